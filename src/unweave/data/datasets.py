@@ -1,0 +1,184 @@
+"""The data sets that have a name: `load("digits")` gives the training source and the held-out source."""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from unweave.data import Raw, Source
+from unweave.data.formats import read_idx, read_parquet
+from unweave.data.resident import Resident
+
+DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
+DIGITS_HELD_OUT = 360
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+
+
+def load(
+    name: str, *, folder: str | None = None, limit: int | None = None, seed: int = 0
+) -> tuple[Source, Source]:
+    """Load a data set by name as (training source, held-out source).
+
+    Args:
+        name: "digits" (scikit-learn's, 1,437 + 360 images of 8 x 8 as 64 floats), "fashion-mnist" (60,000 +
+            10,000 of 28 x 28) or "cifar10" (50,000 + 10,000 of 32 x 32 in colour).
+        folder: Where the files are. Fashion-MNIST: the four idx files, as they are or gzipped; None: where
+            Debian's package dataset-fashion-mnist puts them. CIFAR-10: parquet files in the Hub's schema;
+            None: torchvision's copy, downloaded where there is a network.
+        limit: Keep that many training examples, with the classes in proportion. None: all.
+        seed: Chooses the examples that `limit` keeps.
+    """
+    if name not in _LOADERS:
+        near = difflib.get_close_matches(name, _LOADERS, n=1)
+        guess = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"unknown data set {name!r}{guess}; known: {', '.join(_LOADERS)}")
+    train, held_out = _LOADERS[name](folder)
+    return (train if limit is None else _limited(train, limit, seed)), held_out
+
+
+def flip_labels(source: Source, fraction: float, n_classes: int, seed: int) -> Source:
+    """The source with label noise: a share of the labels moved to a uniform other class.
+
+    Args:
+        source: Stays as it is.
+        fraction: Share of the examples that get a wrong label, in (0, 1).
+        n_classes: Number of classes, at least two.
+        seed: Chooses the examples and their wrong labels.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction must be in (0, 1), found {fraction}")
+    if n_classes < 2 or int(source.labels.max()) >= n_classes:
+        raise ValueError(f"n_classes must exceed 1 and every label, found {n_classes}")
+    generator = torch.Generator().manual_seed(seed)
+    moved = torch.randperm(len(source), generator=generator)[: round(fraction * len(source))]
+    labels = source.labels.clone()
+    labels[moved] += torch.randint(1, n_classes, moved.shape, generator=generator)
+    return Relabelled(source, labels % n_classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Relabelled:
+    """A source under other labels.
+
+    Args:
+        source: Gives everything but the labels.
+        labels: With shape [n], on the CPU.
+    """
+
+    source: Source
+    labels: Int64[Tensor, " n"]
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The names of the source."""
+        return self.source.names
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
+        """Yield the examples at the positions of each index tensor; see `Source.stream`."""
+        target = self.labels
+        for raw in self.source.stream(order, generator=generator):
+            target = target.to(raw.ids.device)  # copies once: the first batch tells the device
+            yield Raw(raw.ids, raw.inputs, target.index_select(0, raw.ids))
+
+    def digest(self) -> str:
+        """SHA-256 of the source's digest and the labels."""
+        return self._digest
+
+    def to(self, device: torch.device | str) -> "Relabelled":
+        """The same, on `device`."""
+        return replace(self, source=self.source.to(device))
+
+    @cached_property
+    def _digest(self) -> str:
+        return sha256(self.source.digest().encode() + self.labels.numpy().tobytes()).hexdigest()
+
+
+def _digits(folder: str | None) -> tuple[Resident, Resident]:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    if folder is not None:
+        raise ValueError(f"digits come with scikit-learn and need no folder, found {folder!r}: drop it")
+    levels, classes = load_digits(return_X_y=True)
+    positions = np.arange(len(classes))
+    split = train_test_split(positions, test_size=DIGITS_HELD_OUT, stratify=classes, random_state=0)
+    pixels = levels / 16
+    mean, std = pixels[split[0]].mean(), pixels[split[0]].std()
+    pixels = torch.from_numpy((pixels - mean) / std).to(torch.float32)
+    labels = torch.from_numpy(classes).to(torch.int64)
+    train, held_out = (torch.from_numpy(np.sort(part)) for part in split)
+    return Resident(pixels[train], labels[train]), Resident(pixels[held_out], labels[held_out])
+
+
+def _fashion_mnist(folder: str | None) -> tuple[Resident, Resident]:
+    place = Path(folder or DEBIAN_FASHION_MNIST)
+    if not place.is_dir():
+        raise ValueError(
+            f"Fashion-MNIST needs a folder with its four idx files, found none at {place}: "
+            "install Debian's package dataset-fashion-mnist, or give the folder"
+        )
+    return _idx_source(place, "train"), _idx_source(place, "t10k")
+
+
+def _idx_source(folder: Path, part: str) -> Resident:
+    images = read_idx(folder / f"{part}-images-idx3-ubyte", dimensions=3)
+    labels = read_idx(folder / f"{part}-labels-idx1-ubyte", dimensions=1)
+    # mean and std computed from the 60,000 training images
+    return Resident(images.unsqueeze(1), labels.to(torch.int64), mean=(0.2860,), std=(0.3530,))
+
+
+def _cifar10(folder: str | None) -> tuple[Resident, Resident]:
+    if folder is not None and not Path(folder).is_dir():
+        raise ValueError(f"CIFAR-10 needs a folder with its parquet files, found none at {folder}")
+    read = _torchvision_cifar10 if folder is None else partial(read_parquet, Path(folder))
+    # mean, std and the augmentation of the training set: Unlearn-Saliency (SalUn's code), as in its originals
+    train = Resident(*read("train"), mean=CIFAR10_MEAN, std=CIFAR10_STD, crop=4, flip=True)
+    return train, Resident(*read("test"), mean=CIFAR10_MEAN, std=CIFAR10_STD)
+
+
+def _torchvision_cifar10(part: str) -> tuple[Tensor, Tensor]:
+    advice = "give a folder with its parquet files (train*.parquet, test*.parquet)"
+    try:
+        from torchvision.datasets import CIFAR10
+    except ImportError as error:
+        raise ValueError(f"CIFAR-10 without a folder needs torchvision: install it, or {advice}") from error
+    try:
+        data = CIFAR10(str(Path(torch.hub.get_dir()) / "datasets"), train=part == "train", download=True)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"CIFAR-10 could not be downloaded ({error}): {advice}") from error
+    return torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(data.targets)
+
+
+def _limited(source: Resident, limit: int, seed: int) -> Resident:
+    """That many examples of a source, the classes in proportion, in their old order."""
+    from sklearn.model_selection import train_test_split
+
+    classes = len(source.labels.unique())
+    if not classes <= limit <= len(source) - classes:
+        raise ValueError(
+            f"limit must leave one example of each class on both sides: expected {classes} to "
+            f"{len(source) - classes}, found {limit}"
+        )
+    keep, _ = train_test_split(
+        np.arange(len(source)), train_size=limit, stratify=source.labels.numpy(), random_state=seed
+    )
+    kept = torch.from_numpy(np.sort(keep))
+    return replace(source, inputs=source.inputs[kept], labels=source.labels[kept])
+
+
+_LOADERS: dict[str, Callable[[str | None], tuple[Resident, Resident]]] = {
+    "digits": _digits,
+    "fashion-mnist": _fashion_mnist,
+    "cifar10": _cifar10,
+}

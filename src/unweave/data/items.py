@@ -1,0 +1,175 @@
+"""The items of a user's data set, checked one by one: a tuple `(input..., label)`, or a dict.
+
+Whatever does not fit is a `ValueError` that names the item.
+"""
+
+import hashlib
+import operator
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, SupportsIndex
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
+
+LABELS = ("label", "labels")
+ID = "id"
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One example.
+
+    Args:
+        position: In its data set.
+        fields: What the model is called with, by key of the dict or by position in the tuple.
+        label: At least 0.
+        name: Its string id, if it has one.
+        keywords: Whether the model takes the fields by name: a dict with more than one.
+    """
+
+    position: int
+    fields: dict[str, Tensor]
+    label: int
+    name: str | None
+    keywords: bool
+
+    def digest(self) -> bytes:
+        """SHA-256 of all but the position."""
+        sha = hashlib.sha256(repr((self.label, self.name, self.keywords)).encode())
+        for key, value in self.fields.items():
+            sha.update(repr((key, value.dtype, tuple(value.shape))).encode())
+            sha.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+        return sha.digest()
+
+
+@dataclass(frozen=True, eq=False)
+class Items(Dataset[Item]):
+    """A data set with every item checked and taken apart.
+
+    Args:
+        dataset: Has a length and reads by position.
+        label: Key of the label in a dict, position in a tuple; None: see `loaded.Loaded`.
+        id: Key of the string id in a dict; None: see `loaded.Loaded`.
+    """
+
+    dataset: Dataset[Any]
+    label: str | int | None = None
+    id: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.dataset, IterableDataset):
+            raise ValueError(
+                "the data set must read by position, found an IterableDataset: store it as a list"
+            )
+        try:
+            length = len(self)
+        except TypeError as error:
+            raise ValueError(f"the data set must have a length: {error}; define __len__") from error
+        if length == 0:
+            raise ValueError("the data set must have an example, found none")
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # pyright: ignore[reportArgumentType]  # torch's Dataset declares no length
+
+    def __getitem__(self, position: int) -> Item:
+        item = self.dataset[position]
+        if isinstance(item, Mapping):
+            return self._from_dict(position, dict(item))
+        if isinstance(item, tuple | list):
+            return self._from_tuple(position, list(item))
+        raise ValueError(f"item {position} must be a tuple (input..., label) or a dict, found {_kind(item)}")
+
+    def _from_dict(self, position: int, item: dict[Any, Any]) -> Item:
+        keys = LABELS if self.label is None else (self.label,)
+        found = [key for key in keys if key in item]
+        if len(found) != 1:
+            raise ValueError(
+                f"item {position} must have one label under {' or '.join(map(repr, keys))}, "
+                f"found the keys {', '.join(map(repr, item))}: say which with label="
+            )
+        label = _label(position, item.pop(found[0]))
+        name = _name(position, item, self.id)
+        fields = {str(key): _tensor(position, key, value) for key, value in item.items()}
+        if not fields:
+            raise ValueError(f"item {position} must have a tensor beside its label, found none")
+        return Item(position, fields, label, name, keywords=len(fields) > 1)
+
+    def _from_tuple(self, position: int, item: list[Any]) -> Item:
+        if isinstance(self.label, str) or self.id is not None:
+            raise ValueError(
+                f"label= and id= name keys of a dict, found a tuple in item {position}: drop them"
+            )
+        place = -1 if self.label is None else self.label
+        if len(item) < 2 or not -len(item) <= place < len(item):
+            raise ValueError(
+                f"item {position} must be (input..., label) with the label at {place}, "
+                f"found {len(item)} entries"
+            )
+        label = _label(position, item.pop(place))
+        fields = {str(place): _tensor(position, place, value) for place, value in enumerate(item)}
+        return Item(position, fields, label, None, keywords=False)
+
+
+def stacked(key: str, items: Sequence[Item]) -> Tensor:
+    """One field of several items as a batch, with shape [batch, ...]."""
+    first = items[0]
+    for item in items:
+        if item.fields.keys() != first.fields.keys():
+            raise ValueError(
+                f"items must have the same fields, found {', '.join(first.fields)} in item {first.position} "
+                f"and {', '.join(item.fields)} in item {item.position}"
+            )
+        if item.fields[key].shape != first.fields[key].shape:
+            raise ValueError(
+                f"field {key!r} has shape {list(first.fields[key].shape)} in item {first.position} and "
+                f"{list(item.fields[key].shape)} in item {item.position}: bring them to one shape"
+            )
+    return torch.stack([item.fields[key] for item in items])
+
+
+def checked_names(names: Sequence[str | None]) -> tuple[str, ...] | None:
+    """The ids of all items, in order: every item has one of its own, or none has."""
+    known = tuple(name for name in names if name is not None)
+    if not known:
+        return None
+    if len(known) < len(names):
+        raise ValueError(f"every item must have an id or none, found none in item {list(names).index(None)}")
+    name, times = Counter(known).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"ids must be unique, found {name!r} in {times} items")
+    return known
+
+
+def _label(position: int, value: object) -> int:
+    try:
+        label = operator.index(value) if isinstance(value, SupportsIndex) else -1
+    except TypeError:  # every tensor says that it can be an index
+        label = -1
+    if label < 0:
+        raise ValueError(f"item {position} must have an integer of at least 0 as its label, found {value!r}")
+    return label
+
+
+def _name(position: int, item: dict[Any, Any], key: str | None) -> str | None:
+    """Take the id out of a dict item."""
+    name = item.pop(ID if key is None else key, None)
+    if name is None and key is not None:
+        raise ValueError(f"item {position} must have an id under {key!r}, found none")
+    if name is not None and not isinstance(name, str):
+        raise ValueError(f"item {position} must have a string as its id, found {name!r}: use str()")
+    return name
+
+
+def _tensor(position: int, key: object, value: object) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise ValueError(
+            f"item {position}, field {key!r} must be a tensor, found {_kind(value)}: add a transform"
+        )
+    return value
+
+
+def _kind(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")

@@ -1,0 +1,45 @@
+"""Random numbers that belong to an example, not to its place in a batch.
+
+`u = splitmix64(splitmix64(key + id) + column) / 2^64`, where the key is one draw from a generator. A shard
+of a batch therefore gets the numbers that it has in the whole batch, on every device, whatever the order.
+
+SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014),
+https://doi.org/10.1145/2714064.2660195.
+"""
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+
+def keyed(
+    ids: Int64[Tensor, " batch"], generator: torch.Generator, draws: int = 1
+) -> Float64[Tensor, "batch draws"]:
+    """Draw uniform numbers in [0, 1) that are a function of (key, id, column) alone.
+
+    Args:
+        ids: Positions of the examples in their source, with shape [batch], on any device.
+        generator: A CPU generator; exactly one int64 key is drawn from it, whatever the batch.
+        draws: How many numbers each example gets. More draws leave the first columns as they were.
+    """
+    key = int(torch.empty((), dtype=torch.int64).random_(generator=generator))
+    columns = torch.arange(draws, device=ids.device)
+    bits = splitmix64(splitmix64(ids + key).unsqueeze(1) + columns)
+    return _shift(bits, 11).double().mul_(2.0**-53)
+
+
+def splitmix64(state: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
+    """The output of SplitMix64 at a state: 64 bits, read as a signed integer. Products wrap."""
+    bits = state + _signed(0x9E3779B97F4A7C15)
+    bits.bitwise_xor_(_shift(bits, 30)).mul_(_signed(0xBF58476D1CE4E5B9))
+    bits.bitwise_xor_(_shift(bits, 27)).mul_(_signed(0x94D049BB133111EB))
+    return bits.bitwise_xor_(_shift(bits, 31))
+
+
+def _shift(bits: Tensor, by: int) -> Tensor:
+    # `>>` on int64 copies the sign bit; the mask makes it the unsigned shift
+    return (bits >> by).bitwise_and_((1 << (64 - by)) - 1)
+
+
+def _signed(constant: int) -> int:
+    return constant - (1 << 64)

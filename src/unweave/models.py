@@ -1,0 +1,128 @@
+"""Small models by name: those that the demo and the recipes train. A user's `nn.Module` needs no entry.
+
+`build("mlp", 10, {"hidden": 512})` makes one; weights come from torch's global generator.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def build(name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
+    """Make a fresh model.
+
+    Args:
+        name: A key of `MODELS`.
+        n_classes: Length of the output.
+        settings: Keyword arguments of that entry of `MODELS`; what is left out has the entry's default.
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}{_nearest(name, MODELS)}; known: {', '.join(MODELS)}")
+    known = [key for key in inspect.signature(MODELS[name]).parameters if key != "n_classes"]
+    for key, value in settings.items():
+        if key not in known:
+            raise ValueError(
+                f"unknown setting {key!r} of model {name!r}{_nearest(key, known)}; known: {', '.join(known)}"
+            )
+        if value < 1:
+            raise ValueError(f"setting {key!r} of model {name!r} must be at least 1, found {value}")
+    return MODELS[name](n_classes, **settings)
+
+
+def mlp(n_classes: int, inputs: int = 64, hidden: int = 512) -> nn.Sequential:
+    """One hidden layer with ReLU, for flat inputs [batch, inputs]; 38,410 weights on digits."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, n_classes))
+
+
+def conv(n_classes: int, channels: int = 1, width: int = 16, hidden: int = 46) -> nn.Sequential:
+    """Two convolutions with stride 2 and two linear layers, for images [batch, channels, 28, 28].
+
+    77,444 weights on Fashion-MNIST: cheap on one core, and large enough to memorise 12,000 images. There is
+    no normalisation layer; weights start Kaiming-normal, biases at zero.
+    """
+    model = nn.Sequential(
+        nn.Conv2d(channels, width, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(2 * width * 7 * 7, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, n_classes),
+    )
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            nn.init.kaiming_normal_(weight, nonlinearity="relu")
+        else:
+            nn.init.zeros_(weight)
+    return model
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions with batch normalisation beside a shortcut (torchvision's BasicBlock).
+
+    Args:
+        inputs: Channels that come in.
+        outputs: Channels that go out.
+        stride: Of the first convolution; a shortcut that changes shape is a 1 x 1 convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample = None
+        if stride != 1 or inputs != outputs:
+            shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [batch, inputs, height, width] to [batch, outputs, height / stride, width / stride]."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = functional.relu(self.bn1(self.conv1(x)))
+        return functional.relu(self.bn2(self.conv2(x)) + shortcut)
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 for small images (He et al., 2015), https://arxiv.org/abs/1512.03385.
+
+    The layers and names are torchvision's, but the stem is one 3 x 3 convolution with stride 1 and no
+    pooling. Convolutions start Kaiming-normal by fan-out. 11,173,962 weights for ten classes.
+
+    Args:
+        n_classes: Length of the output.
+        channels: Of the images.
+        width: Channels of the first stage; the published model has 64.
+    """
+
+    def __init__(self, n_classes: int, channels: int = 3, width: int = 64) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = nn.Sequential(Block(width, width, 1), Block(width, width, 1))
+        self.layer2 = nn.Sequential(Block(width, 2 * width, 2), Block(2 * width, 2 * width, 1))
+        self.layer3 = nn.Sequential(Block(2 * width, 4 * width, 2), Block(4 * width, 4 * width, 1))
+        self.layer4 = nn.Sequential(Block(4 * width, 8 * width, 2), Block(8 * width, 8 * width, 1))
+        self.fc = nn.Linear(8 * width, n_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images [batch, channels, height, width] to logits [batch, n_classes]."""
+        x = functional.relu(self.bn1(self.conv1(x)))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(x.mean(dim=(2, 3)))
+
+
+def _nearest(name: str, known: Mapping[str, object] | list[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "conv": conv, "resnet18": ResNet18}

@@ -1,0 +1,1 @@
+"""One run from recipe to record: what is read, written and resumed."""

@@ -1,0 +1,80 @@
+"""The models by name: their size, their layout and what `build` refuses."""
+
+import pytest
+import torch
+from torch import nn
+
+from unweave.models import MODELS, build
+
+SHAPES = {"mlp": (64,), "conv": (1, 28, 28), "resnet18": (3, 32, 32)}
+
+
+def weights(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_output_has_one_row_per_example_and_one_number_per_class(name: str) -> None:
+    model = build(name, 7, {"width": 4} if name == "resnet18" else {})
+    assert model(torch.randn(2, *SHAPES[name])).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_same_seed_same_bits(name: str) -> None:
+    states = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        states.append(build(name, 3, {"width": 4} if name == "resnet18" else {}).state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_has_second_derivatives_everywhere(name: str) -> None:
+    # the exact mode of LUR differentiates twice through every weight
+    torch.manual_seed(0)
+    model = build(name, 3, {"width": 4} if name == "resnet18" else {})
+    parameters = list(model.parameters())
+    loss = nn.functional.cross_entropy(model(torch.randn(4, *SHAPES[name])), torch.tensor([0, 1, 2, 0]))
+    gradients = torch.autograd.grad(loss, parameters, create_graph=True)
+    total = torch.stack([gradient.square().sum() for gradient in gradients]).sum()
+    assert all(torch.isfinite(second).all() for second in torch.autograd.grad(total, parameters))
+
+
+def test_the_published_number_of_weights() -> None:
+    # ResNet-18 with the CIFAR stem: Unlearn-Saliency's model, ten and a hundred classes
+    assert weights(build("resnet18", 10, {})) == 11_173_962
+    assert weights(build("resnet18", 100, {})) == 11_220_132
+    assert weights(build("mlp", 10, {})) == 64 * 512 + 512 + 512 * 10 + 10
+    assert weights(build("conv", 10, {})) == 77_444
+
+
+def test_resnet18_is_torchvisions_but_for_the_stem() -> None:
+    torchvision = pytest.importorskip("torchvision", reason="the independent implementation is torchvision's")
+    theirs = torchvision.models.resnet18(num_classes=10)
+    theirs.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+    theirs.maxpool = nn.Identity()
+    ours = build("resnet18", 10, {})
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    for mode in (True, False):
+        torch.testing.assert_close(ours.train(mode)(images), theirs.train(mode)(images))
+
+
+def test_settings_change_the_size() -> None:
+    assert weights(build("mlp", 10, {"inputs": 5, "hidden": 3})) == 5 * 3 + 3 + 3 * 10 + 10
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("resnet8", {}, "unknown model 'resnet8' .did you mean 'resnet18'.*known: mlp, conv, resnet18"),
+        ("mlp", {"hiden": 4}, "unknown setting 'hiden' of model 'mlp' .did you mean 'hidden'"),
+        ("conv", {"n_classes": 4}, "unknown setting 'n_classes'"),
+        ("mlp", {"hidden": 0}, "'hidden' of model 'mlp' must be at least 1, found 0"),
+    ],
+)
+def test_what_is_unknown_is_refused_with_the_nearest(
+    name: str, settings: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(name, 10, settings)
