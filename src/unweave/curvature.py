@@ -1,0 +1,41 @@
+"""The top curvature of a loss."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unweave.lookahead import differentiate_twice, twice_differentiable
+from unweave.objective import Objective
+from unweave.params import norm, scale
+from unweave.problem import Problem
+from unweave.step import Step
+
+
+def top_eigenvalue(
+    problem: Problem, objective: Objective, step: Step, *, iterations: int = 8
+) -> Float[Tensor, ""]:
+    r"""The size of the largest eigenvalue of the objective's Hessian at the step, by power iteration.
+
+    It is :math:`\|H v\|` for the last unit direction, which comes from below and does not cancel where eigenvalues of
+    both signs are large, as :math:`v^T H v` does. BatchNorm's running statistics stay as they are.
+
+    Args:
+        problem: Whose generator draws the first direction.
+        objective: The loss.
+        step: The weights and batches; gradients of the model must be differentiable twice.
+        iterations: Hessian-vector products; each costs about two gradient evaluations and is counted as two.
+    """
+    v = {
+        name: torch.randn(p.shape, generator=problem.generator, dtype=p.dtype).to(p.device)
+        for name, p in step.params.items()
+    }
+    size = norm(v)
+    with twice_differentiable(), step.runtime.statistics_kept():
+        hessian = differentiate_twice(step, objective)
+        for _ in range(iterations):
+            v = hessian(scale(v, 1 / float(size)))
+            size = norm(v)
+            step.runtime.cost.gradients += 2
+            if not bool(size > 0):
+                break
+    return size

@@ -1,0 +1,85 @@
+"""One-shot edits of the weights, in place."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from unweave.importance import Importance, Mask
+from unweave.params import Params
+from unweave.problem import Problem
+
+
+@torch.no_grad()
+def reinitialize(problem: Problem, where: Mask) -> None:
+    """Redraws the masked weights as PyTorch's own layers do: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), and zero for vectors."""
+    for name, p in problem.params.items():
+        chosen = where[name].bool()
+        if bool(chosen.any()):
+            p.copy_(torch.where(chosen, redrawn(p, problem.generator), p))
+
+
+def redrawn(p: Tensor, generator: torch.Generator) -> Tensor:
+    """Fresh values in the shape of a weight (Kaiming uniform with a = sqrt(5), the layers' default); zero for vectors."""
+    if p.ndim < 2:
+        return torch.zeros_like(p)
+    bound = 1 / math.sqrt(p[0].numel())
+    return (torch.rand(p.shape, generator=generator, dtype=p.dtype) * 2 * bound - bound).to(p.device)
+
+
+@torch.no_grad()
+def dampen(problem: Problem, scale: Importance) -> None:
+    """Multiplies each weight by its scale, never growing it."""
+    for name, p in problem.params.items():
+        p.mul_(scale[name].clamp(max=1))
+
+
+@torch.no_grad()
+def perturb(problem: Problem, std: Importance) -> None:
+    """Adds Gaussian noise with one standard deviation per weight."""
+    for name, p in problem.params.items():
+        p.add_(std[name] * torch.randn(p.shape, generator=problem.generator, dtype=p.dtype).to(p.device))
+
+
+@torch.no_grad()
+def shift(problem: Problem, by: Params) -> None:
+    """Adds a displacement to the weights."""
+    for name, p in problem.params.items():
+        p.add_(by[name])
+
+
+@torch.no_grad()
+def shrink(problem: Problem, factor: float) -> None:
+    """Multiplies all weights and biases of the weight-bearing modules by the factor; normalisation layers stay."""
+    tied_once = {id(p): p for _, module in problem.blocks for p in module.parameters(recurse=False)}
+    for p in tied_once.values():
+        if p.requires_grad:
+            p.mul_(factor)
+
+
+@torch.no_grad()
+def restart(problem: Problem) -> None:
+    """Gives the model fresh weights and buffers, as if it had never been trained; frozen weights stay."""
+    fresh = problem.fresh()
+    for target, source in zip(problem.model.parameters(), fresh.parameters(), strict=True):
+        if target.requires_grad:
+            target.copy_(source)
+    for target, source in zip(problem.model.buffers(), fresh.buffers(), strict=True):
+        target.copy_(source)
+
+
+@torch.no_grad()
+def grow_head(problem: Problem) -> None:
+    """Adds one output to a linear head, with its layer's own initialisation (boundary expanding).
+
+    Raises:
+        ValueError: If the head is not linear.
+    """
+    name, head = problem.head
+    if not isinstance(head, nn.Linear):
+        raise ValueError(f"only a linear head can grow, found {type(head).__name__} at {name!r}")
+    row = redrawn(head.weight[:1], problem.generator)
+    head.weight = nn.Parameter(torch.cat([head.weight, row]))
+    if head.bias is not None:
+        head.bias = nn.Parameter(torch.cat([head.bias, head.bias.new_zeros(1)]))
+    head.out_features += 1

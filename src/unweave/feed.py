@@ -1,0 +1,96 @@
+"""The order in which data arrives: which examples of which part each step sees.
+
+A feed plans positions; the source turns them into tensors. An epoch is cut into equal batches of at most the asked
+size, so no example is dropped and no batch is tiny.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, zip_longest
+from math import ceil
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from unweave.problem import Part
+
+FeedName = Literal["paired", "longest", "shortest", "sequential", "concatenated"]
+Plan = dict[Part, Int[Tensor, " batch"]]
+"""The positions of one step, by part."""
+
+Ids = Mapping[Part, Int[Tensor, " n"]]
+Sizes = Mapping[Part, int]
+Feed = Callable[[Ids, Sizes, torch.Generator], Iterator[Plan]]
+
+
+def epoch(ids: Int[Tensor, " n"], size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """One shuffled pass, in equal batches."""
+    order = ids[torch.randperm(len(ids), generator=generator)]
+    return order.tensor_split(ceil(len(ids) / size))
+
+
+def forever(ids: Int[Tensor, " n"], size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Shuffled passes without end, each in an order of its own."""
+    while True:
+        yield from epoch(ids, size, generator)
+
+
+def paired(ids: Ids, sizes: Sizes, generator: torch.Generator) -> Iterator[Plan]:
+    """One batch of every part at every step, each part cycling on its own."""
+    streams = {part: forever(rows, sizes[part], generator) for part, rows in ids.items()}
+    while True:
+        yield {part: next(stream) for part, stream in streams.items()}
+
+
+def longest(ids: Ids, sizes: Sizes, generator: torch.Generator) -> Iterator[Plan]:
+    """Epochs over the longest part; the others drop out once they are seen (Scissorhands, MUNBa)."""
+    while True:
+        passes = {part: epoch(rows, sizes[part], generator) for part, rows in ids.items()}
+        for batches in zip_longest(*passes.values()):
+            yield {part: batch for part, batch in zip(passes, batches, strict=True) if batch is not None}
+
+
+def shortest(ids: Ids, sizes: Sizes, generator: torch.Generator) -> Iterator[Plan]:
+    """Epochs over the shortest part."""
+    while True:
+        passes = {part: epoch(rows, sizes[part], generator) for part, rows in ids.items()}
+        for batches in zip(*passes.values(), strict=False):
+            yield dict(zip(passes, batches, strict=True))
+
+
+def sequential(ids: Ids, sizes: Sizes, generator: torch.Generator) -> Iterator[Plan]:
+    """In each epoch all forget batches, then all retain batches (SalUn's released code on CIFAR-10)."""
+    while True:
+        passes = {part: epoch(rows, sizes[part], generator) for part, rows in ids.items()}
+        yield from chain.from_iterable(({part: batch} for batch in batches) for part, batches in passes.items())
+
+
+def concatenated(ids: Ids, sizes: Sizes, generator: torch.Generator) -> Iterator[Plan]:
+    """One shuffled stream of the one part there is: mixed, or retain alone."""
+    if len(ids) != 1:
+        raise ValueError(f"feed 'concatenated' takes one part, found {', '.join(ids)}")
+    return paired(ids, sizes, generator)
+
+
+FEEDS: dict[FeedName, Feed] = {
+    "paired": paired,
+    "longest": longest,
+    "shortest": shortest,
+    "sequential": sequential,
+    "concatenated": concatenated,
+}
+
+
+def steps_per_epoch(feed: FeedName, ids: Ids, sizes: Sizes) -> int:
+    """How many steps one epoch of a feed takes; `paired` counts epochs of retain data if it has any."""
+    counts = {part: ceil(len(rows) / sizes[part]) for part, rows in ids.items()}
+    match feed:
+        case "sequential":
+            return sum(counts.values())
+        case "longest":
+            return max(counts.values())
+        case "shortest":
+            return min(counts.values())
+        case _:
+            return counts.get("retain", max(counts.values()))

@@ -1,0 +1,124 @@
+"""One number per weight: how much it matters, and which weights therefore move.
+
+"Saliency" and "Fisher" are several things in the literature; here each has a name of its own and its formula in the
+first line. All are taken in evaluation mode, over one pass of a part of the data; `g_b` is the gradient of batch `b`.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from unweave.objective import Objective
+from unweave.params import Params, add, multiply
+from unweave.problem import Part, Problem
+from unweave.step import Runtime, Step
+
+Importance = Params
+Mask = Params
+"""A multiplier in [0, 1] per weight."""
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for the body; every module gets its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def gradients(problem: Problem, objective: Objective, *, batch: int = 128, batches: int | None = None) -> Iterator[Params]:
+    """The gradient of an objective on each batch of its one part, in a random order, in evaluation mode."""
+    (part,) = objective.parts
+    source, ids = problem.split.part(part)
+    order = ids[torch.randperm(len(ids), generator=problem.generator)].split(batch)[:batches]
+    runtime = Runtime(problem.model, problem.task, processes=problem.processes, cost=problem.cost)
+    shards = [problem.processes.shard(rows) for rows in order]
+    with evaluating(problem.model):
+        for rows, raw in zip(order, source.stream(shards), strict=True):
+            drawn = problem.task.draw(raw, problem.generator)
+            yield Step(problem.params, runtime, {part: [drawn]}, {part: len(rows)}, index=1).gradient(objective)
+
+
+def accumulate(gradients: Iterator[Params], of: Callable[[Tensor], Tensor]) -> tuple[dict[str, Tensor], int]:
+    """The sum over batches of a function of the gradient, and the number of batches."""
+    total: dict[str, Tensor] = {}
+    count = 0
+    for count, gradient in enumerate(gradients, start=1):
+        term = {name: of(g) for name, g in gradient.items()}
+        total = add(total, term) if total else term
+    return total, count
+
+
+def saliency(problem: Problem, objective: Objective, *, batch: int = 256) -> Importance:
+    r""":math:`|\sum_b g_b|`: the size of the summed gradient (SalUn's released code, not :math:`\sum_b |g_b|`)."""
+    total, _ = accumulate(gradients(problem, objective, batch=batch), lambda g: g)
+    return {name: g.abs() for name, g in total.items()}
+
+
+def snip(problem: Problem, objective: Objective, *, batch: int = 256, batches: int | None = 1) -> Importance:
+    r""":math:`|\theta| \sum_b |g_b|`: connection sensitivity (Lee et al., 2019), as Scissorhands' released code takes it.
+
+    Its default is one batch; that code stays in training mode, which moves BatchNorm's statistics, and this does not.
+    """
+    total, _ = accumulate(gradients(problem, objective, batch=batch, batches=batches), torch.abs)
+    return {name: total[name] * p.detach().abs() for name, p in problem.params.items()}
+
+
+def fisher(problem: Problem, objective: Objective, *, batch: int = 128) -> Importance:
+    r""":math:`\frac{1}{B} \sum_b g_b^2`: diagonal of the batched empirical Fisher, that of examples only for batches of one."""
+    total, count = accumulate(gradients(problem, objective, batch=batch), torch.square)
+    return {name: g / count for name, g in total.items()}
+
+
+def ratio(over: Importance, under: Importance, *, floor: float = 1e-15) -> Importance:
+    r""":math:`(F + \epsilon) / (R + \epsilon)`: how much more a weight matters to one part than to another."""
+    return {name: (over[name] + floor) / (under[name] + floor) for name in over}
+
+
+def top(scores: Importance, fraction: float) -> Mask:
+    """One for exactly that fraction of the weights with the highest scores, ranked across the whole model.
+
+    Ties at the threshold are broken by position.
+
+    Raises:
+        ValueError: If the fraction is outside [0, 1].
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction must be in [0, 1], found {fraction}")
+    flat = torch.cat([s.flatten() for s in scores.values()])
+    chosen = torch.zeros_like(flat)
+    chosen[flat.topk(round(fraction * flat.numel())).indices] = 1
+    pieces = chosen.split([s.numel() for s in scores.values()])
+    return {name: piece.view_as(s) for piece, (name, s) in zip(pieces, scores.items(), strict=True)}
+
+
+def named(params: Params, pattern: str) -> Mask:
+    """One for all weights whose name matches the regular expression.
+
+    Raises:
+        ValueError: If none does.
+    """
+    chosen = {name: torch.full_like(p, float(bool(re.search(pattern, name)))) for name, p in params.items()}
+    if not any(bool(mask.any()) for mask in chosen.values()):
+        raise ValueError(f"no weight matches {pattern!r}; the first are {', '.join(list(params)[:3])}")
+    return chosen
+
+
+def multiplied(masks: list[Mask]) -> Mask:
+    """The elementwise product."""
+    product = masks[0]
+    for mask in masks[1:]:
+        product = multiply(product, mask)
+    return product
+
+
+def inverted(mask: Mask) -> Mask:
+    """One where the mask is zero, zero where it is one."""
+    return {name: 1 - m for name, m in mask.items()}

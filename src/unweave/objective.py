@@ -1,0 +1,237 @@
+"""Objectives are local scalars; their gradients are global vectors.
+
+An objective is a deterministic function of the weights and of a step's batches. Objectives add, scale and negate.
+Where a formula below has no mean, the value is per example and the mean over the part is taken by the step.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unweave.params import Params
+from unweave.problem import Part
+from unweave.step import Step, mean_over
+from unweave.tasks import Batch, Inputs, call
+
+ForgetLoss = Literal["bounded", "ascent", "clamped", "mislabel", "uniform"]
+"""Forget losses that need no estimate of what a retrained model would say."""
+
+
+@dataclass(frozen=True, eq=False)
+class OnData:
+    """One loss on one part of the data.
+
+    Args:
+        name: How curves and records call it.
+        part: The part.
+        value: The loss of each example of a batch.
+    """
+
+    name: str
+    part: Part
+    value: Callable[[Step, Batch], Float[Tensor, " batch"]]
+
+
+@dataclass(frozen=True, eq=False)
+class OnWeights:
+    """One penalty on the weights alone.
+
+    Args:
+        name: How curves and records call it.
+        value: The penalty.
+    """
+
+    name: str
+    value: Callable[[Step], Float[Tensor, ""]]
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """A scalar to minimise: a weighted sum of losses and penalties.
+
+    Args:
+        pieces: The weights and what they weigh.
+    """
+
+    pieces: tuple[tuple[float, OnData | OnWeights], ...]
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """The parts of the data that it needs."""
+        return frozenset(piece.part for _, piece in self.pieces if isinstance(piece, OnData))
+
+    @property
+    def name(self) -> str:
+        """The formula, for curves and records."""
+        return " + ".join(piece.name if weight == 1 else f"{weight:g} {piece.name}" for weight, piece in self.pieces)
+
+    def __add__(self, other: "Objective") -> "Objective":
+        return Objective(self.pieces + other.pieces)
+
+    def __rmul__(self, weight: float) -> "Objective":
+        return Objective(tuple((weight * w, piece) for w, piece in self.pieces))
+
+    def __neg__(self) -> "Objective":
+        return -1.0 * self
+
+    def __sub__(self, other: "Objective") -> "Objective":
+        return self + -other
+
+    def present(self, step: Step) -> bool:
+        """Whether the step has data for any of its losses."""
+        return not self.parts or any(part in step.batches for part in self.parts)
+
+    def gradient(self, step: Step) -> Params:
+        """Its gradient, averaged by example over micro-batches and processes."""
+        return step.backward(self.losses(step))
+
+    def losses(self, step: Step) -> Iterator[Tensor]:
+        """Scalars that sum to the objective: one per micro-batch, and one for the penalties."""
+        for part in sorted(self.parts & step.batches.keys()):
+            here = [(w, piece) for w, piece in self.pieces if isinstance(piece, OnData) and piece.part == part]
+            step.count(sum(map(len, step.batches[part])))
+            for batch in step.batches[part]:
+                yield weighted((w, noted(step, piece.name, mean_over(piece.value(step, batch), step.sizes[part]))) for w, piece in here)
+        penalties = [(w, piece) for w, piece in self.pieces if isinstance(piece, OnWeights)]
+        if penalties:
+            share = 1 / step.runtime.processes.count
+            yield weighted((w * share, noted(step, piece.name, piece.value(step))) for w, piece in penalties)
+
+
+def weighted(terms: Iterator[tuple[float, Tensor]]) -> Tensor:
+    """The weighted sum; a weight of one is not multiplied in, so a single loss keeps its bits."""
+    return torch.stack([value if w == 1 else w * value for w, value in terms]).sum()
+
+
+def noted(step: Step, name: str, loss: Tensor) -> Tensor:
+    """The loss, noted for the curves."""
+    step.record(name, loss)
+    return loss
+
+
+def on(part: Part, name: str, value: Callable[[Step, Batch], Tensor]) -> Objective:
+    """An objective of one loss on one part."""
+    return Objective(((1.0, OnData(f"{name}({part})", part, value)),))
+
+
+def nll(part: Part) -> Objective:
+    """The training loss. Its negation is gradient ascent."""
+    return on(part, "nll", lambda step, batch: step.runtime.task.loss(step.predict(batch), batch.target))
+
+
+def mislabel(part: Part = "forget", *, teacher: nn.Module | None = None) -> Objective:
+    """The training loss against a wrong target; on mixed data only the forget rows have one.
+
+    Args:
+        part: The part.
+        teacher: The frozen model that families ask for a counterfactual answer; classifiers need none. The moving
+            model itself would make the loss no gradient field.
+    """
+
+    def answer(inputs: Inputs) -> Tensor:
+        if teacher is None:
+            raise ValueError("this task's wrong targets are a model's answers: pass teacher=frozen(model)")
+        with torch.no_grad():
+            return call(teacher, inputs)
+
+    def value(step: Step, batch: Batch) -> Tensor:
+        wrong = step.once(("mislabel", id(batch)), lambda: step.runtime.task.mislabel(batch, answer))
+        return step.runtime.task.loss(step.predict(batch), mixed(batch, wrong))
+
+    return on(part, "mislabel", value)
+
+
+def mixed(batch: Batch, wrong: Tensor) -> Tensor:
+    """The wrong targets, on forget rows only where the batch is mixed."""
+    if batch.forget is None:
+        return wrong
+    rows = batch.forget.view(-1, *[1] * (wrong.ndim - 1))
+    return torch.where(rows, wrong, batch.target)
+
+
+def bounded(part: Part = "forget") -> Objective:
+    r""":math:`-\log(1 + \ell)`: ascent whose pull fades as the loss :math:`\ell` grows."""
+    return on(part, "bounded", lambda step, batch: -step.runtime.task.loss(step.predict(batch), batch.target).log1p())
+
+
+def clamped(part: Part = "forget", *, cap: float) -> Objective:
+    r""":math:`-\min(\ell, cap)`: ascent that leaves an example alone once its loss has reached the cap."""
+    return on(part, "clamped", lambda step, batch: -step.runtime.task.loss(step.predict(batch), batch.target).clamp(max=cap))
+
+
+def uniform(part: Part = "forget") -> Objective:
+    """Cross-entropy to the uniform distribution over classes, in nats. Classifiers only."""
+
+    def value(step: Step, batch: Batch) -> Tensor:
+        logits = step.predict(batch)
+        if logits.ndim != 2:
+            raise ValueError(f"the uniform loss needs logits of shape [batch, class], found {list(logits.shape)}: use another forget loss")
+        return -logits.log_softmax(-1).mean(-1)
+
+    return on(part, "uniform", value)
+
+
+def distill(teacher: nn.Module, part: Part, *, temperature: float = 1.0) -> Objective:
+    """The task's divergence from a frozen teacher, whose outputs are divided by the temperature.
+
+    The teacher must not move: the gradient of a loss to a moving target is no gradient field, and a lookahead through
+    it would follow nothing.
+    """
+    if any(p.requires_grad for p in teacher.parameters()):
+        raise ValueError("the teacher still has trainable weights: pass frozen(model)")
+
+    def value(step: Step, batch: Batch) -> Tensor:
+        says = step.once((id(teacher), id(batch)), lambda: reference(teacher, batch) / temperature)
+        return step.runtime.task.divergence(step.predict(batch), says)
+
+    return on(part, "distill", value)
+
+
+@torch.no_grad()
+def reference(teacher: nn.Module, batch: Batch) -> Tensor:
+    """What a frozen model says of a batch."""
+    return call(teacher, batch.inputs)
+
+
+def l1(strength: Callable[[float], float]) -> Objective:
+    r""":math:`\gamma \|\theta\|_1` with :math:`\gamma` a function of the progress in [0, 1)."""
+
+    def value(step: Step) -> Tensor:
+        return strength(step.index / step.of) * torch.stack([p.abs().sum() for p in step.params.values()]).sum()
+
+    return Objective(((1.0, OnWeights("l1", value)),))
+
+
+def ewc(anchor: Params, importance: Params) -> Objective:
+    r""":math:`\sum_j F_j (\theta_j - \theta^*_j)^2`, the elastic pull of Kirkpatrick et al. (2017)."""
+
+    def value(step: Step) -> Tensor:
+        pulls = [(importance[name] * (p - anchor[name]).square()).sum() for name, p in step.params.items()]
+        return torch.stack(pulls).sum()
+
+    return Objective(((1.0, OnWeights("ewc", value)),))
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """A detached copy in evaluation mode: the original model, a teacher, a proxy."""
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def forget_loss(name: ForgetLoss, *, cap: float, teacher: nn.Module | None = None) -> Objective:
+    """The forget loss of that name on the forget part."""
+    match name:
+        case "bounded":
+            return bounded()
+        case "ascent":
+            return -nll("forget")
+        case "clamped":
+            return clamped(cap=cap)
+        case "mislabel":
+            return mislabel(teacher=teacher)
+        case "uniform":
+            return uniform()

@@ -1,0 +1,63 @@
+"""The one place where families of models differ: how a batch is drawn, run and scored."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from unweave.data import Raw
+
+Inputs = tuple[Tensor, ...] | Mapping[str, Tensor]
+Predict = Callable[[Inputs], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Everything random about one draw.
+
+    Args:
+        ids: The positions of the examples in the training source, shape `[batch]`.
+        inputs: What the model is called with, positionally or by name.
+        target: What its output is compared with, one entry per example.
+        other: A counterfactual to `target`: another class, condition or text.
+        forget: Which rows are forget data, shape `[batch]`; only on a mixed batch.
+    """
+
+    ids: Int[Tensor, " batch"]
+    inputs: Inputs
+    target: Tensor
+    other: Tensor
+    forget: Bool[Tensor, " batch"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+@runtime_checkable
+class Task(Protocol):
+    """How one family of models is run and scored. Every score is per example."""
+
+    def draw(self, raw: Raw, generator: torch.Generator) -> Batch:
+        """A batch from what a source yields; all randomness is here, keyed by example id."""
+        ...
+
+    def loss(self, output: Tensor, target: Tensor) -> Float[Tensor, " batch"]:
+        """The training loss, in the unit of the family (nats, squared error)."""
+        ...
+
+    def divergence(self, output: Tensor, reference: Tensor) -> Float[Tensor, " batch"]:
+        """How far `output` is from what another model says of the same inputs."""
+        ...
+
+    def mislabel(self, batch: Batch, predict: Predict) -> Tensor:
+        """A plausible target that is not the true one."""
+        ...
+
+
+def call(model: nn.Module, inputs: Inputs) -> Tensor:
+    """The model's output; of a structured output, its `logits`."""
+    output = model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
+    return output if isinstance(output, Tensor) else output.logits

@@ -1,0 +1,55 @@
+"""Classifiers: one label per example, cross-entropy."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unweave.data import Raw
+from unweave.data.keyed import keyed
+from unweave.tasks import Batch, Predict
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model from inputs to logits of shape `[batch, class]`.
+
+    Args:
+        n_classes: The number of classes; labels are `0 .. n_classes - 1`.
+    """
+
+    n_classes: int
+
+    def draw(self, raw: Raw, generator: torch.Generator) -> Batch:
+        """The raw batch, and for each example a class drawn uniformly among the wrong ones."""
+        other = differ(raw.target, self.n_classes, keyed(raw.ids, generator)[:, 0])
+        return Batch(raw.ids, raw.inputs, raw.target, other)
+
+    def loss(self, output: Float[Tensor, "batch class"], target: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Cross-entropy in nats."""
+        return F.cross_entropy(output, target, reduction="none")
+
+    def divergence(
+        self, output: Float[Tensor, "batch class"], reference: Float[Tensor, "batch class"]
+    ) -> Float[Tensor, " batch"]:
+        r""":math:`KL(\mathrm{softmax}(reference) \,\|\, \mathrm{softmax}(output))` in nats."""
+        p, q = reference.log_softmax(-1), output.log_softmax(-1)
+        return (p.exp() * (p - q)).sum(-1)
+
+    def mislabel(self, batch: Batch, predict: Predict) -> Tensor:
+        """The wrong class drawn with the batch."""
+        return batch.other
+
+
+def differ(labels: Int[Tensor, " batch"], n: int, draw: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+    """Labels in `range(n)`, uniform among those that differ from `labels`; `draw` is uniform in [0, 1)."""
+    return (labels + 1 + (draw.to(labels.device) * (n - 1)).long()) % n
+
+
+def margin(logits: Float[Tensor, "batch class"], target: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    r"""The true-class margin :math:`z_y - \log \sum_{k \ne y} e^{z_k} = \log p_y / (1 - p_y)`, in nats."""
+    true = target[:, None]
+    rest = logits.scatter(1, true, float("-inf")).logsumexp(1)
+    return logits.gather(1, true)[:, 0] - rest
