@@ -1,0 +1,81 @@
+"""How far the retaining and the forgetting gradient disagree, measured apart from the run.
+
+The cosine that falls out of a lookahead step is biased, and that of two mini-batches is drowned in their noise. So the
+probe takes both gradients at the weights themselves, in evaluation mode, on fixed batches, in two halves each: the
+cosine of the halves is the reliability, and dividing by it undoes the attenuation.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unweave.importance import evaluating
+from unweave.objective import Objective
+from unweave.params import Params, gramian
+from unweave.problem import Cost, Part, Problem
+from unweave.step import Runtime, Step
+from unweave.tasks import Batch
+
+
+@dataclass
+class Probe:
+    """Traces the cosine of two gradients over a descent, into the problem's `traces`.
+
+    Rows are (step, value, reliability). `cosine` is the plain cosine of the mean gradients, `disattenuated` the mean of
+    the cosines across halves, divided by the reliability: the geometric mean of the two split-half cosines.
+
+    Args:
+        retain: The retain objective.
+        forget: The forget objective, as it is minimised.
+        every: The number of steps between two looks.
+        size: The largest number of examples per half.
+    """
+
+    retain: Objective
+    forget: Objective
+    every: int
+    size: int = 256
+    halves: dict[Part, list[Batch]] = field(default_factory=dict, repr=False)
+
+    def __call__(self, problem: Problem, index: int) -> None:
+        """Measures, if it is time to; what it spends is not the method's."""
+        if index % self.every:
+            return
+        if not self.halves:
+            self.halves = {"retain": self.draw(problem, "retain"), "forget": self.draw(problem, "forget")}
+        with evaluating(problem.model):
+            gradients = [self.gradient(problem, self.retain, "retain", half) for half in (0, 1)]
+            gradients += [self.gradient(problem, self.forget, "forget", half) for half in (0, 1)]
+        plain, disattenuated, reliability = cosines(gramian(gradients))
+        problem.traces.setdefault("cosine", []).append((index, plain, reliability))
+        problem.traces.setdefault("disattenuated", []).append((index, disattenuated, reliability))
+
+    def draw(self, problem: Problem, part: Part) -> list[Batch]:
+        """Two disjoint halves, the same for the whole run whatever the method draws."""
+        source, ids = problem.split.part(part)
+        generator = torch.Generator().manual_seed(problem.generator.initial_seed())
+        shuffled = ids[torch.randperm(len(ids), generator=generator)][: 2 * self.size]
+        return [problem.task.draw(raw, generator) for raw in source.stream(shuffled.tensor_split(2))]
+
+    def gradient(self, problem: Problem, objective: Objective, part: Part, half: int) -> Params:
+        """The gradient of an objective on one half."""
+        batch = self.halves[part][half]
+        runtime = Runtime(problem.model, problem.task, cost=Cost())
+        return Step(problem.params, runtime, {part: [batch]}, {part: len(batch)}, index=1).gradient(objective)
+
+
+def cosines(g: Float[Tensor, "4 4"]) -> tuple[float, float, float]:
+    """The plain and the disattenuated cosine and the reliability, from the Gramian of (r, r', f, f').
+
+    The disattenuated cosine is NaN where the halves of a gradient do not agree: there is nothing but noise.
+    """
+    g = g.double()
+    norm = g.diagonal().sqrt()
+    c = g / (norm[:, None] * norm[None, :]).clamp(min=1e-300)
+    retain, forget, across = g[:2, :2].sum(), g[2:, 2:].sum(), g[:2, 2:].sum()
+    plain = float(across / (retain * forget).clamp(min=1e-300).sqrt())
+    agreement = float(c[0, 1].clamp(min=0) * c[2, 3].clamp(min=0))
+    reliability = agreement**0.5
+    return plain, float(c[:2, 2:].mean()) / reliability if reliability > 0 else float("nan"), reliability

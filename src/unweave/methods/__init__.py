@@ -1,0 +1,59 @@
+"""The methods by name. A new method is one new file and one new line here."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import ClassVar, Protocol, runtime_checkable
+
+from unweave.methods.about import About
+from unweave.methods.lur import LUR
+from unweave.methods.salun import SalUn
+from unweave.methods.scissorhands import Scissorhands
+from unweave.methods.simple import Ascent, FineTune, FromScratch, L1Sparse, NegGradPlus, Original, RandomLabel, Shrink
+from unweave.methods.small_gradients import MaskedSmallGradients
+from unweave.methods.transpose import ConvolutionTranspose
+from unweave.problem import Problem
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A frozen dataclass of hyper-parameters that edits a problem's model in place."""
+
+    about: ClassVar[About]
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        ...
+
+
+METHODS: Mapping[str, Method] = {
+    "lur": LUR(),
+    "lur-exact": LUR(mode="exact"),
+    "lur-match": LUR(forget="match", redraw=0.0),
+    "joint": LUR(mode="joint"),
+    "joint-match": LUR(mode="joint", forget="match", redraw=0.0),
+    "short-retrain": FromScratch(),
+    "shrink": Shrink(),
+    "finetune": FineTune(),
+    "ascent": Ascent(),
+    "random-label": RandomLabel(),
+    "neggrad+": NegGradPlus(),
+    "l1-sparse": L1Sparse(),
+    "salun": SalUn(),
+    "scissorhands": Scissorhands(),
+    "msg": MaskedSmallGradients(),
+    "ct": ConvolutionTranspose(),
+    "original": Original(),
+    "retrain": FromScratch(),
+}
+
+
+def method_named(name: str) -> Method:
+    """The method with its default settings.
+
+    Raises:
+        ValueError: If there is none of that name; names the nearest.
+    """
+    if name not in METHODS:
+        near = get_close_matches(name, METHODS, n=1, cutoff=0.3) or [next(iter(METHODS))]
+        raise ValueError(f"unknown method {name!r}: did you mean {near[0]!r}?")
+    return METHODS[name]

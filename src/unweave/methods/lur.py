@@ -1,0 +1,170 @@
+"""Learning to Unlearn while Retaining (Patel & Qiu, ICCV 2025), https://arxiv.org/abs/2503.06339.
+
+Our implementation: the paper's step sizes, loss weights and tables are not public, so none is reproduced here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from unweave.audit.conflict import Probe
+from unweave.curvature import top_eigenvalue
+from unweave.descend import Descent, Phase, batches_of, descend, training
+from unweave.feed import FeedName
+from unweave.importance import Mask, multiplied, named, saliency, top
+from unweave.lookahead import exact, lagged, nested
+from unweave.methods.about import About
+from unweave.methods.space import Choice, Log, Range, Uniform, Whole
+from unweave.objective import ForgetLoss, Objective, distill, forget_loss, frozen, nll
+from unweave.problem import Problem
+from unweave.rules import RuleName
+from unweave.step import Runtime, Step, Term
+from unweave.targets import Proxy, held_out_level, pull, quantiles, toward
+from unweave.tasks.classifier import Classifier
+from unweave.trim import trim
+
+Mode = Literal["nested", "lagged", "exact", "first-order", "joint"]
+
+
+@dataclass(frozen=True)
+class LUR:
+    r"""Retains, and forgets where one retaining step would have led, so that the two gradients come to agree.
+
+    Descends :math:`J = L_r(\theta) + \lambda L_u(\theta - \alpha \nabla L_r(\theta))`, whose gradient is that of
+    :math:`L_r + \lambda L_u - \alpha \lambda \langle g_r, g_u \rangle` up to :math:`O(\alpha^2)`.
+
+    Args:
+        mode: How the gradient of J is followed: "nested" takes three gradients a step and no second derivative,
+            "lagged" two, "exact" two and a double backward; "first-order" drops the Hessian and half of the alignment;
+            "joint" is alpha = 0.
+        alpha: The size of the virtual retaining step; in units of 1 / (top curvature of the retain loss) if
+            `alpha_in` says so.
+        alpha_in: The unit of `alpha`.
+        weight: The weight of the forget loss, lambda.
+        forget: The forget loss, or the target it ends at: "match" pulls each forget output to that of a proxy model
+            that never saw it, "quantile" each forget margin to the held-out margin at its own rank.
+        cap: The loss at which "clamped" leaves an example alone, in nats.
+        sharpen: The temperature of the proxy's answers for "match". If None, a classifier's answers are moved to the
+            confidence that the original has on held-out data, and those of other families are taken as they are.
+        proxy: How the proxy is trained; its cost is the method's.
+        ranks: Who orders the forget examples for "quantile".
+        redraw: The fraction of the eligible weights, most sensitive to forget data (SNIP), that is redrawn first.
+        eligible: A pattern for the names of weights that may be redrawn; by default the last third of the weight-bearing
+            modules that may move.
+        fraction: The fraction of weights, most salient to the forget data, that may move at all.
+        where: A pattern for the names of weights that may move.
+        rule: How the two directions are combined.
+        feed: The order of data.
+        probe: Measures the conflict of the two gradients every so many steps; never if 0.
+        how: The descent.
+    """
+
+    about: ClassVar[About] = About(
+        paper="Patel & Qiu, ICCV 2025, arXiv 2503.06339",
+        data="forget, retain; calibration for the targets 'match' and 'quantile'",
+        step="3 gradients (nested), 2 (lagged, first-order, joint), 2 + double backward (exact)",
+        deviations="modes nested and lagged and the targets match and quantile are ours; the paper's settings are not public",
+    )
+
+    mode: Mode = "nested"
+    alpha: float = 0.1
+    alpha_in: Literal["absolute", "curvature"] = "absolute"
+    weight: float = 0.3
+    forget: ForgetLoss | Literal["match", "quantile"] = "bounded"
+    cap: float = 4.0
+    sharpen: float | None = None
+    proxy: Proxy = Proxy()
+    ranks: Literal["proxy", "original"] = "proxy"
+    redraw: float = 0.03
+    eligible: str | None = None
+    fraction: float | None = None
+    where: str | None = None
+    rule: RuleName = "total"
+    feed: FeedName = "paired"
+    probe: int = 0
+    how: Descent = Descent(lr=0.05, steps=100, batch=128, forget_batch=32, max_norm=1.0, schedule="cosine")
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from: a target needs a proxy, the other losses a re-initialisation."""
+        step = {"nested": 3, "joint": 2}.get(self.mode, 2)
+        shared = {"how.lr": Log(0.01, 0.4), "how.max_norm": Choice((1.0, None)), "how.forget_batch": Choice((32, 128))}
+        ahead = {} if self.mode == "joint" else {"alpha": Log(0.003, 0.3)}
+        if self.forget in ("match", "quantile"):
+            longest = max(1, round(0.5 * budget / step))
+            share = {"proxy.how.steps": Choice(tuple(round(share * budget) for share in (0.3, 0.4, 0.5)))}
+            start = {"proxy.start": Choice(("scratch", "shrunk")), "proxy.amount": Uniform(0.1, 0.6), "proxy.how.lr": Log(0.05, 0.4)}
+            aim = {"sharpen": Choice((0.7, 0.85, 1.0, None)), "weight": Log(0.1, 3.0)}
+            return shared | ahead | share | start | aim | {"how.steps": Whole(max(1, longest // 3), longest)}
+        longest = max(1, budget // step)
+        usual = {"forget": Choice(("bounded", "clamped", "mislabel")), "weight": Log(0.02, 2.0), "redraw": Choice((0.0, 0.03, 0.1, 0.3))}
+        return shared | ahead | usual | {"how.steps": Whole(max(1, longest // 6), longest)}
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        retain, forget = nll("retain"), self.weight * self.forgetting(problem)
+        moving = self.moving(problem)
+        if self.redraw:
+            trim(problem, self.redraw, eligible=self.eligible, within=moving)
+        alpha = self.step_size(problem, retain, forget, moving)
+        watch = Probe(retain, forget, every=self.probe) if self.probe else None
+        descend(problem, self.how, Phase(self.terms(retain, forget, alpha), self.rule, moving, self.feed, watch=watch))
+
+    def terms(self, retain: Objective, forget: Objective, alpha: float) -> list[Term]:
+        """The rows of the mode; the first always carries the retain loss."""
+        match self.mode:
+            case "nested":
+                return nested(retain, forget, alpha)
+            case "lagged":
+                return lagged(retain, forget, alpha)
+            case "exact":
+                return exact(retain, forget, alpha)
+            case "first-order":
+                return exact(retain, forget, alpha, hessian=None)
+            case "joint":
+                return [retain, forget]
+
+    def forgetting(self, problem: Problem) -> Objective:
+        """The forget objective, made while the model is still the original."""
+        if self.forget == "match":
+            proxy = self.proxy(problem)
+            if self.sharpen is None and isinstance(problem.task, Classifier):
+                return toward(held_out_level(problem, proxy))
+            return distill(proxy, "forget", temperature=self.sharpen or 1.0)
+        if self.forget == "quantile":
+            return pull(quantiles(problem, self.proxy(problem) if self.ranks == "proxy" else problem.model))
+        return forget_loss(self.forget, cap=self.cap, teacher=frozen(problem.model) if self.forget == "mislabel" else None)
+
+    def moving(self, problem: Problem) -> Mask | None:
+        """The weights that may move; None for all."""
+        masks = [] if self.where is None else [named(problem.params, self.where)]
+        if self.fraction is not None:
+            masks.append(top(saliency(problem, nll("forget")), self.fraction))
+        return multiplied(masks) if masks else None
+
+    def step_size(self, problem: Problem, retain: Objective, forget: Objective, moving: Mask | None) -> float:
+        """The absolute alpha, checked against the bound of mode "lagged".
+
+        Raises:
+            ValueError: If lagged would not converge: it needs alpha^2 h_r h_u < 1 with h the top curvatures of the
+                retain loss and the weighted forget loss, and is refused above 0.7 of that alpha.
+        """
+        if self.alpha_in == "absolute" and self.mode != "lagged":
+            return self.alpha
+        with training(problem.model, self.how):
+            step = first_step(problem, self.how, moving, retain, forget)
+        with training(problem.model, self.how), step.runtime.statistics_kept():
+            h_r = abs(float(top_eigenvalue(problem, retain, step)))
+            alpha = self.alpha / h_r if self.alpha_in == "curvature" else self.alpha
+            h_u = abs(float(top_eigenvalue(problem, forget, step))) if self.mode == "lagged" else 0.0
+        bound = (h_r * h_u) ** -0.5 if h_r * h_u > 0 else float("inf")
+        if alpha > 0.7 * bound:
+            raise ValueError(f"mode 'lagged' converges below alpha {bound:.3g} here and is used below 0.7 of that, found {alpha:.3g}: "
+                             "lower alpha, or use mode 'nested'")  # fmt: skip
+        return alpha
+
+
+def first_step(problem: Problem, how: Descent, moving: Mask | None, *terms: Term) -> Step:
+    """A step at the present weights, on the first batches; for training mode, whose norms it remembers."""
+    batches, sizes = next(batches_of(problem, Phase(terms), how))
+    runtime = Runtime(problem.model, problem.task, how.precision, problem.processes, problem.cost, moving, frozenset(how.unused))
+    return Step(problem.params, runtime, batches, sizes)

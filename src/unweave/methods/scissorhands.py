@@ -1,0 +1,48 @@
+"""Scissorhands (Wu & Harandi, ECCV 2024), https://arxiv.org/abs/2401.06187."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from unweave.descend import Descent, Phase, descend, plan_inputs
+from unweave.feed import steps_per_epoch
+from unweave.lookahead import Held
+from unweave.methods.about import About
+from unweave.methods.space import Log, Range, Whole
+from unweave.objective import nll
+from unweave.problem import Problem
+from unweave.trim import trim
+
+
+@dataclass(frozen=True)
+class Scissorhands:
+    """Redraws the connections most sensitive to the forget data, then repairs without undoing the forgetting.
+
+    Args:
+        trim: The fraction of the eligible weights to redraw.
+        eligible: A pattern for their names; by default the last third of the weight-bearing modules.
+        forget_weight: The weight of the ascent on forget data during repair.
+        how: The repair.
+    """
+
+    about: ClassVar[About] = About(
+        "Wu & Harandi, ECCV 2024, arXiv 2401.06187", "forget, retain", "2 gradients, 1 without forget data; 1 an epoch for the memory",
+        "SNIP in evaluation mode over all forget data, ranked among the eligible weights, which are by default the last third of the modules; no BatchNorm is redrawn; "
+        "the memory is the gradient of an epoch's first forget batch, in training mode and over all weights",
+    )  # fmt: skip
+    trim: float = 0.03
+    eligible: str | None = None
+    forget_weight: float = 0.05
+    how: Descent = Descent(lr=0.005, epochs=10, weight_decay=5e-4)
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return {"how.lr": Log(0.002, 0.3), "how.steps": Whole(max(1, budget // 12), max(1, budget * 5 // 6)), "trim": Log(0.003, 0.3), "forget_weight": Log(0.005, 1.0)}
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        trim(problem, self.trim, eligible=self.eligible)
+        unlearn = -nll("forget")
+        repair = nll("retain") + self.forget_weight * unlearn
+        epoch = steps_per_epoch("longest", *plan_inputs(problem, Phase([repair]), self.how))
+        descend(problem, self.how, Phase([repair, Held(unlearn, every=epoch)], rule="gem", feed="longest"))

@@ -1,0 +1,184 @@
+"""Baselines that are one line each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from unweave.descend import Descent, Phase, descend
+from unweave.edit import restart, shrink
+from unweave.methods.about import About
+from unweave.methods.space import Choice, Log, Range, Uniform, Whole
+from unweave.objective import frozen, l1, mislabel, nll
+from unweave.problem import Problem
+
+
+@dataclass(frozen=True)
+class Original:
+    """The untouched original: what every method must leave behind."""
+
+    about: ClassVar[About] = About("reference", "none", "0")
+
+    def __call__(self, problem: Problem) -> None:
+        """Leaves the model as it is."""
+
+
+@dataclass(frozen=True)
+class FromScratch:
+    """Training from fresh weights on retain data: the exact answer if long enough, the honest opponent if short.
+
+    Args:
+        how: The training.
+    """
+
+    about: ClassVar[About] = About("reference", "retain", "1 gradient", "short-retrain: as many gradient evaluations as LUR")
+    how: Descent = Descent(lr=0.1, steps=300, schedule="cosine", warmup=0.15, weight_decay=5e-4)
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return {"how.lr": Log(0.02, 0.8), "how.warmup": Uniform(0.05, 0.4)}
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        restart(problem)
+        descend(problem, self.how, Phase([nll("retain")]))
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """Keeps training on the retain data only.
+
+    Args:
+        how: The descent.
+    """
+
+    about: ClassVar[About] = About("Warnecke et al., 2021, arXiv 2108.11577", "retain", "1 gradient")
+    how: Descent = Descent(lr=0.05, epochs=10, weight_decay=5e-4)
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return {"how.lr": Log(0.005, 0.5), "how.steps": Whole(max(1, budget // 10), budget), "how.schedule": Choice(("constant", "cosine"))}
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        descend(problem, self.how, Phase([nll("retain")]))
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """Climbs the loss of the forget data. Unbounded: it diverges by design if it goes on.
+
+    Args:
+        how: The descent.
+    """
+
+    about: ClassVar[About] = About(
+        "Thudi et al., 2022, arXiv 2109.13398", "forget", "1 gradient", "BatchNorm statistics stay frozen and the norm is clipped"
+    )
+    how: Descent = Descent(lr=0.005, steps=20, momentum=0.0, max_norm=1.0, norm="frozen")
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return {"how.lr": Log(1e-4, 0.3), "how.steps": Whole(max(1, budget // 30), max(1, budget // 4))}
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        descend(problem, self.how, Phase([-nll("forget")]))
+
+
+@dataclass(frozen=True)
+class RandomLabel:
+    """Fits wrong targets on the forget data and true ones on the retain data.
+
+    Args:
+        retain_weight: The weight of the retain loss.
+        how: The descent.
+    """
+
+    about: ClassVar[About] = About(
+        "Golatkar et al., 2020, arXiv 1911.04933", "forget, retain", "2 gradients",
+        "wrong labels are redrawn at every step and exclude the true one; a batch of each part at every step, not one shuffled stream",
+    )  # fmt: skip
+    retain_weight: float = 1.0
+    how: Descent = Descent(lr=0.05, steps=100, forget_batch=32)
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return {"how.lr": Log(0.005, 0.5), "how.steps": Whole(max(1, budget // 12), max(1, budget // 2)), "retain_weight": Log(0.5, 20.0), "how.schedule": Choice(("constant", "cosine"))}
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        objective = mislabel(teacher=frozen(problem.model)) + self.retain_weight * nll("retain")
+        descend(problem, self.how, Phase([objective]))
+
+
+@dataclass(frozen=True)
+class NegGradPlus:
+    r"""Descends :math:`\beta L_r - (1 - \beta) L_f`.
+
+    Args:
+        retain_weight: The weight beta.
+        how: The descent.
+    """
+
+    about: ClassVar[About] = About(
+        "Kurmanji et al., 2023, arXiv 2302.09880, Equation 6", "forget, retain", "2 gradients",
+        "no pull towards the original weights; the norm is clipped; forget batches are drawn anew in each pass over them",
+    )  # fmt: skip
+    retain_weight: float = 0.95
+    how: Descent = Descent(lr=0.05, steps=100, max_norm=1.0)
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return {"how.lr": Log(0.005, 0.5), "how.steps": Whole(max(1, budget // 12), max(1, budget // 2)), "retain_weight": Uniform(0.6, 0.999), "how.schedule": Choice(("constant", "cosine"))}
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        beta = self.retain_weight
+        descend(problem, self.how, Phase([beta * nll("retain") - (1 - beta) * nll("forget")]))
+
+
+@dataclass(frozen=True)
+class L1Sparse:
+    r"""Fine-tunes with the penalty :math:`\gamma (1 - t) \|\theta\|_1`, which fades over the run.
+
+    Args:
+        penalty: The strength gamma at the start.
+        how: The descent.
+    """
+
+    about: ClassVar[About] = About(
+        "Jia et al., 2023, arXiv 2304.04934", "retain", "1 gradient", "the penalty fades at every step, not every epoch"
+    )
+    penalty: float = 1e-4
+    how: Descent = Descent(lr=0.05, epochs=10, weight_decay=5e-4)
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return {"how.lr": Log(0.005, 0.5), "how.steps": Whole(max(1, budget // 10), budget), "penalty": Log(1e-6, 3e-3), "how.schedule": Choice(("constant", "cosine"))}
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        descend(problem, self.how, Phase([nll("retain") + l1(lambda progress: self.penalty * (1 - progress))]))
+
+
+@dataclass(frozen=True)
+class Shrink:
+    """Scales all weights down and continues on the retain data.
+
+    Args:
+        factor: What the weights are multiplied with.
+        how: The descent.
+    """
+
+    about: ClassVar[About] = About("ours, after Ash & Adams, 2020, arXiv 1910.08475", "retain", "1 gradient", "shrinks without perturbing")
+    factor: float = 0.5
+    how: Descent = Descent(lr=0.1, epochs=5, schedule="cosine", weight_decay=5e-4)
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return {"how.lr": Log(0.005, 0.5), "how.steps": Whole(max(1, budget // 10), budget), "factor": Uniform(0.02, 0.9)}
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        shrink(problem, self.factor)
+        descend(problem, self.how, Phase([nll("retain")]))

@@ -1,0 +1,91 @@
+"""Masked small gradients, MSG: a winner of the NeurIPS 2023 unlearning competition and of Deep Unlearn (Cadet et al., 2024).
+
+The definition is that of the benchmark, https://arxiv.org/abs/2410.01276; the entry itself has no paper.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from unweave.descend import Descent, Phase, descend
+from unweave.importance import Importance, Mask, accumulate, gradients
+from unweave.methods.about import About
+from unweave.methods.space import Log, Range, Uniform, Whole
+from unweave.objective import nll
+from unweave.params import add, scale
+from unweave.problem import Part, Problem
+
+
+@dataclass(frozen=True)
+class MaskedSmallGradients:
+    """Redraws the weights that matter least to retaining against forgetting, then fine-tunes, their neighbours slowly.
+
+    Args:
+        rate: The fraction of each kernel or matrix to redraw.
+        kept: What the gradients of the other weights of these kernels and matrices are multiplied with.
+        how: The fine-tuning.
+    """
+
+    about: ClassVar[About] = About(
+        "Cadet et al., 2024, arXiv 2410.01276 (competition entry)", "forget, retain", "1 gradient; 2 passes of the size of forget",
+        "every weight-bearing module, not convolutions alone, whose matrices are redrawn by fan-in; the gradients are taken in evaluation mode",
+    )  # fmt: skip
+    rate: float = 0.3
+    kept: float = 0.1
+    how: Descent = Descent(lr=0.01, epochs=5, schedule="linear", warmup=0.5)
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return {"how.lr": Log(0.005, 0.5), "how.steps": Whole(max(1, budget // 10), budget), "rate": Uniform(0.05, 0.95)}
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place.
+
+        Raises:
+            ValueError: If no matrix or kernel is trainable.
+        """
+        chosen = smallest(contrast(problem), self.rate, problem)
+        if not chosen:
+            raise ValueError("msg redraws matrices and kernels, and none of this model's is trainable: use another method")
+        slowed = {name: torch.ones_like(p) for name, p in problem.params.items()}
+        with torch.no_grad():
+            for name, redrawn in chosen.items():
+                p = problem.params[name]
+                p.copy_(torch.where(redrawn.bool(), kaiming(p, problem.generator), p))
+                slowed[name] = redrawn + self.kept * (1 - redrawn)
+        descend(problem, self.how, Phase([nll("retain")], where=slowed))
+
+
+def contrast(problem: Problem) -> Importance:
+    r""":math:`|g_r - g_f|`, mean gradients over the forget data and over as many batches of retain data."""
+    batch = min(128, len(problem.split.forget))
+    return {name: g.abs() for name, g in add(mean(problem, "retain", batch), mean(problem, "forget", batch), scale=-1).items()}
+
+
+def mean(problem: Problem, part: Part, batch: int) -> Importance:
+    """The mean gradient over as many batches as the forget data has."""
+    batches = ceil(len(problem.split.forget) / batch)
+    total, count = accumulate(gradients(problem, nll(part), batch=batch, batches=batches), lambda g: g)
+    return scale(total, 1 / count)
+
+
+def smallest(scores: Importance, rate: float, problem: Problem) -> Mask:
+    """For each trainable kernel or matrix, one for that fraction of its weights with the smallest scores."""
+    heavy = {id(p) for _, m in problem.blocks for p in m.parameters(recurse=False) if p.ndim > 1}
+    masks = {}
+    for name, p in problem.params.items():
+        if id(p) in heavy:
+            chosen = torch.zeros_like(scores[name]).flatten()
+            chosen[scores[name].flatten().topk(round(rate * p.numel()), largest=False).indices] = 1
+            masks[name] = chosen.view_as(p)
+    return masks
+
+
+def kaiming(p: Tensor, generator: torch.Generator) -> Tensor:
+    r"""Fresh values :math:`\sim N(0, 2 / \mathrm{fan})`: the fan-out of a kernel, as in the released code, the fan-in of a matrix."""
+    fan = p[:, 0].numel() if p.ndim > 2 else p.shape[1]
+    return torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device) * (2 / fan) ** 0.5

@@ -1,0 +1,90 @@
+"""What a method lets a search choose from: ranges for its fields, and nothing about who searches.
+
+A method's `space(budget)` returns one range per dotted field path, such as `{"how.lr": Log(0.01, 0.3)}`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+
+@dataclass(frozen=True)
+class Log:
+    """A positive number, uniform in its logarithm.
+
+    Args:
+        low: The smallest value.
+        high: The largest value.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low < self.high:
+            raise ValueError(f"a logarithmic range needs 0 < low < high, found {self.low} and {self.high}")
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A number, uniform between its ends.
+
+    Args:
+        low: The smallest value.
+        high: The largest value.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"a range needs low < high, found {self.low} and {self.high}")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number of at least one, uniform in its logarithm: a count of steps, of epochs or of examples.
+
+    Args:
+        low: The smallest value.
+        high: The largest value; may equal `low`, where a budget leaves no choice.
+    """
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.low <= self.high:
+            raise ValueError(f"a range of whole numbers needs 1 <= low <= high, found {self.low} and {self.high}")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few values.
+
+    Args:
+        values: The values, at least one.
+    """
+
+    values: tuple[str | int | float | bool | None, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ValueError("a choice needs at least one value, found none")
+
+
+Range = Log | Uniform | Whole | Choice
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """A method with settings to search."""
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """A range per dotted field path.
+
+        Args:
+            budget: The largest number of gradient evaluations that a run may spend.
+        """
+        ...

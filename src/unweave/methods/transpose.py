@@ -1,0 +1,55 @@
+"""Convolution transpose, CT: a winner of the NeurIPS 2023 unlearning competition and of Deep Unlearn (Cadet et al., 2024).
+
+The definition is that of the benchmark, https://arxiv.org/abs/2410.01276; the entry itself has no paper.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from unweave.descend import Descent, Phase, descend
+from unweave.methods.about import About
+from unweave.methods.space import Log, Range, Whole
+from unweave.objective import nll
+from unweave.problem import Problem
+
+
+@dataclass(frozen=True)
+class ConvolutionTranspose:
+    """Transposes every square convolution kernel, height with width, and fine-tunes.
+
+    Args:
+        how: The fine-tuning.
+    """
+
+    about: ClassVar[About] = About(
+        "Cadet et al., 2024, arXiv 2410.01276 (competition entry)", "retain", "1 gradient", "kernels that are not square stay as they are"
+    )
+    how: Descent = Descent(lr=0.01, epochs=3, schedule="cosine", weight_decay=5e-4)
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return {"how.lr": Log(0.005, 0.5), "how.steps": Whole(max(1, budget // 10), budget)}
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place.
+
+        Raises:
+            ValueError: If no kernel would change.
+        """
+        kernels = {id(m.weight): m.weight for m in problem.model.modules() if isinstance(m, nn.Conv2d) and turns(m)}
+        if not kernels:
+            raise ValueError("ct transposes trainable square convolution kernels, and this model has none: use another method")
+        with torch.no_grad():
+            for kernel in kernels.values():  # once each: a shared kernel turned twice would be as before
+                kernel.copy_(kernel.transpose(-1, -2).clone())
+        descend(problem, self.how, Phase([nll("retain")]))
+
+
+def turns(module: nn.Conv2d) -> bool:
+    """Whether the kernel may move, and transposing changes it and keeps its shape."""
+    height, width = module.kernel_size
+    return module.weight.requires_grad and height == width > 1
