@@ -16,8 +16,9 @@ def top_eigenvalue(
 ) -> Float[Tensor, ""]:
     r"""The size of the largest eigenvalue of the objective's Hessian at the step, by power iteration.
 
-    It is :math:`\|H v\|` for the last unit direction, which comes from below and does not cancel where eigenvalues of
-    both signs are large, as :math:`v^T H v` does. BatchNorm's running statistics stay as they are.
+    It is :math:`\|H v\|` for the last unit direction, which comes from below and does not cancel where
+    eigenvalues of both signs are large, as :math:`v^T H v` does. BatchNorm's running statistics stay as
+    they are.
 
     Args:
         problem: Whose generator draws the first direction.
@@ -31,7 +32,7 @@ def top_eigenvalue(
     }
     size = norm(v)
     with twice_differentiable(), step.runtime.statistics_kept():
-        hessian = differentiate_twice(step, objective)
+        hessian = differentiate_twice(step, objective, keep=True)
         for _ in range(iterations):
             v = hessian(scale(v, 1 / float(size)))
             size = norm(v)

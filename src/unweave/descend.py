@@ -1,11 +1,12 @@
 """The one training loop."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice, tee
-from typing import Literal
+from dataclasses import dataclass, fields
+from itertools import accumulate, islice, pairwise, tee
+from typing import Literal, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,11 @@ from unweave.tasks import Batch, call
 
 CHECK = 50
 """Losses are read from the device and checked every so many steps."""
+
+SWALLOWED = 1e-3
+"""Below this size relative to the weights a shift is lost, in part, where weights are cast to bf16."""
+
+log = logging.getLogger(__name__)
 
 OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
@@ -43,11 +49,13 @@ class Descent:
         schedule: How the learning rate falls, after the warm-up.
         warmup: The fraction of steps over which it first rises, linearly.
         max_norm: The largest norm of the combined gradient, if any.
-        norm: BatchNorm normalises by the batch and updates its statistics ("train"), or uses them as they are ("frozen").
+        norm: BatchNorm normalises by the batch and updates its statistics ("train"), or uses them as they are
+            ("frozen").
         dropout: Dropout layers are switched off, or draw one mask for all passes of a step ("same").
         ema: The decay of an average of the weights, which becomes the result; none if None.
         precision: The type of the forward passes.
-        stop: "forgotten" ends the descent once the mean loss on the forget part has reached that on the calibration part.
+        stop: "forgotten" ends the descent once the mean loss on the forget part has reached that on the
+            calibration part.
         stop_every: How many steps lie between two looks at that.
         unused: Names of weights that may take no part in the loss.
     """
@@ -74,27 +82,48 @@ class Descent:
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError(f"a descent needs either steps or epochs, found steps={self.steps}, epochs={self.epochs}")
-        for name in ("lr", "steps", "epochs", "batch", "forget_batch", "micro_batch", "max_norm", "stop_every"):
-            value = {n: v for n, v in vars(self).items() if n == name}[name]
+            raise ValueError(
+                f"a descent needs either steps or epochs, found steps={self.steps}, epochs={self.epochs}"
+            )
+        for name in (
+            "lr",
+            "steps",
+            "epochs",
+            "batch",
+            "forget_batch",
+            "micro_batch",
+            "max_norm",
+            "stop_every",
+        ):
+            value = vars(self)[name]
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, found {value}")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup must be in [0, 1), found {self.warmup}")
+        for name in ("warmup", "momentum", "ema"):
+            value = vars(self)[name]
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"{name} must be in [0, 1), found {value}")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay must not be negative, found {self.weight_decay}")
+        for field in fields(self):
+            if get_origin(field.type) is Literal and vars(self)[field.name] not in get_args(field.type):
+                choices = ", ".join(map(repr, get_args(field.type)))
+                raise ValueError(f"{field.name} must be one of {choices}, found {vars(self)[field.name]!r}")
 
     def rate(self, progress: float) -> float:
         """The learning rate at a progress in [0, 1), relative to `lr`."""
         if progress < self.warmup:
             return progress / self.warmup
         rest = (progress - self.warmup) / (1 - self.warmup)
-        return {"constant": 1.0, "linear": 1 - rest, "cosine": (1 + math.cos(math.pi * rest)) / 2}[self.schedule]
+        return {"constant": 1.0, "linear": 1 - rest, "cosine": (1 + math.cos(math.pi * rest)) / 2}[
+            self.schedule
+        ]
 
     def optimizer_over(self, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimizer over these weights."""
         if self.optimizer == "sgd":
-            return torch.optim.SGD(weights, self.lr, self.momentum, weight_decay=self.weight_decay, foreach=True)
+            return torch.optim.SGD(weights, self.lr, self.momentum, weight_decay=self.weight_decay)
         kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
-        return kind(weights, self.lr, weight_decay=self.weight_decay, foreach=True)
+        return kind(weights, self.lr, weight_decay=self.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -139,9 +168,11 @@ def descend(problem: Problem, how: Descent, *phases: Phase, optimizer: Optimizer
         weights = problem.params
         update = (optimizer or how.optimizer_over)(list(weights.values()))
         average = {name: p.detach().clone() for name, p in weights.items()} if how.ema is not None else {}
-        taken = 0
-        for phase in phases:
-            taken += follow(problem, phase, how, weights, update, average, share=phase.share / sum(p.share for p in phases))
+        taken, lengths = 0, lengths_of(problem, phases, how)
+        for phase, begin, steps in zip(phases, accumulate(lengths, initial=0), lengths, strict=False):
+            taken += follow(
+                problem, phase, how, weights, update, average, span=(begin, begin + steps, sum(lengths))
+            )
         with torch.no_grad():
             for name, mean in average.items():
                 weights[name].copy_(mean)
@@ -158,90 +189,139 @@ def follow(
     update: torch.optim.Optimizer,
     average: dict[str, Tensor],
     *,
-    share: float,
+    span: tuple[int, int, int],
 ) -> int:
-    """One phase; returns the number of steps taken."""
-    steps = length(problem, phase, how, share)
-    runtime = Runtime(problem.model, problem.task, how.precision, problem.processes, problem.cost, phase.where, frozenset(how.unused))
+    """One phase, from and to a step among all; returns the number of steps taken."""
+    begin, end, of = span
+    runtime = Runtime(
+        problem.model,
+        problem.task,
+        how.precision,
+        problem.processes,
+        problem.cost,
+        phase.where,
+        frozenset(how.unused),
+        shifts=[],
+    )
     pinned = Pinned(weights, phase.where)
     before: dict[int, Params] = {}
     index = -1
-    for index, (batches, sizes) in enumerate(islice(batches_of(problem, phase, how), steps)):
+    for index, (batches, sizes) in enumerate(islice(batches_of(problem, phase, how), end - begin)):
         if phase.watch:
             phase.watch(problem, index)
-        set_rate(update, how, index / steps)
-        step = Step(weights, runtime, batches, sizes, index=index, of=steps, before=before)
-        with same_noise(problem, how):
-            direction = directed(step, phase, problem.generator)
+        set_rate(update, how, (begin + index) / of)
+        runtime.noise = problem.seed() if how.dropout == "same" else None
+        step = Step(weights, runtime, batches, sizes, index=index, of=end - begin, before=before)
+        direction = directed(step, phase, problem.generator)
         for name, p in weights.items():
-            p.grad = direction[name]
+            p.grad = direction.get(name)
         if how.max_norm is not None:
-            nn.utils.clip_grad_norm_(list(weights.values()), how.max_norm, foreach=True)
+            nn.utils.clip_grad_norm_(list(weights.values()), how.max_norm)
         update.step()
         pinned.restore(update)
         follow_average(average, weights, how.ema)
         before = {key: step.memory[key][1] for key in runtime.carried if key in step.memory}
         if index % CHECK == CHECK - 1:
-            collect(problem, runtime)
+            collect(problem, runtime, how)
         if how.stop == "forgotten" and (index + 1) % how.stop_every == 0 and forgotten(problem, how):
             break
-    collect(problem, runtime)
+    collect(problem, runtime, how)
     return index + 1
 
 
 def directed(step: Step, phase: Phase, generator: torch.Generator) -> Params:
-    """The direction that the rule makes of the gradients of the terms that are present."""
+    """The direction that the rule makes of the gradients of the terms that are present; empty if none is."""
     present = [term for term in phase.terms if term.present(step)]
-    # the last term first: an exact lookahead builds the graph of the first on its way, and deposits the gradient
+    if not present:
+        return {}
+    # the last term first: an exact lookahead builds the graph of the first on its way, and keeps the gradient
     gradients = [step.gradient(term) for term in reversed(present)][::-1]
+    if step.index == 0:
+        refuse_zero(gradients)
     if phase.rule == "total":
-        return summed(gradients, copy=bool(step.runtime.carried))
+        return summed(gradients, copy=bool(step.runtime.carried or step.runtime.held))
     return combine(gradients, RULES[phase.rule](gramian(gradients), generator))
 
 
+def refuse_zero(gradients: list[Params]) -> None:
+    """Raises if a term has nothing to follow: a student that is its own teacher, a loss capped everywhere."""
+    for number, gradient in enumerate(gradients, start=1):
+        if not any(bool(g.any()) for g in gradient.values()):
+            raise ValueError(
+                f"the gradient of term {number} of {len(gradients)} is zero in every weight: nothing would "
+                "be learned from it; start elsewhere, or choose another loss"
+            )
+
+
 def summed(gradients: list[Params], *, copy: bool) -> Params:
-    """The sum; of a single gradient itself, or a copy where the clip must not change what a later step reads."""
-    total = [g.clone() for g in gradients[0].values()] if copy and len(gradients) == 1 else list(gradients[0].values())
+    """The sum; of one gradient itself, or a copy where the clip must not change what a later step reads."""
+    total = (
+        [g.clone() for g in gradients[0].values()]
+        if copy and len(gradients) == 1
+        else list(gradients[0].values())
+    )
     for gradient in gradients[1:]:
         total = torch._foreach_add(total, list(gradient.values()))
     return dict(zip(gradients[0], total, strict=True))
 
 
-def length(problem: Problem, phase: Phase, how: Descent, share: float) -> int:
-    """The number of steps of a phase."""
-    if how.steps is not None:
-        return max(1, round(how.steps * share))
-    ids, sizes = plan_inputs(problem, phase, how)
-    return max(1, round(share * (how.epochs or 0) * steps_per_epoch(phase.feed, ids, sizes)))
+def lengths_of(problem: Problem, phases: Sequence[Phase], how: Descent) -> list[int]:
+    """The number of steps of each phase; those of a descent of so many steps add up to it.
+
+    Raises:
+        ValueError: If a phase gets none.
+    """
+    whole = sum(phase.share for phase in phases)
+    if how.epochs is not None:
+        epochs = [steps_per_epoch(phase.feed, *plan_inputs(problem, phase, how)) for phase in phases]
+        return [
+            max(1, round(phase.share / whole * how.epochs * n))
+            for phase, n in zip(phases, epochs, strict=True)
+        ]
+    ends = [round((how.steps or 0) * share / whole) for share in accumulate(phase.share for phase in phases)]
+    lengths = [end - begin for begin, end in pairwise([0, *ends])]
+    if 0 in lengths:
+        raise ValueError(
+            f"{how.steps} steps are too few for {len(phases)} phases: phase {1 + lengths.index(0)} gets none"
+        )
+    return lengths
 
 
 def plan_inputs(problem: Problem, phase: Phase, how: Descent) -> tuple[dict[Part, Tensor], dict[Part, int]]:
     """The positions and batch sizes of the parts that the terms of a phase need, forget first."""
     needed = frozenset().union(*(term.parts for term in phase.terms))
     parts: list[Part] = [part for part in ("forget", "retain", "mixed", "calibration") if part in needed]
-    ids = {part: problem.split.part(part)[1] for part in parts}
+    ids: dict[Part, Tensor] = {part: problem.split.part(part)[1] for part in parts}
     return ids, {part: how.forget_batch or how.batch if part == "forget" else how.batch for part in parts}
 
 
-def batches_of(problem: Problem, phase: Phase, how: Descent) -> Iterator[tuple[dict[Part, list[Batch]], dict[Part, int]]]:
+def batches_of(
+    problem: Problem, phase: Phase, how: Descent
+) -> Iterator[tuple[dict[Part, list[Batch]], dict[Part, int]]]:
     """This process's micro-batches of each step by part, and the number of examples of the whole step."""
     ids, sizes = plan_inputs(problem, phase, how)
-    plans, *copies = tee(FEEDS[phase.feed](ids, sizes, problem.generator), 1 + len(ids))
+    # a generator of its own: a DataLoader reads ahead, and a rule may draw in between
+    order = torch.Generator().manual_seed(problem.seed())
+    plans, *copies = tee(FEEDS[phase.feed](ids, sizes, order), 1 + len(ids))
     streams = {part: drawn(problem, part, copy, how) for part, copy in zip(ids, copies, strict=True)}
     for plan in plans:
         yield {part: next(streams[part]) for part in plan}, {part: len(rows) for part, rows in plan.items()}
 
 
 def drawn(problem: Problem, part: Part, plans: Iterator[Plan], how: Descent) -> Iterator[list[Batch]]:
-    """The micro-batches of one part, step by step."""
+    """The micro-batches of one part, step by step, none where an uneven batch leaves this process nothing.
+
+    A batch is read and drawn whole and then cut, so what is drawn depends on neither micro-batches nor
+    processes.
+    """
     source, _ = problem.split.part(part)
-    key = torch.Generator().manual_seed(problem.seed())  # a DataLoader reads ahead: parts must not share a generator
+    key = torch.Generator().manual_seed(problem.seed())
     augment = torch.Generator().manual_seed(problem.seed())
-    ours, counts = tee(problem.processes.shard(plan[part]) for plan in plans if part in plan)
-    micro = (rows for ids in ours for rows in ids.split(how.micro_batch or len(ids)))
-    batches = (mark(problem, part, problem.task.draw(raw, key)) for raw in source.stream(micro, generator=augment))
-    for ids in counts:
-        yield list(islice(batches, math.ceil(len(ids) / (how.micro_batch or len(ids)))))
+    wholes, reads = tee(plan[part] for plan in plans if part in plan)
+    raws = source.stream(map(problem.processes.fed, reads), generator=augment)
+    for whole, raw in zip(wholes, raws, strict=False):
+        batch = mark(problem, part, problem.task.draw(raw, key))
+        yield batch.split(how.micro_batch or len(batch)) if problem.processes.owns(whole) else []
 
 
 def mark(problem: Problem, part: Part, batch: Batch) -> Batch:
@@ -249,7 +329,7 @@ def mark(problem: Problem, part: Part, batch: Batch) -> Batch:
     if part != "mixed":
         return batch
     forget = problem.split.is_forget[batch.ids.cpu()].to(batch.target.device)
-    return Batch(batch.ids, batch.inputs, batch.target, batch.other, forget)
+    return Batch(batch.ids, batch.inputs, batch.target, batch.counterfactual, forget)
 
 
 @contextmanager
@@ -259,28 +339,28 @@ def training(model: nn.Module, how: Descent) -> Iterator[None]:
         model.train()
         for module in model.modules():
             frozen_norm = isinstance(module, _BatchNorm) and how.norm == "frozen"
-            no_dropout = isinstance(module, _DropoutNd | nn.MultiheadAttention | nn.RNNBase) and how.dropout == "off"
-            if frozen_norm or no_dropout:
+            noisy = isinstance(module, _DropoutNd | nn.MultiheadAttention)
+            noisy |= (
+                isinstance(module, nn.RNNBase) and module.dropout > 0
+            )  # cuDNN has no backward in evaluation mode
+            if frozen_norm or (noisy and how.dropout == "off"):
                 module.training = False
-        yield
-
-
-@contextmanager
-def same_noise(problem: Problem, how: Descent) -> Iterator[None]:
-    """The global generator of the step's passes, seeded; the caller's own is left as it was."""
-    if how.dropout == "off":
-        yield
-        return
-    with torch.random.fork_rng():
-        torch.manual_seed(problem.seed())
         yield
 
 
 def refuse_batch_statistics(problem: Problem, how: Descent) -> None:
     """Raises where several processes would normalise by their own shards."""
-    shared = problem.processes.count > 1 and how.norm == "train"
-    if shared and any(isinstance(module, _BatchNorm) for module in problem.model.modules()):
-        raise ValueError("norm='train' normalises by the shard of a process, so several would not equal one: use norm='frozen'")
+    norms = [m for m in problem.model.modules() if isinstance(m, _BatchNorm)]
+    if problem.processes.count > 1 and how.norm == "train" and norms:
+        raise ValueError(
+            "norm='train' normalises by the shard of a process, so several would not equal one: "
+            "use norm='frozen'"
+        )
+    if problem.processes.count > 1 and any(m.running_mean is None for m in norms):
+        raise ValueError(
+            "a BatchNorm without running statistics normalises by the shard of a process, so several would "
+            "not equal one: use one process"
+        )
 
 
 def set_rate(update: torch.optim.Optimizer, how: Descent, progress: float) -> None:
@@ -306,39 +386,64 @@ class Pinned:
 
     def __init__(self, weights: Mapping[str, nn.Parameter], where: Mask | None) -> None:
         masks = {} if where is None else {name: where[name] == 0 for name in weights}
-        self.held = [(weights[name], mask, weights[name].detach().clone()) for name, mask in masks.items() if bool(mask.any())]
+        self.held = [
+            (weights[name], mask, weights[name].detach().clone())
+            for name, mask in masks.items()
+            if bool(mask.any())
+        ]
 
-    @torch.no_grad()
     def restore(self, update: torch.optim.Optimizer) -> None:
         """Puts the pinned weights back, and zeroes their optimizer state."""
         for p, mask, start in self.held:
-            p.copy_(torch.where(mask, start, p))
+            weights = p.detach()  # the same memory
+            weights.copy_(torch.where(mask, start, weights))
             for state in update.state[p].values():
                 if isinstance(state, Tensor) and state.shape == p.shape:
                     state.masked_fill_(mask, 0)
 
 
-def collect(problem: Problem, runtime: Runtime) -> None:
-    """Moves the losses from the device to the curves.
+def collect(problem: Problem, runtime: Runtime, how: Descent) -> None:
+    """Moves the losses from the device to the curves, and the sizes of lookaheads to the traces.
 
     Raises:
         Failed: If one is not finite.
     """
-    if not runtime.losses:
-        return
-    values = torch.stack([loss.float() for _, loss in runtime.losses]).tolist()
-    for (name, _), value in zip(runtime.losses, values, strict=True):
+    for (name, _), value in zip(runtime.losses, values_of(problem, runtime), strict=True):
         if not math.isfinite(value):
-            raise Failed(f"the loss {name} became {value}: the learning rate or the forget loss is too strong")
+            raise Failed(
+                f"the loss {name} became {value}: the learning rate or the forget loss is too strong"
+            )
         problem.curves.setdefault(name, []).append(value)
+    for index, ratio in runtime.shifts or []:
+        problem.traces.setdefault("shift", []).append((index, float(ratio), math.nan))
+        if how.precision == "bf16" and float(ratio) < SWALLOWED:
+            log.warning(
+                "step %d looks ahead by %.1e of the weights, which bf16 rounds away in part",
+                index,
+                float(ratio),
+            )
     runtime.losses.clear()
+    runtime.shifts = []
+
+
+def values_of(problem: Problem, runtime: Runtime) -> list[float]:
+    """The losses as numbers, over all processes, so that all of them stop at the same one."""
+    shares = [share for _, noted in runtime.losses for share in noted]
+    numbers = iter(torch.stack(shares).tolist() if shares else [])
+    values: list[float] = [sum(islice(numbers, len(noted))) for _, noted in runtime.losses]
+    if problem.processes.count == 1:
+        return values
+    gathered = torch.tensor(values, dtype=torch.float64, device=problem.device)
+    return problem.processes.total({"losses": gathered})["losses"].tolist()
 
 
 def refuse_nonfinite(weights: Mapping[str, Tensor]) -> None:
     """Raises if a weight is NaN or infinite."""
     for name, p in weights.items():
         if not bool(torch.isfinite(p).all()):
-            raise Failed(f"the weights {name} are no longer finite: the learning rate or the forget loss is too strong")
+            raise Failed(
+                f"the weights {name} are no longer finite: the learning rate or the forget loss is too strong"
+            )
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from unweave.problem import Problem
 
 @torch.no_grad()
 def reinitialize(problem: Problem, where: Mask) -> None:
-    """Redraws the masked weights as PyTorch's own layers do: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), and zero for vectors."""
+    """Redraws the masked weights as PyTorch's own layers do, U(-1, 1) / sqrt(fan_in); vectors become zero."""
     for name, p in problem.params.items():
         chosen = where[name].bool()
         if bool(chosen.any()):
@@ -20,7 +20,7 @@ def reinitialize(problem: Problem, where: Mask) -> None:
 
 
 def redrawn(p: Tensor, generator: torch.Generator) -> Tensor:
-    """Fresh values in the shape of a weight (Kaiming uniform with a = sqrt(5), the layers' default); zero for vectors."""
+    """Fresh values in the shape of a weight: Kaiming uniform, a = sqrt(5), as layers do; zero for vectors."""
     if p.ndim < 2:
         return torch.zeros_like(p)
     bound = 1 / math.sqrt(p[0].numel())
@@ -50,7 +50,7 @@ def shift(problem: Problem, by: Params) -> None:
 
 @torch.no_grad()
 def shrink(problem: Problem, factor: float) -> None:
-    """Multiplies all weights and biases of the weight-bearing modules by the factor; normalisation layers stay."""
+    """Multiplies the weights and biases of the weight-bearing modules by the factor; normalisations stay."""
     tied_once = {id(p): p for _, module in problem.blocks for p in module.parameters(recurse=False)}
     for p in tied_once.values():
         if p.requires_grad:

@@ -1,11 +1,11 @@
 """The order in which data arrives: which examples of which part each step sees.
 
-A feed plans positions; the source turns them into tensors. An epoch is cut into equal batches of at most the asked
-size, so no example is dropped and no batch is tiny.
+A feed plans positions; the source turns them into tensors. An epoch is cut into equal batches of at most
+the asked size, so no example is dropped and no batch is tiny.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from math import ceil
 from typing import Literal
 
@@ -30,6 +30,11 @@ def epoch(ids: Int[Tensor, " n"], size: int, generator: torch.Generator) -> tupl
     return order.tensor_split(ceil(len(ids) / size))
 
 
+def epochs(ids: Ids, sizes: Sizes, generator: torch.Generator) -> dict[Part, tuple[Tensor, ...]]:
+    """One shuffled pass over each part."""
+    return {part: epoch(rows, sizes[part], generator) for part, rows in ids.items()}
+
+
 def forever(ids: Int[Tensor, " n"], size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Shuffled passes without end, each in an order of its own."""
     while True:
@@ -38,7 +43,9 @@ def forever(ids: Int[Tensor, " n"], size: int, generator: torch.Generator) -> It
 
 def paired(ids: Ids, sizes: Sizes, generator: torch.Generator) -> Iterator[Plan]:
     """One batch of every part at every step, each part cycling on its own."""
-    streams = {part: forever(rows, sizes[part], generator) for part, rows in ids.items()}
+    streams: dict[Part, Iterator[Tensor]] = {
+        part: forever(rows, sizes[part], generator) for part, rows in ids.items()
+    }
     while True:
         yield {part: next(stream) for part, stream in streams.items()}
 
@@ -46,7 +53,7 @@ def paired(ids: Ids, sizes: Sizes, generator: torch.Generator) -> Iterator[Plan]
 def longest(ids: Ids, sizes: Sizes, generator: torch.Generator) -> Iterator[Plan]:
     """Epochs over the longest part; the others drop out once they are seen (Scissorhands, MUNBa)."""
     while True:
-        passes = {part: epoch(rows, sizes[part], generator) for part, rows in ids.items()}
+        passes = epochs(ids, sizes, generator)
         for batches in zip_longest(*passes.values()):
             yield {part: batch for part, batch in zip(passes, batches, strict=True) if batch is not None}
 
@@ -54,7 +61,7 @@ def longest(ids: Ids, sizes: Sizes, generator: torch.Generator) -> Iterator[Plan
 def shortest(ids: Ids, sizes: Sizes, generator: torch.Generator) -> Iterator[Plan]:
     """Epochs over the shortest part."""
     while True:
-        passes = {part: epoch(rows, sizes[part], generator) for part, rows in ids.items()}
+        passes = epochs(ids, sizes, generator)
         for batches in zip(*passes.values(), strict=False):
             yield dict(zip(passes, batches, strict=True))
 
@@ -62,8 +69,9 @@ def shortest(ids: Ids, sizes: Sizes, generator: torch.Generator) -> Iterator[Pla
 def sequential(ids: Ids, sizes: Sizes, generator: torch.Generator) -> Iterator[Plan]:
     """In each epoch all forget batches, then all retain batches (SalUn's released code on CIFAR-10)."""
     while True:
-        passes = {part: epoch(rows, sizes[part], generator) for part, rows in ids.items()}
-        yield from chain.from_iterable(({part: batch} for batch in batches) for part, batches in passes.items())
+        for part, batches in epochs(ids, sizes, generator).items():
+            for batch in batches:
+                yield {part: batch}
 
 
 def concatenated(ids: Ids, sizes: Sizes, generator: torch.Generator) -> Iterator[Plan]:

@@ -1,7 +1,8 @@
 """One number per weight: how much it matters, and which weights therefore move.
 
-"Saliency" and "Fisher" are several things in the literature; here each has a name of its own and its formula in the
-first line. All are taken in evaluation mode, over one pass of a part of the data; `g_b` is the gradient of batch `b`.
+"Saliency" and "Fisher" are several things in the literature; here each has a name of its own and its
+formula in the first line. All are taken in evaluation mode, over one pass of a part of the data; `g_b` is
+the gradient of batch `b`.
 """
 
 import re
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from unweave.objective import Objective
 from unweave.params import Params, add, multiply
-from unweave.problem import Part, Problem
+from unweave.problem import Failed, Problem
 from unweave.step import Runtime, Step
 
 Importance = Params
@@ -33,68 +34,84 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def gradients(problem: Problem, objective: Objective, *, batch: int = 128, batches: int | None = None) -> Iterator[Params]:
+def gradients(
+    problem: Problem, objective: Objective, *, batch: int = 128, batches: int | None = None
+) -> Iterator[Params]:
     """The gradient of an objective on each batch of its one part, in a random order, in evaluation mode."""
     (part,) = objective.parts
     source, ids = problem.split.part(part)
     order = ids[torch.randperm(len(ids), generator=problem.generator)].split(batch)[:batches]
     runtime = Runtime(problem.model, problem.task, processes=problem.processes, cost=problem.cost)
-    shards = [problem.processes.shard(rows) for rows in order]
+    key = torch.Generator().manual_seed(problem.seed())
     with evaluating(problem.model):
-        for rows, raw in zip(order, source.stream(shards), strict=True):
-            drawn = problem.task.draw(raw, problem.generator)
-            yield Step(problem.params, runtime, {part: [drawn]}, {part: len(rows)}, index=1).gradient(objective)
+        raws = source.stream(problem.processes.fed(rows) for rows in order)
+        for rows, raw in zip(order, raws, strict=True):
+            drawn = problem.task.draw(raw, key)
+            ours = [drawn] if problem.processes.owns(rows) else []
+            yield Step(problem.params, runtime, {part: ours}, {part: len(rows)}, index=1).gradient(objective)
 
 
 def accumulate(gradients: Iterator[Params], of: Callable[[Tensor], Tensor]) -> tuple[dict[str, Tensor], int]:
     """The sum over batches of a function of the gradient, and the number of batches."""
     total: dict[str, Tensor] = {}
     count = 0
-    for count, gradient in enumerate(gradients, start=1):
+    for gradient in gradients:
         term = {name: of(g) for name, g in gradient.items()}
         total = add(total, term) if total else term
+        count += 1
     return total, count
 
 
 def saliency(problem: Problem, objective: Objective, *, batch: int = 256) -> Importance:
-    r""":math:`|\sum_b g_b|`: the size of the summed gradient (SalUn's released code, not :math:`\sum_b |g_b|`)."""
+    r""":math:`|\sum_b g_b|`: the size of the summed gradient, as in SalUn's released code; not of each."""
     total, _ = accumulate(gradients(problem, objective, batch=batch), lambda g: g)
     return {name: g.abs() for name, g in total.items()}
 
 
 def snip(problem: Problem, objective: Objective, *, batch: int = 256, batches: int | None = 1) -> Importance:
-    r""":math:`|\theta| \sum_b |g_b|`: connection sensitivity (Lee et al., 2019), as Scissorhands' released code takes it.
+    r""":math:`|\theta| \sum_b |g_b|`: connection sensitivity (Lee et al., 2019).
 
-    Its default is one batch; that code stays in training mode, which moves BatchNorm's statistics, and this does not.
+    As Scissorhands' released code takes it. Its default is one batch; that code stays in training mode,
+    which moves BatchNorm's statistics, and this does not.
     """
     total, _ = accumulate(gradients(problem, objective, batch=batch, batches=batches), torch.abs)
     return {name: total[name] * p.detach().abs() for name, p in problem.params.items()}
 
 
 def fisher(problem: Problem, objective: Objective, *, batch: int = 128) -> Importance:
-    r""":math:`\frac{1}{B} \sum_b g_b^2`: diagonal of the batched empirical Fisher, that of examples only for batches of one."""
+    r""":math:`\frac{1}{B} \sum_b g_b^2`: diagonal of the empirical Fisher, of batches."""
     total, count = accumulate(gradients(problem, objective, batch=batch), torch.square)
     return {name: g / count for name, g in total.items()}
 
 
 def ratio(over: Importance, under: Importance, *, floor: float = 1e-15) -> Importance:
-    r""":math:`(F + \epsilon) / (R + \epsilon)`: how much more a weight matters to one part than to another."""
+    r""":math:`(F + \epsilon) / (R + \epsilon)`: how much more a weight matters to one part than another."""
     return {name: (over[name] + floor) / (under[name] + floor) for name in over}
 
 
 def top(scores: Importance, fraction: float) -> Mask:
     """One for exactly that fraction of the weights with the highest scores, ranked across the whole model.
 
-    Ties at the threshold are broken by position.
+    Of equal scores the first in order goes first.
 
     Raises:
         ValueError: If the fraction is outside [0, 1].
+        Failed: If a score is no number.
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction must be in [0, 1], found {fraction}")
     flat = torch.cat([s.flatten() for s in scores.values()])
-    chosen = torch.zeros_like(flat)
-    chosen[flat.topk(round(fraction * flat.numel())).indices] = 1
+    if bool(flat.isnan().any()):
+        raise Failed(
+            "the scores of weights are NaN: the model or the loss that they come from is no longer finite"
+        )
+    chosen, count = torch.zeros_like(flat), round(fraction * flat.numel())
+    if count:
+        least = flat.kthvalue(
+            flat.numel() - count + 1
+        ).values  # a quarter of the time of topk on eleven million
+        chosen[flat > least] = 1
+        chosen[(flat == least).nonzero()[: count - int(chosen.count_nonzero()), 0]] = 1
     pieces = chosen.split([s.numel() for s in scores.values()])
     return {name: piece.view_as(s) for piece, (name, s) in zip(pieces, scores.items(), strict=True)}
 

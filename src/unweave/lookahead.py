@@ -4,7 +4,8 @@ Following an outer objective one gradient step of an inner one ahead,
 
     L_o(theta - lr g_i) = L_o(theta) - lr <g_o, g_i> + O(lr^2),
 
-also aligns the two gradients. That is all there is to LUR: a term, which composes with any rule, mask and optimizer.
+also aligns the two gradients. That is all there is to LUR: a term, which composes with any rule, mask and
+optimizer.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unweave.objective import Objective
-from unweave.params import Params, add, norm
+from unweave.params import Params, add, norm, sharded
 from unweave.problem import Part
 from unweave.step import Runtime, Step, Term
 
@@ -26,15 +27,15 @@ from unweave.step import Runtime, Step, Term
 class Lookahead:
     r"""The gradient of `outer`, one step of `through` ahead.
 
-    :math:`\nabla L_o(\theta - \mathrm{lr} \cdot g)`, with :math:`g` the gradient of `through`; with `hessian="exact"`
-    it is multiplied by :math:`I - \mathrm{lr} \cdot H`, :math:`H` the Hessian of `through` at :math:`\theta`, and so
-    becomes the gradient of :math:`L_o(\theta - \mathrm{lr} \nabla L_i(\theta))`. On ReLU networks that is the
-    almost-everywhere Hessian.
+    :math:`\nabla L_o(\theta - \mathrm{lr} \cdot g)`, with :math:`g` the gradient of `through`; with
+    `hessian="exact"` it is multiplied by :math:`I - \mathrm{lr} \cdot H`, :math:`H` the Hessian of
+    `through` at :math:`\theta`, and so becomes the gradient of :math:`L_o(\theta - \mathrm{lr} \nabla
+    L_i(\theta))`. On ReLU networks that is the almost-everywhere Hessian.
 
     Args:
         outer: The term evaluated after the step.
-        through: The term stepped on: plain gradient, no momentum, no weight decay. Where its data is absent, `outer`
-            is taken where the weights are.
+        through: The term stepped on: plain gradient, no momentum, no weight decay. Where its data is
+            absent, `outer` is taken where the weights are.
         lr: The size of the step.
         hessian: Whether to multiply by the Hessian factor, by double backward.
     """
@@ -64,9 +65,13 @@ class Lookahead:
 
     def _exact(self, step: Step) -> Params:
         if not isinstance(self.through, Objective):
-            raise ValueError("hessian='exact' differentiates an objective twice; `through` is another lookahead")
+            raise ValueError(
+                "hessian='exact' differentiates an objective twice; `through` is another lookahead"
+            )
         if step.runtime.noise is not None:
-            raise ValueError("mode 'exact' needs a model without dropout: use dropout='off', or mode 'nested'")
+            raise ValueError(
+                "mode 'exact' needs a model without dropout: use dropout='off', or mode 'nested'"
+            )
         with twice_differentiable():
             hessian = differentiate_twice(step, self.through)
             with step.beside(step.gradient(self.through), -self.lr) as ahead:
@@ -76,42 +81,71 @@ class Lookahead:
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Attention that has a second derivative, forward and backward, and errors that say so where something has none.
+    """Attention that has a second derivative, and errors that say so where something else has none.
 
     Raises:
         ValueError: If an operation of the model has no second derivative.
     """
-    known = ("derivative for", "double backward", "higher-order", "differentiate twice", "not compatible with .grad()")
+    known = (
+        "derivative for",
+        "double backward",
+        "higher-order",
+        "differentiate twice",
+        "not compatible with .grad()",
+    )
     try:
         with sdpa_kernel(SDPBackend.MATH):  # flash and memory-efficient attention have none
             yield
     except RuntimeError as error:
         if not any(text in str(error) for text in known):
             raise
-        raise ValueError("second derivatives are needed by mode 'exact' and by the measured curvature of mode 'lagged' "
-                         f"and alpha_in='curvature', and this model lacks them ({error}): use mode 'nested'") from error  # fmt: skip
+        raise ValueError(
+            "second derivatives are needed by mode 'exact' and by the curvature that mode 'lagged' and "
+            f"alpha_in='curvature' measure, and this model lacks them ({error}): use mode 'nested'"
+        ) from error
 
 
-def differentiate_twice(step: Step, objective: Objective) -> Callable[[Params], Params]:
+def differentiate_twice(
+    step: Step, objective: Objective, *, keep: bool = False
+) -> Callable[[Params], Params]:
     """Multiplies by the Hessian of an objective; its gradient is deposited in the step on the way.
 
+    Args:
+        step: Where the gradient is taken.
+        objective: The loss.
+        keep: Whether the graph is kept, so that there may be more than one product.
+
     Raises:
-        ValueError: If the model is no function of its weights and inputs (active dropout), or its weights are sharded.
+        ValueError: If the model is no function of its weights and inputs (active dropout), or its weights
+            are sharded.
     """
+    if any(map(sharded, step.params.values())):
+        raise ValueError(
+            "second derivatives (mode 'exact', measured curvature) need whole weights, found sharded ones: "
+            "use mode 'nested'"
+        )
     if step.index == 0:
         check_deterministic(step, objective)
     weights = list(step.params.values())
     losses = list(objective.losses(step))
     step.forget_outputs()
     # none where this process has no example of an uneven batch
-    graph = torch.autograd.grad(losses, weights, create_graph=True, allow_unused=True) if losses else [None] * len(weights)
+    graph = (
+        torch.autograd.grad(losses, weights, create_graph=True, allow_unused=True)
+        if losses
+        else [None] * len(weights)
+    )
     local = dict(zip(step.params, graph, strict=True))
-    step.deposit(objective, step.leave({name: None if g is None else g.detach() for name, g in local.items()}))
+    step.deposit(
+        objective, step.leave({name: None if g is None else g.detach() for name, g in local.items()})
+    )
     used = {name: g for name, g in local.items() if g is not None and g.requires_grad}
 
     def times(vector: Params) -> Params:
         outer = [vector[name] for name in used]
-        product = torch.autograd.grad(list(used.values()), weights, outer, retain_graph=True, allow_unused=True)
+        product = torch.autograd.grad(
+            list(used.values()), weights, outer, retain_graph=keep, allow_unused=True
+        )
         return step.leave(dict(zip(step.params, product, strict=True)), check=False)
 
     return times
@@ -124,9 +158,13 @@ def check_deterministic(step: Step, objective: Objective) -> None:
         first, second = ([loss.clone() for loss in step.afresh(objective.losses(step))] for _ in range(2))
     step.runtime.cost.gradients, step.runtime.cost.examples = counted[:2]
     del step.runtime.losses[counted[2] :]
-    if not all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(first, second, strict=True)):
-        raise ValueError("second derivatives (mode 'exact', measured curvature) need a model that answers the same twice; "
-                         "found dropout or other noise: switch it off, or use mode 'nested'")  # fmt: skip
+    if not all(
+        torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(first, second, strict=True)
+    ):
+        raise ValueError(
+            "second derivatives (mode 'exact', measured curvature) need a model that answers the same twice; "
+            "found dropout or other noise: switch it off, or use mode 'nested'"
+        )
 
 
 class Previous:
@@ -248,7 +286,9 @@ class Closure:
     def gradient(self, step: Step) -> Params:
         """The gradient of the weighted loss."""
         step.count(0)
-        return step.backward(iter([self.weight * self.value()]))
+        gradient = step.backward(iter([self.weight * self.value()]))
+        # a view of a bucket of DistributedDataParallel is overwritten by the next backward pass
+        return {name: g.clone() if g._is_view() else g for name, g in gradient.items()}
 
 
 def nested(retain: Term, forget: Term, alpha: float) -> list[Term]:
@@ -262,7 +302,7 @@ def nested(retain: Term, forget: Term, alpha: float) -> list[Term]:
 
 
 def lagged(retain: Term, forget: Term, alpha: float) -> list[Term]:
-    """The same at two gradients a step: the inner retain gradient is the one that the step before ended with."""
+    """The same at two gradients a step: the inner retain gradient is what the step before ended with."""
     previous = Previous(first=retain)
     ahead = Lookahead(forget, through=previous, lr=alpha)
     row = Lookahead(retain, through=ahead, lr=alpha)
@@ -270,7 +310,9 @@ def lagged(retain: Term, forget: Term, alpha: float) -> list[Term]:
     return [row, ahead]
 
 
-def exact(retain: Objective, forget: Term, alpha: float, *, hessian: Literal["exact"] | None = "exact") -> list[Term]:
+def exact(
+    retain: Objective, forget: Term, alpha: float, *, hessian: Literal["exact"] | None = "exact"
+) -> list[Term]:
     """LUR by double backward; without the Hessian the first-order ablation, half of the alignment."""
     return [retain, Lookahead(forget, through=retain, lr=alpha, hessian=hessian)]
 
@@ -285,8 +327,9 @@ def lur_backward(
 ) -> None:
     """Adds the LUR gradient (mode `nested`) to the `grad` of the weights, in the place of `loss.backward()`.
 
-    Each closure runs a forward pass and returns its loss; the retain closure is called twice, at different weights. Use the same batch within
-    one call, and freeze BatchNorm or accept that its running statistics see two passes over the retain batch.
+    Each closure runs a forward pass and returns its loss; the retain closure is called twice, at different
+    weights. Use the same batch within one call, and freeze BatchNorm or accept that its running statistics
+    see two passes over the retain batch.
 
     Args:
         retain_loss: The loss on data to keep.
@@ -301,11 +344,16 @@ def lur_backward(
     named = {str(i): p for i, p in enumerate(p for p in params if p.requires_grad)}
     if not named:
         raise ValueError("lur_backward got no trainable weights")
-    before = {name: p.grad for name, p in named.items()}
-    runtime = Runtime(nn.Identity(), family=None)
-    step = Step(named, runtime, {}, {})
-    terms = nested(Closure("retain", retain_loss), Closure("forget", forget_loss, weight), alpha)
-    total = add(step.gradient(terms[0]), step.gradient(terms[1]))
+    before = [(p, p.grad) for p in named.values()]
+    step = Step(named, Runtime(nn.Identity(), family=None), {}, {})
+    row, ahead = nested(Closure("retain", retain_loss), Closure("forget", forget_loss, weight), alpha)
+    try:
+        total = add(step.gradient(row), step.gradient(ahead))
+    finally:
+        for p, old in before:
+            p.grad = old
     for name, p in named.items():
-        old = before[name]
-        p.grad = total[name] if old is None else old + total[name]
+        if p.grad is None:
+            p.grad = total[name]
+        else:
+            p.grad.add_(total[name])

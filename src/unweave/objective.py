@@ -1,12 +1,14 @@
 """Objectives are local scalars; their gradients are global vectors.
 
-An objective is a deterministic function of the weights and of a step's batches. Objectives add, scale and negate.
-Where a formula below has no mean, the value is per example and the mean over the part is taken by the step.
+An objective is a deterministic function of the weights and of a step's batches. Objectives add, scale and
+negate. Where a formula below has no mean, the value is per example and the mean over the part is taken by
+the step.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -63,12 +65,26 @@ class Objective:
     @property
     def parts(self) -> frozenset[Part]:
         """The parts of the data that it needs."""
-        return frozenset(piece.part for _, piece in self.pieces if isinstance(piece, OnData))
+        return frozenset(self.by_part)
+
+    @cached_property
+    def by_part(self) -> dict[Part, list[tuple[float, OnData]]]:
+        """What is taken of each part, in the order of their names: all processes go in one order."""
+        on_data = [(weight, piece) for weight, piece in self.pieces if isinstance(piece, OnData)]
+        parts: list[Part] = sorted({piece.part for _, piece in on_data})
+        return {part: [(w, piece) for w, piece in on_data if piece.part == part] for part in parts}
+
+    @cached_property
+    def penalties(self) -> list[tuple[float, OnWeights]]:
+        """What is taken of the weights alone."""
+        return [(weight, piece) for weight, piece in self.pieces if isinstance(piece, OnWeights)]
 
     @property
     def name(self) -> str:
         """The formula, for curves and records."""
-        return " + ".join(piece.name if weight == 1 else f"{weight:g} {piece.name}" for weight, piece in self.pieces)
+        return " + ".join(
+            piece.name if weight == 1 else f"{weight:g} {piece.name}" for weight, piece in self.pieces
+        )
 
     def __add__(self, other: "Objective") -> "Objective":
         return Objective(self.pieces + other.pieces)
@@ -92,26 +108,26 @@ class Objective:
 
     def losses(self, step: Step) -> Iterator[Tensor]:
         """Scalars that sum to the objective: one per micro-batch, and one for the penalties."""
-        for part in sorted(self.parts & step.batches.keys()):
-            here = [(w, piece) for w, piece in self.pieces if isinstance(piece, OnData) and piece.part == part]
-            step.count(sum(map(len, step.batches[part])))
-            for batch in step.batches[part]:
-                yield weighted((w, noted(step, piece.name, mean_over(piece.value(step, batch), step.sizes[part]))) for w, piece in here)
-        penalties = [(w, piece) for w, piece in self.pieces if isinstance(piece, OnWeights)]
-        if penalties:
-            share = 1 / step.runtime.processes.count
-            yield weighted((w * share, noted(step, piece.name, piece.value(step))) for w, piece in penalties)
+        for part, here in self.by_part.items():
+            if part in step.batches:
+                step.count(sum(map(len, step.batches[part])))
+                notes = [step.note(piece.name) for _, piece in here]
+                for batch in step.batches[part]:
+                    shares = [mean_over(piece.value(step, batch), step.sizes[part]) for _, piece in here]
+                    yield weighted([w for w, _ in here], shares, notes)
+        if self.penalties:
+            count = step.runtime.processes.count  # every process holds all weights, and gradients are summed
+            notes = [step.note(piece.name) for _, piece in self.penalties]
+            shares = [piece.value(step) / count for _, piece in self.penalties]
+            yield weighted([w for w, _ in self.penalties], shares, notes)
 
 
-def weighted(terms: Iterator[tuple[float, Tensor]]) -> Tensor:
-    """The weighted sum; a weight of one is not multiplied in, so a single loss keeps its bits."""
-    return torch.stack([value if w == 1 else w * value for w, value in terms]).sum()
-
-
-def noted(step: Step, name: str, loss: Tensor) -> Tensor:
-    """The loss, noted for the curves."""
-    step.record(name, loss)
-    return loss
+def weighted(weights: Sequence[float], values: Sequence[Tensor], notes: Sequence[list[Tensor]]) -> Tensor:
+    """The weighted sum, each value noted as it is; a weight of one leaves the bits of a loss alone."""
+    for note, value in zip(notes, values, strict=True):
+        note.append(value.detach())
+    first, *rest = (value if w == 1 else w * value for w, value in zip(weights, values, strict=True))
+    return sum(rest, start=first)
 
 
 def on(part: Part, name: str, value: Callable[[Step, Batch], Tensor]) -> Objective:
@@ -129,8 +145,8 @@ def mislabel(part: Part = "forget", *, teacher: nn.Module | None = None) -> Obje
 
     Args:
         part: The part.
-        teacher: The frozen model that families ask for a counterfactual answer; classifiers need none. The moving
-            model itself would make the loss no gradient field.
+        teacher: The frozen model that families ask for a counterfactual answer; classifiers need none. The
+            moving model itself would make the loss no gradient field.
     """
 
     def answer(inputs: Inputs) -> Tensor:
@@ -139,8 +155,13 @@ def mislabel(part: Part = "forget", *, teacher: nn.Module | None = None) -> Obje
         with torch.no_grad():
             return call(teacher, inputs)
 
+    if teacher is not None:
+        refuse_moving(teacher)
+
     def value(step: Step, batch: Batch) -> Tensor:
-        wrong = step.once(("mislabel", id(batch)), lambda: step.runtime.task.mislabel(batch, answer))
+        wrong = step.once(
+            ("mislabel", id(teacher), id(batch)), lambda: step.runtime.task.mislabel(batch, answer)
+        )
         return step.runtime.task.loss(step.predict(batch), mixed(batch, wrong))
 
     return on(part, "mislabel", value)
@@ -156,12 +177,20 @@ def mixed(batch: Batch, wrong: Tensor) -> Tensor:
 
 def bounded(part: Part = "forget") -> Objective:
     r""":math:`-\log(1 + \ell)`: ascent whose pull fades as the loss :math:`\ell` grows."""
-    return on(part, "bounded", lambda step, batch: -step.runtime.task.loss(step.predict(batch), batch.target).log1p())
+    return on(
+        part,
+        "bounded",
+        lambda step, batch: -step.runtime.task.loss(step.predict(batch), batch.target).log1p(),
+    )
 
 
 def clamped(part: Part = "forget", *, cap: float) -> Objective:
     r""":math:`-\min(\ell, cap)`: ascent that leaves an example alone once its loss has reached the cap."""
-    return on(part, "clamped", lambda step, batch: -step.runtime.task.loss(step.predict(batch), batch.target).clamp(max=cap))
+    return on(
+        part,
+        "clamped",
+        lambda step, batch: -step.runtime.task.loss(step.predict(batch), batch.target).clamp(max=cap),
+    )
 
 
 def uniform(part: Part = "forget") -> Objective:
@@ -170,7 +199,10 @@ def uniform(part: Part = "forget") -> Objective:
     def value(step: Step, batch: Batch) -> Tensor:
         logits = step.predict(batch)
         if logits.ndim != 2:
-            raise ValueError(f"the uniform loss needs logits of shape [batch, class], found {list(logits.shape)}: use another forget loss")
+            raise ValueError(
+                f"the uniform loss needs logits of shape [batch, class], found {list(logits.shape)}: "
+                "use another forget loss"
+            )
         return -logits.log_softmax(-1).mean(-1)
 
     return on(part, "uniform", value)
@@ -179,17 +211,24 @@ def uniform(part: Part = "forget") -> Objective:
 def distill(teacher: nn.Module, part: Part, *, temperature: float = 1.0) -> Objective:
     """The task's divergence from a frozen teacher, whose outputs are divided by the temperature.
 
-    The teacher must not move: the gradient of a loss to a moving target is no gradient field, and a lookahead through
-    it would follow nothing.
+    The teacher must not move: the gradient of a loss to a moving target is no gradient field, and a
+    lookahead through it would follow nothing.
     """
-    if any(p.requires_grad for p in teacher.parameters()):
-        raise ValueError("the teacher still has trainable weights: pass frozen(model)")
+    refuse_moving(teacher)
 
     def value(step: Step, batch: Batch) -> Tensor:
-        says = step.once((id(teacher), id(batch)), lambda: reference(teacher, batch) / temperature)
+        says = step.once(
+            ("distill", id(teacher), temperature, id(batch)), lambda: reference(teacher, batch) / temperature
+        )
         return step.runtime.task.divergence(step.predict(batch), says)
 
     return on(part, "distill", value)
+
+
+def refuse_moving(teacher: nn.Module) -> None:
+    """Raises if the teacher has trainable weights."""
+    if any(p.requires_grad for p in teacher.parameters()):
+        raise ValueError("a teacher must not move, and this one has trainable weights: pass frozen(model)")
 
 
 @torch.no_grad()
@@ -202,7 +241,9 @@ def l1(strength: Callable[[float], float]) -> Objective:
     r""":math:`\gamma \|\theta\|_1` with :math:`\gamma` a function of the progress in [0, 1)."""
 
     def value(step: Step) -> Tensor:
-        return strength(step.index / step.of) * torch.stack([p.abs().sum() for p in step.params.values()]).sum()
+        return (
+            strength(step.index / step.of) * torch.stack([p.abs().sum() for p in step.params.values()]).sum()
+        )
 
     return Objective(((1.0, OnWeights("l1", value)),))
 

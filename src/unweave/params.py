@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 Params = Mapping[str, Tensor]
 """One tensor per trainable weight, in the order of `model.named_parameters()`."""
@@ -31,12 +31,13 @@ def scale(a: Params, by: float) -> dict[str, Tensor]:
 
 def dot(a: Params, b: Params) -> Float[Tensor, ""]:
     """The inner product over all weights; stays on the device."""
-    return torch.stack([torch.dot(u.flatten(), v.flatten()) for u, v in zip(a.values(), b.values(), strict=True)]).sum()
+    products = [torch.dot(u.flatten(), v.flatten()) for u, v in zip(a.values(), b.values(), strict=True)]
+    return whole(torch.stack(products).sum())
 
 
 def norm(a: Params) -> Float[Tensor, ""]:
     """The Euclidean norm over all weights; stays on the device."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(a.values()))))
+    return whole(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(a.values())))))
 
 
 def gramian(vectors: list[Params]) -> Float[Tensor, "m m"]:
@@ -53,3 +54,17 @@ def combine(vectors: list[Params], weights: Float[Tensor, " m"]) -> dict[str, Te
     for vector, weight in zip(vectors[1:], weights[1:], strict=True):
         torch._foreach_add_(total, torch._foreach_mul(list(vector.values()), weight))
     return dict(zip(names, total, strict=True))
+
+
+def sharded(tensor: Tensor) -> bool:
+    """Whether this process holds only a piece of the tensor (FSDP2)."""
+    if type(tensor) in (Tensor, nn.Parameter):
+        return False
+    from torch.distributed.tensor import DTensor  # half a second, for those who shard
+
+    return isinstance(tensor, DTensor)
+
+
+def whole(value: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """A scalar that is a sum over the pieces of sharded weights, as a plain tensor on every process."""
+    return value.full_tensor() if sharded(value) else value  # pyright: ignore[reportAttributeAccessIssue]

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar, cast, runtime_checkable
@@ -230,7 +230,8 @@ class Problem:
             own.
         processes: Who shares the work.
         cost: What was spent so far.
-        memory: Results that several methods share, such as a proxy model; whoever takes one also takes its cost.
+        memory: Results that several methods share, such as a proxy model; whoever takes one also takes its cost. To be
+            shared over one original and one split; a seed never takes the result of another.
         curves: The loss of every term at every step, in the unit of the task.
         traces: What probes saw: rows of step, value and reliability, by name.
     """
@@ -293,19 +294,18 @@ class Problem:
     def remember(self, name: str, make: Callable[["Problem"], T]) -> T:
         """What `make` returns of a copy of the problem, made once for all methods that share `memory`.
 
-        Its cost is charged every time: who starts from another's result has not saved it. Whoever makes it spends the
-        seconds himself, on his own clock; the others are charged for them here.
+        Its cost is charged every time, seconds included: who starts from another's result has not saved it. A clock
+        around the whole method has seen the making too; `train.spend` takes that off.
         """
-        if name in self.memory:
-            value, cost = self.memory[name]
-            self.cost += cost
-            return cast(T, value)
-        copied = self.beside(name)
-        with timed(copied.cost):
-            value = make(copied)
-        self.memory[name] = value, copied.cost
-        self.cost += replace(copied.cost, seconds=0.0)
-        return value
+        key = f"{self.generator.initial_seed()}:{name}"
+        if key not in self.memory:
+            copied = self.beside(name)
+            with timed(copied.cost):
+                value = make(copied)
+            self.memory[key] = value, copied.cost
+        value, cost = self.memory[key]
+        self.cost += cost
+        return cast(T, value)
 
 
 def redrawn(model: nn.Module) -> nn.Module:

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from unweave.params import Params
+from unweave.params import Params, scale, sharded
 
 BUCKET = 25 * 2**20
 """The size of one message in bytes; DistributedDataParallel's default."""
@@ -37,12 +37,28 @@ class Processes:
 
     def shard(self, ids: Tensor) -> Tensor:
         """The rows of a whole batch that this process takes."""
-        return ids[self.rank :: self.count]
+        return ids if self.count == 1 else ids[self.rank :: self.count]
+
+    def fed(self, ids: Tensor) -> Tensor:
+        """The rows that this process reads: its own, or one that it drops where it has none.
+
+        So every process draws as many keys for augmentation and noise as the others.
+        """
+        return self.shard(ids) if self.owns(ids) else ids[:1]
+
+    def owns(self, ids: Tensor) -> bool:
+        """Whether this process has any row of a whole batch."""
+        return len(ids) > self.rank
 
     def total(self, gradient: Params) -> Params:
-        """The sum over processes, in as few messages as the bucket size allows."""
+        """The sum over processes, in as few messages as the bucket size allows.
+
+        Sharded gradients (FSDP2) were averaged on their way; they are only scaled.
+        """
         if self.count == 1:
             return gradient
+        if any(map(sharded, gradient.values())):
+            return scale(gradient, self.count)
         summed: dict[str, Tensor] = {}
         for names in buckets(gradient):
             flat = torch.cat([gradient[name].flatten() for name in names])

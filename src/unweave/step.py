@@ -1,7 +1,7 @@
 """One position of the weights and one set of batches: where gradients are taken."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar, cast, runtime_checkable
 
@@ -10,12 +10,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unweave.params import Params, multiply
+from unweave.params import Params, multiply, norm, sharded
 from unweave.problem import Cost, Part
 from unweave.processes import Processes
 from unweave.tasks import Batch, Task, call
 
 Precision = Literal["fp32", "bf16"]
+HALF = (torch.bfloat16, torch.float16)
+NOTED = 50
+"""The size of a lookahead is noted every so many steps."""
+
 T = TypeVar("T")
 
 
@@ -49,9 +53,13 @@ class Runtime:
         cost: Counts gradient evaluations and examples.
         where: A multiplier in [0, 1] per weight, applied to every gradient before anything reads it.
         unused: Weights that may have no gradient.
-        losses: The loss of every evaluation, on the device.
+        noise: The seed of this step's dropout masks; None where dropout is off.
+        losses: The loss of every evaluation by name: this process's shares of it, on the device.
+        shifts: How far lookaheads went, relative to the weights, now and then: the step and the ratio of
+            the norms; not noted if None.
         carried: The terms whose gradients the next step needs.
         held: Gradients that are held over several steps.
+        spare: Memory for the weights during a lookahead, used again by the next.
     """
 
     model: nn.Module
@@ -61,12 +69,15 @@ class Runtime:
     cost: Cost = field(default_factory=Cost)
     where: Params | None = None
     unused: frozenset[str] = frozenset()
-    losses: list[tuple[str, Tensor]] = field(default_factory=list)
+    noise: int | None = None
+    losses: list[tuple[str, list[Tensor]]] = field(default_factory=list)
+    shifts: list[tuple[int, Tensor]] | None = None
     carried: set[int] = field(default_factory=set)
     held: dict[int, Params] = field(default_factory=dict)
+    spare: list[list[Tensor]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm) and m.training]
+        self.norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
     @property
     def task(self) -> Task:
@@ -78,7 +89,9 @@ class Runtime:
     @contextmanager
     def statistics_kept(self) -> Iterator[None]:
         """BatchNorm normalises by the batch, and its running statistics stay as they are."""
-        tracking = [m.track_running_stats for m in self.norms]
+        tracking = [
+            m.track_running_stats for m in self.norms
+        ]  # False where the body of another is around this one
         for m in self.norms:
             m.track_running_stats = False
         try:
@@ -87,12 +100,23 @@ class Runtime:
             for m, tracked in zip(self.norms, tracking, strict=True):
                 m.track_running_stats = tracked
 
+    @contextmanager
+    def same_noise(self, place: int) -> Iterator[None]:
+        """The same dropout masks for all passes over the batch at that place; global randomness is kept."""
+        if self.noise is None:
+            yield
+            return
+        device = next(self.model.parameters()).device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(self.noise + place * self.processes.count + self.processes.rank)
+            yield
+
 
 class Step:
     """One position of the weights, and one set of batches.
 
-    Gradients are remembered by the identity of their term, so a term that stands in two places of an objective is
-    evaluated once. A lookahead is a child step at shifted weights, with an empty memory.
+    Gradients are remembered by the identity of their term, so a term that stands in two places of an
+    objective is evaluated once. A lookahead is a child step at shifted weights, with an empty memory.
 
     Args:
         params: The trainable weights.
@@ -120,7 +144,7 @@ class Step:
         self.ahead = False
         self.memory: dict[int, tuple[Term, Params]] = {}
         self._constants: dict[object, object] = {}
-        self._passed: set[int] = set()
+        self._passed: dict[int, int] = {}
         self._outputs: dict[int, Tensor] = {}
 
     def gradient(self, term: Term) -> Params:
@@ -140,21 +164,37 @@ class Step:
         return cast(T, self._constants[key])
 
     def predict(self, batch: Batch) -> Tensor:
-        """The model's output on a batch; the first pass over it in a step updates running statistics, later ones do not."""
-        if id(batch) in self._outputs:
-            return self._outputs[id(batch)]
-        runtime, device = self.runtime, batch.target.device.type
-        first = id(batch) not in self._passed
-        self._passed.add(id(batch))
-        statistics = nullcontext() if first or not runtime.norms else runtime.statistics_kept()
-        # autocast is opened here and not around the step: its cache of cast weights would survive a shift
-        with statistics, torch.autocast(device, torch.bfloat16, enabled=runtime.precision == "bf16"):
-            self._outputs[id(batch)] = call(runtime.model, batch.inputs)
+        """The model's output on a batch, in float32 or float64.
+
+        The first pass over a batch in a step updates running statistics, later ones do not.
+        """
+        if id(batch) not in self._outputs:
+            output = self._pass(batch)
+            # a loss in bf16 would be rounded, and so would its sum over a batch
+            self._outputs[id(batch)] = output.float() if output.dtype in HALF else output
         return self._outputs[id(batch)]
 
-    def record(self, name: str, loss: Tensor) -> None:
-        """Notes a loss for the curves, without waiting for the device."""
-        self.runtime.losses.append((f"{name} ahead" if self.ahead else name, loss.detach()))
+    def _pass(self, batch: Batch) -> Tensor:
+        runtime, device = self.runtime, batch.target.device.type
+        first = id(batch) not in self._passed
+        place = self._passed.setdefault(id(batch), len(self._passed))
+        with ExitStack() as stack:
+            if runtime.norms and not first:
+                stack.enter_context(runtime.statistics_kept())
+            if runtime.noise is not None:
+                stack.enter_context(runtime.same_noise(place))
+            # autocast is opened here and not around the step: its cache of cast weights would survive a shift
+            if runtime.precision == "bf16" or torch.is_autocast_enabled(device):
+                stack.enter_context(
+                    torch.autocast(device, torch.bfloat16, enabled=runtime.precision == "bf16")
+                )
+            return call(runtime.model, batch.inputs)
+
+    def note(self, name: str) -> list[Tensor]:
+        """Opens the note of a loss for the curves; the shares in it are summed later, without waiting now."""
+        shares: list[Tensor] = []
+        self.runtime.losses.append((f"{name} ahead" if self.ahead else name, shares))
+        return shares
 
     def count(self, examples: int) -> None:
         """Notes one gradient evaluation over this process's share of a batch."""
@@ -162,7 +202,7 @@ class Step:
         self.runtime.cost.examples += examples
 
     def backward(self, losses: Iterable[Tensor]) -> Params:
-        """The gradient of the sum of the losses, each freed before the next is made; over all processes, masked."""
+        """The gradient of the sum of the losses, over all processes, masked; one is freed before the next."""
         for p in self.params.values():
             p.grad = None
         for loss in losses:
@@ -184,87 +224,118 @@ class Step:
         """Checks a local gradient, sums it over processes and masks it.
 
         Raises:
-            ValueError: At the first step, if a weight has no gradient or every gradient is zero.
+            ValueError: At the first step, if a weight has no gradient.
         """
         if check and self.index == 0:
-            self._check(gradient)
-        filled = {name: torch.zeros_like(self.params[name]) if g is None else g for name, g in gradient.items()}
+            self._refuse_missing(gradient)
+        filled = {
+            name: torch.zeros_like(self.params[name]) if g is None else g for name, g in gradient.items()
+        }
         for p in self.params.values():
             p.grad = None
         summed = self.runtime.processes.total(filled)
         return summed if self.runtime.where is None else multiply(summed, self.runtime.where)
 
-    def _check(self, gradient: Mapping[str, Tensor | None]) -> None:
+    def _refuse_missing(self, gradient: Mapping[str, Tensor | None]) -> None:
         missing = [name for name, g in gradient.items() if g is None and name not in self.runtime.unused]
-        if missing:
-            raise ValueError(f"{len(missing)} weights take no part in the loss, first {missing[0]!r}: "
-                             "set requires_grad to False on them, or name them in Descent.unused")  # fmt: skip
-        if not any(bool(g.any()) for g in gradient.values() if g is not None):
-            raise ValueError("the gradient is zero in every weight: nothing would be learned from this term")
+        no_data_here = len(missing) == len(gradient) and self.runtime.processes.count > 1
+        if missing and not no_data_here:
+            raise ValueError(
+                f"{len(missing)} weights take no part in the loss, first {missing[0]!r}: "
+                "set requires_grad to False on them, or name them in Descent.unused"
+            )
 
     @contextmanager
     def at(self, direction: Params, size: float) -> Iterator["Step"]:
-        """A step at `weights + size * direction`; the weights are restored bit for bit, also when the body raises.
+        """A step at `weights + size * direction`; weights come back bit for bit, also when the body raises.
 
         Raises:
             ValueError: If the weights are bf16 or fp16, which would swallow most of the shift.
         """
-        weights = list(self.params.values())
-        check_full_precision(self.params)
-        saved = [p.detach().clone() for p in weights]
-        moves = list(direction.values())
+        self._check_shift(direction, size)
+        weights = [
+            p.detach() for p in self.params.values()
+        ]  # the same memory, and changes are noticed by graphs
+        spare = self.runtime.spare
+        saved = spare.pop() if spare else [torch.empty_like(p) for p in weights]
+        copy(weights, into=saved)
         try:
-            with torch.no_grad():
-                torch._foreach_add_(weights, moves, alpha=size)
+            torch._foreach_add_(weights, [direction[name] for name in self.params], alpha=size)
             torch.clear_autocast_cache()  # a caller's own autocast would go on with the weights it has cast
             yield self._child(self.params)
         finally:
-            with torch.no_grad():
-                for p, old in zip(weights, saved, strict=True):  # sharded weights have no _foreach_copy_
-                    p.copy_(old)
+            copy(saved, into=weights)
+            spare.append(saved)
             torch.clear_autocast_cache()
 
     @contextmanager
     def beside(self, direction: Params, size: float) -> Iterator["Step"]:
-        """The same on copies of the weights, put in the modules' place: graphs built on the weights stay valid."""
-        check_full_precision(self.params)
-        shifted = {
-            name: (p.detach() + size * direction[name]).requires_grad_() for name, p in self.params.items()
-        }
+        """The same on copies, put in the place of the weights: graphs built on the weights stay valid."""
+        self._check_shift(direction, size)
+        shifted = {name: nn.Parameter(p.detach() + size * direction[name]) for name, p in self.params.items()}
         with substituted(self.runtime.model, self.params, shifted):
             yield self._child(shifted)
 
+    def _check_shift(self, direction: Params, size: float) -> None:
+        check_full_precision(self.params)
+        if self.runtime.shifts is not None and self.index % NOTED == 0:
+            with torch.no_grad():
+                self.runtime.shifts.append((self.index, abs(size) * norm(direction) / norm(self.params)))
+
     def _child(self, params: Mapping[str, Tensor]) -> "Step":
-        child = Step(params, self.runtime, self.batches, self.sizes, index=self.index, of=self.of, before=self.before)
+        child = Step(
+            params, self.runtime, self.batches, self.sizes, index=self.index, of=self.of, before=self.before
+        )
         child.ahead, child._constants, child._passed = True, self._constants, self._passed
         return child
+
+
+def copy(values: list[Tensor], *, into: list[Tensor]) -> None:
+    """Copies the values."""
+    if any(map(sharded, values)):  # these have no `_foreach_copy_`
+        for target, value in zip(into, values, strict=True):
+            target.copy_(value)
+    else:
+        torch._foreach_copy_(into, values)
 
 
 def check_full_precision(params: Mapping[str, Tensor]) -> None:
     """Raises if a trainable weight has too few digits to be shifted."""
     for name, p in params.items():
-        if p.dtype in (torch.bfloat16, torch.float16):
-            raise ValueError(f"a lookahead needs float32 weights, found {name} in {p.dtype}: most of the shift would be "
-                             "rounded away; keep a float32 master copy and set precision='bf16'")  # fmt: skip
+        if p.dtype in HALF:
+            raise ValueError(
+                f"a lookahead needs float32 weights, found {name} in {p.dtype}: most of the shift would be "
+                "rounded away; keep a float32 master copy and set precision='bf16'"
+            )
 
 
 @contextmanager
-def substituted(model: nn.Module, params: Mapping[str, Tensor], by: Mapping[str, Tensor]) -> Iterator[None]:
+def substituted(
+    model: nn.Module, params: Mapping[str, Tensor], by: Mapping[str, nn.Parameter]
+) -> Iterator[None]:
     """Puts other tensors in the place of the weights, forward and backward, tied weights included.
 
-    `torch.func.functional_call` ends with the forward pass, and gradient checkpointing runs the modules again after it.
+    `torch.func.functional_call` ends with the forward pass, and gradient checkpointing runs the modules
+    again after it.
     """
     names = {id(p): name for name, p in params.items()}
-    held = [(m._parameters, key, p) for m in model.modules() for key, p in m._parameters.items() if id(p) in names]
-    for table, key, p in held:
-        table[key] = by[names[id(p)]]  # pyright: ignore[reportArgumentType]  # a plain tensor serves a forward pass
+    held = [
+        (module, key, p)
+        for module in model.modules()
+        for key, p in module.named_parameters(recurse=False, remove_duplicate=False)
+        if id(p) in names
+    ]
+    for module, key, p in held:
+        setattr(
+            module, key, by[names[id(p)]]
+        )  # not into the table of parameters: a recurrent module keeps another list
     try:
         yield
     finally:
-        for table, key, p in held:
-            table[key] = p
+        for module, key, p in held:
+            setattr(module, key, p)
 
 
 def mean_over(values: Float[Tensor, " batch"], size: int) -> Float[Tensor, ""]:
     """This micro-batch's share of the mean over all examples of a part."""
-    return values.sum() / size
+    return values.mean() if len(values) == size else values.sum() / size

@@ -1,8 +1,8 @@
 """Estimates of what a retrained model would say of the forget data.
 
-They decide more than the optimiser's trick: saying where the forget outputs should end halves the distance to a
-retrained model. An estimate never reads the original model's answer on a forget example, save for ranks where asked to,
-because that answer leaks what should be forgotten.
+They decide more than the optimiser's trick: saying where the forget outputs should end halves the distance to
+a retrained model. An estimate never reads the original model's answer on a forget example, save for ranks
+where asked to, because that answer leaks what should be forgotten.
 """
 
 from dataclasses import dataclass
@@ -29,14 +29,15 @@ class Proxy:
     """A model that stands for the retrained one: it is trained on retain data for a fraction of retraining.
 
     Args:
-        start: Fresh weights, all weights of the original scaled by `amount`, or the original with the fraction
-            `amount` that is most sensitive to forget data redrawn. A warm start leaks where labels are noisy.
+        start: Fresh weights, all weights of the original scaled by `amount`, or the original with the
+            fraction `amount` that is most sensitive to forget data redrawn. A warm start leaks where labels
+            are noisy.
         amount: See `start`.
         how: The training.
     """
 
     start: Literal["scratch", "shrunk", "reinitialized"] = "scratch"
-    amount: float = 0.3
+    amount: float = 0.4
     how: Descent = Descent(lr=0.1, epochs=3, schedule="cosine", warmup=0.15, weight_decay=5e-4)
 
     def __call__(self, problem: Problem) -> nn.Module:
@@ -58,13 +59,13 @@ class Proxy:
 
 @torch.no_grad()
 def held_out_level(problem: Problem, proxy: nn.Module) -> Float[Tensor, "n class"]:
-    """The proxy's logits for the forget part at the confidence that the original has on held-out data; zero elsewhere.
+    """The proxy's logits for the forget part, at the confidence that the original has on held-out data.
 
-    A short training is less sure, and surer of the wrong things, than a full one. So for each example the logit of the
-    class that the proxy chooses is moved until its margin is the one that the original gives the proxy's choice on the
-    calibration part, at the same rank among the proxy's margins. There the original is as much a stranger as a
-    retrained model is on the forget part, save on classes that are wholly forgotten: they are left out. No other label
-    is read.
+    A short training is less sure, and surer of the wrong things, than a full one. So for each example the
+    logit of the class that the proxy chooses is moved until its margin is the one that the original gives the
+    proxy's choice on the calibration part, at the same rank among the proxy's margins. There the original is
+    as much a stranger as a retrained model is on the forget part, save on classes that are wholly forgotten:
+    they are left out. No other label is read.
 
     Args:
         problem: Whose model is still the original.
@@ -75,7 +76,10 @@ def held_out_level(problem: Problem, proxy: nn.Module) -> Float[Tensor, "n class
     """
     strangers = ~torch.isin(problem.split.held_out.labels[problem.split.calibration], gone(problem))
     if not bool(strangers.any()):
-        raise ValueError("'match' needs calibration examples of classes that are not wholly forgotten, found none: pass sharpen=")
+        raise ValueError(
+            "'match' needs calibration examples of classes that are not wholly forgotten, found none: "
+            "pass sharpen="
+        )
     said, held = logits(problem, proxy, "forget"), logits(problem, proxy, "calibration")[strangers]
     choice, held_choice = said.argmax(1), held.argmax(1)
     level = margin(logits(problem, problem.model, "calibration")[strangers], held_choice).sort().values
@@ -98,24 +102,33 @@ def toward(table: Float[Tensor, "n class"]) -> Objective:
 
 
 def quantiles(problem: Problem, ranks: nn.Module) -> Float[Tensor, " n"]:
-    """For each training example of the forget part the margin of held-out data at its own rank, in nats; zero elsewhere.
+    """For each forget example the margin of held-out data at its own rank, in nats; zero for others.
 
-    The margins are those of the original on the calibration part. A proxy ranks apart the examples where it agrees and
-    where it disagrees with the label; the original has seen the labels, and ranks all together. On a class that is
-    wholly forgotten the original is no stranger: its examples are taken by themselves, at the proxy's own margins.
+    The margins are those of the original on the calibration part. A proxy ranks apart the examples where it
+    agrees and where it disagrees with the label; the original has seen the labels, and ranks all together. On
+    a class that is wholly forgotten the original is no stranger: its examples are taken by themselves, at the
+    proxy's own margins.
 
     Args:
         problem: Whose model is still the original.
-        ranks: The model whose margins order the examples: a proxy that never saw them, or `problem.model` itself.
+        ranks: The model whose margins order the examples: a proxy that never saw them, or `problem.model`
+            itself.
 
     Raises:
-        ValueError: If the task is no classification, or if nothing is held out that the examples could be ranked with.
+        ValueError: If the task is no classification, or if nothing is held out that the examples could be
+            ranked with.
     """
     if not isinstance(problem.task, Classifier):
-        raise ValueError(f"quantile targets are margins of a classifier, found the task {type(problem.task).__name__}: use 'match'")
+        raise ValueError(
+            f"quantile targets are margins of a classifier, found the task {type(problem.task).__name__}: "
+            "use 'match'"
+        )
     proxied, split = ranks is not problem.model, problem.split
     if split.forgotten_classes and not proxied:
-        raise ValueError(f"the original knows the forgotten classes {split.forgotten_classes}, so its ranks say nothing: use ranks='proxy'")
+        raise ValueError(
+            f"the original knows the forgotten classes {split.forgotten_classes}, so its ranks say nothing: "
+            "use ranks='proxy'"
+        )
     order, held_order = margins(problem, ranks, "forget"), margins(problem, ranks, "calibration")
     level = margins(problem, problem.model, "calibration") if proxied else held_order
     lost = torch.isin(split.train.labels[split.forget], gone(problem))
@@ -128,11 +141,18 @@ def quantiles(problem: Problem, ranks: nn.Module) -> Float[Tensor, " n"]:
 
 
 def matched(
-    order: Float[Tensor, " n"], held_order: Float[Tensor, " m"], level: Float[Tensor, " m"], *, stratified: bool
+    order: Float[Tensor, " n"],
+    held_order: Float[Tensor, " m"],
+    level: Float[Tensor, " m"],
+    *,
+    stratified: bool,
 ) -> Float[Tensor, " n"]:
-    """The held-out level at each value's own rank, positive and negative values apart where both have a counterpart."""
+    """The held-out level at each value's rank, positive and negative apart if both have a counterpart."""
     if not len(level):
-        raise ValueError("quantile targets need calibration examples of the kind that is forgotten, found none: use 'match'")
+        raise ValueError(
+            "quantile targets need calibration examples of the kind that is forgotten, found none: "
+            "use 'match'"
+        )
     strata = [(order > 0, held_order > 0), (order <= 0, held_order <= 0)] if stratified else []
     if not strata or any(bool(here.any()) and not bool(there.any()) for here, there in strata):
         return at_ranks(order, level)
@@ -162,7 +182,9 @@ def pull(targets: Float[Tensor, " n"]) -> Objective:
     """
 
     def value(step: Step, batch: Batch) -> Tensor:
-        wanted = step.once(("quantile", id(batch)), lambda: targets[batch.ids.to(targets.device)].to(batch.target.device))
+        wanted = step.once(
+            ("quantile", id(batch)), lambda: targets[batch.ids.to(targets.device)].to(batch.target.device)
+        )
         return F.huber_loss(margin(step.predict(batch).float(), batch.target), wanted, reduction="none")
 
     return on("forget", "quantile", value)

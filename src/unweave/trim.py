@@ -1,7 +1,7 @@
 """Redrawing the weights that the forget data leans on most: the start of Scissorhands, LUR and warm proxies.
 
-Sensitivity is SNIP's. What is a normalisation is decided by the type of its layer, never by its name: a redrawn scale
-would silence a channel.
+Sensitivity is SNIP's. What is a normalisation is decided by the type of its layer, never by its name: a
+redrawn scale would silence a channel.
 """
 
 import re
@@ -15,7 +15,9 @@ from unweave.params import multiply
 from unweave.problem import Problem
 
 
-def trim(problem: Problem, fraction: float, *, eligible: str | None = None, within: Mask | None = None) -> None:
+def trim(
+    problem: Problem, fraction: float, *, eligible: str | None = None, within: Mask | None = None
+) -> None:
     """Redraws the fraction of the eligible weights that is most sensitive to the forget data.
 
     Args:
@@ -29,14 +31,14 @@ def trim(problem: Problem, fraction: float, *, eligible: str | None = None, with
 
 
 def most_sensitive(problem: Problem, fraction: float, eligible: list[str]) -> Mask:
-    """One for the most sensitive fraction of the eligible weights: SNIP over all forget data, ranked among them."""
+    """One for the most sensitive fraction of the eligible weights, by SNIP over all forget data."""
     scores = snip(problem, nll("forget"), batches=None)
     found = top({name: scores[name] for name in eligible}, fraction)
     return {name: found[name] if name in found else torch.zeros_like(score) for name, score in scores.items()}
 
 
 def eligible_weights(problem: Problem, pattern: str | None, within: Mask | None = None) -> list[str]:
-    """The names of the weights that may be redrawn: only trainable ones of weight-bearing modules, tied ones once.
+    """The names of the weights that may be redrawn: trainable ones of weight-bearing modules, tied ones once.
 
     Args:
         problem: Whose model it is.
@@ -53,6 +55,8 @@ def eligible_weights(problem: Problem, pattern: str | None, within: Mask | None 
     held = {id(p) for m in chosen for p in m.parameters(recurse=False)}
     names = [name for name, p in movable.items() if id(p) in held and re.search(pattern or "", name)]
     if not names:
-        raise ValueError(f"no weight can be redrawn: expected a trainable one in a weight-bearing module, and no normalisation, "
-                         f"whose name matches {pattern or 'anything'!r}")  # fmt: skip
+        raise ValueError(
+            "no weight can be redrawn: expected a trainable one in a weight-bearing module, and no "
+            f"normalisation, whose name matches {pattern or 'anything'!r}"
+        )
     return names

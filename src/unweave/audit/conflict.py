@@ -1,8 +1,8 @@
 """How far the retaining and the forgetting gradient disagree, measured apart from the run.
 
-The cosine that falls out of a lookahead step is biased, and that of two mini-batches is drowned in their noise. So the
-probe takes both gradients at the weights themselves, in evaluation mode, on fixed batches, in two halves each: the
-cosine of the halves is the reliability, and dividing by it undoes the attenuation.
+The cosine that falls out of a lookahead step is biased, and that of two mini-batches is drowned in their
+noise. So the probe takes both gradients at the weights themselves, in evaluation mode, on fixed batches, in
+two halves each: the cosine of the halves is the reliability, and dividing by it undoes the attenuation.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unweave.importance import evaluating
+from unweave.importance import Mask, evaluating
 from unweave.objective import Objective
 from unweave.params import Params, gramian
 from unweave.problem import Cost, Part, Problem
@@ -23,31 +23,38 @@ from unweave.tasks import Batch
 class Probe:
     """Traces the cosine of two gradients over a descent, into the problem's `traces`.
 
-    Rows are (step, value, reliability). `cosine` is the plain cosine of the mean gradients, `disattenuated` the mean of
-    the cosines across halves, divided by the reliability: the geometric mean of the two split-half cosines.
+    Rows are (step, value, reliability). `cosine` is the plain cosine of the mean gradients, `disattenuated`
+    the mean of the cosines across halves, divided by the reliability: the geometric mean of the two
+    split-half cosines.
 
     Args:
         retain: The retain objective.
         forget: The forget objective, as it is minimised.
         every: The number of steps between two looks.
         size: The largest number of examples per half.
+        where: The weights that may move; over all weights the two may agree while they oppose each other over
+            these.
     """
 
     retain: Objective
     forget: Objective
     every: int
     size: int = 256
+    where: Mask | None = None
     halves: dict[Part, list[Batch]] = field(default_factory=dict, repr=False)
 
     def __call__(self, problem: Problem, index: int) -> None:
-        """Measures, if it is time to; what it spends is not the method's."""
+        """Measures, if it is time to; the gradients it spends are not the method's, but the clock runs on."""
         if index % self.every:
             return
         if not self.halves:
-            self.halves = {"retain": self.draw(problem, "retain"), "forget": self.draw(problem, "forget")}
+            self.halves = {part: self.draw(problem, part) for part in self.retain.parts | self.forget.parts}
         with evaluating(problem.model):
-            gradients = [self.gradient(problem, self.retain, "retain", half) for half in (0, 1)]
-            gradients += [self.gradient(problem, self.forget, "forget", half) for half in (0, 1)]
+            gradients = [
+                self.gradient(problem, objective, half)
+                for objective in (self.retain, self.forget)
+                for half in (0, 1)
+            ]
         plain, disattenuated, reliability = cosines(gramian(gradients))
         problem.traces.setdefault("cosine", []).append((index, plain, reliability))
         problem.traces.setdefault("disattenuated", []).append((index, disattenuated, reliability))
@@ -55,14 +62,19 @@ class Probe:
     def draw(self, problem: Problem, part: Part) -> list[Batch]:
         """Two disjoint halves, the same for the whole run whatever the method draws."""
         source, ids = problem.split.part(part)
+        if len(ids) < 2:
+            raise ValueError(
+                f"a probe halves the {part} data and needs two examples, found {len(ids)}: switch it off"
+            )
         generator = torch.Generator().manual_seed(problem.generator.initial_seed())
         shuffled = ids[torch.randperm(len(ids), generator=generator)][: 2 * self.size]
         return [problem.task.draw(raw, generator) for raw in source.stream(shuffled.tensor_split(2))]
 
-    def gradient(self, problem: Problem, objective: Objective, part: Part, half: int) -> Params:
-        """The gradient of an objective on one half."""
+    def gradient(self, problem: Problem, objective: Objective, half: int) -> Params:
+        """The gradient of an objective on one half of its one part."""
+        (part,) = objective.parts
         batch = self.halves[part][half]
-        runtime = Runtime(problem.model, problem.task, cost=Cost())
+        runtime = Runtime(problem.model, problem.task, cost=Cost(), where=self.where)
         return Step(problem.params, runtime, {part: [batch]}, {part: len(batch)}, index=1).gradient(objective)
 
 

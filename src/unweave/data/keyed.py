@@ -22,7 +22,16 @@ def keyed(
         generator: A CPU generator; exactly one int64 key is drawn from it, whatever the batch.
         draws: How many numbers each example gets. More draws leave the first columns as they were.
     """
-    key = int(torch.empty((), dtype=torch.int64).random_(generator=generator))
+    return uniform(ids, draw_key(generator), draws)
+
+
+def draw_key(generator: torch.Generator) -> int:
+    """One draw from a CPU generator, on which a batch of numbers may hang."""
+    return int(torch.empty((), dtype=torch.int64).random_(generator=generator))
+
+
+def uniform(ids: Int64[Tensor, " batch"], key: int, draws: int = 1) -> Float64[Tensor, "batch draws"]:
+    """Uniform numbers in [0, 1) that are a function of (key, id, column) alone."""
     columns = torch.arange(draws, device=ids.device)
     bits = splitmix64(splitmix64(ids + key).unsqueeze(1) + columns)
     return _shift(bits, 11).double().mul_(2.0**-53)

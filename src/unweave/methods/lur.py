@@ -1,6 +1,7 @@
 """Learning to Unlearn while Retaining (Patel & Qiu, ICCV 2025), https://arxiv.org/abs/2503.06339.
 
-Our implementation: the paper's step sizes, loss weights and tables are not public, so none is reproduced here.
+Our implementation: the paper's step sizes, loss weights and tables are not public, so none is reproduced
+here.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from unweave.feed import FeedName
 from unweave.importance import Mask, multiplied, named, saliency, top
 from unweave.lookahead import exact, lagged, nested
 from unweave.methods.about import About
-from unweave.methods.space import Choice, Log, Range, Uniform, Whole
+from unweave.methods.space import Choice, Log, Range, Whole
 from unweave.objective import ForgetLoss, Objective, distill, forget_loss, frozen, nll
 from unweave.problem import Problem
 from unweave.rules import RuleName
@@ -30,27 +31,29 @@ Mode = Literal["nested", "lagged", "exact", "first-order", "joint"]
 class LUR:
     r"""Retains, and forgets where one retaining step would have led, so that the two gradients come to agree.
 
-    Descends :math:`J = L_r(\theta) + \lambda L_u(\theta - \alpha \nabla L_r(\theta))`, whose gradient is that of
-    :math:`L_r + \lambda L_u - \alpha \lambda \langle g_r, g_u \rangle` up to :math:`O(\alpha^2)`.
+    Descends :math:`J = L_r(\theta) + \lambda L_u(\theta - \alpha \nabla L_r(\theta))`, whose gradient is that
+    of :math:`L_r + \lambda L_u - \alpha \lambda \langle g_r, g_u \rangle` up to :math:`O(\alpha^2)`.
 
     Args:
-        mode: How the gradient of J is followed: "nested" takes three gradients a step and no second derivative,
-            "lagged" two, "exact" two and a double backward; "first-order" drops the Hessian and half of the alignment;
-            "joint" is alpha = 0.
+        mode: How the gradient of J is followed: "nested" takes three gradients a step and no second
+            derivative, "lagged" two, "exact" two and a double backward; "first-order" drops the Hessian and
+            half of the alignment; "joint" is alpha = 0.
         alpha: The size of the virtual retaining step; in units of 1 / (top curvature of the retain loss) if
             `alpha_in` says so.
         alpha_in: The unit of `alpha`.
         weight: The weight of the forget loss, lambda.
-        forget: The forget loss, or the target it ends at: "match" pulls each forget output to that of a proxy model
-            that never saw it, "quantile" each forget margin to the held-out margin at its own rank.
+        forget: The forget loss, or the target it ends at: "match" pulls each forget output to that of a proxy
+            model that never saw it, "quantile" each forget margin to the held-out margin at its own rank.
         cap: The loss at which "clamped" leaves an example alone, in nats.
-        sharpen: The temperature of the proxy's answers for "match". If None, a classifier's answers are moved to the
-            confidence that the original has on held-out data, and those of other families are taken as they are.
+        sharpen: The temperature of the proxy's answers for "match". If None, a classifier's answers are moved
+            to the confidence that the original has on held-out data, and those of other families are taken as
+            they are.
         proxy: How the proxy is trained; its cost is the method's.
         ranks: Who orders the forget examples for "quantile".
-        redraw: The fraction of the eligible weights, most sensitive to forget data (SNIP), that is redrawn first.
-        eligible: A pattern for the names of weights that may be redrawn; by default the last third of the weight-bearing
-            modules that may move.
+        redraw: The fraction of the eligible weights, most sensitive to forget data (SNIP), that is redrawn
+            first.
+        eligible: A pattern for the names of weights that may be redrawn; by default the last third of the
+            weight-bearing modules that may move.
         fraction: The fraction of weights, most salient to the forget data, that may move at all.
         where: A pattern for the names of weights that may move.
         rule: How the two directions are combined.
@@ -63,7 +66,8 @@ class LUR:
         paper="Patel & Qiu, ICCV 2025, arXiv 2503.06339",
         data="forget, retain; calibration for the targets 'match' and 'quantile'",
         step="3 gradients (nested), 2 (lagged, first-order, joint), 2 + double backward (exact)",
-        deviations="modes nested and lagged and the targets match and quantile are ours; the paper's settings are not public",
+        deviations="modes nested and lagged and the targets match and quantile are ours; "
+        "the paper's settings are not public",
     )
 
     mode: Mode = "nested"
@@ -85,19 +89,26 @@ class LUR:
     how: Descent = Descent(lr=0.05, steps=100, batch=128, forget_batch=32, max_norm=1.0, schedule="cosine")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from: a target needs a proxy, the other losses a re-initialisation."""
-        step = {"nested": 3, "joint": 2}.get(self.mode, 2)
-        shared = {"how.lr": Log(0.01, 0.4), "how.max_norm": Choice((1.0, None)), "how.forget_batch": Choice((32, 128))}
-        ahead = {} if self.mode == "joint" else {"alpha": Log(0.003, 0.3)}
+        """What a search chooses from: a target needs a proxy, the other losses a redrawing."""
+        step = 3 if self.mode == "nested" else 2
+        shared = {"how.lr": Log(0.03, 0.4), "how.forget_batch": Choice((32, 64, 128))}
+        ahead = {} if self.mode == "joint" else {"alpha": Log(0.003, 0.1 if self.mode == "lagged" else 0.3)}
         if self.forget in ("match", "quantile"):
-            longest = max(1, round(0.5 * budget / step))
-            share = {"proxy.how.steps": Choice(tuple(round(share * budget) for share in (0.3, 0.4, 0.5)))}
-            start = {"proxy.start": Choice(("scratch", "shrunk")), "proxy.amount": Uniform(0.1, 0.6), "proxy.how.lr": Log(0.05, 0.4)}
-            aim = {"sharpen": Choice((0.7, 0.85, 1.0, None)), "weight": Log(0.1, 3.0)}
-            return shared | ahead | share | start | aim | {"how.steps": Whole(max(1, longest // 3), longest)}
+            longest = max(1, round(0.6 * budget / step))
+            share = {"proxy.how.steps": Choice((max(1, round(0.2 * budget)), max(1, round(0.4 * budget))))}
+            aim = {
+                "proxy.start": Choice(("scratch", "shrunk")),
+                "sharpen": Choice((None, 0.85)),
+                "weight": Log(0.05, 2.0),
+            }
+            return shared | ahead | share | aim | {"how.steps": Whole(max(1, longest // 2), longest)}
         longest = max(1, budget // step)
-        usual = {"forget": Choice(("bounded", "clamped", "mislabel")), "weight": Log(0.02, 2.0), "redraw": Choice((0.0, 0.03, 0.1, 0.3))}
-        return shared | ahead | usual | {"how.steps": Whole(max(1, longest // 6), longest)}
+        usual = {
+            "forget": Choice(("bounded", "clamped")),
+            "weight": Log(0.02, 0.6),
+            "redraw": Choice((0.03, 0.1, 0.2, 0.3)),
+        }
+        return shared | ahead | usual | {"how.steps": Whole(max(1, longest // 2), longest)}
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
@@ -106,8 +117,12 @@ class LUR:
         if self.redraw:
             trim(problem, self.redraw, eligible=self.eligible, within=moving)
         alpha = self.step_size(problem, retain, forget, moving)
-        watch = Probe(retain, forget, every=self.probe) if self.probe else None
-        descend(problem, self.how, Phase(self.terms(retain, forget, alpha), self.rule, moving, self.feed, watch=watch))
+        watch = Probe(retain, forget, every=self.probe, where=moving) if self.probe else None
+        descend(
+            problem,
+            self.how,
+            Phase(self.terms(retain, forget, alpha), self.rule, moving, self.feed, watch=watch),
+        )
 
     def terms(self, retain: Objective, forget: Objective, alpha: float) -> list[Term]:
         """The rows of the mode; the first always carries the retain loss."""
@@ -132,7 +147,9 @@ class LUR:
             return distill(proxy, "forget", temperature=self.sharpen or 1.0)
         if self.forget == "quantile":
             return pull(quantiles(problem, self.proxy(problem) if self.ranks == "proxy" else problem.model))
-        return forget_loss(self.forget, cap=self.cap, teacher=frozen(problem.model) if self.forget == "mislabel" else None)
+        return forget_loss(
+            self.forget, cap=self.cap, teacher=frozen(problem.model) if self.forget == "mislabel" else None
+        )
 
     def moving(self, problem: Problem) -> Mask | None:
         """The weights that may move; None for all."""
@@ -145,26 +162,35 @@ class LUR:
         """The absolute alpha, checked against the bound of mode "lagged".
 
         Raises:
-            ValueError: If lagged would not converge: it needs alpha^2 h_r h_u < 1 with h the top curvatures of the
-                retain loss and the weighted forget loss, and is refused above 0.7 of that alpha.
+            ValueError: If lagged would not converge: it needs alpha^2 h_r h_u < 1 with h the top curvatures
+                of the retain loss and the weighted forget loss, and is refused above 0.7 of that alpha.
         """
         if self.alpha_in == "absolute" and self.mode != "lagged":
             return self.alpha
         with training(problem.model, self.how):
             step = first_step(problem, self.how, moving, retain, forget)
-        with training(problem.model, self.how), step.runtime.statistics_kept():
-            h_r = abs(float(top_eigenvalue(problem, retain, step)))
+            h_r = float(top_eigenvalue(problem, retain, step))
             alpha = self.alpha / h_r if self.alpha_in == "curvature" else self.alpha
-            h_u = abs(float(top_eigenvalue(problem, forget, step))) if self.mode == "lagged" else 0.0
+            h_u = float(top_eigenvalue(problem, forget, step)) if self.mode == "lagged" else 0.0
         bound = (h_r * h_u) ** -0.5 if h_r * h_u > 0 else float("inf")
         if alpha > 0.7 * bound:
-            raise ValueError(f"mode 'lagged' converges below alpha {bound:.3g} here and is used below 0.7 of that, found {alpha:.3g}: "
-                             "lower alpha, or use mode 'nested'")  # fmt: skip
+            raise ValueError(
+                f"mode 'lagged' converges below alpha {bound:.3g} here and is used below 0.7 of that, "
+                f"found {alpha:.3g}: lower alpha, or use mode 'nested'"
+            )
         return alpha
 
 
 def first_step(problem: Problem, how: Descent, moving: Mask | None, *terms: Term) -> Step:
     """A step at the present weights, on the first batches; for training mode, whose norms it remembers."""
     batches, sizes = next(batches_of(problem, Phase(terms), how))
-    runtime = Runtime(problem.model, problem.task, how.precision, problem.processes, problem.cost, moving, frozenset(how.unused))
+    runtime = Runtime(
+        problem.model,
+        problem.task,
+        how.precision,
+        problem.processes,
+        problem.cost,
+        moving,
+        frozenset(how.unused),
+    )
     return Step(problem.params, runtime, batches, sizes)

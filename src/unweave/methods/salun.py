@@ -19,28 +19,39 @@ class SalUn:
     Args:
         fraction: The fraction of weights allowed to move.
         retain_weight: The weight of the retain loss; must be 1 where the data is concatenated.
-        feed: The released code takes forget batches, then retain batches on CIFAR-10 ("sequential"), and one shuffled
-            stream of both on CIFAR-100 ("concatenated"); "paired" takes one batch of each at every step.
+        feed: The released code takes forget batches, then retain batches on CIFAR-10 ("sequential"), and one
+            shuffled stream of both on CIFAR-100 ("concatenated"); "paired" takes one batch of each at every
+            step.
         how: The descent.
     """
 
     about: ClassVar[About] = About(
-        "Fan et al., ICLR 2024, arXiv 2310.12508", "forget, retain", "1 gradient (2 if paired); 1 pass over forget for the mask",
-        "wrong labels exclude the true one and are redrawn at every step; the mask is taken on images that are not augmented; "
-        "weights off the mask end exactly where they began, as in the released code since 2026",
-    )  # fmt: skip
+        "Fan et al., ICLR 2024, arXiv 2310.12508",
+        "forget, retain",
+        "1 gradient (2 if paired); 1 pass over forget for the mask",
+        "wrong labels exclude the true one and are redrawn at every step; the mask is taken without "
+        "augmentation; weights off the mask end exactly where they began, as in the released code since 2026",
+    )
     fraction: float = 0.5
     retain_weight: float = 1.0
     feed: Literal["sequential", "concatenated", "paired"] = "concatenated"
     how: Descent = Descent(lr=0.013, epochs=10, weight_decay=5e-4)
 
-    def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
-        return {"how.lr": Log(0.005, 0.5), "how.steps": Whole(max(1, budget // 10), budget), "fraction": Uniform(0.1, 0.9), "feed": Choice(("sequential", "concatenated"))}
-
     def __post_init__(self) -> None:
         if self.feed == "concatenated" and self.retain_weight != 1:
-            raise ValueError(f"retain_weight must be 1 where the data is concatenated, found {self.retain_weight}: use another feed")
+            raise ValueError(
+                f"retain_weight must be 1 where the data is concatenated, found {self.retain_weight}: "
+                "use another feed"
+            )
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return {
+            "how.lr": Log(0.005, 0.5),
+            "how.steps": Whole(max(1, budget // 10), budget),
+            "fraction": Uniform(0.1, 0.9),
+            "feed": Choice(("sequential", "concatenated")),
+        }
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""

@@ -26,10 +26,13 @@ class Scissorhands:
     """
 
     about: ClassVar[About] = About(
-        "Wu & Harandi, ECCV 2024, arXiv 2401.06187", "forget, retain", "2 gradients, 1 without forget data; 1 an epoch for the memory",
-        "SNIP in evaluation mode over all forget data, ranked among the eligible weights, which are by default the last third of the modules; no BatchNorm is redrawn; "
-        "the memory is the gradient of an epoch's first forget batch, in training mode and over all weights",
-    )  # fmt: skip
+        "Wu & Harandi, ECCV 2024, arXiv 2401.06187",
+        "forget, retain",
+        "2 gradients, 1 without forget data; 1 an epoch for the memory",
+        "SNIP in evaluation mode over all forget data, ranked among the eligible weights, by default those "
+        "of the last third of the modules; no normalisation is redrawn; the memory is the gradient of an "
+        "epoch's first forget batch, in training mode and over all weights",
+    )
     trim: float = 0.03
     eligible: str | None = None
     forget_weight: float = 0.05
@@ -37,7 +40,12 @@ class Scissorhands:
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
-        return {"how.lr": Log(0.002, 0.3), "how.steps": Whole(max(1, budget // 12), max(1, budget * 5 // 6)), "trim": Log(0.003, 0.3), "forget_weight": Log(0.005, 1.0)}
+        return {
+            "how.lr": Log(0.002, 0.3),
+            "how.steps": Whole(max(1, budget // 12), max(1, budget * 5 // 6)),
+            "trim": Log(0.003, 0.3),
+            "forget_weight": Log(0.005, 1.0),
+        }
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""

@@ -24,13 +24,15 @@ class Original:
 
 @dataclass(frozen=True)
 class FromScratch:
-    """Training from fresh weights on retain data: the exact answer if long enough, the honest opponent if short.
+    """Trains fresh weights on retain data: the exact answer if long enough, the honest opponent if short.
 
     Args:
         how: The training.
     """
 
-    about: ClassVar[About] = About("reference", "retain", "1 gradient", "short-retrain: as many gradient evaluations as LUR")
+    about: ClassVar[About] = About(
+        "reference", "retain", "1 gradient", "short-retrain: as many gradient evaluations as LUR"
+    )
     how: Descent = Descent(lr=0.1, steps=300, schedule="cosine", warmup=0.15, weight_decay=5e-4)
 
     def space(self, budget: int) -> Mapping[str, Range]:
@@ -56,7 +58,11 @@ class FineTune:
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
-        return {"how.lr": Log(0.005, 0.5), "how.steps": Whole(max(1, budget // 10), budget), "how.schedule": Choice(("constant", "cosine"))}
+        return {
+            "how.lr": Log(0.005, 0.5),
+            "how.steps": Whole(max(1, budget // 10), budget),
+            "how.schedule": Choice(("constant", "cosine")),
+        }
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
@@ -72,7 +78,10 @@ class Ascent:
     """
 
     about: ClassVar[About] = About(
-        "Thudi et al., 2022, arXiv 2109.13398", "forget", "1 gradient", "BatchNorm statistics stay frozen and the norm is clipped"
+        "Thudi et al., 2022, arXiv 2109.13398",
+        "forget",
+        "1 gradient",
+        "BatchNorm statistics stay frozen and the norm is clipped",
     )
     how: Descent = Descent(lr=0.005, steps=20, momentum=0.0, max_norm=1.0, norm="frozen")
 
@@ -95,15 +104,23 @@ class RandomLabel:
     """
 
     about: ClassVar[About] = About(
-        "Golatkar et al., 2020, arXiv 1911.04933", "forget, retain", "2 gradients",
-        "wrong labels are redrawn at every step and exclude the true one; a batch of each part at every step, not one shuffled stream",
-    )  # fmt: skip
+        "Golatkar et al., 2020, arXiv 1911.04933",
+        "forget, retain",
+        "2 gradients",
+        "wrong labels are redrawn at every step and exclude the true one; a batch of each part at every "
+        "step, not one shuffled stream",
+    )
     retain_weight: float = 1.0
     how: Descent = Descent(lr=0.05, steps=100, forget_batch=32)
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
-        return {"how.lr": Log(0.005, 0.5), "how.steps": Whole(max(1, budget // 12), max(1, budget // 2)), "retain_weight": Log(0.5, 20.0), "how.schedule": Choice(("constant", "cosine"))}
+        return {
+            "how.lr": Log(0.005, 0.5),
+            "how.steps": Whole(max(1, budget // 12), max(1, budget // 2)),
+            "retain_weight": Log(0.5, 20.0),
+            "how.schedule": Choice(("constant", "cosine")),
+        }
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
@@ -121,15 +138,22 @@ class NegGradPlus:
     """
 
     about: ClassVar[About] = About(
-        "Kurmanji et al., 2023, arXiv 2302.09880, Equation 6", "forget, retain", "2 gradients",
-        "no pull towards the original weights; the norm is clipped; forget batches are drawn anew in each pass over them",
-    )  # fmt: skip
+        "Kurmanji et al., 2023, arXiv 2302.09880, Equation 6",
+        "forget, retain",
+        "2 gradients",
+        "no pull towards the original weights; the norm is clipped; each pass draws its batches anew",
+    )
     retain_weight: float = 0.95
     how: Descent = Descent(lr=0.05, steps=100, max_norm=1.0)
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
-        return {"how.lr": Log(0.005, 0.5), "how.steps": Whole(max(1, budget // 12), max(1, budget // 2)), "retain_weight": Uniform(0.6, 0.999), "how.schedule": Choice(("constant", "cosine"))}
+        return {
+            "how.lr": Log(0.005, 0.5),
+            "how.steps": Whole(max(1, budget // 12), max(1, budget // 2)),
+            "retain_weight": Uniform(0.6, 0.999),
+            "how.schedule": Choice(("constant", "cosine")),
+        }
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
@@ -147,18 +171,28 @@ class L1Sparse:
     """
 
     about: ClassVar[About] = About(
-        "Jia et al., 2023, arXiv 2304.04934", "retain", "1 gradient", "the penalty fades at every step, not every epoch"
+        "Jia et al., 2023, arXiv 2304.04934",
+        "retain",
+        "1 gradient",
+        "the penalty fades at every step, not every epoch",
     )
     penalty: float = 1e-4
     how: Descent = Descent(lr=0.05, epochs=10, weight_decay=5e-4)
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
-        return {"how.lr": Log(0.005, 0.5), "how.steps": Whole(max(1, budget // 10), budget), "penalty": Log(1e-6, 3e-3), "how.schedule": Choice(("constant", "cosine"))}
+        return {
+            "how.lr": Log(0.005, 0.5),
+            "how.steps": Whole(max(1, budget // 10), budget),
+            "penalty": Log(1e-6, 3e-3),
+            "how.schedule": Choice(("constant", "cosine")),
+        }
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        descend(problem, self.how, Phase([nll("retain") + l1(lambda progress: self.penalty * (1 - progress))]))
+        descend(
+            problem, self.how, Phase([nll("retain") + l1(lambda progress: self.penalty * (1 - progress))])
+        )
 
 
 @dataclass(frozen=True)
@@ -170,13 +204,22 @@ class Shrink:
         how: The descent.
     """
 
-    about: ClassVar[About] = About("ours, after Ash & Adams, 2020, arXiv 1910.08475", "retain", "1 gradient", "shrinks without perturbing")
+    about: ClassVar[About] = About(
+        "ours, after Ash & Adams, 2020, arXiv 1910.08475",
+        "retain",
+        "1 gradient",
+        "shrinks without perturbing",
+    )
     factor: float = 0.5
     how: Descent = Descent(lr=0.1, epochs=5, schedule="cosine", weight_decay=5e-4)
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
-        return {"how.lr": Log(0.005, 0.5), "how.steps": Whole(max(1, budget // 10), budget), "factor": Uniform(0.02, 0.9)}
+        return {
+            "how.lr": Log(0.005, 0.5),
+            "how.steps": Whole(max(1, budget // 10), budget),
+            "factor": Uniform(0.02, 0.9),
+        }
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""

@@ -1,6 +1,7 @@
-"""Masked small gradients, MSG: a winner of the NeurIPS 2023 unlearning competition and of Deep Unlearn (Cadet et al., 2024).
+"""Masked small gradients, MSG, a winner of the NeurIPS 2023 unlearning competition.
 
-The definition is that of the benchmark, https://arxiv.org/abs/2410.01276; the entry itself has no paper.
+It wins again in Deep Unlearn (Cadet et al., 2024). The definition is that of the benchmark,
+https://arxiv.org/abs/2410.01276; the entry itself has no paper.
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from unweave.problem import Part, Problem
 
 @dataclass(frozen=True)
 class MaskedSmallGradients:
-    """Redraws the weights that matter least to retaining against forgetting, then fine-tunes, their neighbours slowly.
+    """Redraws the weights whose retain and forget gradients differ least; fine-tunes, the kept ones slowly.
 
     Args:
         rate: The fraction of each kernel or matrix to redraw.
@@ -31,16 +32,23 @@ class MaskedSmallGradients:
     """
 
     about: ClassVar[About] = About(
-        "Cadet et al., 2024, arXiv 2410.01276 (competition entry)", "forget, retain", "1 gradient; 2 passes of the size of forget",
-        "every weight-bearing module, not convolutions alone, whose matrices are redrawn by fan-in; the gradients are taken in evaluation mode",
-    )  # fmt: skip
+        "Cadet et al., 2024, arXiv 2410.01276 (competition entry)",
+        "forget, retain",
+        "1 gradient; 2 passes of the size of forget",
+        "every weight-bearing module, not convolutions alone; matrices are redrawn by fan-in; the gradients "
+        "are taken in evaluation mode",
+    )
     rate: float = 0.3
     kept: float = 0.1
     how: Descent = Descent(lr=0.01, epochs=5, schedule="linear", warmup=0.5)
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
-        return {"how.lr": Log(0.005, 0.5), "how.steps": Whole(max(1, budget // 10), budget), "rate": Uniform(0.05, 0.95)}
+        return {
+            "how.lr": Log(0.005, 0.5),
+            "how.steps": Whole(max(1, budget // 10), budget),
+            "rate": Uniform(0.05, 0.95),
+        }
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place.
@@ -50,7 +58,9 @@ class MaskedSmallGradients:
         """
         chosen = smallest(contrast(problem), self.rate, problem)
         if not chosen:
-            raise ValueError("msg redraws matrices and kernels, and none of this model's is trainable: use another method")
+            raise ValueError(
+                "msg redraws matrices and kernels, and none of this model's is trainable: use another method"
+            )
         slowed = {name: torch.ones_like(p) for name, p in problem.params.items()}
         with torch.no_grad():
             for name, redrawn in chosen.items():
@@ -63,7 +73,10 @@ class MaskedSmallGradients:
 def contrast(problem: Problem) -> Importance:
     r""":math:`|g_r - g_f|`, mean gradients over the forget data and over as many batches of retain data."""
     batch = min(128, len(problem.split.forget))
-    return {name: g.abs() for name, g in add(mean(problem, "retain", batch), mean(problem, "forget", batch), scale=-1).items()}
+    return {
+        name: g.abs()
+        for name, g in add(mean(problem, "retain", batch), mean(problem, "forget", batch), scale=-1).items()
+    }
 
 
 def mean(problem: Problem, part: Part, batch: int) -> Importance:
@@ -86,6 +99,6 @@ def smallest(scores: Importance, rate: float, problem: Problem) -> Mask:
 
 
 def kaiming(p: Tensor, generator: torch.Generator) -> Tensor:
-    r"""Fresh values :math:`\sim N(0, 2 / \mathrm{fan})`: the fan-out of a kernel, as in the released code, the fan-in of a matrix."""
+    r"""Fresh values :math:`\sim N(0, 2 / \mathrm{fan})`: a kernel's fan-out (released), a matrix's fan-in."""
     fan = p[:, 0].numel() if p.ndim > 2 else p.shape[1]
     return torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device) * (2 / fan) ** 0.5

@@ -44,7 +44,7 @@ class Uniform:
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number of at least one, uniform in its logarithm: a count of steps, of epochs or of examples.
+    """A whole number of at least one, uniform in its logarithm: a count of steps, epochs or examples.
 
     Args:
         low: The smallest value.
@@ -56,7 +56,9 @@ class Whole:
 
     def __post_init__(self) -> None:
         if not 1 <= self.low <= self.high:
-            raise ValueError(f"a range of whole numbers needs 1 <= low <= high, found {self.low} and {self.high}")
+            raise ValueError(
+                f"a range of whole numbers needs 1 <= low <= high, found {self.low} and {self.high}"
+            )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""Convolution transpose, CT: a winner of the NeurIPS 2023 unlearning competition and of Deep Unlearn (Cadet et al., 2024).
+"""Convolution transpose, CT, a winner of the NeurIPS 2023 unlearning competition.
 
-The definition is that of the benchmark, https://arxiv.org/abs/2410.01276; the entry itself has no paper.
+It wins again in Deep Unlearn (Cadet et al., 2024). The definition is that of the benchmark,
+https://arxiv.org/abs/2410.01276; the entry itself has no paper.
 """
 
 from collections.abc import Mapping
@@ -26,7 +27,10 @@ class ConvolutionTranspose:
     """
 
     about: ClassVar[About] = About(
-        "Cadet et al., 2024, arXiv 2410.01276 (competition entry)", "retain", "1 gradient", "kernels that are not square stay as they are"
+        "Cadet et al., 2024, arXiv 2410.01276 (competition entry)",
+        "retain",
+        "1 gradient",
+        "kernels that are not square stay as they are",
     )
     how: Descent = Descent(lr=0.01, epochs=3, schedule="cosine", weight_decay=5e-4)
 
@@ -40,9 +44,14 @@ class ConvolutionTranspose:
         Raises:
             ValueError: If no kernel would change.
         """
-        kernels = {id(m.weight): m.weight for m in problem.model.modules() if isinstance(m, nn.Conv2d) and turns(m)}
+        kernels = {
+            id(m.weight): m.weight for m in problem.model.modules() if isinstance(m, nn.Conv2d) and turns(m)
+        }
         if not kernels:
-            raise ValueError("ct transposes trainable square convolution kernels, and this model has none: use another method")
+            raise ValueError(
+                "ct transposes trainable square convolution kernels, and this model has none: "
+                "use another method"
+            )
         with torch.no_grad():
             for kernel in kernels.values():  # once each: a shared kernel turned twice would be as before
                 kernel.copy_(kernel.transpose(-1, -2).clone())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -22,18 +23,40 @@ class Batch:
         ids: The positions of the examples in the training source, shape `[batch]`.
         inputs: What the model is called with, positionally or by name.
         target: What its output is compared with, one entry per example.
-        other: A counterfactual to `target`: another class, condition or text.
+        counterfactual: What `other` is, or how to work it out from what was drawn.
         forget: Which rows are forget data, shape `[batch]`; only on a mixed batch.
     """
 
     ids: Int[Tensor, " batch"]
     inputs: Inputs
     target: Tensor
-    other: Tensor
+    counterfactual: Tensor | Callable[[], Tensor]
     forget: Bool[Tensor, " batch"] | None = None
 
     def __len__(self) -> int:
         return len(self.target)
+
+    @cached_property
+    def other(self) -> Tensor:
+        """A counterfactual to `target`: another class, condition or text. Few objectives ask for it."""
+        return self.counterfactual if isinstance(self.counterfactual, Tensor) else self.counterfactual()
+
+    def split(self, size: int) -> list["Batch"]:
+        """Micro-batches of at most that many examples, in order."""
+        if size >= len(self):
+            return [self]
+        return [self.rows(slice(start, start + size)) for start in range(0, len(self), size)]
+
+    def rows(self, taken: slice) -> "Batch":
+        """Some of the examples."""
+        inputs = self.inputs
+        cut = (
+            {k: v[taken] for k, v in inputs.items()}
+            if isinstance(inputs, Mapping)
+            else tuple(v[taken] for v in inputs)
+        )
+        forget = None if self.forget is None else self.forget[taken]
+        return Batch(self.ids[taken], cut, self.target[taken], lambda: self.other[taken], forget)
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unweave.data import Raw
-from unweave.data.keyed import keyed
+from unweave.data.keyed import draw_key, uniform
 from unweave.tasks import Batch, Predict
 
 
@@ -24,8 +24,12 @@ class Classifier:
 
     def draw(self, raw: Raw, generator: torch.Generator) -> Batch:
         """The raw batch, and for each example a class drawn uniformly among the wrong ones."""
-        other = differ(raw.target, self.n_classes, keyed(raw.ids, generator)[:, 0])
-        return Batch(raw.ids, raw.inputs, raw.target, other)
+        key = draw_key(generator)
+        return Batch(raw.ids, raw.inputs, raw.target, lambda: self.wrong(raw, key))
+
+    def wrong(self, raw: Raw, key: int) -> Int[Tensor, " batch"]:
+        """For each example a class that is not its own, as the key and its id have it."""
+        return differ(raw.target, self.n_classes, uniform(raw.ids, key)[:, 0])
 
     def loss(self, output: Float[Tensor, "batch class"], target: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Cross-entropy in nats."""

@@ -1,0 +1,16 @@
+"""Make a trained model forget a part of its data, and show how close it came to retraining.
+
+`audit` and `unlearn` are functions here, and modules as well: `from unweave.audit.score import score` works.
+"""
+
+from unweave.audit import Evidence as Evidence
+from unweave.audit import Retrain as Retrain
+from unweave.audit import audit as audit
+from unweave.lookahead import lur_backward as lur_backward
+from unweave.methods import METHODS as METHODS
+from unweave.methods.lur import LUR as LUR
+from unweave.problem import Problem as Problem
+from unweave.problem import Split as Split
+from unweave.unlearn import unlearn as unlearn
+
+__version__ = "0.1.0"

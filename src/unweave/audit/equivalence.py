@@ -1,0 +1,70 @@
+"""Is a metric equal to the retrained models'? Two one-sided tests at alpha .05 (Schuirmann, 1987)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from unweave.audit.metrics import METRICS, Finding, Metric, Values
+from unweave.audit.score import t_interval
+
+Outcome = Literal["equal", "different", "open"]
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """One metric against its margin.
+
+    Args:
+        difference: Mean paired difference from the retrained models; of a metric of two models, its mean.
+        low: Lower end of the 90 % t interval of the difference.
+        high: Upper end.
+        margin: The largest difference that counts as none.
+        outcome: equal if the interval lies inside the margin, different if it lies outside, otherwise open.
+        finding: What is wrong with a model whose outcome is different; otherwise None.
+    """
+
+    difference: float
+    low: float
+    high: float
+    margin: float
+    outcome: Outcome
+    finding: Finding | None
+
+    @property
+    def margins(self) -> float:
+        """The difference in units of the margin."""
+        return abs(self.difference) / self.margin if self.margin > 0 else float("inf")
+
+
+def equivalences(
+    values: Sequence[Values], references: Sequence[Values], margins: Mapping[str, float]
+) -> dict[str, Equivalence]:
+    """Every tested metric against its margin: the primary ones, and the probes that both sides have.
+
+    Args:
+        values: Per seed, the metrics of a model.
+        references: Per seed, in the same order, the metrics of the retrained model.
+        margins: Per metric, the largest difference that counts as none.
+    """
+    sides = [*values, *references]
+    tested = [name for name in margins if METRICS[name].primary or all(name in each for each in sides)]
+    absent = [name for name in tested if not all(name in each for each in values)]
+    if absent:
+        raise ValueError(f"a verdict needs the metrics {tested}, found no {absent}: measure them")
+    return {name: equivalence(METRICS[name], values, references, margins[name]) for name in tested}
+
+
+def equivalence(
+    metric: Metric, values: Sequence[Values], references: Sequence[Values], margin: float
+) -> Equivalence:
+    """One metric against its margin; one that compares two models is bounded above only."""
+    differences = np.array([each[metric.id] for each in values])
+    if not metric.needs_reference:
+        differences = differences - np.array([each[metric.id] for each in references])
+    low, high = t_interval(differences.tolist(), level=0.9)
+    finding = metric.above if low > margin else metric.below if high < -margin else None
+    inside = high <= margin and (metric.needs_reference or low >= -margin)
+    outcome = "different" if finding else "equal" if inside else "open"
+    return Equivalence(float(differences.mean()), low, high, margin, outcome, finding)

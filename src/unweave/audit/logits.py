@@ -1,0 +1,48 @@
+"""Numbers per example that are read from logits, in float64 and never from stored probabilities."""
+
+import numpy as np
+from jaxtyping import Float, Float64, Int
+
+Logits = Float[np.ndarray, "batch class"]
+Labels = Int[np.ndarray, " batch"]
+PerExample = Float64[np.ndarray, " batch"]
+
+
+def log_sum_exp(logits: Logits) -> PerExample:
+    """log sum_k exp z_k of each example, without overflow."""
+    top = logits.max(axis=1, keepdims=True)
+    return (top + np.log(np.exp(logits - top).sum(axis=1, keepdims=True)))[:, 0]
+
+
+def probabilities(logits: Logits) -> Float64[np.ndarray, "batch class"]:
+    """The softmax p of each example."""
+    exact = logits.astype(np.float64)
+    return np.exp(exact - log_sum_exp(exact)[:, None])
+
+
+def loss(logits: Logits, labels: Labels) -> PerExample:
+    """-log p_y of each example, in nats."""
+    exact = logits.astype(np.float64)
+    return log_sum_exp(exact) - exact[np.arange(len(labels)), labels]
+
+
+def confidence(logits: Logits, labels: Labels) -> PerExample:
+    """p_y of each example, in [0, 1]."""
+    return np.exp(-loss(logits, labels))
+
+
+def margin(logits: Logits, labels: Labels) -> PerExample:
+    """m = z_y - log sum_{k != y} exp z_k = log(p_y / (1 - p_y)) of each example, in nats.
+
+    Finite where p_y rounds to 1, which is why it is never computed from p_y.
+    """
+    others = logits.astype(np.float64)
+    rows = np.arange(len(labels))
+    own = others[rows, labels]
+    others[rows, labels] = -np.inf
+    return own - log_sum_exp(others)
+
+
+def correct(logits: Logits, labels: Labels) -> PerExample:
+    """1 where the largest logit is the label's, otherwise 0."""
+    return (logits.argmax(axis=1) == labels).astype(np.float64)

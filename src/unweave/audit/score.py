@@ -1,0 +1,120 @@
+"""Scores: a mean over seeds with its interval, beside the retrained models; and the tests behind every claim.
+
+The unit of replication is the seed (one trained and one unlearned model), never the example: five thousand
+examples of one model are not five thousand replicates.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+
+from unweave.audit.metrics import Direction
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure of a table, in its metric's unit; NaN where it cannot be computed.
+
+    Args:
+        value: Mean over seeds.
+        low: Lower end of the 95 % t interval of the mean.
+        high: Upper end.
+        n: Number of seeds.
+        reference: Mean of the retrained models; None without them. For a metric that compares two models
+            example by example: its mean between two retrained models.
+        null_band: What retrained models are seen to do: the mean of the calibration retrains, plus and minus
+            the 95 % quantile of the difference of two of them; or, for a metric of two models, the central
+            95 % of their pairs.
+        gap: Value minus reference: the mean of the paired differences.
+        direction: Where a good model lies.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    reference: float | None
+    null_band: tuple[float, float] | None
+    gap: float | None
+    direction: Direction
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Whether one method's gaps differ from another's over paired seeds.
+
+    Args:
+        difference: Mean of (ours - theirs); negative means that ours are smaller.
+        p: Two-sided exact Wilcoxon signed-rank p.
+        adjusted: The same after Holm's correction over all comparisons made together.
+    """
+
+    difference: float
+    p: float
+    adjusted: float
+
+
+def score(
+    values: Sequence[float],
+    reference: float | None,
+    *,
+    direction: Direction,
+    null_band: tuple[float, float] | None = None,
+) -> Score:
+    """The score of one metric over seeds beside the retrained models' mean."""
+    mean = float(np.mean(values))
+    low, high = t_interval(values)
+    gap = None if reference is None else mean - reference
+    return Score(mean, low, high, len(values), reference, null_band, gap, direction)
+
+
+def t_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
+    """The two-sided Student interval of the mean; NaN from fewer than two values."""
+    from scipy.special import stdtrit
+
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    mean, error = np.mean(values), np.std(values, ddof=1) / np.sqrt(len(values))
+    reach = stdtrit(len(values) - 1, (1 + level) / 2) * error
+    return float(mean - reach), float(mean + reach)
+
+
+def wilcoxon(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Two-sided p of the paired signed-rank test; 1 when no pair differs."""
+    from scipy.stats import wilcoxon as signed_rank
+
+    differences = np.subtract(ours, theirs)
+    if not differences.any():
+        return 1.0
+    return float(signed_rank(differences).pvalue)  # pyright: ignore[reportAttributeAccessIssue]  (scipy has no types)
+
+
+def holm(p: Mapping[str, float]) -> dict[str, float]:
+    """Holm's adjustment: the i-th smallest of m p-values times m - i + 1, made monotone, at most 1."""
+    names = sorted(p, key=lambda name: p[name])
+    steps = accumulate((p[name] * (len(names) - i) for i, name in enumerate(names)), max)
+    return {name: min(1.0, step) for name, step in zip(names, steps, strict=True)}
+
+
+def compare(ours: Sequence[float], others: Mapping[str, Sequence[float]]) -> dict[str, Comparison]:
+    """Tests one method's per-seed gaps against every other method's, corrected by Holm over the others."""
+    p = {name: wilcoxon(ours, theirs) for name, theirs in others.items()}
+    adjusted = holm(p)
+    return {
+        name: Comparison(float(np.mean(np.subtract(ours, theirs))), p[name], adjusted[name])
+        for name, theirs in others.items()
+    }
+
+
+def wilson(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a rate, both ends in [0, 1]."""
+    from scipy.special import ndtri
+
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"expected 0 <= successes <= n and n > 0, found {successes} of {n}")
+    z2 = ndtri((1 + level) / 2) ** 2
+    middle = (successes + z2 / 2) / (n + z2)
+    reach = np.sqrt(z2 * (successes * (n - successes) / n + z2 / 4)) / (n + z2)
+    return float(max(0.0, middle - reach)), float(min(1.0, middle + reach))

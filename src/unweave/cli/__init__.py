@@ -1,0 +1,68 @@
+"""The command line: one file per verb.
+
+Exit codes: 0 done, 1 FAIL or INCONCLUSIVE from `audit`, 2 bad input, 3 the run itself failed, 130
+interrupted. An error is one line on the standard error.
+"""
+
+import sys
+from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+
+import torch
+from cyclopts import App, CycloptsError, Parameter
+
+from unweave import __version__
+from unweave.cli import audit, bench, check, demo, forget, methods, report
+from unweave.problem import Failed
+
+DONE, NOT_PASSED, BAD_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+
+app = App(
+    name="unweave",
+    help="Make a trained model forget some of its data, and compare it with models retrained without them.",
+    help_epilogue="Exit codes: 0 done; 1 audit: FAIL or INCONCLUSIVE; 2 bad input; 3 the run failed.",
+    version=__version__,
+    default_parameter=Parameter(negative=(), show_default=False),
+    suppress_keyboard_interrupt=False,
+)
+for order, verb in enumerate(
+    (demo.demo, methods.methods, check.check, forget.forget, audit.audit, report.report)
+):
+    app.command(verb, sort_key=order)
+app.command(bench.app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code.
+
+    Args:
+        arguments: What stands behind the program's name; of this process if None.
+    """
+    try:
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except (CycloptsError, ValueError) as error:
+        return told(BAD_INPUT, str(error))
+    except (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
+        return told(BAD_INPUT, str(error))
+    except Failed as error:
+        return told(FAILED, str(error))
+    except OSError as error:
+        return told(
+            FAILED,
+            f"writing failed: {error}; what is finished stays, and the same command goes on from there",
+        )
+    except torch.OutOfMemoryError as error:
+        return told(FAILED, f"the device is out of memory: {str(error).splitlines()[0]}: use smaller batches")
+    except BrokenProcessPool:
+        return told(FAILED, "a worker process was killed, perhaps for lack of memory: use fewer --jobs")
+    except KeyboardInterrupt:
+        return told(
+            INTERRUPTED, "interrupted: what is finished stays, and the same command goes on from there"
+        )
+    return code or DONE
+
+
+def told(code: int, message: str) -> int:
+    """Prints what went wrong, in one line; returns the exit code."""
+    print(f"unweave: {' '.join(message.split())}", file=sys.stderr)
+    return code

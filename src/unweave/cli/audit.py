@@ -1,0 +1,127 @@
+"""`unweave audit`: is the model like models retrained without the data? PASS, FAIL or INCONCLUSIVE."""
+
+import copy
+from pathlib import Path
+
+from unweave.audit import Audit
+from unweave.audit import audit as compare
+from unweave.audit.margins import RETRAINS
+from unweave.audit.verdict import SEEDS, Verdict
+from unweave.cli import answers, finished, out, progress, show
+from unweave.cli.options import DEFAULTS, Shared
+from unweave.run import checkpoint, record
+
+CALIBRATION = 100
+"""The first seed of the retrained models that only fix the margins, if the first of the others is 0."""
+REPORT = "report.html"
+
+
+def audit(
+    run: Path | None = None,
+    /,
+    *,
+    evidence: Path | None = None,
+    reference: Path | None = None,
+    original: Path | None = None,
+    references: int = SEEDS,
+    jobs: int = 1,
+    shared: Shared = DEFAULTS,
+) -> int:
+    """Compare a model with models retrained without the data: PASS, FAIL or INCONCLUSIVE.
+
+    For what forget wrote, models are retrained by the project's train() or by the recipe. Of a model that
+    unweave never saw, the answers are enough: parquet with the columns part, id, label and logits.
+
+    Args:
+        run: The folder that forget wrote.
+        evidence: Instead of a run: what the model answers, a parquet file.
+        reference: With --evidence: a folder with what retrained models answer, a parquet file each. A verdict
+            needs 22: the last 12 by name fix its margins, the others are compared with.
+        original: With --evidence: what the model answered before; shows whether there was anything to forget.
+        references: How many models are retrained to compare a run with. A verdict needs ten; twelve more
+            then fix its margins.
+        jobs: Worker processes that retrain, of one thread each; with 1 this process, with all its threads.
+        shared: Of every verb.
+    """
+    if (run is None) == (evidence is None):
+        found = "neither" if run is None else "both"
+        raise ValueError(f"audit needs either the folder of a run or --evidence, found {found}")
+    if evidence is not None:
+        return of_evidence(evidence, reference, original, shared)
+    if reference is not None or original is not None:
+        raise ValueError("--reference and --original go with --evidence: a run has its own")
+    assert run is not None
+    return of_run(run, references, jobs, shared)
+
+
+def of_run(run: Path, references: int, jobs: int, shared: Shared) -> int:
+    """Audits what forget wrote."""
+    if not 0 <= references <= CALIBRATION:
+        raise ValueError(f"--references must be in 0..{CALIBRATION}, found {references}")
+    if jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, found {jobs}")
+    project, split = finished.opened(str(run.resolve()), shared.device)
+    seeds, calibration = seeds_of(references if project.retrain else 0, shared.seed or 0)
+    digest = split.digest()
+    weights = checkpoint.load(run, copy.deepcopy(project.untrained()), split_digest=digest)["weights"]
+    asked = {"verb": "audit", "weights": weights, "facts": project.facts, "references": seeds}
+    place = out.place(shared.out or run / "audit", asked, goes_on=grows)
+    start = f"Auditing {run}{'' if seeds else ', with no retrained models'}"
+    with out.writing(place, asked), progress.shown(start, quiet=shared.quiet) as listener:
+        kept = place / "references"
+        result = finished.result_of(run, project, split, shared.device)
+        finished.retrain_all(run, [*seeds, *calibration], kept, jobs, shared.device, listener)
+        reference = finished.reference_of(project, split, seeds, calibration, kept) if seeds else None
+        found = compare(result, reference)
+        found.save(place)
+    return told(found, place, shared)
+
+
+def seeds_of(references: int, first: int) -> tuple[list[int], list[int]]:
+    """Seeds of the models to compare with, and of those that only fix the margins of a verdict.
+
+    The latter are of no use where there is no verdict.
+    """
+    seeds = list(range(first, first + references))
+    fixing = first + CALIBRATION
+    return seeds, list(range(fixing, fixing + RETRAINS)) if references >= SEEDS else []
+
+
+def grows(asked: out.Asked, found: out.Asked) -> bool:
+    """Whether the same model is audited, beside at least as many retrained ones."""
+    same = all(asked[key] == found.get(key) for key in asked if key != "references")
+    return same and set(found["references"]) <= set(asked["references"])
+
+
+def of_evidence(evidence: Path, reference: Path | None, original: Path | None, shared: Shared) -> int:
+    """Audits a model by its answers."""
+    if reference is None:
+        needed = "--reference, a folder with what retrained models answer"
+        raise ValueError(f"--evidence needs {needed}: a figure means nothing without theirs")
+    files = answers.files(reference)
+    subject, others = answers.read(evidence), [answers.read(path) for path in files]
+    fixing = RETRAINS if len(others) >= SEEDS + RETRAINS else 0
+    before = None if original is None else answers.read(original)
+    compared, calibration = others[: len(others) - fixing], others[len(others) - fixing :]
+    found = compare(subject, compared, calibration=calibration, original=before)
+    sources = [evidence, *files, *([] if original is None else [original])]
+    asked = {"verb": "audit", "evidence": [answers.digest(path) for path in sources]}
+    place = out.place(shared.out or Path("unweave-audit"), asked)
+    with out.writing(place, asked):
+        found.save(place)
+    return told(found, place, shared)
+
+
+def told(found: Audit, place: Path, shared: Shared) -> int:
+    """Prints the verdict, the figures and where they are; returns the exit code."""
+    made = record.load(place)
+    (stage,) = made["stages"].values()
+    (row,) = stage["methods"].values()
+    if shared.json:
+        figures = {key: row[key] for key in ("verdict", "reason", "scores", "gap")}
+        places = {"out": str(place), "report": str(place / REPORT)}
+        show.as_json({**figures, "margins": stage["margins"], **places})
+    else:
+        show.verdict(stage, row)
+        show.say("", f"Report: {place / REPORT}")
+    return 0 if found.verdict is Verdict.PASS else 1

@@ -1,0 +1,163 @@
+"""`unweave bench`: methods compared over seeds."""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cyclopts import App
+
+from unweave.cli import out, progress, show
+from unweave.cli.options import DEFAULTS, Shared, names
+from unweave.cli.table import summary, table
+from unweave.report import html
+from unweave.run import record
+from unweave.run.bench import bench as run_bench
+from unweave.run.bench import chosen, shortened
+from unweave.run.recipe import Recipe
+from unweave.run.recipe import load as load_recipe
+from unweave.run.stage import Stage
+
+REPORT = "report.html"
+GROWING = ("seeds", "methods")
+"""What may be asked for in addition, of a run that is there."""
+
+app = App(name="bench", sort_key=4.5)
+app.command(table)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How recipes are run.
+
+    Args:
+        methods: Names with commas between; all if None.
+        seeds: How many of the recipes' seeds; all if None.
+        tune: Trials of tuning per method.
+        tuned: The folder of earlier searches.
+        jobs: Worker processes; as many as suit the device if None.
+    """
+
+    methods: str | None = None
+    seeds: int | None = None
+    tune: int = 0
+    tuned: Path | None = None
+    jobs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.tune < 0:
+            raise ValueError(f"--tune must be at least 0 trials, found {self.tune}")
+        if self.jobs is not None and self.jobs < 1:
+            raise ValueError(f"--jobs must be at least 1, found {self.jobs}")
+        if self.tune and importlib.util.find_spec("optuna") is None:
+            raise ValueError("--tune needs optuna, which is not installed: pip install 'unweave[tune]'")
+        if self.tuned is not None and not self.tuned.is_dir():
+            raise ValueError(
+                f"--tuned must be the folder 'tuning' of an earlier run, found none at {self.tuned}"
+            )
+
+
+@app.default
+def bench(
+    recipes: list[str],
+    /,
+    *,
+    methods: str | None = None,
+    seeds: int | None = None,
+    tune: int = 0,
+    tuned: Path | None = None,
+    jobs: int | None = None,
+    shared: Shared = DEFAULTS,
+) -> int:
+    """Compare methods over seeds with equal tuning: cells, record.json and report.html.
+
+    An interrupted run goes on where it stopped: give the same command again.
+
+    Args:
+        recipes: TOML files, or names of recipes that come with unweave, such as digits-trace.
+        methods: Names with commas between, such as lur,salun; all if none are given.
+        seeds: How many of the recipes' seeds to run; a verdict needs ten.
+        tune: Trials of tuning per method, on other seeds than the reported ones.
+        tuned: The folder `tuning` of an earlier run, whose searches are used instead of new ones.
+        jobs: Worker processes; as many as there are cores, or one on a device.
+        shared: Of every verb.
+    """
+    plan = Plan(methods, seeds, tune, tuned, jobs)
+    folder, made = run([load_recipe(place) for place in recipes], "unweave-bench", plan, shared)
+    told(folder, made, shared)
+    return 0
+
+
+def run(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> tuple[Path, dict[str, Any]]:
+    """Runs recipes into a folder; returns it with the record.
+
+    Args:
+        recipes: One per stage.
+        name: What the folder is called where no other was named.
+        plan: How to run them.
+        shared: Of every verb.
+    """
+    device, methods = shared.device or "cpu", names(plan.methods)
+    recipes = [shortened(begun_at(recipe, shared.seed), plan.seeds) for recipe in recipes]
+    refuse_unreadable(recipes, device)
+    tables = [recipe.table() for recipe in recipes]
+    asked = {
+        "verb": "bench",
+        "recipes": [{key: table[key] for key in table if key != "seeds"} for table in tables],
+        "seeds": [list(recipe.seeds) for recipe in recipes],
+        "methods": list(chosen(methods)),
+        "tune": plan.tune,
+        "tuned": None if plan.tuned is None else str(plan.tuned.resolve()),
+        "device": device,
+    }
+    place = out.place(shared.out or Path(name), asked, goes_on=grows)
+    start = f"Running {', '.join(recipe.name for recipe in recipes)} in {place}"
+    jobs = 1 if plan.jobs is None and device != "cpu" else plan.jobs
+    with out.writing(place, asked), progress.shown(start, quiet=shared.quiet) as listener:
+        run_bench(
+            recipes,
+            place,
+            methods=methods,
+            jobs=jobs,
+            tune=plan.tune,
+            tuned=plan.tuned,
+            device=device,
+            listener=listener,
+        )
+        made = record.load(place)
+        html.write(made, place / REPORT)
+    return place, made
+
+
+def begun_at(recipe: Recipe, seed: int | None) -> Recipe:
+    """The recipe with as many seeds, the first of them this one."""
+    return recipe if seed is None else replace(recipe, seeds=tuple(range(seed, seed + len(recipe.seeds))))
+
+
+def refuse_unreadable(recipes: Sequence[Recipe], device: str) -> None:
+    """Raises if a recipe is named twice, or its data can't be read or cut as it says."""
+    known = [recipe.name for recipe in recipes]
+    if len(set(known)) < len(known):
+        raise ValueError(f"each recipe can be run once, found {', '.join(known)}")
+    for recipe in recipes:
+        Stage(recipe, Path(), device).split()
+
+
+def grows(asked: out.Asked, found: out.Asked) -> bool:
+    """Whether the recipes are the same, and nothing that was asked before is missing now."""
+    if any(asked[key] != found.get(key) for key in asked if key not in GROWING):
+        return False
+    longer = zip(asked["seeds"], found["seeds"], strict=True)
+    kept = all(now[: len(then)] == then for now, then in longer)
+    return kept and set(found["methods"]) <= set(asked["methods"])
+
+
+def told(folder: Path, made: Mapping[str, Any], shared: Shared) -> None:
+    """Prints what a run found, and where it is."""
+    if shared.json:
+        places = {"out": str(folder), "record": str(folder / record.FILE), "report": str(folder / REPORT)}
+        show.as_json({**places, "stages": summary(made)})
+        return
+    show.stages(made)
+    show.say("", f"Report: {folder / REPORT}")

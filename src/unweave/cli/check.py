@@ -1,0 +1,179 @@
+"""`unweave check`: what would go wrong, and what each method and a retrain would cost."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from unweave.audit.collect import collect
+from unweave.audit.evidence import Evidence
+from unweave.audit.metrics import measure
+from unweave.cli import out, progress, show, timing
+from unweave.cli.notes import notes
+from unweave.cli.options import DEFAULTS, Shared, names
+from unweave.cli.project import Project, load
+from unweave.cli.request import NOTHING, Request, positions
+from unweave.problem import Split, write_atomically
+from unweave.report.numbers import number
+from unweave.run.workers import Listener, Progress
+
+FILE = "check.json"
+SHARE = 0.1
+
+
+def check(
+    model: str,
+    /,
+    *,
+    request: Request = NOTHING,
+    recipe: str | None = None,
+    methods: str | None = None,
+    shared: Shared = DEFAULTS,
+) -> int:
+    """Load a model and its data; say what would go wrong, and what each method and a retrain would cost.
+
+    Costs are measured by running each method for a few steps. Where nothing says what to forget, a random
+    tenth is assumed.
+
+    Args:
+        model: project.py, a recipe, or a model's folder.
+        request: What is to be forgotten.
+        recipe: The recipe of a model's folder that has none of its own.
+        methods: Names with commas between, such as lur,salun; all if none are given.
+        shared: Of every verb.
+    """
+    wanted = names(methods)
+    project = load(model, recipe=recipe, device=shared.device)
+    original, project = project.placed(shared.device)
+    split = project.split(asked_for(request, project, shared.seed or 0))
+    chosen = [
+        name
+        for name in project.methods
+        if name not in ("original", "retrain") and (wanted is None or name in wanted)
+    ]
+    with progress.shown("Looking at the model", quiet=shared.quiet) as listener:
+        found = {
+            "model": facts(original, project),
+            "data": sizes(split),
+            "notes": list(notes(original, project)),
+        }
+        found["accuracy"] = None if project.model is None else accuracies(original, split)
+        found["costs"] = costs(chosen, original, split, project, listener)
+    if shared.out is not None:
+        asked = {
+            "verb": "check",
+            "model": model,
+            "found": {key: found[key] for key in ("model", "data", "notes")},
+        }
+        with out.writing(out.place(shared.out, asked), asked) as folder:
+            write_atomically(folder / FILE, json.dumps(show.finite(found), indent=1))
+    show.as_json(found) if shared.json else told(model, found)
+    return 0
+
+
+def asked_for(request: Request, project: Project, seed: int) -> torch.Tensor:
+    """The positions of what is to be forgotten, or of a random tenth."""
+    undecided = not request.given() and project.forget is None
+    return positions(Request(random=SHARE) if undecided else request, project, seed)
+
+
+def facts(model: nn.Module, project: Project) -> dict[str, Any]:
+    """What a model is."""
+    weights = list(model.parameters())
+    return {
+        "type": type(model).__name__,
+        "weights": sum(p.numel() for p in weights),
+        "trainable": sum(p.numel() for p in weights if p.requires_grad),
+        "dtype": ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in weights})),
+        "device": str(weights[0].device),
+        "trained": project.model is not None,
+        "ids": project.train.names is not None,
+    }
+
+
+def sizes(split: Split) -> dict[str, Any]:
+    """How much data there is."""
+    counts = {"forget": len(split.forget), "retain": len(split.retain)}
+    counts |= {"calibration": len(split.calibration), "test": len(split.test)}
+    return {**counts, "classes": split.n_classes, "forgotten_classes": list(split.forgotten_classes)}
+
+
+def accuracies(model: nn.Module, split: Split) -> dict[str, float]:
+    """The share of right answers on data to forget, to retain and never seen, in percent."""
+    values = measure(evidence_of(model, split))
+    return {"forget": 100 - values["ua"], "retain": values["ra"], "test": values["ta"], "auc": values["auc"]}
+
+
+def evidence_of(model: nn.Module, split: Split) -> Evidence:
+    """What a model answers to every example of a split."""
+    cuts = {name: split.part(name) for name in ("forget", "retain", "calibration", "test")}
+    return collect(
+        model, cuts, device=next(model.parameters()).device, forgotten_classes=split.forgotten_classes
+    )
+
+
+def costs(
+    chosen: list[str], model: nn.Module, split: Split, project: Project, listener: Listener
+) -> dict[str, dict[str, Any]]:
+    """What a retrain and each method would cost."""
+    warm_up(project, model, split)
+    whole = timing.whole(project, model, split)
+    listener(Progress("a retrain", 1, len(chosen) + 1))
+    found = {"retrain": {**dataclasses.asdict(whole), "cost": 1.0}} if whole is not None else {}
+    for done, name in enumerate(chosen, 2):
+        each = timing.estimate(project.methods[name], model, split, project)
+        found[name] = {**dataclasses.asdict(each), "cost": each.relative_to(whole)}
+        listener(Progress(name, done, len(chosen) + 1))
+    return found
+
+
+def warm_up(project: Project, model: nn.Module, split: Split) -> None:
+    """Runs something first, because whoever is first pays for torch's own start."""
+    timing.estimate(project.methods["finetune"], model, split, project)
+
+
+def told(model: str, found: Mapping[str, Any]) -> None:
+    """Prints what was found."""
+    refused = {name: each["refused"] for name, each in found["costs"].items() if each["refused"]}
+    exceptions = f", but not with {', '.join(refused)}" if refused else ""
+    show.say(f"{model} can be used{exceptions}.", "")
+    show.say(about_model(found["model"]), about_data(found["data"], ids=found["model"]["ids"]))
+    show.say(*([] if found["accuracy"] is None else [about_accuracy(found["accuracy"])]), "")
+    show.say(*([f"- {note}" for note in found["notes"]] or ["Nothing is known that would go wrong."]), "")
+    rows = [cost_row(name, each) for name, each in found["costs"].items()]
+    show.table(("Method", "Seconds", "Of a retrain", "Gradients", "Peak MiB", "Runs"), rows)
+    unknown = ["What a retrain costs is unknown without train(dataset, seed)."]
+    unknown = [] if "retrain" in found["costs"] else unknown
+    show.say("", "Measured by a few steps of each; the others are assumed to cost the same.", *unknown)
+    show.say(*(f"{name}: {reason}" for name, reason in refused.items()))
+
+
+def about_model(model: Mapping[str, Any]) -> str:
+    """The model in a line."""
+    weights = f"{model['weights']:,} weights ({model['trainable']:,} trainable)"
+    trained = "" if model["trained"] else ", not trained yet"
+    return f"Model: {model['type']}, {weights}, {model['dtype']}, on {model['device']}{trained}."
+
+
+def about_data(data: Mapping[str, Any], *, ids: bool) -> str:
+    """The data in a line."""
+    parts = f"{data['forget']} to forget, {data['retain']} to retain"
+    held_out = f"{data['calibration']} for calibration, {data['test']} for test"
+    known = "by ids of their own" if ids else "by position"
+    return f"Data: {parts}, {held_out}; {data['classes']} classes; examples are known {known}."
+
+
+def about_accuracy(right: Mapping[str, float]) -> str:
+    """The accuracies in a line."""
+    kept = f"{right['forget']:.1f} % on what is to be forgotten, {right['retain']:.1f} % on the rest"
+    return f"Accuracy: {kept}, {right['test']:.1f} % on test; membership AUC {right['auc']:.3f}."
+
+
+def cost_row(name: str, each: Mapping[str, Any]) -> list[str]:
+    """One line of the table of costs."""
+    numbers = [number(each[key], decimals) for key, decimals in (("seconds", 1), ("cost", 2))]
+    numbers += [number(each[key], 0) for key in ("gradients", "peak_mib")]
+    return [name, *numbers, "no" if each["refused"] else "yes"]

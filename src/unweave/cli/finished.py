@@ -1,0 +1,100 @@
+"""What `forget` wrote, read back, and models retrained to compare it with."""
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.utils.data import Dataset
+
+from unweave.audit import Retrain, retrained
+from unweave.cli import forget
+from unweave.cli.project import Project, load
+from unweave.problem import Cost, Split
+from unweave.run import checkpoint, record
+from unweave.run.workers import Job, Listener, told, workers
+from unweave.tasks.classifier import Classifier
+from unweave.unlearn import Result
+
+
+def request_of(run: Path) -> Mapping[str, Any]:
+    """What was asked of a run."""
+    path = run / forget.CLAIM
+    if not path.is_file():
+        raise ValueError(f"expected a folder that forget wrote, found no {forget.CLAIM} in {run}")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): run forget again") from error
+
+
+@cache
+def opened(run: str, device: str | None) -> tuple[Project, Split]:
+    """The project of a run and its split; once per process."""
+    request, place = request_of(Path(run)), Path(run) / forget.SPLIT
+    if not place.is_file():
+        raise ValueError(f"{run} is not finished, it has no {forget.SPLIT}: run forget again")
+    project = load(request["model"], recipe=request["recipe"], device=device or request["device"])
+    return project, Split.load(place, project.train, project.test)
+
+
+def result_of(run: Path, project: Project, split: Split, device: str | None) -> Result:
+    """What forget made."""
+    request = request_of(run)
+    original = original_of(run, project, request["seed"])
+    model = copy.deepcopy(original)
+    checkpoint.load(run, model, split_digest=split.digest())
+    (stage,) = record.load(run)["stages"].values()
+    (row,) = stage["methods"].values()
+    place = device or next(original.parameters()).device
+    return Result(
+        model=model.to(place).eval(),
+        method=forget.configured(project, request["method"], request["settings"], request["seed"]),
+        split=split,
+        task=Classifier(split.n_classes),
+        seed=request["seed"],
+        original=original.to(place),
+        cost=Cost(gradients=int(row["gradient_evaluations"]), seconds=row["seconds"]),
+        traces={name: [tuple(point) for point in curve] for name, curve in row["trace"].items()},
+    )
+
+
+def original_of(run: Path, project: Project, seed: int) -> nn.Module:
+    """The original: as it was given, or as the run trained it."""
+    if project.model is not None:
+        return project.model
+    assert project.original is not None
+    kept = run / forget.MODELS
+    return project.original(seed, kept if kept.is_dir() else None)
+
+
+def reference_of(
+    project: Project, split: Split, seeds: Sequence[int], calibration: Sequence[int], folder: Path
+) -> Retrain:
+    """How the models come to be that a run is compared with."""
+
+    def train(dataset: Dataset, seed: int) -> nn.Module:
+        assert project.retrain is not None
+        return project.retrain(split, seed)
+
+    return Retrain(train, seeds, calibration, folder)
+
+
+def retrain_all(
+    run: Path, seeds: Sequence[int], folder: Path, jobs: int, device: str | None, listener: Listener
+) -> None:
+    """Retrains every model that is missing, and keeps what each answers."""
+    given = [(str(run.resolve()), seed, str(folder), device) for seed in seeds]
+    work = [Job(f"retrained with seed {each[1]}", retrain_one, each) for each in given]
+    with workers(min(jobs, max(1, len(seeds)))) as crew:
+        for _ in told(crew, work, listener):
+            pass
+
+
+def retrain_one(run: str, seed: int, folder: str, device: str | None) -> None:
+    """Retrains one model, in whatever process this is."""
+    project, split = opened(run, device)
+    retrained(reference_of(project, split, [seed], [], Path(folder)), split, seed)

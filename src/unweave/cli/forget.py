@@ -1,0 +1,206 @@
+"""`unweave forget`: a new model without some of its data; the original is never written to."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from unweave.cli import out, progress, show, timing
+from unweave.cli.check import accuracies, sizes, warm_up
+from unweave.cli.options import DEFAULTS, Shared, settings
+from unweave.cli.project import Project, load
+from unweave.cli.request import NOTHING, Request, positions
+from unweave.methods import Method, method_named
+from unweave.problem import Problem, Split
+from unweave.report.numbers import number
+from unweave.run import checkpoint, record
+from unweave.run.reading import configure
+from unweave.run.workers import Listener, Progress
+from unweave.unlearn import Result, unlearn
+
+CLAIM = "forget.json"
+MODELS = "models"
+SPLIT = "split.json"
+ROWS = (
+    ("forget", "Accuracy on what is forgotten, %", 2),
+    ("retain", "Accuracy on the rest, %", 2),
+    ("test", "Accuracy on test, %", 2),
+    ("auc", "Membership AUC", 3),
+)
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """Retraining by a user's own `train(dataset, seed)`.
+
+    Args:
+        project: Who says how.
+        seed: Of the training.
+    """
+
+    project: Project
+    seed: int
+
+    def __call__(self, problem: Problem) -> None:
+        """Gives the problem's model the weights of a retrained one."""
+        assert self.project.retrain is not None
+        model = self.project.retrain(problem.split, self.seed)
+        problem.model.load_state_dict(model.state_dict())
+
+    def __repr__(self) -> str:
+        return f"train(dataset, {self.seed})"
+
+
+def forget(
+    model: str,
+    /,
+    *,
+    request: Request = NOTHING,
+    method: str = "lur",
+    set: tuple[str, ...] = (),
+    recipe: str | None = None,
+    dry_run: bool = False,
+    shared: Shared = DEFAULTS,
+) -> int:
+    """Write a new model that has forgotten some of its data.
+
+    Written are model.safetensors with model.json, record.json, split.json, and forget.json, which says what
+    was asked. The original is never written to.
+
+    Args:
+        model: project.py, a recipe, or a model's folder.
+        request: What is to be forgotten.
+        method: See unweave methods.
+        set: A setting of the method, such as how.lr=0.1; may be given several times.
+        recipe: The recipe of a model's folder that has none of its own.
+        dry_run: Only say what would be done, and what it would cost.
+        shared: Of every verb.
+    """
+    tables = settings(set)
+    method_named(method)
+    project = load(model, recipe=recipe, device=shared.device)
+    seed = shared.seed or 0
+    split = project.split(positions(request, project, seed))
+    chosen = configured(project, method, tables, seed)
+    asked = {
+        "verb": "forget",
+        "model": model
+        if project.facts.get("recipe") and not Path(model).exists()
+        else str(Path(model).resolve()),
+        "recipe": recipe,
+        "facts": project.facts,
+        "method": method,
+        "settings": tables,
+        "seed": seed,
+        "device": shared.device,
+        "forget": named(split),
+    }
+    folder = out.place(shared.out or Path("forgotten"), asked, claim=CLAIM, done=record.FILE)
+    if dry_run:
+        return planned(chosen, method, split, project, folder, shared)
+    with (
+        out.writing(folder, asked, claim=CLAIM),
+        progress.shown(f"Loaded {model}", quiet=shared.quiet) as listener,
+    ):
+        original = trained(project, seed, folder / MODELS, listener)
+        before = accuracies(original, split)
+        listener(Progress(f"the original; now {method}", 1, 2))
+        result = unlearn(original, split, chosen, seed=seed, device=shared.device, build=project.build)
+        after = accuracies(result.model, split)
+        listener(Progress(method, 2, 2))
+        result.save(folder)
+    told(result, method, before, after, folder, shared)
+    return 0
+
+
+def trained(project: Project, seed: int, models: Path, listener: Listener) -> nn.Module:
+    """The original: as it was given, or trained by its recipe."""
+    if project.model is not None:
+        return project.model
+    assert project.original is not None
+    listener(Progress("the data; now training the original", 0, 2))
+    return project.original(seed, models)
+
+
+def configured(project: Project, name: str, tables: Mapping[str, Any], seed: int) -> Method | Retraining:
+    """The method under its settings.
+
+    Raises:
+        ValueError: If a setting is unknown or wrong, or a retrain is asked for and nobody said how to.
+    """
+    if name != "retrain" or project.forget is not None:
+        return configure(project.methods[name], tables, f"method {name}")
+    if project.retrain is None:
+        raise ValueError("method retrain needs train(dataset, seed) in the project, found none")
+    if tables:
+        raise ValueError(
+            f"method retrain is the project's own train() and has no settings, found {', '.join(tables)}"
+        )
+    return Retraining(project, seed)
+
+
+def named(split: Split) -> list[str] | list[int]:
+    """The ids of what is forgotten, or its positions."""
+    places = split.forget.tolist()
+    return places if split.train.names is None else [split.train.names[place] for place in places]
+
+
+def planned(
+    chosen: Method | Retraining, name: str, split: Split, project: Project, folder: Path, shared: Shared
+) -> int:
+    """Says what would be done.
+
+    Raises:
+        ValueError: If the method can't be run on this model.
+    """
+    cost = priced(chosen, split, project, shared.device)
+    if cost.refused:
+        raise ValueError(cost.refused)
+    labels = split.train.labels[split.forget].bincount()
+    counts = {str(label): int(labels[label]) for label in labels.nonzero()[:, 0].tolist()}
+    if shared.json:
+        found = {"data": sizes(split), "labels": counts, "method": name, "repr": repr(chosen)}
+        show.as_json({**found, "cost": dataclasses.asdict(cost), "out": str(folder)})
+        return 0
+    n, of, seconds = len(split.forget), len(split.train), number(cost.seconds, 1)
+    show.say(f"Would forget {n} of {of} examples with {name} in about {seconds} s, and write {folder}.", "")
+    show.say(f"Labels: {', '.join(f'{count} of {label}' for label, count in counts.items())}.")
+    show.say(f"Method: {chosen!r}")
+    return 0
+
+
+def priced(
+    chosen: Method | Retraining, split: Split, project: Project, device: str | None
+) -> timing.Estimate:
+    """What a method would cost."""
+    model, placed = project.placed(device)
+    cut = placed.split(split.forget)
+    if isinstance(chosen, Retraining):
+        return timing.retraining(placed, cut)
+    warm_up(placed, model, cut)
+    return timing.estimate(chosen, model, cut, placed)
+
+
+def told(
+    result: Result,
+    name: str,
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    folder: Path,
+    shared: Shared,
+) -> None:
+    """Prints what was done."""
+    n, of, seconds = len(result.split.forget), len(result.split.train), result.cost.seconds
+    if shared.json:
+        spent = {"seconds": seconds, "gradient_evaluations": result.cost.gradients}
+        show.as_json(
+            {"out": str(folder), "method": name, "forgotten": n, "before": before, "after": after, **spent}
+        )
+        return
+    show.say(f"Forgot {n} of {of} examples with {name} in {seconds:.1f} s. Not audited yet.", "")
+    rows = [(title, *(number(each[key], digits) for each in (before, after))) for key, title, digits in ROWS]
+    show.table(("", "Before", "After"), rows)
+    show.say("", f"Model: {folder / checkpoint.WEIGHTS}", f"Next:  unweave audit {folder}")

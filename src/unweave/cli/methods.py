@@ -1,0 +1,74 @@
+"""`unweave methods`: what there is, what it needs and costs, where it deviates from its paper."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from unweave.cli import out, show
+from unweave.cli.options import DEFAULTS, Shared, flat
+from unweave.methods import METHODS, Method, method_named
+from unweave.problem import write_atomically
+
+FILE = "methods.json"
+
+
+def methods(name: str | None = None, /, *, shared: Shared = DEFAULTS) -> int:
+    """List the methods: paper, data needed, cost of a step, deviations.
+
+    Args:
+        name: A method to show with all its settings, which --set of forget changes.
+        shared: Of every verb.
+    """
+    chosen = METHODS if name is None else {name: method_named(name)}
+    described = {each: described_as(method) for each, method in chosen.items()}
+    if shared.out is not None:
+        asked = {"verb": "methods", "methods": described}
+        with out.writing(out.place(shared.out, asked), asked) as folder:
+            write_atomically(folder / FILE, json.dumps(described, indent=1))
+    if shared.json:
+        show.as_json(described)
+    elif name is None:
+        listed(described)
+    else:
+        detailed(name, described[name])
+    return 0
+
+
+def described_as(method: Method) -> dict[str, Any]:
+    """What a method says of itself, and its settings by the paths that `--set` names."""
+    return {**dataclasses.asdict(method.about), "settings": flat(dataclasses.asdict(cast(Any, method)))}
+
+
+def listed(described: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints a row for the methods of each paper, and below where they deviate from it."""
+    rows = grouped(described, ("data", "step", "paper"))
+    show.table(
+        ("Method", "Data", "Cost of a step", "Paper"),
+        [(names, *facts) for facts, names in rows.items()],
+        words=range(4),
+    )
+    show.say("", "Where they deviate from the paper or its released code:")
+    deviating = grouped(described, ("deviations",))
+    show.table(
+        ("Method", ""), [(names, text) for (text,), names in deviating.items() if text], words=range(2)
+    )
+
+
+def grouped(described: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> dict[tuple[str, ...], str]:
+    """The names of the methods that share some facts, by these."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for name, each in described.items():
+        found.setdefault(tuple(each[key] for key in keys), []).append(name)
+    return {facts: ", ".join(names) for facts, names in found.items()}
+
+
+def detailed(name: str, each: Mapping[str, Any]) -> None:
+    """Prints one method with its settings."""
+    show.say(f"{name}: {each['paper']}", f"Data: {each['data']}. Cost of a step: {each['step']}.")
+    show.say(*([f"Deviations: {each['deviations']}."] if each["deviations"] else []), "")
+    show.table(
+        ("Setting", "Default"),
+        [(path, json.dumps(value)) for path, value in each["settings"].items()],
+        words=range(2),
+    )

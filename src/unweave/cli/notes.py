@@ -1,0 +1,128 @@
+"""What would go wrong with a model and its data, or is worth knowing before anything is forgotten."""
+
+from collections import Counter
+from collections.abc import Iterator
+from hashlib import blake2b
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.overrides import TorchFunctionMode
+
+from unweave.audit.collect import moved
+from unweave.cli.project import Project
+from unweave.data import Source
+from unweave.importance import evaluating
+from unweave.tasks import call
+
+LOW = (torch.bfloat16, torch.float16)
+NOISE = 1e-4
+"""The largest difference of two passes that counts as rounding, in logits."""
+
+
+def notes(model: nn.Module, project: Project) -> Iterator[str]:
+    """A sentence for each thing to know; none if there is nothing."""
+    yield from about_weights(model)
+    yield from about_layers(model, project.train)
+    yield from about_data(project)
+    if project.retrain is None:
+        yield "no train(dataset, seed): references can't be retrained, so an audit will be INCONCLUSIVE"
+
+
+def about_weights(model: nn.Module) -> Iterator[str]:
+    """Frozen weights, and those with too few digits."""
+    weights = dict(model.named_parameters())
+    frozen = [name for name, p in weights.items() if not p.requires_grad]
+    if frozen:
+        share = sum(weights[name].numel() for name in frozen) / sum(p.numel() for p in weights.values())
+        yield f"{share:.0%} of the weights are frozen, first {frozen[0]!r}: they keep what they know"
+    low = [name for name, p in weights.items() if p.requires_grad and p.dtype in LOW]
+    if low:
+        found = f"trainable weights in {str(weights[low[0]].dtype).removeprefix('torch.')}, first {low[0]!r}"
+        yield f"{found}: LUR's virtual step would be rounded away; keep float32 and set how.precision=bf16"
+
+
+def about_layers(model: nn.Module, train: Source) -> Iterator[str]:
+    """Layers that make one mode or another wrong, and noise."""
+    modules = list(model.modules())
+    dropout = [each for each in modules if isinstance(each, _DropoutNd) and each.p]
+    if dropout:
+        found = "1 dropout layer" if len(dropout) == 1 else f"{len(dropout)} dropout layers"
+        yield f"{found}: off while unlearning; how.dropout=same draws one mask a step; mode exact refuses it"
+    if any(isinstance(each, _BatchNorm) for each in modules):
+        yield "BatchNorm: its statistics move with the data that is kept; how.norm=frozen leaves them"
+    seen, noise = passes(model, train)
+    if seen or any(isinstance(each, nn.MultiheadAttention) for each in modules):
+        yield "attention: mode exact runs it by torch's plain kernel; fused ones have no second derivative"
+    if noise > NOISE:
+        yield f"two passes in evaluation mode differ by {noise:.2g} in their logits: figures will not repeat"
+
+
+class Attention(TorchFunctionMode):
+    """Notes whether the body uses torch's fused attention."""
+
+    seen = False
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204  # torch's own signature
+        """Passes everything on."""
+        self.seen |= func is torch.nn.functional.scaled_dot_product_attention
+        return func(*args, **(kwargs or {}))
+
+
+def passes(model: nn.Module, train: Source) -> tuple[bool, float]:
+    """Whether a pass over two examples uses fused attention, and by how much two passes differ."""
+    (raw,) = train.stream([torch.arange(min(2, len(train)))])
+    inputs = moved(raw, next(model.parameters()).device)
+    with evaluating(model), torch.no_grad(), Attention() as mode:
+        first, second = call(model, inputs), call(model, inputs)
+    return mode.seen, float((first - second).abs().max())
+
+
+def about_data(project: Project) -> Iterator[str]:
+    """Labels of one side only, and examples that are there twice."""
+    known, asked = (set(source.labels.tolist()) for source in (project.train, project.test))
+    if asked - known:
+        yield f"labels of the test data that no training example has: {few(asked - known)}"
+    if known - asked:
+        yield f"labels that no test example has: {few(known - asked)}; forgetting them can't be audited"
+    train, test = contents(project.train), contents(project.test)
+    times = Counter(train)
+    copies = len(train) - len(times)
+    if copies:
+        twin = name_of(project.train, next(i for i, content in enumerate(train) if times[content] > 1))
+        yield f"{copies} training examples are copies of others, first {twin}: forget all copies or none"
+    shared = len(set(train) & set(test))
+    if shared:
+        yield f"{shared} test examples are training examples as well: they are no strangers to the model"
+
+
+def contents(source: Source) -> list[bytes]:
+    """Each example's inputs, as a digest."""
+    return [
+        digest
+        for raw in source.stream(torch.arange(len(source)).split(1024))
+        for digest in digests(raw.inputs)
+    ]
+
+
+def digests(inputs: tuple[Tensor, ...] | dict[str, Tensor]) -> list[bytes]:
+    """A digest per example of a batch."""
+    fields = list(inputs.values()) if isinstance(inputs, dict) else list(inputs)
+    rows = [
+        field.detach().cpu().reshape(len(field), -1).contiguous().view(torch.uint8).numpy()
+        for field in fields
+    ]
+    return [
+        blake2b(b"".join(field[i] for field in rows), digest_size=16).digest() for i in range(len(rows[0]))
+    ]
+
+
+def name_of(source: Source, position: int) -> str:
+    """An example's id, or its position."""
+    return repr(source.names[position]) if source.names is not None else f"position {position}"
+
+
+def few(labels: set[int]) -> str:
+    """The first of some labels."""
+    return ", ".join(map(str, sorted(labels)[:5])) + (", ..." if len(labels) > 5 else "")

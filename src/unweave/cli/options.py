@@ -1,0 +1,101 @@
+"""The flags that every verb takes, and how values become what they stand for."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from cyclopts import Parameter
+
+from unweave.methods import method_named
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Shared:
+    """What every verb takes.
+
+    Args:
+        out: The folder that everything is written into. One that exists gets a numbered sibling, unless it
+            holds the same run, which then goes on.
+        json: Print one JSON object instead of text.
+        device: Where models run, such as cuda; by default where they are.
+        seed: Of all randomness; for several trainings, the first of their seeds.
+        quiet: Tell nothing of the progress.
+    """
+
+    out: Path | None = None
+    json: bool = False
+    device: str | None = None
+    seed: int | None = None
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.seed is not None and self.seed < 0:
+            raise ValueError(f"--seed must be at least 0, found {self.seed}")
+        if self.device is not None:
+            refuse_absent(self.device)
+
+
+DEFAULTS = Shared()
+
+
+def refuse_absent(device: str) -> None:
+    """Raises if this machine has no such device."""
+    try:
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"--device must be cpu or a device of this machine, found {device!r}: {reason}"
+        ) from error
+
+
+def names(listed: str | None) -> tuple[str, ...] | None:
+    """The methods of `--methods a,b`, checked; None for all."""
+    if listed is None:
+        return None
+    found = tuple(name.strip() for name in listed.split(",") if name.strip())
+    if not found:
+        raise ValueError(f"--methods must name at least one method, found {listed!r}")
+    for name in found:
+        method_named(name)
+    return found
+
+
+def settings(assignments: Iterable[str]) -> dict[str, Any]:
+    """The tables that `--set how.lr=0.1` and its like stand for; a value is read as JSON, else as it is."""
+    made: dict[str, Any] = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not all(path.split(".")):
+            raise ValueError(f"--set must be field=value, such as how.lr=0.1, found {assignment!r}")
+        put(made, path.split("."), value_of(text), assignment)
+    return made
+
+
+def put(table: dict[str, Any], path: list[str], value: object, assignment: str) -> None:
+    """Puts a value at a path of tables."""
+    for key in path[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise ValueError(f"--set {assignment} sets a field of {key!r}, which another --set gives a value")
+    table[path[-1]] = value
+
+
+def value_of(text: str) -> object:
+    """A number, truth, null or list as JSON writes it; any other text as it is."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def flat(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Tables in tables as dotted paths: what `--set` may name."""
+    made: dict[str, Any] = {}
+    for key, value in table.items():
+        made |= flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+    return made

@@ -1,0 +1,108 @@
+"""`--out`: the one folder that a verb writes into, and never over somebody's work.
+
+A run claims its folder by a small file that says what was asked. Who asks for the same again goes on in that
+folder; who asks for something else gets a numbered sibling.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
+from operator import eq
+from pathlib import Path
+from typing import Any
+
+from unweave.problem import write_atomically
+
+CLAIM = "run.json"
+LASTING = ("cells", "references", "tuning")
+"""Folders of finished work, which stay whatever comes after."""
+
+Asked = Mapping[str, Any]
+
+
+def place(
+    out: Path,
+    asked: Asked,
+    *,
+    claim: str = CLAIM,
+    done: str | None = None,
+    goes_on: Callable[[Asked, Asked], bool] = eq,
+) -> Path:
+    """Where a run may write: `out`, or the first numbered sibling that is free or holds this run.
+
+    Nothing is made yet.
+
+    Args:
+        out: The folder that a user named.
+        asked: What the run depends on, as JSON knows it.
+        claim: The file that says so.
+        done: The file of a run that is over and does not go on; None where more can always be added.
+        goes_on: Whether what is asked now goes on with what was asked then.
+
+    Raises:
+        ValueError: If `out`, or a folder above it, is a file.
+    """
+    for above in (out, *out.parents):
+        if above.exists() and not above.is_dir():
+            raise ValueError(f"--out must be a folder, found a file at {above}: choose another name")
+    siblings = (out if number == 1 else out.with_name(f"{out.name}-{number}") for number in count(1))
+    return next(
+        folder
+        for folder in siblings
+        if free(folder)
+        or (goes_on_in(folder / claim, asked, goes_on) and (done is None or not (folder / done).exists()))
+    )
+
+
+def free(folder: Path) -> bool:
+    """Whether nothing is there."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def goes_on_in(claim: Path, asked: Asked, goes_on: Callable[[Asked, Asked], bool]) -> bool:
+    """Whether a folder holds a run that goes on."""
+    if not claim.is_file():
+        return False
+    try:
+        found = json.loads(claim.read_text(encoding="utf-8"))
+    except ValueError:  # somebody else's file
+        return False
+    return goes_on(plain(asked), found)
+
+
+def plain(asked: Asked) -> Asked:
+    """What was asked as it is read back."""
+    return json.loads(json.dumps(asked))
+
+
+@contextmanager
+def writing(folder: Path, asked: Asked, *, claim: str = CLAIM) -> Iterator[Path]:
+    """Makes and claims a folder for the body, which leaves no trace if it fails with nothing finished.
+
+    Args:
+        folder: From `place`.
+        asked: What the run depends on.
+        claim: The file that says so.
+    """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        write_atomically(folder / claim, json.dumps(asked, indent=1))
+        yield folder
+    except ValueError:
+        if folder in made and not any((folder / name).exists() for name in LASTING):
+            shutil.rmtree(folder)
+        raise
+    finally:
+        remove_empty(folder, claim, made)
+
+
+def remove_empty(folder: Path, claim: str, made: list[Path]) -> None:
+    """Removes what was made for nothing: a folder that holds its claim alone, and empty ones above it."""
+    if folder in made and folder.exists() and all(each.name == claim for each in folder.iterdir()):
+        shutil.rmtree(folder)
+    for each in made:
+        if each.exists() and not any(each.iterdir()):
+            each.rmdir()

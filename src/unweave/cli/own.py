@@ -1,0 +1,187 @@
+"""A user's own code: `project.py`, which may raise anything and return anything."""
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.utils.data import ConcatDataset, Dataset
+
+from unweave.audit.collect import moved
+from unweave.cli.named import Named
+from unweave.data import Source
+from unweave.importance import evaluating
+from unweave.problem import Split, as_source
+from unweave.run.reading import refuse_unknown
+from unweave.tasks import call
+from unweave.unlearn import dataset_of, refuse_unusable
+
+T = TypeVar("T")
+Retraining = Callable[[Split, int], nn.Module]
+KEYS = ("model", "train", "test", "ids", "calibration")
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a user's code says, checked.
+
+    Args:
+        model: Trained on `train`.
+        train: The training data.
+        test: The held-out data.
+        calibration: The part of it that is set aside: a fraction, or positions.
+        retrain: Trains a model of a seed on the retain part of a split; None where there is no `train`.
+    """
+
+    model: nn.Module
+    train: Source
+    test: Source
+    calibration: float | Sequence[int]
+    retrain: Retraining | None
+
+
+def read(path: Path) -> Own:
+    """What a file says.
+
+    Raises:
+        ValueError: If there is no such file, its code raises, or what it returns can't be used.
+    """
+    if not path.is_file():
+        raise ValueError(f"expected a project at {path}, found no such file")
+    module = imported(path)
+    load, train = function(module, path, "load"), function(module, path, "train")
+    if load is None:
+        raise ValueError(f"{path} must define load(), which returns a dict of model, train and test")
+    given = checked(asked(path, "load()", load), path)
+    model, test = given["model"], source(given["test"], "test")
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"'model' must be an nn.Module, found {type(model).__name__}")
+    learned = source(given["train"], "train")
+    learned = learned if given.get("ids") is None else named(given["train"], given["ids"])
+    test, calibration = held_out(given["test"], test, given.get("calibration", 0.5))
+    refuse_unusable(model)
+    for name, data in (("train", learned), ("test", test)):
+        refuse_unfit(model, data, name)
+    return Own(model, learned, test, calibration, None if train is None else retraining(path, train))
+
+
+def imported(path: Path) -> ModuleType:
+    """The module in a file, with its folder at hand for what it imports."""
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    spec = importlib.util.spec_from_file_location(f"unweave_project_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # dataclasses and pickle look their module up
+    asked(path, "the file", spec.loader.exec_module, module)
+    return module
+
+
+def function(module: ModuleType, path: Path, name: str) -> Callable[..., Any] | None:
+    """A function of the module, if it has one of that name."""
+    found = vars(module).get(name)
+    if found is not None and not callable(found):
+        raise ValueError(f"{name} in {path} must be a function, found {type(found).__name__}")
+    return found
+
+
+def asked(path: Path, what: str, code: Callable[..., T], *arguments: object) -> T:
+    """What a user's code returns; an error of its own becomes one line that names the place."""
+    try:
+        return code(*arguments)
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        place = f"{path}, line {lines[-1]}" if lines else str(path)
+        raise ValueError(f"{what} of {place} raised {type(error).__name__}: {error}") from error
+
+
+def checked(given: object, path: Path) -> Mapping[str, Any]:
+    """What `load()` returned, if it is a dict with the right keys."""
+    if not isinstance(given, Mapping):
+        found = type(given).__name__
+        raise ValueError(f"load() of {path} must return a dict of model, train and test, found {found}")
+    refuse_unknown(given, KEYS, f"what load() of {path} returns")
+    missing = [key for key in KEYS[:3] if key not in given]
+    if missing:
+        found = ", ".join(map(str, given)) or "none"
+        raise ValueError(f"load() of {path} must return the key {missing[0]!r}, found {found}")
+    return given
+
+
+def source(data: object, key: str) -> Source:
+    """A user's data as a source."""
+    if not isinstance(data, Dataset | Source):
+        raise ValueError(f"{key!r} must be a torch Dataset, found {type(data).__name__}: wrap it in one")
+    return as_source(data)
+
+
+def named(data: object, ids: object) -> Named:
+    """A user's data under the ids beside it."""
+    if not isinstance(data, Dataset):
+        found = type(data).__name__
+        raise ValueError(
+            f"'ids' belong to a torch Dataset, found {found}: give its examples ids of their own"
+        )
+    if isinstance(ids, str) or not isinstance(ids, Sequence):
+        found = type(ids).__name__
+        raise ValueError(f"'ids' must be a list with a string per training example, found {found}")
+    return Named(data, given=ids)
+
+
+def held_out(given: object, test: Source, calibration: object) -> tuple[Source, float | list[int]]:
+    """The held-out data, and which part of it is for calibration."""
+    if isinstance(calibration, Dataset) and isinstance(given, Dataset):
+        extra, whole = source(calibration, "calibration"), ConcatDataset([given, calibration])
+        return as_source(whole), list(range(len(test), len(test) + len(extra)))
+    if isinstance(calibration, float) and 0 < calibration < 1:
+        return test, calibration
+    if isinstance(calibration, Sequence) and all(isinstance(place, int) for place in calibration):
+        return test, places(calibration, len(test))
+    found = calibration if isinstance(calibration, float) else type(calibration).__name__
+    expected = "a Dataset, positions in 'test', or a fraction in (0, 1)"
+    raise ValueError(f"'calibration' must be {expected}, found {found}")
+
+
+def places(calibration: Sequence[int], n: int) -> list[int]:
+    """Positions of some of the held-out examples, but not all of them."""
+    inside = all(0 <= place < n for place in calibration)
+    if not inside or not 0 < len(set(calibration)) == len(calibration) < n:
+        raise ValueError(f"'calibration' must hold some positions in 0..{n - 1}, but not all, and each once")
+    return list(calibration)
+
+
+def retraining(path: Path, train: Callable[..., Any]) -> Retraining:
+    """Trains by a user's `train(dataset, seed)`."""
+
+    def retrain(split: Split, seed: int) -> nn.Module:
+        model = asked(path, "train()", train, dataset_of(*split.part("retain")), seed)
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"train() of {path} must return an nn.Module, found {type(model).__name__}")
+        refuse_unusable(model)
+        return model
+
+    return retrain
+
+
+def refuse_unfit(model: nn.Module, data: Source, name: str) -> None:
+    """Raises if the model can't be run on the data, or has no output for one of its labels."""
+    (raw,) = data.stream([torch.arange(min(2, len(data)))])
+    try:
+        with evaluating(model), torch.no_grad():
+            output = call(model, moved(raw, next(model.parameters()).device))
+    except Exception as error:
+        raise ValueError(f"the model can't be run on {name!r}: {type(error).__name__}: {error}") from error
+    if output.ndim != 2 or len(output) != len(raw.ids):
+        found = list(output.shape)
+        raise ValueError(f"the model must return logits of shape [{len(raw.ids)}, class], found {found}")
+    if int(data.labels.max()) >= output.shape[1]:
+        expected, found = f"0..{output.shape[1] - 1}, the model's outputs", int(data.labels.max())
+        raise ValueError(f"labels of {name!r} must be in {expected}, found {found}")

@@ -1,0 +1,73 @@
+"""How far a run is: a bar on a terminal, plain lines elsewhere, nothing if asked to be quiet.
+
+It is told on the standard error, beside the result.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+
+from unweave.run.workers import Listener, Progress
+
+
+@contextmanager
+def shown(start: str, *, quiet: bool) -> Iterator[Listener]:
+    """A listener that shows progress in the way that suits the place.
+
+    Args:
+        start: What goes on before the first news.
+        quiet: Whether to show nothing.
+    """
+    if quiet:
+        yield lambda progress: None
+    elif sys.stderr.isatty():
+        with bars() as bar:
+            yield Bar(bar, start)
+    else:
+        print(start, file=sys.stderr, flush=True)
+        yield line
+
+
+def bars() -> Bars:
+    """A bar that leaves no trace on the terminal."""
+    counted = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Bars(
+        SpinnerColumn(),
+        *counted,
+        TextColumn("{task.description}"),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+class Bar:
+    """A listener that moves a bar.
+
+    Args:
+        bar: The bars of a terminal.
+        start: What goes on before the first news.
+    """
+
+    def __init__(self, bar: Bars, start: str) -> None:
+        self.bar, self.task = bar, bar.add_task(start, total=None)
+
+    def __call__(self, progress: Progress) -> None:
+        """Moves the bar."""
+        self.bar.update(self.task, completed=progress.done, total=progress.total, description=progress.label)
+
+
+def line(progress: Progress) -> None:
+    """Tells of progress in a line."""
+    width = len(str(progress.total))
+    print(f"{progress.done:>{width}}/{progress.total}  {progress.label}", file=sys.stderr, flush=True)

@@ -1,0 +1,162 @@
+"""MODEL: a user's `project.py`, a recipe, or a folder with a model and its recipe.
+
+`project.py` defines `load()`, which returns a dict: `model` (an `nn.Module`, trained), `train` and `test`
+(map-style data sets), and if wanted `ids` (a string per training example) and `calibration` (a data set of
+its own, positions in `test`, or the fraction of it). It may define `train(dataset, seed) -> model`, which is how
+retrained references come to be.
+"""
+
+import copy
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unweave.cli import own
+from unweave.data import Source
+from unweave.methods import METHODS, Method
+from unweave.problem import Split
+from unweave.run import checkpoint
+from unweave.run.reading import nearest
+from unweave.run.recipe import Recipe, shipped
+from unweave.run.recipe import load as load_recipe
+from unweave.run.stage import split_of
+from unweave.train import train_model
+
+RECIPE = "recipe.toml"
+
+
+@dataclass(frozen=True)
+class Project:
+    """A model with its data, wherever the two come from.
+
+    Args:
+        facts: What tells it from any other, as JSON knows it: part of what a run depends on.
+        train: The data that the model was trained on.
+        test: Data that it never saw.
+        calibration: The part of that which is set aside: a fraction, or positions.
+        model: The original; None where it comes from a recipe and is not trained yet.
+        forget: What a recipe forgets; None where only the user can say.
+        methods: The methods, as they are set for it.
+        original: Trains the original of a seed, kept in a folder if one is given; None beside `model`.
+        retrain: Trains a model of a seed on the retain part of a split; None where nobody said how.
+        build: Makes a model with fresh weights; None where that is left to the model's own modules.
+    """
+
+    facts: Mapping[str, Any]
+    train: Source
+    test: Source
+    calibration: float | Sequence[int]
+    model: nn.Module | None = None
+    forget: torch.Tensor | None = None
+    methods: Mapping[str, Method] = dataclasses.field(default_factory=lambda: dict(METHODS))
+    original: Callable[[int, Path | None], nn.Module] | None = None
+    retrain: own.Retraining | None = None
+    build: Callable[[], nn.Module] | None = None
+
+    def split(self, forget: torch.Tensor) -> Split:
+        """The data, cut by what is to be forgotten."""
+        return Split(self.train, forget, self.test, calibration=self.calibration)
+
+    def placed(self, device: str | None) -> tuple[nn.Module, "Project"]:
+        """A copy of the model, whatever its weights, and the project with its data, both on one device.
+
+        Args:
+            device: The device; that of the model if None.
+        """
+        model = copy.deepcopy(self.untrained())
+        place = device or str(next(model.parameters()).device)
+        moved = dataclasses.replace(self, train=self.train.to(place), test=self.test.to(place))
+        return model.to(place), moved
+
+    def untrained(self) -> nn.Module:
+        """A model of this architecture, whatever its weights."""
+        if self.model is not None:
+            return self.model
+        assert self.build is not None
+        return self.build()
+
+
+def load(place: str, *, recipe: str | None = None, device: str | None = None) -> Project:
+    """What MODEL names.
+
+    Args:
+        place: `project.py`, the name or file of a recipe, or the folder of a model.
+        recipe: The recipe of a folder that has none of its own.
+        device: Where a recipe's models are trained.
+
+    Raises:
+        ValueError: If there is no such thing, or something about it can't be right.
+    """
+    path = Path(place)
+    if path.is_dir():
+        return from_folder(path, recipe, device or "cpu")
+    if recipe is not None:
+        raise ValueError(f"--recipe says what the model in a folder is, found no folder at {place}")
+    if path.suffix == ".py":
+        return from_file(path)
+    if path.suffix == ".toml" or place in shipped():
+        return from_recipe(load_recipe(place), device or "cpu")
+    known = ", ".join(shipped())
+    guess = nearest(place, shipped())
+    raise ValueError(
+        f"MODEL must be project.py, a recipe or a folder, found {place!r}{guess}; recipes: {known}"
+    )
+
+
+def from_file(path: Path) -> Project:
+    """A user's own model and data."""
+    said = own.read(path)
+    facts = {"project": str(path.resolve()), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return Project(facts, said.train, said.test, said.calibration, said.model, retrain=said.retrain)
+
+
+def from_recipe(recipe: Recipe, device: str) -> Project:
+    """The model and data of a recipe; the model is trained when it is needed."""
+    split = split_of(recipe.data, device=device)
+    table = {key: value for key, value in recipe.table().items() if key in ("data", "model", "train")}
+
+    def build() -> nn.Module:
+        return recipe.build(split.n_classes)
+
+    def original(seed: int, folder: Path | None) -> nn.Module:
+        return train_model(recipe.train, build, split, "mixed", seed, device=device, cache=folder).model
+
+    def retrain(cut: Split, seed: int) -> nn.Module:
+        return train_model(recipe.train, build, cut, "retain", seed, device=device).model
+
+    return Project(
+        facts={"recipe": table, "device": device},
+        train=split.train,
+        test=split.held_out,
+        calibration=split.calibration.tolist(),
+        forget=split.forget,
+        methods=recipe.methods,
+        original=original,
+        retrain=retrain,
+        build=build,
+    )
+
+
+def from_folder(folder: Path, recipe: str | None, device: str) -> Project:
+    """A trained model in a folder; it must have been trained on the data of its recipe.
+
+    Args:
+        folder: Holds model.safetensors with model.json, and perhaps recipe.toml.
+        recipe: The recipe, if it is not there.
+        device: Where the model is put.
+    """
+    if recipe is None and not (folder / RECIPE).is_file():
+        raise ValueError(f"{folder} has no {RECIPE} that says what its model is: name a recipe with --recipe")
+    project = from_recipe(load_recipe(recipe or folder / RECIPE), device)
+    model = project.untrained()
+    assert project.forget is not None
+    digest = project.split(project.forget).digest("mixed")
+    sidecar = checkpoint.load(folder, model, split_digest=digest)
+    facts = {**project.facts, "weights": sidecar["weights"]}
+    return dataclasses.replace(project, facts=facts, model=model.to(device).eval(), original=None)

@@ -1,0 +1,44 @@
+"""`unweave report`: records as one page for people."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unweave.cli import out, show
+from unweave.cli.options import DEFAULTS, Shared
+from unweave.cli.table import FILES, merged, place_of
+from unweave.problem import write_atomically
+from unweave.report import html, tables
+
+CARD = "model-card.md"
+
+
+def report(runs: list[Path], /, *, shared: Shared = DEFAULTS) -> int:
+    """Write one HTML page, and the same tables as a section for a model card.
+
+    Without --out, the page of a single run is made anew in its folder.
+
+    Args:
+        runs: Folders of runs, or their record.json.
+        shared: Of every verb.
+    """
+    made = merged(runs)
+    asked = {"verb": "report", "runs": [str(run.resolve()) for run in runs]}
+    if shared.out is None and len(runs) == 1:
+        run = place_of(runs[0])
+        page, card = write(made, run if run.is_dir() else run.parent)
+    else:
+        with out.writing(out.place(shared.out or Path("unweave-report"), asked), asked) as folder:
+            page, card = write(made, folder)
+    if shared.json:
+        show.as_json({"report": str(page), "card": str(card)})
+    else:
+        show.say(f"Report: {page}", f"Model card: {card}")
+    return 0
+
+
+def write(made: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
+    """Writes the page and the section."""
+    page, card = html.write(made, folder / FILES["html"]), folder / CARD
+    write_atomically(card, tables.markdown(made))
+    return page, card

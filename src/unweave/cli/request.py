@@ -1,0 +1,120 @@
+"""What is to be forgotten: `--ids`, `--class` or `--random`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from cyclopts import Parameter
+from torch import Tensor
+
+from unweave.cli.project import Project
+from unweave.data import Source
+from unweave.problem import source_position
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Request:
+    """What is to be forgotten; exactly one of these, or what a recipe says.
+
+    Args:
+        ids: Ids or positions of training examples, with commas between, or a file with one a line.
+        label: All training examples with this label.
+        random: This fraction of the training examples, drawn by --seed.
+    """
+
+    ids: str | None = None
+    label: Annotated[int | None, Parameter(name="--class")] = None
+    random: float | None = None
+
+    def __post_init__(self) -> None:
+        given = self.given()
+        if len(given) > 1:
+            raise ValueError(
+                f"say what to forget in one way, found {' and '.join(f'--{name}' for name in given)}"
+            )
+        if self.random is not None and not 0 < self.random < 1:
+            raise ValueError(f"--random must be a fraction in (0, 1), found {self.random}")
+
+    def given(self) -> dict[str, Any]:
+        """What was said, by flag."""
+        said = {"ids": self.ids, "class": self.label, "random": self.random}
+        return {name: value for name, value in said.items() if value is not None}
+
+
+NOTHING = Request()
+
+
+def positions(request: Request, project: Project, seed: int) -> Tensor:
+    """The positions of what is to be forgotten.
+
+    Raises:
+        ValueError: If nobody said what, or there is no such example.
+    """
+    train = project.train
+    if request.ids is not None:
+        return torch.tensor(
+            [source_position(train, each) for each in listed(request.ids, train)], dtype=torch.long
+        )
+    if request.label is not None:
+        return labelled(train, request.label)
+    if request.random is not None:
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+        return order[: max(1, round(request.random * len(train)))]
+    if project.forget is None:
+        raise ValueError("say what to forget with --ids, --class or --random")
+    return project.forget
+
+
+def listed(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
+    """The ids of a list or of a file. What the training data knows by that name is an id, and no file."""
+    words = [word.strip() for word in ids.split(",") if word.strip()]
+    known = set(train.names or ())
+    if train.names is not None and words and all(word in known for word in words):
+        return words
+    if train.names is None and words and all(word.lstrip("-").isdigit() for word in words):
+        return [int(word) for word in words]
+    if Path(ids).is_file():
+        return from_file(Path(ids), train)
+    if train.names is None or Path(ids).suffix in (".txt", ".csv"):
+        raise ValueError(
+            "--ids must be positions with commas between, or a file with one a line, "
+            f"found {ids!r}: no such file"
+        )
+    strange = next((word for word in words if word not in known), ids)
+    raise ValueError(
+        f"--ids must be ids of the training data, or a file with one a line: there is no {strange!r}"
+    )
+
+
+def from_file(path: Path, train: Source) -> Sequence[int] | Sequence[str]:
+    """The first column of a file: one id a line, perhaps under the heading id."""
+    try:
+        lines = [line.split(",")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"--ids must be a text file with one id a line, found other bytes in {path}"
+        ) from error
+    words = [line for line in lines if line]
+    words = words[1:] if words[:1] == ["id"] else words
+    if not words:
+        raise ValueError(f"--ids names nothing: {path} is empty")
+    if train.names is not None:
+        return words
+    strange = next((word for word in words if not word.lstrip("-").isdigit()), None)
+    if strange is not None:
+        raise ValueError(f"the training data has no ids, so {path} must hold positions, found {strange!r}")
+    return [int(word) for word in words]
+
+
+def labelled(train: Source, label: int) -> Tensor:
+    """The positions of the examples with a label."""
+    found = (train.labels == label).nonzero()[:, 0]
+    if not len(found):
+        known = sorted(set(train.labels.tolist()))
+        raise ValueError(
+            f"--class must be a label of the training data, {known[0]}..{known[-1]}, found {label}"
+        )
+    return found

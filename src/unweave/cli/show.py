@@ -1,0 +1,80 @@
+"""What the verbs print: a verdict in a line, then aligned tables; or one JSON object."""
+
+import json
+import math
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from unweave.audit.metrics import METRICS
+from unweave.report import tables
+from unweave.report.numbers import digits, heading, number
+
+WIDTH = 100
+"""Columns where there is no terminal to ask."""
+
+
+def console() -> Console:
+    """Where results go."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+
+
+def say(*lines: str) -> None:
+    """Prints lines."""
+    for line in lines:
+        console().print(Text(line), soft_wrap=True)
+
+
+def as_json(content: Mapping[str, Any]) -> None:
+    """Prints one JSON object; a number that is not finite is null."""
+    print(json.dumps(finite(content), indent=1, allow_nan=False))
+
+
+def finite(value: Any) -> Any:  # noqa: ANN401  # whatever JSON can hold
+    """The value as JSON knows it."""
+    if isinstance(value, Mapping):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: Collection[int] = (0,)) -> None:
+    """Prints a table; some columns hold words, the others numbers."""
+    made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for place, name in enumerate(header):
+        made.add_column(Text(name), justify="left" if place in words else "right", no_wrap=place not in words)
+    for row in rows:
+        made.add_row(*(Text(cell) for cell in row))
+    console().print(made)
+
+
+def verdict(stage: Mapping[str, Any], row: Mapping[str, Any]) -> None:
+    """Prints the verdict on one model, then every figure beside the retrained models'."""
+    say(row["reason"], "")
+    rows = [figure(metric, score, stage["margins"] or {}) for metric, score in row["scores"].items()]
+    table(("Figure", "Unit", "Model", "Retrained", "Difference", "Margin", "Aim"), rows, words=(0, 1, 6))
+
+
+def figure(metric: str, score: Mapping[str, Any], margins: Mapping[str, float | None]) -> list[str]:
+    """One line of a verdict's table."""
+    aim = {"match": "as retrained", "lower": "low", "higher": "high"}[score["direction"]]
+    numbers = [*(score[key] for key in ("value", "reference", "gap")), margins.get(metric)]
+    return [heading(metric), METRICS[metric].unit, *(number(each, digits(metric)) for each in numbers), aim]
+
+
+def stages(record: Mapping[str, Any]) -> None:
+    """Prints the verdict of every stage, then their tables."""
+    if not sys.stdout.isatty():
+        print(tables.text(record, width=WIDTH))
+        return
+    for name, stage in record["stages"].items():
+        console().print(Text(name, style="bold"))
+        say(*tables.sentences(stage), "")
+        console().print(tables.terminal(stage))
+        say("")
+    console().print(Text(tables.LEGEND, style="dim"))

@@ -1,0 +1,98 @@
+"""`unweave bench table`: records as a table, in the form that a page, a paper or another program wants."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from unweave.cli import out, show
+from unweave.cli.options import DEFAULTS, Shared
+from unweave.problem import write_atomically
+from unweave.report import html, tables
+from unweave.run import record
+
+Format = Literal["text", "latex", "markdown", "parquet", "html"]
+FILES: Mapping[Format, str] = {
+    "text": "table.txt",
+    "latex": "table.tex",
+    "markdown": "table.md",
+    "parquet": "table.parquet",
+    "html": "report.html",
+}
+
+
+def table(records: list[Path], /, *, format: Format = "text", shared: Shared = DEFAULTS) -> int:
+    """Show records as a table, on the standard output or as a file in --out.
+
+    Args:
+        records: Folders of runs, or their record.json.
+        format: How; parquet and html are files and need --out.
+        shared: Of every verb.
+    """
+    whole = merged(records)
+    if shared.out is None:
+        show.as_json(summary(whole)) if shared.json else print(as_text(whole, format), end="")
+        return 0
+    asked = {"verb": "bench table", "records": [str(each.resolve()) for each in records], "format": format}
+    with out.writing(out.place(shared.out, asked), asked) as folder:
+        path = written(whole, format, folder)
+    show.as_json({"table": str(path)}) if shared.json else show.say(f"Table: {path}")
+    return 0
+
+
+def merged(places: Sequence[Path]) -> dict[str, Any]:
+    """Several records as one; a stage that two of them have is named with its folder.
+
+    Raises:
+        ValueError: If one of them is no record.
+    """
+    found = {str(place): record.load(place_of(place)) for place in places}
+    known = [name for each in found.values() for name in each["stages"]]
+    stages = {
+        name if known.count(name) == 1 else f"{place}: {name}": stage
+        for place, each in found.items()
+        for name, stage in each["stages"].items()
+    }
+    return {**next(iter(found.values())), "stages": stages}
+
+
+def place_of(place: Path) -> Path:
+    """Where the record of a run is: that of its audit, where there is one."""
+    audited = place / "audit" / record.FILE
+    return audited if audited.is_file() else place
+
+
+def summary(made: Mapping[str, Any]) -> dict[str, Any]:
+    """The stages of a record without what only a page draws."""
+    return {name: short_stage(stage) for name, stage in made["stages"].items()}
+
+
+def short_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage without histograms, searches and traces."""
+    short = {key: value for key, value in stage.items() if key not in ("histograms", "search")}
+    rows = stage["methods"].items()
+    short["methods"] = {name: {key: row[key] for key in row if key != "trace"} for name, row in rows}
+    return short
+
+
+def as_text(made: Mapping[str, Any], format: Format) -> str:
+    """A record's table as text."""
+    match format:
+        case "text":
+            return f"{tables.text(made, width=show.WIDTH)}\n"
+        case "latex":
+            return tables.latex(made)
+        case "markdown":
+            return tables.markdown(made)
+        case "parquet" | "html":
+            raise ValueError(f"--format {format} makes a file: say with --out where")
+
+
+def written(made: Mapping[str, Any], format: Format, folder: Path) -> Path:
+    """A record's table as a file."""
+    path = folder / FILES[format]
+    if format == "parquet":
+        return tables.parquet(made, path)
+    if format == "html":
+        return html.write(made, path)
+    write_atomically(path, as_text(made, format))
+    return path

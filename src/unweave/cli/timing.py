@@ -1,0 +1,138 @@
+"""What methods would cost, measured: each is run for a few steps, and the rest is a straight line.
+
+A method's length is the number of steps or epochs of its descent, and of its proxy's where it has one. It is
+run with all of them short, then with each in turn a little longer:
+
+    T(full) = T(short) + sum_i (full_i - short_i) (T(longer_i) - T(short)) / (longer_i - short_i).
+
+What does not depend on the length, such as a pass for a mask, is in T(short).
+"""
+
+import copy
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from unweave.cli.options import flat
+from unweave.cli.project import Project
+from unweave.methods import Method
+from unweave.problem import Cost, Failed, Problem, Split, timed
+from unweave.run.memory import peak_memory
+from unweave.run.reading import configure
+from unweave.run.search import nested
+from unweave.tasks.classifier import Classifier
+from unweave.train import spend
+
+SHORT, LONGER, PATIENCE = 2, 8, 1.0
+"""Steps of the short and of the longer runs; after a short run of more seconds, only one step is added."""
+DESCENTS = ("how", "proxy.how")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a method would cost.
+
+    Args:
+        seconds: Wall time; None if it can't be run.
+        gradients: Gradient evaluations.
+        peak_mib: The most memory seen; None where that can't be told.
+        refused: Why it can't be run, if so.
+    """
+
+    seconds: float | None
+    gradients: float | None
+    peak_mib: float | None
+    refused: str | None = None
+
+    def relative_to(self, other: "Estimate | None") -> float | None:
+        """The time as a multiple of another's."""
+        if self.seconds is None or other is None or not other.seconds:
+            return None
+        return self.seconds / other.seconds
+
+
+def estimate(method: Method, model: nn.Module, split: Split, project: Project) -> Estimate:
+    """What a method would cost on a model, or why it can't be run there; the model stays as it is."""
+    lengths = lengths_of(method, split)
+    short = {path: unit * SHORT for path, (unit, _) in lengths.items()}
+    try:
+        with peak_memory(next(model.parameters()).device) as peak:
+            base = run(method, short, model, split, project)
+            seconds, gradients = base.seconds, float(base.gradients)
+            steps = LONGER if base.seconds < PATIENCE else SHORT + 1
+            for path, (unit, full) in lengths.items():
+                longer = run(method, {**short, path: unit * steps}, model, split, project)
+                share = (full / unit - SHORT) / (steps - SHORT)
+                if longer.gradients > base.gradients:  # a proxy may not be used
+                    seconds += share * max(0.0, longer.seconds - base.seconds)
+                    gradients += share * (longer.gradients - base.gradients)
+    except (ValueError, Failed) as error:
+        return Estimate(None, None, None, str(error))
+    return Estimate(max(0.0, seconds), max(0.0, gradients), peak.mib)
+
+
+def lengths_of(method: Method, split: Split) -> dict[str, tuple[float, float]]:
+    """By the field that holds a length: what about one step adds to it, and its full value."""
+    table = flat(dataclasses.asdict(cast(Any, method)))
+    found: dict[str, tuple[float, float]] = {}
+    for descent in DESCENTS:
+        batch = table.get(f"{descent}.batch")
+        if table.get(f"{descent}.steps") is not None:
+            found[f"{descent}.steps"] = (1.0, table[f"{descent}.steps"])
+        elif batch is not None:
+            found[f"{descent}.epochs"] = (
+                1 / math.ceil(len(split.retain) / batch),
+                table[f"{descent}.epochs"],
+            )
+    return found
+
+
+def run(
+    method: Method, lengths: Mapping[str, float], model: nn.Module, split: Split, project: Project
+) -> Cost:
+    """The cost of a method at these lengths, on a copy of the model."""
+    whole = {path: round(value) if path.endswith("steps") else value for path, value in lengths.items()}
+    generator, task = torch.Generator().manual_seed(0), Classifier(split.n_classes)
+    problem = Problem(task, copy.deepcopy(model), split, generator, project.build)
+    return spend(problem, configure(method, nested(whole)))
+
+
+def whole(project: Project, model: nn.Module, split: Split) -> Estimate | None:
+    """What a retrain would cost; None where nobody said how to."""
+    if project.forget is not None:
+        return estimate(project.methods["retrain"], model, split, project)
+    return None if project.retrain is None else retraining(project, split)
+
+
+def retraining(project: Project, split: Split) -> Estimate:
+    """What `train(dataset, seed)` of a project would cost on all retain data, from two small parts of it.
+
+    Assumes that its time is a constant and a part that grows with the number of examples, as that of so many
+    epochs does.
+    """
+    assert project.retrain is not None
+    order = split.retain[torch.randperm(len(split.retain), generator=torch.Generator().manual_seed(0))]
+    few = min(len(order) // 3, max(64, len(order) // 100))
+    if few < 2:
+        return Estimate(None, None, None, f"too few examples to tell: {len(order)}")
+    try:
+        seconds = [train_on(project, split, order[:n]) for n in (few, few, 3 * few)]
+    except (ValueError, Failed) as error:
+        return Estimate(None, None, None, str(error))
+    slope = max(0.0, seconds[2] - seconds[1]) / (2 * few)
+    return Estimate(seconds[1] + slope * (len(order) - few), None, None)
+
+
+def train_on(project: Project, split: Split, kept: torch.Tensor) -> float:
+    """Seconds of a training on some of the retain data."""
+    assert project.retrain is not None
+    rest = torch.ones(len(split.train), dtype=torch.bool).index_fill_(0, kept, False).nonzero()[:, 0]
+    part, cost = Split(split.train, rest, split.held_out, calibration=split.calibration.tolist()), Cost()
+    with timed(cost):
+        project.retrain(part, 0)
+    return cost.seconds

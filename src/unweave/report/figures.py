@@ -1,0 +1,195 @@
+"""The figures of a report: losses, forgetting against utility and time, conflict of the gradients.
+
+Each is one SVG element as text (`svg.py`), drawn from one stage of a record.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from unweave.report.numbers import finite
+from unweave.report.placing import Point, leader, place
+from unweave.report.rows import Row, rows
+from unweave.report.svg import DASHES, FAINT, INK, SERIES, axes, svg, ticks
+
+Curve = Sequence[Sequence[float | None]]
+
+REFERENCES = ("retrain", "calibration")
+NAME_SIZE = 7.8
+NAME_LENGTH = 24
+
+
+def losses(stage: Mapping[str, Any]) -> dict[str, str]:
+    """One figure per method: its losses on the forget set beside Retrain's there and on held-out examples.
+
+    Each is the share of its examples per bin. The horizontal axis is logarithmic where the bins are.
+    """
+    histograms = stage.get("histograms", {})
+    shares = {name: _shares(histogram["counts"]) for name, histogram in histograms.items()}
+    top = 1.08 * max((max(share) for share in shares.values()), default=0.0) or 1.0
+    names = [row.name for row in rows(stage) if row.name in histograms and row.name not in REFERENCES]
+    return {name: _losses(name, histograms[name]["edges"], shares, top) for name in names}
+
+
+def tradeoff(stage: Mapping[str, Any]) -> str | None:
+    """Forgetting (UA minus Retrain's) against utility (TA minus Retrain's); a point's area is its time.
+
+    The box is the margin within which a method counts as equal to Retrain. None without a finite point.
+    """
+    shown = [(row, point) for row in rows(stage) if (point := _point(row)) is not None]
+    if not shown:
+        return None
+    margins = stage["margins"] or {}
+    ua, ta = finite(margins.get("ua")), finite(margins.get("ta"))
+    with axes(4.0, 3.5) as (figure, plot):
+        _target(plot, ua, ta)
+        _scale(plot, ua or 1.0, ta or 1.0)
+        for row, point in shown:
+            _mark(plot, row, point)
+        _times(plot)
+        plot.margins(0.12)
+        plot.set_xlabel("Forgetting: UA minus Retrain's, points")
+        plot.set_ylabel("Utility: TA minus Retrain's, points")
+        # Names are placed in pixels, which only a finished layout has.
+        figure.draw_without_rendering()
+        _name(plot, shown, figure.dpi / 72)
+        return svg(figure, f"Forgetting against utility and time of {len(shown)} methods")
+
+
+def conflict(stage: Mapping[str, Any]) -> str | None:
+    """Cosine of the retaining and the forgetting gradient over the steps; thin, its reliability.
+
+    A curve of a trace that has a split-half reliability is the conflict probe's; losses have none, and
+    are not drawn here.
+    """
+    probed = {
+        row.name: _probed(stage["methods"][row.name]) for row in rows(stage) if row.name in stage["methods"]
+    }
+    curves = {name: curve for name, curve in probed.items() if curve is not None}
+    if not curves:
+        return None
+    with axes(4.0, 3.5) as (figure, plot):
+        plot.axhline(0, color=FAINT, linewidth=0.8)
+        for i, (name, curve) in enumerate(curves.items()):
+            _curve(plot, _short(name), curve, colour=SERIES[i % len(SERIES)], dash=DASHES[i % len(DASHES)])
+        plot.set_ylim(-1.05, 1.05)
+        plot.set_xlabel("Step")
+        plot.set_ylabel("Cosine of the two gradients")
+        plot.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=2.6)
+        return svg(figure, f"Conflict of the gradients: {', '.join(curves)}")
+
+
+def _losses(name: str, edges: Sequence[float], shares: Mapping[str, Sequence[float]], top: float) -> str:
+    with axes(2.6, 1.8) as (figure, plot):
+        plot.stairs(shares[name], edges, fill=True, color=SERIES[0], alpha=0.35, linewidth=0)
+        plot.stairs(shares[name], edges, color=SERIES[0], linewidth=1.2, baseline=None)
+        for reference, colour, dash in (("retrain", SERIES[1], "-"), ("calibration", INK, ":")):
+            if reference in shares:
+                plot.stairs(
+                    shares[reference], edges, color=colour, linestyle=dash, linewidth=1.3, baseline=None
+                )
+        # Bins that grow a hundredfold are meant for a logarithmic axis, which a first edge of zero forbids.
+        if edges[0] > 0 and edges[-1] / edges[0] > 100:
+            plot.set_xscale("log")
+            ticks(plot.xaxis, [10.0**power for power in range(-8, 9, 2)])
+            plot.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        plot.set_ylim(0, top)
+        plot.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+        plot.set_xlabel("Loss, nats")
+        plot.set_ylabel("Share of examples")
+        return svg(figure, f"Losses on the forget set: {name} beside Retrain")
+
+
+def _shares(counts: Sequence[float]) -> list[float]:
+    total = sum(counts)
+    return [count / total if total else 0.0 for count in counts]
+
+
+def _point(row: Row) -> Point | None:
+    """Differences of UA and TA from Retrain's, percentage points; None for Retrain and for failures."""
+    if row.kind == "reference" or row.status == "FAILED" or not {"ua", "ta"} <= row.scores.keys():
+        return None
+    ua, ta = row.scores["ua"].gap, row.scores["ta"].gap
+    return None if ua is None or ta is None else (ua, ta)
+
+
+def _target(plot: Axes, ua: float | None, ta: float | None) -> None:
+    plot.axhline(0, color=FAINT, linewidth=0.8, zorder=0)
+    plot.axvline(0, color=FAINT, linewidth=0.8, zorder=0)
+    plot.plot([0], [0], marker="+", markersize=11, markeredgewidth=1.6, color=INK, zorder=3)
+    if ua is not None and ta is not None:
+        plot.fill_between([-ua, ua], -ta, ta, color=SERIES[2], alpha=0.16, linewidth=0, zorder=0)
+
+
+def _scale(plot: Axes, ua: float, ta: float) -> None:
+    # Good methods crowd around Retrain while bad ones lie tens of points away: logarithmic beyond the margin.
+    plot.set_xscale("symlog", linthresh=ua, linscale=1.2)
+    plot.set_yscale("symlog", linthresh=ta, linscale=1.2)
+    for axis, threshold in ((plot.xaxis, ua), (plot.yaxis, ta)):
+        reached = [tick for tick in (0.1, 0.3, 1, 3, 10, 30, 100) if tick >= threshold / 2]
+        ticks(axis, [-tick for tick in reached] + [0] + reached)
+        axis.set_major_formatter(
+            lambda value, _: f"{value:+g}".replace("-", "\N{MINUS SIGN}") if value else "0"
+        )
+
+
+def _mark(plot: Axes, row: Row, point: Point) -> None:
+    colour, marker = (SERIES[1], "s") if row.kind == "original" else (SERIES[0], "o")
+    size = _area(row.cost)
+    plot.scatter(*point, s=size, color=colour, alpha=0.75, linewidth=0, marker=marker, zorder=2)
+
+
+def _times(plot: Axes) -> None:
+    for cost in (0.1, 0.5, 1.0):
+        plot.scatter([], [], s=_area(cost), color=SERIES[0], alpha=0.75, linewidth=0, label=f"{cost:g}")
+    place_above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+    legend = plot.legend(title="Time, relative to one retrain", frameon=False, ncols=3, **place_above)
+    legend.get_title().set_fontsize(8.5)
+
+
+def _area(cost: float | None) -> float:
+    """Square points; a time that was not measured is drawn as none, and the scale ends at two retrains."""
+    return 14 + 90 * min(cost or 0.0, 2.0)
+
+
+def _name(plot: Axes, shown: Sequence[tuple[Row, Point]], pixels: float) -> None:
+    """Write each name where it covers neither a point nor another name; `pixels` per typographic point."""
+    at = [_pixels(plot, point) for _, point in shown]
+    names = [_short(row.name) for row, _ in shown]
+    sizes = [(0.5 * NAME_SIZE * len(name) * pixels, 1.2 * NAME_SIZE * pixels) for name in names]
+    left, bottom, right, top = map(float, plot.bbox.extents)
+    keep = [_pixels(plot, (0.0, 0.0))]
+    corners = place(at, sizes, (left, bottom, right, top), gap=5 * pixels, keep=keep)
+    for name, point, corner, size in zip(names, at, corners, sizes, strict=True):
+        # The layout may still move the axes; positions relative to them stay.
+        end = leader(point, corner, size)
+        xs, ys = plot.transAxes.inverted().transform([corner, point, end]).T
+        plot.text(xs[0], ys[0], name, transform=plot.transAxes, fontsize=NAME_SIZE, va="bottom", zorder=4)
+        if math.dist(point, end) > 8 * pixels:
+            plot.plot(xs[1:], ys[1:], transform=plot.transAxes, color=FAINT, linewidth=0.6, zorder=1)
+
+
+def _pixels(plot: Axes, point: Point) -> Point:
+    x, y = plot.transData.transform(point)
+    return float(x), float(y)
+
+
+def _short(name: str) -> str:
+    # A long name leaves the drawing no room; the tables have it in full.
+    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
+
+
+def _probed(method: Mapping[str, Any]) -> Curve | None:
+    return next(
+        (curve for curve in method["trace"].values() if any(half is not None for *_, half in curve)), None
+    )
+
+
+def _curve(plot: Axes, name: str, curve: Curve, *, colour: str, dash: str) -> None:
+    steps, values, halves = (
+        [float("nan") if x is None else x for x in column] for column in zip(*curve, strict=True)
+    )
+    for heights, width, alpha, label in ((values, 1.6, 1.0, name), (halves, 0.6, 0.5, None)):
+        plot.plot(steps, heights, color=colour, linestyle=dash, linewidth=width, alpha=alpha, label=label)

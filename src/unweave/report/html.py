@@ -1,0 +1,159 @@
+"""A record as one HTML page without network, script or second file: the verdict first, then what it rests on.
+
+The page's policy forbids every request, its template escapes every value, and figures are inline SVG, so that
+the file can be mailed, archived and opened years later. The same record gives the same bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from unweave.report import figures
+from unweave.report.numbers import DASH, digits, finite, heading, number
+from unweave.report.rows import GAP_PARTS, Row, headline, metric_ids, outside, rows
+from unweave.report.tables import brief
+
+MINUS = "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a record as the template reads it.
+
+    Args:
+        name: the stage's name.
+        anchor: the id of its section; made from its position, since a name may hold anything.
+        record: the stage itself.
+        rows: its rows, in the order of `rows.py`.
+        headline: the row whose verdict the page opens with.
+        reference: the retrained models' row.
+        metrics: ids of the columns of the main table.
+        further: ids of the other metrics measured.
+        losses: SVG by method.
+        tradeoff: SVG, None without two comparable methods.
+        conflict: SVG, None without a probe.
+    """
+
+    name: str
+    anchor: str
+    record: Mapping[str, Any]
+    rows: list[Row]
+    headline: Row | None
+    reference: Row | None
+    metrics: list[str]
+    further: list[str]
+    losses: dict[str, Markup]
+    tradeoff: Markup | None
+    conflict: Markup | None
+
+    def verdicts(self) -> dict[str, list[str]]:
+        """Names of the methods other than the headline's, by status."""
+        others = [row for row in self.rows if row.kind == "method" and row != self.headline]
+        order = ("PASS", "INCONCLUSIVE", "FAIL", "FAILED")
+        named = {status: [row.name for row in others if row.status == status] for status in order}
+        return {status: names for status, names in named.items() if names}
+
+    def has_gap(self) -> bool:
+        """Whether any row has a finite mean gap."""
+        return any(row.gap.mean is not None for row in self.rows)
+
+
+def render(record: Mapping[str, Any]) -> str:
+    """The page of a valid record, as one string of HTML."""
+    stages = [_stage(name, f"stage-{i}", stage) for i, (name, stage) in enumerate(record["stages"].items())]
+    page = _templates().get_template("page.html.jinja")
+    return page.render(
+        stages=stages,
+        environment=flat(record["environment"]),
+        date=record["environment"].get("date"),
+        schema=record["schema"],
+        glossary=_glossary(stages),
+    )
+
+
+def write(record: Mapping[str, Any], path: str | Path) -> Path:
+    """Write the page of a valid record to `path` and return it."""
+    # Rendered before the file is opened: a record that cannot be drawn leaves the old page as it is.
+    page = render(record)
+    Path(path).write_text(page, encoding="utf-8")
+    return Path(path)
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as pairs of a dotted name and a text; `{"a": {"b": 1}}` is `[("a.b", "1")]`."""
+    pairs: list[tuple[str, str]] = []
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            pairs += flat(item, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", _plain(item)))
+    return pairs
+
+
+def _plain(item: object) -> str:
+    if isinstance(item, list | tuple):
+        return ", ".join(map(_plain, item)) or "none"
+    if isinstance(item, bool):
+        return "yes" if item else "no"
+    if isinstance(item, float):
+        return f"{item:.4g}".replace("-", MINUS) if finite(item) is not None else DASH
+    return DASH if item is None else str(item)
+
+
+def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
+    made = rows(stage)
+    main = brief(stage)
+    tradeoff, conflict = figures.tradeoff(stage), figures.conflict(stage)
+    return Stage(
+        name=name,
+        anchor=anchor,
+        record=stage,
+        rows=made,
+        headline=headline(stage),
+        reference=next((row for row in made if row.status == "reference"), None),
+        metrics=main,
+        further=[metric for metric in metric_ids(stage) if metric not in main],
+        # matplotlib escapes the names that it draws.
+        losses={method: Markup(svg) for method, svg in figures.losses(stage).items()},
+        tradeoff=None if tradeoff is None else Markup(tradeoff),
+        conflict=None if conflict is None else Markup(conflict),
+    )
+
+
+def _glossary(stages: list[Stage]) -> list[Any]:
+    """The library's entries for the metrics that appear on the page."""
+    from unweave.audit.metrics import METRICS
+
+    shown = {metric for stage in stages for metric in (*stage.metrics, *stage.further)}
+    return [entry for metric, entry in METRICS.items() if metric in shown]
+
+
+def _templates() -> Environment:
+    loader = FileSystemLoader(Path(__file__).parent)
+    made = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    made.filters |= {"num": _num, "signed": _signed, "plain": _plain, "reason": _reason}
+    made.filters |= {"flat": flat, "heading": heading}
+    made.globals |= {"digits": digits, "outside": outside, "parts": GAP_PARTS, "DASH": DASH}
+    return made
+
+
+def _num(value: float | None, decimals: int = 2) -> str:
+    return number(value, decimals).replace("-", MINUS)
+
+
+def _signed(value: float | None, decimals: int = 2) -> str:
+    text = _num(value, decimals)
+    return f"+{text}" if value is not None and text[0].isdigit() and text.strip("0.") else text
+
+
+def _reason(row: Row) -> str:
+    """The reason as a sentence; what went wrong in a method that failed is quoted as it is."""
+    if row.status == "FAILED":
+        return row.reason
+    return row.reason[:1].upper() + row.reason[1:].rstrip(".") + "." if row.reason else ""

@@ -1,0 +1,42 @@
+"""How a report writes numbers; one that is missing or not finite is a dash."""
+
+import math
+
+DASH = "\N{EN DASH}"
+
+
+def finite(value: float | None) -> float | None:
+    """The number as a float, None if it is missing or not finite."""
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """The number with `digits` decimals; a dash if it is missing or not finite; never a negative zero."""
+    if (value := finite(value)) is None:
+        return DASH
+    text = f"{value:.{digits}f}"
+    return text[1:] if text.startswith("-") and not text.strip("-0.") else text
+
+
+def interval(value: float | None, low: float | None, high: float | None, digits: int = 2) -> str:
+    """`12.34 ±0.41`; both ends in brackets where they are not symmetric; the number alone without them."""
+    if (value := finite(value)) is None or (low := finite(low)) is None or (high := finite(high)) is None:
+        return number(value, digits)
+    if abs((high - value) - (value - low)) > 10**-digits:
+        return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
+    return f"{number(value, digits)} ±{number((high - low) / 2, digits)}"
+
+
+def digits(metric: str) -> int:
+    """Decimals of a metric: two for percentages, one for steps, three for shares, correlations and bits."""
+    from unweave.audit.metrics import METRICS
+
+    unit = METRICS[metric].unit if metric in METRICS else ""
+    return {"%": 2, "steps": 1}.get(unit, 3)
+
+
+def heading(metric: str) -> str:
+    """A column's name: the metric's title, or the id of a metric that this version does not know."""
+    from unweave.audit.metrics import METRICS
+
+    return METRICS[metric].title if metric in METRICS else metric

@@ -1,0 +1,194 @@
+"""The rows of a stage: what every rendering of a record shows, in one order.
+
+Retrain comes first, then the untouched original, then the methods from the smallest mean gap to the largest,
+then methods without a finite gap, then those that failed. A number that is missing or not finite is None
+here, is printed as a dash, and never ranks.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from unweave.report.numbers import finite
+
+Kind = Literal["reference", "original", "method"]
+Status = Literal["reference", "PASS", "FAIL", "INCONCLUSIVE", "FAILED"]
+
+GAP_PARTS = ("ua", "ra", "ta", "mia")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one row.
+
+    Args:
+        value: mean over `n` seeds, in the metric's unit.
+        low: lower end of its 95 % interval.
+        high: upper end of its 95 % interval.
+        n: number of seeds.
+        reference: mean of the retrained models.
+        band: what retrained models span among themselves.
+        gap: mean paired difference from the retrained models.
+        direction: "match", "lower" or "higher": where a good value lies.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    reference: float | None
+    band: tuple[float | None, float | None] | None
+    gap: float | None
+    direction: str
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Mean absolute difference from the retrained models over UA, RA, TA and MIA, in percentage points.
+
+    Args:
+        mean: over seeds, of the gap of each seed.
+        low: lower end of its 95 % interval.
+        high: upper end of its 95 % interval.
+        of_means: the gap of the means over seeds, as papers report it.
+        parts: the four apart.
+    """
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    of_means: float | None
+    parts: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method, or one of the two references.
+
+    Args:
+        name: the method's name in the record.
+        kind: the retrained reference, the untouched original, or a method.
+        status: the verdict; "FAILED" if the method did not run to its end.
+        reason: one sentence for the status.
+        scores: by metric id.
+        gap: distance from the retrained models.
+        seconds: wall-clock time of one run.
+        cost: relative to one retrain.
+        peak_mib: peak memory, MiB.
+        gradient_evaluations: forward and backward passes over one batch.
+        settings: the `repr` that rebuilds the method.
+        best: whether this is the method closest to Retrain.
+    """
+
+    name: str
+    kind: Kind
+    status: Status
+    reason: str
+    scores: Mapping[str, Cell]
+    gap: Gap
+    seconds: float | None
+    cost: float | None
+    peak_mib: float | None
+    gradient_evaluations: float | None
+    settings: str
+    best: bool = False
+
+
+def rows(stage: Mapping[str, Any]) -> list[Row]:
+    """The rows of one stage of a record, in the order of this file's first lines."""
+    methods = [_row(name, method) for name, method in stage["methods"].items()]
+    best = min(filter(_ranks, methods), key=_distance, default=None)
+    marked = [replace(row, best=row is best) for row in methods]
+    reference = _reference(stage)
+    # A record may list the reference a second time, as the method `retrain`; its own measurement stays a row.
+    others = [row for row in marked if not (row.name == "retrain" and row.scores == reference.scores)]
+    return [*([reference] if reference.scores else []), *sorted(others, key=_order)]
+
+
+def headline(stage: Mapping[str, Any]) -> Row | None:
+    """The row whose verdict opens a report: the one the record names, or its first that is no reference."""
+    by_name = {row.name: row for row in rows(stage)}
+    named = [stage["headline"]] if "headline" in stage else list(stage["methods"])
+    found = [by_name[name] for name in named if name in by_name]
+    return next((row for row in found if row.kind == "method"), found[0] if found else None)
+
+
+def metric_ids(stage: Mapping[str, Any]) -> list[str]:
+    """The metric ids that the stage's rows hold: the library's in its own order, then others."""
+    from unweave.audit.metrics import METRICS
+
+    tables = [stage["reference"]["scores"], *(method["scores"] for method in stage["methods"].values())]
+    present = dict.fromkeys(metric for scores in tables for metric in scores)
+    return [metric for metric in METRICS if metric in present] + [m for m in present if m not in METRICS]
+
+
+def outside(metric: str, cell: Cell, margin: float | None) -> bool:
+    """Whether the mean lies beyond the margin.
+
+    The margin of a metric that compares two models example by example bounds its value; of any other, the
+    absolute difference from the retrained models.
+    """
+    from unweave.audit.metrics import METRICS
+
+    if (limit := finite(margin)) is None:
+        return False
+    compares = metric in METRICS and METRICS[metric].needs_reference
+    distance = cell.value if compares else cell.gap
+    return distance is not None and abs(distance) > limit
+
+
+def _row(name: str, method: Mapping[str, Any]) -> Row:
+    kinds: dict[str, Kind] = {"retrain": "reference", "original": "original"}
+    return Row(
+        name=name,
+        kind=kinds.get(name, "method"),
+        status="FAILED" if method["failed"] is not None else method["verdict"],
+        # A judgement's reason begins with its verdict, which every rendering prints beside it.
+        reason=method["failed"] or method["reason"].removeprefix(f"{method['verdict']}: "),
+        scores={metric: _cell(score) for metric, score in method["scores"].items()},
+        gap=_gap(method["gap"]),
+        seconds=finite(method["seconds"]),
+        cost=finite(method["cost"]),
+        peak_mib=finite(method["peak_mib"]),
+        gradient_evaluations=finite(method["gradient_evaluations"]),
+        settings=method["repr"],
+    )
+
+
+def _reference(stage: Mapping[str, Any]) -> Row:
+    """The retrained models' own row, with the costs of the method `retrain` if the record has one."""
+    scores = {metric: _cell(score) for metric, score in stage["reference"]["scores"].items()}
+    empty = Row("Retrain", "reference", "reference", "", scores, _gap(None), None, None, None, None, "")
+    if "retrain" not in stage["methods"]:
+        return empty
+    costs = _row("retrain", stage["methods"]["retrain"])
+    return replace(costs, name="Retrain", status="reference", reason="", scores=scores, gap=empty.gap)
+
+
+def _cell(score: Mapping[str, Any]) -> Cell:
+    band: Sequence[float | None] | None = score["null_band"]
+    numbers = ("value", "low", "high", "reference", "gap")
+    value, low, high, reference, gap = (finite(score[key]) for key in numbers)
+    pair = None if band is None else (finite(band[0]), finite(band[1]))
+    return Cell(value, low, high, score["n"], reference, pair, gap, score["direction"])
+
+
+def _gap(gap: Mapping[str, Any] | None) -> Gap:
+    if gap is None:
+        return Gap(None, None, None, None, dict.fromkeys(GAP_PARTS))
+    mean, low, high, of_means = (finite(gap[key]) for key in ("mean", "low", "high", "of_means"))
+    return Gap(mean, low, high, of_means, {part: finite(gap["parts"][part]) for part in GAP_PARTS})
+
+
+def _ranks(row: Row) -> bool:
+    """A method may be called the closest if it ran, has a finite gap, and was not refused by its verdict."""
+    return row.kind == "method" and row.status in ("PASS", "INCONCLUSIVE") and row.gap.mean is not None
+
+
+def _distance(row: Row) -> float:
+    return math.inf if row.gap.mean is None else row.gap.mean
+
+
+def _order(row: Row) -> tuple[int, bool, float]:
+    return ("reference", "original", "method").index(row.kind), row.status == "FAILED", _distance(row)

@@ -1,0 +1,192 @@
+"""A record's table in every form it is asked for: terminal, plain text, Markdown, LaTeX, Parquet.
+
+All of them show the rows of `rows.py`, so a method that failed keeps its row everywhere. Intervals are 95 %,
+written as the half-width after "±"; the HTML page and Parquet give both ends.
+"""
+
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from unweave.report.numbers import DASH, digits, heading, interval, number
+from unweave.report.rows import GAP_PARTS, Row, headline, metric_ids, rows
+
+LEGEND = (
+    "Gap: mean |difference| from Retrain over UA, RA, TA, MIA, points. Cost: relative to one retrain. "
+    "±: half of the 95 % interval. Retrain is the target of every column; none is better when larger."
+)
+_STYLES = {"PASS": "green", "FAIL": "red", "FAILED": "red", "INCONCLUSIVE": "yellow"}
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX |= {"<": "$<$", ">": "$>$", "|": "$|$"} | {character: f"\\{character}" for character in "&%$#_{}"}
+_MARKDOWN = {character: f"\\{character}" for character in "\\`*_[]|~"}
+_MARKDOWN |= {"<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " "}
+
+
+def grid(stage: Mapping[str, Any], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of one stage as text, with a column for each of `metrics`."""
+    header = ["Method", "Verdict", "Gap", *(heading(metric) for metric in metrics), "Cost", "Seconds"]
+    return header, [_line(row, metrics) for row in rows(stage)]
+
+
+def brief(stage: Mapping[str, Any]) -> list[str]:
+    """The stage's metric ids that a verdict rests on or the mean gap is made of: they fit a terminal."""
+    from unweave.audit.metrics import METRICS
+
+    return [m for m in metric_ids(stage) if m in GAP_PARTS or (m in METRICS and METRICS[m].primary)]
+
+
+def terminal(stage: Mapping[str, Any]) -> Table:
+    """One stage as a rich table; it wraps an interval below its number where columns are scarce."""
+    header, lines = grid(stage, brief(stage))
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    # Eighty columns hold everything but the seconds; the cost says the same relative to a retrain.
+    for i, name in enumerate(header[:-1]):
+        # Left alone, rich shortens a number before it breaks the line at a space.
+        longest = max(len(word) for line in [header, *lines] for word in line[i].split())
+        table.add_column(Text(name), justify="left" if i < 2 else "right", no_wrap=i < 2, min_width=longest)
+    for row, line in zip(rows(stage), lines, strict=True):
+        texts = [Text(cell) for cell in line[:-1]]
+        texts[1].stylize(_STYLES.get(row.status, ""))
+        table.add_row(*texts, style="bold" if row.best else None)
+    return table
+
+
+def text(record: Mapping[str, Any], *, width: int = 100) -> str:
+    """Every stage as plain text: the headline's verdict and reason, the table, then what went wrong where.
+
+    Args:
+        record: a valid record.
+        width: columns to fill, characters.
+    """
+    stages = [_stage_text(name, stage, width) for name, stage in record["stages"].items()]
+    return "\n".join([*stages, *textwrap.wrap(LEGEND, width)])
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """Every stage as a Markdown heading, its verdict and its table: a section of a model card."""
+    parts = []
+    for name, stage in record["stages"].items():
+        header, lines = grid(stage, metric_ids(stage))
+        table = [[_escape(cell, _MARKDOWN) for cell in line] for line in [header, *lines]]
+        table.insert(1, [":--" if i < 2 else "--:" for i in range(len(header))])
+        said = [_escape(sentence, _MARKDOWN) for sentence in sentences(stage)]
+        drawn = [f"| {' | '.join(line)} |" for line in table]
+        parts.append("\n".join([f"## {_escape(name, _MARKDOWN)}", "", "\n\n".join(said), "", *drawn]))
+    return "\n\n".join([*parts, _escape(LEGEND, _MARKDOWN)]) + "\n"
+
+
+def latex(record: Mapping[str, Any]) -> str:
+    """Every stage as a booktabs tabular; bold is the method closest to Retrain of those with no FAIL."""
+    return "\n\n".join(_tabular(name, stage) for name, stage in record["stages"].items()) + "\n"
+
+
+def parquet(record: Mapping[str, Any], path: str | Path) -> Path:
+    """Write a row per stage, method and metric, unrounded, with nulls where nothing was measured.
+
+    A method without any score has one row with a null metric, so that failures are counted too.
+    """
+    import pyarrow
+    from pyarrow import parquet as file
+
+    texts = ("stage", "method", "verdict", "reason", "failed", "metric", "direction")
+    names = (
+        *texts,
+        "n",
+        "value",
+        "low",
+        "high",
+        "reference",
+        "null_low",
+        "null_high",
+        "difference",
+        "margin",
+    )
+    names += ("mean_gap", "seconds", "cost", "peak_mib", "gradient_evaluations")
+    kinds = {"n": pyarrow.int64()} | dict.fromkeys(texts, pyarrow.string()) | {"failed": pyarrow.bool_()}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in names])
+    lines = [line for name, stage in record["stages"].items() for line in long(name, stage)]
+    file.write_table(pyarrow.Table.from_pylist(lines, schema=schema), path)
+    return Path(path)
+
+
+def long(name: str, stage: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One dictionary per method and metric of a stage: the columns of `parquet`."""
+    margins = stage["margins"] or {}
+    lines = []
+    for row in rows(stage):
+        costs = {"mean_gap": row.gap.mean, "seconds": row.seconds, "cost": row.cost, "peak_mib": row.peak_mib}
+        shared = {"stage": name, "method": row.name, "verdict": row.status, "reason": row.reason} | costs
+        shared |= {"failed": row.status == "FAILED", "gradient_evaluations": row.gradient_evaluations}
+        for metric, cell in row.scores.items():
+            low, high = cell.band or (None, None)
+            fields = {"value": cell.value, "low": cell.low, "high": cell.high, "reference": cell.reference}
+            fields |= {
+                "null_low": low,
+                "null_high": high,
+                "difference": cell.gap,
+                "margin": margins.get(metric),
+            }
+            lines.append(shared | fields | {"metric": metric, "n": cell.n, "direction": cell.direction})
+        lines += [] if row.scores else [shared]
+    return lines
+
+
+def sentences(stage: Mapping[str, Any]) -> list[str]:
+    """The headline's verdict in a sentence, the floor, and one sentence for each other method that failed."""
+    top = headline(stage)
+    failed = [row for row in rows(stage) if row.status == "FAILED" and row != top]
+    told = [f"{row.name}: {row.status}: {row.reason}" for row in [top, *failed] if row is not None]
+    partial = ["Partial run: no verdict."] if stage.get("partial", False) else []
+    gap = number(stage.get("floor"))
+    floor = [] if gap == DASH else [f"Two retrained models differ by a mean gap of {gap}."]
+    return [*partial, *told[:1], *floor, *told[1:]]
+
+
+def _line(row: Row, metrics: Sequence[str]) -> list[str]:
+    cells = [row.scores.get(metric) for metric in metrics]
+    shown = [
+        DASH if cell is None else interval(cell.value, cell.low, cell.high, digits(metric))
+        for metric, cell in zip(metrics, cells, strict=True)
+    ]
+    gap = interval(row.gap.mean, row.gap.low, row.gap.high, 2)
+    return [row.name, row.status, gap, *shown, number(row.cost), number(row.seconds)]
+
+
+def _stage_text(name: str, stage: Mapping[str, Any], width: int) -> str:
+    # A console of its own: neither colours nor the size of the caller's terminal get into the text.
+    console = Console(
+        file=io.StringIO(), width=width, no_color=True, force_terminal=False, legacy_windows=False
+    )
+    with console.capture() as capture:
+        console.print(terminal(stage))
+    table = [line.rstrip() for line in capture.get().splitlines()]
+    said = [line for sentence in sentences(stage) for line in textwrap.wrap(sentence, width)]
+    return "\n".join([name, *said, "", *table, ""])
+
+
+def _tabular(name: str, stage: Mapping[str, Any]) -> str:
+    header, lines = grid(stage, metric_ids(stage))
+    body = [
+        [_escape(cell, _LATEX) for cell in line[:2]] + [_maths(cell) for cell in line[2:]] for line in lines
+    ]
+    for row, line in zip(rows(stage), body, strict=True):
+        line[0] = rf"\textbf{{{line[0]}}}" if row.best else line[0]
+    drawn = [" & ".join(line) + r" \\" for line in [[_escape(cell, _LATEX) for cell in header], *body]]
+    # A line break in the name would end the comment.
+    top = [f"% {' '.join(name.split())}", rf"\begin{{tabular}}{{ll{'r' * (len(header) - 2)}}}", r"\toprule"]
+    return "\n".join([*top, drawn[0], r"\midrule", *drawn[1:], r"\bottomrule", r"\end{tabular}"])
+
+
+def _maths(cell: str) -> str:
+    """A number's signs as LaTeX sets them: a minus for a hyphen, an en dash where there is no number."""
+    return cell.replace("-", "$-$").replace("±", r"$\pm$").replace(DASH, "--")
+
+
+def _escape(text: str, table: Mapping[str, str]) -> str:
+    return "".join(table.get(character, character) for character in text)

@@ -1,0 +1,128 @@
+"""Compare methods over seeds: each stage trained, forgotten, measured and judged, in few worker processes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+from unweave.methods import METHODS, method_named
+from unweave.run import record
+from unweave.run.cell import run_reference, run_seed
+from unweave.run.reading import configure
+from unweave.run.recipe import Recipe
+from unweave.run.search import nested
+from unweave.run.stage import Stage
+from unweave.run.tune import Study, read_studies, tune_stage
+from unweave.run.verdicts import stage_record
+from unweave.run.workers import Crew, Job, Listener, told, workers
+
+
+def bench(
+    recipes: Sequence[Recipe],
+    folder: str | Path,
+    *,
+    methods: Sequence[str] | None = None,
+    seeds: int | None = None,
+    jobs: int | None = None,
+    tune: int = 0,
+    tuned: str | Path | None = None,
+    device: str = "cpu",
+    listener: Listener = lambda progress: None,
+) -> dict[str, Any]:
+    """Runs every recipe as one stage of a record, and writes `record.json` after each.
+
+    What a folder already holds and is still valid is used again: a run that was interrupted goes on where it
+    stopped.
+
+    Args:
+        recipes: The stages.
+        folder: Where models, cells and the record are written.
+        methods: Names; all if None. The untouched original is always among them.
+        seeds: How many of the recipe's seeds to report; all if None.
+        jobs: Worker processes of one thread each, as many as there are cores if None; a script then needs the
+            usual `if __name__ == "__main__":` around the call. With 1 all runs in this process, with the
+            threads that it has.
+        tune: Trials of tuning per method; with 0 methods run with the recipes' settings.
+        tuned: The folder `tuning` of an earlier run, whose searches are used instead of new ones.
+        device: Where the models are.
+        listener: Hears of every job that ends.
+
+    Returns:
+        The record.
+
+    Raises:
+        ValueError: If a method is not known, two stages share a name, or fewer seeds than asked for exist.
+        Failed: If an original or a retrained model can't be trained.
+    """
+    names = chosen(methods)
+    stages = [Stage(shortened(recipe, seeds), Path(folder), device) for recipe in recipes]
+    if len({stage.recipe.name for stage in stages}) < len(stages):
+        found = ", ".join(stage.recipe.name for stage in stages)
+        raise ValueError(f"each stage needs a name of its own, found {found}")
+    stages_made: dict[str, Any] = {}
+    made = {"schema": record.SCHEMA, "environment": record.environment(), "stages": stages_made}
+    with workers(jobs or cpu_count() or 1) as crew:
+        studies = [searched(stage, names, tune, tuned, crew, listener) for stage in stages]
+        logs = {stage.recipe.name: study for stage, study in zip(stages, studies, strict=True)}
+        stages = [replace(stage, recipe=with_best(stage.recipe, logs[stage.recipe.name])) for stage in stages]
+        for stage in finished(stages, names, crew, listener):
+            search = {name: study.trials for name, study in logs[stage.recipe.name].items()}
+            stages_made[stage.recipe.name] = stage_record(stage, names, search)
+            record.write(made, folder)
+    return made
+
+
+def searched(
+    stage: Stage,
+    methods: Sequence[str],
+    trials: int,
+    folder: str | Path | None,
+    crew: Crew,
+    listener: Listener,
+) -> dict[str, Study]:
+    """The searches of a stage: read, made, or none."""
+    if folder is not None:
+        return read_studies(stage, methods, Path(folder))
+    return tune_stage(stage, methods, trials, crew, listener) if trials else {}
+
+
+def chosen(methods: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of the methods in the order of the registry, checked."""
+    for name in methods or ():
+        method_named(name)
+    return tuple(name for name in METHODS if methods is None or name in methods or name == "original")
+
+
+def shortened(recipe: Recipe, seeds: int | None) -> Recipe:
+    """The recipe with its first so many seeds."""
+    if seeds is not None and not 1 <= seeds <= len(recipe.seeds):
+        raise ValueError(f"seeds must be in 1..{len(recipe.seeds)} for recipe {recipe.name!r}, found {seeds}")
+    return replace(recipe, seeds=recipe.seeds[:seeds])
+
+
+def with_best(recipe: Recipe, studies: Mapping[str, Study]) -> Recipe:
+    """The recipe with the best settings found."""
+    found = {name: configure(recipe.methods[name], nested(study.best)) for name, study in studies.items()}
+    return replace(recipe, methods={**recipe.methods, **found})
+
+
+def finished(
+    stages: Sequence[Stage], methods: tuple[str, ...], crew: Crew, listener: Listener
+) -> Iterator[Stage]:
+    """Runs all seeds of all stages, and yields each stage once it is done, in their order."""
+    jobs = [job for stage in stages for job in jobs_of(stage, methods)]
+    left = {stage.recipe.name: len(jobs_of(stage, methods)) for stage in stages}
+    waiting = list(stages)
+    for job, _ in told(crew, jobs, listener):
+        left[job.arguments[0].recipe.name] -= 1
+        while waiting and left[waiting[0].recipe.name] == 0:
+            yield waiting.pop(0)
+
+
+def jobs_of(stage: Stage, methods: tuple[str, ...]) -> list[Job]:
+    """One job per seed, and one per calibration seed."""
+    name, recipe = stage.recipe.name, stage.recipe
+    seeds = [Job(f"{name}, seed {seed}", run_seed, (stage, seed, methods)) for seed in recipe.seeds]
+    more = [Job(f"{name}, retrain {seed}", run_reference, (stage, seed)) for seed in recipe.calibration_seeds]
+    return seeds + more

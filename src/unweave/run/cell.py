@@ -1,0 +1,186 @@
+"""One cell of a benchmark: one method on one seed of one stage, on disk as soon as it is done.
+
+A cell is `cells/STAGE/SEED/METHOD.json` (what it cost), `METHOD.parquet` (what the model answers) and
+`METHOD.values.json` (what that measures beside the seed's retrained model). Each JSON file names the digest
+of all that it depends on, and is used again while that holds.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import nn
+
+from unweave.audit import parquet
+from unweave.audit.evidence import PARTS, Evidence
+from unweave.audit.metrics import measure
+from unweave.audit.probes import probe
+from unweave.methods import Method
+from unweave.methods.simple import FromScratch
+from unweave.problem import Cost, Failed, write_atomically
+from unweave.run.memory import peak_memory
+from unweave.run.stage import Memory, Stage
+from unweave.train import TRAINING, code, digest, spend
+
+REFERENCE = "retrained"
+"""The name of the reference's cell; the method "retrain" is one more retraining, from weights of its own."""
+
+METHODS_CODE = (*TRAINING, "methods/*.py", "audit/collect.py", "audit/conflict.py", "audit/probes.py")
+MEASURING_CODE = ("audit/*.py", "run/cell.py")
+
+MATCHED = ("lur-match", "lur")
+"""The methods whose gradient evaluations short-retrain gets: the first that ran."""
+
+EDGES = np.geomspace(1e-5, 32, 45)
+"""Edges of the histograms of losses, in nats; what lies outside is counted at the ends."""
+
+Content = Mapping[str, Any]
+
+
+def run_seed(stage: Stage, seed: int, methods: tuple[str, ...]) -> None:
+    """All cells of a seed: the reference and every method. What is there and still valid is left alone."""
+    original = cache(lambda: stage.trained("mixed", seed).model)
+    reference = run_reference(stage, seed)
+    memory: Memory = {}
+    gradients: dict[str, int] = {}
+    for name in sorted(methods, key=lambda name: name == "short-retrain"):
+        method = stage.recipe.methods[name]
+        method = matched(method, gradients) if name == "short-retrain" else method
+        cell = run_method(stage, original, seed, name, method, memory)
+        if cell["failed"] is None:
+            gradients[name] = cell["gradient_evaluations"]
+            measured(place_of(stage, seed, name), cell, reference)
+
+
+def run_reference(stage: Stage, seed: int) -> tuple[Path, Content]:
+    """The cell of the retrained reference of a seed, and where it is."""
+    place = place_of(stage, seed, REFERENCE)
+
+    def make() -> Content:
+        trained = stage.trained("retain", seed)
+        known = {"repr": repr(FromScratch(stage.recipe.train)), "peak_mib": None, "trace": {}}
+        return {**spent(trained.cost), **known, **answers(stage, trained.model, place)}
+
+    cell = kept(place, key_of(stage, seed, REFERENCE), make)
+    if cell["failed"] is not None:
+        raise Failed(f"the retrained model of seed {seed} is of no use: {cell['failed']}")
+    measured(place, cell, None)
+    return place, cell
+
+
+def run_method(
+    stage: Stage, original: Callable[[], nn.Module], seed: int, name: str, method: Method, memory: Memory
+) -> Content:
+    """The cell of a method on a copy of the original. A method that fails says why, and the rest goes on."""
+    place = place_of(stage, seed, name)
+
+    def make() -> Content:
+        problem = stage.problem(original(), seed, memory)
+        failed = None
+        with peak_memory(stage.device) as peak:
+            try:
+                cost = spend(problem, method)
+            except (ValueError, Failed) as error:
+                cost, failed = problem.cost, str(error)
+        trace = curves(problem.traces, problem.curves)
+        known = {"repr": repr(method), "peak_mib": peak.mib, "trace": trace}
+        found = answers(stage, problem.model, place) if failed is None else {"failed": failed, "probes": {}}
+        return {**spent(cost), **known, **found}
+
+    return kept(place, key_of(stage, seed, repr(method)), make)
+
+
+def answers(stage: Stage, model: nn.Module, place: Path) -> Content:
+    """Writes what a model answers, before the cell that counts on it, and probes it."""
+    evidence, split = stage.evidence(model), stage.split()
+    if not evidence.finite:
+        return {"failed": "NaN: the logits contain NaN or infinity", "probes": {}}
+    place.parent.mkdir(parents=True, exist_ok=True)
+    parquet.save(evidence, beside(place, "parquet"))
+    cuts = {name: split.part(name) for name in PARTS}
+    probes = probe(model, cuts, device=stage.device) if split.forgotten_classes else {}
+    return {"failed": None, "probes": probes}
+
+
+def measured(place: Path, cell: Content, reference: tuple[Path, Content] | None) -> Content:
+    """The metrics of a cell beside the reference's, and histograms of its losses on F and unseen data."""
+    key = {"cell": cell["key"], "beside": None if reference is None else reference[1]["key"]}
+
+    def make() -> Content:
+        evidence, other = evidence_at(place), None if reference is None else evidence_at(reference[0])
+        losses = {part: histogram(losses_of(evidence, part)) for part in ("forget", "calibration")}
+        return {"values": {**measure(evidence, other), **cell["probes"]}, "losses": losses}
+
+    return kept(beside(place, "values"), digest({**key, "code": code(*MEASURING_CODE)}), make)
+
+
+def matched(method: Method, gradients: Mapping[str, int]) -> Method:
+    """Training from scratch for as many gradient evaluations as a method of `MATCHED` spent, if one ran."""
+    steps = next((gradients[name] for name in MATCHED if name in gradients), None)
+    if steps is None or not isinstance(method, FromScratch):
+        return method
+    return FromScratch(replace(method.how, steps=steps, epochs=None))
+
+
+def spent(cost: Cost) -> Content:
+    """A cost in the words of a record."""
+    return {"seconds": cost.seconds, "gradient_evaluations": cost.gradients, "examples": cost.examples}
+
+
+def curves(traces: Content, losses: Mapping[str, list[float]], *, points: int = 50) -> dict[str, Any]:
+    """What probes saw, and the losses thinned to about so many: rows of step, value and reliability."""
+    steps = {name: range(0, len(each), max(1, len(each) // points)) for name, each in losses.items()}
+    return {**traces, **{name: [(i, losses[name][i], None) for i in steps[name]] for name in losses}}
+
+
+def losses_of(evidence: Evidence, part: str) -> Float[np.ndarray, " batch"]:
+    """The cross-entropy of each example, in nats; of calibration data those that F may be compared with."""
+    from scipy.special import logsumexp
+
+    rows = evidence.unseen if part == "calibration" else slice(None)
+    logits, labels = evidence.logits[part][rows].astype(np.float64), evidence.labels[part][rows]
+    return logsumexp(logits, axis=1) - np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+
+
+def histogram(values: Float[np.ndarray, " batch"]) -> list[int]:
+    """Counts between `EDGES`."""
+    return np.histogram(values.clip(EDGES[0], EDGES[-1]), EDGES)[0].tolist()
+
+
+def place_of(stage: Stage, seed: int, name: str) -> Path:
+    """Where a cell is; without a suffix."""
+    return stage.folder / "cells" / stage.recipe.name / str(seed) / name
+
+
+def beside(place: Path, suffix: str) -> Path:
+    """The file of a cell that ends so; a name may hold dots."""
+    return place.with_name(f"{place.name}.{suffix}")
+
+
+def evidence_at(place: Path) -> Evidence:
+    """The evidence of a cell."""
+    return parquet.load(beside(place, "parquet"))
+
+
+def key_of(stage: Stage, seed: int, method: str) -> str:
+    """The digest of all that a cell depends on."""
+    recipe, data = stage.recipe, stage.split().digest()
+    facts = {"data": data, "model": repr(recipe.model), "train": repr(recipe.train), "device": stage.device}
+    return digest({**facts, "seed": seed, "method": method, "code": code(*METHODS_CODE)})
+
+
+def kept(place: Path, key: str, make: Callable[[], Content]) -> Content:
+    """The content of `place`.json if it has this key; otherwise what `make` returns, written whole."""
+    path = beside(place, "json")
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if found.get("key") != key:
+        made = {"key": key, **make()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(made))
+        found = json.loads(path.read_text(encoding="utf-8"))
+    return found

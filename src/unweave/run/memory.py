@@ -1,0 +1,37 @@
+"""The most memory that a piece of work held."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+RESET, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+@dataclass
+class Peak:
+    """The peak over a body, once it has ended.
+
+    Args:
+        mib: CUDA: of the device's allocator; Linux: of the whole process with its libraries; otherwise None.
+    """
+
+    mib: float | None = None
+
+
+@contextmanager
+def peak_memory(device: torch.device | str) -> Iterator[Peak]:
+    """Measures the peak memory of the body."""
+    peak, cuda = Peak(), torch.device(device).type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(device)
+    elif RESET.exists():
+        RESET.write_text("5")  # sets the high-water mark back to what is resident now
+    yield peak
+    if cuda:
+        peak.mib = torch.cuda.max_memory_allocated(device) / 2**20
+    elif RESET.exists():
+        lines = STATUS.read_text().splitlines()
+        peak.mib = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))

@@ -1,0 +1,49 @@
+"""Which of two methods is closer to retraining, over paired seeds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unweave.audit.metrics import Values, mean_gap
+from unweave.audit.score import compare
+
+OURS = ("lur", "lur-match")
+
+
+def comparisons(found: Mapping[str, Sequence[Values]], references: Sequence[Values]) -> list[dict[str, Any]]:
+    """Each of ours against every other method: exact Wilcoxon tests, with Holm's correction over the others.
+
+    Compared are the mean gap in points and the total variation on F; a negative difference means that ours is
+    closer.
+
+    Args:
+        found: By method, the metrics of each seed.
+        references: The metrics of the retrained model of each seed.
+    """
+    gaps = {
+        name: [mean_gap(one, other) for one, other in zip(values, references, strict=True)]
+        for name, values in found.items()
+    }
+    variations = {name: [each["tv"] for each in values] for name, values in found.items()}
+    return [
+        row
+        for metric, by_name in (("gap", gaps), ("tv", variations))
+        for ours in OURS
+        if ours in found
+        for row in against(metric, ours, by_name)
+    ]
+
+
+def against(metric: str, ours: str, by_name: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    """One of ours against every other method, in one metric."""
+    others = {name: each for name, each in by_name.items() if name not in (ours, "retrain")}
+    return [
+        {
+            "metric": metric,
+            "first": ours,
+            "second": name,
+            "difference": test.difference,
+            "p": test.p,
+            "p_holm": test.adjusted,
+        }
+        for name, test in compare(by_name[ours], others).items()
+    ]

@@ -1,0 +1,111 @@
+"""A recipe: what to train, what to forget, with which methods. One TOML file, read into frozen dataclasses.
+
+Every key is a field of `setup.py`, of `Descent` (`[train]`), or of a method (`[methods.NAME]`). A key,
+choice or method that is not known is an error that names the nearest one that is.
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from unweave.methods import METHODS, Method, method_named
+from unweave.methods.simple import FromScratch
+from unweave.models import build
+from unweave.run.reading import Table, configure, mapping, nearest, read
+from unweave.run.setup import Setup
+
+
+@dataclass(frozen=True)
+class Recipe(Setup):
+    """One stage of a benchmark: a setup, and the methods to compare on it.
+
+    Args:
+        methods: Every method by name, with its settings.
+    """
+
+    methods: Mapping[str, Method] = field(default_factory=lambda: dict(METHODS))
+
+    def build(self, n_classes: int) -> nn.Module:
+        """A fresh model."""
+        return build(self.model.name, n_classes, self.model.settings)
+
+    def table(self) -> dict[str, Any]:
+        """The recipe as plain values, complete: `parse` reads it back."""
+        return dataclasses.asdict(self)
+
+    def cut_short(self, steps: int, limit: int | None = None) -> "Recipe":
+        """A recipe that trains for so many steps, on so many examples, only to show that it runs."""
+        train = replace(self.train, steps=steps, epochs=None)
+        return replace(self, train=train, data=replace(self.data, limit=limit), partial=True)
+
+
+def load(place: str | Path) -> Recipe:
+    """A recipe by the path of its TOML file, or by the name of one that ships with the package.
+
+    Raises:
+        ValueError: If there is no such recipe, or something in it is wrong.
+    """
+    name = Path(place).stem if Path(place).suffix == ".toml" else str(place)
+    try:
+        table = tomllib.loads(_text(place))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{place} is not TOML: {error}") from error
+    return parse({"name": name, **table})
+
+
+def shipped() -> tuple[str, ...]:
+    """The names of the recipes that come with the package."""
+    names = [entry.name for entry in files("unweave").joinpath("recipes").iterdir()]
+    return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
+
+
+def parse(table: Table) -> Recipe:
+    """A recipe from plain values, as TOML or a record holds them.
+
+    Raises:
+        ValueError: If a key, choice or method is not known, or a value has the wrong type or range.
+    """
+    setup = read(Setup, {key: value for key, value in table.items() if key != "methods"}, "")
+    return Recipe(**vars(setup), methods=_methods(setup, mapping(table.get("methods", {}), "methods")))
+
+
+def _text(place: str | Path) -> str:
+    if Path(place).suffix == ".toml":
+        if not Path(place).is_file():
+            raise ValueError(f"expected a recipe at {place}, found no such file")
+        return Path(place).read_text(encoding="utf-8")
+    if str(place) not in shipped():
+        known = ", ".join(shipped())
+        raise ValueError(f"unknown recipe {str(place)!r}{nearest(str(place), shipped())}; known: {known}")
+    return files("unweave").joinpath("recipes", f"{place}.toml").read_text(encoding="utf-8")
+
+
+def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
+    """Every method: its defaults, the recipe's training where it starts from scratch, what a table says."""
+    for name in tables:
+        method_named(name)
+    train, budget = setup.train, setup.tuning.budget
+    steps = None if train.steps is None else max(1, round(budget * train.steps))
+    epochs = None if train.epochs is None else budget * train.epochs
+    shorter = replace(train, steps=steps, epochs=epochs)
+    defaults = {name: _in_precision(method, train.precision) for name, method in METHODS.items()}
+    defaults |= {"retrain": FromScratch(train), "short-retrain": FromScratch(shorter)}
+    methods = {
+        name: configure(method, tables.get(name, {}), f"methods.{name}") for name, method in defaults.items()
+    }
+    if methods["retrain"] != defaults["retrain"]:
+        raise ValueError("methods.retrain is the recipe's own training: change [train] instead")
+    return methods
+
+
+def _in_precision(method: Method, precision: str) -> Method:
+    """The method with all its descents in one precision: that of the recipe's training."""
+    fields, how = [each.name for each in dataclasses.fields(cast(Any, method))], {"precision": precision}
+    overrides = {"how": how, "proxy": {"how": how}}
+    return configure(method, {name: table for name, table in overrides.items() if name in fields})

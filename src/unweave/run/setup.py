@@ -1,0 +1,121 @@
+"""What a recipe trains and forgets: the fields of its file, and their ranges."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from unweave.descend import Descent
+from unweave.methods import method_named
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is learned, and which part of it is to be forgotten.
+
+    Args:
+        name: The data set.
+        folder: Where its files are; None for its own place.
+        limit: How many training examples to keep, the classes in proportion; all if None.
+        seed: Chooses the forget set, the wrong labels, what `limit` keeps, and which held-out half is for
+            calibration.
+        noise: The fraction of training labels moved to a uniform other class.
+        forget: A random fraction, all examples of one label, or given positions.
+        fraction: The fraction of the training examples that "random" forgets.
+        label: The label that "class" forgets.
+        ids: The positions that "ids" forgets.
+    """
+
+    name: Literal["digits", "fashion-mnist", "cifar10"]
+    folder: str | None = None
+    limit: int | None = None
+    seed: int = 0
+    noise: float = 0.0
+    forget: Literal["random", "class", "ids"] = "random"
+    fraction: float = 0.1
+    label: int = 0
+    ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction < 1:
+            raise ValueError(f"fraction must be in (0, 1), found {self.fraction}")
+        if not 0 <= self.noise < 1:
+            raise ValueError(f"noise must be a fraction in [0, 1), found {self.noise}")
+        if self.limit is not None and self.limit < 2:
+            raise ValueError(f"limit must be at least 2 training examples, found {self.limit}")
+        if (self.forget == "ids") != bool(self.ids):
+            found = f"forget = {self.forget!r} with {len(self.ids)} ids"
+            raise ValueError(f"ids are what forget = 'ids' forgets, found {found}")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model by name.
+
+    Args:
+        name: A key of `unweave.models.MODELS`.
+        settings: What to change of its defaults.
+    """
+
+    name: str
+    settings: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How settings are searched: on other seeds than the reported ones, and never on the test part.
+
+    Args:
+        trials: How many settings are tried per method.
+        seeds: Seeds of forget set and training alike.
+        budget: The most that a method may spend, relative to the gradient evaluations of retraining.
+    """
+
+    trials: int = 20
+    seeds: tuple[int, ...] = (1000, 1001)
+    budget: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.trials < 1 or not self.seeds:
+            found = f"{self.trials} and {len(self.seeds)}"
+            raise ValueError(f"tuning needs at least one trial and one seed, found {found}")
+        if not 0 < self.budget <= 1:
+            raise ValueError(f"budget must be a fraction of retraining in (0, 1], found {self.budget}")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is trained and forgotten. The forget set is the same for all seeds: a seed is a seed of training.
+
+    Args:
+        name: What the stage is called in records.
+        data: What is learned and forgotten.
+        model: What learns it.
+        train: How originals and retrained references are trained.
+        seeds: The reported seeds.
+        calibration_seeds: Seeds of the retrained models that fix the margins of verdicts.
+        tuning: How settings are searched.
+        headline: The method whose verdict a report opens with.
+        partial: Whether training is cut short on purpose, so that there can be no verdict.
+    """
+
+    name: str
+    data: Data
+    model: Architecture
+    train: Descent
+    seeds: tuple[int, ...] = tuple(range(10))
+    calibration_seeds: tuple[int, ...] = tuple(range(100, 112))
+    tuning: Tuning = Tuning()
+    headline: str = "lur"
+    partial: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise ValueError("a recipe needs at least one seed, found none")
+        used = {"seeds": self.seeds, "calibration_seeds": self.calibration_seeds}
+        owners: dict[int, str] = {}
+        for name, seeds in (used | {"tuning.seeds": self.tuning.seeds}).items():
+            for seed in seeds:
+                if seed in owners:
+                    raise ValueError(f"each seed has one use, found {seed} in {owners[seed]} and in {name}")
+                owners[seed] = name
+        method_named(self.headline)

@@ -1,0 +1,78 @@
+"""The record of one model, audited or not yet: a stage of one method."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from unweave.audit.evidence import PARTS, Evidence
+from unweave.audit.margins import Margins
+from unweave.audit.metrics import Values
+from unweave.audit.verdict import Judgement, Verdict
+from unweave.run import record
+from unweave.run.cell import curves
+from unweave.run.verdicts import gap, reference_row
+from unweave.unlearn import Result
+
+Subject = Result | Evidence
+
+
+def unaudited(result: Result) -> dict[str, Any]:
+    """The record of a model that nothing was measured of."""
+    reason = "INCONCLUSIVE: no verdict: the model was not audited yet"
+    judgement = Judgement(Verdict.INCONCLUSIVE, reason, {}, {})
+    return single_record(result, judgement, [], [], None)
+
+
+def single_record(
+    subject: Subject,
+    judgement: Judgement,
+    values: Sequence[Values],
+    references: Sequence[Values],
+    fixed: Margins | None,
+) -> dict[str, Any]:
+    """The record of one model.
+
+    Args:
+        subject: What was audited.
+        judgement: Its verdict.
+        values: Its metrics, beside each retrained model.
+        references: The metrics of each retrained model.
+        fixed: The margins, if there are any.
+    """
+    name = subject.name if isinstance(subject, Result) else "model"
+    row = {
+        **told(subject),
+        "scores": {metric: asdict(score) for metric, score in judgement.scores.items()},
+        "gap": gap(values, references) if references else None,
+        "verdict": str(judgement.verdict),
+        "reason": judgement.reason,
+        "cost": None,
+        "peak_mib": None,
+        "failed": None,
+    }
+    stage = {
+        "recipe": {},
+        "seeds": [subject.seed] if isinstance(subject, Result) else [],
+        "data": sizes(subject),
+        "margins": None if fixed is None else dict(fixed.margin),
+        "reference": reference_row(references, fixed) if references else {"scores": {}, "null_band": {}},
+        "methods": {name: row},
+        "floor": None if fixed is None else fixed.gap_floor,
+    }
+    return {"schema": record.SCHEMA, "environment": record.environment(), "stages": {"audit": stage}}
+
+
+def told(subject: Subject) -> dict[str, Any]:
+    """What is known of the method that made the model."""
+    if isinstance(subject, Evidence):
+        unknown = {"seconds": None, "gradient_evaluations": None, "trace": {}}
+        return {"repr": "a model known by its answers alone", **unknown}
+    spent = {"seconds": subject.cost.seconds, "gradient_evaluations": subject.cost.gradients}
+    return {"repr": repr(subject.method), **spent, "trace": curves(subject.traces, subject.curves)}
+
+
+def sizes(subject: Subject) -> dict[str, Any]:
+    """The numbers of examples of the parts, and the digest of the split where there is one."""
+    if isinstance(subject, Evidence):
+        return {part: len(labels) for part, labels in subject.labels.items()}
+    return {"digest": subject.split.digest(), **{part: len(subject.split.part(part)[1]) for part in PARTS}}

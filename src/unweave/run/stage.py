@@ -1,0 +1,108 @@
+"""A stage of a benchmark: a recipe in a folder, with its data and its trained models at hand."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from unweave.audit.collect import collect
+from unweave.audit.evidence import PARTS, Evidence
+from unweave.data import Source
+from unweave.data.datasets import flip_labels
+from unweave.data.datasets import load as load_data
+from unweave.problem import Cost, Problem, Split
+from unweave.run.recipe import Recipe
+from unweave.run.setup import Data
+from unweave.tasks.classifier import Classifier
+from unweave.train import Trained, train_model
+
+Memory = dict[str, tuple[object, Cost]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a recipe is run.
+
+    Args:
+        recipe: What to run.
+        folder: The folder of the whole benchmark; holds `models`, `cells` and `tuning`.
+        device: Where the models are.
+    """
+
+    recipe: Recipe
+    folder: Path
+    device: str = "cpu"
+
+    def split(self, data_seed: int | None = None) -> Split:
+        """The data, as the recipe's seed cuts it or another; loaded once per process."""
+        key = (repr(self.recipe.data), data_seed, self.device)
+        if key not in _splits:
+            _splits[key] = split_of(self.recipe.data, data_seed, device=self.device)
+        return _splits[key]
+
+    def trained(self, part: Literal["mixed", "retain"], seed: int, data_seed: int | None = None) -> Trained:
+        """The original ("mixed") or the retrained reference ("retain") of a seed, trained or read."""
+        split, train = self.split(data_seed), self.recipe.train
+        models = self.folder / "models"
+        return train_model(train, self.build(split), split, part, seed, device=self.device, cache=models)
+
+    def build(self, split: Split) -> Callable[[], nn.Module]:
+        """Makes a fresh model for the classes of a split."""
+        return lambda: self.recipe.build(split.n_classes)
+
+    def problem(
+        self, original: nn.Module, seed: int, memory: Memory, data_seed: int | None = None
+    ) -> Problem:
+        """The request to forget, over a copy of the original."""
+        split, model = self.split(data_seed), copy.deepcopy(original)
+        generator, task = torch.Generator().manual_seed(seed), Classifier(split.n_classes)
+        return Problem(task, model, split, generator, self.build(split), memory=memory)
+
+    def evidence(
+        self, model: nn.Module, data_seed: int | None = None, *, parts: Sequence[str] = PARTS
+    ) -> Evidence:
+        """What a model answers to every example of some parts."""
+        split = self.split(data_seed)
+        cuts = {name: split.part(name) for name in PARTS if name in parts}
+        gone = split.forgotten_classes
+        return collect(model, cuts, device=self.device, n_classes=split.n_classes, forgotten_classes=gone)
+
+
+_splits: dict[tuple[str, int | None, str], Split] = {}
+
+
+def split_of(data: Data, data_seed: int | None = None, *, device: str = "cpu") -> Split:
+    """The data, cut four ways.
+
+    Args:
+        data: What to load and what to forget.
+        data_seed: Chooses another forget set, other wrong labels and another limited subset, for tuning. The
+            held-out halves stay as the recipe's own seed cuts them, so that tuning never sees the test part.
+        device: Where batches are handed out.
+    """
+    seed = data.seed if data_seed is None else data_seed
+    train, held_out = load_data(data.name, folder=data.folder, limit=data.limit, seed=seed)
+    if data.noise:
+        train = flip_labels(train, data.noise, 1 + int(train.labels.max()), seed + 1)
+    forget = _chosen(data, train, seed + 2)
+    return Split(train.to(device), forget, held_out.to(device), seed=data.seed)
+
+
+def _chosen(data: Data, train: Source, seed: int) -> torch.Tensor:
+    """Positions of what is to be forgotten."""
+    match data.forget:
+        case "random":
+            order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+            return order[: round(data.fraction * len(train))]
+        case "class":
+            found = (train.labels == data.label).nonzero()[:, 0]
+            if len(found) == 0:
+                labels = f"0..{int(train.labels.max())}"
+                raise ValueError(f"label must be one of the training data's, {labels}, found {data.label}")
+            return found
+        case "ids":
+            return torch.tensor(data.ids, dtype=torch.long)

@@ -1,0 +1,143 @@
+"""Settings by search: for every method the same number of trials, on seeds that are never reported."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from unweave.methods import Method
+from unweave.methods.space import Tunable
+from unweave.problem import write_atomically
+from unweave.run.cell import MATCHED, kept, key_of, matched
+from unweave.run.search import Settings, Trial, case, search
+from unweave.run.stage import Stage
+from unweave.run.workers import Crew, Job, Listener, told
+from unweave.train import code, digest
+
+REFERENCES = ("original", "retrain")
+"""Methods that have nothing to tune: what everything is compared with."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a search found.
+
+    Args:
+        best: The best settings, by dotted field path; empty if every trial failed.
+        value: Their value; NaN if every trial failed.
+        gradients: The gradient evaluations that they spent, the mean over the tuning seeds.
+        trials: The log: number, settings, value (None if it failed) and its parts, seconds, gradient
+            evaluations, failed.
+    """
+
+    best: Settings
+    value: float
+    gradients: int
+    trials: Sequence[Trial]
+
+
+def tune_stage(
+    stage: Stage, methods: Sequence[str], trials: int, crew: Crew, listener: Listener
+) -> dict[str, Study]:
+    """Searches the settings of every method that has any, and writes the best as TOML to `tuning/STAGE.toml`.
+
+    Args:
+        stage: The stage.
+        methods: The names of the methods.
+        trials: Trials per method.
+        crew: Who does the work.
+        listener: Hears of every job that ends.
+    """
+    recipe = stage.recipe
+    tuned = [each for each in methods if each not in REFERENCES and isinstance(recipe.methods[each], Tunable)]
+    seeds = recipe.tuning.seeds
+    jobs = [Job(f"{recipe.name}, models of tuning seed {seed}", prepare, (stage, seed)) for seed in seeds]
+    list(told(crew, jobs, listener))
+    studies: dict[str, Study] = {}
+    first = [each for each in tuned if each != "short-retrain"]
+    last = [each for each in tuned if each == "short-retrain"]  # waits for the steps that it is granted
+    for wave in (first, last):
+        granted = {
+            each: studies[each].gradients for each in MATCHED if each in studies and studies[each].best
+        }
+        jobs = [
+            Job(f"{recipe.name}, {trials} trials of {each}", study, (stage, each, trials, granted))
+            for each in wave
+        ]
+        studies |= {job.arguments[1]: found for job, found in told(crew, jobs, listener)}
+    studies = {each: studies[each] for each in tuned}
+    write_atomically(stage.folder / "tuning" / f"{recipe.name}.toml", as_toml(studies, seeds))
+    return studies
+
+
+def read_studies(stage: Stage, methods: Sequence[str], folder: Path) -> dict[str, Study]:
+    """The searches that an earlier run has left in its folder `tuning`, whatever code has changed since.
+
+    Raises:
+        ValueError: If the folder has none for this stage.
+    """
+    found = {each: folder / stage.recipe.name / f"{each}.json" for each in methods}
+    logs = {each: json.loads(path.read_text())["trials"] for each, path in found.items() if path.exists()}
+    if not logs:
+        raise ValueError(f"{folder} has no searches for the stage {stage.recipe.name!r}: tune it first")
+    return {each: best_of(log) for each, log in logs.items()}
+
+
+def prepare(stage: Stage, seed: int) -> int:
+    """Trains the models of a tuning seed; returns the gradient evaluations of retraining."""
+    stage.trained("mixed", seed, seed)
+    return stage.trained("retain", seed, seed).cost.gradients
+
+
+def study(stage: Stage, name: str, trials: int, granted: Mapping[str, int]) -> Study:
+    """Searches one method's settings; a search that is on disk is read."""
+    method = stage.recipe.methods[name]
+    method = matched(method, granted) if name == "short-retrain" else method
+    tuning = stage.recipe.tuning
+    space = cast(Tunable, method).space(max(1, round(tuning.budget * prepare(stage, tuning.seeds[0]))))
+    facts = {"cell": key_of(stage, 0, repr(method)), "space": repr(space), "tuning": repr(tuning)}
+    key = digest({**facts, "trials": trials, "code": code("audit/*.py", "run/search.py")})
+
+    def make() -> Mapping[str, Any]:
+        cases = [case(stage, seed) for seed in tuning.seeds]
+        return {"trials": search(stage, cast(Method, method), space, trials, cases)}
+
+    return best_of(kept(stage.folder / "tuning" / stage.recipe.name / name, key, make)["trials"])
+
+
+def best_of(trials: Sequence[Trial]) -> Study:
+    """The study that a log tells of."""
+    done = [trial for trial in trials if trial["value"] is not None]
+    if not done:
+        return Study({}, math.nan, 0, trials)
+    best = min(done, key=lambda trial: trial["value"])
+    return Study(best["settings"], best["value"], best["gradient_evaluations"], trials)
+
+
+def as_toml(studies: Mapping[str, Study], seeds: Sequence[int]) -> str:
+    """The best settings as tables of a recipe, with their source."""
+    return "\n".join(_table(name, found, seeds) for name, found in studies.items() if found.best)
+
+
+def _table(name: str, found: Study, seeds: Sequence[int]) -> str:
+    on = ", ".join(map(str, seeds))
+    source = f"# tuned: best of {len(found.trials)} trials on seeds {on}, value {found.value:.2f}"
+    best = {path: value for path, value in found.best.items() if told_in_toml(path, value)}
+    lines = [f"{path} = {_literal(value)}" for path, value in best.items()]
+    key = name if name.replace("-", "").isalnum() else f'"{name}"'
+    return "\n".join([f"[methods.{key}]  {source}", *lines, ""])
+
+
+def told_in_toml(path: str, value: object) -> bool:
+    """Whether a setting can be written: TOML has no null, but no limit on the norm is an infinite one."""
+    return value is not None or path.endswith("max_norm")
+
+
+def _literal(value: object) -> str:
+    if value is None:
+        return "inf"
+    if isinstance(value, str):
+        return f'"{value}"'
+    return str(value).lower() if isinstance(value, bool) else repr(value)

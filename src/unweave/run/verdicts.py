@@ -1,0 +1,163 @@
+"""From the cells of a stage to its part of the record: margins, scores, verdicts. It reads files only."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import combinations
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from unweave.audit.margins import Margins, margins
+from unweave.audit.metrics import GAP, METRICS, Values, gap_of_means, mean_gap, measure_pair
+from unweave.audit.score import score, t_interval
+from unweave.audit.verdict import judge
+from unweave.run.cell import REFERENCE, Content, evidence_at, kept, place_of
+from unweave.run.curves import histograms, mean_trace
+from unweave.run.paired import comparisons
+from unweave.run.stage import Stage
+from unweave.train import code, digest
+
+
+def stage_record(
+    stage: Stage, methods: Sequence[str], search: Mapping[str, Sequence[Content]]
+) -> dict[str, Any]:
+    """The stage's part of a record, from its cells.
+
+    Args:
+        stage: The stage; every cell of its seeds and calibration seeds is there.
+        methods: The methods that were run, the original among them.
+        search: The log of tuning by method, if there was any.
+    """
+    recipe = stage.recipe
+    references = [values_of(stage, seed, REFERENCE) for seed in recipe.seeds]
+    fixed = calibrated(stage)
+    rows = {name: method_row(stage, name, references, fixed) for name in methods}
+    ran = [name for name in methods if rows[name]["failed"] is None]
+    cells = {name: [measurement(stage, seed, name) for seed in recipe.seeds] for name in (*ran, REFERENCE)}
+    return {
+        "recipe": recipe.table(),
+        "seeds": list(recipe.seeds),
+        "data": described(stage),
+        "margins": None if fixed is None else dict(fixed.margin),
+        "reference": reference_row(references, fixed),
+        "methods": rows,
+        "headline": recipe.headline if recipe.headline in rows else next(iter(rows)),
+        "partial": recipe.partial,
+        "floor": None if fixed is None else fixed.gap_floor,
+        "calibration_seeds": list(recipe.calibration_seeds),
+        "histograms": histograms(cells, REFERENCE),
+        "comparisons": comparisons(
+            {name: [each["values"] for each in cells[name]] for name in ran}, references
+        ),
+        **({"search": {name: list(trials) for name, trials in search.items()}} if search else {}),
+    }
+
+
+def described(stage: Stage) -> dict[str, Any]:
+    """The data set, its digest, the sizes of the parts and the classes forgotten whole."""
+    split = stage.split()
+    parts = ("forget", "retain", "calibration", "test")
+    sizes = {name: len(split.part(name)[1]) for name in parts}
+    gone = list(split.forgotten_classes)
+    return {"name": stage.recipe.data.name, "digest": split.digest(), **sizes, "forgotten_classes": gone}
+
+
+def calibrated(stage: Stage) -> Margins | None:
+    """The margins that the calibration retrains fix; None with fewer than two of them."""
+    seeds = stage.recipe.calibration_seeds
+    if len(seeds) < 2:
+        return None
+    keys = [cell_of(stage, seed, REFERENCE)["key"] for seed in seeds]
+
+    def make() -> Content:
+        evidence = [evidence_at(place_of(stage, seed, REFERENCE)) for seed in seeds]
+        return {"pairs": [measure_pair(one, other) for one, other in combinations(evidence, 2)]}
+
+    place = stage.folder / "cells" / stage.recipe.name / "calibration"
+    pairs = kept(place, digest({"cells": keys, "code": code("audit/*.py")}), make)["pairs"]
+    sizes = {name: size for name, size in described(stage).items() if isinstance(size, int)}
+    return margins([values_of(stage, seed, REFERENCE) for seed in seeds], pairs, sizes=sizes)
+
+
+def method_row(
+    stage: Stage, name: str, references: Sequence[Values], fixed: Margins | None
+) -> dict[str, Any]:
+    """One method of a stage; one that failed on any seed has no figures."""
+    seeds = stage.recipe.seeds
+    cells = [cell_of(stage, seed, name) for seed in seeds]
+    whole = [cell_of(stage, seed, REFERENCE)["seconds"] for seed in seeds]
+    peaks = [each["peak_mib"] for each in cells if each["peak_mib"] is not None]
+    row = {
+        "repr": cells[0]["repr"],
+        "seconds": mean([each["seconds"] for each in cells]),
+        # the median: one seed on a busy machine is off by a factor of three
+        "cost": median([each["seconds"] / seconds for each, seconds in zip(cells, whole, strict=True)]),
+        "peak_mib": max(peaks, default=None),
+        "gradient_evaluations": mean([each["gradient_evaluations"] for each in cells]),
+        "trace": mean_trace([each["trace"] for each in cells]),
+    }
+    failures = [each["failed"] for each in cells if each["failed"] is not None]
+    if failures:
+        failed = f"{failures[0]} (on {len(failures)} of {len(seeds)} seeds)"
+        told = {"verdict": "FAIL", "reason": f"FAIL: it did not finish: {failed}", "failed": failed}
+        return {**row, "scores": {}, "gap": None, **told}
+    return {**row, **judged(stage, name, references, fixed), "failed": None}
+
+
+def judged(stage: Stage, name: str, references: Sequence[Values], fixed: Margins | None) -> dict[str, Any]:
+    """The figures of a method and the verdict on it."""
+    seeds = stage.recipe.seeds
+    found = [values_of(stage, seed, name) for seed in seeds]
+    original = [values_of(stage, seed, "original") for seed in seeds]
+    judgement = judge(found, references, None if stage.recipe.partial else fixed, original=original)
+    return {
+        "scores": {metric: asdict(each) for metric, each in judgement.scores.items()},
+        "gap": gap(found, references),
+        "verdict": str(judgement.verdict),
+        "reason": judgement.reason,
+    }
+
+
+def reference_row(references: Sequence[Values], fixed: Margins | None) -> dict[str, Any]:
+    """The retrained models: their own metrics, and those of two models as calibration retrains show them."""
+    band, expected = ({}, {}) if fixed is None else (fixed.null_band, fixed.expected)
+    values = {name: [each[name] for each in references] for name in references[0]}
+    values |= {name: [value] for name, value in expected.items() if name not in values}
+    scores = {
+        name: score(each, mean(each), direction=METRICS[name].direction, null_band=band.get(name))
+        for name, each in values.items()
+    }
+    rows = {name: {**asdict(each), "gap": None} for name, each in scores.items()}
+    return {"scores": rows, "null_band": {name: list(ends) for name, ends in band.items()}}
+
+
+def gap(found: Sequence[Values], references: Sequence[Values]) -> dict[str, Any]:
+    """The mean gap in both senses, and its four parts."""
+    pairs = list(zip(found, references, strict=True))
+    each = [mean_gap(one, other) for one, other in pairs]
+    low, high = t_interval(each)
+    parts = {name: mean([abs(one[name] - other[name]) for one, other in pairs]) for name in GAP}
+    whole = gap_of_means(found, references)
+    return {"mean": mean(each), "low": low, "high": high, "of_means": whole, "parts": parts}
+
+
+def values_of(stage: Stage, seed: int, name: str) -> Values:
+    """The metrics of a cell."""
+    return measurement(stage, seed, name)["values"]
+
+
+def measurement(stage: Stage, seed: int, name: str) -> Content:
+    """What was measured of a cell."""
+    return cell_of(stage, seed, f"{name}.values")
+
+
+def cell_of(stage: Stage, seed: int, name: str) -> Content:
+    """A cell, as it is on disk."""
+    return json.loads(place_of(stage, seed, f"{name}.json").read_text(encoding="utf-8"))
+
+
+def mean(numbers: Sequence[float]) -> float:
+    """The mean."""
+    return float(np.mean(numbers))

@@ -1,0 +1,92 @@
+"""Work spread over a few long-lived processes: importing torch costs more than many a task."""
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Job:
+    """A piece of work.
+
+    Args:
+        label: What progress calls it.
+        function: A function of a module, so that another process finds it.
+        arguments: Its arguments.
+    """
+
+    label: str
+    function: Callable[..., object]
+    arguments: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a list of jobs is.
+
+    Args:
+        label: The job that ended last.
+        done: How many have ended.
+        total: Of how many.
+    """
+
+    label: str
+    done: int
+    total: int
+
+
+Listener = Callable[[Progress], None]
+Crew = Callable[[Sequence[Job]], Iterator[tuple[Job, Any]]]
+"""Does jobs, and yields each with its result as it ends."""
+
+
+def told(crew: Crew, jobs: Sequence[Job], listener: Listener) -> Iterator[tuple[Job, Any]]:
+    """Does jobs, and tells of each as it ends."""
+    for done, (job, result) in enumerate(crew(jobs), 1):
+        listener(Progress(job.label, done, len(jobs)))
+        yield job, result
+
+
+@contextmanager
+def workers(count: int) -> Iterator[Crew]:
+    """A crew: so many processes of one thread each; if that is 1, this process, with the threads it has.
+
+    Whatever ends the body early, Ctrl-C as well, ends the processes at once.
+    """
+    if count < 1:
+        raise ValueError(f"jobs must be at least 1, found {count}")
+    if count == 1:
+        yield in_turn
+        return
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), ready)
+
+    def at_once(jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+        tasks = {pool.submit(job.function, *job.arguments): job for job in jobs}
+        return ((tasks[task], task.result()) for task in as_completed(tasks))
+
+    try:
+        yield at_once
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def in_turn(jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+    """Does one job after the other in this process."""
+    return ((job, job.function(*job.arguments)) for job in jobs)
+
+
+def ready() -> None:
+    """Prepares a new process: one thread, and Ctrl-C ends it without a word."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    torch.set_num_threads(1)

@@ -1,0 +1,126 @@
+"""Originals and retrained references: training from fresh weights on a part of a split, kept by digest."""
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from torch import nn
+
+from unweave.descend import Descent, Phase, descend
+from unweave.objective import nll
+from unweave.problem import Cost, Problem, Split, timed
+from unweave.run import checkpoint
+from unweave.tasks import Task
+from unweave.tasks.classifier import Classifier
+
+TRAINING = ("*.py", "tasks/*.py", "data/*.py")
+"""The files of this package that decide the weights of a trained model."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model and what it cost to train, also where it was read from disk.
+
+    Args:
+        model: In evaluation mode.
+        cost: Of its training.
+    """
+
+    model: nn.Module
+    cost: Cost
+
+
+def train_model(
+    how: Descent,
+    build: Callable[[], nn.Module],
+    split: Split,
+    part: Literal["mixed", "retain"],
+    seed: int,
+    *,
+    task: Task | None = None,
+    device: str = "cpu",
+    cache: Path | None = None,
+) -> Trained:
+    """Trains on forget and retain data ("mixed": an original) or on retain data alone (a reference).
+
+    Models of one seed begin at the same weights, whatever the part.
+
+    Args:
+        how: The training.
+        build: Makes a model; its weights come from torch's global generator, seeded here.
+        split: The data.
+        part: The part to train on.
+        seed: Of the weights and of the order of the data.
+        task: How the model is scored; classification if None.
+        device: Where it is trained.
+        cache: A folder that keeps trained models, by a digest of all that they depend on; None keeps nothing.
+
+    Raises:
+        Failed: If the loss is no longer finite.
+        ValueError: If a kept model was trained on other data.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build().to(device)
+    facts = {"split": split.digest(part), "part": part, "recipe": repr(how), "seed": seed}
+    facts |= {"code": code(*TRAINING)}
+    built = {"model": repr(model), "weights": checkpoint.architecture(model.state_dict()), "device": device}
+    place = None if cache is None else cache / digest({**facts, **built})[:20]
+    if place is not None and (place / checkpoint.WEIGHTS).exists() and (place / checkpoint.SIDECAR).exists():
+        sidecar = checkpoint.load(place, model, split_digest=split.digest(part))
+        return Trained(model.eval(), Cost(**cast(Mapping, sidecar["cost"])))
+    generator = torch.Generator().manual_seed(seed)
+    problem = Problem(task or Classifier(split.n_classes), model, split, generator, build)
+    warm_up()
+    with timed(problem.cost):
+        descend(problem, how, Phase([nll(part)]))
+        synchronize(device)
+    if place is not None:
+        checkpoint.save(place, model.state_dict(), {**facts, "cost": dataclasses.asdict(problem.cost)})
+    return Trained(model.eval(), problem.cost)
+
+
+def synchronize(device: torch.device | str) -> None:
+    """Waits until the device has done what it was told, so that a clock can be read."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def spend(problem: Problem, method: Callable[[Problem], None]) -> Cost:
+    """Runs a method and returns what it cost: wall time, and that of results it shares, whoever made them."""
+    warm_up()
+    before = set(problem.memory)
+    start = time.perf_counter()
+    method(problem)
+    synchronize(problem.device)
+    wall = time.perf_counter() - start
+    made_here = sum(cost.seconds for name, (_, cost) in problem.memory.items() if name not in before)
+    return replace(problem.cost, seconds=wall - made_here + problem.cost.seconds)
+
+
+@cache
+def warm_up() -> None:
+    """Makes an optimizer: torch then imports its compiler, a second that the first comer would be charged."""
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
+
+
+def digest(facts: Mapping[str, object]) -> str:
+    """SHA-256 of plain values."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def code(*patterns: str) -> str:
+    """SHA-256 over those files of this package that match a pattern."""
+    root = Path(__file__).parent
+    whole = hashlib.sha256()
+    for path in sorted({path for pattern in patterns for path in root.glob(pattern)}):
+        whole.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return whole.hexdigest()

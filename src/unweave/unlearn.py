@@ -1,0 +1,187 @@
+"""Make a copy of a model forget, with checks before and after."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FunctionType
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
+
+from unweave.data import Source
+from unweave.data.loaded import Loaded
+from unweave.importance import evaluating
+from unweave.problem import Cost, Failed, Problem, Split
+from unweave.tasks import Task, call
+from unweave.tasks.classifier import Classifier
+from unweave.train import spend
+
+Method = Callable[[Problem], None]
+
+
+@runtime_checkable
+class Pretrained(Protocol):
+    """A model that has a format of its own on disk, as those of transformers do."""
+
+    def save_pretrained(self, save_directory: str) -> object:
+        """Writes the model into a folder."""
+        ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """A model that forgot.
+
+    Args:
+        model: The edited copy, in evaluation mode.
+        method: What edited it.
+        split: The data, with what was to be forgotten.
+        task: How the model is scored.
+        seed: Of all randomness of the method.
+        original: The model as it was given; the same object.
+        cost: What the method spent.
+        curves: The loss of every term at every step.
+        traces: What probes saw: rows of step, value and reliability, by name.
+    """
+
+    model: nn.Module
+    method: Method
+    split: Split
+    task: Task
+    seed: int
+    original: nn.Module
+    cost: Cost
+    curves: Mapping[str, list[float]] = field(default_factory=dict)
+    traces: Mapping[str, list[tuple[int, float, float]]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What tables call the method."""
+        return self.method.__name__ if isinstance(self.method, FunctionType) else type(self.method).__name__
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the model, `split.json` and `record.json`, whose verdict says that nothing was audited yet.
+
+        The model is `model.safetensors` with `model.json`; one that has `save_pretrained` is written by that
+        as well.
+        """
+        from unweave.run import checkpoint, record
+        from unweave.run.single import unaudited
+
+        place = Path(folder)
+        made = {"split": self.split.digest(), "recipe": repr(self.method), "seed": self.seed}
+        code = record.environment()["code"]
+        checkpoint.save(place, self.model.state_dict(), {**made, "code": code})
+        self.split.save(place / "split.json")
+        if isinstance(self.model, Pretrained):
+            self.model.save_pretrained(str(place / "pretrained"))
+        record.write(unaudited(self), place)
+
+
+def unlearn(
+    model: nn.Module,
+    split: Split,
+    method: Method,
+    *,
+    task: Task | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    build: Callable[[], nn.Module] | None = None,
+) -> Result:
+    """Makes a copy of a model forget; the model itself stays as it is.
+
+    Args:
+        model: Trained on the forget and the retain data of `split`.
+        split: The data, with what is to be forgotten.
+        method: Such as `unweave.LUR()`, or any function that edits a `Problem`.
+        task: How the model is scored; classification into the classes of the split if None.
+        seed: Of all randomness.
+        device: Where to work; where the model is if None.
+        build: Makes a model of the same architecture with fresh weights, for methods that start over. By
+            default a copy whose modules redraw their own.
+
+    Raises:
+        ValueError: If the model has no trainable weights, or holds NaN, or the method can't be right on it.
+        Failed: If the run ends without a usable model: NaN, one answer to everything, or the same model.
+    """
+    refuse_unusable(model)
+    working = copy.deepcopy(model)
+    place = torch.device(device) if device is not None else next(working.parameters()).device
+    held_out, calibration = split.held_out.to(place), split.calibration.tolist()
+    moved = Split(split.train.to(place), split.forget, held_out, calibration=calibration)
+    task = task or Classifier(split.n_classes)
+    problem = Problem(task, working.to(place), moved, torch.Generator().manual_seed(seed), build)
+    cost = spend(problem, method)
+    refuse_unchanged(model, problem.model)
+    if isinstance(task, Classifier):
+        refuse_collapsed(problem.model, moved)
+    edited = problem.model.eval()
+    return Result(edited, method, split, task, seed, model, cost, problem.curves, problem.traces)
+
+
+def refuse_unusable(model: nn.Module) -> None:
+    """Raises if nothing may move, or a weight is not a number."""
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError("the model has no trainable weights: set requires_grad on those that may move")
+    for name, value in state(model):
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ValueError(
+                f"weights must be finite, found NaN or infinity in {name!r}: train the model again"
+            )
+
+
+def refuse_unchanged(before: nn.Module, after: nn.Module) -> None:
+    """Raises if every weight and buffer is the same, or one is no number any more."""
+    pairs = [(name, old, new) for (name, old), (_, new) in zip(state(before), state(after), strict=True)]
+    for name, _, new in pairs:
+        if new.is_floating_point() and not bool(torch.isfinite(new).all()):
+            raise Failed(f"{name!r} is no longer finite: the learning rate or the forget loss is too strong")
+    if all(old.shape == new.shape and torch.equal(old.cpu(), new.cpu()) for _, old, new in pairs):
+        raise Failed("nothing changed: the method left every weight as it was")
+
+
+@torch.no_grad()
+def refuse_collapsed(model: nn.Module, split: Split) -> None:
+    """Raises if the model gives one answer to all retain data, though that has several labels."""
+    source, ids = split.part("retain")
+    if len(source.labels[ids].unique()) == 1:
+        return
+    with evaluating(model):
+        batches = source.stream(ids.split(1024))
+        answers = torch.cat([call(model, raw.inputs).argmax(-1).unique() for raw in batches]).unique()
+    if len(answers) == 1:
+        told = f"it answers class {int(answers)} to all retain data"
+        raise Failed(f"the model collapsed: {told}; use a weaker forget loss or a lower learning rate")
+
+
+def state(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """All weights and buffers by name, in order."""
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
+def dataset_of(source: Source, ids: Tensor) -> Dataset:
+    """Some examples of a source as a data set: a user's own items, or tuples `(input..., label)`."""
+    return Subset(source.dataset, ids.tolist()) if isinstance(source, Loaded) else Examples(source, ids)
+
+
+class Examples(Dataset):
+    """Some examples of a source as a data set of `(input..., label)` tuples.
+
+    Args:
+        source: Where they come from; items are the same at every read.
+        ids: Their positions there.
+    """
+
+    def __init__(self, source: Source, ids: Tensor) -> None:
+        self.source, self.ids = source, ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> tuple[Tensor | int, ...]:
+        (raw,) = self.source.stream([self.ids[index : index + 1]])
+        fields = raw.inputs.values() if isinstance(raw.inputs, dict) else raw.inputs
+        return (*(field[0] for field in fields), int(raw.target))

@@ -1,0 +1,184 @@
+"""The function `audit`: one model beside retrained models, a verdict first, and what is missing named."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import unweave
+from audit.answers import drawn
+from unweave.audit import Retrain, Verdict, parquet
+from unweave.audit.evidence import Evidence
+from unweave.audit.metrics import METRICS, measure
+from unweave.audit.references import Answers
+from unweave.descend import Descent
+from unweave.methods.simple import FineTune
+from unweave.run import record
+
+SIZES = {"forget": 400, "retain": 800, "calibration": 400, "test": 400}
+
+
+def settled(seed: int, noise: float = 0.05, lift: float = 0.0) -> Evidence:
+    """A model that agrees with those of other seeds but for a little noise; `lift`: what it knows of F."""
+    base, own = drawn(0, SIZES), np.random.default_rng(seed)
+    logits = {
+        part: each + own.normal(scale=noise, size=each.shape).astype(np.float32)
+        for part, each in base.logits.items()
+    }
+    logits["forget"][np.arange(SIZES["forget"]), base.labels["forget"]] += lift
+    return replace(base, logits=logits)
+
+
+REFERENCES = [settled(seed) for seed in range(10)]
+CALIBRATION = [settled(seed) for seed in range(100, 112)]
+
+
+def test_a_retrained_model_passes_and_the_untouched_original_fails() -> None:
+    original = settled(51, lift=3.0)
+    passed = unweave.audit(settled(50), REFERENCES, calibration=CALIBRATION, original=original)
+    assert passed.verdict is Verdict.PASS, passed.reason
+    failed = unweave.audit(original, REFERENCES, calibration=CALIBRATION, original=original)
+    assert failed.verdict is Verdict.FAIL and "under-forgetting" in failed.reason
+
+
+def test_nothing_to_forget_is_not_a_pass() -> None:
+    found = unweave.audit(settled(50), REFERENCES, calibration=CALIBRATION, original=settled(51))
+    assert found.verdict is Verdict.INCONCLUSIVE and "no measurable influence" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("references", "calibration", "missing"),
+    [
+        ([], [], ["no retrained model", "0 calibration retrains, 12 needed"]),
+        (REFERENCES[:4], CALIBRATION, ["4 seeds, 10 needed"]),
+        (REFERENCES, CALIBRATION[:11], ["11 calibration retrains, 12 needed"]),
+        (REFERENCES, [], ["0 calibration retrains, 12 needed"]),
+    ],
+)
+def test_what_is_missing_is_named(references, calibration, missing) -> None:
+    found = unweave.audit(settled(50), references, calibration=calibration)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert all(part in found.reason for part in missing), found.reason
+
+
+def test_a_figure_of_one_model_has_no_interval_and_is_its_own_value() -> None:
+    evidence = settled(50)
+    found = unweave.audit(evidence, REFERENCES, calibration=CALIBRATION)
+    alone = measure(evidence)
+    for name, value in alone.items():
+        score = found.scores[name]
+        assert (score.value, score.n) == (pytest.approx(value), 1) and np.isnan([score.low, score.high]).all()
+    pairs = [measure(evidence, other)["tv"] for other in REFERENCES]
+    assert found.scores["tv"].value == pytest.approx(np.mean(pairs)) and found.scores["tv"].n == 10
+    assert {name for name, metric in METRICS.items() if metric.needs_reference} <= set(found.scores)
+
+
+def test_the_verdict_is_printed_first_and_everything_is_saved(tmp_path) -> None:
+    found = unweave.audit(settled(50), REFERENCES, calibration=CALIBRATION, original=settled(51, lift=3.0))
+    assert str(found).startswith("PASS: ") and "TV on F" in str(found)
+    found.save(tmp_path / "out")
+    assert record.load(tmp_path / "out")["stages"]["audit"]["methods"]["model"]["verdict"] == "PASS"
+    assert "PASS" in (tmp_path / "out" / "report.html").read_text()
+    again = parquet.load(tmp_path / "out" / "evidence.parquet")
+    assert np.array_equal(again.logits["forget"], found.evidence.logits["forget"])
+
+
+def build() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+class Trainer:
+    """A user's `train`, which notes what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def __call__(self, dataset, seed: int) -> nn.Module:
+        self.asked.append((len(dataset), seed))
+        torch.manual_seed(seed)
+        model = build()
+        inputs, labels = (torch.stack([torch.as_tensor(item[i]) for item in dataset]) for i in (0, 1))
+        update = torch.optim.SGD(model.parameters(), lr=0.5)
+        for _ in range(15):
+            update.zero_grad()
+            nn.functional.cross_entropy(model(inputs), labels).backward()
+            update.step()
+        return model
+
+
+@pytest.fixture
+def result():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(90, 6, generator=generator)
+    labels = inputs[:, :3].argmax(1)
+    whole = TensorDataset(inputs[:60], labels[:60])
+    split = unweave.Split(whole, (labels[:60] == 2).nonzero()[:, 0], TensorDataset(inputs[60:], labels[60:]))
+    return unweave.unlearn(Trainer()(whole, 0), split, FineTune(how=Descent(lr=0.1, steps=3)))
+
+
+def test_references_are_trained_without_what_is_forgotten(result) -> None:
+    train = Trainer()
+    found = unweave.audit(result, Retrain(train, seeds=range(2), calibration_seeds=(7, 8, 9)))
+    assert train.asked == [(len(result.split.retain), seed) for seed in (0, 1, 7, 8, 9)]
+    assert "2 seeds, 10 needed; 3 calibration retrains, 12 needed" in found.reason
+    assert {"probe", "relearn"} <= set(found.scores)  # a whole class is forgotten
+
+
+def test_an_interrupted_audit_goes_on(result, tmp_path) -> None:
+    train = Trainer()
+    first = unweave.audit(result, Retrain(train, range(2), range(7, 9), folder=tmp_path))
+    again = unweave.audit(result, Retrain(train, range(3), range(7, 9), folder=tmp_path))
+    assert [seed for _, seed in train.asked] == [0, 1, 7, 8, 2]
+    assert first.scores["probe"].reference is not None
+    assert again.record["stages"]["audit"]["reference"]["scores"]["probe"]["n"] == 3
+
+
+def test_what_can_not_be_audited_is_refused(result) -> None:
+    with pytest.raises(ValueError, match="expected data to retrain on, found evidence alone"):
+        unweave.audit(settled(0), Retrain(Trainer()))
+    with pytest.raises(ValueError, match=r"found \[3, 4\] in both"):
+        Retrain(Trainer(), range(5), range(3, 20))
+    fewer = drawn(0, {part: size - 10 for part, size in SIZES.items()})
+    with pytest.raises(ValueError, match="part 'forget' must hold the same examples"):
+        unweave.audit(fewer, REFERENCES)
+
+
+def test_a_model_that_answers_nan_fails_by_name() -> None:
+    broken = settled(0)
+    broken.logits["test"][0, 0] = float("nan")
+    found = unweave.audit(broken, REFERENCES, calibration=CALIBRATION)
+    assert found.verdict is Verdict.FAIL and "NaN" in found.reason
+
+
+def test_answers_hold_the_probes() -> None:
+    assert Answers(settled(0), {"probe": 3.0}).measured()["probe"] == 3.0
+
+
+def test_the_function_and_the_modules_share_a_name() -> None:
+    from unweave.audit.score import Score
+
+    assert callable(unweave.audit) and callable(unweave.unlearn)
+    assert isinstance(unweave.audit(settled(0)).scores["ua"], Score)
+
+
+def test_importing_the_library_imports_nothing_heavy() -> None:
+    heavy = {
+        "sklearn",
+        "scipy",
+        "optuna",
+        "matplotlib",
+        "pydantic",
+        "pandas",
+        "pyarrow",
+        "jinja2",
+        "torchvision",
+        "rich",
+    }
+    code = f"import sys, unweave; print(*{heavy} & set(sys.modules))"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == []

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from unweave.audit.score import compare, holm, score, t_interval, wilcoxon, wilson
+
+
+def test_t_interval_equals_scipy():
+    values = [3.0, 5.0, 4.0, 7.0]
+    expected = stats.t.interval(0.9, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert t_interval(values, level=0.9) == pytest.approx(expected, abs=1e-12)
+
+
+def test_half_width_of_ten_seeds_is_072_standard_deviations():
+    values = np.random.default_rng(0).normal(size=10)
+    low, high = t_interval(values.tolist())
+    assert (high - low) / 2 / values.std(ddof=1) == pytest.approx(0.7153569, abs=1e-6)
+
+
+def test_one_value_has_no_interval():
+    assert np.isnan(t_interval([3.0])).all()
+
+
+def test_score_holds_mean_interval_reference_and_gap():
+    found = score([1.0, 2.0, 3.0], 5.0, direction="match", null_band=(4.0, 6.0))
+    assert (found.value, found.n, found.reference, found.gap, found.null_band) == (
+        2.0,
+        3,
+        5.0,
+        -3.0,
+        (4.0, 6.0),
+    )
+    assert found.low < 2 < found.high
+    assert score([1.0], None, direction="lower").gap is None
+
+
+def test_wilcoxon_of_ten_seeds_that_all_agree_is_the_smallest_possible():
+    assert wilcoxon(list(range(10)), [x + 1 + x / 10 for x in range(10)]) == pytest.approx(
+        2 / 2**10, abs=1e-12
+    )
+    assert wilcoxon([1.0, 2.0], [1.0, 2.0]) == 1
+
+
+def test_holm_by_hand():
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+    assert holm({"a": 0.9, "b": 0.8}) == {"b": 1.0, "a": 1.0}
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_only_raises_and_keeps_the_order(p):
+    adjusted = holm({str(i): value for i, value in enumerate(p)})
+    assert all(adjusted[str(i)] >= value for i, value in enumerate(p))
+    assert sorted(adjusted, key=lambda name: (adjusted[name], p[int(name)])) == sorted(
+        adjusted, key=lambda name: (p[int(name)], adjusted[name])
+    )
+
+
+def test_compare_names_the_mean_difference_and_corrects_over_the_methods():
+    ours = [1.0 + i / 100 for i in range(10)]
+    found = compare(ours, {"worse": [x + 1 + i / 50 for i, x in enumerate(ours)], "same": ours})
+    assert found["worse"].difference == pytest.approx(-1.09)
+    assert found["worse"].adjusted == pytest.approx(2 * found["worse"].p)
+    assert found["same"].p == 1
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "expected"),
+    [(10, 1000, (0.0054408, 0.0183095)), (0, 10, (0.0, 0.2775328)), (10, 10, (0.7224672, 1.0))],
+)
+def test_wilson_equals_scipy(successes, n, expected):
+    found = wilson(successes, n)
+    ours = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    assert found == pytest.approx((ours.low, ours.high), abs=1e-12)
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_wilson_refuses_more_successes_than_trials():
+    with pytest.raises(ValueError, match="found 3 of 2"):
+        wilson(3, 2)

@@ -1,0 +1,18 @@
+"""What every test runs under: one thread, and a global generator that starts at the same place."""
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """The global generator, at the same place for every test whatever ran before."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A generator of the test's own."""
+    return torch.Generator().manual_seed(0)

@@ -1,0 +1,294 @@
+"""Each method's first steps against arithmetic written out in plain torch, in float64."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from families import problem
+from plain import Recorder, Sgd, batches, ce, clip, dot, grad, moved_apart, recorded, start_of, weights, whole
+from unweave.descend import Descent
+from unweave.edit import restart
+from unweave.methods.salun import SalUn
+from unweave.methods.scissorhands import Scissorhands
+from unweave.methods.simple import Ascent, FineTune, FromScratch, L1Sparse, NegGradPlus, RandomLabel, Shrink
+from unweave.methods.small_gradients import MaskedSmallGradients, kaiming
+from unweave.methods.transpose import ConvolutionTranspose
+from unweave.problem import Problem
+
+TIGHT = 1e-12
+
+
+def fresh(family: str = "layernorm") -> Problem:
+    return recorded(family)[0]
+
+
+def retain_steps(of: Problem, recorder: Recorder, plain: nn.Module, how: Descent) -> None:
+    """The last steps that the recorder saw, of plain training on retain data."""
+    sgd = Sgd(plain, how)
+    for batch in recorder.drawn[-(how.steps or 0) :]:
+        assert sorted(batch.ids.tolist()) == of.split.retain.tolist()
+        sgd.step(grad(plain, ce(plain, batch)))
+
+
+@pytest.mark.parametrize("family", ["layernorm", "batchnorm"])
+def test_finetune(family: str):
+    of, recorder = recorded(family)
+    plain, method = copy.deepcopy(of.model).train(), whole(FineTune(), steps=3)
+    method(of)
+    retain_steps(of, recorder, plain, method.how)
+    assert moved_apart(of.model, plain) < TIGHT  # running statistics too
+
+
+def test_ascent_leaves_the_statistics_alone():
+    of, recorder = recorded("batchnorm")
+    plain, method = copy.deepcopy(of.model).eval(), whole(Ascent(), steps=2, max_norm=1.0, momentum=0.9)
+    method(of)
+    sgd = Sgd(plain, method.how)
+    for batch in recorder.drawn:
+        assert sorted(batch.ids.tolist()) == of.split.forget.tolist()
+        sgd.step(clip(grad(plain, -ce(plain, batch)), 1.0))
+    assert moved_apart(of.model, plain) < TIGHT
+
+
+def test_random_label():
+    of, recorder = recorded()
+    plain, method = copy.deepcopy(of.model), whole(RandomLabel(retain_weight=0.7), steps=2)
+    method(of)
+    sgd = Sgd(plain, method.how)
+    for f, r in zip(*batches(of, recorder, method.how), strict=True):
+        sgd.step(grad(plain, ce(plain, f, f.other) + 0.7 * ce(plain, r)))
+    assert moved_apart(of.model, plain) < TIGHT
+
+
+def test_neggrad_plus():
+    of, recorder = recorded()
+    plain, method = copy.deepcopy(of.model), whole(NegGradPlus(retain_weight=0.6), steps=2, max_norm=1.0)
+    method(of)
+    sgd = Sgd(plain, method.how)
+    for f, r in zip(*batches(of, recorder, method.how), strict=True):
+        sgd.step(clip(grad(plain, 0.6 * ce(plain, r) - 0.4 * ce(plain, f)), 1.0))
+    assert moved_apart(of.model, plain) < TIGHT
+
+
+def test_l1_sparse_fades():
+    of, recorder = recorded()
+    plain, method = copy.deepcopy(of.model), whole(L1Sparse(penalty=0.02), steps=4)
+    method(of)
+    sgd = Sgd(plain, method.how)
+    for progress, batch in zip((0.0, 0.25, 0.5, 0.75), recorder.drawn, strict=True):
+        signs = [0.02 * (1 - progress) * p.detach().sign() for p in weights(plain)]
+        sgd.step([g + s for g, s in zip(grad(plain, ce(plain, batch)), signs, strict=True)])
+    assert moved_apart(of.model, plain) < TIGHT
+
+
+def test_shrink_leaves_normalisations():
+    of, recorder = recorded("batchnorm")
+    plain, method = copy.deepcopy(of.model).train(), whole(Shrink(factor=0.4), steps=2)
+    method(of)
+    with torch.no_grad():
+        for p in (
+            plain.conv1.weight,
+            plain.conv2.weight,
+            plain.downsample[0].weight,
+            plain.fc.weight,
+            plain.fc.bias,
+        ):
+            p.mul_(0.4)
+    retain_steps(of, recorder, plain, method.how)
+    assert moved_apart(of.model, plain) < TIGHT
+
+
+def test_shrink_shrinks_tied_weights_once():
+    of = problem("language")
+    before = of.model.embed.weight.clone()
+    start = start_of(lambda: of, Shrink(factor=0.5))
+    assert torch.equal(start.head.weight, 0.5 * before)
+
+
+def test_from_scratch_forgets_the_original():
+    of, recorder = recorded("batchnorm")
+    plain, method = fresh("batchnorm"), whole(FromScratch(), steps=2)
+    with torch.no_grad():
+        for value in of.model.state_dict().values():
+            value.mul_(3)  # another original
+    method(of)
+    restart(plain)
+    retain_steps(of, recorder, plain.model.train(), method.how)
+    assert moved_apart(of.model, plain.model) < TIGHT
+    old = fresh("batchnorm").model  # some code calls a new head on old features a retrained model
+    pairs = [(p, q) for p, q in zip(weights(plain.model), weights(old), strict=True) if p.ndim > 1]
+    assert len(pairs) == 4 and not any(bool((p == q).any()) for p, q in pairs)
+
+
+def test_transpose():
+    of, recorder = recorded("batchnorm")
+    plain, method = copy.deepcopy(of.model).train(), whole(ConvolutionTranspose(), steps=2)
+    method(of)
+    with torch.no_grad():
+        for kernel in (plain.conv1.weight, plain.conv2.weight):
+            for o in range(kernel.shape[0]):
+                for i in range(kernel.shape[1]):
+                    kernel[o, i] = kernel[o, i].t().clone()
+    retain_steps(of, recorder, plain, method.how)
+    assert moved_apart(of.model, plain) < TIGHT
+
+
+# --- SalUn
+
+
+def saliency(plain: nn.Module, of: Problem) -> list[Tensor]:
+    """The size of the gradient over all forget data, as it is."""
+    source, ids = of.split.part("forget")
+    raw = next(iter(source.stream([ids])))
+    return [g.abs() for g in grad(plain, F.cross_entropy(plain(raw.inputs[0]), raw.target))]
+
+
+def highest(scores: list[Tensor], count: int) -> list[Tensor]:
+    """Marks the highest scores over all tensors."""
+    threshold = torch.cat([s.flatten() for s in scores]).sort(descending=True).values[count - 1]
+    return [s >= threshold for s in scores]
+
+
+@pytest.mark.parametrize("feed", ["concatenated", "paired"])
+def test_salun(feed: str):
+    of, recorder = recorded()
+    plain = copy.deepcopy(of.model)
+    method = whole(SalUn(fraction=0.3, feed=feed), steps=3)
+    count = round(0.3 * sum(p.numel() for p in weights(plain)))
+    mask, start = highest(saliency(plain, of), count), [p.detach().clone() for p in weights(plain)]
+    assert sum(int(m.sum()) for m in mask) == count
+    method(of)
+    sgd = Sgd(plain, method.how)
+    for step in range(3):
+        if feed == "paired":
+            f, r = (part[step] for part in batches(of, recorder, method.how))
+            loss = ce(plain, f, f.other) + ce(plain, r)
+        else:
+            batch = recorder.drawn[-3 + step]
+            assert len(batch) == 60
+            loss = ce(plain, batch, torch.where(of.split.is_forget[batch.ids], batch.other, batch.target))
+        sgd.step([g * m for g, m in zip(grad(plain, loss), mask, strict=True)])
+        with torch.no_grad():
+            for p, m, first in zip(weights(plain), mask, start, strict=True):
+                p.copy_(torch.where(m, p, first))
+            sgd.velocity = [v * m for v, m in zip(sgd.velocity, mask, strict=True)]
+    assert moved_apart(of.model, plain) < TIGHT
+    for p, m, first in zip(weights(of.model), mask, start, strict=True):
+        assert torch.equal(p[~m], first[~m]) and bool((p[m] != first[m]).all())
+
+
+def test_salun_one_after_the_other():
+    of, recorder = recorded()
+    plain, method = (
+        copy.deepcopy(of.model),
+        whole(SalUn(fraction=1.0, feed="sequential", retain_weight=0.5), steps=2),
+    )
+    method(of)
+    (f,), (r,) = batches(of, recorder, whole(method, steps=1).how)
+    sgd = Sgd(plain, method.how)
+    sgd.step(grad(plain, ce(plain, f, f.other)))
+    sgd.step(grad(plain, 0.5 * ce(plain, r)))
+    assert moved_apart(of.model, plain) < TIGHT
+
+
+# --- Scissorhands
+
+
+def test_scissorhands_redraws_by_snip():
+    of = fresh()
+    last = [of.model[6].weight, of.model[6].bias]
+    before = [p.detach().clone() for p in last]
+    scores = [s * p.detach().abs() for s, p in zip(saliency(of.model, of)[-2:], last, strict=True)]
+    count = round(0.25 * sum(p.numel() for p in last))
+    expected = highest(scores, count)
+    start = start_of(fresh, Scissorhands(trim=0.25))
+    after = [start[6].weight, start[6].bias]
+    assert [(a != b).tolist() for a, b in zip(after, before, strict=True)] == [e.tolist() for e in expected]
+    assert sum(int(e.sum()) for e in expected) == count
+    assert float(after[0].detach()[expected[0]].abs().max()) < 1 / math.sqrt(
+        16
+    )  # U(-1/sqrt(fan_in), 1/sqrt(fan_in))
+    assert bool((after[1][expected[1]] == 0).all())
+    others = [(n, p) for n, p in start.named_parameters() if not n.startswith("6.")]
+    assert all(torch.equal(p, of.params[n]) for n, p in others)
+
+
+def test_scissorhands_repairs_within_the_cone():
+    of, recorder = recorded()
+    method = whole(Scissorhands(trim=0.5, forget_weight=0.05), steps=None, epochs=2, batch=24)
+    plain = start_of(fresh, method)
+    method(of)
+    steps = [[]]
+    for batch in recorder.drawn[-6:]:  # two epochs of both, then retain alone
+        steps[-1].append(batch)
+        if len(steps[-1]) == (2 if len(steps) % 2 else 1):
+            steps.append([])
+    sgd, memory, triggered = Sgd(plain, method.how), [], 0
+    forget = set(of.split.forget.tolist())
+    for step in steps[:-1]:
+        by_part = {set(b.ids.tolist()) <= forget: b for b in step}
+        g = grad(plain, ce(plain, by_part[False]))
+        if True in by_part:
+            g_f = grad(plain, ce(plain, by_part[True]))
+            memory = [-x for x in g_f]  # anew in each epoch
+            g = [x - 0.05 * y for x, y in zip(g, g_f, strict=True)]
+            if dot(g, memory) < 0:
+                v = max(0.5, -dot(g, memory) / (dot(memory, memory) + 1e-3))
+                g, triggered = [x + v * m for x, m in zip(g, memory, strict=True)], triggered + 1
+        sgd.step(g)
+    assert [len(s) for s in steps] == [2, 1, 2, 1, 0] and triggered
+    assert moved_apart(of.model, plain) < TIGHT
+
+
+# --- MSG
+
+
+@pytest.mark.parametrize("family", ["layernorm", "batchnorm"])
+def test_masked_small_gradients(family: str):
+    of, recorder = recorded(family)
+    method = whole(MaskedSmallGradients(rate=0.3, kept=0.1), norm="frozen")
+    plain = start_of(lambda: fresh(family), method).eval()
+    old = fresh(family).model.eval()
+    method(of)
+    taken = {
+        len(b): b for b in recorder.drawn[:2]
+    }  # as many retain examples as forget ones would be one batch of 13
+    assert list(taken) == [13]
+    forget, retain = (
+        next(b for b in recorder.drawn[:2] if bool(of.split.is_forget[b.ids].all()) == f)
+        for f in (True, False)
+    )
+    contrast = [
+        (r - f).abs() for r, f in zip(grad(old, ce(old, retain)), grad(old, ce(old, forget)), strict=True)
+    ]
+    slowed = []
+    for p, q, c in zip(weights(plain), weights(old), contrast, strict=True):
+        redrawn = (p != q).detach()
+        if p.ndim > 1:
+            count = round(0.3 * p.numel())
+            assert (
+                redrawn.tolist() == (c <= c.flatten().sort().values[count - 1]).tolist()
+                and int(redrawn.sum()) == count
+            )
+            slowed.append(redrawn + 0.1 * (~redrawn).double())
+        else:
+            assert not bool(redrawn.any())
+            slowed.append(torch.ones_like(p))
+    g = grad(plain, ce(plain, recorder.drawn[-1]))
+    Sgd(plain, method.how).step([x * s for x, s in zip(g, slowed, strict=True)])
+    assert moved_apart(of.model, plain) < TIGHT
+
+
+def test_masked_small_gradients_draw_from_kaimings_normal():
+    generator = torch.Generator().manual_seed(0)
+    for shape, variance in (
+        ((32, 16, 3, 3), 2 / (32 * 9)),
+        ((20, 300), 2 / 300),
+    ):  # a kernel's fan-out, a matrix's fan-in
+        drawn = kaiming(torch.empty(shape), generator)
+        assert drawn.shape == shape and abs(float(drawn.mean())) < 4 * (variance / drawn.numel()) ** 0.5
+        assert float(drawn.square().mean()) == pytest.approx(variance, rel=0.1)

@@ -1,0 +1,97 @@
+"""README, CONTRIBUTING and docs, taken apart: blocks of code, text, tables, headings, figures."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    page.relative_to(ROOT).as_posix()
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
+]
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"# ([\w-]+\.(?:py|toml))\n")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+RECORD = re.compile(r"records/([\w.-]*\w)")
+
+UNIT = r"%|points?\b|times\b|x\b|ms\b|seconds?\b|minutes?\b|MiB\b|GiB\b"
+FIGURE = re.compile(rf"(?<![\w.])(?:\d+\.\d+|\d+(?= ?(?:{UNIT})))")
+DEFINED = re.compile(r"Python 3\.\d+|Apache-2\.0|arXiv \d+\.\d+|doi \S+|95 % (?:interval|quantile)|1\.5 x the")
+"""Numbers that name something or that the code defines: none of them was measured."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of code.
+
+    Args:
+        language: What the fence says.
+        code: The text.
+        place: Page and line, for messages.
+    """
+
+    language: str
+    code: str
+    place: str
+
+    @property
+    def file(self) -> str | None:
+        """The file that the first line says this is."""
+        found = FILE.match(self.code)
+        return found[1] if found else None
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """The commands of a block for the shell, each as words."""
+        return [shlex.split(command) for line in self.code.splitlines() for command in line.split("&&")]
+
+
+def text(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str) -> list[Block]:
+    """The blocks of a page, in order."""
+    whole = text(page)
+    lines = [whole.count("\n", 0, found.start()) + 1 for found in FENCE.finditer(whole)]
+    found = zip(FENCE.findall(whole), lines, strict=True)
+    return [Block(language, code, f"{page}, line {line}") for (language, code), line in found]
+
+
+def prose(page: str) -> str:
+    """The text of a page without its blocks."""
+    return FENCE.sub("", text(page))
+
+
+def code_in(page: str) -> list[list[str]]:
+    """The code within the text of a page, each as words."""
+    return [found.split() for found in re.findall(r"`([^`\n]+)`", prose(page))]
+
+
+def sections(page: str) -> list[str]:
+    """The text below each heading, with the heading."""
+    return re.split(r"^#+ ", prose(page), flags=re.MULTILINE)
+
+
+def anchors(page: str) -> set[str]:
+    """The names under which the headings of a page can be linked to."""
+    titles = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def figures(section: str) -> list[str]:
+    """The numbers that look measured: not in code, no address, no definition."""
+    plain = re.sub(r"^ {4}.*$|`[^`]*`|\]\([^)]*\)", "", section, flags=re.MULTILINE)
+    return FIGURE.findall(DEFINED.sub("", plain))
+
+
+def table(page: str, header: str) -> Mapping[str, list[str]]:
+    """The rows of the table under a header, by each name in code in their first cell."""
+    lines = text(page).splitlines()
+    below = lines[lines.index(header) + 2 :]
+    end = next((i for i, line in enumerate(below) if not line.startswith("|")), len(below))
+    cells = [line.strip("| ").split(" | ") for line in below[:end]]
+    return {name: row for row in cells for name in re.findall(r"`([^`]+)`", row[0])}

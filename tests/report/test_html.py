@@ -1,0 +1,244 @@
+"""The page shows every number of its record, asks no network for anything, and runs no name as code."""
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from records import METRICS, put, synthetic, without
+from unweave.audit.metrics import METRICS as KNOWN
+from unweave.report import html
+from unweave.report.numbers import digits
+
+MINUS = "\N{MINUS SIGN}"
+HOSTILE = '"><script>alert(1)</script><img src=http://x onerror=alert(1)>'
+
+
+class Page(HTMLParser):
+    """The elements, attributes and cells of a page, as a browser would find them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.text, self.cells, self._rows = [], [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag == "tr":
+            self.cells.append("")
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if self.cells:
+            self.cells[-1] += f" {data.strip()}"
+
+
+@pytest.fixture(scope="module")
+def record():
+    return synthetic()
+
+
+@pytest.fixture(scope="module")
+def text(record):
+    return html.render(record)
+
+
+@pytest.fixture(scope="module")
+def small(record):
+    """One stage of three methods, cheap to draw, with everything that a stage may have."""
+    trace, small = record["stages"]["trace"], record["stages"]["class"]
+    extra = {key: trace[key] for key in ("floor", "calibration_seeds", "search", "comparisons")}
+    extra["histograms"] = {name: trace["histograms"][name] for name in ("lur", "retrain")}
+    return record | {"stages": {"trace": small | extra}}
+
+
+def written(value, decimals):
+    return f"{value:.{decimals}f}".replace("-", MINUS)
+
+
+def row_of(page, name, *, among):
+    return next(
+        cells for cells in page.cells if cells.split()[:1] == [name] and all(part in cells for part in among)
+    )
+
+
+def test_every_score_stands_in_its_methods_row(record, text):
+    page = Page(text)
+    for name, method in record["stages"]["trace"]["methods"].items():
+        if method["failed"] is None:
+            for metric, score in method["scores"].items():
+                shown = [written(score[key], digits(metric)) for key in ("value", "low", "high")]
+                assert row_of(page, name, among=shown)
+
+
+def test_every_difference_margin_and_part_of_the_gap_is_on_the_page(record, text):
+    page = Page(text)
+    stage = record["stages"]["trace"]
+    for name, method in stage["methods"].items():
+        if method["failed"] is None:
+            gaps = [written(abs(score["gap"]), digits(metric)) for metric, score in method["scores"].items()]
+            parts = [written(part, 2) for part in method["gap"]["parts"].values()]
+            assert row_of(page, name, among=gaps)
+            assert row_of(
+                page,
+                name,
+                among=[written(method["gap"]["mean"], 2), written(method["gap"]["of_means"], 2), *parts],
+            )
+            assert row_of(
+                page, name, among=[written(method["peak_mib"], 0), str(method["gradient_evaluations"])]
+            )
+    assert row_of(
+        page, "Margin", among=[written(margin, digits(metric)) for metric, margin in stage["margins"].items()]
+    )
+
+
+def test_retrain_stands_beside_the_methods_with_its_band(record, text):
+    page = Page(text)
+    reference = record["stages"]["trace"]["reference"]
+    shown = ("ua", "ra", "ta", "mia", "auc", "tv")
+    assert row_of(page, "Retrain", among=[written(reference["scores"][m]["value"], digits(m)) for m in shown])
+    assert row_of(
+        page, "Retrain,", among=[written(end, digits(m)) for m in shown for end in reference["null_band"][m]]
+    )
+
+
+def test_the_verdict_comes_before_every_table_and_figure(text):
+    body = text[text.index("<body>") :]
+    assert body.index("PASS") < min(body.index("<table"), body.index("<svg"))
+
+
+def test_the_page_asks_no_network_for_anything(text):
+    page = Page(text)
+    links = [
+        value
+        for _, name, value in page.attributes
+        if name.split(":")[-1] in ("src", "href", "action", "data", "srcset")
+    ]
+    assert links and all(value.startswith("#") for value in links)
+    assert not {"script", "link", "iframe", "object", "embed", "img", "base", "form"} & set(page.tags)
+    assert "@import" not in text and "http" not in text.replace("http-equiv", "")
+    assert not re.findall(r"url\((?!#)", text)
+    assert "default-src 'none'" in text
+
+
+def test_links_inside_the_page_have_a_target(text):
+    page = Page(text)
+    ids = [value for _, name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    assert {value[1:] for _, name, value in page.attributes if name == "href"} <= set(ids)
+
+
+def test_a_failed_method_keeps_its_row_with_dashes_and_its_reason(text):
+    page = Page(text)
+    cells = row_of(page, "diverged", among=["FAILED"]).split()
+    assert cells[1] == "FAILED" and set(cells[2:]) == {"–"}
+    assert "the loss of nll(forget) is NaN at step 17" in " ".join(page.text)
+    assert "nan" not in text.lower().replace("is nan at step", "").replace("finance", "")
+
+
+def test_names_and_reasons_are_text_whatever_they_hold(record):
+    trace = record["stages"]["trace"]
+    hostile = {HOSTILE: trace["methods"]["lur"] | {"reason": HOSTILE, "repr": HOSTILE}, **trace["methods"]}
+    stage = trace | {
+        "methods": hostile,
+        "histograms": {**trace["histograms"], HOSTILE: trace["histograms"]["lur"]},
+        "recipe": {HOSTILE: HOSTILE},
+        "search": {HOSTILE: [{"value": 1.0, "settings": {HOSTILE: HOSTILE}}]},
+        "comparisons": [{HOSTILE: HOSTILE}],
+    }
+    text = html.render(record | {"stages": {HOSTILE: stage}, "environment": {HOSTILE: HOSTILE}})
+    page = Page(text)
+    assert not {"script", "img"} & set(page.tags)
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert HOSTILE in "".join(page.text)
+
+
+def test_a_method_without_a_finite_gap_is_never_bold(small):
+    def bold(record):
+        return set(re.findall(r'<tr class="[^"]*best[^"]*"><th scope="row">([^<]*)', html.render(record)))
+
+    assert bold(small) == {"lur"}
+    assert bold(put(small, "stages", "trace", "methods", "lur", "gap", "mean", value=float("nan"))) == {
+        "finetune"
+    }
+
+
+def test_the_same_record_gives_the_same_bytes(record, text):
+    assert html.render(record) == text
+
+
+def test_seeds_environment_recipe_and_settings_are_on_the_page(record, text):
+    words = " ".join(" ".join(Page(text).text).split())
+    stage = record["stages"]["trace"]
+    for expected in (
+        *map(str, stage["calibration_seeds"]),
+        "2.9.0",
+        "training.epochs",
+        stage["methods"]["lur"]["repr"],
+    ):
+        assert expected in words
+    assert "Tuning of lur: 20 trials" in words
+
+
+def test_every_metric_says_what_it_means_and_what_it_cannot_show(text):
+    words = " ".join(Page(text).text)
+    for metric in METRICS:
+        assert KNOWN[metric].says in words and KNOWN[metric].cannot in words
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("floor", "Two retrained models differ"),
+        ("calibration_seeds", "Seeds of the retrains"),
+        ("histograms", "Losses on the forgotten examples"),
+        ("search", "Tuning of lur"),
+        ("comparisons", "Paired Wilcoxon"),
+    ],
+)
+def test_what_a_stage_lacks_is_left_out(small, key, said):
+    assert said in html.render(small)
+    assert said not in html.render(without(small, "stages", "trace", key))
+
+
+def test_a_model_audited_without_a_reference_has_a_page(record):
+    bare = put(record, "stages", "trace", "reference", value={"scores": {}, "null_band": {}})
+    lone = {"mine": record["stages"]["class"]["methods"]["lur"] | {"gap": None, "cost": None}}
+    for score in lone["mine"]["scores"].values():
+        score |= {"reference": None, "gap": None, "null_band": None}
+    bare["stages"]["trace"] |= {"methods": lone, "margins": None}
+    page = Page(html.render(bare))
+    assert row_of(page, "mine", among=["INCONCLUSIVE"])
+    assert "The mean gap and its parts" not in " ".join(page.text).split("class")[0]
+
+
+def test_a_partial_stage_says_so_first(small):
+    text = html.render(put(small, "stages", "trace", "partial", value=True))
+    assert text.index("partial run, no verdict") < text.index("<table")
+
+
+def test_a_stage_without_methods_has_a_page(small):
+    assert "No method was run" in html.render(put(small, "stages", "trace", "methods", value={}))
+
+
+def test_a_record_that_cannot_be_drawn_leaves_the_old_page(small, tmp_path):
+    path = html.write(small, tmp_path / "report.html")
+    before = path.read_bytes()
+    with pytest.raises(KeyError):
+        html.write(without(small, "stages", "trace", "methods"), path)
+    assert path.read_bytes() == before
+
+
+def test_nested_settings_are_pairs_of_dotted_names():
+    made = html.flat({"a": {"b": 1, "c": [1.5, None]}, "d": {}, "e": True, "f": -0.25})
+    assert made == [("a.b", "1"), ("a.c", "1.5, –"), ("d", "{}"), ("e", "yes"), ("f", f"{MINUS}0.25")]
+
+
+def test_reading_a_record_needs_no_plotting():
+    heavy = "{'matplotlib', 'jinja2', 'jsonschema', 'pyarrow'}"
+    code = f"import sys, unweave.run.record, unweave.report; print(*{heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -1,0 +1,129 @@
+"""Rows keep every method, rank only what ran, and print a dash where there is no number."""
+
+import math
+
+import pytest
+
+from records import put, synthetic, without
+from unweave.report.numbers import DASH, interval, number
+from unweave.report.rows import headline, outside, rows
+
+
+@pytest.fixture
+def stage():
+    return synthetic()["stages"]["trace"]
+
+
+def names(stage):
+    return [row.name for row in rows(stage)]
+
+
+def best(stage):
+    return [row.name for row in rows(stage) if row.best]
+
+
+def test_references_come_first_then_methods_by_gap_then_failures(stage):
+    made = rows(stage)
+    assert names(stage)[:3] == ["Retrain", "retrain", "original"]
+    assert names(stage)[-1] == "diverged"
+    gaps = [row.gap.mean for row in made if row.kind == "method" and row.status != "FAILED"]
+    assert gaps == sorted(gaps)
+
+
+def test_every_method_has_exactly_one_row(stage):
+    assert sorted(names(stage)) == sorted(["Retrain", *stage["methods"]])
+
+
+def test_the_best_is_the_closest_method_that_ran_and_was_not_refused(stage):
+    assert best(stage) == ["lur-match"]
+    stage["methods"]["lur-match"]["verdict"] = "FAIL"
+    assert best(stage) == ["joint-match"]
+
+
+@pytest.mark.parametrize("mean", [math.nan, None, -math.inf])
+def test_a_gap_without_a_finite_number_never_ranks(stage, mean):
+    changed = put(stage, "methods", "lur-match", "gap", "mean", value=mean)
+    assert best(changed) == ["joint-match"]
+    assert names(changed)[-2:] == ["lur-match", "diverged"]
+
+
+def test_a_failed_method_never_ranks_whatever_its_numbers_say(stage):
+    stage["methods"]["ascent"] |= {
+        "failed": "stopped",
+        "gap": stage["methods"]["ascent"]["gap"] | {"mean": 0.0},
+    }
+    assert best(stage) == ["lur-match"]
+    assert "ascent" in names(stage)[-2:]
+
+
+def test_no_method_is_best_where_every_verdict_is_fail(stage):
+    for method in stage["methods"].values():
+        method["verdict"] = "FAIL"
+    assert best(stage) == []
+
+
+def test_the_headline_is_the_first_method_that_is_no_reference_unless_the_record_names_one(stage):
+    assert headline(stage).name == "lur"
+    assert headline(stage | {"headline": "salun"}).name == "salun"
+    only = stage | {"methods": {"original": stage["methods"]["original"]}}
+    assert headline(only).name == "original"
+    assert headline(stage | {"methods": {}}) is None
+
+
+def test_a_retrain_that_repeats_the_reference_is_one_row_with_its_costs(stage):
+    stage["methods"]["retrain"]["scores"] = stage["reference"]["scores"]
+    first = rows(stage)[0]
+    assert names(stage).count("Retrain") == 1 and "retrain" not in names(stage)
+    assert first.status == "reference" and first.seconds == stage["methods"]["retrain"]["seconds"]
+
+
+def test_a_stage_without_a_reference_has_no_reference_row(stage):
+    bare = put(stage, "reference", value={"scores": {}, "null_band": {}})
+    assert names(without(bare, "methods", "retrain"))[0] == "original"
+
+
+def test_the_verdict_is_not_repeated_in_the_reason(stage):
+    assert {row.name: row.reason for row in rows(stage)}["lur"].startswith("every tested figure")
+
+
+@pytest.mark.parametrize(
+    ("metric", "distance", "beyond"),
+    [("ua", 1.2, False), ("ua", 1.4, True), ("ua", -1.4, True), ("mia", 50.0, False)],
+)
+def test_a_difference_is_outside_on_either_side_of_its_margin(stage, metric, distance, beyond):
+    changed = put(stage, "methods", "lur", "scores", metric, "gap", value=distance)
+    cell = {row.name: row for row in rows(changed)}["lur"].scores[metric]
+    assert outside(metric, cell, stage["margins"].get(metric)) is beyond
+
+
+@pytest.mark.parametrize(("value", "beyond"), [(0.09, False), (0.10, True)])
+def test_the_margin_of_a_distance_between_two_models_bounds_the_distance(stage, value, beyond):
+    changed = put(stage, "methods", "lur", "scores", "tv", "value", value=value)
+    cell = {row.name: row for row in rows(changed)}["lur"].scores["tv"]
+    assert outside("tv", cell, 0.0944) is beyond
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (None, 2, DASH), (math.nan, 2, DASH), (math.inf, 2, DASH),
+        (-0.001, 2, "0.00"), (-0.005001, 2, "-0.01"),
+        (100, 2, "100.00"), (0.0944, 3, "0.094"), (3400.0, 0, "3400"),
+    ],
+)  # fmt: skip
+def test_numbers(value, digits, text):
+    assert number(value, digits) == text
+
+
+@pytest.mark.parametrize(
+    ("bounds", "text"),
+    [
+        ((9.0, 8.5, 9.5), "9.00 ±0.50"),
+        ((9.0, 8.9, 9.5), "9.00 [8.90, 9.50]"),
+        ((9.0, None, None), "9.00"),
+        ((9.0, math.nan, math.nan), "9.00"),
+        ((None, 8.5, 9.5), DASH),
+    ],
+)
+def test_intervals(bounds, text):
+    assert interval(*bounds) == text

@@ -1,0 +1,121 @@
+"""One table in five forms: each keeps every row and its numbers, none breaks on a hostile name."""
+
+import re
+
+import pytest
+from pyarrow import parquet
+
+from records import synthetic
+from unweave.report import tables
+from unweave.report.numbers import DASH, number
+from unweave.report.rows import rows
+
+HOSTILE = "a|b_&<script>$x$\\%#{}~^"
+
+
+@pytest.fixture
+def record():
+    return synthetic()
+
+
+@pytest.fixture
+def hostile(record):
+    methods = record["stages"]["trace"]["methods"]
+    methods[HOSTILE] = methods.pop("lur")
+    return record
+
+
+def primary(score_of):
+    return [
+        number(score_of[metric]["value"], digits)
+        for metric, digits in (("ua", 2), ("ra", 2), ("ta", 2), ("auc", 3))
+    ]
+
+
+@pytest.mark.parametrize("render", [tables.text, tables.markdown, tables.latex])
+def test_every_method_is_in_every_form_with_its_numbers(record, render):
+    lines = render(record).splitlines()
+    for name, method in record["stages"]["trace"]["methods"].items():
+        expected = [name, *primary(method["scores"])]
+        plain = [
+            line.replace(r"\textbf{" + name + "}", name).replace("$-$", "-").replace("--", DASH)
+            for line in lines
+        ]
+        assert any(all(part in line for part in expected) for line in plain), expected
+
+
+@pytest.mark.parametrize("render", [tables.text, tables.markdown, tables.latex])
+def test_a_failed_method_keeps_its_row_and_says_so(record, render):
+    row = [line for line in render(record).splitlines() if "diverged" in line][-1].replace("--", DASH)
+    assert "FAILED" in row and row.count(DASH) >= 8 and "nan" not in row.lower()
+
+
+def test_text_says_the_verdict_before_the_table(record):
+    text = tables.text(record)
+    assert text.startswith("trace\nlur: PASS: every tested figure")
+    assert text.index("lur: PASS") < text.index("Method")
+    assert "lur: INCONCLUSIVE: no verdict: 2 seeds, 10 needed" in text
+    assert "diverged: FAILED: the loss of nll(forget) is NaN at step 17" in text
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_text_fits_its_width_and_cuts_nothing(record, width):
+    text = tables.text(record, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+
+
+def test_a_partial_stage_says_that_it_has_no_verdict(record):
+    record["stages"]["trace"]["partial"] = True
+    assert tables.text(record).startswith("trace\nPartial run: no verdict.")
+
+
+def test_markdown_rows_have_as_many_cells_as_the_header(hostile):
+    table = [line for line in tables.markdown(hostile).splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {17}
+    assert "<script>" not in tables.markdown(hostile)
+
+
+def test_latex_rows_have_as_many_cells_as_columns_and_hold_no_bare_special(hostile):
+    text = tables.latex(hostile)
+    columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", text)[1]
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {len(columns) - 1}
+    assert r"a$|$b\_\&$<$script$>$\$x\$\textbackslash{}\%\#\{\}\textasciitilde{}\textasciicircum{}" in text
+
+
+def test_latex_prints_only_the_best_bold(record):
+    assert re.findall(r"\\textbf\{(.*?)\}", tables.latex(record)) == ["lur-match", "lur"]
+
+
+def test_a_line_break_in_a_stages_name_stays_in_its_comment(record):
+    record["stages"]["one\n\\input{x}"] = record["stages"].pop("trace")
+    assert r"% one \input{x}" in tables.latex(record)
+
+
+def test_parquet_holds_the_records_own_numbers(record, tmp_path):
+    read = parquet.read_table(tables.parquet(record, tmp_path / "table.parquet")).to_pylist()
+    found = {(line["stage"], line["method"], line["metric"]): line for line in read}
+    for name, method in record["stages"]["trace"]["methods"].items():
+        for metric, score in method["scores"].items():
+            line = found["trace", name, metric]
+            if method["failed"] is None:
+                assert (line["value"], line["low"], line["difference"]) == (
+                    score["value"],
+                    score["low"],
+                    score["gap"],
+                )
+                assert [line["null_low"], line["null_high"]] == score["null_band"]
+            assert (line["n"], line["cost"]) == (score["n"], method["cost"])
+
+
+def test_parquet_keeps_failures_as_rows_with_nulls(record, tmp_path):
+    record["stages"]["trace"]["methods"]["diverged"]["scores"] = {}
+    read = parquet.read_table(tables.parquet(record, tmp_path / "table.parquet")).to_pylist()
+    (line,) = [line for line in read if line["method"] == "diverged"]
+    assert line["failed"] and line["metric"] is None and line["value"] is None and line["mean_gap"] is None
+
+
+def test_the_terminal_table_has_a_row_for_each_row(record):
+    stage = record["stages"]["trace"]
+    assert tables.terminal(stage).row_count == len(rows(stage))

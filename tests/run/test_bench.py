@@ -1,0 +1,258 @@
+"""The benchmark: its record is what its cells measured, and an interrupted run goes on where it stopped."""
+
+import json
+import multiprocessing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from run.tiny import METHODS, Drift, tiny, with_drift
+from unweave.audit import parquet
+from unweave.audit.collect import collect
+from unweave.audit.metrics import mean_gap, measure
+from unweave.run import record
+from unweave.run.bench import bench, chosen, jobs_of, shortened
+from unweave.run.cell import EDGES, matched
+from unweave.run.curves import mean_curve, mean_trace
+from unweave.run.memory import STATUS, peak_memory
+from unweave.run.paired import comparisons
+from unweave.run.stage import Stage, split_of
+from unweave.run.workers import Job, Progress, in_turn, told, workers
+from unweave.train import train_model
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[Path, dict]:
+    """A finished benchmark, with a method that can't run on this model."""
+    folder = tmp_path_factory.mktemp("bench")
+    return folder, bench([tiny()], folder, methods=[*METHODS, "ct", "retrain"], jobs=1)
+
+
+def cells(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted((folder / "cells").rglob("*.*"))
+    }
+
+
+def test_the_record_on_disk_is_valid_and_the_one_returned(run, tmp_path) -> None:
+    folder, made = run
+    record.load(folder)
+    assert record.write(made, tmp_path).read_bytes() == (folder / record.FILE).read_bytes()
+
+
+def test_its_figures_are_those_of_models_trained_by_hand(run) -> None:
+    _, made = run
+    recipe = tiny()
+    split = split_of(recipe.data)
+    cuts = {part: split.part(part) for part in ("forget", "retain", "calibration", "test")}
+
+    def evidence(part: str, seed: int):
+        trained = train_model(recipe.train, lambda: recipe.build(10), split, part, seed)
+        return collect(trained.model, cuts, device="cpu")
+
+    references = [evidence("retain", seed) for seed in (0, 1)]
+    originals = [
+        measure(evidence("mixed", seed), other) for seed, other in zip((0, 1), references, strict=True)
+    ]
+    wanted = [measure(each) for each in references]
+    stage = made["stages"]["tiny"]
+    for name in ("ua", "ra", "ta", "mia", "auc"):
+        assert stage["reference"]["scores"][name]["value"] == np.mean([each[name] for each in wanted])
+    row = stage["methods"]["original"]
+    assert row["scores"]["tv"]["value"] == np.mean([each["tv"] for each in originals])
+    gaps = [mean_gap(one, other) for one, other in zip(originals, wanted, strict=True)]
+    assert row["gap"]["mean"] == pytest.approx(np.mean(gaps), abs=1e-12)
+    assert row["gap"]["of_means"] <= row["gap"]["mean"] + 1e-12
+    assert np.mean(list(row["gap"]["parts"].values())) == pytest.approx(row["gap"]["mean"], abs=1e-12)
+
+
+def test_a_method_that_fails_is_a_row_that_says_why_and_the_rest_goes_on(run) -> None:
+    methods = run[1]["stages"]["tiny"]["methods"]
+    assert list(methods) == [name for name in chosen(None) if name in methods]
+    assert "square convolution kernels" in methods["ct"]["failed"] and methods["ct"]["verdict"] == "FAIL"
+    assert "2 of 2 seeds" in methods["ct"]["failed"] and methods["ct"]["scores"] == {}
+    assert all(row["failed"] is None for name, row in methods.items() if name != "ct")
+
+
+def test_short_retrain_gets_the_gradient_evaluations_of_lur_match(run) -> None:
+    methods = run[1]["stages"]["tiny"]["methods"]
+    granted = methods["lur-match"]["gradient_evaluations"]
+    assert methods["short-retrain"]["gradient_evaluations"] == granted > 6
+    assert f"steps={granted:.0f}" in methods["short-retrain"]["repr"]
+
+
+def test_short_retrain_falls_back_on_lur_and_then_on_its_own_length() -> None:
+    method = tiny().methods["short-retrain"]
+    assert "steps=9" in repr(matched(method, {"lur": 9, "joint": 3}))
+    assert matched(method, {"joint": 3}) == method
+
+
+def test_two_seeds_get_no_verdict(run) -> None:
+    for name, row in run[1]["stages"]["tiny"]["methods"].items():
+        if name != "ct":
+            assert row["reason"].startswith("INCONCLUSIVE: no verdict: 2 seeds, 10 needed")
+
+
+def test_a_partial_run_gets_no_verdict_and_says_so(tmp_path) -> None:
+    made = bench([tiny().cut_short(3, limit=300)], tmp_path, methods=["original"], jobs=1)["stages"]["tiny"]
+    assert made["partial"] is True and made["recipe"]["train"]["steps"] == 3
+    assert made["methods"]["original"]["verdict"] == "INCONCLUSIVE"
+
+
+def test_every_loss_is_counted_once(run) -> None:
+    stage = run[1]["stages"]["tiny"]
+    sizes = dict.fromkeys(stage["histograms"], stage["data"]["forget"]) | {"calibration": 180}
+    for name, histogram in stage["histograms"].items():
+        assert sum(histogram["counts"]) == 2 * sizes[name]
+        assert histogram["edges"] == EDGES.tolist()
+
+
+def test_a_finished_run_is_read_and_not_repeated(run) -> None:
+    folder, made = run
+    before = {path: path.stat().st_mtime_ns for path in (folder / "cells").rglob("*.*")}
+    again = bench([tiny()], folder, methods=[*METHODS, "ct", "retrain"], jobs=1)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "cells").rglob("*.*")} == before
+    assert json.dumps(again["stages"]) == json.dumps(made["stages"])
+
+
+def test_a_changed_setting_repeats_that_method_alone(run, tmp_path) -> None:
+    folder, _ = run
+    changed = tiny(methods={"finetune": {"how": {"steps": 7}}})
+    changed = replace(changed, methods={**tiny().methods, "finetune": changed.methods["finetune"]})
+    before = cells(folder)
+    bench([changed], folder, methods=[*METHODS, "ct", "retrain"], jobs=1)
+    moved = {name for name, content in cells(folder).items() if before.get(name) != content}
+    assert {Path(name).name.split(".")[0] for name in moved} == {"finetune"} and len(moved) == 6
+    bench([tiny()], folder, methods=[*METHODS, "ct", "retrain"], jobs=1)
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(run, tmp_path) -> None:
+    def stop(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench([tiny()], tmp_path, methods=METHODS, jobs=1, listener=stop)
+    done = cells(tmp_path)
+    assert {Path(name).parts[2] for name in done} == {"0"} and not (tmp_path / record.FILE).exists()
+    made = bench([tiny()], tmp_path, methods=METHODS, jobs=1)
+    assert {name: content for name, content in cells(tmp_path).items() if name in done} == done
+    for name, row in made["stages"]["tiny"]["methods"].items():
+        assert row["scores"] == run[1]["stages"]["tiny"]["methods"][name]["scores"]
+
+
+def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, monkeypatch) -> None:
+    def full(evidence: object, path: Path) -> None:
+        if path.name == "finetune.parquet":
+            raise OSError(28, "No space left on device")
+        save(evidence, path)
+
+    save = parquet.save
+    monkeypatch.setattr(parquet, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        bench([tiny()], tmp_path, methods=METHODS, jobs=1)
+    done = cells(tmp_path)
+    assert {"retrained", "lur", "lur-match"} == {Path(name).name.split(".")[0] for name in done}
+    assert not list(tmp_path.rglob(".*"))
+    monkeypatch.setattr(parquet, "save", save)
+    bench([tiny()], tmp_path, methods=METHODS, jobs=1)
+    assert {name: content for name, content in cells(tmp_path).items() if name in done} == done
+
+
+def test_two_processes_find_what_one_found(run, tmp_path) -> None:
+    ours, _ = run
+    heard: list[Progress] = []
+    bench([tiny()], tmp_path, methods=METHODS, jobs=2, listener=heard.append)
+    found = list((tmp_path / "cells").rglob("*.parquet"))
+    assert len(found) == 2 * (len(METHODS) + 2) + 2
+    for path in found:
+        one, other = parquet.load(path), parquet.load(ours / path.relative_to(tmp_path))
+        assert all(np.array_equal(one.logits[part], other.logits[part]) for part in one.logits)
+    assert [(each.done, each.total) for each in heard] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert not multiprocessing.active_children()
+
+
+def test_ctrl_c_ends_the_processes() -> None:
+    def interrupted() -> None:
+        with workers(2) as crew:
+            assert sorted(result for _, result in crew([Job("x", abs, (-1,)), Job("y", abs, (-2,))])) == [
+                1,
+                2,
+            ]
+            assert len(multiprocessing.active_children()) == 2
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not multiprocessing.active_children()
+
+
+def test_jobs_are_told_as_they_end_and_errors_come_through() -> None:
+    heard: list[Progress] = []
+    jobs = [Job("one", divmod, (7, 2)), Job("two", divmod, (1, 0))]
+    results = told(in_turn, jobs, heard.append)
+    assert next(results)[1] == (3, 1) and heard == [Progress("one", 1, 2)]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    with pytest.raises(ValueError, match="jobs must be at least 1, found 0"), workers(0):
+        pass
+
+
+def test_bad_requests_are_refused_before_anything_runs(tmp_path) -> None:
+    with pytest.raises(ValueError, match="unknown method 'lurr'"):
+        bench([tiny()], tmp_path / "a", methods=["lurr"])
+    with pytest.raises(ValueError, match="seeds must be in 1..2 .* found 3"):
+        bench([tiny()], tmp_path / "a", seeds=3)
+    with pytest.raises(ValueError, match="a name of its own, found tiny, tiny"):
+        bench([tiny(), tiny()], tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_seeds_and_methods_are_those_asked_for() -> None:
+    assert shortened(tiny(), 1).seeds == (0,)
+    assert chosen(["salun", "lur"]) == ("lur", "salun", "original")
+    names = [job.label for job in jobs_of(Stage(tiny(), Path()), ("lur",))]
+    assert names == ["tiny, seed 0", "tiny, seed 1", "tiny, retrain 100", "tiny, retrain 101"]
+
+
+def test_logits_that_are_no_numbers_fail_by_name(tmp_path) -> None:
+    made = bench([with_drift(Drift(fate="nan"))], tmp_path, methods=["finetune"], jobs=1)
+    row = made["stages"]["tiny"]["methods"]["finetune"]
+    assert row["verdict"] == "FAIL" and "NaN" in row["reason"]
+
+
+def test_curves_are_averaged_over_the_seeds_with_the_same_steps() -> None:
+    first = {"cosine": [[0, 0.25, 1.0], [5, float("nan"), 0.5]], "loss": [[0, 2.0, None]]}
+    other = {"cosine": [[0, 0.75, 0.0], [5, 0.5, None]], "loss": [[1, 9.0, None]]}
+    assert mean_trace([first, other])["cosine"] == [[0, 0.5, 0.5], [5, 0.5, 0.5]]
+    (loss,) = mean_trace([first, other])["loss"]
+    assert loss[:2] == [0, 2.0] and np.isnan(loss[2])
+    assert mean_curve([[[3, 1.0, 2.0]]]) == [[3, 1.0, 2.0]]
+
+
+def test_a_comparison_says_who_is_closer() -> None:
+    def values(gap: float, tv: float) -> dict[str, float]:
+        return {"ua": gap, "ra": gap, "ta": gap, "mia": gap, "tv": tv}
+
+    references = [values(0, 0)] * 6
+    found = {"lur": [values(1, 0.1)] * 6, "salun": [values(-3 - seed, 0.1) for seed in range(6)]}
+    rows = comparisons(found, references)
+    gap, tv = rows
+    assert (gap["first"], gap["second"], gap["metric"]) == ("lur", "salun", "gap")
+    # six pairs, all with the same sign: the exact two-sided p of the signed-rank test is 2 / 2^6
+    assert gap["difference"] == pytest.approx(1 - 5.5) and gap["p"] == gap["p_holm"] == pytest.approx(2 / 64)
+    assert (tv["metric"], tv["difference"], tv["p"]) == ("tv", 0.0, 1.0)
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="only Linux tells a process its peak memory")
+def test_the_peak_is_that_of_the_body_alone() -> None:
+    with peak_memory("cpu") as little:
+        pass
+    with peak_memory("cpu") as much:
+        np.ones(2**23)  # 64 MiB, touched
+    with peak_memory("cpu") as after:
+        pass
+    assert little.mib is not None and much.mib is not None and after.mib is not None
+    assert 60 < much.mib - little.mib < 100
+    assert abs(after.mib - little.mib) < 30

@@ -1,0 +1,182 @@
+"""Recipes: what is written is what runs, and what is wrong is named."""
+
+import json
+import tomllib
+from dataclasses import replace
+from importlib.resources import files
+
+import pytest
+import torch
+
+from run.tiny import tiny
+from unweave.descend import Descent
+from unweave.methods import METHODS
+from unweave.methods.lur import LUR
+from unweave.methods.simple import FineTune, FromScratch
+from unweave.run.reading import configure
+from unweave.run.recipe import load, parse, shipped
+from unweave.run.setup import Data
+from unweave.run.stage import split_of
+
+BASE = {"name": "x", "data": {"name": "digits"}, "model": {"name": "mlp"}, "train": {"epochs": 3}}
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_recipe_is_rebuilt_from_its_table_in_json(name: str) -> None:
+    recipe = load(name)
+    assert parse(json.loads(json.dumps(recipe.table()))) == recipe
+
+
+def test_the_recipes_of_the_benchmarks_are_there() -> None:
+    wanted = {"digits-trace", "digits-clean", "digits-class", "fashion-mnist-random10", "fashion-mnist-class"}
+    assert wanted | {"cifar10-resnet18-random10", "cifar10-resnet18-class"} <= set(shipped())
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_number_of_a_recipe_is_followed_by_its_source(name: str) -> None:
+    sourced = False
+    for line in files("unweave").joinpath("recipes", f"{name}.toml").read_text().splitlines():
+        setting, _, comment = line.partition("#")
+        if setting.startswith("["):
+            sourced = bool(comment)  # the source of a whole table stands in its first line
+        values = tomllib.loads(setting).values() if "=" in setting else []
+        numbers = [value for value in values if "name" not in setting and not isinstance(value, str)]
+        assert sourced or comment.strip() or not numbers, line
+
+
+def test_retrain_is_the_recipes_training_and_short_retrain_a_part_of_it() -> None:
+    recipe = load("digits-trace")
+    assert recipe.methods["retrain"] == FromScratch(recipe.train)
+    short = recipe.methods["short-retrain"]
+    assert short == FromScratch(replace(recipe.train, epochs=recipe.tuning.budget * 60))
+    assert set(recipe.methods) == set(METHODS)
+
+
+def test_methods_compute_in_the_precision_of_the_training() -> None:
+    recipe = parse({**BASE, "train": {"epochs": 3, "precision": "bf16"}})
+    lur = recipe.methods["lur-match"]
+    assert isinstance(lur, LUR)
+    assert lur.how.precision == lur.proxy.how.precision == "bf16"
+    assert tiny().methods["original"] == METHODS["original"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": {"nam": "digits"}}, "unknown key 'nam' in data .did you mean 'name'"),
+        ({"data": {"name": "digit"}}, "data.name must be .* found 'digit' .did you mean 'digits'"),
+        ({"data": {"name": "digits", "fraction": 1.5}}, r"fraction must be in \(0, 1\), found 1.5"),
+        ({"data": {"name": "digits", "noise": 1.0}}, r"noise must be a fraction in \[0, 1\), found 1.0"),
+        ({"data": {"name": "digits", "limit": 1}}, "limit must be at least 2 .* found 1"),
+        ({"data": {"name": "digits", "forget": "ids"}}, "forget = 'ids' with 0 ids"),
+        ({"data": {"name": "digits", "limit": "many"}}, "data.limit: .*valid integer, found 'many'"),
+        ({"data": {"name": "digits", "seed": True}}, "data.seed: .*valid integer, found True"),
+        ({"data": {}}, "data.name is missing"),
+        ({"model": 3}, "model must be a table, found 3"),
+        ({"trian": {}}, "unknown key 'trian' in the recipe .did you mean 'train'"),
+        ({"train": {"lr": 1.0}}, "a descent needs either steps or epochs"),
+        ({"train": {"lr": -1.0, "epochs": 2}}, "train: lr must be positive, found -1.0"),
+        ({"seeds": []}, "at least one seed"),
+        ({"seeds": [1, 1]}, "each seed has one use, found 1 in seeds and in seeds"),
+        ({"seeds": [1000]}, "found 1000 in seeds and in tuning.seeds"),
+        ({"tuning": {"budget": 2}}, r"budget must be a fraction of retraining in \(0, 1\], found 2"),
+        ({"tuning": {"trials": 0}}, "at least one trial"),
+        ({"headline": "lurr"}, "unknown method 'lurr': did you mean 'lur'"),
+        ({"methods": {"salum": {}}}, "unknown method 'salum': did you mean 'salun'"),
+        ({"methods": {"lur": {"alfa": 1}}}, "unknown key 'alfa' in methods.lur .did you mean 'alpha'"),
+        (
+            {"methods": {"lur": {"how": {"lrr": 1}}}},
+            "unknown key 'lrr' in methods.lur.how .did you mean 'lr'",
+        ),
+        (
+            {"methods": {"lur": {"proxy": {"how": {"stps": 1}}}}},
+            "unknown key 'stps' in methods.lur.proxy.how",
+        ),
+        ({"methods": {"lur": {"mode": "nest"}}}, "methods.lur.mode must be .* .did you mean 'nested'"),
+        ({"methods": {"lur": {"how": {"lr": -1}}}}, "methods.lur.how: lr must be positive, found -1"),
+        ({"methods": {"lur": {"how": 3}}}, "methods.lur.how must be a table, found 3"),
+        ({"methods": {"lur": 3}}, "methods.lur must be a table, found 3"),
+        ({"methods": 3}, "methods must be a table, found 3"),
+        ({"methods": {"retrain": {"how": {"lr": 3.0}}}}, r"change \[train\] instead"),
+    ],
+)
+def test_what_is_wrong_is_named(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse({**BASE, **change})
+
+
+def test_a_missing_part_is_named() -> None:
+    with pytest.raises(ValueError, match="^train is missing"):
+        parse({key: value for key, value in BASE.items() if key != "train"})
+
+
+def test_recipes_that_are_not_there_or_not_toml(tmp_path) -> None:
+    (tmp_path / "bad.toml").write_text("name = ")
+    with pytest.raises(ValueError, match="bad.toml is not TOML"):
+        load(tmp_path / "bad.toml")
+    with pytest.raises(ValueError, match="no such file"):
+        load(tmp_path / "none.toml")
+    with pytest.raises(ValueError, match="unknown recipe 'digits-trac' .did you mean 'digits-trace'"):
+        load("digits-trac")
+
+
+def test_a_recipe_of_ones_own_is_named_for_its_file(tmp_path) -> None:
+    text = files("unweave").joinpath("recipes", "digits-class.toml").read_text()
+    (tmp_path / "mine.toml").write_text(text)
+    assert load(tmp_path / "mine.toml") == replace(load("digits-class"), name="mine")
+
+
+def test_steps_displace_default_epochs_and_the_other_way_round() -> None:
+    assert configure(FineTune(how=Descent(lr=0.3, epochs=2)), {"how": {"steps": 7}}).how == Descent(
+        0.3, steps=7
+    )
+    found = configure(LUR(), {"how": {"epochs": 2}, "proxy": {"how": {"steps": 4}}})
+    assert (found.how.steps, found.how.epochs, found.proxy.how.steps, found.proxy.how.epochs) == (
+        None,
+        2,
+        4,
+        None,
+    )
+
+
+def test_what_is_not_overridden_stays() -> None:
+    found = configure(LUR(alpha=0.07), {"how": {"lr": 0.25}, "weight": 2})
+    assert found == replace(LUR(alpha=0.07), weight=2.0, how=replace(LUR().how, lr=0.25))
+    assert configure(LUR(), {}) == LUR()
+
+
+def test_no_limit_on_the_norm_can_be_written_in_toml() -> None:
+    found = configure(LUR(), tomllib.loads("how.max_norm = inf"))
+    assert found.how.max_norm == float("inf")
+
+
+def test_forgetting_at_random_takes_the_fraction_and_noise_moves_its_share() -> None:
+    data = Data("digits", noise=0.2, fraction=0.1)
+    split, clean = split_of(data), split_of(replace(data, noise=0.0))
+    assert len(split.forget) == round(0.1 * 1437) and len(split.retain) == 1437 - 144
+    assert int((split.train.labels != clean.train.labels).sum()) == round(0.2 * 1437)
+    assert torch.equal(split.forget, clean.forget)
+
+
+def test_another_data_seed_forgets_others_but_never_moves_the_test_part() -> None:
+    data = Data("digits", noise=0.2)
+    ours, theirs = split_of(data), split_of(data, 1000)
+    assert not torch.equal(ours.forget, theirs.forget)
+    assert not torch.equal(ours.train.labels, theirs.train.labels)
+    assert torch.equal(ours.test, theirs.test) and torch.equal(ours.calibration, theirs.calibration)
+    assert split_of(data).digest() == ours.digest()
+
+
+def test_forgetting_a_class_takes_all_of_it_and_ids_are_taken_as_they_are() -> None:
+    split = split_of(Data("digits", forget="class", label=3))
+    assert split.forgotten_classes == (3,)
+    assert len(split.forget) == int((split.train.labels == 3).sum()) > 100
+    assert split_of(Data("digits", forget="ids", ids=(5, 2))).forget.tolist() == [2, 5]
+    with pytest.raises(ValueError, match="label must be one of the training data's, 0..9, found 11"):
+        split_of(Data("digits", forget="class", label=11))
+
+
+def test_cutting_short_marks_a_recipe_as_partial() -> None:
+    short = load("cifar10-resnet18-random10").cut_short(200, limit=2000)
+    assert short.partial and short.data.limit == 2000
+    assert (short.train.steps, short.train.epochs) == (200, None)

@@ -1,0 +1,200 @@
+"""Tuning: the same trials for every method, on seeds and data that no report shows."""
+
+import dataclasses
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from run.tiny import METHODS, Drift, tiny, with_drift
+from unweave.data.resident import Resident
+from unweave.audit.metrics import measure
+from unweave.methods.lur import LUR
+from unweave.methods.space import Choice, Log, Tunable, Uniform, Whole
+from unweave.problem import Split
+from unweave.run import stage as stages
+from unweave.run import tune
+from unweave.run.bench import bench, with_best
+from unweave.run.reading import configure
+from unweave.run.search import attempt, case, distribution, inside, nested, own, search
+from unweave.run.stage import Stage
+from unweave.run.tune import Study, as_toml, best_of, tune_stage
+from unweave.run.workers import in_turn
+
+
+def drifting(folder: Path, drift: Drift) -> Stage:
+    return Stage(with_drift(drift), folder)
+
+
+def found(stage: Stage, drift: Drift, trials: int = 6) -> list:
+    cases = [case(stage, seed) for seed in stage.recipe.tuning.seeds]
+    return search(stage, drift, drift.space(10), trials, cases)
+
+
+def test_a_search_begins_with_the_methods_own_settings_and_finds_better_ones(tmp_path) -> None:
+    log = found(drifting(tmp_path, Drift()), Drift())
+    assert [trial["number"] for trial in log] == list(range(6))
+    assert log[0]["settings"] == {"by": 0.5, "fate": "go"}
+    best = best_of(log)
+    assert best.value == min(trial["value"] for trial in log) <= log[0]["value"]
+    assert best.best in [trial["settings"] for trial in log]
+
+
+def test_a_value_is_the_mean_gap_the_total_variation_and_the_auc_on_calibration(tmp_path) -> None:
+    stage, drift = drifting(tmp_path, Drift()), Drift()
+    case_ = case(stage, 1000)
+    trial = attempt(stage, drift, {"by": 0.0}, [case_])
+    forget = stage.evidence(case_.original, 1000).logits["forget"]
+    shares = [torch.tensor(each).softmax(-1) for each in (forget, case_.retrained.logits["forget"])]
+    tv = float((shares[0] - shares[1]).abs().sum(-1).mean() / 2)
+    parts = trial["parts"]
+    assert parts["tv"] == pytest.approx(tv, rel=1e-5)
+    assert trial["value"] == pytest.approx(parts["gap"] + 25 * parts["tv"] + 25 * parts["auc"])
+    own_auc = stage.evidence(case_.original, 1000, parts=("forget", "retain", "calibration"))
+    off = abs(measure(own_auc, on="calibration")["auc"] - case_.wanted["auc"])
+    assert parts["auc"] == pytest.approx(off)
+    assert trial["failed"] is None and trial["gradient_evaluations"] == 0
+
+
+def test_the_same_search_twice_tries_the_same(tmp_path) -> None:
+    first, second = (found(drifting(tmp_path, Drift()), Drift()) for _ in range(2))
+    assert [(t["settings"], t["value"]) for t in first] == [(t["settings"], t["value"]) for t in second]
+
+
+def test_no_trial_sees_the_test_part(tmp_path, monkeypatch) -> None:
+    stage = drifting(tmp_path, Drift())
+    seen = found(stage, Drift(), 3)
+    for seed in stage.recipe.tuning.seeds:
+        split = stage.split(seed)
+        held_out = split.held_out
+        assert isinstance(held_out, Resident)
+        inputs = held_out.inputs.clone()
+        inputs[split.test] = float("nan")
+        blind = Split(split.train, split.forget, dataclasses.replace(held_out, inputs=inputs),
+                      calibration=split.calibration.tolist())  # fmt: skip
+        monkeypatch.setitem(stages._splits, (repr(stage.recipe.data), seed, "cpu"), blind)
+    assert [trial["value"] for trial in found(stage, Drift(), 3)] == [trial["value"] for trial in seen]
+
+
+def test_a_tuning_seed_has_data_of_its_own(tmp_path) -> None:
+    stage = Stage(tiny(), tmp_path)
+    reported, other = stage.split(), stage.split(1000)
+    assert not torch.equal(reported.forget, other.forget)
+    assert torch.equal(reported.test, other.test)
+
+
+@pytest.mark.parametrize(("fate", "reason"), [("stop", "never works"), ("nan", "NaN")])
+def test_a_method_that_fails_is_logged_and_keeps_its_own_settings(tmp_path, fate: str, reason: str) -> None:
+    log = found(drifting(tmp_path, Drift(fate=fate)), Drift(fate=fate), 2)
+    assert all(trial["value"] is None and reason in trial["failed"] for trial in log)
+    study = best_of(log)
+    assert study.best == {} and np.isnan(study.value)
+    recipe = with_drift(Drift(fate=fate))
+    assert with_best(recipe, {"finetune": study}) == recipe
+
+
+def test_every_method_gets_as_many_trials_and_a_search_is_read_again(tmp_path, monkeypatch) -> None:
+    recipe = dataclasses.replace(tiny(), tuning=dataclasses.replace(tiny().tuning, seeds=(1000,)))
+    names = ("lur", "lur-match", "finetune", "short-retrain", "original", "retrain")
+    heard: list = []
+    studies = tune_stage(Stage(recipe, tmp_path), names, 2, in_turn, heard.append)
+    assert list(studies) == ["lur", "lur-match", "finetune", "short-retrain"]
+    assert {len(study.trials) for study in studies.values()} == {2}
+    assert heard[-1].label == "tiny, 2 trials of short-retrain"
+    # what short-retrain is granted is what the best setting of lur-match spent
+    spent = {trial["gradient_evaluations"] for trial in studies["short-retrain"].trials}
+    assert spent == {studies["lur-match"].gradients}
+    monkeypatch.setattr(tune, "search", None)
+    assert tune_stage(Stage(recipe, tmp_path), names, 2, in_turn, heard.append) == studies
+    text = tomllib.loads((tmp_path / "tuning" / "tiny.toml").read_text())["methods"]
+    assert configure(recipe.methods["lur"], text["lur"]) == with_best(recipe, studies).methods["lur"]
+
+
+def test_tuned_settings_are_the_reported_ones_and_the_log_is_in_the_record(tmp_path) -> None:
+    made = bench([with_drift(Drift())], tmp_path, methods=["finetune"], jobs=1, tune=3)["stages"]["tiny"]
+    best = best_of(made["search"]["finetune"])
+    assert made["methods"]["finetune"]["repr"] == repr(Drift(**best.best))
+    assert made["recipe"]["methods"]["finetune"] == dataclasses.asdict(Drift(**best.best))
+
+
+def test_an_earlier_search_is_used_instead_of_a_new_one(tmp_path, monkeypatch) -> None:
+    first = bench([with_drift(Drift())], tmp_path / "a", methods=["finetune"], jobs=1, tune=2)["stages"][
+        "tiny"
+    ]
+    monkeypatch.setattr(tune, "search", None)
+    earlier = tmp_path / "a" / "tuning"
+    again = bench([with_drift(Drift())], tmp_path / "b", methods=["finetune"], jobs=1, tuned=earlier)[
+        "stages"
+    ]["tiny"]
+    assert again["search"] == first["search"]
+    assert again["methods"]["finetune"]["repr"] == first["methods"]["finetune"]["repr"]
+    with pytest.raises(ValueError, match="has no searches for the stage 'tiny': tune it first"):
+        bench([tiny()], tmp_path / "c", methods=["finetune"], jobs=1, tuned=tmp_path)
+
+
+def test_settings_in_toml_rebuild_the_method() -> None:
+    best = {
+        "how.lr": 0.0316,
+        "how.max_norm": None,
+        "how.steps": 12,
+        "forget": "clamped",
+        "sharpen": None,
+        "redraw": 0.0,
+    }
+    text = as_toml({"lur": Study(best, 1.5, 30, [{}] * 20), "ct": Study({}, float("nan"), 0, [])}, (7, 8))
+    assert "# tuned: best of 20 trials on seeds 7, 8, value 1.50" in text and "[methods.ct]" not in text
+    read = configure(LUR(), tomllib.loads(text)["methods"]["lur"])
+    assert read.how.max_norm == float("inf")
+    wanted = configure(LUR(), nested(best))
+    assert dataclasses.replace(read, how=dataclasses.replace(read.how, max_norm=None)) == wanted
+
+
+def test_names_with_other_signs_are_quoted_in_toml() -> None:
+    text = as_toml({"neggrad+": Study({"how.lr": 0.1}, 1.0, 2, [])}, (1,))
+    assert tomllib.loads(text)["methods"]["neggrad+"] == {"how": {"lr": 0.1}}
+
+
+@pytest.mark.parametrize("choices", [Log(0.01, 0.4), Uniform(0.0, 0.3), Whole(1, 50), Choice(("a", None, 2))])
+def test_what_is_drawn_from_a_range_lies_in_it(choices) -> None:
+    import optuna
+
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [study.ask({"x": distribution(choices)}).params["x"] for _ in range(40)]
+    assert all(inside(choices, value) for value in drawn) and len(set(drawn)) > 2
+    assert not inside(choices, 1e9) and not inside(choices, "b")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [(Log, (0.0, 1.0)), (Log, (2.0, 1.0)), (Uniform, (1.0, 1.0)), (Whole, (0, 3)), (Choice, ((),))],
+)
+def test_a_range_without_room_is_refused(kind, values) -> None:
+    with pytest.raises(ValueError, match="found|needs"):
+        kind(*values)
+
+
+def test_every_tunable_method_names_fields_that_it_has_and_keeps_to_its_budget() -> None:
+    recipe = tiny()
+    for name in (
+        *METHODS,
+        "joint",
+        "salun",
+        "scissorhands",
+        "msg",
+        "ct",
+        "neggrad+",
+        "l1-sparse",
+        "shrink",
+        "ascent",
+    ):
+        method = recipe.methods[name]
+        assert isinstance(method, Tunable), name
+        space = method.space(200)
+        highest = {
+            path: each.values[-1] if isinstance(each, Choice) else each.high for path, each in space.items()
+        }
+        configure(method, nested(highest), name)
+        assert set(own(method, space)) <= set(space)
+        assert highest.get("how.steps", 0) <= 200, name

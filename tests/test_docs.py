@@ -1,0 +1,213 @@
+"""What README, CONTRIBUTING and docs say is so: blocks run, commands exist, links lead somewhere."""
+
+import inspect
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+import test_methods
+import unweave
+from families import FAMILIES
+from pages import LINK, PAGES, RECORD, ROOT, anchors, blocks, code_in, figures, prose, sections, table, text
+from unweave import cli
+from unweave.audit import Audit
+from unweave.descend import Descent
+from unweave.methods import METHODS, Method
+from unweave.run import recipe, record
+
+PACKAGE = Path(unweave.__file__).parent
+README, CONTRIBUTING, PAPERS = "README.md", "CONTRIBUTING.md", "docs/papers.md"
+OTHER_PROGRAMS = {"python3", "ruff", "pyright", ".ci/run"}
+VERBS = [name for name in cli.app if not name.startswith("-")]
+VERDICTS = {"PASS", "FAIL", "INCONCLUSIVE"}
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder to run a page in; what the page imports and adds to the path is gone afterwards."""
+    known, state = set(sys.modules), torch.get_rng_state()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    yield tmp_path
+    torch.set_rng_state(state)
+    for name in set(sys.modules) - known:
+        if (vars(sys.modules[name]).get("__file__") or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def run(page: str, folder: Path) -> dict[str, object]:
+    """Runs the blocks of a page in their order; those of Python in one namespace, which is returned."""
+    space: dict[str, object] = {}
+    for block in blocks(page):
+        if block.file is not None:
+            (folder / block.file).write_text(block.code, encoding="utf-8")
+        match block.language:
+            case "python":
+                if block.file is None:
+                    exec(compile(block.code, block.place, "exec"), space)
+            case "toml":
+                assert block.file is not None, f"{block.place}: its first line names no file"
+                recipe.load(folder / block.file)
+            case "sh":
+                for program, *arguments in block.commands:
+                    follow(program, arguments, block.place)
+            case other:
+                raise AssertionError(f"{block.place}: no test runs {other or 'a block without a language'}")
+    return space
+
+
+def follow(program: str, arguments: list[str], place: str) -> None:
+    """Checks a command, and runs it if it is one of ours and quick."""
+    if program != "unweave":
+        assert program in OTHER_PROGRAMS, f"{place}: unknown program {program!r}"
+        return
+    cli.app.parse_args(arguments, exit_on_error=False, print_error=False)
+    if not slow(arguments):
+        code = cli.main(arguments)
+        expected = (cli.DONE, cli.NOT_PASSED) if arguments[0] == "audit" else (cli.DONE,)
+        assert code in expected, f"{place}: {shlex.join(arguments)} ended with {code}"
+
+
+def slow(arguments: list[str]) -> bool:
+    """Whether a command trains for minutes: the demo, a search, a recipe of the package."""
+    return arguments[0] == "demo" or "--tune" in arguments or bool({*recipe.shipped()} & {*arguments})
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in (README, CONTRIBUTING)])
+def test_every_block_runs(page: str, workplace: Path):
+    run(page, workplace)
+
+
+def test_every_block_of_the_readme_runs(workplace: Path):
+    space = run(README, workplace)
+    assert isinstance(space["audit"], Audit)
+    by_python, by_command = workplace / "forgotten", workplace / "without-scans"
+    model = {"model.safetensors", "model.json", "split.json", "record.json"}
+    assert files(by_python) == model | {"report.html", "evidence.parquet"}
+    assert files(by_command) >= model | {"forget.json"}
+    for place in (by_python, by_command / "audit"):
+        (stage,) = record.load(place)["stages"].values()
+        (row,) = stage["methods"].values()
+        assert row["verdict"] in VERDICTS and stage["margins"].keys() == {"ua", "ra", "ta", "auc", "tv"}
+
+
+def test_the_example_of_contributing_is_a_method(workplace: Path, monkeypatch: pytest.MonkeyPatch):
+    for block in blocks(CONTRIBUTING):
+        if block.file is not None:
+            (workplace / block.file).write_text(block.code, encoding="utf-8")
+    space: dict[str, object] = {"Descent": Descent}
+    exec("from bad_teacher import BadTeacher\nfrom test_bad_teacher import test_bad_teacher", space)
+    make, parity = space["BadTeacher"], space["test_bad_teacher"]
+    assert callable(make) and callable(parity)
+    method = make()
+    assert isinstance(method, Method) and eval(repr(method), space) == method
+    assert '`"bad-teacher": BadTeacher(),`' in text(CONTRIBUTING)
+    parity()
+    monkeypatch.setitem(test_methods.CASES, "bad-teacher", method)
+    for family in FAMILIES:  # the contract, as that line has it run
+        test_methods.test_it_runs_and_moves_the_weights("bad-teacher", family)
+        test_methods.test_it_leaves_the_rest_as_found("bad-teacher", family)
+        test_methods.test_the_same_seed_gives_the_same_bits("bad-teacher", family)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_and_flags_in_the_text_exist(page: str):
+    for first, *rest in code_in(page):
+        if first == "unweave" and rest:
+            assert rest[0] in VERBS, f"{page}: no command {rest[0]!r}"
+            known = flags(rest[0])
+        else:
+            known = set().union(*map(flags, VERBS))
+        if first == "unweave" or first.startswith("--"):
+            said = {word.partition("=")[0] for word in (first, *rest) if word.startswith("--")}
+            assert said <= known, f"{page}: no such flag: {said - known}"
+
+
+@cache
+def flags(verb: str) -> set[str]:
+    """The flags of a verb, and of the verbs below it."""
+    below = [cli.app[verb][name] for name in cli.app[verb] if not name.startswith("-")]
+    arguments = [each.assemble_argument_collection() for each in (cli.app[verb], *below)]
+    return {flag for collection in arguments for argument in collection for flag in argument.names}
+
+
+def test_the_table_of_commands_is_that_of_the_command_line():
+    said = re.findall(r"^\| `unweave (\w+)[^`]*` \|", prose(README), re.MULTILINE)
+    assert sorted(said) == sorted(VERBS)
+
+
+def test_the_exit_codes_are_those_of_the_command_line():
+    (said,) = re.findall(r"^Exit codes: (.*?)\n\n", prose(README), re.MULTILINE | re.DOTALL)
+    codes = [cli.DONE, cli.NOT_PASSED, cli.BAD_INPUT, cli.FAILED, cli.INTERRUPTED]
+    assert [int(code) for code in re.findall(r"(?:^|;\s)(\d+) ", said)] == codes
+
+
+@pytest.mark.parametrize("command", [r"unweave demo", r"\[test\].*&& python3? -m pytest"])
+def test_the_two_commands_that_set_everything_up(command: str):
+    # continuous integration takes what it runs from these lines
+    found = re.findall(rf"^python3? -m .*{command}[^&\n]*$", text(README), re.MULTILINE)
+    assert len(found) == 1 and " && " in found[0]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str):
+    for target in LINK.findall(prose(page)):
+        path, _, heading = target.partition("#")
+        if not path.startswith(("http://", "https://")):
+            found = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+            if found.is_relative_to(ROOT / "src" / "unweave"):
+                # the tests may lie beside an installed package
+                found = PACKAGE / found.relative_to(ROOT / "src" / "unweave")
+            assert found.exists(), f"{page}: {target} leads nowhere"
+            assert not heading or heading in anchors(found.relative_to(ROOT).as_posix()), f"{page}: {target}"
+
+
+def test_the_readmes_table_of_methods_is_the_registry():
+    said = table(README, "| Methods | Paper | Data | Cost of a step |")
+    assert said.keys() == METHODS.keys()
+    for name, (_, *cells) in said.items():
+        about = METHODS[name].about
+        assert cells == [about.paper, about.data, about.step], f"the row of {name}"
+
+
+def test_the_table_of_papers_is_the_registry():
+    said = table(PAPERS, "| Methods | Paper | Class and file | In a recipe | Where it deviates |")
+    assert said.keys() == METHODS.keys()
+    for name, (_, paper, place, _, deviations) in said.items():
+        kind, about = type(METHODS[name]), METHODS[name].about
+        file = Path(inspect.getfile(kind)).relative_to(PACKAGE).as_posix()
+        assert place == f"`{kind.__name__}` in [{file}](../src/unweave/{file})"
+        assert paper == about.paper and deviations == (about.deviations or "none known"), f"the row of {name}"
+    tables = re.findall(
+        r"`\[methods\.\"?([^\]\"]+)\"?\]`", " ".join(dict.fromkeys(row[3] for row in said.values()))
+    )
+    assert set(tables) == METHODS.keys() - {"original", "retrain"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_figure_stands_without_its_record(page: str):
+    for section in sections(page):
+        found, title = figures(section), section.partition("\n")[0]
+        assert not found or RECORD.search(section), f"{page}, {title!r}: {found} beside no record"
+
+
+def test_a_figure_is_told_from_a_number():
+    measured = ["a gap of 0.45", "12 % of the time", "1.5 times as fast", "in 20 seconds", "3 MiB"]
+    others = ["Python 3.11 or newer", "arXiv 2503.06339", "ten seeds", "a 95 % interval", "`how.lr=0.1`"]
+    assert all(map(figures, measured)) and not any(map(figures, others))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_named_records_exist(page: str):
+    for name in RECORD.findall(text(page)):
+        assert (ROOT / "records" / name).exists(), f"{page}: there is no records/{name}"

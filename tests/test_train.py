@@ -1,0 +1,137 @@
+"""Training: what starts equal stays equal, and a kept model is the model."""
+
+import copy
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from unweave.data.resident import Resident
+from unweave.descend import Descent
+from unweave.problem import Cost, Problem, Split
+from unweave.run import checkpoint
+from unweave.tasks.classifier import Classifier
+from unweave.train import code, digest, spend, train_model
+
+HOW = Descent(lr=0.1, steps=5, batch=16)
+
+
+def build() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+@pytest.fixture
+def split() -> Split:
+    generator = torch.Generator().manual_seed(0)
+    inputs, labels = torch.randn(60, 6, generator=generator), torch.randint(3, (60,), generator=generator)
+    return Split(Resident(inputs[:40], labels[:40]), list(range(8)), Resident(inputs[40:], labels[40:]))
+
+
+def weights(model: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_original_and_retrained_of_a_seed_begin_at_the_same_weights(split) -> None:
+    still = Descent(lr=1e-30, steps=1)
+    mixed, retain = (train_model(still, build, split, part, 3).model for part in ("mixed", "retain"))
+    assert torch.equal(weights(mixed), weights(retain))
+    assert not torch.equal(weights(mixed), weights(train_model(still, build, split, "mixed", 4).model))
+
+
+def test_one_step_is_the_arithmetic(split) -> None:
+    torch.manual_seed(5)
+    model = build()
+    ids = split.retain
+    source = split.train
+    assert isinstance(source, Resident)
+    loss = F.cross_entropy(model(source.inputs[ids]), source.labels[ids])
+    moved = weights(model) - 0.25 * torch.cat(
+        [g.flatten() for g in torch.autograd.grad(loss, [*model.parameters()])]
+    )
+    trained = train_model(Descent(lr=0.25, steps=1, batch=100), build, split, "retain", 5)
+    torch.testing.assert_close(weights(trained.model), moved)
+    assert (trained.cost.gradients, trained.cost.examples) == (1, 32)
+
+
+def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_generator(split) -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    first = train_model(HOW, build, split, "mixed", 1).model
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(99)
+    assert torch.equal(weights(first), weights(train_model(HOW, build, split, "mixed", 1).model))
+    assert not first.training
+
+
+def test_a_kept_model_is_read_with_its_cost(split, tmp_path) -> None:
+    first = train_model(HOW, build, split, "mixed", 1, cache=tmp_path)
+    (place,) = tmp_path.iterdir()
+    written = (place / checkpoint.WEIGHTS).stat().st_mtime_ns
+    second = train_model(HOW, build, split, "mixed", 1, cache=tmp_path)
+    assert torch.equal(weights(first.model), weights(second.model)) and first.cost == second.cost
+    assert (place / checkpoint.WEIGHTS).stat().st_mtime_ns == written
+    sidecar = json.loads((place / checkpoint.SIDECAR).read_text())
+    assert sidecar["split"] == split.digest("mixed") and sidecar["recipe"] == repr(HOW)
+
+
+def test_another_seed_part_training_or_model_is_another_entry(split, tmp_path) -> None:
+    def wider() -> nn.Module:
+        return nn.Linear(6, 3)
+
+    train_model(HOW, build, split, "mixed", 1, cache=tmp_path)
+    train_model(HOW, build, split, "retain", 1, cache=tmp_path)
+    train_model(HOW, build, split, "mixed", 2, cache=tmp_path)
+    train_model(Descent(lr=0.2, steps=5), build, split, "mixed", 1, cache=tmp_path)
+    train_model(HOW, wider, split, "mixed", 1, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_a_kept_model_of_other_data_is_refused(split, tmp_path) -> None:
+    train_model(HOW, build, split, "mixed", 1, cache=tmp_path)
+    (place,) = tmp_path.iterdir()
+    sidecar = json.loads((place / checkpoint.SIDECAR).read_text())
+    (place / checkpoint.SIDECAR).write_text(json.dumps({**sidecar, "split": "other"}))
+    with pytest.raises(ValueError, match="must have been trained on split"):
+        train_model(HOW, build, split, "mixed", 1, cache=tmp_path)
+
+
+def test_half_a_kept_model_is_trained_again(split, tmp_path) -> None:
+    first = train_model(HOW, build, split, "mixed", 1, cache=tmp_path)
+    (place,) = tmp_path.iterdir()
+    (place / checkpoint.WEIGHTS).unlink()
+    again = train_model(HOW, build, split, "mixed", 1, cache=tmp_path)
+    assert torch.equal(weights(first.model), weights(again.model))
+
+
+def test_a_shared_result_is_charged_to_who_makes_it_and_to_who_takes_it(split) -> None:
+    def proxy(problem: Problem) -> int:
+        time.sleep(0.05)
+        problem.cost += Cost(7, 70)
+        return 1
+
+    def method(problem: Problem) -> None:
+        problem.remember("proxy", proxy)
+        time.sleep(0.02)
+
+    memory: dict[str, tuple[object, Cost]] = {}
+    spent = []
+    for _ in range(2):
+        model = copy.deepcopy(build())
+        spent.append(
+            spend(
+                Problem(Classifier(3), model, split, torch.Generator().manual_seed(0), memory=memory), method
+            )
+        )
+    assert [each.gradients for each in spent] == [7, 7]
+    assert all(0.07 <= each.seconds < 0.07 + 0.05 for each in spent), spent
+
+
+def test_the_digest_of_the_code_follows_its_files() -> None:
+    root = Path(checkpoint.__file__).parent.parent
+    assert code("train.py") != code("unlearn.py") and code("train.py") == code("train.py", "no such file.py")
+    assert digest({"b": 1, "a": (2, None)}) == digest({"a": [2, None], "b": 1})
+    assert (root / "train.py").exists()
