@@ -103,3 +103,14 @@ def test_a_nan_model_is_collected_and_a_forgotten_class_kept_in_mind():
     assert not found.finite
     assert found.forgotten_classes == (3,)
     assert not replace(found, forgotten_classes=()).finite
+
+
+def test_ids_are_text_in_every_part_where_one_has_names():
+    """A file has one column of ids: what is read back must match what was never written."""
+    data = records()
+    model = networks(1, data, seed=0).modules()[0]
+    named = replace(data, names=tuple(f"x{i}" for i in range(len(data))))
+    cuts = {part: (data, torch.arange(4)) for part in ("retain", "calibration", "test")}
+    evidence = collect(model, {"forget": (named, torch.arange(4)), **cuts}, device="cpu")
+    assert evidence.ids["forget"].tolist() == ["x0", "x1", "x2", "x3"]
+    assert evidence.ids["test"].tolist() == ["0", "1", "2", "3"]

@@ -40,10 +40,11 @@ def collect(
     """
     with evaluating(model):
         logits = {part: _logits(model, cut, device, n_classes, batch_size) for part, cut in parts.items()}
+    named = any(source.names is not None for source, _ in parts.values())
     return Evidence(
         logits=logits,
         labels={part: source.labels[order].numpy() for part, (source, order) in parts.items()},
-        ids={part: _names(source, order) for part, (source, order) in parts.items()},
+        ids={part: _ids(*cut, named=named) for part, cut in parts.items()},
         forgotten_classes=forgotten_classes,
     )
 
@@ -70,7 +71,8 @@ def _logits(
     return torch.cat(rows).numpy()
 
 
-def _names(source: Source, order: Int64[Tensor, " n"]) -> Shaped[np.ndarray, " n"]:
-    if source.names is None:
-        return order.numpy()
-    return np.array([source.names[position] for position in order.tolist()])
+def _ids(source: Source, order: Int64[Tensor, " n"], *, named: bool) -> Shaped[np.ndarray, " n"]:
+    """Names, or positions: as text where another part has names, because a file has one column for both."""
+    if source.names is not None:
+        return np.array([source.names[position] for position in order.tolist()])
+    return order.numpy().astype(str) if named else order.numpy()
