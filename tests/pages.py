@@ -19,7 +19,9 @@ RECORD = re.compile(r"records/([\w.-]*\w)")
 
 UNIT = r"%|points?\b|times\b|x\b|ms\b|seconds?\b|minutes?\b|MiB\b|GiB\b"
 FIGURE = re.compile(rf"(?<![\w.])(?:\d+\.\d+|\d+(?= ?(?:{UNIT})))")
-DEFINED = re.compile(r"Python 3\.\d+|Apache-2\.0|arXiv \d+\.\d+|doi \S+|95 % (?:interval|quantile)|1\.5 x the")
+DEFINED = re.compile(
+    r"Python 3\.\d+|Apache-2\.0|arXiv \d+\.\d+|doi \S+|95 % (?:interval|quantile)|1\.5 x the"
+)
 """Numbers that name something or that the code defines: none of them was measured."""
 
 

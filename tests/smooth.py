@@ -29,7 +29,9 @@ MODES: dict[str, Callable[..., list[Term]]] = {
 }
 
 
-def net(seed: int = 0, *, dtype: torch.dtype = torch.float64, between: Callable[[], nn.Module] = nn.Tanh) -> nn.Sequential:
+def net(
+    seed: int = 0, *, dtype: torch.dtype = torch.float64, between: Callable[[], nn.Module] = nn.Tanh
+) -> nn.Sequential:
     """Two layers, each weight used once."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,5 +1,7 @@
 """Importances against gradients written out, and masks that choose exactly what they say."""
 
+from contextlib import suppress
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +9,18 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from smooth import flat, problem
-from unweave.importance import evaluating, fisher, gradients, inverted, multiplied, named, ratio, saliency, snip, top
+from unweave.importance import (
+    evaluating,
+    fisher,
+    gradients,
+    inverted,
+    multiplied,
+    named,
+    ratio,
+    saliency,
+    snip,
+    top,
+)
 from unweave.objective import nll
 from unweave.problem import Failed, Problem
 
@@ -20,7 +33,9 @@ def by_hand(of: Problem, size: int) -> list[Tensor]:
         for ids in of.split.forget[order].split(size):
             (raw,) = of.split.train.stream([ids])
             loss = nn.functional.cross_entropy(of.model(*raw.inputs), raw.target)
-            found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(of.params.values()))]))
+            found.append(
+                torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(of.params.values()))])
+            )
     return found
 
 
@@ -62,9 +77,9 @@ def test_they_are_taken_in_evaluation_mode_and_leave_no_trace():
 
 def test_modes_come_back_when_a_pass_fails():
     of = problem(noisy())
-    with pytest.raises(RuntimeError, match="stop"), evaluating(of.model):
+    with suppress(KeyError), evaluating(of.model):
         assert not any(m.training for m in of.model.modules())
-        raise RuntimeError("stop")
+        raise KeyError
     assert all(m.training for m in of.model.modules())
 
 
@@ -76,7 +91,8 @@ def test_passes_are_counted():
 
 def test_gradients_come_in_a_random_order_that_the_seed_fixes():
     first, again, other = (
-        torch.stack([flat(g) for g in gradients(problem(seed=seed), nll("forget"), batch=5)]) for seed in (0, 0, 1)
+        torch.stack([flat(g) for g in gradients(problem(seed=seed), nll("forget"), batch=5)])
+        for seed in (0, 0, 1)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -93,7 +109,10 @@ def test_the_ratio_has_a_floor():
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.floats(0, 1))
 def test_top_chooses_exactly_the_fraction_with_the_highest_scores(values: list[int], fraction: float):
-    scores = {"a": torch.tensor(values[::2], dtype=torch.float), "b": torch.tensor(values[1::2], dtype=torch.float)}
+    scores = {
+        "a": torch.tensor(values[::2], dtype=torch.float),
+        "b": torch.tensor(values[1::2], dtype=torch.float),
+    }
     mask = top(scores, fraction)
     chosen, all_scores = flat(mask).bool(), flat(scores)
     assert int(chosen.sum()) == round(fraction * len(values))
@@ -128,9 +147,16 @@ def test_scores_that_are_no_numbers_are_refused():
 def test_names_choose_weights_by_pattern():
     of = problem()
     mask = named(of.params, r"^2\.|0\.bias")
-    assert {name: float(m.mean()) for name, m in mask.items()} == {"0.weight": 0, "0.bias": 1, "2.weight": 1, "2.bias": 1}
+    assert {name: float(m.mean()) for name, m in mask.items()} == {
+        "0.weight": 0,
+        "0.bias": 1,
+        "2.weight": 1,
+        "2.bias": 1,
+    }
     assert not any(m.requires_grad for m in mask.values())
-    with pytest.raises(ValueError, match=r"no weight matches 'layer9'; the first are 0\.weight, 0\.bias, 2\.weight"):
+    with pytest.raises(
+        ValueError, match=r"no weight matches 'layer9'; the first are 0\.weight, 0\.bias, 2\.weight"
+    ):
         named(of.params, "layer9")
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ ALPHAS = (0.05, 0.025, 0.0125)
 
 def halving(errors: list[float]) -> list[float]:
     """How the error falls each time alpha is halved."""
-    return [a / b for a, b in zip(errors[:-1], errors[1:], strict=True)]
+    return [a / b for a, b in pairwise(errors)]
 
 
 def losses(of: Problem) -> tuple[Objective, Objective]:
@@ -47,7 +48,7 @@ def losses(of: Problem) -> tuple[Objective, Objective]:
 
 
 def by_hand(of: Problem, alpha: float, *, of_inner: float = 1.0) -> Tensor:
-    """The gradient of L_r(theta) + lambda L_u(theta - alpha grad L_r(theta)), by autograd through the inner step."""
+    """The gradient of L_r(theta) + lambda L_u(theta - alpha grad L_r(theta)), through the inner step."""
     params = dict(of.model.named_parameters())
     retain, forget = batch(of, of.split.retain), batch(of, of.split.forget)
 
@@ -67,7 +68,8 @@ def alignment(of: Problem) -> Tensor:
     at = step(of)
     weights = list(of.params.values())
     graphs = [
-        torch.autograd.grad(sum(term.losses(at)), weights, create_graph=True) for term in (nll("retain"), bounded())
+        torch.autograd.grad(sum(term.losses(at)), weights, create_graph=True)
+        for term in (nll("retain"), bounded())
     ]
     inner = sum((a * b).sum() for a, b in zip(*graphs, strict=True))
     assert isinstance(inner, Tensor)
@@ -112,7 +114,9 @@ def test_quadratics_have_a_closed_form(mode: str, alpha: float):
 def test_exact_is_the_gradient_through_the_inner_step(alpha: float, between):
     of = problem(net(between=between))
     assert torch.allclose(follow(of, "exact", alpha), by_hand(of, alpha), rtol=0, atol=1e-12)
-    assert not torch.allclose(follow(of, "exact", alpha), by_hand(of, alpha, of_inner=WEIGHT), rtol=0, atol=1e-4)
+    assert not torch.allclose(
+        follow(of, "exact", alpha), by_hand(of, alpha, of_inner=WEIGHT), rtol=0, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("mode", ["exact", "nested", "lagged"])
@@ -148,7 +152,8 @@ def unweighted_second_shift(of: Problem, alpha: float) -> list[Term]:
 def test_a_weight_missing_in_the_second_shift_is_seen():
     of = problem()
     errors = [
-        float((frozen_steps(of, unweighted_second_shift(of, a), 1)[0] - follow(of, "exact", a)).norm()) for a in ALPHAS
+        float((frozen_steps(of, unweighted_second_shift(of, a), 1)[0] - follow(of, "exact", a)).norm())
+        for a in ALPHAS
     ]
     assert all(1.8 < ratio < 2.2 for ratio in halving(errors)), halving(errors)
 
@@ -182,7 +187,7 @@ def test_the_second_order_remainder_of_exact():
 
 
 def follow_two_parabolas(squared: float, steps: int) -> list[float]:
-    """The size of lagged's retain row on h x^2 / 2 twice, at frozen weights, with alpha^2 lambda h^2 as given."""
+    """The size of lagged's retain row on h x^2 / 2 twice, at frozen weights, alpha^2 lambda h^2 given."""
     h = 2.0
     alpha = math.sqrt(squared / WEIGHT) / h
     of = vector_problem(torch.ones(1, dtype=torch.float64))
@@ -276,7 +281,9 @@ class Interrupted(Exception):
 
 
 def with_norm() -> nn.Sequential:
-    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 4)).double()
+    return nn.Sequential(
+        nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 4)
+    ).double()
 
 
 def snapshot(of: Problem, optimizer: torch.optim.Optimizer) -> tuple[dict[str, bytes], ...]:
@@ -296,7 +303,10 @@ def test_everything_is_restored_bit_for_bit(how: str, fails: bool):
         of.model[0].bias[0] = -0.0
     optimizer = torch.optim.SGD(of.params.values(), 0.1, 0.9)
     at = step(of)
-    for term in (nll("retain"), bounded()):  # running statistics are updated by the first pass over each batch
+    for term in (
+        nll("retain"),
+        bounded(),
+    ):  # running statistics are updated by the first pass over each batch
         of.model(at.batches[next(iter(term.parts))][0].inputs[0])
         at.gradient(term)
     for p in of.params.values():
@@ -344,7 +354,9 @@ class Probing:
 def test_a_lookahead_is_where_it_says():
     of = problem()
     at, seen = step(of), []
-    Lookahead(Probing(lambda there: seen.append(flat(there.params).clone())), nll("retain"), lr=0.2).gradient(at)
+    Lookahead(Probing(lambda there: seen.append(flat(there.params).clone())), nll("retain"), lr=0.2).gradient(
+        at
+    )
     expected = flat(of.params) - 0.2 * flat(at.gradient(nll("retain")))
     assert torch.allclose(seen[0], expected, rtol=0, atol=1e-15)
 
@@ -364,10 +376,14 @@ def test_gradient_evaluations_are_counted_as_the_table_has_them(mode: str):
     def watch(of: Problem, index: int) -> None:
         evaluations.append((of.cost.gradients, sum(calls)))
 
-    descend(of, Descent(lr=0.01, steps=3, batch=12, forget_batch=6), Phase(MODES[mode](retain, forget, 0.05), watch=watch))
+    descend(
+        of,
+        Descent(lr=0.01, steps=3, batch=12, forget_batch=6),
+        Phase(MODES[mode](retain, forget, 0.05), watch=watch),
+    )
     hook.remove()
     evaluations.append((of.cost.gradients, sum(calls)))
-    steps = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(evaluations, evaluations[1:], strict=False)]
+    steps = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(evaluations)]
     first, later = PER_STEP[mode]
     assert steps == [(first, first), (later, later), (later, later)]
     forgets = 3
@@ -486,7 +502,7 @@ def test_a_descent_rests_where_no_term_is_present():
         Phase([Every(nll("retain"), 2)], watch=lambda of, _: positions.append(flat(of.params).clone())),
     )
     positions.append(flat(of.params).clone())
-    moved = [not torch.equal(a, b) for a, b in zip(positions, positions[1:], strict=False)]
+    moved = [not torch.equal(a, b) for a, b in pairwise(positions)]
     assert moved == [True, False, True, False]
 
 
@@ -540,7 +556,6 @@ def test_recurrent_networks_are_shifted_too():
             return self.head(self.read(x.unflatten(1, (3, 2)))[1][0])
 
     of = problem(Reader().double())
-    retain, forget = losses(of)
     there = [follow(of, mode, 0.05) for mode in ("exact", "nested", "joint")]
     assert float((there[0] - there[1]).norm()) < 0.05 * float((there[0] - there[2]).norm())
 
@@ -553,5 +568,7 @@ def test_weights_of_a_penalty_are_those_of_the_shift():
     inner = quadratic(eye, torch.zeros(3, dtype=torch.float64))
     for hessian, factor in ((None, 1.0), ("exact", 0.9)):
         found = step(of, {}).gradient(Lookahead(sum_of_cubes, inner, lr=0.1, hessian=hessian))
-        assert torch.allclose(flat(found), torch.full((3,), factor * 3 * 0.9**2, dtype=torch.float64), atol=1e-14)
+        assert torch.allclose(
+            flat(found), torch.full((3,), factor * 3 * 0.9**2, dtype=torch.float64), atol=1e-14
+        )
     assert isinstance(of.model, Vector)

@@ -27,7 +27,11 @@ class Loop:
 
     def forget_loss(self) -> Tensor:
         self.asked.append("forget")
-        return -F.cross_entropy(self.model(*self.forget.inputs), self.forget.target, reduction="none").log1p().mean()
+        return (
+            -F.cross_entropy(self.model(*self.forget.inputs), self.forget.target, reduction="none")
+            .log1p()
+            .mean()
+        )
 
     def backward(self, **settings: float) -> None:
         lur_backward(self.retain_loss, self.forget_loss, self.model.parameters(), **settings)

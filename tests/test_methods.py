@@ -294,7 +294,7 @@ def test_a_whole_class_can_be_forgotten(name: str, family: str):
     assert of.split.forgotten_classes == (3,)
     known = accuracy(of)
     shortened(CASES[name], steps=30)(of)
-    assert known == 1 and accuracy(of) < known
+    assert known > 0.9 and accuracy(of) < 0.7
 
 
 def accuracy(of: Problem) -> float:

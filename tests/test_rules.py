@@ -32,7 +32,11 @@ def close(a: Tensor, b: Tensor, J: Tensor) -> bool:
 
 
 jacobians = st.builds(
-    jacobian, st.integers(0, 10**6), st.just(2), st.integers(1, 6), st.sampled_from([1e-6, 1e-2, 1.0, 1e2, 1e6])
+    jacobian,
+    st.integers(0, 10**6),
+    st.just(2),
+    st.integers(1, 6),
+    st.sampled_from([1e-6, 1e-2, 1.0, 1e2, 1e6]),
 )
 
 
@@ -84,7 +88,11 @@ def test_directions_scale_with_the_gradients(J: Tensor, by: float):
 
 @pytest.mark.parametrize("rule", TWO)
 def test_a_gradient_of_zero_is_no_division_by_zero(rule: RuleName):
-    for J in (torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [1.0, 2.0]]), torch.zeros(2, 2)):
+    for J in (
+        torch.tensor([[1.0, 2.0], [0.0, 0.0]]),
+        torch.tensor([[0.0, 0.0], [1.0, 2.0]]),
+        torch.zeros(2, 2),
+    ):
         assert bool(torch.isfinite(direction(rule, J)).all())
 
 
@@ -136,7 +144,10 @@ def test_total_is_the_sum():
 
 @pytest.mark.parametrize("rule", [project, gem])
 def test_rules_for_two_refuse_three(rule):
-    with pytest.raises(ValueError, match=f"rule '{rule.__name__}' takes the gradient to follow and the one to respect, found 3"):
+    with pytest.raises(
+        ValueError,
+        match=f"rule '{rule.__name__}' takes the gradient to follow and the one to respect, found 3",
+    ):
         rule(torch.eye(3), seeded())
 
 
@@ -149,6 +160,8 @@ def test_the_gramian_and_the_combination_are_those_of_the_whole_vector():
     assert torch.allclose(gramian(list(vectors)), J @ J.T, rtol=0, atol=1e-14)
     weights = pcgrad(J @ J.T, seeded())
     combined = combine(list(vectors), weights)
-    assert torch.allclose(torch.cat([combined["a"].flatten(), combined["b"]]), weights @ J, rtol=0, atol=1e-14)
+    assert torch.allclose(
+        torch.cat([combined["a"].flatten(), combined["b"]]), weights @ J, rtol=0, atol=1e-14
+    )
     assert float(dot(vectors[0], vectors[1])) == pytest.approx(float(J[0] @ J[1]))
     assert torch.equal(vectors[0]["b"], J[0, 4:])  # nothing was combined in place

@@ -48,7 +48,9 @@ def coin() -> Problem:
 def first(of: Problem) -> Step:
     """A step over the first example alone."""
     (raw,) = of.split.train.stream([torch.tensor([0])])
-    return Step(of.params, Runtime(of.model, of.task), {"forget": [of.task.draw(raw, of.generator)]}, {"forget": 1})
+    return Step(
+        of.params, Runtime(of.model, of.task), {"forget": [of.task.draw(raw, of.generator)]}, {"forget": 1}
+    )
 
 
 def even() -> nn.Module:
@@ -105,7 +107,9 @@ def test_distillation_divides_the_teacher_by_the_temperature():
 
 def test_the_margin_is_the_log_odds():
     assert float(margin(torch.tensor([[math.log(2), 0.0]]), torch.tensor([0]))) == pytest.approx(math.log(2))
-    assert float(margin(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([2]))) == pytest.approx(3 - math.log(math.e + math.e**2))
+    assert float(margin(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([2]))) == pytest.approx(
+        3 - math.log(math.e + math.e**2)
+    )
 
 
 # The gradients of the two forget examples, one batch each, are (p - onehot) x = (-1/3, 1/3) and (2/3, -2/3).

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from run.tiny import METHODS, Drift, tiny, with_drift
-from unweave.data.resident import Resident
 from unweave.audit.metrics import measure
+from unweave.data.resident import Resident
 from unweave.methods.lur import LUR
 from unweave.methods.space import Choice, Log, Tunable, Uniform, Whole
 from unweave.problem import Split

@@ -1,0 +1,108 @@
+"""Commands called in this process, and the folders that they work in."""
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import projects
+from unweave.cli import main
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a command said."""
+
+    code: int
+    out: str
+    error: str
+
+
+@pytest.fixture
+def run(capsys) -> Callable[..., Told]:
+    """Calls the command line."""
+
+    def called(*arguments: object) -> Told:
+        capsys.readouterr()
+        code = main([str(each) for each in arguments])
+        said = capsys.readouterr()
+        return Told(code, said.out, said.err)
+
+    return called
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty working folder, where a default --out would appear."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def refused(run, here) -> Callable[..., None]:
+    """Calls a command that must be refused: a sentence that matches, in one line, code 2, and no trace."""
+
+    def check(sentence: str, *arguments: object) -> None:
+        before = tree(here.parent)
+        told = run(*arguments)
+        assert told.code == 2, told
+        assert re.search(sentence, told.error), told.error
+        errors = [line for line in told.error.splitlines() if line.startswith("unweave: ")]
+        assert told.error.splitlines()[-1:] == errors and told.out == ""
+        assert tree(here.parent) == before
+
+    return check
+
+
+def tree(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file below a folder with its size and time, and every folder."""
+    found = [path for path in sorted(folder.rglob("*")) if "__pycache__" not in path.parts]
+    return {str(path): known(path) for path in found}
+
+
+def known(path: Path) -> tuple[int, int]:
+    """The size and the time of a file; nothing of a folder."""
+    return (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else (0, 0)
+
+
+@pytest.fixture
+def listed() -> Callable[[Path], dict[str, tuple[int, int]]]:
+    """Lists every file below a folder with its size and time."""
+    return tree
+
+
+@pytest.fixture
+def project(tmp_path) -> str:
+    """A user's project."""
+    return projects.project(tmp_path / "mine")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> tuple[str, Path]:
+    """A recipe, and what forget wrote with it; the original lies in its folder models."""
+    folder = tmp_path_factory.mktemp("trained")
+    recipe, place = projects.recipe(folder), folder / "run"
+    short = ["--method", "finetune", "--set", "how.epochs=1", "--quiet"]
+    assert main(["forget", recipe, "--out", str(place), *short]) == 0
+    return recipe, place
+
+
+@pytest.fixture
+def folder(trained, tmp_path) -> Path:
+    """A copy of that original's folder, with its recipe."""
+    recipe, place = trained
+    (model,) = (place / "models").iterdir()
+    copied = Path(shutil.copytree(model, tmp_path / "model"))
+    shutil.copy(recipe, copied / "recipe.toml")
+    return copied
+
+
+@pytest.fixture
+def forgotten(trained, tmp_path) -> Path:
+    """A copy of what forget wrote."""
+    return Path(shutil.copytree(trained[1], tmp_path / "run"))

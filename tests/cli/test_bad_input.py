@@ -1,0 +1,223 @@
+"""Bad input: the right sentence in one line, exit code 2, and nothing is written or lost."""
+
+from pathlib import Path
+
+import pytest
+
+import projects
+from projects import loads
+
+FORGET = ("--method", "finetune", "--set", "how.epochs=1", "--quiet")
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("arguments", "nearest"),
+        [
+            (("forget", "PROJECT", "--class", 0, "--method", "lurr"), "'lurr'.*'lur'"),
+            (("forget", "PROJECT", "--class", 0, "--method", "lur", "--set", "how.lrr=1"), "'lrr'.*'lr'"),
+            (("forget", "PROJECT", "--class", 0, "--set", "mode=nestd"), "'nestd'.*'nested'"),
+            (("forget", "PROJECT", "--clas", 0), "--clas.*--class"),
+            (("forgt", "PROJECT"), "forgt.*forget"),
+            (("bench", "digits-trac"), "'digits-trac'.*'digits-trace'"),
+            (("bench", "digits-trace", "--methods", "lur,salum"), "'salum'.*'salun'"),
+            (("check", "PROJECT", "--methods", "fintune"), "'fintune'.*'finetune'"),
+            (("demo", "--quik"), "--quik.*--quick"),
+            (("demo", "digit"), "digit.*digits"),
+            (("methods", "scisorhands"), "'scisorhands'.*'scissorhands'"),
+            (("bench", "table", "x", "--format", "markdwn"), "markdwn.*markdown"),
+        ],
+    )
+    def test_the_nearest_known_one_is_named(self, refused, project, arguments, nearest):
+        refused(nearest, *(project if each == "PROJECT" else each for each in arguments))
+
+    def test_of_load(self, refused, tmp_path):
+        change = loads("given(calibrate=0.5)")
+        refused("'calibrate'.*'calibration'", "check", projects.project(tmp_path / "p", change))
+
+    def test_of_a_recipe(self, refused, tmp_path):
+        place = Path(projects.recipe(tmp_path))
+        place.write_text(place.read_text().replace("steps", "stepps"))
+        refused("'stepps'.*'steps'", "bench", place)
+
+
+class TestRanges:
+    @pytest.mark.parametrize("fraction", ["0", "1", "1.5", "-0.1", "nan"])
+    def test_fraction(self, refused, project, fraction):
+        refused(r"in \(0, 1\), found", "forget", project, f"--random={fraction}")
+
+    def test_fraction_of_a_recipe(self, refused, tmp_path):
+        place = Path(projects.recipe(tmp_path))
+        place.write_text(place.read_text().replace("fraction = 0.1", "fraction = 1.5"))
+        refused(r"fraction must be in \(0, 1\), found 1.5", "bench", place)
+
+    @pytest.mark.parametrize(
+        ("flag", "value", "sentence"),
+        [
+            ("--seeds", 0, "seeds must be in"),
+            ("--seeds", 99, "seeds must be in"),
+            ("--tune", -1, "--tune must be at least 0"),
+            ("--jobs", 0, "--jobs must be at least 1"),
+            ("--seed", -1, "--seed must be at least 0"),
+            ("--seed", 1000, "each seed has one use, found 1000"),
+            ("--device", "cudda", "--device must be"),
+            ("--seeds", "two", "two"),
+            ("--methods", ",", "at least one method"),
+            ("--tuned", "nowhere", "found none at nowhere"),
+        ],
+    )
+    def test_flags_of_bench(self, refused, tmp_path, flag, value, sentence):
+        refused(sentence, "bench", projects.recipe(tmp_path), flag, value)
+
+
+class TestIds:
+    @pytest.mark.parametrize(
+        ("ids", "sentence"),
+        [
+            ("r0/3,r0/90", "no 'r0/90'"),
+            ("r1/3", "no 'r1/3'"),
+            ("r0/3,r0/5,r0/3", "found 3 twice"),
+            (",".join(f"r0/{i}" for i in range(90)), "some but not all of the 90"),
+            ("nowhere.txt", "no such file"),
+        ],
+    )
+    def test_names(self, refused, project, ids, sentence):
+        refused(sentence, "forget", project, "--ids", ids)
+
+    @pytest.mark.parametrize(
+        ("ids", "sentence"),
+        [
+            ("3,200", r"0\.\.199, found 200"),
+            ("-1", r"0\.\.199, found -1"),
+            ("7,7", "found 7 twice"),
+            (",".join(map(str, range(200))), "some but not all of the 200"),
+            ("first", "'first': no such file"),
+        ],
+    )
+    def test_positions(self, refused, tmp_path, ids, sentence):
+        refused(sentence, "forget", projects.recipe(tmp_path), f"--ids={ids}")
+
+    @pytest.mark.parametrize(
+        ("content", "sentence"),
+        [("", "is empty"), ("id\n", "is empty"), ("r0/1\nr0/91\n", "'r0/91' is not in the training data")],
+    )
+    def test_files(self, refused, project, tmp_path, content, sentence):
+        path = tmp_path / "ids.csv"
+        path.write_text(content)
+        refused(sentence, "forget", project, "--ids", path)
+
+    def test_a_file_that_is_no_text(self, refused, project, tmp_path):
+        path = tmp_path / "ids.txt"
+        path.write_bytes(b"\xff\xfe\x00")
+        refused("text file with one id a line", "forget", project, "--ids", path)
+
+    @pytest.mark.parametrize(
+        ("flags", "sentence"),
+        [
+            ((), "--ids, --class or --random"),
+            (("--class", 0, "--random", 0.1), "in one way, found --class and --random"),
+            (("--class", 7), r"0\.\.2, found 7"),
+            (("--random", 0.9999), "some but not all"),
+        ],
+    )
+    def test_the_request(self, refused, project, flags, sentence):
+        refused(sentence, "forget", project, *flags)
+
+    def test_everything_is_one_class(self, refused, tmp_path):
+        change = loads("given(train=Records(90, 0, classes=1))")
+        refused("some but not all", "forget", projects.project(tmp_path / "p", change), "--class", 0)
+
+    @pytest.mark.parametrize(
+        ("ids", "sentence"),
+        [
+            ("['a', 'b']", "90 training examples, found 2"),
+            ("['a'] * 90", "unique, found 'a'"),
+            ("list(range(90))", "strings, found 0"),
+            ("'abc'", "a list with a string per training example"),
+        ],
+    )
+    def test_beside_the_data(self, refused, tmp_path, ids, sentence):
+        change = loads(f"given(ids={ids})")
+        refused(sentence, "check", projects.project(tmp_path / "p", change))
+
+
+class TestProjects:
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [
+            (loads("given(train=Records(90, 0, offset=1))"), r"'train' must be in 0\.\.2.*found 3"),
+            (loads("given(test=Records(90, 1, offset=-1))"), "must have an integer of at least 0"),
+            (loads("given(model=Net(frozen=True))"), "no trainable weights"),
+            (loads("given(model=Net(broken=True))"), "NaN or infinity in 'first.weight'"),
+            (loads("given(model=nn.Linear(3, 3))"), "can't be run on 'train': TypeError"),
+            (loads("given(model='net.pt')"), "must be an nn.Module, found str"),
+            (loads("given(train=[1, 2])"), "'train' must be a torch Dataset, found list"),
+            (loads("{'model': Net()}"), "must return the key 'train', found model"),
+            (loads("Net()"), "must return a dict of model, train and test, found Net"),
+            (loads("{}['gone']"), r"load\(\) of .*project.py, line \d+ raised KeyError: 'gone'"),
+            ("load = None", r"must define load\(\)"),
+            ("load = 3", "load in .* must be a function, found int"),
+            ("import nowhere_to_be_found", "raised ModuleNotFoundError"),
+            ("def load(:", "raised SyntaxError"),
+            (loads("given(calibration=1.5)"), r"'calibration' must be .* found 1.5"),
+            (loads("given(calibration=[0, 0])"), "each once"),
+            (loads("given(calibration=[500])"), r"0\.\.119"),
+        ],
+    )
+    def test_what_load_returns(self, refused, tmp_path, change, sentence):
+        refused(sentence, "forget", projects.project(tmp_path / "p", change), "--random", 0.1)
+
+    @pytest.mark.parametrize("model", ["nowhere.py", "nowhere.toml", "nowhere", "digits-clas"])
+    def test_a_model_that_is_not_there(self, refused, model):
+        refused("found no such file|MODEL must be", "check", model)
+
+    def test_retrain_without_train(self, refused, tmp_path):
+        place = projects.project(tmp_path / "p", "train = None")
+        refused(r"needs train\(dataset, seed\)", "forget", place, "--random", 0.1, "--method", "retrain")
+
+    def test_a_train_that_fails_when_audited(self, run, refused, tmp_path):
+        place = projects.project(tmp_path / "p", "def train(dataset, seed):\n    return None")
+        assert run("forget", place, "--random", 0.1, *FORGET, "--out", tmp_path / "run").code == 0
+        refused("must return an nn.Module, found NoneType", "audit", tmp_path / "run", "--quiet")
+
+
+class TestModes:
+    """Models on which a mode can't be right."""
+
+    def test_bf16_weights(self, refused, tmp_path):
+        place = projects.project(tmp_path / "p", loads("given(model=Net(torch.bfloat16))"))
+        refused(
+            "float32 weights, found first.weight in torch.bfloat16",
+            "forget",
+            place,
+            "--random",
+            0.1,
+            "--quiet",
+        )
+
+    def test_dropout_under_double_backward(self, refused, tmp_path):
+        place = projects.project(tmp_path / "p", loads("given(model=Net(dropout=0.5))"))
+        flags = ("--method", "lur-exact", "--set", "how.dropout=same", "--quiet")
+        refused("dropout", "forget", place, "--random", 0.1, *flags)
+
+    def test_an_attention_kernel_without_second_derivative(self, refused, tmp_path):
+        place = projects.project(tmp_path / "p", FLASH)
+        refused("use mode 'nested'", "forget", place, "--random", 0.1, "--method", "lur-exact", "--quiet")
+
+    def test_lagged_beyond_its_bound(self, refused, tmp_path):
+        place = projects.project(tmp_path / "p", projects.TRAINED)
+        flags = ("--set", "mode=lagged", "--set", "alpha=1e6", "--quiet")
+        refused("mode 'lagged' converges below", "forget", place, "--random", 0.1, *flags)
+
+
+FLASH = """
+class Kernel(Net):
+    def forward(self, x, scale):
+        hidden = self.first(x * scale)[:, None, None]
+        attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        return self.last(attend(hidden, hidden, hidden)[0][:, 0, 0])
+
+
+def load():
+    return given(model=Kernel())
+"""
