@@ -3,12 +3,14 @@
     python benchmarks/steps.py                          # ten minutes of one core; --rounds 3 for a first look
     python benchmarks/steps.py --record records/steps.json
 
-Everything but the loop by hand runs through the library's own `descend`. Rounds are interleaved: in each, every competitor
-takes a short descent of its own from the same weights, over batches of the same sizes, and its time is divided by that of the
-loop by hand in the same round. Reported is the median over rounds. On the CPU time is CPU time on one thread, which other
-work on the machine disturbs least; on a GPU it is wall time between two synchronisations.
+Everything but the loop by hand runs through the library's own `descend`. Rounds are interleaved: in each,
+every competitor takes a short descent of its own from the same weights, over batches of the same sizes, and
+its time is divided by that of the loop by hand in the same round. Reported is the median over rounds. On the
+CPU time is CPU time on one thread, which other work on the machine disturbs least; on a GPU it is wall time
+between two synchronisations.
 
-Memory is the peak of a fresh process during the steps, less what it held before: gradients, optimizer state, activations.
+Memory is the peak of a fresh process during the steps, less what it held before: gradients, optimizer state,
+activations.
 """
 
 import argparse
@@ -20,9 +22,10 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median, quantiles
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from unweave.data.datasets import load
@@ -79,7 +82,9 @@ class Setting:
 
 
 SETTINGS = {
-    "resnet18": Setting("resnet18", 32, 32, 1, 3, {"joint": 1.03, "lagged": 1.1, "nested": 1.75, "exact": 2.6}),
+    "resnet18": Setting(
+        "resnet18", 32, 32, 1, 3, {"joint": 1.03, "lagged": 1.1, "nested": 1.75, "exact": 2.6}
+    ),
     "digits": Setting("mlp", 128, 32, 20, 100, {"lagged": 1.15}),
 }
 
@@ -122,7 +127,10 @@ def run(competitor: str, problem: Problem, how: Descent, tick: Callable[[Problem
         by_hand(problem, how, tick)
     elif competitor == "scissorhands":
         unlearn = -nll("forget")
-        terms: list[Term] = [nll("retain") + Scissorhands().forget_weight * unlearn, Held(unlearn, every=10**9)]
+        terms: list[Term] = [
+            nll("retain") + Scissorhands().forget_weight * unlearn,
+            Held(unlearn, every=10**9),
+        ]
         descend(problem, how, Phase(terms, rule="gem", watch=tick))
     else:
         descend(problem, how, Phase(terms_of(competitor), watch=tick))
@@ -150,7 +158,9 @@ def by_hand(problem: Problem, how: Descent, tick: Callable[[Problem, int], None]
         optimizer.step()
 
 
-def plain_batches(source: object, ids: Tensor, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def plain_batches(
+    source: object, ids: Tensor, size: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs and labels of shuffled batches."""
     assert isinstance(source, Resident)
     labels = source.labels.to(source.inputs.device)
@@ -171,9 +181,14 @@ def shifts(setting: Setting, device: str) -> dict[str, float]:
         before = {name: p.detach().clone() for name, p in problem.params.items()}
         run(mode, problem, replace(setting.how(1), lr=1.0), lambda *_: None)
         moved[mode] = add({name: p.detach() for name, p in problem.params.items()}, before, scale=-1)
-    away = {mode: float(norm(add(moved[mode], moved["joint"], scale=-1)) / norm(moved["joint"])) for mode in MODES[1:]}
+    away = {
+        mode: float(norm(add(moved[mode], moved["joint"], scale=-1)) / norm(moved["joint"]))
+        for mode in MODES[1:]
+    }
     if min(away.values()) < 1e-4:
-        raise RuntimeError(f"a step with a lookahead should lead elsewhere, found relative differences of {away}")
+        raise RuntimeError(
+            f"a step with a lookahead should lead elsewhere, found relative differences of {away}"
+        )
     return away
 
 
@@ -190,7 +205,7 @@ def seconds(setting: Setting, rounds: int, device: str) -> dict[str, list[float]
 
 
 def peak(setting: Setting, competitor: str, device: str) -> float | None:
-    """MiB that three steps need beyond model and data; None where the system does not tell. For a fresh process."""
+    """MiB that three steps need beyond model and data; None if unknown. For a fresh process."""
     torch.set_num_threads(1)
     problem = setting.problem(device)
     if device != "cpu":
@@ -211,10 +226,13 @@ def resident(key: str) -> float | None:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(key)), None)
 
 
-def measure(names: list[str], rounds: int, device: str) -> dict[str, object]:
+def measure(names: list[str], rounds: int, device: str) -> dict[str, Any]:
     """Everything that is reported, by setting and competitor."""
     times = {name: seconds(SETTINGS[name], rounds, device) for name in names}
-    paired = {name: {k: [a / b for a, b in zip(v, t["by hand"], strict=True)] for k, v in t.items()} for name, t in times.items()}
+    paired = {
+        name: {k: [a / b for a, b in zip(v, t["by hand"], strict=True)] for k, v in t.items()}
+        for name, t in times.items()
+    }
     return {
         "ratios": {name: {k: median(v) for k, v in r.items()} for name, r in paired.items()},
         "quartiles": {name: {k: quantiles(v, n=4)[::2] for k, v in r.items()} for name, r in paired.items()},
@@ -233,3 +251,41 @@ def alone(setting: str, competitor: str, device: str) -> float | None:
     """The peak in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(peak, SETTINGS[setting], competitor, device).result()
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The ratios with their quartiles, and the memory, as text."""
+    lines = []
+    for name, ratios in found["ratios"].items():
+        lines.append(f"{name}, {found['rounds']} rounds, relative to the loop by hand")
+        for competitor, ratio in ratios.items():
+            low, high = found["quartiles"][name][competitor]
+            most = found["targets"][name].get(competitor)
+            target = "" if most is None else f"  at most {most:.2f}: {'yes' if ratio <= most else 'NO'}"
+            memory = found["memory"][name][competitor]
+            held = "unknown" if memory is None else f"{memory:.0f} MiB"
+            lines.append(f"  {competitor:<13} {ratio:.3f} ({low:.3f} to {high:.3f})  {held}{target}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures, prints, and keeps a record if asked to."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--settings", default=",".join(SETTINGS), help="names with commas between")
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--record", type=Path, help="the file to keep the same object in")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    found = measure(asked.settings.split(","), asked.rounds, asked.device)
+    text = json.dumps(found, indent=1)
+    if asked.record:
+        asked.record.write_text(text + "\n", encoding="utf-8")
+    print(text if asked.json else table(found))
+
+
+if __name__ == "__main__":
+    main()
