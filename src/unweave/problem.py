@@ -38,8 +38,8 @@ class Failed(RuntimeError):
 class Split:
     """A user's data cut four ways by position: forget, retain, calibration and test.
 
-    Forget and retain cut the data that the model was trained on. Calibration is held out: methods may use it for
-    tuning, and membership attacks take their non-members from it. Test is reported once.
+    Forget and retain cut the data that the model was trained on. Calibration is held out: methods may use it
+    for tuning, and membership attacks take their non-members from it. Test is reported once.
 
     Args:
         train: The training data: any map-style `Dataset` of tuples or dicts, or a `Source`.
@@ -49,8 +49,8 @@ class Split:
         seed: Chooses which part of `test` that is.
 
     Raises:
-        ValueError: If an id is unknown, out of range or named twice, if nothing or everything is to be forgotten, or
-            if a label is negative.
+        ValueError: If an id is unknown, out of range or named twice, if nothing or everything is to be
+            forgotten, or if a label is negative.
     """
 
     def __init__(
@@ -95,13 +95,15 @@ class Split:
         if name == "mixed":
             return self.train, torch.arange(len(self.train))
         source = self.train if name in ("forget", "retain") else self.held_out
-        return source, {"forget": self.forget, "calibration": self.calibration, "test": self.test}.get(name, self.retain)
+        return source, {"forget": self.forget, "calibration": self.calibration, "test": self.test}.get(
+            name, self.retain
+        )
 
     def digest(self, *parts: Part) -> str:
         """A digest of the data and positions of these parts, whatever their order; of all four by default.
 
-        `digest("mixed")` names the data that an original model must have been trained on, `digest("retain")` those
-        of a retrained one.
+        `digest("mixed")` names the data that an original model must have been trained on, `digest("retain")`
+        those of a retrained one.
         """
         whole = hashlib.sha256()
         for name in sorted(parts or ("forget", "retain", "calibration", "test")):
@@ -126,8 +128,10 @@ class Split:
         content = json.loads(Path(path).read_text())
         split = cls(train, content["forget"], test, calibration=content["calibration"])
         if split.digest() != content["digest"]:
-            raise ValueError(f"the split in {path} was made from other data: its digest is {content['digest'][:12]}, "
-                             f"this data gives {split.digest()[:12]}")  # fmt: skip
+            raise ValueError(
+                f"the split in {path} was made from other data: its digest is {content['digest'][:12]}, "
+                f"this data gives {split.digest()[:12]}"
+            )
         return split
 
 
@@ -144,7 +148,9 @@ def positions(source: Source, ids: Sequence[int] | Sequence[str] | Tensor) -> In
         twice = next(i for i in found if i in seen or seen.add(i))
         raise ValueError(f"each example can be forgotten once, found {twice} twice")
     if not found or len(found) == len(source):
-        raise ValueError(f"forget must name some but not all of the {len(source)} training examples, found {len(found)}")
+        raise ValueError(
+            f"forget must name some but not all of the {len(source)} training examples, found {len(found)}"
+        )
     return torch.tensor(sorted(found), dtype=torch.long)
 
 
@@ -163,7 +169,7 @@ def source_position(source: Source, example: int | str | np.integer) -> int:
 
 def cut(n: int, calibration: float | Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
     """Positions of the calibration and the test part among `n` held-out examples."""
-    if isinstance(calibration, float):
+    if isinstance(calibration, int | float):
         if not 0 < calibration < 1:
             raise ValueError(f"calibration must be a fraction in (0, 1) or positions, found {calibration}")
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
@@ -226,12 +232,12 @@ class Problem:
         model: The model to edit, in place.
         split: The data, cut four ways.
         generator: The only source of randomness, on the CPU.
-        build: Makes a model of the same architecture with fresh weights. By default a copy whose modules redraw their
-            own.
+        build: Makes a model of the same architecture with fresh weights. By default a copy whose modules
+            redraw their own.
         processes: Who shares the work.
         cost: What was spent so far.
-        memory: Results that several methods share, such as a proxy model; whoever takes one also takes its cost. To be
-            shared over one original and one split; a seed never takes the result of another.
+        memory: Results that several methods share, such as a proxy model; whoever takes one also takes its
+            cost. To be shared over one original and one split; a seed never takes the result of another.
         curves: The loss of every term at every step, in the unit of the task.
         traces: What probes saw: rows of step, value and reliability, by name.
     """
@@ -262,8 +268,12 @@ class Problem:
 
     @property
     def blocks(self) -> list[tuple[str, nn.Module]]:
-        """The weight-bearing modules in order of registration: those with matrices or kernels, no normalisation."""
-        modules = [(name, m) for name, m in self.model.named_modules() if not isinstance(m, nn.LayerNorm | nn.RMSNorm)]
+        """The weight-bearing modules in order of registration: matrices or kernels, no normalisation."""
+        modules = [
+            (name, m)
+            for name, m in self.model.named_modules()
+            if not isinstance(m, nn.LayerNorm | nn.RMSNorm)
+        ]
         return [(name, m) for name, m in modules if any(p.ndim > 1 for p in m.parameters(recurse=False))]
 
     @property
@@ -289,13 +299,15 @@ class Problem:
         """
         key = hashlib.sha256(f"{self.generator.initial_seed()}:{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "little"))
-        return Problem(self.task, copy.deepcopy(self.model), self.split, generator, self.build, self.processes)
+        return Problem(
+            self.task, copy.deepcopy(self.model), self.split, generator, self.build, self.processes
+        )
 
     def remember(self, name: str, make: Callable[["Problem"], T]) -> T:
         """What `make` returns of a copy of the problem, made once for all methods that share `memory`.
 
-        Its cost is charged every time, seconds included: who starts from another's result has not saved it. A clock
-        around the whole method has seen the making too; `train.spend` takes that off.
+        Its cost is charged every time, seconds included: who starts from another's result has not saved it. A
+        clock around the whole method has seen the making too; `train.spend` takes that off.
         """
         key = f"{self.generator.initial_seed()}:{name}"
         if key not in self.memory:
@@ -319,7 +331,9 @@ def redrawn(model: nn.Module) -> nn.Module:
         if isinstance(module, Resettable):
             module.reset_parameters()
         elif list(module.parameters(recurse=False)):
-            raise ValueError(f"module {name or type(module).__name__!r} has weights but no reset_parameters(): pass build=")
+            raise ValueError(
+                f"module {name or type(module).__name__!r} has weights but no reset_parameters(): pass build="
+            )
     return fresh
 
 

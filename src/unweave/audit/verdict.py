@@ -13,7 +13,8 @@ some metric. FAIL: some metric is different, or a model answers NaN. INCONCLUSIV
 missing. Nothing is corrected for testing several metrics: that all must be equal only makes PASS rarer.
 
 What is closer than a margin is not told apart: where the original itself is less than `POWER` margins out in
-every metric, a model that forgot half could pass, so nothing passes there. A PASS says how far out the original is.
+every metric, a model that forgot half could pass, so nothing passes there. A PASS says how far out the
+original is.
 
 The metric furthest outside, in units of its margin, comes first in a FAIL. Which fault each shows:
 
@@ -125,7 +126,10 @@ def _decide(
         found = "even the untouched original is not shown to differ from retraining"
         return Verdict.INCONCLUSIVE, f"the forget set has no measurable influence: {found}"
     if before is not None and _furthest(before)[1] < POWER:
-        return Verdict.INCONCLUSIVE, f"{_power(before)}: a model that forgot half could pass, {POWER:g} margins are needed"
+        return (
+            Verdict.INCONCLUSIVE,
+            f"{_power(before)}: a model that forgot half could pass, {POWER:g} margins are needed",
+        )
     unclear = [_open(METRICS[name], test) for name, test in tests.items() if test.outcome == "open"]
     if unclear:
         return Verdict.INCONCLUSIVE, f"more seeds are needed: {'; '.join(unclear)}"

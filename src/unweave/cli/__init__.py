@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 FAIL or INCONCLUSIVE from `audit`, 2 bad input, 3 the run 
 interrupted. An error is one line on the standard error.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -44,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return told(BAD_INPUT, str(error))
     except (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
         return told(BAD_INPUT, str(error))
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return INTERRUPTED
     except Failed as error:
         return told(FAILED, str(error))
     except OSError as error:

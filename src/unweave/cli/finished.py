@@ -58,8 +58,24 @@ def result_of(run: Path, project: Project, split: Split, device: str | None) -> 
         seed=request["seed"],
         original=original.to(place),
         cost=Cost(gradients=int(row["gradient_evaluations"]), seconds=row["seconds"]),
-        traces={name: [tuple(point) for point in curve] for name, curve in row["trace"].items()},
+        traces=probed(row["trace"]),
     )
+
+
+def probed(
+    trace: Mapping[str, Sequence[Sequence[float | None]]],
+) -> dict[str, list[tuple[int, float, float]]]:
+    """What probes saw, of all curves of a record: those that say how reliable they are."""
+    found: dict[str, list[tuple[int, float, float]]] = {}
+    for name, curve in trace.items():
+        rows = [
+            (int(step or 0), value, half)
+            for step, value, half in curve
+            if value is not None and half is not None
+        ]
+        if rows:
+            found[name] = rows
+    return found
 
 
 def original_of(run: Path, project: Project, seed: int) -> nn.Module:

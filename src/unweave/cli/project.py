@@ -2,8 +2,8 @@
 
 `project.py` defines `load()`, which returns a dict: `model` (an `nn.Module`, trained), `train` and `test`
 (map-style data sets), and if wanted `ids` (a string per training example) and `calibration` (a data set of
-its own, positions in `test`, or the fraction of it). It may define `train(dataset, seed) -> model`, which is how
-retrained references come to be.
+its own, positions in `test`, or the fraction of it). It may define `train(dataset, seed) -> model`, which is
+how retrained references come to be.
 """
 
 import copy

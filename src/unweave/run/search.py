@@ -115,7 +115,9 @@ def attempt(stage: Stage, method: Method, settings: Settings, cases: Sequence[Ca
     if failed is not None:
         return {"value": None, "parts": {}, **cost, "failed": failed}
     mean = {name: float(np.mean([each[name] for each in parts])) for name in parts[0]}
-    value = mean["gap"] + sum(POINTS[name] * found for name, found in mean.items() if name in POINTS) / len(GAP)
+    value = mean["gap"] + sum(POINTS[name] * found for name, found in mean.items() if name in POINTS) / len(
+        GAP
+    )
     return {"value": value, "parts": mean, **cost, "failed": None}
 
 

@@ -31,7 +31,9 @@ class Classifier:
         """For each example a class that is not its own, as the key and its id have it."""
         return differ(raw.target, self.n_classes, uniform(raw.ids, key)[:, 0])
 
-    def loss(self, output: Float[Tensor, "batch class"], target: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    def loss(
+        self, output: Float[Tensor, "batch class"], target: Int[Tensor, " batch"]
+    ) -> Float[Tensor, " batch"]:
         """Cross-entropy in nats."""
         return F.cross_entropy(output, target, reduction="none")
 
