@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+import families
 from smooth import batch, bits, flat, net, problem
-from unweave.edit import dampen, grow_head, perturb, reinitialize, restart, shift, shrink
+from unweave.edit import dampen, grow_head, perturb, reinitialize, restart, shift, shrink, shrink_and_perturb
 from unweave.importance import named, top
 from unweave.problem import Problem
 
@@ -134,3 +135,28 @@ def test_only_a_linear_head_grows():
     of.model = nn.Sequential(nn.Flatten(), nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 4, 6))
     with pytest.raises(ValueError, match="only a linear head can grow, found Conv1d at '2'"):
         grow_head(of)
+
+
+@pytest.mark.parametrize("family", ["batchnorm", "language"])
+def test_shrinking_and_perturbing_goes_a_part_of_the_way_to_fresh_weights(family: str):
+    of, twin = families.problem(family), families.problem(family)
+    before = {name: value.clone() for name, value in of.model.state_dict().items()}
+    fresh = dict(twin.fresh().named_parameters())
+    shrink_and_perturb(of, 0.7)
+    for name, p in of.params.items():
+        assert torch.allclose(p, 0.7 * before[name] + 0.3 * fresh[name], rtol=1e-5, atol=1e-7)
+    for name, value in of.model.state_dict().items():
+        if name not in dict(of.model.named_parameters(remove_duplicate=False)) or "position" in name:
+            assert torch.equal(value, before[name]), name
+
+
+def test_all_or_nothing_is_kept_and_masked_weights_stay():
+    of, twin = families.problem("layernorm"), families.problem("layernorm")
+    before = {name: p.detach().clone() for name, p in of.params.items()}
+    shrink_and_perturb(of, 1.0)
+    assert all(torch.equal(p, before[name]) for name, p in of.params.items())
+    mask = {name: (torch.arange(p.numel()).view_as(p) % 2).float() for name, p in of.params.items()}
+    shrink_and_perturb(twin, 0.0, mask)
+    fresh = dict(families.problem("layernorm").fresh().named_parameters())
+    for name, p in twin.params.items():
+        assert torch.equal(p, torch.where(mask[name] > 0, fresh[name], before[name]))

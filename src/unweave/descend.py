@@ -54,8 +54,8 @@ class Descent:
         dropout: Dropout layers are switched off, or draw one mask for all passes of a step ("same").
         ema: The decay of an average of the weights, which becomes the result; none if None.
         precision: The type of the forward passes.
-        stop: "forgotten" ends the descent once the mean loss on the forget part has reached that on the
-            calibration part.
+        stop: "forgotten" ends a phase that follows forget data once the mean loss on that part has reached
+            that on the calibration part.
         stop_every: How many steps lie between two looks at that.
         unused: Names of weights that may take no part in the loss.
     """
@@ -135,6 +135,8 @@ class Phase:
         rule: How gradients that disagree become one direction.
         where: A multiplier in [0, 1] per weight; weights at zero end bit for bit where they began.
         feed: The order in which data arrives.
+        idle: Whether a term may ask for nothing at the first step, as a loss that is where it should end;
+            elsewhere a gradient of zeros is an error.
         share: The fraction of the steps, relative to the other phases.
         watch: Called before every step with the problem and the number of the step, for probes.
     """
@@ -143,6 +145,7 @@ class Phase:
     rule: RuleName = "total"
     where: Mask | None = None
     feed: FeedName = "paired"
+    idle: bool = False
     share: float = 1.0
     watch: Callable[[Problem, int], None] | None = None
 
@@ -205,6 +208,7 @@ def follow(
     )
     pinned = Pinned(weights, phase.where)
     before: dict[int, Params] = {}
+    stops = how.stop == "forgotten" and any(term.parts & {"forget", "mixed"} for term in phase.terms)
     index = -1
     for index, (batches, sizes) in enumerate(islice(batches_of(problem, phase, how), end - begin)):
         if phase.watch:
@@ -223,7 +227,7 @@ def follow(
         before = {key: step.memory[key][1] for key in runtime.carried if key in step.memory}
         if index % CHECK == CHECK - 1:
             collect(problem, runtime, how)
-        if how.stop == "forgotten" and (index + 1) % how.stop_every == 0 and forgotten(problem, how):
+        if stops and (index + 1) % how.stop_every == 0 and forgotten(problem, how):
             break
     collect(problem, runtime, how)
     return index + 1
@@ -236,7 +240,7 @@ def directed(step: Step, phase: Phase, generator: torch.Generator) -> Params:
         return {}
     # the last term first: an exact lookahead builds the graph of the first on its way, and keeps the gradient
     gradients = [step.gradient(term) for term in reversed(present)][::-1]
-    if step.index == 0:
+    if step.index == 0 and not phase.idle:
         refuse_zero(gradients)
     if phase.rule == "total":
         return summed(gradients, copy=bool(step.runtime.carried or step.runtime.held))

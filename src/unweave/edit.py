@@ -69,6 +69,24 @@ def restart(problem: Problem) -> None:
 
 
 @torch.no_grad()
+def shrink_and_perturb(problem: Problem, keep: float, within: Mask | None = None) -> None:
+    r"""Goes a part of the way back to fresh weights: :math:`k \theta + (1 - k)\, \theta_\mathrm{fresh}`.
+
+    After Ash & Adams (2020), https://arxiv.org/abs/1910.08475: what was learnt fades, and the weights train
+    again like fresh ones. Frozen weights and buffers stay.
+
+    Args:
+        problem: Whose model is edited.
+        keep: The fraction k that stays.
+        within: Weights at zero stay as they are.
+    """
+    fresh = dict(problem.fresh().named_parameters())
+    for name, p in problem.params.items():
+        faded = p.lerp(fresh[name], 1 - keep)
+        p.copy_(faded if within is None else torch.where(within[name] > 0, faded, p))
+
+
+@torch.no_grad()
 def grow_head(problem: Problem) -> None:
     """Adds one output to a linear head, with its layer's own initialisation (boundary expanding).
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -141,6 +142,58 @@ def test_lur_after_a_redrawing():
         int((a != b).sum())
         for a, b in zip(weights(start_of(fresh, method)), weights(fresh().model), strict=True)
     ) == round(0.2 * 68)
+
+
+def test_recovery_goes_on_with_retain_data_under_the_same_schedule_and_momentum():
+    of, recorder = recorded()
+    method = whole(LUR(mode="joint", redraw=0.0), steps=2, schedule="linear")
+    method = replace(method, recover=3)
+    plain = copy.deepcopy(of.model)
+    method(of)
+    drawn, sgd = recorder.drawn, Sgd(plain, method.how)
+    forget = set(of.split.forget.tolist())
+    assert [set(b.ids.tolist()) <= forget for b in drawn] == [True, False, True, False, False, False, False]
+    rates = [0.1 * (1 - i / 5) for i in range(5)]
+    for rate, f, r in zip(rates[:2], drawn[:4:2], drawn[1:4:2], strict=True):
+        direction, _ = lur_direction(
+            "joint", plain, f, r, (nll, FORGET_LOSSES["bounded"]), method.alpha, method.weight
+        )
+        sgd.step(direction, rate)
+    for rate, batch in zip(rates[2:], drawn[4:], strict=True):
+        sgd.step(grad(plain, ce(plain, batch)), rate)
+    assert moved_apart(of.model, plain) < TIGHT
+    assert of.cost.gradients == 2 * 2 + 3
+
+
+@pytest.mark.parametrize("epochs", [1.0, 2.0])
+def test_recovery_follows_a_forgetting_of_so_many_epochs(epochs: float):
+    of = fresh()
+    LUR(mode="joint", redraw=0.0, recover=5, how=Descent(lr=0.01, epochs=epochs, batch=16))(of)
+    assert of.cost.gradients == 2 * epochs * math.ceil(47 / 16) + 5
+
+
+def test_lur_begins_between_the_original_and_fresh_weights():
+    method = whole(LUR(mode="joint", redraw=0.0, keep=0.4))
+    twin = fresh()
+    original = copy.deepcopy(twin.model)
+    drawn = twin.fresh()
+    for start, old, new in zip(*map(weights, (start_of(fresh, method), original, drawn)), strict=True):
+        assert torch.allclose(start, 0.4 * old + 0.6 * new, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"keep": 1.5}, r"keep must be a fraction in \[0, 1\], found 1.5"),
+        ({"keep": -0.1}, "found -0.1"),
+        ({"recover": -1}, "recover must be at least 0, found -1"),
+        ({"refresh": 0}, "refresh must be at least 1, found 0"),
+        ({"probe": -2}, "probe must be at least 0, found -2"),
+    ],
+)
+def test_settings_without_sense_are_refused(changes: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        LUR(**changes)
 
 
 # --- LUR with targets

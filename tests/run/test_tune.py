@@ -12,7 +12,7 @@ from run.tiny import METHODS, Drift, tiny, with_drift
 from unweave.audit.metrics import measure
 from unweave.data.resident import Resident
 from unweave.methods.lur import LUR
-from unweave.methods.space import Choice, Log, Tunable, Uniform, Whole
+from unweave.methods.space import Choice, Log, Rest, Tunable, Uniform, Whole
 from unweave.problem import Split
 from unweave.run import stage as stages
 from unweave.run import tune
@@ -42,7 +42,7 @@ def test_a_search_begins_with_the_methods_own_settings_and_finds_better_ones(tmp
     assert best.best in [trial["settings"] for trial in log]
 
 
-def test_a_value_is_the_mean_gap_the_total_variation_and_the_auc_on_calibration(tmp_path) -> None:
+def test_a_value_is_the_mean_gap_the_excess_of_total_variation_and_the_auc(tmp_path) -> None:
     stage, drift = drifting(tmp_path, Drift()), Drift()
     case_ = case(stage, 1000)
     trial = attempt(stage, drift, {"by": 0.0}, [case_])
@@ -51,7 +51,10 @@ def test_a_value_is_the_mean_gap_the_total_variation_and_the_auc_on_calibration(
     tv = float((shares[0] - shares[1]).abs().sum(-1).mean() / 2)
     parts = trial["parts"]
     assert parts["tv"] == pytest.approx(tv, rel=1e-5)
-    assert trial["value"] == pytest.approx(parts["gap"] + 25 * parts["tv"] + 25 * parts["auc"])
+    assert 0 < case_.floor < tv and parts["excess"] == pytest.approx(tv - case_.floor, rel=1e-5)
+    assert trial["value"] == pytest.approx(parts["gap"] + 25 * parts["excess"] + 25 * parts["auc"])
+    near = attempt(stage, drift, {"by": 0.0}, [dataclasses.replace(case_, floor=1.0)])
+    assert near["parts"]["excess"] == 0 and near["parts"]["tv"] == parts["tv"]
     own_auc = stage.evidence(case_.original, 1000, parts=("forget", "retain", "calibration"))
     off = abs(measure(own_auc, on="calibration")["auc"] - case_.wanted["auc"])
     assert parts["auc"] == pytest.approx(off)
@@ -166,6 +169,19 @@ def test_what_is_drawn_from_a_range_lies_in_it(choices) -> None:
     assert not inside(choices, 1e9) and not inside(choices, "b")
 
 
+def test_what_others_leave_of_a_budget_is_worked_out_and_spent(tmp_path) -> None:
+    assert Rest(100, {"a": 3, "b": 1}).left({"a": 20, "b": 7, "c": 9}) == 33
+    assert Rest(100, {"a": 3}).left({"a": 40}) == 0
+    stage = Stage(tiny(), tmp_path)
+    cases = [case(stage, 1000)]
+    for name in ("lur", "joint", "lur-match"):
+        method = stage.recipe.methods[name]
+        assert isinstance(method, LUR)
+        log = search(stage, method, method.space(60), 4, cases)
+        assert all(trial["settings"]["recover"] > 0 for trial in log)
+        assert {trial["gradient_evaluations"] for trial in log} <= {60, 61}, name  # one pass more redraws
+
+
 @pytest.mark.parametrize(
     ("kind", "values"),
     [(Log, (0.0, 1.0)), (Log, (2.0, 1.0)), (Uniform, (1.0, 1.0)), (Whole, (0, 3)), (Choice, ((),))],
@@ -192,9 +208,11 @@ def test_every_tunable_method_names_fields_that_it_has_and_keeps_to_its_budget()
         method = recipe.methods[name]
         assert isinstance(method, Tunable), name
         space = method.space(200)
+        drawn = {path: each for path, each in space.items() if not isinstance(each, Rest)}
         highest = {
-            path: each.values[-1] if isinstance(each, Choice) else each.high for path, each in space.items()
+            path: each.values[-1] if isinstance(each, Choice) else each.high for path, each in drawn.items()
         }
+        highest |= {path: each.left(highest) for path, each in space.items() if isinstance(each, Rest)}
         configure(method, nested(highest), name)
         assert set(own(method, space)) <= set(space)
         assert highest.get("how.steps", 0) <= 200, name

@@ -18,6 +18,7 @@ METHODS = ("lur", "lur-match", "finetune", "short-retrain")
 def tiny(**changes: object) -> Recipe:
     """Digits cut down to 300 images and 16 hidden units, two seeds of either kind, methods of six steps."""
     short = {"how": {"steps": 6}}
+    lur = {**short, "recover": 4}
     table = {
         "name": "tiny",
         "data": {"name": "digits", "limit": 300, "noise": 0.2},
@@ -26,9 +27,9 @@ def tiny(**changes: object) -> Recipe:
         "seeds": [0, 1],
         "calibration_seeds": [100, 101],
         "methods": {
-            "lur": short,
-            "lur-match": {**short, "proxy": {"how": {"steps": 5}}},
-            "joint": short,
+            "lur": lur,
+            "lur-match": {**lur, "forget": "match", "proxy": {"how": {"steps": 5}}},
+            "joint": lur,
             "finetune": short,
         },
     }

@@ -1,7 +1,7 @@
 """What methods would cost, measured: each is run for a few steps, and the rest is a straight line.
 
-A method's length is the number of steps or epochs of its descent, and of its proxy's where it has one. It is
-run with all of them short, then with each in turn a little longer:
+A method's length is the number of steps or epochs of its descent, and of its proxy's and its recovery where
+it has them. It is run with all of them short, then with each in turn a little longer:
 
     T(full) = T(short) + sum_i (full_i - short_i) (T(longer_i) - T(short)) / (longer_i - short_i).
 
@@ -30,7 +30,7 @@ from unweave.train import spend
 
 SHORT, LONGER, PATIENCE = 2, 8, 1.0
 """Steps of the short and of the longer runs; after a short run of more seconds, only one step is added."""
-DESCENTS = ("how", "proxy.how")
+DESCENTS, RECOVERY = ("how", "proxy.how"), "recover"
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,14 @@ def lengths_of(method: Method, split: Split) -> dict[str, tuple[float, float]]:
                 1 / math.ceil(len(split.retain) / batch),
                 table[f"{descent}.epochs"],
             )
-    return found
+    return found | ({RECOVERY: (1.0, table[RECOVERY])} if table.get(RECOVERY) else {})
 
 
 def run(
     method: Method, lengths: Mapping[str, float], model: nn.Module, split: Split, project: Project
 ) -> Cost:
     """The cost of a method at these lengths, on a copy of the model."""
-    whole = {path: round(value) if path.endswith("steps") else value for path, value in lengths.items()}
+    whole = {path: value if path.endswith("epochs") else round(value) for path, value in lengths.items()}
     generator, task = torch.Generator().manual_seed(0), Classifier(split.n_classes)
     problem = Problem(task, copy.deepcopy(model), split, generator, project.build)
     return spend(problem, configure(method, nested(whole)))

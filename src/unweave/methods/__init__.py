@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import ClassVar, Protocol, runtime_checkable
 
-from unweave.descend import Descent
 from unweave.methods.about import About
 from unweave.methods.lur import LUR
 from unweave.methods.salun import SalUn
@@ -35,15 +34,12 @@ class Method(Protocol):
         ...
 
 
-MATCHING = Descent(lr=0.1, steps=150, forget_batch=128, max_norm=1.0, schedule="cosine")
-"""The descent towards targets; ours, from trials on seeds that are not reported."""
-
 METHODS: Mapping[str, Method] = {
     "lur": LUR(),
     "lur-exact": LUR(mode="exact"),
-    "lur-match": LUR(mode="lagged", forget="match", alpha=0.03, redraw=0.0, how=MATCHING),
+    "lur-match": LUR(forget="level", alpha=0.03, weight=1.0, redraw=0.0),
     "joint": LUR(mode="joint"),
-    "joint-match": LUR(mode="joint", forget="match", redraw=0.0, how=MATCHING),
+    "joint-match": LUR(mode="joint", forget="level", weight=1.0, redraw=0.0),
     "short-retrain": FromScratch(),
     "shrink": Shrink(),
     "finetune": FineTune(),

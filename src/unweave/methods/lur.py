@@ -5,17 +5,19 @@ here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from unweave.audit.conflict import Probe
 from unweave.curvature import top_eigenvalue
-from unweave.descend import Descent, Phase, batches_of, descend, training
+from unweave.descend import Descent, Phase, batches_of, descend, lengths_of, training
+from unweave.edit import shrink_and_perturb
 from unweave.feed import FeedName
 from unweave.importance import Mask, multiplied, named, saliency, top
+from unweave.level import Level
 from unweave.lookahead import exact, lagged, nested
 from unweave.methods.about import About
-from unweave.methods.space import Choice, Log, Range, Whole
+from unweave.methods.space import Choice, Log, Range, Rest, Uniform, Whole
 from unweave.objective import ForgetLoss, Objective, distill, forget_loss, frozen, nll
 from unweave.problem import Problem
 from unweave.rules import RuleName
@@ -42,14 +44,18 @@ class LUR:
             `alpha_in` says so.
         alpha_in: The unit of `alpha`.
         weight: The weight of the forget loss, lambda.
-        forget: The forget loss, or the target it ends at: "match" pulls each forget output to that of a proxy
-            model that never saw it, "quantile" each forget margin to the held-out margin at its own rank.
+        forget: The forget loss, or an estimate of where a retrained model would stand: "level" raises each
+            forget loss to the held-out loss at its own rank, as the model is now; "match" pulls each forget
+            output to that of a proxy model that never saw it, "quantile" each forget margin to the original's
+            held-out margin at its own rank.
         cap: The loss at which "clamped" leaves an example alone, in nats.
         sharpen: The temperature of the proxy's answers for "match". If None, a classifier's answers are moved
             to the confidence that the original has on held-out data, and those of other families are taken as
             they are.
         proxy: How the proxy is trained; its cost is the method's.
         ranks: Who orders the forget examples for "quantile".
+        refresh: The number of steps between two looks at the losses that "level" compares.
+        keep: What stays of the weights at the start: all if 1; the rest is drawn anew.
         redraw: The fraction of the eligible weights, most sensitive to forget data (SNIP), that is redrawn
             first.
         eligible: A pattern for the names of weights that may be redrawn; by default the last third of the
@@ -59,26 +65,30 @@ class LUR:
         rule: How the two directions are combined.
         feed: The order of data.
         probe: Measures the conflict of the two gradients every so many steps; never if 0.
+        recover: Steps on retain data alone, after those of `how` and under the same schedule: they mend what
+            forgetting has damaged, and let the forget outputs settle where nothing pushes them.
         how: The descent.
     """
 
     about: ClassVar[About] = About(
         paper="Patel & Qiu, ICCV 2025, arXiv 2503.06339",
-        data="forget, retain; calibration for the targets 'match' and 'quantile'",
+        data="forget, retain; calibration for the targets 'level', 'match' and 'quantile'",
         step="3 gradients (nested), 2 (lagged, first-order, joint), 2 + double backward (exact)",
-        deviations="modes nested and lagged and the targets match and quantile are ours; "
-        "the paper's settings are not public",
+        deviations="modes nested and lagged, the targets, and what is done before (keep) and after (recover) "
+        "are ours; the paper's settings are not public",
     )
 
     mode: Mode = "nested"
     alpha: float = 0.1
     alpha_in: Literal["absolute", "curvature"] = "absolute"
     weight: float = 0.3
-    forget: ForgetLoss | Literal["match", "quantile"] = "bounded"
+    forget: ForgetLoss | Literal["level", "match", "quantile"] = "bounded"
     cap: float = 4.0
     sharpen: float | None = None
     proxy: Proxy = Proxy()
     ranks: Literal["proxy", "original"] = "proxy"
+    refresh: int = 10
+    keep: float = 1.0
     redraw: float = 0.03
     eligible: str | None = None
     fraction: float | None = None
@@ -86,43 +96,65 @@ class LUR:
     rule: RuleName = "total"
     feed: FeedName = "paired"
     probe: int = 0
-    how: Descent = Descent(lr=0.05, steps=100, batch=128, forget_batch=32, max_norm=1.0, schedule="cosine")
+    recover: int = 200
+    how: Descent = Descent(lr=0.1, steps=60, forget_batch=64, max_norm=1.0, schedule="cosine", warmup=0.05)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.keep <= 1:
+            raise ValueError(f"keep must be a fraction in [0, 1], found {self.keep}")
+        for name, least in (("refresh", 1), ("probe", 0), ("recover", 0)):
+            if vars(self)[name] < least:
+                raise ValueError(f"{name} must be at least {least}, found {vars(self)[name]}")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from: a target needs a proxy, the other losses a redrawing."""
+        """What a search chooses from: forgetting takes up to 0.45 of the budget, recovery the rest."""
         step = 3 if self.mode == "nested" else 2
-        shared = {"how.lr": Log(0.03, 0.4), "how.forget_batch": Choice((32, 64, 128))}
-        ahead = {} if self.mode == "joint" else {"alpha": Log(0.003, 0.1 if self.mode == "lagged" else 0.3)}
-        if self.forget in ("match", "quantile"):
-            longest = max(1, round(0.6 * budget / step))
-            share = {"proxy.how.steps": Choice((max(1, round(0.2 * budget)), max(1, round(0.4 * budget))))}
-            aim = {
-                "proxy.start": Choice(("scratch", "shrunk")),
-                "sharpen": Choice((None, 0.85)),
-                "weight": Log(0.05, 2.0),
-            }
-            return shared | ahead | share | aim | {"how.steps": Whole(max(1, longest // 2), longest)}
-        longest = max(1, budget // step)
-        usual = {
-            "forget": Choice(("bounded", "clamped")),
-            "weight": Log(0.02, 0.6),
-            "redraw": Choice((0.03, 0.1, 0.2, 0.3)),
+        longest, prices = max(1, round(0.45 * budget / step)), {"how.steps": step}
+        proxied = self.forget in ("match", "quantile")
+        proxy = {"proxy.how.steps": Choice((max(1, round(0.2 * budget)),))} if proxied else {}
+        usual = {"forget": Choice(("bounded", "clamped"))} if self.forget in ("bounded", "clamped") else {}
+        ahead = {} if self.mode == "joint" else {"alpha": Log(0.01, 0.1 if self.mode == "lagged" else 0.3)}
+        return {
+            **ahead,
+            **proxy,
+            **usual,
+            "how.lr": Log(0.05, 0.3),
+            "how.steps": Whole(max(1, longest // 5), longest),
+            "weight": Log(0.1, 1.5),
+            "keep": Uniform(0.3, 1.0),
+            "recover": Rest(budget, prices | dict.fromkeys(proxy, 1)),
         }
-        return shared | ahead | usual | {"how.steps": Whole(max(1, longest // 2), longest)}
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        retain, forget = nll("retain"), self.weight * self.forgetting(problem)
+        retain, level = nll("retain"), Level(self.refresh, self.how)
+        forget = self.weight * (level.objective if self.forget == "level" else self.forgetting(problem))
         moving = self.moving(problem)
+        if self.keep < 1:
+            shrink_and_perturb(problem, self.keep, moving)
         if self.redraw:
             trim(problem, self.redraw, eligible=self.eligible, within=moving)
+        if self.forget == "level":
+            level.look(problem)
         alpha = self.step_size(problem, retain, forget, moving)
-        watch = Probe(retain, forget, every=self.probe, where=moving) if self.probe else None
-        descend(
-            problem,
-            self.how,
-            Phase(self.terms(retain, forget, alpha), self.rule, moving, self.feed, watch=watch),
-        )
+        probe = Probe(retain, forget, every=self.probe, where=moving)
+
+        def watch(problem: Problem, index: int) -> None:
+            if self.probe:
+                probe(problem, index)
+            if self.forget == "level":
+                level(problem, index)
+
+        terms, idle = self.terms(retain, forget, alpha), self.forget == "level"
+        forgetting = Phase(terms, self.rule, moving, self.feed, idle, watch=watch)
+        self.follow(problem, forgetting, Phase([retain], where=moving))
+
+    def follow(self, problem: Problem, forgetting: Phase, recovering: Phase) -> None:
+        """Forgets, then recovers, under one schedule."""
+        (steps,) = lengths_of(problem, [forgetting], self.how)
+        whole = replace(self.how, steps=steps + self.recover, epochs=None)
+        phases = [replace(forgetting, share=steps), replace(recovering, share=self.recover)]
+        descend(problem, whole, *(phases if self.recover else phases[:1]))
 
     def terms(self, retain: Objective, forget: Objective, alpha: float) -> list[Term]:
         """The rows of the mode; the first always carries the retain loss."""
@@ -139,7 +171,7 @@ class LUR:
                 return [retain, forget]
 
     def forgetting(self, problem: Problem) -> Objective:
-        """The forget objective, made while the model is still the original."""
+        """The forget objective that stays as it is, made while the model is still the original."""
         if self.forget == "match":
             proxy = self.proxy(problem)
             if self.sharpen is None and isinstance(problem.task, Classifier):
@@ -147,9 +179,9 @@ class LUR:
             return distill(proxy, "forget", temperature=self.sharpen or 1.0)
         if self.forget == "quantile":
             return pull(quantiles(problem, self.proxy(problem) if self.ranks == "proxy" else problem.model))
-        return forget_loss(
-            self.forget, cap=self.cap, teacher=frozen(problem.model) if self.forget == "mislabel" else None
-        )
+        assert self.forget != "level"
+        teacher = frozen(problem.model) if self.forget == "mislabel" else None
+        return forget_loss(self.forget, cap=self.cap, teacher=teacher)
 
     def moving(self, problem: Problem) -> Mask | None:
         """The weights that may move; None for all."""

@@ -5,7 +5,7 @@ A method's `space(budget)` returns one range per dotted field path, such as `{"h
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,24 @@ class Choice:
             raise ValueError("a choice needs at least one value, found none")
 
 
-Range = Log | Uniform | Whole | Choice
+@dataclass(frozen=True)
+class Rest:
+    """What other settings leave of a total: worked out from what was drawn for them.
+
+    Args:
+        total: The total.
+        prices: By dotted path, what one unit of another setting takes of it.
+    """
+
+    total: int
+    prices: Mapping[str, int]
+
+    def left(self, drawn: Mapping[str, Any]) -> int:
+        """What is left, if anything."""
+        return max(0, self.total - sum(price * drawn[path] for path, price in self.prices.items()))
+
+
+Range = Log | Uniform | Whole | Choice | Rest
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from unweave.descend import Descent
 from unweave.methods import METHODS, Method, method_named
 from unweave.methods.simple import FromScratch
 from unweave.models import build
@@ -94,7 +95,7 @@ def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
     steps = None if train.steps is None else max(1, round(budget * train.steps))
     epochs = None if train.epochs is None else budget * train.epochs
     shorter = replace(train, steps=steps, epochs=epochs)
-    defaults = {name: _in_precision(method, train.precision) for name, method in METHODS.items()}
+    defaults = {name: _as_trained(method, train) for name, method in METHODS.items()}
     defaults |= {"retrain": FromScratch(train), "short-retrain": FromScratch(shorter)}
     methods = {
         name: configure(method, tables.get(name, {}), f"methods.{name}") for name, method in defaults.items()
@@ -104,8 +105,9 @@ def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
     return methods
 
 
-def _in_precision(method: Method, precision: str) -> Method:
-    """The method with all its descents in one precision: that of the recipe's training."""
-    fields, how = [each.name for each in dataclasses.fields(cast(Any, method))], {"precision": precision}
+def _as_trained(method: Method, train: Descent) -> Method:
+    """The method with its descents in the precision and with the weight decay of the recipe's training."""
+    fields = [each.name for each in dataclasses.fields(cast(Any, method))]
+    how = {"precision": train.precision, "weight_decay": train.weight_decay}
     overrides = {"how": how, "proxy": {"how": how}}
     return configure(method, {name: table for name, table in overrides.items() if name in fields})

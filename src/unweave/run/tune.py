@@ -11,7 +11,7 @@ from unweave.methods import Method
 from unweave.methods.space import Tunable
 from unweave.problem import write_atomically
 from unweave.run.cell import MATCHED, kept, key_of, matched
-from unweave.run.search import Settings, Trial, case, search
+from unweave.run.search import SECOND, Settings, Trial, case, search
 from unweave.run.stage import Stage
 from unweave.run.workers import Crew, Job, Listener, told
 from unweave.train import code, digest
@@ -88,6 +88,7 @@ def read_studies(stage: Stage, methods: Sequence[str], folder: Path) -> dict[str
 def prepare(stage: Stage, seed: int) -> int:
     """Trains the models of a tuning seed; returns the gradient evaluations of retraining."""
     stage.trained("mixed", seed, seed)
+    stage.trained("retain", SECOND + seed, seed)
     return stage.trained("retain", seed, seed).cost.gradients
 
 
