@@ -44,14 +44,15 @@ def test_a_search_begins_with_the_methods_own_settings_and_finds_better_ones(tmp
 
 def test_a_value_is_the_mean_gap_the_excess_of_total_variation_and_the_auc(tmp_path) -> None:
     stage, drift = drifting(tmp_path, Drift()), Drift()
-    case_ = case(stage, 1000)
+    assert case(stage, 1000).floor > 0
+    case_ = dataclasses.replace(case(stage, 1000), floor=0.1)
     trial = attempt(stage, drift, {"by": 0.0}, [case_])
     forget = stage.evidence(case_.original, 1000).logits["forget"]
     shares = [torch.tensor(each).softmax(-1) for each in (forget, case_.retrained.logits["forget"])]
     tv = float((shares[0] - shares[1]).abs().sum(-1).mean() / 2)
     parts = trial["parts"]
     assert parts["tv"] == pytest.approx(tv, rel=1e-5)
-    assert 0 < case_.floor < tv and parts["excess"] == pytest.approx(tv - case_.floor, rel=1e-5)
+    assert parts["excess"] == pytest.approx(tv - 0.1, rel=1e-5) and tv > 0.1
     assert trial["value"] == pytest.approx(parts["gap"] + 25 * parts["excess"] + 25 * parts["auc"])
     near = attempt(stage, drift, {"by": 0.0}, [dataclasses.replace(case_, floor=1.0)])
     assert near["parts"]["excess"] == 0 and near["parts"]["tv"] == parts["tv"]
