@@ -72,12 +72,13 @@ class Setting:
 
 
 TRACE_HOW = Descent(lr=0.088, steps=50, batch=128, forget_batch=32, max_norm=1.0, schedule="cosine")
-PLAIN = LUR(weight=0.36, redraw=0.03, how=TRACE_HOW)
+PLAIN = LUR(weight=0.36, redraw=0.03, recover=0, how=TRACE_HOW)  # what follows is not LUR's own step
 CLEAN_MATCH = LUR(
     forget="match",
     sharpen=0.7,
     weight=0.033,
     redraw=0.0,
+    recover=0,
     proxy=Proxy(how=Descent(lr=0.1, epochs=3, schedule="cosine", warmup=0.15, weight_decay=5e-4)),
     how=Descent(lr=0.106, steps=100, batch=128, forget_batch=64, max_norm=1.0, weight_decay=5e-4),
 )
@@ -86,6 +87,7 @@ TRACE_MATCH = LUR(
     sharpen=0.7,
     weight=0.073,
     redraw=0.0,
+    recover=0,
     proxy=Proxy("reinitialized", 0.3, Descent(lr=0.2, epochs=18, schedule="cosine", warmup=0.15)),
     how=Descent(lr=0.24, steps=200, batch=128, forget_batch=32, max_norm=1.0, schedule="cosine"),
 )

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from smooth import (
     MODES,
@@ -30,7 +31,7 @@ from unweave.descend import Descent, Phase, descend
 from unweave.lookahead import Every, Held, Lookahead, Previous, differentiate_twice, exact, lagged, nested
 from unweave.methods.lur import LUR
 from unweave.objective import Objective, OnWeights, bounded, nll
-from unweave.params import dot, norm
+from unweave.params import add, dot, norm
 from unweave.problem import Problem
 from unweave.step import Runtime, Step, Term
 
@@ -572,3 +573,53 @@ def test_weights_of_a_penalty_are_those_of_the_shift():
             flat(found), torch.full((3,), factor * 3 * 0.9**2, dtype=torch.float64), atol=1e-14
         )
     assert isinstance(of.model, Vector)
+
+
+@pytest.mark.parametrize("around", [False, True])
+def test_a_shift_is_real_where_forward_passes_are_cast(around: bool):
+    """The cache of cast weights survives a shift in place where autocast is opened around both passes."""
+    of = problem(net().float())
+    at = Step(of.params, Runtime(of.model, of.task, "bf16"), step(of).batches, {"retain": 24, "forget": 12})
+    with torch.autocast("cpu", torch.bfloat16, enabled=around):
+        here = at.gradient(nll("retain"))
+        with at.at(here, -0.5) as ahead:
+            there = ahead.gradient(nll("retain"))
+    assert float(norm(add(here, there, scale=-1)) / norm(here)) > 0.05
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_that_would_swallow_the_shift_are_refused(dtype: torch.dtype):
+    of = problem()
+    of.model.to(dtype)
+    at = Step(of.params, Runtime(of.model, of.task), {}, {})
+    for shifted in (at.at, at.beside):
+        with pytest.raises(
+            ValueError, match="a lookahead needs float32 weights, found .* keep a float32 master"
+        ):
+            shifted({name: torch.ones_like(p) for name, p in of.params.items()}, 0.01).__enter__()
+
+
+class Recomputed(nn.Module):
+    """A network whose first layers are run again during the backward pass."""
+
+    def __init__(self, body: nn.Sequential, *, reentrant: bool) -> None:
+        super().__init__()
+        self.body, self.reentrant = body, reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body[2](checkpoint(self.body[:2], x, use_reentrant=self.reentrant))
+
+
+@pytest.mark.parametrize("mode", ["exact", "nested"])
+def test_gradient_checkpointing_changes_nothing(mode: str):
+    found = [follow(problem(model), mode, 0.1) for model in (net(), Recomputed(net(), reentrant=False))]
+    assert torch.allclose(*found, rtol=0, atol=1e-12)
+    assert not torch.allclose(found[0], follow(problem(), "joint", 0.1), rtol=0, atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_reentrant_checkpointing_is_refused_where_a_second_derivative_is_needed():
+    with pytest.raises(
+        ValueError, match="this model lacks them .* use mode 'nested'|take no part in the loss"
+    ):
+        follow(problem(Recomputed(net(), reentrant=True)), "exact", 0.1)

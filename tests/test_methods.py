@@ -482,7 +482,7 @@ def test_a_model_without_trainable_weights_is_refused():
 
 @pytest.mark.parametrize("family", ["layernorm", "denoiser", "language"])
 @pytest.mark.parametrize(
-    "name", ["lur", "lur-exact", "lagged", "lur-match", "salun", "scissorhands", "l1-sparse"]
+    "name", ["lur", "lur-exact", "lagged", "lur-match", "match", "salun", "scissorhands", "l1-sparse"]
 )
 def test_micro_batches_equal_whole_ones(name: str, family: str):
     whole, parts = (problem(family, dtype=torch.float64) for _ in range(2))
@@ -500,6 +500,7 @@ SHARED = (
     "lur-exact",
     "lagged",
     "lur-match",
+    "match",
     "neggrad+",
     "l1-sparse",
     "salun",
