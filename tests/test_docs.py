@@ -1,4 +1,4 @@
-"""What README, CONTRIBUTING and docs say is so: blocks run, commands exist, links lead somewhere."""
+"""What README and docs say is so: blocks run, commands exist, links lead somewhere."""
 
 import inspect
 import re
@@ -22,7 +22,7 @@ from unweave.methods import METHODS, Method
 from unweave.run import recipe, record
 
 PACKAGE = Path(unweave.__file__).parent
-README, CONTRIBUTING, PAPERS = "README.md", "CONTRIBUTING.md", "docs/papers.md"
+README, CONTRIBUTING, PAPERS = "README.md", "docs/CONTRIBUTING.md", "docs/papers.md"
 OTHER_PROGRAMS = {"python3", "ruff", "pyright", ".ci/run"}
 VERBS = [name for name in cli.app if not name.startswith("-")]
 VERDICTS = {"PASS", "FAIL", "INCONCLUSIVE"}
@@ -207,6 +207,7 @@ def test_a_figure_is_told_from_a_number():
     assert all(map(figures, measured)) and not any(map(figures, others))
 
 
+@pytest.mark.skipif(not (ROOT / "records").exists(), reason="the records are in the clone only")
 @pytest.mark.parametrize("page", PAGES)
 def test_named_records_exist(page: str):
     for name in RECORD.findall(text(page)):
