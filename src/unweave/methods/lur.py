@@ -120,7 +120,7 @@ class LUR:
             **usual,
             "how.lr": Log(0.05, 0.3),
             "how.steps": Whole(max(1, longest // 5), longest),
-            "weight": Log(0.1, 1.5),
+            "weight": Log(0.02, 1.5),
             "keep": Uniform(0.3, 1.0),
             "recover": Rest(budget, prices | dict.fromkeys(proxy, 1)),
         }
