@@ -1,11 +1,14 @@
 """Work spread over a few long-lived processes: importing torch costs more than many a task."""
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -87,6 +90,15 @@ def in_turn(jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
 
 
 def ready() -> None:
-    """Prepares a new process: one thread, and Ctrl-C ends it without a word."""
+    """Prepares a new process: one thread; it ends without a word on Ctrl-C, and when its parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     torch.set_num_threads(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """Waits until the parent is gone, however it ended, and ends this process: nobody would read its work."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only a worker has a parent"
+    wait([parent.sentinel])
+    os._exit(1)
