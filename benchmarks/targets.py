@@ -1,0 +1,202 @@
+"""Which estimate of what a retrained model would say brings LUR nearest to one, where it was not tuned?
+
+    python benchmarks/targets.py                                # prints the table
+    python benchmarks/targets.py --record records/targets.json
+
+LUR runs with each of its targets, and with the usual losses, which have none. Each is tuned by 20 trials on
+the two tuning seeds of digits-trace, at equal gradient evaluations, proxies included. With the settings found
+there it runs on ten seeds of digits-trace and of stages that nothing was tuned on: fewer and more wrong
+labels, more to forget, a narrower net. Beside it stands what a second retrained model differs by.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from unweave.audit.metrics import mean_gap, measure
+from unweave.audit.score import t_interval
+from unweave.methods.lur import LUR
+from unweave.problem import Failed
+from unweave.run.reading import configure
+from unweave.run.recipe import Recipe, load
+from unweave.run.record import environment
+from unweave.run.search import SECOND, Settings, Trial, case, nested, search
+from unweave.run.stage import Stage
+from unweave.run.tune import best_of, prepare
+from unweave.train import spend
+
+Row = dict[str, Any]
+TUNED_ON = "digits-trace"
+SECOND_RETRAIN = "a second retrained model"
+TARGETS: Mapping[str, Mapping[str, Any]] = {
+    "none": {},
+    "level": {"forget": "level", "redraw": 0.0},
+    "match": {"forget": "match", "redraw": 0.0},
+    "quantile": {"forget": "quantile", "redraw": 0.0},
+    "quantile, the original's ranks": {"forget": "quantile", "ranks": "original", "redraw": 0.0},
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a stage has other than digits-trace.
+
+    Args:
+        data: Fields of the data.
+        model: Settings of the model.
+    """
+
+    data: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+
+
+STAGES = {
+    "as tuned": Change(),
+    "a tenth of the labels wrong": Change({"noise": 0.1}),
+    "two fifths of the labels wrong": Change({"noise": 0.4}),
+    "three tenths to forget": Change({"fraction": 0.3}),
+    "a quarter of the width": Change(model={"hidden": 128}),
+}
+
+
+def stage_of(name: str, folder: str) -> Stage:
+    """A stage; its models are kept in the folder."""
+    recipe, change = load(TUNED_ON), STAGES[name]
+    model = replace(recipe.model, settings={**recipe.model.settings, **change.model})
+    return Stage(replace(recipe, data=replace(recipe.data, **change.data), model=model), Path(folder))
+
+
+def method_of(target: str, recipe: Recipe) -> LUR:
+    """LUR with a target, trained as the recipe trains, before anything is tuned."""
+    how = {"precision": recipe.train.precision, "weight_decay": recipe.train.weight_decay}
+    return cast(LUR, configure(LUR(), {**TARGETS[target], "how": how, "proxy": {"how": how}}))
+
+
+def tune(folder: str, trials: int, target: str) -> list[Trial]:
+    """The search of a target's settings on the tuning seeds."""
+    stage = stage_of("as tuned", folder)
+    tuning, method = stage.recipe.tuning, method_of(target, stage.recipe)
+    budget = round(tuning.budget * prepare(stage, tuning.seeds[0]))
+    return search(stage, method, method.space(budget), trials, [case(stage, each) for each in tuning.seeds])
+
+
+def runs_of(folder: str, best: Mapping[str, Settings], name: str, seed: int) -> list[Row]:
+    """Every target on one seed of a stage, and a second retrained model."""
+    stage = stage_of(name, folder)
+    original = stage.trained("mixed", seed).model
+    reference, second = (
+        stage.evidence(stage.trained("retain", each).model) for each in (seed, SECOND + seed)
+    )
+    wanted = measure(reference, None)
+    seen = [(SECOND_RETRAIN, second, 0)]
+    failed: list[Row] = []
+    for target, settings in best.items():
+        problem = stage.problem(original, seed, {})
+        try:
+            cost = spend(problem, configure(method_of(target, stage.recipe), nested(settings)))
+        except (ValueError, Failed) as error:
+            failed.append({"stage": name, "seed": seed, "target": target, "failed": str(error)})
+        else:
+            seen.append((target, stage.evidence(problem.model), cost.gradients))
+    rows: list[Row] = []
+    for target, answers, gradients in seen:
+        values = measure(answers, reference)
+        apart = {"gap": mean_gap(values, wanted), "tv": values["tv"], "auc": values["auc"] - wanted["auc"]}
+        rows.append(
+            {"stage": name, "seed": seed, "target": target, **apart, "gradient_evaluations": gradients}
+        )
+    return rows + failed
+
+
+def experiment(seeds: int, trials: int, jobs: int) -> Row:
+    """The whole record."""
+    recipe = load(TUNED_ON)
+    with TemporaryDirectory() as folder, crew(jobs) as pool:
+        logs = dict(zip(TARGETS, pool.map(partial(tune, folder, trials), TARGETS), strict=True))
+        best = {target: best_of(log).best for target, log in logs.items()}
+        names, chosen = zip(*((name, seed) for name in STAGES for seed in recipe.seeds[:seeds]), strict=True)
+        rows = [row for found in pool.map(partial(runs_of, folder, best), names, chosen) for row in found]
+    return {
+        "question": (__doc__ or "").splitlines()[0],
+        "tuned_on": {"stage": TUNED_ON, "seeds": recipe.tuning.seeds, "trials": trials},
+        "settings": best,
+        "environment": environment(),
+        "summary": {name: summary([row for row in rows if row["stage"] == name]) for name in STAGES},
+        "runs": rows,
+        "search": logs,
+    }
+
+
+def crew(jobs: int) -> ProcessPoolExecutor:
+    """Processes of one thread each."""
+    return ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,))
+
+
+def summary(rows: Sequence[Row]) -> Row:
+    """Of each target: means over seeds with their intervals, and how its gap differs from that of "level"."""
+    by_target = {
+        target: [row for row in rows if row["target"] == target] for target in (SECOND_RETRAIN, *TARGETS)
+    }
+    level = {row["seed"]: row for row in by_target["level"] if "failed" not in row}
+    return {target: of_target(found, level) for target, found in by_target.items()}
+
+
+def of_target(rows: Sequence[Row], level: Mapping[int, Row]) -> Row:
+    """The figures of one target on one stage."""
+    done = [row for row in rows if "failed" not in row]
+    if not done:
+        return {"failed": rows[0]["failed"]}
+    paired = [row["gap"] - level[row["seed"]]["gap"] for row in done if row["seed"] in level]
+    figures = {key: [row[key] for row in done] for key in ("gap", "tv", "auc")} | {"gap_above_level": paired}
+    means = {
+        key: {"mean": float(np.mean(each)), "interval": t_interval(each)} for key, each in figures.items()
+    }
+    return {**means, "seeds": len(done)}
+
+
+def printed(found: Row) -> list[str]:
+    """The tables as lines."""
+    lines: list[str] = []
+    for name, targets in found["summary"].items():
+        lines += ["", f"{name:34} gap                 TV     gap - level's"]
+        for target, each in targets.items():
+            cells = each.get("failed") or (
+                f"{each['gap']['mean']:5.2f} {shown(each['gap'])}  {each['tv']['mean']:.3f}  "
+                f"{each['gap_above_level']['mean']:+5.2f} {shown(each['gap_above_level'])}"
+            )
+            lines.append(f"  {target:32} {cells}")
+    return lines
+
+
+def shown(figure: Row) -> str:
+    """An interval."""
+    low, high = figure["interval"]
+    return f"[{low:5.2f}, {high:5.2f}]"
+
+
+def main() -> None:
+    """Runs from the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=10, help="how many of the seeds that are reported")
+    parser.add_argument("--trials", type=int, default=20, help="trials of tuning per target")
+    parser.add_argument("--jobs", type=int, default=2, help="how many processes")
+    parser.add_argument("--record", type=Path, help="a file for everything that was measured")
+    given = parser.parse_args()
+    found = experiment(given.seeds, given.trials, given.jobs)
+    print("\n".join(printed(found)))
+    if given.record:
+        given.record.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
