@@ -3,7 +3,7 @@
     python benchmarks/targets.py                                # prints the table
     python benchmarks/targets.py --record records/targets.json
 
-LUR runs with each of its targets, and with the usual losses, which have none. Each is tuned by 20 trials on
+LUR runs with each of its targets, and with the usual losses, which have none. Each is tuned by 60 trials on
 the two tuning seeds of digits-trace, at equal gradient evaluations, proxies included. With the settings found
 there it runs on ten seeds of digits-trace and of stages that nothing was tuned on: fewer and more wrong
 labels, more to forget, a narrower net. Beside it stands what a second retrained model differs by.
@@ -188,7 +188,7 @@ def main() -> None:
     """Runs from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10, help="how many of the seeds that are reported")
-    parser.add_argument("--trials", type=int, default=20, help="trials of tuning per target")
+    parser.add_argument("--trials", type=int, default=60, help="trials of tuning per target")
     parser.add_argument("--jobs", type=int, default=2, help="how many processes")
     parser.add_argument("--record", type=Path, help="a file for everything that was measured")
     given = parser.parse_args()

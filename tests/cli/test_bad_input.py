@@ -92,6 +92,7 @@ class TestIds:
             ("7,7", "found 7 twice"),
             (",".join(map(str, range(200))), "some but not all of the 200"),
             ("first", "'first': no such file"),
+            (",".join(map(str, range(199))) + ",x", "found 'x': no such file"),
         ],
     )
     def test_positions(self, refused, tmp_path, ids, sentence):

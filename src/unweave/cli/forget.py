@@ -87,10 +87,8 @@ def forget(
     chosen = configured(project, method, tables, seed)
     asked = {
         "verb": "forget",
-        "model": model
-        if project.facts.get("recipe") and not Path(model).exists()
-        else str(Path(model).resolve()),
-        "recipe": recipe,
+        "model": found_anywhere(model),
+        "recipe": None if recipe is None else found_anywhere(recipe),
         "facts": project.facts,
         "method": method,
         "settings": tables,
@@ -146,6 +144,11 @@ def named(split: Split) -> list[str] | list[int]:
     """The ids of what is forgotten, or its positions."""
     places = split.forget.tolist()
     return places if split.train.names is None else [split.train.names[place] for place in places]
+
+
+def found_anywhere(place: str) -> str:
+    """A path that holds in any working folder; the name of a recipe of the package as it is."""
+    return str(Path(place).resolve()) if Path(place).exists() else place
 
 
 def planned(

@@ -1,5 +1,6 @@
 """What is to be forgotten: `--ids`, `--class` or `--random`."""
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,12 +77,13 @@ def listed(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
         return words
     if train.names is None and words and all(word.lstrip("-").isdigit() for word in words):
         return [int(word) for word in words]
-    if Path(ids).is_file():
+    if is_file(ids):
         return from_file(Path(ids), train)
     if train.names is None or Path(ids).suffix in (".txt", ".csv"):
+        strange = next((word for word in words if not word.lstrip("-").isdigit()), ids)
         raise ValueError(
             "--ids must be positions with commas between, or a file with one a line, "
-            f"found {ids!r}: no such file"
+            f"found {strange!r}: no such file"
         )
     strange = next((word for word in words if word not in known), ids)
     raise ValueError(
@@ -89,15 +91,23 @@ def listed(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
     )
 
 
-def from_file(path: Path, train: Source) -> Sequence[int] | Sequence[str]:
-    """The first column of a file: one id a line, perhaps under the heading id."""
+def is_file(text: str) -> bool:
+    """Whether a text names a file; one that is too long for a name does not."""
     try:
-        lines = [line.split(",")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
+        return Path(text).is_file()
+    except OSError:
+        return False
+
+
+def from_file(path: Path, train: Source) -> Sequence[int] | Sequence[str]:
+    """The first column of a file, as spreadsheets save it too: an id a line, perhaps below the heading id."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            words = [row[0].strip() for row in csv.reader(file) if row and row[0].strip()]
+    except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(
             f"--ids must be a text file with one id a line, found other bytes in {path}"
         ) from error
-    words = [line for line in lines if line]
     words = words[1:] if words[:1] == ["id"] else words
     if not words:
         raise ValueError(f"--ids names nothing: {path} is empty")

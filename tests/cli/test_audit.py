@@ -1,0 +1,157 @@
+"""`unweave audit` of what forget wrote: retrained models are kept, and a verdict says what it lacks."""
+
+import json
+
+import pytest
+
+import projects
+import unweave
+from cli.written import bits, names, row_of, stage_of
+from unweave.audit import parquet
+from unweave.cli import finished
+from unweave.cli.audit import CALIBRATION
+
+FILES = ["evidence.parquet", "record.json", "references", "report.html", "run.json"]
+
+
+@pytest.fixture
+def untouched(run, tmp_path):
+    """A run on data with wrong labels whose model has hardly changed."""
+    place = projects.project(tmp_path / "mine", projects.TRAINED)
+    little = ("--method", "finetune", "--set", "how.epochs=1", "--set", "how.lr=1e-4")
+    told = run("forget", place, "--random", 0.3, *little, "--out", tmp_path / "run", "--quiet")
+    assert told.code == 0
+    return tmp_path / "run"
+
+
+class TestVerdict:
+    def test_few_references_give_none_and_what_is_missing_is_named(self, run, here, forgotten):
+        told = run("audit", forgotten, "--references", 2, "--quiet")
+        reason = "INCONCLUSIVE: no verdict: 2 seeds, 10 needed; 0 calibration retrains, 12 needed"
+        assert told.code == 1 and told.out.startswith(f"{reason}\n")
+        assert row_of(forgotten / "audit")["reason"] == reason
+        assert told.out.endswith(f"Report: {forgotten / 'audit' / 'report.html'}\n")
+
+    def test_without_references_only_what_needs_none_is_measured(self, run, here, forgotten):
+        told = run("audit", forgotten, "--references", 0, "--json")
+        found = json.loads(told.out)
+        assert told.code == 1 and "no retrained model" in found["reason"] and "no retrained" in told.error
+        assert {"ua", "ra", "ta", "auc"} <= found["scores"].keys() and "tv" not in found["scores"]
+        assert "references" not in names(forgotten / "audit")
+
+    def test_a_model_that_has_not_forgotten_fails(self, run, here, untouched):
+        told = run("audit", untouched, "--quiet", "--json")
+        found = json.loads(told.out)
+        assert told.code == 1 and found["verdict"] == "FAIL" and "under-forgetting" in found["reason"]
+        kept = [path.stem.rpartition("-")[2] for path in (untouched / "audit" / "references").glob("*.json")]
+        fixing = range(CALIBRATION, CALIBRATION + 12)
+        assert sorted(map(int, kept)) == [*range(10), *fixing]
+
+    def test_a_project_that_cannot_retrain_gets_none(self, run, here, tmp_path):
+        place = projects.project(tmp_path / "mine", "train = None")
+        flags = ("--method", "finetune", "--set", "how.epochs=1", "--quiet")
+        assert run("forget", place, "--random", 0.3, *flags).code == 0
+        told = run("audit", "forgotten", "--quiet")
+        assert told.code == 1 and told.out.startswith("INCONCLUSIVE: no verdict: no retrained model")
+
+
+def test_a_run_with_a_recipe_elsewhere_is_audited_from_any_folder(run, here, trained, folder, monkeypatch):
+    (folder / "recipe.toml").rename(here / "mine.toml")
+    told = run("forget", folder, "--recipe", "mine.toml", "--method", "finetune", "--set", "how.epochs=1")
+    assert told.code == 0
+    (here / "below").mkdir()
+    monkeypatch.chdir(here / "below")
+    assert run("audit", here / "forgotten", "--references", 0).code == 1
+
+
+class TestFigures:
+    def test_they_are_those_of_the_answers_that_were_kept(self, run, here, forgotten):
+        found = json.loads(run("audit", forgotten, "--references", 2, "--json", "--quiet").out)
+        kept = sorted((forgotten / "audit" / "references").glob("*.parquet"))
+        own = parquet.load(forgotten / "audit" / "evidence.parquet")
+        expected = unweave.audit(own, [parquet.load(path) for path in kept])
+        for name, score in expected.scores.items():
+            assert found["scores"][name]["value"] == pytest.approx(score.value)
+            assert found["scores"][name]["reference"] == pytest.approx(score.reference, nan_ok=True)
+        assert len(kept) == 2 and found["scores"]["tv"]["n"] == 2
+
+    def test_json_text_and_record_agree(self, run, here, forgotten):
+        found = json.loads(run("audit", forgotten, "--references", 2, "--json", "--quiet").out)
+        said = run("audit", forgotten, "--references", 2, "--quiet").out
+        row = row_of(forgotten / "audit")
+        assert {key: row[key] for key in ("verdict", "reason", "scores", "gap")}.items() <= found.items()
+        assert found["margins"] == stage_of(forgotten / "audit")["margins"] is None
+        score = row["scores"]["ra"]
+        numbers = [f"{score[key]:.2f}" for key in ("value", "reference", "gap")]
+        (line,) = [line for line in said.splitlines() if line.startswith("RA ")]
+        assert line.split()[1:5] == ["%", *numbers]
+        assert found["report"] == str(forgotten / "audit" / "report.html")
+
+    def test_references_are_trained_without_what_is_forgotten(self, run, here, tmp_path):
+        place = projects.project(tmp_path / "mine", TELLING)
+        flags = ("--method", "finetune", "--set", "how.epochs=1", "--quiet")
+        assert run("forget", place, "--ids", "r0/1,r0/2,r0/3", *flags).code == 0
+        told = run("audit", "forgotten", "--references", 2, "--seed", 40, "--quiet")
+        assert told.out.startswith("87 40\n87 41\nINCONCLUSIVE")
+
+
+class TestFolder:
+    def test_it_lies_in_the_run_whose_files_stay(self, run, here, listed, forgotten):
+        before, model = listed(forgotten), bits(forgotten)
+        run("audit", forgotten, "--references", 1, "--quiet")
+        assert names(forgotten / "audit") == FILES and names(here) == []
+        after = listed(forgotten)
+        assert before.items() <= after.items() and bits(forgotten) == model
+        assert all("/audit" in path for path in after.keys() - before.keys())
+
+    def test_more_references_go_on_with_the_earlier_ones(self, run, here, listed, forgotten):
+        assert run("audit", forgotten, "--references", 1, "--quiet").code == 1
+        before = listed(forgotten / "audit" / "references")
+        found = json.loads(run("audit", forgotten, "--references", 3, "--quiet", "--json").out)
+        after = listed(forgotten / "audit" / "references")
+        assert before.items() <= after.items() and (len(before), len(after)) == (2, 6)
+        assert found["out"] == str(forgotten / "audit") and found["scores"]["tv"]["n"] == 3
+
+    def test_fewer_references_get_a_folder_of_their_own(self, run, here, listed, forgotten):
+        run("audit", forgotten, "--references", 2, "--quiet")
+        before = listed(forgotten / "audit")
+        found = json.loads(run("audit", forgotten, "--references", 1, "--quiet", "--json").out)
+        assert found["out"] == str(forgotten / "audit-2") and listed(forgotten / "audit") == before
+
+    def test_a_stopped_audit_goes_on(self, run, here, listed, forgotten, monkeypatch):
+        def stops(run: str, seed: int, folder: str, device: str | None) -> None:
+            if seed == 1:
+                raise KeyboardInterrupt
+            retrain_one(run, seed, folder, device)
+
+        retrain_one = finished.retrain_one
+        with monkeypatch.context() as patch:
+            patch.setattr(finished, "retrain_one", stops)
+            told = run("audit", forgotten, "--references", 2, "--quiet")
+        assert told.code == 130 and names(forgotten / "audit") == ["references", "run.json"]
+        before = listed(forgotten / "audit" / "references")
+        assert run("audit", forgotten, "--references", 2, "--quiet").code == 1
+        assert before.items() <= listed(forgotten / "audit" / "references").items() and len(before) == 2
+
+    def test_out_may_be_elsewhere(self, run, here, listed, forgotten):
+        before = listed(forgotten)
+        run("audit", forgotten, "--references", 1, "--quiet", "--out", "report/of it")
+        assert names(here / "report" / "of it") == FILES and listed(forgotten) == before
+
+    @pytest.mark.slow
+    def test_two_processes_find_what_one_found(self, run, here, forgotten):
+        found = [
+            json.loads(run("audit", forgotten, "--references", 2, *flags, "--json", "--quiet").out)
+            for flags in (("--jobs", 2, "--out", "two"), ("--out", "one"))
+        ]
+        assert found[0]["scores"] == found[1]["scores"]
+
+
+TELLING = """
+quietly = train
+
+
+def train(dataset, seed):
+    print(len(dataset), seed)
+    return quietly(dataset, seed)
+"""

@@ -1,0 +1,171 @@
+"""`unweave bench`: what is finished is used again, and the table shows what the record holds."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import projects
+from cli.written import names, stage_of
+from unweave.cli import main
+from unweave.methods import METHODS
+from unweave.report.numbers import number
+from unweave.run import bench, cell, record
+
+FLAGS = ("--jobs", 1, "--quiet")
+SHORT = "".join(f"\n[methods.{name}]\nhow = {{ steps = 6 }}\n" for name in ("finetune", "salun", "ascent"))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[str, Path]:
+    """A recipe with methods of a few steps, and a benchmark of two methods over its two seeds."""
+    folder = tmp_path_factory.mktemp("bench")
+    recipe = Path(projects.recipe(folder))
+    recipe.write_text(recipe.read_text() + SHORT)
+    flags = ["--methods", "finetune,salun", "--jobs", "1", "--quiet"]
+    assert main(["bench", str(recipe), "--out", str(folder / "run"), *flags]) == 0
+    return str(recipe), folder / "run"
+
+
+@pytest.fixture
+def copied(made, here) -> tuple[str, Path]:
+    """The recipe, and a copy of that benchmark."""
+    return made[0], Path(shutil.copytree(made[1], here / "run"))
+
+
+def cells(folder: Path, listed) -> dict[str, tuple[int, int]]:
+    """What must not be worked out again: cells and trained models, with sizes and times."""
+    found = {**listed(folder / "cells"), **listed(folder / "models")}
+    return {name: known for name, known in found.items() if known != (0, 0)}
+
+
+class TestRuns:
+    def test_the_record_is_valid_and_has_a_row_per_method(self, made):
+        _, folder = made
+        stage = stage_of(folder)
+        assert list(record.load(folder)["stages"]) == ["tiny"] and stage["seeds"] == [0, 1]
+        assert list(stage["methods"]) == ["finetune", "salun", "original"]
+        assert all(row["scores"]["ua"]["n"] == 2 for row in stage["methods"].values())
+        assert names(folder) == ["cells", "models", "record.json", "report.html", "run.json"]
+        methods = {path.name.partition(".")[0] for path in (folder / "cells" / "tiny" / "1").iterdir()}
+        assert methods == {"finetune", "salun", "original", "retrained"}
+
+    def test_the_same_again_works_nothing_out(self, run, copied, listed, here):
+        recipe, folder = copied
+        before = cells(folder, listed)
+        told = run("bench", recipe, "--methods", "salun,finetune", "--out", folder, *FLAGS)
+        assert told.code == 0 and cells(folder, listed) == before and names(here) == ["run"]
+
+    def test_another_method_and_more_seeds_leave_the_finished_cells(self, run, copied, listed, here):
+        recipe, folder = copied
+        before = cells(folder, listed)
+        names_ = "finetune,salun,ascent"
+        assert run("bench", recipe, "--methods", names_, "--out", folder, *FLAGS).code == 0
+        added = cells(folder, listed).keys() - before.keys()
+        assert {Path(each).name.partition(".")[0] for each in added} == {"ascent"} and len(added) == 6
+        grown = Path(recipe).read_text().replace("seeds = [0, 1]", "seeds = [0, 1, 2]")
+        (here / "tiny.toml").write_text(grown)
+        assert run("bench", "tiny.toml", "--methods", names_, "--out", folder, *FLAGS).code == 0
+        assert before.items() <= cells(folder, listed).items() and names(here) == ["run", "tiny.toml"]
+        assert stage_of(folder)["seeds"] == [0, 1, 2] and "ascent" in stage_of(folder)["methods"]
+
+    @pytest.mark.parametrize(
+        ("flags", "seeds", "methods"),
+        [
+            (("--methods", "finetune"), [0, 1], ["finetune", "original"]),
+            (("--methods", "finetune,salun", "--seeds", 1), [0], ["finetune", "salun", "original"]),
+            (("--methods", "finetune,salun", "--seed", 7), [7, 8], ["finetune", "salun", "original"]),
+        ],
+        ids=["fewer methods", "fewer seeds", "other seeds"],
+    )
+    def test_less_or_other_gets_a_folder_of_its_own(self, run, copied, listed, here, flags, seeds, methods):
+        recipe, folder = copied
+        before = listed(folder)
+        found = json.loads(run("bench", recipe, *flags, "--out", folder, "--json", *FLAGS).out)
+        assert listed(folder) == before and found["out"] == str(here / "run-2")
+        stage = found["stages"]["tiny"]
+        assert stage["seeds"] == seeds and list(stage["methods"]) == methods
+        assert names(here / "run-2" / "cells" / "tiny") == list(map(str, seeds))
+
+    def test_a_stopped_run_goes_on(self, run, made, here, listed, monkeypatch):
+        def stops(stage, seed: int, methods: tuple[str, ...]) -> None:
+            if seed == 1:
+                raise KeyboardInterrupt
+            cell.run_seed(stage, seed, methods)
+
+        command = ("bench", made[0], "--methods", "finetune", *FLAGS)
+        with monkeypatch.context() as patch:
+            patch.setattr(bench, "run_seed", stops)
+            told = run(*command)
+        assert told.code == 130 and "the same command goes on from there" in told.error
+        folder = here / "unweave-bench"
+        before = cells(folder, listed)
+        assert names(folder) == ["cells", "models", "run.json"] and names(folder / "cells" / "tiny") == ["0"]
+        assert run(*command).code == 0 and names(here) == ["unweave-bench"]
+        assert before.items() <= cells(folder, listed).items()
+        scores = stage_of(folder)["methods"]["finetune"]["scores"]
+        assert scores == stage_of(made[1])["methods"]["finetune"]["scores"]
+
+    def test_two_recipes_are_two_stages(self, run, made, here, tmp_path):
+        second = shutil.copy(made[0], tmp_path / "second.toml")
+        flags = ("--methods", "finetune", "--seeds", 1)
+        told = run("bench", made[0], second, *flags, "--jobs", 1)
+        assert list(record.load(here / "unweave-bench")["stages"]) == ["tiny", "second"]
+        assert told.error.splitlines()[1:] == ["1/2  tiny, seed 0", "2/2  second, seed 0"]
+        assert "\x1b" not in told.out + told.error
+
+    def test_what_is_printed_is_the_table_and_where_the_report_is(self, run, copied):
+        recipe, folder = copied
+        told = run("bench", recipe, "--methods", "finetune,salun", "--out", folder, *FLAGS)
+        table = run("bench", "table", folder).out
+        assert told.out == f"{table}\nReport: {folder / 'report.html'}\n" and told.error == ""
+
+
+class TestTable:
+    @pytest.mark.parametrize("format", ["text", "markdown", "latex"])
+    def test_figures_are_the_records(self, run, here, made, format):
+        told = run("bench", "table", made[1], "--format", format)
+        assert told.code == 0 and told.error == "" and names(here) == []
+        for name, row in stage_of(made[1])["methods"].items():
+            (line,) = [
+                each for each in told.out.splitlines() if re.match(rf"(\| |\\textbf{{)?{name}[ }}]", each)
+            ]
+            figures = set(re.findall(r"\d+\.\d+", line))
+            expected = {number(row["scores"][metric]["value"]) for metric in ("ua", "ra", "ta", "mia")}
+            expected |= {number(row["scores"][metric]["value"], 3) for metric in ("auc", "tv")}
+            assert expected | {number(row["gap"]["mean"])} <= figures
+
+    def test_json_is_the_record_without_what_only_a_page_draws(self, run, here, made):
+        found, stage = json.loads(run("bench", "table", made[1], "--json").out), stage_of(made[1])
+        assert found.keys() == {"tiny"} and stage.keys() - found["tiny"].keys() == {"histograms"}
+        for name, row in stage["methods"].items():
+            assert found["tiny"]["methods"][name] == {key: row[key] for key in row if key != "trace"}
+        assert found["tiny"]["reference"] == stage["reference"]
+
+    @pytest.mark.parametrize(
+        ("format", "file"), [("text", "table.txt"), ("latex", "table.tex"), ("markdown", "table.md")]
+    )
+    def test_out_gets_what_would_be_printed(self, run, here, made, format, file):
+        printed = run("bench", "table", made[1], "--format", format).out
+        told = run("bench", "table", made[1], "--format", format, "--out", "kept")
+        assert told.out == f"Table: kept/{file}\n" and names(here / "kept") == sorted(["run.json", file])
+        assert (here / "kept" / file).read_text() == printed
+
+    def test_parquet_holds_the_records_numbers(self, run, here, made):
+        found = json.loads(
+            run("bench", "table", made[1], "--format", "parquet", "--out", "kept", "--json").out
+        )
+        rows = pq.read_table(here / found["table"]).to_pylist()
+        methods = stage_of(made[1])["methods"]
+        seen = {(row["method"], row["metric"]): row["value"] for row in rows}
+        assert {name for name, _ in seen} == {*methods, "Retrain"} and methods.keys() <= METHODS.keys()
+        for name, row in methods.items():
+            assert all(seen[name, metric] == score["value"] for metric, score in row["scores"].items())
+
+    def test_stages_of_one_name_are_told_apart_by_their_folders(self, run, made, copied):
+        both = json.loads(run("bench", "table", made[1], copied[1] / "record.json", "--json").out)
+        assert list(both) == [f"{made[1]}: tiny", f"{copied[1] / 'record.json'}: tiny"]
+        assert len({json.dumps(stage) for stage in both.values()}) == 1

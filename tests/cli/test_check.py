@@ -1,0 +1,136 @@
+"""`unweave check`: sizes, accuracies, what would go wrong, and costs; and it changes nothing."""
+
+import json
+import re
+
+import pytest
+
+import projects
+from projects import TRAINED, loads
+from unweave.methods import METHODS
+
+FEW = ("--methods", "finetune,salun", "--quiet")
+
+
+def costs(text: str) -> dict[str, list[str]]:
+    """The rows of the table of costs, by method."""
+    table = text[text.index("Method ") : text.index("Measured by")]
+    return {name: cells for name, *cells in map(str.split, table.splitlines()[1:-1])}
+
+
+def test_sizes_and_costs_are_told_and_nothing_is_written(run, here, listed, tmp_path):
+    place = projects.project(tmp_path / "mine", TRAINED)
+    before = listed(tmp_path)
+    told = run("check", place, "--ids", "r0/3,r0/5,r0/8", *FEW)
+    assert told.code == 0 and told.error == "" and listed(tmp_path) == before
+    weights = 8 * 32 + 32 + 32 * 3 + 3
+    assert told.out.startswith(f"{place} can be used.\n")
+    assert f"{weights} weights ({weights} trainable), float32, on cpu." in told.out
+    sizes = "3 to forget, 87 to retain, 60 for calibration, 60 for test; 3 classes"
+    assert f"{sizes}; examples are known by ids of their own." in told.out
+    assert list(costs(told.out)) == ["retrain", "finetune", "salun"]
+    assert all(cells[-1] == "yes" for cells in costs(told.out).values())
+
+
+def test_json_holds_the_same_as_the_text(run, here, tmp_path):
+    place = projects.project(tmp_path / "mine", TRAINED)
+    found = json.loads(run("check", place, "--ids", "r0/3,r0/5,r0/8", *FEW, "--json").out)
+    said = run("check", place, "--ids", "r0/3,r0/5,r0/8", *FEW).out
+    assert found["data"]["forget"] == 3 and found["data"]["retain"] == 87
+    right = found["accuracy"]
+    shown = f"{right['forget']:.1f} % on what is to be forgotten, {right['retain']:.1f} % on the rest"
+    assert f"Accuracy: {shown}, {right['test']:.1f} % on test; membership AUC {right['auc']:.3f}." in said
+    assert list(found["costs"]) == list(costs(said))
+    assert found["costs"]["retrain"]["cost"] == 1
+    one, whole = (found["costs"][name]["seconds"] for name in ("finetune", "retrain"))
+    assert found["costs"]["finetune"]["cost"] == pytest.approx(one / whole)
+
+
+@pytest.mark.parametrize("method", ["finetune", "salun", "random-label"])
+def test_the_gradients_foreseen_are_those_spent(run, here, method, tmp_path):
+    place = projects.project(tmp_path / "mine", TRAINED)
+    request = ("--ids", "r0/3,r0/5", "--quiet", "--json")
+    foreseen = json.loads(run("check", place, *request, "--methods", method).out)["costs"][method]
+    spent = json.loads(run("forget", place, *request, "--method", method).out)
+    assert foreseen["gradients"] == pytest.approx(spent["gradient_evaluations"]) and foreseen["gradients"] > 5
+
+
+def test_where_nothing_says_what_to_forget_it_is_a_random_tenth(run, here, project):
+    found = json.loads(run("check", project, "--methods", "finetune", "--quiet", "--json").out)
+    assert (found["data"]["forget"], found["data"]["retain"]) == (9, 81)
+
+
+def test_a_recipe_is_not_trained_and_has_no_accuracy(run, here, tmp_path):
+    found = json.loads(run("check", projects.recipe(tmp_path), *FEW, "--json").out)
+    assert found["accuracy"] is None and found["model"]["trained"] is False
+    assert found["data"]["forget"] == 20  # the tenth of 200 that the recipe says
+    assert found["costs"]["retrain"]["gradients"] == pytest.approx(60)  # its steps
+
+
+def test_a_method_that_can_not_run_on_the_model_is_named_with_the_reason(run, here, project):
+    told = run("check", project, "--methods", "ct,finetune", "--quiet")
+    assert told.code == 0 and "can be used, but not with ct." in told.out
+    assert costs(told.out)["ct"][-1] == "no" and costs(told.out)["finetune"][-1] == "yes"
+    assert re.search(r"^ct: ct transposes .*: use another method$", told.out, re.MULTILINE)
+
+
+def test_all_methods_but_the_references_are_priced(run, here, project):
+    found = json.loads(run("check", project, "--quiet", "--json").out)["costs"]
+    assert found.keys() == METHODS.keys() - {"original"}
+    assert [name for name, each in found.items() if each["refused"]] == ["ct"]
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        (
+            "train = None",
+            r"no train\(dataset, seed\): references can't be retrained, so an audit will be INCONCL",
+        ),
+        (loads("given(model=Net(dropout=0.5))"), "1 dropout layer: off while unlearning"),
+        (loads("given(test=Records(90, 0))"), "90 test examples are training examples as well"),
+        (loads("given(train=Records(90, 0, classes=2))"), "labels .* that no training example has: 2"),
+        (loads("given(train=Twice())"), "90 training examples are copies of others, first 'r0/0'"),
+        (loads("given(model=half_frozen())"), "74% of the weights are frozen, first 'first.weight'"),
+        (loads("given(model=Net(torch.bfloat16))"), "trainable weights in bfloat16, first 'first.weight'"),
+        (loads("given(model=Noisy())"), r"two passes in evaluation mode differ by .* will not repeat"),
+    ],
+)
+def test_what_would_go_wrong_is_noted(run, here, tmp_path, change, note):
+    place = projects.project(tmp_path / "mine", f"{ODD}\n\n{change}")
+    told = run("check", place, "--methods", "finetune", "--quiet")
+    assert told.code == 0
+    (found,) = re.findall(r"^- (.*)$", told.out, re.MULTILINE)
+    assert re.search(note, found) and "Nothing is known" not in told.out
+
+
+def test_where_nothing_is_noted_that_is_said(run, here, project):
+    told = run("check", project, "--methods", "finetune", "--quiet")
+    assert "Nothing is known that would go wrong." in told.out and "\n- " not in told.out
+
+
+def test_out_keeps_what_was_found_and_the_same_again_goes_there(run, here, project):
+    for _ in range(2):
+        told = run("check", project, "--methods", "finetune", "--quiet", "--json", "--out", "kept")
+        assert sorted(path.name for path in (here / "kept").iterdir()) == ["check.json", "run.json"]
+        assert json.loads((here / "kept" / "check.json").read_text()) == json.loads(told.out)
+    assert [path.name for path in here.iterdir()] == ["kept"]
+
+
+ODD = """
+class Twice(Records):
+    def __init__(self):
+        super().__init__(90, 0)
+        self.x, self.labels = self.x.repeat(2, 1), self.labels.repeat(2)
+
+
+class Noisy(Net):
+    def forward(self, x, scale):
+        return super().forward(x, scale) + torch.rand(1)
+
+
+def half_frozen():
+    model = Net()
+    model.first.requires_grad_(False)
+    return model
+"""

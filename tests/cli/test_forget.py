@@ -1,0 +1,107 @@
+"""`unweave forget` writes into its own folder, and nothing else moves."""
+
+import json
+import runpy
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import projects
+from cli.written import MODEL, names
+from projects import TRAINED, loads
+from unweave.cli import forget
+
+IDS = ("--ids", "r0/3,r0/5,r0/8")
+SHORT = ("--method", "finetune", "--set", "how.epochs=1")
+
+
+@pytest.fixture
+def place(tmp_path) -> str:
+    """A project whose model is trained."""
+    return projects.project(tmp_path / "mine", TRAINED)
+
+
+class TestFiles:
+    def test_those_named_are_written_and_nothing_else(self, run, here, listed, tmp_path, place):
+        before = listed(tmp_path)
+        told = run("forget", place, *IDS, *SHORT, "--quiet")
+        assert told.code == 0 and names(here) == ["forgotten"] and names(here / "forgotten") == MODEL
+        elsewhere = {path: each for path, each in listed(tmp_path).items() if "/here/forgotten" not in path}
+        assert elsewhere == before
+        assert "Forgot 3 of 90 examples with finetune" in told.out
+        assert "Next:  unweave audit forgotten" in told.out
+
+    def test_weights_on_disk_stay_as_they_are(self, run, here, tmp_path):
+        change = f"{SAVED}\n\n{loads('given(model=saved())')}"
+        place = projects.project(tmp_path / "mine", change)
+        space = runpy.run_path(place)
+        torch.save(space["train"](space["Records"](90, 0), 0).state_dict(), tmp_path / "mine" / "weights.pt")
+        before = (tmp_path / "mine" / "weights.pt").read_bytes()
+        assert run("forget", place, *IDS, *SHORT, "--quiet").code == 0
+        assert (tmp_path / "mine" / "weights.pt").read_bytes() == before
+        original, new = torch.load(tmp_path / "mine" / "weights.pt"), load_file("forgotten/model.safetensors")
+        assert original.keys() == new.keys() and not torch.equal(original["last.weight"], new["last.weight"])
+
+    def test_a_finished_run_is_kept_and_the_next_one_gets_a_number(self, run, here, listed, place):
+        first = run("forget", place, *IDS, *SHORT, "--quiet", "--out", "new/run")
+        before = listed(here)
+        second = run("forget", place, *IDS, *SHORT, "--quiet", "--out", "new/run")
+        assert (first.code, second.code) == (0, 0) and names(here / "new") == ["run", "run-2"]
+        assert {path: each for path, each in listed(here).items() if "run-2" not in path} == before
+        assert "Model: new/run-2/model.safetensors" in second.out
+
+    def test_a_stopped_run_goes_on_with_the_original_it_trained(
+        self, run, here, listed, monkeypatch, tmp_path
+    ):
+        def stopped(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        recipe = projects.recipe(tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(forget, "unlearn", stopped)
+            told = run("forget", recipe, *SHORT, "--quiet")
+        assert told.code == 130 and "the same command goes on" in told.error
+        done = {path: each for path, each in listed(here).items() if "/models/" in path}
+        assert names(here / "forgotten") == ["forget.json", "models"] and len(done) == 3
+        assert run("forget", recipe, *SHORT, "--quiet").code == 0
+        assert names(here) == ["forgotten"] and names(here / "forgotten") == sorted([*MODEL, "models"])
+        assert done.items() <= listed(here).items()
+
+    def test_a_run_that_fails_leaves_nothing(self, run, here, place):
+        told = run("forget", place, *IDS, "--method", "original", "--quiet", "--out", "new/run")
+        assert told.code == 3 and "nothing changed" in told.error and names(here) == []
+
+    def test_a_dry_run_writes_nothing_and_says_what_would_be_done(self, run, here, listed, tmp_path, place):
+        before = listed(tmp_path)
+        told = run("forget", place, *IDS, *SHORT, "--dry-run")
+        found = json.loads(run("forget", place, *IDS, *SHORT, "--dry-run", "--json").out)
+        assert told.code == 0 and listed(tmp_path) == before
+        assert told.out.startswith("Would forget 3 of 90 examples with finetune in about ")
+        labels = runpy.run_path(place)["Records"](90, 0).labels[[3, 5, 8]].tolist()
+        assert found["labels"] == {str(label): labels.count(label) for label in sorted(set(labels))}
+        assert f"Method: {found['repr']}\n" in told.out and "epochs=1" in found["repr"]
+        assert found["data"]["forget"] == 3 and found["out"] == "forgotten"
+
+
+class TestProgress:
+    def test_it_is_told_beside_the_result_in_plain_lines(self, run, here, place, monkeypatch):
+        monkeypatch.delenv("FORCE_COLOR", raising=False)
+        told = run("forget", place, *IDS, *SHORT)
+        lines = [f"Loaded {place}", "1/2  the original; now finetune", "2/2  finetune"]
+        assert told.error.splitlines() == lines and "1/2" not in told.out
+        assert "\x1b" not in told.out + told.error and "\r" not in told.error
+
+    def test_quiet_tells_none(self, run, here, place):
+        told = run("forget", place, *IDS, *SHORT, "--quiet")
+        assert told.error == "" and told.out.startswith("Forgot 3")
+
+
+SAVED = """
+def saved():
+    from pathlib import Path
+
+    model = Net()
+    model.load_state_dict(torch.load(Path(__file__).parent / "weights.pt"))
+    return model
+"""

@@ -1,0 +1,79 @@
+"""What the command line says of itself: its methods with their settings, its flags, its version."""
+
+import json
+import re
+
+import pytest
+
+import unweave
+from unweave import cli
+from unweave.cli.options import settings
+from unweave.methods import METHODS
+from unweave.run.reading import configure
+
+VERBS = [(name,) for name in cli.app if not name.startswith("-")] + [("bench", "table")]
+SHARED = {"--out", "--json", "--device", "--seed", "--quiet"}
+
+
+class TestMethods:
+    def test_every_method_is_listed_once(self, run):
+        told = run("methods")
+        assert told.code == 0 and told.error == ""
+        table = told.out.partition("Where they deviate")[0]
+        column = " ".join(line[: table.index("Data")] for line in table.splitlines()[1:])
+        assert sorted(column.replace(",", " ").split()) == sorted(METHODS)
+
+    def test_the_list_in_json_is_the_registry(self, run):
+        found = json.loads(run("methods", "--json").out)
+        assert list(found) == list(METHODS)
+        for name, each in found.items():
+            about = METHODS[name].about
+            assert (each["paper"], each["data"], each["step"]) == (about.paper, about.data, about.step)
+            assert each["deviations"] == about.deviations
+
+    def test_one_method_comes_with_its_settings_and_no_other_method(self, run):
+        told = run("methods", "salun")
+        assert told.code == 0 and told.out.startswith(f"salun: {METHODS['salun'].about.paper}\n")
+        rows = dict(re.findall(r"^(\w[\w.]*) +(\S+) *$", told.out, re.MULTILINE))
+        assert rows["fraction"] == "0.5" and rows["how.optimizer"] == '"sgd"' and rows["how.steps"] == "null"
+        assert "scissorhands" not in told.out
+
+    @pytest.mark.parametrize("name", METHODS)
+    def test_the_settings_shown_rebuild_the_method(self, run, name):
+        shown = json.loads(run("methods", name, "--json").out)
+        assert list(shown) == [name]
+        given = [f"{path}={json.dumps(value)}" for path, value in shown[name]["settings"].items()]
+        assert configure(METHODS[name], settings(given)) == METHODS[name]
+
+    def test_out_keeps_the_list(self, run, here):
+        told = run("methods", "--json", "--out", "kept")
+        assert json.loads((here / "kept" / "methods.json").read_text()) == json.loads(told.out)
+        assert sorted(path.name for path in (here / "kept").iterdir()) == ["methods.json", "run.json"]
+
+
+class TestHelp:
+    @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+    def test_every_flag_of_a_verb_is_explained(self, run, verb):
+        told = run(*verb, "--help")
+        assert told.code == 0 and told.error == "" and "\x1b" not in told.out
+        explained = set(re.findall(r"^│ +(--[\w-]+)(?: [A-Z]+[.…]*)? +\S", told.out, re.MULTILINE))
+        flags = flags_of(*verb)
+        assert explained == flags and flags >= SHARED
+
+    def test_every_verb_is_explained(self, run):
+        told = run("--help")
+        assert told.code == 0
+        explained = re.findall(r"^│ ([a-z]+) {2,}[A-Z]", told.out, re.MULTILINE)
+        assert sorted(explained) == sorted(verb for verb, *below in VERBS if not below)
+
+    def test_the_version_is_the_packages(self, run):
+        assert run("--version").out == f"{unweave.__version__}\n"
+
+
+def flags_of(verb: str, *below: str) -> set[str]:
+    """The flags that a verb takes; those that cyclopts would add to negate others are switched off."""
+    app = cli.app[verb]
+    for name in below:
+        app = app[name]
+    names = {name for argument in app.assemble_argument_collection() for name in argument.names}
+    return {name for name in names if re.match("--(?!no-|empty-)", name)}

@@ -1,0 +1,124 @@
+"""`unweave report` and `unweave demo`: the page that stands alone, and the first thing that a user runs."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import projects
+from cli.written import names, row_of
+from unweave.cli import main
+from unweave.run import record
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory) -> Path:
+    """A run of forget and its audit."""
+    folder = tmp_path_factory.mktemp("audited")
+    short = ["--method", "finetune", "--set", "how.epochs=1", "--quiet"]
+    assert main(["forget", projects.recipe(folder), "--out", str(folder / "run"), *short]) == 0
+    assert main(["audit", str(folder / "run"), "--references", "2", "--quiet"]) == 1
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """The shortest demo."""
+    folder = tmp_path_factory.mktemp("demo") / "run"
+    flags = ["--methods", "finetune", "--seeds", "1", "--jobs", "1", "--quiet"]
+    assert main(["demo", "--quick", *flags, "--out", str(folder)]) == 0
+    return folder
+
+
+class Page(HTMLParser):
+    """What a page names: links, sources, and the tags that load something."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("script", "link", "iframe", "object", "embed", "img")
+        self.names += [value or "" for name, value in attrs if name.split(":")[-1] in ("src", "href")]
+
+
+class TestReport:
+    def test_the_page_of_a_run_is_made_anew_beside_its_record(self, run, here, audited):
+        copied = Path(shutil.copytree(audited, here / "run"))
+        page = (copied / "audit" / "report.html").read_bytes()
+        (copied / "audit" / "report.html").unlink()
+        told = run("report", copied)
+        place = copied / "audit"
+        card = f"Model card: {place / 'model-card.md'}"
+        assert told.out == f"Report: {place / 'report.html'}\n{card}\n" and told.code == 0
+        assert (place / "report.html").read_bytes() == page and names(here) == ["run"]
+
+    def test_the_page_stands_alone_and_says_the_verdict(self, run, here, audited):
+        found = json.loads(run("report", audited, "--out", "page", "--json").out)
+        assert found == {"report": "page/report.html", "card": "page/model-card.md"}
+        text = (here / found["report"]).read_text()
+        linked = Page(text).names
+        assert linked and all(name.startswith("#") for name in linked)
+        assert not re.search(r"https?://|@import|url\((?!#)", text)
+        assert "INCONCLUSIVE" in text and "2 seeds, 10 needed" in text
+
+    def test_the_model_card_has_the_verdict_and_the_figures_of_the_audit(self, run, here, audited):
+        run("report", audited, "--out", "page")
+        card, row = (here / "page" / "model-card.md").read_text(), row_of(audited / "audit")
+        assert card.startswith("## audit\n") and row["reason"] in card
+        (line,) = [line for line in card.splitlines() if line.startswith("| FineTune ")]
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        (header,) = [line for line in card.splitlines() if line.startswith("| Method ")]
+        shown = dict(zip((cell.strip() for cell in header.strip("|").split("|")), cells, strict=True))
+        assert shown["UA"] == f"{row['scores']['ua']['value']:.2f}"
+        assert shown["RA"] == f"{row['scores']['ra']['value']:.2f}"
+        assert shown["AUC"] == f"{row['scores']['auc']['value']:.3f}"
+
+    def test_several_runs_share_a_page_in_a_folder_of_their_own(self, run, here, audited, trained, listed):
+        _, unaudited = trained
+        before = listed(audited), listed(unaudited)
+        told = run("report", audited, unaudited)
+        assert told.code == 0 and names(here) == ["unweave-report"]
+        assert names(here / "unweave-report") == ["model-card.md", "report.html", "run.json"]
+        assert (listed(audited), listed(unaudited)) == before
+        headings = re.findall(
+            "^## (.*)$", (here / "unweave-report" / "model-card.md").read_text(), re.MULTILINE
+        )
+        expected = [f"{audited}: audit", f"{unaudited}: audit"]
+        assert [heading.replace("\\", "") for heading in headings] == expected
+        assert "was not audited yet" in (here / "unweave-report" / "report.html").read_text()
+
+
+class TestDemo:
+    def test_few_seeds_show_figures_and_no_verdict(self, run, here, place):
+        flags = ("--methods", "finetune", "--seeds", 1, "--jobs", 1, "--out", place)
+        told = run("demo", *flags)
+        assert told.code == 0 and told.out.startswith("no verdict: 1 seed, 10 needed\n")
+        stages = record.load(place)["stages"]
+        assert list(stages) == ["digits-trace", "digits-class"]
+        for name, stage in stages.items():
+            assert f"\n{name}\nfinetune: INCONCLUSIVE: no verdict: 1 seed, 10 needed" in told.out
+            assert list(stage["methods"]) == ["finetune", "original"]
+        assert told.out.endswith(f"Report: {place / 'report.html'}\n")
+        assert told.error.splitlines()[1:] == ["1/2  digits-trace, seed 0", "2/2  digits-class, seed 0"]
+
+    def test_the_two_problems_are_a_tenth_with_wrong_labels_and_one_digit(self, place):
+        trace, whole = record.load(place)["stages"].values()
+        assert trace["recipe"]["data"]["noise"] > 0
+        assert trace["data"]["forget"] / (trace["data"]["forget"] + trace["data"]["retain"]) == pytest.approx(
+            0.1, abs=0.01
+        )
+        assert (
+            len(whole["data"]["forgotten_classes"]) == 1
+            and "relearn" in whole["methods"]["original"]["scores"]
+        )
+
+    def test_json_names_the_files_and_is_nothing_but_json(self, run, here, place):
+        flags = ("--methods", "finetune", "--seeds", 1, "--jobs", 1, "--out", place)
+        found = json.loads(run("demo", *flags, "--quiet", "--json").out)
+        assert found["report"] == str(place / "report.html") and Path(found["record"]).is_file()
+        assert list(found["stages"]) == ["digits-trace", "digits-class"]
