@@ -3,8 +3,6 @@
 import copy
 import hashlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from torch.utils.data import Dataset
 
 from unweave.data import Source
 from unweave.data.loaded import Loaded
+from unweave.files import write_atomically
 from unweave.processes import Processes
 from unweave.tasks import Task
 
@@ -178,19 +177,6 @@ def cut(n: int, calibration: float | Sequence[int], seed: int) -> tuple[Tensor, 
     chosen = torch.tensor(sorted(calibration), dtype=torch.long)
     rest = torch.ones(n, dtype=torch.bool).index_fill_(0, chosen, False).nonzero()[:, 0]
     return chosen, rest
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """The whole file or nothing: a full disk or Ctrl-C leaves what was there."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.replace(file.name, path)
 
 
 @dataclass

@@ -1,7 +1,6 @@
 """Estimates of what a retrained model would say of the forget data.
 
-They decide more than the optimiser's trick: saying where the forget outputs should end halves the distance to
-a retrained model. An estimate never reads the original model's answer on a forget example, save for ranks
+An estimate never reads the original model's answer on a forget example, save for ranks
 where asked to, because that answer leaks what should be forgotten.
 """
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from unweave.audit.evidence import PARTS, Evidence
+from unweave.files import draft
 
 COLUMNS = ("part", "id", "label", "logits")
 CLASSES_KEY = b"unweave.forgotten_classes"
@@ -33,12 +34,9 @@ def save(evidence: Evidence, path: str | Path) -> None:
     }
     classes = ",".join(str(label) for label in evidence.forgotten_classes)
     table = pa.table(columns).replace_schema_metadata({CLASSES_KEY: classes.encode()})
-    beside = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
-    try:
+    with draft(Path(path)) as beside:
         pq.write_table(table, beside)
         os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def load(path: str | Path, *, forgotten_classes: tuple[int, ...] | None = None) -> Evidence:

@@ -13,7 +13,8 @@ from unweave.audit.collect import collect
 from unweave.audit.evidence import PARTS, Evidence
 from unweave.audit.metrics import Values, measure
 from unweave.audit.probes import probe
-from unweave.problem import Split, write_atomically
+from unweave.files import write_atomically
+from unweave.problem import Split
 from unweave.unlearn import dataset_of
 
 

@@ -16,7 +16,8 @@ from unweave.cli.notes import notes
 from unweave.cli.options import DEFAULTS, Shared, names
 from unweave.cli.project import Project, load
 from unweave.cli.request import NOTHING, Request, positions
-from unweave.problem import Split, write_atomically
+from unweave.files import write_atomically
+from unweave.problem import Split
 from unweave.report.numbers import number
 from unweave.run.workers import Listener, Progress
 

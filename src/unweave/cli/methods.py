@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from unweave.cli import out, show
 from unweave.cli.options import DEFAULTS, Shared, flat
+from unweave.files import write_atomically
 from unweave.methods import METHODS, Method, method_named
-from unweave.problem import write_atomically
 
 FILE = "methods.json"
 

@@ -13,7 +13,7 @@ from operator import eq
 from pathlib import Path
 from typing import Any
 
-from unweave.problem import write_atomically
+from unweave.files import write_atomically
 
 CLAIM = "run.json"
 LASTING = ("cells", "references", "tuning")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from unweave.cli import out, show
 from unweave.cli.options import DEFAULTS, Shared
-from unweave.problem import write_atomically
+from unweave.files import write_atomically
 from unweave.report import html, tables
 from unweave.run import record
 

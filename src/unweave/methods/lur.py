@@ -74,8 +74,8 @@ class LUR:
         paper="Patel & Qiu, ICCV 2025, arXiv 2503.06339",
         data="forget, retain; calibration for the targets 'level', 'match' and 'quantile'",
         step="3 gradients (nested), 2 (lagged, first-order, joint), 2 + double backward (exact)",
-        deviations="modes nested and lagged, the targets, and what is done before (keep) and after (recover) "
-        "are ours; the paper's settings are not public",
+        deviations="modes nested and lagged, the targets, and what is done before (redraw, keep) and after "
+        "(recover) are ours; the paper's settings are not public",
     )
 
     mode: Mode = "nested"
@@ -110,7 +110,7 @@ class LUR:
         """What a search chooses from: forgetting takes up to 0.45 of the budget, recovery the rest."""
         step = 3 if self.mode == "nested" else 2
         longest, prices = max(1, round(0.45 * budget / step)), {"how.steps": step}
-        proxied = self.forget in ("match", "quantile")
+        proxied = self.forget == "match" or (self.forget == "quantile" and self.ranks == "proxy")
         proxy = {"proxy.how.steps": Choice((max(1, round(0.2 * budget)),))} if proxied else {}
         usual = {"forget": Choice(("bounded", "clamped"))} if self.forget in ("bounded", "clamped") else {}
         ahead = {} if self.mode == "joint" else {"alpha": Log(0.01, 0.1 if self.mode == "lagged" else 0.3)}

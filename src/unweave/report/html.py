@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from unweave.files import write_atomically
 from unweave.report import figures
 from unweave.report.numbers import DASH, digits, finite, heading, number
 from unweave.report.rows import GAP_PARTS, Row, headline, metric_ids, outside, rows
@@ -77,9 +78,7 @@ def render(record: Mapping[str, Any]) -> str:
 
 def write(record: Mapping[str, Any], path: str | Path) -> Path:
     """Write the page of a valid record to `path` and return it."""
-    # Rendered before the file is opened: a record that cannot be drawn leaves the old page as it is.
-    page = render(record)
-    Path(path).write_text(page, encoding="utf-8")
+    write_atomically(path, render(record))
     return Path(path)
 
 

@@ -5,6 +5,7 @@ written as the half-width after "±"; the HTML page and Parquet give both ends.
 """
 
 import io
+import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from unweave.files import draft
 from unweave.report.numbers import DASH, digits, heading, interval, number
 from unweave.report.rows import GAP_PARTS, Row, headline, metric_ids, rows
 
@@ -111,7 +113,9 @@ def parquet(record: Mapping[str, Any], path: str | Path) -> Path:
     kinds = {"n": pyarrow.int64()} | dict.fromkeys(texts, pyarrow.string()) | {"failed": pyarrow.bool_()}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in names])
     lines = [line for name, stage in record["stages"].items() for line in long(name, stage)]
-    file.write_table(pyarrow.Table.from_pylist(lines, schema=schema), path)
+    with draft(Path(path)) as beside:
+        file.write_table(pyarrow.Table.from_pylist(lines, schema=schema), beside)
+        os.replace(beside, path)
     return Path(path)
 
 

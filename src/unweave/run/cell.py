@@ -18,11 +18,13 @@ from torch import nn
 
 from unweave.audit import parquet
 from unweave.audit.evidence import PARTS, Evidence
+from unweave.audit.logits import loss
 from unweave.audit.metrics import measure
 from unweave.audit.probes import probe
+from unweave.files import write_atomically
 from unweave.methods import Method
 from unweave.methods.simple import FromScratch
-from unweave.problem import Cost, Failed, write_atomically
+from unweave.problem import Cost, Failed
 from unweave.run.memory import peak_memory
 from unweave.run.stage import Memory, Stage
 from unweave.train import TRAINING, code, digest, spend
@@ -140,11 +142,8 @@ def curves(traces: Content, losses: Mapping[str, list[float]], *, points: int = 
 
 def losses_of(evidence: Evidence, part: str) -> Float[np.ndarray, " batch"]:
     """The cross-entropy of each example, in nats; of calibration data those that F may be compared with."""
-    from scipy.special import logsumexp
-
     rows = evidence.unseen if part == "calibration" else slice(None)
-    logits, labels = evidence.logits[part][rows].astype(np.float64), evidence.labels[part][rows]
-    return logsumexp(logits, axis=1) - np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+    return loss(evidence.logits[part][rows], evidence.labels[part][rows])
 
 
 def histogram(values: Float[np.ndarray, " batch"]) -> list[int]:

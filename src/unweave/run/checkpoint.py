@@ -7,14 +7,15 @@ and a model is touched only after everything about the files has been checked.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from unweave.files import draft, sync
 
 WEIGHTS = "model.safetensors"
 SIDECAR = "model.json"
@@ -34,12 +35,12 @@ def save(folder: str | Path, model_state: Mapping[str, Tensor], sidecar: Mapping
         raise ValueError(f"expected a folder to save the model in, found a file at {folder}: choose another")
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous().clone() for name, value in model_state.items()}
-    with _draft(folder / WEIGHTS) as weights, _draft(folder / SIDECAR) as note:
+    with draft(folder / WEIGHTS) as weights, draft(folder / SIDECAR) as note:
         _write_weights(state, weights)
         facts = {**sidecar, "architecture": architecture(state), "weights": _sha256(weights)}
         note.write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        _sync(weights)
-        _sync(note)
+        sync(weights)
+        sync(note)
         # both are on the disk; an interruption between these two lines is found by the digest in the sidecar
         os.replace(weights, folder / WEIGHTS)
         os.replace(note, folder / SIDECAR)
@@ -76,26 +77,11 @@ def architecture(state: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
-@contextmanager
-def _draft(path: Path) -> Iterator[Path]:
-    """A place to write what is to become `path`; what is left there when the body ends is deleted."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield draft
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 def _write_weights(state: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(state, path, metadata={"format": "pt"})
     except SafetensorError as error:  # a full disk comes as this
         raise OSError(f"{path.parent} cannot be written: {error}") from error
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _sha256(path: Path) -> str:

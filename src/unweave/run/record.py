@@ -4,7 +4,6 @@ A record is a plain dictionary; `record.schema.json` beside this file says which
 means and in which unit. Numbers are written with the digits that bring the same float back.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -14,6 +13,9 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from unweave.files import write_atomically
+from unweave.train import code
 
 # The schema, not the type checker, describes a record: it holds whatever JSON can hold.
 Record = Mapping[str, Any]
@@ -33,7 +35,7 @@ def environment() -> dict[str, Any]:
 
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "code": _code(),
+        "code": code("**/*.py"),
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
         "system": f"{platform.system()} {platform.machine()}",
@@ -64,7 +66,7 @@ def write(record: Record, folder: str | Path) -> Path:
         )
     text = json.dumps(_plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / FILE, text)
+    write_atomically(folder / FILE, text)
     return folder / FILE
 
 
@@ -144,20 +146,6 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _replace(path: Path, text: str) -> None:
-    # The temporary file lies beside the target: a rename across file systems is not atomic.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def _shorten(message: str) -> str:
     # jsonschema quotes the whole value it refuses, which may be a histogram or a record.
     return message if len(message) <= 300 else f"{message[:140]} ... {message[-140:]}"
@@ -172,15 +160,6 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _code() -> str:
-    """sha256 over the paths and contents of the package's Python files."""
-    root = Path(__file__).parent.parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 def _processor() -> str:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from unweave.files import write_atomically
 from unweave.methods import Method
 from unweave.methods.space import Tunable
-from unweave.problem import write_atomically
 from unweave.run.cell import MATCHED, kept, key_of, matched
 from unweave.run.search import SECOND, Settings, Trial, case, search
 from unweave.run.stage import Stage
