@@ -96,7 +96,7 @@ def asked(path: Path, what: str, code: Callable[..., T], *arguments: object) -> 
     """What a user's code returns; an error of its own becomes one line that names the place."""
     try:
         return code(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
         place = f"{path}, line {lines[-1]}" if lines else str(path)
@@ -177,7 +177,7 @@ def refuse_unfit(model: nn.Module, data: Source, name: str) -> None:
     try:
         with evaluating(model), torch.no_grad():
             output = call(model, moved(raw, next(model.parameters()).device))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"the model can't be run on {name!r}: {type(error).__name__}: {error}") from error
     if output.ndim != 2 or len(output) != len(raw.ids):
         found = list(output.shape)
