@@ -46,6 +46,21 @@ def test_a_retrained_model_passes_and_the_untouched_original_fails() -> None:
     assert failed.verdict is Verdict.FAIL and "under-forgetting" in failed.reason
 
 
+def test_copies_are_no_references() -> None:
+    with pytest.raises(ValueError, match="same logits in numbers 3 and 9: does train"):
+        unweave.audit(settled(50), [*REFERENCES[:9], REFERENCES[3]], calibration=CALIBRATION)
+
+
+def test_calibration_of_another_request_is_refused() -> None:
+    classes = CALIBRATION[0].n_classes
+    others = [
+        replace(each, labels={**each.labels, "forget": (each.labels["forget"] + 1) % classes})
+        for each in CALIBRATION
+    ]
+    with pytest.raises(ValueError, match="another label in the reference"):
+        unweave.audit(settled(50), REFERENCES, calibration=others)
+
+
 def test_nothing_to_forget_is_not_a_pass() -> None:
     found = unweave.audit(settled(50), REFERENCES, calibration=CALIBRATION, original=settled(51))
     assert found.verdict is Verdict.INCONCLUSIVE and "no measurable influence" in found.reason

@@ -140,6 +140,7 @@ def test_genuine_retrains_pass_nine_of_ten_resampled_audits(stage):
         frozenset((i, j)): measure_pair(retrained[i], retrained[j]) for i, j in combinations(range(36), 2)
     }
     sizes = {part: len(labels) for part, labels in stage.retrained[0].labels.items()}
+    before = [measure(each, other) for each, other in zip(stage.original, retrained, strict=False)]
     rng = np.random.default_rng(0)
     passed = 0
     for _ in range(200):
@@ -148,7 +149,8 @@ def test_genuine_retrains_pass_nine_of_ten_resampled_audits(stage):
         between = [pairs[frozenset(pair)] for pair in combinations(calibration, 2)]
         fixed = margins([found[i] for i in calibration], between, sizes=sizes)
         values = [{**found[i], **pairs[frozenset((i, j))]} for i, j in zip(again, references, strict=True)]
-        passed += judge(values, [found[i] for i in references], fixed).verdict == Verdict.PASS
+        judgement = judge(values, [found[i] for i in references], fixed, original=before)
+        passed += judgement.verdict == Verdict.PASS
     assert passed >= 180
 
 
@@ -162,7 +164,9 @@ def test_false_passes_at_the_margin_stay_below_six_and_a_half_percent(stage, shi
         reference = {name: fixed.expected[name] for name in ("ra", "ta", "auc")}
         level = 20 + shift * fixed.margin["ua"]
         values = [{**reference, "ua": level + noise, "tv": 0.0} for noise in seeds[0]]
-        judgement = judge(values, [{**reference, "ua": 20 + noise} for noise in seeds[1]], fixed)
+        before = [{**each, "ua": 20 + 9 * fixed.margin["ua"]} for each in values]
+        references = [{**reference, "ua": 20 + noise} for noise in seeds[1]]
+        judgement = judge(values, references, fixed, original=before)
         passed += judgement.verdict == Verdict.PASS
         failed += judgement.verdict == Verdict.FAIL
     assert 0.035 * 1500 < passed <= 0.065 * 1500

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -50,10 +52,26 @@ def test_an_equal_model_passes_and_says_over_how_many_seeds():
     )
 
 
-def test_without_the_original_a_pass_says_what_was_not_checked():
-    assert judge(seeds(), seeds(0), MARGINS).reason.endswith(
-        "whether there was anything to forget is unchecked"
-    )
+@pytest.mark.parametrize(
+    ("probe", "verdict"), [(60.0, "INCONCLUSIVE"), (71.0, "INCONCLUSIVE"), (85.0, "PASS")]
+)
+def test_a_class_passes_only_where_the_probe_would_have_seen_it(probe, verdict):
+    fixed = replace(MARGINS, margin={**MARGIN, "probe": 10.0, "relearn": 2.0})
+    like = [{**each, "probe": 60.0, "relearn": 15.0} for each in seeds(0)]
+    before = [{**each, "ua": 0.0, "probe": probe, "relearn": 1.0} for each in like]
+    judgement = judge(like, like, fixed, original=before)
+    assert judgement.verdict == verdict
+    assert ("only hides" in judgement.reason) == (verdict == "INCONCLUSIVE")
+
+
+def test_without_the_original_nothing_passes():
+    judgement = judge(seeds(), seeds(0), MARGINS)
+    assert judgement.verdict == Verdict.INCONCLUSIVE
+    assert judgement.reason.endswith("whether there was anything to forget is unchecked")
+
+
+def test_without_the_original_a_fault_is_found():
+    assert judge(seeds(ua=40.0), seeds(0), MARGINS).verdict == Verdict.FAIL
 
 
 @pytest.mark.parametrize(

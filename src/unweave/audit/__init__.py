@@ -7,6 +7,7 @@ audit.save("forgotten/")
 ```
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,14 +116,33 @@ def judged(
     """The verdict on one model's answers."""
     from unweave.run.single import single_record
 
+    refuse_copies([each.evidence for each in (*compared, *calibrating)])
+    for each in calibrating:
+        each.evidence.like(found.evidence)
     fixed = margins_of(calibrating)
     references = [each.measured() for each in compared]
     values = beside(found, compared)
     original = beside(before, compared) if before is not None and compared else None
     judgement = judge(values, references, fixed, original=original)
+    if judgement.verdict is Verdict.PASS and found.evidence.forgotten_classes and not found.probes:
+        hidden = "the logits alone can't tell a class that is lost from one that is hidden"
+        judgement = replace(judgement, reason=f"{judgement.reason}; {hidden}")
     scores = {name: alone(name, each) for name, each in judgement.scores.items()}
     judgement = replace(judgement, scores=scores)
     return Audit(judgement, found.evidence, single_record(subject, judgement, values, references, fixed))
+
+
+def refuse_copies(references: Sequence[Evidence]) -> None:
+    """Raises if two retrained models are one: a spread of copies says nothing about retraining."""
+    seen: dict[bytes, int] = {}
+    for index, each in enumerate(references):
+        logits = b"".join(each.logits[part].tobytes() for part in sorted(each.logits))
+        first = seen.setdefault(hashlib.sha256(logits).digest(), index)
+        if first != index:
+            raise ValueError(
+                f"retrained models must differ, found the same logits in numbers {first} and {index}: "
+                "does train(dataset, seed) use its seed?"
+            )
 
 
 def beside(found: Answers, compared: Sequence[Answers]) -> list[dict[str, float]]:

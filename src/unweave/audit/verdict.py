@@ -8,13 +8,14 @@ alpha .05 on the differences paired by seed: the 90 % t interval of their mean a
 - *different*: all of the interval lies outside the margin;
 - *open*: it crosses an end of the margin.
 
-PASS: every metric is equal, over at least 10 seeds, and the untouched original, where given, is different in
-some metric. FAIL: some metric is different, or a model answers NaN. INCONCLUSIVE: the rest, with what is
+PASS: every metric is equal, over at least 10 seeds, and the untouched original is known and different in some
+metric. FAIL: some metric is different, or a model answers NaN. INCONCLUSIVE: the rest, with what is
 missing. Nothing is corrected for testing several metrics: that all must be equal only makes PASS rarer.
 
 What is closer than a margin is not told apart: where the original itself is less than `POWER` margins out in
 every metric, a model that forgot half could pass, so nothing passes there. A PASS says how far out the
-original is.
+original is. Where whole classes are forgotten that holds for the probe of the features by itself: the other
+metrics can be bought with one bias of the last layer, which somebody can take back.
 
 The metric furthest outside, in units of its margin, comes first in a FAIL. Which fault each shows:
 
@@ -43,6 +44,8 @@ from unweave.audit.score import Score, score
 SEEDS = 10
 POWER = 2.0
 """Margins that the original must be out in some metric, so that half of the way back is still outside."""
+FEATURES = "probe"
+"""The only metric that no last layer can satisfy: it looks at the features below."""
 LEVEL: frozenset[Finding] = frozenset({"under-forgetting", "over-forgetting"})
 
 
@@ -85,7 +88,8 @@ def judge(
         values: Per seed, the metrics of the unlearned model.
         references: Per seed, in the same order, the metrics of the retrained model; empty if there is none.
         margins: From `calibrate`; None if there are none.
-        original: Per seed, the metrics of the model before unlearning; None leaves its influence unchecked.
+        original: Per seed, the metrics of the model before unlearning; without
+            them nothing passes.
         seeds_needed: Fewer paired seeds than this get neither PASS nor FAIL, except that NaN always fails.
     """
     if not values:
@@ -122,14 +126,11 @@ def _decide(
 ) -> tuple[Verdict, str]:
     if any(test.finding for test in tests.values()):
         return Verdict.FAIL, "; ".join(_faults(tests, scores))
-    if before is not None and not any(test.finding for test in before.values()):
-        found = "even the untouched original is not shown to differ from retraining"
-        return Verdict.INCONCLUSIVE, f"the forget set has no measurable influence: {found}"
-    if before is not None and _furthest(before)[1] < POWER:
-        return (
-            Verdict.INCONCLUSIVE,
-            f"{_power(before)}: a model that forgot half could pass, {POWER:g} margins are needed",
-        )
+    if before is None:
+        return Verdict.INCONCLUSIVE, "without the original, whether there was anything to forget is unchecked"
+    weak = _weak(before)
+    if weak:
+        return Verdict.INCONCLUSIVE, weak
     unclear = [_open(METRICS[name], test) for name, test in tests.items() if test.outcome == "open"]
     if unclear:
         return Verdict.INCONCLUSIVE, f"more seeds are needed: {'; '.join(unclear)}"
@@ -138,10 +139,22 @@ def _decide(
     return Verdict.PASS, f"{equal}; {_power(before)}"
 
 
-def _power(before: Mapping[str, Equivalence] | None) -> str:
+def _weak(before: Mapping[str, Equivalence]) -> str | None:
+    """Why nothing could fail here that should, as far as the untouched original shows it."""
+    if not any(test.finding for test in before.values()):
+        found = "even the untouched original is not shown to differ from retraining"
+        return f"the forget set has no measurable influence: {found}"
+    if _furthest(before)[1] < POWER:
+        return f"{_power(before)}: a model that forgot half could pass, {POWER:g} margins are needed"
+    hidden = before.get(FEATURES)
+    if hidden is not None and (hidden.finding is None or hidden.margins < POWER):
+        found = f"the untouched original is {hidden.margins:.1f} margins out in the probe"
+        return f"{found}: a class that the last layer only hides could pass, {POWER:g} margins are needed"
+    return None
+
+
+def _power(before: Mapping[str, Equivalence]) -> str:
     """How far out the model before unlearning was, so that a reader sees what the margins can tell apart."""
-    if before is None:
-        return "without the original, whether there was anything to forget is unchecked"
     name, out = _furthest(before)
     return f"the untouched original is {out:.1f} margins out ({METRICS[name].title})"
 
