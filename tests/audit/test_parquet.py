@@ -83,6 +83,18 @@ def test_a_failing_write_leaves_the_old_file(path, monkeypatch):
         ({"label": [0, 2] * 4}, r"must lie in 0..1, found 2"),
         ({"label": [0, -1] * 4}, r"must lie in 0..1, found -1"),
         ({"id": ["same"] * 8}, "names an id twice"),
+        ({"label": [0, 0.9] * 4}, r"label of .* must be whole numbers, found: .*0\.9"),
+        ({"label": [0.0, float("nan")] * 4}, "label of .* must be whole numbers"),
+        ({"label": ["cat", "dog"] * 4}, "label of .* must be whole numbers, found: .*'(cat|dog)'"),
+        ({"label": [{"class": 0}] * 8}, "label of .* must be whole numbers"),
+        ({"label": [0, None] * 4}, r"label of .* is empty in row 1"),
+        ({"logits": [[0.5, 1.0], None] * 4}, r"logits of .* is empty in row 1"),
+        ({"logits": [0.5] * 8}, "logits of .* must be lists of numbers, found double"),
+        ({"logits": [{"cat": 0.5}] * 8}, "logits of .* must be lists of numbers, found struct"),
+        ({"logits": [["0.5", "high"]] * 8}, "logits of .* must be lists of numbers, found list"),
+        ({"id": [*columns()["id"][:7], None]}, r"id of .* is empty in row 7"),
+        ({"id": [{"name": i} for i in range(8)]}, "id of .* must be names or positions, found struct"),
+        ({"part": [["forget"]] * 8}, "part of .* must be names, found list"),
     ],
 )
 def test_bad_files_are_refused_by_what_is_wrong(path, changes, message):
@@ -98,6 +110,23 @@ def test_missing_files_and_columns_and_other_formats_are_refused(path):
         load(path)
     pq.write_table(pa.table({"part": ["forget"]}), path)
     with pytest.raises(ValueError, match="must have the columns"):
+        load(path)
+
+
+def test_labels_and_logits_of_other_types_are_read(path):
+    names = pa.array(columns()["part"]).dictionary_encode()
+    logits = pa.array(columns()["logits"], pa.list_(pa.float64(), 2))
+    evidence = load(written(path, part=names, label=[0.0, 1.0] * 4, logits=logits))
+    assert evidence.labels["test"].tolist() == [0, 1]
+    assert evidence.logits["retain"].tolist() == [[0.5, 2.0], [0.5, 3.0]]
+
+
+@pytest.mark.parametrize("at", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_garbled_file_is_refused_as_no_parquet(path, at):
+    whole = written(path).read_bytes()
+    start = int(at * len(whole))
+    path.write_bytes(whole[:start] + bytes(b ^ 0x5A for b in whole[start : start + 40]) + whole[start + 40 :])
+    with pytest.raises(ValueError, match="expected a parquet file"):
         load(path)
 
 

@@ -7,6 +7,7 @@ list of float32, one number per class. A file of this shape from any other progr
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Shaped
@@ -14,7 +15,11 @@ from jaxtyping import Shaped
 from unweave.audit.evidence import PARTS, Evidence
 from unweave.files import draft
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 COLUMNS = ("part", "id", "label", "logits")
+EXPECTED = {"part": "names", "id": "names or positions"}
 CLASSES_KEY = b"unweave.forgotten_classes"
 
 
@@ -47,9 +52,19 @@ def load(path: str | Path, *, forgotten_classes: tuple[int, ...] | None = None) 
         forgotten_classes: Classes forgotten whole; None takes what the file says, if anything.
 
     Raises:
-        ValueError: No such file, no parquet, a column or part missing, rows of different lengths, NaN, labels
-            out of range, or an id named twice.
+        ValueError: No such file, no parquet, a column or part missing, an empty cell, a column of another
+            type, rows of different lengths, NaN, labels out of range or not whole, or an id named twice.
     """
+    table = _table(path)
+    if forgotten_classes is None:
+        said = (table.schema.metadata or {}).get(CLASSES_KEY, b"").decode()
+        forgotten_classes = tuple(int(label) for label in said.split(",") if label)
+    columns = {name: table[name].to_numpy() for name in COLUMNS if name != "label"}
+    return _evidence({**columns, "label": _labels(table, path)}, str(path), forgotten_classes)
+
+
+def _table(path: str | Path) -> "pa.Table":
+    """What a file holds, with every column there, full and of a usable type."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -57,14 +72,39 @@ def load(path: str | Path, *, forgotten_classes: tuple[int, ...] | None = None) 
         raise ValueError(f"expected evidence at {path}, found no such file")
     try:
         table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
+        table.validate(full=True)  # text of a damaged file may be no text
+    except (pa.ArrowException, OSError) as error:  # a page that can't be unpacked is an OSError
         raise ValueError(f"expected a parquet file at {path}, found: {error}") from error
-    if not set(COLUMNS) <= set(table.column_names):
+    if any(table.column_names.count(name) != 1 for name in COLUMNS):
         raise ValueError(f"{path} must have the columns {COLUMNS}, found {tuple(table.column_names)}")
-    if forgotten_classes is None:
-        said = (table.schema.metadata or {}).get(CLASSES_KEY, b"").decode()
-        forgotten_classes = tuple(int(label) for label in said.split(",") if label)
-    return _evidence({name: table[name].to_numpy() for name in COLUMNS}, str(path), forgotten_classes)
+    for name in COLUMNS:
+        _refuse_unusable(table[name], f"{name} of {path}", name)
+    return table
+
+
+def _refuse_unusable(column: "pa.ChunkedArray", what: str, name: str) -> None:
+    from pyarrow import types
+
+    if column.null_count:
+        row = np.flatnonzero(column.is_null().to_numpy())[0]
+        raise ValueError(f"{what} is empty in row {row}: fill it in or drop the row")
+    kind = column.type
+    if name == "logits":
+        lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+        numbers = (types.is_floating, types.is_integer, types.is_decimal)
+        if not lists or not any(is_one(kind.value_type) for is_one in numbers):
+            raise ValueError(f"{what} must be lists of numbers, found {kind}")
+    elif name in EXPECTED and types.is_nested(kind):
+        raise ValueError(f"{what} must be {EXPECTED[name]}, found {kind}")
+
+
+def _labels(table: "pa.Table", path: str | Path) -> Shaped[np.ndarray, " row"]:
+    import pyarrow as pa
+
+    try:
+        return table["label"].cast(pa.int64()).to_numpy()  # refuses to cut off a fraction
+    except (pa.ArrowException, NotImplementedError) as error:
+        raise ValueError(f"label of {path} must be whole numbers, found: {error}") from error
 
 
 def _evidence(
