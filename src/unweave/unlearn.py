@@ -1,6 +1,7 @@
 """Make a copy of a model forget, with checks before and after."""
 
 import copy
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,11 +68,15 @@ class Result:
 
         The model is `model.safetensors` with `model.json`; one that has `save_pretrained` is written by that
         as well.
+
+        Raises:
+            ValueError: If the folder holds a model or a record that unweave did not write.
         """
         from unweave.run import checkpoint, record
         from unweave.run.single import unaudited
 
         place = Path(folder)
+        refuse_foreign(place)
         made = {"split": self.split.digest(), "recipe": repr(self.method), "seed": self.seed}
         code = record.environment()["code"]
         checkpoint.save(place, self.model.state_dict(), {**made, "code": code})
@@ -155,6 +160,29 @@ def refuse_collapsed(model: nn.Module, split: Split) -> None:
     if len(answers) == 1:
         told = f"it answers class {int(answers)} to all retain data"
         raise Failed(f"the model collapsed: {told}; use a weaker forget loss or a lower learning rate")
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raises if a folder holds a model or a record that somebody else wrote: saving would replace it."""
+    from unweave.run import checkpoint, record
+
+    sidecar, schema = noted(folder / checkpoint.SIDECAR), noted(folder / record.FILE).get("schema")
+    ours = {
+        checkpoint.WEIGHTS: {"architecture", "weights"} <= sidecar.keys(),
+        record.FILE: str(schema).startswith("unweave.record/"),
+    }
+    for name, own in ours.items():
+        if (folder / name).exists() and not own:
+            raise ValueError(f"{folder} holds a {name} that unweave did not write: choose another folder")
+
+
+def noted(path: Path) -> Mapping[str, object]:
+    """The JSON object in a file; an empty one if there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def state(model: nn.Module) -> list[tuple[str, Tensor]]:
