@@ -264,3 +264,24 @@ def test_a_data_set_that_cannot_be_read_by_position_is_refused() -> None:
         Loaded(Lengthless())
     with pytest.raises(ValueError, match="must have an example"):
         loaded([])
+
+
+def test_items_that_are_views_across_a_tensor_have_the_digest_of_their_values() -> None:
+    columns = torch.arange(12.0).view(4, 3)
+    views = loaded([(columns[:, i], i) for i in range(3)])
+    copies = loaded([(columns[:, i].clone(), i) for i in range(3)])
+    assert views.digest() == copies.digest()
+    assert first(one(views, [1])).tolist() == [[1.0, 4.0, 7.0, 10.0]]
+
+
+@pytest.mark.parametrize("error", [KeyError("path"), ZeroDivisionError("by zero"), OSError("no such disk")])
+def test_an_error_of_the_data_set_itself_names_the_item(error: Exception) -> None:
+    class Failing(Listed):
+        def __getitem__(self, position: int) -> Any:
+            if position == 6:
+                raise error
+            return self.items[position]
+
+    with pytest.raises(ValueError, match=f"item 6 .* raised {type(error).__name__}: ") as caught:
+        _ = Loaded(Failing(pairs(9))).labels
+    assert caught.value.__cause__ is error

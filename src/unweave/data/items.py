@@ -41,7 +41,8 @@ class Item:
         sha = hashlib.sha256(repr((self.label, self.name, self.keywords)).encode())
         for key, value in self.fields.items():
             sha.update(repr((key, value.dtype, tuple(value.shape))).encode())
-            sha.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+            flat = value.detach().cpu().contiguous().reshape(-1)  # a view as bytes needs neighbours
+            sha.update(flat.view(torch.uint8).numpy().data)
         return sha.digest()
 
 
@@ -75,12 +76,21 @@ class Items(Dataset[Item]):
         return len(self.dataset)  # pyright: ignore[reportArgumentType]  # torch's Dataset declares no length
 
     def __getitem__(self, position: int) -> Item:
-        item = self.dataset[position]
+        item = self._read(position)
         if isinstance(item, Mapping):
             return self._from_dict(position, dict(item))
         if isinstance(item, tuple | list):
             return self._from_tuple(position, list(item))
         raise ValueError(f"item {position} must be a tuple (input..., label) or a dict, found {_kind(item)}")
+
+    def _read(self, position: int) -> Any:
+        """What the data set says; whatever its own code raises becomes one sentence with the place."""
+        try:
+            return self.dataset[position]
+        except Exception as error:
+            raise ValueError(
+                f"item {position} of the data set raised {type(error).__name__}: {error}"
+            ) from error
 
     def _from_dict(self, position: int, item: dict[Any, Any]) -> Item:
         keys = LABELS if self.label is None else (self.label,)
