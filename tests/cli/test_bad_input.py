@@ -69,6 +69,11 @@ class TestRanges:
     def test_flags_of_bench(self, refused, tmp_path, flag, value, sentence):
         refused(sentence, "bench", projects.recipe(tmp_path), flag, value)
 
+    def test_a_model_that_does_not_take_the_data(self, refused, tmp_path):
+        recipe = Path(projects.recipe(tmp_path))
+        recipe.write_text(recipe.read_text().replace('"mlp"', '"conv"').replace("settings", "# settings"))
+        refused("'conv' can't take the examples of 'digits', of shape \\[64\\]", "bench", recipe)
+
 
 class TestIds:
     @pytest.mark.parametrize(
