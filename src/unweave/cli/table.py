@@ -1,5 +1,6 @@
 """`unweave bench table`: records as a table, in the form that a page, a paper or another program wants."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ FILES: Mapping[Format, str] = {
     "parquet": "table.parquet",
     "html": "report.html",
 }
+AUDIT = re.compile("audit(-[0-9]+)?")
 
 
 def table(records: list[Path], /, *, format: Format = "text", shared: Shared = DEFAULTS) -> int:
@@ -56,9 +58,11 @@ def merged(places: Sequence[Path]) -> dict[str, Any]:
 
 
 def place_of(place: Path) -> Path:
-    """Where the record of a run is: that of its audit, where there is one."""
-    audited = place / "audit" / record.FILE
-    return audited if audited.is_file() else place
+    """Where the record of a run is: that of its latest audit, where there is one."""
+    folders = [place / "audit", *place.glob("audit-*")]  # an audit of other models goes to audit-2, ...
+    audits = [each / record.FILE for each in folders if AUDIT.fullmatch(each.name)]
+    finished = [audit for audit in audits if audit.is_file()]
+    return max(finished, key=lambda audit: audit.stat().st_mtime_ns, default=place)
 
 
 def summary(made: Mapping[str, Any]) -> dict[str, Any]:
