@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -49,7 +49,7 @@ class Split:
 
     Raises:
         ValueError: If an id is unknown, out of range or named twice, if nothing or everything is to be
-            forgotten, or if a label is negative.
+            forgotten, if a label is negative, or if fewer than two examples are held out.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ def as_source(data: Dataset | Source) -> Source:
 
 def positions(source: Source, ids: Sequence[int] | Sequence[str] | Tensor) -> Int[Tensor, " n"]:
     """Sorted positions of the named examples, checked."""
-    found = [source_position(source, i) for i in (ids.tolist() if isinstance(ids, Tensor) else ids)]
+    found = source_positions(source, ids.tolist() if isinstance(ids, Tensor) else ids)
     if len(set(found)) < len(found):
         seen: set[int] = set()
         twice = next(i for i in found if i in seen or seen.add(i))
@@ -155,19 +155,36 @@ def positions(source: Source, ids: Sequence[int] | Sequence[str] | Tensor) -> In
 
 def source_position(source: Source, example: int | str | np.integer) -> int:
     """The position of one example, given that or its name."""
+    return source_positions(source, [example])[0]
+
+
+def source_positions(source: Source, examples: Sequence[int | str | np.integer]) -> list[int]:
+    """The position of each example, given that or its name."""
+    # names are asked for once, and only where they are needed: that may read the whole data set
+    names = source.names if any(isinstance(example, str) for example in examples) else None
+    places = None if names is None else {name: place for place, name in enumerate(names)}
+    return [_position(len(source), places, example) for example in examples]
+
+
+def _position(n: int, places: Mapping[str, int] | None, example: int | str | np.integer) -> int:
     if isinstance(example, str):
-        if source.names is None:
+        if places is None:
             raise ValueError(f"expected positions, found the id {example!r}: the training data has no ids")
-        if example not in source.names:
+        if example not in places:
             raise ValueError(f"the id {example!r} is not in the training data")
-        return source.names.index(example)
-    if not 0 <= int(example) < len(source):
-        raise ValueError(f"positions must be in 0..{len(source) - 1}, found {example}")
+        return places[example]
+    if not 0 <= int(example) < n:
+        raise ValueError(f"positions must be in 0..{n - 1}, found {example}")
     return int(example)
 
 
 def cut(n: int, calibration: float | Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
     """Positions of the calibration and the test part among `n` held-out examples."""
+    if n < 2:
+        raise ValueError(
+            "the test data must hold at least two examples, one for calibration and one for test, "
+            f"found {n}: give more"
+        )
     if isinstance(calibration, int | float):
         if not 0 < calibration < 1:
             raise ValueError(f"calibration must be a fraction in (0, 1) or positions, found {calibration}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 
 from unweave.data.items import checked_names
@@ -27,11 +28,15 @@ class Named(Loaded):
     @property
     def names(self) -> tuple[str, ...]:
         """The names, in order."""
-        strange = next((name for name in self.given if not isinstance(name, str)), None)
-        if strange is not None:
-            raise ValueError(f"'ids' must be strings, found {strange!r}: use str()")
-        return tuple(str(name) for name in self.given)
+        return self._names
 
     def digest(self) -> str:
         """SHA-256 of the examples and their names."""
         return sha256("\0".join((super().digest(), *self.names)).encode()).hexdigest()
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        strange = next((name for name in self.given if not isinstance(name, str)), None)
+        if strange is not None:
+            raise ValueError(f"'ids' must be strings, found {strange!r}: use str()")
+        return tuple(str(name) for name in self.given)

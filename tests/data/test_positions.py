@@ -1,0 +1,58 @@
+"""Examples by position or by name, and held-out data cut in two."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from unweave.data.loaded import Loaded
+from unweave.problem import Split, positions, source_position
+
+
+class Counting(Loaded):
+    """Counts how often its names are asked for."""
+
+    asked: tuple[int, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        object.__setattr__(self, "asked", (*self.asked, 1))
+        return tuple(f"user-{i}" for i in range(len(self)))
+
+
+def examples(n: int) -> TensorDataset:
+    return TensorDataset(torch.arange(2.0 * n).view(n, 2), torch.arange(n) % 2)
+
+
+def asked_for(ids: Any) -> int:
+    """How often names are asked for; checks of types at run time ask as well."""
+    source = Counting(examples(9))
+    assert positions(source, ids).tolist() == sorted(int(str(each).removeprefix("user-")) for each in ids)
+    return len(source.asked)
+
+
+def test_names_are_not_asked_for_again_for_each_of_many_ids() -> None:
+    assert asked_for(["user-7", "user-2", "user-5", "user-4"]) == asked_for(["user-7"])
+    assert asked_for([7, 2, 5, 4]) == asked_for([7]) < asked_for(["user-7"])
+
+
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [("user-9", "the id 'user-9' is not in"), (9, r"positions must be in 0\.\.8, found 9"), (-1, "found -1")],
+)
+def test_an_unknown_example_is_named(example: Any, message: str) -> None:
+    source = Counting(examples(9))
+    assert source_position(source, "user-8") == source_position(source, 8) == 8
+    with pytest.raises(ValueError, match=message):
+        positions(source, [example])
+    with pytest.raises(ValueError, match="expected positions, found the id 'user-1'"):
+        source_position(Loaded(examples(9)), "user-1")
+
+
+@pytest.mark.parametrize("calibration", [0.5, [0]])
+def test_one_held_out_example_can_not_be_cut_in_two(calibration: Any) -> None:
+    with pytest.raises(ValueError, match="test data must hold at least two examples, .* found 1"):
+        Split(examples(9), [1], examples(1), calibration=calibration)
+    split = Split(examples(9), [1], examples(2), calibration=calibration)
+    assert (len(split.calibration), len(split.test)) == (1, 1)
