@@ -63,7 +63,8 @@ def verdict(stage: Mapping[str, Any], row: Mapping[str, Any]) -> None:
 def figure(metric: str, score: Mapping[str, Any], margins: Mapping[str, float | None]) -> list[str]:
     """One line of a verdict's table."""
     aim = {"match": "as retrained", "lower": "low", "higher": "high"}[score["direction"]]
-    numbers = [*(score[key] for key in ("value", "reference", "gap")), margins.get(metric)]
+    gap = None if METRICS[metric].needs_reference else score["gap"]  # its margin bounds the value itself
+    numbers = [score["value"], score["reference"], gap, margins.get(metric)]
     return [heading(metric), METRICS[metric].unit, *(number(each, digits(metric)) for each in numbers), aim]
 
 

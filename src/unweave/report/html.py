@@ -105,7 +105,8 @@ def _plain(item: object) -> str:
 
 def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
     made = rows(stage)
-    main = brief(stage)
+    tested = {*brief(stage), *(stage["margins"] or {})}  # the probes of a whole class are beyond a terminal
+    main = [metric for metric in metric_ids(stage) if metric in tested]
     tradeoff, conflict = figures.tradeoff(stage), figures.conflict(stage)
     return Stage(
         name=name,
