@@ -62,6 +62,7 @@ def given(**changes):
 
 
 def load():
+    torch.manual_seed(0)
     return given()
 '''
 

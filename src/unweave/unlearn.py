@@ -66,8 +66,8 @@ class Result:
     def save(self, folder: str | Path) -> None:
         """Writes the model, `split.json` and `record.json`, whose verdict says that nothing was audited yet.
 
-        The model is `model.safetensors` with `model.json`; one that has `save_pretrained` is written by that
-        as well.
+        The model is `model.safetensors` with `model.json`, which also tells the original by the digest of its
+        weights; one that has `save_pretrained` is written by that as well.
 
         Raises:
             ValueError: If the folder holds a model or a record that unweave did not write.
@@ -78,8 +78,9 @@ class Result:
         place = Path(folder)
         refuse_foreign(place)
         made = {"split": self.split.digest(), "recipe": repr(self.method), "seed": self.seed}
+        origin = {"original": checkpoint.contents(self.original.state_dict())}
         code = record.environment()["code"]
-        checkpoint.save(place, self.model.state_dict(), {**made, "code": code})
+        checkpoint.save(place, self.model.state_dict(), {**made, **origin, "code": code})
         self.split.save(place / "split.json")
         if isinstance(self.model, Pretrained):
             self.model.save_pretrained(str(place / "pretrained"))

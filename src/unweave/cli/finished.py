@@ -46,7 +46,8 @@ def result_of(run: Path, project: Project, split: Split, device: str | None) -> 
     request = request_of(run)
     original = original_of(run, project, request["seed"])
     model = copy.deepcopy(original)
-    checkpoint.load(run, model, split_digest=split.digest())
+    sidecar = checkpoint.load(run, model, split_digest=split.digest())
+    refuse_other(original, sidecar, run)
     (stage,) = record.load(run)["stages"].values()
     (row,) = stage["methods"].values()
     place = device or next(original.parameters()).device
@@ -60,6 +61,16 @@ def result_of(run: Path, project: Project, split: Split, device: str | None) -> 
         cost=Cost(gradients=int(row["gradient_evaluations"]), seconds=row["seconds"]),
         traces=probed(row["trace"]),
     )
+
+
+def refuse_other(original: nn.Module, sidecar: Mapping[str, object], run: Path) -> None:
+    """Raises if the original is not the one that a run came from; what no digest was kept of is accepted."""
+    kept = sidecar.get("original")
+    if kept is not None and kept != checkpoint.contents(original.state_dict()):
+        raise ValueError(
+            f"the original is not the one that {run} was made from, its weights have changed since: put the "
+            "earlier ones back, and let load() return the same ones each time; or run forget again"
+        )
 
 
 def probed(

@@ -77,6 +77,15 @@ def architecture(state: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
+def contents(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a model's tensors, names, types, shapes and bytes, in order of their names."""
+    digest = hashlib.sha256(architecture(state).encode())
+    for name in sorted(state):
+        # bytes, because NumPy doesn't know every type of torch; a scalar has no dimension to cut into bytes
+        digest.update(state[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def _write_weights(state: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(state, path, metadata={"format": "pt"})
