@@ -21,7 +21,7 @@ from torch import nn
 from unweave.cli.options import flat
 from unweave.cli.project import Project
 from unweave.methods import Method
-from unweave.problem import Cost, Failed, Problem, Split, timed
+from unweave.problem import Cost, Problem, Split, timed
 from unweave.run.memory import peak_memory
 from unweave.run.reading import configure
 from unweave.run.search import nested
@@ -71,9 +71,14 @@ def estimate(method: Method, model: nn.Module, split: Split, project: Project) -
                 if longer.gradients > base.gradients:  # a proxy may not be used
                     seconds += share * max(0.0, longer.seconds - base.seconds)
                     gradients += share * (longer.gradients - base.gradients)
-    except (ValueError, Failed) as error:
-        return Estimate(None, None, None, str(error))
+    except (ValueError, RuntimeError) as error:  # torch's own too: a compiled model may not be trainable
+        return Estimate(None, None, None, reason(error))
     return Estimate(max(0.0, seconds), max(0.0, gradients), peak.mib)
+
+
+def reason(error: Exception) -> str:
+    """The first line of what an error says; torch adds a page of advice."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def lengths_of(method: Method, split: Split) -> dict[str, tuple[float, float]]:
@@ -122,8 +127,8 @@ def retraining(project: Project, split: Split) -> Estimate:
         return Estimate(None, None, None, f"too few examples to tell: {len(order)}")
     try:
         seconds = [train_on(project, split, order[:n]) for n in (few, few, 3 * few)]
-    except (ValueError, Failed) as error:
-        return Estimate(None, None, None, str(error))
+    except (ValueError, RuntimeError) as error:  # torch's own too: a compiled model may not be trainable
+        return Estimate(None, None, None, reason(error))
     slope = max(0.0, seconds[2] - seconds[1]) / (2 * few)
     return Estimate(seconds[1] + slope * (len(order) - few), None, None)
 
