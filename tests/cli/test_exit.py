@@ -38,6 +38,12 @@ def test_at_import_in_load_and_in_a_model(refused, tmp_path, sentence, change):
     refused(sentence, "forget", projects.project(tmp_path / "mine", change), *SHORT)
 
 
+def test_in_a_data_set(run, here, tmp_path):
+    late = "class Late(Records):\n    def __getitem__(self, i):\n        raise SystemExit\n\n\n"
+    place = projects.project(tmp_path / "mine", late + projects.loads("given(train=Late(90, 0))"))
+    assert run("forget", place, *SHORT).code == 2
+
+
 @pytest.mark.parametrize(("jobs", "change"), [(1, TRAIN), (2, TRAIN), (2, IN_WORKER)])
 def test_in_train_and_in_worker_processes(run, here, tmp_path, jobs, change):
     place = projects.project(tmp_path / "mine", change)

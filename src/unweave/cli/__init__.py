@@ -59,6 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return told(FAILED, f"the device is out of memory: {str(error).splitlines()[0]}: use smaller batches")
     except BrokenProcessPool:
         return told(FAILED, "a worker process was killed, perhaps for lack of memory: use fewer --jobs")
+    except SystemExit as error:
+        if error.code:
+            raise
+        return told(BAD_INPUT, "the project's code ended the program: sys.exit() would read as a PASS")
     except KeyboardInterrupt:
         return told(
             INTERRUPTED, "interrupted: what is finished stays, and the same command goes on from there"
