@@ -153,11 +153,6 @@ def positions(source: Source, ids: Sequence[int] | Sequence[str] | Tensor) -> In
     return torch.tensor(sorted(found), dtype=torch.long)
 
 
-def source_position(source: Source, example: int | str | np.integer) -> int:
-    """The position of one example, given that or its name."""
-    return source_positions(source, [example])[0]
-
-
 def source_positions(source: Source, examples: Sequence[int | str | np.integer]) -> list[int]:
     """The position of each example, given that or its name."""
     # names are asked for once, and only where they are needed: that may read the whole data set

@@ -109,10 +109,10 @@ class TestEvidence:
     @pytest.fixture
     def saved(self, tmp_path):
         """The answers of a model, and a folder with those of three retrained ones."""
-        for name in ("model", "reference/0", "reference/1", "reference/2"):
+        for seed, name in enumerate(("model", "reference/0", "reference/1", "reference/2")):
             path = tmp_path / f"{name}.parquet"
             path.parent.mkdir(exist_ok=True)
-            parquet.save(answers(len(name)), path)
+            parquet.save(answers(seed), path)
         return tmp_path / "model.parquet", tmp_path / "reference"
 
     def test_three_references_are_too_few(self, run, saved, here):

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from unweave.data.loaded import Loaded
-from unweave.problem import Split, positions, source_position
+from unweave.problem import Split, positions, source_positions
 
 
 class Counting(Loaded):
@@ -43,11 +43,11 @@ def test_names_are_not_asked_for_again_for_each_of_many_ids() -> None:
 )
 def test_an_unknown_example_is_named(example: Any, message: str) -> None:
     source = Counting(examples(9))
-    assert source_position(source, "user-8") == source_position(source, 8) == 8
+    assert source_positions(source, ["user-8", 8]) == [8, 8]
     with pytest.raises(ValueError, match=message):
         positions(source, [example])
     with pytest.raises(ValueError, match="expected positions, found the id 'user-1'"):
-        source_position(Loaded(examples(9)), "user-1")
+        source_positions(Loaded(examples(9)), ["user-1"])
 
 
 @pytest.mark.parametrize("calibration", [0.5, [0]])

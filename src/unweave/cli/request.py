@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unweave.cli.project import Project
 from unweave.data import Source
-from unweave.problem import source_position
+from unweave.problem import source_positions
 
 
 @Parameter(name="*")
@@ -56,9 +56,7 @@ def positions(request: Request, project: Project, seed: int) -> Tensor:
     """
     train = project.train
     if request.ids is not None:
-        return torch.tensor(
-            [source_position(train, each) for each in listed(request.ids, train)], dtype=torch.long
-        )
+        return torch.tensor(source_positions(train, listed(request.ids, train)), dtype=torch.long)
     if request.label is not None:
         return labelled(train, request.label)
     if request.random is not None:
