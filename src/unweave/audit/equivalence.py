@@ -39,7 +39,11 @@ class Equivalence:
 
 
 def equivalences(
-    values: Sequence[Values], references: Sequence[Values], margins: Mapping[str, float]
+    values: Sequence[Values],
+    references: Sequence[Values],
+    margins: Mapping[str, float],
+    *,
+    metrics: Mapping[str, Metric] = METRICS,
 ) -> dict[str, Equivalence]:
     """Every tested metric against its margin: the primary ones, and the probes that both sides have.
 
@@ -47,24 +51,25 @@ def equivalences(
         values: Per seed, the metrics of a model.
         references: Per seed, in the same order, the metrics of the retrained model.
         margins: Per metric, the largest difference that counts as none.
+        metrics: What each name means.
     """
     sides = [*values, *references]
-    tested = [name for name in margins if METRICS[name].primary or all(name in each for each in sides)]
+    tested = [name for name in margins if metrics[name].primary or all(name in each for each in sides)]
     absent = [name for name in tested if not all(name in each for each in values)]
     if absent:
         raise ValueError(f"a verdict needs the metrics {tested}, found no {absent}: measure them")
-    return {name: equivalence(METRICS[name], values, references, margins[name]) for name in tested}
+    return {name: equivalence(metrics[name], values, references, margins[name]) for name in tested}
 
 
 def equivalence(
     metric: Metric, values: Sequence[Values], references: Sequence[Values], margin: float
 ) -> Equivalence:
-    """One metric against its margin; one that compares two models is bounded above only."""
+    """One metric against its margin, which bounds it on those sides only that would be a fault."""
     differences = np.array([each[metric.id] for each in values])
     if not metric.needs_reference:
         differences = differences - np.array([each[metric.id] for each in references])
     low, high = t_interval(differences.tolist(), level=0.9)
     finding = metric.above if low > margin else metric.below if high < -margin else None
-    inside = high <= margin and (metric.needs_reference or low >= -margin)
+    inside = (metric.above is None or high <= margin) and (metric.below is None or low >= -margin)
     outcome = "different" if finding else "equal" if inside else "open"
     return Equivalence(float(differences.mean()), low, high, margin, outcome, finding)

@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from unweave.audit.evidence import Evidence, HeldOut
-from unweave.audit.metrics import METRICS, Metric, Values, mean_gap, measure, measure_pair
+from unweave.audit.metrics import GAP, METRICS, Metric, Values, mean_gap, measure, measure_pair
 
 RETRAINS = 12
 WIDENING = 1.5
@@ -27,7 +27,8 @@ class Margins:
             that were measured. For a metric that compares two models: its largest value.
         null_band: Per metric, what retrained models are seen to do (see `Score`).
         expected: Per metric, the mean of the retrains, or of their pairs for a metric of two models.
-        gap_floor: Mean over pairs of retrains of `mean_gap`, in percentage points.
+        gap_floor: Mean over pairs of retrains of `mean_gap`, in percentage points; NaN where its four metrics
+            were not measured.
         n: Number of calibration retrains.
     """
 
@@ -62,13 +63,20 @@ def calibrate(
     return margins(alone, pairs, sizes=sizes)
 
 
-def margins(alone: Sequence[Values], pairs: Sequence[Values], *, sizes: Mapping[str, int]) -> Margins:
+def margins(
+    alone: Sequence[Values],
+    pairs: Sequence[Values],
+    *,
+    sizes: Mapping[str, int],
+    metrics: Mapping[str, Metric] = METRICS,
+) -> Margins:
     """Margins from measured values.
 
     Args:
         alone: Per retrain, the metrics of one model.
         pairs: Per pair of retrains, the metrics that compare two models.
         sizes: Number of examples that UA (forget), RA (retain) and TA (test) count: a margin is at least one.
+        metrics: What each name means.
     """
     margin, band, expected = {}, {}, {}
     for name in alone[0]:
@@ -76,14 +84,17 @@ def margins(alone: Sequence[Values], pairs: Sequence[Values], *, sizes: Mapping[
         spread = _quantile([abs(a - b) for a, b in combinations(values, 2)], 0.95)
         expected[name] = float(np.mean(values))
         band[name] = (expected[name] - spread, expected[name] + spread)
-        margin[name] = max(_floor(METRICS[name], sizes), WIDENING * spread)
+        margin[name] = max(_floor(metrics[name], sizes), WIDENING * spread)
     for name in pairs[0]:
         values = [each[name] for each in pairs]
         expected[name] = float(np.mean(values))
         band[name] = (_quantile(values, 0.025), _quantile(values, 0.975))
         margin[name] = WIDENING * _quantile(values, 0.95)
-    tested = [metric.id for metric in METRICS.values() if metric.primary or metric.needs_model]
-    gaps = [mean_gap(first, second) for first, second in combinations(alone, 2)]
+    tested = [metric.id for metric in metrics.values() if metric.primary or metric.needs_model]
+    has_gap = set(GAP) <= set(alone[0])
+    gaps = (
+        [mean_gap(first, second) for first, second in combinations(alone, 2)] if has_gap else [float("nan")]
+    )
     return Margins(
         margin={name: margin[name] for name in tested if name in margin},
         null_band=band,

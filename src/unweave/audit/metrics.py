@@ -6,7 +6,7 @@ forget data: after forgetting a random tenth, a perfect retrain has a UA near th
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 
@@ -19,9 +19,12 @@ Values = Mapping[str, float]
 
 GAP = ("ua", "ra", "ta", "mia")
 
+Found = TypeVar("Found")
+"""What is known of one model: `Evidence` of a classifier, `Samples` of a generator."""
+
 
 @dataclass(frozen=True)
-class Metric:
+class Metric(Generic[Found]):
     """One number of an audit.
 
     Args:
@@ -48,8 +51,8 @@ class Metric:
     cannot: str
     below: Finding | None
     above: Finding | None
-    alone: Callable[[Evidence], float] | None = None
-    beside: Callable[[Evidence, Evidence], float] | None = None
+    alone: Callable[[Found], float] | None = None
+    beside: Callable[[Found, Found], float] | None = None
     primary: bool = False
     floor: float = 0.0
     counts: str | None = None
@@ -65,7 +68,7 @@ class Metric:
         return self.alone is None and self.beside is None
 
 
-_ALL = (
+_ALL: tuple[Metric[Evidence], ...] = (
     Metric(
         id="ua",
         title="UA",
@@ -222,7 +225,7 @@ _ALL = (
         floor=1.0,
     ),
 )
-METRICS: dict[str, Metric] = {metric.id: metric for metric in _ALL}
+METRICS: dict[str, Metric[Evidence]] = {metric.id: metric for metric in _ALL}
 
 
 def measure(
@@ -263,7 +266,7 @@ def gap_of_means(values: Sequence[Values], reference_values: Sequence[Values]) -
     return mean_gap(_means(values), _means(reference_values))
 
 
-def _value(metric: Metric, evidence: Evidence, reference: Evidence | None) -> float:
+def _value(metric: Metric[Evidence], evidence: Evidence, reference: Evidence | None) -> float:
     if metric.alone is not None:
         return metric.alone(evidence)
     assert metric.beside is not None and reference is not None

@@ -81,6 +81,7 @@ def judge(
     *,
     original: Sequence[Values] | None = None,
     seeds_needed: int = SEEDS,
+    metrics: Mapping[str, Metric] = METRICS,
 ) -> Judgement:
     """The verdict on a method, from the metrics of its models and of models retrained on the same seeds.
 
@@ -91,13 +92,14 @@ def judge(
         original: Per seed, the metrics of the model before unlearning; without
             them nothing passes.
         seeds_needed: Fewer paired seeds than this get neither PASS nor FAIL, except that NaN always fails.
+        metrics: What each name means: of a classifier, or of a generator (`unweave.audit.generation`).
     """
     if not values:
         raise ValueError("expected the metrics of at least one model, found none")
     for name, others in (("retrained", references), ("original", original)):
         if others and len(others) != len(values):
             raise ValueError(f"expected {len(values)} {name} models, one per seed, found {len(others)}")
-    scores = _scores(values, references, margins)
+    scores = _scores(values, references, margins, metrics)
     broken = sum(any(np.isnan(value) for value in each.values()) for each in values)
     if broken:
         reason = f"FAIL: NaN: the logits of {broken} of {len(values)} models contain NaN or infinity"
@@ -105,9 +107,9 @@ def judge(
     missing = "; ".join(_missing(len(values), len(references), margins, seeds_needed))
     if missing or margins is None:
         return Judgement(Verdict.INCONCLUSIVE, f"INCONCLUSIVE: no verdict: {missing}", scores, {})
-    tests = equivalences(values, references, margins.margin)
-    before = equivalences(original, references, margins.margin) if original else None
-    verdict, reason = _decide(tests, before, scores)
+    tests = equivalences(values, references, margins.margin, metrics=metrics)
+    before = equivalences(original, references, margins.margin, metrics=metrics) if original else None
+    verdict, reason = _decide(tests, before, scores, metrics)
     return Judgement(verdict, f"{verdict}: {reason}", scores, tests)
 
 
@@ -122,30 +124,33 @@ def _missing(n: int, n_references: int, margins: Margins | None, seeds_needed: i
 
 
 def _decide(
-    tests: Mapping[str, Equivalence], before: Mapping[str, Equivalence] | None, scores: Mapping[str, Score]
+    tests: Mapping[str, Equivalence],
+    before: Mapping[str, Equivalence] | None,
+    scores: Mapping[str, Score],
+    metrics: Mapping[str, Metric],
 ) -> tuple[Verdict, str]:
     if any(test.finding for test in tests.values()):
-        return Verdict.FAIL, "; ".join(_faults(tests, scores))
+        return Verdict.FAIL, "; ".join(_faults(tests, scores, metrics))
     if before is None:
         return Verdict.INCONCLUSIVE, "without the original, whether there was anything to forget is unchecked"
-    weak = _weak(before)
+    weak = _weak(before, metrics)
     if weak:
         return Verdict.INCONCLUSIVE, weak
-    unclear = [_open(METRICS[name], test) for name, test in tests.items() if test.outcome == "open"]
+    unclear = [_open(metrics[name], test) for name, test in tests.items() if test.outcome == "open"]
     if unclear:
         return Verdict.INCONCLUSIVE, f"more seeds are needed: {'; '.join(unclear)}"
-    names = _listed([METRICS[name].title for name in tests])
+    names = _listed([metrics[name].title for name in tests])
     equal = f"{names} equal retrained models' within the margins, over {scores['ua'].n} seeds"
-    return Verdict.PASS, f"{equal}; {_power(before)}"
+    return Verdict.PASS, f"{equal}; {_power(before, metrics)}"
 
 
-def _weak(before: Mapping[str, Equivalence]) -> str | None:
+def _weak(before: Mapping[str, Equivalence], metrics: Mapping[str, Metric]) -> str | None:
     """Why nothing could fail here that should, as far as the untouched original shows it."""
     if not any(test.finding for test in before.values()):
         found = "even the untouched original is not shown to differ from retraining"
         return f"the forget set has no measurable influence: {found}"
     if _furthest(before)[1] < POWER:
-        return f"{_power(before)}: a model that forgot half could pass, {POWER:g} margins are needed"
+        return f"{_power(before, metrics)}: a model that forgot half could pass, {POWER:g} margins are needed"
     hidden = before.get(FEATURES)
     if hidden is not None and (hidden.finding is None or hidden.margins < POWER):
         found = f"the untouched original is {hidden.margins:.1f} margins out in the probe"
@@ -153,10 +158,10 @@ def _weak(before: Mapping[str, Equivalence]) -> str | None:
     return None
 
 
-def _power(before: Mapping[str, Equivalence]) -> str:
+def _power(before: Mapping[str, Equivalence], metrics: Mapping[str, Metric]) -> str:
     """How far out the model before unlearning was, so that a reader sees what the margins can tell apart."""
     name, out = _furthest(before)
-    return f"the untouched original is {out:.1f} margins out ({METRICS[name].title})"
+    return f"the untouched original is {out:.1f} margins out ({metrics[name].title})"
 
 
 def _furthest(before: Mapping[str, Equivalence]) -> tuple[str, float]:
@@ -166,7 +171,10 @@ def _furthest(before: Mapping[str, Equivalence]) -> tuple[str, float]:
 
 
 def _scores(
-    values: Sequence[Values], references: Sequence[Values], margins: Margins | None
+    values: Sequence[Values],
+    references: Sequence[Values],
+    margins: Margins | None,
+    metrics: Mapping[str, Metric],
 ) -> dict[str, Score]:
     band = margins.null_band if margins else {}
     expected = margins.expected if margins else {}
@@ -179,21 +187,23 @@ def _scores(
         name: score(
             [each[name] for each in values],
             means.get(name, expected.get(name)),
-            direction=METRICS[name].direction,
+            direction=metrics[name].direction,
             null_band=band.get(name),
         )
         for name in values[0]
     }
 
 
-def _faults(tests: Mapping[str, Equivalence], scores: Mapping[str, Score]) -> Iterator[str]:
+def _faults(
+    tests: Mapping[str, Equivalence], scores: Mapping[str, Score], metrics: Mapping[str, Metric]
+) -> Iterator[str]:
     """One clause per kind of fault, from the metric that shows it best; the worst first."""
     found = {test.finding for test in tests.values()}
     excluded: set[Finding] = {"wrong examples"} if found & LEVEL else set()
     for name, test in sorted(tests.items(), key=lambda item: -item[1].margins):
         if test.finding and test.finding not in excluded:
             excluded |= LEVEL if test.finding in LEVEL else {test.finding}
-            yield f"{test.finding}: {_beside(METRICS[name], test, scores[name])}"
+            yield f"{test.finding}: {_beside(metrics[name], test, scores[name])}"
 
 
 def _beside(metric: Metric, test: Equivalence, found: Score) -> str:
