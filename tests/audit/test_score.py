@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from unweave.audit.score import compare, holm, score, t_interval, wilcoxon, wilson
+from unweave.audit.score import Share, bootstrap, compare, holm, score, t_interval, wilcoxon, wilson
 
 
 def test_t_interval_equals_scipy():
@@ -79,3 +79,26 @@ def test_wilson_equals_scipy(successes, n, expected):
 def test_wilson_refuses_more_successes_than_trials():
     with pytest.raises(ValueError, match="found 3 of 2"):
         wilson(3, 2)
+
+
+def test_a_share_has_wilsons_interval_and_is_one():
+    share = Share(10, 1000)
+    assert (share.value, share.low, share.high) == (0.01, *wilson(10, 1000))
+    with pytest.raises(ValueError, match="found 0 of 0"):
+        Share(0, 0)
+
+
+def test_the_bootstrap_of_a_mean_is_near_its_t_interval_and_repeats_with_its_generator():
+    values = np.random.default_rng(0).normal(size=200)
+    found = [
+        bootstrap(200, lambda rows: float(values[rows].mean()), rng=np.random.default_rng(1))
+        for _ in range(2)
+    ]
+    assert found[0] == found[1]
+    assert found[0].value == values.mean()
+    assert (found[0].low, found[0].high) == pytest.approx(t_interval(values.tolist()), abs=0.02)
+
+
+def test_a_bootstrap_of_one_row_is_refused():
+    with pytest.raises(ValueError, match="at least two rows, found 1"):
+        bootstrap(1, lambda rows: 0.0, rng=np.random.default_rng(0))

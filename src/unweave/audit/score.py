@@ -4,11 +4,12 @@ The unit of replication is the seed (one trained and one unlearned model), never
 examples of one model are not five thousand replicates.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
+from jaxtyping import Int64
 
 from unweave.audit.metrics import Direction
 
@@ -39,6 +40,52 @@ class Score:
     null_band: tuple[float, float] | None
     gap: float | None
     direction: Direction
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate from one model's answers and its 95 % interval, in the unit of the estimate.
+
+    Args:
+        value: The estimate.
+        low: Lower end.
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of n, with Wilson's 95 % interval.
+
+    Args:
+        successes: How many.
+        n: Of how many, at least one.
+    """
+
+    successes: int
+    n: int
+
+    def __post_init__(self) -> None:
+        wilson(self.successes, self.n)  # refuses what is no share
+
+    @property
+    def value(self) -> float:
+        """The share, in [0, 1]."""
+        return self.successes / self.n
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval."""
+        return wilson(self.successes, self.n)[0]
+
+    @property
+    def high(self) -> float:
+        """Upper end."""
+        return wilson(self.successes, self.n)[1]
 
 
 @dataclass(frozen=True)
@@ -118,3 +165,27 @@ def wilson(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float
     middle = (successes + z2 / 2) / (n + z2)
     reach = np.sqrt(z2 * (successes * (n - successes) / n + z2 / 4)) / (n + z2)
     return float(max(0.0, middle - reach)), float(min(1.0, middle + reach))
+
+
+def bootstrap(
+    n: int,
+    statistic: Callable[[Int64[np.ndarray, " n"]], float],
+    *,
+    rng: np.random.Generator,
+    resamples: int = 1000,
+) -> Interval:
+    """A statistic of n rows and its percentile interval over rows drawn with replacement.
+
+    Not for statistics of pairs of rows, as a kernel distance: a row drawn twice is its own nearest neighbour.
+
+    Args:
+        n: Number of rows, at least two.
+        statistic: Computes the figure from positions of rows.
+        rng: Draws the rows.
+        resamples: How often.
+    """
+    if n < 2:
+        raise ValueError(f"a bootstrap needs at least two rows, found {n}")
+    drawn = [statistic(rng.integers(n, size=n)) for _ in range(resamples)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Interval(statistic(np.arange(n)), float(low), float(high))
