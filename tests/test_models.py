@@ -19,6 +19,11 @@ def test_an_output_has_one_row_per_example_and_one_number_per_class(name: str) -
     assert model(torch.randn(2, *SHAPES[name])).shape == (2, 7)
 
 
+@pytest.mark.parametrize("size", [8, 28, 30, 32])
+def test_a_convolutional_network_takes_squares_of_its_size(size: int) -> None:
+    assert build("conv", 7, {"channels": 3, "size": size})(torch.randn(2, 3, size, size)).shape == (2, 7)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_same_seed_same_bits(name: str) -> None:
     states = []

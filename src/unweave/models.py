@@ -37,8 +37,10 @@ def mlp(n_classes: int, inputs: int = 64, hidden: int = 512) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, n_classes))
 
 
-def conv(n_classes: int, channels: int = 1, width: int = 16, hidden: int = 46) -> nn.Sequential:
-    """Two convolutions with stride 2 and two linear layers, for images [batch, channels, 28, 28].
+def conv(
+    n_classes: int, channels: int = 1, width: int = 16, hidden: int = 46, size: int = 28
+) -> nn.Sequential:
+    """Two convolutions with stride 2 and two linear layers, for images [batch, channels, size, size].
 
     77,444 weights on Fashion-MNIST: cheap on one core, and large enough to memorise 12,000 images. There is
     no normalisation layer; weights start Kaiming-normal, biases at zero.
@@ -49,7 +51,7 @@ def conv(n_classes: int, channels: int = 1, width: int = 16, hidden: int = 46) -
         nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
         nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(2 * width * 7 * 7, hidden),
+        nn.Linear(2 * width * (-(-size // 4)) ** 2, hidden),
         nn.ReLU(),
         nn.Linear(hidden, n_classes),
     )
