@@ -137,7 +137,7 @@ def _steps(
 
 def _features(model: nn.Module, cut: Cut, device: torch.device | str) -> Float64[Tensor, "n feature"]:
     source, order = cut
-    with evaluating(model), _last_input(model) as seen, torch.no_grad():
+    with evaluating(model), last_input(model) as seen, torch.no_grad():
         rows = []
         for raw in source.stream(order.split(BATCH)):
             call(model, moved(raw, device))
@@ -146,7 +146,7 @@ def _features(model: nn.Module, cut: Cut, device: torch.device | str) -> Float64
 
 
 @contextmanager
-def _last_input(model: nn.Module) -> Iterator[list[Tensor]]:
+def last_input(model: nn.Module) -> Iterator[list[Tensor]]:
     """A list that holds, after a forward pass, the input of the last module with weights of its own."""
     seen: list[Tensor] = []
 
