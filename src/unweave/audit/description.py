@@ -1,0 +1,73 @@
+"""One generator's figures with intervals over its images: what a report says of a single model.
+
+The intervals are those of more images from the same model. They say nothing about another training seed, and
+so nothing about a method: that is `unweave.audit.generation_verdict`'s.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from unweave.audit import recognition
+from unweave.audit.kid import kid_interval
+from unweave.audit.logits import probabilities
+from unweave.audit.recognition import Spread
+from unweave.audit.samples import Samples
+from unweave.audit.score import Interval, Share, bootstrap
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What one forgotten condition gives.
+
+    Args:
+        hit: How many images are taken for its class: 1 - UA.
+        spread: The classes that they are taken for.
+        probability: Mean probability of its class.
+        entropy: Mean entropy of the answers to single images, in bits.
+    """
+
+    hit: Share
+    spread: Spread
+    probability: Interval
+    entropy: Interval
+
+
+@dataclass(frozen=True)
+class Description:
+    """What one generator gives.
+
+    Args:
+        forgotten: Per forgotten condition.
+        retained: Per retained condition, how many images are taken for its class.
+        kid: Of the retained conditions, from real images.
+    """
+
+    forgotten: Mapping[int, Forgotten]
+    retained: Mapping[int, Share]
+    kid: Interval
+
+
+def describe(samples: Samples, *, rng: np.random.Generator) -> Description:
+    """One generator's figures; the generator draws the bootstrap of the means."""
+    real = [samples.real[each] for each in samples.retained]
+    return Description(
+        forgotten={condition: _forgotten(samples, condition, rng) for condition in samples.forgotten},
+        retained=recognition.per_class(samples),
+        kid=kid_interval(samples.groups(samples.retained), real),
+    )
+
+
+def _forgotten(samples: Samples, condition: int, rng: np.random.Generator) -> Forgotten:
+    return Forgotten(
+        hit=recognition.hit(samples, condition),
+        spread=recognition.spread(samples, condition),
+        probability=_mean(recognition.own_probability(samples, condition), rng),
+        entropy=_mean(recognition.bits(probabilities(samples.logits[condition])), rng),
+    )
+
+
+def _mean(values: Float64[np.ndarray, " n"], rng: np.random.Generator) -> Interval:
+    return bootstrap(len(values), lambda rows: float(values[rows].mean()), rng=rng)

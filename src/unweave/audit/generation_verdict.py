@@ -1,0 +1,61 @@
+"""PASS, FAIL or INCONCLUSIVE: does a generator do as generators retrained without a class do?
+
+The verdict and its vocabulary are `unweave.audit.verdict`'s, over the metrics of `unweave.audit.generation`.
+One more thing is inconclusive: a class that the original never generates cannot be seen to be forgotten.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from unweave.audit.generation import GENERATION
+from unweave.audit.margins import Margins
+from unweave.audit.metrics import Values
+from unweave.audit.recognition import hit
+from unweave.audit.samples import Samples
+from unweave.audit.score import Share
+from unweave.audit.verdict import SEEDS, Judgement, Verdict, judge
+
+
+def judge_generation(
+    values: Sequence[Values],
+    references: Sequence[Values],
+    margins: Margins | None,
+    *,
+    original: Sequence[Values] | None = None,
+    missing: str = "",
+    seeds_needed: int = SEEDS,
+) -> Judgement:
+    """The verdict on a method, from the metrics of its generators and of retrained ones on the same seeds.
+
+    Args:
+        values: Per seed, `measure_generation` of the unlearned generator beside the retrained one.
+        references: Per seed, in the same order, that of the retrained generator alone.
+        margins: From `calibrate_generation`; None if there are none.
+        original: Per seed, that of the generator before unlearning beside the retrained one.
+        missing: What `never_generated` says.
+        seeds_needed: Fewer paired seeds than this get neither PASS nor FAIL.
+    """
+    judgement = judge(
+        values, references, margins, original=original, seeds_needed=seeds_needed, metrics=GENERATION
+    )
+    if not missing:
+        return judgement
+    reason = f"INCONCLUSIVE: nothing to forget: {missing}"
+    return replace(judgement, verdict=Verdict.INCONCLUSIVE, reason=reason)
+
+
+def never_generated(original: Sequence[Samples]) -> str:
+    """Which forgotten class the original does not generate more often than by chance; empty if it makes all.
+
+    By chance is one image in as many as there are classes: the lower end of the interval must be above that.
+
+    Args:
+        original: Per seed, the images of the generator before unlearning.
+    """
+    for condition in original[0].forgotten if original else ():
+        shares = [hit(each, condition) for each in original]
+        whole = Share(sum(each.successes for each in shares), sum(each.n for each in shares))
+        if whole.low <= 1 / original[0].n_classes:
+            found = f"{whole.successes} of {whole.n} images are taken for it"
+            return f"the original never generates class {condition}: {found}"
+    return ""
