@@ -60,7 +60,8 @@ def kid_interval(first: Groups, second: Groups) -> Interval:
 
 def kernel(first: Rows, second: Rows) -> Float64[np.ndarray, "_ _"]:
     """(x . y / d + 1)^3 of every pair of rows."""
-    return (first @ second.T / first.shape[1] + 1) ** 3
+    base = first @ second.T / first.shape[1] + 1
+    return base * base * base  # numpy's power takes many times as long
 
 
 @dataclass(frozen=True)
