@@ -37,6 +37,11 @@ def uniform(ids: Int64[Tensor, " batch"], key: int, draws: int = 1) -> Float64[T
     return _shift(bits, 11).double().mul_(2.0**-53)
 
 
+def normal(uniform: Float64[Tensor, "batch draws"]) -> Float64[Tensor, "batch draws"]:
+    """Standard normal numbers from uniform ones in [0, 1), by the inverse distribution function."""
+    return torch.special.ndtri(uniform.clamp(min=2.0**-54))  # at zero it is minus infinity
+
+
 def splitmix64(state: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
     """The output of SplitMix64 at a state: 64 bits, read as a signed integer. Products wrap."""
     bits = state + _signed(0x9E3779B97F4A7C15)

@@ -1,0 +1,5 @@
+"""Generators of images: their noise schedules, the models of diffusers, and sampling.
+
+Only `adapters`, `scopes` and the schedulers of `sample` need the extra `unweave[diffusion]`; a user's own
+denoiser `f(x_t, t, condition)` trains and unlearns without it.
+"""

@@ -1,0 +1,121 @@
+r"""The noise schedule of a diffusion model: how much of an image is left at a time, and what is predicted.
+
+:math:`x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\, \epsilon` (Ho et al., 2020,
+https://arxiv.org/abs/2006.11239), with :math:`\bar\alpha_t = \prod_{s \le t} (1 - \beta_s)`.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+Images = Float[Tensor, "batch *shape"]
+Kind = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    r"""How noise grows over time.
+
+    Args:
+        kind: How beta goes from `start` to `end`: "linear", linear in its root ("scaled_linear", Stable
+            Diffusion), or by a cosine that needs neither ("squaredcos_cap_v2", Nichol & Dhariwal, 2021).
+        steps: The number of times T; times are `0 .. T - 1`.
+        start: The first beta.
+        end: The last beta.
+        betas: The betas themselves, instead of `kind`; empty for none.
+        prediction: What the model is trained to say: the noise, the velocity :math:`\sqrt{\bar\alpha_t}\,
+            \epsilon - \sqrt{1 - \bar\alpha_t}\, x_0` (Salimans & Ho, 2022), or the clean image.
+        zero_snr: Whether the schedule is rescaled so that nothing of the image is left at the last time (Lin
+            et al., 2024, Algorithm 1).
+
+    Raises:
+        ValueError: If a beta is outside (0, 1), a choice is unknown, or nothing could be predicted.
+    """
+
+    kind: Kind = "linear"
+    steps: int = 1000
+    start: float = 1e-4
+    end: float = 0.02
+    betas: tuple[float, ...] = ()
+    prediction: Prediction = "epsilon"
+    zero_snr: bool = False
+
+    def __post_init__(self) -> None:
+        for name, choices in (("kind", get_args(Kind)), ("prediction", get_args(Prediction))):
+            if vars(self)[name] not in choices:
+                raise ValueError(f"{name} must be one of {choices}, found {vars(self)[name]!r}")
+        if self.steps < 2 or (self.betas and len(self.betas) != self.steps):
+            raise ValueError(f"a schedule needs two steps, one per beta, found {self.steps} steps")
+        if not all(0 < beta < 1 for beta in (self.start, self.end, *self.betas)):
+            raise ValueError(f"betas must be in (0, 1), found {self.start} to {self.end}")
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Schedule":
+        """The schedule of a diffusers scheduler config; what that leaves out has diffusers' default.
+
+        Raises:
+            ValueError: If the config names a schedule or a prediction that is not known here.
+        """
+        kind, betas = config.get("beta_schedule", "linear"), config.get("trained_betas")
+        return cls(
+            kind="linear" if betas is not None else kind,
+            steps=len(betas) if betas is not None else config.get("num_train_timesteps", 1000),
+            start=config.get("beta_start", 1e-4),
+            end=config.get("beta_end", 0.02),
+            betas=() if betas is None else tuple(float(beta) for beta in betas),
+            prediction=config.get("prediction_type", "epsilon"),
+            zero_snr=bool(config.get("rescale_betas_zero_snr", False)),
+        )
+
+    def noised(self, clean: Images, noise: Images, time: Int[Tensor, " batch"]) -> Images:
+        """The images at their times."""
+        signal, spread = self.scales(time, clean)
+        return signal * clean + spread * noise
+
+    def target(self, clean: Images, noise: Images, time: Int[Tensor, " batch"]) -> Images:
+        """What the model should say of them."""
+        signal, spread = self.scales(time, clean)
+        match self.prediction:
+            case "epsilon":
+                return noise
+            case "sample":
+                return clean
+            case "v_prediction":
+                return signal * noise - spread * clean
+
+    def scales(self, time: Int[Tensor, " batch"], like: Tensor) -> tuple[Tensor, Tensor]:
+        r""":math:`\sqrt{\bar\alpha_t}` and :math:`\sqrt{1 - \bar\alpha_t}`, shaped to multiply `like`."""
+        left = alphas_cumprod(self, like.device)[time].view(-1, *[1] * (like.ndim - 1))
+        return left.sqrt().to(like.dtype), (1 - left).sqrt().to(like.dtype)
+
+
+@cache
+def alphas_cumprod(schedule: Schedule, device: torch.device) -> Float64[Tensor, " steps"]:
+    r""":math:`\bar\alpha_t`: the share of the variance of :math:`x_t` that is the image's."""
+    left = (1 - torch.tensor(betas_of(schedule), dtype=torch.float64)).cumprod(0)
+    if schedule.zero_snr:
+        root = left.sqrt()
+        left = ((root - root[-1]) * root[0] / (root[0] - root[-1])).square()
+    return left.to(device)
+
+
+def betas_of(schedule: Schedule) -> list[float]:
+    """The betas, before they are rescaled."""
+    n, start, end = schedule.steps, schedule.start, schedule.end
+    if schedule.betas:
+        return list(schedule.betas)
+    match schedule.kind:
+        case "linear":
+            return torch.linspace(start, end, n, dtype=torch.float64).tolist()
+        case "scaled_linear":
+            return torch.linspace(start**0.5, end**0.5, n, dtype=torch.float64).square().tolist()
+        case "squaredcos_cap_v2":
+            left = [math.cos((i / n + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(n + 1)]
+            return [min(1 - left[i + 1] / left[i], 0.999) for i in range(n)]
