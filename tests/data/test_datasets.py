@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from pyarrow import parquet
 from sklearn.datasets import load_digits
 
 from unweave.data import Raw, Source
-from unweave.data.datasets import DEBIAN_FASHION_MNIST, flip_labels, load
+from unweave.data.datasets import DEBIAN_FASHION_MNIST, as_images, flip_labels, load
 from unweave.data.resident import Resident
 
 CIFAR10 = os.environ.get("UNWEAVE_CIFAR10")
@@ -251,3 +252,28 @@ def test_label_noise_that_cannot_be_is_refused(fraction: float, n_classes: int, 
     source = Resident(torch.randn(3, 2), torch.tensor([0, 1, 2]))
     with pytest.raises(ValueError, match=message):
         flip_labels(source, fraction, n_classes, seed=0)
+
+
+def test_digit_images_are_the_digits_as_bytes():
+    for images, numbers in zip(load("digit-images"), load("digits"), strict=True):
+        assert images.inputs.dtype == torch.uint8 and images.inputs.shape[1:] == (1, 8, 8)
+        assert torch.equal(images.labels, numbers.labels)
+        levels = images.inputs.view(-1, 64).double() * (16 / 255)
+        slope = levels.std() / numbers.inputs.double().std()
+        back = (numbers.inputs.double() - numbers.inputs.mean()) * slope + levels.mean()
+        torch.testing.assert_close(levels, back, rtol=0, atol=0.04)  # half a byte
+
+
+def test_images_for_a_generator_lie_between_minus_one_and_one():
+    train, _ = load("digit-images")
+    (raw,) = as_images(train).stream([torch.arange(len(train))])
+    assert float(raw.inputs[0].min()) == -1 and float(raw.inputs[0].max()) == 1
+    padded = as_images(replace(train, crop=4, flip=True, mean=(0.3,), std=(0.2,)))
+    assert (padded.mean, padded.std, padded.crop, padded.flip) == ((0.5,), (0.5,), 0, True)
+
+
+def test_numbers_are_no_images_for_a_generator():
+    with pytest.raises(ValueError, match=r"images as bytes \(uint8\), found torch.float32"):
+        as_images(load("digits")[0])
+    with pytest.raises(ValueError, match=r"images as bytes \(uint8\), found Relabelled"):
+        as_images(flip_labels(load("digits")[0], 0.1, 10, 0))

@@ -28,8 +28,9 @@ def load(
     """Load a data set by name as (training source, held-out source).
 
     Args:
-        name: "digits" (scikit-learn's, 1,437 + 360 images of 8 x 8 as 64 floats), "fashion-mnist" (60,000 +
-            10,000 of 28 x 28) or "cifar10" (50,000 + 10,000 of 32 x 32 in colour).
+        name: "digits" (scikit-learn's, 1,437 + 360 images of 8 x 8 as 64 floats), "digit-images" (the same as
+            bytes), "fashion-mnist" (60,000 + 10,000 of 28 x 28) or "cifar10" (50,000 + 10,000 of 32 x 32 in
+            colour).
         folder: Where the files are. Fashion-MNIST: the four idx files, as they are or gzipped; None: where
             Debian's package dataset-fashion-mnist puts them. CIFAR-10: parquet files in the Hub's schema;
             None: torchvision's copy, downloaded where there is a network.
@@ -104,7 +105,35 @@ class Relabelled:
         return sha256(self.source.digest().encode() + self.labels.numpy().tobytes()).hexdigest()
 
 
+def as_images(source: Source) -> Resident:
+    """The images of a source for a generator: in [-1, 1], neither cropped nor normalised by their statistics.
+
+    Raises:
+        ValueError: If the source does not hold images as bytes in memory.
+    """
+    if not isinstance(source, Resident) or source.inputs.dtype != torch.uint8:
+        kind = source.inputs.dtype if isinstance(source, Resident) else type(source).__name__
+        raise ValueError(f"a generator is trained on images as bytes (uint8), found {kind}")
+    half = (0.5,) * source.inputs.shape[1]
+    return replace(source, mean=half, std=half, crop=0)
+
+
 def _digits(folder: str | None) -> tuple[Resident, Resident]:
+    levels, labels, (train, held_out) = _digit_levels(folder)
+    pixels = levels / 16
+    mean, std = pixels[train].mean(), pixels[train].std()
+    inputs = torch.from_numpy((pixels - mean) / std).to(torch.float32)
+    return Resident(inputs[train], labels[train]), Resident(inputs[held_out], labels[held_out])
+
+
+def _digit_images(folder: str | None) -> tuple[Resident, Resident]:
+    levels, labels, (train, held_out) = _digit_levels(folder)
+    images = torch.from_numpy(np.rint(levels * (255 / 16)).astype(np.uint8)).view(-1, 1, 8, 8)
+    return Resident(images[train], labels[train]), Resident(images[held_out], labels[held_out])
+
+
+def _digit_levels(folder: str | None) -> tuple[np.ndarray, Tensor, tuple[np.ndarray, np.ndarray]]:
+    """Grey levels from 0 to 16, with shape [n, 64]; the labels; positions of training and held-out images."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -113,12 +142,7 @@ def _digits(folder: str | None) -> tuple[Resident, Resident]:
     levels, classes = load_digits(return_X_y=True)
     positions = np.arange(len(classes))
     split = train_test_split(positions, test_size=DIGITS_HELD_OUT, stratify=classes, random_state=0)
-    pixels = levels / 16
-    mean, std = pixels[split[0]].mean(), pixels[split[0]].std()
-    pixels = torch.from_numpy((pixels - mean) / std).to(torch.float32)
-    labels = torch.from_numpy(classes).to(torch.int64)
-    train, held_out = (torch.from_numpy(np.sort(part)) for part in split)
-    return Resident(pixels[train], labels[train]), Resident(pixels[held_out], labels[held_out])
+    return levels, torch.from_numpy(classes).to(torch.int64), (np.sort(split[0]), np.sort(split[1]))
 
 
 def _fashion_mnist(folder: str | None) -> tuple[Resident, Resident]:
@@ -179,6 +203,7 @@ def _limited(source: Resident, limit: int, seed: int) -> Resident:
 
 _LOADERS: dict[str, Callable[[str | None], tuple[Resident, Resident]]] = {
     "digits": _digits,
+    "digit-images": _digit_images,
     "fashion-mnist": _fashion_mnist,
     "cifar10": _cifar10,
 }
