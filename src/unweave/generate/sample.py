@@ -1,0 +1,239 @@
+"""Drawing images from a denoiser: a loop over the schedulers of diffusers, one generator per image.
+
+An image is a function of the model, the settings, its condition and its seed: neither of the batch it is
+drawn in nor of the images beside it, up to the rounding of the model's own arithmetic.
+
+DDIM (Song et al., 2021, https://arxiv.org/abs/2010.02502); DPM-Solver++ (Lu et al., 2022,
+https://arxiv.org/abs/2211.01095). Needs the extra `unweave[diffusion]`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from unweave.generate.schedule import Schedule, betas_of
+from unweave.importance import evaluating
+from unweave.problem import Failed
+from unweave.tasks import call
+from unweave.tasks.diffusion import Diffusion
+
+Advance = Callable[[Tensor, int, Tensor, Tensor | None], Tensor]
+"""From the model's answer at a time, that time, the images there and fresh noise to the images a step on."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    r"""How images are drawn.
+
+    Args:
+        scheduler: DDIM, or the multistep solver DPM-Solver++ of second order.
+        steps: Calls of the model per image; with guidance each is over two conditions.
+        guidance: The scale s of :math:`\epsilon_0 + s (\epsilon_c - \epsilon_0)`, as in diffusers: one is
+            none. The w of :math:`(1 + w) \epsilon_c - w \epsilon_0`, as in Selective Amnesia and its
+            successors, is s - 1.
+        eta: How much noise DDIM adds at each step, relative to DDPM; zero is deterministic.
+        spacing: Whether the first step is at the last time ("trailing"), or a step before it ("leading", as
+            in the code of DDIM).
+        clip: Whether the clean image that each step foresees is cut to [-1, 1]; not for latents.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    scheduler: Literal["ddim", "dpm"] = "ddim"
+    steps: int = 50
+    guidance: float = 1.0
+    eta: float = 0.0
+    spacing: Literal["trailing", "leading"] = "trailing"
+    clip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.scheduler not in ("ddim", "dpm"):
+            raise ValueError(f"scheduler must be 'ddim' or 'dpm', found {self.scheduler!r}")
+        if self.steps < 1 or self.guidance < 0 or not 0 <= self.eta <= 1:
+            raise ValueError(
+                "expected steps >= 1, guidance >= 0 and eta in [0, 1], "
+                f"found {self.steps}, {self.guidance} and {self.eta}"
+            )
+        if self.scheduler == "dpm" and (self.eta or self.clip):
+            raise ValueError("eta and clip are for DDIM: leave them out for 'dpm'")
+
+
+def sample(
+    model: nn.Module,
+    task: Diffusion,
+    conditions: Int[Tensor, " n"],
+    *,
+    shape: tuple[int, int, int],
+    how: Sampler = Sampler(),
+    seeds: Sequence[int] | None = None,
+    chunk: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> UInt8[Tensor, "n channel height width"]:
+    """Images as bytes, on the CPU, none normalised by its own contrast.
+
+    Args:
+        model: The denoiser; it is run in evaluation mode, where its weights are.
+        task: Says what the model predicts, at which noise, and what no condition is.
+        conditions: A class for each image, or `task.null`.
+        shape: Channels, height and width.
+        how: The sampler.
+        seeds: One per image; `0 .. n - 1` if None. Two models compare on the same seeds.
+        chunk: How many images are drawn at once.
+        progress: Called with the number of images that are done, and of all.
+
+    Raises:
+        ValueError: If a condition is unknown, or guidance is asked for without a null condition.
+        Failed: If an image is not finite.
+    """
+    return to_bytes(
+        draw_images(
+            model, task, conditions, shape=shape, how=how, seeds=seeds, chunk=chunk, progress=progress
+        )
+    )
+
+
+@torch.no_grad()
+def draw_images(
+    model: nn.Module,
+    task: Diffusion,
+    conditions: Int[Tensor, " n"],
+    *,
+    shape: tuple[int, int, int],
+    how: Sampler = Sampler(),
+    seeds: Sequence[int] | None = None,
+    chunk: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> Float[Tensor, "n channel height width"]:
+    """The same before they are rounded: numbers around [-1, 1], or latents. See `sample`."""
+    seeds = range(len(conditions)) if seeds is None else seeds
+    refuse_impossible(task, conditions, how)
+    if len(seeds) != len(conditions) or chunk < 1:
+        raise ValueError(
+            f"expected a seed per image and chunk >= 1, found {len(seeds)} seeds for {len(conditions)} "
+            f"images and chunk={chunk}"
+        )
+    images = []
+    with evaluating(model):
+        for start in range(0, len(conditions), chunk):
+            these = slice(start, start + chunk)
+            generators = [torch.Generator().manual_seed(seed) for seed in seeds[these]]
+            images.append(drawn(model, task, conditions[these], generators, shape, how).cpu())
+            if progress:
+                progress(min(start + chunk, len(conditions)), len(conditions))
+    found = torch.cat(images) if images else torch.empty(0, *shape)
+    if not bool(found.isfinite().all()):
+        raise Failed("a drawn image is not finite: the model's weights may have diverged")
+    return found
+
+
+def drawn(
+    model: nn.Module,
+    task: Diffusion,
+    conditions: Int[Tensor, " n"],
+    generators: Sequence[torch.Generator],
+    shape: tuple[int, int, int],
+    how: Sampler,
+) -> Float[Tensor, "n channel height width"]:
+    """One chunk."""
+    weight = next(model.parameters())
+    times, advance = SCHEDULERS[how.scheduler](how, task.schedule)
+    conditions, x = conditions.to(weight.device), noise(generators, shape).to(weight)
+    for time in times:
+        said = guided(model, task, x, time, conditions, how.guidance)
+        x = advance(said, time, x, noise(generators, shape).to(weight) if how.eta else None)
+    return x
+
+
+def guided(
+    model: nn.Module,
+    task: Diffusion,
+    x: Float[Tensor, "n channel height width"],
+    time: int,
+    conditions: Int[Tensor, " n"],
+    guidance: float,
+) -> Float[Tensor, "n channel height width"]:
+    """The model's answer, led away from that without a condition; one pass for both."""
+    times = torch.full_like(conditions, time)
+    if guidance == 1:
+        return call(model, task.named(x, times, conditions))
+    assert task.null is not None
+    both = torch.cat([conditions, torch.full_like(conditions, task.null)])
+    said, plain = call(model, task.named(x.repeat(2, 1, 1, 1), times.repeat(2), both)).chunk(2)
+    return plain + guidance * (said - plain)
+
+
+def noise(generators: Sequence[torch.Generator], shape: tuple[int, int, int]) -> Tensor:
+    """One Gaussian image per generator, on the CPU: the same on every device."""
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+
+
+def ddim(how: Sampler, schedule: Schedule) -> tuple[list[int], Advance]:
+    """The times of DDIM and how it goes from one to the next."""
+    scheduler = schedulers().DDIMScheduler(**settings(how, schedule), clip_sample=how.clip)
+    scheduler.set_timesteps(how.steps)
+
+    def advance(said: Tensor, time: int, x: Tensor, fresh: Tensor | None) -> Tensor:
+        return scheduler.step(said, time, x, eta=how.eta, variance_noise=fresh, return_dict=False)[0]
+
+    return scheduler.timesteps.tolist(), advance
+
+
+def dpm(how: Sampler, schedule: Schedule) -> tuple[list[int], Advance]:
+    """The same of DPM-Solver++, which keeps the answers of the steps before."""
+    scheduler = schedulers().DPMSolverMultistepScheduler(**settings(how, schedule))
+    scheduler.set_timesteps(how.steps)
+
+    def advance(said: Tensor, time: int, x: Tensor, fresh: Tensor | None) -> Tensor:
+        return scheduler.step(said, time, x, return_dict=False)[0]
+
+    return scheduler.timesteps.tolist(), advance
+
+
+SCHEDULERS = {"ddim": ddim, "dpm": dpm}
+
+
+def settings(how: Sampler, schedule: Schedule) -> dict[str, Any]:
+    """What both schedulers are made with."""
+    return {
+        "num_train_timesteps": schedule.steps,
+        "trained_betas": betas_of(schedule),
+        "prediction_type": schedule.prediction,
+        "timestep_spacing": how.spacing,
+        "rescale_betas_zero_snr": schedule.zero_snr,
+    }
+
+
+def schedulers() -> ModuleType:
+    """diffusers, which is not needed until something is drawn."""
+    try:
+        import diffusers
+    except ImportError as error:
+        raise ImportError("sampling needs the extra: pip install 'unweave[diffusion]'") from error
+    return diffusers
+
+
+def to_bytes(images: Float[Tensor, "n channel height width"]) -> UInt8[Tensor, "n channel height width"]:
+    """Images in [-1, 1] as bytes: cut first, for a cast would wrap around, then rounded."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def refuse_impossible(task: Diffusion, conditions: Int[Tensor, " n"], how: Sampler) -> None:
+    """Raises if a condition is unknown, guidance has nothing to lead away from, or steps are too many."""
+    allowed = torch.tensor([*range(task.n_classes), *([] if task.null is None else [task.null])])
+    unknown = conditions.cpu()[~torch.isin(conditions.cpu(), allowed)]
+    if len(unknown):
+        none = "" if task.null is None else f", or {task.null} for none"
+        raise ValueError(f"conditions must be in 0..{task.n_classes - 1}{none}, found {int(unknown[0])}")
+    if how.steps > task.schedule.steps:
+        raise ValueError(f"a model of {task.schedule.steps} times can't take {how.steps} steps")
+    if how.guidance != 1 and task.null is None:
+        raise ValueError(
+            f"guidance {how.guidance} needs a null condition, and this model was trained without: "
+            "use guidance=1"
+        )
