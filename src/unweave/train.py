@@ -20,7 +20,7 @@ from unweave.run import checkpoint
 from unweave.tasks import Task
 from unweave.tasks.classifier import Classifier
 
-TRAINING = ("*.py", "tasks/*.py", "data/*.py")
+TRAINING = ("*.py", "tasks/*.py", "data/*.py", "generate/*.py")
 """The files of this package that decide the weights of a trained model."""
 
 
@@ -70,7 +70,7 @@ def train_model(
         torch.manual_seed(seed)
         model = build().to(device)
     facts = {"split": split.digest(part), "part": part, "recipe": repr(how), "seed": seed}
-    facts |= {"code": code(*TRAINING)}
+    facts |= {"code": code(*TRAINING), "task": repr(task)}
     built = {"model": repr(model), "weights": checkpoint.architecture(model.state_dict()), "device": device}
     place = None if cache is None else cache / digest({**facts, **built})[:20]
     if place is not None and (place / checkpoint.WEIGHTS).exists() and (place / checkpoint.SIDECAR).exists():
