@@ -83,6 +83,7 @@ def test_examples_below_their_level_are_pushed_and_the_others_left_alone():
 def test_the_value_is_that_of_ascent_up_to_the_level():
     of = answering([5.0, 0.2, 3.0], [2.0, -1.0, 0.5, 1.0])
     level = Level(1, HOW)
+    level.look(of)
     level.sides = {KNOWN: (torch.tensor([0.0]), torch.tensor([0.1]))}
     (value,) = level.objective.losses(forget_step(of))
     assert float(value.detach()) == pytest.approx(-np.mean([min(loss(m), 0.1) for m in (5.0, 0.2, 3.0)]))

@@ -15,7 +15,7 @@ examples lose under its label: a class that is gone is as unlikely for its own e
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -43,12 +43,14 @@ class Level:
         how: The descent, in whose modes and precision the model is looked at, batch by batch.
         most: Examples looked at, at most, of each of the two parts; the same at every look.
         sides: What the last look found, by forgotten class, or `KNOWN`.
+        labels: Those of the training examples, where the model is.
     """
 
     every: int
     how: Descent
     most: int = 1024
     sides: dict[int, Sides] = field(default_factory=dict, repr=False)
+    labels: Int[Tensor, " n"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long), repr=False)
 
     def __call__(self, problem: Problem, index: int) -> None:
         """Looks, if it is time to. The passes are charged as examples."""
@@ -63,6 +65,7 @@ class Level:
             ValueError: If every held-out example is of a class that is wholly forgotten.
         """
         gone = problem.split.forgotten_classes
+        self.labels = problem.split.train.labels.to(problem.device)
         own, own_label = self.losses(problem, "forget")
         held, held_label = self.losses(problem, "calibration")
         kept = apart(held_label, gone)
@@ -87,24 +90,22 @@ class Level:
             problem.model, problem.task, self.how.precision, noise=0 if self.how.dropout == "same" else None
         )
         with training(problem.model, self.how), runtime.statistics_kept():
-            found = [self.loss(problem, runtime, batch, under) for batch in self.batches(problem, part)]
+            found = [self.loss(problem, runtime, batch) for batch in self.batches(problem, part, under)]
         source, _ = problem.split.part(part)
         labels = source.labels[self.chosen(problem, part)].to(problem.device)
         return torch.cat(found), labels
 
-    def loss(
-        self, problem: Problem, runtime: Runtime, batch: Batch, under: int | None
-    ) -> Float[Tensor, " batch"]:
+    def loss(self, problem: Problem, runtime: Runtime, batch: Batch) -> Float[Tensor, " batch"]:
         """The losses of a batch."""
-        target = batch.target if under is None else torch.full_like(batch.target, under)
-        return problem.task.loss(Step(problem.params, runtime, {}, {}).predict(batch), target)
+        return problem.task.loss(Step(problem.params, runtime, {}, {}).predict(batch), batch.target)
 
-    def batches(self, problem: Problem, part: Part) -> Iterator[Batch]:
-        """The examples that are looked at, drawn alike at every look."""
+    def batches(self, problem: Problem, part: Part, under: int | None) -> Iterator[Batch]:
+        """The examples that are looked at, drawn alike at every look; under another label if one is given."""
         source, _ = problem.split.part(part)
         generator = torch.Generator().manual_seed(problem.generator.initial_seed())
         for raw in source.stream(self.chosen(problem, part).split(self.how.batch)):
-            yield problem.task.draw(raw, generator)
+            label = raw.target if under is None else torch.full_like(raw.target, under)
+            yield problem.task.draw(replace(raw, target=label), generator)
             problem.cost.examples += len(raw.ids)
 
     def chosen(self, problem: Problem, part: Part) -> Int[Tensor, " n"]:
@@ -119,17 +120,17 @@ class Level:
 
         def value(step: Step, batch: Batch) -> Tensor:
             loss = step.runtime.task.loss(step.predict(batch), batch.target)
-            level = self.level(loss.detach(), batch.target)
+            level = self.level(loss.detach(), self.labels[batch.ids])
             return -torch.where(loss < level, loss, level)  # at a tie nothing pulls; a minimum would by half
 
         return on("forget", "level", value)
 
-    def level(self, loss: Float[Tensor, " batch"], target: Tensor) -> Float[Tensor, " batch"]:
+    def level(self, loss: Float[Tensor, " batch"], labels: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Where the losses of forget examples should end."""
         found = matched(loss, self.sides[KNOWN]) if KNOWN in self.sides else torch.empty_like(loss)
         for label, sides in self.sides.items():
             if label != KNOWN:
-                found = torch.where(target == label, matched(loss, sides), found)
+                found = torch.where(labels == label, matched(loss, sides), found)
         return found
 
 
