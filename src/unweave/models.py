@@ -11,17 +11,25 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def build(name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
+def build(
+    name: str,
+    n_classes: int,
+    settings: Mapping[str, int],
+    *,
+    among: Mapping[str, Callable[..., nn.Module]] | None = None,
+) -> nn.Module:
     """Make a fresh model.
 
     Args:
-        name: A key of `MODELS`.
-        n_classes: Length of the output.
-        settings: Keyword arguments of that entry of `MODELS`; what is left out has the entry's default.
+        name: A key of `among`.
+        n_classes: The number of classes.
+        settings: Keyword arguments of that entry; what is left out has the entry's default.
+        among: `MODELS`, the classifiers, if None; or `DENOISERS`.
     """
-    if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}{_nearest(name, MODELS)}; known: {', '.join(MODELS)}")
-    known = [key for key in inspect.signature(MODELS[name]).parameters if key != "n_classes"]
+    models = MODELS if among is None else among
+    if name not in models:
+        raise ValueError(f"unknown model {name!r}{_nearest(name, models)}; known: {', '.join(models)}")
+    known = [key for key in inspect.signature(models[name]).parameters if key != "n_classes"]
     for key, value in settings.items():
         if key not in known:
             raise ValueError(
@@ -29,7 +37,7 @@ def build(name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
             )
         if value < 1:
             raise ValueError(f"setting {key!r} of model {name!r} must be at least 1, found {value}")
-    return MODELS[name](n_classes, **settings)
+    return models[name](n_classes, **settings)
 
 
 def mlp(n_classes: int, inputs: int = 64, hidden: int = 512) -> nn.Sequential:
@@ -149,4 +157,8 @@ def _nearest(name: str, known: Mapping[str, object] | list[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "conv": conv, "resnet18": ResNet18, "unet": unet}
+MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "conv": conv, "resnet18": ResNet18}
+"""Classifiers: from inputs to logits of shape [batch, n_classes]."""
+
+DENOISERS: dict[str, Callable[..., nn.Module]] = {"unet": unet}
+"""From noisy images, times and conditions to a prediction; `n_classes` is the null condition."""
