@@ -1,0 +1,89 @@
+"""Which weights of a denoiser may move, by name. A pattern of one's own goes into a method's `where`."""
+
+import copy
+import re
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+Scope = Literal["all", "attention", "class embedding", "lora"]
+
+PATTERNS: Mapping[str, str] = {
+    "all": "",
+    "attention": r"(^|\.)(attentions\.\d+|attn\d+)\.",
+    "class embedding": r"(^|\.)class_embed(ding|der)\.",
+}
+"""What the names of the weights match, in diffusers' UNet2DModel and DiTTransformer2DModel."""
+
+PROJECTIONS = r".*\.(to_q|to_k|to_v|to_out\.0)"
+"""The layers that are given a low-rank addition."""
+
+
+def restrict(model: nn.Module, scope: Scope, *, rank: int = 8, seed: int = 0) -> None:
+    r"""Leaves the weights of a scope trainable and freezes the others, in place.
+
+    "lora" (Hu et al., 2022, https://arxiv.org/abs/2106.09685) freezes all weights and adds :math:`B A` of low
+    rank to the projections of attention, with peft. It starts at :math:`B = 0`, where the model is what it
+    was and the first step moves only B. Whoever gets such a model can take the addition off again: ship
+    `merged(model)`.
+
+    Args:
+        model: The denoiser.
+        scope: The name.
+        rank: Of the addition; its scale is one.
+        seed: Of the matrices A.
+
+    Raises:
+        ValueError: If the model has no such weights.
+        ImportError: If peft is missing.
+    """
+    if scope == "lora":
+        add_low_rank(model, rank, seed)
+        return
+    chosen = {name for name, _ in model.named_parameters() if re.search(PATTERNS[scope], name)}
+    if not chosen:
+        raise ValueError(
+            f"no weight of {type(model).__name__} belongs to the scope {scope!r}: use a pattern (where=)"
+        )
+    for name, p in model.named_parameters():
+        p.requires_grad_(name in chosen)
+
+
+def add_low_rank(model: nn.Module, rank: int, seed: int) -> None:
+    """Freezes the model and adds trainable matrices to its projections, in place."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ImportError("scope 'lora' needs the extra: pip install 'unweave[diffusion]'") from error
+    if not any(re.fullmatch(PROJECTIONS, name) for name, _ in model.named_modules()):
+        raise ValueError(f"scope 'lora' needs attention projections, and {type(model).__name__} has none")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=PROJECTIONS), model)
+    for _, addition in additions(model):
+        addition.train(model.training)
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """A copy whose low-rank additions are part of its weights, with the names that it had without them."""
+    plain = copy.deepcopy(model)
+    for name, addition in additions(plain):
+        addition.merge()
+        parent, _, leaf = name.rpartition(".")
+        setattr(plain.get_submodule(parent), leaf, addition.get_base_layer())
+    return plain.requires_grad_(True)
+
+
+def additions(model: nn.Module) -> "list[tuple[str, BaseTunerLayer]]":
+    """The layers that carry an addition, by name; none where peft was never used."""
+    if "peft" not in sys.modules:
+        return []
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]

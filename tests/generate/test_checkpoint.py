@@ -1,0 +1,181 @@
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from denoisers import DIT, UNET, inputs
+
+diffusers = pytest.importorskip("diffusers")
+
+from safetensors.torch import load_file  # noqa: E402  # after diffusers is known to be there
+
+from unweave.generate.checkpoint import MANIFEST, WEIGHTS, load, save  # noqa: E402
+from unweave.generate.schedule import Schedule  # noqa: E402
+from unweave.generate.scopes import restrict  # noqa: E402
+
+COSINE = Schedule("squaredcos_cap_v2", prediction="v_prediction")
+
+
+def scheduler():
+    return diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+
+
+@pytest.fixture
+def unet(tmp_path: Path) -> Path:
+    """A pipeline, with a file of the user's own."""
+    diffusers.DDPMPipeline(diffusers.UNet2DModel.from_config(UNET), scheduler()).save_pretrained(
+        tmp_path / "unet"
+    )
+    (tmp_path / "unet" / "README.md").write_text("mine")
+    return tmp_path / "unet"
+
+
+@pytest.fixture
+def dit(tmp_path: Path) -> Path:
+    """One model, its scheduler beside it."""
+    model = diffusers.DiTTransformer2DModel.from_config(DIT)
+    model.save_pretrained(tmp_path / "dit" / "transformer")
+    scheduler().save_pretrained(tmp_path / "dit" / "scheduler")
+    return tmp_path / "dit" / "transformer"
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """The digest of every file."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_a_pipeline_is_read_with_its_noise_and_conditions(unet: Path):
+    before = torch.get_rng_state()
+    found = load(unet, n_classes=4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (found.n_classes, found.null, found.shape, found.component) == (4, 4, (1, 4, 4), "unet")
+    assert found.schedule == COSINE and found.task.drop == 0.1 and found.task.schedule == COSINE
+    assert load(unet, n_classes=5).task.null is None and load(unet, n_classes=5).task.drop == 0
+    theirs = diffusers.UNet2DModel.from_pretrained(unet / "unet").eval()
+    x, t, condition = inputs(found.model)
+    assert torch.equal(found.model(x, t, condition), theirs(x, t, class_labels=condition).sample)
+    assert not found.model.training and all(p.requires_grad for p in found.model.parameters())
+
+
+def test_one_model_is_read_with_the_noise_beside_it(dit: Path):
+    found = load(dit)
+    assert (found.n_classes, found.null, found.shape, found.component) == (4, 4, (2, 4, 4), ".")
+    assert found.schedule == COSINE
+    shutil.rmtree(dit.parent / "scheduler")
+    with pytest.raises(ValueError, match="its noise is not known: pass schedule="):
+        load(dit)
+    assert load(dit, schedule=Schedule()).schedule == Schedule()
+
+
+@pytest.mark.parametrize("scope", ["all", "lora"])
+@pytest.mark.parametrize("kind", ["unet", "dit"])
+def test_a_copy_differs_in_the_weights_alone_and_diffusers_reads_it(
+    kind: str, scope, request, tmp_path: Path
+):
+    folder = request.getfixturevalue(kind)
+    before, source = contents(folder), load(folder, n_classes=4)
+    edited = load(folder, n_classes=4).model
+    restrict(edited, scope)
+    with torch.no_grad():
+        for p in edited.parameters():
+            if p.requires_grad:
+                p.add_(0.1 * torch.randn_like(p))
+    out = save(source, edited, tmp_path / "out" / "forgotten", {"method": "LUR()", "split": "abc"})
+    assert contents(folder) == before, "the source"
+    own = str(Path(source.component) / WEIGHTS)
+    after = contents(out)
+    assert after.keys() == before.keys() | {MANIFEST}
+    assert [name for name in before if after[name] != before[name]] == [own]
+    again = load(out)
+    assert (again.schedule, again.n_classes, again.null) == (source.schedule, 4, 4)
+    x, t, condition = inputs(edited)
+    torch.testing.assert_close(again.model(x, t, condition), edited.eval()(x, t, condition))
+    name = type(again.model).__name__
+    theirs = getattr(diffusers, name).from_pretrained(out / source.component)
+    assert all(torch.equal(p, again.model.state_dict()[n]) for n, p in theirs.state_dict().items())
+    said = json.loads((out / MANIFEST).read_text())
+    assert said["method"] == "LUR()" and said["split"] == "abc" and said["component"] == source.component
+    assert (said["weights_before"], said["weights_after"]) == (before[own], after[own])
+    assert str(tmp_path) not in (out / MANIFEST).read_text()
+
+
+def test_the_source_is_never_written_to(unet: Path, tmp_path: Path):
+    found, before = load(unet, n_classes=4), contents(unet)
+    for out in (unet, unet / "forgotten", unet / "unet", tmp_path):
+        with pytest.raises(ValueError, match="must lie outside of the source folder"):
+            save(found, found.model, out, {})
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(ValueError, match="taken exists: name a new folder"):
+        save(found, found.model, tmp_path / "taken", {})
+    assert contents(unet) == before
+
+
+def test_a_model_of_another_shape_leaves_nothing_behind(unet: Path, dit: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match="weights must fit the configuration: of 'class_embedding.weight'"):
+        save(load(unet, n_classes=4), load(dit).model, tmp_path / "out", {})
+    assert not (tmp_path / "out").exists()
+
+
+def test_half_precision_is_trained_in_full(unet: Path):
+    path = unet / "unet" / WEIGHTS
+    from safetensors.torch import save_file
+
+    save_file({name: value.half() for name, value in load_file(path).items()}, path)
+    assert {p.dtype for p in load(unet, n_classes=4).model.parameters()} == {torch.float32}
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def shard(path: Path) -> None:
+    path.rename(path.with_name("diffusion_pytorch_model-00001-of-00001.safetensors"))
+    path.with_suffix(".safetensors.index.json").write_text("{}")
+
+
+def pickled(path: Path) -> None:
+    path.rename(path.with_suffix(".bin"))
+
+
+def other_classes(path: Path) -> None:
+    config = path.parent / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_class_embeds": 4}))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (truncate, "is truncated or no safetensors file"),
+        (lambda path: path.write_bytes(b""), "is truncated or no safetensors file"),
+        (shard, "are sharded: save them as one diffusion_pytorch_model.safetensors"),
+        (pickled, "has no diffusion_pytorch_model.safetensors, found diffusion_pytorch_model.bin"),
+        (Path.unlink, "found no weights"),
+        (other_classes, r"of 'class_embedding.weight' expected shape \[4, 16\], found \[5, 16\]"),
+        (lambda path: (path.parent / "config.json").unlink(), "unet has no config.json"),
+        (lambda path: (path.parent / "config.json").write_text("{"), "config.json is no JSON"),
+        (lambda path: (path.parent / "config.json").write_text("[]"), "must hold a JSON object, found list"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_refused(unet: Path, harm, message: str):
+    harm(unet / "unet" / WEIGHTS)
+    with pytest.raises(ValueError, match=message):
+        load(unet, n_classes=4)
+
+
+def test_a_pipeline_without_a_supported_denoiser_is_refused_by_name(tmp_path: Path):
+    index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="'StableDiffusionPipeline' .* found UNet2DConditionModel"):
+        load(tmp_path)
+    with pytest.raises(ValueError, match="expected a folder, found none"):
+        load(tmp_path / "nowhere")
+    (tmp_path / "model_index.json").unlink()
+    with pytest.raises(ValueError, match="has no config.json: expected a pipeline or a model of diffusers"):
+        load(tmp_path)
