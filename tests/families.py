@@ -1,7 +1,7 @@
-"""Toy problems of the four families of models, trained for a moment so that there is something to forget.
+"""Toy problems of the families of models, trained for a moment so that there is something to forget.
 
-Each is a few thousand weights and takes milliseconds a step. The tasks of the denoiser and of the language
-model live here only: they show what a family has to bring.
+Each is a few thousand weights and takes milliseconds a step. The task of the language model lives here only:
+it shows what a family has to bring.
 """
 
 import copy
@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,8 @@ from unweave.data import Raw
 from unweave.data.keyed import keyed
 from unweave.problem import Part, Problem, Split
 from unweave.tasks import Batch, Predict, Task, call
-from unweave.tasks.classifier import Classifier, differ
+from unweave.tasks.classifier import Classifier
+from unweave.tasks.diffusion import Diffusion
 
 CLASSES = 4
 
@@ -72,11 +74,11 @@ def layer_norm_net() -> nn.Module:
 
 
 class Denoiser(nn.Module):
-    """Says which noise was added to an image, given the time and a condition."""
+    """A user's own denoiser: says which noise was added to an image, given the time and a condition."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.condition, self.time = nn.Embedding(CLASSES, 16), nn.Linear(1, 8)
+        self.condition, self.time = nn.Embedding(CLASSES + 1, 16), nn.Linear(1, 8)
         self.first, self.norm, self.last = (
             nn.Conv2d(2, 8, 3, padding=1),
             nn.GroupNorm(2, 8),
@@ -85,30 +87,41 @@ class Denoiser(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
         seen = torch.cat([x, self.condition(condition).view_as(x)], dim=1)
-        return self.last(F.silu(self.norm(self.first(seen) + self.time(time[:, None])[:, :, None, None])))
+        at = self.time(time[:, None].to(x.dtype) / 1000)
+        return self.last(F.silu(self.norm(self.first(seen) + at[:, :, None, None])))
 
 
-class Denoising:
-    """Noise prediction: the target is the noise, the counterfactual is another condition."""
+def unet() -> nn.Module:
+    """diffusers' U-Net with one level."""
+    from unweave.generate.adapters import UNet2DModel
 
-    def draw(self, raw: Raw, generator: torch.Generator) -> Batch:
-        x = raw.inputs[0]
-        draws = keyed(raw.ids, generator, 2 + x[0].numel()).to(x.dtype)
-        noise = torch.erfinv(2 * draws[:, 2:].clamp(1e-6, 1 - 1e-6) - 1).mul(2**0.5).view_as(x)
-        time = draws[:, 0]
-        mixed = x * (1 - time).sqrt()[:, None, None, None] + noise * time.sqrt()[:, None, None, None]
-        other = differ(raw.target, CLASSES, draws[:, 1])
-        return Batch(raw.ids, {"x": mixed, "time": time, "condition": raw.target}, noise, other)
+    return UNet2DModel(
+        sample_size=4,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8,),
+        layers_per_block=1,
+        down_block_types=("AttnDownBlock2D",),
+        up_block_types=("AttnUpBlock2D",),
+        norm_num_groups=4,
+        attention_head_dim=4,
+        num_class_embeds=CLASSES + 1,
+    )
 
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return (output - target).square().flatten(1).mean(1)
 
-    def divergence(self, output: Tensor, reference: Tensor) -> Tensor:
-        return self.loss(output, reference)
+def dit() -> nn.Module:
+    """diffusers' transformer with one block; it also says something of the variance."""
+    from unweave.generate.adapters import DiTTransformer2DModel
 
-    def mislabel(self, batch: Batch, predict: Predict) -> Tensor:
-        assert isinstance(batch.inputs, dict)
-        return predict({**batch.inputs, "condition": batch.other})
+    return DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=4,
+        in_channels=1,
+        out_channels=2,
+        num_layers=1,
+        sample_size=4,
+        num_embeds_ada_norm=CLASSES,
+    )
 
 
 TOKENS, LENGTH = 12, 7
@@ -156,19 +169,20 @@ class NextToken:
 
 
 MODELS = {"batchnorm": ConvNet, "layernorm": layer_norm_net, "denoiser": Denoiser, "language": Transformer}
+if find_spec("diffusers"):
+    MODELS |= {"unet": unet, "dit": dit}
 FAMILIES = tuple(MODELS)
-STEPS = {"batchnorm": 50, "layernorm": 40, "denoiser": 120, "language": 60}
+DENOISERS = tuple(family for family in FAMILIES if family in ("denoiser", "unet", "dit"))
+STEPS = {"batchnorm": 50, "layernorm": 40, "denoiser": 240, "language": 60, "unet": 150, "dit": 300}
 
 
-def task(family: str) -> Task:
-    """How the family is run and scored."""
-    match family:
-        case "denoiser":
-            return Denoising()
-        case "language":
-            return NextToken()
-        case _:
-            return Classifier(CLASSES)
+def task(family: str, whole_class: bool = False) -> Task:
+    """How the family is run and scored; class 3 is forgotten altogether or not."""
+    if family in DENOISERS:
+        names = ("x", "time", "condition") if family == "denoiser" else None
+        forgotten = (3,) if whole_class else ()
+        return Diffusion(CLASSES, null=CLASSES, drop=0.1, forgotten=forgotten, names=names)
+    return NextToken() if family == "language" else Classifier(CLASSES)
 
 
 def source(family: str, n: int, seed: int, dtype: torch.dtype) -> Toy:
@@ -182,10 +196,10 @@ def source(family: str, n: int, seed: int, dtype: torch.dtype) -> Toy:
         )
         tokens = (start + (labels[:, None] + 1) * torch.arange(LENGTH)) % TOKENS
         return Toy((torch.where(noise < 0.2, (tokens + 5) % TOKENS, tokens),), labels)
-    shape = {"batchnorm": (1, 6, 6), "layernorm": (6,), "denoiser": (1, 4, 4)}[family]
+    shape = {"batchnorm": (1, 6, 6), "layernorm": (6,)}.get(family, (1, 4, 4))
     patterns = torch.randn(CLASSES, *shape, generator=torch.Generator().manual_seed(100))
     inputs = patterns[labels] + 0.7 * torch.randn(n, *shape, generator=generator)
-    wrong = torch.rand(n, generator=generator) < (0 if family == "denoiser" else 0.2)
+    wrong = torch.rand(n, generator=generator) < (0 if family in DENOISERS else 0.2)
     return Toy((inputs.to(dtype),), torch.where(wrong, (labels + 1) % CLASSES, labels))
 
 
@@ -227,7 +241,9 @@ def problem(
     model = copy.deepcopy(original(family, dtype, whole_class))
     generator = torch.Generator().manual_seed(seed)
     build = (lambda: MODELS[family]().to(dtype)) if family == "denoiser" else None
-    return Problem(scorer or task(family), model, split(family, dtype, whole_class), generator, build)
+    return Problem(
+        scorer or task(family, whole_class), model, split(family, dtype, whole_class), generator, build
+    )
 
 
 @torch.no_grad()
