@@ -56,13 +56,16 @@ CASES = dict(METHODS) | VARIANTS
 REFUSED = {
     ("ct", "layernorm"): "convolution kernels, and this model has none",
     ("ct", "language"): "convolution kernels, and this model has none",
-    ("quantile", "denoiser"): "margins of a classifier, found the task Denoising",
     ("quantile", "language"): "margins of a classifier, found the task NextToken",
-    ("own-ranks", "denoiser"): "margins of a classifier, found the task Denoising",
     ("own-ranks", "language"): "margins of a classifier, found the task NextToken",
-    ("uniform", "denoiser"): "needs logits of shape",
     ("uniform", "language"): "needs logits of shape",
 }
+for denoiser in families.DENOISERS:
+    REFUSED |= {
+        ("quantile", denoiser): "margins of a classifier, found the task Diffusion",
+        ("own-ranks", denoiser): "margins of a classifier, found the task Diffusion",
+        ("uniform", denoiser): "needs logits of shape",
+    }
 WORKING = [(name, family) for name in CASES for family in FAMILIES if (name, family) not in REFUSED]
 FORGETTING = (
     "lur",
@@ -179,7 +182,9 @@ def test_it_runs_and_moves_the_weights(name: str, family: str):
     elif name in ("salun", "masked", "salun-sequential", "salun-paired"):
         assert moved
     else:
-        assert moved == list(run.problem.params)
+        # a bias of all keys alike cancels in the softmax, so that its gradient is zero but for rounding
+        idle = {n for n in run.problem.params if n.endswith("to_k.bias")}
+        assert [n for n in moved if n not in idle] == [n for n in run.problem.params if n not in idle]
         assert run.problem.cost.gradients >= STEPS and run.fired >= STEPS
 
 
@@ -239,7 +244,13 @@ def test_a_seed_takes_no_proxy_of_another():
     assert len(first.memory) == 3
 
 
-@pytest.mark.parametrize(("name", "family"), [case for case in WORKING if case[0] in FORGETTING])
+# a generator denoises all classes alike, and gets better at that on the retain rows of a mixed batch
+SHARING = [("salun", family) for family in families.DENOISERS]
+
+
+@pytest.mark.parametrize(
+    ("name", "family"), [case for case in WORKING if case[0] in FORGETTING and case not in SHARING]
+)
 def test_the_forget_loss_rises(name: str, family: str):
     steps = 2 if name == "salun-sequential" else 8  # that many are forget batches
     method = shortened(
@@ -252,7 +263,8 @@ def test_the_forget_loss_rises(name: str, family: str):
             method = replace(method, trim=0.0, forget_weight=3.0)
         case NegGradPlus():
             method = replace(method, retain_weight=0.3)
-    of = problem(family)
+    # a few examples of every class leave a generator no other condition to turn to
+    of = problem(family, whole_class=family in families.DENOISERS)
     before = loss_on(of, of.model, "forget")
     method(of)
     assert loss_on(of, of.model, "forget") > 1.005 * before
@@ -329,6 +341,8 @@ def test_only_the_named_weights_move(family: str, mode: str, optimizer: str):
         "layernorm": r"^3\.|^4\.",
         "denoiser": r"last",
         "language": r"embed|up\.weight",
+        "unet": r"^up_blocks\.0\.attentions|^conv_out",
+        "dit": r"attn1|class_embedder",
     }[family]
     method = LUR(mode=mode, alpha=0.001, where=chosen, redraw=0.1)
     of = problem(family)
@@ -480,7 +494,7 @@ def test_a_model_without_trainable_weights_is_refused():
 # --- micro-batches and several processes
 
 
-@pytest.mark.parametrize("family", ["layernorm", "denoiser", "language"])
+@pytest.mark.parametrize("family", ["layernorm", "language", "denoiser", *families.DENOISERS[2:]])
 @pytest.mark.parametrize(
     "name", ["lur", "lur-exact", "lagged", "lur-match", "match", "salun", "scissorhands", "l1-sparse"]
 )
