@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import families
 from unweave.generate.sample import Sampler, draw_images, guided, sample, to_bytes
 from unweave.generate.schedule import Schedule, alphas_cumprod
 from unweave.problem import Failed
@@ -197,3 +198,15 @@ def test_a_diverged_model_draws_nothing(model: Small):
         model.mix.weight.fill_(float("nan"))
     with pytest.raises(Failed, match="a drawn image is not finite"):
         draw(model, Sampler(steps=2))
+
+
+@pytest.mark.parametrize("family", ["unet", "dit"])
+@pytest.mark.parametrize("how", [SAMPLERS[3], SAMPLERS[4]], ids=repr)
+def test_the_denoisers_of_diffusers_draw_alike_in_every_batch_size(family: str, how: Sampler):
+    # four classes with the null condition after them: diffusers' own pipeline takes 1000 for it
+    of = families.problem(family)
+    whole = draw(of.model, how, task=of.task)
+    alone = draw(of.model, how, task=of.task, chunk=1)
+    torch.testing.assert_close(alone, whole, rtol=0, atol=1e-4)
+    exact = draw(of.model.double(), how, task=of.task)
+    torch.testing.assert_close(draw(of.model, how, task=of.task, chunk=2), exact, rtol=0, atol=1e-6)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, get_args
 
 import torch
@@ -112,7 +113,7 @@ class Diffusion:
             chosen = self.anchor if self.other == "fixed" else self.null
             assert chosen is not None
             return torch.full_like(label, chosen)
-        kept = torch.tensor(self.kept, device=label.device)
+        kept = numbers(self.kept, label.device)
         choices = len(kept) - isin(label, self.kept).long()
         ahead = 0 if self.other == "next" else (draw * choices).long()
         # counted from the first kept class after the label, so that its own comes last and is never reached
@@ -177,4 +178,10 @@ def refuse_unknown(label: Int[Tensor, " batch"], n: int) -> None:
 
 def isin(label: Int[Tensor, " batch"], classes: tuple[int, ...]) -> Tensor:
     """Which labels are among those classes."""
-    return torch.isin(label, torch.tensor(classes, dtype=label.dtype, device=label.device))
+    return torch.isin(label, numbers(classes, label.device))
+
+
+@cache
+def numbers(values: tuple[int, ...], device: torch.device) -> Int[Tensor, " n"]:
+    """Integers on a device, kept there: a copy at every step would wait for the step before."""
+    return torch.tensor(values, dtype=torch.long, device=device)
