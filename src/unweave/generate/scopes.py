@@ -63,11 +63,13 @@ def add_low_rank(model: nn.Module, rank: int, seed: int) -> None:
         raise ImportError("scope 'lora' needs the extra: pip install 'unweave[diffusion]'") from error
     if not any(re.fullmatch(PROJECTIONS, name) for name, _ in model.named_modules()):
         raise ValueError(f"scope 'lora' needs attention projections, and {type(model).__name__} has none")
+    known = set(map(id, model.modules()))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=PROJECTIONS), model)
-    for _, addition in additions(model):
-        addition.train(model.training)
+    for module in model.modules():
+        if id(module) not in known:
+            module.training = model.training
 
 
 def merged(model: nn.Module) -> nn.Module:
