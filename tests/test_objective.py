@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from smooth import batch, flat, net, problem, step
+import families
+from smooth import MODES, batch, direction, flat, net, problem, step
 from unweave.descend import Descent, Phase, descend
+from unweave.lookahead import Lookahead
 from unweave.objective import (
     Objective,
     bounded,
@@ -281,3 +283,29 @@ def test_a_users_own_loss_is_one_line():
     assert squared.name == "brier(retain)"
     assert 0 < value(squared, step(of)) <= 1
     assert math.isfinite(float(flat(step(of).gradient(squared)).norm()))
+
+
+def test_a_teacher_that_is_the_student_answers_as_the_weights_are_now():
+    of = families.problem("denoiser", dtype=torch.float64)
+    at, fixed = step(of), frozen(of.model)
+    own, original = mislabel(teacher="student"), mislabel(teacher=fixed)
+    assert own.moving and not original.moving and (nll("retain") + 0.3 * own).moving
+    assert torch.equal(flat(at.gradient(own)), flat(at.gradient(original)))
+    with torch.no_grad():
+        of.model.condition.weight.mul_(3)
+    moved = step(of)
+    assert torch.equal(flat(moved.gradient(own)), flat(moved.gradient(mislabel(teacher=frozen(of.model)))))
+    assert not torch.equal(flat(moved.gradient(own)), flat(moved.gradient(original)))
+
+
+@pytest.mark.parametrize("mode", ["nested", "lagged", "exact", "first-order"])
+def test_no_lookahead_follows_a_target_that_moves(mode: str):
+    of = families.problem("denoiser", dtype=torch.float64)
+    terms = MODES[mode](nll("retain"), 0.3 * mislabel(teacher="student"), 0.1)
+    with pytest.raises(
+        ValueError, match="target of 0.3 mislabel.forget. moves with the weights.* frozen teacher"
+    ):
+        direction(step(of), terms)
+    through = Lookahead(nll("retain"), through=mislabel(teacher="student"), lr=0.1)
+    with pytest.raises(ValueError, match="moves with the weights"):
+        step(of).gradient(through)

@@ -56,6 +56,12 @@ class Lookahead:
 
     def gradient(self, step: Step) -> Params:
         """The gradient of `outer` at the shifted weights."""
+        for term in (self.outer, self.through):
+            if isinstance(term, Objective) and term.moving:
+                raise ValueError(
+                    f"the target of {term.name} moves with the weights, so a lookahead of it follows "
+                    "nothing: use a frozen teacher, or mode 'joint'"
+                )
         if not self.through.present(step):
             return step.gradient(self.outer)
         if self.hessian == "exact":

@@ -32,11 +32,13 @@ class OnData:
         name: How curves and records call it.
         part: The part.
         value: The loss of each example of a batch.
+        moving: Whether its target follows the weights, so that its gradient is that of no function.
     """
 
     name: str
     part: Part
     value: Callable[[Step, Batch], Float[Tensor, " batch"]]
+    moving: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,11 @@ class Objective:
     def parts(self) -> frozenset[Part]:
         """The parts of the data that it needs."""
         return frozenset(self.by_part)
+
+    @property
+    def moving(self) -> bool:
+        """Whether a target follows the weights, so that no lookahead can be taken of it or through it."""
+        return any(isinstance(piece, OnData) and piece.moving for _, piece in self.pieces)
 
     @cached_property
     def by_part(self) -> dict[Part, list[tuple[float, OnData]]]:
@@ -140,31 +147,36 @@ def nll(part: Part) -> Objective:
     return on(part, "nll", lambda step, batch: step.runtime.task.loss(step.predict(batch), batch.target))
 
 
-def mislabel(part: Part = "forget", *, teacher: nn.Module | None = None) -> Objective:
+def mislabel(part: Part = "forget", *, teacher: nn.Module | Literal["student"] | None = None) -> Objective:
     """The training loss against a wrong target; on mixed data only the forget rows have one.
 
     Args:
         part: The part.
-        teacher: The frozen model that families ask for a counterfactual answer; classifiers need none. The
-            moving model itself would make the loss no gradient field.
+        teacher: The frozen model that families ask for a counterfactual answer; classifiers need none.
+            "student" asks the model that is trained, as it is, dropout policy included: SalUn's released code
+            for diffusion. That target drifts with the weights, so the loss is no gradient field and a
+            lookahead of it raises.
     """
-
-    def answer(inputs: Inputs) -> Tensor:
-        if teacher is None:
-            raise ValueError("this task's wrong targets are a model's answers: pass teacher=frozen(model)")
-        with torch.no_grad():
-            return call(teacher, inputs)
-
-    if teacher is not None:
+    if isinstance(teacher, nn.Module):
         refuse_moving(teacher)
 
     def value(step: Step, batch: Batch) -> Tensor:
+        asked = step.runtime.model if isinstance(teacher, str) else teacher
+
+        def answer(inputs: Inputs) -> Tensor:
+            if asked is None:
+                raise ValueError(
+                    "this task's wrong targets are a model's answers: pass teacher=frozen(model)"
+                )
+            with torch.no_grad(), step.runtime.statistics_kept():
+                return call(asked, inputs)
+
         wrong = step.once(
-            ("mislabel", id(teacher), id(batch)), lambda: step.runtime.task.mislabel(batch, answer)
+            ("mislabel", id(asked), id(batch)), lambda: step.runtime.task.mislabel(batch, answer)
         )
         return step.runtime.task.loss(step.predict(batch), mixed(batch, wrong))
 
-    return on(part, "mislabel", value)
+    return Objective(((1.0, OnData(f"mislabel({part})", part, value, teacher == "student")),))
 
 
 def mixed(batch: Batch, wrong: Tensor) -> Tensor:
