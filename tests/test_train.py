@@ -3,6 +3,7 @@
 import copy
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import families
 from unweave.data.resident import Resident
 from unweave.descend import Descent
+from unweave.generate.schedule import Schedule
 from unweave.problem import Cost, Problem, Split
 from unweave.run import checkpoint
 from unweave.tasks.classifier import Classifier
+from unweave.tasks.diffusion import Diffusion
 from unweave.train import code, digest, spend, train_model
 
 HOW = Descent(lr=0.1, steps=5, batch=16)
@@ -135,3 +139,28 @@ def test_the_digest_of_the_code_follows_its_files() -> None:
     assert code("train.py") != code("unlearn.py") and code("train.py") == code("train.py", "no such file.py")
     assert digest({"b": 1, "a": (2, None)}) == digest({"a": [2, None], "b": 1})
     assert (root / "train.py").exists()
+
+
+def test_a_denoiser_is_trained_and_kept_under_its_own_task(tmp_path: Path):
+    how = Descent(lr=0.01, steps=60, batch=16, optimizer="adam", ema=0.9)
+    data, task = families.split("denoiser"), families.task("denoiser")
+
+    def trained(task: Diffusion):
+        return train_model(how, families.Denoiser, data, "mixed", 0, task=task, cache=tmp_path)
+
+    first = trained(task)
+    fresh = train_model(replace(how, steps=1, lr=1e-9), families.Denoiser, data, "mixed", 0, task=task)
+    losses = [loss_of(model.model, data, task) for model in (fresh, first)]
+    assert losses[1] < 0.8 * losses[0]
+    assert same(trained(task).model, first.model) and len(list(tmp_path.iterdir())) == 1
+    other = trained(replace(task, schedule=Schedule(prediction="sample")))
+    assert not same(other.model, first.model) and len(list(tmp_path.iterdir())) == 2
+
+
+def loss_of(model: nn.Module, data: Split, task: Diffusion) -> float:
+    problem = Problem(task, model, data, torch.Generator())
+    return families.loss_on(problem, model, "retain")
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(v, b.state_dict()[n]) for n, v in a.state_dict().items())
