@@ -355,7 +355,7 @@ def test_only_the_named_weights_move(family: str, mode: str, optimizer: str):
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
-    "method", [SalUn(0.3), SalUn(0.3, feed="sequential"), LUR(fraction=0.3, redraw=0.1)], ids=repr
+    "method", [SalUn(0.3), SalUn(0.3, feed="sequential"), LUR(fraction=0.3, redraw=0.1, recover=3)], ids=repr
 )
 def test_only_the_salient_fraction_moves(family: str, method: SalUn | LUR, optimizer: str):
     of = problem(family)

@@ -1,6 +1,7 @@
 """The data sets that have a name: `load("digits")` gives the training source and the held-out source."""
 
 import difflib
+import importlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -174,11 +175,12 @@ def _cifar10(folder: str | None) -> tuple[Resident, Resident]:
 def _torchvision_cifar10(part: str) -> tuple[Tensor, Tensor]:
     advice = "give a folder with its parquet files (train*.parquet, test*.parquet)"
     try:
-        from torchvision.datasets import CIFAR10
+        published = importlib.import_module("torchvision.datasets")  # by name: the extra may be missing
     except ImportError as error:
         raise ValueError(f"CIFAR-10 without a folder needs torchvision: install it, or {advice}") from error
     try:
-        data = CIFAR10(str(Path(torch.hub.get_dir()) / "datasets"), train=part == "train", download=True)
+        place = str(Path(torch.hub.get_dir()) / "datasets")
+        data = published.CIFAR10(place, train=part == "train", download=True)
     except (OSError, RuntimeError) as error:
         raise ValueError(f"CIFAR-10 could not be downloaded ({error}): {advice}") from error
     return torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(data.targets)
