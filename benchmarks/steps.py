@@ -1,6 +1,6 @@
 """What a step costs: the modes of LUR and Scissorhands' repair against a training loop written by hand.
 
-    python benchmarks/steps.py                          # ten minutes of one core; --rounds 3 for a first look
+    python benchmarks/steps.py                   # twenty minutes of one core; --rounds 3 for a first look
     python benchmarks/steps.py --record records/steps.json
 
 Everything but the loop by hand runs through the library's own `descend`. Rounds are interleaved: in each,
