@@ -215,4 +215,4 @@ def work(rank: int, count: int, folder: str) -> None:
 def together(count: int, folder: Path) -> list[dict[str, Found]]:
     """What each of several processes found."""
     spawn(work, (count, str(folder)), nprocs=count)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(count)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(count)]

@@ -41,4 +41,4 @@ def work(rank: int, count: int, runs: Runs, folder: str) -> None:
 def run_shared(runs: Runs, count: int, folder: Path) -> list[Results]:
     """The results of each of several processes that share every model."""
     spawn(work, (count, runs, str(folder)), nprocs=count)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(count)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(count)]

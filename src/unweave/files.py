@@ -1,5 +1,6 @@
-"""Files that are there whole or not at all: a full disk or Ctrl-C leaves what was there before."""
+"""Files that are there whole or not at all, and their digests: a full disk leaves what was there before."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,3 +32,9 @@ def sync(path: Path) -> None:
     """Waits until a file is on the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

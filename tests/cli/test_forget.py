@@ -40,7 +40,10 @@ class TestFiles:
         before = (tmp_path / "mine" / "weights.pt").read_bytes()
         assert run("forget", place, *IDS, *SHORT, "--quiet").code == 0
         assert (tmp_path / "mine" / "weights.pt").read_bytes() == before
-        original, new = torch.load(tmp_path / "mine" / "weights.pt"), load_file("forgotten/model.safetensors")
+        original, new = (
+            torch.load(tmp_path / "mine" / "weights.pt", weights_only=True),
+            load_file("forgotten/model.safetensors"),
+        )
         assert original.keys() == new.keys() and not torch.equal(original["last.weight"], new["last.weight"])
 
     def test_a_finished_run_is_kept_and_the_next_one_gets_a_number(self, run, here, listed, place):
@@ -102,6 +105,6 @@ def saved():
     from pathlib import Path
 
     model = Net()
-    model.load_state_dict(torch.load(Path(__file__).parent / "weights.pt"))
+    model.load_state_dict(torch.load(Path(__file__).parent / "weights.pt", weights_only=True))
     return model
 """

@@ -13,7 +13,7 @@ from unweave.run import checkpoint
 LOADING = """
 def load():
     model = Net()
-    model.load_state_dict(torch.load(__file__.replace("project.py", "mine.pt")))
+    model.load_state_dict(torch.load(__file__.replace("project.py", "mine.pt"), weights_only=True))
     return given(model=model)
 """
 
@@ -39,7 +39,7 @@ def made(run, here, weights) -> Path:
 
 def overwritten(weights: Path) -> None:
     """Moves one weight."""
-    state = torch.load(weights)
+    state = torch.load(weights, weights_only=True)
     state["last.bias"][1] += 1e-6
     torch.save(state, weights)
 

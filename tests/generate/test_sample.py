@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import families
-from unweave.generate.sample import Sampler, draw_images, guided, sample, to_bytes
+from unweave.generate.sample import Sampler, guided, sample, to_bytes
 from unweave.generate.schedule import Schedule, alphas_cumprod
 from unweave.problem import Failed
 from unweave.tasks.diffusion import Diffusion
@@ -47,7 +47,7 @@ def model() -> Small:
 
 
 def draw(model: nn.Module, how: Sampler, conditions: Tensor = CONDITIONS, task: Diffusion = TASK, **settings):
-    return draw_images(model, task, conditions, shape=SHAPE, how=how, **settings)
+    return sample(model, task, conditions, shape=SHAPE, how=how, rounded=False, **settings)
 
 
 @pytest.mark.parametrize("how", SAMPLERS, ids=repr)

@@ -1,6 +1,5 @@
 """What models answer, as parquet files from anywhere."""
 
-import hashlib
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -39,9 +38,3 @@ def natural(path: Path) -> list[tuple[str, int]]:
     """An order of names in which numbers count as such: 2 comes before 10."""
     pieces = re.findall(r"(\D*)(\d*)", path.name)
     return [(word, int(number or 0)) for word, number in pieces]
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,6 +9,7 @@ from unweave.audit.margins import RETRAINS
 from unweave.audit.verdict import SEEDS, Verdict
 from unweave.cli import answers, finished, out, progress, show
 from unweave.cli.options import DEFAULTS, Shared
+from unweave.files import sha256
 from unweave.run import checkpoint, record
 
 CALIBRATION = 100
@@ -105,7 +106,7 @@ def of_evidence(evidence: Path, reference: Path | None, original: Path | None, s
     compared, calibration = others[: len(others) - fixing], others[len(others) - fixing :]
     found = compare(subject, compared, calibration=calibration, original=before)
     sources = [evidence, *files, *([] if original is None else [original])]
-    asked = {"verb": "audit", "evidence": [answers.digest(path) for path in sources]}
+    asked = {"verb": "audit", "evidence": [sha256(path) for path in sources]}
     place = out.place(shared.out or Path("unweave-audit"), asked)
     with out.writing(place, asked):
         found.save(place)

@@ -6,14 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from cyclopts import App
 
-from unweave.audit.collect import moved
 from unweave.cli import out, progress, show
 from unweave.cli.options import DEFAULTS, Shared, names
+from unweave.cli.own import refuse_unfit
 from unweave.cli.table import summary, table
-from unweave.problem import Split
 from unweave.report import html
 from unweave.run import record
 from unweave.run.bench import bench as run_bench
@@ -21,7 +19,6 @@ from unweave.run.bench import chosen, shortened
 from unweave.run.recipe import Recipe
 from unweave.run.recipe import load as load_recipe
 from unweave.run.stage import Stage
-from unweave.tasks import call
 
 REPORT = "report.html"
 GROWING = ("seeds", "methods")
@@ -140,26 +137,13 @@ def begun_at(recipe: Recipe, seed: int | None) -> Recipe:
 
 
 def refuse_unreadable(recipes: Sequence[Recipe], device: str) -> None:
-    """Raises if a recipe is named twice, or its data can't be read or cut as it says."""
+    """Raises if a recipe is named twice, or its data can't be read, cut as it says, or put into its model."""
     known = [recipe.name for recipe in recipes]
     if len(set(known)) < len(known):
         raise ValueError(f"each recipe can be run once, found {', '.join(known)}")
     for recipe in recipes:
-        refuse_unfit(recipe, Stage(recipe, Path(), device).split())
-
-
-def refuse_unfit(recipe: Recipe, split: Split) -> None:
-    """Raises if a recipe's model can't take its data: not all nets take numbers, and not all take images."""
-    pair = next(iter(split.train.stream([torch.arange(2)])))
-    try:
-        with torch.no_grad():
-            call(recipe.build(split.n_classes).eval(), moved(pair, "cpu"))
-    except RuntimeError as error:
-        shape = list(pair.inputs[0].shape[1:]) if isinstance(pair.inputs, tuple) else sorted(pair.inputs)
-        raise ValueError(
-            f"model {recipe.model.name!r} can't take the examples of {recipe.data.name!r}, of shape {shape}: "
-            "choose another model"
-        ) from error
+        split = Stage(recipe, Path(), device).split()
+        refuse_unfit(recipe.build(split.n_classes).to(device), split.train, recipe.data.name)
 
 
 def grows(asked: out.Asked, found: out.Asked) -> bool:

@@ -19,6 +19,7 @@ from unweave.cli.request import NOTHING, Request, positions
 from unweave.files import write_atomically
 from unweave.problem import Split
 from unweave.report.numbers import number
+from unweave.run.record import plain
 from unweave.run.workers import Listener, Progress
 
 FILE = "check.json"
@@ -70,7 +71,7 @@ def check(
             "found": {key: found[key] for key in ("model", "data", "notes")},
         }
         with out.writing(out.place(shared.out, asked), asked) as folder:
-            write_atomically(folder / FILE, json.dumps(show.finite(found), indent=1))
+            write_atomically(folder / FILE, json.dumps(plain(found), indent=1))
     show.as_json(found) if shared.json else told(model, found)
     return 0
 

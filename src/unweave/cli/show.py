@@ -1,7 +1,6 @@
 """What the verbs print: a verdict in a line, then aligned tables; or one JSON object."""
 
 import json
-import math
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from rich.text import Text
 from unweave.audit.metrics import METRICS
 from unweave.report import tables
 from unweave.report.numbers import digits, heading, number
+from unweave.run.record import plain
 
 WIDTH = 100
 """Columns where there is no terminal to ask."""
@@ -31,16 +31,7 @@ def say(*lines: str) -> None:
 
 def as_json(content: Mapping[str, Any]) -> None:
     """Prints one JSON object; a number that is not finite is null."""
-    print(json.dumps(finite(content), indent=1, allow_nan=False))
-
-
-def finite(value: Any) -> Any:  # noqa: ANN401  # whatever JSON can hold
-    """The value as JSON knows it."""
-    if isinstance(value, Mapping):
-        return {key: finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    print(json.dumps(plain(content), indent=1, allow_nan=False))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: Collection[int] = (0,)) -> None:

@@ -4,7 +4,6 @@ A folder is a pipeline (`model_index.json`) or one model (`config.json`). Nothin
 source is never written to. Needs the extra `unweave[diffusion]`.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from unweave.files import sha256
 from unweave.generate.adapters import ADAPTERS, adapted, conditions, shape_of
 from unweave.generate.schedule import Schedule
 from unweave.generate.scopes import merged
@@ -186,19 +186,13 @@ def manifest(source: Denoiser, before: Path, after: Path) -> dict[str, object]:
     """Digests of the weights before and after, and what wrote them."""
     return {
         "component": source.component,
-        "weights_before": digest(before),
-        "weights_after": digest(after),
+        "weights_before": sha256(before),
+        "weights_after": sha256(after),
         "n_classes": source.n_classes,
         "null": source.null,
         "schedule": asdict(source.schedule),
         "versions": {name: version(name) for name in ("unweave", "torch", "diffusers")},
     }
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read(path: Path) -> dict[str, Any]:

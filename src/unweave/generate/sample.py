@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor, nn
 
 from unweave.generate.schedule import Schedule, betas_of
@@ -64,6 +64,7 @@ class Sampler:
             raise ValueError("eta and clip are for DDIM: leave them out for 'dpm'")
 
 
+@torch.no_grad()
 def sample(
     model: nn.Module,
     task: Diffusion,
@@ -73,8 +74,9 @@ def sample(
     how: Sampler = Sampler(),
     seeds: Sequence[int] | None = None,
     chunk: int = 256,
+    rounded: bool = True,
     progress: Callable[[int, int], None] | None = None,
-) -> UInt8[Tensor, "n channel height width"]:
+) -> Shaped[Tensor, "n channel height width"]:
     """Images as bytes, on the CPU, none normalised by its own contrast.
 
     Args:
@@ -85,32 +87,13 @@ def sample(
         how: The sampler.
         seeds: One per image; `0 .. n - 1` if None. Two models compare on the same seeds.
         chunk: How many images are drawn at once.
+        rounded: Whether they are bytes; if not, numbers around [-1, 1], or latents.
         progress: Called with the number of images that are done, and of all.
 
     Raises:
         ValueError: If a condition is unknown, or guidance is asked for without a null condition.
         Failed: If an image is not finite.
     """
-    return to_bytes(
-        draw_images(
-            model, task, conditions, shape=shape, how=how, seeds=seeds, chunk=chunk, progress=progress
-        )
-    )
-
-
-@torch.no_grad()
-def draw_images(
-    model: nn.Module,
-    task: Diffusion,
-    conditions: Int[Tensor, " n"],
-    *,
-    shape: tuple[int, int, int],
-    how: Sampler = Sampler(),
-    seeds: Sequence[int] | None = None,
-    chunk: int = 256,
-    progress: Callable[[int, int], None] | None = None,
-) -> Float[Tensor, "n channel height width"]:
-    """The same before they are rounded: numbers around [-1, 1], or latents. See `sample`."""
     seeds = range(len(conditions)) if seeds is None else seeds
     refuse_impossible(task, conditions, how)
     if len(seeds) != len(conditions) or chunk < 1:
@@ -129,7 +112,7 @@ def draw_images(
     found = torch.cat(images) if images else torch.empty(0, *shape)
     if not bool(found.isfinite().all()):
         raise Failed("a drawn image is not finite: the model's weights may have diverged")
-    return found
+    return to_bytes(found) if rounded else found
 
 
 def drawn(

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unweave.files import draft, sync
+from unweave.files import draft, sha256, sync
 
 WEIGHTS = "model.safetensors"
 SIDECAR = "model.json"
@@ -37,7 +37,7 @@ def save(folder: str | Path, model_state: Mapping[str, Tensor], sidecar: Mapping
     state = {name: value.detach().cpu().contiguous().clone() for name, value in model_state.items()}
     with draft(folder / WEIGHTS) as weights, draft(folder / SIDECAR) as note:
         _write_weights(state, weights)
-        facts = {**sidecar, "architecture": architecture(state), "weights": _sha256(weights)}
+        facts = {**sidecar, "architecture": architecture(state), "weights": sha256(weights)}
         note.write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         sync(weights)
         sync(note)
@@ -57,7 +57,7 @@ def load(place: str | Path, model: nn.Module, split_digest: str | None = None) -
     weights = Path(place) / WEIGHTS if Path(place).is_dir() else Path(place)
     facts = _read_sidecar(weights.with_suffix(".json"))
     state = _read_weights(weights)
-    if facts.get("weights") != _sha256(weights):
+    if facts.get("weights") != sha256(weights):
         raise ValueError(f"{weights} is not the file that its {weights.stem}.json describes: save both again")
     _check_architecture(state, model, weights)
     _check_finite(state, weights)
@@ -91,11 +91,6 @@ def _write_weights(state: dict[str, Tensor], path: Path) -> None:
         save_file(state, path, metadata={"format": "pt"})
     except SafetensorError as error:  # a full disk comes as this
         raise OSError(f"{path.parent} cannot be written: {error}") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_sidecar(path: Path) -> dict[str, object]:

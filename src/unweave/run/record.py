@@ -64,7 +64,7 @@ def write(record: Record, folder: str | Path) -> Path:
         raise ValueError(
             f"expected a folder to write {FILE} into, found a file at {folder}: choose another name"
         )
-    text = json.dumps(_plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / FILE, text)
     return folder / FILE
@@ -107,7 +107,7 @@ def validate(record: Any) -> None:
     if found != SCHEMA:
         raise ValueError(f"expected a record of schema {SCHEMA!r}, found {found!r}")
     schema = json.loads(Path(__file__).with_name("record.schema.json").read_text(encoding="utf-8"))
-    error = best_match(Draft202012Validator(schema).iter_errors(_plain(record)))
+    error = best_match(Draft202012Validator(schema).iter_errors(plain(record)))
     if error is not None:
         place = ".".join(str(part) for part in error.absolute_path) or "the record"
         raise ValueError(f"{place} does not follow schema {SCHEMA!r}: {_shorten(error.message)}")
@@ -137,12 +137,12 @@ def _check_histograms(stage: str, histograms: Record) -> None:
             )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The value as JSON knows it: tuples as lists, numbers that are not finite as null."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

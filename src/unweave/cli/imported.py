@@ -1,0 +1,43 @@
+"""What code a project runs: its own file, and what that imports from its folder."""
+
+import hashlib
+import sys
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+
+PROGRAM = ("unweave", "__main__")
+
+
+def code_digest(path: Path) -> str:
+    """SHA-256 of a project's file and of what was imported from its folder, in order of the paths there.
+
+    What its functions only import when they are called is not known yet and does not count.
+    """
+    digest = hashlib.sha256(path.read_bytes())
+    for other in imported_from(path.parent):
+        if other != path:
+            name, code = other.relative_to(path.parent).as_posix(), hashlib.sha256(other.read_bytes())
+            digest.update(f"\n{name} {code.hexdigest()}".encode())
+    return digest.hexdigest()
+
+
+def imported_from(folder: Path) -> list[Path]:
+    """Files of the loaded modules in a folder, sorted; not what is installed there, such as in .venv."""
+    # no resolve(): a module may be a link to a file elsewhere
+    files = {Path(name).absolute() for name in module_files()}
+    return sorted(path for path in files if path.is_relative_to(folder) and path.is_file() and own_code(path))
+
+
+def module_files() -> list[str]:
+    """Where the loaded modules come from, but the program itself, whose parts differ from verb to verb."""
+    loaded = [module for name, module in list(sys.modules.items()) if name.split(".")[0] not in PROGRAM]
+    # not every thing in there is a module, and some load more when they are asked for an attribute
+    found = [vars(module).get("__file__") for module in loaded if isinstance(module, ModuleType)]
+    return [name for name in found if isinstance(name, str)]
+
+
+def own_code(path: Path) -> bool:
+    """Whether a file is a user's own, and neither Python's nor installed."""
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    return not installed and not path.is_relative_to(sysconfig.get_path("stdlib"))
