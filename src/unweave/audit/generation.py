@@ -52,6 +52,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         primary=True,
         floor=0.5,
         counts="forget",
+        points=1.0,
     ),
     Metric(
         id="ra",
@@ -66,6 +67,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         primary=True,
         floor=1.0,
         counts="retain",
+        points=1.0,
     ),
     Metric(
         id="kid",
@@ -91,6 +93,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         above="unlike retraining",
         beside=recognition.class_tv,
         primary=True,
+        points=100.0,
     ),
     Metric(
         id="kid_forget",

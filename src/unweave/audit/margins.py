@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from unweave.audit.evidence import Evidence, HeldOut
-from unweave.audit.metrics import GAP, METRICS, Metric, Values, mean_gap, measure, measure_pair
+from unweave.audit.metrics import METRICS, Metric, Values, mean_gap, measure, measure_pair
 
 RETRAINS = 12
 WIDENING = 1.5
@@ -27,8 +27,8 @@ class Margins:
             that were measured. For a metric that compares two models: its largest value.
         null_band: Per metric, what retrained models are seen to do (see `Score`).
         expected: Per metric, the mean of the retrains, or of their pairs for a metric of two models.
-        gap_floor: Mean over pairs of retrains of `mean_gap`, in percentage points; NaN where its four metrics
-            were not measured.
+        gap_floor: Mean over pairs of retrains of `mean_gap`, in percentage points; NaN where its metrics were
+            not measured.
         n: Number of calibration retrains.
     """
 
@@ -91,10 +91,10 @@ def margins(
         band[name] = (_quantile(values, 0.025), _quantile(values, 0.975))
         margin[name] = WIDENING * _quantile(values, 0.95)
     tested = [metric.id for metric in metrics.values() if metric.primary or metric.needs_model]
-    has_gap = set(GAP) <= set(alone[0])
-    gaps = (
-        [mean_gap(first, second) for first, second in combinations(alone, 2)] if has_gap else [float("nan")]
-    )
+    measured = {**alone[0], **pairs[0]}
+    has_gap = all(metric.id in measured for metric in metrics.values() if metric.points)
+    both = zip(combinations(alone, 2), pairs, strict=True)
+    gaps = [mean_gap({**one, **pair}, other, metrics) for (one, other), pair in both] if has_gap else [np.nan]
     return Margins(
         margin={name: margin[name] for name in tested if name in margin},
         null_band=band,

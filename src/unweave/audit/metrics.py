@@ -41,6 +41,7 @@ class Metric(Generic[Found]):
         primary: Whether a verdict rests on it.
         floor: The smallest margin that a verdict may use, in the metric's unit.
         counts: The part whose examples it counts: the margin is then at least one example.
+        points: What one unit counts in the mean gap, in percentage points; at zero it is no part of it.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Metric(Generic[Found]):
     primary: bool = False
     floor: float = 0.0
     counts: str | None = None
+    points: float = 0.0
 
     @property
     def needs_reference(self) -> bool:
@@ -82,6 +84,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         primary=True,
         floor=0.5,
         counts="forget",
+        points=1.0,
     ),
     Metric(
         id="ra",
@@ -96,6 +99,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         primary=True,
         floor=0.5,
         counts="retain",
+        points=1.0,
     ),
     Metric(
         id="ta",
@@ -110,6 +114,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         primary=True,
         floor=0.5,
         counts="test",
+        points=1.0,
     ),
     Metric(
         id="mia",
@@ -121,6 +126,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         below="under-forgetting",
         above="over-forgetting",
         alone=membership.mia,
+        points=1.0,
     ),
     Metric(
         id="auc",
@@ -256,14 +262,35 @@ def measure_pair(evidence: Evidence, reference: Evidence, *, on: HeldOut = "test
     return {metric.id: metric.beside(evidence, reference) for metric in METRICS.values() if metric.beside}
 
 
-def mean_gap(values: Values, reference_values: Values) -> float:
-    """Mean absolute difference of UA, RA, TA and MIA from a retrained model's, in percentage points."""
-    return float(np.mean([abs(values[name] - reference_values[name]) for name in GAP]))
+def gap_parts(
+    values: Values, reference_values: Values, metrics: Mapping[str, Metric] = METRICS
+) -> dict[str, float]:
+    """What the mean gap is the mean of: distances from a retrained model, in percentage points.
+
+    That of a metric that should be high is what is missing: nobody is further from retraining for being
+    better. That of a metric that compares two models is its value.
+    """
+    return {
+        metric.id: metric.points * _distance(metric, values, reference_values)
+        for metric in metrics.values()
+        if metric.points
+    }
 
 
-def gap_of_means(values: Sequence[Values], reference_values: Sequence[Values]) -> float:
+def mean_gap(
+    values: Values, reference_values: Values, metrics: Mapping[str, Metric] = METRICS
+) -> float:
+    """The mean of `gap_parts`: for a classifier, of the absolute differences of UA, RA, TA and MIA."""
+    return float(np.mean(list(gap_parts(values, reference_values, metrics).values())))
+
+
+def gap_of_means(
+    values: Sequence[Values],
+    reference_values: Sequence[Values],
+    metrics: Mapping[str, Metric] = METRICS,
+) -> float:
     """`mean_gap` of the means over seeds: the literature's figure, never above the mean of `mean_gap`."""
-    return mean_gap(_means(values), _means(reference_values))
+    return mean_gap(_means(values, metrics), _means(reference_values, metrics), metrics)
 
 
 def _value(metric: Metric[Evidence], evidence: Evidence, reference: Evidence | None) -> float:
@@ -273,5 +300,16 @@ def _value(metric: Metric[Evidence], evidence: Evidence, reference: Evidence | N
     return metric.beside(evidence, reference)
 
 
-def _means(values: Sequence[Values]) -> dict[str, float]:
-    return {name: float(np.mean([each[name] for each in values])) for name in GAP}
+def _distance(metric: Metric, values: Values, reference_values: Values) -> float:
+    if metric.needs_reference:
+        return values[metric.id]
+    difference = values[metric.id] - reference_values[metric.id]
+    return max(0.0, -difference) if metric.direction == "higher" else abs(difference)
+
+
+def _means(values: Sequence[Values], metrics: Mapping[str, Metric]) -> dict[str, float]:
+    return {
+        name: float(np.mean([each[name] for each in values]))
+        for name, metric in metrics.items()
+        if metric.points and name in values[0]
+    }
