@@ -49,6 +49,22 @@ def collect(
     )
 
 
+def refuse_unfit(model: nn.Module, data: Source, name: str) -> None:
+    """Raises if the model can't be run on the data, or has no output for one of its labels."""
+    (raw,) = data.stream([torch.arange(min(2, len(data)))])
+    try:
+        with evaluating(model), torch.no_grad():
+            output = call(model, moved(raw, next(model.parameters()).device))
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"the model can't be run on {name!r}: {type(error).__name__}: {error}") from error
+    if output.ndim != 2 or len(output) != len(raw.ids):
+        found = list(output.shape)
+        raise ValueError(f"the model must return logits of shape [{len(raw.ids)}, class], found {found}")
+    if int(data.labels.max()) >= output.shape[1]:
+        expected, found = f"0..{output.shape[1] - 1}, the model's outputs", int(data.labels.max())
+        raise ValueError(f"labels of {name!r} must be in {expected}, found {found}")
+
+
 def moved(raw: Raw, device: torch.device | str) -> tuple[Tensor, ...] | dict[str, Tensor]:
     """The inputs of a batch on a device."""
     if isinstance(raw.inputs, dict):

@@ -28,6 +28,11 @@ def kid_forgotten(samples: Samples, reference: Samples) -> float:
     return kid(samples.groups(samples.forgotten), reference.groups(samples.forgotten))
 
 
+def kid_kept(samples: Samples, reference: Samples) -> float:
+    """KID of all images of retained conditions from another generator's under the same."""
+    return kid(samples.groups(samples.retained), reference.groups(samples.retained))
+
+
 def precision_retained(samples: Samples) -> float:
     """Precision over the retained conditions, in percent."""
     return 100 * precision(generated=_kept(samples), real=_like_real(samples)).value
@@ -106,6 +111,17 @@ _ALL: tuple[Metric[Samples], ...] = (
         above="unlike retraining",
         beside=kid_forgotten,
         primary=True,
+    ),
+    Metric(
+        id="kid_retain",
+        title="KID on R",
+        unit="",
+        direction="lower",
+        says="Kernel distance of the images under retained conditions from a retrained model's.",
+        cannot="Which of the two is nearer to real images.",
+        below=None,
+        above="damage",
+        beside=kid_kept,
     ),
     Metric(
         id="p_forget",

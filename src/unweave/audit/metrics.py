@@ -277,9 +277,7 @@ def gap_parts(
     }
 
 
-def mean_gap(
-    values: Values, reference_values: Values, metrics: Mapping[str, Metric] = METRICS
-) -> float:
+def mean_gap(values: Values, reference_values: Values, metrics: Mapping[str, Metric] = METRICS) -> float:
     """The mean of `gap_parts`: for a classifier, of the absolute differences of UA, RA, TA and MIA."""
     return float(np.mean(list(gap_parts(values, reference_values, metrics).values())))
 

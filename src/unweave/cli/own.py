@@ -9,17 +9,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 from torch.utils.data import ConcatDataset, Dataset
 
-from unweave.audit.collect import moved
+from unweave.audit.collect import refuse_unfit
 from unweave.cli.named import Named
 from unweave.data import Source
-from unweave.importance import evaluating
 from unweave.problem import Split, as_source
 from unweave.run.reading import refuse_unknown
-from unweave.tasks import call
 from unweave.unlearn import dataset_of, refuse_unusable
 
 T = TypeVar("T")
@@ -169,19 +166,3 @@ def retraining(path: Path, train: Callable[..., Any]) -> Retraining:
         return model
 
     return retrain
-
-
-def refuse_unfit(model: nn.Module, data: Source, name: str) -> None:
-    """Raises if the model can't be run on the data, or has no output for one of its labels."""
-    (raw,) = data.stream([torch.arange(min(2, len(data)))])
-    try:
-        with evaluating(model), torch.no_grad():
-            output = call(model, moved(raw, next(model.parameters()).device))
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"the model can't be run on {name!r}: {type(error).__name__}: {error}") from error
-    if output.ndim != 2 or len(output) != len(raw.ids):
-        found = list(output.shape)
-        raise ValueError(f"the model must return logits of shape [{len(raw.ids)}, class], found {found}")
-    if int(data.labels.max()) >= output.shape[1]:
-        expected, found = f"0..{output.shape[1] - 1}, the model's outputs", int(data.labels.max())
-        raise ValueError(f"labels of {name!r} must be in {expected}, found {found}")

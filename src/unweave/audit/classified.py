@@ -1,0 +1,128 @@
+r"""The exam of classifiers: their logits of every example, and attacks on their features.
+
+A trial of a search is worth, in points, :math:`(|dUA| + |dRA| + |dTA| + |dMIA| + 100\,TV^+ + 100\,|dAUC| +
+|dprobe| + |drelearn|) / 4`, where d is the difference from the seed's retrained model and TV^+ what the mean
+total variation on the forget data has above that of a second retrained model. The two probes count where
+classes are forgotten whole. The calibration part stands for the test part, which no trial sees.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import nn
+
+from unweave.audit import parquet
+from unweave.audit.collect import collect
+from unweave.audit.evidence import PARTS, Evidence, HeldOut
+from unweave.audit.logits import loss
+from unweave.audit.margins import Margins
+from unweave.audit.metrics import GAP, METRICS, Metric, Values, mean_gap, measure, measure_pair
+from unweave.audit.probes import probe
+from unweave.audit.verdict import Judgement, judge
+from unweave.problem import Failed, Split
+
+POINTS = {"excess": 100.0, "auc": 100.0, "probe": 1.0, "relearn": 1.0}
+"""What one unit of a distance counts in points, beside the four of the mean gap."""
+
+EDGES = np.geomspace(1e-5, 32, 45)
+"""Edges of the histograms of losses, in nats; what lies outside is counted at the ends."""
+
+
+@dataclass(frozen=True)
+class Classified:
+    """Questions to classifiers about one split.
+
+    Args:
+        split: The data.
+        device: Where models are.
+        on: The held-out part that stands for test: "calibration" while settings are searched.
+    """
+
+    split: Split
+    device: torch.device | str = "cpu"
+    on: HeldOut = "test"
+    metrics: ClassVar[Mapping[str, Metric[Evidence]]] = METRICS
+    distance: ClassVar[str] = "tv"
+    suffix: ClassVar[str] = "parquet"
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many examples the parts have."""
+        return {part: len(self.split.part(part)[1]) for part in PARTS}
+
+    def answers(self, model: nn.Module) -> Evidence:
+        """The logits of every example of the parts that may be seen."""
+        split, seen = self.split, PARTS if self.on == "test" else PARTS[:3]
+        evidence = collect(
+            model,
+            {part: split.part(part) for part in seen},
+            device=self.device,
+            n_classes=split.n_classes,
+            forgotten_classes=split.forgotten_classes,
+        )
+        if not evidence.finite:
+            raise Failed("NaN: the logits contain NaN or infinity")
+        return evidence
+
+    def save(self, found: Evidence, path: Path) -> None:
+        """Writes them as parquet."""
+        parquet.save(found, path)
+
+    def load(self, path: Path) -> Evidence:
+        """Reads them."""
+        return parquet.load(path)
+
+    def probes(self, model: nn.Module) -> dict[str, float]:
+        """Attacks on the features, where whole classes are forgotten."""
+        if not self.split.forgotten_classes:
+            return {}
+        cuts = {part: self.split.part(part) for part in ("forget", "retain")}
+        return probe(model, cuts, device=self.device)
+
+    def measure(self, found: Evidence, reference: Evidence | None = None) -> dict[str, float]:
+        """Every metric."""
+        return measure(found, reference, on=self.on)
+
+    def measure_pair(self, found: Evidence, reference: Evidence) -> dict[str, float]:
+        """The metrics that compare."""
+        return measure_pair(found, reference, on=self.on)
+
+    def histograms(self, found: Evidence) -> dict[str, list[int]]:
+        """Cross-entropies on the forget part, and on calibration data that it may be compared with."""
+        parts = {"forget": slice(None), "calibration": found.unseen}
+        return {
+            part: histogram(loss(found.logits[part][rows], found.labels[part][rows]))
+            for part, rows in parts.items()
+        }
+
+    def sheet(self, found: Evidence) -> None:
+        """Nothing: logits are no picture."""
+
+    def trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
+        """The mean gap in points, and how far the rest of what a verdict asks for is off, in its own unit."""
+        off = {name: abs(values[name] - wanted[name]) for name in POINTS if name in wanted}
+        over = {"tv": values["tv"], "excess": max(0.0, values["tv"] - floor)}
+        parts = {"gap": mean_gap(values, wanted), **over, **off}
+        more = sum(POINTS[name] * each for name, each in parts.items() if name in POINTS)
+        return {"value": parts["gap"] + more / len(GAP), **parts}
+
+    def judge(
+        self,
+        values: Sequence[Values],
+        references: Sequence[Values],
+        margins: Margins | None,
+        original: Sequence[Values],
+        answers: Callable[[], Sequence[Evidence]],
+    ) -> Judgement:
+        """The verdict."""
+        return judge(values, references, margins, original=original)
+
+
+def histogram(values: Float[np.ndarray, " batch"]) -> list[int]:
+    """Counts between `EDGES`."""
+    return np.histogram(values.clip(EDGES[0], EDGES[-1]), EDGES)[0].tolist()

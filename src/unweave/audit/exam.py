@@ -1,0 +1,99 @@
+"""What a family of models is asked, and what is made of its answers: all in which audits of families differ.
+
+A benchmark and an audit of one model hold an exam over a split, and know no family.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+from torch import nn
+
+from unweave.audit.margins import Margins
+from unweave.audit.metrics import Metric, Values
+from unweave.audit.verdict import Judgement
+
+Found = TypeVar("Found")
+"""What a model answers: logits, or images."""
+
+
+@runtime_checkable
+class Exam(Protocol[Found]):
+    """Questions to a model about one split."""
+
+    metrics: ClassVar[Mapping[str, Metric[Any]]]
+    """Every number that it may end with."""
+    distance: ClassVar[str]
+    """The metric that says how far two models are apart on what is forgotten."""
+    suffix: ClassVar[str]
+    """How the names of files with answers end."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """How many answers there are for each part that a metric counts."""
+        ...
+
+    def answers(self, model: nn.Module) -> Found:
+        """What the model answers, which is left as it was.
+
+        Raises:
+            Failed: If that is of no use.
+        """
+        ...
+
+    def save(self, found: Found, path: Path) -> None:
+        """Writes answers, whole or not at all."""
+        ...
+
+    def load(self, path: Path) -> Found:
+        """Reads them."""
+        ...
+
+    def probes(self, model: nn.Module) -> dict[str, float]:
+        """What only the model itself can tell, by metric."""
+        ...
+
+    def measure(self, found: Found, reference: Found | None = None) -> dict[str, float]:
+        """Every metric of answers; those that compare are absent without a retrained model's."""
+        ...
+
+    def measure_pair(self, found: Found, reference: Found) -> dict[str, float]:
+        """The metrics that compare, and no others."""
+        ...
+
+    def histograms(self, found: Found) -> Mapping[str, list[int]]:
+        """Losses on the forget part and on data never seen, counted; empty where there are none."""
+        ...
+
+    def sheet(self, found: Found) -> str | None:
+        """A picture of the answers, as a data URI; None where there is nothing to see."""
+        ...
+
+    def trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
+        """How far a trial of a search is from a retrained model, by part; "value" is what is minimised.
+
+        Args:
+            values: Of the trial.
+            wanted: Of the retrained model.
+            floor: The `distance` of two retrained models: nearer than that is no better.
+        """
+        ...
+
+    def judge(
+        self,
+        values: Sequence[Values],
+        references: Sequence[Values],
+        margins: Margins | None,
+        original: Sequence[Values],
+        answers: Callable[[], Sequence[Found]],
+    ) -> Judgement:
+        """The verdict on models of several seeds.
+
+        Args:
+            values: Per seed, of the model.
+            references: Per seed, of the retrained one.
+            margins: None if there are none.
+            original: Per seed, of the model before unlearning.
+            answers: Reads what the originals answer.
+        """
+        ...

@@ -1,0 +1,176 @@
+r"""The exam of generators: images of every class on fixed seeds, as one recogniser sees them.
+
+A trial of a search is worth, in points, :math:`(|dUA| + dRA^- + 100\,TV^+) / 3 + 100\,KID^+`, where d is the
+difference from the seed's retrained model, of which what is better does not count, TV^+ what the distance of
+the classes that forgotten conditions turn into has above that of two retrained models, and KID^+ the kernel
+distance of the images under retained conditions from the retrained model's. It sees no held-out image, and
+its images have other seeds than reported ones.
+"""
+
+import base64
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unweave.audit.generation import GENERATION, measure_generation, measure_generation_pair
+from unweave.audit.generation_verdict import judge_generation, never_generated
+from unweave.audit.margins import Margins
+from unweave.audit.metrics import Metric, Values, gap_parts, mean_gap
+from unweave.audit.recogniser import Recogniser
+from unweave.audit.samples import Samples, recognised
+from unweave.audit.verdict import Judgement
+from unweave.data import Source
+from unweave.data.resident import Resident
+from unweave.files import draft
+from unweave.generate.sample import Sampler, sample
+from unweave.problem import Split
+from unweave.tasks.diffusion import Diffusion
+
+Drawn = Mapping[int, Tensor]
+"""Per class, uint8 images [n, channel, height, width] in the order of their seeds."""
+
+TRIAL = ("ua", "ra", "class_tv", "kid_retain")
+"""What a search looks at."""
+
+ACROSS = 6
+"""Images of a class on a contact sheet."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Questions to generators about one split.
+
+    Args:
+        split: Images as bytes, with whole classes to be forgotten.
+        task: How a generator is trained: what it predicts, and its condition for none.
+        recogniser: Says what an image shows; the same for every generator of a comparison.
+        sampler: How images are drawn.
+        count: Images of each class.
+        device: Where models are.
+        searching: Whether settings are searched: then only `TRIAL` is measured.
+        first_seed: Of all images, which have this seed and those after it.
+    """
+
+    split: Split
+    task: Diffusion
+    recogniser: Recogniser
+    sampler: Sampler
+    count: int
+    device: torch.device | str = "cpu"
+    searching: bool = False
+    first_seed: int = 0
+    metrics: ClassVar[Mapping[str, Metric[Samples]]] = GENERATION
+    distance: ClassVar[str] = "class_tv"
+    suffix: ClassVar[str] = "npz"
+
+    def __post_init__(self) -> None:
+        if not self.split.forgotten_classes:
+            raise ValueError(
+                "of a generator whole classes are forgotten, found a forget set with retained examples of "
+                "its classes: name a class"
+            )
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many images are drawn of forgotten and of retained classes."""
+        gone = len(self.split.forgotten_classes)
+        return {"forget": self.count * gone, "retain": self.count * (self.split.n_classes - gone)}
+
+    def answers(self, model: nn.Module) -> Drawn:
+        """Images of every class; those of one place have one seed in all models."""
+        classes = torch.arange(self.split.n_classes).repeat_interleave(self.count)
+        shape = shape_of(self.split.train)
+        seeds = range(self.first_seed, self.first_seed + len(classes))
+        images = sample(model, self.task, classes, shape=shape, how=self.sampler, seeds=seeds)
+        return dict(enumerate(images.split(self.count)))
+
+    def save(self, found: Drawn, path: Path) -> None:
+        """Writes them as arrays named by their class."""
+        with draft(path) as beside:
+            with beside.open("wb") as file:
+                np.savez_compressed(
+                    file, allow_pickle=False, **{str(label): each.numpy() for label, each in found.items()}
+                )
+            os.replace(beside, path)
+
+    def load(self, path: Path) -> Drawn:
+        """Reads them."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return {int(label): torch.from_numpy(arrays[label]) for label in arrays.files}
+
+    def probes(self, model: nn.Module) -> dict[str, float]:
+        """Attacks that try to get the class back."""
+        return {}
+
+    def measure(self, found: Drawn, reference: Drawn | None = None) -> dict[str, float]:
+        """Every metric."""
+        samples, other = self.samples(found), None if reference is None else self.samples(reference)
+        if not self.searching:
+            return measure_generation(samples, other)
+        alone = {name: GENERATION[name].alone for name in TRIAL}
+        beside = {name: GENERATION[name].beside for name in TRIAL if other is not None}
+        return {name: of(samples) for name, of in alone.items() if of} | {
+            name: of(samples, other) for name, of in beside.items() if of and other is not None
+        }
+
+    def measure_pair(self, found: Drawn, reference: Drawn) -> dict[str, float]:
+        """The metrics that compare."""
+        return measure_generation_pair(self.samples(found), self.samples(reference))
+
+    def samples(self, found: Drawn) -> Samples:
+        """What the recogniser sees in the images, beside held-out ones."""
+        source = self.split.held_out
+        assert isinstance(source, Resident)
+        real = {
+            label: source.inputs[(source.labels == label).to(source.inputs.device)].cpu() for label in found
+        }
+        return recognised(self.recogniser, found, real, forgotten=self.split.forgotten_classes)
+
+    def histograms(self, found: Drawn) -> dict[str, list[int]]:
+        """None: a generator has no loss of a single image."""
+        return {}
+
+    def sheet(self, found: Drawn) -> str:
+        """A row per class with its first images, as PNG."""
+        from matplotlib.image import imsave
+
+        rows = [torch.cat([*found[label][:ACROSS]], dim=2) for label in sorted(found)]
+        picture = torch.cat(rows, dim=1).permute(1, 2, 0).numpy()
+        grey = picture.shape[2] == 1
+        file = io.BytesIO()
+        imsave(file, picture[..., 0] if grey else picture, format="png", cmap="gray", vmin=0, vmax=255)
+        return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+    def trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
+        """The mean gap, without what two retrained models differ by, and what the images lost."""
+        parts, excess = gap_parts(values, wanted, GENERATION), max(0.0, values["class_tv"] - floor)
+        own = parts | {"class_tv": GENERATION["class_tv"].points * excess}
+        lost = max(0.0, values["kid_retain"])
+        told = {"gap": mean_gap(values, wanted, GENERATION), "excess": excess, "kid_retain": lost}
+        return {"value": float(np.mean(list(own.values()))) + 100 * lost, **told}
+
+    def judge(
+        self,
+        values: Sequence[Values],
+        references: Sequence[Values],
+        margins: Margins | None,
+        original: Sequence[Values],
+        answers: Callable[[], Sequence[Drawn]],
+    ) -> Judgement:
+        """The verdict; inconclusive where the original never makes what is to be forgotten."""
+        missing = never_generated([self.samples(each) for each in answers()])
+        return judge_generation(values, references, margins, original=original, missing=missing)
+
+
+def shape_of(source: Source) -> tuple[int, int, int]:
+    """Channels, height and width of the images of a source."""
+    assert isinstance(source, Resident)
+    channels, height, width = source.inputs.shape[1:]
+    return int(channels), int(height), int(width)
