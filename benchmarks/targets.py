@@ -95,7 +95,7 @@ def runs_of(folder: str, best: Mapping[str, Settings], name: str, seed: int) -> 
     stage = stage_of(name, folder)
     original = stage.trained("mixed", seed).model
     reference, second = (
-        stage.evidence(stage.trained("retain", each).model) for each in (seed, SECOND + seed)
+        stage.exam().answers(stage.trained("retain", each).model) for each in (seed, SECOND + seed)
     )
     wanted = measure(reference, None)
     seen = [(SECOND_RETRAIN, second, 0)]
@@ -107,7 +107,7 @@ def runs_of(folder: str, best: Mapping[str, Settings], name: str, seed: int) -> 
         except (ValueError, Failed) as error:
             failed.append({"stage": name, "seed": seed, "target": target, "failed": str(error)})
         else:
-            seen.append((target, stage.evidence(problem.model), cost.gradients))
+            seen.append((target, stage.exam().answers(problem.model), cost.gradients))
     rows: list[Row] = []
     for target, answers, gradients in seen:
         values = measure(answers, reference)

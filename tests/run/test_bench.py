@@ -14,7 +14,8 @@ from unweave.audit.collect import collect
 from unweave.audit.metrics import mean_gap, measure
 from unweave.run import record
 from unweave.run.bench import bench, chosen, jobs_of, shortened
-from unweave.run.cell import EDGES, matched
+from unweave.audit.classified import EDGES
+from unweave.run.cell import matched
 from unweave.run.curves import mean_curve, mean_trace
 from unweave.run.memory import STATUS, peak_memory
 from unweave.run.paired import comparisons

@@ -47,7 +47,7 @@ def test_a_value_is_the_mean_gap_the_excess_of_total_variation_and_the_auc(tmp_p
     assert case(stage, 1000).floor > 0
     case_ = dataclasses.replace(case(stage, 1000), floor=0.1)
     trial = attempt(stage, drift, {"by": 0.0}, [case_])
-    forget = stage.evidence(case_.original, 1000).logits["forget"]
+    forget = stage.exam(1000).answers(case_.original).logits["forget"]
     shares = [torch.tensor(each).softmax(-1) for each in (forget, case_.retrained.logits["forget"])]
     tv = float((shares[0] - shares[1]).abs().sum(-1).mean() / 2)
     parts = trial["parts"]
@@ -56,7 +56,7 @@ def test_a_value_is_the_mean_gap_the_excess_of_total_variation_and_the_auc(tmp_p
     assert trial["value"] == pytest.approx(parts["gap"] + 25 * parts["excess"] + 25 * parts["auc"])
     near = attempt(stage, drift, {"by": 0.0}, [dataclasses.replace(case_, floor=1.0)])
     assert near["parts"]["excess"] == 0 and near["parts"]["tv"] == parts["tv"]
-    own_auc = stage.evidence(case_.original, 1000, parts=("forget", "retain", "calibration"))
+    own_auc = stage.exam(1000).answers(case_.original)
     off = abs(measure(own_auc, on="calibration")["auc"] - case_.wanted["auc"])
     assert parts["auc"] == pytest.approx(off)
     assert trial["failed"] is None and trial["gradient_evaluations"] == 0

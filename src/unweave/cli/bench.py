@@ -10,7 +10,6 @@ from cyclopts import App
 
 from unweave.cli import out, progress, show
 from unweave.cli.options import DEFAULTS, Shared, names
-from unweave.cli.own import refuse_unfit
 from unweave.cli.table import summary, table
 from unweave.report import html
 from unweave.run import record
@@ -143,7 +142,8 @@ def refuse_unreadable(recipes: Sequence[Recipe], device: str) -> None:
         raise ValueError(f"each recipe can be run once, found {', '.join(known)}")
     for recipe in recipes:
         split = Stage(recipe, Path(), device).split()
-        refuse_unfit(recipe.build(split.n_classes).to(device), split.train, recipe.data.name)
+        model = recipe.build(split.n_classes).to(device)
+        recipe.family.refuse_unfit(model, split.train, recipe.data.name, split.n_classes)
 
 
 def grows(asked: out.Asked, found: out.Asked) -> bool:

@@ -1,8 +1,8 @@
 """One cell of a benchmark: one method on one seed of one stage, on disk as soon as it is done.
 
-A cell is `cells/STAGE/SEED/METHOD.json` (what it cost), `METHOD.parquet` (what the model answers) and
-`METHOD.values.json` (what that measures beside the seed's retrained model). Each JSON file names the digest
-of all that it depends on, and is used again while that holds.
+A cell is `cells/STAGE/SEED/METHOD.json` (what it cost), `METHOD.parquet` or `METHOD.npz` (what the model
+answers) and `METHOD.values.json` (what that measures beside the seed's retrained model). Each JSON file names
+the digest of all that it depends on, and is used again while that holds.
 """
 
 import json
@@ -12,15 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
 from torch import nn
 
-from unweave.audit import parquet
-from unweave.audit.evidence import PARTS, Evidence
-from unweave.audit.logits import loss
-from unweave.audit.metrics import measure
-from unweave.audit.probes import probe
+from unweave.audit.exam import Exam, Found
 from unweave.files import write_atomically
 from unweave.methods import Method
 from unweave.methods.simple import FromScratch
@@ -32,14 +26,14 @@ from unweave.train import TRAINING, code, digest, spend
 REFERENCE = "retrained"
 """The name of the reference's cell; the method "retrain" is one more retraining, from weights of its own."""
 
-METHODS_CODE = (*TRAINING, "methods/*.py", "audit/collect.py", "audit/conflict.py", "audit/probes.py")
+METHODS_CODE = (*TRAINING, "methods/*.py", "run/family.py")
+METHODS_CODE += tuple(
+    f"audit/{name}.py" for name in ("collect", "conflict", "probes", "classified", "generated")
+)
 MEASURING_CODE = ("audit/*.py", "run/cell.py")
 
 MATCHED = ("lur-match", "lur")
 """The methods whose gradient evaluations short-retrain gets: the first that ran."""
-
-EDGES = np.geomspace(1e-5, 32, 45)
-"""Edges of the histograms of losses, in nats; what lies outside is counted at the ends."""
 
 Content = Mapping[str, Any]
 
@@ -56,7 +50,7 @@ def run_seed(stage: Stage, seed: int, methods: tuple[str, ...]) -> None:
         cell = run_method(stage, original, seed, name, method, memory)
         if cell["failed"] is None:
             gradients[name] = cell["gradient_evaluations"]
-            measured(place_of(stage, seed, name), cell, reference)
+            measured(stage, place_of(stage, seed, name), cell, reference)
 
 
 def run_reference(stage: Stage, seed: int) -> tuple[Path, Content]:
@@ -71,7 +65,7 @@ def run_reference(stage: Stage, seed: int) -> tuple[Path, Content]:
     cell = kept(place, key_of(stage, seed, REFERENCE), make)
     if cell["failed"] is not None:
         raise Failed(f"the retrained model of seed {seed} is of no use: {cell['failed']}")
-    measured(place, cell, None)
+    measured(stage, place, cell, None)
     return place, cell
 
 
@@ -99,24 +93,26 @@ def run_method(
 
 def answers(stage: Stage, model: nn.Module, place: Path) -> Content:
     """Writes what a model answers, before the cell that counts on it, and probes it."""
-    evidence, split = stage.evidence(model), stage.split()
-    if not evidence.finite:
-        return {"failed": "NaN: the logits contain NaN or infinity", "probes": {}}
+    exam = stage.exam()
+    try:
+        found = exam.answers(model)
+    except Failed as error:
+        return {"failed": str(error), "probes": {}}
     place.parent.mkdir(parents=True, exist_ok=True)
-    parquet.save(evidence, beside(place, "parquet"))
-    cuts = {name: split.part(name) for name in PARTS}
-    probes = probe(model, cuts, device=stage.device) if split.forgotten_classes else {}
-    return {"failed": None, "probes": probes}
+    exam.save(found, beside(place, exam.suffix))
+    return {"failed": None, "probes": exam.probes(model)}
 
 
-def measured(place: Path, cell: Content, reference: tuple[Path, Content] | None) -> Content:
-    """The metrics of a cell beside the reference's, and histograms of its losses on F and unseen data."""
+def measured(stage: Stage, place: Path, cell: Content, reference: tuple[Path, Content] | None) -> Content:
+    """The metrics of a cell beside the reference's, counts of its losses, and a picture of its answers."""
     key = {"cell": cell["key"], "beside": None if reference is None else reference[1]["key"]}
 
     def make() -> Content:
-        evidence, other = evidence_at(place), None if reference is None else evidence_at(reference[0])
-        losses = {part: histogram(losses_of(evidence, part)) for part in ("forget", "calibration")}
-        return {"values": {**measure(evidence, other), **cell["probes"]}, "losses": losses}
+        exam = stage.exam()
+        found = answers_at(exam, place)
+        other = None if reference is None else answers_at(exam, reference[0])
+        values = {**exam.measure(found, other), **cell["probes"]}
+        return {"values": values, "losses": exam.histograms(found), "sheet": exam.sheet(found)}
 
     return kept(beside(place, "values"), digest({**key, "code": code(*MEASURING_CODE)}), make)
 
@@ -140,17 +136,6 @@ def curves(traces: Content, losses: Mapping[str, list[float]], *, points: int = 
     return {**traces, **{name: [(i, losses[name][i], None) for i in steps[name]] for name in losses}}
 
 
-def losses_of(evidence: Evidence, part: str) -> Float[np.ndarray, " batch"]:
-    """The cross-entropy of each example, in nats; of calibration data those that F may be compared with."""
-    rows = evidence.unseen if part == "calibration" else slice(None)
-    return loss(evidence.logits[part][rows], evidence.labels[part][rows])
-
-
-def histogram(values: Float[np.ndarray, " batch"]) -> list[int]:
-    """Counts between `EDGES`."""
-    return np.histogram(values.clip(EDGES[0], EDGES[-1]), EDGES)[0].tolist()
-
-
 def place_of(stage: Stage, seed: int, name: str) -> Path:
     """Where a cell is; without a suffix."""
     return stage.folder / "cells" / stage.recipe.name / str(seed) / name
@@ -161,15 +146,16 @@ def beside(place: Path, suffix: str) -> Path:
     return place.with_name(f"{place.name}.{suffix}")
 
 
-def evidence_at(place: Path) -> Evidence:
-    """The evidence of a cell."""
-    return parquet.load(beside(place, "parquet"))
+def answers_at(exam: Exam[Found], place: Path) -> Found:
+    """What the model of a cell answers."""
+    return exam.load(beside(place, exam.suffix))
 
 
 def key_of(stage: Stage, seed: int, method: str) -> str:
     """The digest of all that a cell depends on."""
     recipe, data = stage.recipe, stage.split().digest()
     facts = {"data": data, "model": repr(recipe.model), "train": repr(recipe.train), "device": stage.device}
+    facts |= {"family": repr(recipe.family)}
     return digest({**facts, "seed": seed, "method": method, "code": code(*METHODS_CODE)})
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from unweave.run.cell import EDGES
+from unweave.audit.classified import EDGES
 
 Rows = Sequence[Sequence[float | None]]
 """A curve: rows of step, value and reliability."""
@@ -41,6 +41,8 @@ def histograms(measured: Mapping[str, Sequence[Mapping[str, Any]]], reference: s
         measured: By method, what was measured of each seed.
         reference: What the retrained models are called there.
     """
+    if not any(seed["losses"] for seeds in measured.values() for seed in seeds):
+        return {}
     named = {name: (name, "forget") for name in measured if name not in (reference, "retrain")}
     named |= {"retrain": (reference, "forget"), "calibration": (reference, "calibration")}
     return {

@@ -3,30 +3,37 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unweave.audit.metrics import Values, mean_gap
+from unweave.audit.metrics import METRICS, Metric, Values, mean_gap
 from unweave.audit.score import compare
 
 OURS = ("lur", "lur-match")
 
 
-def comparisons(found: Mapping[str, Sequence[Values]], references: Sequence[Values]) -> list[dict[str, Any]]:
+def comparisons(
+    found: Mapping[str, Sequence[Values]],
+    references: Sequence[Values],
+    metrics: Mapping[str, Metric] = METRICS,
+    distance: str = "tv",
+) -> list[dict[str, Any]]:
     """Each of ours against every other method: exact Wilcoxon tests, with Holm's correction over the others.
 
-    Compared are the mean gap in points and the total variation on F; a negative difference means that ours is
-    closer.
+    Compared are the mean gap in points and the distance on what is forgotten; a negative difference means
+    that ours is closer.
 
     Args:
         found: By method, the metrics of each seed.
         references: The metrics of the retrained model of each seed.
+        metrics: What is measured.
+        distance: The one of them that says how far two models are apart on what is forgotten.
     """
     gaps = {
-        name: [mean_gap(one, other) for one, other in zip(values, references, strict=True)]
+        name: [mean_gap(one, other, metrics) for one, other in zip(values, references, strict=True)]
         for name, values in found.items()
     }
-    variations = {name: [each["tv"] for each in values] for name, values in found.items()}
+    distances = {name: [each[distance] for each in values] for name, values in found.items()}
     return [
         row
-        for metric, by_name in (("gap", gaps), ("tv", variations))
+        for metric, by_name in (("gap", gaps), (distance, distances))
         for ours in OURS
         if ours in found
         for row in against(metric, ours, by_name)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 Table = Mapping[str, Any]
 T = TypeVar("T")
@@ -74,8 +74,9 @@ def refuse_unknown_fields(kind: type, table: Table, path: str) -> None:
     refuse_unknown(table, [field.name for field in dataclasses.fields(kind)], path)
     hints = get_type_hints(kind)
     for key, value in table.items():
-        if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
-            refuse_unknown_fields(cast(type, hints[key]), value, f"{path}.{key}".removeprefix("."))
+        if isinstance(value, Mapping):
+            for inner in filter(dataclasses.is_dataclass, (hints[key], *get_args(hints[key]))):
+                refuse_unknown_fields(cast(type, inner), value, f"{path}.{key}".removeprefix("."))
 
 
 def refuse_unknown(table: Table, known: Iterable[str], path: str) -> None:

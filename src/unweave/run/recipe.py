@@ -17,7 +17,6 @@ from torch import nn
 from unweave.descend import Descent
 from unweave.methods import METHODS, Method, method_named
 from unweave.methods.simple import FromScratch
-from unweave.models import build
 from unweave.run.reading import Table, configure, mapping, nearest, read
 from unweave.run.setup import Setup
 
@@ -34,7 +33,7 @@ class Recipe(Setup):
 
     def build(self, n_classes: int) -> nn.Module:
         """A fresh model."""
-        return build(self.model.name, n_classes, self.model.settings)
+        return self.family.build(self.model.name, n_classes, self.model.settings)
 
     def table(self) -> dict[str, Any]:
         """The recipe as plain values, complete: `parse` reads it back."""
@@ -91,11 +90,14 @@ def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
     """Every method: its defaults, the recipe's training where it starts from scratch, what a table says."""
     for name in tables:
         method_named(name)
+        if name not in setup.family.methods:
+            raise ValueError(f"method {name!r} is not for models of this kind")
     train, budget = setup.train, setup.tuning.budget
     steps = None if train.steps is None else max(1, round(budget * train.steps))
     epochs = None if train.epochs is None else budget * train.epochs
     shorter = replace(train, steps=steps, epochs=epochs)
-    defaults = {name: _as_trained(method, train) for name, method in METHODS.items()}
+    known = setup.family.methods
+    defaults = {name: _as_trained(method, train) for name, method in known.items()}
     defaults |= {"retrain": FromScratch(train), "short-retrain": FromScratch(shorter)}
     methods = {
         name: configure(method, tables.get(name, {}), f"methods.{name}") for name, method in defaults.items()

@@ -1,10 +1,6 @@
-r"""One search: a method's settings tried one after the other on the tuning seeds.
+"""One search: a method's settings tried one after the other on the tuning seeds.
 
-A trial's value is what a verdict asks for, in points: the mean over the seeds of
-:math:`(|dUA| + |dRA| + |dTA| + |dMIA| + 100\,TV^+ + 100\,|dAUC| + |dprobe| + |drelearn|) / 4`, where d is the
-difference from the seed's retrained model and TV^+ what the mean total variation on the forget data has above
-that of a second retrained model: nearer than that is no better. The two probes count where classes are
-forgotten whole. The calibration part stands for the test part, which no trial sees.
+A trial is worth the mean over the seeds of its distance from their retrained models; the exam says how far.
 """
 
 import dataclasses
@@ -16,10 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from torch import nn
 
-from unweave.audit.distance import tv
-from unweave.audit.evidence import Evidence
-from unweave.audit.metrics import GAP, mean_gap, measure
-from unweave.audit.probes import probe
 from unweave.methods import Method
 from unweave.methods.space import Choice, Log, Range, Rest, Uniform, Whole
 from unweave.problem import Failed
@@ -29,10 +21,6 @@ from unweave.train import digest, spend
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
-
-PARTS = ("forget", "retain", "calibration")
-POINTS = {"excess": 100.0, "auc": 100.0, "probe": 1.0, "relearn": 1.0}
-"""What one unit of a distance counts in points, beside the four of the mean gap."""
 
 SECOND = 1_000_000
 """Added to a tuning seed for the weights of its second retrained model."""
@@ -52,34 +40,23 @@ class Case:
         original: The model to unlearn.
         retrained: What the retrained model answers.
         wanted: Its metrics.
-        floor: The total variation on the forget data between it and a second one.
+        floor: The distance on what is forgotten between it and a second one.
     """
 
     seed: int
     original: nn.Module
-    retrained: Evidence
+    retrained: Any
     wanted: Mapping[str, float]
     floor: float
 
 
 def case(stage: Stage, seed: int) -> Case:
     """The models of one tuning seed."""
-    retrained = stage.trained("retain", seed, seed).model
-    original = stage.trained("mixed", seed, seed).model
-    evidence = stage.evidence(retrained, seed, parts=PARTS)
-    second = stage.evidence(stage.trained("retain", SECOND + seed, seed).model, seed, parts=PARTS)
-    wanted = metrics(stage, seed, retrained, evidence, None)
-    return Case(seed, original, evidence, wanted, tv(second, evidence))
-
-
-def metrics(
-    stage: Stage, seed: int, model: nn.Module, evidence: Evidence, retrained: Evidence | None
-) -> dict[str, float]:
-    """What a trial is judged by, with calibration in the place of test, and the probes of whole classes."""
-    split = stage.split(seed)
-    cuts = {part: split.part(part) for part in ("forget", "retain")}
-    probes = probe(model, cuts, device=stage.device) if split.forgotten_classes else {}
-    return {**measure(evidence, retrained, on="calibration"), **probes}
+    exam, model = stage.exam(seed), stage.trained("retain", seed, seed).model
+    original, retrained = stage.trained("mixed", seed, seed).model, exam.answers(model)
+    second = exam.answers(stage.trained("retain", SECOND + seed, seed).model)
+    wanted = {**exam.measure(retrained), **exam.probes(model)}
+    return Case(seed, original, retrained, wanted, exam.measure_pair(second, retrained)[exam.distance])
 
 
 def search(
@@ -114,28 +91,18 @@ def attempt(stage: Stage, method: Method, settings: Settings, cases: Sequence[Ca
         for each in cases:
             problem = stage.problem(each.original, each.seed, {}, each.seed)
             gradients.append(spend(problem, configured).gradients)
-            evidence = stage.evidence(problem.model, each.seed, parts=PARTS)
-            values = metrics(stage, each.seed, problem.model, evidence, each.retrained)
-            parts.append(distances(values, each.wanted, each.floor))
+            exam = stage.exam(each.seed)
+            found = exam.answers(problem.model)
+            values = {**exam.measure(found, each.retrained), **exam.probes(problem.model)}
+            parts.append(exam.trial(values, each.wanted, each.floor))
     except (ValueError, Failed) as error:
         failed = str(error)
-    if failed is None and not all(np.isfinite(list(each.values())).all() for each in parts):
-        failed = "NaN: the logits contain NaN or infinity"
     spent = round(sum(gradients) / len(cases))
     cost = {"seconds": time.perf_counter() - start, "gradient_evaluations": spent}
     if failed is not None:
         return {"value": None, "parts": {}, **cost, "failed": failed}
     mean = {name: float(np.mean([each[name] for each in parts])) for name in parts[0]}
-    more = sum(POINTS[name] * found for name, found in mean.items() if name in POINTS)
-    value = mean["gap"] + more / len(GAP)
-    return {"value": value, "parts": mean, **cost, "failed": None}
-
-
-def distances(values: Mapping[str, float], wanted: Mapping[str, float], floor: float) -> dict[str, float]:
-    """The mean gap in points, and how far the rest of what a verdict asks for is off, in its own unit."""
-    off = {name: abs(values[name] - wanted[name]) for name in POINTS if name in wanted}
-    over = {"tv": values["tv"], "excess": max(0.0, values["tv"] - floor)}
-    return {"gap": mean_gap(values, wanted), **over, **off}
+    return {"value": mean.pop("value"), "parts": mean, **cost, "failed": None}
 
 
 def distribution(choices: Log | Uniform | Whole | Choice) -> "BaseDistribution":

@@ -6,6 +6,7 @@ from typing import Literal
 
 from unweave.descend import Descent
 from unweave.methods import method_named
+from unweave.run.family import Classification, Family, Generation
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Data:
         ids: The positions that "ids" forgets.
     """
 
-    name: Literal["digits", "fashion-mnist", "cifar10"]
+    name: Literal["digits", "digit-images", "fashion-mnist", "cifar10"]
     folder: str | None = None
     limit: int | None = None
     seed: int = 0
@@ -52,7 +53,7 @@ class Architecture:
     """A model by name.
 
     Args:
-        name: A key of `unweave.models.MODELS`.
+        name: A key of `unweave.models.MODELS`, or of `DENOISERS` where there is a table "generation".
         settings: What to change of its defaults.
     """
 
@@ -96,6 +97,7 @@ class Setup:
         tuning: How settings are searched.
         headline: The method whose verdict a report opens with.
         partial: Whether training is cut short on purpose, so that there can be no verdict.
+        generation: What is drawn from denoisers; None for classifiers.
     """
 
     name: str
@@ -107,8 +109,16 @@ class Setup:
     tuning: Tuning = Tuning()
     headline: str = "lur"
     partial: bool = False
+    generation: Generation | None = None
+
+    @property
+    def family(self) -> Family:
+        """What kind of models it trains."""
+        return self.generation or Classification()
 
     def __post_init__(self) -> None:
+        if self.generation is not None and self.data.forget != "class":
+            raise ValueError(f"a generator forgets a class, found forget = {self.data.forget!r}")
         if not self.seeds:
             raise ValueError("a recipe needs at least one seed, found none")
         used = {"seeds": self.seeds, "calibration_seeds": self.calibration_seeds}

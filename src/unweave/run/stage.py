@@ -1,23 +1,22 @@
 """A stage of a benchmark: a recipe in a folder, with its data and its trained models at hand."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from unweave.audit.collect import collect
-from unweave.audit.evidence import PARTS, Evidence
+from unweave.audit.exam import Exam
 from unweave.data import Source
 from unweave.data.datasets import flip_labels
 from unweave.data.datasets import load as load_data
 from unweave.problem import Cost, Problem, Split
+from unweave.run.family import Classification, Family
 from unweave.run.recipe import Recipe
 from unweave.run.setup import Data
-from unweave.tasks.classifier import Classifier
 from unweave.train import Trained, train_model
 
 Memory = dict[str, tuple[object, Cost]]
@@ -39,16 +38,18 @@ class Stage:
 
     def split(self, data_seed: int | None = None) -> Split:
         """The data, as the recipe's seed cuts it or another; loaded once per process."""
-        key = (repr(self.recipe.data), data_seed, self.device)
+        key = (repr((self.recipe.data, self.recipe.generation)), data_seed, self.device)
         if key not in _splits:
-            _splits[key] = split_of(self.recipe.data, data_seed, device=self.device)
+            family = self.recipe.family
+            _splits[key] = split_of(self.recipe.data, data_seed, family=family, device=self.device)
         return _splits[key]
 
     def trained(self, part: Literal["mixed", "retain"], seed: int, data_seed: int | None = None) -> Trained:
         """The original ("mixed") or the retrained reference ("retain") of a seed, trained or read."""
         split, train = self.split(data_seed), self.recipe.train
-        models = self.folder / "models"
-        return train_model(train, self.build(split), split, part, seed, device=self.device, cache=models)
+        task, models = self.recipe.family.task(split.n_classes), self.folder / MODELS
+        make = self.build(split)
+        return train_model(train, make, split, part, seed, task=task, device=self.device, cache=models)
 
     def build(self, split: Split) -> Callable[[], nn.Module]:
         """Makes a fresh model for the classes of a split."""
@@ -59,33 +60,42 @@ class Stage:
     ) -> Problem:
         """The request to forget, over a copy of the original."""
         split, model = self.split(data_seed), copy.deepcopy(original)
-        generator, task = torch.Generator().manual_seed(seed), Classifier(split.n_classes)
+        generator = torch.Generator().manual_seed(seed)
+        task = self.recipe.family.task(split.n_classes, split.forgotten_classes)
         return Problem(task, model, split, generator, self.build(split), memory=memory)
 
-    def evidence(
-        self, model: nn.Module, data_seed: int | None = None, *, parts: Sequence[str] = PARTS
-    ) -> Evidence:
-        """What a model answers to every example of some parts."""
-        split = self.split(data_seed)
-        cuts = {name: split.part(name) for name in PARTS if name in parts}
-        gone = split.forgotten_classes
-        return collect(model, cuts, device=self.device, n_classes=split.n_classes, forgotten_classes=gone)
+    def exam(self, data_seed: int | None = None) -> Exam[Any]:
+        """The questions to its models; while settings are searched, where a seed cuts the data anew."""
+        key = (repr(self), data_seed)
+        if key not in _exams:
+            split, searching = self.split(data_seed), data_seed is not None
+            _exams[key] = self.recipe.family.exam(
+                split, device=self.device, searching=searching, cache=self.folder / MODELS
+            )
+        return _exams[key]
 
 
+MODELS = "models"
+CLASSIFIERS = Classification()
+_exams: dict[tuple[str, int | None], Exam[Any]] = {}
 _splits: dict[tuple[str, int | None, str], Split] = {}
 
 
-def split_of(data: Data, data_seed: int | None = None, *, device: str = "cpu") -> Split:
+def split_of(
+    data: Data, data_seed: int | None = None, *, family: Family = CLASSIFIERS, device: str = "cpu"
+) -> Split:
     """The data, cut four ways.
 
     Args:
         data: What to load and what to forget.
         data_seed: Chooses another forget set, other wrong labels and another limited subset, for tuning. The
             held-out halves stay as the recipe's own seed cuts them, so that tuning never sees the test part.
+        family: Whose models take it.
         device: Where batches are handed out.
     """
     seed = data.seed if data_seed is None else data_seed
-    train, held_out = load_data(data.name, folder=data.folder, limit=data.limit, seed=seed)
+    loaded = load_data(data.name, folder=data.folder, limit=data.limit, seed=seed)
+    train, held_out = map(family.source, loaded)
     if data.noise:
         train = flip_labels(train, data.noise, 1 + int(train.labels.max()), seed + 1)
     forget = _chosen(data, train, seed + 2)

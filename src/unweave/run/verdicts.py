@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from unweave.audit.margins import Margins, margins
-from unweave.audit.metrics import GAP, METRICS, Values, gap_of_means, mean_gap, measure_pair
+from unweave.audit.metrics import METRICS, Metric, Values, gap_of_means, gap_parts, mean_gap
 from unweave.audit.score import score, t_interval
-from unweave.audit.verdict import judge
-from unweave.run.cell import REFERENCE, Content, evidence_at, kept, place_of
+from unweave.run.cell import REFERENCE, Content, answers_at, kept, place_of
 from unweave.run.curves import histograms, mean_trace
 from unweave.run.paired import comparisons
 from unweave.run.stage import Stage
@@ -30,7 +29,7 @@ def stage_record(
         methods: The methods that were run, the original among them.
         search: The log of tuning by method, if there was any.
     """
-    recipe = stage.recipe
+    recipe, exam = stage.recipe, stage.exam()
     references = [values_of(stage, seed, REFERENCE) for seed in recipe.seeds]
     fixed = calibrated(stage)
     rows = {name: method_row(stage, name, references, fixed) for name in methods}
@@ -41,7 +40,7 @@ def stage_record(
         "seeds": list(recipe.seeds),
         "data": described(stage),
         "margins": None if fixed is None else dict(fixed.margin),
-        "reference": reference_row(references, fixed),
+        "reference": reference_row(references, fixed, exam.metrics),
         "methods": rows,
         "headline": recipe.headline if recipe.headline in rows else next(iter(rows)),
         "partial": recipe.partial,
@@ -49,8 +48,12 @@ def stage_record(
         "calibration_seeds": list(recipe.calibration_seeds),
         "histograms": histograms(cells, REFERENCE),
         "comparisons": comparisons(
-            {name: [each["values"] for each in cells[name]] for name in ran}, references
+            {name: [each["values"] for each in cells[name]] for name in ran},
+            references,
+            exam.metrics,
+            exam.distance,
         ),
+        "sheets": sheets(cells),
         **({"search": {name: list(trials) for name, trials in search.items()}} if search else {}),
     }
 
@@ -71,14 +74,16 @@ def calibrated(stage: Stage) -> Margins | None:
         return None
     keys = [cell_of(stage, seed, REFERENCE)["key"] for seed in seeds]
 
+    exam = stage.exam()
+
     def make() -> Content:
-        evidence = [evidence_at(place_of(stage, seed, REFERENCE)) for seed in seeds]
-        return {"pairs": [measure_pair(one, other) for one, other in combinations(evidence, 2)]}
+        found = [answers_at(exam, place_of(stage, seed, REFERENCE)) for seed in seeds]
+        return {"pairs": [exam.measure_pair(one, other) for one, other in combinations(found, 2)]}
 
     place = stage.folder / "cells" / stage.recipe.name / "calibration"
     pairs = kept(place, digest({"cells": keys, "code": code("audit/*.py")}), make)["pairs"]
-    sizes = {name: size for name, size in described(stage).items() if isinstance(size, int)}
-    return margins([values_of(stage, seed, REFERENCE) for seed in seeds], pairs, sizes=sizes)
+    alone = [values_of(stage, seed, REFERENCE) for seed in seeds]
+    return margins(alone, pairs, sizes=exam.sizes, metrics=exam.metrics)
 
 
 def method_row(
@@ -111,36 +116,51 @@ def judged(stage: Stage, name: str, references: Sequence[Values], fixed: Margins
     seeds = stage.recipe.seeds
     found = [values_of(stage, seed, name) for seed in seeds]
     original = [values_of(stage, seed, "original") for seed in seeds]
-    judgement = judge(found, references, None if stage.recipe.partial else fixed, original=original)
+    exam, allowed = stage.exam(), None if stage.recipe.partial else fixed
+
+    def answers() -> list[Any]:
+        return [answers_at(exam, place_of(stage, seed, "original")) for seed in seeds]
+
+    judgement = exam.judge(found, references, allowed, original, answers)
     return {
         "scores": {metric: asdict(each) for metric, each in judgement.scores.items()},
-        "gap": gap(found, references),
+        "gap": gap(found, references, exam.metrics),
         "verdict": str(judgement.verdict),
         "reason": judgement.reason,
     }
 
 
-def reference_row(references: Sequence[Values], fixed: Margins | None) -> dict[str, Any]:
+def reference_row(
+    references: Sequence[Values], fixed: Margins | None, metrics: Mapping[str, Metric] = METRICS
+) -> dict[str, Any]:
     """The retrained models: their own metrics, and those of two models as calibration retrains show them."""
     band, expected = ({}, {}) if fixed is None else (fixed.null_band, fixed.expected)
     values = {name: [each[name] for each in references] for name in references[0]}
     values |= {name: [value] for name, value in expected.items() if name not in values}
     scores = {
-        name: score(each, mean(each), direction=METRICS[name].direction, null_band=band.get(name))
+        name: score(each, mean(each), direction=metrics[name].direction, null_band=band.get(name))
         for name, each in values.items()
     }
     rows = {name: {**asdict(each), "gap": None} for name, each in scores.items()}
     return {"scores": rows, "null_band": {name: list(ends) for name, ends in band.items()}}
 
 
-def gap(found: Sequence[Values], references: Sequence[Values]) -> dict[str, Any]:
-    """The mean gap in both senses, and its four parts."""
+def gap(
+    found: Sequence[Values], references: Sequence[Values], metrics: Mapping[str, Metric] = METRICS
+) -> dict[str, Any]:
+    """The mean gap in both senses, and its parts."""
     pairs = list(zip(found, references, strict=True))
-    each = [mean_gap(one, other) for one, other in pairs]
+    each = [mean_gap(one, other, metrics) for one, other in pairs]
     low, high = t_interval(each)
-    parts = {name: mean([abs(one[name] - other[name]) for one, other in pairs]) for name in GAP}
-    whole = gap_of_means(found, references)
+    apart = [gap_parts(one, other, metrics) for one, other in pairs]
+    parts = {name: mean([seed[name] for seed in apart]) for name in apart[0]}
+    whole = gap_of_means(found, references, metrics)
     return {"mean": mean(each), "low": low, "high": high, "of_means": whole, "parts": parts}
+
+
+def sheets(cells: Mapping[str, Sequence[Content]]) -> dict[str, str]:
+    """What the models of the first seed answer as pictures, by method; none where there is nothing to see."""
+    return {name: each[0]["sheet"] for name, each in cells.items() if each[0]["sheet"] is not None}
 
 
 def values_of(stage: Stage, seed: int, name: str) -> Values:

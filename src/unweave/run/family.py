@@ -1,0 +1,191 @@
+"""Families of models in a recipe: what their methods are, how they are trained, and how they are examined."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from unweave.audit.classified import Classified
+from unweave.audit.collect import refuse_unfit
+from unweave.audit.exam import Exam
+from unweave.audit.generated import Generated
+from unweave.audit.recogniser import Recogniser, train_recogniser
+from unweave.data import Source
+from unweave.data.datasets import as_images
+from unweave.data.resident import Resident
+from unweave.generate.presets import PRESETS
+from unweave.generate.sample import Sampler
+from unweave.generate.schedule import Schedule
+from unweave.importance import evaluating
+from unweave.methods import METHODS, Method
+from unweave.models import DENOISERS, build
+from unweave.problem import Split
+from unweave.tasks import Task, call
+from unweave.tasks.classifier import Classifier
+from unweave.tasks.diffusion import Diffusion, Other
+
+SEARCHED = 1_000_000
+"""The first seed of the images that a search looks at: reported ones begin at zero."""
+
+
+@runtime_checkable
+class Family(Protocol):
+    """What differs between families of models."""
+
+    @property
+    def methods(self) -> Mapping[str, Method]:
+        """The methods by name, with settings that suit."""
+        ...
+
+    def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
+        """A fresh model."""
+        ...
+
+    def source(self, data: Source) -> Source:
+        """The data as such models take it."""
+        ...
+
+    def task(self, n_classes: int, forgotten: tuple[int, ...] = ()) -> Task:
+        """How models are scored: while classes are forgotten, or while an original is trained."""
+        ...
+
+    def refuse_unfit(self, model: nn.Module, data: Source, name: str, n_classes: int) -> None:
+        """Raises a ValueError if the model can't be run on the data."""
+        ...
+
+    def exam(
+        self, split: Split, *, device: torch.device | str, searching: bool = False, cache: Path | None = None
+    ) -> Exam[Any]:
+        """The questions to a model about a split.
+
+        Args:
+            split: The data.
+            device: Where models are.
+            searching: Whether settings are searched, which must not see test data.
+            cache: A folder that keeps what is trained for it.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Models that say which class an example is of."""
+
+    @property
+    def methods(self) -> Mapping[str, Method]:
+        """All that classifiers can be given to."""
+        return METHODS
+
+    def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
+        """A fresh classifier."""
+        return build(name, n_classes, settings)
+
+    def source(self, data: Source) -> Source:
+        """The data as it is."""
+        return data
+
+    def task(self, n_classes: int, forgotten: tuple[int, ...] = ()) -> Task:
+        """Classification; it makes no difference what is forgotten."""
+        return Classifier(n_classes)
+
+    def refuse_unfit(self, model: nn.Module, data: Source, name: str, n_classes: int) -> None:
+        """Raises if the model can't be run on the data, or has no output for one of its labels."""
+        refuse_unfit(model, data, name)
+
+    def exam(
+        self, split: Split, *, device: torch.device | str, searching: bool = False, cache: Path | None = None
+    ) -> Exam[Any]:
+        """Logits, and attacks on features."""
+        return Classified(split, device, "calibration" if searching else "test")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Denoisers that make images of a class.
+
+    Args:
+        drop: How often a condition is replaced by none in training.
+        other: Whose answer a counterfactual is (see `Diffusion`).
+        anchor: The class that "fixed" takes.
+        schedule: The noise.
+        sampler: How images are drawn.
+        images: How many are drawn of each class.
+        searched: How many of each class while settings are searched.
+        recogniser: The classifier that says what they show; it is trained on the training images.
+    """
+
+    drop: float = 0.1
+    other: Other = "random"
+    anchor: int | None = None
+    schedule: Schedule = Schedule()
+    sampler: Sampler = Sampler("dpm", steps=10, guidance=1.5)
+    images: int = 500
+    searched: int = 100
+    recogniser: str = "conv"
+
+    def __post_init__(self) -> None:
+        if self.images < 20 or self.searched < 20:
+            raise ValueError(f"a KID needs 20 images of each class, found {self.images} and {self.searched}")
+
+    @property
+    def methods(self) -> Mapping[str, Method]:
+        """All that denoisers can be given to, as they are set for them."""
+        return PRESETS
+
+    def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
+        """A fresh denoiser."""
+        return build(name, n_classes, settings, among=DENOISERS)
+
+    def source(self, data: Source) -> Source:
+        """The images between -1 and 1."""
+        return as_images(data)
+
+    def task(self, n_classes: int, forgotten: tuple[int, ...] = ()) -> Diffusion:
+        """Denoising; the condition after the last class is none."""
+        return Diffusion(
+            n_classes,
+            self.schedule,
+            null=n_classes,
+            drop=self.drop,
+            other=self.other,
+            anchor=self.anchor,
+            forgotten=forgotten,
+        )
+
+    def refuse_unfit(self, model: nn.Module, data: Source, name: str, n_classes: int) -> None:
+        """Raises if the model can't denoise the data."""
+        (raw,) = data.stream([torch.arange(min(2, len(data)))])
+        task = self.task(n_classes)
+        batch = task.draw(raw, torch.Generator().manual_seed(0))
+        try:
+            with evaluating(model), torch.no_grad():
+                task.loss(call(model, batch.inputs), batch.target)
+        except (Exception, SystemExit) as error:
+            raise ValueError(f"the model can't denoise {name!r}: {type(error).__name__}: {error}") from error
+
+    def exam(
+        self, split: Split, *, device: torch.device | str, searching: bool = False, cache: Path | None = None
+    ) -> Exam[Any]:
+        """Images of every class."""
+        return Generated(
+            split,
+            self.task(split.n_classes, split.forgotten_classes),
+            recogniser_of(self.recogniser, split, cache),
+            self.sampler,
+            self.searched if searching else self.images,
+            device=device,
+            searching=searching,
+            first_seed=SEARCHED if searching else 0,
+        )
+
+
+@cache
+def recogniser_of(model: str, split: Split, folder: Path | None) -> Recogniser:
+    """The recogniser of a data set: the same whatever is forgotten, and for every generator."""
+    train, held_out = split.train.to("cpu"), split.held_out.to("cpu")
+    assert isinstance(train, Resident) and isinstance(held_out, Resident)
+    return train_recogniser(train, held_out, model=model, cache=folder)
