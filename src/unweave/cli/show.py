@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from unweave.audit.metrics import METRICS
+from unweave.audit.vocabulary import KNOWN
 from unweave.report import tables
 from unweave.report.numbers import digits, heading, number
 from unweave.run.record import plain
@@ -54,9 +54,9 @@ def verdict(stage: Mapping[str, Any], row: Mapping[str, Any]) -> None:
 def figure(metric: str, score: Mapping[str, Any], margins: Mapping[str, float | None]) -> list[str]:
     """One line of a verdict's table."""
     aim = {"match": "as retrained", "lower": "low", "higher": "high"}[score["direction"]]
-    gap = None if METRICS[metric].needs_reference else score["gap"]  # its margin bounds the value itself
+    gap = None if KNOWN[metric].needs_reference else score["gap"]  # its margin bounds the value itself
     numbers = [score["value"], score["reference"], gap, margins.get(metric)]
-    return [heading(metric), METRICS[metric].unit, *(number(each, digits(metric)) for each in numbers), aim]
+    return [heading(metric), KNOWN[metric].unit, *(number(each, digits(metric)) for each in numbers), aim]
 
 
 def stages(record: Mapping[str, Any]) -> None:
@@ -69,4 +69,4 @@ def stages(record: Mapping[str, Any]) -> None:
         say(*tables.sentences(stage), "")
         console().print(tables.terminal(stage))
         say("")
-    console().print(Text(tables.LEGEND, style="dim"))
+    console().print(Text(tables.legend(record), style="dim"))

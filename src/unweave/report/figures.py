@@ -9,9 +9,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from unweave.report.numbers import finite
+from unweave.report.numbers import finite, heading
 from unweave.report.placing import Point, leader, place
-from unweave.report.rows import Row, rows
+from unweave.report.rows import Row, metric_ids, rows
 from unweave.report.svg import DASHES, FAINT, INK, SERIES, axes, svg, ticks
 
 Curve = Sequence[Sequence[float | None]]
@@ -36,13 +36,15 @@ def losses(stage: Mapping[str, Any]) -> dict[str, str]:
 def tradeoff(stage: Mapping[str, Any]) -> str | None:
     """Forgetting (UA minus Retrain's) against utility (TA minus Retrain's); a point's area is its time.
 
-    The box is the margin within which a method counts as equal to Retrain. None without a finite point.
+    A generator has no TA, and its utility is RA. The box is the margin within which a method counts as equal
+    to Retrain. None without a finite point.
     """
-    shown = [(row, point) for row in rows(stage) if (point := _point(row)) is not None]
+    utility = utility_of(stage)
+    shown = [(row, point) for row in rows(stage) if (point := _point(row, utility)) is not None]
     if not shown:
         return None
     margins = stage["margins"] or {}
-    ua, ta = finite(margins.get("ua")), finite(margins.get("ta"))
+    ua, ta = finite(margins.get("ua")), finite(margins.get(utility))
     with axes(4.0, 3.5) as (figure, plot):
         _target(plot, ua, ta)
         _scale(plot, ua or 1.0, ta or 1.0)
@@ -51,7 +53,7 @@ def tradeoff(stage: Mapping[str, Any]) -> str | None:
         _times(plot)
         plot.margins(0.12)
         plot.set_xlabel("Forgetting: UA minus Retrain's, points")
-        plot.set_ylabel("Utility: TA minus Retrain's, points")
+        plot.set_ylabel(f"Utility: {heading(utility)} minus Retrain's, points")
         # Names are placed in pixels, which only a finished layout has.
         figure.draw_without_rendering()
         _name(plot, shown, figure.dpi / 72)
@@ -107,11 +109,16 @@ def _shares(counts: Sequence[float]) -> list[float]:
     return [count / total if total else 0.0 for count in counts]
 
 
-def _point(row: Row) -> Point | None:
-    """Differences of UA and TA from Retrain's, percentage points; None for Retrain and for failures."""
-    if row.kind == "reference" or row.status == "FAILED" or not {"ua", "ta"} <= row.scores.keys():
+def utility_of(stage: Mapping[str, Any]) -> str:
+    """The metric that says what users see: test accuracy, or of a generator that of retained conditions."""
+    return "ta" if "ta" in metric_ids(stage) else "ra"
+
+
+def _point(row: Row, utility: str) -> Point | None:
+    """Differences of UA and the utility from Retrain's, points; None for Retrain and for failures."""
+    if row.kind == "reference" or row.status == "FAILED" or not {"ua", utility} <= row.scores.keys():
         return None
-    ua, ta = row.scores["ua"].gap, row.scores["ta"].gap
+    ua, ta = row.scores["ua"].gap, row.scores[utility].gap
     return None if ua is None or ta is None else (ua, ta)
 
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from unweave.files import write_atomically
 from unweave.report import figures
 from unweave.report.numbers import DASH, digits, finite, heading, number
-from unweave.report.rows import GAP_PARTS, Row, headline, metric_ids, outside, rows
+from unweave.report.rows import Row, gap_ids, headline, metric_ids, outside, rows
 from unweave.report.tables import brief
 
 MINUS = "\N{MINUS SIGN}"
@@ -34,6 +34,7 @@ class Stage:
         reference: the retrained models' row.
         metrics: ids of the columns of the main table.
         further: ids of the other metrics measured.
+        parts: ids of the metrics that the mean gap is made of.
         losses: SVG by method.
         tradeoff: SVG, None without two comparable methods.
         conflict: SVG, None without a probe.
@@ -47,6 +48,7 @@ class Stage:
     reference: Row | None
     metrics: list[str]
     further: list[str]
+    parts: list[str]
     losses: dict[str, Markup]
     tradeoff: Markup | None
     conflict: Markup | None
@@ -117,6 +119,7 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
         reference=next((row for row in made if row.status == "reference"), None),
         metrics=main,
         further=[metric for metric in metric_ids(stage) if metric not in main],
+        parts=gap_ids(stage),
         # matplotlib escapes the names that it draws.
         losses={method: Markup(svg) for method, svg in figures.losses(stage).items()},
         tradeoff=None if tradeoff is None else Markup(tradeoff),
@@ -126,10 +129,13 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
 
 def _glossary(stages: list[Stage]) -> list[Any]:
     """The library's entries for the metrics that appear on the page."""
-    from unweave.audit.metrics import METRICS
+    from unweave.audit.vocabulary import table_of
 
-    shown = {metric for stage in stages for metric in (*stage.metrics, *stage.further)}
-    return [entry for metric, entry in METRICS.items() if metric in shown]
+    shown: dict[str, Any] = {}
+    for stage in stages:
+        ids = (*stage.metrics, *stage.further)
+        shown |= {entry.says: entry for name, entry in table_of(ids).items() if name in ids}
+    return list(shown.values())
 
 
 def _templates() -> Environment:
@@ -139,7 +145,7 @@ def _templates() -> Environment:
     )
     made.filters |= {"num": _num, "signed": _signed, "plain": _plain, "reason": _reason}
     made.filters |= {"flat": flat, "heading": heading}
-    made.globals |= {"digits": digits, "outside": outside, "parts": GAP_PARTS, "DASH": DASH}
+    made.globals |= {"digits": digits, "outside": outside, "DASH": DASH}
     return made
 
 

@@ -29,14 +29,14 @@ def interval(value: float | None, low: float | None, high: float | None, digits:
 
 def digits(metric: str) -> int:
     """Decimals of a metric: two for percentages, one for steps, three for shares, correlations and bits."""
-    from unweave.audit.metrics import METRICS
+    from unweave.audit.vocabulary import KNOWN
 
-    unit = METRICS[metric].unit if metric in METRICS else ""
+    unit = KNOWN[metric].unit if metric in KNOWN else ""
     return {"%": 2, "steps": 1}.get(unit, 3)
 
 
 def heading(metric: str) -> str:
     """A column's name: the metric's title, or the id of a metric that this version does not know."""
-    from unweave.audit.metrics import METRICS
+    from unweave.audit.vocabulary import KNOWN
 
-    return METRICS[metric].title if metric in METRICS else metric
+    return KNOWN[metric].title if metric in KNOWN else metric

@@ -15,8 +15,6 @@ from unweave.report.numbers import finite
 Kind = Literal["reference", "original", "method"]
 Status = Literal["reference", "PASS", "FAIL", "INCONCLUSIVE", "FAILED"]
 
-GAP_PARTS = ("ua", "ra", "ta", "mia")
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -45,14 +43,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Gap:
-    """Mean absolute difference from the retrained models over UA, RA, TA and MIA, in percentage points.
+    """Mean distance from the retrained models, in percentage points: of a classifier over UA, RA, TA and MIA.
 
     Args:
         mean: over seeds, of the gap of each seed.
         low: lower end of its 95 % interval.
         high: upper end of its 95 % interval.
         of_means: the gap of the means over seeds, as papers report it.
-        parts: the four apart.
+        parts: what it is the mean of, by metric id.
     """
 
     mean: float | None
@@ -116,11 +114,18 @@ def headline(stage: Mapping[str, Any]) -> Row | None:
 
 def metric_ids(stage: Mapping[str, Any]) -> list[str]:
     """The metric ids that the stage's rows hold: the library's in its own order, then others."""
-    from unweave.audit.metrics import METRICS
+    from unweave.audit.vocabulary import table_of
 
     tables = [stage["reference"]["scores"], *(method["scores"] for method in stage["methods"].values())]
     present = dict.fromkeys(metric for scores in tables for metric in scores)
-    return [metric for metric in METRICS if metric in present] + [m for m in present if m not in METRICS]
+    known = table_of(present)
+    return [metric for metric in known if metric in present] + [m for m in present if m not in known]
+
+
+def gap_ids(stage: Mapping[str, Any]) -> list[str]:
+    """The metric ids that the stage's mean gap is made of; none if no row has one."""
+    parts = [method["gap"]["parts"] for method in stage["methods"].values() if method["gap"] is not None]
+    return list(parts[0]) if parts else []
 
 
 def outside(metric: str, cell: Cell, margin: float | None) -> bool:
@@ -129,11 +134,11 @@ def outside(metric: str, cell: Cell, margin: float | None) -> bool:
     The margin of a metric that compares two models example by example bounds its value; of any other, the
     absolute difference from the retrained models.
     """
-    from unweave.audit.metrics import METRICS
+    from unweave.audit.vocabulary import KNOWN
 
     if (limit := finite(margin)) is None:
         return False
-    compares = metric in METRICS and METRICS[metric].needs_reference
+    compares = metric in KNOWN and KNOWN[metric].needs_reference
     distance = cell.value if compares else cell.gap
     return distance is not None and abs(distance) > limit
 
@@ -176,9 +181,9 @@ def _cell(score: Mapping[str, Any]) -> Cell:
 
 def _gap(gap: Mapping[str, Any] | None) -> Gap:
     if gap is None:
-        return Gap(None, None, None, None, dict.fromkeys(GAP_PARTS))
+        return Gap(None, None, None, None, {})
     mean, low, high, of_means = (finite(gap[key]) for key in ("mean", "low", "high", "of_means"))
-    return Gap(mean, low, high, of_means, {part: finite(gap["parts"][part]) for part in GAP_PARTS})
+    return Gap(mean, low, high, of_means, {name: finite(each) for name, each in gap["parts"].items()})
 
 
 def _ranks(row: Row) -> bool:

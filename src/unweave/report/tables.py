@@ -17,12 +17,8 @@ from rich.text import Text
 
 from unweave.files import draft
 from unweave.report.numbers import DASH, digits, heading, interval, number
-from unweave.report.rows import GAP_PARTS, Row, headline, metric_ids, rows
+from unweave.report.rows import Row, gap_ids, headline, metric_ids, rows
 
-LEGEND = (
-    "Gap: mean |difference| from Retrain over UA, RA, TA, MIA, points. Cost: relative to one retrain. "
-    "±: half of the 95 % interval. Retrain is the target of every column; none is better when larger."
-)
 _STYLES = {"PASS": "green", "FAIL": "red", "FAILED": "red", "INCONCLUSIVE": "yellow"}
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {"<": "$<$", ">": "$>$", "|": "$|$"} | {character: f"\\{character}" for character in "&%$#_{}"}
@@ -38,9 +34,22 @@ def grid(stage: Mapping[str, Any], metrics: Sequence[str]) -> tuple[list[str], l
 
 def brief(stage: Mapping[str, Any]) -> list[str]:
     """The stage's metric ids that a verdict rests on or the mean gap is made of: they fit a terminal."""
-    from unweave.audit.metrics import METRICS
+    from unweave.audit.vocabulary import table_of
 
-    return [m for m in metric_ids(stage) if m in GAP_PARTS or (m in METRICS and METRICS[m].primary)]
+    ids, parts = metric_ids(stage), gap_ids(stage)
+    known = table_of(ids)
+    return [m for m in ids if m in parts or (m in known and known[m].primary)]
+
+
+def legend(record: Mapping[str, Any]) -> str:
+    """What the columns of a table are, for below it."""
+    made = {", ".join(map(heading, gap_ids(stage))): None for stage in record["stages"].values()}
+    parts = " or ".join(each for each in made if each)
+    gap = f"Gap: mean |difference| from Retrain over {parts}, points. " if parts else ""
+    return (
+        f"{gap}Cost: relative to one retrain. ±: half of the 95 % interval. "
+        "Retrain is the target of every column; none is better when larger."
+    )
 
 
 def terminal(stage: Mapping[str, Any]) -> Table:
@@ -67,7 +76,7 @@ def text(record: Mapping[str, Any], *, width: int = 100) -> str:
         width: columns to fill, characters.
     """
     stages = [_stage_text(name, stage, width) for name, stage in record["stages"].items()]
-    return "\n".join([*stages, *textwrap.wrap(LEGEND, width)])
+    return "\n".join([*stages, *textwrap.wrap(legend(record), width)])
 
 
 def markdown(record: Mapping[str, Any]) -> str:
@@ -80,7 +89,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         said = [_escape(sentence, _MARKDOWN) for sentence in sentences(stage)]
         drawn = [f"| {' | '.join(line)} |" for line in table]
         parts.append("\n".join([f"## {_escape(name, _MARKDOWN)}", "", "\n\n".join(said), "", *drawn]))
-    return "\n\n".join([*parts, _escape(LEGEND, _MARKDOWN)]) + "\n"
+    return "\n\n".join([*parts, _escape(legend(record), _MARKDOWN)]) + "\n"
 
 
 def latex(record: Mapping[str, Any]) -> str:
