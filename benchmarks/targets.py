@@ -87,7 +87,7 @@ def tune(folder: str, trials: int, target: str) -> list[Trial]:
     stage = stage_of("as tuned", folder)
     tuning, method = stage.recipe.tuning, method_of(target, stage.recipe)
     budget = round(tuning.budget * prepare(stage, tuning.seeds[0]))
-    return search(stage, method, method.space(budget), trials, [case(stage, each) for each in tuning.seeds])
+    return search(method, method.space(budget), trials, [case(stage, each) for each in tuning.seeds])
 
 
 def runs_of(folder: str, best: Mapping[str, Settings], name: str, seed: int) -> list[Row]:

@@ -30,7 +30,7 @@ def drifting(folder: Path, drift: Drift) -> Stage:
 
 def found(stage: Stage, drift: Drift, trials: int = 6) -> list:
     cases = [case(stage, seed) for seed in stage.recipe.tuning.seeds]
-    return search(stage, drift, drift.space(10), trials, cases)
+    return search(drift, drift.space(10), trials, cases)
 
 
 def test_a_search_begins_with_the_methods_own_settings_and_finds_better_ones(tmp_path) -> None:
@@ -46,7 +46,7 @@ def test_a_value_is_the_mean_gap_the_excess_of_total_variation_and_the_auc(tmp_p
     stage, drift = drifting(tmp_path, Drift()), Drift()
     assert case(stage, 1000).floor > 0
     case_ = dataclasses.replace(case(stage, 1000), floor=0.1)
-    trial = attempt(stage, drift, {"by": 0.0}, [case_])
+    trial = attempt(drift, {"by": 0.0}, [case_])
     forget = stage.exam(1000).answers(case_.original).logits["forget"]
     shares = [torch.tensor(each).softmax(-1) for each in (forget, case_.retrained.logits["forget"])]
     tv = float((shares[0] - shares[1]).abs().sum(-1).mean() / 2)
@@ -54,7 +54,7 @@ def test_a_value_is_the_mean_gap_the_excess_of_total_variation_and_the_auc(tmp_p
     assert parts["tv"] == pytest.approx(tv, rel=1e-5)
     assert parts["excess"] == pytest.approx(tv - 0.1, rel=1e-5) and tv > 0.1
     assert trial["value"] == pytest.approx(parts["gap"] + 25 * parts["excess"] + 25 * parts["auc"])
-    near = attempt(stage, drift, {"by": 0.0}, [dataclasses.replace(case_, floor=1.0)])
+    near = attempt(drift, {"by": 0.0}, [dataclasses.replace(case_, floor=1.0)])
     assert near["parts"]["excess"] == 0 and near["parts"]["tv"] == parts["tv"]
     own_auc = stage.exam(1000).answers(case_.original)
     off = abs(measure(own_auc, on="calibration")["auc"] - case_.wanted["auc"])
@@ -178,7 +178,7 @@ def test_what_others_leave_of_a_budget_is_worked_out_and_spent(tmp_path) -> None
     for name in ("lur", "joint", "lur-match"):
         method = stage.recipe.methods[name]
         assert isinstance(method, LUR)
-        log = search(stage, method, method.space(60), 4, cases)
+        log = search(method, method.space(60), 4, cases)
         assert all(trial["settings"]["recover"] > 0 for trial in log)
         assert {trial["gradient_evaluations"] for trial in log} <= {60, 61}, name  # one pass more redraws
 

@@ -36,6 +36,7 @@ class Case:
     """One tuning seed.
 
     Args:
+        stage: Where it belongs; a search may be over cases of several stages.
         seed: Of the data and of the training.
         original: The model to unlearn.
         retrained: What the retrained model answers.
@@ -43,6 +44,7 @@ class Case:
         floor: The distance on what is forgotten between it and a second one.
     """
 
+    stage: Stage
     seed: int
     original: nn.Module
     retrained: Any
@@ -56,12 +58,10 @@ def case(stage: Stage, seed: int) -> Case:
     original, retrained = stage.trained("mixed", seed, seed).model, exam.answers(model)
     second = exam.answers(stage.trained("retain", SECOND + seed, seed).model)
     wanted = {**exam.measure(retrained), **exam.probes(model)}
-    return Case(seed, original, retrained, wanted, exam.measure_pair(second, retrained)[exam.distance])
+    return Case(stage, seed, original, retrained, wanted, exam.measure_pair(second, retrained)[exam.distance])
 
 
-def search(
-    stage: Stage, method: Method, space: Mapping[str, Range], trials: int, cases: Sequence[Case]
-) -> list[Trial]:
+def search(method: Method, space: Mapping[str, Range], trials: int, cases: Sequence[Case]) -> list[Trial]:
     """The log of a search by Optuna's tree-structured Parzen estimator, from the method's own settings on."""
     import optuna
 
@@ -77,21 +77,21 @@ def search(
         asked = study.ask(ranges)
         drawn = {path: rounded(value) for path, value in asked.params.items()}
         settings = drawn | {path: rest.left(drawn) for path, rest in rests.items()}
-        log.append({"number": number, "settings": settings, **attempt(stage, method, settings, cases)})
+        log.append({"number": number, "settings": settings, **attempt(method, settings, cases)})
         value = log[-1]["value"]
         study.tell(asked, value, optuna.trial.TrialState.PRUNED if value is None else None)
     return log
 
 
-def attempt(stage: Stage, method: Method, settings: Settings, cases: Sequence[Case]) -> Trial:
+def attempt(method: Method, settings: Settings, cases: Sequence[Case]) -> Trial:
     """The value of some settings and its parts, and what they cost; no value but the reason if they fail."""
     start, parts, gradients, failed = time.perf_counter(), [], [], None
     try:
         configured = configure(method, nested(settings))
         for each in cases:
-            problem = stage.problem(each.original, each.seed, {}, each.seed)
+            problem = each.stage.problem(each.original, each.seed, {}, each.seed)
             gradients.append(spend(problem, configured).gradients)
-            exam = stage.exam(each.seed)
+            exam = each.stage.exam(each.seed)
             found = exam.answers(problem.model)
             values = {**exam.measure(found, each.retrained), **exam.probes(problem.model)}
             parts.append(exam.trial(values, each.wanted, each.floor))

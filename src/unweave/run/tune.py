@@ -103,7 +103,7 @@ def study(stage: Stage, name: str, trials: int, granted: Mapping[str, int]) -> S
 
     def make() -> Mapping[str, Any]:
         cases = [case(stage, seed) for seed in tuning.seeds]
-        return {"trials": search(stage, cast(Method, method), space, trials, cases)}
+        return {"trials": search(cast(Method, method), space, trials, cases)}
 
     return best_of(kept(stage.folder / "tuning" / stage.recipe.name / name, key, make)["trials"])
 
