@@ -10,11 +10,11 @@ import pytest
 
 from run.tiny import METHODS, Drift, tiny, with_drift
 from unweave.audit import parquet
+from unweave.audit.classified import EDGES
 from unweave.audit.collect import collect
 from unweave.audit.metrics import mean_gap, measure
 from unweave.run import record
 from unweave.run.bench import bench, chosen, jobs_of, shortened
-from unweave.audit.classified import EDGES
 from unweave.run.cell import matched
 from unweave.run.curves import mean_curve, mean_trace
 from unweave.run.memory import STATUS, peak_memory

@@ -3,8 +3,8 @@ r"""The exam of generators: images of every class on fixed seeds, as one recogni
 A trial of a search is worth, in points, :math:`(|dUA| + dRA^- + 100\,TV^+) / 3 + 100\,KID^+`, where d is the
 difference from the seed's retrained model, of which what is better does not count, TV^+ what the distance of
 the classes that forgotten conditions turn into has above that of two retrained models, and KID^+ the kernel
-distance of the images under retained conditions from the retrained model's. It sees no held-out image, and
-its images have other seeds than reported ones.
+distance of the images under retained conditions from the retrained model's. It sees no held-out
+image, and its images have other seeds than reported ones.
 """
 
 import base64
@@ -39,6 +39,9 @@ Drawn = Mapping[int, Tensor]
 TRIAL = ("ua", "ra", "class_tv", "kid_retain")
 """What a search looks at."""
 
+APART = 100_000
+"""How far the seeds of two classes are apart, so that an image hangs on its class and number alone."""
+
 ACROSS = 6
 """Images of a class on a contact sheet."""
 
@@ -55,7 +58,7 @@ class Generated:
         count: Images of each class.
         device: Where models are.
         searching: Whether settings are searched: then only `TRIAL` is measured.
-        first_seed: Of all images, which have this seed and those after it.
+        first_seed: Of the images of the first class.
     """
 
     split: Split
@@ -87,7 +90,11 @@ class Generated:
         """Images of every class; those of one place have one seed in all models."""
         classes = torch.arange(self.split.n_classes).repeat_interleave(self.count)
         shape = shape_of(self.split.train)
-        seeds = range(self.first_seed, self.first_seed + len(classes))
+        seeds = [
+            self.first_seed + APART * label + i
+            for label in range(self.split.n_classes)
+            for i in range(self.count)
+        ]
         images = sample(model, self.task, classes, shape=shape, how=self.sampler, seeds=seeds)
         return dict(enumerate(images.split(self.count)))
 
@@ -125,8 +132,8 @@ class Generated:
         return measure_generation_pair(self.samples(found), self.samples(reference))
 
     def samples(self, found: Drawn) -> Samples:
-        """What the recogniser sees in the images, beside held-out ones."""
-        source = self.split.held_out
+        """What the recogniser sees in the images, beside held-out ones; a search does not see these."""
+        source = self.split.train if self.searching else self.split.held_out
         assert isinstance(source, Resident)
         real = {
             label: source.inputs[(source.labels == label).to(source.inputs.device)].cpu() for label in found

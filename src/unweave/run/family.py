@@ -28,7 +28,7 @@ from unweave.tasks import Task, call
 from unweave.tasks.classifier import Classifier
 from unweave.tasks.diffusion import Diffusion, Other
 
-SEARCHED = 1_000_000
+SEARCHED = 10**12
 """The first seed of the images that a search looks at: reported ones begin at zero."""
 
 

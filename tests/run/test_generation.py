@@ -1,0 +1,74 @@
+"""A benchmark of denoisers: its cells, its record, its report."""
+
+from typing import Any
+
+import pytest
+
+from unweave.report import html, tables
+from unweave.run import record
+from unweave.run.bench import bench
+from unweave.run.recipe import Recipe, load, parse
+from unweave.run.stage import Stage
+
+pytest.importorskip("diffusers")
+
+METHODS = ("lur", "finetune")
+
+
+def tiny(**changes: object) -> Recipe:
+    """A U-Net of a dozen steps, and methods of two."""
+    how = {"optimizer": "adam", "lr": 1e-4, "steps": 2, "batch": 16}
+    table: dict[str, Any] = {
+        "name": "tiny",
+        "data": {"name": "digit-images", "limit": 300, "forget": "class", "label": 3},
+        "model": {"name": "unet", "settings": {"width": 8}},
+        "generation": {"images": 20, "searched": 20, "sampler": {"scheduler": "dpm", "steps": 3}},
+        "train": {"optimizer": "adam", "lr": 1e-3, "steps": 12, "batch": 32},
+        "seeds": [0],
+        "calibration_seeds": [],
+        "methods": {
+            "lur": {"forget": "mislabel", "redraw": 0.0, "recover": 0, "how": how},
+            "finetune": {"how": how},
+        },
+    }
+    return parse({**table, **changes})
+
+
+def test_a_benchmark_of_denoisers_goes_on_where_it_stopped(tmp_path) -> None:
+    made = bench([tiny()], tmp_path, methods=METHODS, jobs=1)
+    cells = tmp_path / "cells" / "tiny" / "0"
+    before = {path: path.stat().st_mtime_ns for path in cells.iterdir()}
+    assert {path.name for path in before} >= {"lur.npz", "lur.json", "lur.values.json", "retrained.npz"}
+    stage = record.load(tmp_path)["stages"]["tiny"]
+    assert set(stage["methods"]) == {"lur", "finetune", "original"} and stage["histograms"] == {}
+    row = stage["methods"]["lur"]
+    assert row["gap"]["parts"].keys() == {"ua", "ra", "class_tv"}
+    assert row["verdict"] == "INCONCLUSIVE" and row["failed"] is None
+    assert stage["sheets"].keys() == {"lur", "finetune", "original", "retrained"}
+    again = bench([tiny()], tmp_path, methods=METHODS, jobs=1)
+    assert {path: path.stat().st_mtime_ns for path in cells.iterdir()} == before
+    assert again["stages"] == made["stages"]
+
+
+def test_a_report_of_denoisers_shows_what_they_draw(tmp_path) -> None:
+    made = bench([tiny()], tmp_path, methods=METHODS, jobs=1)
+    page = html.render(made)
+    assert page.count('<img class="sheet" src="data:image/png;base64,') == 4
+    assert "img-src data:" in page and "KID on F" in page and "rank on F" not in page
+    text = tables.text(made)
+    assert "over UA, RA, TV of classes, points" in text and "TA" not in text
+
+
+def test_a_recipe_of_denoisers_is_read_back(tmp_path) -> None:
+    recipe = load("digit-images-class")
+    assert parse(recipe.table()) == recipe
+    with pytest.raises(ValueError, match=r"unknown key 'step' in generation.sampler \(did you mean 'steps'"):
+        tiny(generation={"sampler": {"step": 3}})
+    with pytest.raises(ValueError, match="a generator forgets a class, found forget = 'random'"):
+        tiny(data={"name": "digit-images"})
+    with pytest.raises(ValueError, match="a KID needs 20 images of each class, found 10 and 100"):
+        tiny(generation={"images": 10})
+    with pytest.raises(ValueError, match="guidance"):
+        tiny(generation={"sampler": {"guidance": -1.0}})
+    with pytest.raises(ValueError, match=r"uint8\), found torch.float32"):
+        Stage(tiny(data={"name": "digits", "forget": "class"}), tmp_path).split()
