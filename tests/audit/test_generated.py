@@ -93,7 +93,7 @@ def test_a_model_that_makes_every_class_and_one_that_remaps_one() -> None:
     assert (remapped["ua"], remapped["ra"], remapped["effective"]) == (100, 100, pytest.approx(1, abs=0.3))
     answers = exam().answers(Shades({1: 2}))
     pair = exam().measure_pair(answers, exam().answers(Shades({1: 0})))
-    assert pair["class_tv"] == 1 and pair["kid_retain"] == pytest.approx(0, abs=1e-9)
+    assert pair["class_tv"] == 1 and pair["kid_retain"] == pytest.approx(0, abs=1e-3)
     assert pair == {name: exam().measure(answers, exam().answers(Shades({1: 0})))[name] for name in pair}
 
 
@@ -111,6 +111,7 @@ def test_the_value_of_a_trial_by_hand() -> None:
     trial = exam().trial(values, wanted, 0.4)
     # (6 + 2 + 100 (0.5 - 0.4)) / 3 + 100 * 0.02
     assert trial["value"] == pytest.approx(6 + 2) and trial["gap"] == pytest.approx((6 + 2 + 50) / 3)
+    # neither more accuracy than a retrained model's nor a KID below zero is further away
     better = exam().trial({**values, "ra": 100.0, "kid_retain": -0.01}, wanted, 0.6)
     assert better["value"] == pytest.approx(6 / 3), (
         "neither more accuracy nor luck is further from retraining"

@@ -12,7 +12,6 @@ from unweave.tasks.diffusion import Diffusion
 
 pytest.importorskip("diffusers")
 # of diffusers' own code, under NumPy 2 and this torch
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 TASK = Diffusion(4, schedule=Schedule(steps=20), null=4, drop=0.1)
 SHAPE = (1, 4, 4)

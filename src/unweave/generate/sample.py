@@ -7,6 +7,7 @@ DDIM (Song et al., 2021, https://arxiv.org/abs/2010.02502); DPM-Solver++ (Lu et 
 https://arxiv.org/abs/2211.01095). Needs the extra `unweave[diffusion]`.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -170,7 +171,9 @@ def ddim(how: Sampler, schedule: Schedule) -> tuple[list[int], Advance]:
 def dpm(how: Sampler, schedule: Schedule) -> tuple[list[int], Advance]:
     """The same of DPM-Solver++, which keeps the answers of the steps before."""
     scheduler = schedulers().DPMSolverMultistepScheduler(**settings(how, schedule))
-    scheduler.set_timesteps(how.steps)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # diffusers makes an array in numpy's old way
+        scheduler.set_timesteps(how.steps)
 
     def advance(said: Tensor, time: int, x: Tensor, fresh: Tensor | None) -> Tensor:
         return scheduler.step(said, time, x, return_dict=False)[0]
