@@ -3,11 +3,14 @@
 Needs the extra `unweave[diffusion]`.
 """
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from functools import update_wrapper
+from typing import Any, TypeVar, cast
 
 from jaxtyping import Float, Int
-from torch import LongTensor, Tensor
+from torch import LongTensor, Tensor, nn
+
+from unweave.generate.vectors import Condition, Table
 
 try:
     import diffusers
@@ -15,15 +18,33 @@ try:
 except ImportError as error:
     raise ImportError("the models of diffusers need the extra: pip install 'unweave[diffusion]'") from error
 
+Init = TypeVar("Init", bound=Callable[..., None])
+
+
+def signed(parent: type) -> Callable[[Init], Init]:
+    """Gives an `__init__` the signature of the parent's, where diffusers looks for the keys of a config."""
+
+    def sign(init: Init) -> Init:
+        update_wrapper(init, parent.__init__, assigned=())
+        return init
+
+    return sign
+
 
 class UNet2DModel(diffusers.UNet2DModel):
     """A U-Net on pixels with one embedding per class. Arguments are those of diffusers."""
+
+    @signed(diffusers.UNet2DModel)
+    def __init__(self, *settings: Any, **config: Any) -> None:
+        super().__init__(*settings, **config)
+        if isinstance(self.class_embedding, nn.Embedding):
+            self.class_embedding = Table.of(self.class_embedding)
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the one purpose of this class
         self,
         x: Float[Tensor, "batch channel height width"],
         t: Int[Tensor, " batch"],
-        condition: Int[Tensor, " batch"],
+        condition: Condition,
     ) -> Float[Tensor, "batch channel height width"]:
         """The prediction for noisy images at their times under their conditions."""
         refuse_shape(x, shape_of(self.config))
@@ -33,20 +54,25 @@ class UNet2DModel(diffusers.UNet2DModel):
 class DiTTransformer2DModel(diffusers.DiTTransformer2DModel):
     """A transformer on latents or pixels, of whose answer what it says of the variance is cut off.
 
-    diffusers' own module drops a tenth of the labels by itself while it trains; here the task does that.
+    diffusers' own module drops a tenth of the labels by itself while it trains; here the task does that. A
+    vector is the embeddings of all blocks, one after the other.
     """
 
-    def __init__(self, **config: Any) -> None:
-        super().__init__(**config)
+    @signed(diffusers.DiTTransformer2DModel)
+    def __init__(self, *settings: Any, **config: Any) -> None:
+        super().__init__(*settings, **config)
+        start = 0
         for module in self.modules():
             if isinstance(module, LabelEmbedding):
                 module.dropout_prob = 0.0
+                module.embedding_table = Table.of(module.embedding_table, start=start)
+                start += module.embedding_table.embedding_dim
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the one purpose of this class
         self,
         x: Float[Tensor, "batch channel height width"],
         t: Int[Tensor, " batch"],
-        condition: Int[Tensor, " batch"],
+        condition: Condition,
     ) -> Float[Tensor, "batch channel height width"]:
         """The prediction for noisy images at their times under their conditions."""
         refuse_shape(x, shape_of(self.config))

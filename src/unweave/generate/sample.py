@@ -14,10 +14,11 @@ from types import ModuleType
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
 from unweave.generate.schedule import Schedule, betas_of
+from unweave.generate.vectors import Condition, refuse_other_width, vectors
 from unweave.importance import evaluating
 from unweave.problem import Failed
 from unweave.tasks import call
@@ -69,7 +70,7 @@ class Sampler:
 def sample(
     model: nn.Module,
     task: Diffusion,
-    conditions: Int[Tensor, " n"],
+    conditions: Condition,
     *,
     shape: tuple[int, int, int],
     how: Sampler = Sampler(),
@@ -83,7 +84,7 @@ def sample(
     Args:
         model: The denoiser; it is run in evaluation mode, where its weights are.
         task: Says what the model predicts, at which noise, and what no condition is.
-        conditions: A class for each image, or `task.null`.
+        conditions: A class for each image, or `task.null`; or a vector in the place of its embedding.
         shape: Channels, height and width.
         how: The sampler.
         seeds: One per image; `0 .. n - 1` if None. Two models compare on the same seeds.
@@ -97,6 +98,8 @@ def sample(
     """
     seeds = range(len(conditions)) if seeds is None else seeds
     refuse_impossible(task, conditions, how)
+    if conditions.is_floating_point():
+        refuse_other_width(model, conditions)
     if len(seeds) != len(conditions) or chunk < 1:
         raise ValueError(
             f"expected a seed per image and chunk >= 1, found {len(seeds)} seeds for {len(conditions)} "
@@ -119,7 +122,7 @@ def sample(
 def drawn(
     model: nn.Module,
     task: Diffusion,
-    conditions: Int[Tensor, " n"],
+    conditions: Condition,
     generators: Sequence[torch.Generator],
     shape: tuple[int, int, int],
     how: Sampler,
@@ -128,6 +131,8 @@ def drawn(
     weight = next(model.parameters())
     times, advance = SCHEDULERS[how.scheduler](how, task.schedule)
     conditions, x = conditions.to(weight.device), noise(generators, shape).to(weight)
+    if conditions.is_floating_point():
+        conditions = conditions.to(weight)
     for time in times:
         said = guided(model, task, x, time, conditions, how.guidance)
         x = advance(said, time, x, noise(generators, shape).to(weight) if how.eta else None)
@@ -139,15 +144,16 @@ def guided(
     task: Diffusion,
     x: Float[Tensor, "n channel height width"],
     time: int,
-    conditions: Int[Tensor, " n"],
+    conditions: Condition,
     guidance: float,
 ) -> Float[Tensor, "n channel height width"]:
     """The model's answer, led away from that without a condition; one pass for both."""
-    times = torch.full_like(conditions, time)
+    times = torch.full((len(x),), time, device=x.device)
     if guidance == 1:
         return call(model, task.named(x, times, conditions))
     assert task.null is not None
-    both = torch.cat([conditions, torch.full_like(conditions, task.null)])
+    none = torch.full_like(times, task.null)
+    both = torch.cat([conditions, vectors(model, none) if conditions.is_floating_point() else none])
     said, plain = call(model, task.named(x.repeat(2, 1, 1, 1), times.repeat(2), both)).chunk(2)
     return plain + guidance * (said - plain)
 
@@ -209,11 +215,11 @@ def to_bytes(images: Float[Tensor, "n channel height width"]) -> UInt8[Tensor, "
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-def refuse_impossible(task: Diffusion, conditions: Int[Tensor, " n"], how: Sampler) -> None:
-    """Raises if a condition is unknown, guidance has nothing to lead away from, or steps are too many."""
+def refuse_impossible(task: Diffusion, conditions: Condition, how: Sampler) -> None:
+    """Raises if a class is unknown, guidance has nothing to lead away from, or steps are too many."""
     allowed = torch.tensor([*range(task.n_classes), *([] if task.null is None else [task.null])])
     unknown = conditions.cpu()[~torch.isin(conditions.cpu(), allowed)]
-    if len(unknown):
+    if len(unknown) and not conditions.is_floating_point():
         none = "" if task.null is None else f", or {task.null} for none"
         raise ValueError(f"conditions must be in 0..{task.n_classes - 1}{none}, found {int(unknown[0])}")
     if how.steps > task.schedule.steps:
