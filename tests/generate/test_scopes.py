@@ -11,7 +11,7 @@ pytest.importorskip("peft")
 
 
 from unweave.generate.adapters import ADAPTERS, adapted
-from unweave.generate.scopes import additions, merged, restrict
+from unweave.generate.scopes import additions, dropped, merged, restrict
 
 
 def trainable(model: nn.Module) -> set[str]:
@@ -58,6 +58,10 @@ def test_an_addition_changes_nothing_until_it_is_trained_and_comes_off_again(nam
     torch.testing.assert_close(model(x, t, condition), plain(x, t, condition), rtol=0, atol=1e-6)
     kept = {n.replace(".base_layer", ""): p for n, p in model.named_parameters() if "lora_" not in n}
     assert all(torch.equal(p, plain.state_dict()[n]) for n, p in kept.items())
+    without = dropped(model)
+    assert torch.equal(without(x, t, condition), plain(x, t, condition)) and not additions(without)
+    assert [n for n, _ in without.named_parameters()] == [n for n, _ in plain.named_parameters()]
+    assert additions(model) and all(p.requires_grad for p in without.parameters())
 
 
 def test_a_seed_decides_the_addition():

@@ -74,12 +74,23 @@ def add_low_rank(model: nn.Module, rank: int, seed: int) -> None:
 
 def merged(model: nn.Module) -> nn.Module:
     """A copy whose low-rank additions are part of its weights, with the names that it had without them."""
-    plain = copy.deepcopy(model)
-    for name, addition in additions(plain):
+    whole = copy.deepcopy(model)
+    for _, addition in additions(whole):
         addition.merge()
+    return bared(whole)
+
+
+def dropped(model: nn.Module) -> nn.Module:
+    """A copy without its low-rank additions, as whoever is given them can make it: the model before them."""
+    return bared(copy.deepcopy(model))
+
+
+def bared(model: nn.Module) -> nn.Module:
+    """The model itself without the layers that carry additions, all of it trainable."""
+    for name, addition in additions(model):
         parent, _, leaf = name.rpartition(".")
-        setattr(plain.get_submodule(parent), leaf, addition.get_base_layer())
-    return plain.requires_grad_(True)
+        setattr(model.get_submodule(parent), leaf, addition.get_base_layer())
+    return model.requires_grad_(True)
 
 
 def additions(model: nn.Module) -> "list[tuple[str, BaseTunerLayer]]":
