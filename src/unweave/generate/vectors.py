@@ -48,6 +48,11 @@ def vectors(model: nn.Module, classes: Int[Tensor, " batch"]) -> Float[Tensor, "
     return torch.cat([table(classes) for table in tables(model)], dim=1)
 
 
+def takes_vectors(model: nn.Module) -> bool:
+    """Whether a vector may stand in the place of a class's embedding."""
+    return any(isinstance(module, Table) for module in model.modules())
+
+
 def tables(model: nn.Module) -> list[Table]:
     """The class embeddings of a model, in the order of their stretches.
 
