@@ -13,17 +13,19 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unweave.audit.drawing import Drawing
 from unweave.audit.generation import GENERATION, measure_generation, measure_generation_pair
+from unweave.audit.generation_attacks import ATTACKS, Budget, Target, attack
 from unweave.audit.generation_verdict import judge_generation, never_generated
 from unweave.audit.margins import Margins
 from unweave.audit.metrics import Metric, Values, gap_parts, mean_gap
-from unweave.audit.recogniser import Recogniser
+from unweave.audit.recogniser import Recogniser, hits
 from unweave.audit.samples import Samples, recognised
 from unweave.audit.verdict import Judgement
 from unweave.data import Source
@@ -57,6 +59,7 @@ class Generated:
         sampler: How images are drawn.
         count: Images of each class.
         device: Where models are.
+        budget: What attackers spend; no attack if None.
         searching: Whether settings are searched: then only `TRIAL` is measured.
         first_seed: Of the images of the first class.
     """
@@ -66,10 +69,11 @@ class Generated:
     recogniser: Recogniser
     sampler: Sampler
     count: int
+    budget: Budget | None = None
     device: torch.device | str = "cpu"
     searching: bool = False
     first_seed: int = 0
-    metrics: ClassVar[Mapping[str, Metric[Samples]]] = GENERATION
+    metrics: ClassVar[Mapping[str, Metric[Any]]] = {**GENERATION, **ATTACKS}
     distance: ClassVar[str] = "class_tv"
     suffix: ClassVar[str] = "npz"
 
@@ -113,8 +117,26 @@ class Generated:
             return {int(label): torch.from_numpy(arrays[label]) for label in arrays.files}
 
     def probes(self, model: nn.Module) -> dict[str, float]:
-        """Attacks that try to get the class back."""
-        return {}
+        """Attacks that try to get a class back; the mean over the forgotten classes.
+
+        What is not relearned within the budget counts as the budget.
+        """
+        if self.budget is None:
+            return {}
+        found = [self.attacked(model, label, self.budget) for label in self.split.forgotten_classes]
+        return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
+
+    def attacked(self, model: nn.Module, label: int, budget: Budget) -> dict[str, float]:
+        """The attacks on one class."""
+        source = self.split.train
+        assert isinstance(source, Resident)
+        real = source.inputs[(source.labels == label).to(source.inputs.device)].cpu()
+        drawing = Drawing(model, self.task, shape_of(source), self.sampler)
+        numbers = attack(
+            Target(drawing, label, lambda images: hits(self.recogniser(images), label), real), budget
+        )
+        never = float(budget.relearning.steps or 0)
+        return {name: never if value is None else value for name, value in numbers.items()}
 
     def measure(self, found: Drawn, reference: Drawn | None = None) -> dict[str, float]:
         """Every metric."""

@@ -3,11 +3,12 @@
 from collections.abc import Collection, Mapping
 
 from unweave.audit.generation import GENERATION
+from unweave.audit.generation_attacks import ATTACKS
 from unweave.audit.metrics import METRICS, Metric
 
-FAMILIES: tuple[Mapping[str, Metric], ...] = (METRICS, GENERATION)
+FAMILIES: tuple[Mapping[str, Metric], ...] = (METRICS, {**GENERATION, **ATTACKS})
 
-KNOWN: Mapping[str, Metric] = {**GENERATION, **METRICS}
+KNOWN: Mapping[str, Metric] = {**GENERATION, **ATTACKS, **METRICS}
 """All of them. Metrics of two families that share a name have the same title and unit."""
 
 

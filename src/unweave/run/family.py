@@ -13,6 +13,7 @@ from unweave.audit.classified import Classified
 from unweave.audit.collect import refuse_unfit
 from unweave.audit.exam import Exam
 from unweave.audit.generated import Generated
+from unweave.audit.generation_attacks import Budget
 from unweave.audit.recogniser import Recogniser, train_recogniser
 from unweave.data import Source
 from unweave.data.datasets import as_images
@@ -115,6 +116,7 @@ class Generation:
         sampler: How images are drawn.
         images: How many are drawn of each class.
         searched: How many of each class while settings are searched.
+        attacks: Images per setting of the attacks that try to get a class back; none are run if 0.
         recogniser: The classifier that says what they show; it is trained on the training images.
     """
 
@@ -125,9 +127,12 @@ class Generation:
     sampler: Sampler = Sampler("dpm", steps=10, guidance=1.5)
     images: int = 500
     searched: int = 100
+    attacks: int = 0
     recogniser: str = "conv"
 
     def __post_init__(self) -> None:
+        if self.attacks < 0:
+            raise ValueError(f"attacks must be a number of images, or 0 for none, found {self.attacks}")
         if self.images < 20 or self.searched < 20:
             raise ValueError(f"a KID needs 20 images of each class, found {self.images} and {self.searched}")
 
@@ -177,6 +182,7 @@ class Generation:
             recogniser_of(self.recogniser, split, cache),
             self.sampler,
             self.searched if searching else self.images,
+            None if searching or not self.attacks else Budget(images=self.attacks),
             device=device,
             searching=searching,
             first_seed=SEARCHED if searching else 0,
