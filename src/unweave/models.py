@@ -130,22 +130,24 @@ class ResNet18(nn.Module):
         return self.fc(x.mean(dim=(2, 3)))
 
 
-def unet(n_classes: int, channels: int = 1, size: int = 8, width: int = 24) -> nn.Module:
+def unet(n_classes: int, channels: int = 1, size: int = 8, width: int = 24, levels: int = 2) -> nn.Module:
     """diffusers' UNet2DModel as a denoiser `f(x_t, t, condition)` of square images, for guidance.
 
-    Two levels of `width` and twice `width` channels, attention at the lower one and in the middle; the index
-    after the last class stands for no condition. 396,697 weights on digits. Needs `unweave[diffusion]`.
+    The first level has `width` channels, each further one twice as many at half the resolution; attention at
+    the last one and in the middle; the index after the last class stands for no condition. 396,697 weights on
+    digits. Needs `unweave[diffusion]`.
     """
     from unweave.generate.adapters import UNet2DModel
 
+    plain = levels - 1
     return UNet2DModel(
         sample_size=size,
         in_channels=channels,
         out_channels=channels,
-        block_out_channels=(width, 2 * width),
+        block_out_channels=tuple(width * 2**level for level in range(levels)),
         layers_per_block=1,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",),
+        up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * plain,
         norm_num_groups=8,
         attention_head_dim=8,
         num_class_embeds=n_classes + 1,
