@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, Subset
 from unweave.data import Source
 from unweave.data.loaded import Loaded
 from unweave.importance import evaluating
+from unweave.methods.about import refuse_family
 from unweave.problem import Cost, Failed, Problem, Split
 from unweave.tasks import Task, call
 from unweave.tasks.classifier import Classifier
@@ -110,15 +111,17 @@ def unlearn(
             default a copy whose modules redraw their own.
 
     Raises:
-        ValueError: If the model has no trainable weights, or holds NaN, or the method can't be right on it.
+        ValueError: If the model has no trainable weights, or holds NaN, or the method can't be right on it
+            or is for models of another family.
         Failed: If the run ends without a usable model: NaN, one answer to everything, or the same model.
     """
     refuse_unusable(model)
+    task = task or Classifier(split.n_classes)
+    refuse_family(method, task)
     working = copy.deepcopy(model)
     place = torch.device(device) if device is not None else next(working.parameters()).device
     held_out, calibration = split.held_out.to(place), split.calibration.tolist()
     moved = Split(split.train.to(place), split.forget, held_out, calibration=calibration)
-    task = task or Classifier(split.n_classes)
     problem = Problem(task, working.to(place), moved, torch.Generator().manual_seed(seed), build)
     cost = spend(problem, method)
     refuse_unchanged(model, problem.model)

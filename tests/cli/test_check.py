@@ -7,7 +7,7 @@ import pytest
 
 import projects
 from projects import TRAINED, loads
-from unweave.methods import METHODS
+from unweave.methods import methods_for
 
 FEW = ("--methods", "finetune,salun", "--quiet")
 
@@ -76,7 +76,7 @@ def test_a_method_that_can_not_run_on_the_model_is_named_with_the_reason(run, he
 
 def test_all_methods_but_the_references_are_priced(run, here, project):
     found = json.loads(run("check", project, "--quiet", "--json").out)["costs"]
-    assert found.keys() == METHODS.keys() - {"original"}
+    assert found.keys() == methods_for("classifier").keys() - {"original"}
     assert [name for name, each in found.items() if each["refused"]] == ["ct"]
 
 

@@ -17,6 +17,7 @@ from unweave.cli.options import DEFAULTS, Shared, names
 from unweave.cli.project import Project, load
 from unweave.cli.request import NOTHING, Request, positions
 from unweave.files import write_atomically
+from unweave.methods import method_named
 from unweave.problem import Split
 from unweave.report.numbers import number
 from unweave.run.record import plain
@@ -48,6 +49,8 @@ def check(
         shared: Of every verb.
     """
     wanted = names(methods)
+    for name in wanted or ():
+        method_named(name, "classifier")
     project = load(model, recipe=recipe, device=shared.device)
     original, project = project.placed(shared.device)
     split = project.split(asked_for(request, project, shared.seed or 0))

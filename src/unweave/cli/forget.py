@@ -80,7 +80,7 @@ def forget(
         shared: Of every verb.
     """
     tables = settings(set)
-    method_named(method)
+    method_named(method, "classifier")
     project = load(model, recipe=recipe, device=shared.device)
     seed = shared.seed or 0
     split = project.split(positions(request, project, seed))

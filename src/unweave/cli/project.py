@@ -19,7 +19,7 @@ from torch import nn
 from unweave.cli import own
 from unweave.cli.imported import code_digest
 from unweave.data import Source
-from unweave.methods import METHODS, Method
+from unweave.methods import Method, methods_for
 from unweave.problem import Split
 from unweave.run import checkpoint
 from unweave.run.reading import nearest
@@ -54,7 +54,7 @@ class Project:
     calibration: float | Sequence[int]
     model: nn.Module | None = None
     forget: torch.Tensor | None = None
-    methods: Mapping[str, Method] = dataclasses.field(default_factory=lambda: dict(METHODS))
+    methods: Mapping[str, Method] = dataclasses.field(default_factory=lambda: methods_for("classifier"))
     original: Callable[[int, Path | None], nn.Module] | None = None
     retrain: own.Retraining | None = None
     build: Callable[[], nn.Module] | None = None

@@ -56,13 +56,28 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def method_named(name: str) -> Method:
+def methods_for(family: str) -> Mapping[str, Method]:
+    """The methods that are for models of that family, in the order of the registry."""
+    return {name: method for name, method in METHODS.items() if method.about.serves(family)}
+
+
+def method_named(name: str, family: str | None = None) -> Method:
     """The method with its default settings.
 
+    Args:
+        name: Its name in the registry.
+        family: The family of models that it must be for, if any.
+
     Raises:
-        ValueError: If there is none of that name; names the nearest.
+        ValueError: If there is none of that name; names the nearest. If it is not for that family.
     """
     if name not in METHODS:
         near = get_close_matches(name, METHODS, n=1, cutoff=0.3) or [next(iter(METHODS))]
         raise ValueError(f"unknown method {name!r}: did you mean {near[0]!r}?")
-    return METHODS[name]
+    method = METHODS[name]
+    if family is not None and not method.about.serves(family):
+        raise ValueError(
+            f"method {name!r} is for models of the family {' or '.join(method.about.families)}, and this is "
+            f"about {family}: use another"
+        )
+    return method

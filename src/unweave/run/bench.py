@@ -6,7 +6,7 @@ from os import cpu_count
 from pathlib import Path
 from typing import Any
 
-from unweave.methods import METHODS, method_named
+from unweave.methods import method_named, methods_for
 from unweave.run import record
 from unweave.run.cell import run_reference, run_seed
 from unweave.run.reading import configure
@@ -90,8 +90,9 @@ def searched(
 def chosen(methods: Sequence[str] | None) -> tuple[str, ...]:
     """The names of the methods in the order of the registry, checked."""
     for name in methods or ():
-        method_named(name)
-    return tuple(name for name in METHODS if methods is None or name in methods or name == "original")
+        method_named(name, "classifier")
+    registry = methods_for("classifier")
+    return tuple(name for name in registry if methods is None or name in methods or name == "original")
 
 
 def shortened(recipe: Recipe, seeds: int | None) -> Recipe:

@@ -29,7 +29,7 @@ class Recipe(Setup):
         methods: Every method by name, with its settings.
     """
 
-    methods: Mapping[str, Method] = field(default_factory=lambda: dict(METHODS))
+    methods: Mapping[str, Method] = field(default_factory=lambda: methods_for("classifier"))
 
     def build(self, n_classes: int) -> nn.Module:
         """A fresh model."""
@@ -89,9 +89,7 @@ def _text(place: str | Path) -> str:
 def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
     """Every method: its defaults, the recipe's training where it starts from scratch, what a table says."""
     for name in tables:
-        method_named(name)
-        if name not in setup.family.methods:
-            raise ValueError(f"method {name!r} is not for models of this kind")
+        method_named(name, setup.family.name)
     train, budget = setup.train, setup.tuning.budget
     steps = None if train.steps is None else max(1, round(budget * train.steps))
     epochs = None if train.epochs is None else budget * train.epochs

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -78,6 +78,18 @@ class Task(Protocol):
     def mislabel(self, batch: Batch, predict: Predict) -> Tensor:
         """A plausible target that is not the true one."""
         ...
+
+
+@runtime_checkable
+class OfFamily(Protocol):
+    """A task that names the family of its models, for methods that are not for all of them."""
+
+    family: ClassVar[str]
+
+
+def family_of(task: Task) -> str:
+    """The family that a task names, or else the name of its class."""
+    return task.family if isinstance(task, OfFamily) else type(task).__name__
 
 
 def call(model: nn.Module, inputs: Inputs) -> Tensor:

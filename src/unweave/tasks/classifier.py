@@ -1,6 +1,7 @@
 """Classifiers: one label per example, cross-entropy."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ class Classifier:
         n_classes: The number of classes; labels are `0 .. n_classes - 1`.
     """
 
+    family: ClassVar[str] = "classifier"
     n_classes: int
 
     def draw(self, raw: Raw, generator: torch.Generator) -> Batch:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float, Float64, Int
@@ -48,6 +48,7 @@ class Diffusion:
         ValueError: If these do not fit together.
     """
 
+    family: ClassVar[str] = "diffusion"
     n_classes: int
     schedule: Schedule = Schedule()
     null: int | None = None

@@ -1,0 +1,65 @@
+"""Which families of models a method is for, and who is refused."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+
+import families
+from test_methods import shortened
+from unweave import methods
+from unweave.methods import METHODS, method_named, methods_for
+from unweave.methods.about import About, refuse_family
+from unweave.methods.simple import FineTune
+from unweave.problem import Problem
+from unweave.tasks import family_of
+from unweave.unlearn import unlearn
+
+
+@dataclass(frozen=True)
+class ForDenoisers:
+    about: ClassVar[About] = About("ours", "none", "0", families=("diffusion",))
+
+    def __call__(self, problem: Problem) -> None:
+        raise AssertionError("it ran")
+
+
+def test_tasks_name_their_family_and_those_of_a_user_need_not():
+    assert [family_of(families.task(f)) for f in ("batchnorm", "denoiser", "language")] == [
+        "classifier",
+        "diffusion",
+        "NextToken",
+    ]
+
+
+def test_a_method_serves_all_families_unless_it_says_which():
+    every, one = About("", "", ""), ForDenoisers().about
+    assert all(every.serves(family) for family in ("classifier", "diffusion", "NextToken"))
+    assert [one.serves(family) for family in ("classifier", "diffusion", "NextToken")] == [False, True, False]
+
+
+@pytest.mark.parametrize("family", ["layernorm", "language"])
+def test_unlearn_refuses_a_method_for_another_family_and_names_both(family: str):
+    task, model = families.task(family), families.original(family)
+    with pytest.raises(ValueError, match=f"for models of the family diffusion, found {family_of(task)}"):
+        unlearn(model, families.split(family), ForDenoisers(), task=task)
+
+
+def test_unlearn_runs_what_is_for_all_on_the_task_of_a_user():
+    data, model = families.split("language"), families.original("language")
+    result = unlearn(model, data, shortened(FineTune()), task=families.task("language"))
+    assert not torch.equal(result.model.state_dict()["up.weight"], model.state_dict()["up.weight"])
+
+
+def test_a_function_that_says_nothing_is_for_all():
+    refuse_family(lambda problem: None, families.task("language"))
+
+
+def test_the_registry_is_asked_by_family(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(methods, "METHODS", {**METHODS, "mine": ForDenoisers()})
+    assert "mine" in methods_for("diffusion") and "mine" not in methods_for("classifier")
+    assert methods_for("classifier").keys() >= {"lur", "salun", "retrain"}
+    assert method_named("mine", "diffusion") == method_named("mine") == ForDenoisers()
+    with pytest.raises(ValueError, match="'mine' is for models of the family diffusion, .* about classifier"):
+        method_named("mine", "classifier")
