@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from math import comb
 
 import pytest
 import torch
@@ -14,10 +15,10 @@ from torch import Tensor, nn
 from smooth import MODES, WEIGHT, batch, bits, flat, net, problem, source, step
 from unweave.data import Raw
 from unweave.data.resident import Resident
-from unweave.descend import Descent, Phase, batches_of, descend, training
+from unweave.descend import Descent, Phase, batches_of, descend, follow_average, training
 from unweave.importance import named, top
 from unweave.lookahead import Lookahead, nested
-from unweave.objective import bounded, clamped, mislabel, nll, on
+from unweave.objective import bounded, clamped, l1, mislabel, nll, on
 from unweave.problem import Failed, Problem, Split
 from unweave.step import Step
 from unweave.tasks import Batch
@@ -297,9 +298,32 @@ def test_the_average_of_the_weights_is_the_result():
     plain = problem()
     descend(plain, Descent(lr=0.1, steps=4), Phase([nll("retain")]))
     average = positions[0]
-    for position in [*positions[1:], flat(plain.params)]:
-        average = 0.7 * average + 0.3 * position
+    decays = [1 / 10, 2 / 11, 3 / 12, 4 / 13]
+    for decay, position in zip(decays, [*positions[1:], flat(plain.params)], strict=True):
+        average = decay * average + (1 - decay) * position
     assert torch.allclose(flat(of.params), average, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.9999])
+def test_a_short_average_keeps_next_to_nothing_of_its_start(decay: float):
+    # n steps of (1 + k) / (10 + k) leave n! 9! / (n + 9)! of it, a constant decay of 0.9999 nearly all
+    average, weights = {"w": torch.ones(1, dtype=torch.float64)}, {"w": torch.zeros(1, dtype=torch.float64)}
+    for before in range(20):
+        follow_average(average, weights, decay, before)
+    early = 1 / comb(12, 9)  # at the third step the decay is 1/4, at the fourth 4/13 and above 0.3
+    expected = 1 / comb(29, 9) if decay > 0.9 else early * 0.3**17
+    assert float(average["w"]) == pytest.approx(expected, rel=1e-12)
+    assert float(average["w"]) < 1e-6
+
+
+def test_the_average_goes_on_over_phases():
+    def average_of(*shares: float) -> torch.Tensor:
+        of = problem()
+        phases = [Phase([l1(lambda progress: 0.1)], share=share) for share in shares]
+        descend(of, Descent(lr=0.1, steps=6, ema=0.99, momentum=0.0), *phases)
+        return flat(of.params)
+
+    assert torch.equal(average_of(1.0), average_of(1.0, 1.0))
 
 
 def test_it_stops_once_forget_data_is_no_better_than_strange_data():

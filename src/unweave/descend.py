@@ -52,7 +52,9 @@ class Descent:
         norm: BatchNorm normalises by the batch and updates its statistics ("train"), or uses them as they are
             ("frozen").
         dropout: Dropout layers are switched off, or draw one mask for all passes of a step ("same").
-        ema: The decay of an average of the weights, which becomes the result; none if None.
+        ema: The decay of an average of the weights, which becomes the result; none if None. After n steps it
+            is (1 + n) / (10 + n) where that is less, as in TensorFlow: with a constant decay a short run
+            would end near the weights that it began at, which hides what it did or did not forget.
         precision: The type of the forward passes.
         stop: "forgotten" ends a phase that follows forget data once the mean loss on that part has reached
             that on the calibration part.
@@ -223,7 +225,7 @@ def follow(
             nn.utils.clip_grad_norm_(list(weights.values()), how.max_norm)
         update.step()
         pinned.restore(update)
-        follow_average(average, weights, how.ema)
+        follow_average(average, weights, how.ema, begin + index)
         before = {key: step.memory[key][1] for key in runtime.carried if key in step.memory}
         if index % CHECK == CHECK - 1:
             collect(problem, runtime, how)
@@ -374,10 +376,13 @@ def set_rate(update: torch.optim.Optimizer, how: Descent, progress: float) -> No
         group["lr"] = group["initial_lr"] * how.rate(progress)
 
 
-def follow_average(average: dict[str, Tensor], weights: Mapping[str, Tensor], decay: float | None) -> None:
-    """Moves the average towards the weights."""
+def follow_average(
+    average: dict[str, Tensor], weights: Mapping[str, Tensor], decay: float | None, before: int
+) -> None:
+    """Moves the average towards the weights; less far the more steps lie before, down to the decay."""
     if decay is not None:
-        torch._foreach_lerp_(list(average.values()), [p.detach() for p in weights.values()], 1 - decay)
+        share = 1 - min(decay, (1 + before) / (10 + before))
+        torch._foreach_lerp_(list(average.values()), [p.detach() for p in weights.values()], share)
 
 
 class Pinned:
