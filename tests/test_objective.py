@@ -1,6 +1,7 @@
 """Objectives: their algebra, their gradients, and the mean that micro-batches must not change."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -22,11 +23,14 @@ from unweave.objective import (
     mislabel,
     nll,
     on,
+    retain_loss,
+    surrogate,
     uniform,
 )
 from unweave.problem import Problem
 from unweave.step import Step
 from unweave.tasks import Batch
+from unweave.tasks.diffusion import Diffusion
 
 
 def teacher() -> nn.Module:
@@ -283,6 +287,51 @@ def test_a_users_own_loss_is_one_line():
     assert squared.name == "brier(retain)"
     assert 0 < value(squared, step(of)) <= 1
     assert math.isfinite(float(flat(step(of).gradient(squared)).norm()))
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_the_surrogate_is_the_training_loss_on_what_the_task_puts_there(parts: int):
+    of = families.problem("denoiser", dtype=torch.float64, whole_class=True)
+    at = step(of)
+    (drawn,) = at.batches["forget"]
+    cut = step(of, {"forget": drawn.split(len(drawn) // parts)})
+    found = flat(cut.gradient(surrogate()))
+    at.batches["forget"][:] = [of.task.surrogate(drawn)]
+    assert torch.allclose(found, flat(at.gradient(nll("forget"))), rtol=0, atol=1e-12)
+    assert not torch.allclose(found, flat(cut.gradient(nll("forget"))), rtol=0.1)
+
+
+def test_a_surrogate_is_drawn_once_for_the_step_and_its_lookaheads():
+    of = families.problem("denoiser", dtype=torch.float64, whole_class=True)
+    drawn = []
+
+    @dataclass(frozen=True)
+    class Counting(Diffusion):
+        def surrogate(self, batch: Batch) -> Batch:
+            drawn.append(batch)
+            return super().surrogate(batch)
+
+    of.task = Counting(**vars(of.task))
+    direction(step(of), MODES["nested"](nll("retain"), surrogate(), 0.01))
+    assert len(drawn) == 1
+
+
+def test_a_task_without_a_surrogate_is_refused():
+    with pytest.raises(ValueError, match="surrogate loss needs other data .* task Classifier draws none"):
+        step(problem()).gradient(surrogate())
+
+
+def test_retain_losses_of_each_name():
+    of = problem()
+    data, both, held = (retain_loss(name, of.model) for name in ("nll", "both", "distill"))
+    with torch.no_grad():
+        of.model[0].weight.mul_(1.3)
+    at, original = step(of), distill(frozen(problem().model), "retain")
+    assert torch.equal(flat(at.gradient(data)), flat(at.gradient(nll("retain"))))
+    assert torch.equal(flat(at.gradient(held)), flat(at.gradient(original)))
+    expected = flat(at.gradient(data)) + flat(at.gradient(held))
+    assert torch.allclose(flat(at.gradient(both)), expected, rtol=0, atol=1e-14)
+    assert not bool(flat(step(problem()).gradient(held)).abs().max() > 1e-12)  # the original is where it was
 
 
 def test_a_teacher_that_is_the_student_answers_as_the_weights_are_now():

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import accumulate, islice, pairwise, tee
 from typing import Literal, get_args, get_origin
 
@@ -335,7 +335,7 @@ def mark(problem: Problem, part: Part, batch: Batch) -> Batch:
     if part != "mixed":
         return batch
     forget = problem.split.is_forget[batch.ids.cpu()].to(batch.target.device)
-    return Batch(batch.ids, batch.inputs, batch.target, batch.counterfactual, forget)
+    return replace(batch, forget=forget)
 
 
 @contextmanager

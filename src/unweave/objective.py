@@ -18,10 +18,13 @@ from torch import Tensor, nn
 from unweave.params import Params
 from unweave.problem import Part
 from unweave.step import Step, mean_over
-from unweave.tasks import Batch, Inputs, call
+from unweave.tasks import Batch, Inputs, Surrogates, call
 
-ForgetLoss = Literal["bounded", "ascent", "clamped", "mislabel", "uniform"]
+ForgetLoss = Literal["bounded", "ascent", "clamped", "mislabel", "uniform", "surrogate"]
 """Forget losses that need no estimate of what a retrained model would say."""
+
+RetainLoss = Literal["nll", "distill", "both"]
+"""What holds a model on retain data: the data, the original, or both."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,6 +223,22 @@ def uniform(part: Part = "forget") -> Objective:
     return on(part, "uniform", value)
 
 
+def surrogate() -> Objective:
+    """The training loss on other examples under the forget labels, as the task draws them; no classifiers."""
+
+    def value(step: Step, batch: Batch) -> Tensor:
+        task = step.runtime.task
+        if not isinstance(task, Surrogates):
+            raise ValueError(
+                f"the surrogate loss needs other data under the same labels, and the task "
+                f"{type(task).__name__} draws none: use another forget loss"
+            )
+        other = step.once(("surrogate", id(batch)), lambda: task.surrogate(batch))
+        return task.loss(step.predict(other), other.target)
+
+    return on("forget", "surrogate", value)
+
+
 def distill(teacher: nn.Module, part: Part, *, temperature: float = 1.0) -> Objective:
     """The task's divergence from a frozen teacher, whose outputs are divided by the temperature.
 
@@ -288,3 +307,16 @@ def forget_loss(name: ForgetLoss, *, cap: float, teacher: nn.Module | None = Non
             return mislabel(teacher=teacher)
         case "uniform":
             return uniform()
+        case "surrogate":
+            return surrogate()
+
+
+def retain_loss(name: RetainLoss, original: nn.Module) -> Objective:
+    """The retain loss of that name on the retain part; the original is frozen as it is now."""
+    match name:
+        case "nll":
+            return nll("retain")
+        case "distill":
+            return distill(frozen(original), "retain")
+        case "both":
+            return nll("retain") + distill(frozen(original), "retain")

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unweave.data.keyed import keyed, splitmix64
+from unweave.data.keyed import draw_key, keyed, splitmix64, uniform
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -24,6 +24,13 @@ def test_a_shard_gets_the_numbers_of_the_whole_batch(ids: list[int], seed: int, 
 def test_more_draws_leave_the_first_columns_as_they_were() -> None:
     ids = torch.arange(50)
     assert torch.equal(keyed(ids, seeded(), 1), keyed(ids, seeded(), 5)[:, :1])
+
+
+def test_columns_can_be_drawn_later_and_apart() -> None:
+    ids, key = torch.arange(50), draw_key(seeded())
+    whole = uniform(ids, key, 5)
+    assert torch.equal(torch.cat([uniform(ids, key, 2), uniform(ids, key, 3, first=2)], 1), whole)
+    assert torch.equal(whole, keyed(ids, seeded(), 5))
 
 
 def test_exactly_one_key_is_drawn_whatever_the_batch() -> None:

@@ -141,6 +141,97 @@ def test_counterfactuals_of_each_policy():
     assert bool((draw(Diffusion(4, null=4, other="null"), raw()).other == 4).all())
 
 
+# --- counterfactuals that are no other condition's answer
+
+
+def by_condition(inputs) -> Tensor:
+    """A teacher that says the number of the condition in every pixel, and something of the image."""
+    noisy, time, condition = inputs
+    return 0.1 * noisy + time.view(-1, 1, 1, 1) + 10 * condition.view(-1, 1, 1, 1)
+
+
+def test_away_leads_the_answer_without_a_condition_away_from_that_under_it():
+    task = replace(GUIDED, other="away", away=0.7)
+    batch = draw(task, raw())
+    noisy, time, condition = batch.inputs
+    plain = by_condition((noisy, time, torch.full_like(condition, 4)))
+    expected = plain - 0.7 * 10 * (condition - 4).view(-1, 1, 1, 1)
+    torch.testing.assert_close(task.mislabel(batch, by_condition), expected)
+    dropped = condition == 4  # there the teacher's own answer holds the model
+    assert bool(dropped.any()) and torch.equal(task.mislabel(batch, by_condition)[dropped], plain[dropped])
+
+
+def test_away_by_nothing_is_the_answer_without_a_condition():
+    found, null = (
+        task.mislabel(draw(task, raw()), by_condition)
+        for task in (replace(GUIDED, other="away", away=0.0), replace(GUIDED, other="null"))
+    )
+    assert torch.equal(found, null)
+
+
+def unasked(inputs) -> Tensor:
+    raise AssertionError("a teacher was asked")
+
+
+def test_noise_is_fresh_normal_and_has_nothing_to_do_with_the_image():
+    task = replace(PLAIN, other="noise")
+    batch = draw(task, raw(1000))
+    wrong = task.mislabel(batch, unasked).flatten()
+    assert stats.kstest(wrong, "norm").pvalue > 0.01
+    for seen in (batch.target, batch.inputs[0], raw(1000).inputs[0]):
+        assert stats.pearsonr(wrong, seen.flatten()).pvalue > 0.01
+    assert not torch.equal(wrong, task.mislabel(draw(task, raw(1000), seed=1), unasked).flatten())
+
+
+def test_where_the_condition_is_dropped_noise_leaves_the_true_target():
+    task = replace(GUIDED, other="noise")
+    batch = draw(task, raw())
+    dropped, wrong = batch.inputs[2] == 4, task.mislabel(batch, unasked)
+    assert bool(dropped.any()) and torch.equal(wrong[dropped], batch.target[dropped])
+    assert not bool((wrong[~dropped] == batch.target[~dropped]).any())
+
+
+# --- the surrogate of Selective Amnesia
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("names", [None, ("x", "time", "condition")])
+def test_a_surrogate_is_the_same_draw_of_images_of_uniform_pixels(prediction, names):
+    task = replace(PLAIN, names=names, schedule=Schedule(prediction=prediction))
+    batch = draw(task, raw(200))
+    other = task.surrogate(batch)
+    (noisy, time, condition), seen = (task.parts(each) for each in (other, batch))
+    assert torch.equal(time, seen[1]) and torch.equal(condition, seen[2])
+    noise = draw(PLAIN, raw(200)).target
+    signal, spread = task.schedule.scales(time, noisy)
+    pixels = (noisy - spread * noise) / signal
+    early = time < 700  # later there is too little of them left
+    assert stats.kstest((pixels[early].flatten() + 1) / 2, "uniform").pvalue > 0.01
+    expected = {"epsilon": noise, "v_prediction": signal * noise - spread * pixels, "sample": pixels}
+    torch.testing.assert_close(other.target, expected[prediction], rtol=0, atol=1e-9)
+    assert abs(stats.pearsonr(pixels.flatten(), raw(200).inputs[0].flatten())[0]) < 0.1
+
+
+def test_a_surrogate_keeps_the_images_whose_condition_is_dropped():
+    batch = draw(GUIDED, raw())
+    other, dropped = GUIDED.surrogate(batch), batch.inputs[2] == 4
+    assert bool(dropped.any()) and torch.equal(other.inputs[0][dropped], batch.inputs[0][dropped])
+    assert torch.equal(other.target, batch.target)  # the noise is the same
+    assert not bool((other.inputs[0][~dropped] == batch.inputs[0][~dropped]).any())
+
+
+@pytest.mark.parametrize("later", ["surrogate", "noise"])
+def test_what_is_drawn_later_is_that_of_the_whole_batch_in_every_part(later: str):
+    task, rows = replace(GUIDED, other="noise"), torch.tensor([40, 3, 17])
+
+    def of(batch) -> Tensor:
+        return task.surrogate(batch).inputs[0] if later == "surrogate" else task.mislabel(batch, unasked)
+
+    whole, shard = draw(task, raw()), draw(task, raw(ids=rows))
+    assert torch.equal(of(whole)[rows], of(shard))
+    assert torch.equal(torch.cat([of(part) for part in whole.split(9)]), of(whole))
+
+
 @pytest.mark.parametrize("names", [None, ("x", "time", "condition")])
 def test_the_teacher_sees_the_same_images_at_the_same_times(names):
     task = replace(GUIDED, names=names)
@@ -205,6 +296,7 @@ def test_pinned_values():
     [
         ({"drop": 0.1}, "need the index that stands for no condition: pass null="),
         ({"other": "null"}, "need the index that stands for no condition: pass null="),
+        ({"other": "away"}, "need the index that stands for no condition: pass null="),
         ({"null": 3}, "null must not be one of the 4 classes, found 3"),
         ({"drop": 1.0, "null": 4}, r"drop in \[0, 1\), found 4 and drop=1.0"),
         ({"other": "fixed"}, "needs a class that is not forgotten as anchor, found None"),

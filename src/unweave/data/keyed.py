@@ -30,9 +30,11 @@ def draw_key(generator: torch.Generator) -> int:
     return int(torch.empty((), dtype=torch.int64).random_(generator=generator))
 
 
-def uniform(ids: Int64[Tensor, " batch"], key: int, draws: int = 1) -> Float64[Tensor, "batch draws"]:
-    """Uniform numbers in [0, 1) that are a function of (key, id, column) alone."""
-    columns = torch.arange(draws, device=ids.device)
+def uniform(
+    ids: Int64[Tensor, " batch"], key: int, draws: int = 1, *, first: int = 0
+) -> Float64[Tensor, "batch draws"]:
+    """Uniform numbers in [0, 1) that are a function of (key, id, column) alone, from column `first` on."""
+    columns = torch.arange(first, first + draws, device=ids.device)
     bits = splitmix64(splitmix64(ids + key).unsqueeze(1) + columns)
     return _shift(bits, 11).double().mul_(2.0**-53)
 

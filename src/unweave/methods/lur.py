@@ -18,7 +18,16 @@ from unweave.level import Level
 from unweave.lookahead import exact, lagged, nested
 from unweave.methods.about import About
 from unweave.methods.space import Choice, Log, Range, Rest, Uniform, Whole
-from unweave.objective import ForgetLoss, Objective, distill, forget_loss, frozen, nll
+from unweave.objective import (
+    ForgetLoss,
+    Objective,
+    RetainLoss,
+    distill,
+    forget_loss,
+    frozen,
+    nll,
+    retain_loss,
+)
 from unweave.problem import Problem
 from unweave.rules import RuleName
 from unweave.step import Runtime, Step, Term
@@ -48,7 +57,8 @@ class LUR:
             forget loss to the held-out loss at its own rank, as the model is now; "match" pulls each forget
             output to that of a proxy model that never saw it, "quantile" each forget margin to the original's
             held-out margin at its own rank.
-        cap: The loss at which "clamped" leaves an example alone, in nats.
+        retain: The retain loss: the training loss, the divergence from the original ("distill"), or "both".
+        cap: The loss at which "clamped" leaves an example alone, in the unit of the task.
         sharpen: The temperature of the proxy's answers for "match". If None, a classifier's answers are moved
             to the confidence that the original has on held-out data, and those of other families are taken as
             they are.
@@ -83,6 +93,7 @@ class LUR:
     alpha_in: Literal["absolute", "curvature"] = "absolute"
     weight: float = 0.3
     forget: ForgetLoss | Literal["level", "match", "quantile"] = "bounded"
+    retain: RetainLoss = "nll"
     cap: float = 4.0
     sharpen: float | None = None
     proxy: Proxy = Proxy()
@@ -127,7 +138,7 @@ class LUR:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        retain, level = nll("retain"), Level(self.refresh, self.how)
+        retain, level = retain_loss(self.retain, problem.model), Level(self.refresh, self.how)
         forget = self.weight * (level.objective if self.forget == "level" else self.forgetting(problem))
         moving = self.moving(problem)
         if self.keep < 1:
@@ -145,7 +156,9 @@ class LUR:
             if self.forget == "level":
                 level(problem, index)
 
-        terms, idle = self.terms(retain, forget, alpha), self.forget == "level"
+        terms = self.terms(retain, forget, alpha)
+        # the original does not diverge from itself, and a level may be reached from the start
+        idle = self.forget == "level" or self.retain == "distill"
         forgetting = Phase(terms, self.rule, moving, self.feed, idle, watch=watch)
         self.follow(problem, forgetting, Phase([retain], where=moving))
 

@@ -25,6 +25,8 @@ class Batch:
         target: What its output is compared with, one entry per example.
         counterfactual: What `other` is, or how to work it out from what was drawn.
         forget: Which rows are forget data, shape `[batch]`; only on a mixed batch.
+        key: The number on which, with an id, all that was drawn for an example hangs; the task can draw more
+            from it later, and a part of the batch gets what it has in the whole.
     """
 
     ids: Int[Tensor, " batch"]
@@ -32,6 +34,7 @@ class Batch:
     target: Tensor
     counterfactual: Tensor | Callable[[], Tensor]
     forget: Bool[Tensor, " batch"] | None = None
+    key: int = 0
 
     def __len__(self) -> int:
         return len(self.target)
@@ -56,7 +59,7 @@ class Batch:
             else tuple(v[taken] for v in inputs)
         )
         forget = None if self.forget is None else self.forget[taken]
-        return Batch(self.ids[taken], cut, self.target[taken], lambda: self.other[taken], forget)
+        return Batch(self.ids[taken], cut, self.target[taken], lambda: self.other[taken], forget, self.key)
 
 
 @runtime_checkable
@@ -77,6 +80,15 @@ class Task(Protocol):
 
     def mislabel(self, batch: Batch, predict: Predict) -> Tensor:
         """A plausible target that is not the true one."""
+        ...
+
+
+@runtime_checkable
+class Surrogates(Protocol):
+    """A task that can put other data in the place of what is to be forgotten."""
+
+    def surrogate(self, batch: Batch) -> Batch:
+        """The batch with other examples under the same labels, which say nothing of what is forgotten."""
         ...
 
 

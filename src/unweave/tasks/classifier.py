@@ -27,7 +27,7 @@ class Classifier:
     def draw(self, raw: Raw, generator: torch.Generator) -> Batch:
         """The raw batch, and for each example a class drawn uniformly among the wrong ones."""
         key = draw_key(generator)
-        return Batch(raw.ids, raw.inputs, raw.target, lambda: self.wrong(raw, key))
+        return Batch(raw.ids, raw.inputs, raw.target, lambda: self.wrong(raw, key), key=key)
 
     def wrong(self, raw: Raw, key: int) -> Int[Tensor, " batch"]:
         """For each example a class that is not its own, as the key and its id have it."""

@@ -10,12 +10,15 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from unweave.data import Raw
-from unweave.data.keyed import keyed, normal
+from unweave.data.keyed import draw_key, normal, uniform
 from unweave.generate.schedule import Schedule
 from unweave.tasks import Batch, Inputs, Predict
 
 Times = Literal["uniform", "antithetic"]
-Other = Literal["random", "next", "fixed", "null"]
+Other = Literal["random", "next", "fixed", "null", "away", "noise"]
+
+DRAWN = 3
+"""Numbers that are drawn for an example before its noise: time, dropping, counterfactual."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,11 @@ class Diffusion:
             Pairs are made by position among what this process reads, so several processes then draw other
             times than one.
         other: Whose answer a counterfactual is: that of a random other class, of the next one (SalUn's
-            released code), of the one class `anchor`, or of no condition.
+            released code), of the one class `anchor`, or of no condition ("null"). Or the answer without a
+            condition, led away from that under the condition ("away", negative guidance as in ESD); or
+            nobody's: fresh noise, which has nothing to do with the image ("noise").
         anchor: The class that "fixed" takes.
+        away: How far "away" leads: the scale eta of :func:`led_away`.
         forgotten: Classes that are forgotten altogether: no counterfactual, and never dropped. Empty while an
             original is trained.
         reduction: The squared error per example, over channels and pixels: its mean; or its sum, which is
@@ -56,6 +62,7 @@ class Diffusion:
     times: Times = "uniform"
     other: Other = "random"
     anchor: int | None = None
+    away: float = 1.0
     forgotten: tuple[int, ...] = ()
     reduction: Literal["mean", "sum"] = "mean"
     names: tuple[str, str, str] | None = None
@@ -68,8 +75,11 @@ class Diffusion:
             raise ValueError(
                 f"expected two classes and drop in [0, 1), found {self.n_classes} and drop={self.drop}"
             )
-        if self.null is None and (self.drop or self.other == "null"):
-            raise ValueError("drop and other='null' need the index that stands for no condition: pass null=")
+        if self.null is None and (self.drop or self.other in ("null", "away")):
+            raise ValueError(
+                "drop and the counterfactuals 'null' and 'away' need the index that stands for no condition: "
+                "pass null="
+            )
         if self.null is not None and 0 <= self.null < self.n_classes:
             raise ValueError(f"null must not be one of the {self.n_classes} classes, found {self.null}")
         if self.other == "fixed" and self.anchor not in self.kept:
@@ -90,15 +100,15 @@ class Diffusion:
         """The images at a time of their own; noise, time, dropping and counterfactual hang on id and key."""
         clean = images(raw)
         refuse_unknown(raw.target, self.n_classes)
-        draws = keyed(raw.ids, generator, 3 + math.prod(clean.shape[1:]))
-        noise = normal(draws[:, 3:]).to(clean.dtype).view_as(clean)
-        time = self.at(draws[:, 0])
+        key = draw_key(generator)
+        draws = uniform(raw.ids, key, DRAWN)
+        noise, time = fresh(raw.ids, key, clean, 0), self.at(draws[:, 0])
         dropped = (draws[:, 1] < self.drop) & ~isin(raw.target, self.forgotten)
         condition, other = raw.target, self.instead(raw.target, draws[:, 2])
         if self.null is not None:
             condition, other = (value.masked_fill(dropped, self.null) for value in (condition, other))
         inputs = self.named(self.schedule.noised(clean, noise, time), time, condition)
-        return Batch(raw.ids, inputs, self.schedule.target(clean, noise, time), other)
+        return Batch(raw.ids, inputs, self.schedule.target(clean, noise, time), other, key=key)
 
     def at(self, draw: Float64[Tensor, " batch"]) -> Int[Tensor, " batch"]:
         """Times from uniform numbers."""
@@ -110,7 +120,7 @@ class Diffusion:
 
     def instead(self, label: Int[Tensor, " batch"], draw: Float64[Tensor, " batch"]) -> Int[Tensor, " batch"]:
         """For each label a condition that is another, and no forgotten class; `draw` is uniform in [0, 1)."""
-        if self.other in ("fixed", "null"):
+        if self.other in ("fixed", "null", "away"):
             chosen = self.anchor if self.other == "fixed" else self.null
             assert chosen is not None
             return torch.full_like(label, chosen)
@@ -144,10 +154,72 @@ class Diffusion:
         return self.loss(output, reference)
 
     def mislabel(self, batch: Batch, predict: Predict) -> Tensor:
-        """What a teacher says of the same noisy images at the same times under the drawn other condition."""
+        """What a teacher says of the same noisy images at the same times under the drawn other condition.
+
+        For "away" it is asked without and with the condition; for "noise" it is not asked, and where the
+        condition is dropped the target stays the true one.
+        """
+        noisy, time, condition = self.parts(batch)
+        if self.other == "noise":
+            noise = fresh(batch.ids, batch.key, batch.target, 1)
+            return torch.where(self.without(condition, noise), batch.target, noise)
+        plain = predict(self.named(noisy, time, batch.other))
+        if self.other == "away":
+            return led_away(plain, predict(batch.inputs), plain, self.away)
+        return plain
+
+    def surrogate(self, batch: Batch) -> Batch:
+        r"""The batch with images of independent pixels :math:`\sim U[-1, 1]`, at the same times and noise.
+
+        The surrogate distribution of Selective Amnesia (Heng & Soh, 2023) for pixels. An example whose
+        condition is dropped keeps its image: noise would teach the model to forget without a condition too.
+        """
+        noisy, time, condition = self.parts(batch)
+        noise, pixels = fresh(batch.ids, batch.key, noisy, 0), drawn_pixels(batch.ids, batch.key, noisy)
+        kept = self.without(condition, noisy)
+        x = torch.where(kept, noisy, self.schedule.noised(pixels, noise, time))
+        target = torch.where(kept, batch.target, self.schedule.target(pixels, noise, time))
+        inputs = self.named(x, time, condition)
+        return Batch(batch.ids, inputs, target, batch.counterfactual, batch.forget, batch.key)
+
+    def parts(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The noisy images, their times and their conditions."""
         inputs = batch.inputs
-        noisy, time, _ = inputs if isinstance(inputs, tuple) else (inputs[name] for name in self.names or ())
-        return predict(self.named(noisy, time, batch.other))
+        noisy, time, condition = (
+            inputs if isinstance(inputs, tuple) else (inputs[n] for n in self.names or ())
+        )
+        return noisy, time, condition
+
+    def without(self, condition: Int[Tensor, " batch"], like: Tensor) -> Tensor:
+        """Which examples have no condition, shaped to choose among `like`."""
+        none = torch.zeros_like(condition) if self.null is None else condition == self.null
+        return none.bool().view(-1, *[1] * (like.ndim - 1))
+
+
+def led_away(start: Tensor, said: Tensor, plain: Tensor, eta: float) -> Tensor:
+    r""":math:`\epsilon_\mathrm{start} - \eta\, (\epsilon_c - \epsilon_0)`: negative guidance.
+
+    Gandikota et al., 2023, https://arxiv.org/abs/2303.07345.
+
+    Args:
+        start: The answer that is led.
+        said: The answer under the condition that is led away from.
+        plain: The answer without a condition.
+        eta: How far.
+    """
+    return start - eta * (said - plain)
+
+
+def fresh(ids: Int[Tensor, " batch"], key: int, like: Tensor, number: int) -> Tensor:
+    """The noise of that number of each example, in the shape and type of `like`."""
+    size = math.prod(like.shape[1:])
+    return normal(uniform(ids, key, size, first=DRAWN + number * size)).to(like.dtype).view_as(like)
+
+
+def drawn_pixels(ids: Int[Tensor, " batch"], key: int, like: Tensor) -> Tensor:
+    """Uniform pixels in [-1, 1] for each example, in the shape and type of `like`."""
+    size = math.prod(like.shape[1:])
+    return (2 * uniform(ids, key, size, first=DRAWN + 2 * size) - 1).to(like.dtype).view_as(like)
 
 
 def images(raw: Raw) -> Float[Tensor, "batch channel height width"]:
