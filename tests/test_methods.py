@@ -14,10 +14,14 @@ import shards
 from families import FAMILIES, answers, loss_on, original, problem
 from unweave import methods
 from unweave.descend import Descent
+from unweave.generate.sample import Sampler
 from unweave.importance import evaluating
 from unweave.methods import METHODS, Method
 from unweave.methods.about import About
+from unweave.methods.erasediff import EraseDiff
+from unweave.methods.esd import ESD
 from unweave.methods.lur import LUR
+from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.simple import FineTune, FromScratch, NegGradPlus, Original
@@ -53,6 +57,12 @@ VARIANTS: dict[str, Method] = {
     "probed": LUR(probe=2),
     "salun-sequential": SalUn(feed="sequential"),
     "salun-paired": SalUn(feed="paired"),
+    "sa-real": SelectiveAmnesia(replay="real", estimator="batches"),
+    "sa-released": SelectiveAmnesia(estimator="released", fisher_times=2),
+    "esd-2025": ESD(images="original", erase_from="class", eta=2.0),
+    "esd-class": ESD(images="original", erase_from=0),
+    "esd-data": ESD(images="data"),
+    "erasediff-conflict": EraseDiff(weight=None),
 }
 CASES = dict(METHODS) | VARIANTS
 
@@ -63,11 +73,11 @@ REFUSED = {
     ("own-ranks", "language"): "margins of a classifier, found the task NextToken",
     ("uniform", "language"): "needs logits of shape",
 }
-REFUSED |= {
-    ("surrogate", family): f"the task {type(families.task(family)).__name__} draws none"
-    for family in FAMILIES
-    if family not in families.DENOISERS
-}
+GENERATIVE = [name for name, method in CASES.items() if not method.about.serves("classifier")]
+for other in [family for family in FAMILIES if family not in families.DENOISERS]:
+    found = type(families.task(other)).__name__
+    REFUSED[("surrogate", other)] = f"the task {found} draws none"
+    REFUSED |= {(name, other): f"is for denoisers .* found {found}" for name in GENERATIVE}
 for denoiser in families.DENOISERS:
     REFUSED |= {
         ("quantile", denoiser): "margins of a classifier, found the task Diffusion",
@@ -94,6 +104,15 @@ FORGETTING = (
     "pcgrad",
     "salun-sequential",
     "salun-paired",
+    "surrogate",
+    "sa",
+    "sa-real",
+    "esd",
+    "esd-2025",
+    "esd-class",
+    "esd-data",
+    "erasediff",
+    "erasediff-conflict",
 )
 AIMING = ("match", "sharpened", "quantile", "own-ranks", "uniform")
 CONTINUING = [n for n, m in METHODS.items() if not isinstance(m, FromScratch | Original)] + [
@@ -117,6 +136,10 @@ def shortened(method: Method, **changes) -> Method:
         for f in fields(method)
         if isinstance(value := vars(method)[f.name], Descent)
     }
+    if isinstance(method, SelectiveAmnesia | ESD):
+        changed["sampler"] = replace(method.sampler, steps=3)
+    if isinstance(method, SelectiveAmnesia):
+        changed |= {"per_class": 5, "fisher_images": 6}
     if isinstance(method, LUR):
         changed["proxy"] = replace(method.proxy, how=short(method.proxy.how, **changes))
         changed["recover"] = min(method.recover, STEPS)
@@ -254,6 +277,7 @@ def test_a_seed_takes_no_proxy_of_another():
 
 # a generator denoises all classes alike, and gets better at that on the retain rows of a mixed batch
 SHARING = [("salun", family) for family in families.DENOISERS]
+SHARING += [("surrogate", "dit")]  # and at first on images of noise
 
 
 @pytest.mark.parametrize(
@@ -452,7 +476,7 @@ def test_fresh_weights_come_with_fresh_buffers():
 @pytest.mark.parametrize("name", CASES)
 def test_repr_round_trips(name: str):
     method = CASES[name]
-    names = {kind.__name__: kind for kind in (Descent, Proxy, *(type(m) for m in METHODS.values()))}
+    names = {kind.__name__: kind for kind in (Descent, Proxy, Sampler, *(type(m) for m in METHODS.values()))}
     rebuilt = eval(repr(method), {"__builtins__": {}}, names)
     assert rebuilt == method and type(rebuilt) is type(method) and hash(rebuilt) == hash(method)
     short_one = shortened(method)
@@ -480,7 +504,7 @@ def test_nan_weights_fail(name: str, family: str):
     of = problem(family)
     with torch.no_grad():
         next(iter(of.params.values())).fill_(float("nan"))
-    with pytest.raises(Failed, match="loss .* became nan|no longer finite"):
+    with pytest.raises(Failed, match="loss .* became nan|no longer finite|drawn image is not finite"):
         shortened(CASES[name])(of)
 
 
@@ -498,7 +522,7 @@ def test_tied_and_frozen_weights_stay_so(name: str, family: str):
 def test_a_model_without_trainable_weights_is_refused():
     of = problem("layernorm")
     of.model.requires_grad_(False)
-    for name, method in METHODS.items():
+    for name, method in methods.methods_for("classifier").items():
         if name != "original":
             with pytest.raises(ValueError, match="no trainable|trainable square convolution"):
                 shortened(method)(of)
@@ -507,9 +531,17 @@ def test_a_model_without_trainable_weights_is_refused():
 # --- micro-batches and several processes
 
 
-@pytest.mark.parametrize("family", ["layernorm", "language", "denoiser", *families.DENOISERS[2:]])
 @pytest.mark.parametrize(
-    "name", ["lur", "lur-exact", "lagged", "lur-match", "match", "salun", "scissorhands", "l1-sparse"]
+    ("name", "family"),
+    [
+        (name, family)
+        for name in (
+            *("lur", "lur-exact", "lagged", "lur-match", "match", "salun", "scissorhands", "l1-sparse"),
+            *("sa", "esd", "erasediff-conflict"),
+        )
+        for family in ("layernorm", "language", "denoiser", *families.DENOISERS[2:])
+        if (name, family) not in REFUSED
+    ],
 )
 def test_micro_batches_equal_whole_ones(name: str, family: str):
     whole, parts = (problem(family, dtype=torch.float64) for _ in range(2))
@@ -536,6 +568,11 @@ SHARED = (
     "msg",
     "short-retrain",
     "random-label",
+    "sa",
+    "sa-released",
+    "esd",
+    "esd-class",
+    "erasediff-conflict",
 )
 
 
@@ -546,7 +583,12 @@ def uneven(name: str, family: str) -> Method:
     )
 
 
-SHARED_RUNS = {f"{name}-{family}": (family, uneven(name, family)) for name in SHARED for family in FAMILIES}
+SHARED_RUNS = {
+    f"{name}-{family}": (family, uneven(name, family))
+    for name in SHARED
+    for family in FAMILIES
+    if (name, family) not in REFUSED
+}
 SHARED_RUNS["lur-single"] = (
     "layernorm",
     replace(uneven("lur", "layernorm"), how=short(LUR().how, batch=15, forget_batch=1)),

@@ -35,9 +35,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def gradients(
-    problem: Problem, objective: Objective, *, batch: int = 128, batches: int | None = None
+    problem: Problem, objective: Objective, *, batch: int = 128, batches: int | None = None, draws: int = 1
 ) -> Iterator[Params]:
-    """The gradient of an objective on each batch of its one part, in a random order, in evaluation mode."""
+    """The gradient of an objective on each batch of its one part, in a random order, in evaluation mode.
+
+    Of so many draws of the same batch (noise, time) it is the sum.
+    """
     (part,) = objective.parts
     source, ids = problem.split.part(part)
     order = ids[torch.randperm(len(ids), generator=problem.generator)].split(batch)[:batches]
@@ -46,8 +49,8 @@ def gradients(
     with evaluating(problem.model):
         raws = source.stream(problem.processes.fed(rows) for rows in order)
         for rows, raw in zip(order, raws, strict=True):
-            drawn = problem.task.draw(raw, key)
-            ours = [drawn] if problem.processes.owns(rows) else []
+            drawn = [problem.task.draw(raw, key) for _ in range(draws)]
+            ours = drawn if problem.processes.owns(rows) else []
             yield Step(problem.params, runtime, {part: ours}, {part: len(rows)}, index=1).gradient(objective)
 
 
@@ -78,9 +81,15 @@ def snip(problem: Problem, objective: Objective, *, batch: int = 256, batches: i
     return {name: total[name] * p.detach().abs() for name, p in problem.params.items()}
 
 
-def fisher(problem: Problem, objective: Objective, *, batch: int = 128) -> Importance:
-    r""":math:`\frac{1}{B} \sum_b g_b^2`: diagonal of the empirical Fisher, of batches."""
-    total, count = accumulate(gradients(problem, objective, batch=batch), torch.square)
+def fisher(
+    problem: Problem, objective: Objective, *, batch: int = 128, batches: int | None = None, draws: int = 1
+) -> Importance:
+    r""":math:`\frac{1}{B} \sum_b g_b^2`: diagonal of the empirical Fisher of batches; of examples at batch=1.
+
+    Of several draws of each batch it squares their sum, :math:`(\sum_k g_{bk})^2`.
+    """
+    found = gradients(problem, objective, batch=batch, batches=batches, draws=draws)
+    total, count = accumulate(found, torch.square)
     return {name: g / count for name, g in total.items()}
 
 

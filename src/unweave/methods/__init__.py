@@ -5,7 +5,10 @@ from difflib import get_close_matches
 from typing import ClassVar, Protocol, runtime_checkable
 
 from unweave.methods.about import About
+from unweave.methods.erasediff import EraseDiff
+from unweave.methods.esd import ESD
 from unweave.methods.lur import LUR
+from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.simple import (
@@ -51,6 +54,9 @@ METHODS: Mapping[str, Method] = {
     "scissorhands": Scissorhands(),
     "msg": MaskedSmallGradients(),
     "ct": ConvolutionTranspose(),
+    "sa": SelectiveAmnesia(),
+    "esd": ESD(),
+    "erasediff": EraseDiff(),
     "original": Original(),
     "retrain": FromScratch(),
 }

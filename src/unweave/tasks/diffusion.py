@@ -12,7 +12,7 @@ from torch import Tensor
 from unweave.data import Raw
 from unweave.data.keyed import draw_key, normal, uniform
 from unweave.generate.schedule import Schedule
-from unweave.tasks import Batch, Inputs, Predict
+from unweave.tasks import Batch, Inputs, Predict, Task
 
 Times = Literal["uniform", "antithetic"]
 Other = Literal["random", "next", "fixed", "null", "away", "noise"]
@@ -102,7 +102,7 @@ class Diffusion:
         refuse_unknown(raw.target, self.n_classes)
         key = draw_key(generator)
         draws = uniform(raw.ids, key, DRAWN)
-        noise, time = fresh(raw.ids, key, clean, 0), self.at(draws[:, 0])
+        noise, time = keyed_noise(raw.ids, key, clean, 0), self.at(draws[:, 0])
         dropped = (draws[:, 1] < self.drop) & ~isin(raw.target, self.forgotten)
         condition, other = raw.target, self.instead(raw.target, draws[:, 2])
         if self.null is not None:
@@ -161,7 +161,7 @@ class Diffusion:
         """
         noisy, time, condition = self.parts(batch)
         if self.other == "noise":
-            noise = fresh(batch.ids, batch.key, batch.target, 1)
+            noise = keyed_noise(batch.ids, batch.key, batch.target, 1)
             return torch.where(self.without(condition, noise), batch.target, noise)
         plain = predict(self.named(noisy, time, batch.other))
         if self.other == "away":
@@ -175,7 +175,7 @@ class Diffusion:
         condition is dropped keeps its image: noise would teach the model to forget without a condition too.
         """
         noisy, time, condition = self.parts(batch)
-        noise, pixels = fresh(batch.ids, batch.key, noisy, 0), drawn_pixels(batch.ids, batch.key, noisy)
+        noise, pixels = keyed_noise(batch.ids, batch.key, noisy, 0), keyed_pixels(batch.ids, batch.key, noisy)
         kept = self.without(condition, noisy)
         x = torch.where(kept, noisy, self.schedule.noised(pixels, noise, time))
         target = torch.where(kept, batch.target, self.schedule.target(pixels, noise, time))
@@ -196,6 +196,19 @@ class Diffusion:
         return none.bool().view(-1, *[1] * (like.ndim - 1))
 
 
+def denoising(task: Task) -> Diffusion:
+    """The task, if it is one of diffusion.
+
+    Raises:
+        ValueError: If it is another.
+    """
+    if not isinstance(task, Diffusion):
+        raise ValueError(
+            f"this method is for denoisers and needs the task Diffusion, found {type(task).__name__}"
+        )
+    return task
+
+
 def led_away(start: Tensor, said: Tensor, plain: Tensor, eta: float) -> Tensor:
     r""":math:`\epsilon_\mathrm{start} - \eta\, (\epsilon_c - \epsilon_0)`: negative guidance.
 
@@ -210,13 +223,13 @@ def led_away(start: Tensor, said: Tensor, plain: Tensor, eta: float) -> Tensor:
     return start - eta * (said - plain)
 
 
-def fresh(ids: Int[Tensor, " batch"], key: int, like: Tensor, number: int) -> Tensor:
+def keyed_noise(ids: Int[Tensor, " batch"], key: int, like: Tensor, number: int) -> Tensor:
     """The noise of that number of each example, in the shape and type of `like`."""
     size = math.prod(like.shape[1:])
     return normal(uniform(ids, key, size, first=DRAWN + number * size)).to(like.dtype).view_as(like)
 
 
-def drawn_pixels(ids: Int[Tensor, " batch"], key: int, like: Tensor) -> Tensor:
+def keyed_pixels(ids: Int[Tensor, " batch"], key: int, like: Tensor) -> Tensor:
     """Uniform pixels in [-1, 1] for each example, in the shape and type of `like`."""
     size = math.prod(like.shape[1:])
     return (2 * uniform(ids, key, size, first=DRAWN + 2 * size) - 1).to(like.dtype).view_as(like)

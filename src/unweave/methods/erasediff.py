@@ -1,0 +1,147 @@
+"""EraseDiff (Wu et al., CVPR 2025), https://arxiv.org/abs/2401.05779."""
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from unweave.descend import Descent, Phase, descend, lengths_of
+from unweave.methods.about import About
+from unweave.methods.space import Log, Range, Whole
+from unweave.objective import Objective, frozen, mislabel, nll, on
+from unweave.params import Params, combine, dot, norm
+from unweave.problem import Part, Problem
+from unweave.step import Step, Term
+from unweave.tasks import Batch
+from unweave.tasks.diffusion import denoising
+
+
+@dataclass(frozen=True)
+class EraseDiff:
+    r"""Retains, where the forget loss is near the least that a few passes over forget data reach from here.
+
+    The bilevel problem :math:`\min L_r(\theta)` over the minimisers of :math:`L_f`, to first order by its
+    value function: descends :math:`L_r + \lambda\, (L_f(\theta) - \ell^*)`. The forget loss is the distance
+    to the answer under another class.
+
+    Args:
+        weight: The weight lambda; None follows the conflict, :math:`\max(0, \eta - \cos(g_r, g_f))`.
+        eta: See `weight`.
+        outer: How often :math:`\ell^*` is looked for, at equal distances.
+        passes: Passes over the forget data, from the weights as they are then, whose mean loss it is. To
+            first order it has no gradient, so the result depends on neither `outer` nor `passes`: it tells
+            how much of the forget loss is left, in the curve "gap(forget)". With 0 it is not looked for and
+            counts as zero, which saves what it costs.
+        how: The descent.
+    """
+
+    about: ClassVar[About] = About(
+        "Wu et al., CVPR 2025, arXiv 2401.05779",
+        "forget, retain",
+        "2 gradients; passes over forget for the value function",
+        "the original answers for another class, not the model that is trained; that class is drawn for each "
+        "example, not each batch; one optimizer for all outer epochs, and a fresh one for each look at the "
+        "value function; a batch of both parts at every step",
+        families=("diffusion",),
+    )
+
+    weight: float | None = 0.1
+    eta: float = 0.1
+    outer: int = 4
+    passes: int = 2
+    how: Descent = Descent(lr=1e-4, epochs=4, optimizer="adam", ema=0.99)
+
+    def __post_init__(self) -> None:
+        if self.outer < 1 or self.passes < 0:
+            raise ValueError(f"expected outer >= 1 and passes >= 0, found {self.outer} and {self.passes}")
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from; what the value function takes comes on top."""
+        longest = max(1, budget // 2)
+        return {
+            "how.lr": Log(1e-5, 1e-3),
+            "how.steps": Whole(max(1, longest // 5), longest),
+            "weight": Log(0.01, 3.0),
+        }
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        denoising(problem.task)
+        retain, forget = nll("retain"), mislabel(teacher=frozen(problem.model))
+        (steps,) = lengths_of(problem, [Phase([retain + forget])], self.how)
+        least = Least(forget, self.passes, self.how, every=math.ceil(steps / self.outer))
+        gap = least.gap()
+        both: Term = Conflicting(retain, gap, self.eta) if self.weight is None else retain + self.weight * gap
+        descend(problem, self.how, Phase([both], watch=least))
+
+
+@dataclass
+class Least:
+    """The mean forget loss that a few passes reach from the weights as they are: the value function.
+
+    Args:
+        forget: The forget loss.
+        passes: How many; with 0 it stays zero.
+        how: Their descent, without its average.
+        every: The number of steps between two looks.
+        value: What the last look found.
+    """
+
+    forget: Objective
+    passes: int
+    how: Descent
+    every: int
+    value: float = field(default=0.0, init=False)
+
+    def __call__(self, problem: Problem, index: int) -> None:
+        """Looks, if it is time to, on a copy of the model; the cost is the problem's."""
+        if self.passes and index % self.every == 0:
+            inner = replace(problem, model=copy.deepcopy(problem.model), curves={}, traces={})
+            descend(inner, replace(self.how, steps=None, epochs=self.passes, ema=None), Phase([self.forget]))
+            ((_, losses),) = inner.curves.items()
+            self.value = sum(losses) / len(losses)
+            problem.traces.setdefault("least forget loss", []).append((index, self.value, math.nan))
+
+    def gap(self) -> Objective:
+        """How far the forget loss is above that; the gradient is that of the forget loss."""
+        ((_, loss),) = self.forget.by_part["forget"]
+
+        def value(step: Step, batch: Batch) -> Tensor:
+            return loss.value(step, batch) - self.value
+
+        return on("forget", "gap", value)
+
+
+@dataclass(frozen=True, eq=False)
+class Conflicting:
+    r"""Follows :math:`g_r + \max(0, \eta - \cos(g_r, g_f))\, g_f`: the more, the more they disagree.
+
+    Args:
+        retain: The term whose gradient is followed whole.
+        forget: The other term.
+        eta: The cosine from which on the other is left out.
+    """
+
+    retain: Term
+    forget: Term
+    eta: float
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """The parts of the data that it needs."""
+        return self.retain.parts | self.forget.parts
+
+    def present(self, step: Step) -> bool:
+        """Whether the step has data for both."""
+        return self.retain.present(step) and self.forget.present(step)
+
+    def gradient(self, step: Step) -> Params:
+        """The weighted sum of both gradients."""
+        g_r, g_f = step.gradient(self.retain), step.gradient(self.forget)
+        sizes = norm(g_r) * norm(g_f)
+        cosine = dot(g_r, g_f) / sizes.clamp(min=torch.finfo(sizes.dtype).tiny)
+        return combine([g_r, g_f], torch.stack([torch.ones_like(cosine), (self.eta - cosine).clamp(min=0)]))

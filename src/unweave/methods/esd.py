@@ -1,0 +1,158 @@
+"""Erased Stable Diffusion, ESD (Gandikota et al., ICCV 2023), https://arxiv.org/abs/2303.07345.
+
+On class ids in place of prompts, which is ours.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from unweave.descend import Descent, Phase, descend
+from unweave.generate.sample import Sampler, ddim, guided, refuse_impossible
+from unweave.importance import evaluating, named
+from unweave.methods.about import About
+from unweave.methods.space import Log, Range, Uniform, Whole
+from unweave.objective import Objective, frozen, on
+from unweave.problem import Problem
+from unweave.step import Step
+from unweave.tasks import Batch, call
+from unweave.tasks.diffusion import Diffusion, denoising, keyed_noise, led_away
+
+
+@dataclass(frozen=True)
+class ESD:
+    r"""Leads the answer under a class away from it, on images that a model draws; of data it needs labels.
+
+    Descends :math:`\|\epsilon_\theta(x_t, t, c) - [\epsilon_0 - \eta\, (\epsilon_c - \epsilon_0)]\|^2`, where
+    the original answers in brackets, without a condition and under the class. Nothing holds the rest: a class
+    of the forget examples is erased also where some of its examples are to stay.
+
+    Args:
+        eta: How far the target is led away.
+        erase_from: Where the target starts. "null": at the answer without a condition, as in the paper and
+            the first release. "class": at that under the class, as in the release of 2025, where eta = 2 is
+            the first one's eta = 1. A class: at that under it, and it is also what the model is trained under
+            and the images are drawn under (`erase_from` of that release).
+        images: What is looked at: images that the model draws as it is ("student", the first release), that
+            the original draws ("original", the release of 2025), or noised forget images ("data", ours).
+        sampler: How they are drawn: DDIM, stopped at the step where the image's time is.
+        where: A pattern for the names of weights that may move; see `unweave.generate.scopes.PATTERNS`.
+        how: The descent.
+    """
+
+    about: ClassVar[About] = About(
+        "Gandikota et al., ICCV 2023, arXiv 2303.07345",
+        "labels of forget; forget if images='data'",
+        "1 gradient; on average half of the sampler's passes, and 2 of the original",
+        "class ids in place of prompts, one for each image of a batch; all weights move unless where says "
+        "otherwise",
+        families=("diffusion",),
+    )
+
+    eta: float = 1.0
+    erase_from: Literal["null", "class"] | int = "null"
+    images: Literal["student", "original", "data"] = "student"
+    sampler: Sampler = Sampler(guidance=3.0, spacing="leading")
+    where: str | None = None
+    how: Descent = Descent(lr=1e-5, steps=1000, batch=1, optimizer="adam")
+
+    def __post_init__(self) -> None:
+        if self.sampler.scheduler != "ddim" or self.sampler.eta:
+            raise ValueError(
+                "images are drawn by DDIM without noise, found "
+                f"scheduler={self.sampler.scheduler!r} and eta={self.sampler.eta}"
+            )
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return {
+            "how.lr": Log(1e-6, 1e-3),
+            "how.steps": Whole(max(1, budget // 10), budget),
+            "eta": Uniform(0.3, 3.0),
+        }
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place.
+
+        Raises:
+            ValueError: If the model has no null condition, or `erase_from` is no class of it.
+        """
+        task = replace(denoising(problem.task), drop=0.0)
+        labels = problem.split.train.labels[problem.split.forget].unique()
+        self.refuse(task, labels)
+        where = None if self.where is None else named(problem.params, self.where)
+        objective = self.erasing(task, frozen(problem.model))
+        descend(replace(problem, task=task), self.how, Phase([objective], where=where))
+
+    def refuse(self, task: Diffusion, labels: Int[Tensor, " n"]) -> None:
+        """Raises if the target or the images can't be had from a model of that task."""
+        if task.null is None:
+            raise ValueError(
+                "esd leads away from the answer without a condition, and this model has none (null=None): "
+                "use another method"
+            )
+        if isinstance(self.erase_from, int) and not 0 <= self.erase_from < task.n_classes:
+            raise ValueError(
+                f"erase_from must be a class in 0..{task.n_classes - 1}, found {self.erase_from}"
+            )
+        refuse_impossible(task, labels, self.sampler)
+
+    def erasing(self, task: Diffusion, original: nn.Module) -> Objective:
+        """The squared error to the led target on the forget part."""
+
+        def value(step: Step, batch: Batch) -> Tensor:
+            led = step.once(("esd", id(original), id(batch)), lambda: self.led(task, original, step, batch))
+            return task.loss(step.predict(led), led.target)
+
+        return on("forget", "esd", value)
+
+    @torch.no_grad()
+    def led(self, task: Diffusion, original: nn.Module, step: Step, batch: Batch) -> Batch:
+        """The batch on the images to look at, with the target that leads away from their classes."""
+        x, time, label = task.parts(batch)
+        trained = torch.full_like(label, self.erase_from) if isinstance(self.erase_from, int) else label
+        if self.images != "data":
+            drawer = step.runtime.model if self.images == "student" else original
+            noise = keyed_noise(batch.ids, batch.key, x, 0)
+            stop = self.sampler.steps - 1 - time * self.sampler.steps // task.schedule.steps
+            x = partway(drawer, task, noise, trained, stop, self.sampler)
+            step.runtime.cost.examples += int(stop.sum()) * (1 if self.sampler.guidance == 1 else 2)
+
+        def answer(condition: Tensor) -> Tensor:
+            return call(original, task.named(x, time, condition))
+
+        assert task.null is not None
+        plain, said = answer(torch.full_like(label, task.null)), answer(label)
+        match self.erase_from:
+            case "null":
+                start = plain
+            case "class":
+                start = said
+            case _:
+                start = answer(trained)
+        target = led_away(start, said, plain, self.eta)
+        return Batch(batch.ids, task.named(x, time, trained), target, trained, key=batch.key)
+
+
+def partway(
+    model: nn.Module,
+    task: Diffusion,
+    noise: Tensor,
+    conditions: Int[Tensor, " batch"],
+    stop: Int[Tensor, " batch"],
+    how: Sampler,
+) -> Tensor:
+    """Images on their way from noise, each after so many steps of its own."""
+    x, (times, advance) = noise, ddim(how, task.schedule)
+    with evaluating(model):
+        for step, time in enumerate(times):
+            going = (stop > step).nonzero()[:, 0]
+            if not len(going):
+                break
+            said = guided(model, task, x[going], time, conditions[going], how.guidance)
+            x = x.index_copy(0, going, advance(said, time, x[going], None))
+    return x

@@ -1,0 +1,136 @@
+"""Selective Amnesia (Heng & Soh, NeurIPS 2023), https://arxiv.org/abs/2305.10120."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from math import ceil
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from unweave.data.resident import Resident
+from unweave.descend import Descent, Phase, descend
+from unweave.generate.sample import Sampler, sample
+from unweave.importance import Importance, fisher, named
+from unweave.methods.about import About
+from unweave.methods.space import Log, Range, Whole
+from unweave.objective import ewc, nll, surrogate
+from unweave.params import add, scale
+from unweave.problem import Problem, Split
+from unweave.tasks.diffusion import denoising, images
+
+
+@dataclass(frozen=True)
+class SelectiveAmnesia:
+    r"""Learns noise under the forgotten classes, held by replayed images and by the Fisher information.
+
+    Descends :math:`E_q L(x, c_f) + \gamma\, E_p L(x, c_r) + \lambda \sum_j F_j (\theta_j - \theta^*_j)^2`.
+    Images of q have independent pixels :math:`\sim U[-1, 1]`; those of p are drawn from the original, once,
+    under the retained classes. Of the forget data only labels are read, and of the retain data as well.
+
+    Args:
+        retain_weight: The weight gamma of the replay.
+        pull: The weight lambda. The published one belongs to the summed loss, `Diffusion.reduction="sum"`; by
+            the mean over D channels and pixels the same objective is divided by D, and has D times lambda.
+        replay: Whether retained classes are replayed by images of the original, or by the retain data.
+        per_class: Images that are drawn of each retained class.
+        sampler: How they are drawn.
+        fisher_images: Examples that the Fisher information is taken over; all if None.
+        fisher_times: Draws of noise and time for each of them: a Monte Carlo estimate of the mean over times.
+        estimator: What is squared, and then averaged: "samples", the gradient of one example at one time;
+            "batches", that of a batch, cheaper and smaller; "released", that of one example summed over its
+            draws, as in the released code, for parity: it grows with their square.
+        where: A pattern for the names of weights that may move.
+        how: The descent.
+    """
+
+    about: ClassVar[About] = About(
+        "Heng & Soh, NeurIPS 2023, arXiv 2305.10120",
+        "labels of forget and retain; retain if replayed",
+        "2 gradients; 1 an example and draw for the Fisher information; the sampler's passes for the replay",
+        "the Fisher information is over the replayed examples, none of a forgotten class, at random times, "
+        "on pixels as the training has them; conditions are dropped there and in the replay as the task "
+        "says, so that guidance is held; the average of the weights is warmed up",
+        families=("diffusion",),
+    )
+
+    retain_weight: float = 1.0
+    pull: float = 10.0
+    replay: Literal["generated", "real"] = "generated"
+    per_class: int = 500
+    sampler: Sampler = Sampler()
+    fisher_images: int | None = None
+    fisher_times: int = 1
+    estimator: Literal["samples", "batches", "released"] = "samples"
+    where: str | None = None
+    how: Descent = Descent(lr=1e-4, steps=20_000, optimizer="adam", max_norm=1.0, ema=0.9999)
+
+    def __post_init__(self) -> None:
+        for name in ("per_class", "fisher_images", "fisher_times"):
+            value = vars(self)[name]
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, found {value}")
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from; what the Fisher information of `fisher_images` takes is left to it."""
+        gradients = self.batches(self.fisher_images or 0) * self.fisher_times
+        longest = max(1, (budget - gradients) // 2)
+        return {
+            "how.lr": Log(1e-5, 1e-3),
+            "how.steps": Whole(max(1, longest // 5), longest),
+            "pull": Log(1.0, 1e5),
+            "retain_weight": Log(0.3, 10.0),
+        }
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        denoising(problem.task)
+        if self.replay == "generated":
+            problem = replace(problem, split=self.replayed(problem))
+        anchor = {name: p.detach().clone() for name, p in problem.params.items()}
+        pull = self.pull * ewc(anchor, self.information(problem))
+        where = None if self.where is None else named(problem.params, self.where)
+        objective = surrogate() + self.retain_weight * nll("retain") + pull
+        descend(problem, self.how, Phase([objective], where=where))
+
+    def replayed(self, problem: Problem) -> Split:
+        """The same request over drawn images, also under the forget labels, where noise replaces them."""
+        split = problem.split
+        forget = split.train.labels[split.forget]
+        drawn, labels = problem.remember(f"replay of {self.per_class}, {self.sampler!r}", self.generated)
+        places = torch.randint(len(drawn), (len(forget),), generator=problem.generator)
+        train = Resident(torch.cat([drawn[places], drawn]).to(problem.device), torch.cat([forget, labels]))
+        return Split(train, range(len(forget)), split.held_out, calibration=split.calibration.tolist())
+
+    def generated(self, problem: Problem) -> tuple[Tensor, Tensor]:
+        """Images of the problem's model, and the retained classes that they were drawn under."""
+        task, split = denoising(problem.task), problem.split
+        labels = split.train.labels[split.retain].unique().repeat_interleave(self.per_class)
+        (example,) = split.train.stream([split.forget[:1]])
+        channels, height, width = images(example).shape[1:]
+        seed = problem.seed()
+        drawn = sample(
+            problem.model,
+            task,
+            labels,
+            shape=(channels, height, width),
+            how=self.sampler,
+            seeds=range(seed, seed + len(labels)),
+            rounded=False,
+        )
+        problem.cost.examples += len(labels) * self.sampler.steps * (1 if self.sampler.guidance == 1 else 2)
+        return drawn, labels
+
+    def information(self, problem: Problem) -> Importance:
+        r"""The diagonal of the Fisher information :math:`E_{x, t}[g(x, t)^2]` by the estimator."""
+        count = None if self.fisher_images is None else self.batches(self.fisher_images)
+        rows = self.how.batch if self.estimator == "batches" else 1
+        if self.estimator == "released":
+            return fisher(problem, nll("retain"), batch=1, batches=count, draws=self.fisher_times)
+        passes = [fisher(problem, nll("retain"), batch=rows, batches=count) for _ in range(self.fisher_times)]
+        return scale(reduce(add, passes), 1 / len(passes))
+
+    def batches(self, examples: int) -> int:
+        """The batches that so many examples make for the Fisher information."""
+        return ceil(examples / self.how.batch) if self.estimator == "batches" else examples
