@@ -71,7 +71,7 @@ def test_its_figures_are_those_of_models_trained_by_hand(run) -> None:
 
 def test_a_method_that_fails_is_a_row_that_says_why_and_the_rest_goes_on(run) -> None:
     methods = run[1]["stages"]["tiny"]["methods"]
-    assert list(methods) == [name for name in chosen(None) if name in methods]
+    assert list(methods) == [name for name in chosen(tiny(), None) if name in methods]
     assert "square convolution kernels" in methods["ct"]["failed"] and methods["ct"]["verdict"] == "FAIL"
     assert "2 of 2 seeds" in methods["ct"]["failed"] and methods["ct"]["scores"] == {}
     assert all(row["failed"] is None for name, row in methods.items() if name != "ct")
@@ -212,7 +212,7 @@ def test_bad_requests_are_refused_before_anything_runs(tmp_path) -> None:
 
 def test_seeds_and_methods_are_those_asked_for() -> None:
     assert shortened(tiny(), 1).seeds == (0,)
-    assert chosen(["salun", "lur"]) == ("lur", "salun", "original")
+    assert chosen(tiny(), ["salun", "lur"]) == ("lur", "salun", "original")
     names = [job.label for job in jobs_of(Stage(tiny(), Path()), ("lur",))]
     assert names == ["tiny, seed 0", "tiny, seed 1", "tiny, retrain 100", "tiny, retrain 101"]
 

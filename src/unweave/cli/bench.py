@@ -106,7 +106,7 @@ def run(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> tup
         "verb": "bench",
         "recipes": [{key: table[key] for key in table if key != "seeds"} for table in tables],
         "seeds": [list(recipe.seeds) for recipe in recipes],
-        "methods": list(chosen(methods)),
+        "methods": list(dict.fromkeys(name for recipe in recipes for name in chosen(recipe, methods))),
         "tune": plan.tune,
         "tuned": None if plan.tuned is None else str(plan.tuned.resolve()),
         "device": device,

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from os import cpu_count
 from pathlib import Path
 from typing import Any
 
-from unweave.methods import method_named, methods_for
+from unweave.methods import method_named
 from unweave.run import record
 from unweave.run.cell import run_reference, run_seed
 from unweave.run.reading import configure
@@ -55,20 +56,20 @@ def bench(
         ValueError: If a method is not known, two stages share a name, or fewer seeds than asked for exist.
         Failed: If an original or a retrained model can't be trained.
     """
-    names = chosen(methods)
     stages = [Stage(shortened(recipe, seeds), Path(folder), device) for recipe in recipes]
     if len({stage.recipe.name for stage in stages}) < len(stages):
         found = ", ".join(stage.recipe.name for stage in stages)
         raise ValueError(f"each stage needs a name of its own, found {found}")
+    names = {stage.recipe.name: chosen(stage.recipe, methods) for stage in stages}
     stages_made: dict[str, Any] = {}
     made = {"schema": record.SCHEMA, "environment": record.environment(), "stages": stages_made}
     with workers(jobs or cpu_count() or 1) as crew:
-        studies = [searched(stage, names, tune, tuned, crew, listener) for stage in stages]
+        studies = [searched(stage, names[stage.recipe.name], tune, tuned, crew, listener) for stage in stages]
         logs = {stage.recipe.name: study for stage, study in zip(stages, studies, strict=True)}
         stages = [replace(stage, recipe=with_best(stage.recipe, logs[stage.recipe.name])) for stage in stages]
         for stage in finished(stages, names, crew, listener):
             search = {name: study.trials for name, study in logs[stage.recipe.name].items()}
-            stages_made[stage.recipe.name] = stage_record(stage, names, search)
+            stages_made[stage.recipe.name] = stage_record(stage, names[stage.recipe.name], search)
             record.write(made, folder)
     return made
 
@@ -87,12 +88,12 @@ def searched(
     return tune_stage(stage, methods, trials, crew, listener) if trials else {}
 
 
-def chosen(methods: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of the methods in the order of the registry, checked."""
+def chosen(recipe: Recipe, methods: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of the methods that a recipe runs, in the order of the registry, checked."""
     for name in methods or ():
-        method_named(name, "classifier")
-    registry = methods_for("classifier")
-    return tuple(name for name in registry if methods is None or name in methods or name == "original")
+        method_named(name, recipe.family.name)
+    names = recipe.family.methods
+    return tuple(name for name in names if methods is None or name in methods or name == "original")
 
 
 def shortened(recipe: Recipe, seeds: int | None) -> Recipe:
@@ -109,11 +110,11 @@ def with_best(recipe: Recipe, studies: Mapping[str, Study]) -> Recipe:
 
 
 def finished(
-    stages: Sequence[Stage], methods: tuple[str, ...], crew: Crew, listener: Listener
+    stages: Sequence[Stage], methods: Mapping[str, tuple[str, ...]], crew: Crew, listener: Listener
 ) -> Iterator[Stage]:
     """Runs all seeds of all stages, and yields each stage once it is done, in their order."""
-    jobs = [job for stage in stages for job in jobs_of(stage, methods)]
-    left = {stage.recipe.name: len(jobs_of(stage, methods)) for stage in stages}
+    by_stage = {stage.recipe.name: jobs_of(stage, methods[stage.recipe.name]) for stage in stages}
+    jobs, left = list(chain(*by_stage.values())), {name: len(each) for name, each in by_stage.items()}
     waiting = list(stages)
     for job, _ in told(crew, jobs, listener):
         left[job.arguments[0].recipe.name] -= 1

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -22,7 +22,7 @@ from unweave.generate.presets import PRESETS
 from unweave.generate.sample import Sampler
 from unweave.generate.schedule import Schedule
 from unweave.importance import evaluating
-from unweave.methods import METHODS, Method
+from unweave.methods import Method, methods_for
 from unweave.models import DENOISERS, build
 from unweave.problem import Split
 from unweave.tasks import Task, call
@@ -36,6 +36,9 @@ SEARCHED = 10**12
 @runtime_checkable
 class Family(Protocol):
     """What differs between families of models."""
+
+    name: ClassVar[str]
+    """As methods and tasks name it."""
 
     @property
     def methods(self) -> Mapping[str, Method]:
@@ -76,10 +79,12 @@ class Family(Protocol):
 class Classification:
     """Models that say which class an example is of."""
 
+    name: ClassVar[str] = Classifier.family
+
     @property
     def methods(self) -> Mapping[str, Method]:
-        """All that classifiers can be given to."""
-        return METHODS
+        """All that can be used on classifiers."""
+        return methods_for(self.name)
 
     def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
         """A fresh classifier."""
@@ -120,6 +125,7 @@ class Generation:
         recogniser: The classifier that says what they show; it is trained on the training images.
     """
 
+    name: ClassVar[str] = Diffusion.family
     drop: float = 0.1
     other: Other = "random"
     anchor: int | None = None
@@ -138,7 +144,7 @@ class Generation:
 
     @property
     def methods(self) -> Mapping[str, Method]:
-        """All that denoisers can be given to, as they are set for them."""
+        """All that can be used on denoisers, as they are set for them."""
         return PRESETS
 
     def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:

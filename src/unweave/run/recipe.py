@@ -15,7 +15,7 @@ from typing import Any, cast
 from torch import nn
 
 from unweave.descend import Descent
-from unweave.methods import METHODS, Method, method_named
+from unweave.methods import Method, method_named, methods_for
 from unweave.methods.simple import FromScratch
 from unweave.run.reading import Table, configure, mapping, nearest, read
 from unweave.run.setup import Setup

@@ -128,4 +128,4 @@ class Setup:
                 if seed in owners:
                     raise ValueError(f"each seed has one use, found {seed} in {owners[seed]} and in {name}")
                 owners[seed] = name
-        method_named(self.headline, "classifier")
+        method_named(self.headline, self.family.name)

@@ -1,0 +1,68 @@
+"""The methods with settings for class-conditional denoisers, by the names of the registry.
+
+The defaults of the registry are settings for classifiers, or for large denoisers. These are starting
+points for a small denoiser that was trained with Adam on the mean squared error: short, at a twentieth of its
+rate or so, in batches of 32. None is from a paper, and a search may begin with them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from unweave.descend import Descent
+from unweave.generate.sample import Sampler
+from unweave.methods import METHODS, Method
+from unweave.methods.erasediff import EraseDiff
+from unweave.methods.esd import ESD
+from unweave.methods.lur import LUR
+from unweave.methods.sa import SelectiveAmnesia
+from unweave.methods.salun import SalUn
+from unweave.methods.scissorhands import Scissorhands
+from unweave.methods.simple import Ascent, FineTune, FromScratch, L1Sparse, NegGradPlus, RandomLabel, Shrink
+from unweave.methods.small_gradients import MaskedSmallGradients
+from unweave.methods.transpose import ConvolutionTranspose
+from unweave.targets import Proxy
+
+EDIT = Descent(lr=1e-4, steps=100, batch=32, optimizer="adam")
+"""Forgetting, or recovering, from trained weights."""
+
+TRAIN = Descent(lr=1e-3, steps=300, batch=32, optimizer="adam", schedule="cosine", warmup=0.05)
+"""Learning from fresh weights, for a fraction of a training."""
+
+REDIRECT = LUR(forget="mislabel", weight=0.33, redraw=0.0, recover=50, how=EDIT)
+"""To the answer of the original under another class. A redrawn weight is dear to a U-Net."""
+
+MATCH = replace(REDIRECT, forget="match", weight=1.0, proxy=Proxy(how=TRAIN))
+"""To the answer of a model that never saw the class."""
+
+PRESETS: Mapping[str, Method] = {
+    "lur": REDIRECT,
+    "lur-exact": replace(REDIRECT, mode="exact"),
+    "lur-match": MATCH,
+    "joint": replace(REDIRECT, mode="joint"),
+    "joint-match": replace(MATCH, mode="joint"),
+    "short-retrain": FromScratch(TRAIN),
+    "shrink": Shrink(how=EDIT),
+    "finetune": FineTune(EDIT),
+    "ascent": Ascent(replace(EDIT, steps=10, max_norm=1.0)),
+    "random-label": RandomLabel(retain_weight=3.0, how=EDIT),
+    "neggrad+": NegGradPlus(how=replace(EDIT, max_norm=1.0)),
+    "l1-sparse": L1Sparse(penalty=1e-6, how=EDIT),
+    "salun": SalUn(feed="paired", retain_weight=3.0, how=EDIT),
+    "scissorhands": Scissorhands(trim=0.003, how=EDIT),
+    "msg": MaskedSmallGradients(rate=0.02, how=EDIT),
+    "ct": ConvolutionTranspose(EDIT),
+    # ten times as many pixels and channels as a small image has: the weight of the mean loss, not of the sum
+    "sa": SelectiveAmnesia(
+        pull=640.0,
+        per_class=50,
+        sampler=Sampler(steps=20),
+        fisher_images=50,
+        fisher_times=2,
+        how=replace(EDIT, max_norm=1.0, ema=0.9999),
+    ),
+    "esd": ESD(sampler=Sampler(steps=10, guidance=3.0, spacing="leading"), how=EDIT),
+    "erasediff": EraseDiff(weight=0.33, passes=0, how=replace(EDIT, ema=0.99)),
+    "original": METHODS["original"],
+    "retrain": FromScratch(replace(TRAIN, steps=3000)),
+}
+"""Every method that is for denoisers."""
