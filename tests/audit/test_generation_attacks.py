@@ -101,9 +101,11 @@ def test_numbers_hang_on_the_denoiser_and_the_budget_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_too_few_images_to_learn_from_are_refused():
+def test_an_attacker_with_too_little_is_refused_before_anything_is_drawn():
     with pytest.raises(ValueError, match="expected at least 100 images, found 99"):
-        attack(Target(drawing("mixed"), GONE, hit, IMAGES[:99]), SHORT)
+        Target(drawing("mixed"), GONE, hit, IMAGES[:99])
+    with pytest.raises(ValueError, match="images >= 1 and seeds >= 10, found 1 and 9"):
+        Budget(images=1, seeds=9)
 
 
 def test_every_attack_is_read_beside_a_retrained_model():

@@ -14,6 +14,7 @@ from torch import Tensor
 from unweave.audit.attacks import GUIDANCES, Attack, Hit, Seeds, counted, guidance_sweep, seed_search
 from unweave.audit.conditioning import POSITIONS, interpolation, optimised_condition
 from unweave.audit.drawing import LOOKS, RELEARNING, Drawing, Relearner, denoising_loss
+from unweave.audit.images import checked
 from unweave.audit.metrics import Metric
 from unweave.audit.revival import SIZES, drop_adapter, relearning
 from unweave.descend import Descent
@@ -44,6 +45,9 @@ class Target:
     hit: Hit
     images: Tensor
     original: Drawing | None = None
+
+    def __post_init__(self) -> None:
+        checked(self.images, self.drawing.shape, fewest=max(SIZES))
 
     @property
     def guidance(self) -> float:
@@ -84,6 +88,12 @@ class Budget:
     relearning: Descent = RELEARNING
     looks: Sequence[int] = LOOKS
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.images < 1 or self.seeds < PATIENCE:
+            raise ValueError(
+                f"an attacker needs images >= 1 and seeds >= {PATIENCE}, found {self.images} and {self.seeds}"
+            )
 
     @property
     def settings(self) -> Seeds:
