@@ -127,3 +127,16 @@ def test_guidance_without_a_null_condition_is_refused_for_vectors_too():
             shape=SHAPE,
             how=Sampler(guidance=2.0),
         )
+
+
+def test_gradient_checkpointing_leaves_the_gradient_of_a_vector_alone():
+    model, _ = of("dit")
+    x, time = torch.randn(2, *SHAPE), torch.tensor([100, 700])
+    gradients = []
+    for switch in (model.disable_gradient_checkpointing, model.enable_gradient_checkpointing):
+        switch()
+        vector = vectors(model, torch.tensor([3, 1])).detach().requires_grad_()
+        model.train()(x, time, vector).square().mean().backward()
+        gradients.append(vector.grad)
+    torch.testing.assert_close(*gradients)
+    assert bool(gradients[0].all())
