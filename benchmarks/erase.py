@@ -13,13 +13,13 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from unweave.methods.space import Choice, Log, Range, Tunable, Uniform, Whole
 from unweave.run import record
 from unweave.run.bench import bench
 from unweave.run.recipe import Recipe, load
-from unweave.run.search import Case, case, search
+from unweave.run.search import SECOND, Case, case, search
 from unweave.run.stage import Stage
 from unweave.run.tune import Study, as_toml, best_of
 from unweave.run.workers import Job, Progress, told, workers
@@ -28,7 +28,7 @@ RECIPES = {"digits": "digit-images-class", "fashion-mnist": "fashion-mnist-image
 CLASSES: Mapping[str, Sequence[int]] = {"digits": range(10), "fashion-mnist": (0, 5, 8)}
 TUNED_ON = (3, 8)
 METHODS = ("lur", "lur-exact", "lur-match", "joint", "salun", "sa", "esd", "erasediff", "scissorhands")
-METHODS += ("finetune", "random-label", "ascent", "short-retrain", "retrain")
+METHODS += ("finetune", "short-retrain")
 
 DESCENT: Mapping[str, Range] = {"how.lr": Log(3e-5, 1e-3), "how.steps": Whole(30, 150)}
 """What every search chooses from, beside what is the method's own."""
@@ -40,7 +40,6 @@ OWN: Mapping[str, Mapping[str, Range]] = {
     "joint": {"weight": Log(0.03, 3.0)},
     "salun": {"fraction": Uniform(0.1, 0.9), "retain_weight": Log(0.3, 30.0)},
     "scissorhands": {"trim": Log(1e-4, 0.03), "forget_weight": Log(0.005, 1.0)},
-    "random-label": {"retain_weight": Log(0.3, 30.0)},
 }
 
 
@@ -72,11 +71,25 @@ def cases_of(name: str, folder: Path) -> list[Case]:
 def tuned(name: str, trials: int, folder: Path, jobs: int) -> str:
     """The settings of all methods, as the tables of a recipe."""
     with workers(jobs) as crew:
-        list(told(crew, [Job("the models", cases_of, (name, folder))], say))
-        names = [each for each in METHODS if each not in ("short-retrain", "retrain")]
+        list(told(crew, models(name, folder), say))
+        names = [each for each in METHODS if each != "short-retrain"]
         work = [Job(each, searched, (name, each, trials, folder)) for each in names]
         studies = {job.arguments[1]: study for job, study in told(crew, work, say)}
     return as_toml({each: studies[each] for each in names}, load(RECIPES[name]).tuning.seeds[:1])
+
+
+def models(name: str, folder: Path) -> list[Job]:
+    """The trainings that the cases of a search need."""
+    first, *others = staged(name, folder, TUNED_ON)
+    (seed, *_) = first.recipe.tuning.seeds
+    wanted = [(first, "mixed", seed)]
+    wanted += [(each, "retain", at) for each in (first, *others) for at in (seed, SECOND + seed)]
+    return [Job(f"{part} {at}", train, (each, part, at, seed)) for each, part, at in wanted]
+
+
+def train(stage: Stage, part: Literal["mixed", "retain"], seed: int, data_seed: int) -> None:
+    """Trains a model, which its stage keeps."""
+    stage.trained(part, seed, data_seed)
 
 
 def say(progress: Progress) -> None:
