@@ -7,6 +7,7 @@ import pytest
 from unweave.report import html, tables
 from unweave.run import record
 from unweave.run.bench import bench
+from unweave.run.cell import REFERENCE, place_of
 from unweave.run.recipe import Recipe, load, parse
 from unweave.run.stage import Stage
 
@@ -72,3 +73,20 @@ def test_a_recipe_of_denoisers_is_read_back(tmp_path) -> None:
         tiny(generation={"sampler": {"guidance": -1.0}})
     with pytest.raises(ValueError, match=r"uint8\), found torch.float32"):
         Stage(tiny(data={"name": "digits", "forget": "class"}), tmp_path).split()
+
+
+def test_without_calibration_the_reported_retrained_models_say_what_two_differ_by(tmp_path) -> None:
+    recipe = tiny(seeds=[0, 1])
+    stage = bench([recipe], tmp_path, methods=(), jobs=1)["stages"]["tiny"]
+    assert stage["margins"] is None and stage["reference"]["null_band"] == {}
+    run = Stage(recipe, tmp_path)
+    exam = run.exam()
+    one, other = (exam.load(place_of(run, seed, REFERENCE).with_suffix(".npz")) for seed in (0, 1))
+    pair = exam.measure_pair(one, other)
+    ua, ra = (abs(exam.measure(one)[name] - exam.measure(other)[name]) for name in ("ua", "ra"))
+    missing = max(0.0, exam.measure(other)["ra"] - exam.measure(one)["ra"])
+    assert ra >= missing
+    assert stage["floor"] == pytest.approx((ua + missing + 100 * pair["class_tv"]) / 3)
+    assert stage["reference"]["scores"]["class_tv"]["value"] == pytest.approx(pair["class_tv"])
+    only = bench([tiny()], tmp_path / "one", methods=(), jobs=1)["stages"]["tiny"]
+    assert only["floor"] is None and "class_tv" not in only["reference"]["scores"]
