@@ -88,13 +88,20 @@ def test_what_was_drawn_is_read_back(tmp_path) -> None:
 
 def test_a_model_that_makes_every_class_and_one_that_remaps_one() -> None:
     own, remapped = (exam().measure(exam().answers(model)) for model in (Shades(), Shades({1: 2})))
-    assert own.keys() == {name for name, metric in GENERATION.items() if not metric.needs_reference}
+    assert own.keys() == {name for name, metric in GENERATION.items() if metric.alone}
     assert (own["ua"], own["ra"]) == (0, 100)
     assert (remapped["ua"], remapped["ra"], remapped["effective"]) == (100, 100, pytest.approx(1, abs=0.3))
     answers = exam().answers(Shades({1: 2}))
     pair = exam().measure_pair(answers, exam().answers(Shades({1: 0})))
     assert pair["class_tv"] == 1 and pair["kid_retain"] == pytest.approx(0, abs=1e-3)
     assert pair == {name: exam().measure(answers, exam().answers(Shades({1: 0})))[name] for name in pair}
+
+
+def test_images_move_from_the_originals_under_retained_conditions_alone() -> None:
+    own, other = exam().answers(Shades()), exam().answers(Shades({1: 2}))
+    assert exam().moved(own, own) == exam().moved(other, own) == {"drift_pixel": 0, "drift_feature": 0}
+    found = exam().moved(exam().answers(Shades({0: 2})), own)
+    assert found["drift_pixel"] == pytest.approx((229 - 26) / 2, abs=3) and found["drift_feature"] > 0.1
 
 
 def test_a_search_measures_less_and_sees_no_held_out_image(monkeypatch) -> None:

@@ -88,6 +88,10 @@ class Classified:
         """Every metric."""
         return measure(found, reference, on=self.on)
 
+    def moved(self, found: Evidence, original: Evidence) -> dict[str, float]:
+        """Nothing: accuracies say what a classifier lost."""
+        return {}
+
     def measure_pair(self, found: Evidence, reference: Evidence) -> dict[str, float]:
         """The metrics that compare."""
         return measure_pair(found, reference, on=self.on)

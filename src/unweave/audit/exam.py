@@ -57,6 +57,10 @@ class Exam(Protocol[Found]):
         """Every metric of answers; those that compare are absent without a retrained model's."""
         ...
 
+    def moved(self, found: Found, original: Found) -> dict[str, float]:
+        """How far the answers to what stays have moved from the original model's, by metric."""
+        ...
+
     def measure_pair(self, found: Found, reference: Found) -> dict[str, float]:
         """The metrics that compare, and no others."""
         ...

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from unweave.audit.drawing import Drawing
+from unweave.audit.drift import drift
 from unweave.audit.generation import GENERATION, measure_generation, measure_generation_pair
 from unweave.audit.generation_attacks import ATTACKS, Budget, Target, attack
 from unweave.audit.generation_verdict import judge_generation, never_generated
@@ -148,6 +149,13 @@ class Generated:
         return {name: of(samples) for name, of in alone.items() if of} | {
             name: of(samples, other) for name, of in beside.items() if of and other is not None
         }
+
+    def moved(self, found: Drawn, original: Drawn) -> dict[str, float]:
+        """Of the images under retained conditions, on the same seeds."""
+        kept = [label for label in sorted(found) if label not in self.split.forgotten_classes]
+        ours, theirs = (torch.cat([each[label] for label in kept]) for each in (found, original))
+        apart = drift(ours, theirs, self.recogniser, rng=np.random.default_rng(0))
+        return {"drift_pixel": apart.pixel.value, "drift_feature": apart.feature.value}
 
     def measure_pair(self, found: Drawn, reference: Drawn) -> dict[str, float]:
         """The metrics that compare."""

@@ -178,6 +178,26 @@ _ALL: tuple[Metric[Samples], ...] = (
         above=None,
         alone=recall_retained,
     ),
+    Metric(
+        id="drift_pixel",
+        title="drift, pixels",
+        unit="",
+        direction="lower",
+        says="How far an image under a retained condition moved from the original's, in grey levels.",
+        cannot="Whether for the worse: a retrained model draws other images altogether.",
+        below=None,
+        above="damage",
+    ),
+    Metric(
+        id="drift_feature",
+        title="drift, features",
+        unit="",
+        direction="lower",
+        says="The same in the recogniser's features, whose size is 1 on real images.",
+        cannot="Whether for the worse, and what the recogniser does not look at.",
+        below=None,
+        above="damage",
+    ),
 )
 GENERATION: dict[str, Metric[Samples]] = {metric.id: metric for metric in _ALL}
 

@@ -6,7 +6,7 @@ the digest of all that it depends on, and is used again while that holds.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -36,6 +36,8 @@ MATCHED = ("lur-match", "lur")
 """The methods whose gradient evaluations short-retrain gets: the first that ran."""
 
 Content = Mapping[str, Any]
+Done = tuple[Path, Content]
+"""Where a cell is, and the cell."""
 
 
 def run_seed(stage: Stage, seed: int, methods: tuple[str, ...]) -> None:
@@ -44,16 +46,23 @@ def run_seed(stage: Stage, seed: int, methods: tuple[str, ...]) -> None:
     reference = run_reference(stage, seed)
     memory: Memory = {}
     gradients: dict[str, int] = {}
-    for name in sorted(methods, key=lambda name: name == "short-retrain"):
-        method = stage.recipe.methods[name]
+    before: Done | None = None
+    for name in in_turn(methods):
+        method, place = stage.recipe.methods[name], place_of(stage, seed, name)
         method = matched(method, gradients) if name == "short-retrain" else method
         cell = run_method(stage, original, seed, name, method, memory)
         if cell["failed"] is None:
+            before = (place, cell) if name == "original" else before
             gradients[name] = cell["gradient_evaluations"]
-            measured(stage, place_of(stage, seed, name), cell, reference)
+            measured(stage, place, cell, reference, before)
 
 
-def run_reference(stage: Stage, seed: int) -> tuple[Path, Content]:
+def in_turn(methods: Sequence[str]) -> list[str]:
+    """The original first, which the others are compared with; last who is granted what another spent."""
+    return sorted(methods, key=lambda name: {"original": 0, "short-retrain": 2}.get(name, 1))
+
+
+def run_reference(stage: Stage, seed: int) -> Done:
     """The cell of the retrained reference of a seed, and where it is."""
     place = place_of(stage, seed, REFERENCE)
 
@@ -103,15 +112,19 @@ def answers(stage: Stage, model: nn.Module, place: Path) -> Content:
     return {"failed": None, "probes": exam.probes(model)}
 
 
-def measured(stage: Stage, place: Path, cell: Content, reference: tuple[Path, Content] | None) -> Content:
+def measured(
+    stage: Stage, place: Path, cell: Content, reference: Done | None, original: Done | None = None
+) -> Content:
     """The metrics of a cell beside the reference's, counts of its losses, and a picture of its answers."""
     key = {"cell": cell["key"], "beside": None if reference is None else reference[1]["key"]}
+    key |= {"before": None if original is None else original[1]["key"]}
 
     def make() -> Content:
         exam = stage.exam()
         found = answers_at(exam, place)
         other = None if reference is None else answers_at(exam, reference[0])
-        values = {**exam.measure(found, other), **cell["probes"]}
+        moved = {} if original is None else exam.moved(found, answers_at(exam, original[0]))
+        values = {**exam.measure(found, other), **moved, **cell["probes"]}
         return {"values": values, "losses": exam.histograms(found), "sheet": exam.sheet(found)}
 
     return kept(beside(place, "values"), digest({**key, "code": code(*MEASURING_CODE)}), make)
