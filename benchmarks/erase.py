@@ -27,7 +27,7 @@ from unweave.run.workers import Job, Progress, told, workers
 RECIPES = {"digits": "digit-images-class", "fashion-mnist": "fashion-mnist-images-class"}
 CLASSES: Mapping[str, Sequence[int]] = {"digits": range(10), "fashion-mnist": (0, 5, 8)}
 TUNED_ON = (3, 8)
-METHODS = ("lur", "lur-exact", "lur-match", "joint", "salun", "sa", "esd", "erasediff", "scissorhands")
+METHODS = ("lur", "lur-exact", "lur-match", "joint", "salun", "sa", "esd", "scissorhands")
 METHODS += ("finetune", "short-retrain")
 
 DESCENT: Mapping[str, Range] = {"how.lr": Log(3e-5, 1e-3), "how.steps": Whole(30, 150)}

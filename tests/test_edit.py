@@ -160,3 +160,11 @@ def test_all_or_nothing_is_kept_and_masked_weights_stay():
     fresh = dict(families.problem("layernorm").fresh().named_parameters())
     for name, p in twin.params.items():
         assert torch.equal(p, torch.where(mask[name] > 0, fresh[name], before[name]))
+
+
+def test_a_model_with_additions_does_not_start_over():
+    of = problem()
+    of.model.register_parameter("addition", nn.Parameter(torch.zeros(1)))
+    of.build = net
+    with pytest.raises(ValueError, match="starting over needs a model as it was built"):
+        restart(of)

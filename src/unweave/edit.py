@@ -61,6 +61,11 @@ def shrink(problem: Problem, factor: float) -> None:
 def restart(problem: Problem) -> None:
     """Gives the model fresh weights and buffers, as if it had never been trained; frozen weights stay."""
     fresh = problem.fresh()
+    if dict(problem.model.named_parameters()).keys() != dict(fresh.named_parameters()).keys():
+        raise ValueError(
+            "starting over needs a model as it was built, found other weights, such as low-rank additions: "
+            "give the model without them"
+        )
     for target, source in zip(problem.model.parameters(), fresh.parameters(), strict=True):
         if target.requires_grad:
             target.copy_(source)

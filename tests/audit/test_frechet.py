@@ -1,5 +1,7 @@
+import importlib.util
 import sys
 import types
+from importlib.machinery import ModuleSpec
 
 import numpy as np
 import pytest
@@ -63,22 +65,32 @@ def test_an_fid_without_its_weights_names_the_file_before_anything_else(tmp_path
         fid(IMAGES.float(), IMAGES, weights=tmp_path / "missing.pth")
 
 
-def test_an_fid_without_its_packages_says_which(weights, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
-    with pytest.raises(ValueError, match="needs torchmetrics and torch-fidelity"):
+@pytest.fixture
+def packages(monkeypatch):
+    """Empty modules in the place of torchmetrics and torch-fidelity."""
+    for name in ("torchmetrics", "torchmetrics.image", "torchmetrics.image.fid", "torch_fidelity"):
+        module = types.ModuleType(name)
+        module.__spec__ = ModuleSpec(name, None)
+        monkeypatch.setitem(sys.modules, name, module)
+    return sys.modules
+
+
+def test_an_fid_without_its_packages_says_which(weights, packages, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch_fidelity" else 1)
+    with pytest.raises(ValueError, match="needs torchmetrics and torch-fidelity, found no torch_fidelity"):
         fid(IMAGES, IMAGES, weights=weights)
 
 
-def test_an_fid_refuses_floats_few_images_and_other_resolutions(weights):
+def test_an_fid_refuses_floats_few_images_and_other_resolutions(weights, packages):
     with pytest.raises(ValueError, match="found torch.float32"):
         fid(IMAGES.float(), IMAGES, weights=weights)
-    with pytest.raises(ValueError, match="at least 2049 images, found 2048"):
+    with pytest.raises(ValueError, match="at least 2049 images of each kind, found 2048"):
         fid(IMAGES[1:], IMAGES, weights=weights)
     with pytest.raises(ValueError, match="must have shape .n, 1, 4, 4., found .2049, 1, 2, 2."):
         fid(IMAGES, IMAGES[:, :, :2, :2], weights=weights)
 
 
-def test_an_fid_hands_torchmetrics_rgb_bytes_and_the_file(weights, monkeypatch):
+def test_an_fid_hands_torchmetrics_rgb_bytes_and_the_file(weights, packages, monkeypatch):
     given = []
 
     class Stub:
@@ -91,11 +103,7 @@ def test_an_fid_hands_torchmetrics_rgb_bytes_and_the_file(weights, monkeypatch):
         def compute(self):
             return torch.tensor(12.5)
 
-    stub = types.ModuleType("torchmetrics.image.fid")
-    stub.FrechetInceptionDistance = Stub  # pyright: ignore[reportAttributeAccessIssue]
-    for name in ("torchmetrics", "torchmetrics.image"):
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", stub)
+    monkeypatch.setattr(packages["torchmetrics.image.fid"], "FrechetInceptionDistance", Stub, raising=False)
     assert fid(IMAGES, IMAGES, weights=weights) == 12.5
     assert given[0] == (2048, False, str(weights))
     assert set(given[1:]) == {(torch.uint8, (3, 4, 4), False), (torch.uint8, (3, 4, 4), True)}

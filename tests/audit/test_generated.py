@@ -163,3 +163,12 @@ def test_the_kernel_distance_to_a_retrained_model_is_that_of_retained_conditions
     one, other = known.samples(known.answers(Shades())), known.samples(known.answers(Shades({1: 2, 2: 0})))
     expected = kid(one.groups((0, 2)), other.groups((0, 2)))
     assert GENERATION["kid_retain"].beside(one, other) == expected > 0.1
+
+
+def test_an_fid_is_refused_before_anything_is_drawn_where_it_can_not_be_had(tmp_path):
+    with pytest.raises(ValueError, match="needs the file weights-inception.*, found none at .*none.pth"):
+        replace(exam(), inception=tmp_path / "none.pth")
+    there = tmp_path / "weights.pth"
+    there.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"an FID needs (torchmetrics|at least 2049 images)"):
+        replace(exam(), inception=there)

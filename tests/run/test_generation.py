@@ -69,6 +69,8 @@ def test_a_recipe_of_denoisers_is_read_back(tmp_path) -> None:
         tiny(data={"name": "digit-images"})
     with pytest.raises(ValueError, match="a KID needs 20 images of each class, found 10 and 100"):
         tiny(generation={"images": 10})
+    with pytest.raises(ValueError, match="needs the file weights-inception.*, found none at none.pth"):
+        tiny(generation={"inception": "none.pth"})
     with pytest.raises(ValueError, match="guidance"):
         tiny(generation={"sampler": {"guidance": -1.0}})
     with pytest.raises(ValueError, match=r"uint8\), found torch.float32"):

@@ -77,7 +77,7 @@ class Classified:
         """Reads them."""
         return parquet.load(path)
 
-    def probes(self, model: nn.Module) -> dict[str, float]:
+    def probes(self, model: nn.Module, original: nn.Module | None = None) -> dict[str, float]:
         """Attacks on the features, where whole classes are forgotten."""
         if not self.split.forgotten_classes:
             return {}

@@ -49,8 +49,8 @@ class Exam(Protocol[Found]):
         """Reads them."""
         ...
 
-    def probes(self, model: nn.Module) -> dict[str, float]:
-        """What only the model itself can tell, by metric."""
+    def probes(self, model: nn.Module, original: nn.Module | None = None) -> dict[str, float]:
+        """What only the model itself can tell, by metric; some of it only beside the original."""
         ...
 
     def measure(self, found: Found, reference: Found | None = None) -> dict[str, float]:

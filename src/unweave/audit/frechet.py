@@ -9,6 +9,7 @@ It is biased upwards by an amount that depends on the number of images (in 64 di
 `unweave.audit.kid`.
 """
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from torch import Tensor
 from unweave.audit.images import Images, checked
 
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
+FEWEST = 2049
+"""One more than there are features: with fewer, their covariance is singular."""
 
 Features = Float64[np.ndarray, "_ _"]
 
@@ -79,25 +82,32 @@ def fid(generated: Tensor, real: Tensor, *, weights: str | Path) -> float:
     Raises:
         ValueError: If the file or a package is missing, or either set has fewer than 2,049 images.
     """
+    refuse_no_fid(weights, min(len(generated), len(real)))
+    shape = checked(generated).shape[1:]
+    sets = [rgb(checked(each, (shape[0], shape[1], shape[2]))) for each in (generated, real)]
+    from torchmetrics.image.fid import (  # pyright: ignore[reportMissingImports]  (an optional package)
+        FrechetInceptionDistance,
+    )
+
+    metric = FrechetInceptionDistance(2048, normalize=False, feature_extractor_weights_path=str(weights))
+    for images, is_real in zip(sets, (False, True), strict=True):
+        for batch in images.split(64):
+            metric.update(batch, real=is_real)
+    return float(metric.compute())
+
+
+def refuse_no_fid(weights: str | Path, images: int = FEWEST) -> None:
+    """Raises a ValueError if an FID of two sets of at least so many images can't be had on this machine."""
     if not Path(weights).is_file():
         raise ValueError(
             f"an FID needs the file {INCEPTION}, found none at {weights}: give its place, or use `kid` and "
             "`frechet` in the space of a recogniser"
         )
-    shape = checked(generated).shape[1:]
-    sets = [rgb(checked(each, (shape[0], shape[1], shape[2]), fewest=2049)) for each in (generated, real)]
-    try:
-        from torchmetrics.image.fid import (  # pyright: ignore[reportMissingImports]  (an optional package)
-            FrechetInceptionDistance,
-        )
-
-        metric = FrechetInceptionDistance(2048, normalize=False, feature_extractor_weights_path=str(weights))
-    except ImportError as error:  # torchmetrics raises it, too, where torch-fidelity is missing
-        raise ValueError(f"an FID needs torchmetrics and torch-fidelity ({error}): install both") from error
-    for images, is_real in zip(sets, (False, True), strict=True):
-        for batch in images.split(64):
-            metric.update(batch, real=is_real)
-    return float(metric.compute())
+    missing = [name for name in ("torchmetrics", "torch_fidelity") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"an FID needs torchmetrics and torch-fidelity, found no {missing[0]}: install both")
+    if images < FEWEST:
+        raise ValueError(f"an FID needs at least {FEWEST} images of each kind, found {images}")
 
 
 def rgb(images: Images) -> UInt8[Tensor, "n 3 height width"]:

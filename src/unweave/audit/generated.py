@@ -11,7 +11,7 @@ import base64
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from unweave.audit.drawing import Drawing
 from unweave.audit.drift import drift
+from unweave.audit.frechet import fid, refuse_no_fid
 from unweave.audit.generation import GENERATION, measure_generation, measure_generation_pair
 from unweave.audit.generation_attacks import ATTACKS, Budget, Target, attack
 from unweave.audit.generation_verdict import judge_generation, never_generated
@@ -33,6 +34,7 @@ from unweave.data import Source
 from unweave.data.resident import Resident
 from unweave.files import draft
 from unweave.generate.sample import Sampler, sample
+from unweave.generate.scopes import additions
 from unweave.problem import Split
 from unweave.tasks.diffusion import Diffusion
 
@@ -63,6 +65,7 @@ class Generated:
         budget: What attackers spend; no attack if None.
         searching: Whether settings are searched: then only `TRIAL` is measured.
         first_seed: Of the images of the first class.
+        inception: A local file with Inception's weights, for an FID; there is none without it.
     """
 
     split: Split
@@ -74,6 +77,7 @@ class Generated:
     device: torch.device | str = "cpu"
     searching: bool = False
     first_seed: int = 0
+    inception: Path | None = None
     metrics: ClassVar[Mapping[str, Metric[Any]]] = {**GENERATION, **ATTACKS}
     distance: ClassVar[str] = "class_tv"
     suffix: ClassVar[str] = "npz"
@@ -84,6 +88,15 @@ class Generated:
                 "of a generator whole classes are forgotten, found a forget set with retained examples of "
                 "its classes: name a class"
             )
+        if self.inception is not None:
+            labels = self.split.held_out.labels
+            real = sum(int((labels == label).sum()) for label in self.kept)
+            refuse_no_fid(self.inception, min(real, self.count * len(self.kept)))
+
+    @property
+    def kept(self) -> list[int]:
+        """The classes that are not to be forgotten."""
+        return [label for label in range(self.split.n_classes) if label not in self.split.forgotten_classes]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -117,43 +130,55 @@ class Generated:
         with np.load(path, allow_pickle=False) as arrays:
             return {int(label): torch.from_numpy(arrays[label]) for label in arrays.files}
 
-    def probes(self, model: nn.Module) -> dict[str, float]:
+    def probes(self, model: nn.Module, original: nn.Module | None = None) -> dict[str, float]:
         """Attacks that try to get a class back; the mean over the forgotten classes.
 
-        What is not relearned within the budget counts as the budget.
+        What is not relearned within the budget counts as the budget. The attackers have no original; a
+        low-rank addition is taken off beside it.
         """
         if self.budget is None:
             return {}
-        found = [self.attacked(model, label, self.budget) for label in self.split.forgotten_classes]
+        before = original if additions(model) else None
+        found = [self.attacked(model, label, self.budget, before) for label in self.split.forgotten_classes]
         return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
 
-    def attacked(self, model: nn.Module, label: int, budget: Budget) -> dict[str, float]:
+    def attacked(
+        self, model: nn.Module, label: int, budget: Budget, original: nn.Module | None
+    ) -> dict[str, float]:
         """The attacks on one class."""
-        source = self.split.train
-        assert isinstance(source, Resident)
-        real = source.inputs[(source.labels == label).to(source.inputs.device)].cpu()
-        drawing = Drawing(model, self.task, shape_of(source), self.sampler)
-        numbers = attack(
-            Target(drawing, label, lambda images: hits(self.recogniser(images), label), real), budget
-        )
+        real = images_of(self.split.train, label)
+        target = Target(self.drawing(model), label, lambda images: hits(self.recogniser(images), label), real)
+        before = None if original is None else self.drawing(original)
+        numbers = attack(replace(target, original=before), budget)
         never = float(budget.relearning.steps or 0)
         return {name: never if value is None else value for name, value in numbers.items()}
+
+    def drawing(self, model: nn.Module) -> Drawing:
+        """Draws from a model as the exam does."""
+        return Drawing(model, self.task, shape_of(self.split.train), self.sampler)
 
     def measure(self, found: Drawn, reference: Drawn | None = None) -> dict[str, float]:
         """Every metric."""
         samples, other = self.samples(found), None if reference is None else self.samples(reference)
         if not self.searching:
-            return measure_generation(samples, other)
+            return measure_generation(samples, other) | self.through_inception(found)
         alone = {name: GENERATION[name].alone for name in TRIAL}
         beside = {name: GENERATION[name].beside for name in TRIAL if other is not None}
         return {name: of(samples) for name, of in alone.items() if of} | {
             name: of(samples, other) for name, of in beside.items() if of and other is not None
         }
 
+    def through_inception(self, found: Drawn) -> dict[str, float]:
+        """The FID of the images under retained conditions from held-out ones, if there are weights for it."""
+        if self.inception is None:
+            return {}
+        real = torch.cat([images_of(self.split.held_out, label) for label in self.kept])
+        drawn = torch.cat([found[label] for label in self.kept])
+        return {"fid": fid(drawn, real, weights=self.inception)}
+
     def moved(self, found: Drawn, original: Drawn) -> dict[str, float]:
         """Of the images under retained conditions, on the same seeds."""
-        kept = [label for label in sorted(found) if label not in self.split.forgotten_classes]
-        ours, theirs = (torch.cat([each[label] for label in kept]) for each in (found, original))
+        ours, theirs = (torch.cat([each[label] for label in self.kept]) for each in (found, original))
         apart = drift(ours, theirs, self.recogniser, rng=np.random.default_rng(0))
         return {"drift_pixel": apart.pixel.value, "drift_feature": apart.feature.value}
 
@@ -164,10 +189,7 @@ class Generated:
     def samples(self, found: Drawn) -> Samples:
         """What the recogniser sees in the images, beside held-out ones; a search does not see these."""
         source = self.split.train if self.searching else self.split.held_out
-        assert isinstance(source, Resident)
-        real = {
-            label: source.inputs[(source.labels == label).to(source.inputs.device)].cpu() for label in found
-        }
+        real = {label: images_of(source, label) for label in found}
         return recognised(self.recogniser, found, real, forgotten=self.split.forgotten_classes)
 
     def histograms(self, found: Drawn) -> dict[str, list[int]]:
@@ -204,6 +226,12 @@ class Generated:
         """The verdict; inconclusive where the original never makes what is to be forgotten."""
         missing = never_generated([self.samples(each) for each in answers()])
         return judge_generation(values, references, margins, original=original, missing=missing)
+
+
+def images_of(source: Source, label: int) -> Tensor:
+    """The images of a class, as bytes on the CPU."""
+    assert isinstance(source, Resident)
+    return source.inputs[(source.labels == label).to(source.inputs.device)].cpu()
 
 
 def shape_of(source: Source) -> tuple[int, int, int]:

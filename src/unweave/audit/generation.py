@@ -88,6 +88,16 @@ _ALL: tuple[Metric[Samples], ...] = (
         floor=0.01,
     ),
     Metric(
+        id="fid",
+        title="FID",
+        unit="",
+        direction="lower",
+        says="Frechet distance of the images under retained conditions from held-out ones, by Inception.",
+        cannot="Anything where images are few, or unlike photographs.",
+        below=None,
+        above="damage",
+    ),
+    Metric(
         id="class_tv",
         title="TV of classes",
         unit="",

@@ -94,13 +94,15 @@ def run_method(
                 cost, failed = problem.cost, str(error)
         trace = curves(problem.traces, problem.curves)
         known = {"repr": repr(method), "peak_mib": peak.mib, "trace": trace}
-        found = answers(stage, problem.model, place) if failed is None else {"failed": failed, "probes": {}}
+        found = {"failed": failed, "probes": {}}
+        if failed is None:
+            found = answers(stage, problem.model, place, original())
         return {**spent(cost), **known, **found}
 
     return kept(place, key_of(stage, seed, repr(method)), make)
 
 
-def answers(stage: Stage, model: nn.Module, place: Path) -> Content:
+def answers(stage: Stage, model: nn.Module, place: Path, original: nn.Module | None = None) -> Content:
     """Writes what a model answers, before the cell that counts on it, and probes it."""
     exam = stage.exam()
     try:
@@ -109,7 +111,7 @@ def answers(stage: Stage, model: nn.Module, place: Path) -> Content:
         return {"failed": str(error), "probes": {}}
     place.parent.mkdir(parents=True, exist_ok=True)
     exam.save(found, beside(place, exam.suffix))
-    return {"failed": None, "probes": exam.probes(model)}
+    return {"failed": None, "probes": exam.probes(model, original)}
 
 
 def measured(

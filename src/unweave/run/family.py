@@ -12,6 +12,7 @@ from torch import nn
 from unweave.audit.classified import Classified
 from unweave.audit.collect import refuse_unfit
 from unweave.audit.exam import Exam
+from unweave.audit.frechet import refuse_no_fid
 from unweave.audit.generated import Generated
 from unweave.audit.generation_attacks import Budget
 from unweave.audit.recogniser import Recogniser, train_recogniser
@@ -123,6 +124,7 @@ class Generation:
         searched: How many of each class while settings are searched.
         attacks: Images per setting of the attacks that try to get a class back; none are run if 0.
         recogniser: The classifier that says what they show; it is trained on the training images.
+        inception: A local file with Inception's weights, for an FID; none is computed without it.
     """
 
     name: ClassVar[str] = Diffusion.family
@@ -135,12 +137,15 @@ class Generation:
     searched: int = 100
     attacks: int = 0
     recogniser: str = "conv"
+    inception: str | None = None
 
     def __post_init__(self) -> None:
         if self.attacks < 0:
             raise ValueError(f"attacks must be a number of images, or 0 for none, found {self.attacks}")
         if self.images < 20 or self.searched < 20:
             raise ValueError(f"a KID needs 20 images of each class, found {self.images} and {self.searched}")
+        if self.inception is not None:
+            refuse_no_fid(self.inception)
 
     @property
     def methods(self) -> Mapping[str, Method]:
@@ -192,6 +197,7 @@ class Generation:
             device=device,
             searching=searching,
             first_seed=SEARCHED if searching else 0,
+            inception=None if searching or self.inception is None else Path(self.inception),
         )
 
 
