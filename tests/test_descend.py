@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from smooth import MODES, WEIGHT, batch, bits, flat, net, problem, source, step
 from unweave.data import Raw
 from unweave.data.resident import Resident
-from unweave.descend import Descent, Phase, batches_of, descend, follow_average, training
+from unweave.descend import Descent, Phase, batches_of, descend, training
 from unweave.importance import named, top
 from unweave.lookahead import Lookahead, nested
+from unweave.moving import Moving
 from unweave.objective import bounded, clamped, l1, mislabel, nll, on
 from unweave.problem import Failed, Problem, Split
 from unweave.step import Step
@@ -307,9 +308,10 @@ def test_the_average_of_the_weights_is_the_result():
 @pytest.mark.parametrize("decay", [0.3, 0.9999])
 def test_a_short_average_keeps_next_to_nothing_of_its_start(decay: float):
     # n steps of (1 + k) / (10 + k) leave n! 9! / (n + 9)! of it, a constant decay of 0.9999 nearly all
-    average, weights = {"w": torch.ones(1, dtype=torch.float64)}, {"w": torch.zeros(1, dtype=torch.float64)}
+    weight, average = nn.Parameter(torch.zeros(1).double()), {"w": torch.ones(1).double()}
+    moving = Moving({"w": weight}, torch.optim.SGD([weight], 0.1), average)
     for before in range(20):
-        follow_average(average, weights, decay, before)
+        moving.follow_average(decay, before)
     early = 1 / comb(12, 9)  # at the third step the decay is 1/4, at the fourth 4/13 and above 0.3
     expected = 1 / comb(29, 9) if decay > 0.9 else early * 0.3**17
     assert float(average["w"]) == pytest.approx(expected, rel=1e-12)

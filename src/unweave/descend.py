@@ -15,8 +15,10 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from unweave.feed import FEEDS, FeedName, Plan, steps_per_epoch
 from unweave.importance import Mask, evaluating
+from unweave.moving import Moving, Pinned
 from unweave.params import Params, combine, gramian
 from unweave.problem import Failed, Part, Problem
+from unweave.resume import Saved
 from unweave.rules import RULES, RuleName
 from unweave.step import Precision, Runtime, Step, Term
 from unweave.tasks import Batch, call
@@ -152,7 +154,13 @@ class Phase:
     watch: Callable[[Problem, int], None] | None = None
 
 
-def descend(problem: Problem, how: Descent, *phases: Phase, optimizer: OptimizerFactory | None = None) -> int:
+def descend(
+    problem: Problem,
+    how: Descent,
+    *phases: Phase,
+    optimizer: OptimizerFactory | None = None,
+    saved: Saved | None = None,
+) -> int:
     """Follows the terms of each phase downhill over `problem.model`, in place, under one optimizer.
 
     Args:
@@ -160,28 +168,28 @@ def descend(problem: Problem, how: Descent, *phases: Phase, optimizer: Optimizer
         how: The optimizer and its length.
         phases: What to follow, one after the other.
         optimizer: A user's own optimizer, instead of the one that `how` names.
+        saved: Keeps the state of a descent of one phase, without a mask and with terms that look at one
+            step alone, such as training.
 
     Returns:
         The number of steps taken.
 
     Raises:
-        ValueError: If a term can't be followed on this model.
+        ValueError: If a term can't be followed on this model, or a descent of several phases is to be kept.
         Failed: If a loss or a weight is no longer finite; names the term.
     """
+    if saved and len(phases) > 1:
+        raise ValueError(f"the state of a descent is kept in one phase, found {len(phases)}")
     with training(problem.model, how):
         refuse_batch_statistics(problem, how)
         weights = problem.params
-        update = (optimizer or how.optimizer_over)(list(weights.values()))
         average = {name: p.detach().clone() for name, p in weights.items()} if how.ema is not None else {}
+        moving = Moving(weights, (optimizer or how.optimizer_over)(list(weights.values())), average)
         taken, lengths = 0, lengths_of(problem, phases, how)
         for phase, begin, steps in zip(phases, accumulate(lengths, initial=0), lengths, strict=False):
-            taken += follow(
-                problem, phase, how, weights, update, average, span=(begin, begin + steps, sum(lengths))
-            )
-        with torch.no_grad():
-            for name, mean in average.items():
-                weights[name].copy_(mean)
-        update.zero_grad(set_to_none=True)
+            span = (begin, begin + steps, sum(lengths))
+            taken += follow(problem, phase, how, moving, span=span, saved=saved)
+        moving.settle()
         refuse_nonfinite(weights)
     return taken
 
@@ -190,14 +198,13 @@ def follow(
     problem: Problem,
     phase: Phase,
     how: Descent,
-    weights: dict[str, nn.Parameter],
-    update: torch.optim.Optimizer,
-    average: dict[str, Tensor],
+    moving: Moving,
     *,
     span: tuple[int, int, int],
+    saved: Saved | None,
 ) -> int:
     """One phase, from and to a step among all; returns the number of steps taken."""
-    begin, end, of = span
+    (begin, end, of), weights, update = span, moving.weights, moving.update
     runtime = Runtime(
         problem.model,
         problem.task,
@@ -213,6 +220,8 @@ def follow(
     stops = how.stop == "forgotten" and any(term.parts & {"forget", "mixed"} for term in phase.terms)
     index = -1
     for index, (batches, sizes) in enumerate(islice(batches_of(problem, phase, how), end - begin)):
+        if saved and saved.holds(index, problem, moving):
+            continue
         if phase.watch:
             phase.watch(problem, index)
         set_rate(update, how, (begin + index) / of)
@@ -225,7 +234,7 @@ def follow(
             nn.utils.clip_grad_norm_(list(weights.values()), how.max_norm)
         update.step()
         pinned.restore(update)
-        follow_average(average, weights, how.ema, begin + index)
+        moving.follow_average(how.ema, begin + index)
         before = {key: step.memory[key][1] for key in runtime.carried if key in step.memory}
         if index % CHECK == CHECK - 1:
             collect(problem, runtime, how)
@@ -374,41 +383,6 @@ def set_rate(update: torch.optim.Optimizer, how: Descent, progress: float) -> No
     for group in update.param_groups:
         group.setdefault("initial_lr", group["lr"])
         group["lr"] = group["initial_lr"] * how.rate(progress)
-
-
-def follow_average(
-    average: dict[str, Tensor], weights: Mapping[str, Tensor], decay: float | None, before: int
-) -> None:
-    """Moves the average towards the weights; less far the more steps lie before, down to the decay."""
-    if decay is not None:
-        share = 1 - min(decay, (1 + before) / (10 + before))
-        torch._foreach_lerp_(list(average.values()), [p.detach() for p in weights.values()], share)
-
-
-class Pinned:
-    """Weights that must end where they began: momentum and weight decay also move what has no gradient.
-
-    Args:
-        weights: All weights.
-        where: The multiplier; weights at zero are pinned.
-    """
-
-    def __init__(self, weights: Mapping[str, nn.Parameter], where: Mask | None) -> None:
-        masks = {} if where is None else {name: where[name] == 0 for name in weights}
-        self.held = [
-            (weights[name], mask, weights[name].detach().clone())
-            for name, mask in masks.items()
-            if bool(mask.any())
-        ]
-
-    def restore(self, update: torch.optim.Optimizer) -> None:
-        """Puts the pinned weights back, and zeroes their optimizer state."""
-        for p, mask, start in self.held:
-            weights = p.detach()  # the same memory
-            weights.copy_(torch.where(mask, start, weights))
-            for state in update.state[p].values():
-                if isinstance(state, Tensor) and state.shape == p.shape:
-                    state.masked_fill_(mask, 0)
 
 
 def collect(problem: Problem, runtime: Runtime, how: Descent) -> None:

@@ -16,12 +16,16 @@ from torch import nn
 from unweave.descend import Descent, Phase, descend
 from unweave.objective import nll
 from unweave.problem import Cost, Problem, Split, timed
+from unweave.resume import Saved
 from unweave.run import checkpoint
 from unweave.tasks import Task
 from unweave.tasks.classifier import Classifier
 
 TRAINING = ("*.py", "tasks/*.py", "data/*.py", "generate/*.py")
 """The files of this package that decide the weights of a trained model."""
+
+STATE = "state.pt"
+"""What an interrupted training goes on from."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ def train_model(
     task: Task | None = None,
     device: str = "cpu",
     cache: Path | None = None,
+    save_every: int | None = None,
 ) -> Trained:
     """Trains on forget and retain data ("mixed": an original) or on retain data alone (a reference).
 
@@ -61,6 +66,8 @@ def train_model(
         task: How the model is scored; classification if None.
         device: Where it is trained.
         cache: A folder that keeps trained models, by a digest of all that they depend on; None keeps nothing.
+        save_every: The number of steps between two states that are kept there until the training is over, so
+            that an interrupted one goes on from the last; none is if None.
 
     Raises:
         Failed: If the loss is no longer finite.
@@ -78,12 +85,14 @@ def train_model(
         return Trained(model.eval(), Cost(**cast(Mapping, sidecar["cost"])))
     generator = torch.Generator().manual_seed(seed)
     problem = Problem(task or Classifier(split.n_classes), model, split, generator, build)
+    saved = None if place is None or save_every is None else Saved(place / STATE, save_every)
     warm_up()
     with timed(problem.cost):
-        descend(problem, how, Phase([nll(part)]))
+        descend(problem, how, Phase([nll(part)]), saved=saved)
         synchronize(device)
     if place is not None:
         checkpoint.save(place, model.state_dict(), {**facts, "cost": dataclasses.asdict(problem.cost)})
+        (place / STATE).unlink(missing_ok=True)
     return Trained(model.eval(), problem.cost)
 
 

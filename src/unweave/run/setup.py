@@ -98,6 +98,7 @@ class Setup:
         headline: The method whose verdict a report opens with.
         partial: Whether training is cut short on purpose, so that there can be no verdict.
         generation: What is drawn from denoisers; None for classifiers.
+        save_every: How many steps a training that is interrupted may lose; all if None.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Setup:
     headline: str = "lur"
     partial: bool = False
     generation: Generation | None = None
+    save_every: int | None = None
 
     @property
     def family(self) -> Family:
@@ -119,6 +121,8 @@ class Setup:
     def __post_init__(self) -> None:
         if self.generation is not None and self.data.forget != "class":
             raise ValueError(f"a generator forgets a class, found forget = {self.data.forget!r}")
+        if self.save_every is not None and self.save_every < 1:
+            raise ValueError(f"save_every must be at least 1 step, found {self.save_every}")
         if not self.seeds:
             raise ValueError("a recipe needs at least one seed, found none")
         used = {"seeds": self.seeds, "calibration_seeds": self.calibration_seeds}

@@ -46,10 +46,18 @@ class Stage:
 
     def trained(self, part: Literal["mixed", "retain"], seed: int, data_seed: int | None = None) -> Trained:
         """The original ("mixed") or the retrained reference ("retain") of a seed, trained or read."""
-        split, train = self.split(data_seed), self.recipe.train
-        task, models = self.recipe.family.task(split.n_classes), self.folder / MODELS
-        make = self.build(split)
-        return train_model(train, make, split, part, seed, task=task, device=self.device, cache=models)
+        split, recipe = self.split(data_seed), self.recipe
+        return train_model(
+            recipe.train,
+            self.build(split),
+            split,
+            part,
+            seed,
+            task=recipe.family.task(split.n_classes),
+            device=self.device,
+            cache=self.folder / MODELS,
+            save_every=recipe.save_every,
+        )
 
     def build(self, split: Split) -> Callable[[], nn.Module]:
         """Makes a fresh model for the classes of a split."""

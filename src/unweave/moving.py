@@ -1,0 +1,75 @@
+"""What a descent moves: the weights, the memory of their optimizer, and their average."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unweave.importance import Mask
+
+
+@dataclass(frozen=True)
+class Moving:
+    """The weights, and what their next update depends on.
+
+    Args:
+        weights: The trainable weights by name.
+        update: Their optimizer.
+        average: Of the weights; empty where none is taken.
+    """
+
+    weights: Mapping[str, nn.Parameter]
+    update: torch.optim.Optimizer
+    average: Mapping[str, Tensor]
+
+    def follow_average(self, decay: float | None, before: int) -> None:
+        """Moves the average towards the weights; less far the more steps lie before, down to the decay."""
+        if decay is not None:
+            share = 1 - min(decay, (1 + before) / (10 + before))
+            weights = [p.detach() for p in self.weights.values()]
+            torch._foreach_lerp_(list(self.average.values()), weights, share)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Puts the average, if there is one, in the place of the weights, and drops their gradients."""
+        for name, mean in self.average.items():
+            self.weights[name].copy_(mean)
+        self.update.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Any]:
+        """All but the weights."""
+        return {"update": self.update.state_dict(), "average": dict(self.average)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Puts back what `state` gave."""
+        self.update.load_state_dict(state["update"])
+        for name, mean in self.average.items():
+            mean.copy_(state["average"][name])
+
+
+class Pinned:
+    """Weights that must end where they began: momentum and weight decay also move what has no gradient.
+
+    Args:
+        weights: All weights.
+        where: The multiplier; weights at zero are pinned.
+    """
+
+    def __init__(self, weights: Mapping[str, nn.Parameter], where: Mask | None) -> None:
+        masks = {} if where is None else {name: where[name] == 0 for name in weights}
+        self.held = [
+            (weights[name], mask, weights[name].detach().clone())
+            for name, mask in masks.items()
+            if bool(mask.any())
+        ]
+
+    def restore(self, update: torch.optim.Optimizer) -> None:
+        """Puts the pinned weights back, and zeroes their optimizer state."""
+        for p, mask, start in self.held:
+            weights = p.detach()  # the same memory
+            weights.copy_(torch.where(mask, start, weights))
+            for state in update.state[p].values():
+                if isinstance(state, Tensor) and state.shape == p.shape:
+                    state.masked_fill_(mask, 0)
