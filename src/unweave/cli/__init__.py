@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return told(BAD_INPUT, str(error))
     except (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
         return told(BAD_INPUT, str(error))
+    except ImportError as error:  # an extra that is not installed: which one, it says
+        return told(BAD_INPUT, str(error))
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED

@@ -1,19 +1,60 @@
 """`unweave demo`: train, forget and compare with retraining on real data, in minutes."""
 
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from unweave.audit.verdict import SEEDS
 from unweave.cli import bench, show
 from unweave.cli.options import DEFAULTS, Shared
+from unweave.run.recipe import Recipe
 from unweave.run.recipe import load as load_recipe
 
-RECIPES = {"digits": ("digits-trace", "digits-class")}
 QUICK = 2
+"""Seeds of a quick run of classifiers."""
+
+IMAGES = 50
+"""Of each class that a generator draws."""
+
+QUICK_STEPS = 1500
+"""Of a quick training of a generator: half of the recipe's."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a demo runs where nothing else is asked for.
+
+    Args:
+        recipes: One per stage.
+        methods: Names with commas between; all if None.
+        seeds: How many; all of the recipes if None.
+    """
+
+    recipes: tuple[Recipe, ...]
+    methods: str | None = None
+    seeds: int | None = None
+
+
+def digits(quick: bool) -> Shown:
+    """Classifiers: records with wrong labels, and one digit."""
+    return Shown((load_recipe("digits-trace"), load_recipe("digits-class")), seeds=QUICK if quick else None)
+
+
+def diffusion(quick: bool) -> Shown:
+    """A generator that is to make one digit no more: few images, and no attack on it."""
+    recipe = load_recipe("digit-images-class")
+    assert recipe.generation is not None
+    recipe = replace(recipe, generation=replace(recipe.generation, images=IMAGES, attacks=0))
+    if quick:
+        return Shown((recipe.cut_short(QUICK_STEPS),), "lur,salun", seeds=1)
+    return Shown((recipe,), "lur,salun,sa,joint", seeds=1)
+
+
+SHOWN: Mapping[str, Callable[[bool], Shown]] = {"digits": digits, "diffusion": diffusion}
 
 
 def demo(
-    what: Literal["digits"] = "digits",
+    what: Literal["digits", "diffusion"] = "digits",
     /,
     *,
     quick: bool = False,
@@ -24,23 +65,27 @@ def demo(
 ) -> int:
     """Train, forget and compare with retraining on real data, in minutes.
 
-    Two stages: a tenth of the records of a training set with wrong labels, which the model has memorised; and
-    all images of one digit. Written are the cells, record.json and report.html.
+    With digits there are two stages: a tenth of the records of a training set with wrong labels, which the
+    model has memorised; and all images of one digit. With diffusion there is one: a generator of digits
+    forgets one of them, and the report shows what each model draws. Written are the cells, record.json and
+    report.html.
 
     Args:
-        what: The data: scikit-learn's digits, which need no download.
-        quick: Only two seeds, and therefore no verdict.
-        methods: Names with commas between, such as lur,salun; all if none are given.
-        seeds: How many seeds; a verdict needs ten.
+        what: Classifiers of digits, or a generator of them; scikit-learn's, which need no download.
+        quick: Only two seeds, or of the generator two methods and a shorter training; therefore no verdict.
+        methods: Names with commas between, such as lur,salun; all if none are given, and of the generator
+            lur,salun,sa,joint.
+        seeds: How many seeds; a verdict needs ten. One of the generator if not given.
         jobs: Worker processes; as many as there are cores.
         shared: Of every verb.
     """
-    count = QUICK if quick and seeds is None else seeds
-    recipes = [load_recipe(name) for name in RECIPES[what]]
+    shown = SHOWN[what](quick)
+    count, recipes = seeds if seeds is not None else shown.seeds, list(shown.recipes)
     if count is not None and count < SEEDS:
         # retrains that only fix the margins of a verdict are of no use where there is none
         recipes = [replace(recipe, calibration_seeds=()) for recipe in recipes]
-    plan = bench.Plan(methods=methods, seeds=count, jobs=jobs)
+    chosen = shown.methods if methods is None else methods
+    plan = bench.Plan(methods=chosen, seeds=count, jobs=jobs)
     folder, made = bench.run(recipes, "unweave-demo", plan, shared)
     if count is not None and count < SEEDS and not shared.json:
         show.say(f"no verdict: {count} {'seed' if count == 1 else 'seeds'}, {SEEDS} needed", "")
