@@ -275,5 +275,5 @@ def test_images_for_a_generator_lie_between_minus_one_and_one():
 def test_numbers_are_no_images_for_a_generator():
     with pytest.raises(ValueError, match=r"images as bytes \(uint8\), found torch.float32"):
         as_images(load("digits")[0])
-    with pytest.raises(ValueError, match=r"images as bytes \(uint8\), found Relabelled"):
+    with pytest.raises(ValueError, match=r"images as bytes \(uint8\), found torch.float32"):
         as_images(flip_labels(load("digits")[0], 0.1, 10, 0))

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from unweave.data import Raw, Source
 from unweave.data.formats import read_idx, read_parquet
+from unweave.data.images import in_memory
+from unweave.data.images import read as read_images
 from unweave.data.resident import Resident
 
 DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
@@ -30,8 +32,8 @@ def load(
 
     Args:
         name: "digits" (scikit-learn's, 1,437 + 360 images of 8 x 8 as 64 floats), "digit-images" (the same as
-            bytes), "fashion-mnist" (60,000 + 10,000 of 28 x 28) or "cifar10" (50,000 + 10,000 of 32 x 32 in
-            colour).
+            bytes), "fashion-mnist" (60,000 + 10,000 of 28 x 28), "cifar10" (50,000 + 10,000 of 32 x 32 in
+            colour), or "images" of one's own (see `images.read`).
         folder: Where the files are. Fashion-MNIST: the four idx files, as they are or gzipped; None: where
             Debian's package dataset-fashion-mnist puts them. CIFAR-10: parquet files in the Hub's schema;
             None: torchvision's copy, downloaded where there is a network.
@@ -110,13 +112,19 @@ def as_images(source: Source) -> Resident:
     """The images of a source for a generator: in [-1, 1], neither cropped nor normalised by their statistics.
 
     Raises:
-        ValueError: If the source does not hold images as bytes in memory.
+        ValueError: If the source does not hold images as bytes.
     """
-    if not isinstance(source, Resident) or source.inputs.dtype != torch.uint8:
-        kind = source.inputs.dtype if isinstance(source, Resident) else type(source).__name__
-        raise ValueError(f"a generator is trained on images as bytes (uint8), found {kind}")
-    half = (0.5,) * source.inputs.shape[1]
-    return replace(source, mean=half, std=half, crop=0)
+    found = in_memory(source)
+    if found.inputs.dtype != torch.uint8:
+        raise ValueError(f"a generator is trained on images as bytes (uint8), found {found.inputs.dtype}")
+    half = (0.5,) * found.inputs.shape[1]
+    return replace(found, mean=half, std=half, crop=0)
+
+
+def _images(folder: str | None) -> tuple[Resident, Resident]:
+    if folder is None:
+        raise ValueError("images of one's own need a folder, or an .npz file: say which")
+    return read_images(folder)
 
 
 def _digits(folder: str | None) -> tuple[Resident, Resident]:
@@ -208,4 +216,5 @@ _LOADERS: dict[str, Callable[[str | None], tuple[Resident, Resident]]] = {
     "digit-images": _digit_images,
     "fashion-mnist": _fashion_mnist,
     "cifar10": _cifar10,
+    "images": _images,
 }

@@ -15,7 +15,7 @@ class Data:
 
     Args:
         name: The data set.
-        folder: Where its files are; None for its own place.
+        folder: Where its files are; None for its own place. "images" are a user's own, from there.
         limit: How many training examples to keep, the classes in proportion; all if None.
         seed: Chooses the forget set, the wrong labels, what `limit` keeps, and which held-out half is for
             calibration.
@@ -26,7 +26,7 @@ class Data:
         ids: The positions that "ids" forgets.
     """
 
-    name: Literal["digits", "digit-images", "fashion-mnist", "cifar10"]
+    name: Literal["digits", "digit-images", "fashion-mnist", "cifar10", "images"]
     folder: str | None = None
     limit: int | None = None
     seed: int = 0

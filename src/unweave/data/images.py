@@ -1,0 +1,191 @@
+"""Labelled images from a user's own files: a folder with one sub-folder per class, or an .npz archive.
+
+Labels are the numbers that the sub-folders are called, or else their places in the order of the names. Where
+nothing says what is held out, a fifth of every class is, always the same.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from unweave.data import Source
+from unweave.data.resident import Resident
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+PARTS = ("train", "test")
+HELD_OUT = 0.2
+
+
+def read(place: str | Path) -> tuple[Resident, Resident]:
+    """The training and the held-out images, uint8 [n, channel, height, width].
+
+    Args:
+        place: A folder with a sub-folder per class; one with such folders called train and test; or a file
+            .npz with the arrays `images` [n, channel, height, width] or [n, height, width] and `labels`, and
+            perhaps `test_images` and `test_labels`.
+
+    Raises:
+        ValueError: If there is nothing of the kind, an image can't be read or is of another size than the
+            first, or a class has no image.
+    """
+    path = Path(place)
+    if path.suffix == ".npz":
+        return from_archive(path)
+    if not path.is_dir():
+        raise ValueError(f"expected a folder of images or an .npz file, found none at {path}")
+    if all((path / part).is_dir() for part in PARTS):
+        classes = classes_of(path / "train")
+        return from_folder(path / "train", classes), from_folder(path / "test", classes)
+    return parted(from_folder(path, classes_of(path)))
+
+
+def from_archive(path: Path) -> tuple[Resident, Resident]:
+    """What an .npz file holds."""
+    if not path.is_file():
+        raise ValueError(f"expected images in {path}, found no such file")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+    except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is truncated or no .npz file: {error}") from error
+    for name in ("images", "labels"):
+        if name not in found:
+            raise ValueError(f"{path} must hold the arrays images and labels, found {', '.join(found)}")
+    whole = archived(found, "", path)
+    return (whole, archived(found, "test_", path)) if "test_images" in found else parted(whole)
+
+
+def archived(found: Mapping[str, np.ndarray], part: str, path: Path) -> Resident:
+    """One part of an archive."""
+    images, labels = found[f"{part}images"], found.get(f"{part}labels")
+    if images.dtype != np.uint8:
+        raise ValueError(
+            f"{part}images in {path} must be bytes (uint8), found {images.dtype}: round what lies in [0, 1] "
+            "times 255"
+        )
+    if images.ndim not in (3, 4):
+        raise ValueError(
+            f"{part}images in {path} must have shape [n, channel, height, width], found {list(images.shape)}"
+        )
+    if labels is None or labels.ndim != 1 or len(labels) != len(images) or labels.dtype.kind not in "iu":
+        kind = "none" if labels is None else f"{labels.dtype} with shape {list(labels.shape)}"
+        raise ValueError(f"{part}labels in {path} must be one whole number per image, found {kind}")
+    pixels = images[:, None] if images.ndim == 3 else images
+    return labelled(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)), str(path))
+
+
+def classes_of(folder: Path) -> dict[str, int]:
+    """The label of every sub-folder."""
+    names = sorted(each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+    if len(names) < 2:
+        raise ValueError(f"{folder} must have a sub-folder per class, found {', '.join(names) or 'none'}")
+    if not all(name.isdecimal() for name in names):
+        return {name: label for label, name in enumerate(names)}
+    labels = {name: int(name) for name in names}
+    if sorted(labels.values()) != list(range(len(names))):
+        raise ValueError(
+            f"sub-folders of {folder} that are numbers must be the labels 0..{len(names) - 1}, found "
+            f"{', '.join(names)}"
+        )
+    return labels
+
+
+def from_folder(folder: Path, classes: Mapping[str, int]) -> Resident:
+    """The images of the sub-folders."""
+    found = [each.name for each in sorted(folder.iterdir()) if each.is_dir()]
+    unknown = [name for name in found if name not in classes and not name.startswith(".")]
+    if unknown:
+        raise ValueError(f"{folder} has the class {unknown[0]!r}, which is none of {', '.join(classes)}")
+    files = [(path, label) for name, label in classes.items() for path in files_of(folder / name)]
+    arrays = [pixels(path) for path, _ in files]
+    refuse_mixed(arrays, [path for path, _ in files])
+    channels = max(each.shape[2] for each in arrays)
+    alike = [each if each.shape[2] == channels else np.repeat(each, channels, axis=2) for each in arrays]
+    images = torch.from_numpy(np.stack(alike)).permute(0, 3, 1, 2).contiguous()
+    return labelled(images, torch.tensor([label for _, label in files]), str(folder))
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The images of one class, by name."""
+    found = sorted(each for each in folder.glob("*") if each.suffix.lower() in SUFFIXES)
+    if not found:
+        raise ValueError(f"class {folder.name!r} has no image ({', '.join(SUFFIXES)}) in {folder}")
+    return found
+
+
+def pixels(path: Path) -> UInt8[np.ndarray, "height width channel"]:
+    """The pixels of a file: grey ones in one channel, all others as RGB."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"{path} must have eight bits a channel, found mode {image.mode}")
+            array = np.array(image if image.mode == "L" else image.convert("RGB"))
+    except (OSError, SyntaxError) as error:  # pillow raises both on broken files
+        raise ValueError(f"{path} is truncated or no image: {error}") from error
+    return array[:, :, None] if array.ndim == 2 else array
+
+
+def refuse_mixed(arrays: Sequence[np.ndarray], files: Sequence[Path]) -> None:
+    """Raises if the images are not of one size."""
+    first = arrays[0].shape[:2]
+    for array, path in zip(arrays, files, strict=True):
+        if array.shape[:2] != first:
+            raise ValueError(
+                f"images must be of one size, found {first[1]} x {first[0]} in {files[0]} and "
+                f"{array.shape[1]} x {array.shape[0]} in {path}"
+            )
+
+
+def labelled(images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], place: str) -> Resident:
+    """Images with their labels, if every class has one."""
+    if not len(labels) or int(labels.min()) < 0:
+        found = "no image" if not len(labels) else f"label {int(labels.min())}"
+        raise ValueError(f"labels in {place} must be at least 0, found {found}")
+    empty = (labels.bincount() == 0).nonzero()[:, 0].tolist()
+    if empty:
+        raise ValueError(
+            f"class {empty[0]} has no image in {place}, which has classes up to {int(labels.max())}"
+        )
+    return Resident(images, labels)
+
+
+def parted(whole: Resident) -> tuple[Resident, Resident]:
+    """The training part, and a fifth of every class that is held out."""
+    counts = whole.labels.bincount()
+    if int(counts.min()) < 2:
+        raise ValueError(
+            f"a class needs two images, one to hold out, found 1 of class {int(counts.argmin())}"
+        )
+    out = torch.zeros(len(whole), dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    for label, count in enumerate(counts.tolist()):
+        order = torch.randperm(count, generator=generator)[: max(1, round(HELD_OUT * count))]
+        out[(whole.labels == label).nonzero()[:, 0][order]] = True
+    kept, held = (Resident(whole.inputs[part], whole.labels[part]) for part in (~out, out))
+    return kept, held
+
+
+def in_memory(source: Source) -> Resident:
+    """A source of single images as bytes, read whole.
+
+    Raises:
+        ValueError: If its examples are anything else.
+    """
+    if isinstance(source, Resident):
+        return source
+    kept = []
+    for raw in source.stream(torch.arange(len(source)).split(1024)):
+        fields = list(raw.inputs.values() if isinstance(raw.inputs, dict) else raw.inputs)
+        if len(fields) != 1 or fields[0].ndim != 4 or fields[0].dtype != torch.uint8:
+            shapes = ", ".join(f"{each.dtype} {list(each.shape[1:])}" for each in fields)
+            raise ValueError(f"a generator is trained on images as bytes (uint8), found {shapes}")
+        kept.append(fields[0])
+    return Resident(torch.cat(kept), source.labels, names=source.names)
