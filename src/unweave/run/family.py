@@ -19,11 +19,11 @@ from unweave.audit.recogniser import Recogniser, train_recogniser
 from unweave.data import Source
 from unweave.data.datasets import as_images
 from unweave.data.resident import Resident
-from unweave.generate.presets import PRESETS
 from unweave.generate.sample import Sampler
 from unweave.generate.schedule import Schedule
 from unweave.importance import evaluating
 from unweave.methods import Method, methods_for
+from unweave.methods.presets import PRESETS
 from unweave.models import DENOISERS, build
 from unweave.problem import Split
 from unweave.tasks import Task, call
