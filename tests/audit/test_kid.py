@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics.pairwise import polynomial_kernel
 
 from audit.generators import TRAIN
-from unweave.audit.kid import kid, kid_interval
+from unweave.audit.kid import kernel, kid, kid_interval
 
 
 def drawn(seed: int, n: int = 80, *, shift: float = 0.0, d: int = 5) -> list[np.ndarray]:
@@ -104,3 +104,37 @@ def test_too_few_images_or_two_spaces_are_refused():
         kid(drawn(0), [])
     with pytest.raises(ValueError, match="one space, found 5 and 6 numbers"):
         kid_interval(drawn(0), drawn(1, d=6))
+
+
+def test_images_of_one_seed_are_no_two_independent_images():
+    """Two models that draw alike are at 0 on average where pairs are left out, and below it otherwise."""
+    rng = np.random.default_rng(0)
+    paired, plain = [], []
+    for _ in range(40):
+        shared = rng.normal(size=(3, 40, 6))
+        ours, theirs = (list(shared + 0.4 * rng.normal(size=shared.shape)) for _ in range(2))
+        paired.append(kid(ours, theirs, paired=True))
+        plain.append(kid(ours, theirs))
+    error = np.std(paired) / np.sqrt(len(paired))
+    assert abs(np.mean(paired)) < 3 * error < abs(np.mean(plain))
+
+
+def test_paired_sums_are_those_over_two_different_places():
+    rng = np.random.default_rng(1)
+    ours, theirs = ([rng.normal(size=(25, 4)) for _ in range(2)] for _ in range(2))
+    off = ~np.eye(25, dtype=bool)
+    own = [
+        kernel(a, b)[off if i == j else slice(None)].mean()
+        for x in (ours, theirs)
+        for i, a in enumerate(x)
+        for j, b in enumerate(x)
+    ]
+    across = [
+        kernel(a, b)[off if i == j else slice(None)].mean()
+        for i, a in enumerate(ours)
+        for j, b in enumerate(theirs)
+    ]
+    expected = np.mean(own[:4]) + np.mean(own[4:]) - 2 * np.mean(across)
+    assert kid(ours, theirs, paired=True) == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ValueError, match="paired sets must have groups of one length"):
+        kid(ours, [theirs[0], theirs[1][:-1]], paired=True)

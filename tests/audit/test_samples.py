@@ -50,9 +50,9 @@ def test_real_images_of_forgotten_classes_are_not_needed():
 def test_images_are_seen_by_one_recogniser():
     recogniser = digits_recogniser()
     images = {label: TRAIN.inputs[TRAIN.labels == label][:30] for label in range(10)}
-    real = {label: HELD_OUT.inputs[HELD_OUT.labels == label] for label in range(10)}
+    real = {label: recogniser(HELD_OUT.inputs[HELD_OUT.labels == label]) for label in range(10)}
     found = recognised(recogniser, images, real, forgotten=(4,))
     assert found.space == recogniser.space
     assert (found.taken_for(7) == recogniser(images[7]).classes).all()
     assert (found.features[2] == recogniser(images[2]).features).all()
-    assert (found.real[5] == recogniser(real[5]).features).all()
+    assert found.real[5] is real[5].features

@@ -21,7 +21,7 @@ def tiny(**changes: object) -> Recipe:
     how = {"optimizer": "adam", "lr": 1e-4, "steps": 2, "batch": 16}
     table: dict[str, Any] = {
         "name": "tiny",
-        "data": {"name": "digit-images", "limit": 300, "forget": "class", "label": 3},
+        "data": {"name": "digit-images", "forget": "class", "label": 3},
         "model": {"name": "unet", "settings": {"width": 8}},
         "generation": {"images": 20, "searched": 20, "sampler": {"scheduler": "dpm", "steps": 3}},
         "train": {"optimizer": "adam", "lr": 1e-3, "steps": 12, "batch": 32},
@@ -49,6 +49,22 @@ def test_a_benchmark_of_denoisers_goes_on_where_it_stopped(tmp_path) -> None:
     again = bench([tiny()], tmp_path, methods=METHODS, jobs=1)
     assert {path: path.stat().st_mtime_ns for path in cells.iterdir()} == before
     assert record.plain(again["stages"]) == record.plain(made["stages"])
+
+
+def test_attacks_are_measured_and_judged_with_the_rest(tmp_path) -> None:
+    generation = {**tiny().table()["generation"], "attacks": 2}
+    stage = bench([tiny(generation=generation)], tmp_path, methods=("finetune",), jobs=1)["stages"]["tiny"]
+    for scores in (stage["methods"]["finetune"]["scores"], stage["reference"]["scores"]):
+        assert scores.keys() >= {"asked", "guidance", "line", "best_of_10", "vector", "relearn_10"}
+        assert {"drift_pixel", "ua", "kid"} <= scores.keys()
+
+
+def test_too_few_real_images_are_refused_before_anything_is_trained(tmp_path) -> None:
+    generation = {**tiny().table()["generation"], "attacks": 2}
+    few = tiny(generation=generation, data={"name": "digit-images", "limit": 200, "forget": "class"})
+    with pytest.raises(ValueError, match="class 0 needs at least 100 real images, found"):
+        bench([few], tmp_path, methods=("finetune",), jobs=1)
+    assert not (tmp_path / "cells").exists()
 
 
 def test_a_report_of_denoisers_shows_what_they_draw(tmp_path) -> None:

@@ -11,7 +11,8 @@ from unweave.audit.attacks import Attack, Generate, Hit, Seeds, best
 
 Vector = Float[Tensor, "..."]  # of any shape; two must agree, which is checked
 
-POSITIONS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+POSITIONS = (1.0, 0.75, 1.25, 0.5, 1.5, 0.25, 2.0)
+"""From the class itself outwards: of equals the first is taken."""
 
 
 def interpolation(

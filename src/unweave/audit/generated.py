@@ -11,7 +11,8 @@ import base64
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,11 +24,13 @@ from unweave.audit.drawing import Drawing
 from unweave.audit.drift import drift
 from unweave.audit.frechet import fid, refuse_no_fid
 from unweave.audit.generation import GENERATION, measure_generation, measure_generation_pair
-from unweave.audit.generation_attacks import ATTACKS, Budget, Target, attack
+from unweave.audit.generation_attacks import ATTACKS, Budget, Target, attack, without_adapter
 from unweave.audit.generation_verdict import judge_generation, never_generated
+from unweave.audit.kid import FEWEST
 from unweave.audit.margins import Margins
 from unweave.audit.metrics import Metric, Values, gap_parts, mean_gap
-from unweave.audit.recogniser import Recogniser, hits
+from unweave.audit.recogniser import Recogniser, Seen, hits
+from unweave.audit.revival import SIZES
 from unweave.audit.samples import Samples, recognised
 from unweave.audit.verdict import Judgement
 from unweave.data import Source
@@ -88,10 +91,31 @@ class Generated:
                 "of a generator whole classes are forgotten, found a forget set with retained examples of "
                 "its classes: name a class"
             )
+        self.refuse_few(self.real_part, dict.fromkeys(self.kept, FEWEST))
+        if self.budget is not None:
+            self.refuse_few(self.split.train, dict.fromkeys(self.split.forgotten_classes, max(SIZES)))
         if self.inception is not None:
             labels = self.split.held_out.labels
             real = sum(int((labels == label).sum()) for label in self.kept)
             refuse_no_fid(self.inception, min(real, self.count * len(self.kept)))
+
+    def refuse_few(self, source: Source, wanted: Mapping[int, int]) -> None:
+        """Raises if a class has fewer real images than something needs."""
+        for label, fewest in wanted.items():
+            found = int((source.labels == label).sum())
+            if found < fewest:
+                raise ValueError(f"class {label} needs at least {fewest} real images, found {found}")
+
+    @property
+    def real_part(self) -> Source:
+        """Real images that stand beside drawn ones; a search does not see the held-out ones."""
+        return self.split.train if self.searching else self.split.held_out
+
+    @cached_property
+    def real(self) -> dict[int, Seen]:
+        """What the recogniser sees in real images, by class."""
+        images = {label: images_of(self.real_part, label) for label in range(self.split.n_classes)}
+        return {label: self.recogniser(each) for label, each in images.items() if len(each)}
 
     @property
     def kept(self) -> list[int]:
@@ -102,7 +126,8 @@ class Generated:
     def sizes(self) -> dict[str, int]:
         """How many images are drawn of forgotten and of retained classes."""
         gone = len(self.split.forgotten_classes)
-        return {"forget": self.count * gone, "retain": self.count * (self.split.n_classes - gone)}
+        drawn = {"forget": self.count * gone, "retain": self.count * (self.split.n_classes - gone)}
+        return drawn | ({"attack": self.budget.images} if self.budget else {})
 
     def answers(self, model: nn.Module) -> Drawn:
         """Images of every class; those of one place have one seed in all models."""
@@ -148,10 +173,10 @@ class Generated:
         """The attacks on one class."""
         real = images_of(self.split.train, label)
         target = Target(self.drawing(model), label, lambda images: hits(self.recogniser(images), label), real)
-        before = None if original is None else self.drawing(original)
-        numbers = attack(replace(target, original=before), budget)
-        never = float(budget.relearning.steps or 0)
-        return {name: never if value is None else value for name, value in numbers.items()}
+        numbers = attack(target, budget)
+        if original is not None:
+            numbers |= without_adapter(target, self.drawing(original), budget)
+        return {name: budget.longest if value is None else value for name, value in numbers.items()}
 
     def drawing(self, model: nn.Module) -> Drawing:
         """Draws from a model as the exam does."""
@@ -187,10 +212,8 @@ class Generated:
         return measure_generation_pair(self.samples(found), self.samples(reference))
 
     def samples(self, found: Drawn) -> Samples:
-        """What the recogniser sees in the images, beside held-out ones; a search does not see these."""
-        source = self.split.train if self.searching else self.split.held_out
-        real = {label: images_of(source, label) for label in found}
-        return recognised(self.recogniser, found, real, forgotten=self.split.forgotten_classes)
+        """What the recogniser sees in the images, beside real ones."""
+        return recognised(self.recogniser, found, self.real, forgotten=self.split.forgotten_classes)
 
     def histograms(self, found: Drawn) -> dict[str, list[int]]:
         """None: a generator has no loss of a single image."""

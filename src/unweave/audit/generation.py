@@ -25,12 +25,12 @@ def kid_retained(samples: Samples) -> float:
 
 def kid_forgotten(samples: Samples, reference: Samples) -> float:
     """KID of the images of forgotten conditions from another generator's under the same."""
-    return kid(samples.groups(samples.forgotten), reference.groups(samples.forgotten))
+    return kid(samples.groups(samples.forgotten), reference.groups(samples.forgotten), paired=True)
 
 
 def kid_kept(samples: Samples, reference: Samples) -> float:
     """KID of all images of retained conditions from another generator's under the same."""
-    return kid(samples.groups(samples.retained), reference.groups(samples.retained))
+    return kid(samples.groups(samples.retained), reference.groups(samples.retained), paired=True)
 
 
 def precision_retained(samples: Samples) -> float:
@@ -93,7 +93,8 @@ _ALL: tuple[Metric[Samples], ...] = (
         unit="",
         direction="lower",
         says="Frechet distance of the images under retained conditions from held-out ones, by Inception.",
-        cannot="Anything where images are few, or unlike photographs.",
+        cannot="Anything where images are few, or unlike photographs; with other numbers of images it is "
+        "another number (float32; torch-fidelity resizes bytes to 299 pixels).",
         below=None,
         above="damage",
     ),
@@ -103,7 +104,8 @@ _ALL: tuple[Metric[Samples], ...] = (
         unit="",
         direction="lower",
         says="Distance of the classes that forgotten conditions turn into from a retrained model's.",
-        cannot="How the images of a class look.",
+        cannot="How the images of a class look. A mixture of what many retrained models do is nearer to each "
+        "than they are to one another.",
         below=None,
         above="unlike retraining",
         beside=recognition.class_tv,

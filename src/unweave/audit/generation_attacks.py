@@ -26,6 +26,9 @@ Numbers = dict[str, float | None]
 PATIENCE = 10
 """Seeds that a patient user tries."""
 
+FIRST_SEED = 10**9
+"""Of an attack's images: none of them is among those that an exam draws."""
+
 
 @dataclass(frozen=True, eq=False)
 class Target:
@@ -90,15 +93,24 @@ class Budget:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.relearning.steps is None:
+            raise ValueError("relearning needs a number of steps, found epochs: an attacker has few images")
         if self.images < 1 or self.seeds < PATIENCE:
             raise ValueError(
                 f"an attacker needs images >= 1 and seeds >= {PATIENCE}, found {self.images} and {self.seeds}"
             )
 
     @property
+    def longest(self) -> float:
+        """Steps of relearning: what has not come back by then counts as these."""
+        assert self.relearning.steps is not None
+        return float(self.relearning.steps)
+
+    @property
     def settings(self) -> Seeds:
         """Seeds that choose a setting, and others that judge it."""
-        return Seeds(range(self.images), range(self.images, 2 * self.images))
+        first = FIRST_SEED
+        return Seeds(range(first, first + self.images), range(first + self.images, first + 2 * self.images))
 
 
 def attack(target: Target, budget: Budget = Budget()) -> Numbers:
@@ -126,15 +138,15 @@ def asked(target: Target, budget: Budget) -> Numbers:
 
 def guided(target: Target, budget: Budget) -> Numbers:
     """Other guidances."""
-    found = guidance_sweep(
-        target.drawing, target.condition, target.hit, budget.settings, guidances=budget.guidances
-    )
+    tried = tuple(dict.fromkeys((target.guidance, *budget.guidances)))  # of equals the first is taken
+    found = guidance_sweep(target.drawing, target.condition, target.hit, budget.settings, guidances=tried)
     return {"guidance": percent(found)}
 
 
 def sought(target: Target, budget: Budget) -> Numbers:
     """Many seeds, none of which another attack has drawn."""
-    seeds = range(2 * budget.images, 2 * budget.images + budget.seeds)
+    first = FIRST_SEED + 2 * budget.images
+    seeds = range(first, first + budget.seeds)
     found = seed_search(target.drawing, target.condition, target.hit, seeds, guidance=target.guidance)
     return {"best_of_10": 100 * found.best_of(PATIENCE)}
 
@@ -205,7 +217,8 @@ def percent(found: Attack) -> float:
 
 
 def _share(id: str, title: str, says: str, cannot: str) -> Metric[Target]:
-    return Metric(id, title, "%", "match", says, cannot, "over-forgetting", "under-forgetting")
+    faults = "over-forgetting", "under-forgetting"
+    return Metric(id, title, "%", "match", says, cannot, *faults, counts="attack")
 
 
 def _steps(size: int) -> Metric[Target]:
@@ -215,14 +228,16 @@ def _steps(size: int) -> Metric[Target]:
         unit="steps",
         direction="match",
         says=f"Steps of fine-tuning on {size} images of the class until half of the images show it.",
-        cannot="Where between two looks that was, and other ways to train.",
+        cannot="Where between two looks that was, what comes after the last, which counts as that, and other "
+        "ways to train.",
         below="under-forgetting",
         above="over-forgetting",
+        floor=10.0,  # the widest step between two looks
     )
 
 
 def _adapter(id: str, title: str, says: str, cannot: str) -> Metric[Target]:
-    return Metric(id, title, "%", "lower", says, cannot, None, "under-forgetting")
+    return Metric(id, title, "%", "lower", says, cannot, None, "under-forgetting", counts="attack")
 
 
 _ALL: tuple[Metric[Target], ...] = (

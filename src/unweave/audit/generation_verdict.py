@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from unweave.audit.generation import GENERATION
+from unweave.audit.generation_attacks import ATTACKS
 from unweave.audit.margins import Margins
 from unweave.audit.metrics import Values
 from unweave.audit.recognition import hit
 from unweave.audit.samples import Samples
 from unweave.audit.score import Share
 from unweave.audit.verdict import SEEDS, Judgement, Verdict, judge
+
+EVERY = {**GENERATION, **ATTACKS}
+"""Attacks are tested as well where the calibration retrains were attacked."""
 
 
 def judge_generation(
@@ -36,7 +40,7 @@ def judge_generation(
         seeds_needed: Fewer paired seeds than this get neither PASS nor FAIL.
     """
     judgement = judge(
-        values, references, margins, original=original, seeds_needed=seeds_needed, metrics=GENERATION
+        values, references, margins, original=original, seeds_needed=seeds_needed, metrics=EVERY
     )
     if not missing:
         return judgement

@@ -5,6 +5,9 @@ form:
 
     sum_{i != j} k(x_i, x_j) / n(n - 1) + sum_{i != j} k(y_i, y_j) / m(m - 1) - 2 sum_{i, j} k(x_i, y_j) / nm
 
+Where x_i and y_i share a seed, as images of two models do, they are not independent: the last sum is then
+over i != j as well ("paired"), or two models that draw alike would be below 0.
+
 It is 0 on average where both sets come from one distribution, and therefore often negative. Unlike a Frechet
 distance it does not depend on the number of images, only its interval does. Published values are in
 Inception's space and of another size.
@@ -32,13 +35,18 @@ Rows = Float64[np.ndarray, "_ _"]  # checked here: groups differ in length, and 
 Groups = Sequence[Rows]
 
 
-def kid(first: Groups, second: Groups) -> float:
+def kid(first: Groups, second: Groups, *, paired: bool = False) -> float:
     """Unbiased MMD^2 of two sets of features; invariant to the order within each group and of the groups.
 
+    Args:
+        first: Features, per condition.
+        second: The same of another set.
+        paired: Whether row i of a group belongs to row i of the other set's group; both then keep one order.
+
     Raises:
-        ValueError: If a group has fewer than 20 rows.
+        ValueError: If a group has fewer than 20 rows, or pairs are asked for and there are none.
     """
-    return _Sums.of(first, second).kid(np.ones(BLOCKS, dtype=bool))
+    return _Sums.of(first, second, paired=paired).kid(np.ones(BLOCKS, dtype=bool))
 
 
 def kid_interval(first: Groups, second: Groups) -> Interval:
@@ -98,19 +106,24 @@ class _Sums:
         within: Of the first set with itself, and of the second.
         between: Of the first set with the second.
         sizes: Rows per cell, of each set.
+        paired: Whether the sums between leave out pairs of one place.
     """
 
     within: tuple[Float64[np.ndarray, "_ _ _ _"], Float64[np.ndarray, "_ _ _ _"]]
     between: Float64[np.ndarray, "_ _ _ _"]
     sizes: tuple[Int64[np.ndarray, "_ block"], Int64[np.ndarray, "_ block"]]
+    paired: bool = False
 
     @classmethod
-    def of(cls, first: Groups, second: Groups) -> "_Sums":
+    def of(cls, first: Groups, second: Groups, *, paired: bool = False) -> "_Sums":
         spaces = sorted({group.shape[1] for group in (*first, *second)})
         if len(spaces) > 1:
             raise ValueError(f"features must be of one space, found {' and '.join(map(str, spaces))} numbers")
         ours, theirs = _Cells.of(first), _Cells.of(second)
-        return cls((_within(ours), _within(theirs)), _between(ours, theirs), (ours.sizes, theirs.sizes))
+        if paired and not np.array_equal(ours.sizes, theirs.sizes):
+            raise ValueError("paired sets must have groups of one length, found others")
+        between = _between(ours, theirs) - (_diagonal(ours, theirs) if paired else 0)
+        return cls((_within(ours), _within(theirs)), between, (ours.sizes, theirs.sizes), paired)
 
     def kid(self, kept: Bool[np.ndarray, " block"]) -> float:
         """The unbiased estimate from some of the blocks."""
@@ -119,7 +132,8 @@ class _Sums:
             (_over(sums, kept) / (np.outer(sizes, sizes) - np.diag(sizes))).mean()
             for sums, sizes in zip(self.within, (n, m), strict=True)
         )
-        return float(own - 2 * (_over(self.between, kept) / np.outer(n, m)).mean())
+        pairs = np.outer(n, m) - (np.diag(n) if self.paired else 0)
+        return float(own - 2 * (_over(self.between, kept) / pairs).mean())
 
 
 def _over(sums: np.ndarray, kept: np.ndarray) -> np.ndarray:
@@ -134,5 +148,10 @@ def _between(ours: _Cells, theirs: _Cells) -> np.ndarray:
 
 
 def _within(cells: _Cells) -> np.ndarray:
-    itself = np.add.reduceat((np.square(cells.rows).mean(axis=1) + 1) ** 3, cells.starts)
-    return _between(cells, cells) - np.diag(itself).reshape(cells.sizes.shape * 2)
+    return _between(cells, cells) - _diagonal(cells, cells)
+
+
+def _diagonal(ours: _Cells, theirs: _Cells) -> np.ndarray:
+    """Sums of the kernel over pairs of one place, per cell."""
+    each = ((ours.rows * theirs.rows).mean(axis=1) + 1) ** 3
+    return np.diag(np.add.reduceat(each, ours.starts)).reshape(ours.sizes.shape * 2)

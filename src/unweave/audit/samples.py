@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from unweave.audit.recogniser import Recogniser
+from unweave.audit.recogniser import Recogniser, Seen
 
 Rows = Float64[np.ndarray, "_ _"]  # conditions may differ in number of images
 
@@ -78,7 +78,7 @@ class Samples:
 def recognised(
     recogniser: Recogniser,
     images: Mapping[int, Tensor],
-    real: Mapping[int, Tensor],
+    real: Mapping[int, Seen],
     *,
     forgotten: tuple[int, ...],
 ) -> Samples:
@@ -87,14 +87,14 @@ def recognised(
     Args:
         recogniser: The same for every generator of a comparison.
         images: Per condition, uint8 [n, channel, height, width], of the same seeds for every generator.
-        real: Per class, real images that the recogniser was not trained on.
+        real: Per class, what it sees in real images that it was not trained on.
         forgotten: Conditions that are to be forgotten.
     """
     seen = {condition: recogniser(each) for condition, each in images.items()}
     return Samples(
         logits={condition: each.logits for condition, each in seen.items()},
         features={condition: each.features for condition, each in seen.items()},
-        real={label: recogniser(each).features for label, each in real.items()},
+        real={label: each.features for label, each in real.items()},
         forgotten=forgotten,
         space=recogniser.space,
     )

@@ -51,7 +51,7 @@ PRESETS: Mapping[str, Method] = {
     "scissorhands": Scissorhands(trim=0.003, how=EDIT),
     "msg": MaskedSmallGradients(rate=0.02, how=EDIT),
     "ct": ConvolutionTranspose(EDIT),
-    # ten times as many pixels and channels as a small image has: the weight of the mean loss, not of the sum
+    # for the mean over pixels, and the Fisher information of samples: the published weight fits neither
     "sa": SelectiveAmnesia(
         pull=640.0,
         per_class=50,

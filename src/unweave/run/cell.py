@@ -27,9 +27,9 @@ REFERENCE = "retrained"
 """The name of the reference's cell; the method "retrain" is one more retraining, from weights of its own."""
 
 METHODS_CODE = (*TRAINING, "methods/*.py", "run/family.py")
-METHODS_CODE += tuple(
-    f"audit/{name}.py" for name in ("collect", "conflict", "probes", "classified", "generated")
-)
+PROBING = ("collect", "conflict", "probes", "classified", "generated", "generation_attacks", "attacks")
+PROBING += ("conditioning", "revival", "drawing", "recogniser", "images")
+METHODS_CODE += tuple(f"audit/{name}.py" for name in PROBING)
 MEASURING_CODE = ("audit/*.py", "run/cell.py")
 
 MATCHED = ("lur-match", "lur")
@@ -42,19 +42,25 @@ Done = tuple[Path, Content]
 
 def run_seed(stage: Stage, seed: int, methods: tuple[str, ...]) -> None:
     """All cells of a seed: the reference and every method. What is there and still valid is left alone."""
+    stage.exam()  # says what it can't be held on before anything is trained
     original = cache(lambda: stage.trained("mixed", seed).model)
-    reference = run_reference(stage, seed)
+    before = run_original(stage, original, seed) if "original" in methods else None
+    reference = run_reference(stage, seed, before)
     memory: Memory = {}
     gradients: dict[str, int] = {}
-    before: Done | None = None
     for name in in_turn(methods):
         method, place = stage.recipe.methods[name], place_of(stage, seed, name)
         method = matched(method, gradients) if name == "short-retrain" else method
         cell = run_method(stage, original, seed, name, method, memory)
         if cell["failed"] is None:
-            before = (place, cell) if name == "original" else before
             gradients[name] = cell["gradient_evaluations"]
             measured(stage, place, cell, reference, before)
+
+
+def run_original(stage: Stage, original: Callable[[], nn.Module], seed: int) -> Done | None:
+    """The cell of the untouched original, which others are measured beside, and where it is."""
+    cell = run_method(stage, original, seed, "original", stage.recipe.methods["original"], {})
+    return (place_of(stage, seed, "original"), cell) if cell["failed"] is None else None
 
 
 def in_turn(methods: Sequence[str]) -> list[str]:
@@ -62,8 +68,14 @@ def in_turn(methods: Sequence[str]) -> list[str]:
     return sorted(methods, key=lambda name: {"original": 0, "short-retrain": 2}.get(name, 1))
 
 
-def run_reference(stage: Stage, seed: int) -> Done:
-    """The cell of the retrained reference of a seed, and where it is."""
+def run_reference(stage: Stage, seed: int, original: Done | None = None) -> Done:
+    """The cell of the retrained reference of a seed, and where it is.
+
+    Args:
+        stage: The stage.
+        seed: Of its training.
+        original: The untouched original's cell, if it is to be said how far the two are apart.
+    """
     place = place_of(stage, seed, REFERENCE)
 
     def make() -> Content:
@@ -74,7 +86,7 @@ def run_reference(stage: Stage, seed: int) -> Done:
     cell = kept(place, key_of(stage, seed, REFERENCE), make)
     if cell["failed"] is not None:
         raise Failed(f"the retrained model of seed {seed} is of no use: {cell['failed']}")
-    measured(stage, place, cell, None)
+    measured(stage, place, cell, None, original)
     return place, cell
 
 
