@@ -4,25 +4,28 @@
     python benchmarks/erase.py fashion-mnist --record records/erase-fashion-mnist.json
     python benchmarks/erase.py digits --tune 8                  # how the settings of the recipe were found
 
-Every class is forgotten in turn, with one setting per method for all of them: that of the recipe. It was
-searched on two digits, on a seed that is not reported, with as many trials for each method. Originals are
-trained once per seed, and a retrained model per seed and class.
+Every class is forgotten in turn, with one setting per method for all of them: that of the recipe. The digits'
+were searched on two of them, on a seed that is not reported, with as many trials and the same range of steps
+for each method; a step is one update, whatever it costs, and what a method does before or after its steps
+comes on top. Originals are trained once per seed, and a retrained model per seed and class.
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
-from unweave.methods.space import Choice, Log, Range, Tunable, Uniform, Whole
+from unweave.methods.space import Log, Range, Uniform, Whole
 from unweave.run import record
 from unweave.run.bench import bench
+from unweave.run.cell import kept
 from unweave.run.recipe import Recipe, load
-from unweave.run.search import SECOND, Case, case, search
+from unweave.run.search import SECOND, Case, Trial, case, search
 from unweave.run.stage import Stage
 from unweave.run.tune import Study, as_toml, best_of
 from unweave.run.workers import Job, Progress, told, workers
+from unweave.train import code, digest
 
 RECIPES = {"digits": "digit-images-class", "fashion-mnist": "fashion-mnist-images-class"}
 CLASSES: Mapping[str, Sequence[int]] = {"digits": range(10), "fashion-mnist": (0, 5, 8)}
@@ -33,13 +36,18 @@ METHODS += ("finetune", "short-retrain")
 DESCENT: Mapping[str, Range] = {"how.lr": Log(3e-5, 1e-3), "how.steps": Whole(30, 150)}
 """What every search chooses from, beside what is the method's own."""
 
+LUR: Mapping[str, Range] = {"alpha": Log(1e-3, 1e-1), "weight": Log(0.03, 3.0)}
+
 OWN: Mapping[str, Mapping[str, Range]] = {
-    "lur": {"alpha": Log(1e-3, 1e-1), "weight": Log(0.03, 3.0)},
-    "lur-exact": {"alpha": Log(1e-3, 1e-1), "weight": Log(0.03, 3.0)},
-    "lur-match": {"alpha": Log(1e-3, 1e-1), "weight": Log(0.03, 3.0)},
+    "lur": LUR,
+    "lur-exact": LUR,
+    "lur-match": LUR,
     "joint": {"weight": Log(0.03, 3.0)},
     "salun": {"fraction": Uniform(0.1, 0.9), "retain_weight": Log(0.3, 30.0)},
-    "scissorhands": {"trim": Log(1e-4, 0.03), "forget_weight": Log(0.005, 1.0)},
+    "sa": {"pull": Log(10.0, 1e6), "retain_weight": Log(0.3, 10.0)},
+    "esd": {"eta": Uniform(0.3, 3.0)},
+    "scissorhands": {"trim": Log(1e-4, 0.1), "forget_weight": Log(0.03, 3.0)},
+    "finetune": {},
 }
 
 
@@ -55,12 +63,16 @@ def forgetting(recipe: Recipe, label: int) -> Recipe:
 
 
 def searched(name: str, method: str, trials: int, folder: Path) -> Study:
-    """The settings of one method, over the classes that settings are searched on."""
-    cases = cases_of(name, folder)
-    chosen = cases[0].stage.recipe.methods[method]
-    own = OWN[method] if method in OWN else cast(Tunable, chosen).space(150)
-    space = {path: each for path, each in {**DESCENT, **own}.items() if not isinstance(each, Choice)}
-    return best_of(search(chosen, space, trials, cases))
+    """The settings of one method, over the classes that settings are searched on; a search is kept."""
+    recipe, space = load(RECIPES[name]), {**DESCENT, **OWN[method]}
+    chosen = recipe.methods[method]
+    facts = {"recipe": repr((recipe, chosen)), "space": repr(space), "trials": trials, "on": TUNED_ON}
+
+    def make() -> Mapping[str, Sequence[Trial]]:
+        return {"trials": search(chosen, space, trials, cases_of(name, folder))}
+
+    place = folder / "tuning" / name / method
+    return best_of(kept(place, digest({**facts, "code": code("**/*.py")}), make)["trials"])
 
 
 def cases_of(name: str, folder: Path) -> list[Case]:
@@ -68,11 +80,11 @@ def cases_of(name: str, folder: Path) -> list[Case]:
     return [case(each, each.recipe.tuning.seeds[0]) for each in staged(name, folder, TUNED_ON)]
 
 
-def tuned(name: str, trials: int, folder: Path, jobs: int) -> str:
-    """The settings of all methods, as the tables of a recipe."""
+def tuned(name: str, methods: Sequence[str], trials: int, folder: Path, jobs: int) -> str:
+    """The settings of methods, as the tables of a recipe; who is granted what LUR spends has none."""
+    names = [each for each in methods if each != "short-retrain"]
     with workers(jobs) as crew:
         list(told(crew, models(name, folder), say))
-        names = [each for each in METHODS if each != "short-retrain"]
         work = [Job(each, searched, (name, each, trials, folder)) for each in names]
         studies = {job.arguments[1]: study for job, study in told(crew, work, say)}
     return as_toml({each: studies[each] for each in names}, load(RECIPES[name]).tuning.seeds[:1])
@@ -107,11 +119,12 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--jobs", type=int, default=2)
     given = parser.parse_args()
+    methods = given.methods.split(",")
     if given.tune:
-        print(tuned(given.data, given.tune, given.out, given.jobs))
+        print(tuned(given.data, methods, given.tune, given.out, given.jobs))
         return
     recipes = [stage.recipe for stage in staged(given.data, given.out, CLASSES[given.data])]
-    made = bench(recipes, given.out, methods=given.methods.split(","), jobs=given.jobs, listener=say)
+    made = bench(recipes, given.out, methods=methods, jobs=given.jobs, listener=say)
     if given.record:
         given.record.write_bytes((given.out / record.FILE).read_bytes())
     print(f"{len(made['stages'])} stages in {given.out}")

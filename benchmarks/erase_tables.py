@@ -2,8 +2,9 @@
 
     python benchmarks/erase_tables.py records/erase-digits.json
 
-Behind each mean stands half of its 95 % t interval over classes, each of them a mean over seeds: what another
-class of the same data would give. The row "two retrained" is what two models of different seeds differ by.
+Behind each mean stands half of its 95 % t interval over classes, each of them a mean over seeds: how much the
+classes differ. They share their originals. The row "two retrained" is what two models of different seeds
+differ by. A method that failed on a class is last, and its means are over the others: it says over how many.
 """
 
 import argparse
@@ -46,22 +47,20 @@ def cell(values: Sequence[float | None], metric: str) -> str:
 
 def figures(stages: Stages, metrics: Sequence[str]) -> str:
     """Scores of the retrained models, the original and every method, nearest first."""
+    scores = {"retrained": [stage["reference"]["scores"] for stage in stages]}
+    for name in ranked(stages):
+        scores[titled(stages, name)] = [stage["methods"][name]["scores"] for stage in stages]
     rows = {
-        "retrained": [
-            cell([value(stage["reference"]["scores"], each) for stage in stages], each) for each in metrics
-        ]
-    }
-    rows = {
-        **rows,
-        **{
-            name: [
-                cell([value(stage["methods"][name]["scores"], each) for stage in stages], each)
-                for each in metrics
-            ]
-            for name in ranked(stages)
-        },
+        name: [cell([value(each, metric) for each in per_stage], metric) for metric in metrics]
+        for name, per_stage in scores.items()
     }
     return table([heading(each) for each in metrics], rows)
+
+
+def titled(stages: Stages, name: str) -> str:
+    """A method, and on how many classes it ended well where that is not on all."""
+    done = len(gaps(stages, name))
+    return name if done == len(stages) else f"{name} ({done} of {len(stages)} classes)"
 
 
 def value(scores: Mapping[str, Any], metric: str) -> float | None:
@@ -70,9 +69,13 @@ def value(scores: Mapping[str, Any], metric: str) -> float | None:
 
 
 def ranked(stages: Stages) -> list[str]:
-    """The original, then the methods by their mean gap."""
-    names = [name for name in stages[0]["methods"] if name != "original"]
-    return ["original", *sorted(names, key=lambda name: np.mean(gaps(stages, name)))]
+    """The original, then the methods by their mean gap; those that failed on most classes last."""
+
+    def rank(name: str) -> tuple[int, float]:
+        found = gaps(stages, name)
+        return len(stages) - len(found), float(np.mean(found)) if found else 0.0
+
+    return ["original", *sorted((name for name in stages[0]["methods"] if name != "original"), key=rank)]
 
 
 def gaps(stages: Stages, name: str) -> list[float]:
@@ -85,7 +88,7 @@ def costs(stages: Stages) -> str:
     rows = {"two retrained": [cell([stage["floor"] for stage in stages], "ua"), *[number(None)] * len(COSTS)]}
     for name in ranked(stages):
         spent = [float(np.mean([stage["methods"][name][each] for stage in stages])) for each in COSTS]
-        rows[name] = [
+        rows[titled(stages, name)] = [
             cell(gaps(stages, name), "ua"),
             *(number(each, 2 if each < 10 else 0) for each in spent),
         ]
@@ -94,8 +97,8 @@ def costs(stages: Stages) -> str:
 
 def conflict(stages: Stages, name: str = "lur") -> str:
     """The cosine of the two gradients with its split-half reliability, over classes, in thirds of the run."""
-    traces = [curve for stage in stages for curve in stage["methods"][name]["trace"].values()]
-    rows = np.array([row for curve in traces for row in curve if row[2] is not None], dtype=float)
+    curves = [stage["methods"][name]["trace"].get("cosine", []) for stage in stages]
+    rows = np.array([row for curve in curves for row in curve if row[2] is not None], dtype=float)
     if not len(rows):
         return ""
     thirds = np.array_split(rows[rows[:, 0].argsort()], 3)

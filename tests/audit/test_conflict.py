@@ -2,6 +2,7 @@
 
 import copy
 import math
+import time
 
 import pytest
 import torch
@@ -167,6 +168,13 @@ def test_probing_changes_no_bit_of_the_run():
     assert all(torch.equal(value, probed[name]) for name, value in without.items())
     assert "cosine" not in runs[0].traces and [row[0] for row in runs[1].traces["disattenuated"]] == [0, 2]
     assert runs[0].cost.gradients == runs[1].cost.gradients and runs[0].curves == runs[1].curves
+
+
+def test_the_time_of_a_look_is_not_the_methods():
+    of = problem("layernorm")
+    start = time.perf_counter()
+    Probe(nll("retain"), -nll("forget"), every=1)(of, 0)
+    assert start - time.perf_counter() <= of.cost.seconds < 0  # taken off what a clock around the method sees
 
 
 def test_one_example_cannot_be_halved():
