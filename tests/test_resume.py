@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 import families
+from run.tiny import tiny
 from smooth import problem
 from unweave.data.resident import Resident
 from unweave.descend import Descent, Phase, descend
 from unweave.objective import nll
 from unweave.problem import Split
 from unweave.resume import Saved
+from unweave.run.stage import Stage
 from unweave.tasks import Task
 from unweave.train import STATE, Trained, train_model
 
@@ -125,3 +127,10 @@ def test_a_descent_of_several_phases_is_refused(tmp_path: Path) -> None:
     phases = [Phase([nll("retain")])] * 2
     with pytest.raises(ValueError, match="in one phase, found 2"):
         descend(problem(), Descent(steps=4), *phases, saved=Saved(tmp_path / STATE, EVERY))
+
+
+def test_a_recipe_says_how_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+    monkeypatch.setattr(Saved, "write", lambda self, step, problem, moving: written.append(step))
+    Stage(replace(tiny(), save_every=15), tmp_path).trained("retain", 0)
+    assert written == [15, 30]

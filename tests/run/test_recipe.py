@@ -77,6 +77,7 @@ def test_methods_compute_in_the_precision_of_the_training() -> None:
         ({"train": {"lr": 1.0}}, "a descent needs either steps or epochs"),
         ({"train": {"lr": -1.0, "epochs": 2}}, "train: lr must be positive, found -1.0"),
         ({"seeds": []}, "at least one seed"),
+        ({"save_every": 0}, "save_every must be at least 1 step, found 0"),
         ({"seeds": [1, 1]}, "each seed has one use, found 1 in seeds and in seeds"),
         ({"seeds": [1000]}, "found 1000 in seeds and in tuning.seeds"),
         ({"tuning": {"budget": 2}}, r"budget must be a fraction of retraining in \(0, 1\], found 2"),
