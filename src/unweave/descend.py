@@ -58,6 +58,9 @@ class Descent:
             is (1 + n) / (10 + n) where that is less, as in TensorFlow: with a constant decay a short run
             would end near the weights that it began at, which hides what it did or did not forget.
         precision: The type of the forward passes.
+        compile: Whether the passes are compiled, which takes minutes at first, needs a C++ compiler and pays
+            on a GPU in long trainings. Convolutions are then laid out as suits them; there is no second
+            derivative.
         stop: "forgotten" ends a phase that follows forget data once the mean loss on that part has reached
             that on the calibration part.
         stop_every: How many steps lie between two looks at that.
@@ -80,6 +83,7 @@ class Descent:
     dropout: Literal["off", "same"] = "off"
     ema: float | None = None
     precision: Precision = "fp32"
+    compile: bool = False
     stop: Literal["never", "forgotten"] = "never"
     stop_every: int = 10
     unused: tuple[str, ...] = ()
@@ -214,6 +218,7 @@ def follow(
         phase.where,
         frozenset(how.unused),
         shifts=[],
+        compile=how.compile,
     )
     pinned = Pinned(weights, phase.where)
     before: dict[int, Params] = {}

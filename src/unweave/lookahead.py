@@ -122,13 +122,18 @@ def differentiate_twice(
         keep: Whether the graph is kept, so that there may be more than one product.
 
     Raises:
-        ValueError: If the model is no function of its weights and inputs (active dropout), or its weights
-            are sharded.
+        ValueError: If the model is no function of its weights and inputs (active dropout), its passes are
+            compiled, or its weights are sharded.
     """
     if any(map(sharded, step.params.values())):
         raise ValueError(
             "second derivatives (mode 'exact', measured curvature) need whole weights, found sharded ones: "
             "use mode 'nested'"
+        )
+    if step.runtime.compile:
+        raise ValueError(
+            "second derivatives (mode 'exact') need passes that are not compiled: "
+            "set compile = false, or use mode 'nested'"
         )
     if step.index == 0:
         check_deterministic(step, objective)

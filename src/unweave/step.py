@@ -60,6 +60,7 @@ class Runtime:
         carried: The terms whose gradients the next step needs.
         held: Gradients that are held over several steps.
         spare: Memory for the weights during a lookahead, used again by the next.
+        compile: Whether forward passes are compiled.
     """
 
     model: nn.Module
@@ -75,8 +76,10 @@ class Runtime:
     carried: set[int] = field(default_factory=set)
     held: dict[int, Params] = field(default_factory=dict)
     spare: list[list[Tensor]] = field(default_factory=list)
+    compile: bool = False
 
     def __post_init__(self) -> None:
+        self.forward = cast(nn.Module, torch.compile(self.model)) if self.compile else self.model
         self.norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
     @property
@@ -188,7 +191,7 @@ class Step:
                 stack.enter_context(
                     torch.autocast(device, torch.bfloat16, enabled=runtime.precision == "bf16")
                 )
-            return call(runtime.model, batch.inputs)
+            return call(runtime.forward, batch.inputs)
 
     def note(self, name: str) -> list[Tensor]:
         """Opens the note of a loss for the curves; the shares in it are summed later, without waiting now."""
