@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unweave.models import MODELS, build
+from unweave.models import DENOISERS, MODELS, build
 
 SHAPES = {"mlp": (64,), "conv": (1, 28, 28), "resnet18": (3, 32, 32)}
 
@@ -83,3 +83,26 @@ def test_what_is_unknown_is_refused_with_the_nearest(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         build(name, 10, settings)
+
+
+def test_a_denoiser_of_ddpms_shape_has_its_size() -> None:
+    # Ho et al., 2020: 35.7 million weights without classes; here eleven embeddings of 512
+    settings = {"width": 128, "widest": 256, "levels": 4, "layers": 2, "attended": 2, "head": 256}
+    with torch.device("meta"):
+        model = build("unet", 10, {"channels": 3, "size": 32, **settings}, among=DENOISERS)
+        images, time = torch.empty(2, 3, 32, 32), torch.empty(2, dtype=torch.long)
+        assert model(images, time, time).shape == images.shape
+    assert weights(model) == pytest.approx(35.75e6, rel=1e-3)
+
+
+@pytest.mark.parametrize(("attended", "number"), [(1, [0]), (2, [1]), (None, [1])])
+def test_attention_is_where_it_is_asked_for(attended: int | None, number: list[int]) -> None:
+    settings = {"width": 8} if attended is None else {"width": 8, "attended": attended}
+    model = build("unet", 3, settings, among=DENOISERS)
+    levels = [type(block).__name__ for block in model.get_submodule("down_blocks").children()]
+    assert [i for i, name in enumerate(levels) if name.startswith("Attn")] == number
+
+
+def test_attention_beyond_the_levels_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"attended must be one of the levels 1..2, found 3"):
+        build("unet", 3, {"attended": 3}, among=DENOISERS)

@@ -5,6 +5,7 @@
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
@@ -130,26 +131,49 @@ class ResNet18(nn.Module):
         return self.fc(x.mean(dim=(2, 3)))
 
 
-def unet(n_classes: int, channels: int = 1, size: int = 8, width: int = 24, levels: int = 2) -> nn.Module:
+def unet(
+    n_classes: int,
+    channels: int = 1,
+    size: int = 8,
+    width: int = 24,
+    levels: int = 2,
+    widest: int | None = None,
+    layers: int = 1,
+    attended: int | None = None,
+    head: int = 8,
+) -> nn.Module:
     """diffusers' UNet2DModel as a denoiser `f(x_t, t, condition)` of square images, for guidance.
 
-    The first level has `width` channels, each further one twice as many at half the resolution; attention at
-    the last one and in the middle; the index after the last class stands for no condition. 396,697 weights on
-    digits. Needs `unweave[diffusion]`.
+    396,697 weights on digits; the index after the last class stands for no condition. Needs
+    `unweave[diffusion]`.
+
+    Args:
+        n_classes: The number of classes.
+        channels: Of the images.
+        size: Their height and width.
+        width: Channels of the first level; each further one has twice as many at half the resolution.
+        levels: The number of resolutions.
+        widest: The most channels that a level has; no limit if None.
+        layers: Residual blocks of a level, on the way down.
+        attended: The level with attention, counted from one; the last if None. There is some in the middle.
+        head: Channels of an attention head.
     """
     from unweave.generate.adapters import UNet2DModel
 
-    plain = levels - 1
+    attended = levels if attended is None else attended
+    if attended > levels:
+        raise ValueError(f"attended must be one of the levels 1..{levels}, found {attended}")
+    attention = ["Attn" if level == attended else "" for level in range(1, levels + 1)]
     return UNet2DModel(
         sample_size=size,
         in_channels=channels,
         out_channels=channels,
-        block_out_channels=tuple(width * 2**level for level in range(levels)),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",),
-        up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * plain,
+        block_out_channels=tuple(min(width * 2**level, widest or math.inf) for level in range(levels)),
+        layers_per_block=layers,
+        down_block_types=tuple(f"{kind}DownBlock2D" for kind in attention),
+        up_block_types=tuple(f"{kind}UpBlock2D" for kind in reversed(attention)),
         norm_num_groups=8,
-        attention_head_dim=8,
+        attention_head_dim=head,
         num_class_embeds=n_classes + 1,
     )
 
