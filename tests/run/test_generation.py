@@ -1,5 +1,6 @@
 """A benchmark of denoisers: its cells, its record, its report."""
 
+import re
 from typing import Any
 
 import pytest
@@ -108,3 +109,10 @@ def test_without_calibration_the_reported_retrained_models_say_what_two_differ_b
     assert stage["reference"]["scores"]["class_tv"]["value"] == pytest.approx(pair["class_tv"])
     only = bench([tiny()], tmp_path / "one", methods=(), jobs=1)["stages"]["tiny"]
     assert only["floor"] is None and "class_tv" not in only["reference"]["scores"]
+
+
+def test_a_report_shows_the_original_first_then_what_retraining_gives(tmp_path) -> None:
+    made = bench([tiny()], tmp_path, methods=METHODS, jobs=1)
+    shown = re.findall('<figcaption>(.*?)</figcaption><img class="sheet"', html.render(made))
+    gaps = {name: made["stages"]["tiny"]["methods"][name]["gap"]["mean"] for name in METHODS}
+    assert shown == ["original", "Retrain", *sorted(METHODS, key=gaps.__getitem__)]

@@ -7,8 +7,6 @@ distance of the images under retained conditions from the retrained model's. It 
 image, and its images have other seeds than reported ones.
 """
 
-import base64
-import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ from unweave.audit.metrics import Metric, Values, gap_parts, mean_gap
 from unweave.audit.recogniser import Recogniser, Seen, hits
 from unweave.audit.revival import SIZES
 from unweave.audit.samples import Samples, recognised
+from unweave.audit.sheet import sheet
 from unweave.audit.verdict import Judgement
 from unweave.data import Source
 from unweave.data.resident import Resident
@@ -49,10 +48,6 @@ TRIAL = ("ua", "ra", "class_tv", "kid_retain")
 
 APART = 100_000
 """How far the seeds of two classes are apart, so that an image hangs on its class and number alone."""
-
-ACROSS = 6
-"""Images of a class on a contact sheet."""
-
 
 @dataclass(frozen=True)
 class Generated:
@@ -220,15 +215,8 @@ class Generated:
         return {}
 
     def sheet(self, found: Drawn) -> str:
-        """A row per class with its first images, as PNG."""
-        from matplotlib.image import imsave
-
-        rows = [torch.cat([*found[label][:ACROSS]], dim=2) for label in sorted(found)]
-        picture = torch.cat(rows, dim=1).permute(1, 2, 0).numpy()
-        grey = picture.shape[2] == 1
-        file = io.BytesIO()
-        imsave(file, picture[..., 0] if grey else picture, format="png", cmap="gray", vmin=0, vmax=255)
-        return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+        """A row per class with its first images."""
+        return sheet(found, self.split.forgotten_classes)
 
     def trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
         """The mean gap, without what two retrained models differ by, and what the images lost."""

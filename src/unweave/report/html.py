@@ -38,6 +38,7 @@ class Stage:
         losses: SVG by method.
         tradeoff: SVG, None without two comparable methods.
         conflict: SVG, None without a probe.
+        sheets: pictures of what a generator draws, the original's and Retrain's first.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Stage:
     losses: dict[str, Markup]
     tradeoff: Markup | None
     conflict: Markup | None
+    sheets: dict[str, str]
 
     def verdicts(self) -> dict[str, list[str]]:
         """Names of the methods other than the headline's, by status."""
@@ -124,7 +126,15 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
         losses={method: Markup(svg) for method, svg in figures.losses(stage).items()},
         tradeoff=None if tradeoff is None else Markup(tradeoff),
         conflict=None if conflict is None else Markup(conflict),
+        sheets=_sheets(made, stage.get("sheets", {})),
     )
+
+
+def _sheets(made: list[Row], pictures: Mapping[str, str]) -> dict[str, str]:
+    """Before, as it should be, and after; the methods from the nearest to the farthest."""
+    names = [row.name for row in sorted(made, key=lambda row: row.kind != "original")]
+    keys = {name: "retrained" if name == "Retrain" else name for name in names}
+    return {name: pictures[key] for name, key in keys.items() if key in pictures}
 
 
 def _glossary(stages: list[Stage]) -> list[Any]:

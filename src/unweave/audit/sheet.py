@@ -1,0 +1,43 @@
+"""A contact sheet: the first images of every class, as a picture within a page."""
+
+import base64
+import io
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from jaxtyping import UInt8
+from torch import Tensor
+
+ACROSS = 6
+"""Images of a class."""
+
+MARK = (213, 94, 0, 255)
+"""The frame of a forgotten class: red, green, blue, opacity."""
+
+
+def sheet(images: Mapping[int, Tensor], forgotten: Collection[int]) -> str:
+    """A row per class with its first images, as PNG; a frame is around the rows of forgotten classes.
+
+    Args:
+        images: Per class, uint8 [n, channel, height, width], grey or RGB.
+        forgotten: The classes.
+    """
+    from matplotlib.image import imsave
+
+    rows = [row(images[label][:ACROSS], framed=label in forgotten) for label in sorted(images)]
+    file = io.BytesIO()
+    imsave(file, np.concatenate(rows), format="png")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def row(images: Tensor, *, framed: bool) -> UInt8[np.ndarray, "height width 4"]:
+    """Images side by side, with what is between them transparent, or the frame's colour."""
+    pixels = images.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
+    n, height, width, _ = pixels.shape
+    gap = max(1, height // 8)
+    made = np.zeros((height + 2 * gap, gap + n * (width + gap), 4), dtype=np.uint8)
+    made[:] = MARK if framed else 0
+    for i, image in enumerate(pixels):
+        left = gap + i * (width + gap)
+        made[gap : gap + height, left : left + width] = np.dstack([image, np.full(image.shape[:2], 255)])
+    return made
