@@ -49,6 +49,7 @@ TRIAL = ("ua", "ra", "class_tv", "kid_retain")
 APART = 100_000
 """How far the seeds of two classes are apart, so that an image hangs on its class and number alone."""
 
+
 @dataclass(frozen=True)
 class Generated:
     """Questions to generators about one split.
