@@ -17,6 +17,10 @@ pytest.importorskip("diffusers")
 METHODS = ("lur", "finetune")
 
 
+def row_of(stage: dict[str, Any], metric: str, method: str = "lur") -> float:
+    return stage["methods"][method]["scores"][metric]["value"]
+
+
 def tiny(**changes: object) -> Recipe:
     """A U-Net of a dozen steps, and methods of two."""
     how = {"optimizer": "adam", "lr": 1e-4, "steps": 2, "batch": 16}
@@ -46,7 +50,13 @@ def test_a_benchmark_of_denoisers_goes_on_where_it_stopped(tmp_path) -> None:
     row = stage["methods"]["lur"]
     assert row["gap"]["parts"].keys() == {"ua", "ra", "class_tv"}
     assert row["verdict"] == "INCONCLUSIVE" and row["failed"] is None
-    assert stage["sheets"].keys() == {"lur", "finetune", "original", "retrained"}
+    assert stage["sheets"].keys() == stage["descriptions"].keys() == {*METHODS, "original", "retrained"}
+    shown = stage["descriptions"]["lur"]["shown, %"]
+    kept = [value for label, (value, _, _) in shown.items() if label != "3"]
+    assert len(kept) == 9 and sum(kept) / 9 == pytest.approx(row_of(stage, "ra"))
+    assert all(low <= value <= high for value, low, high in shown.values())
+    error = stage["data"]["recogniser"]["error on held-out images"]
+    assert 0 < error["low"] < error["percent"] < error["high"] < 10 and error["of"] == 360
     again = bench([tiny()], tmp_path, methods=METHODS, jobs=1)
     assert {path: path.stat().st_mtime_ns for path in cells.iterdir()} == before
     assert record.plain(again["stages"]) == record.plain(made["stages"])

@@ -9,7 +9,7 @@ classes are forgotten whole. The calibration part stands for the test part, whic
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -54,6 +54,11 @@ class Classified:
     def sizes(self) -> dict[str, int]:
         """How many examples the parts have."""
         return {part: len(self.split.part(part)[1]) for part in PARTS}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """None: nobody but the model says what an example is."""
+        return {}
 
     def answers(self, model: nn.Module) -> Evidence:
         """The logits of every example of the parts that may be seen."""
@@ -103,6 +108,10 @@ class Classified:
             part: histogram(loss(found.logits[part][rows], found.labels[part][rows]))
             for part, rows in parts.items()
         }
+
+    def describe(self, found: Evidence) -> dict[str, Any]:
+        """None: its figures are over few examples that are the same for every model."""
+        return {}
 
     def sheet(self, found: Evidence) -> None:
         """Nothing: logits are no picture."""

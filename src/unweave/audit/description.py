@@ -6,6 +6,7 @@ so nothing about a method: that is `unweave.audit.generation_verdict`'s.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -49,6 +50,20 @@ class Description:
     retained: Mapping[int, Share]
     kid: Interval
 
+    def plain(self) -> dict[str, Any]:
+        """As a record holds it: [value, low, high] each, shares in percent."""
+        shares = {**{label: each.hit for label, each in self.forgotten.items()}, **self.retained}
+        own = {
+            str(label): {
+                "turns into, %": (100 * each.spread.share).tolist(),
+                "probability": _ends(each.probability),
+                "entropy": _ends(each.entropy),
+            }
+            for label, each in self.forgotten.items()
+        }
+        shown = {str(label): _ends(shares[label], 100) for label in sorted(shares)}
+        return {"shown, %": shown, "forgotten": own, "kid": _ends(self.kid)}
+
 
 def describe(samples: Samples, *, rng: np.random.Generator) -> Description:
     """One generator's figures; the generator draws the bootstrap of the means."""
@@ -58,6 +73,10 @@ def describe(samples: Samples, *, rng: np.random.Generator) -> Description:
         retained=recognition.per_class(samples),
         kid=kid_interval(samples.groups(samples.retained), real),
     )
+
+
+def _ends(found: Interval | Share, unit: float = 1) -> list[float]:
+    return [unit * found.value, unit * found.low, unit * found.high]
 
 
 def _forgotten(samples: Samples, condition: int, rng: np.random.Generator) -> Forgotten:

@@ -33,6 +33,11 @@ class Exam(Protocol[Found]):
         """How many answers there are for each part that a metric counts."""
         ...
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What all its figures hang on, beside the data."""
+        ...
+
     def answers(self, model: nn.Module) -> Found:
         """What the model answers, which is left as it was.
 
@@ -67,6 +72,10 @@ class Exam(Protocol[Found]):
 
     def histograms(self, found: Found) -> Mapping[str, list[int]]:
         """Losses on the forget part and on data never seen, counted; empty where there are none."""
+        ...
+
+    def describe(self, found: Found) -> Mapping[str, Any]:
+        """Figures of one model with intervals over its answers; empty where there are none."""
         ...
 
     def sheet(self, found: Found) -> str | None:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unweave.audit.description import describe
 from unweave.audit.drawing import Drawing
 from unweave.audit.drift import drift
 from unweave.audit.frechet import fid, refuse_no_fid
@@ -125,6 +126,19 @@ class Generated:
         drawn = {"forget": self.count * gone, "retain": self.count * (self.split.n_classes - gone)}
         return drawn | ({"attack": self.budget.images} if self.budget else {})
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How many images there are, and how often the recogniser is wrong about real ones."""
+        error = self.recogniser.error
+        wrong = {
+            "percent": 100 * error.value,
+            "low": 100 * error.low,
+            "high": 100 * error.high,
+            "of": error.n,
+        }
+        known = {"space": self.recogniser.space, "error on held-out images": wrong}
+        return {"images of each class": self.count, "recogniser": known}
+
     def answers(self, model: nn.Module) -> Drawn:
         """Images of every class; those of one place have one seed in all models."""
         classes = torch.arange(self.split.n_classes).repeat_interleave(self.count)
@@ -214,6 +228,10 @@ class Generated:
     def histograms(self, found: Drawn) -> dict[str, list[int]]:
         """None: a generator has no loss of a single image."""
         return {}
+
+    def describe(self, found: Drawn) -> dict[str, Any]:
+        """Shares of the images that show their class, and what forgotten ones turn into."""
+        return describe(self.samples(found), rng=np.random.default_rng(0)).plain()
 
     def sheet(self, found: Drawn) -> str:
         """A row per class with its first images."""

@@ -129,7 +129,7 @@ def answers(stage: Stage, model: nn.Module, place: Path, original: nn.Module | N
 def measured(
     stage: Stage, place: Path, cell: Content, reference: Done | None, original: Done | None = None
 ) -> Content:
-    """The metrics of a cell beside the reference's, counts of its losses, and a picture of its answers."""
+    """The metrics of a cell beside the reference's, counts of its losses, and what its answers look like."""
     key = {"cell": cell["key"], "beside": None if reference is None else reference[1]["key"]}
     key |= {"before": None if original is None else original[1]["key"]}
 
@@ -139,7 +139,8 @@ def measured(
         other = None if reference is None else answers_at(exam, reference[0])
         moved = {} if original is None else exam.moved(found, answers_at(exam, original[0]))
         values = {**exam.measure(found, other), **moved, **cell["probes"]}
-        return {"values": values, "losses": exam.histograms(found), "sheet": exam.sheet(found)}
+        shown = {"sheet": exam.sheet(found), "description": exam.describe(found)}
+        return {"values": values, "losses": exam.histograms(found), **shown}
 
     return kept(beside(place, "values"), digest({**key, "code": code(*MEASURING_CODE)}), make)
 

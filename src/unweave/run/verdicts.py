@@ -56,17 +56,21 @@ def stage_record(
             exam.distance,
         ),
         "sheets": sheets(cells),
+        "descriptions": {
+            name: each[0]["description"] for name, each in cells.items() if each[0]["description"]
+        },
         **({"search": {name: list(trials) for name, trials in search.items()}} if search else {}),
     }
 
 
 def described(stage: Stage) -> dict[str, Any]:
-    """The data set, its digest, the sizes of the parts and the classes forgotten whole."""
+    """The data set, its digest, the sizes of the parts, the classes forgotten whole, and who looked."""
     split = stage.split()
     parts = ("forget", "retain", "calibration", "test")
     sizes = {name: len(split.part(name)[1]) for name in parts}
     gone = list(split.forgotten_classes)
-    return {"name": stage.recipe.data.name, "digest": split.digest(), **sizes, "forgotten_classes": gone}
+    known = {"name": stage.recipe.data.name, "digest": split.digest(), **sizes, "forgotten_classes": gone}
+    return {**known, **stage.exam().facts}
 
 
 def compared(stage: Stage, seeds: Sequence[int], name: str) -> Margins | None:
