@@ -23,6 +23,9 @@ from unweave.train import spend
 
 Method = Callable[[Problem], None]
 
+PRETRAINED = "pretrained"
+"""The folder of a model in a form of its own."""
+
 
 @runtime_checkable
 class Pretrained(Protocol):
@@ -64,11 +67,15 @@ class Result:
         """What tables call the method."""
         return self.method.__name__ if isinstance(self.method, FunctionType) else type(self.method).__name__
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, *, write: Callable[[nn.Module, Path], object] | None = None) -> None:
         """Writes the model, `split.json` and `record.json`, whose verdict says that nothing was audited yet.
 
         The model is `model.safetensors` with `model.json`, which also tells the original by the digest of its
         weights; one that has `save_pretrained` is written by that as well.
+
+        Args:
+            folder: Made if it is missing.
+            write: Writes the model in a form of its own into a folder, instead of `save_pretrained`.
 
         Raises:
             ValueError: If the folder holds a model or a record that unweave did not write.
@@ -83,8 +90,10 @@ class Result:
         code = record.environment()["code"]
         checkpoint.save(place, self.model.state_dict(), {**made, **origin, "code": code})
         self.split.save(place / "split.json")
-        if isinstance(self.model, Pretrained):
-            self.model.save_pretrained(str(place / "pretrained"))
+        if write is not None:
+            write(self.model, place / PRETRAINED)
+        elif isinstance(self.model, Pretrained):
+            self.model.save_pretrained(str(place / PRETRAINED))
         record.write(unaudited(self), place)
 
 

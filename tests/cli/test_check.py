@@ -38,8 +38,8 @@ def test_json_holds_the_same_as_the_text(run, here, tmp_path):
     said = run("check", place, "--ids", "r0/3,r0/5,r0/8", *FEW).out
     assert found["data"]["forget"] == 3 and found["data"]["retain"] == 87
     right = found["accuracy"]
-    shown = f"{right['forget']:.1f} % on what is to be forgotten, {right['retain']:.1f} % on the rest"
-    assert f"Accuracy: {shown}, {right['test']:.1f} % on test; membership AUC {right['auc']:.3f}." in said
+    assert f"Accuracy on what is forgotten, %: {right['forget']:.2f}\n" in said
+    assert f"Accuracy on test, %: {right['test']:.2f}\nMembership AUC: {right['auc']:.3f}\n" in said
     assert list(found["costs"]) == list(costs(said))
     assert found["costs"]["retrain"]["cost"] == 1
     one, whole = (found["costs"][name]["seconds"] for name in ("finetune", "retrain"))

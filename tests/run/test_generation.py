@@ -73,7 +73,7 @@ def test_attacks_are_measured_and_judged_with_the_rest(tmp_path) -> None:
 def test_too_few_real_images_are_refused_before_anything_is_trained(tmp_path) -> None:
     generation = {**tiny().table()["generation"], "attacks": 2}
     few = tiny(generation=generation, data={"name": "digit-images", "limit": 200, "forget": "class"})
-    with pytest.raises(ValueError, match="class 0 needs at least 100 real images, found"):
+    with pytest.raises(ValueError, match="relearning needs 100 training images of a forgotten class, found"):
         bench([few], tmp_path, methods=("finetune",), jobs=1)
     assert not (tmp_path / "cells").exists()
 

@@ -19,6 +19,7 @@ from torch import nn
 from unweave.audit import parquet
 from unweave.audit.collect import collect
 from unweave.audit.evidence import PARTS, Evidence, HeldOut
+from unweave.audit.exam import Glance
 from unweave.audit.logits import loss
 from unweave.audit.margins import Margins
 from unweave.audit.metrics import GAP, METRICS, Metric, Values, mean_gap, measure, measure_pair
@@ -49,6 +50,12 @@ class Classified:
     metrics: ClassVar[Mapping[str, Metric[Evidence]]] = METRICS
     distance: ClassVar[str] = "tv"
     suffix: ClassVar[str] = "parquet"
+    glances: ClassVar[Sequence[Glance]] = (
+        Glance("forget", "Accuracy on what is forgotten, %", 2, lambda values: 100 - values["ua"]),
+        Glance("retain", "Accuracy on the rest, %", 2, lambda values: values["ra"]),
+        Glance("test", "Accuracy on test, %", 2, lambda values: values["ta"]),
+        Glance("auc", "Membership AUC", 3, lambda values: values["auc"]),
+    )
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -67,7 +74,6 @@ class Classified:
             model,
             {part: split.part(part) for part in seen},
             device=self.device,
-            n_classes=split.n_classes,
             forgotten_classes=split.forgotten_classes,
         )
         if not evidence.finite:

@@ -4,6 +4,7 @@ A benchmark and an audit of one model hold an exam over a split, and know no fam
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
@@ -17,6 +18,23 @@ Found = TypeVar("Found")
 """What a model answers: logits, or images."""
 
 
+@dataclass(frozen=True)
+class Glance:
+    """A figure that is shown before and after unlearning, without a verdict.
+
+    Args:
+        id: What JSON calls it.
+        title: What people read, with its unit.
+        digits: Decimals.
+        of: Takes it from the metrics of one model.
+    """
+
+    id: str
+    title: str
+    digits: int
+    of: Callable[[Values], float]
+
+
 @runtime_checkable
 class Exam(Protocol[Found]):
     """Questions to a model about one split."""
@@ -27,6 +45,8 @@ class Exam(Protocol[Found]):
     """The metric that says how far two models are apart on what is forgotten."""
     suffix: ClassVar[str]
     """How the names of files with answers end."""
+    glances: ClassVar[Sequence[Glance]]
+    """What a person looks at first."""
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -110,3 +130,9 @@ class Exam(Protocol[Found]):
             answers: Reads what the originals answer.
         """
         ...
+
+
+def glance(exam: Exam[Any], model: nn.Module) -> dict[str, float]:
+    """The figures that a person looks at first, by id."""
+    values = exam.measure(exam.answers(model))
+    return {each.id: each.of(values) for each in exam.glances}

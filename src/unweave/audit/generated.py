@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from unweave.audit.description import describe
 from unweave.audit.drawing import Drawing
 from unweave.audit.drift import drift
+from unweave.audit.exam import Glance
 from unweave.audit.frechet import fid, refuse_no_fid
 from unweave.audit.generation import GENERATION, measure_generation, measure_generation_pair
 from unweave.audit.generation_attacks import ATTACKS, Budget, Target, attack, without_adapter
@@ -81,37 +82,24 @@ class Generated:
     metrics: ClassVar[Mapping[str, Metric[Any]]] = {**GENERATION, **ATTACKS}
     distance: ClassVar[str] = "class_tv"
     suffix: ClassVar[str] = "npz"
+    glances: ClassVar[Sequence[Glance]] = (
+        Glance("forget", "Images taken for what is forgotten, %", 1, lambda values: 100 - values["ua"]),
+        Glance("retain", "Images taken for their class, the rest, %", 1, lambda values: values["ra"]),
+        Glance("kid", "KID to held-out images, the rest", 3, lambda values: values["kid"]),
+    )
 
     def __post_init__(self) -> None:
-        if not self.split.forgotten_classes:
-            raise ValueError(
-                "of a generator whole classes are forgotten, found a forget set with retained examples of "
-                "its classes: name a class"
-            )
-        self.refuse_few(self.real_part, dict.fromkeys(self.kept, FEWEST))
-        if self.budget is not None:
-            self.refuse_few(self.split.train, dict.fromkeys(self.split.forgotten_classes, max(SIZES)))
+        refuse_unfit(self.split, searching=self.searching, attacked=self.budget is not None)
         if self.inception is not None:
             labels = self.split.held_out.labels
             real = sum(int((labels == label).sum()) for label in self.kept)
             refuse_no_fid(self.inception, min(real, self.count * len(self.kept)))
 
-    def refuse_few(self, source: Source, wanted: Mapping[int, int]) -> None:
-        """Raises if a class has fewer real images than something needs."""
-        for label, fewest in wanted.items():
-            found = int((source.labels == label).sum())
-            if found < fewest:
-                raise ValueError(f"class {label} needs at least {fewest} real images, found {found}")
-
-    @property
-    def real_part(self) -> Source:
-        """Real images that stand beside drawn ones; a search does not see the held-out ones."""
-        return self.split.train if self.searching else self.split.held_out
-
     @cached_property
     def real(self) -> dict[int, Seen]:
-        """What the recogniser sees in real images, by class."""
-        images = {label: images_of(self.real_part, label) for label in range(self.split.n_classes)}
+        """What the recogniser sees in real images, by class; a search does not see the held-out ones."""
+        source = self.split.train if self.searching else self.split.held_out
+        images = {label: images_of(source, label) for label in range(self.split.n_classes)}
         return {label: self.recogniser(each) for label, each in images.items() if len(each)}
 
     @property
@@ -269,3 +257,36 @@ def shape_of(source: Source) -> tuple[int, int, int]:
     assert isinstance(source, Resident)
     channels, height, width = source.inputs.shape[1:]
     return int(channels), int(height), int(width)
+
+
+def refuse_unfit(split: Split, *, searching: bool = False, attacked: bool = False) -> None:
+    """Raises if no whole class is forgotten, or a class has too few real images for what is asked of it.
+
+    Args:
+        split: The images.
+        searching: Whether generated images are compared with training images, and not with held-out ones.
+        attacked: Whether a forgotten class is learned again from real images.
+    """
+    gone = split.forgotten_classes
+    if set(split.train.labels[split.forget].tolist()) != set(gone):
+        raise ValueError(
+            "of a generator whole classes are forgotten, found a forget set with retained examples of "
+            "its classes: name a class"
+        )
+    if len(gone) == split.n_classes:
+        raise ValueError(f"a generator must keep a class, found all {split.n_classes} to be forgotten")
+    counts = (split.train if searching else split.held_out).labels.bincount(minlength=split.n_classes)
+    for label in set(range(split.n_classes)) - set(gone):
+        if counts[label] < FEWEST:
+            part = "training" if searching else "held-out"
+            raise ValueError(
+                f"a KID needs {FEWEST} {part} images of each class that stays, found {int(counts[label])} of "
+                f"class {label}: give more"
+            )
+    counts = split.train.labels.bincount(minlength=split.n_classes)
+    for label in gone if attacked else ():
+        if counts[label] < max(SIZES):
+            raise ValueError(
+                f"relearning needs {max(SIZES)} training images of a forgotten class, found "
+                f"{int(counts[label])} of class {label}: set attacks = 0, or give more"
+            )

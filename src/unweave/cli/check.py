@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unweave.audit.collect import collect
-from unweave.audit.evidence import Evidence
-from unweave.audit.metrics import measure
+from unweave.audit.exam import Exam, glance
 from unweave.cli import out, progress, show, timing
 from unweave.cli.notes import notes
 from unweave.cli.options import DEFAULTS, Shared, names
@@ -24,7 +22,6 @@ from unweave.run.record import plain
 from unweave.run.workers import Listener, Progress
 
 FILE = "check.json"
-SHARE = 0.1
 
 
 def check(
@@ -33,27 +30,32 @@ def check(
     *,
     request: Request = NOTHING,
     recipe: str | None = None,
+    data: str | None = None,
     methods: str | None = None,
     shared: Shared = DEFAULTS,
 ) -> int:
     """Load a model and its data; say what would go wrong, and what each method and a retrain would cost.
 
     Costs are measured by running each method for a few steps. Where nothing says what to forget, a random
-    tenth is assumed.
+    tenth is assumed; of a generator, its first class.
 
     Args:
         model: project.py, a recipe, or a model's folder.
         request: What is to be forgotten.
         recipe: The recipe of a model's folder that has none of its own.
+        data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
         methods: Names with commas between, such as lur,salun; all if none are given.
         shared: Of every verb.
     """
     wanted = names(methods)
+    project = load(model, recipe=recipe, data=data, device=shared.device)
     for name in wanted or ():
-        method_named(name, "classifier")
-    project = load(model, recipe=recipe, device=shared.device)
+        method_named(name, project.family.name)
+    if shared.out is not None:
+        out.refuse_within(shared.out, project.source)
     original, project = project.placed(shared.device)
     split = project.split(asked_for(request, project, shared.seed or 0))
+    exam = project.family.look(split, device=next(original.parameters()).device)
     chosen = [
         name
         for name in project.methods
@@ -65,7 +67,7 @@ def check(
             "data": sizes(split),
             "notes": list(notes(original, project)),
         }
-        found["accuracy"] = None if project.model is None else accuracies(original, split)
+        found["accuracy"] = None if project.model is None else glance(exam, original)
         found["costs"] = costs(chosen, original, split, project, listener)
     if shared.out is not None:
         asked = {
@@ -75,14 +77,14 @@ def check(
         }
         with out.writing(out.place(shared.out, asked), asked) as folder:
             write_atomically(folder / FILE, json.dumps(plain(found), indent=1))
-    show.as_json(found) if shared.json else told(model, found)
+    show.as_json(found) if shared.json else told(model, found, exam)
     return 0
 
 
 def asked_for(request: Request, project: Project, seed: int) -> torch.Tensor:
-    """The positions of what is to be forgotten, or of a random tenth."""
+    """The positions of what is to be forgotten, or of what is assumed."""
     undecided = not request.given() and project.forget is None
-    return positions(Request(random=SHARE) if undecided else request, project, seed)
+    return project.family.assumed(project.train, seed) if undecided else positions(request, project, seed)
 
 
 def facts(model: nn.Module, project: Project) -> dict[str, Any]:
@@ -106,20 +108,6 @@ def sizes(split: Split) -> dict[str, Any]:
     return {**counts, "classes": split.n_classes, "forgotten_classes": list(split.forgotten_classes)}
 
 
-def accuracies(model: nn.Module, split: Split) -> dict[str, float]:
-    """The share of right answers on data to forget, to retain and never seen, in percent."""
-    values = measure(evidence_of(model, split))
-    return {"forget": 100 - values["ua"], "retain": values["ra"], "test": values["ta"], "auc": values["auc"]}
-
-
-def evidence_of(model: nn.Module, split: Split) -> Evidence:
-    """What a model answers to every example of a split."""
-    cuts = {name: split.part(name) for name in ("forget", "retain", "calibration", "test")}
-    return collect(
-        model, cuts, device=next(model.parameters()).device, forgotten_classes=split.forgotten_classes
-    )
-
-
 def costs(
     chosen: list[str], model: nn.Module, split: Split, project: Project, listener: Listener
 ) -> dict[str, dict[str, Any]]:
@@ -140,13 +128,13 @@ def warm_up(project: Project, model: nn.Module, split: Split) -> None:
     timing.estimate(project.methods["finetune"], model, split, project)
 
 
-def told(model: str, found: Mapping[str, Any]) -> None:
+def told(model: str, found: Mapping[str, Any], exam: Exam[Any]) -> None:
     """Prints what was found."""
     refused = {name: each["refused"] for name, each in found["costs"].items() if each["refused"]}
     exceptions = f", but not with {', '.join(refused)}" if refused else ""
     show.say(f"{model} can be used{exceptions}.", "")
     show.say(about_model(found["model"]), about_data(found["data"], ids=found["model"]["ids"]))
-    show.say(*([] if found["accuracy"] is None else [about_accuracy(found["accuracy"])]), "")
+    show.say(*([] if found["accuracy"] is None else about_answers(found["accuracy"], exam)), "")
     show.say(*([f"- {note}" for note in found["notes"]] or ["Nothing is known that would go wrong."]), "")
     rows = [cost_row(name, each) for name, each in found["costs"].items()]
     show.table(("Method", "Seconds", "Of a retrain", "Gradients", "Peak MiB", "Runs"), rows)
@@ -171,10 +159,9 @@ def about_data(data: Mapping[str, Any], *, ids: bool) -> str:
     return f"Data: {parts}, {held_out}; {data['classes']} classes; examples are known {known}."
 
 
-def about_accuracy(right: Mapping[str, float]) -> str:
-    """The accuracies in a line."""
-    kept = f"{right['forget']:.1f} % on what is to be forgotten, {right['retain']:.1f} % on the rest"
-    return f"Accuracy: {kept}, {right['test']:.1f} % on test; membership AUC {right['auc']:.3f}."
+def about_answers(found: Mapping[str, float], exam: Exam[Any]) -> list[str]:
+    """What the model answers, a line for each figure."""
+    return [f"{each.title}: {number(found[each.id], each.digits)}" for each in exam.glances]
 
 
 def cost_row(name: str, each: Mapping[str, Any]) -> list[str]:

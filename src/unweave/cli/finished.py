@@ -16,7 +16,6 @@ from unweave.cli.project import Project, load
 from unweave.problem import Cost, Split
 from unweave.run import checkpoint, record
 from unweave.run.workers import Job, Listener, told, workers
-from unweave.tasks.classifier import Classifier
 from unweave.unlearn import Result
 
 
@@ -37,7 +36,12 @@ def opened(run: str, device: str | None) -> tuple[Project, Split]:
     request, place = request_of(Path(run)), Path(run) / forget.SPLIT
     if not place.is_file():
         raise ValueError(f"{run} is not finished, it has no {forget.SPLIT}: run forget again")
-    project = load(request["model"], recipe=request["recipe"], device=device or request["device"])
+    project = load(
+        request["model"],
+        recipe=request["recipe"],
+        data=request.get("data"),
+        device=device or request["device"],
+    )
     return project, Split.load(place, project.train, project.test)
 
 
@@ -55,7 +59,7 @@ def result_of(run: Path, project: Project, split: Split, device: str | None) -> 
         model=model.to(place).eval(),
         method=forget.configured(project, request["method"], request["settings"], request["seed"]),
         split=split,
-        task=Classifier(split.n_classes),
+        task=project.task(split),
         seed=request["seed"],
         original=original.to(place),
         cost=Cost(gradients=int(row["gradient_evaluations"]), seconds=row["seconds"]),

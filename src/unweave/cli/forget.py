@@ -1,15 +1,17 @@
 """`unweave forget`: a new model without some of its data; the original is never written to."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from unweave.audit.exam import Glance, glance
 from unweave.cli import out, progress, show, timing
-from unweave.cli.check import accuracies, sizes, warm_up
+from unweave.cli.check import sizes, warm_up
 from unweave.cli.options import DEFAULTS, Shared, settings
 from unweave.cli.project import Project, load
 from unweave.cli.request import NOTHING, Request, positions
@@ -24,12 +26,6 @@ from unweave.unlearn import Result, unlearn
 CLAIM = "forget.json"
 MODELS = "models"
 SPLIT = "split.json"
-ROWS = (
-    ("forget", "Accuracy on what is forgotten, %", 2),
-    ("retain", "Accuracy on the rest, %", 2),
-    ("test", "Accuracy on test, %", 2),
-    ("auc", "Membership AUC", 3),
-)
 
 
 @dataclass(frozen=True)
@@ -62,13 +58,15 @@ def forget(
     method: str = "lur",
     set: tuple[str, ...] = (),
     recipe: str | None = None,
+    data: str | None = None,
     dry_run: bool = False,
     shared: Shared = DEFAULTS,
 ) -> int:
     """Write a new model that has forgotten some of its data.
 
     Written are model.safetensors with model.json, record.json, split.json, and forget.json, which says what
-    was asked. The original is never written to.
+    was asked; and what comes from a folder of diffusers also as a copy of that, in the folder pretrained.
+    The original is never written to.
 
     Args:
         model: project.py, a recipe, or a model's folder.
@@ -76,12 +74,14 @@ def forget(
         method: See unweave methods.
         set: A setting of the method, such as how.lr=0.1; may be given several times.
         recipe: The recipe of a model's folder that has none of its own.
+        data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
         dry_run: Only say what would be done, and what it would cost.
         shared: Of every verb.
     """
     tables = settings(set)
-    method_named(method, "classifier")
-    project = load(model, recipe=recipe, device=shared.device)
+    method_named(method)
+    project = load(model, recipe=recipe, data=data, device=shared.device)
+    method_named(method, project.family.name)
     seed = shared.seed or 0
     split = project.split(positions(request, project, seed))
     chosen = configured(project, method, tables, seed)
@@ -89,6 +89,7 @@ def forget(
         "verb": "forget",
         "model": found_anywhere(model),
         "recipe": None if recipe is None else found_anywhere(recipe),
+        "data": None if data is None else found_anywhere(data),
         "facts": project.facts,
         "method": method,
         "settings": tables,
@@ -97,6 +98,7 @@ def forget(
         "forget": named(split),
     }
     folder = out.place(shared.out or Path("forgotten"), asked, claim=CLAIM, done=record.FILE)
+    out.refuse_within(folder, project.source)
     if dry_run:
         return planned(chosen, method, split, project, folder, shared)
     with (
@@ -104,14 +106,42 @@ def forget(
         progress.shown(f"Loaded {model}", quiet=shared.quiet) as listener,
     ):
         original = trained(project, seed, folder / MODELS, listener)
-        before = accuracies(original, split)
+        exam = project.family.look(split, device=device_of(original), cache=folder / MODELS)
+        before = glance(exam, original)
         listener(Progress(f"the original; now {method}", 1, 2))
-        result = unlearn(original, split, chosen, seed=seed, device=shared.device, build=project.build)
-        after = accuracies(result.model, split)
+        result = unlearn(
+            original,
+            split,
+            chosen,
+            task=project.task(split),
+            seed=seed,
+            device=shared.device,
+            build=project.build,
+        )
+        after = glance(exam, result.model)
         listener(Progress(method, 2, 2))
-        result.save(folder)
-    told(result, method, before, after, folder, shared)
+        result.save(folder, write=writer(project, method, result))
+    told(result, method, exam.glances, before, after, folder, shared)
     return 0
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model is."""
+    return next(model.parameters()).device
+
+
+def writer(project: Project, name: str, result: Result) -> Callable[[nn.Module, Path], object] | None:
+    """Writes a model in the form that the original came in; None where that has none of its own."""
+    write = project.write
+    if write is None:
+        return None
+    made = {"method": name, "settings": repr(result.method), "seed": result.seed}
+    facts = {
+        **made,
+        "split": result.split.digest(),
+        "forgotten_classes": list(result.split.forgotten_classes),
+    }
+    return lambda model, folder: write(model, folder, facts)
 
 
 def trained(project: Project, seed: int, models: Path, listener: Listener) -> nn.Module:
@@ -129,10 +159,10 @@ def configured(project: Project, name: str, tables: Mapping[str, Any], seed: int
     Raises:
         ValueError: If a setting is unknown or wrong, or a retrain is asked for and nobody said how to.
     """
-    if name != "retrain" or project.forget is not None:
+    if name != "retrain" or project.scratch is not None:
         return configure(project.methods[name], tables, f"method {name}")
     if project.retrain is None:
-        raise ValueError("method retrain needs train(dataset, seed) in the project, found none")
+        raise ValueError("method retrain needs train(dataset, seed) in the project, or --recipe, found none")
     if tables:
         raise ValueError(
             f"method retrain is the project's own train() and has no settings, found {', '.join(tables)}"
@@ -190,6 +220,7 @@ def priced(
 def told(
     result: Result,
     name: str,
+    rows: Sequence[Glance],
     before: Mapping[str, float],
     after: Mapping[str, float],
     folder: Path,
@@ -204,6 +235,6 @@ def told(
         )
         return
     show.say(f"Forgot {n} of {of} examples with {name} in {seconds:.1f} s. Not audited yet.", "")
-    rows = [(title, *(number(each[key], digits) for each in (before, after))) for key, title, digits in ROWS]
-    show.table(("", "Before", "After"), rows)
+    cells = [(row.title, *(number(each[row.id], row.digits) for each in (before, after))) for row in rows]
+    show.table(("", "Before", "After"), cells)
     show.say("", f"Model: {folder / checkpoint.WEIGHTS}", f"Next:  unweave audit {folder}")

@@ -56,6 +56,12 @@ def place(
     )
 
 
+def refuse_within(folder: Path, source: Path | None) -> None:
+    """Raises if a run would write into the folder that a model is read from."""
+    if source is not None and (folder.resolve() / "x").is_relative_to(source.resolve()):
+        raise ValueError(f"--out must lie outside of the model's folder {source}, found {folder}")
+
+
 def free(folder: Path) -> bool:
     """Whether nothing is there."""
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))

@@ -12,16 +12,17 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.utils.data import ConcatDataset, Dataset
 
-from unweave.audit.collect import refuse_unfit
 from unweave.cli.named import Named
 from unweave.data import Source
 from unweave.problem import Split, as_source
+from unweave.run.family import Classification, Family, Generation
+from unweave.run.reading import read as read_table
 from unweave.run.reading import refuse_unknown
 from unweave.unlearn import dataset_of, refuse_unusable
 
 T = TypeVar("T")
 Retraining = Callable[[Split, int], nn.Module]
-KEYS = ("model", "train", "test", "ids", "calibration")
+KEYS = ("model", "train", "test", "ids", "calibration", "generation")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Own:
     """What a user's code says, checked.
 
     Args:
+        family: What kind of model it is.
         model: Trained on `train`.
         train: The training data.
         test: The held-out data.
@@ -36,6 +38,7 @@ class Own:
         retrain: Trains a model of a seed on the retain part of a split; None where there is no `train`.
     """
 
+    family: Family
     model: nn.Module
     train: Source
     test: Source
@@ -63,9 +66,18 @@ def read(path: Path) -> Own:
     learned = learned if given.get("ids") is None else named(given["train"], given["ids"])
     test, calibration = held_out(given["test"], test, given.get("calibration", 0.5))
     refuse_unusable(model)
-    for name, data in (("train", learned), ("test", test)):
-        refuse_unfit(model, data, name)
-    return Own(model, learned, test, calibration, None if train is None else retraining(path, train))
+    family = family_of(given.get("generation"))
+    sources = {name: family.source(data) for name, data in (("train", learned), ("test", test))}
+    n_classes = 1 + max(int(data.labels.max()) for data in sources.values())
+    for name, data in sources.items():
+        family.refuse_unfit(model, data, name, n_classes)
+    retrain = None if train is None else retraining(path, train, learned)
+    return Own(family, model, sources["train"], sources["test"], calibration, retrain)
+
+
+def family_of(generation: object) -> Family:
+    """What kind of model it is: a denoiser where there is a table of how images are drawn."""
+    return Classification() if generation is None else read_table(Generation, generation, "generation")
 
 
 def imported(path: Path) -> ModuleType:
@@ -155,11 +167,11 @@ def places(calibration: Sequence[int], n: int) -> list[int]:
     return list(calibration)
 
 
-def retraining(path: Path, train: Callable[..., Any]) -> Retraining:
-    """Trains by a user's `train(dataset, seed)`."""
+def retraining(path: Path, train: Callable[..., Any], source: Source) -> Retraining:
+    """Trains by a user's `train(dataset, seed)` on the examples as `load()` gave them."""
 
     def retrain(split: Split, seed: int) -> nn.Module:
-        model = asked(path, "train()", train, dataset_of(*split.part("retain")), seed)
+        model = asked(path, "train()", train, dataset_of(source, split.retain), seed)
         if not isinstance(model, nn.Module):
             raise ValueError(f"train() of {path} must return an nn.Module, found {type(model).__name__}")
         refuse_unusable(model)

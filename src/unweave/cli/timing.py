@@ -25,7 +25,6 @@ from unweave.problem import Cost, Problem, Split, timed
 from unweave.run.memory import peak_memory
 from unweave.run.reading import configure
 from unweave.run.search import nested
-from unweave.tasks.classifier import Classifier
 from unweave.train import spend
 
 SHORT, LONGER, PATIENCE = 2, 8, 1.0
@@ -102,15 +101,15 @@ def run(
 ) -> Cost:
     """The cost of a method at these lengths, on a copy of the model."""
     whole = {path: value if path.endswith("epochs") else round(value) for path, value in lengths.items()}
-    generator, task = torch.Generator().manual_seed(0), Classifier(split.n_classes)
-    problem = Problem(task, copy.deepcopy(model), split, generator, project.build)
+    generator = torch.Generator().manual_seed(0)
+    problem = Problem(project.task(split), copy.deepcopy(model), split, generator, project.build)
     return spend(problem, configure(method, nested(whole)))
 
 
 def whole(project: Project, model: nn.Module, split: Split) -> Estimate | None:
     """What a retrain would cost; None where nobody said how to."""
-    if project.forget is not None:
-        return estimate(project.methods["retrain"], model, split, project)
+    if project.scratch is not None:
+        return estimate(project.scratch, model, split, project)
     return None if project.retrain is None else retraining(project, split)
 
 

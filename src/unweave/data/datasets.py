@@ -218,3 +218,6 @@ _LOADERS: dict[str, Callable[[str | None], tuple[Resident, Resident]]] = {
     "cifar10": _cifar10,
     "images": _images,
 }
+
+NAMES = tuple(name for name in _LOADERS if name != "images")
+"""Data sets that need no folder to be told apart."""

@@ -91,9 +91,7 @@ def adapted(config: Mapping[str, Any]) -> Adapter:
     Raises:
         ValueError: If its class is none of these, or it takes no class labels; names what was found.
     """
-    name = str(config.get("_class_name"))
-    if name not in ADAPTERS:
-        raise ValueError(f"models of class {name!r} are not supported, only {' and '.join(ADAPTERS)}")
+    name = refuse_other_class(config)
     if name == "UNet2DModel" and (config.get("class_embed_type") or not config.get("num_class_embeds")):
         raise ValueError(
             "a UNet2DModel needs one embedding per class (num_class_embeds), found class_embed_type="
@@ -104,6 +102,14 @@ def adapted(config: Mapping[str, Any]) -> Adapter:
         return ADAPTERS[name](**settings)
     except (TypeError, NotImplementedError) as error:
         raise ValueError(f"this version of diffusers can't make the {name} of the config: {error}") from error
+
+
+def refuse_other_class(config: Mapping[str, Any]) -> str:
+    """The class of the model that a configuration describes; raises if it is none of these."""
+    name = str(config.get("_class_name"))
+    if name not in ADAPTERS:
+        raise ValueError(f"models of class {name!r} are not supported, only {' and '.join(ADAPTERS)}")
+    return name
 
 
 def conditions(model: Adapter, n_classes: int | None) -> tuple[int, int | None]:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unweave.files import sha256
-from unweave.generate.adapters import ADAPTERS, adapted, conditions, shape_of
+from unweave.generate.adapters import ADAPTERS, adapted, conditions, refuse_other_class, shape_of
 from unweave.generate.schedule import Schedule
 from unweave.generate.scopes import merged
 from unweave.tasks.diffusion import Diffusion
@@ -56,6 +56,10 @@ class Denoiser:
         """How it is trained; a tenth of the conditions is dropped, as is usual, if it knows none."""
         drop = 0.0 if self.null is None else 0.1
         return Diffusion(self.n_classes, schedule=self.schedule, null=self.null, drop=drop)
+
+    def fresh(self) -> nn.Module:
+        """The same architecture with fresh weights from torch's global generator."""
+        return adapted(read(self.folder / self.component / "config.json"))
 
 
 def load(folder: str | Path, *, n_classes: int | None = None, schedule: Schedule | None = None) -> Denoiser:
@@ -114,6 +118,12 @@ def save(source: Denoiser, model: nn.Module, out: str | Path, facts: Mapping[str
         (copy / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
         os.replace(copy, target)
     return target
+
+
+def refuse_unsupported(folder: str | Path) -> None:
+    """Raises if a folder holds no model of a class that can be read; reads no weights."""
+    place = Path(folder)
+    refuse_other_class(read(place / component_of(place) / "config.json"))
 
 
 def component_of(place: Path) -> str:

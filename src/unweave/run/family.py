@@ -1,7 +1,7 @@
 """Families of models in a recipe: what their methods are, how they are trained, and how they are examined."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -14,7 +14,9 @@ from unweave.audit.collect import refuse_unfit
 from unweave.audit.exam import Exam
 from unweave.audit.frechet import refuse_no_fid
 from unweave.audit.generated import Generated
+from unweave.audit.generated import refuse_unfit as refuse_ungenerated
 from unweave.audit.generation_attacks import Budget
+from unweave.audit.kid import FEWEST
 from unweave.audit.recogniser import Recogniser, train_recogniser
 from unweave.data import Source
 from unweave.data.datasets import as_images
@@ -32,6 +34,12 @@ from unweave.tasks.diffusion import Diffusion, Other
 
 SEARCHED = 10**12
 """The first seed of the images that a search looks at: reported ones begin at zero."""
+
+LAST = -1
+"""Stands for the condition after those of all classes."""
+
+ASSUMED = 0.1
+"""The share of the examples whose forgetting is assumed where nobody said what."""
 
 
 @runtime_checkable
@@ -60,6 +68,18 @@ class Family(Protocol):
 
     def refuse_unfit(self, model: nn.Module, data: Source, name: str, n_classes: int) -> None:
         """Raises a ValueError if the model can't be run on the data."""
+        ...
+
+    def assumed(self, data: Source, seed: int) -> torch.Tensor:
+        """The positions of what could be forgotten, where nobody said what."""
+        ...
+
+    def look(self, split: Split, *, device: torch.device | str, cache: Path | None = None) -> Exam[Any]:
+        """A short exam, for a look before and after; arguments are those of `exam`.
+
+        Raises:
+            ValueError: If such models can't be examined about the split.
+        """
         ...
 
     def exam(
@@ -103,6 +123,15 @@ class Classification:
         """Raises if the model can't be run on the data, or has no output for one of its labels."""
         refuse_unfit(model, data, name)
 
+    def assumed(self, data: Source, seed: int) -> torch.Tensor:
+        """A random tenth."""
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+        return order[: max(1, round(ASSUMED * len(data)))]
+
+    def look(self, split: Split, *, device: torch.device | str, cache: Path | None = None) -> Exam[Any]:
+        """The whole exam: one pass over the data."""
+        return Classified(split, device)
+
     def exam(
         self, split: Split, *, device: torch.device | str, searching: bool = False, cache: Path | None = None
     ) -> Exam[Any]:
@@ -115,7 +144,9 @@ class Generation:
     """Denoisers that make images of a class.
 
     Args:
-        drop: How often a condition is replaced by none in training.
+        null: The condition that stands for none: by default the one after those of all classes. None if there
+            is none, and then there is no guidance.
+        drop: How often a condition is replaced by none in training; never where there is none.
         other: Whose answer a counterfactual is (see `Diffusion`).
         anchor: The class that "fixed" takes.
         schedule: The noise.
@@ -128,6 +159,7 @@ class Generation:
     """
 
     name: ClassVar[str] = Diffusion.family
+    null: int | None = LAST
     drop: float = 0.1
     other: Other = "random"
     anchor: int | None = None
@@ -142,8 +174,15 @@ class Generation:
     def __post_init__(self) -> None:
         if self.attacks < 0:
             raise ValueError(f"attacks must be a number of images, or 0 for none, found {self.attacks}")
-        if self.images < 20 or self.searched < 20:
-            raise ValueError(f"a KID needs 20 images of each class, found {self.images} and {self.searched}")
+        if min(self.images, self.searched) < FEWEST:
+            raise ValueError(
+                f"a KID needs {FEWEST} images of each class, found {self.images} and {self.searched}"
+            )
+        if self.null is None and self.sampler.guidance != 1:
+            raise ValueError(
+                "guidance needs a condition that stands for none, and this model has none: set "
+                f"sampler.guidance to 1, found {self.sampler.guidance}"
+            )
         if self.inception is not None:
             refuse_no_fid(self.inception)
 
@@ -161,12 +200,12 @@ class Generation:
         return as_images(data)
 
     def task(self, n_classes: int, forgotten: tuple[int, ...] = ()) -> Diffusion:
-        """Denoising; the condition after the last class is none."""
+        """Denoising."""
         return Diffusion(
             n_classes,
             self.schedule,
-            null=n_classes,
-            drop=self.drop,
+            null=n_classes if self.null == LAST else self.null,
+            drop=0.0 if self.null is None else self.drop,
             other=self.other,
             anchor=self.anchor,
             forgotten=forgotten,
@@ -183,10 +222,20 @@ class Generation:
         except (Exception, SystemExit) as error:
             raise ValueError(f"the model can't denoise {name!r}: {type(error).__name__}: {error}") from error
 
+    def assumed(self, data: Source, seed: int) -> torch.Tensor:
+        """The first class."""
+        return (data.labels == data.labels.min()).nonzero()[:, 0]
+
+    def look(self, split: Split, *, device: torch.device | str, cache: Path | None = None) -> Exam[Any]:
+        """As few images of every class as a KID can do with."""
+        short = replace(self, images=FEWEST, attacks=0)
+        return short.exam(split, device=device, cache=cache)
+
     def exam(
         self, split: Split, *, device: torch.device | str, searching: bool = False, cache: Path | None = None
     ) -> Exam[Any]:
         """Images of every class."""
+        refuse_ungenerated(split, searching=searching, attacked=bool(self.attacks) and not searching)
         return Generated(
             split,
             self.task(split.n_classes, split.forgotten_classes),

@@ -1,0 +1,121 @@
+"""`unweave forget` on denoisers: a folder of diffusers, a project of one's own, a recipe."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import folders
+from cli.written import MODEL, names
+
+pytest.importorskip("diffusers")
+
+from unweave.generate import checkpoint  # after diffusers is known to be there
+
+SHORT = ("--method", "lur", "--set", "how.steps=1", "--set", "recover=1", "--quiet")
+
+
+@pytest.fixture
+def source(tmp_path) -> str:
+    return folders.diffusers_folder(tmp_path / "source")
+
+
+@pytest.fixture
+def data(tmp_path) -> str:
+    return folders.images(tmp_path / "images.npz")
+
+
+def test_a_folder_of_diffusers_is_written_as_a_copy_that_can_be_used_again(run, here, listed, source, data):
+    before = listed(Path(source))
+    told = run("forget", source, "--data", data, "--class", 3, *SHORT, "--json")
+    assert told.code == 0, told.error
+    found = json.loads(told.out)
+    assert found["before"].keys() == found["after"].keys() == {"forget", "retain", "kid"}
+    assert listed(Path(source)) == before
+    assert names(here / "forgotten") == sorted([*MODEL, "models", "pretrained"])
+    copy = here / "forgotten" / "pretrained"
+    assert set(names(copy)) - {path.name for path in Path(source).iterdir()} == {checkpoint.MANIFEST}
+    said = json.loads((copy / checkpoint.MANIFEST).read_text())
+    assert said["method"] == "lur" and said["seed"] == 0 and said["forgotten_classes"] == [3]
+    assert said["split"] == json.loads(Path("forgotten/split.json").read_text())["digest"]
+    again = run("forget", copy, "--data", data, "--class", 2, *SHORT)
+    assert again.code == 0 and names(here) == ["forgotten", "forgotten-2"], again.error
+    assert "Images taken for what is forgotten, %" in again.out
+
+
+def test_a_project_of_ones_own_trains_on_its_own_items(run, here, tmp_path):
+    place = folders.project(tmp_path / "mine")
+    assert run("forget", place, "--class", 1, *SHORT).code == 0
+    assert names(here / "forgotten") == sorted([*MODEL, "models"])
+    told = run("forget", place, "--class", 1, "--method", "retrain", "--quiet", "--seed", 5)
+    assert told.code == 0 and "with retrain" in told.out
+
+
+def test_a_recipe_of_ones_own_images_trains_the_original_first(run, here, tmp_path):
+    told = run("forget", folders.recipe(tmp_path), *SHORT)
+    assert told.code == 0 and "Forgot 96 of 384 examples" in told.out, told.error
+
+
+def test_a_recipe_says_how_the_model_of_a_folder_is_trained_anew(run, here, tmp_path, source):
+    recipe = folders.recipe(tmp_path)
+    told = run("forget", source, "--recipe", recipe, "--method", "retrain", "--dry-run")
+    assert told.code == 0 and "steps=3" in told.out, told.error
+    assert run("forget", source, "--recipe", recipe, *SHORT).code == 0
+
+
+class TestBadInput:
+    def test_nothing_is_written_into_the_source_folder(self, refused, source, data, monkeypatch):
+        request = ("forget", source, "--data", data, "--class", 3)
+        refused("--out must lie outside of the model's folder", *request, "--out", f"{source}/new")
+        monkeypatch.chdir(source)
+        refused("--out must lie outside of the model's folder", *request)
+
+    def test_what_is_missing_is_named(self, refused, source, data, tmp_path):
+        refused("does not hold the images .* name them with --data", "forget", source, "--class", 3)
+        refused(r"a label of the training data, 0\.\.3", "forget", source, "--data", data, "--class", 7)
+        refused("say what to forget", "forget", source, "--data", data)
+        (Path(source) / "unet" / "config.json").unlink()
+        refused("has no config.json: expected a pipeline", "forget", source, "--data", data, "--class", 3)
+        refused("no such folder at", "forget", "digits-class", "--data", data)
+
+    def test_an_unsupported_class_is_named(self, refused, source, data):
+        path = Path(source) / "model_index.json"
+        path.write_text(path.read_text().replace("UNet2DModel", "UNet3DConditionModel"))
+        refused("found UNet3DConditionModel", "forget", source, "--data", data, "--class", 3)
+
+    def test_weights_that_are_cut_off_or_in_pieces(self, refused, source, data):
+        weights = Path(source) / "unet" / checkpoint.WEIGHTS
+        whole = weights.read_bytes()
+        weights.write_bytes(whole[:-100])
+        refused("truncated or no safetensors file", "forget", source, "--data", data, "--class", 3)
+        weights.unlink()
+        (weights.parent / f"{checkpoint.WEIGHTS}.index.json").write_text("{}")
+        refused("are sharded", "forget", source, "--data", data, "--class", 3)
+
+    def test_images_that_do_not_fit(self, refused, source, tmp_path):
+        request = ("forget", source, "--class", 3, "--data")
+        large = folders.images(tmp_path / "large.npz", size=8)
+        refused(r"shape \[1, 4, 4\] .*found \[1, 8, 8\]", *request, large)
+        refused("a KID needs 20 held-out images", *request, folders.images(tmp_path / "few.npz", n=60))
+        whole = folders.images(tmp_path / "whole.npz")
+        refused("whole classes are forgotten", "forget", source, "--data", whole, "--random", 0.1)
+
+    def test_guidance_without_a_condition_for_none(self, refused, tmp_path):
+        source = folders.diffusers_folder(tmp_path / "plain", num_class_embeds=4)
+        recipe = Path(folders.recipe(tmp_path))
+        recipe.write_text(recipe.read_text().replace("steps = 2", "steps = 2, guidance = 1.5"))
+        refused("guidance needs a condition that stands for none", "forget", source, "--recipe", str(recipe))
+
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [
+            ("given(train=Pictures('train', 255))", r"images as bytes \(uint8\), found torch.float32"),
+            ("given(generation={'image': 20})", "unknown key 'image' in generation .did you mean 'images'"),
+            ("given(generation={'images': 3})", "a KID needs 20 images of each class"),
+            ("given(generation={'null': None, 'sampler': {'guidance': 2.0}})", "guidance needs a condition"),
+            ("given(model=nn.Linear(2, 2))", "the model can't denoise 'train'"),
+        ],
+    )
+    def test_a_project_of_ones_own_that_can_not_be_right(self, refused, tmp_path, change, sentence):
+        place = folders.project(tmp_path / "mine", f"def load():\n    return {change}\n")
+        refused(sentence, "forget", place, "--class", 1)
