@@ -48,7 +48,8 @@ PRESETS: Mapping[str, Method] = {
     "neggrad+": NegGradPlus(how=replace(EDIT, max_norm=1.0)),
     "l1-sparse": L1Sparse(penalty=1e-6, how=EDIT),
     "salun": SalUn(feed="paired", retain_weight=3.0, how=EDIT),
-    "scissorhands": Scissorhands(trim=0.003, how=EDIT),
+    # the decoder's attention alone, as in the code released for Stable Diffusion
+    "scissorhands": Scissorhands(trim=0.03, eligible=r"^up_blocks\..*attentions", how=EDIT),
     "msg": MaskedSmallGradients(rate=0.02, how=EDIT),
     "ct": ConvolutionTranspose(EDIT),
     # for the mean over pixels, and the Fisher information of samples: the published weight fits neither
