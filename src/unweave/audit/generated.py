@@ -202,8 +202,8 @@ class Generated:
     def moved(self, found: Drawn, original: Drawn) -> dict[str, float]:
         """Of the images under retained conditions, on the same seeds."""
         ours, theirs = (torch.cat([each[label] for label in self.kept]) for each in (found, original))
-        apart = drift(ours, theirs, self.recogniser, rng=np.random.default_rng(0))
-        return {"drift_pixel": apart.pixel.value, "drift_feature": apart.feature.value}
+        apart = drift(ours, theirs, self.recogniser)
+        return {"drift_pixel": apart.pixel, "drift_feature": apart.feature}
 
     def measure_pair(self, found: Drawn, reference: Drawn) -> dict[str, float]:
         """The metrics that compare."""

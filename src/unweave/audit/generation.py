@@ -196,7 +196,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         unit="",
         direction="lower",
         says="How far an image under a retained condition moved from the original's, in grey levels.",
-        cannot="Whether for the worse: a retrained model draws other images altogether.",
+        cannot="Whether for the worse: a retrained model draws other images, too.",
         below=None,
         above="damage",
     ),
