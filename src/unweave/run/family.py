@@ -239,7 +239,7 @@ class Generation:
         return Generated(
             split,
             self.task(split.n_classes, split.forgotten_classes),
-            recogniser_of(self.recogniser, split, cache),
+            recogniser_of(self.recogniser, split, str(device), cache),
             self.sampler,
             self.searched if searching else self.images,
             None if searching or not self.attacks else Budget(images=self.attacks),
@@ -251,8 +251,8 @@ class Generation:
 
 
 @cache
-def recogniser_of(model: str, split: Split, folder: Path | None) -> Recogniser:
+def recogniser_of(model: str, split: Split, device: str, folder: Path | None) -> Recogniser:
     """The recogniser of a data set: the same whatever is forgotten, and for every generator."""
     train, held_out = split.train.to("cpu"), split.held_out.to("cpu")
     assert isinstance(train, Resident) and isinstance(held_out, Resident)
-    return train_recogniser(train, held_out, model=model, cache=folder)
+    return train_recogniser(train, held_out, model=model, device=device, cache=folder)
