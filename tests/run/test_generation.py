@@ -1,16 +1,17 @@
 """A benchmark of denoisers: its cells, its record, its report."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from unweave.report import html, tables
-from unweave.run import record
+from unweave.run import family, record
 from unweave.run.bench import bench
 from unweave.run.cell import REFERENCE, place_of
 from unweave.run.recipe import Recipe, load, parse
-from unweave.run.stage import Stage
+from unweave.run.stage import Stage, split_of
 
 pytest.importorskip("diffusers")
 
@@ -126,3 +127,22 @@ def test_a_report_shows_the_original_first_then_what_retraining_gives(tmp_path) 
     shown = re.findall('<figcaption>(.*?)</figcaption><img class="sheet"', html.render(made))
     gaps = {name: made["stages"]["tiny"]["methods"][name]["gap"]["mean"] for name in METHODS}
     assert shown == ["original", "Retrain", *sorted(METHODS, key=gaps.__getitem__)]
+
+
+def test_the_recogniser_is_trained_where_the_models_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*data: object, device: str, **settings: object) -> None:
+        raise LookupError(device)
+
+    monkeypatch.setattr(family, "train_recogniser", refuse)
+    asked, split = tiny().family, split_of(tiny().data, family=tiny().family)
+    for device in ("cpu", "cuda"):
+        with pytest.raises(LookupError, match=device):
+            asked.exam(split, device=device)
+
+
+def test_the_recipe_for_a_processor_is_the_path_of_the_one_for_a_gpu() -> None:
+    whole, short = load("cifar10-images-class"), load("cifar10-images-partial")
+    settings = ("levels", "layers", "attended", "size", "channels")
+    assert all(whole.model.settings[each] == short.model.settings[each] for each in settings)
+    assert short.partial and not whole.partial and whole.train.compile and whole.train.precision == "bf16"
+    assert whole.data == replace(short.data, limit=None)
