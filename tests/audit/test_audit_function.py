@@ -13,6 +13,7 @@ from torch.utils.data import TensorDataset
 import unweave
 from audit.answers import drawn
 from unweave.audit import Retrain, Verdict, parquet
+from unweave.audit.classified import ANSWERED
 from unweave.audit.evidence import Evidence
 from unweave.audit.metrics import METRICS, measure
 from unweave.audit.references import Answers
@@ -47,7 +48,7 @@ def test_a_retrained_model_passes_and_the_untouched_original_fails() -> None:
 
 
 def test_copies_are_no_references() -> None:
-    with pytest.raises(ValueError, match="same logits in numbers 3 and 9: does train"):
+    with pytest.raises(ValueError, match="same answers in numbers 3 and 9: does train"):
         unweave.audit(settled(50), [*REFERENCES[:9], REFERENCES[3]], calibration=CALIBRATION)
 
 
@@ -171,7 +172,7 @@ def test_a_model_that_answers_nan_fails_by_name() -> None:
 
 
 def test_answers_hold_the_probes() -> None:
-    assert Answers(settled(0), {"probe": 3.0}).measured()["probe"] == 3.0
+    assert Answers(settled(0), {"probe": 3.0}).measured(ANSWERED)["probe"] == 3.0
 
 
 def test_the_function_and_the_modules_share_a_name() -> None:

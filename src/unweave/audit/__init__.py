@@ -7,19 +7,18 @@ audit.save("forgotten/")
 ```
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unweave.audit import parquet
+from unweave.audit.classified import ANSWERED, Classified
 from unweave.audit.evidence import Evidence
-from unweave.audit.margins import Margins, calibrate
-from unweave.audit.metrics import METRICS
+from unweave.audit.exam import Exam, Found
+from unweave.audit.margins import Margins
 from unweave.audit.references import Answers, Retrain, answers_of, retrained
 from unweave.audit.score import Score
-from unweave.audit.verdict import Judgement, Verdict, judge
+from unweave.audit.verdict import Judgement, Verdict
 from unweave.unlearn import Result
 
 __all__ = ["Audit", "Evidence", "Retrain", "Verdict", "audit"]
@@ -31,13 +30,15 @@ class Audit:
 
     Args:
         judgement: The verdict, its reason, and the scores.
-        evidence: What the model answers.
+        evidence: What the model answers: of a classifier its logits, of a generator its images.
         record: The record of one stage that reports are made from.
+        exam: What was asked.
     """
 
     judgement: Judgement
-    evidence: Evidence
+    evidence: Any
     record: Mapping[str, Any]
+    exam: Exam[Any] = ANSWERED
 
     @property
     def verdict(self) -> Verdict:
@@ -60,12 +61,12 @@ class Audit:
         return f"{self.reason}\n\n{tables.text(self.record)}"
 
     def save(self, folder: str | Path) -> None:
-        """Writes `report.html`, `record.json` and `evidence.parquet`."""
+        """Writes `report.html`, `record.json`, and `evidence.parquet` or, of images, `evidence.npz`."""
         from unweave.report import html
         from unweave.run import record
 
         record.write(self.record, folder)
-        parquet.save(self.evidence, Path(folder) / "evidence.parquet")
+        self.exam.save(self.evidence, Path(folder) / f"evidence.{self.exam.suffix}")
         html.write(self.record, Path(folder) / "report.html")
 
 
@@ -75,6 +76,7 @@ def audit(
     *,
     calibration: Sequence[Evidence] = (),
     original: Evidence | None = None,
+    exam: Exam[Any] | None = None,
 ) -> Audit:
     """Compares one unlearned model with models retrained without the forget data.
 
@@ -86,78 +88,99 @@ def audit(
         reference: How to retrain, or what at least ten retrained models answer. Without it: no verdict.
         calibration: What at least twelve other retrained models answer, where `reference` is evidence.
         original: What the model answered before; known from a `Result`.
+        exam: What is asked of the models of a `Result`; the questions to classifiers if None.
 
     Raises:
         ValueError: If models are to be retrained but the data is not known, or evidence is of other examples.
     """
-    if isinstance(reference, Retrain):
-        if not isinstance(result, Result):
+    if isinstance(result, Evidence):
+        if isinstance(reference, Retrain):
             advice = "give what retrained models answer, or audit a result"
             raise ValueError(f"expected data to retrain on, found evidence alone: {advice}")
-        compared = [retrained(reference, result.split, seed) for seed in reference.seeds]
-        calibrating = [retrained(reference, result.split, seed) for seed in reference.calibration_seeds]
-    else:
-        compared = [Answers(each) for each in reference or ()]
-        calibrating = [Answers(each) for each in calibration]
-    if isinstance(result, Result):
-        found, before = answers_of(result.model, result.split), answers_of(result.original, result.split)
-    else:
         found, before = Answers(result), None if original is None else Answers(original)
-    return judged(result, found, before, compared, calibrating)
+        return judged(ANSWERED, result, found, before, *given(found, reference or (), calibration))
+    asked = exam or Classified(result.split, device=None)
+    found, before = (answers_of(model, asked) for model in (result.model, result.original))
+    if not isinstance(reference, Retrain):
+        return judged(asked, result, found, before, *given(found, reference or (), calibration))
+    compared, calibrating = (
+        [retrained(reference, result.split, seed, asked) for seed in seeds]
+        for seeds in (reference.seeds, reference.calibration_seeds)
+    )
+    return judged(asked, result, found, before, compared, calibrating)
+
+
+def given(
+    found: Answers[Evidence], reference: Sequence[Evidence], calibration: Sequence[Evidence]
+) -> tuple[list[Answers[Evidence]], list[Answers[Evidence]]]:
+    """What retrained models answer to the same questions: those to compare with, and those that calibrate."""
+    for each in calibration:
+        each.like(found.found)
+    return [Answers(each) for each in reference], [Answers(each) for each in calibration]
 
 
 def judged(
+    exam: Exam[Found],
     subject: Result | Evidence,
-    found: Answers,
-    before: Answers | None,
-    compared: Sequence[Answers],
-    calibrating: Sequence[Answers],
+    found: Answers[Found],
+    before: Answers[Found] | None,
+    compared: Sequence[Answers[Found]],
+    calibrating: Sequence[Answers[Found]],
 ) -> Audit:
     """The verdict on one model's answers."""
     from unweave.run.single import single_record
 
-    refuse_copies([each.evidence for each in (*compared, *calibrating)])
-    for each in calibrating:
-        each.evidence.like(found.evidence)
-    fixed = margins_of(calibrating)
-    references = [each.measured() for each in compared]
-    values = beside(found, compared)
-    original = beside(before, compared) if before is not None and compared else None
-    judgement = judge(values, references, fixed, original=original)
-    if judgement.verdict is Verdict.PASS and found.evidence.forgotten_classes and not found.probes:
-        hidden = "the logits alone can't tell a class that is lost from one that is hidden"
+    refuse_copies(exam, [each.found for each in (*compared, *calibrating)])
+    fixed = margins_of(exam, calibrating)
+    references = [each.measured(exam) for each in compared]
+    values = beside(exam, found, compared)
+    original = beside(exam, before, compared) if before is not None and compared else []
+    answers = [] if before is None else [before.found]
+    judgement = exam.judge(values, references, fixed, original, lambda: answers)
+    if judgement.verdict is Verdict.PASS and not found.probes and (hidden := exam.hidden(found.found)):
         judgement = replace(judgement, reason=f"{judgement.reason}; {hidden}")
-    scores = {name: alone(name, each) for name, each in judgement.scores.items()}
+    scores = {name: alone(exam, name, each) for name, each in judgement.scores.items()}
     judgement = replace(judgement, scores=scores)
-    return Audit(judgement, found.evidence, single_record(subject, judgement, values, references, fixed))
+    sheets = sheets_of(exam, {"the model": [found], "original": [before], "retrained": compared[:1]})
+    made = single_record(subject, judgement, values, references, fixed, metrics=exam.metrics, sheets=sheets)
+    return Audit(judgement, found.found, made, exam)
 
 
-def refuse_copies(references: Sequence[Evidence]) -> None:
+def sheets_of(exam: Exam[Found], answers: Mapping[str, Sequence[Answers[Found] | None]]) -> dict[str, str]:
+    """Pictures of what models answer, by name; none where there is nothing to see."""
+    shown = {
+        name: exam.sheet(each[0].found) for name, each in answers.items() if each and each[0] is not None
+    }
+    return {name: sheet for name, sheet in shown.items() if sheet is not None}
+
+
+def refuse_copies(exam: Exam[Found], references: Sequence[Found]) -> None:
     """Raises if two retrained models are one: a spread of copies says nothing about retraining."""
-    seen: dict[bytes, int] = {}
+    seen: dict[str, int] = {}
     for index, each in enumerate(references):
-        logits = b"".join(each.logits[part].tobytes() for part in sorted(each.logits))
-        first = seen.setdefault(hashlib.sha256(logits).digest(), index)
+        first = seen.setdefault(exam.fingerprint(each), index)
         if first != index:
             raise ValueError(
-                f"retrained models must differ, found the same logits in numbers {first} and {index}: "
+                f"retrained models must differ, found the same answers in numbers {first} and {index}: "
                 "does train(dataset, seed) use its seed?"
             )
 
 
-def beside(found: Answers, compared: Sequence[Answers]) -> list[dict[str, float]]:
+def beside(
+    exam: Exam[Found], found: Answers[Found], compared: Sequence[Answers[Found]]
+) -> list[dict[str, float]]:
     """The metrics of one model beside each retrained one; its own alone if there is none."""
-    return [found.measured(each) for each in compared] or [found.measured()]
+    return [found.measured(exam, each) for each in compared] or [found.measured(exam)]
 
 
-def alone(name: str, score: Score) -> Score:
+def alone(exam: Exam[Any], name: str, score: Score) -> Score:
     """The score of one model: a figure of that model alone has no interval, for want of a second model."""
     nan = float("nan")
-    return score if METRICS[name].needs_reference else replace(score, n=1, low=nan, high=nan)
+    return score if exam.metrics[name].needs_reference else replace(score, n=1, low=nan, high=nan)
 
 
-def margins_of(calibrating: Sequence[Answers]) -> Margins | None:
+def margins_of(exam: Exam[Found], calibrating: Sequence[Answers[Found]]) -> Margins | None:
     """The margins, if there are two models to compare."""
     if len(calibrating) < 2:
         return None
-    return calibrate([each.evidence for each in calibrating], probes=[each.probes for each in calibrating])
+    return exam.calibrated([each.found for each in calibrating], [each.probes for each in calibrating])

@@ -6,6 +6,7 @@ total variation on the forget data has above that of a second retrained model. T
 classes are forgotten whole. The calibration part stands for the test part, which no trial sees.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +18,15 @@ from jaxtyping import Float
 from torch import nn
 
 from unweave.audit import parquet
-from unweave.audit.collect import collect
+from unweave.audit.collect import Cut, collect
 from unweave.audit.evidence import PARTS, Evidence, HeldOut
 from unweave.audit.exam import Glance
 from unweave.audit.logits import loss
-from unweave.audit.margins import Margins
+from unweave.audit.margins import Margins, calibrate
 from unweave.audit.metrics import GAP, METRICS, Metric, Values, mean_gap, measure, measure_pair
 from unweave.audit.probes import probe
 from unweave.audit.verdict import Judgement, judge
-from unweave.problem import Failed, Split
+from unweave.problem import Failed, Part, Split
 
 POINTS = {"excess": 100.0, "auc": 100.0, "probe": 1.0, "relearn": 1.0}
 """What one unit of a distance counts in points, beside the four of the mean gap."""
@@ -39,13 +40,13 @@ class Classified:
     """Questions to classifiers about one split.
 
     Args:
-        split: The data.
-        device: Where models are.
+        split: The data; None where models are known by their answers alone.
+        device: Where models are; where each is if None.
         on: The held-out part that stands for test: "calibration" while settings are searched.
     """
 
-    split: Split
-    device: torch.device | str = "cpu"
+    split: Split | None
+    device: torch.device | str | None = "cpu"
     on: HeldOut = "test"
     metrics: ClassVar[Mapping[str, Metric[Evidence]]] = METRICS
     distance: ClassVar[str] = "tv"
@@ -59,8 +60,15 @@ class Classified:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """How many examples the parts have."""
-        return {part: len(self.split.part(part)[1]) for part in PARTS}
+        """How many examples the parts have; empty where only answers are known."""
+        if self.split is None:
+            return {}
+        return {part: len(ids) for part, (_, ids) in self.cuts(PARTS).items()}
+
+    def cuts(self, parts: Sequence[Part]) -> dict[str, Cut]:
+        """Some parts of the data."""
+        assert self.split is not None
+        return {part: self.split.part(part) for part in parts}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -69,13 +77,8 @@ class Classified:
 
     def answers(self, model: nn.Module) -> Evidence:
         """The logits of every example of the parts that may be seen."""
-        split, seen = self.split, PARTS if self.on == "test" else PARTS[:3]
-        evidence = collect(
-            model,
-            {part: split.part(part) for part in seen},
-            device=self.device,
-            forgotten_classes=split.forgotten_classes,
-        )
+        cuts = self.cuts(PARTS if self.on == "test" else PARTS[:3])
+        evidence = collect(model, cuts, device=self.place(model), forgotten_classes=self.gone)
         if not evidence.finite:
             raise Failed("NaN: the logits contain NaN or infinity")
         return evidence
@@ -90,10 +93,19 @@ class Classified:
 
     def probes(self, model: nn.Module, original: nn.Module | None = None) -> dict[str, float]:
         """Attacks on the features, where whole classes are forgotten."""
-        if not self.split.forgotten_classes:
+        if not self.gone:
             return {}
-        cuts = {part: self.split.part(part) for part in ("forget", "retain")}
-        return probe(model, cuts, device=self.device)
+        return probe(model, self.cuts(("forget", "retain")), device=self.place(model))
+
+    @property
+    def gone(self) -> tuple[int, ...]:
+        """The classes that are forgotten whole."""
+        assert self.split is not None
+        return self.split.forgotten_classes
+
+    def place(self, model: nn.Module) -> torch.device | str:
+        """Where a model is."""
+        return next(model.parameters()).device if self.device is None else self.device
 
     def measure(self, found: Evidence, reference: Evidence | None = None) -> dict[str, float]:
         """Every metric."""
@@ -106,6 +118,20 @@ class Classified:
     def measure_pair(self, found: Evidence, reference: Evidence) -> dict[str, float]:
         """The metrics that compare."""
         return measure_pair(found, reference, on=self.on)
+
+    def calibrated(self, found: Sequence[Evidence], probes: Sequence[Values]) -> Margins:
+        """The margins."""
+        return calibrate(found, probes=probes, on=self.on)
+
+    def hidden(self, found: Evidence) -> str:
+        """A class may only be hidden."""
+        hidden = "the logits alone can't tell a class that is lost from one that is hidden"
+        return hidden if found.forgotten_classes else ""
+
+    def fingerprint(self, found: Evidence) -> str:
+        """Of the logits."""
+        logits = b"".join(found.logits[part].tobytes() for part in sorted(found.logits))
+        return hashlib.sha256(logits).hexdigest()
 
     def histograms(self, found: Evidence) -> dict[str, list[int]]:
         """Cross-entropies on the forget part, and on calibration data that it may be compared with."""
@@ -140,6 +166,10 @@ class Classified:
     ) -> Judgement:
         """The verdict."""
         return judge(values, references, margins, original=original)
+
+
+ANSWERED = Classified(None)
+"""The exam of a model that is known by its answers alone."""
 
 
 def histogram(values: Float[np.ndarray, " batch"]) -> list[int]:

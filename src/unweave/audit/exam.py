@@ -90,6 +90,18 @@ class Exam(Protocol[Found]):
         """The metrics that compare, and no others."""
         ...
 
+    def calibrated(self, found: Sequence[Found], probes: Sequence[Values]) -> Margins:
+        """What retrained models that are never reported differ by, from their answers and their probes."""
+        ...
+
+    def hidden(self, found: Found) -> str:
+        """What only probes could tell, as a clause; empty if there is nothing."""
+        ...
+
+    def fingerprint(self, found: Found) -> str:
+        """A digest of the answers: two models that were trained apart never share it."""
+        ...
+
     def histograms(self, found: Found) -> Mapping[str, list[int]]:
         """Losses on the forget part and on data never seen, counted; empty where there are none."""
         ...

@@ -7,10 +7,12 @@ distance of the images under retained conditions from the retrained model's. It 
 image, and its images have other seeds than reported ones.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,7 +29,7 @@ from unweave.audit.generation import GENERATION, measure_generation, measure_gen
 from unweave.audit.generation_attacks import ATTACKS, Budget, Target, attack, without_adapter
 from unweave.audit.generation_verdict import judge_generation, never_generated
 from unweave.audit.kid import FEWEST
-from unweave.audit.margins import Margins
+from unweave.audit.margins import Margins, margins
 from unweave.audit.metrics import Metric, Values, gap_parts, mean_gap
 from unweave.audit.recogniser import Recogniser, Seen, hits
 from unweave.audit.revival import SIZES
@@ -62,7 +64,7 @@ class Generated:
         recogniser: Says what an image shows; the same for every generator of a comparison.
         sampler: How images are drawn.
         count: Images of each class.
-        device: Where models are.
+        device: Where models are; where each is if None.
         budget: What attackers spend; no attack if None.
         searching: Whether settings are searched: then only `TRIAL` is measured.
         first_seed: Of the images of the first class.
@@ -75,7 +77,7 @@ class Generated:
     sampler: Sampler
     count: int
     budget: Budget | None = None
-    device: torch.device | str = "cpu"
+    device: torch.device | str | None = "cpu"
     searching: bool = False
     first_seed: int = 0
     inception: Path | None = None
@@ -208,6 +210,21 @@ class Generated:
     def measure_pair(self, found: Drawn, reference: Drawn) -> dict[str, float]:
         """The metrics that compare."""
         return measure_generation_pair(self.samples(found), self.samples(reference))
+
+    def calibrated(self, found: Sequence[Drawn], probes: Sequence[Values]) -> Margins:
+        """The margins."""
+        seen = [self.samples(each) for each in found]
+        alone = [{**measure_generation(each), **more} for each, more in zip(seen, probes, strict=True)]
+        pairs = [measure_generation_pair(one, other) for one, other in combinations(seen, 2)]
+        return margins(alone, pairs, sizes=self.sizes, metrics=self.metrics)
+
+    def hidden(self, found: Drawn) -> str:
+        """A class may only be hidden."""
+        return "without attacks, the images can't tell a class that is lost from one that is hidden"
+
+    def fingerprint(self, found: Drawn) -> str:
+        """Of the images."""
+        return hashlib.sha256(b"".join(found[label].numpy().tobytes() for label in sorted(found))).hexdigest()
 
     def samples(self, found: Drawn) -> Samples:
         """What the recogniser sees in the images, beside real ones."""

@@ -4,15 +4,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic
 
 from torch import nn
 from torch.utils.data import Dataset
 
-from unweave.audit import parquet
-from unweave.audit.collect import collect
-from unweave.audit.evidence import PARTS, Evidence
-from unweave.audit.metrics import Values, measure
-from unweave.audit.probes import probe
+from unweave.audit.exam import Exam, Found
+from unweave.audit.metrics import Values
 from unweave.files import write_atomically
 from unweave.problem import Split
 from unweave.unlearn import dataset_of
@@ -44,43 +42,41 @@ class Retrain:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Answers(Generic[Found]):
     """What one model answers, and what only the model itself can tell.
 
     Args:
-        evidence: Its logits.
-        probes: Attacks on its features, by metric; only where whole classes are forgotten.
+        found: Its logits, or its images.
+        probes: Attacks on the model, by metric; none where only its answers are known.
     """
 
-    evidence: Evidence
+    found: Found
     probes: Values = field(default_factory=dict)
 
-    def measured(self, reference: "Answers | None" = None) -> dict[str, float]:
+    def measured(self, exam: Exam[Found], reference: "Answers[Found] | None" = None) -> dict[str, float]:
         """Every metric, beside a retrained model's answers if they are given."""
-        return {**measure(self.evidence, None if reference is None else reference.evidence), **self.probes}
+        return {**exam.measure(self.found, None if reference is None else reference.found), **self.probes}
 
 
-def retrained(reference: Retrain, split: Split, seed: int) -> Answers:
+def retrained(reference: Retrain, split: Split, seed: int, exam: Exam[Found]) -> Answers[Found]:
     """What a model retrained with a seed answers; read from the reference's folder if it is there."""
     if reference.folder is None:
-        return fresh(reference, split, seed)
+        return fresh(reference, split, seed, exam)
     place = Path(reference.folder) / f"{split.digest()[:16]}-{seed}.json"
+    kept = place.with_suffix(f".{exam.suffix}")
     if not place.exists():
-        answers = fresh(reference, split, seed)
+        answers = fresh(reference, split, seed, exam)
         place.parent.mkdir(parents=True, exist_ok=True)
-        parquet.save(answers.evidence, place.with_suffix(".parquet"))
+        exam.save(answers.found, kept)
         write_atomically(place, json.dumps(dict(answers.probes)))
-    return Answers(parquet.load(place.with_suffix(".parquet")), json.loads(place.read_text(encoding="utf-8")))
+    return Answers(exam.load(kept), json.loads(place.read_text(encoding="utf-8")))
 
 
-def fresh(reference: Retrain, split: Split, seed: int) -> Answers:
+def fresh(reference: Retrain, split: Split, seed: int, exam: Exam[Found]) -> Answers[Found]:
     """What a model answers that is retrained now."""
-    return answers_of(reference.train(dataset_of(*split.part("retain")), seed), split)
+    return answers_of(reference.train(dataset_of(*split.part("retain")), seed), exam)
 
 
-def answers_of(model: nn.Module, split: Split) -> Answers:
-    """What a model answers to every example of a split."""
-    device = next(model.parameters()).device
-    cuts = {name: split.part(name) for name in PARTS}
-    evidence = collect(model, cuts, device=device, forgotten_classes=split.forgotten_classes)
-    return Answers(evidence, probe(model, cuts, device=device) if split.forgotten_classes else {})
+def answers_of(model: nn.Module, exam: Exam[Found]) -> Answers[Found]:
+    """What a model answers."""
+    return Answers(exam.answers(model), exam.probes(model))

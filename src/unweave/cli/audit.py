@@ -30,8 +30,8 @@ def audit(
 ) -> int:
     """Compare a model with models retrained without the data: PASS, FAIL or INCONCLUSIVE.
 
-    For what forget wrote, models are retrained by the project's train() or by the recipe. Of a model that
-    unweave never saw, the answers are enough: parquet with the columns part, id, label and logits.
+    For what forget wrote, models are retrained by the project's train() or by the recipe. Of a classifier
+    that unweave never saw, the answers are enough: parquet with the columns part, id, label and logits.
 
     Args:
         run: The folder that forget wrote.
@@ -67,13 +67,15 @@ def of_run(run: Path, references: int, jobs: int, shared: Shared) -> int:
     weights = checkpoint.load(run, copy.deepcopy(project.untrained()), split_digest=digest)["weights"]
     asked = {"verb": "audit", "weights": weights, "facts": project.facts, "references": seeds}
     place = out.place(shared.out or run / "audit", asked, goes_on=grows)
+    out.refuse_within(place, project.source)
+    exam = finished.exam_of(run, project, split)
     start = f"Auditing {run}{'' if seeds else ', with no retrained models'}"
     with out.writing(place, asked), progress.shown(start, quiet=shared.quiet) as listener:
         kept = place / "references"
         result = finished.result_of(run, project, split, shared.device)
         finished.retrain_all(run, [*seeds, *calibration], kept, jobs, shared.device, listener)
         reference = finished.reference_of(project, split, seeds, calibration, kept) if seeds else None
-        found = compare(result, reference)
+        found = compare(result, reference, exam=exam)
         found.save(place)
     return told(found, place, shared)
 

@@ -55,7 +55,7 @@ def check(
         out.refuse_within(shared.out, project.source)
     original, project = project.placed(shared.device)
     split = project.split(asked_for(request, project, shared.seed or 0))
-    exam = project.family.look(split, device=next(original.parameters()).device)
+    exam = project.family.look(split)
     chosen = [
         name
         for name in project.methods

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from unweave.audit import Retrain, retrained
+from unweave.audit.exam import Exam
 from unweave.cli import forget
 from unweave.cli.project import Project, load
 from unweave.problem import Cost, Split
@@ -128,4 +129,10 @@ def retrain_all(
 def retrain_one(run: str, seed: int, folder: str, device: str | None) -> None:
     """Retrains one model, in whatever process this is."""
     project, split = opened(run, device)
-    retrained(reference_of(project, split, [seed], [], Path(folder)), split, seed)
+    exam = exam_of(Path(run), project, split)
+    retrained(reference_of(project, split, [seed], [], Path(folder)), split, seed, exam)
+
+
+def exam_of(run: Path, project: Project, split: Split) -> Exam[Any]:
+    """The questions to the models of a run; what is trained for them is kept beside the original."""
+    return project.family.exam(split, cache=run / forget.MODELS)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from unweave.audit.exam import Glance, glance
@@ -106,7 +105,7 @@ def forget(
         progress.shown(f"Loaded {model}", quiet=shared.quiet) as listener,
     ):
         original = trained(project, seed, folder / MODELS, listener)
-        exam = project.family.look(split, device=device_of(original), cache=folder / MODELS)
+        exam = project.family.look(split, cache=folder / MODELS)
         before = glance(exam, original)
         listener(Progress(f"the original; now {method}", 1, 2))
         result = unlearn(
@@ -123,11 +122,6 @@ def forget(
         result.save(folder, write=writer(project, method, result))
     told(result, method, exam.glances, before, after, folder, shared)
     return 0
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where a model is."""
-    return next(model.parameters()).device
 
 
 def writer(project: Project, name: str, result: Result) -> Callable[[nn.Module, Path], object] | None:

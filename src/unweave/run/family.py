@@ -32,6 +32,8 @@ from unweave.tasks import Task, call
 from unweave.tasks.classifier import Classifier
 from unweave.tasks.diffusion import Diffusion, Other
 
+Device = torch.device | str | None
+
 SEARCHED = 10**12
 """The first seed of the images that a search looks at: reported ones begin at zero."""
 
@@ -74,7 +76,7 @@ class Family(Protocol):
         """The positions of what could be forgotten, where nobody said what."""
         ...
 
-    def look(self, split: Split, *, device: torch.device | str, cache: Path | None = None) -> Exam[Any]:
+    def look(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
         """A short exam, for a look before and after; arguments are those of `exam`.
 
         Raises:
@@ -83,13 +85,13 @@ class Family(Protocol):
         ...
 
     def exam(
-        self, split: Split, *, device: torch.device | str, searching: bool = False, cache: Path | None = None
+        self, split: Split, *, device: Device = None, searching: bool = False, cache: Path | None = None
     ) -> Exam[Any]:
         """The questions to a model about a split.
 
         Args:
             split: The data.
-            device: Where models are.
+            device: Where models are; where each is if None.
             searching: Whether settings are searched, which must not see test data.
             cache: A folder that keeps what is trained for it.
         """
@@ -128,12 +130,12 @@ class Classification:
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
         return order[: max(1, round(ASSUMED * len(data)))]
 
-    def look(self, split: Split, *, device: torch.device | str, cache: Path | None = None) -> Exam[Any]:
+    def look(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
         """The whole exam: one pass over the data."""
-        return Classified(split, device)
+        return Classified(split, None)
 
     def exam(
-        self, split: Split, *, device: torch.device | str, searching: bool = False, cache: Path | None = None
+        self, split: Split, *, device: Device = None, searching: bool = False, cache: Path | None = None
     ) -> Exam[Any]:
         """Logits, and attacks on features."""
         return Classified(split, device, "calibration" if searching else "test")
@@ -226,13 +228,13 @@ class Generation:
         """The first class."""
         return (data.labels == data.labels.min()).nonzero()[:, 0]
 
-    def look(self, split: Split, *, device: torch.device | str, cache: Path | None = None) -> Exam[Any]:
+    def look(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
         """As few images of every class as a KID can do with."""
         short = replace(self, images=FEWEST, attacks=0)
-        return short.exam(split, device=device, cache=cache)
+        return short.exam(split, cache=cache)
 
     def exam(
-        self, split: Split, *, device: torch.device | str, searching: bool = False, cache: Path | None = None
+        self, split: Split, *, device: Device = None, searching: bool = False, cache: Path | None = None
     ) -> Exam[Any]:
         """Images of every class."""
         refuse_ungenerated(split, searching=searching, attacked=bool(self.attacks) and not searching)

@@ -1,12 +1,12 @@
 """The record of one model, audited or not yet: a stage of one method."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from unweave.audit.evidence import PARTS, Evidence
 from unweave.audit.margins import Margins
-from unweave.audit.metrics import Values
+from unweave.audit.metrics import METRICS, Metric, Values
 from unweave.audit.verdict import Judgement, Verdict
 from unweave.run import record
 from unweave.run.cell import curves
@@ -29,6 +29,9 @@ def single_record(
     values: Sequence[Values],
     references: Sequence[Values],
     fixed: Margins | None,
+    *,
+    metrics: Mapping[str, Metric] = METRICS,
+    sheets: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The record of one model.
 
@@ -38,12 +41,14 @@ def single_record(
         values: Its metrics, beside each retrained model.
         references: The metrics of each retrained model.
         fixed: The margins, if there are any.
+        metrics: What each name means.
+        sheets: Pictures of what models answer, by name.
     """
     name = subject.name if isinstance(subject, Result) else "model"
     row = {
         **told(subject),
         "scores": {metric: asdict(score) for metric, score in judgement.scores.items()},
-        "gap": gap(values, references) if references else None,
+        "gap": gap(values, references, metrics) if references else None,
         "verdict": str(judgement.verdict),
         "reason": judgement.reason,
         "cost": None,
@@ -55,9 +60,12 @@ def single_record(
         "seeds": [subject.seed] if isinstance(subject, Result) else [],
         "data": sizes(subject),
         "margins": None if fixed is None else dict(fixed.margin),
-        "reference": reference_row(references, fixed) if references else {"scores": {}, "null_band": {}},
+        "reference": reference_row(references, fixed, metrics)
+        if references
+        else {"scores": {}, "null_band": {}},
         "methods": {name: row},
         "floor": None if fixed is None else fixed.gap_floor,
+        **({"sheets": dict(sheets)} if sheets else {}),
     }
     return {"schema": record.SCHEMA, "environment": record.environment(), "stages": {"audit": stage}}
 
@@ -75,4 +83,6 @@ def sizes(subject: Subject) -> dict[str, Any]:
     """The numbers of examples of the parts, and the digest of the split where there is one."""
     if isinstance(subject, Evidence):
         return {part: len(labels) for part, labels in subject.labels.items()}
-    return {"digest": subject.split.digest(), **{part: len(subject.split.part(part)[1]) for part in PARTS}}
+    gone = list(subject.split.forgotten_classes)
+    known = {"digest": subject.split.digest(), "forgotten_classes": gone}
+    return {**known, **{part: len(subject.split.part(part)[1]) for part in PARTS}}
