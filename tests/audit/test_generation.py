@@ -7,10 +7,10 @@ from audit.generators import samples
 from unweave.audit import recognition
 from unweave.audit.generation import (
     GENERATION,
-    calibrate_generation,
     measure_generation,
     measure_generation_pair,
 )
+from unweave.audit.generation_verdict import calibrate_generation
 from unweave.audit.kid import kid
 from unweave.audit.manifold import precision, recall
 

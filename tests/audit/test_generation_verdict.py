@@ -1,8 +1,8 @@
 import pytest
 
 from audit.generators import RETRAINED, samples
-from unweave.audit.generation import calibrate_generation, measure_generation
-from unweave.audit.generation_verdict import judge_generation, never_generated
+from unweave.audit.generation import measure_generation
+from unweave.audit.generation_verdict import calibrate_generation, judge_generation, never_generated
 from unweave.audit.verdict import Judgement, Verdict
 
 SEEDS = range(10)
@@ -97,3 +97,9 @@ def test_without_retrained_generators_there_is_no_verdict():
     found = judge_generation([measure_generation(samples(1))], [], None)
     assert found.reason.startswith("INCONCLUSIVE: no verdict: no retrained model to compare with")
     assert found.scores["ua"].value == measure_generation(samples(1))["ua"]
+
+
+def test_attacks_have_margins_of_an_image_and_of_a_look_at_least():
+    attacked = [{"vector": 4.0, "relearn_10": 20.0}] * 12
+    found = calibrate_generation([samples(seed) for seed in range(12)], probes=attacked, attacked=25)
+    assert found.margin["vector"] == 4 and found.margin["relearn_10"] == 10

@@ -99,6 +99,9 @@ def test_a_recipe_of_denoisers_is_read_back(tmp_path) -> None:
         tiny(generation={"images": 10})
     with pytest.raises(ValueError, match="needs the file weights-inception.*, found none at none.pth"):
         tiny(generation={"inception": "none.pth"})
+    released = tiny(generation={"times": "antithetic", "reduction": "sum", "other": "away", "away": 2.0})
+    task = released.family.task(10, (3,))
+    assert (task.times, task.reduction, task.other, task.away) == ("antithetic", "sum", "away", 2.0)
     with pytest.raises(ValueError, match="guidance"):
         tiny(generation={"sampler": {"guidance": -1.0}})
     with pytest.raises(ValueError, match=r"uint8\), found torch.float32"):

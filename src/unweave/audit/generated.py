@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,9 +26,9 @@ from unweave.audit.exam import Glance
 from unweave.audit.frechet import fid, refuse_no_fid
 from unweave.audit.generation import GENERATION, measure_generation, measure_generation_pair
 from unweave.audit.generation_attacks import ATTACKS, Budget, Target, attack, without_adapter
-from unweave.audit.generation_verdict import judge_generation, never_generated
+from unweave.audit.generation_verdict import calibrate_generation, judge_generation, never_generated
 from unweave.audit.kid import FEWEST
-from unweave.audit.margins import Margins, margins
+from unweave.audit.margins import Margins
 from unweave.audit.metrics import Metric, Values, gap_parts, mean_gap
 from unweave.audit.recogniser import Recogniser, Seen, hits
 from unweave.audit.revival import SIZES
@@ -213,10 +212,8 @@ class Generated:
 
     def calibrated(self, found: Sequence[Drawn], probes: Sequence[Values]) -> Margins:
         """The margins."""
-        seen = [self.samples(each) for each in found]
-        alone = [{**measure_generation(each), **more} for each, more in zip(seen, probes, strict=True)]
-        pairs = [measure_generation_pair(one, other) for one, other in combinations(seen, 2)]
-        return margins(alone, pairs, sizes=self.sizes, metrics=self.metrics)
+        attacked = None if self.budget is None else self.budget.images
+        return calibrate_generation([self.samples(each) for each in found], probes=probes, attacked=attacked)
 
     def hidden(self, found: Drawn) -> str:
         """A class may only be hidden."""

@@ -5,15 +5,11 @@ retrained model's own UA is the reference, whatever it is. On the rest it must b
 figures there are bounded on one side only.
 """
 
-from collections.abc import Sequence
-from itertools import combinations
-
 import numpy as np
 
 from unweave.audit import recognition
 from unweave.audit.kid import kid
 from unweave.audit.manifold import precision, recall
-from unweave.audit.margins import Margins, margins
 from unweave.audit.metrics import Metric
 from unweave.audit.samples import Rows, Samples
 
@@ -231,17 +227,6 @@ def measure_generation_pair(samples: Samples, reference: Samples) -> dict[str, f
         if ours != theirs:
             raise ValueError(f"two generators must have one {name} to be compared, found {ours} and {theirs}")
     return {metric.id: metric.beside(samples, reference) for metric in _ALL if metric.beside is not None}
-
-
-def calibrate_generation(retrains: Sequence[Samples]) -> Margins:
-    """Margins from generators retrained on seeds that must never be reported; a verdict needs 12."""
-    if len(retrains) < 2:
-        raise ValueError(f"expected at least two retrained models to compare, found {len(retrains)}")
-    first = retrains[0]
-    sizes = {"forget": recognition.unlearning(first).n, "retain": recognition.retained(first).n}
-    alone = [measure_generation(each) for each in retrains]
-    pairs = [measure_generation_pair(one, other) for one, other in combinations(retrains, 2)]
-    return margins(alone, pairs, sizes=sizes, metrics=GENERATION)
 
 
 def _kept(samples: Samples) -> Rows:

@@ -6,10 +6,12 @@ One more thing is inconclusive: a class that the original never generates cannot
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 
-from unweave.audit.generation import GENERATION
+from unweave.audit import recognition
+from unweave.audit.generation import GENERATION, measure_generation, measure_generation_pair
 from unweave.audit.generation_attacks import ATTACKS
-from unweave.audit.margins import Margins
+from unweave.audit.margins import Margins, margins
 from unweave.audit.metrics import Values
 from unweave.audit.recognition import hit
 from unweave.audit.samples import Samples
@@ -46,6 +48,27 @@ def judge_generation(
         return judgement
     reason = f"INCONCLUSIVE: nothing to forget: {missing}"
     return replace(judgement, verdict=Verdict.INCONCLUSIVE, reason=reason)
+
+
+def calibrate_generation(
+    retrains: Sequence[Samples], *, probes: Sequence[Values] | None = None, attacked: int | None = None
+) -> Margins:
+    """Margins from generators retrained on seeds that must never be reported; a verdict needs 12.
+
+    Args:
+        retrains: What each makes.
+        probes: Per retrain, what the attacks on it found, if there were any.
+        attacked: Images per setting of these.
+    """
+    if len(retrains) < 2:
+        raise ValueError(f"expected at least two retrained models to compare, found {len(retrains)}")
+    first = retrains[0]
+    sizes = {"forget": recognition.unlearning(first).n, "retain": recognition.retained(first).n}
+    sizes |= {} if attacked is None else {"attack": attacked}
+    found = [{}] * len(retrains) if probes is None else probes
+    alone = [{**measure_generation(each), **more} for each, more in zip(retrains, found, strict=True)]
+    pairs = [measure_generation_pair(one, other) for one, other in combinations(retrains, 2)]
+    return margins(alone, pairs, sizes=sizes, metrics=EVERY)
 
 
 def never_generated(original: Sequence[Samples]) -> str:

@@ -30,7 +30,7 @@ from unweave.models import DENOISERS, build
 from unweave.problem import Split
 from unweave.tasks import Task, call
 from unweave.tasks.classifier import Classifier
-from unweave.tasks.diffusion import Diffusion, Other
+from unweave.tasks.diffusion import Diffusion, Other, Reduction, Times
 
 Device = torch.device | str | None
 
@@ -151,6 +151,10 @@ class Generation:
         drop: How often a condition is replaced by none in training; never where there is none.
         other: Whose answer a counterfactual is (see `Diffusion`).
         anchor: The class that "fixed" takes.
+        away: How far "away" leads.
+        times: How times are drawn (see `Diffusion`).
+        reduction: The squared error of an image: its mean, or, where loss weights of released code are
+            meant, its sum.
         schedule: The noise.
         sampler: How images are drawn.
         images: How many are drawn of each class.
@@ -165,6 +169,9 @@ class Generation:
     drop: float = 0.1
     other: Other = "random"
     anchor: int | None = None
+    away: float = 1.0
+    times: Times = "uniform"
+    reduction: Reduction = "mean"
     schedule: Schedule = Schedule()
     sampler: Sampler = Sampler("dpm", steps=10, guidance=1.5)
     images: int = 500
@@ -210,6 +217,9 @@ class Generation:
             drop=0.0 if self.null is None else self.drop,
             other=self.other,
             anchor=self.anchor,
+            away=self.away,
+            times=self.times,
+            reduction=self.reduction,
             forgotten=forgotten,
         )
 

@@ -15,6 +15,7 @@ from unweave.generate.schedule import Schedule
 from unweave.tasks import Batch, Inputs, Predict, Task
 
 Times = Literal["uniform", "antithetic"]
+Reduction = Literal["mean", "sum"]
 Other = Literal["random", "next", "fixed", "null", "away", "noise"]
 
 DRAWN = 3
@@ -64,11 +65,11 @@ class Diffusion:
     anchor: int | None = None
     away: float = 1.0
     forgotten: tuple[int, ...] = ()
-    reduction: Literal["mean", "sum"] = "mean"
+    reduction: Reduction = "mean"
     names: tuple[str, str, str] | None = None
 
     def __post_init__(self) -> None:
-        for name, choices in (("times", Times), ("other", Other), ("reduction", Literal["mean", "sum"])):
+        for name, choices in (("times", Times), ("other", Other), ("reduction", Reduction)):
             if vars(self)[name] not in get_args(choices):
                 raise ValueError(f"{name} must be one of {get_args(choices)}, found {vars(self)[name]!r}")
         if self.n_classes < 2 or not 0 <= self.drop < 1:
