@@ -386,6 +386,32 @@ def test_a_fraction_in_a_mask_slows_a_weight():
     assert torch.allclose(4 * (flat(of.params) - start), flat(whole.params) - start, rtol=0, atol=1e-14)
 
 
+def test_a_mask_goes_by_names_and_not_by_order():
+    of, other = problem(), problem()
+    mask = top({name: torch.rand_like(p) for name, p in of.params.items()}, 0.5)
+    how, terms = Descent(lr=0.1, steps=2), [nll("retain")]
+    descend(of, how, Phase(terms, where=mask))
+    descend(other, how, Phase(terms, where=dict(reversed(mask.items()))))
+    assert torch.equal(flat(of.params), flat(other.params))
+
+
+@pytest.mark.parametrize(
+    ("change", "strange"),
+    [
+        (lambda mask: {f"module.{name}": each for name, each in mask.items()}, "0.bias"),
+        (lambda mask: dict([*mask.items()][1:]), "0.weight"),
+    ],
+    ids=["of a wrapped model", "one is missing"],
+)
+def test_a_mask_of_other_weights_is_refused(change, strange: str):
+    of = problem()
+    mask = change({name: torch.ones_like(p) for name, p in of.params.items()})
+    start = flat(of.params)
+    with pytest.raises(ValueError, match=f"a mask has one multiplier per trainable weight, .* '{strange}'"):
+        descend(of, Descent(lr=0.1, steps=2), Phase([nll("retain")], where=mask))
+    assert torch.equal(flat(of.params), start)
+
+
 # --- phases
 
 

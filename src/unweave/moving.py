@@ -55,9 +55,18 @@ class Pinned:
     Args:
         weights: All weights.
         where: The multiplier; weights at zero are pinned.
+
+    Raises:
+        ValueError: If it is not of these weights.
     """
 
     def __init__(self, weights: Mapping[str, nn.Parameter], where: Mask | None) -> None:
+        if where is not None and where.keys() != weights.keys():
+            strange = sorted(where.keys() ^ weights.keys())
+            raise ValueError(
+                f"a mask has one multiplier per trainable weight, by its name, found {len(where)} for "
+                f"{len(weights)}: {strange[0]!r} is in one of the two alone"
+            )
         masks = {} if where is None else {name: where[name] == 0 for name in weights}
         self.held = [
             (weights[name], mask, weights[name].detach().clone())

@@ -20,8 +20,8 @@ def add(a: Params, b: Params, *, scale: float = 1.0) -> dict[str, Tensor]:
 
 
 def multiply(a: Params, b: Params) -> dict[str, Tensor]:
-    """The elementwise product, as a new vector."""
-    return dict(zip(a, torch._foreach_mul(list(a.values()), list(b.values())), strict=True))
+    """The elementwise product, name by name, as a new vector."""
+    return dict(zip(a, torch._foreach_mul(list(a.values()), [b[name] for name in a]), strict=True))
 
 
 def scale(a: Params, by: float) -> dict[str, Tensor]:
