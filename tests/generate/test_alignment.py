@@ -17,10 +17,11 @@ import families
 import smooth
 from smooth import MODES, WEIGHT, direction, flat, step
 from unweave.generate.scopes import restrict
-from unweave.lookahead import Lookahead
+from unweave.lookahead import Lookahead, differentiate_twice
 from unweave.objective import frozen, mislabel, nll
-from unweave.params import norm
+from unweave.params import add, norm
 from unweave.problem import Problem
+from unweave.step import Runtime
 from unweave.tasks import Batch
 
 ALPHAS = (2e-4, 1e-4, 5e-5)
@@ -154,6 +155,32 @@ def test_the_slope_in_alpha_is_the_gradient_of_the_alignment(family: str, scope:
         assert 1.98 < wide / near < 2.02
 
 
+@pytest.mark.parametrize("scope", ["all", "lora"])
+@whole
+def test_a_finite_difference_oracle_agrees_with_exact(family: str, scope: str):
+    of = problem(family, scope)
+    at, retain, generator = step(of), nll("retain"), torch.Generator().manual_seed(6)
+    v = {n: torch.randn(p.shape, generator=generator, dtype=p.dtype) for n, p in of.params.items()}
+    with sdpa_kernel(SDPBackend.MATH):
+        product = flat(differentiate_twice(at, retain)(v))
+    h = 1e-5 * float(flat(of.params).norm() / norm(v))
+    ends = []
+    for sign in (1, -1):
+        with at.at(v, sign * h) as there:
+            ends.append(flat(there.gradient(retain)))
+    difference = (ends[0] - ends[1]) / (2 * h)
+    assert float((product - difference).norm() / difference.norm()) < 1e-3
+
+
+@pytest.mark.parametrize(("mode", "evaluations"), [("nested", 3), ("lagged", 3), ("exact", 2), ("joint", 2)])
+@whole
+def test_gradient_evaluations_are_counted(family: str, mode: str, evaluations: int):
+    of = problem(family)
+    at = step(of)
+    direction(at, MODES[mode](*objectives(of), 1e-4))
+    assert of.cost.gradients == evaluations
+
+
 @whole
 def test_no_lookahead_is_the_joint_gradient(family: str):
     of = problem(family)
@@ -168,6 +195,24 @@ def test_everything_is_restored_bit_for_bit(family: str):
     for mode in ("exact", "nested", "lagged"):
         follow(of, mode, 0.1)
     assert smooth.bits(of.model.state_dict()) == before
+
+
+@whole
+def test_a_shift_is_real_where_forward_passes_are_cast(family: str):
+    of = families.problem(family, whole_class=True)
+    at = step(of, runtime=Runtime(of.model, of.task, "bf16"))
+    here = at.gradient(nll("retain"))
+    with at.at(here, -0.5) as ahead:
+        there = ahead.gradient(nll("retain"))
+    assert float(norm(add(here, there, scale=-1)) / norm(here)) > 0.05
+
+
+@whole
+def test_weights_that_would_swallow_the_shift_are_refused(family: str):
+    of = problem(family)
+    of.model.to(torch.bfloat16)
+    with pytest.raises(ValueError, match="a lookahead needs float32 weights, found .*bfloat16"):
+        step(of).at({name: torch.ones_like(p) for name, p in of.params.items()}, 0.01).__enter__()
 
 
 @whole
