@@ -4,14 +4,16 @@ import pytest
 import torch
 from torch import nn
 
+import families
 from denoisers import CONFIGS, inputs
 
 pytest.importorskip("diffusers")
 pytest.importorskip("peft")
 
-
+from presets import soon
 from unweave.generate.adapters import ADAPTERS, adapted
 from unweave.generate.scopes import additions, dropped, merged, restrict
+from unweave.methods.presets import PRESETS
 
 
 def trainable(model: nn.Module) -> set[str]:
@@ -62,6 +64,17 @@ def test_an_addition_changes_nothing_until_it_is_trained_and_comes_off_again(nam
     assert torch.equal(without(x, t, condition), plain(x, t, condition)) and not additions(without)
     assert [n for n, _ in without.named_parameters()] == [n for n, _ in plain.named_parameters()]
     assert additions(model) and all(p.requires_grad for p in without.parameters())
+
+
+@pytest.mark.parametrize("name", ["lur", "lur-exact", "salun", "sa", "esd", "erasediff"])
+@pytest.mark.parametrize("family", ["unet", "dit"])
+def test_a_method_moves_the_additions_and_no_other_bit(family: str, name: str):
+    of = families.problem(family, whole_class=True)
+    restrict(of.model, "lora", rank=2)
+    before = {n: p.detach().clone() for n, p in of.model.named_parameters()}
+    soon(PRESETS[name], lr=0.01, weight_decay=0.1)(of)
+    moved = {n for n, p in of.model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved and moved <= set(of.params) and all("lora_" in n for n in moved)
 
 
 def test_a_seed_decides_the_addition():
