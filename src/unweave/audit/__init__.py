@@ -133,7 +133,8 @@ def judged(
     refuse_copies(exam, [each.found for each in (*compared, *calibrating)])
     fixed = margins_of(exam, calibrating)
     references = [each.measured(exam) for each in compared]
-    values = beside(exam, found, compared)
+    moved = {} if before is None else exam.moved(found.found, before.found)
+    values = [{**each, **moved} for each in beside(exam, found, compared)]
     original = beside(exam, before, compared) if before is not None and compared else []
     answers = [] if before is None else [before.found]
     judgement = exam.judge(values, references, fixed, original, lambda: answers)

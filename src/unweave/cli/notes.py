@@ -10,7 +10,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 
-from unweave.audit.collect import moved
 from unweave.cli.project import Project
 from unweave.data import Source
 from unweave.importance import evaluating
@@ -18,16 +17,19 @@ from unweave.tasks import call
 
 LOW = (torch.bfloat16, torch.float16)
 NOISE = 1e-4
-"""The largest difference of two passes that counts as rounding, in logits."""
+"""The largest difference of two passes that counts as rounding, in logits or in pixels from -1 to 1."""
 
 
 def notes(model: nn.Module, project: Project) -> Iterator[str]:
     """A sentence for each thing to know; none if there is nothing."""
     yield from about_weights(model)
-    yield from about_layers(model, project.train)
+    yield from about_layers(model, project)
     yield from about_data(project)
     if project.retrain is None:
-        yield "no train(dataset, seed): references can't be retrained, so an audit will be INCONCLUSIVE"
+        lacking = (
+            "no train(dataset, seed)" if project.source is None else "no --recipe that says how to train"
+        )
+        yield f"{lacking}: references can't be retrained, so an audit will be INCONCLUSIVE"
 
 
 def about_weights(model: nn.Module) -> Iterator[str]:
@@ -43,7 +45,7 @@ def about_weights(model: nn.Module) -> Iterator[str]:
         yield f"{found}: LUR's virtual step would be rounded away; keep float32 and set how.precision=bf16"
 
 
-def about_layers(model: nn.Module, train: Source) -> Iterator[str]:
+def about_layers(model: nn.Module, project: Project) -> Iterator[str]:
     """Layers that make one mode or another wrong, and noise."""
     modules = list(model.modules())
     dropout = [each for each in modules if isinstance(each, _DropoutNd) and each.p]
@@ -52,11 +54,11 @@ def about_layers(model: nn.Module, train: Source) -> Iterator[str]:
         yield f"{found}: off while unlearning; how.dropout=same draws one mask a step; mode exact refuses it"
     if any(isinstance(each, _BatchNorm) for each in modules):
         yield "BatchNorm: its statistics move with the data that is kept; how.norm=frozen leaves them"
-    seen, noise = passes(model, train)
+    seen, noise = passes(model, project)
     if seen or any(isinstance(each, nn.MultiheadAttention) for each in modules):
         yield "attention: mode exact runs it by torch's plain kernel; fused ones have no second derivative"
     if noise > NOISE:
-        yield f"two passes in evaluation mode differ by {noise:.2g} in their logits: figures will not repeat"
+        yield f"two passes in evaluation mode differ by {noise:.2g} in their outputs: figures will not repeat"
 
 
 class Attention(TorchFunctionMode):
@@ -70,10 +72,12 @@ class Attention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def passes(model: nn.Module, train: Source) -> tuple[bool, float]:
+def passes(model: nn.Module, project: Project) -> tuple[bool, float]:
     """Whether a pass over two examples uses fused attention, and by how much two passes differ."""
+    train = project.train.to(next(model.parameters()).device)
+    task, generator = project.family.task(1 + int(train.labels.max())), torch.Generator().manual_seed(0)
     (raw,) = train.stream([torch.arange(min(2, len(train)))])
-    inputs = moved(raw, next(model.parameters()).device)
+    inputs = task.draw(raw, generator).inputs
     with evaluating(model), torch.no_grad(), Attention() as mode:
         first, second = call(model, inputs), call(model, inputs)
     return mode.seen, float((first - second).abs().max())

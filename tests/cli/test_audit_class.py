@@ -1,0 +1,64 @@
+"""`unweave audit` and `unweave check` on denoisers."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import folders
+from cli.written import names, row_of, stage_of
+
+pytest.importorskip("diffusers")
+
+SHORT = ("--method", "finetune", "--set", "how.steps=1", "--quiet")
+
+
+def test_a_denoiser_is_audited_by_its_images(run, here, tmp_path):
+    source, recipe = folders.diffusers_folder(tmp_path / "source"), folders.recipe(tmp_path)
+    assert run("forget", source, "--recipe", recipe, *SHORT).code == 0
+    told = run("audit", "forgotten", "--references", 2, "--quiet")
+    assert told.code == 1, told.error
+    assert re.match("INCONCLUSIVE: nothing to forget: the original never generates class 3: ", told.out)
+    folder = here / "forgotten" / "audit"
+    assert set(names(folder)) >= {"evidence.npz", "record.json", "report.html"}
+    with np.load(folder / "evidence.npz") as arrays:
+        assert {name: arrays[name].shape for name in arrays.files} == {
+            str(i): (20, 1, 4, 4) for i in range(4)
+        }
+    stage, row = stage_of(folder), row_of(folder)
+    assert stage["sheets"].keys() == {"the model", "original", "retrained"}
+    assert (folder / "report.html").read_text().count('<img class="sheet"') == 3
+    assert stage["data"]["forgotten_classes"] == [3] and {"ua", "ra", "kid_forget"} <= row["scores"].keys()
+    assert row["gap"]["parts"].keys() == {"ua", "ra", "class_tv"}
+    kept = {path: path.stat().st_mtime_ns for path in (folder / "references").iterdir()}
+    assert run("audit", "forgotten", "--references", 2, "--quiet").code == 1
+    assert {path: path.stat().st_mtime_ns for path in (folder / "references").iterdir()} == kept
+    assert names(here / "forgotten").count("audit") == 1
+
+
+def test_without_a_training_there_is_no_verdict(run, here, tmp_path):
+    place = folders.project(tmp_path / "mine", "train = None")
+    assert run("forget", place, "--class", 0, *SHORT).code == 0
+    told = run("audit", "forgotten", "--json", "--quiet")
+    assert told.code == 1 and json.loads(told.out)["verdict"] == "INCONCLUSIVE", told.error
+    reason = json.loads(Path("forgotten/audit/record.json").read_text())["stages"]["audit"]["methods"]
+    assert "INCONCLUSIVE" in str(reason)
+
+
+def test_a_check_names_figures_notes_and_costs_and_writes_nothing(run, here, listed, tmp_path):
+    source = folders.diffusers_folder(tmp_path / "source")
+    data, before = folders.images(tmp_path / "images.npz"), listed(tmp_path)
+    told = run("check", source, "--data", data, "--methods", "finetune", "--quiet")
+    assert told.code == 0, told.error
+    assert "Data: 96 to forget, 288 to retain" in told.out, "the first class is assumed"
+    assert re.search(r"Images taken for what is forgotten, %: \d", told.out)
+    assert "no --recipe that says how to train: references can't be retrained" in told.out
+    assert re.search(r"finetune .* yes", told.out) and listed(tmp_path) == before
+
+
+def test_a_method_of_another_family_is_refused(refused, tmp_path):
+    place = folders.project(tmp_path / "mine")
+    refused("unknown method 'lurr': did you mean 'lur'", "check", place, "--methods", "lurr")
+    refused("'sa' is for models of the family diffusion", "forget", "digits-class", "--method", "sa")
