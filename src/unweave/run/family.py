@@ -240,7 +240,7 @@ class Generation:
 
     def look(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
         """As few images of every class as a KID can do with."""
-        short = replace(self, images=FEWEST, attacks=0)
+        short = replace(self, images=FEWEST, attacks=0, inception=None)
         return short.exam(split, cache=cache)
 
     def exam(
@@ -251,7 +251,7 @@ class Generation:
         return Generated(
             split,
             self.task(split.n_classes, split.forgotten_classes),
-            recogniser_of(self.recogniser, split, str(device), cache),
+            recogniser_of(self.recogniser, split, None if device is None else str(device), cache),
             self.sampler,
             self.searched if searching else self.images,
             None if searching or not self.attacks else Budget(images=self.attacks),
@@ -263,8 +263,13 @@ class Generation:
 
 
 @cache
-def recogniser_of(model: str, split: Split, device: str, folder: Path | None) -> Recogniser:
-    """The recogniser of a data set: the same whatever is forgotten, and for every generator."""
+def recogniser_of(model: str, split: Split, device: str | None, folder: Path | None) -> Recogniser:
+    """The recogniser of a data set: the same whatever is forgotten, and for every generator.
+
+    Where no device is given, it is trained where the images are.
+    """
+    assert isinstance(split.train, Resident)
+    place = str(split.train.inputs.device) if device is None else device
     train, held_out = split.train.to("cpu"), split.held_out.to("cpu")
-    assert isinstance(train, Resident) and isinstance(held_out, Resident)
-    return train_recogniser(train, held_out, model=model, device=device, cache=folder)
+    assert isinstance(held_out, Resident)
+    return train_recogniser(train, held_out, model=model, device=place, cache=folder)
