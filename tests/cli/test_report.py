@@ -104,7 +104,11 @@ class TestDemo:
             assert f"\n{name}\nfinetune: INCONCLUSIVE: no verdict: 1 seed, 10 needed" in told.out
             assert list(stage["methods"]) == ["finetune", "original"]
         assert told.out.endswith(f"Report: {place / 'report.html'}\n")
-        assert told.error.splitlines()[1:] == ["1/2  digits-trace, seed 0", "2/2  digits-class, seed 0"]
+        said = [line.partition("  ")[2] for line in told.error.splitlines()[1:]]
+        models = ("original of seed 0", "retrained model of seed 0")
+        assert said == [f"{name}, {model}" for name in stages for model in models] + [
+            f"{name}, seed 0" for name in stages
+        ]
 
     def test_the_two_problems_are_a_tenth_with_wrong_labels_and_one_digit(self, place):
         trace, whole = record.load(place)["stages"].values()

@@ -1,11 +1,12 @@
 """Compare methods over seeds: each stage trained, forgotten, measured and judged, in few worker processes."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from os import cpu_count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from unweave.methods import method_named
 from unweave.run import record
@@ -113,13 +114,34 @@ def finished(
     stages: Sequence[Stage], methods: Mapping[str, tuple[str, ...]], crew: Crew, listener: Listener
 ) -> Iterator[Stage]:
     """Runs all seeds of all stages, and yields each stage once it is done, in their order."""
-    by_stage = {stage.recipe.name: jobs_of(stage, methods[stage.recipe.name]) for stage in stages}
-    jobs, left = list(chain(*by_stage.values())), {name: len(each) for name, each in by_stage.items()}
+    rounds = [
+        [job for stage in stages for job in trainings(stage)],
+        [job for stage in stages for job in jobs_of(stage, methods[stage.recipe.name])],
+    ]
+    jobs = list(chain(*rounds))
+    left = Counter(job.arguments[0].recipe.name for job in jobs)
     waiting = list(stages)
-    for job, _ in told(crew, jobs, listener):
+    for job, _ in told(lambda _: chain.from_iterable(map(crew, rounds)), jobs, listener):
         left[job.arguments[0].recipe.name] -= 1
         while waiting and left[waiting[0].recipe.name] == 0:
             yield waiting.pop(0)
+
+
+def trainings(stage: Stage) -> list[Job]:
+    """The two models of a stage of one seed, side by side; with more seeds every worker is busy anyway."""
+    if len(stage.recipe.seeds) > 1:
+        return []
+    parts = {"mixed": "original", "retain": "retrained model"}
+    return [
+        Job(f"{stage.recipe.name}, {model} of seed {seed}", train, (stage, part, seed))
+        for seed in stage.recipe.seeds
+        for part, model in parts.items()
+    ]
+
+
+def train(stage: Stage, part: Literal["mixed", "retain"], seed: int) -> None:
+    """Trains a model, which its stage keeps."""
+    stage.trained(part, seed)
 
 
 def jobs_of(stage: Stage, methods: tuple[str, ...]) -> list[Job]:
