@@ -41,13 +41,14 @@ def digits(quick: bool) -> Shown:
 
 
 def diffusion(quick: bool) -> Shown:
-    """A generator that is to make one digit no more: few images, and no attack on it."""
+    """A generator that is to make one digit no more, with few images; in a hurry, without attacks on it."""
     recipe = load_recipe("digit-images-class")
     assert recipe.generation is not None
-    recipe = replace(recipe, generation=replace(recipe.generation, images=IMAGES, attacks=0))
+    few = replace(recipe.generation, images=IMAGES)
     if quick:
-        return Shown((recipe.cut_short(QUICK_STEPS),), "lur,salun", seeds=1)
-    return Shown((recipe,), "lur,salun,sa,joint", seeds=1)
+        hurried = replace(recipe, generation=replace(few, attacks=0)).cut_short(QUICK_STEPS)
+        return Shown((hurried,), "lur,salun", seeds=1)
+    return Shown((replace(recipe, generation=few),), "lur,salun,sa,joint", seeds=1)
 
 
 SHOWN: Mapping[str, Callable[[bool], Shown]] = {"digits": digits, "diffusion": diffusion}
