@@ -28,7 +28,7 @@ def test_a_denoiser_is_audited_by_its_images(run, here, tmp_path):
             str(i): (20, 1, 4, 4) for i in range(4)
         }
     stage, row = stage_of(folder), row_of(folder)
-    assert stage["sheets"].keys() == {"the model", "original", "retrained"}
+    assert stage["sheets"].keys() == {"FineTune", "original", "retrained"}
     assert (folder / "report.html").read_text().count('<img class="sheet"') == 3
     assert stage["data"]["forgotten_classes"] == [3] and {"ua", "ra", "kid_forget"} <= row["scores"].keys()
     assert row["gap"]["parts"].keys() == {"ua", "ra", "class_tv"}

@@ -142,7 +142,8 @@ def judged(
         judgement = replace(judgement, reason=f"{judgement.reason}; {hidden}")
     scores = {name: alone(exam, name, each) for name, each in judgement.scores.items()}
     judgement = replace(judgement, scores=scores)
-    sheets = sheets_of(exam, {"the model": [found], "original": [before], "retrained": compared[:1]})
+    name = subject.name if isinstance(subject, Result) else "model"
+    sheets = sheets_of(exam, {name: [found], "original": [before], "retrained": compared[:1]})
     made = single_record(subject, judgement, values, references, fixed, metrics=exam.metrics, sheets=sheets)
     return Audit(judgement, found.found, made, exam)
 

@@ -132,8 +132,12 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
 
 def _sheets(made: list[Row], pictures: Mapping[str, str]) -> dict[str, str]:
     """Before, as it should be, and after; the methods from the nearest to the farthest."""
-    names = [row.name for row in sorted(made, key=lambda row: row.kind != "original")]
-    keys = {name: "retrained" if name == "Retrain" else name for name in names}
+    # of one audited model the original has a picture, but no row
+    keys = {
+        "original": "original",
+        "Retrain": "retrained",
+        **{row.name: row.name for row in made if row.kind == "method"},
+    }
     return {name: pictures[key] for name, key in keys.items() if key in pictures}
 
 
