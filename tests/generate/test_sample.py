@@ -1,11 +1,12 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import families
-from unweave.generate.sample import Sampler, guided, sample, to_bytes
+from unweave.generate.sample import SCHEDULERS, Sampler, guided, sample, to_bytes
 from unweave.generate.schedule import Schedule, alphas_cumprod
 from unweave.problem import Failed
 from unweave.tasks.diffusion import Diffusion
@@ -124,6 +125,14 @@ def test_ddim_is_its_formula(model: Small):
         x = b.sqrt() * clean + (1 - b - sigma**2).clamp(min=0).sqrt() * said + sigma * noise
     found = draw(model, how, torch.tensor([2]), seeds=[11])
     torch.testing.assert_close(found, x, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "leading"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_no_time_is_taken_twice(scheduler: str, spacing: str):
+    # PNDM begins with one time twice
+    times, _ = SCHEDULERS[scheduler](Sampler(scheduler, steps=10, spacing=spacing), Schedule())
+    assert len(times) == 10 and all(one > other for one, other in pairwise(times))
 
 
 def test_bytes_are_cut_and_rounded_and_keep_their_contrast():

@@ -90,6 +90,14 @@ def test_an_empty_config_has_the_defaults_of_diffusers():
     assert Schedule.of({}) == Schedule.of(theirs.config) == Schedule()
 
 
+@pytest.mark.parametrize("name", ["PNDMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"])
+def test_only_the_noise_is_read_and_not_how_images_were_drawn(name: str):
+    diffusers = pytest.importorskip("diffusers")
+    settings = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    read = Schedule.of(getattr(diffusers, name)(**settings, prediction_type="v_prediction").config)
+    assert read == Schedule("scaled_linear", start=0.00085, end=0.012, prediction="v_prediction")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

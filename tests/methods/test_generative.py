@@ -18,7 +18,7 @@ from unweave.generate.sample import Sampler
 from unweave.methods.erasediff import Conflicting, EraseDiff
 from unweave.methods.esd import ESD, partway
 from unweave.methods.sa import SelectiveAmnesia
-from unweave.objective import frozen
+from unweave.objective import Objective, distill, forget_loss, frozen, nll, retain_loss
 from unweave.problem import Problem, Split
 from unweave.step import Runtime, Step
 from unweave.tasks import Batch
@@ -39,6 +39,62 @@ class Constant(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
         return self.said[condition].view(-1, 1, 1, 1).expand_as(x)
+
+
+# the student says 7 under class 1, which is forgotten; the original 2, 5, 4 under the classes and 1 without
+STUDENT, ORIGINAL = (2.0, 7.0, 4.0, 1.0), (2.0, 5.0, 4.0, 1.0)
+
+
+def asked(**settings) -> tuple[Step, Batch]:
+    """A student at a step over four examples of class 1, and what was drawn of them."""
+    model, task = Constant(*STUDENT), Diffusion(3, null=3, forgotten=(1,), **settings)
+    source = Resident(torch.zeros(4, 1, 2, 2, dtype=torch.float64), torch.ones(4, dtype=torch.long))
+    batch = task.draw(next(iter(source.stream([torch.arange(4)]))), torch.Generator().manual_seed(0))
+    sizes = {"forget": 4, "retain": 4}
+    parts = {"forget": [batch], "retain": [batch]}
+    return Step(dict(model.named_parameters()), Runtime(model, task), parts, sizes), batch
+
+
+def said(objective: Objective, at: Step) -> float:
+    with torch.no_grad():
+        return float(sum(objective.losses(at)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "target"),
+    [
+        ({"other": "next"}, 4.0),
+        ({"other": "fixed", "anchor": 0}, 2.0),
+        ({"other": "null"}, 1.0),
+        ({"other": "away", "away": 0.5}, 1 - 0.5 * (5 - 1)),
+    ],
+    ids=["next", "fixed", "null", "away"],
+)
+def test_the_answer_under_another_condition_is_the_targets_by_hand(settings: dict, target: float):
+    at, _ = asked(**settings)
+    found = said(forget_loss("mislabel", cap=0.0, teacher=frozen(Constant(*ORIGINAL))), at)
+    assert found == pytest.approx((7 - target) ** 2, rel=TIGHT)
+
+
+def test_the_other_losses_of_a_denoiser_by_hand():
+    at, batch = asked(other="noise")
+    original = frozen(Constant(*ORIGINAL))
+    errors = (7 - batch.target).square().mean((1, 2, 3))
+    assert said(nll("retain"), at) == pytest.approx(float(errors.mean()), rel=TIGHT)
+    assert said(forget_loss("ascent", cap=0.0), at) == pytest.approx(-float(errors.mean()), rel=TIGHT)
+    cap = float(errors.median())
+    bounded = -float(errors.clamp(max=cap).mean())
+    assert said(forget_loss("clamped", cap=cap), at) == pytest.approx(bounded, rel=TIGHT)
+    instead = at.runtime.task.surrogate(batch).target
+    assert said(forget_loss("surrogate", cap=0.0), at) == pytest.approx(
+        float((7 - instead).square().mean()), rel=TIGHT
+    )
+    noise = at.runtime.task.mislabel(batch, lambda inputs: pytest.fail("noise is nobody's answer"))
+    assert not torch.allclose(noise, batch.target)
+    assert said(forget_loss("mislabel", cap=0.0, teacher=original), at) == pytest.approx(
+        float((7 - noise).square().mean()), rel=TIGHT
+    )
+    assert said(distill(original, "forget"), at) == said(retain_loss("distill", original), at) == 4.0
 
 
 def led(method: ESD, said: tuple[float, ...]) -> Batch:
