@@ -8,13 +8,15 @@ from typing import Any
 
 from cyclopts import App
 
-from unweave.cli import out, progress, show
+from unweave.audit.verdict import SEEDS
+from unweave.cli import given, out, progress, show
 from unweave.cli.options import DEFAULTS, Shared, names
+from unweave.cli.request import NOTHING, Request
 from unweave.cli.table import summary, table
 from unweave.report import html
 from unweave.run import record
 from unweave.run.bench import bench as run_bench
-from unweave.run.bench import chosen, shortened
+from unweave.run.bench import chosen, compare, shortened
 from unweave.run.recipe import Recipe
 from unweave.run.recipe import load as load_recipe
 from unweave.run.stage import Stage
@@ -63,6 +65,9 @@ def bench(
     recipes: list[str],
     /,
     *,
+    request: Request = NOTHING,
+    recipe: str | None = None,
+    data: str | None = None,
     methods: str | None = None,
     seeds: int | None = None,
     tune: int = 0,
@@ -72,10 +77,15 @@ def bench(
 ) -> int:
     """Compare methods over seeds with equal tuning: cells, record.json and report.html.
 
-    An interrupted run goes on where it stopped: give the same command again.
+    An interrupted run goes on where it stopped: give the same command again. Of a model of one's own, which
+    is the original of every seed, seeds vary the methods and the retrained models.
 
     Args:
-        recipes: TOML files, or names of recipes that come with unweave, such as digits-trace.
+        recipes: TOML files, or names of recipes that come with unweave, such as digits-trace. Or one model:
+            project.py, or a folder.
+        request: What a model is to forget.
+        recipe: How the model of a folder was trained.
+        data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
         methods: Names with commas between, such as lur,salun; all if none are given.
         seeds: How many of the recipes' seeds to run; a verdict needs ten.
         tune: Trials of tuning per method, on other seeds than the reported ones.
@@ -84,6 +94,13 @@ def bench(
         shared: Of every verb.
     """
     plan = Plan(methods, seeds, tune, tuned, jobs)
+    if given.is_given(recipes):
+        place = given.Place(one_of(recipes), recipe, data, request, shared.seed or 0)
+        folder, made = run_given(place, plan, shared)
+        told(folder, made, shared)
+        return 0
+    if recipe is not None or data is not None or request.given():
+        raise ValueError("--recipe, --data and what to forget go with a model: recipes say it all themselves")
     folder, made = run([load_recipe(place) for place in recipes], "unweave-bench", plan, shared)
     told(folder, made, shared)
     return 0
@@ -128,6 +145,42 @@ def run(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> tup
         made = record.load(place)
         html.write(made, place / REPORT)
     return place, made
+
+
+def one_of(places: Sequence[str]) -> str:
+    """The only place."""
+    if len(places) > 1:
+        raise ValueError(f"bench takes several recipes or one model, found {', '.join(places)}")
+    return places[0]
+
+
+def run_given(place: given.Place, plan: Plan, shared: Shared) -> tuple[Path, dict[str, Any]]:
+    """Runs methods on a given original into a folder; returns it with the record."""
+    if plan.tune or plan.tuned is not None:
+        raise ValueError("settings are searched with a recipe, found --tune or --tuned beside a model")
+    device, wanted = shared.device or "cpu", names(plan.methods)
+    stage = given.stage_of(place, Path(), device)
+    recipe = shortened(begun_at(stage.recipe, shared.seed), plan.seeds)
+    if len(recipe.seeds) < SEEDS:  # there is no verdict whose margins they would fix
+        recipe = replace(recipe, calibration_seeds=())
+    methods = chosen(recipe, [name for name in wanted or recipe.methods if name != "retrain"])
+    asked = {
+        "verb": "bench",
+        "given": {**stage.known(), "split": stage.split().digest()},
+        "seeds": [list(recipe.seeds)],
+        "methods": list(methods),
+        "device": device,
+    }
+    folder = out.place(shared.out or Path("unweave-bench"), asked, goes_on=grows)
+    out.refuse_within(folder, given.opened(place, device)[0].source)
+    stage = replace(stage, recipe=recipe, folder=folder)
+    start = f"Running {', '.join(methods)} on {place.model} in {folder}"
+    with out.writing(folder, asked), progress.shown(start, quiet=shared.quiet) as listener:
+        stage.exam()  # raises before anything is trained, where there are too few images
+        compare([stage], folder, methods=methods, jobs=plan.jobs or 1, listener=listener)
+        made = record.load(folder)
+        html.write(made, folder / REPORT)
+    return folder, made
 
 
 def begun_at(recipe: Recipe, seed: int | None) -> Recipe:

@@ -58,6 +58,20 @@ def bench(
         Failed: If an original or a retrained model can't be trained.
     """
     stages = [Stage(shortened(recipe, seeds), Path(folder), device) for recipe in recipes]
+    return compare(stages, folder, methods=methods, jobs=jobs, tune=tune, tuned=tuned, listener=listener)
+
+
+def compare(
+    stages: Sequence[Stage],
+    folder: str | Path,
+    *,
+    methods: Sequence[str] | None = None,
+    jobs: int | None = None,
+    tune: int = 0,
+    tuned: str | Path | None = None,
+    listener: Listener = lambda progress: None,
+) -> dict[str, Any]:
+    """Runs stages; see `bench`."""
     if len({stage.recipe.name for stage in stages}) < len(stages):
         found = ", ".join(stage.recipe.name for stage in stages)
         raise ValueError(f"each stage needs a name of its own, found {found}")

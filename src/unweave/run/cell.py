@@ -80,7 +80,7 @@ def run_reference(stage: Stage, seed: int, original: Done | None = None) -> Done
 
     def make() -> Content:
         trained = stage.trained("retain", seed)
-        known = {"repr": repr(FromScratch(stage.recipe.train)), "peak_mib": None, "trace": {}}
+        known = {"repr": stage.retraining(), "peak_mib": None, "trace": {}}
         return {**spent(trained.cost), **known, **answers(stage, trained.model, place)}
 
     cell = kept(place, key_of(stage, seed, REFERENCE), make)
@@ -182,8 +182,7 @@ def answers_at(exam: Exam[Found], place: Path) -> Found:
 def key_of(stage: Stage, seed: int, method: str) -> str:
     """The digest of all that a cell depends on."""
     recipe, data = stage.recipe, stage.split().digest()
-    facts = {"data": data, "model": repr(recipe.model), "train": repr(recipe.train), "device": stage.device}
-    facts |= {"family": repr(recipe.family)}
+    facts = {**stage.known(), "data": data, "device": stage.device, "family": repr(recipe.family)}
     return digest({**facts, "seed": seed, "method": method, "code": code(*METHODS_CODE)})
 
 

@@ -56,6 +56,11 @@ class Family(Protocol):
         """The methods by name, with settings that suit."""
         ...
 
+    @property
+    def generation(self) -> "Generation | None":
+        """The table of that name in a recipe; None where a recipe has none."""
+        ...
+
     def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
         """A fresh model."""
         ...
@@ -108,6 +113,11 @@ class Classification:
     def methods(self) -> Mapping[str, Method]:
         """All that can be used on classifiers."""
         return methods_for(self.name)
+
+    @property
+    def generation(self) -> "Generation | None":
+        """None."""
+        return None
 
     def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
         """A fresh classifier."""
@@ -199,6 +209,11 @@ class Generation:
     def methods(self) -> Mapping[str, Method]:
         """All that can be used on denoisers, as they are set for them."""
         return PRESETS
+
+    @property
+    def generation(self) -> "Generation | None":
+        """This."""
+        return self
 
     def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
         """A fresh denoiser."""

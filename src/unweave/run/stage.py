@@ -13,6 +13,7 @@ from unweave.audit.exam import Exam
 from unweave.data import Source
 from unweave.data.datasets import flip_labels
 from unweave.data.datasets import load as load_data
+from unweave.methods.simple import FromScratch
 from unweave.problem import Cost, Problem, Split
 from unweave.run.family import Classification, Family
 from unweave.run.recipe import Recipe
@@ -49,7 +50,7 @@ class Stage:
         split, recipe = self.split(data_seed), self.recipe
         return train_model(
             recipe.train,
-            self.build(split),
+            lambda: recipe.build(split.n_classes),
             split,
             part,
             seed,
@@ -59,8 +60,20 @@ class Stage:
             save_every=recipe.save_every,
         )
 
-    def build(self, split: Split) -> Callable[[], nn.Module]:
-        """Makes a fresh model for the classes of a split."""
+    def known(self) -> dict[str, object]:
+        """What its models depend on beside data, family, device and seed."""
+        return {"model": repr(self.recipe.model), "train": repr(self.recipe.train)}
+
+    def retraining(self) -> str:
+        """How its references are trained, for people."""
+        return repr(FromScratch(self.recipe.train))
+
+    def table(self) -> dict[str, Any]:
+        """What a record says of it."""
+        return self.recipe.table()
+
+    def build(self, split: Split) -> Callable[[], nn.Module] | None:
+        """Makes a fresh model for the classes of a split; None where that is left to the modules."""
         return lambda: self.recipe.build(split.n_classes)
 
     def problem(

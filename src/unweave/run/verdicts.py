@@ -38,7 +38,7 @@ def stage_record(
     ran = [name for name in methods if rows[name]["failed"] is None]
     cells = {name: [measurement(stage, seed, name) for seed in recipe.seeds] for name in (*ran, REFERENCE)}
     return {
-        "recipe": recipe.table(),
+        "recipe": stage.table(),
         "seeds": list(recipe.seeds),
         "data": described(stage),
         "margins": None if fixed is None else dict(fixed.margin),
@@ -69,7 +69,12 @@ def described(stage: Stage) -> dict[str, Any]:
     parts = ("forget", "retain", "calibration", "test")
     sizes = {name: len(split.part(name)[1]) for name in parts}
     gone = list(split.forgotten_classes)
-    known = {"name": stage.recipe.data.name, "digest": split.digest(), **sizes, "forgotten_classes": gone}
+    known = {
+        "name": stage.table()["data"]["name"],
+        "digest": split.digest(),
+        **sizes,
+        "forgotten_classes": gone,
+    }
     return {**known, **stage.exam().facts}
 
 

@@ -1,0 +1,143 @@
+"""A stage of a benchmark whose original is given: a user's own model, and not one per seed from a recipe.
+
+A seed is then one of the methods' randomness and of the retrained models.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from torch import nn
+
+from unweave.cli.project import Project, load
+from unweave.cli.request import Request, positions
+from unweave.descend import Descent
+from unweave.problem import Cost, Split, timed
+from unweave.run import checkpoint
+from unweave.run.recipe import Recipe
+from unweave.run.recipe import load as load_recipe
+from unweave.run.setup import Architecture, Data
+from unweave.run.stage import MODELS, Stage
+from unweave.train import TRAINING, Trained, code, digest
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the original and its data are.
+
+    Args:
+        model: project.py, or the folder of a model.
+        recipe: How a folder's model was trained.
+        data: The images of a folder of diffusers.
+        request: What is to be forgotten.
+        seed: Chooses what a request for a random part forgets.
+    """
+
+    model: str
+    recipe: str | None
+    data: str | None
+    request: Request
+    seed: int
+
+
+@dataclass(frozen=True)
+class Given(Stage):
+    """A stage over a given original.
+
+    Args:
+        place: Where that is.
+    """
+
+    place: Place = Place("", None, None, Request(), 0)
+
+    def split(self, data_seed: int | None = None) -> Split:
+        """The project's own data; no other seed cuts it."""
+        return opened(self.place, self.device)[1]
+
+    def trained(self, part: Literal["mixed", "retain"], seed: int, data_seed: int | None = None) -> Trained:
+        """The given original, whatever the seed; or a model that the project retrains, which is kept."""
+        project, split = opened(self.place, self.device)
+        assert project.model is not None and project.retrain is not None
+        if part == "mixed":
+            return Trained(project.model, Cost())
+        facts = {**self.known(), "split": split.digest("retain"), "seed": seed, "device": self.device}
+        folder = self.folder / MODELS / digest({**facts, "code": code(*TRAINING)})[:20]
+        model = copy.deepcopy(project.model)
+        if (folder / checkpoint.SIDECAR).exists():
+            sidecar = checkpoint.load(folder, model, split_digest=split.digest("retain"))
+            return Trained(model.eval(), Cost(**cast(Mapping[str, Any], sidecar["cost"])))
+        cost = Cost()
+        with timed(cost):
+            made = project.retrain(split, seed)
+        checkpoint.save(folder, made.state_dict(), {**facts, "cost": dataclasses.asdict(cost)})
+        model.load_state_dict(made.state_dict())
+        return Trained(model.eval(), cost)
+
+    def build(self, split: Split) -> Callable[[], nn.Module] | None:
+        """Makes a fresh model, where the project says how."""
+        return opened(self.place, self.device)[0].build
+
+    def known(self) -> dict[str, object]:
+        """The facts of the project."""
+        return dict(opened(self.place, self.device)[0].facts)
+
+    def retraining(self) -> str:
+        """As the project has it."""
+        method = opened(self.place, self.device)[0].scratch
+        return "train(dataset, seed)" if method is None else repr(method)
+
+    def table(self) -> dict[str, Any]:
+        """The project, and what is drawn and compared."""
+        told = self.recipe.table()
+        kept = {key: told[key] for key in ("name", "seeds", "calibration_seeds", "generation", "methods")}
+        # a record names no place on a machine
+        given = {key: fact for key, fact in self.known().items() if key != "project"}
+        return {**kept, "given": given, "data": {"name": "given"}}
+
+
+@cache
+def opened(place: Place, device: str) -> tuple[Project, Split]:
+    """The project and its split; once per process."""
+    project = load(place.model, recipe=place.recipe, data=place.data, device=device)
+    return project, project.split(positions(place.request, project, place.seed))
+
+
+def is_given(places: list[str]) -> bool:
+    """Whether a model is named, and no recipes."""
+    return any(Path(place).is_dir() or Path(place).suffix == ".py" for place in places)
+
+
+def stage_of(place: Place, folder: Path, device: str) -> Given:
+    """The stage over a given original.
+
+    Raises:
+        ValueError: If there is no original there, or nobody said how to retrain.
+    """
+    project, split = opened(place, device)
+    if project.model is None or project.retrain is None:
+        needed = "train(dataset, seed) in project.py, or --recipe for a folder"
+        raise ValueError(
+            f"bench compares methods with retrained models, and nobody said how to train: {needed}"
+        )
+    return Given(recipe_of(place, project, split), folder, device, place)
+
+
+def recipe_of(place: Place, project: Project, split: Split) -> Recipe:
+    """What a recipe would say of the project: how often, with which methods, and how models are examined."""
+    told = None if place.recipe is None else load_recipe(place.recipe)
+    recipe = Recipe(
+        name=Path(place.model).stem,
+        data=Data("images", forget="class", label=int(split.train.labels[split.forget][0])),
+        model=Architecture("given"),
+        train=Descent(epochs=1.0) if told is None else told.train,
+        generation=project.family.generation,
+        methods=project.methods,
+    )
+    if told is None:
+        return recipe
+    reported = {"seeds": told.seeds, "calibration_seeds": told.calibration_seeds, "tuning": told.tuning}
+    return dataclasses.replace(recipe, headline=told.headline, **reported)
