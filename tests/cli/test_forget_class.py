@@ -54,6 +54,9 @@ def test_a_project_of_ones_own_trains_on_its_own_items(run, here, tmp_path):
 def test_a_recipe_of_ones_own_images_trains_the_original_first(run, here, tmp_path):
     told = run("forget", folders.recipe(tmp_path), *SHORT)
     assert told.code == 0 and "Forgot 96 of 384 examples" in told.out, told.error
+    place = here / "forgotten" / "pretrained"
+    again = run("forget", place, "--data", tmp_path / "images.npz", "--class", 0, *SHORT, "--dry-run")
+    assert again.code == 0, again.error
 
 
 def test_a_recipe_says_how_the_model_of_a_folder_is_trained_anew(run, here, tmp_path, source):

@@ -1,22 +1,27 @@
 """A folder of diffusers on this machine, and the images that its model was trained on."""
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from unweave.data.datasets import NAMES
 from unweave.data.resident import Resident
-from unweave.files import sha256
+from unweave.files import sha256, write_atomically
+from unweave.generate import MANIFEST
 from unweave.problem import Split
 from unweave.run.family import Generation
 from unweave.run.recipe import Recipe
 from unweave.run.setup import Data
 from unweave.run.stage import split_of
+from unweave.unlearn import Pretrained
 
 CONFIGS = ("model_index.json", "config.json")
 WEIGHTS = "diffusion_pytorch_model*"
+Write = Callable[[nn.Module, Path, Mapping[str, object]], object]
+"""Writes a model into a folder, with what is said of it."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Local:
     family: Generation
     split: Split
     weights: str
-    write: Callable[[nn.Module, Path, Mapping[str, object]], object]
+    write: Write
 
 
 def is_local(folder: Path) -> bool:
@@ -78,6 +83,19 @@ def read(folder: Path, data: str | None, recipe: Recipe | None, device: str) -> 
         sha256(folder / found.component / checkpoint.WEIGHTS),
         lambda model, out, facts: checkpoint.save(found, model, out, facts),
     )
+
+
+def writer(family: Generation, n_classes: int) -> Write:
+    """Writes a model that a recipe trained as a folder that `read` takes: with its noise and conditions."""
+    task = family.task(n_classes)
+
+    def write(model: nn.Module, out: Path, facts: Mapping[str, object]) -> None:
+        if isinstance(model, Pretrained):
+            model.save_pretrained(str(out))
+            known = {"n_classes": n_classes, "null": task.null, "schedule": asdict(task.schedule)}
+            write_atomically(out / MANIFEST, json.dumps({**known, **facts}, indent=2) + "\n")
+
+    return write
 
 
 def data_of(given: str | None, recipe: Recipe | None) -> Data:

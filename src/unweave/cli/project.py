@@ -51,7 +51,8 @@ class Project:
         retrain: Trains a model of a seed on the retain part of a split; None where nobody said how.
         build: Makes a model with fresh weights; None where that is left to the model's own modules.
         source: The folder of a model that keeps its form, and is never written to.
-        write: Writes a copy of that folder with another model's weights, and what is said of them.
+        write: Writes another model as a folder of diffusers, and what is said of it: as a copy of the source
+            with other weights where there is one. None for other models.
     """
 
     facts: Mapping[str, Any]
@@ -66,7 +67,7 @@ class Project:
     retrain: own.Retraining | None = None
     build: Callable[[], nn.Module] | None = None
     source: Path | None = None
-    write: Callable[[nn.Module, Path, Mapping[str, object]], object] | None = None
+    write: local.Write | None = None
 
     @property
     def scratch(self) -> Method | None:
@@ -176,6 +177,7 @@ def from_recipe(recipe: Recipe, device: str) -> Project:
         original=original,
         retrain=retraining(recipe, family, build, device),
         build=build,
+        write=None if recipe.generation is None else local.writer(recipe.generation, split.n_classes),
     )
 
 

@@ -3,3 +3,6 @@
 Only `adapters`, `scopes` and the schedulers of `sample` need the extra `unweave[diffusion]`; a user's own
 denoiser `f(x_t, t, condition)` trains and unlearns without it.
 """
+
+MANIFEST = "unlearning_manifest.json"
+"""What a folder of diffusers says of a model that unweave wrote into it."""

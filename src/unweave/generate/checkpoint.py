@@ -20,13 +20,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unweave.files import sha256
+from unweave.generate import MANIFEST as MANIFEST
 from unweave.generate.adapters import ADAPTERS, adapted, conditions, refuse_other_class, shape_of
 from unweave.generate.schedule import Schedule
 from unweave.generate.scopes import merged
 from unweave.tasks.diffusion import Diffusion
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-MANIFEST = "unlearning_manifest.json"
 
 
 @dataclass(frozen=True)
