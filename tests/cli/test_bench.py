@@ -39,7 +39,9 @@ def copied(made, here) -> tuple[str, Path]:
 def cells(folder: Path, listed) -> dict[str, tuple[int, int]]:
     """What must not be worked out again: cells and trained models, with sizes and times."""
     found = {**listed(folder / "cells"), **listed(folder / "models")}
-    return {name: known for name, known in found.items() if known != (0, 0)}
+    files = {name: known for name, known in found.items() if known != (0, 0)}
+    # what two retrained models differ by changes with every seed
+    return {name: known for name, known in files.items() if Path(name).name != "reported.json"}
 
 
 class TestRuns:
@@ -88,7 +90,8 @@ class TestRuns:
         assert listed(folder) == before and found["out"] == str(here / "run-2")
         stage = found["stages"]["tiny"]
         assert stage["seeds"] == seeds and list(stage["methods"]) == methods
-        assert names(here / "run-2" / "cells" / "tiny") == list(map(str, seeds))
+        kept = set(names(here / "run-2" / "cells" / "tiny")) - {"reported.json"}
+        assert kept == set(map(str, seeds))
 
     def test_a_stopped_run_goes_on(self, run, made, here, listed, monkeypatch):
         def stops(stage, seed: int, methods: tuple[str, ...]) -> None:
