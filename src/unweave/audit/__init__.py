@@ -100,7 +100,7 @@ def audit(
         found, before = Answers(result), None if original is None else Answers(original)
         return judged(ANSWERED, result, found, before, *given(found, reference or (), calibration))
     asked = exam or Classified(result.split, device=None)
-    found, before = (answers_of(model, asked) for model in (result.model, result.original))
+    found, before = answers_of(result.model, asked, result.original), answers_of(result.original, asked)
     if not isinstance(reference, Retrain):
         return judged(asked, result, found, before, *given(found, reference or (), calibration))
     compared, calibrating = (

@@ -77,6 +77,6 @@ def fresh(reference: Retrain, split: Split, seed: int, exam: Exam[Found]) -> Ans
     return answers_of(reference.train(dataset_of(*split.part("retain")), seed), exam)
 
 
-def answers_of(model: nn.Module, exam: Exam[Found]) -> Answers[Found]:
-    """What a model answers."""
-    return Answers(exam.answers(model), exam.probes(model))
+def answers_of(model: nn.Module, exam: Exam[Found], original: nn.Module | None = None) -> Answers[Found]:
+    """What a model answers; of one that forgot, the original may tell more."""
+    return Answers(exam.answers(model), exam.probes(model, original))
