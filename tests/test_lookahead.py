@@ -403,7 +403,8 @@ def test_the_probe_is_the_cosine_at_the_weights_and_costs_the_method_nothing():
     descend(with_probe, how, Phase(nested(retain, forget, 0.5), watch=probe))
     descend(without, how, Phase(nested(*losses(without), 0.5)))
     assert torch.equal(flat(with_probe.params), flat(without.params))
-    assert with_probe.cost == without.cost
+    assert with_probe.cost.gradients == without.cost.gradients
+    assert with_probe.cost.seconds < 0  # taken off what a clock around the method sees
     assert [row[0] for row in with_probe.traces["cosine"]] == [0, 2, 4]
     of = problem(start)
     at = step(of)
