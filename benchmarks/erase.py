@@ -2,7 +2,7 @@
 
     python benchmarks/erase.py digits --record records/erase-digits.json
     python benchmarks/erase.py fashion-mnist --record records/erase-fashion-mnist.json
-    python benchmarks/erase.py digits --tune 8                  # how the settings of the recipe were found
+    python benchmarks/erase.py digits --tune 6                  # how the settings of the recipe were found
     python benchmarks/erase.py cifar10 --tune 4 --device cuda --jobs 1 --record records/cifar10-images.json
     python benchmarks/erase.py cifar10-partial --jobs 1 --record records/cifar10-images-partial.json
 

@@ -63,7 +63,6 @@ class Generated:
         recogniser: Says what an image shows; the same for every generator of a comparison.
         sampler: How images are drawn.
         count: Images of each class.
-        device: Where models are; where each is if None.
         budget: What attackers spend; no attack if None.
         searching: Whether settings are searched: then only `TRIAL` is measured.
         first_seed: Of the images of the first class.
@@ -76,7 +75,6 @@ class Generated:
     sampler: Sampler
     count: int
     budget: Budget | None = None
-    device: torch.device | str | None = "cpu"
     searching: bool = False
     first_seed: int = 0
     inception: Path | None = None

@@ -270,7 +270,6 @@ class Generation:
             self.sampler,
             self.searched if searching else self.images,
             None if searching or not self.attacks else Budget(images=self.attacks),
-            device=device,
             searching=searching,
             first_seed=SEARCHED if searching else 0,
             inception=None if searching or self.inception is None else Path(self.inception),
