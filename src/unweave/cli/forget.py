@@ -108,20 +108,25 @@ def forget(
         exam = project.family.look(split, cache=folder / MODELS)
         before = glance(exam, original)
         listener(Progress(f"the original; now {method}", 1, 2))
-        result = unlearn(
-            original,
-            split,
-            chosen,
-            task=project.task(split),
-            seed=seed,
-            device=shared.device,
-            build=project.build,
-        )
+        result = forgotten(original, project, split, chosen, seed, shared.device)
         after = glance(exam, result.model)
         listener(Progress(method, 2, 2))
         result.save(folder, write=writer(project, method, result))
     told(result, method, exam.glances, before, after, folder, shared)
     return 0
+
+
+def forgotten(
+    original: nn.Module,
+    project: Project,
+    split: Split,
+    chosen: Method | Retraining,
+    seed: int,
+    device: str | None,
+) -> Result:
+    """The original without some of its data."""
+    task = project.task(split)
+    return unlearn(original, split, chosen, task=task, seed=seed, device=device, build=project.build)
 
 
 def writer(project: Project, name: str, result: Result) -> Callable[[nn.Module, Path], object] | None:
