@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import families
-from unweave.generate.sample import SCHEDULERS, Sampler, guided, sample, to_bytes
+from unweave.generate.sample import SCHEDULERS, Sampler, chunk_for, guided, sample, to_bytes
 from unweave.generate.schedule import Schedule, alphas_cumprod
 from unweave.problem import Failed
 from unweave.tasks.diffusion import Diffusion
@@ -57,6 +57,10 @@ def test_an_image_depends_neither_on_the_batch_nor_on_its_neighbours(model: Smal
     for chunk in (1, 3, 100):
         torch.testing.assert_close(draw(model, how, chunk=chunk), whole, rtol=0, atol=1e-6)
     torch.testing.assert_close(draw(model, how, CONDITIONS[3:5], seeds=[3, 4]), whole[3:5], rtol=0, atol=1e-6)
+
+
+def test_wide_images_are_drawn_in_smaller_chunks(model: Small):
+    assert [chunk_for(model, (1, side, side)) for side in (8, 32, 1000)] == [256, 16, 1]
 
 
 @pytest.mark.parametrize("how", SAMPLERS, ids=repr)

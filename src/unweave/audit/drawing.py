@@ -34,14 +34,14 @@ class Drawing:
         task: What it predicts, at which noise, and what no condition is.
         shape: Channels, height and width of its images.
         how: The sampler; its guidance is that of every attack that does not choose its own.
-        chunk: How many images are drawn at once.
+        chunk: How many images are drawn at once; as suits the device if None.
     """
 
     model: nn.Module
     task: Diffusion
     shape: tuple[int, int, int]
     how: Sampler = Sampler("dpm", steps=10)
-    chunk: int = 256
+    chunk: int | None = None
 
     def __call__(self, condition: int | Tensor, seeds: Sequence[int], guidance: float) -> Tensor:
         """uint8 images under a class, or a vector in the place of its embedding, one per seed."""

@@ -24,6 +24,12 @@ from unweave.problem import Failed
 from unweave.tasks import call
 from unweave.tasks.diffusion import Diffusion
 
+AT_ONCE = 256
+"""Images that are drawn together where nobody says how many."""
+
+PIXELS = 2**14
+"""The most pixels that they have on a CPU: beyond its cache, images of 28 x 28 take twice as long."""
+
 Advance = Callable[[Tensor, int, Tensor, Tensor | None], Tensor]
 """From the model's answer at a time, that time, the images there and fresh noise to the images a step on."""
 
@@ -75,7 +81,7 @@ def sample(
     shape: tuple[int, int, int],
     how: Sampler = Sampler(),
     seeds: Sequence[int] | None = None,
-    chunk: int = 256,
+    chunk: int | None = None,
     rounded: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Shaped[Tensor, "n channel height width"]:
@@ -88,7 +94,7 @@ def sample(
         shape: Channels, height and width.
         how: The sampler.
         seeds: One per image; `0 .. n - 1` if None. Two models compare on the same seeds.
-        chunk: How many images are drawn at once.
+        chunk: How many images are drawn at once; as suits the device if None.
         rounded: Whether they are bytes; if not, numbers around [-1, 1], or latents.
         progress: Called with the number of images that are done, and of all.
 
@@ -100,6 +106,7 @@ def sample(
     refuse_impossible(task, conditions, how)
     if conditions.is_floating_point():
         refuse_other_width(model, conditions)
+    chunk = chunk_for(model, shape) if chunk is None else chunk
     if len(seeds) != len(conditions) or chunk < 1:
         raise ValueError(
             f"expected a seed per image and chunk >= 1, found {len(seeds)} seeds for {len(conditions)} "
@@ -117,6 +124,12 @@ def sample(
     if not bool(found.isfinite().all()):
         raise Failed("a drawn image is not finite: the model's weights may have diverged")
     return to_bytes(found) if rounded else found
+
+
+def chunk_for(model: nn.Module, shape: tuple[int, int, int]) -> int:
+    """How many images to draw at once where the model is."""
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    return max(1, min(AT_ONCE, PIXELS // (shape[1] * shape[2]))) if on_cpu else AT_ONCE
 
 
 def drawn(
