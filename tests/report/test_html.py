@@ -139,6 +139,14 @@ def test_a_failed_method_keeps_its_row_with_dashes_and_its_reason(text):
     assert "nan" not in text.lower().replace("is nan at step", "").replace("finance", "")
 
 
+def test_a_reason_that_all_rows_share_is_said_once_for_them(small, text):
+    stage = small["stages"]["trace"]
+    methods = {name: each | {"reason": "No verdict: 1 seed"} for name, each in stage["methods"].items()}
+    made = html.render(small | {"stages": {"trace": stage | {"methods": methods}}})
+    assert made.count("Of all of them: No verdict: 1 seed.") == 1 and 'class="why"' not in made
+    assert 'class="why"' in text and "Of all of them" not in text.split("<h2")[1]
+
+
 def test_names_and_reasons_are_text_whatever_they_hold(record):
     trace = record["stages"]["trace"]
     hostile = {HOSTILE: trace["methods"]["lur"] | {"reason": HOSTILE, "repr": HOSTILE}, **trace["methods"]}
@@ -234,6 +242,8 @@ def test_a_record_that_cannot_be_drawn_leaves_the_old_page(small, tmp_path):
 
 def test_nested_settings_are_pairs_of_dotted_names():
     made = html.flat({"a": {"b": 1, "c": [1.5, None]}, "d": {}, "e": True, "f": -0.25})
+    error = html.flat({"error": {"value": 2.5, "low": 1.25, "high": 4.0}})
+    assert error == [("error", "2.5 [1.25, 4]")]
     assert made == [("a.b", "1"), ("a.c", "1.5, –"), ("d", "{}"), ("e", "yes"), ("f", f"{MINUS}0.25")]
 
 

@@ -56,8 +56,9 @@ def test_a_benchmark_of_denoisers_goes_on_where_it_stopped(tmp_path) -> None:
     kept = [value for label, (value, _, _) in shown.items() if label != "3"]
     assert len(kept) == 9 and sum(kept) / 9 == pytest.approx(row_of(stage, "ra"))
     assert all(low <= value <= high for value, low, high in shown.values())
-    error = stage["data"]["recogniser"]["error on held-out images"]
-    assert 0 < error["low"] < error["percent"] < error["high"] < 10 and error["of"] == 360
+    recogniser = stage["data"]["recogniser"]
+    error = recogniser["wrong about them, %"]
+    assert 0 < error["low"] < error["value"] < error["high"] < 10 and recogniser["held-out images"] == 360
     again = bench([tiny()], tmp_path, methods=METHODS, jobs=1)
     assert {path: path.stat().st_mtime_ns for path in cells.iterdir()} == before
     assert record.plain(again["stages"]) == record.plain(made["stages"])

@@ -117,13 +117,8 @@ class Generated:
     def facts(self) -> dict[str, Any]:
         """How many images there are, and how often the recogniser is wrong about real ones."""
         error = self.recogniser.error
-        wrong = {
-            "percent": 100 * error.value,
-            "low": 100 * error.low,
-            "high": 100 * error.high,
-            "of": error.n,
-        }
-        known = {"space": self.recogniser.space, "error on held-out images": wrong}
+        wrong = {"value": 100 * error.value, "low": 100 * error.low, "high": 100 * error.high}
+        known = {"space": self.recogniser.space, "held-out images": error.n, "wrong about them, %": wrong}
         return {"images of each class": self.count, "recogniser": known}
 
     def answers(self, model: nn.Module) -> Drawn:

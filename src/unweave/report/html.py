@@ -87,10 +87,16 @@ def write(record: Mapping[str, Any], path: str | Path) -> Path:
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as pairs of a dotted name and a text; `{"a": {"b": 1}}` is `[("a.b", "1")]`."""
+    """Nested settings as pairs of a dotted name and a text; `{"a": {"b": 1}}` is `[("a.b", "1")]`.
+
+    A value with its interval is one text.
+    """
     pairs: list[tuple[str, str]] = []
     for key, item in value.items():
-        if isinstance(item, Mapping) and item:
+        if isinstance(item, Mapping) and item.keys() == {"value", "low", "high"}:
+            value, low, high = (_plain(item[end]) for end in ("value", "low", "high"))
+            pairs.append((f"{prefix}{key}", f"{value} [{low}, {high}]"))
+        elif isinstance(item, Mapping) and item:
             pairs += flat(item, f"{prefix}{key}.")
         else:
             pairs.append((f"{prefix}{key}", _plain(item)))
