@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from unweave.choices import refuse_unknown_choices
 from unweave.feed import FEEDS, FeedName, Plan, steps_per_epoch
 from unweave.importance import Mask, evaluating
 from unweave.moving import Moving, Pinned
@@ -89,6 +90,7 @@ class Descent:
     unused: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        refuse_unknown_choices(self)
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(
                 f"a descent needs either steps or epochs, found steps={self.steps}, epochs={self.epochs}"

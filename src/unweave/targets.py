@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unweave.choices import refuse_unknown_choices
 from unweave.descend import Descent, Phase, descend
 from unweave.edit import restart, shrink
 from unweave.importance import evaluating
@@ -38,6 +39,9 @@ class Proxy:
     start: Literal["scratch", "shrunk", "reinitialized"] = "scratch"
     amount: float = 0.4
     how: Descent = Descent(lr=0.1, epochs=3, schedule="cosine", warmup=0.15, weight_decay=5e-4)
+
+    def __post_init__(self) -> None:
+        refuse_unknown_choices(self)
 
     def __call__(self, problem: Problem) -> nn.Module:
         """The frozen proxy; made once for all methods that share the problem's memory, charged to each."""

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
+from unweave.choices import refuse_unknown_choices
 from unweave.generate.schedule import Schedule, betas_of
 from unweave.generate.vectors import Condition, refuse_other_width, vectors
 from unweave.importance import evaluating
@@ -61,8 +62,7 @@ class Sampler:
     clip: bool = False
 
     def __post_init__(self) -> None:
-        if self.scheduler not in ("ddim", "dpm"):
-            raise ValueError(f"scheduler must be 'ddim' or 'dpm', found {self.scheduler!r}")
+        refuse_unknown_choices(self)
         if self.steps < 1 or self.guidance < 0 or not 0 <= self.eta <= 1:
             raise ValueError(
                 "expected steps >= 1, guidance >= 0 and eta in [0, 1], "

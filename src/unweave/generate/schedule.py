@@ -8,11 +8,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
+
+from unweave.choices import refuse_unknown_choices
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Images = Float[Tensor, "batch *shape"]
@@ -48,9 +50,7 @@ class Schedule:
     zero_snr: bool = False
 
     def __post_init__(self) -> None:
-        for name, choices in (("kind", get_args(Kind)), ("prediction", get_args(Prediction))):
-            if vars(self)[name] not in choices:
-                raise ValueError(f"{name} must be one of {choices}, found {vars(self)[name]!r}")
+        refuse_unknown_choices(self)
         if self.steps < 2 or (self.betas and len(self.betas) != self.steps):
             raise ValueError(f"a schedule needs two steps, one per beta, found {self.steps} steps")
         if not all(0 < beta < 1 for beta in (self.start, self.end, *self.betas)):

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from unweave.choices import refuse_unknown_choices
 from unweave.descend import Descent, Phase, descend
 from unweave.generate.sample import Sampler, ddim, guided, refuse_impossible
 from unweave.importance import evaluating, named
@@ -61,6 +62,7 @@ class ESD:
     how: Descent = Descent(lr=1e-5, steps=1000, batch=1, optimizer="adam")
 
     def __post_init__(self) -> None:
+        refuse_unknown_choices(self)
         if self.sampler.scheduler != "ddim" or self.sampler.eta:
             raise ValueError(
                 "images are drawn by DDIM without noise, found "

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from unweave.audit.conflict import Probe
+from unweave.choices import refuse_unknown_choices
 from unweave.curvature import top_eigenvalue
 from unweave.descend import Descent, Phase, batches_of, descend, lengths_of, training
 from unweave.edit import shrink_and_perturb
@@ -111,6 +112,7 @@ class LUR:
     how: Descent = Descent(lr=0.1, steps=60, forget_batch=64, max_norm=1.0, schedule="cosine", warmup=0.05)
 
     def __post_init__(self) -> None:
+        refuse_unknown_choices(self)
         if not 0 <= self.keep <= 1:
             raise ValueError(f"keep must be a fraction in [0, 1], found {self.keep}")
         for name, least in (("refresh", 1), ("probe", 0), ("recover", 0)):

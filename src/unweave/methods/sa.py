@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from unweave.choices import refuse_unknown_choices
 from unweave.data.resident import Resident
 from unweave.descend import Descent, Phase, descend
 from unweave.generate.sample import Sampler, sample
@@ -67,14 +68,21 @@ class SelectiveAmnesia:
     how: Descent = Descent(lr=1e-4, steps=20_000, optimizer="adam", max_norm=1.0, ema=0.9999)
 
     def __post_init__(self) -> None:
+        refuse_unknown_choices(self)
         for name in ("per_class", "fisher_images", "fisher_times"):
             value = vars(self)[name]
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, found {value}")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from; what the Fisher information of `fisher_images` takes is left to it."""
-        gradients = self.batches(self.fisher_images or 0) * self.fisher_times
+        """What a search chooses from; what the Fisher information of `fisher_images` takes is left to it.
+
+        Raises:
+            ValueError: If that is of all images, whose number a method can't know.
+        """
+        if self.fisher_images is None:
+            raise ValueError("a search within a budget needs a number of fisher_images, found None for all")
+        gradients = self.batches(self.fisher_images) * self.fisher_times
         longest = max(1, (budget - gradients) // 2)
         return {
             "how.lr": Log(1e-5, 1e-3),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from unweave.choices import refuse_unknown_choices
 from unweave.descend import Descent, Phase, descend
 from unweave.importance import saliency, top
 from unweave.methods.about import About
@@ -38,6 +39,7 @@ class SalUn:
     how: Descent = Descent(lr=0.013, epochs=10, weight_decay=5e-4)
 
     def __post_init__(self) -> None:
+        refuse_unknown_choices(self)
         if self.feed == "concatenated" and self.retain_weight != 1:
             raise ValueError(
                 f"retain_weight must be 1 where the data is concatenated, found {self.retain_weight}: "

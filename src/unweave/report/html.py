@@ -94,8 +94,8 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     for key, item in value.items():
         if isinstance(item, Mapping) and item.keys() == {"value", "low", "high"}:
-            value, low, high = (_plain(item[end]) for end in ("value", "low", "high"))
-            pairs.append((f"{prefix}{key}", f"{value} [{low}, {high}]"))
+            estimate, low, high = map(_plain, item.values())
+            pairs.append((f"{prefix}{key}", f"{estimate} [{low}, {high}]"))
         elif isinstance(item, Mapping) and item:
             pairs += flat(item, f"{prefix}{key}.")
         else:

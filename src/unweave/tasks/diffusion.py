@@ -3,12 +3,13 @@
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
+from unweave.choices import refuse_unknown_choices
 from unweave.data import Raw
 from unweave.data.keyed import draw_key, normal, uniform
 from unweave.generate.schedule import Schedule
@@ -69,9 +70,7 @@ class Diffusion:
     names: tuple[str, str, str] | None = None
 
     def __post_init__(self) -> None:
-        for name, choices in (("times", Times), ("other", Other), ("reduction", Reduction)):
-            if vars(self)[name] not in get_args(choices):
-                raise ValueError(f"{name} must be one of {get_args(choices)}, found {vars(self)[name]!r}")
+        refuse_unknown_choices(self)
         if self.n_classes < 2 or not 0 <= self.drop < 1:
             raise ValueError(
                 f"expected two classes and drop in [0, 1), found {self.n_classes} and drop={self.drop}"

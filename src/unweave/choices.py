@@ -1,0 +1,31 @@
+"""Fields that take one of a few values: a misspelt one must not pass for another where settings are made."""
+
+from collections.abc import Mapping
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+def refuse_unknown_choices(settings: object) -> None:
+    """Raises if a dataclass has a value that its field's `Literal` does not name.
+
+    Raises:
+        ValueError: Names the field, what it takes and what was found.
+    """
+    for name, (choices, others) in _choices(type(settings)).items():
+        value = getattr(settings, name)
+        if not isinstance(value, others) and value not in choices:
+            raise ValueError(f"{name} must be one of {choices}, found {value!r}")
+
+
+@cache
+def _choices(kind: type) -> Mapping[str, tuple[tuple[Any, ...], tuple[type, ...]]]:
+    """Per field with a `Literal` the values that it names, and the types that may stand in their place."""
+    found = {}
+    for name, hint in get_type_hints(kind).items():
+        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        named = [each for each in kinds if get_origin(each) is Literal]
+        if named:
+            values = tuple(value for each in named for value in get_args(each))
+            found[name] = values, tuple(each for each in kinds if each not in named)
+    return found

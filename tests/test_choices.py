@@ -1,0 +1,56 @@
+"""A misspelt choice never passes for another one."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from unweave.choices import refuse_unknown_choices
+from unweave.descend import Descent
+from unweave.methods.esd import ESD
+from unweave.methods.lur import LUR
+from unweave.methods.sa import SelectiveAmnesia
+from unweave.methods.salun import SalUn
+from unweave.targets import Proxy
+
+
+@dataclass(frozen=True)
+class Settings:
+    one: Literal["a", "b"] = "a"
+    other: Literal["null"] | int | None = None
+
+    def __post_init__(self) -> None:
+        refuse_unknown_choices(self)
+
+
+@pytest.mark.parametrize("given", [{}, {"one": "b"}, {"other": "null"}, {"other": 3}, {"other": None}])
+def test_what_is_named_and_what_may_stand_in_its_place_is_taken(given: dict) -> None:
+    Settings(**given)
+
+
+@pytest.mark.parametrize("given", [{"one": "c"}, {"one": None}, {"other": "nul"}])
+def test_anything_else_is_refused_by_the_name_of_its_field(given: dict) -> None:
+    ((name, value),) = given.items()
+    with pytest.raises(ValueError, match=f"^{name} must be one of .*, found {value!r}$"):
+        Settings(**given)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (ESD, {"erase_from": "nul"}),
+        (ESD, {"images": "orignal"}),
+        (SelectiveAmnesia, {"estimator": "sample"}),
+        (SelectiveAmnesia, {"replay": "relive"}),
+        (SalUn, {"feed": "pairs"}),
+        (LUR, {"forget": "bound"}),
+        (Proxy, {"start": "zero"}),
+        (Descent, {"steps": 1, "optimizer": "adan"}),
+    ],
+)
+def test_methods_refuse_it_in_python_as_recipes_do(kind: type, given: dict) -> None:
+    settings = kind(**{name: each for name, each in given.items() if name == "steps"})
+    for name, value in given.items():
+        object.__setattr__(settings, name, value)  # past the types that tests are run with
+    with pytest.raises(ValueError, match="must be one of"):
+        settings.__post_init__()
