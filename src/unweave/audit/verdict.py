@@ -92,7 +92,7 @@ def judge(
         original: Per seed, the metrics of the model before unlearning; without
             them nothing passes.
         seeds_needed: Fewer paired seeds than this get neither PASS nor FAIL, except that NaN always fails.
-        metrics: What each name means: of a classifier, or of a generator (`unweave.audit.generation`).
+        metrics: What each name means, of a classifier or a generator (`unweave.audit.generators.metrics`).
     """
     if not values:
         raise ValueError("expected the metrics of at least one model, found none")

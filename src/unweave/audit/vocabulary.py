@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Mapping
 
-from unweave.audit.generation import GENERATION
-from unweave.audit.generation_attacks import ATTACKS
+from unweave.audit.generators.attacks import ATTACKS
+from unweave.audit.generators.metrics import GENERATION
 from unweave.audit.metrics import METRICS, Metric
 
 FAMILIES: tuple[Mapping[str, Metric], ...] = (METRICS, {**GENERATION, **ATTACKS})

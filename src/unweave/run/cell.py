@@ -27,10 +27,9 @@ REFERENCE = "retrained"
 """The name of the reference's cell; the method "retrain" is one more retraining, from weights of its own."""
 
 METHODS_CODE = (*TRAINING, "methods/*.py", "run/family.py")
-PROBING = ("collect", "conflict", "probes", "classified", "generated", "generation_attacks", "attacks")
-PROBING += ("conditioning", "revival", "drawing", "recogniser", "images")
-METHODS_CODE += tuple(f"audit/{name}.py" for name in PROBING)
-MEASURING_CODE = ("audit/*.py", "run/cell.py")
+PROBING = ("collect", "conflict", "probes", "classified", "logits", "score")
+METHODS_CODE += ("audit/generators/*.py", *(f"audit/{name}.py" for name in PROBING))
+MEASURING_CODE = ("audit/**/*.py", "run/cell.py")
 
 MATCHED = ("lur-match", "lur")
 """The methods whose gradient evaluations short-retrain gets: the first that ran."""

@@ -12,12 +12,12 @@ from torch import nn
 from unweave.audit.classified import Classified
 from unweave.audit.collect import refuse_unfit
 from unweave.audit.exam import Exam
-from unweave.audit.frechet import refuse_no_fid
-from unweave.audit.generated import Generated
-from unweave.audit.generated import refuse_unfit as refuse_ungenerated
-from unweave.audit.generation_attacks import Budget
-from unweave.audit.kid import FEWEST
-from unweave.audit.recogniser import Recogniser, train_recogniser
+from unweave.audit.generators.attacks import Budget
+from unweave.audit.generators.exam import Generated
+from unweave.audit.generators.exam import refuse_unfit as refuse_ungenerated
+from unweave.audit.generators.fid import refuse_no_fid
+from unweave.audit.generators.kid import FEWEST
+from unweave.audit.generators.recogniser import Recogniser, train_recogniser
 from unweave.data import Source
 from unweave.data.datasets import as_images
 from unweave.data.resident import Resident

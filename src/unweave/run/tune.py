@@ -99,7 +99,7 @@ def study(stage: Stage, name: str, trials: int, granted: Mapping[str, int]) -> S
     tuning = stage.recipe.tuning
     space = cast(Tunable, method).space(max(1, round(tuning.budget * prepare(stage, tuning.seeds[0]))))
     facts = {"cell": key_of(stage, 0, repr(method)), "space": repr(space), "tuning": repr(tuning)}
-    key = digest({**facts, "trials": trials, "code": code("audit/*.py", "run/search.py")})
+    key = digest({**facts, "trials": trials, "code": code("audit/**/*.py", "run/search.py")})
 
     def make() -> Mapping[str, Any]:
         cases = [case(stage, seed) for seed in tuning.seeds]

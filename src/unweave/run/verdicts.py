@@ -89,7 +89,7 @@ def compared(stage: Stage, seeds: Sequence[int], name: str) -> Margins | None:
         return {"pairs": [exam.measure_pair(one, other) for one, other in combinations(found, 2)]}
 
     place = stage.folder / "cells" / stage.recipe.name / name
-    pairs = kept(place, digest({"cells": keys, "code": code("audit/*.py")}), make)["pairs"]
+    pairs = kept(place, digest({"cells": keys, "code": code("audit/**/*.py")}), make)["pairs"]
     alone = [values_of(stage, seed, REFERENCE) for seed in seeds]
     return margins(alone, pairs, sizes=exam.sizes, metrics=exam.metrics)
 

@@ -1,0 +1,88 @@
+"""PASS, FAIL or INCONCLUSIVE: does a generator do as generators retrained without a class do?
+
+The verdict and its vocabulary are `unweave.audit.verdict`'s, over `unweave.audit.generators.metrics`.
+One more thing is inconclusive: a class that the original never generates cannot be seen to be forgotten.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+
+from unweave.audit.generators import recognition
+from unweave.audit.generators.attacks import ATTACKS
+from unweave.audit.generators.metrics import GENERATION, measure_generation, measure_generation_pair
+from unweave.audit.generators.recognition import hit
+from unweave.audit.generators.samples import Samples
+from unweave.audit.margins import Margins, margins
+from unweave.audit.metrics import Values
+from unweave.audit.score import Share
+from unweave.audit.verdict import SEEDS, Judgement, Verdict, judge
+
+EVERY = {**GENERATION, **ATTACKS}
+"""Attacks are tested as well where the calibration retrains were attacked."""
+
+
+def judge_generation(
+    values: Sequence[Values],
+    references: Sequence[Values],
+    margins: Margins | None,
+    *,
+    original: Sequence[Values] | None = None,
+    missing: str = "",
+    seeds_needed: int = SEEDS,
+) -> Judgement:
+    """The verdict on a method, from the metrics of its generators and of retrained ones on the same seeds.
+
+    Args:
+        values: Per seed, `measure_generation` of the unlearned generator beside the retrained one.
+        references: Per seed, in the same order, that of the retrained generator alone.
+        margins: From `calibrate_generation`; None if there are none.
+        original: Per seed, that of the generator before unlearning beside the retrained one.
+        missing: What `never_generated` says.
+        seeds_needed: Fewer paired seeds than this get neither PASS nor FAIL.
+    """
+    judgement = judge(
+        values, references, margins, original=original, seeds_needed=seeds_needed, metrics=EVERY
+    )
+    if not missing:
+        return judgement
+    reason = f"INCONCLUSIVE: nothing to forget: {missing}"
+    return replace(judgement, verdict=Verdict.INCONCLUSIVE, reason=reason)
+
+
+def calibrate_generation(
+    retrains: Sequence[Samples], *, probes: Sequence[Values] | None = None, attacked: int | None = None
+) -> Margins:
+    """Margins from generators retrained on seeds that must never be reported; a verdict needs 12.
+
+    Args:
+        retrains: What each makes.
+        probes: Per retrain, what the attacks on it found, if there were any.
+        attacked: Images per setting of these.
+    """
+    if len(retrains) < 2:
+        raise ValueError(f"expected at least two retrained models to compare, found {len(retrains)}")
+    first = retrains[0]
+    sizes = {"forget": recognition.unlearning(first).n, "retain": recognition.retained(first).n}
+    sizes |= {} if attacked is None else {"attack": attacked}
+    found = [{}] * len(retrains) if probes is None else probes
+    alone = [{**measure_generation(each), **more} for each, more in zip(retrains, found, strict=True)]
+    pairs = [measure_generation_pair(one, other) for one, other in combinations(retrains, 2)]
+    return margins(alone, pairs, sizes=sizes, metrics=EVERY)
+
+
+def never_generated(original: Sequence[Samples]) -> str:
+    """Which forgotten class the original does not generate more often than by chance; empty if it makes all.
+
+    By chance is one image in as many as there are classes: the lower end of the interval must be above that.
+
+    Args:
+        original: Per seed, the images of the generator before unlearning.
+    """
+    for condition in original[0].forgotten if original else ():
+        shares = [hit(each, condition) for each in original]
+        whole = Share(sum(each.successes for each in shares), sum(each.n for each in shares))
+        if whole.low <= 1 / original[0].n_classes:
+            found = f"{whole.successes} of {whole.n} images are taken for it"
+            return f"the original never generates class {condition}: {found}"
+    return ""

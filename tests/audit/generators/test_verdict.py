@@ -1,0 +1,105 @@
+import pytest
+
+from audit.generators.toys import RETRAINED, samples
+from unweave.audit.generators.metrics import measure_generation
+from unweave.audit.generators.verdict import calibrate_generation, judge_generation, never_generated
+from unweave.audit.verdict import Judgement, Verdict
+
+SEEDS = range(10)
+ORIGINAL = (0.98, 0.01, 0.01, 0.0)
+
+
+@pytest.fixture(scope="module")
+def retrained():
+    return [samples(seed) for seed in SEEDS]
+
+
+@pytest.fixture(scope="module")
+def margins():
+    return calibrate_generation([samples(seed) for seed in range(100, 112)])
+
+
+@pytest.fixture
+def judged(retrained, margins):
+    """The verdict on generators that make this of the forgotten class, and draw retained ones like this."""
+
+    def judged(turns=RETRAINED, *, before=ORIGINAL, wrong=0.02, blur=0.5, n=10) -> Judgement:
+        found = [samples(seed + 200, turns, wrong=wrong, blur=blur) for seed in SEEDS[:n]]
+        original = [samples(seed + 300, before) for seed in SEEDS[:n]]
+        references = retrained[:n]
+        values, befores = (
+            [measure_generation(one, other) for one, other in zip(each, references, strict=True)]
+            for each in (found, original)
+        )
+        alone = [measure_generation(each) for each in references]
+        return judge_generation(values, alone, margins, original=befores, missing=never_generated(original))
+
+    return judged
+
+
+def test_a_generator_that_does_as_retrained_ones_do_passes(judged):
+    found = judged()
+    assert found.verdict == Verdict.PASS
+    assert found.reason.startswith(
+        "PASS: UA, RA, KID, TV of classes and KID on F equal retrained models' within the margins, over 10"
+    )
+    assert "the untouched original is" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"turns": ORIGINAL}, "under-forgetting: UA "),
+        ({"turns": (0.6, 0.2, 0.1, 0.1)}, "under-forgetting: UA "),
+        ({"turns": (0.05, 0.0, 0.95, 0.0)}, "unlike retraining: "),
+        ({"wrong": 0.2}, "damage: RA "),
+        ({"blur": 1.2}, "damage: KID "),
+    ],
+)
+def test_a_fault_is_named(judged, change, expected):
+    found = judged(**change)
+    assert found.verdict == Verdict.FAIL
+    assert expected in found.reason
+
+
+def test_a_class_that_all_becomes_another_has_a_retrained_models_ua_and_still_fails(judged):
+    found = judged((0.05, 0.0, 0.95, 0.0))
+    assert found.tests["ua"].outcome == "equal"
+    assert found.tests["class_tv"].finding == "unlike retraining"
+
+
+def test_better_than_retraining_on_the_rest_is_no_fault(judged):
+    found = judged(wrong=0.0)
+    assert found.tests["ra"].outcome == "equal" and found.scores["ra"].gap > 0
+    assert found.verdict == Verdict.PASS
+
+
+def test_a_class_that_the_original_never_generates_is_inconclusive(judged):
+    found = judged(before=(0.25, 0.25, 0.25, 0.25))
+    assert found.verdict == Verdict.INCONCLUSIVE
+    assert found.reason.startswith("INCONCLUSIVE: nothing to forget: the original never generates class 0: ")
+    assert found.reason.endswith(" of 1000 images are taken for it")
+
+
+def test_chance_is_one_image_in_as_many_as_there_are_classes():
+    assert "class 0: " in never_generated([samples(1, (0.2, 0.4, 0.2, 0.2))])
+    assert never_generated([samples(1, (0.5, 0.5, 0.0, 0.0))]) == ""
+    assert never_generated([]) == ""
+    both = samples(1, (0.5, 0.0, 0.5, 0.0), forgotten=(0, 3))
+    assert "class 3: 0 of 100 images" in never_generated([both])
+
+
+def test_few_seeds_are_counted(judged):
+    assert judged(n=3).reason == "INCONCLUSIVE: no verdict: 3 seeds, 10 needed"
+
+
+def test_without_retrained_generators_there_is_no_verdict():
+    found = judge_generation([measure_generation(samples(1))], [], None)
+    assert found.reason.startswith("INCONCLUSIVE: no verdict: no retrained model to compare with")
+    assert found.scores["ua"].value == measure_generation(samples(1))["ua"]
+
+
+def test_attacks_have_margins_of_an_image_and_of_a_look_at_least():
+    attacked = [{"vector": 4.0, "relearn_10": 20.0}] * 12
+    found = calibrate_generation([samples(seed) for seed in range(12)], probes=attacked, attacked=25)
+    assert found.margin["vector"] == 4 and found.margin["relearn_10"] == 10
