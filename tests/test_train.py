@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import families
+from unweave import checkpoint
 from unweave.data.resident import Resident
 from unweave.descend import Descent
 from unweave.generate.schedule import Schedule
 from unweave.problem import Cost, Problem, Split
-from unweave.run import checkpoint
 from unweave.tasks.classifier import Classifier
 from unweave.tasks.diffusion import Diffusion
 from unweave.train import code, digest, spend, train_model

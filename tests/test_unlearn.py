@@ -11,10 +11,11 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 import unweave
+from unweave import checkpoint
 from unweave.descend import Descent
 from unweave.methods.simple import FineTune, Original, Shrink
 from unweave.problem import Failed, Problem, Split
-from unweave.run import checkpoint, record
+from unweave.run import record
 from unweave.train import train_model
 from unweave.unlearn import Result, dataset_of
 

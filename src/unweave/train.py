@@ -13,11 +13,11 @@ from typing import Literal, cast
 import torch
 from torch import nn
 
+from unweave import checkpoint
 from unweave.descend import Descent, Phase, descend
 from unweave.objective import nll
 from unweave.problem import Cost, Problem, Split, timed
 from unweave.resume import Saved
-from unweave.run import checkpoint
 from unweave.tasks import Task
 from unweave.tasks.classifier import Classifier
 

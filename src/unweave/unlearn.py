@@ -80,7 +80,8 @@ class Result:
         Raises:
             ValueError: If the folder holds a model or a record that unweave did not write.
         """
-        from unweave.run import checkpoint, record
+        from unweave import checkpoint
+        from unweave.run import record
         from unweave.run.single import unaudited
 
         place = Path(folder)
@@ -177,7 +178,8 @@ def refuse_collapsed(model: nn.Module, split: Split) -> None:
 
 def refuse_foreign(folder: Path) -> None:
     """Raises if a folder holds a model or a record that somebody else wrote: saving would replace it."""
-    from unweave.run import checkpoint, record
+    from unweave import checkpoint
+    from unweave.run import record
 
     sidecar, schema = noted(folder / checkpoint.SIDECAR), noted(folder / record.FILE).get("schema")
     ours = {

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 
 import projects
 from projects import loads
+from unweave import checkpoint
 from unweave.audit import parquet
 from unweave.audit.evidence import Evidence
 from unweave.cli import main
-from unweave.run import checkpoint
 
 FORGET = ("--method", "finetune", "--set", "how.epochs=1", "--quiet")
 

@@ -10,7 +10,7 @@ from cli.written import MODEL, names
 
 pytest.importorskip("diffusers")
 
-from unweave.generate import checkpoint  # after diffusers is known to be there
+from unweave.generate import folder  # after diffusers is known to be there
 
 SHORT = ("--method", "lur", "--set", "how.steps=1", "--set", "recover=1", "--quiet")
 
@@ -34,8 +34,8 @@ def test_a_folder_of_diffusers_is_written_as_a_copy_that_can_be_used_again(run, 
     assert listed(Path(source)) == before
     assert names(here / "forgotten") == sorted([*MODEL, "models", "pretrained"])
     copy = here / "forgotten" / "pretrained"
-    assert set(names(copy)) - {path.name for path in Path(source).iterdir()} == {checkpoint.MANIFEST}
-    said = json.loads((copy / checkpoint.MANIFEST).read_text())
+    assert set(names(copy)) - {path.name for path in Path(source).iterdir()} == {folder.MANIFEST}
+    said = json.loads((copy / folder.MANIFEST).read_text())
     assert said["method"] == "lur" and said["seed"] == 0 and said["forgotten_classes"] == [3]
     assert said["split"] == json.loads(Path("forgotten/split.json").read_text())["digest"]
     again = run("forget", copy, "--data", data, "--class", 2, *SHORT)
@@ -87,12 +87,12 @@ class TestBadInput:
         refused("found UNet3DConditionModel", "forget", source, "--data", data, "--class", 3)
 
     def test_weights_that_are_cut_off_or_in_pieces(self, refused, source, data):
-        weights = Path(source) / "unet" / checkpoint.WEIGHTS
+        weights = Path(source) / "unet" / folder.WEIGHTS
         whole = weights.read_bytes()
         weights.write_bytes(whole[:-100])
         refused("truncated or no safetensors file", "forget", source, "--data", data, "--class", 3)
         weights.unlink()
-        (weights.parent / f"{checkpoint.WEIGHTS}.index.json").write_text("{}")
+        (weights.parent / f"{folder.WEIGHTS}.index.json").write_text("{}")
         refused("are sharded", "forget", source, "--data", data, "--class", 3)
 
     def test_images_that_do_not_fit(self, refused, source, tmp_path):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import projects
+from unweave import checkpoint
 from unweave.cli import finished
-from unweave.run import checkpoint
 
 LOADING = """
 def load():

@@ -3,6 +3,7 @@
 import copy
 from pathlib import Path
 
+from unweave import checkpoint
 from unweave.audit import Audit
 from unweave.audit import audit as compare
 from unweave.audit.margins import RETRAINS
@@ -10,7 +11,7 @@ from unweave.audit.verdict import SEEDS, Verdict
 from unweave.cli import answers, finished, out, progress, show
 from unweave.cli.options import DEFAULTS, Shared
 from unweave.files import sha256
-from unweave.run import checkpoint, record
+from unweave.run import record
 
 CALIBRATION = 100
 """The first seed of the retrained models that only fix the margins, if the first of the others is 0."""

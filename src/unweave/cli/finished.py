@@ -10,12 +10,13 @@ from typing import Any
 from torch import nn
 from torch.utils.data import Dataset
 
+from unweave import checkpoint
 from unweave.audit import Retrain, retrained
 from unweave.audit.exam import Exam
 from unweave.cli import forget
 from unweave.cli.project import Project, load
 from unweave.problem import Cost, Split
-from unweave.run import checkpoint, record
+from unweave.run import record
 from unweave.run.workers import Job, Listener, told, workers
 from unweave.unlearn import Result
 

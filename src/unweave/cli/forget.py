@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from unweave import checkpoint
 from unweave.audit.exam import Glance, glance
 from unweave.cli import out, progress, show, timing
 from unweave.cli.check import sizes, warm_up
@@ -17,7 +18,7 @@ from unweave.cli.request import NOTHING, Request, positions
 from unweave.methods import Method, method_named
 from unweave.problem import Problem, Split
 from unweave.report.numbers import number
-from unweave.run import checkpoint, record
+from unweave.run import record
 from unweave.run.reading import configure
 from unweave.run.workers import Listener, Progress
 from unweave.unlearn import Result, unlearn

@@ -13,11 +13,11 @@ from typing import Any, Literal, cast
 
 from torch import nn
 
+from unweave import checkpoint
 from unweave.cli.project import Project, load
 from unweave.cli.request import Request, positions
 from unweave.descend import Descent
 from unweave.problem import Cost, Split, timed
-from unweave.run import checkpoint
 from unweave.run.recipe import Recipe
 from unweave.run.recipe import load as load_recipe
 from unweave.run.setup import Architecture, Data

@@ -63,7 +63,7 @@ def read(folder: Path, data: str | None, recipe: Recipe | None, device: str) -> 
         ValueError: If the folder, the images and the recipe can't be used or do not fit together.
     """
     try:
-        from unweave.generate import checkpoint
+        from unweave.generate import folder as checkpoint
     except ImportError as error:
         raise ValueError(str(error)) from error
     given = Generation() if recipe is None else recipe.generation

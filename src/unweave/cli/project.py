@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from unweave import checkpoint
 from unweave.cli import local, own
 from unweave.cli.imported import code_digest
 from unweave.data import Source
 from unweave.methods import Method
 from unweave.problem import Split
-from unweave.run import checkpoint
 from unweave.run.family import Family
 from unweave.run.reading import nearest
 from unweave.run.recipe import Recipe, shipped

@@ -12,7 +12,7 @@ diffusers = pytest.importorskip("diffusers")
 
 from safetensors.torch import load_file  # noqa: E402  # after diffusers is known to be there
 
-from unweave.generate.checkpoint import MANIFEST, WEIGHTS, load, save  # noqa: E402
+from unweave.generate.folder import MANIFEST, WEIGHTS, load, save  # noqa: E402
 from unweave.generate.schedule import Schedule  # noqa: E402
 from unweave.generate.scopes import restrict  # noqa: E402
 

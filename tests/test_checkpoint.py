@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from unweave.run import checkpoint
+from unweave import checkpoint
 
 NOTE = {"split": "5" * 64, "recipe": {"lr": 0.1, "epochs": 3}, "code": "0.1.0"}
 
