@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from unweave.report import html, tables
-from unweave.run import family, record
+from unweave.run import generation as denoisers
+from unweave.run import record
 from unweave.run.bench import bench
 from unweave.run.cell import REFERENCE, place_of
 from unweave.run.recipe import Recipe, load, parse
@@ -137,7 +138,7 @@ def test_the_recogniser_is_trained_where_the_models_are(monkeypatch: pytest.Monk
     def refuse(*data: object, device: str, **settings: object) -> None:
         raise LookupError(device)
 
-    monkeypatch.setattr(family, "train_recogniser", refuse)
+    monkeypatch.setattr(denoisers, "train_recogniser", refuse)
     asked, split = tiny().family, split_of(tiny().data, family=tiny().family)
     for device in ("cpu", "cuda"):
         with pytest.raises(LookupError, match=device):

@@ -18,6 +18,7 @@ from unweave.cli.project import Project, load
 from unweave.cli.request import Request, positions
 from unweave.descend import Descent
 from unweave.problem import Cost, Split, timed
+from unweave.run.generation import Generation
 from unweave.run.recipe import Recipe
 from unweave.run.recipe import load as load_recipe
 from unweave.run.setup import Architecture, Data
@@ -134,7 +135,7 @@ def recipe_of(place: Place, project: Project, split: Split) -> Recipe:
         data=Data("images", forget="class", label=int(split.train.labels[split.forget][0])),
         model=Architecture("given"),
         train=Descent(epochs=1.0) if told is None else told.train,
-        generation=project.family.generation,
+        generation=project.family if isinstance(project.family, Generation) else None,
         methods=project.methods,
     )
     if told is None:

@@ -12,7 +12,7 @@ from unweave.data.resident import Resident
 from unweave.files import sha256, write_atomically
 from unweave.generate import MANIFEST
 from unweave.problem import Split
-from unweave.run.family import Generation
+from unweave.run.generation import Generation
 from unweave.run.recipe import Recipe
 from unweave.run.setup import Data
 from unweave.run.stage import split_of

@@ -15,7 +15,9 @@ from torch.utils.data import ConcatDataset, Dataset
 from unweave.cli.named import Named
 from unweave.data import Source
 from unweave.problem import Split, as_source
-from unweave.run.family import Classification, Family, Generation
+from unweave.run.classification import Classification
+from unweave.run.family import Family
+from unweave.run.generation import Generation
 from unweave.run.reading import read as read_table
 from unweave.run.reading import refuse_unknown
 from unweave.unlearn import dataset_of, refuse_unusable

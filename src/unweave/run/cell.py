@@ -26,7 +26,7 @@ from unweave.train import TRAINING, code, digest, spend
 REFERENCE = "retrained"
 """The name of the reference's cell; the method "retrain" is one more retraining, from weights of its own."""
 
-METHODS_CODE = (*TRAINING, "methods/*.py", "run/family.py")
+METHODS_CODE = (*TRAINING, "methods/*.py", "run/family.py", "run/classification.py", "run/generation.py")
 PROBING = ("collect", "conflict", "probes", "classified", "logits", "score")
 METHODS_CODE += ("audit/generators/*.py", *(f"audit/{name}.py" for name in PROBING))
 MEASURING_CODE = ("audit/**/*.py", "run/cell.py")

@@ -6,7 +6,9 @@ from typing import Literal
 
 from unweave.descend import Descent
 from unweave.methods import method_named
-from unweave.run.family import Classification, Family, Generation
+from unweave.run.classification import Classification
+from unweave.run.family import Family
+from unweave.run.generation import Generation
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from unweave.data.datasets import flip_labels
 from unweave.data.datasets import load as load_data
 from unweave.methods.simple import FromScratch
 from unweave.problem import Cost, Problem, Split
-from unweave.run.family import Classification, Family
+from unweave.run.classification import Classification
+from unweave.run.family import Family
 from unweave.run.recipe import Recipe
 from unweave.run.setup import Data
 from unweave.train import Trained, train_model
