@@ -2,13 +2,12 @@
 
 from collections.abc import Collection, Mapping
 
-from unweave.audit.generators.attacks import ATTACKS
-from unweave.audit.generators.metrics import GENERATION
+from unweave.audit.generators.verdict import EVERY
 from unweave.audit.metrics import METRICS, Metric
 
-FAMILIES: tuple[Mapping[str, Metric], ...] = (METRICS, {**GENERATION, **ATTACKS})
+FAMILIES: tuple[Mapping[str, Metric], ...] = (METRICS, EVERY)
 
-KNOWN: Mapping[str, Metric] = {**GENERATION, **ATTACKS, **METRICS}
+KNOWN: Mapping[str, Metric] = {**EVERY, **METRICS}
 """All of them. Metrics of two families that share a name have the same title and unit."""
 
 

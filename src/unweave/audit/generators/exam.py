@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from unweave.audit.exam import Glance
-from unweave.audit.generators.attacks import ATTACKS, Budget, Target, attack, without_adapter
+from unweave.audit.generators.attacks import Budget, Target, attack, without_adapter
 from unweave.audit.generators.description import describe
 from unweave.audit.generators.drawing import Drawing
 from unweave.audit.generators.drift import drift
@@ -31,7 +31,7 @@ from unweave.audit.generators.recogniser import Recogniser, Seen, hits
 from unweave.audit.generators.revival import SIZES
 from unweave.audit.generators.samples import Samples, recognised
 from unweave.audit.generators.sheet import sheet
-from unweave.audit.generators.verdict import calibrate_generation, judge_generation, never_generated
+from unweave.audit.generators.verdict import EVERY, calibrate_generation, judge_generation, never_generated
 from unweave.audit.margins import Margins
 from unweave.audit.metrics import Metric, Values, gap_parts, mean_gap
 from unweave.audit.verdict import Judgement
@@ -78,7 +78,7 @@ class Generated:
     searching: bool = False
     first_seed: int = 0
     inception: Path | None = None
-    metrics: ClassVar[Mapping[str, Metric[Any]]] = {**GENERATION, **ATTACKS}
+    metrics: ClassVar[Mapping[str, Metric[Any]]] = EVERY
     distance: ClassVar[str] = "class_tv"
     suffix: ClassVar[str] = "npz"
     glances: ClassVar[Sequence[Glance]] = (
