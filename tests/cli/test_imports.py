@@ -8,7 +8,7 @@ import pytest
 
 import projects
 from unweave.cli import finished
-from unweave.cli.project import load
+from unweave.project import load
 
 TRAINING = """
 import torch

@@ -6,10 +6,10 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from unweave.cli import timing
-from unweave.cli.own import Retraining
-from unweave.cli.project import Project
 from unweave.methods import METHODS
 from unweave.problem import Split
+from unweave.project import Project
+from unweave.project.project import Retraining
 
 
 class Stubborn(nn.Linear):

@@ -9,10 +9,11 @@ from typing import Any
 from cyclopts import App
 
 from unweave.audit.verdict import SEEDS
-from unweave.cli import given, out, progress, show
+from unweave.cli import out, progress, show
 from unweave.cli.options import DEFAULTS, Shared, names
-from unweave.cli.request import NOTHING, Request
+from unweave.cli.request import NOTHING, Request, positions
 from unweave.cli.table import summary, table
+from unweave.project import stage as given
 from unweave.report import html
 from unweave.run import record
 from unweave.run.bench import bench as run_bench
@@ -95,8 +96,8 @@ def bench(
     """
     plan = Plan(methods, seeds, tune, tuned, jobs)
     if given.is_given(recipes):
-        place = given.Place(one_of(recipes), recipe, data, request, shared.seed or 0)
-        folder, made = run_given(place, plan, shared)
+        place = given.Place(one_of(recipes), recipe, data)
+        folder, made = run_given(place, request, plan, shared)
         told(folder, made, shared)
         return 0
     if recipe is not None or data is not None or request.given():
@@ -154,12 +155,16 @@ def one_of(places: Sequence[str]) -> str:
     return places[0]
 
 
-def run_given(place: given.Place, plan: Plan, shared: Shared) -> tuple[Path, dict[str, Any]]:
+def run_given(
+    place: given.Place, request: Request, plan: Plan, shared: Shared
+) -> tuple[Path, dict[str, Any]]:
     """Runs methods on a given original into a folder; returns it with the record."""
     if plan.tune or plan.tuned is not None:
         raise ValueError("settings are searched with a recipe, found --tune or --tuned beside a model")
     device, wanted = shared.device or "cpu", names(plan.methods)
-    stage = given.stage_of(place, Path(), device)
+    project = given.project_of(place, device)
+    forget = tuple(positions(request, project, shared.seed or 0).tolist())
+    stage = given.stage_of(place, forget, Path(), device)
     recipe = shortened(begun_at(stage.recipe, shared.seed), plan.seeds)
     if len(recipe.seeds) < SEEDS:  # there is no verdict whose margins they would fix
         recipe = replace(recipe, calibration_seeds=())
@@ -172,7 +177,7 @@ def run_given(place: given.Place, plan: Plan, shared: Shared) -> tuple[Path, dic
         "device": device,
     }
     folder = out.place(shared.out or Path("unweave-bench"), asked, goes_on=grows)
-    out.refuse_within(folder, given.opened(place, device)[0].source)
+    out.refuse_within(folder, project.source)
     stage = replace(stage, recipe=recipe, folder=folder)
     start = f"Running {', '.join(methods)} on {place.model} in {folder}"
     with out.writing(folder, asked), progress.shown(start, quiet=shared.quiet) as listener:

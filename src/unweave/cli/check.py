@@ -12,11 +12,11 @@ from unweave.audit.exam import Exam, glance
 from unweave.cli import out, progress, show, timing
 from unweave.cli.notes import notes
 from unweave.cli.options import DEFAULTS, Shared, names
-from unweave.cli.project import Project, load
 from unweave.cli.request import NOTHING, Request, positions
 from unweave.files import write_atomically
 from unweave.methods import method_named
 from unweave.problem import Split
+from unweave.project import Project, load
 from unweave.report.numbers import number
 from unweave.run.record import plain
 from unweave.run.workers import Listener, Progress

@@ -14,8 +14,8 @@ from unweave import checkpoint
 from unweave.audit import Retrain, retrained
 from unweave.audit.exam import Exam
 from unweave.cli import forget
-from unweave.cli.project import Project, load
 from unweave.problem import Cost, Split
+from unweave.project import Project, load
 from unweave.run import record
 from unweave.run.workers import Job, Listener, told, workers
 from unweave.unlearn import Result

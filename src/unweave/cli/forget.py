@@ -13,10 +13,10 @@ from unweave.audit.exam import Glance, glance
 from unweave.cli import out, progress, show, timing
 from unweave.cli.check import sizes, warm_up
 from unweave.cli.options import DEFAULTS, Shared, settings
-from unweave.cli.project import Project, load
 from unweave.cli.request import NOTHING, Request, positions
 from unweave.methods import Method, method_named
 from unweave.problem import Problem, Split
+from unweave.project import Project, load
 from unweave.report.numbers import number
 from unweave.run import record
 from unweave.run.reading import configure

@@ -10,9 +10,9 @@ import torch
 from cyclopts import Parameter
 from torch import Tensor
 
-from unweave.cli.project import Project
 from unweave.data import Source
 from unweave.problem import source_positions
+from unweave.project import Project
 
 
 @Parameter(name="*")

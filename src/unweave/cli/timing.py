@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 from unweave.cli.options import flat
-from unweave.cli.project import Project
 from unweave.methods import Method
 from unweave.problem import Cost, Problem, Split, timed
+from unweave.project import Project
 from unweave.run.memory import peak_memory
 from unweave.run.reading import configure
 from unweave.run.search import nested

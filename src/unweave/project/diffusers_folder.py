@@ -1,27 +1,25 @@
 """A folder of diffusers on this machine, and the images that its model was trained on."""
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from unweave.data.datasets import NAMES
 from unweave.data.resident import Resident
-from unweave.files import sha256, write_atomically
-from unweave.generate import MANIFEST
+from unweave.files import sha256
 from unweave.problem import Split
+from unweave.project.project import Project, Write
+from unweave.project.recipe import retraining
 from unweave.run.generation import Generation
 from unweave.run.recipe import Recipe
+from unweave.run.recipe import load as load_recipe
 from unweave.run.setup import Data
 from unweave.run.stage import split_of
-from unweave.unlearn import Pretrained
 
 CONFIGS = ("model_index.json", "config.json")
 WEIGHTS = "diffusion_pytorch_model*"
-Write = Callable[[nn.Module, Path, Mapping[str, object]], object]
-"""Writes a model into a folder, with what is said of it."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +48,11 @@ def is_local(folder: Path) -> bool:
     return any((folder / name).exists() for name in CONFIGS) or any(folder.glob(WEIGHTS))
 
 
-def read(folder: Path, data: str | None, recipe: Recipe | None, device: str) -> Local:
+def read(place: Path, data: str | None, recipe: Recipe | None, device: str) -> Local:
     """A folder with its images.
 
     Args:
-        folder: Of diffusers.
+        place: A folder of diffusers.
         data: A folder or file of images, or the name of a data set; what the recipe says if None.
         recipe: How the model was trained, and how images are drawn from it.
         device: Where images and model are put.
@@ -63,15 +61,15 @@ def read(folder: Path, data: str | None, recipe: Recipe | None, device: str) -> 
         ValueError: If the folder, the images and the recipe can't be used or do not fit together.
     """
     try:
-        from unweave.generate import folder as checkpoint
+        from unweave.generate import folder
     except ImportError as error:
         raise ValueError(str(error)) from error
     given = Generation() if recipe is None else recipe.generation
     if given is None:
         raise ValueError("--recipe must be one of a generator, found a recipe without a table generation")
-    checkpoint.refuse_unsupported(folder)
+    folder.refuse_unsupported(place)
     split = split_of(data_of(data, recipe), family=given, device=device)
-    found = checkpoint.load(folder, n_classes=split.n_classes)
+    found = folder.load(place, n_classes=split.n_classes)
     refuse_other_size(split, found.shape)
     # the default is guided; who asks for guidance in a recipe hears that there is none
     plain = given if found.null is not None or recipe is not None else unguided(given)
@@ -80,22 +78,31 @@ def read(folder: Path, data: str | None, recipe: Recipe | None, device: str) -> 
         found.fresh,
         replace(plain, schedule=found.schedule, null=found.null),
         split,
-        sha256(folder / found.component / checkpoint.WEIGHTS),
-        lambda model, out, facts: checkpoint.save(found, model, out, facts),
+        sha256(place / found.component / folder.WEIGHTS),
+        lambda model, out, facts: folder.save(found, model, out, facts),
     )
 
 
-def writer(family: Generation, n_classes: int) -> Write:
-    """Writes a model that a recipe trained as a folder that `read` takes: with its noise and conditions."""
-    task = family.task(n_classes)
-
-    def write(model: nn.Module, out: Path, facts: Mapping[str, object]) -> None:
-        if isinstance(model, Pretrained):
-            model.save_pretrained(str(out))
-            known = {"n_classes": n_classes, "null": task.null, "schedule": asdict(task.schedule)}
-            write_atomically(out / MANIFEST, json.dumps({**known, **facts}, indent=2) + "\n")
-
-    return write
+def from_local(folder: Path, recipe: str | None, data: str | None, device: str) -> Project:
+    """A denoiser in a folder of diffusers; a recipe says how to train it anew."""
+    told = None if recipe is None else load_recipe(recipe)
+    found = read(folder, data, told, device)
+    facts = {"weights": found.weights, "data": found.split.digest("mixed"), "family": repr(found.family)}
+    facts |= {"train": None if told is None else repr(told.train), "device": device}
+    return Project(
+        facts=facts,
+        family=found.family,
+        train=found.split.train,
+        test=found.split.held_out,
+        calibration=found.split.calibration.tolist(),
+        model=found.model,
+        forget=None if told is None else found.split.forget,
+        methods=found.family.methods if told is None else told.methods,
+        retrain=None if told is None else retraining(told, found.family, found.fresh, device),
+        build=found.fresh,
+        source=folder,
+        write=found.write,
+    )
 
 
 def data_of(given: str | None, recipe: Recipe | None) -> Data:

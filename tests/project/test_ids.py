@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from unweave.cli.named import Named
+from unweave.project.ids import Named
 
 
 def named(*given: object) -> Named:

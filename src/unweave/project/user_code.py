@@ -1,10 +1,16 @@
-"""A user's own code: `project.py`, which may raise anything and return anything."""
+"""A user's own code: `project.py`, which may raise anything and return anything.
+
+It defines `load()`, which returns a dict: `model` (an `nn.Module`, trained), `train` and `test`
+(map-style data sets), and if wanted `ids` (a string per training example) and `calibration` (a data set of
+its own, positions in `test`, or the fraction of it). With `generation`, a table as in a recipe, it is about a
+denoiser `f(x_t, t, condition)`, and the examples are images as bytes with their class. It may define
+`train(dataset, seed) -> model`, which is how retrained references come to be.
+"""
 
 import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -12,9 +18,11 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.utils.data import ConcatDataset, Dataset
 
-from unweave.cli.named import Named
 from unweave.data import Source
 from unweave.problem import Split, as_source
+from unweave.project.code_digest import code_digest
+from unweave.project.ids import Named
+from unweave.project.project import Project, Retraining
 from unweave.run.classification import Classification
 from unweave.run.family import Family
 from unweave.run.generation import Generation
@@ -23,44 +31,16 @@ from unweave.run.reading import refuse_unknown
 from unweave.unlearn import dataset_of, refuse_unusable
 
 T = TypeVar("T")
-Retraining = Callable[[Split, int], nn.Module]
 KEYS = ("model", "train", "test", "ids", "calibration", "generation")
 
 
-@dataclass(frozen=True)
-class Own:
-    """What a user's code says, checked.
-
-    Args:
-        family: What kind of model it is.
-        model: Trained on `train`.
-        train: The training data.
-        test: The held-out data.
-        calibration: The part of it that is set aside: a fraction, or positions.
-        retrain: Trains a model of a seed on the retain part of a split; None where there is no `train`.
-    """
-
-    family: Family
-    model: nn.Module
-    train: Source
-    test: Source
-    calibration: float | Sequence[int]
-    retrain: Retraining | None
-
-
-def read(path: Path) -> Own:
-    """What a file says.
+def from_file(path: Path) -> Project:
+    """A user's own model and data.
 
     Raises:
         ValueError: If there is no such file, its code raises, or what it returns can't be used.
     """
-    if not path.is_file():
-        raise ValueError(f"expected a project at {path}, found no such file")
-    module = imported(path)
-    load, train = function(module, path, "load"), function(module, path, "train")
-    if load is None:
-        raise ValueError(f"{path} must define load(), which returns a dict of model, train and test")
-    given = checked(asked(path, "load()", load), path)
+    given, train = said(path)
     model, test = given["model"], source(given["test"], "test")
     if not isinstance(model, nn.Module):
         raise ValueError(f"'model' must be an nn.Module, found {type(model).__name__}")
@@ -73,8 +53,27 @@ def read(path: Path) -> Own:
     n_classes = 1 + max(int(data.labels.max()) for data in sources.values())
     for name, data in sources.items():
         family.refuse_unfit(model, data, name, n_classes)
-    retrain = None if train is None else retraining(path, train, learned)
-    return Own(family, model, sources["train"], sources["test"], calibration, retrain)
+    return Project(
+        facts={"project": str(path.resolve()), "sha256": code_digest(path.resolve())},
+        train=sources["train"],
+        test=sources["test"],
+        calibration=calibration,
+        family=family,
+        model=model,
+        methods=family.methods,
+        retrain=None if train is None else retraining(path, train, learned),
+    )
+
+
+def said(path: Path) -> tuple[Mapping[str, Any], Callable[..., Any] | None]:
+    """What `load()` of a file returns, and its `train`, if there is one."""
+    if not path.is_file():
+        raise ValueError(f"expected a project at {path}, found no such file")
+    module = imported(path)
+    load, train = function(module, path, "load"), function(module, path, "train")
+    if load is None:
+        raise ValueError(f"{path} must define load(), which returns a dict of model, train and test")
+    return checked(asked(path, "load()", load), path), train
 
 
 def family_of(generation: object) -> Family:

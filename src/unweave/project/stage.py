@@ -11,13 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import torch
 from torch import nn
 
 from unweave import checkpoint
-from unweave.cli.project import Project, load
-from unweave.cli.request import Request, positions
 from unweave.descend import Descent
 from unweave.problem import Cost, Split, timed
+from unweave.project import Project, load
 from unweave.run.generation import Generation
 from unweave.run.recipe import Recipe
 from unweave.run.recipe import load as load_recipe
@@ -34,15 +34,11 @@ class Place:
         model: project.py, or the folder of a model.
         recipe: How a folder's model was trained.
         data: The images of a folder of diffusers.
-        request: What is to be forgotten.
-        seed: Chooses what a request for a random part forgets.
     """
 
     model: str
     recipe: str | None
     data: str | None
-    request: Request
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -51,17 +47,19 @@ class Given(Stage):
 
     Args:
         place: Where that is.
+        forget: The positions of what is to be forgotten.
     """
 
-    place: Place = Place("", None, None, Request(), 0)
+    place: Place = Place("", None, None)
+    forget: tuple[int, ...] = ()
 
     def split(self, data_seed: int | None = None) -> Split:
         """The project's own data; no other seed cuts it."""
-        return opened(self.place, self.device)[1]
+        return split_of(self.place, self.forget, self.device)
 
     def trained(self, part: Literal["mixed", "retain"], seed: int, data_seed: int | None = None) -> Trained:
         """The given original, whatever the seed; or a model that the project retrains, which is kept."""
-        project, split = opened(self.place, self.device)
+        project, split = project_of(self.place, self.device), self.split()
         assert project.model is not None and project.retrain is not None
         if part == "mixed":
             return Trained(project.model, Cost())
@@ -80,15 +78,15 @@ class Given(Stage):
 
     def build(self, split: Split) -> Callable[[], nn.Module] | None:
         """Makes a fresh model, where the project says how."""
-        return opened(self.place, self.device)[0].build
+        return project_of(self.place, self.device).build
 
     def known(self) -> dict[str, object]:
         """The facts of the project."""
-        return dict(opened(self.place, self.device)[0].facts)
+        return dict(project_of(self.place, self.device).facts)
 
     def retraining(self) -> str:
         """As the project has it."""
-        method = opened(self.place, self.device)[0].scratch
+        method = project_of(self.place, self.device).scratch
         return "train(dataset, seed)" if method is None else repr(method)
 
     def table(self) -> dict[str, Any]:
@@ -101,10 +99,15 @@ class Given(Stage):
 
 
 @cache
-def opened(place: Place, device: str) -> tuple[Project, Split]:
-    """The project and its split; once per process."""
-    project = load(place.model, recipe=place.recipe, data=place.data, device=device)
-    return project, project.split(positions(place.request, project, place.seed))
+def project_of(place: Place, device: str) -> Project:
+    """The project; once per process."""
+    return load(place.model, recipe=place.recipe, data=place.data, device=device)
+
+
+@cache
+def split_of(place: Place, forget: tuple[int, ...], device: str) -> Split:
+    """Its data, cut by what is to be forgotten; once per process."""
+    return project_of(place, device).split(torch.tensor(forget, dtype=torch.long))
 
 
 def is_given(places: list[str]) -> bool:
@@ -112,19 +115,19 @@ def is_given(places: list[str]) -> bool:
     return any(Path(place).is_dir() or Path(place).suffix == ".py" for place in places)
 
 
-def stage_of(place: Place, folder: Path, device: str) -> Given:
+def stage_of(place: Place, forget: tuple[int, ...], folder: Path, device: str) -> Given:
     """The stage over a given original.
 
     Raises:
         ValueError: If there is no original there, or nobody said how to retrain.
     """
-    project, split = opened(place, device)
+    project, split = project_of(place, device), split_of(place, forget, device)
     if project.model is None or project.retrain is None:
         needed = "train(dataset, seed) in project.py, or --recipe for a folder"
         raise ValueError(
             f"bench compares methods with retrained models, and nobody said how to train: {needed}"
         )
-    return Given(recipe_of(place, project, split), folder, device, place)
+    return Given(recipe_of(place, project, split), folder, device, place, forget)
 
 
 def recipe_of(place: Place, project: Project, split: Split) -> Recipe:
