@@ -68,10 +68,12 @@ def writer(family: Generation, n_classes: int) -> Write:
     task = family.task(n_classes)
 
     def write(model: nn.Module, out: Path, facts: Mapping[str, object]) -> None:
-        if isinstance(model, Pretrained):
-            model.save_pretrained(str(out))
-            known = {"n_classes": n_classes, "null": task.null, "schedule": dataclasses.asdict(task.schedule)}
-            write_atomically(out / MANIFEST, json.dumps({**known, **facts}, indent=2) + "\n")
+        if not isinstance(model, Pretrained):
+            found = type(model).__name__
+            raise ValueError(f"a recipe's denoiser must have save_pretrained() of diffusers, found {found}")
+        model.save_pretrained(str(out))
+        known = {"n_classes": n_classes, "null": task.null, "schedule": dataclasses.asdict(task.schedule)}
+        write_atomically(out / MANIFEST, json.dumps({**known, **facts}, indent=2) + "\n")
 
     return write
 
