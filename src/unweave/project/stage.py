@@ -41,7 +41,7 @@ class Place:
     data: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Given(Stage):
     """A stage over a given original.
 
@@ -50,8 +50,8 @@ class Given(Stage):
         forget: The positions of what is to be forgotten.
     """
 
-    place: Place = Place("", None, None)
-    forget: tuple[int, ...] = ()
+    place: Place
+    forget: tuple[int, ...]
 
     def split(self, data_seed: int | None = None) -> Split:
         """The project's own data; no other seed cuts it."""
@@ -127,7 +127,7 @@ def stage_of(place: Place, forget: tuple[int, ...], folder: Path, device: str) -
         raise ValueError(
             f"bench compares methods with retrained models, and nobody said how to train: {needed}"
         )
-    return Given(recipe_of(place, project, split), folder, device, place, forget)
+    return Given(recipe_of(place, project, split), folder, device, place=place, forget=forget)
 
 
 def recipe_of(place: Place, project: Project, split: Split) -> Recipe:
