@@ -11,11 +11,11 @@ from unweave.audit.verdict import SEEDS, Verdict
 from unweave.cli import answers, finished, out, progress, show
 from unweave.cli.options import DEFAULTS, Shared
 from unweave.files import sha256
+from unweave.report import html
 from unweave.run import record
 
 CALIBRATION = 100
 """The first seed of the retrained models that only fix the margins, if the first of the others is 0."""
-REPORT = "report.html"
 
 
 def audit(
@@ -123,9 +123,9 @@ def told(found: Audit, place: Path, shared: Shared) -> int:
     (row,) = stage["methods"].values()
     if shared.json:
         figures = {key: row[key] for key in ("verdict", "reason", "scores", "gap")}
-        places = {"out": str(place), "report": str(place / REPORT)}
+        places = {"out": str(place), "report": str(place / html.FILE)}
         show.as_json({**figures, "margins": stage["margins"], **places})
     else:
         show.verdict(stage, row)
-        show.say("", f"Report: {place / REPORT}")
+        show.say("", f"Report: {place / html.FILE}")
     return 0 if found.verdict is Verdict.PASS else 1

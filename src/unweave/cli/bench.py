@@ -1,10 +1,10 @@
 """`unweave bench`: methods compared over seeds."""
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from cyclopts import App
 
@@ -21,8 +21,8 @@ from unweave.run.bench import chosen, compare, shortened
 from unweave.run.recipe import Recipe
 from unweave.run.recipe import load as load_recipe
 from unweave.run.stage import Stage
+from unweave.run.workers import Listener
 
-REPORT = "report.html"
 GROWING = ("seeds", "methods")
 """What may be asked for in addition, of a run that is there."""
 
@@ -97,18 +97,16 @@ def bench(
     plan = Plan(methods, seeds, tune, tuned, jobs)
     if given.is_given(recipes):
         place = given.Place(one_of(recipes), recipe, data)
-        folder, made = run_given(place, request, plan, shared)
-        told(folder, made, shared)
+        told(run_given(place, request, plan, shared), shared)
         return 0
     if recipe is not None or data is not None or request.given():
         raise ValueError("--recipe, --data and what to forget go with a model: recipes say it all themselves")
-    folder, made = run([load_recipe(place) for place in recipes], "unweave-bench", plan, shared)
-    told(folder, made, shared)
+    told(run([load_recipe(place) for place in recipes], "unweave-bench", plan, shared), shared)
     return 0
 
 
-def run(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> tuple[Path, dict[str, Any]]:
-    """Runs recipes into a folder; returns it with the record.
+def run(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> Path:
+    """Runs recipes into a folder; returns that.
 
     Args:
         recipes: One per stage.
@@ -130,9 +128,8 @@ def run(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> tup
         "device": device,
     }
     place = out.place(shared.out or Path(name), asked, goes_on=grows)
-    start = f"Running {', '.join(recipe.name for recipe in recipes)} in {place}"
     jobs = 1 if plan.jobs is None and device != "cpu" else plan.jobs
-    with out.writing(place, asked), progress.shown(start, quiet=shared.quiet) as listener:
+    with running(", ".join(recipe.name for recipe in recipes), place, asked, quiet=shared.quiet) as listener:
         run_bench(
             recipes,
             place,
@@ -143,9 +140,16 @@ def run(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> tup
             device=device,
             listener=listener,
         )
-        made = record.load(place)
-        html.write(made, place / REPORT)
-    return place, made
+    return place
+
+
+@contextmanager
+def running(what: str, place: Path, asked: out.Asked, *, quiet: bool) -> Iterator[Listener]:
+    """Claims a folder for the body, which leaves a record there, and writes the page of that."""
+    start = f"Running {what} in {place}"
+    with out.writing(place, asked), progress.shown(start, quiet=quiet) as listener:
+        yield listener
+        html.write(record.load(place), place / html.FILE)
 
 
 def one_of(places: Sequence[str]) -> str:
@@ -155,10 +159,8 @@ def one_of(places: Sequence[str]) -> str:
     return places[0]
 
 
-def run_given(
-    place: given.Place, request: Request, plan: Plan, shared: Shared
-) -> tuple[Path, dict[str, Any]]:
-    """Runs methods on a given original into a folder; returns it with the record."""
+def run_given(place: given.Place, request: Request, plan: Plan, shared: Shared) -> Path:
+    """Runs methods on a given original into a folder; returns that."""
     if plan.tune or plan.tuned is not None:
         raise ValueError("settings are searched with a recipe, found --tune or --tuned beside a model")
     device, wanted = shared.device or "cpu", names(plan.methods)
@@ -179,13 +181,11 @@ def run_given(
     folder = out.place(shared.out or Path("unweave-bench"), asked, goes_on=grows)
     out.refuse_within(folder, project.source)
     stage = replace(stage, recipe=recipe, folder=folder)
-    start = f"Running {', '.join(methods)} on {place.model} in {folder}"
-    with out.writing(folder, asked), progress.shown(start, quiet=shared.quiet) as listener:
+    what = f"{', '.join(methods)} on {place.model}"
+    with running(what, folder, asked, quiet=shared.quiet) as listener:
         stage.exam()  # raises before anything is trained, where there are too few images
         compare([stage], folder, methods=methods, jobs=plan.jobs or 1, listener=listener)
-        made = record.load(folder)
-        html.write(made, folder / REPORT)
-    return folder, made
+    return folder
 
 
 def begun_at(recipe: Recipe, seed: int | None) -> Recipe:
@@ -213,11 +213,12 @@ def grows(asked: out.Asked, found: out.Asked) -> bool:
     return kept and set(found["methods"]) <= set(asked["methods"])
 
 
-def told(folder: Path, made: Mapping[str, Any], shared: Shared) -> None:
+def told(folder: Path, shared: Shared) -> None:
     """Prints what a run found, and where it is."""
+    made = record.load(folder)
     if shared.json:
-        places = {"out": str(folder), "record": str(folder / record.FILE), "report": str(folder / REPORT)}
+        places = {"out": str(folder), "record": str(folder / record.FILE), "report": str(folder / html.FILE)}
         show.as_json({**places, "stages": summary(made)})
         return
     show.stages(made)
-    show.say("", f"Report: {folder / REPORT}")
+    show.say("", f"Report: {folder / html.FILE}")

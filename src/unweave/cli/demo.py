@@ -87,8 +87,8 @@ def demo(
         recipes = [replace(recipe, calibration_seeds=()) for recipe in recipes]
     chosen = shown.methods if methods is None else methods
     plan = bench.Plan(methods=chosen, seeds=count, jobs=jobs)
-    folder, made = bench.run(recipes, "unweave-demo", plan, shared)
+    folder = bench.run(recipes, "unweave-demo", plan, shared)
     if count is not None and count < SEEDS and not shared.json:
         show.say(f"no verdict: {count} {'seed' if count == 1 else 'seeds'}, {SEEDS} needed", "")
-    bench.told(folder, made, shared)
+    bench.told(folder, shared)
     return 0

@@ -17,7 +17,7 @@ FILES: Mapping[Format, str] = {
     "latex": "table.tex",
     "markdown": "table.md",
     "parquet": "table.parquet",
-    "html": "report.html",
+    "html": html.FILE,
 }
 AUDIT = re.compile("audit(-[0-9]+)?")
 

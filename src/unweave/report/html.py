@@ -18,6 +18,7 @@ from unweave.report.numbers import DASH, digits, finite, heading, number
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, outside, rows
 from unweave.report.tables import brief
 
+FILE = "report.html"
 MINUS = "\N{MINUS SIGN}"
 
 
