@@ -62,13 +62,7 @@ def check(
         if name not in ("original", "retrain") and (wanted is None or name in wanted)
     ]
     with progress.shown("Looking at the model", quiet=shared.quiet) as listener:
-        found = {
-            "model": facts(original, project),
-            "data": sizes(split),
-            "notes": list(notes(original, project)),
-        }
-        found["accuracy"] = None if project.model is None else glance(exam, original)
-        found["costs"] = costs(chosen, original, split, project, listener)
+        found = looked(original, project, split, exam, chosen, listener)
     if shared.out is not None:
         asked = {
             "verb": "check",
@@ -79,6 +73,24 @@ def check(
             write_atomically(folder / FILE, json.dumps(plain(found), indent=1))
     show.as_json(found) if shared.json else told(model, found, exam)
     return 0
+
+
+def looked(
+    original: nn.Module,
+    project: Project,
+    split: Split,
+    exam: Exam[Any],
+    chosen: list[str],
+    listener: Listener,
+) -> dict[str, Any]:
+    """All that is found out about a model and its data."""
+    return {
+        "model": facts(original, project),
+        "data": sizes(split),
+        "notes": list(notes(original, project)),
+        "accuracy": None if project.model is None else glance(exam, original),
+        "costs": costs(chosen, original, split, project, listener),
+    }
 
 
 def asked_for(request: Request, project: Project, seed: int) -> torch.Tensor:

@@ -59,7 +59,9 @@ def result_of(run: Path, project: Project, split: Split, device: str | None) -> 
     place = device or next(original.parameters()).device
     return Result(
         model=model.to(place).eval(),
-        method=forget.configured(project, request["method"], request["settings"], request["seed"]),
+        method=forget.configured(
+            project, request["method"], tables=request["settings"], seed=request["seed"]
+        ),
         split=split,
         task=project.task(split),
         seed=request["seed"],

@@ -84,42 +84,52 @@ def forget(
     method_named(method, project.family.name)
     seed = shared.seed or 0
     split = project.split(positions(request, project, seed))
-    chosen = configured(project, method, tables, seed)
+    chosen = configured(project, method, tables=tables, seed=seed)
     asked = {
         "verb": "forget",
         "model": found_anywhere(model),
         "recipe": None if recipe is None else found_anywhere(recipe),
         "data": None if data is None else found_anywhere(data),
-        "facts": project.facts,
-        "method": method,
-        "settings": tables,
-        "seed": seed,
-        "device": shared.device,
-        "forget": named(split),
+        **asked_of(project, split, method, tables=tables, seed=seed, device=shared.device),
     }
     folder = out.place(shared.out or Path("forgotten"), asked, claim=CLAIM, done=record.FILE)
     out.refuse_within(folder, project.source)
     if dry_run:
-        return planned(chosen, method, split, project, folder, shared)
+        return planned(chosen, method, split=split, project=project, folder=folder, shared=shared)
     with (
         out.writing(folder, asked, claim=CLAIM),
         progress.shown(f"Loaded {model}", quiet=shared.quiet) as listener,
     ):
-        original = trained(project, seed, folder / MODELS, listener)
+        original = trained(project, seed, models=folder / MODELS, listener=listener)
         exam = project.family.look(split, cache=folder / MODELS)
         before = glance(exam, original)
         listener(Progress(f"the original; now {method}", 1, 2))
-        result = forgotten(original, project, split, chosen, seed, shared.device)
+        result = forgotten(original, project, split=split, chosen=chosen, seed=seed, device=shared.device)
         after = glance(exam, result.model)
         listener(Progress(method, 2, 2))
-        result.save(folder, write=writer(project, method, result))
-    told(result, method, exam.glances, before, after, folder, shared)
+        result.save(folder, write=writer(project, result, name=method))
+    told(result, method, rows=exam.glances, before=before, after=after, folder=folder, shared=shared)
     return 0
+
+
+def asked_of(
+    project: Project, split: Split, method: str, *, tables: Mapping[str, Any], seed: int, device: str | None
+) -> out.Asked:
+    """What a run depends on beside where its model is found."""
+    return {
+        "facts": project.facts,
+        "method": method,
+        "settings": tables,
+        "seed": seed,
+        "device": device,
+        "forget": named(split),
+    }
 
 
 def forgotten(
     original: nn.Module,
     project: Project,
+    *,
     split: Split,
     chosen: Method | Retraining,
     seed: int,
@@ -130,7 +140,7 @@ def forgotten(
     return unlearn(original, split, chosen, task=task, seed=seed, device=device, build=project.build)
 
 
-def writer(project: Project, name: str, result: Result) -> Callable[[nn.Module, Path], object] | None:
+def writer(project: Project, result: Result, *, name: str) -> Callable[[nn.Module, Path], object] | None:
     """Writes a model in the form that the original came in; None where that has none of its own."""
     write = project.write
     if write is None:
@@ -144,7 +154,7 @@ def writer(project: Project, name: str, result: Result) -> Callable[[nn.Module, 
     return lambda model, folder: write(model, folder, facts)
 
 
-def trained(project: Project, seed: int, models: Path, listener: Listener) -> nn.Module:
+def trained(project: Project, seed: int, *, models: Path, listener: Listener) -> nn.Module:
     """The original: as it was given, or trained by its recipe."""
     if project.model is not None:
         return project.model
@@ -153,7 +163,7 @@ def trained(project: Project, seed: int, models: Path, listener: Listener) -> nn
     return project.original(seed, models)
 
 
-def configured(project: Project, name: str, tables: Mapping[str, Any], seed: int) -> Method | Retraining:
+def configured(project: Project, name: str, *, tables: Mapping[str, Any], seed: int) -> Method | Retraining:
     """The method under its settings.
 
     Raises:
@@ -182,14 +192,14 @@ def found_anywhere(place: str) -> str:
 
 
 def planned(
-    chosen: Method | Retraining, name: str, split: Split, project: Project, folder: Path, shared: Shared
+    chosen: Method | Retraining, name: str, *, split: Split, project: Project, folder: Path, shared: Shared
 ) -> int:
     """Says what would be done.
 
     Raises:
         ValueError: If the method can't be run on this model.
     """
-    cost = priced(chosen, split, project, shared.device)
+    cost = priced(chosen, split, project=project, device=shared.device)
     if cost.refused:
         raise ValueError(cost.refused)
     labels = split.train.labels[split.forget].bincount()
@@ -206,7 +216,7 @@ def planned(
 
 
 def priced(
-    chosen: Method | Retraining, split: Split, project: Project, device: str | None
+    chosen: Method | Retraining, split: Split, *, project: Project, device: str | None
 ) -> timing.Estimate:
     """What a method would cost."""
     model, placed = project.placed(device)
@@ -220,6 +230,7 @@ def priced(
 def told(
     result: Result,
     name: str,
+    *,
     rows: Sequence[Glance],
     before: Mapping[str, float],
     after: Mapping[str, float],
