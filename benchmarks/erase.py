@@ -16,22 +16,18 @@ per seed and class.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from unweave.methods.space import Log, Range, Uniform, Whole
+from unweave.methods.space import Whole
 from unweave.run import record
-from unweave.run.bench import bench, with_best
-from unweave.run.cell import kept
-from unweave.run.recipe import Recipe, load
-from unweave.run.search import SECOND, Case, Trial, case, search
+from unweave.run.bench import chosen, compare
+from unweave.run.recipe import load
 from unweave.run.stage import Stage
-from unweave.run.tune import Study, as_toml, best_of
+from unweave.run.tune import REFERENCES, Study, as_toml, prepare, study
 from unweave.run.workers import Job, Progress, told, workers
-from unweave.train import code, digest
 
 METHODS = ("lur", "lur-exact", "lur-match", "joint", "salun", "sa", "esd", "scissorhands")
 METHODS += ("finetune", "short-retrain")
@@ -67,93 +63,30 @@ PLANS = {
     "cifar10-partial": Plan("cifar10-images-partial", (0,), FEW, (0, 7), Whole(2, 8)),
 }
 
-RATE = Log(3e-5, 1e-3)
-"""What every search chooses from, beside the steps and what is the method's own."""
 
-LUR: Mapping[str, Range] = {"alpha": Log(1e-3, 1e-1), "weight": Log(0.03, 3.0)}
-
-OWN: Mapping[str, Mapping[str, Range]] = {
-    "lur": LUR,
-    "lur-exact": LUR,
-    "lur-match": LUR,
-    "joint": {"weight": Log(0.03, 3.0)},
-    "salun": {"fraction": Uniform(0.1, 0.9), "retain_weight": Log(0.3, 30.0)},
-    "sa": {"pull": Log(10.0, 1e6), "retain_weight": Log(0.3, 10.0)},
-    "esd": {"eta": Uniform(0.3, 3.0)},
-    "scissorhands": {"trim": Log(1e-4, 0.1), "forget_weight": Log(0.03, 3.0)},
-    "finetune": {},
-}
+def forgetting(plan: Plan, labels: Sequence[int], folder: Path, device: str) -> list[Stage]:
+    """A stage per class that is forgotten."""
+    recipe = load(plan.recipe)
+    named = {label: replace(recipe, name=f"{recipe.name}-{label}") for label in labels}
+    recipes = [replace(each, data=replace(each.data, label=label)) for label, each in named.items()]
+    return [Stage(each, folder, device) for each in recipes]
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a benchmark is run.
-
-    Args:
-        data: A key of `PLANS`.
-        folder: Keeps models, cells and searches.
-        device: Where the models are.
-    """
-
-    data: str
-    folder: Path
-    device: str
-
-    @property
-    def plan(self) -> Plan:
-        """What is forgotten."""
-        return PLANS[self.data]
-
-    def stages(self, labels: Sequence[int]) -> list[Stage]:
-        """A stage per class that is forgotten."""
-        recipe = load(self.plan.recipe)
-        return [Stage(forgetting(recipe, label), self.folder, self.device) for label in labels]
-
-
-def forgetting(recipe: Recipe, label: int) -> Recipe:
-    """The recipe, to forget one class."""
-    return replace(recipe, name=f"{recipe.name}-{label}", data=replace(recipe.data, label=label))
-
-
-def searched(place: Place, method: str, trials: int) -> Study:
-    """The settings of one method, over the classes that settings are searched on; a search is kept."""
-    plan = place.plan
-    recipe, space = load(plan.recipe), {"how.lr": RATE, "how.steps": plan.steps, **OWN[method]}
-    chosen = recipe.methods[method]
-    facts = {"recipe": repr((recipe, chosen)), "space": repr(space), "trials": trials, "on": plan.tuned_on}
-
-    def make() -> Mapping[str, Sequence[Trial]]:
-        return {"trials": search(chosen, space, trials, cases_of(place))}
-
-    file = place.folder / "tuning" / place.data / method
-    return best_of(
-        kept(file, digest({**facts, "device": place.device, "code": code("**/*.py")}), make)["trials"]
-    )
-
-
-@cache
-def cases_of(place: Place) -> list[Case]:
-    """One seed of two classes."""
-    return [case(each, each.recipe.tuning.seeds[0]) for each in place.stages(place.plan.tuned_on)]
-
-
-def tuned(place: Place, methods: Sequence[str], trials: int, jobs: int) -> dict[str, Study]:
-    """The searches of those methods that have something to search."""
-    names = [each for each in methods if each in OWN]
+def tuned(
+    plan: Plan, stages: Sequence[Stage], methods: Sequence[str], trials: int, jobs: int
+) -> dict[str, Study]:
+    """The searches of methods over the classes of `stages`; who is granted what LUR spends has none."""
+    recipe, work = stages[0].recipe, []
+    for name in methods:
+        space = dict(recipe.family.space(name, recipe.methods[name], plan.steps.high))
+        if name != "short-retrain" and name not in REFERENCES and space:
+            space["how.steps"] = plan.steps
+            work.append(Job(f"{trials} trials of {name}", study, (stages, name, trials, {}, space)))
+    seed = recipe.tuning.seeds[0]
     with workers(jobs) as crew:
-        list(told(crew, models(place), say))
-        work = [Job(each, searched, (place, each, trials)) for each in names]
-        studies = {job.arguments[1]: study for job, study in told(crew, work, say)}
-    return {each: studies[each] for each in names}
-
-
-def models(place: Place) -> list[Job]:
-    """The trainings that the cases of a search need."""
-    first, *others = place.stages(place.plan.tuned_on)
-    (seed, *_) = first.recipe.tuning.seeds
-    wanted = [(first, "mixed", seed)]
-    wanted += [(each, "retain", at) for each in (first, *others) for at in (seed, SECOND + seed)]
-    return [Job(f"{part} {at}", train, (each, part, at, seed)) for each, part, at in wanted]
+        list(told(crew, [Job(f"original {seed}", train, (stages[0], "mixed", seed, seed))], say))
+        list(told(crew, [Job(each.recipe.name, prepare, (each, seed)) for each in stages], say))
+        return {job.arguments[1]: found for job, found in told(crew, work, say)}
 
 
 def train(stage: Stage, part: Literal["mixed", "retain"], seed: int, data_seed: int) -> None:
@@ -164,17 +97,6 @@ def train(stage: Stage, part: Literal["mixed", "retain"], seed: int, data_seed: 
 def say(progress: Progress) -> None:
     """Says which piece of work is done."""
     print(f"{progress.done}/{progress.total}  {progress.label}", flush=True)
-
-
-def recorded(place: Place, methods: Sequence[str], studies: Mapping[str, Study], jobs: int) -> None:
-    """Forgets every class with the settings found; the record, with the searches, is in the folder."""
-    recipes = [with_best(stage.recipe, studies) for stage in place.stages(place.plan.classes)]
-    made = bench(recipes, place.folder, methods=methods, jobs=jobs, device=place.device, listener=say)
-    if studies:
-        found = {name: list(study.trials) for name, study in studies.items()}
-        made["stages"] = {name: {**stage, "search": found} for name, stage in made["stages"].items()}
-        record.write(made, place.folder)
-    print(f"{len(made['stages'])} stages in {place.folder}")
 
 
 def main() -> None:
@@ -190,15 +112,18 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="where the models are; with cuda --jobs 1 is best")
     given = parser.parse_args()
-    place = Place(given.data, given.out, given.device)
-    methods = given.methods.split(",") if given.methods else place.plan.methods
-    studies = tuned(place, methods, given.tune, given.jobs) if given.tune else {}
-    if studies:
-        print(as_toml(studies, load(place.plan.recipe).tuning.seeds[:1]))
+    plan, out, device = PLANS[given.data], given.out, given.device
+    methods = chosen(load(plan.recipe), given.methods.split(",") if given.methods else plan.methods)
+    studies: dict[str, Study] = {}
+    if given.tune:
+        searched = forgetting(plan, plan.tuned_on, out, device)
+        studies = tuned(plan, searched, methods, given.tune, given.jobs)
+        print(as_toml(studies, searched[0].recipe.tuning.seeds))
     if given.record or not studies:
-        recorded(place, methods, studies, given.jobs)
+        stages = forgetting(plan, plan.classes, out, device)
+        compare(stages, out, methods=methods, jobs=given.jobs, studies=studies, listener=say)
     if given.record:
-        given.record.write_bytes((given.out / record.FILE).read_bytes())
+        given.record.write_bytes((out / record.FILE).read_bytes())
 
 
 if __name__ == "__main__":

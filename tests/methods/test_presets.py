@@ -13,7 +13,11 @@ pytest.importorskip("diffusers")
 from unweave.generate.sample import Sampler, sample
 from unweave.methods import METHODS, methods_for
 from unweave.methods.presets import PRESETS
+from unweave.methods.space import Tunable
 from unweave.problem import Problem
+from unweave.run.generation import Generation
+from unweave.run.reading import configure
+from unweave.run.search import nested, own
 from unweave.tasks.diffusion import Diffusion
 
 GONE, EACH = 3, 48
@@ -28,6 +32,16 @@ def test_they_are_of_the_methods_that_are_for_denoisers():
     for name, method in PRESETS.items():
         assert method.about.serves(Diffusion.family)
         assert type(method) is type(METHODS[name]), name
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "retrain"])
+def test_a_search_begins_with_them_and_tries_rates_that_suit(name: str):
+    method, family = PRESETS[name], Generation()
+    space = family.space(name, method, 400)
+    assert bool(space) == isinstance(method, Tunable)
+    settings = own(method, space)
+    assert settings.keys() | {"how.steps"} >= space.keys()  # the budget of a recipe decides about steps
+    assert configure(method, nested(settings), name) == method
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -65,6 +65,13 @@ def test_a_benchmark_of_denoisers_goes_on_where_it_stopped(tmp_path) -> None:
     assert record.plain(again["stages"]) == record.plain(made["stages"])
 
 
+def test_a_search_tries_what_suits_denoisers(tmp_path) -> None:
+    made = bench([tiny()], tmp_path, methods=("lur",), jobs=1, tune=2)["stages"]["tiny"]
+    tried = [trial["settings"] for trial in made["search"]["lur"]]
+    assert len(tried) == 2 and tried[0].keys() == {"how.lr", "how.steps", "alpha", "weight"}
+    assert all(3e-5 <= each["how.lr"] <= 1e-3 for each in tried)
+
+
 def test_attacks_are_measured_and_judged_with_the_rest(tmp_path) -> None:
     generation = {**tiny().table()["generation"], "attacks": 2}
     stage = bench([tiny(generation=generation)], tmp_path, methods=("finetune",), jobs=1)["stages"]["tiny"]

@@ -19,6 +19,7 @@ from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.simple import Ascent, FineTune, FromScratch, L1Sparse, NegGradPlus, RandomLabel, Shrink
 from unweave.methods.small_gradients import MaskedSmallGradients
+from unweave.methods.space import Log, Range, Uniform
 from unweave.methods.transpose import ConvolutionTranspose
 from unweave.targets import Proxy
 
@@ -67,3 +68,28 @@ PRESETS: Mapping[str, Method] = {
     "retrain": FromScratch(replace(TRAIN, steps=3000)),
 }
 """Every method that is for denoisers."""
+
+RATE = Log(3e-5, 1e-3)
+"""The learning rates that a search tries on trained weights."""
+
+LOOKAHEAD: Mapping[str, Range] = {"alpha": Log(1e-3, 1e-1), "weight": Log(0.03, 3.0)}
+
+RANGES: Mapping[str, Mapping[str, Range]] = {
+    "lur": LOOKAHEAD,
+    "lur-exact": LOOKAHEAD,
+    "lur-match": LOOKAHEAD,
+    "joint": {"weight": Log(0.03, 3.0)},
+    "joint-match": {"weight": Log(0.03, 3.0)},
+    "short-retrain": {"how.lr": Log(3e-4, 1e-2)},
+    "shrink": {"factor": Uniform(0.02, 0.9)},
+    "random-label": {"retain_weight": Log(0.3, 30.0)},
+    "neggrad+": {"retain_weight": Uniform(0.6, 0.999)},
+    "l1-sparse": {"penalty": Log(1e-8, 1e-4)},
+    "salun": {"fraction": Uniform(0.1, 0.9), "retain_weight": Log(0.3, 30.0)},
+    "scissorhands": {"trim": Log(1e-4, 0.1), "forget_weight": Log(0.03, 3.0)},
+    "msg": {"rate": Uniform(0.0, 0.3)},
+    "sa": {"pull": Log(10.0, 1e6), "retain_weight": Log(0.3, 10.0)},
+    "esd": {"eta": Uniform(0.3, 3.0)},
+    "erasediff": {"weight": Log(0.03, 3.0)},
+}
+"""What a search tries beside rate and steps: those of classifiers do not suit denoisers."""

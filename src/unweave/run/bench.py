@@ -29,6 +29,7 @@ def bench(
     jobs: int | None = None,
     tune: int = 0,
     tuned: str | Path | None = None,
+    studies: Mapping[str, Study] | None = None,
     device: str = "cpu",
     listener: Listener = lambda progress: None,
 ) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def bench(
             threads that it has.
         tune: Trials of tuning per method; with 0 methods run with the recipes' settings.
         tuned: The folder `tuning` of an earlier run, whose searches are used instead of new ones.
+        studies: Searches made elsewhere, by method, that all stages take; they go before others.
         device: Where the models are.
         listener: Hears of every job that ends.
 
@@ -58,7 +60,9 @@ def bench(
         Failed: If an original or a retrained model can't be trained.
     """
     stages = [Stage(shortened(recipe, seeds), Path(folder), device) for recipe in recipes]
-    return compare(stages, folder, methods=methods, jobs=jobs, tune=tune, tuned=tuned, listener=listener)
+    return compare(
+        stages, folder, methods=methods, jobs=jobs, tune=tune, tuned=tuned, studies=studies, listener=listener
+    )
 
 
 def compare(
@@ -69,6 +73,7 @@ def compare(
     jobs: int | None = None,
     tune: int = 0,
     tuned: str | Path | None = None,
+    studies: Mapping[str, Study] | None = None,
     listener: Listener = lambda progress: None,
 ) -> dict[str, Any]:
     """Runs stages; see `bench`."""
@@ -79,8 +84,9 @@ def compare(
     stages_made: dict[str, Any] = {}
     made = {"schema": record.SCHEMA, "environment": record.environment(), "stages": stages_made}
     with workers(jobs or cpu_count() or 1) as crew:
-        studies = [searched(stage, names[stage.recipe.name], tune, tuned, crew, listener) for stage in stages]
-        logs = {stage.recipe.name: study for stage, study in zip(stages, studies, strict=True)}
+        made_here = [searched(each, names[each.recipe.name], tune, tuned, crew, listener) for each in stages]
+        found = [{**each, **(studies or {})} for each in made_here]
+        logs = {stage.recipe.name: study for stage, study in zip(stages, found, strict=True)}
         stages = [replace(stage, recipe=with_best(stage.recipe, logs[stage.recipe.name])) for stage in stages]
         for stage in finished(stages, names, crew, listener):
             search = {name: study.trials for name, study in logs[stage.recipe.name].items()}

@@ -13,6 +13,7 @@ from unweave.audit.collect import refuse_unfit
 from unweave.audit.exam import Exam
 from unweave.data import Source
 from unweave.methods import Method, methods_for
+from unweave.methods.space import Range, Tunable
 from unweave.models import build
 from unweave.problem import Split
 from unweave.run.family import Device
@@ -33,6 +34,10 @@ class Classification:
     def methods(self) -> Mapping[str, Method]:
         """All that can be used on classifiers."""
         return methods_for(self.name)
+
+    def space(self, name: str, method: Method, budget: int) -> Mapping[str, Range]:
+        """The method's own."""
+        return method.space(budget) if isinstance(method, Tunable) else {}
 
     def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
         """A fresh classifier."""

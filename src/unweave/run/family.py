@@ -10,6 +10,7 @@ from torch import nn
 from unweave.audit.exam import Exam
 from unweave.data import Source
 from unweave.methods import Method
+from unweave.methods.space import Range
 from unweave.problem import Split
 from unweave.tasks import Task
 
@@ -26,6 +27,16 @@ class Family(Protocol):
     @property
     def methods(self) -> Mapping[str, Method]:
         """The methods by name, with settings that suit."""
+        ...
+
+    def space(self, name: str, method: Method, budget: int) -> Mapping[str, Range]:
+        """What a search of a method's settings chooses from; empty if it has nothing to search.
+
+        Args:
+            name: The method's name.
+            method: With the settings that the search begins with.
+            budget: The largest number of gradient evaluations that a run may spend.
+        """
         ...
 
     def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:

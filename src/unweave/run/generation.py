@@ -22,7 +22,8 @@ from unweave.generate.sample import Sampler
 from unweave.generate.schedule import Schedule
 from unweave.importance import evaluating
 from unweave.methods import Method
-from unweave.methods.presets import PRESETS
+from unweave.methods.presets import PRESETS, RANGES, RATE
+from unweave.methods.space import Range, Tunable
 from unweave.models import DENOISERS, build
 from unweave.problem import Split
 from unweave.run.family import Device
@@ -94,6 +95,13 @@ class Generation:
     def methods(self) -> Mapping[str, Method]:
         """All that can be used on denoisers, as they are set for them."""
         return PRESETS
+
+    def space(self, name: str, method: Method, budget: int) -> Mapping[str, Range]:
+        """The steps that the method's own would allow it, and otherwise what suits denoisers."""
+        if not isinstance(method, Tunable):
+            return {}
+        steps = {path: each for path, each in method.space(budget).items() if path == "how.steps"}
+        return {"how.lr": RATE, **steps, **RANGES.get(name, {})}
 
     def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
         """A fresh denoiser."""

@@ -5,11 +5,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from unweave.files import write_atomically
-from unweave.methods import Method
-from unweave.methods.space import Tunable
+from unweave.methods.space import Range, Tunable
 from unweave.run.cell import MATCHED, kept, key_of, matched
 from unweave.run.search import SECOND, Settings, Trial, case, search
 from unweave.run.stage import Stage
@@ -63,7 +62,7 @@ def tune_stage(
             each: studies[each].gradients for each in MATCHED if each in studies and studies[each].best
         }
         jobs = [
-            Job(f"{recipe.name}, {trials} trials of {each}", study, (stage, each, trials, granted))
+            Job(f"{recipe.name}, {trials} trials of {each}", study, ((stage,), each, trials, granted))
             for each in wave
         ]
         studies |= {job.arguments[1]: found for job, found in told(crew, jobs, listener)}
@@ -92,20 +91,37 @@ def prepare(stage: Stage, seed: int) -> int:
     return stage.trained("retain", seed, seed).cost.gradients
 
 
-def study(stage: Stage, name: str, trials: int, granted: Mapping[str, int]) -> Study:
-    """Searches one method's settings; a search that is on disk is read."""
-    method = stage.recipe.methods[name]
+def study(
+    stages: Sequence[Stage],
+    name: str,
+    trials: int,
+    granted: Mapping[str, int],
+    space: Mapping[str, Range] | None = None,
+) -> Study:
+    """Searches one method's settings over one stage or several; a search that is on disk is read.
+
+    Args:
+        stages: Settings, space and seeds are those of the first.
+        name: The method.
+        trials: How many settings are tried.
+        granted: The gradient evaluations that others spent, for short-retrain.
+        space: What is chosen from; what the family says within the budget of the recipe if None.
+    """
+    first = stages[0]
+    method, tuning = first.recipe.methods[name], first.recipe.tuning
     method = matched(method, granted) if name == "short-retrain" else method
-    tuning = stage.recipe.tuning
-    space = cast(Tunable, method).space(max(1, round(tuning.budget * prepare(stage, tuning.seeds[0]))))
-    facts = {"cell": key_of(stage, 0, repr(method)), "space": repr(space), "tuning": repr(tuning)}
-    key = digest({**facts, "trials": trials, "code": code("audit/**/*.py", "run/search.py")})
+    if space is None:
+        budget = max(1, round(tuning.budget * prepare(first, tuning.seeds[0])))
+        space = first.recipe.family.space(name, method, budget)
+    facts = {"cells": [key_of(stage, 0, repr(method)) for stage in stages], "tuning": repr(tuning)}
+    searching = {"space": repr(space), "trials": trials, "code": code("audit/**/*.py", "run/search.py")}
 
     def make() -> Mapping[str, Any]:
-        cases = [case(stage, seed) for seed in tuning.seeds]
-        return {"trials": search(cast(Method, method), space, trials, cases)}
+        cases = [case(stage, seed) for stage in stages for seed in tuning.seeds]
+        return {"trials": search(method, space, trials, cases)}
 
-    return best_of(kept(stage.folder / "tuning" / stage.recipe.name / name, key, make)["trials"])
+    place = first.folder / "tuning" / "+".join(stage.recipe.name for stage in stages) / name
+    return best_of(kept(place, digest({**facts, **searching}), make)["trials"])
 
 
 def best_of(trials: Sequence[Trial]) -> Study:
