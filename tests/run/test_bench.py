@@ -14,7 +14,7 @@ from unweave.audit.classified import EDGES
 from unweave.audit.collect import collect
 from unweave.audit.metrics import mean_gap, measure
 from unweave.run import record
-from unweave.run.bench import bench, chosen, jobs_of, shortened
+from unweave.run.bench import bench, chosen, jobs_of, shortened, trainings
 from unweave.run.cell import matched
 from unweave.run.curves import mean_curve, mean_trace
 from unweave.run.memory import STATUS, peak_memory
@@ -257,3 +257,14 @@ def test_the_peak_is_that_of_the_body_alone() -> None:
     assert little.mib is not None and much.mib is not None and after.mib is not None
     assert 60 < much.mib - little.mib < 100
     assert abs(after.mib - little.mib) < 30
+
+
+def test_stages_that_forget_classes_of_the_same_data_share_their_original(tmp_path) -> None:
+    data = {"name": "digits", "forget": "class"}
+    one, two = (tiny(name=str(label), seeds=[0], data={**data, "label": label}) for label in (1, 2))
+    other = replace(two, name="other", data=replace(two.data, seed=5))
+    stages = [Stage(each, tmp_path) for each in (one, two, other)]
+    assert [job.label.split(" of ")[0] for job in trainings(stages)] == [
+        "1, original", "1, retrained model", "2, retrained model", "other, original", "other, retrained model"
+    ]  # fmt: skip
+    assert trainings([Stage(tiny(), tmp_path)]) == []

@@ -135,7 +135,7 @@ def finished(
 ) -> Iterator[Stage]:
     """Runs all seeds of all stages, and yields each stage once it is done, in their order."""
     rounds = [
-        [job for stage in stages for job in trainings(stage)],
+        trainings(stages),
         [job for stage in stages for job in jobs_of(stage, methods[stage.recipe.name])],
     ]
     jobs = list(chain(*rounds))
@@ -147,16 +147,20 @@ def finished(
             yield waiting.pop(0)
 
 
-def trainings(stage: Stage) -> list[Job]:
-    """The two models of a stage of one seed, side by side; with more seeds every worker is busy anyway."""
-    if len(stage.recipe.seeds) > 1:
-        return []
-    parts = {"mixed": "original", "retain": "retrained model"}
-    return [
-        Job(f"{stage.recipe.name}, {model} of seed {seed}", train, (stage, part, seed))
-        for seed in stage.recipe.seeds
-        for part, model in parts.items()
-    ]
+def trainings(stages: Sequence[Stage]) -> list[Job]:
+    """The two models of stages of one seed, side by side; with more seeds every worker is busy anyway.
+
+    Stages that forget different classes of the same data share their original.
+    """
+    jobs: dict[object, Job] = {}
+    for stage in stages:
+        name, seeds = stage.recipe.name, stage.recipe.seeds
+        alike = (repr(stage.known()), repr(replace(stage.recipe.data, label=0)), *seeds)
+        for part, key, model in (("mixed", alike, "original"), ("retain", name, "retrained model")):
+            if len(seeds) == 1:
+                job = Job(f"{name}, {model} of seed {seeds[0]}", train, (stage, part, seeds[0]))
+                jobs.setdefault(key, job)
+    return list(jobs.values())
 
 
 def train(stage: Stage, part: Literal["mixed", "retain"], seed: int) -> None:
