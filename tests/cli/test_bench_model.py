@@ -6,7 +6,7 @@ import pytest
 
 import folders
 import projects
-from cli.written import stage_of
+from cli.written import names, stage_of
 from projects import TRAINED
 
 FEW = ("--methods", "finetune", "--seeds", 2, "--quiet")
@@ -49,3 +49,11 @@ def test_what_can_not_be_compared_is_refused(refused, tmp_path):
     refused("nobody said how to train", "bench", untrained, "--random", 0.1, *FEW)
     refused("found --tune or --tuned beside a model", "bench", place, "--random", 0.1, "--tune", 2)
     refused("go with a model: recipes say it all", "bench", "digits-class", "--class", 3)
+
+
+def test_missing_weights_for_an_fid_are_named_before_anything_is_trained(run, here, tmp_path):
+    place = Path(folders.recipe(tmp_path))
+    place.write_text(place.read_text().replace("[generation]", '[generation]\ninception = "none.pt"'))
+    told = run("bench", place, "--methods", "lur", "--quiet")
+    assert told.code == 2 and told.error.count("\n") == 1 and "none at none.pt" in told.error, told.error
+    assert names(here) == []
