@@ -104,6 +104,18 @@ def images(path: Path, *, n: int = 120, size: int = 4, classes: int = CLASSES) -
     return str(path)
 
 
+def named_images(folder: Path, names: tuple[str, ...], *, n: int = 120) -> str:
+    """Writes these images into a sub-folder per class; returns the path of the folder."""
+    from PIL import Image
+
+    with np.load(images(folder.with_suffix(".npz"), n=n, classes=len(names))) as arrays:
+        for i, (pixels, label) in enumerate(zip(arrays["images"], arrays["labels"], strict=True)):
+            place = folder / names[label]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(place / f"{i:03}.png")
+    return str(folder)
+
+
 def diffusers_folder(folder: Path, **changes: object) -> str:
     """Writes a pipeline with a tiny U-Net of fresh weights; returns its path."""
     import diffusers

@@ -43,6 +43,16 @@ def test_every_image_is_there_once_under_the_number_of_its_folder(tmp_path):
     assert load("images", folder=str(tmp_path / "own"))[0].digest() == train.digest()
 
 
+def test_what_classes_are_called_and_that_nobody_said_what_is_held_out_is_known(tmp_path):
+    own = written(tmp_path / "own", {"dog": drawn(5), "ant": drawn(5), "cat": drawn(5)})
+    for part in map(as_images, read(own)):
+        assert part.classes == ("ant", "cat", "dog") and part.parted and part.named(2) == "2 (dog)"
+    for name in ("train", "test"):
+        written(tmp_path / "both" / name, {"0": drawn(3), "1": drawn(3)})
+    for part in read(tmp_path / "both"):
+        assert part.classes == () and not part.parted and part.named(1) == "1"
+
+
 def test_folders_that_say_what_is_held_out_are_believed(tmp_path):
     for part, n in (("train", 3), ("test", 2)):
         written(tmp_path / part, {"cat": drawn(n), "ant": drawn(n, seed=1, shape=(4, 4, 3))})
@@ -77,6 +87,7 @@ def test_an_archive_is_read_with_its_own_held_out_images_or_without(tmp_path):
             {"images": drawn(3), "labels": np.array([0, 0, 1])},
             "two images, one to hold out, found 1 of class 1",
         ),
+        ({"images": drawn(4), "labels": np.array([0, 1, 0, 10**12])}, "class 2 has no image"),
         ({"pictures": drawn(4)}, "must hold the arrays images and labels, found pictures"),
     ],
 )
@@ -93,6 +104,10 @@ def test_a_folder_that_is_something_else_is_refused(tmp_path):
         read(tmp_path / "empty")
     with pytest.raises(ValueError, match=r"must be the labels 0\.\.1, found 0, 2"):
         read(written(tmp_path / "gap", {"0": drawn(2), "2": drawn(2)}))
+    for strange in ("ten", "⁹", "½"):
+        names = written(tmp_path / strange, {"0": drawn(2), "1": drawn(2), strange: drawn(2)})
+        with pytest.raises(ValueError, match=f"all be numbers .*found '{strange}' among 0, 1, {strange}"):
+            read(names)
     mixed = written(tmp_path / "mixed", {"0": drawn(2), "1": drawn(2, shape=(4, 5))})
     with pytest.raises(ValueError, match=r"of one size, found 4 x 4 in .*000.png and 5 x 4 in .*000.png"):
         read(mixed)
@@ -112,6 +127,13 @@ def test_a_truncated_file_is_named(tmp_path, suffix):
     whole.write_bytes(whole.read_bytes()[:-40])
     with pytest.raises(ValueError, match="own.npz is truncated or no .npz file"):
         read(whole)
+
+
+def test_an_array_in_the_place_of_an_archive_is_refused(tmp_path):
+    with (tmp_path / "own.npz").open("wb") as file:
+        np.save(file, drawn(4))
+    with pytest.raises(ValueError, match="own.npz is truncated or no .npz file: it holds one array"):
+        read(tmp_path / "own.npz")
 
 
 def test_a_data_set_of_bytes_is_read_whole_and_one_of_floats_is_not():

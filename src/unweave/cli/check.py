@@ -12,7 +12,7 @@ from unweave.audit.exam import Exam, glance
 from unweave.cli import out, progress, show, timing
 from unweave.cli.notes import notes
 from unweave.cli.options import DEFAULTS, Shared, names
-from unweave.cli.request import NOTHING, Request, positions
+from unweave.cli.request import NOTHING, Request, about_own_images, positions
 from unweave.files import write_atomically
 from unweave.methods import method_named
 from unweave.problem import Split
@@ -87,6 +87,7 @@ def looked(
     return {
         "model": facts(original, project),
         "data": sizes(split),
+        "request": about_own_images(split),
         "notes": list(notes(original, project)),
         "accuracy": None if project.model is None else glance(exam, original),
         "costs": costs(chosen, original, split, project, listener),
@@ -146,6 +147,7 @@ def told(model: str, found: Mapping[str, Any], exam: Exam[Any]) -> None:
     exceptions = f", but not with {', '.join(refused)}" if refused else ""
     show.say(f"{model} can be used{exceptions}.", "")
     show.say(about_model(found["model"]), about_data(found["data"], ids=found["model"]["ids"]))
+    show.say(*found["request"])
     show.say(*([] if found["accuracy"] is None else about_answers(found["accuracy"], exam)), "")
     show.say(*([f"- {note}" for note in found["notes"]] or ["Nothing is known that would go wrong."]), "")
     rows = [cost_row(name, each) for name, each in found["costs"].items()]

@@ -13,7 +13,7 @@ from unweave.audit.exam import Glance, glance
 from unweave.cli import out, progress, show, timing
 from unweave.cli.check import sizes, warm_up
 from unweave.cli.options import DEFAULTS, Shared, settings
-from unweave.cli.request import NOTHING, Request, positions
+from unweave.cli.request import NOTHING, Request, about_own_images, positions
 from unweave.methods import Method, method_named
 from unweave.problem import Problem, Split
 from unweave.project import Project, load
@@ -205,12 +205,14 @@ def planned(
     labels = split.train.labels[split.forget].bincount()
     counts = {str(label): int(labels[label]) for label in labels.nonzero()[:, 0].tolist()}
     if shared.json:
-        found = {"data": sizes(split), "labels": counts, "method": name, "repr": repr(chosen)}
+        found = {"data": sizes(split), "labels": counts, "request": about_own_images(split)}
+        found |= {"method": name, "repr": repr(chosen)}
         show.as_json({**found, "cost": dataclasses.asdict(cost), "out": str(folder)})
         return 0
     n, of, seconds = len(split.forget), len(split.train), number(cost.seconds, 1)
     show.say(f"Would forget {n} of {of} examples with {name} in about {seconds} s, and write {folder}.", "")
     show.say(f"Labels: {', '.join(f'{count} of {label}' for label, count in counts.items())}.")
+    show.say(*about_own_images(split))
     show.say(f"Method: {chosen!r}")
     return 0
 
@@ -245,7 +247,8 @@ def told(
             {"out": str(folder), "method": name, "forgotten": n, "before": before, "after": after, **spent}
         )
         return
-    show.say(f"Forgot {n} of {of} examples with {name} in {seconds:.1f} s. Not audited yet.", "")
+    show.say(f"Forgot {n} of {of} examples with {name} in {seconds:.1f} s. Not audited yet.")
+    show.say(*about_own_images(result.split), "")
     cells = [(row.title, *(number(each[row.id], row.digits) for each in (before, after))) for row in rows]
     show.table(("", "Before", "After"), cells)
     show.say("", f"Model: {folder / checkpoint.WEIGHTS}", f"Next:  unweave audit {folder}")

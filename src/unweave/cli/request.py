@@ -11,7 +11,8 @@ from cyclopts import Parameter
 from torch import Tensor
 
 from unweave.data import Source
-from unweave.problem import source_positions
+from unweave.data.own import Own, is_label
+from unweave.problem import Split, source_positions
 from unweave.project import Project
 
 
@@ -22,12 +23,12 @@ class Request:
 
     Args:
         ids: Ids or positions of training examples, with commas between, or a file with one a line.
-        label: All training examples with this label.
+        label: All training examples with this label; of named folders of images, also that name.
         random: This fraction of the training examples, drawn by --seed.
     """
 
     ids: str | None = None
-    label: Annotated[int | None, Parameter(name="--class")] = None
+    label: Annotated[str | None, Parameter(name="--class")] = None
     random: float | None = None
 
     def __post_init__(self) -> None:
@@ -117,12 +118,36 @@ def from_file(path: Path, train: Source) -> Sequence[int] | Sequence[str]:
     return [int(word) for word in words]
 
 
-def labelled(train: Source, label: int) -> Tensor:
-    """The positions of the examples with a label."""
-    found = (train.labels == label).nonzero()[:, 0]
-    if not len(found):
-        known = sorted(set(train.labels.tolist()))
-        raise ValueError(
-            f"--class must be a label of the training data, {known[0]}..{known[-1]}, found {label}"
+def labelled(train: Source, text: str) -> Tensor:
+    """The positions of the examples of a class, by its label or its name."""
+    names = train.classes if isinstance(train, Own) else ()
+    label = names.index(text) if text in names else int(text) if is_label(text) else -1
+    known = sorted(set(train.labels.tolist()))
+    if label not in known:
+        called = (
+            f" ({', '.join(f'{number} is {name}' for number, name in enumerate(names))})" if names else ""
         )
-    return found
+        raise ValueError(
+            f"--class must be a label of the training data, {known[0]}..{known[-1]}{called}, found {text}"
+        )
+    return (train.labels == label).nonzero()[:, 0]
+
+
+def about_own_images(split: Split) -> list[str]:
+    """What a user might not know of a request about images of their own."""
+    train, test = split.train, split.held_out
+    if not isinstance(train, Own):
+        return []
+    count = train.labels[split.forget].bincount()
+    asked = {label: int(count[label]) for label in count.nonzero()[:, 0].tolist()}
+    if train.parted:
+        whole = torch.cat([train.labels, test.labels]).bincount().tolist()
+        parts = [f"{n} of {whole[label]} images of class {train.named(label)}" for label, n in asked.items()]
+        return [
+            f"{len(train) + len(test)} images; a fifth of each class is set aside as held out, since no test "
+            f"part is named: {', '.join(parts)} are the request, and positions count without what is set "
+            "aside. If the model was trained on all of them, name a test part of your own (folders train and "
+            "test, or test_images and test_labels)."
+        ]
+    parts = [f"{n} images of class {train.named(label)}" for label, n in asked.items()]
+    return [f"The request: {', '.join(parts)}."] if train.classes else []

@@ -1,11 +1,12 @@
 """Labelled images from a user's own files: a folder with one sub-folder per class, or an .npz archive.
 
-Labels are the numbers that the sub-folders are called, or else their places in the order of the names. Where
-nothing says what is held out, a fifth of every class is, always the same.
+Labels are the numbers that the sub-folders are called, or else their places in the order of the names: the
+images know both. Where nothing says what is held out, a fifth of every class is, always the same.
 """
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -15,6 +16,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from unweave.data import Source
+from unweave.data.own import Own, classes_of, is_label
 from unweave.data.resident import Resident
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -22,7 +24,7 @@ PARTS = ("train", "test")
 HELD_OUT = 0.2
 
 
-def read(place: str | Path) -> tuple[Resident, Resident]:
+def read(place: str | Path) -> tuple[Own, Own]:
     """The training and the held-out images, uint8 [n, channel, height, width].
 
     Args:
@@ -45,12 +47,15 @@ def read(place: str | Path) -> tuple[Resident, Resident]:
     return parted(from_folder(path, classes_of(path)))
 
 
-def from_archive(path: Path) -> tuple[Resident, Resident]:
+def from_archive(path: Path) -> tuple[Own, Own]:
     """What an .npz file holds."""
     if not path.is_file():
         raise ValueError(f"expected images in {path}, found no such file")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with path.open("rb") as file:
+            arrays = np.load(file, allow_pickle=False)
+            if isinstance(arrays, np.ndarray):
+                raise ValueError("it holds one array without a name")
             found = {name: arrays[name] for name in arrays.files}
     except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is truncated or no .npz file: {error}") from error
@@ -61,7 +66,7 @@ def from_archive(path: Path) -> tuple[Resident, Resident]:
     return (whole, archived(found, "test_", path)) if "test_images" in found else parted(whole)
 
 
-def archived(found: Mapping[str, np.ndarray], part: str, path: Path) -> Resident:
+def archived(found: Mapping[str, np.ndarray], part: str, path: Path) -> Own:
     """One part of an archive."""
     images, labels = found[f"{part}images"], found.get(f"{part}labels")
     if images.dtype != np.uint8:
@@ -80,23 +85,7 @@ def archived(found: Mapping[str, np.ndarray], part: str, path: Path) -> Resident
     return labelled(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)), str(path))
 
 
-def classes_of(folder: Path) -> dict[str, int]:
-    """The label of every sub-folder."""
-    names = sorted(each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
-    if len(names) < 2:
-        raise ValueError(f"{folder} must have a sub-folder per class, found {', '.join(names) or 'none'}")
-    if not all(name.isdecimal() for name in names):
-        return {name: label for label, name in enumerate(names)}
-    labels = {name: int(name) for name in names}
-    if sorted(labels.values()) != list(range(len(names))):
-        raise ValueError(
-            f"sub-folders of {folder} that are numbers must be the labels 0..{len(names) - 1}, found "
-            f"{', '.join(names)}"
-        )
-    return labels
-
-
-def from_folder(folder: Path, classes: Mapping[str, int]) -> Resident:
+def from_folder(folder: Path, classes: Mapping[str, int]) -> Own:
     """The images of the sub-folders."""
     found = [each.name for each in sorted(folder.iterdir()) if each.is_dir()]
     unknown = [name for name in found if name not in classes and not name.startswith(".")]
@@ -108,7 +97,8 @@ def from_folder(folder: Path, classes: Mapping[str, int]) -> Resident:
     channels = max(each.shape[2] for each in arrays)
     alike = [each if each.shape[2] == channels else np.repeat(each, channels, axis=2) for each in arrays]
     images = torch.from_numpy(np.stack(alike)).permute(0, 3, 1, 2).contiguous()
-    return labelled(images, torch.tensor([label for _, label in files]), str(folder))
+    whole = labelled(images, torch.tensor([label for _, label in files]), str(folder))
+    return replace(whole, classes=tuple(name for name in classes if not is_label(name)))
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -144,20 +134,21 @@ def refuse_mixed(arrays: Sequence[np.ndarray], files: Sequence[Path]) -> None:
             )
 
 
-def labelled(images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], place: str) -> Resident:
+def labelled(images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], place: str) -> Own:
     """Images with their labels, if every class has one."""
     if not len(labels) or int(labels.min()) < 0:
         found = "no image" if not len(labels) else f"label {int(labels.min())}"
         raise ValueError(f"labels in {place} must be at least 0, found {found}")
-    empty = (labels.bincount() == 0).nonzero()[:, 0].tolist()
+    known = labels.unique()  # and no bincount, which would take memory for every number up to the largest
+    empty = (known != torch.arange(len(known))).nonzero()[:, 0].tolist()
     if empty:
         raise ValueError(
             f"class {empty[0]} has no image in {place}, which has classes up to {int(labels.max())}"
         )
-    return Resident(images, labels)
+    return Own(images, labels)
 
 
-def parted(whole: Resident) -> tuple[Resident, Resident]:
+def parted(whole: Own) -> tuple[Own, Own]:
     """The training part, and a fifth of every class that is held out."""
     counts = whole.labels.bincount()
     if int(counts.min()) < 2:
@@ -169,7 +160,10 @@ def parted(whole: Resident) -> tuple[Resident, Resident]:
     for label, count in enumerate(counts.tolist()):
         order = torch.randperm(count, generator=generator)[: max(1, round(HELD_OUT * count))]
         out[(whole.labels == label).nonzero()[:, 0][order]] = True
-    kept, held = (Resident(whole.inputs[part], whole.labels[part]) for part in (~out, out))
+    kept, held = (
+        replace(whole, inputs=whole.inputs[part], labels=whole.labels[part], parted=True)
+        for part in (~out, out)
+    )
     return kept, held
 
 
