@@ -70,8 +70,17 @@ class TestBadInput:
     def test_nothing_is_written_into_the_source_folder(self, refused, source, data, monkeypatch):
         request = ("forget", source, "--data", data, "--class", 3)
         refused("--out must lie outside of the model's folder", *request, "--out", f"{source}/new")
+        refused("--out must lie outside of the model's folder", *request, "--out", source)
+        component = ("forget", f"{source}/unet", "--data", data, "--class", 3, "--out", f"{source}/new")
+        refused(f"--out must lie outside of the model's folder .*source, found {source}/new", *component)
         monkeypatch.chdir(source)
         refused("--out must lie outside of the model's folder", *request)
+
+    def test_nothing_is_written_among_the_images(self, refused, source, tmp_path):
+        data = folders.named_images(tmp_path / "data", ("ant", "bee", "cat", "dog"))
+        request = (source, "--data", data, "--class", 3, "--out", f"{data}/new")
+        refused(f"--out must lie outside of the images' folder {data}", "forget", *request)
+        refused(f"--out must lie outside of the images' folder {data}", "check", *request)
 
     def test_what_is_missing_is_named(self, refused, source, data, tmp_path):
         refused("does not hold the images .* name them with --data", "forget", source, "--class", 3)

@@ -67,8 +67,9 @@ def of_run(run: Path, references: int, jobs: int, shared: Shared) -> int:
     digest = split.digest()
     weights = checkpoint.load(run, copy.deepcopy(project.untrained()), split_digest=digest)["weights"]
     asked = {"verb": "audit", "weights": weights, "facts": project.facts, "references": seeds}
-    place = out.place(shared.out or run / "audit", asked, goes_on=grows)
-    out.refuse_within(place, project.source)
+    named = shared.out or run / "audit"
+    out.refuse_within(named, project.source, finished.request_of(run).get("data"))
+    place = out.place(named, asked, goes_on=grows)
     exam = finished.exam_of(run, project, split)
     start = f"Auditing {run}{'' if seeds else ', with no retrained models'}"
     with out.writing(place, asked), progress.shown(start, quiet=shared.quiet) as listener:

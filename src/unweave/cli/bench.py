@@ -178,8 +178,9 @@ def run_given(place: given.Place, request: Request, plan: Plan, shared: Shared) 
         "methods": list(methods),
         "device": device,
     }
-    folder = out.place(shared.out or Path("unweave-bench"), asked, goes_on=grows)
-    out.refuse_within(folder, project.source)
+    named = shared.out or Path("unweave-bench")
+    out.refuse_within(named, project.source, place.data)
+    folder = out.place(named, asked, goes_on=grows)
     stage = replace(stage, recipe=recipe, folder=folder)
     what = f"{', '.join(methods)} on {place.model}"
     with running(what, folder, asked, quiet=shared.quiet) as listener:

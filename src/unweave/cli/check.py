@@ -52,7 +52,7 @@ def check(
     for name in wanted or ():
         method_named(name, project.family.name)
     if shared.out is not None:
-        out.refuse_within(shared.out, project.source)
+        out.refuse_within(shared.out, project.source, data)
     original, project = project.placed(shared.device)
     split = project.split(asked_for(request, project, shared.seed or 0))
     exam = project.family.look(split)

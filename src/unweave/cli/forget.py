@@ -92,8 +92,9 @@ def forget(
         "data": None if data is None else found_anywhere(data),
         **asked_of(project, split, method, tables=tables, seed=seed, device=shared.device),
     }
-    folder = out.place(shared.out or Path("forgotten"), asked, claim=CLAIM, done=record.FILE)
-    out.refuse_within(folder, project.source)
+    place = shared.out or Path("forgotten")
+    out.refuse_within(place, project.source, data)
+    folder = out.place(place, asked, claim=CLAIM, done=record.FILE)
     if dry_run:
         return planned(chosen, method, split=split, project=project, folder=folder, shared=shared)
     with (

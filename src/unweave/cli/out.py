@@ -56,10 +56,26 @@ def place(
     )
 
 
-def refuse_within(folder: Path, source: Path | None) -> None:
-    """Raises if a run would write into the folder that a model is read from."""
-    if source is not None and (folder.resolve() / "x").is_relative_to(source.resolve()):
-        raise ValueError(f"--out must lie outside of the model's folder {source}, found {folder}")
+def refuse_within(folder: Path, source: Path | None, data: str | None = None) -> None:
+    """Raises if a run would write into a folder that its model or its images are read from.
+
+    Args:
+        folder: That a user named; its numbered siblings lie beside it.
+        source: The folder of the model.
+        data: The folder of the images, or whatever else names them.
+    """
+    read = {} if source is None else {"model's": whole(source)}
+    read |= {"images'": Path(data)} if data is not None and Path(data).is_dir() else {}
+    for what, place in read.items():
+        if folder.resolve().is_relative_to(place.resolve()):
+            raise ValueError(f"--out must lie outside of the {what} folder {place}, found {folder}")
+
+
+def whole(source: Path) -> Path:
+    """The folder of a model, or of the pipeline of diffusers that it is a part of."""
+    above = source.resolve().parent
+    parts = ("model_index.json", "scheduler/scheduler_config.json")
+    return above if any((above / part).is_file() for part in parts) else source
 
 
 def free(folder: Path) -> bool:
