@@ -122,13 +122,18 @@ class Split:
         """The split that `save` wrote, over the same data.
 
         Raises:
-            ValueError: If the data is not what the split was made from.
+            ValueError: If the file is another one, or the data is not what the split was made from.
         """
-        content = json.loads(Path(path).read_text())
-        split = cls(train, content["forget"], test, calibration=content["calibration"])
-        if split.digest() != content["digest"]:
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            digest = str(content["digest"])
+            forget, calibration = ([int(i) for i in content[part]] for part in ("forget", "calibration"))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"expected a split in {path}, found another file ({error!r})") from error
+        split = cls(train, forget, test, calibration=calibration)
+        if split.digest() != digest:
             raise ValueError(
-                f"the split in {path} was made from other data: its digest is {content['digest'][:12]}, "
+                f"the split in {path} was made from other data: its digest is {digest[:12]}, "
                 f"this data gives {split.digest()[:12]}"
             )
         return split

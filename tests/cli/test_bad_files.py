@@ -82,6 +82,20 @@ class TestRuns:
         (forgotten / "split.json").unlink()
         refused("not finished", "audit", forgotten)
 
+    @pytest.mark.parametrize(
+        "content", ["{}", "[]", "null", "7", '{"digest": 1}', '{"digest": "1", "forget": null}', "{"]
+    )
+    def test_a_split_that_is_none(self, refused, forgotten, content):
+        (forgotten / "split.json").write_text(content)
+        refused("expected a split in .*split.json, found another file", "audit", forgotten)
+
+    @pytest.mark.parametrize(
+        ("content", "sentence"), [("{}", "'model' is missing"), ("[]", "'model'"), ("{", "not JSON")]
+    )
+    def test_a_request_that_is_none(self, refused, forgotten, content, sentence):
+        (forgotten / "forget.json").write_text(content)
+        refused(f"forget.json .*{sentence}", "audit", forgotten)
+
     def test_a_model_of_another_run(self, refused, trained, forgotten, tmp_path):
         recipe, _ = trained
         assert main(["forget", recipe, "--ids=1,2", "--out", str(tmp_path / "other"), *FORGET]) == 0

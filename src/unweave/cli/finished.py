@@ -20,6 +20,9 @@ from unweave.run import record
 from unweave.run.workers import Job, Listener, told, workers
 from unweave.unlearn import Result
 
+ASKED = ("model", "recipe", "device", "method", "settings", "seed")
+"""What is read of a request."""
+
 
 def request_of(run: Path) -> Mapping[str, Any]:
     """What was asked of a run."""
@@ -27,9 +30,15 @@ def request_of(run: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise ValueError(f"expected a folder that forget wrote, found no {forget.CLAIM} in {run}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}): run forget again") from error
+    missing = [key for key in ASKED if not isinstance(found, dict) or key not in found]
+    if missing:
+        raise ValueError(
+            f"{path} does not say what was asked of forget, {missing[0]!r} is missing: run it again"
+        )
+    return found
 
 
 @cache
