@@ -41,6 +41,7 @@ def test_a_folder_of_diffusers_is_written_as_a_copy_that_can_be_used_again(run, 
     again = run("forget", copy, "--data", data, "--class", 2, *SHORT)
     assert again.code == 0 and names(here) == ["forgotten", "forgotten-2"], again.error
     assert "Images taken for what is forgotten, %" in again.out
+    assert "Model: forgotten-2/pretrained\n" in again.out
 
 
 def test_a_project_of_ones_own_trains_on_its_own_items(run, here, tmp_path):

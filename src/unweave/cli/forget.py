@@ -21,7 +21,7 @@ from unweave.report.numbers import number
 from unweave.run import record
 from unweave.run.reading import configure
 from unweave.run.workers import Listener, Progress
-from unweave.unlearn import Result, unlearn
+from unweave.unlearn import PRETRAINED, Result, unlearn
 
 CLAIM = "forget.json"
 MODELS = "models"
@@ -252,4 +252,10 @@ def told(
     show.say(*about_own_images(result.split), "")
     cells = [(row.title, *(number(each[row.id], row.digits) for each in (before, after))) for row in rows]
     show.table(("", "Before", "After"), cells)
-    show.say("", f"Model: {folder / checkpoint.WEIGHTS}", f"Next:  unweave audit {folder}")
+    show.say("", f"Model: {model_in(folder)}", f"Next:  unweave audit {folder}")
+
+
+def model_in(folder: Path) -> Path:
+    """Where a user loads the model from: the folder that diffusers reads, if there is one, or the weights."""
+    loadable = folder / PRETRAINED
+    return loadable if loadable.is_dir() else folder / checkpoint.WEIGHTS
