@@ -74,6 +74,14 @@ def test_a_method_that_can_not_run_on_the_model_is_named_with_the_reason(run, he
     assert re.search(r"^ct: ct transposes .*: use another method$", told.out, re.MULTILINE)
 
 
+def test_what_a_retrain_would_cost_is_left_out_where_there_is_none(run, here, tmp_path):
+    place = projects.project(tmp_path / "mine", "train = None")
+    told = run("check", place, "--methods", "finetune")
+    assert told.code == 0 and "Of a retrain" not in told.out
+    assert "What a retrain costs is unknown: no train(dataset, seed)." in told.out
+    assert told.error.splitlines() == ["Looking at the model", "1/1  finetune"]
+
+
 def test_all_methods_but_the_references_are_priced(run, here, project):
     found = json.loads(run("check", project, "--quiet", "--json").out)["costs"]
     assert found.keys() == methods_for("classifier").keys() - {"original"}

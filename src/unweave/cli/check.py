@@ -10,7 +10,7 @@ from torch import nn
 
 from unweave.audit.exam import Exam, glance
 from unweave.cli import out, progress, show, timing
-from unweave.cli.notes import notes
+from unweave.cli.notes import lacking, notes
 from unweave.cli.options import DEFAULTS, Shared, names
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
 from unweave.files import write_atomically
@@ -22,6 +22,13 @@ from unweave.run.record import plain
 from unweave.run.workers import Listener, Progress
 
 FILE = "check.json"
+COLUMNS: Mapping[str, tuple[str, int]] = {
+    "Seconds": ("seconds", 1),
+    "Of a retrain": ("cost", 2),
+    "Gradients": ("gradients", 0),
+    "Peak MiB": ("peak_mib", 0),
+}
+"""What a table of costs shows: the key of each column, and its decimals."""
 
 
 def check(
@@ -71,7 +78,7 @@ def check(
         }
         with out.writing(out.place(shared.out, asked), asked) as folder:
             write_atomically(folder / FILE, json.dumps(plain(found), indent=1))
-    show.as_json(found) if shared.json else told(model, found, exam)
+    show.as_json(found) if shared.json else told(model, found, exam, lacking(project))
     return 0
 
 
@@ -127,12 +134,15 @@ def costs(
     """What a retrain and each method would cost."""
     warm_up(project, model, split)
     whole = timing.whole(project, model, split)
-    listener(Progress("a retrain", 1, len(chosen) + 1))
-    found = {"retrain": {**dataclasses.asdict(whole), "cost": 1.0}} if whole is not None else {}
-    for done, name in enumerate(chosen, 2):
+    total = len(chosen) + (whole is not None)
+    found: dict[str, dict[str, Any]] = {}
+    if whole is not None:
+        found["retrain"] = {**dataclasses.asdict(whole), "cost": 1.0}
+        listener(Progress("a retrain", 1, total))
+    for done, name in enumerate(chosen, 1 + len(found)):
         each = timing.estimate(project.methods[name], model, split, project)
         found[name] = {**dataclasses.asdict(each), "cost": each.relative_to(whole)}
-        listener(Progress(name, done, len(chosen) + 1))
+        listener(Progress(name, done, total))
     return found
 
 
@@ -141,8 +151,15 @@ def warm_up(project: Project, model: nn.Module, split: Split) -> None:
     timing.estimate(project.methods["finetune"], model, split, project)
 
 
-def told(model: str, found: Mapping[str, Any], exam: Exam[Any]) -> None:
-    """Prints what was found."""
+def told(model: str, found: Mapping[str, Any], exam: Exam[Any], missing: str) -> None:
+    """Prints what was found.
+
+    Args:
+        model: As it was named.
+        found: All of it.
+        exam: Has the titles of the figures.
+        missing: What is lacking for a retrain, if it is.
+    """
     refused = {name: each["refused"] for name, each in found["costs"].items() if each["refused"]}
     exceptions = f", but not with {', '.join(refused)}" if refused else ""
     show.say(f"{model} can be used{exceptions}.", "")
@@ -150,10 +167,8 @@ def told(model: str, found: Mapping[str, Any], exam: Exam[Any]) -> None:
     show.say(*found["request"])
     show.say(*([] if found["accuracy"] is None else about_answers(found["accuracy"], exam)), "")
     show.say(*([f"- {note}" for note in found["notes"]] or ["Nothing is known that would go wrong."]), "")
-    rows = [cost_row(name, each) for name, each in found["costs"].items()]
-    show.table(("Method", "Seconds", "Of a retrain", "Gradients", "Peak MiB", "Runs"), rows)
-    unknown = ["What a retrain costs is unknown without train(dataset, seed)."]
-    unknown = [] if "retrain" in found["costs"] else unknown
+    told_costs(found["costs"])
+    unknown = [] if "retrain" in found["costs"] else [f"What a retrain costs is unknown: {missing}."]
     show.say("", "Measured by a few steps of each; the others are assumed to cost the same.", *unknown)
     show.say(*(f"{name}: {reason}" for name, reason in refused.items()))
 
@@ -178,8 +193,14 @@ def about_answers(found: Mapping[str, float], exam: Exam[Any]) -> list[str]:
     return [f"{each.title}: {number(found[each.id], each.digits)}" for each in exam.glances]
 
 
-def cost_row(name: str, each: Mapping[str, Any]) -> list[str]:
+def told_costs(costs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints the table of costs; they are set beside a retrain where one is possible."""
+    shown = {title: each for title, each in COLUMNS.items() if each[0] != "cost" or "retrain" in costs}
+    rows = [cost_row(name, each, list(shown.values())) for name, each in costs.items()]
+    show.table(("Method", *shown, "Runs"), rows)
+
+
+def cost_row(name: str, each: Mapping[str, Any], columns: list[tuple[str, int]]) -> list[str]:
     """One line of the table of costs."""
-    numbers = [number(each[key], decimals) for key, decimals in (("seconds", 1), ("cost", 2))]
-    numbers += [number(each[key], 0) for key in ("gradients", "peak_mib")]
+    numbers = [number(each[key], decimals) for key, decimals in columns]
     return [name, *numbers, "no" if each["refused"] else "yes"]

@@ -26,10 +26,12 @@ def notes(model: nn.Module, project: Project) -> Iterator[str]:
     yield from about_layers(model, project)
     yield from about_data(project)
     if project.retrain is None:
-        lacking = (
-            "no train(dataset, seed)" if project.source is None else "no --recipe that says how to train"
-        )
-        yield f"{lacking}: references can't be retrained, so an audit will be INCONCLUSIVE"
+        yield f"{lacking(project)}: references can't be retrained, so an audit will be INCONCLUSIVE"
+
+
+def lacking(project: Project) -> str:
+    """What would say how a model is retrained: a folder can have no code of its own."""
+    return "no train(dataset, seed)" if project.source is None else "no --recipe that says how to train"
 
 
 def about_weights(model: nn.Module) -> Iterator[str]:
