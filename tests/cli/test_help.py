@@ -1,5 +1,6 @@
 """What the command line says of itself: its methods with their settings, its flags, its version."""
 
+import dataclasses
 import json
 import re
 
@@ -7,6 +8,7 @@ import pytest
 
 import unweave
 from unweave import cli
+from unweave.cli import show
 from unweave.cli.options import settings
 from unweave.methods import METHODS
 from unweave.run.reading import configure
@@ -45,6 +47,12 @@ class TestMethods:
         given = [f"{path}={json.dumps(value)}" for path, value in shown[name]["settings"].items()]
         assert configure(METHODS[name], settings(given)) == METHODS[name]
 
+    @pytest.mark.parametrize("name", METHODS)
+    def test_what_is_changed_of_the_defaults_rebuilds_the_method(self, name):
+        method = METHODS[name]
+        assert eval(show.changed(method), kinds(method)) == method
+        assert len(show.changed(method)) <= len(repr(method))
+
     def test_out_keeps_the_list(self, run, here):
         told = run("methods", "--json", "--out", "kept")
         assert json.loads((here / "kept" / "methods.json").read_text()) == json.loads(told.out)
@@ -68,6 +76,17 @@ class TestHelp:
 
     def test_the_version_is_the_packages(self, run):
         assert run("--version").out == f"{unweave.__version__}\n"
+
+
+def kinds(value: object) -> dict[str, type]:
+    """The classes of a dataclass and of what is in it, by name."""
+    if not dataclasses.is_dataclass(value):
+        return {}
+    inner = [kinds(getattr(value, field.name)) for field in dataclasses.fields(value)]
+    return {
+        type(value).__name__: type(value),
+        **{name: kind for each in inner for name, kind in each.items()},
+    }
 
 
 def flags_of(verb: str, *below: str) -> set[str]:

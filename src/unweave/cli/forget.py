@@ -214,7 +214,7 @@ def planned(
     show.say(f"Would forget {n} of {of} examples with {name} in about {seconds} s, and write {folder}.", "")
     show.say(f"Labels: {', '.join(f'{count} of {label}' for label, count in counts.items())}.")
     show.say(*about_own_images(split))
-    show.say(f"Method: {chosen!r}")
+    show.say(f"Method: {chosen!r}" if isinstance(chosen, Retraining) else f"Method: {show.changed(chosen)}")
     return 0
 
 

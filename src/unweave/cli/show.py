@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
 from rich.console import Console
@@ -57,6 +58,21 @@ def figure(metric: str, score: Mapping[str, Any], margins: Mapping[str, float | 
     gap = None if KNOWN[metric].needs_reference else score["gap"]  # its margin bounds the value itself
     numbers = [score["value"], score["reference"], gap, margins.get(metric)]
     return [heading(metric), KNOWN[metric].unit, *(number(each, digits(metric)) for each in numbers), aim]
+
+
+def changed(settings: object) -> str:
+    """A dataclass with what is not as its class has it: as Python writes it, but short."""
+    if not is_dataclass(settings):
+        return repr(settings)
+    found = {each.name: getattr(settings, each.name) for each in fields(settings) if each.repr}
+    usual = {each.name: default(each) for each in fields(settings)}
+    told = [f"{name}={changed(value)}" for name, value in found.items() if value != usual[name]]
+    return f"{type(settings).__name__}({', '.join(told)})"
+
+
+def default(field: Field[Any]) -> object:
+    """What a field is if nothing is said; `MISSING` where it must be."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def stages(record: Mapping[str, Any]) -> None:
