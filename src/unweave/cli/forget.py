@@ -66,7 +66,9 @@ def forget(
 
     Written are model.safetensors with model.json, record.json, split.json, and forget.json, which says what
     was asked; and what comes from a folder of diffusers also as a copy of that, in the folder pretrained.
-    The original is never written to.
+    The folder models keeps what was trained on the way: the original of a recipe, and the classifier that
+    recognises a generator's images. It may be deleted: what audit needs of it is then trained again. The
+    original is never written to.
 
     Args:
         model: project.py, a recipe, or a model's folder.
