@@ -82,6 +82,15 @@ def test_what_was_drawn_is_read_back(tmp_path) -> None:
     assert all(torch.equal(again[label], found[label]) for label in found)
 
 
+@pytest.mark.parametrize("kept", [0, 40, -10])
+def test_what_was_drawn_and_cut_off_is_refused_by_name(tmp_path, kept) -> None:
+    path = tmp_path / "0.npz"
+    exam().save({0: torch.zeros(20, 1, 8, 8, dtype=torch.uint8)}, path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=r"0.npz is truncated or holds no images .*delete it and 0.json"):
+        exam().load(path)
+
+
 def test_a_model_that_makes_every_class_and_one_that_remaps_one() -> None:
     own, remapped = (exam().measure(exam().answers(model)) for model in (Shades(), Shades({1: 2})))
     assert own.keys() == {name for name, metric in GENERATION.items() if metric.alone}

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,6 +47,12 @@ def test_an_image_is_seen_alike_alone_and_among_others_and_the_model_is_left_as_
     assert all(not module._forward_pre_hooks for module in recogniser.model.modules())
     assert all(weight.grad is None for weight in recogniser.model.parameters())
     recogniser.model.eval()
+
+
+def test_images_in_which_nothing_is_seen_are_refused():
+    black = replace(TRAIN, inputs=torch.zeros_like(TRAIN.inputs), mean=(), std=())
+    with pytest.raises(ValueError, match="must find features .*, found a root mean square of 0.0"):
+        measured(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), black, HELD_OUT)
 
 
 def test_the_digest_names_weights_and_normalisation(recogniser):

@@ -9,11 +9,13 @@ image, and its images have other seeds than reported ones.
 
 import hashlib
 import os
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -143,9 +145,17 @@ class Generated:
             os.replace(beside, path)
 
     def load(self, path: Path) -> Drawn:
-        """Reads them."""
-        with np.load(path, allow_pickle=False) as arrays:
-            return {int(label): torch.from_numpy(arrays[label]) for label in arrays.files}
+        """Reads them.
+
+        Raises:
+            ValueError: If the file is truncated.
+        """
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return {int(label): torch.from_numpy(arrays[label]) for label in arrays.files}
+        except (ValueError, EOFError, BadZipFile, zlib.error) as error:
+            again = f"delete it and {path.with_suffix('.json').name}, and it is made again"
+            raise ValueError(f"{path} is truncated or holds no images ({error}): {again}") from error
 
     def probes(self, model: nn.Module, original: nn.Module | None = None) -> dict[str, float]:
         """Attacks that try to get a class back; the mean over the forgotten classes.

@@ -134,6 +134,9 @@ def measured(model: nn.Module, train: Resident, held_out: Resident) -> Recognise
         model: Trained on `train`, normalised as that is.
         train: uint8 images with their classes.
         held_out: The same, never trained on.
+
+    Raises:
+        ValueError: If it sees nothing in the training images, so that no distance can be told.
     """
     images = checked(train.inputs)
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
@@ -142,6 +145,11 @@ def measured(model: nn.Module, train: Resident, held_out: Resident) -> Recognise
     confusion = np.zeros((logits.shape[1],) * 2, dtype=np.int64)
     np.add.at(confusion, (held_out.labels.numpy(), logits.argmax(axis=1)), 1)
     scale = float(np.sqrt(np.square(features).mean()))
+    if not scale > 0:
+        raise ValueError(
+            f"the classifier must find features in the training images, found a root mean square of {scale}: "
+            "are they all of one colour?"
+        )
     return Recogniser(model, shape, train.mean, train.std, scale, confusion)
 
 
