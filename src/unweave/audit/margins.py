@@ -2,7 +2,8 @@
 
 A metric's margin is the larger of a floor and 1.5 x the 95 % quantile of the difference between two
 *calibration* retrains, of which a verdict needs 12, on seeds that are never reported: margins estimated on
-the reported seeds let a genuine retrain fail half of the time and double false passes.
+the reported seeds let a genuine retrain fail half of the time and double false passes. None is wider than
+95 % of the metric's range.
 """
 
 from collections.abc import Mapping, Sequence
@@ -84,12 +85,12 @@ def margins(
         spread = _quantile([abs(a - b) for a, b in combinations(values, 2)], 0.95)
         expected[name] = float(np.mean(values))
         band[name] = (expected[name] - spread, expected[name] + spread)
-        margin[name] = max(_floor(metrics[name], sizes), WIDENING * spread)
+        margin[name] = min(metrics[name].ceiling, max(_floor(metrics[name], sizes), WIDENING * spread))
     for name in pairs[0]:
         values = [each[name] for each in pairs]
         expected[name] = float(np.mean(values))
         band[name] = (_quantile(values, 0.025), _quantile(values, 0.975))
-        margin[name] = WIDENING * _quantile(values, 0.95)
+        margin[name] = min(metrics[name].ceiling, WIDENING * _quantile(values, 0.95))
     tested = [metric.id for metric in metrics.values() if metric.primary or metric.needs_model]
     measured = {**alone[0], **pairs[0]}
     has_gap = all(metric.id in measured for metric in metrics.values() if metric.points)

@@ -4,6 +4,7 @@ No metric has a good absolute value. Each is read beside the same number of mode
 forget data: after forgetting a random tenth, a perfect retrain has a UA near the test error and not 100.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
@@ -40,6 +41,7 @@ class Metric(Generic[Found]):
         beside: Computes it from a model's evidence and a retrained model's.
         primary: Whether a verdict rests on it.
         floor: The smallest margin that a verdict may use, in the metric's unit.
+        maximum: The largest value, in the metric's unit; a percentage has one anyway.
         counts: The part whose examples it counts: the margin is then at least one example.
         points: What one unit counts in the mean gap, in percentage points; at zero it is no part of it.
     """
@@ -56,8 +58,14 @@ class Metric(Generic[Found]):
     beside: Callable[[Found, Found], float] | None = None
     primary: bool = False
     floor: float = 0.0
+    maximum: float = math.inf
     counts: str | None = None
     points: float = 0.0
+
+    @property
+    def ceiling(self) -> float:
+        """The largest margin that a verdict may use: outside of a wider one hardly a value is left."""
+        return 0.95 * (100 if self.unit == "%" else self.maximum)
 
     @property
     def needs_reference(self) -> bool:
@@ -152,6 +160,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         above="wrong examples",
         beside=distance.tv,
         primary=True,
+        maximum=1.0,
     ),
     Metric(
         id="rank",

@@ -1,7 +1,12 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from audit.generators.toys import RETRAINED, samples
+from unweave.audit.equivalence import Equivalence
 from unweave.audit.generators.metrics import measure_generation
+from unweave.audit.generators.power import blindness, too_weak
 from unweave.audit.generators.verdict import calibrate_generation, judge_generation, never_generated
 from unweave.audit.verdict import Judgement, Verdict
 
@@ -41,7 +46,8 @@ def test_a_generator_that_does_as_retrained_ones_do_passes(judged):
     found = judged()
     assert found.verdict == Verdict.PASS
     assert found.reason.startswith(
-        "PASS: UA, RA, KID, TV of classes and KID on F equal retrained models' within the margins, over 10"
+        "PASS: UA, RA, KID, TV of classes, KID on F and classes on F equal retrained models' "
+        "within the margins, over 10 seeds"
     )
     assert "the untouched original is" in found.reason
 
@@ -103,3 +109,54 @@ def test_attacks_have_margins_of_an_image_and_of_a_look_at_least():
     attacked = [{"vector": 4.0, "relearn_10": 20.0}] * 12
     found = calibrate_generation([samples(seed) for seed in range(12)], probes=attacked, attacked=25)
     assert found.margin["vector"] == 4 and found.margin["relearn_10"] == 10
+
+
+def unsettled(seed: int, turns=None):
+    """A retrained generator whose forgotten condition is a mixture of its own."""
+    own = np.append(0.0, np.random.default_rng(seed).dirichlet([0.5] * 3))
+    return samples(seed + 400, own if turns is None else turns)
+
+
+ONE_OTHER = [(0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0)]
+
+
+@pytest.fixture(scope="module")
+def unsettled_margins():
+    return calibrate_generation([unsettled(seed) for seed in range(100, 112)])
+
+
+@pytest.mark.parametrize("turns", [None, *ONE_OTHER])
+def test_where_retrained_generators_differ_as_much_as_the_original_nobody_passes(unsettled_margins, turns):
+    found, before = ([unsettled(7, each)] * 10 for each in (turns, ORIGINAL))
+    references = [unsettled(seed) for seed in SEEDS]
+    values, befores = (
+        [measure_generation(one, other) for one, other in zip(each, references, strict=True)]
+        for each in (found, before)
+    )
+    alone = [measure_generation(each) for each in references]
+    judged = judge_generation(values, alone, unsettled_margins, original=befores)
+    assert judged.verdict == Verdict.INCONCLUSIVE, judged.reason
+    if "more seeds are needed" not in judged.reason:
+        assert "can't tell a model that always draws one other class from a retrained one" in judged.reason
+
+
+@pytest.mark.parametrize("turns", ONE_OTHER)
+def test_a_generator_that_always_draws_one_other_class_does_not_pass(judged, turns):
+    assert judged(turns).verdict == Verdict.FAIL
+
+
+def test_a_distance_says_so_where_it_can_not_tell_the_original_from_a_retrained_generator():
+    seen = Equivalence(0.9, 0.9, 0.9, 0.2, "different", "unlike retraining")
+    unseen = replace(seen, margin=2.0, outcome="equal", finding=None)
+    references, margin = [{"top": 50.0}], {"class_tv": 0.2}
+    one = {"class_tv": seen, "kid_forget": unseen, "effective": unseen}
+    assert blindness(one) == "KID on F can't tell the original from a retrained model"
+    assert too_weak(one, references, margin) == ""
+    assert "one other class" in too_weak(one, references, {"class_tv": 0.5})
+    assert too_weak({**one, "effective": seen}, references, {"class_tv": 0.5}) == ""
+    none = {**one, "class_tv": unseen}
+    assert too_weak(none, references, margin).startswith("TV of classes and KID on F can't tell the original")
+
+
+def test_no_margin_covers_the_whole_range_of_its_metric(unsettled_margins):
+    assert 0.5 < unsettled_margins.margin["class_tv"] <= 0.95

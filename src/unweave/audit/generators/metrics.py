@@ -106,6 +106,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         above="unlike retraining",
         beside=recognition.class_tv,
         primary=True,
+        maximum=1.0,
         points=100.0,
     ),
     Metric(
@@ -163,6 +164,19 @@ _ALL: tuple[Metric[Samples], ...] = (
         below="unlike retraining",
         above="unlike retraining",
         alone=recognition.effective,
+        primary=True,
+        floor=0.1,
+    ),
+    Metric(
+        id="top",
+        title="largest class on F",
+        unit="%",
+        direction="match",
+        says="Share of the images under forgotten conditions that the most frequent class gets.",
+        cannot="Which class it is.",
+        below="unlike retraining",
+        above="unlike retraining",
+        alone=recognition.top,
     ),
     Metric(
         id="precision",

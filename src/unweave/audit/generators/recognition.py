@@ -87,6 +87,11 @@ def effective(samples: Samples) -> float:
     return float(np.mean([spread(samples, condition).effective for condition in samples.forgotten]))
 
 
+def top(samples: Samples) -> float:
+    """The share of the most frequent class of the forgotten conditions, in percent; mean over conditions."""
+    return 100 * float(np.mean([shares(samples, condition).max() for condition in samples.forgotten]))
+
+
 def class_tv(samples: Samples, reference: Samples) -> float:
     """Total variation between the classes of two generators under forgotten conditions, in [0, 1].
 

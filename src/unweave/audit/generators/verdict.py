@@ -1,14 +1,16 @@
 """PASS, FAIL or INCONCLUSIVE: does a generator do as generators retrained without a class do?
 
 The verdict and its vocabulary are `unweave.audit.verdict`'s, over `unweave.audit.generators.metrics`.
-One more thing is inconclusive: a class that the original never generates cannot be seen to be forgotten.
+Two more things are inconclusive: a class that the original never generates cannot be seen to be forgotten,
+and nothing passes where retrained generators differ too much (`unweave.audit.generators.power`).
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 
-from unweave.audit.generators import recognition
+from unweave.audit.equivalence import equivalences
+from unweave.audit.generators import power, recognition
 from unweave.audit.generators.attacks import ATTACKS
 from unweave.audit.generators.metrics import GENERATION, measure_generation, measure_generation_pair
 from unweave.audit.generators.recognition import hit
@@ -44,10 +46,21 @@ def judge_generation(
     judgement = judge(
         values, references, margins, original=original, seeds_needed=seeds_needed, metrics=EVERY
     )
-    if not missing:
+    if missing:
+        return inconclusive(judgement, f"nothing to forget: {missing}")
+    if judgement.verdict is not Verdict.PASS:
         return judgement
-    reason = f"INCONCLUSIVE: nothing to forget: {missing}"
-    return replace(judgement, verdict=Verdict.INCONCLUSIVE, reason=reason)
+    assert original and margins is not None  # nothing passes without
+    before = equivalences(original, references, margins.margin, metrics=EVERY)
+    if weak := power.too_weak(before, references, margins.margin):
+        return inconclusive(judgement, weak)
+    blind = power.blindness(before)
+    return replace(judgement, reason=f"{judgement.reason}; {blind}") if blind else judgement
+
+
+def inconclusive(judgement: Judgement, why: str) -> Judgement:
+    """The same figures without a verdict."""
+    return replace(judgement, verdict=Verdict.INCONCLUSIVE, reason=f"INCONCLUSIVE: {why}")
 
 
 def calibrate_generation(
