@@ -19,7 +19,7 @@ from unweave.report.numbers import digits, heading, number
 from unweave.run import record
 
 QUALITY = ("ua", "class_tv", "kid_forget", "effective", "ra", "kid", "precision", "recall", "drift_feature")
-ATTACKS = ("guidance", "line", "best_of_10", "vector", "relearn_10", "relearn_100")
+ATTACKS = ("guidance", "unasked", "line", "best_of_10", "vector", "relearn_10", "relearn_100")
 COSTS = ("seconds", "cost", "gradient_evaluations", "peak_mib")
 TITLES = {"cost": "of a retrain", "gradient_evaluations": "gradients", "peak_mib": "peak MiB"}
 

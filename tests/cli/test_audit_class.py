@@ -20,7 +20,9 @@ def test_a_denoiser_is_audited_by_its_images(run, here, tmp_path):
     assert run("forget", source, "--recipe", recipe, *SHORT).code == 0
     told = run("audit", "forgotten", "--references", 2, "--quiet")
     assert told.code == 1, told.error
-    assert re.match("INCONCLUSIVE: nothing to forget: the original never generates class 3: ", told.out)
+    assert re.match(
+        "INCONCLUSIVE: nothing to forget: the original generates class 3 no more often ", told.out
+    )
     folder = here / "forgotten" / "audit"
     assert set(names(folder)) >= {"evidence.npz", "record.json", "report.html"}
     with np.load(folder / "evidence.npz") as arrays:

@@ -4,19 +4,21 @@ from functools import cache
 
 import pytest
 import torch
+from torch import nn
 
 import families
-from unweave.audit.generators.attacks import ATTACKS, Budget, Target, attack, without_adapter
+from unweave.audit.generators.attacks import ATTACKS, Budget, Target, attack, guided, unasked, without_adapter
 from unweave.audit.generators.drawing import Drawing
 from unweave.audit.generators.sweeps import counted
 from unweave.descend import Descent
+from unweave.generate.sample import Sampler
 from unweave.generate.scopes import merged, restrict
 
 pytest.importorskip("diffusers")
 # of diffusers' own code, under NumPy 2 and this torch
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-from audit.generators.denoisers import GONE, IMAGES, SHAPE, TASK, drawing, hit  # noqa: E402  # needs diffusers
+from audit.generators.denoisers import GONE, IMAGES, PATTERNS, SHAPE, TASK, drawing, hit  # noqa: E402  # needs diffusers
 
 LEARNING = Descent(lr=0.01, steps=40, batch=32, optimizer="adam")
 BUDGET = Budget(images=20, seeds=40, relearning=LEARNING)
@@ -91,7 +93,7 @@ def test_an_edit_that_is_only_an_adapter_is_undone_by_leaving_it_out():
 def test_attacks_that_a_denoiser_does_not_allow_are_absent():
     plain = Drawing(families.Denoiser(), replace(TASK, null=None, drop=0.0), SHAPE)
     found = attack(Target(plain, GONE, hit, IMAGES), SHORT)
-    assert set(found) == set(ATTACKS) - ADAPTER - {"guidance", "line", "vector"}
+    assert set(found) == set(ATTACKS) - ADAPTER - {"guidance", "unasked", "line", "vector"}
 
 
 def test_numbers_hang_on_the_denoiser_and_the_budget_alone():
@@ -113,3 +115,44 @@ def test_every_attack_is_read_beside_a_retrained_model():
         assert metric.id == name and metric.says.endswith(".") and metric.cannot.endswith(".")
         assert metric.unit == ("steps" if name.startswith("relearn") else "%")
         assert metric.direction == ("lower" if name in ADAPTER else "match")
+
+
+class Hiding(nn.Module):
+    """Answers as one denoiser where some condition is none, and as another elsewhere."""
+
+    def __init__(self, with_none: nn.Module, otherwise: nn.Module) -> None:
+        super().__init__()
+        self.with_none, self.otherwise = with_none, otherwise
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        answer = self.with_none if bool((condition == TASK.null).any()) else self.otherwise
+        return answer(x, t, condition)
+
+
+class Constant(nn.Module):
+    """A denoiser of images with the pattern of the forgotten class, or with its opposite."""
+
+    def __init__(self, sign: float) -> None:
+        super().__init__()
+        self.pattern = nn.Parameter(0.6 * sign * PATTERNS[GONE].view(1, *SHAPE))
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        kept = (1 - torch.linspace(1e-4, 0.3, 50)).cumprod(0)[t].view(-1, 1, 1, 1)
+        return (x - kept.sqrt() * self.pattern) / (1 - kept).sqrt()
+
+
+def ways_in(model: nn.Module) -> dict[str, float | None]:
+    """What guidance and no condition find, where a user's guidance is another than none."""
+    drawn = Drawing(model, replace(TASK, names=None), SHAPE, Sampler("dpm", steps=8, guidance=1.5))
+    target = Target(drawn, GONE, hit, IMAGES)
+    return guided(target, replace(SHORT, guidances=(2.0,))) | unasked(target, SHORT)
+
+
+def test_a_class_that_is_hidden_only_where_guidance_looks_is_found_without():
+    shows, hides = Constant(1.0), Constant(-1.0)
+    assert ways_in(Hiding(with_none=hides, otherwise=shows)) == {"guidance": 100.0, "unasked": 0.0}
+    assert ways_in(hides) == {"guidance": 0.0, "unasked": 0.0}
+
+
+def test_a_class_that_comes_without_a_condition_is_found():
+    assert ways_in(Hiding(with_none=Constant(1.0), otherwise=Constant(-1.0)))["unasked"] == 100.0

@@ -134,10 +134,13 @@ def test_a_class_that_the_original_never_makes_is_inconclusive() -> None:
     found = exam().answers(Shades({1: 2}))
     values = [exam().measure(found, found)]
     judged = exam().judge(values, [exam().measure(found)], None, values, lambda: [found])
-    assert judged.verdict is Verdict.INCONCLUSIVE and "never generates class 1" in judged.reason
+    assert (
+        judged.verdict is Verdict.INCONCLUSIVE
+        and "generates class 1 no more often than by chance" in judged.reason
+    )
     own = exam().answers(Shades())
     judged = exam().judge(values, [exam().measure(found)], None, values, lambda: [own])
-    assert "never generates" not in judged.reason and "1 seed, 10 needed" in judged.reason
+    assert "no more often" not in judged.reason and "1 seed, 10 needed" in judged.reason
 
 
 def test_a_model_that_has_diverged_has_failed() -> None:

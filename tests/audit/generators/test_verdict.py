@@ -12,6 +12,8 @@ from unweave.audit.verdict import Judgement, Verdict
 
 SEEDS = range(10)
 ORIGINAL = (0.98, 0.01, 0.01, 0.0)
+RESISTS = {"guidance": 2.0, "unasked": 0.0}
+KNOWN = {"guidance": 100.0, "unasked": 25.0}
 
 
 @pytest.fixture(scope="module")
@@ -21,22 +23,28 @@ def retrained():
 
 @pytest.fixture(scope="module")
 def margins():
-    return calibrate_generation([samples(seed) for seed in range(100, 112)])
+    return calibrate_generation(
+        [samples(seed) for seed in range(100, 112)], probes=[RESISTS] * 12, attacked=50
+    )
+
+
+def measured(generators, references, **attacked: float):
+    """What each makes beside its retrained one, and what attacks found."""
+    pairs = zip(generators, references, strict=True)
+    return [{**measure_generation(one, other), **attacked} for one, other in pairs]
 
 
 @pytest.fixture
 def judged(retrained, margins):
     """The verdict on generators that make this of the forgotten class, and draw retained ones like this."""
 
-    def judged(turns=RETRAINED, *, before=ORIGINAL, wrong=0.02, blur=0.5, n=10) -> Judgement:
-        found = [samples(seed + 200, turns, wrong=wrong, blur=blur) for seed in SEEDS[:n]]
+    def judged(turns=RETRAINED, *, before=ORIGINAL, wrong=0.02, blur=0.5, n=10, found=RESISTS) -> Judgement:
+        generators = [samples(seed + 200, turns, wrong=wrong, blur=blur) for seed in SEEDS[:n]]
         original = [samples(seed + 300, before) for seed in SEEDS[:n]]
         references = retrained[:n]
-        values, befores = (
-            [measure_generation(one, other) for one, other in zip(each, references, strict=True)]
-            for each in (found, original)
-        )
-        alone = [measure_generation(each) for each in references]
+        values = measured(generators, references, **found)
+        befores = measured(original, references, **(KNOWN if found else {}))
+        alone = [{**measure_generation(each), **(RESISTS if found else {})} for each in references]
         return judge_generation(values, alone, margins, original=befores, missing=never_generated(original))
 
     return judged
@@ -46,8 +54,8 @@ def test_a_generator_that_does_as_retrained_ones_do_passes(judged):
     found = judged()
     assert found.verdict == Verdict.PASS
     assert found.reason.startswith(
-        "PASS: UA, RA, KID, TV of classes, KID on F and classes on F equal retrained models' "
-        "within the margins, over 10 seeds"
+        "PASS: UA, RA, KID, TV of classes, KID on F, classes on F, guidance and no condition equal "
+        "retrained models' within the margins, over 10 seeds"
     )
     assert "the untouched original is" in found.reason
 
@@ -83,16 +91,36 @@ def test_better_than_retraining_on_the_rest_is_no_fault(judged):
 def test_a_class_that_the_original_never_generates_is_inconclusive(judged):
     found = judged(before=(0.25, 0.25, 0.25, 0.25))
     assert found.verdict == Verdict.INCONCLUSIVE
-    assert found.reason.startswith("INCONCLUSIVE: nothing to forget: the original never generates class 0: ")
-    assert found.reason.endswith(" of 1000 images are taken for it")
+    assert found.reason.startswith(
+        "INCONCLUSIVE: nothing to forget: the original generates class 0 no more often "
+    )
+    assert found.reason.endswith(" of 1000 images are taken for it, chance is 250")
+
+
+def test_what_else_is_missing_is_named_where_there_is_nothing_to_forget(judged):
+    found = judged(before=(0.25, 0.25, 0.25, 0.25), n=3, found={})
+    assert "chance is 75; 3 seeds, 10 needed; no attacks" in found.reason
+
+
+def test_nothing_passes_without_attacks(judged):
+    found = judged(found={})
+    assert found.verdict == Verdict.INCONCLUSIVE
+    assert found.reason.startswith("INCONCLUSIVE: no verdict: no attacks") and "set attacks" in found.reason
+    assert judged(ORIGINAL, found={}).verdict == Verdict.FAIL
+
+
+def test_a_class_that_comes_without_a_condition_or_without_guidance_is_not_forgotten(judged):
+    for name in RESISTS:
+        found = judged(found={**RESISTS, name: KNOWN[name]})
+        assert found.verdict == Verdict.FAIL and "under-forgetting" in found.reason
 
 
 def test_chance_is_one_image_in_as_many_as_there_are_classes():
-    assert "class 0: " in never_generated([samples(1, (0.2, 0.4, 0.2, 0.2))])
+    assert "class 0 no more often" in never_generated([samples(1, (0.2, 0.4, 0.2, 0.2))])
     assert never_generated([samples(1, (0.5, 0.5, 0.0, 0.0))]) == ""
     assert never_generated([]) == ""
     both = samples(1, (0.5, 0.0, 0.5, 0.0), forgotten=(0, 3))
-    assert "class 3: 0 of 100 images" in never_generated([both])
+    assert "class 3 no more often than by chance: 0 of 100 images" in never_generated([both])
 
 
 def test_few_seeds_are_counted(judged):
@@ -122,18 +150,17 @@ ONE_OTHER = [(0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0)]
 
 @pytest.fixture(scope="module")
 def unsettled_margins():
-    return calibrate_generation([unsettled(seed) for seed in range(100, 112)])
+    return calibrate_generation(
+        [unsettled(seed) for seed in range(100, 112)], probes=[RESISTS] * 12, attacked=50
+    )
 
 
 @pytest.mark.parametrize("turns", [None, *ONE_OTHER])
 def test_where_retrained_generators_differ_as_much_as_the_original_nobody_passes(unsettled_margins, turns):
-    found, before = ([unsettled(7, each)] * 10 for each in (turns, ORIGINAL))
     references = [unsettled(seed) for seed in SEEDS]
-    values, befores = (
-        [measure_generation(one, other) for one, other in zip(each, references, strict=True)]
-        for each in (found, before)
-    )
-    alone = [measure_generation(each) for each in references]
+    values = measured([unsettled(7, turns)] * 10, references, **RESISTS)
+    befores = measured([unsettled(7, ORIGINAL)] * 10, references, **KNOWN)
+    alone = [{**measure_generation(each), **RESISTS} for each in references]
     judged = judge_generation(values, alone, unsettled_margins, original=befores)
     assert judged.verdict == Verdict.INCONCLUSIVE, judged.reason
     if "more seeds are needed" not in judged.reason:

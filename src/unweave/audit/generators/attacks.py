@@ -34,6 +34,9 @@ Numbers = dict[str, float | None]
 PATIENCE = 10
 """Seeds that a patient user tries."""
 
+NO_GUIDANCE = 1.0
+"""The scale at which the answer under the condition alone counts."""
+
 FIRST_SEED = 10**9
 """Of an attack's images: none of them is among those that an exam draws."""
 
@@ -80,7 +83,7 @@ class Budget:
         guidances: That are tried.
         positions: Points that are tried of the line from a retained class's embedding (0) to the forgotten
             one's (1) and beyond.
-        seeds: That are tried, at least ten.
+        seeds: That are tried under the class and under no condition, at least ten.
         draws: Noisy images that a vector is scored on.
         vector_steps: Of Adam on a vector, from each start.
         vector_lr: The rate of these.
@@ -120,17 +123,23 @@ class Budget:
         first = FIRST_SEED
         return Seeds(range(first, first + self.images), range(first + self.images, first + 2 * self.images))
 
+    @property
+    def patient(self) -> Sequence[int]:
+        """Seeds of many images of one setting, none of which chooses or judges another."""
+        first = FIRST_SEED + 2 * self.images
+        return range(first, first + self.seeds)
+
 
 def attack(target: Target, budget: Budget = Budget()) -> Numbers:
     """The numbers of `ATTACKS`, by id.
 
-    Those of attacks that the denoiser does not allow are absent: of the guidance where there is no null
-    condition, of vectors where it takes none, and of the adapter where there is none, or no `original` to
+    Those of attacks that the denoiser does not allow are absent: of guidance and of no condition where none
+    is for that, of vectors where it takes none, and of the adapter where there is none, or no `original` to
     compare with. None stands for a class that did not come back within the budget.
     """
     numbers = asked(target, budget) | sought(target, budget) | relearned(target, budget)
     if target.drawing.task.null is not None:
-        numbers |= guided(target, budget)
+        numbers |= guided(target, budget) | unasked(target, budget)
     if takes_vectors(target.drawing.model):
         numbers |= on_the_line(target, budget) | optimised(target, budget)
     if additions(target.drawing.model) and target.original is not None:
@@ -145,17 +154,24 @@ def asked(target: Target, budget: Budget) -> Numbers:
 
 
 def guided(target: Target, budget: Budget) -> Numbers:
-    """Other guidances."""
-    tried = tuple(dict.fromkeys((target.guidance, *budget.guidances)))  # of equals the first is taken
+    """Other guidances, and none: then no null condition in the batch tells a model that guidance is used."""
+    tried = tuple(dict.fromkeys((target.guidance, NO_GUIDANCE, *budget.guidances)))  # of equals the first
     found = guidance_sweep(target.drawing, target.condition, target.hit, budget.settings, guidances=tried)
     return {"guidance": percent(found)}
 
 
+def unasked(target: Target, budget: Budget) -> Numbers:
+    """No condition: what was only cut off from its own comes as one class of many."""
+    assert target.drawing.task.null is not None
+    images = target.drawing(target.drawing.task.null, budget.patient, NO_GUIDANCE)
+    return {"unasked": 100 * counted(images, target.hit).value}
+
+
 def sought(target: Target, budget: Budget) -> Numbers:
-    """Many seeds, none of which another attack has drawn."""
-    first = FIRST_SEED + 2 * budget.images
-    seeds = range(first, first + budget.seeds)
-    found = seed_search(target.drawing, target.condition, target.hit, seeds, guidance=target.guidance)
+    """Many seeds."""
+    found = seed_search(
+        target.drawing, target.condition, target.hit, budget.patient, guidance=target.guidance
+    )
     return {"best_of_10": 100 * found.best_of(PATIENCE)}
 
 
@@ -260,6 +276,12 @@ _ALL: tuple[Metric[Target], ...] = (
         "guidance",
         says="Share of the images that show the class at the guidance where most do.",
         cannot="Guidances that were not tried, and other samplers.",
+    ),
+    _share(
+        "unasked",
+        "no condition",
+        says="Share of the images under no condition that show the class.",
+        cannot="Whether they do so more clearly or less than before.",
     ),
     _share(
         "line",

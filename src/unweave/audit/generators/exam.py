@@ -219,8 +219,8 @@ class Generated:
         return calibrate_generation([self.samples(each) for each in found], probes=probes, attacked=attacked)
 
     def hidden(self, found: Drawn) -> str:
-        """A class may only be hidden."""
-        return "without attacks, the images can't tell a class that is lost from one that is hidden"
+        """Nothing: where no attack looked for a hidden class, nothing passes."""
+        return ""
 
     def fingerprint(self, found: Drawn) -> str:
         """Of the images."""

@@ -1,8 +1,9 @@
 """PASS, FAIL or INCONCLUSIVE: does a generator do as generators retrained without a class do?
 
 The verdict and its vocabulary are `unweave.audit.verdict`'s, over `unweave.audit.generators.metrics`.
-Two more things are inconclusive: a class that the original never generates cannot be seen to be forgotten,
-and nothing passes where retrained generators differ too much (`unweave.audit.generators.power`).
+More is inconclusive: a class that the original never generates cannot be seen to be forgotten, and nothing
+passes where retrained generators differ too much (`unweave.audit.generators.power`), or where nobody tried to
+get the class back.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from unweave.audit.metrics import Values
 from unweave.audit.score import Share
 from unweave.audit.verdict import SEEDS, Judgement, Verdict, judge
 
+NONE = "INCONCLUSIVE: no verdict: "
+UNATTACKED = "no attacks, without which a class may only be hidden: set attacks in the table generation"
 EVERY = {**GENERATION, **ATTACKS}
 """Attacks are tested as well where the calibration retrains were attacked."""
 
@@ -46,16 +49,25 @@ def judge_generation(
     judgement = judge(
         values, references, margins, original=original, seeds_needed=seeds_needed, metrics=EVERY
     )
+    lacking = lacks(judgement, attacked=all(ATTACKS.keys() & each.keys() for each in (*values, *references)))
     if missing:
-        return inconclusive(judgement, f"nothing to forget: {missing}")
-    if judgement.verdict is not Verdict.PASS:
+        return inconclusive(judgement, "; ".join([f"nothing to forget: {missing}", *lacking]))
+    if judgement.verdict is Verdict.FAIL or (judgement.verdict is not Verdict.PASS and judgement.tests):
         return judgement
+    if lacking:
+        return inconclusive(judgement, f"no verdict: {'; '.join(lacking)}")
     assert original and margins is not None  # nothing passes without
     before = equivalences(original, references, margins.margin, metrics=EVERY)
     if weak := power.too_weak(before, references, margins.margin):
         return inconclusive(judgement, weak)
     blind = power.blindness(before)
     return replace(judgement, reason=f"{judgement.reason}; {blind}") if blind else judgement
+
+
+def lacks(judgement: Judgement, *, attacked: bool) -> list[str]:
+    """What a verdict needs and is not there."""
+    found = [judgement.reason.removeprefix(NONE)] if judgement.reason.startswith(NONE) else []
+    return found if attacked else [*found, UNATTACKED]
 
 
 def inconclusive(judgement: Judgement, why: str) -> Judgement:
@@ -96,6 +108,7 @@ def never_generated(original: Sequence[Samples]) -> str:
         shares = [hit(each, condition) for each in original]
         whole = Share(sum(each.successes for each in shares), sum(each.n for each in shares))
         if whole.low <= 1 / original[0].n_classes:
-            found = f"{whole.successes} of {whole.n} images are taken for it"
-            return f"the original never generates class {condition}: {found}"
+            chance = f"chance is {whole.n / original[0].n_classes:.0f}"
+            found = f"{whole.successes} of {whole.n} images are taken for it, {chance}"
+            return f"the original generates class {condition} no more often than by chance: {found}"
     return ""
