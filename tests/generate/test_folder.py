@@ -106,6 +106,47 @@ def test_a_copy_differs_in_the_weights_alone_and_diffusers_reads_it(
     assert str(tmp_path) not in (out / MANIFEST).read_text()
 
 
+@pytest.mark.parametrize("kind", ["unet", "dit"])
+def test_no_other_weights_of_the_source_are_copied(kind: str, request, tmp_path: Path):
+    place = request.getfixturevalue(kind)
+    own = place / "unet" if kind == "unet" else place
+    whole = (own / WEIGHTS).read_bytes()
+    extra = ["diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.safetensors", "model.pkl", "x.onnx"]
+    extra += ["diffusion_pytorch_model-00001-of-00002.safetensors", f"{WEIGHTS}.index.json"]
+    folders = [place / "unet_ema", place / "checkpoint-500" / "unet", place / ".git" / "objects"]
+    for path in [*(own / name for name in extra), *(folder / WEIGHTS for folder in folders)]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(whole)
+    source = load(place, n_classes=4)
+    edited = load(place, n_classes=4).model
+    with torch.no_grad():
+        next(edited.parameters()).add_(1)
+    out = save(source, edited, tmp_path / "out", {})
+    assert hashlib.sha256(whole).hexdigest() not in contents(out).values()
+    assert [path.name for path in out.rglob("*") if "model" in path.name and path.suffix != ".json"] == [
+        WEIGHTS
+    ]
+    left_out = json.loads((out / MANIFEST).read_text())["left_out"]
+    prefix = "unet/" if kind == "unet" else ""
+    assert left_out == sorted([".git", "checkpoint-500", "unet_ema", *(prefix + name for name in extra)])
+
+
+def test_other_components_are_copied_whole(unet: Path, tmp_path: Path):
+    index = unet / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"text": ["transformers", "Encoder"]}))
+    (unet / "text" / "inner").mkdir(parents=True)
+    (unet / "text" / "inner" / "model.bin").write_bytes(b"words")
+    found = load(unet, n_classes=4)
+    assert (save(found, found.model, tmp_path / "out", {}) / "text" / "inner" / "model.bin").exists()
+
+
+def test_a_pipeline_of_two_denoisers_is_refused(unet: Path):
+    index = unet / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"ema": ["diffusers", "UNet2DModel"]}))
+    with pytest.raises(ValueError, match="has 2 denoisers, .*ema.* and only one can be edited"):
+        load(unet, n_classes=4)
+
+
 def test_the_source_is_never_written_to(unet: Path, tmp_path: Path):
     found, before = load(unet, n_classes=4), contents(unet)
     for out in (unet, unet / "forgotten", unet / "unet", tmp_path):

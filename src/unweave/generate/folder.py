@@ -6,13 +6,11 @@ source is never written to. Needs the extra `unweave[diffusion]`.
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,12 +19,13 @@ from torch import Tensor, nn
 
 from unweave.files import sha256
 from unweave.generate import MANIFEST as MANIFEST
-from unweave.generate.adapters import ADAPTERS, adapted, conditions, refuse_other_class, shape_of
+from unweave.generate.adapters import adapted, conditions, shape_of
+from unweave.generate.contents import WEIGHTS as WEIGHTS
+from unweave.generate.contents import contents, copy
+from unweave.generate.pipeline import component_of, read, schedule_of
 from unweave.generate.schedule import Schedule
 from unweave.generate.scopes import merged
 from unweave.tasks.diffusion import Diffusion
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,8 @@ def load(folder: str | Path, *, n_classes: int | None = None, schedule: Schedule
 def save(source: Denoiser, model: nn.Module, out: str | Path, facts: Mapping[str, object]) -> Path:
     """Writes a copy of the source folder in which only the weights of the denoiser are other, and a manifest.
 
-    Low-rank additions are merged. The copy appears whole or not at all.
+    Low-rank additions are merged. Other files of weights that may hold the model as it was are left out, and
+    the manifest lists them. The copy appears whole or not at all.
 
     Args:
         source: What was read.
@@ -109,49 +109,17 @@ def save(source: Denoiser, model: nn.Module, out: str | Path, facts: Mapping[str
     refuse_other(source.model.state_dict(), state)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as workplace:
-        copy = Path(workplace) / target.name
-        shutil.copytree(place, copy)
-        weights = copy / source.component / WEIGHTS
-        weights.chmod(0o644)  # a read-only source is copied with its modes
+        made = Path(workplace) / target.name
+        weights = made / source.component / WEIGHTS
+        weights.parent.mkdir(parents=True)
+        found = contents(place, source.component)
+        copy(place, found.kept, made)
         save_file(state, weights, {"format": "pt"})
-        content = manifest(source, place / source.component / WEIGHTS, weights) | dict(facts)
-        (copy / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
-        os.replace(copy, target)
+        said = manifest(source, place / source.component / WEIGHTS, weights)
+        said |= {"left_out": list(found.left_out), **facts}
+        (made / MANIFEST).write_text(json.dumps(said, indent=2) + "\n")
+        os.replace(made, target)
     return target
-
-
-def refuse_unsupported(folder: str | Path) -> None:
-    """Raises if a folder holds no model of a class that can be read; reads no weights."""
-    place = Path(folder)
-    refuse_other_class(read(place / component_of(place) / "config.json"))
-
-
-def component_of(place: Path) -> str:
-    """The folder of the denoiser, relative to the given one: a component of a pipeline, or itself."""
-    if not place.is_dir():
-        raise ValueError(f"expected a folder, found none at {place}")
-    if not (place / "model_index.json").exists():
-        return "."
-    index = read(place / "model_index.json")
-    found = {name: index[name][1] for name in ("unet", "transformer") if index.get(name)}
-    for name, kind in found.items():
-        if kind in ADAPTERS:
-            return name
-    raise ValueError(
-        f"the pipeline {index.get('_class_name')!r} in {place} has no denoiser that is supported "
-        f"({', '.join(ADAPTERS)}), found {', '.join(found.values()) or 'none'}"
-    )
-
-
-def schedule_of(place: Path, component: str, known: Mapping[str, Any]) -> Schedule:
-    """The noise schedule of a pipeline, or beside one model, or in the manifest of an edited one."""
-    own = place / component
-    for path in (own / "scheduler_config.json", own.parent / "scheduler" / "scheduler_config.json"):
-        if path.exists():
-            return Schedule.of(read(path))
-    if "schedule" in known:
-        return Schedule(**known["schedule"] | {"betas": tuple(known["schedule"]["betas"])})
-    raise ValueError(f"{place} has no scheduler_config.json, so its noise is not known: pass schedule=")
 
 
 def weights_of(component: Path) -> dict[str, Tensor]:
@@ -203,16 +171,3 @@ def manifest(source: Denoiser, before: Path, after: Path) -> dict[str, object]:
         "schedule": asdict(source.schedule),
         "versions": {name: version(name) for name in ("unweave", "torch", "diffusers")},
     }
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A JSON object."""
-    if not path.exists():
-        raise ValueError(f"{path.parent} has no {path.name}: expected a pipeline or a model of diffusers")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, found {type(content).__name__}")
-    return content

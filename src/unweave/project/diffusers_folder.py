@@ -61,13 +61,13 @@ def read(place: Path, data: str | None, recipe: Recipe | None, device: str) -> L
         ValueError: If the folder, the images and the recipe can't be used or do not fit together.
     """
     try:
-        from unweave.generate import folder
+        from unweave.generate import folder, pipeline
     except ImportError as error:
         raise ValueError(str(error)) from error
     given = Generation() if recipe is None else recipe.generation
     if given is None:
         raise ValueError("--recipe must be one of a generator, found a recipe without a table generation")
-    folder.refuse_unsupported(place)
+    pipeline.refuse_unsupported(place)
     split = split_of(data_of(data, recipe), family=given, device=device)
     found = folder.load(place, n_classes=split.n_classes)
     refuse_other_size(split, found.shape)

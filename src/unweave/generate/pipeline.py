@@ -1,0 +1,73 @@
+"""What a folder of diffusers says of itself: a pipeline (`model_index.json`) or one model (`config.json`).
+
+Only JSON is read here, before any weights.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unweave.generate.adapters import ADAPTERS, refuse_other_class
+from unweave.generate.schedule import Schedule
+
+INDEX = "model_index.json"
+
+
+def refuse_unsupported(folder: str | Path) -> None:
+    """Raises if a folder holds no model of a class that can be read; reads no weights."""
+    place = Path(folder)
+    refuse_other_class(read(place / component_of(place) / "config.json"))
+
+
+def component_of(place: Path) -> str:
+    """The folder of the denoiser, relative to the given one: a component of a pipeline, or itself."""
+    if not place.is_dir():
+        raise ValueError(f"expected a folder, found none at {place}")
+    if not (place / INDEX).exists():
+        return "."
+    named = components(place)
+    found = [name for name, kind in named.items() if kind in ADAPTERS]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(
+            f"the pipeline in {place} has {len(found)} denoisers, {' and '.join(found)}, and only one can be "
+            f"edited: take the others out of the folder and its {INDEX}"
+        )
+    pipeline = read(place / INDEX).get("_class_name")
+    others = [kind for name, kind in named.items() if name in ("unet", "transformer")]
+    raise ValueError(
+        f"the pipeline {pipeline!r} in {place} has no denoiser that is supported "
+        f"({', '.join(ADAPTERS)}), found {', '.join(others) or 'none'}"
+    )
+
+
+def components(place: Path) -> dict[str, str]:
+    """The class of each component of a pipeline, by the name of its folder."""
+    index = read(place / INDEX)
+    return {name: str(entry[1]) for name, entry in index.items() if isinstance(entry, list) and all(entry)}
+
+
+def schedule_of(place: Path, component: str, known: Mapping[str, Any]) -> Schedule:
+    """The noise schedule of a pipeline, or beside one model, or in the manifest of an edited one."""
+    own = place / component
+    for path in (own / "scheduler_config.json", own.parent / "scheduler" / "scheduler_config.json"):
+        if path.exists():
+            return Schedule.of(read(path))
+    if "schedule" in known:
+        return Schedule(**known["schedule"] | {"betas": tuple(known["schedule"]["betas"])})
+    raise ValueError(f"{place} has no scheduler_config.json, so its noise is not known: pass schedule=")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON object."""
+    if not path.exists():
+        raise ValueError(f"{path.parent} has no {path.name}: expected a pipeline or a model of diffusers")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, found {type(content).__name__}")
+    return content
