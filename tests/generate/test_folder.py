@@ -220,3 +220,13 @@ def test_a_pipeline_without_a_supported_denoiser_is_refused_by_name(tmp_path: Pa
     (tmp_path / "model_index.json").unlink()
     with pytest.raises(ValueError, match="has no config.json: expected a pipeline or a model of diffusers"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("autoencoder", [("vae", "AutoencoderKL"), ("decoder", "VQModel")])
+def test_a_denoiser_of_latents_is_refused_by_what_makes_them(unet: Path, autoencoder: tuple[str, str]):
+    index = unet / "model_index.json"
+    name, kind = autoencoder
+    index.write_text(json.dumps(json.loads(index.read_text()) | {name: ["diffusers", kind]}))
+    for place in (unet, unet / "unet"):
+        with pytest.raises(ValueError, match=rf"denoises the latents of its {name} \({kind}\)"):
+            load(place, n_classes=4)

@@ -12,10 +12,12 @@ from unweave.generate.adapters import ADAPTERS, refuse_other_class
 from unweave.generate.schedule import Schedule
 
 INDEX = "model_index.json"
+LATENT = ("vae", "vqvae", "vqmodel", "movq", "vqgan")
+"""Components between images and what a denoiser of latents works on."""
 
 
 def refuse_unsupported(folder: str | Path) -> None:
-    """Raises if a folder holds no model of a class that can be read; reads no weights."""
+    """Raises if a folder holds no model of images and of a class that can be read; reads no weights."""
     place = Path(folder)
     refuse_other_class(read(place / component_of(place) / "config.json"))
 
@@ -25,10 +27,12 @@ def component_of(place: Path) -> str:
     if not place.is_dir():
         raise ValueError(f"expected a folder, found none at {place}")
     if not (place / INDEX).exists():
+        refuse_latent(place.absolute().parent, place.absolute().name)
         return "."
     named = components(place)
     found = [name for name, kind in named.items() if kind in ADAPTERS]
     if len(found) == 1:
+        refuse_latent(place, found[0])
         return found[0]
     if found:
         raise ValueError(
@@ -41,6 +45,17 @@ def component_of(place: Path) -> str:
         f"the pipeline {pipeline!r} in {place} has no denoiser that is supported "
         f"({', '.join(ADAPTERS)}), found {', '.join(others) or 'none'}"
     )
+
+
+def refuse_latent(pipeline: Path, component: str) -> None:
+    """Raises if what a component of a pipeline denoises is no image."""
+    named = components(pipeline) if (pipeline / INDEX).exists() else {}
+    for name, kind in named.items() if component in named else ():
+        if name in LATENT or kind.startswith(("Autoencoder", "VQ")):
+            raise ValueError(
+                f"the pipeline in {pipeline} denoises the latents of its {name} ({kind}), and only denoisers "
+                "of images themselves are supported"
+            )
 
 
 def components(place: Path) -> dict[str, str]:
