@@ -1,7 +1,9 @@
+import inspect
+
 import pytest
 import torch
 
-from unweave.generate.schedule import Schedule, alphas_cumprod
+from unweave.generate.schedule import SCHEDULERS, STABLE, Schedule, alphas_cumprod
 
 CPU = torch.device("cpu")
 SCHEDULES = (
@@ -96,6 +98,40 @@ def test_only_the_noise_is_read_and_not_how_images_were_drawn(name: str):
     settings = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
     read = Schedule.of(getattr(diffusers, name)(**settings, prediction_type="v_prediction").config)
     assert read == Schedule("scaled_linear", start=0.00085, end=0.012, prediction="v_prediction")
+
+
+@pytest.mark.parametrize("name", [*SCHEDULERS, *STABLE])
+def test_every_known_scheduler_has_the_default_betas_of_diffusers(name: str):
+    diffusers = pytest.importorskip("diffusers")
+    theirs = inspect.signature(getattr(diffusers, f"{name}Scheduler")).parameters
+    config = {
+        key: theirs[key].default for key in ("beta_schedule", "beta_start", "beta_end", "prediction_type")
+    }
+    name = f"{name}Scheduler"
+    assert Schedule.of({"_class_name": name}) == Schedule.of({"_class_name": name, **config})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "found 'FlowMatchEulerDiscreteScheduler'"),
+        (
+            {"_class_name": "EDMEulerScheduler"},
+            "a scheduler must be one of DDPM, .*found 'EDMEulerScheduler'",
+        ),
+        ({"use_flow_sigmas": True}, "use_flow_sigmas must be False, found True"),
+        ({"timestep_type": "continuous"}, "timestep_type must be 'discrete', found 'continuous'"),
+        ({"beta_start": "x"}, "beta_start: .*found 'x'"),
+        ({"num_train_timesteps": None}, "num_train_timesteps: .*found None"),
+        ({"num_train_timesteps": 1000.0}, "num_train_timesteps: .*found 1000.0"),
+        ({"trained_betas": ["a", "b"]}, "trained_betas.0: .*found 'a'"),
+        ({"prediction_type": "flow"}, "prediction_type must be .*found 'flow'"),
+        ({"beta_schedule": "sigmoid"}, "beta_schedule must be .*found 'sigmoid'"),
+    ],
+)
+def test_a_config_of_another_noise_or_of_no_sense_is_refused(config: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        Schedule.of(config)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ https://arxiv.org/abs/2006.11239), with :math:`\bar\alpha_t = \prod_{s \le t} (1
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, Literal
 
@@ -15,10 +15,26 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from unweave.choices import refuse_unknown_choices
+from unweave.run.reading import read
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Images = Float[Tensor, "batch *shape"]
 Kind = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+
+SCHEDULERS = (
+    "DDPM",
+    "DDPMParallel",
+    "DDIM",
+    "DDIMParallel",
+    "DDIMInverse",
+    "PNDM",
+    "LMSDiscrete",
+    "SASolver",
+)
+SCHEDULERS += ("DPMSolverMultistep", "DPMSolverMultistepInverse", "DPMSolverSinglestep", "DEISMultistep")
+SCHEDULERS += ("EulerDiscrete", "EulerAncestralDiscrete", "UniPCMultistep")
+STABLE = ("HeunDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete")
+"""Schedulers whose default betas are those of Stable Diffusion."""
 
 
 @dataclass(frozen=True)
@@ -61,17 +77,19 @@ class Schedule:
         """The schedule of a diffusers scheduler config; what that leaves out has diffusers' default.
 
         Raises:
-            ValueError: If the config names a schedule or a prediction that is not known here.
+            ValueError: If the config is of another noise process, or a value is none that is known here.
         """
-        kind, betas = config.get("beta_schedule", "linear"), config.get("trained_betas")
+        given = {field.name: config[field.name] for field in fields(Config) if field.name in config}
+        told = read(Config, {**defaults(config), **given}, "")
+        betas = told.trained_betas
         return cls(
-            kind="linear" if betas is not None else kind,
-            steps=len(betas) if betas is not None else config.get("num_train_timesteps", 1000),
-            start=config.get("beta_start", 1e-4),
-            end=config.get("beta_end", 0.02),
-            betas=() if betas is None else tuple(float(beta) for beta in betas),
-            prediction=config.get("prediction_type", "epsilon"),
-            zero_snr=bool(config.get("rescale_betas_zero_snr", False)),
+            kind="linear" if betas is not None else told.beta_schedule,
+            steps=len(betas) if betas is not None else told.num_train_timesteps,
+            start=told.beta_start,
+            end=told.beta_end,
+            betas=betas or (),
+            prediction=told.prediction_type,
+            zero_snr=told.rescale_betas_zero_snr,
         )
 
     def noised(self, clean: Images, noise: Images, time: Int[Tensor, " batch"]) -> Images:
@@ -94,6 +112,37 @@ class Schedule:
         r""":math:`\sqrt{\bar\alpha_t}` and :math:`\sqrt{1 - \bar\alpha_t}`, shaped to multiply `like`."""
         left = alphas_cumprod(self, like.device)[time].view(-1, *[1] * (like.ndim - 1))
         return left.sqrt().to(like.dtype), (1 - left).sqrt().to(like.dtype)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a scheduler config of diffusers says of the noise, under its names; the rest is about drawing."""
+
+    beta_schedule: Kind = "linear"
+    num_train_timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    trained_betas: tuple[float, ...] | None = None
+    prediction_type: Prediction = "epsilon"
+    rescale_betas_zero_snr: bool = False
+
+
+def defaults(config: Mapping[str, Any]) -> dict[str, float]:
+    """The betas of a scheduler of diffusers where its config names none.
+
+    Raises:
+        ValueError: If it is of another noise process: its betas, if it has any, mean something else.
+    """
+    name = str(config.get("_class_name", "DDPMScheduler"))
+    known = name.removesuffix("Scheduler")
+    if known not in SCHEDULERS + STABLE:
+        raise ValueError(f"a scheduler must be one of {', '.join(SCHEDULERS + STABLE)}, found {name!r}")
+    for key, usual in (("use_flow_sigmas", (None, False)), ("timestep_type", (None, "discrete"))):
+        if config.get(key) not in usual:
+            raise ValueError(
+                f"{key} must be {usual[1]!r}, found {config[key]!r}: it is another noise process"
+            )
+    return {"beta_start": 0.00085, "beta_end": 0.012} if known in STABLE else {}
 
 
 @cache
