@@ -97,6 +97,8 @@ class TestBadInput:
         (Path(source) / "unet" / "config.json").unlink()
         refused("has no config.json: expected a pipeline", "forget", source, "--data", data, "--class", 3)
         refused("no such folder at", "forget", "digits-class", "--data", data)
+        (Path(source) / "model_index.json").unlink()
+        refused("found no model_index.json or config.json in", "forget", source, "--data", data, "--class", 3)
 
     def test_an_unsupported_class_is_named(self, refused, source, data):
         path = Path(source) / "model_index.json"

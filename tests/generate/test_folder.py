@@ -1,6 +1,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from denoisers import DIT, UNET, inputs
 
 diffusers = pytest.importorskip("diffusers")
 
-from safetensors.torch import load_file  # noqa: E402  # after diffusers is known to be there
+from safetensors.torch import load_file, save_file  # noqa: E402  # after diffusers is known to be there
 
 from unweave.generate.folder import MANIFEST, WEIGHTS, load, save  # noqa: E402
 from unweave.generate.schedule import Schedule  # noqa: E402
@@ -69,7 +70,7 @@ def test_one_model_is_read_with_the_noise_beside_it(dit: Path):
     assert (found.n_classes, found.null, found.shape, found.component) == (4, 4, (2, 4, 4), ".")
     assert found.schedule == COSINE
     shutil.rmtree(dit.parent / "scheduler")
-    with pytest.raises(ValueError, match="its noise is not known: pass schedule="):
+    with pytest.raises(ValueError, match="its noise is not known: put that of its training there"):
         load(dit)
     assert load(dit, schedule=Schedule()).schedule == Schedule()
 
@@ -166,8 +167,6 @@ def test_a_model_of_another_shape_leaves_nothing_behind(unet: Path, dit: Path, t
 
 def test_half_precision_is_trained_in_full(unet: Path):
     path = unet / "unet" / WEIGHTS
-    from safetensors.torch import save_file
-
     save_file({name: value.half() for name, value in load_file(path).items()}, path)
     assert {p.dtype for p in load(unet, n_classes=4).model.parameters()} == {torch.float32}
 
@@ -190,6 +189,26 @@ def other_classes(path: Path) -> None:
     config.write_text(json.dumps(json.loads(config.read_text()) | {"num_class_embeds": 4}))
 
 
+def not_finite(path: Path) -> None:
+    weights = load_file(path)
+    weights["conv_in.bias"][0] = float("nan")
+    save_file(weights, path)
+
+
+def dangling(path: Path) -> None:
+    (path.parent.parent / "scheduler" / "b_own.txt").symlink_to(path.parent / "nothing")
+
+
+def changed(name: str, **settings: object) -> Callable[[Path], None]:
+    """Changes values of a JSON file, whose place is relative to that of the weights."""
+
+    def harm(path: Path) -> None:
+        place = path.parent / name
+        place.write_text(json.dumps(json.loads(place.read_text()) | settings))
+
+    return harm
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
@@ -202,6 +221,16 @@ def other_classes(path: Path) -> None:
         (lambda path: (path.parent / "config.json").unlink(), "unet has no config.json"),
         (lambda path: (path.parent / "config.json").write_text("{"), "config.json is no JSON"),
         (lambda path: (path.parent / "config.json").write_text("[]"), "must hold a JSON object, found list"),
+        (not_finite, "must be finite, found NaN or infinity in 'conv_in.bias' of .*model.safetensors"),
+        (changed("config.json", sample_size=None), "config.json: sample_size must be .*found None"),
+        (changed("config.json", sample_size=["a", 4]), "config.json: sample_size must be .*found"),
+        (changed("config.json", in_channels=None), "config.json: in_channels must be .*found None"),
+        (changed("config.json", down_block_types=["Nope", "Nope"]), "config.json: Nope does not exist"),
+        (changed("../model_index.json", unet="x"), "unet in .*model_index.json must be .*found 'x'"),
+        (changed("../model_index.json", unet=5), "unet in .*model_index.json must be .*found 5"),
+        (changed("../model_index.json", unet=[None, None]), "no denoiser that is supported .*found none"),
+        (changed("../scheduler/scheduler_config.json", beta_start="x"), "r_config.json: beta_start: .*'x'"),
+        (dangling, "b_own.txt can't be read, so the folder can't be copied"),
     ],
 )
 def test_a_folder_that_is_not_whole_is_refused(unet: Path, harm, message: str):

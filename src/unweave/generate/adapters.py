@@ -139,10 +139,18 @@ def conditions(model: Adapter, n_classes: int | None) -> tuple[int, int | None]:
 
 
 def shape_of(config: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Channels, height and width of what a model denoises."""
-    size = config["sample_size"]
-    height, width = (size, size) if isinstance(size, int) else size
-    return config["in_channels"], height, width
+    """Channels, height and width of what a model denoises.
+
+    Raises:
+        ValueError: If the configuration does not say so.
+    """
+    size, channels = config.get("sample_size"), config.get("in_channels")
+    whole = [size, size] if isinstance(size, int) else size
+    if not isinstance(whole, list | tuple) or [type(each) for each in whole] != [int, int]:
+        raise ValueError(f"sample_size must be a whole number or two of them, found {size!r}")
+    if not isinstance(channels, int):
+        raise ValueError(f"in_channels must be a whole number, found {channels!r}")
+    return channels, whole[0], whole[1]
 
 
 def refuse_shape(x: Tensor, shape: tuple[int, int, int]) -> None:

@@ -5,14 +5,15 @@ checkpoint, the objects of a version control. So a copy takes only what is known
 configurations and texts, the one file of weights that is edited, and the other components of a pipeline.
 """
 
+import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from unweave.generate import WEIGHTS
 from unweave.generate.pipeline import INDEX, components
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 TEXTS = (".json", ".md", ".txt", ".py")
 
 
@@ -35,11 +36,15 @@ def contents(place: Path, component: str) -> Contents:
     Args:
         place: The source.
         component: The folder of its denoiser, relative to it.
+
+    Raises:
+        ValueError: If something that a copy keeps can't be read.
     """
     own = place / component
     others = components(place).keys() - {component} if (place / INDEX).exists() else frozenset()
     entries = sorted({path for folder in (place, own) for path in folder.iterdir()} - {own, own / WEIGHTS})
     kept = {path for path in entries if is_text(path) or (path.parent == place and path.name in others)}
+    refuse_unreadable(kept)
     return Contents(relative(kept, place), relative(set(entries) - kept, place))
 
 
@@ -47,6 +52,14 @@ def is_text(path: Path) -> bool:
     """Whether a file is a configuration or a text; an index of weights in pieces goes with those."""
     known = path.suffix in TEXTS and not path.name.endswith(".index.json")
     return path.is_file() and (known or path.name == "LICENSE")
+
+
+def refuse_unreadable(paths: Iterable[Path]) -> None:
+    """Raises at a file that can't be copied, such as a link to nothing, here or further in."""
+    inner = [Path(folder) / name for path in paths for folder, _, names in os.walk(path) for name in names]
+    for path in [*paths, *inner]:
+        if not os.access(path, os.R_OK):
+            raise ValueError(f"{path} can't be read, so the folder can't be copied: mend or remove it")
 
 
 def relative(paths: Iterable[Path], place: Path) -> tuple[str, ...]:

@@ -13,18 +13,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import nn
 
 from unweave.files import sha256
 from unweave.generate import MANIFEST as MANIFEST
+from unweave.generate import WEIGHTS as WEIGHTS
 from unweave.generate.adapters import adapted, conditions, shape_of
-from unweave.generate.contents import WEIGHTS as WEIGHTS
-from unweave.generate.contents import contents, copy
-from unweave.generate.pipeline import component_of, read, schedule_of
+from unweave.generate.contents import Contents, contents, copy
+from unweave.generate.pipeline import component_of, naming, read, schedule_of
 from unweave.generate.schedule import Schedule
 from unweave.generate.scopes import merged
+from unweave.generate.weights import fill, refuse_other, weights_of
 from unweave.tasks.diffusion import Diffusion
 
 
@@ -40,6 +40,7 @@ class Denoiser:
         shape: Channels, height and width of what it denoises.
         folder: Where it came from.
         component: The folder of its weights, relative to that.
+        contents: What a copy of that keeps.
     """
 
     model: nn.Module
@@ -49,6 +50,7 @@ class Denoiser:
     shape: tuple[int, int, int]
     folder: Path
     component: str
+    contents: Contents
 
     @property
     def task(self) -> Diffusion:
@@ -75,14 +77,16 @@ def load(folder: str | Path, *, n_classes: int | None = None, schedule: Schedule
     """
     place = Path(folder)
     component = component_of(place)
-    config = read(place / component / "config.json")
     known = read(place / MANIFEST) if (place / MANIFEST).exists() else {}
+    path = place / component / "config.json"
+    config = read(path)
     noise = schedule_of(place, component, known) if schedule is None else schedule
-    with torch.random.fork_rng(devices=[]):
-        model = adapted(config)
+    with naming(path), torch.random.fork_rng(devices=[]):
+        shape, model = shape_of(config), adapted(config)
     classes, null = conditions(model, known.get("n_classes") if n_classes is None else n_classes)
+    kept = contents(place, component)
     fill(model, weights_of(place / component))
-    return Denoiser(model.eval(), noise, classes, null, shape_of(config), place, component)
+    return Denoiser(model.eval(), noise, classes, null, shape, place, component, kept)
 
 
 def save(source: Denoiser, model: nn.Module, out: str | Path, facts: Mapping[str, object]) -> Path:
@@ -112,52 +116,12 @@ def save(source: Denoiser, model: nn.Module, out: str | Path, facts: Mapping[str
         made = Path(workplace) / target.name
         weights = made / source.component / WEIGHTS
         weights.parent.mkdir(parents=True)
-        found = contents(place, source.component)
-        copy(place, found.kept, made)
+        copy(place, source.contents.kept, made)
         save_file(state, weights, {"format": "pt"})
-        said = manifest(source, place / source.component / WEIGHTS, weights)
-        said |= {"left_out": list(found.left_out), **facts}
+        said = manifest(source, place / source.component / WEIGHTS, weights) | dict(facts)
         (made / MANIFEST).write_text(json.dumps(said, indent=2) + "\n")
         os.replace(made, target)
     return target
-
-
-def weights_of(component: Path) -> dict[str, Tensor]:
-    """The weights in float32.
-
-    Raises:
-        ValueError: If they are sharded, in another format, or truncated.
-    """
-    path = component / WEIGHTS
-    if not path.exists():
-        others = sorted(f.name for f in component.iterdir() if f.suffix in (".safetensors", ".bin", ".ckpt"))
-        if list(component.glob("*.index.json")):
-            raise ValueError(f"the weights in {component} are sharded: save them as one {WEIGHTS} first")
-        raise ValueError(f"{component} has no {WEIGHTS}, found {', '.join(others) or 'no weights'}")
-    try:
-        return {
-            name: value.float() if value.is_floating_point() else value
-            for name, value in load_file(path).items()
-        }
-    except SafetensorError as error:
-        raise ValueError(f"{path} is truncated or no safetensors file: {error}") from error
-
-
-def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Puts weights into the model that its configuration describes."""
-    refuse_other(model.state_dict(), state)
-    model.load_state_dict(state)
-
-
-def refuse_other(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Raises if the names or shapes of weights differ."""
-    for name in sorted(expected.keys() | found.keys()):
-        shapes = [list(state[name].shape) if name in state else None for state in (expected, found)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"weights must fit the configuration: of {name!r} expected shape {shapes[0]}, "
-                f"found {shapes[1]}"
-            )
 
 
 def manifest(source: Denoiser, before: Path, after: Path) -> dict[str, object]:
@@ -169,5 +133,6 @@ def manifest(source: Denoiser, before: Path, after: Path) -> dict[str, object]:
         "n_classes": source.n_classes,
         "null": source.null,
         "schedule": asdict(source.schedule),
+        "left_out": list(source.contents.left_out),
         "versions": {name: version(name) for name in ("unweave", "torch", "diffusers")},
     }

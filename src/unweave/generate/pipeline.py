@@ -4,7 +4,8 @@ Only JSON is read here, before any weights.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,18 +62,42 @@ def refuse_latent(pipeline: Path, component: str) -> None:
 def components(place: Path) -> dict[str, str]:
     """The class of each component of a pipeline, by the name of its folder."""
     index = read(place / INDEX)
-    return {name: str(entry[1]) for name, entry in index.items() if isinstance(entry, list) and all(entry)}
+    found = {name: entry for name, entry in index.items() if not name.startswith("_") and is_component(entry)}
+    for name in ("unet", "transformer"):
+        if index.get(name) not in (None, [None, None]) and name not in found:
+            raise ValueError(
+                f"{name} in {place / INDEX} must be its library and class, found {index[name]!r}"
+            )
+    return {name: kind for name, (_, kind) in found.items()}
+
+
+def is_component(entry: object) -> bool:
+    """Whether an entry of a pipeline is a library with a class, and no setting."""
+    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(each, str) for each in entry)
 
 
 def schedule_of(place: Path, component: str, known: Mapping[str, Any]) -> Schedule:
     """The noise schedule of a pipeline, or beside one model, or in the manifest of an edited one."""
-    own = place / component
+    own = (place / component).absolute()
     for path in (own / "scheduler_config.json", own.parent / "scheduler" / "scheduler_config.json"):
         if path.exists():
-            return Schedule.of(read(path))
+            with naming(path):
+                return Schedule.of(read(path))
     if "schedule" in known:
         return Schedule(**known["schedule"] | {"betas": tuple(known["schedule"]["betas"])})
-    raise ValueError(f"{place} has no scheduler_config.json, so its noise is not known: pass schedule=")
+    raise ValueError(
+        f"{place} has no scheduler_config.json, so its noise is not known: put that of its training there"
+    )
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error about what a file says begins with its name."""
+    try:
+        yield
+    except ValueError as error:
+        told = str(error)
+        raise ValueError(told if told.startswith(str(path)) else f"{path}: {told}") from error
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unweave.project.diffusers_folder import from_local, is_local
+from unweave.project.diffusers_folder import CONFIGS, from_local, is_local
 from unweave.project.project import Project
 from unweave.project.recipe import from_folder, from_recipe
 from unweave.project.user_code import from_file
@@ -31,7 +31,8 @@ def load(
     if path.is_dir() and is_local(path):
         return from_local(path, recipe, data, device or "cpu")
     if data is not None:
-        raise ValueError(f"--data names the images of a folder of diffusers, found no such folder at {place}")
+        found = f"no {' or '.join(CONFIGS)} in {place}" if path.is_dir() else f"no such folder at {place}"
+        raise ValueError(f"--data names the images of a folder of diffusers, found {found}")
     if path.is_dir():
         return from_folder(path, recipe, device or "cpu")
     if recipe is not None:
