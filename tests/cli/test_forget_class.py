@@ -11,6 +11,7 @@ from cli.written import MODEL, names
 pytest.importorskip("diffusers")
 
 from unweave.generate import folder  # after diffusers is known to be there
+from unweave.project import load
 
 SHORT = ("--method", "lur", "--set", "how.steps=1", "--set", "recover=1", "--quiet")
 
@@ -39,9 +40,16 @@ def test_a_folder_of_diffusers_is_written_as_a_copy_that_can_be_used_again(run, 
     assert said["method"] == "lur" and said["seed"] == 0 and said["forgotten_classes"] == [3]
     assert said["split"] == json.loads(Path("forgotten/split.json").read_text())["digest"]
     again = run("forget", copy, "--data", data, "--class", 2, *SHORT)
+    assert again.code == 2 and "class 3 was forgotten before, and its examples" in again.error
+    learned = load(str(copy), data=data).train.labels.tolist()
+    both = ",".join(str(place) for place, label in enumerate(learned) if label in (2, 3))
+    again = run("forget", copy, "--data", data, "--ids", both, *SHORT)
     assert again.code == 0 and names(here) == ["forgotten", "forgotten-2"], again.error
     assert "Images taken for what is forgotten, %" in again.out
     assert "Model: forgotten-2/pretrained\n" in again.out
+    said = json.loads((here / "forgotten-2" / "pretrained" / folder.MANIFEST).read_text())
+    assert said["forgotten_classes"] == [2, 3]
+    assert [step["forgotten_classes"] for step in said["history"]] == [[3]]
 
 
 def test_a_project_of_ones_own_trains_on_its_own_items(run, here, tmp_path):
@@ -56,7 +64,7 @@ def test_a_recipe_of_ones_own_images_trains_the_original_first(run, here, tmp_pa
     told = run("forget", folders.recipe(tmp_path), *SHORT)
     assert told.code == 0 and "Forgot 96 of 384 examples" in told.out, told.error
     place = here / "forgotten" / "pretrained"
-    again = run("forget", place, "--data", tmp_path / "images.npz", "--class", 0, *SHORT, "--dry-run")
+    again = run("forget", place, "--data", tmp_path / "images.npz", "--class", 3, *SHORT, "--dry-run")
     assert again.code == 0, again.error
 
 

@@ -259,3 +259,78 @@ def test_a_denoiser_of_latents_is_refused_by_what_makes_them(unet: Path, autoenc
     for place in (unet, unet / "unet"):
         with pytest.raises(ValueError, match=rf"denoises the latents of its {name} \({kind}\)"):
             load(place, n_classes=4)
+
+
+@pytest.fixture
+def edited(dit: Path, tmp_path: Path) -> Path:
+    """What was written of a model whose noise is nowhere but in the manifest."""
+    found = load(dit)
+    facts = {"method": "lur", "settings": "LUR()", "seed": 1, "split": "abc", "forgotten_classes": [3]}
+    return save(found, moved(load(dit).model), tmp_path / "edited", facts)
+
+
+def moved(model: torch.nn.Module) -> torch.nn.Module:
+    with torch.no_grad():
+        next(model.parameters()).add_(0.1)
+    return model
+
+
+def test_a_manifest_keeps_what_was_forgotten_before(edited: Path, tmp_path: Path):
+    first = load(edited)
+    assert first.forgotten == (3,) and first.schedule == COSINE
+    facts = {"method": "sa", "forgotten_classes": [1]}
+    out = save(first, moved(load(edited).model), tmp_path / "again", facts)
+    before, after = (json.loads((place / MANIFEST).read_text()) for place in (edited, out))
+    assert before["history"] == [] and after["forgotten_classes"] == [1]
+    (step,) = after["history"]
+    kept = ("forgotten_classes", "method", "settings", "seed", "split", "weights_before", "weights_after")
+    assert step == {key: before[key] for key in kept}
+    assert after["weights_before"] == before["weights_after"]
+    assert load(out).forgotten == (1, 3)
+
+
+def test_a_component_alone_has_the_past_of_its_pipeline(unet: Path, tmp_path: Path):
+    found = load(unet, n_classes=4)
+    out = save(found, moved(load(unet, n_classes=4).model), tmp_path / "out", {"forgotten_classes": [3]})
+    assert load(out / "unet").forgotten == (3,)
+
+
+def test_weights_that_the_manifest_does_not_describe_are_refused(dit: Path, edited: Path):
+    shutil.copy(dit / WEIGHTS, edited / WEIGHTS)
+    with pytest.raises(ValueError, match=f"{WEIGHTS} is not the file that {MANIFEST} describes"):
+        load(edited)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schedule": "x"}, "schedule must be a table, found 'x'"),
+        ({"schedule": {"kind": "linear"}}, "schedule.steps is missing"),
+        ({"schedule": {"foo": 1}}, "schedule.kind is missing"),
+        ({"n_classes": "x"}, "n_classes: .*found 'x'"),
+        ({"forgotten_classes": 3}, "forgotten_classes: .*found 3"),
+        ({"history": [3]}, "history.0 must be a table, found 3"),
+    ],
+)
+def test_a_manifest_of_no_sense_is_refused_by_name(edited: Path, change: dict, message: str):
+    path = edited / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=f"{MANIFEST}: {message}"):
+        load(edited)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"foo": 1}, "unknown key 'foo' in schedule"),
+        ({"end": 1.5}, r"schedule: betas must be in \(0, 1\)"),
+        ({"betas": "x"}, "schedule.betas: .*found 'x'"),
+        ({"steps": 1000.0}, "schedule.steps: .*found 1000.0"),
+    ],
+)
+def test_a_schedule_of_no_sense_in_a_manifest_is_refused(edited: Path, change: dict, message: str):
+    path = edited / MANIFEST
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"schedule": told["schedule"] | change}))
+    with pytest.raises(ValueError, match=f"{MANIFEST}: {message}"):
+        load(edited)

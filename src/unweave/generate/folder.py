@@ -21,6 +21,7 @@ from unweave.generate import MANIFEST as MANIFEST
 from unweave.generate import WEIGHTS as WEIGHTS
 from unweave.generate.adapters import adapted, conditions, shape_of
 from unweave.generate.contents import Contents, contents, copy
+from unweave.generate.manifest import Manifest, Step, manifest_of
 from unweave.generate.pipeline import component_of, naming, read, schedule_of
 from unweave.generate.schedule import Schedule
 from unweave.generate.scopes import merged
@@ -41,6 +42,7 @@ class Denoiser:
         folder: Where it came from.
         component: The folder of its weights, relative to that.
         contents: What a copy of that keeps.
+        past: The times that it forgot, if unweave edited it before.
     """
 
     model: nn.Module
@@ -51,6 +53,12 @@ class Denoiser:
     folder: Path
     component: str
     contents: Contents
+    past: tuple[Step, ...]
+
+    @property
+    def forgotten(self) -> tuple[int, ...]:
+        """The classes that it forgot before."""
+        return tuple(sorted({label for step in self.past for label in step.forgotten_classes}))
 
     @property
     def task(self) -> Diffusion:
@@ -73,20 +81,24 @@ def load(folder: str | Path, *, n_classes: int | None = None, schedule: Schedule
         schedule: The noise schedule, where the folder has none.
 
     Raises:
-        ValueError: If something is missing, not supported, sharded, truncated, or does not fit together.
+        ValueError: If something is missing, not supported, sharded, truncated, or does not fit together; or
+            if the weights are not those that the manifest of an edited model describes.
     """
     place = Path(folder)
     component = component_of(place)
-    known = read(place / MANIFEST) if (place / MANIFEST).exists() else {}
+    known = manifest_of(place)
+    told = Manifest() if known is None else known
     path = place / component / "config.json"
     config = read(path)
-    noise = schedule_of(place, component, known) if schedule is None else schedule
+    noise = schedule_of(place, component, told.schedule) if schedule is None else schedule
     with naming(path), torch.random.fork_rng(devices=[]):
         shape, model = shape_of(config), adapted(config)
-    classes, null = conditions(model, known.get("n_classes") if n_classes is None else n_classes)
+    classes, null = conditions(model, told.n_classes if n_classes is None else n_classes)
     kept = contents(place, component)
     fill(model, weights_of(place / component))
-    return Denoiser(model.eval(), noise, classes, null, shape, place, component, kept)
+    refuse_other_file(place / component / WEIGHTS, told.weights_after)
+    past = () if known is None else known.past
+    return Denoiser(model.eval(), noise, classes, null, shape, place, component, kept, past)
 
 
 def save(source: Denoiser, model: nn.Module, out: str | Path, facts: Mapping[str, object]) -> Path:
@@ -124,6 +136,14 @@ def save(source: Denoiser, model: nn.Module, out: str | Path, facts: Mapping[str
     return target
 
 
+def refuse_other_file(weights: Path, expected: str | None) -> None:
+    """Raises if a file is not the one that a manifest describes."""
+    if expected is not None and sha256(weights) != expected:
+        raise ValueError(
+            f"{weights} is not the file that {MANIFEST} describes, it has changed since: copy it again"
+        )
+
+
 def manifest(source: Denoiser, before: Path, after: Path) -> dict[str, object]:
     """Digests of the weights before and after, and what wrote them."""
     return {
@@ -134,5 +154,6 @@ def manifest(source: Denoiser, before: Path, after: Path) -> dict[str, object]:
         "null": source.null,
         "schedule": asdict(source.schedule),
         "left_out": list(source.contents.left_out),
+        "history": [asdict(step) for step in source.past],
         "versions": {name: version(name) for name in ("unweave", "torch", "diffusers")},
     }

@@ -4,7 +4,7 @@ Only JSON is read here, before any weights.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,18 +76,18 @@ def is_component(entry: object) -> bool:
     return isinstance(entry, list) and len(entry) == 2 and all(isinstance(each, str) for each in entry)
 
 
-def schedule_of(place: Path, component: str, known: Mapping[str, Any]) -> Schedule:
+def schedule_of(place: Path, component: str, known: Schedule | None) -> Schedule:
     """The noise schedule of a pipeline, or beside one model, or in the manifest of an edited one."""
     own = (place / component).absolute()
     for path in (own / "scheduler_config.json", own.parent / "scheduler" / "scheduler_config.json"):
         if path.exists():
             with naming(path):
                 return Schedule.of(read(path))
-    if "schedule" in known:
-        return Schedule(**known["schedule"] | {"betas": tuple(known["schedule"]["betas"])})
-    raise ValueError(
-        f"{place} has no scheduler_config.json, so its noise is not known: put that of its training there"
-    )
+    if known is None:
+        raise ValueError(
+            f"{place} has no scheduler_config.json, so its noise is not known: put that of its training there"
+        )
+    return known
 
 
 @contextmanager

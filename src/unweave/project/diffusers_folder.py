@@ -33,6 +33,7 @@ class Local:
         split: Its images, and what a recipe forgets.
         weights: SHA-256 of the file with its weights.
         write: Writes a copy of the folder with another model's weights, and what is said of them.
+        forgotten: The classes that the model forgot before.
     """
 
     model: nn.Module
@@ -41,6 +42,7 @@ class Local:
     split: Split
     weights: str
     write: Write
+    forgotten: tuple[int, ...]
 
 
 def is_local(folder: Path) -> bool:
@@ -80,6 +82,7 @@ def read(place: Path, data: str | None, recipe: Recipe | None, device: str) -> L
         split,
         sha256(place / found.component / folder.WEIGHTS),
         lambda model, out, facts: folder.save(found, model, out, facts),
+        found.forgotten,
     )
 
 
@@ -102,6 +105,7 @@ def from_local(folder: Path, recipe: str | None, data: str | None, device: str) 
         build=found.fresh,
         source=folder,
         write=found.write,
+        forgotten=found.forgotten,
     )
 
 

@@ -40,6 +40,7 @@ class Project:
         retrain: Trains a model of a seed on the retain part of a split; None where nobody said how.
         build: Makes a model with fresh weights; None where that is left to the model's own modules.
         source: The folder of a model that keeps its form, and is never written to.
+        forgotten: The classes that the model forgot before, as its manifest says.
         write: Writes another model as a folder of diffusers, and what is said of it: as a copy of the source
             with other weights where there is one. None for other models.
     """
@@ -57,6 +58,7 @@ class Project:
     build: Callable[[], nn.Module] | None = None
     source: Path | None = None
     write: Write | None = None
+    forgotten: Sequence[int] = ()
 
     @property
     def scratch(self) -> Method | None:
@@ -68,8 +70,21 @@ class Project:
         return self.family.task(split.n_classes, split.forgotten_classes)
 
     def split(self, forget: torch.Tensor) -> Split:
-        """The data, cut by what is to be forgotten."""
-        return Split(self.train, forget, self.test, calibration=self.calibration)
+        """The data, cut by what is to be forgotten.
+
+        Raises:
+            ValueError: If examples of what the model forgot before would be retained, and learned again.
+        """
+        split = Split(self.train, forget, self.test, calibration=self.calibration)
+        labels = split.train.labels
+        for label in self.forgotten:
+            if bool((labels[split.retain] == label).any()):
+                places = ",".join(map(str, (labels == label).nonzero()[:3, 0].tolist()))
+                raise ValueError(
+                    f"class {label} was forgotten before, and its examples in the data would be learned "
+                    f"again: leave them out, or forget them too with --ids (positions {places}, ...)"
+                )
+        return split
 
     def placed(self, device: str | None) -> tuple[nn.Module, "Project"]:
         """A copy of the model, whatever its weights, and the project with its data, both on one device.

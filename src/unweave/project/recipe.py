@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from unweave import checkpoint
-from unweave.files import write_atomically
-from unweave.generate import MANIFEST
+from unweave.files import sha256, write_atomically
+from unweave.generate import MANIFEST, WEIGHTS
 from unweave.problem import Split
 from unweave.project.project import Project, Retraining, Write
 from unweave.run.family import Family
@@ -73,6 +73,7 @@ def writer(family: Generation, n_classes: int) -> Write:
             raise ValueError(f"a recipe's denoiser must have save_pretrained() of diffusers, found {found}")
         model.save_pretrained(str(out))
         known = {"n_classes": n_classes, "null": task.null, "schedule": dataclasses.asdict(task.schedule)}
+        known |= {"weights_after": sha256(out / WEIGHTS), "history": []}
         write_atomically(out / MANIFEST, json.dumps({**known, **facts}, indent=2) + "\n")
 
     return write
