@@ -52,6 +52,14 @@ def test_a_folder_of_diffusers_is_written_as_a_copy_that_can_be_used_again(run, 
     assert [step["forgotten_classes"] for step in said["history"]] == [[3]]
 
 
+def test_what_is_published_is_what_is_audited(run, here, source, data):
+    assert run("forget", source, "--data", data, "--class", 3, *SHORT).code == 0
+    published = Path("forgotten/pretrained/unet") / folder.WEIGHTS
+    published.write_bytes((Path(source) / "unet" / folder.WEIGHTS).read_bytes())
+    told = run("audit", "forgotten", "--references", 0, "--quiet")
+    assert told.code == 2 and f"{published} does not hold the model of this run" in told.error
+
+
 def test_a_project_of_ones_own_trains_on_its_own_items(run, here, tmp_path):
     place = folders.project(tmp_path / "mine")
     assert run("forget", place, "--class", 1, *SHORT).code == 0

@@ -65,7 +65,9 @@ def of_run(run: Path, references: int, jobs: int, shared: Shared) -> int:
     project, split = finished.opened(str(run.resolve()), shared.device)
     seeds, calibration = seeds_of(references if project.retrain else 0, shared.seed or 0)
     digest = split.digest()
-    weights = checkpoint.load(run, copy.deepcopy(project.untrained()), split_digest=digest)["weights"]
+    model = copy.deepcopy(project.untrained())
+    weights = checkpoint.load(run, model, split_digest=digest)["weights"]
+    finished.refuse_other_published(model, project, run)
     asked = {"verb": "audit", "weights": weights, "facts": project.facts, "references": seeds}
     named = shared.out or run / "audit"
     out.refuse_within(named, project.source, finished.request_of(run).get("data"))

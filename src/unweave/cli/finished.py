@@ -18,7 +18,7 @@ from unweave.problem import Cost, Split
 from unweave.project import Project, load
 from unweave.run import record
 from unweave.run.workers import Job, Listener, told, workers
-from unweave.unlearn import Result
+from unweave.unlearn import PRETRAINED, Result
 
 ASKED = ("model", "recipe", "device", "method", "settings", "seed")
 """What is read of a request."""
@@ -88,6 +88,16 @@ def refuse_other(original: nn.Module, sidecar: Mapping[str, object], run: Path) 
             f"the original is not the one that {run} was made from, its weights have changed since: put the "
             "earlier ones back, and let load() return the same ones each time; or run forget again"
         )
+
+
+def refuse_other_published(model: nn.Module, project: Project, run: Path) -> None:
+    """Raises if the model of a run, which is audited, is not the one in its folder of diffusers."""
+    published = run / PRETRAINED
+    if project.write is None or not published.is_dir():
+        return
+    from unweave.generate.weights import refuse_other_model
+
+    refuse_other_model(published, model)
 
 
 def probed(

@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unweave.generate import WEIGHTS
+from unweave.generate.pipeline import component_of
+from unweave.generate.scopes import merged
 
 
 def weights_of(component: Path) -> dict[str, Tensor]:
@@ -48,3 +50,17 @@ def refuse_other(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) ->
                 f"weights must fit the configuration: of {name!r} expected shape {shapes[0]}, "
                 f"found {shapes[1]}"
             )
+
+
+def refuse_other_model(folder: Path, model: nn.Module) -> None:
+    """Raises if a folder holds other weights than a model has, with its low-rank additions merged."""
+    component = folder / component_of(folder)
+    found, expected = weights_of(component), merged(model).state_dict()
+    same = found.keys() == expected.keys() and all(
+        torch.equal(value, expected[name].cpu()) for name, value in found.items()
+    )
+    if not same:
+        raise ValueError(
+            f"{component / WEIGHTS} does not hold the model of this run, its weights have changed since: put "
+            "the earlier ones back, or run forget again"
+        )
