@@ -2,7 +2,10 @@
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FunctionType
@@ -78,7 +81,8 @@ class Result:
             write: Writes the model in a form of its own into a folder, instead of `save_pretrained`.
 
         Raises:
-            ValueError: If the folder holds a model or a record that unweave did not write.
+            ValueError: If the folder holds a model or a record that unweave did not write. What an earlier
+                save wrote is replaced.
         """
         from unweave import checkpoint
         from unweave.run import record
@@ -91,10 +95,11 @@ class Result:
         code = record.environment()["code"]
         checkpoint.save(place, self.model.state_dict(), {**made, **origin, "code": code})
         self.split.save(place / "split.json")
-        if write is not None:
-            write(self.model, place / PRETRAINED)
-        elif isinstance(self.model, Pretrained):
-            self.model.save_pretrained(str(place / PRETRAINED))
+        with replacing(place / PRETRAINED) as beside:
+            if write is not None:
+                write(self.model, beside)
+            elif isinstance(self.model, Pretrained):
+                self.model.save_pretrained(str(beside))
         record.write(unaudited(self), place)
 
 
@@ -184,11 +189,24 @@ def refuse_foreign(folder: Path) -> None:
     sidecar, schema = noted(folder / checkpoint.SIDECAR), noted(folder / record.FILE).get("schema")
     ours = {
         checkpoint.WEIGHTS: {"architecture", "weights"} <= sidecar.keys(),
+        PRETRAINED: {"architecture", "weights"} <= sidecar.keys(),
         record.FILE: str(schema).startswith("unweave.record/"),
     }
     for name, own in ours.items():
         if (folder / name).exists() and not own:
             raise ValueError(f"{folder} holds a {name} that unweave did not write: choose another folder")
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A place to write what is to become a folder; what is there is replaced by a whole one, or stays."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as workplace:
+        beside, before = Path(workplace) / folder.name, Path(workplace) / "before"
+        yield beside
+        if beside.exists():
+            if folder.exists():
+                os.replace(folder, before)
+            os.replace(beside, folder)
 
 
 def noted(path: Path) -> Mapping[str, object]:

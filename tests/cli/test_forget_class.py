@@ -52,6 +52,17 @@ def test_a_folder_of_diffusers_is_written_as_a_copy_that_can_be_used_again(run, 
     assert [step["forgotten_classes"] for step in said["history"]] == [[3]]
 
 
+def test_a_run_that_was_cut_off_before_its_record_is_done_again(run, here, source, data):
+    request = ("forget", source, "--data", data, "--class", 3, *SHORT)
+    assert run(*request).code == 0
+    kept = Path("forgotten/pretrained/unet/" + folder.WEIGHTS).read_bytes()
+    Path("forgotten/record.json").unlink()
+    told = run(*request)
+    assert told.code == 0 and names(here) == ["forgotten"], told.error
+    assert Path("forgotten/pretrained/unet/" + folder.WEIGHTS).read_bytes() == kept
+    assert names(here / "forgotten") == sorted([*MODEL, "models", "pretrained"])
+
+
 def test_what_is_published_is_what_is_audited(run, here, source, data):
     assert run("forget", source, "--data", data, "--class", 3, *SHORT).code == 0
     published = Path("forgotten/pretrained/unet") / folder.WEIGHTS
