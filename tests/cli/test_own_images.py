@@ -29,7 +29,9 @@ def test_what_is_set_aside_is_said_by_every_verb(run, here, tmp_path, source):
     for verb in (("check", *request, "--methods", "finetune", "--quiet"), ("forget", *request, *PLAN)):
         assert ASIDE.format("") in run(*verb).out
         assert ASIDE.format("") in json.loads(run(*verb, "--json").out)["request"][0]
-    assert ASIDE.format("") in run("forget", *request, *PLAN[:-1]).out
+    done = ("forget", *request, *PLAN[:-1])
+    assert ASIDE.format("") in run(*done).out
+    assert ASIDE.format("") in json.loads(run(*done, "--json").out)["request"][0]
 
 
 def test_who_names_a_test_part_hears_of_no_other(run, here, tmp_path, source):

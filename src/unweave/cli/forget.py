@@ -246,9 +246,8 @@ def told(
     n, of, seconds = len(result.split.forget), len(result.split.train), result.cost.seconds
     if shared.json:
         spent = {"seconds": seconds, "gradient_evaluations": result.cost.gradients}
-        show.as_json(
-            {"out": str(folder), "method": name, "forgotten": n, "before": before, "after": after, **spent}
-        )
+        asked = {"method": name, "forgotten": n, "request": about_own_images(result.split)}
+        show.as_json({"out": str(folder), **asked, "before": before, "after": after, **spent})
         return
     show.say(f"Forgot {n} of {of} examples with {name} in {seconds:.1f} s. Not audited yet.")
     show.say(*about_own_images(result.split), "")
