@@ -11,9 +11,9 @@ Classes are forgotten in turn, with one setting per method for all of them: that
 a search and a record are asked for, what is found. CIFAR-10 is read from the folder that its recipe names,
 seen from where the command is run; its first command is for a GPU, and the second shows the path on a CPU and
 measures nothing. The digits' settings were searched on two of them, on a seed that is not reported; those of
-Fashion-MNIST on a class and a seed that are not, from the digits' on. Every method gets as many trials and the
-same range of steps; a step is one update, whatever it costs, and what a method does before or after its steps
-comes on top. Originals are trained once per seed, and a retrained model per seed and class.
+Fashion-MNIST on a class and a seed that are not, beginning with the digits'. Every method gets as many trials
+and the same range of steps; a step is one update, whatever it costs, and what a method does before or after
+its steps comes on top. Originals are trained once per seed, and a retrained model per seed and class.
 """
 
 import argparse
