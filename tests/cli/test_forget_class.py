@@ -61,6 +61,10 @@ def test_a_run_that_was_cut_off_before_its_record_is_done_again(run, here, sourc
     assert told.code == 0 and names(here) == ["forgotten"], told.error
     assert Path("forgotten/pretrained/unet/" + folder.WEIGHTS).read_bytes() == kept
     assert names(here / "forgotten") == sorted([*MODEL, "models", "pretrained"])
+    for name in ("record.json", "model.json", "model.safetensors"):
+        Path("forgotten", name).unlink()
+    told = run(*request, "--dry-run")
+    assert told.code == 2 and "holds a pretrained that unweave did not write" in told.error, "before compute"
 
 
 def test_what_is_published_is_what_is_audited(run, here, source, data):

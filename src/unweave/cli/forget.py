@@ -21,7 +21,7 @@ from unweave.report.numbers import number
 from unweave.run import record
 from unweave.run.reading import configure
 from unweave.run.workers import Listener, Progress
-from unweave.unlearn import PRETRAINED, Result, unlearn
+from unweave.unlearn import PRETRAINED, Result, refuse_foreign, unlearn
 
 CLAIM = "forget.json"
 MODELS = "models"
@@ -97,6 +97,7 @@ def forget(
     place = shared.out or Path("forgotten")
     out.refuse_within(place, project.source, data)
     folder = out.place(place, asked, claim=CLAIM, done=record.FILE)
+    refuse_foreign(folder)
     if dry_run:
         return planned(chosen, method, split=split, project=project, folder=folder, shared=shared)
     with (
