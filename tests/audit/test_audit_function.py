@@ -13,13 +13,14 @@ from torch.utils.data import TensorDataset
 import unweave
 from audit.answers import drawn
 from unweave.audit import Retrain, Verdict, parquet
-from unweave.audit.classified import ANSWERED
+from unweave.audit.classified import ANSWERED, Classified
 from unweave.audit.evidence import Evidence
 from unweave.audit.metrics import METRICS, measure
 from unweave.audit.references import Answers
 from unweave.descend import Descent
 from unweave.methods.simple import FineTune
 from unweave.run import record
+from unweave.tasks.diffusion import Diffusion
 
 SIZES = {"forget": 400, "retain": 800, "calibration": 400, "test": 400}
 
@@ -198,3 +199,20 @@ def test_importing_the_library_imports_nothing_heavy() -> None:
     code = f"import sys, unweave; print(*{heavy} & set(sys.modules))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.split() == []
+
+
+def test_a_generator_without_an_exam_is_refused_with_what_to_pass(result) -> None:
+    denoiser = replace(result, task=Diffusion(3))
+    with pytest.raises(ValueError, match=r"a generator needs an exam.*Generation\(attacks=25\)\.exam"):
+        unweave.audit(denoiser)
+
+
+def test_references_are_read_under_the_same_exam_alone(result, tmp_path) -> None:
+    train = Trainer()
+    unweave.audit(result, Retrain(train, range(1), [7, 8], folder=tmp_path))
+    unweave.audit(result, Retrain(train, range(1), [7, 8], folder=tmp_path), exam=Otherwise(result.split))
+    assert [seed for _, seed in train.asked] == [0, 7, 8] * 2
+
+
+class Otherwise(Classified):
+    digest = "0123"

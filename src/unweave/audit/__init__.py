@@ -19,6 +19,8 @@ from unweave.audit.margins import Margins
 from unweave.audit.references import Answers, Retrain, answers_of, retrained
 from unweave.audit.score import Score
 from unweave.audit.verdict import Judgement, Verdict
+from unweave.tasks import family_of
+from unweave.tasks.diffusion import Diffusion
 from unweave.unlearn import Result
 
 __all__ = ["Audit", "Evidence", "Retrain", "Verdict", "audit"]
@@ -88,10 +90,12 @@ def audit(
         reference: How to retrain, or what at least ten retrained models answer. Without it: no verdict.
         calibration: What at least twelve other retrained models answer, where `reference` is evidence.
         original: What the model answered before; known from a `Result`.
-        exam: What is asked of the models of a `Result`; the questions to classifiers if None.
+        exam: What is asked of the models of a `Result`; the questions to classifiers if None. A generator
+            needs one: `unweave.run.generation.Generation(attacks=25).exam(result.split)`.
 
     Raises:
-        ValueError: If models are to be retrained but the data is not known, or evidence is of other examples.
+        ValueError: If models are to be retrained but the data is not known, evidence is of other examples, or
+            a generator comes without an exam.
     """
     if isinstance(result, Evidence):
         if isinstance(reference, Retrain):
@@ -99,7 +103,7 @@ def audit(
             raise ValueError(f"expected data to retrain on, found evidence alone: {advice}")
         found, before = Answers(result), None if original is None else Answers(original)
         return judged(ANSWERED, result, found, before, *given(found, reference or (), calibration))
-    asked = exam or Classified(result.split, device=None)
+    asked = exam or exam_of(result)
     found, before = answers_of(result.model, asked, result.original), answers_of(result.original, asked)
     if not isinstance(reference, Retrain):
         return judged(asked, result, found, before, *given(found, reference or (), calibration))
@@ -108,6 +112,14 @@ def audit(
         for seeds in (reference.seeds, reference.calibration_seeds)
     )
     return judged(asked, result, found, before, compared, calibrating)
+
+
+def exam_of(result: Result) -> Exam[Any]:
+    """The questions to classifiers; what a generator is asked hangs on more than the data."""
+    if family_of(result.task) == Diffusion.family:
+        advice = "exam=Generation(attacks=25).exam(result.split), of unweave.run.generation"
+        raise ValueError(f"the audit of a generator needs an exam, found none: pass {advice}")
+    return Classified(result.split, device=None)
 
 
 def given(

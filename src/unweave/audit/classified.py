@@ -75,6 +75,11 @@ class Classified:
         """None: nobody but the model says what an example is."""
         return {}
 
+    @property
+    def digest(self) -> str:
+        """Empty: the logits of the data's own examples hang on nothing else."""
+        return ""
+
     def answers(self, model: nn.Module) -> Evidence:
         """The logits of every example of the parts that may be seen."""
         cuts = self.cuts(PARTS if self.on == "test" else PARTS[:3])

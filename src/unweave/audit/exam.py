@@ -58,6 +58,11 @@ class Exam(Protocol[Found]):
         """What all its figures hang on, beside the data."""
         ...
 
+    @property
+    def digest(self) -> str:
+        """Of all that answers hang on beside data and model: none are read under another exam."""
+        ...
+
     def answers(self, model: nn.Module) -> Found:
         """What the model answers, which is left as it was.
 

@@ -62,7 +62,8 @@ def retrained(reference: Retrain, split: Split, seed: int, exam: Exam[Found]) ->
     """What a model retrained with a seed answers; read from the reference's folder if it is there."""
     if reference.folder is None:
         return fresh(reference, split, seed, exam)
-    place = Path(reference.folder) / f"{split.digest()[:16]}-{seed}.json"
+    name = "-".join(filter(None, (split.digest()[:16], exam.digest, str(seed))))
+    place = Path(reference.folder) / f"{name}.json"
     kept = place.with_suffix(f".{exam.suffix}")
     if not place.exists():
         answers = fresh(reference, split, seed, exam)

@@ -172,3 +172,15 @@ def test_an_fid_is_refused_before_anything_is_drawn_where_it_can_not_be_had(tmp_
     there.write_bytes(b"")
     with pytest.raises(ValueError, match=r"an FID needs (torchmetrics|at least 2049 images)"):
         replace(exam(), inception=there)
+
+
+def test_the_digest_hangs_on_all_that_images_hang_on() -> None:
+    known = exam()
+    others = [
+        exam(COUNT + 1),
+        replace(known, sampler=Sampler("ddim", steps=6, clip=True)),
+        replace(known, first_seed=1),
+        replace(known, recogniser=replace(known.recogniser, scale=2.0)),
+        replace(known, task=Diffusion(CLASSES, null=None, drop=0.0)),
+    ]
+    assert exam().digest == known.digest and len({known.digest, *(each.digest for each in others)}) == 6

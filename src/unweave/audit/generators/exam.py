@@ -123,6 +123,12 @@ class Generated:
         known = {"space": self.recogniser.space, "held-out images": error.n, "wrong about them, %": wrong}
         return {"images of each class": self.count, "recogniser": known}
 
+    @property
+    def digest(self) -> str:
+        """Of what is drawn and how, of what attackers spend, and of who says what images show."""
+        asked = self.task, self.sampler, self.count, self.first_seed, self.budget, self.recogniser.digest
+        return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
+
     def answers(self, model: nn.Module) -> Drawn:
         """Images of every class; those of one place have one seed in all models."""
         classes = torch.arange(self.split.n_classes).repeat_interleave(self.count)
