@@ -40,6 +40,10 @@ def test_the_best_is_the_closest_method_that_ran_and_was_not_refused(stage):
     assert best(stage) == ["joint-match"]
 
 
+def test_no_method_is_best_of_one_seed(stage):
+    assert best({**stage, "seeds": [0]}) == []
+
+
 @pytest.mark.parametrize("mean", [math.nan, None, -math.inf])
 def test_a_gap_without_a_finite_number_never_ranks(stage, mean):
     changed = put(stage, "methods", "lur-match", "gap", "mean", value=mean)

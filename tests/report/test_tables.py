@@ -6,9 +6,11 @@ import pytest
 from pyarrow import parquet
 
 from records import synthetic
-from unweave.report import tables
+from unweave.audit.generators.metrics import GENERATION
+from unweave.report import html, tables
 from unweave.report.numbers import DASH, number
 from unweave.report.rows import rows
+from unweave.report.tables import aim
 
 HOSTILE = "a|b_&<script>$x$\\%#{}~^"
 
@@ -119,3 +121,20 @@ def test_parquet_keeps_failures_as_rows_with_nulls(record, tmp_path):
 def test_the_terminal_table_has_a_row_for_each_row(record):
     stage = record["stages"]["trace"]
     assert tables.terminal(stage).row_count == len(rows(stage))
+
+
+def test_one_seed_orders_nothing(record):
+    said = "With one seed the order of methods shows nothing."
+    assert said not in tables.legend(record) and said not in html.render(record)
+    record["stages"]["trace"]["seeds"] = [0]
+    assert said in tables.legend(record) and said in html.render(record)
+    assert "\\textbf" not in tables.latex({"stages": {"trace": record["stages"]["trace"]}})
+
+
+def test_a_generators_retained_figures_may_be_better_than_retrains(record):
+    for_all = "none is better when larger"
+    assert for_all in tables.legend(record) and for_all in html.render(record)
+    generator = {"reference": {"scores": {}}, "methods": {"lur": {"scores": dict.fromkeys(GENERATION)}}}
+    assert aim(generator) == (
+        "On the forgotten condition Retrain is the target; on the rest, no worse than Retrain."
+    )

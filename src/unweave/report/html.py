@@ -16,7 +16,7 @@ from unweave.files import write_atomically
 from unweave.report import figures
 from unweave.report.numbers import DASH, digits, finite, heading, number
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, outside, rows
-from unweave.report.tables import brief
+from unweave.report.tables import ONE_SEED, aim, brief
 
 FILE = "report.html"
 MINUS = "\N{MINUS SIGN}"
@@ -164,9 +164,9 @@ def _templates() -> Environment:
     made = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"num": _num, "signed": _signed, "plain": _plain, "reason": _reason}
+    made.filters |= {"num": _num, "signed": _signed, "plain": _plain, "reason": _reason, "aim": aim}
     made.filters |= {"flat": flat, "heading": heading}
-    made.globals |= {"digits": digits, "outside": outside, "DASH": DASH}
+    made.globals |= {"digits": digits, "outside": outside, "DASH": DASH, "ONE_SEED": ONE_SEED}
     return made
 
 

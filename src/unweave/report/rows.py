@@ -76,7 +76,7 @@ class Row:
         peak_mib: peak memory, MiB.
         gradient_evaluations: forward and backward passes over one batch.
         settings: the `repr` that rebuilds the method.
-        best: whether this is the method closest to Retrain.
+        best: whether this is the method closest to Retrain; of one seed none is.
     """
 
     name: str
@@ -96,7 +96,8 @@ class Row:
 def rows(stage: Mapping[str, Any]) -> list[Row]:
     """The rows of one stage of a record, in the order of this file's first lines."""
     methods = [_row(name, method) for name, method in stage["methods"].items()]
-    best = min(filter(_ranks, methods), key=_distance, default=None)
+    several = len(stage["seeds"]) > 1
+    best = min(filter(_ranks, methods), key=_distance, default=None) if several else None
     marked = [replace(row, best=row is best) for row in methods]
     reference = _reference(stage)
     # A record may list the reference a second time, as the method `retrain`; its own measurement stays a row.
