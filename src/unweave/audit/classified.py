@@ -59,6 +59,11 @@ class Classified:
     )
 
     @property
+    def glanced(self) -> str:
+        """Empty: every example is asked about."""
+        return ""
+
+    @property
     def sizes(self) -> dict[str, int]:
         """How many examples the parts have; empty where only answers are known."""
         if self.split is None:

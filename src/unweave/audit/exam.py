@@ -49,6 +49,11 @@ class Exam(Protocol[Found]):
     """What a person looks at first."""
 
     @property
+    def glanced(self) -> str:
+        """How little those rest on, as a sentence; empty where it is all the data."""
+        ...
+
+    @property
     def sizes(self) -> Mapping[str, int]:
         """How many answers there are for each part that a metric counts."""
         ...

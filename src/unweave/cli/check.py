@@ -190,7 +190,8 @@ def about_data(data: Mapping[str, Any], *, ids: bool) -> str:
 
 def about_answers(found: Mapping[str, float], exam: Exam[Any]) -> list[str]:
     """What the model answers, a line for each figure."""
-    return [f"{each.title}: {number(found[each.id], each.digits)}" for each in exam.glances]
+    lines = [f"{each.title}: {number(found[each.id], each.digits)}" for each in exam.glances]
+    return [*lines, exam.glanced] if exam.glanced else lines
 
 
 def told_costs(costs: Mapping[str, Mapping[str, Any]]) -> None:

@@ -1,7 +1,7 @@
 """`unweave forget`: a new model without some of its data; the original is never written to."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from unweave import checkpoint
-from unweave.audit.exam import Glance, glance
+from unweave.audit.exam import Exam, glance
 from unweave.cli import out, progress, show, timing
 from unweave.cli.check import sizes, warm_up
 from unweave.cli.options import DEFAULTS, Shared, settings
@@ -112,7 +112,7 @@ def forget(
         after = glance(exam, result.model)
         listener(Progress(method, 2, 2))
         result.save(folder, write=writer(project, result, name=method))
-    told(result, method, rows=exam.glances, before=before, after=after, folder=folder, shared=shared)
+    told(result, method, exam=exam, before=before, after=after, folder=folder, shared=shared)
     return 0
 
 
@@ -237,7 +237,7 @@ def told(
     result: Result,
     name: str,
     *,
-    rows: Sequence[Glance],
+    exam: Exam[Any],
     before: Mapping[str, float],
     after: Mapping[str, float],
     folder: Path,
@@ -248,12 +248,15 @@ def told(
     if shared.json:
         spent = {"seconds": seconds, "gradient_evaluations": result.cost.gradients}
         asked = {"method": name, "forgotten": n, "request": about_own_images(result.split)}
-        show.as_json({"out": str(folder), **asked, "before": before, "after": after, **spent})
+        looks = {"before": before, "after": after, "glance": exam.glanced}
+        show.as_json({"out": str(folder), **asked, **looks, **spent})
         return
     show.say(f"Forgot {n} of {of} examples with {name} in {seconds:.1f} s. Not audited yet.")
     show.say(*about_own_images(result.split), "")
+    rows = exam.glances
     cells = [(row.title, *(number(each[row.id], row.digits) for each in (before, after))) for row in rows]
     show.table(("", "Before", "After"), cells)
+    show.say(*([exam.glanced] if exam.glanced else []))
     show.say("", f"Model: {model_in(folder)}", f"Next:  unweave audit {folder}")
 
 

@@ -36,6 +36,7 @@ from unweave.audit.generators.sheet import sheet
 from unweave.audit.generators.verdict import EVERY, calibrate_generation, judge_generation, never_generated
 from unweave.audit.margins import Margins
 from unweave.audit.metrics import Metric, Values, gap_parts, mean_gap
+from unweave.audit.score import Share
 from unweave.audit.verdict import Judgement
 from unweave.data import Source
 from unweave.data.resident import Resident
@@ -84,7 +85,9 @@ class Generated:
     distance: ClassVar[str] = "class_tv"
     suffix: ClassVar[str] = "npz"
     glances: ClassVar[Sequence[Glance]] = (
-        Glance("forget", "Images taken for what is forgotten, %", 1, lambda values: 100 - values["ua"]),
+        Glance(
+            "forget", "Images taken for what is forgotten (100 - UA), %", 1, lambda values: 100 - values["ua"]
+        ),
         Glance("retain", "Images taken for their class, the rest, %", 1, lambda values: values["ra"]),
         Glance("kid", "KID to held-out images, the rest", 3, lambda values: values["kid"]),
     )
@@ -107,6 +110,13 @@ class Generated:
     def kept(self) -> list[int]:
         """The classes that are not to be forgotten."""
         return [label for label in range(self.split.n_classes) if label not in self.split.forgotten_classes]
+
+    @property
+    def glanced(self) -> str:
+        """How few images there are, and what share can hide behind none of them."""
+        n = self.sizes["forget"]
+        hidden = f"none of {n} may still be {100 * Share(0, n).high:.0f} %"
+        return f"A glance at {self.count} images of each class: {hidden}; `unweave audit` draws more."
 
     @property
     def sizes(self) -> dict[str, int]:
