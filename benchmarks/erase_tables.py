@@ -4,7 +4,8 @@
 
 Behind each mean stands half of its 95 % t interval over classes, each of them a mean over seeds: how much the
 classes differ. They share their originals. The row "two retrained" is what two models of different seeds
-differ by. A method that failed on a class is last, and its means are over the others: it says over how many.
+differ by; where there is one seed, the method "retrain" says it. A method that failed on a class is last, and
+its means are over the others: it says over how many. A figure that no model has makes no column.
 """
 
 import argparse
@@ -50,6 +51,7 @@ def figures(stages: Stages, metrics: Sequence[str]) -> str:
     scores = {"retrained": [stage["reference"]["scores"] for stage in stages]}
     for name in ranked(stages):
         scores[titled(stages, name)] = [stage["methods"][name]["scores"] for stage in stages]
+    metrics = [each for each in metrics if each in stages[0]["reference"]["scores"]]
     rows = {
         name: [cell([value(each, metric) for each in per_stage], metric) for metric in metrics]
         for name, per_stage in scores.items()
@@ -85,7 +87,8 @@ def gaps(stages: Stages, name: str) -> list[float]:
 
 def costs(stages: Stages) -> str:
     """The mean gap and what it cost."""
-    rows = {"two retrained": [cell([stage["floor"] for stage in stages], "ua"), *[number(None)] * len(COSTS)]}
+    floors = [stage["floor"] for stage in stages if stage["floor"] is not None]
+    rows = {"two retrained": [cell(floors, "ua"), *[number(None)] * len(COSTS)]} if floors else {}
     for name in ranked(stages):
         spent = [float(np.mean([stage["methods"][name][each] for stage in stages])) for each in COSTS]
         rows[titled(stages, name)] = [
