@@ -51,7 +51,8 @@ def figures(stages: Stages, metrics: Sequence[str]) -> str:
     scores = {"retrained": [stage["reference"]["scores"] for stage in stages]}
     for name in ranked(stages):
         scores[titled(stages, name)] = [stage["methods"][name]["scores"] for stage in stages]
-    metrics = [each for each in metrics if each in stages[0]["reference"]["scores"]]
+    known = set().union(*(each for per_stage in scores.values() for each in per_stage))
+    metrics = [each for each in metrics if each in known]
     rows = {
         name: [cell([value(each, metric) for each in per_stage], metric) for metric in metrics]
         for name, per_stage in scores.items()
