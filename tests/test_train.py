@@ -135,7 +135,7 @@ def test_a_shared_result_is_charged_to_who_makes_it_and_to_who_takes_it(split) -
 
 
 def test_the_digest_of_the_code_follows_its_files() -> None:
-    root = Path(checkpoint.__file__).parent.parent
+    root = Path(checkpoint.__file__).parent
     assert code("train.py") != code("unlearn.py") and code("train.py") == code("train.py", "no such file.py")
     assert digest({"b": 1, "a": (2, None)}) == digest({"a": [2, None], "b": 1})
     assert (root / "train.py").exists()

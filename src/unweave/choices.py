@@ -15,7 +15,7 @@ def refuse_unknown_choices(settings: object) -> None:
     for name, (choices, others) in _choices(type(settings)).items():
         value = getattr(settings, name)
         if not isinstance(value, others) and value not in choices:
-            raise ValueError(f"{name} must be one of {choices}, found {value!r}")
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, found {value!r}")
 
 
 @cache

@@ -4,9 +4,9 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import accumulate, islice, pairwise, tee
-from typing import Literal, get_args, get_origin
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -114,10 +114,6 @@ class Descent:
                 raise ValueError(f"{name} must be in [0, 1), found {value}")
         if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay must not be negative, found {self.weight_decay}")
-        for field in fields(self):
-            if get_origin(field.type) is Literal and vars(self)[field.name] not in get_args(field.type):
-                choices = ", ".join(map(repr, get_args(field.type)))
-                raise ValueError(f"{field.name} must be one of {choices}, found {vars(self)[field.name]!r}")
 
     def rate(self, progress: float) -> float:
         """The learning rate at a progress in [0, 1), relative to `lr`."""
