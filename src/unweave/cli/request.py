@@ -23,7 +23,8 @@ class Request:
 
     Args:
         ids: Ids or positions of training examples, with commas between, or a file with one a line.
-        label: All training examples with this label; of named folders of images, also that name.
+        label: All training examples with this label, or with these, commas between; named folders of images
+            also go by their names.
         random: This fraction of the training examples, drawn by --seed.
     """
 
@@ -119,8 +120,19 @@ def from_file(path: Path, train: Source) -> Sequence[int] | Sequence[str]:
 
 
 def labelled(train: Source, text: str) -> Tensor:
-    """The positions of the examples of a class, by its label or its name."""
+    """The positions of the examples of a class, or of several, by their labels or names."""
     names = train.classes if isinstance(train, Own) else ()
+    words = [text] if text in names else [word.strip() for word in text.split(",")]
+    wanted = torch.tensor([label_of(word, train, names) for word in words])
+    return torch.isin(train.labels, wanted).nonzero()[:, 0]
+
+
+def label_of(text: str, train: Source, names: Sequence[str]) -> int:
+    """The label that a word stands for.
+
+    Raises:
+        ValueError: If the training data has none of that kind.
+    """
     label = names.index(text) if text in names else int(text) if is_label(text) else -1
     known = sorted(set(train.labels.tolist()))
     if label not in known:
@@ -130,7 +142,7 @@ def labelled(train: Source, text: str) -> Tensor:
         raise ValueError(
             f"--class must be a label of the training data, {known[0]}..{known[-1]}{called}, found {text}"
         )
-    return (train.labels == label).nonzero()[:, 0]
+    return label
 
 
 def about_own_images(split: Split) -> list[str]:

@@ -79,10 +79,9 @@ class Project:
         labels = split.train.labels
         for label in self.forgotten:
             if bool((labels[split.retain] == label).any()):
-                places = ",".join(map(str, (labels == label).nonzero()[:3, 0].tolist()))
                 raise ValueError(
                     f"class {label} was forgotten before, and its examples in the data would be learned "
-                    f"again: leave them out, or forget them too with --ids (positions {places}, ...)"
+                    f"again: forget them too (as in --class {label},...)"
                 )
         return split
 
