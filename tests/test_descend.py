@@ -559,6 +559,13 @@ def test_recurrent_layers_without_dropout_stay_in_training_mode():
         assert [m.training for m in model] == [True, True, True]
 
 
+def test_a_norm_that_is_to_be_still_is_and_another_is_not():
+    model = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 6), nn.BatchNorm1d(6)).eval()
+    with training(model, Descent(steps=1), still=list(model)[:2]):
+        assert [m.training for m in model] == [False, True, True]
+    assert not any(m.training for m in model)
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_modes_flags_and_gradients_are_left_as_found(fails: bool):
     of = problem(with_norm())

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice, pairwise, tee
@@ -162,6 +162,7 @@ def descend(
     *phases: Phase,
     optimizer: OptimizerFactory | None = None,
     saved: Saved | None = None,
+    still: Collection[nn.Module] = (),
 ) -> int:
     """Follows the terms of each phase downhill over `problem.model`, in place, under one optimizer.
 
@@ -172,6 +173,7 @@ def descend(
         optimizer: A user's own optimizer, instead of the one that `how` names.
         saved: Keeps the state of a descent of one phase, without a mask and with terms that look at one
             step alone, such as training.
+        still: Modules of which each BatchNorm uses its statistics as they are, whatever `how.norm` says.
 
     Returns:
         The number of steps taken.
@@ -182,7 +184,7 @@ def descend(
     """
     if saved and len(phases) > 1:
         raise ValueError(f"the state of a descent is kept in one phase, found {len(phases)}")
-    with training(problem.model, how):
+    with training(problem.model, how, still):
         refuse_batch_statistics(problem, how)
         weights = problem.params
         average = {name: p.detach().clone() for name, p in weights.items()} if how.ema is not None else {}
@@ -351,12 +353,12 @@ def mark(problem: Problem, part: Part, batch: Batch) -> Batch:
 
 
 @contextmanager
-def training(model: nn.Module, how: Descent) -> Iterator[None]:
+def training(model: nn.Module, how: Descent, still: Collection[nn.Module] = ()) -> Iterator[None]:
     """Training mode under the norm and dropout policy; every module gets its own mode back."""
     with evaluating(model):
         model.train()
         for module in model.modules():
-            frozen_norm = isinstance(module, _BatchNorm) and how.norm == "frozen"
+            frozen_norm = isinstance(module, _BatchNorm) and (how.norm == "frozen" or module in still)
             noisy = isinstance(module, _DropoutNd | nn.MultiheadAttention)
             noisy |= (
                 isinstance(module, nn.RNNBase) and module.dropout > 0
