@@ -103,6 +103,15 @@ def test_a_restart_is_a_fresh_model_in_the_same_weights():
     assert int(of.model[1].num_batches_tracked) == 0
 
 
+def test_a_restart_keeps_the_modules_that_it_is_given():
+    of = problem(tied())
+    of.model(batch(of, range(20)).inputs[0])  # moves the running statistics
+    start = {name: value.clone() for name, value in of.model.state_dict().items()}
+    restart(of, keep=[of.model[0], of.model[1]])
+    others = {name for name, value in of.model.state_dict().items() if not torch.equal(value, start[name])}
+    assert others == {"2.bias", "3.weight", "3.bias"}  # the third shares the weight of the first
+
+
 def test_a_restart_is_fixed_by_the_seed_alone():
     found = []
     for ambient in (1, 2):

@@ -1,6 +1,7 @@
 """One-shot edits of the weights, in place."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -58,19 +59,26 @@ def shrink(problem: Problem, factor: float) -> None:
 
 
 @torch.no_grad()
-def restart(problem: Problem) -> None:
-    """Gives the model fresh weights and buffers, as if it had never been trained; frozen weights stay."""
+def restart(problem: Problem, keep: Sequence[nn.Module] = ()) -> None:
+    """Gives the model fresh weights and buffers, as if it had never been trained; frozen weights stay.
+
+    Args:
+        problem: Whose model is edited.
+        keep: Modules whose own weights and buffers stay.
+    """
     fresh = problem.fresh()
     if dict(problem.model.named_parameters()).keys() != dict(fresh.named_parameters()).keys():
         raise ValueError(
             "starting over needs a model as it was built, found other weights, such as low-rank additions: "
             "give the model without them"
         )
+    kept = {id(x) for m in keep for x in [*m.parameters(recurse=False), *m.buffers(recurse=False)]}
     for target, source in zip(problem.model.parameters(), fresh.parameters(), strict=True):
-        if target.requires_grad:
+        if target.requires_grad and id(target) not in kept:
             target.copy_(source)
     for target, source in zip(problem.model.buffers(), fresh.buffers(), strict=True):
-        target.copy_(source)
+        if id(target) not in kept:
+            target.copy_(source)
 
 
 @torch.no_grad()
