@@ -7,6 +7,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from unweave.methods.about import About
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
+from unweave.methods.last_layers import CFk, EUk
 from unweave.methods.lur import LUR
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
@@ -54,6 +55,8 @@ METHODS: Mapping[str, Method] = {
     "scissorhands": Scissorhands(),
     "msg": MaskedSmallGradients(),
     "ct": ConvolutionTranspose(),
+    "cf-k": CFk(),
+    "eu-k": EUk(),
     "sa": SelectiveAmnesia(),
     "esd": ESD(),
     "erasediff": EraseDiff(),

@@ -1,0 +1,127 @@
+"""CF-k and EU-k (Goel et al., 2022), https://arxiv.org/abs/2201.06640: only the last k layers unlearn.
+
+A layer is a module with a matrix or kernel of its own, in order of registration (`Problem.blocks`), together
+with what is registered after it and before the next: its BatchNorm, as a rule. That is the order of the
+forward pass only where the model was written so. A weight that an earlier layer shares counts with that one.
+
+Frozen is bit for bit: neither weight decay, nor momentum, nor a BatchNorm's statistics move what comes
+before. A new head on old features is not called retrained, as in some released code: it is EU-k with k = 1.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from unweave.descend import Descent, Phase, descend
+from unweave.edit import restart
+from unweave.importance import Mask
+from unweave.methods.about import About, refuse_family
+from unweave.methods.space import Log, Range, Whole
+from unweave.objective import nll
+from unweave.problem import Problem
+
+
+@dataclass(frozen=True)
+class CFk:
+    """Fine-tunes the last k layers on retain data, so that they forget what is not repeated to them.
+
+    Args:
+        k: The number of layers that train; all where the model has fewer.
+        how: The descent.
+    """
+
+    about: ClassVar[About] = About(
+        "Goel et al., 2022, arXiv 2201.06640",
+        "retain",
+        "1 gradient",
+        "a layer is a module with a matrix or kernel and what is registered up to the next; BatchNorm of the "
+        "frozen layers keeps its statistics and normalises by them; k and the descent are ours",
+        families=("classifier",),
+    )
+    k: int = 2
+    how: Descent = Descent(lr=0.05, epochs=10, weight_decay=5e-4)
+
+    def __post_init__(self) -> None:
+        refuse_no_layers(self.k)
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return ranges(budget)
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        refuse_family(self, problem.task)
+        earlier = before_last(problem, self.k)
+        descend(problem, self.how, Phase([nll("retain")], where=outside(earlier, problem)), still=earlier)
+
+
+@dataclass(frozen=True)
+class EUk:
+    """Trains the last k layers anew on retain data: exact for them, if the others knew no forget data.
+
+    Args:
+        k: The number of layers that start afresh; all where the model has fewer.
+        how: The training.
+    """
+
+    about: ClassVar[About] = About(
+        "Goel et al., 2022, arXiv 2201.06640",
+        "retain",
+        "1 gradient",
+        "as CF-k; BatchNorm of the last layers starts afresh with its statistics",
+        families=("classifier",),
+    )
+    k: int = 2
+    how: Descent = Descent(lr=0.05, epochs=10, weight_decay=5e-4)
+
+    def __post_init__(self) -> None:
+        refuse_no_layers(self.k)
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return ranges(budget)
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        refuse_family(self, problem.task)
+        earlier = before_last(problem, self.k)
+        where = outside(earlier, problem)
+        restart(problem, keep=earlier)
+        descend(problem, self.how, Phase([nll("retain")], where=where), still=earlier)
+
+
+def ranges(budget: int) -> Mapping[str, Range]:
+    """What a search chooses from; k as in Deep Unlearn (Cadet et al., 2024)."""
+    return {"how.lr": Log(0.005, 0.5), "how.steps": Whole(max(1, budget // 10), budget), "k": Whole(1, 10)}
+
+
+def before_last(problem: Problem, k: int) -> list[nn.Module]:
+    """The modules that are registered before the last k layers."""
+    blocks = problem.blocks
+    if k >= len(blocks):
+        return []
+    modules = list(problem.model.modules())
+    return modules[: modules.index(blocks[-k][1])]
+
+
+def outside(earlier: list[nn.Module], problem: Problem) -> Mask:
+    """One for the weights that none of these modules holds.
+
+    Raises:
+        ValueError: If that leaves no weight to train.
+    """
+    held = {id(p) for module in earlier for p in module.parameters(recurse=False)}
+    if all(id(p) in held for p in problem.params.values()):
+        raise ValueError(
+            "the last k layers have no trainable weight that earlier ones do not share: choose a larger k"
+        )
+    return {name: torch.full_like(p, id(p) not in held) for name, p in problem.params.items()}
+
+
+def refuse_no_layers(k: int) -> None:
+    """Raises unless k is at least one."""
+    if k < 1:
+        raise ValueError(f"k must be at least 1 layer, found {k}")
