@@ -437,6 +437,7 @@ PASSES = {
     "shrink": 1,
     "l1-sparse": 1,
     "msg": 1,
+    "scrub": 1,
     "ct": 1,
     "salun": 1,
     "salun-sequential": 1,
@@ -541,7 +542,7 @@ def test_a_model_without_trainable_weights_is_refused():
         (name, family)
         for name in (
             *("lur", "lur-exact", "lagged", "lur-match", "match", "salun", "scissorhands", "l1-sparse"),
-            *("sa", "esd", "erasediff-conflict"),
+            *("scrub", "sa", "esd", "erasediff-conflict"),
         )
         for family in ("layernorm", "language", "denoiser", *families.DENOISERS[2:])
         if (name, family) not in REFUSED
@@ -569,6 +570,7 @@ SHARED = (
     "salun",
     "salun-sequential",
     "scissorhands",
+    "scrub",
     "msg",
     "short-retrain",
     "random-label",

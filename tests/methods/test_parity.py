@@ -2,22 +2,26 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from families import problem
+from families import answers, problem
 from plain import Recorder, Sgd, batches, ce, clip, dot, grad, moved_apart, recorded, start_of, weights, whole
-from unweave.descend import Descent
+from unweave.descend import Descent, Phase, batches_of
 from unweave.edit import restart
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
+from unweave.methods.scrub import SCRUB, softened
 from unweave.methods.simple import Ascent, FineTune, FromScratch, L1Sparse, NegGradPlus, RandomLabel, Shrink
 from unweave.methods.small_gradients import MaskedSmallGradients, kaiming
 from unweave.methods.transpose import ConvolutionTranspose
+from unweave.objective import frozen, nll
 from unweave.problem import Problem
+from unweave.step import Runtime, Step
 
 TIGHT = 1e-12
 
@@ -242,6 +246,66 @@ def test_scissorhands_repairs_within_the_cone():
         sgd.step(g)
     assert [len(s) for s in steps] == [2, 1, 2, 1, 0] and triggered
     assert moved_apart(of.model, plain) < TIGHT
+
+
+# --- SCRUB
+
+
+def softened_apart(output: Tensor, says: Tensor, t: float) -> Tensor:
+    """The divergence of distillation, by torch's own loss."""
+    heard, said = (output / t).log_softmax(-1), (says / t).softmax(-1)
+    return t * t * F.kl_div(heard, said, reduction="batchmean")
+
+
+@pytest.mark.parametrize("family", ["layernorm", "batchnorm"])
+def test_scrub(family: str):
+    of, recorder = recorded(family)
+    plain = copy.deepcopy(of.model).train()
+    method = whole(SCRUB(retain_weight=0.8, distill_weight=0.3, temperature=2.0), steps=None, epochs=3)
+    method(of)
+    sgd, teacher = Sgd(plain, method.how), copy.deepcopy(plain).eval()
+    forgets = [bool(of.split.is_forget[batch.ids].all()) for batch in recorder.drawn]
+    assert forgets == [True, False, True, False, False]
+    for batch, forget in zip(recorder.drawn, forgets, strict=True):
+        (x,) = batch.inputs
+        output = plain(x)
+        apart = softened_apart(output, teacher(x).detach(), 2.0)
+        loss = -apart if forget else 0.8 * F.cross_entropy(output, batch.target) + 0.3 * apart
+        sgd.step(grad(plain, loss))
+    assert moved_apart(of.model, plain) < TIGHT  # running statistics too
+
+
+@pytest.mark.parametrize("family", ["layernorm", "batchnorm"])
+def test_scrub_forgets_a_class_and_keeps_the_rest(family: str):
+    of = problem(family, whole_class=True)
+    method = SCRUB(temperature=2.0, distill_weight=0.5, alternate=0.34)
+    replace(method, how=replace(method.how, lr=0.01, steps=60, epochs=None, batch=16, forget_batch=8))(of)
+    known = {}
+    for part in ("forget", "retain"):
+        says, target = answers(of, of.model, part)
+        known[part] = float((says.argmax(1) == target).double().mean())
+    assert known["forget"] < 0.1 and known["retain"] > 0.8
+
+
+def test_the_softened_divergence_of_two_coins():
+    # T = 2: a teacher that says 3 to 1 and a student that says 1 to 1, so 4 (3/4 log 3 - log 2)
+    of = fresh()
+    of.model, teacher = Constant([0.0, 0.0]), frozen(Constant([2 * math.log(3), 0.0]))
+    batches, sizes = next(batches_of(of, Phase([nll("forget")]), Descent(steps=1)))
+    runtime = Runtime(of.model, of.task, "fp32", of.processes, of.cost)
+    (value,) = softened(teacher, "forget", 2.0).losses(Step(of.params, runtime, batches, sizes))
+    assert float(value.detach()) == pytest.approx(4 * (0.75 * math.log(3) - math.log(2)), abs=1e-12)
+
+
+class Constant(nn.Module):
+    """Says the same of every example."""
+
+    def __init__(self, logits: list[float]) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(logits, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits.expand(len(x), -1)
 
 
 # --- MSG

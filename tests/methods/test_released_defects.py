@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from families import Toy, problem
-from plain import STILL, recorded, start_of, whole
+from plain import STILL, moved_apart, recorded, start_of, whole
 from unweave.descend import Descent
 from unweave.importance import named
 from unweave.methods.lur import LUR
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
+from unweave.methods.scrub import SCRUB
 from unweave.methods.simple import Ascent, FineTune, NegGradPlus, RandomLabel
 from unweave.methods.small_gradients import MaskedSmallGradients
 from unweave.methods.transpose import ConvolutionTranspose
@@ -141,6 +142,50 @@ def test_what_may_not_move_is_not_redrawn():
     assert [
         name for name, value in of.model.state_dict().items() if not torch.equal(value, before[name])
     ] == ["conv1.weight"]
+
+
+# --- SCRUB: settings that did nothing, and an average of the weights that was dropped
+
+
+def scrubbed(**changes) -> nn.Module:
+    of, method = fresh(), SCRUB(distill_weight=0.3, temperature=2.0)
+    how = {name: changes.pop(name) for name in ("ema", "momentum") if name in changes}
+    whole(replace(method, **changes), steps=6, **how)(of)
+    return of.model
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"retain_weight": 0.5}, {"distill_weight": 0.0}, {"temperature": 4.0}, {"alternate": 0.34}],
+    ids=lambda change: next(iter(change)),
+)
+def test_each_setting_of_scrub_does_something(change: dict[str, float]):
+    assert moved_apart(scrubbed(), scrubbed(**change)) > 1e-4
+
+
+def test_the_average_of_scrubs_weights_is_the_result():
+    last, average, start = scrubbed(), scrubbed(ema=0.99), fresh().model
+    assert moved_apart(last, average) > 1e-4 and moved_apart(start, average) > 1e-4
+
+
+def test_scrub_begins_where_the_forget_data_has_no_slope():
+    of, recorder = recorded("layernorm")
+    before = copy.deepcopy(of.model)
+    whole(SCRUB(alternate=1.0), weight_decay=0.0)(of)  # a forget batch alone: the model is its own teacher
+    (batch,) = recorder.drawn
+    assert bool(of.split.is_forget[batch.ids].all()) and moved_apart(of.model, before) < 1e-12
+
+
+def test_scrubs_teacher_takes_no_part_in_the_statistics():
+    of, still = fresh(), fresh().model
+    whole(SCRUB(), steps=6, norm="frozen")(of)
+    assert all(torch.equal(b, still.get_buffer(name)) for name, b in of.model.named_buffers())
+
+
+@pytest.mark.parametrize(("field", "value"), [("alternate", 0.0), ("alternate", 1.5), ("temperature", 0.0)])
+def test_scrub_refuses_what_makes_no_run(field: str, value: float):
+    with pytest.raises(ValueError, match=f"{field} must be .* found {value}"):
+        SCRUB(**{field: value})
 
 
 # --- data: itertools.cycle replays the first epoch for ever, augmentation included

@@ -12,6 +12,7 @@ from unweave.methods.lur import LUR
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
+from unweave.methods.scrub import SCRUB
 from unweave.methods.simple import (
     Ascent,
     FineTune,
@@ -53,6 +54,7 @@ METHODS: Mapping[str, Method] = {
     "l1-sparse": L1Sparse(),
     "salun": SalUn(),
     "scissorhands": Scissorhands(),
+    "scrub": SCRUB(),
     "msg": MaskedSmallGradients(),
     "ct": ConvolutionTranspose(),
     "cf-k": CFk(),
