@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from families import answers, problem
+from families import Toy, answers, problem
 from plain import Recorder, Sgd, batches, ce, clip, dot, grad, moved_apart, recorded, start_of, weights, whole
 from unweave.descend import Descent, Phase, batches_of
 from unweave.edit import restart
@@ -18,10 +18,13 @@ from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.scrub import SCRUB, softened
 from unweave.methods.simple import Ascent, FineTune, FromScratch, L1Sparse, NegGradPlus, RandomLabel, Shrink
 from unweave.methods.small_gradients import MaskedSmallGradients, kaiming
+from unweave.methods.ssd import SelectiveSynapticDampening
 from unweave.methods.transpose import ConvolutionTranspose
 from unweave.objective import frozen, nll
-from unweave.problem import Problem
+from unweave.problem import Problem, Split
 from unweave.step import Runtime, Step
+from unweave.tasks import Batch
+from unweave.tasks.classifier import Classifier
 
 TIGHT = 1e-12
 
@@ -356,3 +359,52 @@ def test_masked_small_gradients_draw_from_kaimings_normal():
         drawn = kaiming(torch.empty(shape), generator)
         assert drawn.shape == shape and abs(float(drawn.mean())) < 4 * (variance / drawn.numel()) ** 0.5
         assert float(drawn.square().mean()) == pytest.approx(variance, rel=0.1)
+
+
+# --- SSD
+
+
+def mean_square(plain: nn.Module, drawn: list[Batch]) -> list[Tensor]:
+    """The mean over batches of the squared gradient of a batch's mean loss."""
+    squares = [[g.square() for g in grad(plain, ce(plain, batch))] for batch in drawn]
+    return [torch.stack(each).mean(0) for each in zip(*squares, strict=True)]
+
+
+@pytest.mark.parametrize("family", ["layernorm", "batchnorm"])
+def test_ssd(family: str):
+    of, recorder = recorded(family)
+    plain = copy.deepcopy(of.model).eval()
+    SelectiveSynapticDampening(alpha=1.5, dampening=1.2, batch=5)(of)
+    forget, every = recorder.drawn[:3], recorder.drawn[3:]
+    assert sorted(i for b in forget for i in b.ids.tolist()) == of.split.forget.tolist()
+    assert sorted(i for b in every for i in b.ids.tolist()) == list(range(60))
+    dampened = 0
+    scores = zip(weights(plain), mean_square(plain, forget), mean_square(plain, every), strict=True)
+    with torch.no_grad():
+        for p, f, d in list(scores):
+            chosen = f > 1.5 * d
+            p[chosen] *= (1.2 * d / f)[chosen]
+            dampened += int(chosen.sum())
+    assert 0 < dampened < sum(p.numel() for p in weights(plain))
+    assert moved_apart(of.model, plain) < TIGHT  # running statistics too
+
+
+def linear(label: int = 0) -> Problem:
+    """Two classes that are always equally likely: three examples (1, 0) stay, and (1, 2) is to go."""
+    inputs = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 2.0], [1.0, 0.0]])
+    data = Toy((inputs,), torch.full((4,), label))
+    model = nn.Linear(2, 2, bias=False)
+    nn.init.ones_(model.weight)
+    return Problem(Classifier(2), model, Split(data, [2], data), torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("alpha", "dampening", "factor"),
+    [(2.0, 1.0, 0.25), (2.0, 2.0, 0.5), (3.9, 1.0, 0.25), (4.0, 1.0, 1.0), (2.0, 6.0, 1.0)],
+)
+def test_ssd_in_closed_form(alpha: float, dampening: float, factor: float):
+    # gradients are +-x / 2, so F = (1, 4) / 4 and D = (1, 4 / 4) / 4: the ratios are 1 and 4
+    of = linear()
+    SelectiveSynapticDampening(alpha, dampening)(of)
+    assert of.model.weight.tolist() == [[1.0, pytest.approx(factor)]] * 2
+    assert of.cost.gradients == 5  # batches of one, as large as the forget data

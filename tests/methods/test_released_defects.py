@@ -18,6 +18,7 @@ from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.scrub import SCRUB
 from unweave.methods.simple import Ascent, FineTune, NegGradPlus, RandomLabel
 from unweave.methods.small_gradients import MaskedSmallGradients
+from unweave.methods.ssd import SelectiveSynapticDampening
 from unweave.methods.transpose import ConvolutionTranspose
 from unweave.problem import Problem, Split
 from unweave.tasks.classifier import Classifier
@@ -208,6 +209,35 @@ def test_an_epoch_is_every_example_once(method: FineTune | Ascent, part: str):
     whole(method, steps=None, epochs=2, batch=10, forget_batch=5)(of)
     ids = of.split.part(part)[1].tolist()
     assert sorted(i for b in recorder.drawn for i in b.ids.tolist()) == sorted(ids * 2)
+
+
+# --- SSD: squares of mean gradients grow as batches shrink, so that two sizes can't be compared
+
+
+@pytest.mark.parametrize(("batch", "sizes"), [(64, [13]), (12, [7, 6]), (5, [5, 5, 3]), (1, [1] * 13)])
+def test_both_importances_of_ssd_are_of_batches_of_one_size(batch: int, sizes: list[int]):
+    of, recorder = recorded("layernorm")
+    SelectiveSynapticDampening(batch=batch)(of)
+    forget, every = recorder.drawn[: len(sizes)], recorder.drawn[len(sizes) :]
+    assert [len(b) for b in forget] == sizes
+    assert all(bool(of.split.is_forget[b.ids].all()) for b in forget)
+    assert {len(b) for b in every[:-1]} == {sizes[0]} and sum(map(len, every)) == 60
+    assert of.cost.gradients == len(recorder.drawn)  # each is taken once
+
+
+def test_ssd_looks_without_augmentation_and_leaves_no_trace_in_statistics():
+    of, recorder = recorded("batchnorm")
+    before = copy.deepcopy(of.model.state_dict())
+    SelectiveSynapticDampening(alpha=1.0)(of)
+    assert all(torch.equal(b, before[name]) for name, b in of.model.named_buffers())
+    assert not torch.equal(of.model.bn1.weight, before["bn1.weight"])  # a normalisation's scale is a weight
+    assert all(torch.equal(pictures(b), of.split.train.inputs[0][b.ids]) for b in recorder.drawn)
+
+
+def test_ssd_refuses_numbers_that_mean_nothing():
+    for wrong in ({"alpha": -1.0}, {"dampening": -0.1}, {"batch": 0}):
+        with pytest.raises(ValueError, match="alpha and dampening must be >= 0 and batch >= 1"):
+            SelectiveSynapticDampening(**wrong)
 
 
 # --- the rest

@@ -24,6 +24,7 @@ from unweave.methods.simple import (
     Shrink,
 )
 from unweave.methods.small_gradients import MaskedSmallGradients
+from unweave.methods.ssd import SelectiveSynapticDampening
 from unweave.methods.transpose import ConvolutionTranspose
 from unweave.problem import Problem
 
@@ -59,6 +60,7 @@ METHODS: Mapping[str, Method] = {
     "ct": ConvolutionTranspose(),
     "cf-k": CFk(),
     "eu-k": EUk(),
+    "ssd": SelectiveSynapticDampening(),
     "sa": SelectiveAmnesia(),
     "esd": ESD(),
     "erasediff": EraseDiff(),

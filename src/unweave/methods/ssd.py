@@ -1,0 +1,80 @@
+"""Selective Synaptic Dampening, SSD (Foster et al., AAAI 2024), https://arxiv.org/abs/2308.07707."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import ClassVar
+
+import torch
+
+from unweave.edit import dampen
+from unweave.importance import Importance, fisher
+from unweave.methods.about import About
+from unweave.methods.space import Log, Range
+from unweave.objective import nll
+from unweave.problem import Failed, Part, Problem
+
+
+@dataclass(frozen=True)
+class SelectiveSynapticDampening:
+    r"""Dampens weights that matter far more to the forget data than to all training data; trains nothing.
+
+    With the importances :math:`F` over forget data and :math:`D` over all training data, forget data too, it
+    sets :math:`\theta_j \leftarrow \min(1, \lambda D_j / F_j)\, \theta_j` wherever :math:`F_j > \alpha D_j`.
+    All trainable weights are candidates, those of normalisations as well, as in the released code. An
+    importance is :math:`\frac{1}{B} \sum_b g_b^2` over gradients of batches, not of examples, in evaluation
+    mode and without augmentation: it depends on the size of the batches.
+
+    Args:
+        alpha: How many times more a weight must matter to be dampened. The published one, 10, is for few
+            forget examples or a class; of a random tenth it may select next to nothing.
+        dampening: The constant lambda.
+        batch: The largest batch.
+    """
+
+    about: ClassVar[About] = About(
+        "Foster et al., AAAI 2024, arXiv 2308.07707",
+        "forget, retain",
+        "no steps; 1 pass over forget and 1 over forget and retain, in batches no larger than forget",
+        "both importances are taken in batches of one size, at which those of forget are equal",
+        families=("classifier",),
+    )
+    alpha: float = 10.0
+    dampening: float = 1.0
+    batch: int = 64
+
+    def __post_init__(self) -> None:
+        if self.alpha < 0 or self.dampening < 0 or self.batch < 1:
+            raise ValueError(
+                "alpha and dampening must be >= 0 and batch >= 1, "
+                f"found {self.alpha}, {self.dampening} and {self.batch}"
+            )
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from; the two passes are what they are, whatever the budget."""
+        return {"alpha": Log(0.5, 100.0), "dampening": Log(0.03, 3.0)}
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place.
+
+        Raises:
+            Failed: If an importance is not finite.
+        """
+        forget, every = (self.importance(problem, part) for part in ("forget", "mixed"))
+        dampen(
+            problem,
+            {
+                name: torch.where(f > self.alpha * every[name], self.dampening * every[name] / f, 1.0)
+                for name, f in forget.items()
+            },
+        )
+
+    def importance(self, problem: Problem, part: Part) -> Importance:
+        """How much each weight matters to a part, in batches of the size that is the same for every part."""
+        examples = len(problem.split.forget)
+        # a last batch of one example would weigh as much as the others, and its gradient is large
+        size = ceil(examples / ceil(examples / self.batch))
+        found = fisher(problem, nll(part), batch=size)
+        if not all(bool(scores.isfinite().all()) for scores in found.values()):
+            raise Failed("an importance is no longer finite: the model or its loss is not")
+        return found
