@@ -27,6 +27,7 @@ from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.simple import FineTune, FromScratch, NegGradPlus, Original
 from unweave.methods.small_gradients import MaskedSmallGradients
+from unweave.methods.ssd import SelectiveSynapticDampening
 from unweave.objective import Objective
 from unweave.problem import Failed, Problem
 from unweave.step import Runtime, Step
@@ -59,6 +60,7 @@ VARIANTS: dict[str, Method] = {
     "probed": LUR(probe=2),
     "salun-sequential": SalUn(feed="sequential"),
     "salun-paired": SalUn(feed="paired"),
+    "ssd-label-free": SelectiveSynapticDampening(alpha=1.0, importance="label-free"),
     "sa-real": SelectiveAmnesia(replay="real", estimator="batches"),
     "sa-released": SelectiveAmnesia(estimator="released", fisher_times=2),
     "esd-2025": ESD(images="original", erase_from="class", eta=2.0),
@@ -221,7 +223,16 @@ def test_it_runs_and_moves_the_weights(name: str, family: str):
     assert all(bool(value.isfinite().all()) for value in run.after.values() if value.is_floating_point())
     if name == "original":
         assert not moved and run.problem.cost.gradients == 0
-    elif name in ("salun", "masked", "salun-sequential", "salun-paired", "cf-k", "eu-k", "ssd"):
+    elif name in (
+        "salun",
+        "masked",
+        "salun-sequential",
+        "salun-paired",
+        "cf-k",
+        "eu-k",
+        "ssd",
+        "ssd-label-free",
+    ):
         assert moved
     else:
         # a bias of all keys alike cancels in the softmax, so that its gradient is zero but for rounding
@@ -493,7 +504,7 @@ def test_repr_round_trips(name: str):
     assert rebuilt == method and type(rebuilt) is type(method) and hash(rebuilt) == hash(method)
     short_one = shortened(method)
     assert eval(repr(short_one), {"__builtins__": {}}, names) == short_one
-    assert short_one != method or name in ("original", "ssd")
+    assert short_one != method or name in ("original", "ssd", "ssd-label-free")
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -580,6 +591,7 @@ SHARED = (
     "scrub",
     "msg",
     "ssd",
+    "ssd-label-free",
     "short-retrain",
     "random-label",
     "sa",

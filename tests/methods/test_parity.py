@@ -408,3 +408,33 @@ def test_ssd_in_closed_form(alpha: float, dampening: float, factor: float):
     SelectiveSynapticDampening(alpha, dampening)(of)
     assert of.model.weight.tolist() == [[1.0, pytest.approx(factor)]] * 2
     assert of.cost.gradients == 5  # batches of one, as large as the forget data
+
+
+def mean_size(plain: nn.Module, drawn: list[Batch]) -> list[Tensor]:
+    """The mean over batches of the size of the gradient of the mean squared norm of the logits."""
+    norms = (torch.linalg.vector_norm(plain(batch.inputs[0]), dim=1).pow(2).mean() for batch in drawn)
+    sizes = [[g.abs() for g in grad(plain, norm)] for norm in norms]
+    return [torch.stack(each).mean(0) for each in zip(*sizes, strict=True)]
+
+
+@pytest.mark.parametrize("family", ["layernorm", "batchnorm"])
+def test_ssd_without_labels(family: str):
+    of, recorder = recorded(family)
+    plain = copy.deepcopy(of.model).eval()
+    SelectiveSynapticDampening(alpha=1.1, dampening=0.9, batch=5, importance="label-free")(of)
+    forget, every = recorder.drawn[:3], recorder.drawn[3:]
+    scores = list(zip(weights(plain), mean_size(plain, forget), mean_size(plain, every), strict=True))
+    chosen = [f > 1.1 * d for _, f, d in scores]
+    with torch.no_grad():
+        for (p, f, d), here in zip(scores, chosen, strict=True):
+            p[here] *= (0.9 * d / f)[here]
+    assert 0 < sum(int(c.sum()) for c in chosen) < sum(p.numel() for p in weights(plain))
+    assert moved_apart(of.model, plain) < TIGHT
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_ssd_without_labels_in_closed_form(label: int):
+    # a logit is 1, and 3 where x = (1, 2); gradients are 2 z x, so F = (6, 12) and D = (3, 3)
+    of = linear(label)
+    SelectiveSynapticDampening(alpha=1.9, dampening=0.8, importance="label-free")(of)
+    assert of.model.weight.tolist() == [[pytest.approx(0.8 / 2), pytest.approx(0.8 / 4)]] * 2

@@ -1,17 +1,22 @@
-"""Selective Synaptic Dampening, SSD (Foster et al., AAAI 2024), https://arxiv.org/abs/2308.07707."""
+"""Selective Synaptic Dampening, SSD (Foster et al., AAAI 2024), https://arxiv.org/abs/2308.07707.
+
+Without labels: Loss-Free Machine Unlearning (Foster et al., 2024), https://arxiv.org/abs/2402.19308.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
+from unweave.choices import refuse_unknown_choices
 from unweave.edit import dampen
-from unweave.importance import Importance, fisher
+from unweave.importance import Importance, accumulate, fisher, gradients
 from unweave.methods.about import About
 from unweave.methods.space import Log, Range
-from unweave.objective import nll
+from unweave.objective import nll, on
+from unweave.params import scale
 from unweave.problem import Failed, Part, Problem
 
 
@@ -30,6 +35,8 @@ class SelectiveSynapticDampening:
             forget examples or a class; of a random tenth it may select next to nothing.
         dampening: The constant lambda.
         batch: The largest batch.
+        importance: Of the training loss ("fisher"), or the mean over batches of the size of the gradient of
+            the squared norm of the logits ("label-free"), which reads no label.
     """
 
     about: ClassVar[About] = About(
@@ -42,8 +49,10 @@ class SelectiveSynapticDampening:
     alpha: float = 10.0
     dampening: float = 1.0
     batch: int = 64
+    importance: Literal["fisher", "label-free"] = "fisher"
 
     def __post_init__(self) -> None:
+        refuse_unknown_choices(self)
         if self.alpha < 0 or self.dampening < 0 or self.batch < 1:
             raise ValueError(
                 "alpha and dampening must be >= 0 and batch >= 1, "
@@ -60,7 +69,7 @@ class SelectiveSynapticDampening:
         Raises:
             Failed: If an importance is not finite.
         """
-        forget, every = (self.importance(problem, part) for part in ("forget", "mixed"))
+        forget, every = (self.scores(problem, part) for part in ("forget", "mixed"))
         dampen(
             problem,
             {
@@ -69,12 +78,22 @@ class SelectiveSynapticDampening:
             },
         )
 
-    def importance(self, problem: Problem, part: Part) -> Importance:
+    def scores(self, problem: Problem, part: Part) -> Importance:
         """How much each weight matters to a part, in batches of the size that is the same for every part."""
         examples = len(problem.split.forget)
         # a last batch of one example would weigh as much as the others, and its gradient is large
         size = ceil(examples / ceil(examples / self.batch))
-        found = fisher(problem, nll(part), batch=size)
+        if self.importance == "fisher":
+            found = fisher(problem, nll(part), batch=size)
+        else:
+            found = sensitivity(problem, part, batch=size)
         if not all(bool(scores.isfinite().all()) for scores in found.values()):
             raise Failed("an importance is no longer finite: the model or its loss is not")
         return found
+
+
+def sensitivity(problem: Problem, part: Part, *, batch: int) -> Importance:
+    r""":math:`\frac{1}{B} \sum_b |g_b|` of the mean over examples of :math:`\|z\|^2`, with the logits z."""
+    squared = on(part, "squared norm", lambda step, batch: step.predict(batch).square().sum(-1))
+    total, count = accumulate(gradients(problem, squared, batch=batch), torch.abs)
+    return scale(total, 1 / count)
