@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from unweave.descend import Descent, Phase, descend
-from unweave.methods.about import About
+from unweave.methods.about import About, refuse_family
 from unweave.methods.space import Log, Range, Uniform, Whole
 from unweave.objective import Objective, frozen, nll, on, reference, refuse_moving
 from unweave.problem import Part, Problem
@@ -66,6 +66,7 @@ class SCRUB:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
+        refuse_family(self, problem.task)
         teacher = frozen(problem.model)
         leave = -softened(teacher, "forget", self.temperature)
         stay = self.distill_weight * softened(teacher, "retain", self.temperature)

@@ -13,7 +13,7 @@ import torch
 from unweave.choices import refuse_unknown_choices
 from unweave.edit import dampen
 from unweave.importance import Importance, accumulate, fisher, gradients
-from unweave.methods.about import About
+from unweave.methods.about import About, refuse_family
 from unweave.methods.space import Log, Range
 from unweave.objective import nll, on
 from unweave.params import scale
@@ -69,6 +69,7 @@ class SelectiveSynapticDampening:
         Raises:
             Failed: If an importance is not finite.
         """
+        refuse_family(self, problem.task)
         forget, every = (self.scores(problem, part) for part in ("forget", "mixed"))
         dampen(
             problem,
