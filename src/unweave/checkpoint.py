@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unweave.files import draft, sha256, sync
+from unweave.files import draft, read_object, sha256, sync
 
 WEIGHTS = "model.safetensors"
 SIDECAR = "model.json"
@@ -96,15 +96,7 @@ def _write_weights(state: dict[str, Tensor], path: Path) -> None:
 def _read_sidecar(path: Path) -> dict[str, object]:
     if not path.is_file():
         raise ValueError(f"expected {path} beside the weights, found none: it says what they were trained on")
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): save the model again") from error
-    if not isinstance(facts, dict):
-        raise ValueError(
-            f"{path} must hold a JSON object, found {type(facts).__name__}: save the model again"
-        )
-    return facts
+    return read_object(path, ": save the model again")
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

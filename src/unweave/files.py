@@ -1,10 +1,12 @@
 """Files that are there whole or not at all, and their digests: a full disk leaves what was there before."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: str | Path, text: str) -> None:
@@ -38,3 +40,22 @@ def sha256(path: Path) -> str:
     """The digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_object(path: Path, advice: str = "") -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Args:
+        path: The file, which is there.
+        advice: What an error ends with: what to do about it.
+
+    Raises:
+        ValueError: If it holds anything else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}){advice}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold a JSON object, found {type(found).__name__}{advice}")
+    return found

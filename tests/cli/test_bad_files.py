@@ -90,7 +90,8 @@ class TestRuns:
         refused("expected a split in .*split.json, found another file", "audit", forgotten)
 
     @pytest.mark.parametrize(
-        ("content", "sentence"), [("{}", "'model' is missing"), ("[]", "'model'"), ("{", "not JSON")]
+        ("content", "sentence"),
+        [("{}", "'model' is missing"), ("[]", "must hold a JSON object, found list"), ("{", "not JSON")],
     )
     def test_a_request_that_is_none(self, refused, forgotten, content, sentence):
         (forgotten / "forget.json").write_text(content)

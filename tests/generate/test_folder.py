@@ -219,7 +219,7 @@ def changed(name: str, **settings: object) -> Callable[[Path], None]:
         (Path.unlink, "found no weights"),
         (other_classes, r"of 'class_embedding.weight' expected shape \[4, 16\], found \[5, 16\]"),
         (lambda path: (path.parent / "config.json").unlink(), "unet has no config.json"),
-        (lambda path: (path.parent / "config.json").write_text("{"), "config.json is no JSON"),
+        (lambda path: (path.parent / "config.json").write_text("{"), "config.json is not JSON"),
         (lambda path: (path.parent / "config.json").write_text("[]"), "must hold a JSON object, found list"),
         (not_finite, "must be finite, found NaN or infinity in 'conv_in.bias' of .*model.safetensors"),
         (changed("config.json", sample_size=None), "config.json: sample_size must be .*found None"),

@@ -1,7 +1,6 @@
 """What `forget` wrote, read back, and models retrained to compare it with."""
 
 import copy
-import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from unweave import checkpoint
 from unweave.audit import Retrain, retrained
 from unweave.audit.exam import Exam
 from unweave.cli import forget
+from unweave.files import read_object
 from unweave.problem import Cost, Split
 from unweave.project import Project, load
 from unweave.run import record
@@ -29,11 +29,8 @@ def request_of(run: Path) -> Mapping[str, Any]:
     path = run / forget.CLAIM
     if not path.is_file():
         raise ValueError(f"expected a folder that forget wrote, found no {forget.CLAIM} in {run}")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): run forget again") from error
-    missing = [key for key in ASKED if not isinstance(found, dict) or key not in found]
+    found = read_object(path, ": run forget again")
+    missing = [key for key in ASKED if key not in found]
     if missing:
         raise ValueError(
             f"{path} does not say what was asked of forget, {missing[0]!r} is missing: run it again"

@@ -3,12 +3,12 @@
 Only JSON is read here, before any weights.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from unweave.files import read_object
 from unweave.generate.adapters import ADAPTERS, refuse_other_class
 from unweave.generate.schedule import Schedule
 
@@ -104,10 +104,4 @@ def read(path: Path) -> dict[str, Any]:
     """A JSON object."""
     if not path.exists():
         raise ValueError(f"{path.parent} has no {path.name}: expected a pipeline or a model of diffusers")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, found {type(content).__name__}")
-    return content
+    return read_object(path)
