@@ -1,0 +1,186 @@
+"""What every method for classifiers costs on one model: seconds of a step and before it, memory, passes.
+
+    python benchmarks/costs.py                   # minutes of one core; --rounds 3 for a first look
+    python benchmarks/costs.py --record records/costs.json
+
+A small convolutional network is to forget one class of random images: what is in them costs nothing, and no
+method refuses such a request. Each method runs with its own settings but for the length: in each round once
+short and once long. The difference is what its steps cost, the rest is what it does before and after them:
+masks, proxies, importances, recovery. Rounds are interleaved, and each time is divided by that of `finetune`
+in the same round; reported is the median. Passes are the examples that gradients and masks were taken of, or
+that a model was asked about, in a run with the method's defaults, relative to the training data.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields, replace
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from time import process_time
+from typing import Any, cast
+
+import torch
+from interleaved import resident
+
+from unweave.data.resident import Resident
+from unweave.methods import Method, methods_for
+from unweave.models import build
+from unweave.problem import Problem, Split
+from unweave.run.record import environment
+from unweave.tasks.classifier import Classifier
+from unweave.train import warm_up
+
+N, FORGOTTEN = 1280, 3
+SHORT, LONG = 8, 32
+BASE = "finetune"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run spent.
+
+    Args:
+        seconds: Of CPU time.
+        gradients: Gradient evaluations.
+        passes: Examples over those of the training data.
+    """
+
+    seconds: float
+    gradients: int
+    passes: float
+
+
+def problem() -> Problem:
+    """Always the same weights and data; one of ten classes is to be forgotten."""
+    torch.manual_seed(0)
+    train, held_out = images(N), images(N // 4)
+    forget = (train.labels == FORGOTTEN).nonzero()[:, 0]
+    split = Split(train, forget, held_out)
+    return Problem(Classifier(10), build("conv", 10, {}), split, torch.Generator().manual_seed(0))
+
+
+def images(n: int) -> Resident:
+    """Images of 28 x 28 random pixels."""
+    return Resident(
+        torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8),
+        torch.arange(n) % 10,
+        mean=(0.5,),
+        std=(0.25,),
+    )
+
+
+def of_length(method: Method, steps: int) -> Method:
+    """The method with so many steps and none of recovery; itself if it has no steps."""
+    names = {field.name for field in fields(cast(Any, method))}
+    if "how" not in names:
+        return method
+    how = replace(cast(Any, method).how, steps=steps, epochs=None)
+    recovery = {"recover": 0} if "recover" in names else {}
+    return replace(cast(Any, method), how=how, **recovery)
+
+
+def spent(method: Method) -> Run:
+    """One run from fresh weights."""
+    asked = problem()
+    start = process_time()
+    method(asked)
+    seconds = process_time() - start
+    return Run(seconds, asked.cost.gradients, asked.cost.examples / N)
+
+
+def per_step(method: Method) -> tuple[float, float]:
+    """Seconds of a step, and of all that is no step; NaN and the whole where a method has none."""
+    short, long = spent(of_length(method, SHORT)), spent(of_length(method, LONG))
+    if short.gradients == long.gradients:
+        return float("nan"), short.seconds
+    step = (long.seconds - short.seconds) / (LONG - SHORT)
+    return step, short.seconds - SHORT * step
+
+
+def rounds_of(methods: Mapping[str, Method], rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """The two times of every method, one pair per round; each round begins with another method."""
+    names = list(methods)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    for i in range(rounds):
+        turn = i % len(names)
+        for name in names[turn:] + names[:turn]:
+            times[name].append(per_step(methods[name]))
+    return times
+
+
+def peak(method: Method) -> float | None:
+    """MiB that three steps, and what goes with them, need beyond model and data. For a fresh process."""
+    torch.set_num_threads(1)
+    warm_up()
+    asked, short = problem(), of_length(method, 3)
+    before = resident("VmRSS")
+    short(asked)
+    after = resident("VmHWM")
+    return None if before is None or after is None else after - before
+
+
+def alone(method: Method) -> float | None:
+    """The peak in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(peak, method).result()
+
+
+def row(method: Method, times: Sequence[tuple[float, float]], base: Sequence[tuple[float, float]]) -> dict:
+    """What is reported of one method."""
+    whole = spent(method)
+    ratios = [mine / theirs for (mine, _), (theirs, _) in zip(times, base, strict=True)]
+    before = [mine / theirs for (_, mine), (theirs, _) in zip(times, base, strict=True)]
+    return {
+        "step": median(step for step, _ in times),
+        "step_ratio": median(ratios),
+        "besides_in_steps": median(before),
+        "peak_mib": alone(method),
+        "passes": whole.passes,
+        "gradient_evaluations": whole.gradients,
+        "told": method.about.step,
+    }
+
+
+def measure(names: Sequence[str] | None, rounds: int) -> dict[str, Any]:
+    """Every method, or those named beside the base."""
+    known = {name: method for name, method in methods_for("classifier").items() if name != "original"}
+    methods = {name: method for name, method in known.items() if names is None or name in {*names, BASE}}
+    spent(methods[BASE])  # the first run of a process allocates and imports
+    times = rounds_of(methods, rounds)
+    rows = {name: row(method, times[name], times[BASE]) for name, method in methods.items()}
+    return {"base": BASE, "rounds": rounds, "methods": rows, "environment": environment()}
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The rows as text."""
+    lines = [f"relative to a step of {found['base']}, {found['rounds']} rounds"]
+    for name, each in found["methods"].items():
+        memory = "unknown" if each["peak_mib"] is None else f"{each['peak_mib']:.0f} MiB"
+        lines.append(
+            f"  {name:<16} step {each['step_ratio']:5.2f}  besides {each['besides_in_steps']:6.1f} steps  "
+            f"{memory:>8}  {each['passes']:5.1f} passes"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures, prints, and keeps a record if asked to."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--methods", help="names with commas between; all if left out")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--record", type=Path, help="the file to keep everything in as JSON")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    found = measure(asked.methods and asked.methods.split(","), asked.rounds)
+    if asked.record:
+        asked.record.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
