@@ -126,6 +126,15 @@ def test_one_step_of_a_rule_is_the_rule():
     assert torch.allclose(flat(of.params), expected, rtol=0, atol=1e-14)
 
 
+def test_a_users_own_rule_is_used():
+    ruled, alone = problem(), problem()
+    how = Descent(lr=0.05, steps=3, batch=10, forget_batch=4)
+    terms = [nll("retain"), -nll("forget")]
+    descend(ruled, how, Phase(terms, rule=lambda gramian, generator: gramian.new_tensor([0.5, 0.0])))
+    descend(alone, how, Phase([0.5 * nll("retain"), 0.0 * nll("forget")], idle=True))
+    assert moved(ruled, alone.model) < 1e-14
+
+
 def test_a_users_own_optimizer_is_used():
     made = Kept(lambda weights: torch.optim.Rprop(weights, 0.03))
     of, drawn = recorded()

@@ -1,5 +1,8 @@
 """Rules: closed forms, the values that others pin, and the properties that make them rules."""
 
+import math
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +12,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from unweave.params import combine, dot, gramian
-from unweave.rules import RULES, RuleName, gem, pcgrad, project, total
-
-TWO: tuple[RuleName, ...] = ("total", "pcgrad", "project", "gem")
+from unweave.rules import RULES, RuleName, cagrad, gem, mgda, nash, pcgrad, project, total, upgrad
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -43,16 +44,16 @@ jacobians = st.builds(
 # --- properties
 
 
-@pytest.mark.parametrize("rule", TWO)
+@pytest.mark.parametrize("rule", RULES)
 def test_one_term_is_followed_as_it_is(rule: RuleName):
     assert RULES[rule](torch.tensor([[3.0]]), seeded()).tolist() == [1.0]
     assert RULES[rule](torch.tensor([[0.0]]), seeded()).tolist() == [1.0]
 
 
 @settings(deadline=None, max_examples=50)
-@given(jacobians)
-def test_pcgrad_opposes_neither_of_two(J: Tensor):
-    d = direction("pcgrad", J)
+@given(jacobians, st.sampled_from(["pcgrad", "nash", "mgda", "upgrad"]))
+def test_some_rules_oppose_neither_of_two(J: Tensor, rule: RuleName):
+    d = direction(rule, J)
     assert bool((J @ d >= -1e-9 * float((J @ J.T).diagonal().max())).all())
 
 
@@ -74,19 +75,19 @@ def test_without_conflict_all_but_project_add_up(J: Tensor):
 
 @settings(deadline=None, max_examples=50)
 @given(jacobians)
-def test_pcgrad_of_two_does_not_depend_on_their_order(J: Tensor):
-    for rule in ("pcgrad", "total"):
+def test_rules_that_treat_two_alike_do_not_depend_on_their_order(J: Tensor):
+    for rule in ("pcgrad", "total", "nash", "mgda", "cagrad", "upgrad"):
         assert close(direction(rule, J), direction(rule, J.flip(0)), J)
 
 
 @settings(deadline=None, max_examples=50)
 @given(jacobians, st.sampled_from([1e-3, 7.0, 1e4]))
 def test_directions_scale_with_the_gradients(J: Tensor, by: float):
-    for rule in ("total", "pcgrad", "project"):
+    for rule in ("total", "pcgrad", "project", "mgda", "cagrad", "upgrad"):
         assert close(direction(rule, by * J), by * direction(rule, J), by * J)
 
 
-@pytest.mark.parametrize("rule", TWO)
+@pytest.mark.parametrize("rule", RULES)
 def test_a_gradient_of_zero_is_no_division_by_zero(rule: RuleName):
     for J in (
         torch.tensor([[1.0, 2.0], [0.0, 0.0]]),
@@ -142,13 +143,105 @@ def test_total_is_the_sum():
     assert total(torch.eye(3), seeded()).tolist() == [1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("rule", [project, gem])
+@pytest.mark.parametrize("rule", [project, gem, nash, mgda, cagrad, upgrad])
 def test_rules_for_two_refuse_three(rule):
-    with pytest.raises(
-        ValueError,
-        match=f"rule '{rule.__name__}' takes the gradient to follow and the one to respect, found 3",
-    ):
+    with pytest.raises(ValueError, match=f"rule '{rule.__name__}' is for two terms, found 3: use 'total'"):
         rule(torch.eye(3), seeded())
+
+
+# --- two gradients at every angle, of sizes far apart
+
+ANGLES = (0.0, 1e-4, 0.3, 1.2, math.pi / 2, 2.0, 2.8, math.pi - 1e-3)
+RATIOS = (1.0, 0.3, 1e-2, 1e-3)
+
+
+def pair(angle: float, ratio: float, dtype: torch.dtype = torch.float64) -> Tensor:
+    """A gradient of the size of `ratio`, and one of size 1 at that angle to it."""
+    rows = [[ratio, 0.0, 0.0], [math.cos(angle), math.sin(angle), 0.0]]
+    return torch.tensor(rows, dtype=dtype)
+
+
+pairs = pytest.mark.parametrize(("angle", "ratio"), list(product(ANGLES, RATIOS)))
+
+
+@pairs
+def test_nash_is_the_bargain(angle: float, ratio: float):
+    J = pair(angle, ratio)
+    weights = nash(J @ J.T, seeded())
+    assert bool((weights > 0).all())
+    assert torch.allclose(J @ J.T @ weights, 1 / weights, rtol=1e-5)
+    assert float((weights @ J).norm()) == pytest.approx(math.sqrt(2), rel=1e-6)
+
+
+@pytest.mark.parametrize("ratio", [1e-2, 1e-3])
+def test_nash_bears_a_small_gradient_in_float32(ratio: float):
+    # the formula of the released code answers -17.6 and 4011 in the second weight, and falls back to a sum
+    J = pair(math.acos(0.0) + 0.02, ratio, torch.float32)
+    expected = 1 / math.sqrt(1 - math.sin(0.02))
+    assert nash(J @ J.T, seeded()).tolist() == pytest.approx([expected / ratio, expected], rel=1e-4)
+
+
+@pairs
+def test_mgda_is_the_shortest_vector_between(angle: float, ratio: float):
+    J = pair(angle, ratio)
+    weights = mgda(J @ J.T, seeded())
+    assert float(weights.sum()) == pytest.approx(1) and bool((weights >= 0).all())
+    # nnls has no simplex: a heavy row of ones holds the sum
+    heavy = np.vstack([J.numpy().T, np.full((1, 2), 1e5)])
+    best, _ = nnls(heavy, np.array([0.0, 0.0, 0.0, 1e5]))
+    shortest = np.linalg.norm(best @ J.numpy())
+    assert float((weights @ J).norm()) == pytest.approx(shortest, rel=1e-6, abs=1e-9)
+
+
+def best_of_ball(J: np.ndarray, c: float) -> float:
+    """CAGrad's primal, by directions on the rim of its disc, in the plane of the two gradients."""
+    mean = J.mean(0)
+    turns = np.linspace(0, 2 * np.pi, 20_001)
+    rim = mean[:2] + c * np.linalg.norm(mean) * np.stack([np.cos(turns), np.sin(turns)], 1)
+    return float((rim @ J[:, :2].T).min(1).max())
+
+
+@pytest.mark.parametrize("c", [0.1, 0.5, 0.9])
+@pairs
+def test_cagrad_is_the_best_for_the_worse_off(angle: float, ratio: float, c: float):
+    J = pair(angle, ratio)
+    d, mean = cagrad(J @ J.T, seeded(), c) @ J, J.mean(0)
+    assert float((d - mean).norm()) == pytest.approx(c * float(mean.norm()), rel=1e-6)
+    assert float((J @ d).min()) >= best_of_ball(J.numpy(), c) - 1e-9
+
+
+def test_cagrad_of_no_radius_is_the_mean_and_its_radius_is_less_than_one():
+    assert cagrad(torch.tensor([[1.0, -0.3], [-0.3, 2.0]]), seeded(), 0.0).tolist() == [0.5, 0.5]
+    for c in (-0.1, 1.0):
+        with pytest.raises(ValueError, match=r"c must be in \[0, 1\), found"):
+            cagrad(torch.eye(2), seeded(), c)
+
+
+@pairs
+def test_upgrad_averages_the_projections_onto_the_dual_cone(angle: float, ratio: float):
+    J = pair(angle, ratio)
+    expected = np.zeros(3)
+    for g in J.numpy():
+        pull, _ = nnls(
+            J.numpy().T, -g
+        )  # the nearest x with J x >= 0 is g + J^T v, v >= 0, as short as can be
+        expected += (g + pull @ J.numpy()) / 2
+    assert np.allclose(direction("upgrad", J), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("ratio", [1.0, 1e-3])
+@pytest.mark.parametrize("rule", ["pcgrad", "nash", "mgda", "upgrad"])
+def test_of_opposite_gradients_nothing_is_left(rule: RuleName, ratio: float, dtype: torch.dtype):
+    J = torch.tensor([[ratio, 0.0], [-1.0, 0.0]], dtype=dtype)
+    assert float(direction(rule, J).norm()) < 1e-3 * (1 if rule == "nash" else ratio)
+
+
+def test_parallel_gradients_in_figures():
+    J = torch.tensor([[1.0, 0.0], [3.0, 0.0]], dtype=torch.float64)
+    found = {rule: direction(rule, J).tolist() for rule in ("nash", "mgda", "cagrad", "upgrad")}
+    expected = {"nash": math.sqrt(2), "mgda": 1.0, "cagrad": 3.0, "upgrad": 2.0}
+    assert found == {rule: pytest.approx([value, 0.0]) for rule, value in expected.items()}
 
 
 # --- what they are made of

@@ -20,7 +20,7 @@ from unweave.moving import Moving, Pinned
 from unweave.params import Params, combine, gramian
 from unweave.problem import Failed, Part, Problem
 from unweave.resume import Saved
-from unweave.rules import RULES, RuleName
+from unweave.rules import RULES, Rule, RuleName
 from unweave.step import Precision, Runtime, Step, Term
 from unweave.tasks import Batch, call
 
@@ -138,7 +138,7 @@ class Phase:
 
     Args:
         terms: One gradient is taken per term; a sum of objectives is one term.
-        rule: How gradients that disagree become one direction.
+        rule: How gradients that disagree become one direction: a name, or a rule of the user's own.
         where: A multiplier in [0, 1] per weight; weights at zero end bit for bit where they began.
         feed: The order in which data arrives.
         idle: Whether a term may ask for nothing at the first step, as a loss that is where it should end;
@@ -148,7 +148,7 @@ class Phase:
     """
 
     terms: Sequence[Term]
-    rule: RuleName = "total"
+    rule: RuleName | Rule = "total"
     where: Mask | None = None
     feed: FeedName = "paired"
     idle: bool = False
@@ -260,7 +260,8 @@ def directed(step: Step, phase: Phase, generator: torch.Generator) -> Params:
         refuse_zero(gradients)
     if phase.rule == "total":
         return summed(gradients, copy=bool(step.runtime.carried or step.runtime.held))
-    return combine(gradients, RULES[phase.rule](gramian(gradients), generator))
+    rule = phase.rule if callable(phase.rule) else RULES[phase.rule]
+    return combine(gradients, rule(gramian(gradients), generator))
 
 
 def refuse_zero(gradients: list[Params]) -> None:

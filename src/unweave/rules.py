@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-RuleName = Literal["total", "pcgrad", "project", "gem"]
+RuleName = Literal["total", "pcgrad", "project", "gem", "nash", "mgda", "cagrad", "upgrad"]
 Rule = Callable[[Float[Tensor, "m m"], torch.Generator], Float[Tensor, " m"]]
 
 
@@ -47,8 +47,7 @@ def project(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[
     Raises:
         ValueError: If there are more than two terms.
     """
-    refuse_more_than_two("project", gramian)
-    if len(gramian) == 1:
+    if single("project", gramian):
         return gramian.new_ones(1)
     overlap, size = gramian[0, 1], gramian[1, 1].clamp(min=torch.finfo(gramian.dtype).tiny)
     return torch.stack([torch.ones_like(size), (-overlap / size).clamp(min=0)])
@@ -63,20 +62,109 @@ def gem(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[Tens
     Raises:
         ValueError: If there are more than two terms.
     """
-    refuse_more_than_two("gem", gramian)
-    if len(gramian) == 1:
+    if single("gem", gramian):
         return gramian.new_ones(1)
     overlap = gramian[0, 1]
     pull = (-overlap / (gramian[1, 1] + 1e-3)).clamp(min=0.5)
     return torch.stack([torch.ones_like(pull), torch.where(overlap < 0, pull, torch.zeros_like(pull))])
 
 
-def refuse_more_than_two(rule: RuleName, gramian: Float[Tensor, "m m"]) -> None:
-    """Raises if a rule for two terms is given more."""
+def nash(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[Tensor, " m"]:
+    r"""The bargain of two: :math:`G \alpha = 1 / \alpha`, elementwise, with positive weights (Nash, 1950).
+
+    :math:`\alpha_i = 1 / (\|g_i\| \sqrt{1 + \cos})`, and the direction, which bisects the two, has the norm
+    :math:`\sqrt 2` however large or small either is. Of opposite gradients it is zero.
+
+    Raises:
+        ValueError: If there are more than two terms.
+    """
+    if single("nash", gramian):
+        return gramian.new_ones(1)
+    kind = torch.finfo(gramian.dtype)
+    sizes = gramian.diagonal().clamp(min=kind.tiny).sqrt()
+    cosine = gramian[0, 1] / sizes[0] / sizes[1]
+    return 1 / (sizes * (1 + cosine).clamp(min=kind.eps, max=2).sqrt())
+
+
+def mgda(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[Tensor, " m"]:
+    r"""The shortest vector between two gradients, which opposes neither (Desideri, 2012).
+
+    :math:`\min_{w \ge 0, w_1 + w_2 = 1} \|w_1 g_1 + w_2 g_2\|`. Gradients of which one is far the smaller are
+    led by that one.
+
+    Raises:
+        ValueError: If there are more than two terms.
+    """
+    if single("mgda", gramian):
+        return gramian.new_ones(1)
+    pulls = (gramian.diagonal().flip(0) - gramian[0, 1]).clamp(min=0)
+    total = pulls.sum()
+    return torch.where(total > 0, pulls / total.clamp(min=torch.finfo(gramian.dtype).tiny), 0.5)
+
+
+def cagrad(gramian: Float[Tensor, "m m"], generator: torch.Generator, c: float = 0.5) -> Float[Tensor, " m"]:
+    r"""The best for the worse off of two, in a ball around the mean gradient (Liu et al., 2021).
+
+    :math:`\max_d \min_i \langle g_i, d \rangle` with :math:`\|d - g_0\| \le c\, \|g_0\|`. Its dual,
+    :math:`\min_x \langle g_x, g_0 \rangle + c\, \|g_0\| \|g_x\|` over :math:`g_x = x g_1 + (1 - x) g_2`, is
+    convex in one number, and the root of its derivative is known.
+
+    Args:
+        gramian: The inner products.
+        generator: Not drawn from.
+        c: The radius, relative to the mean gradient; with 0 the mean is followed.
+
+    Raises:
+        ValueError: If there are more than two terms, or c is not in [0, 1).
+    """
+    if not 0 <= c < 1:
+        raise ValueError(f"c must be in [0, 1), found {c}: from 1 on the mean loss need not fall")
+    if single("cagrad", gramian):
+        return gramian.new_ones(1)
+    kind = torch.finfo(gramian.dtype)
+    unit = gramian / gramian.trace().clamp(min=kind.tiny)
+    a, b, d = unit[0, 0], unit[0, 1], unit[1, 1]
+    radius, apart = c * c * (a + 2 * b + d).clamp(min=0) / 4, (a - 2 * b + d).clamp(min=kind.eps)
+    slope, height = (a - d) / 2, ((a * d - b * b) / apart).clamp(min=0)
+    room = radius - slope * slope / apart
+    # the root, counted from where g_x is shortest; without one the dual falls all the way to one end
+    root = (d - b - slope * (height / room.clamp(min=kind.eps)).sqrt()) / apart
+    x = torch.where(room > 0, root.clamp(0, 1), (slope < 0).to(root))
+    between = torch.stack([x, 1 - x])
+    # a gradient of zero has no direction to add
+    size = (between @ unit @ between).clamp(min=kind.eps**2).sqrt()
+    return 0.5 + radius.sqrt() / size * between
+
+
+def upgrad(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[Tensor, " m"]:
+    """The mean of the two gradients, each moved as little as makes it oppose neither (Quinton & Rey, 2024).
+
+    Of two gradients that is the direction of `pcgrad` at half its length.
+
+    Raises:
+        ValueError: If there are more than two terms.
+    """
+    return pcgrad(gramian, generator) / (1 if single("upgrad", gramian) else 2)
+
+
+def single(rule: RuleName, gramian: Float[Tensor, "m m"]) -> bool:
+    """Whether a rule for two terms has but one, which is followed as it is.
+
+    Raises:
+        ValueError: If there are more than two.
+    """
     if len(gramian) > 2:
-        raise ValueError(
-            f"rule {rule!r} takes the gradient to follow and the one to respect, found {len(gramian)} terms"
-        )
+        raise ValueError(f"rule {rule!r} is for two terms, found {len(gramian)}: use 'total' or 'pcgrad'")
+    return len(gramian) == 1
 
 
-RULES: dict[RuleName, Rule] = {"total": total, "pcgrad": pcgrad, "project": project, "gem": gem}
+RULES: dict[RuleName, Rule] = {
+    "total": total,
+    "pcgrad": pcgrad,
+    "project": project,
+    "gem": gem,
+    "nash": nash,
+    "mgda": mgda,
+    "cagrad": cagrad,
+    "upgrad": upgrad,
+}
