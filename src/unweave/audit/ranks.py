@@ -1,0 +1,102 @@
+r"""Ranks of methods over paired blocks, and when they differ (Demšar, JMLR 7, 2006).
+
+A block is one seed of one stage: all methods start there from the same original, and each gets its rank, 1
+for the smallest figure. Friedman's test, in the form of Iman and Davenport, asks whether any method differs;
+Nemenyi's critical difference, :math:`q_\alpha \sqrt{k (k + 1) / (6 N)}` for k methods over N blocks, by how
+much two mean ranks must. Demšar's blocks are data sets. Seeds of one stage share theirs, so that over the
+seeds of a single stage the result speaks of that stage alone.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Methods by their mean rank.
+
+    Args:
+        ranks: Mean rank by method, the best first.
+        blocks: Over how many blocks.
+    """
+
+    ranks: Mapping[str, float]
+    blocks: int
+
+    @property
+    def p(self) -> float:
+        """Friedman's test in the form of Iman and Davenport: the p of "all methods rank alike".
+
+        NaN with fewer than two methods or two blocks.
+        """
+        from scipy.special import fdtrc
+
+        k, n = len(self.ranks), self.blocks
+        if k < 2 or n < 2:
+            return math.nan
+        statistic, most = self.friedman, n * (k - 1)
+        if statistic >= most * (1 - 1e-12):
+            return 0.0  # every block has the same order
+        return float(fdtrc(k - 1, (k - 1) * (n - 1), (n - 1) * statistic / (most - statistic)))
+
+    @property
+    def friedman(self) -> float:
+        """Friedman's statistic, without a correction for ties."""
+        k, n = len(self.ranks), self.blocks
+        squares = sum(rank**2 for rank in self.ranks.values())
+        return max(0.0, 12 * n / (k * (k + 1)) * (squares - k * (k + 1) ** 2 / 4))
+
+    @property
+    def critical(self) -> float:
+        """By how much two mean ranks must differ; NaN with fewer than two methods."""
+        return critical_difference(len(self.ranks), self.blocks)
+
+    @property
+    def groups(self) -> list[tuple[str, ...]]:
+        """The largest sets of neighbours, two or more, whose mean ranks differ by less than that."""
+        names, found = list(self.ranks), list[tuple[str, ...]]()
+        for i, first in enumerate(names):
+            near = [name for name in names[i:] if self.ranks[name] - self.ranks[first] < self.critical]
+            if len(near) > 1 and not (found and near[-1] in found[-1]):
+                found.append(tuple(near))
+        return found
+
+
+def ranking(blocks: Sequence[Mapping[str, float]]) -> Ranking:
+    """Methods ranked in every block.
+
+    Args:
+        blocks: At least one: by method, what is to be small. All have the same methods. One that failed is
+            NaN there, and shares the last rank with others that did.
+
+    Raises:
+        ValueError: If there is no block, or not every block has the same methods.
+    """
+    if not blocks or any(block.keys() != blocks[0].keys() for block in blocks):
+        raise ValueError("ranks need at least one block, and the same methods in each")
+    placed = [ranked(block) for block in blocks]
+    means = {name: float(np.mean([block[name] for block in placed])) for name in blocks[0]}
+    return Ranking(dict(sorted(means.items(), key=lambda item: item[1])), len(blocks))
+
+
+def ranked(figures: Mapping[str, float]) -> dict[str, float]:
+    """The rank of each, 1 for the smallest; equals share the mean of their places, NaN is last."""
+    from scipy.stats import rankdata
+
+    values = [math.inf if math.isnan(value) else value for value in figures.values()]
+    return dict(zip(figures, rankdata(values).tolist(), strict=True))
+
+
+def critical_difference(methods: int, blocks: int, *, alpha: float = ALPHA) -> float:
+    """Nemenyi's critical difference of mean ranks; q is Tukey's at infinite degrees of freedom, by root 2."""
+    from scipy.stats import studentized_range
+
+    if methods < 2:
+        return math.nan
+    q = studentized_range.ppf(1 - alpha, methods, math.inf) / math.sqrt(2)
+    return float(q * math.sqrt(methods * (methods + 1) / (6 * blocks)))
