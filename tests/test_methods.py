@@ -108,6 +108,7 @@ FORGETTING = (
     "neggrad+",
     "salun",
     "scissorhands",
+    "bad-teacher",
     "ssd",
     "lagged",
     "first-order",
@@ -456,6 +457,7 @@ PASSES = {
     "l1-sparse": 1,
     "msg": 1,
     "scrub": 1,
+    "bad-teacher": 1,
     "ct": 1,
     "salun": 1,
     "salun-sequential": 1,
@@ -560,7 +562,7 @@ def test_a_model_without_trainable_weights_is_refused():
         (name, family)
         for name in (
             *("lur", "lur-exact", "lagged", "lur-match", "match", "salun", "scissorhands", "l1-sparse"),
-            *("scrub", "sa", "esd", "erasediff-conflict"),
+            *("scrub", "bad-teacher", "sa", "esd", "erasediff-conflict"),
         )
         for family in ("layernorm", "language", "denoiser", *families.DENOISERS[2:])
         if (name, family) not in REFUSED
@@ -589,6 +591,7 @@ SHARED = (
     "salun-sequential",
     "scissorhands",
     "scrub",
+    "bad-teacher",
     "msg",
     "ssd",
     "ssd-label-free",

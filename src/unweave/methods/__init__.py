@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from typing import ClassVar, Protocol, runtime_checkable
 
 from unweave.methods.about import About
+from unweave.methods.bad_teacher import BadTeacher
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.last_layers import CFk, EUk
@@ -56,6 +57,7 @@ METHODS: Mapping[str, Method] = {
     "salun": SalUn(),
     "scissorhands": Scissorhands(),
     "scrub": SCRUB(),
+    "bad-teacher": BadTeacher(),
     "msg": MaskedSmallGradients(),
     "ct": ConvolutionTranspose(),
     "cf-k": CFk(),

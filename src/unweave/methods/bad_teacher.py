@@ -1,0 +1,64 @@
+"""Bad teaching (Chundawat et al., AAAI 2023), https://arxiv.org/abs/2205.08096."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unweave.descend import Descent, Phase, descend
+from unweave.methods.about import About
+from unweave.methods.space import Log, Range, Whole
+from unweave.objective import Objective, frozen, on, reference, refuse_moving
+from unweave.problem import Problem
+from unweave.step import Step
+from unweave.tasks import Batch
+
+
+@dataclass(frozen=True)
+class BadTeacher:
+    """Listens to an untrained teacher on forget data, and to the original on retain data.
+
+    Both are in one shuffled stream, so that a batch holds as many forget examples as the data does. The
+    untrained teacher has the student's architecture; both teachers answer in evaluation mode.
+
+    Args:
+        how: The descent.
+    """
+
+    about: ClassVar[About] = About(
+        "Chundawat et al., AAAI 2023, arXiv 2205.08096",
+        "forget, retain",
+        "1 gradient; 1 forward pass of each teacher",
+        "all retain data takes part, not a random 30 % of it; the divergence is the mean over the examples "
+        "of a batch, which the released code divides by the number of classes once more",
+    )
+    how: Descent = Descent(lr=1e-4, epochs=1, batch=256, optimizer="adam")
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return {"how.lr": Log(3e-5, 0.03), "how.steps": Whole(max(1, budget // 10), budget)}
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        lesson = taught(ignorant=frozen(problem.fresh()), original=frozen(problem.model))
+        descend(problem, self.how, Phase([lesson], feed="concatenated"))
+
+
+def taught(*, ignorant: nn.Module, original: nn.Module) -> Objective:
+    """On mixed data the divergence from one teacher on forget rows, and from the other on retain rows."""
+    refuse_moving(ignorant)
+    refuse_moving(original)
+
+    def value(step: Step, batch: Batch) -> Tensor:
+        says = step.once(("taught", id(batch)), lambda: answers(batch))
+        return step.runtime.task.divergence(step.predict(batch), says)
+
+    def answers(batch: Batch) -> Tensor:
+        assert batch.forget is not None  # the part is mixed
+        known = reference(original, batch)
+        rows = batch.forget.view(-1, *[1] * (known.ndim - 1))
+        return torch.where(rows, reference(ignorant, batch), known)
+
+    return on("mixed", "taught", value)
