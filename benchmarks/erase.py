@@ -68,6 +68,7 @@ PLANS = {
 def forgetting(plan: Plan, labels: Sequence[int], folder: Path, device: str) -> list[Stage]:
     """A stage per class that is forgotten."""
     recipe = load(plan.recipe)
+    recipe = replace(recipe, tuning=replace(recipe.tuning, against="retrain"))  # on classes of its own
     named = {label: replace(recipe, name=f"{recipe.name}-{label}") for label in labels}
     recipes = [replace(each, data=replace(each.data, label=label)) for label, each in named.items()]
     return [Stage(each, folder, device) for each in recipes]
@@ -90,9 +91,9 @@ def tuned(
         return {job.arguments[1]: found for job, found in told(crew, work, say)}
 
 
-def train(stage: Stage, part: Literal["mixed", "retain"], seed: int, data_seed: int) -> None:
+def train(stage: Stage, part: Literal["mixed", "retain"], seed: int, tuning_seed: int) -> None:
     """Trains a model, which its stage keeps."""
-    stage.trained(part, seed, data_seed)
+    stage.trained(part, seed, tuning_seed)
 
 
 def say(progress: Progress) -> None:

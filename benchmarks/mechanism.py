@@ -189,7 +189,10 @@ def evidence(model: nn.Module, split: Split) -> Evidence:
 def trained(stage: str, seed: int, data_seed: int | None) -> tuple[Callable[[], Problem], Evidence]:
     """What makes the request to forget, over one original; and the retrained model's answers."""
     recipe = load(stage)
-    split = split_of(recipe.data, data_seed)
+    split = split_of(recipe.data)
+    if data_seed is not None:  # another forget set and other wrong labels; the held-out halves stay
+        other, halves = split_of(replace(recipe.data, seed=data_seed)), split.calibration.tolist()
+        split = Split(other.train, other.forget, split.held_out, calibration=halves)
 
     def build() -> nn.Module:
         return recipe.build(split.n_classes)

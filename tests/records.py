@@ -141,6 +141,7 @@ def _stage(rng: random.Random) -> dict[str, Any]:
             name: _histogram(name, rng)
             for name in ("retrain", "calibration", "original", "lur", "lur-match", "ascent")
         },
+        "tuned": {"against": "proxy", "seeds": [1000, 1001], "budget": 0.5, "trials": 20},
         "search": {"lur": [_trial(i, rng) for i in range(20)]},
         "comparisons": [
             {
@@ -165,7 +166,7 @@ def _stage(rng: random.Random) -> dict[str, Any]:
 
 def _small(rng: random.Random) -> dict[str, Any]:
     stage = _stage(rng)
-    for name in ("floor", "calibration_seeds", "histograms", "search", "comparisons"):
+    for name in ("floor", "calibration_seeds", "histograms", "tuned", "search", "comparisons"):
         del stage[name]
     stage["methods"] = {name: stage["methods"][name] for name in ("lur", "finetune", "original")}
     for each in stage["methods"].values():

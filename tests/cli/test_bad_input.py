@@ -56,7 +56,10 @@ class TestRanges:
         [
             ("--seeds", 0, "seeds must be in"),
             ("--seeds", 99, "seeds must be in"),
-            ("--tune", -1, "--tune must be at least 0"),
+            ("--tune", -1, "--tune must be at least 1"),
+            ("--tune", 0, "--tune must be at least 1 trial, found 0: leave it out"),
+            ("--against", "retrain", "give it with --tune or --tuned"),
+            ("--against", "retran", "retran"),
             ("--jobs", 0, "--jobs must be at least 1"),
             ("--seed", -1, "--seed must be at least 0"),
             ("--seed", 1000, "each seed has one use, found 1000"),

@@ -50,7 +50,7 @@ def text(record):
 def small(record):
     """One stage of three methods, cheap to draw, with everything that a stage may have."""
     trace, small = record["stages"]["trace"], record["stages"]["class"]
-    extra = {key: trace[key] for key in ("floor", "calibration_seeds", "search", "comparisons")}
+    extra = {key: trace[key] for key in ("floor", "calibration_seeds", "tuned", "search", "comparisons")}
     extra["histograms"] = {name: trace["histograms"][name] for name in ("lur", "retrain")}
     return record | {"stages": {"trace": small | extra}}
 
@@ -204,6 +204,7 @@ def test_every_metric_says_what_it_means_and_what_it_cannot_show(text):
         ("calibration_seeds", "Seeds of the retrains"),
         ("histograms", "Losses on the forgotten examples"),
         ("search", "Tuning of lur"),
+        ("tuned", "20 trials per method on proxies, other examples drawn from what is retained"),
         ("comparisons", "Paired Wilcoxon"),
     ],
 )

@@ -159,15 +159,6 @@ def test_forgetting_at_random_takes_the_fraction_and_noise_moves_its_share() -> 
     assert torch.equal(split.forget, clean.forget)
 
 
-def test_another_data_seed_forgets_others_but_never_moves_the_test_part() -> None:
-    data = Data("digits", noise=0.2)
-    ours, theirs = split_of(data), split_of(data, 1000)
-    assert not torch.equal(ours.forget, theirs.forget)
-    assert not torch.equal(ours.train.labels, theirs.train.labels)
-    assert torch.equal(ours.test, theirs.test) and torch.equal(ours.calibration, theirs.calibration)
-    assert split_of(data).digest() == ours.digest()
-
-
 def test_forgetting_a_class_takes_all_of_it_and_ids_are_taken_as_they_are() -> None:
     split = split_of(Data("digits", forget="class", label=3))
     assert split.forgotten_classes == (3,)

@@ -13,19 +13,26 @@ from unweave.audit.metrics import measure
 from unweave.data.resident import Resident
 from unweave.methods.lur import LUR
 from unweave.methods.space import Choice, Log, Rest, Tunable, Uniform, Whole
-from unweave.problem import Split
+from unweave.problem import Failed, Split
 from unweave.run import stage as stages
 from unweave.run import tune
 from unweave.run.bench import bench, with_best
 from unweave.run.reading import configure
-from unweave.run.search import attempt, case, distribution, inside, nested, own, search
+from unweave.run.recipe import Recipe
+from unweave.run.search import SECOND, attempt, case, distribution, inside, nested, own, search
 from unweave.run.stage import Stage
 from unweave.run.tune import Study, as_toml, best_of, tune_stage
 from unweave.run.workers import in_turn
+from unweave.train import train_model
 
 
 def drifting(folder: Path, drift: Drift) -> Stage:
     return Stage(with_drift(drift), folder)
+
+
+def tuned_so(recipe: Recipe, **changes: object) -> Recipe:
+    """The recipe with other tuning."""
+    return dataclasses.replace(recipe, tuning=dataclasses.replace(recipe.tuning, **changes))
 
 
 def found(stage: Stage, drift: Drift, trials: int = 6) -> list:
@@ -67,26 +74,80 @@ def test_the_same_search_twice_tries_the_same(tmp_path) -> None:
     assert [(t["settings"], t["value"]) for t in first] == [(t["settings"], t["value"]) for t in second]
 
 
-def test_no_trial_sees_the_test_part(tmp_path, monkeypatch) -> None:
-    stage = drifting(tmp_path, Drift())
+@pytest.mark.parametrize("against", ["proxy", "retrain"])
+def test_no_trial_sees_the_test_part(tmp_path, monkeypatch, against) -> None:
+    stage = Stage(tuned_so(with_drift(Drift()), against=against), tmp_path)
     seen = found(stage, Drift(), 3)
-    for seed in stage.recipe.tuning.seeds:
-        split = stage.split(seed)
-        held_out = split.held_out
-        assert isinstance(held_out, Resident)
-        inputs = held_out.inputs.clone()
-        inputs[split.test] = float("nan")
-        blind = Split(split.train, split.forget, dataclasses.replace(held_out, inputs=inputs),
-                      calibration=split.calibration.tolist())  # fmt: skip
-        monkeypatch.setitem(stages._splits, (repr(stage.recipe.data), seed, "cpu"), blind)
-    assert [trial["value"] for trial in found(stage, Drift(), 3)] == [trial["value"] for trial in seen]
+    split = stage.split()
+    held_out = split.held_out
+    assert isinstance(held_out, Resident)
+    inputs = held_out.inputs.clone()
+    inputs[split.test] = float("nan")
+    blind = Split(split.train, split.forget, dataclasses.replace(held_out, inputs=inputs),
+                  calibration=split.calibration.tolist())  # fmt: skip
+    monkeypatch.setattr(stages, "split_of", lambda *_, **__: blind)
+    monkeypatch.setattr(stages, "_splits", {})
+    monkeypatch.setattr(stages, "_exams", {})
+    again = found(stage, Drift(), 3)
+    assert all(stage.split(seed).held_out is blind.held_out for seed in stage.recipe.tuning.seeds)
+    assert [trial["value"] for trial in again] == [trial["value"] for trial in seen]
+    assert all(trial["failed"] is None for trial in seen)
+    with pytest.raises(Failed, match="NaN"):  # who looks at the test part finds nothing there
+        stage.exam().answers(case(stage, 1000).original)
 
 
-def test_a_tuning_seed_has_data_of_its_own(tmp_path) -> None:
+def test_against_retrain_a_tuning_seed_is_the_request_trained_anew(tmp_path) -> None:
+    stage = Stage(tuned_so(tiny(), against="retrain"), tmp_path)
+    assert stage.split(1000).digest() == stage.split().digest()
+
+
+def test_a_proxy_is_drawn_from_what_the_request_retains(tmp_path) -> None:
     stage = Stage(tiny(), tmp_path)
-    reported, other = stage.split(), stage.split(1000)
-    assert not torch.equal(reported.forget, other.forget)
-    assert torch.equal(reported.test, other.test)
+    request, proxies = stage.split(), [stage.split(seed) for seed in (1000, 1001)]
+    for each in proxies:
+        assert each.digest("mixed") == request.digest("mixed"), "the original is one of everything"
+        assert torch.equal(each.test, request.test) and torch.equal(each.calibration, request.calibration)
+        assert len(each.forget) == len(request.forget)
+        assert not set(each.forget.tolist()) & set(request.forget.tolist())
+    assert not torch.equal(proxies[0].forget, proxies[1].forget)
+
+
+def test_no_model_is_retrained_for_the_request_itself_while_tuning_on_proxies(tmp_path, monkeypatch) -> None:
+    recipe, asked = with_drift(Drift()), []
+    retrained = train_model
+
+    def remembered(how, build, split, part, seed, **more):
+        asked.append((part, seed, split.digest("retain")))
+        return retrained(how, build, split, part, seed, **more)
+
+    monkeypatch.setattr(stages, "train_model", remembered)
+    stage = Stage(recipe, tmp_path)
+    tune_stage(stage, ["finetune"], 1, in_turn, lambda progress: None)
+    request = stage.split().digest("retain")
+    assert asked and all(seed % SECOND in recipe.tuning.seeds for _, seed, _ in asked)
+    assert request not in [digest for part, _, digest in asked if part == "retain"]
+
+
+def test_a_proxy_of_a_class_is_another_one_and_consecutive_seeds_take_consecutive_ones(tmp_path) -> None:
+    data = {"name": "digits", "limit": 300, "forget": "class", "label": 3}
+    stage = Stage(tiny(data=data), tmp_path)
+    classes = [stage.split(seed).forgotten_classes for seed in range(2000, 2009)]
+    assert sorted(classes) == [(label,) for label in range(10) if label != 3]
+    assert (classes[0][0] - classes[1][0]) % 10 in (8, 9)
+
+
+def test_a_proxy_of_ids_is_random(tmp_path) -> None:
+    stage = Stage(tiny(data={"name": "digits", "limit": 300, "forget": "ids", "ids": [3, 4, 5]}), tmp_path)
+    found = stage.split(1000).forget.tolist()
+    assert len(found) == 3 and not {3, 4, 5} & set(found)
+
+
+def test_what_stays_must_hold_a_proxy(tmp_path) -> None:
+    data = {"name": "digits", "limit": 300, "fraction": 0.6}
+    stage = Stage(tiny(data=data), tmp_path)
+    with pytest.raises(ValueError, match="180 examples to forget and 120 that stay: tune against 'retrain'"):
+        tune_stage(stage, ["finetune"], 1, in_turn, lambda progress: None)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("fate", "reason"), [("stop", "never works"), ("nan", "NaN")])
@@ -100,7 +161,7 @@ def test_a_method_that_fails_is_logged_and_keeps_its_own_settings(tmp_path, fate
 
 
 def test_every_method_gets_as_many_trials_and_a_search_is_read_again(tmp_path, monkeypatch) -> None:
-    recipe = dataclasses.replace(tiny(), tuning=dataclasses.replace(tiny().tuning, seeds=(1000,)))
+    recipe = tuned_so(tiny(), seeds=(1000,))
     names = ("lur", "lur-match", "finetune", "short-retrain", "original", "retrain")
     heard: list = []
     studies = tune_stage(Stage(recipe, tmp_path), names, 2, in_turn, heard.append)
@@ -118,6 +179,7 @@ def test_every_method_gets_as_many_trials_and_a_search_is_read_again(tmp_path, m
 
 def test_tuned_settings_are_the_reported_ones_and_the_log_is_in_the_record(tmp_path) -> None:
     made = bench([with_drift(Drift())], tmp_path, methods=["finetune"], jobs=1, tune=3)["stages"]["tiny"]
+    assert made["tuned"] == {"against": "proxy", "seeds": [1000, 1001], "budget": 0.5, "trials": 3}
     best = best_of(made["search"]["finetune"])
     assert made["methods"]["finetune"]["repr"] == repr(Drift(**best.best))
     assert made["recipe"]["methods"]["finetune"] == dataclasses.asdict(Drift(**best.best))

@@ -20,6 +20,7 @@ from unweave.run.bench import bench as run_bench
 from unweave.run.bench import chosen, compare, shortened
 from unweave.run.recipe import Recipe
 from unweave.run.recipe import load as load_recipe
+from unweave.run.setup import Against
 from unweave.run.stage import Stage
 from unweave.run.workers import Listener
 
@@ -37,20 +38,28 @@ class Plan:
     Args:
         methods: Names with commas between; all if None.
         seeds: How many of the recipes' seeds; all if None.
-        tune: Trials of tuning per method.
+        tune: Trials of tuning per method; none if None.
+        against: What trials forget; as recipes say if None.
         tuned: The folder of earlier searches.
         jobs: Worker processes; as many as suit the device if None.
     """
 
     methods: str | None = None
     seeds: int | None = None
-    tune: int = 0
+    tune: int | None = None
+    against: Against | None = None
     tuned: Path | None = None
     jobs: int | None = None
 
     def __post_init__(self) -> None:
-        if self.tune < 0:
-            raise ValueError(f"--tune must be at least 0 trials, found {self.tune}")
+        if self.tune is not None and self.tune < 1:
+            raise ValueError(
+                f"--tune must be at least 1 trial, found {self.tune}: leave it out to run recipes' settings"
+            )
+        if self.tune is not None and self.tuned is not None:
+            raise ValueError("--tune makes a search and --tuned takes an earlier one: give one of them")
+        if self.against is not None and self.tune is None and self.tuned is None:
+            raise ValueError("--against says what a search forgets: give it with --tune or --tuned")
         if self.jobs is not None and self.jobs < 1:
             raise ValueError(f"--jobs must be at least 1, found {self.jobs}")
         if self.tune and importlib.util.find_spec("optuna") is None:
@@ -71,7 +80,8 @@ def bench(
     data: str | None = None,
     methods: str | None = None,
     seeds: int | None = None,
-    tune: int = 0,
+    tune: int | None = None,
+    against: Against | None = None,
     tuned: Path | None = None,
     jobs: int | None = None,
     shared: Shared = DEFAULTS,
@@ -90,11 +100,14 @@ def bench(
         methods: Names with commas between, such as lur,salun; all if none are given.
         seeds: How many of the recipes' seeds to run; a verdict needs ten.
         tune: Trials of tuning per method, on other seeds than the reported ones.
+        against: What trials forget: proxy, other examples that the recipe retains, so that the request itself
+            needs no retraining; or retrain, what the recipe forgets, the best case. By default as recipes
+            say, which is proxy.
         tuned: The folder `tuning` of an earlier run, whose searches are used instead of new ones.
         jobs: Worker processes; as many as there are cores, or one on a device.
         shared: Of every verb.
     """
-    plan = Plan(methods, seeds, tune, tuned, jobs)
+    plan = Plan(methods, seeds, tune, against, tuned, jobs)
     if given.is_given(recipes):
         place = given.Place(one_of(recipes), recipe, data)
         told(run_given(place, request, plan, shared), shared)
@@ -116,6 +129,7 @@ def run(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> Pat
     """
     device, methods = shared.device or "cpu", names(plan.methods)
     recipes = [shortened(begun_at(recipe, shared.seed), plan.seeds) for recipe in recipes]
+    recipes = [tuned_against(recipe, plan.against) for recipe in recipes]
     refuse_unreadable(recipes, device)
     tables = [recipe.table() for recipe in recipes]
     asked = {
@@ -123,7 +137,7 @@ def run(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> Pat
         "recipes": [{key: table[key] for key in table if key != "seeds"} for table in tables],
         "seeds": [list(recipe.seeds) for recipe in recipes],
         "methods": list(dict.fromkeys(name for recipe in recipes for name in chosen(recipe, methods))),
-        "tune": plan.tune,
+        "tune": plan.tune or 0,
         "tuned": None if plan.tuned is None else str(plan.tuned.resolve()),
         "device": device,
     }
@@ -135,7 +149,7 @@ def run(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> Pat
             place,
             methods=methods,
             jobs=jobs,
-            tune=plan.tune,
+            tune=plan.tune or 0,
             tuned=plan.tuned,
             device=device,
             listener=listener,
@@ -192,6 +206,11 @@ def run_given(place: given.Place, request: Request, plan: Plan, shared: Shared) 
 def begun_at(recipe: Recipe, seed: int | None) -> Recipe:
     """The recipe with as many seeds, the first of them this one."""
     return recipe if seed is None else replace(recipe, seeds=tuple(range(seed, seed + len(recipe.seeds))))
+
+
+def tuned_against(recipe: Recipe, chosen: Against | None) -> Recipe:
+    """The recipe, tuned against this."""
+    return recipe if chosen is None else replace(recipe, tuning=replace(recipe.tuning, against=chosen))
 
 
 def refuse_unreadable(recipes: Sequence[Recipe], device: str) -> None:

@@ -53,11 +53,11 @@ class Given(Stage):
     place: Place
     forget: tuple[int, ...]
 
-    def split(self, data_seed: int | None = None) -> Split:
-        """The project's own data; no other seed cuts it."""
+    def split(self, tuning_seed: int | None = None) -> Split:
+        """The project's own data; nothing is tuned on it."""
         return split_of(self.place, self.forget, self.device)
 
-    def trained(self, part: Literal["mixed", "retain"], seed: int, data_seed: int | None = None) -> Trained:
+    def trained(self, part: Literal["mixed", "retain"], seed: int, tuning_seed: int | None = None) -> Trained:
         """The given original, whatever the seed; or a model that the project retrains, which is kept."""
         project, split = project_of(self.place, self.device), self.split()
         assert project.model is not None and project.retrain is not None

@@ -37,7 +37,7 @@ class Case:
 
     Args:
         stage: Where it belongs; a search may be over cases of several stages.
-        seed: Of the data and of the training.
+        seed: Of the training, and of what is forgotten.
         original: The model to unlearn.
         retrained: What the retrained model answers.
         wanted: Its metrics.

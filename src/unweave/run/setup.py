@@ -10,6 +10,8 @@ from unweave.run.classification import Classification
 from unweave.run.family import Family
 from unweave.run.generation import Generation
 
+Against = Literal["proxy", "retrain"]
+
 
 @dataclass(frozen=True)
 class Data:
@@ -69,11 +71,15 @@ class Tuning:
 
     Args:
         trials: How many settings are tried per method.
-        seeds: Seeds of forget set and training alike.
+        against: What trials forget and which model they are to reach: "proxy", other examples that the recipe
+            retains and a model retrained without those, or "retrain", what the recipe forgets and a model
+            retrained without that (see `practice`).
+        seeds: Seeds of training, and of the proxies.
         budget: The most that a method may spend, relative to the gradient evaluations of retraining.
     """
 
     trials: int = 20
+    against: Against = "proxy"
     seeds: tuple[int, ...] = (1000, 1001)
     budget: float = 0.5
 

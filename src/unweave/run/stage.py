@@ -17,6 +17,7 @@ from unweave.methods.simple import FromScratch
 from unweave.problem import Cost, Problem, Split
 from unweave.run.classification import Classification
 from unweave.run.family import Family
+from unweave.run.practice import practised
 from unweave.run.recipe import Recipe
 from unweave.run.setup import Data
 from unweave.train import Trained, train_model
@@ -38,17 +39,20 @@ class Stage:
     folder: Path
     device: str = "cpu"
 
-    def split(self, data_seed: int | None = None) -> Split:
-        """The data, as the recipe's seed cuts it or another; loaded once per process."""
-        key = (repr((self.recipe.data, self.recipe.generation)), data_seed, self.device)
+    def split(self, tuning_seed: int | None = None) -> Split:
+        """The data, cut as the recipe says, or as a tuning seed practises; made once per process."""
+        recipe = self.recipe
+        key = (repr((recipe.data, recipe.generation, recipe.tuning)), tuning_seed, self.device)
         if key not in _splits:
-            family = self.recipe.family
-            _splits[key] = split_of(self.recipe.data, data_seed, family=family, device=self.device)
+            if tuning_seed is None:
+                _splits[key] = split_of(recipe.data, family=recipe.family, device=self.device)
+            else:
+                _splits[key] = practised(self.split(), recipe.data, recipe.tuning, tuning_seed)
         return _splits[key]
 
-    def trained(self, part: Literal["mixed", "retain"], seed: int, data_seed: int | None = None) -> Trained:
+    def trained(self, part: Literal["mixed", "retain"], seed: int, tuning_seed: int | None = None) -> Trained:
         """The original ("mixed") or the retrained reference ("retain") of a seed, trained or read."""
-        split, recipe = self.split(data_seed), self.recipe
+        split, recipe = self.split(tuning_seed), self.recipe
         return train_model(
             recipe.train,
             lambda: recipe.build(split.n_classes),
@@ -78,19 +82,19 @@ class Stage:
         return lambda: self.recipe.build(split.n_classes)
 
     def problem(
-        self, original: nn.Module, seed: int, memory: Memory, data_seed: int | None = None
+        self, original: nn.Module, seed: int, memory: Memory, tuning_seed: int | None = None
     ) -> Problem:
         """The request to forget, over a copy of the original."""
-        split, model = self.split(data_seed), copy.deepcopy(original)
+        split, model = self.split(tuning_seed), copy.deepcopy(original)
         generator = torch.Generator().manual_seed(seed)
         task = self.recipe.family.task(split.n_classes, split.forgotten_classes)
         return Problem(task, model, split, generator, self.build(split), memory=memory)
 
-    def exam(self, data_seed: int | None = None) -> Exam[Any]:
-        """The questions to its models; while settings are searched, where a seed cuts the data anew."""
-        key = (repr(self), data_seed)
+    def exam(self, tuning_seed: int | None = None) -> Exam[Any]:
+        """The questions to its models; to those of a tuning seed without the test part."""
+        key = (repr(self), tuning_seed)
         if key not in _exams:
-            split, searching = self.split(data_seed), data_seed is not None
+            split, searching = self.split(tuning_seed), tuning_seed is not None
             _exams[key] = self.recipe.family.exam(
                 split, device=self.device, searching=searching, cache=self.folder / MODELS
             )
@@ -103,24 +107,19 @@ _exams: dict[tuple[str, int | None], Exam[Any]] = {}
 _splits: dict[tuple[str, int | None, str], Split] = {}
 
 
-def split_of(
-    data: Data, data_seed: int | None = None, *, family: Family = CLASSIFIERS, device: str = "cpu"
-) -> Split:
+def split_of(data: Data, *, family: Family = CLASSIFIERS, device: str = "cpu") -> Split:
     """The data, cut four ways.
 
     Args:
         data: What to load and what to forget.
-        data_seed: Chooses another forget set, other wrong labels and another limited subset, for tuning. The
-            held-out halves stay as the recipe's own seed cuts them, so that tuning never sees the test part.
         family: Whose models take it.
         device: Where batches are handed out.
     """
-    seed = data.seed if data_seed is None else data_seed
-    loaded = load_data(data.name, folder=data.folder, limit=data.limit, seed=seed)
+    loaded = load_data(data.name, folder=data.folder, limit=data.limit, seed=data.seed)
     train, held_out = map(family.source, loaded)
     if data.noise:
-        train = flip_labels(train, data.noise, 1 + int(train.labels.max()), seed + 1)
-    forget = _chosen(data, train, seed + 2)
+        train = flip_labels(train, data.noise, 1 + int(train.labels.max()), data.seed + 1)
+    forget = _chosen(data, train, data.seed + 2)
     return Split(train.to(device), forget, held_out.to(device), seed=data.seed)
 
 

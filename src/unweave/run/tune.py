@@ -52,6 +52,8 @@ def tune_stage(
     recipe = stage.recipe
     tuned = [each for each in methods if each not in REFERENCES and isinstance(recipe.methods[each], Tunable)]
     seeds = recipe.tuning.seeds
+    for seed in seeds:
+        stage.split(seed)  # says what can't be practised on before anything is trained
     jobs = [Job(f"{recipe.name}, models of tuning seed {seed}", prepare, (stage, seed)) for seed in seeds]
     list(told(crew, jobs, listener))
     studies: dict[str, Study] = {}

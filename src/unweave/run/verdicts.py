@@ -15,6 +15,7 @@ from unweave.audit.score import score, t_interval
 from unweave.run.cell import REFERENCE, Content, answers_at, kept, place_of
 from unweave.run.curves import histograms, mean_trace
 from unweave.run.paired import comparisons
+from unweave.run.setup import Tuning
 from unweave.run.stage import Stage
 from unweave.train import code, digest
 
@@ -59,8 +60,17 @@ def stage_record(
         "descriptions": {
             name: each[0]["description"] for name, each in cells.items() if each[0]["description"]
         },
-        **({"search": {name: list(trials) for name, trials in search.items()}} if search else {}),
+        **searched(recipe.tuning, search),
     }
+
+
+def searched(tuning: Tuning, search: Mapping[str, Sequence[Content]]) -> dict[str, Any]:
+    """How settings were searched, and every trial; nothing if they were not."""
+    if not search:
+        return {}
+    facts = {"against": tuning.against, "seeds": list(tuning.seeds), "budget": tuning.budget}
+    trials = max(map(len, search.values()))
+    return {"tuned": {**facts, "trials": trials}, "search": {name: list(log) for name, log in search.items()}}
 
 
 def described(stage: Stage) -> dict[str, Any]:
