@@ -6,7 +6,7 @@ the gradient of batch `b`.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -135,6 +135,12 @@ def named(params: Params, pattern: str) -> Mask:
     if not any(bool(mask.any()) for mask in chosen.values()):
         raise ValueError(f"no weight matches {pattern!r}; the first are {', '.join(list(params)[:3])}")
     return chosen
+
+
+def held_by(modules: Iterable[nn.Module], params: Params) -> Mask:
+    """One for all weights that these modules hold themselves, those that they share with others included."""
+    held = {id(p) for module in modules for p in module.parameters(recurse=False)}
+    return {name: torch.full_like(p, id(p) in held) for name, p in params.items()}
 
 
 def multiplied(masks: list[Mask]) -> Mask:

@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from unweave.descend import Descent, Phase, descend
 from unweave.edit import restart
-from unweave.importance import Mask
+from unweave.importance import Mask, held_by, inverted
 from unweave.methods.about import About, refuse_family
 from unweave.methods.space import Log, Range, Whole
 from unweave.objective import nll
@@ -113,12 +112,12 @@ def outside(earlier: list[nn.Module], problem: Problem) -> Mask:
     Raises:
         ValueError: If that leaves no weight to train.
     """
-    held = {id(p) for module in earlier for p in module.parameters(recurse=False)}
-    if all(id(p) in held for p in problem.params.values()):
+    where = inverted(held_by(earlier, problem.params))
+    if not any(bool(mask.any()) for mask in where.values()):
         raise ValueError(
             "the last k layers have no trainable weight that earlier ones do not share: choose a larger k"
         )
-    return {name: torch.full_like(p, id(p) not in held) for name, p in problem.params.items()}
+    return where
 
 
 def refuse_no_layers(k: int) -> None:
