@@ -563,6 +563,7 @@ def test_a_model_without_trainable_weights_is_refused():
         for name in (
             *("lur", "lur-exact", "lagged", "lur-match", "match", "salun", "scissorhands", "l1-sparse"),
             *("scrub", "bad-teacher", "sa", "esd", "erasediff-conflict"),
+            *("scrub", "cfw", "sa", "esd", "erasediff-conflict"),
         )
         for family in ("layernorm", "language", "denoiser", *families.DENOISERS[2:])
         if (name, family) not in REFUSED
@@ -593,6 +594,7 @@ SHARED = (
     "scrub",
     "bad-teacher",
     "msg",
+    "cfw",
     "ssd",
     "ssd-label-free",
     "short-retrain",

@@ -144,7 +144,8 @@ class Phase:
         idle: Whether a term may ask for nothing at the first step, as a loss that is where it should end;
             elsewhere a gradient of zeros is an error.
         share: The fraction of the steps, relative to the other phases.
-        watch: Called before every step with the problem and the number of the step, for probes.
+        watch: Called before every step with the problem and the number of the step, for probes and for edits
+            of weights that may move.
     """
 
     terms: Sequence[Term]

@@ -1,7 +1,7 @@
 """One-shot edits of the weights, in place."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,16 @@ def perturb(problem: Problem, std: Importance) -> None:
     """Adds Gaussian noise with one standard deviation per weight."""
     for name, p in problem.params.items():
         p.add_(std[name] * torch.randn(p.shape, generator=problem.generator, dtype=p.dtype).to(p.device))
+
+
+def perturb_first(std: Importance) -> Callable[[Problem, int], None]:
+    """`perturb` before the first step of a phase, as its `watch`."""
+
+    def watch(problem: Problem, index: int) -> None:
+        if index == 0:
+            perturb(problem, std)
+
+    return watch
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from unweave.methods.about import About
 from unweave.methods.bad_teacher import BadTeacher
+from unweave.methods.confuse import CFW
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.last_layers import CFk, EUk
@@ -60,6 +61,7 @@ METHODS: Mapping[str, Method] = {
     "bad-teacher": BadTeacher(),
     "msg": MaskedSmallGradients(),
     "ct": ConvolutionTranspose(),
+    "cfw": CFW(),
     "cf-k": CFk(),
     "eu-k": EUk(),
     "ssd": SelectiveSynapticDampening(),

@@ -1,0 +1,114 @@
+"""CFW, a winner of the NeurIPS 2023 unlearning competition: noise on the stem, and a weighted fine-tuning.
+
+The definition is that of Deep Unlearn (Cadet et al., 2024), https://arxiv.org/abs/2410.01276, and of its
+released code; the entry itself has no paper.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from unweave.descend import Descent, Phase, descend
+from unweave.edit import perturb, perturb_first
+from unweave.importance import Mask, held_by
+from unweave.methods.about import About, refuse_family
+from unweave.methods.space import Log, Range, Whole
+from unweave.objective import Objective, on
+from unweave.params import scale
+from unweave.problem import Problem
+from unweave.step import Step
+from unweave.tasks import Batch
+
+
+@dataclass(frozen=True)
+class CFW:
+    """Drowns the first kernel in noise and fine-tunes, all classes weighing the same; more noise at the end.
+
+    Args:
+        noise: The standard deviation of the noise before the fine-tuning, in the unit of the weights.
+        last_noise: The standard deviation of the noise before its last part.
+        last: How long that part is: a fraction of the epochs, or of the steps.
+        how: The fine-tuning.
+    """
+
+    about: ClassVar[About] = About(
+        "Cadet et al., 2024, arXiv 2410.01276 (competition entry)",
+        "retain",
+        "1 gradient",
+        "noise on the kernel or matrix of the first weight-bearing module with a trainable one, whatever its "
+        "name and kind, not on the outermost modules called conv, of which many models have none; a class "
+        "weighs on its own examples, where the released code multiplies the mean loss of the batch; the "
+        "learning rate falls at every step",
+        families=("classifier",),
+    )
+    noise: float = 0.6
+    last_noise: float = 0.005
+    last: float = 0.25
+    how: Descent = Descent(lr=7e-4, epochs=4, batch=64, schedule="cosine", weight_decay=5e-4)
+
+    def __post_init__(self) -> None:
+        if not (self.noise >= 0 and self.last_noise >= 0):
+            raise ValueError(
+                f"noise and last_noise must not be negative, found {self.noise} and {self.last_noise}"
+            )
+        if not 0 < self.last < 1:
+            raise ValueError(f"last must be a fraction in (0, 1), found {self.last}")
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from; four steps or more, so that the last part has one."""
+        return {
+            "how.lr": Log(0.005, 0.5),
+            "how.steps": Whole(max(4, budget // 10), max(4, budget)),
+            "noise": Log(0.01, 1.0),
+            "last_noise": Log(1e-4, 0.1),
+        }
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place.
+
+        Raises:
+            ValueError: If no kernel or matrix is trainable.
+        """
+        refuse_family(self, problem.task)
+        stem, fit = first_kernel(problem), balanced(problem, power=1.0)
+        perturb(problem, scale(stem, self.noise))
+        again = perturb_first(scale(stem, self.last_noise))
+        descend(
+            problem,
+            self.how,
+            Phase([fit], share=1 - self.last),
+            Phase([fit], share=self.last, watch=again),
+        )
+
+
+def first_kernel(problem: Problem) -> Mask:
+    """One for the first trainable kernel or matrix of a weight-bearing module, in order of registration."""
+    params = problem.params
+    for _, module in problem.blocks:
+        held = held_by([module], params)
+        kernels = {name for name, mask in held.items() if params[name].ndim > 1 and bool(mask.any())}
+        if kernels:
+            return {name: mask * (name in kernels) for name, mask in held.items()}
+    raise ValueError(
+        "cfw puts noise on the first kernel or matrix, and none of this model's is trainable: "
+        "use another method"
+    )
+
+
+def balanced(problem: Problem, *, power: float) -> Objective:
+    r"""The retain loss, each example times :math:`w_y \propto n_y^{-\mathrm{power}}`; their mean is one.
+
+    :math:`n_y` is the number of retain examples of the class. At a power of one all classes weigh the same.
+    """
+    labels = problem.split.train.labels[problem.split.retain]
+    counts = labels.bincount(minlength=problem.split.n_classes).clamp(min=1)  # of no example, none is asked
+    raw = counts.double() ** -power
+    weights = raw / raw[labels].mean()
+
+    def value(step: Step, batch: Batch) -> Tensor:
+        loss = step.runtime.task.loss(step.predict(batch), batch.target)
+        return weights.to(loss)[batch.target] * loss
+
+    return on("retain", "balanced", value)

@@ -1,0 +1,156 @@
+"""Winners of the NeurIPS 2023 competition, as Deep Unlearn has them: plain torch and closed forms."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from families import Toy
+from plain import STILL, Recorder, Sgd, grad, moved_apart, recorded, whole
+from unweave import edit
+from unweave.importance import Importance
+from unweave.methods import Method
+from unweave.methods.confuse import CFW, balanced, first_kernel
+from unweave.objective import Objective
+from unweave.problem import Part, Problem, Split
+from unweave.step import Runtime, Step
+from unweave.tasks import Batch
+
+
+def fresh(family: str = "batchnorm") -> Problem:
+    return recorded(family)[0]
+
+
+def moved(after: nn.Module, before: nn.Module) -> dict[str, Tensor]:
+    """The displacement of every weight that is not where it was, but for a step of no length."""
+    pairs = zip(after.named_parameters(), before.named_parameters(), strict=True)
+    apart = {name: (p - q).detach() for (name, p), (_, q) in pairs}
+    return {name: by for name, by in apart.items() if float(by.abs().max()) > 1e-200}
+
+
+def drawn_of(part: Part, recorder: Recorder, of: Problem) -> list[Batch]:
+    """Every batch that was drawn, each of which is the whole part."""
+    ids = of.split.part(part)[1].tolist()
+    assert all(sorted(batch.ids.tolist()) == ids for batch in recorder.drawn)
+    return recorder.drawn
+
+
+def value_on(objective: Objective, of: Problem, part: Part, batch: Batch) -> float:
+    """An objective on one batch of its part."""
+    step = Step(of.params, Runtime(of.model, of.task), {part: [batch]}, {part: len(batch)})
+    return sum(float(loss.detach()) for loss in objective.losses(step))
+
+
+@pytest.fixture
+def kicks(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
+    """What noise at the start of a phase adds to the weights, as it comes."""
+    seen, perturb = [], edit.perturb
+
+    def watched(of: Problem, std: Importance) -> None:
+        before = copy.deepcopy(of.model)
+        perturb(of, std)
+        seen.append(moved(of.model, before))
+
+    monkeypatch.setattr(edit, "perturb", watched)
+    return seen
+
+
+def still(of: Problem, method: Method) -> nn.Module:
+    """The model after a method whose descents move nothing."""
+    whole(method, steps=4, lr=STILL, momentum=0.0, weight_decay=0.0, norm="frozen")(of)
+    return of.model
+
+
+@torch.no_grad()
+def kick(model: nn.Module, by: dict[str, Tensor]) -> None:
+    for name, displacement in by.items():
+        model.get_parameter(name).add_(displacement)
+
+
+# --- CFW
+
+
+def test_cfw(kicks: list[dict[str, Tensor]]):
+    method = whole(CFW(), steps=4)
+    plain = still(fresh(), replace(method, last_noise=0.0))
+    kicks.clear()
+    of, recorder = recorded("batchnorm")
+    method(of)
+    (last,) = kicks
+    counts = of.split.train.labels[of.split.retain].bincount().double()
+    sgd = Sgd(plain.train(), method.how)
+    for step, batch in enumerate(drawn_of("retain", recorder, of)):
+        if step == 3:  # the last quarter
+            kick(plain, last)
+        # of a batch that holds all of the part, torch's weighted mean is that of balanced weights
+        sgd.step(grad(plain, F.cross_entropy(plain(batch.inputs[0]), batch.target, weight=1 / counts)))
+    assert step == 3 and moved_apart(of.model, plain) < 1e-12
+
+
+def imbalanced() -> tuple[Problem, Batch]:
+    """Retained are six examples of class 0, two of class 1 and none of class 2."""
+    labels = torch.tensor([0] * 6 + [1] * 2 + [2] * 2)
+    inputs = torch.randn(10, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    data = Toy((inputs,), labels)
+    of, recorder = recorded("layernorm")
+    of.split, of.task, of.model = Split(data, [8, 9], data), Recorder(3), nn.Linear(3, 3).double()
+    batch = recorder.draw(next(iter(data.stream([of.split.retain]))), torch.Generator())
+    return of, batch
+
+
+def test_classes_weigh_the_same_however_many_their_examples():
+    of, batch = imbalanced()
+    # n / (C n_c) = 8 / (2 * 6) and 8 / (2 * 2)
+    loss = F.cross_entropy(of.model(batch.inputs[0]), batch.target, reduction="none")
+    expected = float((loss[:6].sum() * 2 / 3 + loss[6:].sum() * 2).detach() / 8)
+    assert value_on(balanced(of, power=1.0), of, "retain", batch) == pytest.approx(expected, abs=1e-14)
+    assert value_on(balanced(of, power=0.0), of, "retain", batch) == pytest.approx(
+        float(loss.detach().mean()), abs=1e-14
+    )
+
+
+def test_a_class_weighs_on_its_own_examples_and_not_on_the_mean_of_the_batch():
+    """Released: the mean loss times the mean weight, so that which class has the loss does not matter."""
+    of, _ = imbalanced()
+    nn.init.zeros_(of.model.weight), nn.init.zeros_(of.model.bias)
+    of.model.bias.data[0] = 50.0  # class 0 is certain, class 1 is 50 nats away
+    half = Recorder(3).draw(next(iter(of.split.train.stream([torch.tensor([0, 7])]))), torch.Generator())
+    assert value_on(balanced(of, power=1.0), of, "retain", half) == pytest.approx(50 * 2.0 / 2)
+    # the released value: 25 nats times the mean of 2/3 and 2
+    assert value_on(balanced(of, power=1.0), of, "retain", half) != pytest.approx(25 * 4 / 3)
+
+
+def test_noise_has_its_standard_deviation_and_stays_in_the_first_kernel(kicks: list[dict[str, Tensor]]):
+    of = fresh("layernorm")
+    of.model = nn.Sequential(nn.Linear(6, 500), nn.LayerNorm(500), nn.Linear(500, 4)).double()
+    before = copy.deepcopy(of.model)
+    still(of, CFW(noise=0.6, last_noise=0.05))
+    (last,) = kicks
+    first = moved(of.model, before)
+    assert first.keys() == last.keys() == {"0.weight"}
+    # 3,000 draws: the deviation of a deviation is 1.3 in a hundred
+    assert float(last["0.weight"].std()) == pytest.approx(0.05, rel=0.06)
+    assert float((first["0.weight"] - last["0.weight"]).std()) == pytest.approx(0.6, rel=0.06)
+    assert abs(float(first["0.weight"].mean())) < 0.05
+
+
+def test_the_stem_is_told_by_its_place_and_not_by_its_name():
+    """Released: outermost modules with "conv" in their name; a stem elsewhere had no noise."""
+    of = fresh()
+    assert {name for name, mask in first_kernel(of).items() if mask.any()} == {"conv1.weight"}
+    of.model = nn.Sequential(nn.Sequential(nn.BatchNorm2d(1), of.model.conv1), nn.Conv2d(6, 4, 3))
+    assert {name for name, mask in first_kernel(of).items() if mask.any()} == {"0.1.weight"}
+    of.model[0][1].weight.requires_grad_(False)
+    assert {name for name, mask in first_kernel(of).items() if mask.any()} == {"1.weight"}  # not its bias
+    of.model[1].weight.requires_grad_(False)
+    with pytest.raises(ValueError, match="cfw puts noise on the first kernel or matrix, and none"):
+        whole(CFW(), steps=4)(of)
+
+
+@pytest.mark.parametrize("changes", [{"noise": -0.1}, {"last_noise": -0.1}, {"last": 0.0}, {"last": 1.0}])
+def test_settings_of_cfw_out_of_range_are_refused(changes: dict):
+    with pytest.raises(ValueError, match="found"):
+        CFW(**changes)
