@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from unweave.data import Raw
 from unweave.data.keyed import keyed
+from unweave.methods import Method
+from unweave.methods.unsir import UNSIR
 from unweave.problem import Part, Problem, Split
 from unweave.tasks import Batch, Predict, Task, call
 from unweave.tasks.classifier import Classifier
@@ -244,6 +246,11 @@ def problem(
     return Problem(
         scorer or task(family, whole_class), model, split(family, dtype, whole_class), generator, build
     )
+
+
+def request(method: Method, family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Problem:
+    """A fresh request that the method takes: to forget one class, where it forgets nothing less."""
+    return problem(family, seed=seed, dtype=dtype, whole_class=isinstance(method, UNSIR))
 
 
 @torch.no_grad()

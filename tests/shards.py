@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from families import problem
+from families import request
 from unweave.methods import Method
 
 Runs = dict[str, tuple[str, Method]]
@@ -21,7 +21,7 @@ def run(runs: Runs) -> Results:
     """Every method in float64, in this process and those that share its model."""
     results: Results = {}
     for name, (family, method) in runs.items():
-        of = problem(family, dtype=torch.float64)
+        of = request(method, family, dtype=torch.float64)
         try:
             method(of)
         except ValueError as error:

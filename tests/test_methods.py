@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import families
 import shards
-from families import FAMILIES, answers, loss_on, original, problem
+from families import FAMILIES, answers, loss_on, original, problem, request
 from unweave import methods
 from unweave.descend import Descent
 from unweave.generate.sample import Sampler
@@ -28,6 +28,7 @@ from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.simple import FineTune, FromScratch, NegGradPlus, Original
 from unweave.methods.small_gradients import MaskedSmallGradients
 from unweave.methods.ssd import SelectiveSynapticDampening
+from unweave.methods.unsir import UNSIR
 from unweave.objective import Objective
 from unweave.problem import Failed, Problem
 from unweave.step import Runtime, Step
@@ -110,6 +111,8 @@ FORGETTING = (
     "scissorhands",
     "bad-teacher",
     "ssd",
+    "amnesiac",
+    "unsir",
     "lagged",
     "first-order",
     "ascent-loss",
@@ -154,6 +157,8 @@ def shortened(method: Method, **changes) -> Method:
         changed["sampler"] = replace(method.sampler, steps=3)
     if isinstance(method, SelectiveAmnesia):
         changed |= {"per_class": 5, "fisher_images": 6}
+    if isinstance(method, UNSIR):
+        changed |= {"images": 6, "noise_steps": 3, "repeats": 4}
     if isinstance(method, LUR):
         changed["proxy"] = replace(method.proxy, how=short(method.proxy.how, **changes))
         changed["recover"] = min(method.recover, STEPS)
@@ -191,7 +196,7 @@ class Outcome:
 @cache
 def outcome(name: str, family: str) -> Outcome:
     """One short run; a part of the model is in evaluation mode, and a hook of the user's is on it."""
-    of = problem(family)
+    of = request(CASES[name], family)
     model, passes = of.model, [0]
     next(model.children()).eval()
     hook = next(m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)).register_forward_pre_hook(
@@ -253,7 +258,7 @@ def test_it_leaves_the_rest_as_found(name: str, family: str):
 
 @pytest.mark.parametrize(("name", "family"), WORKING)
 def test_the_same_seed_gives_the_same_bits(name: str, family: str):
-    run, again = outcome(name, family), problem(family)
+    run, again = outcome(name, family), request(CASES[name], family)
     next(again.model.children()).eval()
     shortened(CASES[name])(again)
     assert all(torch.equal(value, run.after[n]) for n, value in again.model.state_dict().items())
@@ -319,7 +324,7 @@ def test_the_forget_loss_rises(name: str, family: str):
         case NegGradPlus():
             method = replace(method, retain_weight=0.3)
     # a few examples of every class leave a generator no other condition to turn to
-    of = problem(family, whole_class=family in families.DENOISERS)
+    of = problem(family, whole_class=family in families.DENOISERS or name == "unsir")
     before = loss_on(of, of.model, "forget")
     method(of)
     assert loss_on(of, of.model, "forget") > 1.005 * before
@@ -445,7 +450,7 @@ def test_kept_weights_of_msg_stay_where_nothing_is_kept_moving(family: str, opti
     ],
 )
 def test_frozen_norms_keep_their_buffers(name: str):
-    of = problem("batchnorm")
+    of = request(CASES[name], "batchnorm")
     before = {n: b.clone() for n, b in of.model.named_buffers()}
     shortened(CASES[name], norm="frozen")(of)
     assert all(torch.equal(b, before[n]) for n, b in of.model.named_buffers())
@@ -458,6 +463,7 @@ PASSES = {
     "msg": 1,
     "scrub": 1,
     "bad-teacher": 1,
+    "amnesiac": 1,
     "ct": 1,
     "salun": 1,
     "salun-sequential": 1,
@@ -475,13 +481,15 @@ PASSES = {
     "neggrad+": 2,
     "salun-paired": 2,
     "scissorhands": 2,
+    "unsir": 2,
 }
 
 
 @pytest.mark.parametrize("name", PASSES)
 def test_statistics_see_each_batch_once_and_nothing_else(name: str):
     # masks, SNIP, proxies, targets, curvatures, probes and a lookahead's second pass look without being seen
-    of, method = problem("batchnorm"), shortened(CASES[name], steps=2, norm="train")
+    method = shortened(CASES[name], steps=2, norm="train")
+    of = request(method, "batchnorm")
     method(of)
     norms = [m for m in of.model.modules() if isinstance(m, _BatchNorm)]
     seen = 2 * PASSES[name] + (method.recover if isinstance(method, LUR) else 0)
@@ -526,7 +534,7 @@ def test_the_registry_names_the_nearest():
 
 @pytest.mark.parametrize(("name", "family"), [case for case in WORKING if case[0] in CONTINUING])
 def test_nan_weights_fail(name: str, family: str):
-    of = problem(family)
+    of = request(CASES[name], family)
     with torch.no_grad():
         next(iter(of.params.values())).fill_(float("nan"))
     with pytest.raises(Failed, match="loss .* became nan|no longer finite|drawn image is not finite"):
@@ -545,9 +553,9 @@ def test_tied_and_frozen_weights_stay_so(name: str, family: str):
 
 
 def test_a_model_without_trainable_weights_is_refused():
-    of = problem("layernorm")
-    of.model.requires_grad_(False)
     for name, method in methods.methods_for("classifier").items():
+        of = request(method, "layernorm")
+        of.model.requires_grad_(False)
         if name != "original":
             with pytest.raises(ValueError, match="no trainable|trainable square convolution"):
                 shortened(method)(of)
@@ -564,14 +572,15 @@ def test_a_model_without_trainable_weights_is_refused():
             *("lur", "lur-exact", "lagged", "lur-match", "match", "salun", "scissorhands", "l1-sparse"),
             *("scrub", "bad-teacher", "sa", "esd", "erasediff-conflict"),
             *("scrub", "cfw", "sa", "esd", "erasediff-conflict"),
+            *("scrub", "amnesiac", "unsir", "sa", "esd", "erasediff-conflict"),
         )
         for family in ("layernorm", "language", "denoiser", *families.DENOISERS[2:])
         if (name, family) not in REFUSED
     ],
 )
 def test_micro_batches_equal_whole_ones(name: str, family: str):
-    whole, parts = (problem(family, dtype=torch.float64) for _ in range(2))
     method = shortened(CASES[name])
+    whole, parts = (request(method, family, dtype=torch.float64) for _ in range(2))
     method(whole)
     replace(method, how=replace(method.how, micro_batch=5))(parts)
     for n, value in whole.model.state_dict().items():
@@ -597,6 +606,8 @@ SHARED = (
     "cfw",
     "ssd",
     "ssd-label-free",
+    "amnesiac",
+    "unsir",
     "short-retrain",
     "random-label",
     "sa",

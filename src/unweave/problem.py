@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar, cast, runtime_checkable
@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from unweave.data import Source
 from unweave.data.loaded import Loaded
+from unweave.data.plain import Unaugmented
 from unweave.files import write_atomically
 from unweave.processes import Processes
 from unweave.tasks import Task
@@ -305,6 +306,17 @@ class Problem:
         return Problem(
             self.task, copy.deepcopy(self.model), self.split, generator, self.build, self.processes
         )
+
+    def over(self, split: Split) -> "Problem":
+        """The same model and randomness over other data; costs, curves and traces are counted together."""
+        return replace(self, split=split)
+
+    def unaugmented(self) -> "Problem":
+        """The same request, with training data that is never augmented."""
+        split = self.split
+        calibration = split.calibration.tolist()
+        plain = Split(Unaugmented(split.train), split.forget, split.held_out, calibration=calibration)
+        return self.over(plain)
 
     def remember(self, name: str, make: Callable[["Problem"], T]) -> T:
         """What `make` returns of a copy of the problem, made once for all methods that share `memory`.

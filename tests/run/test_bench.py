@@ -77,6 +77,13 @@ def test_a_method_that_fails_is_a_row_that_says_why_and_the_rest_goes_on(run) ->
     assert all(row["failed"] is None for name, row in methods.items() if name != "ct")
 
 
+def test_a_method_for_classes_alone_fails_on_other_requests_before_any_compute(tmp_path) -> None:
+    made = bench([tiny()], tmp_path, methods=["unsir", "finetune"], jobs=1)["stages"]["tiny"]["methods"]
+    assert "UNSIR forgets whole classes" in made["unsir"]["failed"]
+    assert made["unsir"]["gradient_evaluations"] == 0 and made["unsir"]["verdict"] == "FAIL"
+    assert made["finetune"]["failed"] is None and made["finetune"]["gradient_evaluations"] == 6
+
+
 def test_short_retrain_gets_the_gradient_evaluations_of_lur_match(run) -> None:
     methods = run[1]["stages"]["tiny"]["methods"]
     granted = methods["lur-match"]["gradient_evaluations"]

@@ -7,6 +7,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from unweave.methods.about import About
 from unweave.methods.bad_teacher import BadTeacher
 from unweave.methods.confuse import CFW
+from unweave.methods.amnesiac import Amnesiac
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.last_layers import CFk, EUk
@@ -28,6 +29,7 @@ from unweave.methods.simple import (
 from unweave.methods.small_gradients import MaskedSmallGradients
 from unweave.methods.ssd import SelectiveSynapticDampening
 from unweave.methods.transpose import ConvolutionTranspose
+from unweave.methods.unsir import UNSIR
 from unweave.problem import Problem
 
 
@@ -62,6 +64,8 @@ METHODS: Mapping[str, Method] = {
     "msg": MaskedSmallGradients(),
     "ct": ConvolutionTranspose(),
     "cfw": CFW(),
+    "amnesiac": Amnesiac(),
+    "unsir": UNSIR(),
     "cf-k": CFk(),
     "eu-k": EUk(),
     "ssd": SelectiveSynapticDampening(),

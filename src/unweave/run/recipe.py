@@ -109,5 +109,5 @@ def _as_trained(method: Method, train: Descent) -> Method:
     """The method with its descents in the precision and with the weight decay of the recipe's training."""
     fields = [each.name for each in dataclasses.fields(cast(Any, method))]
     how = {"precision": train.precision, "weight_decay": train.weight_decay}
-    overrides = {"how": how, "proxy": {"how": how}}
+    overrides = {"how": how, "impair": how, "proxy": {"how": how}}
     return configure(method, {name: table for name, table in overrides.items() if name in fields})

@@ -1,0 +1,88 @@
+"""Learned noise and a part of a source, in one."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import tee
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from unweave.data import Raw, Source
+
+Noise = Sequence[Tensor]
+"""One tensor for each input of the model, with shape [image, ...]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Noisy:
+    """Images of noise, each several times, and after them some examples of a source.
+
+    Args:
+        noise: The images, on the device of the source.
+        noise_labels: The label of each image, with shape [image], on the CPU.
+        repeats: How often each image is there.
+        source: Gives the examples.
+        chosen: The positions of those examples in it.
+    """
+
+    noise: Noise
+    noise_labels: Int64[Tensor, " image"]
+    repeats: int
+    source: Source
+    chosen: Int64[Tensor, " example"]
+
+    @property
+    def labels(self) -> Int64[Tensor, " n"]:
+        """The label of every image of noise and of every example."""
+        return torch.cat([self.noise_labels.repeat(self.repeats), self.source.labels[self.chosen]])
+
+    @property
+    def names(self) -> None:
+        """There are none."""
+
+    def __len__(self) -> int:
+        return len(self.noise_labels) * self.repeats + len(self.chosen)
+
+    def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
+        """Yield what is at the positions of each index tensor, noise first; see `Source.stream`."""
+        reads, wanted = tee(order)
+        examples = self.source.stream(map(self._read, reads), generator=generator)
+        for ids, raw in zip(wanted, examples, strict=True):
+            yield self._joined(ids, raw)
+
+    def digest(self) -> str:
+        """SHA-256 of noise, labels, positions and the source's digest."""
+        whole = hashlib.sha256(f"{self.repeats}:{self.source.digest()}".encode())
+        for values in (*self.noise, self.noise_labels, self.chosen):
+            whole.update(values.cpu().contiguous().numpy().tobytes())
+        return whole.hexdigest()
+
+    def to(self, device: torch.device | str) -> "Noisy":
+        """The same, on `device`."""
+        return replace(self, noise=[x.to(device) for x in self.noise], source=self.source.to(device))
+
+    @property
+    def _copies(self) -> int:
+        return len(self.noise_labels) * self.repeats
+
+    def _read(self, ids: Tensor) -> Tensor:
+        # a batch of noise alone reads one example, and drops it: not every source can read none
+        places = ids[ids >= self._copies] - self._copies
+        return self.chosen[places if len(places) else torch.tensor([0])]
+
+    def _joined(self, ids: Tensor, raw: Raw) -> Raw:
+        is_noise = ids < self._copies
+        rows, count = ids[is_noise] % len(self.noise_labels), int((~is_noise).sum())
+        # noise and examples are joined, and put in the order that was asked for
+        order = torch.cat([is_noise.nonzero(), (~is_noise).nonzero()])[:, 0].argsort().to(raw.ids.device)
+
+        def joined(noise: Tensor, examples: Tensor) -> Tensor:
+            return torch.cat([noise[rows.to(noise.device)].to(examples), examples[:count]])[order]
+
+        target = joined(self.noise_labels, raw.target)
+        fields = raw.inputs.values() if isinstance(raw.inputs, dict) else raw.inputs
+        both = [joined(x, y) for x, y in zip(self.noise, fields, strict=True)]
+        inputs = dict(zip(raw.inputs, both, strict=True)) if isinstance(raw.inputs, dict) else tuple(both)
+        return Raw(ids.to(raw.ids.device), inputs, target)

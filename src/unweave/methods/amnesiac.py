@@ -1,0 +1,70 @@
+"""Amnesiac unlearning by wrong labels (Graves et al., AAAI 2021), https://arxiv.org/abs/2010.10981."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from unweave.data.keyed import draw_key, uniform
+from unweave.descend import Descent, Phase, descend
+from unweave.methods.about import About, refuse_family
+from unweave.methods.space import Choice, Log, Range, Whole
+from unweave.objective import on
+from unweave.problem import Problem
+from unweave.tasks.classifier import differ
+
+
+@dataclass(frozen=True)
+class Amnesiac:
+    """Trains on everything, with one wrong label for each forget example that stays the same throughout.
+
+    The defaults are those of the code released with SSD (Foster et al., AAAI 2024).
+
+    Args:
+        how: The descent.
+    """
+
+    about: ClassVar[About] = About(
+        "Graves et al., AAAI 2021, arXiv 2010.10981",
+        "forget, retain",
+        "1 gradient",
+        "the relabelling alone, as in SSD's released code; not the subtraction of recorded updates",
+        families=("classifier",),
+    )
+    how: Descent = Descent(lr=1e-4, epochs=3, optimizer="adam")
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return {
+            "how.lr": Log(1e-5, 0.05),
+            "how.steps": Whole(max(1, budget // 10), budget),
+            "how.schedule": Choice(("constant", "cosine")),
+        }
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place.
+
+        Raises:
+            ValueError: If the data has fewer than two classes, so that no label is wrong.
+        """
+        refuse_family(self, problem.task)
+        labels = relabelled(problem).to(problem.device)
+        objective = on(
+            "mixed",
+            "relabelled",
+            lambda step, batch: step.runtime.task.loss(step.predict(batch), labels[batch.ids]),
+        )
+        descend(problem.unaugmented(), self.how, Phase([objective]))
+
+
+def relabelled(problem: Problem) -> Int64[Tensor, " n"]:
+    """The labels of the training data; those of forget examples uniform among the wrong ones, keyed by id."""
+    split = problem.split
+    if split.n_classes < 2:
+        raise ValueError("a wrong label needs a second class, and the data has one: use another method")
+    chance = uniform(torch.arange(len(split.train)), draw_key(problem.generator))[:, 0]
+    wrong = differ(split.train.labels, split.n_classes, chance)
+    return torch.where(split.is_forget, wrong, split.train.labels)

@@ -1,0 +1,160 @@
+"""UNSIR (Tarun et al., IEEE TNNLS 2023), https://arxiv.org/abs/2111.08947."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor, nn
+
+from unweave.data.noisy import Noise, Noisy
+from unweave.data.plain import Unaugmented
+from unweave.descend import Descent, Phase, descend, training
+from unweave.methods.about import About, refuse_family
+from unweave.methods.space import Log, Range, Whole
+from unweave.objective import nll
+from unweave.problem import Failed, Problem, Split
+from unweave.tasks import Inputs, call
+
+
+@dataclass(frozen=True)
+class UNSIR:
+    r"""Learns noise that the forgotten class can't explain, trains on it under that class, and repairs.
+
+    The noise :math:`x`, a batch of images for each forgotten class, minimises
+    :math:`-\ell(x) + 0.1\, \mathrm{mean}\, \|x\|^2` by Adam with the model as it is. Impair: one shuffled
+    stream of the noise, each image so many times, and of some retain data. Repair: that retain data alone.
+    Forget data is not read, only its label; nothing is augmented. It is for whole classes alone.
+
+    The defaults are those of the code released with SSD (Foster et al., AAAI 2024).
+
+    Args:
+        images: How many noise images are learned for each class.
+        noise_steps: The steps of learning them.
+        noise_lr: The learning rate of Adam there.
+        penalty: The weight of the squared norm of the noise.
+        repeats: How often each noise image comes in an epoch of the impairment.
+        per_class: The most retain examples that are taken of each class.
+        impair: The descent on noise and retain data.
+        how: The descent of the repair.
+    """
+
+    about: ClassVar[About] = About(
+        "Tarun et al., IEEE TNNLS 2023, arXiv 2111.08947",
+        "labels of forget; retain",
+        "1 gradient; 25 for the noise of each class",
+        "all noise images are used, of which the released code takes as many as images have channels; noise "
+        "is learned with BatchNorm's statistics as they are",
+        families=("classifier",),
+    )
+    images: int = 32
+    noise_steps: int = 25
+    noise_lr: float = 0.1
+    penalty: float = 0.1
+    repeats: int = 80
+    per_class: int = 500
+    impair: Descent = Descent(lr=1e-4, epochs=1, batch=32, optimizer="adam")
+    how: Descent = Descent(lr=1e-4, epochs=1, optimizer="adam")
+
+    def __post_init__(self) -> None:
+        for name in ("images", "noise_steps", "noise_lr", "repeats", "per_class"):
+            if not vars(self)[name] > 0:
+                raise ValueError(f"{name} must be positive, found {vars(self)[name]}")
+        if not self.penalty >= 0:
+            raise ValueError(f"penalty must not be negative, found {self.penalty}")
+        if self.impair.stop != "never":
+            raise ValueError("the impairment does not follow forget data: set impair.stop to 'never'")
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from; the budget of a request for one class."""
+        longest = max(1, (budget - self.noise_steps) // 2)
+        steps = Whole(max(1, longest // 10), longest)
+        return {
+            "how.lr": Log(1e-5, 0.05),
+            "impair.lr": Log(1e-5, 0.05),
+            "how.steps": steps,
+            "impair.steps": steps,
+        }
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place.
+
+        Raises:
+            ValueError: If what is to be forgotten is not whole classes, or the inputs are no numbers.
+            Failed: If the noise is no longer finite.
+        """
+        refuse_family(self, problem.task)
+        refuse_partial_classes(problem.split)
+        staged = problem.over(self.staged(problem))
+        descend(staged, self.impair, Phase([nll("mixed")]))
+        descend(staged, self.how, Phase([nll("retain")]))
+
+    def staged(self, problem: Problem) -> Split:
+        """The noise as what is to be forgotten, and the chosen retain data as what stays."""
+        split = problem.split
+        labels = torch.tensor(split.forgotten_classes).repeat_interleave(self.images)
+        source = Unaugmented(split.train)
+        chosen = some_of_each_class(split, self.per_class, problem.generator)
+        data = Noisy(self.noise(problem), labels, self.repeats, source, chosen)
+        noisy = range(len(labels) * self.repeats)
+        return Split(data, noisy, split.held_out, calibration=split.calibration.tolist())
+
+    def noise(self, problem: Problem) -> Noise:
+        """The noise images of all forgotten classes, class by class."""
+        learned = [self.noise_of(problem, label) for label in problem.split.forgotten_classes]
+        return [torch.cat(fields) for fields in zip(*learned, strict=True)]
+
+    def noise_of(self, problem: Problem, label: int) -> Noise:
+        """Noise images on which the model is as far from a class as their size allows."""
+        noise, put = drawn(problem, self.images)
+        target = torch.full((self.images,), label, device=problem.device)
+        adam = torch.optim.Adam(noise, self.noise_lr)
+        with training(problem.model, Descent(steps=1, norm="frozen")):
+            for _ in range(self.noise_steps):
+                loss = problem.task.loss(call(problem.model, put(noise)), target).mean()
+                size = torch.stack([x.square().flatten(1).sum(1).mean() for x in noise]).sum()
+                gradient = torch.autograd.grad(self.penalty * size - loss, noise)
+                for x, g in zip(noise, gradient, strict=True):
+                    x.grad = g
+                adam.step()
+                problem.cost.gradients += 1
+                problem.cost.examples += self.images
+        if not all(bool(x.isfinite().all()) for x in noise):
+            raise Failed(f"the noise of class {label} is no longer finite: noise_lr is too large")
+        return [x.detach() for x in noise]
+
+
+def drawn(problem: Problem, images: int) -> tuple[list[nn.Parameter], Callable[[Noise], Inputs]]:
+    """Normal noise in the shape of the inputs, and what makes inputs of it."""
+    source, ids = problem.split.part("retain")
+    (raw,) = source.stream([ids[:1]])
+    keywords = list(raw.inputs) if isinstance(raw.inputs, dict) else None
+    fields = list(raw.inputs.values()) if isinstance(raw.inputs, dict) else list(raw.inputs)
+    for field in fields:
+        if not field.is_floating_point():
+            raise ValueError(f"noise is learned in inputs of floats, found {field.dtype}: use another method")
+    shapes = [(images, *field.shape[1:]) for field in fields]
+    noise = [
+        nn.Parameter(torch.randn(shape, generator=problem.generator).to(field))
+        for shape, field in zip(shapes, fields, strict=True)
+    ]
+    return noise, lambda x: tuple(x) if keywords is None else dict(zip(keywords, x, strict=True))
+
+
+def some_of_each_class(split: Split, most: int, generator: torch.Generator) -> Int64[Tensor, " n"]:
+    """Positions of at most so many retain examples of each class, at random."""
+    shuffled = split.retain[torch.randperm(len(split.retain), generator=generator)]
+    labels = split.train.labels[shuffled]
+    return torch.cat([shuffled[labels == label][:most] for label in labels.unique()]).sort().values
+
+
+def refuse_partial_classes(split: Split) -> None:
+    """Raises if an example is to be forgotten of whose class others stay."""
+    labels = split.train.labels[split.forget]
+    staying = int((~torch.isin(labels, torch.tensor(split.forgotten_classes, dtype=labels.dtype))).sum())
+    if staying:
+        raise ValueError(
+            f"UNSIR forgets whole classes, and of {staying} of the {len(labels)} forget examples the class "
+            "stays: ask for a class, or use another method"
+        )
