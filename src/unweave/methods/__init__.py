@@ -5,9 +5,9 @@ from difflib import get_close_matches
 from typing import ClassVar, Protocol, runtime_checkable
 
 from unweave.methods.about import About
+from unweave.methods.amnesiac import Amnesiac
 from unweave.methods.bad_teacher import BadTeacher
 from unweave.methods.confuse import CFW
-from unweave.methods.amnesiac import Amnesiac
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.last_layers import CFk, EUk
