@@ -48,6 +48,13 @@ def listed(described: Mapping[str, Mapping[str, Any]]) -> None:
         [(names, *facts) for facts, names in rows.items()],
         words=range(4),
     )
+    show.say("", "For models of one family alone:")
+    alone = grouped(described, ("families",))
+    show.table(
+        ("Family", "Method"),
+        [(", ".join(families), names) for (families,), names in alone.items() if families],
+        words=range(2),
+    )
     show.say("", "Where they deviate from the paper or its released code:")
     deviating = grouped(described, ("deviations",))
     show.table(
@@ -66,6 +73,7 @@ def grouped(described: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> 
 def detailed(name: str, each: Mapping[str, Any]) -> None:
     """Prints one method with its settings."""
     show.say(f"{name}: {each['paper']}", f"Data: {each['data']}. Cost of a step: {each['step']}.")
+    show.say(*([f"For {' or '.join(each['families'])} models alone."] if each["families"] else []))
     show.say(*([f"Deviations: {each['deviations']}."] if each["deviations"] else []), "")
     show.table(
         ("Setting", "Default"),
