@@ -39,7 +39,7 @@ def collect(
         ValueError: The model does not return one row of `n_classes` logits per example.
     """
     with evaluating(model):
-        logits = {part: _logits(model, cut, device, n_classes, batch_size) for part, cut in parts.items()}
+        logits = {part: logits_of(model, cut, device, n_classes, batch_size) for part, cut in parts.items()}
     named = any(source.names is not None for source, _ in parts.values())
     return Evidence(
         logits=logits,
@@ -72,9 +72,14 @@ def moved(raw: Raw, device: torch.device | str) -> tuple[Tensor, ...] | dict[str
     return tuple(field.to(device) for field in raw.inputs)
 
 
-def _logits(
-    model: nn.Module, cut: Cut, device: torch.device | str, n_classes: int | None, batch_size: int
-) -> Float32[np.ndarray, "batch class"]:
+def logits_of(
+    model: nn.Module,
+    cut: Cut,
+    device: torch.device | str,
+    n_classes: int | None = None,
+    batch_size: int = 1024,
+) -> Float32[np.ndarray, "n class"]:
+    """The logits of some examples, by a model in the mode that it is in; see `collect`."""
     source, order = cut
     rows = []
     with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):

@@ -67,7 +67,7 @@ def linear_probe(
     generator = torch.Generator().manual_seed(seed)
     kept, gone = _some(retain, most, generator), _some(forget, most, generator)
     known, asked = gone[1].tensor_split(2)
-    features = [_features(model, cut, device) for cut in (kept, (gone[0], known), (gone[0], asked))]
+    features = [features_of(model, cut, device) for cut in (kept, (gone[0], known), (gone[0], asked))]
     labels = [source.labels[order] for source, order in (kept, (gone[0], known), (gone[0], asked))]
     fitted, truth = torch.cat(features[:2]), torch.cat(labels[:2])
     weights = _ridge(fitted, one_hot(truth, int(max(each.max() for each in labels)) + 1).double())
@@ -135,7 +135,8 @@ def _steps(
     return limit
 
 
-def _features(model: nn.Module, cut: Cut, device: torch.device | str) -> Float64[Tensor, "n feature"]:
+def features_of(model: nn.Module, cut: Cut, device: torch.device | str) -> Float64[Tensor, "n feature"]:
+    """What the last module with weights is called with for each example, flat and on the CPU; no gradient."""
     source, order = cut
     with evaluating(model), last_input(model) as seen, torch.no_grad():
         rows = []

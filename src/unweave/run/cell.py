@@ -5,7 +5,6 @@ answers) and `METHOD.values.json` (what that measures beside the seed's retraine
 the digest of all that it depends on, and is used again while that holds.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -15,10 +14,10 @@ from typing import Any
 from torch import nn
 
 from unweave.audit.exam import Exam, Found
-from unweave.files import write_atomically
 from unweave.methods import Method
 from unweave.methods.simple import FromScratch
 from unweave.problem import Cost, Failed
+from unweave.run.keeping import Content, beside, kept
 from unweave.run.memory import peak_memory
 from unweave.run.stage import Memory, Stage
 from unweave.train import TRAINING, code, digest, spend
@@ -34,7 +33,6 @@ MEASURING_CODE = ("audit/**/*.py", "run/cell.py")
 MATCHED = ("lur-match", "lur")
 """The methods whose gradient evaluations short-retrain gets: the first that ran."""
 
-Content = Mapping[str, Any]
 Done = tuple[Path, Content]
 """Where a cell is, and the cell."""
 
@@ -168,11 +166,6 @@ def place_of(stage: Stage, seed: int, name: str) -> Path:
     return stage.folder / "cells" / stage.recipe.name / str(seed) / name
 
 
-def beside(place: Path, suffix: str) -> Path:
-    """The file of a cell that ends so; a name may hold dots."""
-    return place.with_name(f"{place.name}.{suffix}")
-
-
 def answers_at(exam: Exam[Found], place: Path) -> Found:
     """What the model of a cell answers."""
     return exam.load(beside(place, exam.suffix))
@@ -183,15 +176,3 @@ def key_of(stage: Stage, seed: int, method: str) -> str:
     recipe, data = stage.recipe, stage.split().digest()
     facts = {**stage.known(), "data": data, "device": stage.device, "family": repr(recipe.family)}
     return digest({**facts, "seed": seed, "method": method, "code": code(*METHODS_CODE)})
-
-
-def kept(place: Path, key: str, make: Callable[[], Content]) -> Content:
-    """The content of `place`.json if it has this key; otherwise what `make` returns, written whole."""
-    path = beside(place, "json")
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if found.get("key") != key:
-        made = {"key": key, **make()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(made))
-        found = json.loads(path.read_text(encoding="utf-8"))
-    return found

@@ -9,7 +9,8 @@ from typing import Any
 
 from unweave.files import write_atomically
 from unweave.methods.space import Range, Tunable
-from unweave.run.cell import MATCHED, kept, key_of, matched
+from unweave.run.cell import MATCHED, key_of, matched
+from unweave.run.keeping import kept
 from unweave.run.search import SECOND, Settings, Trial, case, search
 from unweave.run.stage import Stage
 from unweave.run.workers import Crew, Job, Listener, told
