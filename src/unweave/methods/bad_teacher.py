@@ -31,7 +31,7 @@ class BadTeacher:
         "Chundawat et al., AAAI 2023, arXiv 2205.08096",
         "forget, retain",
         "1 gradient; 1 forward pass of each teacher",
-        "all retain data takes part, not a random 30 % of it; the divergence is the mean over the examples "
+        "all retain data takes part, not a random part of it; the divergence is the mean over the examples "
         "of a batch, which the released code divides by the number of classes once more",
     )
     how: Descent = Descent(lr=1e-4, epochs=1, batch=256, optimizer="adam")
