@@ -1,9 +1,14 @@
 """What README and docs say is so: blocks run, commands exist, links lead somewhere."""
 
 import inspect
+import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -11,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import projects
 import test_methods
 import unweave
 from families import FAMILIES
@@ -25,6 +31,8 @@ PACKAGE = Path(unweave.__file__).parent
 README, CONTRIBUTING, PAPERS = "README.md", "docs/CONTRIBUTING.md", "docs/papers.md"
 OTHER_PROGRAMS = {"python3", "ruff", "pyright", ".ci/run"}
 VERBS = [name for name in cli.app if not name.startswith("-")]
+EXAMPLE, MODULE, KIND = "kl-min", "kl_minimization", "KLMinimization"
+"""The method of CONTRIBUTING's example: its name in the registry, its file, its class."""
 VERDICTS = {"PASS", "FAIL", "INCONCLUSIVE"}
 
 
@@ -106,18 +114,85 @@ def test_the_example_of_contributing_is_a_method(workplace: Path, monkeypatch: p
         if block.file is not None:
             (workplace / block.file).write_text(block.code, encoding="utf-8")
     space: dict[str, object] = {"Descent": Descent}
-    exec("from bad_teacher import BadTeacher\nfrom test_bad_teacher import test_bad_teacher", space)
-    make, parity = space["BadTeacher"], space["test_bad_teacher"]
+    exec(f"from {MODULE} import {KIND}\nfrom test_{MODULE} import test_{MODULE}", space)
+    make, parity = space[KIND], space[f"test_{MODULE}"]
     assert callable(make) and callable(parity)
     method = make()
     assert isinstance(method, Method) and eval(repr(method), space) == method
-    assert '`"bad-teacher": BadTeacher(),`' in text(CONTRIBUTING)
     parity()
-    monkeypatch.setitem(test_methods.CASES, "bad-teacher", method)
+    monkeypatch.setitem(test_methods.CASES, EXAMPLE, method)
     for family in FAMILIES:  # the contract, as that line has it run
-        test_methods.test_it_runs_and_moves_the_weights("bad-teacher", family)
-        test_methods.test_it_leaves_the_rest_as_found("bad-teacher", family)
-        test_methods.test_the_same_seed_gives_the_same_bits("bad-teacher", family)
+        test_methods.test_it_runs_and_moves_the_weights(EXAMPLE, family)
+        test_methods.test_it_leaves_the_rest_as_found(EXAMPLE, family)
+        test_methods.test_the_same_seed_gives_the_same_bits(EXAMPLE, family)
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a copy of the package to which the example was added as CONTRIBUTING says."""
+    folder = tmp_path_factory.mktemp("extended")
+    package = folder / "unweave"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (block,) = (block for block in blocks(CONTRIBUTING) if block.file == f"{MODULE}.py")
+    (package / "methods" / f"{MODULE}.py").write_text(block.code, encoding="utf-8")
+    (line,) = re.findall(rf'`("{EXAMPLE}": {KIND}\(\),)`', text(CONTRIBUTING))
+    registry = package / "methods" / "__init__.py"
+    before = registry.read_text(encoding="utf-8")
+    after = re.sub(r"^METHODS.*{$", rf"\g<0>\n    {line}", before, flags=re.MULTILINE)
+    after = after.replace("\n\n\n", f"\nfrom unweave.methods.{MODULE} import {KIND}\n\n\n", 1)
+    registry.write_text(after, encoding="utf-8")
+    return folder
+
+
+def with_the_example(extended: Path, *arguments: str) -> str:
+    """What python says that is run with that copy."""
+    path = os.pathsep.join([str(extended), str(ROOT / "tests")])
+    command = [sys.executable, "-m", *arguments]
+    done = subprocess.run(
+        command, cwd=extended, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{shlex.join(command)}:\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def test_adding_a_method_touches_two_files(extended: Path):
+    def contents(package: Path) -> dict[str, bytes]:
+        found = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+        return {path.relative_to(package).as_posix(): path.read_bytes() for path in found}
+
+    before, after = contents(PACKAGE), contents(extended / "unweave")
+    assert before.keys() <= after.keys()
+    assert {name for name in after if before.get(name) != after[name]} == {
+        "methods/__init__.py",
+        f"methods/{MODULE}.py",
+    }
+    added = Counter(after["methods/__init__.py"].splitlines())
+    added.subtract(before["methods/__init__.py"].splitlines())
+    assert sorted((+added).values()) == [1, 1] and not -added  # the line, and the import
+
+
+def test_the_command_line_knows_an_added_method(extended: Path):
+    said = json.loads(with_the_example(extended, "unweave", "methods", EXAMPLE, "--json"))
+    assert said[EXAMPLE]["paper"] == "Maini et al., 2024, arXiv 2401.06121"
+
+
+def test_a_benchmark_runs_an_added_method(extended: Path):
+    with open(projects.recipe(extended), "a", encoding="utf-8") as recipe_file:
+        recipe_file.write(f"\n[methods.{EXAMPLE}]\nhow = {{ steps = 4 }}\nretain_weight = 2\n")
+    place = extended / "run"
+    asked = ["--methods", EXAMPLE, "--jobs", "1", "--quiet", "--out", str(place)]
+    with_the_example(extended, "unweave", "bench", recipe_file.name, *asked)
+    (stage,) = record.load(place)["stages"].values()
+    assert list(stage["methods"]) == [EXAMPLE, "original"]
+    row = stage["methods"][EXAMPLE]
+    assert row["failed"] is None and row["gradient_evaluations"] == 8 and "retain_weight=2" in row["repr"]
+
+
+def test_the_contract_runs_over_an_added_method(extended: Path):
+    chosen = f"{EXAMPLE} and layernorm and (moves_the_weights or rest_as_found or same_bits)"
+    flags = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    said = with_the_example(extended, "pytest", *flags, str(ROOT / "tests" / "test_methods.py"), "-k", chosen)
+    assert re.search(r"\b3 passed\b", said) and "failed" not in said
 
 
 @pytest.mark.parametrize("page", PAGES)
