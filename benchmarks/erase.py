@@ -27,7 +27,8 @@ from unweave.run import record
 from unweave.run.bench import chosen, compare
 from unweave.run.recipe import load
 from unweave.run.stage import Stage
-from unweave.run.tune import REFERENCES, Study, as_toml, prepare, study
+from unweave.run.study import REFERENCES, Study
+from unweave.run.tune import as_toml, prepare, study
 from unweave.run.workers import Job, Progress, told, workers
 
 METHODS = ("lur", "lur-exact", "lur-match", "joint", "salun", "sa", "esd", "scissorhands")

@@ -32,7 +32,8 @@ from unweave.run.recipe import Recipe, load
 from unweave.run.record import environment
 from unweave.run.search import SECOND, Settings, Trial, case, nested, search
 from unweave.run.stage import Stage
-from unweave.run.tune import best_of, prepare
+from unweave.run.study import best_of
+from unweave.run.tune import prepare
 from unweave.train import spend
 
 Row = dict[str, Any]

@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,9 +13,15 @@ import pytest
 import projects
 from cli.written import names, stage_of
 from unweave.cli import main
+from unweave.descend import Descent
 from unweave.methods import METHODS
+from unweave.methods.about import About
+from unweave.methods.simple import FineTune
+from unweave.methods.space import Log
+from unweave.problem import Problem
 from unweave.report.numbers import number
 from unweave.run import bench, cell, record
+from unweave.run.workers import refuse_too_many
 
 FLAGS = ("--jobs", 1, "--quiet")
 SHORT = "".join(f"\n[methods.{name}]\nhow = {{ steps = 6 }}\n" for name in ("finetune", "salun", "ascent"))
@@ -28,6 +36,15 @@ def made(tmp_path_factory) -> tuple[str, Path]:
     flags = ["--methods", "finetune,salun", "--jobs", "1", "--quiet"]
     assert main(["bench", str(recipe), "--out", str(folder / "run"), *flags]) == 0
     return str(recipe), folder / "run"
+
+
+@pytest.fixture(scope="module")
+def searches(made, tmp_path_factory) -> Path:
+    """The folder of searches of one trial each."""
+    folder = tmp_path_factory.mktemp("tuned") / "run"
+    flags = ["--methods", "finetune", "--seeds", "1", "--tune", "1", "--jobs", "1", "--quiet"]
+    assert main(["bench", made[0], "--out", str(folder), *flags]) == 0
+    return folder / "tuning"
 
 
 @pytest.fixture
@@ -125,6 +142,96 @@ class TestRuns:
         told = run("bench", recipe, "--methods", "finetune,salun", "--out", folder, *FLAGS)
         table = run("bench", "table", folder).out
         assert told.out == f"{table}\nReport: {folder / 'report.html'}\n" and told.error == ""
+
+
+@dataclass(frozen=True)
+class Misspelt:
+    """A method whose space names a field that its descent lacks."""
+
+    about: ClassVar[About] = About("none", "none", "0")
+    how: Descent = Descent(lr=0.1, steps=1)
+
+    def space(self, budget: int) -> dict[str, Log]:
+        return {"how.lrr": Log(0.1, 1.0)}
+
+    def __call__(self, problem: Problem) -> None:
+        raise AssertionError("nothing is to be computed")
+
+
+class TestTuned:
+    def test_an_earlier_search_is_taken_where_it_fits(self, run, made, searches, here):
+        flags = ("--methods", "finetune", "--seeds", 1, "--tuned", searches, *FLAGS)
+        assert run("bench", made[0], *flags).code == 0
+        assert stage_of(here / "unweave-bench")["tuned"]["trials"] == 1
+        found, fresh = (stage_of(each)["search"] for each in (here / "unweave-bench", searches.parent))
+        assert found == fresh
+
+    @pytest.mark.parametrize(
+        ("was", "becomes", "named"),
+        [
+            ("fraction = 0.1", "fraction = 0.2", "data set or forget set"),
+            ("hidden = 16", "hidden = 17", "model: expected .*17.*, found .*16"),
+            ("lr = 0.1", "lr = 0.2", "train"),
+            ("[model]", "[tuning]\nseeds = [5]\n[model]", r"tuning: expected .*\(5,\).*, found .*1000, 1001"),
+            ("finetune]\nhow = { steps = 6 }", "finetune]\nhow = { steps = 7 }", "setting to begin with"),
+        ],
+        ids=["data", "model", "train", "tuning", "method"],
+    )
+    def test_of_something_else_is_refused(self, refused, made, searches, here, was, becomes, named):
+        text = Path(made[0]).read_text()
+        assert text.count(was) == 1
+        (here / "tiny.toml").write_text(text.replace(was, becomes))
+        sentence = f"finetune.json was searched with a different {named}.*: tune it again"
+        refused(sentence, "bench", "tiny.toml", "--methods", "finetune", "--tuned", searches)
+
+    def test_of_another_space_or_against_something_else_is_refused(
+        self, refused, made, searches, monkeypatch
+    ):
+        flags = ("bench", made[0], "--methods", "finetune", "--tuned", searches)
+        refused("different tuning: expected .*retrain.*, found .*proxy", *flags, "--against", "retrain")
+        monkeypatch.setattr(FineTune, "space", lambda self, budget: {"how.lr": Log(0.1, 1.0)})
+        refused("finetune.json was searched with a different search space", *flags)
+
+    def test_of_other_methods_or_of_nothing_known_is_refused(self, refused, made, searches, here):
+        refused(
+            "no searches for the stage 'tiny' of salun", "bench", made[0], "--methods", "finetune,salun",
+            "--tuned", searches,
+        )  # fmt: skip
+        old = Path(shutil.copytree(searches, here / "old"))
+        for content, sentence in (('{"trials": []}', "doesn't say what was searched"), ("{", "is not JSON")):
+            (old / "tiny" / "finetune.json").write_text(content)
+            refused(sentence, "bench", made[0], "--methods", "finetune", "--tuned", "old")
+
+    def test_a_space_that_names_an_unknown_field_is_refused(self, refused, made, monkeypatch):
+        monkeypatch.setitem(METHODS, "finetune", Misspelt())
+        flags = ("--methods", "finetune", "--tune", 1, *FLAGS)
+        refused("unknown key 'lrr' in the search space of finetune.how.*'lr'", "bench", made[0], *flags)
+
+    def test_a_request_too_large_for_proxies_is_refused(self, refused, made, here):
+        text = Path(made[0]).read_text()
+        (here / "tiny.toml").write_text(text.replace("fraction = 0.1", "fraction = 0.8"))
+        flags = ("--methods", "finetune", "--tune", 1, *FLAGS)
+        refused("found 160 examples to forget and 40 that stay", "bench", "tiny.toml", *flags)
+
+
+class TestRefused:
+    def test_more_jobs_than_cores(self, refused, made, monkeypatch):
+        monkeypatch.setattr("os.cpu_count", lambda: 3)
+        refused("--jobs must be at most the 3 cores of this machine, found 4", "bench", made[0], "--jobs", 4)
+
+    @pytest.mark.parametrize(("device", "gpus"), [("cuda", 2), ("cuda:1", 1)])
+    def test_more_jobs_than_gpus(self, monkeypatch, device, gpus):
+        monkeypatch.setattr("os.cpu_count", lambda: 8)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+        refuse_too_many(gpus, device)
+        with pytest.raises(ValueError, match=f"at most the number of GPUs in {device}, {gpus}, found 3"):
+            refuse_too_many(3, device)
+
+    def test_a_method_for_other_models_than_the_recipes(self, refused, made):
+        refused("'esd'.*classifier|classifier.*'esd'", "bench", made[0], "--methods", "esd", *FLAGS)
+
+    def test_a_search_and_an_earlier_one(self, refused, made, here):
+        refused("give one of them", "bench", made[0], "--tune", 1, "--tuned", here)
 
 
 class TestTable:

@@ -21,7 +21,8 @@ from unweave.run.reading import configure
 from unweave.run.recipe import Recipe
 from unweave.run.search import SECOND, attempt, case, distribution, inside, nested, own, search
 from unweave.run.stage import Stage
-from unweave.run.tune import Study, as_toml, best_of, tune_stage
+from unweave.run.study import Study, best_of, evaluations
+from unweave.run.tune import as_toml, prepare, tune_stage
 from unweave.run.workers import in_turn
 from unweave.train import train_model
 
@@ -196,8 +197,15 @@ def test_an_earlier_search_is_used_instead_of_a_new_one(tmp_path, monkeypatch) -
     ]["tiny"]
     assert again["search"] == first["search"]
     assert again["methods"]["finetune"]["repr"] == first["methods"]["finetune"]["repr"]
-    with pytest.raises(ValueError, match="has no searches for the stage 'tiny': tune it first"):
+    with pytest.raises(ValueError, match="has no searches for the stage 'tiny' of finetune: tune it first"):
         bench([tiny()], tmp_path / "c", methods=["finetune"], jobs=1, tuned=tmp_path)
+
+
+def test_the_budget_is_known_before_anything_is_trained(tmp_path) -> None:
+    for train in ({"steps": 40}, {"epochs": 1.6}):
+        recipe = tiny(train={"lr": 0.2, "batch": 64, **train})
+        stage = Stage(recipe, tmp_path)
+        assert evaluations(recipe.train, stage.split(1000)) == prepare(stage, 1000)
 
 
 def test_settings_in_toml_rebuild_the_method() -> None:

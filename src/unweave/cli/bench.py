@@ -22,7 +22,7 @@ from unweave.run.recipe import Recipe
 from unweave.run.recipe import load as load_recipe
 from unweave.run.setup import Against
 from unweave.run.stage import Stage
-from unweave.run.workers import Listener
+from unweave.run.workers import Listener, refuse_too_many
 
 GROWING = ("seeds", "methods")
 """What may be asked for in addition, of a run that is there."""
@@ -104,7 +104,7 @@ def bench(
             needs no retraining; or retrain, what the recipe forgets, the best case. By default as recipes
             say, which is proxy.
         tuned: The folder `tuning` of an earlier run, whose searches are used instead of new ones.
-        jobs: Worker processes; as many as there are cores, or one on a device.
+        jobs: Worker processes, at most one per core or GPU; as many as there are cores, or one on a device.
         shared: Of every verb.
     """
     plan = Plan(methods, seeds, tune, against, tuned, jobs)
@@ -128,6 +128,7 @@ def run(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> Pat
         shared: Of every verb.
     """
     device, methods = shared.device or "cpu", names(plan.methods)
+    refuse_too_many(plan.jobs, device)
     recipes = [shortened(begun_at(recipe, shared.seed), plan.seeds) for recipe in recipes]
     recipes = [tuned_against(recipe, plan.against) for recipe in recipes]
     refuse_unreadable(recipes, device)
@@ -178,6 +179,7 @@ def run_given(place: given.Place, request: Request, plan: Plan, shared: Shared) 
     if plan.tune or plan.tuned is not None:
         raise ValueError("settings are searched with a recipe, found --tune or --tuned beside a model")
     device, wanted = shared.device or "cpu", names(plan.methods)
+    refuse_too_many(plan.jobs, device)
     project = given.project_of(place, device)
     forget = tuple(positions(request, project, shared.seed or 0).tolist())
     stage = given.stage_of(place, forget, Path(), device)

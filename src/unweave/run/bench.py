@@ -15,7 +15,8 @@ from unweave.run.reading import configure
 from unweave.run.recipe import Recipe
 from unweave.run.search import nested
 from unweave.run.stage import Stage
-from unweave.run.tune import Study, read_studies, tune_stage
+from unweave.run.study import Study, read_studies
+from unweave.run.tune import tune_stage
 from unweave.run.verdicts import stage_record
 from unweave.run.workers import Crew, Job, Listener, told, workers
 

@@ -1,41 +1,17 @@
 """Settings by search: for every method the same number of trials, on seeds that are never reported."""
 
-import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from unweave.files import write_atomically
-from unweave.methods.space import Range, Tunable
+from unweave.methods.space import Range
 from unweave.run.cell import MATCHED, key_of, matched
 from unweave.run.keeping import kept
-from unweave.run.search import SECOND, Settings, Trial, case, search
+from unweave.run.search import SECOND, case, search
 from unweave.run.stage import Stage
+from unweave.run.study import Study, best_of, facts_of, space_of, tunable
 from unweave.run.workers import Crew, Job, Listener, told
 from unweave.train import code, digest
-
-REFERENCES = ("original", "retrain")
-"""Methods that have nothing to tune: what everything is compared with."""
-
-
-@dataclass(frozen=True)
-class Study:
-    """What a search found.
-
-    Args:
-        best: The best settings, by dotted field path; empty if every trial failed.
-        value: Their value; NaN if every trial failed.
-        gradients: The gradient evaluations that they spent, the mean over the tuning seeds.
-        trials: The log: number, settings, value (None if it failed) and its parts, seconds, gradient
-            evaluations, failed.
-    """
-
-    best: Settings
-    value: float
-    gradients: int
-    trials: Sequence[Trial]
 
 
 def tune_stage(
@@ -50,11 +26,12 @@ def tune_stage(
         crew: Who does the work.
         listener: Hears of every job that ends.
     """
-    recipe = stage.recipe
-    tuned = [each for each in methods if each not in REFERENCES and isinstance(recipe.methods[each], Tunable)]
+    recipe, tuned = stage.recipe, tunable(stage, methods)
     seeds = recipe.tuning.seeds
-    for seed in seeds:
-        stage.split(seed)  # says what can't be practised on before anything is trained
+    for seed in seeds:  # what can't be practised on or searched is said before anything is trained
+        stage.split(seed)
+    for each in tuned:
+        space_of(stage, each)
     jobs = [Job(f"{recipe.name}, models of tuning seed {seed}", prepare, (stage, seed)) for seed in seeds]
     list(told(crew, jobs, listener))
     studies: dict[str, Study] = {}
@@ -72,19 +49,6 @@ def tune_stage(
     studies = {each: studies[each] for each in tuned}
     write_atomically(stage.folder / "tuning" / f"{recipe.name}.toml", as_toml(studies, seeds))
     return studies
-
-
-def read_studies(stage: Stage, methods: Sequence[str], folder: Path) -> dict[str, Study]:
-    """The searches that an earlier run has left in its folder `tuning`, whatever code has changed since.
-
-    Raises:
-        ValueError: If the folder has none for this stage.
-    """
-    found = {each: folder / stage.recipe.name / f"{each}.json" for each in methods}
-    logs = {each: json.loads(path.read_text())["trials"] for each, path in found.items() if path.exists()}
-    if not logs:
-        raise ValueError(f"{folder} has no searches for the stage {stage.recipe.name!r}: tune it first")
-    return {each: best_of(log) for each, log in logs.items()}
 
 
 def prepare(stage: Stage, seed: int) -> int:
@@ -113,27 +77,17 @@ def study(
     first = stages[0]
     method, tuning = first.recipe.methods[name], first.recipe.tuning
     method = matched(method, granted) if name == "short-retrain" else method
-    if space is None:
-        budget = max(1, round(tuning.budget * prepare(first, tuning.seeds[0])))
-        space = first.recipe.family.space(name, method, budget)
-    facts = {"cells": [key_of(stage, 0, repr(method)) for stage in stages], "tuning": repr(tuning)}
-    searching = {"space": repr(space), "trials": trials, "code": code("audit/**/*.py", "run/search.py")}
+    space = space_of(first, name) if space is None else space
+    facts = [facts_of(stage, name, space) for stage in stages]
+    cells = [key_of(stage, 0, repr(method)) for stage in stages]
+    searching = {"trials": trials, "code": code("audit/**/*.py", "run/search.py", "run/practice.py")}
 
     def make() -> Mapping[str, Any]:
         cases = [case(stage, seed) for stage in stages for seed in tuning.seeds]
-        return {"trials": search(method, space, trials, cases)}
+        return {"facts": facts, "trials": search(method, space, trials, cases)}
 
     place = first.folder / "tuning" / "+".join(stage.recipe.name for stage in stages) / name
-    return best_of(kept(place, digest({**facts, **searching}), make)["trials"])
-
-
-def best_of(trials: Sequence[Trial]) -> Study:
-    """The study that a log tells of."""
-    done = [trial for trial in trials if trial["value"] is not None]
-    if not done:
-        return Study({}, math.nan, 0, trials)
-    best = min(done, key=lambda trial: trial["value"])
-    return Study(best["settings"], best["value"], best["gradient_evaluations"], trials)
+    return best_of(kept(place, digest({"facts": facts, "cells": cells, **searching}), make)["trials"])
 
 
 def as_toml(studies: Mapping[str, Study], seeds: Sequence[int]) -> str:

@@ -84,6 +84,16 @@ def workers(count: int) -> Iterator[Crew]:
         pool.shutdown(cancel_futures=True)
 
 
+def refuse_too_many(jobs: int | None, device: str) -> None:
+    """Raises if there are more worker processes than cores, or than the GPUs that they are to work on."""
+    cores, place = os.cpu_count() or 1, torch.device(device)
+    if jobs is not None and jobs > cores:
+        raise ValueError(f"--jobs must be at most the {cores} cores of this machine, found {jobs}")
+    gpus = torch.cuda.device_count() if place.index is None else 1
+    if jobs is not None and place.type == "cuda" and jobs > gpus:
+        raise ValueError(f"--jobs must be at most the number of GPUs in {device}, {gpus}, found {jobs}")
+
+
 def in_turn(jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
     """Does one job after the other in this process."""
     return ((job, job.function(*job.arguments)) for job in jobs)
