@@ -461,6 +461,7 @@ PASSES = {
     "shrink": 1,
     "l1-sparse": 1,
     "msg": 1,
+    "prmq": 1,
     "scrub": 1,
     "bad-teacher": 1,
     "amnesiac": 1,
@@ -572,6 +573,7 @@ def test_a_model_without_trainable_weights_is_refused():
             *("lur", "lur-exact", "lagged", "lur-match", "match", "salun", "scissorhands", "l1-sparse"),
             *("scrub", "bad-teacher", "cfw", "amnesiac", "unsir"),
             *("sa", "esd", "erasediff-conflict"),
+            *("scrub", "cfw", "prmq", "sa", "esd", "erasediff-conflict"),
         )
         for family in ("layernorm", "language", "denoiser", *families.DENOISERS[2:])
         if (name, family) not in REFUSED
@@ -603,6 +605,7 @@ SHARED = (
     "bad-teacher",
     "msg",
     "cfw",
+    "prmq",
     "ssd",
     "ssd-label-free",
     "amnesiac",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unweave.importance import Importance, Mask
 from unweave.params import Params
-from unweave.problem import Problem
+from unweave.problem import Failed, Problem
 
 
 @torch.no_grad()
@@ -40,6 +40,20 @@ def perturb(problem: Problem, std: Importance) -> None:
     """Adds Gaussian noise with one standard deviation per weight."""
     for name, p in problem.params.items():
         p.add_(std[name] * torch.randn(p.shape, generator=problem.generator, dtype=p.dtype).to(p.device))
+
+
+@torch.no_grad()
+def quantize(problem: Problem, to: torch.dtype) -> None:
+    """Rounds the weights to the numbers that another type has; they keep their own type.
+
+    Raises:
+        Failed: If one is beyond the range of that type.
+    """
+    for name, p in problem.params.items():
+        rounded = p.to(to)
+        if not bool(rounded.isfinite().all()):
+            raise Failed(f"the weights {name} are beyond the range of {to}")
+        p.copy_(rounded)
 
 
 def perturb_first(std: Importance) -> Callable[[Problem, int], None]:

@@ -2,11 +2,13 @@
 
 import copy
 from dataclasses import replace
+from math import log
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributions import Categorical
 
 from families import Toy
 from plain import STILL, Recorder, Sgd, grad, moved_apart, recorded, whole
@@ -14,8 +16,9 @@ from unweave import edit
 from unweave.importance import Importance
 from unweave.methods import Method
 from unweave.methods.confuse import CFW, balanced, first_kernel
-from unweave.objective import Objective
-from unweave.problem import Part, Problem, Split
+from unweave.methods.prune import PRMQ, entropy, entropy_gap, smallest
+from unweave.objective import Objective, frozen
+from unweave.problem import Failed, Part, Problem, Split
 from unweave.step import Runtime, Step
 from unweave.tasks import Batch
 
@@ -154,3 +157,100 @@ def test_the_stem_is_told_by_its_place_and_not_by_its_name():
 def test_settings_of_cfw_out_of_range_are_refused(changes: dict):
     with pytest.raises(ValueError, match="found"):
         CFW(**changes)
+
+
+# --- PRMQ
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_prmq(steps: int):
+    method, original = whole(PRMQ(prune=0.6), steps=steps), fresh().model.eval()
+    plain = pruned(fresh(), method.prune)
+    of, recorder = recorded("batchnorm")
+    method(of)
+    counts = of.split.train.labels[of.split.retain].bincount().double()
+    sgd = Sgd(plain.train(), method.how)
+    for batch in drawn_of("retain", recorder, of):
+        says, held = (Categorical(logits=model(batch.inputs[0])) for model in (plain, original))
+        loss = F.cross_entropy(says.logits, batch.target, weight=counts**-0.1)
+        loss = loss + F.mse_loss(says.entropy(), held.entropy().detach())
+        sgd.step(grad(plain, loss))
+    for p in plain.parameters():
+        p.data = p.detach().half().double()
+    assert moved_apart(of.model, plain) < 1e-12
+
+
+def pruned(of: Problem, fraction: float) -> nn.Module:
+    """The model with its smallest weights redrawn, cut by a sort of all sizes."""
+    held = [m.weight for m in (of.model.conv1, of.model.conv2, of.model.downsample[0], of.model.fc)]
+    held.append(of.model.fc.bias)
+    sizes = torch.cat([p.detach().abs().flatten() for p in held]).sort().values
+    limit = sizes[round(fraction * len(sizes))]
+    with torch.no_grad():
+        for p in held:
+            small = p.abs() < limit
+            if small.any() and p.ndim > 1:
+                bound = p[0].numel() ** -0.5
+                p[small] = (torch.rand(p.shape, generator=of.generator, dtype=p.dtype) * 2 - 1)[small] * bound
+            elif small.any():
+                p[small] = 0
+    return of.model
+
+
+def test_entropies_are_matched_in_nats():
+    of = fresh("layernorm")
+    of.model = nn.Linear(1, 2, bias=False).double()
+    original = frozen(of.model)
+    with torch.no_grad():
+        of.model.weight.copy_(
+            torch.tensor([[3.0], [1.0]]).double().log()
+        )  # says 3/4 and 1/4 of an input of one
+        original.weight.zero_()  # says 1/2 and 1/2
+    batch = Batch(torch.tensor([0]), (torch.ones(1, 1).double(),), torch.tensor([0]), torch.tensor([1]))
+    gap = log(2) - (2 * log(2) - 0.75 * log(3))
+    assert value_on(entropy_gap(original, "retain"), of, "retain", batch) == pytest.approx(gap**2, abs=1e-14)
+
+
+def test_a_certain_answer_has_a_slope_of_zero_and_not_of_nan():
+    logits = torch.tensor([[0.0, -2000.0]], requires_grad=True)
+    entropy(logits).sum().backward()
+    assert logits.grad is not None and not bool(logits.grad.any())
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.9, 1.0])
+def test_exactly_the_smallest_weights_are_redrawn_and_no_normalisation(fraction: float):
+    of = fresh()
+    nn.init.constant_(of.model.bn1.weight, 1e-6)  # by size it would be the first to go
+    found = smallest(of, fraction)
+    heavy = {"conv1.weight", "conv2.weight", "downsample.0.weight", "fc.weight", "fc.bias"}
+    assert {name for name, mask in found.items() if mask.any()} <= heavy
+    total = sum(of.params[name].numel() for name in heavy)
+    assert sum(int(mask.sum()) for mask in found.values()) == round(fraction * total)
+
+
+def test_weights_end_as_half_precision_has_them():
+    of = fresh()
+    running = of.model.bn1.running_mean.clone()
+    still(of, PRMQ(prune=0.0))
+    for p in of.model.parameters():
+        assert p.dtype == torch.float64 and torch.equal(p, p.half().double())
+    assert torch.equal(of.model.bn1.running_mean, running)
+    nn.init.constant_(of.model.fc.bias, 65520.0)  # half of the way from the largest number to the next
+    with pytest.raises(Failed, match=r"fc.bias are beyond the range of torch.float16"):
+        edit.quantize(of, torch.float16)
+
+
+def test_a_class_without_retain_examples_shifts_no_weights():
+    """Released: weights by rank among the classes that are there, so that class 2 took those of class 1."""
+    of, _ = imbalanced()
+    of.split = Split(of.split.train, [6, 7], of.split.held_out)  # class 1 is forgotten whole
+    last = Recorder(3).draw(next(iter(of.split.train.stream([torch.tensor([8, 9])]))), torch.Generator())
+    loss = float(F.cross_entropy(of.model(last.inputs[0]), last.target).detach())
+    mean = (6 * 6**-0.1 + 2 * 2**-0.1) / 8
+    found = value_on(balanced(of, power=0.1), of, "retain", last)
+    assert found == pytest.approx(loss * 2**-0.1 / mean, abs=1e-14)
+
+
+def test_a_fraction_to_prune_out_of_range_is_refused():
+    with pytest.raises(ValueError, match=r"prune must be a fraction in \[0, 1\], found 1.1"):
+        PRMQ(prune=1.1)

@@ -12,6 +12,7 @@ from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.last_layers import CFk, EUk
 from unweave.methods.lur import LUR
+from unweave.methods.prune import PRMQ
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
@@ -66,6 +67,7 @@ METHODS: Mapping[str, Method] = {
     "cfw": CFW(),
     "amnesiac": Amnesiac(),
     "unsir": UNSIR(),
+    "prmq": PRMQ(),
     "cf-k": CFk(),
     "eu-k": EUk(),
     "ssd": SelectiveSynapticDampening(),

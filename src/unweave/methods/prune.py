@@ -1,0 +1,102 @@
+"""PRMQ, a winner of the NeurIPS 2023 unlearning competition: pruned, redrawn, matched in entropy, rounded.
+
+The definition is that of Deep Unlearn (Cadet et al., 2024), https://arxiv.org/abs/2410.01276, and of its
+released code; the entry itself has no paper.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unweave.descend import Descent, Phase, descend
+from unweave.edit import quantize, reinitialize
+from unweave.importance import Mask, top
+from unweave.methods.about import About, refuse_family
+from unweave.methods.confuse import balanced
+from unweave.methods.space import Choice, Log, Range, Uniform, Whole
+from unweave.objective import Objective, frozen, on, reference, refuse_moving
+from unweave.problem import Part, Problem
+from unweave.step import Step
+from unweave.tasks import Batch
+from unweave.trim import eligible_weights
+
+
+@dataclass(frozen=True)
+class PRMQ:
+    r"""Redraws all but the largest weights and fine-tunes to the original's entropies, then rounds to half.
+
+    The objective on retain data is the weighted loss plus :math:`(H(p) - H(p_0))^2`, with H the entropy, in
+    nats, of what the model and the original say of an example.
+
+    Args:
+        prune: The fraction of the weights that is redrawn, the smallest ones of the whole model.
+        power: Examples weigh as the number of their class among the retain data, to minus this power.
+        how: The fine-tuning.
+    """
+
+    about: ClassVar[About] = About(
+        "Cadet et al., 2024, arXiv 2410.01276 (competition entry)",
+        "retain",
+        "1 gradient; 1 forward pass of the original",
+        "every weight-bearing module, not convolutions and linear layers alone; the weights of the classes "
+        "have mean one over the retain data, not over a batch; buffers and frozen weights are not rounded",
+        families=("classifier",),
+    )
+    prune: float = 0.99
+    power: float = 0.1
+    how: Descent = Descent(lr=5e-4, epochs=3.2, batch=64, weight_decay=5e-4)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.prune <= 1:
+            raise ValueError(f"prune must be a fraction in [0, 1], found {self.prune}")
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return {
+            "how.lr": Log(0.005, 0.5),
+            "how.steps": Whole(max(1, budget // 10), budget),
+            "how.schedule": Choice(("constant", "cosine")),
+            "prune": Uniform(0.05, 0.99),
+        }
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place.
+
+        Raises:
+            ValueError: If no weight-bearing module is trainable.
+            Failed: If a weight is too large to be rounded.
+        """
+        refuse_family(self, problem.task)
+        original = frozen(problem.model)
+        reinitialize(problem, smallest(problem, self.prune))
+        fit = balanced(problem, power=self.power) + entropy_gap(original, "retain")
+        descend(problem, self.how, Phase([fit]))
+        quantize(problem, torch.float16)
+
+
+def smallest(problem: Problem, fraction: float) -> Mask:
+    """One for that fraction of the weights and biases of the weight-bearing modules, the smallest in size."""
+    params, names = problem.params, eligible_weights(problem, "")
+    found = top({name: -params[name].detach().abs() for name in names}, fraction)
+    return {name: found[name] if name in found else torch.zeros_like(p) for name, p in params.items()}
+
+
+def entropy_gap(original: nn.Module, part: Part) -> Objective:
+    """The squared difference of the entropies, in nats, of what the model and the original say."""
+    refuse_moving(original)
+
+    def value(step: Step, batch: Batch) -> Tensor:
+        held = step.once(("entropy", id(original), id(batch)), lambda: entropy(reference(original, batch)))
+        return (entropy(step.predict(batch)) - held).square()
+
+    return on(part, "entropy gap", value)
+
+
+def entropy(logits: Float[Tensor, "batch class"]) -> Float[Tensor, " batch"]:
+    """The entropy of the softmax, in nats."""
+    log_p = logits.log_softmax(-1)  # torch.special.entr has no finite slope where p is zero
+    return -(log_p.exp() * log_p).sum(-1)
