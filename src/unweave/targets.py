@@ -9,10 +9,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from unweave.choices import refuse_unknown_choices
+from unweave.data import Source
 from unweave.descend import Descent, Phase, descend
 from unweave.edit import restart, shrink
 from unweave.importance import evaluating
@@ -60,7 +61,24 @@ class Proxy:
         return frozen(problem.model)
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Said:
+    """Logits for the forget part and for the calibration part, by somebody who saw neither.
+
+    Args:
+        forget: In the order of the part.
+        held: For the calibration part.
+    """
+
+    forget: Float[Tensor, "forget class"]
+    held: Float[Tensor, "held class"]
+
+    @classmethod
+    def of(cls, problem: Problem, model: nn.Module) -> "Said":
+        """What a model says."""
+        return cls(logits(problem, model, "forget"), logits(problem, model, "calibration"))
+
+
 def held_out_level(problem: Problem, proxy: nn.Module) -> Float[Tensor, "n class"]:
     """The proxy's logits for the forget part, at the confidence that the original has on held-out data.
 
@@ -77,21 +95,30 @@ def held_out_level(problem: Problem, proxy: nn.Module) -> Float[Tensor, "n class
     Raises:
         ValueError: If the calibration part holds nothing else.
     """
-    strangers = ~torch.isin(problem.split.held_out.labels[problem.split.calibration], gone(problem))
+    return spread(problem, at_level(problem, Said.of(problem, proxy)))
+
+
+@torch.no_grad()
+def at_level(problem: Problem, said: Said) -> Float[Tensor, "forget class"]:
+    """The same of tables: what is said of forget examples, at the level of what is said of held-out data."""
+    strangers = known(problem)
     if not bool(strangers.any()):
         raise ValueError(
-            "'match' needs calibration examples of classes that are not wholly forgotten, found none: "
-            "pass sharpen="
+            "a held-out level needs calibration examples of classes that are not wholly forgotten, found "
+            "none: pass sharpen= to 'match'"
         )
-    said, held = logits(problem, proxy, "forget"), logits(problem, proxy, "calibration")[strangers]
-    choice, held_choice = said.argmax(1), held.argmax(1)
+    held = said.held[strangers]
+    choice, held_choice = said.forget.argmax(1), held.argmax(1)
     level = margin(logits(problem, problem.model, "calibration")[strangers], held_choice).sort().values
     order = margin(held, held_choice).sort().values
-    own = margin(said, choice)
+    own = margin(said.forget, choice)
     wanted = level.quantile(torch.searchsorted(order, own).clamp(0.5, len(order) - 0.5) / len(order))
-    table = torch.zeros(len(problem.split.train), said.shape[1])
-    table[problem.split.forget] = said.scatter_add(1, choice[:, None], (wanted - own)[:, None])
-    return table
+    return said.forget.scatter_add(1, choice[:, None], (wanted - own)[:, None])
+
+
+def spread(problem: Problem, rows: Float[Tensor, "forget class"]) -> Float[Tensor, "n class"]:
+    """Rows for the forget part as a table with one row per training example; zero for others."""
+    return rows.new_zeros(len(problem.split.train), rows.shape[1]).index_copy_(0, problem.split.forget, rows)
 
 
 def toward(table: Float[Tensor, "n class"]) -> Objective:
@@ -135,7 +162,7 @@ def quantiles(problem: Problem, ranks: nn.Module) -> Float[Tensor, " n"]:
     order, held_order = margins(problem, ranks, "forget"), margins(problem, ranks, "calibration")
     level = margins(problem, problem.model, "calibration") if proxied else held_order
     lost = torch.isin(split.train.labels[split.forget], gone(problem))
-    held_lost = torch.isin(split.held_out.labels[split.calibration], gone(problem))
+    held_lost = ~known(problem)
     found = torch.empty_like(order)
     for here, there, margin_there in ((~lost, ~held_lost, level), (lost, held_lost, held_order)):
         if bool(here.any()):
@@ -177,6 +204,11 @@ def gone(problem: Problem) -> Tensor:
     return torch.tensor(problem.split.forgotten_classes, dtype=torch.long)
 
 
+def known(problem: Problem) -> Bool[Tensor, " held"]:
+    """Which calibration examples are of a class of which something is retained."""
+    return ~torch.isin(problem.split.held_out.labels[problem.split.calibration], gone(problem))
+
+
 def pull(targets: Float[Tensor, " n"]) -> Objective:
     """Huber's loss between each forget margin and its target margin, in nats.
 
@@ -199,10 +231,16 @@ def margins(problem: Problem, model: nn.Module, part: Part) -> Float[Tensor, " n
     return margin(logits(problem, model, part), source.labels[ids])
 
 
-@torch.no_grad()
-def logits(problem: Problem, model: nn.Module, part: Part, *, batch: int = 1024) -> Float[Tensor, "n class"]:
+def logits(problem: Problem, model: nn.Module, part: Part) -> Float[Tensor, "n class"]:
     """The logits of a part, in evaluation mode, on the CPU; the pass is charged as examples."""
-    source, ids = problem.split.part(part)
+    return logits_at(problem, model, *problem.split.part(part))
+
+
+@torch.no_grad()
+def logits_at(
+    problem: Problem, model: nn.Module, source: Source, ids: Int[Tensor, " n"], *, batch: int = 1024
+) -> Float[Tensor, "n class"]:
+    """The logits of those examples of a source, as `logits` takes them."""
     with evaluating(model):
         problem.cost.examples += len(ids)
         return torch.cat([call(model, raw.inputs).float().cpu() for raw in source.stream(ids.split(batch))])
