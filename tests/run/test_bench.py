@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from run.tiny import METHODS, Drift, tiny, with_drift
-from unweave.audit import parquet
+from unweave.audit import deep_unlearn, parquet
 from unweave.audit.classified import EDGES
 from unweave.audit.collect import collect
 from unweave.audit.metrics import mean_gap, measure
@@ -22,6 +22,8 @@ from unweave.run.paired import comparisons
 from unweave.run.stage import Stage, split_of
 from unweave.run.workers import Job, Progress, in_turn, told, workers
 from unweave.train import train_model
+
+PUBLISHED = (*deep_unlearn.RETENTIONS, "indiscernibility", "t_mia")
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,22 @@ def test_its_figures_are_those_of_models_trained_by_hand(run) -> None:
     assert row["gap"]["mean"] == pytest.approx(np.mean(gaps), abs=1e-12)
     assert row["gap"]["of_means"] <= row["gap"]["mean"] + 1e-12
     assert np.mean(list(row["gap"]["parts"].values())) == pytest.approx(row["gap"]["mean"], abs=1e-12)
+
+
+def test_figures_per_seed_average_to_the_rows_and_are_those_of_the_logits_on_disk(run) -> None:
+    folder, made = run
+    stage = made["stages"]["tiny"]
+    for name, row in stage["methods"].items():
+        assert ("per_seed" in row) == (row["failed"] is None)
+        if row["failed"] is None:
+            apart = row["per_seed"]
+            assert np.mean(apart["gap"]) == row["gap"]["mean"]
+            assert np.mean(apart["seconds"]) == row["seconds"] and np.median(apart["cost"]) == row["cost"]
+            assert all(np.mean(apart[metric]) == each["value"] for metric, each in row["scores"].items())
+            for i, seed in enumerate(stage["seeds"]):
+                cells = folder / "cells" / "tiny" / str(seed)
+                found = [parquet.load(cells / f"{each}.parquet") for each in (name, "retrained")]
+                assert deep_unlearn.figures(*found) == {key: apart[key][i] for key in PUBLISHED}
 
 
 def test_a_method_that_fails_is_a_row_that_says_why_and_the_rest_goes_on(run) -> None:

@@ -101,6 +101,11 @@ def test_histograms_that_do_not_fit_their_edges_or_each_other_are_refused(change
         record.validate(made)
 
 
+def test_figures_per_seed_are_as_many_as_seeds():
+    with pytest.raises(ValueError, match=r"lur\.per_seed\.gap: expected 10 numbers, one per seed, found 3"):
+        record.validate(put(synthetic(), *LUR, "per_seed", value={"gap": [1.0, 2.0, 3.0]}))
+
+
 def test_a_message_stays_short_when_the_value_it_refuses_is_large():
     with pytest.raises(ValueError, match="recipe") as raised:
         record.validate(put(synthetic(), "stages", "trace", "recipe", value=list(range(10_000))))

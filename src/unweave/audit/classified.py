@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from unweave.audit import parquet
+from unweave.audit import deep_unlearn, parquet
 from unweave.audit.collect import Cut, collect
 from unweave.audit.evidence import PARTS, Evidence, HeldOut
 from unweave.audit.exam import Glance
@@ -124,6 +124,10 @@ class Classified:
     def moved(self, found: Evidence, original: Evidence) -> dict[str, float]:
         """Nothing: accuracies say what a classifier lost."""
         return {}
+
+    def benchmarked(self, found: Evidence, reference: Evidence) -> dict[str, float]:
+        """The figures of Deep Unlearn."""
+        return deep_unlearn.figures(found, reference)
 
     def measure_pair(self, found: Evidence, reference: Evidence) -> dict[str, float]:
         """The metrics that compare."""

@@ -96,6 +96,10 @@ class Exam(Protocol[Found]):
         """How far the answers to what stays have moved from the original model's, by metric."""
         ...
 
+    def benchmarked(self, found: Found, reference: Found) -> dict[str, float]:
+        """What published benchmarks say, which no verdict rests on; empty where there are none."""
+        ...
+
     def measure_pair(self, found: Found, reference: Found) -> dict[str, float]:
         """The metrics that compare, and no others."""
         ...

@@ -136,8 +136,9 @@ def measured(
         other = None if reference is None else answers_at(exam, reference[0])
         moved = {} if original is None else exam.moved(found, answers_at(exam, original[0]))
         values = {**exam.measure(found, other), **moved, **cell["probes"]}
+        benchmarked = {} if other is None else exam.benchmarked(found, other)
         shown = {"sheet": exam.sheet(found), "description": exam.describe(found)}
-        return {"values": values, "losses": exam.histograms(found), **shown}
+        return {"values": values, "benchmarked": benchmarked, "losses": exam.histograms(found), **shown}
 
     return kept(beside(place, "values"), digest({**key, "code": code(*MEASURING_CODE)}), make)
 

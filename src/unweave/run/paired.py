@@ -1,4 +1,4 @@
-"""Which of two methods is closer to retraining, over paired seeds."""
+"""Methods seed by seed: what they reached, and which of two is closer to retraining."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +7,32 @@ from unweave.audit.metrics import METRICS, Metric, Values, mean_gap
 from unweave.audit.score import compare
 
 OURS = ("lur", "lur-match")
+
+
+def per_seed(
+    measured: Sequence[Mapping[str, Any]],
+    references: Sequence[Values],
+    seconds: Sequence[float],
+    retraining: Sequence[float],
+    metrics: Mapping[str, Metric] = METRICS,
+) -> dict[str, list[float]]:
+    """The figures of a method seed by seed: what ranks and the columns of other benchmarks are made of.
+
+    Args:
+        measured: Per seed, what was measured of its cell.
+        references: Per seed, the metrics of the retrained model.
+        seconds: Per seed, the time of the method.
+        retraining: Per seed, that of the retrained model.
+        metrics: What is measured.
+    """
+    pairs = list(zip(measured, references, strict=True))
+    return {
+        "gap": [mean_gap(each["values"], reference, metrics) for each, reference in pairs],
+        "seconds": list(seconds),
+        "cost": [ours / whole for ours, whole in zip(seconds, retraining, strict=True)],
+        **{key: [each["values"][key] for each in measured] for key in measured[0]["values"]},
+        **{key: [each["benchmarked"][key] for each in measured] for key in measured[0]["benchmarked"]},
+    }
 
 
 def comparisons(

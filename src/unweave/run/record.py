@@ -114,6 +114,7 @@ def validate(record: Any) -> None:
     for name, stage in record["stages"].items():
         _check_headline(name, stage)
         _check_histograms(name, stage.get("histograms", {}))
+        _check_per_seed(name, stage)
 
 
 def _check_headline(name: str, stage: Record) -> None:
@@ -135,6 +136,16 @@ def _check_histograms(stage: str, histograms: Record) -> None:
             raise ValueError(
                 f"stages.{stage}.histograms.{name}: expected the edges of the others, found its own"
             )
+
+
+def _check_per_seed(name: str, stage: Record) -> None:
+    """A number for each seed."""
+    expected = len(stage["seeds"])
+    for method, row in stage["methods"].items():
+        for figure, numbers in row.get("per_seed", {}).items():
+            if len(numbers) != expected:
+                place, found = f"stages.{name}.methods.{method}.per_seed.{figure}", len(numbers)
+                raise ValueError(f"{place}: expected {expected} numbers, one per seed, found {found}")
 
 
 def plain(value: Any) -> Any:

@@ -12,9 +12,10 @@ import numpy as np
 from unweave.audit.margins import Margins, margins
 from unweave.audit.metrics import METRICS, Metric, Values, gap_of_means, gap_parts, mean_gap
 from unweave.audit.score import score, t_interval
-from unweave.run.cell import REFERENCE, Content, answers_at, kept, place_of
+from unweave.run.cell import REFERENCE, answers_at, place_of
 from unweave.run.curves import histograms, mean_trace
-from unweave.run.paired import comparisons
+from unweave.run.keeping import Content, kept
+from unweave.run.paired import comparisons, per_seed
 from unweave.run.setup import Tuning
 from unweave.run.stage import Stage
 from unweave.train import code, digest
@@ -126,7 +127,10 @@ def method_row(
         failed = f"{failures[0]} (on {len(failures)} of {len(seeds)} seeds)"
         told = {"verdict": "FAIL", "reason": f"FAIL: it did not finish: {failed}", "failed": failed}
         return {**row, "scores": {}, "gap": None, **told}
-    return {**row, **judged(stage, name, references, fixed), "failed": None}
+    measured = [measurement(stage, seed, name) for seed in seeds]
+    spent = [each["seconds"] for each in cells]
+    apart = per_seed(measured, references, spent, whole, stage.exam().metrics)
+    return {**row, **judged(stage, name, references, fixed), "per_seed": apart, "failed": None}
 
 
 def judged(stage: Stage, name: str, references: Sequence[Values], fixed: Margins | None) -> dict[str, Any]:

@@ -225,6 +225,10 @@ class Generated:
         apart = drift(ours, theirs, self.recogniser)
         return {"drift_pixel": apart.pixel, "drift_feature": apart.feature}
 
+    def benchmarked(self, found: Drawn, reference: Drawn) -> dict[str, float]:
+        """None."""
+        return {}
+
     def measure_pair(self, found: Drawn, reference: Drawn) -> dict[str, float]:
         """The metrics that compare."""
         return measure_generation_pair(self.samples(found), self.samples(reference))
