@@ -72,6 +72,7 @@ def method(name: str, rng: random.Random) -> dict[str, Any]:
         "gradient_evaluations": round(3400 * cost),
         "trace": _trace(name, rng),
         "failed": None,
+        "per_seed": _per_seed(name, values, mean, cost),
     }
 
 
@@ -89,7 +90,7 @@ def failed(reason: str) -> dict[str, Any]:
     return method("ascent", rng) | {
         "scores": {metric: score(metric, math.nan, rng) | nans for metric in METRICS},
         "gap": gap, "reason": "", "seconds": 0.4, "cost": None, "peak_mib": None,
-        "failed": reason, "trace": {},
+        "failed": reason, "trace": {}, "per_seed": {},
     }  # fmt: skip
 
 
@@ -157,8 +158,8 @@ def _stage(rng: random.Random) -> dict[str, Any]:
                 "first": "lur",
                 "second": "joint",
                 "difference": -0.02,
-                "p": 0.43,
-                "p_holm": None,
+                "p": 0.00002,
+                "p_holm": 0.0004,
             },
         ],
     }
@@ -170,6 +171,7 @@ def _small(rng: random.Random) -> dict[str, Any]:
         del stage[name]
     stage["methods"] = {name: stage["methods"][name] for name in ("lur", "finetune", "original")}
     for each in stage["methods"].values():
+        each["per_seed"] = {name: numbers[:2] for name, numbers in each["per_seed"].items()}
         each |= {
             "verdict": "INCONCLUSIVE",
             "reason": "INCONCLUSIVE: no verdict: 2 seeds, 10 needed",
@@ -211,6 +213,15 @@ def _trace(name: str, rng: random.Random) -> dict[str, list[list[float | None]]]
         for step in range(0, 360, 20)
     ]
     return {"cosine": cosine, "nll(retain)": [[step, 2 / (1 + step), None] for step in range(0, 360, 20)]}
+
+
+def _per_seed(name: str, values: dict[str, float], gap: float, cost: float) -> dict[str, list[float]]:
+    rng = random.Random(name)
+    kept = {"gap": gap, "seconds": 4.1 * cost + 0.013, "cost": cost, **values}
+    kept |= {"retain_retention": values["ra"] / 99.5, "forget_retention": (100 - values["ua"]) / 91}
+    kept |= {"test_retention": values["ta"] / 91.2, "indiscernibility": 1 - abs(2 * values["auc"] - 1)}
+    kept |= {"t_mia": 1 - abs(2 * values["auc"] - 1)}
+    return {key: [value * rng.uniform(0.8, 1.2) for _ in range(10)] for key, value in kept.items()}
 
 
 def _histogram(name: str, rng: random.Random) -> dict[str, list[float]]:

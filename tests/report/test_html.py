@@ -215,7 +215,8 @@ def test_what_a_stage_lacks_is_left_out(small, key, said):
 
 def test_a_model_audited_without_a_reference_has_a_page(record):
     bare = put(record, "stages", "trace", "reference", value={"scores": {}, "null_band": {}})
-    lone = {"mine": record["stages"]["class"]["methods"]["lur"] | {"gap": None, "cost": None}}
+    row = record["stages"]["class"]["methods"]["lur"]
+    lone = {"mine": row | {"gap": None, "cost": None, "per_seed": {}}}
     for score in lone["mine"]["scores"].values():
         score |= {"reference": None, "gap": None, "null_band": None}
     bare["stages"]["trace"] |= {"methods": lone, "margins": None}

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from records import put, synthetic, without
-from unweave.report.numbers import DASH, interval, number
+from unweave.report.numbers import DASH, interval, number, probability
+from unweave.report.ranking import blocks, ours_of, ranked_over
 from unweave.report.rows import headline, outside, rows
 
 
@@ -131,3 +132,53 @@ def test_numbers(value, digits, text):
 )
 def test_intervals(bounds, text):
     assert interval(*bounds) == text
+
+
+class TestCompared:
+    """The columns that compare methods: the record's tests, and ranks over seeds."""
+
+    def test_ranks_are_those_of_the_gaps_seed_by_seed(self):
+        stage = synthetic()["stages"]["class"]
+        stage["methods"]["lur"]["per_seed"]["gap"] = [1.0, 3.0]
+        stage["methods"]["finetune"]["per_seed"]["gap"] = [2.0, 2.0]
+        assert {row.name: row.rank for row in rows(stage)} == {
+            "Retrain": None, "original": None, "lur": 1.5, "finetune": 1.5
+        }  # fmt: skip
+
+    def test_what_failed_is_last_and_what_is_no_number_as_well(self):
+        stage = synthetic()["stages"]["trace"]
+        ranks = {row.name: row.rank for row in rows(stage)}
+        assert ranks["diverged"] == 17 and ranks["lur-match"] == 1.0
+        stage["methods"]["lur-match"]["per_seed"]["gap"] = [None] * 10
+        assert {row.name: row.rank for row in rows(stage)}["lur-match"] == 16.5
+
+    def test_a_record_that_tells_nothing_per_seed_has_no_ranks(self):
+        stage = synthetic()["stages"]["trace"]
+        for row in stage["methods"].values():
+            row.pop("per_seed", None)
+        assert {row.rank for row in rows(stage)} == {None} and blocks(stage) == []
+
+    def test_one_seed_ranks_nothing(self):
+        stage = synthetic()["stages"]["trace"] | {"seeds": [0]}
+        assert {row.rank for row in rows(stage)} == {None}
+
+    def test_stages_share_a_ranking_unless_they_share_a_seed_of_the_same_data(self):
+        one, other = (synthetic()["stages"][name] for name in ("trace", "class"))
+        assert ranked_over([one, other]) is None
+        other["data"]["digest"] = "cd" * 32
+        found = ranked_over([one, other])
+        assert found.blocks == 12 and found.ranks.keys() == {"lur", "finetune"}
+
+    def test_tests_are_the_records_against_lur(self):
+        stage = synthetic()["stages"]["trace"]
+        assert ours_of(stage) == "lur" and {row.name: row.p for row in rows(stage)}["joint"] == 0.0004
+        stage["comparisons"] = stage["comparisons"][:1]
+        assert ours_of(stage) == "lur-match"
+        assert {row.name: row.p for row in rows(stage) if row.p is not None} == {"short-retrain": 0.0313}
+        assert ours_of({**stage, "comparisons": []}) is None
+
+
+def test_a_small_probability_is_its_bound():
+    assert [probability(p) for p in (0.0313, 0.0005, 0.0004, 1.0, None)] == [
+        "0.031", "0.001", "<0.001", "1.000", DASH
+    ]  # fmt: skip

@@ -83,6 +83,6 @@ def stages(record: Mapping[str, Any]) -> None:
     for name, stage in record["stages"].items():
         console().print(Text(name, style="bold"))
         say(*tables.sentences(stage), "")
-        console().print(tables.terminal(stage))
+        console().print(tables.terminal(stage, width=console().width))
         say("")
     console().print(Text(tables.legend(record), style="dim"))

@@ -18,6 +18,11 @@ def number(value: float | None, digits: int = 2) -> str:
     return text[1:] if text.startswith("-") and not text.strip("-0.") else text
 
 
+def probability(p: float | None) -> str:
+    """A p-value with three decimals; a small one by its bound."""
+    return "<0.001" if (p := finite(p)) is not None and p < 0.0005 else number(p, 3)
+
+
 def interval(value: float | None, low: float | None, high: float | None, digits: int = 2) -> str:
     """`12.34 ±0.41`; both ends in brackets where they are not symmetric; the number alone without them."""
     if (value := finite(value)) is None or (low := finite(low)) is None or (high := finite(high)) is None:

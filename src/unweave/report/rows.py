@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from unweave.report.numbers import finite
+from unweave.report.ranking import ranked_over, tested
 
 Kind = Literal["reference", "original", "method"]
 Status = Literal["reference", "PASS", "FAIL", "INCONCLUSIVE", "FAILED"]
@@ -77,6 +78,8 @@ class Row:
         gradient_evaluations: forward and backward passes over one batch.
         settings: the `repr` that rebuilds the method.
         best: whether this is the method closest to Retrain; of one seed none is.
+        p: of the paired test of its gap against LUR, with Holm's correction.
+        rank: mean rank by the gap over seeds, 1 for the smallest; what failed shares the last.
     """
 
     name: str
@@ -91,11 +94,16 @@ class Row:
     gradient_evaluations: float | None
     settings: str
     best: bool = False
+    p: float | None = None
+    rank: float | None = None
 
 
 def rows(stage: Mapping[str, Any]) -> list[Row]:
     """The rows of one stage of a record, in the order of this file's first lines."""
-    methods = [_row(name, method) for name, method in stage["methods"].items()]
+    p, ranking = tested(stage), ranked_over([stage])
+    ranks = {} if ranking is None else ranking.ranks
+    found = [_row(name, method) for name, method in stage["methods"].items()]
+    methods = [replace(row, p=p.get(row.name), rank=ranks.get(row.name)) for row in found]
     several = len(stage["seeds"]) > 1
     best = min(filter(_ranks, methods), key=_distance, default=None) if several else None
     marked = [replace(row, best=row is best) for row in methods]

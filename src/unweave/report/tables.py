@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from unweave.files import draft
-from unweave.report.numbers import DASH, digits, heading, interval, number
+from unweave.report.numbers import DASH, digits, heading, interval, number, probability
+from unweave.report.ranking import ours_of
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, rows
 
 ONE_SEED = "With one seed the order of methods shows nothing."
@@ -29,8 +30,21 @@ _MARKDOWN |= {"<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " "}
 
 def grid(stage: Mapping[str, Any], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """The header and the rows of one stage as text, with a column for each of `metrics`."""
-    header = ["Method", "Verdict", "Gap", *(heading(metric) for metric in metrics), "Cost", "Seconds"]
-    return header, [_line(row, metrics) for row in rows(stage)]
+    found = rows(stage)
+    compared = comparing(found, ours_of(stage))
+    header = ["Method", "Verdict", "Gap", *compared, *map(heading, metrics), "Cost", "Seconds"]
+    return header, [
+        _line(row, [each[i] for each in compared.values()], metrics) for i, row in enumerate(found)
+    ]
+
+
+def comparing(found: Sequence[Row], ours: str | None) -> dict[str, list[str]]:
+    """The columns that compare methods, by their heading; none of what the record does not hold."""
+    columns = {
+        f"p vs {ours}": [None if row.p is None else probability(row.p) for row in found],
+        "Rank": [None if row.rank is None else number(row.rank, 1) for row in found],
+    }
+    return {name: [cell or DASH for cell in cells] for name, cells in columns.items() if any(cells)}
 
 
 def brief(stage: Mapping[str, Any]) -> list[str]:
@@ -48,9 +62,18 @@ def legend(record: Mapping[str, Any]) -> str:
     parts = " or ".join(each for each in made if each)
     gap = f"Gap: mean |difference| from Retrain over {parts}, points. " if parts else ""
     return (
-        f"{gap}Cost: relative to one retrain. ±: half of the 95 % interval. "
+        f"{gap}{_compared(record)}Cost: relative to one retrain. ±: half of the 95 % interval. "
         f"{' '.join(dict.fromkeys(aim(stage) for stage in record['stages'].values()))}{single(record)}"
     )
+
+
+def _compared(record: Mapping[str, Any]) -> str:
+    """What the columns that compare methods are, where there are any."""
+    found = [row for stage in record["stages"].values() for row in rows(stage)]
+    test = "p: paired Wilcoxon test of the gap, with Holm's correction. "
+    rank = "Rank: mean over seeds, by the gap; what failed shares the last. "
+    tested, ranked = any(row.p is not None for row in found), any(row.rank is not None for row in found)
+    return f"{test if tested else ''}{rank if ranked else ''}"
 
 
 def aim(stage: Mapping[str, Any]) -> str:
@@ -72,20 +95,38 @@ def ordered_by_one(stage: Mapping[str, Any]) -> bool:
     return len(stage["seeds"]) == 1 and sum(row.kind == "method" for row in rows(stage)) > 1
 
 
-def terminal(stage: Mapping[str, Any]) -> Table:
-    """One stage as a rich table; it wraps an interval below its number where columns are scarce."""
+def terminal(stage: Mapping[str, Any], *, width: int = 100) -> Table:
+    """One stage as a rich table; it wraps an interval below its number where columns are scarce.
+
+    Args:
+        stage: of a record.
+        width: columns to fill, characters; too few hold neither the tests nor the ranks.
+    """
     header, lines = grid(stage, brief(stage))
+    # Left alone, rich shortens a number before it breaks the line at a space.
+    longest = [
+        max(len(word) for cell in column for word in cell.split())
+        for column in zip(header, *lines, strict=True)
+    ]
+    shown = fitting(header, longest, width)
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    # Eighty columns hold everything but the seconds; the cost says the same relative to a retrain.
-    for i, name in enumerate(header[:-1]):
-        # Left alone, rich shortens a number before it breaks the line at a space.
-        longest = max(len(word) for line in [header, *lines] for word in line[i].split())
-        table.add_column(Text(name), justify="left" if i < 2 else "right", no_wrap=i < 2, min_width=longest)
+    for i in shown:
+        justify = "left" if i < 2 else "right"
+        table.add_column(Text(header[i]), justify=justify, no_wrap=i < 2, min_width=longest[i])
     for row, line in zip(rows(stage), lines, strict=True):
-        texts = [Text(cell) for cell in line[:-1]]
+        texts = [Text(line[i]) for i in shown]
         texts[1].stylize(_STYLES.get(row.status, ""))
         table.add_row(*texts, style="bold" if row.best else None)
     return table
+
+
+def fitting(header: Sequence[str], longest: Sequence[int], width: int) -> list[int]:
+    """The columns that fit: never the seconds, since the cost says the same relative to a retrain."""
+    shown = list(range(len(header) - 1))
+    for spare in [i for i in shown if header[i].startswith("p vs ") or header[i] == "Rank"]:
+        if sum(longest[i] + 1 for i in shown) > width + 1:  # the last is not padded
+            shown.remove(spare)
+    return shown
 
 
 def text(record: Mapping[str, Any], *, width: int = 100) -> str:
@@ -138,7 +179,7 @@ def parquet(record: Mapping[str, Any], path: str | Path) -> Path:
         "difference",
         "margin",
     )
-    names += ("mean_gap", "seconds", "cost", "peak_mib", "gradient_evaluations")
+    names += ("mean_gap", "p_holm", "mean_rank", "seconds", "cost", "peak_mib", "gradient_evaluations")
     kinds = {"n": pyarrow.int64()} | dict.fromkeys(texts, pyarrow.string()) | {"failed": pyarrow.bool_()}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in names])
     lines = [line for name, stage in record["stages"].items() for line in long(name, stage)]
@@ -155,6 +196,7 @@ def long(name: str, stage: Mapping[str, Any]) -> list[dict[str, Any]]:
     for row in rows(stage):
         costs = {"mean_gap": row.gap.mean, "seconds": row.seconds, "cost": row.cost, "peak_mib": row.peak_mib}
         shared = {"stage": name, "method": row.name, "verdict": row.status, "reason": row.reason} | costs
+        shared |= {"p_holm": row.p, "mean_rank": row.rank}
         shared |= {"failed": row.status == "FAILED", "gradient_evaluations": row.gradient_evaluations}
         for metric, cell in row.scores.items():
             low, high = cell.band or (None, None)
@@ -181,14 +223,14 @@ def sentences(stage: Mapping[str, Any]) -> list[str]:
     return [*partial, *told[:1], *floor, *told[1:]]
 
 
-def _line(row: Row, metrics: Sequence[str]) -> list[str]:
+def _line(row: Row, compared: Sequence[str], metrics: Sequence[str]) -> list[str]:
     cells = [row.scores.get(metric) for metric in metrics]
     shown = [
         DASH if cell is None else interval(cell.value, cell.low, cell.high, digits(metric))
         for metric, cell in zip(metrics, cells, strict=True)
     ]
     gap = interval(row.gap.mean, row.gap.low, row.gap.high, 2)
-    return [row.name, row.status, gap, *shown, number(row.cost), number(row.seconds)]
+    return [row.name, row.status, gap, *compared, *shown, number(row.cost), number(row.seconds)]
 
 
 def _stage_text(name: str, stage: Mapping[str, Any], width: int) -> str:
@@ -197,7 +239,7 @@ def _stage_text(name: str, stage: Mapping[str, Any], width: int) -> str:
         file=io.StringIO(), width=width, no_color=True, force_terminal=False, legacy_windows=False
     )
     with console.capture() as capture:
-        console.print(terminal(stage))
+        console.print(terminal(stage, width=width))
     table = [line.rstrip() for line in capture.get().splitlines()]
     said = [line for sentence in sentences(stage) for line in textwrap.wrap(sentence, width)]
     return "\n".join([name, *said, "", *table, ""])
@@ -218,7 +260,7 @@ def _tabular(name: str, stage: Mapping[str, Any]) -> str:
 
 def _maths(cell: str) -> str:
     """A number's signs as LaTeX sets them: a minus for a hyphen, an en dash where there is no number."""
-    return cell.replace("-", "$-$").replace("±", r"$\pm$").replace(DASH, "--")
+    return cell.replace("-", "$-$").replace("<", "$<$").replace("±", r"$\pm$").replace(DASH, "--")
 
 
 def _escape(text: str, table: Mapping[str, str]) -> str:

@@ -1,0 +1,70 @@
+"""Which method is closest to Retrain, over paired seeds: mean ranks, and a record's tests against LUR."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from unweave.report.numbers import finite
+
+if TYPE_CHECKING:
+    from unweave.audit.ranks import Ranking
+
+REFERENCES = ("retrain", "original")
+"""Rows that forget nothing, or everything: they are no competitors."""
+
+
+def blocks(stage: Mapping[str, Any], figure: str = "gap") -> list[dict[str, float]]:
+    """A block per seed: by method its figure, NaN if it failed on any seed.
+
+    Empty where the record says nothing seed by seed, as those of older versions.
+    """
+    methods = {name: row for name, row in stage["methods"].items() if name not in REFERENCES}
+    told = {name: row.get("per_seed", {}).get(figure) for name, row in methods.items()}
+    silent = [name for name, row in methods.items() if told[name] is None and row["failed"] is None]
+    if silent or not any(told.values()):
+        return []
+    return [
+        {name: math.nan if each is None else number(each[i]) for name, each in told.items()}
+        for i in range(len(stage["seeds"]))
+    ]
+
+
+def number(value: float | None) -> float:
+    """The number; NaN if it is missing or not finite."""
+    return math.nan if (found := finite(value)) is None else found
+
+
+def ranked_over(stages: Sequence[Mapping[str, Any]]) -> "Ranking | None":
+    """The methods that all of the stages have, ranked by their gap in every seed of every stage.
+
+    None where there is nothing to rank: fewer than two methods or two blocks, a record without figures per
+    seed, or two stages that share a seed on the same data, which is then no second block.
+    """
+    from unweave.audit.ranks import ranking
+
+    found = [blocks(stage) for stage in stages]
+    owners = [(stage["data"].get("digest"), seed) for stage in stages for seed in stage["seeds"]]
+    if not all(found) or len(set(owners)) < len(owners) or len(owners) < 2:
+        return None
+    common = [name for name in found[0][0] if all(name in each[0] for each in found)]
+    if len(common) < 2:
+        return None
+    return ranking([{name: block[name] for name in common} for each in found for block in each])
+
+
+def ours_of(stage: Mapping[str, Any]) -> str | None:
+    """The method that the others are tested against: `lur` where it ran, otherwise one of its kin."""
+    firsts = [row["first"] for row in _tests(stage)]
+    return "lur" if "lur" in firsts else next(iter(firsts), None)
+
+
+def tested(stage: Mapping[str, Any]) -> dict[str, float | None]:
+    """By method, the p of the paired test of its gap against `ours_of`, with Holm's correction."""
+    ours = ours_of(stage)
+    return {row["second"]: finite(row["p_holm"]) for row in _tests(stage) if row["first"] == ours}
+
+
+def _tests(stage: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The tests of the gap; the schema leaves open what a comparison holds."""
+    told = [row for row in stage.get("comparisons", []) if {"first", "second", "p_holm"} <= row.keys()]
+    return [row for row in told if row.get("metric") == "gap"]
