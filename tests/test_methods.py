@@ -22,6 +22,7 @@ from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.last_layers import EUk
 from unweave.methods.lur import LUR
+from unweave.methods.repeated_noise import RNI
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
@@ -159,6 +160,8 @@ def shortened(method: Method, **changes) -> Method:
         changed |= {"per_class": 5, "fisher_images": 6}
     if isinstance(method, UNSIR):
         changed |= {"images": 6, "noise_steps": 3, "repeats": 4}
+    if isinstance(method, RNI):
+        changed["rounds"] = 1
     if isinstance(method, LUR):
         changed["proxy"] = replace(method.proxy, how=short(method.proxy.how, **changes))
         changed["recover"] = min(method.recover, STEPS)
@@ -462,6 +465,7 @@ PASSES = {
     "l1-sparse": 1,
     "msg": 1,
     "prmq": 1,
+    "rni": 1,
     "scrub": 1,
     "bad-teacher": 1,
     "amnesiac": 1,
@@ -574,6 +578,7 @@ def test_a_model_without_trainable_weights_is_refused():
             *("scrub", "bad-teacher", "cfw", "amnesiac", "unsir"),
             *("sa", "esd", "erasediff-conflict"),
             *("scrub", "cfw", "prmq", "sa", "esd", "erasediff-conflict"),
+            *("scrub", "cfw", "prmq", "rni", "sa", "esd", "erasediff-conflict"),
         )
         for family in ("layernorm", "language", "denoiser", *families.DENOISERS[2:])
         if (name, family) not in REFUSED
@@ -606,6 +611,7 @@ SHARED = (
     "msg",
     "cfw",
     "prmq",
+    "rni",
     "ssd",
     "ssd-label-free",
     "amnesiac",

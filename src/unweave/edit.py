@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from unweave.importance import Importance, Mask
+from unweave.importance import Importance, Mask, held_by
 from unweave.params import Params
 from unweave.problem import Failed, Problem
 
@@ -103,6 +103,25 @@ def restart(problem: Problem, keep: Sequence[nn.Module] = ()) -> None:
     for target, source in zip(problem.model.buffers(), fresh.buffers(), strict=True):
         if id(target) not in kept:
             target.copy_(source)
+
+
+def renew(problem: Problem, modules: Sequence[nn.Module]) -> None:
+    """Gives these modules fresh weights and buffers, as `restart` gives them to all.
+
+    Raises:
+        ValueError: If one has no trainable weight, or shares one with another module, which keeps its own.
+    """
+    if any(not any(p.requires_grad for p in m.parameters(recurse=False)) for m in modules):
+        raise ValueError("a module to be redrawn has no trainable weights: set requires_grad on them")
+    chosen = {id(m) for m in modules}
+    others = [m for m in problem.model.modules() if id(m) not in chosen]
+    here, there = held_by(modules, problem.params), held_by(others, problem.params)
+    shared = [name for name in here if bool((here[name] * there[name]).any())]
+    if shared:
+        raise ValueError(
+            f"the weights {shared[0]} are to be redrawn, and other modules share them: use another method"
+        )
+    restart(problem, keep=others)
 
 
 @torch.no_grad()

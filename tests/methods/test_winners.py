@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from itertools import pairwise
 from math import log
 
 import pytest
@@ -11,12 +12,13 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from families import Toy
-from plain import STILL, Recorder, Sgd, grad, moved_apart, recorded, whole
+from plain import STILL, Recorder, Sgd, ce, grad, moved_apart, recorded, whole
 from unweave import edit
 from unweave.importance import Importance
 from unweave.methods import Method
 from unweave.methods.confuse import CFW, balanced, first_kernel
 from unweave.methods.prune import PRMQ, entropy, entropy_gap, smallest
+from unweave.methods.repeated_noise import RNI
 from unweave.objective import Objective, frozen
 from unweave.problem import Failed, Part, Problem, Split
 from unweave.step import Runtime, Step
@@ -254,3 +256,92 @@ def test_a_class_without_retain_examples_shifts_no_weights():
 def test_a_fraction_to_prune_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"prune must be a fraction in \[0, 1\], found 1.1"):
         PRMQ(prune=1.1)
+
+
+# --- RNI
+
+LAYERS = ("conv1.weight", "conv2.weight", "downsample.0.weight")
+
+
+def test_rni(kicks: list[dict[str, Tensor]]):
+    method = whole(RNI(noise=0.1, layers=0.67, noisy=0.5, rounds=2, last=0.5), steps=4)
+    of, recorder = recorded("batchnorm")
+    plain = copy.deepcopy(of.model).train()
+    method(of)
+    draws = fresh()
+    plain.fc.load_state_dict(draws.fresh().fc.state_dict())
+    resting = [LAYERS[torch.randperm(3, generator=draws.generator)[2]] for _ in range(2)]
+    sgd = Sgd(plain, method.how)
+    names = [name for name, _ in plain.named_parameters()]
+    for batch, rests, noise in zip(
+        drawn_of("retain", recorder, of), [*resting, None, None], [*kicks, {}, {}], strict=True
+    ):
+        kick(plain, noise)
+        held = {rests: plain.get_parameter(rests).detach().clone()} if rests else {}
+        g = [x * (name not in held) for name, x in zip(names, grad(plain, ce(plain, batch)), strict=True)]
+        sgd.step(g)
+        for name, value in held.items():
+            plain.get_parameter(name).data.copy_(value)
+            sgd.velocity[names.index(name)].zero_()
+    assert kicks[0] == {} and len(kicks[1]) == 1 and resting[1] not in kicks[1]
+    assert moved_apart(of.model, plain) < 1e-12
+
+
+def test_noise_comes_in_every_round_but_the_first_and_has_its_standard_deviation(kicks):
+    of = fresh("layernorm")
+    widths = [nn.Linear(50, 50, bias=False) for _ in range(5)]
+    of.model = nn.Sequential(nn.Linear(6, 50, bias=False), *widths, nn.Linear(50, 4)).double()
+    still(of, RNI(noise=0.04, layers=0.9, noisy=0.6, rounds=3, last=0.25))
+    first, *noised = kicks  # of 6 layers 5 are drawn, of which 3 get noise
+    assert first == {} and [len(noise) for noise in noised] == [3, 3]
+    assert noised[0].keys() != noised[1].keys()
+    for by in [by for noise in noised for by in noise.values() if by.numel() == 2500]:
+        assert float(by.std()) == pytest.approx(0.04, rel=0.06)  # four times its own deviation
+
+
+def test_normalisations_train_in_all_rounds_and_get_no_noise(kicks: list[dict[str, Tensor]]):
+    """Released: a normalisation without "bn" in its name, such as a shortcut's, was a layer with noise."""
+    of = fresh()
+    before = copy.deepcopy(of.model)
+    whole(RNI(layers=0.0, rounds=4, last=0.2), steps=5, lr=1e-3)(of)  # one layer a round
+    noised = {name for noise in kicks for name in noise}
+    assert noised and noised <= {*LAYERS}
+    assert moved(of.model, before).keys() >= {
+        f"{norm}.{kind}" for norm in ("bn1", "bn2", "downsample.1") for kind in ("weight", "bias")
+    }
+
+
+def test_the_new_head_trains_from_the_first_round_and_owes_nothing_to_the_old_one():
+    """Released: where the first round did not draw it, layers trained below a head of noise."""
+    one, other = fresh(), fresh()
+    for p in other.model.fc.parameters():
+        p.data.mul_(3)
+    seen: list[Tensor] = []
+    for of in (one, other):
+        of.model.fc.register_forward_pre_hook(lambda m, _: seen.append(m.weight.detach().clone()))
+        whole(RNI(rounds=2, last=0.5), steps=4)(of)
+    assert moved_apart(one.model, other.model) == 0
+    assert all(not torch.equal(a, b) for a, b in pairwise(seen[: len(seen) // 2]))
+
+
+def test_rni_needs_a_layer_beside_a_head_that_is_free():
+    of = fresh("layernorm")
+    of.model = nn.Sequential(nn.Linear(6, 4)).double()
+    with pytest.raises(ValueError, match="layers other than the head, and this model has no trainable one"):
+        whole(RNI(), steps=9)(of)
+    of.model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6)).double()
+    of.model[1].weight = of.model[0].weight
+    with pytest.raises(ValueError, match="0.weight are to be redrawn, and other modules share them"):
+        whole(RNI(), steps=9)(of)
+    of = fresh()
+    of.model.fc.requires_grad_(False)
+    with pytest.raises(ValueError, match="a module to be redrawn has no trainable weights"):
+        whole(RNI(), steps=9)(of)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"noise": -1.0}, {"layers": 1.5}, {"noisy": -0.5}, {"rounds": 0}, {"last": 1.0}]
+)
+def test_settings_of_rni_out_of_range_are_refused(changes: dict):
+    with pytest.raises(ValueError, match="found"):
+        RNI(**changes)

@@ -13,6 +13,7 @@ from unweave.methods.esd import ESD
 from unweave.methods.last_layers import CFk, EUk
 from unweave.methods.lur import LUR
 from unweave.methods.prune import PRMQ
+from unweave.methods.repeated_noise import RNI
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
@@ -68,6 +69,7 @@ METHODS: Mapping[str, Method] = {
     "amnesiac": Amnesiac(),
     "unsir": UNSIR(),
     "prmq": PRMQ(),
+    "rni": RNI(),
     "cf-k": CFk(),
     "eu-k": EUk(),
     "ssd": SelectiveSynapticDampening(),

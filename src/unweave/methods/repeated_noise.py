@@ -1,0 +1,115 @@
+"""RNI, a winner of the NeurIPS 2023 unlearning competition: a new head, and noise again and again.
+
+The definition is that of Deep Unlearn (Cadet et al., 2024), https://arxiv.org/abs/2410.01276, and of its
+released code; the entry itself has no paper.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from unweave.descend import Descent, Phase, descend
+from unweave.edit import perturb_first, renew
+from unweave.importance import held_by, inverted
+from unweave.methods.about import About, refuse_family
+from unweave.methods.space import Log, Range, Uniform, Whole
+from unweave.objective import nll
+from unweave.params import multiply, scale
+from unweave.problem import Problem
+
+
+@dataclass(frozen=True)
+class RNI:
+    """Redraws the head; in every round puts noise on layers drawn at random and trains those, then all.
+
+    A layer is a weight-bearing module other than the head. In a round the layers that are not drawn stand
+    still; the head and what is in no layer, such as normalisations, train in all rounds.
+
+    Args:
+        noise: The standard deviation of the noise, in the unit of the weights.
+        layers: The fraction of the layers that a round draws and trains, at least one layer.
+        noisy: The fraction of these that get noise, at least one layer.
+        rounds: The number of rounds, the first of which is without noise.
+        last: How long all weights train in the end: a fraction of the epochs, or of the steps.
+        how: The training.
+    """
+
+    about: ClassVar[About] = About(
+        "Cadet et al., 2024, arXiv 2410.01276 (competition entry)",
+        "retain",
+        "1 gradient",
+        "draws layers, not tensors, and a fraction of them, not 9; normalisations are told by type, not by "
+        "name, and never get noise; the new head trains in every round; one optimizer and one learning rate "
+        "for all rounds",
+        families=("classifier",),
+    )
+    noise: float = 0.04
+    layers: float = 0.4
+    noisy: float = 0.7
+    rounds: int = 5
+    last: float = 4 / 9
+    how: Descent = Descent(lr=2e-4, epochs=9, batch=64, weight_decay=5e-4)
+
+    def __post_init__(self) -> None:
+        if not self.noise >= 0:
+            raise ValueError(f"noise must not be negative, found {self.noise}")
+        for name in ("layers", "noisy"):
+            if not 0 <= vars(self)[name] <= 1:
+                raise ValueError(f"{name} must be a fraction in [0, 1], found {vars(self)[name]}")
+        if self.rounds < 1 or not 0 < self.last < 1:
+            raise ValueError(
+                "rounds must be at least one and last a fraction in (0, 1), "
+                f"found {self.rounds} and {self.last}"
+            )
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from; enough steps for each round to have some."""
+        shortest = max(4 * self.rounds, round(4 / self.last))
+        return {
+            "how.lr": Log(0.005, 0.5),
+            "how.steps": Whole(max(shortest, budget // 10), max(shortest, budget)),
+            "noise": Log(0.01, 1.0),
+            "noisy": Uniform(0.1, 1.0),
+        }
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place.
+
+        Raises:
+            ValueError: If the head is not free to be redrawn, or there is no trainable layer beside it.
+        """
+        refuse_family(self, problem.task)
+        layers = trainable_layers(problem)
+        renew(problem, [problem.head[1]])
+        rounds = [self.round(problem, layers, noisy=number > 0) for number in range(self.rounds)]
+        share = self.rounds * self.last / (1 - self.last)
+        descend(problem, self.how, *rounds, Phase([nll("retain")], share=share))
+
+    def round(self, problem: Problem, layers: list[nn.Module], *, noisy: bool) -> Phase:
+        """The training of some layers, which begins with noise on some of these."""
+        params, count = problem.params, max(1, round(self.layers * len(layers)))
+        order = torch.randperm(len(layers), generator=problem.generator).tolist()
+        drawn, rest = [layers[i] for i in order[:count]], [layers[i] for i in order[count:]]
+        on = held_by(drawn[: max(1, round(self.noisy * count))] if noisy else [], params)
+        where = inverted(held_by(rest, params))
+        watch = perturb_first(scale(multiply(on, where), self.noise))
+        return Phase([nll("retain")], where=where, watch=watch)
+
+
+def trainable_layers(problem: Problem) -> list[nn.Module]:
+    """The weight-bearing modules with trainable weights, but for the head.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    free = {id(p) for p in problem.params.values()}
+    layers = [m for _, m in problem.blocks[:-1] if any(id(p) in free for p in m.parameters(recurse=False))]
+    if not layers:
+        raise ValueError(
+            "rni puts noise on layers other than the head, and this model has no trainable one: "
+            "use another method"
+        )
+    return layers
