@@ -85,6 +85,7 @@ def compare(
     stages_made: dict[str, Any] = {}
     made = {"schema": record.SCHEMA, "environment": record.environment(), "stages": stages_made}
     with workers(jobs or cpu_count() or 1) as crew:
+        list(told(crew, choices(stages), listener))
         made_here = [searched(each, names[each.recipe.name], tune, tuned, crew, listener) for each in stages]
         found = [{**each, **(studies or {})} for each in made_here]
         logs = {stage.recipe.name: study for stage, study in zip(stages, found, strict=True)}
@@ -146,6 +147,29 @@ def finished(
         left[job.arguments[0].recipe.name] -= 1
         while waiting and left[waiting[0].recipe.name] == 0:
             yield waiting.pop(0)
+
+
+def choices(stages: Sequence[Stage]) -> list[Job]:
+    """What stages forget, where trained models choose it, before anyone else asks for it.
+
+    One job for all stages that may share those models.
+    """
+    alike: dict[str, list[Stage]] = {}
+    for stage in stages:
+        if stage.chooses:
+            data = replace(stage.recipe.data, forget="random", fraction=0.5)
+            alike.setdefault(repr((stage.known(), data)), []).append(stage)
+    names = [", ".join(stage.recipe.name for stage in each) for each in alike.values()]
+    return [
+        Job(f"{name}, what is forgotten", choose, (each,))
+        for name, each in zip(names, alike.values(), strict=True)
+    ]
+
+
+def choose(stages: Sequence[Stage]) -> None:
+    """Chooses what stages forget, which they keep."""
+    for stage in stages:
+        stage.split()
 
 
 def trainings(stages: Sequence[Stage]) -> list[Job]:

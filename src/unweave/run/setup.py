@@ -24,10 +24,15 @@ class Data:
         seed: Chooses the forget set, the wrong labels, what `limit` keeps, and which held-out half is for
             calibration.
         noise: The fraction of training labels moved to a uniform other class.
-        forget: A random fraction, all examples of one label, or given positions.
-        fraction: The fraction of the training examples that "random" forgets.
+        forget: A random fraction, all examples of one label, or given positions; or a fraction of one kind:
+            "mislabelled" by `noise`, at random among those; "memorized" and "generalized", with the highest
+            and the lowest loss by a model that was trained without them; "entangled", with features nearest
+            to those of other classes; "worst-case", which a model trained without all of them knows best
+            (see `strata.py`).
+        fraction: The fraction of the training examples that all but "class" and "ids" forget.
         label: The label that "class" forgets.
         ids: The positions that "ids" forgets.
+        folds: How many models, each trained without one fold, say what is memorised.
     """
 
     name: Literal["digits", "digit-images", "fashion-mnist", "cifar10", "images"]
@@ -35,10 +40,13 @@ class Data:
     limit: int | None = None
     seed: int = 0
     noise: float = 0.0
-    forget: Literal["random", "class", "ids"] = "random"
+    forget: Literal[
+        "random", "class", "ids", "mislabelled", "memorized", "generalized", "entangled", "worst-case"
+    ] = "random"
     fraction: float = 0.1
     label: int = 0
     ids: tuple[int, ...] = ()
+    folds: int = 5
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction < 1:
@@ -50,6 +58,13 @@ class Data:
         if (self.forget == "ids") != bool(self.ids):
             found = f"forget = {self.forget!r} with {len(self.ids)} ids"
             raise ValueError(f"ids are what forget = 'ids' forgets, found {found}")
+        if self.forget == "mislabelled" and self.fraction > self.noise:
+            raise ValueError(
+                f"forget = 'mislabelled' forgets examples whose label noise has moved, {self.noise} of all, "
+                f"found fraction = {self.fraction}: set more noise, or a smaller fraction"
+            )
+        if self.folds < 2:
+            raise ValueError(f"folds must be at least 2, found {self.folds}")
 
 
 @dataclass(frozen=True)

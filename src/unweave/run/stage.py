@@ -15,12 +15,14 @@ from unweave.data.datasets import flip_labels
 from unweave.data.datasets import load as load_data
 from unweave.methods.simple import FromScratch
 from unweave.problem import Cost, Problem, Split
+from unweave.run import strata
 from unweave.run.classification import Classification
 from unweave.run.family import Family
+from unweave.run.keeping import kept
 from unweave.run.practice import practised
 from unweave.run.recipe import Recipe
 from unweave.run.setup import Data
-from unweave.train import Trained, train_model
+from unweave.train import TRAINING, Trained, code, digest, train_model
 
 Memory = dict[str, tuple[object, Cost]]
 
@@ -31,7 +33,8 @@ class Stage:
 
     Args:
         recipe: What to run.
-        folder: The folder of the whole benchmark; holds `models`, `cells` and `tuning`.
+        folder: The folder of the whole benchmark; holds `models`, `cells` and `tuning`, and `strata` where
+            trained models choose what is forgotten.
         device: Where the models are.
     """
 
@@ -42,17 +45,44 @@ class Stage:
     def split(self, tuning_seed: int | None = None) -> Split:
         """The data, cut as the recipe says, or as a tuning seed practises; made once per process."""
         recipe = self.recipe
-        key = (repr((recipe.data, recipe.generation, recipe.tuning)), tuning_seed, self.device)
+        models = self.known() if self.chooses else {}
+        key = (repr((recipe.data, recipe.generation, recipe.tuning, models)), tuning_seed, self.device)
         if key not in _splits:
             if tuning_seed is None:
-                _splits[key] = split_of(recipe.data, family=recipe.family, device=self.device)
+                _splits[key] = split_of(
+                    recipe.data, family=recipe.family, device=self.device, choose=self.chosen
+                )
             else:
                 _splits[key] = practised(self.split(), recipe.data, recipe.tuning, tuning_seed)
         return _splits[key]
 
+    @property
+    def chooses(self) -> bool:
+        """Whether trained models choose what is forgotten."""
+        return self.recipe.data.forget in strata.TRAINED
+
+    def chosen(self, train: Source, held_out: Source) -> torch.Tensor:
+        """The positions that trained models choose; they are kept, and so is every model."""
+        data = self.recipe.data
+        facts = {**self.known(), "data": train.digest(), "device": self.device, "seed": data.seed}
+        facts |= {"stratum": (data.forget, data.fraction, data.folds), "code": code(*TRAINING, *CHOOSING)}
+
+        def learn(split: Split, part: Literal["mixed", "retain"]) -> nn.Module:
+            return self.learned(split, part, CHOOSERS + data.seed).model
+
+        def make() -> dict[str, object]:
+            return {"ids": strata.choose(data, train, held_out, seed=data.seed, learn=learn).tolist()}
+
+        place = self.folder / "strata" / self.recipe.name
+        return torch.tensor(kept(place, digest(facts), make)["ids"])
+
     def trained(self, part: Literal["mixed", "retain"], seed: int, tuning_seed: int | None = None) -> Trained:
         """The original ("mixed") or the retrained reference ("retain") of a seed, trained or read."""
-        split, recipe = self.split(tuning_seed), self.recipe
+        return self.learned(self.split(tuning_seed), part, seed)
+
+    def learned(self, split: Split, part: Literal["mixed", "retain"], seed: int) -> Trained:
+        """A model of the recipe, trained on a part of a split, or read."""
+        recipe = self.recipe
         return train_model(
             recipe.train,
             lambda: recipe.build(split.n_classes),
@@ -102,38 +132,69 @@ class Stage:
 
 
 MODELS = "models"
+CHOOSING = ("run/strata.py", "audit/collect.py", "audit/probes.py")
+"""The files that decide, beside those of training, what trained models choose."""
+
+CHOOSERS = 2_000_000
+"""Added to the seed of the data for the weights of models that choose what is forgotten."""
+
+Choose = Callable[[Source, Source], torch.Tensor]
+"""From training data and held-out data, the positions of what is forgotten."""
+
 CLASSIFIERS = Classification()
 _exams: dict[tuple[str, int | None], Exam[Any]] = {}
 _splits: dict[tuple[str, int | None, str], Split] = {}
 
 
-def split_of(data: Data, *, family: Family = CLASSIFIERS, device: str = "cpu") -> Split:
+def split_of(
+    data: Data,
+    *,
+    family: Family = CLASSIFIERS,
+    device: str = "cpu",
+    choose: Choose | None = None,
+) -> Split:
     """The data, cut four ways.
 
     Args:
         data: What to load and what to forget.
         family: Whose models take it.
         device: Where batches are handed out.
+        choose: Chooses what is forgotten where trained models do.
+
+    Raises:
+        ValueError: If there is no such example, or trained models would have to choose and there are none.
     """
     loaded = load_data(data.name, folder=data.folder, limit=data.limit, seed=data.seed)
-    train, held_out = map(family.source, loaded)
+    clean, held_out = (family.source(each).to(device) for each in loaded)
+    train = clean
     if data.noise:
-        train = flip_labels(train, data.noise, 1 + int(train.labels.max()), data.seed + 1)
-    forget = _chosen(data, train, data.seed + 2)
-    return Split(train.to(device), forget, held_out.to(device), seed=data.seed)
+        train = flip_labels(clean, data.noise, 1 + int(clean.labels.max()), data.seed + 1)
+    if data.forget not in strata.TRAINED:
+        forget = _forgotten(data, clean, train, data.seed + 2)
+    elif choose is None:
+        raise ValueError(
+            f"what forget = {data.forget!r} means is said by models that only a benchmark trains: use "
+            "unweave bench, or forget the ids that its record names"
+        )
+    else:
+        forget = choose(train, held_out)
+    return Split(train, forget, held_out, seed=data.seed)
 
 
-def _chosen(data: Data, train: Source, seed: int) -> torch.Tensor:
-    """Positions of what is to be forgotten."""
+def _forgotten(data: Data, clean: Source, train: Source, seed: int) -> torch.Tensor:
+    """Positions of what is to be forgotten; `clean` has the labels before the noise."""
+    size, generator = round(data.fraction * len(train)), torch.Generator().manual_seed(seed)
     match data.forget:
         case "random":
-            order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-            return order[: round(data.fraction * len(train))]
+            return torch.randperm(len(train), generator=generator)[:size]
+        case "mislabelled":
+            moved = (train.labels != clean.labels).nonzero()[:, 0]
+            return moved[torch.randperm(len(moved), generator=generator)[:size]]
         case "class":
             found = (train.labels == data.label).nonzero()[:, 0]
             if len(found) == 0:
                 labels = f"0..{int(train.labels.max())}"
                 raise ValueError(f"label must be one of the training data's, {labels}, found {data.label}")
             return found
-        case "ids":
+        case _:
             return torch.tensor(data.ids, dtype=torch.long)

@@ -18,7 +18,11 @@ from unweave.run.keeping import Content, kept
 from unweave.run.paired import comparisons, per_seed
 from unweave.run.setup import Tuning
 from unweave.run.stage import Stage
+from unweave.run.strata import TRAINED
 from unweave.train import code, digest
+
+PICKED = ("mislabelled", *TRAINED)
+"""The forget sets of which a record names every example."""
 
 
 def stage_record(
@@ -86,7 +90,9 @@ def described(stage: Stage) -> dict[str, Any]:
         **sizes,
         "forgotten_classes": gone,
     }
-    return {**known, **stage.exam().facts}
+    picked = stage.recipe.data.forget in PICKED
+    ids = {"forget_ids": split.part("forget")[1].tolist()} if picked else {}
+    return {**known, **ids, **stage.exam().facts}
 
 
 def compared(stage: Stage, seeds: Sequence[int], name: str) -> Margins | None:
