@@ -56,7 +56,8 @@ VARIANTS: dict[str, Method] = {
     "own-ranks": LUR(forget="quantile", ranks="original"),
     "shrunk-proxy": LUR(forget="match", proxy=Proxy("shrunk")),
     "redrawn-proxy": LUR(forget="match", proxy=Proxy("reinitialized")),
-    "pcgrad": LUR(rule="pcgrad"),
+    "lur-pcgrad": LUR(rule="pcgrad"),
+    "lur-nash": LUR(rule="nash"),
     "project": LUR(rule="project", feed="longest"),
     "masked": LUR(fraction=0.3),
     "probed": LUR(probe=2),
@@ -119,7 +120,11 @@ FORGETTING = (
     "ascent-loss",
     "clamped",
     "mislabel",
+    "lur-pcgrad",
+    "munba",
     "pcgrad",
+    "cagrad",
+    "upgrad",
     "salun-sequential",
     "salun-paired",
     "surrogate",
@@ -309,6 +314,7 @@ def test_a_seed_takes_no_proxy_of_another():
 # a generator denoises all classes alike, and gets better at that on the retain rows of a mixed batch
 SHARING = [("salun", family) for family in families.DENOISERS]
 SHARING += [("surrogate", "dit")]  # and at first on images of noise
+SHARING += [("cagrad", "dit"), ("upgrad", "dit")]  # and where neither is opposed, in shorter steps
 
 
 @pytest.mark.parametrize(
@@ -483,6 +489,10 @@ PASSES = {
     "redrawn-proxy": 2,
     "masked": 2,
     "random-label": 2,
+    "pcgrad": 2,
+    "mgda": 2,
+    "cagrad": 2,
+    "upgrad": 2,
     "neggrad+": 2,
     "salun-paired": 2,
     "scissorhands": 2,
@@ -579,6 +589,7 @@ def test_a_model_without_trainable_weights_is_refused():
             *("sa", "esd", "erasediff-conflict"),
             *("scrub", "cfw", "prmq", "sa", "esd", "erasediff-conflict"),
             *("scrub", "cfw", "prmq", "rni", "sa", "esd", "erasediff-conflict"),
+            *("scrub", "munba", "cagrad", "sa", "esd", "erasediff-conflict"),
         )
         for family in ("layernorm", "language", "denoiser", *families.DENOISERS[2:])
         if (name, family) not in REFUSED
@@ -618,6 +629,8 @@ SHARED = (
     "unsir",
     "short-retrain",
     "random-label",
+    "munba",
+    "cagrad",
     "sa",
     "sa-released",
     "esd",

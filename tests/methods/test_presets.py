@@ -22,7 +22,7 @@ from unweave.tasks.diffusion import Diffusion
 
 GONE, EACH = 3, 48
 
-FORGETTING = ("lur", "lur-exact", "lur-match", "joint", "salun", "erasediff")
+FORGETTING = ("lur", "lur-exact", "lur-match", "joint", "salun", "munba", "pcgrad", "erasediff")
 DAMAGING = ("sa", "esd", "scissorhands")
 """Without a retain loss, or with one that a toy of one level can't satisfy in as many steps."""
 

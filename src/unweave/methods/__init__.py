@@ -8,6 +8,7 @@ from unweave.methods.about import About
 from unweave.methods.amnesiac import Amnesiac
 from unweave.methods.bad_teacher import BadTeacher
 from unweave.methods.confuse import CFW
+from unweave.methods.conflict import MGDA, CAGrad, MUNBa, PCGrad, UPGrad
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.last_layers import CFk, EUk
@@ -70,6 +71,11 @@ METHODS: Mapping[str, Method] = {
     "unsir": UNSIR(),
     "prmq": PRMQ(),
     "rni": RNI(),
+    "munba": MUNBa(),
+    "pcgrad": PCGrad(),
+    "mgda": MGDA(),
+    "cagrad": CAGrad(),
+    "upgrad": UPGrad(),
     "cf-k": CFk(),
     "eu-k": EUk(),
     "ssd": SelectiveSynapticDampening(),

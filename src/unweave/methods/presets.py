@@ -11,6 +11,7 @@ from dataclasses import replace
 from unweave.descend import Descent
 from unweave.generate.sample import Sampler
 from unweave.methods import METHODS, Method
+from unweave.methods.conflict import MGDA, CAGrad, MUNBa, PCGrad, UPGrad
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.lur import LUR
@@ -53,6 +54,11 @@ PRESETS: Mapping[str, Method] = {
     "scissorhands": Scissorhands(trim=0.03, eligible=r"^up_blocks\..*attentions", how=EDIT),
     "msg": MaskedSmallGradients(rate=0.02, how=EDIT),
     "ct": ConvolutionTranspose(EDIT),
+    "munba": MUNBa(replace(EDIT, max_norm=1.0)),
+    "pcgrad": PCGrad(forget_weight=0.33, how=EDIT),
+    "mgda": MGDA(forget_weight=0.33, how=EDIT),
+    "cagrad": CAGrad(forget_weight=0.33, how=EDIT),
+    "upgrad": UPGrad(forget_weight=0.33, how=EDIT),
     # for the mean over pixels, and the Fisher information of samples: the published weight fits neither
     "sa": SelectiveAmnesia(
         pull=640.0,
@@ -74,6 +80,8 @@ RATE = Log(3e-5, 1e-3)
 
 LOOKAHEAD: Mapping[str, Range] = {"alpha": Log(1e-3, 1e-1), "weight": Log(0.03, 3.0)}
 
+FORGET_WEIGHT: Mapping[str, Range] = {"forget_weight": Log(0.03, 3.0)}
+
 RANGES: Mapping[str, Mapping[str, Range]] = {
     "lur": LOOKAHEAD,
     "lur-exact": LOOKAHEAD,
@@ -88,6 +96,10 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
     "salun": {"fraction": Uniform(0.1, 0.9), "retain_weight": Log(0.3, 30.0)},
     "scissorhands": {"trim": Log(1e-4, 0.1), "forget_weight": Log(0.03, 3.0)},
     "msg": {"rate": Uniform(0.0, 0.3)},
+    "pcgrad": FORGET_WEIGHT,
+    "mgda": FORGET_WEIGHT,
+    "cagrad": {"c": Uniform(0.1, 0.9), **FORGET_WEIGHT},
+    "upgrad": FORGET_WEIGHT,
     "sa": {"pull": Log(10.0, 1e6), "retain_weight": Log(0.3, 10.0)},
     "esd": {"eta": Uniform(0.3, 3.0)},
     "erasediff": {"weight": Log(0.03, 3.0)},

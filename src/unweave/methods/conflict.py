@@ -1,0 +1,192 @@
+"""Methods that settle the conflict of two gradients at every step: that of retaining and that of forgetting.
+
+They differ in the rule. MUNBa (Wu & Harandi, ICCV 2025), https://arxiv.org/abs/2411.15537, was made for
+unlearning; the others are for learning several tasks, and are given two here: the loss on retain data and the
+loss of wrong answers on forget data.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+from unweave.descend import Descent, Phase, descend
+from unweave.feed import FeedName
+from unweave.methods.about import About
+from unweave.methods.space import Choice, Log, Range, Uniform, Whole
+from unweave.objective import frozen, mislabel, nll
+from unweave.problem import Problem
+from unweave.rules import Rule, RuleName, cagrad
+
+TASKS = (
+    "for several tasks; the two here, the settings and the weight of the forget loss are ours; wrong labels "
+    "exclude the true one and are redrawn at every step"
+)
+"""Where all but MUNBa deviate."""
+
+HOW = Descent(lr=0.05, steps=100, forget_batch=32)
+"""As far as random labelling goes, which is the plain sum of the two."""
+
+
+@dataclass(frozen=True)
+class MUNBa:
+    r"""Nash bargaining between retaining and forgetting: both gradients pull equally, whatever their sizes.
+
+    Follows :math:`\alpha_r g_r + \alpha_f g_f` with :math:`\alpha_i = 1 / (\|g_i\| \sqrt{1 + \cos})`, whose
+    norm is :math:`\sqrt 2`, clipped to 1: the unit bisector. An epoch goes over all retain data, and once the
+    forget data has been seen its steps retain alone.
+
+    Args:
+        how: The descent. The released code names no setting for classifiers: that of Scissorhands, from which
+            it comes.
+    """
+
+    about: ClassVar[About] = About(
+        "Wu & Harandi, ICCV 2025, arXiv 2411.15537",
+        "forget, retain",
+        "2 gradients, 1 without forget data",
+        "the closed form in a shape that bears gradients of any size, where that of the released code gives "
+        "way to a weighted sum; wrong labels exclude the true one; steps on retain data alone are clipped, "
+        "too; no penalty on the weights",
+    )
+    how: Descent = Descent(lr=0.005, epochs=10, max_norm=1.0, weight_decay=5e-4)
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from; every step at the price of two gradients."""
+        return steps(budget)
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        settle(problem, self.how, "nash", feed="longest")
+
+
+@dataclass(frozen=True)
+class PCGrad:
+    """Adds the two gradients, each without what opposes the other.
+
+    Args:
+        forget_weight: The weight of the forget loss.
+        how: The descent.
+    """
+
+    about: ClassVar[About] = About(
+        "Yu et al., NeurIPS 2020, arXiv 2001.06782", "forget, retain", "2 gradients", TASKS
+    )
+    forget_weight: float = 1.0
+    how: Descent = HOW
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return {**steps(budget), "forget_weight": Log(0.03, 3.0)}
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        settle(problem, self.how, "pcgrad", self.forget_weight)
+
+
+@dataclass(frozen=True)
+class MGDA:
+    """Follows the shortest vector between the two gradients, along which both losses fall.
+
+    The smaller gradient leads: where the retain loss is as low as it can be nothing moves, and a small weight
+    of the forget loss makes that loss lead.
+
+    Args:
+        forget_weight: The weight of the forget loss.
+        how: The descent.
+    """
+
+    about: ClassVar[About] = About(
+        "Désidéri, 2012, doi 10.1016/j.crma.2012.03.014", "forget, retain", "2 gradients", TASKS
+    )
+    forget_weight: float = 1.0
+    how: Descent = HOW
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return {**steps(budget), "forget_weight": Log(0.003, 3.0)}
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        settle(problem, self.how, "mgda", self.forget_weight)
+
+
+@dataclass(frozen=True)
+class CAGrad:
+    """Follows what is best for the loss that falls less, near the mean of the two gradients.
+
+    Args:
+        c: How far from the mean, relative to its size, in [0, 1).
+        forget_weight: The weight of the forget loss.
+        how: The descent.
+    """
+
+    about: ClassVar[About] = About(
+        "Liu et al., NeurIPS 2021, arXiv 2110.14048",
+        "forget, retain",
+        "2 gradients",
+        f"{TASKS}; the direction is not rescaled, as in Algorithm 1",
+    )
+    c: float = 0.5
+    forget_weight: float = 1.0
+    how: Descent = HOW
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.c < 1:
+            raise ValueError(f"c must be in [0, 1), found {self.c}: from 1 on the mean loss need not fall")
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return {**steps(budget), "c": Uniform(0.1, 0.9), "forget_weight": Log(0.03, 3.0)}
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        settle(problem, self.how, partial(cagrad, c=self.c), self.forget_weight)
+
+
+@dataclass(frozen=True)
+class UPGrad:
+    """Follows the mean of the two gradients, each moved as little as makes it oppose neither.
+
+    Of two gradients that is the direction of PCGrad at half its length; the two part ways at three.
+
+    Args:
+        forget_weight: The weight of the forget loss.
+        how: The descent.
+    """
+
+    about: ClassVar[About] = About(
+        "Quinton & Rey, 2024, arXiv 2406.16232", "forget, retain", "2 gradients", TASKS
+    )
+    forget_weight: float = 1.0
+    how: Descent = HOW
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from."""
+        return {**steps(budget), "forget_weight": Log(0.03, 3.0)}
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        settle(problem, self.how, "upgrad", self.forget_weight)
+
+
+def settle(
+    problem: Problem,
+    how: Descent,
+    rule: RuleName | Rule,
+    forget_weight: float = 1.0,
+    *,
+    feed: FeedName = "paired",
+) -> None:
+    """Descends the retain loss and the weighted loss of wrong answers, as two terms under a rule."""
+    forget = forget_weight * mislabel(teacher=frozen(problem.model))
+    descend(problem, how, Phase([nll("retain"), forget], rule, feed=feed))
+
+
+def steps(budget: int) -> Mapping[str, Range]:
+    """What a search of each of them chooses from: every step takes two gradients."""
+    return {
+        "how.lr": Log(0.002, 0.5),
+        "how.steps": Whole(max(1, budget // 12), max(1, budget // 2)),
+        "how.schedule": Choice(("constant", "cosine")),
+    }
