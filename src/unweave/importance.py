@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unweave.objective import Objective
 from unweave.params import Params, add, multiply
-from unweave.problem import Failed, Problem
+from unweave.problem import Failed, Part, Problem
 from unweave.step import Runtime, Step
 
 Importance = Params
@@ -34,14 +34,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def gradients(
-    problem: Problem, objective: Objective, *, batch: int = 128, batches: int | None = None, draws: int = 1
-) -> Iterator[Params]:
-    """The gradient of an objective on each batch of its one part, in a random order, in evaluation mode.
+def steps(
+    problem: Problem, part: Part, *, batch: int = 128, batches: int | None = None, draws: int = 1
+) -> Iterator[Step]:
+    """A step on each batch of a part at the problem's own weights, in a random order, in evaluation mode.
 
-    Of so many draws of the same batch (noise, time) it is the sum.
+    Each holds so many draws of its batch (noise, time).
     """
-    (part,) = objective.parts
     source, ids = problem.split.part(part)
     order = ids[torch.randperm(len(ids), generator=problem.generator)].split(batch)[:batches]
     runtime = Runtime(problem.model, problem.task, processes=problem.processes, cost=problem.cost)
@@ -51,7 +50,16 @@ def gradients(
         for rows, raw in zip(order, raws, strict=True):
             drawn = [problem.task.draw(raw, key) for _ in range(draws)]
             ours = drawn if problem.processes.owns(rows) else []
-            yield Step(problem.params, runtime, {part: ours}, {part: len(rows)}, index=1).gradient(objective)
+            yield Step(problem.params, runtime, {part: ours}, {part: len(rows)}, index=1)
+
+
+def gradients(
+    problem: Problem, objective: Objective, *, batch: int = 128, batches: int | None = None, draws: int = 1
+) -> Iterator[Params]:
+    """The gradient of an objective on each batch of its one part; of several draws of a batch the sum."""
+    (part,) = objective.parts
+    for step in steps(problem, part, batch=batch, batches=batches, draws=draws):
+        yield step.gradient(objective)
 
 
 def accumulate(gradients: Iterator[Params], of: Callable[[Tensor], Tensor]) -> tuple[dict[str, Tensor], int]:

@@ -11,6 +11,7 @@ from unweave.methods.confuse import CFW
 from unweave.methods.conflict import MGDA, CAGrad, MUNBa, PCGrad, UPGrad
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
+from unweave.methods.influence import Influence
 from unweave.methods.last_layers import CFk, EUk
 from unweave.methods.lur import LUR
 from unweave.methods.prune import PRMQ
@@ -64,6 +65,7 @@ METHODS: Mapping[str, Method] = {
     "scissorhands": Scissorhands(),
     "scrub": SCRUB(),
     "bad-teacher": BadTeacher(),
+    "influence": Influence(),
     "msg": MaskedSmallGradients(),
     "ct": ConvolutionTranspose(),
     "cfw": CFW(),

@@ -1,0 +1,149 @@
+r"""Influence unlearning (Koh & Liang, ICML 2017), https://arxiv.org/abs/1703.04730.
+
+As Jia et al. (NeurIPS 2023, https://arxiv.org/abs/2304.04934) use it for classifiers, with the Hessian in the
+place of their WoodFisher recursion, which never leaves the line through one example's gradient.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from unweave.edit import shift
+from unweave.importance import accumulate, evaluating, steps
+from unweave.lookahead import differentiate_twice, twice_differentiable
+from unweave.methods.about import About, refuse_family
+from unweave.methods.space import Log, Range, Whole
+from unweave.objective import nll
+from unweave.params import Params, add, dot, norm, scale
+from unweave.problem import Failed, Part, Problem
+
+EXACT = 1e-10
+"""Conjugate gradients end where this is left of the equation, relative to its right-hand side."""
+
+
+@dataclass(frozen=True)
+class Influence:
+    r"""One Newton step from the optimum of all data towards that of the retain data; trains nothing.
+
+    .. math:: \theta \leftarrow \theta + \alpha (H_r + \lambda)^{-1} v, \quad
+        v = \frac{n_f}{n_f + n_r} (\bar g_f - \bar g_r)
+
+    with the mean gradients of both parts and the Hessian of the retain loss. Since v is the mean gradient
+    over all data less that over retain data, what the training left undone stays undone, a pull of weight
+    decay as strong as the damping cancels out, and on a quadratic loss alpha = 1 is retraining. Gradients are
+    taken in evaluation mode and without augmentation.
+
+    The equation is solved by conjugate gradients. A network's Hessian has negative eigenvalues: where the
+    damping does not lift those that a direction meets, the iterations end before it, as in a truncated Newton
+    method.
+
+    Args:
+        alpha: The size of the step, relative to Newton's.
+        damping: What is added to the Hessian's diagonal, lambda.
+        iterations: The most iterations of conjugate gradients.
+        batches: How many batches of retain data the Hessian is taken over; all where there are fewer.
+        batch: The largest batch.
+    """
+
+    about: ClassVar[About] = About(
+        "Koh & Liang, ICML 2017, arXiv 1703.04730",
+        "forget, retain",
+        "no steps; 1 pass over forget and 1 over retain; 2 gradients an iteration and batch of the Hessian",
+        "conjugate gradients with the damped Hessian over some of the retain data, not a WoodFisher "
+        "recursion over single examples as in Jia et al., 2023; alpha, damping and iterations are ours",
+        families=("classifier",),
+    )
+    alpha: float = 1.0
+    damping: float = 0.01
+    iterations: int = 20
+    batches: int = 8
+    batch: int = 128
+
+    def __post_init__(self) -> None:
+        if not (self.alpha > 0 and self.damping >= 0):
+            raise ValueError(
+                f"alpha must be positive and damping >= 0, found {self.alpha} and {self.damping}"
+            )
+        for name in ("iterations", "batches", "batch"):
+            if vars(self)[name] < 1:
+                raise ValueError(f"{name} must be at least 1, found {vars(self)[name]}")
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from; the two passes are what they are, whatever the budget."""
+        return {
+            "alpha": Log(0.1, 20.0),
+            "damping": Log(1e-4, 1.0),
+            "iterations": Whole(1, max(1, min(50, budget // (2 * self.batches)))),
+        }
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place.
+
+        Raises:
+            Failed: If a gradient is not finite, or there is no positive curvature along the first.
+        """
+        refuse_family(self, problem.task)
+        v = self.removed(problem)
+        with evaluating(problem.model), twice_differentiable():
+            shift(problem, scale(solved(problem, self.curvature(problem), v, self.iterations), self.alpha))
+
+    def removed(self, problem: Problem) -> Params:
+        """The mean gradient over all data less that over retain data, v."""
+        forget, retain = len(problem.split.forget), len(problem.split.retain)
+        apart = add(self.mean(problem, "forget"), self.mean(problem, "retain"), scale=-1)
+        v = scale(apart, forget / (forget + retain))
+        if not bool(norm(v).isfinite()):
+            raise Failed("a mean gradient is no longer finite: the model or its loss is not")
+        return v
+
+    def mean(self, problem: Problem, part: Part) -> Params:
+        """The mean gradient over a part; the last batch may be smaller, and weighs less."""
+        objective, n = nll(part), len(problem.split.part(part)[1])
+        found = steps(problem, part, batch=self.batch)
+        shares = (scale(step.gradient(objective), step.sizes[part] / n) for step in found)
+        return accumulate(shares, lambda g: g)[0]
+
+    def curvature(self, problem: Problem) -> Callable[[Params], Params]:
+        """Multiplies by the damped Hessian of the retain loss, over the same examples each time."""
+        looked_at = list(steps(problem, "retain", batch=self.batch, batches=self.batches))
+        objective, n = nll("retain"), sum(step.sizes["retain"] for step in looked_at)
+
+        def times(x: Params) -> Params:
+            product = scale(x, self.damping)
+            for step in looked_at:
+                here = differentiate_twice(step, objective)(x)
+                product = add(product, here, scale=step.sizes["retain"] / n)
+                step.runtime.cost.gradients += 1
+                step.runtime.losses.clear()
+            return product
+
+        return times
+
+
+def solved(problem: Problem, matrix: Callable[[Params], Params], v: Params, iterations: int) -> Params:
+    """The solution x of A x = v by conjugate gradients; what is left of v is traced as "residual".
+
+    Raises:
+        Failed: If the matrix has no positive curvature along v itself.
+    """
+    x, rest, direction = scale(v, 0.0), v, v
+    start = size = float(dot(v, v))
+    for index in range(iterations):
+        if size <= EXACT**2 * start:
+            break
+        product = matrix(direction)
+        bend = float(dot(direction, product))
+        if not bend > 0:
+            if index == 0:
+                raise Failed(
+                    "the damped Hessian bends downwards along the gradient, so there is no Newton step: use "
+                    "a larger damping"
+                )
+            break
+        step = size / bend
+        x, rest = add(x, direction, scale=step), add(rest, product, scale=-step)
+        size, before = float(dot(rest, rest)), size
+        direction = add(rest, direction, scale=size / before)
+        problem.traces.setdefault("residual", []).append((index, math.sqrt(size / start), math.nan))
+    return x
