@@ -54,6 +54,11 @@ VARIANTS: dict[str, Method] = {
     "quantile": LUR(forget="quantile", redraw=0.0),
     "kept": LUR(forget="level", keep=0.5, recover=0),
     "own-ranks": LUR(forget="quantile", ranks="original"),
+    "estimate": LUR(forget="estimate", redraw=0.0),
+    "chosen-ranks": LUR(forget="estimate", estimator="chosen-ranks"),
+    "pool": LUR(forget="estimate", estimator="pool"),
+    "shards": LUR(forget="estimate", estimator="shards"),
+    "influence": LUR(forget="estimate", estimator="influence"),
     "shrunk-proxy": LUR(forget="match", proxy=Proxy("shrunk")),
     "redrawn-proxy": LUR(forget="match", proxy=Proxy("reinitialized")),
     "lur-pcgrad": LUR(rule="pcgrad"),
@@ -80,6 +85,10 @@ REFUSED = {
     ("own-ranks", "language"): "margins of a classifier, found the task NextToken",
     ("uniform", "language"): "needs logits of shape",
 }
+ESTIMATES = ("estimate", "chosen-ranks", "pool", "shards", "influence")
+for other in ("language", *families.DENOISERS):
+    found = type(families.task(other)).__name__
+    REFUSED |= {(name, other): f"a classifier's logits, found the task {found}" for name in ESTIMATES}
 GENERATIVE = [name for name, method in CASES.items() if not method.about.serves("classifier")]
 for other in [family for family in FAMILIES if family not in families.DENOISERS]:
     found = type(families.task(other)).__name__
@@ -138,7 +147,7 @@ FORGETTING = (
     "erasediff",
     "erasediff-conflict",
 )
-AIMING = ("match", "sharpened", "quantile", "own-ranks", "uniform")
+AIMING = ("match", "sharpened", "quantile", "own-ranks", "uniform", *ESTIMATES)
 CONTINUING = [n for n, m in METHODS.items() if not isinstance(m, FromScratch | Original)] + [
     "lagged",
     "curvature",
@@ -285,7 +294,7 @@ def test_another_seed_gives_other_bits(name: str):
     assert not torch.equal(other.model.state_dict()["0.weight"], outcome(name, "layernorm").after["0.weight"])
 
 
-@pytest.mark.parametrize("name", ["match", "quantile", "redrawn-proxy"])
+@pytest.mark.parametrize("name", ["match", "quantile", "redrawn-proxy", "estimate"])
 @pytest.mark.parametrize("family", ["batchnorm", "layernorm"])
 def test_a_shared_memory_changes_neither_bits_nor_cost(name: str, family: str):
     alone, method = outcome(name, family), shortened(CASES[name])

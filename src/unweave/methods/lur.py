@@ -13,6 +13,7 @@ from unweave.choices import refuse_unknown_choices
 from unweave.curvature import top_eigenvalue
 from unweave.descend import Descent, Phase, batches_of, descend, lengths_of, training
 from unweave.edit import shrink_and_perturb
+from unweave.estimators import FREE, EstimatorName, estimator_named
 from unweave.feed import FeedName
 from unweave.importance import Mask, multiplied, named, saliency, top
 from unweave.level import Level
@@ -57,7 +58,7 @@ class LUR:
         forget: The forget loss, or an estimate of where a retrained model would stand: "level" raises each
             forget loss to the held-out loss at its own rank, as the model is now; "match" pulls each forget
             output to that of a proxy model that never saw it, "quantile" each forget margin to the original's
-            held-out margin at its own rank.
+            held-out margin at its own rank, "estimate" each forget output to that of an estimator.
         retain: The retain loss: the training loss, the divergence from the original ("distill"), or "both".
         cap: The loss at which "clamped" leaves an example alone, in the unit of the task.
         sharpen: The temperature of the proxy's answers for "match". If None, a classifier's answers are moved
@@ -65,6 +66,7 @@ class LUR:
             they are.
         proxy: How the proxy is trained; its cost is the method's.
         ranks: Who orders the forget examples for "quantile".
+        estimator: Whose estimate "estimate" takes; what it trains is trained as the proxy is.
         refresh: The number of steps between two looks at the losses that "level" compares.
         keep: What stays of the weights at the start: all if 1; the rest is drawn anew.
         redraw: The fraction of the eligible weights, most sensitive to forget data (SNIP), that is redrawn
@@ -83,7 +85,7 @@ class LUR:
 
     about: ClassVar[About] = About(
         paper="Patel & Qiu, ICCV 2025, arXiv 2503.06339",
-        data="forget, retain; calibration for the targets 'level', 'match' and 'quantile'",
+        data="forget, retain; calibration for the targets 'level', 'match', 'quantile' and 'estimate'",
         step="3 gradients (nested), 2 (lagged, first-order, joint), 2 + double backward (exact)",
         deviations="modes nested and lagged, the targets, and what is done before (redraw, keep) and after "
         "(recover) are ours; the paper's settings are not public",
@@ -93,12 +95,13 @@ class LUR:
     alpha: float = 0.1
     alpha_in: Literal["absolute", "curvature"] = "absolute"
     weight: float = 0.3
-    forget: ForgetLoss | Literal["level", "match", "quantile"] = "bounded"
+    forget: ForgetLoss | Literal["level", "match", "quantile", "estimate"] = "bounded"
     retain: RetainLoss = "nll"
     cap: float = 4.0
     sharpen: float | None = None
     proxy: Proxy = Proxy()
     ranks: Literal["proxy", "original"] = "proxy"
+    estimator: EstimatorName = "proxy"
     refresh: int = 10
     keep: float = 1.0
     redraw: float = 0.03
@@ -123,7 +126,11 @@ class LUR:
         """What a search chooses from: forgetting takes up to 0.45 of the budget, recovery the rest."""
         step = 3 if self.mode == "nested" else 2
         longest, prices = max(1, round(0.45 * budget / step)), {"how.steps": step}
-        proxied = self.forget == "match" or (self.forget == "quantile" and self.ranks == "proxy")
+        proxied = (
+            self.forget == "match"
+            or (self.forget == "quantile" and self.ranks == "proxy")
+            or (self.forget == "estimate" and self.estimator not in FREE)
+        )
         proxy = {"proxy.how.steps": Choice((max(1, round(0.2 * budget)),))} if proxied else {}
         usual = {"forget": Choice(("bounded", "clamped"))} if self.forget in ("bounded", "clamped") else {}
         ahead = {} if self.mode == "joint" else {"alpha": Log(0.01, 0.1 if self.mode == "lagged" else 0.3)}
@@ -194,6 +201,8 @@ class LUR:
             return distill(proxy, "forget", temperature=self.sharpen or 1.0)
         if self.forget == "quantile":
             return pull(quantiles(problem, self.proxy(problem) if self.ranks == "proxy" else problem.model))
+        if self.forget == "estimate":
+            return toward(estimator_named(self.estimator, self.proxy)(problem).table(problem))
         assert self.forget != "level"
         teacher = frozen(problem.model) if self.forget == "mislabel" else None
         return forget_loss(self.forget, cap=self.cap, teacher=teacher)
