@@ -224,7 +224,7 @@ def test_another_folder_finds_the_same(name: str, folder: Path, tmp_path: Path) 
     ours = Stage(of(name), folder).split().forget
     stages._splits.clear()
     assert torch.equal(Stage(of(name), tmp_path).split().forget, ours)
-    assert torch.equal(torch.tensor(json.loads((tmp_path / "strata/tiny/0.json").read_text())["ids"]), ours)
+    assert torch.equal(torch.tensor(json.loads((tmp_path / "strata/tiny.json").read_text())["ids"]), ours)
 
 
 def test_a_choice_is_read_and_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +292,7 @@ def test_stages_that_share_models_choose_one_after_the_other(tmp_path: Path) -> 
         "other, what is forgotten",
     ]
     benches.choose(jobs[1].arguments[0])
-    assert (tmp_path / "strata" / "other" / "4.json").exists()
+    assert (tmp_path / "strata" / "other.json").exists()
 
 
 def test_without_a_benchmark_there_is_nobody_to_choose() -> None:

@@ -7,8 +7,8 @@ from typing import ClassVar, Protocol, runtime_checkable
 from unweave.methods.about import About
 from unweave.methods.amnesiac import Amnesiac
 from unweave.methods.bad_teacher import BadTeacher
-from unweave.methods.confuse import CFW
 from unweave.methods.conflict import MGDA, CAGrad, MUNBa, PCGrad, UPGrad
+from unweave.methods.confuse import CFW
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.influence import Influence
