@@ -166,4 +166,4 @@ def test_a_record_of_an_older_version_keeps_its_table(record):
     assert tables.grid(record["stages"]["trace"], ["ua"])[0] == [
         "Method", "Verdict", "Gap", "UA", "Cost", "Seconds"
     ]  # fmt: skip
-    assert "Rank:" not in tables.legend(record) and "p:" not in tables.legend(record)
+    assert "Rank:" not in tables.legend(record) and "Wilcoxon" not in tables.legend(record)

@@ -3,22 +3,20 @@
 Each is one SVG element as text (`svg.py`), drawn from one stage of a record.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 
+from unweave.report.naming import short, write_names
 from unweave.report.numbers import finite, heading
-from unweave.report.placing import Point, leader, place
+from unweave.report.placing import Point
 from unweave.report.rows import Row, metric_ids, rows
 from unweave.report.svg import DASHES, FAINT, INK, SERIES, axes, svg, ticks
 
 Curve = Sequence[Sequence[float | None]]
 
 REFERENCES = ("retrain", "calibration")
-NAME_SIZE = 7.8
-NAME_LENGTH = 24
 
 
 def losses(stage: Mapping[str, Any]) -> dict[str, str]:
@@ -56,7 +54,8 @@ def tradeoff(stage: Mapping[str, Any]) -> str | None:
         plot.set_ylabel(f"Utility: {heading(utility)} minus Retrain's, points")
         # Names are placed in pixels, which only a finished layout has.
         figure.draw_without_rendering()
-        _name(plot, shown, figure.dpi / 72)
+        names, points = [row.name for row, _ in shown], [point for _, point in shown]
+        write_names(plot, names, points, figure.dpi / 72, keep=[(0.0, 0.0)])
         return svg(figure, f"Forgetting against utility and time of {len(shown)} methods")
 
 
@@ -74,8 +73,8 @@ def conflict(stage: Mapping[str, Any]) -> str | None:
         return None
     with axes(4.0, 3.5) as (figure, plot):
         plot.axhline(0, color=FAINT, linewidth=0.8)
-        for i, (name, curve) in enumerate(curves.items()):
-            _curve(plot, _short(name), curve, colour=SERIES[i % len(SERIES)], dash=DASHES[i % len(DASHES)])
+        for i, (method, curve) in enumerate(curves.items()):
+            _curve(plot, short(method), curve, colour=SERIES[i % len(SERIES)], dash=DASHES[i % len(DASHES)])
         plot.set_ylim(-1.05, 1.05)
         plot.set_xlabel("Step")
         plot.set_ylabel("Cosine of the two gradients")
@@ -159,33 +158,6 @@ def _times(plot: Axes) -> None:
 def _area(cost: float | None) -> float:
     """Square points; a time that was not measured is drawn as none, and the scale ends at two retrains."""
     return 14 + 90 * min(cost or 0.0, 2.0)
-
-
-def _name(plot: Axes, shown: Sequence[tuple[Row, Point]], pixels: float) -> None:
-    """Write each name where it covers neither a point nor another name; `pixels` per typographic point."""
-    at = [_pixels(plot, point) for _, point in shown]
-    names = [_short(row.name) for row, _ in shown]
-    sizes = [(0.5 * NAME_SIZE * len(name) * pixels, 1.2 * NAME_SIZE * pixels) for name in names]
-    left, bottom, right, top = map(float, plot.bbox.extents)
-    keep = [_pixels(plot, (0.0, 0.0))]
-    corners = place(at, sizes, (left, bottom, right, top), gap=5 * pixels, keep=keep)
-    for name, point, corner, size in zip(names, at, corners, sizes, strict=True):
-        # The layout may still move the axes; positions relative to them stay.
-        end = leader(point, corner, size)
-        xs, ys = plot.transAxes.inverted().transform([corner, point, end]).T
-        plot.text(xs[0], ys[0], name, transform=plot.transAxes, fontsize=NAME_SIZE, va="bottom", zorder=4)
-        if math.dist(point, end) > 8 * pixels:
-            plot.plot(xs[1:], ys[1:], transform=plot.transAxes, color=FAINT, linewidth=0.6, zorder=1)
-
-
-def _pixels(plot: Axes, point: Point) -> Point:
-    x, y = plot.transData.transform(point)
-    return float(x), float(y)
-
-
-def _short(name: str) -> str:
-    # A long name leaves the drawing no room; the tables have it in full.
-    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
 
 
 def _probed(method: Mapping[str, Any]) -> Curve | None:

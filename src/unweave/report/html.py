@@ -12,14 +12,31 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from unweave.audit.ranks import Ranking
 from unweave.files import write_atomically
 from unweave.report import figures
-from unweave.report.numbers import DASH, digits, finite, heading, number
+from unweave.report.diagram import critical_difference
+from unweave.report.numbers import DASH, digits, finite, heading, number, probability
+from unweave.report.pareto import pareto
+from unweave.report.ranking import ours_of, ranked_over
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, outside, rows
-from unweave.report.tables import ONE_SEED, aim, brief
+from unweave.report.tables import ONE_SEED, aim, brief, comparing
 
 FILE = "report.html"
 MINUS = "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Mean ranks as the template reads them.
+
+    Args:
+        ranking: of the methods.
+        diagram: SVG.
+    """
+
+    ranking: Ranking
+    diagram: Markup
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,9 @@ class Stage:
         losses: SVG by method.
         tradeoff: SVG, None without two comparable methods.
         conflict: SVG, None without a probe.
+        compared: the columns that compare methods, by heading: a text per row.
+        ranks: the methods' ranks over the seeds, None where there are none.
+        pareto: SVG, None without two methods that took time.
         sheets: pictures of what a generator draws, the original's and Retrain's first.
     """
 
@@ -54,6 +74,9 @@ class Stage:
     losses: dict[str, Markup]
     tradeoff: Markup | None
     conflict: Markup | None
+    compared: dict[str, list[str]]
+    ranks: "Ranks | None"
+    pareto: Markup | None
     sheets: dict[str, str]
 
     def verdicts(self) -> dict[str, list[str]]:
@@ -74,6 +97,7 @@ def render(record: Mapping[str, Any]) -> str:
     page = _templates().get_template("page.html.jinja")
     return page.render(
         stages=stages,
+        ranks=_ranks(list(record["stages"].values())) if len(stages) > 1 else None,
         environment=flat(record["environment"]),
         date=record["environment"].get("date"),
         schema=record["schema"],
@@ -118,7 +142,7 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
     made = rows(stage)
     tested = {*brief(stage), *(stage["margins"] or {})}  # the probes of a whole class are beyond a terminal
     main = [metric for metric in metric_ids(stage) if metric in tested]
-    tradeoff, conflict = figures.tradeoff(stage), figures.conflict(stage)
+    tradeoff, conflict, front = figures.tradeoff(stage), figures.conflict(stage), pareto(stage)
     return Stage(
         name=name,
         anchor=anchor,
@@ -133,8 +157,16 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
         losses={method: Markup(svg) for method, svg in figures.losses(stage).items()},
         tradeoff=None if tradeoff is None else Markup(tradeoff),
         conflict=None if conflict is None else Markup(conflict),
+        compared=comparing(made, ours_of(stage)),
+        ranks=_ranks([stage]),
+        pareto=None if front is None else Markup(front),
         sheets=_sheets(made, stage.get("sheets", {})),
     )
+
+
+def _ranks(stages: list[Mapping[str, Any]]) -> Ranks | None:
+    ranking = ranked_over(stages)
+    return None if ranking is None else Ranks(ranking, Markup(critical_difference(ranking)))
 
 
 def _sheets(made: list[Row], pictures: Mapping[str, str]) -> dict[str, str]:
@@ -165,7 +197,7 @@ def _templates() -> Environment:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     made.filters |= {"num": _num, "signed": _signed, "plain": _plain, "reason": _reason, "aim": aim}
-    made.filters |= {"flat": flat, "heading": heading}
+    made.filters |= {"flat": flat, "heading": heading, "p": probability}
     made.globals |= {"digits": digits, "outside": outside, "DASH": DASH, "ONE_SEED": ONE_SEED}
     return made
 

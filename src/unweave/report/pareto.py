@@ -1,0 +1,127 @@
+"""Gap against time, with test accuracy as the third mark, as one SVG element."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from unweave.report.figures import utility_of
+from unweave.report.naming import write_names
+from unweave.report.numbers import finite, heading
+from unweave.report.placing import Point
+from unweave.report.rows import Row, rows
+from unweave.report.svg import FAINT, INK, SERIES, axes, svg, ticks
+
+LEAST = 0.01
+"""A smaller gap, in points, is drawn there: the axis is logarithmic."""
+
+
+def pareto(stage: Mapping[str, Any]) -> str | None:
+    """The mean gap against the time relative to retraining, and the front of what is best in both.
+
+    The area of a point is what its test accuracy (of a generator: its retained accuracy) lacks. A filled
+    point is one that no method beats in all three. The original is a line, for it takes no time. None with
+    fewer than two methods to draw.
+    """
+    utility = utility_of(stage)
+    found = {row.name: of for row in rows(stage) if (of := _figures(row, utility)) is not None}
+    if len(found) < 2:
+        return None
+    points = {name: each[:2] for name, each in found.items()}
+    stairs, best = front([points[name] for name in undominated(points)]), undominated(found)
+    with axes(4.0, 3.5) as (figure, plot):
+        plot.set_xscale("log")
+        plot.set_yscale("log")
+        _levels(plot, stage)
+        plot.plot(*zip(*stairs, strict=True), color=SERIES[1], linewidth=1.2, alpha=0.7, zorder=1)
+        for name, (time, gap, lacking) in found.items():
+            face = SERIES[0] if name in best else "none"
+            plot.scatter(
+                time, gap, s=_area(lacking), facecolor=face, edgecolor=SERIES[0], alpha=0.8, zorder=2
+            )
+        _areas(plot, utility)
+        plot.margins(0.12)
+        for axis, limits in ((plot.xaxis, plot.get_xlim()), (plot.yaxis, plot.get_ylim())):
+            ticks(axis, round_between(*limits))
+            axis.set_major_formatter(lambda value, _: f"{value:g}")
+        plot.set_xlabel("Time, relative to one retrain")
+        plot.set_ylabel("Mean gap, points")
+        # Names are placed in pixels, which only a finished layout has.
+        figure.draw_without_rendering()
+        cross = [(1.0, floor)] if (floor := finite(stage.get("floor"))) else []
+        write_names(plot, list(points), list(points.values()), figure.dpi / 72, keep=along(stairs) + cross)
+        return svg(figure, f"Gap against time and utility of {len(found)} methods")
+
+
+def undominated(points: Mapping[str, tuple[float, ...]]) -> list[str]:
+    """The names of points that no other is at least as small as in every coordinate, and smaller in one."""
+    return [name for name, point in points.items() if not any(beats(each, point) for each in points.values())]
+
+
+def beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Whether one is nowhere larger than the other, and somewhere smaller."""
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """Stairs through points: for each time the smallest gap that is reached by then."""
+    ordered = sorted(points)
+    return [ordered[0], *(step for (_, y), after in pairwise(ordered) for step in ((after[0], y), after))]
+
+
+def along(stairs: Sequence[Point]) -> list[Point]:
+    """Points close together on stairs whose axes are logarithmic, for names to leave uncovered."""
+    corners = np.log(np.array(stairs))
+    between = [np.exp(np.linspace(*ends, 12)) for ends in pairwise(corners)]
+    return [(float(x), float(y)) for line in between for x, y in line]
+
+
+def round_between(low: float, high: float) -> list[float]:
+    """Round numbers on a logarithmic axis: at least three if the finest have as many, and few otherwise."""
+    found: list[float] = []
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        found = [step * 10.0**power for power in range(-6, 5) for step in steps]
+        found = [each for each in found if low <= each <= high]
+        if len(found) > 2:
+            break
+    return found
+
+
+def _figures(row: Row, utility: str) -> tuple[float, float, float] | None:
+    """Time, gap and what the utility lacks, points; None of what failed, took no time, or is no method."""
+    cell = row.scores.get(utility)
+    if row.kind != "method" or row.status == "FAILED" or cell is None:
+        return None
+    time, gap, above = row.cost, row.gap.mean, cell.gap
+    return None if not time or gap is None or above is None else (time, max(gap, LEAST), max(0.0, -above))
+
+
+def _levels(plot: Axes, stage: Mapping[str, Any]) -> None:
+    """The gap of leaving the model alone, and that of retraining once more, which the cross stands for."""
+    original = next((row.gap.mean for row in rows(stage) if row.kind == "original"), None)
+    floor = finite(stage.get("floor"))
+    for gap, name, x, side in (
+        (original, "original", 0.99, "right"),
+        (floor, "two retrained models", 0.01, "left"),
+    ):
+        if gap:
+            plot.axhline(gap, color=FAINT, linewidth=0.8, linestyle="--", zorder=0)
+            place = {"transform": plot.get_yaxis_transform(), "ha": side, "va": "bottom"}
+            plot.text(x, gap, name, fontsize=7, color=INK, alpha=0.7, **place)
+    if floor:
+        plot.plot([1], [floor], marker="+", markersize=11, markeredgewidth=1.6, color=INK, zorder=3)
+
+
+def _areas(plot: Axes, utility: str) -> None:
+    for lacking in (0.0, 1.0, 5.0):
+        plot.scatter([], [], s=_area(lacking), color=SERIES[0], alpha=0.8, linewidth=0, label=f"{lacking:g}")
+    title = f"{heading(utility)} below Retrain's, points"
+    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+    plot.legend(title=title, frameon=False, ncols=3, **above).get_title().set_fontsize(8.5)
+
+
+def _area(lacking: float) -> float:
+    """Square points; the scale ends at ten points of accuracy."""
+    return 14 + 18 * min(lacking, 10.0)
