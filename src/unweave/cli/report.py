@@ -6,7 +6,7 @@ from typing import Any
 
 from unweave.cli import out, show
 from unweave.cli.options import DEFAULTS, Shared
-from unweave.cli.table import FILES, merged, place_of
+from unweave.cli.table import FILES, loaded, merged, place_of
 from unweave.files import write_atomically
 from unweave.report import html, tables
 
@@ -22,7 +22,7 @@ def report(runs: list[Path], /, *, shared: Shared = DEFAULTS) -> int:
         runs: Folders of runs, or their record.json.
         shared: Of every verb.
     """
-    made = merged(runs)
+    made = merged(loaded(runs))
     asked = {"verb": "report", "runs": [str(run.resolve()) for run in runs]}
     if shared.out is None and len(runs) == 1:
         run = place_of(runs[0])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unweave.cli import out, show
+from unweave.cli.alike import refuse_mixed
 from unweave.cli.options import DEFAULTS, Shared
 from unweave.files import write_atomically
 from unweave.report import html, tables
@@ -30,7 +31,9 @@ def table(records: list[Path], /, *, format: Format = "text", shared: Shared = D
         format: How; parquet and html are files and need --out.
         shared: Of every verb.
     """
-    whole = merged(records)
+    found = loaded(records)
+    refuse_mixed(found)
+    whole = merged(found)
     if shared.out is None:
         show.as_json(summary(whole)) if shared.json else print(as_text(whole, format), end="")
         return 0
@@ -41,13 +44,17 @@ def table(records: list[Path], /, *, format: Format = "text", shared: Shared = D
     return 0
 
 
-def merged(places: Sequence[Path]) -> dict[str, Any]:
-    """Several records as one; a stage that two of them have is named with its folder.
+def loaded(places: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Records by their place.
 
     Raises:
         ValueError: If one of them is no record.
     """
-    found = {str(place): record.load(place_of(place)) for place in places}
+    return {str(place): record.load(place_of(place)) for place in places}
+
+
+def merged(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Several records as one; a stage that two of them have is named with its folder."""
     known = [name for each in found.values() for name in each["stages"]]
     stages = {
         name if known.count(name) == 1 else f"{place}: {name}": stage
