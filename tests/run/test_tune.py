@@ -14,6 +14,7 @@ from unweave.data.resident import Resident
 from unweave.methods.lur import LUR
 from unweave.methods.space import Choice, Log, Rest, Tunable, Uniform, Whole
 from unweave.problem import Failed, Split
+from unweave.run import search as searches
 from unweave.run import stage as stages
 from unweave.run import tune
 from unweave.run.bench import bench, with_best
@@ -46,7 +47,8 @@ def test_a_search_begins_with_the_methods_own_settings_and_finds_better_ones(tmp
     assert [trial["number"] for trial in log] == list(range(6))
     assert log[0]["settings"] == {"by": 0.5, "fate": "go"}
     best = best_of(log)
-    assert best.value == min(trial["value"] for trial in log) <= log[0]["value"]
+    values = [trial["value"] for trial in log if trial["value"] is not None]
+    assert best.value == min(values) <= log[0]["value"]
     assert best.best in [trial["settings"] for trial in log]
 
 
@@ -73,6 +75,52 @@ def test_a_value_is_the_mean_gap_the_excess_of_total_variation_and_the_auc(tmp_p
 def test_the_same_search_twice_tries_the_same(tmp_path) -> None:
     first, second = (found(drifting(tmp_path, Drift()), Drift()) for _ in range(2))
     assert [(t["settings"], t["value"]) for t in first] == [(t["settings"], t["value"]) for t in second]
+
+
+def test_a_hopeless_trial_is_given_up_and_marked(tmp_path) -> None:
+    stage = drifting(tmp_path, Drift())
+    cases, heard = [case(stage, seed) for seed in stage.recipe.tuning.seeds], []
+
+    def hopeless(value: float, step: int) -> bool:
+        heard.append((value, step))
+        return True
+
+    given_up = attempt(Drift(), {"by": 0.2}, cases, hopeless)
+    assert (given_up["value"], given_up["parts"]) == (None, {})
+    assert given_up["pruned"] and given_up["failed"] is None
+    assert heard == [(attempt(Drift(), {"by": 0.2}, cases[:1])["value"], 0)], "after the first seed"
+    alone = attempt(Drift(), {"by": 0.2}, cases[:1], hopeless)
+    assert alone["value"] is not None and not alone["pruned"], "after the last there is nothing to spare"
+
+
+def test_no_trial_is_given_up_before_five_went_through_and_later_the_worse_ones_are(tmp_path) -> None:
+    log = found(drifting(tmp_path, Drift()), Drift(), 14)
+    pruned = [trial["number"] for trial in log if trial["pruned"]]
+    assert pruned and min(pruned) >= 5
+    assert all((trial["value"] is None) == trial["pruned"] for trial in log)
+
+
+def test_a_stopped_search_goes_on_and_finds_the_same(tmp_path, monkeypatch) -> None:
+    made = searches.attempt
+    calls: list[int] = []
+
+    def stops(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return made(*arguments)
+
+    def tuned_in(folder: str) -> list:
+        (study,) = tune_stage(
+            drifting(tmp_path / folder, Drift()), ["finetune"], 4, in_turn, lambda progress: None
+        ).values()
+        return [{**trial, "seconds": None} for trial in study.trials]
+
+    whole = tuned_in("whole")
+    monkeypatch.setattr(searches, "attempt", stops)
+    with pytest.raises(KeyboardInterrupt):
+        tuned_in("stopped")
+    assert tuned_in("stopped") == whole and len(calls) == 4 + 1
 
 
 @pytest.mark.parametrize("against", ["proxy", "retrain"])

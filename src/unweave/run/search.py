@@ -4,9 +4,11 @@ A trial is worth the mean over the seeds of its distance from their retrained mo
 """
 
 import dataclasses
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -20,7 +22,9 @@ from unweave.run.stage import Stage
 from unweave.train import digest, spend
 
 if TYPE_CHECKING:
+    from optuna import Trial as OptunaTrial
     from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
 
 SECOND = 1_000_000
 """Added to a tuning seed for the weights of its second retrained model."""
@@ -61,48 +65,99 @@ def case(stage: Stage, seed: int) -> Case:
     return Case(stage, seed, original, retrained, wanted, exam.measure_pair(second, retrained)[exam.distance])
 
 
-def search(method: Method, space: Mapping[str, Range], trials: int, cases: Sequence[Case]) -> list[Trial]:
-    """The log of a search by Optuna's tree-structured Parzen estimator, from the method's own settings on."""
-    import optuna
+def search(
+    method: Method,
+    space: Mapping[str, Range],
+    trials: int,
+    cases: Sequence[Case],
+    *,
+    journal: Path | None = None,
+    name: str = "search",
+) -> list[Trial]:
+    """The log of a search by Optuna's tree-structured Parzen estimator, from the method's own settings on.
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    Alone it tries the same whenever it is run, also if it is stopped in between and goes on. Where several
+    processes share a journal, what is tried hangs on who is done first.
+
+    Args:
+        method: Whose settings.
+        space: What is chosen from.
+        trials: How many settings are tried, by all processes together.
+        cases: What they are tried on.
+        journal: The file that keeps trials as they are made; none if None.
+        name: What the journal calls this search.
+    """
+    from unweave.run import shared  # Optuna takes a second to import
+
     ranges = {path: distribution(each) for path, each in space.items() if not isinstance(each, Rest)}
     rests = {path: each for path, each in space.items() if isinstance(each, Rest)}
-    seed = int(digest({"method": repr(method)})[:8], 16)
-    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(1, trials // 3))
-    study = optuna.create_study(sampler=sampler)
-    study.enqueue_trial(own(method, space))
-    log: list[Trial] = []
-    for number in range(trials):
-        asked = study.ask(ranges)
+    study, first = shared.opened(journal, name), int(digest({"method": repr(method)})[:8], 16)
+
+    def ask(before: int) -> "OptunaTrial":
+        study.sampler = sampler(first + before, trials)
+        if before == 0 and not shared.waiting(study):
+            study.enqueue_trial(own(method, space))
+        return study.ask(ranges)
+
+    def make(asked: "OptunaTrial") -> Trial:
         drawn = {path: rounded(value) for path, value in asked.params.items()}
         settings = drawn | {path: rest.left(drawn) for path, rest in rests.items()}
-        log.append({"number": number, "settings": settings, **attempt(method, settings, cases)})
-        value = log[-1]["value"]
-        study.tell(asked, value, optuna.trial.TrialState.PRUNED if value is None else None)
-    return log
+
+        def hopeless(value: float, step: int) -> bool:
+            asked.report(value, step)
+            return bool(asked.should_prune())
+
+        return {"settings": settings, **attempt(method, settings, cases, hopeless)}
+
+    return shared.filled(study, journal, trials, ask, make)
 
 
-def attempt(method: Method, settings: Settings, cases: Sequence[Case]) -> Trial:
-    """The value of some settings and its parts, and what they cost; no value but the reason if they fail."""
-    start, parts, gradients, failed = time.perf_counter(), [], [], None
+def sampler(seed: int, trials: int) -> "BaseSampler":
+    """Who chooses the next settings: a new one each time, whose state no interruption can lose."""
+    from optuna.samplers import TPESampler
+
+    return TPESampler(seed=seed, n_startup_trials=max(1, trials // 3))
+
+
+def attempt(
+    method: Method,
+    settings: Settings,
+    cases: Sequence[Case],
+    hopeless: Callable[[float, int], bool] = lambda value, step: False,
+) -> Trial:
+    """The value of some settings and its parts, and what they cost; no value but the reason if they fail.
+
+    Args:
+        method: Whose settings.
+        settings: What to change of the method.
+        cases: What they are tried on, one after the other.
+        hopeless: Whether the mean value of the first cases is so bad that the others are left out; gets it
+            with their number less one.
+    """
+    start, parts, gradients, failed, pruned = time.perf_counter(), [], [], None, False
     try:
         configured = configure(method, nested(settings))
-        for each in cases:
+        for step, each in enumerate(cases):
             problem = each.stage.problem(each.original, each.seed, {}, each.seed)
             gradients.append(spend(problem, configured).gradients)
             exam = each.stage.exam(each.seed)
             found = exam.answers(problem.model)
             values = {**exam.measure(found, each.retrained), **exam.probes(problem.model)}
             parts.append(exam.trial(values, each.wanted, each.floor))
+            value = float(np.mean([each["value"] for each in parts]))
+            if not math.isfinite(value):
+                raise Failed("the value of the trial is no finite number")
+            if hopeless(value, step) and step + 1 < len(cases):
+                pruned = True
+                break
     except (ValueError, Failed) as error:
         failed = str(error)
-    spent = round(sum(gradients) / len(cases))
+    spent = round(sum(gradients) / max(1, len(gradients)))
     cost = {"seconds": time.perf_counter() - start, "gradient_evaluations": spent}
-    if failed is not None:
-        return {"value": None, "parts": {}, **cost, "failed": failed}
+    if failed is not None or pruned:
+        return {"value": None, "parts": {}, **cost, "failed": failed, "pruned": pruned}
     mean = {name: float(np.mean([each[name] for each in parts])) for name in parts[0]}
-    return {"value": mean.pop("value"), "parts": mean, **cost, "failed": None}
+    return {"value": mean.pop("value"), "parts": mean, **cost, "failed": None, "pruned": False}
 
 
 def distribution(choices: Log | Uniform | Whole | Choice) -> "BaseDistribution":

@@ -33,8 +33,8 @@ class Study:
         best: The best settings, by dotted field path; empty if every trial failed.
         value: Their value; NaN if every trial failed.
         gradients: The gradient evaluations that they spent, the mean over the tuning seeds.
-        trials: The log: number, settings, value (None if it failed) and its parts, seconds, gradient
-            evaluations, failed.
+        trials: The log: number, settings, value (None if it failed or was pruned) and its parts, seconds,
+            gradient evaluations, failed, pruned.
     """
 
     best: Settings

@@ -6,12 +6,14 @@ from typing import Any
 from unweave.files import write_atomically
 from unweave.methods.space import Range
 from unweave.run.cell import MATCHED, key_of, matched
-from unweave.run.keeping import kept
+from unweave.run.keeping import beside, kept
 from unweave.run.search import SECOND, case, search
 from unweave.run.stage import Stage
 from unweave.run.study import Study, best_of, facts_of, space_of, tunable
 from unweave.run.workers import Crew, Job, Listener, told
 from unweave.train import code, digest
+
+SEARCHING_CODE = ("audit/**/*.py", *(f"run/{name}.py" for name in ("search", "practice", "shared")))
 
 
 def tune_stage(
@@ -67,6 +69,8 @@ def study(
 ) -> Study:
     """Searches one method's settings over one stage or several; a search that is on disk is read.
 
+    One that was stopped goes on after its last trial, and one that another process is at is shared with it.
+
     Args:
         stages: Settings, space and seeds are those of the first.
         name: The method.
@@ -80,14 +84,15 @@ def study(
     space = space_of(first, name) if space is None else space
     facts = [facts_of(stage, name, space) for stage in stages]
     cells = [key_of(stage, 0, repr(method)) for stage in stages]
-    searching = {"trials": trials, "code": code("audit/**/*.py", "run/search.py", "run/practice.py")}
+    key = digest({"facts": facts, "cells": cells, "trials": trials, "code": code(*SEARCHING_CODE)})
+    place = first.folder / "tuning" / "+".join(stage.recipe.name for stage in stages) / name
 
     def make() -> Mapping[str, Any]:
         cases = [case(stage, seed) for stage in stages for seed in tuning.seeds]
-        return {"facts": facts, "trials": search(method, space, trials, cases)}
+        journal = beside(place, "journal")
+        return {"facts": facts, "trials": search(method, space, trials, cases, journal=journal, name=key)}
 
-    place = first.folder / "tuning" / "+".join(stage.recipe.name for stage in stages) / name
-    return best_of(kept(place, digest({"facts": facts, "cells": cells, **searching}), make)["trials"])
+    return best_of(kept(place, key, make)["trials"])
 
 
 def as_toml(studies: Mapping[str, Study], seeds: Sequence[int]) -> str:
