@@ -595,7 +595,7 @@ def test_a_model_without_trainable_weights_is_refused():
         (name, family)
         for name in (
             *("lur", "lur-exact", "lagged", "lur-match", "match", "salun", "scissorhands", "l1-sparse"),
-            *("scrub", "bad-teacher", "cfw", "amnesiac", "unsir"),
+            *("scrub", "bad-teacher", "cfw", "prmq", "rni", "amnesiac", "unsir"),
             *("sa", "esd", "erasediff-conflict"),
             *("scrub", "cfw", "prmq", "sa", "esd", "erasediff-conflict"),
             *("scrub", "cfw", "prmq", "rni", "sa", "esd", "erasediff-conflict"),
