@@ -504,6 +504,7 @@ PASSES = {
     "cagrad": 2,
     "upgrad": 2,
     "neggrad+": 2,
+    "kde": 2,
     "salun-paired": 2,
     "scissorhands": 2,
     "unsir": 2,
@@ -595,7 +596,7 @@ def test_a_model_without_trainable_weights_is_refused():
         (name, family)
         for name in (
             *("lur", "lur-exact", "lagged", "lur-match", "match", "salun", "scissorhands", "l1-sparse"),
-            *("scrub", "bad-teacher", "cfw", "prmq", "rni", "amnesiac", "unsir"),
+            *("scrub", "bad-teacher", "cfw", "prmq", "rni", "kde", "amnesiac", "unsir"),
             *("sa", "esd", "erasediff-conflict"),
             *("scrub", "cfw", "prmq", "sa", "esd", "erasediff-conflict"),
             *("scrub", "cfw", "prmq", "rni", "sa", "esd", "erasediff-conflict"),
@@ -634,6 +635,7 @@ SHARED = (
     "cfw",
     "prmq",
     "rni",
+    "kde",
     "ssd",
     "ssd-label-free",
     "amnesiac",

@@ -14,11 +14,13 @@ from torch.distributions import Categorical
 from families import Toy
 from plain import STILL, Recorder, Sgd, ce, grad, moved_apart, recorded, whole
 from unweave import edit
+from unweave.descend import Descent
 from unweave.importance import Importance
 from unweave.methods import Method
 from unweave.methods.confuse import CFW, balanced, first_kernel
 from unweave.methods.prune import PRMQ, entropy, entropy_gap, smallest
 from unweave.methods.repeated_noise import RNI
+from unweave.methods.reset_and_distill import KDE
 from unweave.objective import Objective, frozen
 from unweave.problem import Failed, Part, Problem, Split
 from unweave.step import Runtime, Step
@@ -345,3 +347,82 @@ def test_rni_needs_a_layer_beside_a_head_that_is_free():
 def test_settings_of_rni_out_of_range_are_refused(changes: dict):
     with pytest.raises(ValueError, match="found"):
         RNI(**changes)
+
+
+# --- KDE
+
+
+def taught(lr: float = 0.1) -> KDE:
+    """Two steps on calibration data, of which each sees all."""
+    return KDE(temperature=3.0, taught=Descent(lr=lr, steps=2, batch=100, momentum=0.9, weight_decay=0.01))
+
+
+def test_kde():
+    method, original = whole(taught(), steps=2), fresh().model.eval()
+    plain = still(fresh(), taught(lr=STILL)).train()
+    (of, recorder), loss = recorded("batchnorm"), nn.CrossEntropyLoss()
+    plain.load_state_dict({**plain.state_dict(), **dict(of.model.named_buffers())})
+    method(of)
+    assert [sorted(batch.ids.tolist()) for batch in recorder.drawn] == (
+        2 * [of.split.calibration.tolist()] + 2 * [of.split.retain.tolist()]
+    )
+    for how, part in ((method.taught, recorder.drawn[:2]), (method.how, recorder.drawn[2:])):
+        sgd = Sgd(plain, how)
+        for batch in part:
+            says = plain(batch.inputs[0])
+            target = (original(batch.inputs[0]) / 3).softmax(1).detach()
+            total = F.kl_div((says / 3).log_softmax(1), target, reduction="batchmean")
+            if how is method.how:
+                total = total + loss(says, batch.target) + loss(says / 3, target)
+            sgd.step(grad(plain, total))
+    assert moved_apart(of.model, plain) < 1e-12
+
+
+def test_the_three_losses_of_kde_add_up():
+    """Of logits z their slope is p - y + 2 / T (q - r): 1/2 - 1 + 2/5 (1/2 - 3/4) = -0.6 for the first."""
+    of = fresh("layernorm")
+    data = Toy((torch.tensor([0, 0]),), torch.tensor([0, 0]))
+    of.task, of.split, of.model = Recorder(2), Split(data, [1], data), nn.Embedding(1, 2).double()
+    of.build = lambda: zeroed(nn.Embedding(1, 2).double())
+    with torch.no_grad():
+        of.model.weight.copy_(5 * torch.tensor([[3.0, 1.0]]).double().log())  # 3/4 and 1/4 at T = 5
+    whole(KDE(taught=Descent(lr=STILL, steps=1)), lr=1.0, weight_decay=0.0)(of)
+    torch.testing.assert_close(of.model.weight.detach(), torch.tensor([[0.6, -0.6]]).double())
+
+
+def zeroed(model: nn.Module) -> nn.Module:
+    for p in model.parameters():
+        nn.init.zeros_(p)
+    return model
+
+
+def test_the_first_layer_and_the_head_are_told_by_place_and_alone_start_afresh():
+    """Released: a stem of another name than conv1 kept what it knew, without a word."""
+    for family, ends in (("layernorm", ("0.", "6.")), ("batchnorm", ("conv1", "fc"))):
+        of, anew, before = fresh(family), fresh(family).fresh(), fresh(family).model
+        still(of, taught(lr=STILL))
+        for name, p in of.model.named_parameters():
+            old, new = before.get_parameter(name), anew.get_parameter(name)
+            # steps of no length move a zero
+            torch.testing.assert_close(p, new if name.startswith(ends) else old, rtol=0, atol=1e-200)
+
+
+def test_kde_reads_no_label_of_calibration_data():
+    one, other = fresh(), fresh()
+    data, data_ids = other.split.held_out, other.split.calibration.tolist()
+    shifted = Toy(data.inputs, (data.labels + 1) % 4)
+    other.split = Split(other.split.train, other.split.forget, shifted, calibration=data_ids)
+    for of in (one, other):
+        whole(taught(), steps=2)(of)
+    assert moved_apart(one.model, other.model) == 0
+
+
+def test_what_kde_cannot_redraw_is_refused_before_anything_moves():
+    of = fresh()
+    of.model.conv1.requires_grad_(False)
+    before = copy.deepcopy(of.model)
+    with pytest.raises(ValueError, match="a module to be redrawn has no trainable weights"):
+        whole(KDE())(of)
+    assert moved_apart(of.model, before) == 0
+    with pytest.raises(ValueError, match="temperature must be positive, found 0"):
+        KDE(temperature=0.0)

@@ -16,6 +16,7 @@ from unweave.methods.last_layers import CFk, EUk
 from unweave.methods.lur import LUR
 from unweave.methods.prune import PRMQ
 from unweave.methods.repeated_noise import RNI
+from unweave.methods.reset_and_distill import KDE
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
@@ -76,6 +77,7 @@ METHODS: Mapping[str, Method] = {
     "mgda": MGDA(),
     "cagrad": CAGrad(),
     "upgrad": UPGrad(),
+    "kde": KDE(),
     "amnesiac": Amnesiac(),
     "unsir": UNSIR(),
     "cf-k": CFk(),

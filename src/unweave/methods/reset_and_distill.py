@@ -1,0 +1,84 @@
+"""KDE, a winner of the NeurIPS 2023 unlearning competition: the first and the last layer are taught anew.
+
+The definition is that of Deep Unlearn (Cadet et al., 2024), https://arxiv.org/abs/2410.01276, and of its
+released code; the entry itself has no paper.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from unweave.descend import Descent, Phase, descend
+from unweave.edit import renew
+from unweave.methods.about import About, refuse_family
+from unweave.methods.scrub import softened
+from unweave.methods.space import Log, Range, Uniform, Whole
+from unweave.objective import Objective, frozen, nll
+from unweave.problem import Part, Problem
+
+
+@dataclass(frozen=True)
+class KDE:
+    r"""Redraws the first layer and the head, learns from the original on held-out data, then on retain data.
+
+    With :math:`d = KL(\mathrm{softmax}(t / T) \,\|\, \mathrm{softmax}(s / T))` of original and model it
+    follows :math:`d` on calibration data, and then :math:`\ell + d + c` on retain data, where :math:`c` is
+    the cross-entropy of the same two distributions: :math:`d` and a constant.
+
+    It learns what the original says of the calibration data, from which membership attacks take their
+    non-members: these then stand nearer to the members, and an attack on this model sees less than there is.
+
+    Args:
+        temperature: What the logits of both are divided by.
+        taught: The descent on calibration data.
+        how: The descent on retain data.
+    """
+
+    about: ClassVar[About] = About(
+        "Cadet et al., 2024, arXiv 2410.01276 (competition entry)",
+        "retain; calibration, without labels",
+        "1 gradient; 1 forward pass of the original",
+        "the first weight-bearing module and the head are told by place, not by name; the cross-entropy to "
+        "the original's answers is written as a second divergence, which has the same gradient; the learning "
+        "rate falls at every step",
+        families=("classifier",),
+    )
+    temperature: float = 5.0
+    taught: Descent = Descent(lr=9e-4, epochs=3, batch=64, weight_decay=5e-4)
+    how: Descent = Descent(lr=1e-3, epochs=3, batch=64, schedule="cosine", weight_decay=5e-4)
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be positive, found {self.temperature}")
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from; at most a quarter of the budget is for calibration data."""
+        first = max(1, budget // 4)
+        rest = max(1, budget - first)
+        return {
+            "taught.lr": Log(0.005, 0.5),
+            "taught.steps": Whole(max(1, first // 10), first),
+            "how.lr": Log(0.005, 0.5),
+            "how.steps": Whole(max(1, rest // 10), rest),
+            "temperature": Uniform(1.0, 5.0),
+        }
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place.
+
+        Raises:
+            ValueError: If the first layer or the head is frozen, or shared with another module.
+        """
+        refuse_family(self, problem.task)
+        original, (_, first), (_, head) = frozen(problem.model), problem.blocks[0], problem.head
+        renew(problem, [first] if first is head else [first, head])
+        descend(problem, self.taught, Phase([divergence(original, "calibration", self.temperature)]))
+        lesson = nll("retain") + 2.0 * divergence(original, "retain", self.temperature)
+        descend(problem, self.how, Phase([lesson]))
+
+
+def divergence(original: nn.Module, part: Part, temperature: float) -> Objective:
+    """The divergence of the softened answers, without SCRUB's factor of the squared temperature."""
+    return temperature**-2 * softened(original, part, temperature)
