@@ -279,3 +279,13 @@ class TestTable:
         both = json.loads(run("bench", "table", made[1], copied[1] / "record.json", "--json").out)
         assert list(both) == [f"{made[1]}: tiny", f"{copied[1] / 'record.json'}: tiny"]
         assert len({json.dumps(stage) for stage in both.values()}) == 1
+
+
+def test_what_trained_models_choose_is_kept_in_the_folder_of_the_run(run, here):
+    recipe = Path(projects.recipe(here))
+    text = recipe.read_text().replace('name = "digits"', 'name = "digits"\nfolds = 2\nforget = "memorized"')
+    recipe.write_text(text)
+    told = run("bench", recipe, "--methods", "finetune", "--seeds", 1, *FLAGS, "--out", "kept")
+    assert told.code == 0, told.error
+    assert names(here) == ["kept", recipe.name]
+    assert names(here / "kept" / "strata") == ["tiny.json"]

@@ -221,7 +221,10 @@ def refuse_unreadable(recipes: Sequence[Recipe], device: str) -> None:
     if len(set(known)) < len(known):
         raise ValueError(f"each recipe can be run once, found {', '.join(known)}")
     for recipe in recipes:
-        split = Stage(recipe, Path(), device).split()
+        stage = Stage(recipe, Path(), device)
+        if stage.chooses:  # by models that are not trained yet: any other cut shows as well what can be read
+            stage = replace(stage, recipe=replace(recipe, data=replace(recipe.data, forget="random")))
+        split = stage.split()
         model = recipe.build(split.n_classes).to(device)
         recipe.family.refuse_unfit(model, split.train, recipe.data.name, split.n_classes)
 
