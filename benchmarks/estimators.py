@@ -256,8 +256,8 @@ def of_group(rows: Sequence[Row], plain: Sequence[Row]) -> Row:
 
 
 def with_interval(values: Sequence[float]) -> Row:
-    """The mean and its 95 % interval."""
-    return {"mean": float(np.mean(values)), "interval": t_interval(values)}
+    """The mean and its 95 % interval; one seed has none."""
+    return {"mean": float(np.mean(values)), "interval": t_interval(values) if len(values) > 1 else None}
 
 
 def printed(found: Row) -> list[str]:
