@@ -289,3 +289,32 @@ def test_what_trained_models_choose_is_kept_in_the_folder_of_the_run(run, here):
     assert told.code == 0, told.error
     assert names(here) == ["kept", recipe.name]
     assert names(here / "kept" / "strata") == ["tiny.json"]
+
+
+class TestProtocol:
+    def test_bench_and_its_table_print_the_columns_of_deep_unlearn(self, run, copied):
+        recipe, folder = copied
+        flags = ("--methods", "finetune,salun", "--protocol", "deep-unlearn")
+        told = run("bench", recipe, *flags, "--out", folder, *FLAGS)
+        table = run("bench", "table", folder, "--protocol", "deep-unlearn").out
+        assert told.code == 0 and told.out == f"{table}\nReport: {folder / 'report.html'}\n"
+        assert "2 seeds; the protocol has 10." in table and "Speed-up" in table
+        for name, row in stage_of(folder)["methods"].items():
+            (line,) = [each for each in table.splitlines() if each.startswith(f"{name} ")]
+            kept = row["per_seed"]["retain_retention"]
+            assert number(sum(kept) / 2, 3) in line and number(row["per_seed"]["t_mia"][0], 3) != "–"
+
+    @pytest.mark.parametrize("format", ["text", "latex", "markdown", "parquet", "html"])
+    def test_every_format_and_json_have_them(self, run, made, here, format):
+        flags = ("--protocol", "deep-unlearn", "--format", format, "--out", "kept")
+        assert run("bench", "table", made[1], *flags).code == 0
+        (file,) = set(names(here / "kept")) - {"run.json"}
+        assert (here / "kept" / file).stat().st_size > 500
+        found = json.loads(run("bench", "table", made[1], "--protocol", "deep-unlearn", "--json").out)
+        assert found["agreement"] == {"tau": None, "pairs": 0}
+        assert found["stages"]["tiny"]["methods"]["salun"]["indiscernibility"]["n"] == 2
+
+    def test_generators_and_unknown_protocols_are_refused_before_anything_runs(self, refused):
+        sentence = "--protocol deep-unlearn is for recipes of classifiers, found 'digit-images-class'"
+        refused(sentence, "bench", "digit-images-class", "--protocol", "deep-unlearn")
+        refused("deep-unlern.*deep-unlearn", "bench", "digits-clean", "--protocol", "deep-unlern")

@@ -12,9 +12,11 @@ from unweave.audit.verdict import SEEDS
 from unweave.cli import out, progress, show
 from unweave.cli.options import DEFAULTS, Shared, names
 from unweave.cli.request import NOTHING, Request, positions
-from unweave.cli.table import summary, table
+from unweave.cli.table import as_text, summary, table
 from unweave.project import stage as given
 from unweave.report import html
+from unweave.report.protocol import Protocol
+from unweave.report.protocol import summary as summary_of
 from unweave.run import record
 from unweave.run.bench import bench as run_bench
 from unweave.run.bench import chosen, compare, shortened
@@ -42,6 +44,7 @@ class Plan:
         against: What trials forget; as recipes say if None.
         tuned: The folder of earlier searches.
         jobs: Worker processes; as many as suit the device if None.
+        protocol: The benchmark whose columns are printed in the end; our own if None.
     """
 
     methods: str | None = None
@@ -50,6 +53,7 @@ class Plan:
     against: Against | None = None
     tuned: Path | None = None
     jobs: int | None = None
+    protocol: Protocol | None = None
 
     def __post_init__(self) -> None:
         if self.tune is not None and self.tune < 1:
@@ -69,6 +73,13 @@ class Plan:
                 f"--tuned must be the folder 'tuning' of an earlier run, found none at {self.tuned}"
             )
 
+    def refuse_other_families(self, recipes: Sequence[Recipe]) -> None:
+        """Raises if a recipe's models are of a family that the protocol has no columns for."""
+        for recipe in recipes:
+            if self.protocol is not None and recipe.family.name != "classifier":
+                found = f"{recipe.name!r}, of family {recipe.family.name!r}"
+                raise ValueError(f"--protocol {self.protocol} is for recipes of classifiers, found {found}")
+
 
 @app.default
 def bench(
@@ -84,6 +95,7 @@ def bench(
     against: Against | None = None,
     tuned: Path | None = None,
     jobs: int | None = None,
+    protocol: Protocol | None = None,
     shared: Shared = DEFAULTS,
 ) -> int:
     """Compare methods over seeds with equal tuning: cells, record.json and report.html.
@@ -105,16 +117,17 @@ def bench(
             say, which is proxy.
         tuned: The folder `tuning` of an earlier run, whose searches are used instead of new ones.
         jobs: Worker processes, at most one per core or GPU; as many as there are cores, or one on a device.
+        protocol: Print the columns of another benchmark, deep-unlearn, of classifiers over ten seeds.
         shared: Of every verb.
     """
-    plan = Plan(methods, seeds, tune, against, tuned, jobs)
+    plan = Plan(methods, seeds, tune, against, tuned, jobs, protocol)
     if given.is_given(recipes):
         place = given.Place(one_of(recipes), recipe, data)
-        told(run_given(place, request, plan, shared), shared)
+        told(run_given(place, request, plan, shared), shared, protocol)
         return 0
     if recipe is not None or data is not None or request.given():
         raise ValueError("--recipe, --data and what to forget go with a model: recipes say it all themselves")
-    told(run([load_recipe(place) for place in recipes], "unweave-bench", plan, shared), shared)
+    told(run([load_recipe(place) for place in recipes], "unweave-bench", plan, shared), shared, protocol)
     return 0
 
 
@@ -131,6 +144,7 @@ def run(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> Pat
     refuse_too_many(plan.jobs, device)
     recipes = [shortened(begun_at(recipe, shared.seed), plan.seeds) for recipe in recipes]
     recipes = [tuned_against(recipe, plan.against) for recipe in recipes]
+    plan.refuse_other_families(recipes)
     refuse_unreadable(recipes, device)
     tables = [recipe.table() for recipe in recipes]
     asked = {
@@ -184,6 +198,7 @@ def run_given(place: given.Place, request: Request, plan: Plan, shared: Shared) 
     forget = tuple(positions(request, project, shared.seed or 0).tolist())
     stage = given.stage_of(place, forget, Path(), device)
     recipe = shortened(begun_at(stage.recipe, shared.seed), plan.seeds)
+    plan.refuse_other_families([recipe])
     if len(recipe.seeds) < SEEDS:  # there is no verdict whose margins they would fix
         recipe = replace(recipe, calibration_seeds=())
     methods = chosen(recipe, [name for name in wanted or recipe.methods if name != "retrain"])
@@ -238,12 +253,13 @@ def grows(asked: out.Asked, found: out.Asked) -> bool:
     return kept and set(found["methods"]) <= set(asked["methods"])
 
 
-def told(folder: Path, shared: Shared) -> None:
-    """Prints what a run found, and where it is."""
+def told(folder: Path, shared: Shared, protocol: Protocol | None = None) -> None:
+    """Prints what a run found, in the columns of a protocol or our own, and where it is."""
     made = record.load(folder)
     if shared.json:
         places = {"out": str(folder), "record": str(folder / record.FILE), "report": str(folder / html.FILE)}
-        show.as_json({**places, "stages": summary(made)})
+        more = {} if protocol is None else {"protocol": summary_of(made)}
+        show.as_json({**places, "stages": summary(made), **more})
         return
-    show.stages(made)
+    show.stages(made) if protocol is None else print(as_text(made, "text", protocol), end="")
     show.say("", f"Report: {folder / html.FILE}")

@@ -9,7 +9,9 @@ from unweave.cli import out, show
 from unweave.cli.alike import refuse_mixed
 from unweave.cli.options import DEFAULTS, Shared
 from unweave.files import write_atomically
-from unweave.report import html, tables
+from unweave.report import html, protocol_tables, tables
+from unweave.report.protocol import Protocol, refuse_unmeasured
+from unweave.report.protocol import summary as summary_of
 from unweave.run import record
 
 Format = Literal["text", "latex", "markdown", "parquet", "html"]
@@ -23,23 +25,35 @@ FILES: Mapping[Format, str] = {
 AUDIT = re.compile("audit(-[0-9]+)?")
 
 
-def table(records: list[Path], /, *, format: Format = "text", shared: Shared = DEFAULTS) -> int:
+def table(
+    records: list[Path],
+    /,
+    *,
+    format: Format = "text",
+    protocol: Protocol | None = None,
+    shared: Shared = DEFAULTS,
+) -> int:
     """Show records as a table, on the standard output or as a file in --out.
 
     Args:
         records: Folders of runs, or their record.json.
         format: How; parquet and html are files and need --out.
+        protocol: The columns of another benchmark: retentions, attacks and speed-up of deep-unlearn.
         shared: Of every verb.
     """
     found = loaded(records)
     refuse_mixed(found)
     whole = merged(found)
+    if protocol is not None:
+        refuse_unmeasured(whole)
     if shared.out is None:
-        show.as_json(summary(whole)) if shared.json else print(as_text(whole, format), end="")
+        found = summary(whole) if protocol is None else summary_of(whole)
+        show.as_json(found) if shared.json else print(as_text(whole, format, protocol), end="")
         return 0
     asked = {"verb": "bench table", "records": [str(each.resolve()) for each in records], "format": format}
+    asked |= {} if protocol is None else {"protocol": protocol}
     with out.writing(out.place(shared.out, asked), asked) as folder:
-        path = written(whole, format, folder)
+        path = written(whole, format, protocol, folder)
     show.as_json({"table": str(path)}) if shared.json else show.say(f"Table: {path}")
     return 0
 
@@ -85,25 +99,26 @@ def short_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
     return short
 
 
-def as_text(made: Mapping[str, Any], format: Format) -> str:
+def as_text(made: Mapping[str, Any], format: Format, protocol: Protocol | None = None) -> str:
     """A record's table as text."""
+    drawn = tables if protocol is None else protocol_tables
     match format:
         case "text":
-            return f"{tables.text(made, width=show.WIDTH)}\n"
+            return f"{drawn.text(made, width=show.WIDTH)}\n"
         case "latex":
-            return tables.latex(made)
+            return drawn.latex(made)
         case "markdown":
-            return tables.markdown(made)
+            return drawn.markdown(made)
         case "parquet" | "html":
             raise ValueError(f"--format {format} makes a file: say with --out where")
 
 
-def written(made: Mapping[str, Any], format: Format, folder: Path) -> Path:
-    """A record's table as a file."""
+def written(made: Mapping[str, Any], format: Format, protocol: Protocol | None, folder: Path) -> Path:
+    """A record's table as a file; the page has the columns of every protocol."""
     path = folder / FILES[format]
     if format == "parquet":
-        return tables.parquet(made, path)
+        return (tables if protocol is None else protocol_tables).parquet(made, path)
     if format == "html":
         return html.write(made, path)
-    write_atomically(path, as_text(made, format))
+    write_atomically(path, as_text(made, format, protocol))
     return path

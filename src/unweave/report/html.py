@@ -14,10 +14,11 @@ from markupsafe import Markup
 
 from unweave.audit.ranks import Ranking
 from unweave.files import write_atomically
-from unweave.report import figures
+from unweave.report import figures, protocol_tables
 from unweave.report.diagram import critical_difference
 from unweave.report.numbers import DASH, digits, finite, heading, number, probability
 from unweave.report.pareto import pareto
+from unweave.report.protocol import measured
 from unweave.report.ranking import ours_of, ranked_over
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, outside, rows
 from unweave.report.tables import ONE_SEED, aim, brief, comparing
@@ -59,6 +60,7 @@ class Stage:
         compared: the columns that compare methods, by heading: a text per row.
         ranks: the methods' ranks over the seeds, None where there are none.
         pareto: SVG, None without two methods that took time.
+        protocol: header and rows of Deep Unlearn's columns, None where they were not measured.
         sheets: pictures of what a generator draws, the original's and Retrain's first.
     """
 
@@ -77,6 +79,7 @@ class Stage:
     compared: dict[str, list[str]]
     ranks: "Ranks | None"
     pareto: Markup | None
+    protocol: tuple[list[str], list[list[str]]] | None
     sheets: dict[str, str]
 
     def verdicts(self) -> dict[str, list[str]]:
@@ -97,6 +100,7 @@ def render(record: Mapping[str, Any]) -> str:
     page = _templates().get_template("page.html.jinja")
     return page.render(
         stages=stages,
+        protocol=protocol_tables.legend(record) if all(stage.protocol for stage in stages) else None,
         ranks=_ranks(list(record["stages"].values())) if len(stages) > 1 else None,
         environment=flat(record["environment"]),
         date=record["environment"].get("date"),
@@ -160,6 +164,7 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
         compared=comparing(made, ours_of(stage)),
         ranks=_ranks([stage]),
         pareto=None if front is None else Markup(front),
+        protocol=protocol_tables.grid(stage) if measured(stage) else None,
         sheets=_sheets(made, stage.get("sheets", {})),
     )
 

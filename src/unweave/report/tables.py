@@ -4,28 +4,23 @@ All of them show the rows of `rows.py`, so a method that failed keeps its row ev
 written as the half-width after "±"; the HTML page and Parquet give both ends.
 """
 
-import io
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from unweave.files import draft
+from unweave.report import drawn
 from unweave.report.numbers import DASH, digits, heading, interval, number, probability
 from unweave.report.ranking import ours_of
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, rows
 
 ONE_SEED = "With one seed the order of methods shows nothing."
 _STYLES = {"PASS": "green", "FAIL": "red", "FAILED": "red", "INCONCLUSIVE": "yellow"}
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_LATEX |= {"<": "$<$", ">": "$>$", "|": "$|$"} | {character: f"\\{character}" for character in "&%$#_{}"}
-_MARKDOWN = {character: f"\\{character}" for character in "\\`*_[]|~"}
-_MARKDOWN |= {"<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " "}
 
 
 def grid(stage: Mapping[str, Any], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
@@ -142,15 +137,11 @@ def text(record: Mapping[str, Any], *, width: int = 100) -> str:
 
 def markdown(record: Mapping[str, Any]) -> str:
     """Every stage as a Markdown heading, its verdict and its table: a section of a model card."""
-    parts = []
-    for name, stage in record["stages"].items():
-        header, lines = grid(stage, metric_ids(stage))
-        table = [[_escape(cell, _MARKDOWN) for cell in line] for line in [header, *lines]]
-        table.insert(1, [":--" if i < 2 else "--:" for i in range(len(header))])
-        said = [_escape(sentence, _MARKDOWN) for sentence in sentences(stage)]
-        drawn = [f"| {' | '.join(line)} |" for line in table]
-        parts.append("\n".join([f"## {_escape(name, _MARKDOWN)}", "", "\n\n".join(said), "", *drawn]))
-    return "\n\n".join([*parts, _escape(legend(record), _MARKDOWN)]) + "\n"
+    parts = [
+        drawn.markdown(name, sentences(stage), *grid(stage, metric_ids(stage)), words=2)
+        for name, stage in record["stages"].items()
+    ]
+    return "\n\n".join([*parts, drawn.escaped(legend(record))]) + "\n"
 
 
 def latex(record: Mapping[str, Any]) -> str:
@@ -234,34 +225,11 @@ def _line(row: Row, compared: Sequence[str], metrics: Sequence[str]) -> list[str
 
 
 def _stage_text(name: str, stage: Mapping[str, Any], width: int) -> str:
-    # A console of its own: neither colours nor the size of the caller's terminal get into the text.
-    console = Console(
-        file=io.StringIO(), width=width, no_color=True, force_terminal=False, legacy_windows=False
-    )
-    with console.capture() as capture:
-        console.print(terminal(stage, width=width))
-    table = [line.rstrip() for line in capture.get().splitlines()]
+    table = drawn.plain(terminal(stage, width=width), width)
     said = [line for sentence in sentences(stage) for line in textwrap.wrap(sentence, width)]
     return "\n".join([name, *said, "", *table, ""])
 
 
 def _tabular(name: str, stage: Mapping[str, Any]) -> str:
-    header, lines = grid(stage, metric_ids(stage))
-    body = [
-        [_escape(cell, _LATEX) for cell in line[:2]] + [_maths(cell) for cell in line[2:]] for line in lines
-    ]
-    for row, line in zip(rows(stage), body, strict=True):
-        line[0] = rf"\textbf{{{line[0]}}}" if row.best else line[0]
-    drawn = [" & ".join(line) + r" \\" for line in [[_escape(cell, _LATEX) for cell in header], *body]]
-    # A line break in the name would end the comment.
-    top = [f"% {' '.join(name.split())}", rf"\begin{{tabular}}{{ll{'r' * (len(header) - 2)}}}", r"\toprule"]
-    return "\n".join([*top, drawn[0], r"\midrule", *drawn[1:], r"\bottomrule", r"\end{tabular}"])
-
-
-def _maths(cell: str) -> str:
-    """A number's signs as LaTeX sets them: a minus for a hyphen, an en dash where there is no number."""
-    return cell.replace("-", "$-$").replace("<", "$<$").replace("±", r"$\pm$").replace(DASH, "--")
-
-
-def _escape(text: str, table: Mapping[str, str]) -> str:
-    return "".join(table.get(character, character) for character in text)
+    best = [i for i, row in enumerate(rows(stage)) if row.best]
+    return drawn.tabular(name, *grid(stage, metric_ids(stage)), words=2, bold=best)

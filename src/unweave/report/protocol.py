@@ -1,0 +1,116 @@
+"""The columns of Deep Unlearn (Cadet et al., arXiv 2410.01276), from what a record tells of every seed.
+
+Mean and standard deviation over seeds. How the benchmark orders methods is not in its released code. Here it
+is by the mean of two ranks in every seed: by the deviation of the three retentions from 1, and by
+indiscernibility.
+"""
+
+from collections.abc import Mapping
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any, Literal
+
+from unweave.report.numbers import finite
+from unweave.report.ranking import blocks
+
+if TYPE_CHECKING:
+    from unweave.audit.deep_unlearn import Agreement
+
+Protocol = Literal["deep-unlearn"]
+Record = Mapping[str, Any]
+Figures = Mapping[str, Mapping[str, float | int | None]]
+
+SEEDS = 10
+RETENTIONS = ("retain_retention", "forget_retention", "test_retention")
+COLUMNS = {
+    "retain_retention": "Retain retention",
+    "forget_retention": "Forget retention",
+    "test_retention": "Test retention",
+    "indiscernibility": "Indisc.",
+    "t_mia": "T-MIA",
+    "speed_up": "Speed-up",
+}
+
+
+def measured(stage: Record) -> bool:
+    """Whether a stage's record has the figures: not one of generators, or of an older version."""
+    return any("indiscernibility" in row.get("per_seed", {}) for row in stage["methods"].values())
+
+
+def refuse_unmeasured(record: Record) -> None:
+    """Raises a ValueError that names a stage whose record has none of the figures."""
+    for name, stage in record["stages"].items():
+        if not measured(stage):
+            raise ValueError(
+                f"stage {name!r} has no figures of deep-unlearn, which records of classifiers have: "
+                "run its recipe again with unweave bench"
+            )
+
+
+def figures_of(stage: Record) -> dict[str, Figures]:
+    """By method and column: mean, standard deviation and number of seeds; nothing of one that failed."""
+    found = {name: row.get("per_seed", {}) for name, row in stage["methods"].items()}
+    # the untouched original takes no time
+    speeds = {name: [] if name == "original" else told.get("cost", []) for name, told in found.items()}
+    return {
+        name: {
+            **{key: spread(told.get(key, [])) for key in COLUMNS if key != "speed_up"},
+            "speed_up": spread([1 / cost if cost else None for cost in speeds[name]]),
+        }
+        for name, told in found.items()
+    }
+
+
+def spread(values: list[float | None]) -> dict[str, float | int | None]:
+    """Over the seeds where there is a number."""
+    known = [each for each in map(finite, values) if each is not None]
+    middle, deviation = mean(known) if known else None, stdev(known) if len(known) > 1 else None
+    return {"mean": middle, "deviation": deviation, "n": len(known)}
+
+
+def ranks_of(*stages: Record) -> dict[str, float]:
+    """The mean rank over seeds and stages of the methods that all of these have, the best first."""
+    found = [block for stage in stages for block in scored(stage)]
+    common = [name for name in found[0] if all(name in block for block in found)] if found else []
+    means = {name: mean(block[name] for block in found) for name in common}
+    return dict(sorted(means.items(), key=lambda item: item[1]))
+
+
+def scored(stage: Record) -> list[dict[str, float]]:
+    """Per seed: by method, the mean of its two ranks; what failed shares the last."""
+    from unweave.audit.ranks import ranked
+
+    retained = zip(*(blocks(stage, key) for key in RETENTIONS), strict=True)
+    off = [{name: deviation([part[name] for part in parts]) for name in parts[0]} for parts in retained]
+    hidden = [{name: -each for name, each in block.items()} for block in blocks(stage, "indiscernibility")]
+    both = [(ranked(one), ranked(other)) for one, other in zip(off, hidden, strict=True)]
+    return [{name: (one[name] + other[name]) / 2 for name in one} for one, other in both]
+
+
+def deviation(retentions: list[float]) -> float:
+    """The sum of distances from 1; what is not defined, as where a whole class is forgotten, is left out."""
+    known = [each for each in map(finite, retentions) if each is not None]
+    return sum(abs(1 - each) for each in known) if known else float("nan")
+
+
+def agreement_of(record: Record) -> "Agreement":
+    """Kendall's rank correlation of the order over all stages with the published one; not of what failed."""
+    from unweave.audit.deep_unlearn import agreement
+
+    stages = record["stages"].values()
+    failed = {name for stage in stages for name in failures(stage)}
+    return agreement({name: rank for name, rank in ranks_of(*stages).items() if name not in failed})
+
+
+def failures(stage: Record) -> dict[str, str]:
+    """The reasons of the methods that failed."""
+    return {name: row["failed"] for name, row in stage["methods"].items() if row["failed"] is not None}
+
+
+def summary(record: Record) -> dict[str, Any]:
+    """All of it as plain values."""
+    agreed = agreement_of(record)
+    stages = {
+        name: {"methods": figures_of(stage), "ranks": ranks_of(stage), "seeds": len(stage["seeds"])}
+        for name, stage in record["stages"].items()
+    }
+    return {"stages": stages, "agreement": {"tau": agreed.tau, "pairs": agreed.pairs}}

@@ -1,0 +1,119 @@
+"""The columns of Deep Unlearn in every form: terminal, plain text, Markdown, LaTeX, Parquet."""
+
+import os
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from unweave.files import draft
+from unweave.report import drawn
+from unweave.report.numbers import DASH, number
+from unweave.report.protocol import COLUMNS, SEEDS, Record, agreement_of, failures, figures_of, ranks_of
+from unweave.report.ranking import REFERENCES
+
+
+def grid(stage: Record) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of one stage as text: references first, then by rank, then what failed."""
+    found, ranks, failed = figures_of(stage), ranks_of(stage), failures(stage)
+    names = [name for name in REFERENCES if name in found]
+    names += [name for name in ranks if name not in failed] + list(failed)
+    header = ["Method", *COLUMNS.values(), "Rank"]
+    return header, [[name, *map(told, found[name].values()), number(ranks.get(name), 1)] for name in names]
+
+
+def told(figure: Mapping[str, float | int | None]) -> str:
+    """Mean and standard deviation."""
+    middle, beside = number(figure["mean"], 3), number(figure["deviation"], 3)
+    return middle if beside == DASH else f"{middle} ±{beside}"
+
+
+def sentences(stage: Record) -> list[str]:
+    """How many seeds there are, if fewer than the protocol has, and why methods failed."""
+    n = len(stage["seeds"])
+    few = [f"{n} {'seed' if n == 1 else 'seeds'}; the protocol has {SEEDS}."] if n < SEEDS else []
+    return few + [f"{name}: FAILED: {reason}" for name, reason in failures(stage).items()]
+
+
+def legend(record: Record) -> str:
+    """What the columns are, and how the order agrees with the published one."""
+    agreed = agreement_of(record)
+    pairs = f"{agreed.pairs} {'pair' if agreed.pairs == 1 else 'pairs'}"
+    tau = (
+        f"Kendall's tau is {number(agreed.tau, 2)} over the {pairs} that it decides."
+        if agreed.pairs
+        else ("no two of these methods are in an order that it decides.")
+    )
+    return (
+        "Deep Unlearn (Cadet et al., arXiv 2410.01276). Retention: accuracy relative to the retrained "
+        "model's. Indisc.: indiscernibility, 1 where an attack on the loss can't tell forget from "
+        "calibration examples, 0 where it always can. T-MIA: the same of test examples. Speed-up: the time "
+        "of a retrain over the method's. ±: standard deviation over seeds. Rank: mean over seeds, half by "
+        "the retentions, half by indiscernibility; what failed shares the last. "
+        f"Beside the published order (MSG and CT first, GA and SRL last; no more is known here): {tau}"
+    )
+
+
+def text(record: Record, *, width: int = 100) -> str:
+    """Every stage as plain text."""
+    parts = []
+    for name, stage in record["stages"].items():
+        said = [line for sentence in sentences(stage) for line in textwrap.wrap(sentence, width)]
+        parts.append("\n".join([name, *said, "", *drawn.plain(terminal(stage), width), ""]))
+    return "\n".join([*parts, *textwrap.wrap(legend(record), width)])
+
+
+def terminal(stage: Record) -> Table:
+    """One stage as a rich table."""
+    header, lines = grid(stage)
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for i, title in enumerate(header):
+        longest = max(len(word) for line in [header, *lines] for word in line[i].split())
+        table.add_column(Text(title), justify="right" if i else "left", no_wrap=not i, min_width=longest)
+    for line in lines:
+        table.add_row(*map(Text, line))
+    return table
+
+
+def markdown(record: Record) -> str:
+    """Every stage as a Markdown table."""
+    stages = record["stages"].items()
+    parts = [drawn.markdown(name, sentences(stage), *grid(stage), words=1) for name, stage in stages]
+    return "\n\n".join([*parts, drawn.escaped(legend(record))]) + "\n"
+
+
+def latex(record: Record) -> str:
+    """Every stage as a booktabs tabular."""
+    stages = record["stages"].items()
+    return "\n\n".join(drawn.tabular(name, *grid(stage), words=1) for name, stage in stages) + "\n"
+
+
+def parquet(record: Record, path: Path) -> Path:
+    """Write a row per stage, method and column, unrounded; of a method that failed, one row that says why."""
+    import pyarrow
+    from pyarrow import parquet as file
+
+    kinds = dict.fromkeys(("stage", "method", "failed", "figure"), pyarrow.string())
+    kinds |= {"mean": pyarrow.float64(), "deviation": pyarrow.float64(), "n": pyarrow.int64()}
+    lines = [line for name, stage in record["stages"].items() for line in long(name, stage)]
+    with draft(path) as beside:
+        file.write_table(pyarrow.Table.from_pylist(lines, schema=pyarrow.schema(list(kinds.items()))), beside)
+        os.replace(beside, path)
+    return path
+
+
+def long(name: str, stage: Record) -> list[dict[str, Any]]:
+    """The rows of `parquet`."""
+    failed = failures(stage)
+    return [
+        *({"stage": name, "method": method, "failed": reason} for method, reason in failed.items()),
+        *(
+            {"stage": name, "method": method, "figure": key, **figure}
+            for method, found in figures_of(stage).items()
+            for key, figure in found.items()
+            if method not in failed
+        ),
+    ]
