@@ -18,6 +18,7 @@ from unweave.generate.sample import Sampler
 from unweave.importance import evaluating
 from unweave.methods import METHODS, Method
 from unweave.methods.about import About
+from unweave.methods.contrast import FCS
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.last_layers import EUk
@@ -122,6 +123,7 @@ FORGETTING = (
     "scissorhands",
     "bad-teacher",
     "influence",
+    "fcs",
     "ssd",
     "amnesiac",
     "unsir",
@@ -175,7 +177,7 @@ def shortened(method: Method, **changes) -> Method:
         changed |= {"per_class": 5, "fisher_images": 6}
     if isinstance(method, UNSIR):
         changed |= {"images": 6, "noise_steps": 3, "repeats": 4}
-    if isinstance(method, RNI):
+    if isinstance(method, RNI | FCS):
         changed["rounds"] = 1
     if isinstance(method, LUR):
         changed["proxy"] = replace(method.proxy, how=short(method.proxy.how, **changes))
@@ -596,7 +598,7 @@ def test_a_model_without_trainable_weights_is_refused():
         (name, family)
         for name in (
             *("lur", "lur-exact", "lagged", "lur-match", "match", "salun", "scissorhands", "l1-sparse"),
-            *("scrub", "bad-teacher", "cfw", "prmq", "rni", "kde", "amnesiac", "unsir"),
+            *("scrub", "bad-teacher", "cfw", "prmq", "rni", "kde", "fcs", "amnesiac", "unsir"),
             *("munba", "cagrad", "sa", "esd", "erasediff-conflict"),
         )
         for family in ("layernorm", "language", "denoiser", *families.DENOISERS[2:])

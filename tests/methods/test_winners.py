@@ -3,7 +3,7 @@
 import copy
 from dataclasses import replace
 from itertools import pairwise
-from math import log
+from math import exp, log
 
 import pytest
 import torch
@@ -18,11 +18,13 @@ from unweave.descend import Descent
 from unweave.importance import Importance
 from unweave.methods import Method
 from unweave.methods.confuse import CFW, balanced, first_kernel
+from unweave.methods.contrast import FCS, Contrast
 from unweave.methods.prune import PRMQ, entropy, entropy_gap, smallest
 from unweave.methods.repeated_noise import RNI
 from unweave.methods.reset_and_distill import KDE
 from unweave.objective import Objective, frozen
 from unweave.problem import Failed, Part, Problem, Split
+from unweave.processes import Processes
 from unweave.step import Runtime, Step
 from unweave.tasks import Batch
 
@@ -426,3 +428,69 @@ def test_what_kde_cannot_redraw_is_refused_before_anything_moves():
     assert moved_apart(of.model, before) == 0
     with pytest.raises(ValueError, match="temperature must be positive, found 0"):
         KDE(temperature=0.0)
+
+
+# --- FCS
+
+
+def test_fcs():
+    method = whole(FCS(push=0.8, contrast=0.7, rounds=2), steps=5)
+    of, recorder = recorded("batchnorm")
+    plain = copy.deepcopy(of.model).train()
+    method(of)
+    sgd, (push, *rounds) = Sgd(plain, method.how), recorder.drawn
+    forget = of.split.forget.tolist()
+
+    def answers(batch: Batch) -> Tensor:
+        return plain(batch.inputs[0])
+
+    flat = torch.full((13, 4), 0.25).double()
+    assert sorted(push.ids.tolist()) == forget and len(rounds) == 2 * 3
+    sgd.step(grad(plain, 0.8 * F.kl_div(answers(push).log_softmax(1), flat, reduction="batchmean")))
+    for faded, (first, second, repair) in zip((0.7, 0.35), (rounds[:3], rounds[3:]), strict=True):
+        one, other = (first, second) if sorted(first.ids.tolist()) == forget else (second, first)
+        assert sorted(one.ids.tolist()) == forget
+        assert sorted(other.ids.tolist()) == sorted(repair.ids.tolist()) == of.split.retain.tolist()
+        near = answers(one) @ answers(other).detach().T / 1.15
+        sgd.step(grad(plain, -faded * near.log_softmax(1).mean()))
+        sgd.step(grad(plain, ce(plain, repair)))
+    assert moved_apart(of.model, plain) < 1e-12
+
+
+def test_the_contrast_is_that_of_inner_products_of_logits():
+    """Of products s and 0 it is log(1 + exp(s)) - s / 2; where all are alike, log m."""
+    of = fresh("layernorm")
+    of.model = nn.Linear(2, 2, bias=False).double()
+    nn.init.eye_(of.model.weight)
+    retain, forget = (
+        Batch(torch.arange(len(x)), (torch.tensor(x).double(),), torch.zeros(len(x)).long(), torch.zeros(1))
+        for x in ([[3.0, 0.0], [0.0, 0.0]], [[0.5, 0.0], [0.0, 7.0]])
+    )
+    sizes = {"forget": 2, "retain": 2}
+    step = Step(of.params, Runtime(of.model, of.task), {"forget": [forget], "retain": [retain]}, sizes)
+    (loss,) = Contrast(1.0, temperature=2.0).objective.losses(step)
+    s = 3 * 0.5 / 2
+    assert float(loss.detach()) == pytest.approx((log(1 + exp(s)) - s / 2 + log(2)) / 2, abs=1e-14)
+
+
+def test_passes_are_whole_and_in_turns():
+    of, recorder = recorded("layernorm")
+    whole(FCS(rounds=3), steps=None, epochs=7, batch=16, forget_batch=8)(of)
+    forget = set(of.split.forget.tolist())
+    kinds = "".join("f" if set(batch.ids.tolist()) <= forget else "r" for batch in recorder.drawn)
+    assert kinds == "ff" + 3 * ("frfr" + "rrr")  # of forget data two batches, of retain data three
+    repairs = [batch for start in (6, 13, 20) for batch in recorder.drawn[start : start + 3]]
+    assert sorted(i for batch in repairs for i in batch.ids.tolist()) == sorted(3 * of.split.retain.tolist())
+
+
+def test_fcs_is_not_for_several_processes():
+    of = fresh("layernorm")
+    of.processes = Processes(rank=0, count=2)
+    with pytest.raises(ValueError, match="several processes would see a shard of it, found 2: use one"):
+        whole(FCS())(of)
+
+
+@pytest.mark.parametrize("changes", [{"push": 0.0}, {"temperature": -1.0}, {"repair": 0.0}, {"rounds": 0}])
+def test_settings_of_fcs_out_of_range_are_refused(changes: dict):
+    with pytest.raises(ValueError, match="found"):
+        FCS(**changes)

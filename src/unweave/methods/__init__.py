@@ -9,6 +9,7 @@ from unweave.methods.amnesiac import Amnesiac
 from unweave.methods.bad_teacher import BadTeacher
 from unweave.methods.conflict import MGDA, CAGrad, MUNBa, PCGrad, UPGrad
 from unweave.methods.confuse import CFW
+from unweave.methods.contrast import FCS
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.influence import Influence
@@ -72,12 +73,13 @@ METHODS: Mapping[str, Method] = {
     "cfw": CFW(),
     "prmq": PRMQ(),
     "rni": RNI(),
+    "kde": KDE(),
+    "fcs": FCS(),
     "munba": MUNBa(),
     "pcgrad": PCGrad(),
     "mgda": MGDA(),
     "cagrad": CAGrad(),
     "upgrad": UPGrad(),
-    "kde": KDE(),
     "amnesiac": Amnesiac(),
     "unsir": UNSIR(),
     "cf-k": CFk(),

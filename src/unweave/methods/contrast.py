@@ -1,0 +1,131 @@
+"""FCS, a winner of the NeurIPS 2023 unlearning competition: forget, contrast and repair, in rounds.
+
+The definition is that of Deep Unlearn (Cadet et al., 2024), https://arxiv.org/abs/2410.01276, and of its
+released code; the entry itself has no paper.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import cos, pi
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from unweave.descend import Descent, Phase, descend
+from unweave.methods.about import About, refuse_family
+from unweave.methods.space import Log, Range, Uniform, Whole
+from unweave.objective import Objective, nll, on, uniform
+from unweave.params import Params
+from unweave.problem import Part, Problem
+from unweave.step import Step
+from unweave.tasks import Batch
+
+
+@dataclass(frozen=True)
+class FCS:
+    r"""Pushes the answers on forget data to uniform; contrasts them with retain data and repairs, in turns.
+
+    A round is a pass that follows the contrast of forget and retain data, then one that follows the retain
+    loss. The contrast fades from round to round, along half a cosine.
+
+    Args:
+        push: The weight of the first pass, to the uniform distribution.
+        contrast: The weight of the contrast in the first round.
+        temperature: What the inner products of the contrast are divided by.
+        rounds: The number of rounds.
+        repair: How long a pass over retain data is: a multiple of the epochs, or of the steps, of the others.
+        how: The descent.
+    """
+
+    about: ClassVar[About] = About(
+        "Cadet et al., 2024, arXiv 2410.01276 (competition entry)",
+        "forget, retain",
+        "1 gradient; 1 forward pass over retain in the contrast",
+        "one optimizer for all three, with the ratios of their learning rates as weights, and the repair's "
+        "weight decay for all; the contrast fades by rounds, not by steps",
+        families=("classifier",),
+    )
+    push: float = 1.25
+    contrast: float = 0.075
+    temperature: float = 1.15
+    rounds: int = 8
+    repair: float = 1.0
+    how: Descent = Descent(lr=4e-3, epochs=17, batch=256, weight_decay=1e-2)
+
+    def __post_init__(self) -> None:
+        for name in ("push", "contrast", "temperature", "repair"):
+            if not vars(self)[name] > 0:
+                raise ValueError(f"{name} must be positive, found {vars(self)[name]}")
+        if self.rounds < 1:
+            raise ValueError(f"rounds must be at least one, found {self.rounds}")
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from; enough steps for each pass to have one."""
+        shortest = 1 + self.rounds * (1 + 8)
+        return {
+            "how.lr": Log(0.005, 0.5),
+            "how.steps": Whole(max(shortest, budget // 10), max(shortest, budget)),
+            "push": Log(0.1, 10.0),
+            "contrast": Log(0.01, 1.0),
+            "repair": Uniform(1.0, 8.0),
+        }
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place.
+
+        Raises:
+            ValueError: If several processes share the work.
+        """
+        refuse_family(self, problem.task)
+        if problem.processes.count > 1:
+            raise ValueError(
+                "fcs contrasts each forget example with a whole batch of retain data, and several processes "
+                f"would see a shard of it, found {problem.processes.count}: use one process"
+            )
+        phases = [Phase([self.push * uniform("forget")])]
+        for number in range(self.rounds):
+            fading = self.contrast * (1 + cos(pi * number / self.rounds)) / 2
+            phases += [
+                Phase([Contrast(fading, self.temperature)], feed="shortest"),
+                Phase([nll("retain")], share=self.repair),
+            ]
+        descend(problem, self.how, *phases)
+
+
+class Contrast:
+    r"""For each forget example, :math:`-\frac{1}{m} \sum_j \log \mathrm{softmax}_j(f \cdot r_j / T)`.
+
+    Its logits are f, and the :math:`r_j` are the logits of the m retain examples of the step, as constants.
+    It is least where an example is as near to all of them.
+
+    Args:
+        weight: What it is multiplied with.
+        temperature: T.
+    """
+
+    def __init__(self, weight: float, temperature: float) -> None:
+        def value(step: Step, batch: Batch) -> Tensor:
+            near = step.predict(batch) @ retained(step).T / temperature
+            return -near.log_softmax(-1).mean(-1)
+
+        self.objective: Objective = weight * on("forget", "contrast", value)
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """Forget data, and retain data beside it."""
+        return frozenset({"forget", "retain"})
+
+    def present(self, step: Step) -> bool:
+        """Whether the step has both."""
+        return self.parts <= step.batches.keys()
+
+    def gradient(self, step: Step) -> Params:
+        """The gradient of the weighted contrast."""
+        return step.gradient(self.objective)
+
+
+@torch.no_grad()
+def retained(step: Step) -> Tensor:
+    """The logits of all retain examples of the step, in the mode of the descent."""
+    return torch.cat([step.predict(batch) for batch in step.batches["retain"]])
