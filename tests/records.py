@@ -142,7 +142,14 @@ def _stage(rng: random.Random) -> dict[str, Any]:
             name: _histogram(name, rng)
             for name in ("retrain", "calibration", "original", "lur", "lur-match", "ascent")
         },
-        "tuned": {"against": "proxy", "seeds": [1000, 1001], "budget": 0.5, "trials": 20},
+        "tuned": {
+            "against": "proxy",
+            "seeds": [1000, 1001],
+            "budget": 0.5,
+            "limit": None,
+            "scale": 1.0,
+            "trials": 20,
+        },
         "search": {"lur": [_trial(i, rng) for i in range(20)]},
         "comparisons": [
             {

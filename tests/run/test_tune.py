@@ -161,6 +161,56 @@ def test_a_proxy_is_drawn_from_what_the_request_retains(tmp_path) -> None:
     assert not torch.equal(proxies[0].forget, proxies[1].forget)
 
 
+@pytest.mark.parametrize("against", ["proxy", "retrain"])
+def test_a_stratum_keeps_classes_labels_and_the_request_apart(tmp_path, against) -> None:
+    stage = Stage(tuned_so(tiny(), limit=150, against=against), tmp_path)
+    request, seen = stage.split(), stage.split(1000)
+    whole, part = request.train.source.inputs, seen.train.source.inputs
+    found = [int((whole == row).all(dim=1).nonzero()[0, 0]) for row in part]
+    assert len(found) == len(seen.train) == 150 and found == sorted(found)
+    assert torch.equal(seen.train.labels, request.train.labels[found]), "wrong labels as well"
+    counts = [each.labels.bincount(minlength=10) for each in (request.train, seen.train)]
+    assert (counts[0] / 2 - counts[1]).abs().max() <= 1
+    assert torch.equal(seen.calibration, request.calibration) and torch.equal(seen.test, request.test)
+    gone = {found[position] for position in seen.forget.tolist()} & set(request.forget.tolist())
+    if against == "proxy":
+        assert len(seen.forget) == 15 and not gone
+    else:
+        assert gone == set(found) & set(request.forget.tolist()) and len(gone) == len(seen.forget)
+
+
+def test_a_stratum_without_anything_of_the_request_is_refused(tmp_path) -> None:
+    data = {"name": "digits", "limit": 300, "forget": "ids", "ids": [3]}
+    stage = Stage(tuned_so(tiny(data=data), limit=12, against="retrain"), tmp_path)
+    with pytest.raises(ValueError, match="tuning.limit = 12 keeps nothing of the 1 examples to forget"):
+        stage.split(1000)
+    assert len(Stage(tuned_so(tiny(data=data), limit=12), tmp_path).split(1000).forget) == 1
+
+
+def test_steps_alone_grow_with_the_data() -> None:
+    found = {"how.steps": 7, "recover": 0, "proxy.how.steps": 1, "how.lr": 0.1, "proxy.how.epochs": 4}
+    wanted = {"how.steps": 21, "recover": 0, "proxy.how.steps": 3, "how.lr": 0.1, "proxy.how.epochs": 4}
+    assert Study(found, 1.0, 9, [], scale=3.0).settings == wanted
+    assert Study(found, 1.0, 9, [], scale=0.01).settings["how.steps"] == 1, "some stay some"
+    text = as_toml({"lur": Study(found, 1.0, 9, [{}], scale=3.0)}, (7,))
+    assert "how.steps = 21" in text and "value 1.00, with 3 times the steps" in text
+
+
+def test_settings_of_a_stratum_are_used_on_all_the_data(tmp_path) -> None:
+    train = {"lr": 0.2, "epochs": 4, "batch": 30}
+    recipe = tuned_so(tiny(train=train, seeds=[0], calibration_seeds=[]), limit=150, seeds=(1000,))
+    made = bench([recipe], tmp_path, methods=["finetune"], jobs=1, tune=3)["stages"]["tiny"]
+    # 270 and 135 retained examples in batches of 30: 9 and 5 steps in each of 4 epochs
+    assert (made["tuned"]["limit"], made["tuned"]["scale"]) == (150, 36 / 20)
+    best = best_of(made["search"]["finetune"]).best
+    assert best["how.steps"] <= 10, "within half of a retraining of the stratum"
+    settings = made["recipe"]["methods"]["finetune"]["how"]
+    assert settings["steps"] == round(1.8 * best["how.steps"]) and settings["lr"] == best["how.lr"]
+    assert made["data"]["retain"] == 270
+    again = bench([recipe], tmp_path / "b", methods=["finetune"], jobs=1, tuned=tmp_path / "tuning")
+    assert again["stages"]["tiny"]["recipe"] == made["recipe"]
+
+
 def test_no_model_is_retrained_for_the_request_itself_while_tuning_on_proxies(tmp_path, monkeypatch) -> None:
     recipe, asked = with_drift(Drift()), []
     retrained = train_model
@@ -228,7 +278,8 @@ def test_every_method_gets_as_many_trials_and_a_search_is_read_again(tmp_path, m
 
 def test_tuned_settings_are_the_reported_ones_and_the_log_is_in_the_record(tmp_path) -> None:
     made = bench([with_drift(Drift())], tmp_path, methods=["finetune"], jobs=1, tune=3)["stages"]["tiny"]
-    assert made["tuned"] == {"against": "proxy", "seeds": [1000, 1001], "budget": 0.5, "trials": 3}
+    assert made["tuned"] == {"against": "proxy", "seeds": [1000, 1001], "budget": 0.5, "limit": None,
+                             "scale": 1.0, "trials": 3}  # fmt: skip
     best = best_of(made["search"]["finetune"])
     assert made["methods"]["finetune"]["repr"] == repr(Drift(**best.best))
     assert made["recipe"]["methods"]["finetune"] == dataclasses.asdict(Drift(**best.best))

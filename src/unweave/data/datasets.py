@@ -45,7 +45,7 @@ def load(
         guess = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"unknown data set {name!r}{guess}; known: {', '.join(_LOADERS)}")
     train, held_out = _LOADERS[name](folder)
-    return (train if limit is None else _limited(train, limit, seed)), held_out
+    return (train if limit is None else taken(train, stratum(train, limit, seed))), held_out
 
 
 def flip_labels(source: Source, fraction: float, n_classes: int, seed: int) -> Source:
@@ -194,8 +194,12 @@ def _torchvision_cifar10(part: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(data.targets)
 
 
-def _limited(source: Resident, limit: int, seed: int) -> Resident:
-    """That many examples of a source, the classes in proportion, in their old order."""
+def stratum(source: Source, limit: int, seed: int) -> Tensor:
+    """Positions of that many examples of a source, the classes in proportion, in order.
+
+    Raises:
+        ValueError: If that leaves out a class, or no example of one.
+    """
     from sklearn.model_selection import train_test_split
 
     classes = len(source.labels.unique())
@@ -207,8 +211,17 @@ def _limited(source: Resident, limit: int, seed: int) -> Resident:
     keep, _ = train_test_split(
         np.arange(len(source)), train_size=limit, stratify=source.labels.numpy(), random_state=seed
     )
-    kept = torch.from_numpy(np.sort(keep))
-    return replace(source, inputs=source.inputs[kept], labels=source.labels[kept])
+    return torch.from_numpy(np.sort(keep))
+
+
+def taken(source: Source, positions: Tensor) -> Source:
+    """The examples of a source at some positions, as a source of their own."""
+    if isinstance(source, Relabelled):
+        return Relabelled(taken(source.source, positions), source.labels[positions])
+    assert isinstance(source, Resident), "data sets that have a name are in memory"
+    names = None if source.names is None else tuple(source.names[i] for i in positions.tolist())
+    inputs = source.inputs[positions.to(source.inputs.device)]
+    return replace(source, inputs=inputs, labels=source.labels[positions], names=names)
 
 
 _LOADERS: dict[str, Callable[[str | None], tuple[Resident, Resident]]] = {

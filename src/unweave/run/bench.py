@@ -128,7 +128,7 @@ def shortened(recipe: Recipe, seeds: int | None) -> Recipe:
 
 def with_best(recipe: Recipe, studies: Mapping[str, Study]) -> Recipe:
     """The recipe with the best settings found."""
-    found = {name: configure(recipe.methods[name], nested(study.best)) for name, study in studies.items()}
+    found = {name: configure(recipe.methods[name], nested(study.settings)) for name, study in studies.items()}
     return replace(recipe, methods={**recipe.methods, **found})
 
 

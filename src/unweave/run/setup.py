@@ -91,12 +91,15 @@ class Tuning:
             retrained without that (see `practice`).
         seeds: Seeds of training, and of the proxies.
         budget: The most that a method may spend, relative to the gradient evaluations of retraining.
+        limit: How many training examples trials see, the classes in proportion; all if None. Steps that are
+            found on them are more on all the data (see `Study.settings`).
     """
 
     trials: int = 20
     against: Against = "proxy"
     seeds: tuple[int, ...] = (1000, 1001)
     budget: float = 0.5
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.trials < 1 or not self.seeds:

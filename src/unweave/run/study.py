@@ -20,6 +20,9 @@ REFERENCES = ("original", "retrain")
 """Methods that have nothing to tune: what everything is compared with."""
 
 
+STEPS = ("how.steps", "recover", "proxy.how.steps")
+"""The settings that count steps. Those that count epochs are longer on more data anyway."""
+
 START = "setting to begin with"
 LEGIBLE = 160
 """The number of letters up to which an error tells two facts apart by showing them."""
@@ -35,21 +38,32 @@ class Study:
         gradients: The gradient evaluations that they spent, the mean over the tuning seeds.
         trials: The log: number, settings, value (None if it failed or was pruned) and its parts, seconds,
             gradient evaluations, failed, pruned.
+        scale: How many times as long retraining is on all the data as on what trials saw.
     """
 
     best: Settings
     value: float
     gradients: int
     trials: Sequence[Trial]
+    scale: float = 1.0
+
+    @property
+    def settings(self) -> Settings:
+        """The best settings on all the data: `STEPS` are as many times more as retraining is longer."""
+        return {path: self.scaled(value) if path in STEPS else value for path, value in self.best.items()}
+
+    def scaled(self, steps: int) -> int:
+        """So many steps of a trial on all the data: none if there were none."""
+        return max(min(steps, 1), round(self.scale * steps))
 
 
-def best_of(trials: Sequence[Trial]) -> Study:
+def best_of(trials: Sequence[Trial], scale: float = 1.0) -> Study:
     """The study that a log tells of."""
     done = [trial for trial in trials if trial["value"] is not None]
     if not done:
-        return Study({}, math.nan, 0, trials)
+        return Study({}, math.nan, 0, trials, scale)
     best = min(done, key=lambda trial: trial["value"])
-    return Study(best["settings"], best["value"], best["gradient_evaluations"], trials)
+    return Study(best["settings"], best["value"], best["gradient_evaluations"], trials, scale)
 
 
 def read_studies(stage: Stage, methods: Sequence[str], folder: Path) -> dict[str, Study]:
@@ -70,7 +84,7 @@ def read_studies(stage: Stage, methods: Sequence[str], folder: Path) -> dict[str
     read = {each: read_object(path, ": tune it again") for each, path in found.items()}
     for each, content in read.items():
         refuse_other(content, facts_of(stage, each, space_of(stage, each)), found[each])
-    return {each: best_of(content["trials"]) for each, content in read.items()}
+    return {each: best_of(content["trials"], scale_of(stage)) for each, content in read.items()}
 
 
 def refuse_other(study: Mapping[str, Any], wanted: Mapping[str, str], place: Path) -> None:
@@ -112,6 +126,15 @@ def evaluations(train: Descent, split: Split) -> int:
     return max(
         1, round(train.epochs * steps_per_epoch("paired", {"retain": split.retain}, {"retain": train.batch}))
     )
+
+
+def scale_of(stage: Stage) -> float:
+    """How many times as many gradient evaluations retraining takes on all the data as on what trials see."""
+    recipe = stage.recipe
+    if recipe.tuning.limit is None:
+        return 1.0
+    whole, seen = stage.split(), stage.split(recipe.tuning.seeds[0])
+    return evaluations(recipe.train, whole) / evaluations(recipe.train, seen)
 
 
 def facts_of(stage: Stage, name: str, space: Mapping[str, Range]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from unweave.run.cell import MATCHED, key_of, matched
 from unweave.run.keeping import beside, kept
 from unweave.run.search import SECOND, case, search
 from unweave.run.stage import Stage
-from unweave.run.study import Study, best_of, facts_of, space_of, tunable
+from unweave.run.study import Study, best_of, facts_of, scale_of, space_of, tunable
 from unweave.run.workers import Crew, Job, Listener, told
 from unweave.train import code, digest
 
@@ -92,7 +92,7 @@ def study(
         journal = beside(place, "journal")
         return {"facts": facts, "trials": search(method, space, trials, cases, journal=journal, name=key)}
 
-    return best_of(kept(place, key, make)["trials"])
+    return best_of(kept(place, key, make)["trials"], scale_of(first))
 
 
 def as_toml(studies: Mapping[str, Study], seeds: Sequence[int]) -> str:
@@ -103,7 +103,9 @@ def as_toml(studies: Mapping[str, Study], seeds: Sequence[int]) -> str:
 def _table(name: str, found: Study, seeds: Sequence[int]) -> str:
     on = ", ".join(map(str, seeds))
     source = f"# tuned: best of {len(found.trials)} trials on seeds {on}, value {found.value:.2f}"
-    best = {path: value for path, value in found.best.items() if told_in_toml(path, value)}
+    if found.scale != 1:
+        source += f", with {found.scale:.3g} times the steps"
+    best = {path: value for path, value in found.settings.items() if told_in_toml(path, value)}
     lines = [f"{path} = {_literal(value)}" for path, value in best.items()]
     key = name if name.replace("-", "").isalnum() else f'"{name}"'
     return "\n".join([f"[methods.{key}]  {source}", *lines, ""])

@@ -16,9 +16,9 @@ from unweave.run.cell import REFERENCE, answers_at, place_of
 from unweave.run.curves import histograms, mean_trace
 from unweave.run.keeping import Content, kept
 from unweave.run.paired import comparisons, per_seed
-from unweave.run.setup import Tuning
 from unweave.run.stage import Stage
 from unweave.run.strata import TRAINED
+from unweave.run.study import scale_of
 from unweave.train import code, digest
 
 PICKED = ("mislabelled", *TRAINED)
@@ -65,17 +65,18 @@ def stage_record(
         "descriptions": {
             name: each[0]["description"] for name, each in cells.items() if each[0]["description"]
         },
-        **searched(recipe.tuning, search),
+        **searched(stage, search),
     }
 
 
-def searched(tuning: Tuning, search: Mapping[str, Sequence[Content]]) -> dict[str, Any]:
+def searched(stage: Stage, search: Mapping[str, Sequence[Content]]) -> dict[str, Any]:
     """How settings were searched, and every trial; nothing if they were not."""
     if not search:
         return {}
+    tuning, trials = stage.recipe.tuning, max(map(len, search.values()))
     facts = {"against": tuning.against, "seeds": list(tuning.seeds), "budget": tuning.budget}
-    trials = max(map(len, search.values()))
-    return {"tuned": {**facts, "trials": trials}, "search": {name: list(log) for name, log in search.items()}}
+    facts |= {"limit": tuning.limit, "scale": scale_of(stage), "trials": trials}
+    return {"tuned": facts, "search": {name: list(log) for name, log in search.items()}}
 
 
 def described(stage: Stage) -> dict[str, Any]:
