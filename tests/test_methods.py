@@ -137,6 +137,7 @@ FORGETTING = (
     "pcgrad",
     "cagrad",
     "upgrad",
+    "sfron",
     "salun-sequential",
     "salun-paired",
     "surrogate",
@@ -600,6 +601,12 @@ def test_a_model_without_trainable_weights_is_refused():
             *("lur", "lur-exact", "lagged", "lur-match", "match", "salun", "scissorhands", "l1-sparse"),
             *("scrub", "bad-teacher", "cfw", "prmq", "rni", "kde", "fcs", "amnesiac", "unsir"),
             *("munba", "cagrad", "sa", "esd", "erasediff-conflict"),
+            *("scrub", "bad-teacher", "cfw", "prmq", "rni", "kde", "amnesiac", "unsir"),
+            *("sa", "esd", "erasediff-conflict"),
+            *("scrub", "cfw", "prmq", "sa", "esd", "erasediff-conflict"),
+            *("scrub", "cfw", "prmq", "rni", "sa", "esd", "erasediff-conflict"),
+            *("scrub", "munba", "cagrad", "sa", "esd", "erasediff-conflict"),
+            "sfron",
         )
         for family in ("layernorm", "language", "denoiser", *families.DENOISERS[2:])
         if (name, family) not in REFUSED
@@ -643,6 +650,7 @@ SHARED = (
     "random-label",
     "munba",
     "cagrad",
+    "sfron",
     "sa",
     "sa-released",
     "esd",

@@ -22,6 +22,7 @@ from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.scrub import SCRUB
+from unweave.methods.sfron import SFRon
 from unweave.methods.simple import (
     Ascent,
     FineTune,
@@ -82,6 +83,7 @@ METHODS: Mapping[str, Method] = {
     "upgrad": UPGrad(),
     "amnesiac": Amnesiac(),
     "unsir": UNSIR(),
+    "sfron": SFRon(),
     "cf-k": CFk(),
     "eu-k": EUk(),
     "ssd": SelectiveSynapticDampening(),

@@ -1,0 +1,173 @@
+"""SFR-on (Huang et al., NeurIPS 2024), https://arxiv.org/abs/2409.19732."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from unweave.descend import Descent, Phase, descend, lengths_of
+from unweave.importance import Mask, fisher, ratio
+from unweave.methods.about import About, refuse_family
+from unweave.methods.space import Log, Range, Whole
+from unweave.objective import nll, on
+from unweave.params import Params, combine
+from unweave.problem import Failed, Part, Problem
+from unweave.step import Step
+from unweave.tasks import Batch
+
+SMALLEST = 1e-6
+"""Losses below this weigh like this one, in nats: those of memorised examples are zero in float32."""
+
+
+@dataclass(frozen=True)
+class SFRon:
+    r"""Retains at every step, and every so often first takes a step away from the forget data.
+
+    That step climbs :math:`c_t \sum_i w_i \ell_i` with :math:`w_i \propto \ell_i^{-\lambda}`, which makes
+    least of what is forgotten already, and moves only weights that matter more to forget than to retain data.
+    Retain gradients are taken where it led, so the retain curvature bends it without a second derivative.
+
+    Args:
+        strength: The factor c at the start; it falls to zero along half a cosine.
+        power: The exponent lambda.
+        threshold: How much more a weight must matter to forget than to retain data, as the ratio of the two
+            Fisher informations.
+        every: The number of retain steps for each step away.
+        clip: The largest norm of the gradient of a step away.
+        how: The descent; its norm clips retain steps alone.
+    """
+
+    about: ClassVar[About] = About(
+        "Huang et al., NeurIPS 2024, arXiv 2409.19732",
+        "forget, retain",
+        "1 gradient, 1 more at every fifth step; 1 pass over forget and 1 over retain for the mask",
+        "the two kinds of steps have an optimizer each, so that neither momentum nor weight decay moves a "
+        "masked weight in a step away; no slow average of the weights, which the released code computes with "
+        "no effect; both Fisher informations are taken in batches of one size, without augmentation; a step "
+        "away draws its batch anew",
+        families=("classifier",),
+    )
+    strength: float = 25.0
+    power: float = 0.5
+    threshold: float = 1.0
+    every: int = 5
+    clip: float = 7.0
+    how: Descent = Descent(lr=0.01, steps=1500, schedule="cosine", weight_decay=5e-4)
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"every must be at least 1, found {self.every}")
+        if not 0 <= self.power <= 1:
+            raise ValueError(f"power must be in [0, 1], found {self.power}")
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from; the two passes for the mask come on top."""
+        longest = max(1, budget * self.every // (self.every + 1))
+        return {
+            "how.lr": Log(1e-3, 0.2),
+            "how.steps": Whole(max(1, longest // 8), longest),
+            "strength": Log(0.3, 50.0),
+            "threshold": Log(0.3, 30.0),
+        }
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place.
+
+        Raises:
+            ValueError: If no weight matters that much more to forget than to retain data.
+            Failed: If a Fisher information is not finite.
+        """
+        refuse_family(self, problem.task)
+        mask, recover = self.mask(problem), Phase([nll("retain")])
+        (steps,) = lengths_of(problem, [recover], self.how)
+        away = replace(self.how, max_norm=self.clip, weight_decay=0.0, ema=None)
+        leave = Leave(self, mask, away.optimizer_over(list(problem.params.values())), away, steps)
+        descend(problem, self.how, replace(recover, watch=leave))
+
+    def mask(self, problem: Problem) -> Mask:
+        """One for weights that matter enough more to forget than to retain data."""
+        examples = len(problem.split.forget)
+        size = ceil(examples / ceil(examples / self.how.batch))
+        matters = ratio(*(fisher(problem, nll(part), batch=size) for part in ("forget", "retain")))
+        if not all(bool(r.isfinite().all()) for r in matters.values()):
+            raise Failed("a Fisher information is no longer finite: the model or its loss is not")
+        mask = {name: (r >= self.threshold).to(r) for name, r in matters.items()}
+        if not any(bool(m.any()) for m in mask.values()):
+            raise ValueError(
+                f"no weight matters {self.threshold:g} times as much to forget as to retain data: lower "
+                "threshold"
+            )
+        return mask
+
+
+@dataclass
+class Leave:
+    """Takes a step away from the forget data before every so many steps of a descent.
+
+    Args:
+        method: The settings.
+        mask: The weights that it moves.
+        update: Its optimizer, which keeps its momentum from one step to the next.
+        how: The descent of one step.
+        of: The number of steps of the descent around it.
+    """
+
+    method: SFRon
+    mask: Mask
+    update: torch.optim.Optimizer
+    how: Descent
+    of: int
+
+    def __call__(self, problem: Problem, index: int) -> None:
+        """One step, if it is time to; the cost is the problem's."""
+        if index % self.method.every:
+            return
+        progress = index / self.of
+        strength = self.method.strength * (1 + math.cos(math.pi * progress)) / 2
+        rate = self.how.lr * self.how.rate(progress)
+        for group in self.update.param_groups:
+            group["initial_lr"] = rate
+        one = replace(self.how, steps=1, epochs=None, schedule="constant", warmup=0.0)
+        climb = Phase([Unlearnt(strength, self.method.power)], where=self.mask, idle=True)
+        descend(problem, one, climb, optimizer=lambda weights: self.update)
+
+
+@dataclass(frozen=True, eq=False)
+class Unlearnt:
+    r"""Climbs :math:`c \sum_i w_i \ell_i` with constants :math:`w_i \propto \ell_i^{-\lambda}` of sum one.
+
+    Args:
+        strength: The factor c.
+        power: The exponent lambda.
+    """
+
+    strength: float
+    power: float
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """The forget part."""
+        return frozenset({"forget"})
+
+    def present(self, step: Step) -> bool:
+        """Whether the step has forget data."""
+        return "forget" in step.batches
+
+    def gradient(self, step: Step) -> Params:
+        """The gradient; the weights add up to one over all micro-batches and processes."""
+        sums: list[Tensor] = []
+
+        def value(step: Step, batch: Batch) -> Tensor:
+            losses = step.runtime.task.loss(step.predict(batch), batch.target)
+            weights = losses.detach().clamp(min=SMALLEST) ** -self.power
+            sums.append(weights.sum())
+            return weights * losses
+
+        climbed = step.gradient(on("forget", "unlearnt", value))
+        nothing = next(iter(climbed.values())).new_zeros(())  # an uneven batch may leave a process no rows
+        total = step.runtime.processes.total({"sum": sum(sums, start=nothing)})["sum"]
+        return combine([climbed], (-self.strength * step.sizes["forget"] / total)[None])
