@@ -506,6 +506,7 @@ PASSES = {
     "mgda": 2,
     "cagrad": 2,
     "upgrad": 2,
+    "gdr-gma": 2,
     "neggrad+": 2,
     "kde": 2,
     "salun-paired": 2,
@@ -606,7 +607,7 @@ def test_a_model_without_trainable_weights_is_refused():
             *("scrub", "cfw", "prmq", "sa", "esd", "erasediff-conflict"),
             *("scrub", "cfw", "prmq", "rni", "sa", "esd", "erasediff-conflict"),
             *("scrub", "munba", "cagrad", "sa", "esd", "erasediff-conflict"),
-            "sfron",
+            *("gdr-gma", "sfron"),
         )
         for family in ("layernorm", "language", "denoiser", *families.DENOISERS[2:])
         if (name, family) not in REFUSED
@@ -650,6 +651,7 @@ SHARED = (
     "random-label",
     "munba",
     "cagrad",
+    "gdr-gma",
     "sfron",
     "sa",
     "sa-released",

@@ -12,6 +12,7 @@ from unweave.methods.confuse import CFW
 from unweave.methods.contrast import FCS
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
+from unweave.methods.gdr_gma import GDRGMA
 from unweave.methods.influence import Influence
 from unweave.methods.last_layers import CFk, EUk
 from unweave.methods.lur import LUR
@@ -83,6 +84,7 @@ METHODS: Mapping[str, Method] = {
     "upgrad": UPGrad(),
     "amnesiac": Amnesiac(),
     "unsir": UNSIR(),
+    "gdr-gma": GDRGMA(),
     "sfron": SFRon(),
     "cf-k": CFk(),
     "eu-k": EUk(),

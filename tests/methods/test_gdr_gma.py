@@ -1,0 +1,92 @@
+"""GDR-GMA: first steps by hand, its weight in closed form, and defects of the released code."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from plain import batches, ce, grad, moved_apart, recorded, weights, whole
+from unweave.methods.gdr_gma import GDRGMA, Rectified, freed_from, opposing
+from unweave.objective import nll
+from unweave.problem import Problem
+from unweave.step import Runtime, Step
+
+
+def freed(a: Tensor, b: Tensor) -> Tensor:
+    overlap = float((a * b).sum())
+    return a - overlap / float((b * b).sum()) * b if overlap < 0 else a
+
+
+def test_the_first_steps():
+    of, recorder = recorded()
+    plain = copy.deepcopy(of.model)
+    method = whole(GDRGMA(gamma=9.0, epsilon=0.15), steps=3, optimizer="sgd", momentum=0.0, weight_decay=0.0)
+    method(of)
+    past: Tensor | None = None
+    conflicts = 0
+    for f, r in zip(*batches(of, recorder, method.how), strict=True):
+        loss = ce(plain, r)
+        g_r, g_f = grad(plain, loss), grad(plain, -ce(plain, f))
+        conflicts += sum(float((a * b).sum()) < 0 for a, b in zip(g_r, g_f, strict=True))
+        share = 1 / (1 + math.exp(9.0 * (float(loss.detach()) - 0.15)))
+        of_r, of_f = ([freed(a, b) for a, b in zip(x, y, strict=True)] for x, y in ((g_r, g_f), (g_f, g_r)))
+        if past is not None:  # a pass is one batch here
+            of_f[-1] = freed(of_f[-1], past)
+        past = g_f[-1]
+        with torch.no_grad():
+            for p, a, b in zip(weights(plain), of_r, of_f, strict=True):
+                p.sub_(method.how.lr * ((1 - share) * a + share * b))
+    assert conflicts > 3
+    assert moved_apart(of.model, plain) < 1e-12
+
+
+def step_on(of: Problem) -> Step:
+    parts = {}
+    for part in ("forget", "retain"):
+        source, ids = of.split.part(part)
+        parts[part] = of.task.draw(next(iter(source.stream([ids]))), torch.Generator().manual_seed(0))
+    sizes = {part: len(batch) for part, batch in parts.items()}
+    return Step(of.params, Runtime(of.model, of.task), {p: [b] for p, b in parts.items()}, sizes)
+
+
+@pytest.mark.parametrize(("epsilon", "share"), [(1e6, 1.0), (-1e6, 0.0), (None, 0.5)])
+def test_the_retain_loss_weighs_the_two(epsilon: float | None, share: float):
+    of, _ = recorded()
+    retain, forget = step_on(of).batches["retain"][0], step_on(of).batches["forget"][0]
+    loss = ce(of.model, retain)
+    both = Rectified(
+        nll("retain"), -nll("forget"), 100.0, float(loss.detach()) if epsilon is None else epsilon, 1
+    )
+    g_r, g_f = grad(of.model, loss), grad(of.model, -ce(of.model, forget))
+    for found, a, b in zip(both.gradient(step_on(of)).values(), g_r, g_f, strict=True):
+        expected = (1 - share) * freed(a, b) + share * freed(b, a)
+        assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("angle", [1.6, 2.4, 3.0])
+def test_neither_opposes_the_other_as_it_was(angle: float):
+    """The released code frees the second from the first as changed, which leaves cos^2 of their overlap."""
+    x = torch.tensor([2.0, 0.0], dtype=torch.float64)
+    y = 0.3 * torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64)
+    assert float(freed_from(x, y) @ y) == pytest.approx(0, abs=1e-15)
+    assert float(freed_from(y, x) @ x) == pytest.approx(0, abs=1e-15)
+    assert torch.equal(freed_from(x, -y), x)
+    assert bool(freed_from(x, torch.zeros(2, dtype=torch.float64)).isfinite().all())
+
+
+def test_averaging_past_gradients_leaves_them_as_they_are():
+    past = [torch.tensor([-1.0, 2.0]), torch.tensor([-3.0, 0.0]), torch.tensor([5.0, 5.0])]
+    before = [g.clone() for g in past]
+    assert opposing(torch.tensor([1.0, 0.0]), past).tolist() == [-2.0, 1.0]
+    assert opposing(torch.tensor([1.0, 9.0]), past[2:]).tolist() == [0.0, 0.0]
+    assert all(torch.equal(a, b) for a, b in zip(past, before, strict=True))
+
+
+def test_as_many_past_gradients_are_kept_as_a_pass_has_batches():
+    of, _ = recorded()
+    both = Rectified(nll("retain"), -nll("forget"), 100.0, 0.02, 3)
+    for _ in range(5):
+        both.gradient(step_on(of))
+    assert len(both.past) == 3
