@@ -13,6 +13,7 @@ from unweave.methods.contrast import FCS
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.gdr_gma import GDRGMA
+from unweave.methods.fisher_forgetting import FisherForgetting
 from unweave.methods.influence import Influence
 from unweave.methods.last_layers import CFk, EUk
 from unweave.methods.lur import LUR
@@ -70,6 +71,7 @@ METHODS: Mapping[str, Method] = {
     "scrub": SCRUB(),
     "bad-teacher": BadTeacher(),
     "influence": Influence(),
+    "fisher-forgetting": FisherForgetting(),
     "msg": MaskedSmallGradients(),
     "ct": ConvolutionTranspose(),
     "cfw": CFW(),
