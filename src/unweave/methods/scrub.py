@@ -1,17 +1,22 @@
 """SCRUB (Kurmanji et al., NeurIPS 2023), https://arxiv.org/abs/2302.09880."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
-from unweave.descend import Descent, Phase, descend
+from unweave.descend import Descent, Phase, descend, plan_inputs
+from unweave.feed import steps_per_epoch
 from unweave.methods.about import About, refuse_family
 from unweave.methods.space import Log, Range, Uniform, Whole
 from unweave.objective import Objective, frozen, nll, on, reference, refuse_moving
 from unweave.problem import Part, Problem
 from unweave.step import Step
+from unweave.targets import logits
 from unweave.tasks import Batch
 
 
@@ -32,21 +37,25 @@ class SCRUB:
         distill_weight: The weight alpha of the divergence from the teacher on retain data.
         temperature: What the logits of both are divided by in the divergence.
         alternate: The fraction of the epochs, or of the steps, with passes over the forget data.
+        rewind: Whether to go back to where the error on forget data was nearest to the last model's error on
+            held-out data of its classes (SCRUB+R): forgetting must not go further than never having seen. The
+            model is kept after every epoch, and as it was before the first.
         how: The descent.
     """
 
     about: ClassVar[About] = About(
         "Kurmanji et al., NeurIPS 2023, arXiv 2302.09880",
-        "forget, retain",
-        "1 gradient; 1 forward pass of the original",
-        "no rewinding (SCRUB+R); the learning rate does not fall in steps; an average of the weights (ema), "
-        "where asked for, is the result, which the released code computes and drops",
+        "forget, retain; calibration if rewound",
+        "1 gradient; 1 forward pass of the original; 1 forward pass over forget an epoch if rewound",
+        "rewinding (SCRUB+R) only where asked for; the learning rate does not fall in steps; an average of "
+        "the weights (ema), where asked for, is the result, which the released code computes and drops",
         families=("classifier",),
     )
     retain_weight: float = 0.99
     distill_weight: float = 0.001
     temperature: float = 4.0
     alternate: float = 2 / 3
+    rewind: bool = False
     how: Descent = Descent(lr=5e-4, epochs=3, forget_batch=32, weight_decay=5e-4)
 
     def __post_init__(self) -> None:
@@ -54,6 +63,11 @@ class SCRUB:
             raise ValueError(f"alternate must be a fraction in (0, 1], found {self.alternate}")
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, found {self.temperature}")
+        if self.rewind and self.how.ema is not None:
+            raise ValueError(
+                "rewinding keeps the weights of every epoch, and how.ema asks for their average: use one of "
+                "them"
+            )
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from; two steps or more, one for each phase."""
@@ -73,7 +87,60 @@ class SCRUB:
         repair = self.retain_weight * nll("retain") + stay
         both = Phase([leave, repair], feed="sequential", idle=True, share=self.alternate)
         alone = Phase([repair], share=1 - self.alternate)
-        descend(problem, self.how, *([both, alone] if self.alternate < 1 else [both]))
+        phases = [both, alone] if self.alternate < 1 else [both]
+        if self.rewind:
+            descend_and_rewind(problem, self.how, phases)
+        else:
+            descend(problem, self.how, *phases)
+
+
+def descend_and_rewind(problem: Problem, how: Descent, phases: Sequence[Phase]) -> None:
+    """Descends, and goes back to the epoch whose forget error is nearest to the last one's on strangers.
+
+    Of equally near ones it takes the first; that before the first epoch is the original itself. The errors
+    are traced as "forget error", by the number of epochs.
+    """
+    unseen = strangers(problem)
+    kept: list[tuple[float, dict[str, Tensor]]] = []
+
+    def keep(of: Problem) -> None:
+        found = error(of, "forget")
+        of.traces.setdefault("forget error", []).append((len(kept), found, math.nan))
+        kept.append((found, {name: value.clone() for name, value in of.model.state_dict().items()}))
+
+    def watched(phase: Phase) -> Phase:
+        epoch = steps_per_epoch(phase.feed, *plan_inputs(problem, phase, how))
+        return replace(phase, watch=lambda of, index: None if index % epoch else keep(of))
+
+    descend(problem, how, *map(watched, phases))
+    keep(problem)
+    aim = error(problem, "calibration", unseen)
+    _, nearest = min(kept, key=lambda each: abs(each[0] - aim))
+    problem.model.load_state_dict(nearest)
+
+
+def strangers(problem: Problem) -> Bool[Tensor, " n"]:
+    """Which calibration examples are of a class that the forget data has.
+
+    Raises:
+        ValueError: If none is.
+    """
+    split = problem.split
+    classes = split.train.labels[split.forget].unique()
+    found = torch.isin(split.held_out.labels[split.calibration], classes)
+    if not bool(found.any()):
+        raise ValueError(
+            "rewinding needs calibration examples of the classes that are forgotten, found none: give more, "
+            "or set rewind to false"
+        )
+    return found
+
+
+def error(problem: Problem, part: Part, among: Bool[Tensor, " n"] | None = None) -> float:
+    """The fraction of a part, or of some of it, whose class the model does not say."""
+    source, ids = problem.split.part(part)
+    wrong = logits(problem, problem.model, part).argmax(1) != source.labels[ids]
+    return float((wrong if among is None else wrong[among]).double().mean())
 
 
 def softened(teacher: nn.Module, part: Part, temperature: float) -> Objective:
