@@ -31,6 +31,7 @@ from unweave.audit.metrics import mean_gap, measure
 from unweave.audit.score import t_interval
 from unweave.descend import Descent, Phase, descend
 from unweave.estimators import Answers, Estimator, Influence, Pool, Ranks, Shards, shared
+from unweave.files import write_atomically
 from unweave.objective import nll
 from unweave.problem import Problem
 from unweave.run.recipe import load
@@ -161,8 +162,16 @@ def distances(answers: Logits, wanted: Logits, labels: Labels) -> Row:
     }
 
 
+def kept(folder: str, name: str, seed: int) -> list[Row]:
+    """All rows of one seed of a stage, from the folder if they were measured before."""
+    place = Path(folder) / f"{name}-{seed}.json"
+    if not place.exists():
+        write_atomically(place, json.dumps(runs_of(folder, name, seed)))
+    return json.loads(place.read_text())
+
+
 def runs_of(folder: str, name: str, seed: int, data_seed: int | None = None) -> list[Row]:
-    """All rows of one seed of a stage."""
+    """All rows of one seed of a stage; models are kept in the folder."""
     case = Case(Stage(load(name), Path(folder)), seed, data_seed)
     asked = [(each, None, found) for each, found in FREE.items()]
     for budget in BUDGETS:
@@ -203,13 +212,13 @@ def estimated(case: Case, estimator: Estimator, share: float | None) -> Row:
     return {"cost": relative, **case.figures(answers), **reached}
 
 
-def experiment(stages: Mapping[str, int], jobs: int) -> Row:
-    """The whole record."""
-    with TemporaryDirectory() as folder, crew(jobs) as pool:
-        tasks = [(name, seed) for name, count in stages.items() for seed in load(name).seeds[:count]]
-        rows = [
-            row for found in pool.map(partial(runs_of, folder), *zip(*tasks, strict=True)) for row in found
-        ]
+def experiment(stages: Mapping[str, int], jobs: int, folder: str) -> Row:
+    """The whole record; the first seed of every stage comes first."""
+    seeds = {name: load(name).seeds[:count] for name, count in stages.items()}
+    tasks = [(place, name, seed) for name in stages for place, seed in enumerate(seeds[name])]
+    names, chosen = zip(*((name, seed) for _, name, seed in sorted(tasks)), strict=True)
+    with crew(jobs) as pool:
+        rows = [row for found in pool.map(partial(kept, folder), names, chosen) for row in found]
     return {
         "question": (__doc__ or "").splitlines()[0],
         "descent": {
@@ -286,11 +295,12 @@ def main() -> None:
         "--seeds", type=int, help="how many seeds at most, instead of the number of each stage"
     )
     parser.add_argument("--jobs", type=int, default=2, help="how many processes")
+    parser.add_argument("--folder", type=Path, help="keeps models and finished seeds, to go on")
     parser.add_argument("--record", type=Path, help="a file for everything that was measured")
     given = parser.parse_args()
-    found = experiment(
-        {name: min(given.seeds or STAGES[name], STAGES[name]) for name in given.stages}, given.jobs
-    )
+    stages = {name: min(given.seeds or STAGES[name], STAGES[name]) for name in given.stages}
+    with TemporaryDirectory() as empty:
+        found = experiment(stages, given.jobs, str(given.folder or empty))
     print("\n".join(printed(found)))
     if given.record:
         given.record.write_text(json.dumps(found, indent=1) + "\n")
