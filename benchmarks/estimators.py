@@ -127,11 +127,19 @@ class Case:
         return logits(self.problem(), model, "forget").numpy()
 
     def figures(self, answers: Logits) -> Row:
-        """How far answers on the forget part lie from those of the retrained model."""
+        """How far answers on the forget part lie from those of the retrained model, and of the second one.
+
+        The first began at the weights that the original began at, and so may resemble it, and all that
+        begins with it, more than a retrained model must; the second began elsewhere.
+        """
         split = self.stage.split(self.data_seed)
-        return distances(
-            answers, self.answers(self.retrained.model), split.train.labels[split.forget].numpy()
-        )
+        labels = split.train.labels[split.forget].numpy()
+        elsewhere = distances(answers, self.answers(self.second), labels)
+        return {
+            **distances(answers, self.answers(self.retrained.model), labels),
+            "tv_elsewhere": elsewhere["tv"],
+            "rank_elsewhere": elsewhere["rank"],
+        }
 
     def gap(self, answers: Logits) -> Row:
         """How near the joint loss comes to the retrained model when it descends to the answers."""
@@ -162,19 +170,21 @@ def distances(answers: Logits, wanted: Logits, labels: Labels) -> Row:
     }
 
 
-def kept(folder: str, name: str, seed: int) -> list[Row]:
+def kept(folder: str, budgets: Sequence[float], name: str, seed: int) -> list[Row]:
     """All rows of one seed of a stage, from the folder if they were measured before."""
     place = Path(folder) / f"{name}-{seed}.json"
     if not place.exists():
-        write_atomically(place, json.dumps(runs_of(folder, name, seed)))
+        write_atomically(place, json.dumps(runs_of(folder, budgets, name, seed)))
     return json.loads(place.read_text())
 
 
-def runs_of(folder: str, name: str, seed: int, data_seed: int | None = None) -> list[Row]:
+def runs_of(
+    folder: str, budgets: Sequence[float], name: str, seed: int, data_seed: int | None = None
+) -> list[Row]:
     """All rows of one seed of a stage; models are kept in the folder."""
     case = Case(Stage(load(name), Path(folder)), seed, data_seed)
     asked = [(each, None, found) for each, found in FREE.items()]
-    for budget in BUDGETS:
+    for budget in budgets:
         asked += [(each, budget, found) for each, found in paid(case.lasting(budget)).items()]
     short = Proxy(how=case.lasting(REACHED + DESCENT))(case.problem())
     known = {
@@ -212,13 +222,13 @@ def estimated(case: Case, estimator: Estimator, share: float | None) -> Row:
     return {"cost": relative, **case.figures(answers), **reached}
 
 
-def experiment(stages: Mapping[str, int], jobs: int, folder: str) -> Row:
+def experiment(stages: Mapping[str, int], budgets: Sequence[float], jobs: int, folder: str) -> Row:
     """The whole record; the first seed of every stage comes first."""
     seeds = {name: load(name).seeds[:count] for name, count in stages.items()}
     tasks = [(place, name, seed) for name in stages for place, seed in enumerate(seeds[name])]
     names, chosen = zip(*((name, seed) for _, name, seed in sorted(tasks)), strict=True)
     with crew(jobs) as pool:
-        rows = [row for found in pool.map(partial(kept, folder), names, chosen) for row in found]
+        rows = [row for found in pool.map(partial(kept, folder, budgets), names, chosen) for row in found]
     return {
         "question": (__doc__ or "").splitlines()[0],
         "descent": {
@@ -255,13 +265,16 @@ def of_group(rows: Sequence[Row], plain: Sequence[Row]) -> Row:
         return {"refused": rows[0]["refused"]}
     by_seed = {row["seed"]: row for row in plain}
     figures = {}
-    for key in ("tv", "kl", "rank", "level", "gap", "reached_tv", "own_gap"):
+    for key in MEASURED:
         if key in done[0]:
             figures[key] = with_interval([row[key] for row in done])
             others = [row[key] - by_seed[row["seed"]][key] for row in done if key in by_seed[row["seed"]]]
             figures[key] |= {"less_the_proxy": with_interval(others)} if others else {}
     cost = {key: float(np.mean([row["cost"][key] for row in done])) for key in done[0].get("cost", {})}
     return {"seeds": len(done), "cost": cost, **figures}
+
+
+MEASURED = ("tv", "kl", "rank", "level", "tv_elsewhere", "rank_elsewhere", "gap", "reached_tv", "own_gap")
 
 
 def with_interval(values: Sequence[float]) -> Row:
@@ -298,9 +311,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keeps models and finished seeds, to go on")
     parser.add_argument("--record", type=Path, help="a file for everything that was measured")
     given = parser.parse_args()
+    if REACHED not in given.budgets:
+        parser.error(f"the budgets must hold {REACHED}, at which estimates are descended to")
     stages = {name: min(given.seeds or STAGES[name], STAGES[name]) for name in given.stages}
     with TemporaryDirectory() as empty:
-        found = experiment(stages, given.jobs, str(given.folder or empty))
+        found = experiment(stages, given.budgets, given.jobs, str(given.folder or empty))
     print("\n".join(printed(found)))
     if given.record:
         given.record.write_text(json.dumps(found, indent=1) + "\n")
