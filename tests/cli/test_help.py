@@ -21,7 +21,7 @@ class TestMethods:
     def test_every_method_is_listed_once(self, run):
         told = run("methods")
         assert told.code == 0 and told.error == ""
-        table = told.out.partition("Where they deviate")[0]
+        table = told.out.partition("For models of one family")[0]
         column = " ".join(line[: table.index("Data")] for line in table.splitlines()[1:])
         assert sorted(column.replace(",", " ").split()) == sorted(METHODS)
 

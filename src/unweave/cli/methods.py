@@ -62,9 +62,9 @@ def listed(described: Mapping[str, Mapping[str, Any]]) -> None:
     )
 
 
-def grouped(described: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> dict[tuple[str, ...], str]:
+def grouped(described: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> dict[tuple[Any, ...], str]:
     """The names of the methods that share some facts, by these."""
-    found: dict[tuple[str, ...], list[str]] = {}
+    found: dict[tuple[Any, ...], list[str]] = {}
     for name, each in described.items():
         found.setdefault(tuple(each[key] for key in keys), []).append(name)
     return {facts: ", ".join(names) for facts, names in found.items()}

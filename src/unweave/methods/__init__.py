@@ -12,8 +12,8 @@ from unweave.methods.confuse import CFW
 from unweave.methods.contrast import FCS
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
-from unweave.methods.gdr_gma import GDRGMA
 from unweave.methods.fisher_forgetting import FisherForgetting
+from unweave.methods.gdr_gma import GDRGMA
 from unweave.methods.influence import Influence
 from unweave.methods.last_layers import CFk, EUk
 from unweave.methods.lur import LUR
