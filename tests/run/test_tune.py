@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from run.tiny import METHODS, Drift, tiny, with_drift
+from unweave.audit.deep_unlearn import indiscernibility
+from unweave.audit.logits import loss
 from unweave.audit.metrics import measure
 from unweave.data.resident import Resident
 from unweave.methods.lur import LUR
@@ -121,6 +123,27 @@ def test_a_stopped_search_goes_on_and_finds_the_same(tmp_path, monkeypatch) -> N
     with pytest.raises(KeyboardInterrupt):
         tuned_in("stopped")
     assert tuned_in("stopped") == whole and len(calls) == 4 + 1
+
+
+def test_from_a_hundred_trials_on_the_benchmarks_four_objectives_are_minimised(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(searches, "MANY", 8)
+    monkeypatch.setattr(searches, "POPULATION", 3)
+    stage = drifting(tmp_path, Drift())
+    log, again = found(stage, Drift(), 8), found(stage, Drift(), 8)
+    assert [trial["settings"] for trial in log] == [trial["settings"] for trial in again]
+    assert not any(trial["pruned"] for trial in log) and log[0]["settings"]["by"] == 0.5
+    for trial in log:
+        assert trial["objectives"].keys() == {"ra", "ua", "ta", "discernibility"}
+        assert trial["value"] == pytest.approx(np.linalg.norm(list(trial["objectives"].values())))
+    assert best_of(log).value == min(trial["value"] for trial in log)
+    case_ = case(stage, 1000)
+    evidence = stage.exam(1000).answers(case_.original)
+    off = attempt(Drift(), {"by": 0.0}, [case_], many=True)["objectives"]
+    ours = measure(evidence, on="calibration")
+    for name in ("ra", "ua", "ta"):
+        assert off[name] == pytest.approx(abs(ours[name] - case_.wanted[name]) / 100 / 3)
+    losses = [loss(evidence.logits[part], evidence.labels[part]) for part in ("forget", "calibration")]
+    assert off["discernibility"] == pytest.approx(1 - indiscernibility(*losses))
 
 
 @pytest.mark.parametrize("against", ["proxy", "retrain"])

@@ -170,6 +170,11 @@ class Classified:
         more = sum(POINTS[name] * each for name, each in parts.items() if name in POINTS)
         return {"value": parts["gap"] + more / len(GAP), **parts}
 
+    def objectives(self, found: Evidence, values: Values, wanted: Values) -> dict[str, float]:
+        """Deep Unlearn's four: a third of each difference in accuracy, and how well an attack does."""
+        apart = {name: abs(values[name] - wanted[name]) / 300 for name in ("ra", "ua", "ta")}
+        return {**apart, "discernibility": 1 - deep_unlearn.hidden(found, "calibration")}
+
     def judge(
         self,
         values: Sequence[Values],

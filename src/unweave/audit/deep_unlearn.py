@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float64
 
-from unweave.audit.evidence import Evidence
+from unweave.audit.evidence import Evidence, HeldOut
 from unweave.audit.logits import correct, loss
 
 SPLITS = 10
@@ -49,14 +49,19 @@ def figures(evidence: Evidence, reference: Evidence) -> dict[str, float]:
     with unseen examples of these classes only. A retention is NaN where the retrained model is never right.
     """
     evidence = evidence.like(reference)
-    forget = loss(evidence.logits["forget"], evidence.labels["forget"])
     return {
         "retain_retention": ratio(accuracy(evidence, "retain"), accuracy(reference, "retain")),
         "forget_retention": ratio(accuracy(evidence, "forget"), accuracy(reference, "forget")),
         "test_retention": ratio(accuracy(evidence, "test"), accuracy(reference, "test")),
-        "indiscernibility": indiscernibility(forget, unseen_losses(evidence, "calibration")),
-        "t_mia": indiscernibility(forget, unseen_losses(evidence, "test")),
+        "indiscernibility": hidden(evidence, "calibration"),
+        "t_mia": hidden(evidence, "test"),
     }
+
+
+def hidden(evidence: Evidence, part: HeldOut) -> float:
+    """The indiscernibility of F from the examples of a held-out part."""
+    forget = loss(evidence.logits["forget"], evidence.labels["forget"])
+    return indiscernibility(forget, unseen_losses(evidence, part))
 
 
 def accuracy(evidence: Evidence, part: str) -> float:

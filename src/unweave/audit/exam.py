@@ -138,6 +138,16 @@ class Exam(Protocol[Found]):
         """
         ...
 
+    def objectives(self, found: Found, values: Values, wanted: Values) -> dict[str, float]:
+        """How far a trial is from a retrained model in the four numbers that a large search minimises.
+
+        Args:
+            found: What the trial answers.
+            values: Its metrics.
+            wanted: Those of the retrained model.
+        """
+        ...
+
     def judge(
         self,
         values: Sequence[Values],

@@ -6,6 +6,7 @@ A trial is worth the mean over the seeds of its distance from their retrained mo
 import dataclasses
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 SECOND = 1_000_000
 """Added to a tuning seed for the weights of its second retrained model."""
+
+MANY, POPULATION, OBJECTIVES = 100, 50, 4
+"""From so many trials on a search has several objectives: the size of its generations, and their number."""
 
 Settings = Mapping[str, Any]
 """Values by dotted field path, such as `how.lr`."""
@@ -74,7 +78,11 @@ def search(
     journal: Path | None = None,
     name: str = "search",
 ) -> list[Trial]:
-    """The log of a search by Optuna's tree-structured Parzen estimator, from the method's own settings on.
+    """The log of a search by Optuna, from the method's own settings on.
+
+    With fewer than `MANY` trials a tree-structured Parzen estimator minimises the exam's value, and hopeless
+    trials are given up. From there on NSGA-III minimises the exam's objectives, as Deep Unlearn does, and a
+    trial's value is their Euclidean norm; nothing is given up, since no order says what is worse.
 
     Alone it tries the same whenever it is run, also if it is stopped in between and goes on. Where several
     processes share a journal, what is tried hangs on who is done first.
@@ -91,7 +99,8 @@ def search(
 
     ranges = {path: distribution(each) for path, each in space.items() if not isinstance(each, Rest)}
     rests = {path: each for path, each in space.items() if isinstance(each, Rest)}
-    study, first = shared.opened(journal, name), int(digest({"method": repr(method)})[:8], 16)
+    first, many = int(digest({"method": repr(method)})[:8], 16), trials >= MANY
+    study = shared.opened(journal, name, OBJECTIVES if many else 1)
 
     def ask(before: int) -> "OptunaTrial":
         study.sampler = sampler(first + before, trials)
@@ -107,6 +116,8 @@ def search(
             asked.report(value, step)
             return bool(asked.should_prune())
 
+        if many:
+            return {"settings": settings, **attempt(method, settings, cases, many=True)}
         return {"settings": settings, **attempt(method, settings, cases, hopeless)}
 
     return shared.filled(study, journal, trials, ask, make)
@@ -114,8 +125,13 @@ def search(
 
 def sampler(seed: int, trials: int) -> "BaseSampler":
     """Who chooses the next settings: a new one each time, whose state no interruption can lose."""
-    from optuna.samplers import TPESampler
+    from optuna.exceptions import ExperimentalWarning
+    from optuna.samplers import NSGAIIISampler, TPESampler
 
+    if trials >= MANY:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # its interface may change, says Optuna
+            return NSGAIIISampler(seed=seed, population_size=POPULATION)
     return TPESampler(seed=seed, n_startup_trials=max(1, trials // 3))
 
 
@@ -124,6 +140,8 @@ def attempt(
     settings: Settings,
     cases: Sequence[Case],
     hopeless: Callable[[float, int], bool] = lambda value, step: False,
+    *,
+    many: bool = False,
 ) -> Trial:
     """The value of some settings and its parts, and what they cost; no value but the reason if they fail.
 
@@ -133,8 +151,9 @@ def attempt(
         cases: What they are tried on, one after the other.
         hopeless: Whether the mean value of the first cases is so bad that the others are left out; gets it
             with their number less one.
+        many: Whether the value is the norm of the exam's objectives, which are then in the log as well.
     """
-    start, parts, gradients, failed, pruned = time.perf_counter(), [], [], None, False
+    start, parts, aims, gradients, failed, pruned = time.perf_counter(), [], [], [], None, False
     try:
         configured = configure(method, nested(settings))
         for step, each in enumerate(cases):
@@ -144,8 +163,9 @@ def attempt(
             found = exam.answers(problem.model)
             values = {**exam.measure(found, each.retrained), **exam.probes(problem.model)}
             parts.append(exam.trial(values, each.wanted, each.floor))
+            aims.append(exam.objectives(found, values, each.wanted) if many else {})
             value = float(np.mean([each["value"] for each in parts]))
-            if not math.isfinite(value):
+            if not math.isfinite(value + sum(aims[-1].values())):
                 raise Failed("the value of the trial is no finite number")
             if hopeless(value, step) and step + 1 < len(cases):
                 pruned = True
@@ -156,8 +176,16 @@ def attempt(
     cost = {"seconds": time.perf_counter() - start, "gradient_evaluations": spent}
     if failed is not None or pruned:
         return {"value": None, "parts": {}, **cost, "failed": failed, "pruned": pruned}
-    mean = {name: float(np.mean([each[name] for each in parts])) for name in parts[0]}
-    return {"value": mean.pop("value"), "parts": mean, **cost, "failed": None, "pruned": False}
+    mean, told = means(parts), {**cost, "failed": None, "pruned": False}
+    if many:
+        objectives = means(aims)
+        return {"value": math.hypot(*objectives.values()), "objectives": objectives, "parts": mean, **told}
+    return {"value": mean.pop("value"), "parts": mean, **told}
+
+
+def means(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each number over the seeds."""
+    return {name: float(np.mean([each[name] for each in tables])) for name in tables[0]}
 
 
 def distribution(choices: Log | Uniform | Whole | Choice) -> "BaseDistribution":

@@ -14,6 +14,7 @@ from typing import IO, Any
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 LOG = "log"
@@ -22,22 +23,26 @@ LOG = "log"
 Log = Mapping[str, Any]
 
 
-def opened(place: Path | None, name: str) -> optuna.Study:
+def opened(place: Path | None, name: str, objectives: int = 1) -> optuna.Study:
     """The study of this name, with what others have done of it.
 
     Args:
         place: The journal; the study is kept in memory alone if None.
         name: Of the study; a journal may hold several.
+        objectives: How many numbers a trial ends with, all to be small.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    small = [StudyDirection.MINIMIZE] * objectives
     if place is None:
-        return optuna.create_study(pruner=pruner())
+        return optuna.create_study(directions=small, pruner=pruner())
     place.parent.mkdir(parents=True, exist_ok=True)
     lock = Lock(place)
     mend(place, lock)
     storage = JournalStorage(JournalFileBackend(str(place), lock))
     with held(place, "claims", alone=True):  # two must not both make it
-        return optuna.create_study(storage=storage, study_name=name, load_if_exists=True, pruner=pruner())
+        return optuna.create_study(
+            storage=storage, study_name=name, load_if_exists=True, directions=small, pruner=pruner()
+        )
 
 
 def pruner() -> optuna.pruners.BasePruner:
@@ -112,7 +117,7 @@ def conclude(study: optuna.Study, number: int, log: Log | None) -> None:
     elif log["value"] is None:
         study.tell(number, state=TrialState.PRUNED)
     else:
-        study.tell(number, log["value"])
+        study.tell(number, list(log["objectives"].values()) if "objectives" in log else log["value"])
 
 
 def held(

@@ -270,6 +270,12 @@ class Generated:
         told = {"gap": mean_gap(values, wanted, GENERATION), "excess": excess, "kid_retain": lost}
         return {"value": float(np.mean(list(own.values()))) + 100 * lost, **told}
 
+    def objectives(self, found: Drawn, values: Values, wanted: Values) -> dict[str, float]:
+        """The parts of the mean gap, and the KID of what is retained."""
+        parts = gap_parts(values, wanted, GENERATION)
+        apart = {name: part / (100 * len(parts)) for name, part in parts.items()}
+        return {**apart, "kid_retain": max(0.0, values["kid_retain"])}
+
     def judge(
         self,
         values: Sequence[Values],
