@@ -303,6 +303,7 @@ def cells(row: Row) -> str:
 def main() -> None:
     """Runs from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--budgets", nargs="+", type=float, default=BUDGETS, help="relative to retraining")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="which stages")
     parser.add_argument(
         "--seeds", type=int, help="how many seeds at most, instead of the number of each stage"
