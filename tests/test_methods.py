@@ -59,7 +59,7 @@ VARIANTS: dict[str, Method] = {
     "chosen-ranks": LUR(forget="estimate", estimator="chosen-ranks"),
     "pool": LUR(forget="estimate", estimator="pool"),
     "shards": LUR(forget="estimate", estimator="shards"),
-    "influence": LUR(forget="estimate", estimator="influence"),
+    "estimated-influence": LUR(forget="estimate", estimator="influence"),
     "shrunk-proxy": LUR(forget="match", proxy=Proxy("shrunk")),
     "redrawn-proxy": LUR(forget="match", proxy=Proxy("reinitialized")),
     "lur-pcgrad": LUR(rule="pcgrad"),
@@ -88,7 +88,7 @@ REFUSED = {
     ("own-ranks", "language"): "margins of a classifier, found the task NextToken",
     ("uniform", "language"): "needs logits of shape",
 }
-ESTIMATES = ("estimate", "chosen-ranks", "pool", "shards", "influence")
+ESTIMATES = ("estimate", "chosen-ranks", "pool", "shards", "estimated-influence")
 for other in ("language", *families.DENOISERS):
     found = type(families.task(other)).__name__
     REFUSED |= {(name, other): f"a classifier's logits, found the task {found}" for name in ESTIMATES}
