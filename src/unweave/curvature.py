@@ -1,4 +1,4 @@
-"""The top curvature of a loss."""
+"""The curvature of a loss: its top, and that along its gradient."""
 
 import torch
 from jaxtyping import Float
@@ -6,9 +6,32 @@ from torch import Tensor
 
 from unweave.lookahead import differentiate_twice, twice_differentiable
 from unweave.objective import Objective
-from unweave.params import norm, scale
+from unweave.params import add, norm, scale
 from unweave.problem import Problem
 from unweave.step import Step
+
+REACH = 1e-2
+"""How far a difference of gradients reaches, relative to the weights: bf16 passes still see it."""
+
+
+def curvature_along(step: Step, objective: Objective) -> Float[Tensor, ""]:
+    r"""The size of :math:`H g / \|g\|`, with g the objective's gradient at the step and H its Hessian.
+
+    A difference of two gradients finds it, so the model need not be differentiable twice. It is at most the
+    top curvature, and at least that along g itself. Zero where g is. BatchNorm's running statistics stay.
+
+    Args:
+        step: The weights and batches.
+        objective: The loss.
+    """
+    with step.runtime.statistics_kept():
+        g = step.gradient(objective)
+        size = float(norm(g))
+        if not size:
+            return norm(g)
+        reach = REACH * float(norm({name: p.detach() for name, p in step.params.items()})) / size
+        with step.at(g, -reach) as ahead:
+            return norm(add(ahead.gradient(objective), g, scale=-1.0)) / (reach * size)
 
 
 def top_eigenvalue(

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from unweave.choices import refuse_unknown_choices
+from unweave.data import Source
 from unweave.feed import FEEDS, FeedName, Plan, steps_per_epoch
 from unweave.importance import Mask, evaluating
 from unweave.moving import Moving, Pinned
@@ -146,6 +147,7 @@ class Phase:
         share: The fraction of the steps, relative to the other phases.
         watch: Called before every step with the problem and the number of the step, for probes and for edits
             of weights that may move.
+        until: Ends the phase early once it is true; asked every `stop_every` steps.
     """
 
     terms: Sequence[Term]
@@ -155,6 +157,16 @@ class Phase:
     idle: bool = False
     share: float = 1.0
     watch: Callable[[Problem, int], None] | None = None
+    until: Callable[[Problem], bool] | None = None
+
+    def over(self, problem: Problem, how: Descent, taken: int) -> bool:
+        """Whether it ends here, after so many steps."""
+        if taken % how.stop_every:
+            return False
+        follows_forget = any(term.parts & {"forget", "mixed"} for term in self.terms)
+        if how.stop == "forgotten" and follows_forget and forgotten(problem, how):
+            return True
+        return self.until is not None and self.until(problem)
 
 
 def descend(
@@ -223,7 +235,6 @@ def follow(
     )
     pinned = Pinned(weights, phase.where)
     before: dict[int, Params] = {}
-    stops = how.stop == "forgotten" and any(term.parts & {"forget", "mixed"} for term in phase.terms)
     index = -1
     for index, (batches, sizes) in enumerate(islice(batches_of(problem, phase, how), end - begin)):
         if saved and saved.holds(index, problem, moving):
@@ -244,7 +255,7 @@ def follow(
         before = {key: step.memory[key][1] for key in runtime.carried if key in step.memory}
         if index % CHECK == CHECK - 1:
             collect(problem, runtime, how)
-        if stops and (index + 1) % how.stop_every == 0 and forgotten(problem, how):
+        if phase.over(problem, how, index + 1):
             break
     collect(problem, runtime, how)
     return index + 1
@@ -445,7 +456,11 @@ def forgotten(problem: Problem, how: Descent) -> bool:
 
 def mean_loss(problem: Problem, part: Part, batch: int) -> float:
     """The mean loss on a part."""
-    source, ids = problem.split.part(part)
+    return mean_loss_at(problem, *problem.split.part(part), batch)
+
+
+def mean_loss_at(problem: Problem, source: Source, ids: Tensor, batch: int) -> float:
+    """The mean loss on the examples of a source at these positions."""
     total = 0.0
     for raw in source.stream(ids.split(batch)):
         drawn = problem.task.draw(raw, torch.Generator().manual_seed(0))

@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+import torch
+
 from unweave.audit.conflict import Probe
 from unweave.choices import refuse_unknown_choices
-from unweave.curvature import top_eigenvalue
-from unweave.descend import Descent, Phase, batches_of, descend, lengths_of, training
+from unweave.curvature import curvature_along, top_eigenvalue
+from unweave.descend import Descent, Phase, batches_of, descend, lengths_of, mean_loss_at, training
 from unweave.edit import shrink_and_perturb
 from unweave.estimators import FREE, EstimatorName, estimator_named
 from unweave.feed import FeedName
-from unweave.importance import Mask, multiplied, named, saliency, top
+from unweave.importance import Mask, evaluating, multiplied, named, saliency, top
 from unweave.level import Level
 from unweave.lookahead import exact, lagged, nested
 from unweave.methods.about import About
@@ -30,6 +32,7 @@ from unweave.objective import (
     nll,
     retain_loss,
 )
+from unweave.params import norm
 from unweave.problem import Problem
 from unweave.rules import RuleName
 from unweave.step import Runtime, Step, Term
@@ -38,6 +41,15 @@ from unweave.tasks.classifier import Classifier
 from unweave.trim import trim
 
 Mode = Literal["nested", "lagged", "exact", "first-order", "joint"]
+
+NEAR = 2.0
+"""A model is restored where its loss on retain data is at most so many times the original's."""
+
+FALL = 0.5
+"""The steps in which the learning rate falls, relative to those before."""
+
+ROUNDING = 1e-6
+"""A gradient that is so small beside another is none: that of a model's divergence from itself."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +63,13 @@ class LUR:
         mode: How the gradient of J is followed: "nested" takes three gradients a step and no second
             derivative, "lagged" two, "exact" two and a double backward; "first-order" drops the Hessian and
             half of the alignment; "joint" is alpha = 0.
-        alpha: The size of the virtual retaining step; in units of 1 / (top curvature of the retain loss) if
-            `alpha_in` says so.
-        alpha_in: The unit of `alpha`.
+        alpha: The size of the virtual retaining step.
+        alpha_in: The unit of `alpha`: 1 if "absolute", or 1 / (curvature of the retain loss at the start):
+            the top one ("curvature"), or that along the retain gradient ("along"), which needs no second
+            derivative.
         weight: The weight of the forget loss, lambda.
+        weight_in: The unit of `weight`: 1 if "absolute", or the norm of the retain gradient over that of the
+            forget gradient, at the start and on the first batches ("gradients").
         forget: The forget loss, or an estimate of where a retrained model would stand: "level" raises each
             forget loss to the held-out loss at its own rank, as the model is now; "match" pulls each forget
             output to that of a proxy model that never saw it, "quantile" each forget margin to the original's
@@ -80,6 +95,11 @@ class LUR:
         probe: Measures the conflict of the two gradients every so many steps; never if 0.
         recover: Steps on retain data alone, after those of `how` and under the same schedule: they mend what
             forgetting has damaged, and let the forget outputs settle where nothing pushes them.
+        recover_in: The unit of `recover`: steps, or passes over the retain data ("epochs").
+        until: What ends the recovery: the last of its steps ("end"), or being as good on retain data as the
+            original was, but for `NEAR` ("restored"). That is looked at every `how.stop_every` steps. The
+            learning rate stays as it is until then, after `recover` steps at most, and falls by the schedule
+            in `FALL` times as many steps again.
         how: The descent.
     """
 
@@ -93,8 +113,9 @@ class LUR:
 
     mode: Mode = "nested"
     alpha: float = 0.1
-    alpha_in: Literal["absolute", "curvature"] = "absolute"
+    alpha_in: Literal["absolute", "curvature", "along"] = "absolute"
     weight: float = 0.3
+    weight_in: Literal["absolute", "gradients"] = "absolute"
     forget: ForgetLoss | Literal["level", "match", "quantile", "estimate"] = "bounded"
     retain: RetainLoss = "nll"
     cap: float = 4.0
@@ -111,7 +132,9 @@ class LUR:
     rule: RuleName = "total"
     feed: FeedName = "paired"
     probe: int = 0
-    recover: int = 200
+    recover: float = 200
+    recover_in: Literal["steps", "epochs"] = "steps"
+    until: Literal["end", "restored"] = "end"
     how: Descent = Descent(lr=0.1, steps=60, forget_batch=64, max_norm=1.0, schedule="cosine", warmup=0.05)
 
     def __post_init__(self) -> None:
@@ -121,9 +144,16 @@ class LUR:
         for name, least in (("refresh", 1), ("probe", 0), ("recover", 0)):
             if vars(self)[name] < least:
                 raise ValueError(f"{name} must be at least {least}, found {vars(self)[name]}")
+        if self.recover_in == "steps" and self.recover != round(self.recover):
+            raise ValueError(
+                f"recover must be a whole number of steps, found {self.recover}: use recover_in='epochs'"
+            )
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from: forgetting takes up to 0.45 of the budget, recovery the rest."""
+        """What a search chooses from: forgetting takes up to 0.45 of the budget, recovery the rest.
+
+        A budget is spent whole, so recovery ends where it does.
+        """
         step = 3 if self.mode == "nested" else 2
         longest, prices = max(1, round(0.45 * budget / step)), {"how.steps": step}
         proxied = (
@@ -133,7 +163,9 @@ class LUR:
         )
         proxy = {"proxy.how.steps": Choice((max(1, round(0.2 * budget)),))} if proxied else {}
         usual = {"forget": Choice(("bounded", "clamped"))} if self.forget in ("bounded", "clamped") else {}
-        ahead = {} if self.mode == "joint" else {"alpha": Log(0.01, 0.1 if self.mode == "lagged" else 0.3)}
+        far = 0.1 if self.mode == "lagged" else 0.3
+        unit = 1 if self.alpha_in == "absolute" else 10  # losses are about so curved
+        ahead = {} if self.mode == "joint" else {"alpha": Log(0.01 * unit, far * unit)}
         return {
             **ahead,
             **proxy,
@@ -143,11 +175,14 @@ class LUR:
             "weight": Log(0.02, 1.5),
             "keep": Uniform(0.3, 1.0),
             "recover": Rest(budget, prices | dict.fromkeys(proxy, 1)),
+            "recover_in": Choice(("steps",)),
+            "until": Choice(("end",)),
         }
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
         retain, level = retain_loss(self.retain, problem.model), Level(self.refresh, self.how)
+        restored = Restored.of(problem, self.how) if self.until == "restored" else None
         forget = self.weight * (level.objective if self.forget == "level" else self.forgetting(problem))
         moving = self.moving(problem)
         if self.keep < 1:
@@ -156,6 +191,7 @@ class LUR:
             trim(problem, self.redraw, eligible=self.eligible, within=moving)
         if self.forget == "level":
             level.look(problem)
+        forget = self.balanced(problem, retain, forget, moving)
         alpha = self.step_size(problem, retain, forget, moving)
         probe = Probe(retain, forget, every=self.probe, where=moving)
 
@@ -169,14 +205,21 @@ class LUR:
         # the original does not diverge from itself, and a level may be reached from the start
         idle = self.forget == "level" or self.retain == "distill"
         forgetting = Phase(terms, self.rule, moving, self.feed, idle, watch=watch)
-        self.follow(problem, forgetting, Phase([retain], where=moving))
+        self.follow(problem, forgetting, Phase([retain], where=moving, until=restored))
 
     def follow(self, problem: Problem, forgetting: Phase, recovering: Phase) -> None:
         """Forgets, then recovers, under one schedule."""
-        (steps,) = lengths_of(problem, [forgetting], self.how)
-        whole = replace(self.how, steps=steps + self.recover, epochs=None)
-        phases = [replace(forgetting, share=steps), replace(recovering, share=self.recover)]
-        descend(problem, whole, *(phases if self.recover else phases[:1]))
+        (steps,), mending = lengths_of(problem, [forgetting], self.how), round(self.recover)
+        if self.recover_in == "epochs" and self.recover:
+            (mending,) = lengths_of(problem, [recovering], replace(self.how, steps=None, epochs=self.recover))
+        whole = replace(self.how, steps=steps + mending, epochs=None)
+        phases = [replace(forgetting, share=steps), replace(recovering, share=mending)][: 1 + bool(mending)]
+        if self.until == "end" or not mending:
+            descend(problem, whole, *phases)
+            return
+        taken = descend(problem, replace(whole, schedule="constant", warmup=0.0), *phases)
+        falling = replace(self.how, steps=max(1, round(FALL * taken)), epochs=None, warmup=0.0)
+        descend(problem, falling, replace(recovering, until=None))
 
     def terms(self, retain: Objective, forget: Objective, alpha: float) -> list[Term]:
         """The rows of the mode; the first always carries the retain loss."""
@@ -214,6 +257,28 @@ class LUR:
             masks.append(top(saliency(problem, nll("forget")), self.fraction))
         return multiplied(masks) if masks else None
 
+    def balanced(
+        self, problem: Problem, retain: Objective, forget: Objective, moving: Mask | None
+    ) -> Objective:
+        """The weighted forget loss in the unit that `weight_in` says.
+
+        Raises:
+            ValueError: If one of the gradients is zero, or as small beside the other as rounding.
+        """
+        if self.weight_in == "absolute":
+            return forget
+        with training(problem.model, self.how):
+            step = first_step(problem, self.how, moving, retain, forget)
+            step.runtime.noise = problem.seed() if self.how.dropout == "same" else None
+            with step.runtime.statistics_kept():
+                pull, push = (float(norm(step.gradient(each))) for each in (retain, forget))
+        if min(pull, push) <= ROUNDING * max(pull, push):
+            raise ValueError(
+                f"weight_in='gradients' needs two gradients that are not zero, found norms {pull:g} (retain) "
+                f"and {push:g} (forget): use weight_in='absolute'"
+            )
+        return (self.weight * pull / push) * forget
+
     def step_size(self, problem: Problem, retain: Objective, forget: Objective, moving: Mask | None) -> float:
         """The absolute alpha, checked against the bound of mode "lagged".
 
@@ -221,13 +286,21 @@ class LUR:
             ValueError: If lagged would not converge: it needs alpha^2 h_r h_u < 1 with h the top curvatures
                 of the retain loss and the weighted forget loss, and is refused above 0.7 of that alpha.
         """
-        if self.alpha_in == "absolute" and self.mode != "lagged":
+        lagged = self.mode == "lagged"
+        if self.mode == "joint" or (self.alpha_in == "absolute" and not lagged):
             return self.alpha
         with training(problem.model, self.how):
             step = first_step(problem, self.how, moving, retain, forget)
-            h_r = float(top_eigenvalue(problem, retain, step))
-            alpha = self.alpha / h_r if self.alpha_in == "curvature" else self.alpha
-            h_u = float(top_eigenvalue(problem, forget, step)) if self.mode == "lagged" else 0.0
+            unit = float(curvature_along(step, retain)) if self.alpha_in == "along" else 1.0
+            top = lagged or self.alpha_in == "curvature"
+            h_r = float(top_eigenvalue(problem, retain, step)) if top else 0.0
+            unit = h_r if self.alpha_in == "curvature" else unit
+            h_u = float(top_eigenvalue(problem, forget, step)) if lagged else 0.0
+        if not unit:
+            raise ValueError(
+                f"alpha_in={self.alpha_in!r} needs a curvature that is not zero: use alpha_in='absolute'"
+            )
+        alpha = self.alpha / unit
         bound = (h_r * h_u) ** -0.5 if h_r * h_u > 0 else float("inf")
         if alpha > 0.7 * bound:
             raise ValueError(
@@ -235,6 +308,38 @@ class LUR:
                 f"found {alpha:.3g}: lower alpha, or use mode 'nested'"
             )
         return alpha
+
+
+@dataclass(frozen=True)
+class Restored:
+    """Whether a model is as good on retain data as the original was.
+
+    Args:
+        loss: The original's mean loss on what is looked at.
+        batch: The number of examples in a forward pass.
+    """
+
+    loss: float
+    batch: int
+
+    @classmethod
+    def of(cls, problem: Problem, how: Descent) -> "Restored":
+        """The question, while the model is still the original."""
+        return cls(cls.mean(problem, how.batch), how.batch)
+
+    def __call__(self, problem: Problem) -> bool:
+        """Looks. The passes are charged as examples."""
+        return self.mean(problem, self.batch) <= NEAR * self.loss
+
+    @staticmethod
+    @torch.no_grad()
+    def mean(problem: Problem, batch: int, most: int = 1024) -> float:
+        """The mean loss on at most so many retain examples, in evaluation mode; the same at every look."""
+        generator = torch.Generator().manual_seed(problem.generator.initial_seed())
+        ids = problem.split.retain
+        chosen = ids[torch.randperm(len(ids), generator=generator)[:most]]
+        with evaluating(problem.model):
+            return mean_loss_at(problem, problem.split.train, chosen, batch)
 
 
 def first_step(problem: Problem, how: Descent, moving: Mask | None, *terms: Term) -> Step:

@@ -1,0 +1,216 @@
+"""Settings of LUR in units that are measured at the start, against arithmetic written out in plain torch."""
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from plain import STILL, Sgd, ce, clip, dot, grad, moved_apart, recorded, whole
+from smooth import both, definite, problem, quadratic, step, vector_problem
+from unweave.curvature import curvature_along, top_eigenvalue
+from unweave.descend import Descent, Phase, descend
+from unweave.methods import lur
+from unweave.methods.lur import LUR, NEAR, Restored
+from unweave.methods.space import Choice
+from unweave.objective import nll
+from unweave.problem import Problem
+from unweave.tasks import Batch
+
+
+def along(matrix: Tensor, start: Tensor) -> float:
+    of = vector_problem(start.clone())
+    found = curvature_along(step(of, {}), quadratic(matrix, torch.zeros_like(start)))
+    assert of.model.t.equal(start)  # the weights are back, bit for bit
+    return float(found)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_curvature_along_the_gradient_is_exact_on_a_quadratic(seed: int):
+    matrix, start = definite(6, seed), torch.linspace(-1, 2, 6, dtype=torch.float64)
+    g = matrix @ start
+    found = along(matrix, start)
+    assert found == pytest.approx(float((matrix @ g).norm() / g.norm()), rel=1e-9)
+    assert float(g @ matrix @ g / (g @ g)) <= found <= float(torch.linalg.eigvalsh(matrix)[-1])
+
+
+def test_of_a_network_it_is_near_the_product_with_the_hessian_and_costs_two_gradients():
+    of = problem()
+    (retain,) = both(of)["retain"]
+    weights = list(of.params.values())
+    g = torch.autograd.grad(
+        F.cross_entropy(of.model(*retain.inputs), retain.target), weights, create_graph=True
+    )
+    direction = [x.detach() for x in g]
+    product = torch.autograd.grad(g, weights, direction)
+    found = float(curvature_along(step(of), nll("retain")))
+    assert of.cost.gradients == 2
+    assert found == pytest.approx(math.sqrt(dot(product, product) / dot(direction, direction)), rel=0.02)
+    assert found <= 1.02 * float(top_eigenvalue(of, nll("retain"), step(of), iterations=100))
+
+
+def test_where_there_is_no_gradient_there_is_no_curvature_along_it():
+    assert along(definite(3, 0), torch.zeros(3, dtype=torch.float64)) == 0
+
+
+def bounded(model: torch.nn.Module, batch: Batch) -> Tensor:
+    return -F.cross_entropy(model(*batch.inputs), batch.target, reduction="none").log1p().mean()
+
+
+def ratio(model: torch.nn.Module, f: Batch, r: Batch) -> float:
+    """The norm of the retain gradient over that of the forget gradient."""
+    g_r, g_u = grad(model, ce(model, r)), grad(model, bounded(model, f))
+    return math.sqrt(dot(g_r, g_r) / dot(g_u, g_u))
+
+
+def along_by_difference(model: torch.nn.Module, batch: Batch) -> float:
+    """The change of the gradient, a hundredth of the weights down the gradient, relative to the way."""
+    shifted, g = copy.deepcopy(model), grad(model, ce(model, batch))
+    reach = 1e-2 * math.sqrt(sum(float(p.detach().square().sum()) for p in model.parameters()) / dot(g, g))
+    with torch.no_grad():
+        for p, x in zip(shifted.parameters(), g, strict=True):
+            p.sub_(reach * x)
+    moved = [a - b for a, b in zip(grad(shifted, ce(shifted, batch)), g, strict=True)]
+    return math.sqrt(dot(moved, moved) / dot(g, g)) / reach
+
+
+def test_a_step_with_both_units_measured():
+    """Each on batches of its own, which are augmented anew: the weight's first, then the curvature's."""
+    of, recorder = recorded()
+    method = whole(LUR(redraw=0.0), steps=1, max_norm=1.0)
+    method = replace(method, alpha=0.4, alpha_in="along", weight=0.6, weight_in="gradients")
+    plain = copy.deepcopy(of.model)
+    method(of)
+    f, r, _, other, forget, retain = recorder.drawn
+    weight, alpha = 0.6 * ratio(plain, f, r), 0.4 / along_by_difference(plain, other)
+    start = [p.detach().clone() for p in plain.parameters()]
+
+    def shift(direction: list[Tensor]) -> None:
+        with torch.no_grad():
+            for p, old, x in zip(plain.parameters(), start, direction, strict=True):
+                p.copy_(old - alpha * x)
+
+    shift(grad(plain, ce(plain, retain)))
+    v = [weight * x for x in grad(plain, bounded(plain, forget))]
+    shift(v)
+    row = grad(plain, ce(plain, retain))
+    shift([torch.zeros_like(x) for x in v])
+    Sgd(plain, method.how).step(clip([a + b for a, b in zip(row, v, strict=True)], 1.0))
+    assert moved_apart(of.model, plain) < 1e-9
+    assert of.cost.gradients == 2 + 2 + 3
+
+
+@pytest.mark.parametrize("retain", ["nll", "both"])
+def test_the_weighted_forget_gradient_is_a_multiple_of_the_retain_gradient(retain: str):
+    of, recorder = recorded()
+    method = whole(LUR(mode="joint", retain=retain, redraw=0.0, weight=0.5, weight_in="gradients"), steps=1)
+    plain = copy.deepcopy(of.model)
+    method(of)
+    f, r, forget, other = recorder.drawn
+    weight = 0.5 * ratio(plain, f, r)  # the original does not diverge from itself
+    g_r, g_u = grad(plain, ce(plain, other)), grad(plain, bounded(plain, forget))
+    Sgd(plain, method.how).step([a + weight * b for a, b in zip(g_r, g_u, strict=True)])
+    assert moved_apart(of.model, plain) < 1e-12
+
+
+def test_a_weight_in_units_of_nothing_is_refused():
+    """The original does not diverge from itself, but for rounding."""
+    of, _ = recorded()
+    method = whole(LUR(retain="distill", redraw=0.0, keep=1.0, weight_in="gradients"), steps=1)
+    with pytest.raises(ValueError, match=r"gradients that are not zero, .* use weight_in='absolute'"):
+        method(of)
+
+
+def test_an_alpha_in_units_of_nothing_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lur, "curvature_along", lambda step, objective: torch.zeros(()))
+    of, _ = recorded()
+    with pytest.raises(
+        ValueError, match=r"'along' needs a curvature that is not zero: use alpha_in='absolute'"
+    ):
+        whole(LUR(redraw=0.0, alpha_in="along"), steps=1)(of)
+
+
+@pytest.mark.parametrize("epochs", [0.0, 1.0, 2.5])
+def test_recovery_in_epochs_of_retain_data(epochs: float):
+    of, _ = recorded()
+    method = LUR(
+        mode="joint", redraw=0.0, keep=1.0, weight_in="absolute", recover=epochs, recover_in="epochs"
+    )
+    replace(method, how=Descent(lr=0.01, steps=2, batch=16))(of)
+    assert of.cost.gradients == 2 * 2 + round(epochs * math.ceil(len(of.split.retain) / 16))
+
+
+def test_a_part_of_a_step_is_refused():
+    with pytest.raises(ValueError, match=r"whole number of steps, found 2.5: use recover_in='epochs'"):
+        LUR(recover=2.5, recover_in="steps")
+
+
+def restoring(**changes) -> LUR:
+    """Two joint steps, then recovery of at most seven steps that is asked after each."""
+    how = Descent(lr=0.01, steps=2, batch=100, forget_batch=100, stop_every=1, schedule="linear")
+    method = LUR(mode="joint", redraw=0.0, keep=1.0, weight_in="absolute", recover=7, recover_in="steps")
+    return replace(method, until="restored", how=replace(how, **changes))
+
+
+def test_a_model_that_still_knows_the_retained_data_recovers_in_one_step():
+    of, _ = recorded()
+    restoring()(of)
+    assert of.cost.gradients == 2 * 2 + 1 + round(1.5)
+
+
+def test_a_model_that_does_not_learn_it_again_recovers_for_as_long_as_it_may(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lur, "NEAR", 0.01)
+    of, _ = recorded()
+    restoring(lr=STILL, weight_decay=0.0)(of)
+    assert of.cost.gradients == 2 * 2 + 7 + round(4.5)
+
+
+def test_the_rate_falls_after_the_model_is_restored(monkeypatch: pytest.MonkeyPatch):
+    seen: list[tuple[str, int | None, int]] = []
+
+    def watched(of: Problem, how: Descent, *phases: Phase) -> int:
+        seen.append((how.schedule, how.steps, len(phases)))
+        return descend(of, how, *phases)
+
+    monkeypatch.setattr(lur, "descend", watched)
+    restoring()(recorded()[0])
+    assert seen == [("constant", 2 + 7, 2), ("linear", 2, 1)]
+
+
+def test_restored_is_a_loss_on_retain_data_near_that_of_the_original():
+    of = problem()
+    retain = both(of)["retain"][0]
+    restored = Restored.of(of, Descent(steps=1, batch=7))
+    with torch.no_grad():
+        assert restored.loss == pytest.approx(float(F.cross_entropy(of.model(*retain.inputs), retain.target)))
+        assert restored(of)
+        for p in of.model.parameters():
+            p.zero_()
+        assert math.log(4) / restored.loss < NEAR and restored(of)  # four classes, and hardly anything known
+        assert not Restored(math.log(4) / NEAR - 1e-6, 7)(of)
+        assert Restored(math.log(4) / NEAR + 1e-6, 7)(of)
+
+
+def test_what_is_looked_at_is_the_same_at_every_look_and_charged():
+    of = problem()
+    found = [Restored.mean(of, 5, 10) for _ in range(2)]
+    assert found[0] == found[1] and of.cost.examples == 20 and of.cost.gradients == 0
+    assert found[0] != Restored.mean(of, 5, 11)
+
+
+@pytest.mark.parametrize("answers", [[True], [False, True], [False] * 10])
+def test_a_phase_ends_when_it_is_told_to_and_the_next_begins(answers: list[bool]):
+    of, asked = problem(), iter(answers)
+    first, second = Phase([nll("retain")], until=lambda of: next(asked)), Phase([nll("forget")])
+    how = Descent(lr=0.01, steps=20, batch=100, stop_every=2)
+    taken = min(10, 2 * len(answers))
+    assert descend(of, how, first, second) == taken + 10
+    assert [len(each) for each in of.curves.values()] == [taken, 10]
+
+
+def test_a_search_spends_its_budget_whole():
+    space = LUR(until="restored", recover_in="epochs").space(100)
+    assert (space["recover_in"], space["until"]) == (Choice(("steps",)), Choice(("end",)))
