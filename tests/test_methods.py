@@ -18,17 +18,17 @@ from unweave.generate.sample import Sampler
 from unweave.importance import evaluating
 from unweave.methods import METHODS, Method
 from unweave.methods.about import About
-from unweave.methods.contrast import FCS
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
+from unweave.methods.fcs import FCS
 from unweave.methods.last_layers import EUk
 from unweave.methods.lur import LUR
-from unweave.methods.repeated_noise import RNI
+from unweave.methods.msg import MaskedSmallGradients
+from unweave.methods.rni import RNI
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.simple import FineTune, FromScratch, NegGradPlus, Original
-from unweave.methods.small_gradients import MaskedSmallGradients
 from unweave.methods.ssd import SelectiveSynapticDampening
 from unweave.methods.unsir import UNSIR
 from unweave.objective import Objective

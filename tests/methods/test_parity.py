@@ -13,13 +13,13 @@ from families import Toy, answers, problem
 from plain import Recorder, Sgd, batches, ce, clip, dot, grad, moved_apart, recorded, start_of, weights, whole
 from unweave.descend import Descent, Phase, batches_of
 from unweave.edit import restart
+from unweave.methods.ct import ConvolutionTranspose
+from unweave.methods.msg import MaskedSmallGradients, kaiming
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.scrub import SCRUB, softened
 from unweave.methods.simple import Ascent, FineTune, FromScratch, L1Sparse, NegGradPlus, RandomLabel, Shrink
-from unweave.methods.small_gradients import MaskedSmallGradients, kaiming
 from unweave.methods.ssd import SelectiveSynapticDampening
-from unweave.methods.transpose import ConvolutionTranspose
 from unweave.objective import frozen, nll
 from unweave.problem import Problem, Split
 from unweave.step import Runtime, Step

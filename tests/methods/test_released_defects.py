@@ -12,14 +12,14 @@ from families import Toy, problem
 from plain import STILL, moved_apart, recorded, start_of, whole
 from unweave.descend import Descent
 from unweave.importance import named
+from unweave.methods.ct import ConvolutionTranspose
 from unweave.methods.lur import LUR
+from unweave.methods.msg import MaskedSmallGradients
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.scrub import SCRUB
 from unweave.methods.simple import Ascent, FineTune, NegGradPlus, RandomLabel
-from unweave.methods.small_gradients import MaskedSmallGradients
 from unweave.methods.ssd import SelectiveSynapticDampening
-from unweave.methods.transpose import ConvolutionTranspose
 from unweave.problem import Problem, Split
 from unweave.tasks.classifier import Classifier
 from unweave.trim import eligible_weights, trim

@@ -17,11 +17,11 @@ from unweave import edit
 from unweave.descend import Descent
 from unweave.importance import Importance
 from unweave.methods import Method
-from unweave.methods.confuse import CFW, balanced, first_kernel
-from unweave.methods.contrast import FCS, Contrast
-from unweave.methods.prune import PRMQ, entropy, entropy_gap, smallest
-from unweave.methods.repeated_noise import RNI
-from unweave.methods.reset_and_distill import KDE
+from unweave.methods.cfw import CFW, balanced, first_kernel
+from unweave.methods.fcs import FCS, Contrast
+from unweave.methods.kde import KDE
+from unweave.methods.prmq import PRMQ, entropy, entropy_gap, smallest
+from unweave.methods.rni import RNI
 from unweave.objective import Objective, frozen
 from unweave.problem import Failed, Part, Problem, Split
 from unweave.processes import Processes

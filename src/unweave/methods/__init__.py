@@ -7,19 +7,21 @@ from typing import ClassVar, Protocol, runtime_checkable
 from unweave.methods.about import About
 from unweave.methods.amnesiac import Amnesiac
 from unweave.methods.bad_teacher import BadTeacher
+from unweave.methods.cfw import CFW
 from unweave.methods.conflict import MGDA, CAGrad, MUNBa, PCGrad, UPGrad
-from unweave.methods.confuse import CFW
-from unweave.methods.contrast import FCS
+from unweave.methods.ct import ConvolutionTranspose
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
+from unweave.methods.fcs import FCS
 from unweave.methods.fisher_forgetting import FisherForgetting
 from unweave.methods.gdr_gma import GDRGMA
 from unweave.methods.influence import Influence
+from unweave.methods.kde import KDE
 from unweave.methods.last_layers import CFk, EUk
 from unweave.methods.lur import LUR
-from unweave.methods.prune import PRMQ
-from unweave.methods.repeated_noise import RNI
-from unweave.methods.reset_and_distill import KDE
+from unweave.methods.msg import MaskedSmallGradients
+from unweave.methods.prmq import PRMQ
+from unweave.methods.rni import RNI
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
@@ -35,9 +37,7 @@ from unweave.methods.simple import (
     RandomLabel,
     Shrink,
 )
-from unweave.methods.small_gradients import MaskedSmallGradients
 from unweave.methods.ssd import SelectiveSynapticDampening
-from unweave.methods.transpose import ConvolutionTranspose
 from unweave.methods.unsir import UNSIR
 from unweave.problem import Problem
 

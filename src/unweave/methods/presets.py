@@ -12,16 +12,16 @@ from unweave.descend import Descent
 from unweave.generate.sample import Sampler
 from unweave.methods import METHODS, Method
 from unweave.methods.conflict import MGDA, CAGrad, MUNBa, PCGrad, UPGrad
+from unweave.methods.ct import ConvolutionTranspose
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.lur import LUR
+from unweave.methods.msg import MaskedSmallGradients
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.simple import Ascent, FineTune, FromScratch, L1Sparse, NegGradPlus, RandomLabel, Shrink
-from unweave.methods.small_gradients import MaskedSmallGradients
 from unweave.methods.space import Log, Range, Uniform
-from unweave.methods.transpose import ConvolutionTranspose
 from unweave.targets import Proxy
 
 EDIT = Descent(lr=1e-4, steps=100, batch=32, optimizer="adam")

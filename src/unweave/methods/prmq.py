@@ -16,7 +16,7 @@ from unweave.descend import Descent, Phase, descend
 from unweave.edit import quantize, reinitialize
 from unweave.importance import Mask, top
 from unweave.methods.about import About, refuse_family
-from unweave.methods.confuse import balanced
+from unweave.methods.cfw import balanced
 from unweave.methods.space import Choice, Log, Range, Uniform, Whole
 from unweave.objective import Objective, frozen, on, reference, refuse_moving
 from unweave.problem import Part, Problem
