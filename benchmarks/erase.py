@@ -69,7 +69,8 @@ PLANS = {
 def forgetting(plan: Plan, labels: Sequence[int], folder: Path, device: str) -> list[Stage]:
     """A stage per class that is forgotten."""
     recipe = load(plan.recipe)
-    recipe = replace(recipe, tuning=replace(recipe.tuning, against="retrain"))  # on classes of its own
+    # searched on classes of its own, from the recipe's settings on
+    recipe = replace(recipe, tuning=replace(recipe.tuning, against="retrain", begin="recipe"))
     named = {label: replace(recipe, name=f"{recipe.name}-{label}") for label in labels}
     recipes = [replace(each, data=replace(each.data, label=label)) for label, each in named.items()]
     return [Stage(each, folder, device) for each in recipes]

@@ -54,6 +54,16 @@ def test_a_search_begins_with_the_methods_own_settings_and_finds_better_ones(tmp
     assert best.best in [trial["settings"] for trial in log]
 
 
+@pytest.mark.parametrize(("begin", "first"), [("defaults", 0.05), ("recipe", 0.02)])
+def test_a_search_begins_with_the_defaults_unless_the_recipe_is_asked_for(begin, first, tmp_path) -> None:
+    recipe = tuned_so(tiny(methods={"neggrad+": {"how": {"lr": 0.02}}}), begin=begin, trials=1)
+    method = recipe.methods["neggrad+"]
+    assert isinstance(method, Tunable) and first in (0.02, recipe.untabled("neggrad+").how.lr)
+    stage = Stage(recipe, tmp_path)
+    found = tune.study((stage,), "neggrad+", 1, {})
+    assert found.trials[0]["settings"]["how.lr"] == first
+
+
 def test_a_value_is_the_mean_gap_the_excess_of_total_variation_and_the_auc(tmp_path) -> None:
     stage, drift = drifting(tmp_path, Drift()), Drift()
     assert case(stage, 1000).floor > 0

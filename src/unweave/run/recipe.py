@@ -35,6 +35,12 @@ class Recipe(Setup):
         """A fresh model."""
         return self.family.build(self.model.name, n_classes, self.model.settings)
 
+    def untabled(self, name: str) -> Method:
+        """A method as it is where the recipe has no table of it; a caller's own as it is."""
+        own = self.methods[name]
+        default = _methods(self, {}).get(name, own)
+        return default if type(default) is type(own) else own
+
     def table(self) -> dict[str, Any]:
         """The recipe as plain values, complete: `parse` reads it back."""
         return dataclasses.asdict(self)

@@ -75,10 +75,11 @@ def search(
     trials: int,
     cases: Sequence[Case],
     *,
+    begin: Method | None = None,
     journal: Path | None = None,
     name: str = "search",
 ) -> list[Trial]:
-    """The log of a search by Optuna, from the method's own settings on.
+    """The log of a search by Optuna.
 
     With fewer than `MANY` trials a tree-structured Parzen estimator minimises the exam's value, and hopeless
     trials are given up. From there on NSGA-III minimises the exam's objectives, as Deep Unlearn does, and a
@@ -92,6 +93,7 @@ def search(
         space: What is chosen from.
         trials: How many settings are tried, by all processes together.
         cases: What they are tried on.
+        begin: The method with the settings that are tried first, its own if None.
         journal: The file that keeps trials as they are made; none if None.
         name: What the journal calls this search.
     """
@@ -105,7 +107,7 @@ def search(
     def ask(before: int) -> "OptunaTrial":
         study.sampler = sampler(first + before, trials)
         if before == 0 and not shared.waiting(study):
-            study.enqueue_trial(own(method, space))
+            study.enqueue_trial(own(begin or method, space))
         return study.ask(ranges)
 
     def make(asked: "OptunaTrial") -> Trial:

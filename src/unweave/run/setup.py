@@ -90,6 +90,8 @@ class Tuning:
             retains and a model retrained without those, or "retrain", what the recipe forgets and a model
             retrained without that (see `practice`).
         seeds: Seeds of training, and of the proxies.
+        begin: The settings that are tried first: the "defaults" of a method, so that none has the benefit of
+            an earlier search, or those of its table in the "recipe".
         budget: The most that a method may spend, relative to the gradient evaluations of retraining.
         limit: How many training examples trials see, the classes in proportion; all if None. Steps that are
             found on them are more on all the data (see `Study.settings`).
@@ -97,6 +99,7 @@ class Tuning:
 
     trials: int = 20
     against: Against = "proxy"
+    begin: Literal["defaults", "recipe"] = "defaults"
     seeds: tuple[int, ...] = (1000, 1001)
     budget: float = 0.5
     limit: int | None = None

@@ -81,16 +81,18 @@ def study(
     first = stages[0]
     method, tuning = first.recipe.methods[name], first.recipe.tuning
     method = matched(method, granted) if name == "short-retrain" else method
+    begin = first.recipe.untabled(name) if tuning.begin == "defaults" else method
     space = space_of(first, name) if space is None else space
     facts = [facts_of(stage, name, space) for stage in stages]
-    cells = [key_of(stage, 0, repr(method)) for stage in stages]
+    cells = [key_of(stage, 0, repr(method) + repr(begin)) for stage in stages]
     key = digest({"facts": facts, "cells": cells, "trials": trials, "code": code(*SEARCHING_CODE)})
     place = first.folder / "tuning" / "+".join(stage.recipe.name for stage in stages) / name
 
     def make() -> Mapping[str, Any]:
         cases = [case(stage, seed) for stage in stages for seed in tuning.seeds]
         journal = beside(place, "journal")
-        return {"facts": facts, "trials": search(method, space, trials, cases, journal=journal, name=key)}
+        log = search(method, space, trials, cases, begin=begin, journal=journal, name=key)
+        return {"facts": facts, "trials": log}
 
     return best_of(kept(place, key, make)["trials"], scale_of(first))
 
