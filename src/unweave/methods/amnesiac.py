@@ -11,7 +11,7 @@ from torch import Tensor
 from unweave.data.keyed import draw_key, uniform
 from unweave.descend import Descent, Phase, descend
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Choice, Log, Range, Whole
+from unweave.methods.space import Choice, Log, Range, up_to
 from unweave.objective import on
 from unweave.problem import Problem
 from unweave.tasks.classifier import differ
@@ -40,7 +40,7 @@ class Amnesiac:
         """What a search chooses from."""
         return {
             "how.lr": Log(1e-5, 0.05),
-            "how.steps": Whole(max(1, budget // 10), budget),
+            "how.steps": up_to(budget),
             "how.schedule": Choice(("constant", "cosine")),
         }
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unweave.descend import Descent, Phase, descend
 from unweave.methods.about import About
-from unweave.methods.space import Log, Range, Whole
+from unweave.methods.space import Log, Range, up_to
 from unweave.objective import Objective, frozen, on, reference, refuse_moving
 from unweave.problem import Problem
 from unweave.step import Step
@@ -38,7 +38,7 @@ class BadTeacher:
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
-        return {"how.lr": Log(3e-5, 0.03), "how.steps": Whole(max(1, budget // 10), budget)}
+        return {"how.lr": Log(3e-5, 0.03), "how.steps": up_to(budget)}
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""

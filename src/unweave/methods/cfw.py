@@ -14,7 +14,7 @@ from unweave.descend import Descent, Phase, descend
 from unweave.edit import perturb, perturb_first
 from unweave.importance import Mask, held_by
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Log, Range, Whole
+from unweave.methods.space import Log, Range, up_to
 from unweave.objective import Objective, on
 from unweave.params import scale
 from unweave.problem import Problem
@@ -60,7 +60,7 @@ class CFW:
         """What a search chooses from; four steps or more, so that the last part has one."""
         return {
             "how.lr": Log(0.005, 0.5),
-            "how.steps": Whole(max(4, budget // 10), max(4, budget)),
+            "how.steps": up_to(budget, least=4),
             "noise": Log(0.01, 1.0),
             "last_noise": Log(1e-4, 0.1),
         }

@@ -13,7 +13,7 @@ from typing import ClassVar
 from unweave.descend import Descent, Phase, descend
 from unweave.feed import FeedName
 from unweave.methods.about import About
-from unweave.methods.space import Choice, Log, Range, Uniform, Whole
+from unweave.methods.space import Choice, Log, Range, Uniform, up_to
 from unweave.objective import frozen, mislabel, nll
 from unweave.problem import Problem
 from unweave.rules import Rule, RuleName, cagrad
@@ -187,6 +187,6 @@ def steps(budget: int) -> Mapping[str, Range]:
     """What a search of each of them chooses from: every step takes two gradients."""
     return {
         "how.lr": Log(0.002, 0.5),
-        "how.steps": Whole(max(1, budget // 12), max(1, budget // 2)),
+        "how.steps": up_to(budget // 2, share=6),
         "how.schedule": Choice(("constant", "cosine")),
     }

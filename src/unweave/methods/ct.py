@@ -13,7 +13,7 @@ from torch import nn
 
 from unweave.descend import Descent, Phase, descend
 from unweave.methods.about import About
-from unweave.methods.space import Log, Range, Whole
+from unweave.methods.space import Log, Range, up_to
 from unweave.objective import nll
 from unweave.problem import Problem
 
@@ -36,7 +36,7 @@ class ConvolutionTranspose:
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
-        return {"how.lr": Log(0.005, 0.5), "how.steps": Whole(max(1, budget // 10), budget)}
+        return {"how.lr": Log(0.005, 0.5), "how.steps": up_to(budget)}
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unweave.descend import Descent, Phase, descend, lengths_of
 from unweave.methods.about import About
-from unweave.methods.space import Log, Range, Whole
+from unweave.methods.space import Log, Range, up_to
 from unweave.objective import Objective, frozen, mislabel, nll, on
 from unweave.params import Params, combine, dot, norm
 from unweave.problem import Part, Problem
@@ -61,10 +61,9 @@ class EraseDiff:
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from; what the value function takes comes on top."""
-        longest = max(1, budget // 2)
         return {
             "how.lr": Log(1e-5, 1e-3),
-            "how.steps": Whole(max(1, longest // 5), longest),
+            "how.steps": up_to(budget // 2, share=5),
             "weight": Log(0.01, 3.0),
         }
 

@@ -16,7 +16,7 @@ from unweave.descend import Descent, Phase, descend
 from unweave.generate.sample import Sampler, ddim, guided, refuse_impossible
 from unweave.importance import evaluating, named
 from unweave.methods.about import About
-from unweave.methods.space import Log, Range, Uniform, Whole
+from unweave.methods.space import Log, Range, Uniform, up_to
 from unweave.objective import Objective, frozen, on
 from unweave.problem import Problem
 from unweave.step import Step
@@ -73,7 +73,7 @@ class ESD:
         """What a search chooses from."""
         return {
             "how.lr": Log(1e-6, 1e-3),
-            "how.steps": Whole(max(1, budget // 10), budget),
+            "how.steps": up_to(budget),
             "eta": Uniform(0.3, 3.0),
         }
 

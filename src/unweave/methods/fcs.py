@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unweave.descend import Descent, Phase, descend
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Log, Range, Uniform, Whole
+from unweave.methods.space import Log, Range, Uniform, up_to
 from unweave.objective import Objective, nll, on, uniform
 from unweave.params import Params
 from unweave.problem import Part, Problem
@@ -65,7 +65,7 @@ class FCS:
         shortest = 1 + self.rounds * (1 + 8)
         return {
             "how.lr": Log(0.005, 0.5),
-            "how.steps": Whole(max(shortest, budget // 10), max(shortest, budget)),
+            "how.steps": up_to(budget, least=shortest),
             "push": Log(0.1, 10.0),
             "contrast": Log(0.01, 1.0),
             "repair": Uniform(1.0, 8.0),

@@ -14,7 +14,7 @@ from torch import Tensor
 from unweave.descend import Descent, Phase, descend, plan_inputs
 from unweave.feed import steps_per_epoch
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Log, Range, Whole
+from unweave.methods.space import Log, Range, up_to
 from unweave.objective import Objective, nll
 from unweave.params import Params
 from unweave.problem import Part, Problem
@@ -51,10 +51,9 @@ class GDRGMA:
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
-        longest = max(1, budget // 2)
         return {
             "how.lr": Log(3e-5, 3e-2),
-            "how.steps": Whole(max(1, longest // 8), longest),
+            "how.steps": up_to(budget // 2, share=8),
             "gamma": Log(1.0, 300.0),
             "epsilon": Log(0.003, 1.0),
         }

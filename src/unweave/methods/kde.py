@@ -14,7 +14,7 @@ from unweave.descend import Descent, Phase, descend
 from unweave.edit import renew
 from unweave.methods.about import About, refuse_family
 from unweave.methods.scrub import softened
-from unweave.methods.space import Log, Range, Uniform, Whole
+from unweave.methods.space import Log, Range, Uniform, up_to
 from unweave.objective import Objective, frozen, nll
 from unweave.problem import Part, Problem
 
@@ -56,12 +56,11 @@ class KDE:
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from; at most a quarter of the budget is for calibration data."""
         first = max(1, budget // 4)
-        rest = max(1, budget - first)
         return {
             "taught.lr": Log(0.005, 0.5),
-            "taught.steps": Whole(max(1, first // 10), first),
+            "taught.steps": up_to(first),
             "how.lr": Log(0.005, 0.5),
-            "how.steps": Whole(max(1, rest // 10), rest),
+            "how.steps": up_to(budget - first),
             "temperature": Uniform(1.0, 5.0),
         }
 

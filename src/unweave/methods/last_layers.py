@@ -18,7 +18,7 @@ from unweave.descend import Descent, Phase, descend
 from unweave.edit import restart
 from unweave.importance import Mask, held_by, inverted
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Log, Range, Whole
+from unweave.methods.space import Log, Range, Whole, up_to
 from unweave.objective import nll
 from unweave.problem import Problem
 
@@ -94,7 +94,7 @@ class EUk:
 
 def ranges(budget: int) -> Mapping[str, Range]:
     """What a search chooses from; k as in Deep Unlearn (Cadet et al., 2024)."""
-    return {"how.lr": Log(0.005, 0.5), "how.steps": Whole(max(1, budget // 10), budget), "k": Whole(1, 10)}
+    return {"how.lr": Log(0.005, 0.5), "how.steps": up_to(budget), "k": Whole(1, 10)}
 
 
 def before_last(problem: Problem, k: int) -> list[nn.Module]:

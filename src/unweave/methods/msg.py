@@ -15,7 +15,7 @@ from torch import Tensor
 from unweave.descend import Descent, Phase, descend
 from unweave.importance import Importance, Mask, accumulate, gradients
 from unweave.methods.about import About
-from unweave.methods.space import Log, Range, Uniform, Whole
+from unweave.methods.space import Log, Range, Uniform, up_to
 from unweave.objective import nll
 from unweave.params import add, scale
 from unweave.problem import Part, Problem
@@ -46,7 +46,7 @@ class MaskedSmallGradients:
         """What a search chooses from."""
         return {
             "how.lr": Log(0.005, 0.5),
-            "how.steps": Whole(max(1, budget // 10), budget),
+            "how.steps": up_to(budget),
             "rate": Uniform(0.05, 0.95),
         }
 

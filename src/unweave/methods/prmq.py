@@ -17,7 +17,7 @@ from unweave.edit import quantize, reinitialize
 from unweave.importance import Mask, top
 from unweave.methods.about import About, refuse_family
 from unweave.methods.cfw import balanced
-from unweave.methods.space import Choice, Log, Range, Uniform, Whole
+from unweave.methods.space import Choice, Log, Range, Uniform, up_to
 from unweave.objective import Objective, frozen, on, reference, refuse_moving
 from unweave.problem import Part, Problem
 from unweave.step import Step
@@ -58,7 +58,7 @@ class PRMQ:
         """What a search chooses from."""
         return {
             "how.lr": Log(0.005, 0.5),
-            "how.steps": Whole(max(1, budget // 10), budget),
+            "how.steps": up_to(budget),
             "how.schedule": Choice(("constant", "cosine")),
             "prune": Uniform(0.05, 0.99),
         }

@@ -15,7 +15,7 @@ from unweave.descend import Descent, Phase, descend
 from unweave.edit import perturb_first, renew
 from unweave.importance import held_by, inverted
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Log, Range, Uniform, Whole
+from unweave.methods.space import Log, Range, Uniform, up_to
 from unweave.objective import nll
 from unweave.params import multiply, scale
 from unweave.problem import Problem
@@ -70,7 +70,7 @@ class RNI:
         shortest = max(4 * self.rounds, round(4 / self.last))
         return {
             "how.lr": Log(0.005, 0.5),
-            "how.steps": Whole(max(shortest, budget // 10), max(shortest, budget)),
+            "how.steps": up_to(budget, least=shortest),
             "noise": Log(0.01, 1.0),
             "noisy": Uniform(0.1, 1.0),
         }

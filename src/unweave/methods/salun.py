@@ -8,7 +8,7 @@ from unweave.choices import refuse_unknown_choices
 from unweave.descend import Descent, Phase, descend
 from unweave.importance import saliency, top
 from unweave.methods.about import About
-from unweave.methods.space import Choice, Log, Range, Uniform, Whole
+from unweave.methods.space import Choice, Log, Range, Uniform, up_to
 from unweave.objective import frozen, mislabel, nll
 from unweave.problem import Problem
 
@@ -50,7 +50,7 @@ class SalUn:
         """What a search chooses from."""
         return {
             "how.lr": Log(0.005, 0.5),
-            "how.steps": Whole(max(1, budget // 10), budget),
+            "how.steps": up_to(budget),
             "fraction": Uniform(0.1, 0.9),
             "feed": Choice(("sequential", "concatenated")),
         }

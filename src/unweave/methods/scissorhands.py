@@ -8,7 +8,7 @@ from unweave.descend import Descent, Phase, descend, plan_inputs
 from unweave.feed import steps_per_epoch
 from unweave.lookahead import Held
 from unweave.methods.about import About
-from unweave.methods.space import Log, Range, Whole
+from unweave.methods.space import Log, Range, up_to
 from unweave.objective import nll
 from unweave.problem import Problem
 from unweave.trim import trim
@@ -42,7 +42,7 @@ class Scissorhands:
         """What a search chooses from."""
         return {
             "how.lr": Log(0.002, 0.3),
-            "how.steps": Whole(max(1, budget // 12), max(1, budget * 5 // 6)),
+            "how.steps": up_to(budget * 5 // 6),
             "trim": Log(0.003, 0.3),
             "forget_weight": Log(0.005, 1.0),
         }

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unweave.descend import Descent, Phase, descend, plan_inputs
 from unweave.feed import steps_per_epoch
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Log, Range, Uniform, Whole
+from unweave.methods.space import Log, Range, Uniform, up_to
 from unweave.objective import Objective, frozen, nll, on, reference, refuse_moving
 from unweave.problem import Part, Problem
 from unweave.step import Step
@@ -73,7 +73,7 @@ class SCRUB:
         """What a search chooses from; two steps or more, one for each phase."""
         return {
             "how.lr": Log(1e-4, 0.1),
-            "how.steps": Whole(max(2, budget // 10), max(2, budget)),
+            "how.steps": up_to(budget, least=2),
             "distill_weight": Log(1e-4, 1.0),
             "alternate": Uniform(0.3, 0.7),
         }

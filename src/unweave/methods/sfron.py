@@ -12,7 +12,7 @@ from torch import Tensor
 from unweave.descend import Descent, Phase, descend, lengths_of
 from unweave.importance import Mask, fisher, ratio
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Log, Range, Whole
+from unweave.methods.space import Log, Range, up_to
 from unweave.objective import nll, on
 from unweave.params import Params, combine
 from unweave.problem import Failed, Part, Problem
@@ -66,10 +66,9 @@ class SFRon:
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from; the two passes for the mask come on top."""
-        longest = max(1, budget * self.every // (self.every + 1))
         return {
             "how.lr": Log(1e-3, 0.2),
-            "how.steps": Whole(max(1, longest // 8), longest),
+            "how.steps": up_to(budget * self.every // (self.every + 1), share=8),
             "strength": Log(0.3, 50.0),
             "threshold": Log(0.3, 30.0),
         }

@@ -7,7 +7,7 @@ from typing import ClassVar
 from unweave.descend import Descent, Phase, descend
 from unweave.edit import restart, shrink
 from unweave.methods.about import About
-from unweave.methods.space import Choice, Log, Range, Uniform, Whole
+from unweave.methods.space import Choice, Log, Range, Uniform, Whole, up_to
 from unweave.objective import frozen, l1, mislabel, nll
 from unweave.problem import Problem
 
@@ -60,7 +60,7 @@ class FineTune:
         """What a search chooses from."""
         return {
             "how.lr": Log(0.005, 0.5),
-            "how.steps": Whole(max(1, budget // 10), budget),
+            "how.steps": up_to(budget),
             "how.schedule": Choice(("constant", "cosine")),
         }
 
@@ -117,7 +117,7 @@ class RandomLabel:
         """What a search chooses from."""
         return {
             "how.lr": Log(0.005, 0.5),
-            "how.steps": Whole(max(1, budget // 12), max(1, budget // 2)),
+            "how.steps": up_to(budget // 2, share=6),
             "retain_weight": Log(0.5, 20.0),
             "how.schedule": Choice(("constant", "cosine")),
         }
@@ -150,7 +150,7 @@ class NegGradPlus:
         """What a search chooses from."""
         return {
             "how.lr": Log(0.005, 0.5),
-            "how.steps": Whole(max(1, budget // 12), max(1, budget // 2)),
+            "how.steps": up_to(budget // 2, share=6),
             "retain_weight": Uniform(0.6, 0.999),
             "how.schedule": Choice(("constant", "cosine")),
         }
@@ -183,7 +183,7 @@ class L1Sparse:
         """What a search chooses from."""
         return {
             "how.lr": Log(0.005, 0.5),
-            "how.steps": Whole(max(1, budget // 10), budget),
+            "how.steps": up_to(budget),
             "penalty": Log(1e-6, 3e-3),
             "how.schedule": Choice(("constant", "cosine")),
         }
@@ -217,7 +217,7 @@ class Shrink:
         """What a search chooses from."""
         return {
             "how.lr": Log(0.005, 0.5),
-            "how.steps": Whole(max(1, budget // 10), budget),
+            "how.steps": up_to(budget),
             "factor": Uniform(0.02, 0.9),
         }
 

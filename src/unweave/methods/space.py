@@ -96,6 +96,17 @@ class Rest:
 Range = Log | Uniform | Whole | Choice | Rest
 
 
+def up_to(longest: int, *, share: int = 10, least: int = 1) -> Whole:
+    """The number of steps, from one of so many shares of the longest run to all of it.
+
+    Args:
+        longest: What the budget allows: all of it where a step takes one gradient evaluation.
+        share: What the shortest run is a fraction of.
+        least: As many steps as any run needs, whatever the budget.
+    """
+    return Whole(max(least, longest // share), max(least, longest))
+
+
 @runtime_checkable
 class Tunable(Protocol):
     """A method with settings to search."""

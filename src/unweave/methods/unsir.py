@@ -12,7 +12,7 @@ from unweave.data.noisy import Noise, Noisy
 from unweave.data.plain import Unaugmented
 from unweave.descend import Descent, Phase, descend, training
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Log, Range, Whole
+from unweave.methods.space import Log, Range, up_to
 from unweave.objective import nll
 from unweave.problem import Failed, Problem, Split
 from unweave.tasks import Inputs, call
@@ -68,8 +68,7 @@ class UNSIR:
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from; the budget of a request for one class."""
-        longest = max(1, (budget - self.noise_steps) // 2)
-        steps = Whole(max(1, longest // 10), longest)
+        steps = up_to((budget - self.noise_steps) // 2)
         return {
             "how.lr": Log(1e-5, 0.05),
             "impair.lr": Log(1e-5, 0.05),
