@@ -167,3 +167,16 @@ def test_a_record_of_an_older_version_keeps_its_table(record):
         "Method", "Verdict", "Gap", "UA", "Cost", "Seconds"
     ]  # fmt: skip
     assert "Rank:" not in tables.legend(record) and "Wilcoxon" not in tables.legend(record)
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_the_last_column_is_whole_where_intervals_are_wide(record, width):
+    for method in record["stages"]["trace"]["methods"].values():
+        for score in method["scores"].values():
+            score["low"], score["high"] = score["value"] - 123.456, score["value"] + 123.456
+    header, lines = tables.grid(record["stages"]["trace"], [])
+    ends = {line[0]: line[-2] for line in lines}
+    for line in tables.text(record, width=width).split("Method ")[1].splitlines():
+        if line.split(" ")[0] in ends:
+            assert line.endswith(f" {ends.pop(line.split(' ')[0])}")
+    assert header[-2] == "Cost" and not ends

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unweave.audit.vocabulary import KNOWN
-from unweave.report import tables
+from unweave.report import drawn, tables
 from unweave.report.numbers import digits, heading, number
 from unweave.run.record import plain
 
@@ -19,9 +19,11 @@ WIDTH = 100
 """Columns where there is no terminal to ask."""
 
 
-def console() -> Console:
-    """Where results go."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+def console(least: int = 0) -> Console:
+    """Where results go, at least so many characters wide: a terminal breaks what is longer than its lines."""
+    found = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    found.width = max(found.width, least)
+    return found
 
 
 def say(*lines: str) -> None:
@@ -83,6 +85,7 @@ def stages(record: Mapping[str, Any]) -> None:
     for name, stage in record["stages"].items():
         console().print(Text(name, style="bold"))
         say(*tables.sentences(stage), "")
-        console().print(tables.terminal(stage, width=console().width))
+        made = tables.terminal(stage, width=console().width)
+        console(drawn.breadth(made)).print(made)
         say("")
     console().print(Text(tables.legend(record), style="dim"))

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from unweave.report.numbers import DASH
 
@@ -46,11 +47,43 @@ def tabular(
     return "\n".join([*top, drawn[0], r"\midrule", *drawn[1:], r"\bottomrule", r"\end{tabular}"])
 
 
-def plain(table: Table, width: int) -> list[str]:
-    """The lines of a rich table, so many columns wide."""
+def columns(header: Sequence[str], lines: Sequence[Sequence[str]], *, words: int, width: int) -> Table:
+    """The columns of a rich table, the first of them words; intervals stand below numbers if room is scarce.
+
+    Nothing is ever cut, so a table of many columns may be wider than asked for.
+
+    Args:
+        header: of the columns.
+        lines: of cells.
+        words: how many columns hold words.
+        width: columns to fill, characters.
+    """
+    # Left to itself, rich gives some columns more than they need, and cuts the last ones.
+    cells = list(zip(header, *lines, strict=True))
+    widths = [max(map(len, column)) for column in cells]
+    if sum(widths) + len(widths) - 1 > width:
+        widths[words:] = map(longest_word, cells[words:])
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    for i, title in enumerate(header):
+        table.add_column(Text(title), justify="left" if i < words else "right", width=widths[i])
+    return table
+
+
+def longest_word(cells: Sequence[str]) -> int:
+    """How wide a column must be at least, in characters."""
+    return max(len(word) for cell in cells for word in cell.split())
+
+
+def breadth(table: Table) -> int:
+    """How many characters wide `columns` made a table."""
+    return sum((column.width or 0) + 1 for column in table.columns)
+
+
+def plain(table: Table) -> list[str]:
+    """The lines of a table that `columns` made."""
     # A console of its own: neither colours nor the size of the caller's terminal get into the text.
     console = Console(
-        file=io.StringIO(), width=width, no_color=True, force_terminal=False, legacy_windows=False
+        file=io.StringIO(), width=breadth(table), no_color=True, force_terminal=False, legacy_windows=False
     )
     with console.capture() as capture:
         console.print(table)

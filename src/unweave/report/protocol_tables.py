@@ -62,17 +62,14 @@ def text(record: Record, *, width: int = 100) -> str:
     parts = []
     for name, stage in record["stages"].items():
         said = [line for sentence in sentences(stage) for line in textwrap.wrap(sentence, width)]
-        parts.append("\n".join([name, *said, "", *drawn.plain(terminal(stage), width), ""]))
+        parts.append("\n".join([name, *said, "", *drawn.plain(terminal(stage, width)), ""]))
     return "\n".join([*parts, *textwrap.wrap(legend(record), width)])
 
 
-def terminal(stage: Record) -> Table:
+def terminal(stage: Record, width: int) -> Table:
     """One stage as a rich table."""
     header, lines = grid(stage)
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    for i, title in enumerate(header):
-        longest = max(len(word) for line in [header, *lines] for word in line[i].split())
-        table.add_column(Text(title), justify="right" if i else "left", no_wrap=not i, min_width=longest)
+    table = drawn.columns(header, lines, words=1, width=width)
     for line in lines:
         table.add_row(*map(Text, line))
     return table

@@ -98,18 +98,12 @@ def terminal(stage: Mapping[str, Any], *, width: int = 100) -> Table:
         width: columns to fill, characters; too few hold neither the tests nor the ranks.
     """
     header, lines = grid(stage, brief(stage))
-    # Left alone, rich shortens a number before it breaks the line at a space.
-    longest = [
-        max(len(word) for cell in column for word in cell.split())
-        for column in zip(header, *lines, strict=True)
-    ]
-    shown = fitting(header, longest, width)
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    for i in shown:
-        justify = "left" if i < 2 else "right"
-        table.add_column(Text(header[i]), justify=justify, no_wrap=i < 2, min_width=longest[i])
+    longest = map(drawn.longest_word, zip(header, *lines, strict=True))
+    shown = fitting(header, list(longest), width)
+    lines = [[line[i] for i in shown] for line in lines]
+    table = drawn.columns([header[i] for i in shown], lines, words=2, width=width)
     for row, line in zip(rows(stage), lines, strict=True):
-        texts = [Text(line[i]) for i in shown]
+        texts = list(map(Text, line))
         texts[1].stylize(_STYLES.get(row.status, ""))
         table.add_row(*texts, style="bold" if row.best else None)
     return table
@@ -225,7 +219,7 @@ def _line(row: Row, compared: Sequence[str], metrics: Sequence[str]) -> list[str
 
 
 def _stage_text(name: str, stage: Mapping[str, Any], width: int) -> str:
-    table = drawn.plain(terminal(stage, width=width), width)
+    table = drawn.plain(terminal(stage, width=width))
     said = [line for sentence in sentences(stage) for line in textwrap.wrap(sentence, width)]
     return "\n".join([name, *said, "", *table, ""])
 
