@@ -13,8 +13,8 @@ from plain import STILL, Sgd, ce, clip, dot, grad, moved_apart, recorded, whole
 from smooth import both, definite, problem, quadratic, step, vector_problem
 from unweave.curvature import curvature_along, top_eigenvalue
 from unweave.descend import Descent, Phase, descend
-from unweave.methods import lur
-from unweave.methods.lur import LUR, NEAR, Restored
+from unweave.methods import METHODS, lur
+from unweave.methods.lur import LUR, UNTUNED, Restored
 from unweave.methods.space import Choice
 from unweave.objective import nll
 from unweave.problem import Problem
@@ -152,7 +152,7 @@ def restoring(**changes) -> LUR:
     """Two joint steps, then recovery of at most seven steps that is asked after each."""
     how = Descent(lr=0.01, steps=2, batch=100, forget_batch=100, stop_every=1, schedule="linear")
     method = LUR(mode="joint", redraw=0.0, keep=1.0, weight_in="absolute", recover=7, recover_in="steps")
-    return replace(method, until="restored", how=replace(how, **changes))
+    return replace(method, until="restored", near=2.0, how=replace(how, **changes))
 
 
 def test_a_model_that_still_knows_the_retained_data_recovers_in_one_step():
@@ -161,10 +161,9 @@ def test_a_model_that_still_knows_the_retained_data_recovers_in_one_step():
     assert of.cost.gradients == 2 * 2 + 1 + round(1.5)
 
 
-def test_a_model_that_does_not_learn_it_again_recovers_for_as_long_as_it_may(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lur, "NEAR", 0.01)
+def test_a_model_that_does_not_learn_it_again_recovers_for_as_long_as_it_may():
     of, _ = recorded()
-    restoring(lr=STILL, weight_decay=0.0)(of)
+    replace(restoring(lr=STILL, weight_decay=0.0), near=0.01)(of)
     assert of.cost.gradients == 2 * 2 + 7 + round(4.5)
 
 
@@ -180,18 +179,22 @@ def test_the_rate_falls_after_the_model_is_restored(monkeypatch: pytest.MonkeyPa
     assert seen == [("constant", 2 + 7, 2), ("linear", 2, 1)]
 
 
-def test_restored_is_a_loss_on_retain_data_near_that_of_the_original():
+@pytest.mark.parametrize("near", [0.5, 1.0, 3.0])
+def test_restored_is_a_loss_on_retain_data_near_that_of_the_original(near: float):
     of = problem()
     retain = both(of)["retain"][0]
-    restored = Restored.of(of, Descent(steps=1, batch=7))
+    restored = Restored.of(of, Descent(steps=1, batch=7), near)
     with torch.no_grad():
-        assert restored.loss == pytest.approx(float(F.cross_entropy(of.model(*retain.inputs), retain.target)))
-        assert restored(of)
+        own = float(F.cross_entropy(of.model(*retain.inputs), retain.target))
+        assert restored.loss == pytest.approx(near * own) and restored(of) == (near >= 1)
         for p in of.model.parameters():
-            p.zero_()
-        assert math.log(4) / restored.loss < NEAR and restored(of)  # four classes, and hardly anything known
-        assert not Restored(math.log(4) / NEAR - 1e-6, 7)(of)
-        assert Restored(math.log(4) / NEAR + 1e-6, 7)(of)
+            p.zero_()  # four classes, and nothing known
+    assert not Restored(math.log(4) - 1e-6, 7)(of) and Restored(math.log(4) + 1e-6, 7)(of)
+
+
+def test_nothing_is_as_good_as_a_negative_multiple():
+    with pytest.raises(ValueError, match="near must be positive, found 0"):
+        LUR(near=0.0)
 
 
 def test_what_is_looked_at_is_the_same_at_every_look_and_charged():
@@ -211,6 +214,14 @@ def test_a_phase_ends_when_it_is_told_to_and_the_next_begins(answers: list[bool]
     assert [len(each) for each in of.curves.values()] == [taken, 10]
 
 
+@pytest.mark.parametrize("name", ["lur", "lur-exact", "joint"])
+def test_the_registry_holds_the_settings_that_need_no_search(name: str):
+    method = METHODS[name]
+    assert isinstance(method, LUR)
+    assert replace(method, mode="nested") == UNTUNED
+    assert (method.alpha_in, method.weight_in, method.until) == ("along", "gradients", "restored")
+
+
 def test_a_search_spends_its_budget_whole():
-    space = LUR(until="restored", recover_in="epochs").space(100)
+    space = UNTUNED.space(100)
     assert (space["recover_in"], space["until"]) == (Choice(("steps",)), Choice(("end",)))

@@ -1,6 +1,7 @@
 """The methods by name. A new method is one new file and one new line here."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -22,6 +23,7 @@ from unweave.methods.lur import LUR
 from unweave.methods.msg import MaskedSmallGradients
 from unweave.methods.prmq import PRMQ
 from unweave.methods.rni import RNI
+from unweave.methods.lur import LUR, UNTUNED
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
@@ -54,10 +56,10 @@ class Method(Protocol):
 
 
 METHODS: Mapping[str, Method] = {
-    "lur": LUR(),
-    "lur-exact": LUR(mode="exact"),
+    "lur": UNTUNED,
+    "lur-exact": replace(UNTUNED, mode="exact"),
     "lur-match": LUR(forget="level", alpha=0.03, weight=1.0, redraw=0.0),
-    "joint": LUR(mode="joint"),
+    "joint": replace(UNTUNED, mode="joint"),
     "joint-match": LUR(mode="joint", forget="level", weight=1.0, redraw=0.0),
     "short-retrain": FromScratch(),
     "shrink": Shrink(),

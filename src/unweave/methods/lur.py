@@ -42,9 +42,6 @@ from unweave.trim import trim
 
 Mode = Literal["nested", "lagged", "exact", "first-order", "joint"]
 
-NEAR = 2.0
-"""A model is restored where its loss on retain data is at most so many times the original's."""
-
 FALL = 0.5
 """The steps in which the learning rate falls, relative to those before."""
 
@@ -97,9 +94,10 @@ class LUR:
             forgetting has damaged, and let the forget outputs settle where nothing pushes them.
         recover_in: The unit of `recover`: steps, or passes over the retain data ("epochs").
         until: What ends the recovery: the last of its steps ("end"), or being as good on retain data as the
-            original was, but for `NEAR` ("restored"). That is looked at every `how.stop_every` steps. The
-            learning rate stays as it is until then, after `recover` steps at most, and falls by the schedule
-            in `FALL` times as many steps again.
+            original was ("restored"). That is looked at every `how.stop_every` steps. The learning rate stays
+            as it is until then, after `recover` steps at most, and falls by the schedule in `FALL` times as
+            many steps again.
+        near: How good that is: the loss on retain data is at most so many times the original's.
         how: The descent.
     """
 
@@ -135,6 +133,7 @@ class LUR:
     recover: float = 200
     recover_in: Literal["steps", "epochs"] = "steps"
     until: Literal["end", "restored"] = "end"
+    near: float = 1.0
     how: Descent = Descent(lr=0.1, steps=60, forget_batch=64, max_norm=1.0, schedule="cosine", warmup=0.05)
 
     def __post_init__(self) -> None:
@@ -144,6 +143,8 @@ class LUR:
         for name, least in (("refresh", 1), ("probe", 0), ("recover", 0)):
             if vars(self)[name] < least:
                 raise ValueError(f"{name} must be at least {least}, found {vars(self)[name]}")
+        if not self.near > 0:
+            raise ValueError(f"near must be positive, found {self.near}")
         if self.recover_in == "steps" and self.recover != round(self.recover):
             raise ValueError(
                 f"recover must be a whole number of steps, found {self.recover}: use recover_in='epochs'"
@@ -182,7 +183,7 @@ class LUR:
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
         retain, level = retain_loss(self.retain, problem.model), Level(self.refresh, self.how)
-        restored = Restored.of(problem, self.how) if self.until == "restored" else None
+        restored = Restored.of(problem, self.how, self.near) if self.until == "restored" else None
         forget = self.weight * (level.objective if self.forget == "level" else self.forgetting(problem))
         moving = self.moving(problem)
         if self.keep < 1:
@@ -310,12 +311,32 @@ class LUR:
         return alpha
 
 
+UNTUNED = LUR(
+    alpha=1.0,
+    alpha_in="along",
+    weight_in="gradients",
+    forget="clamped",
+    keep=0.6,
+    redraw=0.0,
+    recover=30,
+    recover_in="epochs",
+    until="restored",
+    how=replace(LUR().how, lr=0.2, steps=20),
+)
+"""Settings for a model that nobody searches settings for: what can be measured at the start is.
+
+The looked-ahead step is as long as the curvature along it allows, the forgetting gradient is at first a
+fixed fraction of the retaining one, and recovery ends when the retained data is known again. The numbers
+that are left were chosen on `records/hyperparameters.json`; see docs/hyperparameters.md.
+"""
+
+
 @dataclass(frozen=True)
 class Restored:
     """Whether a model is as good on retain data as the original was.
 
     Args:
-        loss: The original's mean loss on what is looked at.
+        loss: The mean loss, on what is looked at, that is good enough.
         batch: The number of examples in a forward pass.
     """
 
@@ -323,13 +344,13 @@ class Restored:
     batch: int
 
     @classmethod
-    def of(cls, problem: Problem, how: Descent) -> "Restored":
-        """The question, while the model is still the original."""
-        return cls(cls.mean(problem, how.batch), how.batch)
+    def of(cls, problem: Problem, how: Descent, near: float) -> "Restored":
+        """The question, while the model is still the original; so many times its loss will do."""
+        return cls(near * cls.mean(problem, how.batch), how.batch)
 
     def __call__(self, problem: Problem) -> bool:
         """Looks. The passes are charged as examples."""
-        return self.mean(problem, self.batch) <= NEAR * self.loss
+        return self.mean(problem, self.batch) <= self.loss
 
     @staticmethod
     @torch.no_grad()
