@@ -19,11 +19,10 @@ from unweave.methods.gdr_gma import GDRGMA
 from unweave.methods.influence import Influence
 from unweave.methods.kde import KDE
 from unweave.methods.last_layers import CFk, EUk
-from unweave.methods.lur import LUR
+from unweave.methods.lur import LUR, UNTUNED
 from unweave.methods.msg import MaskedSmallGradients
 from unweave.methods.prmq import PRMQ
 from unweave.methods.rni import RNI
-from unweave.methods.lur import LUR, UNTUNED
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
