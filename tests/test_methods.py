@@ -614,14 +614,8 @@ def test_a_model_without_trainable_weights_is_refused():
         (name, family)
         for name in (
             *("lur", "lur-exact", "lagged", "lur-match", "match", "salun", "scissorhands", "l1-sparse"),
-            *("scrub", "bad-teacher", "cfw", "prmq", "rni", "kde", "fcs", "amnesiac", "unsir"),
-            *("munba", "cagrad", "sa", "esd", "erasediff-conflict"),
-            *("scrub", "bad-teacher", "cfw", "prmq", "rni", "kde", "amnesiac", "unsir"),
-            *("sa", "esd", "erasediff-conflict"),
-            *("scrub", "cfw", "prmq", "sa", "esd", "erasediff-conflict"),
-            *("scrub", "cfw", "prmq", "rni", "sa", "esd", "erasediff-conflict"),
-            *("scrub", "munba", "cagrad", "sa", "esd", "erasediff-conflict"),
-            *("gdr-gma", "sfron"),
+            *("scrub", "bad-teacher", "cfw", "prmq", "rni", "kde", "fcs", "munba", "cagrad", "amnesiac"),
+            *("unsir", "gdr-gma", "sfron", "sa", "esd", "erasediff-conflict"),
         )
         for family in ("layernorm", "language", "denoiser", *families.DENOISERS[2:])
         if (name, family) not in REFUSED
