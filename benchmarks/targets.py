@@ -27,10 +27,11 @@ from unweave.audit.metrics import mean_gap, measure
 from unweave.audit.score import t_interval
 from unweave.methods.lur import LUR
 from unweave.problem import Failed
+from unweave.run.ranges import Settings, nested
 from unweave.run.reading import configure
 from unweave.run.recipe import Recipe, load
 from unweave.run.record import environment
-from unweave.run.search import SECOND, Settings, Trial, case, nested, search
+from unweave.run.search import SECOND, Trial, case, search
 from unweave.run.stage import Stage
 from unweave.run.study import best_of
 from unweave.run.tune import prepare

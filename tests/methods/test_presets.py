@@ -16,8 +16,8 @@ from unweave.methods.presets import PRESETS
 from unweave.methods.space import Tunable
 from unweave.problem import Problem
 from unweave.run.generation import Generation
+from unweave.run.ranges import nested, own
 from unweave.run.reading import configure
-from unweave.run.search import nested, own
 from unweave.tasks.diffusion import Diffusion
 
 GONE, EACH = 3, 48

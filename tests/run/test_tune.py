@@ -20,9 +20,10 @@ from unweave.run import search as searches
 from unweave.run import stage as stages
 from unweave.run import tune
 from unweave.run.bench import bench, with_best
+from unweave.run.ranges import distribution, inside, nested, own
 from unweave.run.reading import configure
 from unweave.run.recipe import Recipe
-from unweave.run.search import SECOND, attempt, case, distribution, inside, nested, own, search
+from unweave.run.search import SECOND, attempt, case, search
 from unweave.run.stage import Stage
 from unweave.run.study import Study, best_of, evaluations
 from unweave.run.tune import as_toml, prepare, tune_stage

@@ -23,8 +23,8 @@ from unweave.methods import Method
 from unweave.problem import Cost, Problem, Split, timed
 from unweave.project import Project
 from unweave.run.memory import peak_memory
+from unweave.run.ranges import nested
 from unweave.run.reading import configure
-from unweave.run.search import nested
 from unweave.train import spend
 
 SHORT, LONGER, PATIENCE = 2, 8, 1.0

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from unweave.methods import method_named
 from unweave.run import record
 from unweave.run.cell import run_reference, run_seed
+from unweave.run.ranges import nested
 from unweave.run.reading import configure
 from unweave.run.recipe import Recipe
-from unweave.run.search import nested
 from unweave.run.stage import Stage
 from unweave.run.study import Study, read_studies
 from unweave.run.tune import tune_stage

@@ -3,28 +3,27 @@
 A trial is worth the mean over the seeds of its distance from their retrained models; the exam says how far.
 """
 
-import dataclasses
 import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
 
 from unweave.methods import Method
-from unweave.methods.space import Choice, Log, Range, Rest, Uniform, Whole
+from unweave.methods.space import Range, Rest
 from unweave.problem import Failed
+from unweave.run.ranges import Settings, distribution, nested, own, rounded
 from unweave.run.reading import configure
 from unweave.run.stage import Stage
 from unweave.train import digest, spend
 
 if TYPE_CHECKING:
     from optuna import Trial as OptunaTrial
-    from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
 
 SECOND = 1_000_000
@@ -32,9 +31,6 @@ SECOND = 1_000_000
 
 MANY, POPULATION, OBJECTIVES = 100, 50, 4
 """From so many trials on a search has several objectives: the size of its generations, and their number."""
-
-Settings = Mapping[str, Any]
-"""Values by dotted field path, such as `how.lr`."""
 
 Trial = Mapping[str, Any]
 
@@ -188,56 +184,3 @@ def attempt(
 def means(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean of each number over the seeds."""
     return {name: float(np.mean([each[name] for each in tables])) for name in tables[0]}
-
-
-def distribution(choices: Log | Uniform | Whole | Choice) -> "BaseDistribution":
-    """The range in Optuna's words."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    match choices:
-        case Log(low, high):
-            return FloatDistribution(low, high, log=True)
-        case Uniform(low, high):
-            return FloatDistribution(low, high)
-        case Whole(low, high):
-            return IntDistribution(low, high, log=True)
-        case Choice(values):
-            return CategoricalDistribution(values)
-
-
-def own(method: Method, space: Mapping[str, Range]) -> dict[str, Any]:
-    """The method's own settings, where they lie in their ranges."""
-    table = dataclasses.asdict(cast(Any, method))
-    values = {path: at(table, path) for path in space}
-    drawn = {path: each for path, each in space.items() if not isinstance(each, Rest)}
-    return {path: values[path] for path, each in drawn.items() if inside(each, values[path])}
-
-
-def inside(choices: Log | Uniform | Whole | Choice, value: object) -> bool:
-    """Whether a range holds a value."""
-    if isinstance(choices, Choice):
-        return value in choices.values
-    return isinstance(value, int | float) and choices.low <= value <= choices.high
-
-
-def at(table: Mapping[str, Any], path: str) -> object:
-    """The value at a dotted path."""
-    first, _, rest = path.partition(".")
-    return at(table[first], rest) if rest else table[first]
-
-
-def nested(settings: Settings) -> dict[str, Any]:
-    """Dotted paths as tables in tables."""
-    made: dict[str, Any] = {}
-    for path, value in settings.items():
-        *tables, key = path.split(".")
-        inner = made
-        for table in tables:
-            inner = inner.setdefault(table, {})
-        inner[key] = value
-    return made
-
-
-def rounded(value: object) -> object:
-    """A number with three digits, as a recipe writes it; anything else as it is."""
-    return float(f"{value:.3g}") if isinstance(value, float) else value

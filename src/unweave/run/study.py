@@ -12,8 +12,9 @@ from unweave.feed import steps_per_epoch
 from unweave.files import read_object
 from unweave.methods.space import Range, Tunable
 from unweave.problem import Split
+from unweave.run.ranges import Settings, nested
 from unweave.run.reading import refuse_unknown_fields
-from unweave.run.search import Settings, Trial, nested
+from unweave.run.search import Trial
 from unweave.run.stage import Stage
 
 REFERENCES = ("original", "retrain")

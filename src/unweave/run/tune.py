@@ -13,7 +13,7 @@ from unweave.run.study import Study, best_of, facts_of, scale_of, space_of, tuna
 from unweave.run.workers import Crew, Job, Listener, told
 from unweave.train import code, digest
 
-SEARCHING_CODE = ("audit/**/*.py", *(f"run/{name}.py" for name in ("search", "practice", "shared")))
+SEARCHING_CODE = ("audit/**/*.py", *(f"run/{name}.py" for name in ("search", "ranges", "practice", "shared")))
 
 
 def tune_stage(
