@@ -45,12 +45,13 @@ class Split:
         train: The training data: any map-style `Dataset` of tuples or dicts, or a `Source`.
         forget: What to forget: positions in `train`, or names if the examples have ids.
         test: Data that the model never saw.
-        calibration: A data set of its own, or the fraction of `test` that is set aside for it.
+        calibration: The fraction of `test` that is set aside for it, or the positions there.
         seed: Chooses which part of `test` that is.
 
     Raises:
-        ValueError: If an id is unknown, out of range or named twice, if nothing or everything is to be
-            forgotten, if a label is negative, or if fewer than two examples are held out.
+        ValueError: If an id or a position is unknown, out of range or named twice, if nothing or everything
+            is to be forgotten, if a label is negative, or if fewer than two examples are held out, or none
+            is for calibration.
     """
 
     def __init__(
@@ -192,6 +193,14 @@ def cut(n: int, calibration: float | Sequence[int], seed: int) -> tuple[Tensor, 
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
         first = max(1, min(n - 1, round(calibration * n)))
         return order[:first].sort().values, order[first:].sort().values
+    if not len(calibration) or len(set(calibration)) < len(calibration):
+        raise ValueError(
+            "calibration must be a fraction or positions, at least one and each once, found "
+            f"{len(calibration)} positions, {len(set(calibration))} of them different"
+        )
+    if not 0 <= min(calibration) <= max(calibration) < n:
+        found = f"{min(calibration)}..{max(calibration)}"
+        raise ValueError(f"calibration must be positions in 0..{n - 1} of the test data, found {found}")
     chosen = torch.tensor(sorted(calibration), dtype=torch.long)
     rest = torch.ones(n, dtype=torch.bool).index_fill_(0, chosen, False).nonzero()[:, 0]
     return chosen, rest

@@ -50,6 +50,15 @@ def test_an_unknown_example_is_named(example: Any, message: str) -> None:
         source_positions(Loaded(examples(9)), ["user-1"])
 
 
+@pytest.mark.parametrize(
+    ("calibration", "message"),
+    [([], "at least one"), ([1, 1], "1 of them"), ([9], r"0\.\.8 .* found 9"), ([-1], "found -1")],
+)
+def test_a_calibration_part_that_is_empty_or_not_there_is_refused(calibration: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"calibration must be .*{message}"):
+        Split(examples(9), [1], examples(9), calibration=calibration)
+
+
 @pytest.mark.parametrize("calibration", [0.5, [0]])
 def test_one_held_out_example_can_not_be_cut_in_two(calibration: Any) -> None:
     with pytest.raises(ValueError, match="test data must hold at least two examples, .* found 1"):
