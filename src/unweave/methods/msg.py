@@ -42,6 +42,11 @@ class MaskedSmallGradients:
     kept: float = 0.1
     how: Descent = Descent(lr=0.01, epochs=5, schedule="linear", warmup=0.5)
 
+    def __post_init__(self) -> None:
+        for name in ("rate", "kept"):
+            if not 0 <= vars(self)[name] <= 1:
+                raise ValueError(f"{name} must be a fraction in [0, 1], found {vars(self)[name]}")
+
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
         return {
