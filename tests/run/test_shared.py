@@ -131,3 +131,15 @@ def test_what_a_killed_process_had_begun_is_made_by_another(tmp_path) -> None:
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert search(tmp_path / "x.journal", squared) == search(None, squared)
+
+
+@pytest.mark.parametrize(
+    "line", [b"gone wrong\n", b'"a": "half\n', b"\x80\xbb\n", b"[]\n", b'{"op_code": 6}\n']
+)
+def test_a_journal_that_can_not_be_read_is_named(tmp_path, line: bytes) -> None:
+    place = tmp_path / "x.journal"
+    search(place, squared)
+    lines = place.read_bytes().splitlines(keepends=True)
+    place.write_bytes(b"".join([*lines[:4], line, *lines[4:]]))
+    with pytest.raises(ValueError, match=r"x\.journal is no journal .*: delete it to search again"):
+        search(place, squared)

@@ -5,15 +5,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from unweave.files import write_atomically
+from unweave.files import read_object, write_atomically
 
 Content = Mapping[str, Any]
 
 
 def kept(place: Path, key: str, make: Callable[[], Content]) -> Content:
-    """The content of `place`.json if it has this key; otherwise what `make` returns, written whole."""
+    """The content of `place`.json if it has this key; otherwise what `make` returns, written whole.
+
+    Raises:
+        ValueError: If the file holds no JSON object.
+    """
     path = beside(place, "json")
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found = read_object(path, ": delete it, and it is made again") if path.exists() else {}
     if found.get("key") != key:
         made = {"key": key, **make()}
         path.parent.mkdir(parents=True, exist_ok=True)

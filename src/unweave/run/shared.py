@@ -30,6 +30,9 @@ def opened(place: Path | None, name: str, objectives: int = 1) -> optuna.Study:
         place: The journal; the study is kept in memory alone if None.
         name: Of the study; a journal may hold several.
         objectives: How many numbers a trial ends with, all to be small.
+
+    Raises:
+        ValueError: If the journal can't be read.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     small = [StudyDirection.MINIMIZE] * objectives
@@ -38,11 +41,14 @@ def opened(place: Path | None, name: str, objectives: int = 1) -> optuna.Study:
     place.parent.mkdir(parents=True, exist_ok=True)
     lock = Lock(place)
     mend(place, lock)
-    storage = JournalStorage(JournalFileBackend(str(place), lock))
-    with held(place, "claims", alone=True):  # two must not both make it
-        return optuna.create_study(
-            storage=storage, study_name=name, load_if_exists=True, directions=small, pruner=pruner()
-        )
+    try:
+        storage = JournalStorage(JournalFileBackend(str(place), lock))
+        with held(place, "claims", alone=True):  # two must not both make it
+            return optuna.create_study(
+                storage=storage, study_name=name, load_if_exists=True, directions=small, pruner=pruner()
+            )
+    except (ValueError, KeyError, TypeError) as error:  # Optuna says neither what it read nor where
+        raise ValueError(f"{place} is no journal ({error!r}): delete it to search again") from error
 
 
 def pruner() -> optuna.pruners.BasePruner:
