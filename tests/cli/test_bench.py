@@ -291,6 +291,24 @@ def test_what_trained_models_choose_is_kept_in_the_folder_of_the_run(run, here):
     assert names(here / "kept" / "strata") == ["tiny.json"]
 
 
+def test_what_trained_models_chose_outlives_an_error(run, here):
+    recipe = Path(projects.recipe(here))
+    text = recipe.read_text().replace('name = "digits"', 'name = "digits"\nfolds = 2\nforget = "memorized"')
+    recipe.write_text(text)
+    (here / "tuning").mkdir()
+    told = run("bench", recipe, "--methods", "finetune", "--tuned", "tuning", *FLAGS, "--out", "kept")
+    assert told.code == 2 and "has no searches for the stage" in told.error
+    assert names(here / "kept" / "strata") == ["tiny.json"] and len(names(here / "kept" / "models")) == 2
+
+
+def test_a_claim_that_is_somebody_elses_file_is_left_alone(run, made, copied):
+    recipe, folder = copied
+    (folder / "run.json").write_text("[]")
+    told = run("bench", recipe, "--methods", "finetune", "--seeds", 1, *FLAGS, "--out", folder)
+    assert told.code == 0 and f"Report: {folder}-2/report.html" in told.out
+    assert (folder / "run.json").read_text() == "[]"
+
+
 class TestProtocol:
     def test_bench_and_its_table_print_the_columns_of_deep_unlearn(self, run, copied):
         recipe, folder = copied

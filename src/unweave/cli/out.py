@@ -16,7 +16,7 @@ from typing import Any
 from unweave.files import write_atomically
 
 CLAIM = "run.json"
-LASTING = ("cells", "references", "tuning")
+LASTING = ("cells", "references", "strata", "tuning")
 """Folders of finished work, which stay whatever comes after."""
 
 Asked = Mapping[str, Any]
@@ -91,7 +91,7 @@ def goes_on_in(claim: Path, asked: Asked, goes_on: Callable[[Asked, Asked], bool
         found = json.loads(claim.read_text(encoding="utf-8"))
     except ValueError:  # somebody else's file
         return False
-    return goes_on(plain(asked), found)
+    return isinstance(found, dict) and goes_on(plain(asked), found)
 
 
 def plain(asked: Asked) -> Asked:
