@@ -72,6 +72,8 @@ def test_every_form_has_every_method_and_says_why_one_failed(draw):
     }
     said = draw(record)
     assert all(name in said for name in ("msg", "salun", "original", "1.000", "2.000"))
+    (line,) = [line for line in said.splitlines() if "salun" in line and "no convolutions" not in line]
+    assert "FAILED" in line
     if draw is not protocol_tables.latex:
         assert "salun: FAILED: no convolutions" in said and "2 seeds; the protocol has 10." in said
         assert "no two of these methods are in an order" in " ".join(said.split())

@@ -21,8 +21,11 @@ def grid(stage: Record) -> tuple[list[str], list[list[str]]]:
     found, ranks, failed = figures_of(stage), ranks_of(stage), failures(stage)
     names = [name for name in REFERENCES if name in found]
     names += [name for name in ranks if name not in failed] + list(failed)
-    header = ["Method", *COLUMNS.values(), "Rank"]
-    return header, [[name, *map(told, found[name].values()), number(ranks.get(name), 1)] for name in names]
+    columns = {name: list(map(told, found[name].values())) for name in names}
+    columns |= {name: ["FAILED", *columns[name][1:]] for name in failed}
+    return ["Method", *COLUMNS.values(), "Rank"], [
+        [name, *columns[name], number(ranks.get(name), 1)] for name in names
+    ]
 
 
 def told(figure: Mapping[str, float | int | None]) -> str:
