@@ -88,6 +88,13 @@ def test_latex_rows_have_as_many_cells_as_columns_and_hold_no_bare_special(hosti
     assert r"a$|$b\_\&$<$script$>$\$x\$\textbackslash{}\%\#\{\}\textasciitilde{}\textasciicircum{}" in text
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_a_line_break_in_a_stages_name_stays_in_its_heading(record, end):
+    record["stages"][f"one{end}# two"] = record["stages"].pop("trace")
+    heading = next(line for line in tables.markdown(record).splitlines() if "two" in line)
+    assert heading.startswith("## one")
+
+
 def test_latex_prints_only_the_best_bold(record):
     assert re.findall(r"\\textbf\{(.*?)\}", tables.latex(record)) == ["lur-match", "lur"]
 

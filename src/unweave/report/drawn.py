@@ -12,7 +12,7 @@ from unweave.report.numbers import DASH
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {"<": "$<$", ">": "$>$", "|": "$|$"} | {character: f"\\{character}" for character in "&%$#_{}"}
 _MARKDOWN = {character: f"\\{character}" for character in "\\`*_[]|~"}
-_MARKDOWN |= {"<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " "}
+_MARKDOWN |= {"<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " ", "\r": " "}
 
 
 def markdown(
