@@ -3,12 +3,13 @@
 import re
 
 import pytest
-from pyarrow import parquet
+from pyarrow.parquet import read_table
 
 from records import synthetic
 from unweave.audit.generators.metrics import GENERATION
 from unweave.report import html, tables
 from unweave.report.numbers import DASH, number
+from unweave.report.parquet import parquet
 from unweave.report.rows import rows
 from unweave.report.tables import aim
 
@@ -105,7 +106,7 @@ def test_a_line_break_in_a_stages_name_stays_in_its_comment(record):
 
 
 def test_parquet_holds_the_records_own_numbers(record, tmp_path):
-    read = parquet.read_table(tables.parquet(record, tmp_path / "table.parquet")).to_pylist()
+    read = read_table(parquet(record, tmp_path / "table.parquet")).to_pylist()
     found = {(line["stage"], line["method"], line["metric"]): line for line in read}
     for name, method in record["stages"]["trace"]["methods"].items():
         for metric, score in method["scores"].items():
@@ -122,7 +123,7 @@ def test_parquet_holds_the_records_own_numbers(record, tmp_path):
 
 def test_parquet_keeps_failures_as_rows_with_nulls(record, tmp_path):
     record["stages"]["trace"]["methods"]["diverged"]["scores"] = {}
-    read = parquet.read_table(tables.parquet(record, tmp_path / "table.parquet")).to_pylist()
+    read = read_table(parquet(record, tmp_path / "table.parquet")).to_pylist()
     (line,) = [line for line in read if line["method"] == "diverged"]
     assert line["failed"] and line["metric"] is None and line["value"] is None and line["mean_gap"] is None
 
@@ -160,7 +161,7 @@ def test_tests_and_ranks_are_columns_where_they_fit(record):
 
 
 def test_parquet_holds_tests_and_ranks(record, tmp_path):
-    read = parquet.read_table(tables.parquet(record, tmp_path / "table.parquet")).to_pylist()
+    read = read_table(parquet(record, tmp_path / "table.parquet")).to_pylist()
     found = {line["method"]: (line["p_holm"], line["mean_rank"]) for line in read if line["stage"] == "trace"}
     assert found["joint"] == (0.0004, 8.0) and found["original"] == (None, None)
 

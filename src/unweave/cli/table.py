@@ -10,6 +10,7 @@ from unweave.cli.alike import refuse_mixed
 from unweave.cli.options import DEFAULTS, Shared
 from unweave.files import write_atomically
 from unweave.report import html, protocol_tables, tables
+from unweave.report.parquet import parquet
 from unweave.report.protocol import Protocol, refuse_unmeasured
 from unweave.report.protocol import summary as summary_of
 from unweave.run import record
@@ -117,7 +118,7 @@ def written(made: Mapping[str, Any], format: Format, protocol: Protocol | None, 
     """A record's table as a file; the page has the columns of every protocol."""
     path = folder / FILES[format]
     if format == "parquet":
-        return (tables if protocol is None else protocol_tables).parquet(made, path)
+        return (parquet if protocol is None else protocol_tables.parquet)(made, path)
     if format == "html":
         return html.write(made, path)
     write_atomically(path, as_text(made, format, protocol))

@@ -1,6 +1,5 @@
 """The columns of Deep Unlearn in every form: terminal, plain text, Markdown, LaTeX, Parquet."""
 
-import os
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +8,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from unweave.files import draft
 from unweave.report import drawn
 from unweave.report.numbers import DASH, number
+from unweave.report.parquet import write
 from unweave.report.protocol import COLUMNS, SEEDS, Record, agreement_of, failures, figures_of, ranks_of
 from unweave.report.ranking import REFERENCES
 
@@ -93,16 +92,10 @@ def latex(record: Record) -> str:
 
 def parquet(record: Record, path: Path) -> Path:
     """Write a row per stage, method and column, unrounded; of a method that failed, one row that says why."""
-    import pyarrow
-    from pyarrow import parquet as file
-
-    kinds = dict.fromkeys(("stage", "method", "failed", "figure"), pyarrow.string())
-    kinds |= {"mean": pyarrow.float64(), "deviation": pyarrow.float64(), "n": pyarrow.int64()}
+    columns = {"stage": str, "method": str, "failed": str, "figure": str}
+    columns |= {"mean": float, "deviation": float, "n": int}
     lines = [line for name, stage in record["stages"].items() for line in long(name, stage)]
-    with draft(path) as beside:
-        file.write_table(pyarrow.Table.from_pylist(lines, schema=pyarrow.schema(list(kinds.items()))), beside)
-        os.replace(beside, path)
-    return path
+    return write(lines, columns, path)
 
 
 def long(name: str, stage: Record) -> list[dict[str, Any]]:

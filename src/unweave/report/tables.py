@@ -1,19 +1,16 @@
-"""A record's table in every form it is asked for: terminal, plain text, Markdown, LaTeX, Parquet.
+"""A record's table in every form that people read: terminal, plain text, Markdown, LaTeX.
 
 All of them show the rows of `rows.py`, so a method that failed keeps its row everywhere. Intervals are 95 %,
 written as the half-width after "±"; the HTML page and Parquet give both ends.
 """
 
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from unweave.files import draft
 from unweave.report import drawn
 from unweave.report.numbers import DASH, digits, heading, interval, number, probability
 from unweave.report.ranking import ours_of
@@ -141,60 +138,6 @@ def markdown(record: Mapping[str, Any]) -> str:
 def latex(record: Mapping[str, Any]) -> str:
     """Every stage as a booktabs tabular; bold is the method closest to Retrain of those with no FAIL."""
     return "\n\n".join(_tabular(name, stage) for name, stage in record["stages"].items()) + "\n"
-
-
-def parquet(record: Mapping[str, Any], path: str | Path) -> Path:
-    """Write a row per stage, method and metric, unrounded, with nulls where nothing was measured.
-
-    A method without any score has one row with a null metric, so that failures are counted too.
-    """
-    import pyarrow
-    from pyarrow import parquet as file
-
-    texts = ("stage", "method", "verdict", "reason", "failed", "metric", "direction")
-    names = (
-        *texts,
-        "n",
-        "value",
-        "low",
-        "high",
-        "reference",
-        "null_low",
-        "null_high",
-        "difference",
-        "margin",
-    )
-    names += ("mean_gap", "p_holm", "mean_rank", "seconds", "cost", "peak_mib", "gradient_evaluations")
-    kinds = {"n": pyarrow.int64()} | dict.fromkeys(texts, pyarrow.string()) | {"failed": pyarrow.bool_()}
-    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in names])
-    lines = [line for name, stage in record["stages"].items() for line in long(name, stage)]
-    with draft(Path(path)) as beside:
-        file.write_table(pyarrow.Table.from_pylist(lines, schema=schema), beside)
-        os.replace(beside, path)
-    return Path(path)
-
-
-def long(name: str, stage: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One dictionary per method and metric of a stage: the columns of `parquet`."""
-    margins = stage["margins"] or {}
-    lines = []
-    for row in rows(stage):
-        costs = {"mean_gap": row.gap.mean, "seconds": row.seconds, "cost": row.cost, "peak_mib": row.peak_mib}
-        shared = {"stage": name, "method": row.name, "verdict": row.status, "reason": row.reason} | costs
-        shared |= {"p_holm": row.p, "mean_rank": row.rank}
-        shared |= {"failed": row.status == "FAILED", "gradient_evaluations": row.gradient_evaluations}
-        for metric, cell in row.scores.items():
-            low, high = cell.band or (None, None)
-            fields = {"value": cell.value, "low": cell.low, "high": cell.high, "reference": cell.reference}
-            fields |= {
-                "null_low": low,
-                "null_high": high,
-                "difference": cell.gap,
-                "margin": margins.get(metric),
-            }
-            lines.append(shared | fields | {"metric": metric, "n": cell.n, "direction": cell.direction})
-        lines += [] if row.scores else [shared]
-    return lines
 
 
 def sentences(stage: Mapping[str, Any]) -> list[str]:
