@@ -13,7 +13,6 @@ from families import Toy, problem
 from test_targets import CALIBRATION, FORGET, HELD_OUT, TRAIN, Table, margins, setting
 from unweave.descend import Descent
 from unweave.estimators import Answers, Estimate, Estimator, Influence, Pool, Ranks, Shards, estimator_named
-from unweave.estimators.influence import conjugate_gradients
 from unweave.estimators.proxies import pool_weights
 from unweave.estimators.ranks import memorised, spearman, strange_labels
 from unweave.problem import Problem, Split
@@ -279,14 +278,6 @@ def test_influence_is_exact_on_least_squares(generator: torch.Generator):
     estimate = Influence(damping=0.0, iterations=60)(of).logits
     torch.testing.assert_close(estimate, (x[:7] @ left).float(), rtol=0, atol=1e-6)
     assert float((estimate - model(x[:7]).float()).detach().abs().max()) > 0.01
-
-
-def test_conjugate_gradients_solve_and_stop_where_the_curvature_is_negative(generator: torch.Generator):
-    root = torch.randn(6, 6, generator=generator, dtype=torch.double)
-    matrix, b = root @ root.T + torch.eye(6), torch.randn(6, generator=generator, dtype=torch.double)
-    found = conjugate_gradients(lambda v: {"x": matrix @ v["x"]}, {"x": b}, 20)["x"]
-    torch.testing.assert_close(found, torch.linalg.solve(matrix, b))
-    assert not conjugate_gradients(lambda v: {"x": -v["x"]}, {"x": b}, 20)["x"].any()
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,18 @@
 """Influence functions (Koh & Liang, ICML 2017), https://arxiv.org/abs/1703.04730, asked for answers."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from unweave.conjugate import conjugate_gradients
 from unweave.edit import shift
 from unweave.estimators.estimate import Estimate, refuse_other_than_classifiers
 from unweave.importance import evaluating
 from unweave.lookahead import differentiate_twice, twice_differentiable
 from unweave.objective import frozen, nll
-from unweave.params import Params, add, dot, scale
+from unweave.params import Params, add, scale
 from unweave.problem import Part, Problem
 from unweave.step import Runtime, Step
 from unweave.targets import logits
@@ -68,7 +68,7 @@ class Influence:
                 charge(problem, seen, 2)
                 return add(hessian(vector), vector, scale=self.damping)
 
-            step = conjugate_gradients(damped, pull, self.iterations)
+            step, _ = conjugate_gradients(damped, pull, self.iterations)
         shift(problem, scale(step, len(split.forget) / len(split.retain)))
         return frozen(problem.model)
 
@@ -92,25 +92,3 @@ def charge(problem: Problem, examples: int, times: int) -> None:
     """Counts gradient evaluations over so many examples, in chunks."""
     problem.cost.gradients += times * math.ceil(examples / CHUNK)
     problem.cost.examples += times * examples
-
-
-def conjugate_gradients(times: Callable[[Params], Params], wanted: Params, iterations: int) -> Params:
-    """Solves `times(x) = wanted` from zero; stops where the curvature is not positive, or all is solved.
-
-    Args:
-        times: A symmetric matrix's product with a vector.
-        wanted: The right side.
-        iterations: At most so many products.
-    """
-    x, left, along = scale(wanted, 0.0), wanted, wanted
-    size = first = float(dot(wanted, wanted))
-    for _ in range(iterations):
-        product = times(along)
-        curvature = float(dot(along, product))
-        if curvature <= 0 or size <= 1e-24 * first:
-            break
-        x = add(x, along, scale=size / curvature)
-        left = add(left, product, scale=-size / curvature)
-        before, size = size, float(dot(left, left))
-        along = add(left, along, scale=size / before)
-    return x

@@ -9,17 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from unweave.conjugate import conjugate_gradients
 from unweave.edit import shift
 from unweave.importance import accumulate, evaluating, steps
 from unweave.lookahead import differentiate_twice, twice_differentiable
 from unweave.methods.about import About, refuse_family
 from unweave.methods.space import Log, Range, Whole
 from unweave.objective import nll
-from unweave.params import Params, add, dot, norm, scale
+from unweave.params import Params, add, norm, scale
 from unweave.problem import Failed, Part, Problem
-
-EXACT = 1e-10
-"""Conjugate gradients end where this is left of the equation, relative to its right-hand side."""
 
 
 @dataclass(frozen=True)
@@ -127,23 +125,11 @@ def solved(problem: Problem, matrix: Callable[[Params], Params], v: Params, iter
     Raises:
         Failed: If the matrix has no positive curvature along v itself.
     """
-    x, rest, direction = scale(v, 0.0), v, v
-    start = size = float(dot(v, v))
-    for index in range(iterations):
-        if size <= EXACT**2 * start:
-            break
-        product = matrix(direction)
-        bend = float(dot(direction, product))
-        if not bend > 0:
-            if index == 0:
-                raise Failed(
-                    "the damped Hessian bends downwards along the gradient, so there is no Newton step: use "
-                    "a larger damping"
-                )
-            break
-        step = size / bend
-        x, rest = add(x, direction, scale=step), add(rest, product, scale=-step)
-        size, before = float(dot(rest, rest)), size
-        direction = add(rest, direction, scale=size / before)
-        problem.traces.setdefault("residual", []).append((index, math.sqrt(size / start), math.nan))
+    x, left = conjugate_gradients(matrix, v, iterations)
+    if not left and bool(norm(v) > 0):
+        raise Failed(
+            "the damped Hessian bends downwards along the gradient, so there is no Newton step: use a larger "
+            "damping"
+        )
+    problem.traces["residual"] = [(index, size, math.nan) for index, size in enumerate(left)]
     return x
