@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from unweave.methods.small_gradients import MaskedSmallGradients
+from unweave.methods.msg import MaskedSmallGradients
 
 
 @pytest.mark.parametrize("wrong", [-0.5, 1.5, math.inf, math.nan])
