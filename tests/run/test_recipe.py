@@ -172,3 +172,9 @@ def test_cutting_short_marks_a_recipe_as_partial() -> None:
     short = load("cifar10-resnet18-random10").cut_short(200, limit=2000)
     assert short.partial and short.data.limit == 2000
     assert (short.train.steps, short.train.epochs) == (200, None)
+
+
+@pytest.mark.parametrize("name", ["", "..", "../elsewhere", "/elsewhere", "a\\b"])
+def test_a_name_that_leads_out_of_the_folder_of_a_run_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="name must do as that of a file"):
+        tiny(name=name)

@@ -5,6 +5,7 @@ A seed is then one of the methods' randomness and of the retrained models.
 
 import copy
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -134,7 +135,7 @@ def recipe_of(place: Place, project: Project, split: Split) -> Recipe:
     """What a recipe would say of the project: how often, with which methods, and how models are examined."""
     told = None if place.recipe is None else load_recipe(place.recipe)
     recipe = Recipe(
-        name=Path(place.model).stem,
+        name=Path(os.path.abspath(place.model)).stem,  # of `.` as well
         data=Data("images", forget="class", label=int(split.train.labels[split.forget][0])),
         model=Architecture("given"),
         train=Descent(epochs=1.0) if told is None else told.train,

@@ -117,7 +117,7 @@ class Setup:
     """What is trained and forgotten. The forget set is the same for all seeds: a seed is a seed of training.
 
     Args:
-        name: What the stage is called in records.
+        name: What the stage is called in records, and its folders.
         data: What is learned and forgotten.
         model: What learns it.
         train: How originals and retrained references are trained.
@@ -148,6 +148,8 @@ class Setup:
         return self.generation or Classification()
 
     def __post_init__(self) -> None:
+        if self.name in ("", ".", "..") or set(self.name) & set("/\\\0"):
+            raise ValueError(f"name must do as that of a file, without / and \\, found {self.name!r}")
         if self.generation is not None and self.data.forget != "class":
             raise ValueError(f"a generator forgets a class, found forget = {self.data.forget!r}")
         if self.save_every is not None and self.save_every < 1:
