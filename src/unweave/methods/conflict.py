@@ -8,6 +8,7 @@ loss of wrong answers on forget data.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import ClassVar
 
 from unweave.descend import Descent, Phase, descend
@@ -178,7 +179,13 @@ def settle(
     *,
     feed: FeedName = "paired",
 ) -> None:
-    """Descends the retain loss and the weighted loss of wrong answers, as two terms under a rule."""
+    """Descends the retain loss and the weighted loss of wrong answers, as two terms under a rule.
+
+    Raises:
+        ValueError: If the weight is not positive: it would teach what is to be forgotten.
+    """
+    if not 0 < forget_weight < inf:
+        raise ValueError(f"forget_weight must be positive and finite, found {forget_weight}")
     forget = forget_weight * mislabel(teacher=frozen(problem.model))
     descend(problem, how, Phase([nll("retain"), forget], rule, feed=feed))
 

@@ -6,6 +6,7 @@ The paper's text was not at hand: what is not in its abstract is from its releas
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import ClassVar
 
 import torch
@@ -48,6 +49,12 @@ class GDRGMA:
     gamma: float = 100.0
     epsilon: float = 0.02
     how: Descent = Descent(lr=1e-4, epochs=10, batch=256, optimizer="adamw", weight_decay=0.01)
+
+    def __post_init__(self) -> None:
+        if not (0 < self.gamma < inf and -inf < self.epsilon < inf):
+            raise ValueError(
+                f"gamma must be positive and epsilon a number, found {self.gamma} and {self.epsilon}"
+            )
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
