@@ -41,7 +41,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: Collec
     """Prints a table; some columns hold words, the others numbers."""
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for place, name in enumerate(header):
-        made.add_column(Text(name), justify="left" if place in words else "right", no_wrap=place not in words)
+        justify = "left" if place in words else "right"
+        made.add_column(Text(name), justify=justify, no_wrap=place not in words, overflow="fold")
     for row in rows:
         made.add_row(*(Text(cell) for cell in row))
     console().print(made)

@@ -154,6 +154,6 @@ def refuse_partial_classes(split: Split) -> None:
     staying = int((~torch.isin(labels, torch.tensor(split.forgotten_classes, dtype=labels.dtype))).sum())
     if staying:
         raise ValueError(
-            f"UNSIR forgets whole classes, and of {staying} of the {len(labels)} forget examples the class "
-            "stays: ask for a class, or use another method"
+            f"UNSIR forgets whole classes, found {staying} of {len(labels)} forget examples whose class has "
+            "others that stay: forget that class, or use another method"
         )
