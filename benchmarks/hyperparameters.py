@@ -28,6 +28,7 @@ import matplotlib
 import torch
 from hyperparameters_plots import drawn
 from hyperparameters_tables import analysed, printed
+from mechanism_tables import plain
 from scipy.stats import qmc
 
 from unweave.methods.lur import LUR
@@ -380,7 +381,7 @@ def main() -> None:
     else:
         with TemporaryDirectory() as folder:
             found = experiment(asked.stages, asked.work or Path(folder), asked.jobs, asked.device)
-        record = analysed(found)
+        record = plain(analysed(found))
     print(printed(record))
     if asked.record:
         asked.record.write_text(json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n")

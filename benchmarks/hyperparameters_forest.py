@@ -15,7 +15,7 @@ from sklearn.model_selection import KFold
 
 Row = dict[str, Any]
 Array = np.ndarray
-BACKGROUND = 64
+BACKGROUND = 32
 """Points that a curve is a mean over."""
 
 

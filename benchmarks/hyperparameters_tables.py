@@ -200,7 +200,8 @@ def cell(score: Row | None) -> str:
     if "failed" in score:
         return "failed"
     low, high = score["interval"]
-    return f"{score['value']:.2f} [{low:.2f}, {high:.2f}], {score['gradient_evaluations']:.0f}"
+    interval = "" if low is None else f" [{low:.2f}, {high:.2f}]"  # none of a single seed
+    return f"{score['value']:.2f}{interval}, {score['gradient_evaluations']:.0f}"
 
 
 def moved(found: Row) -> list[str]:

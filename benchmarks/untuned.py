@@ -224,10 +224,17 @@ def ratio(pairs: Sequence[tuple[float, float]]) -> Row:
     """The ratio of two means over seeds, and its 95 % interval over resampled seeds."""
     table = np.array(pairs)
     draws = np.random.default_rng(0).integers(len(table), size=(RESAMPLES, len(table)))
-    means = table[draws].mean(1)
-    low, high = np.percentile(means[:, 0] / means[:, 1], [2.5, 97.5])
+    resampled = table[draws].mean(1)
+    known = resampled[resampled[:, 1] > 0]  # a tuned method may be at no distance on all that was drawn
     above, below = table.mean(0)
-    return {"ratio": float(above / below), "interval": [float(low), float(high)], "seeds": len(table)}
+    low, high = np.percentile(known[:, 0] / known[:, 1], [2.5, 97.5]) if len(known) else (np.nan, np.nan)
+    found = {"ratio": above / below if below else np.nan, "low": low, "high": high}
+    return {
+        **{key: float(each) if np.isfinite(each) else None for key, each in found.items()},
+        "difference": float(above - below),
+        "resampled": len(known) / RESAMPLES,
+        "seeds": len(table),
+    }
 
 
 def printed(record: Row) -> str:
@@ -245,10 +252,8 @@ def printed(record: Row) -> str:
                 cells += [said(each["auc"], 3), f"{each['gradient_evaluations']['mean']:.0f}"]
             lines.append(f"| {method} | {' | '.join(cells)} |")
         for key, each in stage["summary"]["untuned over tuned"].items():
-            low, high = each["interval"]
-            lines.append(
-                f"\nLUR as it comes over LUR tuned, {key}: {each['ratio']:.2f} [{low:.2f}, {high:.2f}]"
-            )
+            numbers = ", ".join(f"{name} {value:.2f}" for name, value in each.items() if value is not None)
+            lines.append(f"\nLUR as it comes over LUR tuned, {key}: {numbers}")
     return "\n".join(lines)
 
 
