@@ -36,7 +36,8 @@ from unweave.run.recipe import Recipe, parse
 from unweave.run.record import environment
 from unweave.run.search import SECOND, nested
 from unweave.run.stage import Stage
-from unweave.run.tune import Study, prepare, read_studies, study
+from unweave.run.study import Study
+from unweave.run.tune import prepare, study
 from unweave.train import digest, spend
 
 Row = dict[str, Any]
@@ -133,7 +134,6 @@ def experiment(
     seeds: int,
     trials: int,
     jobs: int,
-    before: Path | None,
 ) -> Row:
     """The whole record."""
     stages: Row = {}
@@ -141,12 +141,9 @@ def experiment(
         for name in names:
             recipe = recipe_of(name, cifar10)
             stage = Stage(recipe, folder)
-            known = before is not None and (before / name).is_dir()
-            studies = read_studies(stage, ("lur", *OTHERS.get(name, ())), before) if known else {}
-            if "lur" not in studies:
-                studies |= {"lur": pool.submit(tuned, stage, "lur", trials, {}).result()}
+            studies = {"lur": pool.submit(tuned, stage, "lur", trials, {}).result()}
             granted = {"lur": studies["lur"].gradients}
-            others = [each for each in OTHERS.get(name, ()) if each not in studies]
+            others = OTHERS.get(name, ())
             work = {each: pool.submit(tuned, stage, each, trials, granted) for each in others}
             studies |= {each: job.result() for each, job in work.items()}
             methods = {**untuned(recipe), **best_methods(recipe, studies, granted)}
@@ -277,7 +274,6 @@ def main() -> None:
         "--work", type=Path, help="a folder for models and searches, from which a run goes on"
     )
     parser.add_argument("--record", type=Path, help="a file for everything that was measured")
-    parser.add_argument("--tuned", type=Path, help="the folder of searches that were made before")
     parser.add_argument("--read", type=Path, help="a record to show instead of a run")
     asked = parser.parse_args()
     if asked.read:
@@ -285,9 +281,7 @@ def main() -> None:
     else:
         with TemporaryDirectory() as made:
             folder, how = asked.work or Path(made), {"seeds": asked.seeds, "trials": asked.trials}
-            record = experiment(
-                asked.stages, asked.cifar10, folder, **how, jobs=asked.jobs, before=asked.tuned
-            )
+            record = experiment(asked.stages, asked.cifar10, folder, **how, jobs=asked.jobs)
     print(printed(record))
     if asked.record:
         asked.record.write_text(json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n")
