@@ -35,6 +35,14 @@ class TestFiles:
         assert "Forgot 3 of 90 examples with finetune" in told.out
         assert "Next:  unweave audit forgotten" in told.out
 
+    def test_a_damaged_model_is_called_so_and_a_sound_one_is_not(self, run, here, place):
+        assert "damaged" not in run("forget", place, *IDS, *SHORT, "--quiet").out
+        ruin = ("--method", "ascent", "--set", "how.lr=0.5", "--set", "how.steps=40")
+        told = run("forget", place, *IDS, *ruin, "--quiet")
+        fell = re.search(r"This model is damaged: the accuracy on the rest fell by ([\d.]+) points", told.out)
+        before, after = re.search(r"Accuracy on the rest, % +([\d.]+) +([\d.]+)", told.out).groups()
+        assert told.code == 0 and abs(float(fell[1]) - (float(before) - float(after))) < 0.06
+
     def test_weights_on_disk_stay_as_they_are(self, run, here, tmp_path):
         change = f"{SAVED}\n\n{loads('given(model=saved())')}"
         place = projects.project(tmp_path / "mine", change)

@@ -26,6 +26,8 @@ from unweave.unlearn import PRETRAINED, Result, refuse_foreign, unlearn
 CLAIM = "forget.json"
 MODELS = "models"
 SPLIT = "split.json"
+DAMAGED = 5.0
+"""Points of accuracy on the rest that no request should cost."""
 
 
 @dataclass(frozen=True)
@@ -256,8 +258,19 @@ def told(
     rows = exam.glances
     cells = [(row.title, *(number(each[row.id], row.digits) for each in (before, after))) for row in rows]
     show.table(("", "Before", "After"), cells)
-    show.say(*([exam.glanced] if exam.glanced else []))
+    show.say(*([exam.glanced] if exam.glanced else []), *damage(before, after))
     show.say("", f"Model: {model_in(folder)}", f"Next:  unweave audit {folder}")
+
+
+def damage(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
+    """A sentence if what was to stay has suffered; the looks are in points."""
+    fallen = before["retain"] - after["retain"]
+    if fallen <= DAMAGED:
+        return []
+    return [
+        f"This model is damaged: the accuracy on the rest fell by {fallen:.1f} points. "
+        "Change the settings with --set, or take another method."
+    ]
 
 
 def model_in(folder: Path) -> Path:
