@@ -525,7 +525,6 @@ def test_statistics_see_each_batch_once_and_nothing_else(name: str):
     # masks, SNIP, proxies, targets, curvatures, probes and a lookahead's second pass look without being seen
     method = shortened(CASES[name], steps=2, norm="train")
     of = request(method, "batchnorm")
-    of, method = problem("batchnorm"), shortened(CASES[name], steps=2, norm="train")
     if isinstance(method, LUR):
         method = replace(method, recover_in="steps", until="end")
     method(of)

@@ -32,6 +32,11 @@ def close(a: Tensor, b: Tensor, J: Tensor) -> bool:
     return float((a - b).norm()) <= 1e-9 * float(J.norm())
 
 
+def scale_of(rule: RuleName, J: Tensor) -> float:
+    """How long directions are: that of a bargain is, whatever the gradients, what rounding is relative to."""
+    return 1.0 if rule == "nash" else float(J.norm())
+
+
 jacobians = st.builds(
     jacobian,
     st.integers(0, 10**6),
@@ -54,7 +59,8 @@ def test_one_term_is_followed_as_it_is(rule: RuleName):
 @given(jacobians, st.sampled_from(["pcgrad", "nash", "mgda", "upgrad"]))
 def test_some_rules_oppose_neither_of_two(J: Tensor, rule: RuleName):
     d = direction(rule, J)
-    assert bool((J @ d >= -1e-9 * float((J @ J.T).diagonal().max())).all())
+    size = scale_of(rule, J)
+    assert bool((J @ d >= -1e-8 * size * float(J.norm())).all())
 
 
 @settings(deadline=None, max_examples=50)
@@ -77,7 +83,8 @@ def test_without_conflict_all_but_project_add_up(J: Tensor):
 @given(jacobians)
 def test_rules_that_treat_two_alike_do_not_depend_on_their_order(J: Tensor):
     for rule in ("pcgrad", "total", "nash", "mgda", "cagrad", "upgrad"):
-        assert close(direction(rule, J), direction(rule, J.flip(0)), J)
+        difference = (direction(rule, J) - direction(rule, J.flip(0))).norm()
+        assert float(difference) <= 1e-8 * scale_of(rule, J)
 
 
 @settings(deadline=None, max_examples=50)

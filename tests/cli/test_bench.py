@@ -295,9 +295,10 @@ def test_what_trained_models_chose_outlives_an_error(run, here):
     recipe = Path(projects.recipe(here))
     text = recipe.read_text().replace('name = "digits"', 'name = "digits"\nfolds = 2\nforget = "memorized"')
     recipe.write_text(text)
-    (here / "tuning").mkdir()
+    (here / "tuning" / "tiny").mkdir(parents=True)
+    (here / "tuning" / "tiny" / "finetune.json").write_text('{"facts": [{}], "trials": []}')
     told = run("bench", recipe, "--methods", "finetune", "--tuned", "tuning", *FLAGS, "--out", "kept")
-    assert told.code == 2 and "has no searches for the stage" in told.error
+    assert told.code == 2 and "was searched with a different data set or forget set" in told.error
     assert names(here / "kept" / "strata") == ["tiny.json"] and len(names(here / "kept" / "models")) == 2
 
 

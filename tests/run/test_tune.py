@@ -383,7 +383,8 @@ def test_what_others_leave_of_a_budget_is_worked_out_and_spent(tmp_path) -> None
         assert isinstance(method, LUR)
         log = search(method, method.space(60), 4, cases)
         assert all(trial["settings"]["recover"] > 0 for trial in log)
-        assert {trial["gradient_evaluations"] for trial in log} <= {60, 61}, name  # one pass more redraws
+        # one pass more redraws, and four measure a weight and a curvature
+        assert {trial["gradient_evaluations"] for trial in log} <= set(range(60, 65)), name
 
 
 @pytest.mark.parametrize(

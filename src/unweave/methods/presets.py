@@ -11,6 +11,7 @@ from dataclasses import replace
 from unweave.descend import Descent
 from unweave.generate.sample import Sampler
 from unweave.methods import METHODS, Method
+from unweave.methods.bad_teacher import BadTeacher
 from unweave.methods.conflict import MGDA, CAGrad, MUNBa, PCGrad, UPGrad
 from unweave.methods.ct import ConvolutionTranspose
 from unweave.methods.erasediff import EraseDiff
@@ -48,6 +49,7 @@ PRESETS: Mapping[str, Method] = {
     "ascent": Ascent(replace(EDIT, steps=10, max_norm=1.0)),
     "random-label": RandomLabel(retain_weight=3.0, how=EDIT),
     "neggrad+": NegGradPlus(how=replace(EDIT, max_norm=1.0)),
+    "bad-teacher": BadTeacher(EDIT),
     "l1-sparse": L1Sparse(penalty=1e-6, how=EDIT),
     "salun": SalUn(feed="paired", retain_weight=3.0, how=EDIT),
     # the decoder's attention alone, as in the code released for Stable Diffusion
