@@ -34,7 +34,7 @@ from unweave.tasks.classifier import Classifier
 from unweave.train import warm_up
 
 N, FORGOTTEN = 1280, 3
-SHORT, LONG = 8, 32
+SHORT, LONG = 24, 72
 BASE = "finetune"
 
 
