@@ -112,10 +112,10 @@ def rounds_of(methods: Mapping[str, Method], rounds: int) -> dict[str, list[tupl
 
 
 def peak(method: Method) -> float | None:
-    """MiB that three steps, and what goes with them, need beyond model and data. For a fresh process."""
+    """MiB that a short run needs beyond model and data. For a fresh process."""
     torch.set_num_threads(1)
     warm_up()
-    asked, short = problem(), of_length(method, 3)
+    asked, short = problem(), of_length(method, SHORT)
     before = resident("VmRSS")
     short(asked)
     after = resident("VmHWM")
