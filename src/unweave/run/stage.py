@@ -45,7 +45,8 @@ class Stage:
     def split(self, tuning_seed: int | None = None) -> Split:
         """The data, cut as the recipe says, or as a tuning seed practises; made once per process."""
         recipe = self.recipe
-        models = {**self.known(), "folder": self.folder} if self.chooses else {}  # which keeps the choice
+        place = self.folder.absolute()  # which keeps what models choose
+        models = {**self.known(), "folder": place} if self.chooses else {}
         key = (repr((recipe.data, recipe.generation, recipe.tuning, models)), tuning_seed, self.device)
         if key not in _splits:
             if tuning_seed is None:
