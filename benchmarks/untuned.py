@@ -150,7 +150,7 @@ def experiment(
             taken = [pool.submit(measured, stage, methods, seed) for seed in recipe.seeds[:seeds]]
             rows = [row for job in taken for row in job.result()]
             stages[name] = {
-                "recipe": {key: recipe.table()[key] for key in ("data", "model", "train", "tuning")},
+                "recipe": told(recipe),
                 "methods": {each: repr(method) for each, method in methods.items()},
                 "summary": summary(rows),
                 "runs": rows,
@@ -162,6 +162,12 @@ def experiment(
         "environment": environment(),
         "stages": stages,
     }
+
+
+def told(recipe: Recipe) -> Row:
+    """What a record says of a recipe; where its data lies is nobody's business."""
+    table = {key: recipe.table()[key] for key in ("data", "model", "train", "tuning")}
+    return {**table, "data": {key: value for key, value in table["data"].items() if key != "folder"}}
 
 
 def untuned(recipe: Recipe) -> dict[str, Method]:

@@ -8,18 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-import torch
-
 from unweave.audit.conflict import Probe
 from unweave.choices import refuse_unknown_choices
 from unweave.curvature import curvature_along, top_eigenvalue
-from unweave.descend import Descent, Phase, batches_of, descend, lengths_of, mean_loss_at, training
+from unweave.descend import Descent, Phase, descend, lengths_of, training
 from unweave.edit import shrink_and_perturb
 from unweave.estimators import FREE, EstimatorName, estimator_named
 from unweave.feed import FeedName
-from unweave.importance import Mask, evaluating, multiplied, named, saliency, top
+from unweave.importance import Mask, multiplied, named, saliency, top
 from unweave.level import Level
 from unweave.lookahead import exact, lagged, nested
+from unweave.measuring import Restored, first_step, norms_of_gradients
 from unweave.methods.about import About
 from unweave.methods.space import Choice, Log, Range, Rest, Uniform, Whole
 from unweave.objective import (
@@ -32,10 +31,9 @@ from unweave.objective import (
     nll,
     retain_loss,
 )
-from unweave.params import norm
 from unweave.problem import Problem
 from unweave.rules import RuleName
-from unweave.step import Runtime, Step, Term
+from unweave.step import Term
 from unweave.targets import Proxy, held_out_level, pull, quantiles, toward
 from unweave.tasks.classifier import Classifier
 from unweave.trim import trim
@@ -44,9 +42,6 @@ Mode = Literal["nested", "lagged", "exact", "first-order", "joint"]
 
 FALL = 0.5
 """The steps in which the learning rate falls, relative to those before."""
-
-ROUNDING = 1e-6
-"""A gradient that is so small beside another is none: that of a model's divergence from itself."""
 
 
 @dataclass(frozen=True)
@@ -261,23 +256,10 @@ class LUR:
     def balanced(
         self, problem: Problem, retain: Objective, forget: Objective, moving: Mask | None
     ) -> Objective:
-        """The weighted forget loss in the unit that `weight_in` says.
-
-        Raises:
-            ValueError: If one of the gradients is zero, or as small beside the other as rounding.
-        """
+        """The weighted forget loss in the unit that `weight_in` says."""
         if self.weight_in == "absolute":
             return forget
-        with training(problem.model, self.how):
-            step = first_step(problem, self.how, moving, retain, forget)
-            step.runtime.noise = problem.seed() if self.how.dropout == "same" else None
-            with step.runtime.statistics_kept():
-                pull, push = (float(norm(step.gradient(each))) for each in (retain, forget))
-        if min(pull, push) <= ROUNDING * max(pull, push):
-            raise ValueError(
-                f"weight_in='gradients' needs two gradients that are not zero, found norms {pull:g} (retain) "
-                f"and {push:g} (forget): use weight_in='absolute'"
-            )
+        pull, push = norms_of_gradients(problem, self.how, moving, retain, forget)
         return (self.weight * pull / push) * forget
 
     def step_size(self, problem: Problem, retain: Objective, forget: Objective, moving: Mask | None) -> float:
@@ -329,50 +311,3 @@ The looked-ahead step is as long as the curvature along it allows, the forgettin
 fixed fraction of the retaining one, and recovery ends when the retained data is known again. The numbers
 that are left were chosen on `records/hyperparameters.json`; see docs/hyperparameters.md.
 """
-
-
-@dataclass(frozen=True)
-class Restored:
-    """Whether a model is as good on retain data as the original was.
-
-    Args:
-        loss: The mean loss, on what is looked at, that is good enough.
-        batch: The number of examples in a forward pass.
-    """
-
-    loss: float
-    batch: int
-
-    @classmethod
-    def of(cls, problem: Problem, how: Descent, near: float) -> "Restored":
-        """The question, while the model is still the original; so many times its loss will do."""
-        return cls(near * cls.mean(problem, how.batch), how.batch)
-
-    def __call__(self, problem: Problem) -> bool:
-        """Looks. The passes are charged as examples."""
-        return self.mean(problem, self.batch) <= self.loss
-
-    @staticmethod
-    @torch.no_grad()
-    def mean(problem: Problem, batch: int, most: int = 1024) -> float:
-        """The mean loss on at most so many retain examples, in evaluation mode; the same at every look."""
-        generator = torch.Generator().manual_seed(problem.generator.initial_seed())
-        ids = problem.split.retain
-        chosen = ids[torch.randperm(len(ids), generator=generator)[:most]]
-        with evaluating(problem.model):
-            return mean_loss_at(problem, problem.split.train, chosen, batch)
-
-
-def first_step(problem: Problem, how: Descent, moving: Mask | None, *terms: Term) -> Step:
-    """A step at the present weights, on the first batches; for training mode, whose norms it remembers."""
-    batches, sizes = next(batches_of(problem, Phase(terms), how))
-    runtime = Runtime(
-        problem.model,
-        problem.task,
-        how.precision,
-        problem.processes,
-        problem.cost,
-        moving,
-        frozenset(how.unused),
-    )
-    return Step(problem.params, runtime, batches, sizes)

@@ -1,0 +1,83 @@
+"""What is measured at the start of a run, in the place of numbers that somebody would have to search."""
+
+from dataclasses import dataclass
+
+import torch
+
+from unweave.descend import Descent, Phase, batches_of, mean_loss_at, training
+from unweave.importance import Mask, evaluating
+from unweave.objective import Objective
+from unweave.params import norm
+from unweave.problem import Problem
+from unweave.step import Runtime, Step, Term
+
+ROUNDING = 1e-6
+"""A gradient that is so small beside another is none: that of a model's divergence from itself."""
+
+
+def norms_of_gradients(
+    problem: Problem, how: Descent, moving: Mask | None, retain: Objective, forget: Objective
+) -> tuple[float, float]:
+    """The norms of the two gradients at the present weights, on the first batches.
+
+    Raises:
+        ValueError: If one of them is zero, or as small beside the other as rounding.
+    """
+    with training(problem.model, how):
+        step = first_step(problem, how, moving, retain, forget)
+        step.runtime.noise = problem.seed() if how.dropout == "same" else None
+        with step.runtime.statistics_kept():
+            pull, push = (float(norm(step.gradient(each))) for each in (retain, forget))
+    if min(pull, push) <= ROUNDING * max(pull, push):
+        raise ValueError(
+            f"weight_in='gradients' needs two gradients that are not zero, found norms {pull:g} (retain) "
+            f"and {push:g} (forget): use weight_in='absolute'"
+        )
+    return pull, push
+
+
+def first_step(problem: Problem, how: Descent, moving: Mask | None, *terms: Term) -> Step:
+    """A step at the present weights, on the first batches; for training mode, whose norms it remembers."""
+    batches, sizes = next(batches_of(problem, Phase(terms), how))
+    runtime = Runtime(
+        problem.model,
+        problem.task,
+        how.precision,
+        problem.processes,
+        problem.cost,
+        moving,
+        frozenset(how.unused),
+    )
+    return Step(problem.params, runtime, batches, sizes)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """Whether a model is as good on retain data as the original was.
+
+    Args:
+        loss: The mean loss, on what is looked at, that is good enough.
+        batch: The number of examples in a forward pass.
+    """
+
+    loss: float
+    batch: int
+
+    @classmethod
+    def of(cls, problem: Problem, how: Descent, near: float) -> "Restored":
+        """The question, while the model is still the original; so many times its loss will do."""
+        return cls(near * cls.mean(problem, how.batch), how.batch)
+
+    def __call__(self, problem: Problem) -> bool:
+        """Looks. The passes are charged as examples."""
+        return self.mean(problem, self.batch) <= self.loss
+
+    @staticmethod
+    @torch.no_grad()
+    def mean(problem: Problem, batch: int, most: int = 1024) -> float:
+        """The mean loss on at most so many retain examples, in evaluation mode; the same at every look."""
+        generator = torch.Generator().manual_seed(problem.generator.initial_seed())
+        ids = problem.split.retain
+        chosen = ids[torch.randperm(len(ids), generator=generator)[:most]]
+        with evaluating(problem.model):
+            return mean_loss_at(problem, problem.split.train, chosen, batch)
