@@ -7,6 +7,7 @@ from typing import Literal
 from unweave.audit.verdict import SEEDS
 from unweave.cli import bench, show
 from unweave.cli.options import DEFAULTS, Shared
+from unweave.cli.plan import Plan
 from unweave.run.recipe import Recipe
 from unweave.run.recipe import load as load_recipe
 
@@ -92,7 +93,7 @@ def demo(
         # retrains that only fix the margins of a verdict are of no use where there is none
         recipes = [replace(recipe, calibration_seeds=()) for recipe in recipes]
     chosen = shown.methods if methods is None else methods
-    plan = bench.Plan(methods=chosen, seeds=count, jobs=jobs)
+    plan = Plan(methods=chosen, seeds=count, jobs=jobs)
     folder = bench.run(recipes, "unweave-demo", plan, shared)
     if count is not None and count < SEEDS and not shared.json:
         show.say(f"no verdict: {count} {'seed' if count == 1 else 'seeds'}, {SEEDS} needed", "")

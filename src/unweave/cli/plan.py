@@ -1,0 +1,83 @@
+"""What `unweave bench` is asked to run, and how: checked before anything is computed."""
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from unweave.report.protocol import Protocol
+from unweave.run.recipe import Recipe
+from unweave.run.setup import Against
+from unweave.run.stage import Stage
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How recipes are run.
+
+    Args:
+        methods: Names with commas between; all if None.
+        seeds: How many of the recipes' seeds; all if None.
+        tune: Trials of tuning per method; none if None.
+        against: What trials forget; as recipes say if None.
+        tuned: The folder of earlier searches.
+        jobs: Worker processes; as many as suit the device if None.
+        protocol: The benchmark whose columns are printed in the end; our own if None.
+    """
+
+    methods: str | None = None
+    seeds: int | None = None
+    tune: int | None = None
+    against: Against | None = None
+    tuned: Path | None = None
+    jobs: int | None = None
+    protocol: Protocol | None = None
+
+    def __post_init__(self) -> None:
+        if self.tune is not None and self.tune < 1:
+            raise ValueError(
+                f"--tune must be at least 1 trial, found {self.tune}: leave it out to run recipes' settings"
+            )
+        if self.tune is not None and self.tuned is not None:
+            raise ValueError("--tune makes a search and --tuned takes an earlier one: give one of them")
+        if self.against is not None and self.tune is None and self.tuned is None:
+            raise ValueError("--against says what a search forgets: give it with --tune or --tuned")
+        if self.jobs is not None and self.jobs < 1:
+            raise ValueError(f"--jobs must be at least 1, found {self.jobs}")
+        if self.tune and importlib.util.find_spec("optuna") is None:
+            raise ValueError("--tune needs optuna, which is not installed: pip install 'unweave[tune]'")
+        if self.tuned is not None and not self.tuned.is_dir():
+            raise ValueError(
+                f"--tuned must be the folder 'tuning' of an earlier run, found none at {self.tuned}"
+            )
+
+    def refuse_other_families(self, recipes: Sequence[Recipe]) -> None:
+        """Raises if a recipe's models are of a family that the protocol has no columns for."""
+        for recipe in recipes:
+            if self.protocol is not None and recipe.family.name != "classifier":
+                found = f"{recipe.name!r}, of family {recipe.family.name!r}"
+                raise ValueError(f"--protocol {self.protocol} is for recipes of classifiers, found {found}")
+
+
+def begun_at(recipe: Recipe, seed: int | None) -> Recipe:
+    """The recipe with as many seeds, the first of them this one."""
+    return recipe if seed is None else replace(recipe, seeds=tuple(range(seed, seed + len(recipe.seeds))))
+
+
+def tuned_against(recipe: Recipe, chosen: Against | None) -> Recipe:
+    """The recipe, tuned against this."""
+    return recipe if chosen is None else replace(recipe, tuning=replace(recipe.tuning, against=chosen))
+
+
+def refuse_unreadable(recipes: Sequence[Recipe], device: str) -> None:
+    """Raises if a recipe is named twice, or its data can't be read, cut as it says, or put into its model."""
+    known = [recipe.name for recipe in recipes]
+    if len(set(known)) < len(known):
+        raise ValueError(f"each recipe can be run once, found {', '.join(known)}")
+    for recipe in recipes:
+        stage = Stage(recipe, Path(), device)
+        if stage.chooses:  # by models that are not trained yet: any other cut shows as well what can be read
+            stage = replace(stage, recipe=replace(recipe, data=replace(recipe.data, forget="random")))
+        split = stage.split()
+        model = recipe.build(split.n_classes).to(device)
+        recipe.family.refuse_unfit(model, split.train, recipe.data.name, split.n_classes)
