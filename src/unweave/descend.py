@@ -1,8 +1,7 @@
 """The one training loop."""
 
-import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice, pairwise, tee
@@ -14,24 +13,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from unweave.choices import refuse_unknown_choices
-from unweave.data import Source
 from unweave.feed import FEEDS, FeedName, Plan, steps_per_epoch
 from unweave.importance import Mask, evaluating
+from unweave.losses import collect, forgotten, refuse_nonfinite
 from unweave.moving import Moving, Pinned
 from unweave.params import Params, combine, gramian
-from unweave.problem import Failed, Part, Problem
+from unweave.problem import Part, Problem
 from unweave.resume import Saved
 from unweave.rules import RULES, Rule, RuleName
 from unweave.step import Precision, Runtime, Step, Term
-from unweave.tasks import Batch, call
+from unweave.tasks import Batch
 
 CHECK = 50
 """Losses are read from the device and checked every so many steps."""
-
-SWALLOWED = 1e-3
-"""Below this size relative to the weights a shift is lost, in part, where weights are cast to bf16."""
-
-log = logging.getLogger(__name__)
 
 OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
@@ -164,7 +158,7 @@ class Phase:
         if taken % how.stop_every:
             return False
         follows_forget = any(term.parts & {"forget", "mixed"} for term in self.terms)
-        if how.stop == "forgotten" and follows_forget and forgotten(problem, how):
+        if how.stop == "forgotten" and follows_forget and forgotten(problem, how.batch):
             return True
         return self.until is not None and self.until(problem)
 
@@ -254,10 +248,10 @@ def follow(
         moving.follow_average(how.ema, begin + index)
         before = {key: step.memory[key][1] for key in runtime.carried if key in step.memory}
         if index % CHECK == CHECK - 1:
-            collect(problem, runtime, how)
+            collect(problem, runtime)
         if phase.over(problem, how, index + 1):
             break
-    collect(problem, runtime, how)
+    collect(problem, runtime)
     return index + 1
 
 
@@ -401,69 +395,3 @@ def set_rate(update: torch.optim.Optimizer, how: Descent, progress: float) -> No
     for group in update.param_groups:
         group.setdefault("initial_lr", group["lr"])
         group["lr"] = group["initial_lr"] * how.rate(progress)
-
-
-def collect(problem: Problem, runtime: Runtime, how: Descent) -> None:
-    """Moves the losses from the device to the curves, and the sizes of lookaheads to the traces.
-
-    Raises:
-        Failed: If one is not finite.
-    """
-    for (name, _), value in zip(runtime.losses, values_of(problem, runtime), strict=True):
-        if not math.isfinite(value):
-            raise Failed(
-                f"the loss {name} became {value}: the learning rate or the forget loss is too strong"
-            )
-        problem.curves.setdefault(name, []).append(value)
-    for index, ratio in runtime.shifts or []:
-        problem.traces.setdefault("shift", []).append((index, float(ratio), math.nan))
-        if how.precision == "bf16" and float(ratio) < SWALLOWED:
-            log.warning(
-                "step %d looks ahead by %.1e of the weights, which bf16 rounds away in part",
-                index,
-                float(ratio),
-            )
-    runtime.losses.clear()
-    runtime.shifts = []
-
-
-def values_of(problem: Problem, runtime: Runtime) -> list[float]:
-    """The losses as numbers, over all processes, so that all of them stop at the same one."""
-    shares = [share for _, noted in runtime.losses for share in noted]
-    numbers = iter(torch.stack(shares).tolist() if shares else [])
-    values: list[float] = [sum(islice(numbers, len(noted))) for _, noted in runtime.losses]
-    if problem.processes.count == 1:
-        return values
-    gathered = torch.tensor(values, dtype=torch.float64, device=problem.device)
-    return problem.processes.total({"losses": gathered})["losses"].tolist()
-
-
-def refuse_nonfinite(weights: Mapping[str, Tensor]) -> None:
-    """Raises if a weight is NaN or infinite."""
-    for name, p in weights.items():
-        if not bool(torch.isfinite(p).all()):
-            raise Failed(
-                f"the weights {name} are no longer finite: the learning rate or the forget loss is too strong"
-            )
-
-
-@torch.no_grad()
-def forgotten(problem: Problem, how: Descent) -> bool:
-    """Whether the mean loss on the forget part has reached that on the calibration part."""
-    with evaluating(problem.model):
-        return mean_loss(problem, "forget", how.batch) >= mean_loss(problem, "calibration", how.batch)
-
-
-def mean_loss(problem: Problem, part: Part, batch: int) -> float:
-    """The mean loss on a part."""
-    return mean_loss_at(problem, *problem.split.part(part), batch)
-
-
-def mean_loss_at(problem: Problem, source: Source, ids: Tensor, batch: int) -> float:
-    """The mean loss on the examples of a source at these positions."""
-    total = 0.0
-    for raw in source.stream(ids.split(batch)):
-        drawn = problem.task.draw(raw, torch.Generator().manual_seed(0))
-        total += float(problem.task.loss(call(problem.model, drawn.inputs), drawn.target).sum())
-        problem.cost.examples += len(drawn)
-    return total / len(ids)

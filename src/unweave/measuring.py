@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from unweave.descend import Descent, Phase, batches_of, mean_loss_at, training
+from unweave.descend import Descent, Phase, batches_of, training
 from unweave.importance import Mask, evaluating
+from unweave.losses import mean_loss_at
 from unweave.objective import Objective
 from unweave.params import norm
 from unweave.problem import Problem
