@@ -269,6 +269,21 @@ def test_a_proxy_of_a_class_is_another_one_and_consecutive_seeds_take_consecutiv
     assert (classes[0][0] - classes[1][0]) % 10 in (8, 9)
 
 
+def test_a_proxy_of_classes_is_as_many_others(tmp_path) -> None:
+    data = {"name": "digits", "limit": 300}
+    labels = Stage(tiny(data=data), tmp_path).split().train.labels
+    whole = [place for place, label in enumerate(labels.tolist()) if label in (3, 4)]
+    stage = Stage(tiny(data={**data, "forget": "ids", "ids": whole}), tmp_path)
+    found = [stage.split(seed).forgotten_classes for seed in range(2000, 2004)]
+    assert sorted(label for pair in found for label in pair) == [0, 1, 2, 5, 6, 7, 8, 9]
+    part = Stage(tiny(data={**data, "forget": "ids", "ids": whole[1:]}), tmp_path).split(2000)
+    assert len(part.forget) == len(whole) - 1 and part.forgotten_classes == ()
+    most = [place for place, label in enumerate(labels.tolist()) if label > 3]
+    stage = Stage(tiny(data={**data, "forget": "ids", "ids": most}), tmp_path)
+    with pytest.raises(ValueError, match="6 to forget and 4 that stay: tune against 'retrain'"):
+        stage.split(2000)
+
+
 def test_a_proxy_of_ids_is_random(tmp_path) -> None:
     stage = Stage(tiny(data={"name": "digits", "limit": 300, "forget": "ids", "ids": [3, 4, 5]}), tmp_path)
     found = stage.split(1000).forget.tolist()

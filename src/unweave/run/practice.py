@@ -5,6 +5,8 @@ what the recipe forgets: the best case, since whoever has such a model needs no 
 every tuning seed forgets something else instead, so that no model is retrained without the recipe's own.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -26,7 +28,7 @@ def practised(split: Split, data: Data, tuning: Tuning, seed: int) -> Split:
         train, gone = taken(train, keep), gone[keep]
     if tuning.against == "proxy":
         count = max(1, round(len(split.forget) * len(train) / len(split.train)))
-        forget = proxy(train.labels, gone, data, count, seed)
+        forget = proxy(train.labels, gone, whole_classes(split), count, seed)
     elif bool(gone.any()):
         forget = gone.nonzero()[:, 0]
     else:
@@ -37,23 +39,28 @@ def practised(split: Split, data: Data, tuning: Tuning, seed: int) -> Split:
     return Split(train, forget, split.held_out, calibration=split.calibration.tolist())
 
 
+def whole_classes(split: Split) -> tuple[int, ...]:
+    """The classes that the request consists of; none where it also names a part of one."""
+    gone = split.forgotten_classes
+    return gone if set(split.train.labels[split.forget].tolist()) == set(gone) else ()
+
+
 def proxy(
-    labels: Int[Tensor, " train"], gone: Bool[Tensor, " train"], data: Data, count: int, seed: int
+    labels: Int[Tensor, " train"], gone: Bool[Tensor, " train"], whole: Sequence[int], count: int, seed: int
 ) -> Int[Tensor, " n"]:
     """Positions of a forget set of the request's kind and size, none of which the request forgets.
 
-    For a class it is another class: consecutive seeds take consecutive ones. For all else it is random.
+    For whole classes it is as many others, and consecutive seeds take consecutive ones. Else it is random.
 
     Args:
         labels: Of the training data.
         gone: What the request forgets of it.
-        data: The request.
-        count: How many examples to take, unless it is a class.
+        whole: The classes that the request consists of; none if it is not made of whole ones.
+        count: How many examples to take, unless they are classes.
         seed: Of the choice.
     """
-    if data.forget == "class":
-        others = [label for label in labels.unique().tolist() if label != data.label]
-        return (labels == others[seed % len(others)]).nonzero()[:, 0]
+    if whole:
+        return torch.isin(labels, torch.tensor(others(labels, whole, seed))).nonzero()[:, 0]
     stays = (~gone).nonzero()[:, 0]
     if count > len(stays):
         raise ValueError(
@@ -61,3 +68,15 @@ def proxy(
             f"forget and {len(stays)} that stay: tune against 'retrain'"
         )
     return stays[torch.randperm(len(stays), generator=torch.Generator().manual_seed(seed))[:count]]
+
+
+def others(labels: Int[Tensor, " train"], whole: Sequence[int], seed: int) -> list[int]:
+    """As many classes as the request consists of, but none of those."""
+    stay = [label for label in labels.unique().tolist() if label not in whole]
+    if len(whole) > len(stay):
+        raise ValueError(
+            f"a proxy is as many classes as the request and drawn from those that stay, found {len(whole)} "
+            f"to forget and {len(stay)} that stay: tune against 'retrain'"
+        )
+    first = seed * len(whole)
+    return [stay[(first + i) % len(stay)] for i in range(len(whole))]
