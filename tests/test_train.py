@@ -19,7 +19,7 @@ from unweave.generate.schedule import Schedule
 from unweave.problem import Cost, Problem, Split
 from unweave.tasks.classifier import Classifier
 from unweave.tasks.diffusion import Diffusion
-from unweave.train import code, digest, spend, train_model
+from unweave.train import code, counted, digest, spend, train_model
 
 HOW = Descent(lr=0.1, steps=5, batch=16)
 
@@ -69,6 +69,20 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_generator(split
     torch.manual_seed(99)
     assert torch.equal(weights(first), weights(train_model(HOW, build, split, "mixed", 1).model))
     assert not first.training
+
+
+def test_steps_of_anyones_training_are_counted(split) -> None:
+    cost, model = Cost(), build()
+    with counted(cost):
+        assert train_model(HOW, build, split, "retain", 0).cost.gradients == HOW.steps
+        for optimizer in (torch.optim.SGD(model.parameters(), 0.1), torch.optim.Adam(model.parameters())):
+            model(torch.ones(1, 6)).sum().backward()
+            optimizer.step()
+    assert cost.gradients == 5 + 2 and cost.seconds > 0
+    with pytest.raises(ZeroDivisionError), counted(cost):
+        raise ZeroDivisionError
+    optimizer.step()
+    assert cost.gradients == 7, "nothing is counted outside"
 
 
 def test_a_kept_model_is_read_with_its_cost(split, tmp_path) -> None:

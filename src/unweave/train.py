@@ -4,7 +4,8 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Literal, cast
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from unweave import checkpoint
 from unweave.descend import Descent, Phase, descend
@@ -100,6 +102,25 @@ def synchronize(device: torch.device | str) -> None:
     """Waits until the device has done what it was told, so that a clock can be read."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
+
+
+@contextmanager
+def counted(cost: Cost) -> Iterator[None]:
+    """Adds what training in the body takes to a cost, also where that is a user's own code.
+
+    Every step of an optimizer of torch in this process is counted as one gradient evaluation, whether or not
+    its gradient was gathered over several batches.
+    """
+
+    def add(*_: object) -> None:
+        cost.gradients += 1
+
+    hook = register_optimizer_step_post_hook(add)
+    try:
+        with timed(cost):
+            yield
+    finally:
+        hook.remove()
 
 
 def spend(problem: Problem, method: Callable[[Problem], None]) -> Cost:

@@ -17,14 +17,14 @@ from torch import nn
 
 from unweave import checkpoint
 from unweave.descend import Descent
-from unweave.problem import Cost, Split, timed
+from unweave.problem import Cost, Split
 from unweave.project import Project, load
 from unweave.run.generation import Generation
 from unweave.run.recipe import Recipe
 from unweave.run.recipe import load as load_recipe
 from unweave.run.setup import Architecture, Data
 from unweave.run.stage import MODELS, Stage
-from unweave.train import TRAINING, Trained, code, digest
+from unweave.train import TRAINING, Trained, code, counted, digest
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Given(Stage):
             sidecar = checkpoint.load(folder, model, split_digest=split.digest("retain"))
             return Trained(model.eval(), Cost(**cast(Mapping[str, Any], sidecar["cost"])))
         cost = Cost()
-        with timed(cost):
+        with counted(cost):
             made = project.retrain(split, seed)
         checkpoint.save(folder, made.state_dict(), {**facts, "cost": dataclasses.asdict(cost)})
         model.load_state_dict(made.state_dict())
