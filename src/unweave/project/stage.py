@@ -64,7 +64,7 @@ class Given(Stage):
         assert project.model is not None and project.retrain is not None
         if part == "mixed":
             return Trained(project.model, Cost())
-        facts = {**self.known(), "split": split.digest("retain"), "seed": seed, "device": self.device}
+        facts = {**project.facts, "split": split.digest("retain"), "seed": seed, "device": self.device}
         folder = self.folder / MODELS / digest({**facts, "code": code(*TRAINING)})[:20]
         model = copy.deepcopy(project.model)
         if (folder / checkpoint.SIDECAR).exists():
@@ -82,8 +82,8 @@ class Given(Stage):
         return project_of(self.place, self.device).build
 
     def known(self) -> dict[str, object]:
-        """The facts of the project."""
-        return dict(project_of(self.place, self.device).facts)
+        """The facts of the project, and the original's weights, which its code may read from anywhere."""
+        return {**project_of(self.place, self.device).facts, "original": weights_of(self.place, self.device)}
 
     def retraining(self) -> str:
         """As the project has it."""
@@ -103,6 +103,14 @@ class Given(Stage):
 def project_of(place: Place, device: str) -> Project:
     """The project; once per process."""
     return load(place.model, recipe=place.recipe, data=place.data, device=device)
+
+
+@cache
+def weights_of(place: Place, device: str) -> str:
+    """A digest of the original's weights; once per process."""
+    model = project_of(place, device).model
+    assert model is not None
+    return checkpoint.contents(model.state_dict())
 
 
 @cache
