@@ -149,6 +149,7 @@ def _stage(rng: random.Random) -> dict[str, Any]:
             "limit": None,
             "scale": 1.0,
             "trials": 20,
+            "retraining": 240,
         },
         "search": {"lur": [_trial(i, rng) for i in range(20)]},
         "comparisons": [

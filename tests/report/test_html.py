@@ -9,7 +9,7 @@ import pytest
 
 from records import METRICS, put, synthetic, without
 from unweave.audit.metrics import METRICS as KNOWN
-from unweave.report import html
+from unweave.report import html, tables
 from unweave.report.numbers import digits
 
 MINUS = "\N{MINUS SIGN}"
@@ -195,6 +195,15 @@ def test_every_metric_says_what_it_means_and_what_it_cannot_show(text):
     words = " ".join(Page(text).text)
     for metric in METRICS:
         assert KNOWN[metric].says in words and KNOWN[metric].cannot in words
+
+
+def test_a_page_and_a_terminal_say_within_what_budget_settings_were_searched(record):
+    said = "on seeds 1000, 1001, each within 0.5 times the 240 gradient evaluations of a retraining."
+    assert said in html.render(record) and said in tables.text(record, width=500)
+    older = without(record, "stages", "trace", "tuned", "retraining")
+    assert "each within 0.5 times a retraining." in html.render(older)
+    here = put(record, "stages", "trace", "tuned", "against", value="retrain")
+    assert "20 trials per method on what is forgotten here, on seeds" in html.render(here)
 
 
 @pytest.mark.parametrize(

@@ -328,7 +328,7 @@ def test_every_method_gets_as_many_trials_and_a_search_is_read_again(tmp_path, m
 def test_tuned_settings_are_the_reported_ones_and_the_log_is_in_the_record(tmp_path) -> None:
     made = bench([with_drift(Drift())], tmp_path, methods=["finetune"], jobs=1, tune=3)["stages"]["tiny"]
     assert made["tuned"] == {"against": "proxy", "seeds": [1000, 1001], "budget": 0.5, "limit": None,
-                             "scale": 1.0, "trials": 3}  # fmt: skip
+                             "scale": 1.0, "trials": 3, "retraining": 40}  # fmt: skip
     best = best_of(made["search"]["finetune"])
     assert made["methods"]["finetune"]["repr"] == repr(Drift(**best.best))
     assert made["recipe"]["methods"]["finetune"] == dataclasses.asdict(Drift(**best.best))

@@ -21,7 +21,7 @@ from unweave.report.pareto import pareto
 from unweave.report.protocol import measured
 from unweave.report.ranking import ours_of, ranked_over
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, outside, rows
-from unweave.report.tables import ONE_SEED, aim, brief, comparing
+from unweave.report.tables import ONE_SEED, aim, brief, comparing, searched
 
 FILE = "report.html"
 MINUS = "\N{MINUS SIGN}"
@@ -202,7 +202,7 @@ def _templates() -> Environment:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     made.filters |= {"num": _num, "signed": _signed, "plain": _plain, "reason": _reason, "aim": aim}
-    made.filters |= {"flat": flat, "heading": heading, "p": probability}
+    made.filters |= {"searched": searched, "flat": flat, "heading": heading, "p": probability}
     made.globals |= {"digits": digits, "outside": outside, "DASH": DASH, "ONE_SEED": ONE_SEED}
     return made
 

@@ -17,6 +17,10 @@ from unweave.report.ranking import ours_of
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, rows
 
 ONE_SEED = "With one seed the order of methods shows nothing."
+_ON = {
+    "proxy": "on proxies, other examples drawn from what is retained",
+    "retrain": "on what is forgotten here",
+}
 _STYLES = {"PASS": "green", "FAIL": "red", "FAILED": "red", "INCONCLUSIVE": "yellow"}
 
 
@@ -141,14 +145,29 @@ def latex(record: Mapping[str, Any]) -> str:
 
 
 def sentences(stage: Mapping[str, Any]) -> list[str]:
-    """The headline's verdict in a sentence, the floor, and one sentence for each other method that failed."""
+    """The headline's verdict in a sentence, the floor, how settings were searched, and what failed, each."""
     top = headline(stage)
     failed = [row for row in rows(stage) if row.status == "FAILED" and row != top]
     told = [f"{row.name}: {row.status}: {row.reason}" for row in [top, *failed] if row is not None]
     partial = ["Partial run: no verdict."] if stage.get("partial", False) else []
     gap = number(stage.get("floor"))
     floor = [] if gap == DASH else [f"Two retrained models differ by a mean gap of {gap}."]
-    return [*partial, *told[:1], *floor, *told[1:]]
+    return [*partial, *told[:1], *floor, *searched(stage), *told[1:]]
+
+
+def searched(stage: Mapping[str, Any]) -> list[str]:
+    """How settings were searched, in a sentence; none where they were not."""
+    if "tuned" not in stage:
+        return []
+    told = stage["tuned"]
+    seeds = ", ".join(map(str, told["seeds"]))
+    spent = "a retraining"  # records of older versions don't say what that takes
+    if "retraining" in told:
+        spent = f"the {told['retraining']} gradient evaluations of {spent}"
+    return [
+        f"Settings were searched with {told['trials']} trials per method {_ON[told['against']]}, "
+        f"on seeds {seeds}, each within {told['budget']:g} times {spent}."
+    ]
 
 
 def _line(row: Row, compared: Sequence[str], metrics: Sequence[str]) -> list[str]:

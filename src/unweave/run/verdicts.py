@@ -18,7 +18,7 @@ from unweave.run.keeping import Content, kept
 from unweave.run.paired import comparisons, per_seed
 from unweave.run.stage import Stage
 from unweave.run.strata import TRAINED
-from unweave.run.study import scale_of
+from unweave.run.study import evaluations, scale_of
 from unweave.train import code, digest
 
 PICKED = ("mislabelled", *TRAINED)
@@ -75,7 +75,8 @@ def searched(stage: Stage, search: Mapping[str, Sequence[Content]]) -> dict[str,
         return {}
     tuning, trials = stage.recipe.tuning, max(map(len, search.values()))
     facts = {"against": tuning.against, "seeds": list(tuning.seeds), "budget": tuning.budget}
-    facts |= {"limit": tuning.limit, "scale": scale_of(stage), "trials": trials}
+    retraining = evaluations(stage.recipe.train, stage.split(tuning.seeds[0]))
+    facts |= {"limit": tuning.limit, "scale": scale_of(stage), "trials": trials, "retraining": retraining}
     return {"tuned": facts, "search": {name: list(log) for name, log in search.items()}}
 
 
