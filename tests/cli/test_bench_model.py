@@ -1,5 +1,6 @@
 """`unweave bench` on a model that is given: the original of every seed."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,83 @@ def test_what_can_not_be_compared_is_refused(refused, tmp_path):
     refused("several recipes or one model", "bench", place, "digits-class")
     refused("say what to forget", "bench", place, *FEW)
     refused("nobody said how to train", "bench", untrained, "--random", 0.1, *FEW)
-    refused("found --tune or --tuned beside a model", "bench", place, "--random", 0.1, "--tune", 2)
     refused("go with a model: recipes say it all", "bench", "digits-class", "--class", 3)
+
+
+def test_settings_are_searched_on_proxies_of_ones_own_request(run, here, listed, tmp_path):
+    place = projects.project(tmp_path / "mine", TRAINED)
+    asked = ("bench", place, "--random", 0.1, "--quiet")
+    told = run(*asked, "--methods", "finetune", "--seeds", 1, "--tune", 2)
+    assert told.code == 0, told.error
+    stage, tuning = stage_of(here / "unweave-bench"), here / "unweave-bench" / "tuning"
+    # 81 of 90 records in batches of 32, 25 times
+    assert stage["tuned"] == {"against": "proxy", "seeds": [1000, 1001], "budget": 0.5, "limit": None,
+                              "scale": 1.0, "trials": 2, "retraining": 75}  # fmt: skip
+    assert "the 75 gradient evaluations of a retraining" in " ".join(told.out.split())
+    best = min(stage["search"]["finetune"], key=lambda trial: trial["value"])["settings"]
+    assert f"lr={best['how.lr']}, " in stage["methods"]["finetune"]["repr"] and best["how.steps"] <= 38
+    asked_for = json.loads((here / "unweave-bench" / "run.json").read_text())
+    assert (asked_for["tune"], asked_for["tuned"], asked_for["against"]) == (2, None, "proxy")
+    made = listed(tuning)
+    told = run(*asked, "--methods", "finetune,ascent", "--seeds", 2, "--tune", 2)
+    assert told.code == 0 and names(here) == ["unweave-bench"], told.error
+    grown = stage_of(here / "unweave-bench")
+    assert grown["search"]["finetune"] == stage["search"]["finetune"] and len(grown["search"]["ascent"]) == 2
+    searched = str(tuning / "project" / "finetune.json")
+    assert listed(tuning)[searched] == made[searched]
+
+    told = run(*asked, "--methods", "finetune", "--seeds", 1, "--tuned", tuning, "--out", "later")
+    later = stage_of(here / "later")
+    assert told.code == 0 and later["search"]["finetune"] == stage["search"]["finetune"], told.error
+    assert later["tuned"] == stage["tuned"] and not (here / "later" / "tuning").exists()
+    assert len(names(here / "later" / "models")) == 1, "the request's own retrained model, and no proxy's"
+    assert run(*asked, "--methods", "finetune", "--seeds", 1).code == 0
+    assert names(here) == ["later", "unweave-bench", "unweave-bench-2"], "an untuned run is another"
+
+
+def test_settings_are_searched_on_the_request_itself_where_that_is_asked_for(run, here, tmp_path):
+    place = projects.project(tmp_path / "mine", TRAINED)
+    flags = ("--class", 1, "--methods", "finetune", "--seeds", 1, "--tune", 1, "--against", "retrain")
+    told = run("bench", place, *flags, "--quiet")
+    assert told.code == 0, told.error
+    assert stage_of(here / "unweave-bench")["tuned"]["against"] == "retrain"
+    assert "on what is forgotten here" in Path("unweave-bench/report.html").read_text()
+
+
+def test_settings_are_searched_for_a_folder_with_its_recipe(run, here, folder):
+    flags = ("--methods", "finetune", "--seeds", 1, "--tune", 1, "--quiet")
+    told = run("bench", folder, *flags)
+    assert told.code == 0, told.error
+    assert stage_of(here / "unweave-bench")["tuned"]["retraining"] == 60
+    assert not (here / "unweave-bench" / "tuning" / "model" / "retraining.json").exists()
+
+
+def test_settings_are_searched_for_a_folder_of_diffusers(run, here, tmp_path):
+    pytest.importorskip("diffusers")
+    source, recipe = folders.diffusers_folder(tmp_path / "source"), folders.recipe(tmp_path)
+    flags = ("--recipe", recipe, "--methods", "finetune", "--seeds", 1, "--tune", 1, "--quiet")
+    told = run("bench", source, *flags)
+    assert told.code == 0, told.error
+    stage = stage_of(here / "unweave-bench")
+    assert stage["tuned"]["retraining"] == 3 and stage["search"]["finetune"][0]["value"] is not None
+
+
+def test_a_search_that_can_not_be_made_is_refused(refused, tmp_path, folder):
+    place = projects.project(tmp_path / "own", TRAINED)
+    search = ("--methods", "finetune", "--tune", 1, "--quiet")
+    refused("--tune must be at least 1 trial", "bench", place, "--random", 0.1, "--tune", 0)
+    refused("give it with --tune or --tuned", "bench", place, "--random", 0.1, "--against", "retrain")
+    refused("54 examples to forget and 36 that stay", "bench", place, "--random", 0.6, *search)
+    refused("2 to forget and 1 that stay", "bench", place, "--class", "0,1", *search)
+    refused("found none at nowhere", "bench", place, "--random", 0.1, "--tuned", "nowhere")
+    refused("no searches for the stage", "bench", place, "--random", 0.1, "--tuned", tmp_path)
+    untrained = projects.project(tmp_path / "untrained", "train = None")
+    refused("nobody said how to train", "bench", untrained, "--random", 0.1, *search)
+    still = projects.project(tmp_path / "still", f"{TRAINED}\ndef train(*_): return Net()\n")
+    refused("made none with an optimizer", "bench", still, "--random", 0.1, *search)
+    recipe = folder / "recipe.toml"
+    recipe.write_text(recipe.read_text() + "\n[tuning]\nlimit = 100\n")
+    refused("limit = 100: take that out", "bench", folder, *search)
 
 
 def test_missing_weights_for_an_fid_are_named_before_anything_is_trained(run, here, tmp_path):

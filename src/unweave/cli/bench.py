@@ -10,10 +10,11 @@ from cyclopts import App
 from unweave.audit.verdict import SEEDS
 from unweave.cli import out, progress, show
 from unweave.cli.options import DEFAULTS, Shared, names
-from unweave.cli.plan import Plan, begun_at, refuse_unreadable, tuned_against
+from unweave.cli.plan import Plan, begun_at, grows, refuse_unreadable, tuned_against
 from unweave.cli.request import NOTHING, Request, positions
 from unweave.cli.table import as_text, summary, table
-from unweave.project import stage as given
+from unweave.project.place import Place, is_given, project_of
+from unweave.project.stage import stage_of
 from unweave.report import html
 from unweave.report.protocol import Protocol
 from unweave.report.protocol import summary as summary_of
@@ -24,9 +25,6 @@ from unweave.run.recipe import Recipe
 from unweave.run.recipe import load as load_recipe
 from unweave.run.setup import Against
 from unweave.run.workers import Listener, refuse_too_many
-
-GROWING = ("seeds", "methods")
-"""What may be asked for in addition, of a run that is there."""
 
 app = App(name="bench", sort_key=4.5)
 app.command(table)
@@ -63,8 +61,8 @@ def bench(
         methods: Names with commas between, such as lur,salun; all if none are given.
         seeds: How many of the recipes' seeds to run; a verdict needs ten.
         tune: Trials of tuning per method, on other seeds than the reported ones.
-        against: What trials forget: proxy, other examples that the recipe retains, so that the request itself
-            needs no retraining; or retrain, what the recipe forgets, the best case. By default as recipes
+        against: What trials forget: proxy, other examples that the request retains, so that a search retrains
+            nothing for the request itself; or retrain, the request, the best case. By default as recipes
             say, which is proxy.
         tuned: The folder `tuning` of an earlier run, whose searches are used instead of new ones.
         jobs: Worker processes, at most one per core or GPU; as many as there are cores, or one on a device.
@@ -72,8 +70,8 @@ def bench(
         shared: Of every verb.
     """
     plan = Plan(methods, seeds, tune, against, tuned, jobs, protocol)
-    if given.is_given(recipes):
-        place = given.Place(one_of(recipes), recipe, data)
+    if is_given(recipes):
+        place = Place(one_of(recipes), recipe, data)
         told(run_given(place, request, plan, shared), shared, protocol)
         return 0
     if recipe is not None or data is not None or request.given():
@@ -103,8 +101,7 @@ def run(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> Pat
         "recipes": [{key: table[key] for key in table if key != "seeds"} for table in tables],
         "seeds": [list(recipe.seeds) for recipe in recipes],
         "methods": list(dict.fromkeys(name for recipe in recipes for name in chosen(recipe, methods))),
-        "tune": plan.tune or 0,
-        "tuned": None if plan.tuned is None else str(plan.tuned.resolve()),
+        **plan.asked(),
         "device": device,
     }
     place = out.place(shared.out or Path(name), asked, goes_on=grows)
@@ -139,45 +136,49 @@ def one_of(places: Sequence[str]) -> str:
     return places[0]
 
 
-def run_given(place: given.Place, request: Request, plan: Plan, shared: Shared) -> Path:
+def run_given(place: Place, request: Request, plan: Plan, shared: Shared) -> Path:
     """Runs methods on a given original into a folder; returns that."""
-    if plan.tune or plan.tuned is not None:
-        raise ValueError("settings are searched with a recipe, found --tune or --tuned beside a model")
     device, wanted = shared.device or "cpu", names(plan.methods)
     refuse_too_many(plan.jobs, device)
-    project = given.project_of(place, device)
+    project = project_of(place, device)
     forget = tuple(positions(request, project, shared.seed or 0).tolist())
-    stage = given.stage_of(place, forget, Path(), device)
+    stage = stage_of(place, forget, Path(), device)
     recipe = shortened(begun_at(stage.recipe, shared.seed), plan.seeds)
+    recipe = tuned_against(recipe, plan.against)
     plan.refuse_other_families([recipe])
     if len(recipe.seeds) < SEEDS:  # there is no verdict whose margins they would fix
         recipe = replace(recipe, calibration_seeds=())
+    stage = replace(stage, recipe=recipe)
+    if plan.searches:
+        stage.refuse_unsearchable()
     methods = chosen(recipe, [name for name in wanted or recipe.methods if name != "retrain"])
     asked = {
         "verb": "bench",
         "given": {**stage.known(), "split": stage.split().digest()},
         "seeds": [list(recipe.seeds)],
         "methods": list(methods),
+        **plan.asked(),
+        "against": recipe.tuning.against if plan.searches else None,
         "device": device,
     }
     named = shared.out or Path("unweave-bench")
     out.refuse_within(named, project.source, place.data)
     folder = out.place(named, asked, goes_on=grows)
-    stage = replace(stage, recipe=recipe, folder=folder)
+    stage = replace(stage, folder=folder)
     what = f"{', '.join(methods)} on {place.model}"
     with running(what, folder, asked, quiet=shared.quiet) as listener:
-        stage.exam()  # raises before anything is trained, where there are too few images
-        compare([stage], folder, methods=methods, jobs=plan.jobs or 1, listener=listener)
+        for seed in (None, *recipe.tuning.seeds) if plan.tune else (None,):
+            stage.exam(seed)  # raises before anything is trained, where there are too few images
+        compare(
+            [stage.measured(plan.tuned) if plan.searches else stage],
+            folder,
+            methods=methods,
+            jobs=plan.jobs or 1,
+            tune=plan.tune or 0,
+            tuned=plan.tuned,
+            listener=listener,
+        )
     return folder
-
-
-def grows(asked: out.Asked, found: out.Asked) -> bool:
-    """Whether the recipes are the same, and nothing that was asked before is missing now."""
-    if any(asked[key] != found.get(key) for key in asked if key not in GROWING):
-        return False
-    longer = zip(asked["seeds"], found["seeds"], strict=True)
-    kept = all(now[: len(then)] == then for now, then in longer)
-    return kept and set(found["methods"]) <= set(asked["methods"])
 
 
 def told(folder: Path, shared: Shared, protocol: Protocol | None = None) -> None:

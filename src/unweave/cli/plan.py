@@ -5,10 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from unweave.cli import out
 from unweave.report.protocol import Protocol
 from unweave.run.recipe import Recipe
 from unweave.run.setup import Against
 from unweave.run.stage import Stage
+
+GROWING = ("seeds", "methods")
+"""What may be asked for in addition, of a run that is there."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,15 @@ class Plan:
                 f"--tuned must be the folder 'tuning' of an earlier run, found none at {self.tuned}"
             )
 
+    @property
+    def searches(self) -> bool:
+        """Whether settings are found by a search, by a new one or an earlier."""
+        return self.tune is not None or self.tuned is not None
+
+    def asked(self) -> dict[str, object]:
+        """What of it a run depends on, as JSON knows it."""
+        return {"tune": self.tune or 0, "tuned": None if self.tuned is None else str(self.tuned.resolve())}
+
     def refuse_other_families(self, recipes: Sequence[Recipe]) -> None:
         """Raises if a recipe's models are of a family that the protocol has no columns for."""
         for recipe in recipes:
@@ -81,3 +94,12 @@ def refuse_unreadable(recipes: Sequence[Recipe], device: str) -> None:
         split = stage.split()
         model = recipe.build(split.n_classes).to(device)
         recipe.family.refuse_unfit(model, split.train, recipe.data.name, split.n_classes)
+
+
+def grows(asked: out.Asked, found: out.Asked) -> bool:
+    """Whether the recipes are the same, and nothing that was asked before is missing now."""
+    if any(asked[key] != found.get(key) for key in asked if key not in GROWING):
+        return False
+    longer = zip(asked["seeds"], found["seeds"], strict=True)
+    kept = all(now[: len(then)] == then for now, then in longer)
+    return kept and set(found["methods"]) <= set(asked["methods"])

@@ -5,41 +5,32 @@ A seed is then one of the methods' randomness and of the retrained models.
 
 import copy
 import dataclasses
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import torch
 from torch import nn
 
 from unweave import checkpoint
 from unweave.descend import Descent
+from unweave.files import read_object, write_atomically
 from unweave.problem import Cost, Split
-from unweave.project import Project, load
+from unweave.project import Project
+from unweave.project.place import Place, practised_on, project_of, split_of, weights_of
+from unweave.project.recipe import RECIPE
 from unweave.run.generation import Generation
+from unweave.run.practice import whole_classes
 from unweave.run.recipe import Recipe
 from unweave.run.recipe import load as load_recipe
-from unweave.run.setup import Architecture, Data
+from unweave.run.setup import Architecture, Data, Tuning
 from unweave.run.stage import MODELS, Stage
 from unweave.train import TRAINING, Trained, code, counted, digest
 
-
-@dataclass(frozen=True)
-class Place:
-    """Where the original and its data are.
-
-    Args:
-        model: project.py, or the folder of a model.
-        recipe: How a folder's model was trained.
-        data: The images of a folder of diffusers.
-    """
-
-    model: str
-    recipe: str | None
-    data: str | None
+COUNT = "retraining.json"
+"""Among the searches, what a retraining took of which only a user's own code knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +46,15 @@ class Given(Stage):
     forget: tuple[int, ...]
 
     def split(self, tuning_seed: int | None = None) -> Split:
-        """The project's own data; nothing is tuned on it."""
-        return split_of(self.place, self.forget, self.device)
+        """The project's own data, cut by the request, or as a tuning seed practises."""
+        if tuning_seed is None:
+            return split_of(self.place, self.forget, self.device)
+        told = self.recipe.data, self.recipe.tuning
+        return practised_on(self.place, self.forget, self.device, *told, tuning_seed)
 
     def trained(self, part: Literal["mixed", "retain"], seed: int, tuning_seed: int | None = None) -> Trained:
         """The given original, whatever the seed; or a model that the project retrains, which is kept."""
-        project, split = project_of(self.place, self.device), self.split()
+        project, split = project_of(self.place, self.device), self.split(tuning_seed)
         assert project.model is not None and project.retrain is not None
         if part == "mixed":
             return Trained(project.model, Cost())
@@ -76,6 +70,51 @@ class Given(Stage):
         checkpoint.save(folder, made.state_dict(), {**facts, "cost": dataclasses.asdict(cost)})
         model.load_state_dict(made.state_dict())
         return Trained(model.eval(), cost)
+
+    def refuse_unsearchable(self) -> None:
+        """Raises if settings can't be searched for this original, before anything is computed."""
+        tuning, project = self.recipe.tuning, project_of(self.place, self.device)
+        if tuning.limit is not None:
+            raise ValueError(
+                "a given original has seen all of its data, and trials on a part have nothing to compare it "
+                f"with, found [tuning] limit = {tuning.limit}: take that out of the recipe"
+            )
+        if project.forgotten and tuning.against == "proxy":
+            raise ValueError(
+                f"models retrained without a proxy would learn class {project.forgotten[0]}, which the "
+                "original forgot before: tune --against retrain"
+            )
+        for seed in tuning.seeds:
+            self.split(seed)
+
+    def measured(self, earlier: Path | None = None) -> "Given":
+        """The stage with what a retraining takes, of which the budget of a search is a part.
+
+        Where that is only known to a user's own code, the steps of the first retraining that a search needs
+        anyway are counted, and kept beside the searches.
+
+        Args:
+            earlier: The folder of an earlier run's searches, which has the count.
+
+        Raises:
+            ValueError: If there is none, or retraining takes no steps that can be counted.
+        """
+        if project_of(self.place, self.device).scratch is not None:
+            return self
+        count = (earlier or self.folder / "tuning") / self.recipe.name / COUNT
+        if earlier is None:
+            seed = self.recipe.tuning.seeds[0]
+            steps = self.trained("retain", seed, seed).cost.gradients
+            refuse_uncounted(steps)
+            count.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(count, json.dumps({"gradient_evaluations": steps}))
+        elif not count.exists():
+            raise ValueError(f"{earlier} has no searches for the stage {self.recipe.name!r}: tune it first")
+        steps = read_object(count, ": tune it again").get("gradient_evaluations")
+        if not isinstance(steps, int):
+            raise ValueError(f"{count} doesn't say what a retraining takes: tune it again")
+        train = Descent(steps=steps)
+        return dataclasses.replace(self, recipe=dataclasses.replace(self.recipe, train=train))
 
     def build(self, split: Split) -> Callable[[], nn.Module] | None:
         """Makes a fresh model, where the project says how."""
@@ -99,29 +138,13 @@ class Given(Stage):
         return {**kept, "given": given, "data": {"name": "given"}}
 
 
-@cache
-def project_of(place: Place, device: str) -> Project:
-    """The project; once per process."""
-    return load(place.model, recipe=place.recipe, data=place.data, device=device)
-
-
-@cache
-def weights_of(place: Place, device: str) -> str:
-    """A digest of the original's weights; once per process."""
-    model = project_of(place, device).model
-    assert model is not None
-    return checkpoint.contents(model.state_dict())
-
-
-@cache
-def split_of(place: Place, forget: tuple[int, ...], device: str) -> Split:
-    """Its data, cut by what is to be forgotten; once per process."""
-    return project_of(place, device).split(torch.tensor(forget, dtype=torch.long))
-
-
-def is_given(places: list[str]) -> bool:
-    """Whether a model is named, and no recipes."""
-    return any(Path(place).is_dir() or Path(place).suffix == ".py" for place in places)
+def refuse_uncounted(steps: int) -> None:
+    """Raises if the steps of a retraining were not seen."""
+    if not steps:
+        raise ValueError(
+            "the trials of a search may take a part of the steps that a retraining takes, and train() made "
+            "none with an optimizer of torch in this process: make them there"
+        )
 
 
 def stage_of(place: Place, forget: tuple[int, ...], folder: Path, device: str) -> Given:
@@ -141,12 +164,13 @@ def stage_of(place: Place, forget: tuple[int, ...], folder: Path, device: str) -
 
 def recipe_of(place: Place, project: Project, split: Split) -> Recipe:
     """What a recipe would say of the project: how often, with which methods, and how models are examined."""
-    told = None if place.recipe is None else load_recipe(place.recipe)
+    told = told_by(place, project)
     recipe = Recipe(
         name=Path(os.path.abspath(place.model)).stem,  # of `.` as well
-        data=Data("images", forget="class", label=int(split.train.labels[split.forget][0])),
+        data=data_of(project, split),
         model=Architecture("given"),
-        train=Descent(epochs=1.0) if told is None else told.train,
+        train=Descent(epochs=1.0) if told is None else told.train,  # or as long as is measured
+        tuning=Tuning(begin="recipe"),  # where nobody told, methods have their defaults
         generation=project.family if isinstance(project.family, Generation) else None,
         methods=project.methods,
     )
@@ -154,3 +178,17 @@ def recipe_of(place: Place, project: Project, split: Split) -> Recipe:
         return recipe
     reported = {"seeds": told.seeds, "calibration_seeds": told.calibration_seeds, "tuning": told.tuning}
     return dataclasses.replace(recipe, headline=told.headline, **reported)
+
+
+def told_by(place: Place, project: Project) -> Recipe | None:
+    """The recipe beside a model, or the one within its folder, if there is one."""
+    if place.recipe is not None:
+        return load_recipe(place.recipe)
+    return None if project.scratch is None else load_recipe(Path(place.model) / RECIPE)
+
+
+def data_of(project: Project, split: Split) -> Data:
+    """What is forgotten, as a recipe says it: a class, or positions."""
+    if isinstance(project.family, Generation) or len(whole_classes(split)) == 1:
+        return Data("images", forget="class", label=int(split.train.labels[split.forget][0]))
+    return Data("images", forget="ids", ids=tuple(split.forget.tolist()))
