@@ -141,7 +141,8 @@ class Phase:
         share: The fraction of the steps, relative to the other phases.
         watch: Called before every step with the problem and the number of the step, for probes and for edits
             of weights that may move.
-        until: Ends the phase early once it is true; asked every `stop_every` steps.
+        until: Ends the phase early once it is true; asked every `stop_every` steps, of the average of the
+            weights if there is one.
     """
 
     terms: Sequence[Term]
@@ -153,14 +154,15 @@ class Phase:
     watch: Callable[[Problem, int], None] | None = None
     until: Callable[[Problem], bool] | None = None
 
-    def over(self, problem: Problem, how: Descent, taken: int) -> bool:
-        """Whether it ends here, after so many steps."""
-        if taken % how.stop_every:
-            return False
+    def over(self, problem: Problem, how: Descent, moving: Moving) -> bool:
+        """Whether it ends here."""
         follows_forget = any(term.parts & {"forget", "mixed"} for term in self.terms)
         if how.stop == "forgotten" and follows_forget and forgotten(problem, how.batch):
             return True
-        return self.until is not None and self.until(problem)
+        if self.until is None:
+            return False
+        with moving.averaged():
+            return self.until(problem)
 
 
 def descend(
@@ -249,7 +251,7 @@ def follow(
         before = {key: step.memory[key][1] for key in runtime.carried if key in step.memory}
         if index % CHECK == CHECK - 1:
             collect(problem, runtime)
-        if phase.over(problem, how, index + 1):
+        if (index + 1) % how.stop_every == 0 and phase.over(problem, how, moving):
             break
     collect(problem, runtime)
     return index + 1

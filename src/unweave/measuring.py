@@ -1,6 +1,6 @@
 """What is measured at the start of a run, in the place of numbers that somebody would have to search."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -11,6 +11,9 @@ from unweave.objective import Objective
 from unweave.params import norm
 from unweave.problem import Problem
 from unweave.step import Runtime, Step, Term
+
+LESS = 0.02
+"""By so much of itself a loss has to fall to count as lower."""
 
 ROUNDING = 1e-6
 """A gradient that is so small beside another is none: that of a model's divergence from itself."""
@@ -52,26 +55,42 @@ def first_step(problem: Problem, how: Descent, moving: Mask | None, *terms: Term
     return Step(problem.params, runtime, batches, sizes)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Restored:
-    """Whether a model is as good on retain data as the original was.
+    """Whether a model is as good on retain data as the original was, or has stopped getting better.
 
     Args:
         loss: The mean loss, on what is looked at, that is good enough.
         batch: The number of examples in a forward pass.
+        patience: So many looks without a loss that is lower by `LESS` are a standstill.
+        seen: The losses at the looks so far.
     """
 
     loss: float
     batch: int
+    patience: int
+    seen: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, problem: Problem, how: Descent, near: float) -> "Restored":
+    def of(cls, problem: Problem, how: Descent, near: float, patience: int) -> "Restored":
         """The question, while the model is still the original; so many times its loss will do."""
-        return cls(near * cls.mean(problem, how.batch), how.batch)
+        return cls(near * cls.mean(problem, how.batch), how.batch, patience)
 
     def __call__(self, problem: Problem) -> bool:
-        """Looks. The passes are charged as examples."""
-        return self.mean(problem, self.batch) <= self.loss
+        """Looks; whether it is either. The passes are charged as examples."""
+        self.seen.append(self.mean(problem, self.batch))
+        return self.reached or self.stands
+
+    @property
+    def reached(self) -> bool:
+        """Whether the model was as good at the last look."""
+        return bool(self.seen) and self.seen[-1] <= self.loss
+
+    @property
+    def stands(self) -> bool:
+        """Whether it has stopped getting better."""
+        before, since = self.seen[: -self.patience], self.seen[-self.patience :]
+        return bool(before) and min(since) > (1 - LESS) * min(before)
 
     @staticmethod
     @torch.no_grad()

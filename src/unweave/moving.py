@@ -1,6 +1,7 @@
 """What a descent moves: the weights, the memory of their optimizer, and their average."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,11 +32,17 @@ class Moving:
             weights = [p.detach() for p in self.weights.values()]
             torch._foreach_lerp_(list(self.average.values()), weights, share)
 
-    @torch.no_grad()
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The average, if there is one, in the place of the weights for the body."""
+        own = {name: self.weights[name].detach().clone() for name in self.average}
+        put(self.average, self.weights)
+        yield
+        put(own, self.weights)
+
     def settle(self) -> None:
         """Puts the average, if there is one, in the place of the weights, and drops their gradients."""
-        for name, mean in self.average.items():
-            self.weights[name].copy_(mean)
+        put(self.average, self.weights)
         self.update.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Any]:
@@ -47,6 +54,13 @@ class Moving:
         self.update.load_state_dict(state["update"])
         for name, mean in self.average.items():
             mean.copy_(state["average"][name])
+
+
+@torch.no_grad()
+def put(values: Mapping[str, Tensor], weights: Mapping[str, nn.Parameter]) -> None:
+    """Copies values into the weights of their names."""
+    for name, value in values.items():
+        weights[name].copy_(value)
 
 
 class Pinned:

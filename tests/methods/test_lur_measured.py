@@ -159,38 +159,88 @@ def restoring(**changes) -> LUR:
 def test_a_model_that_still_knows_the_retained_data_recovers_in_one_step():
     of, _ = recorded()
     restoring()(of)
-    assert of.cost.gradients == 2 * 2 + 1 + round(1.5)
+    assert of.cost.gradients == 2 * 2 + 1
 
 
 def test_a_model_that_does_not_learn_it_again_recovers_for_as_long_as_it_may():
     of, _ = recorded()
     replace(restoring(lr=STILL, weight_decay=0.0), near=0.01)(of)
-    assert of.cost.gradients == 2 * 2 + 7 + round(4.5)
+    assert of.cost.gradients == 2 * 2 + 7
 
 
-def test_the_rate_falls_after_the_model_is_restored(monkeypatch: pytest.MonkeyPatch):
-    seen: list[tuple[str, int | None, int]] = []
+def descents(monkeypatch: pytest.MonkeyPatch, method: LUR) -> list[tuple[float, str, int | None, int]]:
+    """Rate, schedule, most steps and steps taken of every descent of a run."""
+    seen: list[tuple[float, str, int | None, int]] = []
 
     def watched(of: Problem, how: Descent, *phases: Phase) -> int:
-        seen.append((how.schedule, how.steps, len(phases)))
-        return descend(of, how, *phases)
+        assert how.ema == lur.AVERAGE
+        seen.append((how.lr, how.schedule, how.steps, descend(of, how, *phases)))
+        return seen[-1][-1]
 
     monkeypatch.setattr(lur, "descend", watched)
-    restoring()(recorded()[0])
-    assert seen == [("constant", 2 + 7, 2), ("linear", 2, 1)]
+    method(recorded()[0])
+    return seen
+
+
+def test_the_rate_stays_until_the_model_is_restored(monkeypatch: pytest.MonkeyPatch):
+    assert descents(monkeypatch, restoring(lr=0.01)) == [(0.01, "constant", 2 + 7, 2 + 1)]
+
+
+def test_the_rate_is_halved_at_a_standstill(monkeypatch: pytest.MonkeyPatch):
+    """With a look after every step it is noticed after six: five without progress beside one before."""
+    still = replace(restoring(lr=STILL, weight_decay=0.0), near=0.01, recover=15)
+    assert descents(monkeypatch, still) == [
+        (STILL, "constant", 2 + 15, 2 + 6),
+        (STILL / 2, "constant", 9, 6),
+        (STILL / 4, "constant", 3, 3),
+    ]
+
+
+def test_a_standstill_lasts_for_a_pass_over_the_retained_data():
+    of = problem()
+    count = len(of.split.retain)
+    for batch, every, looks in ((1, 1, count), (1, 4, round(count / 4)), (count, 1, lur.LOOKS)):
+        how = Descent(lr=0.1, steps=1, batch=batch, stop_every=every)
+        assert replace(LUR(), how=how).restored(of, nll("retain")).patience == looks
+
+
+@pytest.mark.parametrize(
+    ("seen", "stands"),
+    [([3.0], False), ([3.0, 2.99, 2.98], True), ([3.0, 2.9, 2.95], False), ([3, 2, 1.99, 1.9, 1.95], False)],
+)
+def test_a_standstill_is_no_fall_by_a_fiftieth_in_so_many_looks(seen: list[float], stands: bool):
+    assert Restored(0.1, 7, patience=2, seen=seen).stands == stands
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_the_end_of_a_phase_is_asked_of_what_would_be_the_result(ema: float | None):
+    of, asked = problem(), []
+
+    def until(of: Problem) -> bool:
+        asked.append({name: p.detach().clone() for name, p in of.params.items()})
+        return len(asked) == 3
+
+    before = {name: p.detach().clone() for name, p in of.params.items()}
+    how = Descent(lr=0.1, steps=20, batch=100, stop_every=2, ema=ema)
+    assert descend(of, how, Phase([nll("retain")], until=until)) == 6
+    assert len(asked) == 3
+    for name, p in of.params.items():
+        assert torch.equal(p, asked[-1][name])
+        assert not torch.equal(asked[0][name], asked[1][name]) and not torch.equal(p, before[name])
 
 
 @pytest.mark.parametrize("near", [0.5, 1.0, 3.0])
 def test_restored_is_a_loss_on_retain_data_near_that_of_the_original(near: float):
     of = problem()
     retain = both(of)["retain"][0]
-    restored = Restored.of(of, Descent(steps=1, batch=7), near)
+    restored = Restored.of(of, Descent(steps=1, batch=7), near, patience=5)
     with torch.no_grad():
         own = float(F.cross_entropy(of.model(*retain.inputs), retain.target))
-        assert restored.loss == pytest.approx(near * own) and restored(of) == (near >= 1)
+        assert restored.loss == pytest.approx(near * own) and not restored.reached
+        assert restored(of) == restored.reached == (near >= 1)
         for p in of.model.parameters():
             p.zero_()  # four classes, and nothing known
-    assert not Restored(math.log(4) - 1e-6, 7)(of) and Restored(math.log(4) + 1e-6, 7)(of)
+    assert not Restored(math.log(4) - 1e-6, 7, 5)(of) and Restored(math.log(4) + 1e-6, 7, 5)(of)
 
 
 def test_nothing_is_as_good_as_a_negative_multiple():

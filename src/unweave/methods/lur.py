@@ -40,8 +40,12 @@ from unweave.trim import trim
 
 Mode = Literal["nested", "lagged", "exact", "first-order", "joint"]
 
-FALL = 0.5
-"""The steps in which the learning rate falls, relative to those before."""
+AVERAGE = 0.95
+"""The decay of the average of the weights that a measured recovery looks at: at a rate that doesn't fall the
+weights themselves are worse than what they settle to."""
+
+LOOKS = 5
+"""A measured recovery is at a standstill after so many looks at least."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,9 @@ class LUR:
             forgetting has damaged, and let the forget outputs settle where nothing pushes them.
         recover_in: The unit of `recover`: steps, or passes over the retain data ("epochs").
         until: What ends the recovery: the last of its steps ("end"), or being as good on retain data as the
-            original was ("restored"). That is looked at every `how.stop_every` steps. The learning rate stays
-            as it is until then, after `recover` steps at most, and falls by the schedule in `FALL` times as
-            many steps again.
+            original was ("restored"). That is asked every `how.stop_every` steps of the average of the last
+            weights, which becomes the result. The learning rate then has no schedule: it stays until the
+            loss has stood still for a pass over the retain data, and is halved. `recover` is the most.
         near: How good that is: the loss on retain data is at most so many times the original's.
         how: The descent.
     """
@@ -178,7 +182,7 @@ class LUR:
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
         retain, level = retain_loss(self.retain, problem.model), Level(self.refresh, self.how)
-        restored = Restored.of(problem, self.how, self.near) if self.until == "restored" else None
+        restored = self.restored(problem, retain) if self.until == "restored" else None
         forget = self.weight * (level.objective if self.forget == "level" else self.forgetting(problem))
         moving = self.moving(problem)
         if self.keep < 1:
@@ -201,21 +205,34 @@ class LUR:
         # the original does not diverge from itself, and a level may be reached from the start
         idle = self.forget == "level" or self.retain == "distill"
         forgetting = Phase(terms, self.rule, moving, self.feed, idle, watch=watch)
-        self.follow(problem, forgetting, Phase([retain], where=moving, until=restored))
+        self.follow(problem, forgetting, Phase([retain], where=moving), restored)
 
-    def follow(self, problem: Problem, forgetting: Phase, recovering: Phase) -> None:
-        """Forgets, then recovers, under one schedule."""
-        (steps,), mending = lengths_of(problem, [forgetting], self.how), round(self.recover)
-        if self.recover_in == "epochs" and self.recover:
-            (mending,) = lengths_of(problem, [recovering], replace(self.how, steps=None, epochs=self.recover))
+    def follow(
+        self, problem: Problem, forgetting: Phase, recovering: Phase, restored: Restored | None
+    ) -> None:
+        """Forgets, then recovers, under one schedule or until the model is restored."""
+        (steps,), mending = lengths_of(problem, [forgetting], self.how), self.recovery(problem, recovering)
         whole = replace(self.how, steps=steps + mending, epochs=None)
         phases = [replace(forgetting, share=steps), replace(recovering, share=mending)][: 1 + bool(mending)]
-        if self.until == "end" or not mending:
+        if restored is None or not mending:
             descend(problem, whole, *phases)
             return
-        taken = descend(problem, replace(whole, schedule="constant", warmup=0.0), *phases)
-        falling = replace(self.how, steps=max(1, round(FALL * taken)), epochs=None, warmup=0.0)
-        descend(problem, falling, replace(recovering, until=None))
+        whole = replace(whole, schedule="constant", warmup=0.0, ema=AVERAGE)
+        left = steps + mending - descend(problem, whole, phases[0], replace(phases[1], until=restored))
+        while left > 0 and not restored.reached:
+            restored, whole = replace(restored, seen=[]), replace(whole, lr=whole.lr / 2, steps=left)
+            left -= descend(problem, whole, replace(recovering, until=restored))
+
+    def recovery(self, problem: Problem, phase: Phase) -> int:
+        """The number of steps of recovery, at most."""
+        if self.recover_in == "steps" or not self.recover:
+            return round(self.recover)
+        return steps_in(problem, phase, self.how, self.recover)
+
+    def restored(self, problem: Problem, retain: Objective) -> Restored:
+        """The question that ends a measured recovery, while the model is still the original."""
+        a_pass = steps_in(problem, Phase([retain]), self.how, 1.0) / self.how.stop_every
+        return Restored.of(problem, self.how, self.near, patience=max(LOOKS, round(a_pass)))
 
     def terms(self, retain: Objective, forget: Objective, alpha: float) -> list[Term]:
         """The rows of the mode; the first always carries the retain loss."""
@@ -291,6 +308,12 @@ class LUR:
                 f"found {alpha:.3g}: lower alpha, or use mode 'nested'"
             )
         return alpha
+
+
+def steps_in(problem: Problem, phase: Phase, how: Descent, epochs: float) -> int:
+    """The number of steps in so many passes."""
+    (steps,) = lengths_of(problem, [phase], replace(how, steps=None, epochs=epochs))
+    return steps
 
 
 UNTUNED = LUR(
