@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from functools import reduce
 
 import pytest
 
@@ -36,9 +37,34 @@ class TestMethods:
     def test_one_method_comes_with_its_settings_and_no_other_method(self, run):
         told = run("methods", "salun")
         assert told.code == 0 and told.out.startswith(f"salun: {METHODS['salun'].about.paper}\n")
-        rows = dict(re.findall(r"^(\w[\w.]*) +(\S+) *$", told.out, re.MULTILINE))
+        rows = dict(re.findall(r"^(\w[\w.]*)  +(\S+)  +\S", told.out, re.MULTILINE))
         assert rows["fraction"] == "0.5" and rows["how.optimizer"] == '"sgd"' and rows["how.steps"] == "null"
         assert "scissorhands" not in told.out
+
+    @pytest.mark.parametrize("width", [80, 120])
+    @pytest.mark.parametrize("name", ["lur", "salun", "scrub", "kde", "sa"])
+    def test_every_setting_is_shown_with_its_default_and_meaning(self, run, monkeypatch, name, width):
+        monkeypatch.setattr(show, "WIDTH", width)
+        _, *tables = run("methods", name).out.split("\nSetting ")
+        rows = [row for table in tables for row in rows_of(f"Setting {table}")]
+        assert all(len(line) <= width for table in tables for line in table.splitlines())
+        shown = json.loads(run("methods", name, "--json").out)[name]
+        for path, value in shown["settings"].items():
+            root, _, own = path.rpartition(".")
+            column = f"In {root}" if f"In {root}" in rows[-1] else "Default"
+            label = path if column == "Default" else f"how.{own}"
+            (row,) = [each for each in rows if each["Setting"] == label]
+            assert (row[column], row["Meaning"]) == (json.dumps(value), shown["meanings"][path])
+
+    @pytest.mark.parametrize("name", METHODS)
+    def test_every_setting_has_a_meaning_from_the_docstring_of_its_class(self, run, name):
+        (shown,) = json.loads(run("methods", name, "--json").out).values()
+        assert list(shown["meanings"]) == list(shown["settings"])
+        for path, meaning in shown["meanings"].items():
+            *outer, own = path.split(".")
+            said = " ".join(str(type(reduce(getattr, outer, METHODS[name])).__doc__).split())
+            assert f" {own}: {meaning}" in said and meaning.endswith((".", "`."))
+            assert "\n" not in meaning and ":math:" not in meaning
 
     @pytest.mark.parametrize("name", METHODS)
     def test_the_settings_shown_rebuild_the_method(self, run, name):
@@ -76,6 +102,18 @@ class TestHelp:
 
     def test_the_version_is_the_packages(self, run):
         assert run("--version").out == f"{unweave.__version__}\n"
+
+
+def rows_of(table: str) -> list[dict[str, str]]:
+    """The rows of a printed table by its header; a line that names no setting goes on with the last one."""
+    header, *lines = table.splitlines()
+    begins = [match.start() for match in re.finditer(r"(?<= {2})\S|^\S", header)]
+    rows: list[list[str]] = []
+    for line in filter(str.strip, lines):
+        cells = [line[begin:end].strip() for begin, end in zip(begins, [*begins[1:], None], strict=True)]
+        rows = [*rows, cells] if cells[0] else [*rows[:-1], [*rows[-1][:-1], f"{rows[-1][-1]} {cells[-1]}"]]
+    names = [header[begin:end].strip() for begin, end in zip(begins, [*begins[1:], None], strict=True)]
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def kinds(value: object) -> dict[str, type]:

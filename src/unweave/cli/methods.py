@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from unweave.cli import out, show
+from unweave.cli.meanings import descents, meanings
 from unweave.cli.options import DEFAULTS, Shared, flat
 from unweave.files import write_atomically
 from unweave.methods import METHODS, Method, method_named
@@ -32,12 +33,14 @@ def methods(name: str | None = None, /, *, shared: Shared = DEFAULTS) -> int:
         listed(described)
     else:
         detailed(name, described[name])
+        settled(described[name], sorted(descents(chosen[name]), key=len))
     return 0
 
 
 def described_as(method: Method) -> dict[str, Any]:
-    """What a method says of itself, and its settings by the paths that `--set` names."""
-    return {**dataclasses.asdict(method.about), "settings": flat(dataclasses.asdict(cast(Any, method)))}
+    """What a method says of itself, and its settings with their meanings by the paths that `--set` names."""
+    settings = flat(dataclasses.asdict(cast(Any, method)))
+    return {**dataclasses.asdict(method.about), "settings": settings, "meanings": meanings(method)}
 
 
 def listed(described: Mapping[str, Mapping[str, Any]]) -> None:
@@ -71,12 +74,27 @@ def grouped(described: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> 
 
 
 def detailed(name: str, each: Mapping[str, Any]) -> None:
-    """Prints one method with its settings."""
+    """Prints what one method says of itself."""
     show.say(f"{name}: {each['paper']}", f"Data: {each['data']}. Cost of a step: {each['step']}.")
     show.say(*([f"For {' or '.join(each['families'])} models alone."] if each["families"] else []))
-    show.say(*([f"Deviations: {each['deviations']}."] if each["deviations"] else []), "")
-    show.table(
-        ("Setting", "Default"),
-        [(path, json.dumps(value)) for path, value in each["settings"].items()],
-        words=range(2),
-    )
+    show.say(*([f"Deviations: {each['deviations']}."] if each["deviations"] else []))
+
+
+def settled(each: Mapping[str, Any], descents: Sequence[str]) -> None:
+    """Prints the settings of one method, and below those of its descents, in one table for all of them."""
+    settings, meaning = each["settings"], each["meanings"]
+    own = [path for path in settings if path.rpartition(".")[0] not in descents]
+    if own:
+        rows = [(path, json.dumps(settings[path]), meaning[path]) for path in own]
+        show.say("")
+        show.table(("Setting", "Default", "Meaning"), rows, words=range(3))
+    if descents:
+        first, *others = descents
+        rows = [
+            (path, *(json.dumps(settings[path.replace(first, place, 1)]) for place in descents), text)
+            for path, text in meaning.items()
+            if path.rpartition(".")[0] == first
+        ]
+        header = ("Setting", "Default", *(f"In {place}" for place in others), "Meaning")
+        show.say("")
+        show.table(header, rows, words=range(len(header)))

@@ -37,14 +37,13 @@ Advance = Callable[[Tensor, int, Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True)
 class Sampler:
-    r"""How images are drawn.
+    """How images are drawn.
 
     Args:
         scheduler: DDIM, or the multistep solver DPM-Solver++ of second order.
         steps: Calls of the model per image; with guidance each is over two conditions.
-        guidance: The scale s of :math:`\epsilon_0 + s (\epsilon_c - \epsilon_0)`, as in diffusers: one is
-            none. The w of :math:`(1 + w) \epsilon_c - w \epsilon_0`, as in Selective Amnesia and its
-            successors, is s - 1.
+        guidance: The scale s of e_0 + s (e_c - e_0), without and with the condition, as in diffusers: one is
+            none. The w of (1 + w) e_c - w e_0, as in Selective Amnesia and its successors, is s - 1.
         eta: How much noise DDIM adds at each step, relative to DDPM; zero is deterministic.
         spacing: Whether the first step is at the last time ("trailing"), or a step before it ("leading", as
             in the code of DDIM).

@@ -29,9 +29,9 @@ class EraseDiff:
     to the answer under another class.
 
     Args:
-        weight: The weight lambda; None follows the conflict, :math:`\max(0, \eta - \cos(g_r, g_f))`.
+        weight: The weight lambda; None follows the conflict, max(0, eta - cos(g_r, g_f)).
         eta: See `weight`.
-        outer: How often :math:`\ell^*` is looked for, at equal distances.
+        outer: How often the least forget loss is looked for, at equal distances.
         passes: Passes over the forget data, from the weights as they are then, whose mean loss it is. To
             first order it has no gradient, so the result depends on neither `outer` nor `passes`: it tells
             how much of the forget loss is left, in the curve "gap(forget)". With 0 it is not looked for and
