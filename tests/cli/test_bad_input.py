@@ -16,6 +16,7 @@ class TestNames:
         [
             (("forget", "PROJECT", "--class", 0, "--method", "lurr"), "'lurr'.*'lur'"),
             (("forget", "PROJECT", "--class", 0, "--method", "lur", "--set", "how.lrr=1"), "'lrr'.*'lr'"),
+            (("forget", "PROJECT", "--class", 0, "--method", "ct", "--set", "lr=1"), "'lr'.*mean 'how.lr'"),
             (("forget", "PROJECT", "--class", 0, "--set", "mode=nestd"), "'nestd'.*'nested'"),
             (("forget", "PROJECT", "--clas", 0), "--clas.*--class"),
             (("forgt", "PROJECT"), "forgt.*forget"),

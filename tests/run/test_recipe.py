@@ -85,6 +85,11 @@ def test_methods_compute_in_the_precision_of_the_training() -> None:
         ({"headline": "lurr"}, "unknown method 'lurr': did you mean 'lur'"),
         ({"methods": {"salum": {}}}, "unknown method 'salum': did you mean 'salun'"),
         ({"methods": {"lur": {"alfa": 1}}}, "unknown key 'alfa' in methods.lur .did you mean 'alpha'"),
+        ({"methods": {"salun": {"lr": 1}}}, r"'lr' in methods.salun \(did you mean 'how.lr'\?\)"),
+        ({"methods": {"lur": {"lr": 1}}}, "'lr' .* .did you mean 'how.lr' or 'proxy.how.lr'"),
+        ({"methods": {"lur": {"schedul": 1}}}, "'schedul' .* .did you mean 'how.schedule' or 'proxy.how.sch"),
+        ({"methods": {"lur": {"proxy": {"lr": 1}}}}, "'lr' in methods.lur.proxy .did you mean 'how.lr'"),
+        ({"epochs": 1}, "'epochs' in the recipe .did you mean 'train.epochs'"),
         (
             {"methods": {"lur": {"how": {"lrr": 1}}}},
             "unknown key 'lrr' in methods.lur.how .did you mean 'lr'",

@@ -71,29 +71,51 @@ def mapping(table: object, path: str) -> Table:
 
 def refuse_unknown_fields(kind: type, table: Table, path: str) -> None:
     """Raises at a key that is no field of the dataclass, here or further in."""
-    refuse_unknown(table, [field.name for field in dataclasses.fields(kind)], path)
-    hints = get_type_hints(kind)
+    refuse_unknown(table, [field.name for field in dataclasses.fields(kind)], path, paths(kind))
+    inner = tables(kind)
     for key, value in table.items():
         if isinstance(value, Mapping):
-            for inner in filter(dataclasses.is_dataclass, (hints[key], *get_args(hints[key]))):
-                refuse_unknown_fields(cast(type, inner), value, f"{path}.{key}".removeprefix("."))
+            for each in inner[key]:
+                refuse_unknown_fields(each, value, f"{path}.{key}".removeprefix("."))
 
 
-def refuse_unknown(table: Table, known: Iterable[str], path: str) -> None:
-    """Raises at a key that is not known."""
+def paths(kind: type) -> list[str]:
+    """The dotted path of every field of a dataclass and of those in it, the outer ones first."""
+    inner = [f"{key}.{path}" for key, each in tables(kind).items() for table in each for path in paths(table)]
+    return sorted([*(field.name for field in dataclasses.fields(kind)), *inner], key=lambda p: p.count("."))
+
+
+def tables(kind: type) -> dict[str, list[type]]:
+    """By the name of a field the dataclasses that it may hold."""
+    hints = get_type_hints(kind)
+    found = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    return {
+        name: [cast(type, each) for each in (hint, *get_args(hint)) if dataclasses.is_dataclass(each)]
+        for name, hint in found.items()
+    }
+
+
+def refuse_unknown(table: Table, known: Iterable[str], path: str, meant: Iterable[str] = ()) -> None:
+    """Raises at a key that is not known; `meant` are the dotted paths that it may have stood for."""
     known = list(known)
     for key in table:
         if key not in known:
-            guess = nearest(key, known)
+            guess = nearest(key, [*meant] or known)
             raise ValueError(
                 f"unknown key {key!r} in {path or 'the recipe'}{guess}; known: {', '.join(known)}"
             )
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A question that names the known word closest to this one, if any is close."""
-    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    """A question that names the known word closest to this one, if any is close.
+
+    Of a dotted path the last name counts, and all paths that end in the closest one are named.
+    """
+    ending: dict[str, list[str]] = {}
+    for path in known:
+        ending.setdefault(path.rpartition(".")[2], []).append(path)
+    near = get_close_matches(word, ending, n=1, cutoff=0.5)
+    return f" (did you mean {' or '.join(map(repr, ending[near[0]]))}?)" if near else ""
 
 
 @cache
