@@ -1,11 +1,12 @@
-"""A misspelt choice never passes for another one."""
+"""A misspelt choice never passes for another one, nor a number outside its interval for a setting."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import pytest
 
-from unweave.choices import refuse_unknown_choices
+from unweave.choices import refuse_outside, refuse_unknown_choices
 from unweave.descend import Descent
 from unweave.methods.esd import ESD
 from unweave.methods.lur import LUR
@@ -54,3 +55,38 @@ def test_methods_refuse_it_in_python_as_recipes_do(kind: type, given: dict) -> N
         object.__setattr__(settings, name, value)  # past the types that tests are run with
     with pytest.raises(ValueError, match="must be one of"):
         settings.__post_init__()
+
+
+@dataclass(frozen=True)
+class Numbers:
+    half: float | None = 0.5
+    whole: int | Literal["all"] = 1
+
+    def __post_init__(self) -> None:
+        refuse_outside(self, "[0, 1)", "half")
+        refuse_outside(self, "(0, inf]", "whole")
+
+
+@pytest.mark.parametrize("given", [{"half": 0.0}, {"half": 0.999}, {"half": None}, {"whole": "all"}])
+def test_a_number_in_its_interval_is_taken_and_what_is_no_number(given: dict) -> None:
+    Numbers(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"half": 1.0}, r"^half must be in \[0, 1\), found 1.0$"),
+        ({"half": -0.1}, r"^half must be in \[0, 1\), found -0.1$"),
+        ({"half": math.nan}, r"^half must be in \[0, 1\), found nan$"),
+        ({"whole": 0}, r"^whole must be in \(0, inf\], found 0$"),
+    ],
+)
+def test_a_number_outside_is_refused_by_the_name_of_its_field(given: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Numbers(**given)
+
+
+def test_an_end_with_a_bracket_is_part_of_its_interval() -> None:
+    settings = Numbers()
+    object.__setattr__(settings, "whole", math.inf)  # past the types that tests are run with
+    settings.__post_init__()

@@ -1,4 +1,7 @@
-"""Fields that take one of a few values: a misspelt one must not pass for another where settings are made."""
+"""Fields that take one of a few values, or numbers in an interval: nothing else may pass for a setting.
+
+A misspelt choice would be taken for another one, and a negative weight would teach what is to be forgotten.
+"""
 
 from collections.abc import Mapping
 from functools import cache
@@ -16,6 +19,27 @@ def refuse_unknown_choices(settings: object) -> None:
         value = getattr(settings, name)
         if not isinstance(value, others) and value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, found {value!r}")
+
+
+def refuse_outside(settings: object, interval: str, *names: str) -> None:
+    """Raises if a number in one of these fields is outside an interval, or NaN; None and words may stand.
+
+    Args:
+        settings: A dataclass.
+        interval: As mathematics writes it, such as "[0, 1)".
+        names: The fields.
+
+    Raises:
+        ValueError: Names the field, the interval and what was found.
+    """
+    low, high = map(float, interval[1:-1].split(", "))
+    for name in names:
+        value = getattr(settings, name)
+        if not isinstance(value, str | None):
+            above = value >= low if interval.startswith("[") else value > low
+            below = value <= high if interval.endswith("]") else value < high
+            if not (above and below):
+                raise ValueError(f"{name} must be in {interval}, found {value}")
 
 
 @cache

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from unweave.choices import refuse_unknown_choices
+from unweave.choices import refuse_outside, refuse_unknown_choices
 from unweave.feed import FEEDS, FeedName, Plan, steps_per_epoch
 from unweave.importance import Mask, evaluating
 from unweave.losses import collect, forgotten, refuse_nonfinite
@@ -86,29 +86,15 @@ class Descent:
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
+        refuse_outside(self, "(0, inf)", "lr", "epochs")
+        refuse_outside(self, "(0, inf]", "max_norm")
+        refuse_outside(self, "[1, inf)", "steps", "batch", "forget_batch", "micro_batch", "stop_every")
+        refuse_outside(self, "[0, 1)", "warmup", "momentum", "ema")
+        refuse_outside(self, "[0, inf)", "weight_decay")
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(
                 f"a descent needs either steps or epochs, found steps={self.steps}, epochs={self.epochs}"
             )
-        for name in (
-            "lr",
-            "steps",
-            "epochs",
-            "batch",
-            "forget_batch",
-            "micro_batch",
-            "max_norm",
-            "stop_every",
-        ):
-            value = vars(self)[name]
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be positive, found {value}")
-        for name in ("warmup", "momentum", "ema"):
-            value = vars(self)[name]
-            if value is not None and not 0 <= value < 1:
-                raise ValueError(f"{name} must be in [0, 1), found {value}")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay must not be negative, found {self.weight_decay}")
 
     def rate(self, progress: float) -> float:
         """The learning rate at a progress in [0, 1), relative to `lr`."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from unweave.choices import refuse_unknown_choices
+from unweave.choices import refuse_outside, refuse_unknown_choices
 from unweave.data import Source
 from unweave.descend import Descent, Phase, descend
 from unweave.edit import restart, shrink
@@ -43,6 +43,7 @@ class Proxy:
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
+        refuse_outside(self, "[0, 1]", "amount")
 
     def __call__(self, problem: Problem) -> nn.Module:
         """The frozen proxy; made once for all methods that share the problem's memory, charged to each."""

@@ -193,9 +193,9 @@ def test_what_cannot_be_drawn_is_refused_before_the_model_is_called(model: Small
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, "expected steps >= 1"),
-        ({"guidance": -1.0}, "guidance >= 0"),
-        ({"eta": 1.5}, r"eta in \[0, 1\]"),
+        ({"steps": 0}, r"steps must be in \[1, inf\)"),
+        ({"guidance": -1.0}, r"guidance must be in \[0, inf\)"),
+        ({"eta": 1.5}, r"eta must be in \[0, 1\]"),
         ({"scheduler": "dpm", "eta": 0.5}, "eta and clip are for DDIM"),
         ({"scheduler": "dpm", "clip": True}, "eta and clip are for DDIM"),
     ],

@@ -184,11 +184,11 @@ def test_lur_begins_between_the_original_and_fresh_weights():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"keep": 1.5}, r"keep must be a fraction in \[0, 1\], found 1.5"),
+        ({"keep": 1.5}, r"keep must be in \[0, 1\], found 1.5"),
         ({"keep": -0.1}, "found -0.1"),
-        ({"recover": -1}, "recover must be at least 0, found -1"),
-        ({"refresh": 0}, "refresh must be at least 1, found 0"),
-        ({"probe": -2}, "probe must be at least 0, found -2"),
+        ({"recover": -1}, r"recover must be in \[0, inf\), found -1"),
+        ({"refresh": 0}, r"refresh must be in \[1, inf\), found 0"),
+        ({"probe": -2}, r"probe must be in \[0, inf\), found -2"),
     ],
 )
 def test_settings_without_sense_are_refused(changes: dict, message: str):

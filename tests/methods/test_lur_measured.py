@@ -244,7 +244,7 @@ def test_restored_is_a_loss_on_retain_data_near_that_of_the_original(near: float
 
 
 def test_nothing_is_as_good_as_a_negative_multiple():
-    with pytest.raises(ValueError, match="near must be positive, found 0"):
+    with pytest.raises(ValueError, match=r"near must be in \(0, inf\), found 0"):
         LUR(near=0.0)
 
 

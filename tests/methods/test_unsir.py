@@ -175,9 +175,9 @@ def test_several_classes_have_noise_each():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": 0}, "images must be positive"),
-        ({"repeats": 0}, "repeats must be positive"),
-        ({"penalty": -1.0}, "penalty must not be negative"),
+        ({"images": 0}, r"images must be in \[1, inf\)"),
+        ({"repeats": 0}, r"repeats must be in \[1, inf\)"),
+        ({"penalty": -1.0}, r"penalty must be in \[0, inf\)"),
         ({"impair": Descent(steps=1, stop="forgotten")}, "impair.stop to 'never'"),
     ],
 )

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
-from unweave.choices import refuse_unknown_choices
+from unweave.choices import refuse_outside, refuse_unknown_choices
 from unweave.generate.schedule import Schedule, betas_of
 from unweave.generate.vectors import Condition, refuse_other_width, vectors
 from unweave.importance import evaluating
@@ -62,11 +62,9 @@ class Sampler:
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
-        if self.steps < 1 or self.guidance < 0 or not 0 <= self.eta <= 1:
-            raise ValueError(
-                "expected steps >= 1, guidance >= 0 and eta in [0, 1], "
-                f"found {self.steps}, {self.guidance} and {self.eta}"
-            )
+        refuse_outside(self, "[1, inf)", "steps")
+        refuse_outside(self, "[0, inf)", "guidance")
+        refuse_outside(self, "[0, 1]", "eta")
         if self.scheduler == "dpm" and (self.eta or self.clip):
             raise ValueError("eta and clip are for DDIM: leave them out for 'dpm'")
 

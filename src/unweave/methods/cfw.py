@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend
 from unweave.edit import perturb, perturb_first
 from unweave.importance import Mask, held_by
@@ -49,12 +50,8 @@ class CFW:
     how: Descent = Descent(lr=7e-4, epochs=4, batch=64, schedule="cosine", weight_decay=5e-4)
 
     def __post_init__(self) -> None:
-        if not (self.noise >= 0 and self.last_noise >= 0):
-            raise ValueError(
-                f"noise and last_noise must not be negative, found {self.noise} and {self.last_noise}"
-            )
-        if not 0 < self.last < 1:
-            raise ValueError(f"last must be a fraction in (0, 1), found {self.last}")
+        refuse_outside(self, "[0, inf)", "noise", "last_noise")
+        refuse_outside(self, "(0, 1)", "last")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from; four steps or more, so that the last part has one."""

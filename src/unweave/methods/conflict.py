@@ -8,9 +8,9 @@ loss of wrong answers on forget data.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import inf
 from typing import ClassVar
 
+from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend
 from unweave.feed import FeedName
 from unweave.methods.about import About
@@ -76,6 +76,9 @@ class PCGrad:
     forget_weight: float = 1.0
     how: Descent = HOW
 
+    def __post_init__(self) -> None:
+        refuse_outside(self, "(0, inf)", "forget_weight")
+
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
         return {**steps(budget), "forget_weight": Log(0.03, 3.0)}
@@ -103,6 +106,9 @@ class MGDA:
     forget_weight: float = 1.0
     how: Descent = HOW
 
+    def __post_init__(self) -> None:
+        refuse_outside(self, "(0, inf)", "forget_weight")
+
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
         return {**steps(budget), "forget_weight": Log(0.003, 3.0)}
@@ -117,7 +123,7 @@ class CAGrad:
     """Follows what is best for the loss that falls less, near the mean of the two gradients.
 
     Args:
-        c: How far from the mean, relative to its size, in [0, 1).
+        c: How far from the mean, relative to its size, in [0, 1): from 1 on the mean loss need not fall.
         forget_weight: The weight of the forget loss.
         how: The descent.
     """
@@ -133,8 +139,8 @@ class CAGrad:
     how: Descent = HOW
 
     def __post_init__(self) -> None:
-        if not 0 <= self.c < 1:
-            raise ValueError(f"c must be in [0, 1), found {self.c}: from 1 on the mean loss need not fall")
+        refuse_outside(self, "[0, 1)", "c")
+        refuse_outside(self, "(0, inf)", "forget_weight")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
@@ -162,6 +168,9 @@ class UPGrad:
     forget_weight: float = 1.0
     how: Descent = HOW
 
+    def __post_init__(self) -> None:
+        refuse_outside(self, "(0, inf)", "forget_weight")
+
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
         return {**steps(budget), "forget_weight": Log(0.03, 3.0)}
@@ -179,13 +188,7 @@ def settle(
     *,
     feed: FeedName = "paired",
 ) -> None:
-    """Descends the retain loss and the weighted loss of wrong answers, as two terms under a rule.
-
-    Raises:
-        ValueError: If the weight is not positive: it would teach what is to be forgotten.
-    """
-    if not 0 < forget_weight < inf:
-        raise ValueError(f"forget_weight must be positive and finite, found {forget_weight}")
+    """Descends the retain loss and the weighted loss of wrong answers, as two terms under a rule."""
     forget = forget_weight * mislabel(teacher=frozen(problem.model))
     descend(problem, how, Phase([nll("retain"), forget], rule, feed=feed))
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend, lengths_of
 from unweave.methods.about import About
 from unweave.methods.space import Log, Range, up_to
@@ -56,8 +57,8 @@ class EraseDiff:
     how: Descent = Descent(lr=1e-4, epochs=4, optimizer="adam", ema=0.99)
 
     def __post_init__(self) -> None:
-        if self.outer < 1 or self.passes < 0:
-            raise ValueError(f"expected outer >= 1 and passes >= 0, found {self.outer} and {self.passes}")
+        refuse_outside(self, "[0, inf)", "weight", "eta", "passes")
+        refuse_outside(self, "[1, inf)", "outer")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from; what the value function takes comes on top."""

@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend
 from unweave.methods.about import About, refuse_family
 from unweave.methods.space import Log, Range, Uniform, up_to
@@ -54,11 +55,8 @@ class FCS:
     how: Descent = Descent(lr=4e-3, epochs=17, batch=256, weight_decay=1e-2)
 
     def __post_init__(self) -> None:
-        for name in ("push", "contrast", "temperature", "repair"):
-            if not vars(self)[name] > 0:
-                raise ValueError(f"{name} must be positive, found {vars(self)[name]}")
-        if self.rounds < 1:
-            raise ValueError(f"rounds must be at least one, found {self.rounds}")
+        refuse_outside(self, "(0, inf)", "push", "contrast", "temperature", "repair")
+        refuse_outside(self, "[1, inf)", "rounds")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from; enough steps for each pass to have one."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.utils._pytree import tree_map
 
+from unweave.choices import refuse_outside
 from unweave.edit import perturb
 from unweave.importance import Importance, evaluating, steps
 from unweave.methods.about import About, refuse_family
@@ -51,11 +52,9 @@ class FisherForgetting:
     batch: int = 32
 
     def __post_init__(self) -> None:
-        if not (self.alpha > 0 and self.largest > 0 and self.batch >= 1):
-            raise ValueError(
-                "alpha and largest must be positive and batch >= 1, "
-                f"found {self.alpha}, {self.largest} and {self.batch}"
-            )
+        refuse_outside(self, "(0, inf)", "alpha")
+        refuse_outside(self, "(0, inf]", "largest")
+        refuse_outside(self, "[1, inf)", "batch")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from; the pass is what it is, whatever the budget."""

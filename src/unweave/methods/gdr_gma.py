@@ -6,12 +6,12 @@ The paper's text was not at hand: what is not in its abstract is from its releas
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from math import inf
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend, plan_inputs
 from unweave.feed import steps_per_epoch
 from unweave.methods.about import About, refuse_family
@@ -51,10 +51,8 @@ class GDRGMA:
     how: Descent = Descent(lr=1e-4, epochs=10, batch=256, optimizer="adamw", weight_decay=0.01)
 
     def __post_init__(self) -> None:
-        if not (0 < self.gamma < inf and -inf < self.epsilon < inf):
-            raise ValueError(
-                f"gamma must be positive and epsilon a number, found {self.gamma} and {self.epsilon}"
-            )
+        refuse_outside(self, "(0, inf)", "gamma")
+        refuse_outside(self, "[0, inf)", "epsilon")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from unweave.choices import refuse_outside
 from unweave.conjugate import conjugate_gradients
 from unweave.edit import shift
 from unweave.importance import accumulate, evaluating, steps
@@ -59,13 +60,9 @@ class Influence:
     batch: int = 128
 
     def __post_init__(self) -> None:
-        if not (self.alpha > 0 and self.damping >= 0):
-            raise ValueError(
-                f"alpha must be positive and damping >= 0, found {self.alpha} and {self.damping}"
-            )
-        for name in ("iterations", "batches", "batch"):
-            if vars(self)[name] < 1:
-                raise ValueError(f"{name} must be at least 1, found {vars(self)[name]}")
+        refuse_outside(self, "(0, inf)", "alpha")
+        refuse_outside(self, "[0, inf)", "damping")
+        refuse_outside(self, "[1, inf)", "iterations", "batches", "batch")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from; the two passes are what they are, whatever the budget."""

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend
 from unweave.edit import renew
 from unweave.methods.about import About, refuse_family
@@ -50,8 +51,7 @@ class KDE:
     how: Descent = Descent(lr=1e-3, epochs=3, batch=64, schedule="cosine", weight_decay=5e-4)
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, found {self.temperature}")
+        refuse_outside(self, "(0, inf)", "temperature")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from; at most a quarter of the budget is for calibration data."""

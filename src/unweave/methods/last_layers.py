@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend
 from unweave.edit import restart
 from unweave.importance import Mask, held_by, inverted
@@ -44,7 +45,7 @@ class CFk:
     how: Descent = Descent(lr=0.05, epochs=10, weight_decay=5e-4)
 
     def __post_init__(self) -> None:
-        refuse_no_layers(self.k)
+        refuse_outside(self, "[1, inf)", "k")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
@@ -77,7 +78,7 @@ class EUk:
     how: Descent = Descent(lr=0.05, epochs=10, weight_decay=5e-4)
 
     def __post_init__(self) -> None:
-        refuse_no_layers(self.k)
+        refuse_outside(self, "[1, inf)", "k")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
@@ -118,9 +119,3 @@ def outside(earlier: list[nn.Module], problem: Problem) -> Mask:
             "the last k layers have no trainable weight that earlier ones do not share: choose a larger k"
         )
     return where
-
-
-def refuse_no_layers(k: int) -> None:
-    """Raises unless k is at least one."""
-    if k < 1:
-        raise ValueError(f"k must be at least 1 layer, found {k}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from unweave.audit.conflict import Probe
-from unweave.choices import refuse_unknown_choices
+from unweave.choices import refuse_outside, refuse_unknown_choices
 from unweave.curvature import curvature_along, top_eigenvalue
 from unweave.descend import Descent, Phase, descend, lengths_of, training
 from unweave.edit import shrink_and_perturb
@@ -137,13 +137,10 @@ class LUR:
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
-        if not 0 <= self.keep <= 1:
-            raise ValueError(f"keep must be a fraction in [0, 1], found {self.keep}")
-        for name, least in (("refresh", 1), ("probe", 0), ("recover", 0)):
-            if vars(self)[name] < least:
-                raise ValueError(f"{name} must be at least {least}, found {vars(self)[name]}")
-        if not self.near > 0:
-            raise ValueError(f"near must be positive, found {self.near}")
+        refuse_outside(self, "[0, inf)", "alpha", "weight", "probe", "recover")
+        refuse_outside(self, "(0, inf)", "cap", "sharpen", "near")
+        refuse_outside(self, "[1, inf)", "refresh")
+        refuse_outside(self, "[0, 1]", "keep", "redraw", "fraction")
         if self.recover_in == "steps" and self.recover != round(self.recover):
             raise ValueError(
                 f"recover must be a whole number of steps, found {self.recover}: use recover_in='epochs'"

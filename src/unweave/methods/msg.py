@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend
 from unweave.importance import Importance, Mask, accumulate, gradients
 from unweave.methods.about import About
@@ -43,9 +44,7 @@ class MaskedSmallGradients:
     how: Descent = Descent(lr=0.01, epochs=5, schedule="linear", warmup=0.5)
 
     def __post_init__(self) -> None:
-        for name in ("rate", "kept"):
-            if not 0 <= vars(self)[name] <= 1:
-                raise ValueError(f"{name} must be a fraction in [0, 1], found {vars(self)[name]}")
+        refuse_outside(self, "[0, 1]", "rate", "kept")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend
 from unweave.edit import quantize, reinitialize
 from unweave.importance import Mask, top
@@ -51,8 +52,8 @@ class PRMQ:
     how: Descent = Descent(lr=5e-4, epochs=3.2, batch=64, weight_decay=5e-4)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.prune <= 1:
-            raise ValueError(f"prune must be a fraction in [0, 1], found {self.prune}")
+        refuse_outside(self, "[0, 1]", "prune")
+        refuse_outside(self, "[0, inf)", "power")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""

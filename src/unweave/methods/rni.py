@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend
 from unweave.edit import perturb_first, renew
 from unweave.importance import held_by, inverted
@@ -54,16 +55,10 @@ class RNI:
     how: Descent = Descent(lr=2e-4, epochs=9, batch=64, weight_decay=5e-4)
 
     def __post_init__(self) -> None:
-        if not self.noise >= 0:
-            raise ValueError(f"noise must not be negative, found {self.noise}")
-        for name in ("layers", "noisy"):
-            if not 0 <= vars(self)[name] <= 1:
-                raise ValueError(f"{name} must be a fraction in [0, 1], found {vars(self)[name]}")
-        if self.rounds < 1 or not 0 < self.last < 1:
-            raise ValueError(
-                "rounds must be at least one and last a fraction in (0, 1), "
-                f"found {self.rounds} and {self.last}"
-            )
+        refuse_outside(self, "[0, inf)", "noise")
+        refuse_outside(self, "[0, 1]", "layers", "noisy")
+        refuse_outside(self, "[1, inf)", "rounds")
+        refuse_outside(self, "(0, 1)", "last")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from; enough steps for each round to have some."""

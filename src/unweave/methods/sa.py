@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from unweave.choices import refuse_unknown_choices
+from unweave.choices import refuse_outside, refuse_unknown_choices
 from unweave.data.resident import Resident
 from unweave.descend import Descent, Phase, descend
 from unweave.generate.sample import Sampler, sample
@@ -69,10 +69,8 @@ class SelectiveAmnesia:
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
-        for name in ("per_class", "fisher_images", "fisher_times"):
-            value = vars(self)[name]
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, found {value}")
+        refuse_outside(self, "[0, inf)", "retain_weight", "pull")
+        refuse_outside(self, "[1, inf)", "per_class", "fisher_images", "fisher_times")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from; what the Fisher information of `fisher_images` takes is left to it.

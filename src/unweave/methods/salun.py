@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from unweave.choices import refuse_unknown_choices
+from unweave.choices import refuse_outside, refuse_unknown_choices
 from unweave.descend import Descent, Phase, descend
 from unweave.importance import saliency, top
 from unweave.methods.about import About
@@ -40,6 +40,8 @@ class SalUn:
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
+        refuse_outside(self, "[0, 1]", "fraction")
+        refuse_outside(self, "[0, inf)", "retain_weight")
         if self.feed == "concatenated" and self.retain_weight != 1:
             raise ValueError(
                 f"retain_weight must be 1 where the data is concatenated, found {self.retain_weight}: "

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend, plan_inputs
 from unweave.feed import steps_per_epoch
 from unweave.lookahead import Held
@@ -37,6 +38,10 @@ class Scissorhands:
     eligible: str | None = None
     forget_weight: float = 0.05
     how: Descent = Descent(lr=0.005, epochs=10, weight_decay=5e-4)
+
+    def __post_init__(self) -> None:
+        refuse_outside(self, "[0, 1]", "trim")
+        refuse_outside(self, "[0, inf)", "forget_weight")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend, plan_inputs
 from unweave.feed import steps_per_epoch
 from unweave.methods.about import About, refuse_family
@@ -59,10 +60,9 @@ class SCRUB:
     how: Descent = Descent(lr=5e-4, epochs=3, forget_batch=32, weight_decay=5e-4)
 
     def __post_init__(self) -> None:
-        if not 0 < self.alternate <= 1:
-            raise ValueError(f"alternate must be a fraction in (0, 1], found {self.alternate}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, found {self.temperature}")
+        refuse_outside(self, "[0, inf)", "retain_weight", "distill_weight")
+        refuse_outside(self, "(0, inf)", "temperature")
+        refuse_outside(self, "(0, 1]", "alternate")
         if self.rewind and self.how.ema is not None:
             raise ValueError(
                 "rewinding keeps the weights of every epoch, and how.ema asks for their average: use one of "

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend, lengths_of
 from unweave.importance import Mask, fisher, ratio
 from unweave.methods.about import About, refuse_family
@@ -59,10 +60,10 @@ class SFRon:
     how: Descent = Descent(lr=0.01, steps=1500, schedule="cosine", weight_decay=5e-4)
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ValueError(f"every must be at least 1, found {self.every}")
-        if not 0 <= self.power <= 1:
-            raise ValueError(f"power must be in [0, 1], found {self.power}")
+        refuse_outside(self, "[0, inf)", "strength", "threshold")
+        refuse_outside(self, "[0, 1]", "power")
+        refuse_outside(self, "[1, inf)", "every")
+        refuse_outside(self, "(0, inf]", "clip")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from; the two passes for the mask come on top."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend
 from unweave.edit import restart, shrink
 from unweave.methods.about import About
@@ -113,6 +114,9 @@ class RandomLabel:
     retain_weight: float = 1.0
     how: Descent = Descent(lr=0.05, steps=100, forget_batch=32)
 
+    def __post_init__(self) -> None:
+        refuse_outside(self, "[0, inf)", "retain_weight")
+
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
         return {
@@ -145,6 +149,9 @@ class NegGradPlus:
     )
     retain_weight: float = 0.95
     how: Descent = Descent(lr=0.05, steps=100, max_norm=1.0)
+
+    def __post_init__(self) -> None:
+        refuse_outside(self, "[0, 1]", "retain_weight")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
@@ -179,6 +186,9 @@ class L1Sparse:
     penalty: float = 1e-4
     how: Descent = Descent(lr=0.05, epochs=10, weight_decay=5e-4)
 
+    def __post_init__(self) -> None:
+        refuse_outside(self, "[0, inf)", "penalty")
+
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
         return {
@@ -212,6 +222,9 @@ class Shrink:
     )
     factor: float = 0.5
     how: Descent = Descent(lr=0.1, epochs=5, schedule="cosine", weight_decay=5e-4)
+
+    def __post_init__(self) -> None:
+        refuse_outside(self, "[0, 1]", "factor")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from unweave.choices import refuse_unknown_choices
+from unweave.choices import refuse_outside, refuse_unknown_choices
 from unweave.edit import dampen
 from unweave.importance import Importance, accumulate, fisher, gradients
 from unweave.methods.about import About, refuse_family
@@ -53,11 +53,8 @@ class SelectiveSynapticDampening:
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
-        if self.alpha < 0 or self.dampening < 0 or self.batch < 1:
-            raise ValueError(
-                "alpha and dampening must be >= 0 and batch >= 1, "
-                f"found {self.alpha}, {self.dampening} and {self.batch}"
-            )
+        refuse_outside(self, "[0, inf)", "alpha", "dampening")
+        refuse_outside(self, "[1, inf)", "batch")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from; the two passes are what they are, whatever the budget."""

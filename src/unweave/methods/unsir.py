@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
+from unweave.choices import refuse_outside
 from unweave.data.noisy import Noise, Noisy
 from unweave.data.plain import Unaugmented
 from unweave.descend import Descent, Phase, descend, training
@@ -58,11 +59,9 @@ class UNSIR:
     how: Descent = Descent(lr=1e-4, epochs=1, optimizer="adam")
 
     def __post_init__(self) -> None:
-        for name in ("images", "noise_steps", "noise_lr", "repeats", "per_class"):
-            if not vars(self)[name] > 0:
-                raise ValueError(f"{name} must be positive, found {vars(self)[name]}")
-        if not self.penalty >= 0:
-            raise ValueError(f"penalty must not be negative, found {self.penalty}")
+        refuse_outside(self, "[1, inf)", "images", "noise_steps", "repeats", "per_class")
+        refuse_outside(self, "(0, inf)", "noise_lr")
+        refuse_outside(self, "[0, inf)", "penalty")
         if self.impair.stop != "never":
             raise ValueError("the impairment does not follow forget data: set impair.stop to 'never'")
 
