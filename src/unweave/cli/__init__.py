@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from unweave import __version__
 from unweave.cli import audit, bench, check, demo, forget, methods, report
+from unweave.cli.show import printable
 from unweave.problem import Failed
 
 DONE, NOT_PASSED, BAD_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -74,5 +75,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def told(code: int, message: str) -> int:
     """Prints what went wrong, in one line; returns the exit code."""
-    print(f"unweave: {' '.join(message.split())}", file=sys.stderr)
+    print(f"unweave: {printable(' '.join(message.split()))}", file=sys.stderr)
     return code

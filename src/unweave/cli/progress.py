@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from unweave.cli.show import printable
 from unweave.run.workers import Listener, Progress
 
 
@@ -35,7 +36,7 @@ def shown(start: str, *, quiet: bool) -> Iterator[Listener]:
         with bars() as bar:
             yield Bar(bar, start)
     else:
-        print(start, file=sys.stderr, flush=True)
+        print(printable(start), file=sys.stderr, flush=True)
         yield line
 
 
@@ -45,7 +46,7 @@ def bars() -> Bars:
     return Bars(
         SpinnerColumn(),
         *counted,
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         console=Console(stderr=True),
         transient=True,
     )
@@ -60,14 +61,15 @@ class Bar:
     """
 
     def __init__(self, bar: Bars, start: str) -> None:
-        self.bar, self.task = bar, bar.add_task(start, total=None)
+        self.bar, self.task = bar, bar.add_task(printable(start), total=None)
 
     def __call__(self, progress: Progress) -> None:
         """Moves the bar."""
-        self.bar.update(self.task, completed=progress.done, total=progress.total, description=progress.label)
+        label = printable(progress.label)
+        self.bar.update(self.task, completed=progress.done, total=progress.total, description=label)
 
 
 def line(progress: Progress) -> None:
     """Tells of progress in a line."""
-    width = len(str(progress.total))
-    print(f"{progress.done:>{width}}/{progress.total}  {progress.label}", file=sys.stderr, flush=True)
+    width, label = len(str(progress.total)), printable(progress.label)
+    print(f"{progress.done:>{width}}/{progress.total}  {label}", file=sys.stderr, flush=True)

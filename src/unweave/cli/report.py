@@ -39,6 +39,7 @@ def report(runs: list[Path], /, *, shared: Shared = DEFAULTS) -> int:
 
 def write(made: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
     """Writes the page and the section."""
+    made = show.printable(made)
     page, card = html.write(made, folder / FILES["html"]), folder / CARD
     write_atomically(card, tables.markdown(made))
     return page, card

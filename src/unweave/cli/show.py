@@ -1,10 +1,11 @@
 """What the verbs print: a verdict in a line, then aligned tables; or one JSON object."""
 
 import json
+import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -15,8 +16,13 @@ from unweave.report import drawn, tables
 from unweave.report.numbers import digits, heading, number
 from unweave.run.record import plain
 
+T = TypeVar("T")
+
 WIDTH = 100
 """Columns where there is no terminal to ask."""
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What moves a cursor, changes colours or turns the direction of text, and what no terminal can be given."""
 
 
 def console(least: int = 0) -> Console:
@@ -26,10 +32,25 @@ def console(least: int = 0) -> Console:
     return found
 
 
+def printable(found: T) -> T:
+    """A text, or every text in tables and lists, with control characters as Python writes them.
+
+    Names and messages may come from somebody else's record, recipe or folder.
+    """
+    made: object = found
+    if isinstance(found, str):
+        made = CONTROL.sub(lambda control: control[0].encode("unicode_escape").decode(), found)
+    elif isinstance(found, Mapping):
+        made = {printable(key): printable(value) for key, value in found.items()}
+    elif isinstance(found, list):
+        made = [printable(each) for each in found]
+    return cast(T, made)
+
+
 def say(*lines: str) -> None:
     """Prints lines."""
     for line in lines:
-        console().print(Text(line), soft_wrap=True)
+        console().print(Text(printable(line)), soft_wrap=True)
 
 
 def as_json(content: Mapping[str, Any]) -> None:
@@ -42,9 +63,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: Collec
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for place, name in enumerate(header):
         justify = "left" if place in words else "right"
-        made.add_column(Text(name), justify=justify, no_wrap=place not in words, overflow="fold")
+        made.add_column(Text(printable(name)), justify=justify, no_wrap=place not in words, overflow="fold")
     for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
+        made.add_row(*(Text(printable(cell)) for cell in row))
     console().print(made)
 
 
@@ -80,6 +101,7 @@ def default(field: Field[Any]) -> object:
 
 def stages(record: Mapping[str, Any]) -> None:
     """Prints the verdict of every stage, then their tables."""
+    record = printable(record)
     if not sys.stdout.isatty():
         print(tables.text(record, width=WIDTH))
         return

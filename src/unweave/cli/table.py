@@ -102,6 +102,7 @@ def short_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
 
 def as_text(made: Mapping[str, Any], format: Format, protocol: Protocol | None = None) -> str:
     """A record's table as text."""
+    made = show.printable(made)
     drawn = tables if protocol is None else protocol_tables
     match format:
         case "text":

@@ -1,0 +1,65 @@
+"""What somebody else's files say reaches a terminal as text: nothing in them moves its cursor or colours."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from records import synthetic
+from unweave.cli import show
+from unweave.run.record import plain
+
+HOSTILE = "\x1b[2J\x1b]0;owned\x07\x9b31mPASS\r\u202egnp\ud800"
+SHOWN = r"\x1b[2J\x1b]0;owned\x07\x9b31mPASS\r\u202egnp\ud800"
+CONTROL = re.compile("[^\n\t -~\xa0-\u2027\u202f-\u2065\u206a-\ud7ff]")
+
+
+@pytest.fixture
+def theirs(tmp_path) -> Path:
+    """The record of somebody else, with such characters wherever a text stands."""
+    made = synthetic()
+    trace = made["stages"]["trace"]
+    told = trace["methods"]["lur"] | {"reason": f"No {HOSTILE}", "repr": HOSTILE}
+    stage = trace | {"methods": {**trace["methods"], f"method {HOSTILE}": told}}
+    made = made | {"stages": {f"stage {HOSTILE}": stage, **made["stages"]}}
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "record.json").write_text(json.dumps(plain(made)))
+    return tmp_path / "theirs"
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "latex"])
+def test_tables_of_a_record_hold_no_control_characters(run, theirs, form):
+    told = run("bench", "table", theirs, "--format", form)
+    assert told.code == 0 and not CONTROL.search(told.out + told.error)
+    plain = re.sub(r"\\textbackslash(\{\})? ?", r"\\", told.out) if form == "latex" else told.out
+    assert "x1b" in plain and "owned" in plain
+
+
+def test_the_page_and_the_card_of_a_record_hold_none(run, here, theirs):
+    told = run("report", theirs, "--out", "page")
+    assert told.code == 0 and not CONTROL.search(told.out)
+    for name in ("report.html", "model-card.md"):
+        text = (here / "page" / name).read_text()
+        assert not CONTROL.search(text) and "owned" in text
+
+
+def test_json_keeps_what_the_record_says(run, theirs):
+    told = run("bench", "table", theirs, "--json")
+    assert not CONTROL.search(told.out) and f"stage {HOSTILE}" in json.loads(told.out)
+
+
+def test_a_terminal_gets_none_either(monkeypatch, capsys, theirs):
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    show.stages(json.loads((theirs / "record.json").read_text()))
+    assert not CONTROL.search(re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out))
+
+
+def test_lines_tables_and_errors_hold_none(run, capsys):
+    show.say(f"a {HOSTILE}", "two\nlines")
+    show.table(("Method", HOSTILE), [(HOSTILE, "1"), ("b", HOSTILE)])
+    found = capsys.readouterr().out
+    assert not CONTROL.search(found) and SHOWN in found and "two\nlines" in found
+    told = run("report", f"no\x1b[31m{HOSTILE[:3]}")
+    assert told.code == 2 and not CONTROL.search(told.error) and r"\x1b" in told.error
