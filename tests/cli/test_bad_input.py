@@ -1,5 +1,6 @@
 """Bad input: the right sentence in one line, exit code 2, and nothing is written or lost."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,12 @@ class TestRanges:
     )
     def test_flags_of_bench(self, refused, tmp_path, flag, value, sentence):
         refused(sentence, "bench", projects.recipe(tmp_path), flag, value)
+
+    @pytest.mark.parametrize(("missing", "sentence"), [("optuna", "optuna"), ("fcntl", "POSIX file locks")])
+    def test_a_search_without_what_it_needs(self, refused, tmp_path, monkeypatch, missing, sentence):
+        spec = importlib.util.find_spec
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else spec(name))
+        refused(f"--tune needs {sentence}", "bench", projects.recipe(tmp_path), "--tune", 2)
 
     def test_a_model_that_does_not_take_the_data(self, refused, tmp_path):
         recipe = Path(projects.recipe(tmp_path))

@@ -50,6 +50,11 @@ class Plan:
             raise ValueError(f"--jobs must be at least 1, found {self.jobs}")
         if self.tune and importlib.util.find_spec("optuna") is None:
             raise ValueError("--tune needs optuna, which is not installed: pip install 'unweave[tune]'")
+        if self.tune and importlib.util.find_spec("fcntl") is None:
+            raise ValueError(
+                "--tune needs POSIX file locks (the module fcntl), which this system lacks: search on Linux "
+                "or macOS, and take what was found there with --tuned"
+            )
         if self.tuned is not None and not self.tuned.is_dir():
             raise ValueError(
                 f"--tuned must be the folder 'tuning' of an earlier run, found none at {self.tuned}"
