@@ -19,6 +19,7 @@ from unweave.audit.metrics import METRICS, measure
 from unweave.audit.references import Answers
 from unweave.descend import Descent
 from unweave.methods.simple import FineTune
+from unweave.problem import Failed
 from unweave.run import record
 from unweave.tasks.diffusion import Diffusion
 
@@ -170,6 +171,33 @@ def test_a_model_that_answers_nan_fails_by_name() -> None:
     broken.logits["test"][0, 0] = float("nan")
     found = unweave.audit(broken, REFERENCES, calibration=CALIBRATION)
     assert found.verdict is Verdict.FAIL and "NaN" in found.reason
+
+
+class Silent(nn.Module):
+    """Answers NaN, with weights that are finite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = build()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) * float("nan")
+
+
+@pytest.mark.parametrize(("field", "name"), [("model", "unlearned"), ("original", "original")])
+def test_a_model_without_answers_is_named_before_anything_is_retrained(result, field: str, name: str) -> None:
+    train = Trainer()
+    with pytest.raises(ValueError, match=f"^the {name} model can't be audited: NaN: the logits contain NaN"):
+        unweave.audit(replace(result, **{field: Silent()}), Retrain(train))
+    assert not train.asked
+
+
+def test_a_retrained_model_without_answers_is_named_by_its_seed(result) -> None:
+    def train(dataset, seed: int) -> nn.Module:
+        return Silent() if seed == 1 else build()
+
+    with pytest.raises(Failed, match="^the model retrained with seed 1: NaN: the logits contain NaN"):
+        unweave.audit(result, Retrain(train, seeds=range(3), calibration_seeds=()))
 
 
 def test_answers_hold_the_probes() -> None:

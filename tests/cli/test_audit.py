@@ -55,6 +55,34 @@ class TestVerdict:
         assert told.code == 1 and told.out.startswith("INCONCLUSIVE: no verdict: no retrained model")
 
 
+SILENT = """
+import os
+
+
+class Silent(Net):
+    def forward(self, x, scale):
+        return super().forward(x, scale) * float(os.environ["ANSWER"])
+
+
+def train(dataset, seed):
+    raise AssertionError("it was retrained")
+
+
+def load():
+    torch.manual_seed(0)
+    return given(model=Silent())
+"""
+
+
+def test_a_model_that_answers_nan_is_bad_input_and_nothing_is_retrained(refused, run, tmp_path, monkeypatch):
+    place = projects.project(tmp_path / "mine", SILENT)
+    monkeypatch.setenv("ANSWER", "1")
+    flags = ("--method", "finetune", "--set", "how.epochs=1", "--out", tmp_path / "run", "--quiet")
+    assert run("forget", place, "--random", 0.3, *flags).code == 0
+    monkeypatch.setenv("ANSWER", "nan")
+    refused("the unlearned model can't be audited: NaN: the logits", "audit", tmp_path / "run", "--quiet")
+
+
 def test_a_run_with_a_recipe_elsewhere_is_audited_from_any_folder(run, here, trained, folder, monkeypatch):
     (folder / "recipe.toml").rename(here / "mine.toml")
     told = run("forget", folder, "--recipe", "mine.toml", "--method", "finetune", "--set", "how.epochs=1")

@@ -19,6 +19,7 @@ from unweave.audit.margins import Margins
 from unweave.audit.references import Answers, Retrain, answers_of, retrained
 from unweave.audit.score import Score
 from unweave.audit.verdict import Judgement, Verdict
+from unweave.problem import Failed
 from unweave.tasks import family_of
 from unweave.tasks.diffusion import Diffusion
 from unweave.unlearn import Result
@@ -94,8 +95,9 @@ def audit(
             needs one: `unweave.run.generation.Generation(attacks=25).exam(result.split)`.
 
     Raises:
-        ValueError: If models are to be retrained but the data is not known, evidence is of other examples, or
-            a generator comes without an exam.
+        ValueError: If models are to be retrained but the data is not known, evidence is of other examples, a
+            generator comes without an exam, or a model answers what is of no use, such as NaN.
+        Failed: If a retrained model does.
     """
     if isinstance(result, Evidence):
         if isinstance(reference, Retrain):
@@ -104,14 +106,41 @@ def audit(
         found, before = Answers(result), None if original is None else Answers(original)
         return judged(ANSWERED, result, found, before, *given(found, reference or (), calibration))
     asked = exam or exam_of(result)
-    found, before = answers_of(result.model, asked, result.original), answers_of(result.original, asked)
+    return beside_retrained(result, answered(result, asked), reference, calibration, exam=asked)
+
+
+def answered(result: Result, exam: Exam[Found]) -> tuple[Answers[Found], Answers[Found]]:
+    """What the unlearned model answers, and what the original does.
+
+    Raises:
+        ValueError: If that is of no use; says whose.
+    """
+    name = "unlearned"
+    try:
+        found = answers_of(result.model, exam, result.original)
+        name = "original"
+        return found, answers_of(result.original, exam)
+    except Failed as error:
+        raise ValueError(f"the {name} model can't be audited: {error}") from error
+
+
+def beside_retrained(
+    result: Result,
+    answers: tuple[Answers[Any], Answers[Any]],
+    reference: Retrain | Sequence[Any] | None,
+    calibration: Sequence[Any] = (),
+    *,
+    exam: Exam[Any],
+) -> Audit:
+    """The verdict on what `unlearn` returned, from its answers and the original's; see `audit`."""
+    found, before = answers
     if not isinstance(reference, Retrain):
-        return judged(asked, result, found, before, *given(found, reference or (), calibration))
+        return judged(exam, result, found, before, *given(found, reference or (), calibration))
     compared, calibrating = (
-        [retrained(reference, result.split, seed, asked) for seed in seeds]
+        [retrained(reference, result.split, seed, exam) for seed in seeds]
         for seeds in (reference.seeds, reference.calibration_seeds)
     )
-    return judged(asked, result, found, before, compared, calibrating)
+    return judged(exam, result, found, before, compared, calibrating)
 
 
 def exam_of(result: Result) -> Exam[Any]:

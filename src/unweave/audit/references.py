@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from unweave.audit.exam import Exam, Found
 from unweave.audit.metrics import Values
 from unweave.files import write_atomically
-from unweave.problem import Split
+from unweave.problem import Failed, Split
 from unweave.unlearn import dataset_of
 
 
@@ -74,8 +74,16 @@ def retrained(reference: Retrain, split: Split, seed: int, exam: Exam[Found]) ->
 
 
 def fresh(reference: Retrain, split: Split, seed: int, exam: Exam[Found]) -> Answers[Found]:
-    """What a model answers that is retrained now."""
-    return answers_of(reference.train(dataset_of(*split.part("retain")), seed), exam)
+    """What a model answers that is retrained now.
+
+    Raises:
+        Failed: If that is of no use; names the seed.
+    """
+    model = reference.train(dataset_of(*split.part("retain")), seed)
+    try:
+        return answers_of(model, exam)
+    except Failed as error:
+        raise Failed(f"the model retrained with seed {seed}: {error}") from error
 
 
 def answers_of(model: nn.Module, exam: Exam[Found], original: nn.Module | None = None) -> Answers[Found]:

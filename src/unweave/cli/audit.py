@@ -4,7 +4,7 @@ import copy
 from pathlib import Path
 
 from unweave import checkpoint
-from unweave.audit import Audit
+from unweave.audit import Audit, answered, beside_retrained
 from unweave.audit import audit as compare
 from unweave.audit.margins import RETRAINS
 from unweave.audit.verdict import SEEDS, Verdict
@@ -77,9 +77,10 @@ def of_run(run: Path, references: int, jobs: int, shared: Shared) -> int:
     with out.writing(place, asked), progress.shown(start, quiet=shared.quiet) as listener:
         kept = place / "references"
         result = finished.result_of(run, project, split, shared.device)
+        given = answered(result, exam)  # of no use to an audit, it is said before anything is retrained
         finished.retrain_all(run, [*seeds, *calibration], kept, jobs, shared.device, listener)
         reference = finished.reference_of(project, split, seeds, calibration, kept) if seeds else None
-        found = compare(result, reference, exam=exam)
+        found = beside_retrained(result, given, reference, exam=exam)
         found.save(place)
     return told(found, place, shared)
 
