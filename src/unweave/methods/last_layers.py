@@ -29,7 +29,8 @@ class CFk:
     """Fine-tunes the last k layers on retain data, so that they forget what is not repeated to them.
 
     Args:
-        k: The number of layers that train; all where the model has fewer.
+        k: The number of layers that train; all where the model has fewer, as many do of the ten that a search
+            draws up to: that is fine-tuning.
         how: The descent.
     """
 
@@ -63,7 +64,8 @@ class EUk:
     """Trains the last k layers anew on retain data: exact for them, if the others knew no forget data.
 
     Args:
-        k: The number of layers that start afresh; all where the model has fewer.
+        k: The number of layers that start afresh; all where the model has fewer, as many do of the ten that a
+            search draws up to: that is a short retraining.
         how: The training.
     """
 
