@@ -177,7 +177,10 @@ BEFORE: Point = {
 }
 """What LUR began with when nobody set anything, before this study: `LUR()`."""
 
-FIRST: Point = {
+AS_TRAINED = "as trained"
+"""In the place of a rate: that of the stage's training."""
+
+NOW: Point = {
     **BEFORE,
     "alpha": 1.0,
     "alpha_in": "along",
@@ -188,31 +191,31 @@ FIRST: Point = {
     "recover": 30,
     "recover_in": "epochs",
     "until": "restored",
-    "near": 2.0,
     "how.lr": 0.2,
     "how.steps": 20,
 }
-"""What was chosen first, and failed where it was judged first (`untuned.py`): it recovered too little."""
+"""What `lur` begins with when nobody sets anything: `UNTUNED` of `unweave.methods.lur`."""
 
 CANDIDATES: Mapping[str, Point] = {
-    "as good as the original": {**FIRST, "near": 1.0},
-    "first": FIRST,
+    "now": NOW,
     "before": BEFORE,
-    "absolute weight": {**FIRST, "weight_in": "absolute"},
-    "absolute alpha 0.1": {**FIRST, "alpha": 0.1, "alpha_in": "absolute"},
-    "no lookahead": {**FIRST, "mode": "joint"},
-    "bounded": {**FIRST, "forget": "bounded"},
-    "level": {**FIRST, "forget": "level"},
-    "until forgotten, at most 60 steps": {**FIRST, "how.steps": 60, "how.stop": "forgotten"},
-    "recovery of 200 steps": {**FIRST, "recover": 200, "recover_in": "steps", "until": "end"},
-    "recovery of 10 epochs": {**FIRST, "recover": 10, "until": "end"},
-    "all weights kept": {**FIRST, "keep": 1.0, "redraw": 0.03},
-    "all weights kept, 0.3 redrawn": {**FIRST, "keep": 1.0, "redraw": 0.3},
-    "half the rate": {**FIRST, "how.lr": 0.1},
-    "half the steps": {**FIRST, "how.steps": 10},
-    "twice the steps": {**FIRST, "how.steps": 40},
+    "at the rate of training": {**NOW, "how.lr": AS_TRAINED},
+    "half the rate": {**NOW, "how.lr": 0.1},
+    "at twice the original's loss": {**NOW, "near": 2.0},
+    "recovery of 200 steps": {**NOW, "recover": 200, "recover_in": "steps", "until": "end"},
+    "recovery of 10 epochs": {**NOW, "recover": 10, "until": "end"},
+    "absolute weight": {**NOW, "weight_in": "absolute"},
+    "absolute alpha 0.1": {**NOW, "alpha": 0.1, "alpha_in": "absolute"},
+    "no lookahead": {**NOW, "mode": "joint"},
+    "bounded": {**NOW, "forget": "bounded"},
+    "level": {**NOW, "forget": "level"},
+    "until forgotten, at most 60 steps": {**NOW, "how.steps": 60, "how.stop": "forgotten"},
+    "all weights kept": {**NOW, "keep": 1.0, "redraw": 0.03},
+    "all weights kept, 0.3 redrawn": {**NOW, "keep": 1.0, "redraw": 0.3},
+    "half the steps": {**NOW, "how.steps": 10},
+    "twice the steps": {**NOW, "how.steps": 40},
 }
-"""Complete settings: `UNTUNED` of `unweave.methods.lur`, two others, and what each part of the first does."""
+"""Complete settings: what `lur` begins with now and before, and what each part of that does."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +242,7 @@ class Extent:
 STAGES = {
     "digits-clean": Extent(256, 2),
     "digits-trace": Extent(256, 2),
-    "fashion-mnist-random10": Extent(64, 1, alone=1, tried=1, candidates=3, limit=2500),
+    "fashion-mnist-random10": Extent(64, 1, alone=1, limit=2500),
     "cifar10-resnet18-random10": Extent(64, 1, alone=1, tried=1),
 }
 ON_CPU = tuple(STAGES)[:3]
@@ -304,7 +307,7 @@ def tried(stage: Stage, seed: int, kind: str, points: Sequence[tuple[str, Point]
         retraining = stage.trained("retain", seed, seed).cost.gradients
         rows: list[Row] = []
         for design, point in points:
-            settings = point if kind == "candidates" else settings_of(point, retraining)
+            settings = complete(stage, point) if kind == "candidates" else settings_of(point, retraining)
             found = attempt(method, settings, [here])
             row = {"stage": name, "seed": seed, "design": design, "point": point, **found.pop("parts")}
             rows.append(row | {key: found[key] for key in ("value", "gradient_evaluations", "failed")})
@@ -312,6 +315,12 @@ def tried(stage: Stage, seed: int, kind: str, points: Sequence[tuple[str, Point]
 
     place = stage.folder / "points" / name / f"{seed}-{kind}-{digest({'points': points})[:8]}"
     return kept(place, digest(facts), make)["rows"]
+
+
+def complete(stage: Stage, point: Point) -> Row:
+    """A candidate's settings on a stage."""
+    rate = stage.recipe.train.lr if point["how.lr"] == AS_TRAINED else point["how.lr"]
+    return {**point, "how.lr": rate}
 
 
 def jobs_of(stage: Stage, extent: Extent) -> list[tuple[Stage, int, str, Sequence[tuple[str, Point]]]]:
