@@ -173,7 +173,7 @@ def descents(monkeypatch: pytest.MonkeyPatch, method: LUR) -> list[tuple[float, 
     seen: list[tuple[float, str, int | None, int]] = []
 
     def watched(of: Problem, how: Descent, *phases: Phase) -> int:
-        assert how.ema == lur.AVERAGE
+        assert how.ema == (lur.AVERAGE if method.how.ema is None else method.how.ema)
         seen.append((how.lr, how.schedule, how.steps, descend(of, how, *phases)))
         return seen[-1][-1]
 
@@ -182,8 +182,9 @@ def descents(monkeypatch: pytest.MonkeyPatch, method: LUR) -> list[tuple[float, 
     return seen
 
 
-def test_the_rate_stays_until_the_model_is_restored(monkeypatch: pytest.MonkeyPatch):
-    assert descents(monkeypatch, restoring(lr=0.01)) == [(0.01, "constant", 2 + 7, 2 + 1)]
+@pytest.mark.parametrize("ema", [None, 0.0, 0.9])
+def test_the_rate_stays_until_the_model_is_restored(monkeypatch: pytest.MonkeyPatch, ema: float | None):
+    assert descents(monkeypatch, restoring(lr=0.01, ema=ema)) == [(0.01, "constant", 2 + 7, 2 + 1)]
 
 
 def test_the_rate_is_halved_at_a_standstill(monkeypatch: pytest.MonkeyPatch):

@@ -94,8 +94,9 @@ class LUR:
         recover_in: The unit of `recover`: steps, or passes over the retain data ("epochs").
         until: What ends the recovery: the last of its steps ("end"), or being as good on retain data as the
             original was ("restored"). That is asked every `how.stop_every` steps of the average of the last
-            weights, which becomes the result. The learning rate then has no schedule: it stays until the
-            loss has stood still for a pass over the retain data, and is halved. `recover` is the most.
+            weights (`how.ema`, 0.95 if None), which becomes the result. The learning rate then has no
+            schedule: it stays until the loss has stood still for a pass over the retain data, and is halved.
+            `recover` is the most.
         near: How good that is: the loss on retain data is at most so many times the original's.
         how: The descent.
     """
@@ -214,7 +215,8 @@ class LUR:
         if restored is None or not mending:
             descend(problem, whole, *phases)
             return
-        whole = replace(whole, schedule="constant", warmup=0.0, ema=AVERAGE)
+        average = AVERAGE if self.how.ema is None else self.how.ema
+        whole = replace(whole, schedule="constant", warmup=0.0, ema=average)
         left = steps + mending - descend(problem, whole, phases[0], replace(phases[1], until=restored))
         while left > 0 and not restored.reached:
             restored, whole = replace(restored, seen=[]), replace(whole, lr=whole.lr / 2, steps=left)
