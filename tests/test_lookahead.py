@@ -28,7 +28,8 @@ from smooth import (
 )
 from unweave.audit.conflict import Probe
 from unweave.descend import Descent, Phase, descend
-from unweave.lookahead import Held, Lookahead, Previous, differentiate_twice, exact, lagged, nested
+from unweave.hessian import differentiate_twice
+from unweave.lookahead import Held, Lookahead, Previous, exact, lagged, nested
 from unweave.methods.lur import LUR
 from unweave.objective import Objective, OnWeights, bounded, nll
 from unweave.params import add, dot, norm

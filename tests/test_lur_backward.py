@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 import unweave
 from smooth import WEIGHT, bits, direction, flat, net, problem, step
-from unweave.lookahead import lur_backward, nested
+from unweave.backward import lur_backward
+from unweave.lookahead import nested
 from unweave.objective import bounded, nll
 
 

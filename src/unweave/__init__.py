@@ -6,7 +6,7 @@
 from unweave.audit import Evidence as Evidence
 from unweave.audit import Retrain as Retrain
 from unweave.audit import audit as audit
-from unweave.lookahead import lur_backward as lur_backward
+from unweave.backward import lur_backward as lur_backward
 from unweave.methods import METHODS as METHODS
 from unweave.methods.lur import LUR as LUR
 from unweave.problem import Problem as Problem

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unweave.lookahead import differentiate_twice, twice_differentiable
+from unweave.hessian import differentiate_twice, twice_differentiable
 from unweave.objective import Objective
 from unweave.params import add, norm, scale
 from unweave.problem import Problem

@@ -17,7 +17,8 @@ import families
 import smooth
 from smooth import MODES, WEIGHT, direction, flat, step
 from unweave.generate.scopes import restrict
-from unweave.lookahead import Lookahead, differentiate_twice
+from unweave.hessian import differentiate_twice
+from unweave.lookahead import Lookahead
 from unweave.objective import frozen, mislabel, nll
 from unweave.params import add, norm
 from unweave.problem import Problem

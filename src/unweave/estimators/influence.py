@@ -9,8 +9,8 @@ from torch import nn
 from unweave.conjugate import conjugate_gradients
 from unweave.edit import shift
 from unweave.estimators.estimate import Estimate, refuse_other_than_classifiers
+from unweave.hessian import differentiate_twice, twice_differentiable
 from unweave.importance import evaluating
-from unweave.lookahead import differentiate_twice, twice_differentiable
 from unweave.objective import frozen, nll
 from unweave.params import Params, add, scale
 from unweave.problem import Part, Problem

@@ -12,8 +12,8 @@ from typing import ClassVar
 from unweave.choices import refuse_outside
 from unweave.conjugate import conjugate_gradients
 from unweave.edit import shift
+from unweave.hessian import differentiate_twice, twice_differentiable
 from unweave.importance import accumulate, evaluating, steps
-from unweave.lookahead import differentiate_twice, twice_differentiable
 from unweave.methods.about import About, refuse_family
 from unweave.methods.space import Log, Range, Whole
 from unweave.objective import nll
