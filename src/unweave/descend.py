@@ -355,9 +355,8 @@ def training(model: nn.Module, how: Descent, still: Collection[nn.Module] = ()) 
         for module in model.modules():
             frozen_norm = isinstance(module, _BatchNorm) and (how.norm == "frozen" or module in still)
             noisy = isinstance(module, _DropoutNd | nn.MultiheadAttention)
-            noisy |= (
-                isinstance(module, nn.RNNBase) and module.dropout > 0
-            )  # cuDNN has no backward in evaluation mode
+            # without dropout it stays in training mode: cuDNN has no backward in evaluation mode
+            noisy |= isinstance(module, nn.RNNBase) and module.dropout > 0
             if frozen_norm or (noisy and how.dropout == "off"):
                 module.training = False
         yield

@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unweave.params import Params, multiply, norm, sharded
+from unweave.params import Params, multiply, norm
 from unweave.problem import Cost, Part
 from unweave.processes import Processes
+from unweave.shifted import HALF, refuse_half, shifted, substituted
 from unweave.tasks import Batch, Task, call
 
 Precision = Literal["fp32", "bf16"]
-HALF = (torch.bfloat16, torch.float16)
 NOTED = 50
 """The size of a lookahead is noted every so many steps."""
 
@@ -92,9 +92,8 @@ class Runtime:
     @contextmanager
     def statistics_kept(self) -> Iterator[None]:
         """BatchNorm normalises by the batch, and its running statistics stay as they are."""
-        tracking = [
-            m.track_running_stats for m in self.norms
-        ]  # False where the body of another is around this one
+        # False where the body of another is around this one
+        tracking = [m.track_running_stats for m in self.norms]
         for m in self.norms:
             m.track_running_stats = False
         try:
@@ -256,31 +255,19 @@ class Step:
             ValueError: If the weights are bf16 or fp16, which would swallow most of the shift.
         """
         self._check_shift(direction, size)
-        weights = [
-            p.detach() for p in self.params.values()
-        ]  # the same memory, and changes are noticed by graphs
-        spare = self.runtime.spare
-        saved = spare.pop() if spare else [torch.empty_like(p) for p in weights]
-        copy(weights, into=saved)
-        try:
-            torch._foreach_add_(weights, [direction[name] for name in self.params], alpha=size)
-            torch.clear_autocast_cache()  # a caller's own autocast would go on with the weights it has cast
+        with shifted(self.params, direction, size, self.runtime.spare):
             yield self._child(self.params)
-        finally:
-            copy(saved, into=weights)
-            spare.append(saved)
-            torch.clear_autocast_cache()
 
     @contextmanager
     def beside(self, direction: Params, size: float) -> Iterator["Step"]:
         """The same on copies, put in the place of the weights: graphs built on the weights stay valid."""
         self._check_shift(direction, size)
-        shifted = {name: nn.Parameter(p.detach() + size * direction[name]) for name, p in self.params.items()}
-        with substituted(self.runtime.model, self.params, shifted):
-            yield self._child(shifted)
+        copies = {name: nn.Parameter(p.detach() + size * direction[name]) for name, p in self.params.items()}
+        with substituted(self.runtime.model, self.params, copies):
+            yield self._child(copies)
 
     def _check_shift(self, direction: Params, size: float) -> None:
-        check_full_precision(self.params)
+        refuse_half(self.params)
         if self.runtime.shifts is not None and self.index % NOTED == 0:
             with torch.no_grad():
                 self.runtime.shifts.append((self.index, abs(size) * norm(direction) / norm(self.params)))
@@ -291,52 +278,6 @@ class Step:
         )
         child.ahead, child._constants, child._passed = True, self._constants, self._passed
         return child
-
-
-def copy(values: list[Tensor], *, into: list[Tensor]) -> None:
-    """Copies the values."""
-    if any(map(sharded, values)):  # these have no `_foreach_copy_`
-        for target, value in zip(into, values, strict=True):
-            target.copy_(value)
-    else:
-        torch._foreach_copy_(into, values)
-
-
-def check_full_precision(params: Mapping[str, Tensor]) -> None:
-    """Raises if a trainable weight has too few digits to be shifted."""
-    for name, p in params.items():
-        if p.dtype in HALF:
-            raise ValueError(
-                f"a lookahead needs float32 weights, found {name} in {p.dtype}: most of the shift would be "
-                "rounded away; keep a float32 master copy and set precision='bf16'"
-            )
-
-
-@contextmanager
-def substituted(
-    model: nn.Module, params: Mapping[str, Tensor], by: Mapping[str, nn.Parameter]
-) -> Iterator[None]:
-    """Puts other tensors in the place of the weights, forward and backward, tied weights included.
-
-    `torch.func.functional_call` ends with the forward pass, and gradient checkpointing runs the modules
-    again after it.
-    """
-    names = {id(p): name for name, p in params.items()}
-    held = [
-        (module, key, p)
-        for module in model.modules()
-        for key, p in module.named_parameters(recurse=False, remove_duplicate=False)
-        if id(p) in names
-    ]
-    for module, key, p in held:
-        setattr(
-            module, key, by[names[id(p)]]
-        )  # not into the table of parameters: a recurrent module keeps another list
-    try:
-        yield
-    finally:
-        for module, key, p in held:
-            setattr(module, key, p)
 
 
 def mean_over(values: Float[Tensor, " batch"], size: int) -> Float[Tensor, ""]:
