@@ -54,7 +54,7 @@ def differentiate_twice(
     refuse_no_second(step, objective)
     weights = list(step.params.values())
     losses = list(objective.losses(step))
-    step.forget_outputs()
+    step.drop_outputs()
     # none where this process has no example of an uneven batch
     graph = (
         torch.autograd.grad(losses, weights, create_graph=True, allow_unused=True)

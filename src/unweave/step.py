@@ -203,6 +203,12 @@ class Step:
         self.runtime.cost.gradients += 1
         self.runtime.cost.examples += examples
 
+    def total(self, shares: Iterable[Tensor]) -> Tensor:
+        """The sum of scalars over all micro-batches and processes."""
+        # an uneven batch may leave a process no rows
+        nothing = next(iter(self.params.values())).new_zeros(())
+        return self.runtime.processes.total({"total": sum(shares, start=nothing)})["total"]
+
     def backward(self, losses: Iterable[Tensor]) -> Params:
         """The gradient of the sum of the losses, over all processes, masked; one is freed before the next."""
         for p in self.params.values():
@@ -218,7 +224,7 @@ class Step:
             self._outputs.clear()
             yield loss
 
-    def forget_outputs(self) -> None:
+    def drop_outputs(self) -> None:
         """Drops the outputs of forward passes whose graph was used."""
         self._outputs.clear()
 

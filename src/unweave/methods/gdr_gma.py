@@ -111,9 +111,7 @@ class Rectified:
         self.past.append(last)
         if len(self.past) > self.a_pass:
             self.past.popleft()
-        nothing = last.new_zeros(())  # an uneven batch may leave a process no rows
-        loss = step.runtime.processes.total({"loss": sum(losses, start=nothing)})["loss"]
-        share = torch.sigmoid(-self.gamma * (loss - self.epsilon))
+        share = torch.sigmoid(-self.gamma * (step.total(losses) - self.epsilon))
         return {n: (1 - share) * freed_from(g, g_f[n]) + share * freed[n] for n, g in g_r.items()}
 
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import ceil
 from typing import ClassVar
 
 import torch
@@ -91,7 +90,7 @@ class SFRon:
     def mask(self, problem: Problem) -> Mask:
         """One for weights that matter enough more to forget than to retain data."""
         examples = len(problem.split.forget)
-        size = ceil(examples / ceil(examples / self.how.batch))
+        size = math.ceil(examples / math.ceil(examples / self.how.batch))
         matters = ratio(*(fisher(problem, nll(part), batch=size) for part in ("forget", "retain")))
         if not all(bool(r.isfinite().all()) for r in matters.values()):
             raise Failed("a Fisher information is no longer finite: the model or its loss is not")
@@ -168,6 +167,4 @@ class Unlearnt:
             return weights * losses
 
         climbed = step.gradient(on("forget", "unlearnt", value))
-        nothing = next(iter(climbed.values())).new_zeros(())  # an uneven batch may leave a process no rows
-        total = step.runtime.processes.total({"sum": sum(sums, start=nothing)})["sum"]
-        return combine([climbed], (-self.strength * step.sizes["forget"] / total)[None])
+        return combine([climbed], (-self.strength * step.sizes["forget"] / step.total(sums))[None])
