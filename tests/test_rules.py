@@ -228,9 +228,8 @@ def test_upgrad_averages_the_projections_onto_the_dual_cone(angle: float, ratio:
     J = pair(angle, ratio)
     expected = np.zeros(3)
     for g in J.numpy():
-        pull, _ = nnls(
-            J.numpy().T, -g
-        )  # the nearest x with J x >= 0 is g + J^T v, v >= 0, as short as can be
+        # the nearest x with J x >= 0 is g + J^T v, v >= 0, as short as can be
+        pull, _ = nnls(J.numpy().T, -g)
         expected += (g + pull @ J.numpy()) / 2
     assert np.allclose(direction("upgrad", J), expected, rtol=0, atol=1e-9)
 

@@ -84,9 +84,8 @@ def test_a_kind_without_counterpart_is_ranked_with_the_rest():
     of = setting(TRAIN, FORGET, CALIBRATION, margins(HELD_OUT, CALIBRATION, [2, -1, 4, 0]))
     proxy = Table(margins(0, TRAIN, [2, -1, 1, 0, 0, 0]) | margins(HELD_OUT, CALIBRATION, [3, 1, 2, 4]), 2)
     found = quantiles(of, frozen(proxy)).tolist()
-    assert found == pytest.approx(
-        [3.0, -0.5, 1.0, 0, 0, 0]
-    )  # in the order of 2, -1, 1: no wrong answer above a right one
+    # in the order of 2, -1, 1: no wrong answer above a right one
+    assert found == pytest.approx([3.0, -0.5, 1.0, 0, 0, 0])
 
 
 def test_a_forgotten_class_takes_the_proxys_level():

@@ -31,9 +31,8 @@ def pcgrad(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[T
     for i in range(m):
         for j in torch.randperm(m, generator=generator).tolist():
             if j != i:
-                overlap = (gramian[j] @ weights[i]).clamp(
-                    max=0
-                )  # no branch: a branch would wait for the device
+                # no branch: a branch would wait for the device
+                overlap = (gramian[j] @ weights[i]).clamp(max=0)
                 weights[i, j] -= overlap / gramian[j, j].clamp(min=torch.finfo(gramian.dtype).tiny)
     return weights.sum(0)
 

@@ -66,9 +66,8 @@ def test_disattenuation_recovers_the_cosine_from_noise():
     halves = [signal + noise * torch.randn(n, generator=generator) for signal in (r, r, f, f)]
     plain, disattenuated, reliability = of_vectors(*halves)
     assert disattenuated == pytest.approx(wanted, abs=0.04)
-    assert plain == pytest.approx(
-        wanted / (1 + noise**2 / 2), abs=0.02
-    )  # drowned in the noise of both halves
+    # drowned in the noise of both halves
+    assert plain == pytest.approx(wanted / (1 + noise**2 / 2), abs=0.02)
     assert reliability == pytest.approx(1 / (1 + noise**2), abs=0.02)
 
 

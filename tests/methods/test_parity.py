@@ -216,9 +216,8 @@ def test_scissorhands_redraws_by_snip():
     after = [start[6].weight, start[6].bias]
     assert [(a != b).tolist() for a, b in zip(after, before, strict=True)] == [e.tolist() for e in expected]
     assert sum(int(e.sum()) for e in expected) == count
-    assert float(after[0].detach()[expected[0]].abs().max()) < 1 / math.sqrt(
-        16
-    )  # U(-1/sqrt(fan_in), 1/sqrt(fan_in))
+    # U(-1/sqrt(fan_in), 1/sqrt(fan_in))
+    assert float(after[0].detach()[expected[0]].abs().max()) < 1 / math.sqrt(16)
     assert bool((after[1][expected[1]] == 0).all())
     others = [(n, p) for n, p in start.named_parameters() if not n.startswith("6.")]
     assert all(torch.equal(p, of.params[n]) for n, p in others)
@@ -321,9 +320,8 @@ def test_masked_small_gradients(family: str):
     plain = start_of(lambda: fresh(family), method).eval()
     old = fresh(family).model.eval()
     method(of)
-    taken = {
-        len(b): b for b in recorder.drawn[:2]
-    }  # as many retain examples as forget ones would be one batch of 13
+    # as many retain examples as forget ones would be one batch of 13
+    taken = {len(b): b for b in recorder.drawn[:2]}
     assert list(taken) == [13]
     forget, retain = (
         next(b for b in recorder.drawn[:2] if bool(of.split.is_forget[b.ids].all()) == f)

@@ -127,11 +127,12 @@ def test_the_default_is_the_last_third_of_what_may_move():
     within = named(of.params, "conv1")
     assert eligible_weights(of, None, within) == ["conv1.weight"]
     language = problem("language")
+    # the head is tied to the embedding
     assert eligible_weights(language, None) == [
         "embed.weight",
         "down.weight",
         "down.bias",
-    ]  # the head is tied to the embedding
+    ]
     with pytest.raises(ValueError, match="no weight can be redrawn: .* matches 'bn'"):
         eligible_weights(of, "bn")
 

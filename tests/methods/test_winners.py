@@ -208,9 +208,8 @@ def test_entropies_are_matched_in_nats():
     of.model = nn.Linear(1, 2, bias=False).double()
     original = frozen(of.model)
     with torch.no_grad():
-        of.model.weight.copy_(
-            torch.tensor([[3.0], [1.0]]).double().log()
-        )  # says 3/4 and 1/4 of an input of one
+        # says 3/4 and 1/4 of an input of one
+        of.model.weight.copy_(torch.tensor([[3.0], [1.0]]).double().log())
         original.weight.zero_()  # says 1/2 and 1/2
     batch = Batch(torch.tensor([0]), (torch.ones(1, 1).double(),), torch.tensor([0]), torch.tensor([1]))
     gap = log(2) - (2 * log(2) - 0.75 * log(3))

@@ -31,9 +31,8 @@ def test_every_figure_is_the_metrics_own_inside_its_interval():
 def test_digits_that_became_eights_are_forgotten_and_stand_out_by_their_spread():
 
     recogniser = digits_recogniser()
-    halves = {
-        label: TRAIN.inputs[TRAIN.labels == label].split(70)[:2] for label in range(10)
-    }  # one to be generated, one to be real
+    # one to be generated, one to be real
+    halves = {label: TRAIN.inputs[TRAIN.labels == label].split(70)[:2] for label in range(10)}
     images = {label: first for label, (first, _) in halves.items()}
     real = {label: recogniser(second) for label, (_, second) in halves.items()}
     original = recognised(recogniser, images, real, forgotten=(4,))
