@@ -29,8 +29,8 @@ class CFk:
     """Fine-tunes the last k layers on retain data, so that they forget what is not repeated to them.
 
     Args:
-        k: The number of layers that train; all where the model has fewer, as many do of the ten that a search
-            draws up to: that is fine-tuning.
+        k: The number of layers that train. Where the model has no more, which a search that draws up to ten
+            may well find, this is fine-tuning.
         how: The descent.
     """
 
@@ -64,8 +64,8 @@ class EUk:
     """Trains the last k layers anew on retain data: exact for them, if the others knew no forget data.
 
     Args:
-        k: The number of layers that start afresh; all where the model has fewer, as many do of the ten that a
-            search draws up to: that is a short retraining.
+        k: The number of layers that start afresh. Where the model has no more, which a search that draws up
+            to ten may well find, this is a short retraining.
         how: The training.
     """
 
