@@ -13,6 +13,7 @@ from unweave import checkpoint
 from unweave.audit import Retrain, retrained
 from unweave.audit.exam import Exam
 from unweave.cli import forget
+from unweave.cli.chosen import configured
 from unweave.files import read_object
 from unweave.problem import Cost, Split
 from unweave.project import Project, load
@@ -65,9 +66,7 @@ def result_of(run: Path, project: Project, split: Split, device: str | None) -> 
     place = device or next(original.parameters()).device
     return Result(
         model=model.to(place).eval(),
-        method=forget.configured(
-            project, request["method"], tables=request["settings"], seed=request["seed"]
-        ),
+        method=configured(project, request["method"], tables=request["settings"], seed=request["seed"]),
         split=split,
         task=project.task(split),
         seed=request["seed"],

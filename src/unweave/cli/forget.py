@@ -1,8 +1,6 @@
 """`unweave forget`: a new model without some of its data; the original is never written to."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +8,16 @@ from torch import nn
 
 from unweave import checkpoint
 from unweave.audit.exam import Exam, glance
-from unweave.cli import out, progress, show, timing
-from unweave.cli.check import sizes, warm_up
+from unweave.cli import out, progress, show
+from unweave.cli.chosen import configured
 from unweave.cli.options import DEFAULTS, Shared, settings
+from unweave.cli.planned import planned
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
-from unweave.methods import Method, method_named
-from unweave.problem import Problem, Split
+from unweave.methods import method_named
+from unweave.problem import Split
 from unweave.project import Project, load
 from unweave.report.numbers import number
 from unweave.run import record
-from unweave.run.reading import configure
 from unweave.run.workers import Listener, Progress
 from unweave.unlearn import PRETRAINED, Result, refuse_foreign, unlearn
 
@@ -28,28 +26,6 @@ MODELS = "models"
 SPLIT = "split.json"
 DAMAGED = 5.0
 """Points of accuracy on the rest that no request should cost."""
-
-
-@dataclass(frozen=True)
-class Retraining:
-    """Retraining by a user's own `train(dataset, seed)`.
-
-    Args:
-        project: Who says how.
-        seed: Of the training.
-    """
-
-    project: Project
-    seed: int
-
-    def __call__(self, problem: Problem) -> None:
-        """Gives the problem's model the weights of a retrained one."""
-        assert self.project.retrain is not None
-        model = self.project.retrain(problem.split, self.seed)
-        problem.model.load_state_dict(model.state_dict())
-
-    def __repr__(self) -> str:
-        return f"train(dataset, {self.seed})"
 
 
 def forget(
@@ -110,7 +86,8 @@ def forget(
         exam = project.family.look(split, cache=folder / MODELS)
         before = glance(exam, original)
         listener(Progress(f"the original; now {method}", 1, 2))
-        result = forgotten(original, project, split=split, chosen=chosen, seed=seed, device=shared.device)
+        task, build = project.task(split), project.build
+        result = unlearn(original, split, chosen, task=task, seed=seed, device=shared.device, build=build)
         after = glance(exam, result.model)
         listener(Progress(method, 2, 2))
         result.save(folder, write=writer(project, result, name=method))
@@ -132,28 +109,15 @@ def asked_of(
     }
 
 
-def forgotten(
-    original: nn.Module,
-    project: Project,
-    *,
-    split: Split,
-    chosen: Method | Retraining,
-    seed: int,
-    device: str | None,
-) -> Result:
-    """The original without some of its data."""
-    task = project.task(split)
-    return unlearn(original, split, chosen, task=task, seed=seed, device=device, build=project.build)
-
-
 def writer(project: Project, result: Result, *, name: str) -> Callable[[nn.Module, Path], object] | None:
     """Writes a model in the form that the original came in; None where that has none of its own."""
     write = project.write
     if write is None:
         return None
-    made = {"method": name, "settings": repr(result.method), "seed": result.seed}
     facts = {
-        **made,
+        "method": name,
+        "settings": repr(result.method),
+        "seed": result.seed,
         "split": result.split.digest(),
         "forgotten_classes": list(result.split.forgotten_classes),
     }
@@ -169,23 +133,6 @@ def trained(project: Project, seed: int, *, models: Path, listener: Listener) ->
     return project.original(seed, models)
 
 
-def configured(project: Project, name: str, *, tables: Mapping[str, Any], seed: int) -> Method | Retraining:
-    """The method under its settings.
-
-    Raises:
-        ValueError: If a setting is unknown or wrong, or a retrain is asked for and nobody said how to.
-    """
-    if name != "retrain" or project.scratch is not None:
-        return configure(project.methods[name], tables, f"method {name}")
-    if project.retrain is None:
-        raise ValueError("method retrain needs train(dataset, seed) in the project, or --recipe, found none")
-    if tables:
-        raise ValueError(
-            f"method retrain is the project's own train() and has no settings, found {', '.join(tables)}"
-        )
-    return Retraining(project, seed)
-
-
 def named(split: Split) -> list[str] | list[int]:
     """The ids of what is forgotten, or its positions."""
     places = split.forget.tolist()
@@ -195,44 +142,6 @@ def named(split: Split) -> list[str] | list[int]:
 def found_anywhere(place: str) -> str:
     """A path that holds in any working folder; the name of a recipe of the package as it is."""
     return str(Path(place).resolve()) if Path(place).exists() else place
-
-
-def planned(
-    chosen: Method | Retraining, name: str, *, split: Split, project: Project, folder: Path, shared: Shared
-) -> int:
-    """Says what would be done.
-
-    Raises:
-        ValueError: If the method can't be run on this model.
-    """
-    cost = priced(chosen, split, project=project, device=shared.device)
-    if cost.refused:
-        raise ValueError(cost.refused)
-    labels = split.train.labels[split.forget].bincount()
-    counts = {str(label): int(labels[label]) for label in labels.nonzero()[:, 0].tolist()}
-    if shared.json:
-        found = {"data": sizes(split), "labels": counts, "request": about_own_images(split)}
-        found |= {"method": name, "repr": repr(chosen)}
-        show.as_json({**found, "cost": dataclasses.asdict(cost), "out": str(folder)})
-        return 0
-    n, of, seconds = len(split.forget), len(split.train), number(cost.seconds, 1)
-    show.say(f"Would forget {n} of {of} examples with {name} in about {seconds} s, and write {folder}.", "")
-    show.say(f"Labels: {', '.join(f'{count} of {label}' for label, count in counts.items())}.")
-    show.say(*about_own_images(split))
-    show.say(f"Method: {chosen!r}" if isinstance(chosen, Retraining) else f"Method: {show.changed(chosen)}")
-    return 0
-
-
-def priced(
-    chosen: Method | Retraining, split: Split, *, project: Project, device: str | None
-) -> timing.Estimate:
-    """What a method would cost."""
-    model, placed = project.placed(device)
-    cut = placed.split(split.forget)
-    if isinstance(chosen, Retraining):
-        return timing.retraining(placed, cut)
-    warm_up(placed, model, cut)
-    return timing.estimate(chosen, model, cut, placed)
 
 
 def told(

@@ -1,0 +1,49 @@
+"""The method that answers a request: one of the list under its settings, or a user's own retraining."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unweave.methods import Method
+from unweave.problem import Problem
+from unweave.project import Project
+from unweave.run.reading import configure
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """Retraining by a user's own `train(dataset, seed)`.
+
+    Args:
+        project: Who says how.
+        seed: Of the training.
+    """
+
+    project: Project
+    seed: int
+
+    def __call__(self, problem: Problem) -> None:
+        """Gives the problem's model the weights of a retrained one."""
+        assert self.project.retrain is not None
+        model = self.project.retrain(problem.split, self.seed)
+        problem.model.load_state_dict(model.state_dict())
+
+    def __repr__(self) -> str:
+        return f"train(dataset, {self.seed})"
+
+
+def configured(project: Project, name: str, *, tables: Mapping[str, Any], seed: int) -> Method | Retraining:
+    """The method under its settings.
+
+    Raises:
+        ValueError: If a setting is unknown or wrong, or a retrain is asked for and nobody said how to.
+    """
+    if name != "retrain" or project.scratch is not None:
+        return configure(project.methods[name], tables, f"method {name}")
+    if project.retrain is None:
+        raise ValueError("method retrain needs train(dataset, seed) in the project, or --recipe, found none")
+    if tables:
+        raise ValueError(
+            f"method retrain is the project's own train() and has no settings, found {', '.join(tables)}"
+        )
+    return Retraining(project, seed)
