@@ -28,8 +28,9 @@ from interleaved import resident
 from unweave.data.resident import Resident
 from unweave.methods import Method, methods_for
 from unweave.models import build
-from unweave.problem import Problem, Split
+from unweave.problem import Problem
 from unweave.run.record import environment
+from unweave.split import Split
 from unweave.tasks.classifier import Classifier
 from unweave.train import warm_up
 

@@ -23,7 +23,8 @@ from unweave.descend import Descent, Phase, descend
 from unweave.importance import Mask
 from unweave.models import DENOISERS, build
 from unweave.objective import frozen, mislabel, nll
-from unweave.problem import Problem, Split
+from unweave.problem import Problem
+from unweave.split import Split
 from unweave.tasks.diffusion import Diffusion
 
 ALPHA, WEIGHT, FORGOTTEN = 0.1, 0.33, 3

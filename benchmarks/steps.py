@@ -25,7 +25,8 @@ from unweave.methods.lur import LUR
 from unweave.methods.scissorhands import Scissorhands
 from unweave.models import build
 from unweave.objective import Objective, bounded, nll
-from unweave.problem import Problem, Split
+from unweave.problem import Problem
+from unweave.split import Split
 from unweave.tasks.classifier import Classifier
 
 ALPHA, WEIGHT = 0.01, 0.3

@@ -19,7 +19,8 @@ from unweave.data import Raw
 from unweave.data.keyed import keyed
 from unweave.methods import Method
 from unweave.methods.unsir import UNSIR
-from unweave.problem import Part, Problem, Split
+from unweave.problem import Problem
+from unweave.split import Part, Split
 from unweave.tasks import Batch, Predict, Task, call
 from unweave.tasks.classifier import Classifier
 from unweave.tasks.diffusion import Diffusion

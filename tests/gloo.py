@@ -19,7 +19,8 @@ from unweave.descend import Descent, Phase, batches_of, descend
 from unweave.importance import fisher, saliency, snip, top
 from unweave.lookahead import lagged, nested
 from unweave.objective import bounded, l1, mislabel, nll
-from unweave.problem import Failed, Problem, Split
+from unweave.problem import Failed, Problem
+from unweave.split import Split
 from unweave.step import Runtime, Step
 from unweave.tasks.classifier import Classifier
 

@@ -11,7 +11,8 @@ from unweave.descend import Phase, directed
 from unweave.lookahead import exact, lagged, nested
 from unweave.objective import Objective, OnWeights
 from unweave.params import Params
-from unweave.problem import Part, Problem, Split
+from unweave.problem import Problem
+from unweave.split import Part, Split
 from unweave.step import Runtime, Step, Term
 from unweave.tasks import Batch
 from unweave.tasks.classifier import Classifier

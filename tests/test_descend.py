@@ -20,7 +20,8 @@ from unweave.importance import named, top
 from unweave.lookahead import Lookahead, nested
 from unweave.moving import Moving
 from unweave.objective import bounded, clamped, l1, mislabel, nll, on
-from unweave.problem import Failed, Problem, Split
+from unweave.problem import Failed, Problem
+from unweave.split import Split
 from unweave.step import Step
 from unweave.tasks import Batch
 from unweave.tasks.classifier import Classifier

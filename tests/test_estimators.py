@@ -15,7 +15,8 @@ from unweave.descend import Descent
 from unweave.estimators import Answers, Estimate, Estimator, Influence, Pool, Ranks, Shards, estimator_named
 from unweave.estimators.proxies import pool_weights
 from unweave.estimators.ranks import memorised, spearman, strange_labels
-from unweave.problem import Problem, Split
+from unweave.problem import Problem
+from unweave.split import Split
 from unweave.targets import Proxy, Said, held_out_level
 from unweave.tasks.classifier import Classifier, margin
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from unweave.feed import FEEDS, FeedName, Plan, epoch, forever, steps_per_epoch
-from unweave.problem import Part
+from unweave.split import Part
 
 IDS: dict[Part, Tensor] = {"forget": torch.arange(100, 107), "retain": torch.arange(20)}
 SIZES: dict[Part, int] = {"forget": 3, "retain": 5}

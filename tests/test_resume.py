@@ -14,9 +14,9 @@ from smooth import problem
 from unweave.data.resident import Resident
 from unweave.descend import Descent, Phase, descend
 from unweave.objective import nll
-from unweave.problem import Split
 from unweave.resume import Saved
 from unweave.run.stage import Stage
+from unweave.split import Split
 from unweave.tasks import Task
 from unweave.train import STATE, Trained, train_model
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from families import Toy, problem
 from unweave.descend import Descent
 from unweave.objective import frozen
-from unweave.problem import Problem, Split
+from unweave.problem import Problem
+from unweave.split import Split
 from unweave.targets import Proxy, held_out_level, quantiles
 from unweave.tasks.classifier import Classifier
 

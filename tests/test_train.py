@@ -16,7 +16,8 @@ from unweave import checkpoint
 from unweave.data.resident import Resident
 from unweave.descend import Descent
 from unweave.generate.schedule import Schedule
-from unweave.problem import Cost, Problem, Split
+from unweave.problem import Cost, Problem
+from unweave.split import Split
 from unweave.tasks.classifier import Classifier
 from unweave.tasks.diffusion import Diffusion
 from unweave.train import code, counted, digest, spend, train_model

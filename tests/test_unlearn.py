@@ -14,8 +14,9 @@ import unweave
 from unweave import checkpoint
 from unweave.descend import Descent
 from unweave.methods.simple import FineTune, Original, Shrink
-from unweave.problem import Failed, Problem, Split
+from unweave.problem import Failed, Problem
 from unweave.run import record
+from unweave.split import Split
 from unweave.train import train_model
 from unweave.unlearn import Result, dataset_of
 

@@ -10,8 +10,9 @@ from smooth import flat
 from unweave.data.resident import Resident
 from unweave.importance import fisher, ratio, saliency, snip
 from unweave.objective import Objective, bounded, clamped, distill, ewc, frozen, l1, mislabel, nll, uniform
-from unweave.problem import Problem, Split
+from unweave.problem import Problem
 from unweave.rules import RULES, RuleName
+from unweave.split import Split
 from unweave.step import Runtime, Step
 from unweave.tasks.classifier import Classifier, margin
 

@@ -10,7 +10,7 @@ from unweave.backward import lur_backward as lur_backward
 from unweave.methods import METHODS as METHODS
 from unweave.methods.lur import LUR as LUR
 from unweave.problem import Problem as Problem
-from unweave.problem import Split as Split
+from unweave.split import Split as Split
 from unweave.unlearn import unlearn as unlearn
 
 __version__ = "0.1.0"

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from unweave.lookahead import nested
 from unweave.params import Params, add
-from unweave.problem import Part
+from unweave.split import Part
 from unweave.step import Runtime, Step
 
 

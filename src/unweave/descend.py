@@ -18,9 +18,10 @@ from unweave.importance import Mask, evaluating
 from unweave.losses import collect, forgotten, refuse_nonfinite
 from unweave.moving import Moving, Pinned
 from unweave.params import Params, combine, gramian
-from unweave.problem import Part, Problem
+from unweave.problem import Problem
 from unweave.resume import Saved
 from unweave.rules import RULES, Rule, RuleName
+from unweave.split import Part
 from unweave.step import Precision, Runtime, Step, Term
 from unweave.tasks import Batch
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from unweave.problem import Part
+from unweave.split import Part
 
 FeedName = Literal["paired", "longest", "shortest", "sequential", "concatenated"]
 Plan = dict[Part, Int[Tensor, " batch"]]

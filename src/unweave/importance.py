@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from unweave.objective import Objective
 from unweave.params import Params, add, multiply
-from unweave.problem import Failed, Part, Problem
+from unweave.problem import Failed, Problem
+from unweave.split import Part
 from unweave.step import Runtime, Step
 
 Importance = Params

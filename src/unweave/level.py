@@ -23,7 +23,8 @@ from torch import Tensor
 
 from unweave.descend import Descent, training
 from unweave.objective import Objective, on
-from unweave.problem import Part, Problem
+from unweave.problem import Problem
+from unweave.split import Part
 from unweave.step import Runtime, Step
 from unweave.tasks import Batch
 

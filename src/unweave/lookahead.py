@@ -14,7 +14,7 @@ from typing import Literal
 from unweave.hessian import differentiate_twice, twice_differentiable
 from unweave.objective import Objective
 from unweave.params import Params, add
-from unweave.problem import Part
+from unweave.split import Part
 from unweave.step import Step, Term
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from unweave.data import Source
 from unweave.importance import evaluating
-from unweave.problem import Failed, Part, Problem
+from unweave.problem import Failed, Problem
+from unweave.split import Part
 from unweave.step import Runtime
 from unweave.tasks import call
 

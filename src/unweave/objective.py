@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unweave.params import Params
-from unweave.problem import Part
+from unweave.split import Part
 from unweave.step import Step, mean_over
 from unweave.tasks import Batch, Inputs, Surrogates, call
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from unweave.params import Params, multiply, norm
-from unweave.problem import Cost, Part
+from unweave.problem import Cost
 from unweave.processes import Processes
 from unweave.shifted import HALF, refuse_half, shifted, substituted
+from unweave.split import Part
 from unweave.tasks import Batch, Task, call
 
 Precision = Literal["fp32", "bf16"]

@@ -18,7 +18,8 @@ from unweave.descend import Descent, Phase, descend
 from unweave.edit import restart, shrink
 from unweave.importance import evaluating
 from unweave.objective import Objective, frozen, nll, on
-from unweave.problem import Part, Problem
+from unweave.problem import Problem
+from unweave.split import Part
 from unweave.step import Step
 from unweave.tasks import Batch, call
 from unweave.tasks.classifier import Classifier, margin

@@ -18,8 +18,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from unweave import checkpoint
 from unweave.descend import Descent, Phase, descend
 from unweave.objective import nll
-from unweave.problem import Cost, Problem, Split, timed
+from unweave.problem import Cost, Problem, timed
 from unweave.resume import Saved
+from unweave.split import Split
 from unweave.tasks import Task
 from unweave.tasks.classifier import Classifier
 

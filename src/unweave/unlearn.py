@@ -19,7 +19,8 @@ from unweave.data import Source
 from unweave.data.loaded import Loaded
 from unweave.importance import evaluating
 from unweave.methods.about import refuse_family
-from unweave.problem import Cost, Failed, Problem, Split
+from unweave.problem import Cost, Failed, Problem
+from unweave.split import Split
 from unweave.tasks import Task, call
 from unweave.tasks.classifier import Classifier
 from unweave.train import spend

@@ -7,9 +7,9 @@ from torch.utils.data import TensorDataset
 
 from unweave.cli import timing
 from unweave.methods import METHODS
-from unweave.problem import Split
 from unweave.project import Project
 from unweave.project.project import Retraining
+from unweave.split import Split
 
 
 class Stubborn(nn.Linear):

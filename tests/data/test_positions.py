@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from unweave.data.loaded import Loaded
-from unweave.problem import Split, positions, source_positions
+from unweave.split import Split, positions, source_positions
 
 
 class Counting(Loaded):

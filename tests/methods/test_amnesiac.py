@@ -13,7 +13,8 @@ from plain import Recorder, grad, moved_apart, recorded, weights, whole
 from unweave.data.keyed import draw_key
 from unweave.descend import Descent
 from unweave.methods.amnesiac import Amnesiac, relabelled
-from unweave.problem import Problem, Split
+from unweave.problem import Problem
+from unweave.split import Split
 from unweave.tasks.classifier import Classifier
 
 

@@ -13,7 +13,8 @@ from plain import Recorder, Sgd, batches, ce, clip, dot, grad, moved_apart, reco
 from unweave.methods import Method
 from unweave.methods.conflict import MGDA, CAGrad, MUNBa, PCGrad, UPGrad
 from unweave.methods.simple import FineTune
-from unweave.problem import Problem, Split
+from unweave.problem import Problem
+from unweave.split import Split
 from unweave.tasks.classifier import Classifier
 
 TIGHT = 1e-12

@@ -19,7 +19,8 @@ from unweave.methods.erasediff import Conflicting, EraseDiff
 from unweave.methods.esd import ESD, partway
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.objective import Objective, distill, forget_loss, frozen, nll, retain_loss
-from unweave.problem import Problem, Split
+from unweave.problem import Problem
+from unweave.split import Split
 from unweave.step import Runtime, Step
 from unweave.tasks import Batch
 from unweave.tasks.diffusion import Diffusion

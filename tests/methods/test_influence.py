@@ -12,7 +12,8 @@ from torch.func import functional_call
 
 from families import CLASSES, Toy, problem
 from unweave.methods.influence import Influence, solved
-from unweave.problem import Failed, Problem, Split
+from unweave.problem import Failed, Problem
+from unweave.split import Split
 from unweave.tasks.classifier import Classifier
 
 

@@ -20,7 +20,8 @@ from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.scrub import SCRUB
 from unweave.methods.simple import Ascent, FineTune, NegGradPlus, RandomLabel
 from unweave.methods.ssd import SelectiveSynapticDampening
-from unweave.problem import Problem, Split
+from unweave.problem import Problem
+from unweave.split import Split
 from unweave.tasks.classifier import Classifier
 from unweave.trim import eligible_weights, trim
 

@@ -11,7 +11,8 @@ from families import Toy, problem
 from plain import Sgd, grad, moved_apart, recorded, whole
 from unweave.methods import scrub
 from unweave.methods.scrub import SCRUB, strangers
-from unweave.problem import Problem, Split
+from unweave.problem import Problem
+from unweave.split import Split
 
 METHOD = SCRUB(retain_weight=0.8, distill_weight=0.3, temperature=2.0, rewind=True)
 

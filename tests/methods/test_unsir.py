@@ -13,7 +13,8 @@ from plain import Recorder, grad, moved_apart, weights
 from unweave.data.noisy import Noisy
 from unweave.descend import Descent
 from unweave.methods.unsir import UNSIR, drawn
-from unweave.problem import Problem, Split
+from unweave.problem import Problem
+from unweave.split import Split
 from unweave.tasks.classifier import Classifier
 
 SHORT = UNSIR(

@@ -23,8 +23,9 @@ from unweave.methods.kde import KDE
 from unweave.methods.prmq import PRMQ, entropy, entropy_gap, smallest
 from unweave.methods.rni import RNI
 from unweave.objective import Objective, frozen
-from unweave.problem import Failed, Part, Problem, Split
+from unweave.problem import Failed, Problem
 from unweave.processes import Processes
+from unweave.split import Part, Split
 from unweave.step import Runtime, Step
 from unweave.tasks import Batch
 

@@ -13,7 +13,6 @@ from families import Toy
 from run.tiny import tiny
 from unweave.audit.probes import features_of
 from unweave.data.datasets import load
-from unweave.problem import Split
 from unweave.run import bench as benches
 from unweave.run import stage as stages
 from unweave.run import strata
@@ -23,6 +22,7 @@ from unweave.run.recipe import Recipe
 from unweave.run.setup import Data
 from unweave.run.stage import CHOOSERS, Stage, split_of
 from unweave.run.strata import TRAINED, choose, hardest, lowest, nearest, silhouette
+from unweave.split import Split
 from unweave.train import train_model
 
 DATA = {"name": "digits", "limit": 300, "noise": 0.2, "folds": 3}

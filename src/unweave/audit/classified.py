@@ -26,7 +26,8 @@ from unweave.audit.margins import Margins, calibrate
 from unweave.audit.metrics import GAP, METRICS, Metric, Values, mean_gap, measure, measure_pair
 from unweave.audit.probes import probe
 from unweave.audit.verdict import Judgement, judge
-from unweave.problem import Failed, Part, Split
+from unweave.problem import Failed
+from unweave.split import Part, Split
 
 POINTS = {"excess": 100.0, "auc": 100.0, "probe": 1.0, "relearn": 1.0}
 """What one unit of a distance counts in points, beside the four of the mean gap."""

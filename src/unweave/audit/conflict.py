@@ -15,7 +15,8 @@ from torch import Tensor
 from unweave.importance import Mask, evaluating
 from unweave.objective import Objective
 from unweave.params import Params, gramian
-from unweave.problem import Cost, Part, Problem
+from unweave.problem import Cost, Problem
+from unweave.split import Part
 from unweave.step import Runtime, Step
 from unweave.tasks import Batch
 

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 from unweave.audit.exam import Exam, Found
 from unweave.audit.metrics import Values
 from unweave.files import write_atomically
-from unweave.problem import Failed, Split
+from unweave.problem import Failed
+from unweave.split import Split
 from unweave.unlearn import dataset_of
 
 

@@ -15,11 +15,11 @@ from unweave.cli.options import DEFAULTS, Shared, names
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
 from unweave.files import write_atomically
 from unweave.methods import method_named
-from unweave.problem import Split
 from unweave.project import Project, load
 from unweave.report.numbers import number
 from unweave.run.record import plain
 from unweave.run.workers import Listener, Progress
+from unweave.split import Split
 
 FILE = "check.json"
 COLUMNS: Mapping[str, tuple[str, int]] = {

@@ -15,10 +15,11 @@ from unweave.audit.exam import Exam
 from unweave.cli import forget
 from unweave.cli.chosen import configured
 from unweave.files import read_object
-from unweave.problem import Cost, Split
+from unweave.problem import Cost
 from unweave.project import Project, load
 from unweave.run import record
 from unweave.run.workers import Job, Listener, told, workers
+from unweave.split import Split
 from unweave.unlearn import PRETRAINED, Result
 
 ASKED = ("model", "recipe", "device", "method", "settings", "seed")

@@ -14,11 +14,11 @@ from unweave.cli.options import DEFAULTS, Shared, settings
 from unweave.cli.planned import planned
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
 from unweave.methods import method_named
-from unweave.problem import Split
 from unweave.project import Project, load
 from unweave.report.numbers import number
 from unweave.run import record
 from unweave.run.workers import Listener, Progress
+from unweave.split import Split
 from unweave.unlearn import PRETRAINED, Result, refuse_foreign, unlearn
 
 CLAIM = "forget.json"

@@ -9,9 +9,9 @@ from unweave.cli.chosen import Retraining
 from unweave.cli.options import Shared
 from unweave.cli.request import about_own_images
 from unweave.methods import Method
-from unweave.problem import Split
 from unweave.project import Project
 from unweave.report.numbers import number
+from unweave.split import Split
 
 
 def planned(

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from unweave.data import Source
 from unweave.data.own import Own, is_label
-from unweave.problem import Split, source_positions
 from unweave.project import Project
+from unweave.split import Split, source_positions
 
 
 @Parameter(name="*")

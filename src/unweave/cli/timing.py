@@ -20,11 +20,12 @@ from torch import nn
 
 from unweave.cli.options import flat
 from unweave.methods import Method
-from unweave.problem import Cost, Problem, Split, timed
+from unweave.problem import Cost, Problem, timed
 from unweave.project import Project
 from unweave.run.memory import peak_memory
 from unweave.run.ranges import nested
 from unweave.run.reading import configure
+from unweave.split import Split
 from unweave.train import spend
 
 SHORT, LONGER, PATIENCE = 2, 8, 1.0

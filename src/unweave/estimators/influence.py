@@ -13,7 +13,8 @@ from unweave.hessian import differentiate_twice, twice_differentiable
 from unweave.importance import evaluating
 from unweave.objective import frozen, nll
 from unweave.params import Params, add, scale
-from unweave.problem import Part, Problem
+from unweave.problem import Problem
+from unweave.split import Part
 from unweave.step import Runtime, Step
 from unweave.targets import logits
 

@@ -17,7 +17,8 @@ from unweave.edit import restart
 from unweave.estimators.estimate import Estimate, refuse_other_than_classifiers
 from unweave.estimators.proxies import Level
 from unweave.objective import frozen, nll
-from unweave.problem import Problem, Split
+from unweave.problem import Problem
+from unweave.split import Split
 from unweave.targets import Said, at_level, logits, logits_at
 
 

@@ -15,7 +15,8 @@ from unweave.methods.about import About
 from unweave.methods.space import Log, Range, up_to
 from unweave.objective import Objective, frozen, mislabel, nll, on
 from unweave.params import Params, combine, dot, norm
-from unweave.problem import Part, Problem
+from unweave.problem import Problem
+from unweave.split import Part
 from unweave.step import Step, Term
 from unweave.tasks import Batch
 from unweave.tasks.diffusion import denoising

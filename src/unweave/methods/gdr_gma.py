@@ -18,7 +18,8 @@ from unweave.methods.about import About, refuse_family
 from unweave.methods.space import Log, Range, up_to
 from unweave.objective import Objective, nll
 from unweave.params import Params
-from unweave.problem import Part, Problem
+from unweave.problem import Problem
+from unweave.split import Part
 from unweave.step import Step
 
 

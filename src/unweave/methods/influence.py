@@ -18,7 +18,8 @@ from unweave.methods.about import About, refuse_family
 from unweave.methods.space import Log, Range, Whole
 from unweave.objective import nll
 from unweave.params import Params, add, norm, scale
-from unweave.problem import Failed, Part, Problem
+from unweave.problem import Failed, Problem
+from unweave.split import Part
 
 
 @dataclass(frozen=True)

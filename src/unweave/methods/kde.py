@@ -17,7 +17,8 @@ from unweave.methods.about import About, refuse_family
 from unweave.methods.scrub import softened
 from unweave.methods.space import Log, Range, Uniform, up_to
 from unweave.objective import Objective, frozen, nll
-from unweave.problem import Part, Problem
+from unweave.problem import Problem
+from unweave.split import Part
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from unweave.methods.about import About
 from unweave.methods.space import Log, Range, Uniform, up_to
 from unweave.objective import nll
 from unweave.params import add, scale
-from unweave.problem import Part, Problem
+from unweave.problem import Problem
+from unweave.split import Part
 
 
 @dataclass(frozen=True)

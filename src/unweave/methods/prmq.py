@@ -20,7 +20,8 @@ from unweave.methods.about import About, refuse_family
 from unweave.methods.cfw import balanced
 from unweave.methods.space import Choice, Log, Range, Uniform, up_to
 from unweave.objective import Objective, frozen, on, reference, refuse_moving
-from unweave.problem import Part, Problem
+from unweave.problem import Problem
+from unweave.split import Part
 from unweave.step import Step
 from unweave.tasks import Batch
 from unweave.trim import eligible_weights

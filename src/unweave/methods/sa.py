@@ -18,7 +18,8 @@ from unweave.methods.about import About
 from unweave.methods.space import Log, Range, Whole
 from unweave.objective import ewc, nll, surrogate
 from unweave.params import add, scale
-from unweave.problem import Problem, Split
+from unweave.problem import Problem
+from unweave.split import Split
 from unweave.tasks.diffusion import denoising, images
 
 

@@ -15,7 +15,8 @@ from unweave.feed import steps_per_epoch
 from unweave.methods.about import About, refuse_family
 from unweave.methods.space import Log, Range, Uniform, up_to
 from unweave.objective import Objective, frozen, nll, on, reference, refuse_moving
-from unweave.problem import Part, Problem
+from unweave.problem import Problem
+from unweave.split import Part
 from unweave.step import Step
 from unweave.targets import logits
 from unweave.tasks import Batch

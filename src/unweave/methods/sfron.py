@@ -15,7 +15,8 @@ from unweave.methods.about import About, refuse_family
 from unweave.methods.space import Log, Range, up_to
 from unweave.objective import nll, on
 from unweave.params import Params, combine
-from unweave.problem import Failed, Part, Problem
+from unweave.problem import Failed, Problem
+from unweave.split import Part
 from unweave.step import Step
 from unweave.tasks import Batch
 

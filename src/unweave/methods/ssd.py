@@ -17,7 +17,8 @@ from unweave.methods.about import About, refuse_family
 from unweave.methods.space import Log, Range
 from unweave.objective import nll, on
 from unweave.params import scale
-from unweave.problem import Failed, Part, Problem
+from unweave.problem import Failed, Problem
+from unweave.split import Part
 
 
 @dataclass(frozen=True)

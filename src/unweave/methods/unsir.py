@@ -15,7 +15,8 @@ from unweave.descend import Descent, Phase, descend, training
 from unweave.methods.about import About, refuse_family
 from unweave.methods.space import Log, Range, up_to
 from unweave.objective import nll
-from unweave.problem import Failed, Problem, Split
+from unweave.problem import Failed, Problem
+from unweave.split import Split
 from unweave.tasks import Inputs, call
 
 

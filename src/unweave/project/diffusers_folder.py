@@ -9,7 +9,6 @@ from torch import nn
 from unweave.data.datasets import NAMES
 from unweave.data.resident import Resident
 from unweave.files import sha256
-from unweave.problem import Split
 from unweave.project.project import Project, Write
 from unweave.project.recipe import retraining
 from unweave.run.generation import Generation
@@ -17,6 +16,7 @@ from unweave.run.recipe import Recipe
 from unweave.run.recipe import load as load_recipe
 from unweave.run.setup import Data
 from unweave.run.stage import split_of
+from unweave.split import Split
 
 CONFIGS = ("model_index.json", "config.json")
 WEIGHTS = "diffusion_pytorch_model*"

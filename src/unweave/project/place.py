@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from unweave import checkpoint
-from unweave.problem import Split
 from unweave.project import Project, load
 from unweave.run.practice import practised
 from unweave.run.setup import Data, Tuning
+from unweave.split import Split
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from torch import nn
 
 from unweave.data import Source
 from unweave.methods import Method
-from unweave.problem import Split
 from unweave.run.family import Family
 from unweave.run.stage import CLASSIFIERS
+from unweave.split import Split
 from unweave.tasks import Task
 
 Retraining = Callable[[Split, int], nn.Module]

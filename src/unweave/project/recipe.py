@@ -10,13 +10,13 @@ from torch import nn
 from unweave import checkpoint
 from unweave.files import sha256, write_atomically
 from unweave.generate import MANIFEST, WEIGHTS
-from unweave.problem import Split
 from unweave.project.project import Project, Retraining, Write
 from unweave.run.family import Family
 from unweave.run.generation import Generation
 from unweave.run.recipe import Recipe
 from unweave.run.recipe import load as load_recipe
 from unweave.run.stage import split_of
+from unweave.split import Split
 from unweave.train import train_model
 from unweave.unlearn import Pretrained
 

@@ -17,7 +17,7 @@ from torch import nn
 from unweave import checkpoint
 from unweave.descend import Descent
 from unweave.files import read_object, write_atomically
-from unweave.problem import Cost, Split
+from unweave.problem import Cost
 from unweave.project import Project
 from unweave.project.place import Place, practised_on, project_of, split_of, weights_of
 from unweave.project.recipe import RECIPE
@@ -27,6 +27,7 @@ from unweave.run.recipe import Recipe
 from unweave.run.recipe import load as load_recipe
 from unweave.run.setup import Architecture, Data, Tuning
 from unweave.run.stage import MODELS, Stage
+from unweave.split import Split
 from unweave.train import TRAINING, Trained, code, counted, digest
 
 COUNT = "retraining.json"

@@ -19,7 +19,6 @@ from torch import nn
 from torch.utils.data import ConcatDataset, Dataset
 
 from unweave.data import Source
-from unweave.problem import Split, as_source
 from unweave.project.code_digest import code_digest
 from unweave.project.ids import Named
 from unweave.project.project import Project, Retraining
@@ -28,6 +27,7 @@ from unweave.run.family import Family
 from unweave.run.generation import Generation
 from unweave.run.reading import read as read_table
 from unweave.run.reading import refuse_unknown
+from unweave.split import Split, as_source
 from unweave.unlearn import dataset_of, refuse_unusable
 
 T = TypeVar("T")

@@ -15,8 +15,8 @@ from unweave.data import Source
 from unweave.methods import Method, methods_for
 from unweave.methods.space import Range, Tunable
 from unweave.models import build
-from unweave.problem import Split
 from unweave.run.family import Device
+from unweave.split import Split
 from unweave.tasks import Task
 from unweave.tasks.classifier import Classifier
 

@@ -11,7 +11,7 @@ from unweave.audit.exam import Exam
 from unweave.data import Source
 from unweave.methods import Method
 from unweave.methods.space import Range
-from unweave.problem import Split
+from unweave.split import Split
 from unweave.tasks import Task
 
 Device = torch.device | str | None

@@ -25,8 +25,8 @@ from unweave.methods import Method
 from unweave.methods.presets import PRESETS, RANGES, RATE
 from unweave.methods.space import Range, Tunable
 from unweave.models import DENOISERS, build
-from unweave.problem import Split
 from unweave.run.family import Device
+from unweave.split import Split
 from unweave.tasks import call
 from unweave.tasks.diffusion import Diffusion, Other, Reduction, Times
 

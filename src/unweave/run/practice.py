@@ -12,8 +12,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from unweave.data.datasets import stratum, taken
-from unweave.problem import Split
 from unweave.run.setup import Data, Tuning
+from unweave.split import Split
 
 
 def practised(split: Split, data: Data, tuning: Tuning, seed: int) -> Split:

@@ -14,7 +14,7 @@ from unweave.data import Source
 from unweave.data.datasets import flip_labels
 from unweave.data.datasets import load as load_data
 from unweave.methods.simple import FromScratch
-from unweave.problem import Cost, Problem, Split
+from unweave.problem import Cost, Problem
 from unweave.run import strata
 from unweave.run.classification import Classification
 from unweave.run.family import Family
@@ -22,6 +22,7 @@ from unweave.run.keeping import kept
 from unweave.run.practice import practised
 from unweave.run.recipe import Recipe
 from unweave.run.setup import Data
+from unweave.split import Split
 from unweave.train import TRAINING, Trained, code, digest, train_model
 
 Memory = dict[str, tuple[object, Cost]]

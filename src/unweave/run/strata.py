@@ -16,8 +16,8 @@ from unweave.audit.collect import logits_of
 from unweave.audit.probes import features_of
 from unweave.data import Source
 from unweave.importance import evaluating
-from unweave.problem import Split
 from unweave.run.setup import Data
+from unweave.split import Split
 
 TRAINED = ("memorized", "generalized", "entangled", "worst-case")
 """The strata that trained models choose."""

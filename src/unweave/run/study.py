@@ -11,11 +11,11 @@ from unweave.descend import Descent
 from unweave.feed import steps_per_epoch
 from unweave.files import read_object
 from unweave.methods.space import Range, Tunable
-from unweave.problem import Split
 from unweave.run.ranges import Settings, nested
 from unweave.run.reading import refuse_unknown_fields
 from unweave.run.search import Trial
 from unweave.run.stage import Stage
+from unweave.split import Split
 
 REFERENCES = ("original", "retrain")
 """Methods that have nothing to tune: what everything is compared with."""

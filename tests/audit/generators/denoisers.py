@@ -14,7 +14,7 @@ from unweave.data.resident import Resident
 from unweave.descend import Descent
 from unweave.generate.sample import Sampler
 from unweave.generate.schedule import Schedule
-from unweave.problem import Split
+from unweave.split import Split
 from unweave.tasks.diffusion import Diffusion
 from unweave.train import train_model
 

@@ -14,7 +14,8 @@ from unweave.audit.generators.recogniser import measured
 from unweave.audit.verdict import Verdict
 from unweave.data.resident import Resident
 from unweave.generate.sample import Sampler
-from unweave.problem import Failed, Split
+from unweave.problem import Failed
+from unweave.split import Split
 from unweave.tasks.diffusion import Diffusion
 
 CLASSES, SIZE, COUNT = 3, 4, 24

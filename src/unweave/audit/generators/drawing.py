@@ -17,7 +17,8 @@ from unweave.generate.sample import Sampler, sample
 from unweave.generate.scopes import merged
 from unweave.generate.vectors import vectors
 from unweave.objective import frozen, nll
-from unweave.problem import Problem, Split
+from unweave.problem import Problem
+from unweave.split import Split
 from unweave.tasks import call
 from unweave.tasks.diffusion import Diffusion
 

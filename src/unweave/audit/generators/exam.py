@@ -43,7 +43,7 @@ from unweave.data.resident import Resident
 from unweave.files import draft
 from unweave.generate.sample import Sampler, sample
 from unweave.generate.scopes import additions
-from unweave.problem import Split
+from unweave.split import Split
 from unweave.tasks.diffusion import Diffusion
 
 Drawn = Mapping[int, Tensor]

@@ -23,7 +23,7 @@ from unweave.data.resident import Resident
 from unweave.descend import Descent
 from unweave.importance import evaluating
 from unweave.models import build
-from unweave.problem import Split
+from unweave.split import Split
 from unweave.tasks import call
 from unweave.train import train_model
 
