@@ -10,17 +10,17 @@ from cyclopts import App
 from unweave.audit.verdict import SEEDS
 from unweave.cli import out, progress, show
 from unweave.cli.options import DEFAULTS, Shared, names
-from unweave.cli.plan import Plan, begun_at, grows, refuse_unreadable, tuned_against
+from unweave.cli.plan import Plan, grows, refuse_unreadable
 from unweave.cli.request import NOTHING, Request, positions
 from unweave.cli.table import as_text, summary, table
 from unweave.project.place import Place, is_given, project_of
-from unweave.project.stage import stage_of
+from unweave.project.stage import Given, stage_of
 from unweave.report import html
 from unweave.report.protocol import Protocol
 from unweave.report.protocol import summary as summary_of
 from unweave.run import record
 from unweave.run.bench import bench as run_bench
-from unweave.run.bench import chosen, compare, shortened
+from unweave.run.bench import chosen, compare
 from unweave.run.recipe import Recipe
 from unweave.run.recipe import load as load_recipe
 from unweave.run.setup import Against
@@ -91,8 +91,7 @@ def run(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> Pat
     """
     device, methods = shared.device or "cpu", names(plan.methods)
     refuse_too_many(plan.jobs, device)
-    recipes = [shortened(begun_at(recipe, shared.seed), plan.seeds) for recipe in recipes]
-    recipes = [tuned_against(recipe, plan.against) for recipe in recipes]
+    recipes = [plan.over(recipe, shared.seed) for recipe in recipes]
     plan.refuse_other_families(recipes)
     refuse_unreadable(recipes, device)
     tables = [recipe.table() for recipe in recipes]
@@ -140,17 +139,8 @@ def run_given(place: Place, request: Request, plan: Plan, shared: Shared) -> Pat
     """Runs methods on a given original into a folder; returns that."""
     device, wanted = shared.device or "cpu", names(plan.methods)
     refuse_too_many(plan.jobs, device)
-    project = project_of(place, device)
-    forget = tuple(positions(request, project, shared.seed or 0).tolist())
-    stage = stage_of(place, forget, Path(), device)
-    recipe = shortened(begun_at(stage.recipe, shared.seed), plan.seeds)
-    recipe = tuned_against(recipe, plan.against)
-    plan.refuse_other_families([recipe])
-    if len(recipe.seeds) < SEEDS:  # there is no verdict whose margins they would fix
-        recipe = replace(recipe, calibration_seeds=())
-    stage = replace(stage, recipe=recipe)
-    if plan.searches:
-        stage.refuse_unsearchable()
+    stage = given(place, request, plan, shared)
+    recipe = stage.recipe
     methods = chosen(recipe, [name for name in wanted or recipe.methods if name != "retrain"])
     asked = {
         "verb": "bench",
@@ -162,7 +152,7 @@ def run_given(place: Place, request: Request, plan: Plan, shared: Shared) -> Pat
         "device": device,
     }
     named = shared.out or Path("unweave-bench")
-    out.refuse_within(named, project.source, place.data)
+    out.refuse_within(named, project_of(place, device).source, place.data)
     folder = out.place(named, asked, goes_on=grows)
     stage = replace(stage, folder=folder)
     what = f"{', '.join(methods)} on {place.model}"
@@ -179,6 +169,25 @@ def run_given(place: Place, request: Request, plan: Plan, shared: Shared) -> Pat
             listener=listener,
         )
     return folder
+
+
+def given(place: Place, request: Request, plan: Plan, shared: Shared) -> Given:
+    """The original with what it is to forget, under the seeds and the tuning of a plan; has no folder yet.
+
+    Raises:
+        ValueError: If that can't be run as planned.
+    """
+    device = shared.device or "cpu"
+    forget = positions(request, project_of(place, device), shared.seed or 0)
+    stage = stage_of(place, tuple(forget.tolist()), Path(), device)
+    recipe = plan.over(stage.recipe, shared.seed)
+    plan.refuse_other_families([recipe])
+    if len(recipe.seeds) < SEEDS:  # there is no verdict whose margins they would fix
+        recipe = replace(recipe, calibration_seeds=())
+    stage = replace(stage, recipe=recipe)
+    if plan.searches:
+        stage.refuse_unsearchable()
+    return stage
 
 
 def told(folder: Path, shared: Shared, protocol: Protocol | None = None) -> None:

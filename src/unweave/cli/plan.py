@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unweave.cli import out
 from unweave.report.protocol import Protocol
+from unweave.run.bench import shortened
 from unweave.run.recipe import Recipe
 from unweave.run.setup import Against
 from unweave.run.stage import Stage
@@ -69,22 +70,18 @@ class Plan:
         """What of it a run depends on, as JSON knows it."""
         return {"tune": self.tune or 0, "tuned": None if self.tuned is None else str(self.tuned.resolve())}
 
+    def over(self, recipe: Recipe, first: int | None) -> Recipe:
+        """The recipe with the seeds and the tuning that are asked for, the first of its seeds as well."""
+        seeds = recipe.seeds if first is None else tuple(range(first, first + len(recipe.seeds)))
+        tuning = replace(recipe.tuning, against=self.against or recipe.tuning.against)
+        return shortened(replace(recipe, seeds=seeds, tuning=tuning), self.seeds)
+
     def refuse_other_families(self, recipes: Sequence[Recipe]) -> None:
         """Raises if a recipe's models are of a family that the protocol has no columns for."""
         for recipe in recipes:
             if self.protocol is not None and recipe.family.name != "classifier":
                 found = f"{recipe.name!r}, of family {recipe.family.name!r}"
                 raise ValueError(f"--protocol {self.protocol} is for recipes of classifiers, found {found}")
-
-
-def begun_at(recipe: Recipe, seed: int | None) -> Recipe:
-    """The recipe with as many seeds, the first of them this one."""
-    return recipe if seed is None else replace(recipe, seeds=tuple(range(seed, seed + len(recipe.seeds))))
-
-
-def tuned_against(recipe: Recipe, chosen: Against | None) -> Recipe:
-    """The recipe, tuned against this."""
-    return recipe if chosen is None else replace(recipe, tuning=replace(recipe.tuning, against=chosen))
 
 
 def refuse_unreadable(recipes: Sequence[Recipe], device: str) -> None:
