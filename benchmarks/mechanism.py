@@ -42,9 +42,9 @@ from unweave.methods.lur import LUR
 from unweave.objective import nll
 from unweave.params import add, gramian, norm
 from unweave.problem import Failed, Problem
+from unweave.run.cut import split_of
 from unweave.run.recipe import load
 from unweave.run.record import environment
-from unweave.run.stage import split_of
 from unweave.split import Split
 from unweave.targets import Proxy
 from unweave.tasks.classifier import Classifier

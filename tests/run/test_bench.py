@@ -17,9 +17,10 @@ from unweave.run import record
 from unweave.run.bench import bench, chosen, jobs_of, shortened, trainings
 from unweave.run.cell import matched
 from unweave.run.curves import mean_curve, mean_trace
+from unweave.run.cut import split_of
 from unweave.run.memory import STATUS, peak_memory
 from unweave.run.paired import comparisons
-from unweave.run.stage import Stage, split_of
+from unweave.run.stage import Stage
 from unweave.run.workers import Job, Progress, in_turn, told, workers
 from unweave.train import train_model
 

@@ -11,8 +11,9 @@ from unweave.run import generation as denoisers
 from unweave.run import record
 from unweave.run.bench import bench
 from unweave.run.cell import REFERENCE, place_of
+from unweave.run.cut import split_of
 from unweave.run.recipe import Recipe, load, parse
-from unweave.run.stage import Stage, split_of
+from unweave.run.stage import Stage
 
 pytest.importorskip("diffusers")
 

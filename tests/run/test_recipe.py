@@ -13,10 +13,10 @@ from unweave.descend import Descent
 from unweave.methods import METHODS, methods_for
 from unweave.methods.lur import LUR
 from unweave.methods.simple import FineTune, FromScratch
+from unweave.run.cut import split_of
 from unweave.run.reading import configure
 from unweave.run.recipe import load, parse, shipped
 from unweave.run.setup import Data
-from unweave.run.stage import split_of
 
 BASE = {"name": "x", "data": {"name": "digits"}, "model": {"name": "mlp"}, "train": {"epochs": 3}}
 

@@ -18,9 +18,10 @@ from unweave.run import stage as stages
 from unweave.run import strata
 from unweave.run.bench import bench, choices
 from unweave.run.cell import key_of
+from unweave.run.cut import split_of
 from unweave.run.recipe import Recipe
 from unweave.run.setup import Data
-from unweave.run.stage import CHOOSERS, Stage, split_of
+from unweave.run.stage import CHOOSERS, Stage
 from unweave.run.strata import TRAINED, choose, hardest, lowest, nearest, silhouette
 from unweave.split import Split
 from unweave.train import train_model

@@ -11,11 +11,11 @@ from unweave.data.resident import Resident
 from unweave.files import sha256
 from unweave.project.project import Project, Write
 from unweave.project.recipe import retraining
+from unweave.run.cut import split_of
 from unweave.run.generation import Generation
 from unweave.run.recipe import Recipe
 from unweave.run.recipe import load as load_recipe
 from unweave.run.setup import Data
-from unweave.run.stage import split_of
 from unweave.split import Split
 
 CONFIGS = ("model_index.json", "config.json")

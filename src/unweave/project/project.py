@@ -12,8 +12,8 @@ from torch import nn
 
 from unweave.data import Source
 from unweave.methods import Method
+from unweave.run.cut import CLASSIFIERS
 from unweave.run.family import Family
-from unweave.run.stage import CLASSIFIERS
 from unweave.split import Split
 from unweave.tasks import Task
 

@@ -11,11 +11,11 @@ from unweave import checkpoint
 from unweave.files import sha256, write_atomically
 from unweave.generate import MANIFEST, WEIGHTS
 from unweave.project.project import Project, Retraining, Write
+from unweave.run.cut import split_of
 from unweave.run.family import Family
 from unweave.run.generation import Generation
 from unweave.run.recipe import Recipe
 from unweave.run.recipe import load as load_recipe
-from unweave.run.stage import split_of
 from unweave.split import Split
 from unweave.train import train_model
 from unweave.unlearn import Pretrained
