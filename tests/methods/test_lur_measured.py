@@ -197,6 +197,15 @@ def test_the_rate_is_halved_at_a_standstill(monkeypatch: pytest.MonkeyPatch):
     ]
 
 
+def test_steps_that_forgetting_left_over_are_not_added_to_recovery():
+    of, _ = recorded()
+    forgetting = Descent(lr=0.5, steps=200, batch=100, forget_batch=100, stop="forgotten", stop_every=1)
+    method = replace(restoring(), near=1e-6, how=forgetting)
+    method(of)
+    assert len(of.curves["bounded(forget)"]) < 100
+    assert of.cost.gradients == 2 * len(of.curves["bounded(forget)"]) + 7
+
+
 def test_a_standstill_lasts_for_a_pass_over_the_retained_data():
     of = problem()
     count = len(of.split.retain)

@@ -217,10 +217,12 @@ class LUR:
             return
         average = AVERAGE if self.how.ema is None else self.how.ema
         whole = replace(whole, schedule="constant", warmup=0.0, ema=average)
-        left = steps + mending - descend(problem, whole, phases[0], replace(phases[1], until=restored))
-        while left > 0 and not restored.reached:
-            restored, whole = replace(restored, seen=[]), replace(whole, lr=whole.lr / 2, steps=left)
-            left -= descend(problem, whole, replace(recovering, until=restored))
+        descend(problem, whole, phases[0], replace(phases[1], until=restored))
+        mending -= self.how.stop_every * len(restored.seen)
+        while mending > 0 and restored.stands and not restored.reached:
+            restored, whole = replace(restored, seen=[]), replace(whole, lr=whole.lr / 2, steps=mending)
+            descend(problem, whole, replace(recovering, until=restored))
+            mending -= self.how.stop_every * len(restored.seen)
 
     def recovery(self, problem: Problem, phase: Phase) -> int:
         """The number of steps of recovery, at most."""
