@@ -76,6 +76,7 @@ def test_steps_of_anyones_training_are_counted(split) -> None:
     cost, model = Cost(), build()
     with counted(cost):
         assert train_model(HOW, build, split, "retain", 0).cost.gradients == HOW.steps
+    with counted(cost):
         for optimizer in (torch.optim.SGD(model.parameters(), 0.1), torch.optim.Adam(model.parameters())):
             model(torch.ones(1, 6)).sum().backward()
             optimizer.step()
@@ -84,6 +85,35 @@ def test_steps_of_anyones_training_are_counted(split) -> None:
         raise ZeroDivisionError
     optimizer.step()
     assert cost.gradients == 7, "nothing is counted outside"
+
+
+def test_optimizers_that_share_a_gradient_are_counted_once() -> None:
+    cost, model = Cost(), build()
+    both = [torch.optim.Adam(part.parameters()) for part in (model[0], model[2])]
+    with counted(cost):
+        for _ in range(4):
+            model(torch.ones(1, 6)).sum().backward()
+            for optimizer in both:
+                optimizer.step()
+    assert cost.gradients == 4
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_every_gradient_that_an_optimizer_asks_for_is_counted(named: bool) -> None:
+    cost, model, asked = Cost(), build(), []
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=5)
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = model(torch.ones(1, 6)).square().sum()
+        loss.backward()
+        asked.append(loss)
+        return loss.item()
+
+    with counted(cost):
+        for _ in range(2):
+            assert (optimizer.step(closure=closure) if named else optimizer.step(closure)) > 0
+    assert cost.gradients == len(asked) > 2
 
 
 def test_a_kept_model_is_read_with_its_cost(split, tmp_path) -> None:

@@ -4,16 +4,16 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from unweave import checkpoint
 from unweave.descend import Descent, Phase, descend
@@ -29,6 +29,9 @@ TRAINING = ("*.py", "tasks/*.py", "data/*.py", "generate/*.py")
 
 STATE = "state.pt"
 """What an interrupted training goes on from."""
+
+Changed = tuple[tuple[Any, ...], dict[str, Any]]
+"""What a function gets instead of its arguments, by position and by name."""
 
 
 @dataclass(frozen=True)
@@ -109,14 +112,28 @@ def synchronize(device: torch.device | str) -> None:
 def counted(cost: Cost) -> Iterator[None]:
     """Adds what training in the body takes to a cost, also where that is a user's own code.
 
-    Every step of an optimizer of torch in this process is counted as one gradient evaluation, whether or not
-    its gradient was gathered over several batches.
+    One gradient evaluation is a call of the closure that an optimizer of torch gets in this process, or else
+    a step of it, whether or not its gradient was gathered over several batches. Optimizers of different
+    weights that step one after the other are taken to share a gradient.
     """
+    shared: set[int] = set()
 
-    def add(*_: object) -> None:
+    def add(optimizer: Optimizer, given: Sequence[Any], named: Mapping[str, Any]) -> Changed | None:
+        itself, closure, *_ = *given, named.get("closure")
+        if callable(closure):  # LBFGS asks for many gradients a step
+            return (itself, partial(ask, closure)), {}
+        own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if not shared or not own.isdisjoint(shared):
+            shared.clear()
+            cost.gradients += 1
+        shared.update(own)
+        return None
+
+    def ask(closure: Callable[[], object]) -> object:
         cost.gradients += 1
+        return closure()
 
-    hook = register_optimizer_step_post_hook(add)
+    hook = register_optimizer_step_pre_hook(add)
     try:
         with timed(cost):
             yield
