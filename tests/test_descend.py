@@ -4,6 +4,7 @@ import copy
 import logging
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from math import comb
 
@@ -313,6 +314,40 @@ def test_the_average_of_the_weights_is_the_result():
     for decay, position in zip(decays, [*positions[1:], flat(plain.params)], strict=True):
         average = decay * average + (1 - decay) * position
     assert torch.allclose(flat(of.params), average, rtol=0, atol=1e-14)
+
+
+def test_the_average_of_weights_of_few_digits_is_not_rounded_away():
+    positions: list[Tensor] = []
+    watch = lambda of, index: positions.append(flat(of.params).double())  # noqa: E731
+    for ema, seen in ((None, watch), (0.95, None)):
+        of = problem(net().to(torch.bfloat16))
+        how = Descent(lr=0.05, steps=60, ema=ema, momentum=0.0)
+        descend(of, how, Phase([l1(lambda progress: 0.1)], watch=seen))
+        positions.append(flat(of.params).double())
+    average, *others, found = positions
+    for before, position in enumerate(others):
+        decay = (1 + before) / (10 + before)
+        average = decay * average + (1 - decay) * position
+    assert all(p.dtype == torch.bfloat16 for p in of.params.values())
+    assert torch.allclose(found, average, rtol=0.004, atol=1e-6)
+
+
+def test_weights_are_back_when_a_question_to_their_average_raises():
+    of, seen = problem(), []
+
+    def until(of: Problem) -> bool:
+        raise ZeroDivisionError
+
+    watch = lambda of, index: seen.append(flat(of.params).clone())  # noqa: E731
+    for ends in (None, until):
+        of = problem()
+        with suppress(ZeroDivisionError):
+            descend(
+                of,
+                Descent(lr=0.1, steps=3, stop_every=2, ema=0.5),
+                Phase([nll("retain")], watch=watch, until=ends),
+            )
+    assert torch.equal(flat(of.params), seen[2])
 
 
 @pytest.mark.parametrize("decay", [0.3, 0.9999])

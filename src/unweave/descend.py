@@ -16,7 +16,7 @@ from unweave.choices import refuse_outside, refuse_unknown_choices
 from unweave.feed import FEEDS, FeedName, Plan, steps_per_epoch
 from unweave.importance import Mask, evaluating
 from unweave.losses import collect, forgotten, refuse_nonfinite
-from unweave.moving import Moving, Pinned
+from unweave.moving import Moving, Pinned, begun
 from unweave.params import Params, combine, gramian
 from unweave.problem import Problem
 from unweave.resume import Saved
@@ -183,7 +183,7 @@ def descend(
     with training(problem.model, how, still):
         refuse_batch_statistics(problem, how)
         weights = problem.params
-        average = {name: p.detach().clone() for name, p in weights.items()} if how.ema is not None else {}
+        average = {} if how.ema is None else begun(weights)
         moving = Moving(weights, (optimizer or how.optimizer_over)(list(weights.values())), average)
         taken, lengths = 0, lengths_of(problem, phases, how)
         for phase, begin, steps in zip(phases, accumulate(lengths, initial=0), lengths, strict=False):

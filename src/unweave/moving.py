@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unweave.importance import Mask
+from unweave.step import HALF
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Moving:
     Args:
         weights: The trainable weights by name.
         update: Their optimizer.
-        average: Of the weights; empty where none is taken.
+        average: Of the weights, from `begun`; empty where none is taken.
     """
 
     weights: Mapping[str, nn.Parameter]
@@ -29,7 +30,7 @@ class Moving:
         """Moves the average towards the weights; less far the more steps lie before, down to the decay."""
         if decay is not None:
             share = 1 - min(decay, (1 + before) / (10 + before))
-            weights = [p.detach() for p in self.weights.values()]
+            weights = [p.detach().to(self.average[name].dtype) for name, p in self.weights.items()]
             torch._foreach_lerp_(list(self.average.values()), weights, share)
 
     @contextmanager
@@ -37,8 +38,10 @@ class Moving:
         """The average, if there is one, in the place of the weights for the body."""
         own = {name: self.weights[name].detach().clone() for name in self.average}
         put(self.average, self.weights)
-        yield
-        put(own, self.weights)
+        try:
+            yield
+        finally:
+            put(own, self.weights)
 
     def settle(self) -> None:
         """Puts the average, if there is one, in the place of the weights, and drops their gradients."""
@@ -54,6 +57,12 @@ class Moving:
         self.update.load_state_dict(state["update"])
         for name, mean in self.average.items():
             mean.copy_(state["average"][name])
+
+
+def begun(weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """An average of the weights at its start, with digits enough for small moves."""
+    wide = {name: torch.float32 if p.dtype in HALF else p.dtype for name, p in weights.items()}
+    return {name: p.detach().to(wide[name], copy=True) for name, p in weights.items()}
 
 
 @torch.no_grad()
