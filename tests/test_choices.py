@@ -12,6 +12,7 @@ from unweave.methods.esd import ESD
 from unweave.methods.lur import LUR
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
+from unweave.methods.scissorhands import Scissorhands
 from unweave.targets import Proxy
 
 
@@ -90,3 +91,19 @@ def test_an_end_with_a_bracket_is_part_of_its_interval() -> None:
     settings = Numbers()
     object.__setattr__(settings, "whole", math.inf)  # past the types that tests are run with
     settings.__post_init__()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (LUR, "where"),
+        (LUR, "eligible"),
+        (Scissorhands, "eligible"),
+        (SelectiveAmnesia, "where"),
+        (ESD, "where"),
+    ],
+)
+def test_what_is_no_regular_expression_is_refused(kind: type, name: str) -> None:
+    kind(**{name: "head|body[0-9]"})
+    with pytest.raises(ValueError, match=rf"^{name} must be a regular expression, found '\[head' \(unterm"):
+        kind(**{name: "[head"})

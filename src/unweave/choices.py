@@ -1,8 +1,9 @@
-"""Fields that take one of a few values, or numbers in an interval: nothing else may pass for a setting.
+"""Fields that take one of a few values, a number in an interval or a pattern: nothing else may pass for one.
 
 A misspelt choice would be taken for another one, and a negative weight would teach what is to be forgotten.
 """
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from types import UnionType
@@ -40,6 +41,24 @@ def refuse_outside(settings: object, interval: str, *names: str) -> None:
             below = value <= high if interval.endswith("]") else value < high
             if not (above and below):
                 raise ValueError(f"{name} must be in {interval}, found {value}")
+
+
+def refuse_no_pattern(settings: object, *names: str) -> None:
+    """Raises if one of these fields is no regular expression; None may stand.
+
+    Args:
+        settings: A dataclass.
+        names: The fields.
+
+    Raises:
+        ValueError: Names the field, what was found and what is wrong with it.
+    """
+    for name in names:
+        try:
+            re.compile(getattr(settings, name) or "")
+        except re.error as error:
+            found = f"{getattr(settings, name)!r} ({error})"
+            raise ValueError(f"{name} must be a regular expression, found {found}") from error
 
 
 @cache

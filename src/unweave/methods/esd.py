@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from unweave.choices import refuse_outside, refuse_unknown_choices
+from unweave.choices import refuse_no_pattern, refuse_outside, refuse_unknown_choices
 from unweave.descend import Descent, Phase, descend
 from unweave.generate.sample import Sampler, ddim, guided, refuse_impossible
 from unweave.importance import evaluating, named
@@ -64,6 +64,7 @@ class ESD:
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
         refuse_outside(self, "[0, inf)", "eta", "erase_from")
+        refuse_no_pattern(self, "where")
         if self.sampler.scheduler != "ddim" or self.sampler.eta:
             raise ValueError(
                 "images are drawn by DDIM without noise, found "

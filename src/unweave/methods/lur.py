@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from unweave.audit.conflict import Probe
-from unweave.choices import refuse_outside, refuse_unknown_choices
+from unweave.choices import refuse_no_pattern, refuse_outside, refuse_unknown_choices
 from unweave.curvature import curvature_along, top_eigenvalue
 from unweave.descend import Descent, Phase, descend, lengths_of, training
 from unweave.edit import shrink_and_perturb
@@ -142,6 +142,7 @@ class LUR:
         refuse_outside(self, "(0, inf)", "cap", "sharpen", "near")
         refuse_outside(self, "[1, inf)", "refresh")
         refuse_outside(self, "[0, 1]", "keep", "redraw", "fraction")
+        refuse_no_pattern(self, "eligible", "where")
         if self.recover_in == "steps" and self.recover != round(self.recover):
             raise ValueError(
                 f"recover must be a whole number of steps, found {self.recover}: use recover_in='epochs'"

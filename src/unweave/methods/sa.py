@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from unweave.choices import refuse_outside, refuse_unknown_choices
+from unweave.choices import refuse_no_pattern, refuse_outside, refuse_unknown_choices
 from unweave.data.resident import Resident
 from unweave.descend import Descent, Phase, descend
 from unweave.generate.sample import Sampler, sample
@@ -72,6 +72,7 @@ class SelectiveAmnesia:
         refuse_unknown_choices(self)
         refuse_outside(self, "[0, inf)", "retain_weight", "pull")
         refuse_outside(self, "[1, inf)", "per_class", "fisher_images", "fisher_times")
+        refuse_no_pattern(self, "where")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from; what the Fisher information of `fisher_images` takes is left to it.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unweave.choices import refuse_outside
+from unweave.choices import refuse_no_pattern, refuse_outside
 from unweave.descend import Descent, Phase, descend, plan_inputs
 from unweave.feed import steps_per_epoch
 from unweave.lookahead import Held
@@ -42,6 +42,7 @@ class Scissorhands:
     def __post_init__(self) -> None:
         refuse_outside(self, "[0, 1]", "trim")
         refuse_outside(self, "[0, inf)", "forget_weight")
+        refuse_no_pattern(self, "eligible")
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
