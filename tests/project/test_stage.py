@@ -132,3 +132,24 @@ def test_proxies_of_an_original_that_has_forgotten_before_are_refused(reading, m
 def test_an_original_of_all_the_data_is_not_compared_on_a_part(reading):
     with pytest.raises(ValueError, match="limit = 60: take that out"):
         practising(reading, limit=60).refuse_unsearchable()
+
+
+ITSELF = """
+again, ours = train, train(Records(90, 0), 0)
+
+
+def load():
+    return given(model=ours)
+
+
+def train(dataset, seed):
+    ours.load_state_dict(again(dataset, seed).state_dict())
+    return copy.deepcopy(ours)
+"""
+
+
+def test_a_training_of_the_original_itself_is_refused(tmp_path):
+    path = Path(projects.project(tmp_path / "mine", f"import copy\n{ITSELF}"))
+    with pytest.raises(ValueError, match=r"must leave the model alone that load\(\) returned, and changed"):
+        stage(path).trained("retain", 0)
+    assert not (path.parent / "run" / "models").exists()

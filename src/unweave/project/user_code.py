@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.utils.data import ConcatDataset, Dataset
 
+from unweave.checkpoint import contents
 from unweave.data import Source
 from unweave.project.code_digest import code_digest
 from unweave.project.ids import Named
@@ -61,7 +62,7 @@ def from_file(path: Path) -> Project:
         family=family,
         model=model,
         methods=family.methods,
-        retrain=None if train is None else retraining(path, train, learned),
+        retrain=None if train is None else retraining(path, train, learned, model),
     )
 
 
@@ -168,13 +169,22 @@ def places(calibration: Sequence[int], n: int) -> list[int]:
     return list(calibration)
 
 
-def retraining(path: Path, train: Callable[..., Any], source: Source) -> Retraining:
-    """Trains by a user's `train(dataset, seed)` on the examples as `load()` gave them."""
+def retraining(path: Path, train: Callable[..., Any], source: Source, original: nn.Module) -> Retraining:
+    """Trains by a user's `train(dataset, seed)` on the examples as `load()` gave them.
+
+    It is refused if it trains the original, which would then be another one for all that follows.
+    """
 
     def retrain(split: Split, seed: int) -> nn.Module:
+        before = contents(original.state_dict())
         model = asked(path, "train()", train, dataset_of(source, split.retain), seed)
         if not isinstance(model, nn.Module):
             raise ValueError(f"train() of {path} must return an nn.Module, found {type(model).__name__}")
+        if contents(original.state_dict()) != before:
+            raise ValueError(
+                f"train() of {path} must leave the model alone that load() returned, and changed its "
+                "weights: make another model there"
+            )
         refuse_unusable(model)
         return model
 
