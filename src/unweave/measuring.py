@@ -1,5 +1,6 @@
 """What is measured at the start of a run, in the place of numbers that somebody would have to search."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -9,7 +10,7 @@ from unweave.importance import Mask, evaluating
 from unweave.losses import mean_loss_at
 from unweave.objective import Objective
 from unweave.params import norm
-from unweave.problem import Problem
+from unweave.problem import Failed, Problem
 from unweave.step import Runtime, Step, Term
 
 LESS = 0.02
@@ -95,9 +96,18 @@ class Restored:
     @staticmethod
     @torch.no_grad()
     def mean(problem: Problem, batch: int, most: int = 1024) -> float:
-        """The mean loss on at most so many retain examples, in evaluation mode; the same at every look."""
+        """The mean loss on at most so many retain examples, in evaluation mode; the same at every look.
+
+        Raises:
+            Failed: If it is not finite.
+        """
         generator = torch.Generator().manual_seed(problem.generator.initial_seed())
         ids = problem.split.retain
         chosen = ids[torch.randperm(len(ids), generator=generator)[:most]]
         with evaluating(problem.model):
-            return mean_loss_at(problem, problem.split.train, chosen, batch)
+            loss = mean_loss_at(problem, problem.split.train, chosen, batch)
+        if not math.isfinite(loss):
+            raise Failed(
+                f"the loss on retain data is {loss} in evaluation mode: nothing can be as good as that"
+            )
+        return loss

@@ -18,7 +18,7 @@ from unweave.methods import METHODS, lur
 from unweave.methods.lur import LUR, UNTUNED
 from unweave.methods.space import Choice
 from unweave.objective import nll
-from unweave.problem import Problem
+from unweave.problem import Failed, Problem
 from unweave.tasks import Batch
 
 
@@ -251,6 +251,17 @@ def test_restored_is_a_loss_on_retain_data_near_that_of_the_original(near: float
         for p in of.model.parameters():
             p.zero_()  # four classes, and nothing known
     assert not Restored(math.log(4) - 1e-6, 7, 5)(of) and Restored(math.log(4) + 1e-6, 7, 5)(of)
+
+
+@pytest.mark.parametrize("bias", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_is_not_waited_for(bias: float):
+    of = problem()
+    with torch.no_grad():
+        list(of.model.parameters())[-1][0] = bias
+    with pytest.raises(Failed, match=r"the loss on retain data is nan in evaluation mode"):
+        Restored.of(of, Descent(steps=1, batch=7), 1.0, patience=5)
+    with pytest.raises(Failed):
+        Restored(1.0, 7, patience=5)(of)
 
 
 def test_nothing_is_as_good_as_a_negative_multiple():
