@@ -111,4 +111,4 @@ def stages(record: Mapping[str, Any]) -> None:
         made = tables.terminal(stage, width=console().width)
         console(drawn.breadth(made)).print(made)
         say("")
-    console().print(Text(tables.legend(record), style="dim"))
+    console().print(Text(tables.legend(record, width=console().width), style="dim"))

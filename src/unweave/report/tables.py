@@ -52,24 +52,29 @@ def brief(stage: Mapping[str, Any]) -> list[str]:
     return [m for m in ids if m in parts or (m in known and known[m].primary)]
 
 
-def legend(record: Mapping[str, Any]) -> str:
-    """What the columns of a table are, for below it."""
+def legend(record: Mapping[str, Any], *, width: int | None = None) -> str:
+    """What the columns of a table are, for below it; with a width, of those that fit."""
     made = {", ".join(map(heading, gap_ids(stage))): None for stage in record["stages"].values()}
     parts = " or ".join(each for each in made if each)
     gap = f"Gap: mean |difference| from Retrain over {parts}, points. " if parts else ""
     return (
-        f"{gap}{_compared(record)}Cost: relative to one retrain. ±: half of the 95 % interval. "
+        f"{gap}{_compared(record, width)}Cost: relative to one retrain. ±: half of the 95 % interval. "
         f"{' '.join(dict.fromkeys(aim(stage) for stage in record['stages'].values()))}{single(record)}"
     )
 
 
-def _compared(record: Mapping[str, Any]) -> str:
+def _compared(record: Mapping[str, Any], width: int | None) -> str:
     """What the columns that compare methods are, where there are any."""
-    found = [row for stage in record["stages"].values() for row in rows(stage)]
+    shown = {name for stage in record["stages"].values() for name in _headings(stage, width)}
     test = "p: paired Wilcoxon test of the gap, with Holm's correction. "
     rank = "Rank: mean over seeds, by the gap; what failed shares the last. "
-    tested, ranked = any(row.p is not None for row in found), any(row.rank is not None for row in found)
-    return f"{test if tested else ''}{rank if ranked else ''}"
+    tested = any(name.startswith("p vs ") for name in shown)
+    return f"{test if tested else ''}{rank if 'Rank' in shown else ''}"
+
+
+def _headings(stage: Mapping[str, Any], width: int | None) -> list[str]:
+    header, lines = grid(stage, brief(stage))
+    return header if width is None else [header[i] for i in fitting(header, lines, width)]
 
 
 def aim(stage: Mapping[str, Any]) -> str:
@@ -99,8 +104,7 @@ def terminal(stage: Mapping[str, Any], *, width: int = 100) -> Table:
         width: columns to fill, characters; too few hold neither the tests nor the ranks.
     """
     header, lines = grid(stage, brief(stage))
-    longest = map(drawn.longest_word, zip(header, *lines, strict=True))
-    shown = fitting(header, list(longest), width)
+    shown = fitting(header, lines, width)
     lines = [[line[i] for i in shown] for line in lines]
     table = drawn.columns([header[i] for i in shown], lines, words=2, width=width)
     for row, line in zip(rows(stage), lines, strict=True):
@@ -110,8 +114,9 @@ def terminal(stage: Mapping[str, Any], *, width: int = 100) -> Table:
     return table
 
 
-def fitting(header: Sequence[str], longest: Sequence[int], width: int) -> list[int]:
+def fitting(header: Sequence[str], lines: Sequence[Sequence[str]], width: int) -> list[int]:
     """The columns that fit: never the seconds, since the cost says the same relative to a retrain."""
+    longest = list(map(drawn.longest_word, zip(header, *lines, strict=True)))
     shown = list(range(len(header) - 1))
     for spare in [i for i in shown if header[i].startswith("p vs ") or header[i] == "Rank"]:
         if sum(longest[i] + 1 for i in shown) > width + 1:  # the last is not padded
@@ -127,7 +132,7 @@ def text(record: Mapping[str, Any], *, width: int = 100) -> str:
         width: columns to fill, characters.
     """
     stages = [_stage_text(name, stage, width) for name, stage in record["stages"].items()]
-    return "\n".join([*stages, *textwrap.wrap(legend(record), width)])
+    return "\n".join([*stages, *textwrap.wrap(legend(record, width=width), width)])
 
 
 def markdown(record: Mapping[str, Any]) -> str:
