@@ -198,5 +198,6 @@ def told(folder: Path, shared: Shared, protocol: Protocol | None = None) -> None
         more = {} if protocol is None else {"protocol": summary_of(made)}
         show.as_json({**places, "stages": summary(made), **more})
         return
-    show.stages(made) if protocol is None else print(as_text(made, "text", protocol), end="")
+    width = show.console().width
+    show.stages(made) if protocol is None else print(as_text(made, "text", protocol, width=width), end="")
     show.say("", f"Report: {folder / html.FILE}")

@@ -162,15 +162,15 @@ def told(model: str, found: Mapping[str, Any], exam: Exam[Any], missing: str) ->
     """
     refused = {name: each["refused"] for name, each in found["costs"].items() if each["refused"]}
     exceptions = f", but not with {', '.join(refused)}" if refused else ""
-    show.say(f"{model} can be used{exceptions}.", "")
-    show.say(about_model(found["model"]), about_data(found["data"], ids=found["model"]["ids"]))
-    show.say(*found["request"])
+    show.tell(f"{model} can be used{exceptions}.", "")
+    show.tell(about_model(found["model"]), about_data(found["data"], ids=found["model"]["ids"]))
+    show.tell(*found["request"])
     show.say(*([] if found["accuracy"] is None else about_answers(found["accuracy"], exam)), "")
-    show.say(*([f"- {note}" for note in found["notes"]] or ["Nothing is known that would go wrong."]), "")
+    show.tell(*([f"- {note}" for note in found["notes"]] or ["Nothing is known that would go wrong."]), "")
     told_costs(found["costs"])
     unknown = [] if "retrain" in found["costs"] else [f"What a retrain costs is unknown: {missing}."]
-    show.say("", "Measured by a few steps of each; the others are assumed to cost the same.", *unknown)
-    show.say(*(f"{name}: {reason}" for name, reason in refused.items()))
+    show.tell("", "Measured by a few steps of each; the others are assumed to cost the same.", *unknown)
+    show.tell(*(f"{name}: {reason}" for name, reason in refused.items()))
 
 
 def about_model(model: Mapping[str, Any]) -> str:

@@ -163,11 +163,11 @@ def told(
         show.as_json({"out": str(folder), **asked, **looks, **spent})
         return
     show.say(f"Forgot {n} of {of} examples with {name} in {seconds:.1f} s. Not audited yet.")
-    show.say(*about_own_images(result.split), "")
+    show.tell(*about_own_images(result.split), "")
     rows = exam.glances
     cells = [(row.title, *(number(each[row.id], row.digits) for each in (before, after))) for row in rows]
     show.table(("", "Before", "After"), cells)
-    show.say(*([exam.glanced] if exam.glanced else []), *damage(before, after))
+    show.tell(*([exam.glanced] if exam.glanced else []), *damage(before, after))
     show.say("", f"Model: {model_in(folder)}", f"Next:  unweave audit {folder}")
 
 

@@ -75,9 +75,9 @@ def grouped(described: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> 
 
 def detailed(name: str, each: Mapping[str, Any]) -> None:
     """Prints what one method says of itself."""
-    show.say(f"{name}: {each['paper']}", f"Data: {each['data']}. Cost of a step: {each['step']}.")
-    show.say(*([f"For {' or '.join(each['families'])} models alone."] if each["families"] else []))
-    show.say(*([f"Deviations: {each['deviations']}."] if each["deviations"] else []))
+    show.tell(f"{name}: {each['paper']}", f"Data: {each['data']}. Cost of a step: {each['step']}.")
+    show.tell(*([f"For {' or '.join(each['families'])} models alone."] if each["families"] else []))
+    show.tell(*([f"Deviations: {each['deviations']}."] if each["deviations"] else []))
 
 
 def settled(each: Mapping[str, Any], descents: Sequence[str]) -> None:

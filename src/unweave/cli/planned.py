@@ -34,8 +34,8 @@ def planned(
         return 0
     n, of, seconds = len(split.forget), len(split.train), number(cost.seconds, 1)
     show.say(f"Would forget {n} of {of} examples with {name} in about {seconds} s, and write {folder}.", "")
-    show.say(f"Labels: {', '.join(f'{count} of {label}' for label, count in counts.items())}.")
-    show.say(*about_own_images(split))
+    show.tell(f"Labels: {', '.join(f'{count} of {label}' for label, count in counts.items())}.")
+    show.tell(*about_own_images(split))
     show.say(f"Method: {chosen!r}" if isinstance(chosen, Retraining) else f"Method: {show.changed(chosen)}")
     return 0
 

@@ -48,9 +48,15 @@ def printable(found: T) -> T:
 
 
 def say(*lines: str) -> None:
-    """Prints lines."""
+    """Prints lines, each in one piece: a path or a command can be copied."""
     for line in lines:
         console().print(Text(printable(line)), soft_wrap=True)
+
+
+def tell(*sentences: str) -> None:
+    """Prints sentences, which on a terminal break between words."""
+    for sentence in sentences:
+        console().print(Text(printable(sentence)), soft_wrap=not sys.stdout.isatty())
 
 
 def as_json(content: Mapping[str, Any]) -> None:
@@ -71,7 +77,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: Collec
 
 def verdict(stage: Mapping[str, Any], row: Mapping[str, Any]) -> None:
     """Prints the verdict on one model, then every figure beside the retrained models'."""
-    say(row["reason"], "")
+    tell(row["reason"], "")
     rows = [figure(metric, score, stage["margins"] or {}) for metric, score in row["scores"].items()]
     table(("Figure", "Unit", "Model", "Retrained", "Difference", "Margin", "Aim"), rows, words=(0, 1, 6))
 
@@ -107,7 +113,7 @@ def stages(record: Mapping[str, Any]) -> None:
         return
     for name, stage in record["stages"].items():
         console().print(Text(name, style="bold"))
-        say(*tables.sentences(stage), "")
+        tell(*tables.sentences(stage), "")
         made = tables.terminal(stage, width=console().width)
         console(drawn.breadth(made)).print(made)
         say("")

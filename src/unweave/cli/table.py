@@ -49,7 +49,8 @@ def table(
         refuse_unmeasured(whole)
     if shared.out is None:
         found = summary(whole) if protocol is None else summary_of(whole)
-        show.as_json(found) if shared.json else print(as_text(whole, format, protocol), end="")
+        width = show.console().width
+        show.as_json(found) if shared.json else print(as_text(whole, format, protocol, width=width), end="")
         return 0
     asked = {"verb": "bench table", "records": [str(each.resolve()) for each in records], "format": format}
     asked |= {} if protocol is None else {"protocol": protocol}
@@ -100,13 +101,15 @@ def short_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
     return short
 
 
-def as_text(made: Mapping[str, Any], format: Format, protocol: Protocol | None = None) -> str:
-    """A record's table as text."""
+def as_text(
+    made: Mapping[str, Any], format: Format, protocol: Protocol | None = None, *, width: int = show.WIDTH
+) -> str:
+    """A record's table as text, so many characters wide where lines can be broken."""
     made = show.printable(made)
     drawn = tables if protocol is None else protocol_tables
     match format:
         case "text":
-            return f"{drawn.text(made, width=show.WIDTH)}\n"
+            return f"{drawn.text(made, width=width)}\n"
         case "latex":
             return drawn.latex(made)
         case "markdown":

@@ -1,0 +1,53 @@
+"""What is printed fits the terminal that it is printed on."""
+
+import re
+
+import pytest
+
+from records import synthetic
+from unweave.cli import show
+from unweave.report.rows import headline
+from unweave.run import record
+
+WIDTH = 80
+
+
+def lines(text: str) -> list[str]:
+    return [line.rstrip() for line in re.sub("\x1b\\[[0-9;]*m", "", text).splitlines()]
+
+
+@pytest.fixture
+def fits(capsys, monkeypatch):
+    """Prints on a terminal of so many columns; returns its lines."""
+
+    def called(printed) -> list[str]:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setenv("COLUMNS", str(WIDTH))
+            patch.setattr("sys.stdout.isatty", lambda: True)
+            told = printed()
+        found = lines(getattr(told, "out", "") or capsys.readouterr().out)
+        assert found and max(map(len, found)) <= WIDTH
+        return found
+
+    return called
+
+
+@pytest.mark.parametrize("flags", [(), ("--protocol", "deep-unlearn")])
+def test_a_table_is_as_wide_as_the_terminal(run, here, fits, flags):
+    record.write(synthetic(), here / "one")
+    assert any(line.startswith("Method") for line in fits(lambda: run("bench", "table", "one", *flags)))
+
+
+def test_a_sentence_breaks_between_words(fits):
+    sentence = "the forget set has no measurable influence, and the original is not shown to differ: " * 3
+    assert " ".join(fits(lambda: show.tell(sentence.strip()))) == sentence.strip()
+
+
+def test_a_verdict_and_stages_fit(fits):
+    made = synthetic()
+    stage = made["stages"]["trace"]
+    row = stage["methods"][headline(stage).name]
+    row["reason"] = f"INCONCLUSIVE: {'a reason of some length, ' * 6}"
+    fits(lambda: show.verdict(stage, row))
+    fits(lambda: show.stages(made))
