@@ -139,6 +139,7 @@ def test_one_seed_orders_nothing(record):
     record["stages"]["trace"]["seeds"] = [0]
     assert said in tables.legend(record) and said in html.render(record)
     assert "\\textbf" not in tables.latex({"stages": {"trace": record["stages"]["trace"]}})
+    assert "p vs" not in tables.latex({"stages": {"trace": record["stages"]["trace"]}})
 
 
 def test_a_generators_retained_figures_may_be_better_than_retrains(record):
