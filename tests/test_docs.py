@@ -105,7 +105,7 @@ def test_every_block_of_the_readme_runs(workplace: Path):
     assert files(by_command) >= model | {"forget.json"}
     for place in (by_python, by_command / "audit"):
         (stage,) = record.load(place)["stages"].values()
-        (row,) = stage["methods"].values()
+        (row,) = (row for name, row in stage["methods"].items() if name != "original")
         assert row["verdict"] in VERDICTS and stage["margins"].keys() == {"ua", "ra", "ta", "auc", "tv"}
 
 

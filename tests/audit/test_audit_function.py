@@ -96,6 +96,20 @@ def test_a_figure_of_one_model_has_no_interval_and_is_its_own_value() -> None:
     assert {name for name, metric in METRICS.items() if metric.needs_reference} <= set(found.scores)
 
 
+def test_the_original_stands_beside_the_model_where_it_is_known() -> None:
+    model, original = settled(50), settled(51, lift=3.0)
+    found = unweave.audit(model, REFERENCES, calibration=CALIBRATION, original=original)
+    rows = found.record["stages"]["audit"]["methods"]
+    assert list(rows) == ["original", "model"] and rows["original"]["verdict"] == "FAIL"
+    other = unweave.audit(original, REFERENCES, calibration=CALIBRATION, original=original).scores
+    assert {name: score["value"] for name, score in rows["original"]["scores"].items()} == {
+        name: pytest.approx(score.value, nan_ok=True) for name, score in other.items()
+    }
+    without = unweave.audit(model, REFERENCES, calibration=CALIBRATION)
+    assert list(without.record["stages"]["audit"]["methods"]) == ["model"]
+    assert without.scores.keys() == found.scores.keys()
+
+
 def test_the_verdict_is_printed_first_and_everything_is_saved(tmp_path) -> None:
     found = unweave.audit(settled(50), REFERENCES, calibration=CALIBRATION, original=settled(51, lift=3.0))
     assert str(found).startswith("PASS: ") and "TV on F" in str(found)

@@ -110,9 +110,9 @@ class TestFigures:
         assert {key: row[key] for key in ("verdict", "reason", "scores", "gap")}.items() <= found.items()
         assert found["margins"] == stage_of(forgotten / "audit")["margins"] is None
         score = row["scores"]["ra"]
-        numbers = [f"{score[key]:.2f}" for key in ("value", "reference", "gap")]
+        numbers = [found["original"]["ra"]["value"], *(score[key] for key in ("value", "reference", "gap"))]
         (line,) = [line for line in said.splitlines() if line.startswith("RA ")]
-        assert line.split()[1:5] == ["%", *numbers]
+        assert line.split()[1:6] == ["%", *(f"{each:.2f}" for each in numbers)]
         assert found["report"] == str(forgotten / "audit" / "report.html")
 
     def test_references_are_trained_without_what_is_forgotten(self, run, here, tmp_path):

@@ -49,5 +49,9 @@ def test_a_verdict_and_stages_fit(fits):
     stage = made["stages"]["trace"]
     row = stage["methods"][headline(stage).name]
     row["reason"] = f"INCONCLUSIVE: {'a reason of some length, ' * 6}"
-    fits(lambda: show.verdict(stage, row))
+    long = ["ua", "agreement_test", "streisand"]
+    row["scores"] |= {name: row["scores"]["ua"] | {"value": 100.0} for name in long}
+    found = fits(lambda: show.verdict(stage, row, stage["methods"]["original"]))
+    header = next(place for place, line in enumerate(found) if line.startswith("Figure"))
+    assert len(found[header + 1 :]) == len(row["scores"])  # no figure takes two lines
     fits(lambda: show.stages(made))

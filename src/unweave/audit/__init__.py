@@ -169,7 +169,7 @@ def judged(
     calibrating: Sequence[Answers[Found]],
 ) -> Audit:
     """The verdict on one model's answers."""
-    from unweave.run.single import single_record
+    from unweave.run.single import beside_original, single_record
 
     refuse_copies(exam, [each.found for each in (*compared, *calibrating)])
     fixed = margins_of(exam, calibrating)
@@ -181,11 +181,13 @@ def judged(
     judgement = exam.judge(values, references, fixed, original, lambda: answers)
     if judgement.verdict is Verdict.PASS and not found.probes and (hidden := exam.hidden(found.found)):
         judgement = replace(judgement, reason=f"{judgement.reason}; {hidden}")
-    scores = {name: alone(exam, name, each) for name, each in judgement.scores.items()}
-    judgement = replace(judgement, scores=scores)
+    judgement = of_one(exam, judgement)
     name = subject.name if isinstance(subject, Result) else "model"
     sheets = sheets_of(exam, {name: [found], "original": [before], "retrained": compared[:1]})
     made = single_record(subject, judgement, values, references, fixed, metrics=exam.metrics, sheets=sheets)
+    if original:
+        untouched = of_one(exam, exam.judge(original, references, fixed, original, lambda: answers))
+        made = beside_original(made, untouched, original, references, exam.metrics)
     return Audit(judgement, found.found, made, exam)
 
 
@@ -214,6 +216,12 @@ def beside(
 ) -> list[dict[str, float]]:
     """The metrics of one model beside each retrained one; its own alone if there is none."""
     return [found.measured(exam, each) for each in compared] or [found.measured(exam)]
+
+
+def of_one(exam: Exam[Any], judgement: Judgement) -> Judgement:
+    """A verdict whose scores are those of one model."""
+    scores = {name: alone(exam, name, each) for name, each in judgement.scores.items()}
+    return replace(judgement, scores=scores)
 
 
 def alone(exam: Exam[Any], name: str, score: Score) -> Score:

@@ -1,7 +1,9 @@
 """`unweave audit`: is the model like models retrained without the data? PASS, FAIL or INCONCLUSIVE."""
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from unweave import checkpoint
 from unweave.audit import Audit, answered, beside_retrained
@@ -124,12 +126,21 @@ def told(found: Audit, place: Path, shared: Shared) -> int:
     """Prints the verdict, the figures and where they are; returns the exit code."""
     made = record.load(place)
     (stage,) = made["stages"].values()
-    (row,) = stage["methods"].values()
+    row, before = told_of(stage)
     if shared.json:
         figures = {key: row[key] for key in ("verdict", "reason", "scores", "gap")}
+        figures["original"] = None if before is None else before["scores"]
         places = {"out": str(place), "report": str(place / html.FILE)}
         show.as_json({**figures, "margins": stage["margins"], **places})
     else:
-        show.verdict(stage, row)
+        show.verdict(stage, row, before)
         show.say("", f"Report: {place / html.FILE}")
     return 0 if found.verdict is Verdict.PASS else 1
+
+
+def told_of(stage: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """The row of the audited model, and that of the original where that is known."""
+    rows = dict(stage["methods"])
+    before = rows.pop("original") if len(rows) > 1 else None
+    (row,) = rows.values()
+    return row, before

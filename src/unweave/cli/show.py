@@ -75,18 +75,30 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: Collec
     console().print(made)
 
 
-def verdict(stage: Mapping[str, Any], row: Mapping[str, Any]) -> None:
-    """Prints the verdict on one model, then every figure beside the retrained models'."""
+def verdict(
+    stage: Mapping[str, Any], row: Mapping[str, Any], before: Mapping[str, Any] | None = None
+) -> None:
+    """Prints the verdict on one model, then every figure beside the original's and the retrained models'."""
     tell(row["reason"], "")
-    rows = [figure(metric, score, stage["margins"] or {}) for metric, score in row["scores"].items()]
-    table(("Figure", "Unit", "Model", "Retrained", "Difference", "Margin", "Aim"), rows, words=(0, 1, 6))
+    known = {} if before is None else before["scores"]
+    rows = [
+        figure(metric, score, stage["margins"] or {}, [known.get(metric, {}).get("value")] if known else [])
+        for metric, score in row["scores"].items()
+    ]
+    header = ["Figure", "Unit", *(["Before"] if known else []), "Model", "Retrained", "Difference", "Margin"]
+    table([*header, "Aim"], rows, words=(0, 1, len(header)))
 
 
-def figure(metric: str, score: Mapping[str, Any], margins: Mapping[str, float | None]) -> list[str]:
-    """One line of a verdict's table."""
-    aim = {"match": "as retrained", "lower": "low", "higher": "high"}[score["direction"]]
+def figure(
+    metric: str,
+    score: Mapping[str, Any],
+    margins: Mapping[str, float | None],
+    before: Sequence[float | None] = (),
+) -> list[str]:
+    """One line of a verdict's table; the value of the original, where that is known, comes first."""
+    aim = {"match": "equal", "lower": "low", "higher": "high"}[score["direction"]]
     gap = None if KNOWN[metric].needs_reference else score["gap"]  # its margin bounds the value itself
-    numbers = [score["value"], score["reference"], gap, margins.get(metric)]
+    numbers = [*before, score["value"], score["reference"], gap, margins.get(metric)]
     return [heading(metric), KNOWN[metric].unit, *(number(each, digits(metric)) for each in numbers), aim]
 
 

@@ -14,6 +14,8 @@ from unweave.run.verdicts import gap, reference_row
 from unweave.unlearn import Result
 
 Subject = Result | Evidence
+UNKNOWN: Mapping[str, Any] = {"seconds": None, "gradient_evaluations": None, "trace": {}}
+"""The cost of a model that was given."""
 
 
 def unaudited(result: Result) -> dict[str, Any]:
@@ -45,16 +47,7 @@ def single_record(
         sheets: Pictures of what models answer, by name.
     """
     name = subject.name if isinstance(subject, Result) else "model"
-    row = {
-        **told(subject),
-        "scores": {metric: asdict(score) for metric, score in judgement.scores.items()},
-        "gap": gap(values, references, metrics) if references else None,
-        "verdict": str(judgement.verdict),
-        "reason": judgement.reason,
-        "cost": None,
-        "peak_mib": None,
-        "failed": None,
-    }
+    row = {**told(subject), **judged(judgement, values, references, metrics)}
     stage = {
         "recipe": {},
         "seeds": [subject.seed] if isinstance(subject, Result) else [],
@@ -70,11 +63,42 @@ def single_record(
     return {"schema": record.SCHEMA, "environment": record.environment(), "stages": {"audit": stage}}
 
 
+def beside_original(
+    made: Mapping[str, Any],
+    judgement: Judgement,
+    values: Sequence[Values],
+    references: Sequence[Values],
+    metrics: Mapping[str, Metric],
+) -> dict[str, Any]:
+    """The record of one model with a row of the untouched original, which the verdict rests on as well."""
+    (stage,) = made["stages"].values()
+    row = {"repr": "the untouched original", **UNKNOWN, **judged(judgement, values, references, metrics)}
+    audited = {**stage, "methods": {"original": row, **stage["methods"]}}
+    return {**made, "stages": dict.fromkeys(made["stages"], audited)}
+
+
+def judged(
+    judgement: Judgement,
+    values: Sequence[Values],
+    references: Sequence[Values],
+    metrics: Mapping[str, Metric],
+) -> dict[str, Any]:
+    """The figures of one model, and the verdict on it."""
+    return {
+        "scores": {metric: asdict(score) for metric, score in judgement.scores.items()},
+        "gap": gap(values, references, metrics) if references else None,
+        "verdict": str(judgement.verdict),
+        "reason": judgement.reason,
+        "cost": None,
+        "peak_mib": None,
+        "failed": None,
+    }
+
+
 def told(subject: Subject) -> dict[str, Any]:
     """What is known of the method that made the model."""
     if isinstance(subject, Evidence):
-        unknown = {"seconds": None, "gradient_evaluations": None, "trace": {}}
-        return {"repr": "a model known by its answers alone", **unknown}
+        return {"repr": "a model known by its answers alone", **UNKNOWN}
     spent = {"seconds": subject.cost.seconds, "gradient_evaluations": subject.cost.gradients}
     return {"repr": repr(subject.method), **spent, "trace": curves(subject.traces, subject.curves)}
 
