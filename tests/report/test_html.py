@@ -234,6 +234,17 @@ def test_a_model_audited_without_a_reference_has_a_page(record):
     assert "The mean gap and its parts" not in " ".join(page.text).split("class")[0]
 
 
+@pytest.mark.parametrize("names", [["lur"], ["lur", "original"]])
+def test_the_page_of_one_audited_model_speaks_of_one_model(small, names):
+    stage = small["stages"]["trace"]
+    methods = {name: stage["methods"][name] for name in names}
+    audited = {**without(stage, "comparisons"), "recipe": {}, "seeds": [0], "methods": methods}
+    said = html.render(small | {"stages": {"audit": audited}})
+    assert "95 % intervals over the retrained models" in said
+    assert "One seed" not in said and "the order of methods" not in said and "Wilcoxon" not in said
+    assert ("the square the untouched original" in said) == ("original" in names)
+
+
 def test_a_partial_stage_says_so_first(small):
     text = html.render(put(small, "stages", "trace", "partial", value=True))
     assert text.index("partial run, no verdict") < text.index("<table")

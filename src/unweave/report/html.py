@@ -21,7 +21,7 @@ from unweave.report.pareto import pareto
 from unweave.report.protocol import measured
 from unweave.report.ranking import ours_of, ranked_over
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, outside, rows
-from unweave.report.tables import ONE_SEED, aim, brief, comparing, searched
+from unweave.report.tables import ONE_SEED, aim, brief, comparing, ordered_by_one, searched
 
 FILE = "report.html"
 MINUS = "\N{MINUS SIGN}"
@@ -176,7 +176,6 @@ def _ranks(stages: list[Mapping[str, Any]]) -> Ranks | None:
 
 def _sheets(made: list[Row], pictures: Mapping[str, str]) -> dict[str, str]:
     """Before, as it should be, and after; the methods from the nearest to the farthest."""
-    # of one audited model the original has a picture, but no row
     keys = {
         "original": "original",
         "Retrain": "retrained",
@@ -202,7 +201,13 @@ def _templates() -> Environment:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     made.filters |= {"num": _num, "signed": _signed, "plain": _plain, "reason": _reason, "aim": aim}
-    made.filters |= {"searched": searched, "flat": flat, "heading": heading, "p": probability}
+    made.filters |= {
+        "searched": searched,
+        "flat": flat,
+        "by_one": ordered_by_one,
+        "heading": heading,
+        "p": probability,
+    }
     made.globals |= {"digits": digits, "outside": outside, "DASH": DASH, "ONE_SEED": ONE_SEED}
     return made
 
