@@ -7,6 +7,7 @@ import pytest
 
 import projects
 from projects import loads
+from unweave.cli.out import CLAIM
 
 FORGET = ("--method", "finetune", "--set", "how.epochs=1", "--quiet")
 
@@ -73,6 +74,12 @@ class TestRanges:
     )
     def test_flags_of_bench(self, refused, tmp_path, flag, value, sentence):
         refused(sentence, "bench", projects.recipe(tmp_path), flag, value)
+
+    def test_a_run_is_not_its_folder_of_searches(self, refused, tmp_path, here):
+        (here / "earlier" / "tuning").mkdir(parents=True)
+        (here / "earlier" / CLAIM).write_text("{}")
+        flags = ("--tuned", "earlier")
+        refused("found a run itself: name earlier/tuning", "bench", projects.recipe(tmp_path), *flags)
 
     @pytest.mark.parametrize(("missing", "sentence"), [("optuna", "optuna"), ("fcntl", "POSIX file locks")])
     def test_a_search_without_what_it_needs(self, refused, tmp_path, monkeypatch, missing, sentence):

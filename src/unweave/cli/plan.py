@@ -56,10 +56,8 @@ class Plan:
                 "--tune needs POSIX file locks (the module fcntl), which this system lacks: search on Linux "
                 "or macOS, and take what was found there with --tuned"
             )
-        if self.tuned is not None and not self.tuned.is_dir():
-            raise ValueError(
-                f"--tuned must be the folder 'tuning' of an earlier run, found none at {self.tuned}"
-            )
+        if self.tuned is not None:
+            refuse_no_searches(self.tuned)
 
     @property
     def searches(self) -> bool:
@@ -82,6 +80,16 @@ class Plan:
             if self.protocol is not None and recipe.family.name != "classifier":
                 found = f"{recipe.name!r}, of family {recipe.family.name!r}"
                 raise ValueError(f"--protocol {self.protocol} is for recipes of classifiers, found {found}")
+
+
+def refuse_no_searches(folder: Path) -> None:
+    """Raises where there is no folder, or one that only holds that of the searches."""
+    found = f"none at {folder}"
+    if (folder / out.CLAIM).is_file():
+        found = f"a run itself: name {folder / 'tuning'}"
+    elif folder.is_dir():
+        return
+    raise ValueError(f"--tuned must be the folder 'tuning' of an earlier run, found {found}")
 
 
 def refuse_unreadable(recipes: Sequence[Recipe], device: str) -> None:
