@@ -107,7 +107,5 @@ class Restored:
         with evaluating(problem.model):
             loss = mean_loss_at(problem, problem.split.train, chosen, batch)
         if not math.isfinite(loss):
-            raise Failed(
-                f"the loss on retain data is {loss} in evaluation mode: nothing can be as good as that"
-            )
+            raise Failed(f"the loss on retain data became {loss} in evaluation mode: no model can be so good")
         return loss

@@ -258,7 +258,7 @@ def test_a_loss_that_is_no_number_is_not_waited_for(bias: float):
     of = problem()
     with torch.no_grad():
         list(of.model.parameters())[-1][0] = bias
-    with pytest.raises(Failed, match=r"the loss on retain data is nan in evaluation mode"):
+    with pytest.raises(Failed, match=r"the loss on retain data became nan in evaluation mode"):
         Restored.of(of, Descent(steps=1, batch=7), 1.0, patience=5)
     with pytest.raises(Failed):
         Restored(1.0, 7, patience=5)(of)
