@@ -42,6 +42,24 @@ def test_methods_are_compared_on_a_folder_of_diffusers(run, here, listed, tmp_pa
     assert listed(tmp_path / "source") == before
 
 
+def test_forget_takes_the_settings_that_were_found(run, here, refused, tmp_path):
+    place = projects.project(tmp_path / "mine", TRAINED)
+    request = ("--random", 0.1, "--quiet")
+    told = run("bench", place, *request, "--methods", "finetune", "--seeds", 1, "--tune", 2)
+    assert told.code == 0, told.error
+    tuning = here / "unweave-bench" / "tuning"
+    stage = stage_of(here / "unweave-bench")
+    forget = ("forget", place, *request, "--method", "finetune", "--tuned", tuning)
+    assert run(*forget, "--out", "found").code == 0
+    assert run(*forget, "--set", "how.steps=1", "--out", "short").code == 0
+    found, short = (stage_of(here / name)["methods"]["FineTune"]["repr"] for name in ("found", "short"))
+    assert found == stage["methods"]["finetune"]["repr"] != short and "steps=1," in short
+
+    refused("must have settings of lur, found finetune: tune it first",
+            "forget", place, *request, "--method", "lur", "--tuned", tuning)  # fmt: skip
+    refused("'tuning' of a bench of", "forget", place, *request, "--method", "finetune", "--tuned", here)
+
+
 def test_what_can_not_be_compared_is_refused(refused, tmp_path):
     untrained = projects.project(tmp_path / "mine", "train = None")
     place = projects.project(tmp_path / "own", TRAINED)

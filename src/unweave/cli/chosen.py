@@ -1,7 +1,9 @@
 """The method that answers a request: one of the list under its settings, or a user's own retraining."""
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from unweave.methods import Method
@@ -47,3 +49,27 @@ def configured(project: Project, name: str, *, tables: Mapping[str, Any], seed: 
             f"method retrain is the project's own train() and has no settings, found {', '.join(tables)}"
         )
     return Retraining(project, seed)
+
+
+def searched(folder: Path, model: str, method: str) -> Mapping[str, Any]:
+    """The settings that `bench --tune` found for a method on a model, as it wrote them.
+
+    Args:
+        folder: `tuning`, in the folder of that run.
+        model: project.py, a recipe, or a model's folder.
+        method: The name of the method.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    place = folder / f"{Path(model).resolve().stem}.toml"
+    if not place.is_file():
+        raise ValueError(
+            f"--tuned must be the folder 'tuning' of a bench of {model}, found no {place.name} in {folder}"
+        )
+    found = tomllib.loads(place.read_text(encoding="utf-8")).get("methods", {})
+    if method not in found:
+        raise ValueError(
+            f"{place} must have settings of {method}, found {', '.join(found) or 'none'}: tune it first"
+        )
+    return found[method]

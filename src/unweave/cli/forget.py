@@ -9,7 +9,7 @@ from torch import nn
 from unweave import checkpoint
 from unweave.audit.exam import Exam, glance
 from unweave.cli import out, progress, show
-from unweave.cli.chosen import configured
+from unweave.cli.chosen import configured, searched
 from unweave.cli.options import DEFAULTS, Shared, settings
 from unweave.cli.planned import planned
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
@@ -17,6 +17,7 @@ from unweave.methods import method_named
 from unweave.project import Project, load
 from unweave.report.numbers import number
 from unweave.run import record
+from unweave.run.reading import merged
 from unweave.run.workers import Listener, Progress
 from unweave.split import Split
 from unweave.unlearn import PRETRAINED, Result, refuse_foreign, unlearn
@@ -35,6 +36,7 @@ def forget(
     request: Request = NOTHING,
     method: str = "lur",
     set: tuple[str, ...] = (),
+    tuned: Path | None = None,
     recipe: str | None = None,
     data: str | None = None,
     dry_run: bool = False,
@@ -53,6 +55,7 @@ def forget(
         request: What is to be forgotten.
         method: See unweave methods.
         set: A setting of the method, such as how.lr=0.1; may be given several times.
+        tuned: The folder `tuning` of a bench of this model, whose settings are used where no other is set.
         recipe: The recipe of a model's folder that has none of its own.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
         dry_run: Only say what would be done, and what it would cost.
@@ -60,6 +63,8 @@ def forget(
     """
     tables = settings(set)
     method_named(method)
+    if tuned is not None:
+        tables = merged(searched(tuned, model, method), tables)
     project = load(model, recipe=recipe, data=data, device=shared.device)
     method_named(method, project.family.name)
     seed = shared.seed or 0
