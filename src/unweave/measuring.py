@@ -16,6 +16,9 @@ from unweave.step import Runtime, Step, Term
 LESS = 0.02
 """By so much of itself a loss has to fall to count as lower."""
 
+SMALLEST = torch.finfo(torch.float32).tiny
+"""What stands for a loss of zero where something is relative to it."""
+
 ROUNDING = 1e-6
 """A gradient that is so small beside another is none: that of a model's divergence from itself."""
 
@@ -78,8 +81,13 @@ class Restored:
         return cls(near * cls.mean(problem, how.batch), how.batch, patience)
 
     def __call__(self, problem: Problem) -> bool:
-        """Looks; whether it is either. The passes are charged as examples."""
+        """Looks; whether it is either. The passes are charged as examples.
+
+        The trace "restored" of the problem has the loss at every look, relative to what is good enough.
+        """
         self.seen.append(self.mean(problem, self.batch))
+        looks = problem.traces.setdefault("restored", [])
+        looks.append((len(looks), self.seen[-1] / max(self.loss, SMALLEST), math.nan))
         return self.reached or self.stands
 
     @property

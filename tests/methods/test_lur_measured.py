@@ -239,6 +239,15 @@ def test_the_end_of_a_phase_is_asked_of_what_would_be_the_result(ema: float | No
         assert not torch.equal(asked[0][name], asked[1][name]) and not torch.equal(p, before[name])
 
 
+def test_the_trace_says_at_every_look_how_near_the_model_is():
+    of, _ = recorded()
+    aim = Restored.of(of, Descent(steps=1, batch=100), 0.01, patience=5).loss
+    replace(restoring(lr=STILL, weight_decay=0.0), near=0.01)(of)
+    rows = of.traces["restored"]
+    assert [look for look, *_ in rows] == list(range(7)) and rows[-1][1] > 1
+    assert rows[-1][1] == pytest.approx(Restored.mean(of, 100) / aim, rel=1e-3)
+
+
 @pytest.mark.parametrize("near", [0.5, 1.0, 3.0])
 def test_restored_is_a_loss_on_retain_data_near_that_of_the_original(near: float):
     of = problem()

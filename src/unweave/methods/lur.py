@@ -96,7 +96,7 @@ class LUR:
             original was ("restored"). That is asked every `how.stop_every` steps of the average of the last
             weights (`how.ema`, 0.95 if None), which becomes the result. The learning rate then has no
             schedule: it stays until the loss has stood still for a pass over the retain data, and is halved.
-            `recover` is the most.
+            `recover` is the most; the last row of the trace "restored" says whether it was enough.
         near: How good that is: the loss on retain data is at most so many times the original's.
         how: The descent.
     """
