@@ -8,7 +8,7 @@ from torch import nn
 
 import families
 from smooth import batch, bits, flat, net, problem
-from unweave.edit import dampen, perturb, reinitialize, restart, shift, shrink, shrink_and_perturb
+from unweave.edit import dampen, grow_head, perturb, reinitialize, restart, shift, shrink, shrink_and_perturb
 from unweave.importance import named, top
 from unweave.problem import Problem
 
@@ -123,6 +123,27 @@ def test_a_restart_is_fixed_by_the_seed_alone():
     other = problem(seed=4)
     restart(other)
     assert bits(other.model.state_dict()) != found[0]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_head_grows_by_one_output_and_keeps_the_others(bias: bool):
+    of = problem(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4, bias=bias)).double())
+    x = batch(of, range(5)).inputs[0]
+    old = of.model(x).detach()
+    grow_head(of)
+    assert of.head[1].out_features == 5
+    new = of.model(x).detach()
+    assert new.shape == (5, 5)
+    assert torch.allclose(new[:, :4], old, rtol=0, atol=1e-14)
+    assert float(of.model[2].weight[4].detach().abs().max()) <= 1 / math.sqrt(8)
+    assert sum(p.numel() for p in of.params.values()) == sum(p.numel() for p in of.model.parameters())
+
+
+def test_only_a_linear_head_grows():
+    of = problem(net())
+    of.model = nn.Sequential(nn.Flatten(), nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 4, 6))
+    with pytest.raises(ValueError, match="only a linear head can grow, found Conv1d at '2'"):
+        grow_head(of)
 
 
 @pytest.mark.parametrize("family", ["batchnorm", "language"])

@@ -29,7 +29,7 @@ from smooth import (
 from unweave.audit.conflict import Probe
 from unweave.descend import Descent, Phase, descend
 from unweave.hessian import differentiate_twice
-from unweave.lookahead import Held, Lookahead, Previous, exact, lagged, nested
+from unweave.lookahead import Every, Held, Lookahead, Previous, exact, lagged, nested
 from unweave.methods.lur import LUR
 from unweave.objective import Objective, OnWeights, bounded, nll
 from unweave.params import add, dot, norm
@@ -484,21 +484,26 @@ def test_previous_gives_what_the_step_before_ended_with():
     assert torch.equal(seen[2], kept[3])
 
 
+def test_every_nth_step_is_clipped_on_its_own():
+    of = problem()
+    term = Every(nll("retain"), 3, clip=1e-3)
+    assert [term.present(step(of, index=i)) for i in range(7)] == [True, False, False] * 2 + [True]
+    free, clipped = step(of).gradient(nll("retain")), step(of).gradient(term)
+    assert float(norm(clipped)) == pytest.approx(1e-3, rel=1e-12)
+    assert torch.allclose(flat(clipped) / flat(clipped).norm(), flat(free) / flat(free).norm(), atol=1e-14)
+    loose = step(of).gradient(Every(nll("retain"), 1, clip=1e3))
+    assert torch.equal(flat(loose), flat(free))
+    assert not Every(nll("calibration"), 1).present(step(of))
+
+
 def test_a_descent_rests_where_no_term_is_present():
-    of, retain = problem(), nll("retain")
+    of = problem()
     positions = []
-
-    class Even:
-        parts = retain.parts
-
-        def present(self, at: Step) -> bool:
-            return at.index % 2 == 0
-
-        def gradient(self, at: Step):
-            return at.gradient(retain)
-
-    watched = Phase([Even()], watch=lambda of, _: positions.append(flat(of.params).clone()))
-    descend(of, Descent(lr=0.1, steps=4, momentum=0.9), watched)
+    descend(
+        of,
+        Descent(lr=0.1, steps=4, momentum=0.9),
+        Phase([Every(nll("retain"), 2)], watch=lambda of, _: positions.append(flat(of.params).clone())),
+    )
     positions.append(flat(of.params).clone())
     moved = [not torch.equal(a, b) for a, b in pairwise(positions)]
     assert moved == [True, False, True, False]

@@ -140,3 +140,20 @@ def shrink_and_perturb(problem: Problem, keep: float, within: Mask | None = None
     for name, p in problem.params.items():
         faded = p.lerp(fresh[name], 1 - keep)
         p.copy_(faded if within is None else torch.where(within[name] > 0, faded, p))
+
+
+@torch.no_grad()
+def grow_head(problem: Problem) -> None:
+    """Adds one output to a linear head, with its layer's own initialisation (boundary expanding).
+
+    Raises:
+        ValueError: If the head is not linear.
+    """
+    name, head = problem.head
+    if not isinstance(head, nn.Linear):
+        raise ValueError(f"only a linear head can grow, found {type(head).__name__} at {name!r}")
+    row = redrawn(head.weight[:1], problem.generator)
+    head.weight = nn.Parameter(torch.cat([head.weight, row]))
+    if head.bias is not None:
+        head.bias = nn.Parameter(torch.cat([head.bias, head.bias.new_zeros(1)]))
+    head.out_features += 1

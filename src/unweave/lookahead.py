@@ -13,7 +13,7 @@ from typing import Literal
 
 from unweave.hessian import differentiate_twice, twice_differentiable
 from unweave.objective import Objective
-from unweave.params import Params, add
+from unweave.params import Params, add, norm
 from unweave.split import Part
 from unweave.step import Step, Term
 
@@ -112,6 +112,37 @@ class Previous:
         """The remembered gradient."""
         step.runtime.carried.add(id(self.term))
         return step.before[id(self.term)] if id(self.term) in step.before else step.gradient(self.first)
+
+
+@dataclass(frozen=True, eq=False)
+class Every:
+    """A term at every `n`-th step, absent between; optionally clipped on its own.
+
+    Args:
+        term: The term.
+        n: How often.
+        clip: The largest norm of its gradient, if any.
+    """
+
+    term: Term
+    n: int
+    clip: float | None = None
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """The parts of the data that it needs."""
+        return self.term.parts
+
+    def present(self, step: Step) -> bool:
+        """Whether this is an `n`-th step."""
+        return step.index % self.n == 0 and self.term.present(step)
+
+    def gradient(self, step: Step) -> Params:
+        """The gradient, clipped."""
+        gradient = step.gradient(self.term)
+        if self.clip is None:
+            return gradient
+        return {name: g * (self.clip / norm(gradient)).clamp(max=1) for name, g in gradient.items()}
 
 
 @dataclass(frozen=True, eq=False)
