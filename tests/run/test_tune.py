@@ -66,6 +66,15 @@ def test_a_search_begins_with_the_defaults_unless_the_recipe_is_asked_for(begin,
     assert found.trials[0]["settings"]["how.lr"] == first
 
 
+def test_a_search_is_the_same_whatever_an_earlier_one_has_left_in_the_recipe(tmp_path) -> None:
+    logs = []
+    for lr in (0.02, 0.3):
+        recipe = tuned_so(tiny(methods={"neggrad+": {"how": {"lr": lr}}}), trials=3)
+        found = tune.study((Stage(recipe, tmp_path / str(lr)),), "neggrad+", 3, {})
+        logs.append([(trial["settings"], trial["value"]) for trial in found.trials])
+    assert logs[0] == logs[1]
+
+
 def test_a_value_is_the_mean_gap_the_excess_of_total_variation_and_the_auc(tmp_path) -> None:
     stage, drift = drifting(tmp_path, Drift()), Drift()
     assert case(stage, 1000).floor > 0

@@ -81,8 +81,9 @@ def search(
     trials are given up. From there on NSGA-III minimises the exam's objectives, as Deep Unlearn does, and a
     trial's value is their Euclidean norm; nothing is given up, since no order says what is worse.
 
-    Alone it tries the same whenever it is run, also if it is stopped in between and goes on. Where several
-    processes share a journal, what is tried hangs on who is done first.
+    Alone it tries the same whenever it is run, also if it is stopped in between and goes on, and whatever
+    settings an earlier search has left in the recipe. Where several processes share a journal, what is tried
+    hangs on who is done first.
 
     Args:
         method: Whose settings.
@@ -97,7 +98,7 @@ def search(
 
     ranges = {path: distribution(each) for path, each in space.items() if not isinstance(each, Rest)}
     rests = {path: each for path, each in space.items() if isinstance(each, Rest)}
-    first, many = int(digest({"method": repr(method)})[:8], 16), trials >= MANY
+    first, many = int(digest({"method": repr(begin or method)})[:8], 16), trials >= MANY
     study = shared.opened(journal, name, OBJECTIVES if many else 1)
 
     def ask(before: int) -> "OptunaTrial":
