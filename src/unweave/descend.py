@@ -205,17 +205,8 @@ def follow(
 ) -> int:
     """One phase, from and to a step among all; returns the number of steps taken."""
     (begin, end, of), weights, update = span, moving.weights, moving.update
-    runtime = Runtime(
-        problem.model,
-        problem.task,
-        how.precision,
-        problem.processes,
-        problem.cost,
-        phase.where,
-        frozenset(how.unused),
-        shifts=[],
-        compile=how.compile,
-    )
+    runtime = runtime_of(problem, how, phase.where, compile=how.compile)
+    runtime.shifts = []
     pinned = Pinned(weights, phase.where)
     before: dict[int, Params] = {}
     index = -1
@@ -242,6 +233,20 @@ def follow(
             break
     collect(problem, runtime)
     return index + 1
+
+
+def runtime_of(problem: Problem, how: Descent, where: Mask | None, *, compile: bool = False) -> Runtime:
+    """What the steps of a descent share over a problem."""
+    return Runtime(
+        problem.model,
+        problem.task,
+        how.precision,
+        problem.processes,
+        problem.cost,
+        where,
+        frozenset(how.unused),
+        compile=compile,
+    )
 
 
 def directed(step: Step, phase: Phase, generator: torch.Generator) -> Params:

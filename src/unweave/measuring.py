@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-from unweave.descend import Descent, Phase, batches_of, training
+from unweave.descend import Descent, Phase, batches_of, runtime_of, training
 from unweave.importance import Mask, evaluating
 from unweave.losses import mean_loss_at
 from unweave.objective import Objective
 from unweave.params import norm
 from unweave.problem import Failed, Problem
-from unweave.step import Runtime, Step, Term
+from unweave.step import Step, Term
 
 LESS = 0.02
 """By so much of itself a loss has to fall to count as lower."""
@@ -47,16 +47,7 @@ def norms_of_gradients(
 def first_step(problem: Problem, how: Descent, moving: Mask | None, *terms: Term) -> Step:
     """A step at the present weights, on the first batches; for training mode, whose norms it remembers."""
     batches, sizes = next(batches_of(problem, Phase(terms), how))
-    runtime = Runtime(
-        problem.model,
-        problem.task,
-        how.precision,
-        problem.processes,
-        problem.cost,
-        moving,
-        frozenset(how.unused),
-    )
-    return Step(problem.params, runtime, batches, sizes)
+    return Step(problem.params, runtime_of(problem, how, moving), batches, sizes)
 
 
 @dataclass
