@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from unweave.methods.space import Whole
+from unweave.space import Whole
 from unweave.run import record
 from unweave.run.bench import chosen, compare
 from unweave.run.recipe import load

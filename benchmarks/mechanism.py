@@ -32,7 +32,7 @@ from mechanism_tables import AHEAD, WEIGHED, Row, Table, drawn, of_gap, plain, p
 from torch import nn
 
 from unweave.audit.collect import collect
-from unweave.audit.conflict import Probe, cosines
+from unweave.conflict import Probe, cosines
 from unweave.audit.evidence import Evidence
 from unweave.audit.logits import loss
 from unweave.audit.metrics import GAP, HeldOut, mean_gap, measure

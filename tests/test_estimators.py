@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from families import Toy, problem
 from test_targets import CALIBRATION, FORGET, HELD_OUT, TRAIN, Table, margins, setting
 from unweave.descend import Descent
-from unweave.estimators import Answers, Estimate, Estimator, Influence, Pool, Ranks, Shards, estimator_named
+from unweave.estimators import (
+    Answers,
+    EstimatedLogits,
+    Estimator,
+    Influence,
+    Pool,
+    Ranks,
+    Shards,
+    estimator_named,
+)
 from unweave.estimators.proxies import pool_weights
 from unweave.estimators.ranks import memorised, spearman, strange_labels
 from unweave.problem import Problem
@@ -54,7 +63,7 @@ def usual(forget: list[float]) -> Problem:
     return proxied([2, -1, 1], [3, -2, 2, 4], original(forget))
 
 
-def placed(estimate: Estimate) -> list[float]:
+def placed(estimate: EstimatedLogits) -> list[float]:
     """The true-class margins of the estimate."""
     return margin(estimate.logits, torch.tensor([TRAIN[i] for i in FORGET])).tolist()
 
@@ -114,7 +123,7 @@ def test_what_is_no_classifier_is_refused_before_anything_is_trained():
 
 def test_a_table_has_the_rows_in_their_places():
     of = usual([5, 1, 3])
-    table = Estimate(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])).table(of)
+    table = EstimatedLogits(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])).table(of)
     assert table.tolist() == [[1, 2], [3, 4], [5, 6], [0, 0], [0, 0], [0, 0]]
 
 
@@ -124,7 +133,7 @@ def test_a_table_has_the_rows_in_their_places():
 def test_a_proxys_answers_are_at_the_held_out_level_or_their_own():
     of = usual([5, 1, 3])
     own, held = (Answers(SCRATCH, level)(of).logits for level in ("own", "held-out"))
-    assert placed(Estimate(own)) == [2, -1, 1]
+    assert placed(EstimatedLogits(own)) == [2, -1, 1]
     assert torch.equal(held, held_out_level(of, SCRATCH(of))[:3]) and not torch.equal(held, own)
 
 

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from unweave.level import KNOWN, Level, matched
 
 import families
 from plain import grad, moved_apart, recorded, whole
 from test_targets import HELD_OUT, margins, setting
 from unweave.descend import Descent
-from unweave.level import KNOWN, Level, matched
 from unweave.methods.lur import LUR
 from unweave.problem import Problem
 from unweave.step import Runtime, Step

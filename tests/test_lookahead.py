@@ -26,7 +26,7 @@ from smooth import (
     step,
     vector_problem,
 )
-from unweave.audit.conflict import Probe
+from unweave.conflict import Probe
 from unweave.descend import Descent, Phase, descend
 from unweave.hessian import differentiate_twice
 from unweave.lookahead import Every, Held, Lookahead, Previous, exact, lagged, nested

@@ -23,7 +23,7 @@ def refuse_unknown_choices(settings: object) -> None:
 
 
 def refuse_outside(settings: object, interval: str, *names: str) -> None:
-    """Raises if a number in one of these fields is outside an interval, or NaN; None and words may stand.
+    """Raises if a number in one of these fields is outside an interval, or NaN; other values may stand.
 
     Args:
         settings: A dataclass.
@@ -36,7 +36,7 @@ def refuse_outside(settings: object, interval: str, *names: str) -> None:
     low, high = map(float, interval[1:-1].split(", "))
     for name in names:
         value = getattr(settings, name)
-        if not isinstance(value, str | None):
+        if isinstance(value, int | float):
             above = value >= low if interval.startswith("[") else value > low
             below = value <= high if interval.endswith("]") else value < high
             if not (above and below):
@@ -44,7 +44,7 @@ def refuse_outside(settings: object, interval: str, *names: str) -> None:
 
 
 def refuse_no_pattern(settings: object, *names: str) -> None:
-    """Raises if one of these fields is no regular expression; None may stand.
+    """Raises if one of these fields is no regular expression; anything but text may stand.
 
     Args:
         settings: A dataclass.
@@ -54,10 +54,11 @@ def refuse_no_pattern(settings: object, *names: str) -> None:
         ValueError: Names the field, what was found and what is wrong with it.
     """
     for name in names:
+        pattern = getattr(settings, name)
         try:
-            re.compile(getattr(settings, name) or "")
+            re.compile(pattern if isinstance(pattern, str) else "")
         except re.error as error:
-            found = f"{getattr(settings, name)!r} ({error})"
+            found = f"{pattern!r} ({error})"
             raise ValueError(f"{name} must be a regular expression, found {found}") from error
 
 

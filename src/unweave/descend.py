@@ -213,8 +213,9 @@ def follow(
     for index, (batches, sizes) in enumerate(islice(batches_of(problem, phase, how), end - begin)):
         if saved and saved.holds(index, problem, moving):
             continue
-        if phase.watch:
-            phase.watch(problem, index)
+        for watch in (problem.watch, phase.watch):
+            if watch:
+                watch(problem, index)
         set_rate(update, how, (begin + index) / of)
         runtime.noise = problem.seed() if how.dropout == "same" else None
         step = Step(weights, runtime, batches, sizes, index=index, of=end - begin, before=before)

@@ -8,11 +8,13 @@ the gradient of batch `b`.
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from unweave.objective import Objective
+from unweave.choices import refuse_no_pattern, refuse_outside
+from unweave.objective import Objective, nll
 from unweave.params import Params, add, multiply
 from unweave.problem import Failed, Problem
 from unweave.split import Part
@@ -146,18 +148,35 @@ def named(params: Params, pattern: str) -> Mask:
     return chosen
 
 
+@dataclass(frozen=True)
+class Salient:
+    """The weights most salient to the forget data, as SalUn chooses them.
+
+    Args:
+        fraction: The fraction of all weights.
+        within: A pattern for the names of those that may move at all; all if None.
+    """
+
+    fraction: float = 0.5
+    within: str | None = None
+
+    def __post_init__(self) -> None:
+        refuse_outside(self, "[0, 1]", "fraction")
+        refuse_no_pattern(self, "within")
+
+
+def choose_weights(problem: Problem, where: str | Salient | None) -> Mask | None:
+    """The mask of the weights that may move: those whose names match, or the salient ones; None for all."""
+    if where is None or isinstance(where, str):
+        return None if where is None else named(problem.params, where)
+    salient = top(saliency(problem, nll("forget")), where.fraction)
+    return salient if where.within is None else multiply(salient, named(problem.params, where.within))
+
+
 def held_by(modules: Iterable[nn.Module], params: Params) -> Mask:
     """One for all weights that these modules hold themselves, those that they share with others included."""
     held = {id(p) for module in modules for p in module.parameters(recurse=False)}
     return {name: torch.full_like(p, id(p) in held) for name, p in params.items()}
-
-
-def multiplied(masks: list[Mask]) -> Mask:
-    """The elementwise product."""
-    product = masks[0]
-    for mask in masks[1:]:
-        product = multiply(product, mask)
-    return product
 
 
 def inverted(mask: Mask) -> Mask:

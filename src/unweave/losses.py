@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import islice
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unweave.data import Source
 from unweave.importance import evaluating
@@ -74,14 +74,14 @@ def forgotten(problem: Problem, batch: int) -> bool:
 
 def mean_loss(problem: Problem, part: Part, batch: int) -> float:
     """The mean loss on a part."""
-    return mean_loss_at(problem, *problem.split.part(part), batch)
+    return mean_loss_at(problem, problem.model, *problem.split.part(part), batch)
 
 
-def mean_loss_at(problem: Problem, source: Source, ids: Tensor, batch: int) -> float:
-    """The mean loss on the examples of a source at these positions."""
+def mean_loss_at(problem: Problem, model: nn.Module, source: Source, ids: Tensor, batch: int) -> float:
+    """The mean loss of a model on the examples of a source at these positions."""
     total = 0.0
     for raw in source.stream(ids.split(batch)):
         drawn = problem.task.draw(raw, torch.Generator().manual_seed(0))
-        total += float(problem.task.loss(call(problem.model, drawn.inputs), drawn.target).sum())
+        total += float(problem.task.loss(call(model, drawn.inputs), drawn.target).sum())
         problem.cost.examples += len(drawn)
     return total / len(ids)

@@ -5,7 +5,6 @@ negate. Where a formula below has no mean, the value is per example and the mean
 the step.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,12 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unweave.params import Params
+from unweave.problem import Problem, Watch
 from unweave.split import Part
 from unweave.step import Step, mean_over
 from unweave.tasks import Batch, Inputs, Surrogates, call
-
-ForgetLoss = Literal["bounded", "ascent", "clamped", "mislabel", "uniform", "surrogate"]
-"""Forget losses that need no estimate of what a retrained model would say."""
 
 RetainLoss = Literal["nll", "distill", "both"]
 """What holds a model on retain data: the data, the original, or both."""
@@ -36,12 +33,16 @@ class OnData:
         part: The part.
         value: The loss of each example of a batch.
         moving: Whether its target follows the weights, so that its gradient is that of no function.
+        idle: Whether its gradient may be zero at the first step.
+        watch: What must happen before every step, such as a new measurement of what the loss aims at.
     """
 
     name: str
     part: Part
     value: Callable[[Step, Batch], Float[Tensor, " batch"]]
     moving: bool = False
+    idle: bool = False
+    watch: Watch | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,23 @@ class Objective:
     @property
     def moving(self) -> bool:
         """Whether a target follows the weights, so that no lookahead can be taken of it or through it."""
-        return any(isinstance(piece, OnData) and piece.moving for _, piece in self.pieces)
+        return any(piece.moving for piece in self.on_data)
+
+    @property
+    def idle(self) -> bool:
+        """Whether its gradient may be zero at the first step, since it may begin where it should end."""
+        return all(isinstance(piece, OnData) and piece.idle for _, piece in self.pieces)
+
+    @property
+    def on_data(self) -> list[OnData]:
+        """The losses, without the penalties on the weights."""
+        return [piece for _, piece in self.pieces if isinstance(piece, OnData)]
+
+    def watch(self, problem: Problem, index: int) -> None:
+        """What its losses ask for before every step; a descent calls it as the `watch` of a phase."""
+        for piece in self.on_data:
+            if piece.watch:
+                piece.watch(problem, index)
 
     @cached_property
     def by_part(self) -> dict[Part, list[tuple[float, OnData]]]:
@@ -140,9 +157,17 @@ def weighted(weights: Sequence[float], values: Sequence[Tensor], notes: Sequence
     return sum(rest, start=first)
 
 
-def on(part: Part, name: str, value: Callable[[Step, Batch], Tensor]) -> Objective:
-    """An objective of one loss on one part."""
-    return Objective(((1.0, OnData(f"{name}({part})", part, value)),))
+def on(
+    part: Part,
+    name: str,
+    value: Callable[[Step, Batch], Tensor],
+    *,
+    moving: bool = False,
+    idle: bool = False,
+    watch: Watch | None = None,
+) -> Objective:
+    """An objective of one loss on one part; see `OnData`."""
+    return Objective(((1.0, OnData(f"{name}({part})", part, value, moving, idle, watch)),))
 
 
 def nll(part: Part) -> Objective:
@@ -179,7 +204,7 @@ def mislabel(part: Part = "forget", *, teacher: nn.Module | Literal["student"] |
         )
         return step.runtime.task.loss(step.predict(batch), mixed(batch, wrong))
 
-    return Objective(((1.0, OnData(f"mislabel({part})", part, value, teacher == "student")),))
+    return on(part, "mislabel", value, moving=teacher == "student")
 
 
 def mixed(batch: Batch, wrong: Tensor) -> Tensor:
@@ -253,7 +278,7 @@ def distill(teacher: nn.Module, part: Part, *, temperature: float = 1.0) -> Obje
         )
         return step.runtime.task.divergence(step.predict(batch), says)
 
-    return on(part, "distill", value)
+    return on(part, "distill", value, idle=True)  # a model does not diverge from itself
 
 
 def refuse_moving(teacher: nn.Module) -> None:
@@ -289,34 +314,12 @@ def ewc(anchor: Params, importance: Params) -> Objective:
     return Objective(((1.0, OnWeights("ewc", value)),))
 
 
-def frozen(model: nn.Module) -> nn.Module:
-    """A detached copy in evaluation mode: the original model, a teacher, a proxy."""
-    return copy.deepcopy(model).eval().requires_grad_(False)
-
-
-def forget_loss(name: ForgetLoss, *, cap: float, teacher: nn.Module | None = None) -> Objective:
-    """The forget loss of that name on the forget part."""
-    match name:
-        case "bounded":
-            return bounded()
-        case "ascent":
-            return -nll("forget")
-        case "clamped":
-            return clamped(cap=cap)
-        case "mislabel":
-            return mislabel(teacher=teacher)
-        case "uniform":
-            return uniform()
-        case "surrogate":
-            return surrogate()
-
-
-def retain_loss(name: RetainLoss, original: nn.Module) -> Objective:
-    """The retain loss of that name on the retain part; the original is frozen as it is now."""
+def retain_loss(name: RetainLoss, problem: Problem) -> Objective:
+    """The retain loss of that name on the retain part."""
     match name:
         case "nll":
             return nll("retain")
         case "distill":
-            return distill(frozen(original), "retain")
+            return distill(problem.original, "retain")
         case "both":
-            return nll("retain") + distill(frozen(original), "retain")
+            return nll("retain") + distill(problem.original, "retain")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
@@ -17,6 +18,9 @@ from unweave.split import Split
 from unweave.tasks import Task
 
 T = TypeVar("T")
+
+Watch = Callable[["Problem", int], None]
+"""Sees a problem before a step of a descent, and the number of that step."""
 
 
 class Failed(RuntimeError):
@@ -70,6 +74,9 @@ class Problem:
             cost. To be shared over one original and one split; a seed never takes the result of another.
         curves: The loss of every term at every step, in the unit of the task.
         traces: What probes saw: rows of step, value and reliability, by name.
+        given: The model as it was given, where the caller still holds it; it is never changed. If None, a
+            copy is kept from the moment when `original` is first read, which must be before the first edit.
+        watch: Called before every step of every descent with the problem and the number of the step.
     """
 
     task: Task
@@ -82,6 +89,18 @@ class Problem:
     memory: dict[str, tuple[object, Cost]] = field(default_factory=dict)
     curves: dict[str, list[float]] = field(default_factory=dict)
     traces: dict[str, list[tuple[int, float, float]]] = field(default_factory=dict)
+    given: nn.Module | None = None
+    watch: Watch | None = None
+
+    @cached_property
+    def original(self) -> nn.Module:
+        """The model as it was before the first edit: frozen, in evaluation mode, where the weights are.
+
+        It shares the memory of `given`, if that is on the same device.
+        """
+        if self.given is None:
+            self.given = copy.deepcopy(self.model)
+        return frozen(self.given, share=True).to(self.device)
 
     @property
     def params(self) -> dict[str, nn.Parameter]:
@@ -123,15 +142,14 @@ class Problem:
         return model.to(self.device).train(self.model.training)
 
     def beside(self, name: str) -> "Problem":
-        """The same request over a copy of the model; costs and curves are counted apart.
+        """The same request over a copy of the original; costs and curves are counted apart.
 
         Its randomness depends on the seed of this problem and the name, not on what was drawn before.
         """
         key = hashlib.sha256(f"{self.generator.initial_seed()}:{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "little"))
-        return Problem(
-            self.task, copy.deepcopy(self.model), self.split, generator, self.build, self.processes
-        )
+        model = copy.deepcopy(self.model if self.given is None else self.given).to(self.device)
+        return Problem(self.task, model, self.split, generator, self.build, self.processes)
 
     def over(self, split: Split) -> "Problem":
         """The same model and randomness over other data; costs, curves and traces are counted together."""
@@ -159,6 +177,20 @@ class Problem:
         value, cost = self.memory[key]
         self.cost += cost
         return cast(T, value)
+
+
+def frozen(model: nn.Module, *, share: bool = False) -> nn.Module:
+    """A detached copy in evaluation mode: the original model, a teacher, a proxy.
+
+    Args:
+        model: Stays as it is.
+        share: Whether the copy holds the same weights and buffers in the same memory.
+    """
+    memo: dict[int, object] = {}
+    if share:
+        memo |= {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
+        memo |= {id(b): b.detach() for b in model.buffers()}
+    return copy.deepcopy(model, memo).eval().requires_grad_(False)
 
 
 def redrawn(model: nn.Module) -> nn.Module:

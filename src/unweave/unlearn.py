@@ -138,7 +138,8 @@ def unlearn(
     place = torch.device(device) if device is not None else next(working.parameters()).device
     held_out, calibration = split.held_out.to(place), split.calibration.tolist()
     moved = Split(split.train.to(place), split.forget, held_out, calibration=calibration)
-    problem = Problem(task, working.to(place), moved, torch.Generator().manual_seed(seed), build)
+    generator = torch.Generator().manual_seed(seed)
+    problem = Problem(task, working.to(place), moved, generator, build, given=model)
     cost = spend(problem, method)
     refuse_unchanged(model, problem.model)
     if isinstance(task, Classifier):

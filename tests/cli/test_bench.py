@@ -17,11 +17,11 @@ from unweave.descend import Descent
 from unweave.methods import METHODS
 from unweave.methods.about import About
 from unweave.methods.simple import FineTune
-from unweave.methods.space import Log
 from unweave.problem import Problem
 from unweave.report.numbers import number
 from unweave.run import bench, cell, record
 from unweave.run.workers import refuse_too_many
+from unweave.space import Log
 
 FLAGS = ("--jobs", 1, "--quiet")
 SHORT = "".join(f"\n[methods.{name}]\nhow = {{ steps = 6 }}\n" for name in ("finetune", "salun", "ascent"))

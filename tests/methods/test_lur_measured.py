@@ -8,17 +8,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from unweave.measuring import Restored
 
 from plain import STILL, Sgd, ce, clip, dot, grad, moved_apart, recorded, whole
 from smooth import both, definite, problem, quadratic, step, vector_problem
 from unweave.curvature import curvature_along, top_eigenvalue
 from unweave.descend import Descent, Phase, descend
-from unweave.measuring import Restored
 from unweave.methods import METHODS, lur
 from unweave.methods.lur import LUR, UNTUNED
-from unweave.methods.space import Choice
 from unweave.objective import nll
 from unweave.problem import Failed, Problem
+from unweave.space import Choice
 from unweave.tasks import Batch
 
 

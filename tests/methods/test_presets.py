@@ -13,11 +13,11 @@ pytest.importorskip("diffusers")
 from unweave.generate.sample import Sampler, sample
 from unweave.methods import METHODS, methods_for
 from unweave.methods.presets import PRESETS
-from unweave.methods.space import Tunable
 from unweave.problem import Problem
 from unweave.run.generation import Generation
 from unweave.run.ranges import nested, own
 from unweave.run.reading import configure
+from unweave.space import Tunable
 from unweave.tasks.diffusion import Diffusion
 
 GONE, EACH = 3, 48

@@ -14,7 +14,6 @@ from unweave.audit.logits import loss
 from unweave.audit.metrics import measure
 from unweave.data.resident import Resident
 from unweave.methods.lur import LUR
-from unweave.methods.space import Choice, Log, Rest, Tunable, Uniform, Whole
 from unweave.problem import Failed
 from unweave.run import search as searches
 from unweave.run import stage as stages
@@ -28,6 +27,7 @@ from unweave.run.stage import Stage
 from unweave.run.study import Study, best_of, evaluations
 from unweave.run.tune import as_toml, prepare, tune_stage
 from unweave.run.workers import in_turn
+from unweave.space import Choice, Log, Rest, Tunable, Uniform, Whole
 from unweave.split import Split
 from unweave.train import train_model
 

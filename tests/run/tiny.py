@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 
 from unweave.methods.about import About
-from unweave.methods.space import Choice, Range, Uniform
 from unweave.problem import Problem
 from unweave.run.recipe import Recipe, parse
+from unweave.space import Choice, Range, Uniform
 
 METHODS = ("lur", "lur-match", "finetune", "short-retrain")
 

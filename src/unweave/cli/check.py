@@ -140,7 +140,7 @@ def costs(
         found["retrain"] = {**dataclasses.asdict(whole), "cost": 1.0}
         listener(Progress("a retrain", 1, total))
     for done, name in enumerate(chosen, 1 + len(found)):
-        each = timing.estimate(project.methods[name], model, split, project)
+        each = timing.estimate(project.method(name), model, split, project)
         found[name] = {**dataclasses.asdict(each), "cost": each.relative_to(whole)}
         listener(Progress(name, done, total))
     return found

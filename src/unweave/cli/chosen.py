@@ -41,7 +41,7 @@ def configured(project: Project, name: str, *, tables: Mapping[str, Any], seed: 
         ValueError: If a setting is unknown or wrong, or a retrain is asked for and nobody said how to.
     """
     if name != "retrain" or project.scratch is not None:
-        return configure(project.methods[name], tables, f"method {name}")
+        return configure(project.method(name), tables, f"method {name}")
     if project.retrain is None:
         raise ValueError("method retrain needs train(dataset, seed) in the project, or --recipe, found none")
     if tables:

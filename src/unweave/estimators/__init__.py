@@ -1,10 +1,10 @@
 """What would a retrained model answer on the forget data? One question, several answers.
 
-An estimator takes a problem whose model is still the original, and returns an `Estimate`: a row of logits
-per forget example. It reads no retrained model. It never reads the original's answer on a forget example,
-save for ranks where asked to, because that answer leaks what should be forgotten. Two are exceptions by
-their nature, and say so: a proxy with a warm start inherits from the original's weights what training does
-not undo, and `Influence` begins with the answer itself.
+An estimator takes a problem and returns `EstimatedLogits`, a row of logits per forget example. It reads no
+retrained model. It never reads the original's answer on a forget example, save for ranks where asked to,
+because that answer leaks what should be forgotten. Two are exceptions by their nature, and say so: a proxy
+with a warm start inherits from the original's weights what training does not undo, and `Influence` begins
+with the answer itself.
 
     estimate = Ranks("chosen", Proxy(how=Descent(lr=0.1, epochs=3)))(problem)
     objective = nll("retain") + 0.5 * toward(estimate.table(problem))
@@ -14,14 +14,14 @@ from dataclasses import replace
 from typing import Literal
 
 from unweave.descend import Descent
-from unweave.estimators.estimate import Estimate as Estimate
+from unweave.estimators.estimate import EstimatedLogits as EstimatedLogits
 from unweave.estimators.estimate import Estimator as Estimator
 from unweave.estimators.influence import Influence as Influence
 from unweave.estimators.proxies import Answers as Answers
 from unweave.estimators.proxies import Pool as Pool
+from unweave.estimators.proxy import Proxy as Proxy
 from unweave.estimators.ranks import Ranks as Ranks
 from unweave.estimators.shards import Shards as Shards
-from unweave.targets import Proxy
 
 EstimatorName = Literal[
     "proxy", "pool", "original-ranks", "proxy-ranks", "chosen-ranks", "shards", "influence"

@@ -6,13 +6,13 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from unweave.estimators.held_out import spread
 from unweave.problem import Problem
-from unweave.targets import spread
 from unweave.tasks.classifier import Classifier
 
 
 @dataclass(frozen=True, eq=False)
-class Estimate:
+class EstimatedLogits:
     """What a model that was retrained without them would answer on the forget examples.
 
     Args:
@@ -22,7 +22,7 @@ class Estimate:
     logits: Float[Tensor, "forget class"]
 
     def table(self, problem: Problem) -> Float[Tensor, "n class"]:
-        """One row per training example, as `targets.toward` takes it; zero for those that stay."""
+        """One row per training example, as `held_out.toward` takes it; zero for those that stay."""
         return spread(problem, self.logits)
 
 
@@ -30,10 +30,10 @@ class Estimate:
 class Estimator(Protocol):
     """A frozen dataclass of settings that makes an estimate."""
 
-    def __call__(self, problem: Problem) -> Estimate:
+    def __call__(self, problem: Problem) -> EstimatedLogits:
         """The estimate; its cost is added to that of the problem.
 
-        The problem's model is still the original, and stays as it is.
+        The original is `problem.original`; the weights stay as they are.
 
         Raises:
             ValueError: If the problem is not of a kind that it can answer.

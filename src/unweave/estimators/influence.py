@@ -8,15 +8,15 @@ from torch import nn
 
 from unweave.conjugate import conjugate_gradients
 from unweave.edit import shift
-from unweave.estimators.estimate import Estimate, refuse_other_than_classifiers
+from unweave.estimators.estimate import EstimatedLogits, refuse_other_than_classifiers
+from unweave.estimators.held_out import logits
 from unweave.hessian import differentiate_twice, twice_differentiable
 from unweave.importance import evaluating
-from unweave.objective import frozen, nll
+from unweave.objective import nll
 from unweave.params import Params, add, scale
-from unweave.problem import Problem
+from unweave.problem import Problem, frozen
 from unweave.split import Part
 from unweave.step import Runtime, Step
-from unweave.targets import logits
 
 CHUNK = 128
 """Examples in what is counted as one gradient evaluation."""
@@ -50,10 +50,10 @@ class Influence:
             if vars(self)[name] < 1:
                 raise ValueError(f"{name} must be at least 1, found {vars(self)[name]}")
 
-    def __call__(self, problem: Problem) -> Estimate:
+    def __call__(self, problem: Problem) -> EstimatedLogits:
         """The estimate."""
         refuse_other_than_classifiers(problem)
-        return Estimate(logits(problem, problem.remember(repr(self), self.removed), "forget"))
+        return EstimatedLogits(logits(problem, problem.remember(repr(self), self.removed), "forget"))
 
     def removed(self, problem: Problem) -> nn.Module:
         """Moves the problem's own model to where it would be without the forget data; a frozen copy."""

@@ -8,9 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unweave.choices import refuse_unknown_choices
-from unweave.estimators.estimate import Estimate, refuse_other_than_classifiers
+from unweave.estimators.estimate import EstimatedLogits, refuse_other_than_classifiers
+from unweave.estimators.held_out import Said, at_level, known, logits
+from unweave.estimators.proxy import Proxy
 from unweave.problem import Problem
-from unweave.targets import Proxy, Said, at_level, known, logits
 
 Level = Literal["held-out", "own"]
 """How sure an estimate is: as the original is of held-out data, rank by rank, or as its source is."""
@@ -32,11 +33,11 @@ class Answers:
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
 
-    def __call__(self, problem: Problem) -> Estimate:
+    def __call__(self, problem: Problem) -> EstimatedLogits:
         """The estimate."""
         refuse_other_than_classifiers(problem)
         said = Said.of(problem, self.proxy(problem))
-        return Estimate(said.forget if self.level == "own" else at_level(problem, said))
+        return EstimatedLogits(said.forget if self.level == "own" else at_level(problem, said))
 
 
 @dataclass(frozen=True)
@@ -63,18 +64,18 @@ class Pool:
         if not self.proxies:
             raise ValueError("a pool needs at least one proxy, found none")
 
-    def __call__(self, problem: Problem) -> Estimate:
+    def __call__(self, problem: Problem) -> EstimatedLogits:
         """The estimate."""
         refuse_other_than_classifiers(problem)
         said = [Said.of(problem, proxy(problem)) for proxy in self.proxies]
         strangers = known(problem)
-        original = logits(problem, problem.model, "calibration")[strangers]
+        original = logits(problem, problem.original, "calibration")[strangers]
         weights = pool_weights(stacked([each.held[strangers] for each in said]), original)
         forget, held = (
             torch.einsum("j,jnc->nc", weights, stacked(tables))
             for tables in ([each.forget for each in said], [each.held for each in said])
         )
-        return Estimate(forget if self.level == "own" else at_level(problem, Said(forget, held)))
+        return EstimatedLogits(forget if self.level == "own" else at_level(problem, Said(forget, held)))
 
 
 def stacked(tables: list[Float[Tensor, "n class"]]) -> Float[Tensor, "proxies n class"]:

@@ -12,9 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unweave.choices import refuse_unknown_choices
-from unweave.estimators.estimate import Estimate, refuse_other_than_classifiers
+from unweave.estimators.estimate import EstimatedLogits, refuse_other_than_classifiers
+from unweave.estimators.held_out import Said, logits
+from unweave.estimators.proxy import Proxy
+from unweave.estimators.quantiles import at_ranks, margins, quantiles
 from unweave.problem import Problem
-from unweave.targets import Proxy, Said, at_ranks, logits, margins, quantiles
 from unweave.tasks.classifier import differ, margin
 
 
@@ -37,26 +39,26 @@ class Ranks:
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
 
-    def __call__(self, problem: Problem) -> Estimate:
+    def __call__(self, problem: Problem) -> EstimatedLogits:
         """The estimate."""
         refuse_other_than_classifiers(problem)
         match self.by:
             case "original":
-                return placed(problem, confusion(problem), quantiles(problem, problem.model))
+                return placed(problem, confusion(problem), quantiles(problem, problem.original))
             case "proxy":
                 proxy = self.proxy(problem)
                 return placed(problem, logits(problem, proxy, "forget"), quantiles(problem, proxy))
             case "chosen":
                 return self.chosen(problem, self.proxy(problem))
 
-    def chosen(self, problem: Problem, proxy: nn.Module) -> Estimate:
+    def chosen(self, problem: Problem, proxy: nn.Module) -> EstimatedLogits:
         """The estimate with the ranks of the better predictor."""
         if problem.split.forgotten_classes:
             return placed(problem, logits(problem, proxy, "forget"), quantiles(problem, proxy))
-        by, held = Said.of(problem, proxy), logits(problem, problem.model, "calibration")
+        by, held = Said.of(problem, proxy), logits(problem, problem.original, "calibration")
         labels, strange = label_of(problem), strange_labels(problem, by)
         level = margin(held, strange)
-        own, known = margin(by.forget, labels), margins(problem, problem.model, "forget")
+        own, known = margin(by.forget, labels), margins(problem, problem.original, "forget")
         ranks = own if memorised(spearman(own, known), spearman(margin(by.held, strange), level)) else known
         return moved(by.forget, labels, at_ranks(ranks, level))
 
@@ -66,22 +68,24 @@ def label_of(problem: Problem) -> Int[Tensor, " forget"]:
     return problem.split.train.labels[problem.split.forget]
 
 
-def placed(problem: Problem, rows: Float[Tensor, "forget class"], wanted: Float[Tensor, " n"]) -> Estimate:
+def placed(
+    problem: Problem, rows: Float[Tensor, "forget class"], wanted: Float[Tensor, " n"]
+) -> EstimatedLogits:
     """The rows with true-class margins from a table of one per training example."""
     return moved(rows, label_of(problem), wanted[problem.split.forget])
 
 
 def moved(
     rows: Float[Tensor, "forget class"], labels: Int[Tensor, " forget"], wanted: Float[Tensor, " forget"]
-) -> Estimate:
+) -> EstimatedLogits:
     """The rows, the logit of each true class moved until its margin is the wanted one."""
-    return Estimate(rows.scatter_add(1, labels[:, None], (wanted - margin(rows, labels))[:, None]))
+    return EstimatedLogits(rows.scatter_add(1, labels[:, None], (wanted - margin(rows, labels))[:, None]))
 
 
 def confusion(problem: Problem) -> Float[Tensor, "forget class"]:
     """Per forget example the original's mean log-probabilities on held-out examples of the same label."""
     split = problem.split
-    said = logits(problem, problem.model, "calibration").log_softmax(1)
+    said = logits(problem, problem.original, "calibration").log_softmax(1)
     held = split.held_out.labels[split.calibration]
     is_label = (held == torch.arange(said.shape[1])[:, None]).to(said.dtype)
     mean = (is_label @ said) / is_label.sum(1, keepdim=True).clamp(min=1)

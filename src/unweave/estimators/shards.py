@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from unweave.choices import refuse_unknown_choices
 from unweave.descend import Descent, Phase, descend
 from unweave.edit import restart
-from unweave.estimators.estimate import Estimate, refuse_other_than_classifiers
+from unweave.estimators.estimate import EstimatedLogits, refuse_other_than_classifiers
+from unweave.estimators.held_out import Said, at_level, logits, logits_at
 from unweave.estimators.proxies import Level
-from unweave.objective import frozen, nll
-from unweave.problem import Problem
+from unweave.objective import nll
+from unweave.problem import Problem, frozen
 from unweave.split import Split
-from unweave.targets import Said, at_level, logits, logits_at
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Shards:
         if self.parts < 2:
             raise ValueError(f"parts must be at least 2, found {self.parts}")
 
-    def __call__(self, problem: Problem) -> Estimate:
+    def __call__(self, problem: Problem) -> EstimatedLogits:
         """The estimate."""
         refuse_other_than_classifiers(problem)
         if problem.split.forgotten_classes:
@@ -58,7 +58,7 @@ class Shards:
         rows = [
             self.answers(problem, model, ids) for model, ids in zip(models, asked, strict=True) if len(ids)
         ]
-        return Estimate(torch.cat(rows)[torch.cat(asked).argsort()])
+        return EstimatedLogits(torch.cat(rows)[torch.cat(asked).argsort()])
 
     def answers(self, problem: Problem, model: nn.Module, ids: Int[Tensor, " n"]) -> Float[Tensor, "n class"]:
         """What a model says of training examples that it has not seen."""

@@ -1,7 +1,6 @@
-"""The methods by name. A new method is one new file and one new line here."""
+"""The methods and stages by name. A new one is one new file and one new line here."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from difflib import get_close_matches
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -19,9 +18,11 @@ from unweave.methods.gdr_gma import GDRGMA
 from unweave.methods.influence import Influence
 from unweave.methods.kde import KDE
 from unweave.methods.last_layers import CFk, EUk
-from unweave.methods.lur import LUR, UNTUNED
+from unweave.methods.lur import LUR
 from unweave.methods.msg import MaskedSmallGradients
+from unweave.methods.pipeline import JOINT, Pipeline
 from unweave.methods.prmq import PRMQ
+from unweave.methods.recover import Recover
 from unweave.methods.rni import RNI
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
@@ -39,8 +40,10 @@ from unweave.methods.simple import (
     Shrink,
 )
 from unweave.methods.ssd import SelectiveSynapticDampening
+from unweave.methods.starts import Fresh, Redraw, ShrinkPerturb
 from unweave.methods.unsir import UNSIR
 from unweave.problem import Problem
+from unweave.targets import Level
 
 
 @runtime_checkable
@@ -55,11 +58,12 @@ class Method(Protocol):
 
 
 METHODS: Mapping[str, Method] = {
-    "lur": UNTUNED,
-    "lur-exact": replace(UNTUNED, mode="exact"),
-    "lur-match": LUR(forget="level", alpha=0.03, weight=1.0, redraw=0.0),
-    "joint": replace(UNTUNED, mode="joint"),
-    "joint-match": LUR(mode="joint", forget="level", weight=1.0, redraw=0.0),
+    "lur": LUR(),
+    "lur-exact": LUR(mode="exact"),
+    "lur-lagged": LUR(mode="lagged"),
+    "lur-match": LUR(forget=Level()),
+    "joint": LUR(mode="joint"),
+    "joint-match": LUR(mode="joint", forget=Level()),
     "short-retrain": FromScratch(),
     "shrink": Shrink(),
     "finetune": FineTune(),
@@ -100,25 +104,39 @@ METHODS: Mapping[str, Method] = {
 }
 
 
+STAGES: Mapping[str, Method] = {
+    "shrink-perturb": ShrinkPerturb(),
+    "redraw": Redraw(),
+    "fresh": Fresh(),
+    "recover": Recover(),
+}
+"""Starts and recoveries: methods that only a pipeline makes use of."""
+
+
 def methods_for(family: str) -> Mapping[str, Method]:
     """The methods that are for models of that family, in the order of the registry."""
     return {name: method for name, method in METHODS.items() if method.about.serves(family)}
 
 
-def method_named(name: str, family: str | None = None) -> Method:
-    """The method with its default settings.
+def method_named(name: str, family: str | None = None, among: Mapping[str, Method] = METHODS) -> Method:
+    """The method, stage or pipeline with its default settings.
 
     Args:
-        name: Its name in the registry.
+        name: Its name in the registry; for a pipeline the names of its stages, joined by ":".
         family: The family of models that it must be for, if any.
+        among: The methods, as a family has set them; stages that it lacks are those of `STAGES`.
 
     Raises:
         ValueError: If there is none of that name; names the nearest. If it is not for that family.
     """
-    if name not in METHODS:
-        near = get_close_matches(name, METHODS, n=1, cutoff=0.3) or [next(iter(METHODS))]
+    known = {**STAGES, **METHODS, **among}
+    if JOINT in name:
+        names = name.split(JOINT)
+        return Pipeline(*(method_named(each, family, among) for each in names), names=names)
+    if name not in known:
+        near = get_close_matches(name, known, n=1, cutoff=0.3) or [next(iter(METHODS))]
         raise ValueError(f"unknown method {name!r}: did you mean {near[0]!r}?")
-    method = METHODS[name]
+    method = known[name]
     if family is not None and not method.about.serves(family):
         raise ValueError(
             f"method {name!r} is for models of the family {' or '.join(method.about.families)}, and this is "

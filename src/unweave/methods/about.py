@@ -5,6 +5,9 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from unweave.tasks import Task, family_of
 
+REFERENCE = "reference"
+"""What stands in the place of a paper where a row is no method, but what methods are compared with."""
+
 
 @dataclass(frozen=True)
 class About:

@@ -11,9 +11,9 @@ from torch import Tensor
 from unweave.data.keyed import draw_key, uniform
 from unweave.descend import Descent, Phase, descend
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Choice, Log, Range, up_to
 from unweave.objective import on
 from unweave.problem import Problem
+from unweave.space import Choice, Log, Range, up_to
 from unweave.tasks.classifier import differ
 
 

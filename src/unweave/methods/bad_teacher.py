@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from unweave.descend import Descent, Phase, descend
 from unweave.methods.about import About
-from unweave.methods.space import Log, Range, up_to
-from unweave.objective import Objective, frozen, on, reference, refuse_moving
-from unweave.problem import Problem
+from unweave.objective import Objective, on, reference, refuse_moving
+from unweave.problem import Problem, frozen
+from unweave.space import Log, Range, up_to
 from unweave.step import Step
 from unweave.tasks import Batch
 
@@ -42,7 +42,7 @@ class BadTeacher:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        lesson = taught(ignorant=frozen(problem.fresh()), original=frozen(problem.model))
+        lesson = taught(ignorant=frozen(problem.fresh()), original=problem.original)
         descend(problem, self.how, Phase([lesson], feed="concatenated"))
 
 

@@ -15,10 +15,10 @@ from unweave.descend import Descent, Phase, descend
 from unweave.edit import perturb, perturb_first
 from unweave.importance import Mask, held_by
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Log, Range, up_to
 from unweave.objective import Objective, on
 from unweave.params import scale
 from unweave.problem import Problem
+from unweave.space import Log, Range, up_to
 from unweave.step import Step
 from unweave.tasks import Batch
 

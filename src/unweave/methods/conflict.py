@@ -14,10 +14,11 @@ from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend
 from unweave.feed import FeedName
 from unweave.methods.about import About
-from unweave.methods.space import Choice, Log, Range, Uniform, up_to
-from unweave.objective import frozen, mislabel, nll
+from unweave.objective import nll
 from unweave.problem import Problem
 from unweave.rules import Rule, RuleName, cagrad
+from unweave.space import Choice, Log, Range, Uniform, up_to
+from unweave.targets import Mislabel, Target
 
 TASKS = (
     "for several tasks; the two here, the settings and the weight of the forget loss are ours; wrong labels "
@@ -38,6 +39,7 @@ class MUNBa:
     forget data has been seen its steps retain alone.
 
     Args:
+        forget: The forget loss.
         how: The descent. The released code names no setting for classifiers: that of Scissorhands, from which
             it comes.
     """
@@ -50,6 +52,7 @@ class MUNBa:
         "way to a weighted sum; wrong labels exclude the true one; steps on retain data alone are clipped, "
         "too; no penalty on the weights",
     )
+    forget: Target = Mislabel()
     how: Descent = Descent(lr=0.005, epochs=10, max_norm=1.0, weight_decay=5e-4)
 
     def space(self, budget: int) -> Mapping[str, Range]:
@@ -58,7 +61,7 @@ class MUNBa:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        settle(problem, self.how, "nash", feed="longest")
+        settle(problem, self.how, "nash", self.forget, feed="longest")
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class PCGrad:
 
     Args:
         forget_weight: The weight of the forget loss.
+        forget: The forget loss.
         how: The descent.
     """
 
@@ -74,6 +78,7 @@ class PCGrad:
         "Yu et al., NeurIPS 2020, arXiv 2001.06782", "forget, retain", "2 gradients", TASKS
     )
     forget_weight: float = 1.0
+    forget: Target = Mislabel()
     how: Descent = HOW
 
     def __post_init__(self) -> None:
@@ -85,7 +90,7 @@ class PCGrad:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        settle(problem, self.how, "pcgrad", self.forget_weight)
+        settle(problem, self.how, "pcgrad", self.forget, self.forget_weight)
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,7 @@ class MGDA:
 
     Args:
         forget_weight: The weight of the forget loss.
+        forget: The forget loss.
         how: The descent.
     """
 
@@ -104,6 +110,7 @@ class MGDA:
         "Désidéri, 2012, doi 10.1016/j.crma.2012.03.014", "forget, retain", "2 gradients", TASKS
     )
     forget_weight: float = 1.0
+    forget: Target = Mislabel()
     how: Descent = HOW
 
     def __post_init__(self) -> None:
@@ -115,7 +122,7 @@ class MGDA:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        settle(problem, self.how, "mgda", self.forget_weight)
+        settle(problem, self.how, "mgda", self.forget, self.forget_weight)
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,7 @@ class CAGrad:
     Args:
         c: How far from the mean, relative to its size, in [0, 1): from 1 on the mean loss need not fall.
         forget_weight: The weight of the forget loss.
+        forget: The forget loss.
         how: The descent.
     """
 
@@ -136,6 +144,7 @@ class CAGrad:
     )
     c: float = 0.5
     forget_weight: float = 1.0
+    forget: Target = Mislabel()
     how: Descent = HOW
 
     def __post_init__(self) -> None:
@@ -148,7 +157,7 @@ class CAGrad:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        settle(problem, self.how, partial(cagrad, c=self.c), self.forget_weight)
+        settle(problem, self.how, partial(cagrad, c=self.c), self.forget, self.forget_weight)
 
 
 @dataclass(frozen=True)
@@ -159,6 +168,7 @@ class UPGrad:
 
     Args:
         forget_weight: The weight of the forget loss.
+        forget: The forget loss.
         how: The descent.
     """
 
@@ -166,6 +176,7 @@ class UPGrad:
         "Quinton & Rey, 2024, arXiv 2406.16232", "forget, retain", "2 gradients", TASKS
     )
     forget_weight: float = 1.0
+    forget: Target = Mislabel()
     how: Descent = HOW
 
     def __post_init__(self) -> None:
@@ -177,20 +188,22 @@ class UPGrad:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        settle(problem, self.how, "upgrad", self.forget_weight)
+        settle(problem, self.how, "upgrad", self.forget, self.forget_weight)
 
 
 def settle(
     problem: Problem,
     how: Descent,
     rule: RuleName | Rule,
+    target: Target,
     forget_weight: float = 1.0,
     *,
     feed: FeedName = "paired",
 ) -> None:
-    """Descends the retain loss and the weighted loss of wrong answers, as two terms under a rule."""
-    forget = forget_weight * mislabel(teacher=frozen(problem.model))
-    descend(problem, how, Phase([nll("retain"), forget], rule, feed=feed))
+    """Descends the retain loss and the weighted forget loss, as two terms under a rule."""
+    forget = forget_weight * target(problem, how)
+    phase = Phase([nll("retain"), forget], rule, feed=feed, idle=forget.idle, watch=forget.watch)
+    descend(problem, how, phase)
 
 
 def steps(budget: int) -> Mapping[str, Range]:

@@ -13,9 +13,9 @@ from torch import nn
 
 from unweave.descend import Descent, Phase, descend
 from unweave.methods.about import About
-from unweave.methods.space import Log, Range, up_to
 from unweave.objective import nll
 from unweave.problem import Problem
+from unweave.space import Log, Range, up_to
 
 
 @dataclass(frozen=True)

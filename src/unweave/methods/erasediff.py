@@ -12,12 +12,13 @@ from torch import Tensor
 from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend, lengths_of
 from unweave.methods.about import About
-from unweave.methods.space import Log, Range, up_to
-from unweave.objective import Objective, frozen, mislabel, nll, on
+from unweave.objective import Objective, nll, on
 from unweave.params import Params, combine, dot, norm
 from unweave.problem import Problem
+from unweave.space import Log, Range, up_to
 from unweave.split import Part
 from unweave.step import Step, Term
+from unweave.targets import Mislabel, Target
 from unweave.tasks import Batch
 from unweave.tasks.diffusion import denoising
 
@@ -38,6 +39,7 @@ class EraseDiff:
             first order it has no gradient, so the result depends on neither `outer` nor `passes`: it tells
             how much of the forget loss is left, in the curve "gap(forget)". With 0 it is not looked for and
             counts as zero, which saves what it costs.
+        forget: The forget loss.
         how: The descent.
     """
 
@@ -55,6 +57,7 @@ class EraseDiff:
     eta: float = 0.1
     outer: int = 4
     passes: int = 2
+    forget: Target = Mislabel()
     how: Descent = Descent(lr=1e-4, epochs=4, optimizer="adam", ema=0.99)
 
     def __post_init__(self) -> None:
@@ -72,7 +75,7 @@ class EraseDiff:
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
         denoising(problem.task)
-        retain, forget = nll("retain"), mislabel(teacher=frozen(problem.model))
+        retain, forget = nll("retain"), self.forget(problem, self.how)
         (steps,) = lengths_of(problem, [Phase([retain + forget])], self.how)
         least = Least(forget, self.passes, self.how, every=math.ceil(steps / self.outer))
         gap = least.gap()
@@ -101,7 +104,7 @@ class Least:
     def __call__(self, problem: Problem, index: int) -> None:
         """Looks, if it is time to, on a copy of the model; the cost is the problem's."""
         if self.passes and index % self.every == 0:
-            inner = replace(problem, model=copy.deepcopy(problem.model), curves={}, traces={})
+            inner = replace(problem, model=copy.deepcopy(problem.model), curves={}, traces={}, watch=None)
             descend(inner, replace(self.how, steps=None, epochs=self.passes, ema=None), Phase([self.forget]))
             ((_, losses),) = inner.curves.items()
             self.value = sum(losses) / len(losses)

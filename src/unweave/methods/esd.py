@@ -16,9 +16,9 @@ from unweave.descend import Descent, Phase, descend
 from unweave.generate.sample import Sampler, ddim, guided, refuse_impossible
 from unweave.importance import evaluating, named
 from unweave.methods.about import About
-from unweave.methods.space import Log, Range, Uniform, up_to
-from unweave.objective import Objective, frozen, on
+from unweave.objective import Objective, on
 from unweave.problem import Problem
+from unweave.space import Log, Range, Uniform, up_to
 from unweave.step import Step
 from unweave.tasks import Batch, call
 from unweave.tasks.diffusion import Diffusion, denoising, keyed_noise, led_away
@@ -89,7 +89,7 @@ class ESD:
         labels = problem.split.train.labels[problem.split.forget].unique()
         self.refuse(task, labels)
         where = None if self.where is None else named(problem.params, self.where)
-        objective = self.erasing(task, frozen(problem.model))
+        objective = self.erasing(task, problem.original)
         descend(replace(problem, task=task), self.how, Phase([objective], where=where))
 
     def refuse(self, task: Diffusion, labels: Int[Tensor, " n"]) -> None:

@@ -15,10 +15,10 @@ from torch import Tensor
 from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Log, Range, Uniform, up_to
 from unweave.objective import Objective, nll, on, uniform
 from unweave.params import Params
 from unweave.problem import Problem
+from unweave.space import Log, Range, Uniform, up_to
 from unweave.split import Part
 from unweave.step import Step
 from unweave.tasks import Batch

@@ -13,9 +13,9 @@ from unweave.choices import refuse_outside
 from unweave.edit import perturb
 from unweave.importance import Importance, evaluating, steps
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Log, Range
 from unweave.params import Params, add, scale, sharded
 from unweave.problem import Failed, Problem
+from unweave.space import Log, Range
 from unweave.step import Step
 from unweave.tasks import Batch, Inputs, call
 

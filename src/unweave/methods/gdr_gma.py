@@ -15,12 +15,13 @@ from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend, plan_inputs
 from unweave.feed import steps_per_epoch
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Log, Range, up_to
 from unweave.objective import Objective, nll
 from unweave.params import Params
 from unweave.problem import Problem
+from unweave.space import Log, Range, up_to
 from unweave.split import Part
 from unweave.step import Step
+from unweave.targets import Ascent, Target
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class GDRGMA:
     Args:
         gamma: How sharply the one turns into the other, per nat of retain loss.
         epsilon: The retain loss at which both weigh the same, in nats.
+        forget: The forget loss; the method's own is ascent.
         how: The descent.
     """
 
@@ -49,6 +51,7 @@ class GDRGMA:
     )
     gamma: float = 100.0
     epsilon: float = 0.02
+    forget: Target = Ascent()
     how: Descent = Descent(lr=1e-4, epochs=10, batch=256, optimizer="adamw", weight_decay=0.01)
 
     def __post_init__(self) -> None:
@@ -67,10 +70,10 @@ class GDRGMA:
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
         refuse_family(self, problem.task)
-        forget = -nll("forget")
+        forget = self.forget(problem, self.how)
         a_pass = steps_per_epoch("longest", *plan_inputs(problem, Phase([forget]), self.how))
         both = Rectified(nll("retain"), forget, self.gamma, self.epsilon, a_pass)
-        descend(problem, self.how, Phase([both], feed="shortest"))
+        descend(problem, self.how, Phase([both], feed="shortest", watch=forget.watch))
 
 
 @dataclass(eq=False)

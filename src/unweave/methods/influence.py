@@ -15,10 +15,10 @@ from unweave.edit import shift
 from unweave.hessian import differentiate_twice, twice_differentiable
 from unweave.importance import accumulate, evaluating, steps
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Log, Range, Whole
 from unweave.objective import nll
 from unweave.params import Params, add, norm, scale
 from unweave.problem import Failed, Problem
+from unweave.space import Log, Range, Whole
 from unweave.split import Part
 
 

@@ -15,9 +15,9 @@ from unweave.descend import Descent, Phase, descend
 from unweave.edit import renew
 from unweave.methods.about import About, refuse_family
 from unweave.methods.scrub import softened
-from unweave.methods.space import Log, Range, Uniform, up_to
-from unweave.objective import Objective, frozen, nll
+from unweave.objective import Objective, nll
 from unweave.problem import Problem
+from unweave.space import Log, Range, Uniform, up_to
 from unweave.split import Part
 
 
@@ -72,7 +72,7 @@ class KDE:
             ValueError: If the first layer or the head is frozen, or shared with another module.
         """
         refuse_family(self, problem.task)
-        original, (_, first), (_, head) = frozen(problem.model), problem.blocks[0], problem.head
+        original, (_, first), (_, head) = problem.original, problem.blocks[0], problem.head
         renew(problem, [first] if first is head else [first, head])
         descend(problem, self.taught, Phase([divergence(original, "calibration", self.temperature)]))
         lesson = nll("retain") + 2.0 * divergence(original, "retain", self.temperature)

@@ -19,9 +19,9 @@ from unweave.descend import Descent, Phase, descend
 from unweave.edit import restart
 from unweave.importance import Mask, held_by, inverted
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Log, Range, Whole, up_to
 from unweave.objective import nll
 from unweave.problem import Problem
+from unweave.space import Log, Range, Whole, up_to
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend
 from unweave.importance import Importance, Mask, accumulate, gradients
 from unweave.methods.about import About
-from unweave.methods.space import Log, Range, Uniform, up_to
 from unweave.objective import nll
 from unweave.params import add, scale
 from unweave.problem import Problem
+from unweave.space import Log, Range, Uniform, up_to
 from unweave.split import Part
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from unweave.descend import Descent
+from unweave.estimators.proxy import Proxy
 from unweave.generate.sample import Sampler
 from unweave.methods import METHODS, Method
 from unweave.methods.bad_teacher import BadTeacher
@@ -18,12 +19,13 @@ from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.lur import LUR
 from unweave.methods.msg import MaskedSmallGradients
+from unweave.methods.recover import Recover
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.simple import Ascent, FineTune, FromScratch, L1Sparse, NegGradPlus, RandomLabel, Shrink
-from unweave.methods.space import Log, Range, Uniform
-from unweave.targets import Proxy
+from unweave.space import Log, Range, Uniform
+from unweave.targets import Match, Mislabel
 
 EDIT = Descent(lr=1e-4, steps=100, batch=32, optimizer="adam")
 """Forgetting, or recovering, from trained weights."""
@@ -31,22 +33,23 @@ EDIT = Descent(lr=1e-4, steps=100, batch=32, optimizer="adam")
 TRAIN = Descent(lr=1e-3, steps=300, batch=32, optimizer="adam", schedule="cosine", warmup=0.05)
 """Learning from fresh weights, for a fraction of a training."""
 
-REDIRECT = LUR(forget="mislabel", weight=0.33, redraw=0.0, recover=50, how=EDIT)
-"""To the answer of the original under another class. A redrawn weight is dear to a U-Net."""
+REDIRECT = LUR(alpha=0.1, weight=0.33, forget=Mislabel(), how=EDIT)
+"""To the answer of the original under another class."""
 
-MATCH = replace(REDIRECT, forget="match", weight=1.0, proxy=Proxy(how=TRAIN))
+MATCH = replace(REDIRECT, forget=Match(Proxy(how=TRAIN)), weight=1.0)
 """To the answer of a model that never saw the class."""
 
 PRESETS: Mapping[str, Method] = {
     "lur": REDIRECT,
     "lur-exact": replace(REDIRECT, mode="exact"),
+    "lur-lagged": replace(REDIRECT, mode="lagged", alpha=0.01),
     "lur-match": MATCH,
     "joint": replace(REDIRECT, mode="joint"),
     "joint-match": replace(MATCH, mode="joint"),
     "short-retrain": FromScratch(TRAIN),
     "shrink": Shrink(how=EDIT),
     "finetune": FineTune(EDIT),
-    "ascent": Ascent(replace(EDIT, steps=10, max_norm=1.0)),
+    "ascent": Ascent(how=replace(EDIT, steps=10, max_norm=1.0)),
     "random-label": RandomLabel(retain_weight=3.0, how=EDIT),
     "neggrad+": NegGradPlus(how=replace(EDIT, max_norm=1.0)),
     "bad-teacher": BadTeacher(EDIT),
@@ -56,7 +59,7 @@ PRESETS: Mapping[str, Method] = {
     "scissorhands": Scissorhands(trim=0.03, eligible=r"^up_blocks\..*attentions", how=EDIT),
     "msg": MaskedSmallGradients(rate=0.02, how=EDIT),
     "ct": ConvolutionTranspose(EDIT),
-    "munba": MUNBa(replace(EDIT, max_norm=1.0)),
+    "munba": MUNBa(how=replace(EDIT, max_norm=1.0)),
     "pcgrad": PCGrad(forget_weight=0.33, how=EDIT),
     "mgda": MGDA(forget_weight=0.33, how=EDIT),
     "cagrad": CAGrad(forget_weight=0.33, how=EDIT),
@@ -77,6 +80,9 @@ PRESETS: Mapping[str, Method] = {
 }
 """Every method that is for denoisers."""
 
+STAGE_PRESETS: Mapping[str, Method] = {"recover": Recover(until=None, how=replace(EDIT, steps=50))}
+"""The stages that need other settings on denoisers."""
+
 RATE = Log(3e-5, 1e-3)
 """The learning rates that a search tries on trained weights."""
 
@@ -87,6 +93,7 @@ FORGET_WEIGHT: Mapping[str, Range] = {"forget_weight": Log(0.03, 3.0)}
 RANGES: Mapping[str, Mapping[str, Range]] = {
     "lur": LOOKAHEAD,
     "lur-exact": LOOKAHEAD,
+    "lur-lagged": {"alpha": Log(1e-4, 1e-2), "weight": Log(0.03, 3.0)},
     "lur-match": LOOKAHEAD,
     "joint": {"weight": Log(0.03, 3.0)},
     "joint-match": {"weight": Log(0.03, 3.0)},

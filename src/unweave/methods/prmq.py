@@ -18,9 +18,9 @@ from unweave.edit import quantize, reinitialize
 from unweave.importance import Mask, top
 from unweave.methods.about import About, refuse_family
 from unweave.methods.cfw import balanced
-from unweave.methods.space import Choice, Log, Range, Uniform, up_to
-from unweave.objective import Objective, frozen, on, reference, refuse_moving
+from unweave.objective import Objective, on, reference, refuse_moving
 from unweave.problem import Problem
+from unweave.space import Choice, Log, Range, Uniform, up_to
 from unweave.split import Part
 from unweave.step import Step
 from unweave.tasks import Batch
@@ -73,7 +73,7 @@ class PRMQ:
             Failed: If a weight is too large to be rounded.
         """
         refuse_family(self, problem.task)
-        original = frozen(problem.model)
+        original = problem.original
         reinitialize(problem, smallest(problem, self.prune))
         fit = balanced(problem, power=self.power) + entropy_gap(original, "retain")
         descend(problem, self.how, Phase([fit]))

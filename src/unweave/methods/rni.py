@@ -16,10 +16,10 @@ from unweave.descend import Descent, Phase, descend
 from unweave.edit import perturb_first, renew
 from unweave.importance import held_by, inverted
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Log, Range, Uniform, up_to
 from unweave.objective import nll
 from unweave.params import multiply, scale
 from unweave.problem import Problem
+from unweave.space import Log, Range, Uniform, up_to
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from unweave.descend import Descent, Phase, descend
 from unweave.generate.sample import Sampler, sample
 from unweave.importance import Importance, fisher, named
 from unweave.methods.about import About
-from unweave.methods.space import Log, Range, Whole
 from unweave.objective import ewc, nll, surrogate
 from unweave.params import add, scale
 from unweave.problem import Problem
+from unweave.space import Log, Range, Whole
 from unweave.split import Split
 from unweave.tasks.diffusion import denoising, images
 

@@ -8,9 +8,10 @@ from unweave.choices import refuse_outside, refuse_unknown_choices
 from unweave.descend import Descent, Phase, descend
 from unweave.importance import saliency, top
 from unweave.methods.about import About
-from unweave.methods.space import Choice, Log, Range, Uniform, up_to
-from unweave.objective import frozen, mislabel, nll
+from unweave.objective import mislabel, nll
 from unweave.problem import Problem
+from unweave.space import Choice, Log, Range, Uniform, up_to
+from unweave.targets import Mislabel, Target
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class SalUn:
     Args:
         fraction: The fraction of weights allowed to move.
         retain_weight: The weight of the retain loss; must be 1 where the data is concatenated.
+        forget: The forget loss; where the data is concatenated it must be the method's own.
         feed: The released code takes forget batches, then retain batches on CIFAR-10 ("sequential"), and one
             shuffled stream of both on CIFAR-100 ("concatenated"); "paired" takes one batch of each at every
             step.
@@ -35,6 +37,7 @@ class SalUn:
     )
     fraction: float = 0.5
     retain_weight: float = 1.0
+    forget: Target = Mislabel()
     feed: Literal["sequential", "concatenated", "paired"] = "concatenated"
     how: Descent = Descent(lr=0.013, epochs=10, weight_decay=5e-4)
 
@@ -46,6 +49,11 @@ class SalUn:
             raise ValueError(
                 f"retain_weight must be 1 where the data is concatenated, found {self.retain_weight}: "
                 "use another feed"
+            )
+        if self.feed == "concatenated" and self.forget != Mislabel():
+            raise ValueError(
+                f"forget must be Mislabel() where the data is concatenated, found {self.forget}: use another "
+                "feed"
             )
 
     def space(self, budget: int) -> Mapping[str, Range]:
@@ -59,9 +67,10 @@ class SalUn:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        salient, teacher = top(saliency(problem, nll("forget")), self.fraction), frozen(problem.model)
+        salient = top(saliency(problem, nll("forget")), self.fraction)
         if self.feed == "concatenated":
-            objective = mislabel("mixed", teacher=teacher)
+            objective = mislabel("mixed", teacher=problem.original)
         else:
-            objective = mislabel(teacher=teacher) + self.retain_weight * nll("retain")
-        descend(problem, self.how, Phase([objective], where=salient, feed=self.feed))
+            objective = self.forget(problem, self.how) + self.retain_weight * nll("retain")
+        phase = Phase([objective], where=salient, feed=self.feed, watch=objective.watch)
+        descend(problem, self.how, phase)

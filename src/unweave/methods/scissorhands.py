@@ -9,9 +9,10 @@ from unweave.descend import Descent, Phase, descend, plan_inputs
 from unweave.feed import steps_per_epoch
 from unweave.lookahead import Held
 from unweave.methods.about import About
-from unweave.methods.space import Log, Range, up_to
 from unweave.objective import nll
 from unweave.problem import Problem
+from unweave.space import Log, Range, up_to
+from unweave.targets import Ascent, Target
 from unweave.trim import trim
 
 
@@ -22,7 +23,8 @@ class Scissorhands:
     Args:
         trim: The fraction of the eligible weights to redraw.
         eligible: A pattern for their names; by default the last third of the weight-bearing modules.
-        forget_weight: The weight of the ascent on forget data during repair.
+        forget_weight: The weight of the forget loss during repair.
+        forget: The forget loss; the method's own is ascent.
         how: The repair.
     """
 
@@ -37,6 +39,7 @@ class Scissorhands:
     trim: float = 0.03
     eligible: str | None = None
     forget_weight: float = 0.05
+    forget: Target = Ascent()
     how: Descent = Descent(lr=0.005, epochs=10, weight_decay=5e-4)
 
     def __post_init__(self) -> None:
@@ -56,7 +59,8 @@ class Scissorhands:
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
         trim(problem, self.trim, eligible=self.eligible)
-        unlearn = -nll("forget")
+        unlearn = self.forget(problem, self.how)
         repair = nll("retain") + self.forget_weight * unlearn
         epoch = steps_per_epoch("longest", *plan_inputs(problem, Phase([repair]), self.how))
-        descend(problem, self.how, Phase([repair, Held(unlearn, every=epoch)], rule="gem", feed="longest"))
+        terms, idle = [repair, Held(unlearn, every=epoch)], unlearn.idle
+        descend(problem, self.how, Phase(terms, "gem", feed="longest", idle=idle, watch=unlearn.watch))

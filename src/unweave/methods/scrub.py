@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend, plan_inputs
+from unweave.estimators.held_out import logits
 from unweave.feed import steps_per_epoch
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Log, Range, Uniform, up_to
-from unweave.objective import Objective, frozen, nll, on, reference, refuse_moving
+from unweave.objective import Objective, nll, on, reference, refuse_moving
 from unweave.problem import Problem
+from unweave.space import Log, Range, Uniform, up_to
 from unweave.split import Part
 from unweave.step import Step
-from unweave.targets import logits
 from unweave.tasks import Batch
 
 
@@ -82,7 +82,7 @@ class SCRUB:
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
         refuse_family(self, problem.task)
-        teacher = frozen(problem.model)
+        teacher = problem.original
         leave = -softened(teacher, "forget", self.temperature)
         stay = self.distill_weight * softened(teacher, "retain", self.temperature)
         repair = self.retain_weight * nll("retain") + stay

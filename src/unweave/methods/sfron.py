@@ -12,10 +12,10 @@ from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend, lengths_of
 from unweave.importance import Mask, fisher, ratio
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Log, Range, up_to
 from unweave.objective import nll, on
 from unweave.params import Params, combine
 from unweave.problem import Failed, Problem
+from unweave.space import Log, Range, up_to
 from unweave.split import Part
 from unweave.step import Step
 from unweave.tasks import Batch
@@ -133,7 +133,7 @@ class Leave:
             group["initial_lr"] = rate
         one = replace(self.how, steps=1, epochs=None, schedule="constant", warmup=0.0)
         climb = Phase([Unlearnt(strength, self.method.power)], where=self.mask, idle=True)
-        descend(problem, one, climb, optimizer=lambda weights: self.update)
+        descend(replace(problem, watch=None), one, climb, optimizer=lambda weights: self.update)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,20 +4,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from unweave import targets
 from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend
 from unweave.edit import restart, shrink
-from unweave.methods.about import About
-from unweave.methods.space import Choice, Log, Range, Uniform, Whole, up_to
-from unweave.objective import frozen, l1, mislabel, nll
+from unweave.methods.about import REFERENCE, About
+from unweave.objective import l1, nll
 from unweave.problem import Problem
+from unweave.space import Choice, Log, Range, Uniform, Whole, up_to
+from unweave.targets import Mislabel, Target
 
 
 @dataclass(frozen=True)
 class Original:
     """The untouched original: what every method must leave behind."""
 
-    about: ClassVar[About] = About("reference", "none", "0")
+    about: ClassVar[About] = About(REFERENCE, "none", "0")
 
     def __call__(self, problem: Problem) -> None:
         """Leaves the model as it is."""
@@ -32,7 +34,7 @@ class FromScratch:
     """
 
     about: ClassVar[About] = About(
-        "reference", "retain", "1 gradient", "short-retrain: as many gradient evaluations as LUR"
+        REFERENCE, "retain", "1 gradient", "short-retrain: as many gradient evaluations as the budget"
     )
     how: Descent = Descent(lr=0.1, steps=300, schedule="cosine", warmup=0.15, weight_decay=5e-4)
 
@@ -75,6 +77,7 @@ class Ascent:
     """Climbs the loss of the forget data. Unbounded: it diverges by design if it goes on.
 
     Args:
+        forget: The forget loss; the method's own is ascent.
         how: The descent.
     """
 
@@ -84,6 +87,7 @@ class Ascent:
         "1 gradient",
         "BatchNorm statistics stay frozen and the norm is clipped",
     )
+    forget: Target = targets.Ascent()
     how: Descent = Descent(lr=0.005, steps=20, momentum=0.0, max_norm=1.0, norm="frozen")
 
     def space(self, budget: int) -> Mapping[str, Range]:
@@ -92,7 +96,8 @@ class Ascent:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        descend(problem, self.how, Phase([-nll("forget")]))
+        forget = self.forget(problem, self.how)
+        descend(problem, self.how, Phase([forget], idle=forget.idle, watch=forget.watch))
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class RandomLabel:
 
     Args:
         retain_weight: The weight of the retain loss.
+        forget: The forget loss.
         how: The descent.
     """
 
@@ -112,6 +118,7 @@ class RandomLabel:
         "step, not one shuffled stream",
     )
     retain_weight: float = 1.0
+    forget: Target = Mislabel()
     how: Descent = Descent(lr=0.05, steps=100, forget_batch=32)
 
     def __post_init__(self) -> None:
@@ -128,8 +135,9 @@ class RandomLabel:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        objective = mislabel(teacher=frozen(problem.model)) + self.retain_weight * nll("retain")
-        descend(problem, self.how, Phase([objective]))
+        forget = self.forget(problem, self.how)
+        objective = forget + self.retain_weight * nll("retain")
+        descend(problem, self.how, Phase([objective], watch=forget.watch))
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,7 @@ class NegGradPlus:
 
     Args:
         retain_weight: The weight beta.
+        forget: The forget loss; the method's own is ascent.
         how: The descent.
     """
 
@@ -148,6 +157,7 @@ class NegGradPlus:
         "no pull towards the original weights; the norm is clipped; each pass draws its batches anew",
     )
     retain_weight: float = 0.95
+    forget: Target = targets.Ascent()
     how: Descent = Descent(lr=0.05, steps=100, max_norm=1.0)
 
     def __post_init__(self) -> None:
@@ -164,8 +174,9 @@ class NegGradPlus:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        beta = self.retain_weight
-        descend(problem, self.how, Phase([beta * nll("retain") - (1 - beta) * nll("forget")]))
+        beta, forget = self.retain_weight, self.forget(problem, self.how)
+        objective = beta * nll("retain") + (1 - beta) * forget
+        descend(problem, self.how, Phase([objective], watch=forget.watch))
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from unweave.choices import refuse_outside, refuse_unknown_choices
 from unweave.edit import dampen
 from unweave.importance import Importance, accumulate, fisher, gradients
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Log, Range
 from unweave.objective import nll, on
 from unweave.params import scale
 from unweave.problem import Failed, Problem
+from unweave.space import Log, Range
 from unweave.split import Part
 
 

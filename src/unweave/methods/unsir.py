@@ -13,9 +13,9 @@ from unweave.data.noisy import Noise, Noisy
 from unweave.data.plain import Unaugmented
 from unweave.descend import Descent, Phase, descend, training
 from unweave.methods.about import About, refuse_family
-from unweave.methods.space import Log, Range, up_to
 from unweave.objective import nll
 from unweave.problem import Failed, Problem
+from unweave.space import Log, Range, up_to
 from unweave.split import Split
 from unweave.tasks import Inputs, call
 

@@ -36,6 +36,7 @@ class Project:
         model: The original; None where it comes from a recipe and is not trained yet.
         forget: What a recipe forgets; None where only the user can say.
         methods: The methods, as they are set for it.
+        named: Finds a method, stage or pipeline by its name, set alike.
         original: Trains the original of a seed, kept in a folder if one is given; None beside `model`.
         retrain: Trains a model of a seed on the retain part of a split; None where nobody said how.
         build: Makes a model with fresh weights; None where that is left to the model's own modules.
@@ -53,6 +54,7 @@ class Project:
     model: nn.Module | None = None
     forget: torch.Tensor | None = None
     methods: Mapping[str, Method] = dataclasses.field(default_factory=lambda: CLASSIFIERS.methods)
+    named: Callable[[str], Method] = CLASSIFIERS.named
     original: Callable[[int, Path | None], nn.Module] | None = None
     retrain: Retraining | None = None
     build: Callable[[], nn.Module] | None = None
@@ -64,6 +66,10 @@ class Project:
     def scratch(self) -> Method | None:
         """Retraining as a recipe describes it; None where that is a user's own code, or nobody said how."""
         return None if self.build is None or self.retrain is None else self.methods["retrain"]
+
+    def method(self, name: str) -> Method:
+        """The method or pipeline of that name."""
+        return self.methods[name] if name in self.methods else self.named(name)
 
     def task(self, split: Split) -> Task:
         """How the model is scored while it forgets."""

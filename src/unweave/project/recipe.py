@@ -46,6 +46,7 @@ def from_recipe(recipe: Recipe, device: str) -> Project:
         calibration=split.calibration.tolist(),
         forget=split.forget,
         methods=recipe.methods,
+        named=recipe.method,
         original=original,
         retrain=retraining(recipe, family, build, device),
         build=build,

@@ -62,6 +62,7 @@ def from_file(path: Path) -> Project:
         family=family,
         model=model,
         methods=family.methods,
+        named=family.named,
         retrain=None if train is None else retraining(path, train, learned, model),
     )
 

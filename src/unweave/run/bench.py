@@ -8,7 +8,6 @@ from os import cpu_count
 from pathlib import Path
 from typing import Any, Literal
 
-from unweave.methods import method_named
 from unweave.run import record
 from unweave.run.cell import run_reference, run_seed
 from unweave.run.ranges import nested
@@ -113,10 +112,12 @@ def searched(
 
 def chosen(recipe: Recipe, methods: Sequence[str] | None) -> tuple[str, ...]:
     """The names of the methods that a recipe runs, in the order of the registry, checked."""
-    for name in methods or ():
-        method_named(name, recipe.family.name)
-    names = recipe.family.methods
-    return tuple(name for name in names if methods is None or name in methods or name == "original")
+    if methods is None:
+        return tuple(recipe.methods)
+    for name in methods:
+        recipe.family.named(name)
+    known = [name for name in recipe.methods if name in methods or name == "original"]
+    return tuple(dict.fromkeys([*known, *methods]))
 
 
 def shortened(recipe: Recipe, seeds: int | None) -> Recipe:
@@ -128,7 +129,7 @@ def shortened(recipe: Recipe, seeds: int | None) -> Recipe:
 
 def with_best(recipe: Recipe, studies: Mapping[str, Study]) -> Recipe:
     """The recipe with the best settings found."""
-    found = {name: configure(recipe.methods[name], nested(study.settings)) for name, study in studies.items()}
+    found = {name: configure(recipe.method(name), nested(study.settings)) for name, study in studies.items()}
     return replace(recipe, methods={**recipe.methods, **found})
 
 

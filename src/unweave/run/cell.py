@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from unweave.audit.exam import Exam, Found
+from unweave.conflict import Probe
 from unweave.methods import Method
 from unweave.methods.simple import FromScratch
 from unweave.problem import Cost, Failed
@@ -46,7 +47,7 @@ def run_seed(stage: Stage, seed: int, methods: tuple[str, ...]) -> None:
     memory: Memory = {}
     gradients: dict[str, int] = {}
     for name in in_turn(methods):
-        method, place = stage.recipe.methods[name], place_of(stage, seed, name)
+        method, place = stage.recipe.method(name), place_of(stage, seed, name)
         method = matched(method, gradients) if name == "short-retrain" else method
         cell = run_method(stage, original, seed, name, method, memory)
         if cell["failed"] is None:
@@ -56,7 +57,7 @@ def run_seed(stage: Stage, seed: int, methods: tuple[str, ...]) -> None:
 
 def run_original(stage: Stage, original: Callable[[], nn.Module], seed: int) -> Done | None:
     """The cell of the untouched original, which others are measured beside, and where it is."""
-    cell = run_method(stage, original, seed, "original", stage.recipe.methods["original"], {})
+    cell = run_method(stage, original, seed, "original", stage.recipe.method("original"), {})
     return (place_of(stage, seed, "original"), cell) if cell["failed"] is None else None
 
 
@@ -95,6 +96,8 @@ def run_method(
 
     def make() -> Content:
         problem = stage.problem(original(), seed, memory)
+        if stage.recipe.probe and name == stage.recipe.headline:
+            problem.watch = Probe(stage.recipe.probe)
         failed = None
         with peak_memory(stage.device) as peak:
             try:

@@ -12,10 +12,11 @@ from unweave.audit.classified import Classified
 from unweave.audit.collect import refuse_unfit
 from unweave.audit.exam import Exam
 from unweave.data import Source
-from unweave.methods import Method, methods_for
-from unweave.methods.space import Range, Tunable
+from unweave.methods import Method, method_named, methods_for
+from unweave.methods.pipeline import Stage
 from unweave.models import build
 from unweave.run.family import Device
+from unweave.space import Range, Tunable
 from unweave.split import Split
 from unweave.tasks import Task
 from unweave.tasks.classifier import Classifier
@@ -35,7 +36,11 @@ class Classification:
         """All that can be used on classifiers."""
         return methods_for(self.name)
 
-    def space(self, name: str, method: Method, budget: int) -> Mapping[str, Range]:
+    def named(self, name: str) -> Method:
+        """As the registry has it."""
+        return method_named(name, self.name)
+
+    def space(self, name: str, method: Stage, budget: int) -> Mapping[str, Range]:
         """The method's own."""
         return method.space(budget) if isinstance(method, Tunable) else {}
 

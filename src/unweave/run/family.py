@@ -10,7 +10,8 @@ from torch import nn
 from unweave.audit.exam import Exam
 from unweave.data import Source
 from unweave.methods import Method
-from unweave.methods.space import Range
+from unweave.methods.pipeline import Stage
+from unweave.space import Range
 from unweave.split import Split
 from unweave.tasks import Task
 
@@ -29,7 +30,15 @@ class Family(Protocol):
         """The methods by name, with settings that suit."""
         ...
 
-    def space(self, name: str, method: Method, budget: int) -> Mapping[str, Range]:
+    def named(self, name: str) -> Method:
+        """The method, stage or pipeline of a name, with settings that suit.
+
+        Raises:
+            ValueError: If there is none of that name for this family.
+        """
+        ...
+
+    def space(self, name: str, method: Stage, budget: int) -> Mapping[str, Range]:
         """What a search of a method's settings chooses from; empty if it has nothing to search.
 
         Args:

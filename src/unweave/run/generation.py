@@ -21,17 +21,21 @@ from unweave.data.resident import Resident
 from unweave.generate.sample import Sampler
 from unweave.generate.schedule import Schedule
 from unweave.importance import evaluating
-from unweave.methods import Method
-from unweave.methods.presets import PRESETS, RANGES, RATE
-from unweave.methods.space import Range, Tunable
+from unweave.methods import Method, method_named
+from unweave.methods.pipeline import Pipeline, Stage, stage_spaces
+from unweave.methods.presets import PRESETS, RANGES, RATE, STAGE_PRESETS
 from unweave.models import DENOISERS, build
 from unweave.run.family import Device
+from unweave.space import Range, Tunable
 from unweave.split import Split
 from unweave.tasks import call
 from unweave.tasks.diffusion import Diffusion, Other, Reduction, Times
 
 SEARCHED = 10**12
 """The first seed of the images that a search looks at: reported ones begin at zero."""
+
+LENGTHS = ("how.steps", "budget", "until", "forget.proxy.how.steps")
+"""The settings of a method's own space that say how long it runs."""
 
 LAST = -1
 """Stands for the condition after those of all classes."""
@@ -96,12 +100,18 @@ class Generation:
         """All that can be used on denoisers, as they are set for them."""
         return PRESETS
 
-    def space(self, name: str, method: Method, budget: int) -> Mapping[str, Range]:
-        """The steps that the method's own would allow it, and otherwise what suits denoisers."""
+    def named(self, name: str) -> Method:
+        """As it is set for denoisers."""
+        return method_named(name, self.name, {**STAGE_PRESETS, **PRESETS})
+
+    def space(self, name: str, method: Stage, budget: int) -> Mapping[str, Range]:
+        """The lengths that the method's own would allow it, and otherwise what suits denoisers."""
+        if isinstance(method, Pipeline):
+            return stage_spaces(method, budget, self.space)
         if not isinstance(method, Tunable):
             return {}
-        steps = {path: each for path, each in method.space(budget).items() if path == "how.steps"}
-        return {"how.lr": RATE, **steps, **RANGES.get(name, {})}
+        lengths = {path: each for path, each in method.space(budget).items() if path in LENGTHS}
+        return {"how.lr": RATE, **lengths, **RANGES.get(name, {})}
 
     def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
         """A fresh denoiser."""

@@ -1,11 +1,11 @@
 """What a search chooses from in Optuna's words, and settings by the dotted paths of their fields."""
 
-import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from unweave.methods import Method
-from unweave.methods.space import Choice, Log, Range, Rest, Uniform, Whole
+from unweave.run.reading import as_table
+from unweave.space import Choice, Log, Range, Rest, Uniform, Whole
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -31,7 +31,7 @@ def distribution(choices: Log | Uniform | Whole | Choice) -> "BaseDistribution":
 
 def own(method: Method, space: Mapping[str, Range]) -> dict[str, Any]:
     """The method's own settings, where they lie in their ranges."""
-    table = dataclasses.asdict(cast(Any, method))
+    table = as_table(method)
     values = {path: at(table, path) for path in space}
     drawn = {path: each for path, each in space.items() if not isinstance(each, Rest)}
     return {path: values[path] for path, each in drawn.items() if inside(each, values[path])}
@@ -45,9 +45,12 @@ def inside(choices: Log | Uniform | Whole | Choice, value: object) -> bool:
 
 
 def at(table: Mapping[str, Any], path: str) -> object:
-    """The value at a dotted path."""
+    """The value at a dotted path; the kind where a table stands there, None where nothing does."""
     first, _, rest = path.partition(".")
-    return at(table[first], rest) if rest else table[first]
+    found = table.get(first)
+    if rest:
+        return at(found, rest) if isinstance(found, Mapping) else None
+    return found.get("kind") if isinstance(found, Mapping) else found
 
 
 def nested(settings: Settings) -> dict[str, Any]:

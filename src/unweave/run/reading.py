@@ -4,8 +4,11 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from typing import Any, TypeVar, cast, get_args, get_type_hints
+
+from unweave.methods.pipeline import Pipeline
 
 Table = Mapping[str, Any]
 T = TypeVar("T")
@@ -14,7 +17,8 @@ T = TypeVar("T")
 def configure(settings: T, overrides: object, path: str = "method") -> T:
     """A dataclass with some fields changed; nested tables change fields of fields.
 
-    A given `steps` displaces a default `epochs`, and the other way round.
+    A given `steps` displaces a default `epochs`, and the other way round. Of a pipeline a table per stage
+    changes that stage.
 
     Args:
         settings: The dataclass.
@@ -25,8 +29,47 @@ def configure(settings: T, overrides: object, path: str = "method") -> T:
         ValueError: If a field is not known or a value is wrong; says where.
     """
     given = mapping(overrides, path)
-    refuse_unknown_fields(type(settings), given, path)
-    return validated(type(settings), merged(dataclasses.asdict(cast(Any, settings)), given), path)
+    if isinstance(settings, Pipeline):
+        return cast(T, configure_stages(settings, given, path))
+    return build(type(settings), merged(as_table(settings), given), path)
+
+
+def configure_stages(pipeline: Pipeline, tables: Table, path: str) -> Pipeline:
+    """The pipeline with some fields of its stages changed."""
+    stages = dict(zip(pipeline.names, pipeline.stages, strict=True))
+    meant = [f"{name}.{each}" for name, stage in stages.items() for each in paths(type(stage))]
+    refuse_unknown(tables, stages, path, meant)
+    changed = [configure(each, tables.get(name, {}), below(path, name)) for name, each in stages.items()]
+    return Pipeline(*changed, names=pipeline.names)
+
+
+def refuse_unknown_settings(settings: object, given: Iterable[str], path: str) -> None:
+    """Raises at a dotted path that names no field of a dataclass, or of a pipeline's stages."""
+    stages = dict(zip(settings.names, settings.stages, strict=True)) if isinstance(settings, Pipeline) else {}
+    known = [f"{name}.{each}" for name, stage in stages.items() for each in paths(type(stage))]
+    refuse_unknown(dict.fromkeys(given), known or paths(type(settings)), path)
+
+
+def as_table(value: object) -> Any:  # noqa: ANN401  plain values of any type
+    """A dataclass as plain values that `read` takes; where several may stand, "kind" says which does."""
+    if isinstance(value, Pipeline):
+        return {name: as_table(each) for name, each in zip(value.names, value.stages, strict=True)}
+    if isinstance(value, Mapping):
+        return {key: as_table(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [as_table(each) for each in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    found = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    several = {name for name, kinds in tables(type(value)).items() if len(kinds) > 1}
+    kinds = {name: kind_of(type(found[name])) for name in several if dataclasses.is_dataclass(found[name])}
+    plain = {name: as_table(each) for name, each in found.items()}
+    return plain | {name: {"kind": kind, **plain[name]} for name, kind in kinds.items()}
+
+
+def kind_of(kind: type) -> str:
+    """What plain values call a dataclass: its name in lower case."""
+    return kind.__name__.lower()
 
 
 def read(kind: type[T], table: object, path: str) -> T:
@@ -35,12 +78,63 @@ def read(kind: type[T], table: object, path: str) -> T:
     Raises:
         ValueError: If a field is not known or missing, or a value is wrong; says where.
     """
-    refuse_unknown_fields(kind, mapping(table, path), path)
-    return validated(kind, table, path)
+    return build(kind, mapping(table, path), path)
 
 
-def validated(kind: type[T], value: object, path: str) -> T:
-    """The value in the type of `kind`. Numbers are not read from strings, nor truths from numbers."""
+def build(kind: type[T], table: Table, path: str) -> T:
+    """A dataclass from a value per field; dataclasses in it are built first.
+
+    Raises:
+        ValueError: If a field is not known or missing, or a value is wrong; says where.
+    """
+    hints, fields = get_type_hints(kind), dataclasses.fields(cast(Any, kind))
+    refuse_unknown(table, [field.name for field in fields], path, paths(kind))
+    for field in fields:
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and field.name not in table:
+            raise ValueError(f"{below(path, field.name)} is missing")
+    made = {name: value_of(hints[name], value, below(path, name)) for name, value in table.items()}
+    try:
+        return kind(**made)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}".removeprefix(": ")) from error
+
+
+def value_of(hint: Any, value: object, path: str) -> object:  # noqa: ANN401  any type can be a hint
+    """The value in the type of a field; a dataclass stands as a table, or by its kind alone."""
+    kinds = {kind_of(each): each for each in dataclasses_in(hint)}
+    plain = [each for each in get_args(hint) or (hint,) if each not in kinds.values()]
+    if isinstance(value, str) and value in kinds and str not in plain:
+        value = {"kind": value}
+    if kinds and isinstance(value, Mapping):
+        kind = kinds[choose_kind(kinds, value, path)]
+        return build(kind, {key: each for key, each in value.items() if key != "kind"}, path)
+    if kinds and (not plain or (plain == [type(None)] and value is not None)):
+        names = f" or one of {', '.join(kinds)}" if len(kinds) > 1 else ""
+        raise ValueError(f"{path} must be a table{names}, found {value!r}")
+    return validated(reduce(or_, plain) if kinds else hint, value, path)
+
+
+def choose_kind(kinds: Mapping[str, type], table: Table, path: str) -> str:
+    """Which of the dataclasses a table stands for.
+
+    Raises:
+        ValueError: If it says none, or another than these.
+    """
+    found = table.get("kind", next(iter(kinds)) if len(kinds) == 1 else None)
+    if found not in kinds:
+        guess = nearest(str(found), kinds)
+        raise ValueError(f"{below(path, 'kind')} must be one of {', '.join(kinds)}, found {found!r}{guess}")
+    return found
+
+
+def below(path: str, name: str) -> str:
+    """The path of a field."""
+    return f"{path}.{name}".removeprefix(".")
+
+
+def validated(kind: Any, value: object, path: str) -> Any:  # noqa: ANN401  any type can be a hint
+    """The value in a type. Numbers are not read from strings, nor truths from numbers."""
     from pydantic import ValidationError
 
     try:
@@ -50,12 +144,15 @@ def validated(kind: type[T], value: object, path: str) -> T:
 
 
 def merged(default: Table, overrides: Table) -> dict[str, Any]:
-    """The overrides over the defaults, field by field."""
+    """The overrides over the defaults, field by field; a table of another kind displaces the default."""
     made = dict(default)
     for key, value in overrides.items():
         inner = default.get(key)
-        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
-        made[key] = merged(cast(Table, inner), value) if both else value
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            alike = value.get("kind", inner.get("kind")) == inner.get("kind")
+            made[key] = merged(inner, value) if alike else value
+        elif not (isinstance(inner, Mapping) and value == inner.get("kind", {})):
+            made[key] = value
     for key, other in (("steps", "epochs"), ("epochs", "steps")):
         if overrides.get(key) is not None and other not in overrides and other in default:
             made[other] = None
@@ -69,30 +166,22 @@ def mapping(table: object, path: str) -> Table:
     return table
 
 
-def refuse_unknown_fields(kind: type, table: Table, path: str) -> None:
-    """Raises at a key that is no field of the dataclass, here or further in."""
-    refuse_unknown(table, [field.name for field in dataclasses.fields(kind)], path, paths(kind))
-    inner = tables(kind)
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            for each in inner[key]:
-                refuse_unknown_fields(each, value, f"{path}.{key}".removeprefix("."))
-
-
 def paths(kind: type) -> list[str]:
     """The dotted path of every field of a dataclass and of those in it, the outer ones first."""
     inner = [f"{key}.{path}" for key, each in tables(kind).items() for table in each for path in paths(table)]
-    return sorted([*(field.name for field in dataclasses.fields(kind)), *inner], key=lambda p: p.count("."))
+    own = [field.name for field in dataclasses.fields(kind)]
+    return sorted(dict.fromkeys([*own, *inner]), key=lambda path: path.count("."))
 
 
 def tables(kind: type) -> dict[str, list[type]]:
     """By the name of a field the dataclasses that it may hold."""
     hints = get_type_hints(kind)
-    found = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
-    return {
-        name: [cast(type, each) for each in (hint, *get_args(hint)) if dataclasses.is_dataclass(each)]
-        for name, hint in found.items()
-    }
+    return {field.name: dataclasses_in(hints[field.name]) for field in dataclasses.fields(kind)}
+
+
+def dataclasses_in(hint: Any) -> list[type]:  # noqa: ANN401  any type can be a hint
+    """The dataclasses that a type is, or is a union of."""
+    return [cast(type, each) for each in (hint, *get_args(hint)) if dataclasses.is_dataclass(each)]
 
 
 def refuse_unknown(table: Table, known: Iterable[str], path: str, meant: Iterable[str] = ()) -> None:

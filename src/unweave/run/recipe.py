@@ -10,15 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from torch import nn
 
 from unweave.descend import Descent
-from unweave.methods import Method, method_named, methods_for
+from unweave.methods import Method, methods_for
+from unweave.methods.pipeline import Pipeline
 from unweave.methods.simple import FromScratch
-from unweave.run.reading import Table, configure, mapping, nearest, read
+from unweave.run.reading import Table, as_table, configure, mapping, nearest, read
 from unweave.run.setup import Setup
+
+T = TypeVar("T")
+
+AS_TRAINED, TRAINING = ("how", "impair"), ("forget", "proxy")
+"""The fields that hold a descent like the training, and those that hold something with such a field."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +41,21 @@ class Recipe(Setup):
         """A fresh model."""
         return self.family.build(self.model.name, n_classes, self.model.settings)
 
+    def method(self, name: str) -> Method:
+        """A method or pipeline; one without a table has its defaults, in the manner of the training."""
+        return (
+            self.methods[name] if name in self.methods else _as_trained(self.family.named(name), self.train)
+        )
+
     def untabled(self, name: str) -> Method:
         """A method as it is where the recipe has no table of it; a caller's own as it is."""
-        own = self.methods[name]
-        default = _methods(self, {}).get(name, own)
+        own = self.method(name)
+        default = _methods(self, {}).get(name) or _as_trained(self.family.named(name), self.train)
         return default if type(default) is type(own) else own
 
     def table(self) -> dict[str, Any]:
         """The recipe as plain values, complete: `parse` reads it back."""
-        return dataclasses.asdict(self)
+        return as_table(self)
 
     def cut_short(self, steps: int, limit: int | None = None) -> "Recipe":
         """A recipe that trains for so many steps, on so many examples, only to show that it runs."""
@@ -94,16 +106,14 @@ def _text(place: str | Path) -> str:
 
 def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
     """Every method: its defaults, the recipe's training where it starts from scratch, what a table says."""
-    for name in tables:
-        method_named(name, setup.family.name)
     train, budget = setup.train, setup.tuning.budget
     steps = None if train.steps is None else max(1, round(budget * train.steps))
     epochs = None if train.epochs is None else budget * train.epochs
     shorter = replace(train, steps=steps, epochs=epochs)
-    known = setup.family.methods
+    known = dict(setup.family.methods) | {name: setup.family.named(name) for name in tables}
     defaults = {name: _as_trained(method, train) for name, method in known.items()}
     defaults |= {"retrain": FromScratch(train), "short-retrain": FromScratch(shorter)}
-    methods = {
+    methods: dict[str, Method] = {
         name: configure(method, tables.get(name, {}), f"methods.{name}") for name, method in defaults.items()
     }
     if methods["retrain"] != defaults["retrain"]:
@@ -111,9 +121,14 @@ def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
     return methods
 
 
-def _as_trained(method: Method, train: Descent) -> Method:
+def _as_trained(method: T, train: Descent) -> T:
     """The method with its descents in the precision and with the weight decay of the recipe's training."""
-    fields = [each.name for each in dataclasses.fields(cast(Any, method))]
+    if isinstance(method, Pipeline):
+        return cast(T, Pipeline(*(_as_trained(each, train) for each in method.stages), names=method.names))
+    if not dataclasses.is_dataclass(method):
+        return method
+    found = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
     how = {"precision": train.precision, "weight_decay": train.weight_decay}
-    overrides = {"how": how, "impair": how, "proxy": {"how": how}}
-    return configure(method, {name: table for name, table in overrides.items() if name in fields})
+    descents = {name: replace(found[name], **how) for name in AS_TRAINED if name in found}
+    inner = {name: _as_trained(each, train) for name, each in found.items() if name in TRAINING}
+    return replace(cast(Any, method), **descents, **inner)

@@ -15,11 +15,11 @@ import numpy as np
 from torch import nn
 
 from unweave.methods import Method
-from unweave.methods.space import Range, Rest
 from unweave.problem import Failed
 from unweave.run.ranges import Settings, distribution, nested, own, rounded
 from unweave.run.reading import configure
 from unweave.run.stage import Stage
+from unweave.space import Range, Rest
 from unweave.train import digest, spend
 
 if TYPE_CHECKING:

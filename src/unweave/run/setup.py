@@ -125,6 +125,8 @@ class Setup:
         calibration_seeds: Seeds of the retrained models that fix the margins of verdicts.
         tuning: How settings are searched.
         headline: The method whose verdict a report opens with.
+        probe: The number of steps between two measurements of the conflict of the headline's two gradients;
+            none are made if 0.
         partial: Whether training is cut short on purpose, so that there can be no verdict.
         generation: What is drawn from denoisers; None for classifiers.
         save_every: How many steps a training that is interrupted may lose; all if None.
@@ -137,7 +139,8 @@ class Setup:
     seeds: tuple[int, ...] = tuple(range(10))
     calibration_seeds: tuple[int, ...] = tuple(range(100, 112))
     tuning: Tuning = Tuning()
-    headline: str = "lur"
+    headline: str = "lur:recover"
+    probe: int = 0
     partial: bool = False
     generation: Generation | None = None
     save_every: int | None = None
@@ -154,6 +157,8 @@ class Setup:
             raise ValueError(f"a generator forgets a class, found forget = {self.data.forget!r}")
         if self.save_every is not None and self.save_every < 1:
             raise ValueError(f"save_every must be at least 1 step, found {self.save_every}")
+        if self.probe < 0:
+            raise ValueError(f"probe must be a number of steps, or 0 for none, found {self.probe}")
         if not self.seeds:
             raise ValueError("a recipe needs at least one seed, found none")
         used = {"seeds": self.seeds, "calibration_seeds": self.calibration_seeds}

@@ -126,7 +126,7 @@ class Stage:
         split, model = self.split(tuning_seed), copy.deepcopy(original)
         generator = torch.Generator().manual_seed(seed)
         task = self.recipe.family.task(split.n_classes, split.forgotten_classes)
-        return Problem(task, model, split, generator, self.build(split), memory=memory)
+        return Problem(task, model, split, generator, self.build(split), memory=memory, given=original)
 
     def exam(self, tuning_seed: int | None = None) -> Exam[Any]:
         """The questions to its models; to those of a tuning seed without the test part."""

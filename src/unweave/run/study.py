@@ -10,19 +10,19 @@ from typing import Any
 from unweave.descend import Descent
 from unweave.feed import steps_per_epoch
 from unweave.files import read_object
-from unweave.methods.space import Range, Tunable
-from unweave.run.ranges import Settings, nested
-from unweave.run.reading import refuse_unknown_fields
+from unweave.run.ranges import Settings
+from unweave.run.reading import refuse_unknown_settings
 from unweave.run.search import Trial
 from unweave.run.stage import Stage
+from unweave.space import Range, Tunable
 from unweave.split import Split
 
 REFERENCES = ("original", "retrain")
 """Methods that have nothing to tune: what everything is compared with."""
 
 
-STEPS = ("how.steps", "recover", "proxy.how.steps")
-"""The settings that count steps. Those that count epochs are longer on more data anyway."""
+STEPS = ("steps", "budget")
+"""The last names of settings that count steps. Those that count epochs are longer on more data anyway."""
 
 START = "setting to begin with"
 LEGIBLE = 160
@@ -51,7 +51,8 @@ class Study:
     @property
     def settings(self) -> Settings:
         """The best settings on all the data: `STEPS` are as many times more as retraining is longer."""
-        return {path: self.scaled(value) if path in STEPS else value for path, value in self.best.items()}
+        counted = {path: value for path, value in self.best.items() if path.rpartition(".")[2] in STEPS}
+        return {**self.best, **{path: self.scaled(value) for path, value in counted.items()}}
 
     def scaled(self, steps: int) -> int:
         """So many steps of a trial on all the data: none if there were none."""
@@ -102,8 +103,8 @@ def refuse_other(study: Mapping[str, Any], wanted: Mapping[str, str], place: Pat
 
 def tunable(stage: Stage, methods: Sequence[str]) -> list[str]:
     """Those of the methods that have settings to search."""
-    known = stage.recipe.methods
-    return [each for each in methods if each not in REFERENCES and isinstance(known[each], Tunable)]
+    found = {each: stage.recipe.method(each) for each in methods if each not in REFERENCES}
+    return [each for each, method in found.items() if isinstance(method, Tunable)]
 
 
 def space_of(stage: Stage, name: str) -> Mapping[str, Range]:
@@ -113,10 +114,10 @@ def space_of(stage: Stage, name: str) -> Mapping[str, Range]:
         ValueError: If it names a field that the method lacks.
     """
     recipe = stage.recipe
-    method, split = recipe.methods[name], stage.split(recipe.tuning.seeds[0])
+    method, split = recipe.method(name), stage.split(recipe.tuning.seeds[0])
     budget = max(1, round(recipe.tuning.budget * evaluations(recipe.train, split)))
     space = recipe.family.space(name, method, budget)
-    refuse_unknown_fields(type(method), nested(dict.fromkeys(space)), f"the search space of {name}")
+    refuse_unknown_settings(method, space, f"the search space of {name}")
     return space
 
 
@@ -143,5 +144,5 @@ def facts_of(stage: Stage, name: str, space: Mapping[str, Range]) -> dict[str, s
     recipe, tuning = stage.recipe, dataclasses.asdict(stage.recipe.tuning)
     del tuning["trials"]
     known = {key: str(each) for key, each in stage.known().items()}
-    told = {"tuning": str(tuning), START: repr(recipe.methods[name]), "search space": repr(dict(space))}
+    told = {"tuning": str(tuning), START: repr(recipe.method(name)), "search space": repr(dict(space))}
     return {"data set or forget set": stage.split().digest(), "family": repr(recipe.family), **known, **told}

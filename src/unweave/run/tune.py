@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unweave.files import write_atomically
-from unweave.methods.space import Range
 from unweave.run.cell import MATCHED, key_of, matched
 from unweave.run.keeping import beside, kept
 from unweave.run.search import SECOND, case, search
 from unweave.run.stage import Stage
 from unweave.run.study import Study, best_of, facts_of, scale_of, space_of, tunable
 from unweave.run.workers import Crew, Job, Listener, told
+from unweave.space import Range
 from unweave.train import code, digest
 
 SEARCHING_CODE = ("audit/**/*.py", *(f"run/{name}.py" for name in ("search", "ranges", "practice", "shared")))
@@ -79,7 +79,7 @@ def study(
         space: What is chosen from; what the family says within the budget of the recipe if None.
     """
     first = stages[0]
-    method, tuning = first.recipe.methods[name], first.recipe.tuning
+    method, tuning = first.recipe.method(name), first.recipe.tuning
     method = matched(method, granted) if name == "short-retrain" else method
     begin = first.recipe.untabled(name) if tuning.begin == "defaults" else method
     space = space_of(first, name) if space is None else space

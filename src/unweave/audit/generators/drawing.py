@@ -16,8 +16,8 @@ from unweave.descend import Descent, Phase, descend
 from unweave.generate.sample import Sampler, sample
 from unweave.generate.scopes import merged
 from unweave.generate.vectors import vectors
-from unweave.objective import frozen, nll
-from unweave.problem import Problem
+from unweave.objective import nll
+from unweave.problem import Problem, frozen
 from unweave.split import Split
 from unweave.tasks import call
 from unweave.tasks.diffusion import Diffusion

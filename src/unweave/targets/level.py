@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from unweave.choices import refuse_outside
 from unweave.descend import Descent, training
 from unweave.objective import Objective, on
 from unweave.problem import Problem
@@ -35,8 +36,28 @@ Sides = tuple[Float[Tensor, " forget"], Float[Tensor, " held"]]
 """Losses of forget examples and of the held-out ones that stand for them, both in ascending order."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Level:
+    """Raises each forget loss to the held-out loss at its own rank, as the model is now.
+
+    Args:
+        refresh: The number of steps between two measurements of the losses that are compared.
+    """
+
+    refresh: int = 10
+
+    def __post_init__(self) -> None:
+        refuse_outside(self, "[1, inf)", "refresh")
+
+    def __call__(self, problem: Problem, how: Descent) -> Objective:
+        """The forget objective."""
+        level = HeldOutLevel(self.refresh, how)
+        level.look(problem)
+        return level.objective
+
+
+@dataclass
+class HeldOutLevel:
     """The held-out loss at a forget example's own rank, kept up to date by calls before each step.
 
     Args:
@@ -72,7 +93,7 @@ class Level:
         kept = apart(held_label, gone)
         if not bool(kept.any()):
             raise ValueError(
-                "forget='level' needs calibration examples of classes that are not wholly forgotten, "
+                "the target 'level' needs calibration examples of classes that are not wholly forgotten, "
                 "found none"
             )
         known = apart(own_label, gone)
@@ -124,7 +145,7 @@ class Level:
             level = self.level(loss.detach(), self.labels[batch.ids])
             return -torch.where(loss < level, loss, level)  # at a tie nothing pulls; a minimum would by half
 
-        return on("forget", "level", value)
+        return on("forget", "level", value, idle=True, watch=self)
 
     def level(self, loss: Float[Tensor, " batch"], labels: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Where the losses of forget examples should end."""

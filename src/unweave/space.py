@@ -107,6 +107,17 @@ def up_to(longest: int, *, share: int = 10, least: int = 1) -> Whole:
     return Whole(max(least, longest // share), max(least, longest))
 
 
+def prefixed(name: str, space: Mapping[str, Range]) -> dict[str, Range]:
+    """The space with its paths under a field of that name."""
+
+    def moved(each: Range) -> Range:
+        if not isinstance(each, Rest):
+            return each
+        return Rest(each.total, {f"{name}.{path}": price for path, price in each.prices.items()})
+
+    return {f"{name}.{path}": moved(each) for path, each in space.items()}
+
+
 @runtime_checkable
 class Tunable(Protocol):
     """A method with settings to search."""

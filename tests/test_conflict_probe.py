@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from families import problem
-from unweave.audit.conflict import Probe, cosines
+from unweave.conflict import Probe, cosines
 from unweave.descend import Descent
 from unweave.methods.lur import LUR
 from unweave.objective import nll

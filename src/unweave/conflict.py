@@ -1,4 +1,8 @@
-"""How far the retaining and the forgetting gradient disagree, measured apart from the run.
+"""How far the retain gradient and the forget gradient disagree, measured apart from the run, for any method.
+
+    problem.watch = Probe(every=10)
+    SalUn()(problem)
+    problem.traces["cosine"]
 
 The cosine that falls out of a lookahead step is biased, and that of two mini-batches is drowned in their
 noise. So the probe takes both gradients at the weights themselves, in evaluation mode, on fixed batches, in
@@ -13,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unweave.importance import Mask, evaluating
-from unweave.objective import Objective
+from unweave.objective import Objective, nll
 from unweave.params import Params, gramian
 from unweave.problem import Cost, Problem
 from unweave.split import Part
@@ -30,17 +34,17 @@ class Probe:
     split-half cosines.
 
     Args:
-        retain: The retain objective.
-        forget: The forget objective, as it is minimised.
-        every: The number of steps between two looks.
+        every: The number of steps between two measurements.
+        retain: The retain objective; the training loss by default.
+        forget: The forget objective, as it is minimised; ascent on the training loss by default.
         size: The largest number of examples per half.
         where: The weights that may move; over all weights the two may agree while they oppose each other over
             these.
     """
 
-    retain: Objective
-    forget: Objective
     every: int
+    retain: Objective = field(default_factory=lambda: nll("retain"))
+    forget: Objective = field(default_factory=lambda: -nll("forget"))
     size: int = 256
     where: Mask | None = None
     halves: dict[Part, list[Batch]] = field(default_factory=dict, repr=False)

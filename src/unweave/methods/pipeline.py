@@ -1,0 +1,120 @@
+"""Methods one after the other: a start, a method, a recovery.
+
+    Pipeline(ShrinkPerturb(keep=0.6), LUR(), Recover(until=Restored(near=1.0)))
+
+A pipeline is itself a method. On the command line and in recipes its name is the names of its stages, joined
+by ":", such as "lur:recover", and the path of a setting begins with the name of its stage:
+"lur.alpha", "recover.how.lr".
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import ClassVar, Protocol, runtime_checkable
+
+from unweave.methods.about import REFERENCE, About, Described, refuse_family
+from unweave.methods.recover import Recover
+from unweave.problem import Problem
+from unweave.space import Range, Tunable, prefixed
+
+JOINT = ":"
+"""Joins the names of stages; no method's name holds it."""
+
+FORGETTING = 0.6
+"""The largest share of a budget that the stages before a recovery may spend."""
+
+StageSpace = Callable[[str, "Stage", int], Mapping[str, Range]]
+"""What a search of a stage chooses from: gets its name, the stage and its budget."""
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """Edits a problem's model in place."""
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the model."""
+        ...
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Pipeline:
+    """Runs its stages in order; each sees the weights that the one before left, and the original as given.
+
+    Args:
+        stages: Methods, a user's own functions included.
+        names: What recipes call the stages; by default their types' names in lower case.
+
+    Raises:
+        ValueError: If there is no stage, one is a reference, or two have one name.
+    """
+
+    about: ClassVar[About]
+    stages: tuple[Stage, ...]
+    names: tuple[str, ...] = field(compare=False)
+
+    def __init__(self, *stages: Stage, names: Sequence[str] | None = None) -> None:
+        found = tuple(names or (type(each).__name__.lower() for each in stages))
+        refuse_unfit(stages, found)
+        object.__setattr__(self, "stages", stages)
+        object.__setattr__(self, "names", found)
+        object.__setattr__(self, "about", describe(stages))  # of the instance: its stages tell
+
+    def __repr__(self) -> str:
+        return f"Pipeline({', '.join(map(repr, self.stages))})"
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from: the settings of all stages, under one budget."""
+        return stage_spaces(self, budget, own_space)
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place.
+
+        Raises:
+            ValueError: If a stage is for models of another family.
+        """
+        for stage in self.stages:
+            refuse_family(stage, problem.task)
+        _ = problem.original  # what later stages ask for is kept before the first edit
+        for stage in self.stages:
+            stage(problem)
+
+
+def describe(stages: Sequence[Stage]) -> About:
+    """What stages say of themselves, in their order; a pipeline is for families that all of them serve."""
+    found = [each.about for each in stages if isinstance(each, Described)]
+    texts = ("; then ".join(getattr(each, name) for each in found) for name in ("paper", "data", "step"))
+    limits = [each.families for each in found if each.families]
+    serving = [name for name in chain(*limits) if all(name in each for each in limits)]
+    return About(*texts, families=tuple(dict.fromkeys(serving)))
+
+
+def own_space(name: str, stage: Stage, budget: int) -> Mapping[str, Range]:
+    """What a search of a stage chooses from, as the stage itself says."""
+    return stage.space(budget) if isinstance(stage, Tunable) else {}
+
+
+def stage_spaces(pipeline: Pipeline, budget: int, space: StageSpace) -> Mapping[str, Range]:
+    """What a search of a pipeline chooses from: a recovery has what the stages before it leave of the budget.
+
+    Args:
+        pipeline: The pipeline.
+        budget: The number of gradient evaluations that a run may spend.
+        space: What a search of each stage chooses from.
+    """
+    recovers = any(isinstance(each, Recover) for each in pipeline.stages)
+    before = round(FORGETTING * budget) if recovers else budget
+    found: dict[str, Range] = {}
+    for name, stage in zip(pipeline.names, pipeline.stages, strict=True):
+        found |= prefixed(name, space(name, stage, budget if isinstance(stage, Recover) else before))
+    return found
+
+
+def refuse_unfit(stages: Sequence[Stage], names: Sequence[str]) -> None:
+    """Raises if these are no stages of a pipeline."""
+    if not stages:
+        raise ValueError("a pipeline needs at least one stage, found none")
+    for each, name in zip(stages, names, strict=True):
+        if isinstance(each, Described) and each.about.paper == REFERENCE:
+            raise ValueError(f"a stage of a pipeline is no reference, found {name!r}: leave it out")
+    if len(set(names)) < len(names):
+        raise ValueError(f"each stage of a pipeline needs a name of its own, found {', '.join(names)}")

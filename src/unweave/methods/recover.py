@@ -1,0 +1,166 @@
+"""What comes after forgetting: training on retain data alone.
+
+It mends what forgetting has damaged, and lets the forget outputs settle where nothing pushes them.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from unweave.choices import refuse_outside
+from unweave.descend import Descent, Phase, descend, lengths_of
+from unweave.importance import evaluating
+from unweave.losses import mean_loss_at
+from unweave.methods.about import About
+from unweave.objective import nll
+from unweave.problem import Failed, Problem
+from unweave.space import Choice, Log, Range, Uniform
+
+AVERAGE = 0.95
+"""The decay of the average of the weights whose loss is checked: at a constant rate the weights themselves
+are worse than what they settle to."""
+
+CHECKS = 5
+"""Minimum number of checks before recovery can count as stalled."""
+
+LESS = 0.02
+"""A loss counts as lower if it has fallen by this share of itself."""
+
+SMALLEST = torch.finfo(torch.float32).tiny
+"""What stands for a loss of zero where something is relative to it."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """Ends a recovery once the model is as good on retain data as the original.
+
+    The average of the last weights (`how.ema`, 0.95 if None) is checked every `how.stop_every` steps and
+    becomes the result. The learning rate stays constant until the loss has stalled for a pass over the retain
+    data, and is then halved. The trace "restored" holds the loss at every check, relative to the aim.
+
+    Args:
+        near: The aim: a mean loss on retain data of at most `near` times the original's.
+    """
+
+    near: float = 1.0
+
+    def __post_init__(self) -> None:
+        refuse_outside(self, "(0, inf)", "near")
+
+
+@dataclass(frozen=True)
+class Recover:
+    """Trains on retain data alone.
+
+    Args:
+        until: What ends the recovery before its last step; nothing if None.
+        budget: The number of gradient evaluations after which the whole run ends, those of earlier stages
+            included; the length of `how` counts if None.
+        how: The descent; its length is the most where `until` may end it.
+    """
+
+    about: ClassVar[About] = About("ours", "retain", "1 gradient", "a recovery, for pipelines")
+    until: Restored | None = Restored()
+    budget: int | None = None
+    how: Descent = Descent(lr=0.1, epochs=30, max_norm=1.0)
+
+    def __post_init__(self) -> None:
+        refuse_outside(self, "[1, inf)", "budget")
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from; recovery takes what is left of the budget."""
+        return {
+            "until": Choice((None,)),
+            "budget": Choice((budget,)),
+            "how.lr": Log(0.05, 0.5),
+            "how.schedule": Choice(("cosine",)),
+            "how.warmup": Uniform(0.0, 0.2),
+            "how.ema": Choice((None, AVERAGE)),
+        }
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place; changes nothing where no step is left of the budget."""
+        retain, steps = Phase([nll("retain")]), self.steps(problem)
+        if not steps:
+            return
+        how = replace(self.how, steps=steps, epochs=None)
+        if self.until is None:
+            descend(problem, how, retain)
+        else:
+            descend_until(problem, replace(how, ema=how.ema or AVERAGE), retain, self.until)
+
+    def steps(self, problem: Problem) -> int:
+        """The number of steps, at most."""
+        if self.budget is not None:
+            return max(0, self.budget - problem.cost.gradients)
+        (steps,) = lengths_of(problem, [Phase([nll("retain")])], self.how)
+        return steps
+
+
+def descend_until(problem: Problem, how: Descent, retain: Phase, aim: Restored) -> None:
+    """Descends at a constant rate until the aim is reached; at every standstill the rate is halved."""
+    (a_pass,) = lengths_of(problem, [retain], replace(how, steps=None, epochs=1.0))
+    patience = max(CHECKS, round(a_pass / how.stop_every))
+    enough = aim.near * mean_retain_loss(problem, problem.original, how.batch)
+    check, left = Check(enough, how.batch, patience), how.steps or 0
+    while True:
+        left -= descend(problem, replace(how, steps=left), replace(retain, until=check))
+        if left <= 0 or check.reached or not check.stalled:
+            return
+        check, how = Check(enough, how.batch, patience), replace(how, lr=how.lr / 2)
+
+
+@dataclass
+class Check:
+    """Whether the mean loss on retain data is low enough, or has stopped falling.
+
+    Args:
+        enough: The loss that is low enough, on the examples that are looked at.
+        batch: The number of examples in a forward pass.
+        patience: The number of checks without a loss that is lower by `LESS` that make a standstill.
+        seen: The losses at the checks so far.
+    """
+
+    enough: float
+    batch: int
+    patience: int
+    seen: list[float] = field(default_factory=list)
+
+    def __call__(self, problem: Problem) -> bool:
+        """Checks; the passes are charged as examples."""
+        self.seen.append(mean_retain_loss(problem, problem.model, self.batch))
+        rows = problem.traces.setdefault("restored", [])
+        rows.append((len(rows), self.seen[-1] / max(self.enough, SMALLEST), math.nan))
+        return self.reached or self.stalled
+
+    @property
+    def reached(self) -> bool:
+        """Whether the loss was low enough at the last check."""
+        return bool(self.seen) and self.seen[-1] <= self.enough
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the loss has stopped falling."""
+        before, since = self.seen[: -self.patience], self.seen[-self.patience :]
+        return bool(before) and min(since) > (1 - LESS) * min(before)
+
+
+@torch.no_grad()
+def mean_retain_loss(problem: Problem, model: nn.Module, batch: int, most: int = 1024) -> float:
+    """The mean loss of a model on at most `most` retain examples, in evaluation mode; always the same ones.
+
+    Raises:
+        Failed: If it is not finite.
+    """
+    generator = torch.Generator().manual_seed(problem.generator.initial_seed())
+    ids = problem.split.retain
+    examples = ids[torch.randperm(len(ids), generator=generator)[:most]]
+    with evaluating(model):
+        loss = mean_loss_at(problem, model, problem.split.train, examples, batch)
+    if not math.isfinite(loss):
+        raise Failed(f"the loss on retain data became {loss} in evaluation mode: no model can be that good")
+    return loss

@@ -1,0 +1,42 @@
+"""Answers of a model that never saw the forget data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from unweave.choices import refuse_outside
+from unweave.descend import Descent
+from unweave.estimators.held_out import held_out_level, toward
+from unweave.estimators.proxy import Proxy, proxy_space
+from unweave.objective import Objective, distill
+from unweave.problem import Problem
+from unweave.space import Range
+from unweave.tasks.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Match:
+    """Pulls each forget output to that of a proxy.
+
+    Args:
+        proxy: How the proxy is trained; its cost is the method's.
+        sharpen: What the proxy's outputs are divided by. If None, a classifier's answers are moved to the
+            confidence that the original has on held-out data, and those of other families are taken as they
+            are.
+    """
+
+    proxy: Proxy = Proxy()
+    sharpen: float | None = None
+
+    def __post_init__(self) -> None:
+        refuse_outside(self, "(0, inf)", "sharpen")
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from: the proxy takes a fifth of the budget."""
+        return proxy_space(budget)
+
+    def __call__(self, problem: Problem, how: Descent) -> Objective:
+        """The forget objective."""
+        proxy = self.proxy(problem)
+        if self.sharpen is None and isinstance(problem.task, Classifier):
+            return toward(held_out_level(problem, proxy))
+        return distill(proxy, "forget", temperature=self.sharpen or 1.0)

@@ -1,0 +1,38 @@
+"""Margins of held-out data, rank by rank."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from unweave.choices import refuse_unknown_choices
+from unweave.descend import Descent
+from unweave.estimators.proxy import Proxy, proxy_space
+from unweave.estimators.quantiles import pull, quantiles
+from unweave.objective import Objective
+from unweave.problem import Problem
+from unweave.space import Range
+
+
+@dataclass(frozen=True)
+class Quantile:
+    """Pulls each forget margin to the original's margin on held-out data at its own rank; classifiers only.
+
+    Args:
+        ranks: Whose margins order the forget examples: a proxy's or the original's.
+        proxy: How the proxy is trained; its cost is the method's.
+    """
+
+    ranks: Literal["proxy", "original"] = "proxy"
+    proxy: Proxy = Proxy()
+
+    def __post_init__(self) -> None:
+        refuse_unknown_choices(self)
+
+    def space(self, budget: int) -> Mapping[str, Range]:
+        """What a search chooses from: the proxy, if there is one, takes a fifth of the budget."""
+        return proxy_space(budget) if self.ranks == "proxy" else {}
+
+    def __call__(self, problem: Problem, how: Descent) -> Objective:
+        """The forget objective."""
+        ranks = self.proxy(problem) if self.ranks == "proxy" else problem.original
+        return pull(quantiles(problem, ranks))
