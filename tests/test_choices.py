@@ -8,12 +8,12 @@ import pytest
 
 from unweave.choices import refuse_outside, refuse_unknown_choices
 from unweave.descend import Descent
+from unweave.estimators.proxy import Proxy
 from unweave.methods.esd import ESD
 from unweave.methods.lur import LUR
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
-from unweave.targets import Proxy
 
 
 @dataclass(frozen=True)
