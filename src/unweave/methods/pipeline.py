@@ -118,3 +118,7 @@ def refuse_unfit(stages: Sequence[Stage], names: Sequence[str]) -> None:
             raise ValueError(f"a stage of a pipeline is no reference, found {name!r}: leave it out")
     if len(set(names)) < len(names):
         raise ValueError(f"each stage of a pipeline needs a name of its own, found {', '.join(names)}")
+    limits = [each.about.families for each in stages if isinstance(each, Described) and each.about.families]
+    if limits and not set(limits[0]).intersection(*limits):
+        found = " and ".join(dict.fromkeys(chain(*limits)))
+        raise ValueError(f"the stages of a pipeline must be for one family of models, found {found}")

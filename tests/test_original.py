@@ -1,0 +1,115 @@
+"""The original: what every stage and every teacher sees of the model as it was given."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from families import FAMILIES, problem
+from test_methods import shortened, snapshot
+from unweave.methods import METHODS
+from unweave.methods.lur import LUR
+from unweave.methods.salun import SalUn
+from unweave.problem import Problem, frozen
+from unweave.targets import Level
+
+
+def given(family: str) -> Problem:
+    """A problem whose caller still holds the model."""
+    of = problem(family)
+    of.given = copy.deepcopy(of.model)
+    return of
+
+
+def shared(a: nn.Module, b: nn.Module) -> list[bool]:
+    """Per weight and buffer whether both lie in the same memory."""
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return [x.data_ptr() == y.data_ptr() for x, y in pairs]
+
+
+@torch.no_grad()
+def erase(of: Problem) -> None:
+    """Sets all trainable weights to zero."""
+    for p in of.params.values():
+        p.zero_()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_shares_the_memory_of_what_was_given_frozen_and_in_evaluation_mode(family: str):
+    of = given(family)
+    assert of.given is not None
+    assert all(shared(of.original, of.given)) and not any(shared(of.original, of.model))
+    assert not any(p.requires_grad for p in of.original.parameters())
+    assert not any(m.training for m in of.original.modules())
+    assert [m.training for m in of.given.modules()] == [m.training for m in of.model.modules()]
+    assert {n for n, p in of.given.named_parameters() if p.requires_grad} == set(of.params)
+    assert of.original is of.original
+
+
+@pytest.mark.parametrize("method", [LUR(), LUR(retain="both", forget=Level()), SalUn()], ids=repr)
+def test_it_survives_a_method_and_leaves_what_was_given(method: LUR | SalUn):
+    of = given("batchnorm")
+    assert of.given is not None
+    before, modes = snapshot(of.given), [m.training for m in of.given.modules()]
+    shortened(method)(of)
+    assert not torch.equal(of.model.state_dict()["fc.weight"], before["fc.weight"])
+    for model in (of.given, of.original):
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [m.training for m in of.given.modules()] == modes
+    assert all(p.grad is None for p in of.given.parameters())
+
+
+def test_without_it_a_copy_is_kept_at_the_first_read():
+    of = problem("layernorm")
+    before, original = snapshot(of.model), of.original
+    assert not any(shared(original, of.model))
+    erase(of)
+    assert of.original is original
+    for model in (original, of.beside("twin").model):
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_what_is_made_beside_begins_at_the_original_after_an_edit():
+    of = given("layernorm")
+    erase(of)
+    twin = of.beside("twin").model
+    assert of.given is not None and not any(shared(twin, of.given))
+    for name, value in of.given.state_dict().items():
+        assert torch.equal(twin.state_dict()[name], value)
+
+
+def test_the_same_request_over_other_data_has_the_same_original():
+    of = given("layernorm")
+    assert all(shared(of.over(of.split).original, of.original))
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_tied_weights_stay_tied(share: bool):
+    of = problem("language")
+    copied = frozen(of.model, share=share)
+    assert copied.head.weight is copied.embed.weight and copied.head.weight is not of.model.head.weight
+    assert all(shared(copied, of.model)) == share
+    tokens = of.split.train.inputs[0][:3, :-1]
+    with torch.no_grad():
+        assert torch.equal(copied(tokens), copy.deepcopy(of.model).eval()(tokens))
+
+
+def test_what_is_written_where_memory_is_shared_is_seen():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    apart, together = frozen(model), frozen(model, share=True)
+    with torch.no_grad():
+        model[0].weight.fill_(7.0)
+    model(torch.randn(5, 2))
+    for name in ("0.weight", "1.running_mean"):
+        written = model.state_dict()[name]
+        assert torch.equal(together.state_dict()[name], written)
+        assert not torch.equal(apart.state_dict()[name], written)
+
+
+@pytest.mark.parametrize("name", ["lur", "lur-match", "salun", "bad-teacher", "scrub", "random-label"])
+def test_a_method_ends_at_the_same_bits_whether_the_caller_holds_the_model_or_not(name: str):
+    held, alone = given("batchnorm"), problem("batchnorm")
+    for of in (held, alone):
+        shortened(METHODS[name])(of)
+    assert all(torch.equal(v, alone.model.state_dict()[n]) for n, v in held.model.state_dict().items())
