@@ -27,7 +27,7 @@ def save(folder: str | Path, model_state: Mapping[str, Tensor], sidecar: Mapping
     Args:
         folder: Made if it is missing. A checkpoint that is there is replaced, or stays whole.
         model_state: `model.state_dict()`; tied weights are written once per name.
-        sidecar: JSON values, "split" (digest of the split trained on), "recipe" and "code" among them.
+        sidecar: JSON values, "split" (digest of the split trained on), "recipe" among them.
             "architecture" (digest of names, shapes and types) and "weights" (SHA-256 of the file) are added.
     """
     folder = Path(folder)

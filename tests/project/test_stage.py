@@ -61,6 +61,13 @@ def test_other_weights_are_another_original_and_the_retrained_models_stay(readin
     assert len(list((reading.parent / "run" / "models").iterdir())) == 1
 
 
+def test_under_a_raised_number_a_retrained_model_is_made_again(reading, monkeypatch):
+    stage(reading).trained("retain", 0)
+    monkeypatch.setattr(given, "TRAINING_FORMAT", given.TRAINING_FORMAT + 1)
+    stage(reading).trained("retain", 0)
+    assert len(list((reading.parent / "run" / "models").iterdir())) == 2
+
+
 def practising(path: Path, forget: tuple[int, ...] = (1, 2, 3), **changes: object) -> Given:
     """The stage with other tuning."""
     made = stage(path, forget)

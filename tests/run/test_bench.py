@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from unweave.audit import deep_unlearn, parquet
 from unweave.audit.classified import EDGES
 from unweave.audit.collect import collect
 from unweave.audit.metrics import mean_gap, measure
-from unweave.run import record
+from unweave.run import cell, record, verdicts
 from unweave.run.bench import bench, chosen, jobs_of, shortened, trainings
 from unweave.run.cell import matched
 from unweave.run.curves import mean_curve, mean_trace
@@ -153,6 +154,23 @@ def test_a_changed_setting_repeats_that_method_alone(run, tmp_path) -> None:
     moved = {name for name, content in cells(folder).items() if before.get(name) != content}
     assert {Path(name).name.split(".")[0] for name in moved} == {"finetune"} and len(moved) == 6
     bench([tiny()], folder, methods=[*METHODS, "ct", "retrain"], jobs=1)
+
+
+@pytest.mark.parametrize("number", ["METHODS_FORMAT", "MEASURING_FORMAT"])
+def test_under_a_raised_number_cells_are_run_or_measured_again(run, tmp_path, monkeypatch, number) -> None:
+    folder = shutil.copytree(run[0], tmp_path / "bench")
+    before, models = cells(folder), sorted((folder / "models").iterdir())
+    for module in (cell, verdicts):
+        monkeypatch.setattr(module, number, getattr(cell, number) + 1, raising=module is cell)
+    bench([tiny()], folder, methods=[*METHODS, "ct", "retrain"], jobs=1)
+    runs = {
+        name for name in before if Path(name).name in {f"{each}.json" for each in (*METHODS, "retrained")}
+    }
+    measurements = {name for name in before if name.endswith(".values.json")}
+    moved = {name for name, content in cells(folder).items() if before[name] != content}
+    assert measurements <= moved and len(runs) == 2 * len(METHODS) + 4
+    assert runs <= moved if number == "METHODS_FORMAT" else not runs & moved
+    assert sorted((folder / "models").iterdir()) == models
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(run, tmp_path) -> None:

@@ -203,3 +203,17 @@ def test_the_environment_is_json_and_names_what_a_run_depends_on():
     assert {"torch", "numpy"} <= made["packages"].keys()
     assert re.fullmatch(r"[0-9a-f]{64}", made["code"])
     assert record.environment()["code"] == made["code"]
+
+
+def test_the_code_of_a_record_is_that_of_the_packages_files(tmp_path, monkeypatch):
+    digest, found = record.package_digest.__wrapped__, []
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "run" / "record.py"))
+    for name, text in [
+        ("train.py", "a = 1"),
+        ("train.py", "a = 2"),
+        ("tasks.py", "a = 2"),
+        ("notes.md", "a"),
+    ]:
+        (tmp_path / name).write_text(text)
+        found.append(digest())
+    assert len(set(found)) == 3 and found[2] == found[3], "text that is no code does not count"

@@ -335,6 +335,16 @@ def test_every_method_gets_as_many_trials_and_a_search_is_read_again(tmp_path, m
     assert configure(recipe.methods["lur"], text["lur"]) == with_best(recipe, studies).methods["lur"]
 
 
+@pytest.mark.parametrize("number", ["SEARCHING_FORMAT", "MEASURING_FORMAT"])
+def test_under_a_raised_number_a_search_is_made_again(tmp_path, monkeypatch, number) -> None:
+    stage = drifting(tmp_path, Drift())
+    before = tune.study((stage,), "finetune", 2, {})
+    monkeypatch.setattr(tune, "search", lambda *_, **__: before.trials[:1])
+    assert len(tune.study((stage,), "finetune", 2, {}).trials) == 2
+    monkeypatch.setattr(tune, number, getattr(tune, number) + 1)
+    assert len(tune.study((stage,), "finetune", 2, {}).trials) == 1
+
+
 def test_tuned_settings_are_the_reported_ones_and_the_log_is_in_the_record(tmp_path) -> None:
     made = bench([with_drift(Drift())], tmp_path, methods=["finetune"], jobs=1, tune=3)["stages"]["tiny"]
     assert made["tuned"] == {"against": "proxy", "seeds": [1000, 1001], "budget": 0.5, "limit": None,

@@ -28,7 +28,7 @@ from unweave.run.recipe import load as load_recipe
 from unweave.run.setup import Architecture, Data, Tuning
 from unweave.run.stage import MODELS, Stage
 from unweave.split import Split
-from unweave.train import TRAINING, Trained, code, counted, digest
+from unweave.train import TRAINING_FORMAT, Trained, counted, digest
 
 COUNT = "retraining.json"
 """Among the searches, what a retraining took of which only a user's own code knows."""
@@ -60,7 +60,7 @@ class Given(Stage):
         if part == "mixed":
             return Trained(project.model, Cost())
         facts = {**project.facts, "split": split.digest("retain"), "seed": seed, "device": self.device}
-        folder = self.folder / MODELS / digest({**facts, "code": code(*TRAINING)})[:20]
+        folder = self.folder / MODELS / digest({**facts, "format": TRAINING_FORMAT})[:20]
         model = copy.deepcopy(project.model)
         if (folder / checkpoint.SIDECAR).exists():
             sidecar = checkpoint.load(folder, model, split_digest=split.digest("retain"))

@@ -21,15 +21,23 @@ from unweave.problem import Cost, Failed
 from unweave.run.keeping import Content, beside, kept
 from unweave.run.memory import peak_memory
 from unweave.run.stage import Memory, Stage
-from unweave.train import TRAINING, code, digest, spend
+from unweave.train import TRAINING_FORMAT, digest, spend
 
 REFERENCE = "retrained"
 """The name of the reference's cell; the method "retrain" is one more retraining, from weights of its own."""
 
-METHODS_CODE = (*TRAINING, "methods/*.py", "run/family.py", "run/classification.py", "run/generation.py")
-PROBING = ("collect", "conflict", "probes", "classified", "logits", "score")
-METHODS_CODE += ("audit/generators/*.py", *(f"audit/{name}.py" for name in PROBING))
-MEASURING_CODE = ("audit/**/*.py", "run/cell.py")
+METHODS_FORMAT = 1
+"""Stands for all code that decides what a cell holds: a method's weights, answers, cost and probes.
+
+Raise it in the commit that changes any of these for a method of given settings: every cell is then run again.
+Another default or setting needs no raise, because the key of a cell holds `repr(method)`.
+"""
+
+MEASURING_FORMAT = 1
+"""Stands for all code that computes metrics from the answers of cells.
+
+Raise it in the commit that changes a metric or adds one: cells are then measured again, but not run again.
+"""
 
 MATCHED = ("lur-match", "lur")
 """The methods whose gradient evaluations short-retrain gets: the first that ran."""
@@ -143,7 +151,7 @@ def measured(
         shown = {"sheet": exam.sheet(found), "description": exam.describe(found)}
         return {"values": values, "benchmarked": benchmarked, "losses": exam.histograms(found), **shown}
 
-    return kept(beside(place, "values"), digest({**key, "code": code(*MEASURING_CODE)}), make)
+    return kept(beside(place, "values"), digest({**key, "format": MEASURING_FORMAT}), make)
 
 
 def matched(method: Method, gradients: Mapping[str, int]) -> Method:
@@ -179,4 +187,4 @@ def key_of(stage: Stage, seed: int, method: str) -> str:
     """The digest of all that a cell depends on."""
     recipe, data = stage.recipe, stage.split().digest()
     facts = {**stage.known(), "data": data, "device": stage.device, "family": repr(recipe.family)}
-    return digest({**facts, "seed": seed, "method": method, "code": code(*METHODS_CODE)})
+    return digest({**facts, "seed": seed, "method": method, "format": [TRAINING_FORMAT, METHODS_FORMAT]})

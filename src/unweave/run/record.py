@@ -4,18 +4,19 @@ A record is a plain dictionary; `record.schema.json` beside this file says which
 means and in which unit. Numbers are written with the digits that bring the same float back.
 """
 
+import hashlib
 import json
 import math
 import os
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from unweave.files import write_atomically
-from unweave.train import code
 
 # The schema, not the type checker, describes a record: it holds whatever JSON can hold.
 Record = Mapping[str, Any]
@@ -35,7 +36,7 @@ def environment() -> dict[str, Any]:
 
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "code": code("**/*.py"),
+        "code": package_digest(),
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
         "system": f"{platform.system()} {platform.machine()}",
@@ -44,6 +45,15 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
+
+
+@cache
+def package_digest() -> str:
+    """SHA-256 of the paths and contents of this package's own Python files."""
+    root, whole = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(root.glob("**/*.py")):
+        whole.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return whole.hexdigest()
 
 
 def write(record: Record, folder: str | Path) -> Path:

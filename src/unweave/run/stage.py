@@ -19,13 +19,17 @@ from unweave.run.keeping import kept
 from unweave.run.practice import practised
 from unweave.run.recipe import Recipe
 from unweave.split import Split
-from unweave.train import TRAINING, Trained, code, digest, train_model
+from unweave.train import TRAINING_FORMAT, Trained, digest, train_model
 
 Memory = dict[str, tuple[object, Cost]]
 
 MODELS = "models"
-CHOOSING = ("run/strata.py", "audit/collect.py", "audit/probes.py")
-"""The files that decide, beside those of training, what trained models choose."""
+
+CHOOSING_FORMAT = 1
+"""Stands for all code that decides which forget set trained models choose, their training apart.
+
+Raise it in the commit that changes the choice: every such forget set is then chosen again.
+"""
 
 CHOOSERS = 2_000_000
 """Added to the seed of the data for the weights of models that choose what is forgotten."""
@@ -73,7 +77,8 @@ class Stage:
         """The positions that trained models choose; they are kept, and so is every model."""
         data = self.recipe.data
         facts = {**self.known(), "data": train.digest(), "device": self.device, "seed": data.seed}
-        facts |= {"stratum": (data.forget, data.fraction, data.folds), "code": code(*TRAINING, *CHOOSING)}
+        facts |= {"stratum": (data.forget, data.fraction, data.folds)}
+        facts |= {"format": [TRAINING_FORMAT, CHOOSING_FORMAT]}
 
         def learn(split: Split, part: Literal["mixed", "retain"]) -> nn.Module:
             return self.learned(split, part, CHOOSERS + data.seed).model

@@ -4,16 +4,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unweave.files import write_atomically
-from unweave.run.cell import MATCHED, key_of, matched
+from unweave.run.cell import MATCHED, MEASURING_FORMAT, key_of, matched
 from unweave.run.keeping import beside, kept
 from unweave.run.search import SECOND, case, search
 from unweave.run.stage import Stage
 from unweave.run.study import Study, best_of, facts_of, scale_of, space_of, tunable
 from unweave.run.workers import Crew, Job, Listener, told
 from unweave.space import Range
-from unweave.train import code, digest
+from unweave.train import digest
 
-SEARCHING_CODE = ("audit/**/*.py", *(f"run/{name}.py" for name in ("search", "ranges", "practice", "shared")))
+SEARCHING_FORMAT = 1
+"""Stands for all code that decides which settings a search tries, on which requests, and their worth.
+
+Raise it in the commit that changes any of these: every search is then made again.
+"""
 
 
 def tune_stage(
@@ -85,7 +89,8 @@ def study(
     space = space_of(first, name) if space is None else space
     facts = [facts_of(stage, name, space) for stage in stages]
     cells = [key_of(stage, 0, repr(method) + repr(begin)) for stage in stages]
-    key = digest({"facts": facts, "cells": cells, "trials": trials, "code": code(*SEARCHING_CODE)})
+    formats = [SEARCHING_FORMAT, MEASURING_FORMAT]
+    key = digest({"facts": facts, "cells": cells, "trials": trials, "format": formats})
     place = first.folder / "tuning" / "+".join(stage.recipe.name for stage in stages) / name
 
     def make() -> Mapping[str, Any]:

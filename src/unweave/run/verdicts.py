@@ -12,14 +12,14 @@ import numpy as np
 from unweave.audit.margins import Margins, margins
 from unweave.audit.metrics import METRICS, Metric, Values, gap_of_means, gap_parts, mean_gap
 from unweave.audit.score import score, t_interval
-from unweave.run.cell import REFERENCE, answers_at, place_of
+from unweave.run.cell import MEASURING_FORMAT, REFERENCE, answers_at, place_of
 from unweave.run.curves import histograms, mean_trace
 from unweave.run.keeping import Content, kept
 from unweave.run.paired import comparisons, per_seed
 from unweave.run.stage import Stage
 from unweave.run.strata import TRAINED
 from unweave.run.study import evaluations, scale_of
-from unweave.train import code, digest
+from unweave.train import digest
 
 PICKED = ("mislabelled", *TRAINED)
 """The forget sets of which a record names every example."""
@@ -108,7 +108,7 @@ def compared(stage: Stage, seeds: Sequence[int], name: str) -> Margins | None:
         return {"pairs": [exam.measure_pair(one, other) for one, other in combinations(found, 2)]}
 
     place = stage.folder / "cells" / stage.recipe.name / name
-    pairs = kept(place, digest({"cells": keys, "code": code("audit/**/*.py")}), make)["pairs"]
+    pairs = kept(place, digest({"cells": keys, "format": MEASURING_FORMAT}), make)["pairs"]
     alone = [values_of(stage, seed, REFERENCE) for seed in seeds]
     return margins(alone, pairs, sizes=exam.sizes, metrics=exam.metrics)
 
