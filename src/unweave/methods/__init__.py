@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import ClassVar, Protocol, runtime_checkable
 
+from unweave.choices import nearest
 from unweave.methods.about import About
 from unweave.methods.amnesiac import Amnesiac
 from unweave.methods.bad_teacher import BadTeacher
@@ -113,11 +113,10 @@ def method_named(name: str, family: str | None = None) -> Method:
         family: The family of models that it must be for, if any.
 
     Raises:
-        ValueError: If there is none of that name; names the nearest. If it is not for that family.
+        ValueError: If there is none of that name; names the nearest, and all. If it is not for that family.
     """
     if name not in METHODS:
-        near = get_close_matches(name, METHODS, n=1, cutoff=0.3) or [next(iter(METHODS))]
-        raise ValueError(f"unknown method {name!r}: did you mean {near[0]!r}?")
+        raise ValueError(f"unknown method {name!r}{nearest(name, METHODS)}; known: {', '.join(METHODS)}")
     method = METHODS[name]
     if family is not None and not method.about.serves(family):
         raise ValueError(

@@ -14,10 +14,11 @@ from typing import Any, cast
 
 from torch import nn
 
+from unweave.choices import nearest
 from unweave.descend import Descent
 from unweave.methods import Method, method_named, methods_for
 from unweave.methods.simple import FromScratch
-from unweave.run.reading import Table, configure, mapping, nearest, read
+from unweave.run.reading import Table, configure, mapping, read
 from unweave.run.setup import Setup
 
 
