@@ -3,11 +3,11 @@
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from functools import cache, reduce
 from operator import or_
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
+from unweave.choices import nearest
 from unweave.methods.pipeline import Pipeline
 
 Table = Mapping[str, Any]
@@ -193,18 +193,6 @@ def refuse_unknown(table: Table, known: Iterable[str], path: str, meant: Iterabl
             raise ValueError(
                 f"unknown key {key!r} in {path or 'the recipe'}{guess}; known: {', '.join(known)}"
             )
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A question that names the known word closest to this one, if any is close.
-
-    Of a dotted path the last name counts, and all paths that end in the closest one are named.
-    """
-    ending: dict[str, list[str]] = {}
-    for path in known:
-        ending.setdefault(path.rpartition(".")[2], []).append(path)
-    near = get_close_matches(word, ending, n=1, cutoff=0.5)
-    return f" (did you mean {' or '.join(map(repr, ending[near[0]]))}?)" if near else ""
 
 
 @cache

@@ -14,11 +14,12 @@ from typing import Any, TypeVar, cast
 
 from torch import nn
 
+from unweave.choices import nearest
 from unweave.descend import Descent
 from unweave.methods import Method, methods_for
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.simple import FromScratch
-from unweave.run.reading import Table, as_table, configure, mapping, nearest, read
+from unweave.run.reading import Table, as_table, configure, mapping, read
 from unweave.run.setup import Setup
 
 T = TypeVar("T")
