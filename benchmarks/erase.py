@@ -79,13 +79,13 @@ def forgetting(plan: Plan, labels: Sequence[int], folder: Path, device: str) -> 
 def tuned(
     plan: Plan, stages: Sequence[Stage], methods: Sequence[str], trials: int, jobs: int
 ) -> dict[str, Study]:
-    """The searches of methods over the classes of `stages`; who is granted what LUR spends has none."""
+    """The searches of methods over the classes of `stages`; short-retrain, of given length, has none."""
     recipe, work = stages[0].recipe, []
     for name in methods:
         space = dict(recipe.family.space(name, recipe.methods[name], plan.steps.high))
         if name != "short-retrain" and name not in REFERENCES and space:
             space["how.steps"] = plan.steps
-            work.append(Job(f"{trials} trials of {name}", study, (stages, name, trials, {}, space)))
+            work.append(Job(f"{trials} trials of {name}", study, (stages, name, trials, space)))
     seed = recipe.tuning.seeds[0]
     with workers(jobs) as crew:
         list(told(crew, [Job(f"original {seed}", train, (stages[0], "mixed", seed, seed))], say))

@@ -5,6 +5,8 @@ import math
 import random
 from typing import Any
 
+from unweave.run.frontier import frontier
+
 METRICS = {
     "ua": (9.0, "match"),
     "ra": (99.5, "match"),
@@ -44,6 +46,22 @@ def synthetic() -> dict[str, Any]:
         },
         "stages": {"trace": _stage(random.Random(0)), "class": _small(random.Random(1))},
     }
+
+
+def at_budgets(*budgets: float) -> dict[str, Any]:
+    """The stage `trace` at several budgets, gaps and costs in proportion, with the frontier of the three."""
+    made, stages = synthetic(), {}
+    for budget in budgets:
+        stage = copy.deepcopy(made["stages"]["trace"])
+        stage["reference"]["gradient_evaluations"] = 3400
+        for name in stage["methods"].keys() - {"original", "retrain", "diverged"}:
+            row = stage["methods"][name]
+            row["gap"] |= {end: row["gap"][end] * 0.3 / budget for end in ("mean", "low", "high")}
+            row |= {"gradient_evaluations": 3400 * budget, "cost": 1.2 * budget}
+            row["verdict"] = row["verdict"] if budget > 0.1 else "FAIL"
+        stages[budget] = stage
+    named = {f"trace@{budget}": stage for budget, stage in stages.items()}
+    return made | {"stages": named, "frontier": {"trace": frontier(stages)}}
 
 
 def score(metric: str, value: float, rng: random.Random) -> dict[str, Any]:

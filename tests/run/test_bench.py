@@ -15,8 +15,7 @@ from unweave.audit.classified import EDGES
 from unweave.audit.collect import collect
 from unweave.audit.metrics import mean_gap, measure
 from unweave.run import cell, record, verdicts
-from unweave.run.bench import bench, chosen, jobs_of, shortened, trainings
-from unweave.run.cell import matched
+from unweave.run.bench import bench, chosen, jobs_of, retrains_of, shortened, trainings
 from unweave.run.curves import mean_curve, mean_trace
 from unweave.run.cut import split_of
 from unweave.run.memory import STATUS, peak_memory
@@ -104,17 +103,11 @@ def test_a_method_for_classes_alone_fails_on_other_requests_before_any_compute(t
     assert made["finetune"]["failed"] is None and made["finetune"]["gradient_evaluations"] == 6
 
 
-def test_short_retrain_gets_the_gradient_evaluations_of_lur_match(run) -> None:
-    methods = run[1]["stages"]["tiny"]["methods"]
-    granted = methods["lur-match"]["gradient_evaluations"]
-    assert methods["short-retrain"]["gradient_evaluations"] == granted > 6
-    assert f"steps={granted:.0f}" in methods["short-retrain"]["repr"]
-
-
-def test_short_retrain_falls_back_on_lur_and_then_on_its_own_length() -> None:
-    method = tiny().methods["short-retrain"]
-    assert "steps=9" in repr(matched(method, {"lur": 9, "joint": 3}))
-    assert matched(method, {"joint": 3}) == method
+def test_short_retrain_gets_the_budget_of_the_recipe(run) -> None:
+    stage = run[1]["stages"]["tiny"]
+    assert stage["reference"]["gradient_evaluations"] == 40
+    assert stage["methods"]["short-retrain"]["gradient_evaluations"] == 0.5 * 40
+    assert "frontier" not in run[1], "one budget has none"
 
 
 def test_two_seeds_get_no_verdict(run) -> None:
@@ -198,7 +191,9 @@ def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, monkeypatch) -> N
     with pytest.raises(OSError, match="No space left"):
         bench([tiny()], tmp_path, methods=METHODS, jobs=1)
     done = cells(tmp_path)
-    assert {"original", "retrained", "lur", "lur-match"} == {Path(name).name.split(".")[0] for name in done}
+    assert {"original", "retrained", "lur", "lur-match", "short-retrain"} == {
+        Path(name).name.split(".")[0] for name in done
+    }
     assert not list(tmp_path.rglob(".*"))
     monkeypatch.setattr(parquet, "save", save)
     bench([tiny()], tmp_path, methods=METHODS, jobs=1)
@@ -257,7 +252,8 @@ def test_bad_requests_are_refused_before_anything_runs(tmp_path) -> None:
 def test_seeds_and_methods_are_those_asked_for() -> None:
     assert shortened(tiny(), 1).seeds == (0,)
     assert chosen(tiny(), ["salun", "lur"]) == ("lur", "salun", "original")
-    names = [job.label for job in jobs_of(Stage(tiny(), Path()), ("lur",))]
+    stage = Stage(tiny(), Path())
+    names = [job.label for job in (*jobs_of(stage, ("lur",)), *retrains_of(stage))]
     assert names == ["tiny, seed 0", "tiny, seed 1", "tiny, retrain 100", "tiny, retrain 101"]
 
 

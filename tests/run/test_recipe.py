@@ -52,6 +52,19 @@ def test_retrain_is_the_recipes_training_and_short_retrain_a_part_of_it() -> Non
     assert set(recipe.methods) == set(methods_for("classifier"))
 
 
+def test_a_recipe_of_several_budgets_is_one_at_each() -> None:
+    recipe = parse(
+        {**BASE, "tuning": {"budgets": [0.1, 0.4]}, "methods": {"short-retrain": {"how": {"lr": 0.3}}}}
+    )
+    assert recipe.tuning.granted == 0.4
+    for budget in (0.1, 0.4):
+        one = recipe.within(budget)
+        assert one.tuning.granted == budget and one.methods["retrain"] == recipe.methods["retrain"]
+        assert one.methods["short-retrain"].how == replace(recipe.train, epochs=budget * 3, lr=0.3)
+        assert parse(json.loads(json.dumps(one.table()))) == one
+    assert parse(json.loads(json.dumps(recipe.table()))) == recipe
+
+
 def test_methods_compute_in_the_precision_of_the_training() -> None:
     recipe = parse({**BASE, "train": {"epochs": 3, "precision": "bf16"}})
     lur = recipe.methods["lur-match"]
@@ -81,6 +94,15 @@ def test_methods_compute_in_the_precision_of_the_training() -> None:
         ({"seeds": [1, 1]}, "each seed has one use, found 1 in seeds and in seeds"),
         ({"seeds": [1000]}, "found 1000 in seeds and in tuning.seeds"),
         ({"tuning": {"budget": 2}}, r"budget must be a fraction of retraining in \(0, 1\], found 2"),
+        ({"tuning": {"budgets": [0.1, 0]}}, r"budget must be a fraction of retraining in \(0, 1\], found 0"),
+        ({"tuning": {"budgets": [0.1, 0.3, 0.1]}}, "budgets must differ, found 0.1, 0.3, 0.1"),
+        ({"tuning": {"budgets": [0.1, "x"]}}, "tuning.budgets.1: .*valid number, found 'x'"),
+        ({"tuning": {"budgets": 0.1}}, "tuning.budgets: .*valid array, found 0.1"),
+        ({"tuning": {"budget": 0.5, "budgets": [0.1]}}, "budget must be one of budgets, 0.1, found 0.5"),
+        (
+            {"methods": {"short-retrain": {"how": {"steps": 9}}}},
+            "as long as the budget: change tuning.budget",
+        ),
         ({"tuning": {"trials": 0}}, "at least one trial"),
         ({"headline": "lurr"}, "unknown method 'lurr' .did you mean 'lur'"),
         ({"methods": {"salum": {}}}, "unknown method 'salum' .did you mean 'salun'"),

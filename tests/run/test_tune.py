@@ -62,7 +62,7 @@ def test_a_search_begins_with_the_defaults_unless_the_recipe_is_asked_for(begin,
     method = recipe.methods["neggrad+"]
     assert isinstance(method, Tunable) and first in (0.02, recipe.untabled("neggrad+").how.lr)
     stage = Stage(recipe, tmp_path)
-    found = tune.study((stage,), "neggrad+", 1, {})
+    found = tune.study((stage,), "neggrad+", 1)
     assert found.trials[0]["settings"]["how.lr"] == first
 
 
@@ -70,7 +70,7 @@ def test_a_search_is_the_same_whatever_an_earlier_one_has_left_in_the_recipe(tmp
     logs = []
     for lr in (0.02, 0.3):
         recipe = tuned_so(tiny(methods={"neggrad+": {"how": {"lr": lr}}}), trials=3)
-        found = tune.study((Stage(recipe, tmp_path / str(lr)),), "neggrad+", 3, {})
+        found = tune.study((Stage(recipe, tmp_path / str(lr)),), "neggrad+", 3)
         logs.append([(trial["settings"], trial["value"]) for trial in found.trials])
     assert logs[0] == logs[1]
 
@@ -234,9 +234,9 @@ def test_a_stratum_without_anything_of_the_request_is_refused(tmp_path) -> None:
 def test_steps_alone_grow_with_the_data() -> None:
     found = {"how.steps": 7, "recover": 0, "proxy.how.steps": 1, "how.lr": 0.1, "proxy.how.epochs": 4}
     wanted = {"how.steps": 21, "recover": 0, "proxy.how.steps": 3, "how.lr": 0.1, "proxy.how.epochs": 4}
-    assert Study(found, 1.0, 9, [], scale=3.0).settings == wanted
-    assert Study(found, 1.0, 9, [], scale=0.01).settings["how.steps"] == 1, "some stay some"
-    text = as_toml({"lur": Study(found, 1.0, 9, [{}], scale=3.0)}, (7,))
+    assert Study(found, 1.0, [], scale=3.0).settings == wanted
+    assert Study(found, 1.0, [], scale=0.01).settings["how.steps"] == 1, "some stay some"
+    text = as_toml({"lur": Study(found, 1.0, [{}], scale=3.0)}, (7,))
     assert "how.steps = 21" in text and "value 1.00, with 3 times the steps" in text
 
 
@@ -325,10 +325,7 @@ def test_every_method_gets_as_many_trials_and_a_search_is_read_again(tmp_path, m
     studies = tune_stage(Stage(recipe, tmp_path), names, 2, in_turn, heard.append)
     assert list(studies) == ["lur", "lur-match", "finetune", "short-retrain"]
     assert {len(study.trials) for study in studies.values()} == {2}
-    assert heard[-1].label == "tiny, 2 trials of short-retrain"
-    # what short-retrain is granted is what the best setting of lur-match spent
-    spent = {trial["gradient_evaluations"] for trial in studies["short-retrain"].trials}
-    assert spent == {studies["lur-match"].gradients}
+    assert {trial["gradient_evaluations"] for trial in studies["short-retrain"].trials} == {20}
     monkeypatch.setattr(tune, "search", None)
     assert tune_stage(Stage(recipe, tmp_path), names, 2, in_turn, heard.append) == studies
     text = tomllib.loads((tmp_path / "tuning" / "tiny.toml").read_text())["methods"]
@@ -385,7 +382,7 @@ def test_settings_in_toml_rebuild_the_method() -> None:
         "sharpen": None,
         "redraw": 0.0,
     }
-    text = as_toml({"lur": Study(best, 1.5, 30, [{}] * 20), "ct": Study({}, float("nan"), 0, [])}, (7, 8))
+    text = as_toml({"lur": Study(best, 1.5, [{}] * 20), "ct": Study({}, float("nan"), [])}, (7, 8))
     assert "# tuned: best of 20 trials on seeds 7, 8, value 1.50" in text and "[methods.ct]" not in text
     read = configure(LUR(), tomllib.loads(text)["methods"]["lur"])
     assert read.how.max_norm == float("inf")
@@ -394,7 +391,7 @@ def test_settings_in_toml_rebuild_the_method() -> None:
 
 
 def test_names_with_other_signs_are_quoted_in_toml() -> None:
-    text = as_toml({"neggrad+": Study({"how.lr": 0.1}, 1.0, 2, [])}, (1,))
+    text = as_toml({"neggrad+": Study({"how.lr": 0.1}, 1.0, [])}, (1,))
     assert tomllib.loads(text)["methods"]["neggrad+"] == {"how": {"lr": 0.1}}
 
 

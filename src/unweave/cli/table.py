@@ -70,14 +70,23 @@ def loaded(places: Sequence[Path]) -> dict[str, dict[str, Any]]:
 
 
 def merged(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Several records as one; a stage that two of them have is named with its folder."""
-    known = [name for each in found.values() for name in each["stages"]]
-    stages = {
-        name if known.count(name) == 1 else f"{place}: {name}": stage
+    """Several records as one; a stage or frontier that two of them have is named with its folder."""
+    stages, frontiers = (
+        told_apart({place: each.get(part, {}) for place, each in found.items()})
+        for part in ("stages", "frontier")
+    )
+    made = {**next(iter(found.values())), "stages": stages}
+    return {**made, "frontier": frontiers} if frontiers else made
+
+
+def told_apart(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Tables as one; what two of them have is named with its place."""
+    known = [name for each in found.values() for name in each]
+    return {
+        name if known.count(name) == 1 else f"{place}: {name}": item
         for place, each in found.items()
-        for name, stage in each["stages"].items()
+        for name, item in each.items()
     }
-    return {**next(iter(found.values())), "stages": stages}
 
 
 def place_of(place: Path) -> Path:

@@ -114,8 +114,8 @@ class Given(Stage):
         steps = read_object(count, ": tune it again").get("gradient_evaluations")
         if not isinstance(steps, int):
             raise ValueError(f"{count} doesn't say what a retraining takes: tune it again")
-        train = Descent(steps=steps)
-        return dataclasses.replace(self, recipe=dataclasses.replace(self.recipe, train=train))
+        recipe = dataclasses.replace(self.recipe, train=Descent(steps=steps))
+        return dataclasses.replace(self, recipe=recipe.within(recipe.tuning.granted))
 
     def build(self, split: Split) -> Callable[[], nn.Module] | None:
         """Makes a fresh model, where the project says how."""

@@ -14,8 +14,9 @@ from markupsafe import Markup
 
 from unweave.audit.ranks import Ranking
 from unweave.files import write_atomically
-from unweave.report import figures, protocol_tables
+from unweave.report import figures, frontier, protocol_tables
 from unweave.report.diagram import critical_difference
+from unweave.report.frontier_figure import figure as frontier_figure
 from unweave.report.numbers import DASH, digits, finite, heading, number, probability
 from unweave.report.pareto import pareto
 from unweave.report.protocol import measured
@@ -94,12 +95,30 @@ class Stage:
         return any(row.gap.mean is not None for row in self.rows)
 
 
+@dataclass(frozen=True)
+class Frontier:
+    """The frontier of a recipe as the template reads it.
+
+    Args:
+        title: its heading.
+        said: what the gaps are to be read beside.
+        figure: SVG, None without a point to draw.
+        tables: what each says, its header and its lines.
+    """
+
+    title: str
+    said: list[str]
+    figure: Markup | None
+    tables: list[tuple[str, list[str], list[list[str]]]]
+
+
 def render(record: Mapping[str, Any]) -> str:
     """The page of a valid record, as one string of HTML."""
     stages = [_stage(name, f"stage-{i}", stage) for i, (name, stage) in enumerate(record["stages"].items())]
     page = _templates().get_template("page.html.jinja")
     return page.render(
         stages=stages,
+        frontiers=[_frontier(*each) for each in record.get("frontier", {}).items()],
         protocol=protocol_tables.legend(record) if all(stage.protocol for stage in stages) else None,
         ranks=_ranks(list(record["stages"].values())) if len(stages) > 1 else None,
         environment=flat(record["environment"]),
@@ -167,6 +186,12 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
         protocol=protocol_tables.grid(stage) if measured(stage) else None,
         sheets=_sheets(made, stage.get("sheets", {})),
     )
+
+
+def _frontier(name: str, found: Mapping[str, Any]) -> Frontier:
+    drawn = frontier_figure(found)
+    markup = None if drawn is None else Markup(drawn)
+    return Frontier(frontier.titled(name), frontier.sentences(found), markup, frontier.grids(found))
 
 
 def _ranks(stages: list[Mapping[str, Any]]) -> Ranks | None:

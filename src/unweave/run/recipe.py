@@ -58,6 +58,15 @@ class Recipe(Setup):
         """The recipe as plain values, complete: `parse` reads it back."""
         return as_table(self)
 
+    def within(self, budget: float) -> "Recipe":
+        """The recipe with another budget, which short-retrain spends whole."""
+        methods, short = dict(self.methods), self.methods.get("short-retrain")
+        if isinstance(short, FromScratch):
+            part = part_of(self.train, budget)
+            how = replace(short.how, steps=part.steps, epochs=part.epochs)
+            methods["short-retrain"] = replace(short, how=how)
+        return replace(self, tuning=replace(self.tuning, budget=budget), methods=methods)
+
     def cut_short(self, steps: int, limit: int | None = None) -> "Recipe":
         """A recipe that trains for so many steps, on so many examples, only to show that it runs."""
         train = replace(self.train, steps=steps, epochs=None)
@@ -94,6 +103,18 @@ def parse(table: Table) -> Recipe:
     return Recipe(**vars(setup), methods=_methods(setup, mapping(table.get("methods", {}), "methods")))
 
 
+def length(method: Method) -> tuple[int | None, float | None]:
+    """The steps or epochs of a training from scratch."""
+    assert isinstance(method, FromScratch)
+    return method.how.steps, method.how.epochs
+
+
+def part_of(train: Descent, share: float) -> Descent:
+    """The training with that share of its steps."""
+    steps = None if train.steps is None else max(1, round(share * train.steps))
+    return replace(train, steps=steps, epochs=None if train.epochs is None else share * train.epochs)
+
+
 def _text(place: str | Path) -> str:
     if Path(place).suffix == ".toml":
         if not Path(place).is_file():
@@ -107,11 +128,9 @@ def _text(place: str | Path) -> str:
 
 def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
     """Every method: its defaults, the recipe's training where it starts from scratch, what a table says."""
-    train, budget = setup.train, setup.tuning.budget
-    steps = None if train.steps is None else max(1, round(budget * train.steps))
-    epochs = None if train.epochs is None else budget * train.epochs
-    shorter = replace(train, steps=steps, epochs=epochs)
+    train = setup.train
     known = dict(setup.family.methods) | {name: setup.family.named(name) for name in tables}
+    shorter = part_of(train, setup.tuning.granted)
     defaults = {name: _as_trained(method, train) for name, method in known.items()}
     defaults |= {"retrain": FromScratch(train), "short-retrain": FromScratch(shorter)}
     methods: dict[str, Method] = {
@@ -119,6 +138,8 @@ def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
     }
     if methods["retrain"] != defaults["retrain"]:
         raise ValueError("methods.retrain is the recipe's own training: change [train] instead")
+    if length(methods["short-retrain"]) != length(defaults["short-retrain"]):
+        raise ValueError("methods.short-retrain is as long as the budget: change tuning.budget instead")
     return methods
 
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,12 +53,24 @@ class Stage:
     folder: Path
     device: str = "cpu"
 
+    @property
+    def name(self) -> str:
+        """What it is called in records and folders: as its recipe, and where that has several, its budget."""
+        tuning = self.recipe.tuning
+        return f"{self.recipe.name}@{tuning.granted}" if tuning.budgets else self.recipe.name
+
+    def by_budget(self) -> list["Stage"]:
+        """A stage for each budget of the recipe; this one where there are not several."""
+        budgets = self.recipe.tuning.budgets
+        return [replace(self, recipe=self.recipe.within(each)) for each in budgets] or [self]
+
     def split(self, tuning_seed: int | None = None) -> Split:
         """The data, cut as the recipe says, or as a tuning seed practises; made once per process."""
         recipe = self.recipe
         place = self.folder.absolute()  # which keeps what models choose
         models = {**self.known(), "folder": place} if self.chooses else {}
-        key = (repr((recipe.data, recipe.generation, recipe.tuning, models)), tuning_seed, self.device)
+        practice = recipe.tuning.against, recipe.tuning.limit
+        key = (repr((recipe.data, recipe.generation, practice, models)), tuning_seed, self.device)
         if key not in _splits:
             if tuning_seed is None:
                 _splits[key] = split_of(

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unweave.files import write_atomically
-from unweave.run.cell import MATCHED, MEASURING_FORMAT, key_of, matched
-from unweave.run.keeping import beside, kept
+from unweave.run.cell import MEASURING_FORMAT, key_of
+from unweave.run.keeping import beside, file_name, kept
 from unweave.run.search import SECOND, case, search
 from unweave.run.stage import Stage
 from unweave.run.study import Study, best_of, facts_of, scale_of, space_of, tunable
@@ -32,28 +32,21 @@ def tune_stage(
         crew: Who does the work.
         listener: Hears of every job that ends.
     """
-    recipe, tuned = stage.recipe, tunable(stage, methods)
-    seeds = recipe.tuning.seeds
+    tuned, seeds = tunable(stage, methods), stage.recipe.tuning.seeds
     for seed in seeds:  # what can't be practised on or searched is said before anything is trained
         stage.split(seed)
     for each in tuned:
         space_of(stage, each)
-    jobs = [Job(f"{recipe.name}, models of tuning seed {seed}", prepare, (stage, seed)) for seed in seeds]
+    jobs = [Job(f"{stage.name}, models of tuning seed {seed}", prepare, (stage, seed)) for seed in seeds]
     list(told(crew, jobs, listener))
-    studies: dict[str, Study] = {}
-    first = [each for each in tuned if each != "short-retrain"]
-    last = [each for each in tuned if each == "short-retrain"]  # waits for the steps that it is granted
-    for wave in (first, last):
-        granted = {
-            each: studies[each].gradients for each in MATCHED if each in studies and studies[each].best
-        }
-        jobs = [
-            Job(f"{recipe.name}, {trials} trials of {each}", study, ((stage,), each, trials, granted))
-            for each in wave
-        ]
-        studies |= {job.arguments[1]: found for job, found in told(crew, jobs, listener)}
-    studies = {each: studies[each] for each in tuned}
-    write_atomically(stage.folder / "tuning" / f"{recipe.name}.toml", as_toml(studies, seeds))
+    jobs = [
+        Job(f"{stage.name}, {trials} trials of {each}", study, ((stage,), each, trials)) for each in tuned
+    ]
+    found = {job.arguments[1]: study for job, study in told(crew, jobs, listener)}
+    studies = {each: found[each] for each in tuned}
+    folder = stage.folder / "tuning"
+    folder.mkdir(parents=True, exist_ok=True)  # no search has made it, where no method has settings
+    write_atomically(folder / f"{stage.name}.toml", as_toml(studies, seeds))
     return studies
 
 
@@ -64,13 +57,7 @@ def prepare(stage: Stage, seed: int) -> int:
     return stage.trained("retain", seed, seed).cost.gradients
 
 
-def study(
-    stages: Sequence[Stage],
-    name: str,
-    trials: int,
-    granted: Mapping[str, int],
-    space: Mapping[str, Range] | None = None,
-) -> Study:
+def study(stages: Sequence[Stage], name: str, trials: int, space: Mapping[str, Range] | None = None) -> Study:
     """Searches one method's settings over one stage or several; a search that is on disk is read.
 
     One that was stopped goes on after its last trial, and one that another process is at is shared with it.
@@ -79,19 +66,17 @@ def study(
         stages: Settings, space and seeds are those of the first.
         name: The method.
         trials: How many settings are tried.
-        granted: The gradient evaluations that others spent, for short-retrain.
         space: What is chosen from; what the family says within the budget of the recipe if None.
     """
     first = stages[0]
     method, tuning = first.recipe.method(name), first.recipe.tuning
-    method = matched(method, granted) if name == "short-retrain" else method
     begin = first.recipe.untabled(name) if tuning.begin == "defaults" else method
     space = space_of(first, name) if space is None else space
     facts = [facts_of(stage, name, space) for stage in stages]
     cells = [key_of(stage, 0, repr(method) + repr(begin)) for stage in stages]
     formats = [SEARCHING_FORMAT, MEASURING_FORMAT]
     key = digest({"facts": facts, "cells": cells, "trials": trials, "format": formats})
-    place = first.folder / "tuning" / "+".join(stage.recipe.name for stage in stages) / name
+    place = first.folder / "tuning" / "+".join(stage.name for stage in stages) / file_name(name)
 
     def make() -> Mapping[str, Any]:
         cases = [case(stage, seed) for stage in stages for seed in tuning.seeds]

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import combinations
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -14,7 +15,7 @@ from unweave.audit.metrics import METRICS, Metric, Values, gap_of_means, gap_par
 from unweave.audit.score import score, t_interval
 from unweave.run.cell import MEASURING_FORMAT, REFERENCE, answers_at, place_of
 from unweave.run.curves import histograms, mean_trace
-from unweave.run.keeping import Content, kept
+from unweave.run.keeping import Content, beside, kept
 from unweave.run.paired import comparisons, per_seed
 from unweave.run.stage import Stage
 from unweave.run.strata import TRAINED
@@ -37,6 +38,7 @@ def stage_record(
     """
     recipe, exam = stage.recipe, stage.exam()
     references = [values_of(stage, seed, REFERENCE) for seed in recipe.seeds]
+    retrained = [cell_of(stage, seed, REFERENCE) for seed in recipe.seeds]
     fixed = compared(stage, recipe.calibration_seeds, "calibration")
     # without them the reported retrained models say what two differ by, which fixes no margin
     seen = fixed or compared(stage, recipe.seeds, "reported")
@@ -48,7 +50,10 @@ def stage_record(
         "seeds": list(recipe.seeds),
         "data": described(stage),
         "margins": None if fixed is None else dict(fixed.margin),
-        "reference": reference_row(references, fixed, exam.metrics, seen),
+        "reference": {
+            **reference_row(references, fixed, exam.metrics, seen),
+            "gradient_evaluations": mean([cell["gradient_evaluations"] for cell in retrained]),
+        },
         "methods": rows,
         "headline": recipe.headline if recipe.headline in rows else next(iter(rows)),
         "partial": recipe.partial,
@@ -74,7 +79,7 @@ def searched(stage: Stage, search: Mapping[str, Sequence[Content]]) -> dict[str,
     if not search:
         return {}
     tuning, trials = stage.recipe.tuning, max(map(len, search.values()))
-    facts = {"against": tuning.against, "seeds": list(tuning.seeds), "budget": tuning.budget}
+    facts = {"against": tuning.against, "seeds": list(tuning.seeds), "budget": tuning.granted}
     retraining = evaluations(stage.recipe.train, stage.split(tuning.seeds[0]))
     facts |= {"limit": tuning.limit, "scale": scale_of(stage), "trials": trials, "retraining": retraining}
     return {"tuned": facts, "search": {name: list(log) for name, log in search.items()}}
@@ -212,12 +217,17 @@ def values_of(stage: Stage, seed: int, name: str) -> Values:
 
 def measurement(stage: Stage, seed: int, name: str) -> Content:
     """What was measured of a cell."""
-    return cell_of(stage, seed, f"{name}.values")
+    return read(beside(place_of(stage, seed, name), "values.json"))
 
 
 def cell_of(stage: Stage, seed: int, name: str) -> Content:
     """A cell, as it is on disk."""
-    return json.loads(place_of(stage, seed, f"{name}.json").read_text(encoding="utf-8"))
+    return read(beside(place_of(stage, seed, name), "json"))
+
+
+def read(path: Path) -> Content:
+    """The content of a file of JSON."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def mean(numbers: Sequence[float]) -> float:
