@@ -1,8 +1,10 @@
 """Retrained models: how they come to be, and what they answer."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Generic
 
@@ -11,7 +13,8 @@ from torch.utils.data import Dataset
 
 from unweave.audit.exam import Exam, Found
 from unweave.audit.metrics import Values
-from unweave.files import write_atomically
+from unweave.code_digest import code_digest, file_of
+from unweave.files import read_object, write_atomically
 from unweave.problem import Failed
 from unweave.split import Split
 from unweave.unlearn import dataset_of
@@ -28,18 +31,32 @@ class Retrain:
         calibration_seeds: More models, which only say how far two retrained models differ; a verdict needs
             twelve.
         folder: Keeps what the models answer, so that an interrupted audit goes on; None keeps nothing.
-            A change of `train` does not show there: give another folder.
+            What another `train` made is refused there.
+        code: Tells this `train` from any other. By default the digest of its file and of what that had
+            imported from its folder; values that come from elsewhere, such as the command line, don't show.
+
+    Raises:
+        ValueError: If a seed has two uses, or the answers are kept and no file tells what `train` does.
     """
 
     train: Callable[[Dataset, int], nn.Module]
     seeds: Sequence[int] = range(10)
     calibration_seeds: Sequence[int] = range(100, 112)
     folder: str | Path | None = None
+    code: str | None = None
 
     def __post_init__(self) -> None:
         shared = sorted(set(self.seeds) & set(self.calibration_seeds))
         if shared:
             raise ValueError(f"calibration seeds must not be among the compared ones, found {shared} in both")
+        if self.folder is not None and self.code is None:
+            file_of(self.train)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of `code`, or of what stands for it: asked for once, because a training may import more."""
+        known = code_digest(file_of(self.train)) if self.code is None else self.code
+        return hashlib.sha256(known.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -60,18 +77,29 @@ class Answers(Generic[Found]):
 
 
 def retrained(reference: Retrain, split: Split, seed: int, exam: Exam[Found]) -> Answers[Found]:
-    """What a model retrained with a seed answers; read from the reference's folder if it is there."""
+    """What a model retrained with a seed answers; read from the reference's folder if it is there.
+
+    Raises:
+        ValueError: If another `train` made what is there.
+    """
     if reference.folder is None:
         return fresh(reference, split, seed, exam)
     name = "-".join(filter(None, (split.digest()[:16], exam.digest, str(seed))))
     place = Path(reference.folder) / f"{name}.json"
     kept = place.with_suffix(f".{exam.suffix}")
+    known = reference.digest
     if not place.exists():
         answers = fresh(reference, split, seed, exam)
         place.parent.mkdir(parents=True, exist_ok=True)
         exam.save(answers.found, kept)
-        write_atomically(place, json.dumps(dict(answers.probes)))
-    return Answers(exam.load(kept), json.loads(place.read_text(encoding="utf-8")))
+        write_atomically(place, json.dumps({"code": known, "probes": dict(answers.probes)}))
+    found = read_object(place, ": delete it")
+    if found.get("code") != known:
+        raise ValueError(
+            f"{place} has the answers of a model that another train() made: give this one another folder, or "
+            "delete that one"
+        )
+    return Answers(exam.load(kept), found["probes"])
 
 
 def fresh(reference: Retrain, split: Split, seed: int, exam: Exam[Found]) -> Answers[Found]:

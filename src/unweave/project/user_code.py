@@ -19,8 +19,8 @@ from torch import nn
 from torch.utils.data import ConcatDataset, Dataset
 
 from unweave.checkpoint import contents
+from unweave.code_digest import code_digest
 from unweave.data import Source
-from unweave.project.code_digest import code_digest
 from unweave.project.ids import Named
 from unweave.project.project import Project, Retraining
 from unweave.run.classification import Classification
