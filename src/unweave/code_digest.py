@@ -38,8 +38,8 @@ def file_of(train: Callable[..., object]) -> Path:
     else:
         return Path(train.__code__.co_filename).absolute()
     raise ValueError(
-        f"expected train, whose answers are kept, as a function at the top of a file, found {found}: name its "
-        "code and all that it depends on with code=, such as code='rate 0.1'"
+        f"train must be a function at the top of a file, so that its answers can be kept, found {found}: or "
+        "name its code and all that it depends on with code=, such as code='rate 0.1'"
     )
 
 

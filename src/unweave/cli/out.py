@@ -27,7 +27,6 @@ def place(
     asked: Asked,
     *,
     claim: str = CLAIM,
-    done: str | None = None,
     goes_on: Callable[[Asked, Asked], bool] = eq,
 ) -> Path:
     """Where a run may write: `out`, or the first numbered sibling that is free or holds this run.
@@ -38,7 +37,6 @@ def place(
         out: The folder that a user named.
         asked: What the run depends on, as JSON knows it.
         claim: The file that says so.
-        done: The file of a run that is over and does not go on; None where more can always be added.
         goes_on: Whether what is asked now goes on with what was asked then.
 
     Raises:
@@ -48,12 +46,7 @@ def place(
         if above.exists() and not above.is_dir():
             raise ValueError(f"--out must be a folder, found a file at {above}: choose another name")
     siblings = (out if number == 1 else out.with_name(f"{out.name}-{number}") for number in count(1))
-    return next(
-        folder
-        for folder in siblings
-        if free(folder)
-        or (goes_on_in(folder / claim, asked, goes_on) and (done is None or not (folder / done).exists()))
-    )
+    return next(folder for folder in siblings if free(folder) or goes_on_in(folder / claim, asked, goes_on))
 
 
 def refuse_within(folder: Path, source: Path | None, data: str | None = None) -> None:
