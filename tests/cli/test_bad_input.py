@@ -199,10 +199,13 @@ class TestProjects:
         place = projects.project(tmp_path / "p", "train = None")
         refused(r"needs train\(dataset, seed\)", "forget", place, "--random", 0.1, "--method", "retrain")
 
-    def test_a_train_that_fails_when_audited(self, run, refused, tmp_path):
+    def test_a_train_that_fails_when_audited(self, run, here, listed, tmp_path):
         place = projects.project(tmp_path / "p", "def train(dataset, seed):\n    return None")
         assert run("forget", place, "--random", 0.1, *FORGET, "--out", tmp_path / "run").code == 0
-        refused("must return an nn.Module, found NoneType", "audit", tmp_path / "run", "--quiet")
+        before = listed(tmp_path)
+        told = run("audit", tmp_path / "run", "--quiet")
+        assert told.code == 3 and "must return an nn.Module, found NoneType" in told.error
+        assert listed(tmp_path) == before
 
 
 class TestModes:
