@@ -97,9 +97,12 @@ class TestIds:
     @pytest.mark.parametrize(
         ("ids", "sentence"),
         [
-            ("r0/3,r0/90", "no 'r0/90'"),
-            ("r1/3", "no 'r1/3'"),
-            ("r0/3,r0/5,r0/3", "found 3 twice"),
+            ("r0/3,r0/90", "found 1 of 2 that is neither: 'r0/90'$"),
+            ("r1/3", "found 1 of 1 that is neither: 'r1/3'$"),
+            ("r0/3,x,r0/5,y", "found 2 of 4 that are neither: 'x', 'y'$"),
+            (",".join("abcdefg"), "found 7 of 7 that are neither: 'a', 'b', 'c', 'd', 'e', ...$"),
+            ("r0/3,r0/5,r0/3", "forgotten once, found 'r0/3' twice$"),
+            ("r0/3,r0/5,r0/3,r0/5,r0/5", "forgotten once, found 2 of 5 again: 'r0/3', 'r0/5'$"),
             (",".join(f"r0/{i}" for i in range(90)), "some but not all of the 90"),
             ("nowhere.txt", "no such file"),
         ],
@@ -112,7 +115,7 @@ class TestIds:
         [
             ("3,200", r"0\.\.199, found 200"),
             ("-1", r"0\.\.199, found -1"),
-            ("7,7", "found 7 twice"),
+            ("7,7", "found position 7 twice"),
             (",".join(map(str, range(200))), "some but not all of the 200"),
             ("first", "'first': no such file"),
             (",".join(map(str, range(199))) + ",x", "found 'x': no such file"),
@@ -123,7 +126,11 @@ class TestIds:
 
     @pytest.mark.parametrize(
         ("content", "sentence"),
-        [("", "is empty"), ("id\n", "is empty"), ("r0/1\nr0/91\n", "'r0/91' is not in the training data")],
+        [
+            ("", "is empty"),
+            ("id\n", "is empty"),
+            ("r0/1\nr0/91\nx\n", "found 2 of 3 that are not: 'r0/91', 'x'$"),
+        ],
     )
     def test_files(self, refused, project, tmp_path, content, sentence):
         path = tmp_path / "ids.csv"

@@ -96,7 +96,10 @@ def test_all_methods_but_the_references_are_priced(run, here, project):
             r"no train\(dataset, seed\): references can't be retrained, so an audit will be INCONCL",
         ),
         (loads("given(model=Net(dropout=0.5))"), "1 dropout layer: off while unlearning"),
-        (loads("given(test=Records(90, 0))"), "90 test examples are training examples as well"),
+        (
+            loads("given(test=Records(90, 0))"),
+            "90 test examples are training examples as well, first 'r0/0': they are no strangers",
+        ),
         (loads("given(train=Records(90, 0, classes=2))"), "labels .* that no training example has: 2"),
         (loads("given(train=Twice())"), "90 training examples are copies of others, first 'r0/0'"),
         (loads("given(model=half_frozen())"), "74% of the weights are frozen, first 'first.weight'"),
