@@ -221,11 +221,14 @@ class TestModes:
     def test_bf16_weights(self, refused, tmp_path):
         place = projects.project(tmp_path / "p", loads("given(model=Net(torch.bfloat16))"))
         refused(
-            "float32 weights, found first.weight in torch.bfloat16",
+            r"float32 weights, found first.weight in torch.bfloat16: .* load the model in float32 "
+            r"\(model.float\(\)\) .* and then set precision",
             "forget",
             place,
             "--random",
             0.1,
+            "--set",
+            "how.precision=bf16",
             "--quiet",
         )
 

@@ -45,7 +45,10 @@ def about_weights(model: nn.Module) -> Iterator[str]:
     low = [name for name, p in weights.items() if p.requires_grad and p.dtype in LOW]
     if low:
         found = f"trainable weights in {str(weights[low[0]].dtype).removeprefix('torch.')}, first {low[0]!r}"
-        yield f"{found}: LUR's virtual step would be rounded away; keep float32 and set how.precision=bf16"
+        yield (
+            f"{found}: LUR's virtual step would be rounded away; load the model in float32 (model.float()), "
+            "and then how.precision=bf16 runs its passes in bfloat16"
+        )
 
 
 def about_layers(model: nn.Module, project: Project) -> Iterator[str]:
