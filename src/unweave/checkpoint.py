@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unweave.files import draft, read_object, sha256, sync
+from unweave.files import draft, follow_umask, read_object, sha256, sync
 
 WEIGHTS = "model.safetensors"
 SIDECAR = "model.json"
@@ -89,6 +89,7 @@ def contents(state: Mapping[str, Tensor]) -> str:
 def _write_weights(state: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(state, path, metadata={"format": "pt"})
+        follow_umask(path)
     except SafetensorError as error:  # a full disk comes as this
         raise OSError(f"{path.parent} cannot be written: {error}") from error
 

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, Subset
 
 from unweave.data import Source
 from unweave.data.loaded import Loaded
+from unweave.files import follow_umask
 from unweave.importance import evaluating
 from unweave.methods.about import refuse_family
 from unweave.problem import Cost, Failed, Problem
@@ -205,6 +206,9 @@ def replacing(folder: Path) -> Iterator[Path]:
         beside, before = Path(workplace) / folder.name, Path(workplace) / "before"
         yield beside
         if beside.exists():
+            for path in beside.rglob("*"):
+                if path.is_file():
+                    follow_umask(path)
             if folder.exists():
                 os.replace(folder, before)
             os.replace(beside, folder)

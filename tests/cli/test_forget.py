@@ -1,6 +1,7 @@
 """`unweave forget` writes into its own folder, and nothing else moves."""
 
 import json
+import os
 import re
 import runpy
 
@@ -56,6 +57,24 @@ class TestFiles:
             load_file("forgotten/model.safetensors"),
         )
         assert original.keys() == new.keys() and not torch.equal(original["last.weight"], new["last.weight"])
+
+    @pytest.mark.parametrize(("mask", "mode"), [(0o027, 0o640), (0o077, 0o600)])
+    def test_all_may_be_read_by_whom_the_process_lets(self, run, here, tmp_path, mask, mode):
+        place = projects.project(tmp_path / "mine", OWN_FORM)
+        before = os.umask(mask)
+        try:
+            assert run("forget", place, *IDS, *SHORT, "--quiet").code == 0
+            assert run("audit", "forgotten", "--references", 1, "--quiet").code == 1
+        finally:
+            os.umask(before)
+        modes = {path.name: path.stat().st_mode & 0o777 for path in here.rglob("*") if path.is_file()}
+        assert {"own.safetensors", "model.safetensors", "report.html", "evidence.parquet"} <= modes.keys()
+        assert set(modes.values()) == {mode}, modes
+
+    def test_a_command_that_is_named_can_be_pasted(self, run, here, place):
+        told = run("forget", place, *IDS, *SHORT, "--quiet", "--out", "my models/it's new")
+        (command,) = re.findall("^Next:  (.*)$", told.out, re.MULTILINE)
+        assert shlex.split(command) == ["unweave", "audit", "my models/it's new"]
 
     def test_a_finished_run_that_is_asked_for_again_is_done_already(self, run, here, listed, place):
         request = ("forget", place, *IDS, *SHORT, "--out", "new/run")
@@ -151,6 +170,25 @@ class TestProgress:
         assert told.error == "" and told.out.startswith("Forgot 3")
 
 
+OWN_FORM = """
+class Formatted(Net):
+    def save_pretrained(self, folder):
+        from pathlib import Path
+        from safetensors.torch import save_file
+
+        Path(folder).mkdir()
+        save_file(self.state_dict(), Path(folder) / "own.safetensors")
+
+
+def load():
+    torch.manual_seed(0)
+    return given(model=Formatted())
+
+
+def train(dataset, seed):
+    torch.manual_seed(seed)
+    return Formatted()
+"""
 READ = """
 from pathlib import Path
 
