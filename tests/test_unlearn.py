@@ -1,6 +1,7 @@
 """Unlearning works on a copy, and refuses what can't be right before and after."""
 
 import copy
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,6 +163,31 @@ class Spoil:
 )
 def test_a_run_without_a_usable_model_fails(split, model, method, message: str) -> None:
     with pytest.raises(Failed, match=message):
+        unweave.unlearn(model, split, method)
+
+
+def exchange(problem: Problem) -> None:
+    problem.model = build()
+
+
+def widen(problem: Problem) -> None:
+    assert isinstance(problem.model, nn.Sequential)
+    problem.model[3] = nn.Linear(16, 5)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (exchange, "must edit problem.model in place, found another object there, of Sequential: copy"),
+        (widen, r"must keep the shapes of the weights: tensor '3.weight' must be \[3, 16\], found \[5, 16\]"),
+    ],
+)
+def test_a_method_that_makes_another_model_is_refused_before_that_is_run(
+    split, model, method, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("unweave.unlearn")  # by its name in `unweave` it is the function
+    monkeypatch.setattr(module, "refuse_collapsed", lambda *_: pytest.fail("it was run"))
+    with pytest.raises(ValueError, match=message):
         unweave.unlearn(model, split, method)
 
 

@@ -129,7 +129,7 @@ def unlearn(
 
     Raises:
         ValueError: If the model has no trainable weights, or holds NaN, or the method can't be right on it
-            or is for models of another family.
+            or is for models of another family, or has put another model in the place of this one.
         Failed: If the run ends without a usable model: NaN, one answer to everything, or the same model.
     """
     refuse_unusable(model)
@@ -141,6 +141,7 @@ def unlearn(
     moved = Split(split.train.to(place), split.forget, held_out, calibration=calibration)
     problem = Problem(task, working.to(place), moved, torch.Generator().manual_seed(seed), build)
     cost = spend(problem, method)
+    refuse_other_shapes(model, problem.model)
     refuse_unchanged(model, problem.model)
     if isinstance(task, Classifier):
         refuse_collapsed(problem.model, moved)
@@ -157,6 +158,15 @@ def refuse_unusable(model: nn.Module) -> None:
             raise ValueError(
                 f"weights must be finite, found NaN or infinity in {name!r}: train the model again"
             )
+
+
+def refuse_other_shapes(before: nn.Module, after: nn.Module) -> None:
+    """Raises if a method has changed the names or shapes of the weights."""
+    from unweave.checkpoint import difference, shapes
+
+    found = difference(shapes(before.state_dict()), shapes(after.state_dict()))
+    if found:
+        raise ValueError(f"the method must keep the shapes of the weights: {found}")
 
 
 def refuse_unchanged(before: nn.Module, after: nn.Module) -> None:

@@ -294,6 +294,19 @@ def test_a_retrained_model_without_answers_is_named_by_its_seed(result) -> None:
         unweave.audit(result, Retrain(train, seeds=range(3), calibration_seeds=()))
 
 
+def test_a_retrained_model_with_other_logits_is_named_before_the_next_is_trained(result, tmp_path) -> None:
+    asked = []
+
+    def train(dataset, seed: int) -> nn.Module:
+        asked.append(seed)
+        return nn.Linear(6, 5)
+
+    sentence = "^the model retrained with seed 0 gives 5 logits per example, and the audited one 3: train"
+    with pytest.raises(Failed, match=sentence):
+        unweave.audit(result, Retrain(train, seeds=range(3), folder=tmp_path, code="wide"))
+    assert asked == [0] and list(tmp_path.iterdir()) == []
+
+
 def test_answers_hold_the_probes() -> None:
     assert Answers(settled(0), {"probe": 3.0}).measured(ANSWERED)["probe"] == 3.0
 

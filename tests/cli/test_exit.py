@@ -77,6 +77,21 @@ def test_what_is_found_when_something_is_finished_is_a_run_that_failed(run, here
     assert not (here / "forgotten" / "audit" / "record.json").exists()
 
 
+WIDE = "def train(dataset, seed):\n    return Net(classes=5)\n"
+
+
+def test_a_train_that_makes_another_model_is_refused_before_anything_is_made_of_it(run, here, tmp_path):
+    place = projects.project(tmp_path / "mine", WIDE)
+    sentence = r"train\(\) of .* tensor 'last.weight' must be \[3, 32\], found \[5, 32\]"
+    told = run("forget", place, "--random", 0.3, "--method", "retrain", "--quiet")
+    assert told.code == 3 and re.search(sentence, told.error), told.error
+    assert list(here.iterdir()) == []
+    assert run("forget", place, *SHORT).code == 0
+    told = run("audit", "forgotten", "--references", 2, "--quiet")
+    assert told.code == 3 and re.search(sentence, told.error), told.error
+    assert not (here / "forgotten" / "audit").exists()
+
+
 def test_a_folder_that_was_empty_is_left_empty(run, here, tmp_path, monkeypatch):
     place = projects.project(tmp_path / "mine")
     (here / "mine").mkdir()

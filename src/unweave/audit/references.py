@@ -11,6 +11,7 @@ from typing import Generic
 from torch import nn
 from torch.utils.data import Dataset
 
+from unweave.audit.evidence import Evidence
 from unweave.audit.exam import Exam, Found
 from unweave.audit.metrics import Values
 from unweave.code_digest import code_digest, file_of
@@ -76,20 +77,30 @@ class Answers(Generic[Found]):
         return {**exam.measure(self.found, None if reference is None else reference.found), **self.probes}
 
 
-def retrained(reference: Retrain, split: Split, seed: int, exam: Exam[Found]) -> Answers[Found]:
+def retrained(
+    reference: Retrain, split: Split, seed: int, exam: Exam[Found], audited: Answers[Found] | None = None
+) -> Answers[Found]:
     """What a model retrained with a seed answers; read from the reference's folder if it is there.
 
+    Args:
+        reference: How it is trained.
+        split: On what: the retain part.
+        seed: Of its training.
+        exam: What it is asked.
+        audited: What it will be compared with.
+
     Raises:
+        Failed: If it answers what is of no use.
         ValueError: If another `train` made what is there.
     """
     if reference.folder is None:
-        return fresh(reference, split, seed, exam)
+        return fresh(reference, split, seed, exam, audited)
     name = "-".join(filter(None, (split.digest()[:16], exam.digest, str(seed))))
     place = Path(reference.folder) / f"{name}.json"
     kept = place.with_suffix(f".{exam.suffix}")
     known = reference.digest
     if not place.exists():
-        answers = fresh(reference, split, seed, exam)
+        answers = fresh(reference, split, seed, exam, audited)
         place.parent.mkdir(parents=True, exist_ok=True)
         exam.save(answers.found, kept)
         write_atomically(place, json.dumps({"code": known, "probes": dict(answers.probes)}))
@@ -102,17 +113,33 @@ def retrained(reference: Retrain, split: Split, seed: int, exam: Exam[Found]) ->
     return Answers(exam.load(kept), found["probes"])
 
 
-def fresh(reference: Retrain, split: Split, seed: int, exam: Exam[Found]) -> Answers[Found]:
-    """What a model answers that is retrained now.
+def fresh(
+    reference: Retrain, split: Split, seed: int, exam: Exam[Found], audited: Answers[Found] | None
+) -> Answers[Found]:
+    """What a model answers that is retrained now; arguments are those of `retrained`.
 
     Raises:
         Failed: If that is of no use; names the seed.
     """
     model = reference.train(dataset_of(*split.part("retain")), seed)
     try:
-        return answers_of(model, exam)
+        answers = answers_of(model, exam)
     except Failed as error:
         raise Failed(f"the model retrained with seed {seed}: {error}") from error
+    if audited is not None:
+        refuse_other_logits(answers.found, audited.found, seed)
+    return answers
+
+
+def refuse_other_logits(found: object, audited: object, seed: int) -> None:
+    """Raises if a retrained classifier has another number of logits than the one that it is compared with."""
+    if not isinstance(found, Evidence) or not isinstance(audited, Evidence):
+        return
+    if found.n_classes != audited.n_classes:
+        raise Failed(
+            f"the model retrained with seed {seed} gives {found.n_classes} logits per example, and the "
+            f"audited one {audited.n_classes}: train() must make the same model"
+        )
 
 
 def answers_of(model: nn.Module, exam: Exam[Found], original: nn.Module | None = None) -> Answers[Found]:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.utils.data import ConcatDataset, Dataset
 
-from unweave.checkpoint import contents
+from unweave.checkpoint import contents, difference, shapes
 from unweave.code_digest import code_digest
 from unweave.data import Source
 from unweave.problem import Failed
@@ -202,6 +202,11 @@ def trained(
         raise ValueError(
             f"train() of {path} must leave the model alone that load() returned, and changed its weights: "
             "make another model there"
+        )
+    if found := difference(shapes(original.state_dict()), shapes(model.state_dict())):
+        raise ValueError(
+            f"train() of {path} must return a model like that of load(), {found}: make the same model there; "
+            "of a compiled or wrapped one return the model inside"
         )
     refuse_unusable(model)
     return model
