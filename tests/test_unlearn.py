@@ -191,6 +191,13 @@ def test_a_method_that_makes_another_model_is_refused_before_that_is_run(
         unweave.unlearn(model, split, method)
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_model_without_a_logit_for_each_label_is_refused_before_anything_runs(split, n: int) -> None:
+    message = r"one number per example, of shape \[2, 1\]: .* \[0, z\]" if n == 1 else r"in 0\.\.1, .*found 2"
+    with pytest.raises(ValueError, match=message):
+        unweave.unlearn(nn.Linear(6, n), split, lambda problem: pytest.fail("it was run"))
+
+
 def test_one_label_left_is_no_collapse(model) -> None:
     inputs, labels = data(60, 0)
     split = Split(TensorDataset(inputs, labels), (labels > 0).nonzero()[:, 0], TensorDataset(*data(30, 1)))

@@ -140,6 +140,8 @@ def unlearn(
     held_out, calibration = split.held_out.to(place), split.calibration.tolist()
     moved = Split(split.train.to(place), split.forget, held_out, calibration=calibration)
     problem = Problem(task, working.to(place), moved, torch.Generator().manual_seed(seed), build)
+    if isinstance(task, Classifier):
+        refuse_no_classifier(problem.model, moved)
     cost = spend(problem, method)
     refuse_other_shapes(model, problem.model)
     refuse_unchanged(model, problem.model)
@@ -158,6 +160,14 @@ def refuse_unusable(model: nn.Module) -> None:
             raise ValueError(
                 f"weights must be finite, found NaN or infinity in {name!r}: train the model again"
             )
+
+
+def refuse_no_classifier(model: nn.Module, split: Split) -> None:
+    """Raises if a classifier has no logit for one of the labels."""
+    from unweave.audit.collect import refuse_unfit
+
+    for name, source in (("train", split.train), ("test", split.held_out)):
+        refuse_unfit(model, source, name)
 
 
 def refuse_other_shapes(before: nn.Module, after: nn.Module) -> None:

@@ -180,6 +180,14 @@ class TestProjects:
             (loads("given(test=Records(90, 1, offset=-1))"), "must have an integer of at least 0"),
             (loads("given(model=Net(frozen=True))"), "no trainable weights"),
             (loads("given(model=Net(broken=True))"), "NaN or infinity in 'first.weight'"),
+            (
+                loads("given(model=Net(classes=1))"),
+                r"for classifiers, .* found one number per example, of shape \[2, 1\]: .* \[0, z\]",
+            ),
+            (loads("given(model=Flat())"), r"found one number per example, of shape \[2\]: .*regression"),
+            (loads("given(model=Tokens())"), r"for classifiers, .* \[2, class\], found \[2, 5, 3\]"),
+            (loads("given(train=Labelled(0.3))"), "found 0.3: .* for classifiers, not for regression"),
+            (loads("given(train=Labelled(torch.tensor([0., 1., 1.])))"), "found 3 numbers: .*several labels"),
             (loads("given(model=nn.Linear(3, 3))"), "can't be run on 'train': TypeError"),
             (loads("given(model='net.pt')"), "must be an nn.Module, found str"),
             (loads("given(train=[1, 2])"), "'train' must be a torch Dataset, found list"),
@@ -196,7 +204,8 @@ class TestProjects:
         ],
     )
     def test_what_load_returns(self, refused, tmp_path, change, sentence):
-        refused(sentence, "forget", projects.project(tmp_path / "p", change), "--random", 0.1)
+        place = projects.project(tmp_path / "p", f"{OTHER_TASKS}\n\n{change}")
+        refused(sentence, "forget", place, "--random", 0.1)
 
     @pytest.mark.parametrize("model", ["nowhere.py", "nowhere.toml", "nowhere", "digits-clas"])
     def test_a_model_that_is_not_there(self, refused, model):
@@ -246,6 +255,26 @@ class TestModes:
         flags = ("--set", "mode=lagged", "--set", "alpha=1e6", "--quiet")
         refused("mode 'lagged' converges below", "forget", place, "--random", 0.1, *flags)
 
+
+OTHER_TASKS = """
+class Flat(Net):
+    def forward(self, x, scale):
+        return super().forward(x, scale)[:, 0]
+
+
+class Tokens(Net):
+    def forward(self, x, scale):
+        return super().forward(x, scale)[:, None].expand(-1, 5, -1)
+
+
+class Labelled(Records):
+    def __init__(self, label):
+        super().__init__(90, 0)
+        self.label = label
+
+    def __getitem__(self, i):
+        return {**super().__getitem__(i), "label": self.label}
+"""
 
 FLASH = """
 class Kernel(Net):

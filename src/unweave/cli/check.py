@@ -43,6 +43,7 @@ def check(
 ) -> int:
     """Load a model and its data; say what would go wrong, and what each method and a retrain would cost.
 
+    The model is a classifier with a logit for each class and data of one label per example, or a denoiser.
     Costs are measured by running each method for a few steps. Where nothing says what to forget, a random
     tenth is assumed; of a generator, its first class.
 
