@@ -4,6 +4,7 @@ import json
 import os
 import re
 import runpy
+import shlex
 
 import pytest
 import torch

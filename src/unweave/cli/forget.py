@@ -1,5 +1,6 @@
 """`unweave forget`: a new model without some of its data; the original is never written to."""
 
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -206,7 +207,8 @@ def say_done(split: Split, name: str, *, folder: Path, shared: Shared) -> None:
 
 def say_next(folder: Path) -> None:
     """Prints where the model is, and what to do with it."""
-    show.say("", f"Model: {model_in(folder)}", f"Next:  unweave audit {folder}")
+    command = ("unweave", "audit", str(folder))
+    show.say("", f"Model: {model_in(folder)}", f"Next:  {shlex.join(command)}")
 
 
 def damage(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
