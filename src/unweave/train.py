@@ -145,11 +145,20 @@ def counted(cost: Cost) -> Iterator[None]:
 
 
 def spend(problem: Problem, method: Callable[[Problem], None]) -> Cost:
-    """Runs a method and returns what it cost: wall time, and that of results it shares, whoever made them."""
+    """Runs a method and returns what it cost: wall time, and that of results it shares, whoever made them.
+
+    Raises:
+        ValueError: If it puts another model in the place of the problem's.
+    """
     warm_up()
-    before = set(problem.memory)
+    model, before = problem.model, set(problem.memory)
     start = time.perf_counter()
     method(problem)
+    if problem.model is not model:
+        raise ValueError(
+            "a method must edit problem.model in place, found another object there, of "
+            f"{type(problem.model).__name__}: copy its weights into problem.model by load_state_dict()"
+        )
     synchronize(problem.device)
     wall = time.perf_counter() - start
     made_here = sum(cost.seconds for name, (_, cost) in problem.memory.items() if name not in before)

@@ -97,9 +97,12 @@ class TestIds:
     @pytest.mark.parametrize(
         ("ids", "sentence"),
         [
-            ("r0/3,r0/90", "no 'r0/90'"),
-            ("r1/3", "no 'r1/3'"),
-            ("r0/3,r0/5,r0/3", "found 3 twice"),
+            ("r0/3,r0/90", "found 1 of 2 that is neither: 'r0/90'$"),
+            ("r1/3", "found 1 of 1 that is neither: 'r1/3'$"),
+            ("r0/3,x,r0/5,y", "found 2 of 4 that are neither: 'x', 'y'$"),
+            (",".join("abcdefg"), "found 7 of 7 that are neither: 'a', 'b', 'c', 'd', 'e', ...$"),
+            ("r0/3,r0/5,r0/3", "forgotten once, found 'r0/3' twice$"),
+            ("r0/3,r0/5,r0/3,r0/5,r0/5", "forgotten once, found 2 of 5 again: 'r0/3', 'r0/5'$"),
             (",".join(f"r0/{i}" for i in range(90)), "some but not all of the 90"),
             ("nowhere.txt", "no such file"),
         ],
@@ -112,7 +115,7 @@ class TestIds:
         [
             ("3,200", r"0\.\.199, found 200"),
             ("-1", r"0\.\.199, found -1"),
-            ("7,7", "found 7 twice"),
+            ("7,7", "found position 7 twice"),
             (",".join(map(str, range(200))), "some but not all of the 200"),
             ("first", "'first': no such file"),
             (",".join(map(str, range(199))) + ",x", "found 'x': no such file"),
@@ -123,7 +126,11 @@ class TestIds:
 
     @pytest.mark.parametrize(
         ("content", "sentence"),
-        [("", "is empty"), ("id\n", "is empty"), ("r0/1\nr0/91\n", "'r0/91' is not in the training data")],
+        [
+            ("", "is empty"),
+            ("id\n", "is empty"),
+            ("r0/1\nr0/91\nx\n", "found 2 of 3 that are not: 'r0/91', 'x'$"),
+        ],
     )
     def test_files(self, refused, project, tmp_path, content, sentence):
         path = tmp_path / "ids.csv"
@@ -173,6 +180,14 @@ class TestProjects:
             (loads("given(test=Records(90, 1, offset=-1))"), "must have an integer of at least 0"),
             (loads("given(model=Net(frozen=True))"), "no trainable weights"),
             (loads("given(model=Net(broken=True))"), "NaN or infinity in 'first.weight'"),
+            (
+                loads("given(model=Net(classes=1))"),
+                r"for classifiers, .* found one number per example, of shape \[2, 1\]: .* \[0, z\]",
+            ),
+            (loads("given(model=Flat())"), r"found one number per example, of shape \[2\]: .*regression"),
+            (loads("given(model=Tokens())"), r"for classifiers, .* \[2, class\], found \[2, 5, 3\]"),
+            (loads("given(train=Labelled(0.3))"), "found 0.3: .* for classifiers, not for regression"),
+            (loads("given(train=Labelled(torch.tensor([0., 1., 1.])))"), "found 3 numbers: .*several labels"),
             (loads("given(model=nn.Linear(3, 3))"), "can't be run on 'train': TypeError"),
             (loads("given(model='net.pt')"), "must be an nn.Module, found str"),
             (loads("given(train=[1, 2])"), "'train' must be a torch Dataset, found list"),
@@ -189,7 +204,8 @@ class TestProjects:
         ],
     )
     def test_what_load_returns(self, refused, tmp_path, change, sentence):
-        refused(sentence, "forget", projects.project(tmp_path / "p", change), "--random", 0.1)
+        place = projects.project(tmp_path / "p", f"{OTHER_TASKS}\n\n{change}")
+        refused(sentence, "forget", place, "--random", 0.1)
 
     @pytest.mark.parametrize("model", ["nowhere.py", "nowhere.toml", "nowhere", "digits-clas"])
     def test_a_model_that_is_not_there(self, refused, model):
@@ -199,10 +215,13 @@ class TestProjects:
         place = projects.project(tmp_path / "p", "train = None")
         refused(r"needs train\(dataset, seed\)", "forget", place, "--random", 0.1, "--method", "retrain")
 
-    def test_a_train_that_fails_when_audited(self, run, refused, tmp_path):
+    def test_a_train_that_fails_when_audited(self, run, here, listed, tmp_path):
         place = projects.project(tmp_path / "p", "def train(dataset, seed):\n    return None")
         assert run("forget", place, "--random", 0.1, *FORGET, "--out", tmp_path / "run").code == 0
-        refused("must return an nn.Module, found NoneType", "audit", tmp_path / "run", "--quiet")
+        before = listed(tmp_path)
+        told = run("audit", tmp_path / "run", "--quiet")
+        assert told.code == 3 and "must return an nn.Module, found NoneType" in told.error
+        assert listed(tmp_path) == before
 
 
 class TestModes:
@@ -211,11 +230,14 @@ class TestModes:
     def test_bf16_weights(self, refused, tmp_path):
         place = projects.project(tmp_path / "p", loads("given(model=Net(torch.bfloat16))"))
         refused(
-            "float32 weights, found first.weight in torch.bfloat16",
+            r"float32 weights, found first.weight in torch.bfloat16: .* load the model in float32 "
+            r"\(model.float\(\)\) .* and then set precision",
             "forget",
             place,
             "--random",
             0.1,
+            "--set",
+            "how.precision=bf16",
             "--quiet",
         )
 
@@ -233,6 +255,26 @@ class TestModes:
         flags = ("--set", "mode=lagged", "--set", "alpha=1e6", "--quiet")
         refused("mode 'lagged' converges below", "forget", place, "--random", 0.1, *flags)
 
+
+OTHER_TASKS = """
+class Flat(Net):
+    def forward(self, x, scale):
+        return super().forward(x, scale)[:, 0]
+
+
+class Tokens(Net):
+    def forward(self, x, scale):
+        return super().forward(x, scale)[:, None].expand(-1, 5, -1)
+
+
+class Labelled(Records):
+    def __init__(self, label):
+        super().__init__(90, 0)
+        self.label = label
+
+    def __getitem__(self, i):
+        return {**super().__getitem__(i), "label": self.label}
+"""
 
 FLASH = """
 class Kernel(Net):

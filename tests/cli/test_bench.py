@@ -364,7 +364,7 @@ def test_what_trained_models_chose_outlives_an_error(run, here):
     (here / "tuning" / "tiny").mkdir(parents=True)
     (here / "tuning" / "tiny" / "finetune.json").write_text('{"facts": [{}], "trials": []}')
     told = run("bench", recipe, "--methods", "finetune", "--tuned", "tuning", *FLAGS, "--out", "kept")
-    assert told.code == 2 and "was searched with a different data set or forget set" in told.error
+    assert told.code == 3 and "was searched with a different data set or forget set" in told.error
     assert names(here / "kept" / "strata") == ["tiny.json"] and len(names(here / "kept" / "models")) == 2
 
 

@@ -10,6 +10,7 @@ from torch import nn
 import projects
 from unweave.descend import Descent
 from unweave.methods.simple import FromScratch
+from unweave.problem import Failed
 from unweave.project import place
 from unweave.project import stage as given
 from unweave.project.place import Place
@@ -157,6 +158,6 @@ def train(dataset, seed):
 
 def test_a_training_of_the_original_itself_is_refused(tmp_path):
     path = Path(projects.project(tmp_path / "mine", f"import copy\n{ITSELF}"))
-    with pytest.raises(ValueError, match=r"must leave the model alone that load\(\) returned, and changed"):
+    with pytest.raises(Failed, match=r"must leave the model alone that load\(\) returned, and changed"):
         stage(path).trained("retain", 0)
     assert not (path.parent / "run" / "models").exists()

@@ -137,7 +137,7 @@ def beside_retrained(
     if not isinstance(reference, Retrain):
         return judged(exam, result, found, before, *given(found, reference or (), calibration))
     compared, calibrating = (
-        [retrained(reference, result.split, seed, exam) for seed in seeds]
+        [retrained(reference, result.split, seed, exam, found) for seed in seeds]
         for seeds in (reference.seeds, reference.calibration_seeds)
     )
     return judged(exam, result, found, before, compared, calibrating)

@@ -22,6 +22,8 @@ from unweave.run.workers import Listener, Progress
 from unweave.split import Split
 
 FILE = "check.json"
+NAMED = 5
+"""How many methods a sentence names."""
 COLUMNS: Mapping[str, tuple[str, int]] = {
     "Seconds": ("seconds", 1),
     "Of a retrain": ("cost", 2),
@@ -43,6 +45,7 @@ def check(
 ) -> int:
     """Load a model and its data; say what would go wrong, and what each method and a retrain would cost.
 
+    The model is a classifier with a logit for each class and data of one label per example, or a denoiser.
     Costs are measured by running each method for a few steps. Where nothing says what to forget, a random
     tenth is assumed; of a generator, its first class.
 
@@ -91,13 +94,15 @@ def looked(
     listener: Listener,
 ) -> dict[str, Any]:
     """All that is found out about a model and its data."""
+    prices = costs(chosen, original, split, project, listener)
     return {
         "model": facts(original, project),
         "data": sizes(split),
         "request": about_own_images(split),
         "notes": list(notes(original, project)),
         "accuracy": None if project.model is None else glance(exam, original),
-        "costs": costs(chosen, original, split, project, listener),
+        "costs": prices,
+        "costlier_than_a_retrain": list(costlier(prices)),
     }
 
 
@@ -146,6 +151,28 @@ def costs(
     return found
 
 
+def costlier(costs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The methods that take longer than a retrain, and how many times as long."""
+    known = {name: each["cost"] for name, each in costs.items() if each["cost"] is not None}
+    return {name: cost for name, cost in known.items() if cost > 1}
+
+
+def about_retraining(costs: Mapping[str, float]) -> list[str]:
+    """What to do instead, where methods take longer than a retrain.
+
+    Args:
+        costs: From `costlier`.
+    """
+    if not costs:
+        return []
+    unit = " times a retrain"
+    named = [f"{name} ({number(cost, 2)}{'' if i else unit})" for i, (name, cost) in enumerate(costs.items())]
+    if len(named) > NAMED:
+        named = [*named[:NAMED], f"{len(named) - NAMED} more methods"]
+    listed = " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
+    return [f"Retraining costs less than {listed}: use --method retrain, which is exact.", ""]
+
+
 def warm_up(project: Project, model: nn.Module, split: Split) -> None:
     """Runs something first, because whoever is first pays for torch's own start."""
     timing.estimate(project.methods["finetune"], model, split, project)
@@ -161,6 +188,7 @@ def told(model: str, found: Mapping[str, Any], exam: Exam[Any], missing: str) ->
         missing: What is lacking for a retrain, if it is.
     """
     refused = {name: each["refused"] for name, each in found["costs"].items() if each["refused"]}
+    show.tell(*about_retraining(costlier(found["costs"])))
     exceptions = f", but not with {', '.join(refused)}" if refused else ""
     show.tell(f"{model} can be used{exceptions}.", "")
     show.tell(about_model(found["model"]), about_data(found["data"], ids=found["model"]["ids"]))

@@ -20,6 +20,7 @@ from unweave.project import Project, load
 from unweave.run import record
 from unweave.run.workers import Job, Listener, told, workers
 from unweave.split import Split
+from unweave.train import digest
 from unweave.unlearn import PRETRAINED, Result
 
 ASKED = ("model", "recipe", "device", "method", "settings", "seed")
@@ -131,7 +132,7 @@ def reference_of(
         assert project.retrain is not None
         return project.retrain(split, seed)
 
-    return Retrain(train, seeds, calibration, folder)
+    return Retrain(train, seeds, calibration, folder, code=digest(project.facts))
 
 
 def retrain_all(

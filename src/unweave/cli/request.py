@@ -13,7 +13,7 @@ from torch import Tensor
 from unweave.data import Source
 from unweave.data.own import Own, is_label
 from unweave.project import Project
-from unweave.split import Split, source_positions
+from unweave.split import Split, counted, few, source_positions
 
 
 @Parameter(name="*")
@@ -85,9 +85,10 @@ def listed(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
             "--ids must be positions with commas between, or a file with one a line, "
             f"found {strange!r}: no such file"
         )
-    strange = next((word for word in words if word not in known), ids)
+    strange = [word for word in words or [ids] if word not in known]
     raise ValueError(
-        f"--ids must be ids of the training data, or a file with one a line: there is no {strange!r}"
+        "--ids must be ids of the training data, or a file with one a line, found "
+        f"{counted(strange, words or [ids])} neither: {few(map(repr, strange))}"
     )
 
 
