@@ -197,6 +197,7 @@ def _scores(
             means.get(name, expected.get(name)),
             direction=metrics[name].direction,
             null_band=band.get(name),
+            bounds=metrics[name].bounds,
         )
         for name in values[0]
     }

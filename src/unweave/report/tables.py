@@ -1,7 +1,8 @@
 """A record's table in every form that people read: terminal, plain text, Markdown, LaTeX.
 
 All of them show the rows of `rows.py`, so a method that failed keeps its row everywhere. Intervals are 95 %,
-written as the half-width after "±"; the HTML page and Parquet give both ends.
+written as the half-width after "±" or, where the ends are not equally far, as these in brackets; the HTML page and
+Parquet give both ends.
 """
 
 import textwrap
@@ -16,6 +17,7 @@ from unweave.report.numbers import DASH, digits, heading, interval, number, prob
 from unweave.report.ranking import ours_of
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, rows
 
+BRACKETS = "±, or brackets: the 95 % interval; fewer than three seeds have none."
 ONE_SEED = "With one seed the order of methods shows nothing."
 _ON = {
     "proxy": "on proxies, other examples drawn from what is retained",
@@ -58,7 +60,7 @@ def legend(record: Mapping[str, Any], *, width: int | None = None) -> str:
     parts = " or ".join(each for each in made if each)
     gap = f"Gap: mean |difference| from Retrain over {parts}, points. " if parts else ""
     return (
-        f"{gap}{_compared(record, width)}Cost: relative to one retrain. ±: half of the 95 % interval. "
+        f"{gap}{_compared(record, width)}Cost: relative to one retrain. {BRACKETS} "
         f"{' '.join(dict.fromkeys(aim(stage) for stage in record['stages'].values()))}{single(record)}"
     )
 
