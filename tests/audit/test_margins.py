@@ -49,7 +49,9 @@ def test_a_share_of_images_has_a_margin_of_one_image():
 
 
 def test_a_band_stays_within_the_range_of_its_metric():
-    found = margins([{**PLAIN, "ua": ua, "ra": 99.9} for ua in (0.0, 9.0, 0.5)], [{"tv": 0.1}] * 3, sizes=SIZES)
+    found = margins(
+        [{**PLAIN, "ua": ua, "ra": 99.9} for ua in (0.0, 9.0, 0.5)], [{"tv": 0.1}] * 3, sizes=SIZES
+    )
     assert found.null_band["ua"][0] == 0.0 and found.null_band["ra"][1] <= 100.0
 
 

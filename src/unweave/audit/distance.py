@@ -23,8 +23,8 @@ def js(evidence: Evidence, reference: Evidence) -> float:
 def rank(evidence: Evidence, reference: Evidence) -> float:
     """Spearman's correlation over F of the two models' true-class margins: are the same examples hard?
 
-    Margins closer than `unweave.audit.logits.RESOLUTION` are ties. 0 when either model gives all of F the same
-    margin: it then orders nothing.
+    Margins closer than `unweave.audit.logits.RESOLUTION` are ties. 0 when either model gives all of F the
+    same margin: it then orders nothing.
     """
     margins = [level(margin(each.logits["forget"], each.labels["forget"])) for each in (evidence, reference)]
     ours, theirs = (ranks(each) - (len(each) + 1) / 2 for each in margins)

@@ -118,7 +118,7 @@ def score(
     null_band: tuple[float, float] | None = None,
     bounds: tuple[float, float] = UNBOUNDED,
 ) -> Score:
-    """The score of one metric over seeds beside the retrained models' mean; `bounds` are the metric's range."""
+    """The score of one metric over seeds, whose range is `bounds`, beside the retrained models' mean."""
     mean = float(np.mean(values))
     low, high = interval(values, bounds)
     gap = None if reference is None else mean - reference

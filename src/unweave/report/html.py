@@ -22,6 +22,7 @@ from unweave.report.protocol import measured
 from unweave.report.ranking import ours_of, ranked_over
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, outside, rows
 from unweave.report.tables import ONE_SEED, aim, brief, comparing, ordered_by_one, searched
+from unweave.run.record import unverified
 
 FILE = "report.html"
 MINUS = "\N{MINUS SIGN}"
@@ -105,6 +106,7 @@ def render(record: Mapping[str, Any]) -> str:
         environment=flat(record["environment"]),
         date=record["environment"].get("date"),
         schema=record["schema"],
+        unverified=unverified(record),
         glossary=_glossary(stages),
     )
 

@@ -1,8 +1,8 @@
 """A record's table in every form that people read: terminal, plain text, Markdown, LaTeX.
 
 All of them show the rows of `rows.py`, so a method that failed keeps its row everywhere. Intervals are 95 %,
-written as the half-width after "±" or, where the ends are not equally far, as these in brackets; the HTML page and
-Parquet give both ends.
+written as the half-width after "±" or, where the ends are not equally far, as these in brackets; the HTML
+page and Parquet give both ends.
 """
 
 import textwrap
@@ -16,6 +16,7 @@ from unweave.report import drawn
 from unweave.report.numbers import DASH, digits, heading, interval, number, probability
 from unweave.report.ranking import ours_of
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, rows
+from unweave.run.record import unverified
 
 BRACKETS = "±, or brackets: the 95 % interval; fewer than three seeds have none."
 ONE_SEED = "With one seed the order of methods shows nothing."
@@ -134,7 +135,8 @@ def text(record: Mapping[str, Any], *, width: int = 100) -> str:
         width: columns to fill, characters.
     """
     stages = [_stage_text(name, stage, width) for name, stage in record["stages"].items()]
-    return "\n".join([*stages, *textwrap.wrap(legend(record, width=width), width)])
+    first = [f"{line}\n" for line in [unverified(record)] if line]
+    return "\n".join([*first, *stages, *textwrap.wrap(legend(record, width=width), width)])
 
 
 def markdown(record: Mapping[str, Any]) -> str:
@@ -143,12 +145,14 @@ def markdown(record: Mapping[str, Any]) -> str:
         drawn.markdown(name, sentences(stage), *grid(stage, metric_ids(stage)), words=2)
         for name, stage in record["stages"].items()
     ]
-    return "\n\n".join([*parts, drawn.escaped(legend(record))]) + "\n"
+    first = [drawn.escaped(line) for line in [unverified(record)] if line]
+    return "\n\n".join([*first, *parts, drawn.escaped(legend(record))]) + "\n"
 
 
 def latex(record: Mapping[str, Any]) -> str:
     """Every stage as a booktabs tabular; bold is the method closest to Retrain of those with no FAIL."""
-    return "\n\n".join(_tabular(name, stage) for name, stage in record["stages"].items()) + "\n"
+    first = [f"% {line}" for line in [unverified(record)] if line]
+    return "\n\n".join([*first, *(_tabular(*each) for each in record["stages"].items())]) + "\n"
 
 
 def sentences(stage: Mapping[str, Any]) -> list[str]:
