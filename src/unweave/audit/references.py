@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Generic
 
 from torch import nn
@@ -12,8 +13,9 @@ from torch.utils.data import Dataset
 from unweave.audit.exam import Exam, Found
 from unweave.audit.metrics import Values
 from unweave.files import write_atomically
-from unweave.problem import Failed
+from unweave.problem import Cost, Failed
 from unweave.split import Split
+from unweave.train import counted
 from unweave.unlearn import dataset_of
 
 
@@ -49,10 +51,12 @@ class Answers(Generic[Found]):
     Args:
         found: Its logits, or its images.
         probes: Attacks on the model, by metric; none where only its answers are known.
+        cost: What its training took; None where nobody saw that.
     """
 
     found: Found
     probes: Values = field(default_factory=dict)
+    cost: Cost | None = None
 
     def measured(self, exam: Exam[Found], reference: "Answers[Found] | None" = None) -> dict[str, float]:
         """Every metric, beside a retrained model's answers if they are given."""
@@ -70,8 +74,12 @@ def retrained(reference: Retrain, split: Split, seed: int, exam: Exam[Found]) ->
         answers = fresh(reference, split, seed, exam)
         place.parent.mkdir(parents=True, exist_ok=True)
         exam.save(answers.found, kept)
-        write_atomically(place, json.dumps(dict(answers.probes)))
-    return Answers(exam.load(kept), json.loads(place.read_text(encoding="utf-8")))
+        assert answers.cost is not None
+        write_atomically(place, json.dumps({"probes": dict(answers.probes), "cost": asdict(answers.cost)}))
+    told = json.loads(place.read_text(encoding="utf-8"))
+    if "probes" not in told:  # kept by a version that saw no cost
+        return Answers(exam.load(kept), told)
+    return Answers(exam.load(kept), told["probes"], Cost(**told["cost"]))
 
 
 def fresh(reference: Retrain, split: Split, seed: int, exam: Exam[Found]) -> Answers[Found]:
@@ -80,9 +88,11 @@ def fresh(reference: Retrain, split: Split, seed: int, exam: Exam[Found]) -> Ans
     Raises:
         Failed: If that is of no use; names the seed.
     """
-    model = reference.train(dataset_of(*split.part("retain")), seed)
+    cost = Cost()
+    with counted(cost):
+        model = reference.train(dataset_of(*split.part("retain")), seed)
     try:
-        return answers_of(model, exam)
+        return replace(answers_of(model, exam), cost=cost)
     except Failed as error:
         raise Failed(f"the model retrained with seed {seed}: {error}") from error
 
@@ -90,3 +100,15 @@ def fresh(reference: Retrain, split: Split, seed: int, exam: Exam[Found]) -> Ans
 def answers_of(model: nn.Module, exam: Exam[Found], original: nn.Module | None = None) -> Answers[Found]:
     """What a model answers; of one that forgot, the original may tell more."""
     return Answers(exam.answers(model), exam.probes(model, original))
+
+
+def retraining(answers: Sequence[Answers[Found]]) -> Cost | None:
+    """What one retraining takes: the medians of those that were seen; None if none was.
+
+    No gradient evaluations are seen of a `train` that makes its steps without an optimizer of torch.
+    """
+    seen = [each.cost for each in answers if each.cost is not None]
+    if not seen:
+        return None
+    gradients = round(median(each.gradients for each in seen))
+    return Cost(gradients=gradients, seconds=median(each.seconds for each in seen))
