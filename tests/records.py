@@ -36,7 +36,7 @@ METHODS = {
 def synthetic() -> dict[str, Any]:
     """Two stages: `trace` with every method, one failed with NaN; `class` with two seeds, no margins."""
     return {
-        "schema": "unweave.record/1",
+        "schema": "unweave.record/2",
         "environment": {
             "date": "2026-01-02",
             "code": "0" * 64,
@@ -218,7 +218,7 @@ def _moved(metric: str, distance: float) -> float:
     moved = {"ra": centre - 0.4 * abs(distance) * margin, "ta": centre - 0.5 * abs(distance) * margin}
     moved |= {"auc": centre - distance * margin, "rank": centre - 0.4 * abs(distance) * margin}
     if metric in ("tv", "js"):
-        return centre + 0.3 * abs(distance) * margin
+        return centre + 0.1 * abs(distance) * margin
     return moved.get(metric, max(0.0, centre + distance * margin))
 
 

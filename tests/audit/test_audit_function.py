@@ -1,6 +1,7 @@
 """The function `audit`: one model beside retrained models, a verdict first, and what is missing named."""
 
 import importlib
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -352,3 +353,39 @@ def test_references_are_read_under_the_same_exam_alone(result, tmp_path) -> None
 
 class Otherwise(Classified):
     digest = "0123"
+
+
+def test_the_cost_of_forgetting_stands_beside_that_of_a_retraining(result, tmp_path) -> None:
+    for _ in range(2):  # trained, then read
+        found = unweave.audit(result, Retrain(Trainer(), range(2), range(7, 9), folder=tmp_path))
+        (stage,) = found.record["stages"].values()
+        reference, row = stage["reference"], stage["methods"]["FineTune"]
+        assert reference["gradient_evaluations"] == 15 and reference["seconds"] > 0
+        assert row["cost"] == pytest.approx(row["seconds"] / reference["seconds"])
+        assert (row["gradient_evaluations"], row["seconds"]) == (3, result.cost.seconds)
+
+
+def test_answers_that_an_earlier_version_kept_are_read_without_a_cost(result, tmp_path) -> None:
+    unweave.audit(result, Retrain(Trainer(), range(2), range(7, 9), folder=tmp_path))
+    for path in tmp_path.glob("*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text())["probes"]))
+    train = Trainer()
+    found = unweave.audit(result, Retrain(train, range(2), range(7, 9), folder=tmp_path))
+    (stage,) = found.record["stages"].values()
+    assert train.asked == [] and stage["methods"]["FineTune"]["cost"] is None
+    assert stage["reference"]["seconds"] is None and "probe" in found.scores
+
+
+def test_the_record_says_what_was_deleted_and_from_which_model(result) -> None:
+    (stage,) = unweave.audit(result).record["stages"].values()
+    ids = result.split.forget.tolist()
+    assert stage["request"] == {
+        "examples": len(ids), "of": 60, "ids": ids[:5], "classes": {"2": len(ids)},
+        "model": "Sequential", "asked": None, "date": None,
+    }  # fmt: skip
+    (stage,) = unweave.audit(drawn(0)).record["stages"].values()
+    forget = drawn(0).labels["forget"]
+    counts = {str(label): int((forget == label).sum()) for label in range(4)}
+    assert stage["request"]["classes"] == counts
+    assert (stage["request"]["examples"], stage["request"]["of"]) == (100, 400)
+    assert stage["request"]["ids"] == [0, 1, 2, 3, 4]

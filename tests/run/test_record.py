@@ -30,7 +30,7 @@ def schema():
 
 def test_the_schema_is_a_schema_of_its_draft_and_has_the_records_id():
     Draft202012Validator.check_schema(schema())
-    assert schema()["$id"] == record.SCHEMA == "unweave.record/1"
+    assert schema()["$id"] == record.SCHEMA == "unweave.record/2"
 
 
 def test_the_synthetic_record_follows_the_schema():
@@ -170,11 +170,11 @@ def test_a_folder_that_is_a_file_is_refused_and_kept(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"schema": "unweave.record/1", ', "expected JSON .* line 1"),
-        ("[]", "expected a record of schema 'unweave.record/1', found 'list'"),
+        ('{"schema": "unweave.record/2", ', "expected JSON .* line 1"),
+        ("[]", "expected a record of schema 'unweave.record/2', found 'list'"),
         ("{}", "found None"),
-        ('{"schema": "unweave.record/2"}', "found 'unweave.record/2'"),
-        ('{"schema": "unweave.record/1", "environment": {}, "stages": {"a": {}}}', "stages.a .*required"),
+        ('{"schema": "unweave.record/3"}', "found 'unweave.record/3'"),
+        ('{"schema": "unweave.record/2", "environment": {}, "stages": {"a": {}}}', "stages.a .*required"),
         ('{"schema": NaN}', "found NaN"),
     ],
 )

@@ -3,9 +3,10 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Generic
 
 from torch import nn
@@ -16,8 +17,9 @@ from unweave.audit.exam import Exam, Found
 from unweave.audit.metrics import Values
 from unweave.code_digest import code_digest, file_of
 from unweave.files import read_object, write_atomically
-from unweave.problem import Failed
+from unweave.problem import Cost, Failed
 from unweave.split import Split
+from unweave.train import counted
 from unweave.unlearn import dataset_of
 
 
@@ -67,10 +69,12 @@ class Answers(Generic[Found]):
     Args:
         found: Its logits, or its images.
         probes: Attacks on the model, by metric; none where only its answers are known.
+        cost: What its training took; None where nobody saw that.
     """
 
     found: Found
     probes: Values = field(default_factory=dict)
+    cost: Cost | None = None
 
     def measured(self, exam: Exam[Found], reference: "Answers[Found] | None" = None) -> dict[str, float]:
         """Every metric, beside a retrained model's answers if they are given."""
@@ -103,14 +107,17 @@ def retrained(
         answers = fresh(reference, split, seed, exam, audited)
         place.parent.mkdir(parents=True, exist_ok=True)
         exam.save(answers.found, kept)
-        write_atomically(place, json.dumps({"code": known, "probes": dict(answers.probes)}))
+        assert answers.cost is not None
+        cost = asdict(answers.cost)
+        made = {"code": known, "probes": dict(answers.probes), "cost": cost}
+        write_atomically(place, json.dumps(made))
     found = read_object(place, ": delete it")
     if found.get("code") != known:
         raise ValueError(
             f"{place} has the answers of a model that another train() made: give this one another folder, or "
             "delete that one"
         )
-    return Answers(exam.load(kept), found["probes"])
+    return Answers(exam.load(kept), found["probes"], Cost(**found["cost"]))
 
 
 def fresh(
@@ -121,9 +128,11 @@ def fresh(
     Raises:
         Failed: If that is of no use; names the seed.
     """
-    model = reference.train(dataset_of(*split.part("retain")), seed)
+    cost = Cost()
+    with counted(cost):
+        model = reference.train(dataset_of(*split.part("retain")), seed)
     try:
-        answers = answers_of(model, exam)
+        answers = replace(answers_of(model, exam), cost=cost)
     except Failed as error:
         raise Failed(f"the model retrained with seed {seed}: {error}") from error
     if audited is not None:
@@ -145,3 +154,15 @@ def refuse_other_logits(found: object, audited: object, seed: int) -> None:
 def answers_of(model: nn.Module, exam: Exam[Found], original: nn.Module | None = None) -> Answers[Found]:
     """What a model answers; of one that forgot, the original may tell more."""
     return Answers(exam.answers(model), exam.probes(model, original))
+
+
+def retraining(answers: Sequence[Answers[Found]]) -> Cost | None:
+    """What one retraining takes: the medians of those that were seen; None if none was.
+
+    No gradient evaluations are seen of a `train` that makes its steps without an optimizer of torch.
+    """
+    seen = [each.cost for each in answers if each.cost is not None]
+    if not seen:
+        return None
+    gradients = round(median(each.gradients for each in seen))
+    return Cost(gradients=gradients, seconds=median(each.seconds for each in seen))

@@ -78,6 +78,13 @@ def result_of(run: Path, project: Project, split: Split, device: str | None) -> 
     )
 
 
+def about(run: Path) -> dict[str, str]:
+    """What the record of a run tells of its request; nothing if an earlier version made it."""
+    (stage,) = record.load(run)["stages"].values()
+    told = stage.get("request", {})
+    return {key: told[key] for key in ("model", "asked", "date") if key in told}
+
+
 def refuse_other(original: nn.Module, sidecar: Mapping[str, object], run: Path) -> None:
     """Raises if the original is not the one that a run came from; what no digest was kept of is accepted."""
     kept = sidecar.get("original")

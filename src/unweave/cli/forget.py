@@ -19,9 +19,10 @@ from unweave.project import Project, load
 from unweave.report.numbers import number
 from unweave.run import record
 from unweave.run.reading import merged
+from unweave.run.record import package_digest
+from unweave.run.single import requested
 from unweave.run.workers import Listener, Progress
 from unweave.split import Split
-from unweave.train import code
 from unweave.unlearn import PRETRAINED, Pretrained, Result, refuse_foreign, unlearn
 
 CLAIM = "forget.json"
@@ -101,6 +102,9 @@ def forget(
         after = glance(exam, result.model)
         listener(Progress(method, 2, 2))
         result.save(folder, write=writer(project, result, name=method))
+        made = record.load(folder)
+        facts = {"model": called(model), "asked": request.words(), "date": made["environment"]["date"]}
+        record.write(requested(made, facts), folder)
     told(result, method, exam=exam, before=before, after=after, folder=folder, shared=shared)
     return 0
 
@@ -114,7 +118,7 @@ def asked_of(
         "facts": project.facts,
         "original": weights,
         "split": split.digest(),
-        "code": code("**/*.py"),
+        "code": package_digest(),
         "method": method,
         "settings": tables,
         "seed": seed,
@@ -163,6 +167,14 @@ def named(split: Split) -> list[str] | list[int]:
 def found_anywhere(place: str) -> str:
     """A path that holds in any working folder; the name of a recipe of the package as it is."""
     return str(Path(place).resolve()) if Path(place).exists() else place
+
+
+def called(place: str) -> str:
+    """What a record calls a model: its file with the folder, which names no place on a machine."""
+    path = Path(place).resolve()
+    if not path.exists():  # a recipe of the package
+        return place
+    return f"{path.parent.name}/{path.name}" if path.is_file() else path.name
 
 
 def told(

@@ -46,8 +46,18 @@ class Request:
         said = {"ids": self.ids, "class": self.label, "random": self.random}
         return {name: value for name, value in said.items() if value is not None}
 
+    def words(self) -> str:
+        """What was said, as it was said; of many ids the first, and of a file its name without its place."""
+        if not self.given():
+            return "as the recipe says"
+        ((name, value),) = self.given().items()
+        text = Path(value).name if name == "ids" and is_file(value) else str(value)
+        return f"--{name} {text}" if len(text) <= LEGIBLE else f"--{name} {text[:LEGIBLE]}..."
+
 
 NOTHING = Request()
+LEGIBLE = 80
+"""Letters of a request that a record tells."""
 
 
 def positions(request: Request, project: Project, seed: int) -> Tensor:

@@ -1,7 +1,8 @@
 """A record's table in every form that people read: terminal, plain text, Markdown, LaTeX.
 
 All of them show the rows of `rows.py`, so a method that failed keeps its row everywhere. Intervals are 95 %,
-written as the half-width after "±"; the HTML page and Parquet give both ends.
+written as the half-width after "±" or, where the ends are not equally far, as these in brackets; the HTML
+page and Parquet give both ends.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,9 @@ from unweave.report import drawn, frontier
 from unweave.report.numbers import DASH, digits, heading, interval, number, probability
 from unweave.report.ranking import ours_of
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, rows
+from unweave.run.record import unverified
 
+BRACKETS = "±, or brackets: the 95 % interval; fewer than three seeds have none."
 ONE_SEED = "With one seed the order of methods shows nothing."
 _ON = {
     "proxy": "on proxies, other examples drawn from what is retained",
@@ -56,7 +59,7 @@ def legend(record: Mapping[str, Any], *, width: int | None = None) -> str:
     parts = " or ".join(each for each in made if each)
     gap = f"Gap: mean |difference| from Retrain over {parts}, points. " if parts else ""
     return (
-        f"{gap}{_compared(record, width)}Cost: relative to one retrain. ±: half of the 95 % interval. "
+        f"{gap}{_compared(record, width)}Cost: relative to one retrain. {BRACKETS} "
         f"{' '.join(dict.fromkeys(aim(stage) for stage in record['stages'].values()))}{single(record)}"
     )
 
@@ -135,7 +138,8 @@ def text(record: Mapping[str, Any], *, width: int = 100) -> str:
         for line in frontier.text(name, each, width=width)
     ]
     stages = [_stage_text(name, stage, width) for name, stage in record["stages"].items()]
-    return "\n".join([*before, *stages, *drawn.wrapped([legend(record, width=width)], width)])
+    first = [f"{line}\n" for line in [unverified(record)] if line]
+    return "\n".join([*first, *before, *stages, *drawn.wrapped([legend(record, width=width)], width)])
 
 
 def markdown(record: Mapping[str, Any]) -> str:
@@ -147,15 +151,17 @@ def markdown(record: Mapping[str, Any]) -> str:
         drawn.markdown(name, sentences(stage), *grid(stage, metric_ids(stage)), words=2)
         for name, stage in record["stages"].items()
     ]
-    return "\n\n".join([*before, *parts, drawn.escaped(legend(record))]) + "\n"
+    first = [drawn.escaped(line) for line in [unverified(record)] if line]
+    return "\n\n".join([*first, *before, *parts, drawn.escaped(legend(record))]) + "\n"
 
 
 def latex(record: Mapping[str, Any]) -> str:
     """Every stage as a booktabs tabular; bold is the method closest to Retrain of those with no FAIL."""
+    first = [f"% {line}" for line in [unverified(record)] if line]
     before = [
         part for name, each in record.get("frontier", {}).items() for part in frontier.latex(name, each)
     ]
-    return "\n\n".join([*before, *(_tabular(*each) for each in record["stages"].items())]) + "\n"
+    return "\n\n".join([*first, *before, *(_tabular(*each) for each in record["stages"].items())]) + "\n"
 
 
 def sentences(stage: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from unweave.audit.margins import Margins, margins
 from unweave.audit.metrics import METRICS, Metric, Values, gap_of_means, gap_parts, mean_gap
-from unweave.audit.score import score, t_interval
+from unweave.audit.score import interval, score
 from unweave.run.cell import MEASURING_FORMAT, REFERENCE, answers_at, place_of
 from unweave.run.curves import histograms, mean_trace
 from unweave.run.keeping import Content, beside, kept
@@ -22,6 +22,8 @@ from unweave.run.strata import TRAINED
 from unweave.run.study import evaluations, scale_of
 from unweave.train import digest
 
+POINTS = (0.0, 100.0)
+"""The range of a mean gap, whose parts are differences of percentages or shares."""
 PICKED = ("mislabelled", *TRAINED)
 """The forget sets of which a record names every example."""
 
@@ -185,7 +187,13 @@ def reference_row(
     values = {name: [each[name] for each in references] for name in references[0]}
     values |= {name: [value] for name, value in expected.items() if name not in values}
     scores = {
-        name: score(each, mean(each), direction=metrics[name].direction, null_band=band.get(name))
+        name: score(
+            each,
+            mean(each),
+            direction=metrics[name].direction,
+            null_band=band.get(name),
+            bounds=metrics[name].bounds,
+        )
         for name, each in values.items()
     }
     rows = {name: {**asdict(each), "gap": None} for name, each in scores.items()}
@@ -198,7 +206,7 @@ def gap(
     """The mean gap in both senses, and its parts."""
     pairs = list(zip(found, references, strict=True))
     each = [mean_gap(one, other, metrics) for one, other in pairs]
-    low, high = t_interval(each)
+    low, high = interval(each, POINTS)
     apart = [gap_parts(one, other, metrics) for one, other in pairs]
     parts = {name: mean([seed[name] for seed in apart]) for name in apart[0]}
     whole = gap_of_means(found, references, metrics)
