@@ -12,7 +12,6 @@ from families import CLASSES, problem
 from unweave.data import Raw
 from unweave.descend import Descent
 from unweave.methods import Method
-from unweave.methods.lur import LUR
 from unweave.problem import Problem
 from unweave.tasks import Batch
 from unweave.tasks.classifier import Classifier
@@ -45,7 +44,6 @@ def whole(method: M, **changes) -> M:
     """The method with batches as large as their parts: one step at a constant rate, with weight decay."""
     base = {"lr": 0.1, "steps": 1, "epochs": None, "batch": 100, "forget_batch": 100, "weight_decay": 0.01}
     base |= {"schedule": "constant", "warmup": 0.0, "max_norm": None}
-    method = replace(method, recover=0) if isinstance(method, LUR) else method
     return replace(method, how=replace(method.how, **(base | changes)))
 
 

@@ -1,14 +1,13 @@
 """A small smooth classifier in float64, fixed batches and steps over them: what the core is tested on."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from unweave.data.resident import Resident
 from unweave.descend import Phase, directed
-from unweave.lookahead import exact, lagged, nested
+from unweave.methods.lur import TERMS
 from unweave.objective import Objective, OnWeights
 from unweave.params import Params
 from unweave.problem import Problem
@@ -21,13 +20,7 @@ FEATURES, CLASSES = 6, 4
 WEIGHT = 0.3
 """The weight of the forget loss; a weight of one would hide a misplaced one."""
 
-MODES: dict[str, Callable[..., list[Term]]] = {
-    "nested": nested,
-    "lagged": lagged,
-    "exact": exact,
-    "first-order": partial(exact, hessian=None),
-    "joint": lambda retain, forget, alpha: [retain, forget],
-}
+MODES: Mapping[str, Callable[..., list[Term]]] = TERMS
 
 
 def net(

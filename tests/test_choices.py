@@ -9,15 +9,17 @@ import pytest
 from unweave.choices import nearest, refuse_outside, refuse_unknown_choices
 from unweave.data import datasets
 from unweave.descend import Descent
+from unweave.estimators.proxy import Proxy
+from unweave.importance import Salient
 from unweave.methods import method_named
 from unweave.methods.esd import ESD
 from unweave.methods.lur import LUR
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
+from unweave.methods.starts import Redraw, ShrinkPerturb
 from unweave.models import build
 from unweave.run import recipe
-from unweave.targets import Proxy
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def test_anything_else_is_refused_by_the_name_of_its_field(given: dict) -> None:
         (SelectiveAmnesia, {"estimator": "sample"}),
         (SelectiveAmnesia, {"replay": "relive"}),
         (SalUn, {"feed": "pairs"}),
-        (LUR, {"forget": "bound"}),
+        (LUR, {"mode": "lag"}),
         (Proxy, {"start": "zero"}),
         (Descent, {"steps": 1, "optimizer": "adan"}),
     ],
@@ -101,7 +103,9 @@ def test_an_end_with_a_bracket_is_part_of_its_interval() -> None:
     ("kind", "name"),
     [
         (LUR, "where"),
-        (LUR, "eligible"),
+        (Redraw, "eligible"),
+        (ShrinkPerturb, "where"),
+        (Salient, "within"),
         (Scissorhands, "eligible"),
         (SelectiveAmnesia, "where"),
         (ESD, "where"),

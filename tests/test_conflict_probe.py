@@ -12,6 +12,8 @@ from families import problem
 from unweave.conflict import Probe, cosines
 from unweave.descend import Descent
 from unweave.methods.lur import LUR
+from unweave.methods.salun import SalUn
+from unweave.methods.simple import NegGradPlus
 from unweave.objective import nll
 from unweave.params import gramian
 from unweave.problem import Problem
@@ -94,7 +96,7 @@ def test_it_leaves_everything_as_it_was(family: str):
     next(of.model.children()).eval()
     state, modes = copy.deepcopy(of.model.state_dict()), [m.training for m in of.model.modules()]
     drawn = of.generator.get_state()
-    Probe(nll("retain"), -nll("forget"), every=1)(of, 0)
+    Probe(every=1)(of, 0)
     assert len(of.traces["cosine"]) == len(of.traces["disattenuated"]) == 1
     assert all(torch.equal(value, state[name]) for name, value in of.model.state_dict().items())
     assert [m.training for m in of.model.modules()] == modes
@@ -104,7 +106,7 @@ def test_it_leaves_everything_as_it_was(family: str):
 
 def test_it_measures_the_two_gradients_in_evaluation_mode():
     of = problem("batchnorm", dtype=torch.float64)
-    index, plain, _ = measured(of, Probe(nll("retain"), 0.3 * -nll("forget"), every=1, size=6))
+    index, plain, _ = measured(of, Probe(1, nll("retain"), 0.3 * -nll("forget"), size=6))
     model = copy.deepcopy(of.model).eval()
     ps = list(model.parameters())
     shuffled = [
@@ -127,15 +129,15 @@ def test_it_measures_the_two_gradients_in_evaluation_mode():
 
 def test_a_gradient_against_itself_agrees_and_against_its_negation_does_not():
     of = problem("layernorm", dtype=torch.float64)
-    assert measured(of, Probe(nll("forget"), nll("forget"), every=1))[1] == pytest.approx(1.0)
-    assert measured(of, Probe(nll("retain"), -nll("retain"), every=1))[1] == pytest.approx(-1.0)
+    assert measured(of, Probe(1, nll("forget"), nll("forget")))[1] == pytest.approx(1.0)
+    assert measured(of, Probe(1, nll("retain"), -nll("retain")))[1] == pytest.approx(-1.0)
 
 
 def test_only_the_moving_weights_count():
     of = problem("layernorm", dtype=torch.float64)
     where = {name: torch.full_like(p, float(name == "6.bias")) for name, p in of.params.items()}
-    probe = Probe(nll("retain"), -nll("forget"), every=1, where=where)
-    everywhere = measured(of, Probe(nll("retain"), -nll("forget"), every=1))[1]
+    probe = Probe(every=1, where=where)
+    everywhere = measured(of, Probe(every=1))[1]
     there = measured(of, probe)[1]
     halves = [
         probe.gradient(of, objective, half)["6.bias"]
@@ -148,7 +150,7 @@ def test_only_the_moving_weights_count():
 
 def test_the_halves_are_disjoint_and_fixed():
     of = problem("layernorm")
-    probe = Probe(nll("retain"), -nll("forget"), every=2)
+    probe = Probe(every=2)
     for index in range(5):
         probe(of, index)
     assert [row[0] for row in of.traces["cosine"]] == [0, 2, 4]
@@ -158,11 +160,13 @@ def test_the_halves_are_disjoint_and_fixed():
         assert not first & second and first | second == set(of.split.part(part)[1].tolist())
 
 
-def test_probing_changes_no_bit_of_the_run():
-    how = Descent(lr=0.05, steps=4, batch=16, forget_batch=8)
+@pytest.mark.parametrize("kind", [LUR, NegGradPlus, SalUn])
+def test_probing_any_method_changes_no_bit_of_the_run(kind: type[LUR | NegGradPlus | SalUn]):
+    method = kind(how=Descent(lr=0.05, steps=4, batch=16, forget_batch=8))
     runs = [problem("batchnorm"), problem("batchnorm")]
-    for of, every in zip(runs, (0, 2), strict=True):
-        LUR(how=how, probe=every)(of)
+    runs[1].watch = Probe(every=2)
+    for of in runs:
+        method(of)
     without, probed = (of.model.state_dict() for of in runs)
     assert all(torch.equal(value, probed[name]) for name, value in without.items())
     assert "cosine" not in runs[0].traces and [row[0] for row in runs[1].traces["disattenuated"]] == [0, 2]
@@ -172,7 +176,7 @@ def test_probing_changes_no_bit_of_the_run():
 def test_the_time_of_a_look_is_not_the_methods():
     of = problem("layernorm")
     start = time.perf_counter()
-    Probe(nll("retain"), -nll("forget"), every=1)(of, 0)
+    Probe(every=1)(of, 0)
     assert start - time.perf_counter() <= of.cost.seconds < 0  # taken off what a clock around the method sees
 
 
@@ -181,4 +185,4 @@ def test_one_example_cannot_be_halved():
     of.split = copy.copy(of.split)
     of.split.forget = of.split.forget[:1]
     with pytest.raises(ValueError, match="a probe halves the forget data and needs two examples, found 1"):
-        Probe(nll("retain"), -nll("forget"), every=1)(of, 0)
+        Probe(every=1)(of, 0)

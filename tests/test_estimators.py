@@ -22,11 +22,12 @@ from unweave.estimators import (
     Shards,
     estimator_named,
 )
+from unweave.estimators.held_out import Said, held_out_level
 from unweave.estimators.proxies import pool_weights
+from unweave.estimators.proxy import Proxy
 from unweave.estimators.ranks import memorised, spearman, strange_labels
 from unweave.problem import Problem
 from unweave.split import Split
-from unweave.targets import Proxy, Said, held_out_level
 from unweave.tasks.classifier import Classifier, margin
 
 STILL = Descent(lr=1e-300, steps=1, momentum=0.0)

@@ -14,7 +14,6 @@ from unweave.importance import (
     fisher,
     gradients,
     inverted,
-    multiplied,
     named,
     ratio,
     saliency,
@@ -22,6 +21,7 @@ from unweave.importance import (
     top,
 )
 from unweave.objective import nll
+from unweave.params import multiply
 from unweave.problem import Failed, Problem
 
 
@@ -162,6 +162,5 @@ def test_names_choose_weights_by_pattern():
 
 def test_masks_multiply_and_invert():
     a, b = {"w": torch.tensor([1.0, 0.5, 0.0])}, {"w": torch.tensor([1.0, 0.5, 1.0])}
-    assert multiplied([a, b])["w"].tolist() == [1.0, 0.25, 0.0]
-    assert multiplied([a])["w"].tolist() == a["w"].tolist()
+    assert multiply(a, b)["w"].tolist() == [1.0, 0.25, 0.0]
     assert inverted(a)["w"].tolist() == [0.0, 0.5, 1.0]

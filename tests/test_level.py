@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from unweave.level import KNOWN, Level, matched
 
 import families
 from plain import grad, moved_apart, recorded, whole
@@ -17,6 +16,7 @@ from unweave.descend import Descent
 from unweave.methods.lur import LUR
 from unweave.problem import Problem
 from unweave.step import Runtime, Step
+from unweave.targets.level import KNOWN, HeldOutLevel, Level, matched
 
 TRAIN, FORGET, CALIBRATION = [0, 1, 0, 1, 0, 1], [0, 1, 2], [0, 1, 0, 1]
 HOW = Descent(lr=0.1, steps=1, batch=2)
@@ -63,7 +63,7 @@ def test_a_level_is_hazens_quantile_at_the_mid_rank(own, held, asked):
 
 def test_examples_below_their_level_are_pushed_and_the_others_left_alone():
     of = answering([5.0, 0.2, 3.0], [2.0, -1.0, 0.5, 1.0])
-    level = Level(1, HOW)
+    level = HeldOutLevel(1, HOW)
     level.look(of)
     # three losses in the order of margins 5, 3, 0.2 at the sixths 1, 3, 5 of four: places 1/6, 3/2, 17/6
     held = sorted(map(loss, (2.0, -1.0, 0.5, 1.0)))
@@ -82,7 +82,7 @@ def test_examples_below_their_level_are_pushed_and_the_others_left_alone():
 
 def test_the_value_is_that_of_ascent_up_to_the_level():
     of = answering([5.0, 0.2, 3.0], [2.0, -1.0, 0.5, 1.0])
-    level = Level(1, HOW)
+    level = HeldOutLevel(1, HOW)
     level.look(of)
     level.sides = {KNOWN: (torch.tensor([0.0]), torch.tensor([0.1]))}
     (value,) = level.objective.losses(forget_step(of))
@@ -96,7 +96,7 @@ def test_a_class_that_is_gone_should_be_as_unlikely_as_for_the_other_classes():
     rows |= {HELD_OUT: [2.0, 0.0, -1.0], HELD_OUT + 1: [0.0, 1.0, -2.0], HELD_OUT + 3: [4.0, 0.0, 0.0]}
     of = setting(train, [1, 3], held_out, rows | {HELD_OUT + 2: [0.0, 0.0, 9.0]}, n_classes=3)
     assert of.split.forgotten_classes == (2,)
-    level = Level(1, HOW)
+    level = HeldOutLevel(1, HOW)
     level.look(of)
     assert list(level.sides) == [2]
     wanted = [-torch.tensor(rows[HELD_OUT + i]).log_softmax(0)[2] for i in (0, 1, 3)]
@@ -110,7 +110,7 @@ def test_a_part_of_a_class_is_compared_with_what_is_retained_elsewhere():
     train, held_out = [0, 1, 0, 1, 0, 0], [0, 1, 0, 1]
     rows = margins(0, train, [1, 1, 1, 1, 1, 1]) | margins(HELD_OUT, held_out, [2, 7, -1, 7])
     of = setting(train, [0, 1, 3], held_out, rows)
-    level = Level(1, HOW)
+    level = HeldOutLevel(1, HOW)
     level.look(of)
     assert set(level.sides) == {KNOWN, 1}
     assert level.sides[KNOWN][1].tolist() == pytest.approx(sorted([loss(2), loss(-1)]))
@@ -120,7 +120,7 @@ def test_a_part_of_a_class_is_compared_with_what_is_retained_elsewhere():
 def test_without_held_out_examples_of_another_class_there_is_no_level():
     of = setting([0, 1, 0, 1], [1, 3], [1, 1], {})
     with pytest.raises(ValueError, match="needs calibration examples of classes that are not wholly"):
-        Level(1, HOW).look(of)
+        HeldOutLevel(1, HOW).look(of)
 
 
 def test_a_look_leaves_statistics_modes_and_randomness_alone_and_is_charged():
@@ -129,7 +129,7 @@ def test_a_look_leaves_statistics_modes_and_randomness_alone_and_is_charged():
     before = {name: value.clone() for name, value in of.model.state_dict().items()}
     modes, state = [m.training for m in of.model.modules()], of.generator.get_state()
     ambient = torch.get_rng_state()
-    Level(1, Descent(lr=0.1, steps=1, batch=8, dropout="same")).look(of)
+    HeldOutLevel(1, Descent(lr=0.1, steps=1, batch=8, dropout="same")).look(of)
     assert all(torch.equal(value, before[name]) for name, value in of.model.state_dict().items())
     assert [m.training for m in of.model.modules()] == modes
     assert torch.equal(of.generator.get_state(), state) and torch.equal(torch.get_rng_state(), ambient)
@@ -142,7 +142,7 @@ def test_losses_are_taken_in_the_modes_of_the_descent():
     of = families.problem("batchnorm")
     found = {}
     for norm in ("train", "frozen"):
-        level = Level(1, Descent(lr=0.1, steps=1, batch=64, norm=norm))
+        level = HeldOutLevel(1, Descent(lr=0.1, steps=1, batch=64, norm=norm))
         found[norm], _ = level.losses(of, "forget")
     chosen = level.chosen(of, "forget")
     inputs, target = of.split.train.inputs[0][chosen], of.split.train.labels[chosen]
@@ -154,7 +154,7 @@ def test_losses_are_taken_in_the_modes_of_the_descent():
 
 def test_it_looks_every_so_many_steps_at_so_many_examples():
     of = families.problem("layernorm")
-    level = Level(3, HOW, most=5)
+    level = HeldOutLevel(3, HOW, most=5)
     seen = []
     for index in range(7):
         level(of, index)
@@ -165,7 +165,7 @@ def test_it_looks_every_so_many_steps_at_so_many_examples():
 
 def test_joint_to_the_level_is_ascent_of_what_lies_below_it():
     of, recorder = recorded()
-    method = whole(LUR(mode="joint", forget="level", weight=0.7, redraw=0.0), steps=1)
+    method = whole(LUR(mode="joint", forget=Level(), weight=0.7), steps=1)
     plain = recorded()[0].model
     method(of)
     f, r = recorder.drawn[2:]  # after the first look at either side
@@ -200,5 +200,5 @@ def test_a_level_that_is_reached_at_the_start_is_no_error():
 
     of = families.problem("layernorm")
     of.model = Same()
-    whole(LUR(forget="level", redraw=0.0), steps=2)(of)
+    whole(LUR(alpha=0.1, weight=0.3, forget=Level()), steps=2)(of)
     assert bool(torch.isfinite(of.model.bias).all())

@@ -30,11 +30,11 @@ from unweave.conflict import Probe
 from unweave.descend import Descent, Phase, descend
 from unweave.hessian import differentiate_twice
 from unweave.lookahead import Every, Held, Lookahead, Previous, exact, lagged, nested
-from unweave.methods.lur import LUR
 from unweave.objective import Objective, OnWeights, bounded, nll
 from unweave.params import add, dot, norm
 from unweave.problem import Problem
 from unweave.step import Runtime, Step, Term
+from unweave.units import refuse_divergence
 
 ALPHAS = (0.05, 0.025, 0.0125)
 
@@ -212,21 +212,22 @@ def test_lagged_stays_bounded_below_its_bound_and_grows_above():
     assert above[-1] / above[-2] == pytest.approx(1.05, rel=1e-3)
 
 
-@pytest.mark.parametrize("squared", [0.95, 1.05])
-def test_the_bound_check_refuses_what_would_grow(squared: float):
+@pytest.mark.parametrize("squared", [0.6, 1.05])
+def test_the_bound_check_refuses_what_would_grow_or_nearly(squared: float):
     with pytest.raises(ValueError, match=r"converges below alpha 0\.913 here and is used below 0\.7 of that"):
-        alpha_for_two_parabolas(squared)
+        check_two_parabolas(squared)
 
 
-def test_the_bound_check_lets_a_safe_alpha_pass():
-    assert alpha_for_two_parabolas(0.48) == math.sqrt(0.48 / WEIGHT) / 2
+def test_the_bound_check_lets_a_safe_alpha_pass_and_moves_nothing():
+    check_two_parabolas(0.4)
 
 
-def alpha_for_two_parabolas(squared: float) -> float:
+def check_two_parabolas(squared: float) -> None:
     of = vector_problem(torch.ones(1, dtype=torch.float64))
     parabola = quadratic(2 * torch.eye(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
-    method = LUR(mode="lagged", alpha=math.sqrt(squared / WEIGHT) / 2, how=Descent(steps=1))
-    return method.step_size(of, parabola, WEIGHT * parabola, None)
+    alpha = math.sqrt(squared / WEIGHT) / 2
+    refuse_divergence(step(of, {}), parabola, parabola, WEIGHT, alpha)
+    assert of.model.t.tolist() == [1.0]
 
 
 # --- alpha = 0, and the finite-difference oracle
@@ -398,7 +399,7 @@ def test_gradient_evaluations_are_counted_as_the_table_has_them(mode: str):
 def test_the_probe_is_the_cosine_at_the_weights_and_costs_the_method_nothing():
     with_probe, without = problem(), problem()
     retain, forget = losses(with_probe)
-    probe = Probe(retain, forget, every=2)
+    probe = Probe(2, retain, forget)
     how = Descent(lr=0.01, steps=5, batch=12, forget_batch=6)
     start = copy.deepcopy(with_probe.model)
     descend(with_probe, how, Phase(nested(retain, forget, 0.5), watch=probe))

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from families import Toy, problem
 from unweave.descend import Descent
-from unweave.objective import frozen
-from unweave.problem import Problem
+from unweave.estimators.held_out import held_out_level
+from unweave.estimators.proxy import Proxy
+from unweave.estimators.quantiles import quantiles
+from unweave.problem import Problem, frozen
 from unweave.split import Split
-from unweave.targets import Proxy, held_out_level, quantiles
 from unweave.tasks.classifier import Classifier
 
 HELD_OUT = 100
@@ -65,7 +66,7 @@ def test_own_ranks_map_to_all_held_out_margins():
     answers = margins(0, TRAIN, [5, 1, 3, 9, 9, 9]) | margins(HELD_OUT, CALIBRATION, [2, -1, 4, 0])
     of = setting(TRAIN, FORGET, CALIBRATION, answers)
     # ranks 2, 0, 1 of three: quantiles 5/6, 1/6, 1/2 of -1, 0, 2, 4
-    assert quantiles(of, of.model).tolist() == pytest.approx([3.0, -0.5, 1.0, 0, 0, 0])
+    assert quantiles(of, of.original).tolist() == pytest.approx([3.0, -0.5, 1.0, 0, 0, 0])
     assert np.quantile([-1, 0, 2, 4], [5 / 6, 1 / 6, 1 / 2]) == pytest.approx([3.0, -0.5, 1.0])
 
 
@@ -96,7 +97,7 @@ def test_a_forgotten_class_takes_the_proxys_level():
     assert of.split.forgotten_classes == (1,)
     assert quantiles(of, frozen(proxy)).tolist() == pytest.approx([0, 0, -5.5, -4.5, 0, 0])
     with pytest.raises(ValueError, match=r"the original knows the forgotten classes \(1,\)"):
-        quantiles(of, of.model)
+        quantiles(of, of.original)
 
 
 def test_a_forgotten_class_that_is_not_held_out_is_refused():

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from smooth import flat
 from unweave.data.resident import Resident
 from unweave.importance import fisher, ratio, saliency, snip
-from unweave.objective import Objective, bounded, clamped, distill, ewc, frozen, l1, mislabel, nll, uniform
-from unweave.problem import Problem
+from unweave.objective import Objective, bounded, clamped, distill, ewc, l1, mislabel, nll, uniform
+from unweave.problem import Problem, frozen
 from unweave.rules import RULES, RuleName
 from unweave.split import Split
 from unweave.step import Runtime, Step

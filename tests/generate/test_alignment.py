@@ -19,9 +19,9 @@ from smooth import MODES, WEIGHT, direction, flat, step
 from unweave.generate.scopes import restrict
 from unweave.hessian import differentiate_twice
 from unweave.lookahead import Lookahead
-from unweave.objective import frozen, mislabel, nll
+from unweave.objective import mislabel, nll
 from unweave.params import add, norm
-from unweave.problem import Problem
+from unweave.problem import Problem, frozen
 from unweave.step import Runtime
 from unweave.tasks import Batch
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from families import answers, problem
 from plain import Sgd, grad, moved_apart, recorded, whole
 from unweave.methods.bad_teacher import BadTeacher, taught
-from unweave.objective import frozen
-from unweave.problem import Problem
+from unweave.problem import Problem, frozen
 from unweave.split import Part
 from unweave.step import Runtime, Step
 from unweave.tasks import Batch

@@ -18,8 +18,8 @@ from unweave.generate.sample import Sampler
 from unweave.methods.erasediff import Conflicting, EraseDiff
 from unweave.methods.esd import ESD, partway
 from unweave.methods.sa import SelectiveAmnesia
-from unweave.objective import Objective, distill, forget_loss, frozen, nll, retain_loss
-from unweave.problem import Problem
+from unweave.objective import Objective, clamped, distill, mislabel, nll, surrogate
+from unweave.problem import Problem, frozen
 from unweave.split import Split
 from unweave.step import Runtime, Step
 from unweave.tasks import Batch
@@ -73,7 +73,7 @@ def said(objective: Objective, at: Step) -> float:
 )
 def test_the_answer_under_another_condition_is_the_targets_by_hand(settings: dict, target: float):
     at, _ = asked(**settings)
-    found = said(forget_loss("mislabel", cap=0.0, teacher=frozen(Constant(*ORIGINAL))), at)
+    found = said(mislabel(teacher=frozen(Constant(*ORIGINAL))), at)
     assert found == pytest.approx((7 - target) ** 2, rel=TIGHT)
 
 
@@ -82,20 +82,18 @@ def test_the_other_losses_of_a_denoiser_by_hand():
     original = frozen(Constant(*ORIGINAL))
     errors = (7 - batch.target).square().mean((1, 2, 3))
     assert said(nll("retain"), at) == pytest.approx(float(errors.mean()), rel=TIGHT)
-    assert said(forget_loss("ascent", cap=0.0), at) == pytest.approx(-float(errors.mean()), rel=TIGHT)
+    assert said(-nll("forget"), at) == pytest.approx(-float(errors.mean()), rel=TIGHT)
     cap = float(errors.median())
     bounded = -float(errors.clamp(max=cap).mean())
-    assert said(forget_loss("clamped", cap=cap), at) == pytest.approx(bounded, rel=TIGHT)
+    assert said(clamped(cap=cap), at) == pytest.approx(bounded, rel=TIGHT)
     instead = at.runtime.task.surrogate(batch).target
-    assert said(forget_loss("surrogate", cap=0.0), at) == pytest.approx(
-        float((7 - instead).square().mean()), rel=TIGHT
-    )
+    assert said(surrogate(), at) == pytest.approx(float((7 - instead).square().mean()), rel=TIGHT)
     noise = at.runtime.task.mislabel(batch, lambda inputs: pytest.fail("noise is nobody's answer"))
     assert not torch.allclose(noise, batch.target)
-    assert said(forget_loss("mislabel", cap=0.0, teacher=original), at) == pytest.approx(
+    assert said(mislabel(teacher=original), at) == pytest.approx(
         float((7 - noise).square().mean()), rel=TIGHT
     )
-    assert said(distill(original, "forget"), at) == said(retain_loss("distill", original), at) == 4.0
+    assert said(distill(original, "forget"), at) == said(distill(original, "retain"), at) == 4.0
 
 
 def led(method: ESD, said: tuple[float, ...]) -> Batch:

@@ -1,8 +1,8 @@
-"""LUR in every mode and with every target, against arithmetic written out in plain torch, in float64."""
+"""LUR in every mode and with targets, against arithmetic written out in plain torch, in float64."""
 
 import copy
 import math
-from dataclasses import replace
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,12 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from plain import Recorder, Sgd, batches, ce, clip, grad, moved_apart, recorded, start_of, weights, whole
+from plain import Recorder, Sgd, batches, ce, clip, grad, moved_apart, recorded, weights, whole
 from unweave.descend import Descent
 from unweave.edit import restart
+from unweave.estimators.held_out import held_out_level
+from unweave.estimators.proxy import Proxy
+from unweave.estimators.quantiles import quantiles
+from unweave.methods import METHODS
 from unweave.methods.lur import LUR
 from unweave.problem import Problem
-from unweave.targets import Proxy, held_out_level, quantiles
+from unweave.space import Choice, up_to
+from unweave.targets import Ascent, Bounded, Clamped, Level, Match, Mislabel, Quantile, Target, Uniform
 
 TIGHT = 1e-12
 
@@ -68,13 +73,22 @@ def per_example(output: Tensor, batch) -> Tensor:
     return F.cross_entropy(output, batch.target, reduction="none")
 
 
-FORGET_LOSSES = {
-    "bounded": lambda output, batch: -per_example(output, batch).log1p().mean(),
-    "ascent": lambda output, batch: -per_example(output, batch).mean(),
-    "clamped": lambda output, batch: -per_example(output, batch).clamp(max=0.2).mean(),
-    "mislabel": lambda output, batch: F.cross_entropy(output, batch.other),
-    "uniform": lambda output, batch: -output.log_softmax(1).mean(1).mean(),
+def bounded(output: Tensor, batch) -> Tensor:
+    return -per_example(output, batch).log1p().mean()
+
+
+FORGET_LOSSES: dict[str, tuple[Target, Callable[..., Tensor]]] = {
+    "bounded": (Bounded(), bounded),
+    "ascent": (Ascent(), lambda output, batch: -per_example(output, batch).mean()),
+    "clamped": (Clamped(0.2), lambda output, batch: -per_example(output, batch).clamp(max=0.2).mean()),
+    "mislabel": (Mislabel(), lambda output, batch: F.cross_entropy(output, batch.other)),
+    "uniform": (Uniform(), lambda output, batch: -output.log_softmax(1).mean(1).mean()),
 }
+
+
+def absolute(**settings) -> LUR:
+    """LUR with a step size and a weight that are numbers."""
+    return LUR(**{"alpha": 0.05, "weight": 0.3} | settings)
 
 
 def follow_lur(method: LUR, of: Problem, recorder: Recorder, plain: nn.Module, forget_loss) -> None:
@@ -91,109 +105,52 @@ def follow_lur(method: LUR, of: Problem, recorder: Recorder, plain: nn.Module, f
 @pytest.mark.parametrize("mode", ["nested", "lagged", "exact", "first-order", "joint"])
 def test_lur(mode: str, forget: str):
     of, recorder = recorded()
-    method = whole(LUR(mode=mode, forget=forget, cap=0.2, alpha=0.01, redraw=0.0), steps=3, max_norm=1.0)
+    target, loss = FORGET_LOSSES[forget]
+    method = whole(absolute(mode=mode, forget=target, alpha=0.01), steps=3, max_norm=1.0)
     plain = copy.deepcopy(of.model)
     method(of)
-    follow_lur(method, of, recorder, plain, FORGET_LOSSES[forget])
+    follow_lur(method, of, recorder, plain, loss)
     assert moved_apart(of.model, plain) < TIGHT
-
-
-def test_lur_in_units_of_curvature():
-    of, recorder = recorded()
-    method = whole(LUR(alpha=0.5, alpha_in="curvature", redraw=0.0), steps=1, max_norm=1.0)
-    plain = copy.deepcopy(of.model)
-    method(of)
-    first = next(b for b in recorder.drawn if not bool(of.split.is_forget[b.ids].any()))
-    ps = weights(plain)
-    g = torch.cat([x.flatten() for x in torch.autograd.grad(ce(plain, first), ps, create_graph=True)])
-    v = torch.randn(len(g), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    for _ in range(60):
-        v = torch.cat([x.flatten() for x in torch.autograd.grad(g @ (v / v.norm()), ps, retain_graph=True)])
-    top = float(v.norm())
-    # eight power iterations come near to sixty, so the direction is nearly that of alpha = 0.5 / top
-    close = whole(LUR(alpha=0.5 / top, redraw=0.0), steps=1, max_norm=1.0)
-    (f,), (r,) = batches(of, recorder, method.how)
-    sgd = Sgd(plain, method.how)
-    direction, _ = lur_direction(
-        "nested", plain, f, r, (nll, FORGET_LOSSES["bounded"]), close.alpha, close.weight
-    )
-    plain_joint = copy.deepcopy(plain)
-    sgd.step(clip(direction, 1.0))
-    joint, _ = lur_direction("joint", plain_joint, f, r, (nll, FORGET_LOSSES["bounded"]), 0.0, close.weight)
-    Sgd(plain_joint, method.how).step(clip(joint, 1.0))
-    assert moved_apart(of.model, plain) < 0.3 * moved_apart(plain_joint, plain)
 
 
 def test_lagged_refuses_what_would_not_converge():
     with pytest.raises(
         ValueError, match=r"mode 'lagged' converges below alpha [\d.e+-]+ here .* found 5: lower alpha"
     ):
-        whole(LUR(mode="lagged", alpha=5.0, redraw=0.0))(fresh())
+        whole(absolute(mode="lagged", alpha=5.0))(fresh())
 
 
-def test_lur_after_a_redrawing():
-    of, recorder = recorded()
-    method = whole(LUR(redraw=0.2, alpha=0.05), steps=2, max_norm=1.0)
-    plain = start_of(fresh, method)
-    method(of)
-    follow_lur(method, of, recorder, plain, FORGET_LOSSES["bounded"])
-    assert moved_apart(of.model, plain) < TIGHT
-    assert sum(
-        int((a != b).sum())
-        for a, b in zip(weights(start_of(fresh, method)), weights(fresh().model), strict=True)
-    ) == round(0.2 * 68)
-
-
-def test_recovery_goes_on_with_retain_data_under_the_same_schedule_and_momentum():
-    of, recorder = recorded()
-    method = whole(LUR(mode="joint", redraw=0.0), steps=2, schedule="linear")
-    method = replace(method, recover=3)
-    plain = copy.deepcopy(of.model)
-    method(of)
-    drawn, sgd = recorder.drawn, Sgd(plain, method.how)
-    forget = set(of.split.forget.tolist())
-    assert [set(b.ids.tolist()) <= forget for b in drawn] == [True, False, True, False, False, False, False]
-    rates = [0.1 * (1 - i / 5) for i in range(5)]
-    for rate, f, r in zip(rates[:2], drawn[:4:2], drawn[1:4:2], strict=True):
-        direction, _ = lur_direction(
-            "joint", plain, f, r, (nll, FORGET_LOSSES["bounded"]), method.alpha, method.weight
-        )
-        sgd.step(direction, rate)
-    for rate, batch in zip(rates[2:], drawn[4:], strict=True):
-        sgd.step(grad(plain, ce(plain, batch)), rate)
-    assert moved_apart(of.model, plain) < TIGHT
-    assert of.cost.gradients == 2 * 2 + 3
-
-
-@pytest.mark.parametrize("epochs", [1.0, 2.0])
-def test_recovery_follows_a_forgetting_of_so_many_epochs(epochs: float):
+@pytest.mark.parametrize("mode", ["lagged", "nested"])
+def test_what_a_step_costs_and_the_check_of_lagged(mode: str):
     of = fresh()
-    LUR(mode="joint", redraw=0.0, recover=5, how=Descent(lr=0.01, epochs=epochs, batch=16))(of)
-    assert of.cost.gradients == 2 * epochs * math.ceil(47 / 16) + 5
+    whole(absolute(mode=mode, alpha=0.01), steps=3)(of)
+    assert of.cost.gradients == {"lagged": 3 * 2 + 1 + 4, "nested": 3 * 3}[mode]
 
 
-def test_lur_begins_between_the_original_and_fresh_weights():
-    method = whole(LUR(mode="joint", redraw=0.0, keep=0.4))
-    twin = fresh()
-    original = copy.deepcopy(twin.model)
-    drawn = twin.fresh()
-    for start, old, new in zip(*map(weights, (start_of(fresh, method), original, drawn)), strict=True):
-        assert torch.allclose(start, 0.4 * old + 0.6 * new, rtol=0, atol=1e-12)
+def test_the_default_is_the_first_of_the_registry_and_its_modes_differ_in_nothing_else():
+    assert METHODS["lur"] == LUR()
+    modes = {"lur-exact": "exact", "lur-lagged": "lagged", "joint": "joint"}
+    assert all(METHODS[name] == LUR(mode=mode) for name, mode in modes.items())
+    assert METHODS["lur-match"] == LUR(forget=Level())
+    assert METHODS["joint-match"] == LUR(mode="joint", forget=Level())
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"keep": 1.5}, r"keep must be in \[0, 1\], found 1.5"),
-        ({"keep": -0.1}, "found -0.1"),
-        ({"recover": -1}, r"recover must be in \[0, inf\), found -1"),
-        ({"refresh": 0}, r"refresh must be in \[1, inf\), found 0"),
-        ({"probe": -2}, r"probe must be in \[0, inf\), found -2"),
-    ],
-)
-def test_settings_without_sense_are_refused(changes: dict, message: str):
-    with pytest.raises(ValueError, match=message):
-        LUR(**changes)
+@pytest.mark.parametrize("wrong", [{"alpha": -0.1}, {"weight": -1.0}, {"alpha": math.nan}])
+def test_settings_without_sense_are_refused(wrong: dict[str, float]):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=rf"{name} must be in \[0, inf\), found {value}"):
+        LUR(**wrong)
+
+
+def test_a_search_chooses_numbers_and_what_the_target_has_to_choose():
+    space = LUR().space(120)
+    assert space["forget"] == Choice(("bounded", "clamped"))
+    assert {"alpha", "weight", "how.lr", "how.steps", "how.schedule"} < space.keys()
+    assert "alpha" not in LUR(mode="joint").space(120) and "forget" not in LUR(forget=Level()).space(120)
+    matching = LUR(forget=Match()).space(120)
+    assert matching["forget.proxy.how.steps"] == Choice((24,)) and "forget" not in matching
+    assert space["how.steps"] == up_to(40, share=4) and matching["how.steps"] == up_to(32, share=4)
+    assert LUR(mode="exact").space(120)["how.steps"] == up_to(60, share=4)
 
 
 # --- LUR with targets
@@ -226,11 +183,11 @@ def test_a_proxy_is_a_short_training_on_retain_data():
 def test_lur_match_with_a_temperature(mode: str):
     of, recorder = recorded()
     method = whole(
-        LUR(mode=mode, forget="match", sharpen=0.7, alpha=0.05, redraw=0.0, proxy=shortly(Proxy())),
+        absolute(mode=mode, forget=Match(shortly(Proxy()), sharpen=0.7)),
         steps=2,
         max_norm=1.0,
     )
-    plain, teacher = copy.deepcopy(of.model), method.proxy(fresh())
+    plain, teacher = copy.deepcopy(of.model), shortly(Proxy())(fresh())
     method(of)
 
     def matching(output: Tensor, batch) -> Tensor:
@@ -243,11 +200,9 @@ def test_lur_match_with_a_temperature(mode: str):
 
 def test_joint_match_to_a_table():
     of, recorder = recorded()
-    method = whole(
-        LUR(mode="joint", forget="match", redraw=0.2, proxy=shortly(Proxy())), steps=2, max_norm=1.0
-    )
-    plain, twin = start_of(fresh, method), fresh()  # the table is made before the redrawing
-    table = held_out_level(twin, method.proxy(twin))
+    method = whole(absolute(mode="joint", forget=Match(shortly(Proxy()))), steps=2, max_norm=1.0)
+    plain, twin = copy.deepcopy(of.model), fresh()
+    table = held_out_level(twin, shortly(Proxy())(twin))
     method(of)
 
     def matching(output: Tensor, batch) -> Tensor:
@@ -264,11 +219,9 @@ def test_joint_match_to_a_table():
 
 def test_lur_quantile_is_hubers_pull():
     of, recorder = recorded()
-    method = whole(
-        LUR(mode="joint", forget="quantile", redraw=0.0, proxy=shortly(Proxy())), steps=2, max_norm=1.0
-    )
+    method = whole(absolute(mode="joint", forget=Quantile(proxy=shortly(Proxy()))), steps=2, max_norm=1.0)
     plain, twin = copy.deepcopy(of.model), fresh()
-    targets = quantiles(twin, method.proxy(twin))
+    targets = quantiles(twin, shortly(Proxy())(twin))
     method(of)
 
     def pulled(output: Tensor, batch) -> Tensor:

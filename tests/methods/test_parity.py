@@ -20,8 +20,8 @@ from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.scrub import SCRUB, softened
 from unweave.methods.simple import Ascent, FineTune, FromScratch, L1Sparse, NegGradPlus, RandomLabel, Shrink
 from unweave.methods.ssd import SelectiveSynapticDampening
-from unweave.objective import frozen, nll
-from unweave.problem import Problem
+from unweave.objective import nll
+from unweave.problem import Problem, frozen
 from unweave.split import Split
 from unweave.step import Runtime, Step
 from unweave.tasks import Batch

@@ -1,7 +1,7 @@
 """Defects of code released for these methods, each of which must not come back here."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -20,8 +20,10 @@ from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.scrub import SCRUB
 from unweave.methods.simple import Ascent, FineTune, NegGradPlus, RandomLabel
 from unweave.methods.ssd import SelectiveSynapticDampening
+from unweave.methods.starts import Redraw
 from unweave.problem import Problem
 from unweave.split import Split
+from unweave.targets import Quantile
 from unweave.tasks.classifier import Classifier
 from unweave.trim import eligible_weights, trim
 
@@ -83,12 +85,18 @@ def test_a_concatenated_epoch_sees_each_example_once_and_true_labels_on_retain_r
 # --- Scissorhands: normalisations were told by "bn" in their name, and the share redrawn was another
 
 
+def redrawn(eligible: str) -> nn.Module:
+    """The model after the start that redraws alone."""
+    of = fresh()
+    Redraw(1.0, eligible)(of)
+    return of.model
+
+
 @pytest.mark.parametrize(
-    "method",
-    [Scissorhands(trim=1.0, eligible="downsample|bn|conv2"), LUR(redraw=1.0, eligible="downsample|bn|conv2")],
+    "start_from", [lambda names: start_of(fresh, Scissorhands(trim=1.0, eligible=names)), redrawn]
 )
-def test_normalisations_are_told_by_type(method: Scissorhands | LUR):
-    start, old = start_of(fresh, method), fresh().model
+def test_normalisations_are_told_by_type(start_from: Callable[[str], nn.Module]):
+    start, old = start_from("downsample|bn|conv2"), fresh().model
     moved = {
         name: int((p != q).sum())
         for (name, p), (_, q) in zip(start.named_parameters(), old.named_parameters(), strict=True)
@@ -311,7 +319,7 @@ def test_a_single_example_is_forgotten_with_the_batch_it_has():
         SalUn(),
         MaskedSmallGradients(),
         NegGradPlus(),
-        LUR(forget="quantile"),
+        LUR(forget=Quantile()),
     ):
         of = Problem(Classifier(4), problem("layernorm").model, split, torch.Generator().manual_seed(0))
         replace(method, how=Descent(lr=0.01, steps=3))(of)

@@ -23,8 +23,8 @@ from unweave.methods.fcs import FCS, Contrast
 from unweave.methods.kde import KDE
 from unweave.methods.prmq import PRMQ, entropy, entropy_gap, smallest
 from unweave.methods.rni import RNI
-from unweave.objective import Objective, frozen
-from unweave.problem import Failed, Problem
+from unweave.objective import Objective
+from unweave.problem import Failed, Problem, frozen
 from unweave.processes import Processes
 from unweave.split import Part, Split
 from unweave.step import Runtime, Step

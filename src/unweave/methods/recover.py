@@ -89,7 +89,9 @@ class Recover:
         if self.until is None:
             descend(problem, how, retain)
         else:
-            descend_until(problem, replace(how, ema=how.ema or AVERAGE), retain, self.until)
+            ema = AVERAGE if how.ema is None else how.ema
+            steady = replace(how, schedule="constant", warmup=0.0, ema=ema)
+            descend_until(problem, steady, retain, self.until)
 
     def steps(self, problem: Problem) -> int:
         """The number of steps, at most."""
