@@ -31,9 +31,6 @@ PROBING = ("collect", "conflict", "probes", "classified", "logits", "score")
 METHODS_CODE += ("audit/generators/*.py", *(f"audit/{name}.py" for name in PROBING))
 MEASURING_CODE = ("audit/**/*.py", "run/cell.py")
 
-MATCHED = ("lur-match", "lur")
-"""The methods whose gradient evaluations short-retrain gets: the first that ran."""
-
 Done = tuple[Path, Content]
 """Where a cell is, and the cell."""
 
@@ -48,7 +45,7 @@ def run_seed(stage: Stage, seed: int, methods: tuple[str, ...]) -> None:
     gradients: dict[str, int] = {}
     for name in in_turn(methods):
         method, place = stage.recipe.method(name), place_of(stage, seed, name)
-        method = matched(method, gradients) if name == "short-retrain" else method
+        method = matched(method, gradients.get(stage.recipe.headline)) if name == "short-retrain" else method
         cell = run_method(stage, original, seed, name, method, memory)
         if cell["failed"] is None:
             gradients[name] = cell["gradient_evaluations"]
@@ -92,12 +89,13 @@ def run_method(
     stage: Stage, original: Callable[[], nn.Module], seed: int, name: str, method: Method, memory: Memory
 ) -> Content:
     """The cell of a method on a copy of the original. A method that fails says why, and the rest goes on."""
-    place = place_of(stage, seed, name)
+    place, every = place_of(stage, seed, name), stage.recipe.probe if name == stage.recipe.headline else 0
+    key = key_of(stage, seed, f"{method!r}, probed every {every} steps" if every else repr(method))
 
     def make() -> Content:
         problem = stage.problem(original(), seed, memory)
-        if stage.recipe.probe and name == stage.recipe.headline:
-            problem.watch = Probe(stage.recipe.probe)
+        if every:
+            problem.watch = Probe(every)
         failed = None
         with peak_memory(stage.device) as peak:
             try:
@@ -111,7 +109,7 @@ def run_method(
             found = answers(stage, problem.model, place, original())
         return {**spent(cost), **known, **found}
 
-    return kept(place, key_of(stage, seed, repr(method)), make)
+    return kept(place, key, make)
 
 
 def answers(stage: Stage, model: nn.Module, place: Path, original: nn.Module | None = None) -> Content:
@@ -146,9 +144,8 @@ def measured(
     return kept(beside(place, "values"), digest({**key, "code": code(*MEASURING_CODE)}), make)
 
 
-def matched(method: Method, gradients: Mapping[str, int]) -> Method:
-    """Training from scratch for as many gradient evaluations as a method of `MATCHED` spent, if one ran."""
-    steps = next((gradients[name] for name in MATCHED if name in gradients), None)
+def matched(method: Method, steps: int | None) -> Method:
+    """Training from scratch for as many gradient evaluations as the headline spent, if that ran."""
     if steps is None or not isinstance(method, FromScratch):
         return method
     return FromScratch(replace(method.how, steps=steps, epochs=None))

@@ -1,10 +1,11 @@
 """Settings by search: for every method the same number of trials, on seeds that are never reported."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unweave.files import write_atomically
-from unweave.run.cell import MATCHED, key_of, matched
+from unweave.run.cell import key_of, matched
 from unweave.run.keeping import beside, kept
 from unweave.run.search import SECOND, case, search
 from unweave.run.stage import Stage
@@ -40,9 +41,8 @@ def tune_stage(
     first = [each for each in tuned if each != "short-retrain"]
     last = [each for each in tuned if each == "short-retrain"]  # waits for the steps that it is granted
     for wave in (first, last):
-        granted = {
-            each: studies[each].gradients for each in MATCHED if each in studies and studies[each].best
-        }
+        headline = studies.get(recipe.headline)
+        granted = headline.gradients if headline is not None and headline.best else None
         jobs = [
             Job(f"{recipe.name}, {trials} trials of {each}", study, ((stage,), each, trials, granted))
             for each in wave
@@ -64,7 +64,7 @@ def study(
     stages: Sequence[Stage],
     name: str,
     trials: int,
-    granted: Mapping[str, int],
+    granted: int | None,
     space: Mapping[str, Range] | None = None,
 ) -> Study:
     """Searches one method's settings over one stage or several; a search that is on disk is read.
@@ -75,7 +75,7 @@ def study(
         stages: Settings, space and seeds are those of the first.
         name: The method.
         trials: How many settings are tried.
-        granted: The gradient evaluations that others spent, for short-retrain.
+        granted: The gradient evaluations that the headline spent, for short-retrain; None if it did not run.
         space: What is chosen from; what the family says within the budget of the recipe if None.
     """
     first = stages[0]
@@ -108,9 +108,18 @@ def _table(name: str, found: Study, seeds: Sequence[int]) -> str:
     if found.scale != 1:
         source += f", with {found.scale:.3g} times the steps"
     best = {path: value for path, value in found.settings.items() if told_in_toml(path, value)}
-    lines = [f"{path} = {_literal(value)}" for path, value in best.items()]
-    key = name if name.replace("-", "").isalnum() else f'"{name}"'
-    return "\n".join([f"[methods.{key}]  {source}", *lines, ""])
+    lines = [f"{_dotted(path)} = {_literal(value)}" for path, value in best.items()]
+    return "\n".join([f"[methods.{_key(name)}]  {source}", *lines, ""])
+
+
+def _dotted(path: str) -> str:
+    """A path as TOML writes it."""
+    return ".".join(map(_key, path.split(".")))
+
+
+def _key(name: str) -> str:
+    """A name as TOML writes it."""
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else f'"{name}"'
 
 
 def told_in_toml(path: str, value: object) -> bool:
