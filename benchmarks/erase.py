@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from unweave.space import Whole
 from unweave.run import record
 from unweave.run.bench import chosen, compare
 from unweave.run.recipe import load
@@ -30,6 +29,7 @@ from unweave.run.stage import Stage
 from unweave.run.study import REFERENCES, Study
 from unweave.run.tune import as_toml, prepare, study
 from unweave.run.workers import Job, Progress, told, workers
+from unweave.space import Whole
 
 METHODS = ("lur", "lur-exact", "lur-match", "joint", "salun", "sa", "esd", "scissorhands")
 METHODS += ("finetune", "short-retrain")

@@ -19,7 +19,7 @@ class TestNames:
             (("forget", "PROJECT", "--class", 0, "--method", "lurr"), "'lurr'.*'lur'"),
             (("forget", "PROJECT", "--class", 0, "--method", "lur", "--set", "how.lrr=1"), "'lrr'.*'lr'"),
             (("forget", "PROJECT", "--class", 0, "--method", "ct", "--set", "lr=1"), "'lr'.*mean 'how.lr'"),
-            (("forget", "PROJECT", "--class", 0, "--set", "mode=nestd"), "'nestd'.*'nested'"),
+            (("forget", "PROJECT", "--class", 0, "--set", "lur.mode=nestd"), "'nestd'.*'nested'"),
             (("forget", "PROJECT", "--clas", 0), "--clas.*--class"),
             (("forgt", "PROJECT"), "forgt.*forget"),
             (("bench", "digits-trac"), "'digits-trac'.*'digits-trace'"),
@@ -28,6 +28,17 @@ class TestNames:
             (("demo", "--quik"), "--quik.*--quick"),
             (("demo", "digit"), "digit.*digits"),
             (("methods", "scisorhands"), "'scisorhands'.*'scissorhands'"),
+            (("methods", "lur:recovr"), "'recovr'.*'recover'"),
+            (("forget", "PROJECT", "--class", 0, "--method", "lur:recovr"), "'recovr'.*'recover'"),
+            (
+                ("bench", "digits-trace", "--methods", "shrink-pertrub:lur"),
+                "'shrink-pertrub'.*'shrink-perturb'",
+            ),
+            (("forget", "PROJECT", "--class", 0, "--set", "lur.alfa=1"), "'alfa' in .*lur .*'alpha'"),
+            (("forget", "PROJECT", "--class", 0, "--set", "alpha=1"), "'alpha' in .*'lur.alpha'"),
+            (("forget", "PROJECT", "--class", 0, "--set", "lur.forget.kap=1"), "'kap' in .*'cap'"),
+            (("forget", "PROJECT", "--class", 0, "--set", "lur.forget=clampd"), "'clampd'.*'clamped'"),
+            (("forget", "PROJECT", "--class", 0, "--set", "recover.until.nea=1"), "'nea' in .*'near'"),
             (("bench", "table", "x", "--format", "markdwn"), "markdwn.*markdown"),
         ],
     )
@@ -42,6 +53,82 @@ class TestNames:
         place = Path(projects.recipe(tmp_path))
         place.write_text(place.read_text().replace("steps", "stepps"))
         refused("'stepps'.*'steps'", "bench", place)
+
+
+class TestPipelines:
+    @pytest.mark.parametrize(
+        ("name", "sentence"),
+        [
+            ("lur:", "names joined by ':', such as 'lur:recover', found 'lur:'"),
+            (":recover", "names joined by ':', such as 'lur:recover', found ':recover'"),
+            (":", "names joined by ':'"),
+            ("lur::recover", "names joined by ':'"),
+            ("original:recover", "no reference, found 'original'"),
+            ("retrain:recover", "no reference, found 'retrain'"),
+            ("short-retrain:recover", "no reference, found 'short-retrain'"),
+            ("lur:lur", "a name of its own, found lur, lur"),
+            ("recover:lur:recover", "a name of its own, found recover, lur, recover"),
+        ],
+    )
+    @pytest.mark.parametrize("verb", ["forget", "check", "bench", "methods", "recipe"])
+    def test_what_is_none(self, refused, tmp_path, verb, name, sentence):
+        place = Path(projects.recipe(tmp_path))
+        if verb == "recipe":
+            place.write_text(f'headline = "{name}"\n{place.read_text()}')
+        arguments = {
+            "forget": (place, "--method", name),
+            "check": (place, "--methods", name),
+            "bench": (place, "--methods", f"finetune,{name}"),
+            "methods": (name,),
+            "recipe": (place,),
+        }
+        refused(sentence, "bench" if verb == "recipe" else verb, *arguments[verb])
+
+    def test_a_stage_for_models_of_another_family(self, refused, tmp_path):
+        place = projects.recipe(tmp_path)
+        sentence = "'esd' is for models of the family diffusion"
+        refused(sentence, "forget", place, "--method", "lur:esd")
+        refused(sentence, "check", place, "--methods", "esd:recover")
+        refused(sentence, "bench", place, "--methods", "esd:recover")
+        refused("'ssd' is for models of the family classifier",
+                "bench", "digit-images-class", "--methods", "ssd:recover")  # fmt: skip
+
+    def test_a_target_for_models_of_another_family(self, refused, tmp_path):
+        place = Path(projects.recipe(tmp_path))
+        sentence = "lur.forget = 'surrogate' is for models of the family diffusion"
+        refused(sentence, "forget", place, "--set", "lur.forget=surrogate")
+        refused("neggrad\\+.forget = 'surrogate'",
+                "forget", place, "--method", "neggrad+", "--set", "forget.kind=surrogate")  # fmt: skip
+        place.write_text(place.read_text() + '\n[methods."lur:recover"]\nlur.forget = "surrogate"\n')
+        refused(sentence, "bench", place)
+        for target in ("uniform", "quantile", "estimate"):
+            refused(f"lur.forget = '{target}' is for models of the family classifier",
+                    "forget", "digit-images-class", "--set", f"lur.forget={target}")  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("setting", "sentence"),
+        [
+            (
+                "lur.foo=1",
+                "'foo' in .*lur.*known: mode, alpha, weight, forget, retain, where, rule, feed, how",
+            ),
+            ("lur.forget.kind=clampd", "forget.kind must be one of .*'clampd'.*'clamped'"),
+            ("lur.alpha=-1", r"alpha must be in \[0, inf\), found -1"),
+            ("lur.alpha.times=-1", r"alpha: times must be in \[0, inf\), found -1"),
+            ("lur.forget.cap=0", r"cap must be in \(0, inf\), found 0"),
+            ("recover.until.near=0", r"near must be in \(0, inf\), found 0"),
+            ("recover=1", "recover must be a table, found 1"),
+        ],
+    )
+    def test_settings_of_a_stage(self, refused, project, setting, sentence):
+        refused(sentence, "forget", project, "--random", 0.1, "--set", setting)
+
+    @pytest.mark.parametrize(
+        "setting", ["alpha_in=1", "recover_in=steps", "redraw=0.1", "keep=0.5", "near=1"]
+    )
+    def test_settings_of_earlier_versions(self, refused, project, setting):
+        name = setting.partition("=")[0]
+        refused(f"unknown key '{name}' in", "forget", project, "--random", 0.1, "--set", f"lur.{setting}")
 
 
 class TestRanges:
@@ -252,7 +339,7 @@ class TestModes:
 
     def test_lagged_beyond_its_bound(self, refused, tmp_path):
         place = projects.project(tmp_path / "p", projects.TRAINED)
-        flags = ("--set", "mode=lagged", "--set", "alpha=1e6", "--quiet")
+        flags = ("--set", "lur.mode=lagged", "--set", "lur.alpha=1e6", "--quiet")
         refused("mode 'lagged' converges below", "forget", place, "--random", 0.1, *flags)
 
 

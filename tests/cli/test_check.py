@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -47,13 +48,47 @@ def test_json_holds_the_same_as_the_text(run, here, tmp_path):
     assert found["costs"]["finetune"]["cost"] == pytest.approx(one / whole)
 
 
-@pytest.mark.parametrize("method", ["finetune", "salun", "random-label"])
+BUDGETED = """
+[methods."lur:recover"]
+lur.how.steps = 10
+recover.budget = 90
+
+[methods."lur-match:finetune"]
+lur-match.forget.kind = "match"
+lur-match.forget.proxy.how.steps = 30
+finetune.how.steps = 40
+"""
+"""Tables of methods for a recipe."""
+
+
+@pytest.mark.parametrize("method", ["finetune", "salun", "random-label", "shrink-perturb:lur-exact:finetune"])
 def test_the_gradients_foreseen_are_those_spent(run, here, method, tmp_path):
     place = projects.project(tmp_path / "mine", TRAINED)
     request = ("--ids", "r0/3,r0/5", "--quiet", "--json")
     foreseen = json.loads(run("check", place, *request, "--methods", method).out)["costs"][method]
     spent = json.loads(run("forget", place, *request, "--method", method).out)
     assert foreseen["gradients"] == pytest.approx(spent["gradient_evaluations"]) and foreseen["gradients"] > 5
+
+
+@pytest.mark.parametrize(("method", "whole"), [("lur:recover", 90), ("lur-match:finetune", None)])
+def test_budgets_of_recoveries_and_lengths_of_proxies_are_foreseen(run, here, method, whole, tmp_path):
+    place = Path(projects.recipe(tmp_path))
+    place.write_text(place.read_text() + BUDGETED)
+    request = ("--quiet", "--json")
+    foreseen = json.loads(run("check", place, *request, "--methods", method).out)["costs"][method]
+    spent = json.loads(run("forget", place, "--random", 0.1, *request, "--method", method).out)
+    assert foreseen["gradients"] == pytest.approx(whole or spent["gradient_evaluations"])
+    assert spent["gradient_evaluations"] <= foreseen["gradients"] + 1e-6
+
+
+def test_a_recovery_that_ends_once_the_model_is_restored_is_foreseen_at_its_most(run, here, tmp_path):
+    place = projects.project(tmp_path / "mine", TRAINED)
+    request, named = ("--ids", "r0/3,r0/5", "--quiet", "--json"), ("--methods", "lur:recover")
+    foreseen = json.loads(run("check", place, *request, *named).out)["costs"]["lur:recover"]["gradients"]
+    spent = json.loads(run("forget", place, *request).out)["gradient_evaluations"]
+    # 60 steps of three gradients, three that measure alpha and the weight, and 30 passes of one batch
+    assert foreseen == pytest.approx(3 * 60 + 3 + 30) and 3 * 60 + 3 < spent <= foreseen
+    assert "assumed to take its most" in run("check", place, *named, "--ids", "r0/3", "--quiet").out
 
 
 def test_where_nothing_says_what_to_forget_it_is_a_random_tenth(run, here, project):
@@ -140,7 +175,7 @@ class TestRetrainingThatCostsLess:
 
 def test_all_methods_but_the_references_are_priced(run, here, project):
     found = json.loads(run("check", project, "--quiet", "--json").out)["costs"]
-    assert found.keys() == methods_for("classifier").keys() - {"original"}
+    assert found.keys() == (methods_for("classifier").keys() | {"lur:recover"}) - {"original"}
     assert [name for name, each in found.items() if each["refused"]] == ["ct", "unsir"]
 
 

@@ -21,6 +21,7 @@ from unweave.run.cut import split_of
 from unweave.run.memory import STATUS, peak_memory
 from unweave.run.paired import comparisons
 from unweave.run.stage import Stage
+from unweave.run.verdicts import first_of
 from unweave.run.workers import Job, Progress, in_turn, told, workers
 from unweave.train import train_model
 
@@ -90,7 +91,7 @@ def test_figures_per_seed_average_to_the_rows_and_are_those_of_the_logits_on_dis
 
 def test_a_method_that_fails_is_a_row_that_says_why_and_the_rest_goes_on(run) -> None:
     methods = run[1]["stages"]["tiny"]["methods"]
-    assert list(methods) == [name for name in chosen(tiny(), None) if name in methods]
+    assert list(methods) == [name for name in tiny().methods if name in methods]
     assert "square convolution kernels" in methods["ct"]["failed"] and methods["ct"]["verdict"] == "FAIL"
     assert "2 of 2 seeds" in methods["ct"]["failed"] and methods["ct"]["scores"] == {}
     assert all(row["failed"] is None for name, row in methods.items() if name != "ct")
@@ -108,6 +109,30 @@ def test_short_retrain_gets_the_budget_of_the_recipe(run) -> None:
     assert stage["reference"]["gradient_evaluations"] == 40
     assert stage["methods"]["short-retrain"]["gradient_evaluations"] == 0.5 * 40
     assert "frontier" not in run[1], "one budget has none"
+
+
+def test_the_headlines_conflict_is_probed_and_its_cell_alone_hangs_on_that(tmp_path) -> None:
+    recipe, names = tiny(seeds=[0], calibration_seeds=[]), ["lur:recover", "finetune"]
+    bench([recipe], tmp_path, methods=names, jobs=1)
+    before = cells(tmp_path)
+    rows = bench([replace(recipe, probe=2)], tmp_path, methods=names, jobs=1)["stages"]["tiny"]["methods"]
+    assert [step for step, *_ in rows["lur:recover"]["trace"]["cosine"]][:3] == [0, 2, 4]
+    assert "cosine" not in rows["finetune"]["trace"]
+    moved = {
+        Path(name).name.split(".")[0] for name, content in cells(tmp_path).items() if before[name] != content
+    }
+    assert moved == {"lur:recover"}
+
+
+def test_a_report_opens_with_the_headline_or_else_the_first_method_that_is_no_reference() -> None:
+    assert first_of(("lur", "original", "lur:recover"), "lur:recover") == "lur:recover"
+    assert first_of(("original", "salun:recover"), "lur:recover") == "salun:recover"
+    assert first_of(("original",), "lur:recover") == "original"
+
+
+def test_all_methods_are_the_headline_and_those_of_the_recipe() -> None:
+    recipe = tiny(methods={})
+    assert chosen(recipe, None) == ("lur:recover", *recipe.methods)
 
 
 def test_two_seeds_get_no_verdict(run) -> None:
@@ -278,8 +303,8 @@ def test_a_comparison_says_who_is_closer() -> None:
 
     references = [values(0, 0)] * 6
     found = {"lur": [values(1, 0.1)] * 6, "salun": [values(-3 - seed, 0.1) for seed in range(6)]}
-    rows = comparisons(found, references)
-    gap, tv = rows
+    assert comparisons(found, references, "finetune") == [], "it did not run"
+    gap, tv = comparisons(found, references, "lur")
     assert (gap["first"], gap["second"], gap["metric"]) == ("lur", "salun", "gap")
     # six pairs, all with the same sign: the exact two-sided p of the signed-rank test is 2 / 2^6
     assert gap["difference"] == pytest.approx(1 - 5.5) and gap["p"] == gap["p_holm"] == pytest.approx(2 / 64)

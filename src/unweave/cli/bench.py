@@ -59,7 +59,7 @@ def bench(
         request: What a model is to forget.
         recipe: How the model of a folder was trained.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
-        methods: Names with commas between, such as lur,salun; all if none are given.
+        methods: Names with commas between, such as lur:recover,salun; all if none are given.
         seeds: How many of the recipes' seeds to run; a verdict needs ten.
         tune: Trials of tuning per method, on other seeds than the reported ones.
         against: What trials forget: proxy, other examples that the request retains, so that a search retrains
@@ -145,7 +145,7 @@ def run_given(place: Place, request: Request, plan: Plan, shared: Shared) -> Pat
     refuse_too_many(plan.jobs, device)
     stage = given(place, request, plan, shared)
     recipe = stage.recipe
-    methods = chosen(recipe, [name for name in wanted or recipe.methods if name != "retrain"])
+    methods = tuple(name for name in chosen(recipe, wanted) if name != "retrain")
     asked = {
         "verb": "bench",
         "given": {**stage.known(), "split": stage.split().digest()},

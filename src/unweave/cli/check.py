@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,10 +14,11 @@ from unweave.cli.notes import lacking, notes
 from unweave.cli.options import DEFAULTS, Shared, names
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
 from unweave.files import write_atomically
-from unweave.methods import method_named
+from unweave.methods import DEFAULT, method_named
 from unweave.project import Project, load
 from unweave.report.numbers import number
 from unweave.run.record import plain
+from unweave.run.study import REFERENCES
 from unweave.run.workers import Listener, Progress
 from unweave.split import Split
 
@@ -31,6 +32,11 @@ COLUMNS: Mapping[str, tuple[str, int]] = {
     "Peak MiB": ("peak_mib", 0),
 }
 """What a table of costs shows: the key of each column, and its decimals."""
+ASSUMED = (
+    "Measured by a few steps of each; the others are assumed to cost the same.",
+    "A recovery that ends once the model is restored is assumed to take its most.",
+)
+"""What the costs rest on."""
 
 
 def check(
@@ -54,23 +60,17 @@ def check(
         request: What is to be forgotten.
         recipe: The recipe of a model's folder that has none of its own.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
-        methods: Names with commas between, such as lur,salun; all if none are given.
+        methods: Names with commas between, such as lur:recover,salun; all if none are given.
         shared: Of every verb.
     """
     wanted = names(methods)
     project = load(model, recipe=recipe, data=data, device=shared.device)
-    for name in wanted or ():
-        method_named(name, project.family.name)
+    chosen = priced_of(project, wanted)
     if shared.out is not None:
         out.refuse_within(shared.out, project.source, data)
     original, project = project.placed(shared.device)
     split = project.split(asked_for(request, project, shared.seed or 0))
     exam = project.family.look(split)
-    chosen = [
-        name
-        for name in project.methods
-        if name not in ("original", "retrain") and (wanted is None or name in wanted)
-    ]
     with progress.shown("Looking at the model", quiet=shared.quiet) as listener:
         found = looked(original, project, split, exam, chosen, listener)
     if shared.out is not None:
@@ -83,6 +83,14 @@ def check(
             write_atomically(folder / FILE, json.dumps(plain(found), indent=1))
     show.as_json(found) if shared.json else told(model, found, exam, lacking(project))
     return 0
+
+
+def priced_of(project: Project, wanted: Sequence[str] | None) -> list[str]:
+    """The names of the methods that are priced; those wanted are checked."""
+    for name in wanted or ():
+        method_named(name, project.family.name)
+    named = (DEFAULT, *project.methods) if wanted is None else dict.fromkeys(wanted)
+    return [name for name in named if name not in REFERENCES]
 
 
 def looked(
@@ -197,7 +205,7 @@ def told(model: str, found: Mapping[str, Any], exam: Exam[Any], missing: str) ->
     show.tell(*([f"- {note}" for note in found["notes"]] or ["Nothing is known that would go wrong."]), "")
     told_costs(found["costs"])
     unknown = [] if "retrain" in found["costs"] else [f"What a retrain costs is unknown: {missing}."]
-    show.tell("", "Measured by a few steps of each; the others are assumed to cost the same.", *unknown)
+    show.tell("", *ASSUMED, *unknown)
     show.tell(*(f"{name}: {reason}" for name, reason in refused.items()))
 
 

@@ -14,7 +14,7 @@ from unweave.cli.chosen import configured, searched
 from unweave.cli.options import DEFAULTS, Shared, settings
 from unweave.cli.planned import planned
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
-from unweave.methods import method_named
+from unweave.methods import DEFAULT, method_named
 from unweave.project import Project, load
 from unweave.report.numbers import number
 from unweave.run import record
@@ -37,7 +37,7 @@ def forget(
     /,
     *,
     request: Request = NOTHING,
-    method: str = "lur",
+    method: str = DEFAULT,
     set: tuple[str, ...] = (),
     tuned: Path | None = None,
     recipe: str | None = None,
@@ -56,8 +56,9 @@ def forget(
     Args:
         model: project.py, a recipe, or a model's folder.
         request: What is to be forgotten.
-        method: See unweave methods.
-        set: A setting of the method, such as how.lr=0.1; may be given several times.
+        method: A method, or a pipeline such as lur:recover; see unweave methods.
+        set: A setting of the method, such as how.lr=0.1, or of a pipeline's stage, as in recover.how.lr=0.1;
+            may be given several times.
         tuned: The folder `tuning` of a bench of this model, whose settings are used where no other is set.
         recipe: The recipe of a model's folder that has none of its own.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.

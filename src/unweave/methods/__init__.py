@@ -113,6 +113,10 @@ STAGES: Mapping[str, Method] = {
 """Starts and recoveries: methods that only a pipeline makes use of."""
 
 
+DEFAULT = "lur:recover"
+"""What `forget` runs and recipes report first where nothing else is asked for."""
+
+
 def methods_for(family: str) -> Mapping[str, Method]:
     """The methods that are for models of that family, in the order of the registry."""
     return {name: method for name, method in METHODS.items() if method.about.serves(family)}
@@ -132,6 +136,8 @@ def method_named(name: str, family: str | None = None, among: Mapping[str, Metho
     known = {**STAGES, **METHODS, **among}
     if JOINT in name:
         names = name.split(JOINT)
+        if not all(names):
+            raise ValueError(f"a pipeline is names joined by {JOINT!r}, such as {DEFAULT!r}, found {name!r}")
         return Pipeline(*(method_named(each, family, among) for each in names), names=names)
     if name not in known:
         raise ValueError(f"unknown method {name!r}{nearest(name, known)}; known: {', '.join(known)}")

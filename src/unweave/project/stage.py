@@ -178,7 +178,7 @@ def recipe_of(place: Place, project: Project, split: Split) -> Recipe:
     if told is None:
         return recipe
     reported = {"seeds": told.seeds, "calibration_seeds": told.calibration_seeds, "tuning": told.tuning}
-    return dataclasses.replace(recipe, headline=told.headline, **reported)
+    return dataclasses.replace(recipe, headline=told.headline, probe=told.probe, **reported)
 
 
 def told_by(place: Place, project: Project) -> Recipe | None:

@@ -135,9 +135,12 @@ def searched(
 
 
 def chosen(recipe: Recipe, methods: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of the methods that a recipe runs, in the order of the registry, checked."""
+    """The names of the methods that a recipe runs, in the order of the registry, checked.
+
+    All of them begin with the headline, which may be a pipeline that the recipe has no table of.
+    """
     if methods is None:
-        return tuple(recipe.methods)
+        return tuple(dict.fromkeys([recipe.headline, *recipe.methods]))
     for name in methods:
         recipe.family.named(name)
     known = [name for name in recipe.methods if name in methods or name == "original"]

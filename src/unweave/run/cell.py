@@ -90,11 +90,13 @@ def run_method(
 ) -> Content:
     """The cell of a method on a copy of the original. A method that fails says why, and the rest goes on."""
     method, place = stage.recipe.method(name), place_of(stage, seed, name)
+    every = stage.recipe.probe if name == stage.recipe.headline else 0
+    key = key_of(stage, seed, f"{method!r}, probed every {every} steps" if every else repr(method))
 
     def make() -> Content:
         problem = stage.problem(original(), seed, memory)
-        if stage.recipe.probe and name == stage.recipe.headline:
-            problem.watch = Probe(stage.recipe.probe)
+        if every:
+            problem.watch = Probe(every)
         failed = None
         with peak_memory(stage.device) as peak:
             try:
@@ -108,7 +110,7 @@ def run_method(
             found = answers(stage, problem.model, place, original())
         return {**spent(cost), **known, **found}
 
-    return kept(place, key_of(stage, seed, repr(method)), make)
+    return kept(place, key, make)
 
 
 def answers(stage: Stage, model: nn.Module, place: Path, original: nn.Module | None = None) -> Content:

@@ -45,9 +45,16 @@ def configure_stages(pipeline: Pipeline, tables: Table, path: str) -> Pipeline:
 
 def refuse_unknown_settings(settings: object, given: Iterable[str], path: str) -> None:
     """Raises at a dotted path that names no field of a dataclass, or of a pipeline's stages."""
-    stages = dict(zip(settings.names, settings.stages, strict=True)) if isinstance(settings, Pipeline) else {}
-    known = [f"{name}.{each}" for name, stage in stages.items() for each in paths(type(stage))]
-    refuse_unknown(dict.fromkeys(given), known or paths(type(settings)), path)
+    stages = stages_of(settings).items()
+    known = [f"{before}{each}" for before, stage in stages for each in paths(type(stage))]
+    refuse_unknown(dict.fromkeys(given), known, path)
+
+
+def stages_of(method: object) -> dict[str, object]:
+    """The stages of a pipeline by what the paths of their settings begin with; any other method as it is."""
+    if not isinstance(method, Pipeline):
+        return {"": method}
+    return {f"{name}.": stage for name, stage in zip(method.names, method.stages, strict=True)}
 
 
 def as_table(value: object) -> Any:  # noqa: ANN401  plain values of any type
@@ -107,11 +114,15 @@ def value_of(hint: Any, value: object, path: str) -> object:  # noqa: ANN401  an
     if isinstance(value, str) and value in kinds and str not in plain:
         value = {"kind": value}
     if kinds and isinstance(value, Mapping):
+        only, *more = kinds.values()
+        if not more and "kind" in paths(only):  # a field of its own
+            return build(only, value, path)
         kind = kinds[choose_kind(kinds, value, path)]
         return build(kind, {key: each for key, each in value.items() if key != "kind"}, path)
     if kinds and (not plain or (plain == [type(None)] and value is not None)):
         names = f" or one of {', '.join(kinds)}" if len(kinds) > 1 else ""
-        raise ValueError(f"{path} must be a table{names}, found {value!r}")
+        guess = nearest(str(value), kinds) if names else ""
+        raise ValueError(f"{path} must be a table{names}, found {value!r}{guess}")
     return validated(reduce(or_, plain) if kinds else hint, value, path)
 
 
@@ -196,7 +207,7 @@ def refuse_unknown(table: Table, known: Iterable[str], path: str, meant: Iterabl
 
 
 @cache
-def _reader(kind: type[T]) -> Callable[[str], T]:
+def _reader(kind: Any) -> Callable[[str], Any]:  # noqa: ANN401  any type can be a hint
     # JSON, because pydantic's strict mode takes lists for tuples and tables for dataclasses only from there
     from pydantic import TypeAdapter
 

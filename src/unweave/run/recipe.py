@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from torch import nn
 
@@ -19,13 +19,21 @@ from unweave.descend import Descent
 from unweave.methods import Method, methods_for
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.simple import FromScratch
-from unweave.run.reading import Table, as_table, configure, mapping, read
+from unweave.run.reading import Table, as_table, configure, mapping, read, stages_of
 from unweave.run.setup import Setup
+from unweave.targets import refuse_other_family
 
 T = TypeVar("T")
 
 AS_TRAINED, TRAINING = ("how", "impair"), ("forget", "proxy")
 """The fields that hold a descent like the training, and those that hold something with such a field."""
+
+
+@runtime_checkable
+class Targeted(Protocol):
+    """A method with a forget loss that one can choose."""
+
+    forget: object
 
 
 @dataclass(frozen=True)
@@ -136,11 +144,20 @@ def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
     methods: dict[str, Method] = {
         name: configure(method, tables.get(name, {}), f"methods.{name}") for name, method in defaults.items()
     }
+    for name, method in methods.items():
+        refuse_unfit_targets(method, setup.family.name, f"methods.{name}")
     if methods["retrain"] != defaults["retrain"]:
         raise ValueError("methods.retrain is the recipe's own training: change [train] instead")
     if length(methods["short-retrain"]) != length(defaults["short-retrain"]):
         raise ValueError("methods.short-retrain is as long as the budget: change tuning.budget instead")
     return methods
+
+
+def refuse_unfit_targets(method: object, family: str, path: str) -> None:
+    """Raises if a method, or a stage, forgets by a target that is for models of another family."""
+    for before, stage in stages_of(method).items():
+        if isinstance(stage, Targeted):
+            refuse_other_family(stage.forget, family, f"{path}.{before}forget")
 
 
 def _as_trained(method: T, train: Descent) -> T:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unweave.descend import Descent
-from unweave.methods import method_named
+from unweave.methods import DEFAULT, method_named
 from unweave.run.classification import Classification
 from unweave.run.family import Family
 from unweave.run.generation import Generation
@@ -156,7 +156,7 @@ class Setup:
     seeds: tuple[int, ...] = tuple(range(10))
     calibration_seeds: tuple[int, ...] = tuple(range(100, 112))
     tuning: Tuning = Tuning()
-    headline: str = "lur:recover"
+    headline: str = DEFAULT
     probe: int = 0
     partial: bool = False
     generation: Generation | None = None

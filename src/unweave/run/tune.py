@@ -1,5 +1,6 @@
 """Settings by search: for every method the same number of trials, on seeds that are never reported."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -98,9 +99,18 @@ def _table(name: str, found: Study, seeds: Sequence[int]) -> str:
     if found.scale != 1:
         source += f", with {found.scale:.3g} times the steps"
     best = {path: value for path, value in found.settings.items() if told_in_toml(path, value)}
-    lines = [f"{path} = {_literal(value)}" for path, value in best.items()]
-    key = name if name.replace("-", "").isalnum() else f'"{name}"'
-    return "\n".join([f"[methods.{key}]  {source}", *lines, ""])
+    lines = [f"{_dotted(path)} = {_literal(value)}" for path, value in best.items()]
+    return "\n".join([f"[methods.{_key(name)}]  {source}", *lines, ""])
+
+
+def _dotted(path: str) -> str:
+    """A path as TOML writes it."""
+    return ".".join(map(_key, path.split(".")))
+
+
+def _key(name: str) -> str:
+    """A name as TOML writes it."""
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else f'"{name}"'
 
 
 def told_in_toml(path: str, value: object) -> bool:

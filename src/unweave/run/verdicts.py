@@ -19,7 +19,7 @@ from unweave.run.keeping import Content, beside, kept
 from unweave.run.paired import comparisons, per_seed
 from unweave.run.stage import Stage
 from unweave.run.strata import TRAINED
-from unweave.run.study import evaluations, scale_of
+from unweave.run.study import REFERENCES, evaluations, scale_of
 from unweave.train import digest
 
 POINTS = (0.0, 100.0)
@@ -38,7 +38,7 @@ def stage_record(
         methods: The methods that were run, the original among them.
         search: The log of tuning by method, if there was any.
     """
-    recipe, exam = stage.recipe, stage.exam()
+    recipe, exam, first = stage.recipe, stage.exam(), first_of(methods, stage.recipe.headline)
     references = [values_of(stage, seed, REFERENCE) for seed in recipe.seeds]
     retrained = [cell_of(stage, seed, REFERENCE) for seed in recipe.seeds]
     fixed = compared(stage, recipe.calibration_seeds, "calibration")
@@ -57,7 +57,7 @@ def stage_record(
             "gradient_evaluations": mean([cell["gradient_evaluations"] for cell in retrained]),
         },
         "methods": rows,
-        "headline": recipe.headline if recipe.headline in rows else next(iter(rows)),
+        "headline": first,
         "partial": recipe.partial,
         "floor": None if seen is None else seen.gap_floor,
         "calibration_seeds": list(recipe.calibration_seeds),
@@ -65,6 +65,7 @@ def stage_record(
         "comparisons": comparisons(
             {name: [each["values"] for each in cells[name]] for name in ran},
             references,
+            first,
             exam.metrics,
             exam.distance,
         ),
@@ -74,6 +75,12 @@ def stage_record(
         },
         **searched(stage, search),
     }
+
+
+def first_of(methods: Sequence[str], headline: str) -> str:
+    """The method that a report opens with: the headline, or the first that ran and is no reference."""
+    ran = [name for name in methods if name not in REFERENCES] or methods
+    return headline if headline in ran else ran[0]
 
 
 def searched(stage: Stage, search: Mapping[str, Sequence[Content]]) -> dict[str, Any]:
