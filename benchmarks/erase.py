@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from unweave.space import Whole
 from unweave.run import record
 from unweave.run.bench import chosen, compare
 from unweave.run.recipe import load
@@ -30,6 +29,7 @@ from unweave.run.stage import Stage
 from unweave.run.study import REFERENCES, Study
 from unweave.run.tune import as_toml, prepare, study
 from unweave.run.workers import Job, Progress, told, workers
+from unweave.space import Whole
 
 METHODS = ("lur", "lur-exact", "lur-match", "joint", "salun", "sa", "esd", "scissorhands")
 METHODS += ("finetune", "short-retrain")
@@ -79,13 +79,13 @@ def forgetting(plan: Plan, labels: Sequence[int], folder: Path, device: str) -> 
 def tuned(
     plan: Plan, stages: Sequence[Stage], methods: Sequence[str], trials: int, jobs: int
 ) -> dict[str, Study]:
-    """The searches of methods over the classes of `stages`; who is granted what LUR spends has none."""
+    """The searches of methods over the classes of `stages`; short-retrain, of given length, has none."""
     recipe, work = stages[0].recipe, []
     for name in methods:
         space = dict(recipe.family.space(name, recipe.methods[name], plan.steps.high))
         if name != "short-retrain" and name not in REFERENCES and space:
             space["how.steps"] = plan.steps
-            work.append(Job(f"{trials} trials of {name}", study, (stages, name, trials, {}, space)))
+            work.append(Job(f"{trials} trials of {name}", study, (stages, name, trials, space)))
     seed = recipe.tuning.seeds[0]
     with workers(jobs) as crew:
         list(told(crew, [Job(f"original {seed}", train, (stages[0], "mixed", seed, seed))], say))

@@ -32,10 +32,10 @@ from mechanism_tables import AHEAD, WEIGHED, Row, Table, drawn, of_gap, plain, p
 from torch import nn
 
 from unweave.audit.collect import collect
-from unweave.conflict import Probe, cosines
 from unweave.audit.evidence import Evidence
 from unweave.audit.logits import loss
 from unweave.audit.metrics import GAP, HeldOut, mean_gap, measure
+from unweave.conflict import Probe, cosines
 from unweave.descend import Descent, Phase, descend
 from unweave.importance import evaluating
 from unweave.methods.lur import LUR

@@ -88,7 +88,7 @@ def tune(folder: str, trials: int, target: str) -> list[Trial]:
     """The search of a target's settings on the tuning seeds."""
     stage = stage_of("as tuned", folder)
     tuning, method = stage.recipe.tuning, method_of(target, stage.recipe)
-    budget = round(tuning.budget * prepare(stage, tuning.seeds[0]))
+    budget = round(tuning.granted * prepare(stage, tuning.seeds[0]))
     return search(method, method.space(budget), trials, [case(stage, each) for each in tuning.seeds])
 
 

@@ -31,7 +31,7 @@ from unweave.audit.score import t_interval
 from unweave.methods import Method
 from unweave.methods.lur import LUR
 from unweave.problem import Failed
-from unweave.run.cell import kept, matched
+from unweave.run.keeping import kept
 from unweave.run.reading import configure
 from unweave.run.recipe import Recipe, parse
 from unweave.run.record import environment
@@ -112,12 +112,12 @@ def recipe_of(name: str, cifar10: str | None) -> Recipe:
     )
 
 
-def tuned(stage: Stage, name: str, trials: int, granted: Mapping[str, int]) -> Study:
+def tuned(stage: Stage, name: str, trials: int) -> Study:
     """The search of a method's settings; read where the folder has it."""
     torch.set_num_threads(1)
     for seed in stage.recipe.tuning.seeds:
         prepare(stage, seed)
-    return study((stage,), name, trials, granted)
+    return study((stage,), name, trials)
 
 
 def measured(stage: Stage, methods: Mapping[str, Method], seed: int) -> list[Row]:
@@ -170,12 +170,10 @@ def experiment(
         for name in names:
             recipe = recipe_of(name, cifar10)
             stage = Stage(recipe, folder)
-            studies = {"lur": pool.submit(tuned, stage, "lur", trials, {}).result()}
-            granted = {"lur": studies["lur"].gradients}
-            others = OTHERS.get(name, ())
-            work = {each: pool.submit(tuned, stage, each, trials, granted) for each in others}
-            studies |= {each: job.result() for each, job in work.items()}
-            methods = {**untuned(recipe), **best_methods(recipe, studies, granted)}
+            searched = ("lur", *OTHERS.get(name, ()))
+            work = {each: pool.submit(tuned, stage, each, trials) for each in searched}
+            studies = {each: job.result() for each, job in work.items()}
+            methods = {**untuned(recipe), **best_methods(recipe, studies)}
             taken = [pool.submit(measured, stage, methods, seed) for seed in recipe.seeds[:seeds]]
             rows = [row for job in taken for row in job.result()]
             stages[name] = {
@@ -207,21 +205,13 @@ def untuned(recipe: Recipe) -> dict[str, Method]:
     return {UNTUNED: now, AT_RATE: replace(now, how=replace(now.how, lr=recipe.train.lr)), BEFORE: before}
 
 
-def best_methods(
-    recipe: Recipe, studies: Mapping[str, Study], granted: Mapping[str, int]
-) -> dict[str, Method]:
+def best_methods(recipe: Recipe, studies: Mapping[str, Study]) -> dict[str, Method]:
     """The methods with the best settings found."""
     return {
-        f"{name}, tuned": configure(matched_to(recipe, name, granted), nested(found.best))
+        f"{name}, tuned": configure(recipe.methods[name], nested(found.best))
         for name, found in studies.items()
         if found.best
     }
-
-
-def matched_to(recipe: Recipe, name: str, granted: Mapping[str, int]) -> Method:
-    """A method of the recipe; short-retrain with what the tuned LUR spent."""
-    method = recipe.methods[name]
-    return matched(method, granted) if name == "short-retrain" else method
 
 
 def summary(rows: Sequence[Row]) -> Row:

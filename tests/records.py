@@ -5,6 +5,8 @@ import math
 import random
 from typing import Any
 
+from unweave.run.frontier import frontier
+
 METRICS = {
     "ua": (9.0, "match"),
     "ra": (99.5, "match"),
@@ -34,7 +36,7 @@ METHODS = {
 def synthetic() -> dict[str, Any]:
     """Two stages: `trace` with every method, one failed with NaN; `class` with two seeds, no margins."""
     return {
-        "schema": "unweave.record/1",
+        "schema": "unweave.record/2",
         "environment": {
             "date": "2026-01-02",
             "code": "0" * 64,
@@ -44,6 +46,22 @@ def synthetic() -> dict[str, Any]:
         },
         "stages": {"trace": _stage(random.Random(0)), "class": _small(random.Random(1))},
     }
+
+
+def at_budgets(*budgets: float) -> dict[str, Any]:
+    """The stage `trace` at several budgets, gaps and costs in proportion, with the frontier of the three."""
+    made, stages = synthetic(), {}
+    for budget in budgets:
+        stage = copy.deepcopy(made["stages"]["trace"])
+        stage["reference"]["gradient_evaluations"] = 3400
+        for name in stage["methods"].keys() - {"original", "retrain", "diverged"}:
+            row = stage["methods"][name]
+            row["gap"] |= {end: row["gap"][end] * 0.3 / budget for end in ("mean", "low", "high")}
+            row |= {"gradient_evaluations": 3400 * budget, "cost": 1.2 * budget}
+            row["verdict"] = row["verdict"] if budget > 0.1 else "FAIL"
+        stages[budget] = stage
+    named = {f"trace@{budget}": stage for budget, stage in stages.items()}
+    return made | {"stages": named, "frontier": {"trace": frontier(stages)}}
 
 
 def score(metric: str, value: float, rng: random.Random) -> dict[str, Any]:
@@ -200,7 +218,7 @@ def _moved(metric: str, distance: float) -> float:
     moved = {"ra": centre - 0.4 * abs(distance) * margin, "ta": centre - 0.5 * abs(distance) * margin}
     moved |= {"auc": centre - distance * margin, "rank": centre - 0.4 * abs(distance) * margin}
     if metric in ("tv", "js"):
-        return centre + 0.3 * abs(distance) * margin
+        return centre + 0.1 * abs(distance) * margin
     return moved.get(metric, max(0.0, centre + distance * margin))
 
 

@@ -6,16 +6,20 @@ from typing import Literal
 
 import pytest
 
-from unweave.choices import refuse_outside, refuse_unknown_choices
+from unweave.choices import nearest, refuse_outside, refuse_unknown_choices
+from unweave.data import datasets
 from unweave.descend import Descent
 from unweave.estimators.proxy import Proxy
 from unweave.importance import Salient
+from unweave.methods import method_named
 from unweave.methods.esd import ESD
 from unweave.methods.lur import LUR
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.starts import Redraw, ShrinkPerturb
+from unweave.models import build
+from unweave.run import recipe
 
 
 @dataclass(frozen=True)
@@ -111,3 +115,26 @@ def test_what_is_no_regular_expression_is_refused(kind: type, name: str) -> None
     kind(**{name: "head|body[0-9]"})
     with pytest.raises(ValueError, match=rf"^{name} must be a regular expression, found '\[head' \(unterm"):
         kind(**{name: "[head"})
+
+
+@pytest.mark.parametrize(
+    ("named", "refuse"),
+    [
+        ("method", method_named),
+        ("data set", datasets.load),
+        ("model", lambda name: build(name, 2, {})),
+        ("recipe", recipe.load),
+    ],
+)
+def test_an_unknown_name_is_refused_alike_whatever_is_named(named: str, refuse) -> None:
+    close = {"method": "salum", "data set": "digit", "model": "resnet8", "recipe": "digits-trac"}[named]
+    with pytest.raises(ValueError, match=rf"^unknown {named} '{close}' \(did you mean '[\w-]+'\?\); known: "):
+        refuse(close)
+    with pytest.raises(ValueError, match=rf"^unknown {named} 'zzzzzz'; known: "):
+        refuse("zzzzzz")
+
+
+def test_the_nearest_counts_the_last_name_of_a_path() -> None:
+    assert nearest("lr", ["how.lr", "proxy.how.lr", "alpha"]) == " (did you mean 'how.lr' or 'proxy.how.lr'?)"
+    assert nearest("salum", {"salun": 1, "lur": 2}) == " (did you mean 'salun'?)"
+    assert nearest("zzz", ["salun"]) == ""

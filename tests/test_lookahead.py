@@ -597,7 +597,7 @@ def test_weights_that_would_swallow_the_shift_are_refused(dtype: torch.dtype):
     at = Step(of.params, Runtime(of.model, of.task), {}, {})
     for shifted in (at.at, at.beside):
         with pytest.raises(
-            ValueError, match="a lookahead needs float32 weights, found .* keep a float32 master"
+            ValueError, match="a lookahead needs float32 weights, found .* load the model in float32"
         ):
             shifted({name: torch.ones_like(p) for name, p in of.params.items()}, 0.01).__enter__()
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 from torch import Tensor
 
+from unweave.methods.conflict import UPGrad
 from unweave.params import combine, dot, gramian
 from unweave.rules import RULES, RuleName, cagrad, gem, mgda, nash, pcgrad, project, total, upgrad
 
@@ -232,6 +233,41 @@ def test_upgrad_averages_the_projections_onto_the_dual_cone(angle: float, ratio:
         pull, _ = nnls(J.numpy().T, -g)
         expected += (g + pull @ J.numpy()) / 2
     assert np.allclose(direction("upgrad", J), expected, rtol=0, atol=1e-9)
+
+
+def regularised(J: Tensor, eps: float) -> Tensor:
+    """TorchJD's UPGrad: on the Gramian over its trace plus eps, or on eps alone below that trace."""
+    G = J @ J.T
+    G = (G / G.trace() if float(G.trace()) >= eps else 0 * G) + eps * torch.eye(2, dtype=J.dtype)
+    L = np.linalg.cholesky(G.numpy())
+    weights = np.zeros(2)
+    for u in np.eye(2) / 2:
+        # the smallest v^T G v with v >= u
+        pull, _ = nnls(L.T, -L.T @ u)
+        weights += u + pull
+    return torch.from_numpy(weights) @ J
+
+
+# relative distances of TorchJD 0.18's own UPGrad(), with its defaults, from ours at an angle of 2
+TORCHJD = {1.0: 5.87600e-5, 0.1: 4.37481e-3, 0.01: 0.227882}
+
+
+@pytest.mark.parametrize("ratio", TORCHJD)
+def test_upgrad_of_torchjd_is_another_by_its_regularisation(ratio: float):
+    J = pair(2.0, ratio)
+    ours, theirs = direction("upgrad", J), regularised(J, 1e-4)
+    assert torch.allclose(regularised(J, 1e-12), ours, rtol=0, atol=1e-6)
+    assert float((ours - theirs).norm() / ours.norm()) == pytest.approx(TORCHJD[ratio], rel=1e-5)
+    assert (float(J[0] @ theirs) < 0) == (ratio == 0.01), "it opposes the smaller one"
+    small = pair(2.0, ratio) * 5e-3
+    assert torch.allclose(regularised(small, 1e-4), small.mean(0), rtol=0, atol=1e-12)
+
+
+def test_upgrad_says_how_far_that_of_torchjd_is():
+    told = [f"{share:.1g}" for share in TORCHJD.values()]
+    assert told == ["6e-05", "0.004", "0.2"]
+    assert all(figure in str(upgrad.__doc__) for figure in ("6e-5", *told[1:]))
+    assert all(word in UPGrad.about.deviations for word in ("TorchJD", "1e-4", "oppose"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import families
-from unweave import checkpoint
+from unweave import checkpoint, train
 from unweave.data.resident import Resident
 from unweave.descend import Descent
 from unweave.generate.schedule import Schedule
@@ -20,7 +20,7 @@ from unweave.problem import Cost, Problem
 from unweave.split import Split
 from unweave.tasks.classifier import Classifier
 from unweave.tasks.diffusion import Diffusion
-from unweave.train import code, counted, digest, spend, train_model
+from unweave.train import counted, digest, spend, train_model
 
 HOW = Descent(lr=0.1, steps=5, batch=16)
 
@@ -179,11 +179,15 @@ def test_a_shared_result_is_charged_to_who_makes_it_and_to_who_takes_it(split) -
     assert all(0.07 <= each.seconds < 0.07 + 0.05 for each in spent), spent
 
 
-def test_the_digest_of_the_code_follows_its_files() -> None:
-    root = Path(checkpoint.__file__).parent
-    assert code("train.py") != code("unlearn.py") and code("train.py") == code("train.py", "no such file.py")
-    assert digest({"b": 1, "a": (2, None)}) == digest({"a": [2, None], "b": 1})
-    assert (root / "train.py").exists()
+def test_equal_values_have_one_digest() -> None:
+    assert digest({"b": 1, "a": (2, None)}) == digest({"a": [2, None], "b": 1}) != digest({"a": [2], "b": 1})
+
+
+def test_under_a_raised_number_a_model_is_trained_again(split, tmp_path, monkeypatch) -> None:
+    train_model(HOW, build, split, "mixed", 1, cache=tmp_path)
+    monkeypatch.setattr(train, "TRAINING_FORMAT", train.TRAINING_FORMAT + 1)
+    train_model(HOW, build, split, "mixed", 1, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_denoiser_is_trained_and_kept_under_its_own_task(tmp_path: Path):

@@ -1,6 +1,7 @@
 """Unlearning works on a copy, and refuses what can't be right before and after."""
 
 import copy
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,6 +164,38 @@ class Spoil:
 def test_a_run_without_a_usable_model_fails(split, model, method, message: str) -> None:
     with pytest.raises(Failed, match=message):
         unweave.unlearn(model, split, method)
+
+
+def exchange(problem: Problem) -> None:
+    problem.model = build()
+
+
+def widen(problem: Problem) -> None:
+    assert isinstance(problem.model, nn.Sequential)
+    problem.model[3] = nn.Linear(16, 5)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (exchange, "must edit problem.model in place, found another object there, of Sequential: copy"),
+        (widen, r"must keep the shapes of the weights: tensor '3.weight' must be \[3, 16\], found \[5, 16\]"),
+    ],
+)
+def test_a_method_that_makes_another_model_is_refused_before_that_is_run(
+    split, model, method, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("unweave.unlearn")  # by its name in `unweave` it is the function
+    monkeypatch.setattr(module, "refuse_collapsed", lambda *_: pytest.fail("it was run"))
+    with pytest.raises(ValueError, match=message):
+        unweave.unlearn(model, split, method)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_model_without_a_logit_for_each_label_is_refused_before_anything_runs(split, n: int) -> None:
+    message = r"one number per example, of shape \[2, 1\]: .* \[0, z\]" if n == 1 else r"in 0\.\.1, .*found 2"
+    with pytest.raises(ValueError, match=message):
+        unweave.unlearn(nn.Linear(6, n), split, lambda problem: pytest.fail("it was run"))
 
 
 def test_one_label_left_is_no_collapse(model) -> None:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unweave.files import draft, read_object, sha256, sync
+from unweave.files import draft, follow_umask, read_object, sha256, sync
 
 WEIGHTS = "model.safetensors"
 SIDECAR = "model.json"
@@ -27,7 +27,7 @@ def save(folder: str | Path, model_state: Mapping[str, Tensor], sidecar: Mapping
     Args:
         folder: Made if it is missing. A checkpoint that is there is replaced, or stays whole.
         model_state: `model.state_dict()`; tied weights are written once per name.
-        sidecar: JSON values, "split" (digest of the split trained on), "recipe" and "code" among them.
+        sidecar: JSON values, "split" (digest of the split trained on), "recipe" among them.
             "architecture" (digest of names, shapes and types) and "weights" (SHA-256 of the file) are added.
     """
     folder = Path(folder)
@@ -77,6 +77,20 @@ def architecture(state: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
+def shapes(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """The shape of each tensor, as an error shows it."""
+    return {name: str(list(tensor.shape)) for name, tensor in state.items()}
+
+
+def difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
+    """The first tensor, in the order of what is expected, that is shown otherwise; empty if none is."""
+    for name in [*expected, *found]:
+        wanted, shown = (forms.get(name, "absent") for forms in (expected, found))
+        if wanted != shown:
+            return f"tensor {name!r} must be {wanted}, found {shown}"
+    return ""
+
+
 def contents(state: Mapping[str, Tensor]) -> str:
     """SHA-256 of a model's tensors, names, types, shapes and bytes, in order of their names."""
     digest = hashlib.sha256(architecture(state).encode())
@@ -89,6 +103,7 @@ def contents(state: Mapping[str, Tensor]) -> str:
 def _write_weights(state: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(state, path, metadata={"format": "pt"})
+        follow_umask(path)
     except SafetensorError as error:  # a full disk comes as this
         raise OSError(f"{path.parent} cannot be written: {error}") from error
 
@@ -110,18 +125,13 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 def _check_architecture(state: Mapping[str, Tensor], model: nn.Module, path: Path) -> None:
     """Name the first tensor, in the model's order, that differs."""
-    expected = model.state_dict()
-    for name in [*expected, *state]:
-        found, wanted = _form(state.get(name)), _form(expected.get(name))
-        if found != wanted:
-            raise ValueError(
-                f"{path} is of another architecture: tensor {name!r} must be {wanted}, found {found}; "
-                "build the model that was saved"
-            )
+    found = difference(_forms(model.state_dict()), _forms(state))
+    if found:
+        raise ValueError(f"{path} is of another architecture: {found}; build the model that was saved")
 
 
-def _form(tensor: Tensor | None) -> str:
-    return "absent" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}".removeprefix("torch.")
+def _forms(state: Mapping[str, Tensor]) -> dict[str, str]:
+    return {name: f"{p.dtype} {list(p.shape)}".removeprefix("torch.") for name, p in state.items()}
 
 
 def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:

@@ -4,7 +4,8 @@ A misspelt choice would be taken for another one, and a negative weight would te
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from functools import cache
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -60,6 +61,18 @@ def refuse_no_pattern(settings: object, *names: str) -> None:
         except re.error as error:
             found = f"{pattern!r} ({error})"
             raise ValueError(f"{name} must be a regular expression, found {found}") from error
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A question that names the known word closest to this one, if any is close.
+
+    Of a dotted path the last name counts, and all paths that end in the closest one are named.
+    """
+    ending: dict[str, list[str]] = {}
+    for path in known:
+        ending.setdefault(path.rpartition(".")[2], []).append(path)
+    near = get_close_matches(word, ending, n=1, cutoff=0.5)
+    return f" (did you mean {' or '.join(map(repr, ending[near[0]]))}?)" if near else ""
 
 
 @cache

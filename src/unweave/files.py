@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,13 @@ def draft(path: Path) -> Iterator[Path]:
         yield beside
     finally:
         beside.unlink(missing_ok=True)
+
+
+def follow_umask(path: Path) -> None:
+    """Gives a file the permissions of any new one there: safetensors lets the owner alone read its files."""
+    with draft(path) as fresh:
+        fresh.touch()
+        shutil.copymode(fresh, path)
 
 
 def sync(path: Path) -> None:

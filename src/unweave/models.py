@@ -3,13 +3,14 @@
 `build("mlp", 10, {"hidden": 512})` makes one; weights come from torch's global generator.
 """
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 from torch.nn import functional
+
+from unweave.choices import nearest
 
 
 def build(
@@ -29,12 +30,12 @@ def build(
     """
     models = MODELS if among is None else among
     if name not in models:
-        raise ValueError(f"unknown model {name!r}{_nearest(name, models)}; known: {', '.join(models)}")
+        raise ValueError(f"unknown model {name!r}{nearest(name, models)}; known: {', '.join(models)}")
     known = [key for key in inspect.signature(models[name]).parameters if key != "n_classes"]
     for key, value in settings.items():
         if key not in known:
             raise ValueError(
-                f"unknown setting {key!r} of model {name!r}{_nearest(key, known)}; known: {', '.join(known)}"
+                f"unknown setting {key!r} of model {name!r}{nearest(key, known)}; known: {', '.join(known)}"
             )
         if value < 1:
             raise ValueError(f"setting {key!r} of model {name!r} must be at least 1, found {value}")
@@ -176,11 +177,6 @@ def unet(
         attention_head_dim=head,
         num_class_embeds=n_classes + 1,
     )
-
-
-def _nearest(name: str, known: Mapping[str, object] | list[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "conv": conv, "resnet18": ResNet18}

@@ -140,6 +140,11 @@ def upgrad(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[T
 
     Of two gradients that is the direction of `pcgrad` at half its length.
 
+    TorchJD 0.18 solves a regularised problem by default: it divides the Gramian by its trace, or takes it for
+    zero where that is below 1e-4, and adds 1e-4 to the diagonal. At an angle of 2 radians its direction is
+    6e-5 of the length away for gradients of one size, 0.004 where one is a tenth of the other and 0.2 where
+    it is a hundredth, which it then opposes. Below the trace of 1e-4 it is the plain mean.
+
     Raises:
         ValueError: If there are more than two terms.
     """

@@ -17,7 +17,8 @@ def refuse_half(params: Mapping[str, Tensor]) -> None:
         if p.dtype in HALF:
             raise ValueError(
                 f"a lookahead needs float32 weights, found {name} in {p.dtype}: most of the shift would be "
-                "rounded away; keep a float32 master copy and set precision='bf16'"
+                "rounded away; load the model in float32 (model.float()) as the master copy, and then set "
+                "precision='bf16', which runs its passes in bfloat16"
             )
 
 

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -135,10 +136,7 @@ def as_source(data: Dataset | Source) -> Source:
 def positions(source: Source, ids: Sequence[int] | Sequence[str] | Tensor) -> Int[Tensor, " n"]:
     """Sorted positions of the named examples, checked."""
     found = source_positions(source, ids.tolist() if isinstance(ids, Tensor) else ids)
-    if len(set(found)) < len(found):
-        seen: set[int] = set()
-        twice = next(i for i in found if i in seen or seen.add(i))
-        raise ValueError(f"each example can be forgotten once, found {twice} twice")
+    refuse_repeated(source, found)
     if not found or len(found) == len(source):
         raise ValueError(
             f"forget must name some but not all of the {len(source)} training examples, found {len(found)}"
@@ -146,24 +144,52 @@ def positions(source: Source, ids: Sequence[int] | Sequence[str] | Tensor) -> In
     return torch.tensor(sorted(found), dtype=torch.long)
 
 
+def refuse_repeated(source: Source, places: Sequence[int]) -> None:
+    """Raises if a position is there twice; says the ids where examples have some."""
+    again = [place for place, times in Counter(places).items() if times > 1]
+    if not again:
+        return
+    known = source.names
+    names = [f"position {place}" if known is None else repr(known[place]) for place in again]
+    found = f"{names[0]} twice" if len(names) == 1 else f"{len(names)} of {len(places)} again: {few(names)}"
+    raise ValueError(f"each example can be forgotten once, found {found}")
+
+
 def source_positions(source: Source, examples: Sequence[int | str | np.integer]) -> list[int]:
-    """The position of each example, given that or its name."""
+    """The position of each example, given that or its name.
+
+    Raises:
+        ValueError: If some are not there; says how many, and the first of them.
+    """
+    ids = [example for example in examples if isinstance(example, str)]
     # names are asked for once, and only where they are needed: that may read the whole data set
-    names = source.names if any(isinstance(example, str) for example in examples) else None
-    places = None if names is None else {name: place for place, name in enumerate(names)}
-    return [_position(len(source), places, example) for example in examples]
+    names = source.names if ids else ()
+    if names is None:
+        raise ValueError(f"expected positions, found the id {ids[0]!r}: the training data has no ids")
+    places = {name: place for place, name in enumerate(names)}
+    unknown = [name for name in ids if name not in places]
+    if unknown:
+        found = f"{counted(unknown, examples)} not: {few(map(repr, unknown))}"
+        raise ValueError(f"ids must be those of training examples, found {found}")
+    found = [places[example] if isinstance(example, str) else int(example) for example in examples]
+    outside = [place for place in found if not 0 <= place < len(source)]
+    if outside:
+        several = f"{counted(outside, examples)} not: " if len(outside) > 1 else ""
+        raise ValueError(
+            f"positions must be in 0..{len(source) - 1}, found {several}{few(map(str, outside))}"
+        )
+    return found
 
 
-def _position(n: int, places: Mapping[str, int] | None, example: int | str | np.integer) -> int:
-    if isinstance(example, str):
-        if places is None:
-            raise ValueError(f"expected positions, found the id {example!r}: the training data has no ids")
-        if example not in places:
-            raise ValueError(f"the id {example!r} is not in the training data")
-        return places[example]
-    if not 0 <= int(example) < n:
-        raise ValueError(f"positions must be in 0..{n - 1}, found {example}")
-    return int(example)
+def counted(some: Sequence[object], of: Sequence[object]) -> str:
+    """How many of all these are, as the beginning of what they are."""
+    return f"{len(some)} of {len(of)} that {'is' if len(some) == 1 else 'are'}"
+
+
+def few(names: Iterable[str]) -> str:
+    """The first five names, and whether there are more."""
+    shown = list(names)
+    return ", ".join(shown[:5]) + (", ..." if len(shown) > 5 else "")
 
 
 def cut(n: int, calibration: float | Sequence[int], seed: int) -> tuple[Tensor, Tensor]:

@@ -24,8 +24,11 @@ from unweave.split import Split
 from unweave.tasks import Task
 from unweave.tasks.classifier import Classifier
 
-TRAINING = ("*.py", "tasks/*.py", "data/*.py", "generate/*.py")
-"""The files of this package that decide the weights of a trained model."""
+TRAINING_FORMAT = 1
+"""Stands for all code that decides the weights of a model of given settings, data and seed.
+
+Raise it in the commit that changes those weights: kept models are then trained again.
+"""
 
 STATE = "state.pt"
 """What an interrupted training goes on from."""
@@ -83,7 +86,7 @@ def train_model(
         torch.manual_seed(seed)
         model = build().to(device)
     facts = {"split": split.digest(part), "part": part, "recipe": repr(how), "seed": seed}
-    facts |= {"code": code(*TRAINING), "task": repr(task)}
+    facts |= {"format": TRAINING_FORMAT, "task": repr(task)}
     built = {"model": repr(model), "weights": checkpoint.architecture(model.state_dict()), "device": device}
     place = None if cache is None else cache / digest({**facts, **built})[:20]
     if place is not None and (place / checkpoint.WEIGHTS).exists() and (place / checkpoint.SIDECAR).exists():
@@ -142,11 +145,20 @@ def counted(cost: Cost) -> Iterator[None]:
 
 
 def spend(problem: Problem, method: Callable[[Problem], None]) -> Cost:
-    """Runs a method and returns what it cost: wall time, and that of results it shares, whoever made them."""
+    """Runs a method and returns what it cost: wall time, and that of results it shares, whoever made them.
+
+    Raises:
+        ValueError: If it puts another model in the place of the problem's.
+    """
     warm_up()
-    before = set(problem.memory)
+    model, before = problem.model, set(problem.memory)
     start = time.perf_counter()
     method(problem)
+    if problem.model is not model:
+        raise ValueError(
+            "a method must edit problem.model in place, found another object there, of "
+            f"{type(problem.model).__name__}: copy its weights into problem.model by load_state_dict()"
+        )
     synchronize(problem.device)
     wall = time.perf_counter() - start
     made_here = sum(cost.seconds for name, (_, cost) in problem.memory.items() if name not in before)
@@ -162,13 +174,3 @@ def warm_up() -> None:
 def digest(facts: Mapping[str, object]) -> str:
     """SHA-256 of plain values."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def code(*patterns: str) -> str:
-    """SHA-256 over those files of this package that match a pattern."""
-    root = Path(__file__).parent
-    whole = hashlib.sha256()
-    for path in sorted({path for pattern in patterns for path in root.glob(pattern)}):
-        whole.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return whole.hexdigest()

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, Subset
 
 from unweave.data import Source
 from unweave.data.loaded import Loaded
+from unweave.files import follow_umask
 from unweave.importance import evaluating
 from unweave.methods.about import refuse_family
 from unweave.problem import Cost, Failed, Problem
@@ -128,7 +129,7 @@ def unlearn(
 
     Raises:
         ValueError: If the model has no trainable weights, or holds NaN, or the method can't be right on it
-            or is for models of another family.
+            or is for models of another family, or has put another model in the place of this one.
         Failed: If the run ends without a usable model: NaN, one answer to everything, or the same model.
     """
     refuse_unusable(model)
@@ -140,7 +141,10 @@ def unlearn(
     moved = Split(split.train.to(place), split.forget, held_out, calibration=calibration)
     generator = torch.Generator().manual_seed(seed)
     problem = Problem(task, working.to(place), moved, generator, build, given=model)
+    if isinstance(task, Classifier):
+        refuse_no_classifier(problem.model, moved)
     cost = spend(problem, method)
+    refuse_other_shapes(model, problem.model)
     refuse_unchanged(model, problem.model)
     if isinstance(task, Classifier):
         refuse_collapsed(problem.model, moved)
@@ -157,6 +161,23 @@ def refuse_unusable(model: nn.Module) -> None:
             raise ValueError(
                 f"weights must be finite, found NaN or infinity in {name!r}: train the model again"
             )
+
+
+def refuse_no_classifier(model: nn.Module, split: Split) -> None:
+    """Raises if a classifier has no logit for one of the labels."""
+    from unweave.audit.collect import refuse_unfit
+
+    for name, source in (("train", split.train), ("test", split.held_out)):
+        refuse_unfit(model, source, name)
+
+
+def refuse_other_shapes(before: nn.Module, after: nn.Module) -> None:
+    """Raises if a method has changed the names or shapes of the weights."""
+    from unweave.checkpoint import difference, shapes
+
+    found = difference(shapes(before.state_dict()), shapes(after.state_dict()))
+    if found:
+        raise ValueError(f"the method must keep the shapes of the weights: {found}")
 
 
 def refuse_unchanged(before: nn.Module, after: nn.Module) -> None:
@@ -206,6 +227,9 @@ def replacing(folder: Path) -> Iterator[Path]:
         beside, before = Path(workplace) / folder.name, Path(workplace) / "before"
         yield beside
         if beside.exists():
+            for path in beside.rglob("*"):
+                if path.is_file():
+                    follow_umask(path)
             if folder.exists():
                 os.replace(folder, before)
             os.replace(beside, folder)

@@ -1,8 +1,13 @@
 """The function `audit`: one model beside retrained models, a verdict first, and what is missing named."""
 
+import importlib
+import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -163,11 +168,87 @@ def test_references_are_trained_without_what_is_forgotten(result) -> None:
 
 def test_an_interrupted_audit_goes_on(result, tmp_path) -> None:
     train = Trainer()
-    first = unweave.audit(result, Retrain(train, range(2), range(7, 9), folder=tmp_path))
-    again = unweave.audit(result, Retrain(train, range(3), range(7, 9), folder=tmp_path))
+    first = unweave.audit(result, Retrain(train, range(2), range(7, 9), folder=tmp_path, code="15 steps"))
+    again = unweave.audit(result, Retrain(train, range(3), range(7, 9), folder=tmp_path, code="15 steps"))
     assert [seed for _, seed in train.asked] == [0, 1, 7, 8, 2]
     assert first.scores["probe"].reference is not None
     assert again.record["stages"]["audit"]["reference"]["scores"]["probe"]["n"] == 3
+
+
+OWN = """
+import torch
+from sizes import HIDDEN
+from torch import nn
+
+ASKED = []
+
+
+def train(dataset, seed):
+    ASKED.append(seed)
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 3))
+"""
+
+
+def own_train(folder: Path, monkeypatch: pytest.MonkeyPatch, hidden: int = 8, end: str = "") -> ModuleType:
+    """A user's module in a new process: its file, and another one that it imports."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sizes.py").write_text(f"HIDDEN = {hidden}\n")
+    (folder / "training.py").write_text(OWN + end)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    for name in ("sizes", "training"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    importlib.invalidate_caches()
+    return importlib.import_module("training")
+
+
+def test_references_of_the_same_code_are_read_by_a_new_process(result, tmp_path, monkeypatch) -> None:
+    for asked in ([0, 7, 8], []):
+        mine = own_train(tmp_path / "mine", monkeypatch)
+        unweave.audit(result, Retrain(mine.train, range(1), [7, 8], folder=tmp_path / "kept"))
+        assert asked == mine.ASKED
+
+
+@pytest.mark.parametrize("change", [{"hidden": 9}, {"end": "# by another rate\n"}])
+def test_references_of_another_train_are_refused(result, tmp_path, monkeypatch, change) -> None:
+    mine = own_train(tmp_path / "mine", monkeypatch)
+    unweave.audit(result, Retrain(mine.train, range(1), [7, 8], folder=tmp_path / "kept"))
+    other = own_train(tmp_path / "mine", monkeypatch, **change)
+    before = {path: path.read_bytes() for path in (tmp_path / "kept").iterdir()}
+    with pytest.raises(
+        ValueError, match=r"answers of a model that another train\(\) made: .* another folder"
+    ):
+        unweave.audit(result, Retrain(other.train, range(1), [7, 8], folder=tmp_path / "kept"))
+    assert not other.ASKED
+    assert {path: path.read_bytes() for path in (tmp_path / "kept").iterdir()} == before
+
+
+def test_another_name_of_the_code_is_another_train(result, tmp_path) -> None:
+    train = Trainer()
+    unweave.audit(result, Retrain(train, range(1), [7, 8], folder=tmp_path, code="15 steps"))
+    with pytest.raises(ValueError, match="another train"):
+        unweave.audit(result, Retrain(train, range(1), [7, 8], folder=tmp_path, code="16 steps"))
+
+
+def bound(rate: float):
+    return lambda dataset, seed: Trainer()(dataset, seed) if rate else build()
+
+
+@pytest.mark.parametrize(
+    ("train", "found"),
+    [
+        (Trainer(), "an object of Trainer"),
+        (partial(own_train, hidden=3), "an object of partial"),
+        (bound(0.1), "a function with values of its own: rate"),
+        (eval("lambda dataset, seed: None"), "a function in '<string>', which is no file"),
+    ],
+)
+def test_a_train_whose_code_no_file_tells_needs_a_name_to_be_kept(tmp_path, train, found) -> None:
+    with pytest.raises(ValueError, match=f"found {found}.*code="):
+        Retrain(train, folder=tmp_path)
+    Retrain(train)
+    Retrain(train, folder=tmp_path, code="rate 0.1")
 
 
 def test_what_can_not_be_audited_is_refused(result) -> None:
@@ -214,6 +295,19 @@ def test_a_retrained_model_without_answers_is_named_by_its_seed(result) -> None:
         unweave.audit(result, Retrain(train, seeds=range(3), calibration_seeds=()))
 
 
+def test_a_retrained_model_with_other_logits_is_named_before_the_next_is_trained(result, tmp_path) -> None:
+    asked = []
+
+    def train(dataset, seed: int) -> nn.Module:
+        asked.append(seed)
+        return nn.Linear(6, 5)
+
+    sentence = "^the model retrained with seed 0 gives 5 logits per example, and the audited one 3: train"
+    with pytest.raises(Failed, match=sentence):
+        unweave.audit(result, Retrain(train, seeds=range(3), folder=tmp_path, code="wide"))
+    assert asked == [0] and list(tmp_path.iterdir()) == []
+
+
 def test_answers_hold_the_probes() -> None:
     assert Answers(settled(0), {"probe": 3.0}).measured(ANSWERED)["probe"] == 3.0
 
@@ -251,10 +345,47 @@ def test_a_generator_without_an_exam_is_refused_with_what_to_pass(result) -> Non
 
 def test_references_are_read_under_the_same_exam_alone(result, tmp_path) -> None:
     train = Trainer()
-    unweave.audit(result, Retrain(train, range(1), [7, 8], folder=tmp_path))
-    unweave.audit(result, Retrain(train, range(1), [7, 8], folder=tmp_path), exam=Otherwise(result.split))
+    reference = Retrain(train, range(1), [7, 8], folder=tmp_path, code="15 steps")
+    unweave.audit(result, reference)
+    unweave.audit(result, reference, exam=Otherwise(result.split))
     assert [seed for _, seed in train.asked] == [0, 7, 8] * 2
 
 
 class Otherwise(Classified):
     digest = "0123"
+
+
+def test_the_cost_of_forgetting_stands_beside_that_of_a_retraining(result, tmp_path) -> None:
+    for _ in range(2):  # trained, then read
+        found = unweave.audit(result, Retrain(Trainer(), range(2), range(7, 9), folder=tmp_path))
+        (stage,) = found.record["stages"].values()
+        reference, row = stage["reference"], stage["methods"]["FineTune"]
+        assert reference["gradient_evaluations"] == 15 and reference["seconds"] > 0
+        assert row["cost"] == pytest.approx(row["seconds"] / reference["seconds"])
+        assert (row["gradient_evaluations"], row["seconds"]) == (3, result.cost.seconds)
+
+
+def test_answers_that_an_earlier_version_kept_are_read_without_a_cost(result, tmp_path) -> None:
+    unweave.audit(result, Retrain(Trainer(), range(2), range(7, 9), folder=tmp_path))
+    for path in tmp_path.glob("*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text())["probes"]))
+    train = Trainer()
+    found = unweave.audit(result, Retrain(train, range(2), range(7, 9), folder=tmp_path))
+    (stage,) = found.record["stages"].values()
+    assert train.asked == [] and stage["methods"]["FineTune"]["cost"] is None
+    assert stage["reference"]["seconds"] is None and "probe" in found.scores
+
+
+def test_the_record_says_what_was_deleted_and_from_which_model(result) -> None:
+    (stage,) = unweave.audit(result).record["stages"].values()
+    ids = result.split.forget.tolist()
+    assert stage["request"] == {
+        "examples": len(ids), "of": 60, "ids": ids[:5], "classes": {"2": len(ids)},
+        "model": "Sequential", "asked": None, "date": None,
+    }  # fmt: skip
+    (stage,) = unweave.audit(drawn(0)).record["stages"].values()
+    forget = drawn(0).labels["forget"]
+    counts = {str(label): int((forget == label).sum()) for label in range(4)}
+    assert stage["request"]["classes"] == counts
+    assert (stage["request"]["examples"], stage["request"]["of"]) == (100, 400)
+    assert stage["request"]["ids"] == [0, 1, 2, 3, 4]

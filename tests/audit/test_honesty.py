@@ -210,9 +210,12 @@ def test_too_few_seeds_reference_and_retrains_are_named_together(stage):
     assert judgement.scores["ua"].n == 2 and judgement.tests == {}
 
 
-def test_forget_set_without_influence_is_inconclusive_but_damage_still_fails(stage):
+def test_forget_set_without_influence_is_inconclusive_and_damage_is_named(stage):
     harmless = replace(stage, original=stage.retrained[-SEEDS:])
     judgement = harmless.judge(stage.retrained[-SEEDS:])
     assert judgement.verdict == Verdict.INCONCLUSIVE
     assert "no measurable influence" in judgement.reason
-    assert harmless.judge([constant(each, 0) for each in stage.original]).verdict == Verdict.FAIL
+    damaged = harmless.judge([constant(each, 0) for each in stage.original])
+    assert damaged.verdict == Verdict.INCONCLUSIVE
+    assert "no measurable influence" in damaged.reason and "damage: RA " in damaged.reason
+    assert harmless.judge([broken(each) for each in stage.original]).verdict == Verdict.FAIL

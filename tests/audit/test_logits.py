@@ -47,3 +47,20 @@ def test_the_logits_are_left_as_they_were():
     before = Z.copy()
     of.margin(Z, Y)
     assert (before == Z).all()
+
+
+@given(st.integers(0, 10**6), st.integers(2, 40))
+def test_equal_logits_give_equal_margins_wherever_the_classes_stand(seed, classes):
+    rng = np.random.default_rng(seed)
+    row, labels = rng.normal(scale=5, size=classes), rng.integers(classes, size=64)
+    shuffled = np.stack([rng.permutation(row[1:]) for _ in labels])
+    logits = np.empty((64, classes))
+    for i, label in enumerate(labels):
+        logits[i] = np.insert(shuffled[i], label, row[0])
+    assert len(np.unique(of.margin(logits, labels))) == 1
+
+
+def test_margins_that_differ_by_rounding_are_ties_and_others_are_not():
+    noise = np.random.default_rng(0).uniform(-1e-6, 1e-6, size=50)
+    assert len(np.unique(of.level(3.7 + noise))) == 1
+    assert of.level(np.array([3.7, 3.701]))[0] < of.level(np.array([3.7, 3.701]))[1]

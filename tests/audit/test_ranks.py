@@ -41,6 +41,11 @@ def test_what_failed_shares_the_last_rank():
     assert ranked({"a": math.nan, "b": 2.0, "c": math.nan}) == {"a": 2.5, "b": 1.0, "c": 2.5}
 
 
+def test_figures_that_differ_by_rounding_share_their_rank():
+    assert 0.1 + 0.2 != 0.3
+    assert ranked({"a": 0.1 + 0.2, "b": 0.3, "c": 0.3001}) == {"a": 1.5, "b": 1.5, "c": 3.0}
+
+
 def test_groups_are_the_largest_ones():
     names = Ranking({"a": 1.0, "b": 1.5, "c": 2.2, "d": 4.9, "e": 5.4}, 20)
     assert 1.2 < names.critical < 2.7

@@ -3,8 +3,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.special import expit, logit
 
-from unweave.audit.score import Share, bootstrap, compare, holm, score, t_interval, wilcoxon, wilson
+from unweave.audit.score import (
+    Share,
+    bootstrap,
+    compare,
+    holm,
+    interval,
+    score,
+    t_interval,
+    wilcoxon,
+    wilson,
+)
+
+PERCENT = (0.0, 100.0)
 
 
 def test_t_interval_equals_scipy():
@@ -21,6 +34,42 @@ def test_half_width_of_ten_seeds_is_072_standard_deviations():
 
 def test_one_value_has_no_interval():
     assert np.isnan(t_interval([3.0])).all()
+
+
+def test_two_seeds_have_no_interval():
+    assert np.isnan(interval([20.0, 27.0])).all() and np.isnan(interval([20.0, 27.0], PERCENT)).all()
+    found = score([20.0, 27.0], None, direction="match", bounds=PERCENT)
+    assert (found.value, found.n) == (23.5, 2) and np.isnan([found.low, found.high]).all()
+
+
+def test_without_a_range_the_interval_is_students():
+    assert interval([3.0, 5.0, 4.0, 7.0]) == t_interval([3.0, 5.0, 4.0, 7.0])
+
+
+def test_the_interval_of_a_share_is_students_on_the_scale_of_the_logit():
+    shares = np.array([0.02, 0.3, 0.1, 0.45])
+    p, error = shares.mean(), stats.sem(shares)
+    ends = expit(logit(p) + np.array([-1, 1]) * stats.t.ppf(0.975, 3) * error / (p * (1 - p)))
+    assert interval((100 * shares).tolist(), PERCENT) == pytest.approx(tuple(100 * ends), abs=1e-9)
+    assert t_interval((100 * shares).tolist())[0] < 0 < interval((100 * shares).tolist(), PERCENT)[0]
+
+
+@given(st.lists(st.floats(0, 100), min_size=3, max_size=8))
+def test_the_interval_of_a_share_lies_in_its_range_and_holds_the_mean(values):
+    low, high = interval(values, PERCENT)
+    assert 0 <= low <= np.mean(values) + 1e-9 and np.mean(values) - 1e-9 <= high <= 100
+    mirrored = interval([100 - value for value in values], PERCENT)
+    assert mirrored == pytest.approx((100 - high, 100 - low), abs=1e-6)
+
+
+@pytest.mark.parametrize("end", PERCENT)
+def test_a_share_at_the_end_of_its_range_in_every_seed_has_no_width(end):
+    assert interval([end] * 4, PERCENT) == (end, end)
+
+
+def test_near_the_middle_with_little_spread_both_intervals_agree():
+    values = [49.9, 50.2, 50.1, 50.0, 49.8]
+    assert interval(values, PERCENT) == pytest.approx(t_interval(values), abs=1e-4)
 
 
 def test_score_holds_mean_interval_reference_and_gap():

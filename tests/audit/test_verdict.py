@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from unweave.audit.equivalence import equivalence
-from unweave.audit.margins import Margins
+from unweave.audit.margins import Margins, margins
 from unweave.audit.metrics import METRICS
 from unweave.audit.verdict import Verdict, judge
 
@@ -36,11 +36,48 @@ def test_equivalence_is_the_two_one_sided_t_tests():
     above = stats.ttest_1samp(differences, 3.1, alternative="less").pvalue
     below = stats.ttest_1samp(differences, -3.1, alternative="greater").pvalue
     assert (found.outcome == "equal") == (max(above, below) < 0.05)
-    assert equivalence(METRICS["ua"], values, references, found.high).outcome == "equal"
-    assert equivalence(METRICS["ua"], values, references, found.high - 1e-9).outcome == "open"
+    assert equivalence(METRICS["ua"], values, references, found.high + 1e-9).outcome == "equal"
+    assert equivalence(METRICS["ua"], values, references, found.high).outcome == "open"
     assert equivalence(METRICS["ua"], values, references, found.low - 1e-9).outcome == "different"
     at_the_end = stats.ttest_1samp(differences, found.high, alternative="less").pvalue
     assert at_the_end == pytest.approx(0.05, abs=1e-9)
+
+
+@pytest.mark.parametrize("metric", ["ua", "ra", "ta", "auc"])
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_difference_at_the_margin_without_spread_is_not_equal(metric, side):
+    margin = MARGIN[metric]
+    at = [{metric: RETRAINED[metric] + side * margin}] * 10
+    found = equivalence(METRICS[metric], at, [RETRAINED] * 10, margin)
+    assert (found.outcome, found.finding) == ("open", None)
+    within = [{metric: RETRAINED[metric] + 0.999 * side * margin}] * 10
+    assert equivalence(METRICS[metric], within, [RETRAINED] * 10, margin).outcome == "equal"
+
+
+def test_a_distance_at_its_margin_without_spread_is_not_equal():
+    assert equivalence(METRICS["tv"], [{"tv": 0.2}] * 10, [], 0.2).outcome == "open"
+    assert equivalence(METRICS["tv"], [{"tv": 0.19}] * 10, [], 0.2).outcome == "equal"
+
+
+def test_where_nothing_was_to_forget_no_difference_is_a_fail():
+    # one easy record: nobody can tell the original from a retrained model, whatever else differs
+    like = [{**RETRAINED, "tv": 0.05}] * 10
+    found = judge([{**each, "tv": 0.9} for each in like], like, MARGINS, original=like)
+    assert found.verdict == Verdict.INCONCLUSIVE
+    assert found.reason.startswith("INCONCLUSIVE: the forget set has no measurable influence: ")
+    assert found.reason.endswith(
+        "; all the same, wrong examples: TV on F 0.900 against 0.050 between two retrained models "
+        "(at most 0.200)"
+    )
+    alike = judge(like, like, MARGINS, original=like)
+    assert alike.reason.endswith("even the untouched original is not shown to differ from retraining")
+
+
+def test_an_easy_record_is_no_false_alarm():
+    fixed = margins([RETRAINED] * 12, [{"tv": 1e-7}] * 66, sizes={"forget": 1, "retain": 99, "test": 99})
+    like, far = [{**RETRAINED, "tv": 1e-7}] * 10, [{**RETRAINED, "tv": 1e-6}] * 10
+    assert fixed.margin["tv"] == 0.01
+    assert judge(far, like, fixed, original=far).verdict == Verdict.INCONCLUSIVE
 
 
 def test_an_equal_model_passes_and_says_over_how_many_seeds():

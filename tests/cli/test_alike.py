@@ -83,5 +83,5 @@ def test_stages_of_other_names_may_have_other_data(beside, one):
 def test_one_record_of_another_schema_is_named(refused, one, here, tmp_path):
     record.write(one, tmp_path / "one")
     path = Path(record.write(one, tmp_path / "other"))
-    path.write_text(path.read_text().replace("unweave.record/1", "unweave.record/9"))
+    path.write_text(path.read_text().replace("unweave.record/2", "unweave.record/9"))
     refused("other.*expected a record of schema", "bench", "table", tmp_path / "one", tmp_path / "other")

@@ -1,6 +1,8 @@
 """`unweave audit` of what forget wrote: retrained models are kept, and a verdict says what it lacks."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from cli.written import bits, names, row_of, stage_of
 from unweave.audit import parquet
 from unweave.cli import finished
 from unweave.cli.audit import CALIBRATION
+from unweave.run import record
 
 FILES = ["evidence.parquet", "record.json", "references", "report.html", "run.json"]
 
@@ -121,6 +124,48 @@ class TestFigures:
         assert run("forget", place, "--ids", "r0/1,r0/2,r0/3", *flags).code == 0
         told = run("audit", "forgotten", "--references", 2, "--seed", 40, "--quiet")
         assert told.out.startswith("87 40\n87 41\nINCONCLUSIVE")
+
+
+class TestRequest:
+    """What was deleted, from which model, how it was asked and what it cost: in the record and said."""
+
+    def test_it_is_that_of_forget(self, run, here, tmp_path):
+        place = projects.project(tmp_path / "mine")
+        flags = ("--method", "finetune", "--set", "how.epochs=1", "--quiet")
+        assert run("forget", place, "--ids", "r0/1,r0/2,r0/3", *flags).code == 0
+        run("audit", "forgotten", "--references", 1, "--quiet")
+        told, before = (stage_of(Path(folder))["request"] for folder in ("forgotten/audit", "forgotten"))
+        assert (told["examples"], told["of"], told["ids"]) == (3, 90, ["r0/1", "r0/2", "r0/3"])
+        assert sum(told["classes"].values()) == 3 and told["model"] == "mine/project.py"
+        assert told["asked"] == "--ids r0/1,r0/2,r0/3" and re.fullmatch(r"\d{4}-\d\d-\d\d", told["date"])
+        assert told == before
+        page = Path("forgotten/audit/report.html").read_text()
+        first = page[: page.index("<main>")]
+        for said in ("3 of 90 examples", "r0/1, r0/2, r0/3", "mine/project.py", "--ids", told["date"]):
+            assert said in first
+
+    def test_of_a_recipe_it_is_what_the_recipe_says(self, run, here, forgotten):
+        assert stage_of(forgotten)["request"]["asked"] == "as the recipe says"
+
+    def test_a_run_of_an_earlier_version_tells_less_and_is_audited(self, run, here, forgotten):
+        found = json.loads((forgotten / "record.json").read_text())
+        del found["digest"], found["stages"]["audit"]["request"]
+        (forgotten / "record.json").write_text(json.dumps(found | {"schema": record.EARLIER}))
+        assert run("audit", forgotten, "--references", 1, "--quiet").code == 1
+        told = stage_of(forgotten / "audit")["request"]
+        assert told["asked"] is None and told["examples"] > 0
+
+    def test_what_it_cost_stands_beside_a_retraining(self, run, here, forgotten):
+        said = run("audit", forgotten, "--references", 2, "--quiet").out
+        stage, row = stage_of(forgotten / "audit"), row_of(forgotten / "audit")
+        whole = stage["reference"]
+        assert row["cost"] == pytest.approx(row["seconds"] / whole["seconds"])
+        assert whole["gradient_evaluations"] > row["gradient_evaluations"] > 0
+        cost = f"{row['seconds']:.1f} s and {row['gradient_evaluations']} gradient evaluations"
+        beside = f"{whole['seconds']:.1f} s and {whole['gradient_evaluations']} gradient evaluations"
+        assert f"It took {cost}; a retraining takes {beside}." in said
+        page = (forgotten / "audit" / "report.html").read_text()
+        assert f"<td>{row['cost']:.2f} <small>" in page
 
 
 class TestFolder:

@@ -63,5 +63,5 @@ def test_a_check_names_figures_notes_and_costs_and_writes_nothing(run, here, lis
 
 def test_a_method_of_another_family_is_refused(refused, tmp_path):
     place = folders.project(tmp_path / "mine")
-    refused("unknown method 'lurr': did you mean 'lur'", "check", place, "--methods", "lurr")
+    refused("unknown method 'lurr' .did you mean 'lur'", "check", place, "--methods", "lurr")
     refused("'sa' is for models of the family diffusion", "forget", "digits-class", "--method", "sa")

@@ -19,7 +19,7 @@ class TestNames:
             (("forget", "PROJECT", "--class", 0, "--method", "lurr"), "'lurr'.*'lur'"),
             (("forget", "PROJECT", "--class", 0, "--method", "lur", "--set", "how.lrr=1"), "'lrr'.*'lr'"),
             (("forget", "PROJECT", "--class", 0, "--method", "ct", "--set", "lr=1"), "'lr'.*mean 'how.lr'"),
-            (("forget", "PROJECT", "--class", 0, "--set", "mode=nestd"), "'nestd'.*'nested'"),
+            (("forget", "PROJECT", "--class", 0, "--set", "lur.mode=nestd"), "'nestd'.*'nested'"),
             (("forget", "PROJECT", "--clas", 0), "--clas.*--class"),
             (("forgt", "PROJECT"), "forgt.*forget"),
             (("bench", "digits-trac"), "'digits-trac'.*'digits-trace'"),
@@ -28,6 +28,17 @@ class TestNames:
             (("demo", "--quik"), "--quik.*--quick"),
             (("demo", "digit"), "digit.*digits"),
             (("methods", "scisorhands"), "'scisorhands'.*'scissorhands'"),
+            (("methods", "lur:recovr"), "'recovr'.*'recover'"),
+            (("forget", "PROJECT", "--class", 0, "--method", "lur:recovr"), "'recovr'.*'recover'"),
+            (
+                ("bench", "digits-trace", "--methods", "shrink-pertrub:lur"),
+                "'shrink-pertrub'.*'shrink-perturb'",
+            ),
+            (("forget", "PROJECT", "--class", 0, "--set", "lur.alfa=1"), "'alfa' in .*lur .*'alpha'"),
+            (("forget", "PROJECT", "--class", 0, "--set", "alpha=1"), "'alpha' in .*'lur.alpha'"),
+            (("forget", "PROJECT", "--class", 0, "--set", "lur.forget.kap=1"), "'kap' in .*'cap'"),
+            (("forget", "PROJECT", "--class", 0, "--set", "lur.forget=clampd"), "'clampd'.*'clamped'"),
+            (("forget", "PROJECT", "--class", 0, "--set", "recover.until.nea=1"), "'nea' in .*'near'"),
             (("bench", "table", "x", "--format", "markdwn"), "markdwn.*markdown"),
         ],
     )
@@ -42,6 +53,82 @@ class TestNames:
         place = Path(projects.recipe(tmp_path))
         place.write_text(place.read_text().replace("steps", "stepps"))
         refused("'stepps'.*'steps'", "bench", place)
+
+
+class TestPipelines:
+    @pytest.mark.parametrize(
+        ("name", "sentence"),
+        [
+            ("lur:", "names joined by ':', such as 'lur:recover', found 'lur:'"),
+            (":recover", "names joined by ':', such as 'lur:recover', found ':recover'"),
+            (":", "names joined by ':'"),
+            ("lur::recover", "names joined by ':'"),
+            ("original:recover", "no reference, found 'original'"),
+            ("retrain:recover", "no reference, found 'retrain'"),
+            ("short-retrain:recover", "no reference, found 'short-retrain'"),
+            ("lur:lur", "a name of its own, found lur, lur"),
+            ("recover:lur:recover", "a name of its own, found recover, lur, recover"),
+        ],
+    )
+    @pytest.mark.parametrize("verb", ["forget", "check", "bench", "methods", "recipe"])
+    def test_what_is_none(self, refused, tmp_path, verb, name, sentence):
+        place = Path(projects.recipe(tmp_path))
+        if verb == "recipe":
+            place.write_text(f'headline = "{name}"\n{place.read_text()}')
+        arguments = {
+            "forget": (place, "--method", name),
+            "check": (place, "--methods", name),
+            "bench": (place, "--methods", f"finetune,{name}"),
+            "methods": (name,),
+            "recipe": (place,),
+        }
+        refused(sentence, "bench" if verb == "recipe" else verb, *arguments[verb])
+
+    def test_a_stage_for_models_of_another_family(self, refused, tmp_path):
+        place = projects.recipe(tmp_path)
+        sentence = "'esd' is for models of the family diffusion"
+        refused(sentence, "forget", place, "--method", "lur:esd")
+        refused(sentence, "check", place, "--methods", "esd:recover")
+        refused(sentence, "bench", place, "--methods", "esd:recover")
+        refused("'ssd' is for models of the family classifier",
+                "bench", "digit-images-class", "--methods", "ssd:recover")  # fmt: skip
+
+    def test_a_target_for_models_of_another_family(self, refused, tmp_path):
+        place = Path(projects.recipe(tmp_path))
+        sentence = "lur.forget = 'surrogate' is for models of the family diffusion"
+        refused(sentence, "forget", place, "--set", "lur.forget=surrogate")
+        refused("neggrad\\+.forget = 'surrogate'",
+                "forget", place, "--method", "neggrad+", "--set", "forget.kind=surrogate")  # fmt: skip
+        place.write_text(place.read_text() + '\n[methods."lur:recover"]\nlur.forget = "surrogate"\n')
+        refused(sentence, "bench", place)
+        for target in ("uniform", "quantile", "estimate"):
+            refused(f"lur.forget = '{target}' is for models of the family classifier",
+                    "forget", "digit-images-class", "--set", f"lur.forget={target}")  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("setting", "sentence"),
+        [
+            (
+                "lur.foo=1",
+                "'foo' in .*lur.*known: mode, alpha, weight, forget, retain, where, rule, feed, how",
+            ),
+            ("lur.forget.kind=clampd", "forget.kind must be one of .*'clampd'.*'clamped'"),
+            ("lur.alpha=-1", r"alpha must be in \[0, inf\), found -1"),
+            ("lur.alpha.times=-1", r"alpha: times must be in \[0, inf\), found -1"),
+            ("lur.forget.cap=0", r"cap must be in \(0, inf\), found 0"),
+            ("recover.until.near=0", r"near must be in \(0, inf\), found 0"),
+            ("recover=1", "recover must be a table, found 1"),
+        ],
+    )
+    def test_settings_of_a_stage(self, refused, project, setting, sentence):
+        refused(sentence, "forget", project, "--random", 0.1, "--set", setting)
+
+    @pytest.mark.parametrize(
+        "setting", ["alpha_in=1", "recover_in=steps", "redraw=0.1", "keep=0.5", "near=1"]
+    )
+    def test_settings_of_earlier_versions(self, refused, project, setting):
+        name = setting.partition("=")[0]
+        refused(f"unknown key '{name}' in", "forget", project, "--random", 0.1, "--set", f"lur.{setting}")
 
 
 class TestRanges:
@@ -97,9 +184,12 @@ class TestIds:
     @pytest.mark.parametrize(
         ("ids", "sentence"),
         [
-            ("r0/3,r0/90", "no 'r0/90'"),
-            ("r1/3", "no 'r1/3'"),
-            ("r0/3,r0/5,r0/3", "found 3 twice"),
+            ("r0/3,r0/90", "found 1 of 2 that is neither: 'r0/90'$"),
+            ("r1/3", "found 1 of 1 that is neither: 'r1/3'$"),
+            ("r0/3,x,r0/5,y", "found 2 of 4 that are neither: 'x', 'y'$"),
+            (",".join("abcdefg"), "found 7 of 7 that are neither: 'a', 'b', 'c', 'd', 'e', ...$"),
+            ("r0/3,r0/5,r0/3", "forgotten once, found 'r0/3' twice$"),
+            ("r0/3,r0/5,r0/3,r0/5,r0/5", "forgotten once, found 2 of 5 again: 'r0/3', 'r0/5'$"),
             (",".join(f"r0/{i}" for i in range(90)), "some but not all of the 90"),
             ("nowhere.txt", "no such file"),
         ],
@@ -112,7 +202,7 @@ class TestIds:
         [
             ("3,200", r"0\.\.199, found 200"),
             ("-1", r"0\.\.199, found -1"),
-            ("7,7", "found 7 twice"),
+            ("7,7", "found position 7 twice"),
             (",".join(map(str, range(200))), "some but not all of the 200"),
             ("first", "'first': no such file"),
             (",".join(map(str, range(199))) + ",x", "found 'x': no such file"),
@@ -123,7 +213,11 @@ class TestIds:
 
     @pytest.mark.parametrize(
         ("content", "sentence"),
-        [("", "is empty"), ("id\n", "is empty"), ("r0/1\nr0/91\n", "'r0/91' is not in the training data")],
+        [
+            ("", "is empty"),
+            ("id\n", "is empty"),
+            ("r0/1\nr0/91\nx\n", "found 2 of 3 that are not: 'r0/91', 'x'$"),
+        ],
     )
     def test_files(self, refused, project, tmp_path, content, sentence):
         path = tmp_path / "ids.csv"
@@ -173,6 +267,14 @@ class TestProjects:
             (loads("given(test=Records(90, 1, offset=-1))"), "must have an integer of at least 0"),
             (loads("given(model=Net(frozen=True))"), "no trainable weights"),
             (loads("given(model=Net(broken=True))"), "NaN or infinity in 'first.weight'"),
+            (
+                loads("given(model=Net(classes=1))"),
+                r"for classifiers, .* found one number per example, of shape \[2, 1\]: .* \[0, z\]",
+            ),
+            (loads("given(model=Flat())"), r"found one number per example, of shape \[2\]: .*regression"),
+            (loads("given(model=Tokens())"), r"for classifiers, .* \[2, class\], found \[2, 5, 3\]"),
+            (loads("given(train=Labelled(0.3))"), "found 0.3: .* for classifiers, not for regression"),
+            (loads("given(train=Labelled(torch.tensor([0., 1., 1.])))"), "found 3 numbers: .*several labels"),
             (loads("given(model=nn.Linear(3, 3))"), "can't be run on 'train': TypeError"),
             (loads("given(model='net.pt')"), "must be an nn.Module, found str"),
             (loads("given(train=[1, 2])"), "'train' must be a torch Dataset, found list"),
@@ -189,7 +291,8 @@ class TestProjects:
         ],
     )
     def test_what_load_returns(self, refused, tmp_path, change, sentence):
-        refused(sentence, "forget", projects.project(tmp_path / "p", change), "--random", 0.1)
+        place = projects.project(tmp_path / "p", f"{OTHER_TASKS}\n\n{change}")
+        refused(sentence, "forget", place, "--random", 0.1)
 
     @pytest.mark.parametrize("model", ["nowhere.py", "nowhere.toml", "nowhere", "digits-clas"])
     def test_a_model_that_is_not_there(self, refused, model):
@@ -199,10 +302,13 @@ class TestProjects:
         place = projects.project(tmp_path / "p", "train = None")
         refused(r"needs train\(dataset, seed\)", "forget", place, "--random", 0.1, "--method", "retrain")
 
-    def test_a_train_that_fails_when_audited(self, run, refused, tmp_path):
+    def test_a_train_that_fails_when_audited(self, run, here, listed, tmp_path):
         place = projects.project(tmp_path / "p", "def train(dataset, seed):\n    return None")
         assert run("forget", place, "--random", 0.1, *FORGET, "--out", tmp_path / "run").code == 0
-        refused("must return an nn.Module, found NoneType", "audit", tmp_path / "run", "--quiet")
+        before = listed(tmp_path)
+        told = run("audit", tmp_path / "run", "--quiet")
+        assert told.code == 3 and "must return an nn.Module, found NoneType" in told.error
+        assert listed(tmp_path) == before
 
 
 class TestModes:
@@ -211,11 +317,14 @@ class TestModes:
     def test_bf16_weights(self, refused, tmp_path):
         place = projects.project(tmp_path / "p", loads("given(model=Net(torch.bfloat16))"))
         refused(
-            "float32 weights, found first.weight in torch.bfloat16",
+            r"float32 weights, found first.weight in torch.bfloat16: .* load the model in float32 "
+            r"\(model.float\(\)\) .* and then set precision",
             "forget",
             place,
             "--random",
             0.1,
+            "--set",
+            "how.precision=bf16",
             "--quiet",
         )
 
@@ -230,9 +339,29 @@ class TestModes:
 
     def test_lagged_beyond_its_bound(self, refused, tmp_path):
         place = projects.project(tmp_path / "p", projects.TRAINED)
-        flags = ("--set", "mode=lagged", "--set", "alpha=1e6", "--quiet")
+        flags = ("--set", "lur.mode=lagged", "--set", "lur.alpha=1e6", "--quiet")
         refused("mode 'lagged' converges below", "forget", place, "--random", 0.1, *flags)
 
+
+OTHER_TASKS = """
+class Flat(Net):
+    def forward(self, x, scale):
+        return super().forward(x, scale)[:, 0]
+
+
+class Tokens(Net):
+    def forward(self, x, scale):
+        return super().forward(x, scale)[:, None].expand(-1, 5, -1)
+
+
+class Labelled(Records):
+    def __init__(self, label):
+        super().__init__(90, 0)
+        self.label = label
+
+    def __getitem__(self, i):
+        return {**super().__getitem__(i), "label": self.label}
+"""
 
 FLASH = """
 class Kernel(Net):

@@ -214,6 +214,72 @@ class TestTuned:
         refused("found 160 examples to forget and 40 that stay", "bench", "tiny.toml", *flags)
 
 
+SEARCHED = ("--methods", "finetune,short-retrain", "--seeds", 1, "--tune", 1, *FLAGS)
+
+
+@pytest.fixture(scope="module")
+def at_two(made, tmp_path_factory) -> Path:
+    """A benchmark at two budgets."""
+    folder = tmp_path_factory.mktemp("budgets") / "run"
+    flags = [str(each) for each in SEARCHED]
+    assert main(["bench", made[0], "--budgets", "0.2,0.5", "--out", str(folder), *flags]) == 0
+    return folder
+
+
+class TestBudgets:
+    def test_each_is_a_stage_and_the_frontier_comes_first(self, run, at_two):
+        told = run("bench", "table", at_two)
+        lines = told.out.splitlines()
+        assert lines[0] == "tiny: gap against cost"
+        (header,) = [line for line in lines if "Cost of a PASS" in line and "Method" in line]
+        assert header.split()[:3] == ["Method", "0.2", "0.5"]
+        assert [line for line in lines if line.startswith("tiny@")] == ["tiny@0.2", "tiny@0.5"]
+        found = record.load(at_two)["frontier"]["tiny"]["methods"]["short-retrain"]["points"]
+        assert [point["gradient_evaluations"] for point in found] == [0.2, 0.5]
+
+    def test_one_more_goes_on_in_the_same_folder_and_one_less_does_not(self, run, made, at_two, here):
+        folder = Path(shutil.copytree(at_two, here / "run"))
+        more = ("bench", made[0], "--budgets", "0.2,0.5,0.9", "--out", folder, "--json", *SEARCHED)
+        found = json.loads(run(*more).out)
+        assert names(here) == ["run"] and found["frontier"]["tiny"]["budgets"] == [0.2, 0.5, 0.9]
+        less = ("bench", made[0], "--budgets", "0.2", "--out", folder, *SEARCHED)
+        assert run(*less).code == 0 and names(here) == ["run", "run-2"]
+
+    def test_frontiers_of_one_name_are_told_apart_by_their_folders(self, run, at_two, here):
+        copy = Path(shutil.copytree(at_two, here / "copy"))
+        shown = run("bench", "table", at_two, copy).out
+        titles = [line for line in shown.splitlines() if line.endswith("tiny: gap against cost")]
+        assert titles == [f"{folder}: tiny: gap against cost" for folder in (at_two, copy)]
+
+    def test_a_recipe_may_name_them(self, run, made, here):
+        text = Path(made[0]).read_text().replace("[model]", "[tuning]\nbudgets = [0.2, 0.5]\n[model]")
+        (here / "tiny.toml").write_text(text)
+        assert run("bench", "tiny.toml", *SEARCHED).code == 0
+        assert record.load(here / "unweave-bench")["frontier"]["tiny"]["budgets"] == [0.2, 0.5]
+
+    @pytest.mark.parametrize(
+        ("budgets", "sentence"),
+        [
+            ("0.1,x", "--budgets must be numbers with commas between, such as 0.1,0.3, found '0.1,x'"),
+            ("", "--budgets must be numbers"),
+            ("0.1,0", r"a budget must be a fraction of retraining in \(0, 1\], found 0.0"),
+            ("0.1,1.5", "found 1.5"),
+            ("nan", "found nan"),
+            ("0.1,0.3,0.1", "budgets must differ, found 0.1, 0.3, 0.1"),
+        ],
+    )
+    def test_wrong_ones_are_refused(self, refused, made, budgets, sentence):
+        refused(sentence, "bench", made[0], "--budgets", budgets, *SEARCHED)
+
+    def test_without_a_search_they_are_refused(self, refused, made, here):
+        refused("give it with --tune or --tuned", "bench", made[0], "--budgets", "0.1")
+        text = Path(made[0]).read_text().replace("[model]", "[tuning]\nbudgets = [0.2, 0.5]\n[model]")
+        (here / "tiny.toml").write_text(text)
+        refused(
+            "found 0.2, 0.5 of 'tiny' and no search", "bench", "tiny.toml", "--methods", "finetune", *FLAGS
+        )
+
+
 class TestRefused:
     def test_more_jobs_than_cores(self, refused, made, monkeypatch):
         monkeypatch.setattr("os.cpu_count", lambda: 3)
@@ -298,7 +364,7 @@ def test_what_trained_models_chose_outlives_an_error(run, here):
     (here / "tuning" / "tiny").mkdir(parents=True)
     (here / "tuning" / "tiny" / "finetune.json").write_text('{"facts": [{}], "trials": []}')
     told = run("bench", recipe, "--methods", "finetune", "--tuned", "tuning", *FLAGS, "--out", "kept")
-    assert told.code == 2 and "was searched with a different data set or forget set" in told.error
+    assert told.code == 3 and "was searched with a different data set or forget set" in told.error
     assert names(here / "kept" / "strata") == ["tiny.json"] and len(names(here / "kept" / "models")) == 2
 
 

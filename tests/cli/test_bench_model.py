@@ -9,6 +9,7 @@ import folders
 import projects
 from cli.written import names, stage_of
 from projects import TRAINED
+from unweave.run import record
 
 FEW = ("--methods", "finetune", "--seeds", 2, "--quiet")
 
@@ -40,6 +41,20 @@ def test_methods_are_compared_on_a_folder_of_diffusers(run, here, listed, tmp_pa
     assert stage["sheets"].keys() == {"joint", "original", "retrained"}
     assert stage["recipe"]["generation"]["images"] == 20 and stage["data"]["forgotten_classes"] == [3]
     assert listed(tmp_path / "source") == before
+
+
+def test_budgets_are_parts_of_ones_own_training(run, here, refused, tmp_path):
+    place = projects.project(tmp_path / "mine", TRAINED)
+    flags = ("--random", 0.1, "--methods", "finetune,short-retrain", "--seeds", 1, "--quiet")
+    told = run("bench", place, *flags, "--tune", 1, "--budgets", "0.2,0.6")
+    assert told.code == 0, told.error
+    made = record.load(here / "unweave-bench")
+    assert list(made["stages"]) == ["project@0.2", "project@0.6"]
+    points = made["frontier"]["project"]["methods"]["short-retrain"]["points"]
+    # 81 examples in batches of 32, 25 times
+    assert [point["gradient_evaluations"] for point in points] == pytest.approx([0.2, 0.6])
+    assert made["stages"]["project@0.2"]["methods"]["short-retrain"]["gradient_evaluations"] == 15
+    refused("give it with --tune or --tuned", "bench", place, *flags, "--budgets", "0.2")
 
 
 def test_forget_takes_the_settings_that_were_found(run, here, refused, tmp_path):

@@ -2,11 +2,13 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 import projects
 from projects import TRAINED, loads
+from unweave.cli import timing
 from unweave.methods import methods_for
 
 FEW = ("--methods", "finetune,salun", "--quiet")
@@ -24,7 +26,7 @@ def test_sizes_and_costs_are_told_and_nothing_is_written(run, here, listed, tmp_
     told = run("check", place, "--ids", "r0/3,r0/5,r0/8", *FEW)
     assert told.code == 0 and told.error == "" and listed(tmp_path) == before
     weights = 8 * 32 + 32 + 32 * 3 + 3
-    assert told.out.startswith(f"{place} can be used.\n")
+    assert f"{place} can be used.\n" in told.out
     assert f"{weights} weights ({weights} trainable), float32, on cpu." in told.out
     sizes = "3 to forget, 87 to retain, 60 for calibration, 60 for test; 3 classes"
     assert f"{sizes}; examples are known by ids of their own." in told.out
@@ -46,13 +48,47 @@ def test_json_holds_the_same_as_the_text(run, here, tmp_path):
     assert found["costs"]["finetune"]["cost"] == pytest.approx(one / whole)
 
 
-@pytest.mark.parametrize("method", ["finetune", "salun", "random-label"])
+BUDGETED = """
+[methods."lur:recover"]
+lur.how.steps = 10
+recover.budget = 90
+
+[methods."lur-match:finetune"]
+lur-match.forget.kind = "match"
+lur-match.forget.proxy.how.steps = 30
+finetune.how.steps = 40
+"""
+"""Tables of methods for a recipe."""
+
+
+@pytest.mark.parametrize("method", ["finetune", "salun", "random-label", "shrink-perturb:lur-exact:finetune"])
 def test_the_gradients_foreseen_are_those_spent(run, here, method, tmp_path):
     place = projects.project(tmp_path / "mine", TRAINED)
     request = ("--ids", "r0/3,r0/5", "--quiet", "--json")
     foreseen = json.loads(run("check", place, *request, "--methods", method).out)["costs"][method]
     spent = json.loads(run("forget", place, *request, "--method", method).out)
     assert foreseen["gradients"] == pytest.approx(spent["gradient_evaluations"]) and foreseen["gradients"] > 5
+
+
+@pytest.mark.parametrize(("method", "whole"), [("lur:recover", 90), ("lur-match:finetune", None)])
+def test_budgets_of_recoveries_and_lengths_of_proxies_are_foreseen(run, here, method, whole, tmp_path):
+    place = Path(projects.recipe(tmp_path))
+    place.write_text(place.read_text() + BUDGETED)
+    request = ("--quiet", "--json")
+    foreseen = json.loads(run("check", place, *request, "--methods", method).out)["costs"][method]
+    spent = json.loads(run("forget", place, "--random", 0.1, *request, "--method", method).out)
+    assert foreseen["gradients"] == pytest.approx(whole or spent["gradient_evaluations"])
+    assert spent["gradient_evaluations"] <= foreseen["gradients"] + 1e-6
+
+
+def test_a_recovery_that_ends_once_the_model_is_restored_is_foreseen_at_its_most(run, here, tmp_path):
+    place = projects.project(tmp_path / "mine", TRAINED)
+    request, named = ("--ids", "r0/3,r0/5", "--quiet", "--json"), ("--methods", "lur:recover")
+    foreseen = json.loads(run("check", place, *request, *named).out)["costs"]["lur:recover"]["gradients"]
+    spent = json.loads(run("forget", place, *request).out)["gradient_evaluations"]
+    # 60 steps of three gradients, three that measure alpha and the weight, and 30 passes of one batch
+    assert foreseen == pytest.approx(3 * 60 + 3 + 30) and 3 * 60 + 3 < spent <= foreseen
+    assert "assumed to take its most" in run("check", place, *named, "--ids", "r0/3", "--quiet").out
 
 
 def test_where_nothing_says_what_to_forget_it_is_a_random_tenth(run, here, project):
@@ -82,9 +118,64 @@ def test_what_a_retrain_would_cost_is_left_out_where_there_is_none(run, here, tm
     assert told.error.splitlines() == ["Looking at the model", "1/1  finetune"]
 
 
+@pytest.fixture
+def priced(monkeypatch):
+    """Prices that are known: seconds of a retrain, and of every method."""
+
+    def fixed(whole: float, **seconds: float) -> None:
+        def estimate(method, *_: object) -> timing.Estimate:
+            return timing.Estimate(seconds[type(method).__name__], 1.0, None)
+
+        monkeypatch.setattr(timing, "estimate", estimate)
+        monkeypatch.setattr(timing, "whole", lambda *_: timing.Estimate(whole, None, None))
+
+    return fixed
+
+
+class TestRetrainingThatCostsLess:
+    def test_it_is_said_first_and_by_how_much(self, run, here, project, priced):
+        priced(10.0, LUR=16.6, FromScratch=119.0, FineTune=9.9)
+        told = run("check", project, "--methods", "lur,short-retrain,finetune", "--quiet")
+        sentence = (
+            "Retraining costs less than lur (1.66 times a retrain) and short-retrain (11.90): use --method "
+            "retrain, which is exact."
+        )
+        assert told.out.splitlines()[:3] == [sentence, "", f"{project} can be used."]
+
+    def test_json_names_the_methods(self, run, here, project, priced):
+        priced(10.0, LUR=16.6, FineTune=9.9)
+        found = json.loads(run("check", project, "--methods", "lur,finetune", "--quiet", "--json").out)
+        assert found["costlier_than_a_retrain"] == ["lur"]
+
+    def test_a_method_that_costs_less_is_not_named(self, run, here, project, priced):
+        priced(10.0, FineTune=9.9)
+        told = run("check", project, "--methods", "finetune", "--quiet")
+        assert told.out.startswith(f"{project} can be used.\n") and "Retraining costs less" not in told.out
+
+    def test_where_nobody_said_how_to_retrain_nothing_is_said(self, run, here, tmp_path):
+        place = projects.project(tmp_path / "mine", "train = None")
+        found = json.loads(run("check", place, "--methods", "finetune", "--quiet", "--json").out)
+        assert found["costlier_than_a_retrain"] == []
+
+    @pytest.mark.parametrize(("whole", "said"), [(10.0, True), (20.0, False)])
+    def test_a_dry_run_says_it_too(self, run, here, project, priced, whole, said):
+        priced(whole, LUR=16.6, FineTune=9.9)
+        request = ("forget", project, "--random", 0.1, "--dry-run", "--quiet")
+        told, found = run(*request), json.loads(run(*request, "--json").out)
+        sentence = "Retraining costs less than lur (1.66 times a retrain): use --method retrain"
+        assert told.out.startswith(sentence) == said
+        assert told.out.splitlines()[2 if said else 0].startswith("Would forget 9 of 90 examples with lur")
+        assert found["costlier_than_a_retrain"] == (["lur"] if said else [])
+
+    def test_a_dry_run_of_retraining_compares_with_nothing(self, run, here, project, priced):
+        priced(0.0)
+        told = run("forget", project, "--random", 0.1, "--dry-run", "--quiet", "--method", "retrain")
+        assert told.code == 0 and told.out.startswith("Would forget 9 of 90 examples with retrain")
+
+
 def test_all_methods_but_the_references_are_priced(run, here, project):
     found = json.loads(run("check", project, "--quiet", "--json").out)["costs"]
-    assert found.keys() == methods_for("classifier").keys() - {"original"}
+    assert found.keys() == (methods_for("classifier").keys() | {"lur:recover"}) - {"original"}
     assert [name for name, each in found.items() if each["refused"]] == ["ct", "unsir"]
 
 
@@ -96,11 +187,14 @@ def test_all_methods_but_the_references_are_priced(run, here, project):
             r"no train\(dataset, seed\): references can't be retrained, so an audit will be INCONCL",
         ),
         (loads("given(model=Net(dropout=0.5))"), "1 dropout layer: off while unlearning"),
-        (loads("given(test=Records(90, 0))"), "90 test examples are training examples as well"),
+        (
+            loads("given(test=Records(90, 0))"),
+            "90 test examples are training examples as well, first 'r0/0': they are no strangers",
+        ),
         (loads("given(train=Records(90, 0, classes=2))"), "labels .* that no training example has: 2"),
         (loads("given(train=Twice())"), "90 training examples are copies of others, first 'r0/0'"),
         (loads("given(model=half_frozen())"), "74% of the weights are frozen, first 'first.weight'"),
-        (loads("given(model=Net(torch.bfloat16))"), "trainable weights in bfloat16, first 'first.weight'"),
+        (loads("given(model=Net(torch.bfloat16))"), "in bfloat16, .* load the model in float32"),
         (loads("given(model=Noisy())"), r"two passes in evaluation mode differ by .* will not repeat"),
     ],
 )

@@ -16,7 +16,8 @@ pytest.importorskip("diffusers")
 def short(recipe: Recipe) -> Recipe:
     """The recipe with a model and trainings of a moment."""
     how = {"steps": 2, "batch": 16}
-    methods = {"lur": {"recover": 0, "how": how}, "salun": {"how": how}}
+    recover = {"until": None, "how": how}
+    methods = {"lur:recover": {"lur": {"how": how}, "recover": recover}, "salun": {"how": how}}
     table = recipe.table() | {"model": {"name": "unet", "settings": {"width": 8}}, "methods": methods}
     return parse({**table, "train": {**table["train"], "steps": 8, "batch": 16}})
 
@@ -38,8 +39,8 @@ def place(tmp_path_factory) -> Path:
 
 def test_two_methods_stand_beside_retrain_and_every_model_shows_its_images(place):
     (stage,) = record.load(place)["stages"].values()
-    assert list(stage["methods"]) == ["lur", "salun", "original"] and stage["partial"]
-    assert stage["sheets"].keys() == {"lur", "salun", "original", "retrained"}
+    assert list(stage["methods"]) == ["salun", "original", "lur:recover"] and stage["partial"]
+    assert stage["sheets"].keys() == {"lur:recover", "salun", "original", "retrained"}
     assert stage["data"]["forgotten_classes"] == [3] and stage["recipe"]["generation"]["images"] == 50
     assert (place / "report.html").read_text().count('<img class="sheet"') == 4
 
@@ -47,7 +48,7 @@ def test_two_methods_stand_beside_retrain_and_every_model_shows_its_images(place
 def test_unhurried_it_trains_as_the_recipe_says_and_runs_four_methods():
     (recipe,), (quick,) = demo.diffusion(False).recipes, demo.diffusion(True).recipes
     assert recipe.train == load("digit-images-class").train and not recipe.partial
-    assert demo.diffusion(False).methods == "lur,salun,sa,joint"
+    assert demo.diffusion(False).methods == "lur:recover,salun,sa,joint:recover"
     assert quick.train.steps < recipe.train.steps and quick.data == recipe.data
 
 

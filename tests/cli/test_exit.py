@@ -1,10 +1,13 @@
 """`sys.exit()` in a user's code is an error like any other: its code 0 would say PASS."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 import projects
+from unweave import cli
+from unweave.cli import forget
 
 SHORT = ("--random", 0.3, "--method", "finetune", "--set", "how.epochs=1", "--quiet")
 EXIT = "import sys\nsys.exit(0)"
@@ -44,10 +47,65 @@ def test_in_a_data_set(run, here, tmp_path):
     assert run("forget", place, *SHORT).code == 2
 
 
-@pytest.mark.parametrize(("jobs", "change"), [(1, TRAIN), (2, TRAIN), (2, IN_WORKER)])
-def test_in_train_and_in_worker_processes(run, here, tmp_path, jobs, change):
+@pytest.mark.parametrize(("jobs", "change", "code"), [(1, TRAIN, 3), (2, TRAIN, 3), (2, IN_WORKER, 2)])
+def test_in_train_and_in_worker_processes(run, here, tmp_path, jobs, change, code):
     place = projects.project(tmp_path / "mine", change)
     assert run("forget", place, *SHORT).code == 0
     told = run("audit", "forgotten", "--references", 2, "--jobs", jobs, "--quiet")
-    assert told.code == 2 and told.out == "" and "raised SystemExit: 0" in told.error
-    assert not (Path("forgotten") / "audit" / "record.json").exists()
+    assert told.code == code and told.out == "" and "raised SystemExit: 0" in told.error
+    assert not (Path("forgotten") / "audit").exists()
+
+
+LATER = "def train(dataset, seed):\n    return 1 / 0 if seed else Net()\n"
+COPIES = "def train(dataset, seed):\n    torch.manual_seed(0)\n    return Net()\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (LATER, r"train\(\) of .*line [0-9]+ raised ZeroDivisionError"),
+        (COPIES, r"does train\(dataset, seed\) use its seed"),
+    ],
+)
+def test_what_is_found_when_something_is_finished_is_a_run_that_failed(run, here, tmp_path, change, sentence):
+    place = projects.project(tmp_path / "mine", change)
+    assert run("forget", place, *SHORT).code == 0
+    told = run("audit", "forgotten", "--references", 2, "--quiet")
+    assert told.code == 3 and told.out == "" and re.search(sentence, told.error), told.error
+    kept = sorted((here / "forgotten" / "audit" / "references").iterdir())
+    assert len(kept) == 2 * (1 if change == LATER else 2)
+    assert not (here / "forgotten" / "audit" / "record.json").exists()
+
+
+WIDE = "def train(dataset, seed):\n    return Net(classes=5)\n"
+
+
+def test_a_train_that_makes_another_model_is_refused_before_anything_is_made_of_it(run, here, tmp_path):
+    place = projects.project(tmp_path / "mine", WIDE)
+    sentence = r"train\(\) of .* tensor 'last.weight' must be \[3, 32\], found \[5, 32\]"
+    told = run("forget", place, "--random", 0.3, "--method", "retrain", "--quiet")
+    assert told.code == 3 and re.search(sentence, told.error), told.error
+    assert list(here.iterdir()) == []
+    assert run("forget", place, *SHORT).code == 0
+    told = run("audit", "forgotten", "--references", 2, "--quiet")
+    assert told.code == 3 and re.search(sentence, told.error), told.error
+    assert not (here / "forgotten" / "audit").exists()
+
+
+def test_a_folder_that_was_empty_is_left_empty(run, here, tmp_path, monkeypatch):
+    place = projects.project(tmp_path / "mine")
+    (here / "mine").mkdir()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("it can't be right")
+
+    monkeypatch.setattr(forget, "unlearn", refuse)
+    told = run("forget", place, *SHORT, "--out", "mine")
+    assert told.code == 2 and "it can't be right" in told.error and list((here / "mine").iterdir()) == []
+
+
+def test_every_code_is_in_the_help(run):
+    told = run("--help")
+    codes = re.search(r"Exit codes: (.*)", " ".join(told.out.replace("│", " ").split()))[1]
+    found = {int(code) for code in re.findall(r"(?:^|; )(\d+) ", codes)}
+    assert found == {cli.DONE, cli.NOT_PASSED, cli.BAD_INPUT, cli.FAILED, cli.INTERRUPTED}

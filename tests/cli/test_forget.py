@@ -1,8 +1,10 @@
 """`unweave forget` writes into its own folder, and nothing else moves."""
 
 import json
+import os
 import re
 import runpy
+import shlex
 
 import pytest
 import torch
@@ -57,13 +59,67 @@ class TestFiles:
         )
         assert original.keys() == new.keys() and not torch.equal(original["last.weight"], new["last.weight"])
 
-    def test_a_finished_run_is_kept_and_the_next_one_gets_a_number(self, run, here, listed, place):
-        first = run("forget", place, *IDS, *SHORT, "--quiet", "--out", "new/run")
+    @pytest.mark.parametrize(("mask", "mode"), [(0o027, 0o640), (0o077, 0o600)])
+    def test_all_may_be_read_by_whom_the_process_lets(self, run, here, tmp_path, mask, mode):
+        place = projects.project(tmp_path / "mine", OWN_FORM)
+        before = os.umask(mask)
+        try:
+            assert run("forget", place, *IDS, *SHORT, "--quiet").code == 0
+            assert run("audit", "forgotten", "--references", 1, "--quiet").code == 1
+        finally:
+            os.umask(before)
+        modes = {path.name: path.stat().st_mode & 0o777 for path in here.rglob("*") if path.is_file()}
+        assert {"own.safetensors", "model.safetensors", "report.html", "evidence.parquet"} <= modes.keys()
+        assert set(modes.values()) == {mode}, modes
+
+    def test_a_command_that_is_named_can_be_pasted(self, run, here, place):
+        told = run("forget", place, *IDS, *SHORT, "--quiet", "--out", "my models/it's new")
+        (command,) = re.findall("^Next:  (.*)$", told.out, re.MULTILINE)
+        assert shlex.split(command) == ["unweave", "audit", "my models/it's new"]
+
+    def test_a_finished_run_that_is_asked_for_again_is_done_already(self, run, here, listed, place):
+        request = ("forget", place, *IDS, *SHORT, "--out", "new/run")
+        assert run(*request, "--quiet").code == 0
         before = listed(here)
-        second = run("forget", place, *IDS, *SHORT, "--quiet", "--out", "new/run")
-        assert (first.code, second.code) == (0, 0) and names(here / "new") == ["run", "run-2"]
-        assert {path: each for path, each in listed(here).items() if "run-2" not in path} == before
-        assert "Model: new/run-2/model.safetensors" in second.out
+        for again in (request, (*request, "--dry-run")):
+            told = run(*again)
+            assert told.code == 0 and told.error == "" and listed(here) == before
+            assert told.out.startswith(
+                "Done already: new/run holds this run, 3 of 90 examples forgotten with"
+            )
+            assert "Model: new/run/model.safetensors\nNext:  unweave audit new/run\n" in told.out
+        found = json.loads(run(*request, "--json").out)
+        assert (found["out"], found["done_before"], found["forgotten"]) == ("new/run", True, 3)
+        assert listed(here) == before
+
+    def test_a_run_that_lost_a_file_is_done_again(self, run, here, place):
+        assert run("forget", place, *IDS, *SHORT, "--quiet").code == 0
+        for name in ("model.safetensors", "record.json", "split.json"):
+            (here / "forgotten" / name).unlink()
+            told = json.loads(run("forget", place, *IDS, *SHORT, "--quiet", "--json").out)
+            assert (told["out"], told["done_before"]) == ("forgotten", False)
+            assert names(here) == ["forgotten"] and names(here / "forgotten") == MODEL
+
+    def test_a_run_of_anything_else_gets_a_number(self, run, here, listed, place):
+        assert run("forget", place, *IDS, *SHORT, "--quiet").code == 0
+        before = listed(here)
+        changes = [("--ids", "r0/3"), (*IDS, "--set", "how.lr=0.01"), (*IDS, "--seed", 1)]
+        for number, change in enumerate(changes, 2):
+            told = json.loads(run("forget", place, *SHORT, *change, "--quiet", "--json").out)
+            assert (told["out"], told["done_before"]) == (f"forgotten-{number}", False)
+        assert before.items() <= listed(here).items()
+
+    def test_a_run_of_other_weights_data_or_code_gets_a_number(self, run, here, tmp_path, monkeypatch):
+        change = "\n".join([READ, loads("given(model=read('weights'), train=Moved())")])
+        place = projects.project(tmp_path / "mine", change)
+        runs = iter(["forgotten", "forgotten-2", "forgotten-3", "forgotten-4"])
+        for weights, moved in [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)]:
+            torch.save(torch.tensor(weights), tmp_path / "mine" / "weights.pt")
+            torch.save(torch.tensor(moved), tmp_path / "mine" / "moved.pt")
+            told = json.loads(run("forget", place, *IDS, *SHORT, "--quiet", "--json").out)
+            assert (told["out"], told["done_before"]) == (next(runs), False)
+        monkeypatch.setattr(forget, "code", lambda *patterns: "edited")
+        assert json.loads(run("forget", place, *IDS, *SHORT, "--json").out)["out"] == next(runs)
 
     def test_a_stopped_run_goes_on_with_the_original_it_trained(
         self, run, here, listed, monkeypatch, tmp_path
@@ -115,6 +171,45 @@ class TestProgress:
         assert told.error == "" and told.out.startswith("Forgot 3")
 
 
+OWN_FORM = """
+class Formatted(Net):
+    def save_pretrained(self, folder):
+        from pathlib import Path
+        from safetensors.torch import save_file
+
+        Path(folder).mkdir()
+        save_file(self.state_dict(), Path(folder) / "own.safetensors")
+
+
+def load():
+    torch.manual_seed(0)
+    return given(model=Formatted())
+
+
+def train(dataset, seed):
+    torch.manual_seed(seed)
+    return Formatted()
+"""
+READ = """
+from pathlib import Path
+
+
+def stored(name):
+    return torch.load(Path(__file__).parent / f"{name}.pt", weights_only=True)
+
+
+def read(name):
+    torch.manual_seed(0)
+    model = Net()
+    nn.init.constant_(model.last.bias, float(stored(name)))
+    return model
+
+
+class Moved(Records):
+    def __init__(self):
+        super().__init__(90, 0)
+        self.x = self.x + stored("moved")
+"""
 SAVED = """
 def saved():
     from pathlib import Path

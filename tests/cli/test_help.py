@@ -11,9 +11,12 @@ import unweave
 from unweave import cli
 from unweave.cli import show
 from unweave.cli.options import settings
-from unweave.methods import METHODS
+from unweave.methods import METHODS, STAGES, method_named
+from unweave.methods.pipeline import Pipeline
 from unweave.run.reading import configure
+from unweave.targets import TARGETS
 
+NAMED = [*METHODS, *STAGES, "lur:recover", "shrink-perturb:lur-match:recover", "salun:recover"]
 VERBS = [(name,) for name in cli.app if not name.startswith("-")] + [("bench", "table")]
 SHARED = {"--out", "--json", "--device", "--seed", "--quiet"}
 
@@ -28,9 +31,9 @@ class TestMethods:
 
     def test_the_list_in_json_is_the_registry(self, run):
         found = json.loads(run("methods", "--json").out)
-        assert list(found) == list(METHODS)
+        assert list(found) == [*METHODS, *STAGES]
         for name, each in found.items():
-            about = METHODS[name].about
+            about = {**METHODS, **STAGES}[name].about
             assert (each["paper"], each["data"], each["step"]) == (about.paper, about.data, about.step)
             assert each["deviations"] == about.deviations
 
@@ -41,37 +44,59 @@ class TestMethods:
         assert rows["fraction"] == "0.5" and rows["how.optimizer"] == '"sgd"' and rows["how.steps"] == "null"
         assert "scissorhands" not in told.out
 
+    def test_starts_and_recoveries_have_a_table_and_a_pipeline_is_spelled(self, run):
+        told = run("methods").out.partition("Stages of pipelines")[2]
+        names = re.findall(r"^([a-z-]+) {2,}[A-Z]", told, re.MULTILINE)
+        assert names == list(STAGES) and "such as lur:recover" in told
+
     @pytest.mark.parametrize("width", [80, 120])
-    @pytest.mark.parametrize("name", ["lur", "salun", "scrub", "kde", "sa"])
+    @pytest.mark.parametrize("name", ["lur", "lur:recover", "salun", "scrub", "kde", "sa", "lur-match"])
     def test_every_setting_is_shown_with_its_default_and_meaning(self, run, monkeypatch, name, width):
         monkeypatch.setattr(show, "WIDTH", width)
-        _, *tables = run("methods", name).out.split("\nSetting ")
+        _, *tables = run("methods", name).out.partition("\nIn the place of ")[0].split("\nSetting ")
         rows = [row for table in tables for row in rows_of(f"Setting {table}")]
         assert all(len(line) <= width for table in tables for line in table.splitlines())
         shown = json.loads(run("methods", name, "--json").out)[name]
+        first = rows[-1]["Setting"].rpartition(".")[0]
         for path, value in shown["settings"].items():
             root, _, own = path.rpartition(".")
             column = f"In {root}" if f"In {root}" in rows[-1] else "Default"
-            label = path if column == "Default" else f"how.{own}"
+            label = path if column == "Default" else f"{first}.{own}"
             (row,) = [each for each in rows if each["Setting"] == label]
             assert (row[column], row["Meaning"]) == (json.dumps(value), shown["meanings"][path])
 
-    @pytest.mark.parametrize("name", METHODS)
+    @pytest.mark.parametrize("name", NAMED)
     def test_every_setting_has_a_meaning_from_the_docstring_of_its_class(self, run, name):
         (shown,) = json.loads(run("methods", name, "--json").out).values()
         assert list(shown["meanings"]) == list(shown["settings"])
         for path, meaning in shown["meanings"].items():
-            *outer, own = path.split(".")
-            said = " ".join(str(type(reduce(getattr, outer, METHODS[name])).__doc__).split())
+            *outer, own = path.removesuffix(".kind").split(".")
+            said = " ".join(str(type(reduce(inside, outer, method_named(name))).__doc__).split())
             assert f" {own}: {meaning}" in said and meaning.endswith((".", "`."))
             assert "\n" not in meaning and ":math:" not in meaning
 
-    @pytest.mark.parametrize("name", METHODS)
+    @pytest.mark.parametrize("name", ["lur", "lur:recover"])
+    def test_what_may_stand_in_a_setting_is_listed_and_can_be_set(self, run, name):
+        before, told = name.removesuffix("recover").replace(":", "."), run("methods", name)
+        before = before if "." in before else ""
+        (shown,) = json.loads(run("methods", name, "--json").out).values()
+        found = shown["choices"]
+        assert list(found[f"{before}forget"]) == list(TARGETS)
+        assert list(found[f"{before}alpha"]) == ["along", "curvature"]
+        assert list(found[f"{before}where"]) == ["salient"]
+        for path, kinds in found.items():
+            for kind, meaning in kinds.items():
+                changed = configure(method_named(name), settings([f"{path}.kind={kind}"]))
+                at = reduce(inside, path.split("."), changed)
+                assert type(at).__name__.lower() == kind and meaning.endswith(".")
+                assert re.search(rf"^{re.escape(path)} +{kind} +{meaning[0]}", told.out, re.MULTILINE)
+
+    @pytest.mark.parametrize("name", NAMED)
     def test_the_settings_shown_rebuild_the_method(self, run, name):
         shown = json.loads(run("methods", name, "--json").out)
         assert list(shown) == [name]
         given = [f"{path}={json.dumps(value)}" for path, value in shown[name]["settings"].items()]
-        assert configure(METHODS[name], settings(given)) == METHODS[name]
+        assert configure(method_named(name), settings(given)) == method_named(name)
 
     @pytest.mark.parametrize("name", METHODS)
     def test_what_is_changed_of_the_defaults_rebuilds_the_method(self, name):
@@ -116,15 +141,20 @@ def rows_of(table: str) -> list[dict[str, str]]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
+def inside(settings: object, name: str) -> object:
+    """A field of a dataclass, or a stage of a pipeline."""
+    if isinstance(settings, Pipeline):
+        return dict(zip(settings.names, settings.stages, strict=True))[name]
+    return getattr(settings, name)
+
+
 def kinds(value: object) -> dict[str, type]:
-    """The classes of a dataclass and of what is in it, by name."""
+    """The classes of a dataclass and of what is in it, by name; of two with one name the outer one."""
     if not dataclasses.is_dataclass(value):
         return {}
     inner = [kinds(getattr(value, field.name)) for field in dataclasses.fields(value)]
-    return {
-        type(value).__name__: type(value),
-        **{name: kind for each in inner for name, kind in each.items()},
-    }
+    found = {name: kind for each in inner for name, kind in each.items()}
+    return {**found, type(value).__name__: type(value)}
 
 
 def flags_of(verb: str, *below: str) -> set[str]:

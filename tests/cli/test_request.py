@@ -91,7 +91,8 @@ class TestParts:
     def test_a_request_in_ids_gives_the_model_that_the_same_class_gave(self, asked, tmp_path):
         place = projects.project(tmp_path / "mine", projects.TRAINED)
         listed = asked(place, "--class", 2)
-        asked(place, "--ids", ",".join(listed))
-        asked(place, "--ids", ",".join(listed[1:]))
-        one, same, other = (Path(f"forgotten{n}/model.safetensors").read_bytes() for n in ("", "-2", "-3"))
+        asked(place, "--ids", ",".join(listed), "--out", "same")
+        asked(place, "--ids", ",".join(listed[1:]), "--out", "other")
+        places = ("forgotten", "same", "other")
+        one, same, other = (Path(each, "model.safetensors").read_bytes() for each in places)
         assert one == same != other

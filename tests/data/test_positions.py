@@ -39,7 +39,11 @@ def test_names_are_not_asked_for_again_for_each_of_many_ids() -> None:
 
 @pytest.mark.parametrize(
     ("example", "message"),
-    [("user-9", "the id 'user-9' is not in"), (9, r"positions must be in 0\.\.8, found 9"), (-1, "found -1")],
+    [
+        ("user-9", "ids must be those of training examples, found 1 of 1 that is not: 'user-9'$"),
+        (9, r"positions must be in 0\.\.8, found 9$"),
+        (-1, "found -1$"),
+    ],
 )
 def test_an_unknown_example_is_named(example: Any, message: str) -> None:
     source = Counting(examples(9))
@@ -48,6 +52,27 @@ def test_an_unknown_example_is_named(example: Any, message: str) -> None:
         positions(source, [example])
     with pytest.raises(ValueError, match="expected positions, found the id 'user-1'"):
         source_positions(Loaded(examples(9)), ["user-1"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["a", "user-1", "b"], "found 2 of 3 that are not: 'a', 'b'$"),
+        ([f"{i}" for i in range(7)], "found 7 of 7 that are not: '0', '1', '2', '3', '4', ...$"),
+        ([9, 1, -1], r"positions must be in 0\.\.8, found 2 of 3 that are not: 9, -1$"),
+        (["user-3", "user-3"], "found 'user-3' twice$"),
+        ([3, 3], "found 'user-3' twice$"),
+        (["user-3", 3, 4, 4, 4], "found 2 of 5 again: 'user-3', 'user-4'$"),
+    ],
+)
+def test_all_that_is_wrong_is_counted_and_named_by_id(asked: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        positions(Counting(examples(9)), asked)
+
+
+def test_without_ids_a_position_says_what_is_there_twice() -> None:
+    with pytest.raises(ValueError, match="found position 3 twice$"):
+        positions(Loaded(examples(9)), [3, 3])
 
 
 @pytest.mark.parametrize(

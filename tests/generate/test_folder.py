@@ -17,7 +17,7 @@ from unweave.generate.folder import MANIFEST, WEIGHTS, load, save  # noqa: E402
 from unweave.generate.schedule import Schedule  # noqa: E402
 from unweave.generate.scopes import restrict  # noqa: E402
 
-COSINE = Schedule("squaredcos_cap_v2", prediction="v_prediction")
+COSINE = Schedule("squaredcos_cap_v2", prediction="v_prediction", clip=1.0)
 
 
 def scheduler():
@@ -287,6 +287,29 @@ def test_a_manifest_keeps_what_was_forgotten_before(edited: Path, tmp_path: Path
     assert step == {key: before[key] for key in kept}
     assert after["weights_before"] == before["weights_after"]
     assert load(out).forgotten == (1, 3)
+
+
+def test_a_manifest_from_before_ddim_was_read_still_says_the_noise(edited: Path):
+    path = edited / MANIFEST
+    told = json.loads(path.read_text())
+    for name in ("clip", "ends_clean", "offset"):
+        del told["schedule"][name]
+    path.write_text(json.dumps(told))
+    assert load(edited).schedule == Schedule("squaredcos_cap_v2", prediction="v_prediction")
+
+
+def test_what_ddim_is_set_to_is_read_and_its_file_is_copied_as_it_is(unet: Path, tmp_path: Path):
+    settings = {"clip_sample_range": 0.5, "set_alpha_to_one": False, "steps_offset": 1}
+    diffusers.DDIMScheduler(**settings).save_pretrained(unet / "scheduler")
+    path = Path("scheduler", "scheduler_config.json")
+    (unet / path).write_text((unet / path).read_text().replace(": 0.5", ":   5e-1"))
+    found = load(unet, n_classes=4)
+    assert found.schedule == found.task.schedule == Schedule(clip=0.5, ends_clean=False, offset=1)
+    out = save(found, moved(load(unet, n_classes=4).model), tmp_path / "out", {})
+    assert (out / path).read_bytes() == (unet / path).read_bytes() and b":   5e-1" in (
+        out / path
+    ).read_bytes()
+    assert load(out).schedule == found.schedule
 
 
 def test_a_component_alone_has_the_past_of_its_pipeline(unet: Path, tmp_path: Path):

@@ -1,3 +1,4 @@
+import warnings
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,8 +12,8 @@ from unweave.generate.schedule import Schedule, alphas_cumprod
 from unweave.problem import Failed
 from unweave.tasks.diffusion import Diffusion
 
-pytest.importorskip("diffusers")
-# of diffusers' own code, under NumPy 2 and this torch
+diffusers = pytest.importorskip("diffusers")
+DDIMScheduler, DPMSolverMultistepScheduler = diffusers.DDIMScheduler, diffusers.DPMSolverMultistepScheduler
 
 TASK = Diffusion(4, schedule=Schedule(steps=20), null=4, drop=0.1)
 SHAPE = (1, 4, 4)
@@ -129,6 +130,74 @@ def test_ddim_is_its_formula(model: Small):
         x = b.sqrt() * clean + (1 - b - sigma**2).clamp(min=0).sqrt() * said + sigma * noise
     found = draw(model, how, torch.tensor([2]), seeds=[11])
     torch.testing.assert_close(found, x, rtol=0, atol=1e-5)
+
+
+def drawn_by_diffusers(theirs, model: nn.Module, steps: int, seed: int, eta: float = 0.0) -> Tensor:
+    """A scheduler's own loop over one image of class 2."""
+    theirs.set_timesteps(steps)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(1, *SHAPE, generator=generator).double()
+    for time in theirs.timesteps:
+        noise = torch.randn(1, *SHAPE, generator=generator).double() if eta else None
+        with torch.no_grad():
+            said = model(x, time.expand(1), torch.tensor([2]))
+        extra = {"eta": eta, "variance_noise": noise} if eta else {}
+        x = theirs.step(said, time, x, **extra).prev_sample
+    return x
+
+
+OPTIONS = (
+    {"clip_sample": True},
+    {"clip_sample": True, "clip_sample_range": 0.5},
+    {"clip_sample": False, "set_alpha_to_one": False},
+    {"clip_sample": False, "steps_offset": 1},
+    {"clip_sample": True, "clip_sample_range": 0.7, "set_alpha_to_one": False, "steps_offset": 2},
+)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("options", OPTIONS, ids=repr)
+def test_ddim_draws_as_the_scheduler_of_diffusers_with_that_config(
+    model: Small, options: dict, eta: float, prediction
+):
+    theirs = DDIMScheduler(num_train_timesteps=20, beta_end=0.3, prediction_type=prediction, **options)
+    read = Schedule.of(theirs.config)
+    how, seeds = Sampler(steps=4, eta=eta, spacing="leading"), [11]
+    found = draw(model, how, torch.tensor([2]), replace(TASK, schedule=read), seeds=seeds)
+    expected = drawn_by_diffusers(theirs, model.eval(), 4, 11, eta)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    plain = replace(TASK, schedule=replace(read, clip=None, ends_clean=True, offset=0))
+    assert float((draw(model, how, torch.tensor([2]), plain, seeds=seeds) - found).abs().max()) > 1e-3
+
+
+def test_the_other_solver_takes_the_offset_and_no_more_as_in_diffusers(model: Small):
+    options = {"set_alpha_to_one": False, "steps_offset": 1, "timestep_spacing": "leading"}
+    config = DDIMScheduler(num_train_timesteps=20, clip_sample=True, **options).config
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        theirs = DPMSolverMultistepScheduler.from_config(config)
+        expected = drawn_by_diffusers(theirs, model.eval(), 4, 11)
+    task = replace(TASK, schedule=Schedule.of(config))
+    found = draw(model, Sampler("dpm", steps=4, spacing="leading"), torch.tensor([2]), task, seeds=[11])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_a_sampler_clips_where_the_schedule_does_not(model: Small):
+    how, clips = Sampler(steps=5, clip=True), replace(TASK, schedule=replace(TASK.schedule, clip=1.0))
+    assert torch.equal(draw(model, how), draw(model, Sampler(steps=5), task=clips))
+    narrow = replace(TASK, schedule=replace(TASK.schedule, clip=0.5))
+    assert torch.equal(draw(model, how, task=narrow), draw(model, Sampler(steps=5), task=narrow))
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_an_offset_beyond_the_last_time_is_refused(model: Small, scheduler):
+    task = replace(TASK, schedule=replace(TASK.schedule, offset=5))
+    how = Sampler(scheduler, steps=5, spacing="leading")
+    with pytest.raises(ValueError, match=r"steps_offset 5 .* time 2\d, .* times 0..19"):
+        draw(model, replace(how, steps=19), task=task)
+    assert not model.calls
+    assert draw(model, replace(how, spacing="trailing"), task=task).shape == (7, *SHAPE)
 
 
 @pytest.mark.parametrize("spacing", ["trailing", "leading"])

@@ -12,6 +12,7 @@ SCHEDULES = (
     Schedule("squaredcos_cap_v2", steps=50),
     Schedule(steps=3, betas=(0.1, 0.2, 0.5)),
     Schedule("scaled_linear", start=0.00085, end=0.012, zero_snr=True),
+    Schedule(steps=50, clip=0.5, ends_clean=False, offset=1),
 )
 
 
@@ -89,15 +90,32 @@ def test_it_is_the_schedule_of_diffusers(schedule: Schedule):
 def test_an_empty_config_has_the_defaults_of_diffusers():
     diffusers = pytest.importorskip("diffusers")
     theirs = diffusers.DDPMScheduler()
-    assert Schedule.of({}) == Schedule.of(theirs.config) == Schedule()
+    assert Schedule.of({}) == Schedule()
+    assert Schedule.of(theirs.config) == Schedule(clip=1.0)  # a config that is written out says so
 
 
-@pytest.mark.parametrize("name", ["PNDMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"])
-def test_only_the_noise_is_read_and_not_how_images_were_drawn(name: str):
+@pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "EulerDiscreteScheduler"])
+def test_of_another_solver_only_the_noise_is_read(name: str):
     diffusers = pytest.importorskip("diffusers")
     settings = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
     read = Schedule.of(getattr(diffusers, name)(**settings, prediction_type="v_prediction").config)
     assert read == Schedule("scaled_linear", start=0.00085, end=0.012, prediction="v_prediction")
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"clip_sample": True}, Schedule(clip=1.0)),
+        ({"clip_sample": True, "clip_sample_range": 3}, Schedule(clip=3.0)),
+        ({"clip_sample": False, "clip_sample_range": 3.0}, Schedule()),
+        ({"clip_sample_range": 3.0}, Schedule()),
+        ({"set_alpha_to_one": False}, Schedule(ends_clean=False)),
+        ({"steps_offset": 1}, Schedule(offset=1)),
+        ({"thresholding": False, "sample_max_value": 2.0}, Schedule()),
+    ],
+)
+def test_what_ddim_is_set_to_is_read(config: dict, expected: Schedule):
+    assert Schedule.of(config) == expected
 
 
 @pytest.mark.parametrize("name", [*SCHEDULERS, *STABLE])
@@ -121,6 +139,12 @@ def test_every_known_scheduler_has_the_default_betas_of_diffusers(name: str):
         ),
         ({"use_flow_sigmas": True}, "use_flow_sigmas must be False, found True"),
         ({"timestep_type": "continuous"}, "timestep_type must be 'discrete', found 'continuous'"),
+        ({"thresholding": True}, "thresholding must be False, found True: .* clip_sample"),
+        ({"clip_sample": "yes"}, "clip_sample: .*found 'yes'"),
+        ({"clip_sample": True, "clip_sample_range": 0.0}, r"clip must be in \(0, inf\), found 0.0"),
+        ({"set_alpha_to_one": 1}, "set_alpha_to_one: .*found 1"),
+        ({"steps_offset": -1}, r"offset must be in \[0, inf\), found -1"),
+        ({"steps_offset": 0.5}, "steps_offset: .*found 0.5"),
         ({"beta_start": "x"}, "beta_start: .*found 'x'"),
         ({"num_train_timesteps": None}, "num_train_timesteps: .*found None"),
         ({"num_train_timesteps": 1000.0}, "num_train_timesteps: .*found 1000.0"),

@@ -11,6 +11,8 @@ from test_methods import shortened
 from unweave import methods
 from unweave.methods import METHODS, method_named, methods_for
 from unweave.methods.about import About, refuse_family
+from unweave.methods.ct import ConvolutionTranspose
+from unweave.methods.msg import MaskedSmallGradients
 from unweave.methods.simple import FineTune
 from unweave.problem import Problem
 from unweave.tasks import family_of
@@ -31,6 +33,20 @@ def test_tasks_name_their_family_and_those_of_a_user_need_not():
         "diffusion",
         "NextToken",
     ]
+
+
+RELEASED = {"lr": 0.001, "batch": 64, "weight_decay": 5e-4, "momentum": 0.9}
+"""Of `msg` and `ct`, in Deep Unlearn's code: ORIGINAL_* in munl/unlearning/kgltop2.py and kgltop5.py."""
+
+
+@pytest.mark.parametrize("name", ["msg", "ct"])
+def test_settings_that_are_not_those_of_the_release_are_told_with_both_figures(name: str):
+    method = method_named(name)
+    assert isinstance(method, MaskedSmallGradients | ConvolutionTranspose)
+    for field, released in RELEASED.items():
+        ours = getattr(method.how, field)
+        told = f"`{field}={ours}` (released: `{field}={released}`)"
+        assert (told in method.about.deviations) == (ours != released), told
 
 
 def test_a_method_serves_all_families_unless_it_says_which():

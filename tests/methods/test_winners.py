@@ -3,13 +3,14 @@
 import copy
 from dataclasses import replace
 from itertools import pairwise
-from math import exp, log
+from math import cos, exp, log, pi
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Categorical
+from torch.nn.utils import parameters_to_vector
 
 from families import Toy
 from plain import STILL, Recorder, Sgd, ce, grad, moved_apart, recorded, whole
@@ -455,6 +456,41 @@ def test_fcs():
         sgd.step(grad(plain, -faded * near.log_softmax(1).mean()))
         sgd.step(grad(plain, ce(plain, repair)))
     assert moved_apart(of.model, plain) < 1e-12
+
+
+def distance_to_three_optimizers(method: FCS, family: str, seed: int = 0) -> float:
+    """How far FCS ends from a run with an optimizer per loss, in lengths of that run's displacement."""
+    of, recorder = recorded(family, seed)
+    start, plain = copy.deepcopy(of.model), copy.deepcopy(of.model).train()
+    method(of)
+    pushing, contrasting, repairing = (Sgd(plain, method.how) for _ in range(3))
+    (push, *rounds), lr, forget = recorder.drawn, method.how.lr, of.split.forget.tolist()
+
+    def answers(batch: Batch) -> Tensor:
+        return plain(batch.inputs[0])
+
+    said = answers(push).log_softmax(1)
+    loss = F.kl_div(said, torch.full_like(said, 1 / said.shape[1]), reduction="batchmean")
+    pushing.step(grad(plain, loss), lr * method.push)
+    for number, (first, second, repair) in enumerate(zip(*[iter(rounds)] * 3, strict=True)):
+        one, other = (first, second) if sorted(first.ids.tolist()) == forget else (second, first)
+        near = answers(one) @ answers(other).detach().T / method.temperature
+        fading = method.contrast * (1 + cos(pi * number / method.rounds)) / 2
+        contrasting.step(grad(plain, -near.log_softmax(1).mean()), lr * fading)
+        repairing.step(grad(plain, ce(plain, repair)), lr)
+    ours, theirs, before = (parameters_to_vector(m.parameters()).detach() for m in (of.model, plain, start))
+    return float((ours - theirs).norm() / (theirs - before).norm())
+
+
+@pytest.mark.parametrize("family", ["batchnorm", "layernorm"])
+def test_one_optimizer_of_fcs_is_three_without_momentum_and_far_from_them_with(family: str):
+    still = whole(FCS(), lr=4e-3, steps=1 + 8 * 2, weight_decay=0.0, momentum=0.0)
+    assert distance_to_three_optimizers(still, family) < 1e-9
+    assert distance_to_three_optimizers(replace(still, how=replace(still.how, momentum=0.9)), family) > 0.5
+
+
+def test_fcs_says_how_far_its_shared_momentum_leads():
+    assert "one momentum for all" in FCS.about.deviations and "0.2 to 1.6 times" in str(FCS.__doc__)
 
 
 def test_the_contrast_is_that_of_inner_products_of_logits():

@@ -10,6 +10,7 @@ from torch import nn
 import projects
 from unweave.descend import Descent
 from unweave.methods.simple import FromScratch
+from unweave.problem import Failed
 from unweave.project import place
 from unweave.project import stage as given
 from unweave.project.place import Place
@@ -59,6 +60,13 @@ def test_other_weights_are_another_original_and_the_retrained_models_stay(readin
     kept = second.trained("retain", 0).model
     assert all(torch.equal(*pair) for pair in zip(model.parameters(), kept.parameters(), strict=True))
     assert len(list((reading.parent / "run" / "models").iterdir())) == 1
+
+
+def test_under_a_raised_number_a_retrained_model_is_made_again(reading, monkeypatch):
+    stage(reading).trained("retain", 0)
+    monkeypatch.setattr(given, "TRAINING_FORMAT", given.TRAINING_FORMAT + 1)
+    stage(reading).trained("retain", 0)
+    assert len(list((reading.parent / "run" / "models").iterdir())) == 2
 
 
 def practising(path: Path, forget: tuple[int, ...] = (1, 2, 3), **changes: object) -> Given:
@@ -150,6 +158,6 @@ def train(dataset, seed):
 
 def test_a_training_of_the_original_itself_is_refused(tmp_path):
     path = Path(projects.project(tmp_path / "mine", f"import copy\n{ITSELF}"))
-    with pytest.raises(ValueError, match=r"must leave the model alone that load\(\) returned, and changed"):
+    with pytest.raises(Failed, match=r"must leave the model alone that load\(\) returned, and changed"):
         stage(path).trained("retain", 0)
     assert not (path.parent / "run" / "models").exists()

@@ -6,6 +6,7 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
+from markupsafe import escape
 
 from records import METRICS, put, synthetic, without
 from unweave.audit.metrics import METRICS as KNOWN
@@ -274,3 +275,61 @@ def test_reading_a_record_needs_no_plotting():
     code = f"import sys, unweave.run.record, unweave.report; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+REQUEST = {
+    "examples": 144, "of": 1437, "ids": ["r7", "r12", "r20", "r21", "r33"], "classes": {"3": 100, "8": 44},
+    "model": "mine/project.py", "asked": "--ids requests.csv", "date": "2026-01-01",
+}  # fmt: skip
+
+
+def test_the_first_screen_says_what_was_deleted_from_which_model_how_and_when(small):
+    said = html.render(put(small, "stages", "trace", "request", value=REQUEST))
+    first = " ".join(" ".join(Page(said[: said.index("<main>")]).text).split())
+    for part in (
+        "Deleted 144 of 1437 examples", "First ids r7, r12, r20, r21, r33 and 139 more",
+        "Classes 3: 100, 8: 44", "Model mine/project.py", "Request --ids requests.csv",
+        "Date deleted 2026-01-01, audited 2026-01-02",
+    ):  # fmt: skip
+        assert part in first, first
+    assert said.index("r7, r12") < said.index("<table")
+    assert "First ids" not in html.render(small)
+
+
+def test_what_nobody_said_of_a_request_is_left_out(small):
+    bare = REQUEST | {"asked": None, "date": None, "ids": ["r7"], "examples": 1}
+    said = html.render(put(small, "stages", "trace", "request", value=bare))
+    card = " ".join(" ".join(Page(said[said.index("<section") : said.index("<table")]).text).split())
+    assert "Deleted 1 of 1437 examples First ids r7 Classes" in card
+    assert card.index("Model mine/project.py Date 2026-01-02") and "Request" not in card
+
+
+def test_every_metric_is_explained_where_it_is_first_used_and_in_every_heading(text):
+    first = text[: text.index("<main>")]
+    for metric in ("ua", "ra", "ta", "mia", "auc", "tv"):
+        title, says = KNOWN[metric].title, escape(KNOWN[metric].says)
+        assert f'<abbr title="{says}">{title}</abbr>' in first
+        assert f"<dt>{title}</dt><dd>{says}</dd>" in first.split("</section>")[-1]
+    for heading in re.findall(r"<th[^>]*>(UA|RA|TA|TV on F|AUC|MIA)<", text):
+        raise AssertionError(f"{heading} stands in a heading without what it means")
+
+
+def test_a_wide_table_says_that_it_scrolls(small):
+    page = html.render(small)
+    wide = re.findall(r'<p class="hint[^"]*"[^>]*>([^<]*)</p>\s*<div class="scroll"', page)
+    assert wide and {" ".join(said.split()) for said in wide} == {"Scroll sideways for more columns →"}
+    style = page[page.index("<style>") : page.index("</style>")]
+    assert (
+        "overflow-x: auto" in style and ".hint { display: none" in style and "background-attachment" in style
+    )
+
+
+def test_the_cost_of_a_method_stands_beside_that_of_retraining(small):
+    lur = small["stages"]["trace"]["methods"]["lur"]
+    spent = {"seconds": 12.5, "gradient_evaluations": 480}
+    known = put(small, "stages", "trace", "reference", value=small["stages"]["trace"]["reference"] | spent)
+    page = Page(html.render(known))
+    own = [f"{lur['cost']:.2f}", f"{lur['seconds']:.2f} s,", f"{lur['gradient_evaluations']} gradients"]
+    assert row_of(page, "lur", among=own)
+    assert row_of(page, "Retrain", among=["1.00", "12.50 s,", "480 gradients"])
+    assert row_of(page, "Gradient", among=[str(lur["gradient_evaluations"]), "480"])

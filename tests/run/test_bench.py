@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +14,14 @@ from unweave.audit import deep_unlearn, parquet
 from unweave.audit.classified import EDGES
 from unweave.audit.collect import collect
 from unweave.audit.metrics import mean_gap, measure
-from unweave.run import record
-from unweave.run.bench import bench, chosen, jobs_of, shortened, trainings
-from unweave.run.cell import matched
+from unweave.run import cell, record, verdicts
+from unweave.run.bench import bench, chosen, jobs_of, retrains_of, shortened, trainings
 from unweave.run.curves import mean_curve, mean_trace
 from unweave.run.cut import split_of
 from unweave.run.memory import STATUS, peak_memory
 from unweave.run.paired import comparisons
 from unweave.run.stage import Stage
+from unweave.run.verdicts import first_of
 from unweave.run.workers import Job, Progress, in_turn, told, workers
 from unweave.train import train_model
 
@@ -90,7 +91,7 @@ def test_figures_per_seed_average_to_the_rows_and_are_those_of_the_logits_on_dis
 
 def test_a_method_that_fails_is_a_row_that_says_why_and_the_rest_goes_on(run) -> None:
     methods = run[1]["stages"]["tiny"]["methods"]
-    assert list(methods) == [name for name in chosen(tiny(), None) if name in methods]
+    assert list(methods) == [name for name in tiny().methods if name in methods]
     assert "square convolution kernels" in methods["ct"]["failed"] and methods["ct"]["verdict"] == "FAIL"
     assert "2 of 2 seeds" in methods["ct"]["failed"] and methods["ct"]["scores"] == {}
     assert all(row["failed"] is None for name, row in methods.items() if name != "ct")
@@ -103,17 +104,35 @@ def test_a_method_for_classes_alone_fails_on_other_requests_before_any_compute(t
     assert made["finetune"]["failed"] is None and made["finetune"]["gradient_evaluations"] == 6
 
 
-def test_short_retrain_gets_the_gradient_evaluations_of_lur_match(run) -> None:
-    methods = run[1]["stages"]["tiny"]["methods"]
-    granted = methods["lur-match"]["gradient_evaluations"]
-    assert methods["short-retrain"]["gradient_evaluations"] == granted > 6
-    assert f"steps={granted:.0f}" in methods["short-retrain"]["repr"]
+def test_short_retrain_gets_the_budget_of_the_recipe(run) -> None:
+    stage = run[1]["stages"]["tiny"]
+    assert stage["reference"]["gradient_evaluations"] == 40
+    assert stage["methods"]["short-retrain"]["gradient_evaluations"] == 0.5 * 40
+    assert "frontier" not in run[1], "one budget has none"
 
 
-def test_short_retrain_falls_back_on_lur_and_then_on_its_own_length() -> None:
-    method = tiny().methods["short-retrain"]
-    assert "steps=9" in repr(matched(method, {"lur": 9, "joint": 3}))
-    assert matched(method, {"joint": 3}) == method
+def test_the_headlines_conflict_is_probed_and_its_cell_alone_hangs_on_that(tmp_path) -> None:
+    recipe, names = tiny(seeds=[0], calibration_seeds=[]), ["lur:recover", "finetune"]
+    bench([recipe], tmp_path, methods=names, jobs=1)
+    before = cells(tmp_path)
+    rows = bench([replace(recipe, probe=2)], tmp_path, methods=names, jobs=1)["stages"]["tiny"]["methods"]
+    assert [step for step, *_ in rows["lur:recover"]["trace"]["cosine"]][:3] == [0, 2, 4]
+    assert "cosine" not in rows["finetune"]["trace"]
+    moved = {
+        Path(name).name.split(".")[0] for name, content in cells(tmp_path).items() if before[name] != content
+    }
+    assert moved == {"lur:recover"}
+
+
+def test_a_report_opens_with_the_headline_or_else_the_first_method_that_is_no_reference() -> None:
+    assert first_of(("lur", "original", "lur:recover"), "lur:recover") == "lur:recover"
+    assert first_of(("original", "salun:recover"), "lur:recover") == "salun:recover"
+    assert first_of(("original",), "lur:recover") == "original"
+
+
+def test_all_methods_are_the_headline_and_those_of_the_recipe() -> None:
+    recipe = tiny(methods={})
+    assert chosen(recipe, None) == ("lur:recover", *recipe.methods)
 
 
 def test_two_seeds_get_no_verdict(run) -> None:
@@ -155,6 +174,23 @@ def test_a_changed_setting_repeats_that_method_alone(run, tmp_path) -> None:
     bench([tiny()], folder, methods=[*METHODS, "ct", "retrain"], jobs=1)
 
 
+@pytest.mark.parametrize("number", ["METHODS_FORMAT", "MEASURING_FORMAT"])
+def test_under_a_raised_number_cells_are_run_or_measured_again(run, tmp_path, monkeypatch, number) -> None:
+    folder = shutil.copytree(run[0], tmp_path / "bench")
+    before, models = cells(folder), sorted((folder / "models").iterdir())
+    for module in (cell, verdicts):
+        monkeypatch.setattr(module, number, getattr(cell, number) + 1, raising=module is cell)
+    bench([tiny()], folder, methods=[*METHODS, "ct", "retrain"], jobs=1)
+    runs = {
+        name for name in before if Path(name).name in {f"{each}.json" for each in (*METHODS, "retrained")}
+    }
+    measurements = {name for name in before if name.endswith(".values.json")}
+    moved = {name for name, content in cells(folder).items() if before[name] != content}
+    assert measurements <= moved and len(runs) == 2 * len(METHODS) + 4
+    assert runs <= moved if number == "METHODS_FORMAT" else not runs & moved
+    assert sorted((folder / "models").iterdir()) == models
+
+
 def test_a_run_that_was_stopped_goes_on_where_it_was(run, tmp_path) -> None:
     def stop(progress: Progress) -> None:
         raise KeyboardInterrupt
@@ -180,7 +216,9 @@ def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, monkeypatch) -> N
     with pytest.raises(OSError, match="No space left"):
         bench([tiny()], tmp_path, methods=METHODS, jobs=1)
     done = cells(tmp_path)
-    assert {"original", "retrained", "lur", "lur-match"} == {Path(name).name.split(".")[0] for name in done}
+    assert {"original", "retrained", "lur", "lur-match", "short-retrain"} == {
+        Path(name).name.split(".")[0] for name in done
+    }
     assert not list(tmp_path.rglob(".*"))
     monkeypatch.setattr(parquet, "save", save)
     bench([tiny()], tmp_path, methods=METHODS, jobs=1)
@@ -239,7 +277,8 @@ def test_bad_requests_are_refused_before_anything_runs(tmp_path) -> None:
 def test_seeds_and_methods_are_those_asked_for() -> None:
     assert shortened(tiny(), 1).seeds == (0,)
     assert chosen(tiny(), ["salun", "lur"]) == ("lur", "salun", "original")
-    names = [job.label for job in jobs_of(Stage(tiny(), Path()), ("lur",))]
+    stage = Stage(tiny(), Path())
+    names = [job.label for job in (*jobs_of(stage, ("lur",)), *retrains_of(stage))]
     assert names == ["tiny, seed 0", "tiny, seed 1", "tiny, retrain 100", "tiny, retrain 101"]
 
 
@@ -264,8 +303,8 @@ def test_a_comparison_says_who_is_closer() -> None:
 
     references = [values(0, 0)] * 6
     found = {"lur": [values(1, 0.1)] * 6, "salun": [values(-3 - seed, 0.1) for seed in range(6)]}
-    rows = comparisons(found, references)
-    gap, tv = rows
+    assert comparisons(found, references, "finetune") == [], "it did not run"
+    gap, tv = comparisons(found, references, "lur")
     assert (gap["first"], gap["second"], gap["metric"]) == ("lur", "salun", "gap")
     # six pairs, all with the same sign: the exact two-sided p of the signed-rank test is 2 / 2^6
     assert gap["difference"] == pytest.approx(1 - 5.5) and gap["p"] == gap["p_holm"] == pytest.approx(2 / 64)

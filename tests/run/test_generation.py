@@ -36,7 +36,7 @@ def tiny(**changes: object) -> Recipe:
         "seeds": [0],
         "calibration_seeds": [],
         "methods": {
-            "lur": {"forget": "mislabel", "redraw": 0.0, "recover": 0, "how": how},
+            "lur": {"forget": "mislabel", "how": how},
             "finetune": {"how": how},
         },
     }

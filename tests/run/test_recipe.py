@@ -10,13 +10,17 @@ import torch
 
 from run.tiny import tiny
 from unweave.descend import Descent
+from unweave.estimators.proxy import Proxy
 from unweave.methods import METHODS, methods_for
 from unweave.methods.lur import LUR
+from unweave.methods.pipeline import Pipeline
+from unweave.methods.recover import Recover
 from unweave.methods.simple import FineTune, FromScratch
 from unweave.run.cut import split_of
 from unweave.run.reading import configure
 from unweave.run.recipe import load, parse, shipped
 from unweave.run.setup import Data
+from unweave.targets import Level, Match
 
 BASE = {"name": "x", "data": {"name": "digits"}, "model": {"name": "mlp"}, "train": {"epochs": 3}}
 
@@ -52,11 +56,30 @@ def test_retrain_is_the_recipes_training_and_short_retrain_a_part_of_it() -> Non
     assert set(recipe.methods) == set(methods_for("classifier"))
 
 
+def test_a_recipe_of_several_budgets_is_one_at_each() -> None:
+    recipe = parse(
+        {**BASE, "tuning": {"budgets": [0.1, 0.4]}, "methods": {"short-retrain": {"how": {"lr": 0.3}}}}
+    )
+    assert recipe.tuning.granted == 0.4
+    for budget in (0.1, 0.4):
+        one = recipe.within(budget)
+        assert one.tuning.granted == budget and one.methods["retrain"] == recipe.methods["retrain"]
+        assert one.methods["short-retrain"].how == replace(recipe.train, epochs=budget * 3, lr=0.3)
+        assert parse(json.loads(json.dumps(one.table()))) == one
+    assert parse(json.loads(json.dumps(recipe.table()))) == recipe
+
+
 def test_methods_compute_in_the_precision_of_the_training() -> None:
-    recipe = parse({**BASE, "train": {"epochs": 3, "precision": "bf16"}})
+    bf16 = {"train": {"epochs": 3, "precision": "bf16"}}
+    recipe = parse({**BASE, **bf16})
     lur = recipe.methods["lur-match"]
     assert isinstance(lur, LUR)
-    assert lur.how.precision == lur.proxy.how.precision == "bf16"
+    assert isinstance(lur.forget, Level)
+    assert lur.how.precision == "bf16"
+    matched = parse({**BASE, **bf16, "methods": {"lur": {"forget": "match"}}}).methods["lur"]
+    assert isinstance(matched, LUR) and isinstance(matched.forget, Match)
+    assert matched.how.precision == "bf16"
+    assert [each.how.precision for each in recipe.method("lur:recover").stages] == ["bf16", "bf16"]
     assert tiny().methods["original"] == METHODS["original"]
 
 
@@ -81,22 +104,40 @@ def test_methods_compute_in_the_precision_of_the_training() -> None:
         ({"seeds": [1, 1]}, "each seed has one use, found 1 in seeds and in seeds"),
         ({"seeds": [1000]}, "found 1000 in seeds and in tuning.seeds"),
         ({"tuning": {"budget": 2}}, r"budget must be a fraction of retraining in \(0, 1\], found 2"),
+        ({"tuning": {"budgets": [0.1, 0]}}, r"budget must be a fraction of retraining in \(0, 1\], found 0"),
+        ({"tuning": {"budgets": [0.1, 0.3, 0.1]}}, "budgets must differ, found 0.1, 0.3, 0.1"),
+        ({"tuning": {"budgets": [0.1, "x"]}}, "tuning.budgets.1: .*valid number, found 'x'"),
+        ({"tuning": {"budgets": 0.1}}, "tuning.budgets: .*valid array, found 0.1"),
+        ({"tuning": {"budget": 0.5, "budgets": [0.1]}}, "budget must be one of budgets, 0.1, found 0.5"),
+        (
+            {"methods": {"short-retrain": {"how": {"steps": 9}}}},
+            "as long as the budget: change tuning.budget",
+        ),
         ({"tuning": {"trials": 0}}, "at least one trial"),
-        ({"headline": "lurr"}, "unknown method 'lurr': did you mean 'lur'"),
-        ({"methods": {"salum": {}}}, "unknown method 'salum': did you mean 'salun'"),
+        ({"headline": "lurr"}, "unknown method 'lurr' .did you mean 'lur'"),
+        ({"methods": {"salum": {}}}, "unknown method 'salum' .did you mean 'salun'"),
         ({"methods": {"lur": {"alfa": 1}}}, "unknown key 'alfa' in methods.lur .did you mean 'alpha'"),
-        ({"methods": {"salun": {"lr": 1}}}, r"'lr' in methods.salun \(did you mean 'how.lr'\?\)"),
-        ({"methods": {"lur": {"lr": 1}}}, "'lr' .* .did you mean 'how.lr' or 'proxy.how.lr'"),
-        ({"methods": {"lur": {"schedul": 1}}}, "'schedul' .* .did you mean 'how.schedule' or 'proxy.how.sch"),
-        ({"methods": {"lur": {"proxy": {"lr": 1}}}}, "'lr' in methods.lur.proxy .did you mean 'how.lr'"),
+        ({"methods": {"finetune": {"lr": 1}}}, r"'lr' in methods.finetune \(did you mean 'how.lr'\?\)"),
+        ({"methods": {"lur": {"lr": 1}}}, "'lr' .* .did you mean 'how.lr' or 'forget.proxy.how.lr'"),
+        (
+            {"methods": {"lur": {"forget": {"kind": "match", "proxy": {"lr": 1}}}}},
+            "'lr' in methods.lur.forget.proxy .did you mean 'how.lr'",
+        ),
+        ({"methods": {"lur": {"forget": "clampd"}}}, "forget.* 'clampd'.*did you mean 'clamped'"),
+        ({"methods": {"lur": {"forget": {"kind": "clampd"}}}}, "forget.kind .*did you mean 'clamped'"),
+        ({"methods": {"lur": {"forget": {"kap": 1}}}}, "'kap' in methods.lur.forget .did you mean 'cap'"),
+        ({"methods": {"lur": {"forget": "surrogate"}}}, "lur.forget = 'surrogate' is for .* diffusion"),
+        ({"methods": {"lur:recover": {"alpha": 1}}}, "'alpha' in .* .did you mean 'lur.alpha'"),
+        ({"methods": {"lur:recover": {"lur": {"alfa": 1}}}}, "'alfa' in methods.lur:recover.lur .did"),
+        ({"methods": {"lur:recovr": {}}}, "unknown method 'recovr': did you mean 'recover'"),
         ({"epochs": 1}, "'epochs' in the recipe .did you mean 'train.epochs'"),
         (
             {"methods": {"lur": {"how": {"lrr": 1}}}},
             "unknown key 'lrr' in methods.lur.how .did you mean 'lr'",
         ),
         (
-            {"methods": {"lur": {"proxy": {"how": {"stps": 1}}}}},
-            "unknown key 'stps' in methods.lur.proxy.how",
+            {"methods": {"lur": {"forget": {"kind": "match", "proxy": {"how": {"stps": 1}}}}}},
+            "unknown key 'stps' in methods.lur.forget.proxy.how",
         ),
         ({"methods": {"lur": {"mode": "nest"}}}, "methods.lur.mode must be .* .did you mean 'nested'"),
         ({"methods": {"lur": {"how": {"lr": -1}}}}, r"methods.lur.how: lr must be in \(0, inf\), found -1"),
@@ -136,13 +177,16 @@ def test_steps_displace_default_epochs_and_the_other_way_round() -> None:
     assert configure(FineTune(how=Descent(lr=0.3, epochs=2)), {"how": {"steps": 7}}).how == Descent(
         0.3, steps=7
     )
-    found = configure(LUR(), {"how": {"epochs": 2}, "proxy": {"how": {"steps": 4}}})
-    assert (found.how.steps, found.how.epochs, found.proxy.how.steps, found.proxy.how.epochs) == (
-        None,
-        2,
-        4,
-        None,
-    )
+    match = Match(Proxy(how=Descent(epochs=3)))
+    found = configure(LUR(forget=match), {"how": {"epochs": 2}, "forget": {"proxy": {"how": {"steps": 4}}}})
+    assert (found.how.steps, found.how.epochs) == (None, 2)
+    assert found.forget == Match(Proxy(how=Descent(steps=4)))
+
+
+def test_settings_of_a_pipeline_change_the_stage_that_their_path_begins_with() -> None:
+    pipeline = parse({**BASE, "methods": {"lur:recover": {"recover": {"how": {"lr": 0.25}}}}})
+    found = pipeline.methods["lur:recover"]
+    assert found == Pipeline(LUR(), Recover(how=replace(Recover().how, lr=0.25)))
 
 
 def test_what_is_not_overridden_stays() -> None:

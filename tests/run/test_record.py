@@ -30,7 +30,7 @@ def schema():
 
 def test_the_schema_is_a_schema_of_its_draft_and_has_the_records_id():
     Draft202012Validator.check_schema(schema())
-    assert schema()["$id"] == record.SCHEMA == "unweave.record/1"
+    assert schema()["$id"] == record.SCHEMA == "unweave.record/2"
 
 
 def test_the_synthetic_record_follows_the_schema():
@@ -170,11 +170,11 @@ def test_a_folder_that_is_a_file_is_refused_and_kept(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"schema": "unweave.record/1", ', "expected JSON .* line 1"),
-        ("[]", "expected a record of schema 'unweave.record/1', found 'list'"),
+        ('{"schema": "unweave.record/2", ', "expected JSON .* line 1"),
+        ("[]", "expected a record of schema 'unweave.record/2', found 'list'"),
         ("{}", "found None"),
-        ('{"schema": "unweave.record/2"}', "found 'unweave.record/2'"),
-        ('{"schema": "unweave.record/1", "environment": {}, "stages": {"a": {}}}', "stages.a .*required"),
+        ('{"schema": "unweave.record/3"}', "found 'unweave.record/3'"),
+        ('{"schema": "unweave.record/2", "environment": {}, "stages": {"a": {}}}', "stages.a .*required"),
         ('{"schema": NaN}', "found NaN"),
     ],
 )
@@ -203,3 +203,17 @@ def test_the_environment_is_json_and_names_what_a_run_depends_on():
     assert {"torch", "numpy"} <= made["packages"].keys()
     assert re.fullmatch(r"[0-9a-f]{64}", made["code"])
     assert record.environment()["code"] == made["code"]
+
+
+def test_the_code_of_a_record_is_that_of_the_packages_files(tmp_path, monkeypatch):
+    digest, found = record.package_digest.__wrapped__, []
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "run" / "record.py"))
+    for name, text in [
+        ("train.py", "a = 1"),
+        ("train.py", "a = 2"),
+        ("tasks.py", "a = 2"),
+        ("notes.md", "a"),
+    ]:
+        (tmp_path / name).write_text(text)
+        found.append(digest())
+    assert len(set(found)) == 3 and found[2] == found[3], "text that is no code does not count"

@@ -235,6 +235,16 @@ def test_a_choice_is_read_and_not_made_again(tmp_path: Path, monkeypatch: pytest
     assert torch.equal(Stage(of("memorized"), tmp_path).split().forget, ours)
 
 
+def test_under_a_raised_number_a_choice_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = Stage(of("memorized"), tmp_path).split().forget
+    stages._splits.clear()
+    monkeypatch.setattr(strata, "choose", lambda *_, **__: ours[1:])
+    monkeypatch.setattr(stages, "CHOOSING_FORMAT", stages.CHOOSING_FORMAT + 1)
+    assert torch.equal(Stage(of("memorized"), tmp_path).split().forget, ours[1:])
+
+
 def test_what_is_interrupted_loses_no_model(tmp_path: Path, folder: Path, monkeypatch) -> None:
     trained: list[str] = []
     train = stages.train_model

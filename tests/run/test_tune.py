@@ -31,6 +31,12 @@ from unweave.space import Choice, Log, Rest, Tunable, Uniform, Whole
 from unweave.split import Split
 from unweave.train import train_model
 
+OTHERS = (
+    "lur-match", "joint", "joint:recover", "lur-match:recover", "shrink-perturb:lur:recover",
+    "redraw:finetune", "salun", "scissorhands", "msg", "ct", "amnesiac", "unsir", "neggrad+", "l1-sparse",
+    "shrink", "ascent",
+)  # fmt: skip
+
 
 def drifting(folder: Path, drift: Drift) -> Stage:
     return Stage(with_drift(drift), folder)
@@ -62,7 +68,7 @@ def test_a_search_begins_with_the_defaults_unless_the_recipe_is_asked_for(begin,
     method = recipe.methods["neggrad+"]
     assert isinstance(method, Tunable) and first in (0.02, recipe.untabled("neggrad+").how.lr)
     stage = Stage(recipe, tmp_path)
-    found = tune.study((stage,), "neggrad+", 1, {})
+    found = tune.study((stage,), "neggrad+", 1)
     assert found.trials[0]["settings"]["how.lr"] == first
 
 
@@ -70,7 +76,7 @@ def test_a_search_is_the_same_whatever_an_earlier_one_has_left_in_the_recipe(tmp
     logs = []
     for lr in (0.02, 0.3):
         recipe = tuned_so(tiny(methods={"neggrad+": {"how": {"lr": lr}}}), trials=3)
-        found = tune.study((Stage(recipe, tmp_path / str(lr)),), "neggrad+", 3, {})
+        found = tune.study((Stage(recipe, tmp_path / str(lr)),), "neggrad+", 3)
         logs.append([(trial["settings"], trial["value"]) for trial in found.trials])
     assert logs[0] == logs[1]
 
@@ -232,11 +238,17 @@ def test_a_stratum_without_anything_of_the_request_is_refused(tmp_path) -> None:
 
 
 def test_steps_alone_grow_with_the_data() -> None:
-    found = {"how.steps": 7, "recover": 0, "proxy.how.steps": 1, "how.lr": 0.1, "proxy.how.epochs": 4}
-    wanted = {"how.steps": 21, "recover": 0, "proxy.how.steps": 3, "how.lr": 0.1, "proxy.how.epochs": 4}
-    assert Study(found, 1.0, 9, [], scale=3.0).settings == wanted
-    assert Study(found, 1.0, 9, [], scale=0.01).settings["how.steps"] == 1, "some stay some"
-    text = as_toml({"lur": Study(found, 1.0, 9, [{}], scale=3.0)}, (7,))
+    found = {
+        "how.steps": 7,
+        "recover.budget": 40,
+        "forget.proxy.how.steps": 1,
+        "how.lr": 0.1,
+        "how.epochs": 4,
+    }
+    wanted = found | {"how.steps": 21, "recover.budget": 120, "forget.proxy.how.steps": 3}
+    assert Study(found, 1.0, [], scale=3.0).settings == wanted
+    assert Study(found, 1.0, [], scale=0.01).settings["how.steps"] == 1, "some stay some"
+    text = as_toml({"lur": Study(found, 1.0, [{}], scale=3.0)}, (7,))
     assert "how.steps = 21" in text and "value 1.00, with 3 times the steps" in text
 
 
@@ -320,19 +332,27 @@ def test_a_method_that_fails_is_logged_and_keeps_its_own_settings(tmp_path, fate
 
 def test_every_method_gets_as_many_trials_and_a_search_is_read_again(tmp_path, monkeypatch) -> None:
     recipe = tuned_so(tiny(), seeds=(1000,))
-    names = ("lur", "lur-match", "finetune", "short-retrain", "original", "retrain")
+    names = ("lur", "lur:recover", "finetune", "short-retrain", "original", "retrain")
     heard: list = []
     studies = tune_stage(Stage(recipe, tmp_path), names, 2, in_turn, heard.append)
-    assert list(studies) == ["lur", "lur-match", "finetune", "short-retrain"]
+    assert list(studies) == ["lur", "lur:recover", "finetune", "short-retrain"]
     assert {len(study.trials) for study in studies.values()} == {2}
-    assert heard[-1].label == "tiny, 2 trials of short-retrain"
-    # what short-retrain is granted is what the best setting of lur-match spent
-    spent = {trial["gradient_evaluations"] for trial in studies["short-retrain"].trials}
-    assert spent == {studies["lur-match"].gradients}
+    assert {trial["gradient_evaluations"] for trial in studies["short-retrain"].trials} == {20}
     monkeypatch.setattr(tune, "search", None)
     assert tune_stage(Stage(recipe, tmp_path), names, 2, in_turn, heard.append) == studies
     text = tomllib.loads((tmp_path / "tuning" / "tiny.toml").read_text())["methods"]
-    assert configure(recipe.methods["lur"], text["lur"]) == with_best(recipe, studies).methods["lur"]
+    for name in ("lur", "lur:recover"):
+        assert configure(recipe.method(name), text[name]) == with_best(recipe, studies).methods[name]
+
+
+@pytest.mark.parametrize("number", ["SEARCHING_FORMAT", "MEASURING_FORMAT"])
+def test_under_a_raised_number_a_search_is_made_again(tmp_path, monkeypatch, number) -> None:
+    stage = drifting(tmp_path, Drift())
+    before = tune.study((stage,), "finetune", 2, {})
+    monkeypatch.setattr(tune, "search", lambda *_, **__: before.trials[:1])
+    assert len(tune.study((stage,), "finetune", 2, {}).trials) == 2
+    monkeypatch.setattr(tune, number, getattr(tune, number) + 1)
+    assert len(tune.study((stage,), "finetune", 2, {}).trials) == 1
 
 
 def test_tuned_settings_are_the_reported_ones_and_the_log_is_in_the_record(tmp_path) -> None:
@@ -371,11 +391,11 @@ def test_settings_in_toml_rebuild_the_method() -> None:
         "how.lr": 0.0316,
         "how.max_norm": None,
         "how.steps": 12,
-        "forget": "clamped",
-        "sharpen": None,
-        "redraw": 0.0,
+        "forget": "bounded",
+        "where": None,
+        "weight": 0.4,
     }
-    text = as_toml({"lur": Study(best, 1.5, 30, [{}] * 20), "ct": Study({}, float("nan"), 0, [])}, (7, 8))
+    text = as_toml({"lur": Study(best, 1.5, [{}] * 20), "ct": Study({}, float("nan"), [])}, (7, 8))
     assert "# tuned: best of 20 trials on seeds 7, 8, value 1.50" in text and "[methods.ct]" not in text
     read = configure(LUR(), tomllib.loads(text)["methods"]["lur"])
     assert read.how.max_norm == float("inf")
@@ -384,8 +404,14 @@ def test_settings_in_toml_rebuild_the_method() -> None:
 
 
 def test_names_with_other_signs_are_quoted_in_toml() -> None:
-    text = as_toml({"neggrad+": Study({"how.lr": 0.1}, 1.0, 2, [])}, (1,))
+    text = as_toml({"neggrad+": Study({"how.lr": 0.1}, 1.0, [])}, (1,))
     assert tomllib.loads(text)["methods"]["neggrad+"] == {"how": {"lr": 0.1}}
+    text = as_toml(
+        {"neggrad+:recover": Study({"neggrad+.how.lr": 0.1, "recover.budget": 9}, 1.0, 2, [])}, (1,)
+    )
+    read = tomllib.loads(text)["methods"]["neggrad+:recover"]
+    assert read == {"neggrad+": {"how": {"lr": 0.1}}, "recover": {"budget": 9}}
+    assert configure(tiny().method("neggrad+:recover"), read).stages[0].how.lr == 0.1
 
 
 @pytest.mark.parametrize("choices", [Log(0.01, 0.4), Uniform(0.0, 0.3), Whole(1, 50), Choice(("a", None, 2))])
@@ -398,18 +424,19 @@ def test_what_is_drawn_from_a_range_lies_in_it(choices) -> None:
     assert not inside(choices, 1e9) and not inside(choices, "b")
 
 
-def test_what_others_leave_of_a_budget_is_worked_out_and_spent(tmp_path) -> None:
+def test_what_others_leave_of_a_budget_is_worked_out() -> None:
     assert Rest(100, {"a": 3, "b": 1}).left({"a": 20, "b": 7, "c": 9}) == 33
     assert Rest(100, {"a": 3}).left({"a": 40}) == 0
+
+
+@pytest.mark.parametrize("name", ["lur:recover", "lur-exact:recover", "joint:recover", "salun:recover"])
+def test_a_recovery_spends_what_the_stages_before_it_leave_of_the_budget(tmp_path, name) -> None:
     stage = Stage(tiny(), tmp_path)
-    cases = [case(stage, 1000)]
-    # two gradients measure a weight, two more a curvature; they come on top of what is shared out
-    for name, measured in (("lur", 4), ("joint", 2), ("lur-match", 0)):
-        method = stage.recipe.methods[name]
-        assert isinstance(method, LUR)
-        log = search(method, method.space(60), 4, cases)
-        assert all(trial["settings"]["recover"] > 0 for trial in log)
-        assert {trial["gradient_evaluations"] for trial in log} == {60 + measured}, name
+    method = stage.recipe.method(name)
+    assert isinstance(method, Tunable)
+    log = search(method, method.space(60), 3, [case(stage, 1000)])
+    assert all(trial["settings"]["recover.until"] is None for trial in log)
+    assert {trial["gradient_evaluations"] for trial in log} == {60}
 
 
 @pytest.mark.parametrize(
@@ -421,31 +448,17 @@ def test_a_range_without_room_is_refused(kind, values) -> None:
         kind(*values)
 
 
-def test_every_tunable_method_names_fields_that_it_has_and_keeps_to_its_budget() -> None:
-    recipe = tiny()
-    for name in (
-        *METHODS,
-        "joint",
-        "salun",
-        "scissorhands",
-        "msg",
-        "ct",
-        "amnesiac",
-        "unsir",
-        "neggrad+",
-        "l1-sparse",
-        "shrink",
-        "ascent",
-    ):
-        method = recipe.methods[name]
-        assert isinstance(method, Tunable), name
-        space = method.space(200)
-        drawn = {path: each for path, each in space.items() if not isinstance(each, Rest)}
-        highest = {
-            path: each.values[-1] if isinstance(each, Choice) else each.high for path, each in drawn.items()
-        }
-        highest |= {path: each.left(highest) for path, each in space.items() if isinstance(each, Rest)}
-        configure(method, nested(highest), name)
-        assert set(own(method, space)) <= set(space)
-        steps = highest.get("how.steps", 0) + highest.get("impair.steps", 0)
-        assert isinstance(steps, int) and steps <= 200, name
+@pytest.mark.parametrize("name", [*METHODS, *OTHERS])
+def test_every_tunable_method_names_fields_that_it_has_and_keeps_to_its_budget(name) -> None:
+    method = tiny().method(name)
+    assert isinstance(method, Tunable)
+    space = method.space(200)
+    drawn = {path: each for path, each in space.items() if not isinstance(each, Rest)}
+    highest = {
+        path: each.values[-1] if isinstance(each, Choice) else each.high for path, each in drawn.items()
+    }
+    highest |= {path: each.left(highest) for path, each in space.items() if isinstance(each, Rest)}
+    configure(method, nested(highest), name)
+    assert set(own(method, space)) <= set(space)
+    steps = [value for path, value in highest.items() if path.endswith((".steps", "how.steps"))]
+    assert sum(steps) <= 200

@@ -12,13 +12,13 @@ from unweave.problem import Problem
 from unweave.run.recipe import Recipe, parse
 from unweave.space import Choice, Range, Uniform
 
-METHODS = ("lur", "lur-match", "finetune", "short-retrain")
+METHODS = ("lur", "lur:recover", "finetune", "short-retrain")
 
 
 def tiny(**changes: object) -> Recipe:
     """Digits cut down to 300 images and 16 hidden units, two seeds of either kind, methods of six steps."""
     short = {"how": {"steps": 6}}
-    lur = {**short, "recover": 4}
+    recover = {"until": None, "how": {"steps": 4}}
     table = {
         "name": "tiny",
         "data": {"name": "digits", "limit": 300, "noise": 0.2},
@@ -27,9 +27,8 @@ def tiny(**changes: object) -> Recipe:
         "seeds": [0, 1],
         "calibration_seeds": [100, 101],
         "methods": {
-            "lur": lur,
-            "lur-match": {**lur, "forget": "match", "proxy": {"how": {"steps": 5}}},
-            "joint": lur,
+            "lur": short,
+            "lur:recover": {"lur": short, "recover": recover},
             "finetune": short,
         },
     }

@@ -16,7 +16,7 @@ from unweave.audit.classified import ANSWERED, Classified
 from unweave.audit.evidence import Evidence
 from unweave.audit.exam import Exam, Found
 from unweave.audit.margins import Margins
-from unweave.audit.references import Answers, Retrain, answers_of, retrained
+from unweave.audit.references import Answers, Retrain, answers_of, retrained, retraining
 from unweave.audit.score import Score
 from unweave.audit.verdict import Judgement, Verdict
 from unweave.problem import Failed
@@ -137,7 +137,7 @@ def beside_retrained(
     if not isinstance(reference, Retrain):
         return judged(exam, result, found, before, *given(found, reference or (), calibration))
     compared, calibrating = (
-        [retrained(reference, result.split, seed, exam) for seed in seeds]
+        [retrained(reference, result.split, seed, exam, found) for seed in seeds]
         for seeds in (reference.seeds, reference.calibration_seeds)
     )
     return judged(exam, result, found, before, compared, calibrating)
@@ -184,7 +184,16 @@ def judged(
     judgement = of_one(exam, judgement)
     name = subject.name if isinstance(subject, Result) else "model"
     sheets = sheets_of(exam, {name: [found], "original": [before], "retrained": compared[:1]})
-    made = single_record(subject, judgement, values, references, fixed, metrics=exam.metrics, sheets=sheets)
+    made = single_record(
+        subject,
+        judgement,
+        values,
+        references,
+        fixed,
+        metrics=exam.metrics,
+        sheets=sheets,
+        retraining=retraining([*compared, *calibrating]),
+    )
     if original:
         untouched = of_one(exam, exam.judge(original, references, fixed, original, lambda: answers))
         made = beside_original(made, untouched, original, references, exam.metrics)

@@ -24,7 +24,7 @@ from unweave.audit.exam import Glance
 from unweave.audit.logits import loss
 from unweave.audit.margins import Margins, calibrate
 from unweave.audit.metrics import GAP, METRICS, Metric, Values, mean_gap, measure, measure_pair
-from unweave.audit.probes import probe
+from unweave.audit.probes import asked, probe
 from unweave.audit.verdict import Judgement, judge
 from unweave.problem import Failed
 from unweave.split import Part, Split
@@ -66,10 +66,11 @@ class Classified:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """How many examples the parts have; empty where only answers are known."""
+        """How many examples the parts have and the probe asks about; empty where only answers are known."""
         if self.split is None:
             return {}
-        return {part: len(ids) for part, (_, ids) in self.cuts(PARTS).items()}
+        sizes = {part: len(ids) for part, (_, ids) in self.cuts(PARTS).items()}
+        return {**sizes, "probe": asked(sizes["forget"])}
 
     def cuts(self, parts: Sequence[Part]) -> dict[str, Cut]:
         """Some parts of the data."""

@@ -57,12 +57,22 @@ def refuse_unfit(model: nn.Module, data: Source, name: str) -> None:
             output = call(model, moved(raw, next(model.parameters()).device))
     except (Exception, SystemExit) as error:
         raise ValueError(f"the model can't be run on {name!r}: {type(error).__name__}: {error}") from error
-    if output.ndim != 2 or len(output) != len(raw.ids):
-        found = list(output.shape)
-        raise ValueError(f"the model must return logits of shape [{len(raw.ids)}, class], found {found}")
+    refuse_other_outputs(output, len(raw.ids))
     if int(data.labels.max()) >= output.shape[1]:
         expected, found = f"0..{output.shape[1] - 1}, the model's outputs", int(data.labels.max())
         raise ValueError(f"labels of {name!r} must be in {expected}, found {found}")
+
+
+def refuse_other_outputs(output: Tensor, n: int) -> None:
+    """Raises if a model's outputs for n examples are not those of a classifier: logits [n, class]."""
+    found, expected = list(output.shape), f"unweave is for classifiers, whose logits have shape [{n}, class]"
+    if found in ([n], [n, 1]):
+        raise ValueError(
+            f"{expected}, found one number per example, of shape {found}: give two logits, such as [0, z], "
+            "where that is the logit z of two classes; a regression is not supported"
+        )
+    if output.ndim != 2 or len(output) != n:
+        raise ValueError(f"{expected}, found {found}: give one row of logits per example")
 
 
 def moved(raw: Raw, device: torch.device | str) -> tuple[Tensor, ...] | dict[str, Tensor]:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from unweave.audit.evidence import Evidence
-from unweave.audit.logits import loss, margin, probabilities
+from unweave.audit.logits import level, loss, margin, probabilities
 
 
 def tv(evidence: Evidence, reference: Evidence) -> float:
@@ -23,9 +23,10 @@ def js(evidence: Evidence, reference: Evidence) -> float:
 def rank(evidence: Evidence, reference: Evidence) -> float:
     """Spearman's correlation over F of the two models' true-class margins: are the same examples hard?
 
-    0 when either model gives all of F the same margin: it then orders nothing.
+    Margins closer than `unweave.audit.logits.RESOLUTION` are ties. 0 when either model gives all of F the
+    same margin: it then orders nothing.
     """
-    margins = [margin(each.logits["forget"], each.labels["forget"]) for each in (evidence, reference)]
+    margins = [level(margin(each.logits["forget"], each.labels["forget"])) for each in (evidence, reference)]
     ours, theirs = (ranks(each) - (len(each) + 1) / 2 for each in margins)
     scale = np.sqrt((ours @ ours) * (theirs @ theirs))
     return float(ours @ theirs / scale) if scale > 0 else 0.0

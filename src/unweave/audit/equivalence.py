@@ -11,6 +11,9 @@ from unweave.audit.score import t_interval
 
 Outcome = Literal["equal", "different", "open"]
 
+ROUNDING = 1e-10
+"""In any metric's unit: sums of floats that are equal by arithmetic differ by less."""
+
 
 @dataclass(frozen=True)
 class Equivalence:
@@ -20,8 +23,9 @@ class Equivalence:
         difference: Mean paired difference from the retrained models; of a metric of two models, its mean.
         low: Lower end of the 90 % t interval of the difference.
         high: Upper end.
-        margin: The largest difference that counts as none.
-        outcome: equal if the interval lies inside the margin, different if it lies outside, otherwise open.
+        margin: What a difference must stay below to count as none.
+        outcome: equal if the interval lies inside the margin, different if it lies outside, otherwise open:
+            also where it ends at the margin, since a difference as large as the margin counts.
         finding: What is wrong with a model whose outcome is different; otherwise None.
     """
 
@@ -50,7 +54,7 @@ def equivalences(
     Args:
         values: Per seed, the metrics of a model.
         references: Per seed, in the same order, the metrics of the retrained model.
-        margins: Per metric, the largest difference that counts as none.
+        margins: Per metric, what a difference must stay below to count as none.
         metrics: What each name means.
     """
     sides = [*values, *references]
@@ -69,7 +73,8 @@ def equivalence(
     if not metric.needs_reference:
         differences = differences - np.array([each[metric.id] for each in references])
     low, high = t_interval(differences.tolist(), level=0.9)
-    finding = metric.above if low > margin else metric.below if high < -margin else None
-    inside = (metric.above is None or high <= margin) and (metric.below is None or low >= -margin)
+    outer, inner = margin + ROUNDING, margin - ROUNDING
+    finding = metric.above if low > outer else metric.below if high < -outer else None
+    inside = (metric.above is None or high < inner) and (metric.below is None or low > -inner)
     outcome = "different" if finding else "equal" if inside else "open"
     return Equivalence(float(differences.mean()), low, high, margin, outcome, finding)

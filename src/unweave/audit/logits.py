@@ -7,6 +7,9 @@ Logits = Float[np.ndarray, "batch class"]
 Labels = Int[np.ndarray, " batch"]
 PerExample = Float64[np.ndarray, " batch"]
 
+RESOLUTION = 1e-4
+"""Nats. Float32 logits of one example differ by less where only the shape of the batch does."""
+
 
 def log_sum_exp(logits: Logits) -> PerExample:
     """log sum_k exp z_k of each example, without overflow."""
@@ -34,13 +37,23 @@ def confidence(logits: Logits, labels: Labels) -> PerExample:
 def margin(logits: Logits, labels: Labels) -> PerExample:
     """m = z_y - log sum_{k != y} exp z_k = log(p_y / (1 - p_y)) of each example, in nats.
 
-    Finite where p_y rounds to 1, which is why it is never computed from p_y.
+    Finite where p_y rounds to 1, which is why it is never computed from p_y. Equal logits give the same bits
+    wherever the classes stand, because they are added in the order of their size.
     """
     others = logits.astype(np.float64)
     rows = np.arange(len(labels))
     own = others[rows, labels]
     others[rows, labels] = -np.inf
+    others.sort(axis=1)
     return own - log_sum_exp(others)
+
+
+def level(margins: PerExample) -> PerExample:
+    """Margins in whole steps of `RESOLUTION`: for whoever orders examples, to whom rounding is no order.
+
+    Without it a model that answers everything alike has an AUC of 0 or 1 by the last bit of its logits.
+    """
+    return np.rint(margins / RESOLUTION)
 
 
 def correct(logits: Logits, labels: Labels) -> PerExample:

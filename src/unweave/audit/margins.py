@@ -2,8 +2,10 @@
 
 A metric's margin is the larger of a floor and 1.5 x the 95 % quantile of the difference between two
 *calibration* retrains, of which a verdict needs 12, on seeds that are never reported: margins estimated on
-the reported seeds let a genuine retrain fail half of the time and double false passes. None is wider than
-95 % of the metric's range.
+the reported seeds let a genuine retrain fail half of the time and double false passes. A metric of two models
+takes the quantile of its value over their pairs. Both have a floor, since retrained models may agree to the
+last digit: it stands with the metric, and is one example at least where the metric counts examples. None is
+wider than 95 % of the metric's range.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +16,7 @@ import numpy as np
 
 from unweave.audit.evidence import Evidence, HeldOut
 from unweave.audit.metrics import METRICS, Metric, Values, mean_gap, measure, measure_pair
+from unweave.audit.probes import asked
 
 RETRAINS = 12
 WIDENING = 1.5
@@ -24,8 +27,8 @@ class Margins:
     """What two retrained models differ by.
 
     Args:
-        margin: Largest difference that counts as none, per tested metric: the primary ones, and the probes
-            that were measured. For a metric that compares two models: its largest value.
+        margin: What a difference must stay below to count as none, per tested metric: the primary ones, and
+            the probes that were measured. For a metric that compares two models: what its value must.
         null_band: Per metric, what retrained models are seen to do (see `Score`).
         expected: Per metric, the mean of the retrains, or of their pairs for a metric of two models.
         gap_floor: Mean over pairs of retrains of `mean_gap`, in percentage points; NaN where its metrics were
@@ -58,10 +61,9 @@ def calibrate(
     alone = [{**measure(each, on=on), **extra} for each, extra in zip(retrains, probes, strict=True)]
     pairs = [measure_pair(first, second, on=on) for first, second in combinations(retrains, 2)]
     first = retrains[0].with_test(on)
-    sizes = {"forget": len(first.labels["forget"])} | {
-        part: len(first.kept(part)[1]) for part in ("retain", "test")
-    }
-    return margins(alone, pairs, sizes=sizes)
+    gone = len(first.labels["forget"])
+    sizes = {part: len(first.kept(part)[1]) for part in ("retain", "test")}
+    return margins(alone, pairs, sizes={"forget": gone, "probe": asked(gone), **sizes})
 
 
 def margins(
@@ -76,7 +78,8 @@ def margins(
     Args:
         alone: Per retrain, the metrics of one model.
         pairs: Per pair of retrains, the metrics that compare two models.
-        sizes: Number of examples that UA (forget), RA (retain) and TA (test) count: a margin is at least one.
+        sizes: Number of examples that UA (forget), RA (retain), TA (test) and the probe count: a margin is
+            at least one.
         metrics: What each name means.
     """
     margin, band, expected = {}, {}, {}
@@ -84,13 +87,14 @@ def margins(
         values = [each[name] for each in alone]
         spread = _quantile([abs(a - b) for a, b in combinations(values, 2)], 0.95)
         expected[name] = float(np.mean(values))
-        band[name] = (expected[name] - spread, expected[name] + spread)
-        margin[name] = min(metrics[name].ceiling, max(_floor(metrics[name], sizes), WIDENING * spread))
+        least, most = metrics[name].bounds
+        band[name] = (max(least, expected[name] - spread), min(most, expected[name] + spread))
+        margin[name] = _margin(metrics[name], WIDENING * spread, sizes)
     for name in pairs[0]:
         values = [each[name] for each in pairs]
         expected[name] = float(np.mean(values))
         band[name] = (_quantile(values, 0.025), _quantile(values, 0.975))
-        margin[name] = min(metrics[name].ceiling, WIDENING * _quantile(values, 0.95))
+        margin[name] = _margin(metrics[name], WIDENING * _quantile(values, 0.95), sizes)
     tested = [metric.id for metric in metrics.values() if metric.primary or metric.needs_model]
     measured = {**alone[0], **pairs[0]}
     has_gap = all(metric.id in measured for metric in metrics.values() if metric.points)
@@ -105,9 +109,10 @@ def margins(
     )
 
 
-def _floor(metric: Metric, sizes: Mapping[str, int]) -> float:
-    one_example = 100 / sizes[metric.counts] if metric.counts else 0.0
-    return max(metric.floor, one_example)
+def _margin(metric: Metric, seen: float, sizes: Mapping[str, int]) -> float:
+    """What retrained models were seen to differ by, held between the metric's floor and its ceiling."""
+    one_example = metric.bounds[1] / sizes[metric.counts] if metric.counts else 0.0
+    return min(metric.ceiling, max(metric.floor, one_example, seen))
 
 
 def _quantile(values: Sequence[float], q: float) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from unweave.audit.evidence import Evidence
-from unweave.audit.logits import confidence, margin
+from unweave.audit.logits import confidence, level, margin
 
 
 def mia(evidence: Evidence) -> float:
@@ -42,12 +42,12 @@ def auc(evidence: Evidence) -> float:
 
     Above a retrained model's value the forgotten examples still look trained on; below it they look worse
     than unseen ones, which gives them away as well. F of whole classes is compared with the calibration
-    examples of these classes only.
+    examples of these classes only. Margins closer than `unweave.audit.logits.RESOLUTION` are ties.
     """
     unseen = evidence.unseen
     return area(
-        margin(evidence.logits["forget"], evidence.labels["forget"]),
-        margin(evidence.logits["calibration"][unseen], evidence.labels["calibration"][unseen]),
+        level(margin(evidence.logits["forget"], evidence.labels["forget"])),
+        level(margin(evidence.logits["calibration"][unseen], evidence.labels["calibration"][unseen])),
     )
 
 

@@ -40,7 +40,9 @@ class Metric(Generic[Found]):
         alone: Computes it from one model's evidence.
         beside: Computes it from a model's evidence and a retrained model's.
         primary: Whether a verdict rests on it.
-        floor: The smallest margin that a verdict may use, in the metric's unit.
+        floor: The smallest margin that a verdict may use, in the metric's unit: what a person would call a
+            difference. Every metric that a verdict tests has one.
+        minimum: The smallest value, in the metric's unit, where there is a largest.
         maximum: The largest value, in the metric's unit; a percentage has one anyway.
         counts: The part whose examples it counts: the margin is then at least one example.
         points: What one unit counts in the mean gap, in percentage points; at zero it is no part of it.
@@ -58,6 +60,7 @@ class Metric(Generic[Found]):
     beside: Callable[[Found, Found], float] | None = None
     primary: bool = False
     floor: float = 0.0
+    minimum: float = 0.0
     maximum: float = math.inf
     counts: str | None = None
     points: float = 0.0
@@ -65,7 +68,14 @@ class Metric(Generic[Found]):
     @property
     def ceiling(self) -> float:
         """The largest margin that a verdict may use: outside of a wider one hardly a value is left."""
-        return 0.95 * (100 if self.unit == "%" else self.maximum)
+        return 0.95 * self.bounds[1]
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest value, in the metric's unit; infinite where it has no range."""
+        if self.unit == "%":
+            return 0.0, 100.0
+        return (self.minimum, self.maximum) if math.isfinite(self.maximum) else (-math.inf, math.inf)
 
     @property
     def needs_reference(self) -> bool:
@@ -148,6 +158,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         alone=membership.auc,
         primary=True,
         floor=0.02,
+        maximum=1.0,
     ),
     Metric(
         id="tv",
@@ -160,6 +171,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         above="wrong examples",
         beside=distance.tv,
         primary=True,
+        floor=0.01,  # a hundredth of the probability, of the average example
         maximum=1.0,
     ),
     Metric(
@@ -172,6 +184,8 @@ _ALL: tuple[Metric[Evidence], ...] = (
         below="wrong examples",
         above=None,
         beside=distance.rank,
+        minimum=-1.0,
+        maximum=1.0,
     ),
     Metric(
         id="js",
@@ -183,6 +197,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         below=None,
         above="wrong examples",
         beside=distance.js,
+        maximum=1.0,
     ),
     Metric(
         id="agreement_forget",
@@ -227,6 +242,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         below="over-forgetting",
         above="under-forgetting",
         floor=0.5,
+        counts="probe",
     ),
     Metric(
         id="relearn",

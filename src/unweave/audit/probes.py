@@ -21,6 +21,8 @@ from unweave.importance import evaluating
 from unweave.tasks import call
 
 BATCH = 1024
+MOST = 2000
+"""Examples that the probe takes at most, from each part."""
 RIDGE = 0.01
 RATES = (0.001, 0.01, 0.1)
 
@@ -49,7 +51,7 @@ def linear_probe(
     *,
     device: torch.device | str,
     seed: int = 0,
-    most: int = 2000,
+    most: int = MOST,
 ) -> float:
     """Accuracy in percent, on half of F, of a linear classifier of the features fitted to the rest and R.
 
@@ -72,6 +74,11 @@ def linear_probe(
     fitted, truth = torch.cat(features[:2]), torch.cat(labels[:2])
     weights = _ridge(fitted, one_hot(truth, int(max(each.max() for each in labels)) + 1).double())
     return 100 * float(((features[2] @ weights).argmax(1) == labels[2]).double().mean())
+
+
+def asked(gone: int) -> int:
+    """How many of the forget examples the probe is asked about: half of those it takes, at least one."""
+    return max(1, min(gone, MOST) // 2)
 
 
 def relearning(

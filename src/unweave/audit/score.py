@@ -2,6 +2,9 @@
 
 The unit of replication is the seed (one trained and one unlearned model), never the example: five thousand
 examples of one model are not five thousand replicates.
+
+What is shown as the interval of a share is Student's on the scale of the logit (`interval`). The tests of a
+verdict are about differences, whose mean has no such range, and stay Student's own (`t_interval`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +16,10 @@ from jaxtyping import Int64
 
 from unweave.audit.metrics import Direction
 
+FEWEST = 3
+"""Seeds below which no interval is shown: Student's factor is 12.7 with two, and 4.3 with three."""
+UNBOUNDED = (-np.inf, np.inf)
+
 
 @dataclass(frozen=True)
 class Score:
@@ -20,7 +27,7 @@ class Score:
 
     Args:
         value: Mean over seeds.
-        low: Lower end of the 95 % t interval of the mean.
+        low: Lower end of the 95 % interval of the mean (`interval`); NaN with fewer than `FEWEST` seeds.
         high: Upper end.
         n: Number of seeds.
         reference: Mean of the retrained models; None without them. For a metric that compares two models
@@ -109,12 +116,44 @@ def score(
     *,
     direction: Direction,
     null_band: tuple[float, float] | None = None,
+    bounds: tuple[float, float] = UNBOUNDED,
 ) -> Score:
-    """The score of one metric over seeds beside the retrained models' mean."""
+    """The score of one metric over seeds, whose range is `bounds`, beside the retrained models' mean."""
     mean = float(np.mean(values))
-    low, high = t_interval(values)
+    low, high = interval(values, bounds)
     gap = None if reference is None else mean - reference
     return Score(mean, low, high, len(values), reference, null_band, gap, direction)
+
+
+def interval(
+    values: Sequence[float], bounds: tuple[float, float] = UNBOUNDED, *, level: float = 0.95
+) -> tuple[float, float]:
+    r"""The interval of a mean that is shown; NaN from fewer than `FEWEST` values.
+
+    Without a range it is Student's. That of a share p in [0, 1] is Student's of its logit, with the standard
+    error s of p carried over to first order,
+
+    .. math:: \operatorname{logit}^{-1}(\operatorname{logit} p \pm t_{n-1} s / (p (1 - p))),
+
+    which never leaves the range. Survey statistics use it for the mean of few clusters, as seeds are: method
+    "xlogit" of `svyciprop` in Lumley's R package survey, and `svy: tabulate` in Stata.
+
+    Args:
+        values: One per seed, in the metric's unit.
+        bounds: The smallest and the largest value; infinite where there is no range.
+        level: Of confidence.
+    """
+    from scipy.special import expit, logit
+
+    if len(values) < FEWEST:
+        return float("nan"), float("nan")
+    (least, most), ends = bounds, t_interval(values, level=level)
+    width = most - least
+    if np.isfinite(width):
+        p, reach = (np.mean(values) - least) / width, (ends[1] - ends[0]) / 2 / width
+        if reach > 0 and 0 < p < 1:  # otherwise no value differs, or one is NaN
+            ends = least + width * expit(logit(p) + np.array([-1, 1]) * reach / (p * (1 - p)))
+    return float(ends[0]), float(ends[1])
 
 
 def t_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:

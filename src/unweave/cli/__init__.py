@@ -1,7 +1,7 @@
 """The command line: one file per verb.
 
-Exit codes: 0 done, 1 FAIL or INCONCLUSIVE from `audit`, 2 bad input, 3 the run itself failed, 130
-interrupted. An error is one line on the standard error.
+Exit codes: 0 done, 1 FAIL or INCONCLUSIVE from `audit`, 2 bad input and nothing was written, 3 the run
+itself failed, 130 interrupted. An error is one line on the standard error.
 """
 
 import os
@@ -22,7 +22,8 @@ DONE, NOT_PASSED, BAD_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 app = App(
     name="unweave",
     help="Make a trained model forget some of its data, and compare it with models retrained without them.",
-    help_epilogue="Exit codes: 0 done; 1 audit: FAIL or INCONCLUSIVE; 2 bad input; 3 the run failed.",
+    help_epilogue="Exit codes: 0 done; 1 audit: FAIL or INCONCLUSIVE; 2 bad input, and nothing was written; "
+    "3 the run failed; 130 interrupted.",
     version=__version__,
     default_parameter=Parameter(negative=(), show_default=False),
     suppress_keyboard_interrupt=False,

@@ -5,6 +5,8 @@ from itertools import combinations
 from typing import Any
 
 from unweave.report.html import flat
+from unweave.run.digest import again
+from unweave.run.record import unverified
 
 Record = Mapping[str, Any]
 
@@ -14,6 +16,7 @@ ABOUT = ("data", "model", "train", "generation")
 
 def refuse_mixed(found: Mapping[str, Record]) -> None:
     """Raises a ValueError that names two records, by their place, if their figures can't be compared."""
+    refuse_earlier(found)
     for (first, one), (second, other) in combinations(found.items(), 2):
         both = f"{first} and {second} can't share a table"
         codes = [code(each) for each in (one, other)]
@@ -22,6 +25,17 @@ def refuse_mixed(found: Mapping[str, Record]) -> None:
         for name in (each for each in one["stages"] if each in other["stages"]):
             if differs := difference(one["stages"][name], other["stages"][name]):
                 raise ValueError(f"{both}: stage {name!r} has {differs}: rename one, or make it again")
+
+
+def refuse_earlier(found: Mapping[str, Record]) -> None:
+    """Raises if a record of the earlier schema, which has no digest, stands beside one that is verified."""
+    old = [place for place, each in found.items() if unverified(each)]
+    verified = [place for place in found if place not in old]
+    if old and verified:
+        place = old[0]
+        both, what = f"{verified[0]} and {place} can't share a table", "made by an earlier version"
+        advice = f"make it again with {again(found[place])}"
+        raise ValueError(f"{both}: {place} was {what}, without a digest, and can't be verified: {advice}")
 
 
 def code(made: Record) -> str:

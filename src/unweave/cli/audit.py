@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from unweave.cli import answers, finished, out, progress, show
 from unweave.cli.options import DEFAULTS, Shared
 from unweave.files import sha256
 from unweave.report import html
+from unweave.report.numbers import number
 from unweave.run import record
+from unweave.run.single import requested
 
 CALIBRATION = 100
 """The first seed of the retrained models that only fix the margins, if the first of the others is 0."""
@@ -83,6 +86,7 @@ def of_run(run: Path, references: int, jobs: int, shared: Shared) -> int:
         finished.retrain_all(run, [*seeds, *calibration], kept, jobs, shared.device, listener)
         reference = finished.reference_of(project, split, seeds, calibration, kept) if seeds else None
         found = beside_retrained(result, given, reference, exam=exam)
+        found = replace(found, record=requested(found.record, finished.about(run)))
         found.save(place)
     return told(found, place, shared)
 
@@ -117,6 +121,7 @@ def of_evidence(evidence: Path, reference: Path | None, original: Path | None, s
     sources = [evidence, *files, *([] if original is None else [original])]
     asked = {"verb": "audit", "evidence": [sha256(path) for path in sources]}
     place = out.place(shared.out or Path("unweave-audit"), asked)
+    found = replace(found, record=requested(found.record, {"model": evidence.name}))
     with out.writing(place, asked):
         found.save(place)
     return told(found, place, shared)
@@ -127,13 +132,16 @@ def told(found: Audit, place: Path, shared: Shared) -> int:
     made = record.load(place)
     (stage,) = made["stages"].values()
     row, before = told_of(stage)
+    spent = {key: row[key] for key in ("seconds", "gradient_evaluations", "cost")}
     if shared.json:
         figures = {key: row[key] for key in ("verdict", "reason", "scores", "gap")}
         figures["original"] = None if before is None else before["scores"]
         places = {"out": str(place), "report": str(place / html.FILE)}
-        show.as_json({**figures, "margins": stage["margins"], **places})
+        whole = {key: stage["reference"].get(key) for key in ("seconds", "gradient_evaluations")}
+        show.as_json({**figures, "margins": stage["margins"], **spent, "retraining": whole, **places})
     else:
         show.verdict(stage, row, before)
+        show.tell(*cost_of(row, stage["reference"]))
         show.say("", f"Report: {place / html.FILE}")
     return 0 if found.verdict is Verdict.PASS else 1
 
@@ -144,3 +152,20 @@ def told_of(stage: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, A
     before = rows.pop("original") if len(rows) > 1 else None
     (row,) = rows.values()
     return row, before
+
+
+def cost_of(row: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
+    """A sentence on what a method took beside a retraining; none of a model that was given."""
+    own, whole = words_of(row), words_of(reference)
+    if own is None:
+        return []
+    return ["", f"It took {own}." if whole is None else f"It took {own}; a retraining takes {whole}."]
+
+
+def words_of(spent: Mapping[str, Any]) -> str | None:
+    """A cost in words; None where the time is not known."""
+    if spent.get("seconds") is None:
+        return None
+    gradients = spent["gradient_evaluations"]
+    counted = "" if gradients is None else f" and {gradients:.0f} gradient evaluations"
+    return f"{number(spent['seconds'], 1)} s{counted}"

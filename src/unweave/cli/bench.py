@@ -9,7 +9,7 @@ from cyclopts import App
 
 from unweave.audit.verdict import SEEDS
 from unweave.cli import out, progress, show
-from unweave.cli.options import DEFAULTS, Shared, names
+from unweave.cli.options import DEFAULTS, Shared, fractions, names
 from unweave.cli.plan import Plan, grows, refuse_unreadable
 from unweave.cli.request import NOTHING, Request, positions
 from unweave.cli.table import as_text, summary, table
@@ -43,6 +43,7 @@ def bench(
     tune: int | None = None,
     against: Against | None = None,
     tuned: Path | None = None,
+    budgets: str | None = None,
     jobs: int | None = None,
     protocol: Protocol | None = None,
     shared: Shared = DEFAULTS,
@@ -58,18 +59,20 @@ def bench(
         request: What a model is to forget.
         recipe: How the model of a folder was trained.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
-        methods: Names with commas between, such as lur,salun; all if none are given.
+        methods: Names with commas between, such as lur:recover,salun; all if none are given.
         seeds: How many of the recipes' seeds to run; a verdict needs ten.
         tune: Trials of tuning per method, on other seeds than the reported ones.
         against: What trials forget: proxy, other examples that the request retains, so that a search retrains
             nothing for the request itself; or retrain, the request, the best case. By default as recipes
             say, which is proxy.
         tuned: The folder `tuning` of an earlier run, whose searches are used instead of new ones.
+        budgets: What methods may spend, relative to a retraining, with commas between, such as 0.1,0.3: each
+            is searched and run by itself, and the smallest at which a method passes is what a PASS costs it.
         jobs: Worker processes, at most one per core or GPU; as many as there are cores, or one on a device.
         protocol: Print the columns of another benchmark, deep-unlearn, of classifiers over ten seeds.
         shared: Of every verb.
     """
-    plan = Plan(methods, seeds, tune, against, tuned, jobs, protocol)
+    plan = Plan(methods, seeds, tune, against, tuned, fractions(budgets), jobs, protocol)
     if is_given(recipes):
         place = Place(one_of(recipes), recipe, data)
         told(run_given(place, request, plan, shared), shared, protocol)
@@ -94,11 +97,12 @@ def run(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> Pat
     recipes = [plan.over(recipe, shared.seed) for recipe in recipes]
     plan.refuse_other_families(recipes)
     refuse_unreadable(recipes, device)
-    tables = [recipe.table() for recipe in recipes]
+    tables = [replace(recipe, tuning=replace(recipe.tuning, budgets=())).table() for recipe in recipes]
     asked = {
         "verb": "bench",
         "recipes": [{key: table[key] for key in table if key != "seeds"} for table in tables],
         "seeds": [list(recipe.seeds) for recipe in recipes],
+        "budgets": [list(recipe.tuning.budgets) for recipe in recipes],
         "methods": list(dict.fromkeys(name for recipe in recipes for name in chosen(recipe, methods))),
         **plan.asked(),
         "device": device,
@@ -141,7 +145,7 @@ def run_given(place: Place, request: Request, plan: Plan, shared: Shared) -> Pat
     refuse_too_many(plan.jobs, device)
     stage = given(place, request, plan, shared)
     recipe = stage.recipe
-    methods = chosen(recipe, [name for name in wanted or recipe.methods if name != "retrain"])
+    methods = tuple(name for name in chosen(recipe, wanted) if name != "retrain")
     asked = {
         "verb": "bench",
         "given": {**stage.known(), "split": stage.split().digest()},
@@ -149,6 +153,7 @@ def run_given(place: Place, request: Request, plan: Plan, shared: Shared) -> Pat
         "methods": list(methods),
         **plan.asked(),
         "against": recipe.tuning.against if plan.searches else None,
+        "budgets": [list(recipe.tuning.budgets)],
         "device": device,
     }
     named = shared.out or Path("unweave-bench")
@@ -196,6 +201,7 @@ def told(folder: Path, shared: Shared, protocol: Protocol | None = None) -> None
     if shared.json:
         places = {"out": str(folder), "record": str(folder / record.FILE), "report": str(folder / html.FILE)}
         more = {} if protocol is None else {"protocol": summary_of(made)}
+        more |= {"frontier": made["frontier"]} if "frontier" in made else {}
         show.as_json({**places, "stages": summary(made), **more})
         return
     width = show.console().width

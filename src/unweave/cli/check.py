@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,14 +14,17 @@ from unweave.cli.notes import lacking, notes
 from unweave.cli.options import DEFAULTS, Shared, names
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
 from unweave.files import write_atomically
-from unweave.methods import method_named
+from unweave.methods import DEFAULT, method_named
 from unweave.project import Project, load
 from unweave.report.numbers import number
 from unweave.run.record import plain
+from unweave.run.study import REFERENCES
 from unweave.run.workers import Listener, Progress
 from unweave.split import Split
 
 FILE = "check.json"
+NAMED = 5
+"""How many methods a sentence names."""
 COLUMNS: Mapping[str, tuple[str, int]] = {
     "Seconds": ("seconds", 1),
     "Of a retrain": ("cost", 2),
@@ -29,6 +32,11 @@ COLUMNS: Mapping[str, tuple[str, int]] = {
     "Peak MiB": ("peak_mib", 0),
 }
 """What a table of costs shows: the key of each column, and its decimals."""
+ASSUMED = (
+    "Measured by a few steps of each; the others are assumed to cost the same.",
+    "A recovery that ends once the model is restored is assumed to take its most.",
+)
+"""What the costs rest on."""
 
 
 def check(
@@ -43,6 +51,7 @@ def check(
 ) -> int:
     """Load a model and its data; say what would go wrong, and what each method and a retrain would cost.
 
+    The model is a classifier with a logit for each class and data of one label per example, or a denoiser.
     Costs are measured by running each method for a few steps. Where nothing says what to forget, a random
     tenth is assumed; of a generator, its first class.
 
@@ -51,23 +60,17 @@ def check(
         request: What is to be forgotten.
         recipe: The recipe of a model's folder that has none of its own.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
-        methods: Names with commas between, such as lur,salun; all if none are given.
+        methods: Names with commas between, such as lur:recover,salun; all if none are given.
         shared: Of every verb.
     """
     wanted = names(methods)
     project = load(model, recipe=recipe, data=data, device=shared.device)
-    for name in wanted or ():
-        method_named(name, project.family.name)
+    chosen = priced_of(project, wanted)
     if shared.out is not None:
         out.refuse_within(shared.out, project.source, data)
     original, project = project.placed(shared.device)
     split = project.split(asked_for(request, project, shared.seed or 0))
     exam = project.family.look(split)
-    chosen = [
-        name
-        for name in project.methods
-        if name not in ("original", "retrain") and (wanted is None or name in wanted)
-    ]
     with progress.shown("Looking at the model", quiet=shared.quiet) as listener:
         found = looked(original, project, split, exam, chosen, listener)
     if shared.out is not None:
@@ -82,6 +85,14 @@ def check(
     return 0
 
 
+def priced_of(project: Project, wanted: Sequence[str] | None) -> list[str]:
+    """The names of the methods that are priced; those wanted are checked."""
+    for name in wanted or ():
+        method_named(name, project.family.name)
+    named = (DEFAULT, *project.methods) if wanted is None else dict.fromkeys(wanted)
+    return [name for name in named if name not in REFERENCES]
+
+
 def looked(
     original: nn.Module,
     project: Project,
@@ -91,13 +102,15 @@ def looked(
     listener: Listener,
 ) -> dict[str, Any]:
     """All that is found out about a model and its data."""
+    prices = costs(chosen, original, split, project, listener)
     return {
         "model": facts(original, project),
         "data": sizes(split),
         "request": about_own_images(split),
         "notes": list(notes(original, project)),
         "accuracy": None if project.model is None else glance(exam, original),
-        "costs": costs(chosen, original, split, project, listener),
+        "costs": prices,
+        "costlier_than_a_retrain": list(costlier(prices)),
     }
 
 
@@ -146,6 +159,28 @@ def costs(
     return found
 
 
+def costlier(costs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The methods that take longer than a retrain, and how many times as long."""
+    known = {name: each["cost"] for name, each in costs.items() if each["cost"] is not None}
+    return {name: cost for name, cost in known.items() if cost > 1}
+
+
+def about_retraining(costs: Mapping[str, float]) -> list[str]:
+    """What to do instead, where methods take longer than a retrain.
+
+    Args:
+        costs: From `costlier`.
+    """
+    if not costs:
+        return []
+    unit = " times a retrain"
+    named = [f"{name} ({number(cost, 2)}{'' if i else unit})" for i, (name, cost) in enumerate(costs.items())]
+    if len(named) > NAMED:
+        named = [*named[:NAMED], f"{len(named) - NAMED} more methods"]
+    listed = " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
+    return [f"Retraining costs less than {listed}: use --method retrain, which is exact.", ""]
+
+
 def warm_up(project: Project, model: nn.Module, split: Split) -> None:
     """Runs something first, because whoever is first pays for torch's own start."""
     timing.estimate(project.methods["finetune"], model, split, project)
@@ -161,6 +196,7 @@ def told(model: str, found: Mapping[str, Any], exam: Exam[Any], missing: str) ->
         missing: What is lacking for a retrain, if it is.
     """
     refused = {name: each["refused"] for name, each in found["costs"].items() if each["refused"]}
+    show.tell(*about_retraining(costlier(found["costs"])))
     exceptions = f", but not with {', '.join(refused)}" if refused else ""
     show.tell(f"{model} can be used{exceptions}.", "")
     show.tell(about_model(found["model"]), about_data(found["data"], ids=found["model"]["ids"]))
@@ -169,7 +205,7 @@ def told(model: str, found: Mapping[str, Any], exam: Exam[Any], missing: str) ->
     show.tell(*([f"- {note}" for note in found["notes"]] or ["Nothing is known that would go wrong."]), "")
     told_costs(found["costs"])
     unknown = [] if "retrain" in found["costs"] else [f"What a retrain costs is unknown: {missing}."]
-    show.tell("", "Measured by a few steps of each; the others are assumed to cost the same.", *unknown)
+    show.tell("", *ASSUMED, *unknown)
     show.tell(*(f"{name}: {reason}" for name, reason in refused.items()))
 
 

@@ -10,6 +10,7 @@ from unweave.methods import Method
 from unweave.problem import Problem
 from unweave.project import Project
 from unweave.run.reading import configure
+from unweave.run.recipe import refuse_unfit_targets
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ def configured(project: Project, name: str, *, tables: Mapping[str, Any], seed: 
         ValueError: If a setting is unknown or wrong, or a retrain is asked for and nobody said how to.
     """
     if name != "retrain" or project.scratch is not None:
-        return configure(project.method(name), tables, f"method {name}")
+        method = configure(project.method(name), tables, f"method {name}")
+        refuse_unfit_targets(method, project.family.name, name)
+        return method
     if project.retrain is None:
         raise ValueError("method retrain needs train(dataset, seed) in the project, or --recipe, found none")
     if tables:

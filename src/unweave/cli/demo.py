@@ -15,8 +15,8 @@ QUICK = 2
 """Seeds of a quick run of classifiers."""
 
 CLASSIFIERS = (
-    "lur,lur-exact,lur-match,joint,joint-match,short-retrain,shrink,finetune,ascent,random-label,neggrad+,"
-    "l1-sparse,salun,scissorhands,scrub,msg,retrain"
+    "lur:recover,lur,lur-exact:recover,joint:recover,lur-match:recover,short-retrain,finetune,ascent,neggrad+,"
+    "salun,scissorhands,salun:recover,retrain"
 )
 """What a demo of classifiers runs: `unweave bench` runs all."""
 
@@ -55,8 +55,8 @@ def diffusion(quick: bool) -> Shown:
     few = replace(recipe.generation, images=IMAGES)
     if quick:
         hurried = replace(recipe, generation=replace(few, attacks=0)).cut_short(QUICK_STEPS)
-        return Shown((hurried,), "lur,salun", seeds=1)
-    return Shown((replace(recipe, generation=few),), "lur,salun,sa,joint", seeds=1)
+        return Shown((hurried,), "lur:recover,salun", seeds=1)
+    return Shown((replace(recipe, generation=few),), "lur:recover,salun,sa,joint:recover", seeds=1)
 
 
 SHOWN: Mapping[str, Callable[[bool], Shown]] = {"digits": digits, "diffusion": diffusion}
@@ -82,7 +82,7 @@ def demo(
     Args:
         what: Classifiers of digits, or a generator of them; scikit-learn's, which need no download.
         quick: Only two seeds, or of the generator two methods and a shorter training; therefore no verdict.
-        methods: Names with commas between, such as lur,salun; a selection if none are given.
+        methods: Names with commas between, such as lur:recover,salun; a selection if none are given.
         seeds: How many seeds; a verdict needs ten. One of the generator if not given.
         jobs: Worker processes; as many as there are cores.
         shared: Of every verb.

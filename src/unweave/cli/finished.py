@@ -20,6 +20,7 @@ from unweave.project import Project, load
 from unweave.run import record
 from unweave.run.workers import Job, Listener, told, workers
 from unweave.split import Split
+from unweave.train import digest
 from unweave.unlearn import PRETRAINED, Result
 
 ASKED = ("model", "recipe", "device", "method", "settings", "seed")
@@ -77,6 +78,13 @@ def result_of(run: Path, project: Project, split: Split, device: str | None) -> 
     )
 
 
+def about(run: Path) -> dict[str, str]:
+    """What the record of a run tells of its request; nothing if an earlier version made it."""
+    (stage,) = record.load(run)["stages"].values()
+    told = stage.get("request", {})
+    return {key: told[key] for key in ("model", "asked", "date") if key in told}
+
+
 def refuse_other(original: nn.Module, sidecar: Mapping[str, object], run: Path) -> None:
     """Raises if the original is not the one that a run came from; what no digest was kept of is accepted."""
     kept = sidecar.get("original")
@@ -131,7 +139,7 @@ def reference_of(
         assert project.retrain is not None
         return project.retrain(split, seed)
 
-    return Retrain(train, seeds, calibration, folder)
+    return Retrain(train, seeds, calibration, folder, code=digest(project.facts))
 
 
 def retrain_all(

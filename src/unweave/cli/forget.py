@@ -1,5 +1,6 @@
 """`unweave forget`: a new model without some of its data; the original is never written to."""
 
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ from unweave.cli.chosen import configured, searched
 from unweave.cli.options import DEFAULTS, Shared, settings
 from unweave.cli.planned import planned
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
-from unweave.methods import method_named
+from unweave.methods import DEFAULT, method_named
 from unweave.project import Project, load
 from unweave.report.numbers import number
 from unweave.run import record
 from unweave.run.reading import merged
+from unweave.run.record import package_digest
+from unweave.run.single import requested
 from unweave.run.workers import Listener, Progress
 from unweave.split import Split
-from unweave.unlearn import PRETRAINED, Result, refuse_foreign, unlearn
+from unweave.unlearn import PRETRAINED, Pretrained, Result, refuse_foreign, unlearn
 
 CLAIM = "forget.json"
 MODELS = "models"
@@ -34,7 +37,7 @@ def forget(
     /,
     *,
     request: Request = NOTHING,
-    method: str = "lur",
+    method: str = DEFAULT,
     set: tuple[str, ...] = (),
     tuned: Path | None = None,
     recipe: str | None = None,
@@ -53,8 +56,9 @@ def forget(
     Args:
         model: project.py, a recipe, or a model's folder.
         request: What is to be forgotten.
-        method: See unweave methods.
-        set: A setting of the method, such as how.lr=0.1; may be given several times.
+        method: A method, or a pipeline such as lur:recover; see unweave methods.
+        set: A setting of the method, such as how.lr=0.1, or of a pipeline's stage, as in recover.how.lr=0.1;
+            may be given several times.
         tuned: The folder `tuning` of a bench of this model, whose settings are used where no other is set.
         recipe: The recipe of a model's folder that has none of its own.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
@@ -79,7 +83,10 @@ def forget(
     }
     place = shared.out or Path("forgotten")
     out.refuse_within(place, project.source, data)
-    folder = out.place(place, asked, claim=CLAIM, done=record.FILE)
+    folder = out.place(place, asked, claim=CLAIM)
+    if is_done(folder, project):
+        say_done(split, method, folder=folder, shared=shared)
+        return 0
     refuse_foreign(folder)
     if dry_run:
         return planned(chosen, method, split=split, project=project, folder=folder, shared=shared)
@@ -96,6 +103,9 @@ def forget(
         after = glance(exam, result.model)
         listener(Progress(method, 2, 2))
         result.save(folder, write=writer(project, result, name=method))
+        made = record.load(folder)
+        facts = {"model": called(model), "asked": request.words(), "date": made["environment"]["date"]}
+        record.write(requested(made, facts), folder)
     told(result, method, exam=exam, before=before, after=after, folder=folder, shared=shared)
     return 0
 
@@ -104,14 +114,25 @@ def asked_of(
     project: Project, split: Split, method: str, *, tables: Mapping[str, Any], seed: int, device: str | None
 ) -> out.Asked:
     """What a run depends on beside where its model is found."""
+    weights = None if project.model is None else checkpoint.contents(project.model.state_dict())
     return {
         "facts": project.facts,
+        "original": weights,
+        "split": split.digest(),
+        "code": package_digest(),
         "method": method,
         "settings": tables,
         "seed": seed,
         "device": device,
         "forget": named(split),
     }
+
+
+def is_done(folder: Path, project: Project) -> bool:
+    """Whether a folder, which is free or holds this run, has all of its files."""
+    own_form = project.write is not None or isinstance(project.model, Pretrained)
+    files = (checkpoint.WEIGHTS, checkpoint.SIDECAR, SPLIT, record.FILE, *([PRETRAINED] if own_form else []))
+    return all((folder / name).exists() for name in files)
 
 
 def writer(project: Project, result: Result, *, name: str) -> Callable[[nn.Module, Path], object] | None:
@@ -149,6 +170,14 @@ def found_anywhere(place: str) -> str:
     return str(Path(place).resolve()) if Path(place).exists() else place
 
 
+def called(place: str) -> str:
+    """What a record calls a model: its file with the folder, which names no place on a machine."""
+    path = Path(place).resolve()
+    if not path.exists():  # a recipe of the package
+        return place
+    return f"{path.parent.name}/{path.name}" if path.is_file() else path.name
+
+
 def told(
     result: Result,
     name: str,
@@ -165,7 +194,7 @@ def told(
         spent = {"seconds": seconds, "gradient_evaluations": result.cost.gradients}
         asked = {"method": name, "forgotten": n, "request": about_own_images(result.split)}
         looks = {"before": before, "after": after, "glance": exam.glanced}
-        show.as_json({"out": str(folder), **asked, **looks, **spent})
+        show.as_json({"out": str(folder), "done_before": False, **asked, **looks, **spent})
         return
     show.say(f"Forgot {n} of {of} examples with {name} in {seconds:.1f} s. Not audited yet.")
     show.tell(*about_own_images(result.split), "")
@@ -173,7 +202,26 @@ def told(
     cells = [(row.title, *(number(each[row.id], row.digits) for each in (before, after))) for row in rows]
     show.table(("", "Before", "After"), cells)
     show.tell(*([exam.glanced] if exam.glanced else []), *damage(before, after))
-    show.say("", f"Model: {model_in(folder)}", f"Next:  unweave audit {folder}")
+    say_next(folder)
+
+
+def say_done(split: Split, name: str, *, folder: Path, shared: Shared) -> None:
+    """Prints that the run was done before, and where; figures that were printed then are null in JSON."""
+    n, of, request = len(split.forget), len(split.train), about_own_images(split)
+    if shared.json:
+        unknown = dict.fromkeys(("before", "after", "glance", "seconds", "gradient_evaluations"))
+        asked = {"method": name, "forgotten": n, "request": request}
+        show.as_json({"out": str(folder), "done_before": True, **asked, **unknown})
+        return
+    show.say(f"Done already: {folder} holds this run, {n} of {of} examples forgotten with {name}.")
+    show.tell(*request)
+    say_next(folder)
+
+
+def say_next(folder: Path) -> None:
+    """Prints where the model is, and what to do with it."""
+    command = ("unweave", "audit", str(folder))
+    show.say("", f"Model: {model_in(folder)}", f"Next:  {shlex.join(command)}")
 
 
 def damage(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:

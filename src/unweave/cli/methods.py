@@ -3,25 +3,31 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from unweave.cli import out, show
-from unweave.cli.meanings import descents, meanings
+from unweave.cli.meanings import choices, descents, first_line, meanings
 from unweave.cli.options import DEFAULTS, Shared, flat
 from unweave.files import write_atomically
-from unweave.methods import METHODS, Method, method_named
+from unweave.methods import DEFAULT, METHODS, STAGES, Method, method_named
+from unweave.run.reading import as_table
 
 FILE = "methods.json"
+PIPELINES = (
+    "A pipeline is methods one after the other, its name theirs joined by ':', such as "
+    f"{DEFAULT}. The path of a setting begins with the name of its stage: --set lur.alpha=0.1."
+)
+"""How a pipeline is spelled."""
 
 
 def methods(name: str | None = None, /, *, shared: Shared = DEFAULTS) -> int:
-    """List the methods: paper, data needed, cost of a step, deviations.
+    """List the methods: paper, data needed, cost of a step, deviations; and what pipelines are made of.
 
     Args:
-        name: A method to show with all its settings, which --set of forget changes.
+        name: A method, stage or pipeline to show with all its settings, which --set of forget changes.
         shared: Of every verb.
     """
-    chosen = METHODS if name is None else {name: method_named(name)}
+    chosen = {**METHODS, **STAGES} if name is None else {name: method_named(name)}
     described = {each: described_as(method) for each, method in chosen.items()}
     if shared.out is not None:
         asked = {"verb": "methods", "methods": described}
@@ -30,17 +36,19 @@ def methods(name: str | None = None, /, *, shared: Shared = DEFAULTS) -> int:
     if shared.json:
         show.as_json(described)
     elif name is None:
-        listed(described)
+        listed({each: described[each] for each in METHODS})
+        staged({each: described[each] for each in STAGES})
     else:
         detailed(name, described[name])
         settled(described[name], sorted(descents(chosen[name]), key=len))
+        chosen_from(described[name]["choices"])
     return 0
 
 
 def described_as(method: Method) -> dict[str, Any]:
     """What a method says of itself, and its settings with their meanings by the paths that `--set` names."""
-    settings = flat(dataclasses.asdict(cast(Any, method)))
-    return {**dataclasses.asdict(method.about), "settings": settings, "meanings": meanings(method)}
+    told = {"settings": flat(as_table(method)), "meanings": meanings(method), "choices": choices(method)}
+    return {**dataclasses.asdict(method.about), "does": first_line(type(method)), **told}
 
 
 def listed(described: Mapping[str, Mapping[str, Any]]) -> None:
@@ -63,6 +71,14 @@ def listed(described: Mapping[str, Mapping[str, Any]]) -> None:
     show.table(
         ("Method", ""), [(names, text) for (text,), names in deviating.items() if text], words=range(2)
     )
+
+
+def staged(described: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints a row for each start and recovery, and how a pipeline is spelled."""
+    show.say("", "Stages of pipelines, before or after a method:")
+    rows = [(name, each["does"], each["paper"]) for name, each in described.items()]
+    show.table(("Stage", "", "Paper"), rows, words=range(3))
+    show.say("", PIPELINES)
 
 
 def grouped(described: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> dict[tuple[Any, ...], str]:
@@ -98,3 +114,11 @@ def settled(each: Mapping[str, Any], descents: Sequence[str]) -> None:
         header = ("Setting", "Default", *(f"In {place}" for place in others), "Meaning")
         show.say("")
         show.table(header, rows, words=range(len(header)))
+
+
+def chosen_from(choices: Mapping[str, Mapping[str, str]]) -> None:
+    """Prints what may stand in a setting that holds settings of its own."""
+    rows = [(path, kind, text) for path, kinds in choices.items() for kind, text in kinds.items()]
+    if rows:
+        show.say("")
+        show.table(("In the place of", "Kind", "Meaning"), rows, words=range(3))

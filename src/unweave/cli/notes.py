@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from unweave.data import Source
 from unweave.importance import evaluating
 from unweave.project import Project
+from unweave.split import few
 from unweave.tasks import call
 
 LOW = (torch.bfloat16, torch.float16)
@@ -44,7 +45,10 @@ def about_weights(model: nn.Module) -> Iterator[str]:
     low = [name for name, p in weights.items() if p.requires_grad and p.dtype in LOW]
     if low:
         found = f"trainable weights in {str(weights[low[0]].dtype).removeprefix('torch.')}, first {low[0]!r}"
-        yield f"{found}: LUR's virtual step would be rounded away; keep float32 and set how.precision=bf16"
+        yield (
+            f"{found}: LUR's virtual step would be rounded away; load the model in float32 (model.float()), "
+            "and then how.precision=bf16 runs its passes in bfloat16"
+        )
 
 
 def about_layers(model: nn.Module, project: Project) -> Iterator[str]:
@@ -89,18 +93,20 @@ def about_data(project: Project) -> Iterator[str]:
     """Labels of one side only, and examples that are there twice."""
     known, asked = (set(source.labels.tolist()) for source in (project.train, project.test))
     if asked - known:
-        yield f"labels of the test data that no training example has: {few(asked - known)}"
+        yield f"labels of the test data that no training example has: {few_of(asked - known)}"
     if known - asked:
-        yield f"labels that no test example has: {few(known - asked)}; forgetting them can't be audited"
+        yield f"labels that no test example has: {few_of(known - asked)}; forgetting them can't be audited"
     train, test = contents(project.train), contents(project.test)
     times = Counter(train)
     copies = len(train) - len(times)
     if copies:
         twin = name_of(project.train, next(i for i, content in enumerate(train) if times[content] > 1))
         yield f"{copies} training examples are copies of others, first {twin}: forget all copies or none"
-    shared = len(set(train) & set(test))
+    shared = set(train) & set(test)
     if shared:
-        yield f"{shared} test examples are training examples as well: they are no strangers to the model"
+        twin = name_of(project.test, next(i for i, content in enumerate(test) if content in shared))
+        found = f"{len(shared)} test examples are training examples as well, first {twin}"
+        yield f"{found}: they are no strangers to the model"
 
 
 def contents(source: Source) -> list[bytes]:
@@ -129,6 +135,6 @@ def name_of(source: Source, position: int) -> str:
     return repr(source.names[position]) if source.names is not None else f"position {position}"
 
 
-def few(labels: set[int]) -> str:
+def few_of(labels: set[int]) -> str:
     """The first of some labels."""
-    return ", ".join(map(str, sorted(labels)[:5])) + (", ..." if len(labels) > 5 else "")
+    return few(map(str, sorted(labels)))

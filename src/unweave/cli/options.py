@@ -65,6 +65,18 @@ def names(listed: str | None) -> tuple[str, ...] | None:
     return found
 
 
+def fractions(listed: str | None) -> tuple[float, ...] | None:
+    """The numbers of `--budgets 0.1,0.3`; None for those of the recipes."""
+    if listed is None:
+        return None
+    try:
+        return tuple(float(each) for each in listed.split(","))
+    except ValueError as error:
+        raise ValueError(
+            f"--budgets must be numbers with commas between, such as 0.1,0.3, found {listed!r}"
+        ) from error
+
+
 def settings(assignments: Iterable[str]) -> dict[str, Any]:
     """The tables that `--set how.lr=0.1` and its like stand for; a value is read as JSON, else as it is."""
     made: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unweave.files import write_atomically
+from unweave.problem import Failed
 
 CLAIM = "run.json"
 LASTING = ("cells", "references", "strata", "tuning")
@@ -27,7 +28,6 @@ def place(
     asked: Asked,
     *,
     claim: str = CLAIM,
-    done: str | None = None,
     goes_on: Callable[[Asked, Asked], bool] = eq,
 ) -> Path:
     """Where a run may write: `out`, or the first numbered sibling that is free or holds this run.
@@ -38,7 +38,6 @@ def place(
         out: The folder that a user named.
         asked: What the run depends on, as JSON knows it.
         claim: The file that says so.
-        done: The file of a run that is over and does not go on; None where more can always be added.
         goes_on: Whether what is asked now goes on with what was asked then.
 
     Raises:
@@ -48,12 +47,7 @@ def place(
         if above.exists() and not above.is_dir():
             raise ValueError(f"--out must be a folder, found a file at {above}: choose another name")
     siblings = (out if number == 1 else out.with_name(f"{out.name}-{number}") for number in count(1))
-    return next(
-        folder
-        for folder in siblings
-        if free(folder)
-        or (goes_on_in(folder / claim, asked, goes_on) and (done is None or not (folder / done).exists()))
-    )
+    return next(folder for folder in siblings if free(folder) or goes_on_in(folder / claim, asked, goes_on))
 
 
 def refuse_within(folder: Path, source: Path | None, data: str | None = None) -> None:
@@ -107,24 +101,48 @@ def writing(folder: Path, asked: Asked, *, claim: str = CLAIM) -> Iterator[Path]
         folder: From `place`.
         asked: What the run depends on.
         claim: The file that says so.
+
+    Raises:
+        Failed: In place of a ValueError, which says that nothing was written, if finished work stays.
     """
     made = [each for each in (folder, *folder.parents) if not each.exists()]
+    unused, before = free(folder), files(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         write_atomically(folder / claim, json.dumps(asked, indent=1))
         yield folder
-    except ValueError:
-        if folder in made and not any((folder / name).exists() for name in LASTING):
-            shutil.rmtree(folder)
+    except ValueError as error:
+        if unused and not any((folder / name).exists() for name in LASTING):
+            clear(folder)
+        if files(folder) - before - {folder / claim}:
+            raise Failed(str(error)) from error
         raise
     finally:
-        remove_empty(folder, claim, made)
+        if unused:
+            remove_empty(folder, claim, made)
+
+
+def files(folder: Path) -> set[Path]:
+    """All files below a folder; none where there is no folder."""
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def clear(folder: Path) -> None:
+    """Removes all that is in a folder."""
+    for each in folder.iterdir():
+        shutil.rmtree(each) if each.is_dir() else each.unlink()
 
 
 def remove_empty(folder: Path, claim: str, made: list[Path]) -> None:
-    """Removes what was made for nothing: a folder that holds its claim alone, and empty ones above it."""
-    if folder in made and folder.exists() and all(each.name == claim for each in folder.iterdir()):
-        shutil.rmtree(folder)
+    """Removes what was written for nothing: a claim that is alone, and the folders that are empty then.
+
+    Args:
+        folder: Was free before.
+        claim: The file that may lie there.
+        made: The folders that were made, from the innermost.
+    """
+    if all(each.name == claim for each in folder.iterdir()):
+        clear(folder)
     for each in made:
         if each.exists() and not any(each.iterdir()):
             each.rmdir()

@@ -12,7 +12,7 @@ from unweave.run.recipe import Recipe
 from unweave.run.setup import Against
 from unweave.run.stage import Stage
 
-GROWING = ("seeds", "methods")
+GROWING = ("seeds", "methods", "budgets")
 """What may be asked for in addition, of a run that is there."""
 
 
@@ -26,6 +26,7 @@ class Plan:
         tune: Trials of tuning per method; none if None.
         against: What trials forget; as recipes say if None.
         tuned: The folder of earlier searches.
+        budgets: What methods may spend, each a stage; as recipes say if None.
         jobs: Worker processes; as many as suit the device if None.
         protocol: The benchmark whose columns are printed in the end; our own if None.
     """
@@ -35,6 +36,7 @@ class Plan:
     tune: int | None = None
     against: Against | None = None
     tuned: Path | None = None
+    budgets: tuple[float, ...] | None = None
     jobs: int | None = None
     protocol: Protocol | None = None
 
@@ -47,6 +49,8 @@ class Plan:
             raise ValueError("--tune makes a search and --tuned takes an earlier one: give one of them")
         if self.against is not None and self.tune is None and self.tuned is None:
             raise ValueError("--against says what a search forgets: give it with --tune or --tuned")
+        if self.budgets is not None and not self.searches:
+            raise ValueError("--budgets says what a search keeps to: give it with --tune or --tuned")
         if self.jobs is not None and self.jobs < 1:
             raise ValueError(f"--jobs must be at least 1, found {self.jobs}")
         if self.tune and importlib.util.find_spec("optuna") is None:
@@ -72,6 +76,8 @@ class Plan:
         """The recipe with the seeds and the tuning that are asked for, the first of its seeds as well."""
         seeds = recipe.seeds if first is None else tuple(range(first, first + len(recipe.seeds)))
         tuning = replace(recipe.tuning, against=self.against or recipe.tuning.against)
+        if self.budgets is not None:
+            tuning = replace(tuning, budget=None, budgets=self.budgets)
         return shortened(replace(recipe, seeds=seeds, tuning=tuning), self.seeds)
 
     def refuse_other_families(self, recipes: Sequence[Recipe]) -> None:
@@ -112,4 +118,6 @@ def grows(asked: out.Asked, found: out.Asked) -> bool:
         return False
     longer = zip(asked["seeds"], found["seeds"], strict=True)
     kept = all(now[: len(then)] == then for now, then in longer)
+    more = zip(asked["budgets"], found.get("budgets", asked["budgets"]), strict=True)
+    kept = kept and all(set(then) <= set(now) and bool(then) == bool(now) for now, then in more)
     return kept and set(found["methods"]) <= set(asked["methods"])

@@ -13,7 +13,7 @@ from torch import Tensor
 from unweave.data import Source
 from unweave.data.own import Own, is_label
 from unweave.project import Project
-from unweave.split import Split, source_positions
+from unweave.split import Split, counted, few, source_positions
 
 
 @Parameter(name="*")
@@ -46,8 +46,18 @@ class Request:
         said = {"ids": self.ids, "class": self.label, "random": self.random}
         return {name: value for name, value in said.items() if value is not None}
 
+    def words(self) -> str:
+        """What was said, as it was said; of many ids the first, and of a file its name without its place."""
+        if not self.given():
+            return "as the recipe says"
+        ((name, value),) = self.given().items()
+        text = Path(value).name if name == "ids" and is_file(value) else str(value)
+        return f"--{name} {text}" if len(text) <= LEGIBLE else f"--{name} {text[:LEGIBLE]}..."
+
 
 NOTHING = Request()
+LEGIBLE = 80
+"""Letters of a request that a record tells."""
 
 
 def positions(request: Request, project: Project, seed: int) -> Tensor:
@@ -85,9 +95,10 @@ def listed(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
             "--ids must be positions with commas between, or a file with one a line, "
             f"found {strange!r}: no such file"
         )
-    strange = next((word for word in words if word not in known), ids)
+    strange = [word for word in words or [ids] if word not in known]
     raise ValueError(
-        f"--ids must be ids of the training data, or a file with one a line: there is no {strange!r}"
+        "--ids must be ids of the training data, or a file with one a line, found "
+        f"{counted(strange, words or [ids])} neither: {few(map(repr, strange))}"
     )
 
 

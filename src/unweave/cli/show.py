@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unweave.audit.vocabulary import KNOWN
-from unweave.report import drawn, tables
+from unweave.report import drawn, frontier, tables
 from unweave.report.numbers import digits, heading, number
 from unweave.run.record import plain
 
@@ -123,6 +123,8 @@ def stages(record: Mapping[str, Any]) -> None:
     if not sys.stdout.isatty():
         print(tables.text(record, width=WIDTH))
         return
+    for name, each in record.get("frontier", {}).items():
+        say(*frontier.text(name, each, width=console().width))
     for name, stage in record["stages"].items():
         console().print(Text(name, style="bold"))
         tell(*tables.sentences(stage), "")

@@ -1,6 +1,7 @@
 """`unweave bench table`: records as a table, in the form that a page, a paper or another program wants."""
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from unweave.report.parquet import parquet
 from unweave.report.protocol import Protocol, refuse_unmeasured
 from unweave.report.protocol import summary as summary_of
 from unweave.run import record
+from unweave.run.proof import refuse_disproved
 
 Format = Literal["text", "latex", "markdown", "parquet", "html"]
 FILES: Mapping[Format, str] = {
@@ -47,6 +49,8 @@ def table(
     whole = merged(found)
     if protocol is not None:
         refuse_unmeasured(whole)
+    if shared.json or format == "parquet":
+        warn_of(whole)
     if shared.out is None:
         found = summary(whole) if protocol is None else summary_of(whole)
         width = show.console().width
@@ -64,20 +68,43 @@ def loaded(places: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Records by their place.
 
     Raises:
-        ValueError: If one of them is no record.
+        ValueError: If one of them is no record, was changed, or is contradicted by what lies beside it.
     """
-    return {str(place): record.load(place_of(place)) for place in places}
+    return {str(place): proved(place_of(place)) for place in places}
+
+
+def proved(place: Path) -> dict[str, Any]:
+    """A record that agrees with what lies beside it; one of the earlier schema as it is, which says so."""
+    made = record.load(place)
+    if not record.unverified(made):
+        refuse_disproved(made, place)
+    return made
+
+
+def warn_of(made: Mapping[str, Any]) -> None:
+    """Says on the standard error that figures can't be verified, where the output holds figures alone."""
+    if note := record.unverified(made):
+        print(f"unweave: {note}", file=sys.stderr)
 
 
 def merged(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Several records as one; a stage that two of them have is named with its folder."""
-    known = [name for each in found.values() for name in each["stages"]]
-    stages = {
-        name if known.count(name) == 1 else f"{place}: {name}": stage
+    """Several records as one; a stage or frontier that two of them have is named with its folder."""
+    stages, frontiers = (
+        told_apart({place: each.get(part, {}) for place, each in found.items()})
+        for part in ("stages", "frontier")
+    )
+    made = {**next(iter(found.values())), "stages": stages}
+    return {**made, "frontier": frontiers} if frontiers else made
+
+
+def told_apart(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Tables as one; what two of them have is named with its place."""
+    known = [name for each in found.values() for name in each]
+    return {
+        name if known.count(name) == 1 else f"{place}: {name}": item
         for place, each in found.items()
-        for name, stage in each["stages"].items()
+        for name, item in each.items()
     }
-    return {**next(iter(found.values())), "stages": stages}
 
 
 def place_of(place: Path) -> Path:

@@ -1,36 +1,38 @@
 """What methods would cost, measured: each is run for a few steps, and the rest is a straight line.
 
-A method's length is the number of steps or epochs of its descent, and of its proxy's and its recovery where
-it has them. It is run with all of them short, then with each in turn a little longer:
+A method's lengths are the numbers of steps or epochs of its descents: those of a pipeline's stages, and those
+of proxies. It is run with all of them short, then with each in turn a little longer:
 
     T(full) = T(short) + sum_i (full_i - short_i) (T(longer_i) - T(short)) / (longer_i - short_i).
 
-What does not depend on the length, such as a pass for a mask, is in T(short).
+What does not depend on the length, such as a pass for a mask, is in T(short). A recovery that may end early
+is taken at its most; one that ends with a budget has what the other lengths leave of it.
 """
 
 import copy
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
-from unweave.cli.options import flat
+from unweave.cli.meanings import descents
 from unweave.methods import Method
+from unweave.methods.recover import Recover
 from unweave.problem import Cost, Problem, timed
 from unweave.project import Project
 from unweave.run.memory import peak_memory
 from unweave.run.ranges import nested
-from unweave.run.reading import configure
+from unweave.run.reading import configure, stages_of
 from unweave.split import Split
 from unweave.train import spend
 
 SHORT, LONGER, PATIENCE = 2, 8, 1.0
 """Steps of the short and of the longer runs; after a short run of more seconds, only one step is added."""
-DESCENTS, RECOVERY = ("how", "proxy.how"), "recover"
+NEVER = 1e-9
+"""The share of the original's loss at which no recovery ends."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +58,43 @@ class Estimate:
         return self.seconds / other.seconds
 
 
+@dataclass(frozen=True)
+class Length:
+    """The length of a descent.
+
+    Args:
+        unit: What about one step adds to it.
+        full: Its full value.
+        budget: Whether that counts the gradient evaluations of the whole run.
+    """
+
+    unit: float
+    full: float
+    budget: bool = False
+
+    def share(self, steps: int, spent: float) -> float:
+        """How many times as much as the longer run has the full one beyond the short one.
+
+        Args:
+            steps: The steps of the longer run.
+            spent: The gradient evaluations of the short run, with all other lengths in full.
+        """
+        full = max(0.0, self.full - (spent - SHORT)) if self.budget else self.full / self.unit
+        return (full - SHORT) / (steps - SHORT)
+
+
 def estimate(method: Method, model: nn.Module, split: Split, project: Project) -> Estimate:
     """What a method would cost on a model, or why it can't be run there; the model stays as it is."""
-    lengths = lengths_of(method, split)
-    short = {path: unit * SHORT for path, (unit, _) in lengths.items()}
+    lengths, method = lengths_of(method, split), unended(method)
+    short = {path: each.unit * SHORT for path, each in lengths.items()}
     try:
         with peak_memory(next(model.parameters()).device) as peak:
             base = run(method, short, model, split, project)
             seconds, gradients = base.seconds, float(base.gradients)
             steps = LONGER if base.seconds < PATIENCE else SHORT + 1
-            for path, (unit, full) in lengths.items():
-                longer = run(method, {**short, path: unit * steps}, model, split, project)
-                share = (full / unit - SHORT) / (steps - SHORT)
+            for path, each in lengths.items():
+                longer = run(method, {**short, path: each.unit * steps}, model, split, project)
+                share = each.share(steps, gradients)
                 if longer.gradients > base.gradients:  # a proxy may not be used
                     seconds += share * max(0.0, longer.seconds - base.seconds)
                     gradients += share * (longer.gradients - base.gradients)
@@ -81,20 +108,34 @@ def reason(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def lengths_of(method: Method, split: Split) -> dict[str, tuple[float, float]]:
-    """By the field that holds a length: what about one step adds to it, and its full value."""
-    table = flat(dataclasses.asdict(cast(Any, method)))
-    found: dict[str, tuple[float, float]] = {}
-    for descent in DESCENTS:
-        batch = table.get(f"{descent}.batch")
-        if table.get(f"{descent}.steps") is not None:
-            found[f"{descent}.steps"] = (1.0, table[f"{descent}.steps"])
-        elif batch is not None:
-            found[f"{descent}.epochs"] = (
-                1 / math.ceil(len(split.retain) / batch),
-                table[f"{descent}.epochs"],
-            )
-    return found | ({RECOVERY: (1.0, table[RECOVERY])} if table.get(RECOVERY) else {})
+def lengths_of(method: Method, split: Split) -> dict[str, Length]:
+    """The lengths by the fields that hold them; those with a budget last."""
+    found: dict[str, Length] = {}
+    for path, how in descents(method).items():
+        if how.steps is not None:
+            found[f"{path}.steps"] = Length(1.0, how.steps)
+        elif how.epochs is not None:
+            found[f"{path}.epochs"] = Length(1 / math.ceil(len(split.retain) / how.batch), how.epochs)
+    for path, budget in budgets(method).items():
+        found = {name: each for name, each in found.items() if not name.startswith(f"{path}how.")}
+        found[f"{path}how.steps"] = Length(1.0, budget, budget=True)
+    return found
+
+
+def budgets(method: Method) -> dict[str, int]:
+    """The budget of every recovery that has one, by what the paths of its fields begin with."""
+    found = {path: each.budget for path, each in stages_of(method).items() if isinstance(each, Recover)}
+    return {path: budget for path, budget in found.items() if budget is not None}
+
+
+def unended(method: Method) -> Method:
+    """The method with recoveries that go on to their last step."""
+    tables: dict[str, Any] = {}
+    for path, each in stages_of(method).items():
+        if isinstance(each, Recover):
+            tables[f"{path}budget"] = None
+            tables |= {} if each.until is None else {f"{path}until.near": NEVER}
+    return configure(method, nested(tables))
 
 
 def run(

@@ -1,6 +1,5 @@
 """The data sets that have a name: `load("digits")` gives the training source and the held-out source."""
 
-import difflib
 import importlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from unweave.choices import nearest
 from unweave.data import Raw, Source
 from unweave.data.formats import read_idx, read_parquet
 from unweave.data.images import in_memory
@@ -41,9 +41,7 @@ def load(
         seed: Chooses the examples that `limit` keeps.
     """
     if name not in _LOADERS:
-        near = difflib.get_close_matches(name, _LOADERS, n=1)
-        guess = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"unknown data set {name!r}{guess}; known: {', '.join(_LOADERS)}")
+        raise ValueError(f"unknown data set {name!r}{nearest(name, _LOADERS)}; known: {', '.join(_LOADERS)}")
     train, held_out = _LOADERS[name](folder)
     return (train if limit is None else taken(train, stratum(train, limit, seed))), held_out
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsIndex
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
@@ -159,8 +160,30 @@ def _label(position: int, value: object) -> int:
     except TypeError:  # every tensor says that it can be an index
         label = -1
     if label < 0:
-        raise ValueError(f"item {position} must have an integer of at least 0 as its label, found {value!r}")
+        found = repr(value) if _count(value) == 1 else f"{_count(value)} numbers"
+        raise ValueError(
+            f"item {position} must have an integer of at least 0 as its label, found {found}{_advice(value)}"
+        )
     return label
+
+
+def _count(label: object) -> int:
+    """How many numbers a label has."""
+    if isinstance(label, Tensor):
+        return label.numel()
+    return np.size(label) if isinstance(label, np.ndarray | list | tuple) else 1
+
+
+def _advice(label: object) -> str:
+    """What to do with a label that is no class, where it shows what it is instead."""
+    if _count(label) != 1:
+        return (
+            ": unweave is for classifiers with one label per example, several labels are not supported; of a "
+            "one-hot label give the argmax"
+        )
+    if isinstance(label, float | np.floating) or (isinstance(label, Tensor) and label.is_floating_point()):
+        return ": unweave is for classifiers, not for regression; of a class give int(label)"
+    return ""
 
 
 def _name(position: int, item: dict[Any, Any], key: str | None) -> str | None:

@@ -80,10 +80,14 @@ def manifest_in(folder: Path) -> Manifest | None:
         return reading.read(Manifest, known, "")
 
 
+LATER = ("clip", "ends_clean", "offset")
+"""Fields of a schedule that manifests did not have at first: images were drawn under their defaults."""
+
+
 def refuse_partial(schedule: object) -> None:
-    """Raises if a schedule lacks a value: a manifest leaves none to a default."""
+    """Raises if a schedule lacks a value: a manifest leaves none but the later ones to a default."""
     if not isinstance(schedule, Mapping):
         return
     for field in fields(Schedule):
-        if field.name not in schedule:
+        if field.name not in schedule and field.name not in LATER:
             raise ValueError(f"schedule.{field.name} is missing")

@@ -47,7 +47,8 @@ class Sampler:
         eta: How much noise DDIM adds at each step, relative to DDPM; zero is deterministic.
         spacing: Whether the first step is at the last time ("trailing"), or a step before it ("leading", as
             in the code of DDIM).
-        clip: Whether the clean image that each step foresees is cut to [-1, 1]; not for latents.
+        clip: Whether DDIM cuts the clean image that each step foresees to [-1, 1], also where the schedule
+            names no range; not for latents.
 
     Raises:
         ValueError: If a number is out of range.
@@ -175,7 +176,12 @@ def noise(generators: Sequence[torch.Generator], shape: tuple[int, int, int]) ->
 
 def ddim(how: Sampler, schedule: Schedule) -> tuple[list[int], Advance]:
     """The times of DDIM and how it goes from one to the next."""
-    scheduler = schedulers().DDIMScheduler(**settings(how, schedule), clip_sample=how.clip)
+    scheduler = schedulers().DDIMScheduler(
+        **settings(how, schedule),
+        clip_sample=how.clip or schedule.clip is not None,
+        clip_sample_range=1.0 if schedule.clip is None else schedule.clip,
+        set_alpha_to_one=schedule.ends_clean,
+    )
     scheduler.set_timesteps(how.steps)
 
     def advance(said: Tensor, time: int, x: Tensor, fresh: Tensor | None) -> Tensor:
@@ -185,7 +191,7 @@ def ddim(how: Sampler, schedule: Schedule) -> tuple[list[int], Advance]:
 
 
 def dpm(how: Sampler, schedule: Schedule) -> tuple[list[int], Advance]:
-    """The same of DPM-Solver++, which keeps the answers of the steps before."""
+    """The same of DPM-Solver++, which keeps the answers of the steps before; it cuts no image."""
     scheduler = schedulers().DPMSolverMultistepScheduler(**settings(how, schedule))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # diffusers makes an array in numpy's old way
@@ -208,6 +214,7 @@ def settings(how: Sampler, schedule: Schedule) -> dict[str, Any]:
         "prediction_type": schedule.prediction,
         "timestep_spacing": how.spacing,
         "rescale_betas_zero_snr": schedule.zero_snr,
+        "steps_offset": schedule.offset,
     }
 
 
@@ -226,7 +233,7 @@ def to_bytes(images: Float[Tensor, "n channel height width"]) -> UInt8[Tensor, "
 
 
 def refuse_impossible(task: Diffusion, conditions: Condition, how: Sampler) -> None:
-    """Raises if a class is unknown, guidance has nothing to lead away from, or steps are too many."""
+    """Raises if a class is unknown, guidance has nothing to lead away from, or steps do not fit the times."""
     allowed = torch.tensor([*range(task.n_classes), *([] if task.null is None else [task.null])])
     unknown = conditions.cpu()[~torch.isin(conditions.cpu(), allowed)]
     if len(unknown) and not conditions.is_floating_point():
@@ -234,8 +241,19 @@ def refuse_impossible(task: Diffusion, conditions: Condition, how: Sampler) -> N
         raise ValueError(f"conditions must be in 0..{task.n_classes - 1}{none}, found {int(unknown[0])}")
     if how.steps > task.schedule.steps:
         raise ValueError(f"a model of {task.schedule.steps} times can't take {how.steps} steps")
+    refuse_late(how, task.schedule)
     if how.guidance != 1 and task.null is None:
         raise ValueError(
             f"guidance {how.guidance} needs a null condition, and this model was trained without: "
             "use guidance=1"
+        )
+
+
+def refuse_late(how: Sampler, schedule: Schedule) -> None:
+    """Raises if the schedule's offset moves a step beyond the last time."""
+    first = SCHEDULERS[how.scheduler](how, schedule)[0][0] if schedule.offset else 0
+    if first >= schedule.steps:
+        raise ValueError(
+            f"the steps_offset {schedule.offset} moves the first of {how.steps} steps to time {first}, and "
+            f"the model has the times 0..{schedule.steps - 1}: take fewer steps"
         )

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from unweave.choices import refuse_unknown_choices
+from unweave.choices import refuse_outside, refuse_unknown_choices
 from unweave.run.reading import read
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
@@ -52,9 +52,12 @@ class Schedule:
             \epsilon - \sqrt{1 - \bar\alpha_t}\, x_0` (Salimans & Ho, 2022), or the clean image.
         zero_snr: Whether the schedule is rescaled so that nothing of the image is left at the last time (Lin
             et al., 2024, Algorithm 1).
+        clip: DDIM cuts the clean image that each step foresees to [-clip, clip]; not if None.
+        ends_clean: The last step of DDIM ends at the clean image; if not, at the noise of time 0.
+        offset: What is added to the "leading" times of a sampler.
 
     Raises:
-        ValueError: If a beta is outside (0, 1), a choice is unknown, or nothing could be predicted.
+        ValueError: If a number is out of range, a choice is unknown, or nothing could be predicted.
     """
 
     kind: Kind = "linear"
@@ -64,9 +67,14 @@ class Schedule:
     betas: tuple[float, ...] = ()
     prediction: Prediction = "epsilon"
     zero_snr: bool = False
+    clip: float | None = None
+    ends_clean: bool = True
+    offset: int = 0
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
+        refuse_outside(self, "(0, inf)", "clip")
+        refuse_outside(self, "[0, inf)", "offset")
         if self.steps < 2 or (self.betas and len(self.betas) != self.steps):
             raise ValueError(f"a schedule needs two steps, one per beta, found {self.steps} steps")
         if not all(0 < beta < 1 for beta in (self.start, self.end, *self.betas)):
@@ -75,6 +83,9 @@ class Schedule:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Schedule":
         """The schedule of a diffusers scheduler config; what that leaves out has diffusers' default.
+
+        But images are cut only if the config says so: diffusers writes `clip_sample` into every config of a
+        scheduler that can cut them.
 
         Raises:
             ValueError: If the config is of another noise process, or a value is none that is known here.
@@ -90,6 +101,9 @@ class Schedule:
             betas=betas or (),
             prediction=told.prediction_type,
             zero_snr=told.rescale_betas_zero_snr,
+            clip=told.clip_sample_range if told.clip_sample else None,
+            ends_clean=told.set_alpha_to_one,
+            offset=told.steps_offset,
         )
 
     def noised(self, clean: Images, noise: Images, time: Int[Tensor, " batch"]) -> Images:
@@ -116,7 +130,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Config:
-    """What a scheduler config of diffusers says of the noise, under its names; the rest is about drawing."""
+    """What is read of a scheduler config of diffusers, under its names: the noise, and DDIM's settings."""
 
     beta_schedule: Kind = "linear"
     num_train_timesteps: int = 1000
@@ -125,13 +139,18 @@ class Config:
     trained_betas: tuple[float, ...] | None = None
     prediction_type: Prediction = "epsilon"
     rescale_betas_zero_snr: bool = False
+    clip_sample: bool = False
+    clip_sample_range: float = 1.0
+    set_alpha_to_one: bool = True
+    steps_offset: int = 0
 
 
 def defaults(config: Mapping[str, Any]) -> dict[str, float]:
     """The betas of a scheduler of diffusers where its config names none.
 
     Raises:
-        ValueError: If it is of another noise process: its betas, if it has any, mean something else.
+        ValueError: If it is of another noise process: its betas, if it has any, mean something else. If it
+            asks for dynamic thresholding.
     """
     name = str(config.get("_class_name", "DDPMScheduler"))
     known = name.removesuffix("Scheduler")
@@ -142,6 +161,11 @@ def defaults(config: Mapping[str, Any]) -> dict[str, float]:
             raise ValueError(
                 f"{key} must be {usual[1]!r}, found {config[key]!r}: it is another noise process"
             )
+    if config.get("thresholding") not in (None, False):
+        raise ValueError(
+            f"thresholding must be False, found {config['thresholding']!r}: dynamic thresholding is not "
+            "supported; clip_sample is"
+        )
     return {"beta_start": 0.00085, "beta_end": 0.012} if known in STABLE else {}
 
 

@@ -1,9 +1,9 @@
 """The methods and stages by name. A new one is one new file and one new line here."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import ClassVar, Protocol, runtime_checkable
 
+from unweave.choices import nearest
 from unweave.methods.about import About
 from unweave.methods.amnesiac import Amnesiac
 from unweave.methods.bad_teacher import BadTeacher
@@ -113,6 +113,10 @@ STAGES: Mapping[str, Method] = {
 """Starts and recoveries: methods that only a pipeline makes use of."""
 
 
+DEFAULT = "lur:recover"
+"""What `forget` runs and recipes report first where nothing else is asked for."""
+
+
 def methods_for(family: str) -> Mapping[str, Method]:
     """The methods that are for models of that family, in the order of the registry."""
     return {name: method for name, method in METHODS.items() if method.about.serves(family)}
@@ -127,15 +131,16 @@ def method_named(name: str, family: str | None = None, among: Mapping[str, Metho
         among: The methods, as a family has set them; stages that it lacks are those of `STAGES`.
 
     Raises:
-        ValueError: If there is none of that name; names the nearest. If it is not for that family.
+        ValueError: If there is none of that name; names the nearest, and all. If it is not for that family.
     """
     known = {**STAGES, **METHODS, **among}
     if JOINT in name:
         names = name.split(JOINT)
+        if not all(names):
+            raise ValueError(f"a pipeline is names joined by {JOINT!r}, such as {DEFAULT!r}, found {name!r}")
         return Pipeline(*(method_named(each, family, among) for each in names), names=names)
     if name not in known:
-        near = get_close_matches(name, known, n=1, cutoff=0.3) or [next(iter(METHODS))]
-        raise ValueError(f"unknown method {name!r}: did you mean {near[0]!r}?")
+        raise ValueError(f"unknown method {name!r}{nearest(name, known)}; known: {', '.join(known)}")
     method = known[name]
     if family is not None and not method.about.serves(family):
         raise ValueError(

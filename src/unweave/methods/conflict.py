@@ -164,7 +164,8 @@ class CAGrad:
 class UPGrad:
     """Follows the mean of the two gradients, each moved as little as makes it oppose neither.
 
-    Of two gradients that is the direction of PCGrad at half its length; the two part ways at three.
+    Of two gradients that is the direction of PCGrad at half its length; the two part ways at three. TorchJD's
+    is regularised by default, and another where one gradient is far smaller: see `unweave.rules.upgrad`.
 
     Args:
         forget_weight: The weight of the forget loss.
@@ -173,7 +174,11 @@ class UPGrad:
     """
 
     about: ClassVar[About] = About(
-        "Quinton & Rey, 2024, arXiv 2406.16232", "forget, retain", "2 gradients", TASKS
+        "Quinton & Rey, 2024, arXiv 2406.16232",
+        "forget, retain",
+        "2 gradients",
+        f"{TASKS}; the Gramian is not regularised, where TorchJD adds `1e-4` to the diagonal of the "
+        "normalised one and may then oppose a gradient that is far smaller than the other",
     )
     forget_weight: float = 1.0
     forget: Target = Mislabel()

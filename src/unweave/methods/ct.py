@@ -30,7 +30,8 @@ class ConvolutionTranspose:
         "Cadet et al., 2024, arXiv 2410.01276 (competition entry)",
         "retain",
         "1 gradient",
-        "kernels that are not square stay as they are",
+        "`lr=0.01` (released: `lr=0.001`), `batch=128` (released: `batch=64`); the learning rate falls at "
+        "every step, not every epoch; kernels that are not square stay as they are",
     )
     how: Descent = Descent(lr=0.01, epochs=3, schedule="cosine", weight_decay=5e-4)
 

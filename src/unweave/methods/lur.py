@@ -90,7 +90,7 @@ class LUR:
             **prefixed("forget", target),
             **({"forget": Choice(("bounded", "clamped"))} if usual else {}),
             "weight": Log(0.05, 1.5),
-            "how.lr": Log(0.05, 0.5),
+            "how.lr": Log(0.05, 1.0),
             "how.steps": up_to(left // (3 if self.mode == "nested" else 2), share=4),
             "how.schedule": Choice(("constant", "cosine")),
         }

@@ -37,8 +37,10 @@ class MaskedSmallGradients:
         "Cadet et al., 2024, arXiv 2410.01276 (competition entry)",
         "forget, retain",
         "1 gradient; 2 passes of the size of forget",
-        "every weight-bearing module, not convolutions alone; matrices are redrawn by fan-in; the gradients "
-        "are taken in evaluation mode",
+        "`lr=0.01` (released: `lr=0.001`), `batch=128` (released: `batch=64`), `weight_decay=0.0` (released: "
+        "`weight_decay=0.0005`); the learning rate changes at every step, not every epoch; every "
+        "weight-bearing module, not convolutions alone; matrices are redrawn by fan-in; the gradients are "
+        "taken in evaluation mode",
     )
     rate: float = 0.3
     kept: float = 0.1

@@ -18,7 +18,7 @@ from unweave.losses import mean_loss_at
 from unweave.methods.about import About
 from unweave.objective import nll
 from unweave.problem import Failed, Problem
-from unweave.space import Choice, Log, Range, Uniform
+from unweave.space import Choice, Log, Range
 
 AVERAGE = 0.95
 """The decay of the average of the weights whose loss is checked: at a constant rate the weights themselves
@@ -78,8 +78,6 @@ class Recover:
             "budget": Choice((budget,)),
             "how.lr": Log(0.05, 0.5),
             "how.schedule": Choice(("cosine",)),
-            "how.warmup": Uniform(0.0, 0.2),
-            "how.ema": Choice((None, AVERAGE)),
         }
 
     def __call__(self, problem: Problem) -> None:

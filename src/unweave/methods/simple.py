@@ -34,7 +34,7 @@ class FromScratch:
     """
 
     about: ClassVar[About] = About(
-        REFERENCE, "retain", "1 gradient", "short-retrain: as many gradient evaluations as the budget"
+        REFERENCE, "retain", "1 gradient", "short-retrain: the whole budget of a recipe"
     )
     how: Descent = Descent(lr=0.1, steps=300, schedule="cosine", warmup=0.15, weight_decay=5e-4)
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from unweave.choices import nearest
 from unweave.project.diffusers_folder import CONFIGS, from_local, is_local
 from unweave.project.project import Project
 from unweave.project.recipe import from_folder, from_recipe
 from unweave.project.user_code import from_file
-from unweave.run.reading import nearest
 from unweave.run.recipe import load as load_recipe
 from unweave.run.recipe import shipped
 

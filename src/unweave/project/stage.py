@@ -28,7 +28,7 @@ from unweave.run.recipe import load as load_recipe
 from unweave.run.setup import Architecture, Data, Tuning
 from unweave.run.stage import MODELS, Stage
 from unweave.split import Split
-from unweave.train import TRAINING, Trained, code, counted, digest
+from unweave.train import TRAINING_FORMAT, Trained, counted, digest
 
 COUNT = "retraining.json"
 """Among the searches, what a retraining took of which only a user's own code knows."""
@@ -60,7 +60,7 @@ class Given(Stage):
         if part == "mixed":
             return Trained(project.model, Cost())
         facts = {**project.facts, "split": split.digest("retain"), "seed": seed, "device": self.device}
-        folder = self.folder / MODELS / digest({**facts, "code": code(*TRAINING)})[:20]
+        folder = self.folder / MODELS / digest({**facts, "format": TRAINING_FORMAT})[:20]
         model = copy.deepcopy(project.model)
         if (folder / checkpoint.SIDECAR).exists():
             sidecar = checkpoint.load(folder, model, split_digest=split.digest("retain"))
@@ -114,8 +114,8 @@ class Given(Stage):
         steps = read_object(count, ": tune it again").get("gradient_evaluations")
         if not isinstance(steps, int):
             raise ValueError(f"{count} doesn't say what a retraining takes: tune it again")
-        train = Descent(steps=steps)
-        return dataclasses.replace(self, recipe=dataclasses.replace(self.recipe, train=train))
+        recipe = dataclasses.replace(self.recipe, train=Descent(steps=steps))
+        return dataclasses.replace(self, recipe=recipe.within(recipe.tuning.granted))
 
     def build(self, split: Split) -> Callable[[], nn.Module] | None:
         """Makes a fresh model, where the project says how."""
@@ -178,7 +178,7 @@ def recipe_of(place: Place, project: Project, split: Split) -> Recipe:
     if told is None:
         return recipe
     reported = {"seeds": told.seeds, "calibration_seeds": told.calibration_seeds, "tuning": told.tuning}
-    return dataclasses.replace(recipe, headline=told.headline, **reported)
+    return dataclasses.replace(recipe, headline=told.headline, probe=told.probe, **reported)
 
 
 def told_by(place: Place, project: Project) -> Recipe | None:

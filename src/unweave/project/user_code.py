@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.utils.data import ConcatDataset, Dataset
 
-from unweave.checkpoint import contents
+from unweave.checkpoint import contents, difference, shapes
+from unweave.code_digest import code_digest
 from unweave.data import Source
-from unweave.project.code_digest import code_digest
+from unweave.problem import Failed
 from unweave.project.ids import Named
 from unweave.project.project import Project, Retraining
 from unweave.run.classification import Classification
@@ -173,20 +174,40 @@ def places(calibration: Sequence[int], n: int) -> list[int]:
 def retraining(path: Path, train: Callable[..., Any], source: Source, original: nn.Module) -> Retraining:
     """Trains by a user's `train(dataset, seed)` on the examples as `load()` gave them.
 
-    It is refused if it trains the original, which would then be another one for all that follows.
+    A run fails, and is no bad input, if its training does: it may be the tenth.
     """
 
     def retrain(split: Split, seed: int) -> nn.Module:
-        before = contents(original.state_dict())
-        model = asked(path, "train()", train, dataset_of(source, split.retain), seed)
-        if not isinstance(model, nn.Module):
-            raise ValueError(f"train() of {path} must return an nn.Module, found {type(model).__name__}")
-        if contents(original.state_dict()) != before:
-            raise ValueError(
-                f"train() of {path} must leave the model alone that load() returned, and changed its "
-                "weights: make another model there"
-            )
-        refuse_unusable(model)
-        return model
+        try:
+            return trained(path, train, dataset_of(source, split.retain), seed, original)
+        except ValueError as error:
+            raise Failed(str(error)) from error
 
     return retrain
+
+
+def trained(
+    path: Path, train: Callable[..., Any], dataset: Dataset, seed: int, original: nn.Module
+) -> nn.Module:
+    """What a user's `train(dataset, seed)` returns.
+
+    Raises:
+        ValueError: If it raises, returns what can't be used, or trains the original, which would then be
+            another one for all that follows.
+    """
+    before = contents(original.state_dict())
+    model = asked(path, "train()", train, dataset, seed)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"train() of {path} must return an nn.Module, found {type(model).__name__}")
+    if contents(original.state_dict()) != before:
+        raise ValueError(
+            f"train() of {path} must leave the model alone that load() returned, and changed its weights: "
+            "make another model there"
+        )
+    if found := difference(shapes(original.state_dict()), shapes(model.state_dict())):
+        raise ValueError(
+            f"train() of {path} must return a model like that of load(), {found}: make the same model there; "
+            "of a compiled or wrapped one return the model inside"
+        )
+    refuse_unusable(model)
+    return model

@@ -1,6 +1,7 @@
 """A table of texts as Markdown, as LaTeX, or as lines of plain text; none breaks on a hostile name."""
 
 import io
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 
 from rich.console import Console
@@ -67,6 +68,16 @@ def columns(header: Sequence[str], lines: Sequence[Sequence[str]], *, words: int
     for i, title in enumerate(header):
         table.add_column(Text(title), justify="left" if i < words else "right", width=widths[i])
     return table
+
+
+def texts(line: Sequence[str]) -> list[Text]:
+    """The cells of a line as a rich table takes them, whatever they hold."""
+    return [Text(cell) for cell in line]
+
+
+def wrapped(sentences: Sequence[str], width: int) -> list[str]:
+    """Sentences as lines, each beginning with one."""
+    return [line for sentence in sentences for line in textwrap.wrap(sentence, width)]
 
 
 def longest_word(cells: Sequence[str]) -> int:

@@ -14,17 +14,37 @@ from markupsafe import Markup
 
 from unweave.audit.ranks import Ranking
 from unweave.files import write_atomically
-from unweave.report import figures, protocol_tables
+from unweave.report import figures, frontier, protocol_tables
 from unweave.report.diagram import critical_difference
+from unweave.report.frontier_figure import figure as frontier_figure
 from unweave.report.numbers import DASH, digits, finite, heading, number, probability
 from unweave.report.pareto import pareto
 from unweave.report.protocol import measured
 from unweave.report.ranking import ours_of, ranked_over
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, outside, rows
 from unweave.report.tables import ONE_SEED, aim, brief, comparing, ordered_by_one, searched
+from unweave.run.record import unverified
 
 FILE = "report.html"
 MINUS = "\N{MINUS SIGN}"
+MIX = 10
+"""Classes of a request that the first screen counts."""
+GAP = "Mean absolute difference from Retrain, in percentage points, over the figures of its table below."
+RETRAIN = "Models retrained without the forget set: what each figure is to be read beside."
+FORGET = "The forget set: the examples that were deleted."
+
+
+@dataclass(frozen=True)
+class Term:
+    """A word of the page and what it means.
+
+    Args:
+        title: the word.
+        says: one sentence.
+    """
+
+    title: str
+    says: str
 
 
 @dataclass(frozen=True)
@@ -94,18 +114,38 @@ class Stage:
         return any(row.gap.mean is not None for row in self.rows)
 
 
+@dataclass(frozen=True)
+class Frontier:
+    """The frontier of a recipe as the template reads it.
+
+    Args:
+        title: its heading.
+        said: what the gaps are to be read beside.
+        figure: SVG, None without a point to draw.
+        tables: what each says, its header and its lines.
+    """
+
+    title: str
+    said: list[str]
+    figure: Markup | None
+    tables: list[tuple[str, list[str], list[list[str]]]]
+
+
 def render(record: Mapping[str, Any]) -> str:
     """The page of a valid record, as one string of HTML."""
     stages = [_stage(name, f"stage-{i}", stage) for i, (name, stage) in enumerate(record["stages"].items())]
     page = _templates().get_template("page.html.jinja")
     return page.render(
         stages=stages,
+        frontiers=[_frontier(*each) for each in record.get("frontier", {}).items()],
         protocol=protocol_tables.legend(record) if all(stage.protocol for stage in stages) else None,
         ranks=_ranks(list(record["stages"].values())) if len(stages) > 1 else None,
         environment=flat(record["environment"]),
         date=record["environment"].get("date"),
         schema=record["schema"],
+        unverified=unverified(record),
         glossary=_glossary(stages),
+        terms=_terms(stages),
     )
 
 
@@ -169,6 +209,12 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
     )
 
 
+def _frontier(name: str, found: Mapping[str, Any]) -> Frontier:
+    drawn = frontier_figure(found)
+    markup = None if drawn is None else Markup(drawn)
+    return Frontier(frontier.titled(name), frontier.sentences(found), markup, frontier.grids(found))
+
+
 def _ranks(stages: list[Mapping[str, Any]]) -> Ranks | None:
     ranking = ranked_over(stages)
     return None if ranking is None else Ranks(ranking, Markup(critical_difference(ranking)))
@@ -195,6 +241,47 @@ def _glossary(stages: list[Stage]) -> list[Any]:
     return list(shown.values())
 
 
+def _terms(stages: list[Stage]) -> list[Term]:
+    """What the figures on the first screen mean, in the order of their first use."""
+    shown = dict.fromkeys(metric for stage in stages for metric in stage.metrics)
+    metrics = [Term(heading(metric), said) for metric in shown if (said := says(metric))]
+    return [*metrics, Term("Mean gap", GAP), Term("Retrain", RETRAIN), Term("F", FORGET)]
+
+
+def says(metric: str) -> str:
+    """What a metric means, one sentence; empty of one that this version does not know."""
+    from unweave.audit.vocabulary import KNOWN
+
+    return KNOWN[metric].says if metric in KNOWN else ""
+
+
+def deleted(request: Mapping[str, Any], date: str | None) -> list[tuple[str, str]]:
+    """What was deleted, from which model, how that was asked and when, as pairs of a name and a text.
+
+    Args:
+        request: Of a stage.
+        date: Of the record.
+    """
+    ids, more = ", ".join(map(str, request["ids"])), request["examples"] - len(request["ids"])
+    days = {"deleted": request["date"], "audited": date} if request["date"] else {"": date}
+    told = {
+        "Deleted": f"{request['examples']} of {request['of']} examples",
+        "First ids": f"{ids} and {more} more" if more else ids,
+        "Classes": _classes(request["classes"]),
+        "Model": request["model"],
+        "Request": request["asked"],
+        "Date": ", ".join(f"{what} {day}".strip() for what, day in days.items() if day),
+    }
+    return [(name, text) for name, text in told.items() if text]
+
+
+def _classes(counts: Mapping[str, int]) -> str:
+    """How many examples each label has, the most frequent first."""
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    more = f" and {len(ordered) - MIX} more" if len(ordered) > MIX else ""
+    return ", ".join(f"{label}: {count}" for label, count in ordered[:MIX]) + more
+
+
 def _templates() -> Environment:
     loader = FileSystemLoader(Path(__file__).parent)
     made = Environment(
@@ -208,7 +295,8 @@ def _templates() -> Environment:
         "heading": heading,
         "p": probability,
     }
-    made.globals |= {"digits": digits, "outside": outside, "DASH": DASH, "ONE_SEED": ONE_SEED}
+    made.filters |= {"says": says, "deleted": deleted}
+    made.globals |= {"digits": digits, "outside": outside, "DASH": DASH, "ONE_SEED": ONE_SEED, "GAP": GAP}
     return made
 
 

@@ -13,6 +13,7 @@ from unweave.report.numbers import DASH, number
 from unweave.report.parquet import write
 from unweave.report.protocol import COLUMNS, SEEDS, Record, agreement_of, failures, figures_of, ranks_of
 from unweave.report.ranking import REFERENCES
+from unweave.run.record import unverified
 
 
 def grid(stage: Record) -> tuple[list[str], list[list[str]]]:
@@ -61,7 +62,7 @@ def legend(record: Record) -> str:
 
 def text(record: Record, *, width: int = 100) -> str:
     """Every stage as plain text."""
-    parts = []
+    parts = [f"{line}\n" for line in [unverified(record)] if line]
     for name, stage in record["stages"].items():
         said = [line for sentence in sentences(stage) for line in textwrap.wrap(sentence, width)]
         parts.append("\n".join([name, *said, "", *drawn.plain(terminal(stage, width)), ""]))
@@ -81,13 +82,14 @@ def markdown(record: Record) -> str:
     """Every stage as a Markdown table."""
     stages = record["stages"].items()
     parts = [drawn.markdown(name, sentences(stage), *grid(stage), words=1) for name, stage in stages]
-    return "\n\n".join([*parts, drawn.escaped(legend(record))]) + "\n"
+    first = [drawn.escaped(line) for line in [unverified(record)] if line]
+    return "\n\n".join([*first, *parts, drawn.escaped(legend(record))]) + "\n"
 
 
 def latex(record: Record) -> str:
     """Every stage as a booktabs tabular."""
-    stages = record["stages"].items()
-    return "\n\n".join(drawn.tabular(name, *grid(stage), words=1) for name, stage in stages) + "\n"
+    stages = [drawn.tabular(name, *grid(stage), words=1) for name, stage in record["stages"].items()]
+    return "\n\n".join([*(f"% {line}" for line in [unverified(record)] if line), *stages]) + "\n"
 
 
 def parquet(record: Record, path: Path) -> Path:

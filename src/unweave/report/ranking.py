@@ -1,4 +1,4 @@
-"""Which method is closest to Retrain, over paired seeds: mean ranks, and a record's tests against LUR."""
+"""Which method is closest to Retrain, over paired seeds: mean ranks, and a record's tests of its headline."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -53,9 +53,8 @@ def ranked_over(stages: Sequence[Mapping[str, Any]]) -> "Ranking | None":
 
 
 def ours_of(stage: Mapping[str, Any]) -> str | None:
-    """The method that the others are tested against: `lur` where it ran, otherwise one of its kin."""
-    firsts = [row["first"] for row in _tests(stage)]
-    return "lur" if "lur" in firsts else next(iter(firsts), None)
+    """The method that the others are tested against; the first of them in records of older versions."""
+    return next((row["first"] for row in _tests(stage)), None)
 
 
 def tested(stage: Mapping[str, Any]) -> dict[str, float | None]:

@@ -171,11 +171,14 @@ def _row(name: str, method: Mapping[str, Any]) -> Row:
 
 
 def _reference(stage: Mapping[str, Any]) -> Row:
-    """The retrained models' own row, with the costs of the method `retrain` if the record has one."""
-    scores = {metric: _cell(score) for metric, score in stage["reference"]["scores"].items()}
+    """The retrained models' own row, with the costs of the method `retrain`, or else those of an audit."""
+    reference = stage["reference"]
+    scores = {metric: _cell(score) for metric, score in reference["scores"].items()}
     empty = Row("Retrain", "reference", "reference", "", scores, _gap(None), None, None, None, None, "")
     if "retrain" not in stage["methods"]:
-        return empty
+        seconds, gradients = (finite(reference.get(key)) for key in ("seconds", "gradient_evaluations"))
+        cost = None if seconds is None else 1.0
+        return replace(empty, seconds=seconds, gradient_evaluations=gradients, cost=cost)
     costs = _row("retrain", stage["methods"]["retrain"])
     return replace(costs, name="Retrain", status="reference", reason="", scores=scores, gap=empty.gap)
 

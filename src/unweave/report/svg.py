@@ -17,10 +17,12 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-INK, FAINT = "#1d1d1f", "#b9b9bf"
+INK, FAINT, PAPER = "#1d1d1f", "#b9b9bf", "#fdfdfd"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("-", "--", "-.", ":")
-_VARIABLES = {INK: "ink", FAINT: "faint"} | {colour: f"series-{i}" for i, colour in enumerate(SERIES)}
+_VARIABLES = {INK: "ink", FAINT: "faint", PAPER: "bg"} | {
+    colour: f"series-{i}" for i, colour in enumerate(SERIES)
+}
 
 
 @contextmanager

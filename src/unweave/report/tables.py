@@ -1,21 +1,22 @@
 """A record's table in every form that people read: terminal, plain text, Markdown, LaTeX.
 
 All of them show the rows of `rows.py`, so a method that failed keeps its row everywhere. Intervals are 95 %,
-written as the half-width after "±"; the HTML page and Parquet give both ends.
+written as the half-width after "±" or, where the ends are not equally far, as these in brackets; the HTML
+page and Parquet give both ends.
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
-from unweave.report import drawn
+from unweave.report import drawn, frontier
 from unweave.report.numbers import DASH, digits, heading, interval, number, probability
 from unweave.report.ranking import ours_of
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, rows
+from unweave.run.record import unverified
 
+BRACKETS = "±, or brackets: the 95 % interval; fewer than three seeds have none."
 ONE_SEED = "With one seed the order of methods shows nothing."
 _ON = {
     "proxy": "on proxies, other examples drawn from what is retained",
@@ -58,7 +59,7 @@ def legend(record: Mapping[str, Any], *, width: int | None = None) -> str:
     parts = " or ".join(each for each in made if each)
     gap = f"Gap: mean |difference| from Retrain over {parts}, points. " if parts else ""
     return (
-        f"{gap}{_compared(record, width)}Cost: relative to one retrain. ±: half of the 95 % interval. "
+        f"{gap}{_compared(record, width)}Cost: relative to one retrain. {BRACKETS} "
         f"{' '.join(dict.fromkeys(aim(stage) for stage in record['stages'].values()))}{single(record)}"
     )
 
@@ -108,7 +109,7 @@ def terminal(stage: Mapping[str, Any], *, width: int = 100) -> Table:
     lines = [[line[i] for i in shown] for line in lines]
     table = drawn.columns([header[i] for i in shown], lines, words=2, width=width)
     for row, line in zip(rows(stage), lines, strict=True):
-        texts = list(map(Text, line))
+        texts = drawn.texts(line)
         texts[1].stylize(_STYLES.get(row.status, ""))
         table.add_row(*texts, style="bold" if row.best else None)
     return table
@@ -125,28 +126,42 @@ def fitting(header: Sequence[str], lines: Sequence[Sequence[str]], width: int) -
 
 
 def text(record: Mapping[str, Any], *, width: int = 100) -> str:
-    """Every stage as plain text: the headline's verdict and reason, the table, then what went wrong where.
+    """The frontiers, then every stage as plain text: verdict and reason, the table, what went wrong where.
 
     Args:
         record: a valid record.
         width: columns to fill, characters.
     """
+    before = [
+        line
+        for name, each in record.get("frontier", {}).items()
+        for line in frontier.text(name, each, width=width)
+    ]
     stages = [_stage_text(name, stage, width) for name, stage in record["stages"].items()]
-    return "\n".join([*stages, *textwrap.wrap(legend(record, width=width), width)])
+    first = [f"{line}\n" for line in [unverified(record)] if line]
+    return "\n".join([*first, *before, *stages, *drawn.wrapped([legend(record, width=width)], width)])
 
 
 def markdown(record: Mapping[str, Any]) -> str:
     """Every stage as a Markdown heading, its verdict and its table: a section of a model card."""
+    before = [
+        part for name, each in record.get("frontier", {}).items() for part in frontier.markdown(name, each)
+    ]
     parts = [
         drawn.markdown(name, sentences(stage), *grid(stage, metric_ids(stage)), words=2)
         for name, stage in record["stages"].items()
     ]
-    return "\n\n".join([*parts, drawn.escaped(legend(record))]) + "\n"
+    first = [drawn.escaped(line) for line in [unverified(record)] if line]
+    return "\n\n".join([*first, *before, *parts, drawn.escaped(legend(record))]) + "\n"
 
 
 def latex(record: Mapping[str, Any]) -> str:
     """Every stage as a booktabs tabular; bold is the method closest to Retrain of those with no FAIL."""
-    return "\n\n".join(_tabular(name, stage) for name, stage in record["stages"].items()) + "\n"
+    first = [f"% {line}" for line in [unverified(record)] if line]
+    before = [
+        part for name, each in record.get("frontier", {}).items() for part in frontier.latex(name, each)
+    ]
+    return "\n\n".join([*first, *before, *(_tabular(*each) for each in record["stages"].items())]) + "\n"
 
 
 def sentences(stage: Mapping[str, Any]) -> list[str]:
@@ -187,7 +202,7 @@ def _line(row: Row, compared: Sequence[str], metrics: Sequence[str]) -> list[str
 
 def _stage_text(name: str, stage: Mapping[str, Any], width: int) -> str:
     table = drawn.plain(terminal(stage, width=width))
-    said = [line for sentence in sentences(stage) for line in textwrap.wrap(sentence, width)]
+    said = drawn.wrapped(sentences(stage), width)
     return "\n".join([name, *said, "", *table, ""])
 
 

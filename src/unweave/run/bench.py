@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from unweave.run import record
 from unweave.run.cell import run_reference, run_seed
+from unweave.run.frontier import frontier
 from unweave.run.ranges import nested
 from unweave.run.reading import configure
 from unweave.run.recipe import Recipe
@@ -35,6 +36,7 @@ def bench(
 ) -> dict[str, Any]:
     """Runs every recipe as one stage of a record, and writes `record.json` after each.
 
+    A recipe with several budgets is a stage for each, and the record then says what a PASS costs a method.
     What a folder already holds and is still valid is used again: a run that was interrupted goes on where it
     stopped.
 
@@ -56,7 +58,8 @@ def bench(
         The record.
 
     Raises:
-        ValueError: If a method is not known, two stages share a name, or fewer seeds than asked for exist.
+        ValueError: If a method is not known, two stages share a name, fewer seeds than asked for exist, or a
+            recipe has several budgets and no search is to keep to them.
         Failed: If an original or a retrained model can't be trained.
     """
     stages = [Stage(shortened(recipe, seeds), Path(folder), device) for recipe in recipes]
@@ -77,23 +80,44 @@ def compare(
     listener: Listener = lambda progress: None,
 ) -> dict[str, Any]:
     """Runs stages; see `bench`."""
-    if len({stage.recipe.name for stage in stages}) < len(stages):
-        found = ", ".join(stage.recipe.name for stage in stages)
+    if not tune and tuned is None:
+        refuse_budgets(stages)
+    stages = [each for stage in stages for each in stage.by_budget()]
+    if len({stage.name for stage in stages}) < len(stages):
+        found = ", ".join(stage.name for stage in stages)
         raise ValueError(f"each stage needs a name of its own, found {found}")
-    names = {stage.recipe.name: chosen(stage.recipe, methods) for stage in stages}
+    names = {stage.name: chosen(stage.recipe, methods) for stage in stages}
     stages_made: dict[str, Any] = {}
     made = {"schema": record.SCHEMA, "environment": record.environment(), "stages": stages_made}
     with workers(jobs or cpu_count() or 1) as crew:
         list(told(crew, choices(stages), listener))
-        made_here = [searched(each, names[each.recipe.name], tune, tuned, crew, listener) for each in stages]
+        made_here = [searched(each, names[each.name], tune, tuned, crew, listener) for each in stages]
         found = [{**each, **(studies or {})} for each in made_here]
-        logs = {stage.recipe.name: study for stage, study in zip(stages, found, strict=True)}
-        stages = [replace(stage, recipe=with_best(stage.recipe, logs[stage.recipe.name])) for stage in stages]
+        logs = {stage.name: study for stage, study in zip(stages, found, strict=True)}
+        stages = [replace(stage, recipe=with_best(stage.recipe, logs[stage.name])) for stage in stages]
         for stage in finished(stages, names, crew, listener):
-            search = {name: study.trials for name, study in logs[stage.recipe.name].items()}
-            stages_made[stage.recipe.name] = stage_record(stage, names[stage.recipe.name], search)
+            search = {name: study.trials for name, study in logs[stage.name].items()}
+            stages_made[stage.name] = stage_record(stage, names[stage.name], search)
+            made |= frontiers(stages, stages_made)
             record.write(made, folder)
     return made
+
+
+def refuse_budgets(stages: Sequence[Stage]) -> None:
+    """Raises where a recipe has several budgets: settings that were not searched keep to none."""
+    for stage in stages:
+        if stage.recipe.tuning.budgets:
+            found = f"{', '.join(map(str, stage.recipe.tuning.budgets))} of {stage.recipe.name!r}"
+            raise ValueError(f"budgets are what searches keep to, found {found} and no search: give --tune")
+
+
+def frontiers(stages: Sequence[Stage], made: Mapping[str, Any]) -> dict[str, Any]:
+    """The frontier of each recipe with several budgets, from its stages that are done; or nothing."""
+    found: dict[str, dict[float, Any]] = {}
+    for stage in stages:
+        if stage.recipe.tuning.budgets and stage.name in made:
+            found.setdefault(stage.recipe.name, {})[stage.recipe.tuning.granted] = made[stage.name]
+    return {"frontier": {name: frontier(each) for name, each in found.items()}} if found else {}
 
 
 def searched(
@@ -111,9 +135,12 @@ def searched(
 
 
 def chosen(recipe: Recipe, methods: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of the methods that a recipe runs, in the order of the registry, checked."""
+    """The names of the methods that a recipe runs, in the order of the registry, checked.
+
+    All of them begin with the headline, which may be a pipeline that the recipe has no table of.
+    """
     if methods is None:
-        return tuple(recipe.methods)
+        return tuple(dict.fromkeys([recipe.headline, *recipe.methods]))
     for name in methods:
         recipe.family.named(name)
     known = [name for name in recipe.methods if name in methods or name == "original"]
@@ -137,16 +164,20 @@ def finished(
     stages: Sequence[Stage], methods: Mapping[str, tuple[str, ...]], crew: Crew, listener: Listener
 ) -> Iterator[Stage]:
     """Runs all seeds of all stages, and yields each stage once it is done, in their order."""
+    seeds = {stage.name: jobs_of(stage, methods[stage.name]) for stage in stages}
+    first = {stage.recipe.name: stage.name for stage in reversed(stages)}.values()
     rounds = [
         trainings(stages),
-        [job for stage in stages for job in jobs_of(stage, methods[stage.recipe.name])],
+        [job for each in stages if each.name in first for job in (*seeds[each.name], *retrains_of(each))],
+        # further budgets, once there is all that they share with the first
+        [job for each in stages if each.name not in first for job in seeds[each.name]],
     ]
     jobs = list(chain(*rounds))
-    left = Counter(job.arguments[0].recipe.name for job in jobs)
+    left = Counter(job.arguments[0].name for job in jobs)
     waiting = list(stages)
     for job, _ in told(lambda _: chain.from_iterable(map(crew, rounds)), jobs, listener):
-        left[job.arguments[0].recipe.name] -= 1
-        while waiting and left[waiting[0].recipe.name] == 0:
+        left[job.arguments[0].name] -= 1
+        while waiting and left[waiting[0].name] == 0:
             yield waiting.pop(0)
 
 
@@ -160,7 +191,7 @@ def choices(stages: Sequence[Stage]) -> list[Job]:
         if stage.chooses:
             data = replace(stage.recipe.data, forget="random", fraction=0.5)
             alike.setdefault(repr((stage.known(), data)), []).append(stage)
-    names = [", ".join(stage.recipe.name for stage in each) for each in alike.values()]
+    names = [", ".join(stage.name for stage in each) for each in alike.values()]
     return [
         Job(f"{name}, what is forgotten", choose, (each,))
         for name, each in zip(names, alike.values(), strict=True)
@@ -195,8 +226,12 @@ def train(stage: Stage, part: Literal["mixed", "retain"], seed: int) -> None:
 
 
 def jobs_of(stage: Stage, methods: tuple[str, ...]) -> list[Job]:
-    """One job per seed, and one per calibration seed."""
-    name, recipe = stage.recipe.name, stage.recipe
-    seeds = [Job(f"{name}, seed {seed}", run_seed, (stage, seed, methods)) for seed in recipe.seeds]
-    more = [Job(f"{name}, retrain {seed}", run_reference, (stage, seed)) for seed in recipe.calibration_seeds]
-    return seeds + more
+    """One job per seed."""
+    seeds = stage.recipe.seeds
+    return [Job(f"{stage.name}, seed {seed}", run_seed, (stage, seed, methods)) for seed in seeds]
+
+
+def retrains_of(stage: Stage) -> list[Job]:
+    """One job per calibration seed."""
+    name, seeds = stage.recipe.name, stage.recipe.calibration_seeds
+    return [Job(f"{name}, retrain {seed}", run_reference, (stage, seed)) for seed in seeds]

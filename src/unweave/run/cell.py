@@ -2,11 +2,11 @@
 
 A cell is `cells/STAGE/SEED/METHOD.json` (what it cost), `METHOD.parquet` or `METHOD.npz` (what the model
 answers) and `METHOD.values.json` (what that measures beside the seed's retrained model). Each JSON file names
-the digest of all that it depends on, and is used again while that holds.
+the digest of all that it depends on, and is used again while that holds. The stages of several budgets share
+the cells of models that no budget changes, in the folder of their recipe.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,30 @@ from torch import nn
 
 from unweave.audit.exam import Exam, Found
 from unweave.conflict import Probe
-from unweave.methods import Method
-from unweave.methods.simple import FromScratch
 from unweave.problem import Cost, Failed
-from unweave.run.keeping import Content, beside, kept
+from unweave.run.keeping import Content, beside, file_name, kept
 from unweave.run.memory import peak_memory
 from unweave.run.stage import Memory, Stage
-from unweave.train import TRAINING, code, digest, spend
+from unweave.train import TRAINING_FORMAT, digest, spend
 
 REFERENCE = "retrained"
 """The name of the reference's cell; the method "retrain" is one more retraining, from weights of its own."""
 
-METHODS_CODE = (*TRAINING, "methods/*.py", "run/family.py", "run/classification.py", "run/generation.py")
-PROBING = ("collect", "conflict", "probes", "classified", "logits", "score")
-METHODS_CODE += ("audit/generators/*.py", *(f"audit/{name}.py" for name in PROBING))
-MEASURING_CODE = ("audit/**/*.py", "run/cell.py")
+UNBUDGETED = (REFERENCE, "original", "retrain")
+"""The cells that are the same whatever a method may spend."""
 
-MATCHED = ("lur-match", "lur")
-"""The methods whose gradient evaluations short-retrain gets: the first that ran."""
+METHODS_FORMAT = 1
+"""Stands for all code that decides what a cell holds: a method's weights, answers, cost and probes.
+
+Raise it in the commit that changes any of these for a method of given settings: every cell is then run again.
+Another default or setting needs no raise, because the key of a cell holds `repr(method)`.
+"""
+
+MEASURING_FORMAT = 1
+"""Stands for all code that computes metrics from the answers of cells.
+
+Raise it in the commit that changes a metric or adds one: cells are then measured again, but not run again.
+"""
 
 Done = tuple[Path, Content]
 """Where a cell is, and the cell."""
@@ -45,25 +51,16 @@ def run_seed(stage: Stage, seed: int, methods: tuple[str, ...]) -> None:
     before = run_original(stage, original, seed) if "original" in methods else None
     reference = run_reference(stage, seed, before)
     memory: Memory = {}
-    gradients: dict[str, int] = {}
-    for name in in_turn(methods):
-        method, place = stage.recipe.method(name), place_of(stage, seed, name)
-        method = matched(method, gradients) if name == "short-retrain" else method
-        cell = run_method(stage, original, seed, name, method, memory)
+    for name in methods:
+        cell = run_method(stage, original, seed, name, memory)
         if cell["failed"] is None:
-            gradients[name] = cell["gradient_evaluations"]
-            measured(stage, place, cell, reference, before)
+            measured(stage, place_of(stage, seed, name), cell, reference, before)
 
 
 def run_original(stage: Stage, original: Callable[[], nn.Module], seed: int) -> Done | None:
     """The cell of the untouched original, which others are measured beside, and where it is."""
-    cell = run_method(stage, original, seed, "original", stage.recipe.method("original"), {})
+    cell = run_method(stage, original, seed, "original", {})
     return (place_of(stage, seed, "original"), cell) if cell["failed"] is None else None
-
-
-def in_turn(methods: Sequence[str]) -> list[str]:
-    """The original first, which the others are compared with; last who is granted what another spent."""
-    return sorted(methods, key=lambda name: {"original": 0, "short-retrain": 2}.get(name, 1))
 
 
 def run_reference(stage: Stage, seed: int, original: Done | None = None) -> Done:
@@ -89,15 +86,17 @@ def run_reference(stage: Stage, seed: int, original: Done | None = None) -> Done
 
 
 def run_method(
-    stage: Stage, original: Callable[[], nn.Module], seed: int, name: str, method: Method, memory: Memory
+    stage: Stage, original: Callable[[], nn.Module], seed: int, name: str, memory: Memory
 ) -> Content:
     """The cell of a method on a copy of the original. A method that fails says why, and the rest goes on."""
-    place = place_of(stage, seed, name)
+    method, place = stage.recipe.method(name), place_of(stage, seed, name)
+    every = stage.recipe.probe if name == stage.recipe.headline else 0
+    key = key_of(stage, seed, f"{method!r}, probed every {every} steps" if every else repr(method))
 
     def make() -> Content:
         problem = stage.problem(original(), seed, memory)
-        if stage.recipe.probe and name == stage.recipe.headline:
-            problem.watch = Probe(stage.recipe.probe)
+        if every:
+            problem.watch = Probe(every)
         failed = None
         with peak_memory(stage.device) as peak:
             try:
@@ -111,7 +110,7 @@ def run_method(
             found = answers(stage, problem.model, place, original())
         return {**spent(cost), **known, **found}
 
-    return kept(place, key_of(stage, seed, repr(method)), make)
+    return kept(place, key, make)
 
 
 def answers(stage: Stage, model: nn.Module, place: Path, original: nn.Module | None = None) -> Content:
@@ -143,15 +142,7 @@ def measured(
         shown = {"sheet": exam.sheet(found), "description": exam.describe(found)}
         return {"values": values, "benchmarked": benchmarked, "losses": exam.histograms(found), **shown}
 
-    return kept(beside(place, "values"), digest({**key, "code": code(*MEASURING_CODE)}), make)
-
-
-def matched(method: Method, gradients: Mapping[str, int]) -> Method:
-    """Training from scratch for as many gradient evaluations as a method of `MATCHED` spent, if one ran."""
-    steps = next((gradients[name] for name in MATCHED if name in gradients), None)
-    if steps is None or not isinstance(method, FromScratch):
-        return method
-    return FromScratch(replace(method.how, steps=steps, epochs=None))
+    return kept(beside(place, "values"), digest({**key, "format": MEASURING_FORMAT}), make)
 
 
 def spent(cost: Cost) -> Content:
@@ -167,7 +158,8 @@ def curves(traces: Content, losses: Mapping[str, list[float]], *, points: int = 
 
 def place_of(stage: Stage, seed: int, name: str) -> Path:
     """Where a cell is; without a suffix."""
-    return stage.folder / "cells" / stage.recipe.name / str(seed) / name
+    of = stage.recipe.name if name in UNBUDGETED else stage.name
+    return stage.folder / "cells" / of / str(seed) / file_name(name)
 
 
 def answers_at(exam: Exam[Found], place: Path) -> Found:
@@ -179,4 +171,4 @@ def key_of(stage: Stage, seed: int, method: str) -> str:
     """The digest of all that a cell depends on."""
     recipe, data = stage.recipe, stage.split().digest()
     facts = {**stage.known(), "data": data, "device": stage.device, "family": repr(recipe.family)}
-    return digest({**facts, "seed": seed, "method": method, "code": code(*METHODS_CODE)})
+    return digest({**facts, "seed": seed, "method": method, "format": [TRAINING_FORMAT, METHODS_FORMAT]})

@@ -26,6 +26,11 @@ def kept(place: Path, key: str, make: Callable[[], Content]) -> Content:
     return found
 
 
+def file_name(name: str) -> str:
+    """A method's name as a file has it: a name of several stages joins them by colons, which not all may."""
+    return name.replace(":", "%3A")
+
+
 def beside(place: Path, suffix: str) -> Path:
     """The file of a place that ends so; a name may hold dots."""
     return place.with_name(f"{place.name}.{suffix}")

@@ -3,11 +3,11 @@
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from functools import cache, reduce
 from operator import or_
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
+from unweave.choices import nearest
 from unweave.methods.pipeline import Pipeline
 
 Table = Mapping[str, Any]
@@ -45,9 +45,16 @@ def configure_stages(pipeline: Pipeline, tables: Table, path: str) -> Pipeline:
 
 def refuse_unknown_settings(settings: object, given: Iterable[str], path: str) -> None:
     """Raises at a dotted path that names no field of a dataclass, or of a pipeline's stages."""
-    stages = dict(zip(settings.names, settings.stages, strict=True)) if isinstance(settings, Pipeline) else {}
-    known = [f"{name}.{each}" for name, stage in stages.items() for each in paths(type(stage))]
-    refuse_unknown(dict.fromkeys(given), known or paths(type(settings)), path)
+    stages = stages_of(settings).items()
+    known = [f"{before}{each}" for before, stage in stages for each in paths(type(stage))]
+    refuse_unknown(dict.fromkeys(given), known, path)
+
+
+def stages_of(method: object) -> dict[str, object]:
+    """The stages of a pipeline by what the paths of their settings begin with; any other method as it is."""
+    if not isinstance(method, Pipeline):
+        return {"": method}
+    return {f"{name}.": stage for name, stage in zip(method.names, method.stages, strict=True)}
 
 
 def as_table(value: object) -> Any:  # noqa: ANN401  plain values of any type
@@ -107,11 +114,15 @@ def value_of(hint: Any, value: object, path: str) -> object:  # noqa: ANN401  an
     if isinstance(value, str) and value in kinds and str not in plain:
         value = {"kind": value}
     if kinds and isinstance(value, Mapping):
+        only, *more = kinds.values()
+        if not more and "kind" in paths(only):  # a field of its own
+            return build(only, value, path)
         kind = kinds[choose_kind(kinds, value, path)]
         return build(kind, {key: each for key, each in value.items() if key != "kind"}, path)
     if kinds and (not plain or (plain == [type(None)] and value is not None)):
         names = f" or one of {', '.join(kinds)}" if len(kinds) > 1 else ""
-        raise ValueError(f"{path} must be a table{names}, found {value!r}")
+        guess = nearest(str(value), kinds) if names else ""
+        raise ValueError(f"{path} must be a table{names}, found {value!r}{guess}")
     return validated(reduce(or_, plain) if kinds else hint, value, path)
 
 
@@ -195,20 +206,8 @@ def refuse_unknown(table: Table, known: Iterable[str], path: str, meant: Iterabl
             )
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A question that names the known word closest to this one, if any is close.
-
-    Of a dotted path the last name counts, and all paths that end in the closest one are named.
-    """
-    ending: dict[str, list[str]] = {}
-    for path in known:
-        ending.setdefault(path.rpartition(".")[2], []).append(path)
-    near = get_close_matches(word, ending, n=1, cutoff=0.5)
-    return f" (did you mean {' or '.join(map(repr, ending[near[0]]))}?)" if near else ""
-
-
 @cache
-def _reader(kind: type[T]) -> Callable[[str], T]:
+def _reader(kind: Any) -> Callable[[str], Any]:  # noqa: ANN401  any type can be a hint
     # JSON, because pydantic's strict mode takes lists for tuples and tables for dataclasses only from there
     from pydantic import TypeAdapter
 

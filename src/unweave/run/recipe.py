@@ -10,21 +10,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from torch import nn
 
+from unweave.choices import nearest
 from unweave.descend import Descent
 from unweave.methods import Method, methods_for
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.simple import FromScratch
-from unweave.run.reading import Table, as_table, configure, mapping, nearest, read
+from unweave.run.reading import Table, as_table, configure, mapping, read, stages_of
 from unweave.run.setup import Setup
+from unweave.targets import refuse_other_family
 
 T = TypeVar("T")
 
 AS_TRAINED, TRAINING = ("how", "impair"), ("forget", "proxy")
 """The fields that hold a descent like the training, and those that hold something with such a field."""
+
+
+@runtime_checkable
+class Targeted(Protocol):
+    """A method with a forget loss that one can choose."""
+
+    forget: object
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,15 @@ class Recipe(Setup):
     def table(self) -> dict[str, Any]:
         """The recipe as plain values, complete: `parse` reads it back."""
         return as_table(self)
+
+    def within(self, budget: float) -> "Recipe":
+        """The recipe with another budget, which short-retrain spends whole."""
+        methods, short = dict(self.methods), self.methods.get("short-retrain")
+        if isinstance(short, FromScratch):
+            part = part_of(self.train, budget)
+            how = replace(short.how, steps=part.steps, epochs=part.epochs)
+            methods["short-retrain"] = replace(short, how=how)
+        return replace(self, tuning=replace(self.tuning, budget=budget), methods=methods)
 
     def cut_short(self, steps: int, limit: int | None = None) -> "Recipe":
         """A recipe that trains for so many steps, on so many examples, only to show that it runs."""
@@ -93,6 +111,18 @@ def parse(table: Table) -> Recipe:
     return Recipe(**vars(setup), methods=_methods(setup, mapping(table.get("methods", {}), "methods")))
 
 
+def length(method: Method) -> tuple[int | None, float | None]:
+    """The steps or epochs of a training from scratch."""
+    assert isinstance(method, FromScratch)
+    return method.how.steps, method.how.epochs
+
+
+def part_of(train: Descent, share: float) -> Descent:
+    """The training with that share of its steps."""
+    steps = None if train.steps is None else max(1, round(share * train.steps))
+    return replace(train, steps=steps, epochs=None if train.epochs is None else share * train.epochs)
+
+
 def _text(place: str | Path) -> str:
     if Path(place).suffix == ".toml":
         if not Path(place).is_file():
@@ -106,19 +136,28 @@ def _text(place: str | Path) -> str:
 
 def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
     """Every method: its defaults, the recipe's training where it starts from scratch, what a table says."""
-    train, budget = setup.train, setup.tuning.budget
-    steps = None if train.steps is None else max(1, round(budget * train.steps))
-    epochs = None if train.epochs is None else budget * train.epochs
-    shorter = replace(train, steps=steps, epochs=epochs)
+    train = setup.train
     known = dict(setup.family.methods) | {name: setup.family.named(name) for name in tables}
+    shorter = part_of(train, setup.tuning.granted)
     defaults = {name: _as_trained(method, train) for name, method in known.items()}
     defaults |= {"retrain": FromScratch(train), "short-retrain": FromScratch(shorter)}
     methods: dict[str, Method] = {
         name: configure(method, tables.get(name, {}), f"methods.{name}") for name, method in defaults.items()
     }
+    for name, method in methods.items():
+        refuse_unfit_targets(method, setup.family.name, f"methods.{name}")
     if methods["retrain"] != defaults["retrain"]:
         raise ValueError("methods.retrain is the recipe's own training: change [train] instead")
+    if length(methods["short-retrain"]) != length(defaults["short-retrain"]):
+        raise ValueError("methods.short-retrain is as long as the budget: change tuning.budget instead")
     return methods
+
+
+def refuse_unfit_targets(method: object, family: str, path: str) -> None:
+    """Raises if a method, or a stage, forgets by a target that is for models of another family."""
+    for before, stage in stages_of(method).items():
+        if isinstance(stage, Targeted):
+            refuse_other_family(stage.forget, family, f"{path}.{before}forget")
 
 
 def _as_trained(method: T, train: Descent) -> T:

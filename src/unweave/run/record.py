@@ -1,26 +1,31 @@
 """`record.json`: what was run, on what, and what it measured: all that a report or an auditor reads.
 
 A record is a plain dictionary; `record.schema.json` beside this file says which keys it has, what each number
-means and in which unit. Numbers are written with the digits that bring the same float back.
+means and in which unit. Numbers are written with the digits that bring the same float back. A file carries
+a digest of its content, which every reader verifies (`unweave.run.digest`); the earlier schema had none.
 """
 
+import hashlib
 import json
-import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from unweave.files import write_atomically
-from unweave.train import code
+from unweave.run.digest import KEY, refuse_changed, sealed
+from unweave.run.plain import plain
 
 # The schema, not the type checker, describes a record: it holds whatever JSON can hold.
 Record = Mapping[str, Any]
 
-SCHEMA = "unweave.record/1"
+SCHEMA = "unweave.record/2"
+EARLIER = "unweave.record/1"
+"""Had no digest: such a record is read, and can't be verified."""
 FILE = "record.json"
 PACKAGES = ("unweave", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors", "optuna")
 
@@ -35,7 +40,7 @@ def environment() -> dict[str, Any]:
 
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "code": code("**/*.py"),
+        "code": package_digest(),
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
         "system": f"{platform.system()} {platform.machine()}",
@@ -44,6 +49,15 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
+
+
+@cache
+def package_digest() -> str:
+    """SHA-256 of the paths and contents of this package's own Python files."""
+    root, whole = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(root.glob("**/*.py")):
+        whole.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return whole.hexdigest()
 
 
 def write(record: Record, folder: str | Path) -> Path:
@@ -58,26 +72,27 @@ def write(record: Record, folder: str | Path) -> Path:
     Raises:
         ValueError: the record does not follow the schema, or `folder` is a file; nothing is written.
     """
-    validate(record)
+    validate(record, known=(SCHEMA,))
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(
             f"expected a folder to write {FILE} into, found a file at {folder}: choose another name"
         )
-    text = json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(sealed(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / FILE, text)
     return folder / FILE
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Read and validate a record.
+    """Read and validate a record, and verify its digest, without which it is returned.
 
     Args:
         path: the file, or the folder that holds it as record.json.
 
     Raises:
-        ValueError: no such file, not JSON, another schema id, or a departure from the schema.
+        ValueError: no such file, not JSON, another schema id, a departure from the schema, or a record that
+            was changed after it was written.
     """
     path = Path(path)
     path = path / FILE if path.is_dir() else path
@@ -95,16 +110,25 @@ def load(path: str | Path) -> dict[str, Any]:
         validate(record)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return record
+    if record["schema"] != EARLIER:
+        refuse_changed(record, path)
+    return {key: value for key, value in record.items() if key != KEY}
 
 
-def validate(record: Any) -> None:
+def unverified(record: Record) -> str:
+    """A sentence that a record can't be verified; empty if its digest was."""
+    if record["schema"] != EARLIER:
+        return ""
+    return f"Made by an earlier version ({EARLIER}), without a digest: its figures can't be verified."
+
+
+def validate(record: Any, *, known: Sequence[str] = (SCHEMA, EARLIER)) -> None:
     """Raise a ValueError that names the place where `record`, whatever it is, departs from the schema."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
     found = record.get("schema") if isinstance(record, Mapping) else type(record).__name__
-    if found != SCHEMA:
+    if found not in known:
         raise ValueError(f"expected a record of schema {SCHEMA!r}, found {found!r}")
     schema = json.loads(Path(__file__).with_name("record.schema.json").read_text(encoding="utf-8"))
     error = best_match(Draft202012Validator(schema).iter_errors(plain(record)))
@@ -146,15 +170,6 @@ def _check_per_seed(name: str, stage: Record) -> None:
             if len(numbers) != expected:
                 place, found = f"stages.{name}.methods.{method}.per_seed.{figure}", len(numbers)
                 raise ValueError(f"{place}: expected {expected} numbers, one per seed, found {found}")
-
-
-def plain(value: Any) -> Any:
-    """The value as JSON knows it: tuples as lists, numbers that are not finite as null."""
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _shorten(message: str) -> str:

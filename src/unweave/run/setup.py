@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unweave.descend import Descent
-from unweave.methods import method_named
+from unweave.methods import DEFAULT, method_named
 from unweave.run.classification import Classification
 from unweave.run.family import Family
 from unweave.run.generation import Generation
@@ -92,7 +92,10 @@ class Tuning:
         seeds: Seeds of training, and of the proxies.
         begin: The settings that are tried first: the "defaults" of a method, so that none has the benefit of
             an earlier search, or those of its table in the "recipe".
-        budget: The most that a method may spend, relative to the gradient evaluations of retraining.
+        budget: The most that a method may spend, relative to the gradient evaluations of retraining; the
+            largest of `budgets` if None, and 0.5 without any.
+        budgets: Several, each of which `bench` makes a stage of its own for, with searches of its own; the
+            smallest at which a method passes is what a PASS costs it. `budget` is one of them.
         limit: How many training examples trials see, the classes in proportion; all if None. Steps that are
             found on them are more on all the data (see `Study.settings`).
     """
@@ -101,15 +104,29 @@ class Tuning:
     against: Against = "proxy"
     begin: Literal["defaults", "recipe"] = "defaults"
     seeds: tuple[int, ...] = (1000, 1001)
-    budget: float = 0.5
+    budget: float | None = None
+    budgets: tuple[float, ...] = ()
     limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.trials < 1 or not self.seeds:
             found = f"{self.trials} and {len(self.seeds)}"
             raise ValueError(f"tuning needs at least one trial and one seed, found {found}")
-        if not 0 < self.budget <= 1:
-            raise ValueError(f"budget must be a fraction of retraining in (0, 1], found {self.budget}")
+        for each in (*self.budgets, self.granted):
+            if not 0 < each <= 1:
+                raise ValueError(f"a budget must be a fraction of retraining in (0, 1], found {each}")
+        found = ", ".join(map(str, self.budgets))
+        if len(set(self.budgets)) < len(self.budgets):
+            raise ValueError(f"budgets must differ, found {found}")
+        if self.budgets and self.granted not in self.budgets:
+            raise ValueError(
+                f"budget must be one of budgets, {found}, found {self.budget}: leave one of the two out"
+            )
+
+    @property
+    def granted(self) -> float:
+        """The most that a method may spend, relative to retraining."""
+        return max(self.budgets, default=0.5) if self.budget is None else self.budget
 
 
 @dataclass(frozen=True)
@@ -139,7 +156,7 @@ class Setup:
     seeds: tuple[int, ...] = tuple(range(10))
     calibration_seeds: tuple[int, ...] = tuple(range(100, 112))
     tuning: Tuning = Tuning()
-    headline: str = "lur:recover"
+    headline: str = DEFAULT
     probe: int = 0
     partial: bool = False
     generation: Generation | None = None

@@ -1,5 +1,6 @@
 """The record of one model, audited or not yet: a stage of one method."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -8,14 +9,17 @@ from unweave.audit.evidence import PARTS, Evidence
 from unweave.audit.margins import Margins
 from unweave.audit.metrics import METRICS, Metric, Values
 from unweave.audit.verdict import Judgement, Verdict
+from unweave.problem import Cost
 from unweave.run import record
 from unweave.run.cell import curves
 from unweave.run.verdicts import gap, reference_row
 from unweave.unlearn import Result
 
 Subject = Result | Evidence
-UNKNOWN: Mapping[str, Any] = {"seconds": None, "gradient_evaluations": None, "trace": {}}
+UNKNOWN: Mapping[str, Any] = {"seconds": None, "gradient_evaluations": None, "cost": None, "trace": {}}
 """The cost of a model that was given."""
+SHOWN = 5
+"""Ids of a request that its record names: who was deleted is no more widely told than it has to be."""
 
 
 def unaudited(result: Result) -> dict[str, Any]:
@@ -34,6 +38,7 @@ def single_record(
     *,
     metrics: Mapping[str, Metric] = METRICS,
     sheets: Mapping[str, str] | None = None,
+    retraining: Cost | None = None,
 ) -> dict[str, Any]:
     """The record of one model.
 
@@ -45,17 +50,18 @@ def single_record(
         fixed: The margins, if there are any.
         metrics: What each name means.
         sheets: Pictures of what models answer, by name.
+        retraining: What one retraining takes, where that was seen.
     """
     name = subject.name if isinstance(subject, Result) else "model"
-    row = {**told(subject), **judged(judgement, values, references, metrics)}
+    row = {**judged(judgement, values, references, metrics), **told(subject, retraining)}
+    reference = reference_row(references, fixed, metrics) if references else {"scores": {}, "null_band": {}}
     stage = {
         "recipe": {},
         "seeds": [subject.seed] if isinstance(subject, Result) else [],
+        "request": request_of(subject),
         "data": sizes(subject),
         "margins": None if fixed is None else dict(fixed.margin),
-        "reference": reference_row(references, fixed, metrics)
-        if references
-        else {"scores": {}, "null_band": {}},
+        "reference": {**reference, **seen(retraining)} if references else reference,
         "methods": {name: row},
         "floor": None if fixed is None else fixed.gap_floor,
         **({"sheets": dict(sheets)} if sheets else {}),
@@ -89,18 +95,53 @@ def judged(
         "gap": gap(values, references, metrics) if references else None,
         "verdict": str(judgement.verdict),
         "reason": judgement.reason,
-        "cost": None,
         "peak_mib": None,
         "failed": None,
     }
 
 
-def told(subject: Subject) -> dict[str, Any]:
-    """What is known of the method that made the model."""
+def told(subject: Subject, retraining: Cost | None) -> dict[str, Any]:
+    """What is known of the method that made the model, and what it cost beside a retraining."""
     if isinstance(subject, Evidence):
         return {"repr": "a model known by its answers alone", **UNKNOWN}
+    whole = None if retraining is None else retraining.seconds
     spent = {"seconds": subject.cost.seconds, "gradient_evaluations": subject.cost.gradients}
+    spent["cost"] = subject.cost.seconds / whole if whole else None
     return {"repr": repr(subject.method), **spent, "trace": curves(subject.traces, subject.curves)}
+
+
+def seen(retraining: Cost | None) -> dict[str, Any]:
+    """What one retraining takes; null where that was not seen: none takes no gradient."""
+    if retraining is None:
+        return {"seconds": None, "gradient_evaluations": None}
+    return {"seconds": retraining.seconds, "gradient_evaluations": retraining.gradients or None}
+
+
+def request_of(subject: Subject) -> dict[str, Any]:
+    """What was deleted: how many examples, the first of their ids, their classes, and from which model."""
+    if isinstance(subject, Evidence):
+        ids, labels = subject.ids["forget"].tolist(), subject.labels["forget"].tolist()
+        of, model = len(ids) + len(subject.ids["retain"]), "a model known by its answers alone"
+    else:
+        split, places = subject.split, subject.split.forget[:SHOWN].tolist()
+        ids = places if split.train.names is None else [split.train.names[place] for place in places]
+        labels = split.train.labels[split.forget].tolist()
+        of, model = len(split.train), type(subject.original).__name__
+    counts = {str(label): count for label, count in sorted(Counter(labels).items())}
+    facts = {"examples": len(labels), "of": of, "ids": ids[:SHOWN], "classes": counts}
+    return {**facts, "model": model, "asked": None, "date": None}
+
+
+def requested(made: Mapping[str, Any], facts: Mapping[str, str | None]) -> dict[str, Any]:
+    """The record of one model with what only its caller knows of the request.
+
+    Args:
+        made: From `single_record`.
+        facts: The model, as its user calls it; how the request was asked; and the date of the deletion.
+    """
+    (stage,) = made["stages"].values()
+    about = {**stage, "request": {**stage["request"], **facts}}
+    return {**made, "stages": dict.fromkeys(made["stages"], about)}
 
 
 def sizes(subject: Subject) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,13 +19,17 @@ from unweave.run.keeping import kept
 from unweave.run.practice import practised
 from unweave.run.recipe import Recipe
 from unweave.split import Split
-from unweave.train import TRAINING, Trained, code, digest, train_model
+from unweave.train import TRAINING_FORMAT, Trained, digest, train_model
 
 Memory = dict[str, tuple[object, Cost]]
 
 MODELS = "models"
-CHOOSING = ("run/strata.py", "audit/collect.py", "audit/probes.py")
-"""The files that decide, beside those of training, what trained models choose."""
+
+CHOOSING_FORMAT = 1
+"""Stands for all code that decides which forget set trained models choose, their training apart.
+
+Raise it in the commit that changes the choice: every such forget set is then chosen again.
+"""
 
 CHOOSERS = 2_000_000
 """Added to the seed of the data for the weights of models that choose what is forgotten."""
@@ -49,12 +53,24 @@ class Stage:
     folder: Path
     device: str = "cpu"
 
+    @property
+    def name(self) -> str:
+        """What it is called in records and folders: as its recipe, and where that has several, its budget."""
+        tuning = self.recipe.tuning
+        return f"{self.recipe.name}@{tuning.granted}" if tuning.budgets else self.recipe.name
+
+    def by_budget(self) -> list["Stage"]:
+        """A stage for each budget of the recipe; this one where there are not several."""
+        budgets = self.recipe.tuning.budgets
+        return [replace(self, recipe=self.recipe.within(each)) for each in budgets] or [self]
+
     def split(self, tuning_seed: int | None = None) -> Split:
         """The data, cut as the recipe says, or as a tuning seed practises; made once per process."""
         recipe = self.recipe
         place = self.folder.absolute()  # which keeps what models choose
         models = {**self.known(), "folder": place} if self.chooses else {}
-        key = (repr((recipe.data, recipe.generation, recipe.tuning, models)), tuning_seed, self.device)
+        practice = recipe.tuning.against, recipe.tuning.limit
+        key = (repr((recipe.data, recipe.generation, practice, models)), tuning_seed, self.device)
         if key not in _splits:
             if tuning_seed is None:
                 _splits[key] = split_of(
@@ -73,7 +89,8 @@ class Stage:
         """The positions that trained models choose; they are kept, and so is every model."""
         data = self.recipe.data
         facts = {**self.known(), "data": train.digest(), "device": self.device, "seed": data.seed}
-        facts |= {"stratum": (data.forget, data.fraction, data.folds), "code": code(*TRAINING, *CHOOSING)}
+        facts |= {"stratum": (data.forget, data.fraction, data.folds)}
+        facts |= {"format": [TRAINING_FORMAT, CHOOSING_FORMAT]}
 
         def learn(split: Split, part: Literal["mixed", "retain"]) -> nn.Module:
             return self.learned(split, part, CHOOSERS + data.seed).model

@@ -10,6 +10,7 @@ from typing import Any
 from unweave.descend import Descent
 from unweave.feed import steps_per_epoch
 from unweave.files import read_object
+from unweave.run.keeping import file_name
 from unweave.run.ranges import Settings
 from unweave.run.reading import refuse_unknown_settings
 from unweave.run.search import Trial
@@ -36,7 +37,6 @@ class Study:
     Args:
         best: The best settings, by dotted field path; empty if every trial failed.
         value: Their value; NaN if every trial failed.
-        gradients: The gradient evaluations that they spent, the mean over the tuning seeds.
         trials: The log: number, settings, value (None if it failed or was pruned) and its parts, seconds,
             gradient evaluations, failed, pruned.
         scale: How many times as long retraining is on all the data as on what trials saw.
@@ -44,7 +44,6 @@ class Study:
 
     best: Settings
     value: float
-    gradients: int
     trials: Sequence[Trial]
     scale: float = 1.0
 
@@ -63,9 +62,9 @@ def best_of(trials: Sequence[Trial], scale: float = 1.0) -> Study:
     """The study that a log tells of."""
     done = [trial for trial in trials if trial["value"] is not None]
     if not done:
-        return Study({}, math.nan, 0, trials, scale)
+        return Study({}, math.nan, trials, scale)
     best = min(done, key=lambda trial: trial["value"])
-    return Study(best["settings"], best["value"], best["gradient_evaluations"], trials, scale)
+    return Study(best["settings"], best["value"], trials, scale)
 
 
 def read_studies(stage: Stage, methods: Sequence[str], folder: Path) -> dict[str, Study]:
@@ -75,8 +74,8 @@ def read_studies(stage: Stage, methods: Sequence[str], folder: Path) -> dict[str
         ValueError: If a method has settings to search and the folder no search of them, or one that was made
             of something else.
     """
-    name, wanted = stage.recipe.name, tunable(stage, methods)
-    found = {each: folder / name / f"{each}.json" for each in wanted}
+    name, wanted = stage.name, tunable(stage, methods)
+    found = {each: folder / name / f"{file_name(each)}.json" for each in wanted}
     missing = [each for each, path in found.items() if not path.exists()]
     if missing:
         raise ValueError(
@@ -115,7 +114,7 @@ def space_of(stage: Stage, name: str) -> Mapping[str, Range]:
     """
     recipe = stage.recipe
     method, split = recipe.method(name), stage.split(recipe.tuning.seeds[0])
-    budget = max(1, round(recipe.tuning.budget * evaluations(recipe.train, split)))
+    budget = max(1, round(recipe.tuning.granted * evaluations(recipe.train, split)))
     space = recipe.family.space(name, method, budget)
     refuse_unknown_settings(method, space, f"the search space of {name}")
     return space
@@ -142,7 +141,8 @@ def scale_of(stage: Stage) -> float:
 def facts_of(stage: Stage, name: str, space: Mapping[str, Range]) -> dict[str, str]:
     """What a search is made of, but for the number of trials and the code, in words that an error can say."""
     recipe, tuning = stage.recipe, dataclasses.asdict(stage.recipe.tuning)
-    del tuning["trials"]
+    tuning["budget"] = recipe.tuning.granted
+    del tuning["trials"], tuning["budgets"]  # a search doesn't hang on those of other stages
     known = {key: str(each) for key, each in stage.known().items()}
     told = {"tuning": str(tuning), START: repr(recipe.method(name)), "search space": repr(dict(space))}
     return {"data set or forget set": stage.split().digest(), "family": repr(recipe.family), **known, **told}

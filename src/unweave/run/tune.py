@@ -1,19 +1,24 @@
 """Settings by search: for every method the same number of trials, on seeds that are never reported."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unweave.files import write_atomically
-from unweave.run.cell import MATCHED, key_of, matched
-from unweave.run.keeping import beside, kept
+from unweave.run.cell import MEASURING_FORMAT, key_of
+from unweave.run.keeping import beside, file_name, kept
 from unweave.run.search import SECOND, case, search
 from unweave.run.stage import Stage
 from unweave.run.study import Study, best_of, facts_of, scale_of, space_of, tunable
 from unweave.run.workers import Crew, Job, Listener, told
 from unweave.space import Range
-from unweave.train import code, digest
+from unweave.train import digest
 
-SEARCHING_CODE = ("audit/**/*.py", *(f"run/{name}.py" for name in ("search", "ranges", "practice", "shared")))
+SEARCHING_FORMAT = 1
+"""Stands for all code that decides which settings a search tries, on which requests, and their worth.
+
+Raise it in the commit that changes any of these: every search is then made again.
+"""
 
 
 def tune_stage(
@@ -28,28 +33,21 @@ def tune_stage(
         crew: Who does the work.
         listener: Hears of every job that ends.
     """
-    recipe, tuned = stage.recipe, tunable(stage, methods)
-    seeds = recipe.tuning.seeds
+    tuned, seeds = tunable(stage, methods), stage.recipe.tuning.seeds
     for seed in seeds:  # what can't be practised on or searched is said before anything is trained
         stage.split(seed)
     for each in tuned:
         space_of(stage, each)
-    jobs = [Job(f"{recipe.name}, models of tuning seed {seed}", prepare, (stage, seed)) for seed in seeds]
+    jobs = [Job(f"{stage.name}, models of tuning seed {seed}", prepare, (stage, seed)) for seed in seeds]
     list(told(crew, jobs, listener))
-    studies: dict[str, Study] = {}
-    first = [each for each in tuned if each != "short-retrain"]
-    last = [each for each in tuned if each == "short-retrain"]  # waits for the steps that it is granted
-    for wave in (first, last):
-        granted = {
-            each: studies[each].gradients for each in MATCHED if each in studies and studies[each].best
-        }
-        jobs = [
-            Job(f"{recipe.name}, {trials} trials of {each}", study, ((stage,), each, trials, granted))
-            for each in wave
-        ]
-        studies |= {job.arguments[1]: found for job, found in told(crew, jobs, listener)}
-    studies = {each: studies[each] for each in tuned}
-    write_atomically(stage.folder / "tuning" / f"{recipe.name}.toml", as_toml(studies, seeds))
+    jobs = [
+        Job(f"{stage.name}, {trials} trials of {each}", study, ((stage,), each, trials)) for each in tuned
+    ]
+    found = {job.arguments[1]: study for job, study in told(crew, jobs, listener)}
+    studies = {each: found[each] for each in tuned}
+    folder = stage.folder / "tuning"
+    folder.mkdir(parents=True, exist_ok=True)  # no search has made it, where no method has settings
+    write_atomically(folder / f"{stage.name}.toml", as_toml(studies, seeds))
     return studies
 
 
@@ -60,13 +58,7 @@ def prepare(stage: Stage, seed: int) -> int:
     return stage.trained("retain", seed, seed).cost.gradients
 
 
-def study(
-    stages: Sequence[Stage],
-    name: str,
-    trials: int,
-    granted: Mapping[str, int],
-    space: Mapping[str, Range] | None = None,
-) -> Study:
+def study(stages: Sequence[Stage], name: str, trials: int, space: Mapping[str, Range] | None = None) -> Study:
     """Searches one method's settings over one stage or several; a search that is on disk is read.
 
     One that was stopped goes on after its last trial, and one that another process is at is shared with it.
@@ -75,18 +67,17 @@ def study(
         stages: Settings, space and seeds are those of the first.
         name: The method.
         trials: How many settings are tried.
-        granted: The gradient evaluations that others spent, for short-retrain.
         space: What is chosen from; what the family says within the budget of the recipe if None.
     """
     first = stages[0]
     method, tuning = first.recipe.method(name), first.recipe.tuning
-    method = matched(method, granted) if name == "short-retrain" else method
     begin = first.recipe.untabled(name) if tuning.begin == "defaults" else method
     space = space_of(first, name) if space is None else space
     facts = [facts_of(stage, name, space) for stage in stages]
     cells = [key_of(stage, 0, repr(method) + repr(begin)) for stage in stages]
-    key = digest({"facts": facts, "cells": cells, "trials": trials, "code": code(*SEARCHING_CODE)})
-    place = first.folder / "tuning" / "+".join(stage.recipe.name for stage in stages) / name
+    formats = [SEARCHING_FORMAT, MEASURING_FORMAT]
+    key = digest({"facts": facts, "cells": cells, "trials": trials, "format": formats})
+    place = first.folder / "tuning" / "+".join(stage.name for stage in stages) / file_name(name)
 
     def make() -> Mapping[str, Any]:
         cases = [case(stage, seed) for stage in stages for seed in tuning.seeds]
@@ -108,9 +99,18 @@ def _table(name: str, found: Study, seeds: Sequence[int]) -> str:
     if found.scale != 1:
         source += f", with {found.scale:.3g} times the steps"
     best = {path: value for path, value in found.settings.items() if told_in_toml(path, value)}
-    lines = [f"{path} = {_literal(value)}" for path, value in best.items()]
-    key = name if name.replace("-", "").isalnum() else f'"{name}"'
-    return "\n".join([f"[methods.{key}]  {source}", *lines, ""])
+    lines = [f"{_dotted(path)} = {_literal(value)}" for path, value in best.items()]
+    return "\n".join([f"[methods.{_key(name)}]  {source}", *lines, ""])
+
+
+def _dotted(path: str) -> str:
+    """A path as TOML writes it."""
+    return ".".join(map(_key, path.split(".")))
+
+
+def _key(name: str) -> str:
+    """A name as TOML writes it."""
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else f'"{name}"'
 
 
 def told_in_toml(path: str, value: object) -> bool:

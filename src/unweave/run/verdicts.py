@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import combinations
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -11,16 +12,18 @@ import numpy as np
 
 from unweave.audit.margins import Margins, margins
 from unweave.audit.metrics import METRICS, Metric, Values, gap_of_means, gap_parts, mean_gap
-from unweave.audit.score import score, t_interval
-from unweave.run.cell import REFERENCE, answers_at, place_of
+from unweave.audit.score import interval, score
+from unweave.run.cell import MEASURING_FORMAT, REFERENCE, answers_at, place_of
 from unweave.run.curves import histograms, mean_trace
-from unweave.run.keeping import Content, kept
+from unweave.run.keeping import Content, beside, kept
 from unweave.run.paired import comparisons, per_seed
 from unweave.run.stage import Stage
 from unweave.run.strata import TRAINED
-from unweave.run.study import evaluations, scale_of
-from unweave.train import code, digest
+from unweave.run.study import REFERENCES, evaluations, scale_of
+from unweave.train import digest
 
+POINTS = (0.0, 100.0)
+"""The range of a mean gap, whose parts are differences of percentages or shares."""
 PICKED = ("mislabelled", *TRAINED)
 """The forget sets of which a record names every example."""
 
@@ -35,8 +38,9 @@ def stage_record(
         methods: The methods that were run, the original among them.
         search: The log of tuning by method, if there was any.
     """
-    recipe, exam = stage.recipe, stage.exam()
+    recipe, exam, first = stage.recipe, stage.exam(), first_of(methods, stage.recipe.headline)
     references = [values_of(stage, seed, REFERENCE) for seed in recipe.seeds]
+    retrained = [cell_of(stage, seed, REFERENCE) for seed in recipe.seeds]
     fixed = compared(stage, recipe.calibration_seeds, "calibration")
     # without them the reported retrained models say what two differ by, which fixes no margin
     seen = fixed or compared(stage, recipe.seeds, "reported")
@@ -48,9 +52,12 @@ def stage_record(
         "seeds": list(recipe.seeds),
         "data": described(stage),
         "margins": None if fixed is None else dict(fixed.margin),
-        "reference": reference_row(references, fixed, exam.metrics, seen),
+        "reference": {
+            **reference_row(references, fixed, exam.metrics, seen),
+            "gradient_evaluations": mean([cell["gradient_evaluations"] for cell in retrained]),
+        },
         "methods": rows,
-        "headline": recipe.headline if recipe.headline in rows else next(iter(rows)),
+        "headline": first,
         "partial": recipe.partial,
         "floor": None if seen is None else seen.gap_floor,
         "calibration_seeds": list(recipe.calibration_seeds),
@@ -58,6 +65,7 @@ def stage_record(
         "comparisons": comparisons(
             {name: [each["values"] for each in cells[name]] for name in ran},
             references,
+            first,
             exam.metrics,
             exam.distance,
         ),
@@ -69,12 +77,18 @@ def stage_record(
     }
 
 
+def first_of(methods: Sequence[str], headline: str) -> str:
+    """The method that a report opens with: the headline, or the first that ran and is no reference."""
+    ran = [name for name in methods if name not in REFERENCES] or methods
+    return headline if headline in ran else ran[0]
+
+
 def searched(stage: Stage, search: Mapping[str, Sequence[Content]]) -> dict[str, Any]:
     """How settings were searched, and every trial; nothing if they were not."""
     if not search:
         return {}
     tuning, trials = stage.recipe.tuning, max(map(len, search.values()))
-    facts = {"against": tuning.against, "seeds": list(tuning.seeds), "budget": tuning.budget}
+    facts = {"against": tuning.against, "seeds": list(tuning.seeds), "budget": tuning.granted}
     retraining = evaluations(stage.recipe.train, stage.split(tuning.seeds[0]))
     facts |= {"limit": tuning.limit, "scale": scale_of(stage), "trials": trials, "retraining": retraining}
     return {"tuned": facts, "search": {name: list(log) for name, log in search.items()}}
@@ -108,7 +122,7 @@ def compared(stage: Stage, seeds: Sequence[int], name: str) -> Margins | None:
         return {"pairs": [exam.measure_pair(one, other) for one, other in combinations(found, 2)]}
 
     place = stage.folder / "cells" / stage.recipe.name / name
-    pairs = kept(place, digest({"cells": keys, "code": code("audit/**/*.py")}), make)["pairs"]
+    pairs = kept(place, digest({"cells": keys, "format": MEASURING_FORMAT}), make)["pairs"]
     alone = [values_of(stage, seed, REFERENCE) for seed in seeds]
     return margins(alone, pairs, sizes=exam.sizes, metrics=exam.metrics)
 
@@ -180,7 +194,13 @@ def reference_row(
     values = {name: [each[name] for each in references] for name in references[0]}
     values |= {name: [value] for name, value in expected.items() if name not in values}
     scores = {
-        name: score(each, mean(each), direction=metrics[name].direction, null_band=band.get(name))
+        name: score(
+            each,
+            mean(each),
+            direction=metrics[name].direction,
+            null_band=band.get(name),
+            bounds=metrics[name].bounds,
+        )
         for name, each in values.items()
     }
     rows = {name: {**asdict(each), "gap": None} for name, each in scores.items()}
@@ -193,7 +213,7 @@ def gap(
     """The mean gap in both senses, and its parts."""
     pairs = list(zip(found, references, strict=True))
     each = [mean_gap(one, other, metrics) for one, other in pairs]
-    low, high = t_interval(each)
+    low, high = interval(each, POINTS)
     apart = [gap_parts(one, other, metrics) for one, other in pairs]
     parts = {name: mean([seed[name] for seed in apart]) for name in apart[0]}
     whole = gap_of_means(found, references, metrics)
@@ -212,12 +232,17 @@ def values_of(stage: Stage, seed: int, name: str) -> Values:
 
 def measurement(stage: Stage, seed: int, name: str) -> Content:
     """What was measured of a cell."""
-    return cell_of(stage, seed, f"{name}.values")
+    return read(beside(place_of(stage, seed, name), "values.json"))
 
 
 def cell_of(stage: Stage, seed: int, name: str) -> Content:
     """A cell, as it is on disk."""
-    return json.loads(place_of(stage, seed, f"{name}.json").read_text(encoding="utf-8"))
+    return read(beside(place_of(stage, seed, name), "json"))
+
+
+def read(path: Path) -> Content:
+    """The content of a file of JSON."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def mean(numbers: Sequence[float]) -> float:

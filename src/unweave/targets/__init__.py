@@ -31,3 +31,21 @@ TARGETS: Mapping[str, Target] = {
     "estimate": Estimate(),
 }
 """The targets by the names that recipes and the command line use."""
+
+FAMILIES: Mapping[type, str] = {
+    Uniform: "classifier",
+    Quantile: "classifier",
+    Estimate: "classifier",
+    Surrogate: "diffusion",
+}
+"""The targets that only one family of models has."""
+
+
+def refuse_other_family(target: object, family: str, path: str) -> None:
+    """Raises if a target is for models of another family; `path` is what errors call it."""
+    needed = FAMILIES.get(type(target), family)
+    if needed != family:
+        raise ValueError(
+            f"{path} = {type(target).__name__.lower()!r} is for models of the family {needed}, and this is "
+            f"about {family}: use another target, such as 'clamped'"
+        )

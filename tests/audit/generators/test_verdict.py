@@ -97,6 +97,20 @@ def test_a_class_that_the_original_never_generates_is_inconclusive(judged):
     assert found.reason.endswith(" of 1000 images are taken for it, chance is 250")
 
 
+def test_a_class_whose_absence_nobody_sees_is_inconclusive_before_any_fail(retrained, margins):
+    alone = [{**measure_generation(each), **RESISTS} for each in retrained]
+    like = measured([samples(seed + 300) for seed in SEEDS], retrained, **RESISTS)
+    found = judge_generation(
+        measured([samples(seed + 200, wrong=0.2) for seed in SEEDS], retrained, **RESISTS),
+        alone,
+        margins,
+        original=like,
+    )
+    assert found.verdict == Verdict.INCONCLUSIVE
+    assert found.reason.startswith("INCONCLUSIVE: the forget set has no measurable influence: ")
+    assert "all the same, damage: RA " in found.reason
+
+
 def test_what_else_is_missing_is_named_where_there_is_nothing_to_forget(judged):
     found = judged(before=(0.25, 0.25, 0.25, 0.25), n=3, found={})
     assert "chance is 75; 3 seeds, 10 needed; no attacks" in found.reason

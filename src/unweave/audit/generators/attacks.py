@@ -37,6 +37,9 @@ PATIENCE = 10
 NO_GUIDANCE = 1.0
 """The scale at which the answer under the condition alone counts."""
 
+FLOOR = 1.0
+"""Points of the images that show a class, below which a difference counts as none."""
+
 FIRST_SEED = 10**9
 """Of an attack's images: none of them is among those that an exam draws."""
 
@@ -242,7 +245,7 @@ def percent(found: Attack) -> float:
 
 def _share(id: str, title: str, says: str, cannot: str) -> Metric[Target]:
     faults = "over-forgetting", "under-forgetting"
-    return Metric(id, title, "%", "match", says, cannot, *faults, counts="attack")
+    return Metric(id, title, "%", "match", says, cannot, *faults, floor=FLOOR, counts="attack")
 
 
 def _steps(size: int) -> Metric[Target]:
@@ -261,7 +264,8 @@ def _steps(size: int) -> Metric[Target]:
 
 
 def _adapter(id: str, title: str, says: str, cannot: str) -> Metric[Target]:
-    return Metric(id, title, "%", "lower", says, cannot, None, "under-forgetting", counts="attack")
+    fault = "under-forgetting"
+    return Metric(id, title, "%", "lower", says, cannot, None, fault, floor=FLOOR, counts="attack")
 
 
 _ALL: tuple[Metric[Target], ...] = (

@@ -93,6 +93,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         "another number (float32; torch-fidelity resizes bytes to 299 pixels).",
         below=None,
         above="damage",
+        floor=1.0,
     ),
     Metric(
         id="class_tv",
@@ -106,7 +107,9 @@ _ALL: tuple[Metric[Samples], ...] = (
         above="unlike retraining",
         beside=recognition.class_tv,
         primary=True,
+        floor=0.01,
         maximum=1.0,
+        counts="forget",
         points=100.0,
     ),
     Metric(
@@ -120,6 +123,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         above="unlike retraining",
         beside=kid_forgotten,
         primary=True,
+        floor=0.01,
     ),
     Metric(
         id="kid_retain",
@@ -142,6 +146,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         below="over-forgetting",
         above="under-forgetting",
         alone=recognition.probability,
+        maximum=1.0,
     ),
     Metric(
         id="entropy",
@@ -209,6 +214,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         cannot="Whether for the worse: a retrained model draws other images, too.",
         below=None,
         above="damage",
+        floor=1.0,  # a grey level, of 255
     ),
     Metric(
         id="drift_feature",
@@ -219,6 +225,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         cannot="Whether for the worse, and what the recogniser does not look at.",
         below=None,
         above="damage",
+        floor=0.01,
     ),
 )
 GENERATION: dict[str, Metric[Samples]] = {metric.id: metric for metric in _ALL}

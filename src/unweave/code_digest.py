@@ -1,16 +1,17 @@
-"""What code a project runs: its own file, and what that imports from its folder."""
+"""What code of a user runs: its own file, and what that imports from its folder."""
 
 import hashlib
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 PROGRAM = ("unweave", "__main__")
 
 
 def code_digest(path: Path) -> str:
-    """SHA-256 of a project's file and of what was imported from its folder, in order of the paths there.
+    """SHA-256 of a file of code and of what was imported from its folder, in order of the paths there.
 
     What its functions only import when they are called is not known yet and does not count.
     """
@@ -20,6 +21,26 @@ def code_digest(path: Path) -> str:
             name, code = other.relative_to(path.parent).as_posix(), hashlib.sha256(other.read_bytes())
             digest.update(f"\n{name} {code.hexdigest()}".encode())
     return digest.hexdigest()
+
+
+def file_of(train: Callable[..., object]) -> Path:
+    """The file of a function that tells all it does.
+
+    Raises:
+        ValueError: If it is an object, has values from the function around it, or lies in no file.
+    """
+    if not isinstance(train, FunctionType):
+        found = f"an object of {type(train).__name__}"
+    elif train.__code__.co_freevars:
+        found = f"a function with values of its own: {', '.join(train.__code__.co_freevars)}"
+    elif not Path(train.__code__.co_filename).is_file():
+        found = f"a function in {train.__code__.co_filename!r}, which is no file"
+    else:
+        return Path(train.__code__.co_filename).absolute()
+    raise ValueError(
+        f"train must be a function at the top of a file, so that its answers can be kept, found {found}: or "
+        "name its code and all that it depends on with code=, such as code='rate 0.1'"
+    )
 
 
 def imported_from(folder: Path) -> list[Path]:

@@ -1,0 +1,137 @@
+"""What a PASS costs each method: its gap at several budgets, on several stages, in a compact record.
+
+    python benchmarks/frontier.py digits-trace digits-class --budgets 0.03,0.1,0.3    # prints tables
+    python benchmarks/frontier.py digits-trace --methods lur,joint --record records/frontier-digits.json
+
+Each stage is a recipe, which `unweave.run.bench` searches and runs at each budget; the folder keeps models,
+cells and searches, and the same command goes on where it was stopped. The record holds, for each stage, what
+a retraining takes, the margins and the floor, and for each method and budget the settings that were found,
+the gap of every seed, the verdict and the costs: no pictures, no histograms, no trials.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from unweave.report import frontier
+from unweave.run.bench import bench
+from unweave.run.recipe import Recipe, load
+from unweave.run.study import best_of
+from unweave.run.workers import Progress
+
+Row = dict[str, Any]
+BUDGETS = (0.03, 0.1, 0.2, 0.3, 0.45, 0.6)
+DIGITS = 4
+"""Significant digits of a number: the third says nothing about seeds any more."""
+
+
+def compact(made: Mapping[str, Any]) -> Row:
+    """A record without all that only a page draws, each number once and rounded."""
+    named = made["frontier"]
+    return {
+        "question": (__doc__ or "").splitlines()[0],
+        "environment": made["environment"],
+        "stages": {name: stage_of(found, of_recipe(name, made)) for name, found in named.items()},
+    }
+
+
+def of_recipe(name: str, made: Mapping[str, Any]) -> dict[float, Mapping[str, Any]]:
+    """The stages of a recipe, by their budget."""
+    stages = [stage for stage in made["stages"].values() if stage["recipe"]["name"] == name]
+    return {stage["tuned"]["budget"]: stage for stage in stages}
+
+
+def stage_of(found: Mapping[str, Any], stages: Mapping[float, Mapping[str, Any]]) -> Row:
+    """A recipe: what all of its stages share, and its methods at each budget."""
+    one = next(iter(stages.values()))
+    told = {key: one["recipe"][key] for key in ("data", "model", "train", "tuning")}
+    # where data lies is nobody's business, and each point has its budget
+    told["data"] = {key: value for key, value in told["data"].items() if key != "folder"}
+    told["tuning"] = {key: value for key, value in told["tuning"].items() if key != "budget"}
+    return {
+        "recipe": told,
+        "data": one["data"]["digest"],
+        "seeds": one["seeds"],
+        "calibration_seeds": one["calibration_seeds"],
+        "trials": one["tuned"]["trials"],
+        "retraining": one["reference"]["gradient_evaluations"],
+        "margins": rounded(one["margins"]),
+        **{key: rounded(found[key]) for key in ("budgets", "floor", "margin", "original", "paired")},
+        "methods": {name: curve(name, each, stages) for name, each in found["methods"].items()},
+    }
+
+
+def curve(name: str, found: Mapping[str, Any], stages: Mapping[float, Mapping[str, Any]]) -> Row:
+    """A method: what a PASS costs it, and what it reached at each budget with which settings."""
+    rows = {point["budget"]: stages[point["budget"]] for point in found["points"]}
+    points = [
+        {**point, "settings": settings(name, stage), **seeds(stage["methods"][name])}
+        for point, stage in zip(found["points"], rows.values(), strict=True)
+    ]
+    return {"cost_of_pass": found["cost_of_pass"], "points": rounded(points)}
+
+
+def settings(name: str, stage: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a search chose, as it was run; nothing where nothing was searched."""
+    return best_of(stage["search"].get(name, []), stage["tuned"]["scale"]).settings
+
+
+def seeds(row: Mapping[str, Any]) -> Row:
+    """The gap of each seed, where the method ran to its end; and the reason where it did not pass."""
+    reason = {} if row["verdict"] == "PASS" else {"reason": row["reason"]}
+    return {"gaps": row["per_seed"]["gap"], **reason} if row["failed"] is None else {}
+
+
+def rounded(value: object) -> object:
+    """Numbers with `DIGITS` significant digits, also in tables and lists."""
+    if isinstance(value, Mapping):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def budgeted(recipe: Recipe, budgets: Sequence[float]) -> Recipe:
+    """The recipe at these budgets."""
+    return replace(recipe, tuning=replace(recipe.tuning, budget=None, budgets=tuple(budgets)))
+
+
+def say(progress: Progress) -> None:
+    """Says which piece of work is done."""
+    print(f"{progress.done}/{progress.total}  {progress.label}", flush=True)
+
+
+def main() -> None:
+    """Runs what the arguments ask for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("stages", nargs="+", help="recipes, by name or file")
+    parser.add_argument("--budgets", default=",".join(map(str, BUDGETS)))
+    parser.add_argument("--methods", help="names with commas between them; all if none are given")
+    parser.add_argument("--tune", type=int, default=20, help="trials per method and budget")
+    parser.add_argument("--seeds", type=int, help="how many of the recipes' seeds")
+    parser.add_argument("--jobs", type=int)
+    parser.add_argument("--device", default="cpu", help="where the models are; with cuda --jobs 1 is best")
+    parser.add_argument("--out", type=Path, default=Path("unweave-frontier"), help="keeps models and cells")
+    parser.add_argument("--record", type=Path, help="where the compact record is written to")
+    given = parser.parse_args()
+    made = bench(
+        [budgeted(load(name), [float(each) for each in given.budgets.split(",")]) for name in given.stages],
+        given.out,
+        methods=given.methods.split(",") if given.methods else None,
+        seeds=given.seeds,
+        jobs=given.jobs,
+        tune=given.tune,
+        device=given.device,
+        listener=say,
+    )
+    for name, found in made["frontier"].items():
+        print("\n".join(frontier.text(name, found, width=120)))
+    if given.record:
+        given.record.write_text(json.dumps(compact(made), separators=(",", ":")) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""A record's frontier as tables: what each method reaches at each budget, and what a PASS costs it."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from unweave.report import drawn
+from unweave.report.numbers import DASH, finite, interval, number
+
+Frontier = Mapping[str, Any]
+
+COST = "Cost of a PASS"
+LETTERS = {"PASS": "P", "FAIL": "F", "INCONCLUSIVE": "?"}
+LEGEND = (
+    "Budgets are relative to the gradient evaluations of a retraining. Cells: mean gap over seeds, points; "
+    "P: PASS, F: FAIL, ?: INCONCLUSIVE. Cost of a PASS: the smallest budget at which, and at every larger "
+    "one tested, a method passes."
+)
+PAIRED = (
+    "Difference of the mean gaps, paired by seed, with its 95 % interval; below zero, the first is nearer."
+)
+
+
+def titled(name: str) -> str:
+    """The heading of a recipe's frontier."""
+    return f"{name}: gap against cost"
+
+
+def ordered(frontier: Frontier) -> list[str]:
+    """The methods: who passes for the least first, and of equals who is nearest at the largest budget."""
+
+    def place(name: str) -> tuple[float, float]:
+        found = frontier["methods"][name]
+        cost = finite(found["cost_of_pass"])
+        last = finite(gap_of(found["points"][-1]))
+        return math.inf if cost is None else cost, math.inf if last is None else last
+
+    return sorted(frontier["methods"], key=place)
+
+
+def gap_of(point: Mapping[str, Any]) -> float | None:
+    """The mean gap of a point; None where the method did not run to its end."""
+    return None if point["gap"] is None or point["failed"] is not None else finite(point["gap"]["mean"])
+
+
+def grid(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
+    """Header and lines: for each method, by budget, its gap and verdict, and what a PASS costs it."""
+    header = ["Method", *(f"{budget:g}" for budget in frontier["budgets"]), COST]
+    return header, [_line(name, frontier) for name in ordered(frontier)]
+
+
+def paired_grid(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
+    """Header and lines: for each pair of methods, by budget, the difference of their gaps."""
+    pairs = dict.fromkeys((row["first"], row["second"]) for row in frontier["paired"])
+    cells = {(row["first"], row["second"], row["budget"]): row for row in frontier["paired"]}
+    found = [[cells.get((*pair, budget)) for budget in frontier["budgets"]] for pair in pairs]
+    header = ["Pair", *(f"{budget:g}" for budget in frontier["budgets"])]
+    return header, [
+        [f"{first} less {second}", *map(_difference, line)]
+        for (first, second), line in zip(pairs, found, strict=True)
+    ]
+
+
+def sentences(frontier: Frontier) -> list[str]:
+    """What the gaps are to be read beside."""
+    levels = {
+        "Two retrained models differ by a mean gap of": frontier["floor"],
+        "A model each of whose parts lies at its margin has a mean gap of": frontier["margin"],
+        "The untouched original has one of": frontier["original"],
+    }
+    return [f"{told} {number(gap)}." for told, gap in levels.items() if finite(gap) is not None]
+
+
+def grids(frontier: Frontier) -> list[tuple[str, list[str], list[list[str]]]]:
+    """The tables of a frontier, each with what it says."""
+    found = [(LEGEND, *grid(frontier)), (PAIRED, *paired_grid(frontier))]
+    return [table for table in found if table[-1]]
+
+
+def text(name: str, frontier: Frontier, *, width: int) -> list[str]:
+    """A recipe's frontier as lines of plain text."""
+    lines = [titled(name), *drawn.wrapped(sentences(frontier), width)]
+    for said, header, cells in grids(frontier):
+        table = drawn.columns(header, cells, words=1, width=width)
+        for line in cells:
+            table.add_row(*drawn.texts(line))
+        lines += ["", *drawn.plain(table), *drawn.wrapped([said], width)]
+    return [*lines, ""]
+
+
+def markdown(name: str, frontier: Frontier) -> list[str]:
+    """A recipe's frontier as sections of Markdown."""
+    return [
+        drawn.markdown(titled(name), [*sentences(frontier), said], header, lines, words=1)
+        for said, header, lines in grids(frontier)
+    ]
+
+
+def latex(name: str, frontier: Frontier) -> list[str]:
+    """A recipe's frontier as booktabs tabulars."""
+    return [drawn.tabular(titled(name), header, lines, words=1) for _, header, lines in grids(frontier)]
+
+
+def _line(name: str, frontier: Frontier) -> list[str]:
+    found = frontier["methods"][name]
+    points = {point["budget"]: point for point in found["points"]}
+    cost = finite(found["cost_of_pass"])
+    cells = [_cell(points.get(budget)) for budget in frontier["budgets"]]
+    return [name, *cells, "none" if cost is None else f"{cost:g}"]
+
+
+def _cell(point: Mapping[str, Any] | None) -> str:
+    if point is None:
+        return DASH
+    return f"{number(gap_of(point))} {LETTERS[point['verdict']]}"
+
+
+def _difference(row: Mapping[str, Any] | None) -> str:
+    return DASH if row is None else interval(row["difference"], row["low"], row["high"])

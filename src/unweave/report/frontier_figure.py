@@ -1,0 +1,99 @@
+"""The mean gap against what it costs, a line per method over its budgets, as one SVG element."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from unweave.report.frontier import gap_of, ordered
+from unweave.report.naming import short
+from unweave.report.numbers import finite
+from unweave.report.pareto import LEAST, round_between
+from unweave.report.placing import Point
+from unweave.report.svg import FAINT, INK, PAPER, SERIES, axes, svg, ticks
+
+TO_BEAT = "short-retrain"
+"""The line below which an unlearning method must lie to be worth its trouble."""
+
+BEST = 5
+"""How many methods have a colour and a name."""
+
+THIN = 0.6
+
+Marked = Sequence[tuple[Point, bool]]
+"""Points, each with whether the method passes there."""
+
+
+def figure(frontier: Mapping[str, Any]) -> str | None:
+    """The mean gap over the gradient evaluations relative to a retraining, both axes logarithmic.
+
+    The best methods and the one to beat are named, others thin. A filled point is a PASS. Shaded are the gaps
+    up to that of a model at its margins. None without a point to draw.
+    """
+    found = {name: marked(frontier["methods"][name]) for name in ordered(frontier)}
+    drawn = {name: points for name, points in found.items() if points}
+    if not drawn:
+        return None
+    best = [name for name in drawn if name != TO_BEAT][:BEST]
+    named = [*best, *([TO_BEAT] if TO_BEAT in drawn else [])]
+    with axes(6.4, 3.6) as (made, plot):
+        plot.set_xscale("log")
+        plot.set_yscale("log")
+        for name in [*(each for each in drawn if each not in named), *named]:
+            _line(plot, name, drawn[name], *_style(name, best))
+        _levels(plot, frontier)
+        for axis, limits in ((plot.xaxis, plot.get_xlim()), (plot.yaxis, plot.get_ylim())):
+            ticks(axis, round_between(*limits))
+            axis.set_major_formatter(lambda value, _: f"{value:g}")
+        plot.set_xlabel("Gradient evaluations, relative to one retrain")
+        plot.set_ylabel("Mean gap, points")
+        plot.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.2)
+        return svg(made, f"Gap against cost of {len(drawn)} methods")
+
+
+def marked(method: Mapping[str, Any]) -> Marked:
+    """What can be drawn of a method: points of finite gap and a cost."""
+    found: list[tuple[Point, bool]] = []
+    for point in method["points"]:
+        cost, gap = finite(point["gradient_evaluations"]), gap_of(point)
+        if cost and gap is not None:
+            found.append(((cost, max(gap, LEAST)), point["verdict"] == "PASS"))
+    return found
+
+
+def _style(name: str, best: Sequence[str]) -> tuple[str, str, float]:
+    """Colour, dash and width of a method's line."""
+    if name == TO_BEAT:
+        return INK, "--", 1.8
+    return (SERIES[best.index(name)], "-", 1.5) if name in best else (FAINT, "-", THIN)
+
+
+def _line(plot: Axes, name: str, points: Marked, colour: str, dash: str, width: float) -> None:
+    named = width > THIN
+    order = 2 if named else 1
+    plot.plot(
+        *zip(*(point for point, _ in points), strict=True),
+        color=colour,
+        linestyle=dash,
+        linewidth=width,
+        label=short(name) if named else None,
+        zorder=order,
+    )
+    for point, passes in points:
+        face, size = colour if passes else PAPER, 22 if named else 9
+        plot.scatter(*point, s=size, facecolor=face, edgecolor=colour, linewidth=0.9, zorder=3)
+
+
+def _levels(plot: Axes, frontier: Mapping[str, Any]) -> None:
+    """The gap of the untouched original and of two retrained models, and the region of the margins."""
+    plot.margins(0.1)
+    for gap, name in ((frontier["original"], "original"), (frontier["floor"], "two retrained models")):
+        if level := finite(gap):
+            plot.axhline(level, color=FAINT, linewidth=0.8, linestyle="--", zorder=0)
+            place = {"transform": plot.get_yaxis_transform(), "ha": "left", "va": "bottom"}
+            plot.text(0.01, level, name, fontsize=7, color=INK, alpha=0.7, **place)
+    low, high = plot.get_ylim()
+    if margin := finite(frontier["margin"]):
+        low, high = min(low, 0.8 * margin), max(high, 1.2 * margin)
+        plot.axhspan(low, margin, color=SERIES[2], alpha=0.12, linewidth=0, zorder=0)
+    plot.set_ylim(low, high)

@@ -1,0 +1,150 @@
+"""Forged records are refused by every verb that shows them: by their digest, or by what lies beside them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import projects
+from records import put, synthetic
+from unweave.audit import parquet
+from unweave.cli import main
+from unweave.run import record
+from unweave.run.digest import sealed
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A run of forget with an audit, and a benchmark of one method over two seeds."""
+    folder = tmp_path_factory.mktemp("forged")
+    recipe, short = projects.recipe(folder), ["--method", "finetune", "--set", "how.epochs=1", "--quiet"]
+    assert main(["forget", recipe, "--out", str(folder / "run"), *short]) == 0
+    assert main(["audit", str(folder / "run"), "--references", "2", "--quiet"]) == 1
+    bench = ["--methods", "finetune", "--jobs", "1", "--quiet", "--out", str(folder / "bench")]
+    assert main(["bench", recipe, *bench]) == 0
+    return folder
+
+
+@pytest.fixture
+def forge(made, here):
+    """A copy of a folder whose record says something else at one place; sealed again if asked for."""
+
+    def forge(name: str, *path: str, value: object, again: bool = False) -> Path:
+        place = Path(shutil.copytree(made / name, here / name))
+        file = place / ("audit" if name == "run" else "") / "record.json"
+        found = put(json.loads(file.read_text()), *path, value=value)
+        file.write_text(json.dumps(sealed(found) if again else found))
+        return place
+
+    return forge
+
+
+FORGOT = ("stages", "audit", "methods", "FineTune")
+TINY = ("stages", "tiny", "methods", "finetune")
+
+
+@pytest.mark.parametrize("verb", [("report",), ("bench", "table"), ("bench", "table", "--json")])
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ((*FORGOT, "scores", "ra", "value"), 55.5),
+        (("stages", "audit", "methods", "original", "verdict"), "PASS"),
+    ],
+)
+def test_a_changed_figure_or_verdict_is_shown_by_nobody(run, forge, verb, path, value):
+    place = forge("run", *path, value=value)
+    page = (place / "audit" / "report.html").read_bytes()
+    told = run(*verb, place)
+    assert told.code == 2 and told.out == ""
+    assert told.error.startswith(
+        f"unweave: {place / 'audit' / 'record.json'} was changed after it was written"
+    )
+    assert told.error.endswith("make it again with unweave audit\n")
+    assert (place / "audit" / "report.html").read_bytes() == page
+
+
+@pytest.mark.parametrize("metric", ["ua", "ra", "ta", "auc"])
+def test_a_new_digest_does_not_help_against_the_evidence(run, forge, metric):
+    place = forge("run", *FORGOT, "scores", metric, "value", value=0.555, again=True)
+    told = run("report", place)
+    assert told.code == 2
+    assert f"FineTune has {metric.upper()} 0.555, but evidence.parquet beside it gives " in told.error
+
+
+def test_a_verdict_that_its_own_figures_contradict_is_refused(run, forge, made, here):
+    for verdict in ("PASS", "FAIL"):
+        shutil.rmtree(here / "run", ignore_errors=True)
+        place = forge("run", *FORGOT, "verdict", value=verdict, again=True)
+        told = run("bench", "table", place)
+        assert told.code == 2 and f"FineTune has the verdict {verdict}, " in told.error
+
+
+@pytest.mark.parametrize("path", [("scores", "ra", "value"), ("per_seed", "ra")])
+def test_a_benchmark_is_compared_with_its_cells(run, forge, path):
+    value = [55.5, 55.5] if path[0] == "per_seed" else 55.5
+    place = forge("bench", *TINY, *path, value=value, again=True)
+    told = run("bench", "table", place)
+    assert told.code == 2 and "finetune has RA 55.5, but its cells beside it give " in told.error
+
+
+def test_the_figures_of_retrained_models_are_compared_as_well(run, forge):
+    reference = ("stages", "tiny", "reference", "scores", "ua", "value")
+    told = run("report", forge("bench", *reference, value=55.5, again=True))
+    assert told.code == 2 and "Retrain has UA 55.5, but its cells beside it give " in told.error
+
+
+def test_what_is_as_it_was_written_is_shown_with_and_without_what_lies_beside_it(run, made, here):
+    for name in ("run", "bench"):
+        assert run("bench", "table", made / name).code == 0
+        shutil.copy(made / name / ("audit" if name == "run" else "") / "record.json", here / f"{name}.json")
+        assert run("bench", "table", here / f"{name}.json").code == 0
+
+
+def test_evidence_that_is_no_number_is_nothing_to_compare(run, made, here):
+    place = Path(shutil.copytree(made / "run" / "audit", here / "audit"))
+    scores = {"ra": None, "ua": None, "ta": None, "auc": None}
+    found = json.loads((place / "record.json").read_text())
+    for name in scores:
+        found = put(found, *FORGOT, "scores", name, "value", value=None)
+    (place / "record.json").write_text(json.dumps(sealed(found)))
+    assert parquet.load(place / "evidence.parquet") and run("bench", "table", place).code == 0
+
+
+class TestEarlier:
+    """Records of the schema before digests."""
+
+    NOTE = "Made by an earlier version (unweave.record/1), without a digest: its figures can't be verified."
+
+    @pytest.fixture
+    def earlier(self, here) -> Path:
+        (here / "old").mkdir()
+        made = record.plain(synthetic()) | {"schema": record.EARLIER}
+        (here / "old" / "record.json").write_text(json.dumps(made))
+        return here / "old"
+
+    @pytest.mark.parametrize("form", ["text", "markdown", "latex"])
+    @pytest.mark.parametrize("protocol", [(), ("--protocol", "deep-unlearn")])
+    def test_it_is_shown_alone_and_says_so_first(self, run, earlier, form, protocol):
+        told = run("bench", "table", earlier, "--format", form, *protocol)
+        assert told.code == 0
+        first = " ".join(told.out.replace("\\", "").split())
+        assert first.removeprefix("% ").startswith(self.NOTE)
+
+    @pytest.mark.parametrize("flags", [("--json",), ("--format", "parquet", "--out", "table")])
+    def test_what_holds_figures_alone_says_so_beside_them(self, run, earlier, flags):
+        told = run("bench", "table", earlier, *flags)
+        assert told.code == 0 and told.error == f"unweave: {self.NOTE}\n"
+
+    def test_the_page_and_the_card_say_so(self, run, here, earlier):
+        assert run("report", earlier, "--out", "page").code == 0
+        page = (here / "page" / "report.html").read_text()
+        assert page.index(self.NOTE.replace("'", "&#39;")) < page.index("<table")
+        assert self.NOTE in (here / "page" / "model-card.md").read_text().replace("\\", "")
+
+    def test_beside_a_new_one_it_is_refused_with_the_command_that_makes_it_again(self, run, here, earlier):
+        record.write(synthetic(), here / "new")
+        told = run("bench", "table", "new", "old")
+        assert told.code == 2 and told.out == ""
+        assert told.error.startswith("unweave: new and old can't share a table: old was made by an earlier")
+        assert told.error.endswith("make it again with unweave bench trace class\n")

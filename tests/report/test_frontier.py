@@ -1,0 +1,115 @@
+"""The frontier is shown in every form, with the numbers of the record and whatever names it has."""
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from records import at_budgets, put
+from unweave.report import html, tables
+from unweave.report.frontier import grid, ordered, paired_grid
+from unweave.report.frontier_figure import BEST, TO_BEAT, figure, marked
+from unweave.report.numbers import interval, number
+from unweave.run.frontier import frontier
+
+HOSTILE = "shrink:<script>$x$+b"
+
+
+@pytest.fixture
+def record():
+    return at_budgets(0.1, 0.3, 0.6)
+
+
+@pytest.fixture
+def found(record):
+    return record["frontier"]["trace"]
+
+
+def words(svg):
+    return [text for text in ElementTree.fromstring(svg).itertext() if text.strip()]
+
+
+def test_a_line_has_gap_and_verdict_at_each_budget_and_the_cost_of_a_pass(found):
+    header, lines = grid(found)
+    assert header == ["Method", "0.1", "0.3", "0.6", "Cost of a PASS"]
+    by_name = {line[0]: line[1:] for line in lines}
+    gaps = [point["gap"]["mean"] for point in found["methods"]["lur"]["points"]]
+    marks = ("F", "P", "P")
+    assert by_name["lur"] == [*(f"{number(g)} {m}" for g, m in zip(gaps, marks, strict=True)), "0.3"]
+    assert by_name["joint"][-1] == "none" and by_name["salun"][1].endswith("?")
+    assert by_name["diverged"] == ["\N{EN DASH} F"] * 3 + ["none"]
+
+
+def test_who_passes_for_less_comes_first_and_then_who_is_nearest(found):
+    names = ordered(found)
+    costs = [found["methods"][name]["cost_of_pass"] or 9 for name in names]
+    assert costs == sorted(costs) and names[-1] == "diverged" and len(names) == len(found["methods"])
+
+
+def test_a_method_that_was_not_run_at_a_budget_has_a_dash_there(record):
+    stages = {float(name.rpartition("@")[2]): stage for name, stage in record["stages"].items()}
+    del stages[0.1]["methods"]["lur"]
+    line = next(line for line in grid(frontier(stages))[1] if line[0] == "lur")
+    assert line[1] == "\N{EN DASH}" and line[-1] == "0.3"
+
+
+def test_pairs_have_a_difference_with_its_interval_at_each_budget(found):
+    header, lines = paired_grid(found)
+    assert [line[0] for line in lines] == ["lur less joint", "lur-exact less joint"]
+    row = next(row for row in found["paired"] if row["first"] == "lur" and row["budget"] == 0.3)
+    assert lines[0][header.index("0.3")] == interval(row["difference"], row["low"], row["high"])
+
+
+@pytest.mark.parametrize("form", [tables.text, tables.markdown, tables.latex, html.render])
+def test_every_form_shows_it_before_the_stages(record, form):
+    shown = form(record)
+    assert shown.index("Cost of a PASS") < shown.rindex("trace@0.1")
+    gap = number(record["frontier"]["trace"]["methods"]["lur"]["points"][1]["gap"]["mean"])
+    assert gap in shown and "less joint" in shown
+    without = form({key: part for key, part in record.items() if key != "frontier"})
+    assert "Cost of a PASS" not in without
+
+
+def test_text_keeps_to_its_width(record):
+    shown = tables.text(record, width=100)
+    assert max(map(len, shown[: shown.index("trace@0.1")].splitlines())) <= 100
+
+
+def test_the_page_opens_with_the_figure_and_marks_what_passes(record):
+    page = html.render(record)
+    first = page[: page.index('<div class="cards">')]
+    assert "Gap against cost of" in first and 'class="PASS"' in first
+    assert len(re.findall(r"<h2", first)) == 1
+
+
+def test_the_best_and_the_one_to_beat_are_named_and_no_others(found):
+    named = set(words(figure(found))) & set(found["methods"])
+    best = [name for name in ordered(found) if name != TO_BEAT][:BEST]
+    assert named == {*best, TO_BEAT}
+
+
+def test_a_point_is_filled_where_the_method_passes(found):
+    assert [passes for _, passes in marked(found["methods"]["lur"])] == [False, True, True]
+    assert not any(passes for _, passes in marked(found["methods"]["joint"]))
+    none = put(found, "methods", value={name: found["methods"][name] for name in ("joint", TO_BEAT)})
+    filled = "fill: var(--series-0"
+    assert filled in figure(found) and filled not in figure(none), "open points are the paper's colour"
+
+
+def test_the_margins_and_the_floor_are_drawn_where_there_are_any(found):
+    assert "series-2" in figure(put(found, "methods", value={"joint": found["methods"]["joint"]}))
+    bare = put(found, "methods", value={"joint": found["methods"]["joint"]}) | {"margin": None, "floor": None}
+    assert "series-2" not in figure(bare) and "two retrained models" not in words(figure(bare))
+
+
+def test_what_has_neither_gap_nor_cost_is_not_drawn(found):
+    assert marked(found["methods"]["diverged"]) == []
+    assert figure(put(found, "methods", value={"diverged": found["methods"]["diverged"]})) is None
+
+
+def test_names_are_shown_as_they_are(record):
+    made = record["frontier"]["trace"]["methods"]
+    made[HOSTILE] = made.pop("lur")
+    page = html.render(record)
+    assert "<script>" not in page and "shrink:&lt;script&gt;$x$+b" in page
+    assert HOSTILE in tables.text(record) and HOSTILE in words(figure(record["frontier"]["trace"]))
