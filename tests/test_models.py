@@ -69,6 +69,23 @@ def test_settings_change_the_size() -> None:
     assert weights(build("mlp", 10, {"inputs": 5, "hidden": 3})) == 5 * 3 + 3 + 3 * 10 + 10
 
 
+def test_a_bottleneck_is_a_linear_layer_before_the_head() -> None:
+    model = build("mlp", 10, {"bottleneck": 16})
+    assert [type(module) for module in model.children()] == [nn.Linear, nn.ReLU, nn.Linear, nn.Linear]
+    assert weights(model) == 64 * 512 + 512 + 512 * 16 + 16 + 16 * 10 + 10
+
+
+def test_the_stride_of_the_stem_changes_the_resolution_and_no_weight() -> None:
+    torch.manual_seed(0)
+    plain = build("resnet18", 10, {"width": 4})
+    torch.manual_seed(0)
+    strided = build("resnet18", 10, {"width": 4, "stem": 2})
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(dict(strided.state_dict()), dict(plain.state_dict()))
+    stems = [model.get_submodule("conv1")(images) for model in (plain, strided)]
+    torch.testing.assert_close(stems[0][:, :, ::2, ::2], stems[1])
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [

@@ -98,7 +98,7 @@ def one_digit() -> Examples:
 
 @dataclass(frozen=True)
 class Networks:
-    """Networks of one shape, with one hidden layer of 96, as one batch.
+    """Networks of one shape, with one hidden layer, as one batch.
 
     Args:
         weights: In the order of the layers, with shape [network, ...].
@@ -132,12 +132,12 @@ def _module(first: torch.Tensor, bias: torch.Tensor, second: torch.Tensor, offse
     return module
 
 
-def networks(n: int, data: Examples, seed: int) -> Networks:
+def networks(n: int, data: Examples, seed: int, *, hidden: int = 96) -> Networks:
     """Untrained networks for these examples."""
     generator = torch.Generator().manual_seed(seed)
     features, classes = data.inputs.shape[1], int(data.labels.max()) + 1
-    shapes = [(features, 96), (96,), (96, classes), (classes,)]
-    fans = [features, features, 96, 96]
+    shapes = [(features, hidden), (hidden,), (hidden, classes), (classes,)]
+    fans = [features, features, hidden, hidden]
     weights = [torch.randn(n, *shape, generator=generator) for shape in shapes]
     return Networks([weight / fan**0.5 for weight, fan in zip(weights, fans, strict=True)])
 

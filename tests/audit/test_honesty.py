@@ -199,6 +199,33 @@ def test_hidden_class_fails_by_its_features():
     assert genuine.outcome == "equal"
 
 
+def test_a_class_hidden_by_a_low_bias_fails_by_its_features_where_they_are_narrow():
+    data = one_digit()
+    use = torch.cat([uses(data, CALIBRATION + SEEDS, "retain"), uses(data, SEEDS, "retain", "forget")])
+    labels = data.labels.repeat(len(use), 1)
+    trained = train(networks(len(use), data, seed=2, hidden=12), data, use, labels)
+    masked = Networks([weight.clone() for weight in trained.weights])
+    masked.weights[2][-SEEDS:, :, 3] = 0
+    masked.weights[3][-SEEDS:, 3] = -15
+    evidence = masked.evidence(data)
+    probed = [probe(module, data.cuts, device="cpu") for module in masked.modules()]
+    retrained = [{**measure(each), **found} for each, found in zip(evidence, probed, strict=True)]
+    fixed = calibrate(evidence[:CALIBRATION], probes=probed[:CALIBRATION])
+    references = evidence[CALIBRATION:-SEEDS]
+
+    values, before = (
+        [
+            {**measure(own, reference), **found}
+            for own, reference, found in zip(answers[-SEEDS:], references, probed[-SEEDS:], strict=True)
+        ]
+        for answers in (evidence, trained.evidence(data))
+    )
+    judgement = judge(values, retrained[CALIBRATION:-SEEDS], fixed, original=before)
+    assert judgement.verdict == Verdict.FAIL
+    assert judgement.tests["probe"].finding == "under-forgetting"
+    assert judgement.tests["relearn"].finding is None  # which a low bias buys
+
+
 def test_too_few_seeds_reference_and_retrains_are_named_together(stage):
     values = [measure(stage.original[0], stage.references[0])] * 2
     judgement = judge(values, [], calibrate(stage.retrained[:3]))

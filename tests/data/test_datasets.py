@@ -165,6 +165,16 @@ def test_cifar10_is_read_from_parquet_in_order(parquet_folder: Path, pictures: n
     assert (train.labels.tolist(), held_out.labels.tolist()) == ([0, 1, 2, 3, 4, 5], [6, 7])
 
 
+def test_without_augmentation_training_images_are_as_they_are(parquet_folder: Path) -> None:
+    cropped, plain = (load("cifar10", folder=str(parquet_folder), augment=each)[0] for each in (True, False))
+    drawn = [
+        next(source.stream([torch.arange(6)], generator=torch.Generator())) for source in (cropped, plain)
+    ]
+    torch.testing.assert_close(first(drawn[1]), everything(cropped))
+    assert not torch.equal(first(drawn[0]), first(drawn[1]))
+    assert cropped.digest() != plain.digest()
+
+
 @pytest.mark.skipif(CIFAR10 is None, reason="UNWEAVE_CIFAR10 names no folder with CIFAR-10's parquet files")
 def test_the_real_cifar10() -> None:
     train, held_out = load("cifar10", folder=CIFAR10)

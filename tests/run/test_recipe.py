@@ -4,6 +4,7 @@ import json
 import tomllib
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from unweave.run.recipe import load, parse, shipped
 from unweave.run.setup import Data
 from unweave.targets import Level, Match
 
+POWER = Path(__file__).parents[2] / "records" / "power.json"
 BASE = {"name": "x", "data": {"name": "digits"}, "model": {"name": "mlp"}, "train": {"epochs": 3}}
 
 
@@ -47,6 +49,19 @@ def test_every_number_of_a_recipe_is_followed_by_its_source(name: str) -> None:
         seeded = [value for key, value in given.items() if "seeds" not in key]
         numbers = [value for value in seeded if not isinstance(value, str | bool)]
         assert sourced or comment.strip() or "name" in given or not numbers, line
+
+
+@pytest.mark.skipif(not POWER.exists(), reason="the records are in the clone only")
+def test_the_recorded_power_is_that_of_the_recipes_that_ship() -> None:
+    rows = {row["stage"]: row for row in json.loads(POWER.read_text())["rows"] if not row["change"]}
+    assert {"digits-clean", "digits-trace", "digits-class"} <= set(rows)
+    for name, row in rows.items():
+        table = json.loads(json.dumps(load(name).table()))
+        recorded = {**row["recipe"], "data": {"folder": table["data"]["folder"], **row["recipe"]["data"]}}
+        assert recorded == {key: table[key] for key in recorded}
+        share = {kind: each["share"] for kind, each in row["verdicts"].items()}
+        assert share["retrained"]["PASS"] >= 0.95 and share["original"]["FAIL"] == 1
+        assert "hidden" not in share or share["hidden"]["FAIL"] == 1
 
 
 def test_retrain_is_the_recipes_training_and_short_retrain_a_part_of_it() -> None:

@@ -26,7 +26,12 @@ CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 
 
 def load(
-    name: str, *, folder: str | None = None, limit: int | None = None, seed: int = 0
+    name: str,
+    *,
+    folder: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    augment: bool = True,
 ) -> tuple[Source, Source]:
     """Load a data set by name as (training source, held-out source).
 
@@ -39,10 +44,12 @@ def load(
             None: torchvision's copy, downloaded where there is a network.
         limit: Keep that many training examples, with the classes in proportion. None: all.
         seed: Chooses the examples that `limit` keeps.
+        augment: Crop and mirror training images at random, where the data set does.
     """
     if name not in _LOADERS:
         raise ValueError(f"unknown data set {name!r}{nearest(name, _LOADERS)}; known: {', '.join(_LOADERS)}")
     train, held_out = _LOADERS[name](folder)
+    train = train if augment else replace(train, crop=0, flip=False)
     return (train if limit is None else taken(train, stratum(train, limit, seed))), held_out
 
 

@@ -37,7 +37,7 @@ def split_of(
     Raises:
         ValueError: If there is no such example, or trained models would have to choose and there are none.
     """
-    loaded = load_data(data.name, folder=data.folder, limit=data.limit, seed=data.seed)
+    loaded = load_data(data.name, folder=data.folder, limit=data.limit, seed=data.seed, augment=data.augment)
     clean, held_out = (family.source(each).to(device) for each in loaded)
     train = clean
     if data.noise:

@@ -32,6 +32,7 @@ class Data:
         fraction: The fraction of the training examples that all but "class" and "ids" forget.
         label: The label that "class" forgets.
         ids: The positions that "ids" forgets.
+        augment: Whether training images are cropped and mirrored at random, where the data set does that.
         folds: How many models, each trained without one fold, say what is memorised.
     """
 
@@ -46,6 +47,7 @@ class Data:
     fraction: float = 0.1
     label: int = 0
     ids: tuple[int, ...] = ()
+    augment: bool = True
     folds: int = 5
 
     def __post_init__(self) -> None:

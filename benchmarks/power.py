@@ -1,0 +1,261 @@
+"""Does an audit tell a retrained model from the original? The verdicts of many audits of one stage.
+
+    python benchmarks/power.py digits-clean digits-trace digits-class --record records/power.json
+    python benchmarks/power.py --candidates --retrains 34 --originals 10 --audits 200 --record FILE
+    python benchmarks/power.py fashion-mnist-class --data FOLDER --retrains 36 --record FILE
+
+A stage is of use if a genuine retrain passes and the original fails. Retrained models and originals are
+trained once, from seeds that no recipe uses. Each audit then draws at random 12 of the retrained models to
+fix the margins, 10 as references, 10 others to be judged, and 10 originals. Where a class is forgotten,
+originals whose last layer hides it are judged as well: its row is zero and its bias -15.
+
+Audits share models, so the shares are those of these models: with few of them one audit is much like the
+next. Models are kept in a folder, and a run that is interrupted goes on from there.
+"""
+
+import argparse
+import copy
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from unweave.audit.margins import RETRAINS, margins
+from unweave.audit.metrics import Values
+from unweave.audit.verdict import SEEDS, Judgement, Verdict, judge
+from unweave.run.recipe import load, parse
+from unweave.run.record import environment
+from unweave.run.stage import Stage
+
+Row = dict[str, Any]
+Change = Mapping[str, Mapping[str, Any]]
+"""Tables of a recipe, with the keys that are other than in it."""
+
+FIRST_SEED = 3000
+BIAS = -15.0
+"""The bias of a class that the last layer hides: nobody is ever assigned to it."""
+
+COMMON = 4
+"""How many reasons of a kind are kept."""
+
+CUTS = (7, 8)
+"""Seeds of the data on which a stage was chosen; the recipe reports another."""
+
+DIGIT = 5
+"""The digit to forget on which a stage was chosen; the recipe forgets another."""
+
+BEFORE = {"weight_decay": 5e-4, "epochs": 30}
+"""How digits-clean was trained before."""
+
+CANDIDATES: Mapping[str, Sequence[Change]] = {
+    "digits-clean": [
+        *({"data": {"seed": cut}} for cut in CUTS),
+        *(
+            {"data": {"seed": cut, "fraction": share}, "train": BEFORE}
+            for share in (0.1, 0.3, 0.4)
+            for cut in CUTS
+        ),
+        {"data": {"fraction": 0.3}, "train": BEFORE},  # looked good on both cuts
+    ],
+    "digits-class": [
+        {"data": {"label": DIGIT}, "model": {"settings": width}}
+        for width in ({"hidden": 12}, {"bottleneck": 16}, {"bottleneck": 32}, {"bottleneck": 64})
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Models:
+    """What was measured of the models of a stage, by kind: "retrained", "original" and perhaps "hidden".
+
+    Args:
+        alone: Per model, the metrics of one model.
+        beside: Per model and retrained model, the metrics of two.
+        sizes: The number of examples of each part.
+    """
+
+    alone: Mapping[str, Sequence[Values]]
+    beside: Mapping[str, Sequence[Sequence[Values]]]
+    sizes: Mapping[str, int]
+
+
+def stage_of(name: str, change: Change, folder: Path, data: str | None) -> Stage:
+    """A recipe with some keys changed; its models are kept in the folder."""
+    table = load(name).table()
+    changed = {key: {**table[key], **change.get(key, {})} for key in ("data", "model", "train")}
+    changed["data"]["folder"] = data or changed["data"]["folder"]
+    return Stage(parse({**table, **changed, "methods": {}}), folder)
+
+
+def models_of(stage: Stage, retrains: int, originals: int) -> Models:
+    """Trains the models of a stage, or reads them, and measures them."""
+    exam, gone = stage.exam(), stage.split().forgotten_classes
+    models = {
+        "retrained": [stage.trained("retain", FIRST_SEED + i).model for i in range(retrains)],
+        "original": [stage.trained("mixed", FIRST_SEED + i).model for i in range(originals)],
+    }
+    if gone:
+        models["hidden"] = [hide(model, gone) for model in models["original"]]
+    answers = {kind: [exam.answers(model) for model in group] for kind, group in models.items()}
+    return Models(
+        alone={
+            kind: [
+                {**exam.measure(found), **exam.probes(model)}
+                for found, model in zip(answers[kind], group, strict=True)
+            ]
+            for kind, group in models.items()
+        },
+        beside={
+            kind: [[exam.measure_pair(found, other) for other in answers["retrained"]] for found in group]
+            for kind, group in answers.items()
+        },
+        sizes=exam.sizes,
+    )
+
+
+def hide(model: nn.Module, classes: Sequence[int]) -> nn.Module:
+    """A copy that never answers with some classes, while its features are as before."""
+    hidden = copy.deepcopy(model)
+    *_, head = (module for module in hidden.modules() if isinstance(module, nn.Linear))
+    with torch.no_grad():
+        head.weight[list(classes)] = 0
+        head.bias[list(classes)] = BIAS
+    return hidden
+
+
+def audit(found: Models, rng: np.random.Generator) -> dict[str, Judgement]:
+    """One audit of each kind of model, beside the same references and with the same margins."""
+    retrained, beside = found.alone["retrained"], found.beside["retrained"]
+    dealt = rng.permutation(len(retrained))[: RETRAINS + 2 * SEEDS]
+    calibration, references, again = np.split(dealt, [RETRAINS, RETRAINS + SEEDS])
+    pairs = [beside[i][j] for i, j in combinations(calibration, 2)]
+    fixed = margins([retrained[i] for i in calibration], pairs, sizes=found.sizes)
+    judged = {kind: rng.permutation(len(group))[:SEEDS] for kind, group in found.alone.items()}
+    judged["retrained"] = again
+    values = {
+        kind: [
+            {**found.alone[kind][i], **found.beside[kind][i][j]}
+            for i, j in zip(some, references, strict=True)
+        ]
+        for kind, some in judged.items()
+    }
+    wanted, original = [retrained[i] for i in references], values["original"]
+    return {kind: judge(each, wanted, fixed, original=original) for kind, each in values.items()}
+
+
+def summary(judgements: Sequence[Judgement]) -> Row:
+    """The share of each verdict, the reasons of all that is no PASS, and how far out the models are.
+
+    Distances are in margins, the 5 % quantile and the median over audits.
+    """
+    verdicts = Counter(str(each.verdict) for each in judgements)
+    reasons = Counter(reason(each) for each in judgements if each.verdict != Verdict.PASS)
+    out = {name: [each.tests[name].margins for each in judgements] for name in judgements[0].tests}
+    return {
+        "share": {str(verdict): verdicts[str(verdict)] / len(judgements) for verdict in Verdict},
+        "reasons": dict(reasons.most_common(COMMON)),
+        "margins_out": {
+            name: [round(float(np.quantile(each, q)), 2) for q in (0.05, 0.5)] for name, each in out.items()
+        },
+    }
+
+
+def reason(judgement: Judgement) -> str:
+    """The first clause of a verdict's reason, without its numbers."""
+    return re.sub(r"-?\d+(\.\d+)?", "#", judgement.reason.split("; ")[0])
+
+
+def row_of(stage: Stage, change: Change, asked: argparse.Namespace) -> Row:
+    """The verdicts on one stage.
+
+    Raises:
+        ValueError: If there are fewer models than an audit draws.
+    """
+    retrains, originals = asked.retrains, asked.originals
+    if retrains < RETRAINS + 2 * SEEDS or originals < SEEDS:
+        raise ValueError(
+            f"an audit draws {RETRAINS + 2 * SEEDS} retrained models and {SEEDS} originals, found {retrains} "
+            f"and {originals}: train more"
+        )
+    start = time.process_time()
+    found, rng = models_of(stage, retrains, originals), np.random.default_rng(0)
+    judgements = [audit(found, rng) for _ in range(asked.audits)]
+    table = stage.recipe.table()
+    data = {key: value for key, value in table["data"].items() if key != "folder"}
+    return {
+        "stage": stage.recipe.name,
+        "change": change,
+        "recipe": {"data": data, "model": table["model"], "train": table["train"]},
+        "models": {"retrained": retrains, "original": originals, "first seed": FIRST_SEED},
+        "audits": asked.audits,
+        "cpu_seconds": round(time.process_time() - start, 1),
+        "means": {kind: means(group) for kind, group in found.alone.items()},
+        "verdicts": {kind: summary([each[kind] for each in judgements]) for kind in found.alone},
+        "environment": environment(),
+    }
+
+
+def means(group: Sequence[Values]) -> dict[str, list[float]]:
+    """Mean and standard deviation over models, of the metrics of one model."""
+    values = {name: [each[name] for each in group] for name in group[0]}
+    return {
+        name: [round(float(np.mean(each)), 3), round(float(np.std(each)), 3)] for name, each in values.items()
+    }
+
+
+def printed(row: Row) -> str:
+    """The shares of a row as text."""
+    change = json.dumps(row["change"]) if row["change"] else "as it ships"
+    lines = [f"{row['stage']}, {change}"]
+    for kind, found in row["verdicts"].items():
+        shares = ", ".join(f"{100 * share:.1f} % {verdict}" for verdict, share in found["share"].items())
+        lines.append(f"  {kind:<10} {shares}; margins out {found['margins_out']}")
+        lines += [f"    {count} x {why}" for why, count in found["reasons"].items()]
+    return "\n".join(lines)
+
+
+def keep(row: Row, place: Path) -> None:
+    """Puts a row into a record, in the place of an earlier one of the same stage."""
+    rows = json.loads(place.read_text(encoding="utf-8"))["rows"] if place.exists() else []
+    same = {key: row[key] for key in ("stage", "change")}
+    rows = [each for each in rows if {key: each[key] for key in same} != same]
+    record = {"question": (__doc__ or "").splitlines()[0], "rows": [*rows, row]}
+    place.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Runs from the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipes", nargs="*", help="names of recipes that ship, or TOML files")
+    parser.add_argument("--candidates", action="store_true", help="also the stages that were tried")
+    parser.add_argument("--retrains", type=int, default=60, help="how many retrained models")
+    parser.add_argument("--originals", type=int, default=20, help="how many originals")
+    parser.add_argument("--audits", type=int, default=500, help="how many audits")
+    parser.add_argument("--data", help="the folder of the data set, if it needs one")
+    parser.add_argument("--folder", type=Path, default=Path("power"), help="where models are kept")
+    parser.add_argument("--record", type=Path, help="the file that the rows are added to")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    tried = CANDIDATES if asked.candidates else {}
+    work: list[tuple[str, Change]] = [(name, {}) for name in asked.recipes]
+    work += [(name, change) for name, changes in tried.items() for change in changes]
+    for name, change in work:
+        row = row_of(stage_of(name, change, asked.folder, asked.data), change, asked)
+        print(printed(row), flush=True)
+        if asked.record:
+            keep(row, asked.record)
+
+
+if __name__ == "__main__":
+    main()
