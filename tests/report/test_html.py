@@ -329,7 +329,7 @@ def test_the_cost_of_a_method_stands_beside_that_of_retraining(small):
     spent = {"seconds": 12.5, "gradient_evaluations": 480}
     known = put(small, "stages", "trace", "reference", value=small["stages"]["trace"]["reference"] | spent)
     page = Page(html.render(known))
-    own = [f"{lur['cost']:.2f}", f"{lur['seconds']:.2f} s,", f"{lur['gradient_evaluations']} gradients"]
+    own = [f"{lur['cost']:.2f}", f"{lur['seconds']:.2f} s", f"{lur['gradient_evaluations']} gradients"]
     assert row_of(page, "lur", among=own)
-    assert row_of(page, "Retrain", among=["1.00", "12.50 s,", "480 gradients"])
+    assert row_of(page, "Retrain", among=["1.00", "12.50 s", "480 gradients"])
     assert row_of(page, "Gradient", among=[str(lur["gradient_evaluations"]), "480"])

@@ -29,7 +29,6 @@ FILE = "report.html"
 MINUS = "\N{MINUS SIGN}"
 MIX = 10
 """Classes of a request that the first screen counts."""
-GAP = "Mean absolute difference from Retrain, in percentage points, over the figures of its table below."
 RETRAIN = "Models retrained without the forget set: what each figure is to be read beside."
 FORGET = "The forget set: the examples that were deleted."
 
@@ -108,6 +107,12 @@ class Stage:
         order = ("PASS", "INCONCLUSIVE", "FAIL", "FAILED")
         named = {status: [row.name for row in others if row.status == status] for status in order}
         return {status: names for status, names in named.items() if names}
+
+    @property
+    def gap_says(self) -> str:
+        """What the mean gap is the mean of."""
+        over = f" over {', '.join(map(heading, self.parts))}" if self.parts else ""
+        return f"Mean absolute difference from Retrain{over}, in percentage points."
 
     def has_gap(self) -> bool:
         """Whether any row has a finite mean gap."""
@@ -245,7 +250,8 @@ def _terms(stages: list[Stage]) -> list[Term]:
     """What the figures on the first screen mean, in the order of their first use."""
     shown = dict.fromkeys(metric for stage in stages for metric in stage.metrics)
     metrics = [Term(heading(metric), said) for metric in shown if (said := says(metric))]
-    return [*metrics, Term("Mean gap", GAP), Term("Retrain", RETRAIN), Term("F", FORGET)]
+    gaps = [Term("Mean gap", said) for said in dict.fromkeys(stage.gap_says for stage in stages)]
+    return [*metrics, *gaps, Term("Retrain", RETRAIN), Term("F", FORGET)]
 
 
 def says(metric: str) -> str:
@@ -296,7 +302,7 @@ def _templates() -> Environment:
         "p": probability,
     }
     made.filters |= {"says": says, "deleted": deleted}
-    made.globals |= {"digits": digits, "outside": outside, "DASH": DASH, "ONE_SEED": ONE_SEED, "GAP": GAP}
+    made.globals |= {"digits": digits, "outside": outside, "DASH": DASH, "ONE_SEED": ONE_SEED}
     return made
 
 

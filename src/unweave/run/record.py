@@ -117,7 +117,7 @@ def load(path: str | Path) -> dict[str, Any]:
 
 def unverified(record: Record) -> str:
     """A sentence that a record can't be verified; empty if its digest was."""
-    if record["schema"] != EARLIER:
+    if record.get("schema") != EARLIER:
         return ""
     return f"Made by an earlier version ({EARLIER}), without a digest: its figures can't be verified."
 
