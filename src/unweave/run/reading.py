@@ -50,7 +50,7 @@ def refuse_unknown_settings(settings: object, given: Iterable[str], path: str) -
     refuse_unknown(dict.fromkeys(given), known, path)
 
 
-def stages_of(method: object) -> dict[str, object]:
+def stages_of(method: object) -> dict[str, Any]:
     """The stages of a pipeline by what the paths of their settings begin with; any other method as it is."""
     if not isinstance(method, Pipeline):
         return {"": method}
@@ -114,8 +114,9 @@ def value_of(hint: Any, value: object, path: str) -> object:  # noqa: ANN401  an
     if isinstance(value, str) and value in kinds and str not in plain:
         value = {"kind": value}
     if kinds and isinstance(value, Mapping):
-        if len(kinds) == 1 and "kind" in paths(*kinds.values()):  # a field of its own
-            return build(*kinds.values(), value, path)
+        only = next(iter(kinds.values()))
+        if len(kinds) == 1 and "kind" in paths(only):  # a field of its own
+            return build(only, value, path)
         kind = kinds[choose_kind(kinds, value, path)]
         return build(kind, {key: each for key, each in value.items() if key != "kind"}, path)
     if kinds and (not plain or (plain == [type(None)] and value is not None)):
