@@ -26,7 +26,9 @@ import torch
 from interleaved import resident
 
 from unweave.data.resident import Resident
-from unweave.methods import Method, methods_for
+from unweave.methods import DEFAULT, Method, method_named, methods_for
+from unweave.methods.pipeline import Pipeline
+from unweave.methods.recover import Recover
 from unweave.models import build
 from unweave.problem import Problem
 from unweave.run.record import environment
@@ -75,12 +77,15 @@ def images(n: int) -> Resident:
 
 def of_length(method: Method, steps: int) -> Method:
     """The method with so many steps and none of recovery; itself if it has no steps."""
+    if isinstance(method, Pipeline):
+        found = zip(method.names, method.stages, strict=True)
+        kept = {name: of_length(each, steps) for name, each in found if not isinstance(each, Recover)}
+        return Pipeline(*kept.values(), names=tuple(kept))
     names = {field.name for field in fields(cast(Any, method))}
     if "how" not in names:
         return method
     how = replace(cast(Any, method).how, steps=steps, epochs=None)
-    recovery = {"recover": 0} if "recover" in names else {}
-    return replace(cast(Any, method), how=how, **recovery)
+    return replace(cast(Any, method), how=how)
 
 
 def spent(method: Method) -> Run:
@@ -147,7 +152,8 @@ def row(method: Method, times: Sequence[tuple[float, float]], base: Sequence[tup
 
 def measure(names: Sequence[str] | None, rounds: int) -> dict[str, Any]:
     """Every method, or those named beside the base."""
-    known = {name: method for name, method in methods_for("classifier").items() if name != "original"}
+    all_of_them = {DEFAULT: method_named(DEFAULT), **methods_for("classifier")}
+    known = {name: method for name, method in all_of_them.items() if name != "original"}
     methods = {name: method for name, method in known.items() if names is None or name in {*names, BASE}}
     spent(methods[BASE])  # the first run of a process allocates and imports
     times = rounds_of(methods, rounds)

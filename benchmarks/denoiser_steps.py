@@ -22,8 +22,8 @@ from unweave.data.datasets import as_images, load
 from unweave.descend import Descent, Phase, descend
 from unweave.importance import Mask
 from unweave.models import DENOISERS, build
-from unweave.objective import frozen, mislabel, nll
-from unweave.problem import Problem
+from unweave.objective import mislabel, nll
+from unweave.problem import Problem, frozen
 from unweave.split import Split
 from unweave.tasks.diffusion import Diffusion
 

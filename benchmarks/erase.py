@@ -22,18 +22,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from unweave.methods.recover import Recover
 from unweave.run import record
 from unweave.run.bench import chosen, compare
-from unweave.run.recipe import load
+from unweave.run.reading import stages_of
+from unweave.run.recipe import Recipe, load
 from unweave.run.stage import Stage
 from unweave.run.study import REFERENCES, Study
 from unweave.run.tune import as_toml, prepare, study
 from unweave.run.workers import Job, Progress, told, workers
-from unweave.space import Whole
+from unweave.space import Range, Whole
 
-METHODS = ("lur", "lur-exact", "lur-match", "joint", "salun", "sa", "esd", "scissorhands")
-METHODS += ("finetune", "short-retrain")
-FEW = ("lur", "joint", "salun", "sa", "esd")
+METHODS = ("lur:recover", "lur-exact:recover", "lur-match:recover", "joint:recover", "salun", "sa", "esd")
+METHODS += ("scissorhands", "finetune", "short-retrain")
+FEW = ("lur:recover", "joint:recover", "salun", "sa", "esd")
 SHORT = Whole(30, 150)
 
 
@@ -82,7 +84,7 @@ def tuned(
     """The searches of methods over the classes of `stages`; short-retrain, of given length, has none."""
     recipe, work = stages[0].recipe, []
     for name in methods:
-        space = dict(recipe.family.space(name, recipe.methods[name], plan.steps.high))
+        space = space_of(plan, recipe, name)
         if name != "short-retrain" and name not in REFERENCES and space:
             space["how.steps"] = plan.steps
             work.append(Job(f"{trials} trials of {name}", study, (stages, name, trials, space)))
@@ -91,6 +93,17 @@ def tuned(
         list(told(crew, [Job(f"original {seed}", train, (stages[0], "mixed", seed, seed))], say))
         list(told(crew, [Job(each.recipe.name, prepare, (each, seed)) for each in stages], say))
         return {job.arguments[1]: found for job, found in told(crew, work, say)}
+
+
+def space_of(plan: Plan, recipe: Recipe, name: str) -> dict[str, Range]:
+    """What a search of a method chooses from; of a pipeline, in every stage but its recovery."""
+    method, found = recipe.method(name), {}
+    for before, stage in stages_of(method).items():
+        own = "" if isinstance(stage, Recover) else before.rstrip(".") or name
+        space = recipe.family.space(own, stage, plan.steps.high) if own else {}
+        found |= {f"{before}{path}": each for path, each in space.items()}
+        found |= {f"{before}how.steps": plan.steps} if space else {}
+    return found
 
 
 def train(stage: Stage, part: Literal["mixed", "retain"], seed: int, tuning_seed: int) -> None:

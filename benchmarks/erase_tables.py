@@ -99,9 +99,9 @@ def costs(stages: Stages) -> str:
     return table(["mean gap, points", *(TITLES.get(each, each) for each in COSTS)], rows)
 
 
-def conflict(stages: Stages, name: str = "lur") -> str:
-    """The cosine of the two gradients with its split-half reliability, over classes, in thirds of the run."""
-    curves = [stage["methods"][name]["trace"].get("cosine", []) for stage in stages]
+def conflict(stages: Stages) -> str:
+    """The cosine of the headline's gradients with its split-half reliability, over classes, in thirds."""
+    curves = [stage["methods"][stage["headline"]]["trace"].get("cosine", []) for stage in stages]
     rows = np.array([row for curve in curves for row in curve if row[2] is not None], dtype=float)
     if not len(rows):
         return ""

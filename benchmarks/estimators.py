@@ -30,7 +30,8 @@ from unweave.audit.logits import Labels, Logits, confidence, margin, probabiliti
 from unweave.audit.metrics import mean_gap, measure
 from unweave.audit.score import t_interval
 from unweave.descend import Descent, Phase, descend
-from unweave.estimators import Answers, Estimator, Influence, Pool, Ranks, Shards, shared
+from unweave.estimators import Answers, Estimator, Influence, Pool, Proxy, Ranks, Shards, shared
+from unweave.estimators.held_out import logits, spread, toward
 from unweave.files import write_atomically
 from unweave.objective import nll
 from unweave.problem import Problem
@@ -38,7 +39,6 @@ from unweave.run.recipe import load
 from unweave.run.record import environment
 from unweave.run.search import SECOND
 from unweave.run.stage import Memory, Stage
-from unweave.targets import Proxy, logits, spread, toward
 from unweave.train import Trained, spend
 
 Row = dict[str, Any]

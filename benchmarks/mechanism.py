@@ -10,7 +10,7 @@ differ. Alpha also changes how much is forgotten, so joint runs at other weights
 alpha brings has to be more than a weight brings at equal forgetting.
 
 At eleven points of a descent the gradients are taken at the weights themselves, in evaluation mode, over all
-retain and all forget data, in two random halves each (`unweave.audit.conflict`), and over held-out data,
+retain and all forget data, in two random halves each (`unweave.conflict`), and over held-out data,
 which no descent sees.
 """
 
@@ -37,8 +37,11 @@ from unweave.audit.logits import loss
 from unweave.audit.metrics import GAP, HeldOut, mean_gap, measure
 from unweave.conflict import Probe, cosines
 from unweave.descend import Descent, Phase, descend
+from unweave.estimators import Proxy
 from unweave.importance import evaluating
-from unweave.methods.lur import LUR
+from unweave.methods.lur import LUR, TERMS
+from unweave.methods.pipeline import Pipeline
+from unweave.methods.starts import Redraw
 from unweave.objective import nll
 from unweave.params import add, gramian, norm
 from unweave.problem import Failed, Problem
@@ -46,10 +49,9 @@ from unweave.run.cut import split_of
 from unweave.run.recipe import load
 from unweave.run.record import environment
 from unweave.split import Split
-from unweave.targets import Proxy
+from unweave.targets import Bounded, Match
 from unweave.tasks.classifier import Classifier
 from unweave.train import train_model
-from unweave.trim import trim
 
 SEEDS = (0, 1, 2, 3, 4, 5)
 TUNING_SEEDS = (1000, 1001)
@@ -65,31 +67,30 @@ class Setting:
         stage: The recipe.
         lur: The method.
         source: Where its numbers come from.
+        start: What comes before it, if anything.
     """
 
     stage: str
     lur: LUR
     source: str
+    start: Redraw | None = None
 
 
 TRACE_HOW = Descent(lr=0.088, steps=50, batch=128, forget_batch=32, max_norm=1.0, schedule="cosine")
-PLAIN = LUR(weight=0.36, redraw=0.03, recover=0, how=TRACE_HOW)  # what follows is not LUR's own step
+PLAIN = LUR(weight=0.36, forget=Bounded(), how=TRACE_HOW)
+START = Redraw(0.03)
 CLEAN_MATCH = LUR(
-    forget="match",
-    sharpen=0.7,
+    forget=Match(
+        Proxy(how=Descent(lr=0.1, epochs=3, schedule="cosine", warmup=0.15, weight_decay=5e-4)), sharpen=0.7
+    ),
     weight=0.033,
-    redraw=0.0,
-    recover=0,
-    proxy=Proxy(how=Descent(lr=0.1, epochs=3, schedule="cosine", warmup=0.15, weight_decay=5e-4)),
     how=Descent(lr=0.106, steps=100, batch=128, forget_batch=64, max_norm=1.0, weight_decay=5e-4),
 )
 TRACE_MATCH = LUR(
-    forget="match",
-    sharpen=0.7,
+    forget=Match(
+        Proxy("reinitialized", 0.3, Descent(lr=0.2, epochs=18, schedule="cosine", warmup=0.15)), sharpen=0.7
+    ),
     weight=0.073,
-    redraw=0.0,
-    recover=0,
-    proxy=Proxy("reinitialized", 0.3, Descent(lr=0.2, epochs=18, schedule="cosine", warmup=0.15)),
     how=Descent(lr=0.24, steps=200, batch=128, forget_batch=32, max_norm=1.0, schedule="cosine"),
 )
 SETTINGS = {
@@ -97,12 +98,13 @@ SETTINGS = {
         "digits-clean",
         replace(PLAIN, weight=0.09, how=replace(TRACE_HOW, weight_decay=5e-4)),
         "the study's plain LUR on clean digits",
+        START,
     ),
     "trace, bounded": Setting(
-        "digits-trace", PLAIN, "the same; of the weights tried, joint's best on the tuning seeds"
+        "digits-trace", PLAIN, "the same; of the weights tried, joint's best on the tuning seeds", START
     ),
     "trace, bounded, twice the weight": Setting(
-        "digits-trace", replace(PLAIN, weight=0.72), "the same; joint forgets too much"
+        "digits-trace", replace(PLAIN, weight=0.72), "the same; joint forgets too much", START
     ),
     "clean, match": Setting("digits-clean", CLEAN_MATCH, "the study's targets on clean digits"),
     "trace, match": Setting("digits-trace", TRACE_MATCH, "the study's targets on trace digits"),
@@ -162,21 +164,22 @@ class Watch:
         }
 
 
-def forget(problem: Problem, lur: LUR) -> Watch:
-    """What `lur(problem)` does, watched over all data.
+def forget(problem: Problem, start: Redraw | None, lur: LUR) -> Watch:
+    """What a start and `lur` do to a problem, watched over all data.
 
     Raises:
         ValueError: If "lagged" would not converge at this alpha.
     """
-    retain, unlearn = nll("retain"), lur.forgetting(problem)
-    if lur.redraw:
-        trim(problem, lur.redraw)
+    if start is not None:
+        start(problem)
+    retain, unlearn = nll("retain"), lur.forget(problem, lur.how)
     # the bound of "lagged" is measured on batches of its own: beside, that takes none of the run's randomness
-    alpha = lur.step_size(problem.beside("bound"), retain, lur.weight * unlearn, None)
+    weight, alpha = lur.measured(problem.beside("bound"), None, retain, unlearn)
     steps = lur.how.steps or 0
-    probe = Probe(retain, unlearn, every=1, size=len(problem.split.train))
-    watch = Watch(probe, lur.weight, steps // LOOKS)
-    descend(problem, lur.how, Phase(lur.terms(retain, lur.weight * unlearn, alpha), watch=watch))
+    probe = Probe(1, retain, unlearn, size=len(problem.split.train))
+    watch = Watch(probe, weight, steps // LOOKS)
+    terms = TERMS[lur.mode](retain, weight * unlearn, alpha)
+    descend(problem, lur.how, Phase(terms, watch=watch))
     watch(problem, steps)
     return watch
 
@@ -240,7 +243,7 @@ def runs_of_setting(
         row = {"setting": name, "seed": seed, "mode": mode, "alpha": alpha, "weight": weight}
         before = {key: p.detach().clone() for key, p in problem.params.items()}
         try:
-            watch = forget(problem, lur)
+            watch = forget(problem, setting.start, lur)
         except (ValueError, Failed) as error:
             rows.append(row | {"refused": str(error)})
             continue
@@ -289,7 +292,7 @@ def choice_of(seed: int) -> list[Row]:
     rows: list[Row] = []
     for weight in TRIED:
         problem = problem_of()
-        replace(PLAIN, mode="joint", weight=weight)(problem)
+        Pipeline(START, replace(PLAIN, mode="joint", weight=weight))(problem)
         apart = distances(evidence(problem.model, problem.split), reference, on="calibration")
         rows.append({"seed": seed, "weight": weight, **apart})
     return rows
@@ -306,7 +309,8 @@ def experiment(seeds: Sequence[int], jobs: int) -> Row:
     return {
         "question": (__doc__ or "").splitlines()[0],
         "settings": {
-            name: {"source": each.source, "method": repr(each.lur)} for name, each in SETTINGS.items()
+            name: {"source": each.source, "start": repr(each.start), "method": repr(each.lur)}
+            for name, each in SETTINGS.items()
         },
         "recipes": {
             name: {key: load(name).table()[key] for key in ("data", "model", "train")} for name in stages

@@ -21,7 +21,7 @@ from unweave.data.resident import Resident
 from unweave.descend import Descent, Phase, descend
 from unweave.feed import forever
 from unweave.lookahead import Held
-from unweave.methods.lur import LUR
+from unweave.methods.lur import TERMS, Mode
 from unweave.methods.scissorhands import Scissorhands
 from unweave.models import build
 from unweave.objective import Objective, bounded, nll
@@ -30,7 +30,7 @@ from unweave.split import Split
 from unweave.tasks.classifier import Classifier
 
 ALPHA, WEIGHT = 0.01, 0.3
-MODES = ("joint", "lagged", "nested", "exact")
+MODES: tuple[Mode, ...] = ("joint", "lagged", "nested", "exact")
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,7 @@ def phase_of(competitor: str, forget: Objective, alpha: float, tick: Tick) -> Ph
         unlearn = -nll("forget")
         repair = nll("retain") + Scissorhands().forget_weight * unlearn
         return Phase([repair, Held(unlearn, every=10**9)], rule="gem", watch=tick)
-    lur = {name: LUR(mode=name) for name in MODES}[competitor]
-    return Phase(lur.terms(nll("retain"), forget, alpha), watch=tick)
+    return Phase({name: TERMS[name] for name in MODES}[competitor](nll("retain"), forget, alpha), watch=tick)
 
 
 def by_hand(problem: Problem, how: Descent, tick: Tick) -> None:

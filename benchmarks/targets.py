@@ -3,10 +3,11 @@
     python benchmarks/targets.py                                # prints the table
     python benchmarks/targets.py --record records/targets.json
 
-LUR runs with each of its targets, and with the usual losses, which have none. Each is tuned by 60 trials on
-the two tuning seeds of digits-trace, at equal gradient evaluations, proxies included. With the settings found
-there it runs on ten seeds of digits-trace and of stages that nothing was tuned on: fewer and more wrong
-labels, more to forget, a narrower net. Beside it stands what a second retrained model differs by.
+LUR runs with each of its targets, and with the usual losses, which have none; it begins between the
+original's weights and fresh ones, and a recovery follows. Each is tuned by 60 trials on the two tuning seeds
+of digits-trace, at equal gradient evaluations, proxies included. With the settings found there it runs on ten
+seeds of digits-trace and of stages that nothing was tuned on: fewer and more wrong labels, more to forget, a
+narrower net. Beside it stands what a second retrained model differs by.
 """
 
 import argparse
@@ -18,18 +19,18 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
 from unweave.audit.metrics import mean_gap, measure
 from unweave.audit.score import t_interval
-from unweave.methods.lur import LUR
+from unweave.methods.pipeline import Pipeline
 from unweave.problem import Failed
 from unweave.run.ranges import Settings, nested
 from unweave.run.reading import configure
-from unweave.run.recipe import Recipe, load
+from unweave.run.recipe import Recipe, load, parse
 from unweave.run.record import environment
 from unweave.run.search import SECOND, Trial, case, search
 from unweave.run.stage import Stage
@@ -42,11 +43,12 @@ TUNED_ON = "digits-trace"
 SECOND_RETRAIN = "a second retrained model"
 TARGETS: Mapping[str, Mapping[str, Any]] = {
     "none": {},
-    "level": {"forget": "level", "redraw": 0.0},
-    "match": {"forget": "match", "redraw": 0.0},
-    "quantile": {"forget": "quantile", "redraw": 0.0},
-    "quantile, the original's ranks": {"forget": "quantile", "ranks": "original", "redraw": 0.0},
+    "level": {"forget": "level"},
+    "match": {"forget": "match"},
+    "quantile": {"forget": "quantile"},
+    "quantile, the original's ranks": {"forget": {"kind": "quantile", "ranks": "original"}},
 }
+METHOD = "shrink-perturb:lur:recover"
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,11 @@ def stage_of(name: str, folder: str) -> Stage:
     return Stage(replace(recipe, data=replace(recipe.data, **change.data), model=model), Path(folder))
 
 
-def method_of(target: str, recipe: Recipe) -> LUR:
+def method_of(target: str, recipe: Recipe) -> Pipeline:
     """LUR with a target, trained as the recipe trains, before anything is tuned."""
-    how = {"precision": recipe.train.precision, "weight_decay": recipe.train.weight_decay}
-    return cast(LUR, configure(LUR(), {**TARGETS[target], "how": how, "proxy": {"how": how}}))
+    method = parse({**recipe.table(), "methods": {METHOD: {"lur": TARGETS[target]}}}).method(METHOD)
+    assert isinstance(method, Pipeline)
+    return method
 
 
 def tune(folder: str, trials: int, target: str) -> list[Trial]:

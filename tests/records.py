@@ -173,19 +173,19 @@ def _stage(rng: random.Random) -> dict[str, Any]:
         "comparisons": [
             {
                 "metric": "gap",
-                "first": "lur-match",
-                "second": "short-retrain",
-                "difference": -1.87,
-                "p": 0.00195,
-                "p_holm": 0.0313,
-            },
-            {
-                "metric": "gap",
                 "first": "lur",
                 "second": "joint",
                 "difference": -0.02,
                 "p": 0.00002,
                 "p_holm": 0.0004,
+            },
+            {
+                "metric": "gap",
+                "first": "lur-match",
+                "second": "short-retrain",
+                "difference": -1.87,
+                "p": 0.00195,
+                "p_holm": 0.0313,
             },
         ],
     }

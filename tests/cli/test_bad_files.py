@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from safetensors.torch import load_file, save_file
 
 import projects
 from projects import loads
+from records import synthetic
 from unweave import checkpoint
 from unweave.audit import parquet
 from unweave.audit.evidence import Evidence
 from unweave.cli import main
+from unweave.run import record
 
 FORGET = ("--method", "finetune", "--set", "how.epochs=1", "--quiet")
 
@@ -198,3 +201,34 @@ class TestOut:
 
     def test_a_table_that_needs_one(self, refused, trained):
         refused("say with --out where", "bench", "table", trained[1], "--format", "parquet")
+
+
+class TestEarlierVersions:
+    """What a version has left whose LUR had a recovery of its own."""
+
+    def test_a_finished_run_with_settings_of_that_lur(self, refused, forgotten):
+        asked = json.loads((forgotten / "forget.json").read_text())
+        asked |= {"method": "lur", "settings": {"recover": 5, "alpha_in": "along"}}
+        (forgotten / "forget.json").write_text(json.dumps(asked))
+        sentence = "forget.json has settings of another version of lur: unknown key 'recover'"
+        again = "make it again, with unweave forget .* --method lur"
+        refused(f"{sentence}.*{again}", "audit", forgotten, "--quiet")
+
+    def test_a_search_of_that_lur(self, refused, project, here):
+        (here / "tuning").mkdir()
+        (here / "tuning" / "project.toml").write_text("[methods.lur]\nalpha = 0.1\nrecover = 5\n")
+        flags = ("--method", "lur", "--tuned", here / "tuning", "--quiet")
+        refused("another version of lur: unknown key 'recover'.*tune it again, with unweave bench .* --tune",
+                "forget", project, "--random", 0.1, *flags)  # fmt: skip
+
+    def test_a_recipe_for_that_lur(self, refused, tmp_path):
+        place = Path(projects.recipe(tmp_path))
+        place.write_text(place.read_text() + "\n[methods.lur]\nrecover = 5\n")
+        refused("unknown key 'recover' in methods.lur", "bench", place)
+
+    def test_a_record_of_that_lur_is_printed(self, run, here):
+        made = synthetic()
+        made["stages"]["trace"]["recipe"]["methods"] = {"lur": {"alpha_in": "along", "recover": 5}}
+        record.write(made, here / "earlier")
+        assert run("bench", "table", here / "earlier").code == 0
+        assert run("report", here / "earlier", "--out", here / "page").code == 0

@@ -93,7 +93,7 @@ def test_methods_compute_in_the_precision_of_the_training() -> None:
     assert lur.how.precision == "bf16"
     matched = parse({**BASE, **bf16, "methods": {"lur": {"forget": "match"}}}).methods["lur"]
     assert isinstance(matched, LUR) and isinstance(matched.forget, Match)
-    assert matched.how.precision == "bf16"
+    assert matched.how.precision == matched.forget.proxy.how.precision == "bf16"
     assert [each.how.precision for each in recipe.method("lur:recover").stages] == ["bf16", "bf16"]
     assert tiny().methods["original"] == METHODS["original"]
 

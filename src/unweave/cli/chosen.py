@@ -54,6 +54,28 @@ def configured(project: Project, name: str, *, tables: Mapping[str, Any], seed: 
     return Retraining(project, seed)
 
 
+def known_here(
+    project: Project, name: str, *, tables: Mapping[str, Any], seed: int, place: Path, again: str
+) -> Method | Retraining:
+    """The method under settings that an earlier run has left.
+
+    Args:
+        project: What it is for.
+        name: The name of the method.
+        tables: The settings.
+        seed: Of a retraining.
+        place: Where they were found.
+        again: What makes them again.
+
+    Raises:
+        ValueError: If they are not the method's, as those of earlier versions may be.
+    """
+    try:
+        return configured(project, name, tables=tables, seed=seed)
+    except ValueError as error:
+        raise ValueError(f"{place} has settings of another version of {name}: {error}: {again}") from error
+
+
 def searched(folder: Path, model: str, method: str) -> Mapping[str, Any]:
     """The settings that `bench --tune` found for a method on a model, as it wrote them.
 

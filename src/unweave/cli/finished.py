@@ -13,8 +13,9 @@ from unweave import checkpoint
 from unweave.audit import Retrain, retrained
 from unweave.audit.exam import Exam
 from unweave.cli import forget
-from unweave.cli.chosen import configured
+from unweave.cli.chosen import Retraining, known_here
 from unweave.files import read_object
+from unweave.methods import Method
 from unweave.problem import Cost
 from unweave.project import Project, load
 from unweave.run import record
@@ -68,7 +69,7 @@ def result_of(run: Path, project: Project, split: Split, device: str | None) -> 
     place = device or next(original.parameters()).device
     return Result(
         model=model.to(place).eval(),
-        method=configured(project, request["method"], tables=request["settings"], seed=request["seed"]),
+        method=method_of(run, project, request),
         split=split,
         task=project.task(split),
         seed=request["seed"],
@@ -83,6 +84,23 @@ def about(run: Path) -> dict[str, str]:
     (stage,) = record.load(run)["stages"].values()
     told = stage.get("request", {})
     return {key: told[key] for key in ("model", "asked", "date") if key in told}
+
+
+def method_of(run: Path, project: Project, request: Mapping[str, Any]) -> Method | Retraining:
+    """What made the model.
+
+    Raises:
+        ValueError: If this version does not know its settings.
+    """
+    again = f"make it again, with unweave forget {request['model']} --method {request['method']}"
+    return known_here(
+        project,
+        request["method"],
+        tables=request["settings"],
+        seed=request["seed"],
+        place=run / forget.CLAIM,
+        again=again,
+    )
 
 
 def refuse_other(original: nn.Module, sidecar: Mapping[str, object], run: Path) -> None:

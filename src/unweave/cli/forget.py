@@ -10,7 +10,7 @@ from torch import nn
 from unweave import checkpoint
 from unweave.audit.exam import Exam, glance
 from unweave.cli import out, progress, show
-from unweave.cli.chosen import configured, searched
+from unweave.cli.chosen import configured, known_here, searched
 from unweave.cli.options import DEFAULTS, Shared, settings
 from unweave.cli.planned import planned
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
@@ -67,12 +67,15 @@ def forget(
     """
     tables = settings(set)
     method_named(method)
-    if tuned is not None:
-        tables = merged(searched(tuned, model, method), tables)
+    found = {} if tuned is None else searched(tuned, model, method)
     project = load(model, recipe=recipe, data=data, device=shared.device)
     method_named(method, project.family.name)
     seed = shared.seed or 0
     split = project.split(positions(request, project, seed))
+    if tuned is not None:
+        again = f"tune it again, with unweave bench {model} --methods {method} --tune 20"
+        known_here(project, method, tables=found, seed=seed, place=tuned, again=again)
+        tables = merged(found, tables)
     chosen = configured(project, method, tables=tables, seed=seed)
     asked = {
         "verb": "forget",

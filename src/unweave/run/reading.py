@@ -50,7 +50,7 @@ def refuse_unknown_settings(settings: object, given: Iterable[str], path: str) -
     refuse_unknown(dict.fromkeys(given), known, path)
 
 
-def stages_of(method: object) -> dict[str, object]:
+def stages_of(method: object) -> dict[str, Any]:
     """The stages of a pipeline by what the paths of their settings begin with; any other method as it is."""
     if not isinstance(method, Pipeline):
         return {"": method}

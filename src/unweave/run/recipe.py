@@ -142,7 +142,8 @@ def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
     defaults = {name: _as_trained(method, train) for name, method in known.items()}
     defaults |= {"retrain": FromScratch(train), "short-retrain": FromScratch(shorter)}
     methods: dict[str, Method] = {
-        name: configure(method, tables.get(name, {}), f"methods.{name}") for name, method in defaults.items()
+        name: _configured(method, tables.get(name, {}), train, f"methods.{name}")
+        for name, method in defaults.items()
     }
     for name, method in methods.items():
         refuse_unfit_targets(method, setup.family.name, f"methods.{name}")
@@ -151,6 +152,11 @@ def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
     if length(methods["short-retrain"]) != length(defaults["short-retrain"]):
         raise ValueError("methods.short-retrain is as long as the budget: change tuning.budget instead")
     return methods
+
+
+def _configured(method: T, table: object, train: Descent, path: str) -> T:
+    """The method as a table has it; a target that the table names trains like the recipe as well."""
+    return configure(_as_trained(configure(method, table, path), train), table, path)
 
 
 def refuse_unfit_targets(method: object, family: str, path: str) -> None:
