@@ -155,11 +155,12 @@ def with_the_example(extended: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_adding_a_method_touches_two_files(extended: Path):
-    def contents(package: Path) -> dict[str, bytes]:
-        found = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-        return {path.relative_to(package).as_posix(): path.read_bytes() for path in found}
+def contents(package: Path) -> dict[str, bytes]:
+    found = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return {path.relative_to(package).as_posix(): path.read_bytes() for path in found}
 
+
+def test_adding_a_method_touches_two_files(extended: Path):
     before, after = contents(PACKAGE), contents(extended / "unweave")
     assert before.keys() <= after.keys()
     assert {name for name in after if before.get(name) != after[name]} == {
@@ -193,6 +194,84 @@ def test_the_contract_runs_over_an_added_method(extended: Path):
     flags = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
     said = with_the_example(extended, "pytest", *flags, str(ROOT / "tests" / "test_methods.py"), "-k", chosen)
     assert re.search(r"\b3 passed\b", said) and "failed" not in said
+
+
+HALVED = '''
+"""Half of ascent."""
+
+from dataclasses import dataclass
+
+from unweave.descend import Descent
+from unweave.objective import Objective, nll
+from unweave.problem import Problem
+
+
+@dataclass(frozen=True)
+class Halved:
+    """Descends half of the negated loss."""
+
+    def __call__(self, problem: Problem, how: Descent) -> Objective:
+        """The forget objective."""
+        return -0.5 * nll("forget")
+'''
+ROUNDED = '''
+"""Coarse weights."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from unweave.methods.about import About
+from unweave.problem import Problem
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """Rounds all weights to tenths."""
+
+    about: ClassVar[About] = About("ours", "none", "no steps")
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        for p in problem.params.values():
+            p.data.mul_(10).round_().div_(10)
+'''
+ADDED = """
+from families import problem
+from unweave.methods import method_named
+from unweave.run.reading import as_table, configure
+
+how = {"steps": 1, "lr": 1e-6, "momentum": 0.0}
+given = {"rounded": {}, "lur": {"mode": "joint", "forget": "halved", "weight": 1.0, "how": how}}
+method, of = configure(method_named("rounded:lur"), given), problem("layernorm")
+assert as_table(method)["lur"]["forget"] == {"kind": "halved"}
+method(of)
+weight = of.model.state_dict()["0.weight"]
+assert bool(((10 * weight).round() / 10 - weight).abs().max() < 1e-4) and "nll(forget)" in of.curves
+"""
+
+
+def test_adding_a_target_and_a_stage_touches_two_files_each(tmp_path: Path):
+    package = tmp_path / "unweave"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "targets" / "halved.py").write_text(HALVED, encoding="utf-8")
+    (package / "methods" / "rounded.py").write_text(ROUNDED, encoding="utf-8")
+    targets, methods = (package / name / "__init__.py" for name in ("targets", "methods"))
+    for registry, old, new in (
+        (targets, "\n\nTarget = ", "\nfrom unweave.targets.halved import Halved\n\nTarget = Halved | "),
+        (targets, '\n    "level": ', '\n    "halved": Halved(),\n    "level": '),
+        (methods, "\n\n\n", "\nfrom unweave.methods.rounded import Rounded\n\n\n"),
+        (methods, '\n    "recover": ', '\n    "rounded": Rounded(),\n    "recover": '),
+    ):
+        before = registry.read_text(encoding="utf-8")
+        assert old in before
+        registry.write_text(before.replace(old, new, 1), encoding="utf-8")
+    (tmp_path / "added.py").write_text(ADDED, encoding="utf-8")
+    with_the_example(tmp_path, "added")
+    before, after = contents(PACKAGE), contents(package)
+    assert {name for name in after if before.get(name) != after[name]} == {
+        *("targets/__init__.py", "targets/halved.py"),
+        *("methods/__init__.py", "methods/rounded.py"),
+    }
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -251,11 +251,16 @@ def test_a_name_holds_the_names_of_its_stages():
         ("lurr:recover", "lurr", "lur"),
         ("lur:recoverr", "recoverr", "recover"),
         ("shrink-pertrub:lur", "shrink-pertrub", "shrink-perturb"),
-        ("lur:", "", "lur"),
     ],
 )
 def test_an_unknown_stage_names_the_nearest(name: str, wrong: str, near: str):
-    with pytest.raises(ValueError, match=f"unknown method {wrong!r}: did you mean {near!r}"):
+    with pytest.raises(ValueError, match=rf"unknown method {wrong!r} \(did you mean {near!r}\?\)"):
+        method_named(name)
+
+
+@pytest.mark.parametrize("name", ["lur:", ":lur", "lur::recover", ":"])
+def test_a_stage_without_a_name_is_refused(name: str):
+    with pytest.raises(ValueError, match=f"a pipeline is names joined by ':', .* found {name!r}"):
         method_named(name)
 
 

@@ -42,7 +42,8 @@ def test_a_search_begins_with_them_and_tries_rates_that_suit(name: str):
     space = family.space(name, method, 400)
     assert bool(space) == isinstance(method, Tunable)
     settings = own(method, space)
-    assert settings.keys() | {"how.steps"} >= space.keys()  # the budget of a recipe decides about steps
+    # the budget of a recipe decides about steps
+    assert settings.keys() | {"how.steps", "forget.proxy.how.steps"} >= space.keys()
     assert configure(method, nested(settings), name) == method
 
 
