@@ -66,12 +66,12 @@ def refuse_no_pattern(settings: object, *names: str) -> None:
 def nearest(word: str, known: Iterable[str]) -> str:
     """A question that names the known word closest to this one, if any is close.
 
-    Of a dotted path the last name counts, and all paths that end in the closest one are named.
+    Of dotted paths the last name counts, and all paths that end in the closest one are named.
     """
     ending: dict[str, list[str]] = {}
     for path in known:
         ending.setdefault(path.rpartition(".")[2], []).append(path)
-    near = get_close_matches(word, ending, n=1, cutoff=0.5)
+    near = get_close_matches(word.rpartition(".")[2], ending, n=1, cutoff=0.5)
     return f" (did you mean {' or '.join(map(repr, ending[near[0]]))}?)" if near else ""
 
 

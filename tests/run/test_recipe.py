@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from unweave.methods.pipeline import Pipeline
 from unweave.methods.recover import Recover
 from unweave.methods.simple import FineTune, FromScratch
 from unweave.run.cut import split_of
-from unweave.run.reading import configure
+from unweave.run.reading import configure, read
 from unweave.run.recipe import load, parse, shipped
 from unweave.run.setup import Data
 from unweave.targets import Level, Match
@@ -243,3 +243,17 @@ def test_cutting_short_marks_a_recipe_as_partial() -> None:
 def test_a_name_that_leads_out_of_the_folder_of_a_run_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="name must do as that of a file"):
         tiny(name=name)
+
+
+@dataclass(frozen=True)
+class Several:
+    """A field that holds any number of dataclasses."""
+
+    data: tuple[Data, ...] = ()
+
+
+def test_dataclasses_in_a_tuple_are_read_one_by_one() -> None:
+    found = read(Several, {"data": [{"name": "digits"}, {"name": "cifar10", "seed": 3}]}, "several")
+    assert found == Several((Data("digits"), Data("cifar10", seed=3)))
+    with pytest.raises(ValueError, match="several.data.0.name must be"):
+        read(Several, {"data": [{"name": "digit"}]}, "several")
