@@ -5,7 +5,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, reduce
 from operator import or_
-from typing import Any, TypeVar, cast, get_args, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from unweave.choices import nearest
 from unweave.methods.pipeline import Pipeline
@@ -110,7 +111,7 @@ def build(kind: type[T], table: Table, path: str) -> T:
 def value_of(hint: Any, value: object, path: str) -> object:  # noqa: ANN401  any type can be a hint
     """The value in the type of a field; a dataclass stands as a table, or by its kind alone."""
     kinds = {kind_of(each): each for each in dataclasses_in(hint)}
-    plain = [each for each in get_args(hint) or (hint,) if each not in kinds.values()]
+    plain = [each for each in members(hint) if each not in kinds.values()]
     if isinstance(value, str) and value in kinds and str not in plain:
         value = {"kind": value}
     if kinds and isinstance(value, Mapping):
@@ -192,7 +193,12 @@ def tables(kind: type) -> dict[str, list[type]]:
 
 def dataclasses_in(hint: Any) -> list[type]:  # noqa: ANN401  any type can be a hint
     """The dataclasses that a type is, or is a union of."""
-    return [cast(type, each) for each in (hint, *get_args(hint)) if dataclasses.is_dataclass(each)]
+    return [cast(type, each) for each in members(hint) if dataclasses.is_dataclass(each)]
+
+
+def members(hint: Any) -> tuple[Any, ...]:  # noqa: ANN401  any type can be a hint
+    """The types that a union is of; any other type alone."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def refuse_unknown(table: Table, known: Iterable[str], path: str, meant: Iterable[str] = ()) -> None:
