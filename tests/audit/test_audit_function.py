@@ -357,7 +357,7 @@ class Otherwise(Classified):
 
 def test_the_cost_of_forgetting_stands_beside_that_of_a_retraining(result, tmp_path) -> None:
     for _ in range(2):  # trained, then read
-        found = unweave.audit(result, Retrain(Trainer(), range(2), range(7, 9), folder=tmp_path))
+        found = unweave.audit(result, Retrain(Trainer(), range(2), [7, 8], folder=tmp_path, code="15 steps"))
         (stage,) = found.record["stages"].values()
         reference, row = stage["reference"], stage["methods"]["FineTune"]
         assert reference["gradient_evaluations"] == 15 and reference["seconds"] > 0
@@ -365,15 +365,13 @@ def test_the_cost_of_forgetting_stands_beside_that_of_a_retraining(result, tmp_p
         assert (row["gradient_evaluations"], row["seconds"]) == (3, result.cost.seconds)
 
 
-def test_answers_that_an_earlier_version_kept_are_read_without_a_cost(result, tmp_path) -> None:
-    unweave.audit(result, Retrain(Trainer(), range(2), range(7, 9), folder=tmp_path))
+def test_answers_that_an_earlier_version_kept_without_a_train_are_refused(result, tmp_path) -> None:
+    reference = Retrain(Trainer(), range(2), [7, 8], folder=tmp_path, code="15 steps")
+    unweave.audit(result, reference)
     for path in tmp_path.glob("*.json"):
         path.write_text(json.dumps(json.loads(path.read_text())["probes"]))
-    train = Trainer()
-    found = unweave.audit(result, Retrain(train, range(2), range(7, 9), folder=tmp_path))
-    (stage,) = found.record["stages"].values()
-    assert train.asked == [] and stage["methods"]["FineTune"]["cost"] is None
-    assert stage["reference"]["seconds"] is None and "probe" in found.scores
+    with pytest.raises(ValueError, match=r"has the answers of a model that another train\(\) made"):
+        unweave.audit(result, reference)
 
 
 def test_the_record_says_what_was_deleted_and_from_which_model(result) -> None:
