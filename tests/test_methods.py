@@ -27,6 +27,7 @@ from unweave.methods.fcs import FCS
 from unweave.methods.last_layers import EUk
 from unweave.methods.lur import LUR
 from unweave.methods.msg import MaskedSmallGradients
+from unweave.methods.pipeline import Pipeline
 from unweave.methods.recover import Restored
 from unweave.methods.rni import RNI
 from unweave.methods.sa import SelectiveAmnesia
@@ -453,11 +454,9 @@ SETTINGS = (Descent, Proxy, Sampler, Along, Curvature, Ratio, Salient, Restored,
 
 
 def rebuilt(method: Method) -> Method:
-    """What the representation of a method says; the first name in it is that of the method."""
-    names = {kind.__name__: kind for kind in (*map(type, (METHODS | STAGES).values()), *SETTINGS)}
-    first, rest = repr(method).split("(", 1)
-    assert first == type(method).__name__
-    return eval(f"made({rest}", {"__builtins__": {}}, names | {"made": type(method)})
+    """What the representation of a method says."""
+    kinds = (Pipeline, *map(type, (METHODS | STAGES).values()), *SETTINGS)
+    return eval(repr(method), {"__builtins__": {}}, {kind.__name__: kind for kind in kinds})
 
 
 @pytest.mark.parametrize("name", CASES)

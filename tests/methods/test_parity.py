@@ -18,7 +18,15 @@ from unweave.methods.msg import MaskedSmallGradients, kaiming
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.scrub import SCRUB, softened
-from unweave.methods.simple import Ascent, FineTune, FromScratch, L1Sparse, NegGradPlus, RandomLabel, Shrink
+from unweave.methods.simple import (
+    FineTune,
+    FromScratch,
+    GradientAscent,
+    L1Sparse,
+    NegGradPlus,
+    RandomLabel,
+    Shrink,
+)
 from unweave.methods.ssd import SelectiveSynapticDampening
 from unweave.objective import nll
 from unweave.problem import Problem, frozen
@@ -53,7 +61,10 @@ def test_finetune(family: str):
 
 def test_ascent_leaves_the_statistics_alone():
     of, recorder = recorded("batchnorm")
-    plain, method = copy.deepcopy(of.model).eval(), whole(Ascent(), steps=2, max_norm=1.0, momentum=0.9)
+    plain, method = (
+        copy.deepcopy(of.model).eval(),
+        whole(GradientAscent(), steps=2, max_norm=1.0, momentum=0.9),
+    )
     method(of)
     sgd = Sgd(plain, method.how)
     for batch in recorder.drawn:

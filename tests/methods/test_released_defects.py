@@ -18,7 +18,7 @@ from unweave.methods.msg import MaskedSmallGradients
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.scrub import SCRUB
-from unweave.methods.simple import Ascent, FineTune, NegGradPlus, RandomLabel
+from unweave.methods.simple import FineTune, GradientAscent, NegGradPlus, RandomLabel
 from unweave.methods.ssd import SelectiveSynapticDampening
 from unweave.methods.starts import Redraw
 from unweave.problem import Problem
@@ -213,8 +213,8 @@ def test_each_pass_over_the_forget_data_is_drawn_anew():
     assert not any(torch.equal(seen[0][i], seen[1][i]) for i in seen[0])
 
 
-@pytest.mark.parametrize(("method", "part"), [(FineTune(), "retain"), (Ascent(), "forget")])
-def test_an_epoch_is_every_example_once(method: FineTune | Ascent, part: str):
+@pytest.mark.parametrize(("method", "part"), [(FineTune(), "retain"), (GradientAscent(), "forget")])
+def test_an_epoch_is_every_example_once(method: FineTune | GradientAscent, part: str):
     of, recorder = recorded("layernorm")
     whole(method, steps=None, epochs=2, batch=10, forget_batch=5)(of)
     ids = of.split.part(part)[1].tolist()

@@ -145,7 +145,7 @@ def test_methods_compute_in_the_precision_of_the_training() -> None:
         ({"methods": {"lur": {"forget": "surrogate"}}}, "lur.forget = 'surrogate' is for .* diffusion"),
         ({"methods": {"lur:recover": {"alpha": 1}}}, "'alpha' in .* .did you mean 'lur.alpha'"),
         ({"methods": {"lur:recover": {"lur": {"alfa": 1}}}}, "'alfa' in methods.lur:recover.lur .did"),
-        ({"methods": {"lur:recovr": {}}}, "unknown method 'recovr': did you mean 'recover'"),
+        ({"methods": {"lur:recovr": {}}}, "unknown method 'recovr' .did you mean 'recover'"),
         ({"epochs": 1}, "'epochs' in the recipe .did you mean 'train.epochs'"),
         (
             {"methods": {"lur": {"how": {"lrr": 1}}}},

@@ -30,9 +30,9 @@ from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.scrub import SCRUB
 from unweave.methods.sfron import SFRon
 from unweave.methods.simple import (
-    Ascent,
     FineTune,
     FromScratch,
+    GradientAscent,
     L1Sparse,
     NegGradPlus,
     Original,
@@ -67,7 +67,7 @@ METHODS: Mapping[str, Method] = {
     "short-retrain": FromScratch(),
     "shrink": Shrink(),
     "finetune": FineTune(),
-    "ascent": Ascent(),
+    "ascent": GradientAscent(),
     "random-label": RandomLabel(),
     "neggrad+": NegGradPlus(),
     "l1-sparse": L1Sparse(),

@@ -23,7 +23,15 @@ from unweave.methods.recover import Recover
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
-from unweave.methods.simple import Ascent, FineTune, FromScratch, L1Sparse, NegGradPlus, RandomLabel, Shrink
+from unweave.methods.simple import (
+    FineTune,
+    FromScratch,
+    GradientAscent,
+    L1Sparse,
+    NegGradPlus,
+    RandomLabel,
+    Shrink,
+)
 from unweave.space import Log, Range, Uniform
 from unweave.targets import Match, Mislabel
 
@@ -49,7 +57,7 @@ PRESETS: Mapping[str, Method] = {
     "short-retrain": FromScratch(TRAIN),
     "shrink": Shrink(how=EDIT),
     "finetune": FineTune(EDIT),
-    "ascent": Ascent(how=replace(EDIT, steps=10, max_norm=1.0)),
+    "ascent": GradientAscent(how=replace(EDIT, steps=10, max_norm=1.0)),
     "random-label": RandomLabel(retain_weight=3.0, how=EDIT),
     "neggrad+": NegGradPlus(how=replace(EDIT, max_norm=1.0)),
     "bad-teacher": BadTeacher(EDIT),

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unweave import targets
 from unweave.choices import refuse_outside
 from unweave.descend import Descent, Phase, descend
 from unweave.edit import restart, shrink
@@ -12,7 +11,7 @@ from unweave.methods.about import REFERENCE, About
 from unweave.objective import l1, nll
 from unweave.problem import Problem
 from unweave.space import Choice, Log, Range, Uniform, Whole, up_to
-from unweave.targets import Mislabel, Target
+from unweave.targets import Ascent, Mislabel, Target
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class FineTune:
 
 
 @dataclass(frozen=True)
-class Ascent:
+class GradientAscent:
     """Climbs the loss of the forget data. Unbounded: it diverges by design if it goes on.
 
     Args:
@@ -87,7 +86,7 @@ class Ascent:
         "1 gradient",
         "BatchNorm statistics stay frozen and the norm is clipped",
     )
-    forget: Target = targets.Ascent()
+    forget: Target = Ascent()
     how: Descent = Descent(lr=0.005, steps=20, momentum=0.0, max_norm=1.0, norm="frozen")
 
     def space(self, budget: int) -> Mapping[str, Range]:
@@ -157,7 +156,7 @@ class NegGradPlus:
         "no pull towards the original weights; the norm is clipped; each pass draws its batches anew",
     )
     retain_weight: float = 0.95
-    forget: Target = targets.Ascent()
+    forget: Target = Ascent()
     how: Descent = Descent(lr=0.05, steps=100, max_norm=1.0)
 
     def __post_init__(self) -> None:
