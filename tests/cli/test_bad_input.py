@@ -324,7 +324,7 @@ class TestModes:
             "--random",
             0.1,
             "--set",
-            "how.precision=bf16",
+            "lur.how.precision=bf16",
             "--quiet",
         )
 

@@ -159,13 +159,15 @@ class TestRetrainingThatCostsLess:
 
     @pytest.mark.parametrize(("whole", "said"), [(10.0, True), (20.0, False)])
     def test_a_dry_run_says_it_too(self, run, here, project, priced, whole, said):
-        priced(whole, LUR=16.6, FineTune=9.9)
+        priced(whole, Pipeline=16.6, FineTune=9.9)
         request = ("forget", project, "--random", 0.1, "--dry-run", "--quiet")
         told, found = run(*request), json.loads(run(*request, "--json").out)
-        sentence = "Retraining costs less than lur (1.66 times a retrain): use --method retrain"
+        sentence = "Retraining costs less than lur:recover (1.66 times a retrain): use --method retrain"
         assert told.out.startswith(sentence) == said
-        assert told.out.splitlines()[2 if said else 0].startswith("Would forget 9 of 90 examples with lur")
-        assert found["costlier_than_a_retrain"] == (["lur"] if said else [])
+        assert told.out.splitlines()[2 if said else 0].startswith(
+            "Would forget 9 of 90 examples with lur:recover"
+        )
+        assert found["costlier_than_a_retrain"] == (["lur:recover"] if said else [])
 
     def test_a_dry_run_of_retraining_compares_with_nothing(self, run, here, project, priced):
         priced(0.0)

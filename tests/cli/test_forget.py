@@ -118,7 +118,7 @@ class TestFiles:
             torch.save(torch.tensor(moved), tmp_path / "mine" / "moved.pt")
             told = json.loads(run("forget", place, *IDS, *SHORT, "--quiet", "--json").out)
             assert (told["out"], told["done_before"]) == (next(runs), False)
-        monkeypatch.setattr(forget, "code", lambda *patterns: "edited")
+        monkeypatch.setattr(forget, "package_digest", lambda: "edited")
         assert json.loads(run("forget", place, *IDS, *SHORT, "--json").out)["out"] == next(runs)
 
     def test_a_stopped_run_goes_on_with_the_original_it_trained(

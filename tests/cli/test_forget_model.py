@@ -18,6 +18,7 @@ from projects import TRAINED
 from unweave.descend import Descent  # noqa: F401  # a method's text names it
 from unweave.methods import METHODS
 from unweave.methods.salun import SalUn
+from unweave.targets import Mislabel  # noqa: F401  # and this
 
 IDS = ("--ids", "r0/3,r0/5,r0/8")
 SHORT = ("--method", "finetune", "--set", "how.epochs=1")

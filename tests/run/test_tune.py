@@ -406,9 +406,7 @@ def test_settings_in_toml_rebuild_the_method() -> None:
 def test_names_with_other_signs_are_quoted_in_toml() -> None:
     text = as_toml({"neggrad+": Study({"how.lr": 0.1}, 1.0, [])}, (1,))
     assert tomllib.loads(text)["methods"]["neggrad+"] == {"how": {"lr": 0.1}}
-    text = as_toml(
-        {"neggrad+:recover": Study({"neggrad+.how.lr": 0.1, "recover.budget": 9}, 1.0, 2, [])}, (1,)
-    )
+    text = as_toml({"neggrad+:recover": Study({"neggrad+.how.lr": 0.1, "recover.budget": 9}, 1.0, [])}, (1,))
     read = tomllib.loads(text)["methods"]["neggrad+:recover"]
     assert read == {"neggrad+": {"how": {"lr": 0.1}}, "recover": {"budget": 9}}
     assert configure(tiny().method("neggrad+:recover"), read).stages[0].how.lr == 0.1
