@@ -220,9 +220,8 @@ def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, monkeypatch) -> N
     with pytest.raises(OSError, match="No space left"):
         bench([tiny()], tmp_path, methods=METHODS, jobs=1)
     done = cells(tmp_path)
-    assert {"original", "retrained", "lur", file_name("lur:recover")} == {
-        Path(name).name.split(".")[0] for name in done
-    }
+    found = {Path(name).name.split(".")[0] for name in done}
+    assert {"original", "retrained", "lur"} <= found and "finetune" not in found
     assert not list(tmp_path.rglob(".*"))
     monkeypatch.setattr(parquet, "save", save)
     bench([tiny()], tmp_path, methods=METHODS, jobs=1)

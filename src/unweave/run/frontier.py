@@ -14,7 +14,12 @@ from unweave.audit.score import t_interval
 from unweave.audit.vocabulary import table_of
 from unweave.run.study import REFERENCES
 
-PAIRS = (("lur", "joint"), ("lur-exact", "joint"))
+KINDS = ("{}", "{}:recover", "shrink-perturb:{}:recover")
+"""How a method is run: alone, with a recovery, and with a start and a recovery."""
+
+PAIRS = tuple(
+    (kind.format(mode), kind.format("joint")) for kind in KINDS for mode in ("lur", "lur-exact", "lur-lagged")
+)
 """The methods that are compared seed by seed at each budget: what looking ahead adds, tuned alike."""
 
 Content = Mapping[str, Any]
