@@ -13,6 +13,7 @@ from unweave.audit.deep_unlearn import indiscernibility
 from unweave.audit.logits import loss
 from unweave.audit.metrics import measure
 from unweave.data.resident import Resident
+from unweave.methods import method_named
 from unweave.methods.lur import LUR
 from unweave.problem import Failed
 from unweave.run import search as searches
@@ -410,6 +411,13 @@ def test_names_with_other_signs_are_quoted_in_toml() -> None:
     read = tomllib.loads(text)["methods"]["neggrad+:recover"]
     assert read == {"neggrad+": {"how": {"lr": 0.1}}, "recover": {"budget": 9}}
     assert configure(tiny().method("neggrad+:recover"), read).stages[0].how.lr == 0.1
+
+
+def test_a_setting_without_a_value_survives_the_toml_of_a_search() -> None:
+    found = {"recover.until": None, "recover.budget": 9, "lur.how.max_norm": None}
+    read = tomllib.loads(as_toml({"lur:recover": Study(found, 1.0, [])}, (1,)))["methods"]["lur:recover"]
+    lur, recover = configure(method_named("lur:recover"), read).stages
+    assert recover.until is None and recover.budget == 9 and lur.how.max_norm == float("inf")
 
 
 @pytest.mark.parametrize("choices", [Log(0.01, 0.4), Uniform(0.0, 0.3), Whole(1, 50), Choice(("a", None, 2))])

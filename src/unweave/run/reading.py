@@ -12,6 +12,9 @@ from unweave.choices import nearest
 from unweave.methods.pipeline import Pipeline
 
 Table = Mapping[str, Any]
+NOTHING = "none"
+"""What stands for None in TOML, which has no null; write a pattern for a weight of that name as "(none)"."""
+
 T = TypeVar("T")
 
 
@@ -112,6 +115,8 @@ def value_of(hint: Any, value: object, path: str) -> object:  # noqa: ANN401  an
     """The value in the type of a field; a dataclass stands as a table, or by its kind alone."""
     kinds = {kind_of(each): each for each in dataclasses_in(hint)}
     plain = [each for each in members(hint) if each not in kinds.values()]
+    if value == NOTHING and type(None) in plain:
+        return None
     if isinstance(value, str) and value in kinds and str not in plain:
         value = {"kind": value}
     if kinds and isinstance(value, Mapping):

@@ -7,6 +7,7 @@ from typing import Any
 from unweave.files import write_atomically
 from unweave.run.cell import MEASURING_FORMAT, key_of
 from unweave.run.keeping import beside, file_name, kept
+from unweave.run.reading import NOTHING
 from unweave.run.search import SECOND, case, search
 from unweave.run.stage import Stage
 from unweave.run.study import Study, best_of, facts_of, scale_of, space_of, tunable
@@ -98,8 +99,7 @@ def _table(name: str, found: Study, seeds: Sequence[int]) -> str:
     source = f"# tuned: best of {len(found.trials)} trials on seeds {on}, value {found.value:.2f}"
     if found.scale != 1:
         source += f", with {found.scale:.3g} times the steps"
-    best = {path: value for path, value in found.settings.items() if told_in_toml(path, value)}
-    lines = [f"{_dotted(path)} = {_literal(value)}" for path, value in best.items()]
+    lines = [f"{_dotted(path)} = {_literal(path, value)}" for path, value in found.settings.items()]
     return "\n".join([f"[methods.{_key(name)}]  {source}", *lines, ""])
 
 
@@ -113,14 +113,10 @@ def _key(name: str) -> str:
     return name if re.fullmatch("[A-Za-z0-9_-]+", name) else f'"{name}"'
 
 
-def told_in_toml(path: str, value: object) -> bool:
-    """Whether a setting can be written: TOML has no null, but no limit on the norm is an infinite one."""
-    return value is not None or path.endswith("max_norm")
-
-
-def _literal(value: object) -> str:
+def _literal(path: str, value: object) -> str:
+    """A value as TOML writes it, which has no null: no limit on a norm is an infinite one."""
     if value is None:
-        return "inf"
+        return "inf" if path.endswith("max_norm") else f'"{NOTHING}"'
     if isinstance(value, str):
         return f'"{value}"'
     return str(value).lower() if isinstance(value, bool) else repr(value)
