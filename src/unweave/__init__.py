@@ -9,6 +9,8 @@ from unweave.audit import audit as audit
 from unweave.backward import lur_backward as lur_backward
 from unweave.methods import METHODS as METHODS
 from unweave.methods.lur import LUR as LUR
+from unweave.methods.pipeline import Pipeline as Pipeline
+from unweave.methods.recover import Recover as Recover
 from unweave.problem import Problem as Problem
 from unweave.split import Split as Split
 from unweave.unlearn import unlearn as unlearn
