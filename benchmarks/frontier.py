@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from unweave.report import frontier
+from unweave.report.frontier_figure import figure
 from unweave.run.bench import bench
 from unweave.run.recipe import Recipe, load
 from unweave.run.study import best_of
@@ -94,6 +95,15 @@ def rounded(value: object) -> object:
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
+def plot(name: str, found: Mapping[str, Any], folder: Path) -> None:
+    """Writes the gap against cost as an SVG file, whose root needs name spaces."""
+    drawn = figure(found) or ""
+    text = drawn.replace(
+        "<svg ", '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" ', 1
+    )
+    (folder / f"frontier-{name}.svg").write_text(text)
+
+
 def budgeted(recipe: Recipe, budgets: Sequence[float]) -> Recipe:
     """The recipe at these budgets."""
     return replace(recipe, tuning=replace(recipe.tuning, budget=None, budgets=tuple(budgets)))
@@ -116,6 +126,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="where the models are; with cuda --jobs 1 is best")
     parser.add_argument("--out", type=Path, default=Path("unweave-frontier"), help="keeps models and cells")
     parser.add_argument("--record", type=Path, help="where the compact record is written to")
+    parser.add_argument("--plot", type=Path, help="a folder for one plot a stage")
     given = parser.parse_args()
     made = bench(
         [budgeted(load(name), [float(each) for each in given.budgets.split(",")]) for name in given.stages],
@@ -129,6 +140,8 @@ def main() -> None:
     )
     for name, found in made["frontier"].items():
         print("\n".join(frontier.text(name, found, width=120)))
+        if given.plot:
+            plot(name, found, given.plot)
     if given.record:
         given.record.write_text(json.dumps(compact(made), separators=(",", ":")) + "\n")
 
