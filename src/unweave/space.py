@@ -96,6 +96,13 @@ class Rest:
 Range = Log | Uniform | Whole | Choice | Rest
 
 
+RATES = Log(0.005, 1.0)
+"""The learning rates of every method whose own optimizer is SGD: one range, which favours no method."""
+
+SCHEDULES = Choice(("constant", "cosine"))
+"""The schedules of every method that lets a search choose one."""
+
+
 def up_to(longest: int, *, share: int = 10, least: int = 1) -> Whole:
     """The number of steps, from one of so many shares of the longest run to all of it.
 

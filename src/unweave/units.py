@@ -102,6 +102,10 @@ def first_step(problem: Problem, how: Descent, where: Mask | None, *terms: Term)
     return step
 
 
+CHECK = 4
+"""The gradient evaluations that `refuse_divergence` takes."""
+
+
 def refuse_divergence(step: Step, retain: Objective, forget: Objective, weight: float, alpha: float) -> None:
     r"""Raises if mode "lagged" would not converge with this alpha.
 

@@ -197,8 +197,9 @@ def own_train(folder: Path, monkeypatch: pytest.MonkeyPatch, hidden: int = 8, en
     (folder / "training.py").write_text(OWN + end)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    for name in ("sizes", "training"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in ("sizes", "training"):  # set before they are deleted: undone, both are gone again
+        monkeypatch.setitem(sys.modules, name, sys)
+        monkeypatch.delitem(sys.modules, name)
     importlib.invalidate_caches()
     return importlib.import_module("training")
 

@@ -144,13 +144,20 @@ def test_settings_without_sense_are_refused(wrong: dict[str, float]):
 
 def test_a_search_chooses_numbers_and_what_the_target_has_to_choose():
     space = LUR().space(120)
-    assert space["forget"] == Choice(("bounded", "clamped"))
+    assert space["forget"] == Choice(("ascent", "bounded", "clamped"))
     assert {"alpha", "weight", "how.lr", "how.steps", "how.schedule"} < space.keys()
     assert "alpha" not in LUR(mode="joint").space(120) and "forget" not in LUR(forget=Level()).space(120)
     matching = LUR(forget=Match()).space(120)
     assert matching["forget.proxy.how.steps"] == Choice((24,)) and "forget" not in matching
-    assert space["how.steps"] == up_to(40, share=4) and matching["how.steps"] == up_to(32, share=4)
-    assert LUR(mode="exact").space(120)["how.steps"] == up_to(60, share=4)
+    assert space["how.steps"] == up_to(40, share=6) and matching["how.steps"] == up_to(32, share=6)
+    assert LUR(mode="exact").space(120)["how.steps"] == up_to(60, share=6)
+
+
+@pytest.mark.parametrize("mode", ["nested", "lagged", "exact", "first-order", "joint"])
+def test_the_longest_run_of_a_search_keeps_to_the_budget(mode):
+    problem, longest = fresh(), LUR(mode=mode).space(60)["how.steps"].high
+    LUR(mode=mode, alpha=0.01, weight=0.1, how=Descent(lr=0.01, steps=longest))(problem)
+    assert 57 <= problem.cost.gradients <= 60
 
 
 # --- LUR with targets

@@ -18,7 +18,7 @@ from unweave.methods.about import About, refuse_family
 from unweave.objective import Objective, on
 from unweave.params import scale
 from unweave.problem import Problem
-from unweave.space import Log, Range, up_to
+from unweave.space import RATES, Log, Range, up_to
 from unweave.step import Step
 from unweave.tasks import Batch
 
@@ -56,7 +56,7 @@ class CFW:
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from; four steps or more, so that the last part has one."""
         return {
-            "how.lr": Log(0.005, 0.5),
+            "how.lr": RATES,
             "how.steps": up_to(budget, least=4),
             "noise": Log(0.01, 1.0),
             "last_noise": Log(1e-4, 0.1),

@@ -17,7 +17,7 @@ from unweave.methods.about import About
 from unweave.objective import nll
 from unweave.problem import Problem
 from unweave.rules import Rule, RuleName, cagrad
-from unweave.space import Choice, Log, Range, Uniform, up_to
+from unweave.space import RATES, SCHEDULES, Log, Range, Uniform, up_to
 from unweave.targets import Mislabel, Target
 
 TASKS = (
@@ -214,7 +214,7 @@ def settle(
 def steps(budget: int) -> Mapping[str, Range]:
     """What a search of each of them chooses from: every step takes two gradients."""
     return {
-        "how.lr": Log(0.002, 0.5),
+        "how.lr": RATES,
         "how.steps": up_to(budget // 2, share=6),
-        "how.schedule": Choice(("constant", "cosine")),
+        "how.schedule": SCHEDULES,
     }

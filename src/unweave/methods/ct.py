@@ -15,7 +15,7 @@ from unweave.descend import Descent, Phase, descend
 from unweave.methods.about import About
 from unweave.objective import nll
 from unweave.problem import Problem
-from unweave.space import Log, Range, up_to
+from unweave.space import RATES, Range, up_to
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ConvolutionTranspose:
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
-        return {"how.lr": Log(0.005, 0.5), "how.steps": up_to(budget)}
+        return {"how.lr": RATES, "how.steps": up_to(budget)}
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place.

@@ -18,7 +18,7 @@ from unweave.methods.about import About, refuse_family
 from unweave.objective import Objective, nll, on, uniform
 from unweave.params import Params
 from unweave.problem import Problem
-from unweave.space import Log, Range, Uniform, up_to
+from unweave.space import RATES, Log, Range, Uniform, up_to
 from unweave.split import Part
 from unweave.step import Step
 from unweave.tasks import Batch
@@ -69,7 +69,7 @@ class FCS:
         """What a search chooses from; enough steps for each pass to have one."""
         shortest = 1 + self.rounds * (1 + 8)
         return {
-            "how.lr": Log(0.005, 0.5),
+            "how.lr": RATES,
             "how.steps": up_to(budget, least=shortest),
             "push": Log(0.1, 10.0),
             "contrast": Log(0.01, 1.0),

@@ -21,7 +21,7 @@ from unweave.problem import Problem
 from unweave.space import Log, Range, up_to
 from unweave.split import Part
 from unweave.step import Step
-from unweave.targets import Ascent, Target
+from unweave.targets import Ascent, Target, ascents
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class GDRGMA:
             "how.steps": up_to(budget // 2, share=8),
             "gamma": Log(1.0, 300.0),
             "epsilon": Log(0.003, 1.0),
+            **ascents(self.forget),
         }
 
     def __call__(self, problem: Problem) -> None:

@@ -17,7 +17,7 @@ from unweave.methods.about import About, refuse_family
 from unweave.methods.scrub import softened
 from unweave.objective import Objective, nll
 from unweave.problem import Problem
-from unweave.space import Log, Range, Uniform, up_to
+from unweave.space import RATES, Range, Uniform, up_to
 from unweave.split import Part
 
 
@@ -58,9 +58,9 @@ class KDE:
         """What a search chooses from; at most a quarter of the budget is for calibration data."""
         first = max(1, budget // 4)
         return {
-            "taught.lr": Log(0.005, 0.5),
+            "taught.lr": RATES,
             "taught.steps": up_to(first),
-            "how.lr": Log(0.005, 0.5),
+            "how.lr": RATES,
             "how.steps": up_to(budget - first),
             "temperature": Uniform(1.0, 5.0),
         }

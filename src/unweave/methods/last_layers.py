@@ -21,7 +21,7 @@ from unweave.importance import Mask, held_by, inverted
 from unweave.methods.about import About, refuse_family
 from unweave.objective import nll
 from unweave.problem import Problem
-from unweave.space import Log, Range, Whole, up_to
+from unweave.space import RATES, Range, Whole, up_to
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class EUk:
 
 def ranges(budget: int) -> Mapping[str, Range]:
     """What a search chooses from; k as in Deep Unlearn (Cadet et al., 2024)."""
-    return {"how.lr": Log(0.005, 0.5), "how.steps": up_to(budget), "k": Whole(1, 10)}
+    return {"how.lr": RATES, "how.steps": up_to(budget), "k": Whole(1, 10)}
 
 
 def before_last(problem: Problem, k: int) -> list[nn.Module]:

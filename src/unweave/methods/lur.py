@@ -19,10 +19,10 @@ from unweave.methods.about import About
 from unweave.objective import Objective, RetainLoss, retain_loss
 from unweave.problem import Problem
 from unweave.rules import RuleName
-from unweave.space import Choice, Log, Range, Tunable, prefixed, up_to
+from unweave.space import RATES, SCHEDULES, Log, Range, Tunable, prefixed, up_to
 from unweave.step import Term
-from unweave.targets import Bounded, Clamped, Target
-from unweave.units import Along, Curvature, Ratio, first_step, refuse_divergence
+from unweave.targets import Clamped, Target, ascents
+from unweave.units import CHECK, Along, Curvature, Ratio, first_step, refuse_divergence
 
 Mode = Literal["nested", "lagged", "exact", "first-order", "joint"]
 
@@ -84,15 +84,15 @@ class LUR:
         """What a search chooses from: alpha and the weight as numbers, and what the target has to choose."""
         target = self.forget.space(budget) if isinstance(self.forget, Tunable) else {}
         left = budget - (round(PROXY_SHARE * budget) if target else 0)
-        usual = isinstance(self.forget, Bounded | Clamped)
+        left -= CHECK + 1 if self.mode == "lagged" else 0  # and the retain gradient that it begins with
         return {
             **({} if self.mode == "joint" else {"alpha": Log(0.01, 0.1 if self.mode == "lagged" else 0.3)}),
             **prefixed("forget", target),
-            **({"forget": Choice(("bounded", "clamped"))} if usual else {}),
-            "weight": Log(0.05, 1.5),
-            "how.lr": Log(0.05, 1.0),
-            "how.steps": up_to(left // (3 if self.mode == "nested" else 2), share=4),
-            "how.schedule": Choice(("constant", "cosine")),
+            **ascents(self.forget),
+            "weight": Log(0.03, 3.0),
+            "how.lr": RATES,
+            "how.steps": up_to(left // (3 if self.mode == "nested" else 2), share=6),
+            "how.schedule": SCHEDULES,
         }
 
     def __call__(self, problem: Problem) -> None:

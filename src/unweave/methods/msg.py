@@ -19,7 +19,7 @@ from unweave.methods.about import About
 from unweave.objective import nll
 from unweave.params import add, scale
 from unweave.problem import Problem
-from unweave.space import Log, Range, Uniform, up_to
+from unweave.space import RATES, SCHEDULES, Range, Uniform, up_to
 from unweave.split import Part
 
 
@@ -52,9 +52,10 @@ class MaskedSmallGradients:
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
         return {
-            "how.lr": Log(0.005, 0.5),
+            "how.lr": RATES,
             "how.steps": up_to(budget),
             "rate": Uniform(0.05, 0.95),
+            "how.schedule": SCHEDULES,
         }
 
     def __call__(self, problem: Problem) -> None:

@@ -20,7 +20,7 @@ from unweave.methods.about import About, refuse_family
 from unweave.methods.cfw import balanced
 from unweave.objective import Objective, on, reference, refuse_moving
 from unweave.problem import Problem
-from unweave.space import Choice, Log, Range, Uniform, up_to
+from unweave.space import RATES, Choice, Range, Uniform, up_to
 from unweave.split import Part
 from unweave.step import Step
 from unweave.tasks import Batch
@@ -59,7 +59,7 @@ class PRMQ:
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
         return {
-            "how.lr": Log(0.005, 0.5),
+            "how.lr": RATES,
             "how.steps": up_to(budget),
             "how.schedule": Choice(("constant", "cosine")),
             "prune": Uniform(0.05, 0.99),

@@ -18,7 +18,7 @@ from unweave.losses import mean_loss_at
 from unweave.methods.about import About
 from unweave.objective import nll
 from unweave.problem import Failed, Problem
-from unweave.space import Choice, Log, Range
+from unweave.space import RATES, Choice, Range
 
 AVERAGE = 0.95
 """The decay of the average of the weights whose loss is checked: at a constant rate the weights themselves
@@ -76,7 +76,7 @@ class Recover:
         return {
             "until": Choice((None,)),
             "budget": Choice((budget,)),
-            "how.lr": Log(0.05, 0.5),
+            "how.lr": RATES,
             "how.schedule": Choice(("cosine",)),
         }
 

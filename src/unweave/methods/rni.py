@@ -19,7 +19,7 @@ from unweave.methods.about import About, refuse_family
 from unweave.objective import nll
 from unweave.params import multiply, scale
 from unweave.problem import Problem
-from unweave.space import Log, Range, Uniform, up_to
+from unweave.space import RATES, Log, Range, Uniform, up_to
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class RNI:
         """What a search chooses from; enough steps for each round to have some."""
         shortest = max(4 * self.rounds, round(4 / self.last))
         return {
-            "how.lr": Log(0.005, 0.5),
+            "how.lr": RATES,
             "how.steps": up_to(budget, least=shortest),
             "noise": Log(0.01, 1.0),
             "noisy": Uniform(0.1, 1.0),

@@ -10,7 +10,7 @@ from unweave.importance import saliency, top
 from unweave.methods.about import About
 from unweave.objective import mislabel, nll
 from unweave.problem import Problem
-from unweave.space import Choice, Log, Range, Uniform, up_to
+from unweave.space import RATES, SCHEDULES, Choice, Range, Uniform, up_to
 from unweave.targets import Mislabel, Target
 
 
@@ -59,10 +59,11 @@ class SalUn:
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
         return {
-            "how.lr": Log(0.005, 0.5),
+            "how.lr": RATES,
             "how.steps": up_to(budget),
             "fraction": Uniform(0.1, 0.9),
             "feed": Choice(("sequential", "concatenated")),
+            "how.schedule": SCHEDULES,
         }
 
     def __call__(self, problem: Problem) -> None:

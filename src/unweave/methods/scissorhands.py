@@ -11,8 +11,8 @@ from unweave.lookahead import Held
 from unweave.methods.about import About
 from unweave.objective import nll
 from unweave.problem import Problem
-from unweave.space import Log, Range, up_to
-from unweave.targets import Ascent, Target
+from unweave.space import RATES, SCHEDULES, Log, Range, up_to
+from unweave.targets import Ascent, Target, ascents
 from unweave.trim import trim
 
 
@@ -50,10 +50,12 @@ class Scissorhands:
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
         return {
-            "how.lr": Log(0.002, 0.3),
+            "how.lr": RATES,
             "how.steps": up_to(budget * 5 // 6),
             "trim": Log(0.003, 0.3),
             "forget_weight": Log(0.005, 1.0),
+            **ascents(self.forget),
+            "how.schedule": SCHEDULES,
         }
 
     def __call__(self, problem: Problem) -> None:

@@ -15,7 +15,7 @@ from unweave.methods.about import About, refuse_family
 from unweave.objective import nll, on
 from unweave.params import Params, combine
 from unweave.problem import Failed, Problem
-from unweave.space import Log, Range, up_to
+from unweave.space import RATES, SCHEDULES, Log, Range, up_to
 from unweave.split import Part
 from unweave.step import Step
 from unweave.tasks import Batch
@@ -68,10 +68,11 @@ class SFRon:
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from; the two passes for the mask come on top."""
         return {
-            "how.lr": Log(1e-3, 0.2),
+            "how.lr": RATES,
             "how.steps": up_to(budget * self.every // (self.every + 1), share=8),
             "strength": Log(0.3, 50.0),
             "threshold": Log(0.3, 30.0),
+            "how.schedule": SCHEDULES,
         }
 
     def __call__(self, problem: Problem) -> None:

@@ -10,8 +10,8 @@ from unweave.edit import restart, shrink
 from unweave.methods.about import REFERENCE, About
 from unweave.objective import l1, nll
 from unweave.problem import Problem
-from unweave.space import Choice, Log, Range, Uniform, Whole, up_to
-from unweave.targets import Ascent, Mislabel, Target
+from unweave.space import RATES, SCHEDULES, Log, Range, Uniform, Whole, up_to
+from unweave.targets import Ascent, Mislabel, Target, ascents
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class FromScratch:
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
-        return {"how.lr": Log(0.02, 0.8), "how.warmup": Uniform(0.05, 0.4)}
+        return {"how.lr": RATES, "how.warmup": Uniform(0.05, 0.4)}
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
@@ -61,9 +61,9 @@ class FineTune:
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
         return {
-            "how.lr": Log(0.005, 0.5),
+            "how.lr": RATES,
             "how.steps": up_to(budget),
-            "how.schedule": Choice(("constant", "cosine")),
+            "how.schedule": SCHEDULES,
         }
 
     def __call__(self, problem: Problem) -> None:
@@ -91,7 +91,11 @@ class GradientAscent:
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
-        return {"how.lr": Log(1e-4, 0.3), "how.steps": Whole(max(1, budget // 30), max(1, budget // 4))}
+        return {
+            "how.lr": Log(1e-4, 0.3),
+            "how.steps": Whole(max(1, budget // 30), max(1, budget // 4)),
+            **ascents(self.forget),
+        }
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
@@ -126,10 +130,10 @@ class RandomLabel:
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
         return {
-            "how.lr": Log(0.005, 0.5),
+            "how.lr": RATES,
             "how.steps": up_to(budget // 2, share=6),
             "retain_weight": Log(0.5, 20.0),
-            "how.schedule": Choice(("constant", "cosine")),
+            "how.schedule": SCHEDULES,
         }
 
     def __call__(self, problem: Problem) -> None:
@@ -165,10 +169,11 @@ class NegGradPlus:
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
         return {
-            "how.lr": Log(0.005, 0.5),
+            "how.lr": RATES,
             "how.steps": up_to(budget // 2, share=6),
             "retain_weight": Uniform(0.6, 0.999),
-            "how.schedule": Choice(("constant", "cosine")),
+            **ascents(self.forget),
+            "how.schedule": SCHEDULES,
         }
 
     def __call__(self, problem: Problem) -> None:
@@ -202,10 +207,10 @@ class L1Sparse:
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
         return {
-            "how.lr": Log(0.005, 0.5),
+            "how.lr": RATES,
             "how.steps": up_to(budget),
             "penalty": Log(1e-6, 3e-3),
-            "how.schedule": Choice(("constant", "cosine")),
+            "how.schedule": SCHEDULES,
         }
 
     def __call__(self, problem: Problem) -> None:
@@ -239,7 +244,7 @@ class Shrink:
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
         return {
-            "how.lr": Log(0.005, 0.5),
+            "how.lr": RATES,
             "how.steps": up_to(budget),
             "factor": Uniform(0.02, 0.9),
         }

@@ -9,6 +9,7 @@ Every method with a forget loss takes one. A new target is one file, one member 
 
 from collections.abc import Mapping
 
+from unweave.space import Choice, Range
 from unweave.targets.estimate import Estimate
 from unweave.targets.level import Level
 from unweave.targets.match import Match
@@ -39,6 +40,12 @@ FAMILIES: Mapping[type, str] = {
     Surrogate: "diffusion",
 }
 """The targets that only one family of models has."""
+
+
+def ascents(target: object) -> dict[str, Range]:
+    """The range of a field `forget` that holds an ascent: each kind of it; nothing for another target."""
+    kinds = Choice(("ascent", "bounded", "clamped"))
+    return {"forget": kinds} if isinstance(target, Ascent | Bounded | Clamped) else {}
 
 
 def refuse_other_family(target: object, family: str, path: str) -> None:
