@@ -25,16 +25,16 @@ from typing import Any, cast
 import torch
 from interleaved import resident
 
-from unweave.data.resident import Resident
+from unweave.data.in_memory import Resident
+from unweave.descent.train import warm_up
 from unweave.methods import DEFAULT, Method, method_named, methods_for
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.recover import Recover
-from unweave.models import build
 from unweave.problem import Problem
-from unweave.run.record import environment
+from unweave.record.record import environment
 from unweave.split import Split
 from unweave.tasks.classifier import Classifier
-from unweave.train import warm_up
+from unweave.tasks.models import build
 
 N, FORGOTTEN = 1280, 3
 SHORT, LONG = 24, 72

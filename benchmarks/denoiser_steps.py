@@ -19,13 +19,13 @@ from interleaved import Tick, report
 from steps import MODES, phase_of
 
 from unweave.data.datasets import as_images, load
-from unweave.descend import Descent, Phase, descend
-from unweave.importance import Mask
-from unweave.models import DENOISERS, build
-from unweave.objective import mislabel, nll
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.importance import Mask
+from unweave.descent.objective import mislabel, nll
 from unweave.problem import Problem, frozen
 from unweave.split import Split
 from unweave.tasks.diffusion import Diffusion
+from unweave.tasks.models import DENOISERS, build
 
 ALPHA, WEIGHT, FORGOTTEN = 0.1, 0.33, 3
 

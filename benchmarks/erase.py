@@ -22,15 +22,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from unweave.bench.bench import chosen, compare
+from unweave.bench.recipe import Recipe, load
+from unweave.bench.stage import Stage
+from unweave.bench.study import REFERENCES, Study
+from unweave.bench.tune import as_toml, prepare, study
+from unweave.bench.workers import Job, Progress, told, workers
+from unweave.methods.configure import stages_of
 from unweave.methods.recover import Recover
-from unweave.run import record
-from unweave.run.bench import chosen, compare
-from unweave.run.reading import stages_of
-from unweave.run.recipe import Recipe, load
-from unweave.run.stage import Stage
-from unweave.run.study import REFERENCES, Study
-from unweave.run.tune import as_toml, prepare, study
-from unweave.run.workers import Job, Progress, told, workers
+from unweave.record import record
 from unweave.space import Range, Whole
 
 METHODS = ("lur:recover", "lur-exact:recover", "lur-match:recover", "joint:recover", "salun", "sa", "esd")

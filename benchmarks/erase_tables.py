@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from unweave.audit.score import t_interval
+from unweave.audits.score import t_interval
+from unweave.record import record
 from unweave.report.numbers import digits, heading, number
-from unweave.run import record
 
 QUALITY = ("ua", "class_tv", "kid_forget", "effective", "ra", "kid", "precision", "recall", "drift_feature")
 ATTACKS = ("guidance", "unasked", "line", "best_of_10", "vector", "relearn_10", "relearn_100")

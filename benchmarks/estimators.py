@@ -25,21 +25,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from unweave.audit.distance import ranks
-from unweave.audit.logits import Labels, Logits, confidence, margin, probabilities
-from unweave.audit.metrics import mean_gap, measure
-from unweave.audit.score import t_interval
-from unweave.descend import Descent, Phase, descend
-from unweave.estimators import Answers, Estimator, Influence, Pool, Proxy, Ranks, Shards, shared
-from unweave.estimators.held_out import logits, spread, toward
-from unweave.files import write_atomically
-from unweave.objective import nll
+from unweave.audits.classifier.distance import ranks
+from unweave.audits.classifier.logits import Labels, Logits, confidence, margin, probabilities
+from unweave.audits.metrics import mean_gap, measure
+from unweave.audits.score import t_interval
+from unweave.bench.recipe import load
+from unweave.bench.search import SECOND
+from unweave.bench.stage import Memory, Stage
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.objective import nll
+from unweave.descent.train import Trained, spend
 from unweave.problem import Problem
-from unweave.run.recipe import load
-from unweave.run.record import environment
-from unweave.run.search import SECOND
-from unweave.run.stage import Memory, Stage
-from unweave.train import Trained, spend
+from unweave.record.files import write_atomically
+from unweave.record.record import environment
+from unweave.targets.estimators import Answers, Estimator, Influence, Pool, Proxy, Ranks, Shards, shared
+from unweave.targets.estimators.held_out import logits, spread, toward
 
 Row = dict[str, Any]
 BUDGETS = (0.1, 0.2, 0.3, 0.6)

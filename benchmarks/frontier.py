@@ -3,7 +3,7 @@
     python benchmarks/frontier.py digits-trace digits-class --budgets 0.03,0.1,0.3    # prints tables
     python benchmarks/frontier.py digits-trace --methods lur,joint --record records/frontier-digits.json
 
-Each stage is a recipe, which `unweave.run.bench` searches and runs at each budget; the folder keeps models,
+Each stage is a recipe, which `unweave.bench.bench` searches and runs at each budget; the folder keeps models,
 cells and searches, and the same command goes on where it was stopped. The record holds, for each stage, what
 a retraining takes, the margins and the floor, and for each method and budget the settings that were found,
 the gap of every seed, the verdict and the costs: no pictures, no histograms, no trials.
@@ -16,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from unweave.bench.bench import bench
+from unweave.bench.recipe import Recipe, load
+from unweave.bench.study import best_of
+from unweave.bench.workers import Progress
 from unweave.report import frontier
 from unweave.report.frontier_figure import figure
-from unweave.run.bench import bench
-from unweave.run.recipe import Recipe, load
-from unweave.run.study import best_of
-from unweave.run.workers import Progress
 
 Row = dict[str, Any]
 BUDGETS = (0.03, 0.1, 0.2, 0.3, 0.45, 0.6)

@@ -22,11 +22,11 @@ from typing import Any, Protocol
 
 import torch
 
-from unweave.descend import Descent
-from unweave.params import Params, add, norm
+from unweave.descent.descend import Descent
+from unweave.descent.train import synchronize
 from unweave.problem import Problem
-from unweave.run.record import environment
-from unweave.train import synchronize
+from unweave.record.record import environment
+from unweave.weights.params import Params, add, norm
 
 Tick = Callable[[Problem, int], None]
 

@@ -10,7 +10,7 @@ differ. Alpha also changes how much is forgotten, so joint runs at other weights
 alpha brings has to be more than a weight brings at equal forgetting.
 
 At eleven points of a descent the gradients are taken at the weights themselves, in evaluation mode, over all
-retain and all forget data, in two random halves each (`unweave.conflict`), and over held-out data,
+retain and all forget data, in two random halves each (`unweave.descent.probe`), and over held-out data,
 which no descent sees.
 """
 
@@ -31,27 +31,28 @@ import torch
 from mechanism_tables import AHEAD, WEIGHED, Row, Table, drawn, of_gap, plain, printed, summary
 from torch import nn
 
-from unweave.audit.collect import collect
-from unweave.audit.evidence import Evidence
-from unweave.audit.logits import loss
-from unweave.audit.metrics import GAP, HeldOut, mean_gap, measure
-from unweave.conflict import Probe, cosines
-from unweave.descend import Descent, Phase, descend
-from unweave.estimators import Proxy
-from unweave.importance import evaluating
+from unweave.audits.classifier.collect import collect
+from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.classifier.logits import loss
+from unweave.audits.metrics import GAP, HeldOut, mean_gap, measure
+from unweave.bench.recipe import load
+from unweave.bench.split_data import split_of
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.objective import nll
+from unweave.descent.probe import Probe, cosines
+from unweave.descent.train import train_model
+from unweave.errors import Failed
 from unweave.methods.lur import LUR, TERMS
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.starts import Redraw
-from unweave.objective import nll
-from unweave.params import add, gramian, norm
-from unweave.problem import Failed, Problem
-from unweave.run.cut import split_of
-from unweave.run.recipe import load
-from unweave.run.record import environment
+from unweave.problem import Problem
+from unweave.record.record import environment
 from unweave.split import Split
 from unweave.targets import Bounded, Match
+from unweave.targets.estimators import Proxy
+from unweave.tasks import evaluating
 from unweave.tasks.classifier import Classifier
-from unweave.train import train_model
+from unweave.weights.params import add, gramian, norm
 
 SEEDS = (0, 1, 2, 3, 4, 5)
 TUNING_SEEDS = (1000, 1001)

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from unweave.audit.metrics import GAP, mean_gap
-from unweave.audit.score import t_interval
+from unweave.audits.metrics import GAP, mean_gap
+from unweave.audits.score import t_interval
 
 Row = dict[str, Any]
 Values = np.ndarray  # one number per seed

@@ -29,12 +29,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from unweave.audit.margins import RETRAINS, margins
-from unweave.audit.metrics import Values
-from unweave.audit.verdict import SEEDS, Judgement, Verdict, judge
-from unweave.run.recipe import load, parse
-from unweave.run.record import environment
-from unweave.run.stage import Stage
+from unweave.audits.margins import RETRAINS, margins
+from unweave.audits.metrics import Values
+from unweave.audits.verdict import SEEDS, Judgement, Verdict, judge
+from unweave.bench.recipe import load, parse
+from unweave.bench.stage import Stage
+from unweave.record.record import environment
 
 Row = dict[str, Any]
 Change = Mapping[str, Mapping[str, Any]]

@@ -17,17 +17,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from unweave.data.datasets import load
-from unweave.data.resident import Resident
-from unweave.descend import Descent, Phase, descend
-from unweave.feed import forever
-from unweave.lookahead import Held
+from unweave.data.in_memory import Resident
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.feed import forever
+from unweave.descent.lookahead import Held
+from unweave.descent.objective import Objective, bounded, nll
 from unweave.methods.lur import TERMS, Mode
 from unweave.methods.scissorhands import Scissorhands
-from unweave.models import build
-from unweave.objective import Objective, bounded, nll
 from unweave.problem import Problem
 from unweave.split import Split
 from unweave.tasks.classifier import Classifier
+from unweave.tasks.models import build
 
 ALPHA, WEIGHT = 0.01, 0.3
 MODES: tuple[Mode, ...] = ("joint", "lagged", "nested", "exact")

@@ -24,19 +24,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from unweave.audit.metrics import mean_gap, measure
-from unweave.audit.score import t_interval
+from unweave.audits.metrics import mean_gap, measure
+from unweave.audits.score import t_interval
+from unweave.bench.ranges import Settings, nested
+from unweave.bench.recipe import Recipe, load, parse
+from unweave.bench.search import SECOND, Trial, case, search
+from unweave.bench.stage import Stage
+from unweave.bench.study import best_of
+from unweave.bench.tune import prepare
+from unweave.descent.train import spend
+from unweave.errors import Failed
+from unweave.methods.configure import configure
 from unweave.methods.pipeline import Pipeline
-from unweave.problem import Failed
-from unweave.run.ranges import Settings, nested
-from unweave.run.reading import configure
-from unweave.run.recipe import Recipe, load, parse
-from unweave.run.record import environment
-from unweave.run.search import SECOND, Trial, case, search
-from unweave.run.stage import Stage
-from unweave.run.study import best_of
-from unweave.run.tune import prepare
-from unweave.train import spend
+from unweave.record.record import environment
 
 Row = dict[str, Any]
 TUNED_ON = "digits-trace"

@@ -12,17 +12,18 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
 from smooth import MODES, WEIGHT, flat, net, problem
-from unweave import processes
-from unweave.curvature import top_eigenvalue
-from unweave.data.resident import Resident
-from unweave.descend import Descent, Phase, batches_of, descend
-from unweave.importance import fisher, saliency, snip, top
-from unweave.lookahead import lagged, nested
-from unweave.objective import bounded, l1, mislabel, nll
-from unweave.problem import Failed, Problem
+from unweave.data.in_memory import Resident
+from unweave.descent.curvature import top_eigenvalue
+from unweave.descent.descend import Descent, Phase, batches_of, descend
+from unweave.descent.importance import fisher, saliency, snip, top
+from unweave.descent.lookahead import lagged, nested
+from unweave.descent.objective import bounded, l1, mislabel, nll
+from unweave.errors import Failed
+from unweave.problem import Problem
 from unweave.split import Split
-from unweave.step import Runtime, Step
 from unweave.tasks.classifier import Classifier
+from unweave.weights import processes
+from unweave.weights.step import Runtime, Step
 
 Found = dict[str, Tensor] | str
 

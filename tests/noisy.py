@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from families import CLASSES, problem
+from every_family import CLASSES, problem
 from unweave.data import Raw
 from unweave.methods import Method
 from unweave.problem import Problem

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from families import CLASSES, problem
+from every_family import CLASSES, problem
 from unweave.data import Raw
-from unweave.descend import Descent
+from unweave.descent.descend import Descent
 from unweave.methods import Method
 from unweave.problem import Problem
 from unweave.tasks import Batch

@@ -14,13 +14,13 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-import families
-from unweave.descend import Descent
-from unweave.generate.sample import Sampler
+import every_family
+from unweave.descent.descend import Descent
+from unweave.descent.train import train_model
 from unweave.problem import Problem
 from unweave.split import Split
 from unweave.tasks import Task
-from unweave.train import train_model
+from unweave.tasks.diffusion.sample import Sampler
 
 STEPS = 18
 """Of each descent; the fewest that give every phase of every method one."""
@@ -37,7 +37,7 @@ def double() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-class Denoiser(families.Denoiser):
+class Denoiser(every_family.Denoiser):
     """The toy, with a weight under the name that U-Nets give to the attention of their decoder."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Denoiser(families.Denoiser):
         return self.up_blocks[0]["attentions"](super().forward(x, time, condition))
 
 
-MODELS: Mapping[str, Callable[[], nn.Module]] = {"classifier": families.ConvNet, "denoiser": Denoiser}
+MODELS: Mapping[str, Callable[[], nn.Module]] = {"classifier": every_family.ConvNet, "denoiser": Denoiser}
 TRAINING: Mapping[str, Descent] = {
     "classifier": Descent(lr=0.1, steps=30, batch=30),
     "denoiser": Descent(lr=0.01, steps=30, batch=30, optimizer="adam", ema=0.9),
@@ -56,16 +56,18 @@ TRAINING: Mapping[str, Descent] = {
 
 
 def task(family: str, whole_class: bool = False) -> Task:
-    return families.task("denoiser" if family == "denoiser" else "batchnorm", whole_class)
+    return every_family.task("denoiser" if family == "denoiser" else "batchnorm", whole_class)
 
 
 @cache
 def split(family: str, whole_class: bool = False) -> Split:
     """Handwritten 0 to 3, 60 to train on; 13 of these are to be forgotten, or those of class 3."""
-    images, labels = load_digits(n_class=families.CLASSES, return_X_y=True)
+    images, labels = load_digits(n_class=every_family.CLASSES, return_X_y=True)
     inputs, labels = torch.tensor(images[:100] / 8 - 1).view(-1, 1, 8, 8), torch.tensor(labels[:100])
     inputs = inputs[:, :, ::2, ::2] if family == "denoiser" else inputs
-    train, held_out = (families.Toy((inputs[rows],), labels[rows]) for rows in (slice(60), slice(60, None)))
+    train, held_out = (
+        every_family.Toy((inputs[rows],), labels[rows]) for rows in (slice(60), slice(60, None))
+    )
     forget = (train.labels == 3).nonzero()[:, 0] if whole_class else torch.arange(2, 60, 4)[:13]
     return Split(train, forget.tolist(), held_out)
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from shorten import each_within
-from unweave.descend import Descent
-from unweave.generate.sample import Sampler
+from unweave.descent.descend import Descent
 from unweave.methods import Method
 from unweave.methods.sa import SelectiveAmnesia
+from unweave.tasks.diffusion.sample import Sampler
 
 M = TypeVar("M", bound=Method)
 

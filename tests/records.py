@@ -5,7 +5,7 @@ import math
 import random
 from typing import Any
 
-from unweave.run.frontier import frontier
+from unweave.bench.frontier import frontier
 
 METRICS = {
     "ua": (9.0, "match"),

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from families import request
+from every_family import request
 from unweave.methods import Method
 
 Runs = dict[str, tuple[str, Method]]

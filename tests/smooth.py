@@ -5,16 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from unweave.data.resident import Resident
-from unweave.descend import Phase, directed
+from unweave.data.in_memory import Resident
+from unweave.descent.descend import Phase, directed
+from unweave.descent.objective import Objective, OnWeights
 from unweave.methods.lur import TERMS
-from unweave.objective import Objective, OnWeights
-from unweave.params import Params
 from unweave.problem import Problem
 from unweave.split import Part, Split
-from unweave.step import Runtime, Step, Term
 from unweave.tasks import Batch
 from unweave.tasks.classifier import Classifier
+from unweave.weights.params import Params
+from unweave.weights.step import Runtime, Step, Term
 
 FEATURES, CLASSES = 6, 4
 WEIGHT = 0.3

@@ -6,11 +6,11 @@ from typing import Literal
 
 import pytest
 
+from unweave.bench import recipe
 from unweave.choices import nearest, refuse_outside, refuse_unknown_choices
 from unweave.data import datasets
-from unweave.descend import Descent
-from unweave.estimators.proxy import Proxy
-from unweave.importance import Salient
+from unweave.descent.descend import Descent
+from unweave.descent.importance import Salient
 from unweave.methods import method_named
 from unweave.methods.esd import ESD
 from unweave.methods.lur import LUR
@@ -18,8 +18,8 @@ from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.starts import Redraw, ShrinkPerturb
-from unweave.models import build
-from unweave.run import recipe
+from unweave.targets.estimators.proxy import Proxy
+from unweave.tasks.models import build
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,14 @@ import torch
 import projects
 import test_methods
 import unweave
-from families import FAMILIES
+from every_family import FAMILIES
 from pages import LINK, PAGES, RECORD, ROOT, anchors, blocks, code_in, figures, prose, sections, table, text
 from unweave import cli
-from unweave.audit import Audit
-from unweave.descend import Descent
+from unweave.auditing import Audit
+from unweave.bench import recipe
+from unweave.descent.descend import Descent
 from unweave.methods import METHODS, Method
-from unweave.run import recipe, record
+from unweave.record import record
 
 PACKAGE = Path(unweave.__file__).parent
 README, CONTRIBUTING, PAPERS = "README.md", "docs/CONTRIBUTING.md", "docs/papers.md"
@@ -201,8 +202,8 @@ HALVED = '''
 
 from dataclasses import dataclass
 
-from unweave.descend import Descent
-from unweave.objective import Objective, nll
+from unweave.descent.descend import Descent
+from unweave.descent.objective import Objective, nll
 from unweave.problem import Problem
 
 
@@ -236,9 +237,10 @@ class Rounded:
             p.data.mul_(10).round_().div_(10)
 '''
 ADDED = """
-from families import problem
+from every_family import problem
 from unweave.methods import method_named
-from unweave.run.reading import as_table, configure
+from unweave.methods.configure import configure
+from unweave.tables import as_table
 
 how = {"steps": 1, "lr": 1e-6, "momentum": 0.0}
 given = {"rounded": {}, "lur": {"mode": "joint", "forget": "halved", "weight": 1.0, "how": how}}

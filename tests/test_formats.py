@@ -18,18 +18,18 @@ from typing import Any
 import pytest
 import torch
 
-from audit.answers import drawn
-from audit.generators.toys import samples
+from audits.answers import drawn
+from audits.diffusion.toys import samples
 from portable import TRAINING, double, fingerprint, original, problem, shortened, split, trained
-from unweave import train
-from unweave.audit.classified import ANSWERED, Classified
-from unweave.audit.generators.metrics import measure_generation
+from unweave.audits.classifier.exam import ANSWERED, Classified
+from unweave.audits.diffusion.metrics import measure_generation
+from unweave.bench import cell, stage, tune
+from unweave.bench.setup import Data
+from unweave.bench.strata import TRAINED, choose
+from unweave.descent import train
+from unweave.families.diffusion_settings import PRESETS
 from unweave.methods import Method, methods_for
-from unweave.methods.presets import PRESETS
 from unweave.methods.unsir import UNSIR
-from unweave.run import cell, stage, tune
-from unweave.run.setup import Data
-from unweave.run.strata import TRAINED, choose
 
 FORMATS = {
     "TRAINING_FORMAT": (train.TRAINING_FORMAT, "train.py"),

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-import families
+import every_family
 import shards
-from families import FAMILIES, answers, loss_on, original, problem, request
+from every_family import FAMILIES, answers, loss_on, original, problem, request
 from shorten import each_within
 from unweave import methods
-from unweave.descend import Descent
-from unweave.estimators.proxy import Proxy
-from unweave.generate.sample import Sampler
-from unweave.importance import Salient
+from unweave.descent.descend import Descent
+from unweave.descent.importance import Salient
+from unweave.descent.units import Along, Curvature, Ratio
+from unweave.errors import Failed
 from unweave.methods import METHODS, STAGES, Method, method_named
 from unweave.methods.about import About
 from unweave.methods.erasediff import EraseDiff
@@ -36,10 +36,11 @@ from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.simple import FineTune, FromScratch, NegGradPlus, Original
 from unweave.methods.ssd import SelectiveSynapticDampening
 from unweave.methods.unsir import UNSIR
-from unweave.problem import Failed, Problem
+from unweave.problem import Problem
 from unweave.targets import TARGETS, Match
+from unweave.targets.estimators.proxy import Proxy
 from unweave.tasks import family_of
-from unweave.units import Along, Curvature, Ratio
+from unweave.tasks.diffusion.sample import Sampler
 
 M = TypeVar("M", bound=Method)
 
@@ -75,17 +76,17 @@ REFUSED = {
     ("ct", "language"): "convolution kernels, and this model has none",
 }
 GENERATIVE = [name for name, method in CASES.items() if not method.about.serves("classifier")]
-for other in [family for family in FAMILIES if family not in families.DENOISERS]:
-    found = type(families.task(other)).__name__
+for other in [family for family in FAMILIES if family not in every_family.DENOISERS]:
+    found = type(every_family.task(other)).__name__
     REFUSED |= {(name, other): f"is for denoisers .* found {found}" for name in GENERATIVE}
 CLASSIFYING = [name for name, method in CASES.items() if not method.about.serves("diffusion")]
-for other in ("language", *families.DENOISERS):
+for other in ("language", *every_family.DENOISERS):
     REFUSED |= {(name, other): "is for models of the family classifier, found" for name in CLASSIFYING}
 WORKING = [
     (name, family)
     for name, method in CASES.items()
     for family in FAMILIES
-    if (name, family) not in REFUSED and method.about.serves(family_of(families.task(family)))
+    if (name, family) not in REFUSED and method.about.serves(family_of(every_family.task(family)))
 ]
 FORGETTING = (
     "lur",
@@ -268,7 +269,7 @@ def test_another_seed_gives_other_bits(name: str):
 
 
 # a generator denoises all classes alike, and gets better at that on the retain rows of a mixed batch
-SHARING = [("salun", family) for family in families.DENOISERS]
+SHARING = [("salun", family) for family in every_family.DENOISERS]
 SHARING += [("cagrad", "dit"), ("upgrad", "dit")]  # and where neither is opposed, in shorter steps
 
 
@@ -288,7 +289,7 @@ def test_the_forget_loss_rises(name: str, family: str):
         case NegGradPlus():
             method = replace(method, retain_weight=0.3)
     # a few examples of every class leave a generator no other condition to turn to
-    of = problem(family, whole_class=family in families.DENOISERS or name == "unsir")
+    of = problem(family, whole_class=family in every_family.DENOISERS or name == "unsir")
     before = loss_on(of, of.model, "forget")
     method(of)
     assert loss_on(of, of.model, "forget") > 1.005 * before
@@ -436,7 +437,7 @@ def test_statistics_see_each_batch_once_and_nothing_else(name: str):
     of = request(method, "batchnorm")
     method(of)
     norms = [m for m in of.model.modules() if isinstance(m, _BatchNorm)]
-    seen = families.STEPS["batchnorm"] + 2 * PASSES[name]
+    seen = every_family.STEPS["batchnorm"] + 2 * PASSES[name]
     assert [int(m.num_batches_tracked) for m in norms] == [seen] * 3
 
 
@@ -543,7 +544,7 @@ def in_micro_batches(each: object) -> object:
             *("scrub", "bad-teacher", "cfw", "prmq", "rni", "kde", "fcs", "munba", "cagrad", "amnesiac"),
             *("unsir", "gdr-gma", "sfron", "sa", "esd", "erasediff-conflict"),
         )
-        for family in ("layernorm", "language", "denoiser", *families.DENOISERS[2:])
+        for family in ("layernorm", "language", "denoiser", *every_family.DENOISERS[2:])
         if (name, family) not in REFUSED
     ],
 )

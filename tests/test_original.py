@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from families import FAMILIES, problem
+from every_family import FAMILIES, problem
 from test_methods import shortened, snapshot
 from unweave.methods import METHODS
 from unweave.methods.lur import LUR

@@ -12,40 +12,16 @@ from typing import Protocol, TypeVar, cast, runtime_checkable
 import torch
 from torch import nn
 
-from unweave.data.plain import Unaugmented
-from unweave.processes import Processes
+from unweave.data.unaugmented import Unaugmented
 from unweave.split import Split
 from unweave.tasks import Task
+from unweave.weights.cost import Cost
+from unweave.weights.processes import Processes
 
 T = TypeVar("T")
 
 Watch = Callable[["Problem", int], None]
 """Sees a problem before a step of a descent, and the number of that step."""
-
-
-class Failed(RuntimeError):
-    """A run that ended without a usable model: NaN, collapse, or nothing changed."""
-
-
-@dataclass
-class Cost:
-    """What a method spent.
-
-    Args:
-        gradients: Gradient evaluations: one forward and one backward over one batch.
-        examples: Examples in those batches.
-        seconds: Wall time.
-    """
-
-    gradients: int = 0
-    examples: int = 0
-    seconds: float = 0.0
-
-    def __iadd__(self, other: "Cost") -> "Cost":
-        self.gradients += other.gradients
-        self.examples += other.examples
-        self.seconds += other.seconds
-        return self
 
 
 @runtime_checkable

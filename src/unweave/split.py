@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from unweave.data import Source
-from unweave.data.loaded import Loaded
-from unweave.files import write_atomically
+from unweave.data.user_dataset import Loaded
+from unweave.record.files import write_atomically
 
 Part = Literal["forget", "retain", "mixed", "calibration", "test"]
+PARTS: tuple[Part, ...] = ("forget", "retain", "calibration", "test")
 """`mixed` is forget and retain together, as the original model saw them."""
 
 

@@ -9,10 +9,10 @@ import pytest
 import projects
 import unweave
 from cli.written import bits, names, row_of, stage_of
-from unweave.audit import parquet
-from unweave.cli import finished
+from unweave.audits.classifier import parquet
+from unweave.cli import run_folder
 from unweave.cli.audit import CALIBRATION
-from unweave.run import record
+from unweave.record import record
 
 FILES = ["evidence.parquet", "record.json", "references", "report.html", "run.json"]
 
@@ -197,9 +197,9 @@ class TestFolder:
                 raise KeyboardInterrupt
             retrain_one(run, seed, folder, device)
 
-        retrain_one = finished.retrain_one
+        retrain_one = run_folder.retrain_one
         with monkeypatch.context() as patch:
-            patch.setattr(finished, "retrain_one", stops)
+            patch.setattr(run_folder, "retrain_one", stops)
             told = run("audit", forgotten, "--references", 2, "--quiet")
         assert told.code == 130 and names(forgotten / "audit") == ["references", "run.json"]
         before = listed(forgotten / "audit" / "references")

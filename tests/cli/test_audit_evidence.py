@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import unweave
-from audit.answers import drawn
+from audits.answers import drawn
 from cli.written import names, stage_of
-from unweave.audit import parquet
-from unweave.audit.evidence import PARTS, Evidence
+from unweave.audits.classifier import parquet
+from unweave.audits.classifier.evidence import Evidence
+from unweave.split import PARTS
 
 N = 400
 SIZES = {"forget": N, "retain": 2 * N, "calibration": N, "test": N}

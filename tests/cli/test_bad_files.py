@@ -13,11 +13,10 @@ from safetensors.torch import load_file, save_file
 import projects
 from projects import loads
 from records import synthetic
-from unweave import checkpoint
-from unweave.audit import parquet
-from unweave.audit.evidence import Evidence
+from unweave.audits.classifier import parquet
+from unweave.audits.classifier.evidence import Evidence
 from unweave.cli import main
-from unweave.run import record
+from unweave.record import checkpoint, record
 
 FORGET = ("--method", "finetune", "--set", "how.epochs=1", "--quiet")
 

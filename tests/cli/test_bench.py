@@ -12,15 +12,16 @@ import pytest
 
 import projects
 from cli.written import names, stage_of
+from unweave.bench import bench, cell
+from unweave.bench.workers import refuse_too_many
 from unweave.cli import main
-from unweave.descend import Descent
+from unweave.descent.descend import Descent
 from unweave.methods import METHODS
 from unweave.methods.about import About
 from unweave.methods.simple import FineTune
 from unweave.problem import Problem
+from unweave.record import record
 from unweave.report.numbers import number
-from unweave.run import bench, cell, record
-from unweave.run.workers import refuse_too_many
 from unweave.space import Log
 
 FLAGS = ("--jobs", 1, "--quiet")

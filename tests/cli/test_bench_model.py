@@ -9,7 +9,7 @@ import folders
 import projects
 from cli.written import names, stage_of
 from projects import TRAINED
-from unweave.run import record
+from unweave.record import record
 
 FEW = ("--methods", "finetune", "--seeds", 2, "--quiet")
 

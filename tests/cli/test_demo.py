@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from unweave.bench.recipe import Recipe, load, parse
 from unweave.cli import demo, main
-from unweave.run import record
-from unweave.run.recipe import Recipe, load, parse
+from unweave.record import record
 
 pytest.importorskip("diffusers")
 
@@ -53,6 +53,6 @@ def test_unhurried_it_trains_as_the_recipe_says_and_runs_four_methods():
 
 
 def test_without_the_extra_it_says_which_before_anything_is_trained(refused, monkeypatch):
-    monkeypatch.delitem(sys.modules, "unweave.generate.adapters", raising=False)
+    monkeypatch.delitem(sys.modules, "unweave.tasks.diffusion.adapters", raising=False)
     monkeypatch.setitem(sys.modules, "diffusers", None)
     refused(r"pip install 'unweave\[diffusion\]'", "demo", "diffusion", "--quick")

@@ -8,10 +8,10 @@ import pytest
 
 import projects
 from records import put, synthetic
-from unweave.audit import parquet
+from unweave.audits.classifier import parquet
 from unweave.cli import main
-from unweave.run import record
-from unweave.run.digest import sealed
+from unweave.record import record
+from unweave.record.digest import sealed
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import projects
 from cli.written import MODEL, names
 from projects import TRAINED, loads
 from unweave.cli import forget
-from unweave.descend import Descent
+from unweave.descent.descend import Descent
 from unweave.methods import METHODS
 
 IDS = ("--ids", "r0/3,r0/5,r0/8")

@@ -10,7 +10,7 @@ from cli.written import MODEL, names
 
 pytest.importorskip("diffusers")
 
-from unweave.generate import folder  # after diffusers is known to be there
+from unweave.tasks.diffusion import folder  # after diffusers is known to be there
 
 SHORT = ("--set", "lur.how.steps=1", "--set", "recover.how.steps=1", "--quiet")
 

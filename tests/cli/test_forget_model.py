@@ -15,7 +15,7 @@ import projects
 import unweave
 from cli.written import MODEL, bits, names, row_of, stage_of
 from projects import TRAINED
-from unweave.descend import Descent  # noqa: F401  # a method's text names it
+from unweave.descent.descend import Descent  # noqa: F401  # a method's text names it
 from unweave.methods import METHODS
 from unweave.methods.salun import SalUn
 from unweave.targets import Mislabel  # noqa: F401  # and this

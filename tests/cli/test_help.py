@@ -12,8 +12,8 @@ from unweave import cli
 from unweave.cli import show
 from unweave.cli.options import settings
 from unweave.methods import METHODS, STAGES, method_named
+from unweave.methods.configure import configure
 from unweave.methods.pipeline import Pipeline
-from unweave.run.reading import configure
 from unweave.targets import TARGETS
 
 NAMED = [*METHODS, *STAGES, "lur:recover", "shrink-perturb:lur-match:recover", "salun:recover"]

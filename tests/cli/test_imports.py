@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import projects
-from unweave.cli import finished
-from unweave.project import load
+from unweave.cli import run_folder
+from unweave.cli.project import load
 
 TRAINING = """
 import torch
@@ -36,7 +36,7 @@ def fresh(monkeypatch):
     def forgets() -> None:
         for name in ("beside", "below", "below.deeper", "other"):
             sys.modules.pop(name, None)
-        finished.opened.cache_clear()
+        run_folder.opened.cache_clear()
 
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import projects
-from unweave import checkpoint
-from unweave.cli import finished
+from unweave.cli import run_folder
+from unweave.record import checkpoint
 
 LOADING = """
 def load():
@@ -33,7 +33,7 @@ def made(run, here, weights) -> Path:
     """What forget wrote of it."""
     short = ("--random", 0.3, "--method", "finetune", "--set", "how.epochs=1", "--quiet")
     assert run("forget", weights.with_name("project.py"), *short).code == 0
-    finished.opened.cache_clear()
+    run_folder.opened.cache_clear()
     return here / "forgotten"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from records import synthetic
 from unweave.cli import show
-from unweave.run.digest import sealed
+from unweave.record.digest import sealed
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\x9b31mPASS\r\u202egnp\ud800"
 SHOWN = r"\x1b[2J\x1b]0;owned\x07\x9b31mPASS\r\u202egnp\ud800"

@@ -11,7 +11,7 @@ import pytest
 import projects
 from cli.written import names, row_of
 from unweave.cli import main
-from unweave.run import record
+from unweave.record import record
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from torch.utils.data import TensorDataset
 
 import unweave
 from cli.written import bits, row_of
-from unweave.descend import Descent
+from unweave.descent.descend import Descent
 from unweave.methods.simple import FineTune
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from records import synthetic
 from unweave.cli import show
+from unweave.record import record
 from unweave.report.rows import headline
-from unweave.run import record
 
 WIDTH = 80
 

@@ -6,9 +6,9 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from unweave.cli import timing
+from unweave.cli.project import Project
+from unweave.cli.project.project import Retraining
 from unweave.methods import METHODS
-from unweave.project import Project
-from unweave.project.project import Retraining
 from unweave.split import Split
 
 

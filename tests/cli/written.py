@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unweave.run import record
+from unweave.record import record
 
 MODEL = ["forget.json", "model.json", "model.safetensors", "record.json", "split.json"]
 """The files of a model that forgot."""

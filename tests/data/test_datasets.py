@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from unweave.data import Raw, Source
 from unweave.data.datasets import DEBIAN_FASHION_MNIST, as_images, flip_labels, load
-from unweave.data.resident import Resident
+from unweave.data.in_memory import Resident
 
 CIFAR10 = os.environ.get("UNWEAVE_CIFAR10")
 

@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 
 from unweave.data.datasets import as_images, load
 from unweave.data.images import in_memory, read
-from unweave.data.loaded import Loaded
+from unweave.data.user_dataset import Loaded
 
 
 def drawn(n: int, *, seed: int = 0, shape: tuple[int, ...] = (4, 4)) -> np.ndarray:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from unweave.data.loaded import Loaded
+from unweave.data.user_dataset import Loaded
 from unweave.split import Split, positions, source_positions
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-import families
+import every_family
 from test_methods import shortened
 from unweave import methods
 from unweave.methods import METHODS, method_named, methods_for
@@ -16,7 +16,7 @@ from unweave.methods.msg import MaskedSmallGradients
 from unweave.methods.simple import FineTune
 from unweave.problem import Problem
 from unweave.tasks import family_of
-from unweave.unlearn import unlearn
+from unweave.unlearning import unlearn
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ForDenoisers:
 
 
 def test_tasks_name_their_family_and_those_of_a_user_need_not():
-    assert [family_of(families.task(f)) for f in ("batchnorm", "denoiser", "language")] == [
+    assert [family_of(every_family.task(f)) for f in ("batchnorm", "denoiser", "language")] == [
         "classifier",
         "diffusion",
         "NextToken",
@@ -57,19 +57,19 @@ def test_a_method_serves_all_families_unless_it_says_which():
 
 @pytest.mark.parametrize("family", ["layernorm", "language"])
 def test_unlearn_refuses_a_method_for_another_family_and_names_both(family: str):
-    task, model = families.task(family), families.original(family)
+    task, model = every_family.task(family), every_family.original(family)
     with pytest.raises(ValueError, match=f"for models of the family diffusion, found {family_of(task)}"):
-        unlearn(model, families.split(family), ForDenoisers(), task=task)
+        unlearn(model, every_family.split(family), ForDenoisers(), task=task)
 
 
 def test_unlearn_runs_what_is_for_all_on_the_task_of_a_user():
-    data, model = families.split("language"), families.original("language")
-    result = unlearn(model, data, shortened(FineTune()), task=families.task("language"))
+    data, model = every_family.split("language"), every_family.original("language")
+    result = unlearn(model, data, shortened(FineTune()), task=every_family.task("language"))
     assert not torch.equal(result.model.state_dict()["up.weight"], model.state_dict()["up.weight"])
 
 
 def test_a_function_that_says_nothing_is_for_all():
-    refuse_family(lambda problem: None, families.task("language"))
+    refuse_family(lambda problem: None, every_family.task("language"))
 
 
 def test_the_registry_is_asked_by_family(monkeypatch: pytest.MonkeyPatch):

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from families import CLASSES, Toy, problem
+from every_family import CLASSES, Toy, problem
 from plain import Recorder, grad, moved_apart, recorded, weights, whole
-from unweave.data.keyed import draw_key
-from unweave.descend import Descent
+from unweave.data.keyed_draws import draw_key
+from unweave.descent.descend import Descent
 from unweave.methods.amnesiac import Amnesiac, relabelled
 from unweave.problem import Problem
 from unweave.split import Split

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from families import answers, problem
+from every_family import answers, problem
 from plain import Sgd, grad, moved_apart, recorded, whole
 from unweave.methods.bad_teacher import BadTeacher, taught
 from unweave.problem import Problem, frozen
 from unweave.split import Part
-from unweave.step import Runtime, Step
 from unweave.tasks import Batch
+from unweave.weights.step import Runtime, Step
 
 
 class Says(nn.Module):

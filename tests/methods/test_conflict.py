@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from families import Toy, original, problem
+from every_family import Toy, original, problem
 from plain import Recorder, Sgd, batches, ce, clip, dot, grad, moved_apart, recorded, weights, whole
 from unweave.methods import Method
 from unweave.methods.conflict import MGDA, CAGrad, MUNBa, PCGrad, UPGrad

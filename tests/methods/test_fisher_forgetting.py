@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from families import CLASSES, problem
+from every_family import CLASSES, problem
 from unweave.methods.fisher_forgetting import FLOOR, FisherForgetting, information, squares
 from unweave.problem import Problem
-from unweave.step import Runtime, Step
 from unweave.tasks import Batch
+from unweave.weights.step import Runtime, Step
 
 
 def linear() -> Problem:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from plain import batches, ce, grad, moved_apart, recorded, weights, whole
+from unweave.descent.objective import nll
 from unweave.methods.gdr_gma import GDRGMA, Rectified, freed_from, opposing
-from unweave.objective import nll
 from unweave.problem import Problem
-from unweave.step import Runtime, Step
+from unweave.weights.step import Runtime, Step
 
 
 def freed(a: Tensor, b: Tensor) -> Tensor:

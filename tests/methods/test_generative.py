@@ -12,18 +12,18 @@ pytest.importorskip("diffusers")
 from noisy import error, error_on, on_the_way, recorded, whole
 from plain import Sgd, dot, grad, moved_apart
 from smooth import Vector, flat, quadratic, step, vector_problem
-from unweave.data.keyed import normal, uniform
-from unweave.data.resident import Resident
-from unweave.generate.sample import Sampler
+from unweave.data.in_memory import Resident
+from unweave.data.keyed_draws import normal, uniform
+from unweave.descent.objective import Objective, clamped, distill, mislabel, nll, surrogate
 from unweave.methods.erasediff import Conflicting, EraseDiff
 from unweave.methods.esd import ESD, partway
 from unweave.methods.sa import SelectiveAmnesia
-from unweave.objective import Objective, clamped, distill, mislabel, nll, surrogate
 from unweave.problem import Problem, frozen
 from unweave.split import Split
-from unweave.step import Runtime, Step
 from unweave.tasks import Batch
 from unweave.tasks.diffusion import Diffusion
+from unweave.tasks.diffusion.sample import Sampler
+from unweave.weights.step import Runtime, Step
 
 TIGHT = 1e-12
 

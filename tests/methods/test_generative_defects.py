@@ -6,18 +6,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import every_family
+
 pytest.importorskip("diffusers")
 
-import families
 from noisy import recorded, whole
 from plain import moved_apart
-from unweave.generate.sample import Sampler
-from unweave.generate.scopes import PATTERNS
 from unweave.methods.esd import ESD
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.tasks import Batch
 from unweave.tasks.diffusion import Diffusion
-from unweave.unlearn import unlearn
+from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.scopes import PATTERNS
+from unweave.unlearning import unlearn
 
 QUICK = Sampler(steps=3)
 
@@ -124,7 +125,7 @@ def test_a_pattern_that_matches_no_weight_is_refused():
 
 
 def test_attention_alone_can_move():
-    of = families.problem("unet", whole_class=True)
+    of = every_family.problem("unet", whole_class=True)
     before = {name: p.detach().clone() for name, p in of.params.items()}
     method = whole(ESD(where=PATTERNS["attention"], sampler=replace(ESD().sampler, steps=3)), steps=2)
     method(of)
@@ -133,8 +134,8 @@ def test_attention_alone_can_move():
 
 
 def test_a_model_without_a_null_condition_is_refused_before_anything_is_drawn():
-    data, model = families.split("denoiser"), families.original("denoiser")
-    task = replace(families.task("denoiser"), null=None, drop=0.0)
+    data, model = every_family.split("denoiser"), every_family.original("denoiser")
+    task = replace(every_family.task("denoiser"), null=None, drop=0.0)
     for method in (ESD(), ESD(images="data")):
         with pytest.raises(ValueError, match="this model has none .null=None."):
             unlearn(model, data, method, task=task)

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.autograd.functional import hessian
 from torch.func import functional_call
 
-from families import CLASSES, Toy, problem
+from every_family import CLASSES, Toy, problem
+from unweave.errors import Failed
 from unweave.methods.influence import Influence, solved
-from unweave.problem import Failed, Problem
+from unweave.problem import Problem
 from unweave.split import Split
 from unweave.tasks.classifier import Classifier
 

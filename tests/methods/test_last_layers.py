@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from families import problem
+from every_family import problem
 from plain import Recorder, Sgd, ce, grad, moved_apart, recorded, whole
 from unweave.methods.last_layers import CFk, EUk, before_last
 from unweave.methods.simple import FineTune, FromScratch

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from plain import Recorder, Sgd, batches, ce, clip, grad, moved_apart, recorded, weights, whole
-from unweave.descend import Descent
-from unweave.edit import restart
-from unweave.estimators.held_out import held_out_level
-from unweave.estimators.proxy import Proxy
-from unweave.estimators.quantiles import quantiles
+from unweave.descent.descend import Descent
+from unweave.descent.edit import restart
 from unweave.methods import METHODS
 from unweave.methods.lur import LUR
 from unweave.problem import Problem
 from unweave.space import Choice, up_to
 from unweave.targets import Ascent, Bounded, Clamped, Level, Match, Mislabel, Quantile, Target, Uniform
+from unweave.targets.estimators.held_out import held_out_level
+from unweave.targets.estimators.proxy import Proxy
+from unweave.targets.estimators.quantiles import quantiles
 
 TIGHT = 1e-12
 

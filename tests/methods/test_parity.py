@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from families import Toy, answers, problem
+from every_family import Toy, answers, problem
 from plain import Recorder, Sgd, batches, ce, clip, dot, grad, moved_apart, recorded, start_of, weights, whole
-from unweave.descend import Descent, Phase, batches_of
-from unweave.edit import restart
+from unweave.descent.descend import Descent, Phase, batches_of
+from unweave.descent.edit import restart
+from unweave.descent.objective import nll
 from unweave.methods.ct import ConvolutionTranspose
 from unweave.methods.msg import MaskedSmallGradients, kaiming
 from unweave.methods.salun import SalUn
@@ -28,12 +29,11 @@ from unweave.methods.simple import (
     Shrink,
 )
 from unweave.methods.ssd import SelectiveSynapticDampening
-from unweave.objective import nll
 from unweave.problem import Problem, frozen
 from unweave.split import Split
-from unweave.step import Runtime, Step
 from unweave.tasks import Batch
 from unweave.tasks.classifier import Classifier
+from unweave.weights.step import Runtime, Step
 
 TIGHT = 1e-12
 

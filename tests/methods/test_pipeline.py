@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from families import loss_on, problem
+from every_family import loss_on, problem
 from plain import moved_apart
 from test_methods import rebuilt, shortened
-from unweave.descend import Descent
-from unweave.estimators.proxy import Proxy
+from unweave.descent.descend import Descent
 from unweave.methods import METHODS, STAGES, Method, method_named
 from unweave.methods.about import About
 from unweave.methods.erasediff import EraseDiff
@@ -27,6 +26,7 @@ from unweave.methods.unsir import UNSIR
 from unweave.problem import Problem
 from unweave.space import Rest, prefixed
 from unweave.targets import Match
+from unweave.targets.estimators.proxy import Proxy
 
 HOW = Descent(lr=0.05, steps=3, batch=16, forget_batch=8)
 LATER = Recover(until=None, how=HOW)

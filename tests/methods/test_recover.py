@@ -11,13 +11,14 @@ import torch.nn.functional as F
 
 from plain import STILL, Sgd, ce, grad, moved_apart, recorded
 from smooth import both, problem
-from unweave.descend import Descent, Phase, descend
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.objective import nll
+from unweave.errors import Failed
 from unweave.methods import recover
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.recover import AVERAGE, CHECKS, Check, Recover, Restored, descend_until, mean_retain_loss
 from unweave.methods.simple import NegGradPlus
-from unweave.objective import nll
-from unweave.problem import Failed, Problem
+from unweave.problem import Problem
 from unweave.space import Choice
 
 HOW = Descent(lr=0.01, steps=7, batch=100, stop_every=1)

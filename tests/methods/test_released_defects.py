@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from families import Toy, problem
+from every_family import Toy, problem
 from plain import STILL, moved_apart, recorded, start_of, whole
-from unweave.descend import Descent
-from unweave.importance import named
+from unweave.descent.descend import Descent
+from unweave.descent.importance import named
+from unweave.descent.redraw import eligible_weights, trim
 from unweave.methods.ct import ConvolutionTranspose
 from unweave.methods.lur import LUR
 from unweave.methods.msg import MaskedSmallGradients
@@ -25,7 +26,6 @@ from unweave.problem import Problem
 from unweave.split import Split
 from unweave.targets import Quantile
 from unweave.tasks.classifier import Classifier
-from unweave.trim import eligible_weights, trim
 
 
 def fresh(family: str = "batchnorm") -> Problem:

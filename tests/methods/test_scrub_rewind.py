@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from families import Toy, problem
+from every_family import Toy, problem
 from plain import Sgd, grad, moved_apart, recorded, whole
 from unweave.methods import scrub
 from unweave.methods.scrub import SCRUB, strangers

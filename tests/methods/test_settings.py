@@ -7,11 +7,11 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from unweave.families.diffusion_settings import PRESETS
 from unweave.methods import METHODS
 from unweave.methods.conflict import MGDA, CAGrad, PCGrad, UPGrad
 from unweave.methods.gdr_gma import GDRGMA
 from unweave.methods.msg import MaskedSmallGradients
-from unweave.methods.presets import PRESETS
 from unweave.methods.simple import NegGradPlus
 
 

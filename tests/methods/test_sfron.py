@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from families import problem
+from every_family import problem
 from plain import STILL, Sgd, ce, clip, grad, moved_apart, recorded, weights, whole
 from unweave.methods.sfron import Leave, SFRon, Unlearnt
 from unweave.problem import Problem
-from unweave.step import Runtime, Step
 from unweave.tasks import Batch
+from unweave.weights.step import Runtime, Step
 
 TIGHT = 1e-12
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from families import FAMILIES, problem
+from every_family import FAMILIES, problem
+from unweave.descent.redraw import eligible_weights, most_sensitive
 from unweave.methods import Method
 from unweave.methods.starts import Fresh, Redraw, ShrinkPerturb
 from unweave.problem import Problem
-from unweave.trim import eligible_weights, most_sensitive
 
 
 def double(family: str = "layernorm") -> Problem:

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from families import CLASSES, Toy, loss_on, problem
+from every_family import CLASSES, Toy, loss_on, problem
 from plain import Recorder, grad, moved_apart, weights
-from unweave.data.noisy import Noisy
-from unweave.descend import Descent
+from unweave.data.with_noise import Noisy
+from unweave.descent.descend import Descent
 from unweave.methods.unsir import UNSIR, drawn
 from unweave.problem import Problem
 from unweave.split import Split

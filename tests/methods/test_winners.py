@@ -12,23 +12,24 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 from torch.nn.utils import parameters_to_vector
 
-from families import Toy
+from every_family import Toy
 from plain import STILL, Recorder, Sgd, ce, grad, moved_apart, recorded, whole
-from unweave import edit
-from unweave.descend import Descent
-from unweave.importance import Importance
+from unweave.descent import edit
+from unweave.descent.descend import Descent
+from unweave.descent.importance import Importance
+from unweave.descent.objective import Objective
+from unweave.errors import Failed
 from unweave.methods import Method
 from unweave.methods.cfw import CFW, balanced, first_kernel
 from unweave.methods.fcs import FCS, Contrast
 from unweave.methods.kde import KDE
 from unweave.methods.prmq import PRMQ, entropy, entropy_gap, smallest
 from unweave.methods.rni import RNI
-from unweave.objective import Objective
-from unweave.problem import Failed, Problem, frozen
-from unweave.processes import Processes
+from unweave.problem import Problem, frozen
 from unweave.split import Part, Split
-from unweave.step import Runtime, Step
 from unweave.tasks import Batch
+from unweave.weights.processes import Processes
+from unweave.weights.step import Runtime, Step
 
 
 def fresh(family: str = "batchnorm") -> Problem:

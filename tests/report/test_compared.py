@@ -5,11 +5,11 @@ from xml.etree import ElementTree
 import pytest
 
 from records import put, synthetic
-from unweave.audit.ranks import Ranking
 from unweave.report import html
 from unweave.report.diagram import critical_difference, levels
 from unweave.report.pareto import beats, front, pareto, round_between, undominated
 from unweave.report.ranking import ranked_over
+from unweave.report.ranks import Ranking
 
 
 @pytest.fixture(scope="module")

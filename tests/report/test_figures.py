@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from records import put, synthetic
 from unweave.report import figures
-from unweave.report.placing import leader, place
+from unweave.report.place_labels import leader, place
 
 
 @pytest.fixture

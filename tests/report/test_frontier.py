@@ -6,11 +6,11 @@ from xml.etree import ElementTree
 import pytest
 
 from records import at_budgets, put
+from unweave.bench.frontier import frontier
 from unweave.report import html, tables
 from unweave.report.frontier import grid, ordered, paired_grid
 from unweave.report.frontier_figure import BEST, TO_BEAT, figure, marked
 from unweave.report.numbers import interval, number
-from unweave.run.frontier import frontier
 
 HOSTILE = "shrink:<script>$x$+b"
 

@@ -9,7 +9,7 @@ import pytest
 from markupsafe import escape
 
 from records import METRICS, put, synthetic, without
-from unweave.audit.metrics import METRICS as KNOWN
+from unweave.audits.metrics import METRICS as KNOWN
 from unweave.report import html, tables
 from unweave.report.numbers import digits
 
@@ -272,7 +272,7 @@ def test_nested_settings_are_pairs_of_dotted_names():
 
 def test_reading_a_record_needs_no_plotting():
     heavy = "{'matplotlib', 'jinja2', 'jsonschema', 'pyarrow'}"
-    code = f"import sys, unweave.run.record, unweave.report; print(*{heavy} & set(sys.modules))"
+    code = f"import sys, unweave.record.record, unweave.report; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 

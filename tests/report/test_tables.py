@@ -6,7 +6,7 @@ import pytest
 from pyarrow.parquet import read_table
 
 from records import synthetic
-from unweave.audit.generators.metrics import GENERATION
+from unweave.audits.diffusion.metrics import GENERATION
 from unweave.report import html, tables
 from unweave.report.numbers import DASH, number
 from unweave.report.parquet import parquet

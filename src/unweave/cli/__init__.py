@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from unweave import __version__
 from unweave.cli import audit, bench, check, demo, forget, methods, report
 from unweave.cli.show import printable
-from unweave.problem import Failed
+from unweave.errors import Failed
 
 DONE, NOT_PASSED, BAD_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 

@@ -6,18 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unweave import checkpoint
-from unweave.audit import Audit, answered, beside_retrained
-from unweave.audit import audit as compare
-from unweave.audit.margins import RETRAINS
-from unweave.audit.verdict import SEEDS, Verdict
-from unweave.cli import answers, finished, out, progress, show
+from unweave.auditing import Audit, answered, beside_retrained
+from unweave.auditing import audit as compare
+from unweave.audits.margins import RETRAINS
+from unweave.audits.verdict import SEEDS, Verdict
+from unweave.cli import answer_files, out, progress, run_folder, show
 from unweave.cli.options import DEFAULTS, Shared
-from unweave.files import sha256
+from unweave.record import checkpoint, record
+from unweave.record.files import sha256
+from unweave.record.one_model import add_request
 from unweave.report import html
 from unweave.report.numbers import number
-from unweave.run import record
-from unweave.run.single import requested
 
 CALIBRATION = 100
 """The first seed of the retrained models that only fix the margins, if the first of the others is 0."""
@@ -67,26 +66,26 @@ def of_run(run: Path, references: int, jobs: int, shared: Shared) -> int:
         raise ValueError(f"--references must be in 0..{CALIBRATION}, found {references}")
     if jobs < 1:
         raise ValueError(f"--jobs must be at least 1, found {jobs}")
-    project, split = finished.opened(str(run.resolve()), shared.device)
+    project, split = run_folder.opened(str(run.resolve()), shared.device)
     seeds, calibration = seeds_of(references if project.retrain else 0, shared.seed or 0)
     digest = split.digest()
     model = copy.deepcopy(project.untrained())
     weights = checkpoint.load(run, model, split_digest=digest)["weights"]
-    finished.refuse_other_published(model, project, run)
+    run_folder.refuse_other_published(model, project, run)
     asked = {"verb": "audit", "weights": weights, "facts": project.facts, "references": seeds}
     named = shared.out or run / "audit"
-    out.refuse_within(named, project.source, finished.request_of(run).get("data"))
+    out.refuse_within(named, project.source, run_folder.request_of(run).get("data"))
     place = out.place(named, asked, goes_on=grows)
-    exam = finished.exam_of(run, project, split)
+    exam = run_folder.exam_of(run, project, split)
     start = f"Auditing {run}{'' if seeds else ', with no retrained models'}"
     with out.writing(place, asked), progress.shown(start, quiet=shared.quiet) as listener:
         kept = place / "references"
-        result = finished.result_of(run, project, split, shared.device)
+        result = run_folder.result_of(run, project, split, shared.device)
         given = answered(result, exam)  # of no use to an audit, it is said before anything is retrained
-        finished.retrain_all(run, [*seeds, *calibration], kept, jobs, shared.device, listener)
-        reference = finished.reference_of(project, split, seeds, calibration, kept) if seeds else None
+        run_folder.retrain_all(run, [*seeds, *calibration], kept, jobs, shared.device, listener)
+        reference = run_folder.reference_of(project, split, seeds, calibration, kept) if seeds else None
         found = beside_retrained(result, given, reference, exam=exam)
-        found = replace(found, record=requested(found.record, finished.about(run)))
+        found = replace(found, record=add_request(found.record, run_folder.about(run)))
         found.save(place)
     return told(found, place, shared)
 
@@ -112,16 +111,16 @@ def of_evidence(evidence: Path, reference: Path | None, original: Path | None, s
     if reference is None:
         needed = "--reference, a folder with what retrained models answer"
         raise ValueError(f"--evidence needs {needed}: a figure means nothing without theirs")
-    files = answers.files(reference)
-    subject, others = answers.read(evidence), [answers.read(path) for path in files]
+    files = answer_files.files(reference)
+    subject, others = answer_files.read(evidence), [answer_files.read(path) for path in files]
     fixing = RETRAINS if len(others) >= SEEDS + RETRAINS else 0
-    before = None if original is None else answers.read(original)
+    before = None if original is None else answer_files.read(original)
     compared, calibration = others[: len(others) - fixing], others[len(others) - fixing :]
     found = compare(subject, compared, calibration=calibration, original=before)
     sources = [evidence, *files, *([] if original is None else [original])]
     asked = {"verb": "audit", "evidence": [sha256(path) for path in sources]}
     place = out.place(shared.out or Path("unweave-audit"), asked)
-    found = replace(found, record=requested(found.record, {"model": evidence.name}))
+    found = replace(found, record=add_request(found.record, {"model": evidence.name}))
     with out.writing(place, asked):
         found.save(place)
     return told(found, place, shared)

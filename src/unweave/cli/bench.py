@@ -7,24 +7,24 @@ from pathlib import Path
 
 from cyclopts import App
 
-from unweave.audit.verdict import SEEDS
+from unweave.audits.verdict import SEEDS
+from unweave.bench.bench import bench as run_bench
+from unweave.bench.bench import chosen, compare
+from unweave.bench.recipe import Recipe
+from unweave.bench.recipe import load as load_recipe
+from unweave.bench.setup import Against
+from unweave.bench.workers import Listener, refuse_too_many
 from unweave.cli import out, progress, show
 from unweave.cli.options import DEFAULTS, Shared, fractions, names
 from unweave.cli.plan import Plan, grows, refuse_unreadable
+from unweave.cli.project.place import Place, is_given, project_of
+from unweave.cli.project.stage import Given, stage_of
 from unweave.cli.request import NOTHING, Request, positions
 from unweave.cli.table import as_text, summary, table
-from unweave.project.place import Place, is_given, project_of
-from unweave.project.stage import Given, stage_of
+from unweave.record import record
 from unweave.report import html
 from unweave.report.protocol import Protocol
 from unweave.report.protocol import summary as summary_of
-from unweave.run import record
-from unweave.run.bench import bench as run_bench
-from unweave.run.bench import chosen, compare
-from unweave.run.recipe import Recipe
-from unweave.run.recipe import load as load_recipe
-from unweave.run.setup import Against
-from unweave.run.workers import Listener, refuse_too_many
 
 app = App(name="bench", sort_key=4.5)
 app.command(table)

@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from unweave.audit.exam import Exam, glance
+from unweave.audits.exam import Exam, glance
+from unweave.bench.study import REFERENCES
+from unweave.bench.workers import Listener, Progress
 from unweave.cli import out, progress, show, timing
 from unweave.cli.notes import lacking, notes
 from unweave.cli.options import DEFAULTS, Shared, names
+from unweave.cli.project import Project, load
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
-from unweave.files import write_atomically
 from unweave.methods import DEFAULT, method_named
-from unweave.project import Project, load
+from unweave.record.files import write_atomically
+from unweave.record.record import plain
 from unweave.report.numbers import number
-from unweave.run.record import plain
-from unweave.run.study import REFERENCES
-from unweave.run.workers import Listener, Progress
 from unweave.split import Split
 
 FILE = "check.json"

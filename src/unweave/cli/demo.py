@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from unweave.audit.verdict import SEEDS
+from unweave.audits.verdict import SEEDS
+from unweave.bench.recipe import Recipe
+from unweave.bench.recipe import load as load_recipe
 from unweave.cli import bench, show
 from unweave.cli.options import DEFAULTS, Shared
 from unweave.cli.plan import Plan
-from unweave.run.recipe import Recipe
-from unweave.run.recipe import load as load_recipe
 
 QUICK = 2
 """Seeds of a quick run of classifiers."""

@@ -7,23 +7,23 @@ from typing import Any
 
 from torch import nn
 
-from unweave import checkpoint
-from unweave.audit.exam import Exam, glance
+from unweave.audits.exam import Exam, glance
+from unweave.bench.workers import Listener, Progress
 from unweave.cli import out, progress, show
-from unweave.cli.chosen import configured, known_here, searched
+from unweave.cli.choose_method import configured, known_here, searched
+from unweave.cli.dry_run import planned
 from unweave.cli.options import DEFAULTS, Shared, settings
-from unweave.cli.planned import planned
+from unweave.cli.project import Project, load
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
 from unweave.methods import DEFAULT, method_named
-from unweave.project import Project, load
+from unweave.record import checkpoint, record
+from unweave.record.one_model import add_request
+from unweave.record.record import package_digest
 from unweave.report.numbers import number
-from unweave.run import record
-from unweave.run.reading import merged
-from unweave.run.record import package_digest
-from unweave.run.single import requested
-from unweave.run.workers import Listener, Progress
+from unweave.result import PRETRAINED, Pretrained, Result, refuse_foreign
 from unweave.split import Split
-from unweave.unlearn import PRETRAINED, Pretrained, Result, refuse_foreign, unlearn
+from unweave.tables import merged
+from unweave.unlearning import unlearn
 
 CLAIM = "forget.json"
 MODELS = "models"
@@ -108,7 +108,7 @@ def forget(
         result.save(folder, write=writer(project, result, name=method))
         made = record.load(folder)
         facts = {"model": called(model), "asked": request.words(), "date": made["environment"]["date"]}
-        record.write(requested(made, facts), folder)
+        record.write(add_request(made, facts), folder)
     told(result, method, exam=exam, before=before, after=after, folder=folder, shared=shared)
     return 0
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unweave.cli import out, show
-from unweave.cli.meanings import choices, descents, first_line, meanings
+from unweave.cli.describe_settings import choices, descents, first_line, meanings
 from unweave.cli.options import DEFAULTS, Shared, flat
-from unweave.files import write_atomically
 from unweave.methods import DEFAULT, METHODS, STAGES, Method, method_named
-from unweave.run.reading import as_table
+from unweave.record.files import write_atomically
+from unweave.tables import as_table
 
 FILE = "methods.json"
 PIPELINES = (

@@ -10,11 +10,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 
+from unweave.cli.project import Project
 from unweave.data import Source
-from unweave.importance import evaluating
-from unweave.project import Project
 from unweave.split import few
-from unweave.tasks import call
+from unweave.tasks import call, evaluating
 
 LOW = (torch.bfloat16, torch.float16)
 NOISE = 1e-4

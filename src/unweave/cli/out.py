@@ -13,8 +13,8 @@ from operator import eq
 from pathlib import Path
 from typing import Any
 
-from unweave.files import write_atomically
-from unweave.problem import Failed
+from unweave.errors import Failed
+from unweave.record.files import write_atomically
 
 CLAIM = "run.json"
 LASTING = ("cells", "references", "strata", "tuning")

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from unweave.bench.bench import shortened
+from unweave.bench.recipe import Recipe
+from unweave.bench.setup import Against
+from unweave.bench.stage import Stage
 from unweave.cli import out
 from unweave.report.protocol import Protocol
-from unweave.run.bench import shortened
-from unweave.run.recipe import Recipe
-from unweave.run.setup import Against
-from unweave.run.stage import Stage
 
 GROWING = ("seeds", "methods", "budgets")
 """What may be asked for in addition, of a run that is there."""

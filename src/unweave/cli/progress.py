@@ -18,8 +18,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from unweave.bench.workers import Listener, Progress
 from unweave.cli.show import printable
-from unweave.run.workers import Listener, Progress
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 from unweave.cli import out, show
 from unweave.cli.options import DEFAULTS, Shared
 from unweave.cli.table import FILES, loaded, merged, place_of
-from unweave.files import write_atomically
+from unweave.record.files import write_atomically
 from unweave.report import html, tables
 
 CARD = "model-card.md"

@@ -10,9 +10,9 @@ import torch
 from cyclopts import Parameter
 from torch import Tensor
 
+from unweave.cli.project import Project
 from unweave.data import Source
-from unweave.data.own import Own, is_label
-from unweave.project import Project
+from unweave.data.image_folder_facts import Own, is_label
 from unweave.split import Split, counted, few, source_positions
 
 

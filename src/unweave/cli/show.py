@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from unweave.audit.vocabulary import KNOWN
-from unweave.report import drawn, frontier, tables
+from unweave.audits.metric_names import KNOWN
+from unweave.record.record import plain
+from unweave.report import frontier, table_formats, tables
 from unweave.report.numbers import digits, heading, number
-from unweave.run.record import plain
 
 T = TypeVar("T")
 
@@ -129,6 +129,6 @@ def stages(record: Mapping[str, Any]) -> None:
         console().print(Text(name, style="bold"))
         tell(*tables.sentences(stage), "")
         made = tables.terminal(stage, width=console().width)
-        console(drawn.breadth(made)).print(made)
+        console(table_formats.breadth(made)).print(made)
         say("")
     console().print(Text(tables.legend(record, width=console().width), style="dim"))

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from unweave.bench.verify_figures import refuse_disproved
 from unweave.cli import out, show
-from unweave.cli.alike import refuse_mixed
 from unweave.cli.options import DEFAULTS, Shared
-from unweave.files import write_atomically
+from unweave.cli.same_origin import refuse_mixed
+from unweave.record import record
+from unweave.record.files import write_atomically
 from unweave.report import html, protocol_tables, tables
 from unweave.report.parquet import parquet
 from unweave.report.protocol import Protocol, refuse_unmeasured
 from unweave.report.protocol import summary as summary_of
-from unweave.run import record
-from unweave.run.proof import refuse_disproved
 
 Format = Literal["text", "latex", "markdown", "parquet", "html"]
 FILES: Mapping[Format, str] = {

@@ -18,16 +18,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from unweave.cli.meanings import descents
+from unweave.bench.peak_memory import peak_memory
+from unweave.bench.ranges import nested
+from unweave.cli.describe_settings import descents
+from unweave.cli.project import Project
+from unweave.descent.train import spend
 from unweave.methods import Method
+from unweave.methods.configure import configure, stages_of
 from unweave.methods.recover import Recover
-from unweave.problem import Cost, Problem, timed
-from unweave.project import Project
-from unweave.run.memory import peak_memory
-from unweave.run.ranges import nested
-from unweave.run.reading import configure, stages_of
+from unweave.problem import Problem, timed
 from unweave.split import Split
-from unweave.train import spend
+from unweave.weights.cost import Cost
 
 SHORT, LONGER, PATIENCE = 2, 8, 1.0
 """Steps of the short and of the longer runs; after a short run of more seconds, only one step is added."""

@@ -17,7 +17,7 @@ from unweave.data import Raw, Source
 from unweave.data.formats import read_idx, read_parquet
 from unweave.data.images import in_memory
 from unweave.data.images import read as read_images
-from unweave.data.resident import Resident
+from unweave.data.in_memory import Resident
 
 DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
 DIGITS_HELD_OUT = 360

@@ -16,8 +16,8 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from unweave.data import Source
-from unweave.data.own import Own, classes_of, is_label
-from unweave.data.resident import Resident
+from unweave.data.image_folder_facts import Own, classes_of, is_label
+from unweave.data.in_memory import Resident
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 PARTS = ("train", "test")

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from unweave.data.keyed import draw_key, uniform
-from unweave.descend import Descent, Phase, descend
+from unweave.data.keyed_draws import draw_key, uniform
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.objective import on
 from unweave.methods.about import About, refuse_family
-from unweave.objective import on
 from unweave.problem import Problem
 from unweave.space import Choice, Log, Range, up_to
 from unweave.tasks.classifier import differ

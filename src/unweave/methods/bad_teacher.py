@@ -7,13 +7,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unweave.descend import Descent, Phase, descend
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.objective import Objective, on, reference, refuse_moving
 from unweave.methods.about import About
-from unweave.objective import Objective, on, reference, refuse_moving
 from unweave.problem import Problem, frozen
 from unweave.space import Log, Range, up_to
-from unweave.step import Step
 from unweave.tasks import Batch
+from unweave.weights.step import Step
 
 
 @dataclass(frozen=True)

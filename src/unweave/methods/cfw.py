@@ -11,16 +11,16 @@ from typing import ClassVar
 from torch import Tensor
 
 from unweave.choices import refuse_outside
-from unweave.descend import Descent, Phase, descend
-from unweave.edit import perturb, perturb_first
-from unweave.importance import Mask, held_by
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.edit import perturb, perturb_first
+from unweave.descent.importance import Mask, held_by
+from unweave.descent.objective import Objective, on
 from unweave.methods.about import About, refuse_family
-from unweave.objective import Objective, on
-from unweave.params import scale
 from unweave.problem import Problem
 from unweave.space import RATES, Log, Range, up_to
-from unweave.step import Step
 from unweave.tasks import Batch
+from unweave.weights.params import scale
+from unweave.weights.step import Step
 
 
 @dataclass(frozen=True)

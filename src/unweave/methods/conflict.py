@@ -11,12 +11,12 @@ from functools import partial
 from typing import ClassVar
 
 from unweave.choices import refuse_outside
-from unweave.descend import Descent, Phase, descend
-from unweave.feed import FeedName
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.feed import FeedName
+from unweave.descent.objective import nll
+from unweave.descent.rules import Rule, RuleName, cagrad
 from unweave.methods.about import About
-from unweave.objective import nll
 from unweave.problem import Problem
-from unweave.rules import Rule, RuleName, cagrad
 from unweave.space import RATES, SCHEDULES, Log, Range, Uniform, up_to
 from unweave.targets import Mislabel, Target
 
@@ -165,7 +165,7 @@ class UPGrad:
     """Follows the mean of the two gradients, each moved as little as makes it oppose neither.
 
     Of two gradients that is the direction of PCGrad at half its length; the two part ways at three. TorchJD's
-    is regularised by default, and another where one gradient is far smaller: see `unweave.rules.upgrad`.
+    is regularised by default, and another where one gradient is far smaller: see `descent.rules.upgrad`.
 
     Args:
         forget_weight: The weight of the forget loss.

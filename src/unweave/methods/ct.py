@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from unweave.descend import Descent, Phase, descend
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.objective import nll
 from unweave.methods.about import About
-from unweave.objective import nll
 from unweave.problem import Problem
 from unweave.space import RATES, Range, up_to
 

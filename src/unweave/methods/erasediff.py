@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from unweave.choices import refuse_outside
-from unweave.descend import Descent, Phase, descend, lengths_of
+from unweave.descent.descend import Descent, Phase, descend, lengths_of
+from unweave.descent.objective import Objective, nll, on
 from unweave.methods.about import About
-from unweave.objective import Objective, nll, on
-from unweave.params import Params, combine, dot, norm
 from unweave.problem import Problem
 from unweave.space import Log, Range, up_to
 from unweave.split import Part
-from unweave.step import Step, Term
 from unweave.targets import Mislabel, Target
 from unweave.tasks import Batch
 from unweave.tasks.diffusion import denoising
+from unweave.weights.params import Params, combine, dot, norm
+from unweave.weights.step import Step, Term
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from unweave.choices import refuse_no_pattern, refuse_outside, refuse_unknown_choices
-from unweave.descend import Descent, Phase, descend
-from unweave.generate.sample import Sampler, ddim, guided, refuse_impossible
-from unweave.importance import evaluating, named
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.importance import named
+from unweave.descent.objective import Objective, on
 from unweave.methods.about import About
-from unweave.objective import Objective, on
 from unweave.problem import Problem
 from unweave.space import Log, Range, Uniform, up_to
-from unweave.step import Step
-from unweave.tasks import Batch, call
+from unweave.tasks import Batch, call, evaluating
 from unweave.tasks.diffusion import Diffusion, denoising, keyed_noise, led_away
+from unweave.tasks.diffusion.sample import Sampler, ddim, guided, refuse_impossible
+from unweave.weights.step import Step
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ESD:
         images: What is looked at: images that the model draws as it is ("student", the first release), that
             the original draws ("original", the release of 2025), or noised forget images ("data", ours).
         sampler: How they are drawn: DDIM, stopped at the step where the image's time is.
-        where: A pattern for the names of weights that may move; see `unweave.generate.scopes.PATTERNS`.
+        where: A pattern for the names of weights that may move; see `tasks.diffusion.scopes.PATTERNS`.
         how: The descent.
     """
 

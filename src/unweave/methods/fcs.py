@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from unweave.choices import refuse_outside
-from unweave.descend import Descent, Phase, descend
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.objective import Objective, nll, on, uniform
 from unweave.methods.about import About, refuse_family
-from unweave.objective import Objective, nll, on, uniform
-from unweave.params import Params
 from unweave.problem import Problem
 from unweave.space import RATES, Log, Range, Uniform, up_to
 from unweave.split import Part
-from unweave.step import Step
 from unweave.tasks import Batch
+from unweave.weights.params import Params
+from unweave.weights.step import Step
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,15 @@ from torch.func import functional_call, grad, vmap
 from torch.utils._pytree import tree_map
 
 from unweave.choices import refuse_outside
-from unweave.edit import perturb
-from unweave.importance import Importance, evaluating, steps
+from unweave.descent.edit import perturb
+from unweave.descent.importance import Importance, steps
+from unweave.errors import Failed
 from unweave.methods.about import About, refuse_family
-from unweave.params import Params, add, scale, sharded
-from unweave.problem import Failed, Problem
+from unweave.problem import Problem
 from unweave.space import Log, Range
-from unweave.step import Step
-from unweave.tasks import Batch, Inputs, call
+from unweave.tasks import Batch, Inputs, call, evaluating
+from unweave.weights.params import Params, add, scale, sharded
+from unweave.weights.step import Step
 
 FLOOR = 1e-8
 """Added to the information, as in the released code, so that none is a number to divide by."""

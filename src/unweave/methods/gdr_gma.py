@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from unweave.choices import refuse_outside
-from unweave.descend import Descent, Phase, descend, plan_inputs
-from unweave.feed import steps_per_epoch
+from unweave.descent.descend import Descent, Phase, descend, plan_inputs
+from unweave.descent.feed import steps_per_epoch
+from unweave.descent.objective import Objective, nll
 from unweave.methods.about import About, refuse_family
-from unweave.objective import Objective, nll
-from unweave.params import Params
 from unweave.problem import Problem
 from unweave.space import Log, Range, up_to
 from unweave.split import Part
-from unweave.step import Step
 from unweave.targets import Ascent, Target, ascents
+from unweave.weights.params import Params
+from unweave.weights.step import Step
 
 
 @dataclass(frozen=True)

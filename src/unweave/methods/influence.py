@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from unweave.choices import refuse_outside
-from unweave.conjugate import conjugate_gradients
-from unweave.edit import shift
-from unweave.hessian import differentiate_twice, twice_differentiable
-from unweave.importance import accumulate, evaluating, steps
+from unweave.descent.edit import shift
+from unweave.descent.hessian import differentiate_twice, twice_differentiable
+from unweave.descent.importance import accumulate, steps
+from unweave.descent.objective import nll
+from unweave.errors import Failed
 from unweave.methods.about import About, refuse_family
-from unweave.objective import nll
-from unweave.params import Params, add, norm, scale
-from unweave.problem import Failed, Problem
+from unweave.problem import Problem
 from unweave.space import Log, Range, Whole
 from unweave.split import Part
+from unweave.tasks import evaluating
+from unweave.weights.conjugate_gradients import conjugate_gradients
+from unweave.weights.params import Params, add, norm, scale
 
 
 @dataclass(frozen=True)

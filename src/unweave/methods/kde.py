@@ -11,11 +11,11 @@ from typing import ClassVar
 from torch import nn
 
 from unweave.choices import refuse_outside
-from unweave.descend import Descent, Phase, descend
-from unweave.edit import renew
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.edit import renew
+from unweave.descent.objective import Objective, nll
 from unweave.methods.about import About, refuse_family
 from unweave.methods.scrub import softened
-from unweave.objective import Objective, nll
 from unweave.problem import Problem
 from unweave.space import RATES, Range, Uniform, up_to
 from unweave.split import Part

@@ -15,11 +15,11 @@ from typing import ClassVar
 from torch import nn
 
 from unweave.choices import refuse_outside
-from unweave.descend import Descent, Phase, descend
-from unweave.edit import restart
-from unweave.importance import Mask, held_by, inverted
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.edit import restart
+from unweave.descent.importance import Mask, held_by, inverted
+from unweave.descent.objective import nll
 from unweave.methods.about import About, refuse_family
-from unweave.objective import nll
 from unweave.problem import Problem
 from unweave.space import RATES, Range, Whole, up_to
 

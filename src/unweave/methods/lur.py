@@ -10,19 +10,19 @@ from functools import partial
 from typing import ClassVar, Literal
 
 from unweave.choices import refuse_no_pattern, refuse_outside, refuse_unknown_choices
-from unweave.descend import Descent, Phase, descend, training
-from unweave.estimators.proxy import PROXY_SHARE
-from unweave.feed import FeedName
-from unweave.importance import Mask, Salient, choose_weights
-from unweave.lookahead import exact, lagged, nested
+from unweave.descent.descend import Descent, Phase, descend, training
+from unweave.descent.feed import FeedName
+from unweave.descent.importance import Mask, Salient, choose_weights
+from unweave.descent.lookahead import exact, lagged, nested
+from unweave.descent.objective import Objective, RetainLoss, retain_loss
+from unweave.descent.rules import RuleName
+from unweave.descent.units import CHECK, Along, Curvature, Ratio, first_step, refuse_divergence
 from unweave.methods.about import About
-from unweave.objective import Objective, RetainLoss, retain_loss
 from unweave.problem import Problem
-from unweave.rules import RuleName
 from unweave.space import RATES, SCHEDULES, Log, Range, Tunable, prefixed, up_to
-from unweave.step import Term
 from unweave.targets import Clamped, Target, ascents
-from unweave.units import CHECK, Along, Curvature, Ratio, first_step, refuse_divergence
+from unweave.targets.estimators.proxy import PROXY_SHARE
+from unweave.weights.step import Term
 
 Mode = Literal["nested", "lagged", "exact", "first-order", "joint"]
 

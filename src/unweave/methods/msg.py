@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from unweave.choices import refuse_outside
-from unweave.descend import Descent, Phase, descend
-from unweave.importance import Importance, Mask, accumulate, gradients
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.importance import Importance, Mask, accumulate, gradients
+from unweave.descent.objective import nll
 from unweave.methods.about import About
-from unweave.objective import nll
-from unweave.params import add, scale
 from unweave.problem import Problem
 from unweave.space import RATES, SCHEDULES, Range, Uniform, up_to
 from unweave.split import Part
+from unweave.weights.params import add, scale
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from unweave.methods.about import REFERENCE, About, Described, refuse_family
 from unweave.methods.recover import Recover
 from unweave.problem import Problem
 from unweave.space import Range, Tunable, prefixed
+from unweave.tables import as_table
 
 JOINT = ":"
 """Joins the names of stages; no method's name holds it."""
@@ -122,3 +123,9 @@ def refuse_unfit(stages: Sequence[Stage], names: Sequence[str]) -> None:
     if limits and not set(limits[0]).intersection(*limits):
         found = " and ".join(dict.fromkeys(chain(*limits)))
         raise ValueError(f"the stages of a pipeline must be for one family of models, found {found}")
+
+
+@as_table.register
+def _(pipeline: Pipeline) -> dict[str, object]:
+    """A table per stage."""
+    return {name: as_table(each) for name, each in zip(pipeline.names, pipeline.stages, strict=True)}

@@ -13,18 +13,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unweave.choices import refuse_outside
-from unweave.descend import Descent, Phase, descend
-from unweave.edit import quantize, reinitialize
-from unweave.importance import Mask, top
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.edit import quantize, reinitialize
+from unweave.descent.importance import Mask, top
+from unweave.descent.objective import Objective, on, reference, refuse_moving
+from unweave.descent.redraw import eligible_weights
 from unweave.methods.about import About, refuse_family
 from unweave.methods.cfw import balanced
-from unweave.objective import Objective, on, reference, refuse_moving
 from unweave.problem import Problem
 from unweave.space import RATES, Choice, Range, Uniform, up_to
 from unweave.split import Part
-from unweave.step import Step
 from unweave.tasks import Batch
-from unweave.trim import eligible_weights
+from unweave.weights.step import Step
 
 
 @dataclass(frozen=True)

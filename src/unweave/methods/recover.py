@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from unweave.choices import refuse_outside
-from unweave.descend import Descent, Phase, descend, lengths_of
-from unweave.importance import evaluating
-from unweave.losses import mean_loss_at
+from unweave.descent.descend import Descent, Phase, descend, lengths_of
+from unweave.descent.losses import mean_loss_at
+from unweave.descent.objective import nll
+from unweave.errors import Failed
 from unweave.methods.about import About
-from unweave.objective import nll
-from unweave.problem import Failed, Problem
+from unweave.problem import Problem
 from unweave.space import RATES, Choice, Range
+from unweave.tasks import evaluating
 
 AVERAGE = 0.95
 """The decay of the average of the weights whose loss is checked: at a constant rate the weights themselves

@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from unweave.choices import refuse_outside
-from unweave.descend import Descent, Phase, descend
-from unweave.edit import perturb_first, renew
-from unweave.importance import held_by, inverted
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.edit import perturb_first, renew
+from unweave.descent.importance import held_by, inverted
+from unweave.descent.objective import nll
 from unweave.methods.about import About, refuse_family
-from unweave.objective import nll
-from unweave.params import multiply, scale
 from unweave.problem import Problem
 from unweave.space import RATES, Log, Range, Uniform, up_to
+from unweave.weights.params import multiply, scale
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from unweave.choices import refuse_no_pattern, refuse_outside, refuse_unknown_choices
-from unweave.data.resident import Resident
-from unweave.descend import Descent, Phase, descend
-from unweave.generate.sample import Sampler, sample
-from unweave.importance import Importance, fisher, named
+from unweave.data.in_memory import Resident
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.importance import Importance, fisher, named
+from unweave.descent.objective import ewc, nll, surrogate
 from unweave.methods.about import About
-from unweave.objective import ewc, nll, surrogate
-from unweave.params import add, scale
 from unweave.problem import Problem
 from unweave.space import Log, Range, Whole
 from unweave.split import Split
 from unweave.tasks.diffusion import denoising, images
+from unweave.tasks.diffusion.sample import Sampler, sample
+from unweave.weights.params import add, scale
 
 
 @dataclass(frozen=True)

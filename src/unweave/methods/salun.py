@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from unweave.choices import refuse_outside, refuse_unknown_choices
-from unweave.descend import Descent, Phase, descend
-from unweave.importance import saliency, top
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.importance import saliency, top
+from unweave.descent.objective import mislabel, nll
 from unweave.methods.about import About
-from unweave.objective import mislabel, nll
 from unweave.problem import Problem
 from unweave.space import RATES, SCHEDULES, Choice, Range, Uniform, up_to
 from unweave.targets import Mislabel, Target

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from unweave.choices import refuse_no_pattern, refuse_outside
-from unweave.descend import Descent, Phase, descend, plan_inputs
-from unweave.feed import steps_per_epoch
-from unweave.lookahead import Held
+from unweave.descent.descend import Descent, Phase, descend, plan_inputs
+from unweave.descent.feed import steps_per_epoch
+from unweave.descent.lookahead import Held
+from unweave.descent.objective import nll
+from unweave.descent.redraw import trim
 from unweave.methods.about import About
-from unweave.objective import nll
 from unweave.problem import Problem
 from unweave.space import RATES, SCHEDULES, Log, Range, up_to
 from unweave.targets import Ascent, Target, ascents
-from unweave.trim import trim
 
 
 @dataclass(frozen=True)

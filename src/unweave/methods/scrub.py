@@ -10,16 +10,16 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from unweave.choices import refuse_outside
-from unweave.descend import Descent, Phase, descend, plan_inputs
-from unweave.estimators.held_out import logits
-from unweave.feed import steps_per_epoch
+from unweave.descent.descend import Descent, Phase, descend, plan_inputs
+from unweave.descent.feed import steps_per_epoch
+from unweave.descent.objective import Objective, nll, on, reference, refuse_moving
 from unweave.methods.about import About, refuse_family
-from unweave.objective import Objective, nll, on, reference, refuse_moving
 from unweave.problem import Problem
 from unweave.space import Log, Range, Uniform, up_to
 from unweave.split import Part
-from unweave.step import Step
+from unweave.targets.estimators.held_out import logits
 from unweave.tasks import Batch
+from unweave.weights.step import Step
 
 
 @dataclass(frozen=True)

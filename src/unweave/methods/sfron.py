@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from unweave.choices import refuse_outside
-from unweave.descend import Descent, Phase, descend, lengths_of
-from unweave.importance import Mask, fisher, ratio
+from unweave.descent.descend import Descent, Phase, descend, lengths_of
+from unweave.descent.importance import Mask, fisher, ratio
+from unweave.descent.objective import nll, on
+from unweave.errors import Failed
 from unweave.methods.about import About, refuse_family
-from unweave.objective import nll, on
-from unweave.params import Params, combine
-from unweave.problem import Failed, Problem
+from unweave.problem import Problem
 from unweave.space import RATES, SCHEDULES, Log, Range, up_to
 from unweave.split import Part
-from unweave.step import Step
 from unweave.tasks import Batch
+from unweave.weights.params import Params, combine
+from unweave.weights.step import Step
 
 SMALLEST = 1e-6
 """Losses below this weigh like this one, in nats: those of memorised examples are zero in float32."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from unweave.choices import refuse_outside
-from unweave.descend import Descent, Phase, descend
-from unweave.edit import restart, shrink
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.edit import restart, shrink
+from unweave.descent.objective import l1, nll
 from unweave.methods.about import REFERENCE, About
-from unweave.objective import l1, nll
 from unweave.problem import Problem
 from unweave.space import RATES, SCHEDULES, Log, Range, Uniform, Whole, up_to
 from unweave.targets import Ascent, Mislabel, Target, ascents

@@ -11,14 +11,15 @@ from typing import ClassVar, Literal
 import torch
 
 from unweave.choices import refuse_outside, refuse_unknown_choices
-from unweave.edit import dampen
-from unweave.importance import Importance, accumulate, fisher, gradients
+from unweave.descent.edit import dampen
+from unweave.descent.importance import Importance, accumulate, fisher, gradients
+from unweave.descent.objective import nll, on
+from unweave.errors import Failed
 from unweave.methods.about import About, refuse_family
-from unweave.objective import nll, on
-from unweave.params import scale
-from unweave.problem import Failed, Problem
+from unweave.problem import Problem
 from unweave.space import Log, Range
 from unweave.split import Part
+from unweave.weights.params import scale
 
 
 @dataclass(frozen=True)

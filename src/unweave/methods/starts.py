@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from unweave.choices import refuse_no_pattern, refuse_outside
-from unweave.edit import restart, shrink_and_perturb
-from unweave.importance import named
+from unweave.descent.edit import restart, shrink_and_perturb
+from unweave.descent.importance import named
+from unweave.descent.redraw import trim
 from unweave.methods.about import About
 from unweave.problem import Problem
 from unweave.space import Log, Range, Uniform
-from unweave.trim import trim
 
 
 @dataclass(frozen=True)

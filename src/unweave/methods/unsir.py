@@ -9,12 +9,13 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from unweave.choices import refuse_outside
-from unweave.data.noisy import Noise, Noisy
-from unweave.data.plain import Unaugmented
-from unweave.descend import Descent, Phase, descend, training
+from unweave.data.unaugmented import Unaugmented
+from unweave.data.with_noise import Noise, Noisy
+from unweave.descent.descend import Descent, Phase, descend, training
+from unweave.descent.objective import nll
+from unweave.errors import Failed
 from unweave.methods.about import About, refuse_family
-from unweave.objective import nll
-from unweave.problem import Failed, Problem
+from unweave.problem import Problem
 from unweave.space import Log, Range, up_to
 from unweave.split import Split
 from unweave.tasks import Inputs, call

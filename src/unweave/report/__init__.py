@@ -2,7 +2,7 @@
 
 ```python
 from unweave.report import html, tables
-from unweave.run import record
+from unweave.record import record
 
 made = record.load("runs/demo")
 html.write(made, "runs/demo/report.html")

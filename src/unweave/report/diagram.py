@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from unweave.audit.ranks import Ranking
-from unweave.report.naming import NAME_SIZE, short
+from unweave.report.ranks import Ranking
 from unweave.report.svg import FAINT, INK, SERIES, axes, svg
+from unweave.report.write_labels import NAME_SIZE, short
 
 WIDTH, LINE, LEVEL = 288.0, 11.0, 5.0
 """In points: the width of the diagram, the height of a name, the distance between two bars."""

@@ -8,11 +8,11 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from unweave.report.naming import short, write_names
 from unweave.report.numbers import finite, heading
-from unweave.report.placing import Point
+from unweave.report.place_labels import Point
 from unweave.report.rows import Row, metric_ids, rows
 from unweave.report.svg import DASHES, FAINT, INK, SERIES, axes, svg, ticks
+from unweave.report.write_labels import short, write_names
 
 Curve = Sequence[Sequence[float | None]]
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from unweave.report import drawn
+from unweave.report import table_formats
 from unweave.report.numbers import DASH, finite, interval, number
 
 Frontier = Mapping[str, Any]
@@ -79,26 +79,28 @@ def grids(frontier: Frontier) -> list[tuple[str, list[str], list[list[str]]]]:
 
 def text(name: str, frontier: Frontier, *, width: int) -> list[str]:
     """A recipe's frontier as lines of plain text."""
-    lines = [titled(name), *drawn.wrapped(sentences(frontier), width)]
+    lines = [titled(name), *table_formats.wrapped(sentences(frontier), width)]
     for said, header, cells in grids(frontier):
-        table = drawn.columns(header, cells, words=1, width=width)
+        table = table_formats.columns(header, cells, words=1, width=width)
         for line in cells:
-            table.add_row(*drawn.texts(line))
-        lines += ["", *drawn.plain(table), *drawn.wrapped([said], width)]
+            table.add_row(*table_formats.texts(line))
+        lines += ["", *table_formats.plain(table), *table_formats.wrapped([said], width)]
     return [*lines, ""]
 
 
 def markdown(name: str, frontier: Frontier) -> list[str]:
     """A recipe's frontier as sections of Markdown."""
     return [
-        drawn.markdown(titled(name), [*sentences(frontier), said], header, lines, words=1)
+        table_formats.markdown(titled(name), [*sentences(frontier), said], header, lines, words=1)
         for said, header, lines in grids(frontier)
     ]
 
 
 def latex(name: str, frontier: Frontier) -> list[str]:
     """A recipe's frontier as booktabs tabulars."""
-    return [drawn.tabular(titled(name), header, lines, words=1) for _, header, lines in grids(frontier)]
+    return [
+        table_formats.tabular(titled(name), header, lines, words=1) for _, header, lines in grids(frontier)
+    ]
 
 
 def _line(name: str, frontier: Frontier) -> list[str]:

@@ -6,11 +6,11 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from unweave.report.frontier import gap_of, ordered
-from unweave.report.naming import short
 from unweave.report.numbers import finite
 from unweave.report.pareto import LEAST, round_between
-from unweave.report.placing import Point
+from unweave.report.place_labels import Point
 from unweave.report.svg import FAINT, INK, PAPER, SERIES, axes, svg, ticks
+from unweave.report.write_labels import short
 
 TO_BEAT = "short-retrain"
 """The line below which an unlearning method must lie to be worth its trouble."""

@@ -12,8 +12,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from unweave.audit.ranks import Ranking
-from unweave.files import write_atomically
+from unweave.record.files import write_atomically
+from unweave.record.record import unverified
 from unweave.report import figures, frontier, protocol_tables
 from unweave.report.diagram import critical_difference
 from unweave.report.frontier_figure import figure as frontier_figure
@@ -21,9 +21,9 @@ from unweave.report.numbers import DASH, digits, finite, heading, number, probab
 from unweave.report.pareto import pareto
 from unweave.report.protocol import measured
 from unweave.report.ranking import ours_of, ranked_over
+from unweave.report.ranks import Ranking
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, outside, rows
 from unweave.report.tables import ONE_SEED, aim, brief, comparing, ordered_by_one, searched
-from unweave.run.record import unverified
 
 FILE = "report.html"
 MINUS = "\N{MINUS SIGN}"
@@ -237,7 +237,7 @@ def _sheets(made: list[Row], pictures: Mapping[str, str]) -> dict[str, str]:
 
 def _glossary(stages: list[Stage]) -> list[Any]:
     """The library's entries for the metrics that appear on the page."""
-    from unweave.audit.vocabulary import table_of
+    from unweave.audits.metric_names import table_of
 
     shown: dict[str, Any] = {}
     for stage in stages:
@@ -256,7 +256,7 @@ def _terms(stages: list[Stage]) -> list[Term]:
 
 def says(metric: str) -> str:
     """What a metric means, one sentence; empty of one that this version does not know."""
-    from unweave.audit.vocabulary import KNOWN
+    from unweave.audits.metric_names import KNOWN
 
     return KNOWN[metric].says if metric in KNOWN else ""
 

@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from unweave.report.figures import utility_of
-from unweave.report.naming import write_names
 from unweave.report.numbers import finite, heading
-from unweave.report.placing import Point
+from unweave.report.place_labels import Point
 from unweave.report.rows import Row, rows
 from unweave.report.svg import FAINT, INK, SERIES, axes, svg, ticks
+from unweave.report.write_labels import write_names
 
 LEAST = 0.01
 """A smaller gap, in points, is drawn there: the axis is logarithmic."""

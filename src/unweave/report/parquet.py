@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unweave.files import draft
+from unweave.record.files import draft
 from unweave.report.rows import rows
 
 Kind = type[str] | type[bool] | type[int] | type[float]

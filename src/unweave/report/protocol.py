@@ -13,7 +13,7 @@ from unweave.report.numbers import finite
 from unweave.report.ranking import blocks
 
 if TYPE_CHECKING:
-    from unweave.audit.deep_unlearn import Agreement
+    from unweave.audits.classifier.deep_unlearn import Agreement
 
 Protocol = Literal["deep-unlearn"]
 Record = Mapping[str, Any]
@@ -77,7 +77,7 @@ def ranks_of(*stages: Record) -> dict[str, float]:
 
 def scored(stage: Record) -> list[dict[str, float]]:
     """Per seed: by method, the mean of its two ranks; what failed shares the last."""
-    from unweave.audit.ranks import ranked
+    from unweave.report.ranks import ranked
 
     retained = zip(*(blocks(stage, key) for key in RETENTIONS), strict=True)
     off = [{name: deviation([part[name] for part in parts]) for name in parts[0]} for parts in retained]
@@ -94,7 +94,7 @@ def deviation(retentions: list[float]) -> float:
 
 def agreement_of(record: Record) -> "Agreement":
     """Kendall's rank correlation of the order over all stages with the published one; not of what failed."""
-    from unweave.audit.deep_unlearn import agreement
+    from unweave.audits.classifier.deep_unlearn import agreement
 
     stages = record["stages"].values()
     failed = {name for stage in stages for name in failures(stage)}

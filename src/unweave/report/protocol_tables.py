@@ -8,12 +8,12 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from unweave.report import drawn
+from unweave.record.record import unverified
+from unweave.report import table_formats
 from unweave.report.numbers import DASH, number
 from unweave.report.parquet import write
 from unweave.report.protocol import COLUMNS, SEEDS, Record, agreement_of, failures, figures_of, ranks_of
 from unweave.report.ranking import REFERENCES
-from unweave.run.record import unverified
 
 
 def grid(stage: Record) -> tuple[list[str], list[list[str]]]:
@@ -65,14 +65,14 @@ def text(record: Record, *, width: int = 100) -> str:
     parts = [f"{line}\n" for line in [unverified(record)] if line]
     for name, stage in record["stages"].items():
         said = [line for sentence in sentences(stage) for line in textwrap.wrap(sentence, width)]
-        parts.append("\n".join([name, *said, "", *drawn.plain(terminal(stage, width)), ""]))
+        parts.append("\n".join([name, *said, "", *table_formats.plain(terminal(stage, width)), ""]))
     return "\n".join([*parts, *textwrap.wrap(legend(record), width)])
 
 
 def terminal(stage: Record, width: int) -> Table:
     """One stage as a rich table."""
     header, lines = grid(stage)
-    table = drawn.columns(header, lines, words=1, width=width)
+    table = table_formats.columns(header, lines, words=1, width=width)
     for line in lines:
         table.add_row(*map(Text, line))
     return table
@@ -81,14 +81,14 @@ def terminal(stage: Record, width: int) -> Table:
 def markdown(record: Record) -> str:
     """Every stage as a Markdown table."""
     stages = record["stages"].items()
-    parts = [drawn.markdown(name, sentences(stage), *grid(stage), words=1) for name, stage in stages]
-    first = [drawn.escaped(line) for line in [unverified(record)] if line]
-    return "\n\n".join([*first, *parts, drawn.escaped(legend(record))]) + "\n"
+    parts = [table_formats.markdown(name, sentences(stage), *grid(stage), words=1) for name, stage in stages]
+    first = [table_formats.escaped(line) for line in [unverified(record)] if line]
+    return "\n\n".join([*first, *parts, table_formats.escaped(legend(record))]) + "\n"
 
 
 def latex(record: Record) -> str:
     """Every stage as a booktabs tabular."""
-    stages = [drawn.tabular(name, *grid(stage), words=1) for name, stage in record["stages"].items()]
+    stages = [table_formats.tabular(name, *grid(stage), words=1) for name, stage in record["stages"].items()]
     return "\n\n".join([*(f"% {line}" for line in [unverified(record)] if line), *stages]) + "\n"
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from unweave.report.numbers import finite
 
 if TYPE_CHECKING:
-    from unweave.audit.ranks import Ranking
+    from unweave.report.ranks import Ranking
 
 REFERENCES = ("retrain", "original")
 """Rows that forget nothing, or everything: they are no competitors."""
@@ -40,7 +40,7 @@ def ranked_over(stages: Sequence[Mapping[str, Any]]) -> "Ranking | None":
     None where there is nothing to rank: fewer than two methods or two blocks, a record without figures per
     seed, or two stages that share a seed on the same data, which is then no second block.
     """
-    from unweave.audit.ranks import ranking
+    from unweave.report.ranks import ranking
 
     found = [blocks(stage) for stage in stages]
     owners = [(stage["data"].get("digest"), seed) for stage in stages for seed in stage["seeds"]]

@@ -123,7 +123,7 @@ def headline(stage: Mapping[str, Any]) -> Row | None:
 
 def metric_ids(stage: Mapping[str, Any]) -> list[str]:
     """The metric ids that the stage's rows hold: the library's in its own order, then others."""
-    from unweave.audit.vocabulary import table_of
+    from unweave.audits.metric_names import table_of
 
     tables = [stage["reference"]["scores"], *(method["scores"] for method in stage["methods"].values())]
     present = dict.fromkeys(metric for scores in tables for metric in scores)
@@ -143,7 +143,7 @@ def outside(metric: str, cell: Cell, margin: float | None) -> bool:
     The margin of a metric that compares two models example by example bounds its value; of any other, the
     absolute difference from the retrained models.
     """
-    from unweave.audit.vocabulary import KNOWN
+    from unweave.audits.metric_names import KNOWN
 
     if (limit := finite(margin)) is None:
         return False

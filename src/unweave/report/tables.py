@@ -10,11 +10,11 @@ from typing import Any
 
 from rich.table import Table
 
-from unweave.report import drawn, frontier
+from unweave.record.record import unverified
+from unweave.report import frontier, table_formats
 from unweave.report.numbers import DASH, digits, heading, interval, number, probability
 from unweave.report.ranking import ours_of
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, rows
-from unweave.run.record import unverified
 
 BRACKETS = "±, or brackets: the 95 % interval; fewer than three seeds have none."
 ONE_SEED = "With one seed the order of methods shows nothing."
@@ -46,7 +46,7 @@ def comparing(found: Sequence[Row], ours: str | None) -> dict[str, list[str]]:
 
 def brief(stage: Mapping[str, Any]) -> list[str]:
     """The stage's metric ids that a verdict rests on or the mean gap is made of: they fit a terminal."""
-    from unweave.audit.vocabulary import table_of
+    from unweave.audits.metric_names import table_of
 
     ids, parts = metric_ids(stage), gap_ids(stage)
     known = table_of(ids)
@@ -80,7 +80,7 @@ def _headings(stage: Mapping[str, Any], width: int | None) -> list[str]:
 
 def aim(stage: Mapping[str, Any]) -> str:
     """Where a good figure lies, by the family of the stage's metrics."""
-    from unweave.audit.vocabulary import METRICS, table_of
+    from unweave.audits.metric_names import METRICS, table_of
 
     if table_of(metric_ids(stage)) is METRICS:
         return "Retrain is the target of every column; none is better when larger."
@@ -107,9 +107,9 @@ def terminal(stage: Mapping[str, Any], *, width: int = 100) -> Table:
     header, lines = grid(stage, brief(stage))
     shown = fitting(header, lines, width)
     lines = [[line[i] for i in shown] for line in lines]
-    table = drawn.columns([header[i] for i in shown], lines, words=2, width=width)
+    table = table_formats.columns([header[i] for i in shown], lines, words=2, width=width)
     for row, line in zip(rows(stage), lines, strict=True):
-        texts = drawn.texts(line)
+        texts = table_formats.texts(line)
         texts[1].stylize(_STYLES.get(row.status, ""))
         table.add_row(*texts, style="bold" if row.best else None)
     return table
@@ -117,7 +117,7 @@ def terminal(stage: Mapping[str, Any], *, width: int = 100) -> Table:
 
 def fitting(header: Sequence[str], lines: Sequence[Sequence[str]], width: int) -> list[int]:
     """The columns that fit: never the seconds, since the cost says the same relative to a retrain."""
-    longest = list(map(drawn.longest_word, zip(header, *lines, strict=True)))
+    longest = list(map(table_formats.longest_word, zip(header, *lines, strict=True)))
     shown = list(range(len(header) - 1))
     for spare in [i for i in shown if header[i].startswith("p vs ") or header[i] == "Rank"]:
         if sum(longest[i] + 1 for i in shown) > width + 1:  # the last is not padded
@@ -139,7 +139,7 @@ def text(record: Mapping[str, Any], *, width: int = 100) -> str:
     ]
     stages = [_stage_text(name, stage, width) for name, stage in record["stages"].items()]
     first = [f"{line}\n" for line in [unverified(record)] if line]
-    return "\n".join([*first, *before, *stages, *drawn.wrapped([legend(record, width=width)], width)])
+    return "\n".join([*first, *before, *stages, *table_formats.wrapped([legend(record, width=width)], width)])
 
 
 def markdown(record: Mapping[str, Any]) -> str:
@@ -148,11 +148,11 @@ def markdown(record: Mapping[str, Any]) -> str:
         part for name, each in record.get("frontier", {}).items() for part in frontier.markdown(name, each)
     ]
     parts = [
-        drawn.markdown(name, sentences(stage), *grid(stage, metric_ids(stage)), words=2)
+        table_formats.markdown(name, sentences(stage), *grid(stage, metric_ids(stage)), words=2)
         for name, stage in record["stages"].items()
     ]
-    first = [drawn.escaped(line) for line in [unverified(record)] if line]
-    return "\n\n".join([*first, *before, *parts, drawn.escaped(legend(record))]) + "\n"
+    first = [table_formats.escaped(line) for line in [unverified(record)] if line]
+    return "\n\n".join([*first, *before, *parts, table_formats.escaped(legend(record))]) + "\n"
 
 
 def latex(record: Mapping[str, Any]) -> str:
@@ -201,11 +201,11 @@ def _line(row: Row, compared: Sequence[str], metrics: Sequence[str]) -> list[str
 
 
 def _stage_text(name: str, stage: Mapping[str, Any], width: int) -> str:
-    table = drawn.plain(terminal(stage, width=width))
-    said = drawn.wrapped(sentences(stage), width)
+    table = table_formats.plain(terminal(stage, width=width))
+    said = table_formats.wrapped(sentences(stage), width)
     return "\n".join([name, *said, "", *table, ""])
 
 
 def _tabular(name: str, stage: Mapping[str, Any]) -> str:
     best = [i for i, row in enumerate(rows(stage)) if row.best]
-    return drawn.tabular(name, *grid(stage, metric_ids(stage)), words=2, bold=best)
+    return table_formats.tabular(name, *grid(stage, metric_ids(stage)), words=2, bold=best)

@@ -1,16 +1,16 @@
-"""Answers of any estimator of `unweave.estimators`."""
+"""Answers of any estimator of `unweave.targets.estimators`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from unweave.choices import refuse_unknown_choices
-from unweave.descend import Descent
-from unweave.estimators import FREE, EstimatorName, estimator_named
-from unweave.estimators.held_out import toward
-from unweave.estimators.proxy import Proxy, proxy_space
-from unweave.objective import Objective
+from unweave.descent.descend import Descent
+from unweave.descent.objective import Objective
 from unweave.problem import Problem
 from unweave.space import Range
+from unweave.targets.estimators import FREE, EstimatorName, estimator_named
+from unweave.targets.estimators.held_out import toward
+from unweave.targets.estimators.proxy import Proxy, proxy_space
 
 
 @dataclass(frozen=True)

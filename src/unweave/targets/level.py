@@ -22,12 +22,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unweave.choices import refuse_outside
-from unweave.descend import Descent, training
-from unweave.objective import Objective, on
+from unweave.descent.descend import Descent, training
+from unweave.descent.objective import Objective, on
 from unweave.problem import Problem
 from unweave.split import Part
-from unweave.step import Runtime, Step
 from unweave.tasks import Batch
+from unweave.weights.step import Runtime, Step
 
 KNOWN = -1
 """Stands for all classes of which something is retained."""

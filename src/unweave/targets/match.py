@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from unweave.choices import refuse_outside
-from unweave.descend import Descent
-from unweave.estimators.held_out import held_out_level, toward
-from unweave.estimators.proxy import Proxy, proxy_space
-from unweave.objective import Objective, distill
+from unweave.descent.descend import Descent
+from unweave.descent.objective import Objective, distill
 from unweave.problem import Problem
 from unweave.space import Range
+from unweave.targets.estimators.held_out import held_out_level, toward
+from unweave.targets.estimators.proxy import Proxy, proxy_space
 from unweave.tasks.classifier import Classifier
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unweave.choices import refuse_unknown_choices
-from unweave.descend import Descent
-from unweave.estimators.proxy import Proxy, proxy_space
-from unweave.estimators.quantiles import pull, quantiles
-from unweave.objective import Objective
+from unweave.descent.descend import Descent
+from unweave.descent.objective import Objective
 from unweave.problem import Problem
 from unweave.space import Range
+from unweave.targets.estimators.proxy import Proxy, proxy_space
+from unweave.targets.estimators.quantiles import pull, quantiles
 
 
 @dataclass(frozen=True)

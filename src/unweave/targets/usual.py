@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from unweave import objective
 from unweave.choices import refuse_outside
-from unweave.descend import Descent
-from unweave.objective import Objective, nll
+from unweave.descent import objective
+from unweave.descent.descend import Descent
+from unweave.descent.objective import Objective, nll
 from unweave.problem import Problem
 
 

@@ -1,6 +1,7 @@
 """The one place where families of models differ: how a batch is drawn, run and scored."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Protocol, runtime_checkable
@@ -108,3 +109,15 @@ def call(model: nn.Module, inputs: Inputs) -> Tensor:
     """The model's output; of a structured output, its `logits`."""
     output = model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
     return output if isinstance(output, Tensor) else output.logits
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for the body; every module gets its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -6,11 +6,11 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from unweave.data import Raw
-from unweave.data.keyed import draw_key, uniform
-from unweave.tasks import Batch, Predict
+from unweave.data import Raw, Source
+from unweave.data.keyed_draws import draw_key, uniform
+from unweave.tasks import Batch, Predict, call, evaluating
 
 
 @dataclass(frozen=True)
@@ -61,3 +61,36 @@ def margin(logits: Float[Tensor, "batch class"], target: Int[Tensor, " batch"]) 
     true = target[:, None]
     rest = logits.scatter(1, true, float("-inf")).logsumexp(1)
     return logits.gather(1, true)[:, 0] - rest
+
+
+def refuse_unfit(model: nn.Module, data: Source, name: str) -> None:
+    """Raises if the model can't be run on the data, or has no output for one of its labels."""
+    (raw,) = data.stream([torch.arange(min(2, len(data)))])
+    try:
+        with evaluating(model), torch.no_grad():
+            output = call(model, moved(raw, next(model.parameters()).device))
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"the model can't be run on {name!r}: {type(error).__name__}: {error}") from error
+    refuse_other_outputs(output, len(raw.ids))
+    if int(data.labels.max()) >= output.shape[1]:
+        expected, found = f"0..{output.shape[1] - 1}, the model's outputs", int(data.labels.max())
+        raise ValueError(f"labels of {name!r} must be in {expected}, found {found}")
+
+
+def refuse_other_outputs(output: Tensor, n: int) -> None:
+    """Raises if a model's outputs for n examples are not those of a classifier: logits [n, class]."""
+    found, expected = list(output.shape), f"unweave is for classifiers, whose logits have shape [{n}, class]"
+    if found in ([n], [n, 1]):
+        raise ValueError(
+            f"{expected}, found one number per example, of shape {found}: give two logits, such as [0, z], "
+            "where that is the logit z of two classes; a regression is not supported"
+        )
+    if output.ndim != 2 or len(output) != n:
+        raise ValueError(f"{expected}, found {found}: give one row of logits per example")
+
+
+def moved(raw: Raw, device: torch.device | str) -> tuple[Tensor, ...] | dict[str, Tensor]:
+    """The inputs of a batch on a device."""
+    if isinstance(raw.inputs, dict):
+        return {name: field.to(device) for name, field in raw.inputs.items()}
+    return tuple(field.to(device) for field in raw.inputs)

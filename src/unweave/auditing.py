@@ -1,0 +1,242 @@
+"""How close a model came to retraining: attacks, comparison with retrained models, and a verdict.
+
+```python
+audit = unweave.audit(result, reference=unweave.Retrain(train, seeds=range(10)))
+print(audit)
+audit.save("forgotten/")
+```
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.classifier.exam import ANSWERED, Classified
+from unweave.audits.exam import Exam, Found
+from unweave.audits.margins import Margins
+from unweave.audits.one_model import add_original, audit_record
+from unweave.audits.references import Answers, Retrain, answers_of, retrained, retraining
+from unweave.audits.score import Score
+from unweave.audits.verdict import Judgement, Verdict
+from unweave.errors import Failed
+from unweave.record import record
+from unweave.report import html, tables
+from unweave.result import Result
+from unweave.tasks import family_of
+from unweave.tasks.diffusion import Diffusion
+
+__all__ = ["Audit", "Evidence", "Retrain", "Verdict", "audit"]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A verdict, and all it rests on; printed, it comes first, then the figures beside the retrained models'.
+
+    Args:
+        judgement: The verdict, its reason, and the scores.
+        evidence: What the model answers: of a classifier its logits, of a generator its images.
+        record: The record of one stage that reports are made from.
+        exam: What was asked.
+    """
+
+    judgement: Judgement
+    evidence: Any
+    record: Mapping[str, Any]
+    exam: Exam[Any] = ANSWERED
+
+    @property
+    def verdict(self) -> Verdict:
+        """PASS, FAIL or INCONCLUSIVE."""
+        return self.judgement.verdict
+
+    @property
+    def reason(self) -> str:
+        """One plain sentence, beginning with the verdict."""
+        return self.judgement.reason
+
+    @property
+    def scores(self) -> Mapping[str, Score]:
+        """Every figure, by metric."""
+        return self.judgement.scores
+
+    def __str__(self) -> str:
+        return f"{self.reason}\n\n{tables.text(self.record)}"
+
+    def save(self, folder: str | Path) -> None:
+        """Writes `report.html`, `record.json`, and `evidence.parquet` or, of images, `evidence.npz`."""
+        record.write(self.record, folder)
+        self.exam.save(self.evidence, Path(folder) / f"evidence.{self.exam.suffix}")
+        html.write(self.record, Path(folder) / "report.html")
+
+
+def audit(
+    result: Result | Evidence,
+    reference: Retrain | Sequence[Evidence] | None = None,
+    *,
+    calibration: Sequence[Evidence] = (),
+    original: Evidence | None = None,
+    exam: Exam[Any] | None = None,
+) -> Audit:
+    """Compares one unlearned model with models retrained without the forget data.
+
+    The claim is about this one model: its figures against the retrained models' mean, whose uncertainty comes
+    from their seeds. A claim about a method needs an original per seed: see `unweave.bench.bench`.
+
+    Args:
+        result: What `unlearn` returned, or what any model answers.
+        reference: How to retrain, or what at least ten retrained models answer. Without it: no verdict.
+        calibration: What at least twelve other retrained models answer, where `reference` is evidence.
+        original: What the model answered before; known from a `Result`.
+        exam: What is asked of the models of a `Result`; the questions to classifiers if None. A generator
+            needs one: `unweave.families.diffusion.Generation(attacks=25).exam(result.split)`.
+
+    Raises:
+        ValueError: If models are to be retrained but the data is not known, evidence is of other examples, a
+            generator comes without an exam, or a model answers what is of no use, such as NaN.
+        Failed: If a retrained model does.
+    """
+    if isinstance(result, Evidence):
+        if isinstance(reference, Retrain):
+            advice = "give what retrained models answer, or audit a result"
+            raise ValueError(f"expected data to retrain on, found evidence alone: {advice}")
+        found, before = Answers(result), None if original is None else Answers(original)
+        return judged(ANSWERED, result, found, before, *given(found, reference or (), calibration))
+    asked = exam or exam_of(result)
+    return beside_retrained(result, answered(result, asked), reference, calibration, exam=asked)
+
+
+def answered(result: Result, exam: Exam[Found]) -> tuple[Answers[Found], Answers[Found]]:
+    """What the unlearned model answers, and what the original does.
+
+    Raises:
+        ValueError: If that is of no use; says whose.
+    """
+    name = "unlearned"
+    try:
+        found = answers_of(result.model, exam, result.original)
+        name = "original"
+        return found, answers_of(result.original, exam)
+    except Failed as error:
+        raise ValueError(f"the {name} model can't be audited: {error}") from error
+
+
+def beside_retrained(
+    result: Result,
+    answers: tuple[Answers[Any], Answers[Any]],
+    reference: Retrain | Sequence[Any] | None,
+    calibration: Sequence[Any] = (),
+    *,
+    exam: Exam[Any],
+) -> Audit:
+    """The verdict on what `unlearn` returned, from its answers and the original's; see `audit`."""
+    found, before = answers
+    if not isinstance(reference, Retrain):
+        return judged(exam, result, found, before, *given(found, reference or (), calibration))
+    compared, calibrating = (
+        [retrained(reference, result.split, seed, exam, found) for seed in seeds]
+        for seeds in (reference.seeds, reference.calibration_seeds)
+    )
+    return judged(exam, result, found, before, compared, calibrating)
+
+
+def exam_of(result: Result) -> Exam[Any]:
+    """The questions to classifiers; what a generator is asked hangs on more than the data."""
+    if family_of(result.task) == Diffusion.family:
+        advice = "exam=Generation(attacks=25).exam(result.split), of unweave.families.diffusion"
+        raise ValueError(f"the audit of a generator needs an exam, found none: pass {advice}")
+    return Classified(result.split, device=None)
+
+
+def given(
+    found: Answers[Evidence], reference: Sequence[Evidence], calibration: Sequence[Evidence]
+) -> tuple[list[Answers[Evidence]], list[Answers[Evidence]]]:
+    """What retrained models answer to the same questions: those to compare with, and those that calibrate."""
+    for each in calibration:
+        each.like(found.found)
+    return [Answers(each) for each in reference], [Answers(each) for each in calibration]
+
+
+def judged(
+    exam: Exam[Found],
+    subject: Result | Evidence,
+    found: Answers[Found],
+    before: Answers[Found] | None,
+    compared: Sequence[Answers[Found]],
+    calibrating: Sequence[Answers[Found]],
+) -> Audit:
+    """The verdict on one model's answers."""
+    refuse_copies(exam, [each.found for each in (*compared, *calibrating)])
+    fixed = margins_of(exam, calibrating)
+    references = [each.measured(exam) for each in compared]
+    moved = {} if before is None else exam.moved(found.found, before.found)
+    values = [{**each, **moved} for each in beside(exam, found, compared)]
+    original = beside(exam, before, compared) if before is not None and compared else []
+    answers = [] if before is None else [before.found]
+    judgement = exam.judge(values, references, fixed, original, lambda: answers)
+    if judgement.verdict is Verdict.PASS and not found.probes and (hidden := exam.hidden(found.found)):
+        judgement = replace(judgement, reason=f"{judgement.reason}; {hidden}")
+    judgement = of_one(exam, judgement)
+    name = subject.name if isinstance(subject, Result) else "model"
+    sheets = sheets_of(exam, {name: [found], "original": [before], "retrained": compared[:1]})
+    made = audit_record(
+        subject,
+        judgement,
+        values,
+        references,
+        fixed,
+        metrics=exam.metrics,
+        sheets=sheets,
+        retraining=retraining([*compared, *calibrating]),
+    )
+    if original:
+        untouched = of_one(exam, exam.judge(original, references, fixed, original, lambda: answers))
+        made = add_original(made, untouched, original, references, exam.metrics)
+    return Audit(judgement, found.found, made, exam)
+
+
+def sheets_of(exam: Exam[Found], answers: Mapping[str, Sequence[Answers[Found] | None]]) -> dict[str, str]:
+    """Pictures of what models answer, by name; none where there is nothing to see."""
+    shown = {
+        name: exam.sheet(each[0].found) for name, each in answers.items() if each and each[0] is not None
+    }
+    return {name: sheet for name, sheet in shown.items() if sheet is not None}
+
+
+def refuse_copies(exam: Exam[Found], references: Sequence[Found]) -> None:
+    """Raises if two retrained models are one: a spread of copies says nothing about retraining."""
+    seen: dict[str, int] = {}
+    for index, each in enumerate(references):
+        first = seen.setdefault(exam.fingerprint(each), index)
+        if first != index:
+            raise ValueError(
+                f"retrained models must differ, found the same answers in numbers {first} and {index}: "
+                "does train(dataset, seed) use its seed?"
+            )
+
+
+def beside(
+    exam: Exam[Found], found: Answers[Found], compared: Sequence[Answers[Found]]
+) -> list[dict[str, float]]:
+    """The metrics of one model beside each retrained one; its own alone if there is none."""
+    return [found.measured(exam, each) for each in compared] or [found.measured(exam)]
+
+
+def of_one(exam: Exam[Any], judgement: Judgement) -> Judgement:
+    """A verdict whose scores are those of one model."""
+    scores = {name: alone(exam, name, each) for name, each in judgement.scores.items()}
+    return replace(judgement, scores=scores)
+
+
+def alone(exam: Exam[Any], name: str, score: Score) -> Score:
+    """The score of one model: a figure of that model alone has no interval, for want of a second model."""
+    nan = float("nan")
+    return score if exam.metrics[name].needs_reference else replace(score, n=1, low=nan, high=nan)
+
+
+def margins_of(exam: Exam[Found], calibrating: Sequence[Answers[Found]]) -> Margins | None:
+    """The margins, if there are two models to compare."""
+    if len(calibrating) < 2:
+        return None
+    return exam.calibrated([each.found for each in calibrating], [each.probes for each in calibrating])

@@ -1,0 +1,1 @@
+"""The audit of classifiers: their answers, metrics, attacks and probes."""

@@ -1,0 +1,76 @@
+"""One pass of a model over its split, from which all evidence of an audit comes."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64, Shaped
+from torch import Tensor, nn
+
+from unweave.audits.classifier.evidence import Evidence
+from unweave.data import Source
+from unweave.tasks import call, evaluating
+from unweave.tasks.classifier import moved
+
+Cut = tuple[Source, Int64[Tensor, "_"]]  # a source and the positions of a part in it
+
+
+def collect(
+    model: nn.Module,
+    parts: Mapping[str, Cut],
+    *,
+    device: torch.device | str,
+    n_classes: int | None = None,
+    batch_size: int = 1024,
+    forgotten_classes: tuple[int, ...] = (),
+) -> Evidence:
+    """The model's logits of every example: eval mode, fp32, no augmentation; the model is left as it was.
+
+    Args:
+        model: Called as `model(*inputs)` or `model(**inputs)`; returns logits `[batch, class]` or an object
+            with `.logits`.
+        parts: Per part, the source and the positions of its examples in it.
+        device: Where the model is; inputs are moved there.
+        n_classes: Number of logits expected per example; None takes what comes.
+        batch_size: Examples per forward pass; it changes no logit beyond rounding.
+        forgotten_classes: Classes forgotten whole (see `Evidence`).
+
+    Raises:
+        ValueError: The model does not return one row of `n_classes` logits per example.
+    """
+    with evaluating(model):
+        logits = {part: logits_of(model, cut, device, n_classes, batch_size) for part, cut in parts.items()}
+    named = any(source.names is not None for source, _ in parts.values())
+    return Evidence(
+        logits=logits,
+        labels={part: source.labels[order].numpy() for part, (source, order) in parts.items()},
+        ids={part: _ids(*cut, named=named) for part, cut in parts.items()},
+        forgotten_classes=forgotten_classes,
+    )
+
+
+def logits_of(
+    model: nn.Module,
+    cut: Cut,
+    device: torch.device | str,
+    n_classes: int | None = None,
+    batch_size: int = 1024,
+) -> Float32[np.ndarray, "n class"]:
+    """The logits of some examples, by a model in the mode that it is in; see `collect`."""
+    source, order = cut
+    rows = []
+    with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
+        for raw in source.stream(order.split(batch_size)):
+            output = call(model, moved(raw, device))
+            if output.ndim != 2 or len(output) != len(raw.ids) or n_classes not in (None, output.shape[1]):
+                expected, found = f"[{len(raw.ids)}, {n_classes or 'class'}]", list(output.shape)
+                raise ValueError(f"expected logits of shape {expected} from the model, found {found}")
+            rows.append(output.float().cpu())
+    return torch.cat(rows).numpy()
+
+
+def _ids(source: Source, order: Int64[Tensor, " n"], *, named: bool) -> Shaped[np.ndarray, " n"]:
+    """Names, or positions: as text where another part has names, because a file has one column for both."""
+    if source.names is not None:
+        return np.array([source.names[position] for position in order.tolist()])
+    return order.numpy().astype(str) if named else order.numpy()

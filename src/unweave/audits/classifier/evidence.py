@@ -1,0 +1,131 @@
+"""What a model answers: the logits of every example, from which every metric of a classifier is computed.
+
+Nothing downstream of `Evidence` touches a model, so anybody's model can be audited from its logits alone (see
+`unweave.audits.classifier.parquet`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+from unweave.split import PARTS
+
+HeldOut = Literal["calibration", "test"]
+
+# Parts differ in length, so that no axis but the classes could have a name; `Evidence` checks them.
+Logits = Float[np.ndarray, "_ _"]
+Labels = Int[np.ndarray, "_"]
+Ids = Shaped[np.ndarray, "_"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The logits of one model on the parts of one split; NaN is allowed here and is judged, not refused.
+
+    Args:
+        logits: Per part, unnormalised scores `[batch, class]`, in the order of the split. The parts are
+            forget, retain, calibration and, except while tuning, test.
+        labels: Per part, the true classes `[batch]`.
+        ids: Per part, the examples' names or positions `[batch]`.
+        forgotten_classes: Classes forgotten whole. They leave RA, TA and MIA, and F is compared with the
+            calibration examples of these classes, because it is exchangeable with no others.
+    """
+
+    logits: Mapping[str, Logits]
+    labels: Mapping[str, Labels]
+    ids: Mapping[str, Ids]
+    forgotten_classes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.logits) - set(PARTS))
+        missing = [part for part in PARTS[:3] if part not in self.logits]
+        if unknown or missing:
+            raise ValueError(f"expected logits of the parts {PARTS}: missing {missing}, unknown {unknown}")
+        for part, logits in self.logits.items():
+            self._check(part, logits)
+        if not self.unseen.any():
+            classes = f"the forgotten classes {self.forgotten_classes}"
+            raise ValueError(f"the calibration part has no example of {classes} to compare F with: add some")
+
+    def _check(self, part: str, logits: Logits) -> None:
+        if logits.ndim != 2 or logits.shape[1] != self.n_classes:
+            found = list(logits.shape)
+            raise ValueError(f"expected logits [batch, {self.n_classes}] in part {part!r}, found {found}")
+        lengths = [len(logits), len(self.labels[part]), len(self.ids[part])]
+        if len(set(lengths)) != 1 or 0 in lengths:
+            raise ValueError(
+                f"part {part!r} needs as many logits as labels and ids, at least one: found {lengths}"
+            )
+        outside = (self.labels[part] < 0) | (self.labels[part] >= self.n_classes)
+        if outside.any():
+            found = int(self.labels[part][outside][0])
+            raise ValueError(f"labels of part {part!r} must lie in 0..{self.n_classes - 1}, found {found}")
+
+    @property
+    def n_classes(self) -> int:
+        """Number of logits per example."""
+        return self.logits["forget"].shape[-1]
+
+    @property
+    def finite(self) -> bool:
+        """Whether every logit is a number."""
+        return all(bool(np.isfinite(logits).all()) for logits in self.logits.values())
+
+    @property
+    def unseen(self) -> Bool[np.ndarray, "_"]:
+        """Which calibration examples F may be compared with: those of the forgotten classes, or all."""
+        labels = self.labels["calibration"]
+        if not self.forgotten_classes:
+            return np.ones(len(labels), dtype=bool)
+        return np.isin(labels, self.forgotten_classes)
+
+    def kept(self, part: str) -> tuple[Logits, Labels]:
+        """The logits and labels of a part without the classes forgotten whole."""
+        keep = ~np.isin(self.labels[part], self.forgotten_classes)
+        return self.logits[part][keep], self.labels[part][keep]
+
+    def with_test(self, on: HeldOut) -> "Evidence":
+        """The same evidence with the part `on` in the place of test, so that tuning never sees test."""
+        if on not in self.logits:
+            raise ValueError(f"this evidence has no part {on!r}: it holds {tuple(self.logits)}")
+        if on == "test":
+            return self
+        logits, labels, ids = ({**field, "test": field[on]} for field in (self.logits, self.labels, self.ids))
+        return replace(self, logits=logits, labels=labels, ids=ids)
+
+    def like(self, reference: "Evidence") -> "Evidence":
+        """This evidence with its rows in the order of the reference's ids.
+
+        Raises:
+            ValueError: The two do not hold the same examples with the same labels and classes.
+        """
+        if self.n_classes != reference.n_classes:
+            expected, found = reference.n_classes, self.n_classes
+            raise ValueError(f"expected {expected} logits per example as in the reference, found {found}")
+        shared = [part for part in self.ids if part in reference.ids]
+        rows = {part: _positions(part, self.ids[part], reference.ids[part]) for part in shared}
+        for part in shared:
+            wrong = np.flatnonzero(self.labels[part][rows[part]] != reference.labels[part])
+            if len(wrong):
+                example = reference.ids[part][wrong[0]]
+                raise ValueError(f"example {example} of part {part!r} has another label in the reference")
+        return Evidence(
+            logits={part: self.logits[part][rows[part]] for part in shared},
+            labels={part: reference.labels[part] for part in shared},
+            ids={part: reference.ids[part] for part in shared},
+            forgotten_classes=self.forgotten_classes,
+        )
+
+
+def _positions(part: str, ids: Ids, wanted: Ids) -> Int[np.ndarray, "_"] | slice:
+    if np.array_equal(ids, wanted):
+        return slice(None)
+    where = {name: position for position, name in enumerate(ids.tolist())}
+    absent = [name for name in wanted.tolist() if name not in where]
+    if absent or len(ids) != len(wanted):
+        detail = f"{absent[0]} is missing" if absent else f"{len(ids)} instead of {len(wanted)}"
+        raise ValueError(f"part {part!r} must hold the same examples as the reference: {detail}")
+    return np.array([where[name] for name in wanted.tolist()])

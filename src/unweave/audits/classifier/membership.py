@@ -1,0 +1,59 @@
+"""Attacks that ask whether an example was trained on, from the answers of one model."""
+
+import numpy as np
+from jaxtyping import Float64
+
+from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.classifier.logits import confidence, level, margin
+
+
+def mia(evidence: Evidence) -> float:
+    """Share of F, in percent, that a confidence attack calls non-member (SalUn, Fan et al., 2024).
+
+    The attack is a support vector classifier (RBF kernel, gamma 1, C 3) on p_y, fitted to the first n
+    retained examples in the order of the split (members) and all n test examples (non-members). A retrained
+    model has a few percent more than its test error, not 50.
+
+    As in the released code: one fit, no calibration, and the *first* n retained examples, which is biased
+    where the training set is sorted by class. Unlike it: p_y is computed in float64 from the logits.
+    """
+    outside = confidence(*evidence.kept("test"))
+    retain, labels = evidence.kept("retain")
+    inside = confidence(retain[: len(outside)], labels[: len(outside)])
+    forget = confidence(evidence.logits["forget"], evidence.labels["forget"])
+    return 100 - 100 * float(called_members(inside, outside, forget).mean())
+
+
+def called_members(
+    members: Float64[np.ndarray, " member"],
+    others: Float64[np.ndarray, " other"],
+    asked: Float64[np.ndarray, " asked"],
+) -> Float64[np.ndarray, " asked"]:
+    """1 where the support vector classifier fitted to members and others says member, otherwise 0."""
+    from sklearn.svm import SVC
+
+    known = np.concatenate([members, others])[:, None]
+    truth = np.concatenate([np.ones(len(members)), np.zeros(len(others))])
+    return SVC(C=3.0, kernel="rbf", gamma="auto").fit(known, truth).predict(asked[:, None])
+
+
+def auc(evidence: Evidence) -> float:
+    """How well the margin tells F (positive) from unseen calibration examples: 0.5 is not at all.
+
+    Above a retrained model's value the forgotten examples still look trained on; below it they look worse
+    than unseen ones, which gives them away as well. F of whole classes is compared with the calibration
+    examples of these classes only. Margins closer than `logits.RESOLUTION` are ties.
+    """
+    unseen = evidence.unseen
+    return area(
+        level(margin(evidence.logits["forget"], evidence.labels["forget"])),
+        level(margin(evidence.logits["calibration"][unseen], evidence.labels["calibration"][unseen])),
+    )
+
+
+def area(positive: Float64[np.ndarray, " positive"], negative: Float64[np.ndarray, " negative"]) -> float:
+    """Area under the ROC curve: P(positive > negative) + P(equal) / 2."""
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, side="left")
+    not_above = np.searchsorted(ordered, positive, side="right")
+    return float((below + not_above).mean() / (2 * len(negative)))

@@ -1,0 +1,324 @@
+"""ATTACKS: every number of the attacks on a class-conditional denoiser; `attack` computes them.
+
+Each is read beside the same attack on a retrained denoiser, which may be led to something like the class as
+well, and on the original, which shows what the attack can do. None is a bound: a stronger attack may exist.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from unweave.audits.diffusion.conditioning import POSITIONS, interpolation, optimised_condition
+from unweave.audits.diffusion.drawing import LOOKS, RELEARNING, Drawing, Relearner, denoising_loss
+from unweave.audits.diffusion.images import checked
+from unweave.audits.diffusion.revival import SIZES, drop_adapter, relearning
+from unweave.audits.diffusion.sweeps import (
+    GUIDANCES,
+    Attack,
+    Hit,
+    Seeds,
+    counted,
+    guidance_sweep,
+    seed_search,
+)
+from unweave.audits.metrics import Metric
+from unweave.descent.descend import Descent
+from unweave.tasks.diffusion.condition_vectors import takes_vectors
+from unweave.tasks.diffusion.scopes import additions, dropped
+
+Numbers = dict[str, float | None]
+
+PATIENCE = 10
+"""Seeds that a patient user tries."""
+
+NO_GUIDANCE = 1.0
+"""The scale at which the answer under the condition alone counts."""
+
+FLOOR = 1.0
+"""Points of the images that show a class, below which a difference counts as none."""
+
+FIRST_SEED = 10**9
+"""Of an attack's images: none of them is among those that an exam draws."""
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A denoiser that is to have forgotten a class, and what an attacker has.
+
+    Args:
+        drawing: Draws from it.
+        condition: The class.
+        hit: Which images show it.
+        images: Real images of it, uint8 [n, channel, height, width], at least 100.
+        original: Draws from the denoiser before it forgot. Its embedding of the class is then what is led to
+            and started at; without it, the denoiser's own.
+    """
+
+    drawing: Drawing
+    condition: int
+    hit: Hit
+    images: Tensor
+    original: Drawing | None = None
+
+    def __post_init__(self) -> None:
+        checked(self.images, self.drawing.shape, fewest=max(SIZES))
+
+    @property
+    def guidance(self) -> float:
+        """The guidance of every attack that does not choose its own."""
+        return self.drawing.how.guidance
+
+    @property
+    def retained(self) -> int:
+        """The first class that is not forgotten."""
+        return next(each for each in self.drawing.task.kept if each != self.condition)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much an attacker spends.
+
+    Args:
+        images: Drawn per setting that is tried, at every look at relearning, and again to judge.
+        guidances: That are tried.
+        positions: Points that are tried of the line from a retained class's embedding (0) to the forgotten
+            one's (1) and beyond.
+        seeds: That are tried under the class and under no condition, at least ten.
+        draws: Noisy images that a vector is scored on.
+        vector_steps: Of Adam on a vector, from each start.
+        vector_lr: The rate of these.
+        relearning: How the class is learned again.
+        looks: Steps after which it is looked at.
+        seed: Of all that is drawn at random but the images.
+    """
+
+    images: int = 50
+    guidances: Sequence[float] = GUIDANCES
+    positions: Sequence[float] = POSITIONS
+    seeds: int = 100
+    draws: int = 64
+    vector_steps: int = 50
+    vector_lr: float = 0.05
+    relearning: Descent = RELEARNING
+    looks: Sequence[int] = LOOKS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.relearning.steps is None:
+            raise ValueError("relearning needs a number of steps, found epochs: an attacker has few images")
+        if self.images < 1 or self.seeds < PATIENCE:
+            raise ValueError(
+                f"an attacker needs images >= 1 and seeds >= {PATIENCE}, found {self.images} and {self.seeds}"
+            )
+
+    @property
+    def longest(self) -> float:
+        """Steps of relearning: what has not come back by then counts as these."""
+        assert self.relearning.steps is not None
+        return float(self.relearning.steps)
+
+    @property
+    def settings(self) -> Seeds:
+        """Seeds that choose a setting, and others that judge it."""
+        first = FIRST_SEED
+        return Seeds(range(first, first + self.images), range(first + self.images, first + 2 * self.images))
+
+    @property
+    def patient(self) -> Sequence[int]:
+        """Seeds of many images of one setting, none of which chooses or judges another."""
+        first = FIRST_SEED + 2 * self.images
+        return range(first, first + self.seeds)
+
+
+def attack(target: Target, budget: Budget = Budget()) -> Numbers:
+    """The numbers of `ATTACKS`, by id.
+
+    Those of attacks that the denoiser does not allow are absent: of guidance and of no condition where none
+    is for that, of vectors where it takes none, and of the adapter where there is none, or no `original` to
+    compare with. None stands for a class that did not come back within the budget.
+    """
+    numbers = asked(target, budget) | sought(target, budget) | relearned(target, budget)
+    if target.drawing.task.null is not None:
+        numbers |= guided(target, budget) | unasked(target, budget)
+    if takes_vectors(target.drawing.model):
+        numbers |= on_the_line(target, budget) | optimised(target, budget)
+    if additions(target.drawing.model) and target.original is not None:
+        numbers |= without_adapter(target, target.original, budget)
+    return {name: numbers[name] for name in ATTACKS if name in numbers}
+
+
+def asked(target: Target, budget: Budget) -> Numbers:
+    """No attack: the class is asked for as its users do."""
+    images = target.drawing(target.condition, budget.settings.judge, target.guidance)
+    return {"asked": 100 * counted(images, target.hit).value}
+
+
+def guided(target: Target, budget: Budget) -> Numbers:
+    """Other guidances, and none: then no null condition in the batch tells a model that guidance is used."""
+    tried = tuple(dict.fromkeys((target.guidance, NO_GUIDANCE, *budget.guidances)))  # of equals the first
+    found = guidance_sweep(target.drawing, target.condition, target.hit, budget.settings, guidances=tried)
+    return {"guidance": percent(found)}
+
+
+def unasked(target: Target, budget: Budget) -> Numbers:
+    """No condition: what was only cut off from its own comes as one class of many."""
+    assert target.drawing.task.null is not None
+    images = target.drawing(target.drawing.task.null, budget.patient, NO_GUIDANCE)
+    return {"unasked": 100 * counted(images, target.hit).value}
+
+
+def sought(target: Target, budget: Budget) -> Numbers:
+    """Many seeds."""
+    found = seed_search(
+        target.drawing, target.condition, target.hit, budget.patient, guidance=target.guidance
+    )
+    return {"best_of_10": 100 * found.best_of(PATIENCE)}
+
+
+def on_the_line(target: Target, budget: Budget) -> Numbers:
+    """From the embedding of a retained class through that of the forgotten one."""
+    found = interpolation(
+        target.drawing,
+        target.drawing.vector(target.retained),
+        (target.original or target.drawing).vector(target.condition),
+        target.hit,
+        budget.settings,
+        guidance=target.guidance,
+        positions=budget.positions,
+    )
+    return {"line": percent(found)}
+
+
+def optimised(target: Target, budget: Budget) -> Numbers:
+    """The best vector that a search finds from the embeddings of the forgotten and of a retained class."""
+    found = optimised_condition(
+        target.drawing,
+        denoising_loss(target.drawing, target.images, draws=budget.draws, seed=budget.seed),
+        [
+            (target.original or target.drawing).vector(target.condition),
+            target.drawing.vector(target.retained),
+        ],
+        target.hit,
+        budget.settings,
+        guidance=target.guidance,
+        steps=budget.vector_steps,
+        lr=budget.vector_lr,
+    )
+    return {"vector": percent(found)}
+
+
+def relearned(target: Target, budget: Budget) -> Numbers:
+    """Fine-tuning on a few images."""
+    found = relearning(
+        Relearner(target.drawing, target.condition, budget.relearning, budget.looks, budget.seed),
+        target.images,
+        target.condition,
+        target.hit,
+        budget.settings.judge,
+        guidance=target.guidance,
+        generator=torch.Generator().manual_seed(budget.seed),
+    )
+    steps = {f"relearn_{size}": curve.steps() for size, curve in found.items()}
+    return {name: value if math.isfinite(value) else None for name, value in steps.items()}
+
+
+def without_adapter(target: Target, original: Drawing, budget: Budget) -> Numbers:
+    """The denoiser without its additions of low rank."""
+    found = drop_adapter(
+        replace(target.drawing, model=dropped(target.drawing.model)),
+        original,
+        target.condition,
+        target.hit,
+        budget.settings.judge,
+        guidance=target.guidance,
+    )
+    return {"dropped": 100 * found.success.value, "dropped_same": 100 * found.same}
+
+
+def percent(found: Attack) -> float:
+    """The success of an attack."""
+    return 100 * found.success.value
+
+
+def _share(id: str, title: str, says: str, cannot: str) -> Metric[Target]:
+    faults = "over-forgetting", "under-forgetting"
+    return Metric(id, title, "%", "match", says, cannot, *faults, floor=FLOOR, counts="attack")
+
+
+def _steps(size: int) -> Metric[Target]:
+    return Metric(
+        id=f"relearn_{size}",
+        title=f"relearning from {size}",
+        unit="steps",
+        direction="match",
+        says=f"Steps of fine-tuning on {size} images of the class until half of the images show it.",
+        cannot="Where between two looks that was, what comes after the last, which counts as that, and other "
+        "ways to train.",
+        below="under-forgetting",
+        above="over-forgetting",
+        floor=10.0,  # the widest step between two looks
+    )
+
+
+def _adapter(id: str, title: str, says: str, cannot: str) -> Metric[Target]:
+    fault = "under-forgetting"
+    return Metric(id, title, "%", "lower", says, cannot, None, fault, floor=FLOOR, counts="attack")
+
+
+_ALL: tuple[Metric[Target], ...] = (
+    _share(
+        "asked",
+        "asked",
+        says="Share of the images under the forgotten class that show it, without an attack.",
+        cannot="What an attacker gets.",
+    ),
+    _share(
+        "guidance",
+        "guidance",
+        says="Share of the images that show the class at the guidance where most do.",
+        cannot="Guidances that were not tried, and other samplers.",
+    ),
+    _share(
+        "unasked",
+        "no condition",
+        says="Share of the images under no condition that show the class.",
+        cannot="Whether they do so more clearly or less than before.",
+    ),
+    _share(
+        "line",
+        "interpolation",
+        says="Share of the images that show the class at the best point of the line from the embedding of a "
+        "retained class through that of the forgotten one.",
+        cannot="Vectors off this line.",
+    ),
+    _share(
+        "best_of_10",
+        "best of ten seeds",
+        says="Chance that at least one of ten seeds shows the class.",
+        cannot="A class rarer than one in as many seeds as were tried.",
+    ),
+    _share(
+        "vector",
+        "optimised vector",
+        says="Share of the images that show the class under a vector under which real images of it are "
+        "denoised best.",
+        cannot="Vectors that this search does not reach; and a vector can lead to what was never learned.",
+    ),
+    *(_steps(size) for size in SIZES),
+    _adapter(
+        "dropped",
+        "without adapter",
+        says="Share of the images that show the class once the adapter is left out.",
+        cannot="A denoiser that is shipped with its adapter merged.",
+    ),
+    _adapter(
+        "dropped_same",
+        "original again",
+        says="Share of the images that are the original's, bit for bit, once the adapter is left out.",
+        cannot="How near the others are.",
+    ),
+)
+ATTACKS: dict[str, Metric[Target]] = {metric.id: metric for metric in _ALL}

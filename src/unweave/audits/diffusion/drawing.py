@@ -1,0 +1,127 @@
+"""A class-conditional denoiser as the attacks see it: what draws from it, relearns, and scores a vector."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unweave.audits.diffusion.images import checked
+from unweave.data import Raw
+from unweave.data.datasets import as_images
+from unweave.data.in_memory import Resident
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.objective import nll
+from unweave.problem import Problem, frozen
+from unweave.split import Split
+from unweave.tasks import call
+from unweave.tasks.diffusion import Diffusion
+from unweave.tasks.diffusion.condition_vectors import vectors
+from unweave.tasks.diffusion.sample import Sampler, sample
+from unweave.tasks.diffusion.scopes import merged
+
+RELEARNING = Descent(lr=1e-4, steps=60, batch=32, optimizer="adam")
+LOOKS = (5, 10, 15, 20, 30, 40)
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """Draws images from a denoiser: `unweave.audits.diffusion.sweeps.Generate`.
+
+    Args:
+        model: The denoiser.
+        task: What it predicts, at which noise, and what no condition is.
+        shape: Channels, height and width of its images.
+        how: The sampler; its guidance is that of every attack that does not choose its own.
+        chunk: How many images are drawn at once; as suits the device if None.
+    """
+
+    model: nn.Module
+    task: Diffusion
+    shape: tuple[int, int, int]
+    how: Sampler = Sampler("dpm", steps=10)
+    chunk: int | None = None
+
+    def __call__(self, condition: int | Tensor, seeds: Sequence[int], guidance: float) -> Tensor:
+        """uint8 images under a class, or a vector in the place of its embedding, one per seed."""
+        n, how = len(seeds), replace(self.how, guidance=guidance)
+        conditions = torch.full((n,), condition) if isinstance(condition, int) else condition.expand(n, -1)
+        return sample(
+            self.model, self.task, conditions, shape=self.shape, how=how, seeds=seeds, chunk=self.chunk
+        )
+
+    def vector(self, condition: int) -> Float[Tensor, " length"]:
+        """The embedding of a class."""
+        device = next(self.model.parameters()).device
+        return vectors(self.model, torch.tensor([condition], device=device))[0].detach()
+
+
+@dataclass(frozen=True, eq=False)
+class Relearner:
+    """Fine-tunes a copy of a denoiser on images of one class: `unweave.audits.diffusion.revival.Relearn`.
+
+    All its weights are trained, also those that were frozen while it forgot, and additions of low rank are
+    merged first. It is looked at before the first step, after some, and after the last; a look keeps a copy.
+
+    Args:
+        drawing: Draws from the denoiser, which stays as it is.
+        condition: The class.
+        how: The training.
+        looks: Steps after which it is looked at.
+        seed: Of the order of the images, and of what is drawn for them.
+    """
+
+    drawing: Drawing
+    condition: int
+    how: Descent = RELEARNING
+    looks: Sequence[int] = LOOKS
+    seed: int = 0
+
+    def __call__(self, images: Tensor) -> list[tuple[int, Drawing]]:
+        """Steps taken at every look, and what draws from the copy then."""
+        seen: list[tuple[int, Drawing]] = []
+
+        def look(problem: Problem, index: int) -> None:
+            if index in {0, *self.looks}:
+                seen.append((index, replace(self.drawing, model=copy.deepcopy(problem.model))))
+
+        problem = self.problem(images)
+        taken = descend(problem, self.how, Phase([nll("mixed")], watch=look))
+        return [*seen, (taken, replace(self.drawing, model=problem.model))]
+
+    def problem(self, images: Tensor) -> Problem:
+        """A copy of the denoiser and the images, each under its condition, which is never dropped."""
+        model = merged(self.drawing.model)
+        labels = torch.full((len(images),), self.condition)
+        source = as_images(Resident(checked(images, self.drawing.shape), labels))
+        split = Split(source.to(next(model.parameters()).device), [0], source)  # all are learned, as "mixed"
+        task = replace(self.drawing.task, drop=0.0)
+        return Problem(task, model, split, torch.Generator().manual_seed(self.seed))
+
+
+def denoising_loss(
+    drawing: Drawing, images: Tensor, *, draws: int = 64, seed: int = 0
+) -> Callable[[Tensor], Float[Tensor, ""]]:
+    """How badly a denoiser denoises images under a vector, as a function of the vector alone.
+
+    Args:
+        drawing: Draws from the denoiser, which stays as it is.
+        images: Real images of a class, uint8 [n, channel, height, width].
+        draws: Noisy images that are scored, all of them for every vector; image by image, in turn.
+        seed: Of their times and noise.
+    """
+    model, task = frozen(drawing.model), replace(drawing.task, names=None)
+    weight = next(model.parameters())
+    ids = torch.arange(draws, device=weight.device)
+    taken = checked(images, drawing.shape).to(weight.device)[ids % len(images)]
+    batch = task.draw(Raw(ids, (taken,), torch.zeros_like(ids)), torch.Generator().manual_seed(seed))
+    assert isinstance(batch.inputs, tuple)
+    noisy, time, target = batch.inputs[0].to(weight), batch.inputs[1], batch.target.to(weight)
+
+    def loss(vector: Tensor) -> Float[Tensor, ""]:
+        said = call(model, drawing.task.named(noisy, time, vector.expand(draws, -1)))
+        return task.loss(said, target).mean()
+
+    return loss

@@ -1,0 +1,335 @@
+r"""The exam of generators: images of every class on fixed seeds, as one recogniser sees them.
+
+A trial of a search is worth, in points, :math:`(|dUA| + dRA^- + 100\,TV^+) / 3 + 100\,KID^+`, where d is the
+difference from the seed's retrained model, of which what is better does not count, TV^+ what the distance of
+the classes that forgotten conditions turn into has above that of two retrained models, and KID^+ the kernel
+distance of the images under retained conditions from the retrained model's. It sees no held-out
+image, and its images have other seeds than reported ones.
+"""
+
+import hashlib
+import os
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unweave.audits.diffusion.attacks import Budget, Target, attack, without_adapter
+from unweave.audits.diffusion.description import describe
+from unweave.audits.diffusion.drawing import Drawing
+from unweave.audits.diffusion.drift import drift
+from unweave.audits.diffusion.fid import fid, refuse_no_fid
+from unweave.audits.diffusion.kid import FEWEST
+from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
+from unweave.audits.diffusion.recogniser import Recogniser, Seen, hits
+from unweave.audits.diffusion.revival import SIZES
+from unweave.audits.diffusion.samples import Samples, recognised
+from unweave.audits.diffusion.sheet import sheet
+from unweave.audits.diffusion.verdict import EVERY, calibrate_generation, judge_generation, never_generated
+from unweave.audits.exam import Glance
+from unweave.audits.margins import Margins
+from unweave.audits.metrics import Metric, Values, gap_parts, mean_gap
+from unweave.audits.score import Share
+from unweave.audits.verdict import Judgement
+from unweave.data import Source
+from unweave.data.in_memory import Resident
+from unweave.record.files import draft
+from unweave.split import Split
+from unweave.tasks.diffusion import Diffusion
+from unweave.tasks.diffusion.sample import Sampler, sample
+from unweave.tasks.diffusion.scopes import additions
+
+Drawn = Mapping[int, Tensor]
+"""Per class, uint8 images [n, channel, height, width] in the order of their seeds."""
+
+TRIAL = ("ua", "ra", "class_tv", "kid_retain")
+"""What a search looks at."""
+
+APART = 100_000
+"""How far the seeds of two classes are apart, so that an image hangs on its class and number alone."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Questions to generators about one split.
+
+    Args:
+        split: Images as bytes, with whole classes to be forgotten.
+        task: How a generator is trained: what it predicts, and its condition for none.
+        recogniser: Says what an image shows; the same for every generator of a comparison.
+        sampler: How images are drawn.
+        count: Images of each class.
+        budget: What attackers spend; no attack if None.
+        searching: Whether settings are searched: then only `TRIAL` is measured.
+        first_seed: Of the images of the first class.
+        inception: A local file with Inception's weights, for an FID; there is none without it.
+    """
+
+    split: Split
+    task: Diffusion
+    recogniser: Recogniser
+    sampler: Sampler
+    count: int
+    budget: Budget | None = None
+    searching: bool = False
+    first_seed: int = 0
+    inception: Path | None = None
+    metrics: ClassVar[Mapping[str, Metric[Any]]] = EVERY
+    distance: ClassVar[str] = "class_tv"
+    suffix: ClassVar[str] = "npz"
+    glances: ClassVar[Sequence[Glance]] = (
+        Glance(
+            "forget", "Images taken for what is forgotten (100 - UA), %", 1, lambda values: 100 - values["ua"]
+        ),
+        Glance("retain", "Images taken for their class, the rest, %", 1, lambda values: values["ra"]),
+        Glance("kid", "KID to held-out images, the rest", 3, lambda values: values["kid"]),
+    )
+
+    def __post_init__(self) -> None:
+        refuse_unfit(self.split, searching=self.searching, attacked=self.budget is not None)
+        if self.inception is not None:
+            labels = self.split.held_out.labels
+            real = sum(int((labels == label).sum()) for label in self.kept)
+            refuse_no_fid(self.inception, min(real, self.count * len(self.kept)))
+
+    @cached_property
+    def real(self) -> dict[int, Seen]:
+        """What the recogniser sees in real images, by class; a search does not see the held-out ones."""
+        source = self.split.train if self.searching else self.split.held_out
+        images = {label: images_of(source, label) for label in range(self.split.n_classes)}
+        return {label: self.recogniser(each) for label, each in images.items() if len(each)}
+
+    @property
+    def kept(self) -> list[int]:
+        """The classes that are not to be forgotten."""
+        return [label for label in range(self.split.n_classes) if label not in self.split.forgotten_classes]
+
+    @property
+    def glanced(self) -> str:
+        """How few images there are, and what share can hide behind none of them."""
+        n = self.sizes["forget"]
+        hidden = f"none of {n} may still be {100 * Share(0, n).high:.0f} %"
+        return f"A glance at {self.count} images of each class: {hidden}; `unweave audit` draws more."
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many images are drawn of forgotten and of retained classes."""
+        gone = len(self.split.forgotten_classes)
+        drawn = {"forget": self.count * gone, "retain": self.count * (self.split.n_classes - gone)}
+        return drawn | ({"attack": self.budget.images} if self.budget else {})
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How many images there are, and how often the recogniser is wrong about real ones."""
+        error = self.recogniser.error
+        wrong = {"value": 100 * error.value, "low": 100 * error.low, "high": 100 * error.high}
+        known = {"space": self.recogniser.space, "held-out images": error.n, "wrong about them, %": wrong}
+        return {"images of each class": self.count, "recogniser": known}
+
+    @property
+    def digest(self) -> str:
+        """Of what is drawn and how, of what attackers spend, and of who says what images show."""
+        asked = self.task, self.sampler, self.count, self.first_seed, self.budget, self.recogniser.digest
+        return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
+
+    def answers(self, model: nn.Module) -> Drawn:
+        """Images of every class; those of one place have one seed in all models."""
+        classes = torch.arange(self.split.n_classes).repeat_interleave(self.count)
+        shape = shape_of(self.split.train)
+        seeds = [
+            self.first_seed + APART * label + i
+            for label in range(self.split.n_classes)
+            for i in range(self.count)
+        ]
+        images = sample(model, self.task, classes, shape=shape, how=self.sampler, seeds=seeds)
+        return dict(enumerate(images.split(self.count)))
+
+    def save(self, found: Drawn, path: Path) -> None:
+        """Writes them as arrays named by their class."""
+        with draft(path) as beside:
+            with beside.open("wb") as file:
+                np.savez_compressed(
+                    file, allow_pickle=False, **{str(label): each.numpy() for label, each in found.items()}
+                )
+            os.replace(beside, path)
+
+    def load(self, path: Path) -> Drawn:
+        """Reads them.
+
+        Raises:
+            ValueError: If the file is truncated.
+        """
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return {int(label): torch.from_numpy(arrays[label]) for label in arrays.files}
+        except (ValueError, EOFError, BadZipFile, zlib.error) as error:
+            again = f"delete it and {path.with_suffix('.json').name}, and it is made again"
+            raise ValueError(f"{path} is truncated or holds no images ({error}): {again}") from error
+
+    def probes(self, model: nn.Module, original: nn.Module | None = None) -> dict[str, float]:
+        """Attacks that try to get a class back; the mean over the forgotten classes.
+
+        What is not relearned within the budget counts as the budget. The attackers have no original; a
+        low-rank addition is taken off beside it.
+        """
+        if self.budget is None:
+            return {}
+        before = original if additions(model) else None
+        found = [self.attacked(model, label, self.budget, before) for label in self.split.forgotten_classes]
+        return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
+
+    def attacked(
+        self, model: nn.Module, label: int, budget: Budget, original: nn.Module | None
+    ) -> dict[str, float]:
+        """The attacks on one class."""
+        real = images_of(self.split.train, label)
+        target = Target(self.drawing(model), label, lambda images: hits(self.recogniser(images), label), real)
+        numbers = attack(target, budget)
+        if original is not None:
+            numbers |= without_adapter(target, self.drawing(original), budget)
+        return {name: budget.longest if value is None else value for name, value in numbers.items()}
+
+    def drawing(self, model: nn.Module) -> Drawing:
+        """Draws from a model as the exam does."""
+        return Drawing(model, self.task, shape_of(self.split.train), self.sampler)
+
+    def measure(self, found: Drawn, reference: Drawn | None = None) -> dict[str, float]:
+        """Every metric."""
+        samples, other = self.samples(found), None if reference is None else self.samples(reference)
+        if not self.searching:
+            return measure_generation(samples, other) | self.through_inception(found)
+        alone = {name: GENERATION[name].alone for name in TRIAL}
+        beside = {name: GENERATION[name].beside for name in TRIAL if other is not None}
+        return {name: of(samples) for name, of in alone.items() if of} | {
+            name: of(samples, other) for name, of in beside.items() if of and other is not None
+        }
+
+    def through_inception(self, found: Drawn) -> dict[str, float]:
+        """The FID of the images under retained conditions from held-out ones, if there are weights for it."""
+        if self.inception is None:
+            return {}
+        real = torch.cat([images_of(self.split.held_out, label) for label in self.kept])
+        drawn = torch.cat([found[label] for label in self.kept])
+        return {"fid": fid(drawn, real, weights=self.inception)}
+
+    def moved(self, found: Drawn, original: Drawn) -> dict[str, float]:
+        """Of the images under retained conditions, on the same seeds."""
+        ours, theirs = (torch.cat([each[label] for label in self.kept]) for each in (found, original))
+        apart = drift(ours, theirs, self.recogniser)
+        return {"drift_pixel": apart.pixel, "drift_feature": apart.feature}
+
+    def benchmarked(self, found: Drawn, reference: Drawn) -> dict[str, float]:
+        """None."""
+        return {}
+
+    def measure_pair(self, found: Drawn, reference: Drawn) -> dict[str, float]:
+        """The metrics that compare."""
+        return measure_generation_pair(self.samples(found), self.samples(reference))
+
+    def calibrated(self, found: Sequence[Drawn], probes: Sequence[Values]) -> Margins:
+        """The margins."""
+        attacked = None if self.budget is None else self.budget.images
+        return calibrate_generation([self.samples(each) for each in found], probes=probes, attacked=attacked)
+
+    def hidden(self, found: Drawn) -> str:
+        """Nothing: where no attack looked for a hidden class, nothing passes."""
+        return ""
+
+    def fingerprint(self, found: Drawn) -> str:
+        """Of the images."""
+        return hashlib.sha256(b"".join(found[label].numpy().tobytes() for label in sorted(found))).hexdigest()
+
+    def samples(self, found: Drawn) -> Samples:
+        """What the recogniser sees in the images, beside real ones."""
+        return recognised(self.recogniser, found, self.real, forgotten=self.split.forgotten_classes)
+
+    def histograms(self, found: Drawn) -> dict[str, list[int]]:
+        """None: a generator has no loss of a single image."""
+        return {}
+
+    def describe(self, found: Drawn) -> dict[str, Any]:
+        """Shares of the images that show their class, and what forgotten ones turn into."""
+        return describe(self.samples(found), rng=np.random.default_rng(0)).plain()
+
+    def sheet(self, found: Drawn) -> str:
+        """A row per class with its first images."""
+        return sheet(found, self.split.forgotten_classes)
+
+    def trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
+        """The mean gap, without what two retrained models differ by, and what the images lost."""
+        parts, excess = gap_parts(values, wanted, GENERATION), max(0.0, values["class_tv"] - floor)
+        own = parts | {"class_tv": GENERATION["class_tv"].points * excess}
+        lost = max(0.0, values["kid_retain"])
+        told = {"gap": mean_gap(values, wanted, GENERATION), "excess": excess, "kid_retain": lost}
+        return {"value": float(np.mean(list(own.values()))) + 100 * lost, **told}
+
+    def objectives(self, found: Drawn, values: Values, wanted: Values) -> dict[str, float]:
+        """The parts of the mean gap, and the KID of what is retained."""
+        parts = gap_parts(values, wanted, GENERATION)
+        apart = {name: part / (100 * len(parts)) for name, part in parts.items()}
+        return {**apart, "kid_retain": max(0.0, values["kid_retain"])}
+
+    def judge(
+        self,
+        values: Sequence[Values],
+        references: Sequence[Values],
+        margins: Margins | None,
+        original: Sequence[Values],
+        answers: Callable[[], Sequence[Drawn]],
+    ) -> Judgement:
+        """The verdict; inconclusive where the original never makes what is to be forgotten."""
+        missing = never_generated([self.samples(each) for each in answers()])
+        return judge_generation(values, references, margins, original=original, missing=missing)
+
+
+def images_of(source: Source, label: int) -> Tensor:
+    """The images of a class, as bytes on the CPU."""
+    assert isinstance(source, Resident)
+    return source.inputs[(source.labels == label).to(source.inputs.device)].cpu()
+
+
+def shape_of(source: Source) -> tuple[int, int, int]:
+    """Channels, height and width of the images of a source."""
+    assert isinstance(source, Resident)
+    channels, height, width = source.inputs.shape[1:]
+    return int(channels), int(height), int(width)
+
+
+def refuse_unfit(split: Split, *, searching: bool = False, attacked: bool = False) -> None:
+    """Raises if no whole class is forgotten, or a class has too few real images for what is asked of it.
+
+    Args:
+        split: The images.
+        searching: Whether generated images are compared with training images, and not with held-out ones.
+        attacked: Whether a forgotten class is learned again from real images.
+    """
+    gone = split.forgotten_classes
+    if set(split.train.labels[split.forget].tolist()) != set(gone):
+        raise ValueError(
+            "of a generator whole classes are forgotten, found a forget set with retained examples of "
+            "its classes: name a class"
+        )
+    if len(gone) == split.n_classes:
+        raise ValueError(f"a generator must keep a class, found all {split.n_classes} to be forgotten")
+    counts = (split.train if searching else split.held_out).labels.bincount(minlength=split.n_classes)
+    for label in set(range(split.n_classes)) - set(gone):
+        if counts[label] < FEWEST:
+            part = "training" if searching else "held-out"
+            raise ValueError(
+                f"a KID needs {FEWEST} {part} images of each class that stays, found {int(counts[label])} of "
+                f"class {label}: give more"
+            )
+    counts = split.train.labels.bincount(minlength=split.n_classes)
+    for label in gone if attacked else ():
+        if counts[label] < max(SIZES):
+            raise ValueError(
+                f"relearning needs {max(SIZES)} training images of a forgotten class, found "
+                f"{int(counts[label])} of class {label}: set attacks = 0, or give more"
+            )

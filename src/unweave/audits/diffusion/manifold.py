@@ -1,0 +1,51 @@
+"""Precision and recall of generated images (Kynkaanniemi et al., 2019), https://arxiv.org/abs/1904.06991.
+
+A set of features stands for the region within the distance of its k-th nearest neighbour around each of
+them. Precision is the share of the generated images inside the region of the real ones: low where images
+are broken. Recall is the share of the real images inside the region of the generated ones: low where
+variety is lost. Widely copied calls give the two sets in the wrong order, which swaps the figures; here
+their names are arguments. Both depend on the number of images, so that only figures of equal sizes compare.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from unweave.audits.score import Share
+
+NEIGHBOURS = 3  # the paper's k
+
+Features = Float64[np.ndarray, "_ _"]
+
+
+def precision(*, generated: Features, real: Features, k: int = NEIGHBOURS) -> Share:
+    """How many generated images lie in the region of the real ones; its interval takes that as given."""
+    return _share(_inside(generated, real, k))
+
+
+def recall(*, generated: Features, real: Features, k: int = NEIGHBOURS) -> Share:
+    """How many real images lie in the region of the generated ones; its interval takes that as given."""
+    return _share(_inside(real, generated, k))
+
+
+def _share(inside: Bool[np.ndarray, "_"]) -> Share:
+    return Share(int(inside.sum()), len(inside))
+
+
+def _inside(asked: Features, region: Features, k: int) -> Bool[np.ndarray, "_"]:
+    if asked.shape[1] != region.shape[1]:
+        raise ValueError(
+            f"features must be of one space, found {asked.shape[1]} and {region.shape[1]} numbers"
+        )
+    if len(region) <= k:
+        raise ValueError(
+            f"a region of {k} nearest neighbours needs more than {k} images, found {len(region)}"
+        )
+    radius = np.partition(_squares(region, region), k, axis=1)[:, k]  # position 0 is the image itself
+    return (_squares(asked, region) <= radius).max(axis=1)
+
+
+def _squares(first: Features, second: Features) -> Float64[np.ndarray, "_ _"]:
+    """Squared distances of every pair of rows; by differences where a product would lose what is near."""
+    from scipy.spatial.distance import cdist
+
+    return cdist(first, second, "sqeuclidean")

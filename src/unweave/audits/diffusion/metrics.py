@@ -1,0 +1,258 @@
+"""GENERATION: every number of a generator's audit, for `unweave.audits.verdict` beside retrained generators.
+
+On forgotten conditions a model must be where retrained ones are, which is not where the class is rarest: a
+retrained model's own UA is the reference, whatever it is. On the rest it must be no worse than they are:
+figures there are bounded on one side only.
+"""
+
+import numpy as np
+
+from unweave.audits.diffusion import recognition
+from unweave.audits.diffusion.kid import kid
+from unweave.audits.diffusion.manifold import precision, recall
+from unweave.audits.diffusion.samples import Rows, Samples
+from unweave.audits.metrics import Metric
+
+
+def kid_retained(samples: Samples) -> float:
+    """KID of all images of retained conditions from real images of these classes."""
+    return kid(samples.groups(samples.retained), [samples.real[each] for each in samples.retained])
+
+
+def kid_forgotten(samples: Samples, reference: Samples) -> float:
+    """KID of the images of forgotten conditions from another generator's under the same."""
+    return kid(samples.groups(samples.forgotten), reference.groups(samples.forgotten), paired=True)
+
+
+def kid_kept(samples: Samples, reference: Samples) -> float:
+    """KID of all images of retained conditions from another generator's under the same."""
+    return kid(samples.groups(samples.retained), reference.groups(samples.retained), paired=True)
+
+
+def precision_retained(samples: Samples) -> float:
+    """Precision over the retained conditions, in percent."""
+    return 100 * precision(generated=_kept(samples), real=_like_real(samples)).value
+
+
+def recall_retained(samples: Samples) -> float:
+    """Recall over the retained conditions, in percent."""
+    return 100 * recall(generated=_kept(samples), real=_like_real(samples)).value
+
+
+_ALL: tuple[Metric[Samples], ...] = (
+    Metric(
+        id="ua",
+        title="UA",
+        unit="%",
+        direction="match",
+        says="Share of the images under forgotten conditions that are not taken for the forgotten class.",
+        cannot="What they show instead: noise has a UA of 100.",
+        below="under-forgetting",
+        above="over-forgetting",
+        alone=recognition.ua,
+        primary=True,
+        floor=0.5,
+        counts="forget",
+        points=1.0,
+    ),
+    Metric(
+        id="ra",
+        title="RA",
+        unit="%",
+        direction="higher",
+        says="Share of the images under retained conditions that are taken for their class.",
+        cannot="Damage to one class of many, lost variety, and what the recogniser itself gets wrong.",
+        below="damage",
+        above=None,
+        alone=recognition.ra,
+        primary=True,
+        floor=1.0,
+        counts="retain",
+        points=1.0,
+    ),
+    Metric(
+        id="kid",
+        title="KID",
+        unit="",
+        direction="lower",
+        says="Kernel distance, for the recogniser, of the images under retained conditions from real ones.",
+        cannot="What the recogniser does not look at; it is another number than a KID in Inception's space.",
+        below=None,
+        above="damage",
+        alone=kid_retained,
+        primary=True,
+        floor=0.01,
+    ),
+    Metric(
+        id="fid",
+        title="FID",
+        unit="",
+        direction="lower",
+        says="Frechet distance of the images under retained conditions from held-out ones, by Inception.",
+        cannot="Anything where images are few, or unlike photographs; with other numbers of images it is "
+        "another number (float32; torch-fidelity resizes bytes to 299 pixels).",
+        below=None,
+        above="damage",
+        floor=1.0,
+    ),
+    Metric(
+        id="class_tv",
+        title="TV of classes",
+        unit="",
+        direction="lower",
+        says="Distance of the classes that forgotten conditions turn into from a retrained model's.",
+        cannot="How the images of a class look. A mixture of what many retrained models do is nearer to each "
+        "than they are to one another.",
+        below=None,
+        above="unlike retraining",
+        beside=recognition.class_tv,
+        primary=True,
+        floor=0.01,
+        maximum=1.0,
+        counts="forget",
+        points=100.0,
+    ),
+    Metric(
+        id="kid_forget",
+        title="KID on F",
+        unit="",
+        direction="lower",
+        says="Kernel distance of the images under forgotten conditions from a retrained model's.",
+        cannot="Which of the two looks better.",
+        below=None,
+        above="unlike retraining",
+        beside=kid_forgotten,
+        primary=True,
+        floor=0.01,
+    ),
+    Metric(
+        id="kid_retain",
+        title="KID on R",
+        unit="",
+        direction="lower",
+        says="Kernel distance of the images under retained conditions from a retrained model's.",
+        cannot="Which of the two is nearer to real images.",
+        below=None,
+        above="damage",
+        beside=kid_kept,
+    ),
+    Metric(
+        id="p_forget",
+        title="p on F",
+        unit="",
+        direction="match",
+        says="Mean probability of the forgotten class under its own condition.",
+        cannot="Whether few images show it clearly or many faintly.",
+        below="over-forgetting",
+        above="under-forgetting",
+        alone=recognition.probability,
+        maximum=1.0,
+    ),
+    Metric(
+        id="entropy",
+        title="entropy on F",
+        unit="bits",
+        direction="match",
+        says="How unclear single images under forgotten conditions are to the recogniser.",
+        cannot="That a clear image is a good one: a classifier can be sure of noise.",
+        below="unlike retraining",
+        above="unlike retraining",
+        alone=recognition.entropy,
+    ),
+    Metric(
+        id="effective",
+        title="classes on F",
+        unit="",
+        direction="match",
+        says="Effective number of classes that forgotten conditions turn into; near 1: all become one class.",
+        cannot="Which classes they are.",
+        below="unlike retraining",
+        above="unlike retraining",
+        alone=recognition.effective,
+        primary=True,
+        floor=0.1,
+    ),
+    Metric(
+        id="top",
+        title="largest class on F",
+        unit="%",
+        direction="match",
+        says="Share of the images under forgotten conditions that the most frequent class gets.",
+        cannot="Which class it is.",
+        below="unlike retraining",
+        above="unlike retraining",
+        alone=recognition.top,
+    ),
+    Metric(
+        id="precision",
+        title="precision",
+        unit="%",
+        direction="higher",
+        says="Share of the images under retained conditions that lie among real ones.",
+        cannot="Whether variety was lost.",
+        below="damage",
+        above=None,
+        alone=precision_retained,
+    ),
+    Metric(
+        id="recall",
+        title="recall",
+        unit="%",
+        direction="higher",
+        says="Share of the real images of retained classes that lie among generated ones.",
+        cannot="Whether images are broken: a few that are far out reach over everything.",
+        below="damage",
+        above=None,
+        alone=recall_retained,
+    ),
+    Metric(
+        id="drift_pixel",
+        title="drift, pixels",
+        unit="",
+        direction="lower",
+        says="How far an image under a retained condition moved from the original's, in grey levels.",
+        cannot="Whether for the worse: a retrained model draws other images, too.",
+        below=None,
+        above="damage",
+        floor=1.0,  # a grey level, of 255
+    ),
+    Metric(
+        id="drift_feature",
+        title="drift, features",
+        unit="",
+        direction="lower",
+        says="The same in the recogniser's features, whose size is 1 on real images.",
+        cannot="Whether for the worse, and what the recogniser does not look at.",
+        below=None,
+        above="damage",
+        floor=0.01,
+    ),
+)
+GENERATION: dict[str, Metric[Samples]] = {metric.id: metric for metric in _ALL}
+
+
+def measure_generation(samples: Samples, reference: Samples | None = None) -> dict[str, float]:
+    """Every metric of one generator; those that need a retrained one are absent without it."""
+    found = {metric.id: metric.alone(samples) for metric in _ALL if metric.alone is not None}
+    return found if reference is None else found | measure_generation_pair(samples, reference)
+
+
+def measure_generation_pair(samples: Samples, reference: Samples) -> dict[str, float]:
+    """The metrics that compare two generators, and no others.
+
+    Raises:
+        ValueError: If they were seen by different recognisers or are to forget different conditions.
+    """
+    for name in ("space", "forgotten"):
+        ours, theirs = vars(samples)[name], vars(reference)[name]
+        if ours != theirs:
+            raise ValueError(f"two generators must have one {name} to be compared, found {ours} and {theirs}")
+    return {metric.id: metric.beside(samples, reference) for metric in _ALL if metric.beside is not None}
+
+
+def _kept(samples: Samples) -> Rows:
+    return np.concatenate(samples.groups(samples.retained))
+
+
+def _like_real(samples: Samples) -> Rows:
+    return np.concatenate([samples.real[each] for each in samples.retained])

@@ -1,0 +1,171 @@
+"""The classifier that says what a generated image shows: trained on real images, and its own error stated.
+
+Its penultimate activations are the space in which sets of images are compared. A distance there is no FID:
+its name carries the digest of the classifier, and one classifier serves every model of a comparison. It
+must never be trained on generated images.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor, nn
+
+from unweave.audits.classifier.logits import probabilities
+from unweave.audits.classifier.probes import last_input
+from unweave.audits.diffusion.images import Images, Shape, checked
+from unweave.audits.score import Share
+from unweave.data.in_memory import Resident
+from unweave.descent.descend import Descent
+from unweave.descent.train import train_model
+from unweave.split import Split
+from unweave.tasks import call, evaluating
+from unweave.tasks.models import build
+
+BATCH = 1024
+
+TRAINING = Descent(lr=0.1, weight_decay=5e-4, epochs=30, schedule="cosine", warmup=0.15)
+"""As the classifiers of the digits recipes: 0.4 s on one core, 2.2 % error on 360 held-out digits."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the recogniser makes of some images.
+
+    Args:
+        logits: Unnormalised scores.
+        features: What its last layer is called with, in units of their root mean square on real images.
+    """
+
+    logits: Float64[np.ndarray, "n class"]
+    features: Float64[np.ndarray, "n feature"]
+
+    @property
+    def classes(self) -> Int64[np.ndarray, " n"]:
+        """The class that each image is taken for."""
+        return self.logits.argmax(axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Recogniser:
+    """A classifier of real images.
+
+    Args:
+        model: Takes normalised images [batch, channel, height, width] and gives logits [batch, class].
+        shape: Channels, height and width of the images it was trained on.
+        mean: Per channel, in units of the full range (see `Resident`).
+        std: Per channel.
+        scale: Root mean square of the features on the real images it was trained on. The kernel of a KID
+            depends on the scale of its space; divided by this, every recogniser's is the same.
+        confusion: How many real held-out images of each class (row) it takes for each class (column).
+    """
+
+    model: nn.Module
+    shape: Shape
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float
+    confusion: Int64[np.ndarray, "class class"]
+
+    def __call__(self, images: Tensor) -> Seen:
+        """What it makes of uint8 images [n, channel, height, width]; the model is left as it was."""
+        logits, features = _answers(self.model, checked(images, self.shape), self.mean, self.std)
+        return Seen(logits, features / self.scale)
+
+    @property
+    def error(self) -> Share:
+        """How many of the real held-out images it takes for another class."""
+        n = int(self.confusion.sum())
+        return Share(n - int(self.confusion.trace()), n)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the architecture, the weights and the normalisation."""
+        whole = hashlib.sha256(repr((self.model, self.shape, self.mean, self.std, self.scale)).encode())
+        for name, value in sorted(self.model.state_dict().items()):
+            whole.update(f"{name}:{value.dtype}:{list(value.shape)}:".encode())
+            whole.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return whole.hexdigest()
+
+    @property
+    def space(self) -> str:
+        """The space of its features, as distances are named after it: twelve hexadecimal digits."""
+        return self.digest[:12]
+
+
+def train_recogniser(
+    train: Resident,
+    held_out: Resident,
+    *,
+    model: str = "conv",
+    how: Descent = TRAINING,
+    seed: int = 0,
+    device: str = "cpu",
+    cache: Path | None = None,
+) -> Recogniser:
+    """Trains a classifier on real images, or reads it from the cache.
+
+    Args:
+        train: uint8 images with their classes.
+        held_out: The same, never trained on; its error is counted on all of them.
+        model: "conv" for grey or coloured squares of any size, or another entry of `MODELS` for images.
+        how: The training.
+        seed: Of its weights and of the order of the data.
+        device: Where it is trained.
+        cache: A folder that keeps it, by a digest of all that it depends on; None keeps nothing.
+    """
+    channels, height, _ = checked(train.inputs).shape[1:]
+    settings = {"channels": channels} | ({"size": height} if model == "conv" else {})
+    split = Split(train.to(device), [0], held_out.to(device))  # what is to be forgotten plays no part here
+    make = partial(build, model, split.n_classes, settings)
+    trained = train_model(how, make, split, "mixed", seed, device=device, cache=cache)
+    return measured(trained.model, train, held_out)
+
+
+def measured(model: nn.Module, train: Resident, held_out: Resident) -> Recogniser:
+    """Any classifier of images as a recogniser.
+
+    Args:
+        model: Trained on `train`, normalised as that is.
+        train: uint8 images with their classes.
+        held_out: The same, never trained on.
+
+    Raises:
+        ValueError: If it sees nothing in the training images, so that no distance can be told.
+    """
+    images = checked(train.inputs)
+    shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
+    logits, _ = _answers(model, checked(held_out.inputs, shape), train.mean, train.std)
+    _, features = _answers(model, images, train.mean, train.std)
+    confusion = np.zeros((logits.shape[1],) * 2, dtype=np.int64)
+    np.add.at(confusion, (held_out.labels.numpy(), logits.argmax(axis=1)), 1)
+    scale = float(np.sqrt(np.square(features).mean()))
+    if not scale > 0:
+        raise ValueError(
+            f"the classifier must find features in the training images, found a root mean square of {scale}: "
+            "are they all of one colour?"
+        )
+    return Recogniser(model, shape, train.mean, train.std, scale, confusion)
+
+
+def hits(seen: Seen, condition: int, *, at_least: float = 0.0) -> Bool[np.ndarray, " n"]:
+    """Which images are taken for a class, with a probability of at least so much."""
+    return (seen.classes == condition) & (probabilities(seen.logits)[:, condition] >= at_least)
+
+
+def _answers(
+    model: nn.Module, images: Images, mean: tuple[float, ...], std: tuple[float, ...]
+) -> tuple[Float64[np.ndarray, "n class"], Float64[np.ndarray, "n feature"]]:
+    device = next(model.parameters()).device
+    source = Resident(images.to(device), torch.zeros(len(images), dtype=torch.int64), mean, std)
+    logits, features = [], []
+    with evaluating(model), last_input(model) as seen, torch.no_grad():
+        for raw in source.stream(torch.arange(len(images)).split(BATCH)):
+            assert isinstance(raw.inputs, tuple)
+            logits.append(call(model, raw.inputs).double().cpu())
+            features.append(seen[-1].flatten(1).double().cpu())
+    return torch.cat(logits).numpy(), torch.cat(features).numpy()

@@ -1,0 +1,100 @@
+"""What a generator produces, as one recogniser sees it: `Samples`, from which every metric is computed.
+
+The counterpart of `Evidence`: nothing downstream touches a model or an image, so that anybody's generator
+can be audited from images alone.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from unweave.audits.diffusion.recogniser import Recogniser, Seen
+
+Rows = Float64[np.ndarray, "_ _"]  # conditions may differ in number of images
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The images of one generator, per condition, and real ones beside them.
+
+    Args:
+        logits: Per condition, the recogniser's scores `[n, class]`. Conditions are classes.
+        features: Per condition, its features `[n, feature]`, in the order of the seeds.
+        real: Per class, features of real images that the recogniser was not trained on.
+        forgotten: Conditions that are to be forgotten.
+        space: What names the space of the features (`Recogniser.space`).
+    """
+
+    logits: Mapping[int, Rows]
+    features: Mapping[int, Rows]
+    real: Mapping[int, Rows]
+    forgotten: tuple[int, ...]
+    space: str
+
+    def __post_init__(self) -> None:
+        absent = [each for each in self.forgotten if each not in self.logits]
+        if absent or not self.forgotten or not self.retained:
+            raise ValueError(
+                f"forgotten must name some but not all of the conditions {sorted(self.logits)}, "
+                f"found {list(self.forgotten)}"
+            )
+        if set(self.features) != set(self.logits):
+            raise ValueError(f"expected features of {sorted(self.logits)}, found {sorted(self.features)}")
+        for condition in self.logits:
+            self._check(condition)
+        unknown = [each for each in self.retained if each not in self.real]
+        if unknown:
+            raise ValueError(f"expected real images of every retained class, found none of {unknown}")
+
+    def _check(self, condition: int) -> None:
+        lengths = len(self.logits[condition]), len(self.features[condition])
+        if lengths[0] != lengths[1] or 0 in lengths:
+            raise ValueError(f"condition {condition} needs as many logits as features, found {lengths}")
+        if not 0 <= condition < self.n_classes:
+            raise ValueError(f"conditions must be classes in 0..{self.n_classes - 1}, found {condition}")
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes that the recogniser knows."""
+        return next(iter(self.logits.values())).shape[1]
+
+    @property
+    def retained(self) -> tuple[int, ...]:
+        """The conditions that stay."""
+        return tuple(sorted(set(self.logits) - set(self.forgotten)))
+
+    def taken_for(self, condition: int) -> Int64[np.ndarray, "_"]:
+        """The class that each image of a condition is taken for."""
+        return self.logits[condition].argmax(axis=1)
+
+    def groups(self, conditions: Iterable[int]) -> list[Rows]:
+        """The features of several conditions."""
+        return [self.features[each] for each in conditions]
+
+
+def recognised(
+    recogniser: Recogniser,
+    images: Mapping[int, Tensor],
+    real: Mapping[int, Seen],
+    *,
+    forgotten: tuple[int, ...],
+) -> Samples:
+    """What a recogniser sees in the images of one generator.
+
+    Args:
+        recogniser: The same for every generator of a comparison.
+        images: Per condition, uint8 [n, channel, height, width], of the same seeds for every generator.
+        real: Per class, what it sees in real images that it was not trained on.
+        forgotten: Conditions that are to be forgotten.
+    """
+    seen = {condition: recogniser(each) for condition, each in images.items()}
+    return Samples(
+        logits={condition: each.logits for condition, each in seen.items()},
+        features={condition: each.features for condition, each in seen.items()},
+        real={label: each.features for label, each in real.items()},
+        forgotten=forgotten,
+        space=recogniser.space,
+    )

@@ -1,0 +1,114 @@
+"""PASS, FAIL or INCONCLUSIVE: does a generator do as generators retrained without a class do?
+
+The verdict and its vocabulary are `unweave.audits.verdict`'s, over `unweave.audits.diffusion.metrics`.
+More is inconclusive: a class that the original never generates cannot be seen to be forgotten, and nothing
+passes where retrained generators differ too much (`unweave.audits.diffusion.power`), or where nobody tried to
+get the class back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+
+from unweave.audits.diffusion import power, recognition
+from unweave.audits.diffusion.attacks import ATTACKS
+from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
+from unweave.audits.diffusion.recognition import hit
+from unweave.audits.diffusion.samples import Samples
+from unweave.audits.equivalence import equivalences
+from unweave.audits.margins import Margins, margins
+from unweave.audits.metrics import Values
+from unweave.audits.score import Share
+from unweave.audits.verdict import SEEDS, Judgement, Verdict, judge
+
+NONE = "INCONCLUSIVE: no verdict: "
+UNATTACKED = "no attacks, without which a class may only be hidden: set attacks in the table generation"
+EVERY = {**GENERATION, **ATTACKS}
+"""Attacks are tested as well where the calibration retrains were attacked."""
+
+
+def judge_generation(
+    values: Sequence[Values],
+    references: Sequence[Values],
+    margins: Margins | None,
+    *,
+    original: Sequence[Values] | None = None,
+    missing: str = "",
+    seeds_needed: int = SEEDS,
+) -> Judgement:
+    """The verdict on a method, from the metrics of its generators and of retrained ones on the same seeds.
+
+    Args:
+        values: Per seed, `measure_generation` of the unlearned generator beside the retrained one.
+        references: Per seed, in the same order, that of the retrained generator alone.
+        margins: From `calibrate_generation`; None if there are none.
+        original: Per seed, that of the generator before unlearning beside the retrained one.
+        missing: What `never_generated` says.
+        seeds_needed: Fewer paired seeds than this get neither PASS nor FAIL.
+    """
+    judgement = judge(
+        values, references, margins, original=original, seeds_needed=seeds_needed, metrics=EVERY
+    )
+    lacking = lacks(judgement, attacked=all(ATTACKS.keys() & each.keys() for each in (*values, *references)))
+    if missing:
+        return inconclusive(judgement, "; ".join([f"nothing to forget: {missing}", *lacking]))
+    if judgement.verdict is Verdict.FAIL or (judgement.verdict is not Verdict.PASS and judgement.tests):
+        return judgement
+    if lacking:
+        return inconclusive(judgement, f"no verdict: {'; '.join(lacking)}")
+    assert original and margins is not None  # nothing passes without
+    before = equivalences(original, references, margins.margin, metrics=EVERY)
+    if weak := power.too_weak(before, references, margins.margin):
+        return inconclusive(judgement, weak)
+    blind = power.blindness(before)
+    return replace(judgement, reason=f"{judgement.reason}; {blind}") if blind else judgement
+
+
+def lacks(judgement: Judgement, *, attacked: bool) -> list[str]:
+    """What a verdict needs and is not there."""
+    found = [judgement.reason.removeprefix(NONE)] if judgement.reason.startswith(NONE) else []
+    return found if attacked else [*found, UNATTACKED]
+
+
+def inconclusive(judgement: Judgement, why: str) -> Judgement:
+    """The same figures without a verdict."""
+    return replace(judgement, verdict=Verdict.INCONCLUSIVE, reason=f"INCONCLUSIVE: {why}")
+
+
+def calibrate_generation(
+    retrains: Sequence[Samples], *, probes: Sequence[Values] | None = None, attacked: int | None = None
+) -> Margins:
+    """Margins from generators retrained on seeds that must never be reported; a verdict needs 12.
+
+    Args:
+        retrains: What each makes.
+        probes: Per retrain, what the attacks on it found, if there were any.
+        attacked: Images per setting of these.
+    """
+    if len(retrains) < 2:
+        raise ValueError(f"expected at least two retrained models to compare, found {len(retrains)}")
+    first = retrains[0]
+    sizes = {"forget": recognition.unlearning(first).n, "retain": recognition.retained(first).n}
+    sizes |= {} if attacked is None else {"attack": attacked}
+    found = [{}] * len(retrains) if probes is None else probes
+    alone = [{**measure_generation(each), **more} for each, more in zip(retrains, found, strict=True)]
+    pairs = [measure_generation_pair(one, other) for one, other in combinations(retrains, 2)]
+    return margins(alone, pairs, sizes=sizes, metrics=EVERY)
+
+
+def never_generated(original: Sequence[Samples]) -> str:
+    """Which forgotten class the original does not generate more often than by chance; empty if it makes all.
+
+    By chance is one image in as many as there are classes: the lower end of the interval must be above that.
+
+    Args:
+        original: Per seed, the images of the generator before unlearning.
+    """
+    for condition in original[0].forgotten if original else ():
+        shares = [hit(each, condition) for each in original]
+        whole = Share(sum(each.successes for each in shares), sum(each.n for each in shares))
+        if whole.low <= 1 / original[0].n_classes:
+            chance = f"chance is {whole.n / original[0].n_classes:.0f}"
+            found = f"{whole.successes} of {whole.n} images are taken for it, {chance}"
+            return f"the original generates class {condition} no more often than by chance: {found}"
+    return ""

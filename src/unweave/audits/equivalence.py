@@ -1,0 +1,80 @@
+"""Is a metric equal to the retrained models'? Two one-sided tests at alpha .05 (Schuirmann, 1987)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from unweave.audits.metrics import METRICS, Finding, Metric, Values
+from unweave.audits.score import t_interval
+
+Outcome = Literal["equal", "different", "open"]
+
+ROUNDING = 1e-10
+"""In any metric's unit: sums of floats that are equal by arithmetic differ by less."""
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """One metric against its margin.
+
+    Args:
+        difference: Mean paired difference from the retrained models; of a metric of two models, its mean.
+        low: Lower end of the 90 % t interval of the difference.
+        high: Upper end.
+        margin: What a difference must stay below to count as none.
+        outcome: equal if the interval lies inside the margin, different if it lies outside, otherwise open:
+            also where it ends at the margin, since a difference as large as the margin counts.
+        finding: What is wrong with a model whose outcome is different; otherwise None.
+    """
+
+    difference: float
+    low: float
+    high: float
+    margin: float
+    outcome: Outcome
+    finding: Finding | None
+
+    @property
+    def margins(self) -> float:
+        """The difference in units of the margin."""
+        return abs(self.difference) / self.margin if self.margin > 0 else float("inf")
+
+
+def equivalences(
+    values: Sequence[Values],
+    references: Sequence[Values],
+    margins: Mapping[str, float],
+    *,
+    metrics: Mapping[str, Metric] = METRICS,
+) -> dict[str, Equivalence]:
+    """Every tested metric against its margin: the primary ones, and the probes that both sides have.
+
+    Args:
+        values: Per seed, the metrics of a model.
+        references: Per seed, in the same order, the metrics of the retrained model.
+        margins: Per metric, what a difference must stay below to count as none.
+        metrics: What each name means.
+    """
+    sides = [*values, *references]
+    tested = [name for name in margins if metrics[name].primary or all(name in each for each in sides)]
+    absent = [name for name in tested if not all(name in each for each in values)]
+    if absent:
+        raise ValueError(f"a verdict needs the metrics {tested}, found no {absent}: measure them")
+    return {name: equivalence(metrics[name], values, references, margins[name]) for name in tested}
+
+
+def equivalence(
+    metric: Metric, values: Sequence[Values], references: Sequence[Values], margin: float
+) -> Equivalence:
+    """One metric against its margin, which bounds it on those sides only that would be a fault."""
+    differences = np.array([each[metric.id] for each in values])
+    if not metric.needs_reference:
+        differences = differences - np.array([each[metric.id] for each in references])
+    low, high = t_interval(differences.tolist(), level=0.9)
+    outer, inner = margin + ROUNDING, margin - ROUNDING
+    finding = metric.above if low > outer else metric.below if high < -outer else None
+    inside = (metric.above is None or high < inner) and (metric.below is None or low > -inner)
+    outcome = "different" if finding else "equal" if inside else "open"
+    return Equivalence(float(differences.mean()), low, high, margin, outcome, finding)

@@ -1,0 +1,107 @@
+"""The record of an audit of one model, from its verdict and figures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.margins import Margins
+from unweave.audits.metrics import METRICS, Metric, Values
+from unweave.audits.summary import gap, reference_row
+from unweave.audits.verdict import Judgement
+from unweave.record.one_model import UNKNOWN, one_model, request_row
+from unweave.result import Result
+from unweave.weights.cost import Cost
+
+Subject = Result | Evidence
+
+
+def audit_record(
+    subject: Subject,
+    judgement: Judgement,
+    values: Sequence[Values],
+    references: Sequence[Values],
+    fixed: Margins | None,
+    *,
+    metrics: Mapping[str, Metric] = METRICS,
+    sheets: Mapping[str, str] | None = None,
+    retraining: Cost | None = None,
+) -> dict[str, Any]:
+    """The record of one model.
+
+    Args:
+        subject: The audited model.
+        judgement: Its verdict.
+        values: Its metrics, beside each retrained model.
+        references: The metrics of each retrained model.
+        fixed: The margins, if there are any.
+        metrics: The metrics by name.
+        sheets: Pictures of what models answer, by name.
+        retraining: The cost of one retraining, if that was seen.
+    """
+    known = isinstance(subject, Result)
+    row = {**audit_row(judgement, values, references, metrics), **method_row(subject, retraining)}
+    reference = reference_row(references, fixed, metrics) if references else None
+    return one_model(
+        {subject.name if known else "model": row},
+        subject.request() if known else evidence_request(subject),
+        subject.sizes() if known else {part: len(labels) for part, labels in subject.labels.items()},
+        seeds=[subject.seed] if known else [],
+        reference=None if reference is None else {**reference, **retraining_row(retraining)},
+        margins=None if fixed is None else dict(fixed.margin),
+        floor=None if fixed is None else fixed.gap_floor,
+        sheets=sheets,
+    )
+
+
+def add_original(
+    made: Mapping[str, Any],
+    judgement: Judgement,
+    values: Sequence[Values],
+    references: Sequence[Values],
+    metrics: Mapping[str, Metric],
+) -> dict[str, Any]:
+    """The record of one model with a row of the untouched original, which the verdict rests on as well."""
+    (stage,) = made["stages"].values()
+    row = {"repr": "the untouched original", **UNKNOWN, **audit_row(judgement, values, references, metrics)}
+    audited = {**stage, "methods": {"original": row, **stage["methods"]}}
+    return {**made, "stages": dict.fromkeys(made["stages"], audited)}
+
+
+def audit_row(
+    judgement: Judgement,
+    values: Sequence[Values],
+    references: Sequence[Values],
+    metrics: Mapping[str, Metric],
+) -> dict[str, Any]:
+    """The figures of one model, and the verdict on it."""
+    return {
+        "scores": {metric: asdict(score) for metric, score in judgement.scores.items()},
+        "gap": gap(values, references, metrics) if references else None,
+        "verdict": str(judgement.verdict),
+        "reason": judgement.reason,
+        "peak_mib": None,
+        "failed": None,
+    }
+
+
+def method_row(subject: Subject, retraining: Cost | None) -> dict[str, Any]:
+    """The method that made the model, and what it cost relative to a retraining."""
+    if isinstance(subject, Evidence):
+        return {"repr": "a model known by its answers alone", **UNKNOWN}
+    whole = None if retraining is None else retraining.seconds
+    return subject.row(subject.cost.seconds / whole if whole else None)
+
+
+def retraining_row(retraining: Cost | None) -> dict[str, Any]:
+    """The cost of one retraining; null where that was not seen: none takes no gradient."""
+    if retraining is None:
+        return {"seconds": None, "gradient_evaluations": None}
+    return {"seconds": retraining.seconds, "gradient_evaluations": retraining.gradients or None}
+
+
+def evidence_request(evidence: Evidence) -> dict[str, Any]:
+    """What was deleted, as far as answers alone tell it."""
+    ids, labels = evidence.ids["forget"].tolist(), evidence.labels["forget"].tolist()
+    of = len(ids) + len(evidence.ids["retain"])
+    return request_row(ids, labels, of=of, model="a model known by its answers alone")

@@ -1,0 +1,230 @@
+"""Scores: a mean over seeds with its interval, beside the retrained models; and the tests behind every claim.
+
+The unit of replication is the seed (one trained and one unlearned model), never the example: five thousand
+examples of one model are not five thousand replicates.
+
+What is shown as the interval of a share is Student's on the scale of the logit (`interval`). The tests of a
+verdict are about differences, whose mean has no such range, and stay Student's own (`t_interval`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+from jaxtyping import Int64
+
+from unweave.audits.metrics import Direction
+
+FEWEST = 3
+"""Seeds below which no interval is shown: Student's factor is 12.7 with two, and 4.3 with three."""
+UNBOUNDED = (-np.inf, np.inf)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure of a table, in its metric's unit; NaN where it cannot be computed.
+
+    Args:
+        value: Mean over seeds.
+        low: Lower end of the 95 % interval of the mean (`interval`); NaN with fewer than `FEWEST` seeds.
+        high: Upper end.
+        n: Number of seeds.
+        reference: Mean of the retrained models; None without them. For a metric that compares two models
+            example by example: its mean between two retrained models.
+        null_band: What retrained models are seen to do: the mean of the calibration retrains, plus and minus
+            the 95 % quantile of the difference of two of them; or, for a metric of two models, the central
+            95 % of their pairs.
+        gap: Value minus reference: the mean of the paired differences.
+        direction: Where a good model lies.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    reference: float | None
+    null_band: tuple[float, float] | None
+    gap: float | None
+    direction: Direction
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate from one model's answers and its 95 % interval, in the unit of the estimate.
+
+    Args:
+        value: The estimate.
+        low: Lower end.
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of n, with Wilson's 95 % interval.
+
+    Args:
+        successes: How many.
+        n: Of how many, at least one.
+    """
+
+    successes: int
+    n: int
+
+    def __post_init__(self) -> None:
+        wilson(self.successes, self.n)  # refuses what is no share
+
+    @property
+    def value(self) -> float:
+        """The share, in [0, 1]."""
+        return self.successes / self.n
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval."""
+        return wilson(self.successes, self.n)[0]
+
+    @property
+    def high(self) -> float:
+        """Upper end."""
+        return wilson(self.successes, self.n)[1]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Whether one method's gaps differ from another's over paired seeds.
+
+    Args:
+        difference: Mean of (ours - theirs); negative means that ours are smaller.
+        p: Two-sided exact Wilcoxon signed-rank p.
+        adjusted: The same after Holm's correction over all comparisons made together.
+    """
+
+    difference: float
+    p: float
+    adjusted: float
+
+
+def score(
+    values: Sequence[float],
+    reference: float | None,
+    *,
+    direction: Direction,
+    null_band: tuple[float, float] | None = None,
+    bounds: tuple[float, float] = UNBOUNDED,
+) -> Score:
+    """The score of one metric over seeds, whose range is `bounds`, beside the retrained models' mean."""
+    mean = float(np.mean(values))
+    low, high = interval(values, bounds)
+    gap = None if reference is None else mean - reference
+    return Score(mean, low, high, len(values), reference, null_band, gap, direction)
+
+
+def interval(
+    values: Sequence[float], bounds: tuple[float, float] = UNBOUNDED, *, level: float = 0.95
+) -> tuple[float, float]:
+    r"""The interval of a mean that is shown; NaN from fewer than `FEWEST` values.
+
+    Without a range it is Student's. That of a share p in [0, 1] is Student's of its logit, with the standard
+    error s of p carried over to first order,
+
+    .. math:: \operatorname{logit}^{-1}(\operatorname{logit} p \pm t_{n-1} s / (p (1 - p))),
+
+    which never leaves the range. Survey statistics use it for the mean of few clusters, as seeds are: method
+    "xlogit" of `svyciprop` in Lumley's R package survey, and `svy: tabulate` in Stata.
+
+    Args:
+        values: One per seed, in the metric's unit.
+        bounds: The smallest and the largest value; infinite where there is no range.
+        level: Of confidence.
+    """
+    from scipy.special import expit, logit
+
+    if len(values) < FEWEST:
+        return float("nan"), float("nan")
+    (least, most), ends = bounds, t_interval(values, level=level)
+    width = most - least
+    if np.isfinite(width):
+        p, reach = (np.mean(values) - least) / width, (ends[1] - ends[0]) / 2 / width
+        if reach > 0 and 0 < p < 1:  # otherwise no value differs, or one is NaN
+            ends = least + width * expit(logit(p) + np.array([-1, 1]) * reach / (p * (1 - p)))
+    return float(ends[0]), float(ends[1])
+
+
+def t_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
+    """The two-sided Student interval of the mean; NaN from fewer than two values."""
+    from scipy.special import stdtrit
+
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    mean, error = np.mean(values), np.std(values, ddof=1) / np.sqrt(len(values))
+    reach = stdtrit(len(values) - 1, (1 + level) / 2) * error
+    return float(mean - reach), float(mean + reach)
+
+
+def wilcoxon(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Two-sided p of the paired signed-rank test; 1 when no pair differs."""
+    from scipy.stats import wilcoxon as signed_rank
+
+    differences = np.subtract(ours, theirs)
+    if not differences.any():
+        return 1.0
+    return float(signed_rank(differences).pvalue)  # pyright: ignore[reportAttributeAccessIssue]  (scipy has no types)
+
+
+def holm(p: Mapping[str, float]) -> dict[str, float]:
+    """Holm's adjustment: the i-th smallest of m p-values times m - i + 1, made monotone, at most 1."""
+    names = sorted(p, key=lambda name: p[name])
+    steps = accumulate((p[name] * (len(names) - i) for i, name in enumerate(names)), max)
+    return {name: min(1.0, step) for name, step in zip(names, steps, strict=True)}
+
+
+def compare(ours: Sequence[float], others: Mapping[str, Sequence[float]]) -> dict[str, Comparison]:
+    """Tests one method's per-seed gaps against every other method's, corrected by Holm over the others."""
+    p = {name: wilcoxon(ours, theirs) for name, theirs in others.items()}
+    adjusted = holm(p)
+    return {
+        name: Comparison(float(np.mean(np.subtract(ours, theirs))), p[name], adjusted[name])
+        for name, theirs in others.items()
+    }
+
+
+def wilson(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a rate, both ends in [0, 1]."""
+    from scipy.special import ndtri
+
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"expected 0 <= successes <= n and n > 0, found {successes} of {n}")
+    z2 = ndtri((1 + level) / 2) ** 2
+    middle = (successes + z2 / 2) / (n + z2)
+    reach = np.sqrt(z2 * (successes * (n - successes) / n + z2 / 4)) / (n + z2)
+    return float(max(0.0, middle - reach)), float(min(1.0, middle + reach))
+
+
+def bootstrap(
+    n: int,
+    statistic: Callable[[Int64[np.ndarray, " n"]], float],
+    *,
+    rng: np.random.Generator,
+    resamples: int = 1000,
+) -> Interval:
+    """A statistic of n rows and its percentile interval over rows drawn with replacement.
+
+    Not for statistics of pairs of rows, as a kernel distance: a row drawn twice is its own nearest neighbour.
+
+    Args:
+        n: Number of rows, at least two.
+        statistic: Computes the figure from positions of rows.
+        rng: Draws the rows.
+        resamples: How often.
+    """
+    if n < 2:
+        raise ValueError(f"a bootstrap needs at least two rows, found {n}")
+    drawn = [statistic(rng.integers(n, size=n)) for _ in range(resamples)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Interval(statistic(np.arange(n)), float(low), float(high))

@@ -1,0 +1,65 @@
+"""What a record says of a model's gap, and of the retrained models."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from unweave.audits.margins import Margins
+from unweave.audits.metrics import METRICS, Metric, Values, gap_of_means, gap_parts, mean_gap
+from unweave.audits.score import interval, score
+
+POINTS = (0.0, 100.0)
+"""The range of a mean gap, whose parts are differences of percentages or shares."""
+
+
+def reference_row(
+    references: Sequence[Values],
+    fixed: Margins | None,
+    metrics: Mapping[str, Metric] = METRICS,
+    seen: Margins | None = None,
+) -> dict[str, Any]:
+    """The retrained models: their own metrics, and those of two models.
+
+    Args:
+        references: Per seed, their metrics.
+        fixed: What calibration retrains fix: the band of every metric.
+        metrics: What each name means.
+        seen: What two retrained models differ by; as calibration retrains show it if None.
+    """
+    seen = fixed if seen is None else seen
+    band = {} if fixed is None else fixed.null_band
+    expected = {} if seen is None else seen.expected
+    values = {name: [each[name] for each in references] for name in references[0]}
+    values |= {name: [value] for name, value in expected.items() if name not in values}
+    scores = {
+        name: score(
+            each,
+            mean(each),
+            direction=metrics[name].direction,
+            null_band=band.get(name),
+            bounds=metrics[name].bounds,
+        )
+        for name, each in values.items()
+    }
+    rows = {name: {**asdict(each), "gap": None} for name, each in scores.items()}
+    return {"scores": rows, "null_band": {name: list(ends) for name, ends in band.items()}}
+
+
+def gap(
+    found: Sequence[Values], references: Sequence[Values], metrics: Mapping[str, Metric] = METRICS
+) -> dict[str, Any]:
+    """The mean gap in both senses, and its parts."""
+    pairs = list(zip(found, references, strict=True))
+    each = [mean_gap(one, other, metrics) for one, other in pairs]
+    low, high = interval(each, POINTS)
+    apart = [gap_parts(one, other, metrics) for one, other in pairs]
+    parts = {name: mean([seed[name] for seed in apart]) for name in apart[0]}
+    whole = gap_of_means(found, references, metrics)
+    return {"mean": mean(each), "low": low, "high": high, "of_means": whole, "parts": parts}
+
+
+def mean(numbers: Sequence[float]) -> float:
+    """The mean."""
+    return float(np.mean(numbers))

@@ -1,0 +1,239 @@
+"""PASS, FAIL or INCONCLUSIVE: is an unlearned model equivalent to models retrained without the forget data?
+
+Each primary metric (UA, RA, TA, AUC; total variation on F), and each probe that was measured, is tested at
+alpha .05 on the differences paired by seed: the 90 % t interval of their mean against the margin that
+`calibrate` fixed before.
+
+- *equal*: the interval lies inside the margin (two one-sided tests; total variation has an upper side only);
+- *different*: all of the interval lies outside the margin;
+- *open*: it reaches or crosses an end of the margin.
+
+PASS: every metric is equal, over at least 10 seeds, and the untouched original is known and different in some
+metric. FAIL: some metric is different, or a model answers NaN. INCONCLUSIVE: the rest, with what is
+missing. Nothing is corrected for testing several metrics: that all must be equal only makes PASS rarer.
+
+Where the original is known and different in no metric, the forget set has no measurable influence, and that
+comes before every FAIL but that of NaN: no difference there tells about forgetting. What differs all the same
+is named in the sentence.
+
+What is closer than a margin is not told apart: where the original itself is less than `POWER` margins out in
+every metric, a model that forgot half could pass, so nothing passes there. A PASS says how far out the
+original is. Where whole classes are forgotten that holds for the probe of the features by itself: the other
+metrics can be bought with one bias of the last layer, which somebody can take back.
+
+The metric furthest outside, in units of its margin, comes first in a FAIL. Which fault each shows:
+
+- *under-forgetting*: UA or relearning below, AUC or probe above the retrained models': F still looks known;
+- *over-forgetting*: UA or relearning above, AUC or probe below: F looks worse than unseen data;
+- *damage*: RA or TA below: the model lost what it should keep;
+- *unlike retraining*: RA or TA above: no harm to users, but not what retraining gives;
+- *wrong examples*: total variation on F above its limit with UA, AUC and probes not different: the right
+  level on the wrong examples. Under- and over-forgetting imply it, and it is then not named.
+
+Of under- and over-forgetting only the one further outside is named: in a broken model UA and AUC may point
+opposite ways.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from unweave.audits.equivalence import Equivalence, equivalences
+from unweave.audits.margins import RETRAINS, Margins
+from unweave.audits.metrics import METRICS, Finding, Metric, Values
+from unweave.audits.score import Score, score
+
+SEEDS = 10
+POWER = 2.0
+"""Margins that the original must be out in some metric, so that half of the way back is still outside."""
+NO_INFLUENCE = (
+    "the forget set has no measurable influence: even the untouched original is not shown to differ from "
+    "retraining"
+)
+FEATURES = "probe"
+"""The only metric that no last layer can satisfy: it looks at the features below."""
+LEVEL: frozenset[Finding] = frozenset({"under-forgetting", "over-forgetting"})
+
+
+class Verdict(StrEnum):
+    """What an audit ends with."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict, the sentence that a person reads first, and the figures behind it.
+
+    Args:
+        verdict: PASS, FAIL or INCONCLUSIVE.
+        reason: One plain sentence, beginning with the verdict.
+        scores: Every measured metric.
+        tests: The tested metrics; empty where nothing could be tested.
+    """
+
+    verdict: Verdict
+    reason: str
+    scores: dict[str, Score]
+    tests: dict[str, Equivalence]
+
+
+def judge(
+    values: Sequence[Values],
+    references: Sequence[Values],
+    margins: Margins | None,
+    *,
+    original: Sequence[Values] | None = None,
+    seeds_needed: int = SEEDS,
+    metrics: Mapping[str, Metric] = METRICS,
+) -> Judgement:
+    """The verdict on a method, from the metrics of its models and of models retrained on the same seeds.
+
+    Args:
+        values: Per seed, the metrics of the unlearned model.
+        references: Per seed, in the same order, the metrics of the retrained model; empty if there is none.
+        margins: From `calibrate`; None if there are none.
+        original: Per seed, the metrics of the model before unlearning; without
+            them nothing passes.
+        seeds_needed: Fewer paired seeds than this get neither PASS nor FAIL, except that NaN always fails.
+        metrics: What each name means, of a classifier or a generator (`unweave.audits.diffusion.metrics`).
+    """
+    if not values:
+        raise ValueError("expected the metrics of at least one model, found none")
+    for name, others in (("retrained", references), ("original", original)):
+        if others and len(others) != len(values):
+            raise ValueError(f"expected {len(values)} {name} models, one per seed, found {len(others)}")
+    scores = _scores(values, references, margins, metrics)
+    broken = sum(any(np.isnan(value) for value in each.values()) for each in values)
+    if broken:
+        reason = f"FAIL: NaN: the logits of {broken} of {len(values)} models contain NaN or infinity"
+        return Judgement(Verdict.FAIL, reason, scores, {})
+    missing = "; ".join(_missing(len(values), len(references), margins, seeds_needed))
+    if missing or margins is None:
+        return Judgement(Verdict.INCONCLUSIVE, f"INCONCLUSIVE: no verdict: {missing}", scores, {})
+    tests = equivalences(values, references, margins.margin, metrics=metrics)
+    before = equivalences(original, references, margins.margin, metrics=metrics) if original else None
+    verdict, reason = _decide(tests, before, scores, metrics)
+    return Judgement(verdict, f"{verdict}: {reason}", scores, tests)
+
+
+def _missing(n: int, n_references: int, margins: Margins | None, seeds_needed: int) -> Iterator[str]:
+    if n_references == 0:
+        yield "no retrained model to compare with"
+    if n < seeds_needed:
+        yield f"{n} {'seed' if n == 1 else 'seeds'}, {seeds_needed} needed"
+    calibrated = 0 if margins is None else margins.n
+    if calibrated < RETRAINS:
+        yield f"{calibrated} calibration retrains, {RETRAINS} needed"
+
+
+def _decide(
+    tests: Mapping[str, Equivalence],
+    before: Mapping[str, Equivalence] | None,
+    scores: Mapping[str, Score],
+    metrics: Mapping[str, Metric],
+) -> tuple[Verdict, str]:
+    faults = "; ".join(_faults(tests, scores, metrics))
+    if before is not None and not any(test.finding for test in before.values()):
+        return Verdict.INCONCLUSIVE, f"{NO_INFLUENCE}; all the same, {faults}" if faults else NO_INFLUENCE
+    if faults:
+        return Verdict.FAIL, faults
+    if before is None:
+        return Verdict.INCONCLUSIVE, "without the original, whether there was anything to forget is unchecked"
+    weak = _weak(before, metrics)
+    if weak:
+        return Verdict.INCONCLUSIVE, weak
+    unclear = [_open(metrics[name], test) for name, test in tests.items() if test.outcome == "open"]
+    if unclear:
+        return Verdict.INCONCLUSIVE, f"more seeds are needed: {'; '.join(unclear)}"
+    names = _listed([metrics[name].title for name in tests])
+    equal = f"{names} equal retrained models' within the margins, over {scores['ua'].n} seeds"
+    return Verdict.PASS, f"{equal}; {_power(before, metrics)}"
+
+
+def _weak(before: Mapping[str, Equivalence], metrics: Mapping[str, Metric]) -> str | None:
+    """Why nothing could fail here that should, as far as an original shows it that differs somewhere."""
+    if _furthest(before)[1] < POWER:
+        return f"{_power(before, metrics)}: a model that forgot half could pass, {POWER:g} margins are needed"
+    hidden = before.get(FEATURES)
+    if hidden is not None and (hidden.finding is None or hidden.margins < POWER):
+        found = f"the untouched original is {hidden.margins:.1f} margins out in the probe"
+        return f"{found}: a class that the last layer only hides could pass, {POWER:g} margins are needed"
+    return None
+
+
+def _power(before: Mapping[str, Equivalence], metrics: Mapping[str, Metric]) -> str:
+    """How far out the model before unlearning was, so that a reader sees what the margins can tell apart."""
+    name, out = _furthest(before)
+    return f"the untouched original is {out:.1f} margins out ({metrics[name].title})"
+
+
+def _furthest(before: Mapping[str, Equivalence]) -> tuple[str, float]:
+    """The metric in which the original differs most, and by how many margins."""
+    name = max((name for name in before if before[name].finding), key=lambda name: before[name].margins)
+    return name, before[name].margins
+
+
+def _scores(
+    values: Sequence[Values],
+    references: Sequence[Values],
+    margins: Margins | None,
+    metrics: Mapping[str, Metric],
+) -> dict[str, Score]:
+    band = margins.null_band if margins else {}
+    expected = margins.expected if margins else {}
+    means = {
+        name: float(np.mean([each[name] for each in references]))
+        for name in values[0]
+        if references and all(name in each for each in references)
+    }
+    return {
+        name: score(
+            [each[name] for each in values],
+            means.get(name, expected.get(name)),
+            direction=metrics[name].direction,
+            null_band=band.get(name),
+            bounds=metrics[name].bounds,
+        )
+        for name in values[0]
+    }
+
+
+def _faults(
+    tests: Mapping[str, Equivalence], scores: Mapping[str, Score], metrics: Mapping[str, Metric]
+) -> Iterator[str]:
+    """One clause per kind of fault, from the metric that shows it best; the worst first."""
+    found = {test.finding for test in tests.values()}
+    excluded: set[Finding] = {"wrong examples"} if found & LEVEL else set()
+    for name, test in sorted(tests.items(), key=lambda item: -item[1].margins):
+        if test.finding and test.finding not in excluded:
+            excluded |= LEVEL if test.finding in LEVEL else {test.finding}
+            yield f"{test.finding}: {_beside(metrics[name], test, scores[name])}"
+
+
+def _beside(metric: Metric, test: Equivalence, found: Score) -> str:
+    value, margin = _number(metric, found.value, test), _number(metric, test.margin, test)
+    expected = "?" if found.reference is None else _number(metric, found.reference, test)
+    if metric.needs_reference:
+        return f"{metric.title} {value} against {expected} between two retrained models (at most {margin})"
+    return f"{metric.title} {value} against {expected} of the retrained models (margin {margin})"
+
+
+def _open(metric: Metric, test: Equivalence) -> str:
+    low, high, margin = (_number(metric, each, test) for each in (test.low, test.high, test.margin))
+    if metric.needs_reference:
+        return f"{metric.title} may be {low} to {high}, at most {margin} is allowed"
+    return f"{metric.title} may differ from the retrained models' by {low} to {high}, the margin is {margin}"
+
+
+def _number(metric: Metric, value: float, test: Equivalence) -> str:
+    decimals = 3 if not metric.unit else 1 if test.margin >= 1 else 2
+    return f"{value:.{decimals}f}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -1,0 +1,1 @@
+"""Benchmarks: recipes, searches and cells, from a TOML file to a record."""

@@ -1,0 +1,56 @@
+"""Curves and histograms of many seeds as one."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unweave.audits.classifier.exam import EDGES
+
+Rows = Sequence[Sequence[float | None]]
+"""A curve: rows of step, value and reliability."""
+
+
+def mean_trace(traces: Sequence[Mapping[str, Rows]]) -> dict[str, list[list[float]]]:
+    """The mean of each of the first seed's curves over the seeds whose curve has the same steps."""
+    found = {name: [trace[name] for trace in traces if name in trace] for name in traces[0]}
+    return {
+        name: mean_curve([curve for curve in curves if steps(curve) == steps(curves[0])])
+        for name, curves in found.items()
+    }
+
+
+def mean_curve(curves: Sequence[Rows]) -> list[list[float]]:
+    """The mean of curves, entry by entry, over the numbers among them; NaN where there is none."""
+    stacked = np.array(curves, dtype=np.float64)
+    number = np.isfinite(stacked)
+    with np.errstate(invalid="ignore"):
+        means = np.where(number, stacked, 0).sum(0) / number.sum(0)
+    return [[int(row[0]), *row[1:].tolist()] for row in means]
+
+
+def steps(curve: Rows) -> list[float | None]:
+    """The steps at which a curve was looked at."""
+    return [row[0] for row in curve]
+
+
+def histograms(measured: Mapping[str, Sequence[Mapping[str, Any]]], reference: str) -> dict[str, Any]:
+    """Losses over all seeds: of methods and of the retrained models on F, and of these on calibration data.
+
+    Args:
+        measured: By method, what was measured of each seed.
+        reference: What the retrained models are called there.
+    """
+    if not any(seed["losses"] for seeds in measured.values() for seed in seeds):
+        return {}
+    named = {name: (name, "forget") for name in measured if name not in (reference, "retrain")}
+    named |= {"retrain": (reference, "forget"), "calibration": (reference, "calibration")}
+    return {
+        title: {"edges": EDGES.tolist(), "counts": total([seed["losses"][part] for seed in measured[name]])}
+        for title, (name, part) in named.items()
+    }
+
+
+def total(counts: Sequence[Sequence[int]]) -> list[int]:
+    """The sum of histograms."""
+    return [sum(column) for column in zip(*counts, strict=True)]

@@ -1,0 +1,111 @@
+"""The frontier: how near methods come to retraining at each of several budgets, and from which on they pass.
+
+It is worked out from the stages of a record that differ in their budget alone, and from nothing else.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+
+from unweave.audits.margins import WIDENING
+from unweave.audits.metric_names import table_of
+from unweave.audits.score import t_interval
+from unweave.bench.study import REFERENCES
+
+KINDS = ("{}", "{}:recover", "shrink-perturb:{}:recover")
+"""How a method is run: alone, with a recovery, and with a start and a recovery."""
+
+PAIRS = tuple(
+    (kind.format(mode), kind.format("joint")) for kind in KINDS for mode in ("lur", "lur-exact", "lur-lagged")
+)
+"""The methods that are compared seed by seed at each budget: what looking ahead adds, tuned alike."""
+
+Content = Mapping[str, Any]
+
+
+def frontier(stages: Mapping[float, Content]) -> dict[str, Any]:
+    """The part of a record that says what each method reaches at each budget, and what a PASS costs it.
+
+    Args:
+        stages: By budget, the stage of a record.
+    """
+    stages = dict(sorted(stages.items()))
+    one = next(iter(stages.values()))
+    names = dict.fromkeys(name for stage in stages.values() for name in stage["methods"])
+    original = one["methods"].get("original", {}).get("gap")
+    return {
+        "budgets": list(stages),
+        "floor": one.get("floor"),
+        "margin": margin_of_gap(one),
+        "original": None if original is None else original["mean"],
+        "methods": {name: curve(name, stages) for name in names if name not in REFERENCES},
+        "paired": [row for pair in PAIRS for row in differences(*pair, stages)],
+    }
+
+
+def curve(name: str, stages: Mapping[float, Content]) -> dict[str, Any]:
+    """One method at each budget that it was run at."""
+    ran = {budget: stage for budget, stage in stages.items() if name in stage["methods"]}
+    verdicts = {budget: stage["methods"][name]["verdict"] for budget, stage in ran.items()}
+    points = [point(stage["methods"][name], stage, budget) for budget, stage in ran.items()]
+    return {"points": points, "cost_of_pass": cost_of_pass(verdicts)}
+
+
+def point(row: Content, stage: Content, budget: float) -> dict[str, Any]:
+    """One method at one budget: its gap, its verdict, and its costs relative to a retraining."""
+    whole, gap = stage["reference"].get("gradient_evaluations"), row["gap"]
+    return {
+        "budget": budget,
+        "gap": None if gap is None else {end: gap[end] for end in ("mean", "low", "high")},
+        "verdict": row["verdict"],
+        "gradient_evaluations": row["gradient_evaluations"] / whole if whole else None,
+        "seconds": row["cost"],
+        "failed": row["failed"],
+    }
+
+
+def cost_of_pass(verdicts: Mapping[float, str]) -> float | None:
+    """The smallest budget at which, and at every larger one, the verdict is PASS; None if there is none."""
+    falling = sorted(verdicts, reverse=True)
+    return min(takewhile(lambda budget: verdicts[budget] == "PASS", falling), default=None)
+
+
+def differences(first: str, second: str, stages: Mapping[float, Content]) -> list[dict[str, Any]]:
+    """By how much one method's gap differs from another's at each budget at which both ran to their end."""
+    rows: list[dict[str, Any]] = []
+    for budget, stage in stages.items():
+        both = [stage["methods"].get(name, {}).get("per_seed") for name in (first, second)]
+        if all(both):
+            found = paired(*(each["gap"] for each in both if each))
+            rows.append({"first": first, "second": second, "budget": budget, **found})
+    return rows
+
+
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
+    """The mean over seeds of ours less theirs, with its 95 % t interval; negative: ours are smaller."""
+    each = np.subtract(ours, theirs).tolist()
+    low, high = t_interval(each)
+    return {"difference": float(np.mean(each)), "low": low, "high": high}
+
+
+def margin_of_gap(stage: Content) -> float | None:
+    """The mean gap, in points, of a model each of whose parts lies at its margin; None without margins.
+
+    A part that no verdict tests has the margin that it would have.
+    """
+    gaps = [row["gap"] for row in stage["methods"].values() if row["gap"] is not None]
+    if not stage["margins"] or not gaps:
+        return None
+    parts = list(gaps[0]["parts"])
+    known = table_of(parts)
+    return float(np.mean([known[part].points * margin(part, stage) for part in parts]))
+
+
+def margin(part: str, stage: Content) -> float:
+    """The margin of one metric; as retrained models differ, where a stage fixes none for it."""
+    if part in stage["margins"]:
+        return stage["margins"][part]
+    low, high = stage["reference"]["null_band"][part]
+    return WIDENING * (high - low) / 2

@@ -1,0 +1,81 @@
+"""Methods seed by seed: what they reached, and which of two is closer to retraining."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unweave.audits.metrics import METRICS, Metric, Values, mean_gap
+from unweave.audits.score import compare
+
+
+def per_seed(
+    measured: Sequence[Mapping[str, Any]],
+    references: Sequence[Values],
+    seconds: Sequence[float],
+    retraining: Sequence[float],
+    metrics: Mapping[str, Metric] = METRICS,
+) -> dict[str, list[float]]:
+    """The figures of a method seed by seed: what ranks and the columns of other benchmarks are made of.
+
+    Args:
+        measured: Per seed, what was measured of its cell.
+        references: Per seed, the metrics of the retrained model.
+        seconds: Per seed, the time of the method.
+        retraining: Per seed, that of the retrained model.
+        metrics: What is measured.
+    """
+    pairs = list(zip(measured, references, strict=True))
+    return {
+        "gap": [mean_gap(each["values"], reference, metrics) for each, reference in pairs],
+        "seconds": list(seconds),
+        "cost": [ours / whole for ours, whole in zip(seconds, retraining, strict=True)],
+        **{key: [each["values"][key] for each in measured] for key in measured[0]["values"]},
+        **{key: [each["benchmarked"][key] for each in measured] for key in measured[0]["benchmarked"]},
+    }
+
+
+def comparisons(
+    found: Mapping[str, Sequence[Values]],
+    references: Sequence[Values],
+    ours: str,
+    metrics: Mapping[str, Metric] = METRICS,
+    distance: str = "tv",
+) -> list[dict[str, Any]]:
+    """One method against every other: exact Wilcoxon tests, with Holm's correction over the others.
+
+    Compared are the mean gap in points and the distance on the forget set; a negative difference means that
+    the first method is closer.
+
+    Args:
+        found: By method, the metrics of each seed.
+        ours: The first method; there are no tests where it did not run.
+        references: The metrics of the retrained model of each seed.
+        metrics: What is measured.
+        distance: The one of them that says how far two models are apart on the forget set.
+    """
+    gaps = {
+        name: [mean_gap(one, other, metrics) for one, other in zip(values, references, strict=True)]
+        for name, values in found.items()
+    }
+    distances = {name: [each[distance] for each in values] for name, values in found.items()}
+    return [
+        row
+        for metric, by_name in (("gap", gaps), (distance, distances))
+        if ours in found
+        for row in against(metric, ours, by_name)
+    ]
+
+
+def against(metric: str, ours: str, by_name: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    """One method against every other, in one metric."""
+    others = {name: each for name, each in by_name.items() if name not in (ours, "retrain")}
+    return [
+        {
+            "metric": metric,
+            "first": ours,
+            "second": name,
+            "difference": test.difference,
+            "p": test.p,
+            "p_holm": test.adjusted,
+        }
+        for name, test in compare(by_name[ours], others).items()
+    ]

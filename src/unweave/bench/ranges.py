@@ -1,0 +1,70 @@
+"""What a search chooses from in Optuna's words, and settings by the dotted paths of their fields."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from unweave.methods import Method
+from unweave.space import Choice, Log, Range, Rest, Uniform, Whole
+from unweave.tables import as_table
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+Settings = Mapping[str, Any]
+"""Values by dotted field path, such as `how.lr`."""
+
+
+def distribution(choices: Log | Uniform | Whole | Choice) -> "BaseDistribution":
+    """The range in Optuna's words."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    match choices:
+        case Log(low, high):
+            return FloatDistribution(low, high, log=True)
+        case Uniform(low, high):
+            return FloatDistribution(low, high)
+        case Whole(low, high):
+            return IntDistribution(low, high, log=True)
+        case Choice(values):
+            return CategoricalDistribution(values)
+
+
+def own(method: Method, space: Mapping[str, Range]) -> dict[str, Any]:
+    """The method's own settings, where they lie in their ranges."""
+    table = as_table(method)
+    values = {path: at(table, path) for path in space}
+    drawn = {path: each for path, each in space.items() if not isinstance(each, Rest)}
+    return {path: values[path] for path, each in drawn.items() if inside(each, values[path])}
+
+
+def inside(choices: Log | Uniform | Whole | Choice, value: object) -> bool:
+    """Whether a range holds a value."""
+    if isinstance(choices, Choice):
+        return value in choices.values
+    return isinstance(value, int | float) and choices.low <= value <= choices.high
+
+
+def at(table: Mapping[str, Any], path: str) -> object:
+    """The value at a dotted path; the kind where a table stands there, None where nothing does."""
+    first, _, rest = path.partition(".")
+    found = table.get(first)
+    if rest:
+        return at(found, rest) if isinstance(found, Mapping) else None
+    return found.get("kind") if isinstance(found, Mapping) else found
+
+
+def nested(settings: Settings) -> dict[str, Any]:
+    """Dotted paths as tables in tables."""
+    made: dict[str, Any] = {}
+    for path, value in settings.items():
+        *tables, key = path.split(".")
+        inner = made
+        for table in tables:
+            inner = inner.setdefault(table, {})
+        inner[key] = value
+    return made
+
+
+def rounded(value: object) -> object:
+    """A number with three digits, as a recipe writes it; anything else as it is."""
+    return float(f"{value:.3g}") if isinstance(value, float) else value

@@ -1,0 +1,180 @@
+"""A recipe: what to train, what to forget, with which methods. One TOML file, read into frozen dataclasses.
+
+Every key is a field of `setup.py`, of `Descent` (`[train]`), or of a method (`[methods.NAME]`). A key,
+choice or method that is not known is an error that names the nearest one that is.
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+
+from torch import nn
+
+from unweave.bench.setup import Setup
+from unweave.choices import nearest
+from unweave.descent.descend import Descent
+from unweave.methods import Method, methods_for
+from unweave.methods.configure import configure, stages_of
+from unweave.methods.pipeline import Pipeline
+from unweave.methods.simple import FromScratch
+from unweave.tables import Table, as_table, mapping, read
+from unweave.targets import refuse_other_family
+
+T = TypeVar("T")
+
+AS_TRAINED, TRAINING = ("how", "impair"), ("forget", "proxy")
+"""The fields that hold a descent like the training, and those that hold something with such a field."""
+
+
+@runtime_checkable
+class Targeted(Protocol):
+    """A method with a forget loss that one can choose."""
+
+    forget: object
+
+
+@dataclass(frozen=True)
+class Recipe(Setup):
+    """One stage of a benchmark: a setup, and the methods to compare on it.
+
+    Args:
+        methods: Every method by name, with its settings.
+    """
+
+    methods: Mapping[str, Method] = field(default_factory=lambda: methods_for("classifier"))
+
+    def build(self, n_classes: int) -> nn.Module:
+        """A fresh model."""
+        return self.family.build(self.model.name, n_classes, self.model.settings)
+
+    def method(self, name: str) -> Method:
+        """A method or pipeline; one without a table has its defaults, in the manner of the training."""
+        return (
+            self.methods[name] if name in self.methods else _as_trained(self.family.named(name), self.train)
+        )
+
+    def untabled(self, name: str) -> Method:
+        """A method as it is where the recipe has no table of it; a caller's own as it is."""
+        own = self.method(name)
+        default = _methods(self, {}).get(name) or _as_trained(self.family.named(name), self.train)
+        return default if type(default) is type(own) else own
+
+    def table(self) -> dict[str, Any]:
+        """The recipe as plain values, complete: `parse` reads it back."""
+        return as_table(self)
+
+    def within(self, budget: float) -> "Recipe":
+        """The recipe with another budget, which short-retrain spends whole."""
+        methods, short = dict(self.methods), self.methods.get("short-retrain")
+        if isinstance(short, FromScratch):
+            part = part_of(self.train, budget)
+            how = replace(short.how, steps=part.steps, epochs=part.epochs)
+            methods["short-retrain"] = replace(short, how=how)
+        return replace(self, tuning=replace(self.tuning, budget=budget), methods=methods)
+
+    def cut_short(self, steps: int, limit: int | None = None) -> "Recipe":
+        """A recipe that trains for so many steps, on so many examples, only to show that it runs."""
+        train = replace(self.train, steps=steps, epochs=None)
+        return replace(self, train=train, data=replace(self.data, limit=limit), partial=True)
+
+
+def load(place: str | Path) -> Recipe:
+    """A recipe by the path of its TOML file, or by the name of one that ships with the package.
+
+    Raises:
+        ValueError: If there is no such recipe, or something in it is wrong.
+    """
+    name = Path(place).stem if Path(place).suffix == ".toml" else str(place)
+    try:
+        table = tomllib.loads(_text(place))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{place} is not TOML: {error}") from error
+    return parse({"name": name, **table})
+
+
+def shipped() -> tuple[str, ...]:
+    """The names of the recipes that come with the package."""
+    names = [entry.name for entry in files("unweave").joinpath("recipes").iterdir()]
+    return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
+
+
+def parse(table: Table) -> Recipe:
+    """A recipe from plain values, as TOML or a record holds them.
+
+    Raises:
+        ValueError: If a key, choice or method is not known, or a value has the wrong type or range.
+    """
+    setup = read(Setup, {key: value for key, value in table.items() if key != "methods"}, "")
+    return Recipe(**vars(setup), methods=_methods(setup, mapping(table.get("methods", {}), "methods")))
+
+
+def length(method: Method) -> tuple[int | None, float | None]:
+    """The steps or epochs of a training from scratch."""
+    assert isinstance(method, FromScratch)
+    return method.how.steps, method.how.epochs
+
+
+def part_of(train: Descent, share: float) -> Descent:
+    """The training with that share of its steps."""
+    steps = None if train.steps is None else max(1, round(share * train.steps))
+    return replace(train, steps=steps, epochs=None if train.epochs is None else share * train.epochs)
+
+
+def _text(place: str | Path) -> str:
+    if Path(place).suffix == ".toml":
+        if not Path(place).is_file():
+            raise ValueError(f"expected a recipe at {place}, found no such file")
+        return Path(place).read_text(encoding="utf-8")
+    if str(place) not in shipped():
+        known = ", ".join(shipped())
+        raise ValueError(f"unknown recipe {str(place)!r}{nearest(str(place), shipped())}; known: {known}")
+    return files("unweave").joinpath("recipes", f"{place}.toml").read_text(encoding="utf-8")
+
+
+def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
+    """Every method: its defaults, the recipe's training where it starts from scratch, what a table says."""
+    train = setup.train
+    known = dict(setup.family.methods) | {name: setup.family.named(name) for name in tables}
+    shorter = part_of(train, setup.tuning.granted)
+    defaults = {name: _as_trained(method, train) for name, method in known.items()}
+    defaults |= {"retrain": FromScratch(train), "short-retrain": FromScratch(shorter)}
+    methods: dict[str, Method] = {
+        name: _configured(method, tables.get(name, {}), train, f"methods.{name}")
+        for name, method in defaults.items()
+    }
+    for name, method in methods.items():
+        refuse_unfit_targets(method, setup.family.name, f"methods.{name}")
+    if methods["retrain"] != defaults["retrain"]:
+        raise ValueError("methods.retrain is the recipe's own training: change [train] instead")
+    if length(methods["short-retrain"]) != length(defaults["short-retrain"]):
+        raise ValueError("methods.short-retrain is as long as the budget: change tuning.budget instead")
+    return methods
+
+
+def _configured(method: T, table: object, train: Descent, path: str) -> T:
+    """The method as a table has it; a target that the table names trains like the recipe as well."""
+    return configure(_as_trained(configure(method, table, path), train), table, path)
+
+
+def refuse_unfit_targets(method: object, family: str, path: str) -> None:
+    """Raises if a method, or a stage, forgets by a target that is for models of another family."""
+    for before, stage in stages_of(method).items():
+        if isinstance(stage, Targeted):
+            refuse_other_family(stage.forget, family, f"{path}.{before}forget")
+
+
+def _as_trained(method: T, train: Descent) -> T:
+    """The method with its descents in the precision and with the weight decay of the recipe's training."""
+    if isinstance(method, Pipeline):
+        return cast(T, Pipeline(*(_as_trained(each, train) for each in method.stages), names=method.names))
+    if not dataclasses.is_dataclass(method):
+        return method
+    found = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
+    how = {"precision": train.precision, "weight_decay": train.weight_decay}
+    descents = {name: replace(found[name], **how) for name in AS_TRAINED if name in found}
+    inner = {name: _as_trained(each, train) for name, each in found.items() if name in TRAINING}
+    return replace(cast(Any, method), **descents, **inner)

@@ -1,0 +1,73 @@
+"""The data of a recipe, cut as it says."""
+
+from collections.abc import Callable
+
+import torch
+
+from unweave.bench import strata
+from unweave.bench.setup import Data
+from unweave.data import Source
+from unweave.data.datasets import flip_labels
+from unweave.data.datasets import load as load_data
+from unweave.families.classifier import Classification
+from unweave.families.family import Family
+from unweave.split import Split
+
+Choose = Callable[[Source, Source], torch.Tensor]
+"""From training data and held-out data, the positions of what is forgotten."""
+
+CLASSIFIERS = Classification()
+
+
+def split_of(
+    data: Data,
+    *,
+    family: Family = CLASSIFIERS,
+    device: str = "cpu",
+    choose: Choose | None = None,
+) -> Split:
+    """The data, cut four ways.
+
+    Args:
+        data: What to load and what to forget.
+        family: Whose models take it.
+        device: Where batches are handed out.
+        choose: Chooses what is forgotten where trained models do.
+
+    Raises:
+        ValueError: If there is no such example, or trained models would have to choose and there are none.
+    """
+    loaded = load_data(data.name, folder=data.folder, limit=data.limit, seed=data.seed, augment=data.augment)
+    clean, held_out = (family.source(each).to(device) for each in loaded)
+    train = clean
+    if data.noise:
+        train = flip_labels(clean, data.noise, 1 + int(clean.labels.max()), data.seed + 1)
+    if data.forget not in strata.TRAINED:
+        forget = _forgotten(data, clean, train, data.seed + 2)
+    elif choose is None:
+        raise ValueError(
+            f"what forget = {data.forget!r} means is said by models that only a benchmark trains: use "
+            "unweave bench, or forget the ids that its record names"
+        )
+    else:
+        forget = choose(train, held_out)
+    return Split(train, forget, held_out, seed=data.seed)
+
+
+def _forgotten(data: Data, clean: Source, train: Source, seed: int) -> torch.Tensor:
+    """Positions of what is to be forgotten; `clean` has the labels before the noise."""
+    size, generator = round(data.fraction * len(train)), torch.Generator().manual_seed(seed)
+    match data.forget:
+        case "random":
+            return torch.randperm(len(train), generator=generator)[:size]
+        case "mislabelled":
+            moved = (train.labels != clean.labels).nonzero()[:, 0]
+            return moved[torch.randperm(len(moved), generator=generator)[:size]]
+        case "class":
+            found = (train.labels == data.label).nonzero()[:, 0]
+            if len(found) == 0:
+                labels = f"0..{int(train.labels.max())}"
+                raise ValueError(f"label must be one of the training data's, {labels}, found {data.label}")
+            return found
+        case _:
+            return torch.tensor(data.ids, dtype=torch.long)

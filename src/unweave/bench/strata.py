@@ -1,0 +1,156 @@
+"""Strata of a training set as forget sets: what is memorised, what generalises, what is entangled or hard.
+
+The models that choose are trained as a recipe trains its own, with a seed of their own. That strata differ
+in how hard they are to forget is from "What makes unlearning hard and what to do about it" (RUM, Zhao et al.,
+NeurIPS 2024), https://arxiv.org/abs/2406.01257; the scores here are cheaper than theirs, and ours.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor, nn
+
+from unweave.audits.classifier.collect import logits_of
+from unweave.audits.classifier.probes import features_of
+from unweave.bench.setup import Data
+from unweave.data import Source
+from unweave.split import Split
+from unweave.tasks import evaluating
+
+TRAINED = ("memorized", "generalized", "entangled", "worst-case")
+"""The strata that trained models choose."""
+
+NEIGHBOURS = 10
+ROUNDS = 3
+ROWS = 256
+"""How many rows of a matrix of distances are held at once."""
+
+Learn = Callable[[Split, Literal["mixed", "retain"]], nn.Module]
+"""Trains a model on a part of a split, or reads it."""
+
+
+def choose(data: Data, train: Source, held_out: Source, *, seed: int, learn: Learn) -> Int64[Tensor, " n"]:
+    """Positions of what a recipe forgets, sorted, where trained models choose.
+
+    Args:
+        data: Names the stratum, its size and the number of folds.
+        train: The training data; all of it is ranked.
+        held_out: The other data of the splits; no model or score sees it.
+        seed: Chooses the folds.
+        learn: Trains the models.
+
+    Raises:
+        ValueError: If the stratum would be empty, or a fold would.
+    """
+    size = round(data.fraction * len(train))
+    if size == 0 or data.folds > len(train):
+        raise ValueError(
+            f"a stratum needs an example, and so does each of {data.folds} folds: fraction = {data.fraction} "
+            f"of {len(train)} training examples is {size}"
+        )
+    folds = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tensor_split(data.folds)
+    match data.forget:
+        case "entangled":
+            model = learn(Split(train, folds[0], held_out), "mixed")
+            features = features_of(model, (train, torch.arange(len(train))), device_of(model))
+            return lowest(silhouette(features, train.labels), size)
+        case "memorized":
+            return lowest(-held_out_loss(train, held_out, folds, learn), size)
+        case "generalized":
+            return lowest(held_out_loss(train, held_out, folds, learn), size)
+        case "worst-case":
+            return hardest(train, held_out, held_out_loss(train, held_out, folds, learn), size, learn)
+        case other:
+            raise ValueError(f"expected one of {', '.join(TRAINED)}, found {other!r}")
+
+
+def held_out_loss(
+    train: Source, held_out: Source, folds: tuple[Tensor, ...], learn: Learn
+) -> Float64[Tensor, " n"]:
+    """The cross-entropy of every training example, in nats, by the model that was trained without its fold.
+
+    High where an example is known only if it is learned by heart: a proxy of memorisation as Feldman (2020),
+    https://arxiv.org/abs/1906.05271, defines it, by one model for each example in place of many.
+    """
+    losses = torch.zeros(len(train), dtype=torch.float64)
+    for fold in folds:
+        losses[fold] = losses_of(learn(Split(train, fold, held_out), "retain"), train, fold)
+    return losses
+
+
+def losses_of(model: nn.Module, train: Source, asked: Int64[Tensor, " n"]) -> Float64[Tensor, " n"]:
+    """The cross-entropy of some examples, in nats; in float64, or sure answers would all be equal."""
+    with evaluating(model):
+        logits = torch.from_numpy(logits_of(model, (train, asked), device_of(model))).double()
+    return torch.nn.functional.cross_entropy(logits, train.labels[asked], reduction="none")
+
+
+def silhouette(
+    features: Float64[Tensor, "n feature"], labels: Int64[Tensor, " n"], neighbours: int = NEIGHBOURS
+) -> Float64[Tensor, " n"]:
+    r""":math:`(b - a) / \max(a, b)`, from -1, deep among other classes, to 1, deep in its own.
+
+    With a and b the mean Euclidean distances to the nearest examples, so many at most, of the same and of
+    other classes. RUM measures how entangled a whole set is by its variance and that of the rest against the
+    distance of their means; this one ranks single examples.
+    """
+    found = []
+    for rows in torch.arange(len(labels)).split(ROWS):
+        distance = torch.cdist(features[rows], features)
+        same = labels[rows, None] == labels
+        own, other = distance.masked_fill(~same, torch.inf), distance.masked_fill(same, torch.inf)
+        own[torch.arange(len(rows)), rows] = torch.inf  # nobody is a neighbour of itself
+        a, b = nearest(own, neighbours), nearest(other, neighbours)
+        # those that no distance tells apart are entangled
+        found.append(torch.where(a < b, 1 - a / b, b / a.clamp_min(1e-300) - 1))
+    return torch.cat(found)
+
+
+def nearest(distance: Float64[Tensor, "row n"], neighbours: int) -> Float64[Tensor, " row"]:
+    """The mean of the smallest finite distances of each row, so many at most; infinite without any."""
+    small = distance.topk(min(neighbours, distance.shape[1]), largest=False).values
+    there = small.isfinite()
+    mean = small.masked_fill(~there, 0).sum(1) / there.sum(1).clamp_min(1)
+    return mean.masked_fill(~there.any(1), torch.inf)
+
+
+def hardest(
+    train: Source, held_out: Source, losses: Float64[Tensor, " n"], size: int, learn: Learn
+) -> Int64[Tensor, " size"]:
+    """Examples that a model trained without all of them still knows, so that forgetting them shows least.
+
+    "Challenging Forgets" (Fan et al., ECCV 2024), https://arxiv.org/abs/2403.07362, looks for the set with
+    the lowest loss after unlearning, by bi-level optimisation. This is a greedy proxy, with retraining in the
+    place of unlearning: from the examples with the lowest held-out losses on, a model is trained without the
+    set, its losses replace those of the set, and the lowest are chosen anew; the best of a few rounds stays.
+
+    Args:
+        train: The training data.
+        held_out: The other data of the splits.
+        losses: The held-out loss of every training example.
+        size: How many are chosen.
+        learn: Trains the models.
+    """
+    chosen = best = lowest(losses, size)
+    least = torch.inf
+    for _ in range(ROUNDS):
+        together = losses_of(learn(Split(train, chosen, held_out), "retain"), train, chosen)
+        if float(together.mean()) < least:
+            best, least = chosen, float(together.mean())
+        losses = losses.index_put((chosen,), together)
+        before, chosen = chosen, lowest(losses, size)
+        if torch.equal(before, chosen):
+            break
+    return best
+
+
+def lowest(scores: Float64[Tensor, " n"], size: int) -> Int64[Tensor, " size"]:
+    """Positions of the lowest scores, sorted; of equal ones the first."""
+    return scores.argsort(stable=True)[:size].sort().values
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model is."""
+    return next(model.parameters()).device

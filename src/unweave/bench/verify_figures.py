@@ -1,0 +1,144 @@
+"""Whether a record agrees with what lies beside it: whoever forges figures can make their digest, too.
+
+- Of an audit of a classifier, `evidence.parquet` holds the model's answers: UA, RA, TA and AUC are computed
+  anew. MIA, whose attack takes as long as all others together, is not, nor what needs the retrained models.
+- Of a benchmark, `cells` holds what was measured of every model: every figure is their mean.
+- Of any record, a PASS has every figure within its margin, and a FAIL one beyond.
+
+What does not lie there is not looked for. A figure that passes may still be forged with its evidence.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from unweave.bench.cell import REFERENCE
+from unweave.record.digest import again
+from unweave.record.files import read_object
+
+Stage = Mapping[str, Any]
+Values = Mapping[str, float]
+
+AUDIT, EVIDENCE = "audit", "evidence.parquet"
+ANEW = ("ua", "ra", "ta", "auc")
+"""The metrics that are computed from evidence in one pass over it."""
+TOLERANCE = 1e-6
+"""In a metric's unit; what sums of floats may differ by on another machine."""
+GIVEN = "its cells beside it give"
+
+
+def refuse_disproved(record: Mapping[str, Any], path: Path) -> None:
+    """Raises a ValueError that names the first figure of a record that its evidence, or itself, contradicts.
+
+    Args:
+        record: As `unweave.record.record.load` returns it.
+        path: The file, or the folder that holds it.
+    """
+    folder = path if path.is_dir() else path.parent
+    for name, stage in record["stages"].items():
+        for found in contradictions(name, stage, folder):
+            raise ValueError(
+                f"{path}: {found}: the record or what lies beside it was changed after it was "
+                f"written: make it again with {again(record)}"
+            )
+
+
+def contradictions(name: str, stage: Stage, folder: Path) -> Iterator[str]:
+    """In words, every figure or verdict of a stage that something contradicts."""
+    yield from of_verdicts(stage)
+    if name == AUDIT and (folder / EVIDENCE).is_file():
+        yield from of_evidence(stage, folder / EVIDENCE)
+    if (folder / "cells" / name).is_dir():
+        yield from of_cells(stage, folder / "cells" / name)
+
+
+def of_verdicts(stage: Stage) -> Iterator[str]:
+    """Verdicts that the margins contradict."""
+    for name, row in stage["methods"].items():
+        known = [each["value"] is not None for each in row["scores"].values()]
+        if row["failed"] is not None or not all(known):
+            continue
+        beyond = list(outside(row["scores"], stage["margins"] or {}))
+        if row["verdict"] == "PASS" and (beyond or not stage["margins"]):
+            yield f"{name} has the verdict PASS, {beyond[0] if beyond else 'and there are no margins'}"
+        if row["verdict"] == "FAIL" and not beyond:
+            yield f"{name} has the verdict FAIL, and no figure is beyond its margin"
+
+
+def outside(scores: Mapping[str, Any], margins: Mapping[str, float | None]) -> Iterator[str]:
+    """In words, every figure beyond its margin on a side that would be a fault."""
+    from unweave.audits.metric_names import table_of
+
+    metrics = table_of(scores)
+    for name, margin in margins.items():
+        if name not in scores or name not in metrics or margin is None:
+            continue
+        metric = metrics[name]
+        distance = scores[name]["value"] if metric.needs_reference else scores[name]["gap"]
+        above = metric.above is not None and distance is not None and distance >= margin
+        below = metric.below is not None and distance is not None and distance <= -margin
+        if above or below:
+            yield f"and {metric.title} is {distance:g} off, at a margin of {margin:g}"
+
+
+def of_evidence(stage: Stage, path: Path) -> Iterator[str]:
+    """Figures of the audited model that its answers contradict."""
+    from unweave.audits.classifier import parquet
+    from unweave.audits.metrics import METRICS
+
+    rows = [each for each in stage["methods"].items() if each[0] != "original"]
+    if len(rows) != 1:
+        return
+    ((name, row),) = rows
+    said = {each: row["scores"][each]["value"] for each in ANEW if each in row["scores"]}
+    known = {each: value for each, value in said.items() if value is not None}
+    if known:
+        evidence = parquet.load(path)
+        takes = {each: METRICS[each].alone for each in known}
+        found = {each: take(evidence) for each, take in takes.items() if take is not None}
+        yield from differing(name, known, found, f"{path.name} beside it gives")
+
+
+def of_cells(stage: Stage, folder: Path) -> Iterator[str]:
+    """Figures that the cells contradict, seed by seed and as means."""
+    rows = {name: row for name, row in stage["methods"].items() if row["failed"] is None}
+    for name, row in rows.items():
+        cells = read(folder, stage["seeds"], name)
+        for figure, values in row.get("per_seed", {}).items():
+            for value, cell in zip(values, cells, strict=False):
+                yield from differing(name, {figure: value}, cell, GIVEN)
+        yield from of_means(name, row["scores"], cells, len(stage["seeds"]))
+    retrained = read(folder, stage["seeds"], REFERENCE)
+    yield from of_means("Retrain", stage["reference"]["scores"], retrained, len(stage["seeds"]))
+
+
+def of_means(name: str, scores: Mapping[str, Any], cells: Sequence[Values], seeds: int) -> Iterator[str]:
+    """Scores that are not the mean of the cells, where every seed has one."""
+    if len(cells) == seeds and cells:
+        shared = [each for each in scores if all(each in cell for cell in cells)]
+        means = {each: mean(cell[each] for cell in cells) for each in shared}
+        yield from differing(name, {each: scores[each]["value"] for each in shared}, means, GIVEN)
+
+
+def read(folder: Path, seeds: Sequence[int], name: str) -> list[Values]:
+    """What was measured of the cells of a method that are there, in the order of the seeds."""
+    places = [folder / str(seed) / f"{name}.values.json" for seed in seeds]
+    if not all(place.is_file() for place in places):
+        return []
+    return [read_object(place).get("values", {}) for place in places]
+
+
+def differing(name: str, said: Mapping[str, float | None], found: Values, where: str) -> Iterator[str]:
+    """In words, every figure that is not what was found."""
+    from unweave.report.numbers import heading
+
+    for metric in (each for each in said if each in found):
+        value, other = said[metric], found[metric]
+        if value is None:
+            same = not math.isfinite(other)
+        else:
+            same = math.isclose(value, other, rel_tol=0, abs_tol=TOLERANCE)
+        if not same:
+            yield f"{name} has {heading(metric)} {value}, but {where} {other:g}"

@@ -1,0 +1,100 @@
+"""The method that answers a request: one of the list under its settings, or a user's own retraining."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unweave.bench.recipe import refuse_unfit_targets
+from unweave.cli.project import Project
+from unweave.methods import Method
+from unweave.methods.configure import configure
+from unweave.problem import Problem
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """Retraining by a user's own `train(dataset, seed)`.
+
+    Args:
+        project: Who says how.
+        seed: Of the training.
+    """
+
+    project: Project
+    seed: int
+
+    def __call__(self, problem: Problem) -> None:
+        """Gives the problem's model the weights of a retrained one."""
+        assert self.project.retrain is not None
+        model = self.project.retrain(problem.split, self.seed)
+        problem.model.load_state_dict(model.state_dict())
+
+    def __repr__(self) -> str:
+        return f"train(dataset, {self.seed})"
+
+
+def configured(project: Project, name: str, *, tables: Mapping[str, Any], seed: int) -> Method | Retraining:
+    """The method under its settings.
+
+    Raises:
+        ValueError: If a setting is unknown or wrong, or a retrain is asked for and nobody said how to.
+    """
+    if name != "retrain" or project.scratch is not None:
+        method = configure(project.method(name), tables, f"method {name}")
+        refuse_unfit_targets(method, project.family.name, name)
+        return method
+    if project.retrain is None:
+        raise ValueError("method retrain needs train(dataset, seed) in the project, or --recipe, found none")
+    if tables:
+        raise ValueError(
+            f"method retrain is the project's own train() and has no settings, found {', '.join(tables)}"
+        )
+    return Retraining(project, seed)
+
+
+def known_here(
+    project: Project, name: str, *, tables: Mapping[str, Any], seed: int, place: Path, again: str
+) -> Method | Retraining:
+    """The method under settings that an earlier run has left.
+
+    Args:
+        project: What it is for.
+        name: The name of the method.
+        tables: The settings.
+        seed: Of a retraining.
+        place: Where they were found.
+        again: What makes them again.
+
+    Raises:
+        ValueError: If they are not the method's, as those of earlier versions may be.
+    """
+    try:
+        return configured(project, name, tables=tables, seed=seed)
+    except ValueError as error:
+        raise ValueError(f"{place} has settings of another version of {name}: {error}: {again}") from error
+
+
+def searched(folder: Path, model: str, method: str) -> Mapping[str, Any]:
+    """The settings that `bench --tune` found for a method on a model, as it wrote them.
+
+    Args:
+        folder: `tuning`, in the folder of that run.
+        model: project.py, a recipe, or a model's folder.
+        method: The name of the method.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    place = folder / f"{Path(model).resolve().stem}.toml"
+    if not place.is_file():
+        raise ValueError(
+            f"--tuned must be the folder 'tuning' of a bench of {model}, found no {place.name} in {folder}"
+        )
+    found = tomllib.loads(place.read_text(encoding="utf-8")).get("methods", {})
+    if method not in found:
+        raise ValueError(
+            f"{place} must have settings of {method}, found {', '.join(found) or 'none'}: tune it first"
+        )
+    return found[method]

@@ -1,0 +1,96 @@
+"""What the settings of a method mean: the docstrings of its classes are the one place that says so."""
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, cast
+
+from unweave.descent.descend import Descent
+from unweave.methods.configure import stages_of
+from unweave.tables import as_table, kind_of, tables
+
+KIND = "kind"
+"""The last name of a path that says which of several dataclasses stands there."""
+
+
+def meanings(method: object) -> dict[str, str]:
+    """What each setting means, by the dotted path that `--set` names; empty where its class does not say."""
+    return {
+        path: meaning
+        for before, stage in stages_of(method).items()
+        for path, meaning in meanings_in(stage, before).items()
+    }
+
+
+def meanings_in(settings: object, before: str = "") -> dict[str, str]:
+    """What each setting of a dataclass means."""
+    told, kinds, made = arguments(type(settings)), tables(type(settings)), {}
+    for name, shown in as_table(settings).items():
+        value, path, meaning = getattr(settings, name), f"{before}{name}", told.get(name, "")
+        if isinstance(shown, Mapping) and is_dataclass(value):
+            made |= {f"{path}.{KIND}": meaning} if len(kinds[name]) > 1 else {}
+            made |= meanings_in(value, f"{path}.")
+        else:
+            made[path] = meaning
+    return made
+
+
+def choices(method: object) -> dict[str, dict[str, str]]:
+    """By the path of a setting the dataclasses that may stand there, and what each does."""
+    return {
+        path: found
+        for before, stage in stages_of(method).items()
+        for path, found in choices_in(stage, before).items()
+    }
+
+
+def choices_in(settings: object, before: str = "") -> dict[str, dict[str, str]]:
+    """The dataclasses that may stand in the fields of a dataclass, where there is a choice."""
+    made: dict[str, dict[str, str]] = {}
+    for name, kinds in tables(type(settings)).items():
+        value, path = getattr(settings, name), f"{before}{name}"
+        if len(kinds) > 1 or (kinds and not is_dataclass(value)):
+            made[path] = {kind_of(kind): first_line(kind) for kind in kinds}
+        made |= choices_in(value, f"{path}.") if is_dataclass(value) else {}
+    return made
+
+
+def first_line(kind: type) -> str:
+    """What the docstring of a class begins with."""
+    return plain((inspect.getdoc(kind) or "").partition("\n\n")[0])
+
+
+def arguments(kind: type) -> Mapping[str, str]:
+    """The section `Args:` of a class's docstring, by name, each text in one line."""
+    section = re.search(r"^Args:\n((?: .*\n?|\n)*)", inspect.getdoc(kind) or "", re.MULTILINE)
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
+    return {name: plain(text) for name, text in found}
+
+
+def plain(text: str) -> str:
+    """A text in one line, with formulas as they are written."""
+    return re.sub(":math:`([^`]*)`", r"\1", " ".join(text.split()))
+
+
+def descents(method: object) -> dict[str, Descent]:
+    """The descents in a method by their dotted paths."""
+    return {
+        path: how
+        for before, stage in stages_of(method).items()
+        for path, how in descents_in(stage, before).items()
+    }
+
+
+def descents_in(settings: object, before: str = "") -> dict[str, Descent]:
+    """The descents in a dataclass, or in what it holds."""
+    if not is_dataclass(settings):
+        return {}
+    inner = {f"{before}{each.name}": getattr(settings, each.name) for each in fields(cast(Any, settings))}
+    return {
+        place: how
+        for path, value in inner.items()
+        for place, how in (
+            {path: value} if isinstance(value, Descent) else descents_in(value, f"{path}.")
+        ).items()
+    }

@@ -1,0 +1,141 @@
+"""A folder of diffusers on this machine, and the images that its model was trained on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from unweave.bench.recipe import Recipe
+from unweave.bench.recipe import load as load_recipe
+from unweave.bench.setup import Data
+from unweave.bench.split_data import split_of
+from unweave.cli.project.project import Project, Write
+from unweave.cli.project.recipe import retraining
+from unweave.data.datasets import NAMES
+from unweave.data.in_memory import Resident
+from unweave.families.diffusion import Generation
+from unweave.record.files import sha256
+from unweave.split import Split
+
+CONFIGS = ("model_index.json", "config.json")
+WEIGHTS = "diffusion_pytorch_model*"
+
+
+@dataclass(frozen=True)
+class Local:
+    """A denoiser with its images.
+
+    Args:
+        model: The denoiser.
+        fresh: Makes one of the same architecture with fresh weights.
+        family: How it is trained and examined: as a recipe has it, but with its own noise and conditions.
+        split: Its images, and what a recipe forgets.
+        weights: SHA-256 of the file with its weights.
+        write: Writes a copy of the folder with another model's weights, and what is said of them.
+        forgotten: The classes that the model forgot before.
+    """
+
+    model: nn.Module
+    fresh: Callable[[], nn.Module]
+    family: Generation
+    split: Split
+    weights: str
+    write: Write
+    forgotten: tuple[int, ...]
+
+
+def is_local(folder: Path) -> bool:
+    """Whether a folder is one of diffusers, perhaps without its configuration."""
+    return any((folder / name).exists() for name in CONFIGS) or any(folder.glob(WEIGHTS))
+
+
+def read(place: Path, data: str | None, recipe: Recipe | None, device: str) -> Local:
+    """A folder with its images.
+
+    Args:
+        place: A folder of diffusers.
+        data: A folder or file of images, or the name of a data set; what the recipe says if None.
+        recipe: How the model was trained, and how images are drawn from it.
+        device: Where images and model are put.
+
+    Raises:
+        ValueError: If the folder, the images and the recipe can't be used or do not fit together.
+    """
+    try:
+        from unweave.tasks.diffusion import folder, folder_config
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    given = Generation() if recipe is None else recipe.generation
+    if given is None:
+        raise ValueError("--recipe must be one of a generator, found a recipe without a table generation")
+    folder_config.refuse_unsupported(place)
+    split = split_of(data_of(data, recipe), family=given, device=device)
+    found = folder.load(place, n_classes=split.n_classes)
+    refuse_other_size(split, found.shape)
+    # the default is guided; who asks for guidance in a recipe hears that there is none
+    plain = given if found.null is not None or recipe is not None else unguided(given)
+    return Local(
+        found.model.to(device),
+        found.fresh,
+        replace(plain, schedule=found.schedule, null=found.null),
+        split,
+        sha256(place / found.component / folder.WEIGHTS),
+        lambda model, out, facts: folder.save(found, model, out, facts),
+        found.forgotten,
+    )
+
+
+def from_local(folder: Path, recipe: str | None, data: str | None, device: str) -> Project:
+    """A denoiser in a folder of diffusers; a recipe says how to train it anew."""
+    told = None if recipe is None else load_recipe(recipe)
+    found = read(folder, data, told, device)
+    facts = {"weights": found.weights, "data": found.split.digest("mixed"), "family": repr(found.family)}
+    facts |= {"train": None if told is None else repr(told.train), "device": device}
+    return Project(
+        facts=facts,
+        family=found.family,
+        train=found.split.train,
+        test=found.split.held_out,
+        calibration=found.split.calibration.tolist(),
+        model=found.model,
+        forget=None if told is None else found.split.forget,
+        methods=found.family.methods if told is None else told.methods,
+        named=found.family.named if told is None else told.method,
+        retrain=None if told is None else retraining(told, found.family, found.fresh, device),
+        build=found.fresh,
+        source=folder,
+        write=found.write,
+        forgotten=found.forgotten,
+    )
+
+
+def data_of(given: str | None, recipe: Recipe | None) -> Data:
+    """The images, and what a recipe says of them; without one the first class stands for any."""
+    if given is None:
+        if recipe is None:
+            raise ValueError(
+                "a folder of diffusers does not hold the images that its model was trained on: name them "
+                "with --data, or name a recipe with --recipe"
+            )
+        return recipe.data
+    name, folder = (given, None) if given in NAMES else ("images", given)
+    known = Data("images", forget="class") if recipe is None else recipe.data
+    return replace(known, name=name, folder=folder)
+
+
+def unguided(family: Generation) -> Generation:
+    """The family with images that are drawn without guidance."""
+    return replace(family, sampler=replace(family.sampler, guidance=1.0))
+
+
+def refuse_other_size(split: Split, shape: tuple[int, int, int]) -> None:
+    """Raises if the images are not of the size that the model denoises."""
+    for source in (split.train, split.held_out):
+        assert isinstance(source, Resident)
+        found = list(source.inputs.shape[1:])
+        if found != list(shape):
+            raise ValueError(
+                f"the model denoises images of shape {list(shape)} (channel, height, width), found {found}: "
+                "bring the data to that size"
+            )

@@ -1,0 +1,61 @@
+"""Where a given original and its data are, and what of them every process keeps at hand."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from unweave.bench.proxy_requests import practised
+from unweave.bench.setup import Data, Tuning
+from unweave.cli.project import Project, load
+from unweave.record import checkpoint
+from unweave.split import Split
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the original and its data are.
+
+    Args:
+        model: project.py, or the folder of a model.
+        recipe: How a folder's model was trained.
+        data: The images of a folder of diffusers.
+    """
+
+    model: str
+    recipe: str | None
+    data: str | None
+
+
+def is_given(places: list[str]) -> bool:
+    """Whether a model is named, and no recipes."""
+    return any(Path(place).is_dir() or Path(place).suffix == ".py" for place in places)
+
+
+@cache
+def project_of(place: Place, device: str) -> Project:
+    """The project; once per process."""
+    return load(place.model, recipe=place.recipe, data=place.data, device=device)
+
+
+@cache
+def weights_of(place: Place, device: str) -> str:
+    """A digest of the original's weights; once per process."""
+    model = project_of(place, device).model
+    assert model is not None
+    return checkpoint.contents(model.state_dict())
+
+
+@cache
+def split_of(place: Place, forget: tuple[int, ...], device: str) -> Split:
+    """Its data, cut by what is to be forgotten; once per process."""
+    return project_of(place, device).split(torch.tensor(forget, dtype=torch.long))
+
+
+@cache
+def practised_on(
+    place: Place, forget: tuple[int, ...], device: str, data: Data, tuning: Tuning, seed: int
+) -> Split:
+    """What a tuning seed practises on; once per process."""
+    return practised(split_of(place, forget, device), data, tuning, seed)

@@ -1,0 +1,99 @@
+"""The model of a recipe: trained when it is needed, or read from a folder."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from torch import nn
+
+from unweave.bench.recipe import Recipe
+from unweave.bench.recipe import load as load_recipe
+from unweave.bench.split_data import split_of
+from unweave.cli.project.project import Project, Retraining, Write
+from unweave.descent.train import train_model
+from unweave.families.diffusion import Generation
+from unweave.families.family import Family
+from unweave.record import checkpoint
+from unweave.record.files import sha256, write_atomically
+from unweave.result import Pretrained
+from unweave.split import Split
+from unweave.tasks.diffusion.folder_config import MANIFEST, WEIGHTS
+
+RECIPE = "recipe.toml"
+
+
+def from_recipe(recipe: Recipe, device: str) -> Project:
+    """The model and data of a recipe; the model is trained when it is needed."""
+    family = recipe.family
+    split = split_of(recipe.data, family=family, device=device)
+    told = ("data", "model", "train", *(("generation",) if recipe.generation else ()))
+    table = {key: value for key, value in recipe.table().items() if key in told}
+    task = family.task(split.n_classes)
+
+    def build() -> nn.Module:
+        return recipe.build(split.n_classes)
+
+    def original(seed: int, folder: Path | None) -> nn.Module:
+        made = train_model(recipe.train, build, split, "mixed", seed, task=task, device=device, cache=folder)
+        return made.model
+
+    return Project(
+        facts={"recipe": table, "device": device},
+        family=family,
+        train=split.train,
+        test=split.held_out,
+        calibration=split.calibration.tolist(),
+        forget=split.forget,
+        methods=recipe.methods,
+        named=recipe.method,
+        original=original,
+        retrain=retraining(recipe, family, build, device),
+        build=build,
+        write=None if recipe.generation is None else writer(recipe.generation, split.n_classes),
+    )
+
+
+def retraining(recipe: Recipe, family: Family, build: Callable[[], nn.Module], device: str) -> Retraining:
+    """Trains as a recipe says."""
+
+    def retrain(cut: Split, seed: int) -> nn.Module:
+        task = family.task(cut.n_classes)
+        return train_model(recipe.train, build, cut, "retain", seed, task=task, device=device).model
+
+    return retrain
+
+
+def writer(family: Generation, n_classes: int) -> Write:
+    """Writes a model that a recipe trained as a folder of diffusers: with its noise and conditions."""
+    task = family.task(n_classes)
+
+    def write(model: nn.Module, out: Path, facts: Mapping[str, object]) -> None:
+        if not isinstance(model, Pretrained):
+            found = type(model).__name__
+            raise ValueError(f"a recipe's denoiser must have save_pretrained() of diffusers, found {found}")
+        model.save_pretrained(str(out))
+        known = {"n_classes": n_classes, "null": task.null, "schedule": dataclasses.asdict(task.schedule)}
+        known |= {"weights_after": sha256(out / WEIGHTS), "history": []}
+        write_atomically(out / MANIFEST, json.dumps({**known, **facts}, indent=2) + "\n")
+
+    return write
+
+
+def from_folder(folder: Path, recipe: str | None, device: str) -> Project:
+    """A trained model in a folder; it must have been trained on the data of its recipe.
+
+    Args:
+        folder: Holds model.safetensors with model.json, and perhaps recipe.toml.
+        recipe: The recipe, if it is not there.
+        device: Where the model is put.
+    """
+    if recipe is None and not (folder / RECIPE).is_file():
+        raise ValueError(f"{folder} has no {RECIPE} that says what its model is: name a recipe with --recipe")
+    project = from_recipe(load_recipe(recipe or folder / RECIPE), device)
+    model = project.untrained()
+    assert project.forget is not None
+    digest = project.split(project.forget).digest("mixed")
+    sidecar = checkpoint.load(folder, model, split_digest=digest)
+    facts = {**project.facts, "weights": sidecar["weights"]}
+    return dataclasses.replace(project, facts=facts, model=model.to(device).eval(), original=None)

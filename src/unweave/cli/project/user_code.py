@@ -1,0 +1,214 @@
+"""A user's own code: `project.py`, which may raise anything and return anything.
+
+It defines `load()`, which returns a dict: `model` (an `nn.Module`, trained), `train` and `test`
+(map-style data sets), and if wanted `ids` (a string per training example) and `calibration` (a data set of
+its own, positions in `test`, or the fraction of it). With `generation`, a table as in a recipe, it is about a
+denoiser `f(x_t, t, condition)`, and the examples are images as bytes with their class. It may define
+`train(dataset, seed) -> model`, which is how retrained references come to be.
+"""
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from torch import nn
+from torch.utils.data import ConcatDataset, Dataset
+
+from unweave.cli.project.named_dataset import Named
+from unweave.cli.project.project import Project, Retraining
+from unweave.data import Source
+from unweave.data.subset import dataset_of
+from unweave.errors import Failed
+from unweave.families.classifier import Classification
+from unweave.families.diffusion import Generation
+from unweave.families.family import Family
+from unweave.record.checkpoint import contents, difference, shapes
+from unweave.record.code_digest import code_digest
+from unweave.split import Split, as_source
+from unweave.tables import read as read_table
+from unweave.tables import refuse_unknown
+from unweave.unlearning import refuse_unusable
+
+T = TypeVar("T")
+KEYS = ("model", "train", "test", "ids", "calibration", "generation")
+
+
+def from_file(path: Path) -> Project:
+    """A user's own model and data.
+
+    Raises:
+        ValueError: If there is no such file, its code raises, or what it returns can't be used.
+    """
+    given, train = said(path)
+    model, test = given["model"], source(given["test"], "test")
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"'model' must be an nn.Module, found {type(model).__name__}")
+    learned = source(given["train"], "train")
+    learned = learned if given.get("ids") is None else named(given["train"], given["ids"])
+    test, calibration = held_out(given["test"], test, given.get("calibration", 0.5))
+    refuse_unusable(model)
+    family = family_of(given.get("generation"))
+    sources = {name: family.source(data) for name, data in (("train", learned), ("test", test))}
+    n_classes = 1 + max(int(data.labels.max()) for data in sources.values())
+    for name, data in sources.items():
+        family.refuse_unfit(model, data, name, n_classes)
+    return Project(
+        facts={"project": str(path.resolve()), "sha256": code_digest(path.resolve())},
+        train=sources["train"],
+        test=sources["test"],
+        calibration=calibration,
+        family=family,
+        model=model,
+        methods=family.methods,
+        named=family.named,
+        retrain=None if train is None else retraining(path, train, learned, model),
+    )
+
+
+def said(path: Path) -> tuple[Mapping[str, Any], Callable[..., Any] | None]:
+    """What `load()` of a file returns, and its `train`, if there is one."""
+    if not path.is_file():
+        raise ValueError(f"expected a project at {path}, found no such file")
+    module = imported(path)
+    load, train = function(module, path, "load"), function(module, path, "train")
+    if load is None:
+        raise ValueError(f"{path} must define load(), which returns a dict of model, train and test")
+    return checked(asked(path, "load()", load), path), train
+
+
+def family_of(generation: object) -> Family:
+    """What kind of model it is: a denoiser where there is a table of how images are drawn."""
+    return Classification() if generation is None else read_table(Generation, generation, "generation")
+
+
+def imported(path: Path) -> ModuleType:
+    """The module in a file, with its folder at hand for what it imports."""
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    spec = importlib.util.spec_from_file_location(f"unweave_project_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # dataclasses and pickle look their module up
+    asked(path, "the file", spec.loader.exec_module, module)
+    return module
+
+
+def function(module: ModuleType, path: Path, name: str) -> Callable[..., Any] | None:
+    """A function of the module, if it has one of that name."""
+    found = vars(module).get(name)
+    if found is not None and not callable(found):
+        raise ValueError(f"{name} in {path} must be a function, found {type(found).__name__}")
+    return found
+
+
+def asked(path: Path, what: str, code: Callable[..., T], *arguments: object) -> T:
+    """What a user's code returns; an error of its own becomes one line that names the place."""
+    try:
+        return code(*arguments)
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        place = f"{path}, line {lines[-1]}" if lines else str(path)
+        raise ValueError(f"{what} of {place} raised {type(error).__name__}: {error}") from error
+
+
+def checked(given: object, path: Path) -> Mapping[str, Any]:
+    """What `load()` returned, if it is a dict with the right keys."""
+    if not isinstance(given, Mapping):
+        found = type(given).__name__
+        raise ValueError(f"load() of {path} must return a dict of model, train and test, found {found}")
+    refuse_unknown(given, KEYS, f"what load() of {path} returns")
+    missing = [key for key in KEYS[:3] if key not in given]
+    if missing:
+        found = ", ".join(map(str, given)) or "none"
+        raise ValueError(f"load() of {path} must return the key {missing[0]!r}, found {found}")
+    return given
+
+
+def source(data: object, key: str) -> Source:
+    """A user's data as a source."""
+    if not isinstance(data, Dataset | Source):
+        raise ValueError(f"{key!r} must be a torch Dataset, found {type(data).__name__}: wrap it in one")
+    return as_source(data)
+
+
+def named(data: object, ids: object) -> Named:
+    """A user's data under the ids beside it."""
+    if not isinstance(data, Dataset):
+        found = type(data).__name__
+        raise ValueError(
+            f"'ids' belong to a torch Dataset, found {found}: give its examples ids of their own"
+        )
+    if isinstance(ids, str) or not isinstance(ids, Sequence):
+        found = type(ids).__name__
+        raise ValueError(f"'ids' must be a list with a string per training example, found {found}")
+    return Named(data, given=ids)
+
+
+def held_out(given: object, test: Source, calibration: object) -> tuple[Source, float | list[int]]:
+    """The held-out data, and which part of it is for calibration."""
+    if isinstance(calibration, Dataset) and isinstance(given, Dataset):
+        extra, whole = source(calibration, "calibration"), ConcatDataset([given, calibration])
+        return as_source(whole), list(range(len(test), len(test) + len(extra)))
+    if isinstance(calibration, float) and 0 < calibration < 1:
+        return test, calibration
+    if isinstance(calibration, Sequence) and all(isinstance(place, int) for place in calibration):
+        return test, places(calibration, len(test))
+    found = calibration if isinstance(calibration, float) else type(calibration).__name__
+    expected = "a Dataset, positions in 'test', or a fraction in (0, 1)"
+    raise ValueError(f"'calibration' must be {expected}, found {found}")
+
+
+def places(calibration: Sequence[int], n: int) -> list[int]:
+    """Positions of some of the held-out examples, but not all of them."""
+    inside = all(0 <= place < n for place in calibration)
+    if not inside or not 0 < len(set(calibration)) == len(calibration) < n:
+        raise ValueError(f"'calibration' must hold some positions in 0..{n - 1}, but not all, and each once")
+    return list(calibration)
+
+
+def retraining(path: Path, train: Callable[..., Any], source: Source, original: nn.Module) -> Retraining:
+    """Trains by a user's `train(dataset, seed)` on the examples as `load()` gave them.
+
+    A run fails, and is no bad input, if its training does: it may be the tenth.
+    """
+
+    def retrain(split: Split, seed: int) -> nn.Module:
+        try:
+            return trained(path, train, dataset_of(source, split.retain), seed, original)
+        except ValueError as error:
+            raise Failed(str(error)) from error
+
+    return retrain
+
+
+def trained(
+    path: Path, train: Callable[..., Any], dataset: Dataset, seed: int, original: nn.Module
+) -> nn.Module:
+    """What a user's `train(dataset, seed)` returns.
+
+    Raises:
+        ValueError: If it raises, returns what can't be used, or trains the original, which would then be
+            another one for all that follows.
+    """
+    before = contents(original.state_dict())
+    model = asked(path, "train()", train, dataset, seed)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"train() of {path} must return an nn.Module, found {type(model).__name__}")
+    if contents(original.state_dict()) != before:
+        raise ValueError(
+            f"train() of {path} must leave the model alone that load() returned, and changed its weights: "
+            "make another model there"
+        )
+    if found := difference(shapes(original.state_dict()), shapes(model.state_dict())):
+        raise ValueError(
+            f"train() of {path} must return a model like that of load(), {found}: make the same model there; "
+            "of a compiled or wrapped one return the model inside"
+        )
+    refuse_unusable(model)
+    return model

@@ -1,0 +1,183 @@
+"""What `forget` wrote, read back, and models retrained to compare it with."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.utils.data import Dataset
+
+from unweave.auditing import retrained
+from unweave.audits.exam import Exam
+from unweave.audits.references import Retrain
+from unweave.bench.workers import Job, Listener, told, workers
+from unweave.cli import forget
+from unweave.cli.choose_method import Retraining, known_here
+from unweave.cli.project import Project, load
+from unweave.descent.train import digest
+from unweave.methods import Method
+from unweave.record import checkpoint, record
+from unweave.record.files import read_object
+from unweave.result import PRETRAINED, Result
+from unweave.split import Split
+from unweave.weights.cost import Cost
+
+ASKED = ("model", "recipe", "device", "method", "settings", "seed")
+"""What is read of a request."""
+
+
+def request_of(run: Path) -> Mapping[str, Any]:
+    """What was asked of a run."""
+    path = run / forget.CLAIM
+    if not path.is_file():
+        raise ValueError(f"expected a folder that forget wrote, found no {forget.CLAIM} in {run}")
+    found = read_object(path, ": run forget again")
+    missing = [key for key in ASKED if key not in found]
+    if missing:
+        raise ValueError(
+            f"{path} does not say what was asked of forget, {missing[0]!r} is missing: run it again"
+        )
+    return found
+
+
+@cache
+def opened(run: str, device: str | None) -> tuple[Project, Split]:
+    """The project of a run and its split; once per process."""
+    request, place = request_of(Path(run)), Path(run) / forget.SPLIT
+    if not place.is_file():
+        raise ValueError(f"{run} is not finished, it has no {forget.SPLIT}: run forget again")
+    project = load(
+        request["model"],
+        recipe=request["recipe"],
+        data=request.get("data"),
+        device=device or request["device"],
+    )
+    return project, Split.load(place, project.train, project.test)
+
+
+def result_of(run: Path, project: Project, split: Split, device: str | None) -> Result:
+    """What forget made."""
+    request = request_of(run)
+    original = original_of(run, project, request["seed"])
+    model = copy.deepcopy(original)
+    sidecar = checkpoint.load(run, model, split_digest=split.digest())
+    refuse_other(original, sidecar, run)
+    (stage,) = record.load(run)["stages"].values()
+    (row,) = stage["methods"].values()
+    place = device or next(original.parameters()).device
+    return Result(
+        model=model.to(place).eval(),
+        method=method_of(run, project, request),
+        split=split,
+        task=project.task(split),
+        seed=request["seed"],
+        original=original.to(place),
+        cost=Cost(gradients=int(row["gradient_evaluations"]), seconds=row["seconds"]),
+        traces=probed(row["trace"]),
+    )
+
+
+def about(run: Path) -> dict[str, str]:
+    """What the record of a run tells of its request; nothing if an earlier version made it."""
+    (stage,) = record.load(run)["stages"].values()
+    told = stage.get("request", {})
+    return {key: told[key] for key in ("model", "asked", "date") if key in told}
+
+
+def method_of(run: Path, project: Project, request: Mapping[str, Any]) -> Method | Retraining:
+    """What made the model.
+
+    Raises:
+        ValueError: If this version does not know its settings.
+    """
+    again = f"make it again, with unweave forget {request['model']} --method {request['method']}"
+    return known_here(
+        project,
+        request["method"],
+        tables=request["settings"],
+        seed=request["seed"],
+        place=run / forget.CLAIM,
+        again=again,
+    )
+
+
+def refuse_other(original: nn.Module, sidecar: Mapping[str, object], run: Path) -> None:
+    """Raises if the original is not the one that a run came from; what no digest was kept of is accepted."""
+    kept = sidecar.get("original")
+    if kept is not None and kept != checkpoint.contents(original.state_dict()):
+        raise ValueError(
+            f"the original is not the one that {run} was made from, its weights have changed since: put the "
+            "earlier ones back, and let load() return the same ones each time; or run forget again"
+        )
+
+
+def refuse_other_published(model: nn.Module, project: Project, run: Path) -> None:
+    """Raises if the model of a run, which is audited, is not the one in its folder of diffusers."""
+    published = run / PRETRAINED
+    if project.write is None or not published.is_dir():
+        return
+    from unweave.tasks.diffusion.weights import refuse_other_model
+
+    refuse_other_model(published, model)
+
+
+def probed(
+    trace: Mapping[str, Sequence[Sequence[float | None]]],
+) -> dict[str, list[tuple[int, float, float]]]:
+    """What probes saw, of all curves of a record: those that say how reliable they are."""
+    found: dict[str, list[tuple[int, float, float]]] = {}
+    for name, curve in trace.items():
+        rows = [
+            (int(step or 0), value, half)
+            for step, value, half in curve
+            if value is not None and half is not None
+        ]
+        if rows:
+            found[name] = rows
+    return found
+
+
+def original_of(run: Path, project: Project, seed: int) -> nn.Module:
+    """The original: as it was given, or as the run trained it."""
+    if project.model is not None:
+        return project.model
+    assert project.original is not None
+    kept = run / forget.MODELS
+    return project.original(seed, kept if kept.is_dir() else None)
+
+
+def reference_of(
+    project: Project, split: Split, seeds: Sequence[int], calibration: Sequence[int], folder: Path
+) -> Retrain:
+    """How the models come to be that a run is compared with."""
+
+    def train(dataset: Dataset, seed: int) -> nn.Module:
+        assert project.retrain is not None
+        return project.retrain(split, seed)
+
+    return Retrain(train, seeds, calibration, folder, code=digest(project.facts))
+
+
+def retrain_all(
+    run: Path, seeds: Sequence[int], folder: Path, jobs: int, device: str | None, listener: Listener
+) -> None:
+    """Retrains every model that is missing, and keeps what each answers."""
+    given = [(str(run.resolve()), seed, str(folder), device) for seed in seeds]
+    work = [Job(f"retrained with seed {each[1]}", retrain_one, each) for each in given]
+    with workers(min(jobs, max(1, len(seeds)))) as crew:
+        for _ in told(crew, work, listener):
+            pass
+
+
+def retrain_one(run: str, seed: int, folder: str, device: str | None) -> None:
+    """Retrains one model, in whatever process this is."""
+    project, split = opened(run, device)
+    exam = exam_of(Path(run), project, split)
+    retrained(reference_of(project, split, [seed], [], Path(folder)), split, seed, exam)
+
+
+def exam_of(run: Path, project: Project, split: Split) -> Exam[Any]:
+    """The questions to the models of a run; what is trained for them is kept beside the original."""
+    return project.family.exam(split, cache=run / forget.MODELS)

@@ -1,0 +1,61 @@
+"""Images of a user's own: what their classes are called, and whether anybody said what is held out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from unweave.data.in_memory import Resident
+
+
+@dataclass(frozen=True, eq=False)
+class Own(Resident):
+    """A part of a user's own images.
+
+    Args:
+        classes: What the classes are called, by label; none where they are called by their numbers.
+        parted: Whether nobody said what is held out, so that a share of every class is.
+    """
+
+    classes: tuple[str, ...] = ()
+    parted: bool = False
+
+    def named(self, label: int) -> str:
+        """A class as people know it: its label, and what it is called."""
+        return f"{label} ({self.classes[label]})" if label < len(self.classes) else str(label)
+
+
+def classes_of(folder: Path) -> dict[str, int]:
+    """The label of every sub-folder: the number that it is called, or else its place in the order of names.
+
+    Raises:
+        ValueError: If there are fewer than two, some are numbers and others names, or a number is left out.
+    """
+    names = sorted(each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+    if len(names) < 2:
+        raise ValueError(f"{folder} must have a sub-folder per class, found {', '.join(names) or 'none'}")
+    refuse_mixture(folder, names)
+    if not is_label(names[0]):
+        return {name: label for label, name in enumerate(names)}
+    labels = {name: int(name) for name in names}
+    if sorted(labels.values()) != list(range(len(names))):
+        raise ValueError(
+            f"sub-folders of {folder} that are numbers must be the labels 0..{len(names) - 1}, found "
+            f"{', '.join(names)}"
+        )
+    return labels
+
+
+def refuse_mixture(folder: Path, names: list[str]) -> None:
+    """Raises if some names are numbers and others not: their order would give labels that nobody said."""
+    numbers = [name for name in names if is_label(name)]
+    others = [name for name in names if not is_label(name)]
+    strange = next((name for name in others if name.isnumeric()), others[0] if numbers and others else None)
+    if strange is not None:
+        raise ValueError(
+            f"sub-folders of {folder} must all be numbers in the digits 0 to 9, or all be names, found "
+            f"{strange!r} among {', '.join(names)}"
+        )
+
+
+def is_label(text: str) -> bool:
+    """Whether a text is a number in plain digits."""
+    return text.isascii() and text.isdecimal()

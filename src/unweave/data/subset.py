@@ -1,0 +1,32 @@
+"""Some examples of a source as a data set, such as a user's `train` takes."""
+
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from unweave.data import Source
+from unweave.data.user_dataset import Loaded
+
+
+def dataset_of(source: Source, ids: Tensor) -> Dataset:
+    """Some examples of a source as a data set: a user's own items, or tuples `(input..., label)`."""
+    return Subset(source.dataset, ids.tolist()) if isinstance(source, Loaded) else Examples(source, ids)
+
+
+class Examples(Dataset):
+    """Some examples of a source as a data set of `(input..., label)` tuples.
+
+    Args:
+        source: Where they come from; items are the same at every read.
+        ids: Their positions there.
+    """
+
+    def __init__(self, source: Source, ids: Tensor) -> None:
+        self.source, self.ids = source, ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> tuple[Tensor | int, ...]:
+        (raw,) = self.source.stream([self.ids[index : index + 1]])
+        fields = raw.inputs.values() if isinstance(raw.inputs, dict) else raw.inputs
+        return (*(field[0] for field in fields), int(raw.target))

@@ -1,0 +1,128 @@
+"""Anybody's map-style `torch.utils.data.Dataset` as a source, read through a `DataLoader`.
+
+Nothing is augmented here: unlearning and auditing read each example as it is, so a data set that draws at
+random is refused.
+"""
+
+import copy
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from unweave.data import Raw
+from unweave.data.user_items import Item, Items, checked_names, stacked
+
+SCAN = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A source that reads its examples from a data set, batch by batch.
+
+    Items are tuples `(input..., label)`, or dicts of a label, perhaps a string id, and tensors. A model is
+    called with the inputs of a tuple in order, with the only tensor of a dict, or with several by name.
+
+    Args:
+        dataset: Has a length; `dataset[i]` is the same at every call.
+        label: Key of the label in a dict, position in a tuple. None: "label" or "labels"; the last one.
+        id: Key of the string id in a dict. None: "id" where the items have it.
+        workers: Processes that read ahead; 0: this one.
+        device: Where batches are handed out.
+    """
+
+    dataset: Dataset[Any]
+    label: str | int | None = None
+    id: str | None = None
+    workers: int = 0
+    device: torch.device | str = "cpu"
+
+    def __post_init__(self) -> None:
+        for position in sorted({0, len(self) // 2, len(self) - 1}):
+            if self._items[position].digest() != self._items[position].digest():
+                raise ValueError(
+                    f"item {position} must be the same at every read, found two that differ: "
+                    "give the data set without its random transforms"
+                )
+
+    @property
+    def labels(self) -> Int64[Tensor, " n"]:
+        """The label of every example, with shape [n]. The first call reads the whole data set once."""
+        return self._scan.labels
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The string id of every example, in order, or None where the items have none."""
+        return self._scan.names
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
+        """Yield the examples at the positions of each index tensor; see `Source.stream`."""
+        for items in self._batches(order):
+            fields = {key: stacked(key, items).to(self.device) for key in items[0].fields}
+            inputs = fields if items[0].keywords else tuple(fields.values())
+            ids = torch.tensor([item.position for item in items], device=self.device)
+            yield Raw(ids, inputs, torch.tensor([item.label for item in items], device=self.device))
+
+    def digest(self) -> str:
+        """SHA-256 of the fields, label and id of every example, in order."""
+        return self._scan.digest
+
+    def to(self, device: torch.device | str) -> "Loaded":
+        """The same, handing out its batches on `device`."""
+        moved = copy.copy(self)  # and not `replace`: what was read of the data set is kept
+        object.__setattr__(moved, "device", device)
+        return moved
+
+    def _batches(self, order: Iterable[Tensor]) -> Iterator[list[Item]]:
+        loader = DataLoader(
+            self._items,
+            batch_sampler=_Lists(order),
+            num_workers=self.workers,
+            collate_fn=list,
+            generator=torch.Generator(),  # or it would draw from the global one
+        )
+        return iter(loader)
+
+    @cached_property
+    def _items(self) -> Items:
+        return Items(self.dataset, self.label, self.id)
+
+    @cached_property
+    def _scan(self) -> "_Scan":
+        sha = hashlib.sha256()
+        labels: list[int] = []
+        names: list[str | None] = []
+        for items in self._batches(torch.arange(len(self)).split(SCAN)):
+            for item in items:
+                sha.update(item.digest())
+                labels.append(item.label)
+                names.append(item.name)
+        return _Scan(torch.tensor(labels), checked_names(names), sha.hexdigest())
+
+
+@dataclass(frozen=True, eq=False)
+class _Scan:
+    """What one pass over the whole data set tells."""
+
+    labels: Tensor
+    names: tuple[str, ...] | None
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Lists:
+    """Index tensors as the lists that a `DataLoader` wants, read one by one: an order may have no end."""
+
+    order: Iterable[Tensor]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (index.tolist() for index in self.order)

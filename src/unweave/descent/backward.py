@@ -1,0 +1,84 @@
+"""LUR in a training loop of one's own, in the place of `loss.backward()`."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from unweave.descent.lookahead import nested
+from unweave.split import Part
+from unweave.weights.params import Params, add
+from unweave.weights.step import Runtime, Step
+
+
+def lur_backward(
+    retain_loss: Callable[[], Tensor],
+    forget_loss: Callable[[], Tensor],
+    params: Iterable[nn.Parameter],
+    *,
+    alpha: float = 0.1,
+    weight: float = 0.3,
+) -> None:
+    """Adds the LUR gradient (mode `nested`) to the `grad` of the weights, in the place of `loss.backward()`.
+
+    Each closure runs a forward pass and returns its loss; the retain closure is called twice, at different
+    weights. Use the same batch within one call, and freeze BatchNorm or accept that its running statistics
+    see two passes over the retain batch.
+
+    Args:
+        retain_loss: The loss on data to keep.
+        forget_loss: The loss to descend on data to forget, for example `-log(1 + CE)`.
+        params: The weights that move.
+        alpha: The size of the inner step.
+        weight: The weight of the forget loss.
+
+    Raises:
+        ValueError: If a weight is bf16 or fp16, or takes no part in a loss.
+    """
+    named = {str(i): p for i, p in enumerate(p for p in params if p.requires_grad)}
+    if not named:
+        raise ValueError("lur_backward got no trainable weights")
+    before = [(p, p.grad) for p in named.values()]
+    step = Step(named, Runtime(nn.Identity(), family=None), {}, {})
+    row, ahead = nested(Closure("retain", retain_loss), Closure("forget", forget_loss, weight), alpha)
+    try:
+        total = add(step.gradient(row), step.gradient(ahead))
+    finally:
+        for p, old in before:
+            p.grad = old
+    for name, p in named.items():
+        if p.grad is None:
+            p.grad = total[name]
+        else:
+            p.grad.add_(total[name])
+
+
+@dataclass(frozen=True, eq=False)
+class Closure:
+    """A user's own loss, called with no arguments.
+
+    Args:
+        name: What errors call it.
+        value: The loss; runs forward, must not call backward.
+        weight: Its weight.
+    """
+
+    name: str
+    value: Callable[[], Tensor]
+    weight: float = 1.0
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """None that unweave knows of."""
+        return frozenset()
+
+    def present(self, step: Step) -> bool:
+        """Always."""
+        return True
+
+    def gradient(self, step: Step) -> Params:
+        """The gradient of the weighted loss."""
+        step.count(0)
+        gradient = step.backward(iter([self.weight * self.value()]))
+        # a view of a bucket of DistributedDataParallel is overwritten by the next backward pass
+        return {name: g.clone() if g._is_view() else g for name, g in gradient.items()}

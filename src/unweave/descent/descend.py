@@ -1,0 +1,391 @@
+"""The one training loop."""
+
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import accumulate, islice, pairwise, tee
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from unweave.choices import refuse_outside, refuse_unknown_choices
+from unweave.descent.feed import FEEDS, FeedName, Plan, steps_per_epoch
+from unweave.descent.importance import Mask
+from unweave.descent.losses import collect, forgotten, refuse_nonfinite
+from unweave.descent.optimizer_state import Moving, Pinned, begun
+from unweave.descent.rules import RULES, Rule, RuleName
+from unweave.descent.saved_state import Saved
+from unweave.problem import Problem
+from unweave.split import Part
+from unweave.tasks import Batch, evaluating
+from unweave.weights.params import Params, combine, gramian
+from unweave.weights.step import Precision, Runtime, Step, Term
+
+CHECK = 50
+"""Losses are read from the device and checked every so many steps."""
+
+OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How far and how fast to move.
+
+    Args:
+        lr: The learning rate.
+        steps: The number of updates; instead of `epochs`.
+        epochs: The number of passes, as the feed counts them; instead of `steps`.
+        batch: The number of retain (or mixed) examples per step, over all processes.
+        forget_batch: The number of forget examples per step; `batch` if None.
+        micro_batch: The largest number of examples in one forward pass; no limit if None.
+        optimizer: The optimizer; `descend` takes a user's own instead.
+        momentum: The momentum of SGD.
+        weight_decay: The weight decay.
+        schedule: How the learning rate falls, after the warm-up.
+        warmup: The fraction of steps over which it first rises, linearly.
+        max_norm: The largest norm of the combined gradient, if any.
+        norm: BatchNorm normalises by the batch and updates its statistics ("train"), or uses them as they are
+            ("frozen").
+        dropout: Dropout layers are switched off, or draw one mask for all passes of a step ("same").
+        ema: The decay of an average of the weights, which becomes the result; none if None. After n steps it
+            is (1 + n) / (10 + n) where that is less, as in TensorFlow: with a constant decay a short run
+            would end near the weights that it began at, which hides what it did or did not forget.
+        precision: The type of the forward passes.
+        compile: Whether the passes are compiled, which takes minutes at first, needs a C++ compiler and pays
+            on a GPU in long trainings. Convolutions are then laid out as suits them; there is no second
+            derivative.
+        stop: "forgotten" ends a phase that follows forget data once the mean loss on that part has reached
+            that on the calibration part.
+        stop_every: How many steps lie between two looks at that.
+        unused: Names of weights that may take no part in the loss.
+    """
+
+    lr: float = 0.05
+    steps: int | None = None
+    epochs: float | None = None
+    batch: int = 128
+    forget_batch: int | None = None
+    micro_batch: int | None = None
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup: float = 0.0
+    max_norm: float | None = None
+    norm: Literal["train", "frozen"] = "train"
+    dropout: Literal["off", "same"] = "off"
+    ema: float | None = None
+    precision: Precision = "fp32"
+    compile: bool = False
+    stop: Literal["never", "forgotten"] = "never"
+    stop_every: int = 10
+    unused: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        refuse_unknown_choices(self)
+        refuse_outside(self, "(0, inf)", "lr", "epochs")
+        refuse_outside(self, "(0, inf]", "max_norm")
+        refuse_outside(self, "[1, inf)", "steps", "batch", "forget_batch", "micro_batch", "stop_every")
+        refuse_outside(self, "[0, 1)", "warmup", "momentum", "ema")
+        refuse_outside(self, "[0, inf)", "weight_decay")
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(
+                f"a descent needs either steps or epochs, found steps={self.steps}, epochs={self.epochs}"
+            )
+
+    def rate(self, progress: float) -> float:
+        """The learning rate at a progress in [0, 1), relative to `lr`."""
+        if progress < self.warmup:
+            return progress / self.warmup
+        rest = (progress - self.warmup) / (1 - self.warmup)
+        return {"constant": 1.0, "linear": 1 - rest, "cosine": (1 + math.cos(math.pi * rest)) / 2}[
+            self.schedule
+        ]
+
+    def optimizer_over(self, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimizer over these weights."""
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(weights, self.lr, self.momentum, weight_decay=self.weight_decay)
+        kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
+        return kind(weights, self.lr, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of a descent.
+
+    Args:
+        terms: One gradient is taken per term; a sum of objectives is one term.
+        rule: How gradients that disagree become one direction: a name, or a rule of the user's own.
+        where: A multiplier in [0, 1] per weight; weights at zero end bit for bit where they began.
+        feed: The order in which data arrives.
+        idle: Whether a term may ask for nothing at the first step, as a loss that is where it should end;
+            elsewhere a gradient of zeros is an error.
+        share: The fraction of the steps, relative to the other phases.
+        watch: Called before every step with the problem and the number of the step, for probes and for edits
+            of weights that may move.
+        until: Ends the phase early once it is true; asked every `stop_every` steps, of the average of the
+            weights if there is one.
+    """
+
+    terms: Sequence[Term]
+    rule: RuleName | Rule = "total"
+    where: Mask | None = None
+    feed: FeedName = "paired"
+    idle: bool = False
+    share: float = 1.0
+    watch: Callable[[Problem, int], None] | None = None
+    until: Callable[[Problem], bool] | None = None
+
+    def over(self, problem: Problem, how: Descent, moving: Moving) -> bool:
+        """Whether it ends here."""
+        follows_forget = any(term.parts & {"forget", "mixed"} for term in self.terms)
+        if how.stop == "forgotten" and follows_forget and forgotten(problem, how.batch):
+            return True
+        if self.until is None:
+            return False
+        with moving.averaged():
+            return self.until(problem)
+
+
+def descend(
+    problem: Problem,
+    how: Descent,
+    *phases: Phase,
+    optimizer: OptimizerFactory | None = None,
+    saved: Saved | None = None,
+    still: Collection[nn.Module] = (),
+) -> int:
+    """Follows the terms of each phase downhill over `problem.model`, in place, under one optimizer.
+
+    Args:
+        problem: What to edit.
+        how: The optimizer and its length.
+        phases: What to follow, one after the other.
+        optimizer: A user's own optimizer, instead of the one that `how` names.
+        saved: Keeps the state of a descent of one phase, without a mask and with terms that look at one
+            step alone, such as training.
+        still: Modules of which each BatchNorm uses its statistics as they are, whatever `how.norm` says.
+
+    Returns:
+        The number of steps taken.
+
+    Raises:
+        ValueError: If a term can't be followed on this model, or a descent of several phases is to be kept.
+        Failed: If a loss or a weight is no longer finite; names the term.
+    """
+    if saved and len(phases) > 1:
+        raise ValueError(f"the state of a descent is kept in one phase, found {len(phases)}")
+    with training(problem.model, how, still):
+        refuse_batch_statistics(problem, how)
+        weights = problem.params
+        average = {} if how.ema is None else begun(weights)
+        moving = Moving(weights, (optimizer or how.optimizer_over)(list(weights.values())), average)
+        taken, lengths = 0, lengths_of(problem, phases, how)
+        for phase, begin, steps in zip(phases, accumulate(lengths, initial=0), lengths, strict=False):
+            span = (begin, begin + steps, sum(lengths))
+            taken += follow(problem, phase, how, moving, span=span, saved=saved)
+        moving.settle()
+        refuse_nonfinite(weights)
+    return taken
+
+
+def follow(
+    problem: Problem,
+    phase: Phase,
+    how: Descent,
+    moving: Moving,
+    *,
+    span: tuple[int, int, int],
+    saved: Saved | None,
+) -> int:
+    """One phase, from and to a step among all; returns the number of steps taken."""
+    (begin, end, of), weights, update = span, moving.weights, moving.update
+    runtime = runtime_of(problem, how, phase.where, compile=how.compile)
+    runtime.shifts = []
+    pinned = Pinned(weights, phase.where)
+    before: dict[int, Params] = {}
+    index = -1
+    for index, (batches, sizes) in enumerate(islice(batches_of(problem, phase, how), end - begin)):
+        if saved and saved.holds(index, problem, moving):
+            continue
+        for watch in (problem.watch, phase.watch):
+            if watch:
+                watch(problem, index)
+        set_rate(update, how, (begin + index) / of)
+        runtime.noise = problem.seed() if how.dropout == "same" else None
+        step = Step(weights, runtime, batches, sizes, index=index, of=end - begin, before=before)
+        direction = directed(step, phase, problem.generator)
+        for name, p in weights.items():
+            p.grad = direction.get(name)
+        if how.max_norm is not None:
+            nn.utils.clip_grad_norm_(list(weights.values()), how.max_norm)
+        update.step()
+        pinned.restore(update)
+        moving.follow_average(how.ema, begin + index)
+        before = {key: step.memory[key][1] for key in runtime.carried if key in step.memory}
+        if index % CHECK == CHECK - 1:
+            collect(problem, runtime)
+        if (index + 1) % how.stop_every == 0 and phase.over(problem, how, moving):
+            break
+    collect(problem, runtime)
+    return index + 1
+
+
+def runtime_of(problem: Problem, how: Descent, where: Mask | None, *, compile: bool = False) -> Runtime:
+    """What the steps of a descent share over a problem."""
+    return Runtime(
+        problem.model,
+        problem.task,
+        how.precision,
+        problem.processes,
+        problem.cost,
+        where,
+        frozenset(how.unused),
+        compile=compile,
+    )
+
+
+def directed(step: Step, phase: Phase, generator: torch.Generator) -> Params:
+    """The direction that the rule makes of the gradients of the terms that are present; empty if none is."""
+    present = [term for term in phase.terms if term.present(step)]
+    if not present:
+        return {}
+    # the last term first: an exact lookahead builds the graph of the first on its way, and keeps the gradient
+    gradients = [step.gradient(term) for term in reversed(present)][::-1]
+    if step.index == 0 and not phase.idle:
+        refuse_zero(gradients)
+    if phase.rule == "total":
+        return summed(gradients, copy=bool(step.runtime.carried or step.runtime.held))
+    rule = phase.rule if callable(phase.rule) else RULES[phase.rule]
+    return combine(gradients, rule(gramian(gradients), generator))
+
+
+def refuse_zero(gradients: list[Params]) -> None:
+    """Raises if a term has nothing to follow: a student that is its own teacher, a loss capped everywhere."""
+    for number, gradient in enumerate(gradients, start=1):
+        if not any(bool(g.any()) for g in gradient.values()):
+            raise ValueError(
+                f"the gradient of term {number} of {len(gradients)} is zero in every weight: nothing would "
+                "be learned from it; start elsewhere, or choose another loss"
+            )
+
+
+def summed(gradients: list[Params], *, copy: bool) -> Params:
+    """The sum; of one gradient itself, or a copy where the clip must not change what a later step reads."""
+    total = (
+        [g.clone() for g in gradients[0].values()]
+        if copy and len(gradients) == 1
+        else list(gradients[0].values())
+    )
+    for gradient in gradients[1:]:
+        total = torch._foreach_add(total, list(gradient.values()))
+    return dict(zip(gradients[0], total, strict=True))
+
+
+def lengths_of(problem: Problem, phases: Sequence[Phase], how: Descent) -> list[int]:
+    """The number of steps of each phase; those of a descent of so many steps add up to it.
+
+    Raises:
+        ValueError: If a phase gets none.
+    """
+    whole = sum(phase.share for phase in phases)
+    if how.epochs is not None:
+        epochs = [steps_per_epoch(phase.feed, *plan_inputs(problem, phase, how)) for phase in phases]
+        return [
+            max(1, round(phase.share / whole * how.epochs * n))
+            for phase, n in zip(phases, epochs, strict=True)
+        ]
+    ends = [round((how.steps or 0) * share / whole) for share in accumulate(phase.share for phase in phases)]
+    lengths = [end - begin for begin, end in pairwise([0, *ends])]
+    if 0 in lengths:
+        raise ValueError(
+            f"{how.steps} steps are too few for {len(phases)} phases: phase {1 + lengths.index(0)} gets none"
+        )
+    return lengths
+
+
+def plan_inputs(problem: Problem, phase: Phase, how: Descent) -> tuple[dict[Part, Tensor], dict[Part, int]]:
+    """The positions and batch sizes of the parts that the terms of a phase need, forget first."""
+    needed = frozenset().union(*(term.parts for term in phase.terms))
+    parts: list[Part] = [part for part in ("forget", "retain", "mixed", "calibration") if part in needed]
+    ids: dict[Part, Tensor] = {part: problem.split.part(part)[1] for part in parts}
+    return ids, {part: how.forget_batch or how.batch if part == "forget" else how.batch for part in parts}
+
+
+def batches_of(
+    problem: Problem, phase: Phase, how: Descent
+) -> Iterator[tuple[dict[Part, list[Batch]], dict[Part, int]]]:
+    """This process's micro-batches of each step by part, and the number of examples of the whole step."""
+    ids, sizes = plan_inputs(problem, phase, how)
+    # a generator of its own: a DataLoader reads ahead, and a rule may draw in between
+    order = torch.Generator().manual_seed(problem.seed())
+    plans, *copies = tee(FEEDS[phase.feed](ids, sizes, order), 1 + len(ids))
+    streams = {part: drawn(problem, part, copy, how) for part, copy in zip(ids, copies, strict=True)}
+    for plan in plans:
+        yield {part: next(streams[part]) for part in plan}, {part: len(rows) for part, rows in plan.items()}
+
+
+def drawn(problem: Problem, part: Part, plans: Iterator[Plan], how: Descent) -> Iterator[list[Batch]]:
+    """The micro-batches of one part, step by step, none where an uneven batch leaves this process nothing.
+
+    A batch is read and drawn whole and then cut, so what is drawn depends on neither micro-batches nor
+    processes.
+    """
+    source, _ = problem.split.part(part)
+    key = torch.Generator().manual_seed(problem.seed())
+    augment = torch.Generator().manual_seed(problem.seed())
+    wholes, reads = tee(plan[part] for plan in plans if part in plan)
+    raws = source.stream(map(problem.processes.fed, reads), generator=augment)
+    for whole, raw in zip(wholes, raws, strict=False):
+        batch = mark(problem, part, problem.task.draw(raw, key))
+        yield batch.split(how.micro_batch or len(batch)) if problem.processes.owns(whole) else []
+
+
+def mark(problem: Problem, part: Part, batch: Batch) -> Batch:
+    """The batch, with its forget rows marked if it is mixed."""
+    if part != "mixed":
+        return batch
+    forget = problem.split.is_forget[batch.ids.cpu()].to(batch.target.device)
+    return replace(batch, forget=forget)
+
+
+@contextmanager
+def training(model: nn.Module, how: Descent, still: Collection[nn.Module] = ()) -> Iterator[None]:
+    """Training mode under the norm and dropout policy; every module gets its own mode back."""
+    with evaluating(model):
+        model.train()
+        for module in model.modules():
+            frozen_norm = isinstance(module, _BatchNorm) and (how.norm == "frozen" or module in still)
+            noisy = isinstance(module, _DropoutNd | nn.MultiheadAttention)
+            # without dropout it stays in training mode: cuDNN has no backward in evaluation mode
+            noisy |= isinstance(module, nn.RNNBase) and module.dropout > 0
+            if frozen_norm or (noisy and how.dropout == "off"):
+                module.training = False
+        yield
+
+
+def refuse_batch_statistics(problem: Problem, how: Descent) -> None:
+    """Raises where several processes would normalise by their own shards."""
+    norms = [m for m in problem.model.modules() if isinstance(m, _BatchNorm)]
+    if problem.processes.count > 1 and how.norm == "train" and norms:
+        raise ValueError(
+            "norm='train' normalises by the shard of a process, so several would not equal one: "
+            "use norm='frozen'"
+        )
+    if problem.processes.count > 1 and any(m.running_mean is None for m in norms):
+        raise ValueError(
+            "a BatchNorm without running statistics normalises by the shard of a process, so several would "
+            "not equal one: use one process"
+        )
+
+
+def set_rate(update: torch.optim.Optimizer, how: Descent, progress: float) -> None:
+    """Sets the learning rate of every group to its share of its first one."""
+    for group in update.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+        group["lr"] = group["initial_lr"] * how.rate(progress)

@@ -1,0 +1,160 @@
+"""One-shot edits of the weights, in place."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from unweave.descent.importance import Importance, Mask, held_by
+from unweave.errors import Failed
+from unweave.problem import Problem
+from unweave.weights.params import Params
+
+
+@torch.no_grad()
+def reinitialize(problem: Problem, where: Mask) -> None:
+    """Redraws the masked weights as PyTorch's own layers do, U(-1, 1) / sqrt(fan_in); vectors become zero."""
+    for name, p in problem.params.items():
+        chosen = where[name].bool()
+        if bool(chosen.any()):
+            p.copy_(torch.where(chosen, redrawn(p, problem.generator), p))
+
+
+def redrawn(p: Tensor, generator: torch.Generator) -> Tensor:
+    """Fresh values in the shape of a weight: Kaiming uniform, a = sqrt(5), as layers do; zero for vectors."""
+    if p.ndim < 2:
+        return torch.zeros_like(p)
+    bound = 1 / math.sqrt(p[0].numel())
+    return (torch.rand(p.shape, generator=generator, dtype=p.dtype) * 2 * bound - bound).to(p.device)
+
+
+@torch.no_grad()
+def dampen(problem: Problem, scale: Importance) -> None:
+    """Multiplies each weight by its scale, never growing it."""
+    for name, p in problem.params.items():
+        p.mul_(scale[name].clamp(max=1))
+
+
+@torch.no_grad()
+def perturb(problem: Problem, std: Importance) -> None:
+    """Adds Gaussian noise with one standard deviation per weight."""
+    for name, p in problem.params.items():
+        p.add_(std[name] * torch.randn(p.shape, generator=problem.generator, dtype=p.dtype).to(p.device))
+
+
+@torch.no_grad()
+def quantize(problem: Problem, to: torch.dtype) -> None:
+    """Rounds the weights to the numbers that another type has; they keep their own type.
+
+    Raises:
+        Failed: If one is beyond the range of that type.
+    """
+    for name, p in problem.params.items():
+        rounded = p.to(to)
+        if not bool(rounded.isfinite().all()):
+            raise Failed(f"the weights {name} are beyond the range of {to}")
+        p.copy_(rounded)
+
+
+def perturb_first(std: Importance) -> Callable[[Problem, int], None]:
+    """`perturb` before the first step of a phase, as its `watch`."""
+
+    def watch(problem: Problem, index: int) -> None:
+        if index == 0:
+            perturb(problem, std)
+
+    return watch
+
+
+@torch.no_grad()
+def shift(problem: Problem, by: Params) -> None:
+    """Adds a displacement to the weights."""
+    for name, p in problem.params.items():
+        p.add_(by[name])
+
+
+@torch.no_grad()
+def shrink(problem: Problem, factor: float) -> None:
+    """Multiplies the weights and biases of the weight-bearing modules by the factor; normalisations stay."""
+    tied_once = {id(p): p for _, module in problem.blocks for p in module.parameters(recurse=False)}
+    for p in tied_once.values():
+        if p.requires_grad:
+            p.mul_(factor)
+
+
+@torch.no_grad()
+def restart(problem: Problem, keep: Sequence[nn.Module] = ()) -> None:
+    """Gives the model fresh weights and buffers, as if it had never been trained; frozen weights stay.
+
+    Args:
+        problem: Whose model is edited.
+        keep: Modules whose own weights and buffers stay.
+    """
+    fresh = problem.fresh()
+    if dict(problem.model.named_parameters()).keys() != dict(fresh.named_parameters()).keys():
+        raise ValueError(
+            "starting over needs a model as it was built, found other weights, such as low-rank additions: "
+            "give the model without them"
+        )
+    kept = {id(x) for m in keep for x in [*m.parameters(recurse=False), *m.buffers(recurse=False)]}
+    for target, source in zip(problem.model.parameters(), fresh.parameters(), strict=True):
+        if target.requires_grad and id(target) not in kept:
+            target.copy_(source)
+    for target, source in zip(problem.model.buffers(), fresh.buffers(), strict=True):
+        if id(target) not in kept:
+            target.copy_(source)
+
+
+def renew(problem: Problem, modules: Sequence[nn.Module]) -> None:
+    """Gives these modules fresh weights and buffers, as `restart` gives them to all.
+
+    Raises:
+        ValueError: If one has no trainable weight, or shares one with another module, which keeps its own.
+    """
+    if any(not any(p.requires_grad for p in m.parameters(recurse=False)) for m in modules):
+        raise ValueError("a module to be redrawn has no trainable weights: set requires_grad on them")
+    chosen = {id(m) for m in modules}
+    others = [m for m in problem.model.modules() if id(m) not in chosen]
+    here, there = held_by(modules, problem.params), held_by(others, problem.params)
+    shared = [name for name in here if bool((here[name] * there[name]).any())]
+    if shared:
+        raise ValueError(
+            f"the weights {shared[0]} are to be redrawn, and other modules share them: use another method"
+        )
+    restart(problem, keep=others)
+
+
+@torch.no_grad()
+def shrink_and_perturb(problem: Problem, keep: float, within: Mask | None = None) -> None:
+    r"""Goes a part of the way back to fresh weights: :math:`k \theta + (1 - k)\, \theta_\mathrm{fresh}`.
+
+    After Ash & Adams (2020), https://arxiv.org/abs/1910.08475: what was learnt fades, and the weights train
+    again like fresh ones. Frozen weights and buffers stay.
+
+    Args:
+        problem: Whose model is edited.
+        keep: The fraction k that stays.
+        within: Weights at zero stay as they are.
+    """
+    fresh = dict(problem.fresh().named_parameters())
+    for name, p in problem.params.items():
+        faded = p.lerp(fresh[name], 1 - keep)
+        p.copy_(faded if within is None else torch.where(within[name] > 0, faded, p))
+
+
+@torch.no_grad()
+def grow_head(problem: Problem) -> None:
+    """Adds one output to a linear head, with its layer's own initialisation (boundary expanding).
+
+    Raises:
+        ValueError: If the head is not linear.
+    """
+    name, head = problem.head
+    if not isinstance(head, nn.Linear):
+        raise ValueError(f"only a linear head can grow, found {type(head).__name__} at {name!r}")
+    row = redrawn(head.weight[:1], problem.generator)
+    head.weight = nn.Parameter(torch.cat([head.weight, row]))
+    if head.bias is not None:
+        head.bias = nn.Parameter(torch.cat([head.bias, head.bias.new_zeros(1)]))
+    head.out_features += 1

@@ -1,0 +1,173 @@
+"""One number per weight: how much it matters, and which weights therefore move.
+
+"Saliency" and "Fisher" are several things in the literature; here each has a name of its own and its
+formula in the first line. All are taken in evaluation mode, over one pass of a part of the data; `g_b` is
+the gradient of batch `b`.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unweave.choices import refuse_no_pattern, refuse_outside
+from unweave.descent.objective import Objective, nll
+from unweave.errors import Failed
+from unweave.problem import Problem
+from unweave.split import Part
+from unweave.tasks import evaluating
+from unweave.weights.params import Params, add, multiply
+from unweave.weights.step import Runtime, Step
+
+Importance = Params
+Mask = Params
+"""A multiplier in [0, 1] per weight."""
+
+
+def steps(
+    problem: Problem, part: Part, *, batch: int = 128, batches: int | None = None, draws: int = 1
+) -> Iterator[Step]:
+    """A step on each batch of a part at the problem's own weights, in a random order, in evaluation mode.
+
+    Each holds so many draws of its batch (noise, time).
+    """
+    source, ids = problem.split.part(part)
+    order = ids[torch.randperm(len(ids), generator=problem.generator)].split(batch)[:batches]
+    runtime = Runtime(problem.model, problem.task, processes=problem.processes, cost=problem.cost)
+    key = torch.Generator().manual_seed(problem.seed())
+    with evaluating(problem.model):
+        raws = source.stream(problem.processes.fed(rows) for rows in order)
+        for rows, raw in zip(order, raws, strict=True):
+            drawn = [problem.task.draw(raw, key) for _ in range(draws)]
+            ours = drawn if problem.processes.owns(rows) else []
+            yield Step(problem.params, runtime, {part: ours}, {part: len(rows)}, index=1)
+
+
+def gradients(
+    problem: Problem, objective: Objective, *, batch: int = 128, batches: int | None = None, draws: int = 1
+) -> Iterator[Params]:
+    """The gradient of an objective on each batch of its one part; of several draws of a batch the sum."""
+    (part,) = objective.parts
+    for step in steps(problem, part, batch=batch, batches=batches, draws=draws):
+        yield step.gradient(objective)
+
+
+def accumulate(gradients: Iterator[Params], of: Callable[[Tensor], Tensor]) -> tuple[dict[str, Tensor], int]:
+    """The sum over batches of a function of the gradient, and the number of batches."""
+    total: dict[str, Tensor] = {}
+    count = 0
+    for gradient in gradients:
+        term = {name: of(g) for name, g in gradient.items()}
+        total = add(total, term) if total else term
+        count += 1
+    return total, count
+
+
+def saliency(problem: Problem, objective: Objective, *, batch: int = 256) -> Importance:
+    r""":math:`|\sum_b g_b|`: the size of the summed gradient, as in SalUn's released code; not of each."""
+    total, _ = accumulate(gradients(problem, objective, batch=batch), lambda g: g)
+    return {name: g.abs() for name, g in total.items()}
+
+
+def snip(problem: Problem, objective: Objective, *, batch: int = 256, batches: int | None = 1) -> Importance:
+    r""":math:`|\theta| \sum_b |g_b|`: connection sensitivity (Lee et al., 2019).
+
+    As Scissorhands' released code takes it. Its default is one batch; that code stays in training mode,
+    which moves BatchNorm's statistics, and this does not.
+    """
+    total, _ = accumulate(gradients(problem, objective, batch=batch, batches=batches), torch.abs)
+    return {name: total[name] * p.detach().abs() for name, p in problem.params.items()}
+
+
+def fisher(
+    problem: Problem, objective: Objective, *, batch: int = 128, batches: int | None = None, draws: int = 1
+) -> Importance:
+    r""":math:`\frac{1}{B} \sum_b g_b^2`: diagonal of the empirical Fisher of batches; of examples at batch=1.
+
+    Of several draws of each batch it squares their sum, :math:`(\sum_k g_{bk})^2`.
+    """
+    found = gradients(problem, objective, batch=batch, batches=batches, draws=draws)
+    total, count = accumulate(found, torch.square)
+    return {name: g / count for name, g in total.items()}
+
+
+def ratio(over: Importance, under: Importance, *, floor: float = 1e-15) -> Importance:
+    r""":math:`(F + \epsilon) / (R + \epsilon)`: how much more a weight matters to one part than another."""
+    return {name: (over[name] + floor) / (under[name] + floor) for name in over}
+
+
+def top(scores: Importance, fraction: float) -> Mask:
+    """One for exactly that fraction of the weights with the highest scores, ranked across the whole model.
+
+    Of equal scores the first in order goes first.
+
+    Raises:
+        ValueError: If the fraction is outside [0, 1].
+        Failed: If a score is no number.
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction must be in [0, 1], found {fraction}")
+    flat = torch.cat([s.flatten() for s in scores.values()])
+    if bool(flat.isnan().any()):
+        raise Failed(
+            "the scores of weights are NaN: the model or the loss that they come from is no longer finite"
+        )
+    chosen, count = torch.zeros_like(flat), round(fraction * flat.numel())
+    if count:
+        least = flat.kthvalue(
+            flat.numel() - count + 1
+        ).values  # a quarter of the time of topk on eleven million
+        chosen[flat > least] = 1
+        chosen[(flat == least).nonzero()[: count - int(chosen.count_nonzero()), 0]] = 1
+    pieces = chosen.split([s.numel() for s in scores.values()])
+    return {name: piece.view_as(s) for piece, (name, s) in zip(pieces, scores.items(), strict=True)}
+
+
+def named(params: Params, pattern: str) -> Mask:
+    """One for all weights whose name matches the regular expression.
+
+    Raises:
+        ValueError: If none does.
+    """
+    chosen = {name: torch.full_like(p, float(bool(re.search(pattern, name)))) for name, p in params.items()}
+    if not any(bool(mask.any()) for mask in chosen.values()):
+        raise ValueError(f"no weight matches {pattern!r}; the first are {', '.join(list(params)[:3])}")
+    return chosen
+
+
+@dataclass(frozen=True)
+class Salient:
+    """The weights most salient to the forget data, as SalUn chooses them.
+
+    Args:
+        fraction: The fraction of all weights.
+        within: A pattern for the names of those that may move at all; all if None.
+    """
+
+    fraction: float = 0.5
+    within: str | None = None
+
+    def __post_init__(self) -> None:
+        refuse_outside(self, "[0, 1]", "fraction")
+        refuse_no_pattern(self, "within")
+
+
+def choose_weights(problem: Problem, where: str | Salient | None) -> Mask | None:
+    """The mask of the weights that may move: those whose names match, or the salient ones; None for all."""
+    if where is None or isinstance(where, str):
+        return None if where is None else named(problem.params, where)
+    salient = top(saliency(problem, nll("forget")), where.fraction)
+    return salient if where.within is None else multiply(salient, named(problem.params, where.within))
+
+
+def held_by(modules: Iterable[nn.Module], params: Params) -> Mask:
+    """One for all weights that these modules hold themselves, those that they share with others included."""
+    held = {id(p) for module in modules for p in module.parameters(recurse=False)}
+    return {name: torch.full_like(p, id(p) in held) for name, p in params.items()}
+
+
+def inverted(mask: Mask) -> Mask:
+    """One where the mask is zero, zero where it is one."""
+    return {name: 1 - m for name, m in mask.items()}

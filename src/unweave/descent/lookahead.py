@@ -1,0 +1,199 @@
+"""Terms that look at another place or time: ahead, before, now and then.
+
+Following an outer objective one gradient step of an inner one ahead,
+
+    L_o(theta - lr g_i) = L_o(theta) - lr <g_o, g_i> + O(lr^2),
+
+also aligns the two gradients. That is all there is to LUR: a term, which composes with any rule, mask and
+optimizer.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from unweave.descent.hessian import differentiate_twice, twice_differentiable
+from unweave.descent.objective import Objective
+from unweave.split import Part
+from unweave.weights.params import Params, add, norm
+from unweave.weights.step import Step, Term
+
+
+@dataclass(frozen=True, eq=False)
+class Lookahead:
+    r"""The gradient of `outer`, one step of `through` ahead.
+
+    :math:`\nabla L_o(\theta - \mathrm{lr} \cdot g)`, with :math:`g` the gradient of `through`; with
+    `hessian="exact"` it is multiplied by :math:`I - \mathrm{lr} \cdot H`, :math:`H` the Hessian of
+    `through` at :math:`\theta`, and so becomes the gradient of :math:`L_o(\theta - \mathrm{lr} \nabla
+    L_i(\theta))`. On ReLU networks that is the almost-everywhere Hessian.
+
+    Args:
+        outer: The term evaluated after the step.
+        through: The term stepped on: plain gradient, no momentum, no weight decay. Where its data is
+            absent, `outer` is taken where the weights are.
+        lr: The size of the step.
+        hessian: Whether to multiply by the Hessian factor, by double backward.
+    """
+
+    outer: Term
+    through: Term
+    lr: float
+    hessian: Literal["exact"] | None = None
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """The parts of the data that it needs."""
+        return self.outer.parts | self.through.parts
+
+    def present(self, step: Step) -> bool:
+        """Whether the step has data for `outer`."""
+        return self.outer.present(step)
+
+    def gradient(self, step: Step) -> Params:
+        """The gradient of `outer` at the shifted weights."""
+        for term in (self.outer, self.through):
+            if isinstance(term, Objective) and term.moving:
+                raise ValueError(
+                    f"the target of {term.name} moves with the weights, so a lookahead of it follows "
+                    "nothing: use a frozen teacher, or mode 'joint'"
+                )
+        if not self.through.present(step):
+            return step.gradient(self.outer)
+        if self.hessian == "exact":
+            return self._exact(step)
+        with step.at(step.gradient(self.through), -self.lr) as ahead:
+            return ahead.gradient(self.outer)
+
+    def _exact(self, step: Step) -> Params:
+        if not isinstance(self.through, Objective):
+            raise ValueError(
+                "hessian='exact' differentiates an objective twice; `through` is another lookahead"
+            )
+        if step.runtime.noise is not None:
+            raise ValueError(
+                "mode 'exact' needs a model without dropout: use dropout='off', or mode 'nested'"
+            )
+        with twice_differentiable():
+            hessian = differentiate_twice(step, self.through)
+            with step.beside(step.gradient(self.through), -self.lr) as ahead:
+                gradient = ahead.gradient(self.outer)
+            return add(gradient, hessian(gradient), scale=-self.lr)
+
+
+class Previous:
+    """The gradient that a term had at the end of the step before; at the first step that of another.
+
+    It is made before the term it follows, so that the two may refer to each other:
+
+        previous = Previous(first=retain)
+        previous.follow(Lookahead(retain, through=Lookahead(forget, through=previous, lr=a), lr=a))
+
+    Args:
+        first: What to take at the first step.
+    """
+
+    def __init__(self, first: Term) -> None:
+        self.first, self.term = first, first
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """The parts of the data that the first step needs."""
+        return self.first.parts
+
+    def follow(self, term: Term) -> None:
+        """Names the term whose gradient is remembered."""
+        self.term = term
+
+    def present(self, step: Step) -> bool:
+        """Whether there is a gradient to give."""
+        return id(self.term) in step.before or self.first.present(step)
+
+    def gradient(self, step: Step) -> Params:
+        """The remembered gradient."""
+        step.runtime.carried.add(id(self.term))
+        return step.before[id(self.term)] if id(self.term) in step.before else step.gradient(self.first)
+
+
+@dataclass(frozen=True, eq=False)
+class Every:
+    """A term at every `n`-th step, absent between; optionally clipped on its own.
+
+    Args:
+        term: The term.
+        n: How often.
+        clip: The largest norm of its gradient, if any.
+    """
+
+    term: Term
+    n: int
+    clip: float | None = None
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """The parts of the data that it needs."""
+        return self.term.parts
+
+    def present(self, step: Step) -> bool:
+        """Whether this is an `n`-th step."""
+        return step.index % self.n == 0 and self.term.present(step)
+
+    def gradient(self, step: Step) -> Params:
+        """The gradient, clipped."""
+        gradient = step.gradient(self.term)
+        if self.clip is None:
+            return gradient
+        return {name: g * (self.clip / norm(gradient)).clamp(max=1) for name, g in gradient.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A gradient taken now and then, and held between.
+
+    Args:
+        term: The term.
+        every: The number of steps for which a gradient is held.
+    """
+
+    term: Term
+    every: int
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """The parts of the data that it needs."""
+        return self.term.parts
+
+    def present(self, step: Step) -> bool:
+        """Whether the step has the data of the term, though a held gradient does not need it."""
+        return self.term.present(step)
+
+    def gradient(self, step: Step) -> Params:
+        """The held gradient."""
+        if step.index % self.every == 0 or id(self) not in step.runtime.held:
+            step.runtime.held[id(self)] = step.gradient(self.term)
+        return step.runtime.held[id(self)]
+
+
+def nested(retain: Term, forget: Term, alpha: float) -> list[Term]:
+    r"""LUR without a second derivative: three gradients a step.
+
+    :math:`V = \nabla U(\theta - \alpha g_r)`, and :math:`\nabla R(\theta - \alpha V) + V` is the gradient of
+    :math:`R(\theta) + U(\theta - \alpha \nabla R(\theta))` up to :math:`\frac{\alpha^2}{2} D^3 R[V, V]`.
+    """
+    ahead = Lookahead(forget, through=retain, lr=alpha)
+    return [Lookahead(retain, through=ahead, lr=alpha), ahead]
+
+
+def lagged(retain: Term, forget: Term, alpha: float) -> list[Term]:
+    """The same at two gradients a step: the inner retain gradient is what the step before ended with."""
+    previous = Previous(first=retain)
+    ahead = Lookahead(forget, through=previous, lr=alpha)
+    row = Lookahead(retain, through=ahead, lr=alpha)
+    previous.follow(row)
+    return [row, ahead]
+
+
+def exact(
+    retain: Objective, forget: Term, alpha: float, *, hessian: Literal["exact"] | None = "exact"
+) -> list[Term]:
+    """LUR by double backward; without the Hessian the first-order ablation, half of the alignment."""
+    return [retain, Lookahead(forget, through=retain, lr=alpha, hessian=hessian)]

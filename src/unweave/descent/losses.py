@@ -1,0 +1,87 @@
+"""Losses as numbers: those of a descent's steps, and the mean over a part."""
+
+import logging
+import math
+from collections.abc import Mapping
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from unweave.data import Source
+from unweave.errors import Failed
+from unweave.problem import Problem
+from unweave.split import Part
+from unweave.tasks import call, evaluating
+from unweave.weights.step import Runtime
+
+SWALLOWED = 1e-3
+"""Below this size relative to the weights a shift is lost, in part, where weights are cast to bf16."""
+
+log = logging.getLogger(__name__)
+
+
+def collect(problem: Problem, runtime: Runtime) -> None:
+    """Moves the losses from the device to the curves, and the sizes of lookaheads to the traces.
+
+    Raises:
+        Failed: If one is not finite.
+    """
+    for (name, _), value in zip(runtime.losses, values_of(problem, runtime), strict=True):
+        if not math.isfinite(value):
+            raise Failed(
+                f"the loss {name} became {value}: the learning rate or the forget loss is too strong"
+            )
+        problem.curves.setdefault(name, []).append(value)
+    for index, ratio in runtime.shifts or []:
+        problem.traces.setdefault("shift", []).append((index, float(ratio), math.nan))
+        if runtime.precision == "bf16" and float(ratio) < SWALLOWED:
+            log.warning(
+                "step %d looks ahead by %.1e of the weights, which bf16 rounds away in part",
+                index,
+                float(ratio),
+            )
+    runtime.losses.clear()
+    runtime.shifts = []
+
+
+def values_of(problem: Problem, runtime: Runtime) -> list[float]:
+    """The losses as numbers, over all processes, so that all of them stop at the same one."""
+    shares = [share for _, noted in runtime.losses for share in noted]
+    numbers = iter(torch.stack(shares).tolist() if shares else [])
+    values: list[float] = [sum(islice(numbers, len(noted))) for _, noted in runtime.losses]
+    if problem.processes.count == 1:
+        return values
+    gathered = torch.tensor(values, dtype=torch.float64, device=problem.device)
+    return problem.processes.total({"losses": gathered})["losses"].tolist()
+
+
+def refuse_nonfinite(weights: Mapping[str, Tensor]) -> None:
+    """Raises if a weight is NaN or infinite."""
+    for name, p in weights.items():
+        if not bool(torch.isfinite(p).all()):
+            raise Failed(
+                f"the weights {name} are no longer finite: the learning rate or the forget loss is too strong"
+            )
+
+
+@torch.no_grad()
+def forgotten(problem: Problem, batch: int) -> bool:
+    """Whether the mean loss on the forget part has reached that on the calibration part."""
+    with evaluating(problem.model):
+        return mean_loss(problem, "forget", batch) >= mean_loss(problem, "calibration", batch)
+
+
+def mean_loss(problem: Problem, part: Part, batch: int) -> float:
+    """The mean loss on a part."""
+    return mean_loss_at(problem, problem.model, *problem.split.part(part), batch)
+
+
+def mean_loss_at(problem: Problem, model: nn.Module, source: Source, ids: Tensor, batch: int) -> float:
+    """The mean loss of a model on the examples of a source at these positions."""
+    total = 0.0
+    for raw in source.stream(ids.split(batch)):
+        drawn = problem.task.draw(raw, torch.Generator().manual_seed(0))
+        total += float(problem.task.loss(call(model, drawn.inputs), drawn.target).sum())
+        problem.cost.examples += len(drawn)
+    return total / len(ids)

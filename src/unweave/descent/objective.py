@@ -1,0 +1,325 @@
+"""Objectives are local scalars; their gradients are global vectors.
+
+An objective is a deterministic function of the weights and of a step's batches. Objectives add, scale and
+negate. Where a formula below has no mean, the value is per example and the mean over the part is taken by
+the step.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unweave.problem import Problem, Watch
+from unweave.split import Part
+from unweave.tasks import Batch, Inputs, Surrogates, call
+from unweave.weights.params import Params
+from unweave.weights.step import Step, mean_over
+
+RetainLoss = Literal["nll", "distill", "both"]
+"""What holds a model on retain data: the data, the original, or both."""
+
+
+@dataclass(frozen=True, eq=False)
+class OnData:
+    """One loss on one part of the data.
+
+    Args:
+        name: How curves and records call it.
+        part: The part.
+        value: The loss of each example of a batch.
+        moving: Whether its target follows the weights, so that its gradient is that of no function.
+        idle: Whether its gradient may be zero at the first step.
+        watch: What must happen before every step, such as a new measurement of what the loss aims at.
+    """
+
+    name: str
+    part: Part
+    value: Callable[[Step, Batch], Float[Tensor, " batch"]]
+    moving: bool = False
+    idle: bool = False
+    watch: Watch | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class OnWeights:
+    """One penalty on the weights alone.
+
+    Args:
+        name: How curves and records call it.
+        value: The penalty.
+    """
+
+    name: str
+    value: Callable[[Step], Float[Tensor, ""]]
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """A scalar to minimise: a weighted sum of losses and penalties.
+
+    Args:
+        pieces: The weights and what they weigh.
+    """
+
+    pieces: tuple[tuple[float, OnData | OnWeights], ...]
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """The parts of the data that it needs."""
+        return frozenset(self.by_part)
+
+    @property
+    def moving(self) -> bool:
+        """Whether a target follows the weights, so that no lookahead can be taken of it or through it."""
+        return any(piece.moving for piece in self.on_data)
+
+    @property
+    def idle(self) -> bool:
+        """Whether its gradient may be zero at the first step, since it may begin where it should end."""
+        return all(isinstance(piece, OnData) and piece.idle for _, piece in self.pieces)
+
+    @property
+    def on_data(self) -> list[OnData]:
+        """The losses, without the penalties on the weights."""
+        return [piece for _, piece in self.pieces if isinstance(piece, OnData)]
+
+    def watch(self, problem: Problem, index: int) -> None:
+        """What its losses ask for before every step; a descent calls it as the `watch` of a phase."""
+        for piece in self.on_data:
+            if piece.watch:
+                piece.watch(problem, index)
+
+    @cached_property
+    def by_part(self) -> dict[Part, list[tuple[float, OnData]]]:
+        """What is taken of each part, in the order of their names: all processes go in one order."""
+        on_data = [(weight, piece) for weight, piece in self.pieces if isinstance(piece, OnData)]
+        parts: list[Part] = sorted({piece.part for _, piece in on_data})
+        return {part: [(w, piece) for w, piece in on_data if piece.part == part] for part in parts}
+
+    @cached_property
+    def penalties(self) -> list[tuple[float, OnWeights]]:
+        """What is taken of the weights alone."""
+        return [(weight, piece) for weight, piece in self.pieces if isinstance(piece, OnWeights)]
+
+    @property
+    def name(self) -> str:
+        """The formula, for curves and records."""
+        return " + ".join(
+            piece.name if weight == 1 else f"{weight:g} {piece.name}" for weight, piece in self.pieces
+        )
+
+    def __add__(self, other: "Objective") -> "Objective":
+        return Objective(self.pieces + other.pieces)
+
+    def __rmul__(self, weight: float) -> "Objective":
+        return Objective(tuple((weight * w, piece) for w, piece in self.pieces))
+
+    def __neg__(self) -> "Objective":
+        return -1.0 * self
+
+    def __sub__(self, other: "Objective") -> "Objective":
+        return self + -other
+
+    def present(self, step: Step) -> bool:
+        """Whether the step has data for any of its losses."""
+        return not self.parts or any(part in step.batches for part in self.parts)
+
+    def gradient(self, step: Step) -> Params:
+        """Its gradient, averaged by example over micro-batches and processes."""
+        return step.backward(self.losses(step))
+
+    def losses(self, step: Step) -> Iterator[Tensor]:
+        """Scalars that sum to the objective: one per micro-batch, and one for the penalties."""
+        for part, here in self.by_part.items():
+            if part in step.batches:
+                step.count(sum(map(len, step.batches[part])))
+                notes = [step.note(piece.name) for _, piece in here]
+                for batch in step.batches[part]:
+                    shares = [mean_over(piece.value(step, batch), step.sizes[part]) for _, piece in here]
+                    yield weighted([w for w, _ in here], shares, notes)
+        if self.penalties:
+            count = step.runtime.processes.count  # every process holds all weights, and gradients are summed
+            notes = [step.note(piece.name) for _, piece in self.penalties]
+            shares = [piece.value(step) / count for _, piece in self.penalties]
+            yield weighted([w for w, _ in self.penalties], shares, notes)
+
+
+def weighted(weights: Sequence[float], values: Sequence[Tensor], notes: Sequence[list[Tensor]]) -> Tensor:
+    """The weighted sum, each value noted as it is; a weight of one leaves the bits of a loss alone."""
+    for note, value in zip(notes, values, strict=True):
+        note.append(value.detach())
+    first, *rest = (value if w == 1 else w * value for w, value in zip(weights, values, strict=True))
+    return sum(rest, start=first)
+
+
+def on(
+    part: Part,
+    name: str,
+    value: Callable[[Step, Batch], Tensor],
+    *,
+    moving: bool = False,
+    idle: bool = False,
+    watch: Watch | None = None,
+) -> Objective:
+    """An objective of one loss on one part; see `OnData`."""
+    return Objective(((1.0, OnData(f"{name}({part})", part, value, moving, idle, watch)),))
+
+
+def nll(part: Part) -> Objective:
+    """The training loss. Its negation is gradient ascent."""
+    return on(part, "nll", lambda step, batch: step.runtime.task.loss(step.predict(batch), batch.target))
+
+
+def mislabel(part: Part = "forget", *, teacher: nn.Module | Literal["student"] | None = None) -> Objective:
+    """The training loss against a wrong target; on mixed data only the forget rows have one.
+
+    Args:
+        part: The part.
+        teacher: The frozen model that families ask for a counterfactual answer; classifiers need none.
+            "student" asks the model that is trained, as it is, dropout policy included: SalUn's released code
+            for diffusion. That target drifts with the weights, so the loss is no gradient field and a
+            lookahead of it raises.
+    """
+    if isinstance(teacher, nn.Module):
+        refuse_moving(teacher)
+
+    def value(step: Step, batch: Batch) -> Tensor:
+        asked = step.runtime.model if isinstance(teacher, str) else teacher
+
+        def answer(inputs: Inputs) -> Tensor:
+            if asked is None:
+                raise ValueError(
+                    "this task's wrong targets are a model's answers: pass teacher=frozen(model)"
+                )
+            with torch.no_grad(), step.runtime.statistics_kept():
+                return call(asked, inputs)
+
+        wrong = step.once(
+            ("mislabel", id(asked), id(batch)), lambda: step.runtime.task.mislabel(batch, answer)
+        )
+        return step.runtime.task.loss(step.predict(batch), mixed(batch, wrong))
+
+    return on(part, "mislabel", value, moving=teacher == "student")
+
+
+def mixed(batch: Batch, wrong: Tensor) -> Tensor:
+    """The wrong targets, on forget rows only where the batch is mixed."""
+    if batch.forget is None:
+        return wrong
+    rows = batch.forget.view(-1, *[1] * (wrong.ndim - 1))
+    return torch.where(rows, wrong, batch.target)
+
+
+def bounded(part: Part = "forget") -> Objective:
+    r""":math:`-\log(1 + \ell)`: ascent whose pull fades as the loss :math:`\ell` grows."""
+    return on(
+        part,
+        "bounded",
+        lambda step, batch: -step.runtime.task.loss(step.predict(batch), batch.target).log1p(),
+    )
+
+
+def clamped(part: Part = "forget", *, cap: float) -> Objective:
+    r""":math:`-\min(\ell, cap)`: ascent that leaves an example alone once its loss has reached the cap."""
+    return on(
+        part,
+        "clamped",
+        lambda step, batch: -step.runtime.task.loss(step.predict(batch), batch.target).clamp(max=cap),
+    )
+
+
+def uniform(part: Part = "forget") -> Objective:
+    """Cross-entropy to the uniform distribution over classes, in nats. Classifiers only."""
+
+    def value(step: Step, batch: Batch) -> Tensor:
+        logits = step.predict(batch)
+        if logits.ndim != 2:
+            raise ValueError(
+                f"the uniform loss needs logits of shape [batch, class], found {list(logits.shape)}: "
+                "use another forget loss"
+            )
+        return -logits.log_softmax(-1).mean(-1)
+
+    return on(part, "uniform", value)
+
+
+def surrogate() -> Objective:
+    """The training loss on other examples under the forget labels, as the task draws them; no classifiers."""
+
+    def value(step: Step, batch: Batch) -> Tensor:
+        task = step.runtime.task
+        if not isinstance(task, Surrogates):
+            raise ValueError(
+                f"the surrogate loss needs other data under the same labels, and the task "
+                f"{type(task).__name__} draws none: use another forget loss"
+            )
+        other = step.once(("surrogate", id(batch)), lambda: task.surrogate(batch))
+        return task.loss(step.predict(other), other.target)
+
+    return on("forget", "surrogate", value)
+
+
+def distill(teacher: nn.Module, part: Part, *, temperature: float = 1.0) -> Objective:
+    """The task's divergence from a frozen teacher, whose outputs are divided by the temperature.
+
+    The teacher must not move: the gradient of a loss to a moving target is no gradient field, and a
+    lookahead through it would follow nothing.
+    """
+    refuse_moving(teacher)
+
+    def value(step: Step, batch: Batch) -> Tensor:
+        says = step.once(
+            ("distill", id(teacher), temperature, id(batch)), lambda: reference(teacher, batch) / temperature
+        )
+        return step.runtime.task.divergence(step.predict(batch), says)
+
+    return on(part, "distill", value, idle=True)  # a model does not diverge from itself
+
+
+def refuse_moving(teacher: nn.Module) -> None:
+    """Raises if the teacher has trainable weights."""
+    if any(p.requires_grad for p in teacher.parameters()):
+        raise ValueError("a teacher must not move, and this one has trainable weights: pass frozen(model)")
+
+
+@torch.no_grad()
+def reference(teacher: nn.Module, batch: Batch) -> Tensor:
+    """What a frozen model says of a batch."""
+    return call(teacher, batch.inputs)
+
+
+def l1(strength: Callable[[float], float]) -> Objective:
+    r""":math:`\gamma \|\theta\|_1` with :math:`\gamma` a function of the progress in [0, 1)."""
+
+    def value(step: Step) -> Tensor:
+        return (
+            strength(step.index / step.of) * torch.stack([p.abs().sum() for p in step.params.values()]).sum()
+        )
+
+    return Objective(((1.0, OnWeights("l1", value)),))
+
+
+def ewc(anchor: Params, importance: Params) -> Objective:
+    r""":math:`\sum_j F_j (\theta_j - \theta^*_j)^2`, the elastic pull of Kirkpatrick et al. (2017)."""
+
+    def value(step: Step) -> Tensor:
+        pulls = [(importance[name] * (p - anchor[name]).square()).sum() for name, p in step.params.items()]
+        return torch.stack(pulls).sum()
+
+    return Objective(((1.0, OnWeights("ewc", value)),))
+
+
+def retain_loss(name: RetainLoss, problem: Problem) -> Objective:
+    """The retain loss of that name on the retain part."""
+    match name:
+        case "nll":
+            return nll("retain")
+        case "distill":
+            return distill(problem.original, "retain")
+        case "both":
+            return nll("retain") + distill(problem.original, "retain")

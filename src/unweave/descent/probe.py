@@ -1,0 +1,105 @@
+"""How far the retain gradient and the forget gradient disagree, measured apart from the run, for any method.
+
+    problem.watch = Probe(every=10)
+    SalUn()(problem)
+    problem.traces["cosine"]
+
+The cosine that falls out of a lookahead step is biased, and that of two mini-batches is drowned in their
+noise. So the probe takes both gradients at the weights themselves, in evaluation mode, on fixed batches, in
+two halves each: the cosine of the halves is the reliability, and dividing by it undoes the attenuation.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unweave.descent.importance import Mask
+from unweave.descent.objective import Objective, nll
+from unweave.problem import Problem
+from unweave.split import Part
+from unweave.tasks import Batch, evaluating
+from unweave.weights.cost import Cost
+from unweave.weights.params import Params, gramian
+from unweave.weights.step import Runtime, Step
+
+
+@dataclass
+class Probe:
+    """Traces the cosine of two gradients over a descent, into the problem's `traces`.
+
+    Rows are (step, value, reliability). `cosine` is the plain cosine of the mean gradients, `disattenuated`
+    the mean of the cosines across halves, divided by the reliability: the geometric mean of the two
+    split-half cosines.
+
+    Args:
+        every: The number of steps between two measurements.
+        retain: The retain objective; the training loss by default.
+        forget: The forget objective, as it is minimised; ascent on the training loss by default.
+        size: The largest number of examples per half.
+        where: The weights that may move; over all weights the two may agree while they oppose each other over
+            these.
+    """
+
+    every: int
+    retain: Objective = field(default_factory=lambda: nll("retain"))
+    forget: Objective = field(default_factory=lambda: -nll("forget"))
+    size: int = 256
+    where: Mask | None = None
+    halves: dict[Part, list[Batch]] = field(default_factory=dict, repr=False)
+
+    def __call__(self, problem: Problem, index: int) -> None:
+        """Measures, if it is time to; neither its gradients nor its time are the method's."""
+        if index % self.every == 0:
+            start = time.perf_counter()
+            self.look(problem, index)
+            problem.cost.seconds -= time.perf_counter() - start
+
+    def look(self, problem: Problem, index: int) -> None:
+        """Measures."""
+        if not self.halves:
+            self.halves = {part: self.draw(problem, part) for part in self.retain.parts | self.forget.parts}
+        with evaluating(problem.model):
+            gradients = [
+                self.gradient(problem, objective, half)
+                for objective in (self.retain, self.forget)
+                for half in (0, 1)
+            ]
+        plain, disattenuated, reliability = cosines(gramian(gradients))
+        problem.traces.setdefault("cosine", []).append((index, plain, reliability))
+        problem.traces.setdefault("disattenuated", []).append((index, disattenuated, reliability))
+
+    def draw(self, problem: Problem, part: Part) -> list[Batch]:
+        """Two disjoint halves, the same for the whole run whatever the method draws."""
+        source, ids = problem.split.part(part)
+        if len(ids) < 2:
+            raise ValueError(
+                f"a probe halves the {part} data and needs two examples, found {len(ids)}: switch it off"
+            )
+        generator = torch.Generator().manual_seed(problem.generator.initial_seed())
+        shuffled = ids[torch.randperm(len(ids), generator=generator)][: 2 * self.size]
+        return [problem.task.draw(raw, generator) for raw in source.stream(shuffled.tensor_split(2))]
+
+    def gradient(self, problem: Problem, objective: Objective, half: int) -> Params:
+        """The gradient of an objective on one half of its one part."""
+        (part,) = objective.parts
+        batch = self.halves[part][half]
+        runtime = Runtime(problem.model, problem.task, cost=Cost(), where=self.where)
+        return Step(problem.params, runtime, {part: [batch]}, {part: len(batch)}, index=1).gradient(objective)
+
+
+def cosines(g: Float[Tensor, "4 4"]) -> tuple[float, float, float]:
+    """The plain and the disattenuated cosine and the reliability, from the Gramian of (r, r', f, f').
+
+    The disattenuated cosine is NaN where the halves of a gradient do not agree: there is nothing but noise.
+    """
+    g = g.double()
+    norm = g.diagonal().sqrt()
+    c = g / (norm[:, None] * norm[None, :]).clamp(min=1e-300)
+    retain, forget, across = g[:2, :2].sum(), g[2:, 2:].sum(), g[:2, 2:].sum()
+    plain = float(across / (retain * forget).clamp(min=1e-300).sqrt())
+    agreement = float(c[0, 1].clamp(min=0) * c[2, 3].clamp(min=0))
+    reliability = agreement**0.5
+    return plain, float(c[:2, 2:].mean()) / reliability if reliability > 0 else float("nan"), reliability

@@ -1,0 +1,62 @@
+"""Redrawing the weights that the forget data leans on most: the start of Scissorhands, LUR and warm proxies.
+
+Sensitivity is SNIP's. What is a normalisation is decided by the type of its layer, never by its name: a
+redrawn scale would silence a channel.
+"""
+
+import re
+
+import torch
+
+from unweave.descent.edit import reinitialize
+from unweave.descent.importance import Mask, snip, top
+from unweave.descent.objective import nll
+from unweave.problem import Problem
+from unweave.weights.params import multiply
+
+
+def trim(
+    problem: Problem, fraction: float, *, eligible: str | None = None, within: Mask | None = None
+) -> None:
+    """Redraws the fraction of the eligible weights that is most sensitive to the forget data.
+
+    Args:
+        problem: Whose model is edited.
+        fraction: Of the eligible weights, of which exactly that many are redrawn.
+        eligible: A pattern for their names; by default those of the last third of the weight-bearing modules.
+        within: Weights at zero are never redrawn; modules with nothing else do not count.
+    """
+    chosen = most_sensitive(problem, fraction, eligible_weights(problem, eligible, within))
+    reinitialize(problem, chosen if within is None else multiply(chosen, within))
+
+
+def most_sensitive(problem: Problem, fraction: float, eligible: list[str]) -> Mask:
+    """One for the most sensitive fraction of the eligible weights, by SNIP over all forget data."""
+    scores = snip(problem, nll("forget"), batches=None)
+    found = top({name: scores[name] for name in eligible}, fraction)
+    return {name: found[name] if name in found else torch.zeros_like(score) for name, score in scores.items()}
+
+
+def eligible_weights(problem: Problem, pattern: str | None, within: Mask | None = None) -> list[str]:
+    """The names of the weights that may be redrawn: trainable ones of weight-bearing modules, tied ones once.
+
+    Args:
+        problem: Whose model it is.
+        pattern: What the names must match; None for the last third of the modules, at least one.
+        within: Weights at zero may not move.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    movable = {name: p for name, p in problem.params.items() if within is None or bool(within[name].any())}
+    inside = {id(p) for p in movable.values()}
+    bearing = [m for _, m in problem.blocks if any(id(p) in inside for p in m.parameters(recurse=False))]
+    chosen = bearing if pattern is not None else bearing[-max(1, len(bearing) // 3) :]
+    held = {id(p) for m in chosen for p in m.parameters(recurse=False)}
+    names = [name for name, p in movable.items() if id(p) in held and re.search(pattern or "", name)]
+    if not names:
+        raise ValueError(
+            "no weight can be redrawn: expected a trainable one in a weight-bearing module, and no "
+            f"normalisation, whose name matches {pattern or 'anything'!r}"
+        )
+    return names

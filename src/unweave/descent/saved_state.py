@@ -1,0 +1,80 @@
+"""The state of a descent on disk: one that was interrupted goes on from there, and ends in the same bits."""
+
+import os
+import pickle
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unweave.descent.optimizer_state import Moving
+from unweave.problem import Problem
+from unweave.record.files import draft, sync
+from unweave.weights.cost import Cost
+
+
+@dataclass
+class Saved:
+    """A file that holds the state of a descent, and is written now and then.
+
+    The batches of steps that were taken are drawn again, which is cheap beside a step and brings every
+    stream of data to where it was. It belongs to one descent: what the file is called must say which.
+
+    Args:
+        path: The file. If it is there, the descent goes on from it.
+        every: The number of steps between two states.
+
+    Raises:
+        ValueError: If the file can't be read.
+    """
+
+    path: Path
+    every: int
+
+    def __post_init__(self) -> None:
+        self._state = read(self.path) if self.path.exists() else None
+        self._start = time.perf_counter()
+
+    def holds(self, index: int, problem: Problem, moving: Moving) -> bool:
+        """Whether the step was taken before the interruption.
+
+        Before the first that was not, the state is put back; before others it is written, when it is time.
+        """
+        state = self._state
+        if state is not None and index < state["step"]:
+            return True
+        if state is not None:
+            problem.model.load_state_dict(state["model"])
+            problem.generator.set_state(state["generator"])
+            problem.cost += Cost(**state["cost"])
+            moving.load_state(state["moving"])
+            self._state = None
+        elif index > 0 and index % self.every == 0:
+            self.write(index, problem, moving)
+        return False
+
+    def write(self, step: int, problem: Problem, moving: Moving) -> None:
+        """Writes the state before a step."""
+        seconds = problem.cost.seconds + time.perf_counter() - self._start
+        state = {
+            "step": step,
+            "model": problem.model.state_dict(),
+            "generator": problem.generator.get_state(),
+            "cost": {**asdict(problem.cost), "seconds": seconds},
+            "moving": moving.state(),
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with draft(self.path) as beside:
+            torch.save(state, beside)
+            sync(beside)
+            os.replace(beside, self.path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The state in a file, on the CPU."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} is no state of a training: delete it to begin anew") from error

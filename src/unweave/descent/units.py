@@ -1,0 +1,130 @@
+"""Numbers that are measured at the first step of a descent, so that nobody needs to search them.
+
+LUR(alpha=Along(0.1), weight=Ratio(0.3))
+"""
+
+import math
+from dataclasses import dataclass
+
+from unweave.choices import refuse_outside
+from unweave.descent.curvature import curvature_along, top_eigenvalue
+from unweave.descent.descend import Descent, Phase, batches_of, runtime_of
+from unweave.descent.importance import Mask
+from unweave.descent.objective import Objective
+from unweave.problem import Problem
+from unweave.weights.params import add, norm, scale
+from unweave.weights.step import Step, Term
+
+ROUNDING = 1e-6
+"""A gradient that is this small beside another is none: that of a model's divergence from itself."""
+
+SAFE = 0.7
+"""Mode "lagged" is used up to this share of the largest alpha at which it converges."""
+
+
+@dataclass(frozen=True)
+class Along:
+    r"""A step size of `times` :math:`\|g\| / \|H g\|`: one over the curvature along the retain gradient g.
+
+    Args:
+        times: The multiple. With 1 a step along g ends about where a quadratic has its minimum.
+    """
+
+    times: float = 0.1
+
+    def __post_init__(self) -> None:
+        refuse_outside(self, "[0, inf)", "times")
+
+    def __call__(self, problem: Problem, step: Step, retain: Objective) -> float:
+        """The absolute step size; takes one gradient evaluation more than the gradient itself."""
+        return self.times / nonzero(float(curvature_along(step, retain)))
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """A step size of `times` one over the top eigenvalue of the retain loss's Hessian.
+
+    Args:
+        times: The multiple.
+    """
+
+    times: float = 0.1
+
+    def __post_init__(self) -> None:
+        refuse_outside(self, "[0, inf)", "times")
+
+    def __call__(self, problem: Problem, step: Step, retain: Objective) -> float:
+        """The absolute step size; takes eight Hessian products, counted as two gradient evaluations each."""
+        return self.times / nonzero(float(top_eigenvalue(problem, retain, step)))
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A weight with which the forget gradient is at first `times` as long as the retain gradient.
+
+    Args:
+        times: The ratio of the two norms.
+    """
+
+    times: float = 0.3
+
+    def __post_init__(self) -> None:
+        refuse_outside(self, "[0, inf)", "times")
+
+    def __call__(self, step: Step, retain: Objective, forget: Objective) -> float:
+        """The absolute weight.
+
+        Raises:
+            ValueError: If one of the gradients is zero, or as small beside the other as rounding.
+        """
+        with step.runtime.statistics_kept():
+            pull, push = (float(norm(step.gradient(each))) for each in (retain, forget))
+        if min(pull, push) <= ROUNDING * max(pull, push):
+            raise ValueError(
+                f"a Ratio needs two gradients that are not zero, found norms {pull:g} (retain) and {push:g} "
+                "(forget): give the weight as a number"
+            )
+        return self.times * pull / push
+
+
+def nonzero(curvature: float) -> float:
+    """The curvature, if a step size can be measured in it."""
+    if not curvature:
+        raise ValueError("the retain loss has no curvature here to measure alpha in: give it as a number")
+    return curvature
+
+
+def first_step(problem: Problem, how: Descent, where: Mask | None, *terms: Term) -> Step:
+    """A step at the present weights on the first batches, in training mode; it remembers its gradients."""
+    batches, sizes = next(batches_of(problem, Phase(terms), how))
+    step = Step(problem.params, runtime_of(problem, how, where), batches, sizes)
+    step.runtime.noise = problem.seed() if how.dropout == "same" else None
+    return step
+
+
+CHECK = 4
+"""The gradient evaluations that `refuse_divergence` takes."""
+
+
+def refuse_divergence(step: Step, retain: Objective, forget: Objective, weight: float, alpha: float) -> None:
+    r"""Raises if mode "lagged" would not converge with this alpha.
+
+    It iterates :math:`A \mapsto \nabla R(\theta - \alpha \nabla U(\theta - \alpha A))`, which shrinks
+    differences by :math:`\alpha^2 H_r H_u`. That product is measured along the retain gradient, by two
+    gradient evaluations more than the gradients themselves.
+
+    Raises:
+        ValueError: Names the largest alpha at which it converges along that direction.
+    """
+    with step.runtime.statistics_kept():
+        g_r, g_u = step.gradient(retain), scale(step.gradient(forget), weight)
+        with step.at(g_r, -alpha) as ahead:
+            bent = add(scale(ahead.gradient(forget), weight), g_u, scale=-1.0)
+        with step.at(bent, alpha) as ahead:
+            back = add(ahead.gradient(retain), g_r, scale=-1.0)
+    growth = float(norm(back) / norm(g_r))
+    if growth > SAFE**2:
+        raise ValueError(
+            f"mode 'lagged' converges below alpha {alpha / math.sqrt(growth):.3g} here and is used below "
+            f"{SAFE} of that, found {alpha:.3g}: lower alpha, or use mode 'nested'"
+        )

@@ -1,0 +1,1 @@
+"""Families of models: each file ties a task to its methods, data, models and audit."""

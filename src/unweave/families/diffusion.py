@@ -1,0 +1,186 @@
+"""The family of denoisers in a recipe: its table "generation"."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from unweave.audits.diffusion.attacks import Budget
+from unweave.audits.diffusion.exam import Generated, refuse_unfit
+from unweave.audits.diffusion.fid import refuse_no_fid
+from unweave.audits.diffusion.kid import FEWEST
+from unweave.audits.diffusion.recogniser import Recogniser, train_recogniser
+from unweave.audits.exam import Exam
+from unweave.data import Source
+from unweave.data.datasets import as_images
+from unweave.data.in_memory import Resident
+from unweave.families.diffusion_settings import PRESETS, RANGES, RATE, STAGE_PRESETS
+from unweave.families.family import Device
+from unweave.methods import Method, method_named
+from unweave.methods.pipeline import Pipeline, Stage, stage_spaces
+from unweave.space import Range, Tunable
+from unweave.split import Split
+from unweave.tasks import call, evaluating
+from unweave.tasks.diffusion import Diffusion, Other, Reduction, Times
+from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.schedule import Schedule
+from unweave.tasks.models import DENOISERS, build
+
+SEARCHED = 10**12
+"""The first seed of the images that a search looks at: reported ones begin at zero."""
+
+LENGTHS = ("how.steps", "budget", "until", "forget.proxy.how.steps")
+"""The settings of a method's own space that say how long it runs."""
+
+LAST = -1
+"""Stands for the condition after those of all classes."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Denoisers that make images of a class.
+
+    Args:
+        null: The condition that stands for none: by default the one after those of all classes. None if there
+            is none, and then there is no guidance.
+        drop: How often a condition is replaced by none in training; never where there is none.
+        other: Whose answer a counterfactual is (see `Diffusion`).
+        anchor: The class that "fixed" takes.
+        away: How far "away" leads.
+        times: How times are drawn (see `Diffusion`).
+        reduction: The squared error of an image: its mean, or, where loss weights of released code are
+            meant, its sum.
+        schedule: The noise.
+        sampler: How images are drawn.
+        images: How many are drawn of each class.
+        searched: How many of each class while settings are searched.
+        attacks: Images per setting of the attacks that try to get a class back; none are run if 0.
+        recogniser: The classifier that says what they show; it is trained on the training images.
+        inception: A local file with Inception's weights, for an FID; none is computed without it.
+    """
+
+    name: ClassVar[str] = Diffusion.family
+    null: int | None = LAST
+    drop: float = 0.1
+    other: Other = "random"
+    anchor: int | None = None
+    away: float = 1.0
+    times: Times = "uniform"
+    reduction: Reduction = "mean"
+    schedule: Schedule = Schedule()
+    sampler: Sampler = Sampler("dpm", steps=10, guidance=1.5)
+    images: int = 500
+    searched: int = 100
+    attacks: int = 0
+    recogniser: str = "conv"
+    inception: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.attacks < 0:
+            raise ValueError(f"attacks must be a number of images, or 0 for none, found {self.attacks}")
+        if min(self.images, self.searched) < FEWEST:
+            raise ValueError(
+                f"a KID needs {FEWEST} images of each class, found {self.images} and {self.searched}"
+            )
+        if self.null is None and self.sampler.guidance != 1:
+            raise ValueError(
+                "guidance needs a condition that stands for none, and this model has none: set "
+                f"sampler.guidance to 1, found {self.sampler.guidance}"
+            )
+        if self.inception is not None:
+            refuse_no_fid(self.inception)
+
+    @property
+    def methods(self) -> Mapping[str, Method]:
+        """All that can be used on denoisers, as they are set for them."""
+        return PRESETS
+
+    def named(self, name: str) -> Method:
+        """As it is set for denoisers."""
+        return method_named(name, self.name, {**STAGE_PRESETS, **PRESETS})
+
+    def space(self, name: str, method: Stage, budget: int) -> Mapping[str, Range]:
+        """The lengths that the method's own would allow it, and otherwise what suits denoisers."""
+        if isinstance(method, Pipeline):
+            return stage_spaces(method, budget, self.space)
+        if not isinstance(method, Tunable):
+            return {}
+        lengths = {path: each for path, each in method.space(budget).items() if path in LENGTHS}
+        return {"how.lr": RATE, **lengths, **RANGES.get(name, {})}
+
+    def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
+        """A fresh denoiser."""
+        return build(name, n_classes, settings, among=DENOISERS)
+
+    def source(self, data: Source) -> Source:
+        """The images between -1 and 1."""
+        return as_images(data)
+
+    def task(self, n_classes: int, forgotten: tuple[int, ...] = ()) -> Diffusion:
+        """Denoising."""
+        return Diffusion(
+            n_classes,
+            self.schedule,
+            null=n_classes if self.null == LAST else self.null,
+            drop=0.0 if self.null is None else self.drop,
+            other=self.other,
+            anchor=self.anchor,
+            away=self.away,
+            times=self.times,
+            reduction=self.reduction,
+            forgotten=forgotten,
+        )
+
+    def refuse_unfit(self, model: nn.Module, data: Source, name: str, n_classes: int) -> None:
+        """Raises if the model can't denoise the data."""
+        (raw,) = data.stream([torch.arange(min(2, len(data)))])
+        task = self.task(n_classes)
+        batch = task.draw(raw, torch.Generator().manual_seed(0))
+        try:
+            with evaluating(model), torch.no_grad():
+                task.loss(call(model, batch.inputs), batch.target)
+        except (Exception, SystemExit) as error:
+            raise ValueError(f"the model can't denoise {name!r}: {type(error).__name__}: {error}") from error
+
+    def assumed(self, data: Source, seed: int) -> torch.Tensor:
+        """The first class."""
+        return (data.labels == data.labels.min()).nonzero()[:, 0]
+
+    def look(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
+        """As few images of every class as a KID can do with."""
+        short = replace(self, images=FEWEST, attacks=0, inception=None)
+        return short.exam(split, cache=cache)
+
+    def exam(
+        self, split: Split, *, device: Device = None, searching: bool = False, cache: Path | None = None
+    ) -> Exam[Any]:
+        """Images of every class."""
+        refuse_unfit(split, searching=searching, attacked=bool(self.attacks) and not searching)
+        return Generated(
+            split,
+            self.task(split.n_classes, split.forgotten_classes),
+            recogniser_of(self.recogniser, split, None if device is None else str(device), cache),
+            self.sampler,
+            self.searched if searching else self.images,
+            None if searching or not self.attacks else Budget(images=self.attacks),
+            searching=searching,
+            first_seed=SEARCHED if searching else 0,
+            inception=None if searching or self.inception is None else Path(self.inception),
+        )
+
+
+@cache
+def recogniser_of(model: str, split: Split, device: str | None, folder: Path | None) -> Recogniser:
+    """The recogniser of a data set: the same whatever is forgotten, and for every generator.
+
+    Where no device is given, it is trained where the images are.
+    """
+    assert isinstance(split.train, Resident)
+    place = str(split.train.inputs.device) if device is None else device
+    train, held_out = split.train.to("cpu"), split.held_out.to("cpu")
+    assert isinstance(held_out, Resident)
+    return train_recogniser(train, held_out, model=model, device=place, cache=folder)

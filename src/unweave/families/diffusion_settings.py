@@ -1,0 +1,124 @@
+"""The methods with settings for class-conditional denoisers, by the names of the registry.
+
+The defaults of the registry are settings for classifiers, or for large denoisers. These are starting
+points for a small denoiser that was trained with Adam on the mean squared error: short, at a twentieth of its
+rate or so, in batches of 32. None is from a paper, and a search may begin with them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from unweave.descent.descend import Descent
+from unweave.methods import METHODS, Method
+from unweave.methods.bad_teacher import BadTeacher
+from unweave.methods.conflict import MGDA, CAGrad, MUNBa, PCGrad, UPGrad
+from unweave.methods.ct import ConvolutionTranspose
+from unweave.methods.erasediff import EraseDiff
+from unweave.methods.esd import ESD
+from unweave.methods.lur import LUR
+from unweave.methods.msg import MaskedSmallGradients
+from unweave.methods.recover import Recover
+from unweave.methods.sa import SelectiveAmnesia
+from unweave.methods.salun import SalUn
+from unweave.methods.scissorhands import Scissorhands
+from unweave.methods.simple import (
+    FineTune,
+    FromScratch,
+    GradientAscent,
+    L1Sparse,
+    NegGradPlus,
+    RandomLabel,
+    Shrink,
+)
+from unweave.space import Log, Range, Uniform
+from unweave.targets import Match, Mislabel
+from unweave.targets.estimators.proxy import Proxy
+from unweave.tasks.diffusion.sample import Sampler
+
+EDIT = Descent(lr=1e-4, steps=100, batch=32, optimizer="adam")
+"""Forgetting, or recovering, from trained weights."""
+
+TRAIN = Descent(lr=1e-3, steps=300, batch=32, optimizer="adam", schedule="cosine", warmup=0.05)
+"""Learning from fresh weights, for a fraction of a training."""
+
+REDIRECT = LUR(alpha=0.1, weight=0.33, forget=Mislabel(), how=EDIT)
+"""To the answer of the original under another class."""
+
+MATCH = replace(REDIRECT, forget=Match(Proxy(how=TRAIN)), weight=1.0)
+"""To the answer of a model that never saw the class."""
+
+PRESETS: Mapping[str, Method] = {
+    "lur": REDIRECT,
+    "lur-exact": replace(REDIRECT, mode="exact"),
+    "lur-lagged": replace(REDIRECT, mode="lagged", alpha=0.01),
+    "lur-match": MATCH,
+    "joint": replace(REDIRECT, mode="joint"),
+    "joint-match": replace(MATCH, mode="joint"),
+    "short-retrain": FromScratch(TRAIN),
+    "shrink": Shrink(how=EDIT),
+    "finetune": FineTune(EDIT),
+    "ascent": GradientAscent(how=replace(EDIT, steps=10, max_norm=1.0)),
+    "random-label": RandomLabel(retain_weight=3.0, how=EDIT),
+    "neggrad+": NegGradPlus(how=replace(EDIT, max_norm=1.0)),
+    "bad-teacher": BadTeacher(EDIT),
+    "l1-sparse": L1Sparse(penalty=1e-6, how=EDIT),
+    "salun": SalUn(feed="paired", retain_weight=3.0, how=EDIT),
+    # the decoder's attention alone, as in the code released for Stable Diffusion
+    "scissorhands": Scissorhands(trim=0.03, eligible=r"^up_blocks\..*attentions", how=EDIT),
+    "msg": MaskedSmallGradients(rate=0.02, how=EDIT),
+    "ct": ConvolutionTranspose(EDIT),
+    "munba": MUNBa(how=replace(EDIT, max_norm=1.0)),
+    "pcgrad": PCGrad(forget_weight=0.33, how=EDIT),
+    "mgda": MGDA(forget_weight=0.33, how=EDIT),
+    "cagrad": CAGrad(forget_weight=0.33, how=EDIT),
+    "upgrad": UPGrad(forget_weight=0.33, how=EDIT),
+    # for the mean over pixels, and the Fisher information of samples: the published weight fits neither
+    "sa": SelectiveAmnesia(
+        pull=640.0,
+        per_class=50,
+        sampler=Sampler(steps=20),
+        fisher_images=50,
+        fisher_times=2,
+        how=replace(EDIT, max_norm=1.0, ema=0.9999),
+    ),
+    "esd": ESD(sampler=Sampler(steps=10, guidance=3.0, spacing="leading"), how=EDIT),
+    "erasediff": EraseDiff(weight=0.33, passes=0, how=replace(EDIT, ema=0.99)),
+    "original": METHODS["original"],
+    "retrain": FromScratch(replace(TRAIN, steps=3000)),
+}
+"""Every method that is for denoisers."""
+
+STAGE_PRESETS: Mapping[str, Method] = {"recover": Recover(until=None, how=replace(EDIT, steps=50))}
+"""The stages that need other settings on denoisers."""
+
+RATE = Log(3e-5, 1e-3)
+"""The learning rates that a search tries on trained weights."""
+
+LOOKAHEAD: Mapping[str, Range] = {"alpha": Log(1e-3, 1e-1), "weight": Log(0.03, 3.0)}
+
+FORGET_WEIGHT: Mapping[str, Range] = {"forget_weight": Log(0.03, 3.0)}
+
+RANGES: Mapping[str, Mapping[str, Range]] = {
+    "lur": LOOKAHEAD,
+    "lur-exact": LOOKAHEAD,
+    "lur-lagged": {"alpha": Log(1e-4, 1e-2), "weight": Log(0.03, 3.0)},
+    "lur-match": LOOKAHEAD,
+    "joint": {"weight": Log(0.03, 3.0)},
+    "joint-match": {"weight": Log(0.03, 3.0)},
+    "short-retrain": {"how.lr": Log(3e-4, 1e-2)},
+    "shrink": {"factor": Uniform(0.02, 0.9)},
+    "random-label": {"retain_weight": Log(0.3, 30.0)},
+    "neggrad+": {"retain_weight": Uniform(0.6, 0.999)},
+    "l1-sparse": {"penalty": Log(1e-8, 1e-4)},
+    "salun": {"fraction": Uniform(0.1, 0.9), "retain_weight": Log(0.3, 30.0)},
+    "scissorhands": {"trim": Log(1e-4, 0.1), "forget_weight": Log(0.03, 3.0)},
+    "msg": {"rate": Uniform(0.0, 0.3)},
+    "pcgrad": FORGET_WEIGHT,
+    "mgda": FORGET_WEIGHT,
+    "cagrad": {"c": Uniform(0.1, 0.9), **FORGET_WEIGHT},
+    "upgrad": FORGET_WEIGHT,
+    "sa": {"pull": Log(10.0, 1e6), "retain_weight": Log(0.3, 10.0)},
+    "esd": {"eta": Uniform(0.3, 3.0)},
+    "erasediff": {"weight": Log(0.03, 3.0)},
+}
+"""What a search tries beside rate and steps: those of classifiers do not suit denoisers."""

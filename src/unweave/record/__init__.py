@@ -1,0 +1,1 @@
+"""What is written to disk: files that appear whole, weights, digests and `record.json`."""

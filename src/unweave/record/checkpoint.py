@@ -1,0 +1,140 @@
+"""Model weights on disk: `model.safetensors`, and `model.json` that says what they are.
+
+Never pickle: a checkpoint is data, so that one from anywhere can be read. Both files are replaced whole,
+and a model is touched only after everything about the files has been checked.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from unweave.record.files import draft, follow_umask, read_object, sha256, sync
+
+WEIGHTS = "model.safetensors"
+SIDECAR = "model.json"
+
+
+def save(folder: str | Path, model_state: Mapping[str, Tensor], sidecar: Mapping[str, object]) -> None:
+    """Write a model's weights and what they are.
+
+    Args:
+        folder: Made if it is missing. A checkpoint that is there is replaced, or stays whole.
+        model_state: `model.state_dict()`; tied weights are written once per name.
+        sidecar: JSON values, "split" (digest of the split trained on), "recipe" among them.
+            "architecture" (digest of names, shapes and types) and "weights" (SHA-256 of the file) are added.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"expected a folder to save the model in, found a file at {folder}: choose another")
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in model_state.items()}
+    with draft(folder / WEIGHTS) as weights, draft(folder / SIDECAR) as note:
+        _write_weights(state, weights)
+        facts = {**sidecar, "architecture": architecture(state), "weights": sha256(weights)}
+        note.write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        sync(weights)
+        sync(note)
+        # both are on the disk; an interruption between these two lines is found by the digest in the sidecar
+        os.replace(weights, folder / WEIGHTS)
+        os.replace(note, folder / SIDECAR)
+
+
+def load(place: str | Path, model: nn.Module, split_digest: str | None = None) -> dict[str, object]:
+    """Fill a model with the weights of a checkpoint and return its sidecar.
+
+    Args:
+        place: The folder of a checkpoint, or its weights file (the sidecar lies beside it, ending .json).
+        model: Of the same architecture; stays as it was when anything is wrong.
+        split_digest: Digest of the split that the model must have been trained on. None: any.
+    """
+    weights = Path(place) / WEIGHTS if Path(place).is_dir() else Path(place)
+    facts = _read_sidecar(weights.with_suffix(".json"))
+    state = _read_weights(weights)
+    if facts.get("weights") != sha256(weights):
+        raise ValueError(f"{weights} is not the file that its {weights.stem}.json describes: save both again")
+    _check_architecture(state, model, weights)
+    _check_finite(state, weights)
+    if split_digest is not None and facts.get("split") != split_digest:
+        raise ValueError(
+            f"{weights} must have been trained on split {split_digest[:12]}, "
+            f"found {str(facts.get('split'))[:12]}: the original model must have seen exactly the forget and "
+            "the retain part; train it on this split"
+        )
+    model.load_state_dict(state)
+    return facts
+
+
+def architecture(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names, shapes and types of a model's tensors, in order of their names."""
+    rows = [(name, list(state[name].shape), str(state[name].dtype)) for name in sorted(state)]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def shapes(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """The shape of each tensor, as an error shows it."""
+    return {name: str(list(tensor.shape)) for name, tensor in state.items()}
+
+
+def difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
+    """The first tensor, in the order of what is expected, that is shown otherwise; empty if none is."""
+    for name in [*expected, *found]:
+        wanted, shown = (forms.get(name, "absent") for forms in (expected, found))
+        if wanted != shown:
+            return f"tensor {name!r} must be {wanted}, found {shown}"
+    return ""
+
+
+def contents(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a model's tensors, names, types, shapes and bytes, in order of their names."""
+    digest = hashlib.sha256(architecture(state).encode())
+    for name in sorted(state):
+        # bytes, because NumPy doesn't know every type of torch; a scalar has no dimension to cut into bytes
+        digest.update(state[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _write_weights(state: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(state, path, metadata={"format": "pt"})
+        follow_umask(path)
+    except SafetensorError as error:  # a full disk comes as this
+        raise OSError(f"{path.parent} cannot be written: {error}") from error
+
+
+def _read_sidecar(path: Path) -> dict[str, object]:
+    if not path.is_file():
+        raise ValueError(f"expected {path} beside the weights, found none: it says what they were trained on")
+    return read_object(path, ": save the model again")
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"expected the weights in {path}, found no such file")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or not safetensors ({error}): save the model again") from error
+
+
+def _check_architecture(state: Mapping[str, Tensor], model: nn.Module, path: Path) -> None:
+    """Name the first tensor, in the model's order, that differs."""
+    found = difference(_forms(model.state_dict()), _forms(state))
+    if found:
+        raise ValueError(f"{path} is of another architecture: {found}; build the model that was saved")
+
+
+def _forms(state: Mapping[str, Tensor]) -> dict[str, str]:
+    return {name: f"{p.dtype} {list(p.shape)}".removeprefix("torch.") for name, p in state.items()}
+
+
+def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{path} holds NaN or infinity in tensor {name!r}: train the model again")

@@ -1,0 +1,68 @@
+"""The record of one model, audited or not yet: a stage of one method, in plain values."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unweave.record import record
+
+UNKNOWN: Mapping[str, Any] = {"seconds": None, "gradient_evaluations": None, "cost": None, "trace": {}}
+"""The cost of a model that was given."""
+
+SHOWN = 5
+"""Ids of a request that its record names: who was deleted is no more widely told than it has to be."""
+
+
+def one_model(
+    methods: Mapping[str, Mapping[str, Any]],
+    request: Mapping[str, Any],
+    data: Mapping[str, Any],
+    *,
+    seeds: Sequence[int] = (),
+    reference: Mapping[str, Any] | None = None,
+    margins: Mapping[str, float] | None = None,
+    floor: float | None = None,
+    sheets: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The record of one model.
+
+    Args:
+        methods: The row of the model, and of the untouched original if there is one, by name.
+        request: What was deleted.
+        data: The numbers of examples of the parts.
+        seeds: The seed of the method, if one is known.
+        reference: The row of the retrained models.
+        margins: The margin of each metric, if there are any.
+        floor: The mean gap of two retrained models.
+        sheets: Pictures of what models answer, by name.
+    """
+    stage = {
+        "recipe": {},
+        "seeds": list(seeds),
+        "request": dict(request),
+        "data": dict(data),
+        "margins": margins,
+        "reference": reference or {"scores": {}, "null_band": {}},
+        "methods": dict(methods),
+        "floor": floor,
+        **({"sheets": dict(sheets)} if sheets else {}),
+    }
+    return {"schema": record.SCHEMA, "environment": record.environment(), "stages": {"audit": stage}}
+
+
+def add_request(made: Mapping[str, Any], facts: Mapping[str, str | None]) -> dict[str, Any]:
+    """The record of one model with what only its caller knows of the request.
+
+    Args:
+        made: From `one_model`.
+        facts: The model, as its user calls it; how the request was asked; and the date of the deletion.
+    """
+    (stage,) = made["stages"].values()
+    about = {**stage, "request": {**stage["request"], **facts}}
+    return {**made, "stages": dict.fromkeys(made["stages"], about)}
+
+
+def request_row(ids: Sequence[Any], labels: Sequence[int], *, of: int, model: str) -> dict[str, Any]:
+    """What was deleted: how many examples, the first of their ids, their classes, and from which model."""
+    counts = {str(label): labels.count(label) for label in sorted(set(labels))}
+    facts = {"examples": len(labels), "of": of, "ids": list(ids[:SHOWN]), "classes": counts}
+    return {**facts, "model": model, "asked": None, "date": None}

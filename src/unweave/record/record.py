@@ -1,0 +1,196 @@
+"""`record.json`: what was run, on what, and what it measured: all that a report or an auditor reads.
+
+A record is a plain dictionary; `record.schema.json` beside this file says which keys it has, what each number
+means and in which unit. Numbers are written with the digits that bring the same float back. A file carries
+a digest of its content, which every reader verifies (`unweave.record.digest`); the earlier schema had none.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from unweave.record.digest import KEY, refuse_changed, sealed
+from unweave.record.files import write_atomically
+from unweave.record.json_values import plain
+
+# The schema, not the type checker, describes a record: it holds whatever JSON can hold.
+Record = Mapping[str, Any]
+
+SCHEMA = "unweave.record/2"
+EARLIER = "unweave.record/1"
+"""Had no digest: such a record is read, and can't be verified."""
+FILE = "record.json"
+PACKAGES = ("unweave", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors", "optuna")
+
+
+def environment() -> dict[str, Any]:
+    """What a run depends on beside its recipe: code, Python, packages, processor, threads and devices.
+
+    It names neither the machine nor its user. `code` is the sha256 of the package's own Python files, which
+    tells an edited checkout from the release of the same version.
+    """
+    import torch
+
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "code": package_digest(),
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+@cache
+def package_digest() -> str:
+    """SHA-256 of the paths and contents of this package's own Python files."""
+    root, whole = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(root.glob("**/*.py")):
+        whole.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return whole.hexdigest()
+
+
+def write(record: Record, folder: str | Path) -> Path:
+    """Validate `record` and write it to `folder`/record.json, whole or not at all.
+
+    The file is replaced in one step once the new one is on the disk: whatever interrupts the writing, a
+    reader finds the old record or the new. NaN and infinity, which JSON does not know, are written as null.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: the record does not follow the schema, or `folder` is a file; nothing is written.
+    """
+    validate(record, known=(SCHEMA,))
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(
+            f"expected a folder to write {FILE} into, found a file at {folder}: choose another name"
+        )
+    text = json.dumps(sealed(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / FILE, text)
+    return folder / FILE
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Read and validate a record, and verify its digest, without which it is returned.
+
+    Args:
+        path: the file, or the folder that holds it as record.json.
+
+    Raises:
+        ValueError: no such file, not JSON, another schema id, a departure from the schema, or a record that
+            was changed after it was written.
+    """
+    path = Path(path)
+    path = path / FILE if path.is_dir() else path
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(
+            f"expected a record at {path}, found none: give a run's folder or its {FILE}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"expected JSON text in {path}, found bytes that are not UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"expected JSON in {path}, found at line {error.lineno}: {error.msg}") from error
+    try:
+        validate(record)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if record["schema"] != EARLIER:
+        refuse_changed(record, path)
+    return {key: value for key, value in record.items() if key != KEY}
+
+
+def unverified(record: Record) -> str:
+    """A sentence that a record can't be verified; empty if its digest was."""
+    if record.get("schema") != EARLIER:
+        return ""
+    return f"Made by an earlier version ({EARLIER}), without a digest: its figures can't be verified."
+
+
+def validate(record: Any, *, known: Sequence[str] = (SCHEMA, EARLIER)) -> None:
+    """Raise a ValueError that names the place where `record`, whatever it is, departs from the schema."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    found = record.get("schema") if isinstance(record, Mapping) else type(record).__name__
+    if found not in known:
+        raise ValueError(f"expected a record of schema {SCHEMA!r}, found {found!r}")
+    schema = json.loads(Path(__file__).with_name("record.schema.json").read_text(encoding="utf-8"))
+    error = best_match(Draft202012Validator(schema).iter_errors(plain(record)))
+    if error is not None:
+        place = ".".join(str(part) for part in error.absolute_path) or "the record"
+        raise ValueError(f"{place} does not follow schema {SCHEMA!r}: {_shorten(error.message)}")
+    for name, stage in record["stages"].items():
+        _check_headline(name, stage)
+        _check_histograms(name, stage.get("histograms", {}))
+        _check_per_seed(name, stage)
+
+
+def _check_headline(name: str, stage: Record) -> None:
+    if "headline" in stage and stage["headline"] not in stage["methods"]:
+        found, known = stage["headline"], ", ".join(stage["methods"])
+        raise ValueError(
+            f"stages.{name}.headline: expected one of the stage's methods ({known}), found {found!r}"
+        )
+
+
+def _check_histograms(stage: str, histograms: Record) -> None:
+    """What JSON Schema cannot say: one more edge than counts, and the same edges throughout a stage."""
+    edges = [list(histogram["edges"]) for histogram in histograms.values()]
+    for name, histogram in histograms.items():
+        found, expected = len(histogram["counts"]), len(histogram["edges"]) - 1
+        if found != expected:
+            raise ValueError(f"stages.{stage}.histograms.{name}: expected {expected} counts, found {found}")
+        if list(histogram["edges"]) != edges[0]:
+            raise ValueError(
+                f"stages.{stage}.histograms.{name}: expected the edges of the others, found its own"
+            )
+
+
+def _check_per_seed(name: str, stage: Record) -> None:
+    """A number for each seed."""
+    expected = len(stage["seeds"])
+    for method, row in stage["methods"].items():
+        for figure, numbers in row.get("per_seed", {}).items():
+            if len(numbers) != expected:
+                place, found = f"stages.{name}.methods.{method}.per_seed.{figure}", len(numbers)
+                raise ValueError(f"{place}: expected {expected} numbers, one per seed, found {found}")
+
+
+def _shorten(message: str) -> str:
+    # jsonschema quotes the whole value it refuses, which may be a histogram or a record.
+    return message if len(message) <= 300 else f"{message[:140]} ... {message[-140:]}"
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"expected numbers that JSON knows, found {name}: write null instead")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    """The processor's model name; Linux keeps it in /proc, other systems tell Python."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,199 @@
+"""Plain values, as TOML and JSON hold them, into frozen dataclasses; an error names its place."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, reduce, singledispatch
+from operator import or_
+from types import UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from unweave.choices import nearest
+
+Table = Mapping[str, Any]
+NOTHING = "none"
+"""What stands for None in TOML, which has no null; write a pattern for a weight of that name as "(none)"."""
+
+T = TypeVar("T")
+
+
+@singledispatch
+def as_table(value: object) -> Any:  # noqa: ANN401  plain values of any type
+    """A dataclass as plain values that `read` takes; where several may stand, "kind" says which does."""
+    if isinstance(value, Mapping):
+        return {key: as_table(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [as_table(each) for each in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    found = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    several = {name for name, kinds in tables(type(value)).items() if len(kinds) > 1}
+    kinds = {name: kind_of(type(found[name])) for name in several if dataclasses.is_dataclass(found[name])}
+    plain = {name: as_table(each) for name, each in found.items()}
+    return plain | {name: {"kind": kind, **plain[name]} for name, kind in kinds.items()}
+
+
+def kind_of(kind: type) -> str:
+    """What plain values call a dataclass: its name in lower case."""
+    return kind.__name__.lower()
+
+
+def read(kind: type[T], table: object, path: str) -> T:
+    """A dataclass from a value per field; `path` is what errors call it, "" for a whole recipe.
+
+    Raises:
+        ValueError: If a field is not known or missing, or a value is wrong; says where.
+    """
+    return build(kind, mapping(table, path), path)
+
+
+def build(kind: type[T], table: Table, path: str) -> T:
+    """A dataclass from a value per field; dataclasses in it are built first.
+
+    Raises:
+        ValueError: If a field is not known or missing, or a value is wrong; says where.
+    """
+    hints, fields = get_type_hints(kind), dataclasses.fields(cast(Any, kind))
+    refuse_unknown(table, [field.name for field in fields], path, paths(kind))
+    for field in fields:
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and field.name not in table:
+            raise ValueError(f"{below(path, field.name)} is missing")
+    made = {name: value_of(hints[name], value, below(path, name)) for name, value in table.items()}
+    try:
+        return kind(**made)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}".removeprefix(": ")) from error
+
+
+def value_of(hint: Any, value: object, path: str) -> object:  # noqa: ANN401  any type can be a hint
+    """The value in the type of a field; a dataclass stands as a table, or by its kind alone."""
+    kinds = {kind_of(each): each for each in dataclasses_in(hint)}
+    plain = [each for each in members(hint) if each not in kinds.values()]
+    if value == NOTHING and type(None) in plain:
+        return None
+    if isinstance(value, str) and value in kinds and str not in plain:
+        value = {"kind": value}
+    if kinds and isinstance(value, Mapping):
+        only, *more = kinds.values()
+        if not more and "kind" in paths(only):  # a field of its own
+            return build(only, value, path)
+        kind = kinds[choose_kind(kinds, value, path)]
+        return build(kind, {key: each for key, each in value.items() if key != "kind"}, path)
+    if kinds and (not plain or (plain == [type(None)] and value is not None)):
+        names = f" or one of {', '.join(kinds)}" if len(kinds) > 1 else ""
+        guess = nearest(str(value), kinds) if names else ""
+        raise ValueError(f"{path} must be a table{names}, found {value!r}{guess}")
+    return validated(reduce(or_, plain) if kinds else hint, value, path)
+
+
+def choose_kind(kinds: Mapping[str, type], table: Table, path: str) -> str:
+    """Which of the dataclasses a table stands for.
+
+    Raises:
+        ValueError: If it says none, or another than these.
+    """
+    found = table.get("kind", next(iter(kinds)) if len(kinds) == 1 else None)
+    if found not in kinds:
+        guess = nearest(str(found), kinds)
+        raise ValueError(f"{below(path, 'kind')} must be one of {', '.join(kinds)}, found {found!r}{guess}")
+    return found
+
+
+def below(path: str, name: str) -> str:
+    """The path of a field."""
+    return f"{path}.{name}".removeprefix(".")
+
+
+def validated(kind: Any, value: object, path: str) -> Any:  # noqa: ANN401  any type can be a hint
+    """The value in a type. Numbers are not read from strings, nor truths from numbers."""
+    from pydantic import ValidationError
+
+    try:
+        return _reader(kind)(json.dumps(value))
+    except ValidationError as error:
+        raise ValueError(_explained(cast(Table, error.errors()[0]), path)) from error
+
+
+def merged(default: Table, overrides: Table) -> dict[str, Any]:
+    """The overrides over the defaults, field by field; a table of another kind displaces the default."""
+    made = dict(default)
+    for key, value in overrides.items():
+        inner = default.get(key)
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            alike = value.get("kind", inner.get("kind")) == inner.get("kind")
+            made[key] = merged(inner, value) if alike else value
+        elif not (isinstance(inner, Mapping) and value == inner.get("kind", {})):
+            made[key] = value
+    for key, other in (("steps", "epochs"), ("epochs", "steps")):
+        if overrides.get(key) is not None and other not in overrides and other in default:
+            made[other] = None
+    return made
+
+
+def mapping(table: object, path: str) -> Table:
+    """The table, if it is one."""
+    if not isinstance(table, Mapping):
+        raise ValueError(f"{path} must be a table, found {table!r}")
+    return table
+
+
+def paths(kind: type) -> list[str]:
+    """The dotted path of every field of a dataclass and of those in it, the outer ones first."""
+    inner = [f"{key}.{path}" for key, each in tables(kind).items() for table in each for path in paths(table)]
+    own = [field.name for field in dataclasses.fields(kind)]
+    return sorted(dict.fromkeys([*own, *inner]), key=lambda path: path.count("."))
+
+
+def tables(kind: type) -> dict[str, list[type]]:
+    """By the name of a field the dataclasses that it may hold."""
+    hints = get_type_hints(kind)
+    return {field.name: dataclasses_in(hints[field.name]) for field in dataclasses.fields(kind)}
+
+
+def dataclasses_in(hint: Any) -> list[type]:  # noqa: ANN401  any type can be a hint
+    """The dataclasses that a type is, or is a union of."""
+    return [cast(type, each) for each in members(hint) if dataclasses.is_dataclass(each)]
+
+
+def members(hint: Any) -> tuple[Any, ...]:  # noqa: ANN401  any type can be a hint
+    """The types of a union; any other type alone."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def refuse_unknown(table: Table, known: Iterable[str], path: str, meant: Iterable[str] = ()) -> None:
+    """Raises at a key that is not known; `meant` are the dotted paths that it may have stood for."""
+    known = list(known)
+    for key in table:
+        if key not in known:
+            guess = nearest(key, [*meant] or known)
+            raise ValueError(
+                f"unknown key {key!r} in {path or 'the recipe'}{guess}; known: {', '.join(known)}"
+            )
+
+
+@cache
+def _reader(kind: Any) -> Callable[[str], Any]:  # noqa: ANN401  any type can be a hint
+    # JSON, because pydantic's strict mode takes lists for tuples and tables for dataclasses only from there
+    from pydantic import TypeAdapter
+
+    adapter = TypeAdapter(kind)
+    return lambda text: adapter.validate_json(text, strict=True)
+
+
+def _explained(error: Table, path: str) -> str:
+    """One sentence for an error of pydantic's."""
+    place, found = ".".join([path, *map(str, error["loc"])]).removeprefix("."), error["input"]
+    match error["type"]:
+        case "value_error":
+            return f"{place}: {error['ctx']['error']}".removeprefix(": ")
+        case "missing":
+            return f"{place} is missing"
+        case "literal_error":
+            expected = error["ctx"]["expected"]
+            choices = expected.replace("'", "").replace(" or ", ", ").split(", ")
+            return f"{place} must be {expected}, found {found!r}{nearest(str(found), choices)}"
+        case "dataclass_type":
+            return f"{place} must be a table, found {found!r}"
+        case _:
+            return f"{place}: {error['msg'][:1].lower()}{error['msg'][1:]}, found {found!r}"

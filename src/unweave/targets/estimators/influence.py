@@ -1,0 +1,95 @@
+"""Influence functions (Koh & Liang, ICML 2017), https://arxiv.org/abs/1703.04730, asked for answers."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from unweave.descent.edit import shift
+from unweave.descent.hessian import differentiate_twice, twice_differentiable
+from unweave.descent.objective import nll
+from unweave.problem import Problem, frozen
+from unweave.split import Part
+from unweave.targets.estimators.estimator import EstimatedLogits, refuse_other_than_classifiers
+from unweave.targets.estimators.held_out import logits
+from unweave.tasks import evaluating
+from unweave.weights.conjugate_gradients import conjugate_gradients
+from unweave.weights.params import Params, add, scale
+from unweave.weights.step import Runtime, Step
+
+CHUNK = 128
+"""Examples in what is counted as one gradient evaluation."""
+
+
+@dataclass(frozen=True)
+class Influence:
+    r"""What the original would answer at :math:`\theta + \frac{|F|}{|R|} (H_R + \mu)^{-1} \nabla L_F`.
+
+    That is the minimum of the retain loss to first order in the removal, if the original is at a minimum
+    of the loss on all data. The system is solved by conjugate gradients, which stop where the Hessian
+    curves down; answers are those of the moved model, and not of a linear model of it.
+
+    It starts from the original's answers on the forget examples, and so leaks them where the correction is
+    too small: it stands here for comparison.
+
+    Args:
+        damping: :math:`\mu`, in the unit of the Hessian.
+        iterations: Of conjugate gradients at most; each counts two gradient evaluations per 128 examples.
+        examples: Of the retain part, at most, on which the Hessian is taken.
+    """
+
+    damping: float = 0.003
+    iterations: int = 10
+    examples: int = 512
+
+    def __post_init__(self) -> None:
+        if not self.damping >= 0:
+            raise ValueError(f"damping must not be negative, found {self.damping}")
+        for name in ("iterations", "examples"):
+            if vars(self)[name] < 1:
+                raise ValueError(f"{name} must be at least 1, found {vars(self)[name]}")
+
+    def __call__(self, problem: Problem) -> EstimatedLogits:
+        """The estimate."""
+        refuse_other_than_classifiers(problem)
+        return EstimatedLogits(logits(problem, problem.remember(repr(self), self.removed), "forget"))
+
+    def removed(self, problem: Problem) -> nn.Module:
+        """Moves the problem's own model to where it would be without the forget data; a frozen copy."""
+        split = problem.split
+        with evaluating(problem.model), twice_differentiable():
+            pull = look(problem, "forget", len(split.forget)).gradient(nll("forget"))
+            charge(problem, len(split.forget), 1)
+            seen = min(self.examples, len(split.retain))
+            hessian = differentiate_twice(look(problem, "retain", seen), nll("retain"), keep=True)
+            charge(problem, seen, 1)
+
+            def damped(vector: Params) -> Params:
+                charge(problem, seen, 2)
+                return add(hessian(vector), vector, scale=self.damping)
+
+            step, _ = conjugate_gradients(damped, pull, self.iterations)
+        shift(problem, scale(step, len(split.forget) / len(split.retain)))
+        return frozen(problem.model)
+
+
+def look(problem: Problem, part: Part, most: int) -> Step:
+    """A step over so many examples of a part, drawn at random; it charges nothing."""
+    source, ids = problem.split.part(part)
+    chosen = ids[torch.randperm(len(ids), generator=problem.generator)[:most]].split(CHUNK)
+    key = torch.Generator().manual_seed(problem.seed())
+    runtime = Runtime(problem.model, problem.task, processes=problem.processes)
+    raws = source.stream(problem.processes.fed(rows) for rows in chosen)
+    drawn = [
+        problem.task.draw(raw, key)
+        for rows, raw in zip(chosen, raws, strict=True)
+        if problem.processes.owns(rows)
+    ]
+    return Step(problem.params, runtime, {part: drawn}, {part: sum(map(len, chosen))})
+
+
+def charge(problem: Problem, examples: int, times: int) -> None:
+    """Counts gradient evaluations over so many examples, in chunks."""
+    problem.cost.gradients += times * math.ceil(examples / CHUNK)
+    problem.cost.examples += times * examples

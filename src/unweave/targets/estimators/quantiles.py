@@ -1,0 +1,104 @@
+"""Margins of held-out data at the rank of each forget example."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unweave.descent.objective import Objective, on
+from unweave.problem import Problem
+from unweave.split import Part
+from unweave.targets.estimators.held_out import gone, known, logits
+from unweave.tasks import Batch
+from unweave.tasks.classifier import Classifier, margin
+from unweave.weights.step import Step
+
+
+def quantiles(problem: Problem, ranks: nn.Module) -> Float[Tensor, " n"]:
+    """For each forget example the margin of held-out data at its own rank, in nats; zero for others.
+
+    The margins are those of the original on the calibration part. A proxy ranks apart the examples where it
+    agrees and where it disagrees with the label; the original has seen the labels, and ranks all together. On
+    a class that is wholly forgotten the original is no stranger: its examples are taken by themselves, at the
+    proxy's own margins.
+
+    Args:
+        problem: The request.
+        ranks: The model whose margins order the examples: a proxy that never saw them, or `problem.original`
+            itself.
+
+    Raises:
+        ValueError: If the task is no classification, or if nothing is held out that the examples could be
+            ranked with.
+    """
+    if not isinstance(problem.task, Classifier):
+        raise ValueError(
+            f"quantile targets are margins of a classifier, found the task {type(problem.task).__name__}: "
+            "use 'match'"
+        )
+    proxied, split = ranks is not problem.original, problem.split
+    if split.forgotten_classes and not proxied:
+        raise ValueError(
+            f"the original knows the forgotten classes {split.forgotten_classes}, so its ranks say nothing: "
+            "use ranks='proxy'"
+        )
+    order, held_order = margins(problem, ranks, "forget"), margins(problem, ranks, "calibration")
+    level = margins(problem, problem.original, "calibration") if proxied else held_order
+    lost = torch.isin(split.train.labels[split.forget], gone(problem))
+    held_lost = ~known(problem)
+    found = torch.empty_like(order)
+    for here, there, margin_there in ((~lost, ~held_lost, level), (lost, held_lost, held_order)):
+        if bool(here.any()):
+            found[here] = matched(order[here], held_order[there], margin_there[there], stratified=proxied)
+    return found.new_zeros(len(split.train)).index_copy_(0, split.forget, found)
+
+
+def matched(
+    order: Float[Tensor, " n"],
+    held_order: Float[Tensor, " m"],
+    level: Float[Tensor, " m"],
+    *,
+    stratified: bool,
+) -> Float[Tensor, " n"]:
+    """The held-out level at each value's rank, positive and negative apart if both have a counterpart."""
+    if not len(level):
+        raise ValueError(
+            "quantile targets need calibration examples of the kind that is forgotten, found none: "
+            "use 'match'"
+        )
+    strata = [(order > 0, held_order > 0), (order <= 0, held_order <= 0)] if stratified else []
+    if not strata or any(bool(here.any()) and not bool(there.any()) for here, there in strata):
+        return at_ranks(order, level)
+    found = torch.empty_like(order)
+    for here, there in strata:
+        if bool(here.any()):
+            found[here] = at_ranks(order[here], level[there])
+    return found
+
+
+def at_ranks(order: Float[Tensor, " n"], pool: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
+    """The quantile of the pool at each value's own mid-rank."""
+    rank = (order.argsort(stable=True).argsort() + 0.5) / len(order)
+    return pool.quantile(rank.to(pool.dtype))
+
+
+def pull(targets: Float[Tensor, " n"]) -> Objective:
+    """Huber's loss between each forget margin and its target margin, in nats.
+
+    Args:
+        targets: One margin per training example, as `quantiles` finds them.
+    """
+
+    def value(step: Step, batch: Batch) -> Tensor:
+        wanted = step.once(
+            ("quantile", id(batch)), lambda: targets[batch.ids.to(targets.device)].to(batch.target.device)
+        )
+        return F.huber_loss(margin(step.predict(batch).float(), batch.target), wanted, reduction="none")
+
+    return on("forget", "quantile", value)
+
+
+def margins(problem: Problem, model: nn.Module, part: Part) -> Float[Tensor, " n"]:
+    """The true-class margins of a part, on the CPU."""
+    source, ids = problem.split.part(part)
+    return margin(logits(problem, model, part), source.labels[ids])

@@ -1,0 +1,135 @@
+"""Estimates that ask two questions of two sources: which examples are hard, and how hard that is.
+
+*How hard* comes from held-out data: the margins that the original gives there. *Which* comes from ranks, of
+the original or of a proxy.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from unweave.choices import refuse_unknown_choices
+from unweave.problem import Problem
+from unweave.targets.estimators.estimator import EstimatedLogits, refuse_other_than_classifiers
+from unweave.targets.estimators.held_out import Said, logits
+from unweave.targets.estimators.proxy import Proxy
+from unweave.targets.estimators.quantiles import at_ranks, margins, quantiles
+from unweave.tasks.classifier import differ, margin
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Each true-class margin is that of held-out data at its own rank.
+
+    The other classes share the rest as the proxy has it. If the original ranks and no proxy is made, they
+    share it as the original does on held-out examples of the same label.
+
+    Args:
+        by: Who ranks: a proxy or the original, as `targets.quantiles` has it, or whoever of the two
+            `memorised` says is the better predictor, with `strange` held-out labels.
+        proxy: How the proxy is trained. It is not, and costs nothing, if the original ranks.
+    """
+
+    by: Literal["proxy", "original", "chosen"] = "chosen"
+    proxy: Proxy = Proxy()
+
+    def __post_init__(self) -> None:
+        refuse_unknown_choices(self)
+
+    def __call__(self, problem: Problem) -> EstimatedLogits:
+        """The estimate."""
+        refuse_other_than_classifiers(problem)
+        match self.by:
+            case "original":
+                return placed(problem, confusion(problem), quantiles(problem, problem.original))
+            case "proxy":
+                proxy = self.proxy(problem)
+                return placed(problem, logits(problem, proxy, "forget"), quantiles(problem, proxy))
+            case "chosen":
+                return self.chosen(problem, self.proxy(problem))
+
+    def chosen(self, problem: Problem, proxy: nn.Module) -> EstimatedLogits:
+        """The estimate with the ranks of the better predictor."""
+        if problem.split.forgotten_classes:
+            return placed(problem, logits(problem, proxy, "forget"), quantiles(problem, proxy))
+        by, held = Said.of(problem, proxy), logits(problem, problem.original, "calibration")
+        labels, strange = label_of(problem), strange_labels(problem, by)
+        level = margin(held, strange)
+        own, known = margin(by.forget, labels), margins(problem, problem.original, "forget")
+        ranks = own if memorised(spearman(own, known), spearman(margin(by.held, strange), level)) else known
+        return moved(by.forget, labels, at_ranks(ranks, level))
+
+
+def label_of(problem: Problem) -> Int[Tensor, " forget"]:
+    """The labels of the forget examples."""
+    return problem.split.train.labels[problem.split.forget]
+
+
+def placed(
+    problem: Problem, rows: Float[Tensor, "forget class"], wanted: Float[Tensor, " n"]
+) -> EstimatedLogits:
+    """The rows with true-class margins from a table of one per training example."""
+    return moved(rows, label_of(problem), wanted[problem.split.forget])
+
+
+def moved(
+    rows: Float[Tensor, "forget class"], labels: Int[Tensor, " forget"], wanted: Float[Tensor, " forget"]
+) -> EstimatedLogits:
+    """The rows, the logit of each true class moved until its margin is the wanted one."""
+    return EstimatedLogits(rows.scatter_add(1, labels[:, None], (wanted - margin(rows, labels))[:, None]))
+
+
+def confusion(problem: Problem) -> Float[Tensor, "forget class"]:
+    """Per forget example the original's mean log-probabilities on held-out examples of the same label."""
+    split = problem.split
+    said = logits(problem, problem.original, "calibration").log_softmax(1)
+    held = split.held_out.labels[split.calibration]
+    is_label = (held == torch.arange(said.shape[1])[:, None]).to(said.dtype)
+    mean = (is_label @ said) / is_label.sum(1, keepdim=True).clamp(min=1)
+    return mean[label_of(problem)]
+
+
+def strange_labels(problem: Problem, proxy: Said) -> Int[Tensor, " held"]:
+    """The calibration labels, made as strange to the proxy as those of the forget part are.
+
+    Where training labels are noisy, held-out labels are often cleaner, and the proxy errs more on the forget
+    part. So as many held-out labels are moved to a uniform other class as make up for the difference.
+    """
+    split = problem.split
+    held = split.held_out.labels[split.calibration]
+    errs, errs_held = (
+        float((table.argmax(1) != labels).float().mean())
+        for table, labels in ((proxy.forget, label_of(problem)), (proxy.held, held))
+    )
+    share = max(0.0, errs - errs_held) / max(1 - errs_held, 1e-9)
+    generator = torch.Generator().manual_seed(problem.generator.initial_seed())
+    chosen = torch.randperm(len(held), generator=generator)[: round(share * len(held))]
+    draw = torch.rand(len(chosen), generator=generator)
+    return held.index_copy(0, chosen, differ(held[chosen], proxy.held.shape[1], draw))
+
+
+def memorised(forget: float, held: float) -> bool:
+    r"""Whether the original knows the forget examples too well to say which of them are hard.
+
+    A proxy, the original and a retrained model are three readings of how hard examples are. On held-out data
+    original and retrained model are alike, so the rank correlation c of proxy and original there is about
+    that of a proxy and a retrained model anywhere. If proxy and original err for reasons of their own, their
+    correlation f on the forget examples is the product of what each has with the retrained model. So the
+    original's is about f / c, and the proxy is the better predictor if :math:`c > f / c`.
+
+    Only ranks of the original on forget examples are read, and no retrained model.
+
+    Args:
+        forget: Spearman's correlation f of proxy and original over the forget part.
+        held: The same, c, over the calibration part.
+    """
+    return forget < max(held, 0.0) ** 2
+
+
+def spearman(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
+    """The correlation of ranks, equal values in the order in which they come; 0 for fewer than two."""
+    x, y = (each.argsort(stable=True).argsort().double() - (len(each) - 1) / 2 for each in (a, b))
+    return float(x @ y / (x.norm() * y.norm())) if len(a) > 1 else 0.0

@@ -1,0 +1,91 @@
+"""Estimates by models that were made ahead, each without some of the records.
+
+The idea of aggregating over shards is that of SISA (Bourtoule et al., 2021), https://arxiv.org/abs/1912.03817,
+which answers with such models; here they only say where a whole model should end.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from unweave.choices import refuse_unknown_choices
+from unweave.descent.descend import Descent, Phase, descend
+from unweave.descent.edit import restart
+from unweave.descent.objective import nll
+from unweave.problem import Problem, frozen
+from unweave.split import Split
+from unweave.targets.estimators.estimator import EstimatedLogits, refuse_other_than_classifiers
+from unweave.targets.estimators.held_out import Said, at_level, logits, logits_at
+from unweave.targets.estimators.proxies import Level
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Each record is answered by the model that was trained on all folds of the training data but its own.
+
+    The models depend on no request, and can be made before there is one; their whole cost is charged all the
+    same. They have seen other records that are to be forgotten: a class that is wholly forgotten is known to
+    each of them.
+
+    Args:
+        parts: The number of folds, at least two; with two, each model is trained on half of the data.
+        level: How sure it is.
+        how: The training of each.
+    """
+
+    parts: int = 2
+    level: Level = "held-out"
+    how: Descent = Descent(lr=0.1, epochs=3, schedule="cosine", warmup=0.15, weight_decay=5e-4)
+
+    def __post_init__(self) -> None:
+        refuse_unknown_choices(self)
+        if self.parts < 2:
+            raise ValueError(f"parts must be at least 2, found {self.parts}")
+
+    def __call__(self, problem: Problem) -> EstimatedLogits:
+        """The estimate."""
+        refuse_other_than_classifiers(problem)
+        if problem.split.forgotten_classes:
+            raise ValueError(
+                f"shards have seen other records of the forgotten classes {problem.split.forgotten_classes}: "
+                "use a proxy"
+            )
+        folds, models = problem.remember(repr(self), self.train)
+        asked = [fold[problem.split.is_forget[fold]] for fold in folds]
+        rows = [
+            self.answers(problem, model, ids) for model, ids in zip(models, asked, strict=True) if len(ids)
+        ]
+        return EstimatedLogits(torch.cat(rows)[torch.cat(asked).argsort()])
+
+    def answers(self, problem: Problem, model: nn.Module, ids: Int[Tensor, " n"]) -> Float[Tensor, "n class"]:
+        """What a model says of training examples that it has not seen."""
+        there = logits_at(problem, model, problem.split.train, ids)
+        if self.level == "own":
+            return there
+        return at_level(problem, Said(there, logits(problem, model, "calibration")))
+
+    def train(self, problem: Problem) -> tuple[Sequence[Int[Tensor, " fold"]], Sequence[nn.Module]]:
+        """The folds, and for each a model that has not seen it."""
+        order = torch.randperm(len(problem.split.train), generator=problem.generator)
+        folds = [fold.sort().values for fold in order.chunk(self.parts)]
+        return folds, [self.without(problem, fold) for fold in folds]
+
+    def without(self, problem: Problem, fold: Int[Tensor, " fold"]) -> nn.Module:
+        """Trains the problem's own model from fresh weights on all but a fold, and returns a frozen copy."""
+        split = problem.split
+        rest = Split(split.train, fold, split.held_out, calibration=split.calibration.tolist())
+        elsewhere = Problem(
+            problem.task,
+            problem.model,
+            rest,
+            problem.generator,
+            problem.build,
+            problem.processes,
+            problem.cost,
+        )
+        restart(elsewhere)
+        descend(elsewhere, self.how, Phase([nll("retain")]))
+        return frozen(problem.model)

@@ -1,0 +1,75 @@
+"""A vector in the place of a class's embedding: conditions that no class has, and that attacks ask for."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+Condition = Int[Tensor, " batch"] | Float[Tensor, "batch length"]
+"""A class for each image, or a vector in the place of its embedding."""
+
+
+class Table(nn.Embedding):
+    """Class embeddings that take a vector as well as a class.
+
+    Asked for classes it is torch's `Embedding`, with the same weights under the same name. A model may have
+    several, as a transformer has one per block; its vectors are then their rows laid end to end, and each
+    table takes its own stretch. A denoiser of one's own takes vectors if its class embedding is a `Table`.
+
+    Args:
+        rows: The number of classes, and one more for no condition.
+        width: The length of an embedding.
+        start: Where its stretch of a vector begins.
+        weight: Its weights, shape `[rows, width]`; drawn anew if None.
+    """
+
+    def __init__(self, rows: int, width: int, *, start: int = 0, weight: Tensor | None = None) -> None:
+        super().__init__(rows, width, _weight=weight)
+        self.start = start
+
+    @classmethod
+    def of(cls, embedding: nn.Embedding, *, start: int = 0) -> "Table":
+        """A table in the place of torch's, over the same weights."""
+        rows, width = embedding.weight.shape
+        return cls(rows, width, start=start, weight=embedding.weight)
+
+    def forward(self, input: Condition) -> Float[Tensor, "batch own"]:
+        """The rows of classes, or its stretch of vectors."""
+        if input.is_floating_point():
+            return input[:, self.start : self.start + self.embedding_dim]
+        return super().forward(input)
+
+
+def vectors(model: nn.Module, classes: Int[Tensor, " batch"]) -> Float[Tensor, "batch length"]:
+    """The embeddings of classes: asked for these, the model answers as for the classes, bit for bit.
+
+    Raises:
+        ValueError: If the model takes no vectors.
+    """
+    return torch.cat([table(classes) for table in tables(model)], dim=1)
+
+
+def takes_vectors(model: nn.Module) -> bool:
+    """Whether a vector may stand in the place of a class's embedding."""
+    return any(isinstance(module, Table) for module in model.modules())
+
+
+def tables(model: nn.Module) -> list[Table]:
+    """The class embeddings of a model, in the order of their stretches.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    found = sorted((m for m in model.modules() if isinstance(m, Table)), key=lambda table: table.start)
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} takes classes and no vectors: make its class embedding a "
+            "unweave.tasks.diffusion.condition_vectors.Table"
+        )
+    return found
+
+
+def refuse_other_width(model: nn.Module, vectors: Float[Tensor, "batch length"]) -> None:
+    """Raises if the model takes no vectors, or longer or shorter ones."""
+    width = sum(table.embedding_dim for table in tables(model))
+    if vectors.shape[1] != width:
+        raise ValueError(f"this model takes vectors of length {width}, found {vectors.shape[1]}")

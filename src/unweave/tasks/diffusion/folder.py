@@ -1,0 +1,159 @@
+"""Denoisers on disk, in the folders of diffusers: read from a local one, written as a copy of it.
+
+A folder is a pipeline (`model_index.json`) or one model (`config.json`). Nothing is downloaded, and the
+source is never written to. Needs the extra `unweave[diffusion]`.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from unweave.record.files import sha256
+from unweave.tasks.diffusion import Diffusion
+from unweave.tasks.diffusion.adapters import adapted, conditions, shape_of
+from unweave.tasks.diffusion.folder_config import MANIFEST as MANIFEST
+from unweave.tasks.diffusion.folder_config import WEIGHTS as WEIGHTS
+from unweave.tasks.diffusion.folder_config import component_of, naming, read, schedule_of
+from unweave.tasks.diffusion.folder_files import Contents, contents, copy
+from unweave.tasks.diffusion.manifest import Manifest, Step, manifest_of
+from unweave.tasks.diffusion.schedule import Schedule
+from unweave.tasks.diffusion.scopes import merged
+from unweave.tasks.diffusion.weights import fill, refuse_other, weights_of
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A denoiser that was read from a folder.
+
+    Args:
+        model: `f(x_t, t, condition)` in float32 and evaluation mode, on the CPU.
+        schedule: The noise that it was trained at, and what it predicts.
+        n_classes: Labels are `0 .. n_classes - 1`.
+        null: The condition that stands for none; None if there is none, and then no guidance.
+        shape: Channels, height and width of what it denoises.
+        folder: Where it came from.
+        component: The folder of its weights, relative to that.
+        contents: What a copy of that keeps.
+        past: The times that it forgot, if unweave edited it before.
+    """
+
+    model: nn.Module
+    schedule: Schedule
+    n_classes: int
+    null: int | None
+    shape: tuple[int, int, int]
+    folder: Path
+    component: str
+    contents: Contents
+    past: tuple[Step, ...]
+
+    @property
+    def forgotten(self) -> tuple[int, ...]:
+        """The classes that it forgot before."""
+        return tuple(sorted({label for step in self.past for label in step.forgotten_classes}))
+
+    @property
+    def task(self) -> Diffusion:
+        """How it is trained; a tenth of the conditions is dropped, as is usual, if it knows none."""
+        drop = 0.0 if self.null is None else 0.1
+        return Diffusion(self.n_classes, schedule=self.schedule, null=self.null, drop=drop)
+
+    def fresh(self) -> nn.Module:
+        """The same architecture with fresh weights from torch's global generator."""
+        return adapted(read(self.folder / self.component / "config.json"))
+
+
+def load(folder: str | Path, *, n_classes: int | None = None, schedule: Schedule | None = None) -> Denoiser:
+    """Reads a denoiser from a local folder.
+
+    Args:
+        folder: A pipeline, or one model of a class in `ADAPTERS`.
+        n_classes: As the data has it; a U-Net does not say whether its last embedding stands for no class,
+            but the manifest of an edited one does.
+        schedule: The noise schedule, where the folder has none.
+
+    Raises:
+        ValueError: If something is missing, not supported, sharded, truncated, or does not fit together; or
+            if the weights are not those that the manifest of an edited model describes.
+    """
+    place = Path(folder)
+    component = component_of(place)
+    known = manifest_of(place)
+    told = Manifest() if known is None else known
+    path = place / component / "config.json"
+    config = read(path)
+    noise = schedule_of(place, component, told.schedule) if schedule is None else schedule
+    with naming(path), torch.random.fork_rng(devices=[]):
+        shape, model = shape_of(config), adapted(config)
+    classes, null = conditions(model, told.n_classes if n_classes is None else n_classes)
+    kept = contents(place, component)
+    fill(model, weights_of(place / component))
+    refuse_other_file(place / component / WEIGHTS, told.weights_after)
+    past = () if known is None else known.past
+    return Denoiser(model.eval(), noise, classes, null, shape, place, component, kept, past)
+
+
+def save(source: Denoiser, model: nn.Module, out: str | Path, facts: Mapping[str, object]) -> Path:
+    """Writes a copy of the source folder in which only the weights of the denoiser are other, and a manifest.
+
+    Low-rank additions are merged. Other files of weights that may hold the model as it was are left out, and
+    the manifest lists them. The copy appears whole or not at all.
+
+    Args:
+        source: What was read.
+        model: The edited model.
+        out: A folder that does not exist yet, outside of the source.
+        facts: What the manifest says beside digests and versions: the method, the split, the seed.
+
+    Raises:
+        ValueError: If the folder is taken or touches the source, or the weights are not those of the source.
+    """
+    place, target = source.folder.resolve(), Path(out).resolve()
+    if place == target or place in target.parents or target in place.parents:
+        raise ValueError(f"the result must lie outside of the source folder {source.folder}, found {out}")
+    if target.exists():
+        raise ValueError(f"{out} exists: name a new folder")
+    state = {name: p.detach().cpu().contiguous() for name, p in merged(model).state_dict().items()}
+    refuse_other(source.model.state_dict(), state)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as workplace:
+        made = Path(workplace) / target.name
+        weights = made / source.component / WEIGHTS
+        weights.parent.mkdir(parents=True)
+        copy(place, source.contents.kept, made)
+        save_file(state, weights, {"format": "pt"})
+        said = manifest(source, place / source.component / WEIGHTS, weights) | dict(facts)
+        (made / MANIFEST).write_text(json.dumps(said, indent=2) + "\n")
+        os.replace(made, target)
+    return target
+
+
+def refuse_other_file(weights: Path, expected: str | None) -> None:
+    """Raises if a file is not the one that a manifest describes."""
+    if expected is not None and sha256(weights) != expected:
+        raise ValueError(
+            f"{weights} is not the file that {MANIFEST} describes, it has changed since: copy it again"
+        )
+
+
+def manifest(source: Denoiser, before: Path, after: Path) -> dict[str, object]:
+    """Digests of the weights before and after, and what wrote them."""
+    return {
+        "component": source.component,
+        "weights_before": sha256(before),
+        "weights_after": sha256(after),
+        "n_classes": source.n_classes,
+        "null": source.null,
+        "schedule": asdict(source.schedule),
+        "left_out": list(source.contents.left_out),
+        "history": [asdict(step) for step in source.past],
+        "versions": {name: version(name) for name in ("unweave", "torch", "diffusers")},
+    }

@@ -1,0 +1,113 @@
+"""What a folder of diffusers says of itself: a pipeline (`model_index.json`) or one model (`config.json`).
+
+Only JSON is read here, before any weights.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from unweave.record.files import read_object
+from unweave.tasks.diffusion.adapters import ADAPTERS, refuse_other_class
+from unweave.tasks.diffusion.schedule import Schedule
+
+MANIFEST = "unlearning_manifest.json"
+"""What a folder of diffusers says of a model that unweave wrote into it."""
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+"""The file of a model's weights in a folder of diffusers."""
+
+INDEX = "model_index.json"
+LATENT = ("vae", "vqvae", "vqmodel", "movq", "vqgan")
+"""Components between images and what a denoiser of latents works on."""
+
+
+def refuse_unsupported(folder: str | Path) -> None:
+    """Raises if a folder holds no model of images and of a class that can be read; reads no weights."""
+    place = Path(folder)
+    refuse_other_class(read(place / component_of(place) / "config.json"))
+
+
+def component_of(place: Path) -> str:
+    """The folder of the denoiser, relative to the given one: a component of a pipeline, or itself."""
+    if not place.is_dir():
+        raise ValueError(f"expected a folder, found none at {place}")
+    if not (place / INDEX).exists():
+        refuse_latent(place.absolute().parent, place.absolute().name)
+        return "."
+    named = components(place)
+    found = [name for name, kind in named.items() if kind in ADAPTERS]
+    if len(found) == 1:
+        refuse_latent(place, found[0])
+        return found[0]
+    if found:
+        raise ValueError(
+            f"the pipeline in {place} has {len(found)} denoisers, {' and '.join(found)}, and only one can be "
+            f"edited: take the others out of the folder and its {INDEX}"
+        )
+    pipeline = read(place / INDEX).get("_class_name")
+    others = [kind for name, kind in named.items() if name in ("unet", "transformer")]
+    raise ValueError(
+        f"the pipeline {pipeline!r} in {place} has no denoiser that is supported "
+        f"({', '.join(ADAPTERS)}), found {', '.join(others) or 'none'}"
+    )
+
+
+def refuse_latent(pipeline: Path, component: str) -> None:
+    """Raises if what a component of a pipeline denoises is no image."""
+    named = components(pipeline) if (pipeline / INDEX).exists() else {}
+    for name, kind in named.items() if component in named else ():
+        if name in LATENT or kind.startswith(("Autoencoder", "VQ")):
+            raise ValueError(
+                f"the pipeline in {pipeline} denoises the latents of its {name} ({kind}), and only denoisers "
+                "of images themselves are supported"
+            )
+
+
+def components(place: Path) -> dict[str, str]:
+    """The class of each component of a pipeline, by the name of its folder."""
+    index = read(place / INDEX)
+    found = {name: entry for name, entry in index.items() if not name.startswith("_") and is_component(entry)}
+    for name in ("unet", "transformer"):
+        if index.get(name) not in (None, [None, None]) and name not in found:
+            raise ValueError(
+                f"{name} in {place / INDEX} must be its library and class, found {index[name]!r}"
+            )
+    return {name: kind for name, (_, kind) in found.items()}
+
+
+def is_component(entry: object) -> bool:
+    """Whether an entry of a pipeline is a library with a class, and no setting."""
+    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(each, str) for each in entry)
+
+
+def schedule_of(place: Path, component: str, known: Schedule | None) -> Schedule:
+    """The noise schedule of a pipeline, or beside one model, or in the manifest of an edited one."""
+    own = (place / component).absolute()
+    for path in (own / "scheduler_config.json", own.parent / "scheduler" / "scheduler_config.json"):
+        if path.exists():
+            with naming(path):
+                return Schedule.of(read(path))
+    if known is None:
+        raise ValueError(
+            f"{place} has no scheduler_config.json, so its noise is not known: put that of its training there"
+        )
+    return known
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error about what a file says begins with its name."""
+    try:
+        yield
+    except ValueError as error:
+        told = str(error)
+        raise ValueError(told if told.startswith(str(path)) else f"{path}: {told}") from error
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON object."""
+    if not path.exists():
+        raise ValueError(f"{path.parent} has no {path.name}: expected a pipeline or a model of diffusers")
+    return read_object(path)

@@ -1,0 +1,76 @@
+"""Which files of a folder of diffusers belong into a copy of it whose model was edited.
+
+Other files of weights hold the model as it was: a second format, a variant, a moving average, an earlier
+checkpoint, the objects of a version control. So a copy takes only what is known to be none of these:
+configurations and texts, the one file of weights that is edited, and the other components of a pipeline.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from unweave.tasks.diffusion.folder_config import INDEX, WEIGHTS, components
+
+TEXTS = (".json", ".md", ".txt", ".py")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The files and folders of a source, relative to it.
+
+    Args:
+        kept: What a copy holds, whole, without the weights that are edited.
+        left_out: What it does not hold.
+    """
+
+    kept: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def contents(place: Path, component: str) -> Contents:
+    """What a copy of a source keeps and leaves out.
+
+    Args:
+        place: The source.
+        component: The folder of its denoiser, relative to it.
+
+    Raises:
+        ValueError: If something that a copy keeps can't be read.
+    """
+    own = place / component
+    others = components(place).keys() - {component} if (place / INDEX).exists() else frozenset()
+    entries = sorted({path for folder in (place, own) for path in folder.iterdir()} - {own, own / WEIGHTS})
+    kept = {path for path in entries if is_text(path) or (path.parent == place and path.name in others)}
+    refuse_unreadable(kept)
+    return Contents(relative(kept, place), relative(set(entries) - kept, place))
+
+
+def is_text(path: Path) -> bool:
+    """Whether a file is a configuration or a text; an index of weights in pieces goes with those."""
+    known = path.suffix in TEXTS and not path.name.endswith(".index.json")
+    return path.is_file() and (known or path.name == "LICENSE")
+
+
+def refuse_unreadable(paths: Iterable[Path]) -> None:
+    """Raises at a file that can't be copied, such as a link to nothing, here or further in."""
+    inner = [Path(folder) / name for path in paths for folder, _, names in os.walk(path) for name in names]
+    for path in [*paths, *inner]:
+        if not os.access(path, os.R_OK):
+            raise ValueError(f"{path} can't be read, so the folder can't be copied: mend or remove it")
+
+
+def relative(paths: Iterable[Path], place: Path) -> tuple[str, ...]:
+    """Paths as they are called in a folder, in order."""
+    return tuple(sorted(path.relative_to(place).as_posix() for path in paths))
+
+
+def copy(place: Path, kept: Iterable[str], target: Path) -> None:
+    """Copies files and whole folders into a folder; what a link points at is copied, and not the link."""
+    for name in kept:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        if (place / name).is_dir():
+            shutil.copytree(place / name, target / name)
+        else:
+            shutil.copyfile(place / name, target / name)

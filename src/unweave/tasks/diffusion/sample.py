@@ -1,0 +1,258 @@
+"""Drawing images from a denoiser: a loop over the schedulers of diffusers, one generator per image.
+
+An image is a function of the model, the settings, its condition and its seed: neither of the batch it is
+drawn in nor of the images beside it, up to the rounding of the model's own arithmetic.
+
+DDIM (Song et al., 2021, https://arxiv.org/abs/2010.02502); DPM-Solver++ (Lu et al., 2022,
+https://arxiv.org/abs/2211.01095). Needs the extra `unweave[diffusion]`.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Shaped, UInt8
+from torch import Tensor, nn
+
+from unweave.choices import refuse_outside, refuse_unknown_choices
+from unweave.errors import Failed
+from unweave.tasks import call, evaluating
+from unweave.tasks.diffusion import Diffusion
+from unweave.tasks.diffusion.condition_vectors import Condition, refuse_other_width, vectors
+from unweave.tasks.diffusion.schedule import Schedule, betas_of
+
+AT_ONCE = 256
+"""Images that are drawn together where nobody says how many."""
+
+PIXELS = 2**14
+"""The most pixels that they have on a CPU: beyond its cache, images of 28 x 28 take twice as long."""
+
+Advance = Callable[[Tensor, int, Tensor, Tensor | None], Tensor]
+"""From the model's answer at a time, that time, the images there and fresh noise to the images a step on."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How images are drawn.
+
+    Args:
+        scheduler: DDIM, or the multistep solver DPM-Solver++ of second order.
+        steps: Calls of the model per image; with guidance each is over two conditions.
+        guidance: The scale s of e_0 + s (e_c - e_0), without and with the condition, as in diffusers: one is
+            none. The w of (1 + w) e_c - w e_0, as in Selective Amnesia and its successors, is s - 1.
+        eta: How much noise DDIM adds at each step, relative to DDPM; zero is deterministic.
+        spacing: Whether the first step is at the last time ("trailing"), or a step before it ("leading", as
+            in the code of DDIM).
+        clip: Whether DDIM cuts the clean image that each step foresees to [-1, 1], also where the schedule
+            names no range; not for latents.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    scheduler: Literal["ddim", "dpm"] = "ddim"
+    steps: int = 50
+    guidance: float = 1.0
+    eta: float = 0.0
+    spacing: Literal["trailing", "leading"] = "trailing"
+    clip: bool = False
+
+    def __post_init__(self) -> None:
+        refuse_unknown_choices(self)
+        refuse_outside(self, "[1, inf)", "steps")
+        refuse_outside(self, "[0, inf)", "guidance")
+        refuse_outside(self, "[0, 1]", "eta")
+        if self.scheduler == "dpm" and (self.eta or self.clip):
+            raise ValueError("eta and clip are for DDIM: leave them out for 'dpm'")
+
+
+@torch.no_grad()
+def sample(
+    model: nn.Module,
+    task: Diffusion,
+    conditions: Condition,
+    *,
+    shape: tuple[int, int, int],
+    how: Sampler = Sampler(),
+    seeds: Sequence[int] | None = None,
+    chunk: int | None = None,
+    rounded: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Shaped[Tensor, "n channel height width"]:
+    """Images as bytes, on the CPU, none normalised by its own contrast.
+
+    Args:
+        model: The denoiser; it is run in evaluation mode, where its weights are.
+        task: Says what the model predicts, at which noise, and what no condition is.
+        conditions: A class for each image, or `task.null`; or a vector in the place of its embedding.
+        shape: Channels, height and width.
+        how: The sampler.
+        seeds: One per image; `0 .. n - 1` if None. Two models compare on the same seeds.
+        chunk: How many images are drawn at once; as suits the device if None.
+        rounded: Whether they are bytes; if not, numbers around [-1, 1], or latents.
+        progress: Called with the number of images that are done, and of all.
+
+    Raises:
+        ValueError: If a condition is unknown, or guidance is asked for without a null condition.
+        Failed: If an image is not finite.
+    """
+    seeds = range(len(conditions)) if seeds is None else seeds
+    refuse_impossible(task, conditions, how)
+    if conditions.is_floating_point():
+        refuse_other_width(model, conditions)
+    chunk = chunk_for(model, shape) if chunk is None else chunk
+    if len(seeds) != len(conditions) or chunk < 1:
+        raise ValueError(
+            f"expected a seed per image and chunk >= 1, found {len(seeds)} seeds for {len(conditions)} "
+            f"images and chunk={chunk}"
+        )
+    images = []
+    with evaluating(model):
+        for start in range(0, len(conditions), chunk):
+            these = slice(start, start + chunk)
+            generators = [torch.Generator().manual_seed(seed) for seed in seeds[these]]
+            images.append(drawn(model, task, conditions[these], generators, shape, how).cpu())
+            if progress:
+                progress(min(start + chunk, len(conditions)), len(conditions))
+    found = torch.cat(images) if images else torch.empty(0, *shape)
+    if not bool(found.isfinite().all()):
+        raise Failed("a drawn image is not finite: the model's weights may have diverged")
+    return to_bytes(found) if rounded else found
+
+
+def chunk_for(model: nn.Module, shape: tuple[int, int, int]) -> int:
+    """How many images to draw at once where the model is."""
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    return max(1, min(AT_ONCE, PIXELS // (shape[1] * shape[2]))) if on_cpu else AT_ONCE
+
+
+def drawn(
+    model: nn.Module,
+    task: Diffusion,
+    conditions: Condition,
+    generators: Sequence[torch.Generator],
+    shape: tuple[int, int, int],
+    how: Sampler,
+) -> Float[Tensor, "n channel height width"]:
+    """One chunk."""
+    weight = next(model.parameters())
+    times, advance = SCHEDULERS[how.scheduler](how, task.schedule)
+    conditions, x = conditions.to(weight.device), noise(generators, shape).to(weight)
+    if conditions.is_floating_point():
+        conditions = conditions.to(weight)
+    for time in times:
+        said = guided(model, task, x, time, conditions, how.guidance)
+        x = advance(said, time, x, noise(generators, shape).to(weight) if how.eta else None)
+    return x
+
+
+def guided(
+    model: nn.Module,
+    task: Diffusion,
+    x: Float[Tensor, "n channel height width"],
+    time: int,
+    conditions: Condition,
+    guidance: float,
+) -> Float[Tensor, "n channel height width"]:
+    """The model's answer, led away from that without a condition; one pass for both."""
+    times = torch.full((len(x),), time, device=x.device)
+    if guidance == 1:
+        return call(model, task.named(x, times, conditions))
+    assert task.null is not None
+    none = torch.full_like(times, task.null)
+    both = torch.cat([conditions, vectors(model, none) if conditions.is_floating_point() else none])
+    said, plain = call(model, task.named(x.repeat(2, 1, 1, 1), times.repeat(2), both)).chunk(2)
+    return plain + guidance * (said - plain)
+
+
+def noise(generators: Sequence[torch.Generator], shape: tuple[int, int, int]) -> Tensor:
+    """One Gaussian image per generator, on the CPU: the same on every device."""
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+
+
+def ddim(how: Sampler, schedule: Schedule) -> tuple[list[int], Advance]:
+    """The times of DDIM and how it goes from one to the next."""
+    scheduler = schedulers().DDIMScheduler(
+        **settings(how, schedule),
+        clip_sample=how.clip or schedule.clip is not None,
+        clip_sample_range=1.0 if schedule.clip is None else schedule.clip,
+        set_alpha_to_one=schedule.ends_clean,
+    )
+    scheduler.set_timesteps(how.steps)
+
+    def advance(said: Tensor, time: int, x: Tensor, fresh: Tensor | None) -> Tensor:
+        return scheduler.step(said, time, x, eta=how.eta, variance_noise=fresh, return_dict=False)[0]
+
+    return scheduler.timesteps.tolist(), advance
+
+
+def dpm(how: Sampler, schedule: Schedule) -> tuple[list[int], Advance]:
+    """The same of DPM-Solver++, which keeps the answers of the steps before; it cuts no image."""
+    scheduler = schedulers().DPMSolverMultistepScheduler(**settings(how, schedule))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # diffusers makes an array in numpy's old way
+        scheduler.set_timesteps(how.steps)
+
+    def advance(said: Tensor, time: int, x: Tensor, fresh: Tensor | None) -> Tensor:
+        return scheduler.step(said, time, x, return_dict=False)[0]
+
+    return scheduler.timesteps.tolist(), advance
+
+
+SCHEDULERS = {"ddim": ddim, "dpm": dpm}
+
+
+def settings(how: Sampler, schedule: Schedule) -> dict[str, Any]:
+    """What both schedulers are made with."""
+    return {
+        "num_train_timesteps": schedule.steps,
+        "trained_betas": betas_of(schedule),
+        "prediction_type": schedule.prediction,
+        "timestep_spacing": how.spacing,
+        "rescale_betas_zero_snr": schedule.zero_snr,
+        "steps_offset": schedule.offset,
+    }
+
+
+def schedulers() -> ModuleType:
+    """diffusers, which is not needed until something is drawn."""
+    try:
+        import diffusers
+    except ImportError as error:
+        raise ImportError("sampling needs the extra: pip install 'unweave[diffusion]'") from error
+    return diffusers
+
+
+def to_bytes(images: Float[Tensor, "n channel height width"]) -> UInt8[Tensor, "n channel height width"]:
+    """Images in [-1, 1] as bytes: cut first, for a cast would wrap around, then rounded."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def refuse_impossible(task: Diffusion, conditions: Condition, how: Sampler) -> None:
+    """Raises if a class is unknown, guidance has nothing to lead away from, or steps do not fit the times."""
+    allowed = torch.tensor([*range(task.n_classes), *([] if task.null is None else [task.null])])
+    unknown = conditions.cpu()[~torch.isin(conditions.cpu(), allowed)]
+    if len(unknown) and not conditions.is_floating_point():
+        none = "" if task.null is None else f", or {task.null} for none"
+        raise ValueError(f"conditions must be in 0..{task.n_classes - 1}{none}, found {int(unknown[0])}")
+    if how.steps > task.schedule.steps:
+        raise ValueError(f"a model of {task.schedule.steps} times can't take {how.steps} steps")
+    refuse_late(how, task.schedule)
+    if how.guidance != 1 and task.null is None:
+        raise ValueError(
+            f"guidance {how.guidance} needs a null condition, and this model was trained without: "
+            "use guidance=1"
+        )
+
+
+def refuse_late(how: Sampler, schedule: Schedule) -> None:
+    """Raises if the schedule's offset moves a step beyond the last time."""
+    first = SCHEDULERS[how.scheduler](how, schedule)[0][0] if schedule.offset else 0
+    if first >= schedule.steps:
+        raise ValueError(
+            f"the steps_offset {schedule.offset} moves the first of {how.steps} steps to time {first}, and "
+            f"the model has the times 0..{schedule.steps - 1}: take fewer steps"
+        )

@@ -1,0 +1,194 @@
+r"""The noise schedule of a diffusion model: how much of an image is left at a time, and what is predicted.
+
+:math:`x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\, \epsilon` (Ho et al., 2020,
+https://arxiv.org/abs/2006.11239), with :math:`\bar\alpha_t = \prod_{s \le t} (1 - \beta_s)`.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+from unweave.choices import refuse_outside, refuse_unknown_choices
+from unweave.tables import read
+
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+Images = Float[Tensor, "batch *shape"]
+Kind = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+
+SCHEDULERS = (
+    "DDPM",
+    "DDPMParallel",
+    "DDIM",
+    "DDIMParallel",
+    "DDIMInverse",
+    "PNDM",
+    "LMSDiscrete",
+    "SASolver",
+)
+SCHEDULERS += ("DPMSolverMultistep", "DPMSolverMultistepInverse", "DPMSolverSinglestep", "DEISMultistep")
+SCHEDULERS += ("EulerDiscrete", "EulerAncestralDiscrete", "UniPCMultistep")
+STABLE = ("HeunDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete")
+"""Schedulers whose default betas are those of Stable Diffusion."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    r"""How noise grows over time.
+
+    Args:
+        kind: How beta goes from `start` to `end`: "linear", linear in its root ("scaled_linear", Stable
+            Diffusion), or by a cosine that needs neither ("squaredcos_cap_v2", Nichol & Dhariwal, 2021).
+        steps: The number of times T; times are `0 .. T - 1`.
+        start: The first beta.
+        end: The last beta.
+        betas: The betas themselves, instead of `kind`; empty for none.
+        prediction: What the model is trained to say: the noise, the velocity :math:`\sqrt{\bar\alpha_t}\,
+            \epsilon - \sqrt{1 - \bar\alpha_t}\, x_0` (Salimans & Ho, 2022), or the clean image.
+        zero_snr: Whether the schedule is rescaled so that nothing of the image is left at the last time (Lin
+            et al., 2024, Algorithm 1).
+        clip: DDIM cuts the clean image that each step foresees to [-clip, clip]; not if None.
+        ends_clean: The last step of DDIM ends at the clean image; if not, at the noise of time 0.
+        offset: What is added to the "leading" times of a sampler.
+
+    Raises:
+        ValueError: If a number is out of range, a choice is unknown, or nothing could be predicted.
+    """
+
+    kind: Kind = "linear"
+    steps: int = 1000
+    start: float = 1e-4
+    end: float = 0.02
+    betas: tuple[float, ...] = ()
+    prediction: Prediction = "epsilon"
+    zero_snr: bool = False
+    clip: float | None = None
+    ends_clean: bool = True
+    offset: int = 0
+
+    def __post_init__(self) -> None:
+        refuse_unknown_choices(self)
+        refuse_outside(self, "(0, inf)", "clip")
+        refuse_outside(self, "[0, inf)", "offset")
+        if self.steps < 2 or (self.betas and len(self.betas) != self.steps):
+            raise ValueError(f"a schedule needs two steps, one per beta, found {self.steps} steps")
+        if not all(0 < beta < 1 for beta in (self.start, self.end, *self.betas)):
+            raise ValueError(f"betas must be in (0, 1), found {self.start} to {self.end}")
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Schedule":
+        """The schedule of a diffusers scheduler config; what that leaves out has diffusers' default.
+
+        But images are cut only if the config says so: diffusers writes `clip_sample` into every config of a
+        scheduler that can cut them.
+
+        Raises:
+            ValueError: If the config is of another noise process, or a value is none that is known here.
+        """
+        given = {field.name: config[field.name] for field in fields(Config) if field.name in config}
+        told = read(Config, {**defaults(config), **given}, "")
+        betas = told.trained_betas
+        return cls(
+            kind="linear" if betas is not None else told.beta_schedule,
+            steps=len(betas) if betas is not None else told.num_train_timesteps,
+            start=told.beta_start,
+            end=told.beta_end,
+            betas=betas or (),
+            prediction=told.prediction_type,
+            zero_snr=told.rescale_betas_zero_snr,
+            clip=told.clip_sample_range if told.clip_sample else None,
+            ends_clean=told.set_alpha_to_one,
+            offset=told.steps_offset,
+        )
+
+    def noised(self, clean: Images, noise: Images, time: Int[Tensor, " batch"]) -> Images:
+        """The images at their times."""
+        signal, spread = self.scales(time, clean)
+        return signal * clean + spread * noise
+
+    def target(self, clean: Images, noise: Images, time: Int[Tensor, " batch"]) -> Images:
+        """What the model should say of them."""
+        signal, spread = self.scales(time, clean)
+        match self.prediction:
+            case "epsilon":
+                return noise
+            case "sample":
+                return clean
+            case "v_prediction":
+                return signal * noise - spread * clean
+
+    def scales(self, time: Int[Tensor, " batch"], like: Tensor) -> tuple[Tensor, Tensor]:
+        r""":math:`\sqrt{\bar\alpha_t}` and :math:`\sqrt{1 - \bar\alpha_t}`, shaped to multiply `like`."""
+        left = alphas_cumprod(self, like.device)[time].view(-1, *[1] * (like.ndim - 1))
+        return left.sqrt().to(like.dtype), (1 - left).sqrt().to(like.dtype)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is read of a scheduler config of diffusers, under its names: the noise, and DDIM's settings."""
+
+    beta_schedule: Kind = "linear"
+    num_train_timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    trained_betas: tuple[float, ...] | None = None
+    prediction_type: Prediction = "epsilon"
+    rescale_betas_zero_snr: bool = False
+    clip_sample: bool = False
+    clip_sample_range: float = 1.0
+    set_alpha_to_one: bool = True
+    steps_offset: int = 0
+
+
+def defaults(config: Mapping[str, Any]) -> dict[str, float]:
+    """The betas of a scheduler of diffusers where its config names none.
+
+    Raises:
+        ValueError: If it is of another noise process: its betas, if it has any, mean something else. If it
+            asks for dynamic thresholding.
+    """
+    name = str(config.get("_class_name", "DDPMScheduler"))
+    known = name.removesuffix("Scheduler")
+    if known not in SCHEDULERS + STABLE:
+        raise ValueError(f"a scheduler must be one of {', '.join(SCHEDULERS + STABLE)}, found {name!r}")
+    for key, usual in (("use_flow_sigmas", (None, False)), ("timestep_type", (None, "discrete"))):
+        if config.get(key) not in usual:
+            raise ValueError(
+                f"{key} must be {usual[1]!r}, found {config[key]!r}: it is another noise process"
+            )
+    if config.get("thresholding") not in (None, False):
+        raise ValueError(
+            f"thresholding must be False, found {config['thresholding']!r}: dynamic thresholding is not "
+            "supported; clip_sample is"
+        )
+    return {"beta_start": 0.00085, "beta_end": 0.012} if known in STABLE else {}
+
+
+@cache
+def alphas_cumprod(schedule: Schedule, device: torch.device) -> Float64[Tensor, " steps"]:
+    r""":math:`\bar\alpha_t`: the share of the variance of :math:`x_t` that is the image's."""
+    left = (1 - torch.tensor(betas_of(schedule), dtype=torch.float64)).cumprod(0)
+    if schedule.zero_snr:
+        root = left.sqrt()
+        left = ((root - root[-1]) * root[0] / (root[0] - root[-1])).square()
+    return left.to(device)
+
+
+def betas_of(schedule: Schedule) -> list[float]:
+    """The betas, before they are rescaled."""
+    n, start, end = schedule.steps, schedule.start, schedule.end
+    if schedule.betas:
+        return list(schedule.betas)
+    match schedule.kind:
+        case "linear":
+            return torch.linspace(start, end, n, dtype=torch.float64).tolist()
+        case "scaled_linear":
+            return torch.linspace(start**0.5, end**0.5, n, dtype=torch.float64).square().tolist()
+        case "squaredcos_cap_v2":
+            left = [math.cos((i / n + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(n + 1)]
+            return [min(1 - left[i + 1] / left[i], 0.999) for i in range(n)]

@@ -1,0 +1,65 @@
+"""The weights of a denoiser on disk: one file of safetensors, in float32 when it is read."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from unweave.tasks.diffusion.folder_config import WEIGHTS, component_of
+from unweave.tasks.diffusion.scopes import merged
+
+
+def weights_of(component: Path) -> dict[str, Tensor]:
+    """The weights in float32.
+
+    Raises:
+        ValueError: If they are sharded, in another format, truncated, or not finite.
+    """
+    path = component / WEIGHTS
+    if not path.exists():
+        others = sorted(f.name for f in component.iterdir() if f.suffix in (".safetensors", ".bin", ".ckpt"))
+        if list(component.glob("*.index.json")):
+            raise ValueError(f"the weights in {component} are sharded: save them as one {WEIGHTS} first")
+        raise ValueError(f"{component} has no {WEIGHTS}, found {', '.join(others) or 'no weights'}")
+    try:
+        found = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or no safetensors file: {error}") from error
+    for name, value in found.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ValueError(f"weights must be finite, found NaN or infinity in {name!r} of {path}")
+    return {name: value.float() if value.is_floating_point() else value for name, value in found.items()}
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Puts weights into the model that its configuration describes."""
+    refuse_other(model.state_dict(), state)
+    model.load_state_dict(state)
+
+
+def refuse_other(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Raises if the names or shapes of weights differ."""
+    for name in sorted(expected.keys() | found.keys()):
+        shapes = [list(state[name].shape) if name in state else None for state in (expected, found)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"weights must fit the configuration: of {name!r} expected shape {shapes[0]}, "
+                f"found {shapes[1]}"
+            )
+
+
+def refuse_other_model(folder: Path, model: nn.Module) -> None:
+    """Raises if a folder holds other weights than a model has, with its low-rank additions merged."""
+    component = folder / component_of(folder)
+    found, expected = weights_of(component), merged(model).state_dict()
+    same = found.keys() == expected.keys() and all(
+        torch.equal(value, expected[name].cpu()) for name, value in found.items()
+    )
+    if not same:
+        raise ValueError(
+            f"{component / WEIGHTS} does not hold the model of this run, its weights have changed since: put "
+            "the earlier ones back, or run forget again"
+        )

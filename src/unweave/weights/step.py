@@ -1,0 +1,292 @@
+"""One position of the weights and one set of batches: where gradients are taken."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeVar, cast, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from unweave.split import Part
+from unweave.tasks import Batch, Task, call
+from unweave.weights.cost import Cost
+from unweave.weights.params import Params, multiply, norm
+from unweave.weights.processes import Processes
+from unweave.weights.shift import HALF, refuse_half, shifted, substituted
+
+Precision = Literal["fp32", "bf16"]
+NOTED = 50
+"""The size of a lookahead is noted every so many steps."""
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class Term(Protocol):
+    """Something to follow downhill."""
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """The parts of the data that it needs."""
+        ...
+
+    def present(self, step: "Step") -> bool:
+        """Whether the step has what it needs; otherwise the step goes on without it."""
+        ...
+
+    def gradient(self, step: "Step") -> Params:
+        """Its gradient at the step's weights: detached, over all processes, one tensor per weight."""
+        ...
+
+
+@dataclass
+class Runtime:
+    """What the steps of one descent share.
+
+    Args:
+        model: The module that is run.
+        family: How its outputs are scored; None where the caller's own closures do that.
+        precision: The type of the forward pass; weights and gradients stay as they are.
+        processes: Who shares the work.
+        cost: Counts gradient evaluations and examples.
+        where: A multiplier in [0, 1] per weight, applied to every gradient before anything reads it.
+        unused: Weights that may have no gradient.
+        noise: The seed of this step's dropout masks; None where dropout is off.
+        losses: The loss of every evaluation by name: this process's shares of it, on the device.
+        shifts: How far lookaheads went, relative to the weights, now and then: the step and the ratio of
+            the norms; not noted if None.
+        carried: The terms whose gradients the next step needs.
+        held: Gradients that are held over several steps.
+        spare: Memory for the weights during a lookahead, used again by the next.
+        compile: Whether forward passes are compiled.
+    """
+
+    model: nn.Module
+    family: Task | None
+    precision: Precision = "fp32"
+    processes: Processes = field(default_factory=Processes)
+    cost: Cost = field(default_factory=Cost)
+    where: Params | None = None
+    unused: frozenset[str] = frozenset()
+    noise: int | None = None
+    losses: list[tuple[str, list[Tensor]]] = field(default_factory=list)
+    shifts: list[tuple[int, Tensor]] | None = None
+    carried: set[int] = field(default_factory=set)
+    held: dict[int, Params] = field(default_factory=dict)
+    spare: list[list[Tensor]] = field(default_factory=list)
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        self.forward = cast(nn.Module, torch.compile(self.model)) if self.compile else self.model
+        self.norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+    @property
+    def task(self) -> Task:
+        """How outputs are scored."""
+        if self.family is None:
+            raise ValueError("these steps have no task: only closures can be followed")
+        return self.family
+
+    @contextmanager
+    def statistics_kept(self) -> Iterator[None]:
+        """BatchNorm normalises by the batch, and its running statistics stay as they are."""
+        # False where the body of another is around this one
+        tracking = [m.track_running_stats for m in self.norms]
+        for m in self.norms:
+            m.track_running_stats = False
+        try:
+            yield
+        finally:
+            for m, tracked in zip(self.norms, tracking, strict=True):
+                m.track_running_stats = tracked
+
+    @contextmanager
+    def same_noise(self, place: int) -> Iterator[None]:
+        """The same dropout masks for all passes over the batch at that place; global randomness is kept."""
+        if self.noise is None:
+            yield
+            return
+        device = next(self.model.parameters()).device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(self.noise + place * self.processes.count + self.processes.rank)
+            yield
+
+
+class Step:
+    """One position of the weights, and one set of batches.
+
+    Gradients are remembered by the identity of their term, so a term that stands in two places of an
+    objective is evaluated once. A lookahead is a child step at shifted weights, with an empty memory.
+
+    Args:
+        params: The trainable weights.
+        runtime: What the steps of a descent share.
+        batches: The micro-batches of each part on this process; a part may be absent.
+        sizes: The number of examples of each part over all micro-batches and processes.
+        index: The number of this step.
+        of: How many there will be.
+        before: What the step before ended with, for `Previous`.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, Tensor],
+        runtime: Runtime,
+        batches: Mapping[Part, Sequence[Batch]],
+        sizes: Mapping[Part, int],
+        *,
+        index: int = 0,
+        of: int = 1,
+        before: Mapping[int, Params] | None = None,
+    ) -> None:
+        self.params, self.runtime, self.batches, self.sizes = params, runtime, batches, sizes
+        self.index, self.of, self.before = index, of, before or {}
+        self.ahead = False
+        self.memory: dict[int, tuple[Term, Params]] = {}
+        self._constants: dict[object, object] = {}
+        self._passed: dict[int, int] = {}
+        self._outputs: dict[int, Tensor] = {}
+
+    def gradient(self, term: Term) -> Params:
+        """The gradient of a term at these weights, evaluated at most once."""
+        if id(term) not in self.memory:
+            self.memory[id(term)] = (term, term.gradient(self))
+        return self.memory[id(term)][1]
+
+    def deposit(self, term: Term, gradient: Params) -> None:
+        """Remembers a gradient that was found on the way to another."""
+        self.memory[id(term)] = (term, gradient)
+
+    def once(self, key: object, make: Callable[[], T]) -> T:
+        """A constant of the step, the same at shifted weights: a teacher's output, latents."""
+        if key not in self._constants:
+            self._constants[key] = make()
+        return cast(T, self._constants[key])
+
+    def predict(self, batch: Batch) -> Tensor:
+        """The model's output on a batch, in float32 or float64.
+
+        The first pass over a batch in a step updates running statistics, later ones do not.
+        """
+        if id(batch) not in self._outputs:
+            output = self._pass(batch)
+            # a loss in bf16 would be rounded, and so would its sum over a batch
+            self._outputs[id(batch)] = output.float() if output.dtype in HALF else output
+        return self._outputs[id(batch)]
+
+    def _pass(self, batch: Batch) -> Tensor:
+        runtime, device = self.runtime, batch.target.device.type
+        first = id(batch) not in self._passed
+        place = self._passed.setdefault(id(batch), len(self._passed))
+        with ExitStack() as stack:
+            if runtime.norms and not first:
+                stack.enter_context(runtime.statistics_kept())
+            if runtime.noise is not None:
+                stack.enter_context(runtime.same_noise(place))
+            # autocast is opened here and not around the step: its cache of cast weights would survive a shift
+            if runtime.precision == "bf16" or torch.is_autocast_enabled(device):
+                stack.enter_context(
+                    torch.autocast(device, torch.bfloat16, enabled=runtime.precision == "bf16")
+                )
+            return call(runtime.forward, batch.inputs)
+
+    def note(self, name: str) -> list[Tensor]:
+        """Opens the note of a loss for the curves; the shares in it are summed later, without waiting now."""
+        shares: list[Tensor] = []
+        self.runtime.losses.append((f"{name} ahead" if self.ahead else name, shares))
+        return shares
+
+    def count(self, examples: int) -> None:
+        """Notes one gradient evaluation over this process's share of a batch."""
+        self.runtime.cost.gradients += 1
+        self.runtime.cost.examples += examples
+
+    def total(self, shares: Iterable[Tensor]) -> Tensor:
+        """The sum of scalars over all micro-batches and processes."""
+        # an uneven batch may leave a process no rows
+        nothing = next(iter(self.params.values())).new_zeros(())
+        return self.runtime.processes.total({"total": sum(shares, start=nothing)})["total"]
+
+    def backward(self, losses: Iterable[Tensor]) -> Params:
+        """The gradient of the sum of the losses, over all processes, masked; one is freed before the next."""
+        for p in self.params.values():
+            p.grad = None
+        for loss in losses:
+            loss.backward()
+            self._outputs.clear()
+        return self.leave({name: p.grad for name, p in self.params.items()})
+
+    def afresh(self, losses: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The losses, each with forward passes of its own."""
+        for loss in losses:
+            self._outputs.clear()
+            yield loss
+
+    def drop_outputs(self) -> None:
+        """Drops the outputs of forward passes whose graph was used."""
+        self._outputs.clear()
+
+    def leave(self, gradient: Mapping[str, Tensor | None], *, check: bool = True) -> Params:
+        """Checks a local gradient, sums it over processes and masks it.
+
+        Raises:
+            ValueError: At the first step, if a weight has no gradient.
+        """
+        if check and self.index == 0:
+            self._refuse_missing(gradient)
+        filled = {
+            name: torch.zeros_like(self.params[name]) if g is None else g for name, g in gradient.items()
+        }
+        for p in self.params.values():
+            p.grad = None
+        summed = self.runtime.processes.total(filled)
+        return summed if self.runtime.where is None else multiply(summed, self.runtime.where)
+
+    def _refuse_missing(self, gradient: Mapping[str, Tensor | None]) -> None:
+        missing = [name for name, g in gradient.items() if g is None and name not in self.runtime.unused]
+        no_data_here = len(missing) == len(gradient) and self.runtime.processes.count > 1
+        if missing and not no_data_here:
+            raise ValueError(
+                f"{len(missing)} weights take no part in the loss, first {missing[0]!r}: "
+                "set requires_grad to False on them, or name them in Descent.unused"
+            )
+
+    @contextmanager
+    def at(self, direction: Params, size: float) -> Iterator["Step"]:
+        """A step at `weights + size * direction`; weights come back bit for bit, also when the body raises.
+
+        Raises:
+            ValueError: If the weights are bf16 or fp16, which would swallow most of the shift.
+        """
+        self._check_shift(direction, size)
+        with shifted(self.params, direction, size, self.runtime.spare):
+            yield self._child(self.params)
+
+    @contextmanager
+    def beside(self, direction: Params, size: float) -> Iterator["Step"]:
+        """The same on copies, put in the place of the weights: graphs built on the weights stay valid."""
+        self._check_shift(direction, size)
+        copies = {name: nn.Parameter(p.detach() + size * direction[name]) for name, p in self.params.items()}
+        with substituted(self.runtime.model, self.params, copies):
+            yield self._child(copies)
+
+    def _check_shift(self, direction: Params, size: float) -> None:
+        refuse_half(self.params)
+        if self.runtime.shifts is not None and self.index % NOTED == 0:
+            with torch.no_grad():
+                self.runtime.shifts.append((self.index, abs(size) * norm(direction) / norm(self.params)))
+
+    def _child(self, params: Mapping[str, Tensor]) -> "Step":
+        child = Step(
+            params, self.runtime, self.batches, self.sizes, index=self.index, of=self.of, before=self.before
+        )
+        child.ahead, child._constants, child._passed = True, self._constants, self._passed
+        return child
+
+
+def mean_over(values: Float[Tensor, " batch"], size: int) -> Float[Tensor, ""]:
+    """This micro-batch's share of the mean over all examples of a part."""
+    return values.mean() if len(values) == size else values.sum() / size

@@ -1,0 +1,113 @@
+"""The figures of Deep Unlearn: their closed forms, and the order that was published."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from audits.answers import answering, drawn
+from unweave.audits.classifier.deep_unlearn import (
+    FIRST,
+    LAST,
+    MIDDLE,
+    agreement,
+    attacked,
+    figures,
+    indiscernibility,
+)
+from unweave.methods import METHODS
+
+
+def with_accuracy(evidence, **shares):
+    """The same evidence, right on exactly these shares of the parts."""
+    logits = {}
+    for part, share in shares.items():
+        labels = evidence.labels[part]
+        said = np.where(np.arange(len(labels)) < share * len(labels), labels, (labels + 1) % 4)
+        logits[part] = np.eye(4, dtype=np.float32)[said]
+    return answering(evidence, **logits)
+
+
+def test_a_perfect_retrain_retains_all():
+    found = figures(drawn(1), drawn(1))
+    assert [found[f"{part}_retention"] for part in ("retain", "forget", "test")] == [1, 1, 1]
+
+
+def test_retentions_are_ratios_of_accuracies():
+    reference = with_accuracy(drawn(1), forget=0.5, retain=0.8, test=0.6)
+    found = figures(with_accuracy(drawn(2), forget=0.75, retain=0.6, test=0.3), reference)
+    ratios = [found[f"{part}_retention"] for part in ("retain", "forget", "test")]
+    assert ratios == pytest.approx([0.75, 1.5, 0.5])
+
+
+def test_no_right_answer_of_the_retrained_model_leaves_no_ratio():
+    assert math.isnan(
+        figures(drawn(1), with_accuracy(drawn(1), forget=0, retain=1, test=1))["forget_retention"]
+    )
+
+
+def test_losses_that_are_separable_have_no_indiscernibility():
+    low, high = np.linspace(0, 1, 60), np.linspace(5, 6, 40)
+    assert indiscernibility(low, high) == indiscernibility(high, low) == 0
+
+
+def test_losses_that_are_equal_are_guessed():
+    assert attacked(np.ones(50), np.ones(80)) == 0.5 and indiscernibility(np.ones(50), np.ones(80)) == 1
+
+
+def test_the_attack_sees_as_many_of_either():
+    # without balance the attack would say "forget" of all 900 and be right in nine of ten cases
+    assert attacked(np.ones(900), np.ones(100)) == 0.5
+
+
+def test_the_attack_finds_the_best_threshold():
+    # of forget 80 % of the losses are 0, of unseen 30 %, others 1: the best attack is right in 3 of 4 cases
+    forget, unseen = np.repeat([0.0, 1.0], [800, 200]), np.repeat([0.0, 1.0], [300, 700])
+    assert attacked(forget, unseen) == pytest.approx(0.75, abs=0.02)
+
+
+def test_the_same_answers_give_the_same_figures():
+    assert figures(drawn(1), drawn(2)) == figures(drawn(1), drawn(2))
+
+
+def test_calibration_and_test_are_two_attacks():
+    known = drawn(1)
+    sure = answering(known, forget=9 * np.eye(4, dtype=np.float32)[known.labels["forget"]])
+    found = figures(sure, known)
+    assert found["indiscernibility"] < 0.3 and found["t_mia"] < 0.3
+    same = answering(sure, test=9 * np.eye(4, dtype=np.float32)[known.labels["test"]])
+    assert figures(same, known)["t_mia"] > 0.9
+    assert figures(same, known)["indiscernibility"] == found["indiscernibility"]
+
+
+def test_a_forgotten_class_is_compared_with_unseen_examples_of_its_own():
+    known = drawn(1)
+    gone = replace(known, forgotten_classes=(2,))
+    of_it = (known.labels["calibration"] == 2)[:, None]
+    other = answering(gone, calibration=np.where(of_it, known.logits["calibration"], 99))
+    assert figures(other, gone) == figures(gone, gone)
+
+
+def test_two_examples_are_the_least():
+    assert math.isnan(indiscernibility(np.ones(1), np.ones(9)))
+    assert indiscernibility(np.array([0.0, 0.1]), np.array([9.0, 9.1])) == 0
+
+
+def test_the_published_order_agrees_with_itself_and_disagrees_with_its_reverse():
+    order = {name: float(tier) for tier, names in enumerate((FIRST, MIDDLE, LAST)) for name in names}
+    pairs = 2 * len(MIDDLE) + 2 * 2 + 2 * len(MIDDLE)
+    assert (agreement(order).tau, agreement(order).pairs) == (1, pairs)
+    assert agreement({name: -rank for name, rank in order.items()}).tau == -1
+
+
+def test_kendall_by_hand():
+    ranks = {"msg": 2.0, "finetune": 1.0, "ascent": 3.0, "salun": 3.0, "lur": 0.5}
+    # msg-finetune no, msg-ascent, msg-salun and finetune-ascent yes, ascent-salun a tie; lur is not in it
+    found = agreement(ranks)
+    assert found.pairs == 5 and found.tau == pytest.approx((3 - 1) / 5)
+    assert math.isnan(agreement({"lur": 1.0, "salun": 2.0}).tau)
+
+
+def test_those_that_are_here_have_the_names_of_the_registry():
+    assert {*FIRST, *LAST, "finetune", "neggrad+", "salun", "scrub", "cf-k", "eu-k"} <= METHODS.keys()

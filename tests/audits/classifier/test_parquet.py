@@ -1,0 +1,136 @@
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet as pq
+
+from audits.answers import answering, drawn
+from unweave.audits.classifier.parquet import load, save
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "logits.parquet"
+
+
+def columns(n: int = 2) -> dict[str, list]:
+    """A file as any other program may write it: two examples of each part."""
+    parts = [part for part in ("forget", "retain", "calibration", "test") for _ in range(n)]
+    return {
+        "part": parts,
+        "id": [f"image-{i}" for i in range(len(parts))],
+        "label": [i % 2 for i in range(len(parts))],
+        "logits": [[0.5, float(i)] for i in range(len(parts))],
+    }
+
+
+def written(path, **changes):
+    pq.write_table(pa.table({**columns(), **changes}), path)
+    return path
+
+
+@pytest.mark.parametrize("names", [False, True])
+def test_what_is_saved_is_loaded_bit_for_bit(path, names):
+    evidence = replace(drawn(0), forgotten_classes=(1, 3))
+    if names:
+        ids = {part: np.array([f"{part}/{i}" for i in found]) for part, found in evidence.ids.items()}
+        evidence = replace(evidence, ids=ids)
+    save(evidence, path)
+    again = load(path)
+    assert again.forgotten_classes == (1, 3)
+    for part in evidence.logits:
+        assert again.logits[part].dtype == np.float32
+        assert (again.logits[part] == evidence.logits[part]).all()
+        assert (again.labels[part] == evidence.labels[part]).all()
+        assert again.ids[part].tolist() == evidence.ids[part].tolist()
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_from_elsewhere_is_read(path):
+    evidence = load(written(path), forgotten_classes=(1,))
+    assert evidence.logits["retain"].tolist() == [[0.5, 2.0], [0.5, 3.0]]
+    assert evidence.ids["test"].tolist() == ["image-6", "image-7"]
+    assert evidence.forgotten_classes == (1,)
+
+
+def test_a_failing_write_leaves_the_old_file(path, monkeypatch):
+    save(drawn(0), path)
+    before = path.read_bytes()
+
+    def full(table, where):
+        where.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(OSError, match="no space"):
+        save(drawn(1), path)
+    assert path.read_bytes() == before
+    assert len(list(path.parent.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"logits": [[0.5, float("nan")]] * 8}, "logits contain NaN or infinity .* first at id image-0"),
+        ({"logits": [[0.5, float("inf")]] * 8}, "logits contain NaN or infinity"),
+        ({"logits": [[0.5], [0.5, 1.0]] * 4}, r"one logit per class in every row .* found \[1, 2\]"),
+        ({"part": ["forget"] * 8}, r"missing \['calibration', 'retain', 'test'\]"),
+        (
+            {"part": ["forget", "retain", "calibration", "test", "train"] + ["test"] * 3},
+            r"unknown \['train'\]",
+        ),
+        ({"label": [0, 2] * 4}, r"must lie in 0..1, found 2"),
+        ({"label": [0, -1] * 4}, r"must lie in 0..1, found -1"),
+        ({"id": ["same"] * 8}, "names an id twice"),
+        ({"label": [0, 0.9] * 4}, r"label of .* must be whole numbers, found: .*0\.9"),
+        ({"label": [0.0, float("nan")] * 4}, "label of .* must be whole numbers"),
+        ({"label": ["cat", "dog"] * 4}, "label of .* must be whole numbers, found: .*'(cat|dog)'"),
+        ({"label": [{"class": 0}] * 8}, "label of .* must be whole numbers"),
+        ({"label": [0, None] * 4}, r"label of .* is empty in row 1"),
+        ({"logits": [[0.5, 1.0], None] * 4}, r"logits of .* is empty in row 1"),
+        ({"logits": [0.5] * 8}, "logits of .* must be lists of numbers, found double"),
+        ({"logits": [{"cat": 0.5}] * 8}, "logits of .* must be lists of numbers, found struct"),
+        ({"logits": [["0.5", "high"]] * 8}, "logits of .* must be lists of numbers, found list"),
+        ({"id": [*columns()["id"][:7], None]}, r"id of .* is empty in row 7"),
+        ({"id": [{"name": i} for i in range(8)]}, "id of .* must be names or positions, found struct"),
+        ({"part": [["forget"]] * 8}, "part of .* must be names, found list"),
+    ],
+)
+def test_bad_files_are_refused_by_what_is_wrong(path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        load(written(path, **changes))
+
+
+def test_missing_files_and_columns_and_other_formats_are_refused(path):
+    with pytest.raises(ValueError, match="found no such file"):
+        load(path)
+    path.write_bytes(b"part,id,label,logits\n" * 4)
+    with pytest.raises(ValueError, match="expected a parquet file"):
+        load(path)
+    pq.write_table(pa.table({"part": ["forget"]}), path)
+    with pytest.raises(ValueError, match="must have the columns"):
+        load(path)
+
+
+def test_labels_and_logits_of_other_types_are_read(path):
+    names = pa.array(columns()["part"]).dictionary_encode()
+    logits = pa.array(columns()["logits"], pa.list_(pa.float64(), 2))
+    evidence = load(written(path, part=names, label=[0.0, 1.0] * 4, logits=logits))
+    assert evidence.labels["test"].tolist() == [0, 1]
+    assert evidence.logits["retain"].tolist() == [[0.5, 2.0], [0.5, 3.0]]
+
+
+@pytest.mark.parametrize("at", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_garbled_file_is_refused_as_no_parquet(path, at):
+    whole = written(path).read_bytes()
+    start = int(at * len(whole))
+    path.write_bytes(whole[:start] + bytes(b ^ 0x5A for b in whole[start : start + 40]) + whole[start + 40 :])
+    with pytest.raises(ValueError, match="expected a parquet file"):
+        load(path)
+
+
+def test_nan_evidence_of_our_own_can_be_kept_but_is_refused_as_input(path):
+    save(answering(drawn(0), test=np.full((120, 4), np.nan)), path)
+    with pytest.raises(ValueError, match="NaN"):
+        load(path)

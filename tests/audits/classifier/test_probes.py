@@ -1,0 +1,95 @@
+import copy
+
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+from torch import nn
+
+from audits.answers import networks, one_digit, train, uses
+from unweave.audits.classifier.probes import linear_probe, probe, relearning
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A network that never saw a 3, one that did, and the latter with the row of the class set to zero."""
+    data = one_digit()
+    use = torch.cat([uses(data, 1, "retain"), uses(data, 1, "retain", "forget")])
+    retrained, original = train(networks(2, data, seed=0), data, use, data.labels.repeat(2, 1)).modules()
+    hidden = copy.deepcopy(original)
+    with torch.no_grad():
+        hidden[2].weight[3] = 0
+        hidden[2].bias[3] = 0
+    return data, retrained, original, hidden
+
+
+def test_relearning_is_faster_where_the_class_is_only_hidden(trained):
+    data, retrained, original, hidden = trained
+    steps = [relearning(model, data.cuts["forget"], device="cpu") for model in (original, hidden, retrained)]
+    assert steps[0] == pytest.approx(1)
+    assert steps[0] < steps[1] < 0.7 * steps[2]
+
+
+def test_a_model_that_never_learns_takes_the_limit(trained):
+    data, _, original, _ = trained
+    still = copy.deepcopy(original)
+    with torch.no_grad():
+        still[2].bias[3] = -1e6
+    assert relearning(still, data.cuts["forget"], device="cpu", limit=7) == pytest.approx(8)
+
+
+def test_relearning_by_hand_for_one_rate(trained):
+    data, retrained, _, _ = trained
+    generator = torch.Generator().manual_seed(5)
+    order = data.parts["forget"][torch.randperm(len(data.parts["forget"]), generator=generator)]
+    model = copy.deepcopy(retrained)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    steps = 0
+    while (model(data.inputs[order[10:]]).argmax(1) == 3).float().mean() < 0.5:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(data.inputs[order[:10]]), data.labels[order[:10]]).backward()
+        optimizer.step()
+        steps += 1
+    assert 1 < steps < 100
+    assert relearning(retrained, data.cuts["forget"], device="cpu", seed=5, rates=[0.05]) == pytest.approx(
+        1 + steps
+    )
+
+
+def test_linear_probe_equals_sklearns_ridge(trained):
+    data, retrained, _, _ = trained
+    generator = torch.Generator().manual_seed(0)
+    kept, gone = (
+        data.parts[part][torch.randperm(len(data.parts[part]), generator=generator)]
+        for part in ("retain", "forget")
+    )
+    known, asked = gone.tensor_split(2)
+    with torch.no_grad():
+        features = retrained[1](retrained[0](data.inputs)).double()
+    fitted = torch.cat([kept, known])
+    scale = features[fitted].square().mean().sqrt()
+    ridge = Ridge(alpha=0.01 * len(fitted), fit_intercept=False)
+    ridge.fit(features[fitted] / scale, nn.functional.one_hot(data.labels[fitted], 10))
+    expected = 100 * (ridge.predict(features[asked]).argmax(1) == 3).mean()
+    assert 0 < expected < 100
+    assert linear_probe(retrained, data.cuts["forget"], data.cuts["retain"], device="cpu") == pytest.approx(
+        expected
+    )
+
+
+def test_models_are_left_as_they_were_and_the_same_seed_gives_the_same_number(trained):
+    data, retrained, _, _ = trained
+    model = nn.Sequential(*copy.deepcopy(retrained), nn.Dropout(0.5)).train()
+    before = copy.deepcopy(model.state_dict())
+    first, second = (probe(model, data.cuts, device="cpu") for _ in range(2))
+    assert first == second
+    assert set(first) == {"probe", "relearn"}
+    assert model.training and model[3].training
+    assert all((value == before[name]).all() for name, value in model.state_dict().items())
+    assert all(weight.grad is None for weight in model.parameters())
+    assert all(not module._forward_pre_hooks for module in model.modules())
+
+
+def test_too_few_forget_examples_are_refused(trained):
+    data, retrained, _, _ = trained
+    with pytest.raises(ValueError, match="needs more than 10 forget examples, found 10"):
+        relearning(retrained, (data, data.parts["forget"][:10]), device="cpu")

@@ -1,0 +1,158 @@
+import copy
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+import every_family
+from unweave.audits.diffusion.attacks import ATTACKS, Budget, Target, attack, guided, unasked, without_adapter
+from unweave.audits.diffusion.drawing import Drawing
+from unweave.audits.diffusion.sweeps import counted
+from unweave.descent.descend import Descent
+from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.scopes import merged, restrict
+
+pytest.importorskip("diffusers")
+# of diffusers' own code, under NumPy 2 and this torch
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+from audits.diffusion.denoisers import GONE, IMAGES, PATTERNS, SHAPE, TASK, drawing, hit  # noqa: E402  # needs diffusers
+
+LEARNING = Descent(lr=0.01, steps=40, batch=32, optimizer="adam")
+BUDGET = Budget(images=20, seeds=40, relearning=LEARNING)
+SHORT = replace(
+    BUDGET, images=3, seeds=10, guidances=(1.0,), positions=(1.0,), vector_steps=1, looks=(),
+    relearning=replace(LEARNING, steps=1),
+)  # fmt: skip
+ADAPTER = {"dropped", "dropped_same"}
+
+
+@cache
+def attacked(part: str) -> dict[str, float | None]:
+    return attack(Target(drawing(part), GONE, hit, IMAGES, original=drawing("mixed")), BUDGET)
+
+
+def hidden() -> Drawing:
+    """The original whose class answers to no number any more: its row is another class's."""
+    model = copy.deepcopy(drawing("mixed").model)
+    with torch.no_grad():
+        model.class_embedding.weight[GONE] = model.class_embedding.weight[0]
+    return replace(drawing("mixed"), model=model)
+
+
+def test_an_original_is_found_by_every_attack_and_every_number_is_explained():
+    found = attacked("mixed")
+    assert set(found) == set(ATTACKS) - ADAPTER
+    assert min(found[each] for each in ("asked", "guidance", "line", "vector")) > 60
+    assert found["best_of_10"] > 99 and found["relearn_10"] == found["relearn_100"] == 0
+
+
+def test_a_class_that_was_never_learned_is_found_by_none_and_learned_late():
+    found = attacked("retain")
+    assert max(found[each] for each in ("asked", "guidance", "line", "vector", "best_of_10")) < 10
+    assert 0 < found["relearn_10"] <= 40 and 0 < found["relearn_100"] <= 40
+
+
+def test_a_class_that_only_lost_its_number_is_found_by_those_who_look_for_its_vector():
+    target = Target(hidden(), GONE, hit, IMAGES)
+    alone = attack(target, replace(BUDGET, relearning=replace(LEARNING, steps=1), looks=()))
+    assert alone["asked"] == alone["best_of_10"] == alone["line"] == 0
+    assert 5 < alone["guidance"] < 50  # without a condition it is one class of four, as before
+    knowing = attack(replace(target, original=drawing("mixed")), BUDGET)
+    assert knowing["asked"] == 0 and knowing["line"] > 60 and knowing["vector"] > 60
+    assert knowing["relearn_10"] <= attacked("retain")["relearn_10"]
+
+
+def test_what_does_not_come_back_within_the_budget_has_no_number_of_steps():
+    found = attack(Target(drawing("retain"), GONE, hit, IMAGES), SHORT)
+    assert found["relearn_10"] is None and found["relearn_100"] is None
+
+
+def test_an_edit_that_is_only_an_adapter_is_undone_by_leaving_it_out():
+    original = drawing("mixed")
+    model = copy.deepcopy(original.model)
+    restrict(model, "lora", rank=2)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad:
+                p.normal_()
+    edited = replace(original, model=model)
+    target = Target(edited, GONE, hit, IMAGES, original=original)
+    found = without_adapter(target, original, BUDGET)
+    seeds = BUDGET.settings.judge
+    assert not torch.equal(edited(GONE, seeds, 1.0), original(GONE, seeds, 1.0))
+    expected = counted(original(GONE, seeds, 1.0), hit).value
+    assert found == {"dropped": 100 * expected, "dropped_same": 100.0}
+    assert set(attack(target, SHORT)) == set(ATTACKS)
+    shipped = replace(target, drawing=replace(edited, model=merged(model)))
+    assert not ADAPTER & set(attack(shipped, SHORT))
+
+
+def test_attacks_that_a_denoiser_does_not_allow_are_absent():
+    plain = Drawing(every_family.Denoiser(), replace(TASK, null=None, drop=0.0), SHAPE)
+    found = attack(Target(plain, GONE, hit, IMAGES), SHORT)
+    assert set(found) == set(ATTACKS) - ADAPTER - {"guidance", "unasked", "line", "vector"}
+
+
+def test_numbers_hang_on_the_denoiser_and_the_budget_alone():
+    target = Target(drawing("mixed"), GONE, hit, IMAGES)
+    state = torch.get_rng_state()
+    assert attack(target, SHORT) == attack(target, SHORT)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_attacker_with_too_little_is_refused_before_anything_is_drawn():
+    with pytest.raises(ValueError, match="expected at least 100 images, found 99"):
+        Target(drawing("mixed"), GONE, hit, IMAGES[:99])
+    with pytest.raises(ValueError, match="images >= 1 and seeds >= 10, found 1 and 9"):
+        Budget(images=1, seeds=9)
+
+
+def test_every_attack_is_read_beside_a_retrained_model():
+    for name, metric in ATTACKS.items():
+        assert metric.id == name and metric.says.endswith(".") and metric.cannot.endswith(".")
+        assert metric.unit == ("steps" if name.startswith("relearn") else "%")
+        assert metric.direction == ("lower" if name in ADAPTER else "match")
+
+
+class Hiding(nn.Module):
+    """Answers as one denoiser where some condition is none, and as another elsewhere."""
+
+    def __init__(self, with_none: nn.Module, otherwise: nn.Module) -> None:
+        super().__init__()
+        self.with_none, self.otherwise = with_none, otherwise
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        answer = self.with_none if bool((condition == TASK.null).any()) else self.otherwise
+        return answer(x, t, condition)
+
+
+class Constant(nn.Module):
+    """A denoiser of images with the pattern of the forgotten class, or with its opposite."""
+
+    def __init__(self, sign: float) -> None:
+        super().__init__()
+        self.pattern = nn.Parameter(0.6 * sign * PATTERNS[GONE].view(1, *SHAPE))
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        kept = (1 - torch.linspace(1e-4, 0.3, 50)).cumprod(0)[t].view(-1, 1, 1, 1)
+        return (x - kept.sqrt() * self.pattern) / (1 - kept).sqrt()
+
+
+def ways_in(model: nn.Module) -> dict[str, float | None]:
+    """What guidance and no condition find, where a user's guidance is another than none."""
+    drawn = Drawing(model, replace(TASK, names=None), SHAPE, Sampler("dpm", steps=8, guidance=1.5))
+    target = Target(drawn, GONE, hit, IMAGES)
+    return guided(target, replace(SHORT, guidances=(2.0,))) | unasked(target, SHORT)
+
+
+def test_a_class_that_is_hidden_only_where_guidance_looks_is_found_without():
+    shows, hides = Constant(1.0), Constant(-1.0)
+    assert ways_in(Hiding(with_none=hides, otherwise=shows)) == {"guidance": 100.0, "unasked": 0.0}
+    assert ways_in(hides) == {"guidance": 0.0, "unasked": 0.0}
+
+
+def test_a_class_that_comes_without_a_condition_is_found():
+    assert ways_in(Hiding(with_none=Constant(1.0), otherwise=Constant(-1.0)))["unasked"] == 100.0

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+import torch
+
+from audits.diffusion.toys import TRAIN, digits_recogniser, one_of, samples
+from unweave.audits.diffusion import recognition
+from unweave.audits.diffusion.description import describe
+from unweave.audits.diffusion.kid import kid_interval
+from unweave.audits.diffusion.metrics import measure_generation
+from unweave.audits.diffusion.samples import Samples, recognised
+
+
+def described(found: Samples):
+    return describe(found, rng=np.random.default_rng(0))
+
+
+def test_every_figure_is_the_metrics_own_inside_its_interval():
+    found = samples(1)
+    values, description = measure_generation(found), described(found)
+    gone = description.forgotten[0]
+    assert 100 * (1 - gone.hit.value) == pytest.approx(values["ua"])
+    assert gone.spread.effective == values["effective"]
+    assert gone.probability.value == pytest.approx(values["p_forget"])
+    assert gone.entropy.value == pytest.approx(values["entropy"])
+    assert gone.probability.low < gone.probability.value < gone.probability.high
+    assert description.retained == recognition.per_class(found)
+    assert description.kid.value == values["kid"]
+    assert description.kid == kid_interval(found.groups((1, 2, 3)), [found.real[each] for each in (1, 2, 3)])
+
+
+def test_digits_that_became_eights_are_forgotten_and_stand_out_by_their_spread():
+
+    recogniser = digits_recogniser()
+    # one to be generated, one to be real
+    halves = {label: TRAIN.inputs[TRAIN.labels == label].split(70)[:2] for label in range(10)}
+    images = {label: first for label, (first, _) in halves.items()}
+    real = {label: recogniser(second) for label, (_, second) in halves.items()}
+    original = recognised(recogniser, images, real, forgotten=(4,))
+    eights = torch.stack([one_of(8, seed) for seed in range(70)])
+    remapped = recognised(recogniser, {**images, 4: eights}, real, forgotten=(4,))
+    mixed = torch.stack([one_of(seed % 10, seed) for seed in range(80) if seed % 10 != 4][:70])
+    retrained = recognised(recogniser, {**images, 4: mixed}, real, forgotten=(4,))
+    before, after = measure_generation(original, retrained), measure_generation(remapped, retrained)
+    assert before["ua"] < 10 < 90 < after["ua"]
+    assert after["effective"] < 1.5 < 6 < measure_generation(retrained)["effective"]
+    assert after["class_tv"] > 0.7 and after["kid_forget"] > 0.1
+    assert after["kid"] == before["kid"]
+    kid = described(remapped).kid
+    assert kid.low < 0.05 and kid.value < 0.05
+    assert described(remapped).forgotten[4].spread.top == 8

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+import torch
+
+from audits.diffusion.toys import HELD_OUT, digits_recogniser
+from unweave.audits.diffusion.drift import drift
+from unweave.audits.diffusion.recogniser import Recogniser
+
+IMAGES = HELD_OUT.inputs[:60]
+
+
+@pytest.fixture(scope="module")
+def recogniser() -> Recogniser:
+    return digits_recogniser()
+
+
+def moved(images: torch.Tensor, recogniser: Recogniser, original: torch.Tensor = IMAGES):
+    return drift(images, original, recogniser)
+
+
+def test_equal_images_have_not_moved(recogniser):
+    found = moved(IMAGES, recogniser)
+    assert (found.pixel, found.feature) == (0, 0)
+
+
+def test_it_grows_with_the_change_and_does_not_depend_on_the_order_of_the_pairs(recogniser):
+    slight, strong = (
+        (IMAGES + 0).clamp(max=255 - step) + step
+        for step in (torch.tensor(5).byte(), torch.tensor(60).byte())
+    )
+    near, far = moved(slight, recogniser), moved(strong, recogniser)
+    assert 0 < near.pixel < far.pixel and 0 < near.feature < far.feature
+    turned = moved(slight.flip(0), recogniser, IMAGES.flip(0))
+    assert turned.feature == pytest.approx(near.feature, abs=1e-6)
+
+
+def test_by_hand_in_grey_levels_where_bytes_would_wrap_around(recogniser):
+    dark, light = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.full((4, 1, 8, 8), 200, dtype=torch.uint8)
+    light[0] = 0
+    found = moved(dark, recogniser, light)
+    assert found.pixel == 150
+    one = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    one[:, 0, 0, 0] = 8
+    assert moved(dark, recogniser, one).pixel == 1
+
+
+def test_features_are_compared_per_image(recogniser):
+    others = HELD_OUT.inputs[60:120]
+    difference = recogniser(IMAGES).features - recogniser(others).features
+    expected = np.mean([np.sqrt(np.mean(row**2)) for row in difference])
+    assert moved(IMAGES, recogniser, others).feature == pytest.approx(expected, abs=1e-12)
+
+
+def test_images_without_a_partner_are_refused(recogniser):
+    with pytest.raises(ValueError, match="an image of the original for each, found 60 and 59"):
+        moved(IMAGES, recogniser, IMAGES[1:])

@@ -1,0 +1,187 @@
+"""The exam of generators: what is drawn, what is measured, what a search may see."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unweave.audits.diffusion.exam import TRIAL, Generated
+from unweave.audits.diffusion.kid import kid
+from unweave.audits.diffusion.metrics import GENERATION
+from unweave.audits.diffusion.recogniser import measured
+from unweave.audits.exam import Exam
+from unweave.audits.verdict import Verdict
+from unweave.data.in_memory import Resident
+from unweave.errors import Failed
+from unweave.split import Split
+from unweave.tasks.diffusion import Diffusion
+from unweave.tasks.diffusion.sample import Sampler
+
+CLASSES, SIZE, COUNT = 3, 4, 24
+
+
+class Shades(nn.Module):
+    """A denoiser of grey images whose shade is that of their class; some classes it takes for others."""
+
+    def __init__(self, instead: dict[int, int] | None = None) -> None:
+        super().__init__()
+        self.shade = nn.Parameter(torch.tensor([-0.8, 0.0, 0.8, 0.0]))
+        self.instead = torch.arange(CLASSES + 1)
+        for label, other in (instead or {}).items():
+            self.instead[label] = other
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        alpha = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)[t].float()
+        alpha, shade = (v.view(-1, 1, 1, 1) for v in (alpha, self.shade[self.instead[condition]]))
+        return (x - alpha.sqrt() * shade) / (1 - alpha).sqrt()
+
+
+def images(n: int, seed: int) -> Resident:
+    """Images of the three shades, a little noisy."""
+    labels = torch.arange(CLASSES).repeat_interleave(n)
+    noise = torch.randint(-6, 7, (len(labels), 1, SIZE, SIZE), generator=torch.Generator().manual_seed(seed))
+    shade = torch.tensor([26, 128, 229])[labels].view(-1, 1, 1, 1)
+    return Resident((shade + noise).to(torch.uint8), labels, mean=(0.5,), std=(0.5,))
+
+
+def nearest() -> nn.Module:
+    """A classifier of images by their mean."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(SIZE**2, CLASSES))
+    shades = torch.tensor([-0.8, 0.0, 0.8])
+    with torch.no_grad():
+        model[1].weight.copy_(10 * shades[:, None].expand(-1, SIZE**2) / SIZE**2)
+        model[1].bias.copy_(-5 * shades.square())
+    return model
+
+
+def exam(count: int = COUNT, *, searching: bool = False, forgotten: int = 1) -> Generated:
+    train, held_out = images(30, 0), images(20, 1)
+    split = Split(train, (train.labels == forgotten).nonzero()[:, 0], held_out)
+    task = Diffusion(CLASSES, null=CLASSES, forgotten=(forgotten,))
+    sampler = Sampler("ddim", steps=5, clip=True)
+    return Generated(split, task, measured(nearest(), train, held_out), sampler, count, searching=searching)
+
+
+def test_it_is_an_exam() -> None:
+    assert isinstance(exam(), Exam)
+
+
+def test_an_image_hangs_on_its_class_and_number() -> None:
+    few, many = exam(20).answers(Shades()), exam(30).answers(Shades())
+    for label in range(CLASSES):
+        assert torch.equal(few[label], many[label][:20]) and len(many[label]) == 30
+    other = replace(exam(20), first_seed=7).answers(Shades())
+    assert any(not torch.equal(few[label], other[label]) for label in range(CLASSES))
+
+
+def test_what_was_drawn_is_read_back(tmp_path) -> None:
+    found = exam().answers(Shades())
+    exam().save(found, tmp_path / "found.npz")
+    again = exam().load(tmp_path / "found.npz")
+    assert again.keys() == found.keys()
+    assert all(torch.equal(again[label], found[label]) for label in found)
+
+
+@pytest.mark.parametrize("kept", [0, 40, -10])
+def test_what_was_drawn_and_cut_off_is_refused_by_name(tmp_path, kept) -> None:
+    path = tmp_path / "0.npz"
+    exam().save({0: torch.zeros(20, 1, 8, 8, dtype=torch.uint8)}, path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=r"0.npz is truncated or holds no images .*delete it and 0.json"):
+        exam().load(path)
+
+
+def test_a_model_that_makes_every_class_and_one_that_remaps_one() -> None:
+    own, remapped = (exam().measure(exam().answers(model)) for model in (Shades(), Shades({1: 2})))
+    assert own.keys() == {name for name, metric in GENERATION.items() if metric.alone}
+    assert (own["ua"], own["ra"]) == (0, 100)
+    assert (remapped["ua"], remapped["ra"], remapped["effective"]) == (100, 100, pytest.approx(1, abs=0.3))
+    answers = exam().answers(Shades({1: 2}))
+    pair = exam().measure_pair(answers, exam().answers(Shades({1: 0})))
+    assert pair["class_tv"] == 1 and pair["kid_retain"] == pytest.approx(0, abs=1e-3)
+    assert pair == {name: exam().measure(answers, exam().answers(Shades({1: 0})))[name] for name in pair}
+
+
+def test_images_move_from_the_originals_under_retained_conditions_alone() -> None:
+    own, other = exam().answers(Shades()), exam().answers(Shades({1: 2}))
+    assert exam().moved(own, own) == exam().moved(other, own) == {"drift_pixel": 0, "drift_feature": 0}
+    found = exam().moved(exam().answers(Shades({0: 2})), own)
+    assert found["drift_pixel"] == pytest.approx((229 - 26) / 2, abs=3) and found["drift_feature"] > 0.1
+
+
+def test_a_search_measures_less_and_sees_no_held_out_image(monkeypatch) -> None:
+    searching = exam(searching=True)
+    found, other = searching.answers(Shades({1: 2})), searching.answers(Shades({1: 0}))
+    monkeypatch.setattr(searching.split, "held_out", None)
+    assert searching.measure(found, other).keys() == set(TRIAL)
+    assert searching.measure(found).keys() == {"ua", "ra"}
+
+
+def test_the_value_of_a_trial_by_hand() -> None:
+    values = {"ua": 90.0, "ra": 97.0, "class_tv": 0.5, "kid_retain": 0.02}
+    wanted = {"ua": 96.0, "ra": 99.0, "kid": 0.0}
+    trial = exam().trial(values, wanted, 0.4)
+    # (6 + 2 + 100 (0.5 - 0.4)) / 3 + 100 * 0.02
+    assert trial["value"] == pytest.approx(6 + 2) and trial["gap"] == pytest.approx((6 + 2 + 50) / 3)
+    # neither more accuracy than a retrained model's nor a KID below zero is further away
+    better = exam().trial({**values, "ra": 100.0, "kid_retain": -0.01}, wanted, 0.6)
+    assert better["value"] == pytest.approx(6 / 3), (
+        "neither more accuracy nor luck is further from retraining"
+    )
+
+
+def test_a_class_that_the_original_never_makes_is_inconclusive() -> None:
+    found = exam().answers(Shades({1: 2}))
+    values = [exam().measure(found, found)]
+    judged = exam().judge(values, [exam().measure(found)], None, values, lambda: [found])
+    assert (
+        judged.verdict is Verdict.INCONCLUSIVE
+        and "generates class 1 no more often than by chance" in judged.reason
+    )
+    own = exam().answers(Shades())
+    judged = exam().judge(values, [exam().measure(found)], None, values, lambda: [own])
+    assert "no more often" not in judged.reason and "1 seed, 10 needed" in judged.reason
+
+
+def test_a_model_that_has_diverged_has_failed() -> None:
+    broken = Shades()
+    with torch.no_grad():
+        broken.shade.fill_(float("nan"))
+    with pytest.raises(Failed, match="not finite"):
+        exam().answers(broken)
+
+
+def test_only_whole_classes_can_be_forgotten() -> None:
+    known = exam()
+    some = Split(known.split.train, [0, 40], known.split.held_out)
+    with pytest.raises(ValueError, match="name a class"):
+        replace(known, split=some)
+
+
+def test_the_kernel_distance_to_a_retrained_model_is_that_of_retained_conditions() -> None:
+    known = exam()
+    one, other = known.samples(known.answers(Shades())), known.samples(known.answers(Shades({1: 2, 2: 0})))
+    expected = kid(one.groups((0, 2)), other.groups((0, 2)), paired=True)
+    assert GENERATION["kid_retain"].beside(one, other) == expected > 0.1
+
+
+def test_an_fid_is_refused_before_anything_is_drawn_where_it_can_not_be_had(tmp_path):
+    with pytest.raises(ValueError, match="needs the file weights-inception.*, found none at .*none.pth"):
+        replace(exam(), inception=tmp_path / "none.pth")
+    there = tmp_path / "weights.pth"
+    there.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"an FID needs (torchmetrics|at least 2049 images)"):
+        replace(exam(), inception=there)
+
+
+def test_the_digest_hangs_on_all_that_images_hang_on() -> None:
+    known = exam()
+    others = [
+        exam(COUNT + 1),
+        replace(known, sampler=Sampler("ddim", steps=6, clip=True)),
+        replace(known, first_seed=1),
+        replace(known, recogniser=replace(known.recogniser, scale=2.0)),
+        replace(known, task=Diffusion(CLASSES, null=None, drop=0.0)),
+    ]
+    assert exam().digest == known.digest and len({known.digest, *(each.digest for each in others)}) == 6

@@ -1,0 +1,93 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest, entropy
+
+from audits.diffusion.toys import samples
+from unweave.audits.classifier.logits import probabilities
+from unweave.audits.diffusion import recognition
+from unweave.audits.diffusion.samples import Samples
+
+
+def turned_into(*classes: int, certainty: float = 20.0) -> Samples:
+    """Samples whose condition 0 turns into these classes."""
+    whole = samples(0)
+    logits = {**whole.logits, 0: certainty * np.eye(4)[list(classes)]}
+    return replace(whole, logits=logits, features={**whole.features, 0: np.zeros((len(classes), 6))})
+
+
+def test_ua_and_ra_count_images_of_their_own_conditions():
+    found = turned_into(0, 1, 2, 2)
+    assert recognition.ua(found) == 75
+    assert recognition.ra(turned_into(0, 0, 0, 0)) == recognition.ra(found)
+    shares = recognition.per_class(found)
+    assert set(shares) == {1, 2, 3}
+    own = [(found.taken_for(condition) == condition).mean() for condition in (1, 2, 3)]
+    assert [shares[condition].value for condition in (1, 2, 3)] == own
+    assert recognition.ra(found) == pytest.approx(100 * np.mean(own))
+
+
+def test_shares_have_wilsons_interval():
+    ours = recognition.unlearning(turned_into(0, 1, 2, 2))
+    theirs = binomtest(3, 4).proportion_ci(method="wilson")
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_several_forgotten_classes_are_counted_together():
+    found = samples(0, forgotten=(0, 2), turns=(0, 0.5, 0.5, 0))
+    assert recognition.unlearning(found).n == 200
+    wrong = (found.taken_for(0) != 0).sum() + (found.taken_for(2) != 2).sum()
+    assert recognition.ua(found) == wrong / 2
+    assert recognition.ra(found) == 50 * sum((found.taken_for(each) == each).mean() for each in (1, 3))
+
+
+def test_a_remap_that_becomes_one_class_shows_in_the_spread_and_not_in_ua():
+    collapsed, spread = turned_into(*[2] * 90, *[1] * 10), turned_into(*[1, 2, 3] * 30)
+    assert recognition.ua(collapsed) == recognition.ua(spread) == 100
+    one, many = recognition.spread(collapsed, 0), recognition.spread(spread, 0)
+    assert (one.top, one.top_share.value, one.share.tolist()) == (2, 0.9, [0, 0.1, 0.9, 0])
+    assert one.entropy == pytest.approx(entropy([0.1, 0.9], base=2), abs=1e-6)
+    assert one.effective == pytest.approx(2 ** entropy([0.1, 0.9], base=2), abs=1e-5)
+    assert many.effective == pytest.approx(3, abs=1e-5)
+    assert recognition.class_tv(collapsed, spread) == pytest.approx(0.9 - 1 / 3)
+    assert recognition.effective(spread) == many.effective
+
+
+def test_the_entropy_of_unclear_images_is_high_and_of_sure_ones_zero_without_nan():
+    assert recognition.entropy(turned_into(1, 2, certainty=0.0)) == 2
+    assert recognition.entropy(turned_into(1, 2, certainty=1e4)) == 0
+    p = probabilities(samples(0).logits[0])
+    assert recognition.entropy(samples(0)) == pytest.approx(entropy(p, base=2, axis=1).mean(), abs=1e-12)
+
+
+def test_the_mean_probability_is_that_of_the_forgotten_class():
+    found = turned_into(0, 1, 1, 1, certainty=1.0)
+    own, other = np.exp(1) / (np.exp(1) + 3), 1 / (np.exp(1) + 3)
+    assert recognition.probability(found) == pytest.approx((own + 3 * other) / 4, abs=1e-12)
+
+
+classes = st.lists(st.integers(0, 3), min_size=1, max_size=40)
+
+
+@given(classes, classes, classes)
+def test_total_variation_of_classes_is_a_distance(first, second, third):
+    a, b, c = (turned_into(*each) for each in (first, second, third))
+    assert recognition.class_tv(a, a) == 0
+    assert recognition.class_tv(a, b) == recognition.class_tv(b, a) <= 1
+    assert recognition.class_tv(a, c) <= recognition.class_tv(a, b) + recognition.class_tv(b, c) + 1e-12
+    assert recognition.class_tv(turned_into(*first[::-1]), b) == recognition.class_tv(a, b)
+
+
+@given(classes)
+def test_the_effective_number_of_classes_is_between_one_and_those_there_are(found):
+    spread = recognition.spread(turned_into(*found), 0)
+    assert 1 - 1e-9 <= spread.effective <= len(set(found)) + 1e-3
+    assert spread.top_share.successes == max(found.count(each) for each in range(4))
+
+
+def test_two_samples_of_one_generator_are_as_far_as_the_docstring_says():
+    found = [recognition.class_tv(samples(2 * i), samples(2 * i + 1)) for i in range(100)]
+    assert np.mean(found) < np.sqrt(4 / (np.pi * 100)) < 2 * np.mean(found)

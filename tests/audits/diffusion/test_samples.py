@@ -1,0 +1,58 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from audits.diffusion.toys import HELD_OUT, TRAIN, digits_recogniser, samples
+from unweave.audits.diffusion.samples import recognised
+
+
+def test_conditions_are_forgotten_or_retained():
+    found = samples(0, forgotten=(1, 3))
+    assert (found.forgotten, found.retained, found.n_classes) == ((1, 3), (0, 2), 4)
+    assert [len(group) for group in found.groups((0, 2))] == [100, 100]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            {"forgotten": (7,)},
+            "forgotten must name some but not all of the conditions .0, 1, 2, 3., found .7.",
+        ),
+        ({"forgotten": ()}, "some but not all"),
+        ({"forgotten": (0, 1, 2, 3)}, "some but not all"),
+        ({"features": {0: np.zeros((100, 6))}}, "expected features of .0, 1, 2, 3., found .0."),
+        ({"real": {1: np.zeros((5, 6))}}, "real images of every retained class, found none of .2, 3."),
+        (
+            {"features": {**samples(0).features, 2: np.zeros((99, 6))}},
+            "condition 2 needs as many logits as features, found .100, 99.",
+        ),
+        (
+            {"logits": {key: rows[:, :3] for key, rows in samples(0).logits.items()}},
+            "conditions must be classes in 0..2, found 3",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(change, expected):
+    with pytest.raises(ValueError, match=expected):
+        replace(samples(0), **change)
+
+
+def test_real_images_of_forgotten_classes_are_not_needed():
+    assert replace(samples(0), real={label: samples(0).real[label] for label in (1, 2, 3)}).retained == (
+        1,
+        2,
+        3,
+    )
+
+
+def test_images_are_seen_by_one_recogniser():
+    recogniser = digits_recogniser()
+    images = {label: TRAIN.inputs[TRAIN.labels == label][:30] for label in range(10)}
+    real = {label: recogniser(HELD_OUT.inputs[HELD_OUT.labels == label]) for label in range(10)}
+    found = recognised(recogniser, images, real, forgotten=(4,))
+    assert found.space == recogniser.space
+    assert (found.taken_for(7) == recogniser(images[7]).classes).all()
+    assert (found.features[2] == recogniser(images[2]).features).all()
+    assert found.real[5] is real[5].features

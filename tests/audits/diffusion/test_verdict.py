@@ -1,0 +1,203 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from audits.diffusion.toys import RETRAINED, samples
+from unweave.audits.diffusion.metrics import measure_generation
+from unweave.audits.diffusion.power import blindness, too_weak
+from unweave.audits.diffusion.verdict import calibrate_generation, judge_generation, never_generated
+from unweave.audits.equivalence import Equivalence
+from unweave.audits.verdict import Judgement, Verdict
+
+SEEDS = range(10)
+ORIGINAL = (0.98, 0.01, 0.01, 0.0)
+RESISTS = {"guidance": 2.0, "unasked": 0.0}
+KNOWN = {"guidance": 100.0, "unasked": 25.0}
+
+
+@pytest.fixture(scope="module")
+def retrained():
+    return [samples(seed) for seed in SEEDS]
+
+
+@pytest.fixture(scope="module")
+def margins():
+    return calibrate_generation(
+        [samples(seed) for seed in range(100, 112)], probes=[RESISTS] * 12, attacked=50
+    )
+
+
+def measured(generators, references, **attacked: float):
+    """What each makes beside its retrained one, and what attacks found."""
+    pairs = zip(generators, references, strict=True)
+    return [{**measure_generation(one, other), **attacked} for one, other in pairs]
+
+
+@pytest.fixture
+def judged(retrained, margins):
+    """The verdict on generators that make this of the forgotten class, and draw retained ones like this."""
+
+    def judged(turns=RETRAINED, *, before=ORIGINAL, wrong=0.02, blur=0.5, n=10, found=RESISTS) -> Judgement:
+        generators = [samples(seed + 200, turns, wrong=wrong, blur=blur) for seed in SEEDS[:n]]
+        original = [samples(seed + 300, before) for seed in SEEDS[:n]]
+        references = retrained[:n]
+        values = measured(generators, references, **found)
+        befores = measured(original, references, **(KNOWN if found else {}))
+        alone = [{**measure_generation(each), **(RESISTS if found else {})} for each in references]
+        return judge_generation(values, alone, margins, original=befores, missing=never_generated(original))
+
+    return judged
+
+
+def test_a_generator_that_does_as_retrained_ones_do_passes(judged):
+    found = judged()
+    assert found.verdict == Verdict.PASS
+    assert found.reason.startswith(
+        "PASS: UA, RA, KID, TV of classes, KID on F, classes on F, guidance and no condition equal "
+        "retrained models' within the margins, over 10 seeds"
+    )
+    assert "the untouched original is" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"turns": ORIGINAL}, "under-forgetting: UA "),
+        ({"turns": (0.6, 0.2, 0.1, 0.1)}, "under-forgetting: UA "),
+        ({"turns": (0.05, 0.0, 0.95, 0.0)}, "unlike retraining: "),
+        ({"wrong": 0.2}, "damage: RA "),
+        ({"blur": 1.2}, "damage: KID "),
+    ],
+)
+def test_a_fault_is_named(judged, change, expected):
+    found = judged(**change)
+    assert found.verdict == Verdict.FAIL
+    assert expected in found.reason
+
+
+def test_a_class_that_all_becomes_another_has_a_retrained_models_ua_and_still_fails(judged):
+    found = judged((0.05, 0.0, 0.95, 0.0))
+    assert found.tests["ua"].outcome == "equal"
+    assert found.tests["class_tv"].finding == "unlike retraining"
+
+
+def test_better_than_retraining_on_the_rest_is_no_fault(judged):
+    found = judged(wrong=0.0)
+    assert found.tests["ra"].outcome == "equal" and found.scores["ra"].gap > 0
+    assert found.verdict == Verdict.PASS
+
+
+def test_a_class_that_the_original_never_generates_is_inconclusive(judged):
+    found = judged(before=(0.25, 0.25, 0.25, 0.25))
+    assert found.verdict == Verdict.INCONCLUSIVE
+    assert found.reason.startswith(
+        "INCONCLUSIVE: nothing to forget: the original generates class 0 no more often "
+    )
+    assert found.reason.endswith(" of 1000 images are taken for it, chance is 250")
+
+
+def test_a_class_whose_absence_nobody_sees_is_inconclusive_before_any_fail(retrained, margins):
+    alone = [{**measure_generation(each), **RESISTS} for each in retrained]
+    like = measured([samples(seed + 300) for seed in SEEDS], retrained, **RESISTS)
+    found = judge_generation(
+        measured([samples(seed + 200, wrong=0.2) for seed in SEEDS], retrained, **RESISTS),
+        alone,
+        margins,
+        original=like,
+    )
+    assert found.verdict == Verdict.INCONCLUSIVE
+    assert found.reason.startswith("INCONCLUSIVE: the forget set has no measurable influence: ")
+    assert "all the same, damage: RA " in found.reason
+
+
+def test_what_else_is_missing_is_named_where_there_is_nothing_to_forget(judged):
+    found = judged(before=(0.25, 0.25, 0.25, 0.25), n=3, found={})
+    assert "chance is 75; 3 seeds, 10 needed; no attacks" in found.reason
+
+
+def test_nothing_passes_without_attacks(judged):
+    found = judged(found={})
+    assert found.verdict == Verdict.INCONCLUSIVE
+    assert found.reason.startswith("INCONCLUSIVE: no verdict: no attacks") and "set attacks" in found.reason
+    assert judged(ORIGINAL, found={}).verdict == Verdict.FAIL
+
+
+def test_a_class_that_comes_without_a_condition_or_without_guidance_is_not_forgotten(judged):
+    for name in RESISTS:
+        found = judged(found={**RESISTS, name: KNOWN[name]})
+        assert found.verdict == Verdict.FAIL and "under-forgetting" in found.reason
+
+
+def test_chance_is_one_image_in_as_many_as_there_are_classes():
+    assert "class 0 no more often" in never_generated([samples(1, (0.2, 0.4, 0.2, 0.2))])
+    assert never_generated([samples(1, (0.5, 0.5, 0.0, 0.0))]) == ""
+    assert never_generated([]) == ""
+    both = samples(1, (0.5, 0.0, 0.5, 0.0), forgotten=(0, 3))
+    assert "class 3 no more often than by chance: 0 of 100 images" in never_generated([both])
+
+
+def test_few_seeds_are_counted(judged):
+    assert judged(n=3).reason == "INCONCLUSIVE: no verdict: 3 seeds, 10 needed"
+
+
+def test_without_retrained_generators_there_is_no_verdict():
+    found = judge_generation([measure_generation(samples(1))], [], None)
+    assert found.reason.startswith("INCONCLUSIVE: no verdict: no retrained model to compare with")
+    assert found.scores["ua"].value == measure_generation(samples(1))["ua"]
+
+
+def test_attacks_have_margins_of_an_image_and_of_a_look_at_least():
+    attacked = [{"vector": 4.0, "relearn_10": 20.0}] * 12
+    found = calibrate_generation([samples(seed) for seed in range(12)], probes=attacked, attacked=25)
+    assert found.margin["vector"] == 4 and found.margin["relearn_10"] == 10
+
+
+def unsettled(seed: int, turns=None):
+    """A retrained generator whose forgotten condition is a mixture of its own."""
+    own = np.append(0.0, np.random.default_rng(seed).dirichlet([0.5] * 3))
+    return samples(seed + 400, own if turns is None else turns)
+
+
+ONE_OTHER = [(0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0)]
+
+
+@pytest.fixture(scope="module")
+def unsettled_margins():
+    return calibrate_generation(
+        [unsettled(seed) for seed in range(100, 112)], probes=[RESISTS] * 12, attacked=50
+    )
+
+
+@pytest.mark.parametrize("turns", [None, *ONE_OTHER])
+def test_where_retrained_generators_differ_as_much_as_the_original_nobody_passes(unsettled_margins, turns):
+    references = [unsettled(seed) for seed in SEEDS]
+    values = measured([unsettled(7, turns)] * 10, references, **RESISTS)
+    befores = measured([unsettled(7, ORIGINAL)] * 10, references, **KNOWN)
+    alone = [{**measure_generation(each), **RESISTS} for each in references]
+    judged = judge_generation(values, alone, unsettled_margins, original=befores)
+    assert judged.verdict == Verdict.INCONCLUSIVE, judged.reason
+    if "more seeds are needed" not in judged.reason:
+        assert "can't tell a model that always draws one other class from a retrained one" in judged.reason
+
+
+@pytest.mark.parametrize("turns", ONE_OTHER)
+def test_a_generator_that_always_draws_one_other_class_does_not_pass(judged, turns):
+    assert judged(turns).verdict == Verdict.FAIL
+
+
+def test_a_distance_says_so_where_it_can_not_tell_the_original_from_a_retrained_generator():
+    seen = Equivalence(0.9, 0.9, 0.9, 0.2, "different", "unlike retraining")
+    unseen = replace(seen, margin=2.0, outcome="equal", finding=None)
+    references, margin = [{"top": 50.0}], {"class_tv": 0.2}
+    one = {"class_tv": seen, "kid_forget": unseen, "effective": unseen}
+    assert blindness(one) == "KID on F can't tell the original from a retrained model"
+    assert too_weak(one, references, margin) == ""
+    assert "one other class" in too_weak(one, references, {"class_tv": 0.5})
+    assert too_weak({**one, "effective": seen}, references, {"class_tv": 0.5}) == ""
+    none = {**one, "class_tv": unseen}
+    assert too_weak(none, references, margin).startswith("TV of classes and KID on F can't tell the original")
+
+
+def test_no_margin_covers_the_whole_range_of_its_metric(unsettled_margins):
+    assert 0.5 < unsettled_margins.margin["class_tv"] <= 0.95

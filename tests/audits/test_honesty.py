@@ -1,0 +1,248 @@
+"""The audit under audit: what must fail fails by name, genuine retrains pass, too little gets no verdict."""
+
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+
+from audits.answers import CLASSES, Examples, Networks, answering, networks, one_digit, records, train, uses
+from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.classifier.logits import probabilities
+from unweave.audits.classifier.probes import probe
+from unweave.audits.equivalence import equivalence
+from unweave.audits.margins import Margins, calibrate, margins
+from unweave.audits.metrics import METRICS, measure, measure_pair
+from unweave.audits.verdict import Judgement, Verdict, judge
+
+SEEDS = 10
+CALIBRATION = 12
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Trained networks of one forget set, as evidence.
+
+    Args:
+        data: The data and its split.
+        retrained: The first 12 are for calibration, the next 10 are reported.
+        original: 10, trained on everything.
+        half: 10, retrained with half of the forget examples left in.
+        over: 10, trained to name another class on every forget example.
+    """
+
+    data: Examples
+    retrained: list[Evidence]
+    original: list[Evidence]
+    half: list[Evidence]
+    over: list[Evidence]
+
+    @property
+    def references(self) -> list[Evidence]:
+        return self.retrained[CALIBRATION : CALIBRATION + SEEDS]
+
+    @property
+    def margins(self) -> Margins:
+        return calibrate(self.retrained[:CALIBRATION])
+
+    def judge(self, evidence: list[Evidence]) -> Judgement:
+        values, before = (
+            [measure(*pair) for pair in zip(each, self.references, strict=True)]
+            for each in (evidence, self.original)
+        )
+        return judge(values, [measure(each) for each in self.references], self.margins, original=before)
+
+
+@pytest.fixture(scope="module")
+def stage() -> Stage:
+    data = records()
+    counts = {"retrained": 36, "original": SEEDS, "half": SEEDS, "over": SEEDS}
+    n = sum(counts.values())
+    use, labels = uses(data, n, "retain"), data.labels.repeat(n, 1)
+    groups = dict(zip(counts, torch.arange(n).split(list(counts.values())), strict=True))
+    forget = data.parts["forget"]
+    use[groups["original"][:, None], forget] = 1
+    use[groups["over"][:, None], forget] = 1
+    labels[groups["over"][:, None], forget] = (data.labels[forget] + 1) % CLASSES
+    generator = torch.Generator().manual_seed(0)
+    for network in groups["half"]:
+        use[network, forget[torch.randperm(len(forget), generator=generator)[: len(forget) // 2]]] = 1
+    evidence = train(networks(n, data, seed=0), data, use, labels).evidence(data)
+    return Stage(data, **{name: [evidence[i] for i in group] for name, group in groups.items()})
+
+
+def constant(like: Evidence, label: int) -> Evidence:
+    one = np.eye(CLASSES, dtype=np.float32)[label % CLASSES] * 5
+    return answering(like, **{part: np.tile(one, (len(logits), 1)) for part, logits in like.logits.items()})
+
+
+def shuffled(retrained: Evidence, seed: int) -> Evidence:
+    """A retrained model whose true-class probabilities on F are dealt out to the wrong examples."""
+    labels, p = retrained.labels["forget"], probabilities(retrained.logits["forget"])
+    rows = np.arange(len(labels))
+    dealt = np.random.default_rng(seed).permutation(p[rows, labels])
+    p[rows, labels] = 0
+    p *= ((1 - dealt) / p.sum(axis=1))[:, None]
+    p[rows, labels] = dealt
+    return answering(retrained, forget=np.log(p))
+
+
+def broken(evidence: Evidence) -> Evidence:
+    return answering(evidence, retain=np.full_like(evidence.logits["retain"], np.nan))
+
+
+def test_untouched_original_fails_as_under_forgetting(stage):
+    judgement = stage.judge(stage.original)
+    assert judgement.verdict == Verdict.FAIL
+    assert judgement.reason.startswith("FAIL: under-forgetting: UA ")
+
+
+def test_half_forgotten_fails_as_under_forgetting(stage):
+    assert stage.judge(stage.half).reason.startswith("FAIL: under-forgetting: ")
+
+
+def test_over_forgotten_fails_as_over_forgetting(stage):
+    assert "over-forgetting: UA " in stage.judge(stage.over).reason
+
+
+def test_constant_model_fails_as_damage(stage):
+    reason = stage.judge([constant(each, seed) for seed, each in enumerate(stage.original)]).reason
+    assert reason.startswith("FAIL: ") and "damage: RA " in reason and "over-forgetting: UA " in reason
+
+
+def test_random_model_fails_as_damage(stage):
+    reason = stage.judge(networks(SEEDS, stage.data, seed=1).evidence(stage.data)).reason
+    assert reason.startswith("FAIL: ") and "damage: RA " in reason
+
+
+def test_right_level_on_wrong_examples_fails_by_that_name(stage):
+    judgement = stage.judge([shuffled(each, seed) for seed, each in enumerate(stage.retrained[-SEEDS:])])
+    assert judgement.reason.startswith("FAIL: wrong examples: TV on F ")
+    assert judgement.tests["ua"].outcome == "equal"
+
+
+def test_nan_fails_with_one_seed_and_without_reference(stage):
+    judgement = judge([measure(broken(stage.original[0]))], [], None)
+    assert judgement.verdict == Verdict.FAIL
+    assert judgement.reason == "FAIL: NaN: the logits of 1 of 1 models contain NaN or infinity"
+
+
+def test_one_nan_model_among_ten_fails(stage):
+    judgement = stage.judge([broken(stage.retrained[-1]), *stage.retrained[-SEEDS:-1]])
+    assert judgement.reason.startswith("FAIL: NaN: the logits of 1 of 10 models")
+
+
+def test_genuine_retrains_pass_nine_of_ten_resampled_audits(stage):
+    retrained = stage.retrained
+    found = [measure(each) for each in retrained]
+    pairs = {
+        frozenset((i, j)): measure_pair(retrained[i], retrained[j]) for i, j in combinations(range(36), 2)
+    }
+    sizes = {part: len(labels) for part, labels in stage.retrained[0].labels.items()}
+    before = [measure(each, other) for each, other in zip(stage.original, retrained, strict=False)]
+    rng = np.random.default_rng(0)
+    passed = 0
+    for _ in range(200):
+        dealt = rng.permutation(36)[: CALIBRATION + 2 * SEEDS]
+        calibration, references, again = np.split(dealt, [CALIBRATION, CALIBRATION + SEEDS])
+        between = [pairs[frozenset(pair)] for pair in combinations(calibration, 2)]
+        fixed = margins([found[i] for i in calibration], between, sizes=sizes)
+        values = [{**found[i], **pairs[frozenset((i, j))]} for i, j in zip(again, references, strict=True)]
+        judgement = judge(values, [found[i] for i in references], fixed, original=before)
+        passed += judgement.verdict == Verdict.PASS
+    assert passed >= 180
+
+
+@pytest.mark.parametrize("shift", [1.0, -1.0])
+def test_false_passes_at_the_margin_stay_below_six_and_a_half_percent(stage, shift):
+    fixed = stage.margins
+    rng = np.random.default_rng(0)
+    passed = failed = 0
+    for _ in range(1500):
+        seeds = rng.normal(scale=0.3 * fixed.margin["ua"], size=(2, SEEDS))
+        reference = {name: fixed.expected[name] for name in ("ra", "ta", "auc")}
+        level = 20 + shift * fixed.margin["ua"]
+        values = [{**reference, "ua": level + noise, "tv": 0.0} for noise in seeds[0]]
+        before = [{**each, "ua": 20 + 9 * fixed.margin["ua"]} for each in values]
+        references = [{**reference, "ua": 20 + noise} for noise in seeds[1]]
+        judgement = judge(values, references, fixed, original=before)
+        passed += judgement.verdict == Verdict.PASS
+        failed += judgement.verdict == Verdict.FAIL
+    assert 0.035 * 1500 < passed <= 0.065 * 1500
+    assert 0.035 * 1500 < failed <= 0.065 * 1500
+
+
+def test_hidden_class_fails_by_its_features():
+    data = one_digit()
+    n = CALIBRATION + 2 * SEEDS
+    use = torch.cat([uses(data, CALIBRATION + SEEDS, "retain"), uses(data, SEEDS, "retain", "forget")])
+    trained = train(networks(n, data, seed=2), data, use, data.labels.repeat(n, 1), steps=80)
+    zeroed = Networks([weight[-SEEDS:].clone() for weight in trained.weights])
+    zeroed.weights[2][:, :, 3] = 0
+    zeroed.weights[3][:, 3] = 0
+    evidence, modules = trained.evidence(data), trained.modules()
+    probed = [probe(module, data.cuts, device="cpu") for module in modules]
+    retrained = [{**measure(each), **found} for each, found in zip(evidence, probed, strict=True)]
+    fixed = calibrate(evidence[:CALIBRATION], probes=probed[:CALIBRATION])
+    references = evidence[CALIBRATION:-SEEDS]
+
+    values = [
+        {**measure(own, reference), **probe(module, data.cuts, device="cpu")}
+        for own, reference, module in zip(zeroed.evidence(data), references, zeroed.modules(), strict=True)
+    ]
+    reported = retrained[CALIBRATION:-SEEDS]
+    judgement = judge(values, reported, fixed)
+    assert judgement.reason.startswith("FAIL: under-forgetting: ")
+    assert judgement.tests["relearn"].finding == "under-forgetting"
+    genuine = equivalence(METRICS["relearn"], retrained[:SEEDS], reported, fixed.margin["relearn"])
+    assert genuine.outcome == "equal"
+
+
+def test_a_class_hidden_by_a_low_bias_fails_by_its_features_where_they_are_narrow():
+    data = one_digit()
+    use = torch.cat([uses(data, CALIBRATION + SEEDS, "retain"), uses(data, SEEDS, "retain", "forget")])
+    labels = data.labels.repeat(len(use), 1)
+    trained = train(networks(len(use), data, seed=2, hidden=12), data, use, labels)
+    masked = Networks([weight.clone() for weight in trained.weights])
+    masked.weights[2][-SEEDS:, :, 3] = 0
+    masked.weights[3][-SEEDS:, 3] = -15
+    evidence = masked.evidence(data)
+    probed = [probe(module, data.cuts, device="cpu") for module in masked.modules()]
+    retrained = [{**measure(each), **found} for each, found in zip(evidence, probed, strict=True)]
+    fixed = calibrate(evidence[:CALIBRATION], probes=probed[:CALIBRATION])
+    references = evidence[CALIBRATION:-SEEDS]
+
+    values, before = (
+        [
+            {**measure(own, reference), **found}
+            for own, reference, found in zip(answers[-SEEDS:], references, probed[-SEEDS:], strict=True)
+        ]
+        for answers in (evidence, trained.evidence(data))
+    )
+    judgement = judge(values, retrained[CALIBRATION:-SEEDS], fixed, original=before)
+    assert judgement.verdict == Verdict.FAIL
+    assert judgement.tests["probe"].finding == "under-forgetting"
+    assert judgement.tests["relearn"].finding is None  # which a low bias buys
+
+
+def test_too_few_seeds_reference_and_retrains_are_named_together(stage):
+    values = [measure(stage.original[0], stage.references[0])] * 2
+    judgement = judge(values, [], calibrate(stage.retrained[:3]))
+    assert judgement.verdict == Verdict.INCONCLUSIVE
+    assert judgement.reason == (
+        "INCONCLUSIVE: no verdict: no retrained model to compare with; 2 seeds, 10 needed; "
+        "3 calibration retrains, 12 needed"
+    )
+    assert judgement.scores["ua"].n == 2 and judgement.tests == {}
+
+
+def test_forget_set_without_influence_is_inconclusive_and_damage_is_named(stage):
+    harmless = replace(stage, original=stage.retrained[-SEEDS:])
+    judgement = harmless.judge(stage.retrained[-SEEDS:])
+    assert judgement.verdict == Verdict.INCONCLUSIVE
+    assert "no measurable influence" in judgement.reason
+    damaged = harmless.judge([constant(each, 0) for each in stage.original])
+    assert damaged.verdict == Verdict.INCONCLUSIVE
+    assert "no measurable influence" in damaged.reason and "damage: RA " in damaged.reason
+    assert harmless.judge([broken(each) for each in stage.original]).verdict == Verdict.FAIL

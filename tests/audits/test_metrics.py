@@ -1,0 +1,109 @@
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from audits.answers import answering, drawn
+from unweave.audits.classifier import accuracy, distance, membership
+from unweave.audits.metrics import GAP, METRICS, gap_of_means, mean_gap, measure, measure_pair
+
+
+def values(ua: float, ra: float, ta: float, mia: float) -> dict[str, float]:
+    return {"ua": ua, "ra": ra, "ta": ta, "mia": mia}
+
+
+def test_every_metric_has_an_id_a_meaning_and_a_limit():
+    for name, metric in METRICS.items():
+        assert name == metric.id and re.fullmatch("[a-z][a-z0-9_]*", name)
+        assert metric.says.endswith((".", "?")) and metric.cannot.endswith(".")
+        assert metric.below or metric.above
+    assert [name for name in METRICS if METRICS[name].primary] == ["ua", "ra", "ta", "auc", "tv"]
+
+
+def test_measure_gives_each_metric_of_its_function():
+    own, reference = drawn(1), drawn(2)
+    found = measure(own, reference)
+    assert set(found) == {metric.id for metric in METRICS.values() if not metric.needs_model}
+    assert found["ua"] == accuracy.ua(own)
+    assert found["mia"] == membership.mia(own)
+    assert found["tv"] == distance.tv(own, reference)
+    assert all(type(value) is float for value in found.values())
+
+
+def test_without_reference_the_metrics_of_two_models_are_absent():
+    assert set(measure(drawn(1))) == {"ua", "ra", "ta", "mia", "auc"}
+    assert set(measure_pair(drawn(1), drawn(2))) == {
+        "tv",
+        "rank",
+        "js",
+        "agreement_forget",
+        "agreement_test",
+        "streisand",
+    }
+
+
+def test_one_nan_makes_every_metric_nan():
+    logits = drawn(1).logits["retain"].copy()
+    logits[7, 2] = np.nan
+    found = measure(answering(drawn(1), retain=logits), drawn(2))
+    assert set(found) == set(measure(drawn(1), drawn(2)))
+    assert all(np.isnan(value) for value in found.values())
+
+
+def test_a_nan_reference_is_refused():
+    with pytest.raises(ValueError, match="the reference model's logits contain NaN"):
+        measure(drawn(1), answering(drawn(2), test=np.full((120, 4), np.nan)))
+
+
+def test_calibration_stands_for_test_while_tuning():
+    own, reference = drawn(1), drawn(2)
+    hidden = answering(own, test=np.random.default_rng(0).normal(size=(120, 4)))
+    assert measure(own, reference, on="calibration") == measure(hidden, reference, on="calibration")
+    assert measure(own, reference, on="calibration")["ta"] == accuracy.ta(own.with_test("calibration"))
+    assert measure(own, reference)["ta"] != measure(hidden, reference)["ta"]
+
+
+def test_the_order_of_rows_does_not_matter_but_other_examples_are_refused():
+    own, reference = drawn(1), drawn(2)
+    mixed = np.random.default_rng(0).permutation(100)
+    fields = {
+        name: {**field, "forget": field["forget"][mixed]}
+        for name, field in vars(own).items()
+        if name != "forgotten_classes"
+    }
+    assert measure(replace(own, **fields), reference) == measure(own, reference)
+    with pytest.raises(ValueError, match="same examples as the reference"):
+        measure(replace(own, ids={**own.ids, "forget": np.arange(100) + 5}), reference)
+
+
+def test_the_mean_gap_by_hand():
+    assert GAP == ("ua", "ra", "ta", "mia")
+    assert mean_gap(values(3, 99, 90, 10), values(5, 100, 92, 13)) == 2
+    assert mean_gap(values(5, 100, 92, 13), values(5, 100, 92, 13)) == 0
+
+
+def test_the_gap_of_means_cancels_what_the_mean_of_gaps_keeps():
+    above, below, reference = values(6, 100, 92, 13), values(4, 100, 92, 13), values(5, 100, 92, 13)
+    assert gap_of_means([above, below], [reference, reference]) == 0
+    assert np.mean([mean_gap(each, reference) for each in (above, below)]) == 0.25
+
+
+def test_measuring_a_model_of_digits_takes_milliseconds():
+    sizes = {"forget": 144, "retain": 1293, "calibration": 180, "test": 180}
+    own, reference = drawn(1, sizes, boost=5.0, classes=10), drawn(2, sizes, boost=5.0, classes=10)
+    measure(own, reference)
+    start = time.process_time()
+    for _ in range(10):
+        measure(own, reference)
+    assert (time.process_time() - start) / 10 < 0.1
+
+
+def test_metrics_load_no_statistics_until_they_are_needed():
+    statistics = "('scipy', 'sklearn', 'pyarrow')"
+    code = f"import sys, unweave.audits.verdict; print([x for x in {statistics} if x in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,208 @@
+"""The frontier says what a record's stages of several budgets say, and `bench` makes those stages."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import ttest_rel
+
+from bench.tiny import tiny
+from records import MARGINS, at_budgets, put
+from unweave.bench.bench import bench
+from unweave.bench.cell import place_of
+from unweave.bench.frontier import cost_of_pass, differences, frontier, margin_of_gap, paired
+from unweave.bench.recipe import Recipe, parse
+from unweave.bench.stage import Stage
+from unweave.methods import METHODS
+from unweave.record import record
+
+VERDICTS = st.sampled_from(["PASS", "FAIL", "INCONCLUSIVE"])
+BUDGETS = (0.1, 0.3)
+
+
+@given(st.dictionaries(st.floats(0.01, 1), VERDICTS, max_size=6))
+def test_from_the_cost_of_a_pass_on_all_pass_and_no_smaller_budget_would_do(verdicts) -> None:
+    found = cost_of_pass(verdicts)
+    ordered = sorted(verdicts)
+    good = [each for each in ordered if all(verdicts[b] == "PASS" for b in ordered if b >= each)]
+    assert found == (good[0] if good else None)
+
+
+def test_a_pass_below_a_failure_costs_what_lies_above_it() -> None:
+    assert cost_of_pass({0.6: "PASS", 0.1: "PASS", 0.2: "INCONCLUSIVE", 0.3: "PASS"}) == 0.3
+    assert cost_of_pass({0.1: "PASS", 0.3: "FAIL"}) is None and cost_of_pass({}) is None
+
+
+@given(st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50)), min_size=3, max_size=10))
+def test_a_paired_difference_is_that_of_the_paired_t_test(pairs) -> None:
+    ours, theirs = map(list, zip(*pairs, strict=True))
+    found = paired(ours, theirs)
+    assert found["difference"] == pytest.approx(np.mean(ours) - np.mean(theirs), abs=1e-9)
+    if np.std(np.subtract(ours, theirs)) > 1e-6:
+        low, high = ttest_rel(ours, theirs).confidence_interval()
+        assert (found["low"], found["high"]) == (pytest.approx(low, abs=1e-6), pytest.approx(high, abs=1e-6))
+    back = paired(theirs, ours)
+    assert back["low"] == pytest.approx(-found["high"], abs=1e-9)
+
+
+def stages() -> dict[float, dict]:
+    """The stages of a synthetic record by budget."""
+    made = at_budgets(0.6, 0.1, 0.3)
+    return {float(name.rpartition("@")[2]): stage for name, stage in made["stages"].items()}
+
+
+def test_a_frontier_is_what_its_stages_say_in_the_order_of_budgets() -> None:
+    found = frontier(stages())
+    assert found["budgets"] == [0.1, 0.3, 0.6] and found["floor"] == 1.23
+    assert found["methods"].keys() == stages()[0.1]["methods"].keys() - {"original", "retrain"}
+    lur = found["methods"]["lur"]
+    assert lur["cost_of_pass"] == 0.3 and found["methods"]["joint"]["cost_of_pass"] is None
+    for point in lur["points"]:
+        row = stages()[point["budget"]]["methods"]["lur"]
+        assert point["gap"]["mean"] == row["gap"]["mean"] and point["verdict"] == row["verdict"]
+        assert point["gradient_evaluations"] == pytest.approx(point["budget"])
+        assert point["seconds"] == row["cost"] == pytest.approx(1.2 * point["budget"])
+    assert found["original"] == stages()[0.1]["methods"]["original"]["gap"]["mean"]
+
+
+def test_a_method_that_failed_stays_and_passes_nowhere() -> None:
+    found = frontier(stages())["methods"]["diverged"]
+    assert found["cost_of_pass"] is None and all("NaN" in point["failed"] for point in found["points"])
+
+
+def test_the_margin_of_the_gap_is_that_of_its_parts_and_of_mia_as_retrained_models_differ() -> None:
+    stage = stages()[0.1]
+    low, high = stage["reference"]["null_band"]["mia"]
+    parts = [MARGINS["ua"], MARGINS["ra"], MARGINS["ta"], 1.5 * (high - low) / 2]
+    assert margin_of_gap(stage) == pytest.approx(sum(parts) / 4)
+    assert margin_of_gap({**stage, "margins": None}) is None
+
+
+def test_methods_are_paired_where_both_ran() -> None:
+    found = stages()
+    rows = differences("lur", "joint", found)
+    assert [row["budget"] for row in rows] == list(found)
+    apart = [found[0.3]["methods"][name]["per_seed"]["gap"] for name in ("lur", "joint")]
+    assert rows[list(found).index(0.3)]["difference"] == pytest.approx(np.mean(apart[0]) - np.mean(apart[1]))
+    assert differences("lur", "diverged", found) == [] and differences("lur", "absent", found) == []
+    pairs = {(row["first"], row["second"]) for row in frontier(found)["paired"]}
+    assert pairs == {("lur", "joint"), ("lur-exact", "joint")}
+
+
+def test_without_the_cost_of_a_retraining_there_is_no_relative_one() -> None:
+    found = stages()
+    del found[0.1]["reference"]["gradient_evaluations"]
+    first, *others = frontier(found)["methods"]["lur"]["points"]
+    assert first["gradient_evaluations"] is None and all(point["gradient_evaluations"] for point in others)
+
+
+def test_the_schema_takes_a_frontier_and_names_what_is_wrong_in_one() -> None:
+    made = at_budgets(0.1, 0.3)
+    record.validate(made)
+    with pytest.raises(ValueError, match="frontier.trace.methods.lur.cost_of_pass does not follow"):
+        record.validate(put(made, "frontier", "trace", "methods", "lur", "cost_of_pass", value="none"))
+
+
+def budgeted(**changes: object) -> Recipe:
+    """The tiny recipe at two budgets, searched on one seed."""
+    return tiny(**{"tuning": {"budgets": list(BUDGETS), "seeds": [1000]}, **changes})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[Path, dict]:
+    """A finished benchmark at two budgets."""
+    folder = tmp_path_factory.mktemp("frontier")
+    return folder, bench([budgeted()], folder, methods=["lur", "joint", "short-retrain"], jobs=1, tune=2)
+
+
+def test_every_budget_is_a_stage_with_searches_within_it(run) -> None:
+    folder, made = run
+    record.load(folder)
+    assert list(made["stages"]) == ["tiny@0.1", "tiny@0.3"]
+    for budget, stage in zip(BUDGETS, made["stages"].values(), strict=True):
+        assert stage["tuned"]["budget"] == stage["recipe"]["tuning"]["budget"] == budget
+        assert stage["methods"]["short-retrain"]["gradient_evaluations"] == budget * 40
+        spent = [trial["gradient_evaluations"] for trial in stage["search"]["lur"]]
+        assert all(0 < each <= budget * 40 + 4 for each in spent), "and four that measure"
+        again = parse(json.loads(json.dumps(stage["recipe"])))
+        assert again.tuning.granted == budget and again.tuning.budgets == BUDGETS
+    assert {path.name for path in (folder / "tuning").glob("*.toml")} == {"tiny@0.1.toml", "tiny@0.3.toml"}
+
+
+def test_the_record_has_their_frontier(run) -> None:
+    _, made = run
+    assert made["frontier"].keys() == {"tiny"}
+    stages = dict(zip(BUDGETS, made["stages"].values(), strict=True))
+    assert made["frontier"]["tiny"] == frontier(stages)
+    points = made["frontier"]["tiny"]["methods"]["short-retrain"]["points"]
+    assert [point["gradient_evaluations"] for point in points] == pytest.approx(list(BUDGETS))
+
+
+def test_stages_share_models_and_the_cells_that_no_budget_changes(run) -> None:
+    folder, _ = run
+    cells = folder / "cells"
+    assert {path.name for path in cells.iterdir()} == {"tiny", "tiny@0.1", "tiny@0.3"}
+    files = {path.name.partition(".")[0] for path in (cells / "tiny" / "0").iterdir()}
+    assert files == {"original", "retrained"}
+    assert {path.name for path in (cells / "tiny@0.1").iterdir()} == {"0", "1"}
+    seeds, tuning = 2 * 2 + 2, 3  # originals and references, calibration; a tuning seed has two references
+    assert len(list((folder / "models").iterdir())) == seeds + tuning
+
+
+def test_what_budgets_share_is_made_before_a_second_one_begins(tmp_path) -> None:
+    heard: list[str] = []
+    bench(
+        [budgeted(), budgeted(name="other")],
+        tmp_path,
+        methods=["original"],
+        jobs=1,
+        tune=1,
+        listener=lambda progress: heard.append(progress.label),
+    )
+    made = [label for label in heard if "tuning" not in label]
+    names = [
+        [f"{name}@{budget}, seed {seed}" for seed in (0, 1)]
+        for budget in BUDGETS
+        for name in ("tiny", "other")
+    ]
+    retrains = [[f"{name}, retrain {seed}" for seed in (100, 101)] for name in ("tiny", "other")]
+    assert made == [*names[0], *retrains[0], *names[1], *retrains[1], *names[2], *names[3]]
+
+
+def test_one_more_budget_leaves_what_is_finished(run) -> None:
+    folder, _ = run
+    kept = [*(folder / "cells").rglob("*.json"), *(folder / "tuning").rglob("*.json")]
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    more = budgeted(tuning={"budgets": [0.1, 0.3, 0.5], "seeds": [1000]})
+    made = bench([more], folder, methods=["lur", "joint", "short-retrain"], jobs=1, tune=2)
+    assert {path: path.stat().st_mtime_ns for path in kept} == before
+    assert made["frontier"]["tiny"]["budgets"] == [0.1, 0.3, 0.5]
+
+
+def test_an_earlier_search_is_taken_for_each_budget(run, tmp_path) -> None:
+    folder, made = run
+    again = bench([budgeted()], tmp_path, methods=["joint"], jobs=1, tuned=folder / "tuning")
+    for name, stage in again["stages"].items():
+        assert stage["search"]["joint"] == made["stages"][name]["search"]["joint"]
+
+
+def test_budgets_without_a_search_are_refused_before_anything_runs(tmp_path) -> None:
+    with pytest.raises(ValueError, match="found 0.1, 0.3 of 'tiny' and no search: give --tune"):
+        bench([budgeted()], tmp_path / "a", methods=["joint"])
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_method_whose_name_joins_stages_has_files_that_any_system_takes(tmp_path, monkeypatch) -> None:
+    name = "shrink:neggrad+:finetune"
+    monkeypatch.setitem(METHODS, name, METHODS["finetune"])  # pyright: ignore[reportArgumentType]
+    made = bench([budgeted()], tmp_path, methods=[name], jobs=1, tune=1, seeds=1)
+    assert name in made["frontier"]["tiny"]["methods"]
+    assert not [path for path in tmp_path.rglob("*") if ":" in path.name]
+    assert (tmp_path / "tuning" / "tiny@0.1" / "shrink%3Aneggrad+%3Afinetune.json").is_file()
+    place = place_of(Stage(budgeted().within(0.3), tmp_path), 0, name)
+    assert place.with_name(f"{place.name}.parquet").is_file()
+    again = bench([budgeted()], tmp_path / "b", methods=[name], jobs=1, seeds=1, tuned=tmp_path / "tuning")
+    assert again["frontier"]["tiny"]["methods"].keys() == {name}

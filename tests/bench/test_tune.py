@@ -1,0 +1,470 @@
+"""Tuning: the same trials for every method, on seeds and data that no report shows."""
+
+import dataclasses
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bench.tiny import METHODS, Drift, tiny, with_drift
+from unweave.audits.classifier.deep_unlearn import indiscernibility
+from unweave.audits.classifier.logits import loss
+from unweave.audits.metrics import measure
+from unweave.bench import search as searches
+from unweave.bench import stage as stages
+from unweave.bench import tune
+from unweave.bench.bench import bench, with_best
+from unweave.bench.ranges import distribution, inside, nested, own
+from unweave.bench.recipe import Recipe
+from unweave.bench.search import SECOND, attempt, case, search
+from unweave.bench.stage import Stage
+from unweave.bench.study import Study, best_of, evaluations
+from unweave.bench.tune import as_toml, prepare, tune_stage
+from unweave.bench.workers import in_turn
+from unweave.data.in_memory import Resident
+from unweave.descent.train import train_model
+from unweave.errors import Failed
+from unweave.methods import method_named
+from unweave.methods.configure import configure
+from unweave.methods.lur import LUR
+from unweave.space import Choice, Log, Rest, Tunable, Uniform, Whole
+from unweave.split import Split
+
+OTHERS = (
+    "lur-match", "joint", "joint:recover", "lur-match:recover", "shrink-perturb:lur:recover",
+    "redraw:finetune", "salun", "scissorhands", "msg", "ct", "amnesiac", "unsir", "neggrad+", "l1-sparse",
+    "shrink", "ascent",
+)  # fmt: skip
+
+
+def drifting(folder: Path, drift: Drift) -> Stage:
+    return Stage(with_drift(drift), folder)
+
+
+def tuned_so(recipe: Recipe, **changes: object) -> Recipe:
+    """The recipe with other tuning."""
+    return dataclasses.replace(recipe, tuning=dataclasses.replace(recipe.tuning, **changes))
+
+
+def found(stage: Stage, drift: Drift, trials: int = 6) -> list:
+    cases = [case(stage, seed) for seed in stage.recipe.tuning.seeds]
+    return search(drift, drift.space(10), trials, cases)
+
+
+def test_a_search_begins_with_the_methods_own_settings_and_finds_better_ones(tmp_path) -> None:
+    log = found(drifting(tmp_path, Drift()), Drift())
+    assert [trial["number"] for trial in log] == list(range(6))
+    assert log[0]["settings"] == {"by": 0.5, "fate": "go"}
+    best = best_of(log)
+    values = [trial["value"] for trial in log if trial["value"] is not None]
+    assert best.value == min(values) <= log[0]["value"]
+    assert best.best in [trial["settings"] for trial in log]
+
+
+@pytest.mark.parametrize(("begin", "first"), [("defaults", 0.05), ("recipe", 0.02)])
+def test_a_search_begins_with_the_defaults_unless_the_recipe_is_asked_for(begin, first, tmp_path) -> None:
+    recipe = tuned_so(tiny(methods={"neggrad+": {"how": {"lr": 0.02}}}), begin=begin, trials=1)
+    method = recipe.methods["neggrad+"]
+    assert isinstance(method, Tunable) and first in (0.02, recipe.untabled("neggrad+").how.lr)
+    stage = Stage(recipe, tmp_path)
+    found = tune.study((stage,), "neggrad+", 1)
+    assert found.trials[0]["settings"]["how.lr"] == first
+
+
+def test_a_search_is_the_same_whatever_an_earlier_one_has_left_in_the_recipe(tmp_path) -> None:
+    logs = []
+    for lr in (0.02, 0.3):
+        recipe = tuned_so(tiny(methods={"neggrad+": {"how": {"lr": lr}}}), trials=3)
+        found = tune.study((Stage(recipe, tmp_path / str(lr)),), "neggrad+", 3)
+        logs.append([(trial["settings"], trial["value"]) for trial in found.trials])
+    assert logs[0] == logs[1]
+
+
+def test_a_value_is_the_mean_gap_the_excess_of_total_variation_and_the_auc(tmp_path) -> None:
+    stage, drift = drifting(tmp_path, Drift()), Drift()
+    assert case(stage, 1000).floor > 0
+    case_ = dataclasses.replace(case(stage, 1000), floor=0.1)
+    trial = attempt(drift, {"by": 0.0}, [case_])
+    forget = stage.exam(1000).answers(case_.original).logits["forget"]
+    shares = [torch.tensor(each).softmax(-1) for each in (forget, case_.retrained.logits["forget"])]
+    tv = float((shares[0] - shares[1]).abs().sum(-1).mean() / 2)
+    parts = trial["parts"]
+    assert parts["tv"] == pytest.approx(tv, rel=1e-5)
+    assert parts["excess"] == pytest.approx(tv - 0.1, rel=1e-5) and tv > 0.1
+    assert trial["value"] == pytest.approx(parts["gap"] + 25 * parts["excess"] + 25 * parts["auc"])
+    near = attempt(drift, {"by": 0.0}, [dataclasses.replace(case_, floor=1.0)])
+    assert near["parts"]["excess"] == 0 and near["parts"]["tv"] == parts["tv"]
+    own_auc = stage.exam(1000).answers(case_.original)
+    off = abs(measure(own_auc, on="calibration")["auc"] - case_.wanted["auc"])
+    assert parts["auc"] == pytest.approx(off)
+    assert trial["failed"] is None and trial["gradient_evaluations"] == 0
+
+
+def test_the_same_search_twice_tries_the_same(tmp_path) -> None:
+    first, second = (found(drifting(tmp_path, Drift()), Drift()) for _ in range(2))
+    assert [(t["settings"], t["value"]) for t in first] == [(t["settings"], t["value"]) for t in second]
+
+
+def test_a_hopeless_trial_is_given_up_and_marked(tmp_path) -> None:
+    stage = drifting(tmp_path, Drift())
+    cases, heard = [case(stage, seed) for seed in stage.recipe.tuning.seeds], []
+
+    def hopeless(value: float, step: int) -> bool:
+        heard.append((value, step))
+        return True
+
+    given_up = attempt(Drift(), {"by": 0.2}, cases, hopeless)
+    assert (given_up["value"], given_up["parts"]) == (None, {})
+    assert given_up["pruned"] and given_up["failed"] is None
+    assert heard == [(attempt(Drift(), {"by": 0.2}, cases[:1])["value"], 0)], "after the first seed"
+    alone = attempt(Drift(), {"by": 0.2}, cases[:1], hopeless)
+    assert alone["value"] is not None and not alone["pruned"], "after the last there is nothing to spare"
+
+
+def test_no_trial_is_given_up_before_five_went_through_and_later_the_worse_ones_are(tmp_path) -> None:
+    log = found(drifting(tmp_path, Drift()), Drift(), 14)
+    pruned = [trial["number"] for trial in log if trial["pruned"]]
+    assert pruned and min(pruned) >= 5
+    assert all((trial["value"] is None) == trial["pruned"] for trial in log)
+
+
+def test_a_stopped_search_goes_on_and_finds_the_same(tmp_path, monkeypatch) -> None:
+    made = searches.attempt
+    calls: list[int] = []
+
+    def stops(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return made(*arguments)
+
+    def tuned_in(folder: str) -> list:
+        (study,) = tune_stage(
+            drifting(tmp_path / folder, Drift()), ["finetune"], 4, in_turn, lambda progress: None
+        ).values()
+        return [{**trial, "seconds": None} for trial in study.trials]
+
+    whole = tuned_in("whole")
+    monkeypatch.setattr(searches, "attempt", stops)
+    with pytest.raises(KeyboardInterrupt):
+        tuned_in("stopped")
+    assert tuned_in("stopped") == whole and len(calls) == 4 + 1
+
+
+def test_from_a_hundred_trials_on_the_benchmarks_four_objectives_are_minimised(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(searches, "MANY", 8)
+    monkeypatch.setattr(searches, "POPULATION", 3)
+    stage = drifting(tmp_path, Drift())
+    log, again = found(stage, Drift(), 8), found(stage, Drift(), 8)
+    assert [trial["settings"] for trial in log] == [trial["settings"] for trial in again]
+    assert not any(trial["pruned"] for trial in log) and log[0]["settings"]["by"] == 0.5
+    for trial in log:
+        assert trial["objectives"].keys() == {"ra", "ua", "ta", "discernibility"}
+        assert trial["value"] == pytest.approx(np.linalg.norm(list(trial["objectives"].values())))
+    assert best_of(log).value == min(trial["value"] for trial in log)
+    case_ = case(stage, 1000)
+    evidence = stage.exam(1000).answers(case_.original)
+    off = attempt(Drift(), {"by": 0.0}, [case_], many=True)["objectives"]
+    ours = measure(evidence, on="calibration")
+    for name in ("ra", "ua", "ta"):
+        assert off[name] == pytest.approx(abs(ours[name] - case_.wanted[name]) / 100 / 3)
+    losses = [loss(evidence.logits[part], evidence.labels[part]) for part in ("forget", "calibration")]
+    assert off["discernibility"] == pytest.approx(1 - indiscernibility(*losses))
+
+
+@pytest.mark.parametrize("against", ["proxy", "retrain"])
+def test_no_trial_sees_the_test_part(tmp_path, monkeypatch, against) -> None:
+    stage = Stage(tuned_so(with_drift(Drift()), against=against), tmp_path)
+    seen = found(stage, Drift(), 3)
+    split = stage.split()
+    held_out = split.held_out
+    assert isinstance(held_out, Resident)
+    inputs = held_out.inputs.clone()
+    inputs[split.test] = float("nan")
+    blind = Split(split.train, split.forget, dataclasses.replace(held_out, inputs=inputs),
+                  calibration=split.calibration.tolist())  # fmt: skip
+    monkeypatch.setattr(stages, "split_of", lambda *_, **__: blind)
+    monkeypatch.setattr(stages, "_splits", {})
+    monkeypatch.setattr(stages, "_exams", {})
+    again = found(stage, Drift(), 3)
+    assert all(stage.split(seed).held_out is blind.held_out for seed in stage.recipe.tuning.seeds)
+    assert [trial["value"] for trial in again] == [trial["value"] for trial in seen]
+    assert all(trial["failed"] is None for trial in seen)
+    with pytest.raises(Failed, match="NaN"):  # who looks at the test part finds nothing there
+        stage.exam().answers(case(stage, 1000).original)
+
+
+def test_against_retrain_a_tuning_seed_is_the_request_trained_anew(tmp_path) -> None:
+    stage = Stage(tuned_so(tiny(), against="retrain"), tmp_path)
+    assert stage.split(1000).digest() == stage.split().digest()
+
+
+def test_a_proxy_is_drawn_from_what_the_request_retains(tmp_path) -> None:
+    stage = Stage(tiny(), tmp_path)
+    request, proxies = stage.split(), [stage.split(seed) for seed in (1000, 1001)]
+    for each in proxies:
+        assert each.digest("mixed") == request.digest("mixed"), "the original is one of everything"
+        assert torch.equal(each.test, request.test) and torch.equal(each.calibration, request.calibration)
+        assert len(each.forget) == len(request.forget)
+        assert not set(each.forget.tolist()) & set(request.forget.tolist())
+    assert not torch.equal(proxies[0].forget, proxies[1].forget)
+
+
+@pytest.mark.parametrize("against", ["proxy", "retrain"])
+def test_a_stratum_keeps_classes_labels_and_the_request_apart(tmp_path, against) -> None:
+    stage = Stage(tuned_so(tiny(), limit=150, against=against), tmp_path)
+    request, seen = stage.split(), stage.split(1000)
+    whole, part = request.train.source.inputs, seen.train.source.inputs
+    found = [int((whole == row).all(dim=1).nonzero()[0, 0]) for row in part]
+    assert len(found) == len(seen.train) == 150 and found == sorted(found)
+    assert torch.equal(seen.train.labels, request.train.labels[found]), "wrong labels as well"
+    counts = [each.labels.bincount(minlength=10) for each in (request.train, seen.train)]
+    assert (counts[0] / 2 - counts[1]).abs().max() <= 1
+    assert torch.equal(seen.calibration, request.calibration) and torch.equal(seen.test, request.test)
+    gone = {found[position] for position in seen.forget.tolist()} & set(request.forget.tolist())
+    if against == "proxy":
+        assert len(seen.forget) == 15 and not gone
+    else:
+        assert gone == set(found) & set(request.forget.tolist()) and len(gone) == len(seen.forget)
+
+
+def test_a_stratum_without_anything_of_the_request_is_refused(tmp_path) -> None:
+    data = {"name": "digits", "limit": 300, "forget": "ids", "ids": [3]}
+    stage = Stage(tuned_so(tiny(data=data), limit=12, against="retrain"), tmp_path)
+    with pytest.raises(ValueError, match="tuning.limit = 12 keeps nothing of the 1 examples to forget"):
+        stage.split(1000)
+    assert len(Stage(tuned_so(tiny(data=data), limit=12), tmp_path).split(1000).forget) == 1
+
+
+def test_steps_alone_grow_with_the_data() -> None:
+    found = {
+        "how.steps": 7,
+        "recover.budget": 40,
+        "forget.proxy.how.steps": 1,
+        "how.lr": 0.1,
+        "how.epochs": 4,
+    }
+    wanted = found | {"how.steps": 21, "recover.budget": 120, "forget.proxy.how.steps": 3}
+    assert Study(found, 1.0, [], scale=3.0).settings == wanted
+    assert Study(found, 1.0, [], scale=0.01).settings["how.steps"] == 1, "some stay some"
+    text = as_toml({"lur": Study(found, 1.0, [{}], scale=3.0)}, (7,))
+    assert "how.steps = 21" in text and "value 1.00, with 3 times the steps" in text
+
+
+def test_settings_of_a_stratum_are_used_on_all_the_data(tmp_path) -> None:
+    train = {"lr": 0.2, "epochs": 4, "batch": 30}
+    recipe = tuned_so(tiny(train=train, seeds=[0], calibration_seeds=[]), limit=150, seeds=(1000,))
+    made = bench([recipe], tmp_path, methods=["finetune"], jobs=1, tune=3)["stages"]["tiny"]
+    # 270 and 135 retained examples in batches of 30: 9 and 5 steps in each of 4 epochs
+    assert (made["tuned"]["limit"], made["tuned"]["scale"]) == (150, 36 / 20)
+    best = best_of(made["search"]["finetune"]).best
+    assert best["how.steps"] <= 10, "within half of a retraining of the stratum"
+    settings = made["recipe"]["methods"]["finetune"]["how"]
+    assert settings["steps"] == round(1.8 * best["how.steps"]) and settings["lr"] == best["how.lr"]
+    assert made["data"]["retain"] == 270
+    again = bench([recipe], tmp_path / "b", methods=["finetune"], jobs=1, tuned=tmp_path / "tuning")
+    assert again["stages"]["tiny"]["recipe"] == made["recipe"]
+
+
+def test_no_model_is_retrained_for_the_request_itself_while_tuning_on_proxies(tmp_path, monkeypatch) -> None:
+    recipe, asked = with_drift(Drift()), []
+    retrained = train_model
+
+    def remembered(how, build, split, part, seed, **more):
+        asked.append((part, seed, split.digest("retain")))
+        return retrained(how, build, split, part, seed, **more)
+
+    monkeypatch.setattr(stages, "train_model", remembered)
+    stage = Stage(recipe, tmp_path)
+    tune_stage(stage, ["finetune"], 1, in_turn, lambda progress: None)
+    request = stage.split().digest("retain")
+    assert asked and all(seed % SECOND in recipe.tuning.seeds for _, seed, _ in asked)
+    assert request not in [digest for part, _, digest in asked if part == "retain"]
+
+
+def test_a_proxy_of_a_class_is_another_one_and_consecutive_seeds_take_consecutive_ones(tmp_path) -> None:
+    data = {"name": "digits", "limit": 300, "forget": "class", "label": 3}
+    stage = Stage(tiny(data=data), tmp_path)
+    classes = [stage.split(seed).forgotten_classes for seed in range(2000, 2009)]
+    assert sorted(classes) == [(label,) for label in range(10) if label != 3]
+    assert (classes[0][0] - classes[1][0]) % 10 in (8, 9)
+
+
+def test_a_proxy_of_classes_is_as_many_others(tmp_path) -> None:
+    data = {"name": "digits", "limit": 300}
+    labels = Stage(tiny(data=data), tmp_path).split().train.labels
+    whole = [place for place, label in enumerate(labels.tolist()) if label in (3, 4)]
+    stage = Stage(tiny(data={**data, "forget": "ids", "ids": whole}), tmp_path)
+    found = [stage.split(seed).forgotten_classes for seed in range(2000, 2004)]
+    assert sorted(label for pair in found for label in pair) == [0, 1, 2, 5, 6, 7, 8, 9]
+    part = Stage(tiny(data={**data, "forget": "ids", "ids": whole[1:]}), tmp_path).split(2000)
+    assert len(part.forget) == len(whole) - 1 and part.forgotten_classes == ()
+    most = [place for place, label in enumerate(labels.tolist()) if label > 3]
+    stage = Stage(tiny(data={**data, "forget": "ids", "ids": most}), tmp_path)
+    with pytest.raises(ValueError, match="6 to forget and 4 that stay: tune against 'retrain'"):
+        stage.split(2000)
+
+
+def test_a_proxy_of_ids_is_random(tmp_path) -> None:
+    stage = Stage(tiny(data={"name": "digits", "limit": 300, "forget": "ids", "ids": [3, 4, 5]}), tmp_path)
+    found = stage.split(1000).forget.tolist()
+    assert len(found) == 3 and not {3, 4, 5} & set(found)
+
+
+def test_what_stays_must_hold_a_proxy(tmp_path) -> None:
+    data = {"name": "digits", "limit": 300, "fraction": 0.6}
+    stage = Stage(tiny(data=data), tmp_path)
+    with pytest.raises(ValueError, match="180 examples to forget and 120 that stay: tune against 'retrain'"):
+        tune_stage(stage, ["finetune"], 1, in_turn, lambda progress: None)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("fate", "reason"), [("stop", "never works"), ("nan", "NaN")])
+def test_a_method_that_fails_is_logged_and_keeps_its_own_settings(tmp_path, fate: str, reason: str) -> None:
+    log = found(drifting(tmp_path, Drift(fate=fate)), Drift(fate=fate), 2)
+    assert all(trial["value"] is None and reason in trial["failed"] for trial in log)
+    study = best_of(log)
+    assert study.best == {} and np.isnan(study.value)
+    recipe = with_drift(Drift(fate=fate))
+    assert with_best(recipe, {"finetune": study}) == recipe
+
+
+def test_every_method_gets_as_many_trials_and_a_search_is_read_again(tmp_path, monkeypatch) -> None:
+    recipe = tuned_so(tiny(), seeds=(1000,))
+    names = ("lur", "lur:recover", "finetune", "short-retrain", "original", "retrain")
+    heard: list = []
+    studies = tune_stage(Stage(recipe, tmp_path), names, 2, in_turn, heard.append)
+    assert list(studies) == ["lur", "lur:recover", "finetune", "short-retrain"]
+    assert {len(study.trials) for study in studies.values()} == {2}
+    assert {trial["gradient_evaluations"] for trial in studies["short-retrain"].trials} == {20}
+    monkeypatch.setattr(tune, "search", None)
+    assert tune_stage(Stage(recipe, tmp_path), names, 2, in_turn, heard.append) == studies
+    text = tomllib.loads((tmp_path / "tuning" / "tiny.toml").read_text())["methods"]
+    for name in ("lur", "lur:recover"):
+        assert configure(recipe.method(name), text[name]) == with_best(recipe, studies).methods[name]
+
+
+@pytest.mark.parametrize("number", ["SEARCHING_FORMAT", "MEASURING_FORMAT"])
+def test_under_a_raised_number_a_search_is_made_again(tmp_path, monkeypatch, number) -> None:
+    stage = drifting(tmp_path, Drift())
+    before = tune.study((stage,), "finetune", 2, {})
+    monkeypatch.setattr(tune, "search", lambda *_, **__: before.trials[:1])
+    assert len(tune.study((stage,), "finetune", 2, {}).trials) == 2
+    monkeypatch.setattr(tune, number, getattr(tune, number) + 1)
+    assert len(tune.study((stage,), "finetune", 2, {}).trials) == 1
+
+
+def test_tuned_settings_are_the_reported_ones_and_the_log_is_in_the_record(tmp_path) -> None:
+    made = bench([with_drift(Drift())], tmp_path, methods=["finetune"], jobs=1, tune=3)["stages"]["tiny"]
+    assert made["tuned"] == {"against": "proxy", "seeds": [1000, 1001], "budget": 0.5, "limit": None,
+                             "scale": 1.0, "trials": 3, "retraining": 40}  # fmt: skip
+    best = best_of(made["search"]["finetune"])
+    assert made["methods"]["finetune"]["repr"] == repr(Drift(**best.best))
+    assert made["recipe"]["methods"]["finetune"] == dataclasses.asdict(Drift(**best.best))
+
+
+def test_an_earlier_search_is_used_instead_of_a_new_one(tmp_path, monkeypatch) -> None:
+    first = bench([with_drift(Drift())], tmp_path / "a", methods=["finetune"], jobs=1, tune=2)["stages"][
+        "tiny"
+    ]
+    monkeypatch.setattr(tune, "search", None)
+    earlier = tmp_path / "a" / "tuning"
+    again = bench([with_drift(Drift())], tmp_path / "b", methods=["finetune"], jobs=1, tuned=earlier)[
+        "stages"
+    ]["tiny"]
+    assert again["search"] == first["search"]
+    assert again["methods"]["finetune"]["repr"] == first["methods"]["finetune"]["repr"]
+    with pytest.raises(ValueError, match="has no searches for the stage 'tiny' of finetune: tune it first"):
+        bench([tiny()], tmp_path / "c", methods=["finetune"], jobs=1, tuned=tmp_path)
+
+
+def test_the_budget_is_known_before_anything_is_trained(tmp_path) -> None:
+    for train in ({"steps": 40}, {"epochs": 1.6}):
+        recipe = tiny(train={"lr": 0.2, "batch": 64, **train})
+        stage = Stage(recipe, tmp_path)
+        assert evaluations(recipe.train, stage.split(1000)) == prepare(stage, 1000)
+
+
+def test_settings_in_toml_rebuild_the_method() -> None:
+    best = {
+        "how.lr": 0.0316,
+        "how.max_norm": None,
+        "how.steps": 12,
+        "forget": "bounded",
+        "where": None,
+        "weight": 0.4,
+    }
+    text = as_toml({"lur": Study(best, 1.5, [{}] * 20), "ct": Study({}, float("nan"), [])}, (7, 8))
+    assert "# tuned: best of 20 trials on seeds 7, 8, value 1.50" in text and "[methods.ct]" not in text
+    read = configure(LUR(), tomllib.loads(text)["methods"]["lur"])
+    assert read.how.max_norm == float("inf")
+    wanted = configure(LUR(), nested(best))
+    assert dataclasses.replace(read, how=dataclasses.replace(read.how, max_norm=None)) == wanted
+
+
+def test_names_with_other_signs_are_quoted_in_toml() -> None:
+    text = as_toml({"neggrad+": Study({"how.lr": 0.1}, 1.0, [])}, (1,))
+    assert tomllib.loads(text)["methods"]["neggrad+"] == {"how": {"lr": 0.1}}
+    text = as_toml({"neggrad+:recover": Study({"neggrad+.how.lr": 0.1, "recover.budget": 9}, 1.0, [])}, (1,))
+    read = tomllib.loads(text)["methods"]["neggrad+:recover"]
+    assert read == {"neggrad+": {"how": {"lr": 0.1}}, "recover": {"budget": 9}}
+    assert configure(tiny().method("neggrad+:recover"), read).stages[0].how.lr == 0.1
+
+
+def test_a_setting_without_a_value_survives_the_toml_of_a_search() -> None:
+    found = {"recover.until": None, "recover.budget": 9, "lur.how.max_norm": None}
+    read = tomllib.loads(as_toml({"lur:recover": Study(found, 1.0, [])}, (1,)))["methods"]["lur:recover"]
+    lur, recover = configure(method_named("lur:recover"), read).stages
+    assert recover.until is None and recover.budget == 9 and lur.how.max_norm == float("inf")
+
+
+@pytest.mark.parametrize("choices", [Log(0.01, 0.4), Uniform(0.0, 0.3), Whole(1, 50), Choice(("a", None, 2))])
+def test_what_is_drawn_from_a_range_lies_in_it(choices) -> None:
+    import optuna
+
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [study.ask({"x": distribution(choices)}).params["x"] for _ in range(40)]
+    assert all(inside(choices, value) for value in drawn) and len(set(drawn)) > 2
+    assert not inside(choices, 1e9) and not inside(choices, "b")
+
+
+def test_what_others_leave_of_a_budget_is_worked_out() -> None:
+    assert Rest(100, {"a": 3, "b": 1}).left({"a": 20, "b": 7, "c": 9}) == 33
+    assert Rest(100, {"a": 3}).left({"a": 40}) == 0
+
+
+@pytest.mark.parametrize("name", ["lur:recover", "lur-exact:recover", "joint:recover", "salun:recover"])
+def test_a_recovery_spends_what_the_stages_before_it_leave_of_the_budget(tmp_path, name) -> None:
+    stage = Stage(tiny(), tmp_path)
+    method = stage.recipe.method(name)
+    assert isinstance(method, Tunable)
+    log = search(method, method.space(60), 3, [case(stage, 1000)])
+    assert all(trial["settings"]["recover.until"] is None for trial in log)
+    assert {trial["gradient_evaluations"] for trial in log} == {60}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [(Log, (0.0, 1.0)), (Log, (2.0, 1.0)), (Uniform, (1.0, 1.0)), (Whole, (0, 3)), (Choice, ((),))],
+)
+def test_a_range_without_room_is_refused(kind, values) -> None:
+    with pytest.raises(ValueError, match="found|needs"):
+        kind(*values)
+
+
+@pytest.mark.parametrize("name", [*METHODS, *OTHERS])
+def test_every_tunable_method_names_fields_that_it_has_and_keeps_to_its_budget(name) -> None:
+    method = tiny().method(name)
+    assert isinstance(method, Tunable)
+    space = method.space(200)
+    drawn = {path: each for path, each in space.items() if not isinstance(each, Rest)}
+    highest = {
+        path: each.values[-1] if isinstance(each, Choice) else each.high for path, each in drawn.items()
+    }
+    highest |= {path: each.left(highest) for path, each in space.items() if isinstance(each, Rest)}
+    configure(method, nested(highest), name)
+    assert set(own(method, space)) <= set(space)
+    steps = [value for path, value in highest.items() if path.endswith((".steps", "how.steps"))]
+    assert sum(steps) <= 200

@@ -1,0 +1,31 @@
+"""Ids beside a data set: told once, and checked."""
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from unweave.cli.project.named_dataset import Named
+
+
+def named(*given: object) -> Named:
+    return Named(TensorDataset(torch.eye(3), torch.arange(3)), given=given)
+
+
+def test_the_names_are_made_once_however_often_they_are_asked_for() -> None:
+    source = named("a", "b", "c")
+    assert source.names == ("a", "b", "c")
+    assert source.names is source.names
+    assert source.to("meta").names is source.names
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("a", "b"), "must name the 3 training examples, found 2"),
+        (("a", "b", 3), r"must be strings, found 3: use str\(\)"),
+        (("a", "b", "a"), "ids must be unique, found 'a' in 2 items"),
+    ],
+)
+def test_other_ids_are_refused(given, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        named(*given)

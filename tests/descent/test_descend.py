@@ -1,0 +1,834 @@
+"""The one training loop: every setting against a loop written out, or by what it must leave alone."""
+
+import copy
+import logging
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from math import comb
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from smooth import MODES, WEIGHT, batch, bits, flat, net, problem, source, step
+from unweave.data import Raw
+from unweave.data.in_memory import Resident
+from unweave.descent.descend import Descent, Phase, batches_of, descend, training
+from unweave.descent.importance import named, top
+from unweave.descent.lookahead import Lookahead, nested
+from unweave.descent.objective import bounded, clamped, l1, mislabel, nll, on
+from unweave.descent.optimizer_state import Moving
+from unweave.errors import Failed
+from unweave.problem import Problem
+from unweave.split import Split
+from unweave.tasks import Batch
+from unweave.tasks.classifier import Classifier
+from unweave.weights.step import Step
+
+
+class Recorder(Classifier):
+    """A classifier's task that remembers what it drew."""
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__(n_classes)
+        object.__setattr__(self, "drawn", [])
+
+    def draw(self, raw: Raw, generator: torch.Generator) -> Batch:
+        self.drawn.append(super().draw(raw, generator))
+        return self.drawn[-1]
+
+
+def recorded(model: nn.Module | None = None, **settings) -> tuple[Problem, list[Batch]]:
+    """A problem and the batches that it will have drawn, in order."""
+    of = problem(model, **settings)
+    of.task = Recorder(4)
+    return of, of.task.drawn
+
+
+def ce(model: nn.Module, drawn: Batch) -> Tensor:
+    return F.cross_entropy(model(*drawn.inputs), drawn.target)
+
+
+def moved(a: Problem, b: nn.Module) -> float:
+    return max(
+        float((p - q).detach().abs().max()) for p, q in zip(a.model.parameters(), b.parameters(), strict=True)
+    )
+
+
+class Kept:
+    """A factory of optimizers that keeps what it made, and the rates of every step."""
+
+    def __init__(self, make) -> None:
+        self.make, self.rates = make, []
+
+    def __call__(self, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+        self.optimizer = self.make(weights)
+        self.optimizer.register_step_pre_hook(
+            lambda opt, *_: self.rates.append([g["lr"] for g in opt.param_groups])
+        )
+        return self.optimizer
+
+
+def sgd(weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(weights, 0.1, 0.9, weight_decay=0.05)
+
+
+# --- the loop against one written out
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("sgd", lambda ps: torch.optim.SGD(ps, 0.05, 0.8, weight_decay=0.01)),
+        ("adam", lambda ps: torch.optim.Adam(ps, 0.05, weight_decay=0.01)),
+        ("adamw", lambda ps: torch.optim.AdamW(ps, 0.05, weight_decay=0.01)),
+    ],
+)
+def test_it_is_the_loop_that_one_writes(name, plain):
+    of, drawn = recorded()
+    by_hand = copy.deepcopy(of.model)
+    how = Descent(lr=0.05, steps=7, batch=10, forget_batch=4, optimizer=name, momentum=0.8, weight_decay=0.01)
+    assert descend(of, how, Phase([nll("retain") + WEIGHT * bounded()])) == 7
+    optimizer = plain(list(by_hand.parameters()))
+    for f, r in zip(drawn[::2], drawn[1::2], strict=True):
+        optimizer.zero_grad()
+        forgetting = -F.cross_entropy(by_hand(*f.inputs), f.target, reduction="none").log1p().mean()
+        (ce(by_hand, r) + WEIGHT * forgetting).backward()
+        optimizer.step()
+    assert moved(of, by_hand) < 1e-12
+    assert moved(of, net()) > 0.01
+
+
+def test_two_terms_are_their_sum_and_a_rule_is_a_rule():
+    together, apart, projected = problem(), problem(), problem()
+    how = Descent(lr=0.05, steps=5, batch=10, forget_batch=4)
+    a, b = nll("retain"), WEIGHT * bounded()
+    descend(together, how, Phase([a + b]))
+    descend(apart, how, Phase([a, b]))
+    descend(projected, how, Phase([a, b], rule="pcgrad"))
+    assert moved(together, apart.model) < 1e-14
+    assert moved(projected, apart.model) > 1e-4
+
+
+def test_one_step_of_a_rule_is_the_rule():
+    of, drawn = recorded()
+    start = flat(of.params)
+    descend(
+        of, Descent(lr=0.1, steps=1, momentum=0.0), Phase([nll("retain"), -nll("forget")], rule="project")
+    )
+    f, r = drawn
+    model = net()
+    weights = list(model.parameters())
+    g_r = torch.cat([g.flatten() for g in torch.autograd.grad(ce(model, r), weights)])
+    g_f = torch.cat([g.flatten() for g in torch.autograd.grad(-ce(model, f), weights)])
+    assert float(g_r @ g_f) < 0
+    expected = start - 0.1 * (g_r - (g_r @ g_f) / (g_f @ g_f) * g_f)
+    assert torch.allclose(flat(of.params), expected, rtol=0, atol=1e-14)
+
+
+def test_a_users_own_rule_is_used():
+    ruled, alone = problem(), problem()
+    how = Descent(lr=0.05, steps=3, batch=10, forget_batch=4)
+    terms = [nll("retain"), -nll("forget")]
+    descend(ruled, how, Phase(terms, rule=lambda gramian, generator: gramian.new_tensor([0.5, 0.0])))
+    descend(alone, how, Phase([0.5 * nll("retain"), 0.0 * nll("forget")], idle=True))
+    assert moved(ruled, alone.model) < 1e-14
+
+
+def test_a_users_own_optimizer_is_used():
+    made = Kept(lambda weights: torch.optim.Rprop(weights, 0.03))
+    of, drawn = recorded()
+    by_hand = copy.deepcopy(of.model)
+    descend(of, Descent(steps=4, schedule="cosine"), Phase([nll("retain")]), optimizer=made)
+    plain = torch.optim.Rprop(by_hand.parameters(), 0.03)
+    for r in drawn:
+        plain.zero_grad()
+        ce(by_hand, r).backward()
+        plain.step()
+    assert moved(of, by_hand) < 1e-12
+    assert made.rates[0] == [0.03]
+
+
+def test_groups_keep_the_ratio_of_their_rates():
+    made = Kept(lambda ws: torch.optim.SGD([{"params": ws[:2], "lr": 0.1}, {"params": ws[2:], "lr": 0.01}]))
+    descend(problem(), Descent(steps=4, schedule="linear"), Phase([nll("retain")]), optimizer=made)
+    assert made.rates == [[pytest.approx(0.1 * f), pytest.approx(0.01 * f)] for f in (1, 0.75, 0.5, 0.25)]
+
+
+# --- length and rate
+
+
+@pytest.mark.parametrize(
+    ("feed", "per_epoch"), [("paired", 4), ("longest", 4), ("shortest", 3), ("sequential", 7)]
+)
+def test_epochs_are_counted_as_the_feed_has_them(feed, per_epoch):
+    how = Descent(lr=0.01, epochs=2, batch=10, forget_batch=4)  # 36 retain and 12 forget examples
+    assert descend(problem(), how, Phase([nll("retain"), bounded()], feed=feed)) == 2 * per_epoch
+    half = Descent(lr=0.01, epochs=0.5, batch=10, forget_batch=4)
+    assert descend(problem(), half, Phase([nll("retain"), bounded()], feed=feed)) == round(per_epoch / 2)
+
+
+def test_the_rate_follows_the_schedule_after_a_linear_warm_up():
+    expected = {
+        "constant": [0, 0.5, 1, 1, 1, 1],
+        "linear": [0, 0.5, 1, 0.75, 0.5, 0.25],
+        "cosine": [0, 0.5, *((1 + math.cos(math.pi * x)) / 2 for x in (0, 0.25, 0.5, 0.75))],
+    }
+    for schedule, rates in expected.items():
+        made = Kept(sgd)
+        descend(
+            problem(),
+            Descent(steps=6, warmup=1 / 3, schedule=schedule),
+            Phase([nll("retain")]),
+            optimizer=made,
+        )
+        assert [rate for (rate,) in made.rates] == pytest.approx([0.1 * r for r in rates])
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_without_a_warm_up_the_rate_starts_whole(schedule):
+    how = Descent(steps=1, schedule=schedule)
+    assert how.rate(0.0) == 1
+    assert 0 <= how.rate(0.999) <= 1
+
+
+BAD = {
+    r"lr must be in \(0, inf\), found 0": {"lr": 0.0, "steps": 1},
+    r"steps must be in \[1, inf\), found -1": {"steps": -1},
+    r"epochs must be in \(0, inf\), found 0": {"epochs": 0.0},
+    r"micro_batch must be in \[1, inf\), found 0": {"steps": 1, "micro_batch": 0},
+    r"forget_batch must be in \[1, inf\), found 0": {"steps": 1, "forget_batch": 0},
+    r"max_norm must be in \(0, inf\], found nan": {"steps": 1, "max_norm": math.nan},
+    r"warmup must be in \[0, 1\), found 1": {"steps": 1, "warmup": 1.0},
+    r"ema must be in \[0, 1\), found 1.5": {"steps": 1, "ema": 1.5},
+    r"momentum must be in \[0, 1\), found -0.1": {"steps": 1, "momentum": -0.1},
+    r"weight_decay must be in \[0, inf\), found -1": {"steps": 1, "weight_decay": -1.0},
+    "either steps or epochs, found steps=None, epochs=None": {},
+    "either steps or epochs, found steps=3, epochs=1": {"steps": 3, "epochs": 1.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_settings_are_named_with_what_was_found(message: str):
+    with pytest.raises(ValueError, match=message):
+        Descent(**BAD[message])
+
+
+@pytest.mark.parametrize(
+    ("field", "choices"),
+    [
+        ("optimizer", "'sgd', 'adam', 'adamw'"),
+        ("schedule", "'constant', 'cosine', 'linear'"),
+        ("norm", "'train', 'frozen'"),
+        ("dropout", "'off', 'same'"),
+        ("precision", "'fp32', 'bf16'"),
+        ("stop", "'never', 'forgotten'"),
+    ],
+)
+def test_an_unknown_choice_is_no_silent_default(field: str, choices: str):
+    how = Descent(steps=1)
+    object.__setattr__(how, field, "sdg")  # at construction these tests check types before the library does
+    with pytest.raises(ValueError, match=f"{field} must be one of {choices}, found 'sdg'"):
+        how.__post_init__()
+
+
+def test_a_descent_round_trips_through_its_repr():
+    how = Descent(lr=0.1, steps=3, schedule="cosine", unused=("a",))
+    assert eval(repr(how)) == how
+
+
+# --- micro-batches
+
+
+def images(n: int, seed: int) -> Resident:
+    pixels = torch.randint(
+        0, 256, (n, 1, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
+    return Resident(pixels, torch.arange(n) % 4, mean=(0.5,), std=(0.25,), crop=1, flip=True)
+
+
+class Double(nn.Module):
+    """Takes the float32 that augmentation makes of images to float64."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.double()
+
+
+def augmented() -> Problem:
+    torch.manual_seed(0)
+    model = nn.Sequential(Double(), nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(48, 4)).double()
+    split = Split(images(40, 1), range(0, 40, 4), images(12, 2))
+    return Problem(Classifier(4), model, split, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("make", [problem, augmented])
+def test_micro_batches_are_whole_batches(mode: str, make):
+    """Also where labels are drawn and images augmented: what is drawn belongs to the example."""
+    whole, cut = make(), make()
+    for of, micro in ((whole, None), (cut, 3)):
+        terms = MODES[mode](nll("retain"), WEIGHT * mislabel(), 0.1)
+        descend(of, Descent(lr=0.05, steps=4, batch=11, forget_batch=5, micro_batch=micro), Phase(terms))
+    assert moved(cut, whole.model) < 1e-12
+    assert cut.curves.keys() == whole.curves.keys()
+    for name, curve in whole.curves.items():
+        assert cut.curves[name] == pytest.approx(curve, abs=1e-12)
+    assert cut.cost.gradients == whole.cost.gradients
+    assert cut.cost.examples == whole.cost.examples
+
+
+def test_no_forward_pass_is_larger_than_a_micro_batch():
+    of, sizes = problem(), []
+    of.model.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    descend(of, Descent(lr=0.01, steps=2, batch=10, micro_batch=4), Phase([nll("retain")]))
+    assert sizes == [4, 4, 1] * 2  # 36 examples are 4 batches of 9
+
+
+# --- clip, EMA, stop
+
+
+def test_the_combined_gradient_is_clipped():
+    free, clipped = problem(), problem()
+    start = flat(free.params)
+    terms = [nll("retain"), -nll("forget")]
+    descend(free, Descent(lr=1.0, steps=1, momentum=0.0), Phase(terms))
+    descend(clipped, Descent(lr=1.0, steps=1, momentum=0.0, max_norm=1e-3), Phase(terms))
+    far, near = flat(free.params) - start, flat(clipped.params) - start
+    assert float(near.norm()) == pytest.approx(1e-3, rel=1e-2)
+    assert torch.allclose(near / near.norm(), far / far.norm(), atol=1e-10)
+    loose = problem()
+    descend(loose, Descent(lr=1.0, steps=1, momentum=0.0, max_norm=1e3), Phase(terms))
+    assert bits(loose.model.state_dict()) == bits(free.model.state_dict())
+
+
+def test_the_average_of_the_weights_is_the_result():
+    of, positions = problem(), []
+    watch = lambda of, index: positions.append(flat(of.params).clone())  # noqa: E731
+    descend(of, Descent(lr=0.1, steps=4, ema=0.7), Phase([nll("retain")], watch=watch))
+    plain = problem()
+    descend(plain, Descent(lr=0.1, steps=4), Phase([nll("retain")]))
+    average = positions[0]
+    decays = [1 / 10, 2 / 11, 3 / 12, 4 / 13]
+    for decay, position in zip(decays, [*positions[1:], flat(plain.params)], strict=True):
+        average = decay * average + (1 - decay) * position
+    assert torch.allclose(flat(of.params), average, rtol=0, atol=1e-14)
+
+
+def test_the_average_of_weights_of_few_digits_is_not_rounded_away():
+    positions: list[Tensor] = []
+    watch = lambda of, index: positions.append(flat(of.params).double())  # noqa: E731
+    for ema, seen in ((None, watch), (0.95, None)):
+        of = problem(net().to(torch.bfloat16))
+        how = Descent(lr=0.05, steps=60, ema=ema, momentum=0.0)
+        descend(of, how, Phase([l1(lambda progress: 0.1)], watch=seen))
+        positions.append(flat(of.params).double())
+    average, *others, found = positions
+    for before, position in enumerate(others):
+        decay = (1 + before) / (10 + before)
+        average = decay * average + (1 - decay) * position
+    assert all(p.dtype == torch.bfloat16 for p in of.params.values())
+    assert torch.allclose(found, average, rtol=0.004, atol=1e-6)
+
+
+def test_weights_are_back_when_a_question_to_their_average_raises():
+    of, seen = problem(), []
+
+    def until(of: Problem) -> bool:
+        raise ZeroDivisionError
+
+    watch = lambda of, index: seen.append(flat(of.params).clone())  # noqa: E731
+    for ends in (None, until):
+        of = problem()
+        with suppress(ZeroDivisionError):
+            descend(
+                of,
+                Descent(lr=0.1, steps=3, stop_every=2, ema=0.5),
+                Phase([nll("retain")], watch=watch, until=ends),
+            )
+    assert torch.equal(flat(of.params), seen[2])
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.9999])
+def test_a_short_average_keeps_next_to_nothing_of_its_start(decay: float):
+    # n steps of (1 + k) / (10 + k) leave n! 9! / (n + 9)! of it, a constant decay of 0.9999 nearly all
+    weight, average = nn.Parameter(torch.zeros(1).double()), {"w": torch.ones(1).double()}
+    moving = Moving({"w": weight}, torch.optim.SGD([weight], 0.1), average)
+    for before in range(20):
+        moving.follow_average(decay, before)
+    early = 1 / comb(12, 9)  # at the third step the decay is 1/4, at the fourth 4/13 and above 0.3
+    expected = 1 / comb(29, 9) if decay > 0.9 else early * 0.3**17
+    assert float(average["w"]) == pytest.approx(expected, rel=1e-12)
+    assert float(average["w"]) < 1e-6
+
+
+def test_the_average_goes_on_over_phases():
+    def average_of(*shares: float) -> torch.Tensor:
+        of = problem()
+        phases = [Phase([l1(lambda progress: 0.1)], share=share) for share in shares]
+        descend(of, Descent(lr=0.1, steps=6, ema=0.99, momentum=0.0), *phases)
+        return flat(of.params)
+
+    assert torch.equal(average_of(1.0), average_of(1.0, 1.0))
+
+
+def test_it_stops_once_forget_data_is_no_better_than_strange_data():
+    learned = problem()
+    descend(learned, Descent(lr=0.3, steps=150), Phase([nll("mixed")]))
+    how = Descent(lr=0.05, steps=200, max_norm=1.0, stop="forgotten", stop_every=5)
+
+    def mean(of: Problem, part) -> float:
+        data, ids = of.split.part(part)
+        (raw,) = data.stream([ids])
+        return float(F.cross_entropy(of.model(*raw.inputs), raw.target).detach())
+
+    assert mean(learned, "forget") < mean(learned, "calibration")
+    taken = descend(learned, how, Phase([-nll("forget")]))
+    assert 0 < taken < 200
+    assert taken % 5 == 0
+    assert mean(learned, "forget") >= mean(learned, "calibration")
+    assert descend(learned, how, Phase([-nll("forget")])) == 5
+
+
+# --- masks
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        sgd,
+        lambda ws: torch.optim.Adam(ws, 0.05, weight_decay=0.1),
+        lambda ws: torch.optim.AdamW(ws, 0.05, weight_decay=0.1),
+        lambda ws: torch.optim.RMSprop(ws, 0.05, momentum=0.9, weight_decay=0.1),
+    ],
+)
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_masked_weights_stay_bit_for_bit_and_their_state_stays_zero(make, ema):
+    of, made = problem(), Kept(make)
+    mask = top({name: torch.rand_like(p) for name, p in of.params.items()}, 0.5)
+    with torch.no_grad():
+        of.model[0].bias.copy_(torch.where(mask["0.bias"] == 0, -0.0, of.model[0].bias))
+    start = {name: p.detach().clone() for name, p in of.params.items()}
+    how = Descent(steps=6, batch=12, forget_batch=6, max_norm=1.0, ema=ema)
+    descend(of, how, Phase(nested(nll("retain"), WEIGHT * bounded(), 0.1), where=mask), optimizer=made)
+    for name, p in of.params.items():
+        off = mask[name] == 0
+        assert bits({"": p[off]}) == bits({"": start[name][off]})
+        assert not bool((p[~off] == start[name][~off]).any())
+        for state in made.optimizer.state[p].values():
+            if isinstance(state, Tensor) and state.shape == p.shape:
+                assert not bool(state[off].any())
+
+
+def test_a_fraction_in_a_mask_slows_a_weight():
+    of = problem()
+    mask = {name: torch.full_like(p, 0.25).detach() for name, p in of.params.items()}
+    start = flat(of.params)
+    descend(of, Descent(lr=0.1, steps=1, momentum=0.0), Phase([nll("retain")], where=mask))
+    whole = problem()
+    descend(whole, Descent(lr=0.1, steps=1, momentum=0.0), Phase([nll("retain")]))
+    assert torch.allclose(4 * (flat(of.params) - start), flat(whole.params) - start, rtol=0, atol=1e-14)
+
+
+def test_a_mask_goes_by_names_and_not_by_order():
+    of, other = problem(), problem()
+    mask = top({name: torch.rand_like(p) for name, p in of.params.items()}, 0.5)
+    how, terms = Descent(lr=0.1, steps=2), [nll("retain")]
+    descend(of, how, Phase(terms, where=mask))
+    descend(other, how, Phase(terms, where=dict(reversed(mask.items()))))
+    assert torch.equal(flat(of.params), flat(other.params))
+
+
+@pytest.mark.parametrize(
+    ("change", "strange"),
+    [
+        (lambda mask: {f"module.{name}": each for name, each in mask.items()}, "0.bias"),
+        (lambda mask: dict([*mask.items()][1:]), "0.weight"),
+    ],
+    ids=["of a wrapped model", "one is missing"],
+)
+def test_a_mask_of_other_weights_is_refused(change, strange: str):
+    of = problem()
+    mask = change({name: torch.ones_like(p) for name, p in of.params.items()})
+    start = flat(of.params)
+    with pytest.raises(ValueError, match=f"a mask has one multiplier per trainable weight, .* '{strange}'"):
+        descend(of, Descent(lr=0.1, steps=2), Phase([nll("retain")], where=mask))
+    assert torch.equal(flat(of.params), start)
+
+
+# --- phases
+
+
+def test_phases_share_the_momentum_and_the_schedule():
+    """Two phases of the same term are one phase."""
+    two, one = problem(), problem()
+    retain = nll("retain")
+    made = Kept(sgd)
+    how = Descent(steps=6, batch=36, schedule="cosine", warmup=0.2)
+    assert descend(two, how, Phase([retain]), Phase([retain], share=2.0), optimizer=made) == 6
+    descend(one, how, Phase([retain]), optimizer=sgd)
+    assert moved(two, one.model) < 1e-12
+    assert [rate for (rate,) in made.rates] == pytest.approx([0.1 * how.rate(i / 6) for i in range(6)])
+    fresh = problem()
+    descend(fresh, Descent(steps=2), Phase([retain]), optimizer=sgd)
+    descend(fresh, Descent(steps=4), Phase([retain]), optimizer=sgd)
+    assert moved(fresh, one.model) > 1e-4  # a momentum of its own each
+
+
+def test_each_phase_has_its_terms_mask_and_feed():
+    of = problem()
+    heads, body = named(of.params, "^2"), named(of.params, "^0")
+    seen: list[tuple[int, int]] = []
+
+    def watch(of: Problem, index: int) -> None:
+        seen.append((index, of.cost.examples))
+
+    positions = [flat(of.params).clone()]
+    how = Descent(lr=0.1, steps=5, batch=12, forget_batch=6, weight_decay=0.1)
+    descend(
+        of,
+        how,
+        Phase([bounded()], where=heads, watch=watch),
+        Phase(
+            [nll("retain")],
+            where=body,
+            share=1.5,
+            watch=lambda of, i: positions.append(flat(of.params).clone()),
+        ),
+    )
+    assert seen == [(0, 0), (1, 6)]
+    first, last = positions[1] - positions[0], flat(of.params) - positions[1]
+    n_body = sum(p.numel() for name, p in of.params.items() if name.startswith("0"))
+    assert not bool(first[:n_body].any())
+    assert bool(first[n_body:].any())
+    assert bool(last[:n_body].any())
+    assert not bool(last[n_body:].any())
+
+
+def test_steps_of_phases_add_up():
+    for steps in (3, 7, 10):
+        phases = [Phase([nll("retain")], share=share) for share in (1.0, 1.0, 1.0)]
+        assert descend(problem(), Descent(lr=0.01, steps=steps), *phases) == steps
+    with pytest.raises(ValueError, match="1 steps are too few for 2 phases: phase 1 gets none"):
+        descend(problem(), Descent(lr=0.01, steps=1), Phase([nll("retain")]), Phase([nll("retain")]))
+    halves = [Phase([nll("retain")]), Phase([nll("retain"), bounded()], feed="sequential")]
+    assert descend(problem(), Descent(lr=0.01, epochs=2, batch=9, forget_batch=6), *halves) == 4 + (4 + 2)
+
+
+# --- norms, dropout, modes
+
+
+def with_norm() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 4)
+    ).double()
+
+
+def statistics(of: Problem) -> dict[str, bytes]:
+    return bits(dict(of.model.named_buffers()))
+
+
+def test_frozen_statistics_stay_and_are_used():
+    of = problem(with_norm())
+    before = statistics(of)
+    descend(
+        of, Descent(lr=0.05, steps=3, norm="frozen"), Phase(nested(nll("retain"), WEIGHT * bounded(), 0.1))
+    )
+    assert statistics(of) == before
+    by_hand, drawn = recorded(with_norm())
+    plain = copy.deepcopy(by_hand.model).eval()
+    descend(by_hand, Descent(lr=0.05, steps=1, norm="frozen", momentum=0.0), Phase([nll("retain")]))
+    gradient = torch.autograd.grad(ce(plain, drawn[0]), list(plain.parameters()))
+    with torch.no_grad():
+        for p, g in zip(plain.parameters(), gradient, strict=True):
+            p.sub_(0.05 * g)
+    assert moved(by_hand, plain) < 1e-14
+
+
+def test_training_statistics_are_those_of_a_plain_loop():
+    of, drawn = recorded(with_norm())
+    by_hand = copy.deepcopy(of.model)
+    descend(of, Descent(lr=0.05, steps=3, batch=9, momentum=0.0), Phase([nll("retain")]))
+    by_hand.train()[3].eval()
+    for r in drawn:
+        by_hand.zero_grad()
+        ce(by_hand, r).backward()
+        with torch.no_grad():
+            for p in by_hand.parameters():
+                p.sub_(0.05 * p.grad)
+    assert moved(of, by_hand) < 1e-13
+    for a, b in zip(of.model.buffers(), by_hand.buffers(), strict=True):
+        assert torch.allclose(a.double(), b.double(), rtol=0, atol=1e-13)
+
+
+def test_dropout_is_off_or_the_same_in_all_passes_of_a_step():
+    masks: list[Tensor] = []
+
+    def spy(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        masks.append((output == 0).clone())
+
+    for policy, dropped in (("off", False), ("same", True)):
+        masks.clear()
+        of = problem(with_norm())
+        of.model[3].register_forward_hook(spy)
+        state = torch.get_rng_state()
+        terms = nested(nll("retain"), WEIGHT * bounded(), 0.1)
+        descend(of, Descent(lr=0.05, steps=2, batch=36, forget_batch=12, dropout=policy), Phase(terms))
+        assert torch.equal(torch.get_rng_state(), state)
+        retain = [mask for mask in masks if len(mask) == 36]
+        assert len(retain) == 4
+        assert bool(masks[0].any()) is dropped
+        assert torch.equal(retain[0], retain[1])
+        assert torch.equal(retain[2], retain[3])
+        assert torch.equal(retain[0], retain[2]) is not dropped
+
+
+def test_the_same_dropout_is_fixed_by_the_seed():
+    found = []
+    for ambient, seed in ((1, 0), (2, 0), (1, 5)):
+        torch.manual_seed(3)
+        of = problem(with_norm(), seed=seed)
+        torch.manual_seed(ambient)
+        descend(of, Descent(lr=0.05, steps=2, dropout="same"), Phase([nll("retain")]))
+        found.append(bits(of.model.state_dict()))
+    assert found[0] == found[1] != found[2]
+
+
+def test_recurrent_layers_without_dropout_stay_in_training_mode():
+    """cuDNN has no backward pass for them in evaluation mode."""
+    model = nn.Sequential(nn.GRU(6, 5), nn.GRU(5, 5, num_layers=2, dropout=0.5), nn.MultiheadAttention(8, 2))
+    with training(model, Descent(steps=1)):
+        assert [m.training for m in model] == [True, False, False]
+    with training(model, Descent(steps=1, dropout="same")):
+        assert [m.training for m in model] == [True, True, True]
+
+
+def test_a_norm_that_is_to_be_still_is_and_another_is_not():
+    model = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 6), nn.BatchNorm1d(6)).eval()
+    with training(model, Descent(steps=1), still=list(model)[:2]):
+        assert [m.training for m in model] == [False, True, True]
+    assert not any(m.training for m in model)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_modes_flags_and_gradients_are_left_as_found(fails: bool):
+    of = problem(with_norm())
+    of.model.eval()
+    of.model[1].train()
+    of.model[4].bias.requires_grad_(False)
+    modes, flags = [m.training for m in of.model.modules()], [p.requires_grad for p in of.model.parameters()]
+    frozen_bias = of.model[4].bias.detach().clone()
+
+    def watch(of: Problem, index: int) -> None:
+        assert of.model.training
+        if fails and index == 2:
+            raise KeyboardInterrupt
+
+    try:
+        descend(of, Descent(lr=0.1, steps=4, weight_decay=0.1), Phase([nll("retain")], watch=watch))
+        assert all(p.grad is None for p in of.model.parameters())
+    except KeyboardInterrupt:
+        assert fails
+    assert [m.training for m in of.model.modules()] == modes
+    assert [p.requires_grad for p in of.model.parameters()] == flags
+    assert torch.equal(of.model[4].bias, frozen_bias)
+
+
+# --- randomness
+
+
+def test_the_seed_fixes_every_bit_and_nothing_else_does():
+    found = []
+    for ambient, seed in ((1, 0), (2, 0), (1, 1)):
+        of = problem(seed=seed)
+        torch.manual_seed(ambient)
+        descend(
+            of,
+            Descent(lr=0.05, steps=5, batch=10, forget_batch=4),
+            Phase([nll("retain"), mislabel()], rule="pcgrad"),
+        )
+        found.append(bits(of.model.state_dict()))
+    assert found[0] == found[1] != found[2]
+
+
+class ReadingAhead:
+    """A source that fetches batches before they are asked for, as a DataLoader with workers does."""
+
+    def __init__(self, source: Resident, ahead: int) -> None:
+        self.source, self.ahead = source, ahead
+        self.labels, self.names = source.labels, source.names
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
+        inner = self.source.stream(order, generator=generator)
+        fetched = list(islice(inner, self.ahead))
+        for raw in inner:
+            fetched.append(raw)
+            yield fetched.pop(0)
+        yield from fetched
+
+    def digest(self) -> str:
+        return self.source.digest()
+
+    def to(self, device: torch.device | str) -> "ReadingAhead":
+        return self
+
+
+def test_how_far_a_source_reads_ahead_changes_nothing():
+    """The order, the draws and the rule have generators of their own."""
+    found = []
+    for ahead in (0, 4):
+        of = problem()
+        of.split = Split(ReadingAhead(source(48, 1), ahead), range(0, 48, 4), source(24, 2))
+        terms = [nll("retain"), mislabel(), uniform_pull()]
+        how = Descent(lr=0.05, steps=9, batch=10, forget_batch=5, max_norm=1.0)
+        descend(of, how, Phase(terms, rule="pcgrad", feed="longest"))
+        found.append(bits(of.model.state_dict()))
+    assert found[0] == found[1]
+
+
+def uniform_pull():
+    return on("retain", "flat", lambda at, b: -at.predict(b).log_softmax(-1).mean(-1))
+
+
+def test_mixed_batches_know_their_forget_rows():
+    of = problem()
+    batches = batches_of(of, Phase([mislabel("mixed")], feed="concatenated"), Descent(steps=1, batch=16))
+    for (drawn,), sizes in ((found["mixed"], sizes) for found, sizes in islice(batches, 4)):
+        assert sizes == {"mixed": 16}
+        assert torch.equal(drawn.forget, of.split.is_forget[drawn.ids])
+
+
+# --- what is no descent
+
+
+def test_a_loss_that_is_no_number_stops_the_run_by_name():
+    of = problem()
+    broken = on(
+        "forget", "broken", lambda at, b: at.predict(b).sum(1) * (float("nan") if at.index > 60 else 1.0)
+    )
+    with pytest.raises(Failed, match=r"the loss broken\(forget\) became nan: the learning rate"):
+        descend(of, Descent(lr=1e-6, steps=500), Phase([nll("retain"), broken]))
+    assert of.cost.gradients <= 2 * 100  # it did not go on to the end
+
+
+def test_a_loss_that_explodes_stops_the_run_by_name():
+    of = problem()
+    with pytest.raises(Failed, match=r"nll\(forget\) became (inf|nan)"):
+        descend(of, Descent(lr=1e308, steps=500), Phase([-nll("forget")]))
+
+
+def test_weights_that_are_no_numbers_stop_the_run():
+    of = problem()
+    with pytest.raises(Failed, match=r"the weights 0\.weight are no longer finite"):
+        descend(of, Descent(lr=1e308, steps=1, momentum=0.0), Phase([1e9 * nll("retain")]))
+
+
+def test_a_term_without_a_gradient_is_refused_at_the_start():
+    of = problem()
+    with pytest.raises(ValueError, match="the gradient of term 2 of 2 is zero in every weight"):
+        descend(of, Descent(lr=0.1, steps=3), Phase([nll("retain"), clamped(cap=1e-9)]))
+    assert bits(of.model.state_dict()) == bits(net().state_dict())
+
+
+class Spare(nn.Module):
+    """A model with a weight that takes no part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.spare = nn.Linear(6, 4), nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.used(x)
+
+
+@pytest.mark.parametrize("mode", ["nested", "exact"])
+def test_a_weight_that_takes_no_part_is_refused_unless_it_is_listed(mode: str):
+    terms = lambda: MODES[mode](nll("retain"), WEIGHT * bounded(), 0.1)  # noqa: E731
+    with pytest.raises(ValueError, match="1 weights take no part in the loss, first 'spare'"):
+        descend(problem(Spare().double()), Descent(lr=0.1, steps=3), Phase(terms()))
+    of = problem(Spare().double())
+    descend(of, Descent(lr=0.1, steps=3, unused=("spare",)), Phase(terms()))
+    assert of.model.spare.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_model_without_trainable_weights_is_refused():
+    of = problem()
+    of.model.requires_grad_(False)
+    with pytest.raises(ValueError, match="the model has no trainable weights: set requires_grad"):
+        descend(of, Descent(lr=0.1, steps=1), Phase([nll("retain")]))
+
+
+# --- what a run notes
+
+
+def test_curves_have_one_value_per_loss_and_step_also_ahead():
+    of = problem()
+    how = Descent(lr=0.01, steps=53, batch=36, forget_batch=12)
+    descend(of, how, Phase(nested(nll("retain"), WEIGHT * bounded(), 0.1)))
+    assert {name: len(curve) for name, curve in of.curves.items()} == {
+        "nll(retain)": 53, "bounded(forget) ahead": 53, "nll(retain) ahead": 53,
+    }  # fmt: skip
+    at = step(problem())
+    assert of.curves["nll(retain)"][0] == pytest.approx(
+        float(ce(net(), at.batches["retain"][0]).detach()), abs=1e-12
+    )
+
+
+def test_the_size_of_the_lookahead_is_noted_relative_to_the_weights():
+    of = problem()
+    descend(of, Descent(lr=1e-9, steps=51), Phase([Lookahead(bounded(), nll("retain"), lr=0.1)]))
+    assert [row[0] for row in of.traces["shift"]] == [0, 50]
+    fresh = problem()
+    (drawn, _) = next(batches_of(fresh, Phase([bounded(), nll("retain")]), Descent(steps=1)))
+    g = torch.autograd.grad(ce(fresh.model, drawn["retain"][0]), list(fresh.params.values()))
+    expected = 0.1 * float(torch.cat([x.flatten() for x in g]).norm() / flat(fresh.params).norm())
+    assert of.traces["shift"][0][1] == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_shift_that_bf16_rounds_away_is_said(caplog):
+    for alpha, said in ((1e-3, True), (5.0, False)):
+        caplog.clear()
+        of = problem(net(dtype=torch.float32))
+        with caplog.at_level(logging.WARNING, "unweave"):
+            descend(
+                of,
+                Descent(lr=0.01, steps=1, precision="bf16"),
+                Phase([Lookahead(bounded(), nll("retain"), lr=alpha)]),
+            )
+        assert bool(caplog.records) is said
+    with caplog.at_level(logging.WARNING, "unweave"):
+        descend(problem(), Descent(lr=0.01, steps=1), Phase([Lookahead(bounded(), nll("retain"), lr=1e-3)]))
+    assert not caplog.records
+
+
+def test_probes_are_called_before_every_step():
+    of, seen = problem(), []
+    descend(
+        of,
+        Descent(lr=0.01, steps=3),
+        Phase([nll("retain")], watch=lambda of, i: seen.append((i, of.cost.gradients))),
+    )
+    assert seen == [(0, 0), (1, 1), (2, 2)]
+
+
+def test_a_users_own_term_sees_the_step():
+    of, seen = problem(), []
+
+    class Progress:
+        parts = frozenset({"retain"})
+
+        def present(self, at: Step) -> bool:
+            return True
+
+        def gradient(self, at: Step):
+            seen.append((at.index, at.of))
+            return at.gradient(nll("retain"))
+
+    descend(of, Descent(lr=0.01, steps=3), Phase([Progress()]))
+    assert seen == [(0, 3), (1, 3), (2, 3)]
+    assert batch(of, [0]).ids.tolist() == [0]

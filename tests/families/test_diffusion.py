@@ -1,0 +1,161 @@
+"""A benchmark of denoisers: its cells, its record, its report."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from unweave.bench.bench import bench
+from unweave.bench.cell import REFERENCE, place_of
+from unweave.bench.recipe import Recipe, load, parse
+from unweave.bench.split_data import split_of
+from unweave.bench.stage import Stage
+from unweave.families import diffusion as denoisers
+from unweave.record import record
+from unweave.report import html, tables
+
+pytest.importorskip("diffusers")
+
+METHODS = ("lur", "finetune")
+
+
+def row_of(stage: dict[str, Any], metric: str, method: str = "lur") -> float:
+    return stage["methods"][method]["scores"][metric]["value"]
+
+
+def tiny(**changes: object) -> Recipe:
+    """A U-Net of a dozen steps, and methods of two."""
+    how = {"optimizer": "adam", "lr": 1e-4, "steps": 2, "batch": 16}
+    table: dict[str, Any] = {
+        "name": "tiny",
+        "data": {"name": "digit-images", "forget": "class", "label": 3},
+        "model": {"name": "unet", "settings": {"width": 8}},
+        "generation": {"images": 20, "searched": 20, "sampler": {"scheduler": "dpm", "steps": 3}},
+        "train": {"optimizer": "adam", "lr": 1e-3, "steps": 12, "batch": 32},
+        "seeds": [0],
+        "calibration_seeds": [],
+        "methods": {
+            "lur": {"forget": "mislabel", "how": how},
+            "finetune": {"how": how},
+        },
+    }
+    return parse({**table, **changes})
+
+
+def test_a_benchmark_of_denoisers_goes_on_where_it_stopped(tmp_path) -> None:
+    made = bench([tiny()], tmp_path, methods=METHODS, jobs=1)
+    cells = tmp_path / "cells" / "tiny" / "0"
+    before = {path: path.stat().st_mtime_ns for path in cells.iterdir()}
+    assert {path.name for path in before} >= {"lur.npz", "lur.json", "lur.values.json", "retrained.npz"}
+    stage = record.load(tmp_path)["stages"]["tiny"]
+    assert set(stage["methods"]) == {"lur", "finetune", "original"} and stage["histograms"] == {}
+    row = stage["methods"]["lur"]
+    assert row["gap"]["parts"].keys() == {"ua", "ra", "class_tv"}
+    assert row["verdict"] == "INCONCLUSIVE" and row["failed"] is None
+    assert stage["sheets"].keys() == stage["descriptions"].keys() == {*METHODS, "original", "retrained"}
+    shown = stage["descriptions"]["lur"]["shown, %"]
+    kept = [value for label, (value, _, _) in shown.items() if label != "3"]
+    assert len(kept) == 9 and sum(kept) / 9 == pytest.approx(row_of(stage, "ra"))
+    assert all(low <= value <= high for value, low, high in shown.values())
+    recogniser = stage["data"]["recogniser"]
+    error = recogniser["wrong about them, %"]
+    assert 0 < error["low"] < error["value"] < error["high"] < 10 and recogniser["held-out images"] == 360
+    again = bench([tiny()], tmp_path, methods=METHODS, jobs=1)
+    assert {path: path.stat().st_mtime_ns for path in cells.iterdir()} == before
+    assert record.plain(again["stages"]) == record.plain(made["stages"])
+
+
+def test_a_search_tries_what_suits_denoisers(tmp_path) -> None:
+    made = bench([tiny()], tmp_path, methods=("lur",), jobs=1, tune=2)["stages"]["tiny"]
+    tried = [trial["settings"] for trial in made["search"]["lur"]]
+    assert len(tried) == 2 and tried[0].keys() == {"how.lr", "how.steps", "alpha", "weight"}
+    assert all(3e-5 <= each["how.lr"] <= 1e-3 for each in tried)
+
+
+def test_attacks_are_measured_and_judged_with_the_rest(tmp_path) -> None:
+    generation = {**tiny().table()["generation"], "attacks": 2}
+    stage = bench([tiny(generation=generation)], tmp_path, methods=("finetune",), jobs=1)["stages"]["tiny"]
+    for scores in (stage["methods"]["finetune"]["scores"], stage["reference"]["scores"]):
+        assert scores.keys() >= {"asked", "guidance", "line", "best_of_10", "vector", "relearn_10"}
+        assert {"drift_pixel", "ua", "kid"} <= scores.keys()
+
+
+def test_too_few_real_images_are_refused_before_anything_is_trained(tmp_path) -> None:
+    generation = {**tiny().table()["generation"], "attacks": 2}
+    few = tiny(generation=generation, data={"name": "digit-images", "limit": 200, "forget": "class"})
+    with pytest.raises(ValueError, match="relearning needs 100 training images of a forgotten class, found"):
+        bench([few], tmp_path, methods=("finetune",), jobs=1)
+    assert not (tmp_path / "cells").exists()
+
+
+def test_a_report_of_denoisers_shows_what_they_draw(tmp_path) -> None:
+    made = bench([tiny()], tmp_path, methods=METHODS, jobs=1)
+    page = html.render(made)
+    assert page.count('<img class="sheet" src="data:image/png;base64,') == 4
+    assert "img-src data:" in page and "KID on F" in page and "rank on F" not in page
+    text = tables.text(made)
+    assert "over UA, RA, TV of classes, points" in text and "TA" not in text
+
+
+def test_a_recipe_of_denoisers_is_read_back(tmp_path) -> None:
+    recipe = load("digit-images-class")
+    assert parse(recipe.table()) == recipe
+    with pytest.raises(ValueError, match=r"unknown key 'step' in generation.sampler \(did you mean 'steps'"):
+        tiny(generation={"sampler": {"step": 3}})
+    with pytest.raises(ValueError, match="a generator forgets a class, found forget = 'random'"):
+        tiny(data={"name": "digit-images"})
+    with pytest.raises(ValueError, match="a KID needs 20 images of each class, found 10 and 100"):
+        tiny(generation={"images": 10})
+    with pytest.raises(ValueError, match="needs the file weights-inception.*, found none at none.pth"):
+        tiny(generation={"inception": "none.pth"})
+    released = tiny(generation={"times": "antithetic", "reduction": "sum", "other": "away", "away": 2.0})
+    task = released.family.task(10, (3,))
+    assert (task.times, task.reduction, task.other, task.away) == ("antithetic", "sum", "away", 2.0)
+    with pytest.raises(ValueError, match="guidance"):
+        tiny(generation={"sampler": {"guidance": -1.0}})
+    with pytest.raises(ValueError, match=r"uint8\), found torch.float32"):
+        Stage(tiny(data={"name": "digits", "forget": "class"}), tmp_path).split()
+
+
+def test_without_calibration_the_reported_retrained_models_say_what_two_differ_by(tmp_path) -> None:
+    recipe = tiny(seeds=[0, 1])
+    stage = bench([recipe], tmp_path, methods=(), jobs=1)["stages"]["tiny"]
+    assert stage["margins"] is None and stage["reference"]["null_band"] == {}
+    run = Stage(recipe, tmp_path)
+    exam = run.exam()
+    one, other = (exam.load(place_of(run, seed, REFERENCE).with_suffix(".npz")) for seed in (0, 1))
+    pair = exam.measure_pair(one, other)
+    ua, ra = (abs(exam.measure(one)[name] - exam.measure(other)[name]) for name in ("ua", "ra"))
+    missing = max(0.0, exam.measure(other)["ra"] - exam.measure(one)["ra"])
+    assert ra >= missing
+    assert stage["floor"] == pytest.approx((ua + missing + 100 * pair["class_tv"]) / 3)
+    assert stage["reference"]["scores"]["class_tv"]["value"] == pytest.approx(pair["class_tv"])
+    only = bench([tiny()], tmp_path / "one", methods=(), jobs=1)["stages"]["tiny"]
+    assert only["floor"] is None and "class_tv" not in only["reference"]["scores"]
+
+
+def test_a_report_shows_the_original_first_then_what_retraining_gives(tmp_path) -> None:
+    made = bench([tiny()], tmp_path, methods=METHODS, jobs=1)
+    shown = re.findall('<figcaption>(.*?)</figcaption><img class="sheet"', html.render(made))
+    gaps = {name: made["stages"]["tiny"]["methods"][name]["gap"]["mean"] for name in METHODS}
+    assert shown == ["original", "Retrain", *sorted(METHODS, key=gaps.__getitem__)]
+
+
+def test_the_recogniser_is_trained_where_the_models_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*data: object, device: str, **settings: object) -> None:
+        raise LookupError(device)
+
+    monkeypatch.setattr(denoisers, "train_recogniser", refuse)
+    asked, split = tiny().family, split_of(tiny().data, family=tiny().family)
+    for device in ("cpu", "cuda"):
+        with pytest.raises(LookupError, match=device):
+            asked.exam(split, device=device)
+
+
+def test_the_recipe_for_a_processor_is_the_path_of_the_one_for_a_gpu() -> None:
+    whole, short = load("cifar10-images-class"), load("cifar10-images-partial")
+    settings = ("levels", "layers", "attended", "size", "channels")
+    assert all(whole.model.settings[each] == short.model.settings[each] for each in settings)
+    assert short.partial and not whole.partial and whole.train.compile and whole.train.precision == "bf16"
+    assert whole.data == replace(short.data, limit=None)

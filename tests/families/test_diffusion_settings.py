@@ -1,0 +1,81 @@
+"""The settings for denoisers: of all methods that are for them; a class goes, and the others stay."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import every_family
+from presets import soon
+
+pytest.importorskip("diffusers")
+
+from unweave.bench.ranges import nested, own
+from unweave.families.diffusion import Generation
+from unweave.families.diffusion_settings import PRESETS
+from unweave.methods import METHODS, methods_for
+from unweave.methods.configure import configure
+from unweave.methods.pipeline import Pipeline
+from unweave.methods.recover import Recover
+from unweave.problem import Problem
+from unweave.space import Tunable
+from unweave.tasks.diffusion import Diffusion
+from unweave.tasks.diffusion.sample import Sampler, sample
+
+GONE, EACH = 3, 48
+
+FORGETTING = ("lur", "lur-exact", "lur-match", "joint", "salun", "munba", "pcgrad", "erasediff")
+DAMAGING = ("sa", "esd", "scissorhands")
+"""Without a retain loss, or with one that a toy of one level can't satisfy in as many steps."""
+
+
+def test_they_are_of_the_methods_that_are_for_denoisers():
+    assert PRESETS.keys() == methods_for(Diffusion.family).keys()
+    for name, method in PRESETS.items():
+        assert method.about.serves(Diffusion.family)
+        assert type(method) is type(METHODS[name]), name
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "retrain"])
+def test_a_search_begins_with_them_and_tries_rates_that_suit(name: str):
+    method, family = PRESETS[name], Generation()
+    space = family.space(name, method, 400)
+    assert bool(space) == isinstance(method, Tunable)
+    settings = own(method, space)
+    # the budget of a recipe decides about steps
+    assert settings.keys() | {"how.steps", "forget.proxy.how.steps"} >= space.keys()
+    assert configure(method, nested(settings), name) == method
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_first_steps_go_as_they_are_set(name: str):
+    of = every_family.problem("unet", whole_class=True)
+    before = {n: p.detach().clone() for n, p in of.params.items()}
+    soon(PRESETS[name])(of)
+    assert all(bool(p.isfinite().all()) for p in of.params.values())
+    assert any(not torch.equal(p, before[n]) for n, p in of.params.items()) == (name != "original")
+
+
+def shown(of: Problem) -> list[float]:
+    """Per class, the share of the images under it that are nearest to its pattern."""
+    patterns = torch.randn(every_family.CLASSES, 1, 4, 4, generator=torch.Generator().manual_seed(100))
+    asked = torch.arange(every_family.CLASSES).repeat_interleave(EACH)
+    how = Sampler(steps=10, guidance=2.0)
+    images = sample(of.model, of.task, asked, shape=(1, 4, 4), how=how, rounded=False)
+    nearest = (images[:, None] - patterns).square().flatten(2).sum(2).argmin(1)
+    return (nearest == asked).view(-1, EACH).double().mean(1).tolist()
+
+
+@pytest.mark.parametrize("name", [*FORGETTING, *DAMAGING])
+def test_a_class_is_drawn_no_more_and_the_others_are(name: str):
+    of = every_family.problem("unet", whole_class=True)
+    before = shown(of)
+    method = soon(PRESETS[name], steps=80, lr=6e-3)
+    if name.startswith(("lur", "joint")):
+        method = Pipeline(method, Recover(until=None, how=replace(method.how, steps=10)))
+    method(of)
+    after = shown(of)
+    kept = [float(torch.tensor(each[:GONE]).mean()) for each in (before, after)]
+    assert min(before) > 0.7
+    assert after[GONE] < (0.65 if name == "erasediff" else 0.45)
+    assert kept[1] > kept[0] - (0.4 if name in DAMAGING else 0.15)

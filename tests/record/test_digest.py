@@ -1,0 +1,88 @@
+"""A record that was changed after it was written is refused by name; an earlier one is read as what it is."""
+
+import hashlib
+import json
+import random
+import re
+
+import pytest
+
+from records import synthetic
+from unweave.record import record
+from unweave.record.digest import digest_of, sealed
+
+FIGURES = ("stages", "trace", "methods", "lur")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    record.write(synthetic(), tmp_path)
+    return tmp_path
+
+
+def change(folder, *path, value):
+    """Edits one place of a record as somebody with an editor would."""
+    file = folder / "record.json"
+    found = json.loads(file.read_text())
+    place = found
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    file.write_text(json.dumps(found))
+
+
+def test_the_digest_is_that_of_canonical_json():
+    text = '{"a":[1,2.5,null],"b":"\\u00e9"}'
+    assert digest_of({"b": "é", "digest": "anything", "a": [1, 2.5, float("nan")]}) == (
+        hashlib.sha256(text.encode()).hexdigest()
+    )
+
+
+def test_a_written_record_carries_its_digest_and_is_read_without_it(folder):
+    found = json.loads((folder / "record.json").read_text())
+    assert re.fullmatch("[0-9a-f]{64}", found["digest"])
+    assert "digest" not in record.load(folder) and sealed(record.load(folder)) == found
+
+
+def test_order_and_spacing_make_no_difference(folder):
+    found = list(json.loads((folder / "record.json").read_text()).items())
+    random.Random(0).shuffle(found)
+    (folder / "record.json").write_text(json.dumps(dict(found), indent=7))
+    assert record.load(folder)["stages"].keys() == synthetic()["stages"].keys()
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ((*FIGURES, "scores", "ra", "value"), 55.5),
+        (("stages", "trace", "methods", "original", "verdict"), "PASS"),
+        ((*FIGURES, "reason"), "PASS: as good as retrained"),
+        (("stages", "trace", "margins", "ua"), 99.0),
+        (("stages", "trace", "seeds"), list(range(10, 20))),
+        (("environment", "date"), "2026-01-03"),
+    ],
+)
+def test_a_change_is_refused_with_the_file_what_was_found_and_what_to_do(folder, place, value):
+    change(folder, *place, value=value)
+    message = r"record\.json was changed after it was written: its digest is [0-9a-f]{12}, its content has "
+    with pytest.raises(ValueError, match=message + r"[0-9a-f]{12}: put the original back, or make it again"):
+        record.load(folder)
+
+
+def test_a_record_without_its_digest_is_refused(folder):
+    found = json.loads((folder / "record.json").read_text())
+    del found["digest"]
+    (folder / "record.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=r"record\.json has no digest, .* put the original back, or make"):
+        record.load(folder)
+
+
+def test_a_record_of_the_earlier_schema_is_read_as_it_is(tmp_path):
+    made = json.loads(json.dumps(record.plain(synthetic()))) | {"schema": record.EARLIER}
+    (tmp_path / "record.json").write_text(json.dumps(made))
+    assert record.load(tmp_path) == made
+
+
+def test_a_record_is_never_written_in_the_earlier_schema(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a record of schema 'unweave.record/2'"):
+        record.write(synthetic() | {"schema": record.EARLIER}, tmp_path)

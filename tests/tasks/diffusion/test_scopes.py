@@ -1,0 +1,106 @@
+import re
+
+import pytest
+import torch
+from torch import nn
+
+import every_family
+from denoisers import CONFIGS, inputs
+
+pytest.importorskip("diffusers")
+pytest.importorskip("peft")
+
+from presets import soon
+from unweave.families.diffusion_settings import PRESETS
+from unweave.tasks.diffusion.adapters import ADAPTERS, adapted
+from unweave.tasks.diffusion.scopes import additions, dropped, merged, restrict
+
+
+def trainable(model: nn.Module) -> set[str]:
+    return {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_a_scope_is_what_its_name_says(name: str):
+    model = adapted(CONFIGS[name])
+    everything = trainable(model)
+    restrict(model, "class embedding")
+    assert trainable(model) == {n for n in everything if "class_embed" in n} != set()
+    restrict(model, "attention")
+    assert trainable(model) == {n for n in everything if re.search(r"attentions|attn1", n)} != set()
+    kinds = {n.rpartition(".")[0].rpartition(".")[2] for n in trainable(model)}
+    assert {"to_q", "to_k", "to_v", "0"} <= kinds <= {"to_q", "to_k", "to_v", "0", "group_norm"}
+    restrict(model, "all")
+    assert trainable(model) == everything
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_an_addition_changes_nothing_until_it_is_trained_and_comes_off_again(name: str):
+    plain, model = adapted(CONFIGS[name]).eval(), adapted(CONFIGS[name]).eval()
+    model.load_state_dict(plain.state_dict())
+    state = torch.get_rng_state()
+    restrict(model, "lora", rank=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    x, t, condition = inputs(model)
+    torch.testing.assert_close(model(x, t, condition), plain(x, t, condition), rtol=0, atol=1e-6)
+    assert not any(module.training for module in model.modules())
+    assert trainable(model) and all("lora_" in n for n in trainable(model))
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad:
+                p.normal_()
+    moved = model(x, t, condition)
+    assert not torch.allclose(moved, plain(x, t, condition))
+    whole = merged(model)
+    torch.testing.assert_close(whole(x, t, condition), moved)
+    assert [n for n, _ in whole.named_parameters()] == [n for n, _ in plain.named_parameters()]
+    assert additions(model) and not additions(whole)
+    for _, addition in additions(model):  # the attack: whoever has the model takes it off
+        addition.enable_adapters(False)
+    torch.testing.assert_close(model(x, t, condition), plain(x, t, condition), rtol=0, atol=1e-6)
+    kept = {n.replace(".base_layer", ""): p for n, p in model.named_parameters() if "lora_" not in n}
+    assert all(torch.equal(p, plain.state_dict()[n]) for n, p in kept.items())
+    without = dropped(model)
+    assert torch.equal(without(x, t, condition), plain(x, t, condition)) and not additions(without)
+    assert [n for n, _ in without.named_parameters()] == [n for n, _ in plain.named_parameters()]
+    assert additions(model) and all(p.requires_grad for p in without.parameters())
+
+
+@pytest.mark.parametrize("name", ["lur", "lur-exact", "salun", "sa", "esd", "erasediff"])
+@pytest.mark.parametrize("family", ["unet", "dit"])
+def test_a_method_moves_the_additions_and_no_other_bit(family: str, name: str):
+    of = every_family.problem(family, whole_class=True)
+    restrict(of.model, "lora", rank=2)
+    before = {n: p.detach().clone() for n, p in of.model.named_parameters()}
+    soon(PRESETS[name], lr=0.01, weight_decay=0.1)(of)
+    moved = {n for n, p in of.model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved and moved <= set(of.params) and all("lora_" in n for n in moved)
+
+
+def test_a_seed_decides_the_addition():
+    def drawn(seed: int) -> torch.Tensor:
+        model = adapted(CONFIGS["UNet2DModel"])
+        restrict(model, "lora", seed=seed)
+        return next(p for n, p in model.named_parameters() if "lora_A" in n)
+
+    assert torch.equal(drawn(0), drawn(0)) and not torch.equal(drawn(0), drawn(1))
+
+
+@pytest.mark.parametrize(
+    ("scope", "message"),
+    [
+        ("attention", "no weight of Linear belongs to the scope 'attention': use a pattern"),
+        ("class embedding", "no weight of Linear belongs to the scope 'class embedding'"),
+        ("lora", "needs attention projections, and Linear has none"),
+    ],
+)
+def test_a_model_without_such_weights_is_refused(scope, message: str):
+    model = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=message):
+        restrict(model, scope)
+    assert model.weight.requires_grad
+
+
+def test_a_model_without_additions_is_copied():
+    model = nn.Linear(2, 2)
+    assert torch.equal(merged(model).weight, model.weight) and merged(model) is not model

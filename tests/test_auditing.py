@@ -1,0 +1,391 @@
+"""The function `audit`: one model beside retrained models, a verdict first, and what is missing named."""
+
+import importlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import unweave
+from audits.answers import drawn
+from unweave.audits.classifier import parquet
+from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.classifier.exam import ANSWERED, Classified
+from unweave.audits.metrics import METRICS, measure
+from unweave.audits.references import Answers, Retrain
+from unweave.audits.verdict import Verdict
+from unweave.descent.descend import Descent
+from unweave.errors import Failed
+from unweave.methods.simple import FineTune
+from unweave.record import record
+from unweave.tasks.diffusion import Diffusion
+
+SIZES = {"forget": 400, "retain": 800, "calibration": 400, "test": 400}
+
+
+def settled(seed: int, noise: float = 0.05, lift: float = 0.0) -> Evidence:
+    """A model that agrees with those of other seeds but for a little noise; `lift`: what it knows of F."""
+    base, own = drawn(0, SIZES), np.random.default_rng(seed)
+    logits = {
+        part: each + own.normal(scale=noise, size=each.shape).astype(np.float32)
+        for part, each in base.logits.items()
+    }
+    logits["forget"][np.arange(SIZES["forget"]), base.labels["forget"]] += lift
+    return replace(base, logits=logits)
+
+
+REFERENCES = [settled(seed) for seed in range(10)]
+CALIBRATION = [settled(seed) for seed in range(100, 112)]
+
+
+def test_a_retrained_model_passes_and_the_untouched_original_fails() -> None:
+    original = settled(51, lift=3.0)
+    passed = unweave.audit(settled(50), REFERENCES, calibration=CALIBRATION, original=original)
+    assert passed.verdict is Verdict.PASS, passed.reason
+    failed = unweave.audit(original, REFERENCES, calibration=CALIBRATION, original=original)
+    assert failed.verdict is Verdict.FAIL and "under-forgetting" in failed.reason
+
+
+def test_copies_are_no_references() -> None:
+    with pytest.raises(ValueError, match="same answers in numbers 3 and 9: does train"):
+        unweave.audit(settled(50), [*REFERENCES[:9], REFERENCES[3]], calibration=CALIBRATION)
+
+
+def test_calibration_of_another_request_is_refused() -> None:
+    classes = CALIBRATION[0].n_classes
+    others = [
+        replace(each, labels={**each.labels, "forget": (each.labels["forget"] + 1) % classes})
+        for each in CALIBRATION
+    ]
+    with pytest.raises(ValueError, match="another label in the reference"):
+        unweave.audit(settled(50), REFERENCES, calibration=others)
+
+
+def test_nothing_to_forget_is_not_a_pass() -> None:
+    found = unweave.audit(settled(50), REFERENCES, calibration=CALIBRATION, original=settled(51))
+    assert found.verdict is Verdict.INCONCLUSIVE and "no measurable influence" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("references", "calibration", "missing"),
+    [
+        ([], [], ["no retrained model", "0 calibration retrains, 12 needed"]),
+        (REFERENCES[:4], CALIBRATION, ["4 seeds, 10 needed"]),
+        (REFERENCES, CALIBRATION[:11], ["11 calibration retrains, 12 needed"]),
+        (REFERENCES, [], ["0 calibration retrains, 12 needed"]),
+    ],
+)
+def test_what_is_missing_is_named(references, calibration, missing) -> None:
+    found = unweave.audit(settled(50), references, calibration=calibration)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert all(part in found.reason for part in missing), found.reason
+
+
+def test_a_figure_of_one_model_has_no_interval_and_is_its_own_value() -> None:
+    evidence = settled(50)
+    found = unweave.audit(evidence, REFERENCES, calibration=CALIBRATION)
+    alone = measure(evidence)
+    for name, value in alone.items():
+        score = found.scores[name]
+        assert (score.value, score.n) == (pytest.approx(value), 1) and np.isnan([score.low, score.high]).all()
+    pairs = [measure(evidence, other)["tv"] for other in REFERENCES]
+    assert found.scores["tv"].value == pytest.approx(np.mean(pairs)) and found.scores["tv"].n == 10
+    assert {name for name, metric in METRICS.items() if metric.needs_reference} <= set(found.scores)
+
+
+def test_the_original_stands_beside_the_model_where_it_is_known() -> None:
+    model, original = settled(50), settled(51, lift=3.0)
+    found = unweave.audit(model, REFERENCES, calibration=CALIBRATION, original=original)
+    rows = found.record["stages"]["audit"]["methods"]
+    assert list(rows) == ["original", "model"] and rows["original"]["verdict"] == "FAIL"
+    other = unweave.audit(original, REFERENCES, calibration=CALIBRATION, original=original).scores
+    assert {name: score["value"] for name, score in rows["original"]["scores"].items()} == {
+        name: pytest.approx(score.value, nan_ok=True) for name, score in other.items()
+    }
+    without = unweave.audit(model, REFERENCES, calibration=CALIBRATION)
+    assert list(without.record["stages"]["audit"]["methods"]) == ["model"]
+    assert without.scores.keys() == found.scores.keys()
+
+
+def test_the_verdict_is_printed_first_and_everything_is_saved(tmp_path) -> None:
+    found = unweave.audit(settled(50), REFERENCES, calibration=CALIBRATION, original=settled(51, lift=3.0))
+    assert str(found).startswith("PASS: ") and "TV on F" in str(found)
+    found.save(tmp_path / "out")
+    assert record.load(tmp_path / "out")["stages"]["audit"]["methods"]["model"]["verdict"] == "PASS"
+    assert "PASS" in (tmp_path / "out" / "report.html").read_text()
+    again = parquet.load(tmp_path / "out" / "evidence.parquet")
+    assert np.array_equal(again.logits["forget"], found.evidence.logits["forget"])
+
+
+def build() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+class Trainer:
+    """A user's `train`, which notes what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def __call__(self, dataset, seed: int) -> nn.Module:
+        self.asked.append((len(dataset), seed))
+        torch.manual_seed(seed)
+        model = build()
+        inputs, labels = (torch.stack([torch.as_tensor(item[i]) for item in dataset]) for i in (0, 1))
+        update = torch.optim.SGD(model.parameters(), lr=0.5)
+        for _ in range(15):
+            update.zero_grad()
+            nn.functional.cross_entropy(model(inputs), labels).backward()
+            update.step()
+        return model
+
+
+@pytest.fixture
+def result():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(90, 6, generator=generator)
+    labels = inputs[:, :3].argmax(1)
+    whole = TensorDataset(inputs[:60], labels[:60])
+    split = unweave.Split(whole, (labels[:60] == 2).nonzero()[:, 0], TensorDataset(inputs[60:], labels[60:]))
+    return unweave.unlearn(Trainer()(whole, 0), split, FineTune(how=Descent(lr=0.1, steps=3)))
+
+
+def test_references_are_trained_without_what_is_forgotten(result) -> None:
+    train = Trainer()
+    found = unweave.audit(result, Retrain(train, seeds=range(2), calibration_seeds=(7, 8, 9)))
+    assert train.asked == [(len(result.split.retain), seed) for seed in (0, 1, 7, 8, 9)]
+    assert "2 seeds, 10 needed; 3 calibration retrains, 12 needed" in found.reason
+    assert {"probe", "relearn"} <= set(found.scores)  # a whole class is forgotten
+
+
+def test_an_interrupted_audit_goes_on(result, tmp_path) -> None:
+    train = Trainer()
+    first = unweave.audit(result, Retrain(train, range(2), range(7, 9), folder=tmp_path, code="15 steps"))
+    again = unweave.audit(result, Retrain(train, range(3), range(7, 9), folder=tmp_path, code="15 steps"))
+    assert [seed for _, seed in train.asked] == [0, 1, 7, 8, 2]
+    assert first.scores["probe"].reference is not None
+    assert again.record["stages"]["audit"]["reference"]["scores"]["probe"]["n"] == 3
+
+
+OWN = """
+import torch
+from sizes import HIDDEN
+from torch import nn
+
+ASKED = []
+
+
+def train(dataset, seed):
+    ASKED.append(seed)
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 3))
+"""
+
+
+def own_train(folder: Path, monkeypatch: pytest.MonkeyPatch, hidden: int = 8, end: str = "") -> ModuleType:
+    """A user's module in a new process: its file, and another one that it imports."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sizes.py").write_text(f"HIDDEN = {hidden}\n")
+    (folder / "training.py").write_text(OWN + end)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    for name in ("sizes", "training"):  # set before they are deleted: undone, both are gone again
+        monkeypatch.setitem(sys.modules, name, sys)
+        monkeypatch.delitem(sys.modules, name)
+    importlib.invalidate_caches()
+    return importlib.import_module("training")
+
+
+def test_references_of_the_same_code_are_read_by_a_new_process(result, tmp_path, monkeypatch) -> None:
+    for asked in ([0, 7, 8], []):
+        mine = own_train(tmp_path / "mine", monkeypatch)
+        unweave.audit(result, Retrain(mine.train, range(1), [7, 8], folder=tmp_path / "kept"))
+        assert asked == mine.ASKED
+
+
+@pytest.mark.parametrize("change", [{"hidden": 9}, {"end": "# by another rate\n"}])
+def test_references_of_another_train_are_refused(result, tmp_path, monkeypatch, change) -> None:
+    mine = own_train(tmp_path / "mine", monkeypatch)
+    unweave.audit(result, Retrain(mine.train, range(1), [7, 8], folder=tmp_path / "kept"))
+    other = own_train(tmp_path / "mine", monkeypatch, **change)
+    before = {path: path.read_bytes() for path in (tmp_path / "kept").iterdir()}
+    with pytest.raises(
+        ValueError, match=r"answers of a model that another train\(\) made: .* another folder"
+    ):
+        unweave.audit(result, Retrain(other.train, range(1), [7, 8], folder=tmp_path / "kept"))
+    assert not other.ASKED
+    assert {path: path.read_bytes() for path in (tmp_path / "kept").iterdir()} == before
+
+
+def test_another_name_of_the_code_is_another_train(result, tmp_path) -> None:
+    train = Trainer()
+    unweave.audit(result, Retrain(train, range(1), [7, 8], folder=tmp_path, code="15 steps"))
+    with pytest.raises(ValueError, match="another train"):
+        unweave.audit(result, Retrain(train, range(1), [7, 8], folder=tmp_path, code="16 steps"))
+
+
+def bound(rate: float):
+    return lambda dataset, seed: Trainer()(dataset, seed) if rate else build()
+
+
+@pytest.mark.parametrize(
+    ("train", "found"),
+    [
+        (Trainer(), "an object of Trainer"),
+        (partial(own_train, hidden=3), "an object of partial"),
+        (bound(0.1), "a function with values of its own: rate"),
+        (eval("lambda dataset, seed: None"), "a function in '<string>', which is no file"),
+    ],
+)
+def test_a_train_whose_code_no_file_tells_needs_a_name_to_be_kept(tmp_path, train, found) -> None:
+    with pytest.raises(ValueError, match=f"found {found}.*code="):
+        Retrain(train, folder=tmp_path)
+    Retrain(train)
+    Retrain(train, folder=tmp_path, code="rate 0.1")
+
+
+def test_what_can_not_be_audited_is_refused(result) -> None:
+    with pytest.raises(ValueError, match="expected data to retrain on, found evidence alone"):
+        unweave.audit(settled(0), Retrain(Trainer()))
+    with pytest.raises(ValueError, match=r"found \[3, 4\] in both"):
+        Retrain(Trainer(), range(5), range(3, 20))
+    fewer = drawn(0, {part: size - 10 for part, size in SIZES.items()})
+    with pytest.raises(ValueError, match="part 'forget' must hold the same examples"):
+        unweave.audit(fewer, REFERENCES)
+
+
+def test_a_model_that_answers_nan_fails_by_name() -> None:
+    broken = settled(0)
+    broken.logits["test"][0, 0] = float("nan")
+    found = unweave.audit(broken, REFERENCES, calibration=CALIBRATION)
+    assert found.verdict is Verdict.FAIL and "NaN" in found.reason
+
+
+class Silent(nn.Module):
+    """Answers NaN, with weights that are finite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = build()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) * float("nan")
+
+
+@pytest.mark.parametrize(("field", "name"), [("model", "unlearned"), ("original", "original")])
+def test_a_model_without_answers_is_named_before_anything_is_retrained(result, field: str, name: str) -> None:
+    train = Trainer()
+    with pytest.raises(ValueError, match=f"^the {name} model can't be audited: NaN: the logits contain NaN"):
+        unweave.audit(replace(result, **{field: Silent()}), Retrain(train))
+    assert not train.asked
+
+
+def test_a_retrained_model_without_answers_is_named_by_its_seed(result) -> None:
+    def train(dataset, seed: int) -> nn.Module:
+        return Silent() if seed == 1 else build()
+
+    with pytest.raises(Failed, match="^the model retrained with seed 1: NaN: the logits contain NaN"):
+        unweave.audit(result, Retrain(train, seeds=range(3), calibration_seeds=()))
+
+
+def test_a_retrained_model_with_other_logits_is_named_before_the_next_is_trained(result, tmp_path) -> None:
+    asked = []
+
+    def train(dataset, seed: int) -> nn.Module:
+        asked.append(seed)
+        return nn.Linear(6, 5)
+
+    sentence = "^the model retrained with seed 0 gives 5 logits per example, and the audited one 3: train"
+    with pytest.raises(Failed, match=sentence):
+        unweave.audit(result, Retrain(train, seeds=range(3), folder=tmp_path, code="wide"))
+    assert asked == [0] and list(tmp_path.iterdir()) == []
+
+
+def test_answers_hold_the_probes() -> None:
+    assert Answers(settled(0), {"probe": 3.0}).measured(ANSWERED)["probe"] == 3.0
+
+
+def test_the_function_and_the_modules_share_a_name() -> None:
+    from unweave.audits.score import Score
+
+    assert callable(unweave.audit) and callable(unweave.unlearn)
+    assert isinstance(unweave.audit(settled(0)).scores["ua"], Score)
+
+
+def test_importing_the_library_imports_nothing_heavy() -> None:
+    heavy = {
+        "sklearn",
+        "scipy",
+        "optuna",
+        "matplotlib",
+        "pydantic",
+        "pandas",
+        "pyarrow",
+        "jinja2",
+        "torchvision",
+        "rich",
+    }
+    code = f"import sys, unweave; print(*{heavy} & set(sys.modules))"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == []
+
+
+def test_a_generator_without_an_exam_is_refused_with_what_to_pass(result) -> None:
+    denoiser = replace(result, task=Diffusion(3))
+    with pytest.raises(ValueError, match=r"a generator needs an exam.*Generation\(attacks=25\)\.exam"):
+        unweave.audit(denoiser)
+
+
+def test_references_are_read_under_the_same_exam_alone(result, tmp_path) -> None:
+    train = Trainer()
+    reference = Retrain(train, range(1), [7, 8], folder=tmp_path, code="15 steps")
+    unweave.audit(result, reference)
+    unweave.audit(result, reference, exam=Otherwise(result.split))
+    assert [seed for _, seed in train.asked] == [0, 7, 8] * 2
+
+
+class Otherwise(Classified):
+    digest = "0123"
+
+
+def test_the_cost_of_forgetting_stands_beside_that_of_a_retraining(result, tmp_path) -> None:
+    for _ in range(2):  # trained, then read
+        found = unweave.audit(result, Retrain(Trainer(), range(2), [7, 8], folder=tmp_path, code="15 steps"))
+        (stage,) = found.record["stages"].values()
+        reference, row = stage["reference"], stage["methods"]["FineTune"]
+        assert reference["gradient_evaluations"] == 15 and reference["seconds"] > 0
+        assert row["cost"] == pytest.approx(row["seconds"] / reference["seconds"])
+        assert (row["gradient_evaluations"], row["seconds"]) == (3, result.cost.seconds)
+
+
+def test_answers_that_an_earlier_version_kept_without_a_train_are_refused(result, tmp_path) -> None:
+    reference = Retrain(Trainer(), range(2), [7, 8], folder=tmp_path, code="15 steps")
+    unweave.audit(result, reference)
+    for path in tmp_path.glob("*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text())["probes"]))
+    with pytest.raises(ValueError, match=r"has the answers of a model that another train\(\) made"):
+        unweave.audit(result, reference)
+
+
+def test_the_record_says_what_was_deleted_and_from_which_model(result) -> None:
+    (stage,) = unweave.audit(result).record["stages"].values()
+    ids = result.split.forget.tolist()
+    assert stage["request"] == {
+        "examples": len(ids), "of": 60, "ids": ids[:5], "classes": {"2": len(ids)},
+        "model": "Sequential", "asked": None, "date": None,
+    }  # fmt: skip
+    (stage,) = unweave.audit(drawn(0)).record["stages"].values()
+    forget = drawn(0).labels["forget"]
+    counts = {str(label): int((forget == label).sum()) for label in range(4)}
+    assert stage["request"]["classes"] == counts
+    assert (stage["request"]["examples"], stage["request"]["of"]) == (100, 400)
+    assert stage["request"]["ids"] == [0, 1, 2, 3, 4]
