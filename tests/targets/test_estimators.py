@@ -7,10 +7,10 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from targets.test_targets import CALIBRATION, FORGET, HELD_OUT, TRAIN, Table, margins, setting
 from torch import Tensor, nn
 
 from every_family import Toy, problem
+from targets.test_targets import CALIBRATION, FORGET, HELD_OUT, TRAIN, Table, margins, setting
 from unweave.descent.descend import Descent
 from unweave.problem import Problem
 from unweave.split import Split

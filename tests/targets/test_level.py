@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from targets.test_targets import HELD_OUT, margins, setting
 from torch import Tensor, nn
 
 import every_family
 from plain import grad, moved_apart, recorded, whole
+from targets.test_targets import HELD_OUT, margins, setting
 from unweave.descent.descend import Descent
 from unweave.methods.lur import LUR
 from unweave.problem import Problem
