@@ -69,9 +69,12 @@ class Visits:
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
     """Nothing is printed in the body."""
-    with open(os.devnull, "w") as nowhere:
-        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-            yield
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        yield
 
 
 def visits(run: Callable[[], object]) -> Visits:
