@@ -14,7 +14,7 @@ from records import MARGINS, at_budgets, put
 from unweave.bench.bench import bench
 from unweave.bench.cell import place_of
 from unweave.bench.frontier import cost_of_pass, differences, frontier, margin_of_gap, paired
-from unweave.bench.recipe import Recipe, parse
+from unweave.bench.recipe import Recipe, load, parse
 from unweave.bench.stage import Stage
 from unweave.methods import METHODS
 from unweave.record import record
@@ -90,6 +90,15 @@ def test_methods_are_paired_where_both_ran() -> None:
     assert differences("lur", "diverged", found) == [] and differences("lur", "absent", found) == []
     pairs = {(row["first"], row["second"]) for row in frontier(found)["paired"]}
     assert pairs == {("lur", "joint"), ("lur-exact", "joint")}
+
+
+def test_a_method_that_ran_at_one_of_several_budgets_has_no_curve() -> None:
+    found = stages()
+    for budget in (0.1, 0.6):
+        del found[budget]["methods"]["joint"]
+    made = frontier(found)
+    assert "joint" not in made["methods"] and not made["paired"]
+    assert "joint" in frontier({0.3: found[0.3]})["methods"], "one budget is all there is"
 
 
 def test_without_the_cost_of_a_retraining_there_is_no_relative_one() -> None:
@@ -193,6 +202,64 @@ def test_budgets_without_a_search_are_refused_before_anything_runs(tmp_path) -> 
     with pytest.raises(ValueError, match="found 0.1, 0.3 of 'tiny' and no search: give --tune"):
         bench([budgeted()], tmp_path / "a", methods=["joint"])
     assert not (tmp_path / "a").exists()
+
+
+@pytest.fixture
+def settings(tmp_path) -> Path:
+    """A folder with the tiny recipe, and settings of two methods within a budget of 0.1 and one of 0.3."""
+    table = tiny().table()
+    data, train = table["data"], table["train"]
+    whole = f"""
+        seeds = [0, 1]
+        calibration_seeds = [100, 101]
+        tuning.budget = 0.2
+        data = {{ name = "digits", limit = {data["limit"]}, noise = {data["noise"]} }}
+        model = {{ name = "mlp", settings = {{ hidden = 16 }} }}
+        train = {{ lr = {train["lr"]}, steps = {train["steps"]}, batch = {train["batch"]} }}
+        methods.finetune.how.steps = 5
+        methods.joint.how.steps = 5
+    """
+    (tmp_path / "tiny.toml").write_text(whole)
+    (tmp_path / "tiny@0.1.toml").write_text("[methods]\nfinetune.how.steps = 4\nshort-retrain.how.lr = 0.3")
+    (tmp_path / "tiny@0.3.toml").write_text("[methods]\nfinetune.how.steps = 12")
+    return tmp_path
+
+
+def test_a_recipe_with_settings_at_budgets_needs_no_search(settings) -> None:
+    recipes = [load(settings / f"{name}.toml") for name in ("tiny@0.3", "tiny", "tiny@0.1")]
+    made = bench(recipes, settings / "run", methods=["finetune", "short-retrain", "joint"], jobs=1, seeds=1)
+    stages = made["stages"]
+    assert {name: stage["methods"].keys() - {"original"} for name, stage in stages.items()} == {
+        "tiny@0.3": {"finetune"},
+        "tiny": {"finetune", "short-retrain", "joint"},
+        "tiny@0.1": {"finetune", "short-retrain"},
+    }
+    steps = [stages[name]["methods"]["finetune"]["gradient_evaluations"] for name in ("tiny@0.1", "tiny@0.3")]
+    assert steps == [4, 12] and "lr=0.3" in stages["tiny@0.1"]["methods"]["short-retrain"]["repr"]
+    assert not any("search" in stage for stage in stages.values()) and not (settings / "run/tuning").exists()
+    found = made["frontier"]["tiny"]
+    assert found["budgets"] == [0.1, 0.2, 0.3] and found["methods"].keys() == {"finetune", "short-retrain"}
+    points = found["methods"]["finetune"]["points"]
+    assert [point["gradient_evaluations"] for point in points] == pytest.approx([0.1, 0.125, 0.3])
+
+
+def test_at_a_budget_no_method_runs_with_the_settings_of_another(settings) -> None:
+    message = "budget of 0.3 'tiny' has settings of finetune, found joint, salun: give --tune"
+    with pytest.raises(ValueError, match=message):
+        bench([load(settings / "tiny@0.3.toml")], settings / "run", methods=["joint", "salun"])
+    (settings / "tiny@0.3.toml").write_text("")
+    with pytest.raises(ValueError, match="'tiny' has settings of no method, found lur:recover"):
+        bench([load(settings / "tiny@0.3.toml")], settings / "run")
+    assert not (settings / "run").exists()
+
+
+def test_a_budget_of_a_recipe_is_run_once(settings) -> None:
+    (settings / "tiny@0.2.toml").write_text("[methods]\nfinetune.how.steps = 8")
+    (settings / "tiny@0.20.toml").write_text("[methods]\nfinetune.how.steps = 8")
+    for pair in (("tiny", "tiny@0.2"), ("tiny@0.2", "tiny@0.20"), ("tiny@0.1", "tiny@0.1")):
+        recipes = [load(settings / f"{name}.toml") for name in pair]
+        with pytest.raises(ValueError, match="each recipe can be run once at a budget, found tiny"):
+            bench(recipes, settings / "run", methods=["finetune"])
 
 
 def test_a_method_whose_name_joins_stages_has_files_that_any_system_takes(tmp_path, monkeypatch) -> None:

@@ -86,6 +86,85 @@ def test_a_recipe_of_several_budgets_is_one_at_each() -> None:
     assert parse(json.loads(json.dumps(recipe.table()))) == recipe
 
 
+BATCH = """
+[methods.finetune]
+how.batch = 32
+[methods.salun]
+fraction = 0.3
+"""
+"""What a recipe itself sets of methods."""
+
+SETTINGS = """
+[methods.finetune]
+how.lr = 0.3
+how.steps = 7
+[methods."lur:recover"]
+lur.how.steps = 3
+"""
+"""What a search wrote."""
+
+
+@pytest.fixture
+def mine(tmp_path) -> Path:
+    """A folder with a recipe of one's own, and its settings within a budget of 0.1."""
+    text = files("unweave").joinpath("recipes", "digits-class.toml").read_text()
+    (tmp_path / "mine.toml").write_text(text + BATCH)
+    (tmp_path / "mine@0.1.toml").write_text(SETTINGS)
+    return tmp_path
+
+
+@pytest.mark.parametrize("budget", [0.03, 0.5, 1.0])
+def test_settings_of_a_budget_make_the_recipe_beside_them_one_at_that_budget(mine, budget: float) -> None:
+    (mine / f"mine@{budget}.toml").write_text(SETTINGS)
+    whole, recipe = load(mine / "mine.toml"), load(mine / f"mine@{budget}.toml")
+    assert recipe.tuning == replace(whole.tuning, budget=budget, budgets=(budget,))
+    at = whole.within(budget)
+    assert replace(recipe, methods={}, tuning=at.tuning) == replace(at, methods={})
+    assert recipe.methods["short-retrain"] == at.methods["short-retrain"]
+    assert recipe.methods["scrub"] == at.methods["scrub"]
+    assert recipe.method("lur:recover").stages[0].how.steps == 3 and recipe.name == "mine"
+
+
+def test_a_setting_of_the_recipe_stays_where_the_search_left_it(mine) -> None:
+    how = load(mine / "mine@0.1.toml").methods["finetune"].how
+    assert (how.lr, how.steps, how.epochs, how.batch) == (0.3, 7, None, 32)
+    assert load(mine / "mine@0.1.toml").configured() == {"finetune", "lur:recover"}, "of 0.6 is SalUn's"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("mine@1.5", SETTINGS, r"a budget must be a fraction of retraining in \(0, 1\], found 1.5"),
+        ("mine@0", SETTINGS, "found 0.0"),
+        ("mine@nan", SETTINGS, "found nan"),
+        ("other@0.1", SETTINGS, "expected a recipe at .*other.toml, found no such file"),
+        ("mine@0.2", "[methods.salum]", "unknown method 'salum'.*'salun'"),
+        ("mine@0.2", "[methods.salun]\nfractoin = 1", "unknown key 'fractoin' in methods.salun"),
+        ("mine@0.2", "methods = 3", "methods must be a table, found 3"),
+        ("mine@0.2", "[methods]\nsalun = 3", "methods.salun must be a table, found 3"),
+        ("mine@0.2", "[train]\nlr = 1", "unknown key 'train' in .*settings of 'mine' at a budget"),
+    ],
+)
+def test_what_is_wrong_with_settings_of_a_budget_is_named(mine, name: str, text: str, message: str) -> None:
+    (mine / f"{name}.toml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load(mine / f"{name}.toml")
+
+
+def test_a_name_that_ends_in_no_number_is_any_recipe(mine) -> None:
+    (mine / "mine.toml").rename(mine / "mine@home.toml")
+    assert load(mine / "mine@home.toml").name == "mine@home"
+
+
+def test_the_settings_that_ship_are_of_methods_at_budgets_of_their_recipe() -> None:
+    for budget in (0.1, 0.2, 0.3, 0.45):
+        recipe = load(f"digits-trace@{budget}")
+        assert recipe.name == "digits-trace" and recipe.tuning.granted == budget
+        assert {"lur:recover", "joint:recover", "salun:recover", "short-retrain"} <= recipe.configured()
+    with pytest.raises(ValueError, match="unknown recipe 'digits-trace@0.15'"):
+        load("digits-trace@0.15")
+
+
 def test_methods_compute_in_the_precision_of_the_training() -> None:
     bf16 = {"train": {"epochs": 3, "precision": "bf16"}}
     recipe = parse({**BASE, **bf16})

@@ -74,6 +74,16 @@ def test_forget_takes_the_settings_that_were_found(run, here, refused, tmp_path)
             "forget", place, *request, "--method", "lur", "--tuned", tuning)  # fmt: skip
     refused("'tuning' of a bench of", "forget", place, *request, "--method", "finetune", "--tuned", here)
 
+    for budget in ("0.1", "0.3"):
+        (tuning / f"project@{budget}.toml").write_text(f"[methods.finetune]\nhow.lr = {budget}")
+    (tuning / "project.toml").unlink()
+    several = (
+        r"found no project.toml in .*name the file of one budget, .*project@0.1.toml, .*project@0.3.toml"
+    )
+    refused(several, *forget)
+    assert run(*forget[:-1], tuning / "project@0.3.toml", "--out", "one").code == 0
+    assert "lr=0.3," in stage_of(here / "one")["methods"]["FineTune"]["repr"]
+
 
 def test_what_can_not_be_compared_is_refused(refused, tmp_path):
     untrained = projects.project(tmp_path / "mine", "train = None")

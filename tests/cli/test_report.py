@@ -10,8 +10,11 @@ import pytest
 
 import projects
 from cli.written import names, row_of
-from unweave.cli import main
+from unweave.cli import demo, main
 from unweave.record import record
+
+METHODS = "finetune,short-retrain"
+"""Of a demo: the first runs at one budget of the frontier, the other at all."""
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +31,13 @@ def audited(tmp_path_factory) -> Path:
 def place(tmp_path_factory) -> Path:
     """The shortest demo."""
     folder = tmp_path_factory.mktemp("demo") / "run"
-    flags = ["--methods", "finetune", "--seeds", "1", "--jobs", "1", "--quiet"]
+    flags = ["--methods", METHODS, "--seeds", "1", "--jobs", "1", "--quiet"]
     assert main(["demo", "--quick", *flags, "--out", str(folder)]) == 0
     return folder
+
+
+BUDGETS = [0.1, 0.2, 0.3, 0.45]
+STAGES = [*(f"digits-trace@{budget}" for budget in BUDGETS), "digits-class"]
 
 
 class Page(HTMLParser):
@@ -95,23 +102,44 @@ class TestReport:
 
 class TestDemo:
     def test_few_seeds_show_figures_and_no_verdict(self, run, here, place):
-        flags = ("--methods", "finetune", "--seeds", 1, "--jobs", 1, "--out", place)
+        flags = ("--methods", METHODS, "--seeds", 1, "--jobs", 1, "--out", place)
         told = run("demo", *flags)
         assert told.code == 0 and told.out.startswith("no verdict: 1 seed, 10 needed\n")
         stages = record.load(place)["stages"]
-        assert list(stages) == ["digits-trace", "digits-class"]
+        assert list(stages) == STAGES
         for name, stage in stages.items():
-            assert f"\n{name}\nfinetune: INCONCLUSIVE: no verdict: 1 seed, 10 needed" in told.out
-            assert list(stage["methods"]) == ["finetune", "original"]
+            both = name in ("digits-trace@0.2", "digits-class")
+            assert stage["methods"].keys() == {"original", "short-retrain", *(["finetune"] if both else [])}
+            (first,) = stage["methods"].keys() & {stage["headline"]}
+            assert f"\n{name}\n{first}: INCONCLUSIVE: no verdict: 1 seed, 10 needed" in told.out
         assert told.out.endswith(f"Report: {place / 'report.html'}\n")
         said = [line.partition("  ")[2] for line in told.error.splitlines()[1:]]
         models = ("original of seed 0", "retrained model of seed 0")
-        assert said == [f"{name}, {model}" for name in stages for model in models] + [
-            f"{name}, seed 0" for name in stages
-        ]
+        problems, (first, *more, last) = ("digits-trace", "digits-class"), STAGES
+        trained = [f"{name}, {model}" for name in problems for model in models]
+        assert said == trained + [f"{name}, seed 0" for name in (first, last, *more)]
+
+    def test_the_page_opens_with_the_frontier_of_a_search_that_is_not_made_here(self, place):
+        made = record.load(place)
+        found = made["frontier"]["digits-trace"]
+        assert found["budgets"] == BUDGETS and found["methods"].keys() == {"short-retrain"}
+        assert not any("search" in stage for stage in made["stages"].values())
+        page = (place / "report.html").read_text()
+        assert 0 < page.index("Gap against cost of") < page.index("<table")
+
+    def test_a_method_without_settings_at_budgets_runs_where_there_are_none(self):
+        recipes = demo.digits(quick=True).recipes
+        ran = [recipe.name for recipe in recipes if demo.runs(recipe, "ascent,scrub")]
+        assert ran == ["digits-class"] and all(demo.runs(recipe, None) for recipe in recipes)
+
+    def test_the_frontier_is_of_few_methods(self):
+        few = {"lur:recover", "joint:recover", "salun:recover", "short-retrain"}
+        *found, _ = (recipe.configured() for recipe in demo.digits(quick=False).recipes)
+        assert [names for names in found if names == few] == found[:1] + found[2:]
+        assert few < found[1] < set(demo.CLASSIFIERS.split(",")), "0.2 is the recipe's own budget"
 
     def test_the_two_problems_are_a_tenth_with_wrong_labels_and_one_digit(self, place):
-        trace, whole = record.load(place)["stages"].values()
+        trace, *_, whole = record.load(place)["stages"].values()
         assert trace["recipe"]["data"]["noise"] > 0
         assert trace["data"]["forget"] / (trace["data"]["forget"] + trace["data"]["retain"]) == pytest.approx(
             0.1, abs=0.01
@@ -122,7 +150,7 @@ class TestDemo:
         )
 
     def test_json_names_the_files_and_is_nothing_but_json(self, run, here, place):
-        flags = ("--methods", "finetune", "--seeds", 1, "--jobs", 1, "--out", place)
+        flags = ("--methods", METHODS, "--seeds", 1, "--jobs", 1, "--out", place)
         found = json.loads(run("demo", *flags, "--quiet", "--json").out)
         assert found["report"] == str(place / "report.html") and Path(found["record"]).is_file()
-        assert list(found["stages"]) == ["digits-trace", "digits-class"]
+        assert list(found["stages"]) == STAGES

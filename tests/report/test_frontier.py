@@ -4,12 +4,13 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+from markupsafe import escape
 
 from records import at_budgets, put
-from unweave.bench.frontier import frontier
+from unweave.bench.frontier import cost_of_pass, frontier
 from unweave.report import html, tables
-from unweave.report.frontier import grid, ordered, paired_grid
-from unweave.report.frontier_figure import BEST, TO_BEAT, figure, marked
+from unweave.report.frontier import TO_BEAT, conclusion, grid, ordered, paired_grid
+from unweave.report.frontier_figure import BEST, figure, marked
 from unweave.report.numbers import interval, number
 
 HOSTILE = "shrink:<script>$x$+b"
@@ -60,6 +61,71 @@ def test_pairs_have_a_difference_with_its_interval_at_each_budget(found):
     assert lines[0][header.index("0.3")] == interval(row["difference"], row["low"], row["high"])
 
 
+def told(found):
+    """Budget, method and gap that the conclusion names, what of training from scratch, and how it is put."""
+    sentence = conclusion(found)
+    pattern = r"At (\S+) % of a retraining's gradients, (\S+) is (\S+) points from a retrained model(.*)"
+    budget, name, gap, rest = re.search(pattern, sentence).groups()
+    scratch = re.search(r"from scratch for as long is (\S+) away", rest)
+    return float(budget) / 100, name, gap, scratch and scratch[1], sentence
+
+
+def verdicts(found, **by_method):
+    """The frontier of these methods and training from scratch, with other verdicts."""
+    methods = {}
+    for name, given in {**by_method, TO_BEAT: "FFF"}.items():
+        words = [{"P": "PASS", "F": "FAIL", "I": "INCONCLUSIVE"}[letter] for letter in given]
+        points = zip(found["methods"][name]["points"], words, strict=True)
+        cost = cost_of_pass(dict(zip(found["budgets"], words, strict=True)))
+        methods[name] = {"points": [p | {"verdict": word} for p, word in points], "cost_of_pass": cost}
+    return put(found, "methods", value=methods)
+
+
+def gap(found, name, budget):
+    """The mean gap of a method at a budget, as text."""
+    return next(number(p["gap"]["mean"]) for p in found["methods"][name]["points"] if p["budget"] == budget)
+
+
+@pytest.mark.parametrize(
+    ("lur", "joint", "expected"),
+    [
+        ("FPP", "FFP", (0.3, "lur", ", and passes;")),
+        ("PFP", "FPP", (0.3, "joint", ", and passes;")),
+        ("PFF", "FFP", (0.6, "joint", ", and passes;")),
+        ("FPI", "FFF", (0.3, "lur", ", and passes, though not at 60 %;")),
+        ("PFI", "FPF", (0.1, "lur", ", and passes, though not at 30 % or 60 %;")),
+    ],
+)
+def test_the_conclusion_is_what_a_pass_costs_or_the_first_pass_there_is(found, lur, joint, expected):
+    given = verdicts(found, lur=lur, joint=joint)
+    budget, name, said, scratch, sentence = told(given)
+    assert (budget, name) == expected[:2] and expected[2] in sentence
+    assert (said, scratch) == (gap(found, name, budget), gap(found, TO_BEAT, budget))
+
+
+def test_of_equals_the_conclusion_names_the_nearest(found):
+    given = verdicts(found, lur="FFP", joint="FFP")
+    _, name, said, *_ = told(given)
+    assert float(said) == min(float(gap(found, each, 0.6)) for each in ("lur", "joint"))
+    assert said == gap(found, name, 0.6)
+
+
+def test_without_a_pass_the_conclusion_is_of_the_largest_budget_and_says_so(found):
+    failing = verdicts(found, joint="FFI")
+    budget, name, said, _, sentence = told(failing)
+    assert (budget, name, said) == (0.6, "joint", gap(found, "joint", 0.6))
+    assert sentence.startswith("No unlearning method passes at these") and "and passes" not in sentence
+    alone = put(failing, "methods", value={"joint": failing["methods"]["joint"]})
+    assert told(alone)[3] is None
+
+
+def test_without_margins_no_verdict_is_missed(found):
+    unjudged = put(found, "margin", value=None)
+    unjudged = put(unjudged, "methods", value={"joint": found["methods"]["joint"]})
+    assert told(unjudged)[4].startswith("At 60 %")
+    assert conclusion(put(found, "methods", value={"diverged": found["methods"]["diverged"]})) is None
+
+
 @pytest.mark.parametrize("form", [tables.text, tables.markdown, tables.latex, html.render])
 def test_every_form_shows_it_before_the_stages(record, form):
     shown = form(record)
@@ -79,6 +145,8 @@ def test_the_page_opens_with_the_figure_and_marks_what_passes(record):
     page = html.render(record)
     first = page[: page.index('<div class="cards">')]
     assert "Gap against cost of" in first and 'class="PASS"' in first
+    sentence = escape(conclusion(record["frontier"]["trace"]))
+    assert 0 < page.index(sentence) < page.index("<svg") < page.index("<table")
     assert len(re.findall(r"<h2", first)) == 1
 
 

@@ -14,7 +14,7 @@ from unweave.bench.ranges import nested
 from unweave.bench.recipe import Recipe
 from unweave.bench.stage import Stage
 from unweave.bench.stage_record import stage_record
-from unweave.bench.study import Study, read_studies
+from unweave.bench.study import REFERENCES, Study, read_studies
 from unweave.bench.tune import tune_stage
 from unweave.bench.workers import Crew, Job, Listener, told, workers
 from unweave.methods.configure import configure
@@ -58,8 +58,8 @@ def bench(
         The record.
 
     Raises:
-        ValueError: If a method is not known, two stages share a name, fewer seeds than asked for exist, or a
-            recipe has several budgets and no search is to keep to them.
+        ValueError: If a method is not known, a recipe is given twice at a budget, fewer seeds than asked for
+            exist, or without a search a recipe has several budgets or no settings at its own.
         Failed: If an original or a retrained model can't be trained.
     """
     stages = [Stage(shortened(recipe, seeds), Path(folder), device) for recipe in recipes]
@@ -80,13 +80,14 @@ def compare(
     listener: Listener = lambda progress: None,
 ) -> dict[str, Any]:
     """Runs stages; see `bench`."""
-    if not tune and tuned is None:
+    searching = bool(tune) or tuned is not None
+    if not searching:
         refuse_budgets(stages)
     stages = [each for stage in stages for each in stage.by_budget()]
-    if len({stage.name for stage in stages}) < len(stages):
-        found = ", ".join(stage.name for stage in stages)
-        raise ValueError(f"each stage needs a name of its own, found {found}")
+    refuse_twice(stages)
     names = {stage.name: chosen(stage.recipe, methods) for stage in stages}
+    if not searching:
+        names = {stage.name: settled(stage.recipe, names[stage.name]) for stage in stages}
     stages_made: dict[str, Any] = {}
     made = {"schema": record.SCHEMA, "environment": record.environment(), "stages": stages_made}
     with workers(jobs or cpu_count() or 1) as crew:
@@ -104,18 +105,43 @@ def compare(
 
 
 def refuse_budgets(stages: Sequence[Stage]) -> None:
-    """Raises where a recipe has several budgets: settings that were not searched keep to none."""
+    """Raises where a recipe has several budgets and no search: its own settings are of one budget."""
     for stage in stages:
-        if stage.recipe.tuning.budgets:
+        if len(stage.recipe.tuning.budgets) > 1:
             found = f"{', '.join(map(str, stage.recipe.tuning.budgets))} of {stage.recipe.name!r}"
             raise ValueError(f"budgets are what searches keep to, found {found} and no search: give --tune")
 
 
+def refuse_twice(stages: Sequence[Stage]) -> None:
+    """Raises if two stages share a name, or two of one recipe a budget."""
+    names = [stage.name for stage in stages]
+    budgets = {(stage.recipe.name, stage.recipe.tuning.granted) for stage in stages}
+    if min(len(set(names)), len(budgets)) < len(stages):
+        raise ValueError(f"each recipe can be run once at a budget, found {', '.join(names)}")
+
+
+def settled(recipe: Recipe, methods: Sequence[str]) -> tuple[str, ...]:
+    """Those of the methods that run without a search: at a budget, the references and those with settings.
+
+    Raises:
+        ValueError: If none of the methods has settings at the recipe's budget.
+    """
+    if not recipe.tuning.budgets:
+        return tuple(methods)
+    known = recipe.configured()
+    if not known.intersection(methods):
+        place = f"{recipe.name!r} has settings of {', '.join(sorted(known)) or 'no method'}"
+        named = ", ".join(name for name in methods if name not in REFERENCES) or "none of them"
+        raise ValueError(f"at a budget of {recipe.tuning.granted} {place}, found {named}: give --tune")
+    return tuple(name for name in methods if name in REFERENCES or name in known)
+
+
 def frontiers(stages: Sequence[Stage], made: Mapping[str, Any]) -> dict[str, Any]:
-    """The frontier of each recipe with several budgets, from its stages that are done; or nothing."""
+    """The frontier of each recipe that is run at budgets, from its stages that are done; or nothing."""
+    named = {stage.recipe.name for stage in stages if stage.recipe.tuning.budgets}
     found: dict[str, dict[float, Any]] = {}
     for stage in stages:
-        if stage.recipe.tuning.budgets and stage.name in made:
+        if stage.recipe.name in named and stage.name in made:
             found.setdefault(stage.recipe.name, {})[stage.recipe.tuning.granted] = made[stage.name]
     return {"frontier": {name: frontier(each) for name, each in found.items()}} if found else {}
 

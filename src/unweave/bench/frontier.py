@@ -3,6 +3,7 @@
 It is worked out from the stages of a record that differ in their budget alone, and from nothing else.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
@@ -28,20 +29,24 @@ Content = Mapping[str, Any]
 def frontier(stages: Mapping[float, Content]) -> dict[str, Any]:
     """The part of a record that says what each method reaches at each budget, and what a PASS costs it.
 
+    A method that ran at one of several budgets has no part in it.
+
     Args:
         stages: By budget, the stage of a record.
     """
     stages = dict(sorted(stages.items()))
     one = next(iter(stages.values()))
-    names = dict.fromkeys(name for stage in stages.values() for name in stage["methods"])
+    ran = Counter(name for stage in stages.values() for name in stage["methods"])
+    names = [name for name in ran if name not in REFERENCES and (ran[name] > 1 or len(stages) == 1)]
+    pairs = [pair for pair in PAIRS if set(pair) <= set(names)]
     original = one["methods"].get("original", {}).get("gap")
     return {
         "budgets": list(stages),
         "floor": one.get("floor"),
         "margin": margin_of_gap(one),
         "original": None if original is None else original["mean"],
-        "methods": {name: curve(name, stages) for name in names if name not in REFERENCES},
-        "paired": [row for pair in PAIRS for row in differences(*pair, stages)],
+        "methods": {name: curve(name, stages) for name in names},
+        "paired": [row for pair in pairs for row in differences(*pair, stages)],
     }
 
 

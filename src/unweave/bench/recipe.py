@@ -1,5 +1,8 @@
 """A recipe: what to train, what to forget, with which methods. One TOML file, read into frozen dataclasses.
 
+Beside NAME.toml may lie NAME@0.1.toml: tables of methods with settings that a search within a budget of 0.1
+found, as `bench --tune --budgets` writes them. It is recipe NAME at that budget.
+
 Every key is a field of `setup.py`, of `Descent` (`[train]`), or of a method (`[methods.NAME]`). A key,
 choice or method that is not known is an error that names the nearest one that is.
 """
@@ -21,7 +24,7 @@ from unweave.methods import Method, methods_for
 from unweave.methods.configure import configure, stages_of
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.simple import FromScratch
-from unweave.tables import Table, as_table, mapping, read
+from unweave.tables import Table, as_table, mapping, merged, read, refuse_unknown
 from unweave.targets import refuse_other_family
 
 T = TypeVar("T")
@@ -63,6 +66,12 @@ class Recipe(Setup):
         default = _methods(self, {}).get(name) or _as_trained(self.family.named(name), self.train)
         return default if type(default) is type(own) else own
 
+    def configured(self) -> set[str]:
+        """The names of the methods that have a table here, or settings of a caller's own."""
+        bare, train = _methods(self, {}), self.train
+        bare |= {name: _as_trained(self.family.named(name), train) for name in self.methods.keys() - bare}
+        return {name for name, method in self.methods.items() if method != bare[name]}
+
     def table(self) -> dict[str, Any]:
         """The recipe as plain values, complete: `parse` reads it back."""
         return as_table(self)
@@ -85,15 +94,12 @@ class Recipe(Setup):
 def load(place: str | Path) -> Recipe:
     """A recipe by the path of its TOML file, or by the name of one that ships with the package.
 
+    `NAME@0.1` is the recipe `NAME` at a budget of 0.1, with the settings that were searched within it.
+
     Raises:
         ValueError: If there is no such recipe, or something in it is wrong.
     """
-    name = Path(place).stem if Path(place).suffix == ".toml" else str(place)
-    try:
-        table = tomllib.loads(_text(place))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{place} is not TOML: {error}") from error
-    return parse({"name": name, **table})
+    return parse(_table(place))
 
 
 def shipped() -> tuple[str, ...]:
@@ -122,6 +128,40 @@ def part_of(train: Descent, share: float) -> Descent:
     """The training with that share of its steps."""
     steps = None if train.steps is None else max(1, round(share * train.steps))
     return replace(train, steps=steps, epochs=None if train.epochs is None else share * train.epochs)
+
+
+def _table(place: str | Path) -> dict[str, Any]:
+    """A recipe as plain values, complete: settings of a budget go into the recipe beside them."""
+    ending = ".toml" if Path(place).suffix == ".toml" else ""
+    name = Path(place).stem if ending else str(place)
+    try:
+        table = tomllib.loads(_text(place))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{place} is not TOML: {error}") from error
+    of, _, budget = name.rpartition("@")
+    if not of or not _is_number(budget):
+        return {"name": name, **table}
+    refuse_unknown(table, ["methods"], f"{place}, settings of {of!r} at a budget")
+    return _at_budget(_table(Path(place).with_name(f"{of}{ending}")), float(budget), table)
+
+
+def _at_budget(whole: Table, budget: float, settings: Table) -> dict[str, Any]:
+    """A recipe at a budget, as plain values, with tables of those methods alone that have settings there."""
+    tuning = {**mapping(whole.get("tuning", {}), "tuning"), "budget": budget, "budgets": [budget]}
+    own, found = (mapping(each.get("methods", {}), "methods") for each in (whole, settings))
+    methods = {
+        name: merged(*(mapping(each.get(name, {}), f"methods.{name}") for each in (own, found)))
+        for name in found
+    }
+    return {**whole, "tuning": tuning, "methods": methods}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _text(place: str | Path) -> str:

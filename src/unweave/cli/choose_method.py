@@ -3,10 +3,11 @@
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
-from unweave.bench.recipe import refuse_unfit_targets
+from unweave.bench.recipe import refuse_unfit_targets, shipped
 from unweave.cli.project import Project
 from unweave.methods import Method
 from unweave.methods.configure import configure
@@ -76,21 +77,26 @@ def known_here(
         raise ValueError(f"{place} has settings of another version of {name}: {error}: {again}") from error
 
 
-def searched(folder: Path, model: str, method: str) -> Mapping[str, Any]:
+def searched(tuning: Path, model: str, method: str) -> Mapping[str, Any]:
     """The settings that `bench --tune` found for a method on a model, as it wrote them.
 
     Args:
-        folder: `tuning`, in the folder of that run.
+        tuning: The folder `tuning` of that run; or a file there, as each of several budgets has one.
         model: project.py, a recipe, or a model's folder.
         method: The name of the method.
 
     Raises:
         ValueError: If there are none.
     """
-    place = folder / f"{Path(model).resolve().stem}.toml"
+    name = model if model in shipped() else Path(model).resolve().stem
+    place = tuning if tuning.suffix == ".toml" else tuning / f"{name}.toml"
     if not place.is_file():
+        folder = place.parent
+        budgets = ", ".join(sorted(str(each) for each in folder.glob(f"{escape(name)}@*.toml")))
+        advice = f": name the file of one budget, {budgets}" if budgets else ""
         raise ValueError(
-            f"--tuned must be the folder 'tuning' of a bench of {model}, found no {place.name} in {folder}"
+            f"--tuned must be the folder 'tuning' of a bench of {model}, found no {place.name} in "
+            f"{folder}{advice}"
         )
     found = tomllib.loads(place.read_text(encoding="utf-8")).get("methods", {})
     if method not in found:

@@ -8,7 +8,7 @@ from unweave.audits.verdict import SEEDS
 from unweave.bench.recipe import Recipe
 from unweave.bench.recipe import load as load_recipe
 from unweave.cli import bench, show
-from unweave.cli.options import DEFAULTS, Shared
+from unweave.cli.options import DEFAULTS, Shared, names
 from unweave.cli.plan import Plan
 
 QUICK = 2
@@ -19,6 +19,9 @@ CLASSIFIERS = (
     "salun,scissorhands,salun:recover,retrain"
 )
 """What a demo of classifiers runs: `unweave bench` runs all."""
+
+BUDGETS = (0.1, 0.2, 0.3, 0.45)
+"""Of the frontier: at each run those methods that the recipe at that budget has settings of."""
 
 IMAGES = 50
 """Of each class that a generator draws."""
@@ -43,8 +46,8 @@ class Shown:
 
 
 def digits(quick: bool) -> Shown:
-    """Classifiers: records with wrong labels, and one digit; the methods that tell the story, not all."""
-    recipes = (load_recipe("digits-trace"), load_recipe("digits-class"))
+    """Classifiers: records with wrong labels at several budgets, and one digit; a selection of methods."""
+    recipes = (*(load_recipe(f"digits-trace@{budget}") for budget in BUDGETS), load_recipe("digits-class"))
     return Shown(recipes, CLASSIFIERS, seeds=QUICK if quick else None)
 
 
@@ -57,6 +60,12 @@ def diffusion(quick: bool) -> Shown:
         hurried = replace(recipe, generation=replace(few, attacks=0)).cut_short(QUICK_STEPS)
         return Shown((hurried,), "lur:recover,salun", seeds=1)
     return Shown((replace(recipe, generation=few),), "lur:recover,salun,sa,joint:recover", seeds=1)
+
+
+def runs(recipe: Recipe, methods: str | None) -> bool:
+    """Whether a recipe runs any of the methods: at a budget it needs settings of one."""
+    wanted = names(methods) or recipe.methods
+    return not recipe.tuning.budgets or bool(recipe.configured().intersection(wanted))
 
 
 SHOWN: Mapping[str, Callable[[bool], Shown]] = {"digits": digits, "diffusion": diffusion}
@@ -74,10 +83,10 @@ def demo(
 ) -> int:
     """Train, forget and compare with retraining on real data, in minutes.
 
-    With digits there are two stages: a tenth of the records of a training set with wrong labels, which the
-    model has memorised; and all images of one digit. With diffusion there is one: a generator of digits
-    forgets one of them, and the report shows what each model draws. Written are the cells, record.json and
-    report.html.
+    With digits there are two problems: a tenth of the records of a training set with wrong labels, which the
+    model has memorised, at several budgets; and all images of one digit. With diffusion there is one: a
+    generator of digits forgets one of them, and the report shows what each model draws. Written are the
+    cells, record.json and report.html.
 
     Args:
         what: Classifiers of digits, or a generator of them; scikit-learn's, which need no download.
@@ -93,6 +102,7 @@ def demo(
         # retrains that only fix the margins of a verdict are of no use where there is none
         recipes = [replace(recipe, calibration_seeds=()) for recipe in recipes]
     chosen = shown.methods if methods is None else methods
+    recipes = [recipe for recipe in recipes if runs(recipe, chosen)]
     plan = Plan(methods=chosen, seeds=count, jobs=jobs)
     folder = bench.run(recipes, "unweave-demo", plan, shared)
     if count is not None and count < SEEDS and not shared.json:

@@ -59,7 +59,8 @@ def forget(
         method: A method, or a pipeline such as lur:recover; see unweave methods.
         set: A setting of the method, such as how.lr=0.1, or of a pipeline's stage, as in recover.how.lr=0.1;
             may be given several times.
-        tuned: The folder `tuning` of a bench of this model, whose settings are used where no other is set.
+        tuned: The folder `tuning` of a bench of this model, whose settings are used where no other is set;
+            of a bench at several budgets the file of one of them, such as tuning/digits-trace@0.1.toml.
         recipe: The recipe of a model's folder that has none of its own.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
         dry_run: Only say what would be done, and what it would cost.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unweave.bench.bench import shortened
+from unweave.bench.bench import refuse_twice, shortened
 from unweave.bench.recipe import Recipe
 from unweave.bench.setup import Against
 from unweave.bench.stage import Stage
@@ -50,7 +50,10 @@ class Plan:
         if self.against is not None and self.tune is None and self.tuned is None:
             raise ValueError("--against says what a search forgets: give it with --tune or --tuned")
         if self.budgets is not None and not self.searches:
-            raise ValueError("--budgets says what a search keeps to: give it with --tune or --tuned")
+            raise ValueError(
+                "--budgets says what a search keeps to: give it with --tune or --tuned, or name recipes that "
+                "have settings of a budget, such as digits-trace@0.1"
+            )
         if self.jobs is not None and self.jobs < 1:
             raise ValueError(f"--jobs must be at least 1, found {self.jobs}")
         if self.tune and importlib.util.find_spec("optuna") is None:
@@ -100,9 +103,7 @@ def refuse_no_searches(folder: Path) -> None:
 
 def refuse_unreadable(recipes: Sequence[Recipe], device: str) -> None:
     """Raises if a recipe is named twice, or its data can't be read, cut as it says, or put into its model."""
-    known = [recipe.name for recipe in recipes]
-    if len(set(known)) < len(known):
-        raise ValueError(f"each recipe can be run once, found {', '.join(known)}")
+    refuse_twice([each for recipe in recipes for each in Stage(recipe, Path(), device).by_budget()])
     for recipe in recipes:
         stage = Stage(recipe, Path(), device)
         if stage.chooses:  # by models that are not trained yet: any other cut shows as well what can be read

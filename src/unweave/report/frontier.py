@@ -10,6 +10,8 @@ from unweave.report.numbers import DASH, finite, interval, number
 Frontier = Mapping[str, Any]
 
 COST = "Cost of a PASS"
+TO_BEAT = "short-retrain"
+"""Training from scratch, which an unlearning method must beat to be worth its trouble."""
 LETTERS = {"PASS": "P", "FAIL": "F", "INCONCLUSIVE": "?"}
 LEGEND = (
     "Budgets are relative to the gradient evaluations of a retraining. Cells: mean gap over seeds, points; "
@@ -61,6 +63,32 @@ def paired_grid(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
     ]
 
 
+def conclusion(frontier: Frontier) -> str | None:
+    """What the cheapest PASS costs beside training from scratch for as long, in words.
+
+    Of equals it is the nearest. Where no method passes from a budget on, it is the first PASS, and where none
+    passes at all, the nearest at the largest budget. None without a method that ran to its end.
+    """
+    reached = _reached(frontier)
+    ours = [each for each in reached if each[2] != TO_BEAT]
+    if not ours:
+        return None
+    costs = {name: method["cost_of_pass"] for name, method in frontier["methods"].items()}
+    passing = [each for each in ours if each[3]]
+    lasting = [each for each in passing if each[0] == costs[each[2]]]
+    largest = [each for each in ours if each[0] == max(ours)[0]]
+    budget, gap, name, passes = min(lasting or passing or largest)
+    # without margins there is no verdict
+    before = "" if passes or frontier["margin"] is None else "No unlearning method passes at these budgets. "
+    at = f"At {_percent(budget)} of a retraining's gradients"
+    told = f"{before}{at}, {name} is {number(gap)} points from a retrained model"
+    told += ", and passes" if passes else ""
+    later = [_percent(more) for more, _, who, done in ours if who == name and more > budget and not done]
+    told += f", though not at {' or '.join(later)}" if passes and later else ""
+    scratch = [gap for at, gap, who, _ in reached if (at, who) == (budget, TO_BEAT)]
+    return told + (f"; training from scratch for as long is {number(scratch[0])} away." if scratch else ".")
+
+
 def sentences(frontier: Frontier) -> list[str]:
     """What the gaps are to be read beside."""
     levels = {
@@ -71,6 +99,12 @@ def sentences(frontier: Frontier) -> list[str]:
     return [f"{told} {number(gap)}." for told, gap in levels.items() if finite(gap) is not None]
 
 
+def opening(frontier: Frontier) -> list[str]:
+    """The sentences before the tables: the conclusion, and what the gaps are to be read beside."""
+    found = conclusion(frontier)
+    return [*([found] if found else []), *sentences(frontier)]
+
+
 def grids(frontier: Frontier) -> list[tuple[str, list[str], list[list[str]]]]:
     """The tables of a frontier, each with what it says."""
     found = [(LEGEND, *grid(frontier)), (PAIRED, *paired_grid(frontier))]
@@ -79,7 +113,7 @@ def grids(frontier: Frontier) -> list[tuple[str, list[str], list[list[str]]]]:
 
 def text(name: str, frontier: Frontier, *, width: int) -> list[str]:
     """A recipe's frontier as lines of plain text."""
-    lines = [titled(name), *table_formats.wrapped(sentences(frontier), width)]
+    lines = [titled(name), *table_formats.wrapped(opening(frontier), width)]
     for said, header, cells in grids(frontier):
         table = table_formats.columns(header, cells, words=1, width=width)
         for line in cells:
@@ -91,7 +125,7 @@ def text(name: str, frontier: Frontier, *, width: int) -> list[str]:
 def markdown(name: str, frontier: Frontier) -> list[str]:
     """A recipe's frontier as sections of Markdown."""
     return [
-        table_formats.markdown(titled(name), [*sentences(frontier), said], header, lines, words=1)
+        table_formats.markdown(titled(name), [*opening(frontier), said], header, lines, words=1)
         for said, header, lines in grids(frontier)
     ]
 
@@ -101,6 +135,20 @@ def latex(name: str, frontier: Frontier) -> list[str]:
     return [
         table_formats.tabular(titled(name), header, lines, words=1) for _, header, lines in grids(frontier)
     ]
+
+
+def _reached(frontier: Frontier) -> list[tuple[float, float, str, bool]]:
+    """Budget, gap, method, and whether it passes, of every point with a gap."""
+    points = [(name, point) for name, method in frontier["methods"].items() for point in method["points"]]
+    return [
+        (point["budget"], gap, name, point["verdict"] == "PASS")
+        for name, point in points
+        if (gap := gap_of(point)) is not None
+    ]
+
+
+def _percent(budget: float) -> str:
+    return f"{100 * budget:.3g} %"
 
 
 def _line(name: str, frontier: Frontier) -> list[str]:

@@ -5,15 +5,12 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from unweave.report.frontier import gap_of, ordered
+from unweave.report.frontier import TO_BEAT, gap_of, ordered
 from unweave.report.numbers import finite
 from unweave.report.pareto import LEAST, round_between
 from unweave.report.place_labels import Point
 from unweave.report.svg import FAINT, INK, PAPER, SERIES, axes, svg, ticks
 from unweave.report.write_labels import short
-
-TO_BEAT = "short-retrain"
-"""The line below which an unlearning method must lie to be worth its trouble."""
 
 BEST = 5
 """How many methods have a colour and a name."""
@@ -36,18 +33,19 @@ def figure(frontier: Mapping[str, Any]) -> str | None:
         return None
     best = [name for name in drawn if name != TO_BEAT][:BEST]
     named = [*best, *([TO_BEAT] if TO_BEAT in drawn else [])]
-    with axes(6.4, 3.6) as (made, plot):
+    with axes(4.7, 3.6) as (made, plot):
         plot.set_xscale("log")
         plot.set_yscale("log")
         for name in [*(each for each in drawn if each not in named), *named]:
             _line(plot, name, drawn[name], *_style(name, best))
         _levels(plot, frontier)
-        for axis, limits in ((plot.xaxis, plot.get_xlim()), (plot.yaxis, plot.get_ylim())):
-            ticks(axis, round_between(*limits))
+        for axis, at in ((plot.xaxis, frontier["budgets"]), (plot.yaxis, round_between(*plot.get_ylim()))):
+            ticks(axis, at)
             axis.set_major_formatter(lambda value, _: f"{value:g}")
         plot.set_xlabel("Gradient evaluations, relative to one retrain")
         plot.set_ylabel("Mean gap, points")
-        plot.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.2)
+        # below the plot, which leaves it the width of a telephone
+        made.legend(frameon=False, loc="outside lower center", ncols=2, handlelength=2.2)
         return svg(made, f"Gap against cost of {len(drawn)} methods")
 
 

@@ -125,12 +125,14 @@ class Frontier:
 
     Args:
         title: its heading.
+        conclusion: what it shows in a sentence, None without a method that ran to its end.
         said: what the gaps are to be read beside.
         figure: SVG, None without a point to draw.
         tables: what each says, its header and its lines.
     """
 
     title: str
+    conclusion: str | None
     said: list[str]
     figure: Markup | None
     tables: list[tuple[str, list[str], list[list[str]]]]
@@ -217,7 +219,8 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
 def _frontier(name: str, found: Mapping[str, Any]) -> Frontier:
     drawn = frontier_figure(found)
     markup = None if drawn is None else Markup(drawn)
-    return Frontier(frontier.titled(name), frontier.sentences(found), markup, frontier.grids(found))
+    title, conclusion = frontier.titled(name), frontier.conclusion(found)
+    return Frontier(title, conclusion, frontier.sentences(found), markup, frontier.grids(found))
 
 
 def _ranks(stages: list[Mapping[str, Any]]) -> Ranks | None:
