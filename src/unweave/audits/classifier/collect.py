@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unweave.audits.classifier.evidence import Evidence
 from unweave.data import Source
+from unweave.methods.pipeline import _
 from unweave.tasks import call, evaluating
 from unweave.tasks.classifier import moved
 

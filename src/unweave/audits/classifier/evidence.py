@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from unweave.methods.pipeline import _
 from unweave.split import PARTS
 
 HeldOut = Literal["calibration", "test"]

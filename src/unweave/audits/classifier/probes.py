@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from unweave.audits.classifier.collect import Cut
 from unweave.data import Source
+from unweave.methods.pipeline import _
 from unweave.tasks import call, evaluating
 from unweave.tasks.classifier import moved
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from unweave.audits.score import Share
+from unweave.methods.pipeline import _
 
 NEIGHBOURS = 3  # the paper's k
 
