@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 from typing import TypeVar
 
 import pytest
@@ -13,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import every_family
 import shards
 from every_family import FAMILIES, answers, loss_on, original, problem, request
+from for_each import for_each
 from shorten import each_within
 from unweave import methods
 from unweave.descent.descend import Descent
@@ -212,8 +214,7 @@ def outcome(method: Method, family: str) -> Outcome:
     return Outcome(of, before, kept, snapshot(model), passes[0])
 
 
-@pytest.mark.parametrize(("name", "family"), WORKING)
-def test_it_runs_and_moves_the_weights(name: str, family: str):
+def check_weights_move(name: str, family: str):
     run = outcome(CASES[name], family)
     moved = [n for n in run.problem.params if not torch.equal(run.before[n], run.after[n])]
     assert all(bool(value.isfinite().all()) for value in run.after.values() if value.is_floating_point())
@@ -237,8 +238,7 @@ def test_it_runs_and_moves_the_weights(name: str, family: str):
         assert run.problem.cost.gradients >= STEPS and run.fired >= STEPS
 
 
-@pytest.mark.parametrize(("name", "family"), WORKING)
-def test_it_leaves_the_rest_as_found(name: str, family: str):
+def check_rest_is_kept(name: str, family: str):
     run = outcome(CASES[name], family)
     assert run.kept == (True,) * 7, "modes, requires_grad, dtypes, gradients, hooks, global generator, data"
     frozen = [n for n, p in run.problem.model.named_parameters() if not p.requires_grad]
@@ -246,8 +246,7 @@ def test_it_leaves_the_rest_as_found(name: str, family: str):
     assert len(frozen) == (family == "language")
 
 
-@pytest.mark.parametrize(("name", "family"), WORKING)
-def test_the_same_seed_gives_the_same_bits(name: str, family: str):
+def check_seed_decides_bits(name: str, family: str):
     run, again = outcome(CASES[name], family), request(CASES[name], family)
     next(again.model.children()).eval()
     shortened(CASES[name])(again)
@@ -257,6 +256,19 @@ def test_the_same_seed_gives_the_same_bits(name: str, family: str):
         run.problem.cost.gradients,
         run.problem.cost.examples,
     )
+
+
+CONTRACT = (check_weights_move, check_rest_is_kept, check_seed_decides_bits)
+"""What every method keeps on every family that it is for; one run serves all."""
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_contract(name: str, subtests: pytest.Subtests):
+    families = [family for case, family in WORKING if case == name]
+    assert families
+    for family, check in product(families, CONTRACT):
+        with subtests.test(check.__name__, family=family):
+            check(name, family)
 
 
 @pytest.mark.parametrize("name", ["finetune", "lur", "salun", "short-retrain", "msg"])
@@ -273,9 +285,7 @@ SHARING = [("salun", family) for family in every_family.DENOISERS]
 SHARING += [("cagrad", "dit"), ("upgrad", "dit")]  # and where neither is opposed, in shorter steps
 
 
-@pytest.mark.parametrize(
-    ("name", "family"), [case for case in WORKING if case[0] in FORGETTING and case not in SHARING]
-)
+@for_each(("name", "family"), [case for case in WORKING if case[0] in FORGETTING and case not in SHARING])
 def test_the_forget_loss_rises(name: str, family: str):
     steps = 2 if name == "salun-sequential" else 8  # that many are forget batches
     method = shortened(
@@ -295,7 +305,7 @@ def test_the_forget_loss_rises(name: str, family: str):
     assert loss_on(of, of.model, "forget") > 1.005 * before
 
 
-@pytest.mark.parametrize(("name", "family"), REFUSED)
+@for_each(("name", "family"), REFUSED)
 def test_what_cannot_work_is_refused_with_the_reason(name: str, family: str):
     of = problem(family)
     before = snapshot(of.model)
@@ -330,9 +340,9 @@ def reshaped(how: Descent, optimizer: str) -> Descent:
     return short(how, optimizer=optimizer, momentum=0.9, weight_decay=0.1, lr=0.01)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@for_each("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("mode", ["nested", "lagged", "exact", "joint"])
+@for_each("mode", ["nested", "lagged", "exact", "joint"])
 def test_only_the_named_weights_move(family: str, mode: str, optimizer: str):
     chosen = {
         "batchnorm": r"downsample|fc\.weight",
@@ -350,11 +360,9 @@ def test_only_the_named_weights_move(family: str, mode: str, optimizer: str):
         assert torch.equal(p, before[name]) != bool(re.search(chosen, name)), name
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@for_each("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(
-    "method", [SalUn(0.3), SalUn(0.3, feed="sequential"), LUR(where=Salient(0.3))], ids=repr
-)
+@for_each("method", [SalUn(0.3), SalUn(0.3, feed="sequential"), LUR(where=Salient(0.3))])
 def test_only_the_salient_fraction_moves(family: str, method: SalUn | LUR, optimizer: str):
     of = problem(family)
     before = snapshot(of.model)
@@ -364,7 +372,7 @@ def test_only_the_salient_fraction_moves(family: str, method: SalUn | LUR, optim
     assert 0.9 * allowed < moved <= allowed
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@for_each("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_kept_weights_of_msg_stay_where_nothing_is_kept_moving(family: str, optimizer: str):
     of = problem(family)
@@ -460,7 +468,7 @@ def rebuilt(method: Method) -> Method:
     return eval(repr(method), {"__builtins__": {}}, {kind.__name__: kind for kind in kinds})
 
 
-@pytest.mark.parametrize("name", CASES)
+@for_each("name", CASES)
 def test_repr_round_trips(name: str):
     method, short_one = CASES[name], shortened(CASES[name])
     for each in (method, short_one):
@@ -475,7 +483,7 @@ def test_repr_round_trips(name: str):
     )
 
 
-@pytest.mark.parametrize("name", [*METHODS, *STAGES, "lur:recover"])
+@for_each("name", [*METHODS, *STAGES, "lur:recover"])
 def test_a_method_is_a_value_that_says_what_it_is(name: str):
     method = method_named(name)
     assert isinstance(method, Method) and isinstance(method.about, About)
@@ -490,7 +498,11 @@ def test_the_registry_names_the_nearest():
         method_named("salum")
 
 
-@pytest.mark.parametrize(("name", "family"), [case for case in WORKING if case[0] in CONTINUING])
+FIRST = dict(reversed(WORKING))
+"""A family for each method."""
+
+
+@pytest.mark.parametrize(("name", "family"), [(name, FIRST[name]) for name in CONTINUING])
 def test_nan_weights_fail(name: str, family: str):
     of = request(CASES[name], family)
     with torch.no_grad():
@@ -500,7 +512,7 @@ def test_nan_weights_fail(name: str, family: str):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", ["retrain", "shrink", "lur", "scissorhands"])
+@for_each("name", ["retrain", "shrink", "lur", "scissorhands"])
 def test_tied_and_frozen_weights_stay_so(name: str, family: str):
     of = problem(family)
     shortened(CASES[name])(of)
@@ -629,7 +641,7 @@ def shared(tmp_path_factory):
     return shards.run_shared(SHARED_RUNS, 2, tmp_path_factory.mktemp("shared"))
 
 
-@pytest.mark.parametrize("name", [name for name in SHARED_RUNS if "statistics" not in name])
+@for_each("name", [name for name in SHARED_RUNS if "statistics" not in name])
 def test_two_processes_equal_one(name: str, shared):
     (alone,) = shards.run({name: SHARED_RUNS[name]}).values()
     assert isinstance(alone, dict)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bench.tiny import tiny
+from for_each import for_each
 from unweave.bench.recipe import load, parse, shipped
 from unweave.bench.setup import Data
 from unweave.bench.split_data import split_of
@@ -179,7 +180,7 @@ def test_methods_compute_in_the_precision_of_the_training() -> None:
     assert tiny().methods["original"] == METHODS["original"]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("change", "message"),
     [
         ({"data": {"nam": "digits"}}, "unknown key 'nam' in data .did you mean 'name'"),
@@ -319,7 +320,7 @@ def test_cutting_short_marks_a_recipe_as_partial() -> None:
     assert (short.train.steps, short.train.epochs) == (200, None)
 
 
-@pytest.mark.parametrize("name", ["", "..", "../elsewhere", "/elsewhere", "a\\b"])
+@for_each("name", ["", "..", "../elsewhere", "/elsewhere", "a\\b"])
 def test_a_name_that_leads_out_of_the_folder_of_a_run_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="name must do as that of a file"):
         tiny(name=name)

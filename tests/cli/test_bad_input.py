@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import projects
+from for_each import for_each
 from projects import loads
 from unweave.cli.out import CLAIM
 
@@ -13,7 +14,7 @@ FORGET = ("--method", "finetune", "--set", "how.epochs=1", "--quiet")
 
 
 class TestNames:
-    @pytest.mark.parametrize(
+    @for_each(
         ("arguments", "nearest"),
         [
             (("forget", "PROJECT", "--class", 0, "--method", "lurr"), "'lurr'.*'lur'"),
@@ -56,7 +57,7 @@ class TestNames:
 
 
 class TestPipelines:
-    @pytest.mark.parametrize(
+    @for_each(
         ("name", "sentence"),
         [
             ("lur:", "names joined by ':', such as 'lur:recover', found 'lur:'"),
@@ -70,7 +71,7 @@ class TestPipelines:
             ("recover:lur:recover", "a name of its own, found recover, lur, recover"),
         ],
     )
-    @pytest.mark.parametrize("verb", ["forget", "check", "bench", "methods", "recipe"])
+    @for_each("verb", ["forget", "check", "bench", "methods", "recipe"])
     def test_what_is_none(self, refused, tmp_path, verb, name, sentence):
         place = Path(projects.recipe(tmp_path))
         if verb == "recipe":
@@ -105,7 +106,7 @@ class TestPipelines:
             refused(f"lur.forget = '{target}' is for models of the family classifier",
                     "forget", "digit-images-class", "--set", f"lur.forget={target}")  # fmt: skip
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("setting", "sentence"),
         [
             (
@@ -123,16 +124,14 @@ class TestPipelines:
     def test_settings_of_a_stage(self, refused, project, setting, sentence):
         refused(sentence, "forget", project, "--random", 0.1, "--set", setting)
 
-    @pytest.mark.parametrize(
-        "setting", ["alpha_in=1", "recover_in=steps", "redraw=0.1", "keep=0.5", "near=1"]
-    )
+    @for_each("setting", ["alpha_in=1", "recover_in=steps", "redraw=0.1", "keep=0.5", "near=1"])
     def test_settings_of_earlier_versions(self, refused, project, setting):
         name = setting.partition("=")[0]
         refused(f"unknown key '{name}' in", "forget", project, "--random", 0.1, "--set", f"lur.{setting}")
 
 
 class TestRanges:
-    @pytest.mark.parametrize("fraction", ["0", "1", "1.5", "-0.1", "nan"])
+    @for_each("fraction", ["0", "1", "1.5", "-0.1", "nan"])
     def test_fraction(self, refused, project, fraction):
         refused(r"in \(0, 1\), found", "forget", project, f"--random={fraction}")
 
@@ -181,7 +180,7 @@ class TestRanges:
 
 
 class TestIds:
-    @pytest.mark.parametrize(
+    @for_each(
         ("ids", "sentence"),
         [
             ("r0/3,r0/90", "found 1 of 2 that is neither: 'r0/90'$"),
@@ -229,7 +228,7 @@ class TestIds:
         path.write_bytes(b"\xff\xfe\x00")
         refused("text file with one id a line", "forget", project, "--ids", path)
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("flags", "sentence"),
         [
             ((), "--ids, --class or --random"),
@@ -294,7 +293,7 @@ class TestProjects:
         place = projects.project(tmp_path / "p", f"{OTHER_TASKS}\n\n{change}")
         refused(sentence, "forget", place, "--random", 0.1)
 
-    @pytest.mark.parametrize("model", ["nowhere.py", "nowhere.toml", "nowhere", "digits-clas"])
+    @for_each("model", ["nowhere.py", "nowhere.toml", "nowhere", "digits-clas"])
     def test_a_model_that_is_not_there(self, refused, model):
         refused("found no such file|MODEL must be", "check", model)
 

@@ -8,6 +8,7 @@ from functools import reduce
 import pytest
 
 import unweave
+from for_each import for_each
 from unweave import cli
 from unweave.cli import show
 from unweave.cli.options import settings
@@ -65,7 +66,7 @@ class TestMethods:
             (row,) = [each for each in rows if each["Setting"] == label]
             assert (row[column], row["Meaning"]) == (json.dumps(value), shown["meanings"][path])
 
-    @pytest.mark.parametrize("name", NAMED)
+    @for_each("name", NAMED)
     def test_every_setting_has_a_meaning_from_the_docstring_of_its_class(self, run, name):
         (shown,) = json.loads(run("methods", name, "--json").out).values()
         assert list(shown["meanings"]) == list(shown["settings"])
@@ -91,14 +92,14 @@ class TestMethods:
                 assert type(at).__name__.lower() == kind and meaning.endswith(".")
                 assert re.search(rf"^{re.escape(path)} +{kind} +{meaning[0]}", told.out, re.MULTILINE)
 
-    @pytest.mark.parametrize("name", NAMED)
+    @for_each("name", NAMED)
     def test_the_settings_shown_rebuild_the_method(self, run, name):
         shown = json.loads(run("methods", name, "--json").out)
         assert list(shown) == [name]
         given = [f"{path}={json.dumps(value)}" for path, value in shown[name]["settings"].items()]
         assert configure(method_named(name), settings(given)) == method_named(name)
 
-    @pytest.mark.parametrize("name", METHODS)
+    @for_each("name", METHODS)
     def test_what_is_changed_of_the_defaults_rebuilds_the_method(self, name):
         method = METHODS[name]
         assert eval(show.changed(method), kinds(method)) == method

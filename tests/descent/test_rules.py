@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 from torch import Tensor
 
+from for_each import for_each
 from unweave.descent.rules import RULES, RuleName, cagrad, gem, mgda, nash, pcgrad, project, total, upgrad
 from unweave.methods.conflict import UPGrad
 from unweave.weights.params import combine, dot, gramian
@@ -168,7 +169,7 @@ def pair(angle: float, ratio: float, dtype: torch.dtype = torch.float64) -> Tens
     return torch.tensor(rows, dtype=dtype)
 
 
-pairs = pytest.mark.parametrize(("angle", "ratio"), list(product(ANGLES, RATIOS)))
+pairs = for_each(("angle", "ratio"), list(product(ANGLES, RATIOS)))
 
 
 @pairs
@@ -208,7 +209,7 @@ def best_of_ball(J: np.ndarray, c: float) -> float:
     return float((rim @ J[:, :2].T).min(1).max())
 
 
-@pytest.mark.parametrize("c", [0.1, 0.5, 0.9])
+@for_each("c", [0.1, 0.5, 0.9])
 @pairs
 def test_cagrad_is_the_best_for_the_worse_off(angle: float, ratio: float, c: float):
     J = pair(angle, ratio)
@@ -270,9 +271,9 @@ def test_upgrad_says_how_far_that_of_torchjd_is():
     assert all(word in UPGrad.about.deviations for word in ("TorchJD", "1e-4", "oppose"))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("ratio", [1.0, 1e-3])
-@pytest.mark.parametrize("rule", ["pcgrad", "nash", "mgda", "upgrad"])
+@for_each("dtype", [torch.float32, torch.float64])
+@for_each("ratio", [1.0, 1e-3])
+@for_each("rule", ["pcgrad", "nash", "mgda", "upgrad"])
 def test_of_opposite_gradients_nothing_is_left(rule: RuleName, ratio: float, dtype: torch.dtype):
     J = torch.tensor([[ratio, 0.0], [-1.0, 0.0]], dtype=dtype)
     assert float(direction(rule, J).norm()) < 1e-3 * (1 if rule == "nash" else ratio)

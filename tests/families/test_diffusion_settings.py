@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import every_family
+from for_each import for_each
 from presets import soon
 
 pytest.importorskip("diffusers")
@@ -36,7 +37,7 @@ def test_they_are_of_the_methods_that_are_for_denoisers():
         assert type(method) is type(METHODS[name]), name
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if name != "retrain"])
+@for_each("name", [name for name in PRESETS if name != "retrain"])
 def test_a_search_begins_with_them_and_tries_rates_that_suit(name: str):
     method, family = PRESETS[name], Generation()
     space = family.space(name, method, 400)
@@ -47,7 +48,7 @@ def test_a_search_begins_with_them_and_tries_rates_that_suit(name: str):
     assert configure(method, nested(settings), name) == method
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@for_each("name", PRESETS)
 def test_the_first_steps_go_as_they_are_set(name: str):
     of = every_family.problem("unet", whole_class=True)
     before = {n: p.detach().clone() for n, p in of.params.items()}

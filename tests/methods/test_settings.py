@@ -7,6 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from for_each import for_each
 from unweave.families.diffusion_settings import PRESETS
 from unweave.methods import METHODS
 from unweave.methods.conflict import MGDA, CAGrad, PCGrad, UPGrad
@@ -33,8 +34,8 @@ FIELDS = {
 }
 
 
-@pytest.mark.parametrize("wrong", [-1, math.nan, -math.inf])
-@pytest.mark.parametrize("field", FIELDS)
+@for_each("wrong", [-1, math.nan, -math.inf])
+@for_each("field", FIELDS)
 def test_a_number_that_makes_no_sense_is_refused_by_the_name_of_its_field(field: str, wrong: float):
     settings, name = FIELDS[field]
     settings = dataclasses.replace(settings)
@@ -47,15 +48,15 @@ def test_the_fields_are_those_of_every_method():
     assert len(FIELDS) > 80 and {"LUR.weight", "Descent.lr", "Proxy.amount", "Sampler.eta"} <= FIELDS.keys()
 
 
-@pytest.mark.parametrize("wrong", [-0.5, 1.5, math.inf, math.nan])
-@pytest.mark.parametrize("name", ["rate", "kept"])
+@for_each("wrong", [-0.5, 1.5, math.inf, math.nan])
+@for_each("name", ["rate", "kept"])
 def test_what_msg_redraws_and_slows_are_fractions(name: str, wrong: float):
     with pytest.raises(ValueError, match=rf"{name} must be in \[0, 1\], found {wrong}"):
         MaskedSmallGradients(**{name: wrong})
 
 
-@pytest.mark.parametrize("wrong", [0.0, -1.0, math.inf, math.nan])
-@pytest.mark.parametrize("kind", [PCGrad, MGDA, CAGrad, UPGrad])
+@for_each("wrong", [0.0, -1.0, math.inf, math.nan])
+@for_each("kind", [PCGrad, MGDA, CAGrad, UPGrad])
 def test_a_forget_loss_with_a_weight_that_teaches_is_refused(kind, wrong: float):
     with pytest.raises(ValueError, match=rf"forget_weight must be in \(0, inf\), found {wrong}"):
         kind(forget_weight=wrong)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from for_each import for_each
 from records import put, synthetic, without
 from unweave.record import record
 
@@ -37,7 +38,7 @@ def test_the_synthetic_record_follows_the_schema():
     record.validate(synthetic())
 
 
-@pytest.mark.parametrize(
+@for_each(
     "path",
     [("schema",), ("environment",), ("stages",)]
     + [("stages", "trace", key) for key in STAGE]
@@ -46,14 +47,13 @@ def test_the_synthetic_record_follows_the_schema():
     + [(*UA, key) for key in SCORE]
     + [(*LUR, "gap", key) for key in ("mean", "low", "high", "of_means", "parts")]
     + [(*LUR, "gap", "parts", key) for key in ("ua", "ra", "ta", "mia")],
-    ids=".".join,
 )
 def test_a_missing_key_is_refused_by_name(path):
     with pytest.raises(ValueError, match=re.escape(path[-1])):
         record.validate(without(synthetic(), *path))
 
 
-@pytest.mark.parametrize(
+@for_each(
     "path",
     [
         (),
@@ -167,7 +167,7 @@ def test_a_folder_that_is_a_file_is_refused_and_kept(tmp_path):
     assert (tmp_path / "run").read_text() == "mine"
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("text", "message"),
     [
         ('{"schema": "unweave.record/2", ', "expected JSON .* line 1"),
@@ -190,7 +190,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
         record.load(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["absent", "absent/record.json", "file/record.json"])
+@for_each("name", ["absent", "absent/record.json", "file/record.json"])
 def test_a_missing_file_is_named(tmp_path, name):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=f"expected a record at .*{name.split('/')[0]}.*, found none"):

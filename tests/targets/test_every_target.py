@@ -7,6 +7,7 @@ import torch
 
 import every_family
 from every_family import FAMILIES, loss_on, problem
+from for_each import for_each
 from test_methods import (
     STEPS,
     accuracy,
@@ -75,7 +76,7 @@ def test_the_same_seed_gives_the_same_bits(name: str, family: str):
     assert again.curves == run.problem.curves
 
 
-@pytest.mark.parametrize(("name", "family"), REFUSED)
+@for_each(("name", "family"), REFUSED)
 def test_what_cannot_work_is_refused_with_the_reason(name: str, family: str):
     of = problem(family)
     before = snapshot(of.model)
@@ -90,10 +91,8 @@ def hard(name: str, **changes) -> LUR:
     return replace(shortened(joint(name), **how), weight=3.0)
 
 
-@pytest.mark.parametrize(
-    ("name", "family"),
-    # a generator gets better at first on images of noise
-    [case for case in WORKING if case[0] in RAISING and case != ("surrogate", "dit")],
+@for_each(
+    ("name", "family"), [case for case in WORKING if case[0] in RAISING and case != ("surrogate", "dit")]
 )
 def test_the_forget_loss_rises(name: str, family: str):
     # a few examples of every class leave a generator no other condition to turn to
@@ -113,7 +112,7 @@ def value(objective: Objective, of: Problem) -> float:
         return sum(float(loss) for loss in objective.losses(step))
 
 
-@pytest.mark.parametrize(("name", "family"), [case for case in WORKING if case[0] not in RAISING])
+@for_each(("name", "family"), [case for case in WORKING if case[0] not in RAISING])
 def test_the_forget_outputs_come_nearer_to_it(name: str, family: str):
     method, of = hard(name, steps=10), problem(family)
     target = method.forget(problem(family), method.how)  # the seed alone decides the proxy
@@ -122,7 +121,7 @@ def test_the_forget_outputs_come_nearer_to_it(name: str, family: str):
     assert value(target, of) < 0.85 * before
 
 
-@pytest.mark.parametrize("name", [name for name, family in WORKING if family == "batchnorm"])
+@for_each("name", [name for name, family in WORKING if family == "batchnorm"])
 def test_statistics_see_each_batch_once_and_not_what_a_target_looks_at(name: str):
     of = problem("batchnorm")
     shortened(joint(name), norm="train")(of)
@@ -174,7 +173,7 @@ def test_own_ranks_of_a_whole_class_are_refused():
         shortened(joint("own-ranks"))(problem("layernorm", whole_class=True))
 
 
-@pytest.mark.parametrize("name", CASES)
+@for_each("name", CASES)
 def test_repr_round_trips(name: str):
     again = rebuilt(joint(name))
     assert again == joint(name) and hash(again) == hash(joint(name))
@@ -200,7 +199,7 @@ def test_methods_that_take_a_target_are_more_than_one():
     assert {"lur", "neggrad+", "ascent", "random-label", "salun", "scissorhands", "munba"} <= {*TAKING}
 
 
-@pytest.mark.parametrize("target", [name for name in TARGETS if name != "surrogate"])
+@for_each("target", [name for name in TARGETS if name != "surrogate"])
 @pytest.mark.parametrize("name", TAKING)
 def test_a_method_follows_the_target_that_it_is_given(name: str, target: str):
     of, usual = problem("layernorm"), problem("layernorm")
@@ -212,7 +211,7 @@ def test_a_method_follows_the_target_that_it_is_given(name: str, target: str):
     assert not torch.equal(of.model.state_dict()["0.weight"], usual.model.state_dict()["0.weight"])
 
 
-@pytest.mark.parametrize("name", TAKING)
+@for_each("name", TAKING)
 def test_a_method_measures_the_level_anew_as_often_as_the_target_says(name: str):
     seldom, often = problem("layernorm"), problem("layernorm")
     for of, refresh in ((seldom, 100), (often, 1)):

@@ -3,6 +3,7 @@ import inspect
 import pytest
 import torch
 
+from for_each import for_each
 from unweave.tasks.diffusion.schedule import SCHEDULERS, STABLE, Schedule, alphas_cumprod
 
 CPU = torch.device("cpu")
@@ -118,7 +119,7 @@ def test_what_ddim_is_set_to_is_read(config: dict, expected: Schedule):
     assert Schedule.of(config) == expected
 
 
-@pytest.mark.parametrize("name", [*SCHEDULERS, *STABLE])
+@for_each("name", [*SCHEDULERS, *STABLE])
 def test_every_known_scheduler_has_the_default_betas_of_diffusers(name: str):
     diffusers = pytest.importorskip("diffusers")
     theirs = inspect.signature(getattr(diffusers, f"{name}Scheduler")).parameters
@@ -129,7 +130,7 @@ def test_every_known_scheduler_has_the_default_betas_of_diffusers(name: str):
     assert Schedule.of({"_class_name": name}) == Schedule.of({"_class_name": name, **config})
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("config", "message"),
     [
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "found 'FlowMatchEulerDiscreteScheduler'"),
