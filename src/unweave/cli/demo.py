@@ -15,7 +15,7 @@ QUICK = 2
 """Seeds of a quick run of classifiers."""
 
 CLASSIFIERS = (
-    "lur:recover,lur,lur-exact:recover,joint:recover,lur-match:recover,short-retrain,finetune,ascent,neggrad+,"
+    "lur:recover,lur,lur-lagged:recover,lur-exact:recover,joint:recover,short-retrain,finetune,ascent,neggrad+,"
     "salun,scissorhands,salun:recover,retrain"
 )
 """What a demo of classifiers runs: `unweave bench` runs all."""
