@@ -1,4 +1,4 @@
-"""What the site has beside the pages of this folder: README and its like, and the files that pages link to."""
+"""What the site has beside these pages: README and its like, and the files that pages link to."""
 
 import os
 import re
@@ -59,7 +59,7 @@ def resolved(page: File, link: str) -> Path:
         return target
     front = [target / name for name in FRONT if (target / name).exists()]
     if not front:
-        raise ValueError(f"{page.src_uri}: {link} is a folder without {' or '.join(FRONT)}: link to a file of it")
+        raise ValueError(f"{page.src_uri}: a link to a folder needs one of {FRONT} in it, found {link}")
     return front[0]
 
 
