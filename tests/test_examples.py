@@ -20,9 +20,7 @@ def printed(name: str, folder: Path) -> str:
 def test_delete_records(tmp_path: Path):
     said = printed("delete_records.py", tmp_path)
     assert re.match(VERDICT, said)
-    assert re.search(
-        r"^original +FAIL", said, re.MULTILINE
-    )  # its wrong labels show
+    assert re.search(r"^original +FAIL", said, re.MULTILINE)  # its wrong labels show
     for name in ("model.safetensors", "split.json", "record.json", "report.html"):
         assert (tmp_path / "deleted" / name).stat().st_size
 
