@@ -1,4 +1,4 @@
-"""README and docs, taken apart: blocks of code, text, tables, headings, figures."""
+"""README, CONTRIBUTING and docs, taken apart: blocks of code, text, tables, headings, figures."""
 
 import re
 import shlex
@@ -8,7 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    page.relative_to(ROOT).as_posix() for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    *("README.md", "CONTRIBUTING.md"),
+    *(page.relative_to(ROOT).as_posix() for page in sorted((ROOT / "docs").rglob("*.md"))),
 ]
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -30,8 +30,11 @@ from unweave.methods import METHODS, Method
 from unweave.record import record
 
 PACKAGE = Path(unweave.__file__).parent
-README, CONTRIBUTING, PAPERS = "README.md", "docs/CONTRIBUTING.md", "docs/papers.md"
-OTHER_PROGRAMS = {"python3", "ruff", "pyright", ".ci/run"}
+README, CONTRIBUTING = "README.md", "CONTRIBUTING.md"
+COMMANDS_PAGE, METHODS_PAGE, OWN_MODEL, PAPERS = (
+    f"docs/{name}.md" for name in ("commands", "methods", "your-own-model", "papers")
+)
+OTHER_PROGRAMS = {"python3", "ruff", "pyright", "mkdocs", ".ci/run"}
 VERBS = [name for name in cli.app if not name.startswith("-")]
 EXAMPLE, MODULE, KIND = "kl-min", "kl_minimization", "KLMinimization"
 """The method of CONTRIBUTING's example: its name in the registry, its file, its class."""
@@ -93,22 +96,35 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in (README, CONTRIBUTING)])
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in (README, CONTRIBUTING, OWN_MODEL)])
 def test_every_block_runs(page: str, workplace: Path):
     run(page, workplace)
+
+
+MODEL_FILES = {"model.safetensors", "model.json", "split.json", "record.json"}
 
 
 def test_every_block_of_the_readme_runs(workplace: Path):
     space = run(README, workplace)
     assert isinstance(space["audit"], Audit)
-    by_python, by_command = workplace / "forgotten", workplace / "without-scans"
-    model = {"model.safetensors", "model.json", "split.json", "record.json"}
-    assert files(by_python) == model | {"report.html", "evidence.parquet"}
-    assert files(by_command) >= model | {"forget.json"}
+    by_python, by_command = workplace / "forgotten", workplace / "without-records"
+    assert files(by_python) == MODEL_FILES | {"report.html", "evidence.parquet"}
+    assert files(by_command) >= MODEL_FILES | {"forget.json"}
     for place in (by_python, by_command / "audit"):
-        (stage,) = record.load(place)["stages"].values()
-        (row,) = (row for name, row in stage["methods"].items() if name != "original")
-        assert row["verdict"] in VERDICTS and stage["margins"].keys() == {"ua", "ra", "ta", "auc", "tv"}
+        judged(place)
+
+
+def test_every_block_about_a_model_of_your_own_runs(workplace: Path):
+    run(OWN_MODEL, workplace)
+    assert files(workplace / "without-scans") >= MODEL_FILES | {"forget.json"}
+    judged(workplace / "without-scans" / "audit")
+
+
+def judged(place: Path) -> None:
+    """Asserts that the record there holds a verdict, with a margin for every tested figure."""
+    (stage,) = record.load(place)["stages"].values()
+    (row,) = (row for name, row in stage["methods"].items() if name != "original")
+    assert row["verdict"] in VERDICTS and stage["margins"].keys() == {"ua", "ra", "ta", "auc", "tv"}
 
 
 def test_the_example_of_contributing_is_a_method(workplace: Path, monkeypatch: pytest.MonkeyPatch):
@@ -298,12 +314,12 @@ def flags(verb: str) -> set[str]:
 
 
 def test_the_table_of_commands_is_that_of_the_command_line():
-    said = re.findall(r"^\| `unweave (\w+)[^`]*` \|", prose(README), re.MULTILINE)
+    said = re.findall(r"^\| `unweave (\w+)[^`]*` \|", prose(COMMANDS_PAGE), re.MULTILINE)
     assert sorted(said) == sorted(VERBS)
 
 
 def test_the_exit_codes_are_those_of_the_command_line():
-    (said,) = re.findall(r"^Exit codes: (.*?)\n\n", prose(README), re.MULTILINE | re.DOTALL)
+    (said,) = re.findall(r"^Exit codes: (.*?\.)\n", prose(COMMANDS_PAGE), re.MULTILINE | re.DOTALL)
     codes = [cli.DONE, cli.NOT_PASSED, cli.BAD_INPUT, cli.FAILED, cli.INTERRUPTED]
     assert [int(code) for code in re.findall(r"(?:^|;\s)(\d+) ", said)] == codes
 
@@ -328,12 +344,22 @@ def test_links_lead_somewhere(page: str):
             assert not heading or heading in anchors(found.relative_to(ROOT).as_posix()), f"{page}: {target}"
 
 
-def test_the_readmes_table_of_methods_is_the_registry():
-    said = table(README, "| Methods | Paper | Data | Cost of a step |")
+def test_the_table_of_methods_is_the_registry():
+    said = table(METHODS_PAGE, "| Methods | Paper | Data | Cost of a step |")
     assert said.keys() == METHODS.keys()
     for name, (_, *cells) in said.items():
         about = METHODS[name].about
         assert cells == [about.paper, about.data, about.step], f"the row of {name}"
+
+
+def test_the_readme_counts_the_methods():
+    lur, others = "lur", METHODS.keys() - {"original"}
+    (said,) = re.findall(r"one of (\d+) other methods", text(README).replace("\n", " "))
+    assert int(said) == sum(name != lur and not name.startswith(f"{lur}-") for name in others)
+
+
+def test_the_readme_is_short():
+    assert len(text(README).split()) <= 1000
 
 
 def test_the_table_of_papers_is_the_registry():

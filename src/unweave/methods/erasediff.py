@@ -92,7 +92,6 @@ class Least:
         passes: How many; with 0 it stays zero.
         how: Their descent, without its average.
         every: The number of steps between two looks.
-        value: What the last look found.
     """
 
     forget: Objective
@@ -100,6 +99,7 @@ class Least:
     how: Descent
     every: int
     value: float = field(default=0.0, init=False)
+    """What the last look found."""
 
     def __call__(self, problem: Problem, index: int) -> None:
         """Looks, if it is time to, on a copy of the model; the cost is the problem's."""
