@@ -102,12 +102,14 @@ def audit(
             advice = "give what retrained models answer, or audit a result"
             raise ValueError(f"expected data to retrain on, found evidence alone: {advice}")
         found, before = Answers(result), None if original is None else Answers(original)
-        return judged(ANSWERED, result, found, before, *given(found, reference or (), calibration))
-    asked = exam or exam_of(result)
-    return beside_retrained(result, answered(result, asked), reference, calibration, exam=asked)
+        return judge_answers(
+            ANSWERED, result, found, before, *as_answers(found, reference or (), calibration)
+        )
+    asked = exam or default_exam(result)
+    return audit_answers(result, collect_answer_pair(result, asked), reference, calibration, exam=asked)
 
 
-def answered(result: Result, exam: Exam[Found]) -> tuple[Answers[Found], Answers[Found]]:
+def collect_answer_pair(result: Result, exam: Exam[Found]) -> tuple[Answers[Found], Answers[Found]]:
     """What the unlearned model answers, and what the original does.
 
     Raises:
@@ -122,7 +124,7 @@ def answered(result: Result, exam: Exam[Found]) -> tuple[Answers[Found], Answers
         raise ValueError(f"the {name} model can't be audited: {error}") from error
 
 
-def beside_retrained(
+def audit_answers(
     result: Result,
     answers: tuple[Answers[Any], Answers[Any]],
     reference: Retrain | Sequence[Any] | None,
@@ -133,15 +135,15 @@ def beside_retrained(
     """The verdict on what `unlearn` returned, from its answers and the original's; see `audit`."""
     found, before = answers
     if not isinstance(reference, Retrain):
-        return judged(exam, result, found, before, *given(found, reference or (), calibration))
+        return judge_answers(exam, result, found, before, *as_answers(found, reference or (), calibration))
     compared, calibrating = (
         [retrained(reference, result.split, seed, exam, found) for seed in seeds]
         for seeds in (reference.seeds, reference.calibration_seeds)
     )
-    return judged(exam, result, found, before, compared, calibrating)
+    return judge_answers(exam, result, found, before, compared, calibrating)
 
 
-def exam_of(result: Result) -> Exam[Any]:
+def default_exam(result: Result) -> Exam[Any]:
     """The questions to classifiers; what a generator is asked hangs on more than the data."""
     if family_of(result.task) == Diffusion.family:
         advice = "exam=Generation(attacks=25).exam(result.split), of unweave.families.diffusion"
@@ -149,7 +151,7 @@ def exam_of(result: Result) -> Exam[Any]:
     return Classified(result.split, device=None)
 
 
-def given(
+def as_answers(
     found: Answers[Evidence], reference: Sequence[Evidence], calibration: Sequence[Evidence]
 ) -> tuple[list[Answers[Evidence]], list[Answers[Evidence]]]:
     """What retrained models answer to the same questions: those to compare with, and those that calibrate."""
@@ -158,7 +160,7 @@ def given(
     return [Answers(each) for each in reference], [Answers(each) for each in calibration]
 
 
-def judged(
+def judge_answers(
     exam: Exam[Found],
     subject: Result | Evidence,
     found: Answers[Found],
@@ -168,18 +170,18 @@ def judged(
 ) -> Audit:
     """The verdict on one model's answers."""
     refuse_copies(exam, [each.found for each in (*compared, *calibrating)])
-    fixed = margins_of(exam, calibrating)
+    fixed = calibrate_margins(exam, calibrating)
     references = [each.measured(exam) for each in compared]
     moved = {} if before is None else exam.moved(found.found, before.found)
-    values = [{**each, **moved} for each in beside(exam, found, compared)]
-    original = beside(exam, before, compared) if before is not None and compared else []
+    values = [{**each, **moved} for each in measure_against(exam, found, compared)]
+    original = measure_against(exam, before, compared) if before is not None and compared else []
     answers = [] if before is None else [before.found]
     judgement = exam.judge(values, references, fixed, original, lambda: answers)
     if judgement.verdict is Verdict.PASS and not found.probes and (hidden := exam.hidden(found.found)):
         judgement = replace(judgement, reason=f"{judgement.reason}; {hidden}")
-    judgement = of_one(exam, judgement)
+    judgement = as_one_model(exam, judgement)
     name = subject.name if isinstance(subject, Result) else "model"
-    sheets = sheets_of(exam, {name: [found], "original": [before], "retrained": compared[:1]})
+    sheets = draw_sheets(exam, {name: [found], "original": [before], "retrained": compared[:1]})
     made = audit_record(
         subject,
         judgement,
@@ -191,12 +193,12 @@ def judged(
         retraining=retraining([*compared, *calibrating]),
     )
     if original:
-        untouched = of_one(exam, exam.judge(original, references, fixed, original, lambda: answers))
+        untouched = as_one_model(exam, exam.judge(original, references, fixed, original, lambda: answers))
         made = add_original(made, untouched, original, references, exam.metrics)
     return Audit(judgement, found.found, made, exam)
 
 
-def sheets_of(exam: Exam[Found], answers: Mapping[str, Sequence[Answers[Found] | None]]) -> dict[str, str]:
+def draw_sheets(exam: Exam[Found], answers: Mapping[str, Sequence[Answers[Found] | None]]) -> dict[str, str]:
     """Pictures of what models answer, by name; none where there is nothing to see."""
     shown = {
         name: exam.sheet(each[0].found) for name, each in answers.items() if each and each[0] is not None
@@ -216,26 +218,26 @@ def refuse_copies(exam: Exam[Found], references: Sequence[Found]) -> None:
             )
 
 
-def beside(
+def measure_against(
     exam: Exam[Found], found: Answers[Found], compared: Sequence[Answers[Found]]
 ) -> list[dict[str, float]]:
     """The metrics of one model beside each retrained one; its own alone if there is none."""
     return [found.measured(exam, each) for each in compared] or [found.measured(exam)]
 
 
-def of_one(exam: Exam[Any], judgement: Judgement) -> Judgement:
+def as_one_model(exam: Exam[Any], judgement: Judgement) -> Judgement:
     """A verdict whose scores are those of one model."""
-    scores = {name: alone(exam, name, each) for name, each in judgement.scores.items()}
+    scores = {name: drop_interval(exam, name, each) for name, each in judgement.scores.items()}
     return replace(judgement, scores=scores)
 
 
-def alone(exam: Exam[Any], name: str, score: Score) -> Score:
+def drop_interval(exam: Exam[Any], name: str, score: Score) -> Score:
     """The score of one model: a figure of that model alone has no interval, for want of a second model."""
     nan = float("nan")
     return score if exam.metrics[name].needs_reference else replace(score, n=1, low=nan, high=nan)
 
 
-def margins_of(exam: Exam[Found], calibrating: Sequence[Answers[Found]]) -> Margins | None:
+def calibrate_margins(exam: Exam[Found], calibrating: Sequence[Answers[Found]]) -> Margins | None:
     """The margins, if there are two models to compare."""
     if len(calibrating) < 2:
         return None

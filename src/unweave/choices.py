@@ -63,7 +63,7 @@ def refuse_no_pattern(settings: object, *names: str) -> None:
             raise ValueError(f"{name} must be a regular expression, found {found}") from error
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def suggest_word(word: str, known: Iterable[str]) -> str:
     """A question that names the known word closest to this one, if any is close.
 
     Of dotted paths the last name counts, and all paths that end in the closest one are named.

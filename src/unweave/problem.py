@@ -76,7 +76,7 @@ class Problem:
         """
         if self.given is None:
             self.given = copy.deepcopy(self.model)
-        return frozen(self.given, share=True).to(self.device)
+        return frozen_copy(self.given, share=True).to(self.device)
 
     @property
     def params(self) -> dict[str, nn.Parameter]:
@@ -110,14 +110,14 @@ class Problem:
         """A fresh seed."""
         return int(torch.randint(2**62, (), generator=self.generator))
 
-    def fresh(self) -> nn.Module:
+    def fresh_model(self) -> nn.Module:
         """A model of the same architecture on the same device, with newly drawn weights."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed())
-            model = self.build() if self.build else redrawn(self.model)
+            model = self.build() if self.build else redrawn_copy(self.model)
         return model.to(self.device).train(self.model.training)
 
-    def beside(self, name: str) -> "Problem":
+    def problem_copy(self, name: str) -> "Problem":
         """The same request over a copy of the original; costs and curves are counted apart.
 
         Its randomness depends on the seed of this problem and the name, not on what was drawn before.
@@ -127,16 +127,16 @@ class Problem:
         model = copy.deepcopy(self.model if self.given is None else self.given).to(self.device)
         return Problem(self.task, model, self.split, generator, self.build, self.processes)
 
-    def over(self, split: Split) -> "Problem":
+    def with_split(self, split: Split) -> "Problem":
         """The same model and randomness over other data; costs, curves and traces are counted together."""
         return replace(self, split=split)
 
-    def unaugmented(self) -> "Problem":
+    def without_augmentation(self) -> "Problem":
         """The same request, with training data that is never augmented."""
         split = self.split
         calibration = split.calibration.tolist()
         plain = Split(Unaugmented(split.train), split.forget, split.held_out, calibration=calibration)
-        return self.over(plain)
+        return self.with_split(plain)
 
     def remember(self, name: str, make: Callable[["Problem"], T]) -> T:
         """What `make` returns of a copy of the problem, made once for all methods that share `memory`.
@@ -146,8 +146,8 @@ class Problem:
         """
         key = f"{self.generator.initial_seed()}:{name}"
         if key not in self.memory:
-            copied = self.beside(name)
-            with timed(copied.cost):
+            copied = self.problem_copy(name)
+            with add_time(copied.cost):
                 value = make(copied)
             self.memory[key] = value, copied.cost
         value, cost = self.memory[key]
@@ -155,7 +155,7 @@ class Problem:
         return cast(T, value)
 
 
-def frozen(model: nn.Module, *, share: bool = False) -> nn.Module:
+def frozen_copy(model: nn.Module, *, share: bool = False) -> nn.Module:
     """A detached copy in evaluation mode: the original model, a teacher, a proxy.
 
     Args:
@@ -169,7 +169,7 @@ def frozen(model: nn.Module, *, share: bool = False) -> nn.Module:
     return copy.deepcopy(model, memo).eval().requires_grad_(False)
 
 
-def redrawn(model: nn.Module) -> nn.Module:
+def redrawn_copy(model: nn.Module) -> nn.Module:
     """A copy of the model whose modules have redrawn their own weights.
 
     Raises:
@@ -187,7 +187,7 @@ def redrawn(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def timed(cost: Cost) -> Iterator[None]:
+def add_time(cost: Cost) -> Iterator[None]:
     """Adds the wall time of the body to `cost.seconds`."""
     start = time.perf_counter()
     yield

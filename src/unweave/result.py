@@ -117,7 +117,7 @@ class Result:
         code = record.environment()["code"]
         checkpoint.save(place, self.model.state_dict(), {**made, **origin, "code": code})
         self.split.save(place / "split.json")
-        with replacing(place / PRETRAINED) as beside:
+        with replace_folder(place / PRETRAINED) as beside:
             if write is not None:
                 write(self.model, beside)
             elif isinstance(self.model, Pretrained):
@@ -127,7 +127,10 @@ class Result:
 
 def refuse_foreign(folder: Path) -> None:
     """Raises if a folder holds a model or a record that somebody else wrote: saving would replace it."""
-    sidecar, schema = noted(folder / checkpoint.SIDECAR), noted(folder / record.FILE).get("schema")
+    sidecar, schema = (
+        read_if_present(folder / checkpoint.SIDECAR),
+        read_if_present(folder / record.FILE).get("schema"),
+    )
     ours = {
         checkpoint.WEIGHTS: {"architecture", "weights"} <= sidecar.keys(),
         PRETRAINED: {"architecture", "weights"} <= sidecar.keys(),
@@ -139,7 +142,7 @@ def refuse_foreign(folder: Path) -> None:
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
+def replace_folder(folder: Path) -> Iterator[Path]:
     """A place to write what is to become a folder; what is there is replaced by a whole one, or stays."""
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as workplace:
         beside, before = Path(workplace) / folder.name, Path(workplace) / "before"
@@ -153,7 +156,7 @@ def replacing(folder: Path) -> Iterator[Path]:
             os.replace(beside, folder)
 
 
-def noted(path: Path) -> Mapping[str, object]:
+def read_if_present(path: Path) -> Mapping[str, object]:
     """The JSON object in a file; an empty one if there is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

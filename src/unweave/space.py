@@ -88,7 +88,7 @@ class Rest:
     total: int
     prices: Mapping[str, int]
 
-    def left(self, drawn: Mapping[str, Any]) -> int:
+    def remaining(self, drawn: Mapping[str, Any]) -> int:
         """What is left, if anything."""
         return max(0, self.total - sum(price * drawn[path] for path, price in self.prices.items()))
 
@@ -114,7 +114,7 @@ def up_to(longest: int, *, share: int = 10, least: int = 1) -> Whole:
     return Whole(max(least, longest // share), max(least, longest))
 
 
-def prefixed(name: str, space: Mapping[str, Range]) -> dict[str, Range]:
+def prefix_paths(name: str, space: Mapping[str, Range]) -> dict[str, Range]:
     """The space with its paths under a field of that name."""
 
     def moved(each: Range) -> Range:

@@ -56,7 +56,7 @@ class Split:
             if len(source.labels) and int(source.labels.min()) < 0:
                 raise ValueError(f"labels of the {name} data must be >= 0, found {int(source.labels.min())}")
         self.forget = positions(self.train, forget)
-        self.calibration, self.test = cut(len(self.held_out), calibration, seed)
+        self.calibration, self.test = cut_held_out(len(self.held_out), calibration, seed)
 
     @cached_property
     def is_forget(self) -> Bool[Tensor, " n"]:
@@ -152,7 +152,9 @@ def refuse_repeated(source: Source, places: Sequence[int]) -> None:
         return
     known = source.names
     names = [f"position {place}" if known is None else repr(known[place]) for place in again]
-    found = f"{names[0]} twice" if len(names) == 1 else f"{len(names)} of {len(places)} again: {few(names)}"
+    found = (
+        f"{names[0]} twice" if len(names) == 1 else f"{len(names)} of {len(places)} again: {first_few(names)}"
+    )
     raise ValueError(f"each example can be forgotten once, found {found}")
 
 
@@ -170,30 +172,30 @@ def source_positions(source: Source, examples: Sequence[int | str | np.integer])
     places = {name: place for place, name in enumerate(names)}
     unknown = [name for name in ids if name not in places]
     if unknown:
-        found = f"{counted(unknown, examples)} not: {few(map(repr, unknown))}"
+        found = f"{count_of(unknown, examples)} not: {first_few(map(repr, unknown))}"
         raise ValueError(f"ids must be those of training examples, found {found}")
     found = [places[example] if isinstance(example, str) else int(example) for example in examples]
     outside = [place for place in found if not 0 <= place < len(source)]
     if outside:
-        several = f"{counted(outside, examples)} not: " if len(outside) > 1 else ""
+        several = f"{count_of(outside, examples)} not: " if len(outside) > 1 else ""
         raise ValueError(
-            f"positions must be in 0..{len(source) - 1}, found {several}{few(map(str, outside))}"
+            f"positions must be in 0..{len(source) - 1}, found {several}{first_few(map(str, outside))}"
         )
     return found
 
 
-def counted(some: Sequence[object], of: Sequence[object]) -> str:
+def count_of(some: Sequence[object], of: Sequence[object]) -> str:
     """How many of all these are, as the beginning of what they are."""
     return f"{len(some)} of {len(of)} that {'is' if len(some) == 1 else 'are'}"
 
 
-def few(names: Iterable[str]) -> str:
+def first_few(names: Iterable[str]) -> str:
     """The first five names, and whether there are more."""
     shown = list(names)
     return ", ".join(shown[:5]) + (", ..." if len(shown) > 5 else "")
 
 
-def cut(n: int, calibration: float | Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
+def cut_held_out(n: int, calibration: float | Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
     """Positions of the calibration and the test part among `n` held-out examples."""
     if n < 2:
         raise ValueError(

@@ -431,8 +431,8 @@ def test_what_is_drawn_from_a_range_lies_in_it(choices) -> None:
 
 
 def test_what_others_leave_of_a_budget_is_worked_out() -> None:
-    assert Rest(100, {"a": 3, "b": 1}).left({"a": 20, "b": 7, "c": 9}) == 33
-    assert Rest(100, {"a": 3}).left({"a": 40}) == 0
+    assert Rest(100, {"a": 3, "b": 1}).remaining({"a": 20, "b": 7, "c": 9}) == 33
+    assert Rest(100, {"a": 3}).remaining({"a": 40}) == 0
 
 
 @pytest.mark.parametrize("name", ["lur:recover", "lur-exact:recover", "joint:recover", "salun:recover"])
@@ -463,7 +463,7 @@ def test_every_tunable_method_names_fields_that_it_has_and_keeps_to_its_budget(n
     highest = {
         path: each.values[-1] if isinstance(each, Choice) else each.high for path, each in drawn.items()
     }
-    highest |= {path: each.left(highest) for path, each in space.items() if isinstance(each, Rest)}
+    highest |= {path: each.remaining(highest) for path, each in space.items() if isinstance(each, Rest)}
     configure(method, nested(highest), name)
     assert set(own(method, space)) <= set(space)
     steps = [value for path, value in highest.items() if path.endswith((".steps", "how.steps"))]

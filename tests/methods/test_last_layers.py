@@ -47,7 +47,7 @@ def test_cf_k(steps: int):
 def test_eu_k(steps: int):
     of, recorder = recorded("batchnorm")
     plain, method = copy.deepcopy(of.model), whole(EUk(k=2), steps=steps)
-    fresh = recorded("batchnorm")[0].fresh()
+    fresh = recorded("batchnorm")[0].fresh_model()
     for name in LAST_TWO:
         plain.get_submodule(name).load_state_dict(fresh.get_submodule(name).state_dict())
     method(of)

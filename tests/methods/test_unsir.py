@@ -153,7 +153,7 @@ def test_a_class_and_a_stranger_are_refused():
     of = problem("layernorm", whole_class=True)
     stranger = int(of.split.retain[0])
     split = Split(of.split.train, [*of.split.forget.tolist(), stranger], of.split.held_out)
-    refused(of.over(split), "found 1 of .* forget examples")
+    refused(of.with_split(split), "found 1 of .* forget examples")
 
 
 def test_inputs_that_are_no_floats_are_refused():
@@ -168,7 +168,7 @@ def test_several_classes_have_noise_each():
     of = problem("layernorm")
     labels = of.split.train.labels
     split = Split(of.split.train, (labels >= 2).nonzero()[:, 0], of.split.held_out)
-    of = of.over(split)
+    of = of.with_split(split)
     staged = SHORT.staged(of)
     assert staged.train.noise_labels.tolist() == [2] * 5 + [3] * 5 and of.cost.gradients == 6
 

@@ -25,7 +25,7 @@ from unweave.methods.fcs import FCS, Contrast
 from unweave.methods.kde import KDE
 from unweave.methods.prmq import PRMQ, entropy, entropy_gap, smallest
 from unweave.methods.rni import RNI
-from unweave.problem import Problem, frozen
+from unweave.problem import Problem, frozen_copy
 from unweave.split import Part, Split
 from unweave.tasks import Batch
 from unweave.weights.processes import Processes
@@ -209,7 +209,7 @@ def pruned(of: Problem, fraction: float) -> nn.Module:
 def test_entropies_are_matched_in_nats():
     of = fresh("layernorm")
     of.model = nn.Linear(1, 2, bias=False).double()
-    original = frozen(of.model)
+    original = frozen_copy(of.model)
     with torch.no_grad():
         # says 3/4 and 1/4 of an input of one
         of.model.weight.copy_(torch.tensor([[3.0], [1.0]]).double().log())
@@ -275,7 +275,7 @@ def test_rni(kicks: list[dict[str, Tensor]]):
     plain = copy.deepcopy(of.model).train()
     method(of)
     draws = fresh()
-    plain.fc.load_state_dict(draws.fresh().fc.state_dict())
+    plain.fc.load_state_dict(draws.fresh_model().fc.state_dict())
     resting = [LAYERS[torch.randperm(3, generator=draws.generator)[2]] for _ in range(2)]
     sgd = Sgd(plain, method.how)
     names = [name for name, _ in plain.named_parameters()]
@@ -403,7 +403,7 @@ def zeroed(model: nn.Module) -> nn.Module:
 def test_the_first_layer_and_the_head_are_told_by_place_and_alone_start_afresh():
     """Released: a stem of another name than conv1 kept what it knew, without a word."""
     for family, ends in (("layernorm", ("0.", "6.")), ("batchnorm", ("conv1", "fc"))):
-        of, anew, before = fresh(family), fresh(family).fresh(), fresh(family).model
+        of, anew, before = fresh(family), fresh(family).fresh_model(), fresh(family).model
         still(of, taught(lr=STILL))
         for name, p in of.model.named_parameters():
             old, new = before.get_parameter(name), anew.get_parameter(name)

@@ -15,13 +15,13 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 from torch import nn
 
 from unweave.bench.setup import Setup
-from unweave.choices import nearest
+from unweave.choices import suggest_word
 from unweave.descent.descend import Descent
 from unweave.methods import Method, methods_for
 from unweave.methods.configure import configure, stages_of
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.simple import FromScratch
-from unweave.tables import Table, as_table, mapping, read
+from unweave.tables import Table, as_table, read, require_mapping
 from unweave.targets import refuse_other_family
 
 T = TypeVar("T")
@@ -109,7 +109,9 @@ def parse(table: Table) -> Recipe:
         ValueError: If a key, choice or method is not known, or a value has the wrong type or range.
     """
     setup = read(Setup, {key: value for key, value in table.items() if key != "methods"}, "")
-    return Recipe(**vars(setup), methods=_methods(setup, mapping(table.get("methods", {}), "methods")))
+    return Recipe(
+        **vars(setup), methods=_methods(setup, require_mapping(table.get("methods", {}), "methods"))
+    )
 
 
 def length(method: Method) -> tuple[int | None, float | None]:
@@ -131,7 +133,9 @@ def _text(place: str | Path) -> str:
         return Path(place).read_text(encoding="utf-8")
     if str(place) not in shipped():
         known = ", ".join(shipped())
-        raise ValueError(f"unknown recipe {str(place)!r}{nearest(str(place), shipped())}; known: {known}")
+        raise ValueError(
+            f"unknown recipe {str(place)!r}{suggest_word(str(place), shipped())}; known: {known}"
+        )
     return files("unweave").joinpath("recipes", f"{place}.toml").read_text(encoding="utf-8")
 
 

@@ -109,7 +109,7 @@ def search(
 
     def make(asked: "OptunaTrial") -> Trial:
         drawn = {path: rounded(value) for path, value in asked.params.items()}
-        settings = drawn | {path: rest.left(drawn) for path, rest in rests.items()}
+        settings = drawn | {path: rest.remaining(drawn) for path, rest in rests.items()}
 
         def hopeless(value: float, step: int) -> bool:
             asked.report(value, step)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unweave.auditing import Audit, answered, beside_retrained
+from unweave.auditing import Audit, audit_answers, collect_answer_pair
 from unweave.auditing import audit as compare
 from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS, Verdict
@@ -81,10 +81,12 @@ def of_run(run: Path, references: int, jobs: int, shared: Shared) -> int:
     with out.writing(place, asked), progress.shown(start, quiet=shared.quiet) as listener:
         kept = place / "references"
         result = run_folder.result_of(run, project, split, shared.device)
-        given = answered(result, exam)  # of no use to an audit, it is said before anything is retrained
+        given = collect_answer_pair(
+            result, exam
+        )  # of no use to an audit, it is said before anything is retrained
         run_folder.retrain_all(run, [*seeds, *calibration], kept, jobs, shared.device, listener)
         reference = run_folder.reference_of(project, split, seeds, calibration, kept) if seeds else None
-        found = beside_retrained(result, given, reference, exam=exam)
+        found = audit_answers(result, given, reference, exam=exam)
         found = replace(found, record=add_request(found.record, run_folder.about(run)))
         found.save(place)
     return told(found, place, shared)

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from unweave.descent.descend import Descent
 from unweave.methods.configure import stages_of
-from unweave.tables import as_table, kind_of, tables
+from unweave.tables import as_table, kind_of, nested_kinds
 
 KIND = "kind"
 """The last name of a path that says which of several dataclasses stands there."""
@@ -25,7 +25,7 @@ def meanings(method: object) -> dict[str, str]:
 
 def meanings_in(settings: object, before: str = "") -> dict[str, str]:
     """What each setting of a dataclass means."""
-    told, kinds, made = arguments(type(settings)), tables(type(settings)), {}
+    told, kinds, made = arguments(type(settings)), nested_kinds(type(settings)), {}
     for name, shown in as_table(settings).items():
         value, path, meaning = getattr(settings, name), f"{before}{name}", told.get(name, "")
         if isinstance(shown, Mapping) and is_dataclass(value):
@@ -48,7 +48,7 @@ def choices(method: object) -> dict[str, dict[str, str]]:
 def choices_in(settings: object, before: str = "") -> dict[str, dict[str, str]]:
     """The dataclasses that may stand in the fields of a dataclass, where there is a choice."""
     made: dict[str, dict[str, str]] = {}
-    for name, kinds in tables(type(settings)).items():
+    for name, kinds in nested_kinds(type(settings)).items():
         value, path = getattr(settings, name), f"{before}{name}"
         if len(kinds) > 1 or (kinds and not is_dataclass(value)):
             made[path] = {kind_of(kind): first_line(kind) for kind in kinds}

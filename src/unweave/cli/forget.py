@@ -22,7 +22,7 @@ from unweave.record.record import package_digest
 from unweave.report.numbers import number
 from unweave.result import PRETRAINED, Pretrained, Result, refuse_foreign
 from unweave.split import Split
-from unweave.tables import merged
+from unweave.tables import merge_tables
 from unweave.unlearning import unlearn
 
 CLAIM = "forget.json"
@@ -75,7 +75,7 @@ def forget(
     if tuned is not None:
         again = f"tune it again, with unweave bench {model} --methods {method} --tune 20"
         known_here(project, method, tables=found, seed=seed, place=tuned, again=again)
-        tables = merged(found, tables)
+        tables = merge_tables(found, tables)
     chosen = configured(project, method, tables=tables, seed=seed)
     asked = {
         "verb": "forget",

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from unweave.cli.project import Project
 from unweave.data import Source
-from unweave.split import few
+from unweave.split import first_few
 from unweave.tasks import call, evaluating
 
 LOW = (torch.bfloat16, torch.float16)
@@ -136,4 +136,4 @@ def name_of(source: Source, position: int) -> str:
 
 def few_of(labels: set[int]) -> str:
     """The first of some labels."""
-    return few(map(str, sorted(labels)))
+    return first_few(map(str, sorted(labels)))

@@ -13,7 +13,7 @@ from torch import Tensor
 from unweave.cli.project import Project
 from unweave.data import Source
 from unweave.data.image_folder_facts import Own, is_label
-from unweave.split import Split, counted, few, source_positions
+from unweave.split import Split, count_of, first_few, source_positions
 
 
 @Parameter(name="*")
@@ -98,7 +98,7 @@ def listed(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
     strange = [word for word in words or [ids] if word not in known]
     raise ValueError(
         "--ids must be ids of the training data, or a file with one a line, found "
-        f"{counted(strange, words or [ids])} neither: {few(map(repr, strange))}"
+        f"{count_of(strange, words or [ids])} neither: {first_few(map(repr, strange))}"
     )
 
 

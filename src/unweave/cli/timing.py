@@ -26,7 +26,7 @@ from unweave.descent.train import spend
 from unweave.methods import Method
 from unweave.methods.configure import configure, stages_of
 from unweave.methods.recover import Recover
-from unweave.problem import Problem, timed
+from unweave.problem import Problem, add_time
 from unweave.split import Split
 from unweave.weights.cost import Cost
 
@@ -180,6 +180,6 @@ def train_on(project: Project, split: Split, kept: torch.Tensor) -> float:
     assert project.retrain is not None
     rest = torch.ones(len(split.train), dtype=torch.bool).index_fill_(0, kept, False).nonzero()[:, 0]
     part, cost = Split(split.train, rest, split.held_out, calibration=split.calibration.tolist()), Cost()
-    with timed(cost):
+    with add_time(cost):
         project.retrain(part, 0)
     return cost.seconds

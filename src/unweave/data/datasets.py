@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from unweave.choices import nearest
+from unweave.choices import suggest_word
 from unweave.data import Raw, Source
 from unweave.data.formats import read_idx, read_parquet
 from unweave.data.images import in_memory
@@ -47,7 +47,9 @@ def load(
         augment: Crop and mirror training images at random, where the data set does.
     """
     if name not in _LOADERS:
-        raise ValueError(f"unknown data set {name!r}{nearest(name, _LOADERS)}; known: {', '.join(_LOADERS)}")
+        raise ValueError(
+            f"unknown data set {name!r}{suggest_word(name, _LOADERS)}; known: {', '.join(_LOADERS)}"
+        )
     train, held_out = _LOADERS[name](folder)
     train = train if augment else replace(train, crop=0, flip=False)
     return (train if limit is None else taken(train, stratum(train, limit, seed))), held_out

@@ -91,7 +91,7 @@ def restart(problem: Problem, keep: Sequence[nn.Module] = ()) -> None:
         problem: Whose model is edited.
         keep: Modules whose own weights and buffers stay.
     """
-    fresh = problem.fresh()
+    fresh = problem.fresh_model()
     if dict(problem.model.named_parameters()).keys() != dict(fresh.named_parameters()).keys():
         raise ValueError(
             "starting over needs a model as it was built, found other weights, such as low-rank additions: "
@@ -137,7 +137,7 @@ def shrink_and_perturb(problem: Problem, keep: float, within: Mask | None = None
         keep: The fraction k that stays.
         within: Weights at zero stay as they are.
     """
-    fresh = dict(problem.fresh().named_parameters())
+    fresh = dict(problem.fresh_model().named_parameters())
     for name, p in problem.params.items():
         faded = p.lerp(fresh[name], 1 - keep)
         p.copy_(faded if within is None else torch.where(within[name] > 0, faded, p))

@@ -194,7 +194,7 @@ def mislabel(part: Part = "forget", *, teacher: nn.Module | Literal["student"] |
         def answer(inputs: Inputs) -> Tensor:
             if asked is None:
                 raise ValueError(
-                    "this task's wrong targets are a model's answers: pass teacher=frozen(model)"
+                    "this task's wrong targets are a model's answers: pass teacher=frozen_copy(model)"
                 )
             with torch.no_grad(), step.runtime.statistics_kept():
                 return call(asked, inputs)
@@ -284,7 +284,9 @@ def distill(teacher: nn.Module, part: Part, *, temperature: float = 1.0) -> Obje
 def refuse_moving(teacher: nn.Module) -> None:
     """Raises if the teacher has trainable weights."""
     if any(p.requires_grad for p in teacher.parameters()):
-        raise ValueError("a teacher must not move, and this one has trainable weights: pass frozen(model)")
+        raise ValueError(
+            "a teacher must not move, and this one has trainable weights: pass frozen_copy(model)"
+        )
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.objective import nll
 from unweave.descent.saved_state import Saved
-from unweave.problem import Problem, timed
+from unweave.problem import Problem, add_time
 from unweave.record import checkpoint
 from unweave.split import Split
 from unweave.tasks import Task
@@ -97,7 +97,7 @@ def train_model(
     problem = Problem(task or Classifier(split.n_classes), model, split, generator, build)
     saved = None if place is None or save_every is None else Saved(place / STATE, save_every)
     warm_up()
-    with timed(problem.cost):
+    with add_time(problem.cost):
         descend(problem, how, Phase([nll(part)]), saved=saved)
         synchronize(device)
     if place is not None:
@@ -139,7 +139,7 @@ def counted(cost: Cost) -> Iterator[None]:
 
     hook = register_optimizer_step_pre_hook(add)
     try:
-        with timed(cost):
+        with add_time(cost):
             yield
     finally:
         hook.remove()

@@ -57,7 +57,7 @@ class Amnesiac:
             "relabelled",
             lambda step, batch: step.runtime.task.loss(step.predict(batch), labels[batch.ids]),
         )
-        descend(problem.unaugmented(), self.how, Phase([objective]))
+        descend(problem.without_augmentation(), self.how, Phase([objective]))
 
 
 def relabelled(problem: Problem) -> Int64[Tensor, " n"]:

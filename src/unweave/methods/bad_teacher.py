@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.objective import Objective, on, reference, refuse_moving
 from unweave.methods.about import About
-from unweave.problem import Problem, frozen
+from unweave.problem import Problem, frozen_copy
 from unweave.space import Log, Range, up_to
 from unweave.tasks import Batch
 from unweave.weights.step import Step
@@ -42,7 +42,7 @@ class BadTeacher:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        lesson = taught(ignorant=frozen(problem.fresh()), original=problem.original)
+        lesson = taught(ignorant=frozen_copy(problem.fresh_model()), original=problem.original)
         descend(problem, self.how, Phase([lesson], feed="concatenated"))
 
 

@@ -19,7 +19,7 @@ from unweave.descent.rules import RuleName
 from unweave.descent.units import CHECK, Along, Curvature, Ratio, first_step, refuse_divergence
 from unweave.methods.about import About
 from unweave.problem import Problem
-from unweave.space import RATES, SCHEDULES, Log, Range, Tunable, prefixed, up_to
+from unweave.space import RATES, SCHEDULES, Log, Range, Tunable, prefix_paths, up_to
 from unweave.targets import Clamped, Target, ascents
 from unweave.targets.estimators.proxy import PROXY_SHARE
 from unweave.weights.step import Term
@@ -87,7 +87,7 @@ class LUR:
         left -= CHECK + 1 if self.mode == "lagged" else 0  # and the retain gradient that it begins with
         return {
             **({} if self.mode == "joint" else {"alpha": Log(0.01, 0.1 if self.mode == "lagged" else 0.3)}),
-            **prefixed("forget", target),
+            **prefix_paths("forget", target),
             **ascents(self.forget),
             "weight": Log(0.03, 3.0),
             "how.lr": RATES,

@@ -15,7 +15,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from unweave.methods.about import REFERENCE, About, Described, refuse_family
 from unweave.methods.recover import Recover
 from unweave.problem import Problem
-from unweave.space import Range, Tunable, prefixed
+from unweave.space import Range, Tunable, prefix_paths
 from unweave.tables import as_table
 
 JOINT = ":"
@@ -106,7 +106,7 @@ def stage_spaces(pipeline: Pipeline, budget: int, space: StageSpace) -> Mapping[
     before = round(FORGETTING * budget) if recovers else budget
     found: dict[str, Range] = {}
     for name, stage in zip(pipeline.names, pipeline.stages, strict=True):
-        found |= prefixed(name, space(name, stage, budget if isinstance(stage, Recover) else before))
+        found |= prefix_paths(name, space(name, stage, budget if isinstance(stage, Recover) else before))
     return found
 
 

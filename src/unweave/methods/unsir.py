@@ -86,7 +86,7 @@ class UNSIR:
         """
         refuse_family(self, problem.task)
         refuse_partial_classes(problem.split)
-        staged = problem.over(self.staged(problem))
+        staged = problem.with_split(self.staged(problem))
         descend(staged, self.impair, Phase([nll("mixed")]))
         descend(staged, self.how, Phase([nll("retain")]))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unweave.choices import nearest
+from unweave.choices import suggest_word
 
 
 def build(
@@ -30,12 +30,12 @@ def build(
     """
     models = MODELS if among is None else among
     if name not in models:
-        raise ValueError(f"unknown model {name!r}{nearest(name, models)}; known: {', '.join(models)}")
+        raise ValueError(f"unknown model {name!r}{suggest_word(name, models)}; known: {', '.join(models)}")
     known = [key for key in inspect.signature(models[name]).parameters if key != "n_classes"]
     for key, value in settings.items():
         if key not in known:
             raise ValueError(
-                f"unknown setting {key!r} of model {name!r}{nearest(key, known)}; known: {', '.join(known)}"
+                f"unknown setting {key!r} of model {name!r}{suggest_word(key, known)}; known: {', '.join(known)}"
             )
         if value < 1:
             raise ValueError(f"setting {key!r} of model {name!r} must be at least 1, found {value}")

@@ -14,7 +14,7 @@ from unweave.data.datasets import as_images
 from unweave.data.in_memory import Resident
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.objective import nll
-from unweave.problem import Problem, frozen
+from unweave.problem import Problem, frozen_copy
 from unweave.split import Split
 from unweave.tasks import call
 from unweave.tasks.diffusion import Diffusion
@@ -112,7 +112,7 @@ def denoising_loss(
         draws: Noisy images that are scored, all of them for every vector; image by image, in turn.
         seed: Of their times and noise.
     """
-    model, task = frozen(drawing.model), replace(drawing.task, names=None)
+    model, task = frozen_copy(drawing.model), replace(drawing.task, names=None)
     weight = next(model.parameters())
     ids = torch.arange(draws, device=weight.device)
     taken = checked(images, drawing.shape).to(weight.device)[ids % len(images)]

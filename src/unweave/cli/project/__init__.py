@@ -4,7 +4,7 @@ from pathlib import Path
 
 from unweave.bench.recipe import load as load_recipe
 from unweave.bench.recipe import shipped
-from unweave.choices import nearest
+from unweave.choices import suggest_word
 from unweave.cli.project.diffusers_folder import CONFIGS, from_local, is_local
 from unweave.cli.project.project import Project
 from unweave.cli.project.recipe import from_folder, from_recipe
@@ -42,7 +42,7 @@ def load(
     if path.suffix == ".toml" or place in shipped():
         return from_recipe(load_recipe(place), device or "cpu")
     known = ", ".join(shipped())
-    guess = nearest(place, shipped())
+    guess = suggest_word(place, shipped())
     raise ValueError(
         f"MODEL must be project.py, a recipe or a folder, found {place!r}{guess}; recipes: {known}"
     )

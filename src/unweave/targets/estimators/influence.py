@@ -9,7 +9,7 @@ from torch import nn
 from unweave.descent.edit import shift
 from unweave.descent.hessian import differentiate_twice, twice_differentiable
 from unweave.descent.objective import nll
-from unweave.problem import Problem, frozen
+from unweave.problem import Problem, frozen_copy
 from unweave.split import Part
 from unweave.targets.estimators.estimator import EstimatedLogits, refuse_other_than_classifiers
 from unweave.targets.estimators.held_out import logits
@@ -71,7 +71,7 @@ class Influence:
 
             step, _ = conjugate_gradients(damped, pull, self.iterations)
         shift(problem, scale(step, len(split.forget) / len(split.retain)))
-        return frozen(problem.model)
+        return frozen_copy(problem.model)
 
 
 def look(problem: Problem, part: Part, most: int) -> Step:

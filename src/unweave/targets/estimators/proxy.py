@@ -11,7 +11,7 @@ from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.edit import restart, shrink
 from unweave.descent.objective import nll
 from unweave.descent.redraw import trim
-from unweave.problem import Problem, frozen
+from unweave.problem import Problem, frozen_copy
 from unweave.space import Choice, Range
 
 
@@ -49,7 +49,7 @@ class Proxy:
             case "reinitialized":
                 trim(problem, self.amount, eligible="")
         descend(problem, self.how, Phase([nll("retain")]))
-        return frozen(problem.model)
+        return frozen_copy(problem.model)
 
 
 PROXY_SHARE = 0.2

@@ -15,7 +15,7 @@ from unweave.choices import refuse_unknown_choices
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.edit import restart
 from unweave.descent.objective import nll
-from unweave.problem import Problem, frozen
+from unweave.problem import Problem, frozen_copy
 from unweave.split import Split
 from unweave.targets.estimators.estimator import EstimatedLogits, refuse_other_than_classifiers
 from unweave.targets.estimators.held_out import Said, at_level, logits, logits_at
@@ -88,4 +88,4 @@ class Shards:
         )
         restart(elsewhere)
         descend(elsewhere, self.how, Phase([nll("retain")]))
-        return frozen(problem.model)
+        return frozen_copy(problem.model)
