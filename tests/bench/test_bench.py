@@ -207,7 +207,9 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(run, tmp_path) -> None:
     assert {name: content for name, content in cells(tmp_path).items() if name in done} == done
     for name, row in made["stages"]["tiny"]["methods"].items():
         whole = run[1]["stages"]["tiny"]["methods"][name]["scores"]
-        assert record.plain(row["scores"]) == record.plain(whole)  # two seeds have no interval, but NaN
+        assert record.to_json_values(row["scores"]) == record.to_json_values(
+            whole
+        )  # two seeds have no interval, but NaN
 
 
 def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, monkeypatch) -> None:

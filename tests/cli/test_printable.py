@@ -8,7 +8,7 @@ import pytest
 
 from records import synthetic
 from unweave.cli import show
-from unweave.record.digest import sealed
+from unweave.record.digest import seal
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\x9b31mPASS\r\u202egnp\ud800"
 SHOWN = r"\x1b[2J\x1b]0;owned\x07\x9b31mPASS\r\u202egnp\ud800"
@@ -24,7 +24,7 @@ def theirs(tmp_path) -> Path:
     stage = trace | {"methods": {**trace["methods"], f"method {HOSTILE}": told}}
     made = made | {"stages": {f"stage {HOSTILE}": stage, **made["stages"]}}
     (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "record.json").write_text(json.dumps(sealed(made)))
+    (tmp_path / "theirs" / "record.json").write_text(json.dumps(seal(made)))
     return tmp_path / "theirs"
 
 

@@ -63,7 +63,7 @@ def test_a_benchmark_of_denoisers_goes_on_where_it_stopped(tmp_path) -> None:
     assert 0 < error["low"] < error["value"] < error["high"] < 10 and recogniser["held-out images"] == 360
     again = bench([tiny()], tmp_path, methods=METHODS, jobs=1)
     assert {path: path.stat().st_mtime_ns for path in cells.iterdir()} == before
-    assert record.plain(again["stages"]) == record.plain(made["stages"])
+    assert record.to_json_values(again["stages"]) == record.to_json_values(made["stages"])
 
 
 def test_a_search_tries_what_suits_denoisers(tmp_path) -> None:

@@ -15,7 +15,7 @@ from statistics import mean
 from typing import Any
 
 from unweave.bench.cell import REFERENCE
-from unweave.record.digest import again
+from unweave.record.digest import rerun_command
 from unweave.record.files import read_object
 
 Stage = Mapping[str, Any]
@@ -41,7 +41,7 @@ def refuse_disproved(record: Mapping[str, Any], path: Path) -> None:
         for found in contradictions(name, stage, folder):
             raise ValueError(
                 f"{path}: {found}: the record or what lies beside it was changed after it was "
-                f"written: make it again with {again(record)}"
+                f"written: make it again with {rerun_command(record)}"
             )
 
 

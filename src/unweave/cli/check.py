@@ -18,7 +18,7 @@ from unweave.cli.project import Project, load
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
 from unweave.methods import DEFAULT, method_named
 from unweave.record.files import write_atomically
-from unweave.record.record import plain
+from unweave.record.record import to_json_values
 from unweave.report.numbers import number
 from unweave.split import Split
 
@@ -80,7 +80,7 @@ def check(
             "found": {key: found[key] for key in ("model", "data", "notes")},
         }
         with out.writing(out.place(shared.out, asked), asked) as folder:
-            write_atomically(folder / FILE, json.dumps(plain(found), indent=1))
+            write_atomically(folder / FILE, json.dumps(to_json_values(found), indent=1))
     show.as_json(found) if shared.json else told(model, found, exam, lacking(project))
     return 0
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
-from unweave.record.digest import again
-from unweave.record.record import unverified
+from unweave.record.digest import rerun_command
+from unweave.record.record import explain_unverified
 from unweave.report.html import flat
 
 Record = Mapping[str, Any]
@@ -29,12 +29,12 @@ def refuse_mixed(found: Mapping[str, Record]) -> None:
 
 def refuse_earlier(found: Mapping[str, Record]) -> None:
     """Raises if a record of the earlier schema, which has no digest, stands beside one that is verified."""
-    old = [place for place, each in found.items() if unverified(each)]
+    old = [place for place, each in found.items() if explain_unverified(each)]
     verified = [place for place in found if place not in old]
     if old and verified:
         place = old[0]
         both, what = f"{verified[0]} and {place} can't share a table", "made by an earlier version"
-        advice = f"make it again with {again(found[place])}"
+        advice = f"make it again with {rerun_command(found[place])}"
         raise ValueError(f"{both}: {place} was {what}, without a digest, and can't be verified: {advice}")
 
 

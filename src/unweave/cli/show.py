@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unweave.audits.metric_names import KNOWN
-from unweave.record.record import plain
+from unweave.record.record import to_json_values
 from unweave.report import frontier, table_formats, tables
 from unweave.report.numbers import digits, heading, number
 
@@ -61,7 +61,7 @@ def tell(*sentences: str) -> None:
 
 def as_json(content: Mapping[str, Any]) -> None:
     """Prints one JSON object; a number that is not finite is null."""
-    print(json.dumps(plain(content), indent=1, allow_nan=False))
+    print(json.dumps(to_json_values(content), indent=1, allow_nan=False))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: Collection[int] = (0,)) -> None:

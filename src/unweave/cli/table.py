@@ -76,14 +76,14 @@ def loaded(places: Sequence[Path]) -> dict[str, dict[str, Any]]:
 def proved(place: Path) -> dict[str, Any]:
     """A record that agrees with what lies beside it; one of the earlier schema as it is, which says so."""
     made = record.load(place)
-    if not record.unverified(made):
+    if not record.explain_unverified(made):
         refuse_disproved(made, place)
     return made
 
 
 def warn_of(made: Mapping[str, Any]) -> None:
     """Says on the standard error that figures can't be verified, where the output holds figures alone."""
-    if note := record.unverified(made):
+    if note := record.explain_unverified(made):
         print(f"unweave: {note}", file=sys.stderr)
 
 

@@ -16,7 +16,7 @@ def code_digest(path: Path) -> str:
     What its functions only import when they are called is not known yet and does not count.
     """
     digest = hashlib.sha256(path.read_bytes())
-    for other in imported_from(path.parent):
+    for other in imported_files(path.parent):
         if other != path:
             name, code = other.relative_to(path.parent).as_posix(), hashlib.sha256(other.read_bytes())
             digest.update(f"\n{name} {code.hexdigest()}".encode())
@@ -43,11 +43,13 @@ def file_of(train: Callable[..., object]) -> Path:
     )
 
 
-def imported_from(folder: Path) -> list[Path]:
+def imported_files(folder: Path) -> list[Path]:
     """Files of the loaded modules in a folder, sorted; not what is installed there, such as in .venv."""
     # no resolve(): a module may be a link to a file elsewhere
     files = {Path(name).absolute() for name in module_files()}
-    return sorted(path for path in files if path.is_relative_to(folder) and path.is_file() and own_code(path))
+    return sorted(
+        path for path in files if path.is_relative_to(folder) and path.is_file() and is_own_code(path)
+    )
 
 
 def module_files() -> list[str]:
@@ -58,7 +60,7 @@ def module_files() -> list[str]:
     return [name for name in found if isinstance(name, str)]
 
 
-def own_code(path: Path) -> bool:
+def is_own_code(path: Path) -> bool:
     """Whether a file is a user's own, and neither Python's nor installed."""
     installed = {"site-packages", "dist-packages"} & set(path.parts)
     return not installed and not path.is_relative_to(sysconfig.get_path("stdlib"))

@@ -16,9 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from unweave.record.digest import KEY, refuse_changed, sealed
+from unweave.record.digest import KEY, refuse_changed, seal
 from unweave.record.files import write_atomically
-from unweave.record.json_values import plain
+from unweave.record.json_values import to_json_values
 
 # The schema, not the type checker, describes a record: it holds whatever JSON can hold.
 Record = Mapping[str, Any]
@@ -78,7 +78,7 @@ def write(record: Record, folder: str | Path) -> Path:
         raise ValueError(
             f"expected a folder to write {FILE} into, found a file at {folder}: choose another name"
         )
-    text = json.dumps(sealed(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(seal(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / FILE, text)
     return folder / FILE
@@ -115,7 +115,7 @@ def load(path: str | Path) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key != KEY}
 
 
-def unverified(record: Record) -> str:
+def explain_unverified(record: Record) -> str:
     """A sentence that a record can't be verified; empty if its digest was."""
     if record.get("schema") != EARLIER:
         return ""
@@ -131,7 +131,7 @@ def validate(record: Any, *, known: Sequence[str] = (SCHEMA, EARLIER)) -> None:
     if found not in known:
         raise ValueError(f"expected a record of schema {SCHEMA!r}, found {found!r}")
     schema = json.loads(Path(__file__).with_name("record.schema.json").read_text(encoding="utf-8"))
-    error = best_match(Draft202012Validator(schema).iter_errors(plain(record)))
+    error = best_match(Draft202012Validator(schema).iter_errors(to_json_values(record)))
     if error is not None:
         place = ".".join(str(part) for part in error.absolute_path) or "the record"
         raise ValueError(f"{place} does not follow schema {SCHEMA!r}: {_shorten(error.message)}")

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from unweave.record.files import write_atomically
-from unweave.record.record import unverified
+from unweave.record.record import explain_unverified
 from unweave.report import figures, frontier, protocol_tables
 from unweave.report.diagram import critical_difference
 from unweave.report.frontier_figure import figure as frontier_figure
@@ -148,7 +148,7 @@ def render(record: Mapping[str, Any]) -> str:
         environment=flat(record["environment"]),
         date=record["environment"].get("date"),
         schema=record["schema"],
-        unverified=unverified(record),
+        unverified=explain_unverified(record),
         glossary=_glossary(stages),
         terms=_terms(stages),
     )

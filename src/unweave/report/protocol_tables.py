@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from unweave.record.record import unverified
+from unweave.record.record import explain_unverified
 from unweave.report import table_formats
 from unweave.report.numbers import DASH, number
 from unweave.report.parquet import write
@@ -62,7 +62,7 @@ def legend(record: Record) -> str:
 
 def text(record: Record, *, width: int = 100) -> str:
     """Every stage as plain text."""
-    parts = [f"{line}\n" for line in [unverified(record)] if line]
+    parts = [f"{line}\n" for line in [explain_unverified(record)] if line]
     for name, stage in record["stages"].items():
         said = [line for sentence in sentences(stage) for line in textwrap.wrap(sentence, width)]
         parts.append("\n".join([name, *said, "", *table_formats.plain(terminal(stage, width)), ""]))
@@ -82,14 +82,14 @@ def markdown(record: Record) -> str:
     """Every stage as a Markdown table."""
     stages = record["stages"].items()
     parts = [table_formats.markdown(name, sentences(stage), *grid(stage), words=1) for name, stage in stages]
-    first = [table_formats.escaped(line) for line in [unverified(record)] if line]
+    first = [table_formats.escaped(line) for line in [explain_unverified(record)] if line]
     return "\n\n".join([*first, *parts, table_formats.escaped(legend(record))]) + "\n"
 
 
 def latex(record: Record) -> str:
     """Every stage as a booktabs tabular."""
     stages = [table_formats.tabular(name, *grid(stage), words=1) for name, stage in record["stages"].items()]
-    return "\n\n".join([*(f"% {line}" for line in [unverified(record)] if line), *stages]) + "\n"
+    return "\n\n".join([*(f"% {line}" for line in [explain_unverified(record)] if line), *stages]) + "\n"
 
 
 def parquet(record: Record, path: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from unweave.record.record import unverified
+from unweave.record.record import explain_unverified
 from unweave.report import frontier, table_formats
 from unweave.report.numbers import DASH, digits, heading, interval, number, probability
 from unweave.report.ranking import ours_of
@@ -138,7 +138,7 @@ def text(record: Mapping[str, Any], *, width: int = 100) -> str:
         for line in frontier.text(name, each, width=width)
     ]
     stages = [_stage_text(name, stage, width) for name, stage in record["stages"].items()]
-    first = [f"{line}\n" for line in [unverified(record)] if line]
+    first = [f"{line}\n" for line in [explain_unverified(record)] if line]
     return "\n".join([*first, *before, *stages, *table_formats.wrapped([legend(record, width=width)], width)])
 
 
@@ -151,13 +151,13 @@ def markdown(record: Mapping[str, Any]) -> str:
         table_formats.markdown(name, sentences(stage), *grid(stage, metric_ids(stage)), words=2)
         for name, stage in record["stages"].items()
     ]
-    first = [table_formats.escaped(line) for line in [unverified(record)] if line]
+    first = [table_formats.escaped(line) for line in [explain_unverified(record)] if line]
     return "\n\n".join([*first, *before, *parts, table_formats.escaped(legend(record))]) + "\n"
 
 
 def latex(record: Mapping[str, Any]) -> str:
     """Every stage as a booktabs tabular; bold is the method closest to Retrain of those with no FAIL."""
-    first = [f"% {line}" for line in [unverified(record)] if line]
+    first = [f"% {line}" for line in [explain_unverified(record)] if line]
     before = [
         part for name, each in record.get("frontier", {}).items() for part in frontier.latex(name, each)
     ]
