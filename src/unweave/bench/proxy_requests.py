@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from unweave.bench.setup import Data, Tuning
-from unweave.data.datasets import stratum, taken
+from unweave.data.datasets import select_examples, stratum
 from unweave.split import Split
 
 
@@ -25,7 +25,7 @@ def practised(split: Split, data: Data, tuning: Tuning, seed: int) -> Split:
     train, gone = split.train, split.is_forget
     if tuning.limit is not None:
         keep = stratum(train, tuning.limit, data.seed)
-        train, gone = taken(train, keep), gone[keep]
+        train, gone = select_examples(train, keep), gone[keep]
     if tuning.against == "proxy":
         count = max(1, round(len(split.forget) * len(train) / len(split.train)))
         forget = proxy(train.labels, gone, whole_classes(split), count, seed)

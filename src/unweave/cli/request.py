@@ -165,12 +165,14 @@ def about_own_images(split: Split) -> list[str]:
     asked = {label: int(count[label]) for label in count.nonzero()[:, 0].tolist()}
     if train.parted:
         whole = torch.cat([train.labels, test.labels]).bincount().tolist()
-        parts = [f"{n} of {whole[label]} images of class {train.named(label)}" for label, n in asked.items()]
+        parts = [
+            f"{n} of {whole[label]} images of class {train.class_name(label)}" for label, n in asked.items()
+        ]
         return [
             f"{len(train) + len(test)} images; a fifth of each class is set aside as held out, since no test "
             f"part is named: {', '.join(parts)} are the request, and positions count without what is set "
             "aside. If the model was trained on all of them, name a test part of your own (folders train and "
             "test, or test_images and test_labels)."
         ]
-    parts = [f"{n} images of class {train.named(label)}" for label, n in asked.items()]
+    parts = [f"{n} images of class {train.class_name(label)}" for label, n in asked.items()]
     return [f"The request: {', '.join(parts)}."] if train.classes else []

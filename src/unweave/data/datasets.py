@@ -15,8 +15,7 @@ from torch import Tensor
 from unweave.choices import suggest_word
 from unweave.data import Raw, Source
 from unweave.data.formats import read_idx, read_parquet
-from unweave.data.images import in_memory
-from unweave.data.images import read as read_images
+from unweave.data.images import in_memory, read_images
 from unweave.data.in_memory import Resident
 
 DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
@@ -38,7 +37,7 @@ def load(
     Args:
         name: "digits" (scikit-learn's, 1,437 + 360 images of 8 x 8 as 64 floats), "digit-images" (the same as
             bytes), "fashion-mnist" (60,000 + 10,000 of 28 x 28), "cifar10" (50,000 + 10,000 of 32 x 32 in
-            colour), or "images" of one's own (see `images.read`).
+            colour), or "images" of one's own (see `images.read_images`).
         folder: Where the files are. Fashion-MNIST: the four idx files, as they are or gzipped; None: where
             Debian's package dataset-fashion-mnist puts them. CIFAR-10: parquet files in the Hub's schema;
             None: torchvision's copy, downloaded where there is a network.
@@ -52,7 +51,7 @@ def load(
         )
     train, held_out = _LOADERS[name](folder)
     train = train if augment else replace(train, crop=0, flip=False)
-    return (train if limit is None else taken(train, stratum(train, limit, seed))), held_out
+    return (train if limit is None else select_examples(train, stratum(train, limit, seed))), held_out
 
 
 def flip_labels(source: Source, fraction: float, n_classes: int, seed: int) -> Source:
@@ -221,10 +220,10 @@ def stratum(source: Source, limit: int, seed: int) -> Tensor:
     return torch.from_numpy(np.sort(keep))
 
 
-def taken(source: Source, positions: Tensor) -> Source:
+def select_examples(source: Source, positions: Tensor) -> Source:
     """The examples of a source at some positions, as a source of their own."""
     if isinstance(source, Relabelled):
-        return Relabelled(taken(source.source, positions), source.labels[positions])
+        return Relabelled(select_examples(source.source, positions), source.labels[positions])
     assert isinstance(source, Resident), "data sets that have a name are in memory"
     names = None if source.names is None else tuple(source.names[i] for i in positions.tolist())
     inputs = source.inputs[positions.to(source.inputs.device)]

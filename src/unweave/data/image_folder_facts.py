@@ -18,7 +18,7 @@ class Own(Resident):
     classes: tuple[str, ...] = ()
     parted: bool = False
 
-    def named(self, label: int) -> str:
+    def class_name(self, label: int) -> str:
         """A class as people know it: its label, and what it is called."""
         return f"{label} ({self.classes[label]})" if label < len(self.classes) else str(label)
 

@@ -24,7 +24,7 @@ PARTS = ("train", "test")
 HELD_OUT = 0.2
 
 
-def read(place: str | Path) -> tuple[Own, Own]:
+def read_images(place: str | Path) -> tuple[Own, Own]:
     """The training and the held-out images, uint8 [n, channel, height, width].
 
     Args:
@@ -44,7 +44,7 @@ def read(place: str | Path) -> tuple[Own, Own]:
     if all((path / part).is_dir() for part in PARTS):
         classes = classes_of(path / "train")
         return from_folder(path / "train", classes), from_folder(path / "test", classes)
-    return parted(from_folder(path, classes_of(path)))
+    return hold_out_fifth(from_folder(path, classes_of(path)))
 
 
 def from_archive(path: Path) -> tuple[Own, Own]:
@@ -62,11 +62,13 @@ def from_archive(path: Path) -> tuple[Own, Own]:
     for name in ("images", "labels"):
         if name not in found:
             raise ValueError(f"{path} must hold the arrays images and labels, found {', '.join(found)}")
-    whole = archived(found, "", path)
-    return (whole, archived(found, "test_", path)) if "test_images" in found else parted(whole)
+    whole = read_archive_part(found, "", path)
+    return (
+        (whole, read_archive_part(found, "test_", path)) if "test_images" in found else hold_out_fifth(whole)
+    )
 
 
-def archived(found: Mapping[str, np.ndarray], part: str, path: Path) -> Own:
+def read_archive_part(found: Mapping[str, np.ndarray], part: str, path: Path) -> Own:
     """One part of an archive."""
     images, labels = found[f"{part}images"], found.get(f"{part}labels")
     if images.dtype != np.uint8:
@@ -82,7 +84,7 @@ def archived(found: Mapping[str, np.ndarray], part: str, path: Path) -> Own:
         kind = "none" if labels is None else f"{labels.dtype} with shape {list(labels.shape)}"
         raise ValueError(f"{part}labels in {path} must be one whole number per image, found {kind}")
     pixels = images[:, None] if images.ndim == 3 else images
-    return labelled(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)), str(path))
+    return check_labelled(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)), str(path))
 
 
 def from_folder(folder: Path, classes: Mapping[str, int]) -> Own:
@@ -91,17 +93,17 @@ def from_folder(folder: Path, classes: Mapping[str, int]) -> Own:
     unknown = [name for name in found if name not in classes and not name.startswith(".")]
     if unknown:
         raise ValueError(f"{folder} has the class {unknown[0]!r}, which is none of {', '.join(classes)}")
-    files = [(path, label) for name, label in classes.items() for path in files_of(folder / name)]
-    arrays = [pixels(path) for path, _ in files]
+    files = [(path, label) for name, label in classes.items() for path in list_images(folder / name)]
+    arrays = [read_pixels(path) for path, _ in files]
     refuse_mixed(arrays, [path for path, _ in files])
     channels = max(each.shape[2] for each in arrays)
     alike = [each if each.shape[2] == channels else np.repeat(each, channels, axis=2) for each in arrays]
     images = torch.from_numpy(np.stack(alike)).permute(0, 3, 1, 2).contiguous()
-    whole = labelled(images, torch.tensor([label for _, label in files]), str(folder))
+    whole = check_labelled(images, torch.tensor([label for _, label in files]), str(folder))
     return replace(whole, classes=tuple(name for name in classes if not is_label(name)))
 
 
-def files_of(folder: Path) -> list[Path]:
+def list_images(folder: Path) -> list[Path]:
     """The images of one class, by name."""
     found = sorted(each for each in folder.glob("*") if each.suffix.lower() in SUFFIXES)
     if not found:
@@ -109,7 +111,7 @@ def files_of(folder: Path) -> list[Path]:
     return found
 
 
-def pixels(path: Path) -> UInt8[np.ndarray, "height width channel"]:
+def read_pixels(path: Path) -> UInt8[np.ndarray, "height width channel"]:
     """The pixels of a file: grey ones in one channel, all others as RGB."""
     from PIL import Image
 
@@ -134,7 +136,7 @@ def refuse_mixed(arrays: Sequence[np.ndarray], files: Sequence[Path]) -> None:
             )
 
 
-def labelled(images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], place: str) -> Own:
+def check_labelled(images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], place: str) -> Own:
     """Images with their labels, if every class has one."""
     if not len(labels) or int(labels.min()) < 0:
         found = "no image" if not len(labels) else f"label {int(labels.min())}"
@@ -148,7 +150,7 @@ def labelled(images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], plac
     return Own(images, labels)
 
 
-def parted(whole: Own) -> tuple[Own, Own]:
+def hold_out_fifth(whole: Own) -> tuple[Own, Own]:
     """The training part, and a fifth of every class that is held out."""
     counts = whole.labels.bincount()
     if int(counts.min()) < 2:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unweave.data import Raw
-from unweave.data.keyed_draws import keyed
+from unweave.data.keyed_draws import draw_uniform
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class Resident:
             ids = index.to(device, non_blocking=True)
             batch = inputs.index_select(0, ids)
             if augment is not None:
-                batch = _augmented(batch, keyed(ids, augment, 3), crop=self.crop, flip=self.flip)
+                batch = _augment(batch, draw_uniform(ids, augment, 3), crop=self.crop, flip=self.flip)
             if normalise:
                 batch = batch.to(torch.float32).mul_(self._scale).add_(self._shift)
             yield Raw(ids, (batch,), target.index_select(0, ids))
@@ -95,7 +95,7 @@ class Resident:
         return sha.hexdigest()
 
 
-def _augmented(images: Tensor, uniform: Tensor, *, crop: int, flip: bool) -> Tensor:
+def _augment(images: Tensor, uniform: Tensor, *, crop: int, flip: bool) -> Tensor:
     """Crop and mirror images [batch, channel, height, width] by three uniform numbers each [batch, 3]."""
     height, width = images.shape[2:]
     steps = torch.arange(max(height, width), device=images.device)

@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 
-def keyed(
+def draw_uniform(
     ids: Int64[Tensor, " batch"], generator: torch.Generator, draws: int = 1
 ) -> Float64[Tensor, "batch draws"]:
     """Draw uniform numbers in [0, 1) that are a function of (key, id, column) alone.

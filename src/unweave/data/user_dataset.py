@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unweave.data import Raw
-from unweave.data.user_items import Item, Items, checked_names, stacked
+from unweave.data.user_items import Item, Items, check_names, stack_field
 
 SCAN = 256
 
@@ -67,7 +67,7 @@ class Loaded:
     def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
         """Yield the examples at the positions of each index tensor; see `Source.stream`."""
         for items in self._batches(order):
-            fields = {key: stacked(key, items).to(self.device) for key in items[0].fields}
+            fields = {key: stack_field(key, items).to(self.device) for key in items[0].fields}
             inputs = fields if items[0].keywords else tuple(fields.values())
             ids = torch.tensor([item.position for item in items], device=self.device)
             yield Raw(ids, inputs, torch.tensor([item.label for item in items], device=self.device))
@@ -106,7 +106,7 @@ class Loaded:
                 sha.update(item.digest())
                 labels.append(item.label)
                 names.append(item.name)
-        return _Scan(torch.tensor(labels), checked_names(names), sha.hexdigest())
+        return _Scan(torch.tensor(labels), check_names(names), sha.hexdigest())
 
 
 @dataclass(frozen=True, eq=False)

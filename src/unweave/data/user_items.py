@@ -124,7 +124,7 @@ class Items(Dataset[Item]):
         return Item(position, fields, label, None, keywords=False)
 
 
-def stacked(key: str, items: Sequence[Item]) -> Tensor:
+def stack_field(key: str, items: Sequence[Item]) -> Tensor:
     """One field of several items as a batch, with shape [batch, ...]."""
     first = items[0]
     for item in items:
@@ -141,7 +141,7 @@ def stacked(key: str, items: Sequence[Item]) -> Tensor:
     return torch.stack([item.fields[key] for item in items])
 
 
-def checked_names(names: Sequence[str | None]) -> tuple[str, ...] | None:
+def check_names(names: Sequence[str | None]) -> tuple[str, ...] | None:
     """The ids of all items, in order: every item has one of its own, or none has."""
     known = tuple(name for name in names if name is not None)
     if not known:

@@ -50,7 +50,7 @@ class Noisy:
         reads, wanted = tee(order)
         examples = self.source.stream(map(self._read, reads), generator=generator)
         for ids, raw in zip(wanted, examples, strict=True):
-            yield self._joined(ids, raw)
+            yield self._join_rows(ids, raw)
 
     def digest(self) -> str:
         """SHA-256 of noise, labels, positions and the source's digest."""
@@ -72,7 +72,7 @@ class Noisy:
         places = ids[ids >= self._copies] - self._copies
         return self.chosen[places if len(places) else torch.tensor([0])]
 
-    def _joined(self, ids: Tensor, raw: Raw) -> Raw:
+    def _join_rows(self, ids: Tensor, raw: Raw) -> Raw:
         is_noise = ids < self._copies
         rows, count = ids[is_noise] % len(self.noise_labels), int((~is_noise).sum())
         # noise and examples are joined, and put in the order that was asked for

@@ -6,7 +6,7 @@ from functools import cached_property
 from hashlib import sha256
 
 from unweave.data.user_dataset import Loaded
-from unweave.data.user_items import checked_names
+from unweave.data.user_items import check_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class Named(Loaded):
         super().__post_init__()
         if len(self.given) != len(self):
             raise ValueError(f"'ids' must name the {len(self)} training examples, found {len(self.given)}")
-        checked_names(self.names)
+        check_names(self.names)
 
     @property
     def names(self) -> tuple[str, ...]:
