@@ -19,8 +19,8 @@ from unweave.methods.about import About
 from unweave.problem import Problem
 from unweave.space import Log, Range, Uniform, up_to
 from unweave.tasks import Batch, call, evaluating
-from unweave.tasks.diffusion import Diffusion, denoising, keyed_noise, led_away
-from unweave.tasks.diffusion.sample import Sampler, ddim, guided, refuse_impossible
+from unweave.tasks.diffusion import Diffusion, denoising, guide_away, keyed_noise
+from unweave.tasks.diffusion.sample import Sampler, ddim, guided_prediction, refuse_impossible
 from unweave.weights.step import Step
 
 
@@ -127,7 +127,7 @@ class ESD:
             step.runtime.cost.examples += int(stop.sum()) * (1 if self.sampler.guidance == 1 else 2)
 
         def answer(condition: Tensor) -> Tensor:
-            return call(original, task.named(x, time, condition))
+            return call(original, task.named_inputs(x, time, condition))
 
         assert task.null is not None
         plain, said = answer(torch.full_like(label, task.null)), answer(label)
@@ -138,8 +138,8 @@ class ESD:
                 start = said
             case _:
                 start = answer(trained)
-        target = led_away(start, said, plain, self.eta)
-        return Batch(batch.ids, task.named(x, time, trained), target, trained, key=batch.key)
+        target = guide_away(start, said, plain, self.eta)
+        return Batch(batch.ids, task.named_inputs(x, time, trained), target, trained, key=batch.key)
 
 
 def partway(
@@ -157,6 +157,6 @@ def partway(
             going = (stop > step).nonzero()[:, 0]
             if not len(going):
                 break
-            said = guided(model, task, x[going], time, conditions[going], how.guidance)
+            said = guided_prediction(model, task, x[going], time, conditions[going], how.guidance)
             x = x.index_copy(0, going, advance(said, time, x[going], None))
     return x

@@ -27,9 +27,9 @@ class Classifier:
     def draw(self, raw: Raw, generator: torch.Generator) -> Batch:
         """The raw batch, and for each example a class drawn uniformly among the wrong ones."""
         key = draw_key(generator)
-        return Batch(raw.ids, raw.inputs, raw.target, lambda: self.wrong(raw, key), key=key)
+        return Batch(raw.ids, raw.inputs, raw.target, lambda: self.wrong_labels(raw, key), key=key)
 
-    def wrong(self, raw: Raw, key: int) -> Int[Tensor, " batch"]:
+    def wrong_labels(self, raw: Raw, key: int) -> Int[Tensor, " batch"]:
         """For each example a class that is not its own, as the key and its id have it."""
         return differ(raw.target, self.n_classes, uniform(raw.ids, key)[:, 0])
 
@@ -68,7 +68,7 @@ def refuse_unfit(model: nn.Module, data: Source, name: str) -> None:
     (raw,) = data.stream([torch.arange(min(2, len(data)))])
     try:
         with evaluating(model), torch.no_grad():
-            output = call(model, moved(raw, next(model.parameters()).device))
+            output = call(model, to_device(raw, next(model.parameters()).device))
     except (Exception, SystemExit) as error:
         raise ValueError(f"the model can't be run on {name!r}: {type(error).__name__}: {error}") from error
     refuse_other_outputs(output, len(raw.ids))
@@ -89,7 +89,7 @@ def refuse_other_outputs(output: Tensor, n: int) -> None:
         raise ValueError(f"{expected}, found {found}: give one row of logits per example")
 
 
-def moved(raw: Raw, device: torch.device | str) -> tuple[Tensor, ...] | dict[str, Tensor]:
+def to_device(raw: Raw, device: torch.device | str) -> tuple[Tensor, ...] | dict[str, Tensor]:
     """The inputs of a batch on a device."""
     if isinstance(raw.inputs, dict):
         return {name: field.to(device) for name, field in raw.inputs.items()}

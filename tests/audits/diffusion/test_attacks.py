@@ -12,7 +12,7 @@ from unweave.audits.diffusion.drawing import Drawing
 from unweave.audits.diffusion.sweeps import counted
 from unweave.descent.descend import Descent
 from unweave.tasks.diffusion.sample import Sampler
-from unweave.tasks.diffusion.scopes import merged, restrict
+from unweave.tasks.diffusion.scopes import merge_low_rank, restrict
 
 pytest.importorskip("diffusers")
 # of diffusers' own code, under NumPy 2 and this torch
@@ -86,7 +86,7 @@ def test_an_edit_that_is_only_an_adapter_is_undone_by_leaving_it_out():
     expected = counted(original(GONE, seeds, 1.0), hit).value
     assert found == {"dropped": 100 * expected, "dropped_same": 100.0}
     assert set(attack(target, SHORT)) == set(ATTACKS)
-    shipped = replace(target, drawing=replace(edited, model=merged(model)))
+    shipped = replace(target, drawing=replace(edited, model=merge_low_rank(model)))
     assert not ADAPTER & set(attack(shipped, SHORT))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from unweave.audits.classifier.evidence import Evidence
 from unweave.data import Source
 from unweave.tasks import call, evaluating
-from unweave.tasks.classifier import moved
+from unweave.tasks.classifier import to_device
 
 Cut = tuple[Source, Int64[Tensor, "_"]]  # a source and the positions of a part in it
 
@@ -61,7 +61,7 @@ def logits_of(
     rows = []
     with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
         for raw in source.stream(order.split(batch_size)):
-            output = call(model, moved(raw, device))
+            output = call(model, to_device(raw, device))
             if output.ndim != 2 or len(output) != len(raw.ids) or n_classes not in (None, output.shape[1]):
                 expected, found = f"[{len(raw.ids)}, {n_classes or 'class'}]", list(output.shape)
                 raise ValueError(f"expected logits of shape {expected} from the model, found {found}")

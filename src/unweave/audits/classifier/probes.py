@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from unweave.audits.classifier.collect import Cut
 from unweave.data import Source
 from unweave.tasks import call, evaluating
-from unweave.tasks.classifier import moved
+from unweave.tasks.classifier import to_device
 
 BATCH = 1024
 MOST = 2000
@@ -127,7 +127,7 @@ def _steps(
     learned, asked = source.stream(order)
     student = copy.deepcopy(model).eval()
     weights = [weight for weight in student.parameters() if weight.requires_grad]
-    inputs, questions = moved(learned, device), moved(asked, device)
+    inputs, questions = to_device(learned, device), to_device(asked, device)
     target, answers = learned.target.to(device), asked.target.to(device)
     for step in range(limit):
         with torch.no_grad():
@@ -148,7 +148,7 @@ def features_of(model: nn.Module, cut: Cut, device: torch.device | str) -> Float
     with evaluating(model), last_input(model) as seen, torch.no_grad():
         rows = []
         for raw in source.stream(order.split(BATCH)):
-            call(model, moved(raw, device))
+            call(model, to_device(raw, device))
             rows.append(seen[-1].flatten(1).double().cpu())
     return torch.cat(rows)
 

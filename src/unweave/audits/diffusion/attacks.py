@@ -27,7 +27,7 @@ from unweave.audits.diffusion.sweeps import (
 from unweave.audits.metrics import Metric
 from unweave.descent.descend import Descent
 from unweave.tasks.diffusion.condition_vectors import takes_vectors
-from unweave.tasks.diffusion.scopes import additions, dropped
+from unweave.tasks.diffusion.scopes import additions, drop_low_rank
 
 Numbers = dict[str, float | None]
 
@@ -74,7 +74,7 @@ class Target:
     @property
     def retained(self) -> int:
         """The first class that is not forgotten."""
-        return next(each for each in self.drawing.task.kept if each != self.condition)
+        return next(each for each in self.drawing.task.retained_classes if each != self.condition)
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def relearned(target: Target, budget: Budget) -> Numbers:
 def without_adapter(target: Target, original: Drawing, budget: Budget) -> Numbers:
     """The denoiser without its additions of low rank."""
     found = drop_adapter(
-        replace(target.drawing, model=dropped(target.drawing.model)),
+        replace(target.drawing, model=drop_low_rank(target.drawing.model)),
         original,
         target.condition,
         target.hit,

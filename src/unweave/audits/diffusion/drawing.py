@@ -20,7 +20,7 @@ from unweave.tasks import call
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.condition_vectors import vectors
 from unweave.tasks.diffusion.sample import Sampler, sample
-from unweave.tasks.diffusion.scopes import merged
+from unweave.tasks.diffusion.scopes import merge_low_rank
 
 RELEARNING = Descent(lr=1e-4, steps=60, batch=32, optimizer="adam")
 LOOKS = (5, 10, 15, 20, 30, 40)
@@ -93,7 +93,7 @@ class Relearner:
 
     def problem(self, images: Tensor) -> Problem:
         """A copy of the denoiser and the images, each under its condition, which is never dropped."""
-        model = merged(self.drawing.model)
+        model = merge_low_rank(self.drawing.model)
         labels = torch.full((len(images),), self.condition)
         source = as_images(Resident(checked(images, self.drawing.shape), labels))
         split = Split(source.to(next(model.parameters()).device), [0], source)  # all are learned, as "mixed"
@@ -121,7 +121,7 @@ def denoising_loss(
     noisy, time, target = batch.inputs[0].to(weight), batch.inputs[1], batch.target.to(weight)
 
     def loss(vector: Tensor) -> Float[Tensor, ""]:
-        said = call(model, drawing.task.named(noisy, time, vector.expand(draws, -1)))
+        said = call(model, drawing.task.named_inputs(noisy, time, vector.expand(draws, -1)))
         return task.loss(said, target).mean()
 
     return loss

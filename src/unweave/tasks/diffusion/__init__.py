@@ -45,7 +45,7 @@ class Diffusion:
             condition, led away from that under the condition ("away", negative guidance as in ESD); or
             nobody's: fresh noise, which has nothing to do with the image ("noise").
         anchor: The class that "fixed" takes.
-        away: How far "away" leads: the scale eta of :func:`led_away`.
+        away: How far "away" leads: the scale eta of :func:`guide_away`.
         forgotten: Classes that are forgotten altogether: no counterfactual, and never dropped. Empty while an
             original is trained.
         reduction: The squared error per example, over channels and pixels: its mean; or its sum, which is
@@ -82,17 +82,17 @@ class Diffusion:
             )
         if self.null is not None and 0 <= self.null < self.n_classes:
             raise ValueError(f"null must not be one of the {self.n_classes} classes, found {self.null}")
-        if self.other == "fixed" and self.anchor not in self.kept:
+        if self.other == "fixed" and self.anchor not in self.retained_classes:
             raise ValueError(
                 f"other='fixed' needs a class that is not forgotten as anchor, found {self.anchor}"
             )
-        if not self.kept or not set(self.forgotten) <= set(range(self.n_classes)):
+        if not self.retained_classes or not set(self.forgotten) <= set(range(self.n_classes)):
             raise ValueError(
                 f"forgotten must name some but not all of {self.n_classes} classes, found {self.forgotten}"
             )
 
     @property
-    def kept(self) -> tuple[int, ...]:
+    def retained_classes(self) -> tuple[int, ...]:
         """The classes that are not forgotten altogether."""
         return tuple(c for c in range(self.n_classes) if c not in self.forgotten)
 
@@ -102,15 +102,15 @@ class Diffusion:
         refuse_unknown(raw.target, self.n_classes)
         key = draw_key(generator)
         draws = uniform(raw.ids, key, DRAWN)
-        noise, time = keyed_noise(raw.ids, key, clean, 0), self.at(draws[:, 0])
+        noise, time = keyed_noise(raw.ids, key, clean, 0), self.times_from(draws[:, 0])
         dropped = (draws[:, 1] < self.drop) & ~isin(raw.target, self.forgotten)
-        condition, other = raw.target, self.instead(raw.target, draws[:, 2])
+        condition, other = raw.target, self.other_condition(raw.target, draws[:, 2])
         if self.null is not None:
             condition, other = (value.masked_fill(dropped, self.null) for value in (condition, other))
-        inputs = self.named(self.schedule.noised(clean, noise, time), time, condition)
+        inputs = self.named_inputs(self.schedule.add_noise(clean, noise, time), time, condition)
         return Batch(raw.ids, inputs, self.schedule.target(clean, noise, time), other, key=key)
 
-    def at(self, draw: Float64[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+    def times_from(self, draw: Float64[Tensor, " batch"]) -> Int[Tensor, " batch"]:
         """Times from uniform numbers."""
         times = (draw * self.schedule.steps).long()
         if self.times == "uniform":
@@ -118,19 +118,21 @@ class Diffusion:
         half = times[: len(times) // 2 + 1]
         return torch.cat([half, self.schedule.steps - 1 - half])[: len(times)]
 
-    def instead(self, label: Int[Tensor, " batch"], draw: Float64[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+    def other_condition(
+        self, label: Int[Tensor, " batch"], draw: Float64[Tensor, " batch"]
+    ) -> Int[Tensor, " batch"]:
         """For each label a condition that is another, and no forgotten class; `draw` is uniform in [0, 1)."""
         if self.other in ("fixed", "null", "away"):
             chosen = self.anchor if self.other == "fixed" else self.null
             assert chosen is not None
             return torch.full_like(label, chosen)
-        kept = numbers(self.kept, label.device)
-        choices = len(kept) - isin(label, self.kept).long()
+        kept = device_integers(self.retained_classes, label.device)
+        choices = len(kept) - isin(label, self.retained_classes).long()
         ahead = 0 if self.other == "next" else (draw * choices).long()
         # counted from the first kept class after the label, so that its own comes last and is never reached
         return kept[(torch.searchsorted(kept, label, right=True) + ahead) % len(kept)]
 
-    def named(self, noisy: Tensor, time: Tensor, condition: Tensor) -> Inputs:
+    def named_inputs(self, noisy: Tensor, time: Tensor, condition: Tensor) -> Inputs:
         """What the model is called with."""
         values = (noisy, time, condition)
         return values if self.names is None else dict(zip(self.names, values, strict=True))
@@ -162,10 +164,10 @@ class Diffusion:
         noisy, time, condition = self.parts(batch)
         if self.other == "noise":
             noise = keyed_noise(batch.ids, batch.key, batch.target, 1)
-            return torch.where(self.without(condition, noise), batch.target, noise)
-        plain = predict(self.named(noisy, time, batch.other))
+            return torch.where(self.is_unconditional(condition, noise), batch.target, noise)
+        plain = predict(self.named_inputs(noisy, time, batch.other))
         if self.other == "away":
-            return led_away(plain, predict(batch.inputs), plain, self.away)
+            return guide_away(plain, predict(batch.inputs), plain, self.away)
         return plain
 
     def surrogate(self, batch: Batch) -> Batch:
@@ -176,10 +178,10 @@ class Diffusion:
         """
         noisy, time, condition = self.parts(batch)
         noise, pixels = keyed_noise(batch.ids, batch.key, noisy, 0), keyed_pixels(batch.ids, batch.key, noisy)
-        kept = self.without(condition, noisy)
-        x = torch.where(kept, noisy, self.schedule.noised(pixels, noise, time))
+        kept = self.is_unconditional(condition, noisy)
+        x = torch.where(kept, noisy, self.schedule.add_noise(pixels, noise, time))
         target = torch.where(kept, batch.target, self.schedule.target(pixels, noise, time))
-        inputs = self.named(x, time, condition)
+        inputs = self.named_inputs(x, time, condition)
         return Batch(batch.ids, inputs, target, batch.counterfactual, batch.forget, batch.key)
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -190,7 +192,7 @@ class Diffusion:
         )
         return noisy, time, condition
 
-    def without(self, condition: Int[Tensor, " batch"], like: Tensor) -> Tensor:
+    def is_unconditional(self, condition: Int[Tensor, " batch"], like: Tensor) -> Tensor:
         """Which examples have no condition, shaped to choose among `like`."""
         none = torch.zeros_like(condition) if self.null is None else condition == self.null
         return none.bool().view(-1, *[1] * (like.ndim - 1))
@@ -209,7 +211,7 @@ def denoising(task: Task) -> Diffusion:
     return task
 
 
-def led_away(start: Tensor, said: Tensor, plain: Tensor, eta: float) -> Tensor:
+def guide_away(start: Tensor, said: Tensor, plain: Tensor, eta: float) -> Tensor:
     r""":math:`\epsilon_\mathrm{start} - \eta\, (\epsilon_c - \epsilon_0)`: negative guidance.
 
     Gandikota et al., 2023, https://arxiv.org/abs/2303.07345.
@@ -264,10 +266,10 @@ def refuse_unknown(label: Int[Tensor, " batch"], n: int) -> None:
 
 def isin(label: Int[Tensor, " batch"], classes: tuple[int, ...]) -> Tensor:
     """Which labels are among those classes."""
-    return torch.isin(label, numbers(classes, label.device))
+    return torch.isin(label, device_integers(classes, label.device))
 
 
 @cache
-def numbers(values: tuple[int, ...], device: torch.device) -> Int[Tensor, " n"]:
+def device_integers(values: tuple[int, ...], device: torch.device) -> Int[Tensor, " n"]:
     """Integers on a device, kept there: a copy at every step would wait for the step before."""
     return torch.tensor(values, dtype=torch.long, device=device)

@@ -21,7 +21,7 @@ except ImportError as error:
 Init = TypeVar("Init", bound=Callable[..., None])
 
 
-def signed(parent: type) -> Callable[[Init], Init]:
+def copy_signature(parent: type) -> Callable[[Init], Init]:
     """Gives an `__init__` the signature of the parent's, where diffusers looks for the keys of a config."""
 
     def sign(init: Init) -> Init:
@@ -34,7 +34,7 @@ def signed(parent: type) -> Callable[[Init], Init]:
 class UNet2DModel(diffusers.UNet2DModel):
     """A U-Net on pixels with one embedding per class. Arguments are those of diffusers."""
 
-    @signed(diffusers.UNet2DModel)
+    @copy_signature(diffusers.UNet2DModel)
     def __init__(self, *settings: Any, **config: Any) -> None:
         super().__init__(*settings, **config)
         if isinstance(self.class_embedding, nn.Embedding):
@@ -58,7 +58,7 @@ class DiTTransformer2DModel(diffusers.DiTTransformer2DModel):
     vector is the embeddings of all blocks, one after the other.
     """
 
-    @signed(diffusers.DiTTransformer2DModel)
+    @copy_signature(diffusers.DiTTransformer2DModel)
     def __init__(self, *settings: Any, **config: Any) -> None:
         super().__init__(*settings, **config)
         start = 0
@@ -85,7 +85,7 @@ Adapter = UNet2DModel | DiTTransformer2DModel
 ADAPTERS: Mapping[str, type[Adapter]] = {kind.__name__: kind for kind in (UNet2DModel, DiTTransformer2DModel)}
 
 
-def adapted(config: Mapping[str, Any]) -> Adapter:
+def build_adapter(config: Mapping[str, Any]) -> Adapter:
     """The model that a diffusers configuration describes, with fresh weights from torch's global generator.
 
     Raises:

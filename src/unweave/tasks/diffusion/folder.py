@@ -18,14 +18,14 @@ from torch import nn
 
 from unweave.record.files import sha256
 from unweave.tasks.diffusion import Diffusion
-from unweave.tasks.diffusion.adapters import adapted, conditions, shape_of
+from unweave.tasks.diffusion.adapters import build_adapter, conditions, shape_of
 from unweave.tasks.diffusion.folder_config import MANIFEST as MANIFEST
 from unweave.tasks.diffusion.folder_config import WEIGHTS as WEIGHTS
-from unweave.tasks.diffusion.folder_config import component_of, naming, read, schedule_of
+from unweave.tasks.diffusion.folder_config import component_of, name_file_in_errors, read, schedule_of
 from unweave.tasks.diffusion.folder_files import Contents, contents, copy
 from unweave.tasks.diffusion.manifest import Manifest, Step, manifest_of
 from unweave.tasks.diffusion.schedule import Schedule
-from unweave.tasks.diffusion.scopes import merged
+from unweave.tasks.diffusion.scopes import merge_low_rank
 from unweave.tasks.diffusion.weights import fill, refuse_other, weights_of
 
 
@@ -68,7 +68,7 @@ class Denoiser:
 
     def fresh(self) -> nn.Module:
         """The same architecture with fresh weights from torch's global generator."""
-        return adapted(read(self.folder / self.component / "config.json"))
+        return build_adapter(read(self.folder / self.component / "config.json"))
 
 
 def load(folder: str | Path, *, n_classes: int | None = None, schedule: Schedule | None = None) -> Denoiser:
@@ -91,8 +91,8 @@ def load(folder: str | Path, *, n_classes: int | None = None, schedule: Schedule
     path = place / component / "config.json"
     config = read(path)
     noise = schedule_of(place, component, told.schedule) if schedule is None else schedule
-    with naming(path), torch.random.fork_rng(devices=[]):
-        shape, model = shape_of(config), adapted(config)
+    with name_file_in_errors(path), torch.random.fork_rng(devices=[]):
+        shape, model = shape_of(config), build_adapter(config)
     classes, null = conditions(model, told.n_classes if n_classes is None else n_classes)
     kept = contents(place, component)
     fill(model, weights_of(place / component))
@@ -121,7 +121,7 @@ def save(source: Denoiser, model: nn.Module, out: str | Path, facts: Mapping[str
         raise ValueError(f"the result must lie outside of the source folder {source.folder}, found {out}")
     if target.exists():
         raise ValueError(f"{out} exists: name a new folder")
-    state = {name: p.detach().cpu().contiguous() for name, p in merged(model).state_dict().items()}
+    state = {name: p.detach().cpu().contiguous() for name, p in merge_low_rank(model).state_dict().items()}
     refuse_other(source.model.state_dict(), state)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as workplace:

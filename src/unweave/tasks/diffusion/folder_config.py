@@ -87,7 +87,7 @@ def schedule_of(place: Path, component: str, known: Schedule | None) -> Schedule
     own = (place / component).absolute()
     for path in (own / "scheduler_config.json", own.parent / "scheduler" / "scheduler_config.json"):
         if path.exists():
-            with naming(path):
+            with name_file_in_errors(path):
                 return Schedule.of(read(path))
     if known is None:
         raise ValueError(
@@ -97,7 +97,7 @@ def schedule_of(place: Path, component: str, known: Schedule | None) -> Schedule
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def name_file_in_errors(path: Path) -> Iterator[None]:
     """An error about what a file says begins with its name."""
     try:
         yield

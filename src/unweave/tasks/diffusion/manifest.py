@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from unweave import tables
-from unweave.tasks.diffusion.folder_config import MANIFEST, naming, read
+from unweave.tasks.diffusion.folder_config import MANIFEST, name_file_in_errors, read
 from unweave.tasks.diffusion.schedule import Schedule
 
 
@@ -73,7 +73,7 @@ def manifest_in(folder: Path) -> Manifest | None:
     if not path.exists():
         return None
     table = read(path)
-    with naming(path):
+    with name_file_in_errors(path):
         refuse_partial(table.get("schedule"))
         known = {field.name: table[field.name] for field in fields(Manifest) if field.name in table}
         return tables.read(Manifest, known, "")

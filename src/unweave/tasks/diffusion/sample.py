@@ -114,7 +114,7 @@ def sample(
         for start in range(0, len(conditions), chunk):
             these = slice(start, start + chunk)
             generators = [torch.Generator().manual_seed(seed) for seed in seeds[these]]
-            images.append(drawn(model, task, conditions[these], generators, shape, how).cpu())
+            images.append(draw_chunk(model, task, conditions[these], generators, shape, how).cpu())
             if progress:
                 progress(min(start + chunk, len(conditions)), len(conditions))
     found = torch.cat(images) if images else torch.empty(0, *shape)
@@ -129,7 +129,7 @@ def chunk_for(model: nn.Module, shape: tuple[int, int, int]) -> int:
     return max(1, min(AT_ONCE, PIXELS // (shape[1] * shape[2]))) if on_cpu else AT_ONCE
 
 
-def drawn(
+def draw_chunk(
     model: nn.Module,
     task: Diffusion,
     conditions: Condition,
@@ -144,12 +144,12 @@ def drawn(
     if conditions.is_floating_point():
         conditions = conditions.to(weight)
     for time in times:
-        said = guided(model, task, x, time, conditions, how.guidance)
+        said = guided_prediction(model, task, x, time, conditions, how.guidance)
         x = advance(said, time, x, noise(generators, shape).to(weight) if how.eta else None)
     return x
 
 
-def guided(
+def guided_prediction(
     model: nn.Module,
     task: Diffusion,
     x: Float[Tensor, "n channel height width"],
@@ -160,11 +160,11 @@ def guided(
     """The model's answer, led away from that without a condition; one pass for both."""
     times = torch.full((len(x),), time, device=x.device)
     if guidance == 1:
-        return call(model, task.named(x, times, conditions))
+        return call(model, task.named_inputs(x, times, conditions))
     assert task.null is not None
     none = torch.full_like(times, task.null)
     both = torch.cat([conditions, vectors(model, none) if conditions.is_floating_point() else none])
-    said, plain = call(model, task.named(x.repeat(2, 1, 1, 1), times.repeat(2), both)).chunk(2)
+    said, plain = call(model, task.named_inputs(x.repeat(2, 1, 1, 1), times.repeat(2), both)).chunk(2)
     return plain + guidance * (said - plain)
 
 

@@ -106,7 +106,7 @@ class Schedule:
             offset=told.steps_offset,
         )
 
-    def noised(self, clean: Images, noise: Images, time: Int[Tensor, " batch"]) -> Images:
+    def add_noise(self, clean: Images, noise: Images, time: Int[Tensor, " batch"]) -> Images:
         """The images at their times."""
         signal, spread = self.scales(time, clean)
         return signal * clean + spread * noise

@@ -31,7 +31,7 @@ def restrict(model: nn.Module, scope: Scope, *, rank: int = 8, seed: int = 0) ->
     "lora" (Hu et al., 2022, https://arxiv.org/abs/2106.09685) freezes all weights and adds :math:`B A` of low
     rank to the projections of attention, with peft. It starts at :math:`B = 0`, where the model is what it
     was and the first step moves only B. Whoever gets such a model can take the addition off again: ship
-    `merged(model)`.
+    `merge_low_rank(model)`.
 
     Args:
         model: The denoiser.
@@ -72,20 +72,20 @@ def add_low_rank(model: nn.Module, rank: int, seed: int) -> None:
             module.training = model.training
 
 
-def merged(model: nn.Module) -> nn.Module:
+def merge_low_rank(model: nn.Module) -> nn.Module:
     """A copy whose low-rank additions are part of its weights, with the names that it had without them."""
     whole = copy.deepcopy(model)
     for _, addition in additions(whole):
         addition.merge()
-    return bared(whole)
+    return unwrap_low_rank(whole)
 
 
-def dropped(model: nn.Module) -> nn.Module:
+def drop_low_rank(model: nn.Module) -> nn.Module:
     """A copy without its low-rank additions, as whoever is given them can make it: the model before them."""
-    return bared(copy.deepcopy(model))
+    return unwrap_low_rank(copy.deepcopy(model))
 
 
-def bared(model: nn.Module) -> nn.Module:
+def unwrap_low_rank(model: nn.Module) -> nn.Module:
     """The model itself without the layers that carry additions, all of it trainable."""
     for name, addition in additions(model):
         parent, _, leaf = name.rpartition(".")

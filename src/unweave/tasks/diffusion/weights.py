@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unweave.tasks.diffusion.folder_config import WEIGHTS, component_of
-from unweave.tasks.diffusion.scopes import merged
+from unweave.tasks.diffusion.scopes import merge_low_rank
 
 
 def weights_of(component: Path) -> dict[str, Tensor]:
@@ -54,7 +54,7 @@ def refuse_other(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) ->
 def refuse_other_model(folder: Path, model: nn.Module) -> None:
     """Raises if a folder holds other weights than a model has, with its low-rank additions merged."""
     component = folder / component_of(folder)
-    found, expected = weights_of(component), merged(model).state_dict()
+    found, expected = weights_of(component), merge_low_rank(model).state_dict()
     same = found.keys() == expected.keys() and all(
         torch.equal(value, expected[name].cpu()) for name, value in found.items()
     )
