@@ -57,7 +57,7 @@ EACH = {
 
 def value(objective: Objective, at: Step) -> float:
     with torch.no_grad():
-        return float(sum(at.afresh(objective.losses(at))))
+        return float(sum(at.recompute_losses(objective.losses(at))))
 
 
 @pytest.mark.parametrize("name", EACH)

@@ -24,7 +24,7 @@ def curvature_along(step: Step, objective: Objective) -> Float[Tensor, ""]:
         step: The weights and batches.
         objective: The loss.
     """
-    with step.runtime.statistics_kept():
+    with step.runtime.keep_statistics():
         g = step.gradient(objective)
         size = float(norm(g))
         if not size:
@@ -54,7 +54,7 @@ def top_eigenvalue(
         for name, p in step.params.items()
     }
     size = norm(v)
-    with twice_differentiable(), step.runtime.statistics_kept():
+    with twice_differentiable(), step.runtime.keep_statistics():
         hessian = differentiate_twice(step, objective, keep=True)
         for _ in range(iterations):
             v = hessian(scale(v, 1 / float(size)))

@@ -340,7 +340,7 @@ def drawn(problem: Problem, part: Part, plans: Iterator[Plan], how: Descent) -> 
     key = torch.Generator().manual_seed(problem.seed())
     augment = torch.Generator().manual_seed(problem.seed())
     wholes, reads = tee(plan[part] for plan in plans if part in plan)
-    raws = source.stream(map(problem.processes.fed, reads), generator=augment)
+    raws = source.stream(map(problem.processes.rows_to_read, reads), generator=augment)
     for whole, raw in zip(wholes, raws, strict=False):
         batch = mark(problem, part, problem.task.draw(raw, key))
         yield batch.split(how.micro_batch or len(batch)) if problem.processes.owns(whole) else []

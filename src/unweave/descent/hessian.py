@@ -7,7 +7,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unweave.descent.objective import Objective
-from unweave.weights.params import Params, sharded
+from unweave.weights.params import Params, is_sharded
 from unweave.weights.step import Step
 
 
@@ -63,7 +63,8 @@ def differentiate_twice(
     )
     local = dict(zip(step.params, graph, strict=True))
     step.deposit(
-        objective, step.leave({name: None if g is None else g.detach() for name, g in local.items()})
+        objective,
+        step.finish_gradient({name: None if g is None else g.detach() for name, g in local.items()}),
     )
     used = {name: g for name, g in local.items() if g is not None and g.requires_grad}
 
@@ -72,14 +73,14 @@ def differentiate_twice(
         product = torch.autograd.grad(
             list(used.values()), weights, outer, retain_graph=keep, allow_unused=True
         )
-        return step.leave(dict(zip(step.params, product, strict=True)), check=False)
+        return step.finish_gradient(dict(zip(step.params, product, strict=True)), check=False)
 
     return times
 
 
 def refuse_no_second(step: Step, objective: Objective) -> None:
     """Raises if a step can't be differentiated twice, as far as that shows before."""
-    if any(map(sharded, step.params.values())):
+    if any(map(is_sharded, step.params.values())):
         raise ValueError(
             "second derivatives (mode 'exact', measured curvature) need whole weights, found sharded ones: "
             "use mode 'nested'"
@@ -97,7 +98,9 @@ def refuse_noise(step: Step, objective: Objective) -> None:
     """Raises if two passes over the same batches differ."""
     counted = step.runtime.cost.gradients, step.runtime.cost.examples, len(step.runtime.losses)
     with torch.no_grad():
-        first, second = ([loss.clone() for loss in step.afresh(objective.losses(step))] for _ in range(2))
+        first, second = (
+            [loss.clone() for loss in step.recompute_losses(objective.losses(step))] for _ in range(2)
+        )
     step.runtime.cost.gradients, step.runtime.cost.examples = counted[:2]
     del step.runtime.losses[counted[2] :]
     if not all(

@@ -38,7 +38,7 @@ def steps(
     runtime = Runtime(problem.model, problem.task, processes=problem.processes, cost=problem.cost)
     key = torch.Generator().manual_seed(problem.seed())
     with evaluating(problem.model):
-        raws = source.stream(problem.processes.fed(rows) for rows in order)
+        raws = source.stream(problem.processes.rows_to_read(rows) for rows in order)
         for rows, raw in zip(order, raws, strict=True):
             drawn = [problem.task.draw(raw, key) for _ in range(draws)]
             ours = drawn if problem.processes.owns(rows) else []

@@ -75,7 +75,7 @@ class Lookahead:
             )
         with twice_differentiable():
             hessian = differentiate_twice(step, self.through)
-            with step.beside(step.gradient(self.through), -self.lr) as ahead:
+            with step.at_copy(step.gradient(self.through), -self.lr) as ahead:
                 gradient = ahead.gradient(self.outer)
             return add(gradient, hessian(gradient), scale=-self.lr)
 

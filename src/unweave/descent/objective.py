@@ -196,7 +196,7 @@ def mislabel(part: Part = "forget", *, teacher: nn.Module | Literal["student"] |
                 raise ValueError(
                     "this task's wrong targets are a model's answers: pass teacher=frozen_copy(model)"
                 )
-            with torch.no_grad(), step.runtime.statistics_kept():
+            with torch.no_grad(), step.runtime.keep_statistics():
                 return call(asked, inputs)
 
         wrong = step.once(

@@ -77,7 +77,7 @@ class Ratio:
         Raises:
             ValueError: If one of the gradients is zero, or as small beside the other as rounding.
         """
-        with step.runtime.statistics_kept():
+        with step.runtime.keep_statistics():
             pull, push = (float(norm(step.gradient(each))) for each in (retain, forget))
         if min(pull, push) <= ROUNDING * max(pull, push):
             raise ValueError(
@@ -116,7 +116,7 @@ def refuse_divergence(step: Step, retain: Objective, forget: Objective, weight: 
     Raises:
         ValueError: Names the largest alpha at which it converges along that direction.
     """
-    with step.runtime.statistics_kept():
+    with step.runtime.keep_statistics():
         g_r, g_u = step.gradient(retain), scale(step.gradient(forget), weight)
         with step.at(g_r, -alpha) as ahead:
             bent = add(scale(ahead.gradient(forget), weight), g_u, scale=-1.0)

@@ -17,7 +17,7 @@ from unweave.methods.about import About, refuse_family
 from unweave.problem import Problem
 from unweave.space import Log, Range
 from unweave.tasks import Batch, Inputs, call, evaluating
-from unweave.weights.params import Params, add, scale, sharded
+from unweave.weights.params import Params, add, is_sharded, scale
 from unweave.weights.step import Step
 
 FLOOR = 1e-8
@@ -81,7 +81,7 @@ def information(problem: Problem, *, batch: int) -> Importance:
     Raises:
         ValueError: If the weights are sharded.
     """
-    if any(map(sharded, problem.params.values())):
+    if any(map(is_sharded, problem.params.values())):
         raise ValueError(
             "gradients of single examples need whole weights, found sharded ones: use another method"
         )

@@ -111,7 +111,7 @@ class HeldOutLevel:
         runtime = Runtime(
             problem.model, problem.task, self.how.precision, noise=0 if self.how.dropout == "same" else None
         )
-        with training(problem.model, self.how), runtime.statistics_kept():
+        with training(problem.model, self.how), runtime.keep_statistics():
             found = [self.loss(problem, runtime, batch) for batch in self.batches(problem, part, under)]
         source, _ = problem.split.part(part)
         labels = source.labels[self.chosen(problem, part)].to(problem.device)

@@ -32,12 +32,12 @@ def scale(a: Params, by: float) -> dict[str, Tensor]:
 def dot(a: Params, b: Params) -> Float[Tensor, ""]:
     """The inner product over all weights; stays on the device."""
     products = [torch.dot(u.flatten(), v.flatten()) for u, v in zip(a.values(), b.values(), strict=True)]
-    return whole(torch.stack(products).sum())
+    return sum_pieces(torch.stack(products).sum())
 
 
 def norm(a: Params) -> Float[Tensor, ""]:
     """The Euclidean norm over all weights; stays on the device."""
-    return whole(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(a.values())))))
+    return sum_pieces(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(a.values())))))
 
 
 def gramian(vectors: list[Params]) -> Float[Tensor, "m m"]:
@@ -56,7 +56,7 @@ def combine(vectors: list[Params], weights: Float[Tensor, " m"]) -> dict[str, Te
     return dict(zip(names, total, strict=True))
 
 
-def sharded(tensor: Tensor) -> bool:
+def is_sharded(tensor: Tensor) -> bool:
     """Whether this process holds only a piece of the tensor (FSDP2)."""
     if type(tensor) in (Tensor, nn.Parameter):
         return False
@@ -65,6 +65,6 @@ def sharded(tensor: Tensor) -> bool:
     return isinstance(tensor, DTensor)
 
 
-def whole(value: Float[Tensor, ""]) -> Float[Tensor, ""]:
+def sum_pieces(value: Float[Tensor, ""]) -> Float[Tensor, ""]:
     """A scalar that is a sum over the pieces of sharded weights, as a plain tensor on every process."""
-    return value.full_tensor() if sharded(value) else value  # pyright: ignore[reportAttributeAccessIssue]
+    return value.full_tensor() if is_sharded(value) else value  # pyright: ignore[reportAttributeAccessIssue]

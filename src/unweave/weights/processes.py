@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from unweave.weights.params import Params, scale, sharded
+from unweave.weights.params import Params, is_sharded, scale
 
 BUCKET = 25 * 2**20
 """The size of one message in bytes; DistributedDataParallel's default."""
@@ -39,7 +39,7 @@ class Processes:
         """The rows of a whole batch that this process takes."""
         return ids if self.count == 1 else ids[self.rank :: self.count]
 
-    def fed(self, ids: Tensor) -> Tensor:
+    def rows_to_read(self, ids: Tensor) -> Tensor:
         """The rows that this process reads: its own, or one that it drops where it has none.
 
         So every process draws as many keys for augmentation and noise as the others.
@@ -57,7 +57,7 @@ class Processes:
         """
         if self.count == 1:
             return gradient
-        if any(map(sharded, gradient.values())):
+        if any(map(is_sharded, gradient.values())):
             return scale(gradient, self.count)
         summed: dict[str, Tensor] = {}
         for names in buckets(gradient):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from unweave.weights.params import Params, sharded
+from unweave.weights.params import Params, is_sharded
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -23,7 +23,7 @@ def refuse_half(params: Mapping[str, Tensor]) -> None:
 
 
 @contextmanager
-def shifted(
+def shift_weights(
     params: Mapping[str, Tensor], direction: Params, size: float, spare: list[list[Tensor]]
 ) -> Iterator[None]:
     """Moves the weights by so much in a direction, in place; they come back bit for bit.
@@ -50,7 +50,7 @@ def shifted(
 
 def copy(values: list[Tensor], *, into: list[Tensor]) -> None:
     """Copies the values."""
-    if any(map(sharded, values)):  # these have no `_foreach_copy_`
+    if any(map(is_sharded, values)):  # these have no `_foreach_copy_`
         for target, value in zip(into, values, strict=True):
             target.copy_(value)
     else:
@@ -58,7 +58,7 @@ def copy(values: list[Tensor], *, into: list[Tensor]) -> None:
 
 
 @contextmanager
-def substituted(
+def substitute_weights(
     model: nn.Module, params: Mapping[str, Tensor], by: Mapping[str, nn.Parameter]
 ) -> Iterator[None]:
     """Puts other tensors in the place of the weights, forward and backward, tied weights included.

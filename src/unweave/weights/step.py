@@ -15,7 +15,7 @@ from unweave.tasks import Batch, Task, call
 from unweave.weights.cost import Cost
 from unweave.weights.params import Params, multiply, norm
 from unweave.weights.processes import Processes
-from unweave.weights.shift import HALF, refuse_half, shifted, substituted
+from unweave.weights.shift import HALF, refuse_half, shift_weights, substitute_weights
 
 Precision = Literal["fp32", "bf16"]
 NOTED = 50
@@ -91,7 +91,7 @@ class Runtime:
         return self.family
 
     @contextmanager
-    def statistics_kept(self) -> Iterator[None]:
+    def keep_statistics(self) -> Iterator[None]:
         """BatchNorm normalises by the batch, and its running statistics stay as they are."""
         # False where the body of another is around this one
         tracking = [m.track_running_stats for m in self.norms]
@@ -183,7 +183,7 @@ class Step:
         place = self._passed.setdefault(id(batch), len(self._passed))
         with ExitStack() as stack:
             if runtime.norms and not first:
-                stack.enter_context(runtime.statistics_kept())
+                stack.enter_context(runtime.keep_statistics())
             if runtime.noise is not None:
                 stack.enter_context(runtime.same_noise(place))
             # autocast is opened here and not around the step: its cache of cast weights would survive a shift
@@ -217,9 +217,9 @@ class Step:
         for loss in losses:
             loss.backward()
             self._outputs.clear()
-        return self.leave({name: p.grad for name, p in self.params.items()})
+        return self.finish_gradient({name: p.grad for name, p in self.params.items()})
 
-    def afresh(self, losses: Iterable[Tensor]) -> Iterator[Tensor]:
+    def recompute_losses(self, losses: Iterable[Tensor]) -> Iterator[Tensor]:
         """The losses, each with forward passes of its own."""
         for loss in losses:
             self._outputs.clear()
@@ -229,7 +229,7 @@ class Step:
         """Drops the outputs of forward passes whose graph was used."""
         self._outputs.clear()
 
-    def leave(self, gradient: Mapping[str, Tensor | None], *, check: bool = True) -> Params:
+    def finish_gradient(self, gradient: Mapping[str, Tensor | None], *, check: bool = True) -> Params:
         """Checks a local gradient, sums it over processes and masks it.
 
         Raises:
@@ -262,15 +262,15 @@ class Step:
             ValueError: If the weights are bf16 or fp16, which would swallow most of the shift.
         """
         self._check_shift(direction, size)
-        with shifted(self.params, direction, size, self.runtime.spare):
+        with shift_weights(self.params, direction, size, self.runtime.spare):
             yield self._child(self.params)
 
     @contextmanager
-    def beside(self, direction: Params, size: float) -> Iterator["Step"]:
+    def at_copy(self, direction: Params, size: float) -> Iterator["Step"]:
         """The same on copies, put in the place of the weights: graphs built on the weights stay valid."""
         self._check_shift(direction, size)
         copies = {name: nn.Parameter(p.detach() + size * direction[name]) for name, p in self.params.items()}
-        with substituted(self.runtime.model, self.params, copies):
+        with substitute_weights(self.runtime.model, self.params, copies):
             yield self._child(copies)
 
     def _check_shift(self, direction: Params, size: float) -> None:

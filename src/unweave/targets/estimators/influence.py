@@ -80,7 +80,7 @@ def look(problem: Problem, part: Part, most: int) -> Step:
     chosen = ids[torch.randperm(len(ids), generator=problem.generator)[:most]].split(CHUNK)
     key = torch.Generator().manual_seed(problem.seed())
     runtime = Runtime(problem.model, problem.task, processes=problem.processes)
-    raws = source.stream(problem.processes.fed(rows) for rows in chosen)
+    raws = source.stream(problem.processes.rows_to_read(rows) for rows in chosen)
     drawn = [
         problem.task.draw(raw, key)
         for rows, raw in zip(chosen, raws, strict=True)
