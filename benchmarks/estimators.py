@@ -34,7 +34,7 @@ from unweave.bench.search import SECOND
 from unweave.bench.stage import Memory, Stage
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.objective import nll
-from unweave.descent.train import Trained, spend
+from unweave.descent.train import Trained, run_and_time
 from unweave.problem import Problem
 from unweave.record.files import write_atomically
 from unweave.record.record import environment
@@ -209,7 +209,7 @@ def estimated(case: Case, estimator: Estimator, share: float | None) -> Row:
     """The figures of an estimate, and its cost relative to retraining."""
     problem, found = case.problem(), []
     try:
-        cost = spend(problem, lambda problem: found.append(estimator(problem)))
+        cost = run_and_time(problem, lambda problem: found.append(estimator(problem)))
     except ValueError as error:
         return {"refused": str(error)}
     answers, whole = found[0].logits.numpy(), case.retrained.cost

@@ -142,7 +142,9 @@ class Watch:
         """Cosines, and the size of what they are made of."""
         probe = self.probe
         if not probe.halves:
-            probe.halves = {part: probe.draw(problem, part) for part in ("retain", "forget", "calibration")}
+            probe.halves = {
+                part: probe.draw_halves(problem, part) for part in ("retain", "forget", "calibration")
+            }
         objectives = (probe.retain, probe.forget, -nll("forget"), nll("calibration"))
         retain, forget, ascent, held_out = (
             [probe.gradient(problem, each, half) for half in (0, 1)] for each in objectives

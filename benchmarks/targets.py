@@ -32,7 +32,7 @@ from unweave.bench.search import SECOND, Trial, case, search
 from unweave.bench.stage import Stage
 from unweave.bench.study import best_of
 from unweave.bench.tune import prepare
-from unweave.descent.train import spend
+from unweave.descent.train import run_and_time
 from unweave.errors import Failed
 from unweave.methods.configure import configure
 from unweave.methods.pipeline import Pipeline
@@ -108,7 +108,7 @@ def runs_of(folder: str, best: Mapping[str, Settings], name: str, seed: int) -> 
     for target, settings in best.items():
         problem = stage.problem(original, seed, {})
         try:
-            cost = spend(problem, configure(method_of(target, stage.recipe), nested(settings)))
+            cost = run_and_time(problem, configure(method_of(target, stage.recipe), nested(settings)))
         except (ValueError, Failed) as error:
             failed.append({"stage": name, "seed": seed, "target": target, "failed": str(error)})
         else:

@@ -142,7 +142,7 @@ class Problem:
         """What `make` returns of a copy of the problem, made once for all methods that share `memory`.
 
         Its cost is charged every time, seconds included: who starts from another's result has not saved it. A
-        clock around the whole method has seen the making too; `train.spend` takes that off.
+        clock around the whole method has seen the making too; `train.run_and_time` takes that off.
         """
         key = f"{self.generator.initial_seed()}:{name}"
         if key not in self.memory:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from unweave.descent.train import spend
+from unweave.descent.train import run_and_time
 from unweave.errors import Failed
 from unweave.methods.about import refuse_family
 from unweave.problem import Problem
@@ -54,7 +54,7 @@ def unlearn(
     problem = Problem(task, working.to(place), moved, generator, build, given=model)
     if isinstance(task, Classifier):
         refuse_no_classifier(problem.model, moved)
-    cost = spend(problem, method)
+    cost = run_and_time(problem, method)
     refuse_other_shapes(model, problem.model)
     refuse_unchanged(model, problem.model)
     if isinstance(task, Classifier):

@@ -18,7 +18,7 @@ from unweave.descent.edit import (
     shrink,
     shrink_and_perturb,
 )
-from unweave.descent.importance import named, top
+from unweave.descent.importance import match_names, top
 from unweave.problem import Problem
 
 
@@ -50,7 +50,7 @@ def test_redrawn_values_are_those_of_torchs_layers():
     of = problem()
     of.model = model
     state = torch.get_rng_state()
-    reinitialize(of, named(of.params, ""))
+    reinitialize(of, match_names(of.params, ""))
     assert torch.equal(torch.get_rng_state(), state)
     for weight, fan_in in ((model[0].weight, 36), (model[2].weight, 64)):
         bound = 1 / math.sqrt(fan_in)

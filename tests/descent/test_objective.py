@@ -337,7 +337,9 @@ def test_a_teacher_that_is_the_student_answers_as_the_weights_are_now():
     of = every_family.problem("denoiser", dtype=torch.float64)
     at, fixed = step(of), frozen_copy(of.model)
     own, original = mislabel(teacher="student"), mislabel(teacher=fixed)
-    assert own.moving and not original.moving and (nll("retain") + 0.3 * own).moving
+    assert (
+        own.follows_weights and not original.follows_weights and (nll("retain") + 0.3 * own).follows_weights
+    )
     assert torch.equal(flat(at.gradient(own)), flat(at.gradient(original)))
     with torch.no_grad():
         of.model.condition.weight.mul_(3)

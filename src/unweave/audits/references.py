@@ -16,7 +16,7 @@ from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.exam import Exam, Found
 from unweave.audits.metrics import Values
 from unweave.data.subset import dataset_of
-from unweave.descent.train import counted
+from unweave.descent.train import count_training
 from unweave.errors import Failed
 from unweave.record.code_digest import code_digest, file_of
 from unweave.record.files import read_object, write_atomically
@@ -130,7 +130,7 @@ def fresh(
         Failed: If that is of no use; names the seed.
     """
     cost = Cost()
-    with counted(cost):
+    with count_training(cost):
         model = reference.train(dataset_of(*split.part("retain")), seed)
     try:
         answers = replace(answers_of(model, exam), cost=cost)

@@ -17,7 +17,7 @@ from unweave.bench.cache import Content, beside, file_name, kept
 from unweave.bench.peak_memory import peak_memory
 from unweave.bench.stage import Memory, Stage
 from unweave.descent.probe import Probe
-from unweave.descent.train import TRAINING_FORMAT, digest, spend
+from unweave.descent.train import TRAINING_FORMAT, digest, run_and_time
 from unweave.errors import Failed
 from unweave.record.traces import trace_rows
 from unweave.weights.cost import Cost
@@ -101,7 +101,7 @@ def run_method(
         failed = None
         with peak_memory(stage.device) as peak:
             try:
-                cost = spend(problem, method)
+                cost = run_and_time(problem, method)
             except (ValueError, Failed) as error:
                 cost, failed = problem.cost, str(error)
         trace = trace_rows(problem.traces, problem.curves)

@@ -16,7 +16,7 @@ from torch import nn
 
 from unweave.bench.ranges import Settings, distribution, nested, own, rounded
 from unweave.bench.stage import Stage
-from unweave.descent.train import digest, spend
+from unweave.descent.train import digest, run_and_time
 from unweave.errors import Failed
 from unweave.methods import Method
 from unweave.methods.configure import configure
@@ -157,7 +157,7 @@ def attempt(
         configured = configure(method, nested(settings))
         for step, each in enumerate(cases):
             problem = each.stage.problem(each.original, each.seed, {}, each.seed)
-            gradients.append(spend(problem, configured).gradients)
+            gradients.append(run_and_time(problem, configured).gradients)
             exam = each.stage.exam(each.seed)
             found = exam.answers(problem.model)
             values = {**exam.measure(found, each.retrained), **exam.probes(problem.model)}

@@ -22,7 +22,7 @@ from unweave.bench.peak_memory import peak_memory
 from unweave.bench.ranges import nested
 from unweave.cli.describe_settings import descents
 from unweave.cli.project import Project
-from unweave.descent.train import spend
+from unweave.descent.train import run_and_time
 from unweave.methods import Method
 from unweave.methods.configure import configure, stages_of
 from unweave.methods.recover import Recover
@@ -146,7 +146,7 @@ def run(
     whole = {path: value if path.endswith("epochs") else round(value) for path, value in lengths.items()}
     generator = torch.Generator().manual_seed(0)
     problem = Problem(project.task(split), copy.deepcopy(model), split, generator, project.build)
-    return spend(problem, configure(method, nested(whole)))
+    return run_and_time(problem, configure(method, nested(whole)))
 
 
 def whole(project: Project, model: nn.Module, split: Split) -> Estimate | None:

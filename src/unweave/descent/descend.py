@@ -15,8 +15,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from unweave.choices import refuse_outside, refuse_unknown_choices
 from unweave.descent.feed import FEEDS, FeedName, Plan, steps_per_epoch
 from unweave.descent.importance import Mask
-from unweave.descent.losses import collect, forgotten, refuse_nonfinite
-from unweave.descent.optimizer_state import Moving, Pinned, begun
+from unweave.descent.losses import collect_losses, is_forgotten, refuse_nonfinite
+from unweave.descent.optimizer_state import Pinned, TrainState, start_average
 from unweave.descent.rules import RULES, Rule, RuleName
 from unweave.descent.saved_state import Saved
 from unweave.problem import Problem
@@ -141,14 +141,14 @@ class Phase:
     watch: Callable[[Problem, int], None] | None = None
     until: Callable[[Problem], bool] | None = None
 
-    def over(self, problem: Problem, how: Descent, moving: Moving) -> bool:
+    def is_over(self, problem: Problem, how: Descent, moving: TrainState) -> bool:
         """Whether it ends here."""
         follows_forget = any(term.parts & {"forget", "mixed"} for term in self.terms)
-        if how.stop == "forgotten" and follows_forget and forgotten(problem, how.batch):
+        if how.stop == "forgotten" and follows_forget and is_forgotten(problem, how.batch):
             return True
         if self.until is None:
             return False
-        with moving.averaged():
+        with moving.use_average():
             return self.until(problem)
 
 
@@ -180,37 +180,37 @@ def descend(
     """
     if saved and len(phases) > 1:
         raise ValueError(f"the state of a descent is kept in one phase, found {len(phases)}")
-    with training(problem.model, how, still):
+    with training_mode(problem.model, how, still):
         refuse_batch_statistics(problem, how)
         weights = problem.params
-        average = {} if how.ema is None else begun(weights)
-        moving = Moving(weights, (optimizer or how.optimizer_over)(list(weights.values())), average)
-        taken, lengths = 0, lengths_of(problem, phases, how)
+        average = {} if how.ema is None else start_average(weights)
+        moving = TrainState(weights, (optimizer or how.optimizer_over)(list(weights.values())), average)
+        taken, lengths = 0, phase_lengths(problem, phases, how)
         for phase, begin, steps in zip(phases, accumulate(lengths, initial=0), lengths, strict=False):
             span = (begin, begin + steps, sum(lengths))
-            taken += follow(problem, phase, how, moving, span=span, saved=saved)
-        moving.settle()
+            taken += run_phase(problem, phase, how, moving, span=span, saved=saved)
+        moving.keep_average()
         refuse_nonfinite(weights)
     return taken
 
 
-def follow(
+def run_phase(
     problem: Problem,
     phase: Phase,
     how: Descent,
-    moving: Moving,
+    moving: TrainState,
     *,
     span: tuple[int, int, int],
     saved: Saved | None,
 ) -> int:
     """One phase, from and to a step among all; returns the number of steps taken."""
     (begin, end, of), weights, update = span, moving.weights, moving.update
-    runtime = runtime_of(problem, how, phase.where, compile=how.compile)
+    runtime = make_runtime(problem, how, phase.where, compile=how.compile)
     runtime.shifts = []
     pinned = Pinned(weights, phase.where)
     before: dict[int, Params] = {}
     index = -1
-    for index, (batches, sizes) in enumerate(islice(batches_of(problem, phase, how), end - begin)):
+    for index, (batches, sizes) in enumerate(islice(step_batches(problem, phase, how), end - begin)):
         if saved and saved.holds(index, problem, moving):
             continue
         for watch in (problem.watch, phase.watch):
@@ -219,7 +219,7 @@ def follow(
         set_rate(update, how, (begin + index) / of)
         runtime.noise = problem.seed() if how.dropout == "same" else None
         step = Step(weights, runtime, batches, sizes, index=index, of=end - begin, before=before)
-        direction = directed(step, phase, problem.generator)
+        direction = combined_direction(step, phase, problem.generator)
         for name, p in weights.items():
             p.grad = direction.get(name)
         if how.max_norm is not None:
@@ -229,14 +229,14 @@ def follow(
         moving.follow_average(how.ema, begin + index)
         before = {key: step.memory[key][1] for key in runtime.carried if key in step.memory}
         if index % CHECK == CHECK - 1:
-            collect(problem, runtime)
-        if (index + 1) % how.stop_every == 0 and phase.over(problem, how, moving):
+            collect_losses(problem, runtime)
+        if (index + 1) % how.stop_every == 0 and phase.is_over(problem, how, moving):
             break
-    collect(problem, runtime)
+    collect_losses(problem, runtime)
     return index + 1
 
 
-def runtime_of(problem: Problem, how: Descent, where: Mask | None, *, compile: bool = False) -> Runtime:
+def make_runtime(problem: Problem, how: Descent, where: Mask | None, *, compile: bool = False) -> Runtime:
     """What the steps of a descent share over a problem."""
     return Runtime(
         problem.model,
@@ -250,7 +250,7 @@ def runtime_of(problem: Problem, how: Descent, where: Mask | None, *, compile: b
     )
 
 
-def directed(step: Step, phase: Phase, generator: torch.Generator) -> Params:
+def combined_direction(step: Step, phase: Phase, generator: torch.Generator) -> Params:
     """The direction that the rule makes of the gradients of the terms that are present; empty if none is."""
     present = [term for term in phase.terms if term.present(step)]
     if not present:
@@ -260,7 +260,7 @@ def directed(step: Step, phase: Phase, generator: torch.Generator) -> Params:
     if step.index == 0 and not phase.idle:
         refuse_zero(gradients)
     if phase.rule == "total":
-        return summed(gradients, copy=bool(step.runtime.carried or step.runtime.held))
+        return sum_gradients(gradients, copy=bool(step.runtime.carried or step.runtime.held))
     rule = phase.rule if callable(phase.rule) else RULES[phase.rule]
     return combine(gradients, rule(gramian(gradients), generator))
 
@@ -275,7 +275,7 @@ def refuse_zero(gradients: list[Params]) -> None:
             )
 
 
-def summed(gradients: list[Params], *, copy: bool) -> Params:
+def sum_gradients(gradients: list[Params], *, copy: bool) -> Params:
     """The sum; of one gradient itself, or a copy where the clip must not change what a later step reads."""
     total = (
         [g.clone() for g in gradients[0].values()]
@@ -287,7 +287,7 @@ def summed(gradients: list[Params], *, copy: bool) -> Params:
     return dict(zip(gradients[0], total, strict=True))
 
 
-def lengths_of(problem: Problem, phases: Sequence[Phase], how: Descent) -> list[int]:
+def phase_lengths(problem: Problem, phases: Sequence[Phase], how: Descent) -> list[int]:
     """The number of steps of each phase; those of a descent of so many steps add up to it.
 
     Raises:
@@ -317,7 +317,7 @@ def plan_inputs(problem: Problem, phase: Phase, how: Descent) -> tuple[dict[Part
     return ids, {part: how.forget_batch or how.batch if part == "forget" else how.batch for part in parts}
 
 
-def batches_of(
+def step_batches(
     problem: Problem, phase: Phase, how: Descent
 ) -> Iterator[tuple[dict[Part, list[Batch]], dict[Part, int]]]:
     """This process's micro-batches of each step by part, and the number of examples of the whole step."""
@@ -325,12 +325,12 @@ def batches_of(
     # a generator of its own: a DataLoader reads ahead, and a rule may draw in between
     order = torch.Generator().manual_seed(problem.seed())
     plans, *copies = tee(FEEDS[phase.feed](ids, sizes, order), 1 + len(ids))
-    streams = {part: drawn(problem, part, copy, how) for part, copy in zip(ids, copies, strict=True)}
+    streams = {part: draw_batches(problem, part, copy, how) for part, copy in zip(ids, copies, strict=True)}
     for plan in plans:
         yield {part: next(streams[part]) for part in plan}, {part: len(rows) for part, rows in plan.items()}
 
 
-def drawn(problem: Problem, part: Part, plans: Iterator[Plan], how: Descent) -> Iterator[list[Batch]]:
+def draw_batches(problem: Problem, part: Part, plans: Iterator[Plan], how: Descent) -> Iterator[list[Batch]]:
     """The micro-batches of one part, step by step, none where an uneven batch leaves this process nothing.
 
     A batch is read and drawn whole and then cut, so what is drawn depends on neither micro-batches nor
@@ -342,11 +342,11 @@ def drawn(problem: Problem, part: Part, plans: Iterator[Plan], how: Descent) -> 
     wholes, reads = tee(plan[part] for plan in plans if part in plan)
     raws = source.stream(map(problem.processes.rows_to_read, reads), generator=augment)
     for whole, raw in zip(wholes, raws, strict=False):
-        batch = mark(problem, part, problem.task.draw(raw, key))
+        batch = mark_forget_rows(problem, part, problem.task.draw(raw, key))
         yield batch.split(how.micro_batch or len(batch)) if problem.processes.owns(whole) else []
 
 
-def mark(problem: Problem, part: Part, batch: Batch) -> Batch:
+def mark_forget_rows(problem: Problem, part: Part, batch: Batch) -> Batch:
     """The batch, with its forget rows marked if it is mixed."""
     if part != "mixed":
         return batch
@@ -355,7 +355,7 @@ def mark(problem: Problem, part: Part, batch: Batch) -> Batch:
 
 
 @contextmanager
-def training(model: nn.Module, how: Descent, still: Collection[nn.Module] = ()) -> Iterator[None]:
+def training_mode(model: nn.Module, how: Descent, still: Collection[nn.Module] = ()) -> Iterator[None]:
     """Training mode under the norm and dropout policy; every module gets its own mode back."""
     with evaluating(model):
         model.train()

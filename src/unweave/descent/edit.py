@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from unweave.descent.importance import Importance, Mask, held_by
+from unweave.descent.importance import Importance, Mask, weights_of_modules
 from unweave.errors import Failed
 from unweave.problem import Problem
 from unweave.weights.params import Params
@@ -18,10 +18,10 @@ def reinitialize(problem: Problem, where: Mask) -> None:
     for name, p in problem.params.items():
         chosen = where[name].bool()
         if bool(chosen.any()):
-            p.copy_(torch.where(chosen, redrawn(p, problem.generator), p))
+            p.copy_(torch.where(chosen, redraw(p, problem.generator), p))
 
 
-def redrawn(p: Tensor, generator: torch.Generator) -> Tensor:
+def redraw(p: Tensor, generator: torch.Generator) -> Tensor:
     """Fresh values in the shape of a weight: Kaiming uniform, a = sqrt(5), as layers do; zero for vectors."""
     if p.ndim < 2:
         return torch.zeros_like(p)
@@ -116,7 +116,7 @@ def renew(problem: Problem, modules: Sequence[nn.Module]) -> None:
         raise ValueError("a module to be redrawn has no trainable weights: set requires_grad on them")
     chosen = {id(m) for m in modules}
     others = [m for m in problem.model.modules() if id(m) not in chosen]
-    here, there = held_by(modules, problem.params), held_by(others, problem.params)
+    here, there = weights_of_modules(modules, problem.params), weights_of_modules(others, problem.params)
     shared = [name for name in here if bool((here[name] * there[name]).any())]
     if shared:
         raise ValueError(
@@ -153,7 +153,7 @@ def grow_head(problem: Problem) -> None:
     name, head = problem.head
     if not isinstance(head, nn.Linear):
         raise ValueError(f"only a linear head can grow, found {type(head).__name__} at {name!r}")
-    row = redrawn(head.weight[:1], problem.generator)
+    row = redraw(head.weight[:1], problem.generator)
     head.weight = nn.Parameter(torch.cat([head.weight, row]))
     if head.bias is not None:
         head.bias = nn.Parameter(torch.cat([head.bias, head.bias.new_zeros(1)]))

@@ -125,7 +125,7 @@ def top(scores: Importance, fraction: float) -> Mask:
     return {name: piece.view_as(s) for piece, (name, s) in zip(pieces, scores.items(), strict=True)}
 
 
-def named(params: Params, pattern: str) -> Mask:
+def match_names(params: Params, pattern: str) -> Mask:
     """One for all weights whose name matches the regular expression.
 
     Raises:
@@ -157,17 +157,17 @@ class Salient:
 def choose_weights(problem: Problem, where: str | Salient | None) -> Mask | None:
     """The mask of the weights that may move: those whose names match, or the salient ones; None for all."""
     if where is None or isinstance(where, str):
-        return None if where is None else named(problem.params, where)
+        return None if where is None else match_names(problem.params, where)
     salient = top(saliency(problem, nll("forget")), where.fraction)
-    return salient if where.within is None else multiply(salient, named(problem.params, where.within))
+    return salient if where.within is None else multiply(salient, match_names(problem.params, where.within))
 
 
-def held_by(modules: Iterable[nn.Module], params: Params) -> Mask:
+def weights_of_modules(modules: Iterable[nn.Module], params: Params) -> Mask:
     """One for all weights that these modules hold themselves, those that they share with others included."""
     held = {id(p) for module in modules for p in module.parameters(recurse=False)}
     return {name: torch.full_like(p, id(p) in held) for name, p in params.items()}
 
 
-def inverted(mask: Mask) -> Mask:
+def invert(mask: Mask) -> Mask:
     """One where the mask is zero, zero where it is one."""
     return {name: 1 - m for name, m in mask.items()}

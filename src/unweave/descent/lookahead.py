@@ -52,7 +52,7 @@ class Lookahead:
     def gradient(self, step: Step) -> Params:
         """The gradient of `outer` at the shifted weights."""
         for term in (self.outer, self.through):
-            if isinstance(term, Objective) and term.moving:
+            if isinstance(term, Objective) and term.follows_weights:
                 raise ValueError(
                     f"the target of {term.name} moves with the weights, so a lookahead of it follows "
                     "nothing: use a frozen teacher, or mode 'joint'"

@@ -21,7 +21,7 @@ SWALLOWED = 1e-3
 log = logging.getLogger(__name__)
 
 
-def collect(problem: Problem, runtime: Runtime) -> None:
+def collect_losses(problem: Problem, runtime: Runtime) -> None:
     """Moves the losses from the device to the curves, and the sizes of lookaheads to the traces.
 
     Raises:
@@ -66,7 +66,7 @@ def refuse_nonfinite(weights: Mapping[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def forgotten(problem: Problem, batch: int) -> bool:
+def is_forgotten(problem: Problem, batch: int) -> bool:
     """Whether the mean loss on the forget part has reached that on the calibration part."""
     with evaluating(problem.model):
         return mean_loss(problem, "forget", batch) >= mean_loss(problem, "calibration", batch)

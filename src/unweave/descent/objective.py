@@ -74,7 +74,7 @@ class Objective:
         return frozenset(self.by_part)
 
     @property
-    def moving(self) -> bool:
+    def follows_weights(self) -> bool:
         """Whether a target follows the weights, so that no lookahead can be taken of it or through it."""
         return any(piece.moving for piece in self.on_data)
 
@@ -141,15 +141,15 @@ class Objective:
                 notes = [step.note(piece.name) for _, piece in here]
                 for batch in step.batches[part]:
                     shares = [mean_over(piece.value(step, batch), step.sizes[part]) for _, piece in here]
-                    yield weighted([w for w, _ in here], shares, notes)
+                    yield weighted_sum([w for w, _ in here], shares, notes)
         if self.penalties:
             count = step.runtime.processes.count  # every process holds all weights, and gradients are summed
             notes = [step.note(piece.name) for _, piece in self.penalties]
             shares = [piece.value(step) / count for _, piece in self.penalties]
-            yield weighted([w for w, _ in self.penalties], shares, notes)
+            yield weighted_sum([w for w, _ in self.penalties], shares, notes)
 
 
-def weighted(weights: Sequence[float], values: Sequence[Tensor], notes: Sequence[list[Tensor]]) -> Tensor:
+def weighted_sum(weights: Sequence[float], values: Sequence[Tensor], notes: Sequence[list[Tensor]]) -> Tensor:
     """The weighted sum, each value noted as it is; a weight of one leaves the bits of a loss alone."""
     for note, value in zip(notes, values, strict=True):
         note.append(value.detach())
@@ -186,7 +186,7 @@ def mislabel(part: Part = "forget", *, teacher: nn.Module | Literal["student"] |
             lookahead of it raises.
     """
     if isinstance(teacher, nn.Module):
-        refuse_moving(teacher)
+        refuse_trainable(teacher)
 
     def value(step: Step, batch: Batch) -> Tensor:
         asked = step.runtime.model if isinstance(teacher, str) else teacher
@@ -202,12 +202,12 @@ def mislabel(part: Part = "forget", *, teacher: nn.Module | Literal["student"] |
         wrong = step.once(
             ("mislabel", id(asked), id(batch)), lambda: step.runtime.task.mislabel(batch, answer)
         )
-        return step.runtime.task.loss(step.predict(batch), mixed(batch, wrong))
+        return step.runtime.task.loss(step.predict(batch), mix_targets(batch, wrong))
 
     return on(part, "mislabel", value, moving=teacher == "student")
 
 
-def mixed(batch: Batch, wrong: Tensor) -> Tensor:
+def mix_targets(batch: Batch, wrong: Tensor) -> Tensor:
     """The wrong targets, on forget rows only where the batch is mixed."""
     if batch.forget is None:
         return wrong
@@ -270,7 +270,7 @@ def distill(teacher: nn.Module, part: Part, *, temperature: float = 1.0) -> Obje
     The teacher must not move: the gradient of a loss to a moving target is no gradient field, and a
     lookahead through it would follow nothing.
     """
-    refuse_moving(teacher)
+    refuse_trainable(teacher)
 
     def value(step: Step, batch: Batch) -> Tensor:
         says = step.once(
@@ -281,7 +281,7 @@ def distill(teacher: nn.Module, part: Part, *, temperature: float = 1.0) -> Obje
     return on(part, "distill", value, idle=True)  # a model does not diverge from itself
 
 
-def refuse_moving(teacher: nn.Module) -> None:
+def refuse_trainable(teacher: nn.Module) -> None:
     """Raises if the teacher has trainable weights."""
     if any(p.requires_grad for p in teacher.parameters()):
         raise ValueError(

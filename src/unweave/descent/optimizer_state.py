@@ -13,13 +13,13 @@ from unweave.weights.step import HALF
 
 
 @dataclass(frozen=True)
-class Moving:
+class TrainState:
     """The weights, and what their next update depends on.
 
     Args:
         weights: The trainable weights by name.
         update: Their optimizer.
-        average: Of the weights, from `begun`; empty where none is taken.
+        average: Of the weights, from `start_average`; empty where none is taken.
     """
 
     weights: Mapping[str, nn.Parameter]
@@ -34,18 +34,18 @@ class Moving:
             torch._foreach_lerp_(list(self.average.values()), weights, share)
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def use_average(self) -> Iterator[None]:
         """The average, if there is one, in the place of the weights for the body."""
         own = {name: self.weights[name].detach().clone() for name in self.average}
-        put(self.average, self.weights)
+        copy_into(self.average, self.weights)
         try:
             yield
         finally:
-            put(own, self.weights)
+            copy_into(own, self.weights)
 
-    def settle(self) -> None:
+    def keep_average(self) -> None:
         """Puts the average, if there is one, in the place of the weights, and drops their gradients."""
-        put(self.average, self.weights)
+        copy_into(self.average, self.weights)
         self.update.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Any]:
@@ -59,14 +59,14 @@ class Moving:
             mean.copy_(state["average"][name])
 
 
-def begun(weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+def start_average(weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     """An average of the weights at its start, with digits enough for small moves."""
     wide = {name: torch.float32 if p.dtype in HALF else p.dtype for name, p in weights.items()}
     return {name: p.detach().to(wide[name], copy=True) for name, p in weights.items()}
 
 
 @torch.no_grad()
-def put(values: Mapping[str, Tensor], weights: Mapping[str, nn.Parameter]) -> None:
+def copy_into(values: Mapping[str, Tensor], weights: Mapping[str, nn.Parameter]) -> None:
     """Copies values into the weights of their names."""
     for name, value in values.items():
         weights[name].copy_(value)

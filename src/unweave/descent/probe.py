@@ -54,13 +54,15 @@ class Probe:
         """Measures, if it is time to; neither its gradients nor its time are the method's."""
         if index % self.every == 0:
             start = time.perf_counter()
-            self.look(problem, index)
+            self.measure(problem, index)
             problem.cost.seconds -= time.perf_counter() - start
 
-    def look(self, problem: Problem, index: int) -> None:
+    def measure(self, problem: Problem, index: int) -> None:
         """Measures."""
         if not self.halves:
-            self.halves = {part: self.draw(problem, part) for part in self.retain.parts | self.forget.parts}
+            self.halves = {
+                part: self.draw_halves(problem, part) for part in self.retain.parts | self.forget.parts
+            }
         with evaluating(problem.model):
             gradients = [
                 self.gradient(problem, objective, half)
@@ -71,7 +73,7 @@ class Probe:
         problem.traces.setdefault("cosine", []).append((index, plain, reliability))
         problem.traces.setdefault("disattenuated", []).append((index, disattenuated, reliability))
 
-    def draw(self, problem: Problem, part: Part) -> list[Batch]:
+    def draw_halves(self, problem: Problem, part: Part) -> list[Batch]:
         """Two disjoint halves, the same for the whole run whatever the method draws."""
         source, ids = problem.split.part(part)
         if len(ids) < 2:

@@ -15,7 +15,7 @@ from unweave.problem import Problem
 from unweave.weights.params import multiply
 
 
-def trim(
+def redraw_sensitive(
     problem: Problem, fraction: float, *, eligible: str | None = None, within: Mask | None = None
 ) -> None:
     """Redraws the fraction of the eligible weights that is most sensitive to the forget data.

@@ -46,7 +46,7 @@ def project(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[
     Raises:
         ValueError: If there are more than two terms.
     """
-    if single("project", gramian):
+    if is_single("project", gramian):
         return gramian.new_ones(1)
     overlap, size = gramian[0, 1], gramian[1, 1].clamp(min=torch.finfo(gramian.dtype).tiny)
     return torch.stack([torch.ones_like(size), (-overlap / size).clamp(min=0)])
@@ -61,7 +61,7 @@ def gem(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[Tens
     Raises:
         ValueError: If there are more than two terms.
     """
-    if single("gem", gramian):
+    if is_single("gem", gramian):
         return gramian.new_ones(1)
     overlap = gramian[0, 1]
     pull = (-overlap / (gramian[1, 1] + 1e-3)).clamp(min=0.5)
@@ -77,7 +77,7 @@ def nash(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[Ten
     Raises:
         ValueError: If there are more than two terms.
     """
-    if single("nash", gramian):
+    if is_single("nash", gramian):
         return gramian.new_ones(1)
     kind = torch.finfo(gramian.dtype)
     sizes = gramian.diagonal().clamp(min=kind.tiny).sqrt()
@@ -94,7 +94,7 @@ def mgda(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[Ten
     Raises:
         ValueError: If there are more than two terms.
     """
-    if single("mgda", gramian):
+    if is_single("mgda", gramian):
         return gramian.new_ones(1)
     pulls = (gramian.diagonal().flip(0) - gramian[0, 1]).clamp(min=0)
     total = pulls.sum()
@@ -118,7 +118,7 @@ def cagrad(gramian: Float[Tensor, "m m"], generator: torch.Generator, c: float =
     """
     if not 0 <= c < 1:
         raise ValueError(f"c must be in [0, 1), found {c}: from 1 on the mean loss need not fall")
-    if single("cagrad", gramian):
+    if is_single("cagrad", gramian):
         return gramian.new_ones(1)
     kind = torch.finfo(gramian.dtype)
     unit = gramian / gramian.trace().clamp(min=kind.tiny)
@@ -148,10 +148,10 @@ def upgrad(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[T
     Raises:
         ValueError: If there are more than two terms.
     """
-    return pcgrad(gramian, generator) / (1 if single("upgrad", gramian) else 2)
+    return pcgrad(gramian, generator) / (1 if is_single("upgrad", gramian) else 2)
 
 
-def single(rule: RuleName, gramian: Float[Tensor, "m m"]) -> bool:
+def is_single(rule: RuleName, gramian: Float[Tensor, "m m"]) -> bool:
     """Whether a rule for two terms has but one, which is followed as it is.
 
     Raises:

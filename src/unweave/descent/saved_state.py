@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from unweave.descent.optimizer_state import Moving
+from unweave.descent.optimizer_state import TrainState
 from unweave.problem import Problem
 from unweave.record.files import draft, sync
 from unweave.weights.cost import Cost
@@ -34,10 +34,10 @@ class Saved:
     every: int
 
     def __post_init__(self) -> None:
-        self._state = read(self.path) if self.path.exists() else None
+        self._state = read_state(self.path) if self.path.exists() else None
         self._start = time.perf_counter()
 
-    def holds(self, index: int, problem: Problem, moving: Moving) -> bool:
+    def holds(self, index: int, problem: Problem, moving: TrainState) -> bool:
         """Whether the step was taken before the interruption.
 
         Before the first that was not, the state is put back; before others it is written, when it is time.
@@ -55,7 +55,7 @@ class Saved:
             self.write(index, problem, moving)
         return False
 
-    def write(self, step: int, problem: Problem, moving: Moving) -> None:
+    def write(self, step: int, problem: Problem, moving: TrainState) -> None:
         """Writes the state before a step."""
         seconds = problem.cost.seconds + time.perf_counter() - self._start
         state = {
@@ -72,7 +72,7 @@ class Saved:
             os.replace(beside, self.path)
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_state(path: Path) -> dict[str, Any]:
     """The state in a file, on the CPU."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

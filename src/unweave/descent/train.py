@@ -113,7 +113,7 @@ def synchronize(device: torch.device | str) -> None:
 
 
 @contextmanager
-def counted(cost: Cost) -> Iterator[None]:
+def count_training(cost: Cost) -> Iterator[None]:
     """Adds what training in the body takes to a cost, also where that is a user's own code.
 
     One gradient evaluation is a call of the closure that an optimizer of torch gets in this process, or else
@@ -145,7 +145,7 @@ def counted(cost: Cost) -> Iterator[None]:
         hook.remove()
 
 
-def spend(problem: Problem, method: Callable[[Problem], None]) -> Cost:
+def run_and_time(problem: Problem, method: Callable[[Problem], None]) -> Cost:
     """Runs a method and returns what it cost: wall time, and that of results it shares, whoever made them.
 
     Raises:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from unweave.choices import refuse_outside
 from unweave.descent.curvature import curvature_along, top_eigenvalue
-from unweave.descent.descend import Descent, Phase, batches_of, runtime_of
+from unweave.descent.descend import Descent, Phase, make_runtime, step_batches
 from unweave.descent.importance import Mask
 from unweave.descent.objective import Objective
 from unweave.problem import Problem
@@ -96,8 +96,8 @@ def nonzero(curvature: float) -> float:
 
 def first_step(problem: Problem, how: Descent, where: Mask | None, *terms: Term) -> Step:
     """A step at the present weights on the first batches, in training mode; it remembers its gradients."""
-    batches, sizes = next(batches_of(problem, Phase(terms), how))
-    step = Step(problem.params, runtime_of(problem, how, where), batches, sizes)
+    batches, sizes = next(step_batches(problem, Phase(terms), how))
+    step = Step(problem.params, make_runtime(problem, how, where), batches, sizes)
     step.runtime.noise = problem.seed() if how.dropout == "same" else None
     return step
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unweave.descent.descend import Descent, Phase, descend
-from unweave.descent.objective import Objective, on, reference, refuse_moving
+from unweave.descent.objective import Objective, on, reference, refuse_trainable
 from unweave.methods.about import About
 from unweave.problem import Problem, frozen_copy
 from unweave.space import Log, Range, up_to
@@ -48,8 +48,8 @@ class BadTeacher:
 
 def taught(*, ignorant: nn.Module, original: nn.Module) -> Objective:
     """On mixed data the divergence from one teacher on forget rows, and from the other on retain rows."""
-    refuse_moving(ignorant)
-    refuse_moving(original)
+    refuse_trainable(ignorant)
+    refuse_trainable(original)
 
     def value(step: Step, batch: Batch) -> Tensor:
         says = step.once(("taught", id(batch)), lambda: answers(batch))

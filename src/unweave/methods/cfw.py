@@ -13,7 +13,7 @@ from torch import Tensor
 from unweave.choices import refuse_outside
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.edit import perturb, perturb_first
-from unweave.descent.importance import Mask, held_by
+from unweave.descent.importance import Mask, weights_of_modules
 from unweave.descent.objective import Objective, on
 from unweave.methods.about import About, refuse_family
 from unweave.problem import Problem
@@ -84,7 +84,7 @@ def first_kernel(problem: Problem) -> Mask:
     """One for the first trainable kernel or matrix of a weight-bearing module, in order of registration."""
     params = problem.params
     for _, module in problem.blocks:
-        held = held_by([module], params)
+        held = weights_of_modules([module], params)
         kernels = {name for name, mask in held.items() if params[name].ndim > 1 and bool(mask.any())}
         if kernels:
             return {name: mask * (name in kernels) for name, mask in held.items()}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unweave.choices import refuse_outside
-from unweave.descent.descend import Descent, Phase, descend, lengths_of
+from unweave.descent.descend import Descent, Phase, descend, phase_lengths
 from unweave.descent.objective import Objective, nll, on
 from unweave.methods.about import About
 from unweave.problem import Problem
@@ -76,7 +76,7 @@ class EraseDiff:
         """Edits the problem's model in place."""
         denoising(problem.task)
         retain, forget = nll("retain"), self.forget(problem, self.how)
-        (steps,) = lengths_of(problem, [Phase([retain + forget])], self.how)
+        (steps,) = phase_lengths(problem, [Phase([retain + forget])], self.how)
         least = Least(forget, self.passes, self.how, every=math.ceil(steps / self.outer))
         gap = least.gap()
         both: Term = Conflicting(retain, gap, self.eta) if self.weight is None else retain + self.weight * gap

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unweave.choices import refuse_no_pattern, refuse_outside, refuse_unknown_choices
 from unweave.descent.descend import Descent, Phase, descend
-from unweave.descent.importance import named
+from unweave.descent.importance import match_names
 from unweave.descent.objective import Objective, on
 from unweave.methods.about import About
 from unweave.problem import Problem
@@ -88,7 +88,7 @@ class ESD:
         task = replace(denoising(problem.task), drop=0.0)
         labels = problem.split.train.labels[problem.split.forget].unique()
         self.refuse(task, labels)
-        where = None if self.where is None else named(problem.params, self.where)
+        where = None if self.where is None else match_names(problem.params, self.where)
         objective = self.erasing(task, problem.original)
         descend(replace(problem, task=task), self.how, Phase([objective], where=where))
 

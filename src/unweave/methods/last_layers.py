@@ -17,7 +17,7 @@ from torch import nn
 from unweave.choices import refuse_outside
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.edit import restart
-from unweave.descent.importance import Mask, held_by, inverted
+from unweave.descent.importance import Mask, invert, weights_of_modules
 from unweave.descent.objective import nll
 from unweave.methods.about import About, refuse_family
 from unweave.problem import Problem
@@ -115,7 +115,7 @@ def outside(earlier: list[nn.Module], problem: Problem) -> Mask:
     Raises:
         ValueError: If that leaves no weight to train.
     """
-    where = inverted(held_by(earlier, problem.params))
+    where = invert(weights_of_modules(earlier, problem.params))
     if not any(bool(mask.any()) for mask in where.values()):
         raise ValueError(
             "the last k layers have no trainable weight that earlier ones do not share: choose a larger k"

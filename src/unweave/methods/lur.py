@@ -10,7 +10,7 @@ from functools import partial
 from typing import ClassVar, Literal
 
 from unweave.choices import refuse_no_pattern, refuse_outside, refuse_unknown_choices
-from unweave.descent.descend import Descent, Phase, descend, training
+from unweave.descent.descend import Descent, Phase, descend, training_mode
 from unweave.descent.feed import FeedName
 from unweave.descent.importance import Mask, Salient, choose_weights
 from unweave.descent.lookahead import exact, lagged, nested
@@ -110,7 +110,7 @@ class LUR:
         weight, alpha = self.weight, 0.0 if self.mode == "joint" else self.alpha
         if isinstance(weight, int | float) and isinstance(alpha, int | float) and self.mode != "lagged":
             return weight, alpha
-        with training(problem.model, self.how):
+        with training_mode(problem.model, self.how):
             step = first_step(problem, self.how, where, retain, forget)
             weight = weight(step, retain, forget) if isinstance(weight, Ratio) else weight
             alpha = alpha if isinstance(alpha, int | float) else alpha(problem, step, retain)

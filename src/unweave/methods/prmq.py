@@ -16,7 +16,7 @@ from unweave.choices import refuse_outside
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.edit import quantize, reinitialize
 from unweave.descent.importance import Mask, top
-from unweave.descent.objective import Objective, on, reference, refuse_moving
+from unweave.descent.objective import Objective, on, reference, refuse_trainable
 from unweave.descent.redraw import eligible_weights
 from unweave.methods.about import About, refuse_family
 from unweave.methods.cfw import balanced
@@ -89,7 +89,7 @@ def smallest(problem: Problem, fraction: float) -> Mask:
 
 def entropy_gap(original: nn.Module, part: Part) -> Objective:
     """The squared difference of the entropies, in nats, of what the model and the original say."""
-    refuse_moving(original)
+    refuse_trainable(original)
 
     def value(step: Step, batch: Batch) -> Tensor:
         held = step.once(("entropy", id(original), id(batch)), lambda: entropy(reference(original, batch)))

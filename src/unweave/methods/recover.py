@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from unweave.choices import refuse_outside
-from unweave.descent.descend import Descent, Phase, descend, lengths_of
+from unweave.descent.descend import Descent, Phase, descend, phase_lengths
 from unweave.descent.losses import mean_loss_at
 from unweave.descent.objective import nll
 from unweave.errors import Failed
@@ -98,13 +98,13 @@ class Recover:
         """The number of steps, at most."""
         if self.budget is not None:
             return max(0, self.budget - problem.cost.gradients)
-        (steps,) = lengths_of(problem, [Phase([nll("retain")])], self.how)
+        (steps,) = phase_lengths(problem, [Phase([nll("retain")])], self.how)
         return steps
 
 
 def descend_until(problem: Problem, how: Descent, retain: Phase, aim: Restored) -> None:
     """Descends at a constant rate until the aim is reached; at every standstill the rate is halved."""
-    (a_pass,) = lengths_of(problem, [retain], replace(how, steps=None, epochs=1.0))
+    (a_pass,) = phase_lengths(problem, [retain], replace(how, steps=None, epochs=1.0))
     patience = max(CHECKS, round(a_pass / how.stop_every))
     enough = aim.near * mean_retain_loss(problem, problem.original, how.batch)
     check, left = Check(enough, how.batch, patience), how.steps or 0

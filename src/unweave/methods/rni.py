@@ -14,7 +14,7 @@ from torch import nn
 from unweave.choices import refuse_outside
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.edit import perturb_first, renew
-from unweave.descent.importance import held_by, inverted
+from unweave.descent.importance import invert, weights_of_modules
 from unweave.descent.objective import nll
 from unweave.methods.about import About, refuse_family
 from unweave.problem import Problem
@@ -88,8 +88,8 @@ class RNI:
         params, count = problem.params, max(1, round(self.layers * len(layers)))
         order = torch.randperm(len(layers), generator=problem.generator).tolist()
         drawn, rest = [layers[i] for i in order[:count]], [layers[i] for i in order[count:]]
-        on = held_by(drawn[: max(1, round(self.noisy * count))] if noisy else [], params)
-        where = inverted(held_by(rest, params))
+        on = weights_of_modules(drawn[: max(1, round(self.noisy * count))] if noisy else [], params)
+        where = invert(weights_of_modules(rest, params))
         watch = perturb_first(scale(multiply(on, where), self.noise))
         return Phase([nll("retain")], where=where, watch=watch)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from unweave.choices import refuse_no_pattern, refuse_outside, refuse_unknown_choices
 from unweave.data.in_memory import Resident
 from unweave.descent.descend import Descent, Phase, descend
-from unweave.descent.importance import Importance, fisher, named
+from unweave.descent.importance import Importance, fisher, match_names
 from unweave.descent.objective import ewc, nll, surrogate
 from unweave.methods.about import About
 from unweave.problem import Problem
@@ -98,7 +98,7 @@ class SelectiveAmnesia:
             problem = replace(problem, split=self.replayed(problem))
         anchor = {name: p.detach().clone() for name, p in problem.params.items()}
         pull = self.pull * ewc(anchor, self.information(problem))
-        where = None if self.where is None else named(problem.params, self.where)
+        where = None if self.where is None else match_names(problem.params, self.where)
         objective = surrogate() + self.retain_weight * nll("retain") + pull
         descend(problem, self.how, Phase([objective], where=where))
 

@@ -9,7 +9,7 @@ from unweave.descent.descend import Descent, Phase, descend, plan_inputs
 from unweave.descent.feed import steps_per_epoch
 from unweave.descent.lookahead import Held
 from unweave.descent.objective import nll
-from unweave.descent.redraw import trim
+from unweave.descent.redraw import redraw_sensitive
 from unweave.methods.about import About
 from unweave.problem import Problem
 from unweave.space import RATES, SCHEDULES, Log, Range, up_to
@@ -60,7 +60,7 @@ class Scissorhands:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        trim(problem, self.trim, eligible=self.eligible)
+        redraw_sensitive(problem, self.trim, eligible=self.eligible)
         unlearn = self.forget(problem, self.how)
         repair = nll("retain") + self.forget_weight * unlearn
         epoch = steps_per_epoch("longest", *plan_inputs(problem, Phase([repair]), self.how))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unweave.choices import refuse_outside
 from unweave.descent.descend import Descent, Phase, descend, plan_inputs
 from unweave.descent.feed import steps_per_epoch
-from unweave.descent.objective import Objective, nll, on, reference, refuse_moving
+from unweave.descent.objective import Objective, nll, on, reference, refuse_trainable
 from unweave.methods.about import About, refuse_family
 from unweave.problem import Problem
 from unweave.space import Log, Range, Uniform, up_to
@@ -146,7 +146,7 @@ def error(problem: Problem, part: Part, among: Bool[Tensor, " n"] | None = None)
 
 def softened(teacher: nn.Module, part: Part, temperature: float) -> Objective:
     r""":math:`T^2 KL(\mathrm{softmax}(t / T) \,\|\, \mathrm{softmax}(s / T))` of teacher and student."""
-    refuse_moving(teacher)
+    refuse_trainable(teacher)
 
     def value(step: Step, batch: Batch) -> Tensor:
         says = step.once(("softened", id(teacher), id(batch)), lambda: reference(teacher, batch))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unweave.choices import refuse_outside
-from unweave.descent.descend import Descent, Phase, descend, lengths_of
+from unweave.descent.descend import Descent, Phase, descend, phase_lengths
 from unweave.descent.importance import Mask, fisher, ratio
 from unweave.descent.objective import nll, on
 from unweave.errors import Failed
@@ -85,7 +85,7 @@ class SFRon:
         """
         refuse_family(self, problem.task)
         mask, recover = self.mask(problem), Phase([nll("retain")])
-        (steps,) = lengths_of(problem, [recover], self.how)
+        (steps,) = phase_lengths(problem, [recover], self.how)
         away = replace(self.how, max_norm=self.clip, weight_decay=0.0, ema=None)
         leave = Leave(self, mask, away.optimizer_over(list(problem.params.values())), away, steps)
         descend(problem, self.how, replace(recover, watch=leave))

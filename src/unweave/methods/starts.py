@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from unweave.choices import refuse_no_pattern, refuse_outside
 from unweave.descent.edit import restart, shrink_and_perturb
-from unweave.descent.importance import named
-from unweave.descent.redraw import trim
+from unweave.descent.importance import match_names
+from unweave.descent.redraw import redraw_sensitive
 from unweave.methods.about import About
 from unweave.problem import Problem
 from unweave.space import Log, Range, Uniform
@@ -41,7 +41,7 @@ class ShrinkPerturb:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        within = None if self.where is None else named(problem.params, self.where)
+        within = None if self.where is None else match_names(problem.params, self.where)
         shrink_and_perturb(problem, self.keep, within)
 
 
@@ -73,7 +73,7 @@ class Redraw:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        trim(problem, self.fraction, eligible=self.eligible)
+        redraw_sensitive(problem, self.fraction, eligible=self.eligible)
 
 
 @dataclass(frozen=True)

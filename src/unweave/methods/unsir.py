@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unweave.choices import refuse_outside
 from unweave.data.unaugmented import Unaugmented
 from unweave.data.with_noise import Noise, Noisy
-from unweave.descent.descend import Descent, Phase, descend, training
+from unweave.descent.descend import Descent, Phase, descend, training_mode
 from unweave.descent.objective import nll
 from unweave.errors import Failed
 from unweave.methods.about import About, refuse_family
@@ -110,7 +110,7 @@ class UNSIR:
         noise, put = drawn(problem, self.images)
         target = torch.full((self.images,), label, device=problem.device)
         adam = torch.optim.Adam(noise, self.noise_lr)
-        with training(problem.model, Descent(steps=1, norm="frozen")):
+        with training_mode(problem.model, Descent(steps=1, norm="frozen")):
             for _ in range(self.noise_steps):
                 loss = problem.task.loss(call(problem.model, put(noise)), target).mean()
                 size = torch.stack([x.square().flatten(1).sum(1).mean() for x in noise]).sum()

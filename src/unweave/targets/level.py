@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unweave.choices import refuse_outside
-from unweave.descent.descend import Descent, training
+from unweave.descent.descend import Descent, training_mode
 from unweave.descent.objective import Objective, on
 from unweave.problem import Problem
 from unweave.split import Part
@@ -111,7 +111,7 @@ class HeldOutLevel:
         runtime = Runtime(
             problem.model, problem.task, self.how.precision, noise=0 if self.how.dropout == "same" else None
         )
-        with training(problem.model, self.how), runtime.keep_statistics():
+        with training_mode(problem.model, self.how), runtime.keep_statistics():
             found = [self.loss(problem, runtime, batch) for batch in self.batches(problem, part, under)]
         source, _ = problem.split.part(part)
         labels = source.labels[self.chosen(problem, part)].to(problem.device)

@@ -23,7 +23,7 @@ from unweave.cli.project import Project
 from unweave.cli.project.place import Place, practised_on, project_of, split_of, weights_of
 from unweave.cli.project.recipe import RECIPE
 from unweave.descent.descend import Descent
-from unweave.descent.train import TRAINING_FORMAT, Trained, counted, digest
+from unweave.descent.train import TRAINING_FORMAT, Trained, count_training, digest
 from unweave.families.diffusion import Generation
 from unweave.record import checkpoint
 from unweave.record.files import read_object, write_atomically
@@ -66,7 +66,7 @@ class Given(Stage):
             sidecar = checkpoint.load(folder, model, split_digest=split.digest("retain"))
             return Trained(model.eval(), Cost(**cast(Mapping[str, Any], sidecar["cost"])))
         cost = Cost()
-        with counted(cost):
+        with count_training(cost):
             made = project.retrain(split, seed)
         checkpoint.save(folder, made.state_dict(), {**facts, "cost": dataclasses.asdict(cost)})
         model.load_state_dict(made.state_dict())

@@ -10,7 +10,7 @@ from unweave.choices import refuse_outside, refuse_unknown_choices
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.edit import restart, shrink
 from unweave.descent.objective import nll
-from unweave.descent.redraw import trim
+from unweave.descent.redraw import redraw_sensitive
 from unweave.problem import Problem, frozen_copy
 from unweave.space import Choice, Range
 
@@ -47,7 +47,7 @@ class Proxy:
             case "shrunk":
                 shrink(problem, self.amount)
             case "reinitialized":
-                trim(problem, self.amount, eligible="")
+                redraw_sensitive(problem, self.amount, eligible="")
         descend(problem, self.how, Phase([nll("retain")]))
         return frozen_copy(problem.model)
 
