@@ -38,8 +38,8 @@ from unweave.descent.train import Trained, run_and_time
 from unweave.problem import Problem
 from unweave.record.files import write_atomically
 from unweave.record.record import environment
-from unweave.targets.estimators import Answers, Estimator, Influence, Pool, Proxy, Ranks, Shards, shared
-from unweave.targets.estimators.held_out import logits, spread, toward
+from unweave.targets.estimators import Answers, Estimator, Influence, Pool, Proxy, Ranks, Shards, share_length
+from unweave.targets.estimators.held_out import logits, match_table, spread
 
 Row = dict[str, Any]
 BUDGETS = (0.1, 0.2, 0.3, 0.6)
@@ -63,7 +63,7 @@ STAGES: Mapping[str, int] = {
 
 def paid(how: Descent) -> dict[str, Estimator]:
     """The estimators that train something, all of them for as long as `how` says in total."""
-    half, scratch, shrunk = shared(how, 2), Proxy(how=how), Proxy("shrunk", 0.4, how)
+    half, scratch, shrunk = share_length(how, 2), Proxy(how=how), Proxy("shrunk", 0.4, how)
     return {
         "proxy": Answers(scratch),
         "proxy, at its own level": Answers(scratch, level="own"),
@@ -144,7 +144,7 @@ class Case:
     def gap(self, answers: Logits) -> Row:
         """How near the joint loss comes to the retrained model when it descends to the answers."""
         problem = self.problem()
-        table = toward(spread(problem, torch.from_numpy(answers)))
+        table = match_table(spread(problem, torch.from_numpy(answers)))
         descend(problem, self.lasting(DESCENT, price=2), Phase([nll("retain"), table]))
         return self.standing(problem.model)
 

@@ -9,7 +9,7 @@ from unweave.descent.objective import Objective
 from unweave.problem import Problem
 from unweave.space import Range
 from unweave.targets.estimators import FREE, EstimatorName, estimator_named
-from unweave.targets.estimators.held_out import toward
+from unweave.targets.estimators.held_out import match_table
 from unweave.targets.estimators.proxy import Proxy, proxy_space
 
 
@@ -34,4 +34,4 @@ class Estimate:
 
     def __call__(self, problem: Problem, how: Descent) -> Objective:
         """The forget objective."""
-        return toward(estimator_named(self.estimator, self.proxy)(problem).table(problem))
+        return match_table(estimator_named(self.estimator, self.proxy)(problem).table(problem))

@@ -52,7 +52,7 @@ class Level:
     def __call__(self, problem: Problem, how: Descent) -> Objective:
         """The forget objective."""
         level = HeldOutLevel(self.refresh, how)
-        level.look(problem)
+        level.update(problem)
         return level.objective
 
 
@@ -77,10 +77,10 @@ class HeldOutLevel:
     def __call__(self, problem: Problem, index: int) -> None:
         """Looks, if it is time to. The passes are charged as examples."""
         if index % self.every == 0 and (index or not self.sides):
-            self.look(problem)
+            self.update(problem)
 
     @torch.no_grad()
-    def look(self, problem: Problem) -> None:
+    def update(self, problem: Problem) -> None:
         """Takes the losses of both sides.
 
         Raises:
@@ -90,13 +90,13 @@ class HeldOutLevel:
         self.labels = problem.split.train.labels.to(problem.device)
         own, own_label = self.losses(problem, "forget")
         held, held_label = self.losses(problem, "calibration")
-        kept = apart(held_label, gone)
+        kept = not_among(held_label, gone)
         if not bool(kept.any()):
             raise ValueError(
                 "the target 'level' needs calibration examples of classes that are not wholly forgotten, "
                 "found none"
             )
-        known = apart(own_label, gone)
+        known = not_among(own_label, gone)
         self.sides = (
             {KNOWN: (own[known].sort().values, held[kept].sort().values)} if bool(known.any()) else {}
         )
@@ -114,7 +114,7 @@ class HeldOutLevel:
         with training_mode(problem.model, self.how), runtime.keep_statistics():
             found = [self.loss(problem, runtime, batch) for batch in self.batches(problem, part, under)]
         source, _ = problem.split.part(part)
-        labels = source.labels[self.chosen(problem, part)].to(problem.device)
+        labels = source.labels[self.sampled_positions(problem, part)].to(problem.device)
         return torch.cat(found), labels
 
     def loss(self, problem: Problem, runtime: Runtime, batch: Batch) -> Float[Tensor, " batch"]:
@@ -125,12 +125,12 @@ class HeldOutLevel:
         """The examples that are looked at, drawn alike at every look; under another label if one is given."""
         source, _ = problem.split.part(part)
         generator = torch.Generator().manual_seed(problem.generator.initial_seed())
-        for raw in source.stream(self.chosen(problem, part).split(self.how.batch)):
+        for raw in source.stream(self.sampled_positions(problem, part).split(self.how.batch)):
             label = raw.target if under is None else torch.full_like(raw.target, under)
             yield problem.task.draw(replace(raw, target=label), generator)
             problem.cost.examples += len(raw.ids)
 
-    def chosen(self, problem: Problem, part: Part) -> Int[Tensor, " n"]:
+    def sampled_positions(self, problem: Problem, part: Part) -> Int[Tensor, " n"]:
         """Their positions."""
         _, ids = problem.split.part(part)
         generator = torch.Generator().manual_seed(problem.generator.initial_seed())
@@ -149,19 +149,19 @@ class HeldOutLevel:
 
     def level(self, loss: Float[Tensor, " batch"], labels: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Where the losses of forget examples should end."""
-        found = matched(loss, self.sides[KNOWN]) if KNOWN in self.sides else torch.empty_like(loss)
+        found = match_losses(loss, self.sides[KNOWN]) if KNOWN in self.sides else torch.empty_like(loss)
         for label, sides in self.sides.items():
             if label != KNOWN:
-                found = torch.where(labels == label, matched(loss, sides), found)
+                found = torch.where(labels == label, match_losses(loss, sides), found)
         return found
 
 
-def apart(labels: Int[Tensor, " n"], gone: tuple[int, ...]) -> Tensor:
+def not_among(labels: Int[Tensor, " n"], gone: tuple[int, ...]) -> Tensor:
     """Which labels are not among those."""
     return ~torch.isin(labels, torch.tensor(gone, dtype=labels.dtype, device=labels.device))
 
 
-def matched(loss: Float[Tensor, " batch"], sides: Sides) -> Float[Tensor, " batch"]:
+def match_losses(loss: Float[Tensor, " batch"], sides: Sides) -> Float[Tensor, " batch"]:
     """The held-out loss at each loss's rank among those of the forget examples, between neighbours linear.
 
     Both ranks count the middles of their steps (Hazen), so that equal sides leave every loss where it is.

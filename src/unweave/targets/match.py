@@ -8,7 +8,7 @@ from unweave.descent.descend import Descent
 from unweave.descent.objective import Objective, distill
 from unweave.problem import Problem
 from unweave.space import Range
-from unweave.targets.estimators.held_out import held_out_level, toward
+from unweave.targets.estimators.held_out import held_out_level, match_table
 from unweave.targets.estimators.proxy import Proxy, proxy_space
 from unweave.tasks.classifier import Classifier
 
@@ -38,5 +38,5 @@ class Match:
         """The forget objective."""
         proxy = self.proxy(problem)
         if self.sharpen is None and isinstance(problem.task, Classifier):
-            return toward(held_out_level(problem, proxy))
+            return match_table(held_out_level(problem, proxy))
         return distill(proxy, "forget", temperature=self.sharpen or 1.0)

@@ -10,7 +10,7 @@ from unweave.descent.objective import Objective
 from unweave.problem import Problem
 from unweave.space import Range
 from unweave.targets.estimators.proxy import Proxy, proxy_space
-from unweave.targets.estimators.quantiles import pull, quantiles
+from unweave.targets.estimators.quantiles import margin_loss, quantiles
 
 
 @dataclass(frozen=True)
@@ -35,4 +35,4 @@ class Quantile:
     def __call__(self, problem: Problem, how: Descent) -> Objective:
         """The forget objective."""
         ranks = self.proxy(problem) if self.ranks == "proxy" else problem.original
-        return pull(quantiles(problem, ranks))
+        return margin_loss(quantiles(problem, ranks))

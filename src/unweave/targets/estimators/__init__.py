@@ -43,7 +43,7 @@ def estimator_named(name: EstimatorName, proxy: Proxy) -> Estimator:
         case "proxy":
             return Answers(proxy)
         case "pool":
-            half = replace(proxy, how=shared(proxy.how, 2))
+            half = replace(proxy, how=share_length(proxy.how, 2))
             return Pool((replace(half, start="scratch"), replace(half, start="shrunk", amount=0.4)))
         case "original-ranks":
             return Ranks("original")
@@ -52,12 +52,12 @@ def estimator_named(name: EstimatorName, proxy: Proxy) -> Estimator:
         case "chosen-ranks":
             return Ranks("chosen", proxy)
         case "shards":
-            return Shards(2, how=shared(proxy.how, 2))
+            return Shards(2, how=share_length(proxy.how, 2))
         case "influence":
             return Influence()
 
 
-def shared(how: Descent, models: int) -> Descent:
+def share_length(how: Descent, models: int) -> Descent:
     """A descent of each of so many models that takes as long for all of them as this one."""
     if how.steps is not None:
         return replace(how, steps=max(1, how.steps // models))

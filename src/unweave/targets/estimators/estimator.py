@@ -22,7 +22,7 @@ class EstimatedLogits:
     logits: Float[Tensor, "forget class"]
 
     def table(self, problem: Problem) -> Float[Tensor, "n class"]:
-        """One row per training example, as `held_out.toward` takes it; zero for those that stay."""
+        """One row per training example, as `held_out.match_table` takes it; zero for those that stay."""
         return spread(problem, self.logits)
 
 

@@ -20,7 +20,7 @@ from unweave.weights.step import Step
 
 
 @dataclass(frozen=True)
-class Said:
+class ModelLogits:
     """Logits for the forget part and for the calibration part, by somebody who saw neither.
 
     Args:
@@ -32,7 +32,7 @@ class Said:
     held: Float[Tensor, "held class"]
 
     @classmethod
-    def of(cls, problem: Problem, model: nn.Module) -> "Said":
+    def of(cls, problem: Problem, model: nn.Module) -> "ModelLogits":
         """What a model says."""
         return cls(logits(problem, model, "forget"), logits(problem, model, "calibration"))
 
@@ -53,13 +53,13 @@ def held_out_level(problem: Problem, proxy: nn.Module) -> Float[Tensor, "n class
     Raises:
         ValueError: If the calibration part holds nothing else.
     """
-    return spread(problem, at_level(problem, Said.of(problem, proxy)))
+    return spread(problem, shift_to_level(problem, ModelLogits.of(problem, proxy)))
 
 
 @torch.no_grad()
-def at_level(problem: Problem, said: Said) -> Float[Tensor, "forget class"]:
+def shift_to_level(problem: Problem, said: ModelLogits) -> Float[Tensor, "forget class"]:
     """The same of tables: what is said of forget examples, at the level of what is said of held-out data."""
-    strangers = known(problem)
+    strangers = of_retained_classes(problem)
     if not bool(strangers.any()):
         raise ValueError(
             "a held-out level needs calibration examples of classes that are not wholly forgotten, found "
@@ -79,7 +79,7 @@ def spread(problem: Problem, rows: Float[Tensor, "forget class"]) -> Float[Tenso
     return rows.new_zeros(len(problem.split.train), rows.shape[1]).index_copy_(0, problem.split.forget, rows)
 
 
-def toward(table: Float[Tensor, "n class"]) -> Objective:
+def match_table(table: Float[Tensor, "n class"]) -> Objective:
     """The task's divergence from a table of logits, one row per training example."""
 
     def value(step: Step, batch: Batch) -> Tensor:
@@ -89,14 +89,14 @@ def toward(table: Float[Tensor, "n class"]) -> Objective:
     return on("forget", "match", value)
 
 
-def gone(problem: Problem) -> Tensor:
+def forgotten_classes(problem: Problem) -> Tensor:
     """The classes that are wholly forgotten."""
     return torch.tensor(problem.split.forgotten_classes, dtype=torch.long)
 
 
-def known(problem: Problem) -> Bool[Tensor, " held"]:
+def of_retained_classes(problem: Problem) -> Bool[Tensor, " held"]:
     """Which calibration examples are of a class of which something is retained."""
-    return ~torch.isin(problem.split.held_out.labels[problem.split.calibration], gone(problem))
+    return ~torch.isin(problem.split.held_out.labels[problem.split.calibration], forgotten_classes(problem))
 
 
 def logits(problem: Problem, model: nn.Module, part: Part) -> Float[Tensor, "n class"]:

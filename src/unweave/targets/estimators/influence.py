@@ -53,16 +53,18 @@ class Influence:
     def __call__(self, problem: Problem) -> EstimatedLogits:
         """The estimate."""
         refuse_other_than_classifiers(problem)
-        return EstimatedLogits(logits(problem, problem.remember(repr(self), self.removed), "forget"))
+        return EstimatedLogits(
+            logits(problem, problem.remember(repr(self), self.remove_forget_set), "forget")
+        )
 
-    def removed(self, problem: Problem) -> nn.Module:
+    def remove_forget_set(self, problem: Problem) -> nn.Module:
         """Moves the problem's own model to where it would be without the forget data; a frozen copy."""
         split = problem.split
         with evaluating(problem.model), twice_differentiable():
-            pull = look(problem, "forget", len(split.forget)).gradient(nll("forget"))
+            pull = draw_step(problem, "forget", len(split.forget)).gradient(nll("forget"))
             charge(problem, len(split.forget), 1)
             seen = min(self.examples, len(split.retain))
-            hessian = differentiate_twice(look(problem, "retain", seen), nll("retain"), keep=True)
+            hessian = differentiate_twice(draw_step(problem, "retain", seen), nll("retain"), keep=True)
             charge(problem, seen, 1)
 
             def damped(vector: Params) -> Params:
@@ -74,7 +76,7 @@ class Influence:
         return frozen_copy(problem.model)
 
 
-def look(problem: Problem, part: Part, most: int) -> Step:
+def draw_step(problem: Problem, part: Part, most: int) -> Step:
     """A step over so many examples of a part, drawn at random; it charges nothing."""
     source, ids = problem.split.part(part)
     chosen = ids[torch.randperm(len(ids), generator=problem.generator)[:most]].split(CHUNK)

@@ -10,7 +10,7 @@ from torch import Tensor
 from unweave.choices import refuse_unknown_choices
 from unweave.problem import Problem
 from unweave.targets.estimators.estimator import EstimatedLogits, refuse_other_than_classifiers
-from unweave.targets.estimators.held_out import Said, at_level, known, logits
+from unweave.targets.estimators.held_out import ModelLogits, logits, of_retained_classes, shift_to_level
 from unweave.targets.estimators.proxy import Proxy
 
 Level = Literal["held-out", "own"]
@@ -36,8 +36,8 @@ class Answers:
     def __call__(self, problem: Problem) -> EstimatedLogits:
         """The estimate."""
         refuse_other_than_classifiers(problem)
-        said = Said.of(problem, self.proxy(problem))
-        return EstimatedLogits(said.forget if self.level == "own" else at_level(problem, said))
+        said = ModelLogits.of(problem, self.proxy(problem))
+        return EstimatedLogits(said.forget if self.level == "own" else shift_to_level(problem, said))
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,20 @@ class Pool:
     def __call__(self, problem: Problem) -> EstimatedLogits:
         """The estimate."""
         refuse_other_than_classifiers(problem)
-        said = [Said.of(problem, proxy(problem)) for proxy in self.proxies]
-        strangers = known(problem)
+        said = [ModelLogits.of(problem, proxy(problem)) for proxy in self.proxies]
+        strangers = of_retained_classes(problem)
         original = logits(problem, problem.original, "calibration")[strangers]
-        weights = pool_weights(stacked([each.held[strangers] for each in said]), original)
+        weights = pool_weights(stack_log_probabilities([each.held[strangers] for each in said]), original)
         forget, held = (
-            torch.einsum("j,jnc->nc", weights, stacked(tables))
+            torch.einsum("j,jnc->nc", weights, stack_log_probabilities(tables))
             for tables in ([each.forget for each in said], [each.held for each in said])
         )
-        return EstimatedLogits(forget if self.level == "own" else at_level(problem, Said(forget, held)))
+        return EstimatedLogits(
+            forget if self.level == "own" else shift_to_level(problem, ModelLogits(forget, held))
+        )
 
 
-def stacked(tables: list[Float[Tensor, "n class"]]) -> Float[Tensor, "proxies n class"]:
+def stack_log_probabilities(tables: list[Float[Tensor, "n class"]]) -> Float[Tensor, "proxies n class"]:
     """Log-probabilities."""
     return torch.stack(tables).log_softmax(-1)
 

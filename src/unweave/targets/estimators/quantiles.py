@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from unweave.descent.objective import Objective, on
 from unweave.problem import Problem
 from unweave.split import Part
-from unweave.targets.estimators.held_out import gone, known, logits
+from unweave.targets.estimators.held_out import forgotten_classes, logits, of_retained_classes
 from unweave.tasks import Batch
 from unweave.tasks.classifier import Classifier, margin
 from unweave.weights.step import Step
@@ -44,16 +44,18 @@ def quantiles(problem: Problem, ranks: nn.Module) -> Float[Tensor, " n"]:
         )
     order, held_order = margins(problem, ranks, "forget"), margins(problem, ranks, "calibration")
     level = margins(problem, problem.original, "calibration") if proxied else held_order
-    lost = torch.isin(split.train.labels[split.forget], gone(problem))
-    held_lost = ~known(problem)
+    lost = torch.isin(split.train.labels[split.forget], forgotten_classes(problem))
+    held_lost = ~of_retained_classes(problem)
     found = torch.empty_like(order)
     for here, there, margin_there in ((~lost, ~held_lost, level), (lost, held_lost, held_order)):
         if bool(here.any()):
-            found[here] = matched(order[here], held_order[there], margin_there[there], stratified=proxied)
+            found[here] = match_quantiles(
+                order[here], held_order[there], margin_there[there], stratified=proxied
+            )
     return found.new_zeros(len(split.train)).index_copy_(0, split.forget, found)
 
 
-def matched(
+def match_quantiles(
     order: Float[Tensor, " n"],
     held_order: Float[Tensor, " m"],
     level: Float[Tensor, " m"],
@@ -82,7 +84,7 @@ def at_ranks(order: Float[Tensor, " n"], pool: Float[Tensor, " m"]) -> Float[Ten
     return pool.quantile(rank.to(pool.dtype))
 
 
-def pull(targets: Float[Tensor, " n"]) -> Objective:
+def margin_loss(targets: Float[Tensor, " n"]) -> Objective:
     """Huber's loss between each forget margin and its target margin, in nats.
 
     Args:

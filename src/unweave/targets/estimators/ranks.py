@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unweave.choices import refuse_unknown_choices
 from unweave.problem import Problem
 from unweave.targets.estimators.estimator import EstimatedLogits, refuse_other_than_classifiers
-from unweave.targets.estimators.held_out import Said, logits
+from unweave.targets.estimators.held_out import ModelLogits, logits
 from unweave.targets.estimators.proxy import Proxy
 from unweave.targets.estimators.quantiles import at_ranks, margins, quantiles
 from unweave.tasks.classifier import differ, margin
@@ -29,7 +29,7 @@ class Ranks:
 
     Args:
         by: Who ranks: a proxy or the original, as `targets.quantiles` has it, or whoever of the two
-            `memorised` says is the better predictor, with `strange` held-out labels.
+            `is_memorised` says is the better predictor, with `strange` held-out labels.
         proxy: How the proxy is trained. It is not, and costs nothing, if the original ranks.
     """
 
@@ -44,23 +44,25 @@ class Ranks:
         refuse_other_than_classifiers(problem)
         match self.by:
             case "original":
-                return placed(problem, confusion(problem), quantiles(problem, problem.original))
+                return place_margins(problem, confusion(problem), quantiles(problem, problem.original))
             case "proxy":
                 proxy = self.proxy(problem)
-                return placed(problem, logits(problem, proxy, "forget"), quantiles(problem, proxy))
+                return place_margins(problem, logits(problem, proxy, "forget"), quantiles(problem, proxy))
             case "chosen":
-                return self.chosen(problem, self.proxy(problem))
+                return self.choose_ranks(problem, self.proxy(problem))
 
-    def chosen(self, problem: Problem, proxy: nn.Module) -> EstimatedLogits:
+    def choose_ranks(self, problem: Problem, proxy: nn.Module) -> EstimatedLogits:
         """The estimate with the ranks of the better predictor."""
         if problem.split.forgotten_classes:
-            return placed(problem, logits(problem, proxy, "forget"), quantiles(problem, proxy))
-        by, held = Said.of(problem, proxy), logits(problem, problem.original, "calibration")
+            return place_margins(problem, logits(problem, proxy, "forget"), quantiles(problem, proxy))
+        by, held = ModelLogits.of(problem, proxy), logits(problem, problem.original, "calibration")
         labels, strange = label_of(problem), strange_labels(problem, by)
         level = margin(held, strange)
         own, known = margin(by.forget, labels), margins(problem, problem.original, "forget")
-        ranks = own if memorised(spearman(own, known), spearman(margin(by.held, strange), level)) else known
-        return moved(by.forget, labels, at_ranks(ranks, level))
+        ranks = (
+            own if is_memorised(spearman(own, known), spearman(margin(by.held, strange), level)) else known
+        )
+        return set_margins(by.forget, labels, at_ranks(ranks, level))
 
 
 def label_of(problem: Problem) -> Int[Tensor, " forget"]:
@@ -68,14 +70,14 @@ def label_of(problem: Problem) -> Int[Tensor, " forget"]:
     return problem.split.train.labels[problem.split.forget]
 
 
-def placed(
+def place_margins(
     problem: Problem, rows: Float[Tensor, "forget class"], wanted: Float[Tensor, " n"]
 ) -> EstimatedLogits:
     """The rows with true-class margins from a table of one per training example."""
-    return moved(rows, label_of(problem), wanted[problem.split.forget])
+    return set_margins(rows, label_of(problem), wanted[problem.split.forget])
 
 
-def moved(
+def set_margins(
     rows: Float[Tensor, "forget class"], labels: Int[Tensor, " forget"], wanted: Float[Tensor, " forget"]
 ) -> EstimatedLogits:
     """The rows, the logit of each true class moved until its margin is the wanted one."""
@@ -92,7 +94,7 @@ def confusion(problem: Problem) -> Float[Tensor, "forget class"]:
     return mean[label_of(problem)]
 
 
-def strange_labels(problem: Problem, proxy: Said) -> Int[Tensor, " held"]:
+def strange_labels(problem: Problem, proxy: ModelLogits) -> Int[Tensor, " held"]:
     """The calibration labels, made as strange to the proxy as those of the forget part are.
 
     Where training labels are noisy, held-out labels are often cleaner, and the proxy errs more on the forget
@@ -111,7 +113,7 @@ def strange_labels(problem: Problem, proxy: Said) -> Int[Tensor, " held"]:
     return held.index_copy(0, chosen, differ(held[chosen], proxy.held.shape[1], draw))
 
 
-def memorised(forget: float, held: float) -> bool:
+def is_memorised(forget: float, held: float) -> bool:
     r"""Whether the original knows the forget examples too well to say which of them are hard.
 
     A proxy, the original and a retrained model are three readings of how hard examples are. On held-out data

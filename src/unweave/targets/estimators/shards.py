@@ -18,7 +18,7 @@ from unweave.descent.objective import nll
 from unweave.problem import Problem, frozen_copy
 from unweave.split import Split
 from unweave.targets.estimators.estimator import EstimatedLogits, refuse_other_than_classifiers
-from unweave.targets.estimators.held_out import Said, at_level, logits, logits_at
+from unweave.targets.estimators.held_out import ModelLogits, logits, logits_at, shift_to_level
 from unweave.targets.estimators.proxies import Level
 
 
@@ -65,15 +65,15 @@ class Shards:
         there = logits_at(problem, model, problem.split.train, ids)
         if self.level == "own":
             return there
-        return at_level(problem, Said(there, logits(problem, model, "calibration")))
+        return shift_to_level(problem, ModelLogits(there, logits(problem, model, "calibration")))
 
     def train(self, problem: Problem) -> tuple[Sequence[Int[Tensor, " fold"]], Sequence[nn.Module]]:
         """The folds, and for each a model that has not seen it."""
         order = torch.randperm(len(problem.split.train), generator=problem.generator)
         folds = [fold.sort().values for fold in order.chunk(self.parts)]
-        return folds, [self.without(problem, fold) for fold in folds]
+        return folds, [self.train_without(problem, fold) for fold in folds]
 
-    def without(self, problem: Problem, fold: Int[Tensor, " fold"]) -> nn.Module:
+    def train_without(self, problem: Problem, fold: Int[Tensor, " fold"]) -> nn.Module:
         """Trains the problem's own model from fresh weights on all but a fold, and returns a frozen copy."""
         split = problem.split
         rest = Split(split.train, fold, split.held_out, calibration=split.calibration.tolist())
