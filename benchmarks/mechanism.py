@@ -177,7 +177,7 @@ def forget(problem: Problem, start: Redraw | None, lur: LUR) -> Watch:
         start(problem)
     retain, unlearn = nll("retain"), lur.forget(problem, lur.how)
     # the bound of "lagged" is measured on batches of its own: beside, that takes none of the run's randomness
-    weight, alpha = lur.measured(problem.problem_copy("bound"), None, retain, unlearn)
+    weight, alpha = lur.measure_units(problem.problem_copy("bound"), None, retain, unlearn)
     steps = lur.how.steps or 0
     probe = Probe(1, retain, unlearn, size=len(problem.split.train))
     watch = Watch(probe, weight, steps // LOOKS)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from every_family import answers, problem
 from plain import Sgd, grad, moved_apart, recorded, whole
-from unweave.methods.bad_teacher import BadTeacher, taught
+from unweave.methods.bad_teacher import BadTeacher, distill_from_two
 from unweave.problem import Problem, frozen_copy
 from unweave.split import Part
 from unweave.tasks import Batch
@@ -31,7 +31,7 @@ class Says(nn.Module):
 def slope(of: Problem, batch: Batch, *, ignorant: nn.Module, original: nn.Module) -> dict[str, Tensor]:
     """The gradient of the lesson on one mixed batch."""
     step = Step(of.params, Runtime(of.model, of.task), {"mixed": [batch]}, {"mixed": len(batch)})
-    return dict(step.gradient(taught(ignorant=ignorant, original=original)))
+    return dict(step.gradient(distill_from_two(ignorant=ignorant, original=original)))
 
 
 def mixed_batch(forget: list[bool]) -> Batch:
@@ -86,7 +86,7 @@ def test_the_lesson_is_no_weaker_where_there_are_more_classes(classes: int):
     batch = mixed_batch([True, True])
     assert slope(of, batch, **teachers)["logits"][:2].tolist() == pytest.approx([-0.4, 0.4], abs=1e-9)
     step = Step(of.params, Runtime(of.model, of.task), {"mixed": [batch]}, {"mixed": 2})
-    (value,) = taught(**teachers).losses(step)
+    (value,) = distill_from_two(**teachers).losses(step)
     assert float(value.detach()) == pytest.approx(0.9 * math.log(1.8) + 0.1 * math.log(0.2), abs=1e-9)
 
 

@@ -18,7 +18,7 @@ from unweave.methods.ct import ConvolutionTranspose
 from unweave.methods.msg import MaskedSmallGradients, kaiming
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
-from unweave.methods.scrub import SCRUB, softened
+from unweave.methods.scrub import SCRUB, softened_divergence
 from unweave.methods.simple import (
     FineTune,
     FromScratch,
@@ -307,7 +307,7 @@ def test_the_softened_divergence_of_two_coins():
     of.model, teacher = Constant([0.0, 0.0]), frozen_copy(Constant([2 * math.log(3), 0.0]))
     batches, sizes = next(step_batches(of, Phase([nll("forget")]), Descent(steps=1)))
     runtime = Runtime(of.model, of.task, "fp32", of.processes, of.cost)
-    (value,) = softened(teacher, "forget", 2.0).losses(Step(of.params, runtime, batches, sizes))
+    (value,) = softened_divergence(teacher, "forget", 2.0).losses(Step(of.params, runtime, batches, sizes))
     assert float(value.detach()) == pytest.approx(4 * (0.75 * math.log(3) - math.log(2)), abs=1e-12)
 
 

@@ -51,7 +51,7 @@ class Amnesiac:
             ValueError: If the data has fewer than two classes, so that no label is wrong.
         """
         refuse_family(self, problem.task)
-        labels = relabelled(problem).to(problem.device)
+        labels = relabel(problem).to(problem.device)
         objective = on(
             "mixed",
             "relabelled",
@@ -60,7 +60,7 @@ class Amnesiac:
         descend(problem.without_augmentation(), self.how, Phase([objective]))
 
 
-def relabelled(problem: Problem) -> Int64[Tensor, " n"]:
+def relabel(problem: Problem) -> Int64[Tensor, " n"]:
     """The labels of the training data; those of forget examples uniform among the wrong ones, keyed by id."""
     split = problem.split
     if split.n_classes < 2:

@@ -42,11 +42,11 @@ class BadTeacher:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        lesson = taught(ignorant=frozen_copy(problem.fresh_model()), original=problem.original)
+        lesson = distill_from_two(ignorant=frozen_copy(problem.fresh_model()), original=problem.original)
         descend(problem, self.how, Phase([lesson], feed="concatenated"))
 
 
-def taught(*, ignorant: nn.Module, original: nn.Module) -> Objective:
+def distill_from_two(*, ignorant: nn.Module, original: nn.Module) -> Objective:
     """On mixed data the divergence from one teacher on forget rows, and from the other on retain rows."""
     refuse_trainable(ignorant)
     refuse_trainable(original)

@@ -69,7 +69,7 @@ class CFW:
             ValueError: If no kernel or matrix is trainable.
         """
         refuse_family(self, problem.task)
-        stem, fit = first_kernel(problem), balanced(problem, power=1.0)
+        stem, fit = first_kernel(problem), balanced_loss(problem, power=1.0)
         perturb(problem, scale(stem, self.noise))
         again = perturb_first(scale(stem, self.last_noise))
         descend(
@@ -94,7 +94,7 @@ def first_kernel(problem: Problem) -> Mask:
     )
 
 
-def balanced(problem: Problem, *, power: float) -> Objective:
+def balanced_loss(problem: Problem, *, power: float) -> Objective:
     r"""The retain loss, each example times :math:`w_y \propto n_y^{-\mathrm{power}}`; their mean is one.
 
     :math:`n_y` is the number of retain examples of the class. At a power of one all classes weigh the same.

@@ -57,11 +57,11 @@ class MUNBa:
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from; every step at the price of two gradients."""
-        return steps(budget)
+        return two_gradient_steps(budget)
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        settle(problem, self.how, "nash", self.forget, feed="longest")
+        resolve_conflict(problem, self.how, "nash", self.forget, feed="longest")
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ class PCGrad:
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
-        return {**steps(budget), "forget_weight": Log(0.03, 3.0)}
+        return {**two_gradient_steps(budget), "forget_weight": Log(0.03, 3.0)}
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        settle(problem, self.how, "pcgrad", self.forget, self.forget_weight)
+        resolve_conflict(problem, self.how, "pcgrad", self.forget, self.forget_weight)
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,11 @@ class MGDA:
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
-        return {**steps(budget), "forget_weight": Log(0.003, 3.0)}
+        return {**two_gradient_steps(budget), "forget_weight": Log(0.003, 3.0)}
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        settle(problem, self.how, "mgda", self.forget, self.forget_weight)
+        resolve_conflict(problem, self.how, "mgda", self.forget, self.forget_weight)
 
 
 @dataclass(frozen=True)
@@ -153,11 +153,11 @@ class CAGrad:
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
-        return {**steps(budget), "c": Uniform(0.1, 0.9), "forget_weight": Log(0.03, 3.0)}
+        return {**two_gradient_steps(budget), "c": Uniform(0.1, 0.9), "forget_weight": Log(0.03, 3.0)}
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        settle(problem, self.how, partial(cagrad, c=self.c), self.forget, self.forget_weight)
+        resolve_conflict(problem, self.how, partial(cagrad, c=self.c), self.forget, self.forget_weight)
 
 
 @dataclass(frozen=True)
@@ -189,14 +189,14 @@ class UPGrad:
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """What a search chooses from."""
-        return {**steps(budget), "forget_weight": Log(0.03, 3.0)}
+        return {**two_gradient_steps(budget), "forget_weight": Log(0.03, 3.0)}
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        settle(problem, self.how, "upgrad", self.forget, self.forget_weight)
+        resolve_conflict(problem, self.how, "upgrad", self.forget, self.forget_weight)
 
 
-def settle(
+def resolve_conflict(
     problem: Problem,
     how: Descent,
     rule: RuleName | Rule,
@@ -211,7 +211,7 @@ def settle(
     descend(problem, how, phase)
 
 
-def steps(budget: int) -> Mapping[str, Range]:
+def two_gradient_steps(budget: int) -> Mapping[str, Range]:
     """What a search of each of them chooses from: every step takes two gradients."""
     return {
         "how.lr": RATES,

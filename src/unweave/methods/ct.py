@@ -46,7 +46,9 @@ class ConvolutionTranspose:
             ValueError: If no kernel would change.
         """
         kernels = {
-            id(m.weight): m.weight for m in problem.model.modules() if isinstance(m, nn.Conv2d) and turns(m)
+            id(m.weight): m.weight
+            for m in problem.model.modules()
+            if isinstance(m, nn.Conv2d) and is_transposable(m)
         }
         if not kernels:
             raise ValueError(
@@ -59,7 +61,7 @@ class ConvolutionTranspose:
         descend(problem, self.how, Phase([nll("retain")]))
 
 
-def turns(module: nn.Conv2d) -> bool:
+def is_transposable(module: nn.Conv2d) -> bool:
     """Whether the kernel may move, and transposing changes it and keeps its shape."""
     height, width = module.kernel_size
     return module.weight.requires_grad and height == width > 1

@@ -78,7 +78,7 @@ class EraseDiff:
         retain, forget = nll("retain"), self.forget(problem, self.how)
         (steps,) = phase_lengths(problem, [Phase([retain + forget])], self.how)
         least = Least(forget, self.passes, self.how, every=math.ceil(steps / self.outer))
-        gap = least.gap()
+        gap = least.excess_loss()
         both: Term = Conflicting(retain, gap, self.eta) if self.weight is None else retain + self.weight * gap
         descend(problem, self.how, Phase([both], watch=least))
 
@@ -110,7 +110,7 @@ class Least:
             self.value = sum(losses) / len(losses)
             problem.traces.setdefault("least forget loss", []).append((index, self.value, math.nan))
 
-    def gap(self) -> Objective:
+    def excess_loss(self) -> Objective:
         """How far the forget loss is above that; the gradient is that of the forget loss."""
         ((_, loss),) = self.forget.by_part["forget"]
 

@@ -89,7 +89,7 @@ class ESD:
         labels = problem.split.train.labels[problem.split.forget].unique()
         self.refuse(task, labels)
         where = None if self.where is None else match_names(problem.params, self.where)
-        objective = self.erasing(task, problem.original)
+        objective = self.erase_objective(task, problem.original)
         descend(replace(problem, task=task), self.how, Phase([objective], where=where))
 
     def refuse(self, task: Diffusion, labels: Int[Tensor, " n"]) -> None:
@@ -105,17 +105,19 @@ class ESD:
             )
         refuse_impossible(task, labels, self.sampler)
 
-    def erasing(self, task: Diffusion, original: nn.Module) -> Objective:
+    def erase_objective(self, task: Diffusion, original: nn.Module) -> Objective:
         """The squared error to the led target on the forget part."""
 
         def value(step: Step, batch: Batch) -> Tensor:
-            led = step.once(("esd", id(original), id(batch)), lambda: self.led(task, original, step, batch))
+            led = step.once(
+                ("esd", id(original), id(batch)), lambda: self.guided_batch(task, original, step, batch)
+            )
             return task.loss(step.predict(led), led.target)
 
         return on("forget", "esd", value)
 
     @torch.no_grad()
-    def led(self, task: Diffusion, original: nn.Module, step: Step, batch: Batch) -> Batch:
+    def guided_batch(self, task: Diffusion, original: nn.Module, step: Step, batch: Batch) -> Batch:
         """The batch on the images to look at, with the target that leads away from their classes."""
         x, time, label = task.parts(batch)
         trained = torch.full_like(label, self.erase_from) if isinstance(self.erase_from, int) else label
@@ -123,7 +125,7 @@ class ESD:
             drawer = step.runtime.model if self.images == "student" else original
             noise = keyed_noise(batch.ids, batch.key, x, 0)
             stop = self.sampler.steps - 1 - time * self.sampler.steps // task.schedule.steps
-            x = partway(drawer, task, noise, trained, stop, self.sampler)
+            x = sample_partway(drawer, task, noise, trained, stop, self.sampler)
             step.runtime.cost.examples += int(stop.sum()) * (1 if self.sampler.guidance == 1 else 2)
 
         def answer(condition: Tensor) -> Tensor:
@@ -142,7 +144,7 @@ class ESD:
         return Batch(batch.ids, task.named_inputs(x, time, trained), target, trained, key=batch.key)
 
 
-def partway(
+def sample_partway(
     model: nn.Module,
     task: Diffusion,
     noise: Tensor,

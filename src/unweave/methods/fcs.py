@@ -111,7 +111,7 @@ class Contrast:
 
     def __init__(self, weight: float, temperature: float) -> None:
         def value(step: Step, batch: Batch) -> Tensor:
-            near = step.predict(batch) @ retained(step).T / temperature
+            near = step.predict(batch) @ retain_logits(step).T / temperature
             return -near.log_softmax(-1).mean(-1)
 
         self.objective: Objective = weight * on("forget", "contrast", value)
@@ -131,6 +131,6 @@ class Contrast:
 
 
 @torch.no_grad()
-def retained(step: Step) -> Tensor:
+def retain_logits(step: Step) -> Tensor:
     """The logits of all retain examples of the step, in the mode of the descent."""
     return torch.cat([step.predict(batch) for batch in step.batches["retain"]])

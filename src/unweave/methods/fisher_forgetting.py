@@ -98,7 +98,7 @@ def squares(step: Step, batch: Batch) -> Importance:
     model = step.runtime.model
     weights = {name: p.detach() for name, p in step.params.items()}
 
-    def heard(weights: Params, inputs: Inputs, label: int) -> Tensor:
+    def log_probability(weights: Params, inputs: Inputs, label: int) -> Tensor:
         """The logarithm of the chance that one example has of a label."""
         one = tree_map(lambda x: x[None], inputs)
         args, kwargs = ((), dict(one)) if isinstance(one, Mapping) else (one, {})
@@ -110,7 +110,7 @@ def squares(step: Step, batch: Batch) -> Importance:
         total = {name: torch.zeros_like(p) for name, p in weights.items()}
         for label in range(chances.shape[1]):
             step.count(len(batch))
-            slopes = vmap(grad(heard), (None, 0, None))(weights, batch.inputs, label)
+            slopes = vmap(grad(log_probability), (None, 0, None))(weights, batch.inputs, label)
             here = {name: torch.tensordot(chances[:, label], g.square(), 1) for name, g in slopes.items()}
             total = add(total, here)
     return total

@@ -108,32 +108,32 @@ class Rectified:
     def gradient(self, step: Step) -> Params:
         """The weighted sum."""
         losses: list[Tensor] = []
-        g_r, g_f = step.backward(heard(self.retain.losses(step), losses)), step.gradient(self.forget)
+        g_r, g_f = step.backward(record_losses(self.retain.losses(step), losses)), step.gradient(self.forget)
         name, last = list(g_f.items())[-1]
-        freed = {n: freed_from(g, g_r[n]) for n, g in g_f.items()}
+        freed = {n: remove_opposition(g, g_r[n]) for n, g in g_f.items()}
         if step.index >= self.a_pass:
-            freed[name] = freed_from(freed[name], opposing(freed[name], list(self.past)))
+            freed[name] = remove_opposition(freed[name], mean_opposing(freed[name], list(self.past)))
         self.past.append(last)
         if len(self.past) > self.a_pass:
             self.past.popleft()
         share = torch.sigmoid(-self.gamma * (step.total(losses) - self.epsilon))
-        return {n: (1 - share) * freed_from(g, g_f[n]) + share * freed[n] for n, g in g_r.items()}
+        return {n: (1 - share) * remove_opposition(g, g_f[n]) + share * freed[n] for n, g in g_r.items()}
 
 
-def heard(losses: Iterable[Tensor], into: list[Tensor]) -> Iterator[Tensor]:
+def record_losses(losses: Iterable[Tensor], into: list[Tensor]) -> Iterator[Tensor]:
     """The losses, whose values are kept."""
     for loss in losses:
         into.append(loss.detach())
         yield loss
 
 
-def freed_from(g: Tensor, other: Tensor) -> Tensor:
+def remove_opposition(g: Tensor, other: Tensor) -> Tensor:
     """The tensor without what of it opposes the other."""
     overlap, size = (g * other).sum().clamp(max=0), other.square().sum()
     return g - overlap / size.clamp(min=torch.finfo(g.dtype).tiny) * other
 
 
-def opposing(g: Tensor, past: list[Tensor]) -> Tensor:
+def mean_opposing(g: Tensor, past: list[Tensor]) -> Tensor:
     """The mean of those that oppose the tensor; zero if none does."""
     each = torch.stack(past)
     chosen = ((each * g).flatten(1).sum(1) < 0).to(g)

@@ -82,20 +82,22 @@ class Influence:
             Failed: If a gradient is not finite, or there is no positive curvature along the first.
         """
         refuse_family(self, problem.task)
-        v = self.removed(problem)
+        v = self.removal_gradient(problem)
         with evaluating(problem.model), twice_differentiable():
-            shift(problem, scale(solved(problem, self.curvature(problem), v, self.iterations), self.alpha))
+            shift(
+                problem, scale(solve_system(problem, self.curvature(problem), v, self.iterations), self.alpha)
+            )
 
-    def removed(self, problem: Problem) -> Params:
+    def removal_gradient(self, problem: Problem) -> Params:
         """The mean gradient over all data less that over retain data, v."""
         forget, retain = len(problem.split.forget), len(problem.split.retain)
-        apart = add(self.mean(problem, "forget"), self.mean(problem, "retain"), scale=-1)
+        apart = add(self.mean_gradient(problem, "forget"), self.mean_gradient(problem, "retain"), scale=-1)
         v = scale(apart, forget / (forget + retain))
         if not bool(norm(v).isfinite()):
             raise Failed("a mean gradient is no longer finite: the model or its loss is not")
         return v
 
-    def mean(self, problem: Problem, part: Part) -> Params:
+    def mean_gradient(self, problem: Problem, part: Part) -> Params:
         """The mean gradient over a part; the last batch may be smaller, and weighs less."""
         objective, n = nll(part), len(problem.split.part(part)[1])
         found = steps(problem, part, batch=self.batch)
@@ -119,7 +121,7 @@ class Influence:
         return times
 
 
-def solved(problem: Problem, matrix: Callable[[Params], Params], v: Params, iterations: int) -> Params:
+def solve_system(problem: Problem, matrix: Callable[[Params], Params], v: Params, iterations: int) -> Params:
     """The solution x of A x = v by conjugate gradients; what is left of v is traced as "residual".
 
     Raises:

@@ -15,7 +15,7 @@ from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.edit import renew
 from unweave.descent.objective import Objective, nll
 from unweave.methods.about import About, refuse_family
-from unweave.methods.scrub import softened
+from unweave.methods.scrub import softened_divergence
 from unweave.problem import Problem
 from unweave.space import RATES, Range, Uniform, up_to
 from unweave.split import Part
@@ -81,4 +81,4 @@ class KDE:
 
 def divergence(original: nn.Module, part: Part, temperature: float) -> Objective:
     """The divergence of the softened answers, without SCRUB's factor of the squared temperature."""
-    return temperature**-2 * softened(original, part, temperature)
+    return temperature**-2 * softened_divergence(original, part, temperature)

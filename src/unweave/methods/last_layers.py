@@ -55,8 +55,10 @@ class CFk:
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
         refuse_family(self, problem.task)
-        earlier = before_last(problem, self.k)
-        descend(problem, self.how, Phase([nll("retain")], where=outside(earlier, problem)), still=earlier)
+        earlier = modules_before(problem, self.k)
+        descend(
+            problem, self.how, Phase([nll("retain")], where=weights_outside(earlier, problem)), still=earlier
+        )
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ class EUk:
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
         refuse_family(self, problem.task)
-        earlier = before_last(problem, self.k)
-        where = outside(earlier, problem)
+        earlier = modules_before(problem, self.k)
+        where = weights_outside(earlier, problem)
         restart(problem, keep=earlier)
         descend(problem, self.how, Phase([nll("retain")], where=where), still=earlier)
 
@@ -100,7 +102,7 @@ def ranges(budget: int) -> Mapping[str, Range]:
     return {"how.lr": RATES, "how.steps": up_to(budget), "k": Whole(1, 10)}
 
 
-def before_last(problem: Problem, k: int) -> list[nn.Module]:
+def modules_before(problem: Problem, k: int) -> list[nn.Module]:
     """The modules that are registered before the last k layers."""
     blocks = problem.blocks
     if k >= len(blocks):
@@ -109,7 +111,7 @@ def before_last(problem: Problem, k: int) -> list[nn.Module]:
     return modules[: modules.index(blocks[-k][1])]
 
 
-def outside(earlier: list[nn.Module], problem: Problem) -> Mask:
+def weights_outside(earlier: list[nn.Module], problem: Problem) -> Mask:
     """One for the weights that none of these modules holds.
 
     Raises:

@@ -99,11 +99,11 @@ class LUR:
         """Edits the problem's model in place."""
         where = choose_weights(problem, self.where)
         retain, forget = retain_loss(self.retain, problem), self.forget(problem, self.how)
-        weight, alpha = self.measured(problem, where, retain, forget)
+        weight, alpha = self.measure_units(problem, where, retain, forget)
         terms, idle = TERMS[self.mode](retain, weight * forget, alpha), retain.idle or forget.idle
         descend(problem, self.how, Phase(terms, self.rule, where, self.feed, idle, watch=forget.watch))
 
-    def measured(
+    def measure_units(
         self, problem: Problem, where: Mask | None, retain: Objective, forget: Objective
     ) -> tuple[float, float]:
         """The weight and alpha as numbers, both from the first batches; checks what "lagged" needs."""

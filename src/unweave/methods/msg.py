@@ -83,11 +83,13 @@ def contrast(problem: Problem) -> Importance:
     batch = min(128, len(problem.split.forget))
     return {
         name: g.abs()
-        for name, g in add(mean(problem, "retain", batch), mean(problem, "forget", batch), scale=-1).items()
+        for name, g in add(
+            mean_gradient(problem, "retain", batch), mean_gradient(problem, "forget", batch), scale=-1
+        ).items()
     }
 
 
-def mean(problem: Problem, part: Part, batch: int) -> Importance:
+def mean_gradient(problem: Problem, part: Part, batch: int) -> Importance:
     """The mean gradient over as many batches as the forget data has."""
     batches = ceil(len(problem.split.forget) / batch)
     total, count = accumulate(gradients(problem, nll(part), batch=batch, batches=batches), lambda g: g)

@@ -19,7 +19,7 @@ from unweave.descent.importance import Mask, top
 from unweave.descent.objective import Objective, on, reference, refuse_trainable
 from unweave.descent.redraw import eligible_weights
 from unweave.methods.about import About, refuse_family
-from unweave.methods.cfw import balanced
+from unweave.methods.cfw import balanced_loss
 from unweave.problem import Problem
 from unweave.space import RATES, Choice, Range, Uniform, up_to
 from unweave.split import Part
@@ -75,7 +75,7 @@ class PRMQ:
         refuse_family(self, problem.task)
         original = problem.original
         reinitialize(problem, smallest(problem, self.prune))
-        fit = balanced(problem, power=self.power) + entropy_gap(original, "retain")
+        fit = balanced_loss(problem, power=self.power) + entropy_gap(original, "retain")
         descend(problem, self.how, Phase([fit]))
         quantize(problem, torch.float16)
 

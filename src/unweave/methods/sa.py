@@ -95,23 +95,25 @@ class SelectiveAmnesia:
         """Edits the problem's model in place."""
         denoising(problem.task)
         if self.replay == "generated":
-            problem = replace(problem, split=self.replayed(problem))
+            problem = replace(problem, split=self.replay_split(problem))
         anchor = {name: p.detach().clone() for name, p in problem.params.items()}
         pull = self.pull * ewc(anchor, self.information(problem))
         where = None if self.where is None else match_names(problem.params, self.where)
         objective = surrogate() + self.retain_weight * nll("retain") + pull
         descend(problem, self.how, Phase([objective], where=where))
 
-    def replayed(self, problem: Problem) -> Split:
+    def replay_split(self, problem: Problem) -> Split:
         """The same request over drawn images, also under the forget labels, where noise replaces them."""
         split = problem.split
         forget = split.train.labels[split.forget]
-        drawn, labels = problem.remember(f"replay of {self.per_class}, {self.sampler!r}", self.generated)
+        drawn, labels = problem.remember(
+            f"replay of {self.per_class}, {self.sampler!r}", self.generate_images
+        )
         places = torch.randint(len(drawn), (len(forget),), generator=problem.generator)
         train = Resident(torch.cat([drawn[places], drawn]).to(problem.device), torch.cat([forget, labels]))
         return Split(train, range(len(forget)), split.held_out, calibration=split.calibration.tolist())
 
-    def generated(self, problem: Problem) -> tuple[Tensor, Tensor]:
+    def generate_images(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """Images of the problem's model, and the retained classes that they were drawn under."""
         task, split = denoising(problem.task), problem.split
         labels = split.train.labels[split.retain].unique().repeat_interleave(self.per_class)

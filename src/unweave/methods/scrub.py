@@ -83,8 +83,8 @@ class SCRUB:
         """Edits the problem's model in place."""
         refuse_family(self, problem.task)
         teacher = problem.original
-        leave = -softened(teacher, "forget", self.temperature)
-        stay = self.distill_weight * softened(teacher, "retain", self.temperature)
+        leave = -softened_divergence(teacher, "forget", self.temperature)
+        stay = self.distill_weight * softened_divergence(teacher, "retain", self.temperature)
         repair = self.retain_weight * nll("retain") + stay
         both = Phase([leave, repair], feed="sequential", idle=True, share=self.alternate)
         alone = Phase([repair], share=1 - self.alternate)
@@ -101,11 +101,11 @@ def descend_and_rewind(problem: Problem, how: Descent, phases: Sequence[Phase]) 
     Of equally near ones it takes the first; that before the first epoch is the original itself. The errors
     are traced as "forget error", by the number of epochs.
     """
-    unseen = strangers(problem)
+    unseen = of_forget_classes(problem)
     kept: list[tuple[float, dict[str, Tensor]]] = []
 
     def keep(of: Problem) -> None:
-        found = error(of, "forget")
+        found = error_rate(of, "forget")
         of.traces.setdefault("forget error", []).append((len(kept), found, math.nan))
         kept.append((found, {name: value.clone() for name, value in of.model.state_dict().items()}))
 
@@ -115,12 +115,12 @@ def descend_and_rewind(problem: Problem, how: Descent, phases: Sequence[Phase]) 
 
     descend(problem, how, *map(watched, phases))
     keep(problem)
-    aim = error(problem, "calibration", unseen)
+    aim = error_rate(problem, "calibration", unseen)
     _, nearest = min(kept, key=lambda each: abs(each[0] - aim))
     problem.model.load_state_dict(nearest)
 
 
-def strangers(problem: Problem) -> Bool[Tensor, " n"]:
+def of_forget_classes(problem: Problem) -> Bool[Tensor, " n"]:
     """Which calibration examples are of a class that the forget data has.
 
     Raises:
@@ -137,14 +137,14 @@ def strangers(problem: Problem) -> Bool[Tensor, " n"]:
     return found
 
 
-def error(problem: Problem, part: Part, among: Bool[Tensor, " n"] | None = None) -> float:
+def error_rate(problem: Problem, part: Part, among: Bool[Tensor, " n"] | None = None) -> float:
     """The fraction of a part, or of some of it, whose class the model does not say."""
     source, ids = problem.split.part(part)
     wrong = logits(problem, problem.model, part).argmax(1) != source.labels[ids]
     return float((wrong if among is None else wrong[among]).double().mean())
 
 
-def softened(teacher: nn.Module, part: Part, temperature: float) -> Objective:
+def softened_divergence(teacher: nn.Module, part: Part, temperature: float) -> Objective:
     r""":math:`T^2 KL(\mathrm{softmax}(t / T) \,\|\, \mathrm{softmax}(s / T))` of teacher and student."""
     refuse_trainable(teacher)
 

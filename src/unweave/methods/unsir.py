@@ -86,11 +86,11 @@ class UNSIR:
         """
         refuse_family(self, problem.task)
         refuse_partial_classes(problem.split)
-        staged = problem.with_split(self.staged(problem))
+        staged = problem.with_split(self.noise_split(problem))
         descend(staged, self.impair, Phase([nll("mixed")]))
         descend(staged, self.how, Phase([nll("retain")]))
 
-    def staged(self, problem: Problem) -> Split:
+    def noise_split(self, problem: Problem) -> Split:
         """The noise as what is to be forgotten, and the chosen retain data as what stays."""
         split = problem.split
         labels = torch.tensor(split.forgotten_classes).repeat_interleave(self.images)
@@ -107,7 +107,7 @@ class UNSIR:
 
     def noise_of(self, problem: Problem, label: int) -> Noise:
         """Noise images on which the model is as far from a class as their size allows."""
-        noise, put = drawn(problem, self.images)
+        noise, put = draw_noise(problem, self.images)
         target = torch.full((self.images,), label, device=problem.device)
         adam = torch.optim.Adam(noise, self.noise_lr)
         with training_mode(problem.model, Descent(steps=1, norm="frozen")):
@@ -125,7 +125,7 @@ class UNSIR:
         return [x.detach() for x in noise]
 
 
-def drawn(problem: Problem, images: int) -> tuple[list[nn.Parameter], Callable[[Noise], Inputs]]:
+def draw_noise(problem: Problem, images: int) -> tuple[list[nn.Parameter], Callable[[Noise], Inputs]]:
     """Normal noise in the shape of the inputs, and what makes inputs of it."""
     source, ids = problem.split.part("retain")
     (raw,) = source.stream([ids[:1]])
