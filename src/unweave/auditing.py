@@ -17,7 +17,7 @@ from unweave.audits.classifier.exam import ANSWERED, Classified
 from unweave.audits.exam import Exam, Found
 from unweave.audits.margins import Margins
 from unweave.audits.one_model import add_original, audit_record
-from unweave.audits.references import Answers, Retrain, answers_of, retrained, retraining
+from unweave.audits.references import Answers, Retrain, collect_answers, load_or_retrain, retraining_cost
 from unweave.audits.score import Score
 from unweave.audits.verdict import Judgement, Verdict
 from unweave.errors import Failed
@@ -117,9 +117,9 @@ def collect_answer_pair(result: Result, exam: Exam[Found]) -> tuple[Answers[Foun
     """
     name = "unlearned"
     try:
-        found = answers_of(result.model, exam, result.original)
+        found = collect_answers(result.model, exam, result.original)
         name = "original"
-        return found, answers_of(result.original, exam)
+        return found, collect_answers(result.original, exam)
     except Failed as error:
         raise ValueError(f"the {name} model can't be audited: {error}") from error
 
@@ -137,7 +137,7 @@ def audit_answers(
     if not isinstance(reference, Retrain):
         return judge_answers(exam, result, found, before, *as_answers(found, reference or (), calibration))
     compared, calibrating = (
-        [retrained(reference, result.split, seed, exam, found) for seed in seeds]
+        [load_or_retrain(reference, result.split, seed, exam, found) for seed in seeds]
         for seeds in (reference.seeds, reference.calibration_seeds)
     )
     return judge_answers(exam, result, found, before, compared, calibrating)
@@ -171,13 +171,13 @@ def judge_answers(
     """The verdict on one model's answers."""
     refuse_copies(exam, [each.found for each in (*compared, *calibrating)])
     fixed = calibrate_margins(exam, calibrating)
-    references = [each.measured(exam) for each in compared]
-    moved = {} if before is None else exam.moved(found.found, before.found)
+    references = [each.measure(exam) for each in compared]
+    moved = {} if before is None else exam.drift(found.found, before.found)
     values = [{**each, **moved} for each in measure_against(exam, found, compared)]
     original = measure_against(exam, before, compared) if before is not None and compared else []
     answers = [] if before is None else [before.found]
     judgement = exam.judge(values, references, fixed, original, lambda: answers)
-    if judgement.verdict is Verdict.PASS and not found.probes and (hidden := exam.hidden(found.found)):
+    if judgement.verdict is Verdict.PASS and not found.probes and (hidden := exam.probe_caveat(found.found)):
         judgement = replace(judgement, reason=f"{judgement.reason}; {hidden}")
     judgement = as_one_model(exam, judgement)
     name = subject.name if isinstance(subject, Result) else "model"
@@ -190,7 +190,7 @@ def judge_answers(
         fixed,
         metrics=exam.metrics,
         sheets=sheets,
-        retraining=retraining([*compared, *calibrating]),
+        retraining=retraining_cost([*compared, *calibrating]),
     )
     if original:
         untouched = as_one_model(exam, exam.judge(original, references, fixed, original, lambda: answers))
@@ -222,7 +222,7 @@ def measure_against(
     exam: Exam[Found], found: Answers[Found], compared: Sequence[Answers[Found]]
 ) -> list[dict[str, float]]:
     """The metrics of one model beside each retrained one; its own alone if there is none."""
-    return [found.measured(exam, each) for each in compared] or [found.measured(exam)]
+    return [found.measure(exam, each) for each in compared] or [found.measure(exam)]
 
 
 def as_one_model(exam: Exam[Any], judgement: Judgement) -> Judgement:
@@ -241,4 +241,4 @@ def calibrate_margins(exam: Exam[Found], calibrating: Sequence[Answers[Found]]) 
     """The margins, if there are two models to compare."""
     if len(calibrating) < 2:
         return None
-    return exam.calibrated([each.found for each in calibrating], [each.probes for each in calibrating])
+    return exam.calibrate([each.found for each in calibrating], [each.probes for each in calibrating])

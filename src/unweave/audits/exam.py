@@ -49,7 +49,7 @@ class Exam(Protocol[Found]):
     """What a person looks at first."""
 
     @property
-    def glanced(self) -> str:
+    def glance_note(self) -> str:
         """How little those rest on, as a sentence; empty where it is all the data."""
         ...
 
@@ -92,11 +92,11 @@ class Exam(Protocol[Found]):
         """Every metric of answers; those that compare are absent without a retrained model's."""
         ...
 
-    def moved(self, found: Found, original: Found) -> dict[str, float]:
+    def drift(self, found: Found, original: Found) -> dict[str, float]:
         """How far the answers to what stays have moved from the original model's, by metric."""
         ...
 
-    def benchmarked(self, found: Found, reference: Found) -> dict[str, float]:
+    def benchmark_metrics(self, found: Found, reference: Found) -> dict[str, float]:
         """What published benchmarks say, which no verdict rests on; empty where there are none."""
         ...
 
@@ -104,11 +104,11 @@ class Exam(Protocol[Found]):
         """The metrics that compare, and no others."""
         ...
 
-    def calibrated(self, found: Sequence[Found], probes: Sequence[Values]) -> Margins:
+    def calibrate(self, found: Sequence[Found], probes: Sequence[Values]) -> Margins:
         """What retrained models that are never reported differ by, from their answers and their probes."""
         ...
 
-    def hidden(self, found: Found) -> str:
+    def probe_caveat(self, found: Found) -> str:
         """What only probes could tell, as a clause; empty if there is nothing."""
         ...
 
@@ -128,7 +128,7 @@ class Exam(Protocol[Found]):
         """A picture of the answers, as a data URI; None where there is nothing to see."""
         ...
 
-    def trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
+    def score_trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
         """How far a trial of a search is from a retrained model, by part; "value" is what is minimised.
 
         Args:

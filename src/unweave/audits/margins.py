@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 
 from unweave.audits.classifier.evidence import Evidence, HeldOut
-from unweave.audits.classifier.probes import asked
+from unweave.audits.classifier.probes import probe_size
 from unweave.audits.metrics import METRICS, Metric, Values, mean_gap, measure, measure_pair
 
 RETRAINS = 12
@@ -62,8 +62,8 @@ def calibrate(
     pairs = [measure_pair(first, second, on=on) for first, second in combinations(retrains, 2)]
     first = retrains[0].with_test(on)
     gone = len(first.labels["forget"])
-    sizes = {part: len(first.kept(part)[1]) for part in ("retain", "test")}
-    return margins(alone, pairs, sizes={"forget": gone, "probe": asked(gone), **sizes})
+    sizes = {part: len(first.without_forgotten_classes(part)[1]) for part in ("retain", "test")}
+    return margins(alone, pairs, sizes={"forget": gone, "probe": probe_size(gone), **sizes})
 
 
 def margins(

@@ -11,6 +11,6 @@ KNOWN: Mapping[str, Metric] = {**EVERY, **METRICS}
 """All of them. Metrics of two families that share a name have the same title and unit."""
 
 
-def table_of(names: Collection[str]) -> Mapping[str, Metric]:
+def metrics_for(names: Collection[str]) -> Mapping[str, Metric]:
     """The metrics of the family that most of the names are from; of the first family if none is known."""
     return max(FAMILIES, key=lambda table: len(table.keys() & set(names)))

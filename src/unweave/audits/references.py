@@ -77,12 +77,12 @@ class Answers(Generic[Found]):
     probes: Values = field(default_factory=dict)
     cost: Cost | None = None
 
-    def measured(self, exam: Exam[Found], reference: "Answers[Found] | None" = None) -> dict[str, float]:
+    def measure(self, exam: Exam[Found], reference: "Answers[Found] | None" = None) -> dict[str, float]:
         """Every metric, beside a retrained model's answers if they are given."""
         return {**exam.measure(self.found, None if reference is None else reference.found), **self.probes}
 
 
-def retrained(
+def load_or_retrain(
     reference: Retrain, split: Split, seed: int, exam: Exam[Found], audited: Answers[Found] | None = None
 ) -> Answers[Found]:
     """What a model retrained with a seed answers; read from the reference's folder if it is there.
@@ -99,13 +99,13 @@ def retrained(
         ValueError: If another `train` made what is there.
     """
     if reference.folder is None:
-        return fresh(reference, split, seed, exam, audited)
+        return retrain(reference, split, seed, exam, audited)
     name = "-".join(filter(None, (split.digest()[:16], exam.digest, str(seed))))
     place = Path(reference.folder) / f"{name}.json"
     kept = place.with_suffix(f".{exam.suffix}")
     known = reference.digest
     if not place.exists():
-        answers = fresh(reference, split, seed, exam, audited)
+        answers = retrain(reference, split, seed, exam, audited)
         place.parent.mkdir(parents=True, exist_ok=True)
         exam.save(answers.found, kept)
         assert answers.cost is not None
@@ -121,10 +121,10 @@ def retrained(
     return Answers(exam.load(kept), found["probes"], Cost(**found["cost"]))
 
 
-def fresh(
+def retrain(
     reference: Retrain, split: Split, seed: int, exam: Exam[Found], audited: Answers[Found] | None
 ) -> Answers[Found]:
-    """What a model answers that is retrained now; arguments are those of `retrained`.
+    """What a model answers that is retrained now; arguments are those of `load_or_retrain`.
 
     Raises:
         Failed: If that is of no use; names the seed.
@@ -133,7 +133,7 @@ def fresh(
     with count_training(cost):
         model = reference.train(dataset_of(*split.part("retain")), seed)
     try:
-        answers = replace(answers_of(model, exam), cost=cost)
+        answers = replace(collect_answers(model, exam), cost=cost)
     except Failed as error:
         raise Failed(f"the model retrained with seed {seed}: {error}") from error
     if audited is not None:
@@ -152,12 +152,12 @@ def refuse_other_logits(found: object, audited: object, seed: int) -> None:
         )
 
 
-def answers_of(model: nn.Module, exam: Exam[Found], original: nn.Module | None = None) -> Answers[Found]:
+def collect_answers(model: nn.Module, exam: Exam[Found], original: nn.Module | None = None) -> Answers[Found]:
     """What a model answers; of one that forgot, the original may tell more."""
     return Answers(exam.answers(model), exam.probes(model, original))
 
 
-def retraining(answers: Sequence[Answers[Found]]) -> Cost | None:
+def retraining_cost(answers: Sequence[Answers[Found]]) -> Cost | None:
     """What one retraining takes: the medians of those that were seen; None if none was.
 
     No gradient evaluations are seen of a `train` that makes its steps without an optimizer of torch.

@@ -112,7 +112,7 @@ def judge(
     if broken:
         reason = f"FAIL: NaN: the logits of {broken} of {len(values)} models contain NaN or infinity"
         return Judgement(Verdict.FAIL, reason, scores, {})
-    missing = "; ".join(_missing(len(values), len(references), margins, seeds_needed))
+    missing = "; ".join(_list_missing(len(values), len(references), margins, seeds_needed))
     if missing or margins is None:
         return Judgement(Verdict.INCONCLUSIVE, f"INCONCLUSIVE: no verdict: {missing}", scores, {})
     tests = equivalences(values, references, margins.margin, metrics=metrics)
@@ -121,7 +121,7 @@ def judge(
     return Judgement(verdict, f"{verdict}: {reason}", scores, tests)
 
 
-def _missing(n: int, n_references: int, margins: Margins | None, seeds_needed: int) -> Iterator[str]:
+def _list_missing(n: int, n_references: int, margins: Margins | None, seeds_needed: int) -> Iterator[str]:
     if n_references == 0:
         yield "no retrained model to compare with"
     if n < seeds_needed:
@@ -144,18 +144,18 @@ def _decide(
         return Verdict.FAIL, faults
     if before is None:
         return Verdict.INCONCLUSIVE, "without the original, whether there was anything to forget is unchecked"
-    weak = _weak(before, metrics)
+    weak = _explain_low_power(before, metrics)
     if weak:
         return Verdict.INCONCLUSIVE, weak
-    unclear = [_open(metrics[name], test) for name, test in tests.items() if test.outcome == "open"]
+    unclear = [_open_clause(metrics[name], test) for name, test in tests.items() if test.outcome == "open"]
     if unclear:
         return Verdict.INCONCLUSIVE, f"more seeds are needed: {'; '.join(unclear)}"
-    names = _listed([metrics[name].title for name in tests])
+    names = _join_words([metrics[name].title for name in tests])
     equal = f"{names} equal retrained models' within the margins, over {scores['ua'].n} seeds"
     return Verdict.PASS, f"{equal}; {_power(before, metrics)}"
 
 
-def _weak(before: Mapping[str, Equivalence], metrics: Mapping[str, Metric]) -> str | None:
+def _explain_low_power(before: Mapping[str, Equivalence], metrics: Mapping[str, Metric]) -> str | None:
     """Why nothing could fail here that should, as far as an original shows it that differs somewhere."""
     if _furthest(before)[1] < POWER:
         return f"{_power(before, metrics)}: a model that forgot half could pass, {POWER:g} margins are needed"
@@ -212,10 +212,10 @@ def _faults(
     for name, test in sorted(tests.items(), key=lambda item: -item[1].margins):
         if test.finding and test.finding not in excluded:
             excluded |= LEVEL if test.finding in LEVEL else {test.finding}
-            yield f"{test.finding}: {_beside(metrics[name], test, scores[name])}"
+            yield f"{test.finding}: {_comparison(metrics[name], test, scores[name])}"
 
 
-def _beside(metric: Metric, test: Equivalence, found: Score) -> str:
+def _comparison(metric: Metric, test: Equivalence, found: Score) -> str:
     value, margin = _number(metric, found.value, test), _number(metric, test.margin, test)
     expected = "?" if found.reference is None else _number(metric, found.reference, test)
     if metric.needs_reference:
@@ -223,7 +223,7 @@ def _beside(metric: Metric, test: Equivalence, found: Score) -> str:
     return f"{metric.title} {value} against {expected} of the retrained models (margin {margin})"
 
 
-def _open(metric: Metric, test: Equivalence) -> str:
+def _open_clause(metric: Metric, test: Equivalence) -> str:
     low, high, margin = (_number(metric, each, test) for each in (test.low, test.high, test.margin))
     if metric.needs_reference:
         return f"{metric.title} may be {low} to {high}, at most {margin} is allowed"
@@ -235,5 +235,5 @@ def _number(metric: Metric, value: float, test: Equivalence) -> str:
     return f"{value:.{decimals}f}"
 
 
-def _listed(words: Sequence[str]) -> str:
+def _join_words(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

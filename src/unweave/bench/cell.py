@@ -137,9 +137,9 @@ def measured(
         exam = stage.exam()
         found = answers_at(exam, place)
         other = None if reference is None else answers_at(exam, reference[0])
-        moved = {} if original is None else exam.moved(found, answers_at(exam, original[0]))
+        moved = {} if original is None else exam.drift(found, answers_at(exam, original[0]))
         values = {**exam.measure(found, other), **moved, **cell["probes"]}
-        benchmarked = {} if other is None else exam.benchmarked(found, other)
+        benchmarked = {} if other is None else exam.benchmark_metrics(found, other)
         shown = {"sheet": exam.sheet(found), "description": exam.describe(found)}
         return {"values": values, "benchmarked": benchmarked, "losses": exam.histograms(found), **shown}
 

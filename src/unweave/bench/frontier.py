@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from unweave.audits.margins import WIDENING
-from unweave.audits.metric_names import table_of
+from unweave.audits.metric_names import metrics_for
 from unweave.audits.score import t_interval
 from unweave.bench.study import REFERENCES
 
@@ -99,7 +99,7 @@ def margin_of_gap(stage: Content) -> float | None:
     if not stage["margins"] or not gaps:
         return None
     parts = list(gaps[0]["parts"])
-    known = table_of(parts)
+    known = metrics_for(parts)
     return float(np.mean([known[part].points * margin(part, stage) for part in parts]))
 
 

@@ -161,7 +161,7 @@ def attempt(
             exam = each.stage.exam(each.seed)
             found = exam.answers(problem.model)
             values = {**exam.measure(found, each.retrained), **exam.probes(problem.model)}
-            parts.append(exam.trial(values, each.wanted, each.floor))
+            parts.append(exam.score_trial(values, each.wanted, each.floor))
             aims.append(exam.objectives(found, values, each.wanted) if many else {})
             value = float(np.mean([each["value"] for each in parts]))
             if not math.isfinite(value + sum(aims[-1].values())):

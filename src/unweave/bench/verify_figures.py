@@ -69,9 +69,9 @@ def of_verdicts(stage: Stage) -> Iterator[str]:
 
 def outside(scores: Mapping[str, Any], margins: Mapping[str, float | None]) -> Iterator[str]:
     """In words, every figure beyond its margin on a side that would be a fault."""
-    from unweave.audits.metric_names import table_of
+    from unweave.audits.metric_names import metrics_for
 
-    metrics = table_of(scores)
+    metrics = metrics_for(scores)
     for name, margin in margins.items():
         if name not in scores or name not in metrics or margin is None:
             continue

@@ -227,7 +227,7 @@ def about_data(data: Mapping[str, Any], *, ids: bool) -> str:
 def about_answers(found: Mapping[str, float], exam: Exam[Any]) -> list[str]:
     """What the model answers, a line for each figure."""
     lines = [f"{each.title}: {number(found[each.id], each.digits)}" for each in exam.glances]
-    return [*lines, exam.glanced] if exam.glanced else lines
+    return [*lines, exam.glance_note] if exam.glance_note else lines
 
 
 def told_costs(costs: Mapping[str, Mapping[str, Any]]) -> None:

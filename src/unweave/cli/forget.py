@@ -196,7 +196,7 @@ def told(
     if shared.json:
         spent = {"seconds": seconds, "gradient_evaluations": result.cost.gradients}
         asked = {"method": name, "forgotten": n, "request": about_own_images(result.split)}
-        looks = {"before": before, "after": after, "glance": exam.glanced}
+        looks = {"before": before, "after": after, "glance": exam.glance_note}
         show.as_json({"out": str(folder), "done_before": False, **asked, **looks, **spent})
         return
     show.say(f"Forgot {n} of {of} examples with {name} in {seconds:.1f} s. Not audited yet.")
@@ -204,7 +204,7 @@ def told(
     rows = exam.glances
     cells = [(row.title, *(number(each[row.id], row.digits) for each in (before, after))) for row in rows]
     show.table(("", "Before", "After"), cells)
-    show.tell(*([exam.glanced] if exam.glanced else []), *damage(before, after))
+    show.tell(*([exam.glance_note] if exam.glance_note else []), *damage(before, after))
     say_next(folder)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.utils.data import Dataset
 
-from unweave.auditing import retrained
+from unweave.auditing import load_or_retrain
 from unweave.audits.exam import Exam
 from unweave.audits.references import Retrain
 from unweave.bench.workers import Job, Listener, told, workers
@@ -175,7 +175,7 @@ def retrain_one(run: str, seed: int, folder: str, device: str | None) -> None:
     """Retrains one model, in whatever process this is."""
     project, split = opened(run, device)
     exam = exam_of(Path(run), project, split)
-    retrained(reference_of(project, split, [seed], [], Path(folder)), split, seed, exam)
+    load_or_retrain(reference_of(project, split, [seed], [], Path(folder)), split, seed, exam)
 
 
 def exam_of(run: Path, project: Project, split: Split) -> Exam[Any]:

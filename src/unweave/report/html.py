@@ -237,12 +237,12 @@ def _sheets(made: list[Row], pictures: Mapping[str, str]) -> dict[str, str]:
 
 def _glossary(stages: list[Stage]) -> list[Any]:
     """The library's entries for the metrics that appear on the page."""
-    from unweave.audits.metric_names import table_of
+    from unweave.audits.metric_names import metrics_for
 
     shown: dict[str, Any] = {}
     for stage in stages:
         ids = (*stage.metrics, *stage.further)
-        shown |= {entry.says: entry for name, entry in table_of(ids).items() if name in ids}
+        shown |= {entry.says: entry for name, entry in metrics_for(ids).items() if name in ids}
     return list(shown.values())
 
 

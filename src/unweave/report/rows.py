@@ -123,11 +123,11 @@ def headline(stage: Mapping[str, Any]) -> Row | None:
 
 def metric_ids(stage: Mapping[str, Any]) -> list[str]:
     """The metric ids that the stage's rows hold: the library's in its own order, then others."""
-    from unweave.audits.metric_names import table_of
+    from unweave.audits.metric_names import metrics_for
 
     tables = [stage["reference"]["scores"], *(method["scores"] for method in stage["methods"].values())]
     present = dict.fromkeys(metric for scores in tables for metric in scores)
-    known = table_of(present)
+    known = metrics_for(present)
     return [metric for metric in known if metric in present] + [m for m in present if m not in known]
 
 

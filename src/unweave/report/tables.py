@@ -46,10 +46,10 @@ def comparing(found: Sequence[Row], ours: str | None) -> dict[str, list[str]]:
 
 def brief(stage: Mapping[str, Any]) -> list[str]:
     """The stage's metric ids that a verdict rests on or the mean gap is made of: they fit a terminal."""
-    from unweave.audits.metric_names import table_of
+    from unweave.audits.metric_names import metrics_for
 
     ids, parts = metric_ids(stage), gap_ids(stage)
-    known = table_of(ids)
+    known = metrics_for(ids)
     return [m for m in ids if m in parts or (m in known and known[m].primary)]
 
 
@@ -80,9 +80,9 @@ def _headings(stage: Mapping[str, Any], width: int | None) -> list[str]:
 
 def aim(stage: Mapping[str, Any]) -> str:
     """Where a good figure lies, by the family of the stage's metrics."""
-    from unweave.audits.metric_names import METRICS, table_of
+    from unweave.audits.metric_names import METRICS, metrics_for
 
-    if table_of(metric_ids(stage)) is METRICS:
+    if metrics_for(metric_ids(stage)) is METRICS:
         return "Retrain is the target of every column; none is better when larger."
     return "On the forgotten condition Retrain is the target; on the rest, no worse than Retrain."
 

@@ -14,9 +14,9 @@ def ua(evidence: Evidence) -> float:
 
 def ra(evidence: Evidence) -> float:
     """Accuracy on the retain part."""
-    return 100 * float(correct(*evidence.kept("retain")).mean())
+    return 100 * float(correct(*evidence.without_forgotten_classes("retain")).mean())
 
 
 def ta(evidence: Evidence) -> float:
     """Accuracy on the test part."""
-    return 100 * float(correct(*evidence.kept("test")).mean())
+    return 100 * float(correct(*evidence.without_forgotten_classes("test")).mean())

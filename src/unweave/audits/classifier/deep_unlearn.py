@@ -53,12 +53,12 @@ def figures(evidence: Evidence, reference: Evidence) -> dict[str, float]:
         "retain_retention": ratio(accuracy(evidence, "retain"), accuracy(reference, "retain")),
         "forget_retention": ratio(accuracy(evidence, "forget"), accuracy(reference, "forget")),
         "test_retention": ratio(accuracy(evidence, "test"), accuracy(reference, "test")),
-        "indiscernibility": hidden(evidence, "calibration"),
-        "t_mia": hidden(evidence, "test"),
+        "indiscernibility": part_indiscernibility(evidence, "calibration"),
+        "t_mia": part_indiscernibility(evidence, "test"),
     }
 
 
-def hidden(evidence: Evidence, part: HeldOut) -> float:
+def part_indiscernibility(evidence: Evidence, part: HeldOut) -> float:
     """The indiscernibility of F from the examples of a held-out part."""
     forget = loss(evidence.logits["forget"], evidence.labels["forget"])
     return indiscernibility(forget, unseen_losses(evidence, part))
@@ -67,7 +67,7 @@ def hidden(evidence: Evidence, part: HeldOut) -> float:
 def accuracy(evidence: Evidence, part: str) -> float:
     """The share of right answers."""
     whole = evidence.logits[part], evidence.labels[part]
-    return float(correct(*(whole if part == "forget" else evidence.kept(part))).mean())
+    return float(correct(*(whole if part == "forget" else evidence.without_forgotten_classes(part))).mean())
 
 
 def ratio(ours: float, theirs: float) -> float:
@@ -86,10 +86,10 @@ def indiscernibility(forget: Float64[np.ndarray, " forget"], unseen: Float64[np.
     """How little the attack tells the two apart, in [0, 1]; NaN with fewer than two examples of either."""
     if min(len(forget), len(unseen)) < 2:
         return math.nan
-    return 1 - abs(attacked(forget, unseen) - 0.5) / 0.5
+    return 1 - abs(attack_accuracy(forget, unseen) - 0.5) / 0.5
 
 
-def attacked(forget: Float64[np.ndarray, " forget"], unseen: Float64[np.ndarray, " unseen"]) -> float:
+def attack_accuracy(forget: Float64[np.ndarray, " forget"], unseen: Float64[np.ndarray, " unseen"]) -> float:
     """The accuracy of the attack; the same losses give the same."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score

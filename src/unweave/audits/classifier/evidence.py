@@ -82,7 +82,7 @@ class Evidence:
             return np.ones(len(labels), dtype=bool)
         return np.isin(labels, self.forgotten_classes)
 
-    def kept(self, part: str) -> tuple[Logits, Labels]:
+    def without_forgotten_classes(self, part: str) -> tuple[Logits, Labels]:
         """The logits and labels of a part without the classes forgotten whole."""
         keep = ~np.isin(self.labels[part], self.forgotten_classes)
         return self.logits[part][keep], self.labels[part][keep]

@@ -21,7 +21,7 @@ from unweave.audits.classifier import deep_unlearn, parquet
 from unweave.audits.classifier.collect import Cut, collect
 from unweave.audits.classifier.evidence import Evidence, HeldOut
 from unweave.audits.classifier.logits import loss
-from unweave.audits.classifier.probes import asked, probe
+from unweave.audits.classifier.probes import probe, probe_size
 from unweave.audits.exam import Glance
 from unweave.audits.margins import Margins, calibrate
 from unweave.audits.metrics import GAP, METRICS, Metric, Values, mean_gap, measure, measure_pair
@@ -60,7 +60,7 @@ class Classified:
     )
 
     @property
-    def glanced(self) -> str:
+    def glance_note(self) -> str:
         """Empty: every example is asked about."""
         return ""
 
@@ -70,7 +70,7 @@ class Classified:
         if self.split is None:
             return {}
         sizes = {part: len(ids) for part, (_, ids) in self.cuts(PARTS).items()}
-        return {**sizes, "probe": asked(sizes["forget"])}
+        return {**sizes, "probe": probe_size(sizes["forget"])}
 
     def cuts(self, parts: Sequence[Part]) -> dict[str, Cut]:
         """Some parts of the data."""
@@ -90,7 +90,9 @@ class Classified:
     def answers(self, model: nn.Module) -> Evidence:
         """The logits of every example of the parts that may be seen."""
         cuts = self.cuts(PARTS if self.on == "test" else PARTS[:3])
-        evidence = collect(model, cuts, device=self.place(model), forgotten_classes=self.gone)
+        evidence = collect(
+            model, cuts, device=self.model_device(model), forgotten_classes=self.forgotten_classes
+        )
         if not evidence.finite:
             raise Failed("NaN: the logits contain NaN or infinity")
         return evidence
@@ -105,17 +107,17 @@ class Classified:
 
     def probes(self, model: nn.Module, original: nn.Module | None = None) -> dict[str, float]:
         """Attacks on the features, where whole classes are forgotten."""
-        if not self.gone:
+        if not self.forgotten_classes:
             return {}
-        return probe(model, self.cuts(("forget", "retain")), device=self.place(model))
+        return probe(model, self.cuts(("forget", "retain")), device=self.model_device(model))
 
     @property
-    def gone(self) -> tuple[int, ...]:
+    def forgotten_classes(self) -> tuple[int, ...]:
         """The classes that are forgotten whole."""
         assert self.split is not None
         return self.split.forgotten_classes
 
-    def place(self, model: nn.Module) -> torch.device | str:
+    def model_device(self, model: nn.Module) -> torch.device | str:
         """Where a model is."""
         return next(model.parameters()).device if self.device is None else self.device
 
@@ -123,11 +125,11 @@ class Classified:
         """Every metric."""
         return measure(found, reference, on=self.on)
 
-    def moved(self, found: Evidence, original: Evidence) -> dict[str, float]:
+    def drift(self, found: Evidence, original: Evidence) -> dict[str, float]:
         """Nothing: accuracies say what a classifier lost."""
         return {}
 
-    def benchmarked(self, found: Evidence, reference: Evidence) -> dict[str, float]:
+    def benchmark_metrics(self, found: Evidence, reference: Evidence) -> dict[str, float]:
         """The figures of Deep Unlearn."""
         return deep_unlearn.figures(found, reference)
 
@@ -135,11 +137,11 @@ class Classified:
         """The metrics that compare."""
         return measure_pair(found, reference, on=self.on)
 
-    def calibrated(self, found: Sequence[Evidence], probes: Sequence[Values]) -> Margins:
+    def calibrate(self, found: Sequence[Evidence], probes: Sequence[Values]) -> Margins:
         """The margins."""
         return calibrate(found, probes=probes, on=self.on)
 
-    def hidden(self, found: Evidence) -> str:
+    def probe_caveat(self, found: Evidence) -> str:
         """A class may only be hidden."""
         hidden = "the logits alone can't tell a class that is lost from one that is hidden"
         return hidden if found.forgotten_classes else ""
@@ -164,7 +166,7 @@ class Classified:
     def sheet(self, found: Evidence) -> None:
         """Nothing: logits are no picture."""
 
-    def trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
+    def score_trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
         """The mean gap in points, and how far the rest of what a verdict asks for is off, in its own unit."""
         off = {name: abs(values[name] - wanted[name]) for name in POINTS if name in wanted}
         over = {"tv": values["tv"], "excess": max(0.0, values["tv"] - floor)}
@@ -175,7 +177,7 @@ class Classified:
     def objectives(self, found: Evidence, values: Values, wanted: Values) -> dict[str, float]:
         """Deep Unlearn's four: a third of each difference in accuracy, and how well an attack does."""
         apart = {name: abs(values[name] - wanted[name]) / 300 for name in ("ra", "ua", "ta")}
-        return {**apart, "discernibility": 1 - deep_unlearn.hidden(found, "calibration")}
+        return {**apart, "discernibility": 1 - deep_unlearn.part_indiscernibility(found, "calibration")}
 
     def judge(
         self,

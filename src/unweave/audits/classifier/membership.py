@@ -17,14 +17,14 @@ def mia(evidence: Evidence) -> float:
     As in the released code: one fit, no calibration, and the *first* n retained examples, which is biased
     where the training set is sorted by class. Unlike it: p_y is computed in float64 from the logits.
     """
-    outside = confidence(*evidence.kept("test"))
-    retain, labels = evidence.kept("retain")
+    outside = confidence(*evidence.without_forgotten_classes("test"))
+    retain, labels = evidence.without_forgotten_classes("retain")
     inside = confidence(retain[: len(outside)], labels[: len(outside)])
     forget = confidence(evidence.logits["forget"], evidence.labels["forget"])
-    return 100 - 100 * float(called_members(inside, outside, forget).mean())
+    return 100 - 100 * float(predict_members(inside, outside, forget).mean())
 
 
-def called_members(
+def predict_members(
     members: Float64[np.ndarray, " member"],
     others: Float64[np.ndarray, " other"],
     asked: Float64[np.ndarray, " asked"],

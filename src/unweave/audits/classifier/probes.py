@@ -67,7 +67,7 @@ def linear_probe(
         most: Examples taken at most, from each part.
     """
     generator = torch.Generator().manual_seed(seed)
-    kept, gone = _some(retain, most, generator), _some(forget, most, generator)
+    kept, gone = _sample(retain, most, generator), _sample(forget, most, generator)
     known, asked = gone[1].tensor_split(2)
     features = [features_of(model, cut, device) for cut in (kept, (gone[0], known), (gone[0], asked))]
     labels = [source.labels[order] for source, order in (kept, (gone[0], known), (gone[0], asked))]
@@ -76,7 +76,7 @@ def linear_probe(
     return 100 * float(((features[2] @ weights).argmax(1) == labels[2]).double().mean())
 
 
-def asked(gone: int) -> int:
+def probe_size(gone: int) -> int:
     """How many of the forget examples the probe is asked about: half of those it takes, at least one."""
     return max(1, min(gone, MOST) // 2)
 
@@ -110,7 +110,7 @@ def relearning(
     """
     if len(forget[1]) <= examples:
         raise ValueError(f"relearning needs more than {examples} forget examples, found {len(forget[1])}")
-    source, order = _some(forget, examples + judged, torch.Generator().manual_seed(seed))
+    source, order = _sample(forget, examples + judged, torch.Generator().manual_seed(seed))
     batches = order.split([examples, len(order) - examples])
     steps = [_steps(model, source, batches, device, rate, limit) for rate in rates]
     return float(torch.tensor(steps).double().add(1).log().mean().exp())
@@ -179,6 +179,6 @@ def _ridge(
     return torch.linalg.solve(gram, scaled.T @ target)
 
 
-def _some(cut: Cut, most: int, generator: torch.Generator) -> Cut:
+def _sample(cut: Cut, most: int, generator: torch.Generator) -> Cut:
     source, order = cut
     return source, order[torch.randperm(len(order), generator=generator)[:most]]

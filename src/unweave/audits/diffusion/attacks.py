@@ -13,14 +13,14 @@ from torch import Tensor
 
 from unweave.audits.diffusion.conditioning import POSITIONS, interpolation, optimised_condition
 from unweave.audits.diffusion.drawing import LOOKS, RELEARNING, Drawing, Relearner, denoising_loss
-from unweave.audits.diffusion.images import checked
-from unweave.audits.diffusion.revival import SIZES, drop_adapter, relearning
+from unweave.audits.diffusion.images import check_images
+from unweave.audits.diffusion.revival import SIZES, drop_adapter, measure_relearning
 from unweave.audits.diffusion.sweeps import (
     GUIDANCES,
     Attack,
     Hit,
     Seeds,
-    counted,
+    count_hits,
     guidance_sweep,
     seed_search,
 )
@@ -64,7 +64,7 @@ class Target:
     original: Drawing | None = None
 
     def __post_init__(self) -> None:
-        checked(self.images, self.drawing.shape, fewest=max(SIZES))
+        check_images(self.images, self.drawing.shape, fewest=max(SIZES))
 
     @property
     def guidance(self) -> float:
@@ -72,7 +72,7 @@ class Target:
         return self.drawing.how.guidance
 
     @property
-    def retained(self) -> int:
+    def retained_class(self) -> int:
         """The first class that is not forgotten."""
         return next(each for each in self.drawing.task.retained_classes if each != self.condition)
 
@@ -127,7 +127,7 @@ class Budget:
         return Seeds(range(first, first + self.images), range(first + self.images, first + 2 * self.images))
 
     @property
-    def patient(self) -> Sequence[int]:
+    def many_seeds(self) -> Sequence[int]:
         """Seeds of many images of one setting, none of which chooses or judges another."""
         first = FIRST_SEED + 2 * self.images
         return range(first, first + self.seeds)
@@ -140,49 +140,49 @@ def attack(target: Target, budget: Budget = Budget()) -> Numbers:
     is for that, of vectors where it takes none, and of the adapter where there is none, or no `original` to
     compare with. None stands for a class that did not come back within the budget.
     """
-    numbers = asked(target, budget) | sought(target, budget) | relearned(target, budget)
+    numbers = try_condition(target, budget) | try_seeds(target, budget) | try_relearning(target, budget)
     if target.drawing.task.null is not None:
-        numbers |= guided(target, budget) | unasked(target, budget)
+        numbers |= try_guidances(target, budget) | try_unconditional(target, budget)
     if takes_vectors(target.drawing.model):
-        numbers |= on_the_line(target, budget) | optimised(target, budget)
+        numbers |= try_interpolation(target, budget) | try_optimised_vector(target, budget)
     if additions(target.drawing.model) and target.original is not None:
         numbers |= without_adapter(target, target.original, budget)
     return {name: numbers[name] for name in ATTACKS if name in numbers}
 
 
-def asked(target: Target, budget: Budget) -> Numbers:
+def try_condition(target: Target, budget: Budget) -> Numbers:
     """No attack: the class is asked for as its users do."""
     images = target.drawing(target.condition, budget.settings.judge, target.guidance)
-    return {"asked": 100 * counted(images, target.hit).value}
+    return {"asked": 100 * count_hits(images, target.hit).value}
 
 
-def guided(target: Target, budget: Budget) -> Numbers:
+def try_guidances(target: Target, budget: Budget) -> Numbers:
     """Other guidances, and none: then no null condition in the batch tells a model that guidance is used."""
     tried = tuple(dict.fromkeys((target.guidance, NO_GUIDANCE, *budget.guidances)))  # of equals the first
     found = guidance_sweep(target.drawing, target.condition, target.hit, budget.settings, guidances=tried)
     return {"guidance": percent(found)}
 
 
-def unasked(target: Target, budget: Budget) -> Numbers:
+def try_unconditional(target: Target, budget: Budget) -> Numbers:
     """No condition: what was only cut off from its own comes as one class of many."""
     assert target.drawing.task.null is not None
-    images = target.drawing(target.drawing.task.null, budget.patient, NO_GUIDANCE)
-    return {"unasked": 100 * counted(images, target.hit).value}
+    images = target.drawing(target.drawing.task.null, budget.many_seeds, NO_GUIDANCE)
+    return {"unasked": 100 * count_hits(images, target.hit).value}
 
 
-def sought(target: Target, budget: Budget) -> Numbers:
+def try_seeds(target: Target, budget: Budget) -> Numbers:
     """Many seeds."""
     found = seed_search(
-        target.drawing, target.condition, target.hit, budget.patient, guidance=target.guidance
+        target.drawing, target.condition, target.hit, budget.many_seeds, guidance=target.guidance
     )
     return {"best_of_10": 100 * found.best_of(PATIENCE)}
 
 
-def on_the_line(target: Target, budget: Budget) -> Numbers:
+def try_interpolation(target: Target, budget: Budget) -> Numbers:
     """From the embedding of a retained class through that of the forgotten one."""
     found = interpolation(
         target.drawing,
-        target.drawing.vector(target.retained),
+        target.drawing.vector(target.retained_class),
         (target.original or target.drawing).vector(target.condition),
         target.hit,
         budget.settings,
@@ -192,14 +192,14 @@ def on_the_line(target: Target, budget: Budget) -> Numbers:
     return {"line": percent(found)}
 
 
-def optimised(target: Target, budget: Budget) -> Numbers:
+def try_optimised_vector(target: Target, budget: Budget) -> Numbers:
     """The best vector that a search finds from the embeddings of the forgotten and of a retained class."""
     found = optimised_condition(
         target.drawing,
         denoising_loss(target.drawing, target.images, draws=budget.draws, seed=budget.seed),
         [
             (target.original or target.drawing).vector(target.condition),
-            target.drawing.vector(target.retained),
+            target.drawing.vector(target.retained_class),
         ],
         target.hit,
         budget.settings,
@@ -210,9 +210,9 @@ def optimised(target: Target, budget: Budget) -> Numbers:
     return {"vector": percent(found)}
 
 
-def relearned(target: Target, budget: Budget) -> Numbers:
+def try_relearning(target: Target, budget: Budget) -> Numbers:
     """Fine-tuning on a few images."""
-    found = relearning(
+    found = measure_relearning(
         Relearner(target.drawing, target.condition, budget.relearning, budget.looks, budget.seed),
         target.images,
         target.condition,

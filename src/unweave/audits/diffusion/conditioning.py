@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unweave.audits.diffusion.sweeps import Attack, Generate, Hit, Seeds, best
+from unweave.audits.diffusion.sweeps import Attack, Generate, Hit, Seeds, best_setting
 
 Vector = Float[Tensor, "..."]  # of any shape; two must agree, which is checked
 
@@ -39,7 +39,7 @@ def interpolation(
     if start.shape != end.shape:
         raise ValueError(f"embeddings must have one shape, found {list(start.shape)} and {list(end.shape)}")
     points = {each: start + each * (end - start) for each in positions}
-    return best(
+    return best_setting(
         {each: partial(generate, point, guidance=guidance) for each, point in points.items()}, hit, seeds
     )
 
@@ -71,13 +71,13 @@ def optimised_condition(
         steps: Of Adam, from each start.
         lr: Of Adam.
     """
-    vectors = {float(i): descended(loss, start, steps=steps, lr=lr) for i, start in enumerate(starts)}
-    return best(
+    vectors = {float(i): minimise(loss, start, steps=steps, lr=lr) for i, start in enumerate(starts)}
+    return best_setting(
         {i: partial(generate, vector, guidance=guidance) for i, vector in vectors.items()}, hit, seeds
     )
 
 
-def descended(loss: Callable[[Tensor], Tensor], start: Vector, *, steps: int, lr: float) -> Vector:
+def minimise(loss: Callable[[Tensor], Tensor], start: Vector, *, steps: int, lr: float) -> Vector:
     """The vector after some steps of Adam down a loss.
 
     Raises:

@@ -50,7 +50,7 @@ class Description:
     retained: Mapping[int, Share]
     kid: Interval
 
-    def plain(self) -> dict[str, Any]:
+    def as_values(self) -> dict[str, Any]:
         """As a record holds it: [value, low, high] each, shares in percent."""
         shares = {**{label: each.hit for label, each in self.forgotten.items()}, **self.retained}
         own = {
@@ -67,11 +67,13 @@ class Description:
 
 def describe(samples: Samples, *, rng: np.random.Generator) -> Description:
     """One generator's figures; the generator draws the bootstrap of the means."""
-    real = [samples.real[each] for each in samples.retained]
+    real = [samples.real[each] for each in samples.retained_conditions]
     return Description(
-        forgotten={condition: _forgotten(samples, condition, rng) for condition in samples.forgotten},
+        forgotten={
+            condition: _describe_forgotten(samples, condition, rng) for condition in samples.forgotten
+        },
         retained=recognition.per_class(samples),
-        kid=kid_interval(samples.groups(samples.retained), real),
+        kid=kid_interval(samples.groups(samples.retained_conditions), real),
     )
 
 
@@ -79,9 +81,9 @@ def _ends(found: Interval | Share, unit: float = 1) -> list[float]:
     return [unit * found.value, unit * found.low, unit * found.high]
 
 
-def _forgotten(samples: Samples, condition: int, rng: np.random.Generator) -> Forgotten:
+def _describe_forgotten(samples: Samples, condition: int, rng: np.random.Generator) -> Forgotten:
     return Forgotten(
-        hit=recognition.hit(samples, condition),
+        hit=recognition.hit_rate(samples, condition),
         spread=recognition.spread(samples, condition),
         probability=_mean(recognition.own_probability(samples, condition), rng),
         entropy=_mean(recognition.bits(probabilities(samples.logits[condition])), rng),

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unweave.audits.diffusion.images import checked
+from unweave.audits.diffusion.images import check_images
 from unweave.data import Raw
 from unweave.data.datasets import as_images
 from unweave.data.in_memory import Resident
@@ -95,7 +95,7 @@ class Relearner:
         """A copy of the denoiser and the images, each under its condition, which is never dropped."""
         model = merge_low_rank(self.drawing.model)
         labels = torch.full((len(images),), self.condition)
-        source = as_images(Resident(checked(images, self.drawing.shape), labels))
+        source = as_images(Resident(check_images(images, self.drawing.shape), labels))
         split = Split(source.to(next(model.parameters()).device), [0], source)  # all are learned, as "mixed"
         task = replace(self.drawing.task, drop=0.0)
         return Problem(task, model, split, torch.Generator().manual_seed(self.seed))
@@ -115,7 +115,7 @@ def denoising_loss(
     model, task = frozen_copy(drawing.model), replace(drawing.task, names=None)
     weight = next(model.parameters())
     ids = torch.arange(draws, device=weight.device)
-    taken = checked(images, drawing.shape).to(weight.device)[ids % len(images)]
+    taken = check_images(images, drawing.shape).to(weight.device)[ids % len(images)]
     batch = task.draw(Raw(ids, (taken,), torch.zeros_like(ids)), torch.Generator().manual_seed(seed))
     assert isinstance(batch.inputs, tuple)
     noisy, time, target = batch.inputs[0].to(weight), batch.inputs[1], batch.target.to(weight)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unweave.audits.diffusion.images import checked
+from unweave.audits.diffusion.images import check_images
 from unweave.audits.diffusion.recogniser import Recogniser
 
 
@@ -36,7 +36,7 @@ def drift(images: Tensor, original: Tensor, recogniser: Recogniser) -> Drift:
         original: Of the model before, in the same order of conditions and seeds.
         recogniser: Gives the features.
     """
-    if len(checked(images)) != len(checked(original)):
+    if len(check_images(images)) != len(check_images(original)):
         raise ValueError(
             f"expected an image of the original for each, found {len(images)} and {len(original)}"
         )

@@ -30,7 +30,7 @@ from unweave.audits.diffusion.kid import FEWEST
 from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
 from unweave.audits.diffusion.recogniser import Recogniser, Seen, hits
 from unweave.audits.diffusion.revival import SIZES
-from unweave.audits.diffusion.samples import Samples, recognised
+from unweave.audits.diffusion.samples import Samples, recognise
 from unweave.audits.diffusion.sheet import sheet
 from unweave.audits.diffusion.verdict import EVERY, calibrate_generation, judge_generation, never_generated
 from unweave.audits.exam import Glance
@@ -96,8 +96,8 @@ class Generated:
         refuse_unfit(self.split, searching=self.searching, attacked=self.budget is not None)
         if self.inception is not None:
             labels = self.split.held_out.labels
-            real = sum(int((labels == label).sum()) for label in self.kept)
-            refuse_no_fid(self.inception, min(real, self.count * len(self.kept)))
+            real = sum(int((labels == label).sum()) for label in self.retained_classes)
+            refuse_no_fid(self.inception, min(real, self.count * len(self.retained_classes)))
 
     @cached_property
     def real(self) -> dict[int, Seen]:
@@ -107,12 +107,12 @@ class Generated:
         return {label: self.recogniser(each) for label, each in images.items() if len(each)}
 
     @property
-    def kept(self) -> list[int]:
+    def retained_classes(self) -> list[int]:
         """The classes that are not to be forgotten."""
         return [label for label in range(self.split.n_classes) if label not in self.split.forgotten_classes]
 
     @property
-    def glanced(self) -> str:
+    def glance_note(self) -> str:
         """How few images there are, and what share can hide behind none of them."""
         n = self.sizes["forget"]
         hidden = f"none of {n} may still be {100 * Share(0, n).high:.0f} %"
@@ -182,10 +182,12 @@ class Generated:
         if self.budget is None:
             return {}
         before = original if additions(model) else None
-        found = [self.attacked(model, label, self.budget, before) for label in self.split.forgotten_classes]
+        found = [
+            self.attack_class(model, label, self.budget, before) for label in self.split.forgotten_classes
+        ]
         return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
 
-    def attacked(
+    def attack_class(
         self, model: nn.Module, label: int, budget: Budget, original: nn.Module | None
     ) -> dict[str, float]:
         """The attacks on one class."""
@@ -204,28 +206,30 @@ class Generated:
         """Every metric."""
         samples, other = self.samples(found), None if reference is None else self.samples(reference)
         if not self.searching:
-            return measure_generation(samples, other) | self.through_inception(found)
+            return measure_generation(samples, other) | self.measure_fid(found)
         alone = {name: GENERATION[name].alone for name in TRIAL}
         beside = {name: GENERATION[name].beside for name in TRIAL if other is not None}
         return {name: of(samples) for name, of in alone.items() if of} | {
             name: of(samples, other) for name, of in beside.items() if of and other is not None
         }
 
-    def through_inception(self, found: Drawn) -> dict[str, float]:
+    def measure_fid(self, found: Drawn) -> dict[str, float]:
         """The FID of the images under retained conditions from held-out ones, if there are weights for it."""
         if self.inception is None:
             return {}
-        real = torch.cat([images_of(self.split.held_out, label) for label in self.kept])
-        drawn = torch.cat([found[label] for label in self.kept])
+        real = torch.cat([images_of(self.split.held_out, label) for label in self.retained_classes])
+        drawn = torch.cat([found[label] for label in self.retained_classes])
         return {"fid": fid(drawn, real, weights=self.inception)}
 
-    def moved(self, found: Drawn, original: Drawn) -> dict[str, float]:
+    def drift(self, found: Drawn, original: Drawn) -> dict[str, float]:
         """Of the images under retained conditions, on the same seeds."""
-        ours, theirs = (torch.cat([each[label] for label in self.kept]) for each in (found, original))
+        ours, theirs = (
+            torch.cat([each[label] for label in self.retained_classes]) for each in (found, original)
+        )
         apart = drift(ours, theirs, self.recogniser)
         return {"drift_pixel": apart.pixel, "drift_feature": apart.feature}
 
-    def benchmarked(self, found: Drawn, reference: Drawn) -> dict[str, float]:
+    def benchmark_metrics(self, found: Drawn, reference: Drawn) -> dict[str, float]:
         """None."""
         return {}
 
@@ -233,12 +237,12 @@ class Generated:
         """The metrics that compare."""
         return measure_generation_pair(self.samples(found), self.samples(reference))
 
-    def calibrated(self, found: Sequence[Drawn], probes: Sequence[Values]) -> Margins:
+    def calibrate(self, found: Sequence[Drawn], probes: Sequence[Values]) -> Margins:
         """The margins."""
         attacked = None if self.budget is None else self.budget.images
         return calibrate_generation([self.samples(each) for each in found], probes=probes, attacked=attacked)
 
-    def hidden(self, found: Drawn) -> str:
+    def probe_caveat(self, found: Drawn) -> str:
         """Nothing: where no attack looked for a hidden class, nothing passes."""
         return ""
 
@@ -248,7 +252,7 @@ class Generated:
 
     def samples(self, found: Drawn) -> Samples:
         """What the recogniser sees in the images, beside real ones."""
-        return recognised(self.recogniser, found, self.real, forgotten=self.split.forgotten_classes)
+        return recognise(self.recogniser, found, self.real, forgotten=self.split.forgotten_classes)
 
     def histograms(self, found: Drawn) -> dict[str, list[int]]:
         """None: a generator has no loss of a single image."""
@@ -256,13 +260,13 @@ class Generated:
 
     def describe(self, found: Drawn) -> dict[str, Any]:
         """Shares of the images that show their class, and what forgotten ones turn into."""
-        return describe(self.samples(found), rng=np.random.default_rng(0)).plain()
+        return describe(self.samples(found), rng=np.random.default_rng(0)).as_values()
 
     def sheet(self, found: Drawn) -> str:
         """A row per class with its first images."""
         return sheet(found, self.split.forgotten_classes)
 
-    def trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
+    def score_trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
         """The mean gap, without what two retrained models differ by, and what the images lost."""
         parts, excess = gap_parts(values, wanted, GENERATION), max(0.0, values["class_tv"] - floor)
         own = parts | {"class_tv": GENERATION["class_tv"].points * excess}

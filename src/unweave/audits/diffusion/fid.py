@@ -15,7 +15,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from unweave.audits.diffusion.images import Images, checked
+from unweave.audits.diffusion.images import Images, check_images
 
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 FEWEST = 2049
@@ -34,8 +34,8 @@ def fid(generated: Tensor, real: Tensor, *, weights: str | Path) -> float:
         ValueError: If the file or a package is missing, or either set has fewer than 2,049 images.
     """
     refuse_no_fid(weights, min(len(generated), len(real)))
-    shape = checked(generated).shape[1:]
-    sets = [rgb(checked(each, (shape[0], shape[1], shape[2]))) for each in (generated, real)]
+    shape = check_images(generated).shape[1:]
+    sets = [rgb(check_images(each, (shape[0], shape[1], shape[2]))) for each in (generated, real)]
     from torchmetrics.image.fid import (  # pyright: ignore[reportMissingImports]  (an optional package)
         FrechetInceptionDistance,
     )

@@ -12,7 +12,7 @@ Images = UInt8[Tensor, "n channel height width"]
 Shape = tuple[int, int, int]  # channel, height, width
 
 
-def checked(images: Tensor, shape: Shape | None = None, *, fewest: int = 1) -> Images:
+def check_images(images: Tensor, shape: Shape | None = None, *, fewest: int = 1) -> Images:
     """The images themselves.
 
     Args:

@@ -16,7 +16,10 @@ from unweave.audits.metrics import Metric
 
 def kid_retained(samples: Samples) -> float:
     """KID of all images of retained conditions from real images of these classes."""
-    return kid(samples.groups(samples.retained), [samples.real[each] for each in samples.retained])
+    return kid(
+        samples.groups(samples.retained_conditions),
+        [samples.real[each] for each in samples.retained_conditions],
+    )
 
 
 def kid_forgotten(samples: Samples, reference: Samples) -> float:
@@ -26,17 +29,21 @@ def kid_forgotten(samples: Samples, reference: Samples) -> float:
 
 def kid_kept(samples: Samples, reference: Samples) -> float:
     """KID of all images of retained conditions from another generator's under the same."""
-    return kid(samples.groups(samples.retained), reference.groups(samples.retained), paired=True)
+    return kid(
+        samples.groups(samples.retained_conditions),
+        reference.groups(samples.retained_conditions),
+        paired=True,
+    )
 
 
 def precision_retained(samples: Samples) -> float:
     """Precision over the retained conditions, in percent."""
-    return 100 * precision(generated=_kept(samples), real=_like_real(samples)).value
+    return 100 * precision(generated=_retained_features(samples), real=_real_features(samples)).value
 
 
 def recall_retained(samples: Samples) -> float:
     """Recall over the retained conditions, in percent."""
-    return 100 * recall(generated=_kept(samples), real=_like_real(samples)).value
+    return 100 * recall(generated=_retained_features(samples), real=_real_features(samples)).value
 
 
 _ALL: tuple[Metric[Samples], ...] = (
@@ -168,7 +175,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         cannot="Which classes they are.",
         below="unlike retraining",
         above="unlike retraining",
-        alone=recognition.effective,
+        alone=recognition.effective_classes,
         primary=True,
         floor=0.1,
     ),
@@ -181,7 +188,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         cannot="Which class it is.",
         below="unlike retraining",
         above="unlike retraining",
-        alone=recognition.top,
+        alone=recognition.top_share,
     ),
     Metric(
         id="precision",
@@ -250,9 +257,9 @@ def measure_generation_pair(samples: Samples, reference: Samples) -> dict[str, f
     return {metric.id: metric.beside(samples, reference) for metric in _ALL if metric.beside is not None}
 
 
-def _kept(samples: Samples) -> Rows:
-    return np.concatenate(samples.groups(samples.retained))
+def _retained_features(samples: Samples) -> Rows:
+    return np.concatenate(samples.groups(samples.retained_conditions))
 
 
-def _like_real(samples: Samples) -> Rows:
-    return np.concatenate([samples.real[each] for each in samples.retained])
+def _real_features(samples: Samples) -> Rows:
+    return np.concatenate([samples.real[each] for each in samples.retained_conditions])

@@ -16,7 +16,7 @@ DISTANCES = ("class_tv", "kid_forget")
 """From a retrained generator, under forgotten conditions: one of them must tell the original from it."""
 
 
-def too_weak(
+def explain_low_power(
     before: Mapping[str, Equivalence], references: Sequence[Values], margins: Mapping[str, float]
 ) -> str:
     """Why no generator could pass here; empty if one could.
@@ -26,7 +26,7 @@ def too_weak(
         references: Per seed, the metrics of the retrained generator.
         margins: Per metric, the largest difference that counts as none.
     """
-    reasons = [blindness(before)] if len(unseeing(before)) == len(DISTANCES) else []
+    reasons = [blindness(before)] if len(blind_distances(before)) == len(DISTANCES) else []
     if not any(excludes_one_class(before, references, margins)):
         names = f"{GENERATION['class_tv'].title} and {GENERATION['effective'].title}"
         reasons.append(f"{names} can't tell a model that always draws one other class from a retrained one")
@@ -35,11 +35,11 @@ def too_weak(
 
 def blindness(before: Mapping[str, Equivalence]) -> str:
     """Which distances say nothing; empty if all do."""
-    names = " and ".join(GENERATION[name].title for name in unseeing(before))
+    names = " and ".join(GENERATION[name].title for name in blind_distances(before))
     return f"{names} can't tell the original from a retrained model" if names else ""
 
 
-def unseeing(before: Mapping[str, Equivalence]) -> list[str]:
+def blind_distances(before: Mapping[str, Equivalence]) -> list[str]:
     """The distances in which the original itself is not shown to lie outside."""
     return [name for name in DISTANCES if before[name].finding is None]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from unweave.audits.classifier.logits import probabilities
 from unweave.audits.classifier.probes import last_input
-from unweave.audits.diffusion.images import Images, Shape, checked
+from unweave.audits.diffusion.images import Images, Shape, check_images
 from unweave.audits.score import Share
 from unweave.data.in_memory import Resident
 from unweave.descent.descend import Descent
@@ -73,7 +73,7 @@ class Recogniser:
 
     def __call__(self, images: Tensor) -> Seen:
         """What it makes of uint8 images [n, channel, height, width]; the model is left as it was."""
-        logits, features = _answers(self.model, checked(images, self.shape), self.mean, self.std)
+        logits, features = _answers(self.model, check_images(images, self.shape), self.mean, self.std)
         return Seen(logits, features / self.scale)
 
     @property
@@ -118,15 +118,15 @@ def train_recogniser(
         device: Where it is trained.
         cache: A folder that keeps it, by a digest of all that it depends on; None keeps nothing.
     """
-    channels, height, _ = checked(train.inputs).shape[1:]
+    channels, height, _ = check_images(train.inputs).shape[1:]
     settings = {"channels": channels} | ({"size": height} if model == "conv" else {})
     split = Split(train.to(device), [0], held_out.to(device))  # what is to be forgotten plays no part here
     make = partial(build, model, split.n_classes, settings)
     trained = train_model(how, make, split, "mixed", seed, device=device, cache=cache)
-    return measured(trained.model, train, held_out)
+    return make_recogniser(trained.model, train, held_out)
 
 
-def measured(model: nn.Module, train: Resident, held_out: Resident) -> Recogniser:
+def make_recogniser(model: nn.Module, train: Resident, held_out: Resident) -> Recogniser:
     """Any classifier of images as a recogniser.
 
     Args:
@@ -137,9 +137,9 @@ def measured(model: nn.Module, train: Resident, held_out: Resident) -> Recognise
     Raises:
         ValueError: If it sees nothing in the training images, so that no distance can be told.
     """
-    images = checked(train.inputs)
+    images = check_images(train.inputs)
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
-    logits, _ = _answers(model, checked(held_out.inputs, shape), train.mean, train.std)
+    logits, _ = _answers(model, check_images(held_out.inputs, shape), train.mean, train.std)
     _, features = _answers(model, images, train.mean, train.std)
     confusion = np.zeros((logits.shape[1],) * 2, dtype=np.int64)
     np.add.at(confusion, (held_out.labels.numpy(), logits.argmax(axis=1)), 1)

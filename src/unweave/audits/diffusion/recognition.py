@@ -36,37 +36,39 @@ class Spread:
     top_share: Share
 
 
-def hit(samples: Samples, condition: int) -> Share:
+def hit_rate(samples: Samples, condition: int) -> Share:
     """How many images of a condition are taken for its class."""
-    return Share(int((samples.taken_for(condition) == condition).sum()), len(samples.logits[condition]))
+    return Share(
+        int((samples.predicted_classes(condition) == condition).sum()), len(samples.logits[condition])
+    )
 
 
-def unlearning(samples: Samples) -> Share:
+def unlearning_accuracy(samples: Samples) -> Share:
     """How many images of the forgotten conditions are not taken for their class: UA, with its interval."""
-    shares = [hit(samples, condition) for condition in samples.forgotten]
+    shares = [hit_rate(samples, condition) for condition in samples.forgotten]
     n = sum(each.n for each in shares)
     return Share(n - sum(each.successes for each in shares), n)
 
 
-def retained(samples: Samples) -> Share:
+def retained_accuracy(samples: Samples) -> Share:
     """How many images of all retained conditions are taken for their class."""
-    shares = [hit(samples, condition) for condition in samples.retained]
+    shares = [hit_rate(samples, condition) for condition in samples.retained_conditions]
     return Share(sum(each.successes for each in shares), sum(each.n for each in shares))
 
 
 def per_class(samples: Samples) -> dict[int, Share]:
     """The same per retained condition: damage to one class does not move the mean."""
-    return {condition: hit(samples, condition) for condition in samples.retained}
+    return {condition: hit_rate(samples, condition) for condition in samples.retained_conditions}
 
 
 def ua(samples: Samples) -> float:
-    """`unlearning` in percent. As high as a retrained model's, not as high as possible."""
-    return 100 * unlearning(samples).value
+    """`unlearning_accuracy` in percent. As high as a retrained model's, not as high as possible."""
+    return 100 * unlearning_accuracy(samples).value
 
 
 def ra(samples: Samples) -> float:
-    """`retained` in percent."""
-    return 100 * retained(samples).value
+    """`retained_accuracy` in percent."""
+    return 100 * retained_accuracy(samples).value
 
 
 def probability(samples: Samples) -> float:
@@ -82,12 +84,12 @@ def entropy(samples: Samples) -> float:
     return float(np.mean([bits(probabilities(samples.logits[each])).mean() for each in samples.forgotten]))
 
 
-def effective(samples: Samples) -> float:
+def effective_classes(samples: Samples) -> float:
     """The effective number of classes of the forgotten conditions (see `Spread`); mean over conditions."""
     return float(np.mean([spread(samples, condition).effective for condition in samples.forgotten]))
 
 
-def top(samples: Samples) -> float:
+def top_share(samples: Samples) -> float:
     """The share of the most frequent class of the forgotten conditions, in percent; mean over conditions."""
     return 100 * float(np.mean([shares(samples, condition).max() for condition in samples.forgotten]))
 
@@ -112,7 +114,7 @@ def spread(samples: Samples, condition: int) -> Spread:
 
 def shares(samples: Samples, condition: int) -> Float64[np.ndarray, " class"]:
     """Share of the images of a condition that is taken for each class."""
-    taken = samples.taken_for(condition)
+    taken = samples.predicted_classes(condition)
     return np.bincount(taken, minlength=samples.n_classes) / len(taken)
 
 

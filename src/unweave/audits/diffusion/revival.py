@@ -7,8 +7,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from unweave.audits.diffusion.images import checked
-from unweave.audits.diffusion.sweeps import Generate, Hit, counted
+from unweave.audits.diffusion.images import check_images
+from unweave.audits.diffusion.sweeps import Generate, Hit, count_hits
 from unweave.audits.score import Share
 
 SIZES = (10, 100)
@@ -51,7 +51,7 @@ class Dropped:
     same: float
 
 
-def relearning(
+def measure_relearning(
     relearn: Relearn,
     images: Tensor,
     condition: int,
@@ -74,9 +74,10 @@ def relearning(
         sizes: How many images are learned; a smaller set is part of a larger one.
         generator: Chooses them.
     """
-    order = torch.randperm(len(checked(images, fewest=max(sizes))), generator=generator)
+    order = torch.randperm(len(check_images(images, fewest=max(sizes))), generator=generator)
     return {
-        size: _relearned(relearn(images[order[:size]]), condition, hit, seeds, guidance) for size in sizes
+        size: _summarise_looks(relearn(images[order[:size]]), condition, hit, seeds, guidance)
+        for size in sizes
     }
 
 
@@ -99,14 +100,14 @@ def drop_adapter(
         seeds: Of the images.
         guidance: Of the sampler.
     """
-    images, before = (checked(draw(condition, seeds, guidance)) for draw in (dropped, original))
+    images, before = (check_images(draw(condition, seeds, guidance)) for draw in (dropped, original))
     same = (images == before).flatten(1).all(dim=1).double().mean()
-    return Dropped(counted(images, hit), float(same))
+    return Dropped(count_hits(images, hit), float(same))
 
 
-def _relearned(
+def _summarise_looks(
     looks: Iterable[tuple[int, Generate]], condition: int, hit: Hit, seeds: Sequence[int], guidance: float
 ) -> Relearning:
     return Relearning(
-        tuple((step, counted(generate(condition, seeds, guidance), hit)) for step, generate in looks)
+        tuple((step, count_hits(generate(condition, seeds, guidance), hit)) for step, generate in looks)
     )

@@ -36,7 +36,7 @@ class Samples:
 
     def __post_init__(self) -> None:
         absent = [each for each in self.forgotten if each not in self.logits]
-        if absent or not self.forgotten or not self.retained:
+        if absent or not self.forgotten or not self.retained_conditions:
             raise ValueError(
                 f"forgotten must name some but not all of the conditions {sorted(self.logits)}, "
                 f"found {list(self.forgotten)}"
@@ -45,7 +45,7 @@ class Samples:
             raise ValueError(f"expected features of {sorted(self.logits)}, found {sorted(self.features)}")
         for condition in self.logits:
             self._check(condition)
-        unknown = [each for each in self.retained if each not in self.real]
+        unknown = [each for each in self.retained_conditions if each not in self.real]
         if unknown:
             raise ValueError(f"expected real images of every retained class, found none of {unknown}")
 
@@ -62,11 +62,11 @@ class Samples:
         return next(iter(self.logits.values())).shape[1]
 
     @property
-    def retained(self) -> tuple[int, ...]:
+    def retained_conditions(self) -> tuple[int, ...]:
         """The conditions that stay."""
         return tuple(sorted(set(self.logits) - set(self.forgotten)))
 
-    def taken_for(self, condition: int) -> Int64[np.ndarray, "_"]:
+    def predicted_classes(self, condition: int) -> Int64[np.ndarray, "_"]:
         """The class that each image of a condition is taken for."""
         return self.logits[condition].argmax(axis=1)
 
@@ -75,7 +75,7 @@ class Samples:
         return [self.features[each] for each in conditions]
 
 
-def recognised(
+def recognise(
     recogniser: Recogniser,
     images: Mapping[int, Tensor],
     real: Mapping[int, Seen],

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool
 from torch import Tensor
 
-from unweave.audits.diffusion.images import checked
+from unweave.audits.diffusion.images import check_images
 from unweave.audits.score import Share
 
 Hit = Callable[[Tensor], Bool[np.ndarray, " n"]]
@@ -104,7 +104,7 @@ def guidance_sweep(
     generate: Generate, condition: int, hit: Hit, seeds: Seeds, *, guidances: Sequence[float] = GUIDANCES
 ) -> Attack:
     """Asks for the class at other guidances: a class that is only pushed away at one of them comes back."""
-    return best(
+    return best_setting(
         {each: partial(generate, condition, guidance=each) for each in guidances},
         hit,
         seeds,
@@ -115,12 +115,12 @@ def seed_search(
     generate: Generate, condition: int, hit: Hit, seeds: Sequence[int], *, guidance: float
 ) -> SeedSearch:
     """Tries many seeds: a class that is rare, and not gone, comes with patience."""
-    shown = hit(checked(generate(condition, seeds, guidance)))
+    shown = hit(check_images(generate(condition, seeds, guidance)))
     found = tuple(seed for seed, shows in zip(seeds, shown.tolist(), strict=True) if shows)
     return SeedSearch(found, Share(len(found), len(seeds)))
 
 
-def best(settings: Mapping[float, Callable[..., Tensor]], hit: Hit, seeds: Seeds) -> Attack:
+def best_setting(settings: Mapping[float, Callable[..., Tensor]], hit: Hit, seeds: Seeds) -> Attack:
     """The setting under which most images of the search seeds show the class, judged on the other seeds.
 
     Args:
@@ -130,11 +130,11 @@ def best(settings: Mapping[float, Callable[..., Tensor]], hit: Hit, seeds: Seeds
     """
     if not settings:
         raise ValueError("an attack needs at least one setting to try, found none")
-    tried = {setting: counted(draw(seeds=seeds.search), hit) for setting, draw in settings.items()}
+    tried = {setting: count_hits(draw(seeds=seeds.search), hit) for setting, draw in settings.items()}
     strongest = max(tried, key=lambda setting: tried[setting].value)
-    return Attack(tried, strongest, counted(settings[strongest](seeds=seeds.judge), hit))
+    return Attack(tried, strongest, count_hits(settings[strongest](seeds=seeds.judge), hit))
 
 
-def counted(images: Tensor, hit: Hit) -> Share:
+def count_hits(images: Tensor, hit: Hit) -> Share:
     """How many images show the class."""
-    return Share(int(hit(checked(images)).sum()), len(images))
+    return Share(int(hit(check_images(images)).sum()), len(images))

@@ -13,7 +13,7 @@ from itertools import combinations
 from unweave.audits.diffusion import power, recognition
 from unweave.audits.diffusion.attacks import ATTACKS
 from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
-from unweave.audits.diffusion.recognition import hit
+from unweave.audits.diffusion.recognition import hit_rate
 from unweave.audits.diffusion.samples import Samples
 from unweave.audits.equivalence import equivalences
 from unweave.audits.margins import Margins, margins
@@ -49,28 +49,30 @@ def judge_generation(
     judgement = judge(
         values, references, margins, original=original, seeds_needed=seeds_needed, metrics=EVERY
     )
-    lacking = lacks(judgement, attacked=all(ATTACKS.keys() & each.keys() for each in (*values, *references)))
+    lacking = missing_parts(
+        judgement, attacked=all(ATTACKS.keys() & each.keys() for each in (*values, *references))
+    )
     if missing:
-        return inconclusive(judgement, "; ".join([f"nothing to forget: {missing}", *lacking]))
+        return as_inconclusive(judgement, "; ".join([f"nothing to forget: {missing}", *lacking]))
     if judgement.verdict is Verdict.FAIL or (judgement.verdict is not Verdict.PASS and judgement.tests):
         return judgement
     if lacking:
-        return inconclusive(judgement, f"no verdict: {'; '.join(lacking)}")
+        return as_inconclusive(judgement, f"no verdict: {'; '.join(lacking)}")
     assert original and margins is not None  # nothing passes without
     before = equivalences(original, references, margins.margin, metrics=EVERY)
-    if weak := power.too_weak(before, references, margins.margin):
-        return inconclusive(judgement, weak)
+    if weak := power.explain_low_power(before, references, margins.margin):
+        return as_inconclusive(judgement, weak)
     blind = power.blindness(before)
     return replace(judgement, reason=f"{judgement.reason}; {blind}") if blind else judgement
 
 
-def lacks(judgement: Judgement, *, attacked: bool) -> list[str]:
+def missing_parts(judgement: Judgement, *, attacked: bool) -> list[str]:
     """What a verdict needs and is not there."""
     found = [judgement.reason.removeprefix(NONE)] if judgement.reason.startswith(NONE) else []
     return found if attacked else [*found, UNATTACKED]
 
 
-def inconclusive(judgement: Judgement, why: str) -> Judgement:
+def as_inconclusive(judgement: Judgement, why: str) -> Judgement:
     """The same figures without a verdict."""
     return replace(judgement, verdict=Verdict.INCONCLUSIVE, reason=f"INCONCLUSIVE: {why}")
 
@@ -88,7 +90,10 @@ def calibrate_generation(
     if len(retrains) < 2:
         raise ValueError(f"expected at least two retrained models to compare, found {len(retrains)}")
     first = retrains[0]
-    sizes = {"forget": recognition.unlearning(first).n, "retain": recognition.retained(first).n}
+    sizes = {
+        "forget": recognition.unlearning_accuracy(first).n,
+        "retain": recognition.retained_accuracy(first).n,
+    }
     sizes |= {} if attacked is None else {"attack": attacked}
     found = [{}] * len(retrains) if probes is None else probes
     alone = [{**measure_generation(each), **more} for each, more in zip(retrains, found, strict=True)]
@@ -105,7 +110,7 @@ def never_generated(original: Sequence[Samples]) -> str:
         original: Per seed, the images of the generator before unlearning.
     """
     for condition in original[0].forgotten if original else ():
-        shares = [hit(each, condition) for each in original]
+        shares = [hit_rate(each, condition) for each in original]
         whole = Share(sum(each.successes for each in shares), sum(each.n for each in shares))
         if whole.low <= 1 / original[0].n_classes:
             chance = f"chance is {whole.n / original[0].n_classes:.0f}"
