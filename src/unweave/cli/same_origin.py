@@ -6,7 +6,7 @@ from typing import Any
 
 from unweave.record.digest import rerun_command
 from unweave.record.record import explain_unverified
-from unweave.report.html import flat
+from unweave.report.html import flatten
 
 Record = Mapping[str, Any]
 
@@ -50,7 +50,7 @@ def difference(one: Record, other: Record) -> str:
     digests = [str(stage["data"].get("digest", "unknown"))[:12] for stage in (one, other)]
     if digests[0] != digests[1]:
         return f"data {digests[0]} and {digests[1]}"
-    ours, theirs = (dict(flat(about(stage["recipe"]))) for stage in (one, other))
+    ours, theirs = (dict(flatten(about(stage["recipe"]))) for stage in (one, other))
     keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
     return f"{keys[0]} = {ours.get(keys[0], 'unset')} and {theirs.get(keys[0], 'unset')}" if keys else ""
 

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from unweave.report.ranks import Ranking
 from unweave.report.svg import FAINT, INK, SERIES, axes, svg
-from unweave.report.write_labels import NAME_SIZE, short
+from unweave.report.write_labels import NAME_SIZE, shorten
 
 WIDTH, LINE, LEVEL = 288.0, 11.0, 5.0
 """In points: the width of the diagram, the height of a name, the distance between two bars."""
@@ -18,7 +18,7 @@ def critical_difference(ranking: Ranking) -> str:
     half = (len(names) + 1) // 2
     beneath = 10 + LEVEL * len(bars)
     height = 32 + beneath + LINE * half
-    room = 8 + 0.52 * NAME_SIZE * max(len(short(each)) for each in names)
+    room = 8 + 0.52 * NAME_SIZE * max(len(shorten(each)) for each in names)
     with axes(WIDTH / 72, height / 72) as (figure, plot):
         plot.set_axis_off()
         plot.set_xlim(0, WIDTH)
@@ -89,7 +89,7 @@ class Scale:
         edge = self.room - 4 if left else WIDTH - self.room + 4
         self._line([edge, self.at(rank), self.at(rank)], [below, below, 0], FAINT, 0.7)
         self._text(
-            edge + (-3 if left else 3), below, short(text), ha="right" if left else "left", va="center"
+            edge + (-3 if left else 3), below, shorten(text), ha="right" if left else "left", va="center"
         )
 
     def join(self, first: float, last: float, below: float) -> None:

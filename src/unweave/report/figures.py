@@ -12,7 +12,7 @@ from unweave.report.numbers import finite, heading
 from unweave.report.place_labels import Point
 from unweave.report.rows import Row, metric_ids, rows
 from unweave.report.svg import DASHES, FAINT, INK, SERIES, axes, svg, ticks
-from unweave.report.write_labels import short, write_names
+from unweave.report.write_labels import shorten, write_names
 
 Curve = Sequence[Sequence[float | None]]
 
@@ -66,7 +66,9 @@ def conflict(stage: Mapping[str, Any]) -> str | None:
     are not drawn here.
     """
     probed = {
-        row.name: _probed(stage["methods"][row.name]) for row in rows(stage) if row.name in stage["methods"]
+        row.name: _cosine_curve(stage["methods"][row.name])
+        for row in rows(stage)
+        if row.name in stage["methods"]
     }
     curves = {name: curve for name, curve in probed.items() if curve is not None}
     if not curves:
@@ -74,7 +76,7 @@ def conflict(stage: Mapping[str, Any]) -> str | None:
     with axes(4.0, 3.5) as (figure, plot):
         plot.axhline(0, color=FAINT, linewidth=0.8)
         for i, (method, curve) in enumerate(curves.items()):
-            _curve(plot, short(method), curve, colour=SERIES[i % len(SERIES)], dash=DASHES[i % len(DASHES)])
+            _curve(plot, shorten(method), curve, colour=SERIES[i % len(SERIES)], dash=DASHES[i % len(DASHES)])
         plot.set_ylim(-1.05, 1.05)
         plot.set_xlabel("Step")
         plot.set_ylabel("Cosine of the two gradients")
@@ -160,7 +162,7 @@ def _area(cost: float | None) -> float:
     return 14 + 90 * min(cost or 0.0, 2.0)
 
 
-def _probed(method: Mapping[str, Any]) -> Curve | None:
+def _cosine_curve(method: Mapping[str, Any]) -> Curve | None:
     return next(
         (curve for curve in method["trace"].values() if any(half is not None for *_, half in curve)), None
     )

@@ -21,12 +21,12 @@ PAIRED = (
 )
 
 
-def titled(name: str) -> str:
+def title(name: str) -> str:
     """The heading of a recipe's frontier."""
     return f"{name}: gap against cost"
 
 
-def ordered(frontier: Frontier) -> list[str]:
+def order_methods(frontier: Frontier) -> list[str]:
     """The methods: who passes for the least first, and of equals who is nearest at the largest budget."""
 
     def place(name: str) -> tuple[float, float]:
@@ -46,7 +46,7 @@ def gap_of(point: Mapping[str, Any]) -> float | None:
 def grid(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
     """Header and lines: for each method, by budget, its gap and verdict, and what a PASS costs it."""
     header = ["Method", *(f"{budget:g}" for budget in frontier["budgets"]), COST]
-    return header, [_line(name, frontier) for name in ordered(frontier)]
+    return header, [_line(name, frontier) for name in order_methods(frontier)]
 
 
 def paired_grid(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
@@ -79,19 +79,19 @@ def grids(frontier: Frontier) -> list[tuple[str, list[str], list[list[str]]]]:
 
 def text(name: str, frontier: Frontier, *, width: int) -> list[str]:
     """A recipe's frontier as lines of plain text."""
-    lines = [titled(name), *table_formats.wrapped(sentences(frontier), width)]
+    lines = [title(name), *table_formats.wrap(sentences(frontier), width)]
     for said, header, cells in grids(frontier):
         table = table_formats.columns(header, cells, words=1, width=width)
         for line in cells:
             table.add_row(*table_formats.texts(line))
-        lines += ["", *table_formats.plain(table), *table_formats.wrapped([said], width)]
+        lines += ["", *table_formats.plain_lines(table), *table_formats.wrap([said], width)]
     return [*lines, ""]
 
 
 def markdown(name: str, frontier: Frontier) -> list[str]:
     """A recipe's frontier as sections of Markdown."""
     return [
-        table_formats.markdown(titled(name), [*sentences(frontier), said], header, lines, words=1)
+        table_formats.markdown(title(name), [*sentences(frontier), said], header, lines, words=1)
         for said, header, lines in grids(frontier)
     ]
 
@@ -99,7 +99,7 @@ def markdown(name: str, frontier: Frontier) -> list[str]:
 def latex(name: str, frontier: Frontier) -> list[str]:
     """A recipe's frontier as booktabs tabulars."""
     return [
-        table_formats.tabular(titled(name), header, lines, words=1) for _, header, lines in grids(frontier)
+        table_formats.tabular(title(name), header, lines, words=1) for _, header, lines in grids(frontier)
     ]
 
 

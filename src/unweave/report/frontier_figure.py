@@ -5,12 +5,12 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from unweave.report.frontier import gap_of, ordered
+from unweave.report.frontier import gap_of, order_methods
 from unweave.report.numbers import finite
 from unweave.report.pareto import LEAST, round_between
 from unweave.report.place_labels import Point
 from unweave.report.svg import FAINT, INK, PAPER, SERIES, axes, svg, ticks
-from unweave.report.write_labels import short
+from unweave.report.write_labels import shorten
 
 TO_BEAT = "short-retrain"
 """The line below which an unlearning method must lie to be worth its trouble."""
@@ -30,7 +30,7 @@ def figure(frontier: Mapping[str, Any]) -> str | None:
     The best methods and the one to beat are named, others thin. A filled point is a PASS. Shaded are the gaps
     up to that of a model at its margins. None without a point to draw.
     """
-    found = {name: marked(frontier["methods"][name]) for name in ordered(frontier)}
+    found = {name: finite_points(frontier["methods"][name]) for name in order_methods(frontier)}
     drawn = {name: points for name, points in found.items() if points}
     if not drawn:
         return None
@@ -51,7 +51,7 @@ def figure(frontier: Mapping[str, Any]) -> str | None:
         return svg(made, f"Gap against cost of {len(drawn)} methods")
 
 
-def marked(method: Mapping[str, Any]) -> Marked:
+def finite_points(method: Mapping[str, Any]) -> Marked:
     """What can be drawn of a method: points of finite gap and a cost."""
     found: list[tuple[Point, bool]] = []
     for point in method["points"]:
@@ -76,7 +76,7 @@ def _line(plot: Axes, name: str, points: Marked, colour: str, dash: str, width: 
         color=colour,
         linestyle=dash,
         linewidth=width,
-        label=short(name) if named else None,
+        label=shorten(name) if named else None,
         zorder=order,
     )
     for point, passes in points:

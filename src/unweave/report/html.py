@@ -19,11 +19,18 @@ from unweave.report.diagram import critical_difference
 from unweave.report.frontier_figure import figure as frontier_figure
 from unweave.report.numbers import DASH, digits, finite, heading, number, probability
 from unweave.report.pareto import pareto
-from unweave.report.protocol import measured
-from unweave.report.ranking import ours_of, ranked_over
+from unweave.report.protocol import has_figures
+from unweave.report.ranking import ours_of, rank_stages
 from unweave.report.ranks import Ranking
-from unweave.report.rows import Row, gap_ids, headline, metric_ids, outside, rows
-from unweave.report.tables import ONE_SEED, aim, brief, comparing, ordered_by_one, searched
+from unweave.report.rows import Row, gap_ids, headline, is_outside, metric_ids, rows
+from unweave.report.tables import (
+    ONE_SEED,
+    aim,
+    brief_metrics,
+    comparison_columns,
+    ordered_by_one,
+    search_sentences,
+)
 
 FILE = "report.html"
 MINUS = "\N{MINUS SIGN}"
@@ -145,7 +152,7 @@ def render(record: Mapping[str, Any]) -> str:
         frontiers=[_frontier(*each) for each in record.get("frontier", {}).items()],
         protocol=protocol_tables.legend(record) if all(stage.protocol for stage in stages) else None,
         ranks=_ranks(list(record["stages"].values())) if len(stages) > 1 else None,
-        environment=flat(record["environment"]),
+        environment=flatten(record["environment"]),
         date=record["environment"].get("date"),
         schema=record["schema"],
         unverified=explain_unverified(record),
@@ -160,7 +167,7 @@ def write(record: Mapping[str, Any], path: str | Path) -> Path:
     return Path(path)
 
 
-def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flatten(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Nested settings as pairs of a dotted name and a text; `{"a": {"b": 1}}` is `[("a.b", "1")]`.
 
     A value with its interval is one text.
@@ -171,7 +178,7 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
             estimate, low, high = map(_plain, item.values())
             pairs.append((f"{prefix}{key}", f"{estimate} [{low}, {high}]"))
         elif isinstance(item, Mapping) and item:
-            pairs += flat(item, f"{prefix}{key}.")
+            pairs += flatten(item, f"{prefix}{key}.")
         else:
             pairs.append((f"{prefix}{key}", _plain(item)))
     return pairs
@@ -189,7 +196,10 @@ def _plain(item: object) -> str:
 
 def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
     made = rows(stage)
-    tested = {*brief(stage), *(stage["margins"] or {})}  # the probes of a whole class are beyond a terminal
+    tested = {
+        *brief_metrics(stage),
+        *(stage["margins"] or {}),
+    }  # the probes of a whole class are beyond a terminal
     main = [metric for metric in metric_ids(stage) if metric in tested]
     tradeoff, conflict, front = figures.tradeoff(stage), figures.conflict(stage), pareto(stage)
     return Stage(
@@ -206,10 +216,10 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
         losses={method: Markup(svg) for method, svg in figures.losses(stage).items()},
         tradeoff=None if tradeoff is None else Markup(tradeoff),
         conflict=None if conflict is None else Markup(conflict),
-        compared=comparing(made, ours_of(stage)),
+        compared=comparison_columns(made, ours_of(stage)),
         ranks=_ranks([stage]),
         pareto=None if front is None else Markup(front),
-        protocol=protocol_tables.grid(stage) if measured(stage) else None,
+        protocol=protocol_tables.grid(stage) if has_figures(stage) else None,
         sheets=_sheets(made, stage.get("sheets", {})),
     )
 
@@ -217,11 +227,11 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
 def _frontier(name: str, found: Mapping[str, Any]) -> Frontier:
     drawn = frontier_figure(found)
     markup = None if drawn is None else Markup(drawn)
-    return Frontier(frontier.titled(name), frontier.sentences(found), markup, frontier.grids(found))
+    return Frontier(frontier.title(name), frontier.sentences(found), markup, frontier.grids(found))
 
 
 def _ranks(stages: list[Mapping[str, Any]]) -> Ranks | None:
-    ranking = ranked_over(stages)
+    ranking = rank_stages(stages)
     return None if ranking is None else Ranks(ranking, Markup(critical_difference(ranking)))
 
 
@@ -249,19 +259,19 @@ def _glossary(stages: list[Stage]) -> list[Any]:
 def _terms(stages: list[Stage]) -> list[Term]:
     """What the figures on the first screen mean, in the order of their first use."""
     shown = dict.fromkeys(metric for stage in stages for metric in stage.metrics)
-    metrics = [Term(heading(metric), said) for metric in shown if (said := says(metric))]
+    metrics = [Term(heading(metric), said) for metric in shown if (said := metric_meaning(metric))]
     gaps = [Term("Mean gap", said) for said in dict.fromkeys(stage.gap_says for stage in stages)]
     return [*metrics, *gaps, Term("Retrain", RETRAIN), Term("F", FORGET)]
 
 
-def says(metric: str) -> str:
+def metric_meaning(metric: str) -> str:
     """What a metric means, one sentence; empty of one that this version does not know."""
     from unweave.audits.metric_names import KNOWN
 
     return KNOWN[metric].says if metric in KNOWN else ""
 
 
-def deleted(request: Mapping[str, Any], date: str | None) -> list[tuple[str, str]]:
+def deletion_facts(request: Mapping[str, Any], date: str | None) -> list[tuple[str, str]]:
     """What was deleted, from which model, how that was asked and when, as pairs of a name and a text.
 
     Args:
@@ -295,14 +305,14 @@ def _templates() -> Environment:
     )
     made.filters |= {"num": _num, "signed": _signed, "plain": _plain, "reason": _reason, "aim": aim}
     made.filters |= {
-        "searched": searched,
-        "flat": flat,
+        "searched": search_sentences,
+        "flat": flatten,
         "by_one": ordered_by_one,
         "heading": heading,
         "p": probability,
     }
-    made.filters |= {"says": says, "deleted": deleted}
-    made.globals |= {"digits": digits, "outside": outside, "DASH": DASH, "ONE_SEED": ONE_SEED}
+    made.filters |= {"says": metric_meaning, "deleted": deletion_facts}
+    made.globals |= {"digits": digits, "outside": is_outside, "DASH": DASH, "ONE_SEED": ONE_SEED}
     return made
 
 

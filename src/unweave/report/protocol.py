@@ -31,7 +31,7 @@ COLUMNS = {
 }
 
 
-def measured(stage: Record) -> bool:
+def has_figures(stage: Record) -> bool:
     """Whether a stage's record has the figures: not one of generators, or of an older version."""
     return any("indiscernibility" in row.get("per_seed", {}) for row in stage["methods"].values())
 
@@ -39,7 +39,7 @@ def measured(stage: Record) -> bool:
 def refuse_unmeasured(record: Record) -> None:
     """Raises a ValueError that names a stage whose record has none of the figures."""
     for name, stage in record["stages"].items():
-        if not measured(stage):
+        if not has_figures(stage):
             raise ValueError(
                 f"stage {name!r} has no figures of deep-unlearn, which records of classifiers have: "
                 "run its recipe again with unweave bench"
@@ -53,14 +53,14 @@ def figures_of(stage: Record) -> dict[str, Figures]:
     speeds = {name: [] if name == "original" else told.get("cost", []) for name, told in found.items()}
     return {
         name: {
-            **{key: spread(told.get(key, [])) for key in COLUMNS if key != "speed_up"},
-            "speed_up": spread([1 / cost if cost else None for cost in speeds[name]]),
+            **{key: summarise(told.get(key, [])) for key in COLUMNS if key != "speed_up"},
+            "speed_up": summarise([1 / cost if cost else None for cost in speeds[name]]),
         }
         for name, told in found.items()
     }
 
 
-def spread(values: list[float | None]) -> dict[str, float | int | None]:
+def summarise(values: list[float | None]) -> dict[str, float | int | None]:
     """Over the seeds where there is a number."""
     known = [each for each in map(finite, values) if each is not None]
     middle, deviation = mean(known) if known else None, stdev(known) if len(known) > 1 else None
@@ -69,20 +69,20 @@ def spread(values: list[float | None]) -> dict[str, float | int | None]:
 
 def ranks_of(*stages: Record) -> dict[str, float]:
     """The mean rank over seeds and stages of the methods that all of these have, the best first."""
-    found = [block for stage in stages for block in scored(stage)]
+    found = [block for stage in stages for block in seed_ranks(stage)]
     common = [name for name in found[0] if all(name in block for block in found)] if found else []
     means = {name: mean(block[name] for block in found) for name in common}
     return dict(sorted(means.items(), key=lambda item: item[1]))
 
 
-def scored(stage: Record) -> list[dict[str, float]]:
+def seed_ranks(stage: Record) -> list[dict[str, float]]:
     """Per seed: by method, the mean of its two ranks; what failed shares the last."""
-    from unweave.report.ranks import ranked
+    from unweave.report.ranks import rank_values
 
     retained = zip(*(blocks(stage, key) for key in RETENTIONS), strict=True)
     off = [{name: deviation([part[name] for part in parts]) for name in parts[0]} for parts in retained]
     hidden = [{name: -each for name, each in block.items()} for block in blocks(stage, "indiscernibility")]
-    both = [(ranked(one), ranked(other)) for one, other in zip(off, hidden, strict=True)]
+    both = [(rank_values(one), rank_values(other)) for one, other in zip(off, hidden, strict=True)]
     return [{name: (one[name] + other[name]) / 2 for name in one} for one, other in both]
 
 

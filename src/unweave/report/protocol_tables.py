@@ -21,14 +21,14 @@ def grid(stage: Record) -> tuple[list[str], list[list[str]]]:
     found, ranks, failed = figures_of(stage), ranks_of(stage), failures(stage)
     names = [name for name in REFERENCES if name in found]
     names += [name for name in ranks if name not in failed] + list(failed)
-    columns = {name: list(map(told, found[name].values())) for name in names}
+    columns = {name: list(map(format_figure, found[name].values())) for name in names}
     columns |= {name: ["FAILED", *columns[name][1:]] for name in failed}
     return ["Method", *COLUMNS.values(), "Rank"], [
         [name, *columns[name], number(ranks.get(name), 1)] for name in names
     ]
 
 
-def told(figure: Mapping[str, float | int | None]) -> str:
+def format_figure(figure: Mapping[str, float | int | None]) -> str:
     """Mean and standard deviation."""
     middle, beside = number(figure["mean"], 3), number(figure["deviation"], 3)
     return middle if beside == DASH else f"{middle} ±{beside}"
@@ -65,7 +65,7 @@ def text(record: Record, *, width: int = 100) -> str:
     parts = [f"{line}\n" for line in [explain_unverified(record)] if line]
     for name, stage in record["stages"].items():
         said = [line for sentence in sentences(stage) for line in textwrap.wrap(sentence, width)]
-        parts.append("\n".join([name, *said, "", *table_formats.plain(terminal(stage, width)), ""]))
+        parts.append("\n".join([name, *said, "", *table_formats.plain_lines(terminal(stage, width)), ""]))
     return "\n".join([*parts, *textwrap.wrap(legend(record), width)])
 
 
@@ -82,8 +82,8 @@ def markdown(record: Record) -> str:
     """Every stage as a Markdown table."""
     stages = record["stages"].items()
     parts = [table_formats.markdown(name, sentences(stage), *grid(stage), words=1) for name, stage in stages]
-    first = [table_formats.escaped(line) for line in [explain_unverified(record)] if line]
-    return "\n\n".join([*first, *parts, table_formats.escaped(legend(record))]) + "\n"
+    first = [table_formats.escape(line) for line in [explain_unverified(record)] if line]
+    return "\n\n".join([*first, *parts, table_formats.escape(legend(record))]) + "\n"
 
 
 def latex(record: Record) -> str:

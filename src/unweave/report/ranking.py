@@ -34,7 +34,7 @@ def number(value: float | None) -> float:
     return math.nan if (found := finite(value)) is None else found
 
 
-def ranked_over(stages: Sequence[Mapping[str, Any]]) -> "Ranking | None":
+def rank_stages(stages: Sequence[Mapping[str, Any]]) -> "Ranking | None":
     """The methods that all of the stages have, ranked by their gap in every seed of every stage.
 
     None where there is nothing to rank: fewer than two methods or two blocks, a record without figures per
@@ -57,7 +57,7 @@ def ours_of(stage: Mapping[str, Any]) -> str | None:
     return next((row["first"] for row in _tests(stage)), None)
 
 
-def tested(stage: Mapping[str, Any]) -> dict[str, float | None]:
+def adjusted_p_values(stage: Mapping[str, Any]) -> dict[str, float | None]:
     """By method, the p of the paired test of its gap against `ours_of`, with Holm's correction."""
     ours = ours_of(stage)
     return {row["second"]: finite(row["p_holm"]) for row in _tests(stage) if row["first"] == ours}

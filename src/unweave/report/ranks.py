@@ -81,12 +81,12 @@ def ranking(blocks: Sequence[Mapping[str, float]]) -> Ranking:
     """
     if not blocks or any(block.keys() != blocks[0].keys() for block in blocks):
         raise ValueError("ranks need at least one block, and the same methods in each")
-    placed = [ranked(block) for block in blocks]
+    placed = [rank_values(block) for block in blocks]
     means = {name: float(np.mean([block[name] for block in placed])) for name in blocks[0]}
     return Ranking(dict(sorted(means.items(), key=lambda item: item[1])), len(blocks))
 
 
-def ranked(figures: Mapping[str, float]) -> dict[str, float]:
+def rank_values(figures: Mapping[str, float]) -> dict[str, float]:
     """The rank of each, 1 for the smallest; equals share the mean of their places, NaN is last.
 
     Equal is what is the same to `DECIMALS`: one example of a hundred million.

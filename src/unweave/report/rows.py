@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from unweave.report.numbers import finite
-from unweave.report.ranking import ranked_over, tested
+from unweave.report.ranking import adjusted_p_values, rank_stages
 
 Kind = Literal["reference", "original", "method"]
 Status = Literal["reference", "PASS", "FAIL", "INCONCLUSIVE", "FAILED"]
@@ -100,7 +100,7 @@ class Row:
 
 def rows(stage: Mapping[str, Any]) -> list[Row]:
     """The rows of one stage of a record, in the order of this file's first lines."""
-    p, ranking = tested(stage), ranked_over([stage])
+    p, ranking = adjusted_p_values(stage), rank_stages([stage])
     ranks = {} if ranking is None else ranking.ranks
     found = [_row(name, method) for name, method in stage["methods"].items()]
     methods = [replace(row, p=p.get(row.name), rank=ranks.get(row.name)) for row in found]
@@ -137,7 +137,7 @@ def gap_ids(stage: Mapping[str, Any]) -> list[str]:
     return list(parts[0]) if parts else []
 
 
-def outside(metric: str, cell: Cell, margin: float | None) -> bool:
+def is_outside(metric: str, cell: Cell, margin: float | None) -> bool:
     """Whether the mean lies beyond the margin.
 
     The margin of a metric that compares two models example by example bounds its value; of any other, the

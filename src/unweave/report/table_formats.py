@@ -20,10 +20,10 @@ def markdown(
     title: str, said: Sequence[str], header: Sequence[str], lines: Sequence[Sequence[str]], *, words: int
 ) -> str:
     """A heading, sentences and a table whose first columns are words."""
-    table = [[escaped(cell) for cell in line] for line in [header, *lines]]
+    table = [[escape(cell) for cell in line] for line in [header, *lines]]
     table.insert(1, [":--" if i < words else "--:" for i in range(len(header))])
     drawn = [f"| {' | '.join(line)} |" for line in table]
-    return "\n".join([f"## {escaped(title)}", "", "\n\n".join(map(escaped, said)), "", *drawn])
+    return "\n".join([f"## {escape(title)}", "", "\n\n".join(map(escape, said)), "", *drawn])
 
 
 def tabular(
@@ -75,7 +75,7 @@ def texts(line: Sequence[str]) -> list[Text]:
     return [Text(cell) for cell in line]
 
 
-def wrapped(sentences: Sequence[str], width: int) -> list[str]:
+def wrap(sentences: Sequence[str], width: int) -> list[str]:
     """Sentences as lines, each beginning with one."""
     return [line for sentence in sentences for line in textwrap.wrap(sentence, width)]
 
@@ -90,7 +90,7 @@ def breadth(table: Table) -> int:
     return sum((column.width or 0) + 1 for column in table.columns)
 
 
-def plain(table: Table) -> list[str]:
+def plain_lines(table: Table) -> list[str]:
     """The lines of a table that `columns` made."""
     # A console of its own: neither colours nor the size of the caller's terminal get into the text.
     console = Console(
@@ -101,7 +101,7 @@ def plain(table: Table) -> list[str]:
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     """Text as Markdown shows it."""
     return _escape(text, _MARKDOWN)
 

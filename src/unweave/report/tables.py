@@ -28,14 +28,14 @@ _STYLES = {"PASS": "green", "FAIL": "red", "FAILED": "red", "INCONCLUSIVE": "yel
 def grid(stage: Mapping[str, Any], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """The header and the rows of one stage as text, with a column for each of `metrics`."""
     found = rows(stage)
-    compared = comparing(found, ours_of(stage))
+    compared = comparison_columns(found, ours_of(stage))
     header = ["Method", "Verdict", "Gap", *compared, *map(heading, metrics), "Cost", "Seconds"]
     return header, [
         _line(row, [each[i] for each in compared.values()], metrics) for i, row in enumerate(found)
     ]
 
 
-def comparing(found: Sequence[Row], ours: str | None) -> dict[str, list[str]]:
+def comparison_columns(found: Sequence[Row], ours: str | None) -> dict[str, list[str]]:
     """The columns that compare methods, by their heading; none of what the record does not hold."""
     columns = {
         f"p vs {ours}": [None if row.p is None else probability(row.p) for row in found],
@@ -44,7 +44,7 @@ def comparing(found: Sequence[Row], ours: str | None) -> dict[str, list[str]]:
     return {name: [cell or DASH for cell in cells] for name, cells in columns.items() if any(cells)}
 
 
-def brief(stage: Mapping[str, Any]) -> list[str]:
+def brief_metrics(stage: Mapping[str, Any]) -> list[str]:
     """The stage's metric ids that a verdict rests on or the mean gap is made of: they fit a terminal."""
     from unweave.audits.metric_names import metrics_for
 
@@ -59,12 +59,12 @@ def legend(record: Mapping[str, Any], *, width: int | None = None) -> str:
     parts = " or ".join(each for each in made if each)
     gap = f"Gap: mean |difference| from Retrain over {parts}, points. " if parts else ""
     return (
-        f"{gap}{_compared(record, width)}Cost: relative to one retrain. {BRACKETS} "
-        f"{' '.join(dict.fromkeys(aim(stage) for stage in record['stages'].values()))}{single(record)}"
+        f"{gap}{_comparison_legend(record, width)}Cost: relative to one retrain. {BRACKETS} "
+        f"{' '.join(dict.fromkeys(aim(stage) for stage in record['stages'].values()))}{single_seed_note(record)}"
     )
 
 
-def _compared(record: Mapping[str, Any], width: int | None) -> str:
+def _comparison_legend(record: Mapping[str, Any], width: int | None) -> str:
     """What the columns that compare methods are, where there are any."""
     shown = {name for stage in record["stages"].values() for name in _headings(stage, width)}
     test = "p: paired Wilcoxon test of the gap, with Holm's correction. "
@@ -74,8 +74,8 @@ def _compared(record: Mapping[str, Any], width: int | None) -> str:
 
 
 def _headings(stage: Mapping[str, Any], width: int | None) -> list[str]:
-    header, lines = grid(stage, brief(stage))
-    return header if width is None else [header[i] for i in fitting(header, lines, width)]
+    header, lines = grid(stage, brief_metrics(stage))
+    return header if width is None else [header[i] for i in fitting_columns(header, lines, width)]
 
 
 def aim(stage: Mapping[str, Any]) -> str:
@@ -87,7 +87,7 @@ def aim(stage: Mapping[str, Any]) -> str:
     return "On the forgotten condition Retrain is the target; on the rest, no worse than Retrain."
 
 
-def single(record: Mapping[str, Any]) -> str:
+def single_seed_note(record: Mapping[str, Any]) -> str:
     """That an order shows nothing, where methods are ordered by one seed."""
     return f" {ONE_SEED}" if any(ordered_by_one(stage) for stage in record["stages"].values()) else ""
 
@@ -104,8 +104,8 @@ def terminal(stage: Mapping[str, Any], *, width: int = 100) -> Table:
         stage: of a record.
         width: columns to fill, characters; too few hold neither the tests nor the ranks.
     """
-    header, lines = grid(stage, brief(stage))
-    shown = fitting(header, lines, width)
+    header, lines = grid(stage, brief_metrics(stage))
+    shown = fitting_columns(header, lines, width)
     lines = [[line[i] for i in shown] for line in lines]
     table = table_formats.columns([header[i] for i in shown], lines, words=2, width=width)
     for row, line in zip(rows(stage), lines, strict=True):
@@ -115,7 +115,7 @@ def terminal(stage: Mapping[str, Any], *, width: int = 100) -> Table:
     return table
 
 
-def fitting(header: Sequence[str], lines: Sequence[Sequence[str]], width: int) -> list[int]:
+def fitting_columns(header: Sequence[str], lines: Sequence[Sequence[str]], width: int) -> list[int]:
     """The columns that fit: never the seconds, since the cost says the same relative to a retrain."""
     longest = list(map(table_formats.longest_word, zip(header, *lines, strict=True)))
     shown = list(range(len(header) - 1))
@@ -139,7 +139,7 @@ def text(record: Mapping[str, Any], *, width: int = 100) -> str:
     ]
     stages = [_stage_text(name, stage, width) for name, stage in record["stages"].items()]
     first = [f"{line}\n" for line in [explain_unverified(record)] if line]
-    return "\n".join([*first, *before, *stages, *table_formats.wrapped([legend(record, width=width)], width)])
+    return "\n".join([*first, *before, *stages, *table_formats.wrap([legend(record, width=width)], width)])
 
 
 def markdown(record: Mapping[str, Any]) -> str:
@@ -151,8 +151,8 @@ def markdown(record: Mapping[str, Any]) -> str:
         table_formats.markdown(name, sentences(stage), *grid(stage, metric_ids(stage)), words=2)
         for name, stage in record["stages"].items()
     ]
-    first = [table_formats.escaped(line) for line in [explain_unverified(record)] if line]
-    return "\n\n".join([*first, *before, *parts, table_formats.escaped(legend(record))]) + "\n"
+    first = [table_formats.escape(line) for line in [explain_unverified(record)] if line]
+    return "\n\n".join([*first, *before, *parts, table_formats.escape(legend(record))]) + "\n"
 
 
 def latex(record: Mapping[str, Any]) -> str:
@@ -172,10 +172,10 @@ def sentences(stage: Mapping[str, Any]) -> list[str]:
     partial = ["Partial run: no verdict."] if stage.get("partial", False) else []
     gap = number(stage.get("floor"))
     floor = [] if gap == DASH else [f"Two retrained models differ by a mean gap of {gap}."]
-    return [*partial, *told[:1], *floor, *searched(stage), *told[1:]]
+    return [*partial, *told[:1], *floor, *search_sentences(stage), *told[1:]]
 
 
-def searched(stage: Mapping[str, Any]) -> list[str]:
+def search_sentences(stage: Mapping[str, Any]) -> list[str]:
     """How settings were searched, in a sentence; none where they were not."""
     if "tuned" not in stage:
         return []
@@ -201,8 +201,8 @@ def _line(row: Row, compared: Sequence[str], metrics: Sequence[str]) -> list[str
 
 
 def _stage_text(name: str, stage: Mapping[str, Any], width: int) -> str:
-    table = table_formats.plain(terminal(stage, width=width))
-    said = table_formats.wrapped(sentences(stage), width)
+    table = table_formats.plain_lines(terminal(stage, width=width))
+    said = table_formats.wrap(sentences(stage), width)
     return "\n".join([name, *said, "", *table, ""])
 
 

@@ -25,7 +25,7 @@ def write_names(
         keep: other points to leave uncovered, in the units of the axes.
     """
     at = [_pixels(plot, point) for point in points]
-    names = [short(each) for each in names]
+    names = [shorten(each) for each in names]
     sizes = [(0.5 * NAME_SIZE * len(each) * pixels, 1.2 * NAME_SIZE * pixels) for each in names]
     left, bottom, right, top = map(float, plot.bbox.extents)
     spared = [_pixels(plot, point) for point in keep]
@@ -39,7 +39,7 @@ def write_names(
             plot.plot(xs[1:], ys[1:], transform=plot.transAxes, color=FAINT, linewidth=0.6, zorder=1)
 
 
-def short(text: str) -> str:
+def shorten(text: str) -> str:
     """A name that leaves the drawing room; the tables have it in full."""
     return text if len(text) <= NAME_LENGTH else f"{text[: NAME_LENGTH - 1]}…"
 
