@@ -142,7 +142,7 @@ def chosen(recipe: Recipe, methods: Sequence[str] | None) -> tuple[str, ...]:
     if methods is None:
         return tuple(dict.fromkeys([recipe.headline, *recipe.methods]))
     for name in methods:
-        recipe.family.named(name)
+        recipe.family.method_named(name)
     known = [name for name in recipe.methods if name in methods or name == "original"]
     return tuple(dict.fromkeys([*known, *methods]))
 

@@ -54,13 +54,15 @@ class Recipe(Setup):
     def method(self, name: str) -> Method:
         """A method or pipeline; one without a table has its defaults, in the manner of the training."""
         return (
-            self.methods[name] if name in self.methods else _as_trained(self.family.named(name), self.train)
+            self.methods[name]
+            if name in self.methods
+            else _as_trained(self.family.method_named(name), self.train)
         )
 
     def untabled(self, name: str) -> Method:
         """A method as it is where the recipe has no table of it; a caller's own as it is."""
         own = self.method(name)
-        default = _methods(self, {}).get(name) or _as_trained(self.family.named(name), self.train)
+        default = _methods(self, {}).get(name) or _as_trained(self.family.method_named(name), self.train)
         return default if type(default) is type(own) else own
 
     def table(self) -> dict[str, Any]:
@@ -142,7 +144,7 @@ def _text(place: str | Path) -> str:
 def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
     """Every method: its defaults, the recipe's training where it starts from scratch, what a table says."""
     train = setup.train
-    known = dict(setup.family.methods) | {name: setup.family.named(name) for name in tables}
+    known = dict(setup.family.methods) | {name: setup.family.method_named(name) for name in tables}
     shorter = part_of(train, setup.tuning.granted)
     defaults = {name: _as_trained(method, train) for name, method in known.items()}
     defaults |= {"retrain": FromScratch(train), "short-retrain": FromScratch(shorter)}

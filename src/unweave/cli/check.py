@@ -70,7 +70,7 @@ def check(
         out.refuse_within(shared.out, project.source, data)
     original, project = project.placed(shared.device)
     split = project.split(asked_for(request, project, shared.seed or 0))
-    exam = project.family.look(split)
+    exam = project.family.short_exam(split)
     with progress.shown("Looking at the model", quiet=shared.quiet) as listener:
         found = looked(original, project, split, exam, chosen, listener)
     if shared.out is not None:
@@ -117,7 +117,11 @@ def looked(
 def asked_for(request: Request, project: Project, seed: int) -> torch.Tensor:
     """The positions of what is to be forgotten, or of what is assumed."""
     undecided = not request.given() and project.forget is None
-    return project.family.assumed(project.train, seed) if undecided else positions(request, project, seed)
+    return (
+        project.family.default_forget_set(project.train, seed)
+        if undecided
+        else positions(request, project, seed)
+    )
 
 
 def facts(model: nn.Module, project: Project) -> dict[str, Any]:

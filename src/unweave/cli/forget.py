@@ -98,7 +98,7 @@ def forget(
         progress.shown(f"Loaded {model}", quiet=shared.quiet) as listener,
     ):
         original = trained(project, seed, models=folder / MODELS, listener=listener)
-        exam = project.family.look(split, cache=folder / MODELS)
+        exam = project.family.short_exam(split, cache=folder / MODELS)
         before = glance(exam, original)
         listener(Progress(f"the original; now {method}", 1, 2))
         task, build = project.task(split), project.build

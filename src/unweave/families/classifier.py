@@ -35,7 +35,7 @@ class Classification:
         """All that can be used on classifiers."""
         return methods_for(self.name)
 
-    def named(self, name: str) -> Method:
+    def method_named(self, name: str) -> Method:
         """As the registry has it."""
         return method_named(name, self.name)
 
@@ -59,12 +59,12 @@ class Classification:
         """Raises if the model can't be run on the data, or has no output for one of its labels."""
         refuse_unfit(model, data, name)
 
-    def assumed(self, data: Source, seed: int) -> torch.Tensor:
+    def default_forget_set(self, data: Source, seed: int) -> torch.Tensor:
         """A random tenth."""
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
         return order[: max(1, round(ASSUMED * len(data)))]
 
-    def look(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
+    def short_exam(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
         """The whole exam: one pass over the data."""
         return Classified(split, None)
 

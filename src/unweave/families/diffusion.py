@@ -99,7 +99,7 @@ class Generation:
         """All that can be used on denoisers, as they are set for them."""
         return PRESETS
 
-    def named(self, name: str) -> Method:
+    def method_named(self, name: str) -> Method:
         """As it is set for denoisers."""
         return method_named(name, self.name, {**STAGE_PRESETS, **PRESETS})
 
@@ -146,11 +146,11 @@ class Generation:
         except (Exception, SystemExit) as error:
             raise ValueError(f"the model can't denoise {name!r}: {type(error).__name__}: {error}") from error
 
-    def assumed(self, data: Source, seed: int) -> torch.Tensor:
+    def default_forget_set(self, data: Source, seed: int) -> torch.Tensor:
         """The first class."""
         return (data.labels == data.labels.min()).nonzero()[:, 0]
 
-    def look(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
+    def short_exam(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
         """As few images of every class as a KID can do with."""
         short = replace(self, images=FEWEST, attacks=0, inception=None)
         return short.exam(split, cache=cache)

@@ -30,7 +30,7 @@ class Family(Protocol):
         """The methods by name, with settings that suit."""
         ...
 
-    def named(self, name: str) -> Method:
+    def method_named(self, name: str) -> Method:
         """The method, stage or pipeline of a name, with settings that suit.
 
         Raises:
@@ -64,11 +64,11 @@ class Family(Protocol):
         """Raises a ValueError if the model can't be run on the data."""
         ...
 
-    def assumed(self, data: Source, seed: int) -> torch.Tensor:
+    def default_forget_set(self, data: Source, seed: int) -> torch.Tensor:
         """The positions of what could be forgotten, where nobody said what."""
         ...
 
-    def look(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
+    def short_exam(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
         """A short exam, for a look before and after; arguments are those of `exam`.
 
         Raises:

@@ -101,7 +101,7 @@ def from_local(folder: Path, recipe: str | None, data: str | None, device: str) 
         model=found.model,
         forget=None if told is None else found.split.forget,
         methods=found.family.methods if told is None else told.methods,
-        named=found.family.named if told is None else told.method,
+        named=found.family.method_named if told is None else told.method,
         retrain=None if told is None else retraining(told, found.family, found.fresh, device),
         build=found.fresh,
         source=folder,

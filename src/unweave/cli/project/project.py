@@ -54,7 +54,7 @@ class Project:
     model: nn.Module | None = None
     forget: torch.Tensor | None = None
     methods: Mapping[str, Method] = dataclasses.field(default_factory=lambda: CLASSIFIERS.methods)
-    named: Callable[[str], Method] = CLASSIFIERS.named
+    named: Callable[[str], Method] = CLASSIFIERS.method_named
     original: Callable[[int, Path | None], nn.Module] | None = None
     retrain: Retraining | None = None
     build: Callable[[], nn.Module] | None = None

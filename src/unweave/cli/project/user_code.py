@@ -64,7 +64,7 @@ def from_file(path: Path) -> Project:
         family=family,
         model=model,
         methods=family.methods,
-        named=family.named,
+        named=family.method_named,
         retrain=None if train is None else retraining(path, train, learned, model),
     )
 
