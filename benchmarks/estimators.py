@@ -101,17 +101,17 @@ class Case:
     @cached_property
     def original(self) -> nn.Module:
         """What was trained on all data."""
-        return self.stage.trained("mixed", self.seed, self.data_seed).model
+        return self.stage.load_or_train("mixed", self.seed, self.data_seed).model
 
     @cached_property
     def retrained(self) -> Trained:
         """What an estimate is compared with."""
-        return self.stage.trained("retain", self.seed, self.data_seed)
+        return self.stage.load_or_train("retain", self.seed, self.data_seed)
 
     @cached_property
     def second(self) -> nn.Module:
         """Another retrained model."""
-        return self.stage.trained("retain", SECOND + self.seed, self.data_seed).model
+        return self.stage.load_or_train("retain", SECOND + self.seed, self.data_seed).model
 
     def problem(self) -> Problem:
         """The request to forget."""

@@ -36,7 +36,7 @@ from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.logits import loss
 from unweave.audits.metrics import GAP, HeldOut, mean_gap, measure
 from unweave.bench.recipe import load
-from unweave.bench.split_data import split_of
+from unweave.bench.split_data import make_split
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.objective import nll
 from unweave.descent.probe import Probe, cosines
@@ -196,9 +196,9 @@ def evidence(model: nn.Module, split: Split) -> Evidence:
 def trained(stage: str, seed: int, data_seed: int | None) -> tuple[Callable[[], Problem], Evidence]:
     """What makes the request to forget, over one original; and the retrained model's answers."""
     recipe = load(stage)
-    split = split_of(recipe.data)
+    split = make_split(recipe.data)
     if data_seed is not None:  # another forget set and other wrong labels; the held-out halves stay
-        other, halves = split_of(replace(recipe.data, seed=data_seed)), split.calibration.tolist()
+        other, halves = make_split(replace(recipe.data, seed=data_seed)), split.calibration.tolist()
         split = Split(other.train, other.forget, split.held_out, calibration=halves)
 
     def build() -> nn.Module:

@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from unweave.bench.cell import run_reference, run_seed
 from unweave.bench.frontier import frontier
-from unweave.bench.ranges import nested
+from unweave.bench.ranges import nest_paths
 from unweave.bench.recipe import Recipe
 from unweave.bench.stage import Stage
 from unweave.bench.stage_record import stage_record
 from unweave.bench.study import Study, read_studies
 from unweave.bench.tune import tune_stage
-from unweave.bench.workers import Crew, Job, Listener, told, workers
+from unweave.bench.workers import Crew, Job, Listener, run_jobs, workers
 from unweave.methods.configure import configure
 from unweave.record import record
 
@@ -62,7 +62,7 @@ def bench(
             recipe has several budgets and no search is to keep to them.
         Failed: If an original or a retrained model can't be trained.
     """
-    stages = [Stage(shortened(recipe, seeds), Path(folder), device) for recipe in recipes]
+    stages = [Stage(limit_seeds(recipe, seeds), Path(folder), device) for recipe in recipes]
     return compare(
         stages, folder, methods=methods, jobs=jobs, tune=tune, tuned=tuned, studies=studies, listener=listener
     )
@@ -82,20 +82,22 @@ def compare(
     """Runs stages; see `bench`."""
     if not tune and tuned is None:
         refuse_budgets(stages)
-    stages = [each for stage in stages for each in stage.by_budget()]
+    stages = [each for stage in stages for each in stage.split_by_budget()]
     if len({stage.name for stage in stages}) < len(stages):
         found = ", ".join(stage.name for stage in stages)
         raise ValueError(f"each stage needs a name of its own, found {found}")
-    names = {stage.name: chosen(stage.recipe, methods) for stage in stages}
+    names = {stage.name: select_methods(stage.recipe, methods) for stage in stages}
     stages_made: dict[str, Any] = {}
     made = {"schema": record.SCHEMA, "environment": record.environment(), "stages": stages_made}
     with workers(jobs or cpu_count() or 1) as crew:
-        list(told(crew, choices(stages), listener))
-        made_here = [searched(each, names[each.name], tune, tuned, crew, listener) for each in stages]
+        list(run_jobs(crew, forget_set_jobs(stages), listener))
+        made_here = [obtain_studies(each, names[each.name], tune, tuned, crew, listener) for each in stages]
         found = [{**each, **(studies or {})} for each in made_here]
         logs = {stage.name: study for stage, study in zip(stages, found, strict=True)}
-        stages = [replace(stage, recipe=with_best(stage.recipe, logs[stage.name])) for stage in stages]
-        for stage in finished(stages, names, crew, listener):
+        stages = [
+            replace(stage, recipe=with_best_settings(stage.recipe, logs[stage.name])) for stage in stages
+        ]
+        for stage in run_stages(stages, names, crew, listener):
             search = {name: study.trials for name, study in logs[stage.name].items()}
             stages_made[stage.name] = stage_record(stage, names[stage.name], search)
             made |= frontiers(stages, stages_made)
@@ -116,11 +118,11 @@ def frontiers(stages: Sequence[Stage], made: Mapping[str, Any]) -> dict[str, Any
     found: dict[str, dict[float, Any]] = {}
     for stage in stages:
         if stage.recipe.tuning.budgets and stage.name in made:
-            found.setdefault(stage.recipe.name, {})[stage.recipe.tuning.granted] = made[stage.name]
+            found.setdefault(stage.recipe.name, {})[stage.recipe.tuning.largest_budget] = made[stage.name]
     return {"frontier": {name: frontier(each) for name, each in found.items()}} if found else {}
 
 
-def searched(
+def obtain_studies(
     stage: Stage,
     methods: Sequence[str],
     trials: int,
@@ -134,7 +136,7 @@ def searched(
     return tune_stage(stage, methods, trials, crew, listener) if trials else {}
 
 
-def chosen(recipe: Recipe, methods: Sequence[str] | None) -> tuple[str, ...]:
+def select_methods(recipe: Recipe, methods: Sequence[str] | None) -> tuple[str, ...]:
     """The names of the methods that a recipe runs, in the order of the registry, checked.
 
     All of them begin with the headline, which may be a pipeline that the recipe has no table of.
@@ -147,64 +149,71 @@ def chosen(recipe: Recipe, methods: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*known, *methods]))
 
 
-def shortened(recipe: Recipe, seeds: int | None) -> Recipe:
+def limit_seeds(recipe: Recipe, seeds: int | None) -> Recipe:
     """The recipe with its first so many seeds."""
     if seeds is not None and not 1 <= seeds <= len(recipe.seeds):
         raise ValueError(f"seeds must be in 1..{len(recipe.seeds)} for recipe {recipe.name!r}, found {seeds}")
     return replace(recipe, seeds=recipe.seeds[:seeds])
 
 
-def with_best(recipe: Recipe, studies: Mapping[str, Study]) -> Recipe:
+def with_best_settings(recipe: Recipe, studies: Mapping[str, Study]) -> Recipe:
     """The recipe with the best settings found."""
-    found = {name: configure(recipe.method(name), nested(study.settings)) for name, study in studies.items()}
+    found = {
+        name: configure(recipe.method(name), nest_paths(study.settings)) for name, study in studies.items()
+    }
     return replace(recipe, methods={**recipe.methods, **found})
 
 
-def finished(
+def run_stages(
     stages: Sequence[Stage], methods: Mapping[str, tuple[str, ...]], crew: Crew, listener: Listener
 ) -> Iterator[Stage]:
     """Runs all seeds of all stages, and yields each stage once it is done, in their order."""
-    seeds = {stage.name: jobs_of(stage, methods[stage.name]) for stage in stages}
+    seeds = {stage.name: seed_jobs(stage, methods[stage.name]) for stage in stages}
     first = {stage.recipe.name: stage.name for stage in reversed(stages)}.values()
     rounds = [
-        trainings(stages),
-        [job for each in stages if each.name in first for job in (*seeds[each.name], *retrains_of(each))],
+        training_jobs(stages),
+        [
+            job
+            for each in stages
+            if each.name in first
+            for job in (*seeds[each.name], *calibration_jobs(each))
+        ],
         # further budgets, once there is all that they share with the first
         [job for each in stages if each.name not in first for job in seeds[each.name]],
     ]
     jobs = list(chain(*rounds))
     left = Counter(job.arguments[0].name for job in jobs)
     waiting = list(stages)
-    for job, _ in told(lambda _: chain.from_iterable(map(crew, rounds)), jobs, listener):
+    for job, _ in run_jobs(lambda _: chain.from_iterable(map(crew, rounds)), jobs, listener):
         left[job.arguments[0].name] -= 1
         while waiting and left[waiting[0].name] == 0:
             yield waiting.pop(0)
 
 
-def choices(stages: Sequence[Stage]) -> list[Job]:
+def forget_set_jobs(stages: Sequence[Stage]) -> list[Job]:
     """What stages forget, where trained models choose it, before anyone else asks for it.
 
     One job for all stages that may share those models.
     """
     alike: dict[str, list[Stage]] = {}
     for stage in stages:
-        if stage.chooses:
+        if stage.has_trained_choice:
             data = replace(stage.recipe.data, forget="random", fraction=0.5)
-            alike.setdefault(repr((stage.known(), data)), []).append(stage)
+            alike.setdefault(repr((stage.facts(), data)), []).append(stage)
     names = [", ".join(stage.name for stage in each) for each in alike.values()]
     return [
-        Job(f"{name}, what is forgotten", choose, (each,))
+        Job(f"{name}, what is forgotten", choose_forget_sets, (each,))
         for name, each in zip(names, alike.values(), strict=True)
     ]
 
 
-def choose(stages: Sequence[Stage]) -> None:
+def choose_forget_sets(stages: Sequence[Stage]) -> None:
     """Chooses what stages forget, which they keep."""
     for stage in stages:
         stage.split()
 
 
-def trainings(stages: Sequence[Stage]) -> list[Job]:
+def training_jobs(stages: Sequence[Stage]) -> list[Job]:
     """The two models of stages of one seed, side by side; with more seeds every worker is busy anyway.
 
     Stages that forget different classes of the same data share their original.
@@ -212,26 +221,26 @@ def trainings(stages: Sequence[Stage]) -> list[Job]:
     jobs: dict[object, Job] = {}
     for stage in stages:
         name, seeds = stage.recipe.name, stage.recipe.seeds
-        alike = (repr(stage.known()), repr(replace(stage.recipe.data, label=0)), *seeds)
+        alike = (repr(stage.facts()), repr(replace(stage.recipe.data, label=0)), *seeds)
         for part, key, model in (("mixed", alike, "original"), ("retain", name, "retrained model")):
             if len(seeds) == 1:
-                job = Job(f"{name}, {model} of seed {seeds[0]}", train, (stage, part, seeds[0]))
+                job = Job(f"{name}, {model} of seed {seeds[0]}", train_part, (stage, part, seeds[0]))
                 jobs.setdefault(key, job)
     return list(jobs.values())
 
 
-def train(stage: Stage, part: Literal["mixed", "retain"], seed: int) -> None:
+def train_part(stage: Stage, part: Literal["mixed", "retain"], seed: int) -> None:
     """Trains a model, which its stage keeps."""
-    stage.trained(part, seed)
+    stage.load_or_train(part, seed)
 
 
-def jobs_of(stage: Stage, methods: tuple[str, ...]) -> list[Job]:
+def seed_jobs(stage: Stage, methods: tuple[str, ...]) -> list[Job]:
     """One job per seed."""
     seeds = stage.recipe.seeds
     return [Job(f"{stage.name}, seed {seed}", run_seed, (stage, seed, methods)) for seed in seeds]
 
 
-def retrains_of(stage: Stage) -> list[Job]:
+def calibration_jobs(stage: Stage) -> list[Job]:
     """One job per calibration seed."""
     name, seeds = stage.recipe.name, stage.recipe.calibration_seeds
     return [Job(f"{name}, retrain {seed}", run_reference, (stage, seed)) for seed in seeds]

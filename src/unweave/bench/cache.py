@@ -10,13 +10,13 @@ from unweave.record.files import read_object, write_atomically
 Content = Mapping[str, Any]
 
 
-def kept(place: Path, key: str, make: Callable[[], Content]) -> Content:
+def read_or_make(place: Path, key: str, make: Callable[[], Content]) -> Content:
     """The content of `place`.json if it has this key; otherwise what `make` returns, written whole.
 
     Raises:
         ValueError: If the file holds no JSON object.
     """
-    path = beside(place, "json")
+    path = append_suffix(place, "json")
     found = read_object(path, ": delete it, and it is made again") if path.exists() else {}
     if found.get("key") != key:
         made = {"key": key, **make()}
@@ -31,6 +31,6 @@ def file_name(name: str) -> str:
     return name.replace(":", "%3A")
 
 
-def beside(place: Path, suffix: str) -> Path:
+def append_suffix(place: Path, suffix: str) -> Path:
     """The file of a place that ends so; a name may hold dots."""
     return place.with_name(f"{place.name}.{suffix}")

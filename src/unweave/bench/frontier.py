@@ -78,12 +78,12 @@ def differences(first: str, second: str, stages: Mapping[float, Content]) -> lis
     for budget, stage in stages.items():
         both = [stage["methods"].get(name, {}).get("per_seed") for name in (first, second)]
         if all(both):
-            found = paired(*(each["gap"] for each in both if each))
+            found = paired_difference(*(each["gap"] for each in both if each))
             rows.append({"first": first, "second": second, "budget": budget, **found})
     return rows
 
 
-def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
+def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     """The mean over seeds of ours less theirs, with its 95 % t interval; negative: ours are smaller."""
     each = np.subtract(ours, theirs).tolist()
     low, high = t_interval(each)

@@ -61,11 +61,11 @@ def comparisons(
         row
         for metric, by_name in (("gap", gaps), (distance, distances))
         if ours in found
-        for row in against(metric, ours, by_name)
+        for row in compare_metric(metric, ours, by_name)
     ]
 
 
-def against(metric: str, ours: str, by_name: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+def compare_metric(metric: str, ours: str, by_name: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     """One method against every other, in one metric."""
     others = {name: each for name, each in by_name.items() if name not in (ours, "retrain")}
     return [

@@ -16,7 +16,7 @@ from unweave.data.datasets import select_examples, stratum
 from unweave.split import Split
 
 
-def practised(split: Split, data: Data, tuning: Tuning, seed: int) -> Split:
+def proxy_split(split: Split, data: Data, tuning: Tuning, seed: int) -> Split:
     """The split that the trials of a tuning seed see: the same held-out halves and data, or a stratum of it.
 
     Raises:
@@ -28,7 +28,7 @@ def practised(split: Split, data: Data, tuning: Tuning, seed: int) -> Split:
         train, gone = select_examples(train, keep), gone[keep]
     if tuning.against == "proxy":
         count = max(1, round(len(split.forget) * len(train) / len(split.train)))
-        forget = proxy(train.labels, gone, whole_classes(split), count, seed)
+        forget = proxy_forget_set(train.labels, gone, whole_classes(split), count, seed)
     elif bool(gone.any()):
         forget = gone.nonzero()[:, 0]
     else:
@@ -45,7 +45,7 @@ def whole_classes(split: Split) -> tuple[int, ...]:
     return gone if set(split.train.labels[split.forget].tolist()) == set(gone) else ()
 
 
-def proxy(
+def proxy_forget_set(
     labels: Int[Tensor, " train"], gone: Bool[Tensor, " train"], whole: Sequence[int], count: int, seed: int
 ) -> Int[Tensor, " n"]:
     """Positions of a forget set of the request's kind and size, none of which the request forgets.
@@ -60,7 +60,7 @@ def proxy(
         seed: Of the choice.
     """
     if whole:
-        return torch.isin(labels, torch.tensor(others(labels, whole, seed))).nonzero()[:, 0]
+        return torch.isin(labels, torch.tensor(other_classes(labels, whole, seed))).nonzero()[:, 0]
     stays = (~gone).nonzero()[:, 0]
     if count > len(stays):
         raise ValueError(
@@ -70,7 +70,7 @@ def proxy(
     return stays[torch.randperm(len(stays), generator=torch.Generator().manual_seed(seed))[:count]]
 
 
-def others(labels: Int[Tensor, " train"], whole: Sequence[int], seed: int) -> list[int]:
+def other_classes(labels: Int[Tensor, " train"], whole: Sequence[int], seed: int) -> list[int]:
     """As many classes as the request consists of, but none of those."""
     stay = [label for label in labels.unique().tolist() if label not in whole]
     if len(whole) > len(stay):

@@ -56,29 +56,29 @@ class Recipe(Setup):
         return (
             self.methods[name]
             if name in self.methods
-            else _as_trained(self.family.method_named(name), self.train)
+            else _match_training(self.family.method_named(name), self.train)
         )
 
-    def untabled(self, name: str) -> Method:
+    def default_method(self, name: str) -> Method:
         """A method as it is where the recipe has no table of it; a caller's own as it is."""
         own = self.method(name)
-        default = _methods(self, {}).get(name) or _as_trained(self.family.method_named(name), self.train)
+        default = _methods(self, {}).get(name) or _match_training(self.family.method_named(name), self.train)
         return default if type(default) is type(own) else own
 
     def table(self) -> dict[str, Any]:
         """The recipe as plain values, complete: `parse` reads it back."""
         return as_table(self)
 
-    def within(self, budget: float) -> "Recipe":
+    def with_budget(self, budget: float) -> "Recipe":
         """The recipe with another budget, which short-retrain spends whole."""
         methods, short = dict(self.methods), self.methods.get("short-retrain")
         if isinstance(short, FromScratch):
-            part = part_of(self.train, budget)
+            part = shorten_training(self.train, budget)
             how = replace(short.how, steps=part.steps, epochs=part.epochs)
             methods["short-retrain"] = replace(short, how=how)
         return replace(self, tuning=replace(self.tuning, budget=budget), methods=methods)
 
-    def cut_short(self, steps: int, limit: int | None = None) -> "Recipe":
+    def with_short_training(self, steps: int, limit: int | None = None) -> "Recipe":
         """A recipe that trains for so many steps, on so many examples, only to show that it runs."""
         train = replace(self.train, steps=steps, epochs=None)
         return replace(self, train=train, data=replace(self.data, limit=limit), partial=True)
@@ -98,7 +98,7 @@ def load(place: str | Path) -> Recipe:
     return parse({"name": name, **table})
 
 
-def shipped() -> tuple[str, ...]:
+def recipe_names() -> tuple[str, ...]:
     """The names of the recipes that come with the package."""
     names = [entry.name for entry in files("unweave").joinpath("recipes").iterdir()]
     return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
@@ -116,13 +116,13 @@ def parse(table: Table) -> Recipe:
     )
 
 
-def length(method: Method) -> tuple[int | None, float | None]:
+def training_length(method: Method) -> tuple[int | None, float | None]:
     """The steps or epochs of a training from scratch."""
     assert isinstance(method, FromScratch)
     return method.how.steps, method.how.epochs
 
 
-def part_of(train: Descent, share: float) -> Descent:
+def shorten_training(train: Descent, share: float) -> Descent:
     """The training with that share of its steps."""
     steps = None if train.steps is None else max(1, round(share * train.steps))
     return replace(train, steps=steps, epochs=None if train.epochs is None else share * train.epochs)
@@ -133,10 +133,10 @@ def _text(place: str | Path) -> str:
         if not Path(place).is_file():
             raise ValueError(f"expected a recipe at {place}, found no such file")
         return Path(place).read_text(encoding="utf-8")
-    if str(place) not in shipped():
-        known = ", ".join(shipped())
+    if str(place) not in recipe_names():
+        known = ", ".join(recipe_names())
         raise ValueError(
-            f"unknown recipe {str(place)!r}{suggest_word(str(place), shipped())}; known: {known}"
+            f"unknown recipe {str(place)!r}{suggest_word(str(place), recipe_names())}; known: {known}"
         )
     return files("unweave").joinpath("recipes", f"{place}.toml").read_text(encoding="utf-8")
 
@@ -145,25 +145,25 @@ def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
     """Every method: its defaults, the recipe's training where it starts from scratch, what a table says."""
     train = setup.train
     known = dict(setup.family.methods) | {name: setup.family.method_named(name) for name in tables}
-    shorter = part_of(train, setup.tuning.granted)
-    defaults = {name: _as_trained(method, train) for name, method in known.items()}
+    shorter = shorten_training(train, setup.tuning.largest_budget)
+    defaults = {name: _match_training(method, train) for name, method in known.items()}
     defaults |= {"retrain": FromScratch(train), "short-retrain": FromScratch(shorter)}
     methods: dict[str, Method] = {
-        name: _configured(method, tables.get(name, {}), train, f"methods.{name}")
+        name: _apply_table(method, tables.get(name, {}), train, f"methods.{name}")
         for name, method in defaults.items()
     }
     for name, method in methods.items():
         refuse_unfit_targets(method, setup.family.name, f"methods.{name}")
     if methods["retrain"] != defaults["retrain"]:
         raise ValueError("methods.retrain is the recipe's own training: change [train] instead")
-    if length(methods["short-retrain"]) != length(defaults["short-retrain"]):
+    if training_length(methods["short-retrain"]) != training_length(defaults["short-retrain"]):
         raise ValueError("methods.short-retrain is as long as the budget: change tuning.budget instead")
     return methods
 
 
-def _configured(method: T, table: object, train: Descent, path: str) -> T:
+def _apply_table(method: T, table: object, train: Descent, path: str) -> T:
     """The method as a table has it; a target that the table names trains like the recipe as well."""
-    return configure(_as_trained(configure(method, table, path), train), table, path)
+    return configure(_match_training(configure(method, table, path), train), table, path)
 
 
 def refuse_unfit_targets(method: object, family: str, path: str) -> None:
@@ -173,14 +173,16 @@ def refuse_unfit_targets(method: object, family: str, path: str) -> None:
             refuse_other_family(stage.forget, family, f"{path}.{before}forget")
 
 
-def _as_trained(method: T, train: Descent) -> T:
+def _match_training(method: T, train: Descent) -> T:
     """The method with its descents in the precision and with the weight decay of the recipe's training."""
     if isinstance(method, Pipeline):
-        return cast(T, Pipeline(*(_as_trained(each, train) for each in method.stages), names=method.names))
+        return cast(
+            T, Pipeline(*(_match_training(each, train) for each in method.stages), names=method.names)
+        )
     if not dataclasses.is_dataclass(method):
         return method
     found = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
     how = {"precision": train.precision, "weight_decay": train.weight_decay}
     descents = {name: replace(found[name], **how) for name in AS_TRAINED if name in found}
-    inner = {name: _as_trained(each, train) for name, each in found.items() if name in TRAINING}
+    inner = {name: _match_training(each, train) for name, each in found.items() if name in TRAINING}
     return replace(cast(Any, method), **descents, **inner)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from unweave.bench.ranges import Settings, distribution, nested, own, rounded
+from unweave.bench.ranges import Settings, default_settings, distribution, nest_paths, round_digits
 from unweave.bench.stage import Stage
 from unweave.descent.train import digest, run_and_time
 from unweave.errors import Failed
@@ -56,11 +56,11 @@ class Case:
     floor: float
 
 
-def case(stage: Stage, seed: int) -> Case:
+def make_case(stage: Stage, seed: int) -> Case:
     """The models of one tuning seed."""
-    exam, model = stage.exam(seed), stage.trained("retain", seed, seed).model
-    original, retrained = stage.trained("mixed", seed, seed).model, exam.answers(model)
-    second = exam.answers(stage.trained("retain", SECOND + seed, seed).model)
+    exam, model = stage.exam(seed), stage.load_or_train("retain", seed, seed).model
+    original, retrained = stage.load_or_train("mixed", seed, seed).model, exam.answers(model)
+    second = exam.answers(stage.load_or_train("retain", SECOND + seed, seed).model)
     wanted = {**exam.measure(retrained), **exam.probes(model)}
     return Case(stage, seed, original, retrained, wanted, exam.measure_pair(second, retrained)[exam.distance])
 
@@ -99,16 +99,16 @@ def search(
     ranges = {path: distribution(each) for path, each in space.items() if not isinstance(each, Rest)}
     rests = {path: each for path, each in space.items() if isinstance(each, Rest)}
     first, many = int(digest({"method": repr(begin or method)})[:8], 16), trials >= MANY
-    study = shared_search.opened(journal, name, OBJECTIVES if many else 1)
+    study = shared_search.open_study(journal, name, OBJECTIVES if many else 1)
 
     def ask(before: int) -> "OptunaTrial":
-        study.sampler = sampler(first + before, trials)
-        if before == 0 and not shared_search.waiting(study):
-            study.enqueue_trial(own(begin or method, space))
+        study.sampler = make_sampler(first + before, trials)
+        if before == 0 and not shared_search.has_untried(study):
+            study.enqueue_trial(default_settings(begin or method, space))
         return study.ask(ranges)
 
     def make(asked: "OptunaTrial") -> Trial:
-        drawn = {path: rounded(value) for path, value in asked.params.items()}
+        drawn = {path: round_digits(value) for path, value in asked.params.items()}
         settings = drawn | {path: rest.remaining(drawn) for path, rest in rests.items()}
 
         def hopeless(value: float, step: int) -> bool:
@@ -116,13 +116,13 @@ def search(
             return bool(asked.should_prune())
 
         if many:
-            return {"settings": settings, **attempt(method, settings, cases, many=True)}
-        return {"settings": settings, **attempt(method, settings, cases, hopeless)}
+            return {"settings": settings, **run_trial(method, settings, cases, many=True)}
+        return {"settings": settings, **run_trial(method, settings, cases, hopeless)}
 
-    return shared_search.filled(study, journal, trials, ask, make)
+    return shared_search.run_trials(study, journal, trials, ask, make)
 
 
-def sampler(seed: int, trials: int) -> "BaseSampler":
+def make_sampler(seed: int, trials: int) -> "BaseSampler":
     """Who chooses the next settings: a new one each time, whose state no interruption can lose."""
     from optuna.exceptions import ExperimentalWarning
     from optuna.samplers import NSGAIIISampler, TPESampler
@@ -134,7 +134,7 @@ def sampler(seed: int, trials: int) -> "BaseSampler":
     return TPESampler(seed=seed, n_startup_trials=max(1, trials // 3))
 
 
-def attempt(
+def run_trial(
     method: Method,
     settings: Settings,
     cases: Sequence[Case],
@@ -154,7 +154,7 @@ def attempt(
     """
     start, parts, aims, gradients, failed, pruned = time.perf_counter(), [], [], [], None, False
     try:
-        configured = configure(method, nested(settings))
+        configured = configure(method, nest_paths(settings))
         for step, each in enumerate(cases):
             problem = each.stage.problem(each.original, each.seed, {}, each.seed)
             gradients.append(run_and_time(problem, configured).gradients)
@@ -175,13 +175,13 @@ def attempt(
     cost = {"seconds": time.perf_counter() - start, "gradient_evaluations": spent}
     if failed is not None or pruned:
         return {"value": None, "parts": {}, **cost, "failed": failed, "pruned": pruned}
-    mean, told = means(parts), {**cost, "failed": None, "pruned": False}
+    mean, told = mean_values(parts), {**cost, "failed": None, "pruned": False}
     if many:
-        objectives = means(aims)
+        objectives = mean_values(aims)
         return {"value": math.hypot(*objectives.values()), "objectives": objectives, "parts": mean, **told}
     return {"value": mean.pop("value"), "parts": mean, **told}
 
 
-def means(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def mean_values(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean of each number over the seeds."""
     return {name: float(np.mean([each[name] for each in tables])) for name in tables[0]}

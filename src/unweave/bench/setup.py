@@ -114,19 +114,19 @@ class Tuning:
         if self.trials < 1 or not self.seeds:
             found = f"{self.trials} and {len(self.seeds)}"
             raise ValueError(f"tuning needs at least one trial and one seed, found {found}")
-        for each in (*self.budgets, self.granted):
+        for each in (*self.budgets, self.largest_budget):
             if not 0 < each <= 1:
                 raise ValueError(f"a budget must be a fraction of retraining in (0, 1], found {each}")
         found = ", ".join(map(str, self.budgets))
         if len(set(self.budgets)) < len(self.budgets):
             raise ValueError(f"budgets must differ, found {found}")
-        if self.budgets and self.granted not in self.budgets:
+        if self.budgets and self.largest_budget not in self.budgets:
             raise ValueError(
                 f"budget must be one of budgets, {found}, found {self.budget}: leave one of the two out"
             )
 
     @property
-    def granted(self) -> float:
+    def largest_budget(self) -> float:
         """The most that a method may spend, relative to retraining."""
         return max(self.budgets, default=0.5) if self.budget is None else self.budget
 

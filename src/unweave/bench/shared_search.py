@@ -23,7 +23,7 @@ LOG = "log"
 Log = Mapping[str, Any]
 
 
-def opened(place: Path | None, name: str, objectives: int = 1) -> optuna.Study:
+def open_study(place: Path | None, name: str, objectives: int = 1) -> optuna.Study:
     """The study of this name, with what others have done of it.
 
     Args:
@@ -37,26 +37,26 @@ def opened(place: Path | None, name: str, objectives: int = 1) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     small = [StudyDirection.MINIMIZE] * objectives
     if place is None:
-        return optuna.create_study(directions=small, pruner=pruner())
+        return optuna.create_study(directions=small, pruner=make_pruner())
     place.parent.mkdir(parents=True, exist_ok=True)
     lock = Lock(place)
-    mend(place, lock)
+    repair_journal(place, lock)
     try:
         storage = JournalStorage(JournalFileBackend(str(place), lock))
-        with held(place, "claims", alone=True):  # two must not both make it
+        with hold_lock(place, "claims", alone=True):  # two must not both make it
             return optuna.create_study(
-                storage=storage, study_name=name, load_if_exists=True, directions=small, pruner=pruner()
+                storage=storage, study_name=name, load_if_exists=True, directions=small, pruner=make_pruner()
             )
     except (ValueError, KeyError, TypeError) as error:  # Optuna says neither what it read nor where
         raise ValueError(f"{place} is no journal ({error!r}): delete it to search again") from error
 
 
-def pruner() -> optuna.pruners.BasePruner:
+def make_pruner() -> optuna.pruners.BasePruner:
     """Gives a trial up whose value, after a seed, is worse than the median of those that went through."""
     return optuna.pruners.MedianPruner(n_startup_trials=5)
 
 
-def filled(
+def run_trials(
     study: optuna.Study,
     place: Path | None,
     trials: int,
@@ -66,57 +66,57 @@ def filled(
     """The log of all trials, once there are so many; this process makes those that no other does.
 
     Args:
-        study: From `opened`.
+        study: From `open_study`.
         place: Its journal.
         trials: How many there are to be, whoever makes them.
         ask: Asks the study for the next, given the number of those before it.
         make: What a trial finds: among all else "value", None if it has none, and "pruned".
     """
-    done = settled(study, place, wait=False)
+    done = wait_for_trials(study, place, wait=False)
     while len(done) < trials:
-        with held(place, "work"):
-            while (asked := claimed(study, place, trials, ask)) is not None:
+        with hold_lock(place, "work"):
+            while (asked := claim_trial(study, place, trials, ask)) is not None:
                 asked.set_user_attr(LOG, make(asked))
-                conclude(study, asked.number, asked.user_attrs[LOG])
-        done = settled(study, place, wait=True)
+                finish_trial(study, asked.number, asked.user_attrs[LOG])
+        done = wait_for_trials(study, place, wait=True)
     return [{"number": number, **each.user_attrs[LOG]} for number, each in enumerate(done)]
 
 
-def settled(study: optuna.Study, place: Path | None, *, wait: bool) -> list[optuna.trial.FrozenTrial]:
+def wait_for_trials(study: optuna.Study, place: Path | None, *, wait: bool) -> list[optuna.trial.FrozenTrial]:
     """The trials that are done, once nobody is at one and those that were lost are told apart.
 
     While somebody is, nothing can be said without waiting: then there are none.
     """
     try:
-        with held(place, "work", alone=True, wait=wait):
+        with hold_lock(place, "work", alone=True, wait=wait):
             for lost in study.get_trials(states=(TrialState.RUNNING,)):
-                conclude(study, lost.number, lost.user_attrs.get(LOG))
-            return counted(study)
+                finish_trial(study, lost.number, lost.user_attrs.get(LOG))
+            return valid_trials(study)
     except BlockingIOError:
         return []
 
 
-def claimed(
+def claim_trial(
     study: optuna.Study, place: Path | None, trials: int, ask: Callable[[int], optuna.Trial]
 ) -> optuna.Trial | None:
     """The next trial, which is then this process's; None if others have claimed all that are left."""
-    with held(place, "claims", alone=True):
-        before = len(counted(study))
+    with hold_lock(place, "claims", alone=True):
+        before = len(valid_trials(study))
         return ask(before) if before < trials else None
 
 
-def counted(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+def valid_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """The trials that are done or being made, without those that were lost."""
     trials = study.get_trials(deepcopy=False)
     return [each for each in trials if each.state is TrialState.RUNNING or LOG in each.user_attrs]
 
 
-def waiting(study: optuna.Study) -> bool:
+def has_untried(study: optuna.Study) -> bool:
     """Whether it holds settings that nobody has tried yet."""
     return bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
 
-def conclude(study: optuna.Study, number: int, log: Log | None) -> None:
+def finish_trial(study: optuna.Study, number: int, log: Log | None) -> None:
     """Tells the study what a trial found; without a log that it was lost."""
     if log is None:
         study.tell(number, state=TrialState.FAIL)
@@ -126,7 +126,7 @@ def conclude(study: optuna.Study, number: int, log: Log | None) -> None:
         study.tell(number, list(log["objectives"].values()) if "objectives" in log else log["value"])
 
 
-def held(
+def hold_lock(
     place: Path | None, what: str, *, alone: bool = False, wait: bool = True
 ) -> AbstractContextManager[object]:
     """Holds one of a journal's locks, with others or alone, once those who stand against it let it go.
@@ -136,11 +136,11 @@ def held(
     """
     if place is None:
         return nullcontext()
-    return flocked(place.with_name(f"{place.name}.{what}"), alone=alone, wait=wait)
+    return lock_file(place.with_name(f"{place.name}.{what}"), alone=alone, wait=wait)
 
 
 @contextmanager
-def flocked(path: Path, *, alone: bool, wait: bool = True) -> Iterator[IO[bytes]]:
+def lock_file(path: Path, *, alone: bool, wait: bool = True) -> Iterator[IO[bytes]]:
     """The file, which is made if need be, locked.
 
     Raises:
@@ -167,7 +167,7 @@ class Lock(JournalFileOpenLock):
 
     def acquire(self) -> bool:
         """Waits for it."""
-        lock = flocked(self.path, alone=True)
+        lock = lock_file(self.path, alone=True)
         lock.__enter__()
         self.holding.append(lock)
         return True
@@ -177,7 +177,7 @@ class Lock(JournalFileOpenLock):
         self.holding.pop().__exit__(None, None, None)
 
 
-def mend(path: Path, lock: Lock) -> None:
+def repair_journal(path: Path, lock: Lock) -> None:
     """Cuts off a last line that was only half written, which Optuna could not read past."""
     lock.acquire()
     try:

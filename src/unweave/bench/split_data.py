@@ -19,7 +19,7 @@ Choose = Callable[[Source, Source], torch.Tensor]
 CLASSIFIERS = Classification()
 
 
-def split_of(
+def make_split(
     data: Data,
     *,
     family: Family = CLASSIFIERS,
@@ -43,7 +43,7 @@ def split_of(
     if data.noise:
         train = flip_labels(clean, data.noise, 1 + int(clean.labels.max()), data.seed + 1)
     if data.forget not in strata.TRAINED:
-        forget = _forgotten(data, clean, train, data.seed + 2)
+        forget = _forget_positions(data, clean, train, data.seed + 2)
     elif choose is None:
         raise ValueError(
             f"what forget = {data.forget!r} means is said by models that only a benchmark trains: use "
@@ -54,7 +54,7 @@ def split_of(
     return Split(train, forget, held_out, seed=data.seed)
 
 
-def _forgotten(data: Data, clean: Source, train: Source, seed: int) -> torch.Tensor:
+def _forget_positions(data: Data, clean: Source, train: Source, seed: int) -> torch.Tensor:
     """Positions of what is to be forgotten; `clean` has the labels before the noise."""
     size, generator = round(data.fraction * len(train)), torch.Generator().manual_seed(seed)
     match data.forget:

@@ -11,10 +11,10 @@ from torch import nn
 
 from unweave.audits.exam import Exam
 from unweave.bench import strata
-from unweave.bench.cache import kept
-from unweave.bench.proxy_requests import practised
+from unweave.bench.cache import read_or_make
+from unweave.bench.proxy_requests import proxy_split
 from unweave.bench.recipe import Recipe
-from unweave.bench.split_data import split_of
+from unweave.bench.split_data import make_split
 from unweave.data import Source
 from unweave.descent.train import TRAINING_FORMAT, Trained, digest, train_model
 from unweave.methods.simple import FromScratch
@@ -58,55 +58,57 @@ class Stage:
     def name(self) -> str:
         """What it is called in records and folders: as its recipe, and where that has several, its budget."""
         tuning = self.recipe.tuning
-        return f"{self.recipe.name}@{tuning.granted}" if tuning.budgets else self.recipe.name
+        return f"{self.recipe.name}@{tuning.largest_budget}" if tuning.budgets else self.recipe.name
 
-    def by_budget(self) -> list["Stage"]:
+    def split_by_budget(self) -> list["Stage"]:
         """A stage for each budget of the recipe; this one where there are not several."""
         budgets = self.recipe.tuning.budgets
-        return [replace(self, recipe=self.recipe.within(each)) for each in budgets] or [self]
+        return [replace(self, recipe=self.recipe.with_budget(each)) for each in budgets] or [self]
 
     def split(self, tuning_seed: int | None = None) -> Split:
         """The data, cut as the recipe says, or as a tuning seed practises; made once per process."""
         recipe = self.recipe
         place = self.folder.absolute()  # which keeps what models choose
-        models = {**self.known(), "folder": place} if self.chooses else {}
+        models = {**self.facts(), "folder": place} if self.has_trained_choice else {}
         practice = recipe.tuning.against, recipe.tuning.limit
         key = (repr((recipe.data, recipe.generation, practice, models)), tuning_seed, self.device)
         if key not in _splits:
             if tuning_seed is None:
-                _splits[key] = split_of(
-                    recipe.data, family=recipe.family, device=self.device, choose=self.chosen
+                _splits[key] = make_split(
+                    recipe.data, family=recipe.family, device=self.device, choose=self.choose_forget_set
                 )
             else:
-                _splits[key] = practised(self.split(), recipe.data, recipe.tuning, tuning_seed)
+                _splits[key] = proxy_split(self.split(), recipe.data, recipe.tuning, tuning_seed)
         return _splits[key]
 
     @property
-    def chooses(self) -> bool:
+    def has_trained_choice(self) -> bool:
         """Whether trained models choose what is forgotten."""
         return self.recipe.data.forget in strata.TRAINED
 
-    def chosen(self, train: Source, held_out: Source) -> torch.Tensor:
+    def choose_forget_set(self, train: Source, held_out: Source) -> torch.Tensor:
         """The positions that trained models choose; they are kept, and so is every model."""
         data = self.recipe.data
-        facts = {**self.known(), "data": train.digest(), "device": self.device, "seed": data.seed}
+        facts = {**self.facts(), "data": train.digest(), "device": self.device, "seed": data.seed}
         facts |= {"stratum": (data.forget, data.fraction, data.folds)}
         facts |= {"format": [TRAINING_FORMAT, CHOOSING_FORMAT]}
 
         def learn(split: Split, part: Literal["mixed", "retain"]) -> nn.Module:
-            return self.learned(split, part, CHOOSERS + data.seed).model
+            return self.train_on(split, part, CHOOSERS + data.seed).model
 
         def make() -> dict[str, object]:
             return {"ids": strata.choose(data, train, held_out, seed=data.seed, learn=learn).tolist()}
 
         place = self.folder / "strata" / self.recipe.name
-        return torch.tensor(kept(place, digest(facts), make)["ids"])
+        return torch.tensor(read_or_make(place, digest(facts), make)["ids"])
 
-    def trained(self, part: Literal["mixed", "retain"], seed: int, tuning_seed: int | None = None) -> Trained:
+    def load_or_train(
+        self, part: Literal["mixed", "retain"], seed: int, tuning_seed: int | None = None
+    ) -> Trained:
         """The original ("mixed") or the retrained reference ("retain") of a seed, trained or read."""
-        return self.learned(self.split(tuning_seed), part, seed)
+        return self.train_on(self.split(tuning_seed), part, seed)
 
-    def learned(self, split: Split, part: Literal["mixed", "retain"], seed: int) -> Trained:
+    def train_on(self, split: Split, part: Literal["mixed", "retain"], seed: int) -> Trained:
         """A model of the recipe, trained on a part of a split, or read."""
         recipe = self.recipe
         return train_model(
@@ -121,11 +123,11 @@ class Stage:
             save_every=recipe.save_every,
         )
 
-    def known(self) -> dict[str, object]:
+    def facts(self) -> dict[str, object]:
         """What its models depend on beside data, family, device and seed."""
         return {"model": repr(self.recipe.model), "train": repr(self.recipe.train)}
 
-    def retraining(self) -> str:
+    def describe_retraining(self) -> str:
         """How its references are trained, for people."""
         return repr(FromScratch(self.recipe.train))
 

@@ -51,14 +51,14 @@ class Study:
     def settings(self) -> Settings:
         """The best settings on all the data: `STEPS` are as many times more as retraining is longer."""
         counted = {path: value for path, value in self.best.items() if path.rpartition(".")[2] in STEPS}
-        return {**self.best, **{path: self.scaled(value) for path, value in counted.items()}}
+        return {**self.best, **{path: self.scale_steps(value) for path, value in counted.items()}}
 
-    def scaled(self, steps: int) -> int:
+    def scale_steps(self, steps: int) -> int:
         """So many steps of a trial on all the data: none if there were none."""
         return max(min(steps, 1), round(self.scale * steps))
 
 
-def best_of(trials: Sequence[Trial], scale: float = 1.0) -> Study:
+def study_from(trials: Sequence[Trial], scale: float = 1.0) -> Study:
     """The study that a log tells of."""
     done = [trial for trial in trials if trial["value"] is not None]
     if not done:
@@ -74,7 +74,7 @@ def read_studies(stage: Stage, methods: Sequence[str], folder: Path) -> dict[str
         ValueError: If a method has settings to search and the folder no search of them, or one that was made
             of something else.
     """
-    name, wanted = stage.name, tunable(stage, methods)
+    name, wanted = stage.name, tunable_methods(stage, methods)
     found = {each: folder / name / f"{file_name(each)}.json" for each in wanted}
     missing = [each for each, path in found.items() if not path.exists()]
     if missing:
@@ -85,7 +85,7 @@ def read_studies(stage: Stage, methods: Sequence[str], folder: Path) -> dict[str
     read = {each: read_object(path, ": tune it again") for each, path in found.items()}
     for each, content in read.items():
         refuse_other(content, facts_of(stage, each, space_of(stage, each)), found[each])
-    return {each: best_of(content["trials"], scale_of(stage)) for each, content in read.items()}
+    return {each: study_from(content["trials"], scale_of(stage)) for each, content in read.items()}
 
 
 def refuse_other(study: Mapping[str, Any], wanted: Mapping[str, str], place: Path) -> None:
@@ -100,7 +100,7 @@ def refuse_other(study: Mapping[str, Any], wanted: Mapping[str, str], place: Pat
             raise ValueError(f"{place} was searched with a different {name}{both}: tune it again")
 
 
-def tunable(stage: Stage, methods: Sequence[str]) -> list[str]:
+def tunable_methods(stage: Stage, methods: Sequence[str]) -> list[str]:
     """Those of the methods that have settings to search."""
     found = {each: stage.recipe.method(each) for each in methods if each not in REFERENCES}
     return [each for each, method in found.items() if isinstance(method, Tunable)]
@@ -114,7 +114,7 @@ def space_of(stage: Stage, name: str) -> Mapping[str, Range]:
     """
     recipe = stage.recipe
     method, split = recipe.method(name), stage.split(recipe.tuning.seeds[0])
-    budget = max(1, round(recipe.tuning.granted * evaluations(recipe.train, split)))
+    budget = max(1, round(recipe.tuning.largest_budget * evaluations(recipe.train, split)))
     space = recipe.family.space(name, method, budget)
     refuse_unknown_settings(method, space, f"the search space of {name}")
     return space
@@ -141,8 +141,8 @@ def scale_of(stage: Stage) -> float:
 def facts_of(stage: Stage, name: str, space: Mapping[str, Range]) -> dict[str, str]:
     """What a search is made of, but for the number of trials and the code, in words that an error can say."""
     recipe, tuning = stage.recipe, dataclasses.asdict(stage.recipe.tuning)
-    tuning["budget"] = recipe.tuning.granted
+    tuning["budget"] = recipe.tuning.largest_budget
     del tuning["trials"], tuning["budgets"]  # a search doesn't hang on those of other stages
-    known = {key: str(each) for key, each in stage.known().items()}
+    known = {key: str(each) for key, each in stage.facts().items()}
     told = {"tuning": str(tuning), START: repr(recipe.method(name)), "search space": repr(dict(space))}
     return {"data set or forget set": stage.split().digest(), "family": repr(recipe.family), **known, **told}

@@ -4,12 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unweave.bench.cache import beside, file_name, kept
-from unweave.bench.cell import MEASURING_FORMAT, key_of
-from unweave.bench.search import SECOND, case, search
+from unweave.bench.cache import append_suffix, file_name, read_or_make
+from unweave.bench.cell import MEASURING_FORMAT, cell_key
+from unweave.bench.search import SECOND, make_case, search
 from unweave.bench.stage import Stage
-from unweave.bench.study import Study, best_of, facts_of, scale_of, space_of, tunable
-from unweave.bench.workers import Crew, Job, Listener, told
+from unweave.bench.study import Study, facts_of, scale_of, space_of, study_from, tunable_methods
+from unweave.bench.workers import Crew, Job, Listener, run_jobs
 from unweave.descent.train import digest
 from unweave.record.files import write_atomically
 from unweave.space import Range
@@ -34,17 +34,17 @@ def tune_stage(
         crew: Who does the work.
         listener: Hears of every job that ends.
     """
-    tuned, seeds = tunable(stage, methods), stage.recipe.tuning.seeds
+    tuned, seeds = tunable_methods(stage, methods), stage.recipe.tuning.seeds
     for seed in seeds:  # what can't be practised on or searched is said before anything is trained
         stage.split(seed)
     for each in tuned:
         space_of(stage, each)
     jobs = [Job(f"{stage.name}, models of tuning seed {seed}", prepare, (stage, seed)) for seed in seeds]
-    list(told(crew, jobs, listener))
+    list(run_jobs(crew, jobs, listener))
     jobs = [
         Job(f"{stage.name}, {trials} trials of {each}", study, ((stage,), each, trials)) for each in tuned
     ]
-    found = {job.arguments[1]: study for job, study in told(crew, jobs, listener)}
+    found = {job.arguments[1]: study for job, study in run_jobs(crew, jobs, listener)}
     studies = {each: found[each] for each in tuned}
     folder = stage.folder / "tuning"
     folder.mkdir(parents=True, exist_ok=True)  # no search has made it, where no method has settings
@@ -54,9 +54,9 @@ def tune_stage(
 
 def prepare(stage: Stage, seed: int) -> int:
     """Trains the models of a tuning seed; returns the gradient evaluations of retraining."""
-    stage.trained("mixed", seed, seed)
-    stage.trained("retain", SECOND + seed, seed)
-    return stage.trained("retain", seed, seed).cost.gradients
+    stage.load_or_train("mixed", seed, seed)
+    stage.load_or_train("retain", SECOND + seed, seed)
+    return stage.load_or_train("retain", seed, seed).cost.gradients
 
 
 def study(stages: Sequence[Stage], name: str, trials: int, space: Mapping[str, Range] | None = None) -> Study:
@@ -72,21 +72,21 @@ def study(stages: Sequence[Stage], name: str, trials: int, space: Mapping[str, R
     """
     first = stages[0]
     method, tuning = first.recipe.method(name), first.recipe.tuning
-    begin = first.recipe.untabled(name) if tuning.begin == "defaults" else method
+    begin = first.recipe.default_method(name) if tuning.begin == "defaults" else method
     space = space_of(first, name) if space is None else space
     facts = [facts_of(stage, name, space) for stage in stages]
-    cells = [key_of(stage, 0, repr(method) + repr(begin)) for stage in stages]
+    cells = [cell_key(stage, 0, repr(method) + repr(begin)) for stage in stages]
     formats = [SEARCHING_FORMAT, MEASURING_FORMAT]
     key = digest({"facts": facts, "cells": cells, "trials": trials, "format": formats})
     place = first.folder / "tuning" / "+".join(stage.name for stage in stages) / file_name(name)
 
     def make() -> Mapping[str, Any]:
-        cases = [case(stage, seed) for stage in stages for seed in tuning.seeds]
-        journal = beside(place, "journal")
+        cases = [make_case(stage, seed) for stage in stages for seed in tuning.seeds]
+        journal = append_suffix(place, "journal")
         log = search(method, space, trials, cases, begin=begin, journal=journal, name=key)
         return {"facts": facts, "trials": log}
 
-    return best_of(kept(place, key, make)["trials"], scale_of(first))
+    return study_from(read_or_make(place, key, make)["trials"], scale_of(first))
 
 
 def as_toml(studies: Mapping[str, Study], seeds: Sequence[int]) -> str:

@@ -47,27 +47,27 @@ def refuse_disproved(record: Mapping[str, Any], path: Path) -> None:
 
 def contradictions(name: str, stage: Stage, folder: Path) -> Iterator[str]:
     """In words, every figure or verdict of a stage that something contradicts."""
-    yield from of_verdicts(stage)
+    yield from check_verdicts(stage)
     if name == AUDIT and (folder / EVIDENCE).is_file():
-        yield from of_evidence(stage, folder / EVIDENCE)
+        yield from check_evidence(stage, folder / EVIDENCE)
     if (folder / "cells" / name).is_dir():
-        yield from of_cells(stage, folder / "cells" / name)
+        yield from check_cells(stage, folder / "cells" / name)
 
 
-def of_verdicts(stage: Stage) -> Iterator[str]:
+def check_verdicts(stage: Stage) -> Iterator[str]:
     """Verdicts that the margins contradict."""
     for name, row in stage["methods"].items():
         known = [each["value"] is not None for each in row["scores"].values()]
         if row["failed"] is not None or not all(known):
             continue
-        beyond = list(outside(row["scores"], stage["margins"] or {}))
+        beyond = list(check_margins(row["scores"], stage["margins"] or {}))
         if row["verdict"] == "PASS" and (beyond or not stage["margins"]):
             yield f"{name} has the verdict PASS, {beyond[0] if beyond else 'and there are no margins'}"
         if row["verdict"] == "FAIL" and not beyond:
             yield f"{name} has the verdict FAIL, and no figure is beyond its margin"
 
 
-def outside(scores: Mapping[str, Any], margins: Mapping[str, float | None]) -> Iterator[str]:
+def check_margins(scores: Mapping[str, Any], margins: Mapping[str, float | None]) -> Iterator[str]:
     """In words, every figure beyond its margin on a side that would be a fault."""
     from unweave.audits.metric_names import metrics_for
 
@@ -83,7 +83,7 @@ def outside(scores: Mapping[str, Any], margins: Mapping[str, float | None]) -> I
             yield f"and {metric.title} is {distance:g} off, at a margin of {margin:g}"
 
 
-def of_evidence(stage: Stage, path: Path) -> Iterator[str]:
+def check_evidence(stage: Stage, path: Path) -> Iterator[str]:
     """Figures of the audited model that its answers contradict."""
     from unweave.audits.classifier import parquet
     from unweave.audits.metrics import METRICS
@@ -98,31 +98,31 @@ def of_evidence(stage: Stage, path: Path) -> Iterator[str]:
         evidence = parquet.load(path)
         takes = {each: METRICS[each].alone for each in known}
         found = {each: take(evidence) for each, take in takes.items() if take is not None}
-        yield from differing(name, known, found, f"{path.name} beside it gives")
+        yield from compare_figures(name, known, found, f"{path.name} beside it gives")
 
 
-def of_cells(stage: Stage, folder: Path) -> Iterator[str]:
+def check_cells(stage: Stage, folder: Path) -> Iterator[str]:
     """Figures that the cells contradict, seed by seed and as means."""
     rows = {name: row for name, row in stage["methods"].items() if row["failed"] is None}
     for name, row in rows.items():
-        cells = read(folder, stage["seeds"], name)
+        cells = read_values(folder, stage["seeds"], name)
         for figure, values in row.get("per_seed", {}).items():
             for value, cell in zip(values, cells, strict=False):
-                yield from differing(name, {figure: value}, cell, GIVEN)
-        yield from of_means(name, row["scores"], cells, len(stage["seeds"]))
-    retrained = read(folder, stage["seeds"], REFERENCE)
-    yield from of_means("Retrain", stage["reference"]["scores"], retrained, len(stage["seeds"]))
+                yield from compare_figures(name, {figure: value}, cell, GIVEN)
+        yield from check_means(name, row["scores"], cells, len(stage["seeds"]))
+    retrained = read_values(folder, stage["seeds"], REFERENCE)
+    yield from check_means("Retrain", stage["reference"]["scores"], retrained, len(stage["seeds"]))
 
 
-def of_means(name: str, scores: Mapping[str, Any], cells: Sequence[Values], seeds: int) -> Iterator[str]:
+def check_means(name: str, scores: Mapping[str, Any], cells: Sequence[Values], seeds: int) -> Iterator[str]:
     """Scores that are not the mean of the cells, where every seed has one."""
     if len(cells) == seeds and cells:
         shared = [each for each in scores if all(each in cell for cell in cells)]
         means = {each: mean(cell[each] for cell in cells) for each in shared}
-        yield from differing(name, {each: scores[each]["value"] for each in shared}, means, GIVEN)
+        yield from compare_figures(name, {each: scores[each]["value"] for each in shared}, means, GIVEN)
 
 
-def read(folder: Path, seeds: Sequence[int], name: str) -> list[Values]:
+def read_values(folder: Path, seeds: Sequence[int], name: str) -> list[Values]:
     """What was measured of the cells of a method that are there, in the order of the seeds."""
     places = [folder / str(seed) / f"{name}.values.json" for seed in seeds]
     if not all(place.is_file() for place in places):
@@ -130,7 +130,7 @@ def read(folder: Path, seeds: Sequence[int], name: str) -> list[Values]:
     return [read_object(place).get("values", {}) for place in places]
 
 
-def differing(name: str, said: Mapping[str, float | None], found: Values, where: str) -> Iterator[str]:
+def compare_figures(name: str, said: Mapping[str, float | None], found: Values, where: str) -> Iterator[str]:
     """In words, every figure that is not what was found."""
     from unweave.report.numbers import heading
 

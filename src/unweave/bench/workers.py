@@ -49,7 +49,7 @@ Crew = Callable[[Sequence[Job]], Iterator[tuple[Job, Any]]]
 """Does jobs, and yields each with its result as it ends."""
 
 
-def told(crew: Crew, jobs: Sequence[Job], listener: Listener) -> Iterator[tuple[Job, Any]]:
+def run_jobs(crew: Crew, jobs: Sequence[Job], listener: Listener) -> Iterator[tuple[Job, Any]]:
     """Does jobs, and tells of each as it ends."""
     for done, (job, result) in enumerate(crew(jobs), 1):
         listener(Progress(job.label, done, len(jobs)))
@@ -65,10 +65,10 @@ def workers(count: int) -> Iterator[Crew]:
     if count < 1:
         raise ValueError(f"jobs must be at least 1, found {count}")
     if count == 1:
-        yield in_turn
+        yield run_serially
         return
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), ready)
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), prepare_worker)
 
     def at_once(jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
         tasks = {pool.submit(job.function, *job.arguments): job for job in jobs}
@@ -94,19 +94,19 @@ def refuse_too_many(jobs: int | None, device: str) -> None:
         raise ValueError(f"--jobs must be at most the number of GPUs in {device}, {gpus}, found {jobs}")
 
 
-def in_turn(jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+def run_serially(jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
     """Does one job after the other in this process."""
     return ((job, job.function(*job.arguments)) for job in jobs)
 
 
-def ready() -> None:
+def prepare_worker() -> None:
     """Prepares a new process: one thread; it ends without a word on Ctrl-C, and when its parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     torch.set_num_threads(1)
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
-def end_with_parent() -> None:
+def exit_with_parent() -> None:
     """Waits until the parent is gone, however it ended, and ends this process: nobody would read its work."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "only a worker has a parent"

@@ -9,7 +9,7 @@ from cyclopts import App
 
 from unweave.audits.verdict import SEEDS
 from unweave.bench.bench import bench as run_bench
-from unweave.bench.bench import chosen, compare
+from unweave.bench.bench import compare, select_methods
 from unweave.bench.recipe import Recipe
 from unweave.bench.recipe import load as load_recipe
 from unweave.bench.setup import Against
@@ -103,7 +103,9 @@ def run(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> Pat
         "recipes": [{key: table[key] for key in table if key != "seeds"} for table in tables],
         "seeds": [list(recipe.seeds) for recipe in recipes],
         "budgets": [list(recipe.tuning.budgets) for recipe in recipes],
-        "methods": list(dict.fromkeys(name for recipe in recipes for name in chosen(recipe, methods))),
+        "methods": list(
+            dict.fromkeys(name for recipe in recipes for name in select_methods(recipe, methods))
+        ),
         **plan.asked(),
         "device": device,
     }
@@ -145,7 +147,7 @@ def run_given(place: Place, request: Request, plan: Plan, shared: Shared) -> Pat
     refuse_too_many(plan.jobs, device)
     stage = given(place, request, plan, shared)
     recipe = stage.recipe
-    methods = tuple(name for name in chosen(recipe, wanted) if name != "retrain")
+    methods = tuple(name for name in select_methods(recipe, wanted) if name != "retrain")
     asked = {
         "verb": "bench",
         "given": {**stage.known(), "split": stage.split().digest()},

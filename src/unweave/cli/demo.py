@@ -54,7 +54,7 @@ def diffusion(quick: bool) -> Shown:
     assert recipe.generation is not None
     few = replace(recipe.generation, images=IMAGES)
     if quick:
-        hurried = replace(recipe, generation=replace(few, attacks=0)).cut_short(QUICK_STEPS)
+        hurried = replace(recipe, generation=replace(few, attacks=0)).with_short_training(QUICK_STEPS)
         return Shown((hurried,), "lur:recover,salun", seeds=1)
     return Shown((replace(recipe, generation=few),), "lur:recover,salun,sa,joint:recover", seeds=1)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unweave.bench.bench import shortened
+from unweave.bench.bench import limit_seeds
 from unweave.bench.recipe import Recipe
 from unweave.bench.setup import Against
 from unweave.bench.stage import Stage
@@ -78,7 +78,7 @@ class Plan:
         tuning = replace(recipe.tuning, against=self.against or recipe.tuning.against)
         if self.budgets is not None:
             tuning = replace(tuning, budget=None, budgets=self.budgets)
-        return shortened(replace(recipe, seeds=seeds, tuning=tuning), self.seeds)
+        return limit_seeds(replace(recipe, seeds=seeds, tuning=tuning), self.seeds)
 
     def refuse_other_families(self, recipes: Sequence[Recipe]) -> None:
         """Raises if a recipe's models are of a family that the protocol has no columns for."""
@@ -105,7 +105,9 @@ def refuse_unreadable(recipes: Sequence[Recipe], device: str) -> None:
         raise ValueError(f"each recipe can be run once, found {', '.join(known)}")
     for recipe in recipes:
         stage = Stage(recipe, Path(), device)
-        if stage.chooses:  # by models that are not trained yet: any other cut shows as well what can be read
+        if (
+            stage.has_trained_choice
+        ):  # by models that are not trained yet: any other cut shows as well what can be read
             stage = replace(stage, recipe=replace(recipe, data=replace(recipe.data, forget="random")))
         split = stage.split()
         model = recipe.build(split.n_classes).to(device)

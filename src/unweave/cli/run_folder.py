@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from unweave.auditing import load_or_retrain
 from unweave.audits.exam import Exam
 from unweave.audits.references import Retrain
-from unweave.bench.workers import Job, Listener, told, workers
+from unweave.bench.workers import Job, Listener, run_jobs, workers
 from unweave.cli import forget
 from unweave.cli.choose_method import Retraining, known_here
 from unweave.cli.project import Project, load
@@ -167,7 +167,7 @@ def retrain_all(
     given = [(str(run.resolve()), seed, str(folder), device) for seed in seeds]
     work = [Job(f"retrained with seed {each[1]}", retrain_one, each) for each in given]
     with workers(min(jobs, max(1, len(seeds)))) as crew:
-        for _ in told(crew, work, listener):
+        for _ in run_jobs(crew, work, listener):
             pass
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from unweave.bench.peak_memory import peak_memory
-from unweave.bench.ranges import nested
+from unweave.bench.ranges import nest_paths
 from unweave.cli.describe_settings import descents
 from unweave.cli.project import Project
 from unweave.descent.train import run_and_time
@@ -136,7 +136,7 @@ def unended(method: Method) -> Method:
         if isinstance(each, Recover):
             tables[f"{path}budget"] = None
             tables |= {} if each.until is None else {f"{path}until.near": NEVER}
-    return configure(method, nested(tables))
+    return configure(method, nest_paths(tables))
 
 
 def run(
@@ -146,7 +146,7 @@ def run(
     whole = {path: value if path.endswith("epochs") else round(value) for path, value in lengths.items()}
     generator = torch.Generator().manual_seed(0)
     problem = Problem(project.task(split), copy.deepcopy(model), split, generator, project.build)
-    return run_and_time(problem, configure(method, nested(whole)))
+    return run_and_time(problem, configure(method, nest_paths(whole)))
 
 
 def whole(project: Project, model: nn.Module, split: Split) -> Estimate | None:

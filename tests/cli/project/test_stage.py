@@ -11,7 +11,7 @@ import projects
 from unweave.bench.search import SECOND
 from unweave.bench.study import evaluations
 from unweave.bench.tune import tune_stage
-from unweave.bench.workers import in_turn
+from unweave.bench.workers import run_serially
 from unweave.cli.project import place
 from unweave.cli.project import stage as given
 from unweave.cli.project.place import Place
@@ -91,7 +91,7 @@ def test_no_model_is_retrained_for_the_request_itself_while_tuning_on_proxies(re
         return project.retrain(split, seed)
 
     monkeypatch.setattr(given, "project_of", lambda *_: dataclasses.replace(project, retrain=remembered))
-    found = tune_stage(made.measured(), ["finetune"], 1, in_turn, lambda progress: None)
+    found = tune_stage(made.measured(), ["finetune"], 1, run_serially, lambda progress: None)
     assert found["finetune"].best
     assert made.split().digest("retain") not in [digest for digest, _ in asked]
     assert sorted(seed for _, seed in asked) == [1000, 1001, SECOND + 1000, SECOND + 1001]
@@ -125,7 +125,7 @@ def test_a_search_begins_with_the_methods_as_they_are_set(reading):
     made, shorter = stage(reading).measured(), FromScratch(Descent(lr=0.3, steps=3))
     recipe = dataclasses.replace(made.recipe, methods={"short-retrain": shorter})
     made = dataclasses.replace(made, recipe=recipe)
-    found = tune_stage(made, ["short-retrain"], 1, in_turn, lambda progress: None)
+    found = tune_stage(made, ["short-retrain"], 1, run_serially, lambda progress: None)
     assert found["short-retrain"].trials[0]["settings"]["how.lr"] == 0.3
 
 

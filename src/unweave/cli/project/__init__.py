@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from unweave.bench.recipe import load as load_recipe
-from unweave.bench.recipe import shipped
+from unweave.bench.recipe import recipe_names
 from unweave.choices import suggest_word
 from unweave.cli.project.diffusers_folder import CONFIGS, from_local, is_local
 from unweave.cli.project.project import Project
@@ -39,10 +39,10 @@ def load(
         raise ValueError(f"--recipe says what the model in a folder is, found no folder at {place}")
     if path.suffix == ".py":
         return from_file(path)
-    if path.suffix == ".toml" or place in shipped():
+    if path.suffix == ".toml" or place in recipe_names():
         return from_recipe(load_recipe(place), device or "cpu")
-    known = ", ".join(shipped())
-    guess = suggest_word(place, shipped())
+    known = ", ".join(recipe_names())
+    guess = suggest_word(place, recipe_names())
     raise ValueError(
         f"MODEL must be project.py, a recipe or a folder, found {place!r}{guess}; recipes: {known}"
     )

@@ -9,7 +9,7 @@ from torch import nn
 from unweave.bench.recipe import Recipe
 from unweave.bench.recipe import load as load_recipe
 from unweave.bench.setup import Data
-from unweave.bench.split_data import split_of
+from unweave.bench.split_data import make_split
 from unweave.cli.project.project import Project, Write
 from unweave.cli.project.recipe import retraining
 from unweave.data.datasets import NAMES
@@ -70,7 +70,7 @@ def read(place: Path, data: str | None, recipe: Recipe | None, device: str) -> L
     if given is None:
         raise ValueError("--recipe must be one of a generator, found a recipe without a table generation")
     folder_config.refuse_unsupported(place)
-    split = split_of(data_of(data, recipe), family=given, device=device)
+    split = make_split(data_of(data, recipe), family=given, device=device)
     found = folder.load(place, n_classes=split.n_classes)
     refuse_other_size(split, found.shape)
     # the default is guided; who asks for guidance in a recipe hears that there is none

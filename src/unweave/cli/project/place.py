@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from unweave.bench.proxy_requests import practised
+from unweave.bench.proxy_requests import proxy_split
 from unweave.bench.setup import Data, Tuning
 from unweave.cli.project import Project, load
 from unweave.record import checkpoint
@@ -58,4 +58,4 @@ def practised_on(
     place: Place, forget: tuple[int, ...], device: str, data: Data, tuning: Tuning, seed: int
 ) -> Split:
     """What a tuning seed practises on; once per process."""
-    return practised(split_of(place, forget, device), data, tuning, seed)
+    return proxy_split(split_of(place, forget, device), data, tuning, seed)

@@ -9,7 +9,7 @@ from torch import nn
 
 from unweave.bench.recipe import Recipe
 from unweave.bench.recipe import load as load_recipe
-from unweave.bench.split_data import split_of
+from unweave.bench.split_data import make_split
 from unweave.cli.project.project import Project, Retraining, Write
 from unweave.descent.train import train_model
 from unweave.families.diffusion import Generation
@@ -26,7 +26,7 @@ RECIPE = "recipe.toml"
 def from_recipe(recipe: Recipe, device: str) -> Project:
     """The model and data of a recipe; the model is trained when it is needed."""
     family = recipe.family
-    split = split_of(recipe.data, family=family, device=device)
+    split = make_split(recipe.data, family=family, device=device)
     told = ("data", "model", "train", *(("generation",) if recipe.generation else ()))
     table = {key: value for key, value in recipe.table().items() if key in told}
     task = family.task(split.n_classes)

@@ -115,7 +115,7 @@ class Given(Stage):
         if not isinstance(steps, int):
             raise ValueError(f"{count} doesn't say what a retraining takes: tune it again")
         recipe = dataclasses.replace(self.recipe, train=Descent(steps=steps))
-        return dataclasses.replace(self, recipe=recipe.within(recipe.tuning.granted))
+        return dataclasses.replace(self, recipe=recipe.with_budget(recipe.tuning.largest_budget))
 
     def build(self, split: Split) -> Callable[[], nn.Module] | None:
         """Makes a fresh model, where the project says how."""
