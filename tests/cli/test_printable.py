@@ -52,13 +52,13 @@ def test_json_keeps_what_the_record_says(run, theirs):
 def test_a_terminal_gets_none_either(monkeypatch, capsys, theirs):
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    show.stages(json.loads((theirs / "record.json").read_text()))
+    show.print_stages(json.loads((theirs / "record.json").read_text()))
     assert not CONTROL.search(re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out))
 
 
 def test_lines_tables_and_errors_hold_none(run, capsys):
-    show.say(f"a {HOSTILE}", "two\nlines")
-    show.table(("Method", HOSTILE), [(HOSTILE, "1"), ("b", HOSTILE)])
+    show.print_lines(f"a {HOSTILE}", "two\nlines")
+    show.print_table(("Method", HOSTILE), [(HOSTILE, "1"), ("b", HOSTILE)])
     found = capsys.readouterr().out
     assert not CONTROL.search(found) and SHOWN in found and "two\nlines" in found
     told = run("report", f"no\x1b[31m{HOSTILE[:3]}")

@@ -10,14 +10,14 @@ from unweave.audits.classifier import parquet
 from unweave.audits.classifier.evidence import Evidence
 
 
-def read(path: Path) -> Evidence:
+def read_evidence(path: Path) -> Evidence:
     """What a model answers; a class of which nothing is retained counts as forgotten whole."""
     evidence = parquet.load(path)
     forgotten, retained = (set(np.unique(evidence.labels[part]).tolist()) for part in ("forget", "retain"))
     return replace(evidence, forgotten_classes=tuple(sorted(forgotten - retained)))
 
 
-def files(folder: Path) -> list[Path]:
+def list_files(folder: Path) -> list[Path]:
     """The parquet files of a folder, by name.
 
     Raises:
@@ -28,13 +28,13 @@ def files(folder: Path) -> list[Path]:
         raise ValueError(
             f"--reference must be a folder with what retrained models answer, found {found}: {folder}"
         )
-    found = sorted(folder.glob("*.parquet"), key=natural)
+    found = sorted(folder.glob("*.parquet"), key=natural_key)
     if not found:
         raise ValueError(f"--reference must hold a parquet file per retrained model, found none in {folder}")
     return found
 
 
-def natural(path: Path) -> list[tuple[str, int]]:
+def natural_key(path: Path) -> list[tuple[str, int]]:
     """An order of names in which numbers count as such: 2 comes before 10."""
     pieces = re.findall(r"(\D*)(\d*)", path.name)
     return [(word, int(number or 0)) for word, number in pieces]

@@ -53,43 +53,43 @@ def audit(
         found = "neither" if run is None else "both"
         raise ValueError(f"audit needs either the folder of a run or --evidence, found {found}")
     if evidence is not None:
-        return of_evidence(evidence, reference, original, shared)
+        return audit_evidence(evidence, reference, original, shared)
     if reference is not None or original is not None:
         raise ValueError("--reference and --original go with --evidence: a run has its own")
     assert run is not None
-    return of_run(run, references, jobs, shared)
+    return audit_run(run, references, jobs, shared)
 
 
-def of_run(run: Path, references: int, jobs: int, shared: Shared) -> int:
+def audit_run(run: Path, references: int, jobs: int, shared: Shared) -> int:
     """Audits what forget wrote."""
     if not 0 <= references <= CALIBRATION:
         raise ValueError(f"--references must be in 0..{CALIBRATION}, found {references}")
     if jobs < 1:
         raise ValueError(f"--jobs must be at least 1, found {jobs}")
-    project, split = run_folder.opened(str(run.resolve()), shared.device)
+    project, split = run_folder.open_run(str(run.resolve()), shared.device)
     seeds, calibration = seeds_of(references if project.retrain else 0, shared.seed or 0)
     digest = split.digest()
-    model = copy.deepcopy(project.untrained())
+    model = copy.deepcopy(project.fresh_model())
     weights = checkpoint.load(run, model, split_digest=digest)["weights"]
     run_folder.refuse_other_published(model, project, run)
     asked = {"verb": "audit", "weights": weights, "facts": project.facts, "references": seeds}
     named = shared.out or run / "audit"
-    out.refuse_within(named, project.source, run_folder.request_of(run).get("data"))
-    place = out.place(named, asked, goes_on=grows)
-    exam = run_folder.exam_of(run, project, split)
+    out.refuse_within(named, project.source, run_folder.read_request(run).get("data"))
+    place = out.choose_folder(named, asked, goes_on=extends)
+    exam = run_folder.make_exam(run, project, split)
     start = f"Auditing {run}{'' if seeds else ', with no retrained models'}"
-    with out.writing(place, asked), progress.shown(start, quiet=shared.quiet) as listener:
+    with out.open_folder(place, asked), progress.show_progress(start, quiet=shared.quiet) as listener:
         kept = place / "references"
-        result = run_folder.result_of(run, project, split, shared.device)
+        result = run_folder.load_result(run, project, split, shared.device)
         given = collect_answer_pair(
             result, exam
         )  # of no use to an audit, it is said before anything is retrained
         run_folder.retrain_all(run, [*seeds, *calibration], kept, jobs, shared.device, listener)
-        reference = run_folder.reference_of(project, split, seeds, calibration, kept) if seeds else None
+        reference = run_folder.make_reference(project, split, seeds, calibration, kept) if seeds else None
         found = audit_answers(result, given, reference, exam=exam)
-        found = replace(found, record=add_request(found.record, run_folder.about(run)))
+        found = replace(found, record=add_request(found.record, run_folder.request_facts(run)))
         found.save(place)
-    return told(found, place, shared)
+    return print_audit(found, place, shared)
 
 
 def seeds_of(references: int, first: int) -> tuple[list[int], list[int]]:
@@ -102,52 +102,55 @@ def seeds_of(references: int, first: int) -> tuple[list[int], list[int]]:
     return seeds, list(range(fixing, fixing + RETRAINS)) if references >= SEEDS else []
 
 
-def grows(asked: out.Asked, found: out.Asked) -> bool:
+def extends(asked: out.Asked, found: out.Asked) -> bool:
     """Whether the same model is audited, beside at least as many retrained ones."""
     same = all(asked[key] == found.get(key) for key in asked if key != "references")
     return same and set(found["references"]) <= set(asked["references"])
 
 
-def of_evidence(evidence: Path, reference: Path | None, original: Path | None, shared: Shared) -> int:
+def audit_evidence(evidence: Path, reference: Path | None, original: Path | None, shared: Shared) -> int:
     """Audits a model by its answers."""
     if reference is None:
         needed = "--reference, a folder with what retrained models answer"
         raise ValueError(f"--evidence needs {needed}: a figure means nothing without theirs")
-    files = answer_files.files(reference)
-    subject, others = answer_files.read(evidence), [answer_files.read(path) for path in files]
+    files = answer_files.list_files(reference)
+    subject, others = (
+        answer_files.read_evidence(evidence),
+        [answer_files.read_evidence(path) for path in files],
+    )
     fixing = RETRAINS if len(others) >= SEEDS + RETRAINS else 0
-    before = None if original is None else answer_files.read(original)
+    before = None if original is None else answer_files.read_evidence(original)
     compared, calibration = others[: len(others) - fixing], others[len(others) - fixing :]
     found = compare(subject, compared, calibration=calibration, original=before)
     sources = [evidence, *files, *([] if original is None else [original])]
     asked = {"verb": "audit", "evidence": [sha256(path) for path in sources]}
-    place = out.place(shared.out or Path("unweave-audit"), asked)
+    place = out.choose_folder(shared.out or Path("unweave-audit"), asked)
     found = replace(found, record=add_request(found.record, {"model": evidence.name}))
-    with out.writing(place, asked):
+    with out.open_folder(place, asked):
         found.save(place)
-    return told(found, place, shared)
+    return print_audit(found, place, shared)
 
 
-def told(found: Audit, place: Path, shared: Shared) -> int:
+def print_audit(found: Audit, place: Path, shared: Shared) -> int:
     """Prints the verdict, the figures and where they are; returns the exit code."""
     made = record.load(place)
     (stage,) = made["stages"].values()
-    row, before = told_of(stage)
+    row, before = audited_rows(stage)
     spent = {key: row[key] for key in ("seconds", "gradient_evaluations", "cost")}
     if shared.json:
         figures = {key: row[key] for key in ("verdict", "reason", "scores", "gap")}
         figures["original"] = None if before is None else before["scores"]
         places = {"out": str(place), "report": str(place / html.FILE)}
         whole = {key: stage["reference"].get(key) for key in ("seconds", "gradient_evaluations")}
-        show.as_json({**figures, "margins": stage["margins"], **spent, "retraining": whole, **places})
+        show.print_json({**figures, "margins": stage["margins"], **spent, "retraining": whole, **places})
     else:
-        show.verdict(stage, row, before)
-        show.tell(*cost_of(row, stage["reference"]))
-        show.say("", f"Report: {place / html.FILE}")
+        show.print_verdict(stage, row, before)
+        show.print_sentences(*cost_sentence(row, stage["reference"]))
+        show.print_lines("", f"Report: {place / html.FILE}")
     return 0 if found.verdict is Verdict.PASS else 1
 
 
-def told_of(stage: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+def audited_rows(stage: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
     """The row of the audited model, and that of the original where that is known."""
     rows = dict(stage["methods"])
     before = rows.pop("original") if len(rows) > 1 else None
@@ -155,15 +158,15 @@ def told_of(stage: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, A
     return row, before
 
 
-def cost_of(row: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
+def cost_sentence(row: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
     """A sentence on what a method took beside a retraining; none of a model that was given."""
-    own, whole = words_of(row), words_of(reference)
+    own, whole = cost_words(row), cost_words(reference)
     if own is None:
         return []
     return ["", f"It took {own}." if whole is None else f"It took {own}; a retraining takes {whole}."]
 
 
-def words_of(spent: Mapping[str, Any]) -> str | None:
+def cost_words(spent: Mapping[str, Any]) -> str | None:
     """A cost in words; None where the time is not known."""
     if spent.get("seconds") is None:
         return None

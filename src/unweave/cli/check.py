@@ -12,8 +12,8 @@ from unweave.audits.exam import Exam, glance
 from unweave.bench.study import REFERENCES
 from unweave.bench.workers import Listener, Progress
 from unweave.cli import out, progress, show, timing
-from unweave.cli.notes import lacking, notes
-from unweave.cli.options import DEFAULTS, Shared, names
+from unweave.cli.notes import missing_retraining, notes
+from unweave.cli.options import DEFAULTS, Shared, parse_names
 from unweave.cli.project import Project, load
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
 from unweave.methods import DEFAULT, method_named
@@ -63,29 +63,29 @@ def check(
         methods: Names with commas between, such as lur:recover,salun; all if none are given.
         shared: Of every verb.
     """
-    wanted = names(methods)
+    wanted = parse_names(methods)
     project = load(model, recipe=recipe, data=data, device=shared.device)
-    chosen = priced_of(project, wanted)
+    chosen = methods_to_price(project, wanted)
     if shared.out is not None:
         out.refuse_within(shared.out, project.source, data)
-    original, project = project.placed(shared.device)
-    split = project.split(asked_for(request, project, shared.seed or 0))
+    original, project = project.to_device(shared.device)
+    split = project.split(forget_positions(request, project, shared.seed or 0))
     exam = project.family.short_exam(split)
-    with progress.shown("Looking at the model", quiet=shared.quiet) as listener:
-        found = looked(original, project, split, exam, chosen, listener)
+    with progress.show_progress("Looking at the model", quiet=shared.quiet) as listener:
+        found = inspect_model(original, project, split, exam, chosen, listener)
     if shared.out is not None:
         asked = {
             "verb": "check",
             "model": model,
             "found": {key: found[key] for key in ("model", "data", "notes")},
         }
-        with out.writing(out.place(shared.out, asked), asked) as folder:
+        with out.open_folder(out.choose_folder(shared.out, asked), asked) as folder:
             write_atomically(folder / FILE, json.dumps(to_json_values(found), indent=1))
-    show.as_json(found) if shared.json else told(model, found, exam, lacking(project))
+    show.print_json(found) if shared.json else print_report(model, found, exam, missing_retraining(project))
     return 0
 
 
-def priced_of(project: Project, wanted: Sequence[str] | None) -> list[str]:
+def methods_to_price(project: Project, wanted: Sequence[str] | None) -> list[str]:
     """The names of the methods that are priced; those wanted are checked."""
     for name in wanted or ():
         method_named(name, project.family.name)
@@ -93,7 +93,7 @@ def priced_of(project: Project, wanted: Sequence[str] | None) -> list[str]:
     return [name for name in named if name not in REFERENCES]
 
 
-def looked(
+def inspect_model(
     original: nn.Module,
     project: Project,
     split: Split,
@@ -102,21 +102,21 @@ def looked(
     listener: Listener,
 ) -> dict[str, Any]:
     """All that is found out about a model and its data."""
-    prices = costs(chosen, original, split, project, listener)
+    prices = estimate_costs(chosen, original, split, project, listener)
     return {
-        "model": facts(original, project),
-        "data": sizes(split),
+        "model": model_facts(original, project),
+        "data": data_sizes(split),
         "request": about_own_images(split),
         "notes": list(notes(original, project)),
         "accuracy": None if project.model is None else glance(exam, original),
         "costs": prices,
-        "costlier_than_a_retrain": list(costlier(prices)),
+        "costlier_than_a_retrain": list(slower_methods(prices)),
     }
 
 
-def asked_for(request: Request, project: Project, seed: int) -> torch.Tensor:
+def forget_positions(request: Request, project: Project, seed: int) -> torch.Tensor:
     """The positions of what is to be forgotten, or of what is assumed."""
-    undecided = not request.given() and project.forget is None
+    undecided = not request.flags() and project.forget is None
     return (
         project.family.default_forget_set(project.train, seed)
         if undecided
@@ -124,7 +124,7 @@ def asked_for(request: Request, project: Project, seed: int) -> torch.Tensor:
     )
 
 
-def facts(model: nn.Module, project: Project) -> dict[str, Any]:
+def model_facts(model: nn.Module, project: Project) -> dict[str, Any]:
     """What a model is."""
     weights = list(model.parameters())
     return {
@@ -138,19 +138,19 @@ def facts(model: nn.Module, project: Project) -> dict[str, Any]:
     }
 
 
-def sizes(split: Split) -> dict[str, Any]:
+def data_sizes(split: Split) -> dict[str, Any]:
     """How much data there is."""
     counts = {"forget": len(split.forget), "retain": len(split.retain)}
     counts |= {"calibration": len(split.calibration), "test": len(split.test)}
     return {**counts, "classes": split.n_classes, "forgotten_classes": list(split.forgotten_classes)}
 
 
-def costs(
+def estimate_costs(
     chosen: list[str], model: nn.Module, split: Split, project: Project, listener: Listener
 ) -> dict[str, dict[str, Any]]:
     """What a retrain and each method would cost."""
     warm_up(project, model, split)
-    whole = timing.whole(project, model, split)
+    whole = timing.estimate_retraining(project, model, split)
     total = len(chosen) + (whole is not None)
     found: dict[str, dict[str, Any]] = {}
     if whole is not None:
@@ -163,17 +163,17 @@ def costs(
     return found
 
 
-def costlier(costs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+def slower_methods(costs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """The methods that take longer than a retrain, and how many times as long."""
     known = {name: each["cost"] for name, each in costs.items() if each["cost"] is not None}
     return {name: cost for name, cost in known.items() if cost > 1}
 
 
-def about_retraining(costs: Mapping[str, float]) -> list[str]:
+def retraining_advice(costs: Mapping[str, float]) -> list[str]:
     """What to do instead, where methods take longer than a retrain.
 
     Args:
-        costs: From `costlier`.
+        costs: From `slower_methods`.
     """
     if not costs:
         return []
@@ -190,7 +190,7 @@ def warm_up(project: Project, model: nn.Module, split: Split) -> None:
     timing.estimate(project.methods["finetune"], model, split, project)
 
 
-def told(model: str, found: Mapping[str, Any], exam: Exam[Any], missing: str) -> None:
+def print_report(model: str, found: Mapping[str, Any], exam: Exam[Any], missing: str) -> None:
     """Prints what was found.
 
     Args:
@@ -200,27 +200,29 @@ def told(model: str, found: Mapping[str, Any], exam: Exam[Any], missing: str) ->
         missing: What is lacking for a retrain, if it is.
     """
     refused = {name: each["refused"] for name, each in found["costs"].items() if each["refused"]}
-    show.tell(*about_retraining(costlier(found["costs"])))
+    show.print_sentences(*retraining_advice(slower_methods(found["costs"])))
     exceptions = f", but not with {', '.join(refused)}" if refused else ""
-    show.tell(f"{model} can be used{exceptions}.", "")
-    show.tell(about_model(found["model"]), about_data(found["data"], ids=found["model"]["ids"]))
-    show.tell(*found["request"])
-    show.say(*([] if found["accuracy"] is None else about_answers(found["accuracy"], exam)), "")
-    show.tell(*([f"- {note}" for note in found["notes"]] or ["Nothing is known that would go wrong."]), "")
-    told_costs(found["costs"])
+    show.print_sentences(f"{model} can be used{exceptions}.", "")
+    show.print_sentences(model_line(found["model"]), data_line(found["data"], ids=found["model"]["ids"]))
+    show.print_sentences(*found["request"])
+    show.print_lines(*([] if found["accuracy"] is None else answer_lines(found["accuracy"], exam)), "")
+    show.print_sentences(
+        *([f"- {note}" for note in found["notes"]] or ["Nothing is known that would go wrong."]), ""
+    )
+    print_costs(found["costs"])
     unknown = [] if "retrain" in found["costs"] else [f"What a retrain costs is unknown: {missing}."]
-    show.tell("", *ASSUMED, *unknown)
-    show.tell(*(f"{name}: {reason}" for name, reason in refused.items()))
+    show.print_sentences("", *ASSUMED, *unknown)
+    show.print_sentences(*(f"{name}: {reason}" for name, reason in refused.items()))
 
 
-def about_model(model: Mapping[str, Any]) -> str:
+def model_line(model: Mapping[str, Any]) -> str:
     """The model in a line."""
     weights = f"{model['weights']:,} weights ({model['trainable']:,} trainable)"
     trained = "" if model["trained"] else ", not trained yet"
     return f"Model: {model['type']}, {weights}, {model['dtype']}, on {model['device']}{trained}."
 
 
-def about_data(data: Mapping[str, Any], *, ids: bool) -> str:
+def data_line(data: Mapping[str, Any], *, ids: bool) -> str:
     """The data in a line."""
     parts = f"{data['forget']} to forget, {data['retain']} to retain"
     held_out = f"{data['calibration']} for calibration, {data['test']} for test"
@@ -228,17 +230,17 @@ def about_data(data: Mapping[str, Any], *, ids: bool) -> str:
     return f"Data: {parts}, {held_out}; {data['classes']} classes; examples are known {known}."
 
 
-def about_answers(found: Mapping[str, float], exam: Exam[Any]) -> list[str]:
+def answer_lines(found: Mapping[str, float], exam: Exam[Any]) -> list[str]:
     """What the model answers, a line for each figure."""
     lines = [f"{each.title}: {number(found[each.id], each.digits)}" for each in exam.glances]
     return [*lines, exam.glance_note] if exam.glance_note else lines
 
 
-def told_costs(costs: Mapping[str, Mapping[str, Any]]) -> None:
+def print_costs(costs: Mapping[str, Mapping[str, Any]]) -> None:
     """Prints the table of costs; they are set beside a retrain where one is possible."""
     shown = {title: each for title, each in COLUMNS.items() if each[0] != "cost" or "retrain" in costs}
     rows = [cost_row(name, each, list(shown.values())) for name, each in costs.items()]
-    show.table(("Method", *shown, "Runs"), rows)
+    show.print_table(("Method", *shown, "Runs"), rows)
 
 
 def cost_row(name: str, each: Mapping[str, Any], columns: list[tuple[str, int]]) -> list[str]:

@@ -35,7 +35,9 @@ class Retraining:
         return f"train(dataset, {self.seed})"
 
 
-def configured(project: Project, name: str, *, tables: Mapping[str, Any], seed: int) -> Method | Retraining:
+def configure_method(
+    project: Project, name: str, *, tables: Mapping[str, Any], seed: int
+) -> Method | Retraining:
     """The method under its settings.
 
     Raises:
@@ -54,7 +56,7 @@ def configured(project: Project, name: str, *, tables: Mapping[str, Any], seed: 
     return Retraining(project, seed)
 
 
-def known_here(
+def tuned_method(
     project: Project, name: str, *, tables: Mapping[str, Any], seed: int, place: Path, again: str
 ) -> Method | Retraining:
     """The method under settings that an earlier run has left.
@@ -71,12 +73,12 @@ def known_here(
         ValueError: If they are not the method's, as those of earlier versions may be.
     """
     try:
-        return configured(project, name, tables=tables, seed=seed)
+        return configure_method(project, name, tables=tables, seed=seed)
     except ValueError as error:
         raise ValueError(f"{place} has settings of another version of {name}: {error}: {again}") from error
 
 
-def searched(folder: Path, model: str, method: str) -> Mapping[str, Any]:
+def read_search(folder: Path, model: str, method: str) -> Mapping[str, Any]:
     """The settings that `bench --tune` found for a method on a model, as it wrote them.
 
     Args:

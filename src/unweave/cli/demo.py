@@ -28,7 +28,7 @@ QUICK_STEPS = 1500
 
 
 @dataclass(frozen=True)
-class Shown:
+class Demonstration:
     """What a demo runs where nothing else is asked for.
 
     Args:
@@ -42,24 +42,24 @@ class Shown:
     seeds: int | None = None
 
 
-def digits(quick: bool) -> Shown:
+def digits(quick: bool) -> Demonstration:
     """Classifiers: records with wrong labels, and one digit; the methods that tell the story, not all."""
     recipes = (load_recipe("digits-trace"), load_recipe("digits-class"))
-    return Shown(recipes, CLASSIFIERS, seeds=QUICK if quick else None)
+    return Demonstration(recipes, CLASSIFIERS, seeds=QUICK if quick else None)
 
 
-def diffusion(quick: bool) -> Shown:
+def diffusion(quick: bool) -> Demonstration:
     """A generator that is to make one digit no more, with few images; in a hurry, without attacks on it."""
     recipe = load_recipe("digit-images-class")
     assert recipe.generation is not None
     few = replace(recipe.generation, images=IMAGES)
     if quick:
         hurried = replace(recipe, generation=replace(few, attacks=0)).with_short_training(QUICK_STEPS)
-        return Shown((hurried,), "lur:recover,salun", seeds=1)
-    return Shown((replace(recipe, generation=few),), "lur:recover,salun,sa,joint:recover", seeds=1)
+        return Demonstration((hurried,), "lur:recover,salun", seeds=1)
+    return Demonstration((replace(recipe, generation=few),), "lur:recover,salun,sa,joint:recover", seeds=1)
 
 
-SHOWN: Mapping[str, Callable[[bool], Shown]] = {"digits": digits, "diffusion": diffusion}
+SHOWN: Mapping[str, Callable[[bool], Demonstration]] = {"digits": digits, "diffusion": diffusion}
 
 
 def demo(
@@ -94,8 +94,8 @@ def demo(
         recipes = [replace(recipe, calibration_seeds=()) for recipe in recipes]
     chosen = shown.methods if methods is None else methods
     plan = Plan(methods=chosen, seeds=count, jobs=jobs)
-    folder = bench.run(recipes, "unweave-demo", plan, shared)
+    folder = bench.run_recipes(recipes, "unweave-demo", plan, shared)
     if count is not None and count < SEEDS and not shared.json:
-        show.say(f"no verdict: {count} {'seed' if count == 1 else 'seeds'}, {SEEDS} needed", "")
-    bench.told(folder, shared)
+        show.print_lines(f"no verdict: {count} {'seed' if count == 1 else 'seeds'}, {SEEDS} needed", "")
+    bench.print_summary(folder, shared)
     return 0

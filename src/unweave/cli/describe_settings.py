@@ -14,7 +14,7 @@ KIND = "kind"
 """The last name of a path that says which of several dataclasses stands there."""
 
 
-def meanings(method: object) -> dict[str, str]:
+def setting_meanings(method: object) -> dict[str, str]:
     """What each setting means, by the dotted path that `--set` names; empty where its class does not say."""
     return {
         path: meaning
@@ -25,7 +25,7 @@ def meanings(method: object) -> dict[str, str]:
 
 def meanings_in(settings: object, before: str = "") -> dict[str, str]:
     """What each setting of a dataclass means."""
-    told, kinds, made = arguments(type(settings)), nested_kinds(type(settings)), {}
+    told, kinds, made = parse_args_section(type(settings)), nested_kinds(type(settings)), {}
     for name, shown in as_table(settings).items():
         value, path, meaning = getattr(settings, name), f"{before}{name}", told.get(name, "")
         if isinstance(shown, Mapping) and is_dataclass(value):
@@ -36,7 +36,7 @@ def meanings_in(settings: object, before: str = "") -> dict[str, str]:
     return made
 
 
-def choices(method: object) -> dict[str, dict[str, str]]:
+def setting_choices(method: object) -> dict[str, dict[str, str]]:
     """By the path of a setting the dataclasses that may stand there, and what each does."""
     return {
         path: found
@@ -58,17 +58,17 @@ def choices_in(settings: object, before: str = "") -> dict[str, dict[str, str]]:
 
 def first_line(kind: type) -> str:
     """What the docstring of a class begins with."""
-    return plain((inspect.getdoc(kind) or "").partition("\n\n")[0])
+    return plain_text((inspect.getdoc(kind) or "").partition("\n\n")[0])
 
 
-def arguments(kind: type) -> Mapping[str, str]:
+def parse_args_section(kind: type) -> Mapping[str, str]:
     """The section `Args:` of a class's docstring, by name, each text in one line."""
     section = re.search(r"^Args:\n((?: .*\n?|\n)*)", inspect.getdoc(kind) or "", re.MULTILINE)
     found = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
-    return {name: plain(text) for name, text in found}
+    return {name: plain_text(text) for name, text in found}
 
 
-def plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """A text in one line, with formulas as they are written."""
     return re.sub(":math:`([^`]*)`", r"\1", " ".join(text.split()))
 

@@ -10,9 +10,9 @@ from torch import nn
 from unweave.audits.exam import Exam, glance
 from unweave.bench.workers import Listener, Progress
 from unweave.cli import out, progress, show
-from unweave.cli.choose_method import configured, known_here, searched
-from unweave.cli.dry_run import planned
-from unweave.cli.options import DEFAULTS, Shared, settings
+from unweave.cli.choose_method import configure_method, read_search, tuned_method
+from unweave.cli.dry_run import print_plan
+from unweave.cli.options import DEFAULTS, Shared, parse_settings
 from unweave.cli.project import Project, load
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
 from unweave.methods import DEFAULT, method_named
@@ -65,39 +65,39 @@ def forget(
         dry_run: Only say what would be done, and what it would cost.
         shared: Of every verb.
     """
-    tables = settings(set)
+    tables = parse_settings(set)
     method_named(method)
-    found = {} if tuned is None else searched(tuned, model, method)
+    found = {} if tuned is None else read_search(tuned, model, method)
     project = load(model, recipe=recipe, data=data, device=shared.device)
     method_named(method, project.family.name)
     seed = shared.seed or 0
     split = project.split(positions(request, project, seed))
     if tuned is not None:
         again = f"tune it again, with unweave bench {model} --methods {method} --tune 20"
-        known_here(project, method, tables=found, seed=seed, place=tuned, again=again)
+        tuned_method(project, method, tables=found, seed=seed, place=tuned, again=again)
         tables = merge_tables(found, tables)
-    chosen = configured(project, method, tables=tables, seed=seed)
+    chosen = configure_method(project, method, tables=tables, seed=seed)
     asked = {
         "verb": "forget",
-        "model": found_anywhere(model),
-        "recipe": None if recipe is None else found_anywhere(recipe),
-        "data": None if data is None else found_anywhere(data),
-        **asked_of(project, split, method, tables=tables, seed=seed, device=shared.device),
+        "model": absolute_place(model),
+        "recipe": None if recipe is None else absolute_place(recipe),
+        "data": None if data is None else absolute_place(data),
+        **request_facts(project, split, method, tables=tables, seed=seed, device=shared.device),
     }
     place = shared.out or Path("forgotten")
     out.refuse_within(place, project.source, data)
-    folder = out.place(place, asked, claim=CLAIM)
+    folder = out.choose_folder(place, asked, claim=CLAIM)
     if is_done(folder, project):
-        say_done(split, method, folder=folder, shared=shared)
+        print_done(split, method, folder=folder, shared=shared)
         return 0
     refuse_foreign(folder)
     if dry_run:
-        return planned(chosen, method, split=split, project=project, folder=folder, shared=shared)
+        return print_plan(chosen, method, split=split, project=project, folder=folder, shared=shared)
     with (
-        out.writing(folder, asked, claim=CLAIM),
-        progress.shown(f"Loaded {model}", quiet=shared.quiet) as listener,
+        out.open_folder(folder, asked, claim=CLAIM),
+        progress.show_progress(f"Loaded {model}", quiet=shared.quiet) as listener,
     ):
-        original = trained(project, seed, models=folder / MODELS, listener=listener)
+        original = load_original(project, seed, models=folder / MODELS, listener=listener)
         exam = project.family.short_exam(split, cache=folder / MODELS)
         before = glance(exam, original)
         listener(Progress(f"the original; now {method}", 1, 2))
@@ -105,15 +105,15 @@ def forget(
         result = unlearn(original, split, chosen, task=task, seed=seed, device=shared.device, build=build)
         after = glance(exam, result.model)
         listener(Progress(method, 2, 2))
-        result.save(folder, write=writer(project, result, name=method))
+        result.save(folder, write=folder_writer(project, result, name=method))
         made = record.load(folder)
-        facts = {"model": called(model), "asked": request.words(), "date": made["environment"]["date"]}
+        facts = {"model": model_label(model), "asked": request.words(), "date": made["environment"]["date"]}
         record.write(add_request(made, facts), folder)
-    told(result, method, exam=exam, before=before, after=after, folder=folder, shared=shared)
+    print_result(result, method, exam=exam, before=before, after=after, folder=folder, shared=shared)
     return 0
 
 
-def asked_of(
+def request_facts(
     project: Project, split: Split, method: str, *, tables: Mapping[str, Any], seed: int, device: str | None
 ) -> out.Asked:
     """What a run depends on beside where its model is found."""
@@ -127,7 +127,7 @@ def asked_of(
         "settings": tables,
         "seed": seed,
         "device": device,
-        "forget": named(split),
+        "forget": forgotten_ids(split),
     }
 
 
@@ -138,7 +138,9 @@ def is_done(folder: Path, project: Project) -> bool:
     return all((folder / name).exists() for name in files)
 
 
-def writer(project: Project, result: Result, *, name: str) -> Callable[[nn.Module, Path], object] | None:
+def folder_writer(
+    project: Project, result: Result, *, name: str
+) -> Callable[[nn.Module, Path], object] | None:
     """Writes a model in the form that the original came in; None where that has none of its own."""
     write = project.write
     if write is None:
@@ -153,7 +155,7 @@ def writer(project: Project, result: Result, *, name: str) -> Callable[[nn.Modul
     return lambda model, folder: write(model, folder, facts)
 
 
-def trained(project: Project, seed: int, *, models: Path, listener: Listener) -> nn.Module:
+def load_original(project: Project, seed: int, *, models: Path, listener: Listener) -> nn.Module:
     """The original: as it was given, or trained by its recipe."""
     if project.model is not None:
         return project.model
@@ -162,18 +164,18 @@ def trained(project: Project, seed: int, *, models: Path, listener: Listener) ->
     return project.original(seed, models)
 
 
-def named(split: Split) -> list[str] | list[int]:
+def forgotten_ids(split: Split) -> list[str] | list[int]:
     """The ids of what is forgotten, or its positions."""
     places = split.forget.tolist()
     return places if split.train.names is None else [split.train.names[place] for place in places]
 
 
-def found_anywhere(place: str) -> str:
+def absolute_place(place: str) -> str:
     """A path that holds in any working folder; the name of a recipe of the package as it is."""
     return str(Path(place).resolve()) if Path(place).exists() else place
 
 
-def called(place: str) -> str:
+def model_label(place: str) -> str:
     """What a record calls a model: its file with the folder, which names no place on a machine."""
     path = Path(place).resolve()
     if not path.exists():  # a recipe of the package
@@ -181,7 +183,7 @@ def called(place: str) -> str:
     return f"{path.parent.name}/{path.name}" if path.is_file() else path.name
 
 
-def told(
+def print_result(
     result: Result,
     name: str,
     *,
@@ -197,37 +199,37 @@ def told(
         spent = {"seconds": seconds, "gradient_evaluations": result.cost.gradients}
         asked = {"method": name, "forgotten": n, "request": about_own_images(result.split)}
         looks = {"before": before, "after": after, "glance": exam.glance_note}
-        show.as_json({"out": str(folder), "done_before": False, **asked, **looks, **spent})
+        show.print_json({"out": str(folder), "done_before": False, **asked, **looks, **spent})
         return
-    show.say(f"Forgot {n} of {of} examples with {name} in {seconds:.1f} s. Not audited yet.")
-    show.tell(*about_own_images(result.split), "")
+    show.print_lines(f"Forgot {n} of {of} examples with {name} in {seconds:.1f} s. Not audited yet.")
+    show.print_sentences(*about_own_images(result.split), "")
     rows = exam.glances
     cells = [(row.title, *(number(each[row.id], row.digits) for each in (before, after))) for row in rows]
-    show.table(("", "Before", "After"), cells)
-    show.tell(*([exam.glance_note] if exam.glance_note else []), *damage(before, after))
-    say_next(folder)
+    show.print_table(("", "Before", "After"), cells)
+    show.print_sentences(*([exam.glance_note] if exam.glance_note else []), *damage_warning(before, after))
+    print_next(folder)
 
 
-def say_done(split: Split, name: str, *, folder: Path, shared: Shared) -> None:
+def print_done(split: Split, name: str, *, folder: Path, shared: Shared) -> None:
     """Prints that the run was done before, and where; figures that were printed then are null in JSON."""
     n, of, request = len(split.forget), len(split.train), about_own_images(split)
     if shared.json:
         unknown = dict.fromkeys(("before", "after", "glance", "seconds", "gradient_evaluations"))
         asked = {"method": name, "forgotten": n, "request": request}
-        show.as_json({"out": str(folder), "done_before": True, **asked, **unknown})
+        show.print_json({"out": str(folder), "done_before": True, **asked, **unknown})
         return
-    show.say(f"Done already: {folder} holds this run, {n} of {of} examples forgotten with {name}.")
-    show.tell(*request)
-    say_next(folder)
+    show.print_lines(f"Done already: {folder} holds this run, {n} of {of} examples forgotten with {name}.")
+    show.print_sentences(*request)
+    print_next(folder)
 
 
-def say_next(folder: Path) -> None:
+def print_next(folder: Path) -> None:
     """Prints where the model is, and what to do with it."""
     command = ("unweave", "audit", str(folder))
-    show.say("", f"Model: {model_in(folder)}", f"Next:  {shlex.join(command)}")
+    show.print_lines("", f"Model: {model_path(folder)}", f"Next:  {shlex.join(command)}")
 
 
-def damage(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
+def damage_warning(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
     """A sentence if what was to stay has suffered; the looks are in points."""
     fallen = before["retain"] - after["retain"]
     if fallen <= DAMAGED:
@@ -238,7 +240,7 @@ def damage(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]
     ]
 
 
-def model_in(folder: Path) -> Path:
+def model_path(folder: Path) -> Path:
     """Where a user loads the model from: the folder that diffusers reads, if there is one, or the weights."""
     loadable = folder / PRETRAINED
     return loadable if loadable.is_dir() else folder / checkpoint.WEIGHTS

@@ -26,10 +26,10 @@ def notes(model: nn.Module, project: Project) -> Iterator[str]:
     yield from about_layers(model, project)
     yield from about_data(project)
     if project.retrain is None:
-        yield f"{lacking(project)}: references can't be retrained, so an audit will be INCONCLUSIVE"
+        yield f"{missing_retraining(project)}: references can't be retrained, so an audit will be INCONCLUSIVE"
 
 
-def lacking(project: Project) -> str:
+def missing_retraining(project: Project) -> str:
     """What would say how a model is retrained: a folder can have no code of its own."""
     return "no train(dataset, seed)" if project.source is None else "no --recipe that says how to train"
 
@@ -59,7 +59,7 @@ def about_layers(model: nn.Module, project: Project) -> Iterator[str]:
         yield f"{found}: off while unlearning; how.dropout=same draws one mask a step; mode exact refuses it"
     if any(isinstance(each, _BatchNorm) for each in modules):
         yield "BatchNorm: its statistics move with the data that is kept; how.norm=frozen leaves them"
-    seen, noise = passes(model, project)
+    seen, noise = compare_passes(model, project)
     if seen or any(isinstance(each, nn.MultiheadAttention) for each in modules):
         yield "attention: mode exact runs it by torch's plain kernel; fused ones have no second derivative"
     if noise > NOISE:
@@ -77,7 +77,7 @@ class Attention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def passes(model: nn.Module, project: Project) -> tuple[bool, float]:
+def compare_passes(model: nn.Module, project: Project) -> tuple[bool, float]:
     """Whether a pass over two examples uses fused attention, and by how much two passes differ."""
     train = project.train.to(next(model.parameters()).device)
     task, generator = project.family.task(1 + int(train.labels.max())), torch.Generator().manual_seed(0)
@@ -92,10 +92,10 @@ def about_data(project: Project) -> Iterator[str]:
     """Labels of one side only, and examples that are there twice."""
     known, asked = (set(source.labels.tolist()) for source in (project.train, project.test))
     if asked - known:
-        yield f"labels of the test data that no training example has: {few_of(asked - known)}"
+        yield f"labels of the test data that no training example has: {first_labels(asked - known)}"
     if known - asked:
-        yield f"labels that no test example has: {few_of(known - asked)}; forgetting them can't be audited"
-    train, test = contents(project.train), contents(project.test)
+        yield f"labels that no test example has: {first_labels(known - asked)}; forgetting them can't be audited"
+    train, test = content_digests(project.train), content_digests(project.test)
     times = Counter(train)
     copies = len(train) - len(times)
     if copies:
@@ -108,7 +108,7 @@ def about_data(project: Project) -> Iterator[str]:
         yield f"{found}: they are no strangers to the model"
 
 
-def contents(source: Source) -> list[bytes]:
+def content_digests(source: Source) -> list[bytes]:
     """Each example's inputs, as a digest."""
     return [
         digest
@@ -134,6 +134,6 @@ def name_of(source: Source, position: int) -> str:
     return repr(source.names[position]) if source.names is not None else f"position {position}"
 
 
-def few_of(labels: set[int]) -> str:
+def first_labels(labels: set[int]) -> str:
     """The first of some labels."""
     return first_few(map(str, sorted(labels)))

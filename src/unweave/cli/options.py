@@ -53,7 +53,7 @@ def refuse_absent(device: str) -> None:
         ) from error
 
 
-def names(listed: str | None) -> tuple[str, ...] | None:
+def parse_names(listed: str | None) -> tuple[str, ...] | None:
     """The methods of `--methods a,b`, checked; None for all."""
     if listed is None:
         return None
@@ -65,7 +65,7 @@ def names(listed: str | None) -> tuple[str, ...] | None:
     return found
 
 
-def fractions(listed: str | None) -> tuple[float, ...] | None:
+def parse_fractions(listed: str | None) -> tuple[float, ...] | None:
     """The numbers of `--budgets 0.1,0.3`; None for those of the recipes."""
     if listed is None:
         return None
@@ -77,18 +77,18 @@ def fractions(listed: str | None) -> tuple[float, ...] | None:
         ) from error
 
 
-def settings(assignments: Iterable[str]) -> dict[str, Any]:
+def parse_settings(assignments: Iterable[str]) -> dict[str, Any]:
     """The tables that `--set how.lr=0.1` and its like stand for; a value is read as JSON, else as it is."""
     made: dict[str, Any] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not all(path.split(".")):
             raise ValueError(f"--set must be field=value, such as how.lr=0.1, found {assignment!r}")
-        put(made, path.split("."), value_of(text), assignment)
+        set_path(made, path.split("."), parse_value(text), assignment)
     return made
 
 
-def put(table: dict[str, Any], path: list[str], value: object, assignment: str) -> None:
+def set_path(table: dict[str, Any], path: list[str], value: object, assignment: str) -> None:
     """Puts a value at a path of tables."""
     for key in path[:-1]:
         table = table.setdefault(key, {})
@@ -97,7 +97,7 @@ def put(table: dict[str, Any], path: list[str], value: object, assignment: str) 
     table[path[-1]] = value
 
 
-def value_of(text: str) -> object:
+def parse_value(text: str) -> object:
     """A number, truth, null or list as JSON writes it; any other text as it is."""
     try:
         return json.loads(text)
@@ -105,9 +105,9 @@ def value_of(text: str) -> object:
         return text
 
 
-def flat(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+def flatten(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Tables in tables as dotted paths: what `--set` may name."""
     made: dict[str, Any] = {}
     for key, value in table.items():
-        made |= flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+        made |= flatten(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
     return made

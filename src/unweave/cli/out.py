@@ -23,7 +23,7 @@ LASTING = ("cells", "references", "strata", "tuning")
 Asked = Mapping[str, Any]
 
 
-def place(
+def choose_folder(
     out: Path,
     asked: Asked,
     *,
@@ -47,7 +47,9 @@ def place(
         if above.exists() and not above.is_dir():
             raise ValueError(f"--out must be a folder, found a file at {above}: choose another name")
     siblings = (out if number == 1 else out.with_name(f"{out.name}-{number}") for number in count(1))
-    return next(folder for folder in siblings if free(folder) or goes_on_in(folder / claim, asked, goes_on))
+    return next(
+        folder for folder in siblings if is_free(folder) or can_resume(folder / claim, asked, goes_on)
+    )
 
 
 def refuse_within(folder: Path, source: Path | None, data: str | None = None) -> None:
@@ -58,26 +60,26 @@ def refuse_within(folder: Path, source: Path | None, data: str | None = None) ->
         source: The folder of the model.
         data: The folder of the images, or whatever else names them.
     """
-    read = {} if source is None else {"model's": whole(source)}
+    read = {} if source is None else {"model's": model_folder(source)}
     read |= {"images'": Path(data)} if data is not None and Path(data).is_dir() else {}
     for what, place in read.items():
         if folder.resolve().is_relative_to(place.resolve()):
             raise ValueError(f"--out must lie outside of the {what} folder {place}, found {folder}")
 
 
-def whole(source: Path) -> Path:
+def model_folder(source: Path) -> Path:
     """The folder of a model, or of the pipeline of diffusers that it is a part of."""
     above = source.resolve().parent
     parts = ("model_index.json", "scheduler/scheduler_config.json")
     return above if any((above / part).is_file() for part in parts) else source
 
 
-def free(folder: Path) -> bool:
+def is_free(folder: Path) -> bool:
     """Whether nothing is there."""
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
-def goes_on_in(claim: Path, asked: Asked, goes_on: Callable[[Asked, Asked], bool]) -> bool:
+def can_resume(claim: Path, asked: Asked, goes_on: Callable[[Asked, Asked], bool]) -> bool:
     """Whether a folder holds a run that goes on."""
     if not claim.is_file():
         return False
@@ -85,20 +87,20 @@ def goes_on_in(claim: Path, asked: Asked, goes_on: Callable[[Asked, Asked], bool
         found = json.loads(claim.read_text(encoding="utf-8"))
     except ValueError:  # somebody else's file
         return False
-    return isinstance(found, dict) and goes_on(plain(asked), found)
+    return isinstance(found, dict) and goes_on(as_read_back(asked), found)
 
 
-def plain(asked: Asked) -> Asked:
+def as_read_back(asked: Asked) -> Asked:
     """What was asked as it is read back."""
     return json.loads(json.dumps(asked))
 
 
 @contextmanager
-def writing(folder: Path, asked: Asked, *, claim: str = CLAIM) -> Iterator[Path]:
+def open_folder(folder: Path, asked: Asked, *, claim: str = CLAIM) -> Iterator[Path]:
     """Makes and claims a folder for the body, which leaves no trace if it fails with nothing finished.
 
     Args:
-        folder: From `place`.
+        folder: From `choose_folder`.
         asked: What the run depends on.
         claim: The file that says so.
 
@@ -106,7 +108,7 @@ def writing(folder: Path, asked: Asked, *, claim: str = CLAIM) -> Iterator[Path]
         Failed: In place of a ValueError, which says that nothing was written, if finished work stays.
     """
     made = [each for each in (folder, *folder.parents) if not each.exists()]
-    unused, before = free(folder), files(folder)
+    unused, before = is_free(folder), list_files(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         write_atomically(folder / claim, json.dumps(asked, indent=1))
@@ -114,7 +116,7 @@ def writing(folder: Path, asked: Asked, *, claim: str = CLAIM) -> Iterator[Path]
     except ValueError as error:
         if unused and not any((folder / name).exists() for name in LASTING):
             clear(folder)
-        if files(folder) - before - {folder / claim}:
+        if list_files(folder) - before - {folder / claim}:
             raise Failed(str(error)) from error
         raise
     finally:
@@ -122,7 +124,7 @@ def writing(folder: Path, asked: Asked, *, claim: str = CLAIM) -> Iterator[Path]
             remove_empty(folder, claim, made)
 
 
-def files(folder: Path) -> set[Path]:
+def list_files(folder: Path) -> set[Path]:
     """All files below a folder; none where there is no folder."""
     return {path for path in folder.rglob("*") if path.is_file()}
 

@@ -68,11 +68,11 @@ class Plan:
         """Whether settings are found by a search, by a new one or an earlier."""
         return self.tune is not None or self.tuned is not None
 
-    def asked(self) -> dict[str, object]:
+    def facts(self) -> dict[str, object]:
         """What of it a run depends on, as JSON knows it."""
         return {"tune": self.tune or 0, "tuned": None if self.tuned is None else str(self.tuned.resolve())}
 
-    def over(self, recipe: Recipe, first: int | None) -> Recipe:
+    def apply_to(self, recipe: Recipe, first: int | None) -> Recipe:
         """The recipe with the seeds and the tuning that are asked for, the first of its seeds as well."""
         seeds = recipe.seeds if first is None else tuple(range(first, first + len(recipe.seeds)))
         tuning = replace(recipe.tuning, against=self.against or recipe.tuning.against)
@@ -114,7 +114,7 @@ def refuse_unreadable(recipes: Sequence[Recipe], device: str) -> None:
         recipe.family.refuse_unfit(model, split.train, recipe.data.name, split.n_classes)
 
 
-def grows(asked: out.Asked, found: out.Asked) -> bool:
+def extends(asked: out.Asked, found: out.Asked) -> bool:
     """Whether the recipes are the same, and nothing that was asked before is missing now."""
     if any(asked[key] != found.get(key) for key in asked if key not in GROWING):
         return False

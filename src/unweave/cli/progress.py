@@ -19,11 +19,11 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 
 from unweave.bench.workers import Listener, Progress
-from unweave.cli.show import printable
+from unweave.cli.show import escape_controls
 
 
 @contextmanager
-def shown(start: str, *, quiet: bool) -> Iterator[Listener]:
+def show_progress(start: str, *, quiet: bool) -> Iterator[Listener]:
     """A listener that shows progress in the way that suits the place.
 
     Args:
@@ -33,14 +33,14 @@ def shown(start: str, *, quiet: bool) -> Iterator[Listener]:
     if quiet:
         yield lambda progress: None
     elif sys.stderr.isatty():
-        with bars() as bar:
+        with make_bars() as bar:
             yield Bar(bar, start)
     else:
-        print(printable(start), file=sys.stderr, flush=True)
-        yield line
+        print(escape_controls(start), file=sys.stderr, flush=True)
+        yield print_line
 
 
-def bars() -> Bars:
+def make_bars() -> Bars:
     """A bar that leaves no trace on the terminal."""
     counted = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     return Bars(
@@ -61,15 +61,15 @@ class Bar:
     """
 
     def __init__(self, bar: Bars, start: str) -> None:
-        self.bar, self.task = bar, bar.add_task(printable(start), total=None)
+        self.bar, self.task = bar, bar.add_task(escape_controls(start), total=None)
 
     def __call__(self, progress: Progress) -> None:
         """Moves the bar."""
-        label = printable(progress.label)
+        label = escape_controls(progress.label)
         self.bar.update(self.task, completed=progress.done, total=progress.total, description=label)
 
 
-def line(progress: Progress) -> None:
+def print_line(progress: Progress) -> None:
     """Tells of progress in a line."""
-    width, label = len(str(progress.total)), printable(progress.label)
+    width, label = len(str(progress.total)), escape_controls(progress.label)
     print(f"{progress.done:>{width}}/{progress.total}  {label}", file=sys.stderr, flush=True)

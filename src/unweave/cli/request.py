@@ -33,7 +33,7 @@ class Request:
     random: float | None = None
 
     def __post_init__(self) -> None:
-        given = self.given()
+        given = self.flags()
         if len(given) > 1:
             raise ValueError(
                 f"say what to forget in one way, found {' and '.join(f'--{name}' for name in given)}"
@@ -41,16 +41,16 @@ class Request:
         if self.random is not None and not 0 < self.random < 1:
             raise ValueError(f"--random must be a fraction in (0, 1), found {self.random}")
 
-    def given(self) -> dict[str, Any]:
+    def flags(self) -> dict[str, Any]:
         """What was said, by flag."""
         said = {"ids": self.ids, "class": self.label, "random": self.random}
         return {name: value for name, value in said.items() if value is not None}
 
     def words(self) -> str:
         """What was said, as it was said; of many ids the first, and of a file its name without its place."""
-        if not self.given():
+        if not self.flags():
             return "as the recipe says"
-        ((name, value),) = self.given().items()
+        ((name, value),) = self.flags().items()
         text = Path(value).name if name == "ids" and is_file(value) else str(value)
         return f"--{name} {text}" if len(text) <= LEGIBLE else f"--{name} {text[:LEGIBLE]}..."
 
@@ -68,9 +68,9 @@ def positions(request: Request, project: Project, seed: int) -> Tensor:
     """
     train = project.train
     if request.ids is not None:
-        return torch.tensor(source_positions(train, listed(request.ids, train)), dtype=torch.long)
+        return torch.tensor(source_positions(train, parse_ids(request.ids, train)), dtype=torch.long)
     if request.label is not None:
-        return labelled(train, request.label)
+        return class_positions(train, request.label)
     if request.random is not None:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
         return order[: max(1, round(request.random * len(train)))]
@@ -79,7 +79,7 @@ def positions(request: Request, project: Project, seed: int) -> Tensor:
     return project.forget
 
 
-def listed(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
+def parse_ids(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
     """The ids of a list or of a file. What the training data knows by that name is an id, and no file."""
     words = [word.strip() for word in ids.split(",") if word.strip()]
     known = set(train.names or ())
@@ -88,7 +88,7 @@ def listed(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
     if train.names is None and words and all(word.lstrip("-").isdigit() for word in words):
         return [int(word) for word in words]
     if is_file(ids):
-        return from_file(Path(ids), train)
+        return read_ids(Path(ids), train)
     if train.names is None or Path(ids).suffix in (".txt", ".csv"):
         strange = next((word for word in words if not word.lstrip("-").isdigit()), ids)
         raise ValueError(
@@ -110,7 +110,7 @@ def is_file(text: str) -> bool:
         return False
 
 
-def from_file(path: Path, train: Source) -> Sequence[int] | Sequence[str]:
+def read_ids(path: Path, train: Source) -> Sequence[int] | Sequence[str]:
     """The first column of a file, as spreadsheets save it too: an id a line, perhaps below the heading id."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -130,7 +130,7 @@ def from_file(path: Path, train: Source) -> Sequence[int] | Sequence[str]:
     return [int(word) for word in words]
 
 
-def labelled(train: Source, text: str) -> Tensor:
+def class_positions(train: Source, text: str) -> Tensor:
     """The positions of the examples of a class, or of several, by their labels or names."""
     names = train.classes if isinstance(train, Own) else ()
     words = [text] if text in names else [word.strip() for word in text.split(",")]

@@ -14,7 +14,7 @@ from unweave.audits.exam import Exam
 from unweave.audits.references import Retrain
 from unweave.bench.workers import Job, Listener, run_jobs, workers
 from unweave.cli import forget
-from unweave.cli.choose_method import Retraining, known_here
+from unweave.cli.choose_method import Retraining, tuned_method
 from unweave.cli.project import Project, load
 from unweave.descent.train import digest
 from unweave.methods import Method
@@ -28,7 +28,7 @@ ASKED = ("model", "recipe", "device", "method", "settings", "seed")
 """What is read of a request."""
 
 
-def request_of(run: Path) -> Mapping[str, Any]:
+def read_request(run: Path) -> Mapping[str, Any]:
     """What was asked of a run."""
     path = run / forget.CLAIM
     if not path.is_file():
@@ -43,9 +43,9 @@ def request_of(run: Path) -> Mapping[str, Any]:
 
 
 @cache
-def opened(run: str, device: str | None) -> tuple[Project, Split]:
+def open_run(run: str, device: str | None) -> tuple[Project, Split]:
     """The project of a run and its split; once per process."""
-    request, place = request_of(Path(run)), Path(run) / forget.SPLIT
+    request, place = read_request(Path(run)), Path(run) / forget.SPLIT
     if not place.is_file():
         raise ValueError(f"{run} is not finished, it has no {forget.SPLIT}: run forget again")
     project = load(
@@ -57,10 +57,10 @@ def opened(run: str, device: str | None) -> tuple[Project, Split]:
     return project, Split.load(place, project.train, project.test)
 
 
-def result_of(run: Path, project: Project, split: Split, device: str | None) -> Result:
+def load_result(run: Path, project: Project, split: Split, device: str | None) -> Result:
     """What forget made."""
-    request = request_of(run)
-    original = original_of(run, project, request["seed"])
+    request = read_request(run)
+    original = load_original(run, project, request["seed"])
     model = copy.deepcopy(original)
     sidecar = checkpoint.load(run, model, split_digest=split.digest())
     refuse_other(original, sidecar, run)
@@ -69,31 +69,31 @@ def result_of(run: Path, project: Project, split: Split, device: str | None) -> 
     place = device or next(original.parameters()).device
     return Result(
         model=model.to(place).eval(),
-        method=method_of(run, project, request),
+        method=load_method(run, project, request),
         split=split,
         task=project.task(split),
         seed=request["seed"],
         original=original.to(place),
         cost=Cost(gradients=int(row["gradient_evaluations"]), seconds=row["seconds"]),
-        traces=probed(row["trace"]),
+        traces=probe_traces(row["trace"]),
     )
 
 
-def about(run: Path) -> dict[str, str]:
+def request_facts(run: Path) -> dict[str, str]:
     """What the record of a run tells of its request; nothing if an earlier version made it."""
     (stage,) = record.load(run)["stages"].values()
     told = stage.get("request", {})
     return {key: told[key] for key in ("model", "asked", "date") if key in told}
 
 
-def method_of(run: Path, project: Project, request: Mapping[str, Any]) -> Method | Retraining:
+def load_method(run: Path, project: Project, request: Mapping[str, Any]) -> Method | Retraining:
     """What made the model.
 
     Raises:
         ValueError: If this version does not know its settings.
     """
     again = f"make it again, with unweave forget {request['model']} --method {request['method']}"
-    return known_here(
+    return tuned_method(
         project,
         request["method"],
         tables=request["settings"],
@@ -123,7 +123,7 @@ def refuse_other_published(model: nn.Module, project: Project, run: Path) -> Non
     refuse_other_model(published, model)
 
 
-def probed(
+def probe_traces(
     trace: Mapping[str, Sequence[Sequence[float | None]]],
 ) -> dict[str, list[tuple[int, float, float]]]:
     """What probes saw, of all curves of a record: those that say how reliable they are."""
@@ -139,7 +139,7 @@ def probed(
     return found
 
 
-def original_of(run: Path, project: Project, seed: int) -> nn.Module:
+def load_original(run: Path, project: Project, seed: int) -> nn.Module:
     """The original: as it was given, or as the run trained it."""
     if project.model is not None:
         return project.model
@@ -148,7 +148,7 @@ def original_of(run: Path, project: Project, seed: int) -> nn.Module:
     return project.original(seed, kept if kept.is_dir() else None)
 
 
-def reference_of(
+def make_reference(
     project: Project, split: Split, seeds: Sequence[int], calibration: Sequence[int], folder: Path
 ) -> Retrain:
     """How the models come to be that a run is compared with."""
@@ -173,11 +173,11 @@ def retrain_all(
 
 def retrain_one(run: str, seed: int, folder: str, device: str | None) -> None:
     """Retrains one model, in whatever process this is."""
-    project, split = opened(run, device)
-    exam = exam_of(Path(run), project, split)
-    load_or_retrain(reference_of(project, split, [seed], [], Path(folder)), split, seed, exam)
+    project, split = open_run(run, device)
+    exam = make_exam(Path(run), project, split)
+    load_or_retrain(make_reference(project, split, [seed], [], Path(folder)), split, seed, exam)
 
 
-def exam_of(run: Path, project: Project, split: Split) -> Exam[Any]:
+def make_exam(run: Path, project: Project, split: Split) -> Exam[Any]:
     """The questions to the models of a run; what is trained for them is kept beside the original."""
     return project.family.exam(split, cache=run / forget.MODELS)

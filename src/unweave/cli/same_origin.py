@@ -19,7 +19,7 @@ def refuse_mixed(found: Mapping[str, Record]) -> None:
     refuse_earlier(found)
     for (first, one), (second, other) in combinations(found.items(), 2):
         both = f"{first} and {second} can't share a table"
-        codes = [code(each) for each in (one, other)]
+        codes = [code_identity(each) for each in (one, other)]
         if codes[0] != codes[1]:
             raise ValueError(f"{both}: made by code {codes[0]} and {codes[1]}: make one of them again")
         for name in (each for each in one["stages"] if each in other["stages"]):
@@ -38,7 +38,7 @@ def refuse_earlier(found: Mapping[str, Record]) -> None:
         raise ValueError(f"{both}: {place} was {what}, without a digest, and can't be verified: {advice}")
 
 
-def code(made: Record) -> str:
+def code_identity(made: Record) -> str:
     """The version and the digest of the package that made a record."""
     environment = made["environment"]
     version = environment.get("packages", {}).get("unweave", "of no version")
@@ -50,12 +50,12 @@ def difference(one: Record, other: Record) -> str:
     digests = [str(stage["data"].get("digest", "unknown"))[:12] for stage in (one, other)]
     if digests[0] != digests[1]:
         return f"data {digests[0]} and {digests[1]}"
-    ours, theirs = (dict(flatten(about(stage["recipe"]))) for stage in (one, other))
+    ours, theirs = (dict(flatten(problem_facts(stage["recipe"]))) for stage in (one, other))
     keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
     return f"{keys[0]} = {ours.get(keys[0], 'unset')} and {theirs.get(keys[0], 'unset')}" if keys else ""
 
 
-def about(recipe: Record) -> dict[str, Any]:
+def problem_facts(recipe: Record) -> dict[str, Any]:
     """What a recipe says of the problem; where its files are makes no difference, the digest knows them."""
     found = {key: recipe[key] for key in ABOUT if key in recipe}
     if isinstance(found.get("data"), Mapping):

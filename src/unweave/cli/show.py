@@ -32,7 +32,7 @@ def console(least: int = 0) -> Console:
     return found
 
 
-def printable(found: T) -> T:
+def escape_controls(found: T) -> T:
     """A text, or every text in tables and lists, with control characters as Python writes them.
 
     Names and messages may come from somebody else's record, recipe or folder.
@@ -41,55 +41,61 @@ def printable(found: T) -> T:
     if isinstance(found, str):
         made = CONTROL.sub(lambda control: control[0].encode("unicode_escape").decode(), found)
     elif isinstance(found, Mapping):
-        made = {printable(key): printable(value) for key, value in found.items()}
+        made = {escape_controls(key): escape_controls(value) for key, value in found.items()}
     elif isinstance(found, list):
-        made = [printable(each) for each in found]
+        made = [escape_controls(each) for each in found]
     return cast(T, made)
 
 
-def say(*lines: str) -> None:
+def print_lines(*lines: str) -> None:
     """Prints lines, each in one piece: a path or a command can be copied."""
     for line in lines:
-        console().print(Text(printable(line)), soft_wrap=True)
+        console().print(Text(escape_controls(line)), soft_wrap=True)
 
 
-def tell(*sentences: str) -> None:
+def print_sentences(*sentences: str) -> None:
     """Prints sentences, which on a terminal break between words."""
     for sentence in sentences:
-        console().print(Text(printable(sentence)), soft_wrap=not sys.stdout.isatty())
+        console().print(Text(escape_controls(sentence)), soft_wrap=not sys.stdout.isatty())
 
 
-def as_json(content: Mapping[str, Any]) -> None:
+def print_json(content: Mapping[str, Any]) -> None:
     """Prints one JSON object; a number that is not finite is null."""
     print(json.dumps(to_json_values(content), indent=1, allow_nan=False))
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: Collection[int] = (0,)) -> None:
+def print_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, words: Collection[int] = (0,)
+) -> None:
     """Prints a table; some columns hold words, the others numbers."""
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for place, name in enumerate(header):
         justify = "left" if place in words else "right"
-        made.add_column(Text(printable(name)), justify=justify, no_wrap=place not in words, overflow="fold")
+        made.add_column(
+            Text(escape_controls(name)), justify=justify, no_wrap=place not in words, overflow="fold"
+        )
     for row in rows:
-        made.add_row(*(Text(printable(cell)) for cell in row))
+        made.add_row(*(Text(escape_controls(cell)) for cell in row))
     console().print(made)
 
 
-def verdict(
+def print_verdict(
     stage: Mapping[str, Any], row: Mapping[str, Any], before: Mapping[str, Any] | None = None
 ) -> None:
     """Prints the verdict on one model, then every figure beside the original's and the retrained models'."""
-    tell(row["reason"], "")
+    print_sentences(row["reason"], "")
     known = {} if before is None else before["scores"]
     rows = [
-        figure(metric, score, stage["margins"] or {}, [known.get(metric, {}).get("value")] if known else [])
+        figure_line(
+            metric, score, stage["margins"] or {}, [known.get(metric, {}).get("value")] if known else []
+        )
         for metric, score in row["scores"].items()
     ]
     header = ["Figure", "Unit", *(["Before"] if known else []), "Model", "Retrained", "Difference", "Margin"]
-    table([*header, "Aim"], rows, words=(0, 1, len(header)))
+    print_table([*header, "Aim"], rows, words=(0, 1, len(header)))
 
 
-def figure(
+def figure_line(
     metric: str,
     score: Mapping[str, Any],
     margins: Mapping[str, float | None],
@@ -102,33 +108,33 @@ def figure(
     return [heading(metric), KNOWN[metric].unit, *(number(each, digits(metric)) for each in numbers), aim]
 
 
-def changed(settings: object) -> str:
+def format_changed(settings: object) -> str:
     """A dataclass with what is not as its class has it: as Python writes it, but short."""
     if not is_dataclass(settings):
         return repr(settings)
     found = {each.name: getattr(settings, each.name) for each in fields(settings) if each.repr}
-    usual = {each.name: default(each) for each in fields(settings)}
-    told = [f"{name}={changed(value)}" for name, value in found.items() if value != usual[name]]
+    usual = {each.name: field_default(each) for each in fields(settings)}
+    told = [f"{name}={format_changed(value)}" for name, value in found.items() if value != usual[name]]
     return f"{type(settings).__name__}({', '.join(told)})"
 
 
-def default(field: Field[Any]) -> object:
+def field_default(field: Field[Any]) -> object:
     """What a field is if nothing is said; `MISSING` where it must be."""
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def stages(record: Mapping[str, Any]) -> None:
+def print_stages(record: Mapping[str, Any]) -> None:
     """Prints the verdict of every stage, then their tables."""
-    record = printable(record)
+    record = escape_controls(record)
     if not sys.stdout.isatty():
         print(tables.text(record, width=WIDTH))
         return
     for name, each in record.get("frontier", {}).items():
-        say(*frontier.text(name, each, width=console().width))
+        print_lines(*frontier.text(name, each, width=console().width))
     for name, stage in record["stages"].items():
         console().print(Text(name, style="bold"))
-        tell(*tables.sentences(stage), "")
+        print_sentences(*tables.sentences(stage), "")
         made = tables.terminal(stage, width=console().width)
         console(table_formats.breadth(made)).print(made)
-        say("")
+        print_lines("")
     console().print(Text(tables.legend(record, width=console().width), style="dim"))

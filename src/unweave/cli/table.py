@@ -44,36 +44,38 @@ def table(
         protocol: The columns of another benchmark: retentions, attacks and speed-up of deep-unlearn.
         shared: Of every verb.
     """
-    found = loaded(records)
+    found = load_records(records)
     refuse_mixed(found)
-    whole = merged(found)
+    whole = merge_records(found)
     if protocol is not None:
         refuse_unmeasured(whole)
     if shared.json or format == "parquet":
-        warn_of(whole)
+        warn_unverified(whole)
     if shared.out is None:
         found = summary(whole) if protocol is None else summary_of(whole)
         width = show.console().width
-        show.as_json(found) if shared.json else print(as_text(whole, format, protocol, width=width), end="")
+        show.print_json(found) if shared.json else print(
+            as_text(whole, format, protocol, width=width), end=""
+        )
         return 0
     asked = {"verb": "bench table", "records": [str(each.resolve()) for each in records], "format": format}
     asked |= {} if protocol is None else {"protocol": protocol}
-    with out.writing(out.place(shared.out, asked), asked) as folder:
-        path = written(whole, format, protocol, folder)
-    show.as_json({"table": str(path)}) if shared.json else show.say(f"Table: {path}")
+    with out.open_folder(out.choose_folder(shared.out, asked), asked) as folder:
+        path = write_table(whole, format, protocol, folder)
+    show.print_json({"table": str(path)}) if shared.json else show.print_lines(f"Table: {path}")
     return 0
 
 
-def loaded(places: Sequence[Path]) -> dict[str, dict[str, Any]]:
+def load_records(places: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Records by their place.
 
     Raises:
         ValueError: If one of them is no record, was changed, or is contradicted by what lies beside it.
     """
-    return {str(place): proved(place_of(place)) for place in places}
+    return {str(place): load_verified(record_path(place)) for place in places}
 
 
-def proved(place: Path) -> dict[str, Any]:
+def load_verified(place: Path) -> dict[str, Any]:
     """A record that agrees with what lies beside it; one of the earlier schema as it is, which says so."""
     made = record.load(place)
     if not record.explain_unverified(made):
@@ -81,23 +83,23 @@ def proved(place: Path) -> dict[str, Any]:
     return made
 
 
-def warn_of(made: Mapping[str, Any]) -> None:
+def warn_unverified(made: Mapping[str, Any]) -> None:
     """Says on the standard error that figures can't be verified, where the output holds figures alone."""
     if note := record.explain_unverified(made):
         print(f"unweave: {note}", file=sys.stderr)
 
 
-def merged(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def merge_records(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Several records as one; a stage or frontier that two of them have is named with its folder."""
     stages, frontiers = (
-        told_apart({place: each.get(part, {}) for place, each in found.items()})
+        merge_named({place: each.get(part, {}) for place, each in found.items()})
         for part in ("stages", "frontier")
     )
     made = {**next(iter(found.values())), "stages": stages}
     return {**made, "frontier": frontiers} if frontiers else made
 
 
-def told_apart(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def merge_named(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Tables as one; what two of them have is named with its place."""
     known = [name for each in found.values() for name in each]
     return {
@@ -107,7 +109,7 @@ def told_apart(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def place_of(place: Path) -> Path:
+def record_path(place: Path) -> Path:
     """Where the record of a run is: that of its latest audit, where there is one."""
     folders = [place / "audit", *place.glob("audit-*")]  # an audit of other models goes to audit-2, ...
     audits = [each / record.FILE for each in folders if AUDIT.fullmatch(each.name)]
@@ -132,7 +134,7 @@ def as_text(
     made: Mapping[str, Any], format: Format, protocol: Protocol | None = None, *, width: int = show.WIDTH
 ) -> str:
     """A record's table as text, so many characters wide where lines can be broken."""
-    made = show.printable(made)
+    made = show.escape_controls(made)
     drawn = tables if protocol is None else protocol_tables
     match format:
         case "text":
@@ -145,7 +147,7 @@ def as_text(
             raise ValueError(f"--format {format} makes a file: say with --out where")
 
 
-def written(made: Mapping[str, Any], format: Format, protocol: Protocol | None, folder: Path) -> Path:
+def write_table(made: Mapping[str, Any], format: Format, protocol: Protocol | None, folder: Path) -> Path:
     """A record's table as a file; the page has the columns of every protocol."""
     path = folder / FILES[format]
     if format == "parquet":

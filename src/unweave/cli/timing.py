@@ -86,25 +86,25 @@ class Length:
 
 def estimate(method: Method, model: nn.Module, split: Split, project: Project) -> Estimate:
     """What a method would cost on a model, or why it can't be run there; the model stays as it is."""
-    lengths, method = lengths_of(method, split), unended(method)
+    lengths, method = lengths_of(method, split), without_early_end(method)
     short = {path: each.unit * SHORT for path, each in lengths.items()}
     try:
         with peak_memory(next(model.parameters()).device) as peak:
-            base = run(method, short, model, split, project)
+            base = time_method(method, short, model, split, project)
             seconds, gradients = base.seconds, float(base.gradients)
             steps = LONGER if base.seconds < PATIENCE else SHORT + 1
             for path, each in lengths.items():
-                longer = run(method, {**short, path: each.unit * steps}, model, split, project)
+                longer = time_method(method, {**short, path: each.unit * steps}, model, split, project)
                 share = each.share(steps, gradients)
                 if longer.gradients > base.gradients:  # a proxy may not be used
                     seconds += share * max(0.0, longer.seconds - base.seconds)
                     gradients += share * (longer.gradients - base.gradients)
     except (ValueError, RuntimeError) as error:  # torch's own too: a compiled model may not be trainable
-        return Estimate(None, None, None, reason(error))
+        return Estimate(None, None, None, first_line(error))
     return Estimate(max(0.0, seconds), max(0.0, gradients), peak.mib)
 
 
-def reason(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The first line of what an error says; torch adds a page of advice."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
@@ -129,7 +129,7 @@ def budgets(method: Method) -> dict[str, int]:
     return {path: budget for path, budget in found.items() if budget is not None}
 
 
-def unended(method: Method) -> Method:
+def without_early_end(method: Method) -> Method:
     """The method with recoveries that go on to their last step."""
     tables: dict[str, Any] = {}
     for path, each in stages_of(method).items():
@@ -139,7 +139,7 @@ def unended(method: Method) -> Method:
     return configure(method, nest_paths(tables))
 
 
-def run(
+def time_method(
     method: Method, lengths: Mapping[str, float], model: nn.Module, split: Split, project: Project
 ) -> Cost:
     """The cost of a method at these lengths, on a copy of the model."""
@@ -149,14 +149,14 @@ def run(
     return run_and_time(problem, configure(method, nest_paths(whole)))
 
 
-def whole(project: Project, model: nn.Module, split: Split) -> Estimate | None:
+def estimate_retraining(project: Project, model: nn.Module, split: Split) -> Estimate | None:
     """What a retrain would cost; None where nobody said how to."""
     if project.scratch is not None:
         return estimate(project.scratch, model, split, project)
-    return None if project.retrain is None else retraining(project, split)
+    return None if project.retrain is None else estimate_train(project, split)
 
 
-def retraining(project: Project, split: Split) -> Estimate:
+def estimate_train(project: Project, split: Split) -> Estimate:
     """What `train(dataset, seed)` of a project would cost on all retain data, from two small parts of it.
 
     Assumes that its time is a constant and a part that grows with the number of examples, as that of so many
@@ -168,14 +168,14 @@ def retraining(project: Project, split: Split) -> Estimate:
     if few < 2:
         return Estimate(None, None, None, f"too few examples to tell: {len(order)}")
     try:
-        seconds = [train_on(project, split, order[:n]) for n in (few, few, 3 * few)]
+        seconds = [time_training(project, split, order[:n]) for n in (few, few, 3 * few)]
     except (ValueError, RuntimeError) as error:  # torch's own too: a compiled model may not be trainable
-        return Estimate(None, None, None, reason(error))
+        return Estimate(None, None, None, first_line(error))
     slope = max(0.0, seconds[2] - seconds[1]) / (2 * few)
     return Estimate(seconds[1] + slope * (len(order) - few), None, None)
 
 
-def train_on(project: Project, split: Split, kept: torch.Tensor) -> float:
+def time_training(project: Project, split: Split, kept: torch.Tensor) -> float:
     """Seconds of a training on some of the retain data."""
     assert project.retrain is not None
     rest = torch.ones(len(split.train), dtype=torch.bool).index_fill_(0, kept, False).nonzero()[:, 0]

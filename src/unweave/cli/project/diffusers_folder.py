@@ -11,7 +11,7 @@ from unweave.bench.recipe import load as load_recipe
 from unweave.bench.setup import Data
 from unweave.bench.split_data import make_split
 from unweave.cli.project.project import Project, Write
-from unweave.cli.project.recipe import retraining
+from unweave.cli.project.recipe import make_retraining
 from unweave.data.datasets import NAMES
 from unweave.data.in_memory import Resident
 from unweave.families.diffusion import Generation
@@ -50,7 +50,7 @@ def is_local(folder: Path) -> bool:
     return any((folder / name).exists() for name in CONFIGS) or any(folder.glob(WEIGHTS))
 
 
-def read(place: Path, data: str | None, recipe: Recipe | None, device: str) -> Local:
+def read_folder(place: Path, data: str | None, recipe: Recipe | None, device: str) -> Local:
     """A folder with its images.
 
     Args:
@@ -74,7 +74,7 @@ def read(place: Path, data: str | None, recipe: Recipe | None, device: str) -> L
     found = folder.load(place, n_classes=split.n_classes)
     refuse_other_size(split, found.shape)
     # the default is guided; who asks for guidance in a recipe hears that there is none
-    plain = given if found.null is not None or recipe is not None else unguided(given)
+    plain = given if found.null is not None or recipe is not None else without_guidance(given)
     return Local(
         found.model.to(device),
         found.fresh,
@@ -89,7 +89,7 @@ def read(place: Path, data: str | None, recipe: Recipe | None, device: str) -> L
 def from_local(folder: Path, recipe: str | None, data: str | None, device: str) -> Project:
     """A denoiser in a folder of diffusers; a recipe says how to train it anew."""
     told = None if recipe is None else load_recipe(recipe)
-    found = read(folder, data, told, device)
+    found = read_folder(folder, data, told, device)
     facts = {"weights": found.weights, "data": found.split.digest("mixed"), "family": repr(found.family)}
     facts |= {"train": None if told is None else repr(told.train), "device": device}
     return Project(
@@ -102,7 +102,7 @@ def from_local(folder: Path, recipe: str | None, data: str | None, device: str) 
         forget=None if told is None else found.split.forget,
         methods=found.family.methods if told is None else told.methods,
         named=found.family.method_named if told is None else told.method,
-        retrain=None if told is None else retraining(told, found.family, found.fresh, device),
+        retrain=None if told is None else make_retraining(told, found.family, found.fresh, device),
         build=found.fresh,
         source=folder,
         write=found.write,
@@ -124,7 +124,7 @@ def data_of(given: str | None, recipe: Recipe | None) -> Data:
     return replace(known, name=name, folder=folder)
 
 
-def unguided(family: Generation) -> Generation:
+def without_guidance(family: Generation) -> Generation:
     """The family with images that are drawn without guidance."""
     return replace(family, sampler=replace(family.sampler, guidance=1.0))
 

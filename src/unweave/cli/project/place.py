@@ -34,28 +34,28 @@ def is_given(places: list[str]) -> bool:
 
 
 @cache
-def project_of(place: Place, device: str) -> Project:
+def load_project(place: Place, device: str) -> Project:
     """The project; once per process."""
     return load(place.model, recipe=place.recipe, data=place.data, device=device)
 
 
 @cache
-def weights_of(place: Place, device: str) -> str:
+def weights_digest(place: Place, device: str) -> str:
     """A digest of the original's weights; once per process."""
-    model = project_of(place, device).model
+    model = load_project(place, device).model
     assert model is not None
     return checkpoint.contents(model.state_dict())
 
 
 @cache
-def split_of(place: Place, forget: tuple[int, ...], device: str) -> Split:
+def load_split(place: Place, forget: tuple[int, ...], device: str) -> Split:
     """Its data, cut by what is to be forgotten; once per process."""
-    return project_of(place, device).split(torch.tensor(forget, dtype=torch.long))
+    return load_project(place, device).split(torch.tensor(forget, dtype=torch.long))
 
 
 @cache
-def practised_on(
+def load_proxy_split(
     place: Place, forget: tuple[int, ...], device: str, data: Data, tuning: Tuning, seed: int
 ) -> Split:
     """What a tuning seed practises on; once per process."""
-    return proxy_split(split_of(place, forget, device), data, tuning, seed)
+    return proxy_split(load_split(place, forget, device), data, tuning, seed)

@@ -91,18 +91,18 @@ class Project:
                 )
         return split
 
-    def placed(self, device: str | None) -> tuple[nn.Module, "Project"]:
+    def to_device(self, device: str | None) -> tuple[nn.Module, "Project"]:
         """A copy of the model, whatever its weights, and the project with its data, both on one device.
 
         Args:
             device: The device; that of the model if None.
         """
-        model = copy.deepcopy(self.untrained())
+        model = copy.deepcopy(self.fresh_model())
         place = device or str(next(model.parameters()).device)
         moved = dataclasses.replace(self, train=self.train.to(place), test=self.test.to(place))
         return model.to(place), moved
 
-    def untrained(self) -> nn.Module:
+    def fresh_model(self) -> nn.Module:
         """A model of this architecture, whatever its weights."""
         if self.model is not None:
             return self.model

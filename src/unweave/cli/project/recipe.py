@@ -48,13 +48,15 @@ def from_recipe(recipe: Recipe, device: str) -> Project:
         methods=recipe.methods,
         named=recipe.method,
         original=original,
-        retrain=retraining(recipe, family, build, device),
+        retrain=make_retraining(recipe, family, build, device),
         build=build,
-        write=None if recipe.generation is None else writer(recipe.generation, split.n_classes),
+        write=None if recipe.generation is None else folder_writer(recipe.generation, split.n_classes),
     )
 
 
-def retraining(recipe: Recipe, family: Family, build: Callable[[], nn.Module], device: str) -> Retraining:
+def make_retraining(
+    recipe: Recipe, family: Family, build: Callable[[], nn.Module], device: str
+) -> Retraining:
     """Trains as a recipe says."""
 
     def retrain(cut: Split, seed: int) -> nn.Module:
@@ -64,7 +66,7 @@ def retraining(recipe: Recipe, family: Family, build: Callable[[], nn.Module], d
     return retrain
 
 
-def writer(family: Generation, n_classes: int) -> Write:
+def folder_writer(family: Generation, n_classes: int) -> Write:
     """Writes a model that a recipe trained as a folder of diffusers: with its noise and conditions."""
     task = family.task(n_classes)
 
@@ -91,7 +93,7 @@ def from_folder(folder: Path, recipe: str | None, device: str) -> Project:
     if recipe is None and not (folder / RECIPE).is_file():
         raise ValueError(f"{folder} has no {RECIPE} that says what its model is: name a recipe with --recipe")
     project = from_recipe(load_recipe(recipe or folder / RECIPE), device)
-    model = project.untrained()
+    model = project.fresh_model()
     assert project.forget is not None
     digest = project.split(project.forget).digest("mixed")
     sidecar = checkpoint.load(folder, model, split_digest=digest)

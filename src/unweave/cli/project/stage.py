@@ -20,7 +20,7 @@ from unweave.bench.recipe import load as load_recipe
 from unweave.bench.setup import Architecture, Data, Tuning
 from unweave.bench.stage import MODELS, Stage
 from unweave.cli.project import Project
-from unweave.cli.project.place import Place, practised_on, project_of, split_of, weights_of
+from unweave.cli.project.place import Place, load_project, load_proxy_split, load_split, weights_digest
 from unweave.cli.project.recipe import RECIPE
 from unweave.descent.descend import Descent
 from unweave.descent.train import TRAINING_FORMAT, Trained, count_training, digest
@@ -49,13 +49,15 @@ class Given(Stage):
     def split(self, tuning_seed: int | None = None) -> Split:
         """The project's own data, cut by the request, or as a tuning seed practises."""
         if tuning_seed is None:
-            return split_of(self.place, self.forget, self.device)
+            return load_split(self.place, self.forget, self.device)
         told = self.recipe.data, self.recipe.tuning
-        return practised_on(self.place, self.forget, self.device, *told, tuning_seed)
+        return load_proxy_split(self.place, self.forget, self.device, *told, tuning_seed)
 
-    def trained(self, part: Literal["mixed", "retain"], seed: int, tuning_seed: int | None = None) -> Trained:
+    def load_or_train(
+        self, part: Literal["mixed", "retain"], seed: int, tuning_seed: int | None = None
+    ) -> Trained:
         """The given original, whatever the seed; or a model that the project retrains, which is kept."""
-        project, split = project_of(self.place, self.device), self.split(tuning_seed)
+        project, split = load_project(self.place, self.device), self.split(tuning_seed)
         assert project.model is not None and project.retrain is not None
         if part == "mixed":
             return Trained(project.model, Cost())
@@ -74,7 +76,7 @@ class Given(Stage):
 
     def refuse_unsearchable(self) -> None:
         """Raises if settings can't be searched for this original, before anything is computed."""
-        tuning, project = self.recipe.tuning, project_of(self.place, self.device)
+        tuning, project = self.recipe.tuning, load_project(self.place, self.device)
         if tuning.limit is not None:
             raise ValueError(
                 "a given original has seen all of its data, and trials on a part have nothing to compare it "
@@ -88,7 +90,7 @@ class Given(Stage):
         for seed in tuning.seeds:
             self.split(seed)
 
-    def measured(self, earlier: Path | None = None) -> "Given":
+    def with_retraining_cost(self, earlier: Path | None = None) -> "Given":
         """The stage with what a retraining takes, of which the budget of a search is a part.
 
         Where that is only known to a user's own code, the steps of the first retraining that a search needs
@@ -100,12 +102,12 @@ class Given(Stage):
         Raises:
             ValueError: If there is none, or retraining takes no steps that can be counted.
         """
-        if project_of(self.place, self.device).scratch is not None:
+        if load_project(self.place, self.device).scratch is not None:
             return self
         count = (earlier or self.folder / "tuning") / self.recipe.name / COUNT
         if earlier is None:
             seed = self.recipe.tuning.seeds[0]
-            steps = self.trained("retain", seed, seed).cost.gradients
+            steps = self.load_or_train("retain", seed, seed).cost.gradients
             refuse_uncounted(steps)
             count.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(count, json.dumps({"gradient_evaluations": steps}))
@@ -119,15 +121,18 @@ class Given(Stage):
 
     def build(self, split: Split) -> Callable[[], nn.Module] | None:
         """Makes a fresh model, where the project says how."""
-        return project_of(self.place, self.device).build
+        return load_project(self.place, self.device).build
 
-    def known(self) -> dict[str, object]:
+    def facts(self) -> dict[str, object]:
         """The facts of the project, and the original's weights, which its code may read from anywhere."""
-        return {**project_of(self.place, self.device).facts, "original": weights_of(self.place, self.device)}
+        return {
+            **load_project(self.place, self.device).facts,
+            "original": weights_digest(self.place, self.device),
+        }
 
-    def retraining(self) -> str:
+    def describe_retraining(self) -> str:
         """As the project has it."""
-        method = project_of(self.place, self.device).scratch
+        method = load_project(self.place, self.device).scratch
         return "train(dataset, seed)" if method is None else repr(method)
 
     def table(self) -> dict[str, Any]:
@@ -135,7 +140,7 @@ class Given(Stage):
         told = self.recipe.table()
         kept = {key: told[key] for key in ("name", "seeds", "calibration_seeds", "generation", "methods")}
         # a record names no place on a machine
-        given = {key: fact for key, fact in self.known().items() if key != "project"}
+        given = {key: fact for key, fact in self.facts().items() if key != "project"}
         return {**kept, "given": given, "data": {"name": "given"}}
 
 
@@ -154,7 +159,7 @@ def stage_of(place: Place, forget: tuple[int, ...], folder: Path, device: str) -
     Raises:
         ValueError: If there is no original there, or nobody said how to retrain.
     """
-    project, split = project_of(place, device), split_of(place, forget, device)
+    project, split = load_project(place, device), load_split(place, forget, device)
     if project.model is None or project.retrain is None:
         needed = "train(dataset, seed) in project.py, or --recipe for a folder"
         raise ValueError(
@@ -165,7 +170,7 @@ def stage_of(place: Place, forget: tuple[int, ...], folder: Path, device: str) -
 
 def recipe_of(place: Place, project: Project, split: Split) -> Recipe:
     """What a recipe would say of the project: how often, with which methods, and how models are examined."""
-    told = told_by(place, project)
+    told = find_recipe(place, project)
     recipe = Recipe(
         name=Path(os.path.abspath(place.model)).stem,  # of `.` as well
         data=data_of(project, split),
@@ -181,7 +186,7 @@ def recipe_of(place: Place, project: Project, split: Split) -> Recipe:
     return dataclasses.replace(recipe, headline=told.headline, probe=told.probe, **reported)
 
 
-def told_by(place: Place, project: Project) -> Recipe | None:
+def find_recipe(place: Place, project: Project) -> Recipe | None:
     """The recipe beside a model, or the one within its folder, if there is one."""
     if place.recipe is not None:
         return load_recipe(place.recipe)

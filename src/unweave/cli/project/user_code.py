@@ -43,13 +43,13 @@ def from_file(path: Path) -> Project:
     Raises:
         ValueError: If there is no such file, its code raises, or what it returns can't be used.
     """
-    given, train = said(path)
+    given, train = run_load(path)
     model, test = given["model"], source(given["test"], "test")
     if not isinstance(model, nn.Module):
         raise ValueError(f"'model' must be an nn.Module, found {type(model).__name__}")
     learned = source(given["train"], "train")
-    learned = learned if given.get("ids") is None else named(given["train"], given["ids"])
-    test, calibration = held_out(given["test"], test, given.get("calibration", 0.5))
+    learned = learned if given.get("ids") is None else name_examples(given["train"], given["ids"])
+    test, calibration = split_held_out(given["test"], test, given.get("calibration", 0.5))
     refuse_unusable(model)
     family = family_of(given.get("generation"))
     sources = {name: family.source(data) for name, data in (("train", learned), ("test", test))}
@@ -65,19 +65,19 @@ def from_file(path: Path) -> Project:
         model=model,
         methods=family.methods,
         named=family.method_named,
-        retrain=None if train is None else retraining(path, train, learned, model),
+        retrain=None if train is None else make_retraining(path, train, learned, model),
     )
 
 
-def said(path: Path) -> tuple[Mapping[str, Any], Callable[..., Any] | None]:
+def run_load(path: Path) -> tuple[Mapping[str, Any], Callable[..., Any] | None]:
     """What `load()` of a file returns, and its `train`, if there is one."""
     if not path.is_file():
         raise ValueError(f"expected a project at {path}, found no such file")
-    module = imported(path)
-    load, train = function(module, path, "load"), function(module, path, "train")
+    module = import_file(path)
+    load, train = find_function(module, path, "load"), find_function(module, path, "train")
     if load is None:
         raise ValueError(f"{path} must define load(), which returns a dict of model, train and test")
-    return checked(asked(path, "load()", load), path), train
+    return check_keys(call_user_code(path, "load()", load), path), train
 
 
 def family_of(generation: object) -> Family:
@@ -85,7 +85,7 @@ def family_of(generation: object) -> Family:
     return Classification() if generation is None else read_table(Generation, generation, "generation")
 
 
-def imported(path: Path) -> ModuleType:
+def import_file(path: Path) -> ModuleType:
     """The module in a file, with its folder at hand for what it imports."""
     folder = str(path.resolve().parent)
     if folder not in sys.path:
@@ -94,11 +94,11 @@ def imported(path: Path) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module  # dataclasses and pickle look their module up
-    asked(path, "the file", spec.loader.exec_module, module)
+    call_user_code(path, "the file", spec.loader.exec_module, module)
     return module
 
 
-def function(module: ModuleType, path: Path, name: str) -> Callable[..., Any] | None:
+def find_function(module: ModuleType, path: Path, name: str) -> Callable[..., Any] | None:
     """A function of the module, if it has one of that name."""
     found = vars(module).get(name)
     if found is not None and not callable(found):
@@ -106,7 +106,7 @@ def function(module: ModuleType, path: Path, name: str) -> Callable[..., Any] | 
     return found
 
 
-def asked(path: Path, what: str, code: Callable[..., T], *arguments: object) -> T:
+def call_user_code(path: Path, what: str, code: Callable[..., T], *arguments: object) -> T:
     """What a user's code returns; an error of its own becomes one line that names the place."""
     try:
         return code(*arguments)
@@ -117,7 +117,7 @@ def asked(path: Path, what: str, code: Callable[..., T], *arguments: object) -> 
         raise ValueError(f"{what} of {place} raised {type(error).__name__}: {error}") from error
 
 
-def checked(given: object, path: Path) -> Mapping[str, Any]:
+def check_keys(given: object, path: Path) -> Mapping[str, Any]:
     """What `load()` returned, if it is a dict with the right keys."""
     if not isinstance(given, Mapping):
         found = type(given).__name__
@@ -137,7 +137,7 @@ def source(data: object, key: str) -> Source:
     return as_source(data)
 
 
-def named(data: object, ids: object) -> Named:
+def name_examples(data: object, ids: object) -> Named:
     """A user's data under the ids beside it."""
     if not isinstance(data, Dataset):
         found = type(data).__name__
@@ -150,7 +150,7 @@ def named(data: object, ids: object) -> Named:
     return Named(data, given=ids)
 
 
-def held_out(given: object, test: Source, calibration: object) -> tuple[Source, float | list[int]]:
+def split_held_out(given: object, test: Source, calibration: object) -> tuple[Source, float | list[int]]:
     """The held-out data, and which part of it is for calibration."""
     if isinstance(calibration, Dataset) and isinstance(given, Dataset):
         extra, whole = source(calibration, "calibration"), ConcatDataset([given, calibration])
@@ -158,13 +158,13 @@ def held_out(given: object, test: Source, calibration: object) -> tuple[Source, 
     if isinstance(calibration, float) and 0 < calibration < 1:
         return test, calibration
     if isinstance(calibration, Sequence) and all(isinstance(place, int) for place in calibration):
-        return test, places(calibration, len(test))
+        return test, check_positions(calibration, len(test))
     found = calibration if isinstance(calibration, float) else type(calibration).__name__
     expected = "a Dataset, positions in 'test', or a fraction in (0, 1)"
     raise ValueError(f"'calibration' must be {expected}, found {found}")
 
 
-def places(calibration: Sequence[int], n: int) -> list[int]:
+def check_positions(calibration: Sequence[int], n: int) -> list[int]:
     """Positions of some of the held-out examples, but not all of them."""
     inside = all(0 <= place < n for place in calibration)
     if not inside or not 0 < len(set(calibration)) == len(calibration) < n:
@@ -172,7 +172,7 @@ def places(calibration: Sequence[int], n: int) -> list[int]:
     return list(calibration)
 
 
-def retraining(path: Path, train: Callable[..., Any], source: Source, original: nn.Module) -> Retraining:
+def make_retraining(path: Path, train: Callable[..., Any], source: Source, original: nn.Module) -> Retraining:
     """Trains by a user's `train(dataset, seed)` on the examples as `load()` gave them.
 
     A run fails, and is no bad input, if its training does: it may be the tenth.
@@ -180,14 +180,14 @@ def retraining(path: Path, train: Callable[..., Any], source: Source, original: 
 
     def retrain(split: Split, seed: int) -> nn.Module:
         try:
-            return trained(path, train, dataset_of(source, split.retain), seed, original)
+            return run_train(path, train, dataset_of(source, split.retain), seed, original)
         except ValueError as error:
             raise Failed(str(error)) from error
 
     return retrain
 
 
-def trained(
+def run_train(
     path: Path, train: Callable[..., Any], dataset: Dataset, seed: int, original: nn.Module
 ) -> nn.Module:
     """What a user's `train(dataset, seed)` returns.
@@ -197,7 +197,7 @@ def trained(
             another one for all that follows.
     """
     before = contents(original.state_dict())
-    model = asked(path, "train()", train, dataset, seed)
+    model = call_user_code(path, "train()", train, dataset, seed)
     if not isinstance(model, nn.Module):
         raise ValueError(f"train() of {path} must return an nn.Module, found {type(model).__name__}")
     if contents(original.state_dict()) != before:
