@@ -172,8 +172,8 @@ def judge_answers(
     refuse_copies(exam, [each.found for each in (*compared, *calibrating)])
     fixed = calibrate_margins(exam, calibrating)
     references = [each.measure(exam) for each in compared]
-    moved = {} if before is None else exam.drift(found.found, before.found)
-    values = [{**each, **moved} for each in measure_against(exam, found, compared)]
+    drift = {} if before is None else exam.drift(found.found, before.found)
+    values = [{**each, **drift} for each in measure_against(exam, found, compared)]
     original = measure_against(exam, before, compared) if before is not None and compared else []
     answers = [] if before is None else [before.found]
     judgement = exam.judge(values, references, fixed, original, lambda: answers)

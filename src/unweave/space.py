@@ -117,12 +117,12 @@ def up_to(longest: int, *, share: int = 10, least: int = 1) -> Whole:
 def prefix_paths(name: str, space: Mapping[str, Range]) -> dict[str, Range]:
     """The space with its paths under a field of that name."""
 
-    def moved(each: Range) -> Range:
+    def with_prefix(each: Range) -> Range:
         if not isinstance(each, Rest):
             return each
         return Rest(each.total, {f"{name}.{path}": price for path, price in each.prices.items()})
 
-    return {f"{name}.{path}": moved(each) for path, each in space.items()}
+    return {f"{name}.{path}": with_prefix(each) for path, each in space.items()}
 
 
 @runtime_checkable

@@ -49,16 +49,16 @@ def unlearn(
     working = copy.deepcopy(model)
     place = torch.device(device) if device is not None else next(working.parameters()).device
     held_out, calibration = split.held_out.to(place), split.calibration.tolist()
-    moved = Split(split.train.to(place), split.forget, held_out, calibration=calibration)
+    on_device = Split(split.train.to(place), split.forget, held_out, calibration=calibration)
     generator = torch.Generator().manual_seed(seed)
-    problem = Problem(task, working.to(place), moved, generator, build, given=model)
+    problem = Problem(task, working.to(place), on_device, generator, build, given=model)
     if isinstance(task, Classifier):
-        refuse_no_classifier(problem.model, moved)
+        refuse_no_classifier(problem.model, on_device)
     cost = run_and_time(problem, method)
     refuse_other_shapes(model, problem.model)
     refuse_unchanged(model, problem.model)
     if isinstance(task, Classifier):
-        refuse_collapsed(problem.model, moved)
+        refuse_collapsed(problem.model, on_device)
     edited = problem.model.eval()
     return Result(edited, method, split, task, seed, model, cost, problem.curves, problem.traces)
 

@@ -220,7 +220,7 @@ def test_a_task_that_asks_a_teacher_must_be_given_one():
             return predict(batch.inputs).argmax(1)
 
     of.task = Asking(of.task, [])
-    with pytest.raises(ValueError, match=r"pass teacher=frozen\(model\)"):
+    with pytest.raises(ValueError, match=r"pass teacher=frozen_copy\(model\)"):
         step(of).gradient(mislabel())
     step(of).gradient(mislabel(teacher=teacher()))
 

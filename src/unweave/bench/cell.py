@@ -137,8 +137,8 @@ def measure_cell(
         exam = stage.exam()
         found = read_answers(exam, place)
         other = None if reference is None else read_answers(exam, reference[0])
-        moved = {} if original is None else exam.drift(found, read_answers(exam, original[0]))
-        values = {**exam.measure(found, other), **moved, **cell["probes"]}
+        drift = {} if original is None else exam.drift(found, read_answers(exam, original[0]))
+        values = {**exam.measure(found, other), **drift, **cell["probes"]}
         benchmarked = {} if other is None else exam.benchmark_metrics(found, other)
         shown = {"sheet": exam.sheet(found), "description": exam.describe(found)}
         return {"values": values, "benchmarked": benchmarked, "losses": exam.histograms(found), **shown}

@@ -61,8 +61,8 @@ def _forget_positions(data: Data, clean: Source, train: Source, seed: int) -> to
         case "random":
             return torch.randperm(len(train), generator=generator)[:size]
         case "mislabelled":
-            moved = (train.labels != clean.labels).nonzero()[:, 0]
-            return moved[torch.randperm(len(moved), generator=generator)[:size]]
+            flipped = (train.labels != clean.labels).nonzero()[:, 0]
+            return flipped[torch.randperm(len(flipped), generator=generator)[:size]]
         case "class":
             found = (train.labels == data.label).nonzero()[:, 0]
             if len(found) == 0:

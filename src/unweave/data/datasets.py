@@ -68,9 +68,9 @@ def flip_labels(source: Source, fraction: float, n_classes: int, seed: int) -> S
     if n_classes < 2 or int(source.labels.max()) >= n_classes:
         raise ValueError(f"n_classes must exceed 1 and every label, found {n_classes}")
     generator = torch.Generator().manual_seed(seed)
-    moved = torch.randperm(len(source), generator=generator)[: round(fraction * len(source))]
+    flipped = torch.randperm(len(source), generator=generator)[: round(fraction * len(source))]
     labels = source.labels.clone()
-    labels[moved] += torch.randint(1, n_classes, moved.shape, generator=generator)
+    labels[flipped] += torch.randint(1, n_classes, flipped.shape, generator=generator)
     return Relabelled(source, labels % n_classes)
 
 

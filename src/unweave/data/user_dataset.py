@@ -78,9 +78,9 @@ class Loaded:
 
     def to(self, device: torch.device | str) -> "Loaded":
         """The same, handing out its batches on `device`."""
-        moved = copy.copy(self)  # and not `replace`: what was read of the data set is kept
-        object.__setattr__(moved, "device", device)
-        return moved
+        on_device = copy.copy(self)  # and not `replace`: what was read of the data set is kept
+        object.__setattr__(on_device, "device", device)
+        return on_device
 
     def _batches(self, order: Iterable[Tensor]) -> Iterator[list[Item]]:
         loader = DataLoader(

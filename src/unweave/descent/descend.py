@@ -141,14 +141,14 @@ class Phase:
     watch: Callable[[Problem, int], None] | None = None
     until: Callable[[Problem], bool] | None = None
 
-    def is_over(self, problem: Problem, how: Descent, moving: TrainState) -> bool:
+    def is_over(self, problem: Problem, how: Descent, train_state: TrainState) -> bool:
         """Whether it ends here."""
         follows_forget = any(term.parts & {"forget", "mixed"} for term in self.terms)
         if how.stop == "forgotten" and follows_forget and is_forgotten(problem, how.batch):
             return True
         if self.until is None:
             return False
-        with moving.use_average():
+        with train_state.use_average():
             return self.until(problem)
 
 
@@ -184,12 +184,12 @@ def descend(
         refuse_batch_statistics(problem, how)
         weights = problem.params
         average = {} if how.ema is None else start_average(weights)
-        moving = TrainState(weights, (optimizer or how.optimizer_over)(list(weights.values())), average)
+        train_state = TrainState(weights, (optimizer or how.optimizer_over)(list(weights.values())), average)
         taken, lengths = 0, phase_lengths(problem, phases, how)
         for phase, begin, steps in zip(phases, accumulate(lengths, initial=0), lengths, strict=False):
             span = (begin, begin + steps, sum(lengths))
-            taken += run_phase(problem, phase, how, moving, span=span, saved=saved)
-        moving.keep_average()
+            taken += run_phase(problem, phase, how, train_state, span=span, saved=saved)
+        train_state.keep_average()
         refuse_nonfinite(weights)
     return taken
 
@@ -198,20 +198,20 @@ def run_phase(
     problem: Problem,
     phase: Phase,
     how: Descent,
-    moving: TrainState,
+    train_state: TrainState,
     *,
     span: tuple[int, int, int],
     saved: Saved | None,
 ) -> int:
     """One phase, from and to a step among all; returns the number of steps taken."""
-    (begin, end, of), weights, update = span, moving.weights, moving.update
+    (begin, end, of), weights, update = span, train_state.weights, train_state.update
     runtime = make_runtime(problem, how, phase.where, compile=how.compile)
     runtime.shifts = []
     pinned = Pinned(weights, phase.where)
     before: dict[int, Params] = {}
     index = -1
     for index, (batches, sizes) in enumerate(islice(step_batches(problem, phase, how), end - begin)):
-        if saved and saved.holds(index, problem, moving):
+        if saved and saved.holds(index, problem, train_state):
             continue
         for watch in (problem.watch, phase.watch):
             if watch:
@@ -226,11 +226,11 @@ def run_phase(
             nn.utils.clip_grad_norm_(list(weights.values()), how.max_norm)
         update.step()
         pinned.restore(update)
-        moving.follow_average(how.ema, begin + index)
+        train_state.follow_average(how.ema, begin + index)
         before = {key: step.memory[key][1] for key in runtime.carried if key in step.memory}
         if index % CHECK == CHECK - 1:
             collect_losses(problem, runtime)
-        if (index + 1) % how.stop_every == 0 and phase.is_over(problem, how, moving):
+        if (index + 1) % how.stop_every == 0 and phase.is_over(problem, how, train_state):
             break
     collect_losses(problem, runtime)
     return index + 1

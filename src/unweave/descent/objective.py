@@ -32,7 +32,7 @@ class OnData:
         name: How curves and records call it.
         part: The part.
         value: The loss of each example of a batch.
-        moving: Whether its target follows the weights, so that its gradient is that of no function.
+        follows_weights: Whether its target follows the weights, so that its gradient is that of no function.
         idle: Whether its gradient may be zero at the first step.
         watch: What must happen before every step, such as a new measurement of what the loss aims at.
     """
@@ -40,7 +40,7 @@ class OnData:
     name: str
     part: Part
     value: Callable[[Step, Batch], Float[Tensor, " batch"]]
-    moving: bool = False
+    follows_weights: bool = False
     idle: bool = False
     watch: Watch | None = None
 
@@ -76,7 +76,7 @@ class Objective:
     @property
     def follows_weights(self) -> bool:
         """Whether a target follows the weights, so that no lookahead can be taken of it or through it."""
-        return any(piece.moving for piece in self.on_data)
+        return any(piece.follows_weights for piece in self.on_data)
 
     @property
     def idle(self) -> bool:
@@ -162,12 +162,12 @@ def on(
     name: str,
     value: Callable[[Step, Batch], Tensor],
     *,
-    moving: bool = False,
+    follows_weights: bool = False,
     idle: bool = False,
     watch: Watch | None = None,
 ) -> Objective:
     """An objective of one loss on one part; see `OnData`."""
-    return Objective(((1.0, OnData(f"{name}({part})", part, value, moving, idle, watch)),))
+    return Objective(((1.0, OnData(f"{name}({part})", part, value, follows_weights, idle, watch)),))
 
 
 def nll(part: Part) -> Objective:
@@ -204,7 +204,7 @@ def mislabel(part: Part = "forget", *, teacher: nn.Module | Literal["student"] |
         )
         return step.runtime.task.loss(step.predict(batch), mix_targets(batch, wrong))
 
-    return on(part, "mislabel", value, moving=teacher == "student")
+    return on(part, "mislabel", value, follows_weights=teacher == "student")
 
 
 def mix_targets(batch: Batch, wrong: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class Saved:
         self._state = read_state(self.path) if self.path.exists() else None
         self._start = time.perf_counter()
 
-    def holds(self, index: int, problem: Problem, moving: TrainState) -> bool:
+    def holds(self, index: int, problem: Problem, train_state: TrainState) -> bool:
         """Whether the step was taken before the interruption.
 
         Before the first that was not, the state is put back; before others it is written, when it is time.
@@ -49,13 +49,13 @@ class Saved:
             problem.model.load_state_dict(state["model"])
             problem.generator.set_state(state["generator"])
             problem.cost += Cost(**state["cost"])
-            moving.load_state(state["moving"])
+            train_state.load_state(state["moving"])
             self._state = None
         elif index > 0 and index % self.every == 0:
-            self.write(index, problem, moving)
+            self.write(index, problem, train_state)
         return False
 
-    def write(self, step: int, problem: Problem, moving: TrainState) -> None:
+    def write(self, step: int, problem: Problem, train_state: TrainState) -> None:
         """Writes the state before a step."""
         seconds = problem.cost.seconds + time.perf_counter() - self._start
         state = {
@@ -63,7 +63,7 @@ class Saved:
             "model": problem.model.state_dict(),
             "generator": problem.generator.get_state(),
             "cost": {**asdict(problem.cost), "seconds": seconds},
-            "moving": moving.state(),
+            "moving": train_state.state(),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with draft(self.path) as beside:

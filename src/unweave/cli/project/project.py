@@ -99,8 +99,8 @@ class Project:
         """
         model = copy.deepcopy(self.fresh_model())
         place = device or str(next(model.parameters()).device)
-        moved = dataclasses.replace(self, train=self.train.to(place), test=self.test.to(place))
-        return model.to(place), moved
+        on_device = dataclasses.replace(self, train=self.train.to(place), test=self.test.to(place))
+        return model.to(place), on_device
 
     def fresh_model(self) -> nn.Module:
         """A model of this architecture, whatever its weights."""
