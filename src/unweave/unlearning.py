@@ -10,10 +10,11 @@ from unweave.descent.train import run_and_time
 from unweave.errors import Failed
 from unweave.methods.about import refuse_family
 from unweave.problem import Problem
+from unweave.record.checkpoint import difference, shapes
 from unweave.result import Method, Result
 from unweave.split import Split
 from unweave.tasks import Task, call, evaluating
-from unweave.tasks.classifier import Classifier
+from unweave.tasks.classifier import Classifier, refuse_unfit
 
 
 def unlearn(
@@ -76,16 +77,12 @@ def refuse_unusable(model: nn.Module) -> None:
 
 def refuse_no_classifier(model: nn.Module, split: Split) -> None:
     """Raises if a classifier has no logit for one of the labels."""
-    from unweave.tasks.classifier import refuse_unfit
-
     for name, source in (("train", split.train), ("test", split.held_out)):
         refuse_unfit(model, source, name)
 
 
 def refuse_other_shapes(before: nn.Module, after: nn.Module) -> None:
     """Raises if a method has changed the names or shapes of the weights."""
-    from unweave.record.checkpoint import difference, shapes
-
     found = difference(shapes(before.state_dict()), shapes(after.state_dict()))
     if found:
         raise ValueError(f"the method must keep the shapes of the weights: {found}")

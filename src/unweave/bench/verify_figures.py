@@ -14,9 +14,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from unweave.audits.classifier import parquet
+from unweave.audits.metric_names import metrics_for
+from unweave.audits.metrics import METRICS
 from unweave.bench.cell import REFERENCE
 from unweave.record.digest import rerun_command
 from unweave.record.files import read_object
+from unweave.report.numbers import heading
 
 Stage = Mapping[str, Any]
 Values = Mapping[str, float]
@@ -69,8 +73,6 @@ def check_verdicts(stage: Stage) -> Iterator[str]:
 
 def check_margins(scores: Mapping[str, Any], margins: Mapping[str, float | None]) -> Iterator[str]:
     """In words, every figure beyond its margin on a side that would be a fault."""
-    from unweave.audits.metric_names import metrics_for
-
     metrics = metrics_for(scores)
     for name, margin in margins.items():
         if name not in scores or name not in metrics or margin is None:
@@ -85,9 +87,6 @@ def check_margins(scores: Mapping[str, Any], margins: Mapping[str, float | None]
 
 def check_evidence(stage: Stage, path: Path) -> Iterator[str]:
     """Figures of the audited model that its answers contradict."""
-    from unweave.audits.classifier import parquet
-    from unweave.audits.metrics import METRICS
-
     rows = [each for each in stage["methods"].items() if each[0] != "original"]
     if len(rows) != 1:
         return
@@ -132,8 +131,6 @@ def read_values(folder: Path, seeds: Sequence[int], name: str) -> list[Values]:
 
 def compare_figures(name: str, said: Mapping[str, float | None], found: Values, where: str) -> Iterator[str]:
     """In words, every figure that is not what was found."""
-    from unweave.report.numbers import heading
-
     for metric in (each for each in said if each in found):
         value, other = said[metric], found[metric]
         if value is None:

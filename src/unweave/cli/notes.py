@@ -94,7 +94,8 @@ def about_data(project: Project) -> Iterator[str]:
     if asked - known:
         yield f"labels of the test data that no training example has: {first_labels(asked - known)}"
     if known - asked:
-        yield f"labels that no test example has: {first_labels(known - asked)}; forgetting them can't be audited"
+        labels = first_labels(known - asked)
+        yield f"labels that no test example has: {labels}; forgetting them can't be audited"
     train, test = content_digests(project.train), content_digests(project.test)
     times = Counter(train)
     copies = len(train) - len(times)

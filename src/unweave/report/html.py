@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from unweave.audits.metric_names import KNOWN, metrics_for
 from unweave.record.files import write_atomically
 from unweave.record.record import explain_unverified
 from unweave.report import figures, frontier, protocol_tables
@@ -247,8 +248,6 @@ def _sheets(made: list[Row], pictures: Mapping[str, str]) -> dict[str, str]:
 
 def _glossary(stages: list[Stage]) -> list[Any]:
     """The library's entries for the metrics that appear on the page."""
-    from unweave.audits.metric_names import metrics_for
-
     shown: dict[str, Any] = {}
     for stage in stages:
         ids = (*stage.metrics, *stage.further)
@@ -266,8 +265,6 @@ def _terms(stages: list[Stage]) -> list[Term]:
 
 def metric_meaning(metric: str) -> str:
     """What a metric means, one sentence; empty of one that this version does not know."""
-    from unweave.audits.metric_names import KNOWN
-
     return KNOWN[metric].says if metric in KNOWN else ""
 
 

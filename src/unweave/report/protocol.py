@@ -7,13 +7,12 @@ indiscernibility.
 
 from collections.abc import Mapping
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from unweave.audits.classifier.deep_unlearn import Agreement, agreement
 from unweave.report.numbers import finite
 from unweave.report.ranking import blocks
-
-if TYPE_CHECKING:
-    from unweave.audits.classifier.deep_unlearn import Agreement
+from unweave.report.ranks import rank_values
 
 Protocol = Literal["deep-unlearn"]
 Record = Mapping[str, Any]
@@ -77,8 +76,6 @@ def ranks_of(*stages: Record) -> dict[str, float]:
 
 def seed_ranks(stage: Record) -> list[dict[str, float]]:
     """Per seed: by method, the mean of its two ranks; what failed shares the last."""
-    from unweave.report.ranks import rank_values
-
     retained = zip(*(blocks(stage, key) for key in RETENTIONS), strict=True)
     off = [{name: deviation([part[name] for part in parts]) for name in parts[0]} for parts in retained]
     hidden = [{name: -each for name, each in block.items()} for block in blocks(stage, "indiscernibility")]
@@ -92,10 +89,8 @@ def deviation(retentions: list[float]) -> float:
     return sum(abs(1 - each) for each in known) if known else float("nan")
 
 
-def agreement_of(record: Record) -> "Agreement":
+def agreement_of(record: Record) -> Agreement:
     """Kendall's rank correlation of the order over all stages with the published one; not of what failed."""
-    from unweave.audits.classifier.deep_unlearn import agreement
-
     stages = record["stages"].values()
     failed = {name for stage in stages for name in failures(stage)}
     return agreement({name: rank for name, rank in ranks_of(*stages).items() if name not in failed})

@@ -2,12 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unweave.report.numbers import finite
-
-if TYPE_CHECKING:
-    from unweave.report.ranks import Ranking
+from unweave.report.ranks import Ranking, ranking
 
 REFERENCES = ("retrain", "original")
 """Rows that forget nothing, or everything: they are no competitors."""
@@ -34,14 +32,12 @@ def number(value: float | None) -> float:
     return math.nan if (found := finite(value)) is None else found
 
 
-def rank_stages(stages: Sequence[Mapping[str, Any]]) -> "Ranking | None":
+def rank_stages(stages: Sequence[Mapping[str, Any]]) -> Ranking | None:
     """The methods that all of the stages have, ranked by their gap in every seed of every stage.
 
     None where there is nothing to rank: fewer than two methods or two blocks, a record without figures per
     seed, or two stages that share a seed on the same data, which is then no second block.
     """
-    from unweave.report.ranks import ranking
-
     found = [blocks(stage) for stage in stages]
     owners = [(stage["data"].get("digest"), seed) for stage in stages for seed in stage["seeds"]]
     if not all(found) or len(set(owners)) < len(owners) or len(owners) < 2:

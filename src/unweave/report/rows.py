@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from unweave.audits.metric_names import KNOWN, metrics_for
 from unweave.report.numbers import finite
 from unweave.report.ranking import adjusted_p_values, rank_stages
 
@@ -123,8 +124,6 @@ def headline(stage: Mapping[str, Any]) -> Row | None:
 
 def metric_ids(stage: Mapping[str, Any]) -> list[str]:
     """The metric ids that the stage's rows hold: the library's in its own order, then others."""
-    from unweave.audits.metric_names import metrics_for
-
     tables = [stage["reference"]["scores"], *(method["scores"] for method in stage["methods"].values())]
     present = dict.fromkeys(metric for scores in tables for metric in scores)
     known = metrics_for(present)
@@ -143,8 +142,6 @@ def is_outside(metric: str, cell: Cell, margin: float | None) -> bool:
     The margin of a metric that compares two models example by example bounds its value; of any other, the
     absolute difference from the retrained models.
     """
-    from unweave.audits.metric_names import KNOWN
-
     if (limit := finite(margin)) is None:
         return False
     compares = metric in KNOWN and KNOWN[metric].needs_reference

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from unweave.audits.metric_names import METRICS, metrics_for
 from unweave.record.record import explain_unverified
 from unweave.report import frontier, table_formats
 from unweave.report.numbers import DASH, digits, heading, interval, number, probability
@@ -46,8 +47,6 @@ def comparison_columns(found: Sequence[Row], ours: str | None) -> dict[str, list
 
 def brief_metrics(stage: Mapping[str, Any]) -> list[str]:
     """The stage's metric ids that a verdict rests on or the mean gap is made of: they fit a terminal."""
-    from unweave.audits.metric_names import metrics_for
-
     ids, parts = metric_ids(stage), gap_ids(stage)
     known = metrics_for(ids)
     return [m for m in ids if m in parts or (m in known and known[m].primary)]
@@ -58,10 +57,9 @@ def legend(record: Mapping[str, Any], *, width: int | None = None) -> str:
     made = {", ".join(map(heading, gap_ids(stage))): None for stage in record["stages"].values()}
     parts = " or ".join(each for each in made if each)
     gap = f"Gap: mean |difference| from Retrain over {parts}, points. " if parts else ""
-    return (
-        f"{gap}{_comparison_legend(record, width)}Cost: relative to one retrain. {BRACKETS} "
-        f"{' '.join(dict.fromkeys(aim(stage) for stage in record['stages'].values()))}{single_seed_note(record)}"
-    )
+    aims = " ".join(dict.fromkeys(aim(stage) for stage in record["stages"].values()))
+    cost = f"Cost: relative to one retrain. {BRACKETS}"
+    return f"{gap}{_comparison_legend(record, width)}{cost} {aims}{single_seed_note(record)}"
 
 
 def _comparison_legend(record: Mapping[str, Any], width: int | None) -> str:
@@ -80,8 +78,6 @@ def _headings(stage: Mapping[str, Any], width: int | None) -> list[str]:
 
 def aim(stage: Mapping[str, Any]) -> str:
     """Where a good figure lies, by the family of the stage's metrics."""
-    from unweave.audits.metric_names import METRICS, metrics_for
-
     if metrics_for(metric_ids(stage)) is METRICS:
         return "Retrain is the target of every column; none is better when larger."
     return "On the forgotten condition Retrain is the target; on the rest, no worse than Retrain."

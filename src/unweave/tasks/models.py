@@ -35,7 +35,8 @@ def build(
     for key, value in settings.items():
         if key not in known:
             raise ValueError(
-                f"unknown setting {key!r} of model {name!r}{suggest_word(key, known)}; known: {', '.join(known)}"
+                f"unknown setting {key!r} of model {name!r}{suggest_word(key, known)}; "
+                f"known: {', '.join(known)}"
             )
         if value < 1:
             raise ValueError(f"setting {key!r} of model {name!r} must be at least 1, found {value}")
