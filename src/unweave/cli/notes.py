@@ -26,7 +26,8 @@ def notes(model: nn.Module, project: Project) -> Iterator[str]:
     yield from about_layers(model, project)
     yield from about_data(project)
     if project.retrain is None:
-        yield f"{missing_retraining(project)}: references can't be retrained, so an audit will be INCONCLUSIVE"
+        missing = missing_retraining(project)
+        yield f"{missing}: references can't be retrained, so an audit will be INCONCLUSIVE"
 
 
 def missing_retraining(project: Project) -> str:

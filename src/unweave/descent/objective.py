@@ -21,7 +21,7 @@ from unweave.weights.params import Params
 from unweave.weights.step import Step, mean_over
 
 RetainLoss = Literal["nll", "distill", "both"]
-"""What holds a model on retain data: the data, the original, or both."""
+"""What the retain loss compares with: the labels, the original model, or both."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +29,13 @@ class OnData:
     """One loss on one part of the data.
 
     Args:
-        name: How curves and records call it.
+        name: Its name in curves and records.
         part: The part.
         value: The loss of each example of a batch.
-        follows_weights: Whether its target follows the weights, so that its gradient is that of no function.
+        follows_weights: Whether its target changes with the weights, so that its gradient is that of no
+            function.
         idle: Whether its gradient may be zero at the first step.
-        watch: What must happen before every step, such as a new measurement of what the loss aims at.
+        watch: Called before every step, for example to measure the target of the loss again.
     """
 
     name: str
@@ -50,7 +51,7 @@ class OnWeights:
     """One penalty on the weights alone.
 
     Args:
-        name: How curves and records call it.
+        name: Its name in curves and records.
         value: The penalty.
     """
 
@@ -75,12 +76,12 @@ class Objective:
 
     @property
     def follows_weights(self) -> bool:
-        """Whether a target follows the weights, so that no lookahead can be taken of it or through it."""
+        """Whether a target changes with the weights, which rules out a lookahead of it or through it."""
         return any(piece.follows_weights for piece in self.on_data)
 
     @property
     def idle(self) -> bool:
-        """Whether its gradient may be zero at the first step, since it may begin where it should end."""
+        """Whether its gradient may be zero at the first step, because it may start at its minimum."""
         return all(isinstance(piece, OnData) and piece.idle for _, piece in self.pieces)
 
     @property
@@ -89,21 +90,21 @@ class Objective:
         return [piece for _, piece in self.pieces if isinstance(piece, OnData)]
 
     def watch(self, problem: Problem, index: int) -> None:
-        """What its losses ask for before every step; a descent calls it as the `watch` of a phase."""
+        """Calls the `watch` of each loss; pass this method as the `watch` of a phase."""
         for piece in self.on_data:
             if piece.watch:
                 piece.watch(problem, index)
 
     @cached_property
     def by_part(self) -> dict[Part, list[tuple[float, OnData]]]:
-        """What is taken of each part, in the order of their names: all processes go in one order."""
+        """The losses on each part. Parts are sorted by name, so that all processes use the same order."""
         on_data = [(weight, piece) for weight, piece in self.pieces if isinstance(piece, OnData)]
         parts: list[Part] = sorted({piece.part for _, piece in on_data})
         return {part: [(w, piece) for w, piece in on_data if piece.part == part] for part in parts}
 
     @cached_property
     def penalties(self) -> list[tuple[float, OnWeights]]:
-        """What is taken of the weights alone."""
+        """The penalties on the weights, with their factors."""
         return [(weight, piece) for weight, piece in self.pieces if isinstance(piece, OnWeights)]
 
     @property
@@ -150,7 +151,7 @@ class Objective:
 
 
 def weighted_sum(weights: Sequence[float], values: Sequence[Tensor], notes: Sequence[list[Tensor]]) -> Tensor:
-    """The weighted sum, each value noted as it is; a weight of one leaves the bits of a loss alone."""
+    """The weighted sum; notes each unweighted value. A weight of one keeps the bits of the loss."""
     for note, value in zip(notes, values, strict=True):
         note.append(value.detach())
     first, *rest = (value if w == 1 else w * value for w, value in zip(weights, values, strict=True))
@@ -171,19 +172,19 @@ def on(
 
 
 def nll(part: Part) -> Objective:
-    """The training loss. Its negation is gradient ascent."""
+    """The training loss; its negation is gradient ascent."""
     return on(part, "nll", lambda step, batch: step.runtime.task.loss(step.predict(batch), batch.target))
 
 
 def mislabel(part: Part = "forget", *, teacher: nn.Module | Literal["student"] | None = None) -> Objective:
-    """The training loss against a wrong target; on mixed data only the forget rows have one.
+    """The training loss against a wrong target; on mixed data only forget examples get a wrong target.
 
     Args:
         part: The part.
-        teacher: The frozen model that families ask for a counterfactual answer; classifiers need none.
-            "student" asks the model that is trained, as it is, dropout policy included: SalUn's released code
-            for diffusion. That target drifts with the weights, so the loss is no gradient field and a
-            lookahead of it raises.
+        teacher: The frozen model that gives the wrong target, for families that need one; classifiers do not.
+            "student" uses the model in training, dropout included, as SalUn's released code for diffusion
+            does. That target changes with the weights, so the loss is no gradient field and a lookahead of it
+            raises.
     """
     if isinstance(teacher, nn.Module):
         refuse_trainable(teacher)
@@ -208,7 +209,7 @@ def mislabel(part: Part = "forget", *, teacher: nn.Module | Literal["student"] |
 
 
 def mix_targets(batch: Batch, wrong: Tensor) -> Tensor:
-    """The wrong targets, on forget rows only where the batch is mixed."""
+    """The wrong targets; in a mixed batch, on forget examples only."""
     if batch.forget is None:
         return wrong
     rows = batch.forget.view(-1, *[1] * (wrong.ndim - 1))
@@ -216,7 +217,7 @@ def mix_targets(batch: Batch, wrong: Tensor) -> Tensor:
 
 
 def bounded(part: Part = "forget") -> Objective:
-    r""":math:`-\log(1 + \ell)`: ascent whose pull fades as the loss :math:`\ell` grows."""
+    r""":math:`-\log(1 + \ell)`: ascent that weakens as the loss :math:`\ell` grows."""
     return on(
         part,
         "bounded",
@@ -225,7 +226,7 @@ def bounded(part: Part = "forget") -> Objective:
 
 
 def clamped(part: Part = "forget", *, cap: float) -> Objective:
-    r""":math:`-\min(\ell, cap)`: ascent that leaves an example alone once its loss has reached the cap."""
+    r""":math:`-\min(\ell, cap)`: ascent that stops for an example once its loss has reached the cap."""
     return on(
         part,
         "clamped",
@@ -249,7 +250,7 @@ def uniform(part: Part = "forget") -> Objective:
 
 
 def surrogate() -> Objective:
-    """The training loss on other examples under the forget labels, as the task draws them; no classifiers."""
+    """The training loss on surrogate examples that the task draws for the forget labels; no classifiers."""
 
     def value(step: Step, batch: Batch) -> Tensor:
         task = step.runtime.task
@@ -267,8 +268,8 @@ def surrogate() -> Objective:
 def distill(teacher: nn.Module, part: Part, *, temperature: float = 1.0) -> Objective:
     """The task's divergence from a frozen teacher, whose outputs are divided by the temperature.
 
-    The teacher must not move: the gradient of a loss to a moving target is no gradient field, and a
-    lookahead through it would follow nothing.
+    The teacher must be frozen: the gradient towards a target that changes with the weights is no gradient
+    field, and a lookahead through it would be the gradient of nothing.
     """
     refuse_trainable(teacher)
 
@@ -278,7 +279,7 @@ def distill(teacher: nn.Module, part: Part, *, temperature: float = 1.0) -> Obje
         )
         return step.runtime.task.divergence(step.predict(batch), says)
 
-    return on(part, "distill", value, idle=True)  # a model does not diverge from itself
+    return on(part, "distill", value, idle=True)  # zero at the first step if the teacher is the original
 
 
 def refuse_trainable(teacher: nn.Module) -> None:
@@ -291,7 +292,7 @@ def refuse_trainable(teacher: nn.Module) -> None:
 
 @torch.no_grad()
 def reference(teacher: nn.Module, batch: Batch) -> Tensor:
-    """What a frozen model says of a batch."""
+    """The output of a frozen model on a batch."""
     return call(teacher, batch.inputs)
 
 

@@ -1,7 +1,7 @@
 """Weights and gradients as one vector: a dict from the name of a weight to a tensor.
 
-Every operation runs over all tensors at once (`torch._foreach_*`), so that a model of a hundred small
-tensors costs a few kernel launches and not hundreds.
+Every operation handles all tensors at once (`torch._foreach_*`), so a model of a hundred small tensors needs
+a few kernel launches instead of hundreds.
 """
 
 from collections.abc import Mapping
@@ -60,11 +60,11 @@ def is_sharded(tensor: Tensor) -> bool:
     """Whether this process holds only a piece of the tensor (FSDP2)."""
     if type(tensor) in (Tensor, nn.Parameter):
         return False
-    from torch.distributed.tensor import DTensor  # half a second, for those who shard
+    from torch.distributed.tensor import DTensor  # takes half a second, and only sharded models need it
 
     return isinstance(tensor, DTensor)
 
 
 def sum_pieces(value: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """A scalar that is a sum over the pieces of sharded weights, as a plain tensor on every process."""
+    """Sums a scalar over the pieces of sharded weights; a plain tensor on every process."""
     return value.full_tensor() if is_sharded(value) else value  # pyright: ignore[reportAttributeAccessIssue]

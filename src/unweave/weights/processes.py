@@ -1,4 +1,4 @@
-"""Several processes that train one model: who takes which examples, and how gradients are summed."""
+"""Several processes that train one model: how examples are shared out and gradients summed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ class Processes:
     shards weigh by their examples.
 
     Args:
-        rank: The number of this process.
-        count: How many there are.
+        rank: The index of this process, from 0.
+        count: The number of processes.
     """
 
     rank: int = 0
@@ -40,9 +40,9 @@ class Processes:
         return ids if self.count == 1 else ids[self.rank :: self.count]
 
     def rows_to_read(self, ids: Tensor) -> Tensor:
-        """The rows that this process reads: its own, or one that it drops where it has none.
+        """The rows that this process reads: its shard, or one row to discard if its shard is empty.
 
-        So every process draws as many keys for augmentation and noise as the others.
+        So every process draws the same number of keys for augmentation and noise.
         """
         return self.shard(ids) if self.owns(ids) else ids[:1]
 
@@ -51,9 +51,9 @@ class Processes:
         return len(ids) > self.rank
 
     def total(self, gradient: Params) -> Params:
-        """The sum over processes, in as few messages as the bucket size allows.
+        """The sum over processes, in messages of at most `BUCKET` bytes.
 
-        Sharded gradients (FSDP2) were averaged on their way; they are only scaled.
+        Sharded gradients (FSDP2) are already averaged; they are only scaled.
         """
         if self.count == 1:
             return gradient
@@ -69,7 +69,7 @@ class Processes:
 
 
 def buckets(gradient: Params) -> Iterator[list[str]]:
-    """Names in their order, grouped by dtype, until a group holds `BUCKET` bytes."""
+    """Groups names, in order, by dtype into messages of at most `BUCKET` bytes."""
     names, size, dtype = [], 0, None
     for name, tensor in gradient.items():
         full = size + tensor.nbytes > BUCKET or (dtype is not None and tensor.dtype != dtype)
