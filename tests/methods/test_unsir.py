@@ -146,7 +146,7 @@ def refused(of: Problem, message: str) -> None:
 
 
 def test_random_forgetting_is_refused_before_any_compute():
-    refused(problem("layernorm"), "found 13 of 13 forget examples whose class has others that stay")
+    refused(problem("layernorm"), "found 13 of 13 forget examples whose class has retain examples")
 
 
 def test_a_class_and_a_stranger_are_refused():

@@ -25,12 +25,12 @@ from unweave.weights.step import Step
 
 @dataclass(frozen=True)
 class CFW:
-    """Drowns the first kernel in noise and fine-tunes, all classes weighing the same; more noise at the end.
+    """Adds strong noise to the first kernel, fine-tunes with equal weight per class; adds noise once more.
 
     Args:
         noise: The standard deviation of the noise before the fine-tuning, in the unit of the weights.
         last_noise: The standard deviation of the noise before its last part.
-        last: How long that part is: a fraction of the epochs, or of the steps.
+        last: The length of that last part, as a fraction of the fine-tuning.
         how: The fine-tuning.
     """
 
@@ -54,7 +54,7 @@ class CFW:
         refuse_outside(self, "(0, 1)", "last")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from; four steps or more, so that the last part has one."""
+        """The search space; four steps or more, so that the last part has one."""
         return {
             "how.lr": RATES,
             "how.steps": up_to(budget, least=4),
@@ -81,7 +81,7 @@ class CFW:
 
 
 def first_kernel(problem: Problem) -> Mask:
-    """One for the first trainable kernel or matrix of a weight-bearing module, in order of registration."""
+    """The mask of the first trainable kernel or matrix of `problem.blocks`."""
     params = problem.params
     for _, module in problem.blocks:
         held = weights_of_modules([module], params)
@@ -97,10 +97,11 @@ def first_kernel(problem: Problem) -> Mask:
 def balanced_loss(problem: Problem, *, power: float) -> Objective:
     r"""The retain loss, each example times :math:`w_y \propto n_y^{-\mathrm{power}}`; their mean is one.
 
-    :math:`n_y` is the number of retain examples of the class. At a power of one all classes weigh the same.
+    :math:`n_y` is the number of retain examples of the class. At a power of one all classes have equal
+    weight.
     """
     labels = problem.split.train.labels[problem.split.retain]
-    counts = labels.bincount(minlength=problem.split.n_classes).clamp(min=1)  # of no example, none is asked
+    counts = labels.bincount(minlength=problem.split.n_classes).clamp(min=1)  # no examples: unused
     raw = counts.double() ** -power
     weights = raw / raw[labels].mean()
 

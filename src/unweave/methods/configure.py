@@ -1,4 +1,4 @@
-"""The settings of a method, and of a pipeline's stages, changed by tables of plain values."""
+"""Changes settings of a method, or of the stages of a pipeline, by tables of plain values."""
 
 from collections.abc import Iterable
 from typing import Any, cast
@@ -18,18 +18,18 @@ from unweave.tables import (
 
 
 def configure(settings: T, overrides: object, path: str = "method") -> T:
-    """A dataclass with some fields changed; nested tables change fields of fields.
+    """Changes some fields of a dataclass; nested tables change nested fields.
 
-    A given `steps` displaces a default `epochs`, and the other way round. Of a pipeline a table per stage
-    changes that stage.
+    Given `steps` replace default `epochs`, and vice versa. For a pipeline, one table per stage changes that
+    stage.
 
     Args:
         settings: The dataclass.
         overrides: What to change.
-        path: What errors call it.
+        path: Its name in errors.
 
     Raises:
-        ValueError: If a field is not known or a value is wrong; says where.
+        ValueError: If a field is unknown or a value is wrong; the message says where.
     """
     given = require_mapping(overrides, path)
     if isinstance(settings, Pipeline):
@@ -38,7 +38,7 @@ def configure(settings: T, overrides: object, path: str = "method") -> T:
 
 
 def configure_stages(pipeline: Pipeline, tables: Table, path: str) -> Pipeline:
-    """The pipeline with some fields of its stages changed."""
+    """Changes some fields of the stages of a pipeline."""
     stages = dict(zip(pipeline.names, pipeline.stages, strict=True))
     meant = [f"{name}.{each}" for name, stage in stages.items() for each in field_paths(type(stage))]
     refuse_unknown(tables, stages, path, meant)
@@ -54,7 +54,7 @@ def refuse_unknown_settings(settings: object, given: Iterable[str], path: str) -
 
 
 def stages_of(method: object) -> dict[str, Any]:
-    """The stages of a pipeline by what the paths of their settings begin with; any other method as it is."""
+    """The stages of a pipeline by the prefix of their settings; any other method by an empty prefix."""
     if not isinstance(method, Pipeline):
         return {"": method}
     return {f"{name}.": stage for name, stage in zip(method.names, method.stages, strict=True)}

@@ -1,6 +1,6 @@
 """Erased Stable Diffusion, ESD (Gandikota et al., ICCV 2023), https://arxiv.org/abs/2303.07345.
 
-On class ids in place of prompts, which is ours.
+With class ids instead of prompts, which is our adaptation.
 """
 
 from collections.abc import Mapping
@@ -26,22 +26,22 @@ from unweave.weights.step import Step
 
 @dataclass(frozen=True)
 class ESD:
-    r"""Leads the answer under a class away from it, on images that a model draws; of data it needs labels.
+    r"""Guides the output under a class away from the class, on drawn images; it needs only labels.
 
-    Descends :math:`\|\epsilon_\theta(x_t, t, c) - [\epsilon_0 - \eta\, (\epsilon_c - \epsilon_0)]\|^2`, where
-    the original answers in brackets, without a condition and under the class. Nothing holds the rest: a class
-    of the forget examples is erased also where some of its examples are to stay.
+    Minimises :math:`\|\epsilon_\theta(x_t, t, c) - [\epsilon_0 - \eta\, (\epsilon_c - \epsilon_0)]\|^2`, with
+    the original's outputs without a condition and under the class in brackets. No term protects other
+    classes, and a class in the forget set is erased even if it has retain examples.
 
     Args:
-        eta: How far the target is led away.
-        erase_from: Where the target starts. "null": at the answer without a condition, as in the paper and
-            the first release. "class": at that under the class, as in the release of 2025, where eta = 2 is
-            the first one's eta = 1. A class: at that under it, and it is also what the model is trained under
-            and the images are drawn under (`erase_from` of that release).
-        images: What is looked at: images that the model draws as it is ("student", the first release), that
-            the original draws ("original", the release of 2025), or noised forget images ("data", ours).
-        sampler: How they are drawn: DDIM, stopped at the step where the image's time is.
-        where: A pattern for the names of weights that may move; see `tasks.diffusion.scopes.PATTERNS`.
+        eta: The strength of the guidance away from the class.
+        erase_from: The output at which the target starts. "null": without a condition, as in the paper and
+            the first release. "class": under the class itself, as in the release of 2025, where eta = 2
+            equals eta = 1 of the first one. A class: under that class, which then also conditions the model
+            and the drawn images (`erase_from` of that release).
+        images: The images to train on: drawn by the present model ("student", the first release), drawn by
+            the original ("original", the release of 2025), or noised forget images ("data", ours).
+        sampler: How to draw them: DDIM, stopped at the time of each image.
+        where: A pattern for the names of weights to train; see `tasks.diffusion.scopes.PATTERNS`.
         how: The descent.
     """
 
@@ -72,7 +72,7 @@ class ESD:
             )
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return {
             "how.lr": Log(1e-6, 1e-3),
             "how.steps": up_to(budget),
@@ -93,7 +93,7 @@ class ESD:
         descend(replace(problem, task=task), self.how, Phase([objective], where=where))
 
     def refuse(self, task: Diffusion, labels: Int[Tensor, " n"]) -> None:
-        """Raises if the target or the images can't be had from a model of that task."""
+        """Raises if a model of this task can't provide the target or the images."""
         if task.null is None:
             raise ValueError(
                 "esd leads away from the answer without a condition, and this model has none (null=None): "
@@ -106,7 +106,7 @@ class ESD:
         refuse_impossible(task, labels, self.sampler)
 
     def erase_objective(self, task: Diffusion, original: nn.Module) -> Objective:
-        """The squared error to the led target on the forget part."""
+        """The squared error to the guided target on the forget set."""
 
         def value(step: Step, batch: Batch) -> Tensor:
             led = step.once(
@@ -118,7 +118,7 @@ class ESD:
 
     @torch.no_grad()
     def guided_batch(self, task: Diffusion, original: nn.Module, step: Step, batch: Batch) -> Batch:
-        """The batch on the images to look at, with the target that leads away from their classes."""
+        """The batch with the images to train on and the target that guides away from their classes."""
         x, time, label = task.parts(batch)
         trained = torch.full_like(label, self.erase_from) if isinstance(self.erase_from, int) else label
         if self.images != "data":
@@ -152,7 +152,7 @@ def sample_partway(
     stop: Int[Tensor, " batch"],
     how: Sampler,
 ) -> Tensor:
-    """Images on their way from noise, each after so many steps of its own."""
+    """Partly denoised images, each after its own number of steps."""
     x, (times, advance) = noise, ddim(how, task.schedule)
     with evaluating(model):
         for step, time in enumerate(times):

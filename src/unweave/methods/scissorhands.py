@@ -22,7 +22,8 @@ class Scissorhands:
 
     Args:
         trim: The fraction of the eligible weights to redraw.
-        eligible: A pattern for their names; by default the last third of the weight-bearing modules.
+        eligible: A pattern for their names; by default the last third of the modules with matrices or
+            kernels.
         forget_weight: The weight of the forget loss during repair.
         forget: The forget loss; the method's own is ascent.
         how: The repair.
@@ -48,7 +49,7 @@ class Scissorhands:
         refuse_no_pattern(self, "eligible")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return {
             "how.lr": RATES,
             "how.steps": up_to(budget * 5 // 6),

@@ -23,22 +23,22 @@ from unweave.tasks import Inputs, call
 
 @dataclass(frozen=True)
 class UNSIR:
-    r"""Learns noise that the forgotten class can't explain, trains on it under that class, and repairs.
+    r"""Learns noise with a high loss under the forgotten class, trains on it under that class, and repairs.
 
-    The noise :math:`x`, a batch of images for each forgotten class, minimises
-    :math:`-\ell(x) + 0.1\, \mathrm{mean}\, \|x\|^2` by Adam with the model as it is. Impair: one shuffled
-    stream of the noise, each image so many times, and of some retain data. Repair: that retain data alone.
-    Forget data is not read, only its label; nothing is augmented. It is for whole classes alone.
+    The noise :math:`x`, a batch of images for each forgotten class, minimises :math:`-\ell(x) + 0.1\,
+    \mathrm{mean}\, \|x\|^2` by Adam with the present model. Impair: one shuffled stream of the noise, each
+    image `repeats` times, and of some retain data. Repair: that retain data alone. Of the forget set only
+    labels are read; nothing is augmented. It forgets whole classes only.
 
     The defaults are those of the code released with SSD (Foster et al., AAAI 2024).
 
     Args:
-        images: How many noise images are learned for each class.
-        noise_steps: The steps of learning them.
-        noise_lr: The learning rate of Adam there.
+        images: The number of noise images for each class.
+        noise_steps: The number of steps to learn them.
+        noise_lr: The learning rate of Adam for the noise.
         penalty: The weight of the squared norm of the noise.
-        repeats: How often each noise image comes in an epoch of the impairment.
-        per_class: The most retain examples that are taken of each class.
+        repeats: The number of times each noise image occurs in an epoch of the impairment.
+        per_class: The largest number of retain examples of each class.
         impair: The descent on noise and retain data.
         how: The descent of the repair.
     """
@@ -68,7 +68,7 @@ class UNSIR:
             raise ValueError("the impairment does not follow forget data: set impair.stop to 'never'")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from; the budget of a request for one class."""
+        """The search space, with the budget of a request for one class."""
         steps = up_to((budget - self.noise_steps) // 2)
         return {
             "how.lr": Log(1e-5, 0.05),
@@ -81,7 +81,7 @@ class UNSIR:
         """Edits the problem's model in place.
 
         Raises:
-            ValueError: If what is to be forgotten is not whole classes, or the inputs are no numbers.
+            ValueError: If the forget set is not made of whole classes, or the inputs are not floats.
             Failed: If the noise is no longer finite.
         """
         refuse_family(self, problem.task)
@@ -91,7 +91,7 @@ class UNSIR:
         descend(staged, self.how, Phase([nll("retain")]))
 
     def noise_split(self, problem: Problem) -> Split:
-        """The noise as what is to be forgotten, and the chosen retain data as what stays."""
+        """The split with the noise as forget set and the chosen retain data as retain set."""
         split = problem.split
         labels = torch.tensor(split.forgotten_classes).repeat_interleave(self.images)
         source = Unaugmented(split.train)
@@ -106,7 +106,7 @@ class UNSIR:
         return [torch.cat(fields) for fields in zip(*learned, strict=True)]
 
     def noise_of(self, problem: Problem, label: int) -> Noise:
-        """Noise images on which the model is as far from a class as their size allows."""
+        """Learns noise images on which the loss of the model under a class is high."""
         noise, put = draw_noise(problem, self.images)
         target = torch.full((self.images,), label, device=problem.device)
         adam = torch.optim.Adam(noise, self.noise_lr)
@@ -126,7 +126,7 @@ class UNSIR:
 
 
 def draw_noise(problem: Problem, images: int) -> tuple[list[nn.Parameter], Callable[[Noise], Inputs]]:
-    """Normal noise in the shape of the inputs, and what makes inputs of it."""
+    """Normal noise in the shape of the inputs, and a function that makes inputs of it."""
     source, ids = problem.split.part("retain")
     (raw,) = source.stream([ids[:1]])
     keywords = list(raw.inputs) if isinstance(raw.inputs, dict) else None
@@ -143,18 +143,18 @@ def draw_noise(problem: Problem, images: int) -> tuple[list[nn.Parameter], Calla
 
 
 def some_of_each_class(split: Split, most: int, generator: torch.Generator) -> Int64[Tensor, " n"]:
-    """Positions of at most so many retain examples of each class, at random."""
+    """Positions of at most `most` random retain examples of each class."""
     shuffled = split.retain[torch.randperm(len(split.retain), generator=generator)]
     labels = split.train.labels[shuffled]
     return torch.cat([shuffled[labels == label][:most] for label in labels.unique()]).sort().values
 
 
 def refuse_partial_classes(split: Split) -> None:
-    """Raises if an example is to be forgotten of whose class others stay."""
+    """Raises if a class in the forget set also has retain examples."""
     labels = split.train.labels[split.forget]
     staying = int((~torch.isin(labels, torch.tensor(split.forgotten_classes, dtype=labels.dtype))).sum())
     if staying:
         raise ValueError(
             f"UNSIR forgets whole classes, found {staying} of {len(labels)} forget examples whose class has "
-            "others that stay: forget that class, or use another method"
+            "retain examples: forget the whole class, or use another method"
         )

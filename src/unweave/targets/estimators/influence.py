@@ -1,4 +1,4 @@
-"""Influence functions (Koh & Liang, ICML 2017), https://arxiv.org/abs/1703.04730, asked for answers."""
+"""Influence functions (Koh & Liang, ICML 2017), https://arxiv.org/abs/1703.04730, as an estimator."""
 
 import math
 from dataclasses import dataclass
@@ -19,24 +19,25 @@ from unweave.weights.params import Params, add, scale
 from unweave.weights.step import Runtime, Step
 
 CHUNK = 128
-"""Examples in what is counted as one gradient evaluation."""
+"""The number of examples in one gradient evaluation, for the cost."""
 
 
 @dataclass(frozen=True)
 class Influence:
-    r"""What the original would answer at :math:`\theta + \frac{|F|}{|R|} (H_R + \mu)^{-1} \nabla L_F`.
+    r"""The outputs of the original at :math:`\theta + \frac{|F|}{|R|} (H_R + \mu)^{-1} \nabla L_F`.
 
-    That is the minimum of the retain loss to first order in the removal, if the original is at a minimum
-    of the loss on all data. The system is solved by conjugate gradients, which stop where the Hessian
-    curves down; answers are those of the moved model, and not of a linear model of it.
+    These weights minimise the retain loss to first order, if the original minimises the loss on all data. The
+    system is solved by conjugate gradients, which stop where the Hessian curves down. The outputs are those
+    of the shifted model, not of a linear approximation.
 
-    It starts from the original's answers on the forget examples, and so leaks them where the correction is
-    too small: it stands here for comparison.
+    It starts from the original's outputs on the forget set and leaks them if the correction is too small. It
+    is here for comparison.
 
     Args:
         damping: :math:`\mu`, in the unit of the Hessian.
-        iterations: Of conjugate gradients at most; each counts two gradient evaluations per 128 examples.
-        examples: Of the retain part, at most, on which the Hessian is taken.
+        iterations: The most iterations of conjugate gradients; each costs two gradient evaluations per 128
+            examples.
+        examples: The largest number of retain examples for the Hessian.
     """
 
     damping: float = 0.003
@@ -58,7 +59,7 @@ class Influence:
         )
 
     def remove_forget_set(self, problem: Problem) -> nn.Module:
-        """Moves the problem's own model to where it would be without the forget data; a frozen copy."""
+        """Shifts the problem's own model towards the minimum of the retain loss; returns a frozen copy."""
         split = problem.split
         with evaluating(problem.model), twice_differentiable():
             pull = draw_step(problem, "forget", len(split.forget)).gradient(nll("forget"))
@@ -77,7 +78,7 @@ class Influence:
 
 
 def draw_step(problem: Problem, part: Part, most: int) -> Step:
-    """A step over so many examples of a part, drawn at random; it charges nothing."""
+    """A step over at most `most` random examples of a part; it charges nothing."""
     source, ids = problem.split.part(part)
     chosen = ids[torch.randperm(len(ids), generator=problem.generator)[:most]].split(CHUNK)
     key = torch.Generator().manual_seed(problem.seed())
@@ -92,6 +93,6 @@ def draw_step(problem: Problem, part: Part, most: int) -> Step:
 
 
 def charge(problem: Problem, examples: int, times: int) -> None:
-    """Counts gradient evaluations over so many examples, in chunks."""
+    """Charges `times` passes over a number of examples, in chunks of `CHUNK`."""
     problem.cost.gradients += times * math.ceil(examples / CHUNK)
     problem.cost.examples += times * examples
