@@ -1,4 +1,4 @@
-"""Plain values, as TOML and JSON hold them, into frozen dataclasses; an error names its place."""
+"""Converts plain values of TOML or JSON to frozen dataclasses; errors name the place."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @singledispatch
 def as_table(value: object) -> Any:  # noqa: ANN401  plain values of any type
-    """A dataclass as plain values that `read` takes; where several may stand, "kind" says which does."""
+    """A dataclass as plain values for `read`; "kind" names the class of a field that allows several."""
     if isinstance(value, Mapping):
         return {key: as_table(each) for key, each in value.items()}
     if isinstance(value, tuple | list):
@@ -34,24 +34,24 @@ def as_table(value: object) -> Any:  # noqa: ANN401  plain values of any type
 
 
 def kind_of(kind: type) -> str:
-    """What plain values call a dataclass: its name in lower case."""
+    """The "kind" of a dataclass: its name in lower case."""
     return kind.__name__.lower()
 
 
 def read(kind: type[T], table: object, path: str) -> T:
-    """A dataclass from a value per field; `path` is what errors call it, "" for a whole recipe.
+    """Builds a dataclass from one value per field; errors name `path`, which is "" for a whole recipe.
 
     Raises:
-        ValueError: If a field is not known or missing, or a value is wrong; says where.
+        ValueError: If a field is unknown or missing, or a value is wrong; the message says where.
     """
     return build(kind, require_mapping(table, path), path)
 
 
 def build(kind: type[T], table: Table, path: str) -> T:
-    """A dataclass from a value per field; dataclasses in it are built first.
+    """Builds a dataclass from one value per field, nested dataclasses first.
 
     Raises:
-        ValueError: If a field is not known or missing, or a value is wrong; says where.
+        ValueError: If a field is unknown or missing, or a value is wrong; the message says where.
     """
     hints, fields = get_type_hints(kind), dataclasses.fields(cast(Any, kind))
     refuse_unknown(table, [field.name for field in fields], path, field_paths(kind))
@@ -67,7 +67,7 @@ def build(kind: type[T], table: Table, path: str) -> T:
 
 
 def value_of(hint: Any, value: object, path: str) -> object:  # noqa: ANN401  any type can be a hint
-    """The value in the type of a field; a dataclass stands as a table, or by its kind alone."""
+    """Converts a value to the type of a field; a dataclass is a table, or its kind alone."""
     kinds = {kind_of(each): each for each in dataclasses_in(hint)}
     plain = [each for each in members(hint) if each not in kinds.values()]
     if value == NOTHING and type(None) in plain:
@@ -88,10 +88,10 @@ def value_of(hint: Any, value: object, path: str) -> object:  # noqa: ANN401  an
 
 
 def choose_kind(kinds: Mapping[str, type], table: Table, path: str) -> str:
-    """Which of the dataclasses a table stands for.
+    """The kind of the dataclass that a table describes.
 
     Raises:
-        ValueError: If it says none, or another than these.
+        ValueError: If the table names no kind, or an unknown one.
     """
     found = table.get("kind", next(iter(kinds)) if len(kinds) == 1 else None)
     if found not in kinds:
@@ -108,7 +108,7 @@ def join_path(path: str, name: str) -> str:
 
 
 def validate(kind: Any, value: object, path: str) -> Any:  # noqa: ANN401  any type can be a hint
-    """The value in a type. Numbers are not read from strings, nor truths from numbers."""
+    """Checks that a value has a type, strictly: a string is no number, and a number no truth value."""
     from pydantic import ValidationError
 
     try:
@@ -118,7 +118,7 @@ def validate(kind: Any, value: object, path: str) -> Any:  # noqa: ANN401  any t
 
 
 def merge_tables(default: Table, overrides: Table) -> dict[str, Any]:
-    """The overrides over the defaults, field by field; a table of another kind displaces the default."""
+    """Merges overrides into defaults, field by field; a table of another kind replaces the default."""
     made = dict(default)
     for key, value in overrides.items():
         inner = default.get(key)
@@ -134,14 +134,14 @@ def merge_tables(default: Table, overrides: Table) -> dict[str, Any]:
 
 
 def require_mapping(table: object, path: str) -> Table:
-    """The table, if it is one."""
+    """Returns a table; raises for anything else."""
     if not isinstance(table, Mapping):
         raise ValueError(f"{path} must be a table, found {table!r}")
     return table
 
 
 def field_paths(kind: type) -> list[str]:
-    """The dotted path of every field of a dataclass and of those in it, the outer ones first."""
+    """The dotted paths of all fields of a dataclass and its nested dataclasses, outer fields first."""
     inner = [
         f"{key}.{path}"
         for key, each in nested_kinds(kind).items()
@@ -153,7 +153,7 @@ def field_paths(kind: type) -> list[str]:
 
 
 def nested_kinds(kind: type) -> dict[str, list[type]]:
-    """By the name of a field the dataclasses that it may hold."""
+    """The dataclasses that each field may hold, by the name of the field."""
     hints = get_type_hints(kind)
     return {field.name: dataclasses_in(hints[field.name]) for field in dataclasses.fields(kind)}
 
@@ -169,7 +169,7 @@ def members(hint: Any) -> tuple[Any, ...]:  # noqa: ANN401  any type can be a hi
 
 
 def refuse_unknown(table: Table, known: Iterable[str], path: str, meant: Iterable[str] = ()) -> None:
-    """Raises at a key that is not known; `meant` are the dotted paths that it may have stood for."""
+    """Raises at an unknown key; `meant` are the dotted paths to suggest from."""
     known = list(known)
     for key in table:
         if key not in known:

@@ -14,7 +14,7 @@ from unweave.weights.params import Params
 
 @torch.no_grad()
 def reinitialize(problem: Problem, where: Mask) -> None:
-    """Redraws the masked weights as PyTorch's own layers do, U(-1, 1) / sqrt(fan_in); vectors become zero."""
+    """Redraws the masked weights as PyTorch's layers do, U(-1, 1) / sqrt(fan_in); vectors become zero."""
     for name, p in problem.params.items():
         chosen = where[name].bool()
         if bool(chosen.any()):
@@ -22,7 +22,7 @@ def reinitialize(problem: Problem, where: Mask) -> None:
 
 
 def redraw(p: Tensor, generator: torch.Generator) -> Tensor:
-    """Fresh values in the shape of a weight: Kaiming uniform, a = sqrt(5), as layers do; zero for vectors."""
+    """Fresh values for a weight: Kaiming uniform, a = sqrt(5), as PyTorch's layers use; zero for vectors."""
     if p.ndim < 2:
         return torch.zeros_like(p)
     bound = 1 / math.sqrt(p[0].numel())
@@ -31,7 +31,7 @@ def redraw(p: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def dampen(problem: Problem, scale: Importance) -> None:
-    """Multiplies each weight by its scale, never growing it."""
+    """Multiplies each weight by its scale, at most one."""
     for name, p in problem.params.items():
         p.mul_(scale[name].clamp(max=1))
 
@@ -45,10 +45,10 @@ def perturb(problem: Problem, std: Importance) -> None:
 
 @torch.no_grad()
 def quantize(problem: Problem, to: torch.dtype) -> None:
-    """Rounds the weights to the numbers that another type has; they keep their own type.
+    """Rounds the weights to the values of another type; they keep their own type.
 
     Raises:
-        Failed: If one is beyond the range of that type.
+        Failed: If a weight is beyond the range of that type.
     """
     for name, p in problem.params.items():
         rounded = p.to(to)
@@ -58,7 +58,7 @@ def quantize(problem: Problem, to: torch.dtype) -> None:
 
 
 def perturb_first(std: Importance) -> Callable[[Problem, int], None]:
-    """`perturb` before the first step of a phase, as its `watch`."""
+    """A `watch` of a phase that calls `perturb` before its first step."""
 
     def watch(problem: Problem, index: int) -> None:
         if index == 0:
@@ -69,14 +69,14 @@ def perturb_first(std: Importance) -> Callable[[Problem, int], None]:
 
 @torch.no_grad()
 def shift(problem: Problem, by: Params) -> None:
-    """Adds a displacement to the weights."""
+    """Adds a vector to the weights."""
     for name, p in problem.params.items():
         p.add_(by[name])
 
 
 @torch.no_grad()
 def shrink(problem: Problem, factor: float) -> None:
-    """Multiplies the weights and biases of the weight-bearing modules by the factor; normalisations stay."""
+    """Multiplies the weights and biases of `problem.blocks` by the factor; leaves normalisation layers."""
     tied_once = {id(p): p for _, module in problem.blocks for p in module.parameters(recurse=False)}
     for p in tied_once.values():
         if p.requires_grad:

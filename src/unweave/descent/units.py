@@ -1,4 +1,4 @@
-"""Numbers that are measured at the first step of a descent, so that nobody needs to search them.
+"""Step sizes and weights measured at the first step of a descent, so that they need no search.
 
 LUR(alpha=Along(0.1), weight=Ratio(0.3))
 """
@@ -16,10 +16,10 @@ from unweave.weights.params import add, norm, scale
 from unweave.weights.step import Step, Term
 
 ROUNDING = 1e-6
-"""A gradient that is this small beside another is none: that of a model's divergence from itself."""
+"""A gradient this small relative to another counts as zero, as that of a divergence from itself."""
 
 SAFE = 0.7
-"""Mode "lagged" is used up to this share of the largest alpha at which it converges."""
+"""Mode "lagged" is allowed up to this share of the largest alpha at which it converges."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Along:
     r"""A step size of `times` :math:`\|g\| / \|H g\|`: one over the curvature along the retain gradient g.
 
     Args:
-        times: The multiple. With 1 a step along g ends about where a quadratic has its minimum.
+        times: The multiple. With 1, a step along g ends near the minimum of the quadratic model.
     """
 
     times: float = 0.1
