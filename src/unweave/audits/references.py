@@ -126,7 +126,7 @@ def retrain(
     """Retrains a model now and collects its answers; arguments are those of `load_or_retrain`.
 
     Raises:
-        Failed: If that is of no use; names the seed.
+        Failed: If its answers are unusable; the message names the seed.
     """
     cost = Cost()
     with count_training(cost):
@@ -159,7 +159,7 @@ def collect_answers(model: nn.Module, exam: Exam[Found], original: nn.Module | N
 def retraining_cost(answers: Sequence[Answers[Found]]) -> Cost | None:
     """The cost of one retraining: the median of those with a known cost; None without any.
 
-    No gradient evaluations are seen of a `train` that makes its steps without an optimizer of torch.
+    The gradient evaluations of a `train` without a torch optimizer are unknown.
     """
     seen = [each.cost for each in answers if each.cost is not None]
     if not seen:

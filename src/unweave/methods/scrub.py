@@ -24,7 +24,7 @@ from unweave.weights.step import Step
 
 @dataclass(frozen=True)
 class SCRUB:
-    r"""Diverges from the original, its teacher, on the forget set and stays near it on the retain set, in turns.
+    r"""Alternates: diverges from the original on the forget set, stays near it on the retain set.
 
     An epoch maximises :math:`d` over the forget set, then minimises :math:`\gamma \ell + \alpha d` over the
     retain set, with :math:`d` from `softened_divergence`; the last epochs have the second pass alone. Without

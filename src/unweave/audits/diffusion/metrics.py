@@ -1,8 +1,8 @@
-"""GENERATION: every number of a generator's audit, for `unweave.audits.verdict` beside retrained generators.
+"""GENERATION: every number of a generator's audit, to compare with retrained generators.
 
-On forgotten conditions a model must be where retrained ones are, which is not where the class is rarest: a
-retrained model's own UA is the reference, whatever it is. On the rest it must be no worse than they are:
-figures there are bounded on one side only.
+On forgotten conditions a model should equal retrained ones, whose UA is the reference, even if the class
+could be rarer. On retained conditions it should be no worse than they are, so those figures have one-sided
+bounds.
 """
 
 import numpy as np
@@ -239,7 +239,7 @@ GENERATION: dict[str, Metric[Samples]] = {metric.id: metric for metric in _ALL}
 
 
 def measure_generation(samples: Samples, reference: Samples | None = None) -> dict[str, float]:
-    """Every metric of one generator; those that need a retrained one are absent without it."""
+    """Every metric of one generator; those that need a retrained one are left out without it."""
     found = {metric.id: metric.alone(samples) for metric in _ALL if metric.alone is not None}
     return found if reference is None else found | measure_generation_pair(samples, reference)
 
@@ -248,7 +248,7 @@ def measure_generation_pair(samples: Samples, reference: Samples) -> dict[str, f
     """The metrics that compare two generators, and no others.
 
     Raises:
-        ValueError: If they were seen by different recognisers or are to forget different conditions.
+        ValueError: If they differ in recogniser or forgotten conditions.
     """
     for name in ("space", "forgotten"):
         ours, theirs = vars(samples)[name], vars(reference)[name]

@@ -1,9 +1,8 @@
-"""PASS, FAIL or INCONCLUSIVE: does a generator do as generators retrained without a class do?
+"""PASS, FAIL or INCONCLUSIVE: is a generator equivalent to generators retrained without a class?
 
-The verdict and its vocabulary are `unweave.audits.verdict`'s, over `unweave.audits.diffusion.metrics`.
-More is inconclusive: a class that the original never generates cannot be seen to be forgotten, and nothing
-passes where retrained generators differ too much (`unweave.audits.diffusion.power`), or where nobody tried to
-get the class back.
+The verdict works as in `unweave.audits.verdict`, with `unweave.audits.diffusion.metrics`. More cases are
+inconclusive: the original never generates the class, retrained generators differ too much
+(`unweave.audits.diffusion.power`), or no attack tried to recover the class.
 """
 
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from unweave.audits.verdict import SEEDS, Judgement, Verdict, judge
 NONE = "INCONCLUSIVE: no verdict: "
 UNATTACKED = "no attacks, without which a class may only be hidden: set attacks in the table generation"
 EVERY = {**GENERATION, **ATTACKS}
-"""Attacks are tested as well where the calibration retrains were attacked."""
+"""Attacks are tested too if the calibration retrains were attacked."""
 
 
 def judge_generation(
@@ -36,15 +35,15 @@ def judge_generation(
     missing: str = "",
     seeds_needed: int = SEEDS,
 ) -> Judgement:
-    """The verdict on a method, from the metrics of its generators and of retrained ones on the same seeds.
+    """Judges a method from the metrics of its generators and of retrained ones on the same seeds.
 
     Args:
-        values: Per seed, `measure_generation` of the unlearned generator beside the retrained one.
-        references: Per seed, in the same order, that of the retrained generator alone.
-        margins: From `calibrate_generation`; None if there are none.
-        original: Per seed, that of the generator before unlearning beside the retrained one.
-        missing: What `never_generated` says.
-        seeds_needed: Fewer paired seeds than this get neither PASS nor FAIL.
+        values: `measure_generation` of the unlearned generator against the retrained one, per seed.
+        references: `measure_generation` of the retrained generator alone, per seed in the same order.
+        margins: The margins from `calibrate_generation`; None without.
+        original: `measure_generation` of the generator before unlearning against the retrained one, per seed.
+        missing: The result of `never_generated`.
+        seeds_needed: The fewest paired seeds for PASS or FAIL.
     """
     judgement = judge(
         values, references, margins, original=original, seeds_needed=seeds_needed, metrics=EVERY
@@ -58,7 +57,7 @@ def judge_generation(
         return judgement
     if lacking:
         return as_inconclusive(judgement, f"no verdict: {'; '.join(lacking)}")
-    assert original and margins is not None  # nothing passes without
+    assert original and margins is not None  # a PASS needs these
     before = equivalences(original, references, margins.margin, metrics=EVERY)
     if weak := power.explain_low_power(before, references, margins.margin):
         return as_inconclusive(judgement, weak)
@@ -67,25 +66,25 @@ def judge_generation(
 
 
 def missing_parts(judgement: Judgement, *, attacked: bool) -> list[str]:
-    """What a verdict needs and is not there."""
+    """What a verdict needs and lacks."""
     found = [judgement.reason.removeprefix(NONE)] if judgement.reason.startswith(NONE) else []
     return found if attacked else [*found, UNATTACKED]
 
 
 def as_inconclusive(judgement: Judgement, why: str) -> Judgement:
-    """The same figures without a verdict."""
+    """The same figures with the verdict INCONCLUSIVE."""
     return replace(judgement, verdict=Verdict.INCONCLUSIVE, reason=f"INCONCLUSIVE: {why}")
 
 
 def calibrate_generation(
     retrains: Sequence[Samples], *, probes: Sequence[Values] | None = None, attacked: int | None = None
 ) -> Margins:
-    """Margins from generators retrained on seeds that must never be reported; a verdict needs 12.
+    """Computes margins from generators retrained on seeds that are never reported; a verdict needs 12.
 
     Args:
-        retrains: What each makes.
-        probes: Per retrain, what the attacks on it found, if there were any.
-        attacked: Images per setting of these.
+        retrains: The samples of each generator.
+        probes: The results of attacks on each generator; may be empty.
+        attacked: The number of images per setting of the attacks.
     """
     if len(retrains) < 2:
         raise ValueError(f"expected at least two retrained models to compare, found {len(retrains)}")
@@ -102,12 +101,12 @@ def calibrate_generation(
 
 
 def never_generated(original: Sequence[Samples]) -> str:
-    """Which forgotten class the original does not generate more often than by chance; empty if it makes all.
+    """Names forgotten classes that the original generates no more often than by chance; may be empty.
 
-    By chance is one image in as many as there are classes: the lower end of the interval must be above that.
+    Chance is one image in the number of classes; the lower end of the interval must be above that.
 
     Args:
-        original: Per seed, the images of the generator before unlearning.
+        original: The samples of the generator before unlearning, per seed.
     """
     for condition in original[0].forgotten if original else ():
         shares = [hit_rate(each, condition) for each in original]
