@@ -81,7 +81,7 @@ def test_what_can_not_be_compared_is_refused(refused, tmp_path):
     refused("several recipes or one model", "bench", place, "digits-class")
     refused("say what to forget", "bench", place, *FEW)
     refused("nobody said how to train", "bench", untrained, "--random", 0.1, *FEW)
-    refused("go with a model: recipes say it all", "bench", "digits-class", "--class", 3)
+    refused("go with a model: recipes define their own", "bench", "digits-class", "--class", 3)
 
 
 def test_settings_are_searched_on_proxies_of_ones_own_request(run, here, listed, tmp_path):

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code.
 
     Args:
-        arguments: What stands behind the program's name; of this process if None.
+        arguments: The arguments after the program's name; those of this process if None.
     """
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
@@ -47,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return print_error(BAD_INPUT, str(error))
     except (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
         return print_error(BAD_INPUT, str(error))
-    except ImportError as error:  # an extra that is not installed: which one, it says
+    except ImportError as error:  # an extra is not installed; the message names it
         return print_error(BAD_INPUT, str(error))
-    except BrokenPipeError:  # whoever read the output has seen enough
+    except BrokenPipeError:  # the reader of the pipe has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED
     except Failed as error:
@@ -79,6 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def print_error(code: int, message: str) -> int:
-    """Prints what went wrong, in one line; returns the exit code."""
+    """Prints an error in one line; returns the exit code."""
     print(f"unweave: {escape_controls(' '.join(message.split()))}", file=sys.stderr)
     return code

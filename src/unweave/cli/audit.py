@@ -1,4 +1,4 @@
-"""`unweave audit`: is the model like models retrained without the data? PASS, FAIL or INCONCLUSIVE."""
+"""`unweave audit`: compares a model with models retrained without the data: PASS, FAIL or INCONCLUSIVE."""
 
 import copy
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from unweave.report import html
 from unweave.report.numbers import number
 
 CALIBRATION = 100
-"""The first seed of the retrained models that only fix the margins, if the first of the others is 0."""
+"""The first seed of the calibration models, if the first of the references is 0."""
 
 
 def audit(
@@ -35,19 +35,21 @@ def audit(
 ) -> int:
     """Compare a model with models retrained without the data: PASS, FAIL or INCONCLUSIVE.
 
-    For what forget wrote, models are retrained by the project's train() or by the recipe. Of a classifier
-    that unweave never saw, the answers are enough: parquet with the columns part, id, label and logits.
+    For a folder of forget, the references are retrained by the project's train() or by the recipe. For any
+    other classifier, its answers are enough: a parquet file with the columns part, id, label and logits.
 
     Args:
         run: The folder that forget wrote.
-        evidence: Instead of a run: what the model answers, a parquet file.
-        reference: With --evidence: a folder with what retrained models answer, a parquet file each. A verdict
-            needs 22: the last 12 by name fix its margins, the others are compared with.
-        original: With --evidence: what the model answered before; shows whether there was anything to forget.
-        references: How many models are retrained to compare a run with. A verdict needs ten; twelve more
-            then fix its margins.
-        jobs: Worker processes that retrain, of one thread each; with 1 this process, with all its threads.
-        shared: Of every verb.
+        evidence: Instead of a run: a parquet file with the model's answers.
+        reference: With --evidence: a folder with one parquet file per retrained model. A verdict needs 22:
+            the last 12 by name fix the margins, the others are the references.
+        original: With --evidence: a parquet file with the original's answers; shows whether there was
+            anything to forget.
+        references: The number of references to retrain. A verdict needs ten; twelve more models are then
+            retrained to fix the margins.
+        jobs: The number of worker processes for retraining, with one thread each; 1 uses this process with
+            all its threads.
+        shared: The flags of every verb.
     """
     if (run is None) == (evidence is None):
         found = "neither" if run is None else "both"
@@ -61,7 +63,7 @@ def audit(
 
 
 def audit_run(run: Path, references: int, jobs: int, shared: Shared) -> int:
-    """Audits what forget wrote."""
+    """Audits a folder of forget."""
     if not 0 <= references <= CALIBRATION:
         raise ValueError(f"--references must be in 0..{CALIBRATION}, found {references}")
     if jobs < 1:
@@ -83,7 +85,7 @@ def audit_run(run: Path, references: int, jobs: int, shared: Shared) -> int:
         result = run_folder.load_result(run, project, split, shared.device)
         given = collect_answer_pair(
             result, exam
-        )  # of no use to an audit, it is said before anything is retrained
+        )  # an error that makes the audit useless comes before any retraining
         run_folder.retrain_all(run, [*seeds, *calibration], kept, jobs, shared.device, listener)
         reference = run_folder.make_reference(project, split, seeds, calibration, kept) if seeds else None
         found = audit_answers(result, given, reference, exam=exam)
@@ -93,9 +95,9 @@ def audit_run(run: Path, references: int, jobs: int, shared: Shared) -> int:
 
 
 def seeds_of(references: int, first: int) -> tuple[list[int], list[int]]:
-    """Seeds of the models to compare with, and of those that only fix the margins of a verdict.
+    """The seeds of the references, and of the calibration models, which only fix the margins.
 
-    The latter are of no use where there is no verdict.
+    Without enough references for a verdict, there are no calibration models.
     """
     seeds = list(range(first, first + references))
     fixing = first + CALIBRATION
@@ -103,7 +105,7 @@ def seeds_of(references: int, first: int) -> tuple[list[int], list[int]]:
 
 
 def extends(asked: out.Asked, found: out.Asked) -> bool:
-    """Whether the same model is audited, beside at least as many retrained ones."""
+    """Whether a new request extends an old one: the same model, at least as many references."""
     same = all(asked[key] == found.get(key) for key in asked if key != "references")
     return same and set(found["references"]) <= set(asked["references"])
 
@@ -151,7 +153,7 @@ def print_audit(found: Audit, place: Path, shared: Shared) -> int:
 
 
 def audited_rows(stage: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
-    """The row of the audited model, and that of the original where that is known."""
+    """The row of the audited model, and that of the original if it is known."""
     rows = dict(stage["methods"])
     before = rows.pop("original") if len(rows) > 1 else None
     (row,) = rows.values()
@@ -159,7 +161,7 @@ def audited_rows(stage: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[s
 
 
 def cost_sentence(row: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
-    """A sentence on what a method took beside a retraining; none of a model that was given."""
+    """A sentence on the cost of a method relative to a retraining; none if the cost is unknown."""
     own, whole = cost_words(row), cost_words(reference)
     if own is None:
         return []
@@ -167,7 +169,7 @@ def cost_sentence(row: Mapping[str, Any], reference: Mapping[str, Any]) -> list[
 
 
 def cost_words(spent: Mapping[str, Any]) -> str | None:
-    """A cost in words; None where the time is not known."""
+    """A cost in words; None if the time is unknown."""
     if spent.get("seconds") is None:
         return None
     gradients = spent["gradient_evaluations"]

@@ -1,4 +1,4 @@
-"""`unweave bench`: methods compared over seeds."""
+"""`unweave bench`: compares methods over seeds."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -50,26 +50,27 @@ def bench(
 ) -> int:
     """Compare methods over seeds with equal tuning: cells, record.json and report.html.
 
-    An interrupted run goes on where it stopped: give the same command again. Of a model of one's own, which
-    is the original of every seed, seeds vary the methods and the retrained models.
+    Give the same command again to resume an interrupted run. If you give your own model, it is the original
+    for every seed; seeds then vary the methods and the retrained models.
 
     Args:
-        recipes: TOML files, or names of recipes that come with unweave, such as digits-trace. Or one model:
+        recipes: TOML files, or names of recipes that come with unweave, such as digits-trace; or one model:
             project.py, or a folder.
-        request: What a model is to forget.
-        recipe: How the model of a folder was trained.
-        data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
-        methods: Names with commas between, such as lur:recover,salun; all if none are given.
-        seeds: How many of the recipes' seeds to run; a verdict needs ten.
-        tune: Trials of tuning per method, on other seeds than the reported ones.
-        against: What trials forget: proxy, other examples that the request retains, so that a search retrains
-            nothing for the request itself; or retrain, the request, the best case. By default as recipes
-            say, which is proxy.
-        tuned: The folder `tuning` of an earlier run, whose searches are used instead of new ones.
-        budgets: What methods may spend, relative to a retraining, with commas between, such as 0.1,0.3: each
-            is searched and run by itself, and the smallest at which a method passes is what a PASS costs it.
-        jobs: Worker processes, at most one per core or GPU; as many as there are cores, or one on a device.
-        protocol: Print the columns of another benchmark, deep-unlearn, of classifiers over ten seeds.
+        request: The forget set of a given model.
+        recipe: The recipe of a model's folder that has no recipe in it.
+        data: The images for a diffusers folder: a folder with one sub-folder per class, or an .npz file.
+        methods: Method names separated by commas, such as lur:recover,salun; all by default.
+        seeds: The number of the recipes' seeds to run; a verdict needs ten.
+        tune: The number of tuning trials per method, on seeds that are not reported.
+        against: The forget set of trials: "proxy", a proxy request drawn from the retain set, which needs no
+            retraining for the request itself; or "retrain", the request itself, the best case. By default
+            that of the recipe, which is proxy.
+        tuned: The folder `tuning` of an earlier run; uses its searches instead of new ones.
+        budgets: Budgets of the methods relative to a retraining, separated by commas, such as 0.1,0.3. Each
+            is searched and run separately; the smallest at which a method passes is its cost of a PASS.
+        jobs: The number of worker processes, at most one per core or GPU; by default one per core, or one on
+            a device.
+        protocol: Print the columns of another benchmark: deep-unlearn, for classifiers over ten seeds.
         shared: Of every verb.
     """
     plan = Plan(methods, seeds, tune, against, tuned, parse_fractions(budgets), jobs, protocol)
@@ -78,7 +79,7 @@ def bench(
         print_summary(run_model(place, request, plan, shared), shared, protocol)
         return 0
     if recipe is not None or data is not None or request.flags():
-        raise ValueError("--recipe, --data and what to forget go with a model: recipes say it all themselves")
+        raise ValueError("--recipe, --data and what to forget go with a model: recipes define their own")
     print_summary(
         run_recipes([load_recipe(place) for place in recipes], "unweave-bench", plan, shared),
         shared,
@@ -88,12 +89,12 @@ def bench(
 
 
 def run_recipes(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> Path:
-    """Runs recipes into a folder; returns that.
+    """Runs recipes and writes them into a folder; returns the folder.
 
     Args:
-        recipes: One per stage.
-        name: What the folder is called where no other was named.
-        plan: How to run them.
+        recipes: One recipe per stage.
+        name: The default name of the folder.
+        plan: The options of the run.
         shared: Of every verb.
     """
     device, methods = shared.device or "cpu", parse_names(plan.methods)
@@ -133,7 +134,7 @@ def run_recipes(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared
 
 @contextmanager
 def claim_folder(what: str, place: Path, asked: out.Asked, *, quiet: bool) -> Iterator[Listener]:
-    """Claims a folder for the body, which leaves a record there, and writes the page of that."""
+    """Claims a folder for the body, which writes a record there; then writes the page of the record."""
     start = f"Running {what} in {place}"
     with out.open_folder(place, asked), progress.show_progress(start, quiet=quiet) as listener:
         yield listener
@@ -141,14 +142,14 @@ def claim_folder(what: str, place: Path, asked: out.Asked, *, quiet: bool) -> It
 
 
 def single_place(places: Sequence[str]) -> str:
-    """The only place."""
+    """Returns the only place; raises if there are several."""
     if len(places) > 1:
         raise ValueError(f"bench takes several recipes or one model, found {', '.join(places)}")
     return places[0]
 
 
 def run_model(place: Place, request: Request, plan: Plan, shared: Shared) -> Path:
-    """Runs methods on a given original into a folder; returns that."""
+    """Runs methods on a given original and writes them into a folder; returns the folder."""
     device, wanted = shared.device or "cpu", parse_names(plan.methods)
     refuse_too_many(plan.jobs, device)
     stage = load_stage(place, request, plan, shared)
@@ -171,7 +172,7 @@ def run_model(place: Place, request: Request, plan: Plan, shared: Shared) -> Pat
     what = f"{', '.join(methods)} on {place.model}"
     with claim_folder(what, folder, asked, quiet=shared.quiet) as listener:
         for seed in (None, *recipe.tuning.seeds) if plan.tune else (None,):
-            stage.exam(seed)  # raises before anything is trained, where there are too few images
+            stage.exam(seed)  # raises before any training if there are too few images
         compare(
             [stage.with_retraining_cost(plan.tuned) if plan.searches else stage],
             folder,
@@ -185,17 +186,17 @@ def run_model(place: Place, request: Request, plan: Plan, shared: Shared) -> Pat
 
 
 def load_stage(place: Place, request: Request, plan: Plan, shared: Shared) -> Given:
-    """The original with what it is to forget, under the seeds and the tuning of a plan; has no folder yet.
+    """The stage of a given original and its request, with the seeds and the tuning of a plan; no folder yet.
 
     Raises:
-        ValueError: If that can't be run as planned.
+        ValueError: If it can't be run as planned.
     """
     device = shared.device or "cpu"
     forget = positions(request, load_project(place, device), shared.seed or 0)
     stage = stage_of(place, tuple(forget.tolist()), Path(), device)
     recipe = plan.apply_to(stage.recipe, shared.seed)
     plan.refuse_other_families([recipe])
-    if len(recipe.seeds) < SEEDS:  # there is no verdict whose margins they would fix
+    if len(recipe.seeds) < SEEDS:  # without a verdict no margins are needed
         recipe = replace(recipe, calibration_seeds=())
     stage = replace(stage, recipe=recipe)
     if plan.searches:
@@ -204,7 +205,7 @@ def load_stage(place: Place, request: Request, plan: Plan, shared: Shared) -> Gi
 
 
 def print_summary(folder: Path, shared: Shared, protocol: Protocol | None = None) -> None:
-    """Prints what a run found, in the columns of a protocol or our own, and where it is."""
+    """Prints the tables of a run, in the columns of a protocol or our own, and its folder."""
     made = record.load(folder)
     if shared.json:
         places = {"out": str(folder), "record": str(folder / record.FILE), "report": str(folder / html.FILE)}

@@ -1,4 +1,4 @@
-"""`unweave check`: what would go wrong, and what each method and a retrain would cost."""
+"""`unweave check`: finds problems of a model and its data, and estimates costs."""
 
 import dataclasses
 import json
@@ -24,19 +24,19 @@ from unweave.split import Split
 
 FILE = "check.json"
 NAMED = 5
-"""How many methods a sentence names."""
+"""The largest number of methods that a sentence names."""
 COLUMNS: Mapping[str, tuple[str, int]] = {
     "Seconds": ("seconds", 1),
     "Of a retrain": ("cost", 2),
     "Gradients": ("gradients", 0),
     "Peak MiB": ("peak_mib", 0),
 }
-"""What a table of costs shows: the key of each column, and its decimals."""
+"""The columns of a table of costs: the key of each, and its decimals."""
 ASSUMED = (
     "Measured by a few steps of each; the others are assumed to cost the same.",
     "A recovery that ends once the model is restored is assumed to take its most.",
 )
-"""What the costs rest on."""
+"""The note on how costs are estimated."""
 
 
 def check(
@@ -49,16 +49,16 @@ def check(
     methods: str | None = None,
     shared: Shared = DEFAULTS,
 ) -> int:
-    """Load a model and its data; say what would go wrong, and what each method and a retrain would cost.
+    """Check a model and its data for problems, and estimate the cost of each method and of a retrain.
 
-    The model is a classifier with a logit for each class and data of one label per example, or a denoiser.
-    Costs are measured by running each method for a few steps. Where nothing says what to forget, a random
-    tenth is assumed; of a generator, its first class.
+    The model is a classifier with one logit per class and one label per example, or a denoiser. Costs are
+    estimated by running each method for a few steps. Without a request, check assumes a random tenth of the
+    data, or the first class for a generator.
 
     Args:
         model: project.py, a recipe, or a model's folder.
-        request: What is to be forgotten.
-        recipe: The recipe of a model's folder that has none of its own.
+        request: The forget set.
+        recipe: The recipe of a model's folder that has no recipe in it.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
         methods: Names with commas between, such as lur:recover,salun; all if none are given.
         shared: Of every verb.
@@ -86,7 +86,7 @@ def check(
 
 
 def methods_to_price(project: Project, wanted: Sequence[str] | None) -> list[str]:
-    """The names of the methods that are priced; those wanted are checked."""
+    """The names of the methods to estimate; checks the wanted names."""
     for name in wanted or ():
         method_named(name, project.family.name)
     named = (DEFAULT, *project.methods) if wanted is None else dict.fromkeys(wanted)
@@ -101,7 +101,7 @@ def inspect_model(
     chosen: list[str],
     listener: Listener,
 ) -> dict[str, Any]:
-    """All that is found out about a model and its data."""
+    """Collects all findings about a model and its data."""
     prices = estimate_costs(chosen, original, split, project, listener)
     return {
         "model": model_facts(original, project),
@@ -115,7 +115,7 @@ def inspect_model(
 
 
 def forget_positions(request: Request, project: Project, seed: int) -> torch.Tensor:
-    """The positions of what is to be forgotten, or of what is assumed."""
+    """The positions of the forget set, or of the assumed one."""
     undecided = not request.flags() and project.forget is None
     return (
         project.family.default_forget_set(project.train, seed)
@@ -125,7 +125,7 @@ def forget_positions(request: Request, project: Project, seed: int) -> torch.Ten
 
 
 def model_facts(model: nn.Module, project: Project) -> dict[str, Any]:
-    """What a model is."""
+    """The facts about a model."""
     weights = list(model.parameters())
     return {
         "type": type(model).__name__,
@@ -139,7 +139,7 @@ def model_facts(model: nn.Module, project: Project) -> dict[str, Any]:
 
 
 def data_sizes(split: Split) -> dict[str, Any]:
-    """How much data there is."""
+    """The sizes of the parts of the data."""
     counts = {"forget": len(split.forget), "retain": len(split.retain)}
     counts |= {"calibration": len(split.calibration), "test": len(split.test)}
     return {**counts, "classes": split.n_classes, "forgotten_classes": list(split.forgotten_classes)}
@@ -148,7 +148,7 @@ def data_sizes(split: Split) -> dict[str, Any]:
 def estimate_costs(
     chosen: list[str], model: nn.Module, split: Split, project: Project, listener: Listener
 ) -> dict[str, dict[str, Any]]:
-    """What a retrain and each method would cost."""
+    """Estimates the cost of a retrain and of each method."""
     warm_up(project, model, split)
     whole = timing.estimate_retraining(project, model, split)
     total = len(chosen) + (whole is not None)
@@ -164,13 +164,13 @@ def estimate_costs(
 
 
 def slower_methods(costs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The methods that take longer than a retrain, and how many times as long."""
+    """The methods that take longer than a retrain, with the ratio of times."""
     known = {name: each["cost"] for name, each in costs.items() if each["cost"] is not None}
     return {name: cost for name, cost in known.items() if cost > 1}
 
 
 def retraining_advice(costs: Mapping[str, float]) -> list[str]:
-    """What to do instead, where methods take longer than a retrain.
+    """Advice if methods take longer than a retrain.
 
     Args:
         costs: From `slower_methods`.
@@ -186,18 +186,18 @@ def retraining_advice(costs: Mapping[str, float]) -> list[str]:
 
 
 def warm_up(project: Project, model: nn.Module, split: Split) -> None:
-    """Runs something first, because whoever is first pays for torch's own start."""
+    """Runs one pass first, because the first one includes torch's own start."""
     timing.estimate(project.methods["finetune"], model, split, project)
 
 
 def print_report(model: str, found: Mapping[str, Any], exam: Exam[Any], missing: str) -> None:
-    """Prints what was found.
+    """Prints the findings.
 
     Args:
-        model: As it was named.
-        found: All of it.
-        exam: Has the titles of the figures.
-        missing: What is lacking for a retrain, if it is.
+        model: The name of the model, as given.
+        found: The findings.
+        exam: The exam, which has the titles of the figures.
+        missing: What a retrain lacks; None if nothing.
     """
     refused = {name: each["refused"] for name, each in found["costs"].items() if each["refused"]}
     show.print_sentences(*retraining_advice(slower_methods(found["costs"])))
@@ -216,14 +216,14 @@ def print_report(model: str, found: Mapping[str, Any], exam: Exam[Any], missing:
 
 
 def model_line(model: Mapping[str, Any]) -> str:
-    """The model in a line."""
+    """One line about the model."""
     weights = f"{model['weights']:,} weights ({model['trainable']:,} trainable)"
     trained = "" if model["trained"] else ", not trained yet"
     return f"Model: {model['type']}, {weights}, {model['dtype']}, on {model['device']}{trained}."
 
 
 def data_line(data: Mapping[str, Any], *, ids: bool) -> str:
-    """The data in a line."""
+    """One line about the data."""
     parts = f"{data['forget']} to forget, {data['retain']} to retain"
     held_out = f"{data['calibration']} for calibration, {data['test']} for test"
     known = "by ids of their own" if ids else "by position"
@@ -231,13 +231,13 @@ def data_line(data: Mapping[str, Any], *, ids: bool) -> str:
 
 
 def answer_lines(found: Mapping[str, float], exam: Exam[Any]) -> list[str]:
-    """What the model answers, a line for each figure."""
+    """One line for each figure of the model's answers."""
     lines = [f"{each.title}: {number(found[each.id], each.digits)}" for each in exam.glances]
     return [*lines, exam.glance_note] if exam.glance_note else lines
 
 
 def print_costs(costs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Prints the table of costs; they are set beside a retrain where one is possible."""
+    """Prints the table of costs, relative to a retrain if one is possible."""
     shown = {title: each for title, each in COLUMNS.items() if each[0] != "cost" or "retrain" in costs}
     rows = [cost_row(name, each, list(shown.values())) for name, each in costs.items()]
     show.print_table(("Method", *shown, "Runs"), rows)

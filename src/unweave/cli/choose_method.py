@@ -1,4 +1,4 @@
-"""The method that answers a request: one of the list under its settings, or a user's own retraining."""
+"""The method of a request: one of the registry with its settings, or a user's own retraining."""
 
 import tomllib
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ class Retraining:
     """Retraining by a user's own `train(dataset, seed)`.
 
     Args:
-        project: Who says how.
-        seed: Of the training.
+        project: The project that defines `train`.
+        seed: The seed of the training.
     """
 
     project: Project
     seed: int
 
     def __call__(self, problem: Problem) -> None:
-        """Gives the problem's model the weights of a retrained one."""
+        """Copies the weights of a retrained model into the problem's model."""
         assert self.project.retrain is not None
         model = self.project.retrain(problem.split, self.seed)
         problem.model.load_state_dict(model.state_dict())
@@ -38,10 +38,10 @@ class Retraining:
 def configure_method(
     project: Project, name: str, *, tables: Mapping[str, Any], seed: int
 ) -> Method | Retraining:
-    """The method under its settings.
+    """The method with its settings.
 
     Raises:
-        ValueError: If a setting is unknown or wrong, or a retrain is asked for and nobody said how to.
+        ValueError: If a setting is unknown or wrong, or the method is retrain and there is no train().
     """
     if name != "retrain" or project.scratch is not None:
         method = configure(project.method(name), tables, f"method {name}")
@@ -59,18 +59,18 @@ def configure_method(
 def tuned_method(
     project: Project, name: str, *, tables: Mapping[str, Any], seed: int, place: Path, again: str
 ) -> Method | Retraining:
-    """The method under settings that an earlier run has left.
+    """The method with the settings of an earlier run.
 
     Args:
-        project: What it is for.
+        project: The project.
         name: The name of the method.
         tables: The settings.
-        seed: Of a retraining.
-        place: Where they were found.
-        again: What makes them again.
+        seed: The seed of a retraining.
+        place: The file of the settings.
+        again: The advice to make them again.
 
     Raises:
-        ValueError: If they are not the method's, as those of earlier versions may be.
+        ValueError: If they do not fit the method, as those of earlier versions may not.
     """
     try:
         return configure_method(project, name, tables=tables, seed=seed)
@@ -79,10 +79,10 @@ def tuned_method(
 
 
 def read_search(folder: Path, model: str, method: str) -> Mapping[str, Any]:
-    """The settings that `bench --tune` found for a method on a model, as it wrote them.
+    """Reads the settings that `bench --tune` found for a method on a model.
 
     Args:
-        folder: `tuning`, in the folder of that run.
+        folder: The folder `tuning` of that run.
         model: project.py, a recipe, or a model's folder.
         method: The name of the method.
 

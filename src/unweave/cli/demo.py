@@ -1,4 +1,4 @@
-"""`unweave demo`: train, forget and compare with retraining on real data, in minutes."""
+"""`unweave demo`: trains, forgets and compares with retraining on real data, in minutes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,29 +12,29 @@ from unweave.cli.options import DEFAULTS, Shared
 from unweave.cli.plan import Plan
 
 QUICK = 2
-"""Seeds of a quick run of classifiers."""
+"""The number of seeds of a quick run of classifiers."""
 
 CLASSIFIERS = (
     "lur:recover,lur,lur-exact:recover,joint:recover,lur-match:recover,short-retrain,finetune,ascent,neggrad+,"
     "salun,scissorhands,salun:recover,retrain"
 )
-"""What a demo of classifiers runs: `unweave bench` runs all."""
+"""The methods of a demo of classifiers; `unweave bench` runs all."""
 
 IMAGES = 50
-"""Of each class that a generator draws."""
+"""The number of images of each class."""
 
 QUICK_STEPS = 1500
-"""Of a quick training of a generator: half of the recipe's."""
+"""The steps of a quick training of a generator: half of the recipe's."""
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What a demo runs where nothing else is asked for.
+    """The defaults of a demo.
 
     Args:
-        recipes: One per stage.
-        methods: Names with commas between; all if None.
-        seeds: How many; all of the recipes if None.
+        recipes: One recipe per stage.
+        methods: Method names separated by commas; all if None.
+        seeds: The number of seeds; all of the recipes if None.
     """
 
     recipes: tuple[Recipe, ...]
@@ -43,13 +43,13 @@ class Demonstration:
 
 
 def digits(quick: bool) -> Demonstration:
-    """Classifiers: records with wrong labels, and one digit; the methods that tell the story, not all."""
+    """Classifiers that forget mislabelled examples, and one digit; a selection of methods."""
     recipes = (load_recipe("digits-trace"), load_recipe("digits-class"))
     return Demonstration(recipes, CLASSIFIERS, seeds=QUICK if quick else None)
 
 
 def diffusion(quick: bool) -> Demonstration:
-    """A generator that is to make one digit no more, with few images; in a hurry, without attacks on it."""
+    """A generator that forgets one digit, with few images; a quick run has no attacks."""
     recipe = load_recipe("digit-images-class")
     assert recipe.generation is not None
     few = replace(recipe.generation, images=IMAGES)
@@ -74,23 +74,23 @@ def demo(
 ) -> int:
     """Train, forget and compare with retraining on real data, in minutes.
 
-    With digits there are two stages: a tenth of the records of a training set with wrong labels, which the
-    model has memorised; and all images of one digit. With diffusion there is one: a generator of digits
-    forgets one of them, and the report shows what each model draws. Written are the cells, record.json and
+    With digits there are two stages: the model forgets a tenth of a training set with wrong labels, which it
+    has memorised; and all images of one digit. With diffusion there is one stage: a generator forgets one
+    digit, and the report shows the images of each model. The demo writes the cells, record.json and
     report.html.
 
     Args:
-        what: Classifiers of digits, or a generator of them; scikit-learn's, which need no download.
-        quick: Only two seeds, or of the generator two methods and a shorter training; therefore no verdict.
-        methods: Names with commas between, such as lur:recover,salun; a selection if none are given.
-        seeds: How many seeds; a verdict needs ten. One of the generator if not given.
-        jobs: Worker processes; as many as there are cores.
+        what: Classifiers of digits, or a generator of digits; scikit-learn's digits need no download.
+        quick: Only two seeds, or two methods and a shorter training of the generator; gives no verdict.
+        methods: Method names separated by commas, such as lur:recover,salun; a selection by default.
+        seeds: The number of seeds; a verdict needs ten. One by default for the generator.
+        jobs: The number of worker processes; by default one per core.
         shared: Of every verb.
     """
     shown = SHOWN[what](quick)
     count, recipes = seeds if seeds is not None else shown.seeds, list(shown.recipes)
     if count is not None and count < SEEDS:
-        # retrains that only fix the margins of a verdict are of no use where there is none
+        # without a verdict there is no use for calibration models
         recipes = [replace(recipe, calibration_seeds=()) for recipe in recipes]
     chosen = shown.methods if methods is None else methods
     plan = Plan(methods=chosen, seeds=count, jobs=jobs)

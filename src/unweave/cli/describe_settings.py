@@ -1,4 +1,4 @@
-"""What the settings of a method mean: the docstrings of its classes are the one place that says so."""
+"""Descriptions of the settings of a method, read from the docstrings of its classes."""
 
 import inspect
 import re
@@ -11,11 +11,11 @@ from unweave.methods.configure import stages_of
 from unweave.tables import as_table, kind_of, nested_kinds
 
 KIND = "kind"
-"""The last name of a path that says which of several dataclasses stands there."""
+"""The last name of a path that selects one of several dataclasses."""
 
 
 def setting_meanings(method: object) -> dict[str, str]:
-    """What each setting means, by the dotted path that `--set` names; empty where its class does not say."""
+    """The meaning of each setting, by its dotted path for `--set`; empty if its class has no description."""
     return {
         path: meaning
         for before, stage in stages_of(method).items()
@@ -24,7 +24,7 @@ def setting_meanings(method: object) -> dict[str, str]:
 
 
 def meanings_in(settings: object, before: str = "") -> dict[str, str]:
-    """What each setting of a dataclass means."""
+    """The meaning of each setting of a dataclass."""
     told, kinds, made = parse_args_section(type(settings)), nested_kinds(type(settings)), {}
     for name, shown in as_table(settings).items():
         value, path, meaning = getattr(settings, name), f"{before}{name}", told.get(name, "")
@@ -37,7 +37,7 @@ def meanings_in(settings: object, before: str = "") -> dict[str, str]:
 
 
 def setting_choices(method: object) -> dict[str, dict[str, str]]:
-    """By the path of a setting the dataclasses that may stand there, and what each does."""
+    """The dataclasses that a setting accepts and what each does, by the path of the setting."""
     return {
         path: found
         for before, stage in stages_of(method).items()
@@ -46,7 +46,7 @@ def setting_choices(method: object) -> dict[str, dict[str, str]]:
 
 
 def choices_in(settings: object, before: str = "") -> dict[str, dict[str, str]]:
-    """The dataclasses that may stand in the fields of a dataclass, where there is a choice."""
+    """The dataclasses that each field of a dataclass accepts, if there is a choice."""
     made: dict[str, dict[str, str]] = {}
     for name, kinds in nested_kinds(type(settings)).items():
         value, path = getattr(settings, name), f"{before}{name}"
@@ -57,19 +57,19 @@ def choices_in(settings: object, before: str = "") -> dict[str, dict[str, str]]:
 
 
 def first_line(kind: type) -> str:
-    """What the docstring of a class begins with."""
+    """The first line of the docstring of a class."""
     return plain_text((inspect.getdoc(kind) or "").partition("\n\n")[0])
 
 
 def parse_args_section(kind: type) -> Mapping[str, str]:
-    """The section `Args:` of a class's docstring, by name, each text in one line."""
+    """Parses the section `Args:` of a class's docstring: one line of text per name."""
     section = re.search(r"^Args:\n((?: .*\n?|\n)*)", inspect.getdoc(kind) or "", re.MULTILINE)
     found = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
     return {name: plain_text(text) for name, text in found}
 
 
 def plain_text(text: str) -> str:
-    """A text in one line, with formulas as they are written."""
+    """A text in one line, with the source of its formulas."""
     return re.sub(":math:`([^`]*)`", r"\1", " ".join(text.split()))
 
 
@@ -83,7 +83,7 @@ def descents(method: object) -> dict[str, Descent]:
 
 
 def descents_in(settings: object, before: str = "") -> dict[str, Descent]:
-    """The descents in a dataclass, or in what it holds."""
+    """The descents in a dataclass and its nested dataclasses."""
     if not is_dataclass(settings):
         return {}
     inner = {f"{before}{each.name}": getattr(settings, each.name) for each in fields(cast(Any, settings))}

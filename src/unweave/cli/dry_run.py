@@ -1,4 +1,4 @@
-"""What `unweave forget --dry-run` says: what would be forgotten, how, and what it would cost."""
+"""The output of `unweave forget --dry-run`: the forget set, the method and its cost."""
 
 import dataclasses
 from pathlib import Path
@@ -17,7 +17,7 @@ from unweave.split import Split
 def print_plan(
     chosen: Method | Retraining, name: str, *, split: Split, project: Project, folder: Path, shared: Shared
 ) -> int:
-    """Says what would be done.
+    """Prints what forget would do.
 
     Raises:
         ValueError: If the method can't be run on this model.
@@ -50,7 +50,7 @@ def print_plan(
 def estimate_costs(
     chosen: Method | Retraining, name: str, split: Split, *, project: Project, device: str | None
 ) -> tuple[timing.Estimate, timing.Estimate | None]:
-    """What a method would cost, and a retrain: None where that is the method, or nobody said how to."""
+    """Estimates the cost of a method, and of a retrain if there is one other than the method."""
     model, placed = project.to_device(device)
     cut = placed.split(split.forget)
     if isinstance(chosen, Retraining):

@@ -1,4 +1,4 @@
-"""`unweave forget`: a new model without some of its data; the original is never written to."""
+"""`unweave forget`: writes a new model that has forgotten some of its data; never changes the original."""
 
 import shlex
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ CLAIM = "forget.json"
 MODELS = "models"
 SPLIT = "split.json"
 DAMAGED = 5.0
-"""Points of accuracy on the rest that no request should cost."""
+"""The loss of accuracy on retained data, in points, that triggers a warning."""
 
 
 def forget(
@@ -47,22 +47,22 @@ def forget(
 ) -> int:
     """Write a new model that has forgotten some of its data.
 
-    Written are model.safetensors with model.json, record.json, split.json, and forget.json, which says what
-    was asked; and what comes from a folder of diffusers also as a copy of that, in the folder pretrained.
-    The folder models keeps what was trained on the way: the original of a recipe, and the classifier that
-    recognises a generator's images. It may be deleted: what audit needs of it is then trained again. The
-    original is never written to.
+    It writes model.safetensors with model.json, record.json, split.json, and forget.json with the request. A
+    model from a diffusers folder is also written as a copy of that folder, in the folder pretrained. The
+    folder models holds models trained on the way: the original of a recipe, and the classifier that
+    recognises a generator's images. You may delete it; audit then trains what it needs again. The original is
+    never changed.
 
     Args:
         model: project.py, a recipe, or a model's folder.
         request: What is to be forgotten.
         method: A method, or a pipeline such as lur:recover; see unweave methods.
-        set: A setting of the method, such as how.lr=0.1, or of a pipeline's stage, as in recover.how.lr=0.1;
-            may be given several times.
-        tuned: The folder `tuning` of a bench of this model, whose settings are used where no other is set.
+        set: A setting of the method, such as how.lr=0.1, or of a pipeline's stage, such as
+            recover.how.lr=0.1; can be given several times.
+        tuned: The folder `tuning` of a bench of this model; its settings are the defaults.
         recipe: The recipe of a model's folder that has none of its own.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
-        dry_run: Only say what would be done, and what it would cost.
+        dry_run: Only print what forget would do, and its cost.
         shared: Of every verb.
     """
     tables = parse_settings(set)
@@ -116,7 +116,7 @@ def forget(
 def request_facts(
     project: Project, split: Split, method: str, *, tables: Mapping[str, Any], seed: int, device: str | None
 ) -> out.Asked:
-    """What a run depends on beside where its model is found."""
+    """The facts that a run depends on, without the place of its model."""
     weights = None if project.model is None else checkpoint.contents(project.model.state_dict())
     return {
         "facts": project.facts,
@@ -132,7 +132,7 @@ def request_facts(
 
 
 def is_done(folder: Path, project: Project) -> bool:
-    """Whether a folder, which is free or holds this run, has all of its files."""
+    """Whether a folder holds all files of this run."""
     own_form = project.write is not None or isinstance(project.model, Pretrained)
     files = (checkpoint.WEIGHTS, checkpoint.SIDECAR, SPLIT, record.FILE, *([PRETRAINED] if own_form else []))
     return all((folder / name).exists() for name in files)
@@ -141,7 +141,7 @@ def is_done(folder: Path, project: Project) -> bool:
 def folder_writer(
     project: Project, result: Result, *, name: str
 ) -> Callable[[nn.Module, Path], object] | None:
-    """Writes a model in the form that the original came in; None where that has none of its own."""
+    """A function that writes a model in the format of the original; None if it has no special format."""
     write = project.write
     if write is None:
         return None
@@ -156,7 +156,7 @@ def folder_writer(
 
 
 def load_original(project: Project, seed: int, *, models: Path, listener: Listener) -> nn.Module:
-    """The original: as it was given, or trained by its recipe."""
+    """The original: the given model, or one trained by its recipe."""
     if project.model is not None:
         return project.model
     assert project.original is not None
@@ -165,18 +165,18 @@ def load_original(project: Project, seed: int, *, models: Path, listener: Listen
 
 
 def forgotten_ids(split: Split) -> list[str] | list[int]:
-    """The ids of what is forgotten, or its positions."""
+    """The ids of the forget set, or its positions."""
     places = split.forget.tolist()
     return places if split.train.names is None else [split.train.names[place] for place in places]
 
 
 def absolute_place(place: str) -> str:
-    """A path that holds in any working folder; the name of a recipe of the package as it is."""
+    """The absolute path of a place; the name of a recipe of the package stays unchanged."""
     return str(Path(place).resolve()) if Path(place).exists() else place
 
 
 def model_label(place: str) -> str:
-    """What a record calls a model: its file with the folder, which names no place on a machine."""
+    """The label of a model in a record: its folder and file, without the rest of the path."""
     path = Path(place).resolve()
     if not path.exists():  # a recipe of the package
         return place
@@ -193,7 +193,7 @@ def print_result(
     folder: Path,
     shared: Shared,
 ) -> None:
-    """Prints what was done."""
+    """Prints the result."""
     n, of, seconds = len(result.split.forget), len(result.split.train), result.cost.seconds
     if shared.json:
         spent = {"seconds": seconds, "gradient_evaluations": result.cost.gradients}
@@ -211,7 +211,7 @@ def print_result(
 
 
 def print_done(split: Split, name: str, *, folder: Path, shared: Shared) -> None:
-    """Prints that the run was done before, and where; figures that were printed then are null in JSON."""
+    """Prints that the run was done before, and its folder; earlier figures are null in JSON."""
     n, of, request = len(split.forget), len(split.train), about_own_images(split)
     if shared.json:
         unknown = dict.fromkeys(("before", "after", "glance", "seconds", "gradient_evaluations"))
@@ -224,13 +224,13 @@ def print_done(split: Split, name: str, *, folder: Path, shared: Shared) -> None
 
 
 def print_next(folder: Path) -> None:
-    """Prints where the model is, and what to do with it."""
+    """Prints the place of the model and the next commands."""
     command = ("unweave", "audit", str(folder))
     show.print_lines("", f"Model: {model_path(folder)}", f"Next:  {shlex.join(command)}")
 
 
 def damage_warning(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
-    """A sentence if what was to stay has suffered; the looks are in points."""
+    """A sentence if retained accuracy has dropped too much; the glances are in points."""
     fallen = before["retain"] - after["retain"]
     if fallen <= DAMAGED:
         return []
@@ -241,6 +241,6 @@ def damage_warning(before: Mapping[str, float], after: Mapping[str, float]) -> l
 
 
 def model_path(folder: Path) -> Path:
-    """Where a user loads the model from: the folder that diffusers reads, if there is one, or the weights."""
+    """The place from which to load the model: the diffusers folder, if there is one, or the weights."""
     loadable = folder / PRETRAINED
     return loadable if loadable.is_dir() else folder / checkpoint.WEIGHTS

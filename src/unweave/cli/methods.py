@@ -1,4 +1,4 @@
-"""`unweave methods`: what there is, what it needs and costs, where it deviates from its paper."""
+"""`unweave methods`: lists methods with their needs, costs and deviations from the paper."""
 
 import dataclasses
 import json
@@ -17,14 +17,14 @@ PIPELINES = (
     "A pipeline is methods one after the other, its name theirs joined by ':', such as "
     f"{DEFAULT}. The path of a setting begins with the name of its stage: --set lur.alpha=0.1."
 )
-"""How a pipeline is spelled."""
+"""The note on the names of pipelines."""
 
 
 def methods(name: str | None = None, /, *, shared: Shared = DEFAULTS) -> int:
-    """List the methods: paper, data needed, cost of a step, deviations; and what pipelines are made of.
+    """List the methods: paper, data needed, cost of a step, deviations; and the stages of pipelines.
 
     Args:
-        name: A method, stage or pipeline to show with all its settings, which --set of forget changes.
+        name: A method, stage or pipeline to show with all its settings, which forget --set changes.
         shared: Of every verb.
     """
     chosen = {**METHODS, **STAGES} if name is None else {name: method_named(name)}
@@ -46,7 +46,7 @@ def methods(name: str | None = None, /, *, shared: Shared = DEFAULTS) -> int:
 
 
 def describe_method(method: Method) -> dict[str, Any]:
-    """What a method says of itself, and its settings with their meanings by the paths that `--set` names."""
+    """The facts about a method, and its settings with their meanings, by the paths for `--set`."""
     told = {
         "settings": flatten(as_table(method)),
         "meanings": setting_meanings(method),
@@ -56,7 +56,7 @@ def describe_method(method: Method) -> dict[str, Any]:
 
 
 def print_methods(described: Mapping[str, Mapping[str, Any]]) -> None:
-    """Prints a row for the methods of each paper, and below where they deviate from it."""
+    """Prints a row for the methods of each paper, then their deviations from it."""
     rows = group_methods(described, ("data", "step", "paper"))
     show.print_table(
         ("Method", "Data", "Cost of a step", "Paper"),
@@ -78,7 +78,7 @@ def print_methods(described: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def print_stages(described: Mapping[str, Mapping[str, Any]]) -> None:
-    """Prints a row for each start and recovery, and how a pipeline is spelled."""
+    """Prints a row for each start and recovery, and how to name a pipeline."""
     show.print_lines("", "Stages of pipelines, before or after a method:")
     rows = [(name, each["does"], each["paper"]) for name, each in described.items()]
     show.print_table(("Stage", "", "Paper"), rows, words=range(3))
@@ -88,7 +88,7 @@ def print_stages(described: Mapping[str, Mapping[str, Any]]) -> None:
 def group_methods(
     described: Mapping[str, Mapping[str, Any]], keys: Sequence[str]
 ) -> dict[tuple[Any, ...], str]:
-    """The names of the methods that share some facts, by these."""
+    """Groups the names of methods by the facts that they share."""
     found: dict[tuple[Any, ...], list[str]] = {}
     for name, each in described.items():
         found.setdefault(tuple(each[key] for key in keys), []).append(name)
@@ -96,7 +96,7 @@ def group_methods(
 
 
 def print_method(name: str, each: Mapping[str, Any]) -> None:
-    """Prints what one method says of itself."""
+    """Prints the facts about one method."""
     show.print_sentences(f"{name}: {each['paper']}", f"Data: {each['data']}. Cost of a step: {each['step']}.")
     show.print_sentences(
         *([f"For {' or '.join(each['families'])} models alone."] if each["families"] else [])
@@ -105,7 +105,7 @@ def print_method(name: str, each: Mapping[str, Any]) -> None:
 
 
 def print_settings(each: Mapping[str, Any], descents: Sequence[str]) -> None:
-    """Prints the settings of one method, and below those of its descents, in one table for all of them."""
+    """Prints the settings of one method, then those of its descents in one table."""
     settings, meaning = each["settings"], each["meanings"]
     own = [path for path in settings if path.rpartition(".")[0] not in descents]
     if own:
@@ -125,7 +125,7 @@ def print_settings(each: Mapping[str, Any], descents: Sequence[str]) -> None:
 
 
 def print_choices(choices: Mapping[str, Mapping[str, str]]) -> None:
-    """Prints what may stand in a setting that holds settings of its own."""
+    """Prints the choices for each setting with nested settings."""
     rows = [(path, kind, text) for path, kinds in choices.items() for kind, text in kinds.items()]
     if rows:
         show.print_lines("")

@@ -1,6 +1,6 @@
-"""How far a run is: a bar on a terminal, plain lines elsewhere, nothing if asked to be quiet.
+"""The progress of a run: a bar on a terminal, plain lines elsewhere, nothing with --quiet.
 
-It is told on the standard error, beside the result.
+It goes to the standard error, separate from the result.
 """
 
 import sys
@@ -24,11 +24,11 @@ from unweave.cli.show import escape_controls
 
 @contextmanager
 def show_progress(start: str, *, quiet: bool) -> Iterator[Listener]:
-    """A listener that shows progress in the way that suits the place.
+    """A listener that shows progress as a bar or as lines.
 
     Args:
-        start: What goes on before the first news.
-        quiet: Whether to show nothing.
+        start: The text before the first message.
+        quiet: Show nothing.
     """
     if quiet:
         yield lambda progress: None
@@ -41,7 +41,7 @@ def show_progress(start: str, *, quiet: bool) -> Iterator[Listener]:
 
 
 def make_bars() -> Bars:
-    """A bar that leaves no trace on the terminal."""
+    """A bar that disappears at the end."""
     counted = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     return Bars(
         SpinnerColumn(),
@@ -57,7 +57,7 @@ class Bar:
 
     Args:
         bar: The bars of a terminal.
-        start: What goes on before the first news.
+        start: The text before the first message.
     """
 
     def __init__(self, bar: Bars, start: str) -> None:
@@ -70,6 +70,6 @@ class Bar:
 
 
 def print_line(progress: Progress) -> None:
-    """Tells of progress in a line."""
+    """Prints progress as a line."""
     width, label = len(str(progress.total)), escape_controls(progress.label)
     print(f"{progress.done:>{width}}/{progress.total}  {label}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""`unweave report`: records as one page for people."""
+"""`unweave report`: writes records as one HTML page."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ CARD = "model-card.md"
 def report(runs: list[Path], /, *, shared: Shared = DEFAULTS) -> int:
     """Write one HTML page, and the same tables as a section for a model card.
 
-    Without --out, the page of a single run is made anew in its folder.
+    Without --out, the page of a single run is written into its folder.
 
     Args:
         runs: Folders of runs, or their record.json.

@@ -1,4 +1,4 @@
-"""What is to be forgotten: `--ids`, `--class` or `--random`."""
+"""The request: the forget set by `--ids`, `--class` or `--random`."""
 
 import csv
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ from unweave.split import Split, count_of, first_few, source_positions
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Request:
-    """What is to be forgotten; exactly one of these, or what a recipe says.
+    """The forget set: exactly one of these, or that of a recipe.
 
     Args:
-        ids: Ids or positions of training examples, with commas between, or a file with one a line.
-        label: All training examples with this label, or with these, commas between; named folders of images
-            also go by their names.
-        random: This fraction of the training examples, drawn by --seed.
+        ids: Ids or positions of training examples, separated by commas, or a file with one per line.
+        label: All training examples with this label, or with these labels, separated by commas; named folders
+            of images can also be given by name.
+        random: A random fraction of the training examples, drawn by --seed.
     """
 
     ids: str | None = None
@@ -42,12 +42,12 @@ class Request:
             raise ValueError(f"--random must be a fraction in (0, 1), found {self.random}")
 
     def flags(self) -> dict[str, Any]:
-        """What was said, by flag."""
+        """The given flags and their values."""
         said = {"ids": self.ids, "class": self.label, "random": self.random}
         return {name: value for name, value in said.items() if value is not None}
 
     def words(self) -> str:
-        """What was said, as it was said; of many ids the first, and of a file its name without its place."""
+        """The request as given, with the first of many ids, and a file name without its folder."""
         if not self.flags():
             return "as the recipe says"
         ((name, value),) = self.flags().items()
@@ -57,14 +57,14 @@ class Request:
 
 NOTHING = Request()
 LEGIBLE = 80
-"""Letters of a request that a record tells."""
+"""The largest number of characters of a request in a record."""
 
 
 def positions(request: Request, project: Project, seed: int) -> Tensor:
-    """The positions of what is to be forgotten.
+    """The positions of the forget set.
 
     Raises:
-        ValueError: If nobody said what, or there is no such example.
+        ValueError: If there is no request, or no such example.
     """
     train = project.train
     if request.ids is not None:
@@ -80,7 +80,7 @@ def positions(request: Request, project: Project, seed: int) -> Tensor:
 
 
 def parse_ids(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
-    """The ids of a list or of a file. What the training data knows by that name is an id, and no file."""
+    """The ids of a list or of a file; a known id takes precedence over a file of that name."""
     words = [word.strip() for word in ids.split(",") if word.strip()]
     known = set(train.names or ())
     if train.names is not None and words and all(word in known for word in words):
@@ -103,7 +103,7 @@ def parse_ids(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
 
 
 def is_file(text: str) -> bool:
-    """Whether a text names a file; one that is too long for a name does not."""
+    """Whether a text names a file; a text too long for a name does not."""
     try:
         return Path(text).is_file()
     except OSError:
@@ -111,7 +111,7 @@ def is_file(text: str) -> bool:
 
 
 def read_ids(path: Path, train: Source) -> Sequence[int] | Sequence[str]:
-    """The first column of a file, as spreadsheets save it too: an id a line, perhaps below the heading id."""
+    """The first column of a text or CSV file: one id per line, with an optional heading "id"."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             words = [row[0].strip() for row in csv.reader(file) if row and row[0].strip()]
@@ -131,7 +131,7 @@ def read_ids(path: Path, train: Source) -> Sequence[int] | Sequence[str]:
 
 
 def class_positions(train: Source, text: str) -> Tensor:
-    """The positions of the examples of a class, or of several, by their labels or names."""
+    """The positions of the examples of some classes, given by label or name."""
     names = train.classes if isinstance(train, Own) else ()
     words = [text] if text in names else [word.strip() for word in text.split(",")]
     wanted = torch.tensor([label_of(word, train, names) for word in words])
@@ -139,10 +139,10 @@ def class_positions(train: Source, text: str) -> Tensor:
 
 
 def label_of(text: str, train: Source, names: Sequence[str]) -> int:
-    """The label that a word stands for.
+    """The label of a class, given by label or name.
 
     Raises:
-        ValueError: If the training data has none of that kind.
+        ValueError: If the training data has no such class.
     """
     label = names.index(text) if text in names else int(text) if is_label(text) else -1
     known = sorted(set(train.labels.tolist()))
@@ -157,7 +157,7 @@ def label_of(text: str, train: Source, names: Sequence[str]) -> int:
 
 
 def about_own_images(split: Split) -> list[str]:
-    """What a user might not know of a request about images of their own."""
+    """Notes on a request about a user's own images."""
     train, test = split.train, split.held_out
     if not isinstance(train, Own):
         return []

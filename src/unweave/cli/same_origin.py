@@ -1,4 +1,4 @@
-"""Whether records may share a table: made by the same code, each stage from the same data and recipe."""
+"""Checks whether records may share a table: the same code, data and recipe for each stage."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -11,11 +11,11 @@ from unweave.report.html import flatten
 Record = Mapping[str, Any]
 
 ABOUT = ("data", "model", "train", "generation")
-"""The parts of a recipe that say what is learned and forgotten: others choose methods and seeds."""
+"""The parts of a recipe that define the problem; the others choose methods and seeds."""
 
 
 def refuse_mixed(found: Mapping[str, Record]) -> None:
-    """Raises a ValueError that names two records, by their place, if their figures can't be compared."""
+    """Raises a ValueError that names two records, by place, if their figures can't be compared."""
     refuse_earlier(found)
     for (first, one), (second, other) in combinations(found.items(), 2):
         both = f"{first} and {second} can't share a table"
@@ -28,7 +28,7 @@ def refuse_mixed(found: Mapping[str, Record]) -> None:
 
 
 def refuse_earlier(found: Mapping[str, Record]) -> None:
-    """Raises if a record of the earlier schema, which has no digest, stands beside one that is verified."""
+    """Raises if a record of the earlier schema, without a digest, is combined with a verified one."""
     old = [place for place, each in found.items() if explain_unverified(each)]
     verified = [place for place in found if place not in old]
     if old and verified:
@@ -46,7 +46,7 @@ def code_identity(made: Record) -> str:
 
 
 def difference(one: Record, other: Record) -> str:
-    """What two stages differ in, in words: their data, or what the recipe says of it; empty if in nothing."""
+    """The difference of two stages, in words: data or recipe; empty if there is none."""
     digests = [str(stage["data"].get("digest", "unknown"))[:12] for stage in (one, other)]
     if digests[0] != digests[1]:
         return f"data {digests[0]} and {digests[1]}"
@@ -56,7 +56,7 @@ def difference(one: Record, other: Record) -> str:
 
 
 def problem_facts(recipe: Record) -> dict[str, Any]:
-    """What a recipe says of the problem; where its files are makes no difference, the digest knows them."""
+    """The problem that a recipe defines, without paths of files, which the digest covers."""
     found = {key: recipe[key] for key in ABOUT if key in recipe}
     if isinstance(found.get("data"), Mapping):
         found["data"] = {key: value for key, value in found["data"].items() if key != "folder"}

@@ -1,4 +1,4 @@
-"""What the verbs print: a verdict in a line, then aligned tables; or one JSON object."""
+"""The output of the verbs: a verdict in one line, then aligned tables; or one JSON object."""
 
 import json
 import re
@@ -19,23 +19,23 @@ from unweave.report.numbers import digits, heading, number
 T = TypeVar("T")
 
 WIDTH = 100
-"""Columns where there is no terminal to ask."""
+"""The number of columns without a terminal."""
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What moves a cursor, changes colours or turns the direction of text, and what no terminal can be given."""
+"""Characters that move a cursor, change colours or the direction of text, or that no terminal can show."""
 
 
 def console(least: int = 0) -> Console:
-    """Where results go, at least so many characters wide: a terminal breaks what is longer than its lines."""
+    """The console for results, at least `least` characters wide; a terminal breaks longer lines."""
     found = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     found.width = max(found.width, least)
     return found
 
 
 def escape_controls(found: T) -> T:
-    """A text, or every text in tables and lists, with control characters as Python writes them.
+    """Escapes control characters as Python does, in a text or in every text of tables and lists.
 
-    Names and messages may come from somebody else's record, recipe or folder.
+    Names and messages may come from an untrusted record, recipe or folder.
     """
     made: object = found
     if isinstance(found, str):
@@ -48,19 +48,19 @@ def escape_controls(found: T) -> T:
 
 
 def print_lines(*lines: str) -> None:
-    """Prints lines, each in one piece: a path or a command can be copied."""
+    """Prints lines without breaks, so that a path or a command can be copied."""
     for line in lines:
         console().print(Text(escape_controls(line)), soft_wrap=True)
 
 
 def print_sentences(*sentences: str) -> None:
-    """Prints sentences, which on a terminal break between words."""
+    """Prints sentences, which a terminal breaks between words."""
     for sentence in sentences:
         console().print(Text(escape_controls(sentence)), soft_wrap=not sys.stdout.isatty())
 
 
 def print_json(content: Mapping[str, Any]) -> None:
-    """Prints one JSON object; a number that is not finite is null."""
+    """Prints one JSON object; numbers that are not finite become null."""
     print(json.dumps(to_json_values(content), indent=1, allow_nan=False))
 
 
@@ -82,7 +82,7 @@ def print_table(
 def print_verdict(
     stage: Mapping[str, Any], row: Mapping[str, Any], before: Mapping[str, Any] | None = None
 ) -> None:
-    """Prints the verdict on one model, then every figure beside the original's and the retrained models'."""
+    """Prints the verdict on one model, then its figures with those of the original and the references."""
     print_sentences(row["reason"], "")
     known = {} if before is None else before["scores"]
     rows = [
@@ -101,15 +101,15 @@ def figure_line(
     margins: Mapping[str, float | None],
     before: Sequence[float | None] = (),
 ) -> list[str]:
-    """One line of a verdict's table; the value of the original, where that is known, comes first."""
+    """One line of a verdict's table; the value of the original, if known, comes first."""
     aim = {"match": "equal", "lower": "low", "higher": "high"}[score["direction"]]
-    gap = None if KNOWN[metric].needs_reference else score["gap"]  # its margin bounds the value itself
+    gap = None if KNOWN[metric].needs_reference else score["gap"]  # the margin applies to the value itself
     numbers = [*before, score["value"], score["reference"], gap, margins.get(metric)]
     return [heading(metric), KNOWN[metric].unit, *(number(each, digits(metric)) for each in numbers), aim]
 
 
 def format_changed(settings: object) -> str:
-    """A dataclass with what is not as its class has it: as Python writes it, but short."""
+    """The repr of a dataclass with only the fields that differ from their defaults."""
     if not is_dataclass(settings):
         return repr(settings)
     found = {each.name: getattr(settings, each.name) for each in fields(settings) if each.repr}
@@ -119,7 +119,7 @@ def format_changed(settings: object) -> str:
 
 
 def field_default(field: Field[Any]) -> object:
-    """What a field is if nothing is said; `MISSING` where it must be."""
+    """The default of a field; `MISSING` if it is required."""
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 

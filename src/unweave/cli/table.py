@@ -1,4 +1,4 @@
-"""`unweave bench table`: records as a table, in the form that a page, a paper or another program wants."""
+"""`unweave bench table`: records as a table for a page, a paper or another program."""
 
 import re
 import sys
@@ -40,7 +40,7 @@ def table(
 
     Args:
         records: Folders of runs, or their record.json.
-        format: How; parquet and html are files and need --out.
+        format: The format; parquet and html are files and need --out.
         protocol: The columns of another benchmark: retentions, attacks and speed-up of deep-unlearn.
         shared: Of every verb.
     """
@@ -67,16 +67,16 @@ def table(
 
 
 def load_records(places: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Records by their place.
+    """Loads records, by their place.
 
     Raises:
-        ValueError: If one of them is no record, was changed, or is contradicted by what lies beside it.
+        ValueError: If one is no record, was changed, or contradicts the files next to it.
     """
     return {str(place): load_verified(record_path(place)) for place in places}
 
 
 def load_verified(place: Path) -> dict[str, Any]:
-    """A record that agrees with what lies beside it; one of the earlier schema as it is, which says so."""
+    """Loads a record and checks it against the files next to it, except with the earlier schema."""
     made = record.load(place)
     if not record.explain_unverified(made):
         refuse_disproved(made, place)
@@ -84,13 +84,13 @@ def load_verified(place: Path) -> dict[str, Any]:
 
 
 def warn_unverified(made: Mapping[str, Any]) -> None:
-    """Says on the standard error that figures can't be verified, where the output holds figures alone."""
+    """Warns on the standard error that figures can't be verified, if the output can't say so."""
     if note := record.explain_unverified(made):
         print(f"unweave: {note}", file=sys.stderr)
 
 
 def merge_records(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Several records as one; a stage or frontier that two of them have is named with its folder."""
+    """Merges records; stages or frontiers of the same name get the name of their folder."""
     stages, frontiers = (
         merge_named({place: each.get(part, {}) for place, each in found.items()})
         for part in ("stages", "frontier")
@@ -100,7 +100,7 @@ def merge_records(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def merge_named(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Tables as one; what two of them have is named with its place."""
+    """Merges tables; entries of the same name get their place."""
     known = [name for each in found.values() for name in each]
     return {
         name if known.count(name) == 1 else f"{place}: {name}": item
@@ -110,7 +110,7 @@ def merge_named(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def record_path(place: Path) -> Path:
-    """Where the record of a run is: that of its latest audit, where there is one."""
+    """The path of the record of a run: that of its latest audit, if there is one."""
     folders = [place / "audit", *place.glob("audit-*")]  # an audit of other models goes to audit-2, ...
     audits = [each / record.FILE for each in folders if AUDIT.fullmatch(each.name)]
     finished = [audit for audit in audits if audit.is_file()]
@@ -118,7 +118,7 @@ def record_path(place: Path) -> Path:
 
 
 def summary(made: Mapping[str, Any]) -> dict[str, Any]:
-    """The stages of a record without what only a page draws."""
+    """The stages of a record without data that only a page needs."""
     return {name: short_stage(stage) for name, stage in made["stages"].items()}
 
 
@@ -133,7 +133,7 @@ def short_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
 def as_text(
     made: Mapping[str, Any], format: Format, protocol: Protocol | None = None, *, width: int = show.WIDTH
 ) -> str:
-    """A record's table as text, so many characters wide where lines can be broken."""
+    """A record's table as text, at most `width` characters wide if lines can be broken."""
     made = show.escape_controls(made)
     drawn = tables if protocol is None else protocol_tables
     match format:
