@@ -1,4 +1,4 @@
-"""The data sets that have a name: `load("digits")` gives the training source and the held-out source."""
+"""Data sets by name: `load("digits")` returns the training source and the held-out source."""
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator
@@ -37,13 +37,13 @@ def load(
     Args:
         name: "digits" (scikit-learn's, 1,437 + 360 images of 8 x 8 as 64 floats), "digit-images" (the same as
             bytes), "fashion-mnist" (60,000 + 10,000 of 28 x 28), "cifar10" (50,000 + 10,000 of 32 x 32 in
-            colour), or "images" of one's own (see `images.read_images`).
-        folder: Where the files are. Fashion-MNIST: the four idx files, as they are or gzipped; None: where
-            Debian's package dataset-fashion-mnist puts them. CIFAR-10: parquet files in the Hub's schema;
-            None: torchvision's copy, downloaded where there is a network.
-        limit: Keep that many training examples, with the classes in proportion. None: all.
+            colour), or "images" for your own (see `images.read_images`).
+        folder: The folder of the files. Fashion-MNIST: the four idx files, plain or gzipped; None: the folder
+            of Debian's package dataset-fashion-mnist. CIFAR-10: parquet files in the Hub's schema; None:
+            torchvision's copy, downloaded if there is a network.
+        limit: The number of training examples to keep, with the classes in proportion; all if None.
         seed: Chooses the examples that `limit` keeps.
-        augment: Crop and mirror training images at random, where the data set does.
+        augment: Crop and mirror training images at random, if the data set is usually augmented.
     """
     if name not in _LOADERS:
         raise ValueError(
@@ -55,12 +55,12 @@ def load(
 
 
 def flip_labels(source: Source, fraction: float, n_classes: int, seed: int) -> Source:
-    """The source with label noise: a share of the labels moved to a uniform other class.
+    """Adds label noise to a source: replaces a fraction of the labels by a uniform other class.
 
     Args:
-        source: Stays as it is.
-        fraction: Share of the examples that get a wrong label, in (0, 1).
-        n_classes: Number of classes, at least two.
+        source: The source; stays unchanged.
+        fraction: The fraction of examples that get a wrong label, in (0, 1).
+        n_classes: The number of classes, at least two.
         seed: Chooses the examples and their wrong labels.
     """
     if not 0 < fraction < 1:
@@ -76,11 +76,11 @@ def flip_labels(source: Source, fraction: float, n_classes: int, seed: int) -> S
 
 @dataclass(frozen=True, eq=False)
 class Relabelled:
-    """A source under other labels.
+    """A source with other labels.
 
     Args:
-        source: Gives everything but the labels.
-        labels: With shape [n], on the CPU.
+        source: Provides everything but the labels.
+        labels: The labels, with shape [n], on the CPU.
     """
 
     source: Source
@@ -98,7 +98,7 @@ class Relabelled:
         """Yield the examples at the positions of each index tensor; see `Source.stream`."""
         target = self.labels
         for raw in self.source.stream(order, generator=generator):
-            target = target.to(raw.ids.device)  # copies once: the first batch tells the device
+            target = target.to(raw.ids.device)  # copied once, when the first batch shows the device
             yield Raw(raw.ids, raw.inputs, target.index_select(0, raw.ids))
 
     def digest(self) -> str:
@@ -189,7 +189,7 @@ def _cifar10(folder: str | None) -> tuple[Resident, Resident]:
 def _torchvision_cifar10(part: str) -> tuple[Tensor, Tensor]:
     advice = "give a folder with its parquet files (train*.parquet, test*.parquet)"
     try:
-        published = importlib.import_module("torchvision.datasets")  # by name: the extra may be missing
+        published = importlib.import_module("torchvision.datasets")  # the extra may be missing
     except ImportError as error:
         raise ValueError(f"CIFAR-10 without a folder needs torchvision: install it, or {advice}") from error
     try:
@@ -201,10 +201,10 @@ def _torchvision_cifar10(part: str) -> tuple[Tensor, Tensor]:
 
 
 def stratum(source: Source, limit: int, seed: int) -> Tensor:
-    """Positions of that many examples of a source, the classes in proportion, in order.
+    """Positions of `limit` examples of a source, in order, with the classes in proportion.
 
     Raises:
-        ValueError: If that leaves out a class, or no example of one.
+        ValueError: If the chosen or the remaining examples lack a class.
     """
     from sklearn.model_selection import train_test_split
 
@@ -221,7 +221,7 @@ def stratum(source: Source, limit: int, seed: int) -> Tensor:
 
 
 def select_examples(source: Source, positions: Tensor) -> Source:
-    """The examples of a source at some positions, as a source of their own."""
+    """The examples of a source at some positions, as a source."""
     if isinstance(source, Relabelled):
         return Relabelled(select_examples(source.source, positions), source.labels[positions])
     assert isinstance(source, Resident), "data sets that have a name are in memory"
@@ -239,4 +239,4 @@ _LOADERS: dict[str, Callable[[str | None], tuple[Resident, Resident]]] = {
 }
 
 NAMES = tuple(name for name in _LOADERS if name != "images")
-"""Data sets that need no folder to be told apart."""
+"""Data sets that are identified by their name alone."""

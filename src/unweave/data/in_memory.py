@@ -1,4 +1,4 @@
-"""A whole data set in the memory of the device, normalised and augmented there: no workers, no copies."""
+"""A whole data set in the memory of the device, normalised and augmented there, without workers or copies."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -18,15 +18,15 @@ class Resident:
     """A data set that fits the device. A batch is one `index_select`.
 
     Args:
-        inputs: Images as uint8 with shape [n, channel, height, width]; or numbers as floats with shape
-            [n, ...], which are used as they are.
-        labels: int64 with shape [n], on the CPU.
-        mean: Per channel, in units of the full range: the model sees `(image / 255 - mean) / std`. Images
-            only; empty: 0.
-        std: Per channel; empty: 1.
+        inputs: Images as uint8 with shape [n, channel, height, width]; or floats with shape [n, ...], which
+            are used unchanged.
+        labels: The labels, int64 with shape [n], on the CPU.
+        mean: The mean of each channel, in units of the full range: the model gets `(image / 255 - mean) /
+            std`. Images only; empty: 0.
+        std: The standard deviation of each channel; empty: 1.
         crop: Pixels of black on every side before a random crop back to the size. 0: no crop.
         flip: Mirror left and right with probability one half.
-        names: A string id per example.
+        names: One string id per example.
     """
 
     inputs: Tensor
@@ -59,7 +59,7 @@ class Resident:
             yield Raw(ids, (batch,), target.index_select(0, ids))
 
     def digest(self) -> str:
-        """SHA-256 of inputs, labels, names and of how they are normalised and augmented."""
+        """SHA-256 of inputs, labels, names, normalisation and augmentation."""
         return self._digest
 
     def to(self, device: torch.device | str) -> "Resident":

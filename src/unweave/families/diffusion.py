@@ -96,15 +96,15 @@ class Generation:
 
     @property
     def methods(self) -> Mapping[str, Method]:
-        """All that can be used on denoisers, as they are set for them."""
+        """All methods that support denoisers, with settings for them."""
         return PRESETS
 
     def method_named(self, name: str) -> Method:
-        """As it is set for denoisers."""
+        """The method with settings for denoisers."""
         return method_named(name, self.name, {**STAGE_PRESETS, **PRESETS})
 
     def space(self, name: str, method: Stage, budget: int) -> Mapping[str, Range]:
-        """The lengths that the method's own would allow it, and otherwise what suits denoisers."""
+        """The lengths of the method's own search space, and otherwise ranges for denoisers."""
         if isinstance(method, Pipeline):
             return stage_spaces(method, budget, self.space)
         if not isinstance(method, Tunable):
@@ -113,11 +113,11 @@ class Generation:
         return {"how.lr": RATE, **lengths, **RANGES.get(name, {})}
 
     def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
-        """A fresh denoiser."""
+        """Builds a fresh denoiser."""
         return build(name, n_classes, settings, among=DENOISERS)
 
     def source(self, data: Source) -> Source:
-        """The images between -1 and 1."""
+        """Converts images to numbers between -1 and 1."""
         return as_images(data)
 
     def task(self, n_classes: int, forgotten: tuple[int, ...] = ()) -> Diffusion:
@@ -151,7 +151,7 @@ class Generation:
         return (data.labels == data.labels.min()).nonzero()[:, 0]
 
     def short_exam(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
-        """As few images of every class as a KID can do with."""
+        """The smallest number of images of every class that allows a KID."""
         short = replace(self, images=FEWEST, attacks=0, inception=None)
         return short.exam(split, cache=cache)
 
@@ -175,9 +175,9 @@ class Generation:
 
 @cache
 def recogniser_of(model: str, split: Split, device: str | None, folder: Path | None) -> Recogniser:
-    """The recogniser of a data set: the same whatever is forgotten, and for every generator.
+    """The recogniser of a data set: the same for every forget set and every generator.
 
-    Where no device is given, it is trained where the images are.
+    Without a device, it is trained on the device of the images.
     """
     assert isinstance(split.train, Resident)
     place = str(split.train.inputs.device) if device is None else device

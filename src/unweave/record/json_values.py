@@ -1,4 +1,4 @@
-"""Values as JSON knows them."""
+"""Conversion to JSON values."""
 
 import math
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def to_json_values(value: Any) -> Any:
-    """The value as JSON knows it: tuples as lists, numbers that are not finite as null."""
+    """Converts to JSON values: tuples become lists, numbers that are not finite become null."""
     if isinstance(value, Mapping):
         return {key: to_json_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Class-conditional diffusion: the model says which noise was added to an image, given its class."""
+"""Class-conditional diffusion: the model predicts the noise that was added to an image of a class."""
 
 import math
 from dataclasses import dataclass
@@ -20,40 +20,39 @@ Reduction = Literal["mean", "sum"]
 Other = Literal["random", "next", "fixed", "null", "away", "noise"]
 
 DRAWN = 3
-"""Numbers that are drawn for an example before its noise: time, dropping, counterfactual."""
+"""The number of draws for an example before its noise: time, dropping, counterfactual."""
 
 
 @dataclass(frozen=True)
 class Diffusion:
     """A model `f(x_t, t, condition)` from noisy images of shape `[batch, channel, height, width]` to theirs.
 
-    Forget examples of a class in `forgotten` keep their condition: dropping it would make the model forget
-    them without a condition as well. Where it is dropped from another example, the counterfactual is no
-    condition too, so that a frozen teacher's answer holds the model there and does not move it.
+    Forget examples of a class in `forgotten` keep their condition: dropping it would make the unconditional
+    model forget them too. If the condition of another example is dropped, its counterfactual is the null
+    condition too, so that a frozen teacher keeps the unconditional model unchanged.
 
     Args:
         n_classes: The number of classes; labels are `0 .. n_classes - 1`.
-        schedule: The noise schedule, with what the model predicts.
-        null: The condition that stands for none; None where the model was trained without.
-        drop: How often a condition is replaced by `null`; 0.1 is usual where there is one.
-        times: One time per example, independent ("uniform"); or, as the released code of DDPM, Selective
-            Amnesia and SalUn has it, the second half of a batch at `T - 1 - t` of the first ("antithetic").
-            Pairs are made by position among what this process reads, so several processes then draw other
-            times than one.
-        other: Whose answer a counterfactual is: that of a random other class, of the next one (SalUn's
-            released code), of the one class `anchor`, or of no condition ("null"). Or the answer without a
-            condition, led away from that under the condition ("away", negative guidance as in ESD); or
-            nobody's: fresh noise, which has nothing to do with the image ("noise").
-        anchor: The class that "fixed" takes.
-        away: How far "away" leads: the scale eta of :func:`guide_away`.
-        forgotten: Classes that are forgotten altogether: no counterfactual, and never dropped. Empty while an
-            original is trained.
-        reduction: The squared error per example, over channels and pixels: its mean; or its sum, which is
-            what the loss weights of Selective Amnesia, SalUn and SFRon on CIFAR-10 refer to.
-        names: What the three inputs are called where the model takes them by name; by position if None.
+        schedule: The noise schedule, with the prediction target of the model.
+        null: The index of the null condition; None if the model was trained without one.
+        drop: The probability of replacing a condition by `null`; usually 0.1.
+        times: "uniform": one independent time per example. "antithetic": the second half of a batch at `T - 1
+            - t` of the first, as in the released code of DDPM, Selective Amnesia and SalUn. Pairs are formed
+            within this process, so several processes draw other times than one.
+        other: The counterfactual target: the output under a random other class, under the next class (SalUn's
+            released code), under the class `anchor`, or without a condition ("null"); the output without a
+            condition, guided away from that under the condition ("away", negative guidance as in ESD); or
+            fresh noise unrelated to the image ("noise").
+        anchor: The class for "fixed".
+        away: The strength of "away": the scale eta of :func:`guide_away`.
+        forgotten: Classes forgotten whole: never a counterfactual, and never dropped. Empty for the training
+            of an original.
+        reduction: The squared error per example, over channels and pixels: the mean, or the sum, to which the
+            loss weights of Selective Amnesia, SalUn and SFRon on CIFAR-10 refer.
+        names: The names of the three inputs, if the model takes them by name; by position if None.
 
     Raises:
-        ValueError: If these do not fit together.
+        ValueError: If these settings do not fit together.
     """
 
     family: ClassVar[str] = "diffusion"
@@ -93,11 +92,11 @@ class Diffusion:
 
     @property
     def retained_classes(self) -> tuple[int, ...]:
-        """The classes that are not forgotten altogether."""
+        """The classes that are not forgotten whole."""
         return tuple(c for c in range(self.n_classes) if c not in self.forgotten)
 
     def draw(self, raw: Raw, generator: torch.Generator) -> Batch:
-        """The images at a time of their own; noise, time, dropping and counterfactual hang on id and key."""
+        """Draws time, noise, dropping and counterfactual of each image from its id and the key."""
         clean = images(raw)
         refuse_unknown(raw.target, self.n_classes)
         key = draw_key(generator)
@@ -111,7 +110,7 @@ class Diffusion:
         return Batch(raw.ids, inputs, self.schedule.target(clean, noise, time), other, key=key)
 
     def times_from(self, draw: Float64[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-        """Times from uniform numbers."""
+        """Converts uniform numbers to times."""
         times = (draw * self.schedule.steps).long()
         if self.times == "uniform":
             return times
@@ -121,7 +120,7 @@ class Diffusion:
     def other_condition(
         self, label: Int[Tensor, " batch"], draw: Float64[Tensor, " batch"]
     ) -> Int[Tensor, " batch"]:
-        """For each label a condition that is another, and no forgotten class; `draw` is uniform in [0, 1)."""
+        """Another condition for each label, never a forgotten class; `draw` is uniform in [0, 1)."""
         if self.other in ("fixed", "null", "away"):
             chosen = self.anchor if self.other == "fixed" else self.null
             assert chosen is not None
@@ -129,11 +128,11 @@ class Diffusion:
         kept = device_integers(self.retained_classes, label.device)
         choices = len(kept) - isin(label, self.retained_classes).long()
         ahead = 0 if self.other == "next" else (draw * choices).long()
-        # counted from the first kept class after the label, so that its own comes last and is never reached
+        # counted from the first kept class after the label, so its own comes last and is never reached
         return kept[(torch.searchsorted(kept, label, right=True) + ahead) % len(kept)]
 
     def named_inputs(self, noisy: Tensor, time: Tensor, condition: Tensor) -> Inputs:
-        """What the model is called with."""
+        """The inputs of the model."""
         values = (noisy, time, condition)
         return values if self.names is None else dict(zip(self.names, values, strict=True))
 
@@ -144,7 +143,7 @@ class Diffusion:
         if output.shape != target.shape:
             raise ValueError(
                 f"the model must answer in the shape of the images, {list(target.shape)}, found "
-                f"{list(output.shape)}: cut off what it says of the variance"
+                f"{list(output.shape)}: cut off the predicted variance"
             )
         error = (output - target).square().flatten(1)
         return error.mean(1) if self.reduction == "mean" else error.sum(1)
@@ -152,14 +151,14 @@ class Diffusion:
     def divergence(
         self, output: Float[Tensor, "batch *shape"], reference: Float[Tensor, "batch *shape"]
     ) -> Float[Tensor, " batch"]:
-        """The same between two models' answers to the same noisy images."""
+        """The squared error between the outputs of two models on the same noisy images."""
         return self.loss(output, reference)
 
     def mislabel(self, batch: Batch, predict: Predict) -> Tensor:
-        """What a teacher says of the same noisy images at the same times under the drawn other condition.
+        """A teacher's output on the same noisy images at the same times under the drawn other condition.
 
-        For "away" it is asked without and with the condition; for "noise" it is not asked, and where the
-        condition is dropped the target stays the true one.
+        For "away" the teacher runs without and with the condition. For "noise" it is not used, and examples
+        with a dropped condition keep the true target.
         """
         noisy, time, condition = self.parts(batch)
         if self.other == "noise":
@@ -185,7 +184,7 @@ class Diffusion:
         return Batch(batch.ids, inputs, target, batch.counterfactual, batch.forget, batch.key)
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """The noisy images, their times and their conditions."""
+        """The noisy images, times and conditions of a batch."""
         inputs = batch.inputs
         noisy, time, condition = (
             inputs if isinstance(inputs, tuple) else (inputs[n] for n in self.names or ())
@@ -199,10 +198,10 @@ class Diffusion:
 
 
 def denoising(task: Task) -> Diffusion:
-    """The task, if it is one of diffusion.
+    """Returns the task if it is a diffusion task.
 
     Raises:
-        ValueError: If it is another.
+        ValueError: If it is another task.
     """
     if not isinstance(task, Diffusion):
         raise ValueError(
@@ -217,16 +216,16 @@ def guide_away(start: Tensor, said: Tensor, plain: Tensor, eta: float) -> Tensor
     Gandikota et al., 2023, https://arxiv.org/abs/2303.07345.
 
     Args:
-        start: The answer that is led.
-        said: The answer under the condition that is led away from.
-        plain: The answer without a condition.
-        eta: How far.
+        start: The output to guide.
+        said: The output under the condition to avoid.
+        plain: The output without a condition.
+        eta: The strength.
     """
     return start - eta * (said - plain)
 
 
 def keyed_noise(ids: Int[Tensor, " batch"], key: int, like: Tensor, number: int) -> Tensor:
-    """The noise of that number of each example, in the shape and type of `like`."""
+    """The noise number `number` of each example, in the shape and type of `like`."""
     size = math.prod(like.shape[1:])
     return normal(uniform(ids, key, size, first=DRAWN + number * size)).to(like.dtype).view_as(like)
 
@@ -238,7 +237,7 @@ def keyed_pixels(ids: Int[Tensor, " batch"], key: int, like: Tensor) -> Tensor:
 
 
 def images(raw: Raw) -> Float[Tensor, "batch channel height width"]:
-    """The images: bytes as numbers in [-1, 1]; floats, in [-1, 1] or latents, as they are.
+    """The images: bytes become numbers in [-1, 1]; floats stay unchanged.
 
     Raises:
         ValueError: If an example is not one image.
@@ -256,10 +255,10 @@ def images(raw: Raw) -> Float[Tensor, "batch channel height width"]:
 
 
 def refuse_unknown(label: Int[Tensor, " batch"], n: int) -> None:
-    """Raises if a label is no class: the first one beyond may be the index that stands for no condition."""
+    """Raises if a label is no class; one label too large may be the null condition."""
     known = ((label >= 0) & (label < n)).all()
     if label.device.type != "cpu":
-        torch._assert_async(known)  # reading it would make every step wait for the device
+        torch._assert_async(known)  # reading a value would make every step wait for the device
     elif not bool(known):
         raise ValueError(f"labels must be in 0..{n - 1}, found {int(label.min())} to {int(label.max())}")
 
@@ -271,5 +270,5 @@ def isin(label: Int[Tensor, " batch"], classes: tuple[int, ...]) -> Tensor:
 
 @cache
 def device_integers(values: tuple[int, ...], device: torch.device) -> Int[Tensor, " n"]:
-    """Integers on a device, kept there: a copy at every step would wait for the step before."""
+    """Integers on a device, cached: a copy at every step would wait for the previous step."""
     return torch.tensor(values, dtype=torch.long, device=device)
