@@ -199,7 +199,10 @@ class TestTuned:
             "--tuned", searches,
         )  # fmt: skip
         old = Path(shutil.copytree(searches, here / "old"))
-        for content, sentence in (('{"trials": []}', "doesn't say what was searched"), ("{", "is not JSON")):
+        for content, sentence in (
+            ('{"trials": []}', "does not name what was searched"),
+            ("{", "is not JSON"),
+        ):
             (old / "tiny" / "finetune.json").write_text(content)
             refused(sentence, "bench", made[0], "--methods", "finetune", "--tuned", "old")
 

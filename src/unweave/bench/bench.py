@@ -1,4 +1,4 @@
-"""Compare methods over seeds: each stage trained, forgotten, measured and judged, in few worker processes."""
+"""Compares methods over seeds: trains, unlearns, measures and judges each stage, in worker processes."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,30 +36,29 @@ def bench(
 ) -> dict[str, Any]:
     """Runs every recipe as one stage of a record, and writes `record.json` after each.
 
-    A recipe with several budgets is a stage for each, and the record then says what a PASS costs a method.
-    What a folder already holds and is still valid is used again: a run that was interrupted goes on where it
-    stopped.
+    A recipe with several budgets becomes one stage per budget, and the record then gives the cost of a PASS
+    of each method. Valid files in the folder are reused, so an interrupted run resumes where it stopped.
 
     Args:
         recipes: The stages.
-        folder: Where models, cells and the record are written.
-        methods: Names; all if None. The untouched original is always among them.
-        seeds: How many of the recipe's seeds to report; all if None.
-        jobs: Worker processes of one thread each, as many as there are cores if None; a script then needs the
-            usual `if __name__ == "__main__":` around the call. With 1 all runs in this process, with the
-            threads that it has.
-        tune: Trials of tuning per method; with 0 methods run with the recipes' settings.
-        tuned: The folder `tuning` of an earlier run, whose searches are used instead of new ones.
-        studies: Searches made elsewhere, by method, that all stages take; they go before others.
-        device: Where the models are.
-        listener: Hears of every job that ends.
+        folder: The folder of models, cells and the record.
+        methods: The names of the methods; all if None. The untouched original is always included.
+        seeds: The number of the recipe's seeds to report; all if None.
+        jobs: The number of worker processes of one thread each; one per core if None. A script then needs the
+            usual `if __name__ == "__main__":` around the call. With 1 everything runs in this process, with
+            all its threads.
+        tune: The number of tuning trials per method; 0 uses the recipes' settings.
+        tuned: The folder `tuning` of an earlier run; uses its searches instead of new ones.
+        studies: Searches from elsewhere, by method, for all stages; they take precedence.
+        device: The device of the models.
+        listener: Called after every job.
 
     Returns:
         The record.
 
     Raises:
-        ValueError: If a method is not known, two stages share a name, fewer seeds than asked for exist, or a
-            recipe has several budgets and no search is to keep to them.
+        ValueError: If a method is unknown, two stages share a name, there are too few seeds, or a recipe has
+            several budgets and there is no search.
         Failed: If an original or a retrained model can't be trained.
     """
     stages = [Stage(limit_seeds(recipe, seeds), Path(folder), device) for recipe in recipes]
@@ -106,15 +105,15 @@ def compare(
 
 
 def refuse_budgets(stages: Sequence[Stage]) -> None:
-    """Raises where a recipe has several budgets: settings that were not searched keep to none."""
+    """Raises if a recipe has several budgets, because without a search settings do not keep to a budget."""
     for stage in stages:
         if stage.recipe.tuning.budgets:
             found = f"{', '.join(map(str, stage.recipe.tuning.budgets))} of {stage.recipe.name!r}"
-            raise ValueError(f"budgets are what searches keep to, found {found} and no search: give --tune")
+            raise ValueError(f"budgets limit searches, found {found} and no search: give --tune")
 
 
 def frontiers(stages: Sequence[Stage], made: Mapping[str, Any]) -> dict[str, Any]:
-    """The frontier of each recipe with several budgets, from its stages that are done; or nothing."""
+    """The frontier of each recipe with several budgets, from its finished stages; may be empty."""
     found: dict[str, dict[float, Any]] = {}
     for stage in stages:
         if stage.recipe.tuning.budgets and stage.name in made:
@@ -130,7 +129,7 @@ def obtain_studies(
     crew: Crew,
     listener: Listener,
 ) -> dict[str, Study]:
-    """The searches of a stage: read, made, or none."""
+    """The searches of a stage: read from an earlier run, made now, or none."""
     if folder is not None:
         return read_studies(stage, methods, Path(folder))
     return tune_stage(stage, methods, trials, crew, listener) if trials else {}
@@ -139,7 +138,7 @@ def obtain_studies(
 def select_methods(recipe: Recipe, methods: Sequence[str] | None) -> tuple[str, ...]:
     """The names of the methods that a recipe runs, in the order of the registry, checked.
 
-    All of them begin with the headline, which may be a pipeline that the recipe has no table of.
+    The headline is always included; it may be a pipeline without a table in the recipe.
     """
     if methods is None:
         return tuple(dict.fromkeys([recipe.headline, *recipe.methods]))
@@ -150,7 +149,7 @@ def select_methods(recipe: Recipe, methods: Sequence[str] | None) -> tuple[str, 
 
 
 def limit_seeds(recipe: Recipe, seeds: int | None) -> Recipe:
-    """The recipe with its first so many seeds."""
+    """The recipe with its first `seeds` seeds."""
     if seeds is not None and not 1 <= seeds <= len(recipe.seeds):
         raise ValueError(f"seeds must be in 1..{len(recipe.seeds)} for recipe {recipe.name!r}, found {seeds}")
     return replace(recipe, seeds=recipe.seeds[:seeds])
@@ -167,7 +166,7 @@ def with_best_settings(recipe: Recipe, studies: Mapping[str, Study]) -> Recipe:
 def run_stages(
     stages: Sequence[Stage], methods: Mapping[str, tuple[str, ...]], crew: Crew, listener: Listener
 ) -> Iterator[Stage]:
-    """Runs all seeds of all stages, and yields each stage once it is done, in their order."""
+    """Runs all seeds of all stages, and yields each finished stage, in order."""
     seeds = {stage.name: seed_jobs(stage, methods[stage.name]) for stage in stages}
     first = {stage.recipe.name: stage.name for stage in reversed(stages)}.values()
     rounds = [
@@ -178,7 +177,7 @@ def run_stages(
             if each.name in first
             for job in (*seeds[each.name], *calibration_jobs(each))
         ],
-        # further budgets, once there is all that they share with the first
+        # further budgets, after everything that they share with the first
         [job for each in stages if each.name not in first for job in seeds[each.name]],
     ]
     jobs = list(chain(*rounds))
@@ -191,9 +190,9 @@ def run_stages(
 
 
 def forget_set_jobs(stages: Sequence[Stage]) -> list[Job]:
-    """What stages forget, where trained models choose it, before anyone else asks for it.
+    """The jobs that choose the forget sets of stages by trained models, before other jobs need them.
 
-    One job for all stages that may share those models.
+    Stages that may share those models share a job.
     """
     alike: dict[str, list[Stage]] = {}
     for stage in stages:
@@ -208,15 +207,15 @@ def forget_set_jobs(stages: Sequence[Stage]) -> list[Job]:
 
 
 def choose_forget_sets(stages: Sequence[Stage]) -> None:
-    """Chooses what stages forget, which they keep."""
+    """Chooses the forget sets of stages, which store them."""
     for stage in stages:
         stage.split()
 
 
 def training_jobs(stages: Sequence[Stage]) -> list[Job]:
-    """The two models of stages of one seed, side by side; with more seeds every worker is busy anyway.
+    """The jobs that train both models of stages with one seed; with more seeds every worker is busy anyway.
 
-    Stages that forget different classes of the same data share their original.
+    Stages with different forget sets of the same data share their original.
     """
     jobs: dict[object, Job] = {}
     for stage in stages:
@@ -230,7 +229,7 @@ def training_jobs(stages: Sequence[Stage]) -> list[Job]:
 
 
 def train_part(stage: Stage, part: Literal["mixed", "retain"], seed: int) -> None:
-    """Trains a model, which its stage keeps."""
+    """Trains a model, which its stage stores."""
     stage.load_or_train(part, seed)
 
 

@@ -1,8 +1,8 @@
-"""What a search practises on: the request itself, or requests of its kind drawn from what is to stay.
+"""Proxy requests: forget sets for a search, of the kind of the request but drawn from its retain set.
 
-A trial is compared with a model that was retrained without what the trial forgets. Against "retrain" that is
-what the recipe forgets: the best case, since whoever has such a model needs no unlearning. Against "proxy"
-every tuning seed forgets something else instead, so that no model is retrained without the recipe's own.
+A trial is compared with a model retrained without the forget set of the trial. With "retrain" that is the
+request itself: the best case, but a user with such a model needs no unlearning. With "proxy" every tuning
+seed forgets a proxy request instead, so no model is retrained without the request.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,11 @@ from unweave.split import Split
 
 
 def proxy_split(split: Split, data: Data, tuning: Tuning, seed: int) -> Split:
-    """The split that the trials of a tuning seed see: the same held-out halves and data, or a stratum of it.
+    """The split of the trials of a tuning seed: the same data or a stratified part, the same held-out sets.
 
     Raises:
-        ValueError: If what stays is too small for a proxy, or the stratum holds nothing of the request.
+        ValueError: If the retain set is too small for a proxy request, or the part holds nothing of the
+            request.
     """
     train, gone = split.train, split.is_forget
     if tuning.limit is not None:
@@ -40,7 +41,7 @@ def proxy_split(split: Split, data: Data, tuning: Tuning, seed: int) -> Split:
 
 
 def whole_classes(split: Split) -> tuple[int, ...]:
-    """The classes that the request consists of; none where it also names a part of one."""
+    """The classes that form the request; none if it also contains a part of a class."""
     gone = split.forgotten_classes
     return gone if set(split.train.labels[split.forget].tolist()) == set(gone) else ()
 
@@ -48,16 +49,17 @@ def whole_classes(split: Split) -> tuple[int, ...]:
 def proxy_forget_set(
     labels: Int[Tensor, " train"], gone: Bool[Tensor, " train"], whole: Sequence[int], count: int, seed: int
 ) -> Int[Tensor, " n"]:
-    """Positions of a forget set of the request's kind and size, none of which the request forgets.
+    """Positions of a forget set of the request's kind and size, drawn from its retain set.
 
-    For whole classes it is as many others, and consecutive seeds take consecutive ones. Else it is random.
+    For whole classes it is an equal number of other classes; consecutive seeds take consecutive ones.
+    Otherwise it is random.
 
     Args:
-        labels: Of the training data.
-        gone: What the request forgets of it.
-        whole: The classes that the request consists of; none if it is not made of whole ones.
-        count: How many examples to take, unless they are classes.
-        seed: Of the choice.
+        labels: The labels of the training data.
+        gone: The positions of the request.
+        whole: The classes that form the request; empty if it is not made of whole classes.
+        count: The number of examples to draw, if not classes.
+        seed: The seed of the choice.
     """
     if whole:
         return torch.isin(labels, torch.tensor(other_classes(labels, whole, seed))).nonzero()[:, 0]
@@ -71,7 +73,7 @@ def proxy_forget_set(
 
 
 def other_classes(labels: Int[Tensor, " train"], whole: Sequence[int], seed: int) -> list[int]:
-    """As many classes as the request consists of, but none of those."""
+    """As many other classes as the request has."""
     stay = [label for label in labels.unique().tolist() if label not in whole]
     if len(whole) > len(stay):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What a search chooses from in Optuna's words, and settings by the dotted paths of their fields."""
+"""Search spaces as Optuna's distributions, and settings by the dotted paths of their fields."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ Settings = Mapping[str, Any]
 
 
 def distribution(choices: Log | Uniform | Whole | Choice) -> "BaseDistribution":
-    """The range in Optuna's words."""
+    """A range as a distribution of Optuna."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     match choices:
@@ -30,7 +30,7 @@ def distribution(choices: Log | Uniform | Whole | Choice) -> "BaseDistribution":
 
 
 def default_settings(method: Method, space: Mapping[str, Range]) -> dict[str, Any]:
-    """The method's own settings, where they lie in their ranges."""
+    """The method's own settings, as far as they are in their ranges."""
     table = as_table(method)
     values = {path: value_at(table, path) for path in space}
     drawn = {path: each for path, each in space.items() if not isinstance(each, Rest)}
@@ -38,14 +38,14 @@ def default_settings(method: Method, space: Mapping[str, Range]) -> dict[str, An
 
 
 def in_range(choices: Log | Uniform | Whole | Choice, value: object) -> bool:
-    """Whether a range holds a value."""
+    """Whether a value is in a range."""
     if isinstance(choices, Choice):
         return value in choices.values
     return isinstance(value, int | float) and choices.low <= value <= choices.high
 
 
 def value_at(table: Mapping[str, Any], path: str) -> object:
-    """The value at a dotted path; the kind where a table stands there, None where nothing does."""
+    """The value at a dotted path: the kind of a table, None if there is nothing."""
     first, _, rest = path.partition(".")
     found = table.get(first)
     if rest:
@@ -54,7 +54,7 @@ def value_at(table: Mapping[str, Any], path: str) -> object:
 
 
 def nest_paths(settings: Settings) -> dict[str, Any]:
-    """Dotted paths as tables in tables."""
+    """Converts dotted paths to nested tables."""
     made: dict[str, Any] = {}
     for path, value in settings.items():
         *tables, key = path.split(".")
@@ -66,5 +66,5 @@ def nest_paths(settings: Settings) -> dict[str, Any]:
 
 
 def round_digits(value: object) -> object:
-    """A number with three digits, as a recipe writes it; anything else as it is."""
+    """Rounds a number to three digits, as in recipes; other values stay unchanged."""
     return float(f"{value:.3g}") if isinstance(value, float) else value

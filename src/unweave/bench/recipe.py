@@ -1,7 +1,7 @@
-"""A recipe: what to train, what to forget, with which methods. One TOML file, read into frozen dataclasses.
+"""Recipes: the training, the forget set and the methods. One TOML file, read into frozen dataclasses.
 
-Every key is a field of `setup.py`, of `Descent` (`[train]`), or of a method (`[methods.NAME]`). A key,
-choice or method that is not known is an error that names the nearest one that is.
+Every key is a field of `setup.py`, of `Descent` (`[train]`), or of a method (`[methods.NAME]`). An unknown
+key, choice or method raises an error that suggests the nearest known one.
 """
 
 import dataclasses
@@ -27,12 +27,12 @@ from unweave.targets import refuse_other_family
 T = TypeVar("T")
 
 AS_TRAINED, TRAINING = ("how", "impair"), ("forget", "proxy")
-"""The fields that hold a descent like the training, and those that hold something with such a field."""
+"""The fields that hold a descent like the training, and those that hold dataclasses with such a field."""
 
 
 @runtime_checkable
 class Targeted(Protocol):
-    """A method with a forget loss that one can choose."""
+    """A method whose forget loss is a setting."""
 
     forget: object
 
@@ -48,11 +48,11 @@ class Recipe(Setup):
     methods: Mapping[str, Method] = field(default_factory=lambda: methods_for("classifier"))
 
     def build(self, n_classes: int) -> nn.Module:
-        """A fresh model."""
+        """Builds a fresh model."""
         return self.family.build(self.model.name, n_classes, self.model.settings)
 
     def method(self, name: str) -> Method:
-        """A method or pipeline; one without a table has its defaults, in the manner of the training."""
+        """A method or pipeline; without a table it has its defaults, in the precision of the training."""
         return (
             self.methods[name]
             if name in self.methods
@@ -60,17 +60,17 @@ class Recipe(Setup):
         )
 
     def default_method(self, name: str) -> Method:
-        """A method as it is where the recipe has no table of it; a caller's own as it is."""
+        """The default of a method without a table in the recipe."""
         own = self.method(name)
         default = _methods(self, {}).get(name) or _match_training(self.family.method_named(name), self.train)
         return default if type(default) is type(own) else own
 
     def table(self) -> dict[str, Any]:
-        """The recipe as plain values, complete: `parse` reads it back."""
+        """The complete recipe as plain values, for `parse`."""
         return as_table(self)
 
     def with_budget(self, budget: float) -> "Recipe":
-        """The recipe with another budget, which short-retrain spends whole."""
+        """The recipe with another budget, all of which short-retrain spends."""
         methods, short = dict(self.methods), self.methods.get("short-retrain")
         if isinstance(short, FromScratch):
             part = shorten_training(self.train, budget)
@@ -79,16 +79,16 @@ class Recipe(Setup):
         return replace(self, tuning=replace(self.tuning, budget=budget), methods=methods)
 
     def with_short_training(self, steps: int, limit: int | None = None) -> "Recipe":
-        """A recipe that trains for so many steps, on so many examples, only to show that it runs."""
+        """A recipe with a short training on few examples, to check that it runs."""
         train = replace(self.train, steps=steps, epochs=None)
         return replace(self, train=train, data=replace(self.data, limit=limit), partial=True)
 
 
 def load(place: str | Path) -> Recipe:
-    """A recipe by the path of its TOML file, or by the name of one that ships with the package.
+    """Loads a recipe by the path of its TOML file, or by the name of one of the package's recipes.
 
     Raises:
-        ValueError: If there is no such recipe, or something in it is wrong.
+        ValueError: If there is no such recipe, or it is invalid.
     """
     name = Path(place).stem if Path(place).suffix == ".toml" else str(place)
     try:
@@ -105,10 +105,10 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def parse(table: Table) -> Recipe:
-    """A recipe from plain values, as TOML or a record holds them.
+    """Makes a recipe from plain values, as in TOML or a record.
 
     Raises:
-        ValueError: If a key, choice or method is not known, or a value has the wrong type or range.
+        ValueError: If a key, choice or method is unknown, or a value has the wrong type or range.
     """
     setup = read(Setup, {key: value for key, value in table.items() if key != "methods"}, "")
     return Recipe(
@@ -123,7 +123,7 @@ def training_length(method: Method) -> tuple[int | None, float | None]:
 
 
 def shorten_training(train: Descent, share: float) -> Descent:
-    """The training with that share of its steps."""
+    """The training with a share of its steps."""
     steps = None if train.steps is None else max(1, round(share * train.steps))
     return replace(train, steps=steps, epochs=None if train.epochs is None else share * train.epochs)
 
@@ -142,7 +142,7 @@ def _text(place: str | Path) -> str:
 
 
 def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
-    """Every method: its defaults, the recipe's training where it starts from scratch, what a table says."""
+    """All methods: defaults, the recipe's training for those from scratch, and the settings of tables."""
     train = setup.train
     known = dict(setup.family.methods) | {name: setup.family.method_named(name) for name in tables}
     shorter = shorten_training(train, setup.tuning.largest_budget)
@@ -162,19 +162,19 @@ def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
 
 
 def _apply_table(method: T, table: object, train: Descent, path: str) -> T:
-    """The method as a table has it; a target that the table names trains like the recipe as well."""
+    """Applies a table to a method; a target named in the table also trains like the recipe."""
     return configure(_match_training(configure(method, table, path), train), table, path)
 
 
 def refuse_unfit_targets(method: object, family: str, path: str) -> None:
-    """Raises if a method, or a stage, forgets by a target that is for models of another family."""
+    """Raises if a method or a stage has a target for another family."""
     for before, stage in stages_of(method).items():
         if isinstance(stage, Targeted):
             refuse_other_family(stage.forget, family, f"{path}.{before}forget")
 
 
 def _match_training(method: T, train: Descent) -> T:
-    """The method with its descents in the precision and with the weight decay of the recipe's training."""
+    """The method with the precision and weight decay of the recipe's training in its descents."""
     if isinstance(method, Pipeline):
         return cast(
             T, Pipeline(*(_match_training(each, train) for each in method.stages), names=method.names)

@@ -1,4 +1,4 @@
-"""The data of a recipe, cut as it says."""
+"""The data of a recipe, split as it specifies."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from unweave.families.family import Family
 from unweave.split import Split
 
 Choose = Callable[[Source, Source], torch.Tensor]
-"""From training data and held-out data, the positions of what is forgotten."""
+"""Returns the positions of the forget set, from training data and held-out data."""
 
 CLASSIFIERS = Classification()
 
@@ -26,16 +26,16 @@ def make_split(
     device: str = "cpu",
     choose: Choose | None = None,
 ) -> Split:
-    """The data, cut four ways.
+    """Loads the data and splits it into four parts.
 
     Args:
-        data: What to load and what to forget.
-        family: Whose models take it.
-        device: Where batches are handed out.
-        choose: Chooses what is forgotten where trained models do.
+        data: The data and its forget set.
+        family: The family of the models.
+        device: The device of batches.
+        choose: Chooses the forget set, if trained models do.
 
     Raises:
-        ValueError: If there is no such example, or trained models would have to choose and there are none.
+        ValueError: If there is no such example, or trained models must choose and there are none.
     """
     loaded = load_data(data.name, folder=data.folder, limit=data.limit, seed=data.seed, augment=data.augment)
     clean, held_out = (family.source(each).to(device) for each in loaded)
@@ -55,7 +55,7 @@ def make_split(
 
 
 def _forget_positions(data: Data, clean: Source, train: Source, seed: int) -> torch.Tensor:
-    """Positions of what is to be forgotten; `clean` has the labels before the noise."""
+    """Positions of the forget set; `clean` has the labels before the noise."""
     size, generator = round(data.fraction * len(train)), torch.Generator().manual_seed(seed)
     match data.forget:
         case "random":

@@ -1,4 +1,4 @@
-"""From the cells of a stage to its part of the record: margins, scores, verdicts. It reads files only."""
+"""Makes a stage's part of the record from its cells: margins, scores, verdicts. It only reads files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,24 +21,24 @@ from unweave.bench.study import REFERENCES, evaluations, scale_of
 from unweave.descent.train import digest
 
 PICKED = ("mislabelled", *TRAINED)
-"""The forget sets of which a record names every example."""
+"""The forget sets whose examples a record lists."""
 
 
 def stage_record(
     stage: Stage, methods: Sequence[str], search: Mapping[str, Sequence[Content]]
 ) -> dict[str, Any]:
-    """The stage's part of a record, from its cells.
+    """A stage's part of a record, from its cells.
 
     Args:
-        stage: The stage; every cell of its seeds and calibration seeds is there.
-        methods: The methods that were run, the original among them.
-        search: The log of tuning by method, if there was any.
+        stage: The stage, with all cells of its seeds and calibration seeds.
+        methods: The methods that were run, including the original.
+        search: The log of tuning, by method; may be empty.
     """
     recipe, exam, first = stage.recipe, stage.exam(), headline_method(methods, stage.recipe.headline)
     references = [read_values(stage, seed, REFERENCE) for seed in recipe.seeds]
     retrained = [read_cell(stage, seed, REFERENCE) for seed in recipe.seeds]
     fixed = calibration_margins(stage, recipe.calibration_seeds, "calibration")
-    # without them the reported retrained models say what two differ by, which fixes no margin
+    # without them the reported retrained models show the difference of two, which fixes no margin
     seen = fixed or calibration_margins(stage, recipe.seeds, "reported")
     rows = {name: method_row(stage, name, references, fixed) for name in methods}
     ran = [name for name in methods if rows[name]["failed"] is None]
@@ -76,13 +76,13 @@ def stage_record(
 
 
 def headline_method(methods: Sequence[str], headline: str) -> str:
-    """The method that a report opens with: the headline, or the first that ran and is no reference."""
+    """The headline method of a report: that of the recipe, or the first that ran and is no reference."""
     ran = [name for name in methods if name not in REFERENCES] or methods
     return headline if headline in ran else ran[0]
 
 
 def search_row(stage: Stage, search: Mapping[str, Sequence[Content]]) -> dict[str, Any]:
-    """How settings were searched, and every trial; nothing if they were not."""
+    """The row about the search of settings, with every trial; empty without a search."""
     if not search:
         return {}
     tuning, trials = stage.recipe.tuning, max(map(len, search.values()))
@@ -93,7 +93,7 @@ def search_row(stage: Stage, search: Mapping[str, Sequence[Content]]) -> dict[st
 
 
 def describe_data(stage: Stage) -> dict[str, Any]:
-    """The data set, its digest, the sizes of the parts, the classes forgotten whole, and who looked."""
+    """The row about the data: digest, sizes of the parts, classes forgotten whole, and the recogniser."""
     split = stage.split()
     parts = ("forget", "retain", "calibration", "test")
     sizes = {name: len(split.part(name)[1]) for name in parts}
@@ -110,7 +110,7 @@ def describe_data(stage: Stage) -> dict[str, Any]:
 
 
 def calibration_margins(stage: Stage, seeds: Sequence[int], name: str) -> Margins | None:
-    """What the retrained models of some seeds differ by, kept under a name; None with fewer than two."""
+    """The margins from the retrained models of some seeds, stored under a name; None with fewer than two."""
     if len(seeds) < 2:
         return None
     keys, exam = [read_cell(stage, seed, REFERENCE)["key"] for seed in seeds], stage.exam()
@@ -128,7 +128,7 @@ def calibration_margins(stage: Stage, seeds: Sequence[int], name: str) -> Margin
 def method_row(
     stage: Stage, name: str, references: Sequence[Values], fixed: Margins | None
 ) -> dict[str, Any]:
-    """One method of a stage; one that failed on any seed has no figures."""
+    """The row of one method; it has no figures if the method failed on any seed."""
     seeds = stage.recipe.seeds
     cells = [read_cell(stage, seed, name) for seed in seeds]
     whole = [read_cell(stage, seed, REFERENCE)["seconds"] for seed in seeds]
@@ -136,7 +136,7 @@ def method_row(
     row = {
         "repr": cells[0]["repr"],
         "seconds": mean([each["seconds"] for each in cells]),
-        # the median: one seed on a busy machine is off by a factor of three
+        # the median, because one seed on a busy machine can be off by a factor of three
         "cost": median([each["seconds"] / seconds for each, seconds in zip(cells, whole, strict=True)]),
         "peak_mib": max(peaks, default=None),
         "gradient_evaluations": mean([each["gradient_evaluations"] for each in cells]),
@@ -156,7 +156,7 @@ def method_row(
 def judge_method(
     stage: Stage, name: str, references: Sequence[Values], fixed: Margins | None
 ) -> dict[str, Any]:
-    """The figures of a method and the verdict on it."""
+    """Judges a method; returns its figures and the verdict."""
     seeds = stage.recipe.seeds
     found = [read_values(stage, seed, name) for seed in seeds]
     original = [read_values(stage, seed, "original") for seed in seeds]
@@ -175,25 +175,25 @@ def judge_method(
 
 
 def read_sheets(cells: Mapping[str, Sequence[Content]]) -> dict[str, str]:
-    """What the models of the first seed answer as pictures, by method; none where there is nothing to see."""
+    """Pictures of the answers of the first seed's models, by method; may be empty."""
     return {name: each[0]["sheet"] for name, each in cells.items() if each[0]["sheet"] is not None}
 
 
 def read_values(stage: Stage, seed: int, name: str) -> Values:
-    """The metrics of a cell."""
+    """Reads the metrics of a cell."""
     return read_measurement(stage, seed, name)["values"]
 
 
 def read_measurement(stage: Stage, seed: int, name: str) -> Content:
-    """What was measured of a cell."""
+    """Reads the measurements of a cell."""
     return read(append_suffix(cell_path(stage, seed, name), "values.json"))
 
 
 def read_cell(stage: Stage, seed: int, name: str) -> Content:
-    """A cell, as it is on disk."""
+    """Reads a cell."""
     return read(append_suffix(cell_path(stage, seed, name), "json"))
 
 
 def read(path: Path) -> Content:
-    """The content of a file of JSON."""
+    """Reads the content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Settings by search: for every method the same number of trials, on seeds that are never reported."""
+"""Tuning: the same number of trials for every method, on seeds that are never reported."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,26 +16,26 @@ from unweave.space import Range
 from unweave.tables import NOTHING
 
 SEARCHING_FORMAT = 1
-"""Stands for all code that decides which settings a search tries, on which requests, and their worth.
+"""Format number of searches: it stands for all code that affects trials, their requests and their values.
 
-Raise it in the commit that changes any of these: every search is then made again.
+Raise it in the commit that changes any of these; every search is then made again.
 """
 
 
 def tune_stage(
     stage: Stage, methods: Sequence[str], trials: int, crew: Crew, listener: Listener
 ) -> dict[str, Study]:
-    """Searches the settings of every method that has any, and writes the best as TOML to `tuning/STAGE.toml`.
+    """Searches the settings of every tunable method, and writes the best as TOML to `tuning/STAGE.toml`.
 
     Args:
         stage: The stage.
         methods: The names of the methods.
-        trials: Trials per method.
-        crew: Who does the work.
-        listener: Hears of every job that ends.
+        trials: The number of trials per method.
+        crew: The workers.
+        listener: Called after every job.
     """
     tuned, seeds = tunable_methods(stage, methods), stage.recipe.tuning.seeds
-    for seed in seeds:  # what can't be practised on or searched is said before anything is trained
+    for seed in seeds:  # raises for unfit requests and spaces before any training
         stage.split(seed)
     for each in tuned:
         space_of(stage, each)
@@ -47,7 +47,7 @@ def tune_stage(
     found = {job.arguments[1]: study for job, study in run_jobs(crew, jobs, listener)}
     studies = {each: found[each] for each in tuned}
     folder = stage.folder / "tuning"
-    folder.mkdir(parents=True, exist_ok=True)  # no search has made it, where no method has settings
+    folder.mkdir(parents=True, exist_ok=True)  # without tunable methods no search has created it
     write_atomically(folder / f"{stage.name}.toml", as_toml(studies, seeds))
     return studies
 
@@ -60,15 +60,15 @@ def prepare(stage: Stage, seed: int) -> int:
 
 
 def study(stages: Sequence[Stage], name: str, trials: int, space: Mapping[str, Range] | None = None) -> Study:
-    """Searches one method's settings over one stage or several; a search that is on disk is read.
+    """Searches one method's settings over one or several stages; reads a finished search from disk.
 
-    One that was stopped goes on after its last trial, and one that another process is at is shared with it.
+    An interrupted search resumes after its last trial, and several processes can share one search.
 
     Args:
-        stages: Settings, space and seeds are those of the first.
+        stages: The stages; settings, space and seeds are those of the first.
         name: The method.
-        trials: How many settings are tried.
-        space: What is chosen from; what the family says within the budget of the recipe if None.
+        trials: The number of trials.
+        space: The search space; that of the family within the recipe's budget if None.
     """
     first = stages[0]
     method, tuning = first.recipe.method(name), first.recipe.tuning
@@ -104,17 +104,17 @@ def _table(name: str, found: Study, seeds: Sequence[int]) -> str:
 
 
 def _dotted(path: str) -> str:
-    """A path as TOML writes it."""
+    """A path in TOML syntax."""
     return ".".join(map(_key, path.split(".")))
 
 
 def _key(name: str) -> str:
-    """A name as TOML writes it."""
+    """A name in TOML syntax."""
     return name if re.fullmatch("[A-Za-z0-9_-]+", name) else f'"{name}"'
 
 
 def _literal(path: str, value: object) -> str:
-    """A value as TOML writes it, which has no null: no limit on a norm is an infinite one."""
+    """A value in TOML syntax, which has no null: a missing limit on a norm becomes infinity."""
     if value is None:
         return "inf" if path.endswith("max_norm") else f'"{NOTHING}"'
     if isinstance(value, str):

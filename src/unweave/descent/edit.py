@@ -85,7 +85,7 @@ def shrink(problem: Problem, factor: float) -> None:
 
 @torch.no_grad()
 def restart(problem: Problem, keep: Sequence[nn.Module] = ()) -> None:
-    """Gives the model fresh weights and buffers, as if it had never been trained; frozen weights stay.
+    """Gives the model fresh weights and buffers; frozen weights stay.
 
     Args:
         problem: Whose model is edited.
@@ -127,7 +127,7 @@ def renew(problem: Problem, modules: Sequence[nn.Module]) -> None:
 
 @torch.no_grad()
 def shrink_and_perturb(problem: Problem, keep: float, within: Mask | None = None) -> None:
-    r"""Goes a part of the way back to fresh weights: :math:`k \theta + (1 - k)\, \theta_\mathrm{fresh}`.
+    r"""Mixes the weights with fresh ones: :math:`k \theta + (1 - k)\, \theta_\mathrm{fresh}`.
 
     After Ash & Adams (2020), https://arxiv.org/abs/1910.08475: what was learnt fades, and the weights train
     again like fresh ones. Frozen weights and buffers stay.

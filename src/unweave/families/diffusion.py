@@ -1,4 +1,4 @@
-"""The family of denoisers in a recipe: its table "generation"."""
+"""The family of denoisers, set by the table "generation" of a recipe."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -31,36 +31,36 @@ from unweave.tasks.diffusion.schedule import Schedule
 from unweave.tasks.models import DENOISERS, build
 
 SEARCHED = 10**12
-"""The first seed of the images that a search looks at: reported ones begin at zero."""
+"""The first seed of the images of a search; those of reported images start at zero."""
 
 LENGTHS = ("how.steps", "budget", "until", "forget.proxy.how.steps")
-"""The settings of a method's own space that say how long it runs."""
+"""The settings of a method's own search space that set its length."""
 
 LAST = -1
-"""Stands for the condition after those of all classes."""
+"""Means the condition after those of all classes."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """Denoisers that make images of a class.
+    """Denoisers that generate images of a class.
 
     Args:
-        null: The condition that stands for none: by default the one after those of all classes. None if there
-            is none, and then there is no guidance.
-        drop: How often a condition is replaced by none in training; never where there is none.
-        other: Whose answer a counterfactual is (see `Diffusion`).
-        anchor: The class that "fixed" takes.
-        away: How far "away" leads.
-        times: How times are drawn (see `Diffusion`).
-        reduction: The squared error of an image: its mean, or, where loss weights of released code are
-            meant, its sum.
-        schedule: The noise.
-        sampler: How images are drawn.
-        images: How many are drawn of each class.
-        searched: How many of each class while settings are searched.
-        attacks: Images per setting of the attacks that try to get a class back; none are run if 0.
-        recogniser: The classifier that says what they show; it is trained on the training images.
-        inception: A local file with Inception's weights, for an FID; none is computed without it.
+        null: The null condition: by default the one after those of all classes; None if there is none, which
+            rules out guidance.
+        drop: The probability of the null condition in training; unused without one.
+        other: The counterfactual target (see `Diffusion`).
+        anchor: The class for "fixed".
+        away: The strength of "away".
+        times: How to draw times (see `Diffusion`).
+        reduction: The squared error of an image: the mean, or the sum, to which loss weights of released code
+            refer.
+        schedule: The noise schedule.
+        sampler: How to draw images.
+        images: The number of images of each class.
+        searched: The number of images of each class in a search.
+        attacks: The number of images per setting of the attacks that try to recover a class; 0 runs none.
+        recogniser: The classifier that recognises them; it is trained on the training images.
+        inception: A local file with Inception's weights; without it there is no FID.
     """
 
     name: ClassVar[str] = Diffusion.family
