@@ -242,7 +242,7 @@ def test_cutting_short_marks_a_recipe_as_partial() -> None:
 
 @pytest.mark.parametrize("name", ["", "..", "../elsewhere", "/elsewhere", "a\\b"])
 def test_a_name_that_leads_out_of_the_folder_of_a_run_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="name must do as that of a file"):
+    with pytest.raises(ValueError, match="name must be a valid file name"):
         tiny(name=name)
 
 

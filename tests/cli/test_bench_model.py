@@ -80,7 +80,7 @@ def test_what_can_not_be_compared_is_refused(refused, tmp_path):
     place = projects.project(tmp_path / "own", TRAINED)
     refused("several recipes or one model", "bench", place, "digits-class")
     refused("say what to forget", "bench", place, *FEW)
-    refused("nobody said how to train", "bench", untrained, "--random", 0.1, *FEW)
+    refused("found no way to retrain", "bench", untrained, "--random", 0.1, *FEW)
     refused("go with a model: recipes define their own", "bench", "digits-class", "--class", 3)
 
 
@@ -152,7 +152,7 @@ def test_a_search_that_can_not_be_made_is_refused(refused, tmp_path, folder):
     refused("found none at nowhere", "bench", place, "--random", 0.1, "--tuned", "nowhere")
     refused("no searches for the stage", "bench", place, "--random", 0.1, "--tuned", tmp_path)
     untrained = projects.project(tmp_path / "untrained", "train = None")
-    refused("nobody said how to train", "bench", untrained, "--random", 0.1, *search)
+    refused("found no way to retrain", "bench", untrained, "--random", 0.1, *search)
     still = projects.project(tmp_path / "still", f"{TRAINED}\ndef train(*_): return Net()\n")
     refused("made none with an optimizer", "bench", still, "--random", 0.1, *search)
     recipe = folder / "recipe.toml"

@@ -1,6 +1,7 @@
-"""One search: a method's settings tried one after the other on the tuning seeds.
+"""A search: trials of a method's settings on the tuning seeds.
 
-A trial is worth the mean over the seeds of its distance from their retrained models; the exam says how far.
+The value of a trial is the mean over the seeds of its distance from their retrained models, as the exam
+defines it.
 """
 
 import math
@@ -30,22 +31,22 @@ SECOND = 1_000_000
 """Added to a tuning seed for the weights of its second retrained model."""
 
 MANY, POPULATION, OBJECTIVES = 100, 50, 4
-"""From so many trials on a search has several objectives: the size of its generations, and their number."""
+"""From this number of trials on a search has several objectives; the size of its generations."""
 
 Trial = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One tuning seed.
+    """One tuning seed with its models.
 
     Args:
-        stage: Where it belongs; a search may be over cases of several stages.
-        seed: Of the training, and of what is forgotten.
+        stage: Its stage; a search may use cases of several stages.
+        seed: The seed of the training and of the proxy request.
         original: The model to unlearn.
-        retrained: What the retrained model answers.
-        wanted: Its metrics.
-        floor: The distance on what is forgotten between it and a second one.
+        retrained: The answers of the retrained model.
+        wanted: The metrics of the retrained model.
+        floor: The distance on the forget set between two retrained models.
     """
 
     stage: Stage
@@ -57,7 +58,7 @@ class Case:
 
 
 def make_case(stage: Stage, seed: int) -> Case:
-    """The models of one tuning seed."""
+    """Makes the case of one tuning seed."""
     exam, model = stage.exam(seed), stage.load_or_train("retain", seed, seed).model
     original, retrained = stage.load_or_train("mixed", seed, seed).model, exam.answers(model)
     second = exam.answers(stage.load_or_train("retain", SECOND + seed, seed).model)
@@ -75,24 +76,24 @@ def search(
     journal: Path | None = None,
     name: str = "search",
 ) -> list[Trial]:
-    """The log of a search by Optuna.
+    """Runs a search by Optuna and returns its log.
 
-    With fewer than `MANY` trials a tree-structured Parzen estimator minimises the exam's value, and hopeless
-    trials are given up. From there on NSGA-III minimises the exam's objectives, as Deep Unlearn does, and a
-    trial's value is their Euclidean norm; nothing is given up, since no order says what is worse.
+    With fewer than `MANY` trials, a tree-structured Parzen estimator minimises the exam's value, and hopeless
+    trials are pruned. With more, NSGA-III minimises the exam's objectives, as Deep Unlearn does; a trial's
+    value is their Euclidean norm, and nothing is pruned, because several objectives have no order.
 
-    Alone it tries the same whenever it is run, also if it is stopped in between and goes on, and whatever
-    settings an earlier search has left in the recipe. Where several processes share a journal, what is tried
-    hangs on who is done first.
+    A single process always tries the same settings, even after an interruption, and whatever settings an
+    earlier search left in the recipe. With several processes on one journal, the trials depend on the order
+    in which they finish.
 
     Args:
-        method: Whose settings.
-        space: What is chosen from.
-        trials: How many settings are tried, by all processes together.
-        cases: What they are tried on.
-        begin: The method with the settings that are tried first, its own if None.
-        journal: The file that keeps trials as they are made; none if None.
-        name: What the journal calls this search.
+        method: The method.
+        space: The search space.
+        trials: The number of trials of all processes together.
+        cases: The cases of every trial.
+        begin: The method with the settings of the first trial; its own if None.
+        journal: The file that stores trials as they are made; none if None.
+        name: The name of this search in the journal.
     """
     from unweave.bench import shared_search  # Optuna takes a second to import
 
@@ -123,13 +124,13 @@ def search(
 
 
 def make_sampler(seed: int, trials: int) -> "BaseSampler":
-    """Who chooses the next settings: a new one each time, whose state no interruption can lose."""
+    """Makes a new sampler for every trial, so that an interruption loses no state."""
     from optuna.exceptions import ExperimentalWarning
     from optuna.samplers import NSGAIIISampler, TPESampler
 
     if trials >= MANY:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # its interface may change, says Optuna
+            warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna marks it as experimental
             return NSGAIIISampler(seed=seed, population_size=POPULATION)
     return TPESampler(seed=seed, n_startup_trials=max(1, trials // 3))
 
@@ -142,15 +143,15 @@ def run_trial(
     *,
     many: bool = False,
 ) -> Trial:
-    """The value of some settings and its parts, and what they cost; no value but the reason if they fail.
+    """Runs one trial: its value and parts, and its cost; or no value and the reason of a failure.
 
     Args:
-        method: Whose settings.
-        settings: What to change of the method.
-        cases: What they are tried on, one after the other.
-        hopeless: Whether the mean value of the first cases is so bad that the others are left out; gets it
-            with their number less one.
-        many: Whether the value is the norm of the exam's objectives, which are then in the log as well.
+        method: The method.
+        settings: The settings to change.
+        cases: The cases, one after the other.
+        hopeless: Decides from the mean value of the first cases, and their number minus one, whether to skip
+            the others.
+        many: Whether the value is the norm of the exam's objectives, which are then logged too.
     """
     start, parts, aims, gradients, failed, pruned = time.perf_counter(), [], [], [], None, False
     try:

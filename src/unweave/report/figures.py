@@ -20,9 +20,9 @@ REFERENCES = ("retrain", "calibration")
 
 
 def losses(stage: Mapping[str, Any]) -> dict[str, str]:
-    """One figure per method: its losses on the forget set beside Retrain's there and on held-out examples.
+    """One figure per method: its losses on the forget set, with Retrain's there and on held-out examples.
 
-    Each is the share of its examples per bin. The horizontal axis is logarithmic where the bins are.
+    Each curve is the share of examples per bin. The horizontal axis is logarithmic if the bins are.
     """
     histograms = stage.get("histograms", {})
     shares = {name: _shares(histogram["counts"]) for name, histogram in histograms.items()}
@@ -60,10 +60,9 @@ def tradeoff(stage: Mapping[str, Any]) -> str | None:
 
 
 def conflict(stage: Mapping[str, Any]) -> str | None:
-    """Cosine of the retaining and the forgetting gradient over the steps; thin, its reliability.
+    """The cosine of the retain and the forget gradient over the steps; its reliability as a thin line.
 
-    A curve of a trace that has a split-half reliability is the conflict probe's; losses have none, and
-    are not drawn here.
+    Only traces of the conflict probe have a split-half reliability; losses have none, and are not drawn here.
     """
     probed = {
         row.name: _cosine_curve(stage["methods"][row.name])
@@ -111,7 +110,7 @@ def _shares(counts: Sequence[float]) -> list[float]:
 
 
 def utility_of(stage: Mapping[str, Any]) -> str:
-    """The metric that says what users see: test accuracy, or of a generator that of retained conditions."""
+    """The metric of utility: test accuracy, or for a generator the accuracy of retained conditions."""
     return "ta" if "ta" in metric_ids(stage) else "ra"
 
 
@@ -158,7 +157,7 @@ def _times(plot: Axes) -> None:
 
 
 def _area(cost: float | None) -> float:
-    """Square points; a time that was not measured is drawn as none, and the scale ends at two retrains."""
+    """Area in square points; an unmeasured time counts as zero, and the scale ends at two retrains."""
     return 14 + 90 * min(cost or 0.0, 2.0)
 
 

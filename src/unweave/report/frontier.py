@@ -1,4 +1,4 @@
-"""A record's frontier as tables: what each method reaches at each budget, and what a PASS costs it."""
+"""A record's frontier as tables: the gap of each method at each budget, and its cost of a PASS."""
 
 import math
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ def title(name: str) -> str:
 
 
 def order_methods(frontier: Frontier) -> list[str]:
-    """The methods: who passes for the least first, and of equals who is nearest at the largest budget."""
+    """Sorts methods by their cost of a PASS, then by their gap at the largest budget."""
 
     def place(name: str) -> tuple[float, float]:
         found = frontier["methods"][name]
@@ -39,18 +39,18 @@ def order_methods(frontier: Frontier) -> list[str]:
 
 
 def gap_of(point: Mapping[str, Any]) -> float | None:
-    """The mean gap of a point; None where the method did not run to its end."""
+    """The mean gap of a point; None if the method failed."""
     return None if point["gap"] is None or point["failed"] is not None else finite(point["gap"]["mean"])
 
 
 def grid(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
-    """Header and lines: for each method, by budget, its gap and verdict, and what a PASS costs it."""
+    """Header and lines: the gap and verdict of each method by budget, and its cost of a PASS."""
     header = ["Method", *(f"{budget:g}" for budget in frontier["budgets"]), COST]
     return header, [_line(name, frontier) for name in order_methods(frontier)]
 
 
 def paired_grid(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
-    """Header and lines: for each pair of methods, by budget, the difference of their gaps."""
+    """Header and lines: the difference of the gaps of each pair of methods, by budget."""
     pairs = dict.fromkeys((row["first"], row["second"]) for row in frontier["paired"])
     cells = {(row["first"], row["second"], row["budget"]): row for row in frontier["paired"]}
     found = [[cells.get((*pair, budget)) for budget in frontier["budgets"]] for pair in pairs]
@@ -62,7 +62,7 @@ def paired_grid(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
 
 
 def sentences(frontier: Frontier) -> list[str]:
-    """What the gaps are to be read beside."""
+    """Sentences with reference values of the gap."""
     levels = {
         "Two retrained models differ by a mean gap of": frontier["floor"],
         "A model each of whose parts lies at its margin has a mean gap of": frontier["margin"],
@@ -72,7 +72,7 @@ def sentences(frontier: Frontier) -> list[str]:
 
 
 def grids(frontier: Frontier) -> list[tuple[str, list[str], list[list[str]]]]:
-    """The tables of a frontier, each with what it says."""
+    """The tables of a frontier, each with a caption."""
     found = [(LEGEND, *grid(frontier)), (PAIRED, *paired_grid(frontier))]
     return [table for table in found if table[-1]]
 

@@ -1,4 +1,4 @@
-"""A record as one HTML page without network, script or second file: the verdict first, then what it rests on.
+"""A record as one HTML page without network, script or second file: the verdict first, then its evidence.
 
 The page's policy forbids every request, its template escapes every value, and figures are inline SVG, so that
 the file can be mailed, archived and opened years later. The same record gives the same bytes.
@@ -36,7 +36,7 @@ from unweave.report.tables import (
 FILE = "report.html"
 MINUS = "\N{MINUS SIGN}"
 MIX = 10
-"""Classes of a request that the first screen counts."""
+"""The number of classes of a request on the first screen."""
 RETRAIN = "Models retrained without the forget set: what each figure is to be read beside."
 FORGET = "The forget set: the examples that were deleted."
 
@@ -56,7 +56,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Mean ranks as the template reads them.
+    """Mean ranks for the template.
 
     Args:
         ranking: of the methods.
@@ -69,7 +69,7 @@ class Ranks:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a record as the template reads it.
+    """One stage of a record for the template.
 
     Args:
         name: the stage's name.
@@ -118,7 +118,7 @@ class Stage:
 
     @property
     def gap_says(self) -> str:
-        """What the mean gap is the mean of."""
+        """The parts of the mean gap, in words."""
         over = f" over {', '.join(map(heading, self.parts))}" if self.parts else ""
         return f"Mean absolute difference from Retrain{over}, in percentage points."
 
@@ -129,13 +129,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Frontier:
-    """The frontier of a recipe as the template reads it.
+    """The frontier of a recipe for the template.
 
     Args:
         title: its heading.
-        said: what the gaps are to be read beside.
+        said: Sentences with reference values of the gap.
         figure: SVG, None without a point to draw.
-        tables: what each says, its header and its lines.
+        tables: The caption, header and lines of each table.
     """
 
     title: str
@@ -200,7 +200,7 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
     tested = {
         *brief_metrics(stage),
         *(stage["margins"] or {}),
-    }  # the probes of a whole class are beyond a terminal
+    }  # the probes of a whole class do not fit a terminal
     main = [metric for metric in metric_ids(stage) if metric in tested]
     tradeoff, conflict, front = figures.tradeoff(stage), figures.conflict(stage), pareto(stage)
     return Stage(
@@ -237,7 +237,7 @@ def _ranks(stages: list[Mapping[str, Any]]) -> Ranks | None:
 
 
 def _sheets(made: list[Row], pictures: Mapping[str, str]) -> dict[str, str]:
-    """Before, as it should be, and after; the methods from the nearest to the farthest."""
+    """Sheets of the original, the retrained model and the methods, from the nearest to the farthest."""
     keys = {
         "original": "original",
         "Retrain": "retrained",
@@ -256,7 +256,7 @@ def _glossary(stages: list[Stage]) -> list[Any]:
 
 
 def _terms(stages: list[Stage]) -> list[Term]:
-    """What the figures on the first screen mean, in the order of their first use."""
+    """The terms of the figures on the first screen, in the order of their first use."""
     shown = dict.fromkeys(metric for stage in stages for metric in stage.metrics)
     metrics = [Term(heading(metric), said) for metric in shown if (said := metric_meaning(metric))]
     gaps = [Term("Mean gap", said) for said in dict.fromkeys(stage.gap_says for stage in stages)]
@@ -264,16 +264,16 @@ def _terms(stages: list[Stage]) -> list[Term]:
 
 
 def metric_meaning(metric: str) -> str:
-    """What a metric means, one sentence; empty of one that this version does not know."""
+    """One sentence on the meaning of a metric; empty if this version does not know it."""
     return KNOWN[metric].says if metric in KNOWN else ""
 
 
 def deletion_facts(request: Mapping[str, Any], date: str | None) -> list[tuple[str, str]]:
-    """What was deleted, from which model, how that was asked and when, as pairs of a name and a text.
+    """The forget set, the model, the request and the date, as pairs of a name and a text.
 
     Args:
-        request: Of a stage.
-        date: Of the record.
+        request: The request of a stage.
+        date: The date of the record.
     """
     ids, more = ", ".join(map(str, request["ids"])), request["examples"] - len(request["ids"])
     days = {"deleted": request["date"], "audited": date} if request["date"] else {"": date}
@@ -289,7 +289,7 @@ def deletion_facts(request: Mapping[str, Any], date: str | None) -> list[tuple[s
 
 
 def _classes(counts: Mapping[str, int]) -> str:
-    """How many examples each label has, the most frequent first."""
+    """The number of examples of each label, the most frequent first."""
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     more = f" and {len(ordered) - MIX} more" if len(ordered) > MIX else ""
     return ", ".join(f"{label}: {count}" for label, count in ordered[:MIX]) + more
@@ -323,7 +323,7 @@ def _signed(value: float | None, decimals: int = 2) -> str:
 
 
 def _reason(row: Row) -> str:
-    """The reason as a sentence; what went wrong in a method that failed is quoted as it is."""
+    """The reason as a sentence; the error of a failed method is quoted verbatim."""
     if row.status == "FAILED":
         return row.reason
     return row.reason[:1].upper() + row.reason[1:].rstrip(".") + "." if row.reason else ""

@@ -1,4 +1,4 @@
-"""How a report writes numbers; one that is missing or not finite is a dash."""
+"""Formats numbers for reports; a missing or non-finite number is a dash."""
 
 import math
 

@@ -17,7 +17,7 @@ from unweave.report.ranking import REFERENCES
 
 
 def grid(stage: Record) -> tuple[list[str], list[list[str]]]:
-    """The header and the rows of one stage as text: references first, then by rank, then what failed."""
+    """The header and the rows of one stage as text: references, then methods by rank, then failed ones."""
     found, ranks, failed = figures_of(stage), ranks_of(stage), failures(stage)
     names = [name for name in REFERENCES if name in found]
     names += [name for name in ranks if name not in failed] + list(failed)
@@ -35,14 +35,14 @@ def format_figure(figure: Mapping[str, float | int | None]) -> str:
 
 
 def sentences(stage: Record) -> list[str]:
-    """How many seeds there are, if fewer than the protocol has, and why methods failed."""
+    """Sentences on the number of seeds, if the protocol has more, and on failed methods."""
     n = len(stage["seeds"])
     few = [f"{n} {'seed' if n == 1 else 'seeds'}; the protocol has {SEEDS}."] if n < SEEDS else []
     return few + [f"{name}: FAILED: {reason}" for name, reason in failures(stage).items()]
 
 
 def legend(record: Record) -> str:
-    """What the columns are, and how the order agrees with the published one."""
+    """The legend of the columns, and the agreement of the order with the published one."""
     agreed = agreement_of(record)
     pairs = f"{agreed.pairs} {'pair' if agreed.pairs == 1 else 'pairs'}"
     tau = (
@@ -93,7 +93,7 @@ def latex(record: Record) -> str:
 
 
 def parquet(record: Record, path: Path) -> Path:
-    """Write a row per stage, method and column, unrounded; of a method that failed, one row that says why."""
+    """Write a row per stage, method and column, unrounded; a failed method has one row with the reason."""
     columns = {"stage": str, "method": str, "failed": str, "figure": str}
     columns |= {"mean": float, "deviation": float, "n": int}
     lines = [line for name, stage in record["stages"].items() for line in long(name, stage)]

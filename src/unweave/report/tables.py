@@ -1,8 +1,8 @@
-"""A record's table in every form that people read: terminal, plain text, Markdown, LaTeX.
+"""A record's table for people: terminal, plain text, Markdown, LaTeX.
 
-All of them show the rows of `rows.py`, so a method that failed keeps its row everywhere. Intervals are 95 %,
-written as the half-width after "±" or, where the ends are not equally far, as these in brackets; the HTML
-page and Parquet give both ends.
+All show the rows of `rows.py`, so a failed method keeps its row. Intervals are 95 %, written as the
+half-width after "±" or, if they are not symmetric, as both ends in brackets; the HTML page and Parquet give
+both ends.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ def grid(stage: Mapping[str, Any], metrics: Sequence[str]) -> tuple[list[str], l
 
 
 def comparison_columns(found: Sequence[Row], ours: str | None) -> dict[str, list[str]]:
-    """The columns that compare methods, by their heading; none of what the record does not hold."""
+    """The columns that compare methods, by heading, as far as the record has them."""
     columns = {
         f"p vs {ours}": [None if row.p is None else probability(row.p) for row in found],
         "Rank": [None if row.rank is None else number(row.rank, 1) for row in found],
@@ -46,14 +46,14 @@ def comparison_columns(found: Sequence[Row], ours: str | None) -> dict[str, list
 
 
 def brief_metrics(stage: Mapping[str, Any]) -> list[str]:
-    """The stage's metric ids that a verdict rests on or the mean gap is made of: they fit a terminal."""
+    """The stage's metric ids that the verdict or the mean gap uses: they fit a terminal."""
     ids, parts = metric_ids(stage), gap_ids(stage)
     known = metrics_for(ids)
     return [m for m in ids if m in parts or (m in known and known[m].primary)]
 
 
 def legend(record: Mapping[str, Any], *, width: int | None = None) -> str:
-    """What the columns of a table are, for below it; with a width, of those that fit."""
+    """The legend of a table's columns; with a width, of those that fit."""
     made = {", ".join(map(heading, gap_ids(stage))): None for stage in record["stages"].values()}
     parts = " or ".join(each for each in made if each)
     gap = f"Gap: mean |difference| from Retrain over {parts}, points. " if parts else ""
@@ -63,7 +63,7 @@ def legend(record: Mapping[str, Any], *, width: int | None = None) -> str:
 
 
 def _comparison_legend(record: Mapping[str, Any], width: int | None) -> str:
-    """What the columns that compare methods are, where there are any."""
+    """The legend of the columns that compare methods, if there are any."""
     shown = {name for stage in record["stages"].values() for name in _headings(stage, width)}
     test = "p: paired Wilcoxon test of the gap, with Holm's correction. "
     rank = "Rank: mean over seeds, by the gap; what failed shares the last. "
@@ -77,28 +77,28 @@ def _headings(stage: Mapping[str, Any], width: int | None) -> list[str]:
 
 
 def aim(stage: Mapping[str, Any]) -> str:
-    """Where a good figure lies, by the family of the stage's metrics."""
+    """A sentence on good values, by the family of the stage's metrics."""
     if metrics_for(metric_ids(stage)) is METRICS:
         return "Retrain is the target of every column; none is better when larger."
     return "On the forgotten condition Retrain is the target; on the rest, no worse than Retrain."
 
 
 def single_seed_note(record: Mapping[str, Any]) -> str:
-    """That an order shows nothing, where methods are ordered by one seed."""
+    """A note that an order by a single seed shows nothing, if there is one."""
     return f" {ONE_SEED}" if any(ordered_by_one(stage) for stage in record["stages"].values()) else ""
 
 
 def ordered_by_one(stage: Mapping[str, Any]) -> bool:
-    """Whether one seed orders several methods."""
+    """Whether several methods are ordered by a single seed."""
     return len(stage["seeds"]) == 1 and sum(row.kind == "method" for row in rows(stage)) > 1
 
 
 def terminal(stage: Mapping[str, Any], *, width: int = 100) -> Table:
-    """One stage as a rich table; it wraps an interval below its number where columns are scarce.
+    """One stage as a rich table; intervals go below numbers if columns are scarce.
 
     Args:
-        stage: of a record.
-        width: columns to fill, characters; too few hold neither the tests nor the ranks.
+        stage: A stage of a record.
+        width: The width in characters; too few hold neither the tests nor the ranks.
     """
     header, lines = grid(stage, brief_metrics(stage))
     shown = fitting_columns(header, lines, width)
@@ -112,21 +112,21 @@ def terminal(stage: Mapping[str, Any], *, width: int = 100) -> Table:
 
 
 def fitting_columns(header: Sequence[str], lines: Sequence[Sequence[str]], width: int) -> list[int]:
-    """The columns that fit: never the seconds, since the cost says the same relative to a retrain."""
+    """The columns that fit; never the seconds, since the cost gives the same relative to a retrain."""
     longest = list(map(table_formats.longest_word, zip(header, *lines, strict=True)))
     shown = list(range(len(header) - 1))
     for spare in [i for i in shown if header[i].startswith("p vs ") or header[i] == "Rank"]:
-        if sum(longest[i] + 1 for i in shown) > width + 1:  # the last is not padded
+        if sum(longest[i] + 1 for i in shown) > width + 1:  # the last column has no padding
             shown.remove(spare)
     return shown
 
 
 def text(record: Mapping[str, Any], *, width: int = 100) -> str:
-    """The frontiers, then every stage as plain text: verdict and reason, the table, what went wrong where.
+    """The frontiers, then every stage as plain text: verdict and reason, the table, and failures.
 
     Args:
-        record: a valid record.
-        width: columns to fill, characters.
+        record: A valid record.
+        width: The width in characters.
     """
     before = [
         line
@@ -161,7 +161,7 @@ def latex(record: Mapping[str, Any]) -> str:
 
 
 def sentences(stage: Mapping[str, Any]) -> list[str]:
-    """The headline's verdict in a sentence, the floor, how settings were searched, and what failed, each."""
+    """Sentences on the headline's verdict, the floor, the search of settings, and failures."""
     top = headline(stage)
     failed = [row for row in rows(stage) if row.status == "FAILED" and row != top]
     told = [f"{row.name}: {row.status}: {row.reason}" for row in [top, *failed] if row is not None]
@@ -172,12 +172,12 @@ def sentences(stage: Mapping[str, Any]) -> list[str]:
 
 
 def search_sentences(stage: Mapping[str, Any]) -> list[str]:
-    """How settings were searched, in a sentence; none where they were not."""
+    """A sentence on the search of settings; none without a search."""
     if "tuned" not in stage:
         return []
     told = stage["tuned"]
     seeds = ", ".join(map(str, told["seeds"]))
-    spent = "a retraining"  # records of older versions don't say what that takes
+    spent = "a retraining"  # records of older versions lack the cost
     if "retraining" in told:
         spent = f"the {told['retraining']} gradient evaluations of {spent}"
     return [

@@ -105,7 +105,7 @@ def test_the_steps_of_ones_own_training_are_what_a_budget_is_a_part_of(reading):
     assert evaluations(made.with_retraining_cost().recipe.train, made.split()) == 25 * 3
     assert made.with_retraining_cost(made.folder / "tuning") == made.with_retraining_cost()
     (made.folder / "tuning" / "project" / "retraining.json").write_text("{}")
-    with pytest.raises(ValueError, match="doesn't say what a retraining takes: tune it again"):
+    with pytest.raises(ValueError, match="does not hold the cost of a retraining: tune it again"):
         made.with_retraining_cost(made.folder / "tuning")
     with pytest.raises(ValueError, match="nowhere has no searches for the stage 'project'"):
         made.with_retraining_cost(Path("nowhere"))

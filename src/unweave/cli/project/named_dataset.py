@@ -1,4 +1,4 @@
-"""A user's data set whose examples have their ids beside it."""
+"""A user's data set with separate ids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from unweave.data.user_items import check_names
 
 @dataclass(frozen=True, eq=False)
 class Named(Loaded):
-    """A data set under names from elsewhere.
+    """A data set with names from a separate list.
 
     Args:
-        given: A string per example, in order; each once.
+        given: One unique string per example, in order.
     """
 
     given: Sequence[object] = ()

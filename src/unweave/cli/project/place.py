@@ -1,4 +1,4 @@
-"""Where a given original and its data are, and what of them every process keeps at hand."""
+"""The place of a given original and its data, and what every process caches of them."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -15,12 +15,12 @@ from unweave.split import Split
 
 @dataclass(frozen=True)
 class Place:
-    """Where the original and its data are.
+    """The place of the original and its data.
 
     Args:
         model: project.py, or the folder of a model.
-        recipe: How a folder's model was trained.
-        data: The images of a folder of diffusers.
+        recipe: The recipe of a folder's model.
+        data: The images for a diffusers folder.
     """
 
     model: str
@@ -29,19 +29,19 @@ class Place:
 
 
 def is_given(places: list[str]) -> bool:
-    """Whether a model is named, and no recipes."""
+    """Whether the places name a model instead of recipes."""
     return any(Path(place).is_dir() or Path(place).suffix == ".py" for place in places)
 
 
 @cache
 def load_project(place: Place, device: str) -> Project:
-    """The project; once per process."""
+    """Loads the project, once per process."""
     return load(place.model, recipe=place.recipe, data=place.data, device=device)
 
 
 @cache
 def weights_digest(place: Place, device: str) -> str:
-    """A digest of the original's weights; once per process."""
+    """The digest of the original's weights, computed once per process."""
     model = load_project(place, device).model
     assert model is not None
     return checkpoint.contents(model.state_dict())
@@ -49,7 +49,7 @@ def weights_digest(place: Place, device: str) -> str:
 
 @cache
 def load_split(place: Place, forget: tuple[int, ...], device: str) -> Split:
-    """Its data, cut by what is to be forgotten; once per process."""
+    """Loads the split of the request, once per process."""
     return load_project(place, device).split(torch.tensor(forget, dtype=torch.long))
 
 
@@ -57,5 +57,5 @@ def load_split(place: Place, forget: tuple[int, ...], device: str) -> Split:
 def load_proxy_split(
     place: Place, forget: tuple[int, ...], device: str, data: Data, tuning: Tuning, seed: int
 ) -> Split:
-    """What a tuning seed practises on; once per process."""
+    """Loads the split of the proxy request of a tuning seed, once per process."""
     return proxy_split(load_split(place, forget, device), data, tuning, seed)

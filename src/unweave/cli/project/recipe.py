@@ -1,4 +1,4 @@
-"""The model of a recipe: trained when it is needed, or read from a folder."""
+"""The model of a recipe: trained on demand, or read from a folder."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ RECIPE = "recipe.toml"
 
 
 def from_recipe(recipe: Recipe, device: str) -> Project:
-    """The model and data of a recipe; the model is trained when it is needed."""
+    """The project of a recipe; its model is trained on demand."""
     family = recipe.family
     split = make_split(recipe.data, family=family, device=device)
     told = ("data", "model", "train", *(("generation",) if recipe.generation else ()))
@@ -57,7 +57,7 @@ def from_recipe(recipe: Recipe, device: str) -> Project:
 def make_retraining(
     recipe: Recipe, family: Family, build: Callable[[], nn.Module], device: str
 ) -> Retraining:
-    """Trains as a recipe says."""
+    """The retraining of a recipe."""
 
     def retrain(cut: Split, seed: int) -> nn.Module:
         task = family.task(cut.n_classes)
@@ -67,7 +67,7 @@ def make_retraining(
 
 
 def folder_writer(family: Generation, n_classes: int) -> Write:
-    """Writes a model that a recipe trained as a folder of diffusers: with its noise and conditions."""
+    """A function that writes a recipe's denoiser as a diffusers folder, with its noise and conditions."""
     task = family.task(n_classes)
 
     def write(model: nn.Module, out: Path, facts: Mapping[str, object]) -> None:
@@ -83,12 +83,12 @@ def folder_writer(family: Generation, n_classes: int) -> Write:
 
 
 def from_folder(folder: Path, recipe: str | None, device: str) -> Project:
-    """A trained model in a folder; it must have been trained on the data of its recipe.
+    """The project of a trained model in a folder, which must have been trained on the data of its recipe.
 
     Args:
-        folder: Holds model.safetensors with model.json, and perhaps recipe.toml.
-        recipe: The recipe, if it is not there.
-        device: Where the model is put.
+        folder: A folder with model.safetensors and model.json, and optionally recipe.toml.
+        recipe: The recipe, if the folder has none.
+        device: The device of the model.
     """
     if recipe is None and not (folder / RECIPE).is_file():
         raise ValueError(f"{folder} has no {RECIPE} that says what its model is: name a recipe with --recipe")
