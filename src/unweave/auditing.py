@@ -22,7 +22,6 @@ from unweave.audits.score import Score
 from unweave.audits.verdict import Judgement, Verdict
 from unweave.errors import Failed
 from unweave.record import record
-from unweave.report import html, tables
 from unweave.result import Result
 from unweave.tasks import family_of
 from unweave.tasks.diffusion import Diffusion
@@ -62,10 +61,14 @@ class Audit:
         return self.judgement.scores
 
     def __str__(self) -> str:
+        from unweave.report import tables  # rich takes time to import
+
         return f"{self.reason}\n\n{tables.text(self.record)}"
 
     def save(self, folder: str | Path) -> None:
         """Writes `report.html`, `record.json` and `evidence.parquet`, or `evidence.npz` for images."""
+        from unweave.report import html  # jinja2 and matplotlib take time to import
+
         record.write(self.record, folder)
         self.exam.save(self.evidence, Path(folder) / f"evidence.{self.exam.suffix}")
         html.write(self.record, Path(folder) / "report.html")

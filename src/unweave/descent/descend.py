@@ -179,7 +179,7 @@ def descend(
         Failed: If a loss or a weight is no longer finite; the message names it.
     """
     if saved and len(phases) > 1:
-        raise ValueError(f"a descent with `saved` has one phase, found {len(phases)}: leave out `saved`")
+        raise ValueError(f"a descent is saved in one phase, found {len(phases)}: leave out `saved`")
     with training_mode(problem.model, how, still):
         refuse_batch_statistics(problem, how)
         weights = problem.params
