@@ -71,7 +71,7 @@ def bench(
         jobs: The number of worker processes, at most one per core or GPU; by default one per core, or one on
             a device.
         protocol: Print the columns of another benchmark: deep-unlearn, for classifiers over ten seeds.
-        shared: Of every verb.
+        shared: The flags of every verb.
     """
     plan = Plan(methods, seeds, tune, against, tuned, parse_fractions(budgets), jobs, protocol)
     if is_given(recipes):
@@ -95,7 +95,7 @@ def run_recipes(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared
         recipes: One recipe per stage.
         name: The default name of the folder.
         plan: The options of the run.
-        shared: Of every verb.
+        shared: The flags of every verb.
     """
     device, methods = shared.device or "cpu", parse_names(plan.methods)
     refuse_too_many(plan.jobs, device)

@@ -61,7 +61,7 @@ def check(
         recipe: The recipe of a model's folder that has no recipe in it.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
         methods: Names with commas between, such as lur:recover,salun; all if none are given.
-        shared: Of every verb.
+        shared: The flags of every verb.
     """
     wanted = parse_names(methods)
     project = load(model, recipe=recipe, data=data, device=shared.device)

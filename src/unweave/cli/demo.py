@@ -85,7 +85,7 @@ def demo(
         methods: Method names separated by commas, such as lur:recover,salun; a selection by default.
         seeds: The number of seeds; a verdict needs ten. One by default for the generator.
         jobs: The number of worker processes; by default one per core.
-        shared: Of every verb.
+        shared: The flags of every verb.
     """
     shown = SHOWN[what](quick)
     count, recipes = seeds if seeds is not None else shown.seeds, list(shown.recipes)

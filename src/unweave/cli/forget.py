@@ -55,15 +55,15 @@ def forget(
 
     Args:
         model: project.py, a recipe, or a model's folder.
-        request: What is to be forgotten.
+        request: The forget set.
         method: A method, or a pipeline such as lur:recover; see unweave methods.
         set: A setting of the method, such as how.lr=0.1, or of a pipeline's stage, such as
             recover.how.lr=0.1; can be given several times.
         tuned: The folder `tuning` of a bench of this model; its settings are the defaults.
-        recipe: The recipe of a model's folder that has none of its own.
-        data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
+        recipe: The recipe of a model's folder that has no recipe in it.
+        data: The images for a diffusers folder: a folder with one sub-folder per class, or an .npz file.
         dry_run: Only print what forget would do, and its cost.
-        shared: Of every verb.
+        shared: The flags of every verb.
     """
     tables = parse_settings(set)
     method_named(method)

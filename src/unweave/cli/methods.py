@@ -25,7 +25,7 @@ def methods(name: str | None = None, /, *, shared: Shared = DEFAULTS) -> int:
 
     Args:
         name: A method, stage or pipeline to show with all its settings, which forget --set changes.
-        shared: Of every verb.
+        shared: The flags of every verb.
     """
     chosen = {**METHODS, **STAGES} if name is None else {name: method_named(name)}
     described = {each: describe_method(method) for each, method in chosen.items()}

@@ -20,7 +20,7 @@ def report(runs: list[Path], /, *, shared: Shared = DEFAULTS) -> int:
 
     Args:
         runs: Folders of runs, or their record.json.
-        shared: Of every verb.
+        shared: The flags of every verb.
     """
     made = merge_records(load_records(runs))
     asked = {"verb": "report", "runs": [str(run.resolve()) for run in runs]}

@@ -42,7 +42,7 @@ def table(
         records: Folders of runs, or their record.json.
         format: The format; parquet and html are files and need --out.
         protocol: The columns of another benchmark: retentions, attacks and speed-up of deep-unlearn.
-        shared: Of every verb.
+        shared: The flags of every verb.
     """
     found = load_records(records)
     refuse_mixed(found)

@@ -13,7 +13,7 @@ from unweave.weights.step import Step
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Attention that has a second derivative, and errors that say so where something else has none.
+    """Uses attention with a second derivative for the body; raises clearly if another operation has none.
 
     Raises:
         ValueError: If an operation of the model has no second derivative.
@@ -26,7 +26,7 @@ def twice_differentiable() -> Iterator[None]:
         "not compatible with .grad()",
     )
     try:
-        with sdpa_kernel(SDPBackend.MATH):  # flash and memory-efficient attention have none
+        with sdpa_kernel(SDPBackend.MATH):  # flash and memory-efficient attention have no second derivative
             yield
     except RuntimeError as error:
         if not any(text in str(error) for text in known):
@@ -40,12 +40,12 @@ def twice_differentiable() -> Iterator[None]:
 def differentiate_twice(
     step: Step, objective: Objective, *, keep: bool = False
 ) -> Callable[[Params], Params]:
-    """Multiplies by the Hessian of an objective; its gradient is deposited in the step on the way.
+    """Returns the product with the Hessian of an objective; caches its gradient in the step on the way.
 
     Args:
-        step: Where the gradient is taken.
+        step: The step at which the gradient is taken.
         objective: The loss.
-        keep: Whether the graph is kept, so that there may be more than one product.
+        keep: Whether to keep the graph for more than one product.
 
     Raises:
         ValueError: If the model is no function of its weights and inputs (active dropout), its passes are
@@ -55,7 +55,7 @@ def differentiate_twice(
     weights = list(step.params.values())
     losses = list(objective.losses(step))
     step.drop_outputs()
-    # none where this process has no example of an uneven batch
+    # no loss if this process has no example of an uneven batch
     graph = (
         torch.autograd.grad(losses, weights, create_graph=True, allow_unused=True)
         if losses
@@ -79,7 +79,7 @@ def differentiate_twice(
 
 
 def refuse_no_second(step: Step, objective: Objective) -> None:
-    """Raises if a step can't be differentiated twice, as far as that shows before."""
+    """Raises if a step can't be differentiated twice, as far as that is known in advance."""
     if any(map(is_sharded, step.params.values())):
         raise ValueError(
             "second derivatives (mode 'exact', measured curvature) need whole weights, found sharded ones: "

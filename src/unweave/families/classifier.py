@@ -21,7 +21,7 @@ from unweave.tasks.classifier import Classifier, refuse_unfit
 from unweave.tasks.models import build
 
 ASSUMED = 0.1
-"""The share of the examples whose forgetting is assumed where nobody said what."""
+"""The fraction of examples in the assumed forget set, without a request."""
 
 
 @dataclass(frozen=True)
