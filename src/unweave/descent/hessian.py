@@ -33,7 +33,7 @@ def twice_differentiable() -> Iterator[None]:
             raise
         raise ValueError(
             "second derivatives are needed by mode 'exact' and by the curvature that mode 'lagged' and "
-            f"alpha_in='curvature' measure, and this model lacks them ({error}): use mode 'nested'"
+            f"alpha='curvature' measure, and this model lacks them ({error}): use mode 'nested'"
         ) from error
 
 
