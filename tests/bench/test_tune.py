@@ -303,7 +303,7 @@ def test_a_proxy_of_classes_is_as_many_others(tmp_path) -> None:
     assert len(part.forget) == len(whole) - 1 and part.forgotten_classes == ()
     most = [place for place, label in enumerate(labels.tolist()) if label > 3]
     stage = Stage(tiny(data={**data, "forget": "ids", "ids": most}), tmp_path)
-    with pytest.raises(ValueError, match="6 to forget and 4 that stay: tune against 'retrain'"):
+    with pytest.raises(ValueError, match="6 to forget and 4 to retain: tune against 'retrain'"):
         stage.split(2000)
 
 
@@ -316,7 +316,7 @@ def test_a_proxy_of_ids_is_random(tmp_path) -> None:
 def test_what_stays_must_hold_a_proxy(tmp_path) -> None:
     data = {"name": "digits", "limit": 300, "fraction": 0.6}
     stage = Stage(tiny(data=data), tmp_path)
-    with pytest.raises(ValueError, match="180 examples to forget and 120 that stay: tune against 'retrain'"):
+    with pytest.raises(ValueError, match="180 examples to forget and 120 to retain: tune against 'retrain'"):
         tune_stage(stage, ["finetune"], 1, run_serially, lambda progress: None)
     assert not list(tmp_path.iterdir())
 

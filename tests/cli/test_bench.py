@@ -215,7 +215,7 @@ class TestTuned:
         text = Path(made[0]).read_text()
         (here / "tiny.toml").write_text(text.replace("fraction = 0.1", "fraction = 0.8"))
         flags = ("--methods", "finetune", "--tune", 1, *FLAGS)
-        refused("found 160 examples to forget and 40 that stay", "bench", "tiny.toml", *flags)
+        refused("found 160 examples to forget and 40 to retain", "bench", "tiny.toml", *flags)
 
 
 SEARCHED = ("--methods", "finetune,short-retrain", "--seeds", 1, "--tune", 1, *FLAGS)

@@ -60,7 +60,7 @@ class Exam(Protocol[Found]):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """Facts beside the data that all figures depend on."""
+        """Facts that all figures depend on, besides the data."""
         ...
 
     @property

@@ -66,8 +66,8 @@ def proxy_forget_set(
     stays = (~gone).nonzero()[:, 0]
     if count > len(stays):
         raise ValueError(
-            f"a proxy is as large as the request and drawn from what stays, found {count} examples to "
-            f"forget and {len(stays)} that stay: tune against 'retrain'"
+            f"a proxy request is as large as the request and drawn from its retain set, found {count} "
+            f"examples to forget and {len(stays)} to retain: tune against 'retrain'"
         )
     return stays[torch.randperm(len(stays), generator=torch.Generator().manual_seed(seed))[:count]]
 
@@ -77,8 +77,8 @@ def other_classes(labels: Int[Tensor, " train"], whole: Sequence[int], seed: int
     stay = [label for label in labels.unique().tolist() if label not in whole]
     if len(whole) > len(stay):
         raise ValueError(
-            f"a proxy is as many classes as the request and drawn from those that stay, found {len(whole)} "
-            f"to forget and {len(stay)} that stay: tune against 'retrain'"
+            f"a proxy request has as many classes as the request, all of them retained, found {len(whole)} "
+            f"to forget and {len(stay)} to retain: tune against 'retrain'"
         )
     first = seed * len(whole)
     return [stay[(first + i) % len(stay)] for i in range(len(whole))]
