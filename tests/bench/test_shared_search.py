@@ -90,7 +90,7 @@ def test_a_journal_holds_searches_of_several_names(tmp_path) -> None:
 OTHER = """
 import sys, time
 from pathlib import Path
-from run.test_shared import search
+from bench.test_shared_search import search
 
 place, seconds = Path(sys.argv[1]), float(sys.argv[2])
 

@@ -46,7 +46,7 @@ def test_every_image_is_there_once_under_the_number_of_its_folder(tmp_path):
 def test_what_classes_are_called_and_that_nobody_said_what_is_held_out_is_known(tmp_path):
     own = written(tmp_path / "own", {"dog": drawn(5), "ant": drawn(5), "cat": drawn(5)})
     for part in map(as_images, read_images(own)):
-        assert part.classes == ("ant", "cat", "dog") and part.parted and part.named(2) == "2 (dog)"
+        assert part.classes == ("ant", "cat", "dog") and part.parted and part.class_name(2) == "2 (dog)"
     for name in ("train", "test"):
         written(tmp_path / "both" / name, {"0": drawn(3), "1": drawn(3)})
     for part in read_images(tmp_path / "both"):
