@@ -22,7 +22,7 @@ from unweave.data.datasets import as_images, load
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.importance import Mask
 from unweave.descent.objective import mislabel, nll
-from unweave.problem import Problem, frozen
+from unweave.problem import Problem, frozen_copy
 from unweave.split import Split
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.models import DENOISERS, build
@@ -62,7 +62,7 @@ class Setting:
 
     def run(self, competitor: str, problem: Problem, how: Descent, tick: Tick) -> None:
         """One descent."""
-        forget = mislabel(teacher=frozen(problem.model))
+        forget = mislabel(teacher=frozen_copy(problem.model))
         if competitor == "salun":
             phase = Phase([forget + nll("retain")], where=half(problem), watch=tick)
         else:

@@ -22,12 +22,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from unweave.bench.bench import chosen, compare
+from unweave.bench.bench import compare, select_methods
 from unweave.bench.recipe import Recipe, load
 from unweave.bench.stage import Stage
 from unweave.bench.study import REFERENCES, Study
 from unweave.bench.tune import as_toml, prepare, study
-from unweave.bench.workers import Job, Progress, told, workers
+from unweave.bench.workers import Job, Progress, run_jobs, workers
 from unweave.methods.configure import stages_of
 from unweave.methods.recover import Recover
 from unweave.record import record
@@ -90,9 +90,9 @@ def tuned(
             work.append(Job(f"{trials} trials of {name}", study, (stages, name, trials, space)))
     seed = recipe.tuning.seeds[0]
     with workers(jobs) as crew:
-        list(told(crew, [Job(f"original {seed}", train, (stages[0], "mixed", seed, seed))], say))
-        list(told(crew, [Job(each.recipe.name, prepare, (each, seed)) for each in stages], say))
-        return {job.arguments[1]: found for job, found in told(crew, work, say)}
+        list(run_jobs(crew, [Job(f"original {seed}", train, (stages[0], "mixed", seed, seed))], say))
+        list(run_jobs(crew, [Job(each.recipe.name, prepare, (each, seed)) for each in stages], say))
+        return {job.arguments[1]: found for job, found in run_jobs(crew, work, say)}
 
 
 def space_of(plan: Plan, recipe: Recipe, name: str) -> dict[str, Range]:
@@ -108,7 +108,7 @@ def space_of(plan: Plan, recipe: Recipe, name: str) -> dict[str, Range]:
 
 def train(stage: Stage, part: Literal["mixed", "retain"], seed: int, tuning_seed: int) -> None:
     """Trains a model, which its stage keeps."""
-    stage.trained(part, seed, tuning_seed)
+    stage.load_or_train(part, seed, tuning_seed)
 
 
 def say(progress: Progress) -> None:
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="where the models are; with cuda --jobs 1 is best")
     given = parser.parse_args()
     plan, out, device = PLANS[given.data], given.out, given.device
-    methods = chosen(load(plan.recipe), given.methods.split(",") if given.methods else plan.methods)
+    methods = select_methods(load(plan.recipe), given.methods.split(",") if given.methods else plan.methods)
     studies: dict[str, Study] = {}
     if given.tune:
         searched = forgetting(plan, plan.tuned_on, out, device)

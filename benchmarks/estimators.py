@@ -34,12 +34,12 @@ from unweave.bench.search import SECOND
 from unweave.bench.stage import Memory, Stage
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.objective import nll
-from unweave.descent.train import Trained, spend
+from unweave.descent.train import Trained, run_and_time
 from unweave.problem import Problem
 from unweave.record.files import write_atomically
 from unweave.record.record import environment
-from unweave.targets.estimators import Answers, Estimator, Influence, Pool, Proxy, Ranks, Shards, shared
-from unweave.targets.estimators.held_out import logits, spread, toward
+from unweave.targets.estimators import Answers, Estimator, Influence, Pool, Proxy, Ranks, Shards, share_length
+from unweave.targets.estimators.held_out import logits, match_table, spread
 
 Row = dict[str, Any]
 BUDGETS = (0.1, 0.2, 0.3, 0.6)
@@ -63,7 +63,7 @@ STAGES: Mapping[str, int] = {
 
 def paid(how: Descent) -> dict[str, Estimator]:
     """The estimators that train something, all of them for as long as `how` says in total."""
-    half, scratch, shrunk = shared(how, 2), Proxy(how=how), Proxy("shrunk", 0.4, how)
+    half, scratch, shrunk = share_length(how, 2), Proxy(how=how), Proxy("shrunk", 0.4, how)
     return {
         "proxy": Answers(scratch),
         "proxy, at its own level": Answers(scratch, level="own"),
@@ -101,17 +101,17 @@ class Case:
     @cached_property
     def original(self) -> nn.Module:
         """What was trained on all data."""
-        return self.stage.trained("mixed", self.seed, self.data_seed).model
+        return self.stage.load_or_train("mixed", self.seed, self.data_seed).model
 
     @cached_property
     def retrained(self) -> Trained:
         """What an estimate is compared with."""
-        return self.stage.trained("retain", self.seed, self.data_seed)
+        return self.stage.load_or_train("retain", self.seed, self.data_seed)
 
     @cached_property
     def second(self) -> nn.Module:
         """Another retrained model."""
-        return self.stage.trained("retain", SECOND + self.seed, self.data_seed).model
+        return self.stage.load_or_train("retain", SECOND + self.seed, self.data_seed).model
 
     def problem(self) -> Problem:
         """The request to forget."""
@@ -144,7 +144,7 @@ class Case:
     def gap(self, answers: Logits) -> Row:
         """How near the joint loss comes to the retrained model when it descends to the answers."""
         problem = self.problem()
-        table = toward(spread(problem, torch.from_numpy(answers)))
+        table = match_table(spread(problem, torch.from_numpy(answers)))
         descend(problem, self.lasting(DESCENT, price=2), Phase([nll("retain"), table]))
         return self.standing(problem.model)
 
@@ -209,7 +209,7 @@ def estimated(case: Case, estimator: Estimator, share: float | None) -> Row:
     """The figures of an estimate, and its cost relative to retraining."""
     problem, found = case.problem(), []
     try:
-        cost = spend(problem, lambda problem: found.append(estimator(problem)))
+        cost = run_and_time(problem, lambda problem: found.append(estimator(problem)))
     except ValueError as error:
         return {"refused": str(error)}
     answers, whole = found[0].logits.numpy(), case.retrained.cost

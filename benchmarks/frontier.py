@@ -18,7 +18,7 @@ from typing import Any
 
 from unweave.bench.bench import bench
 from unweave.bench.recipe import Recipe, load
-from unweave.bench.study import best_of
+from unweave.bench.study import study_from
 from unweave.bench.workers import Progress
 from unweave.report import frontier
 from unweave.report.frontier_figure import figure
@@ -77,7 +77,7 @@ def curve(name: str, found: Mapping[str, Any], stages: Mapping[float, Mapping[st
 
 def settings(name: str, stage: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a search chose, as it was run; nothing where nothing was searched."""
-    return best_of(stage["search"].get(name, []), stage["tuned"]["scale"]).settings
+    return study_from(stage["search"].get(name, []), stage["tuned"]["scale"]).settings
 
 
 def seeds(row: Mapping[str, Any]) -> Row:

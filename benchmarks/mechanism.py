@@ -36,7 +36,7 @@ from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.logits import loss
 from unweave.audits.metrics import GAP, HeldOut, mean_gap, measure
 from unweave.bench.recipe import load
-from unweave.bench.split_data import split_of
+from unweave.bench.split_data import make_split
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.objective import nll
 from unweave.descent.probe import Probe, cosines
@@ -142,7 +142,9 @@ class Watch:
         """Cosines, and the size of what they are made of."""
         probe = self.probe
         if not probe.halves:
-            probe.halves = {part: probe.draw(problem, part) for part in ("retain", "forget", "calibration")}
+            probe.halves = {
+                part: probe.draw_halves(problem, part) for part in ("retain", "forget", "calibration")
+            }
         objectives = (probe.retain, probe.forget, -nll("forget"), nll("calibration"))
         retain, forget, ascent, held_out = (
             [probe.gradient(problem, each, half) for half in (0, 1)] for each in objectives
@@ -175,7 +177,7 @@ def forget(problem: Problem, start: Redraw | None, lur: LUR) -> Watch:
         start(problem)
     retain, unlearn = nll("retain"), lur.forget(problem, lur.how)
     # the bound of "lagged" is measured on batches of its own: beside, that takes none of the run's randomness
-    weight, alpha = lur.measured(problem.beside("bound"), None, retain, unlearn)
+    weight, alpha = lur.measure_units(problem.problem_copy("bound"), None, retain, unlearn)
     steps = lur.how.steps or 0
     probe = Probe(1, retain, unlearn, size=len(problem.split.train))
     watch = Watch(probe, weight, steps // LOOKS)
@@ -194,9 +196,9 @@ def evidence(model: nn.Module, split: Split) -> Evidence:
 def trained(stage: str, seed: int, data_seed: int | None) -> tuple[Callable[[], Problem], Evidence]:
     """What makes the request to forget, over one original; and the retrained model's answers."""
     recipe = load(stage)
-    split = split_of(recipe.data)
+    split = make_split(recipe.data)
     if data_seed is not None:  # another forget set and other wrong labels; the held-out halves stay
-        other, halves = split_of(replace(recipe.data, seed=data_seed)), split.calibration.tolist()
+        other, halves = make_split(replace(recipe.data, seed=data_seed)), split.calibration.tolist()
         split = Split(other.train, other.forget, split.held_out, calibration=halves)
 
     def build() -> nn.Module:

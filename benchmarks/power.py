@@ -100,8 +100,8 @@ def models_of(stage: Stage, retrains: int, originals: int) -> Models:
     """Trains the models of a stage, or reads them, and measures them."""
     exam, gone = stage.exam(), stage.split().forgotten_classes
     models = {
-        "retrained": [stage.trained("retain", FIRST_SEED + i).model for i in range(retrains)],
-        "original": [stage.trained("mixed", FIRST_SEED + i).model for i in range(originals)],
+        "retrained": [stage.load_or_train("retain", FIRST_SEED + i).model for i in range(retrains)],
+        "original": [stage.load_or_train("mixed", FIRST_SEED + i).model for i in range(originals)],
     }
     if gone:
         models["hidden"] = [hide(model, gone) for model in models["original"]]

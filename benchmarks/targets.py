@@ -26,13 +26,13 @@ import torch
 
 from unweave.audits.metrics import mean_gap, measure
 from unweave.audits.score import t_interval
-from unweave.bench.ranges import Settings, nested
+from unweave.bench.ranges import Settings, nest_paths
 from unweave.bench.recipe import Recipe, load, parse
-from unweave.bench.search import SECOND, Trial, case, search
+from unweave.bench.search import SECOND, Trial, make_case, search
 from unweave.bench.stage import Stage
-from unweave.bench.study import best_of
+from unweave.bench.study import study_from
 from unweave.bench.tune import prepare
-from unweave.descent.train import spend
+from unweave.descent.train import run_and_time
 from unweave.errors import Failed
 from unweave.methods.configure import configure
 from unweave.methods.pipeline import Pipeline
@@ -91,16 +91,16 @@ def tune(folder: str, trials: int, target: str) -> list[Trial]:
     """The search of a target's settings on the tuning seeds."""
     stage = stage_of("as tuned", folder)
     tuning, method = stage.recipe.tuning, method_of(target, stage.recipe)
-    budget = round(tuning.granted * prepare(stage, tuning.seeds[0]))
-    return search(method, method.space(budget), trials, [case(stage, each) for each in tuning.seeds])
+    budget = round(tuning.largest_budget * prepare(stage, tuning.seeds[0]))
+    return search(method, method.space(budget), trials, [make_case(stage, each) for each in tuning.seeds])
 
 
 def runs_of(folder: str, best: Mapping[str, Settings], name: str, seed: int) -> list[Row]:
     """Every target on one seed of a stage, and a second retrained model."""
     stage = stage_of(name, folder)
-    original = stage.trained("mixed", seed).model
+    original = stage.load_or_train("mixed", seed).model
     reference, second = (
-        stage.exam().answers(stage.trained("retain", each).model) for each in (seed, SECOND + seed)
+        stage.exam().answers(stage.load_or_train("retain", each).model) for each in (seed, SECOND + seed)
     )
     wanted = measure(reference, None)
     seen = [(SECOND_RETRAIN, second, 0)]
@@ -108,7 +108,7 @@ def runs_of(folder: str, best: Mapping[str, Settings], name: str, seed: int) -> 
     for target, settings in best.items():
         problem = stage.problem(original, seed, {})
         try:
-            cost = spend(problem, configure(method_of(target, stage.recipe), nested(settings)))
+            cost = run_and_time(problem, configure(method_of(target, stage.recipe), nest_paths(settings)))
         except (ValueError, Failed) as error:
             failed.append({"stage": name, "seed": seed, "target": target, "failed": str(error)})
         else:
@@ -128,7 +128,7 @@ def experiment(seeds: int, trials: int, jobs: int) -> Row:
     recipe = load(TUNED_ON)
     with TemporaryDirectory() as folder, crew(jobs) as pool:
         logs = dict(zip(TARGETS, pool.map(partial(tune, folder, trials), TARGETS), strict=True))
-        best = {target: best_of(log).best for target, log in logs.items()}
+        best = {target: study_from(log).best for target, log in logs.items()}
         names, chosen = zip(*((name, seed) for name in STAGES for seed in recipe.seeds[:seeds]), strict=True)
         rows = [row for found in pool.map(partial(runs_of, folder, best), names, chosen) for row in found]
     return {

@@ -59,7 +59,7 @@ def train() -> nn.Module:
         rows, t = torch.randint(1500, (128,)), torch.randint(1000, (128,))
         clean, noise = images[rows], torch.randn(128, 1, 8, 8)
         condition = torch.where(torch.rand(128) < 0.1, NULL, labels[rows])
-        said = model(task.schedule.noised(clean, noise, t), t, condition)
+        said = model(task.schedule.add_noise(clean, noise, t), t, condition)
         optimizer.zero_grad()
         (said - task.schedule.target(clean, noise, t)).square().mean().backward()
         optimizer.step()

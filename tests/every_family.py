@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unweave.data import Raw
-from unweave.data.keyed_draws import keyed
+from unweave.data.keyed_draws import draw_uniform
 from unweave.methods import Method
 from unweave.methods.unsir import UNSIR
 from unweave.problem import Problem
@@ -43,7 +43,7 @@ class Toy:
         for ids in order:
             taken = tuple(x[ids] for x in self.inputs)
             if generator is not None and taken[0].is_floating_point():
-                shift = 0.1 * keyed(ids, generator)[:, 0].view(-1, *[1] * (taken[0].ndim - 1))
+                shift = 0.1 * draw_uniform(ids, generator)[:, 0].view(-1, *[1] * (taken[0].ndim - 1))
                 taken = (taken[0] + shift.to(taken[0].dtype), *taken[1:])
             yield Raw(ids, taken, self.labels[ids])
 
@@ -155,7 +155,7 @@ class NextToken:
 
     def draw(self, raw: Raw, generator: torch.Generator) -> Batch:
         tokens = raw.inputs[0]
-        draws = keyed(raw.ids, generator, tokens.shape[1] - 1)
+        draws = draw_uniform(raw.ids, generator, tokens.shape[1] - 1)
         target = tokens[:, 1:]
         other = (target + 1 + (draws * (TOKENS - 1)).long()) % TOKENS
         return Batch(raw.ids, (tokens[:, :-1],), target, other)

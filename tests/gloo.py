@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import spawn
 from smooth import MODES, WEIGHT, flat, net, problem
 from unweave.data.in_memory import Resident
 from unweave.descent.curvature import top_eigenvalue
-from unweave.descent.descend import Descent, Phase, batches_of, descend
+from unweave.descent.descend import Descent, Phase, descend, step_batches
 from unweave.descent.importance import fisher, saliency, snip, top
 from unweave.descent.lookahead import lagged, nested
 from unweave.descent.objective import bounded, l1, mislabel, nll
@@ -74,7 +74,7 @@ def importances() -> Found:
 
 def curvature() -> Found:
     of, retain = problem(), nll("retain")
-    batches, sizes = next(batches_of(of, Phase([retain]), Descent(steps=1, batch=9)))
+    batches, sizes = next(step_batches(of, Phase([retain]), Descent(steps=1, batch=9)))
     at = Step(of.params, Runtime(of.model, of.task, processes=of.processes), batches, sizes)
     return {"top": top_eigenvalue(of, retain, at)}
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unweave.data.in_memory import Resident
-from unweave.descent.descend import Phase, directed
+from unweave.descent.descend import Phase, combined_direction
 from unweave.descent.objective import Objective, OnWeights
 from unweave.methods.lur import TERMS
 from unweave.problem import Problem
@@ -78,7 +78,7 @@ def step(
 
 def direction(at: Step, terms: Sequence[Term]) -> Tensor:
     """What the training loop follows, as one vector."""
-    return flat(directed(at, Phase(terms), torch.Generator()))
+    return flat(combined_direction(at, Phase(terms), torch.Generator()))
 
 
 def flat(params: Mapping[str, Tensor]) -> Tensor:

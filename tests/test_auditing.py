@@ -311,7 +311,7 @@ def test_a_retrained_model_with_other_logits_is_named_before_the_next_is_trained
 
 
 def test_answers_hold_the_probes() -> None:
-    assert Answers(settled(0), {"probe": 3.0}).measured(ANSWERED)["probe"] == 3.0
+    assert Answers(settled(0), {"probe": 3.0}).measure(ANSWERED)["probe"] == 3.0
 
 
 def test_the_function_and_the_modules_share_a_name() -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from unweave.bench import recipe
-from unweave.choices import nearest, refuse_outside, refuse_unknown_choices
+from unweave.choices import refuse_outside, refuse_unknown_choices, suggest_word
 from unweave.data import datasets
 from unweave.descent.descend import Descent
 from unweave.descent.importance import Salient
@@ -135,6 +135,9 @@ def test_an_unknown_name_is_refused_alike_whatever_is_named(named: str, refuse) 
 
 
 def test_the_nearest_counts_the_last_name_of_a_path() -> None:
-    assert nearest("lr", ["how.lr", "proxy.how.lr", "alpha"]) == " (did you mean 'how.lr' or 'proxy.how.lr'?)"
-    assert nearest("salum", {"salun": 1, "lur": 2}) == " (did you mean 'salun'?)"
-    assert nearest("zzz", ["salun"]) == ""
+    assert (
+        suggest_word("lr", ["how.lr", "proxy.how.lr", "alpha"])
+        == " (did you mean 'how.lr' or 'proxy.how.lr'?)"
+    )
+    assert suggest_word("salum", {"salun": 1, "lur": 2}) == " (did you mean 'salun'?)"
+    assert suggest_word("zzz", ["salun"]) == ""

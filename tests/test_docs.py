@@ -89,7 +89,7 @@ def follow(program: str, arguments: list[str], place: str) -> None:
 
 def slow(arguments: list[str]) -> bool:
     """Whether a command trains for minutes: the demo, a search, a recipe of the package."""
-    return arguments[0] == "demo" or "--tune" in arguments or bool({*recipe.shipped()} & {*arguments})
+    return arguments[0] == "demo" or "--tune" in arguments or bool({*recipe.recipe_names()} & {*arguments})
 
 
 def files(folder: Path) -> set[str]:

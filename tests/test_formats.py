@@ -101,7 +101,7 @@ def chosen(forget: str) -> Mapping[str, float]:
 def measured() -> Mapping[str, float]:
     """The metrics of two models that are known by their logits."""
     found, reference = drawn(1), drawn(2)
-    return {**ANSWERED.measure(found, reference), **ANSWERED.benchmarked(found, reference)}
+    return {**ANSWERED.measure(found, reference), **ANSWERED.benchmark_metrics(found, reference)}
 
 
 def generated() -> Mapping[str, float]:
@@ -112,7 +112,7 @@ def generated() -> Mapping[str, float]:
 def worth() -> Mapping[str, float]:
     """What a trial is worth."""
     values, wanted = (ANSWERED.measure(drawn(seed), drawn(2)) for seed in (1, 3))
-    return {**ANSWERED.trial(values, wanted, 0.1), **ANSWERED.objectives(drawn(1), values, wanted)}
+    return {**ANSWERED.score_trial(values, wanted, 0.1), **ANSWERED.objectives(drawn(1), values, wanted)}
 
 
 CASES = {

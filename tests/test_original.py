@@ -11,7 +11,7 @@ from test_methods import shortened, snapshot
 from unweave.methods import METHODS
 from unweave.methods.lur import LUR
 from unweave.methods.salun import SalUn
-from unweave.problem import Problem, frozen
+from unweave.problem import Problem, frozen_copy
 from unweave.targets import Level
 
 
@@ -66,14 +66,14 @@ def test_without_it_a_copy_is_kept_at_the_first_read():
     assert not any(shared(original, of.model))
     erase(of)
     assert of.original is original
-    for model in (original, of.beside("twin").model):
+    for model in (original, of.problem_copy("twin").model):
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_what_is_made_beside_begins_at_the_original_after_an_edit():
     of = given("layernorm")
     erase(of)
-    twin = of.beside("twin").model
+    twin = of.problem_copy("twin").model
     assert of.given is not None and not any(shared(twin, of.given))
     for name, value in of.given.state_dict().items():
         assert torch.equal(twin.state_dict()[name], value)
@@ -81,13 +81,13 @@ def test_what_is_made_beside_begins_at_the_original_after_an_edit():
 
 def test_the_same_request_over_other_data_has_the_same_original():
     of = given("layernorm")
-    assert all(shared(of.over(of.split).original, of.original))
+    assert all(shared(of.with_split(of.split).original, of.original))
 
 
 @pytest.mark.parametrize("share", [False, True])
 def test_tied_weights_stay_tied(share: bool):
     of = problem("language")
-    copied = frozen(of.model, share=share)
+    copied = frozen_copy(of.model, share=share)
     assert copied.head.weight is copied.embed.weight and copied.head.weight is not of.model.head.weight
     assert all(shared(copied, of.model)) == share
     tokens = of.split.train.inputs[0][:3, :-1]
@@ -97,7 +97,7 @@ def test_tied_weights_stay_tied(share: bool):
 
 def test_what_is_written_where_memory_is_shared_is_seen():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    apart, together = frozen(model), frozen(model, share=True)
+    apart, together = frozen_copy(model), frozen_copy(model, share=True)
     with torch.no_grad():
         model[0].weight.fill_(7.0)
     model(torch.randn(5, 2))

@@ -186,7 +186,7 @@ def widen(problem: Problem) -> None:
 def test_a_method_that_makes_another_model_is_refused_before_that_is_run(
     split, model, method, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module("unweave.unlearn")  # by its name in `unweave` it is the function
+    module = importlib.import_module("unweave.unlearning")  # by its name in `unweave` it is the function
     monkeypatch.setattr(module, "refuse_collapsed", lambda *_: pytest.fail("it was run"))
     with pytest.raises(ValueError, match=message):
         unweave.unlearn(model, split, method)

@@ -1,4 +1,4 @@
-"""How close a model came to retraining: attacks, comparison with retrained models, and a verdict.
+"""Audits one unlearned model: attacks, comparison with retrained references, and a verdict.
 
 ```python
 audit = unweave.audit(result, reference=unweave.Retrain(train, seeds=range(10)))
@@ -17,12 +17,11 @@ from unweave.audits.classifier.exam import ANSWERED, Classified
 from unweave.audits.exam import Exam, Found
 from unweave.audits.margins import Margins
 from unweave.audits.one_model import add_original, audit_record
-from unweave.audits.references import Answers, Retrain, answers_of, retrained, retraining
+from unweave.audits.references import Answers, Retrain, collect_answers, load_or_retrain, retraining_cost
 from unweave.audits.score import Score
 from unweave.audits.verdict import Judgement, Verdict
 from unweave.errors import Failed
 from unweave.record import record
-from unweave.report import html, tables
 from unweave.result import Result
 from unweave.tasks import family_of
 from unweave.tasks.diffusion import Diffusion
@@ -32,13 +31,13 @@ __all__ = ["Audit", "Evidence", "Retrain", "Verdict", "audit"]
 
 @dataclass(frozen=True)
 class Audit:
-    """A verdict, and all it rests on; printed, it comes first, then the figures beside the retrained models'.
+    """A verdict and its evidence. Printed: the verdict, then the figures next to those of the references.
 
     Args:
         judgement: The verdict, its reason, and the scores.
-        evidence: What the model answers: of a classifier its logits, of a generator its images.
-        record: The record of one stage that reports are made from.
-        exam: What was asked.
+        evidence: The answers of the model: logits of a classifier, images of a generator.
+        record: The record, from which reports are made.
+        exam: The questions to the model.
     """
 
     judgement: Judgement
@@ -53,19 +52,23 @@ class Audit:
 
     @property
     def reason(self) -> str:
-        """One plain sentence, beginning with the verdict."""
+        """One sentence that begins with the verdict."""
         return self.judgement.reason
 
     @property
     def scores(self) -> Mapping[str, Score]:
-        """Every figure, by metric."""
+        """The scores, by metric."""
         return self.judgement.scores
 
     def __str__(self) -> str:
+        from unweave.report import tables  # rich takes time to import
+
         return f"{self.reason}\n\n{tables.text(self.record)}"
 
     def save(self, folder: str | Path) -> None:
-        """Writes `report.html`, `record.json`, and `evidence.parquet` or, of images, `evidence.npz`."""
+        """Writes `report.html`, `record.json` and `evidence.parquet`, or `evidence.npz` for images."""
+        from unweave.report import html  # jinja2 and matplotlib take time to import
+
         record.write(self.record, folder)
         self.exam.save(self.evidence, Path(folder) / f"evidence.{self.exam.suffix}")
         html.write(self.record, Path(folder) / "report.html")
@@ -79,50 +82,55 @@ def audit(
     original: Evidence | None = None,
     exam: Exam[Any] | None = None,
 ) -> Audit:
-    """Compares one unlearned model with models retrained without the forget data.
+    """Compares one unlearned model with models retrained without the forget set.
 
-    The claim is about this one model: its figures against the retrained models' mean, whose uncertainty comes
-    from their seeds. A claim about a method needs an original per seed: see `unweave.bench.bench`.
+    The claim is about this one model: its figures against the mean of the retrained references, whose
+    uncertainty comes from their seeds. A claim about a method needs one original per seed: see
+    `unweave.bench.bench`.
 
     Args:
-        result: What `unlearn` returned, or what any model answers.
-        reference: How to retrain, or what at least ten retrained models answer. Without it: no verdict.
-        calibration: What at least twelve other retrained models answer, where `reference` is evidence.
-        original: What the model answered before; known from a `Result`.
-        exam: What is asked of the models of a `Result`; the questions to classifiers if None. A generator
-            needs one: `unweave.families.diffusion.Generation(attacks=25).exam(result.split)`.
+        result: The result of `unlearn`, or the answers of any model.
+        reference: How to retrain, or the answers of at least ten retrained models. Without it there is no
+            verdict.
+        calibration: The answers of at least twelve other retrained models, if `reference` is evidence.
+        original: The answers of the model before unlearning; a `Result` knows its original.
+        exam: The questions to the models of a `Result`; those for classifiers if None. A generator needs one:
+            `unweave.families.diffusion.Generation(attacks=25).exam(result.split)`.
 
     Raises:
-        ValueError: If models are to be retrained but the data is not known, evidence is of other examples, a
-            generator comes without an exam, or a model answers what is of no use, such as NaN.
-        Failed: If a retrained model does.
+        ValueError: If models are to be retrained but the data is unknown, if the evidence is about other
+            examples, if a generator comes without an exam, or if the answers of a model are unusable, such as
+            NaN.
+        Failed: If the answers of a retrained model are unusable.
     """
     if isinstance(result, Evidence):
         if isinstance(reference, Retrain):
             advice = "give what retrained models answer, or audit a result"
             raise ValueError(f"expected data to retrain on, found evidence alone: {advice}")
         found, before = Answers(result), None if original is None else Answers(original)
-        return judged(ANSWERED, result, found, before, *given(found, reference or (), calibration))
-    asked = exam or exam_of(result)
-    return beside_retrained(result, answered(result, asked), reference, calibration, exam=asked)
+        return judge_answers(
+            ANSWERED, result, found, before, *as_answers(found, reference or (), calibration)
+        )
+    asked = exam or default_exam(result)
+    return audit_answers(result, collect_answer_pair(result, asked), reference, calibration, exam=asked)
 
 
-def answered(result: Result, exam: Exam[Found]) -> tuple[Answers[Found], Answers[Found]]:
-    """What the unlearned model answers, and what the original does.
+def collect_answer_pair(result: Result, exam: Exam[Found]) -> tuple[Answers[Found], Answers[Found]]:
+    """Collects the answers of the unlearned model and of the original.
 
     Raises:
-        ValueError: If that is of no use; says whose.
+        ValueError: If they are unusable; the message names the model.
     """
     name = "unlearned"
     try:
-        found = answers_of(result.model, exam, result.original)
+        found = collect_answers(result.model, exam, result.original)
         name = "original"
-        return found, answers_of(result.original, exam)
+        return found, collect_answers(result.original, exam)
     except Failed as error:
         raise ValueError(f"the {name} model can't be audited: {error}") from error
 
 
-def beside_retrained(
+def audit_answers(
     result: Result,
     answers: tuple[Answers[Any], Answers[Any]],
     reference: Retrain | Sequence[Any] | None,
@@ -130,35 +138,35 @@ def beside_retrained(
     *,
     exam: Exam[Any],
 ) -> Audit:
-    """The verdict on what `unlearn` returned, from its answers and the original's; see `audit`."""
+    """Audits a result of `unlearn` from its answers and those of the original; see `audit`."""
     found, before = answers
     if not isinstance(reference, Retrain):
-        return judged(exam, result, found, before, *given(found, reference or (), calibration))
+        return judge_answers(exam, result, found, before, *as_answers(found, reference or (), calibration))
     compared, calibrating = (
-        [retrained(reference, result.split, seed, exam, found) for seed in seeds]
+        [load_or_retrain(reference, result.split, seed, exam, found) for seed in seeds]
         for seeds in (reference.seeds, reference.calibration_seeds)
     )
-    return judged(exam, result, found, before, compared, calibrating)
+    return judge_answers(exam, result, found, before, compared, calibrating)
 
 
-def exam_of(result: Result) -> Exam[Any]:
-    """The questions to classifiers; what a generator is asked hangs on more than the data."""
+def default_exam(result: Result) -> Exam[Any]:
+    """The exam for classifiers; raises for a generator, whose exam depends on more than the data."""
     if family_of(result.task) == Diffusion.family:
         advice = "exam=Generation(attacks=25).exam(result.split), of unweave.families.diffusion"
         raise ValueError(f"the audit of a generator needs an exam, found none: pass {advice}")
     return Classified(result.split, device=None)
 
 
-def given(
+def as_answers(
     found: Answers[Evidence], reference: Sequence[Evidence], calibration: Sequence[Evidence]
 ) -> tuple[list[Answers[Evidence]], list[Answers[Evidence]]]:
-    """What retrained models answer to the same questions: those to compare with, and those that calibrate."""
+    """Checks the evidence of retrained models and wraps it: references, and models for calibration."""
     for each in calibration:
         each.like(found.found)
     return [Answers(each) for each in reference], [Answers(each) for each in calibration]
 
 
-def judged(
+def judge_answers(
     exam: Exam[Found],
     subject: Result | Evidence,
     found: Answers[Found],
@@ -166,20 +174,20 @@ def judged(
     compared: Sequence[Answers[Found]],
     calibrating: Sequence[Answers[Found]],
 ) -> Audit:
-    """The verdict on one model's answers."""
+    """Judges the answers of one model."""
     refuse_copies(exam, [each.found for each in (*compared, *calibrating)])
-    fixed = margins_of(exam, calibrating)
-    references = [each.measured(exam) for each in compared]
-    moved = {} if before is None else exam.moved(found.found, before.found)
-    values = [{**each, **moved} for each in beside(exam, found, compared)]
-    original = beside(exam, before, compared) if before is not None and compared else []
+    fixed = calibrate_margins(exam, calibrating)
+    references = [each.measure(exam) for each in compared]
+    drift = {} if before is None else exam.drift(found.found, before.found)
+    values = [{**each, **drift} for each in measure_against(exam, found, compared)]
+    original = measure_against(exam, before, compared) if before is not None and compared else []
     answers = [] if before is None else [before.found]
     judgement = exam.judge(values, references, fixed, original, lambda: answers)
-    if judgement.verdict is Verdict.PASS and not found.probes and (hidden := exam.hidden(found.found)):
+    if judgement.verdict is Verdict.PASS and not found.probes and (hidden := exam.probe_caveat(found.found)):
         judgement = replace(judgement, reason=f"{judgement.reason}; {hidden}")
-    judgement = of_one(exam, judgement)
+    judgement = as_one_model(exam, judgement)
     name = subject.name if isinstance(subject, Result) else "model"
-    sheets = sheets_of(exam, {name: [found], "original": [before], "retrained": compared[:1]})
+    sheets = draw_sheets(exam, {name: [found], "original": [before], "retrained": compared[:1]})
     made = audit_record(
         subject,
         judgement,
@@ -188,16 +196,16 @@ def judged(
         fixed,
         metrics=exam.metrics,
         sheets=sheets,
-        retraining=retraining([*compared, *calibrating]),
+        retraining=retraining_cost([*compared, *calibrating]),
     )
     if original:
-        untouched = of_one(exam, exam.judge(original, references, fixed, original, lambda: answers))
+        untouched = as_one_model(exam, exam.judge(original, references, fixed, original, lambda: answers))
         made = add_original(made, untouched, original, references, exam.metrics)
     return Audit(judgement, found.found, made, exam)
 
 
-def sheets_of(exam: Exam[Found], answers: Mapping[str, Sequence[Answers[Found] | None]]) -> dict[str, str]:
-    """Pictures of what models answer, by name; none where there is nothing to see."""
+def draw_sheets(exam: Exam[Found], answers: Mapping[str, Sequence[Answers[Found] | None]]) -> dict[str, str]:
+    """Pictures of the answers, by model; empty if an exam draws none."""
     shown = {
         name: exam.sheet(each[0].found) for name, each in answers.items() if each and each[0] is not None
     }
@@ -205,7 +213,7 @@ def sheets_of(exam: Exam[Found], answers: Mapping[str, Sequence[Answers[Found] |
 
 
 def refuse_copies(exam: Exam[Found], references: Sequence[Found]) -> None:
-    """Raises if two retrained models are one: a spread of copies says nothing about retraining."""
+    """Raises if two retrained models give the same answers: copies do not show the spread of retraining."""
     seen: dict[str, int] = {}
     for index, each in enumerate(references):
         first = seen.setdefault(exam.fingerprint(each), index)
@@ -216,27 +224,27 @@ def refuse_copies(exam: Exam[Found], references: Sequence[Found]) -> None:
             )
 
 
-def beside(
+def measure_against(
     exam: Exam[Found], found: Answers[Found], compared: Sequence[Answers[Found]]
 ) -> list[dict[str, float]]:
-    """The metrics of one model beside each retrained one; its own alone if there is none."""
-    return [found.measured(exam, each) for each in compared] or [found.measured(exam)]
+    """The metrics of one model, compared with each reference in turn; without references its own metrics."""
+    return [found.measure(exam, each) for each in compared] or [found.measure(exam)]
 
 
-def of_one(exam: Exam[Any], judgement: Judgement) -> Judgement:
-    """A verdict whose scores are those of one model."""
-    scores = {name: alone(exam, name, each) for name, each in judgement.scores.items()}
+def as_one_model(exam: Exam[Any], judgement: Judgement) -> Judgement:
+    """The judgement with scores of one model, without intervals that need several."""
+    scores = {name: drop_interval(exam, name, each) for name, each in judgement.scores.items()}
     return replace(judgement, scores=scores)
 
 
-def alone(exam: Exam[Any], name: str, score: Score) -> Score:
-    """The score of one model: a figure of that model alone has no interval, for want of a second model."""
+def drop_interval(exam: Exam[Any], name: str, score: Score) -> Score:
+    """Removes the interval of a score that compares with no reference: one model has no spread."""
     nan = float("nan")
     return score if exam.metrics[name].needs_reference else replace(score, n=1, low=nan, high=nan)
 
 
-def margins_of(exam: Exam[Found], calibrating: Sequence[Answers[Found]]) -> Margins | None:
-    """The margins, if there are two models to compare."""
+def calibrate_margins(exam: Exam[Found], calibrating: Sequence[Answers[Found]]) -> Margins | None:
+    """The margins from calibration models; None with fewer than two."""
     if len(calibrating) < 2:
         return None
-    return exam.calibrated([each.found for each in calibrating], [each.probes for each in calibrating])
+    return exam.calibrate([each.found for each in calibrating], [each.probes for each in calibrating])

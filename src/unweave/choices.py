@@ -1,6 +1,6 @@
-"""Fields that take one of a few values, a number in an interval or a pattern: nothing else may pass for one.
+"""Checks of settings: one of a few values, a number in an interval, or a pattern.
 
-A misspelt choice would be taken for another one, and a negative weight would teach what is to be forgotten.
+Without them a misspelt choice would act as another one, and a negative weight would train on the forget set.
 """
 
 import re
@@ -24,11 +24,11 @@ def refuse_unknown_choices(settings: object) -> None:
 
 
 def refuse_outside(settings: object, interval: str, *names: str) -> None:
-    """Raises if a number in one of these fields is outside an interval, or NaN; other values may stand.
+    """Raises if a number in one of these fields is outside an interval, or NaN; other types are allowed.
 
     Args:
         settings: A dataclass.
-        interval: As mathematics writes it, such as "[0, 1)".
+        interval: The interval in mathematical notation, such as "[0, 1)".
         names: The fields.
 
     Raises:
@@ -45,7 +45,7 @@ def refuse_outside(settings: object, interval: str, *names: str) -> None:
 
 
 def refuse_no_pattern(settings: object, *names: str) -> None:
-    """Raises if one of these fields is no regular expression; anything but text may stand.
+    """Raises if text in one of these fields is no regular expression; other types are allowed.
 
     Args:
         settings: A dataclass.
@@ -63,10 +63,10 @@ def refuse_no_pattern(settings: object, *names: str) -> None:
             raise ValueError(f"{name} must be a regular expression, found {found}") from error
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A question that names the known word closest to this one, if any is close.
+def suggest_word(word: str, known: Iterable[str]) -> str:
+    """A question that suggests the known word closest to this one; empty if none is close.
 
-    Of dotted paths the last name counts, and all paths that end in the closest one are named.
+    Dotted paths are compared by their last name; all paths that end in the closest name are suggested.
     """
     ending: dict[str, list[str]] = {}
     for path in known:
@@ -77,7 +77,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 @cache
 def _choices(kind: type) -> Mapping[str, tuple[tuple[Any, ...], tuple[type, ...]]]:
-    """Per field with a `Literal` the values that it names, and the types that may stand in their place."""
+    """For each field with a `Literal`: its values, and the other types that the field allows."""
     found = {}
     for name, hint in get_type_hints(kind).items():
         kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)

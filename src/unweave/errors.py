@@ -1,4 +1,4 @@
-"""What may go wrong once a run has begun; bad input is a `ValueError` before that."""
+"""The error of a failed run; bad input raises a `ValueError` before the run."""
 
 
 class Failed(RuntimeError):

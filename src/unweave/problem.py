@@ -1,4 +1,4 @@
-"""What every method is given: a model, its data cut four ways, and what to forget."""
+"""The input of every method: a model, its data in four parts, and the forget set."""
 
 import copy
 import hashlib
@@ -21,7 +21,7 @@ from unweave.weights.processes import Processes
 T = TypeVar("T")
 
 Watch = Callable[["Problem", int], None]
-"""Sees a problem before a step of a descent, and the number of that step."""
+"""Called with a problem and the number of a step, before that step."""
 
 
 @runtime_checkable
@@ -38,20 +38,21 @@ class Problem:
     """One unlearning request, ready to run.
 
     Args:
-        task: How this family of models is run and scored.
+        task: Runs and scores this family of models.
         model: The model to edit, in place.
-        split: The data, cut four ways.
+        split: The data in four parts.
         generator: The only source of randomness, on the CPU.
         build: Makes a model of the same architecture with fresh weights. By default a copy whose modules
-            redraw their own.
-        processes: Who shares the work.
-        cost: What was spent so far.
-        memory: Results that several methods share, such as a proxy model; whoever takes one also takes its
-            cost. To be shared over one original and one split; a seed never takes the result of another.
+            redraw their weights.
+        processes: The processes that share the work.
+        cost: The cost so far.
+        memory: Results that several methods share, such as a proxy model; a method that uses one is charged
+            its full cost. Share it over one original and one split only; a seed never uses the result of
+            another seed.
         curves: The loss of every term at every step, in the unit of the task.
-        traces: What probes saw: rows of step, value and reliability, by name.
-        given: The model as it was given, where the caller still holds it; it is never changed. If None, a
-            copy is kept from the moment when `original` is first read, which must be before the first edit.
+        traces: The measurements of probes, by name: rows of step, value and reliability.
+        given: The caller's model, which is never changed. If None, the first read of `original` makes a copy,
+            so it must come before the first edit.
         watch: Called before every step of every descent with the problem and the number of the step.
     """
 
@@ -70,30 +71,30 @@ class Problem:
 
     @cached_property
     def original(self) -> nn.Module:
-        """The model as it was before the first edit: frozen, in evaluation mode, where the weights are.
+        """The model before the first edit: frozen, in evaluation mode, on the device of the weights.
 
-        It shares the memory of `given`, if that is on the same device.
+        It shares the memory of `given`, if both are on the same device.
         """
         if self.given is None:
             self.given = copy.deepcopy(self.model)
-        return frozen(self.given, share=True).to(self.device)
+        return frozen_copy(self.given, share=True).to(self.device)
 
     @property
     def params(self) -> dict[str, nn.Parameter]:
         """The trainable weights by name; tied weights once."""
         params = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         if not params:
-            raise ValueError("the model has no trainable weights: set requires_grad on those that may move")
+            raise ValueError("the model has no trainable weights: set requires_grad on those to train")
         return params
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(iter(self.params.values())).device
 
     @property
     def blocks(self) -> list[tuple[str, nn.Module]]:
-        """The weight-bearing modules in order of registration: matrices or kernels, no normalisation."""
+        """The modules with matrices or kernels, in order of registration; no normalisation layers."""
         modules = [
             (name, m)
             for name, m in self.model.named_modules()
@@ -103,51 +104,51 @@ class Problem:
 
     @property
     def head(self) -> tuple[str, nn.Module]:
-        """The last weight-bearing module."""
+        """The last module of `blocks`."""
         return self.blocks[-1]
 
     def seed(self) -> int:
-        """A fresh seed."""
+        """Draws a seed from the generator."""
         return int(torch.randint(2**62, (), generator=self.generator))
 
-    def fresh(self) -> nn.Module:
-        """A model of the same architecture on the same device, with newly drawn weights."""
+    def fresh_model(self) -> nn.Module:
+        """Makes a model of the same architecture on the same device, with newly drawn weights."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed())
-            model = self.build() if self.build else redrawn(self.model)
+            model = self.build() if self.build else redrawn_copy(self.model)
         return model.to(self.device).train(self.model.training)
 
-    def beside(self, name: str) -> "Problem":
-        """The same request over a copy of the original; costs and curves are counted apart.
+    def problem_copy(self, name: str) -> "Problem":
+        """The same request on a copy of the original, with its own cost and curves.
 
-        Its randomness depends on the seed of this problem and the name, not on what was drawn before.
+        Its randomness depends on the seed of this problem and on the name, not on earlier draws.
         """
         key = hashlib.sha256(f"{self.generator.initial_seed()}:{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "little"))
         model = copy.deepcopy(self.model if self.given is None else self.given).to(self.device)
         return Problem(self.task, model, self.split, generator, self.build, self.processes)
 
-    def over(self, split: Split) -> "Problem":
-        """The same model and randomness over other data; costs, curves and traces are counted together."""
+    def with_split(self, split: Split) -> "Problem":
+        """The same model and generator on another split; cost, curves and traces are shared."""
         return replace(self, split=split)
 
-    def unaugmented(self) -> "Problem":
-        """The same request, with training data that is never augmented."""
+    def without_augmentation(self) -> "Problem":
+        """The same request, without augmentation of the training data."""
         split = self.split
         calibration = split.calibration.tolist()
         plain = Split(Unaugmented(split.train), split.forget, split.held_out, calibration=calibration)
-        return self.over(plain)
+        return self.with_split(plain)
 
     def remember(self, name: str, make: Callable[["Problem"], T]) -> T:
-        """What `make` returns of a copy of the problem, made once for all methods that share `memory`.
+        """The result of `make` on a copy of the problem, computed once for all methods that share `memory`.
 
-        Its cost is charged every time, seconds included: who starts from another's result has not saved it. A
-        clock around the whole method has seen the making too; `train.spend` takes that off.
+        The full cost is charged every time, seconds included. A clock around the whole method also saw the
+        making of the result; `train.run_and_time` subtracts it.
         """
         key = f"{self.generator.initial_seed()}:{name}"
         if key not in self.memory:
-            copied = self.beside(name)
-            with timed(copied.cost):
+            copied = self.problem_copy(name)
+            with add_time(copied.cost):
                 value = make(copied)
             self.memory[key] = value, copied.cost
         value, cost = self.memory[key]
@@ -155,12 +156,12 @@ class Problem:
         return cast(T, value)
 
 
-def frozen(model: nn.Module, *, share: bool = False) -> nn.Module:
-    """A detached copy in evaluation mode: the original model, a teacher, a proxy.
+def frozen_copy(model: nn.Module, *, share: bool = False) -> nn.Module:
+    """A frozen copy in evaluation mode: the original model, a teacher, a proxy.
 
     Args:
-        model: Stays as it is.
-        share: Whether the copy holds the same weights and buffers in the same memory.
+        model: Stays unchanged.
+        share: Share the memory of weights and buffers with the model.
     """
     memo: dict[int, object] = {}
     if share:
@@ -169,8 +170,8 @@ def frozen(model: nn.Module, *, share: bool = False) -> nn.Module:
     return copy.deepcopy(model, memo).eval().requires_grad_(False)
 
 
-def redrawn(model: nn.Module) -> nn.Module:
-    """A copy of the model whose modules have redrawn their own weights.
+def redrawn_copy(model: nn.Module) -> nn.Module:
+    """A copy of the model whose modules have redrawn their weights.
 
     Raises:
         ValueError: If a module holds weights but has no `reset_parameters`.
@@ -187,7 +188,7 @@ def redrawn(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def timed(cost: Cost) -> Iterator[None]:
+def add_time(cost: Cost) -> Iterator[None]:
     """Adds the wall time of the body to `cost.seconds`."""
     start = time.perf_counter()
     yield

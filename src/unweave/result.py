@@ -1,4 +1,4 @@
-"""A model that forgot, and how it is saved."""
+"""The result of unlearning, and how to save it."""
 
 import json
 import os
@@ -24,12 +24,12 @@ from unweave.weights.cost import Cost
 Method = Callable[[Problem], None]
 
 PRETRAINED = "pretrained"
-"""The folder of a model in a form of its own."""
+"""The folder of a model in its own format."""
 
 
 @runtime_checkable
 class Pretrained(Protocol):
-    """A model that has a format of its own on disk, as those of transformers do."""
+    """A model with its own format on disk, such as a model of transformers."""
 
     def save_pretrained(self, save_directory: str) -> object:
         """Writes the model into a folder."""
@@ -38,18 +38,18 @@ class Pretrained(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """A model that forgot.
+    """An unlearned model, with all that made it.
 
     Args:
         model: The edited copy, in evaluation mode.
-        method: What edited it.
-        split: The data, with what was to be forgotten.
-        task: How the model is scored.
-        seed: Of all randomness of the method.
-        original: The model as it was given; the same object.
-        cost: What the method spent.
+        method: The method that edited it.
+        split: The data, with the forget set.
+        task: Scores the model.
+        seed: The seed of the method.
+        original: The model before unlearning; the caller's own object.
+        cost: The cost of the method.
         curves: The loss of every term at every step.
-        traces: What probes saw: rows of step, value and reliability, by name.
+        traces: The measurements of probes, by name: rows of step, value and reliability.
     """
 
     model: nn.Module
@@ -64,20 +64,20 @@ class Result:
 
     @property
     def name(self) -> str:
-        """What tables call the method."""
+        """The name of the method in tables."""
         return self.method.__name__ if isinstance(self.method, FunctionType) else type(self.method).__name__
 
     def row(self, cost: float | None = None) -> dict[str, Any]:
-        """The method and what it spent, in the words of a record.
+        """The row of the method in a record: its settings, cost and curves.
 
         Args:
-            cost: Its seconds relative to a retraining's, if that is known.
+            cost: Its seconds relative to a retraining; None if that is unknown.
         """
         spent = {"seconds": self.cost.seconds, "gradient_evaluations": self.cost.gradients, "cost": cost}
         return {"repr": repr(self.method), **spent, "trace": trace_rows(self.traces, self.curves)}
 
     def request(self) -> dict[str, Any]:
-        """What was deleted, in the words of a record."""
+        """The forget set, as a record describes it."""
         split, forget = self.split, self.split.forget
         places, names = forget[:SHOWN].tolist(), split.train.names
         ids = places if names is None else [names[place] for place in places]
@@ -85,30 +85,30 @@ class Result:
         return request_row(ids, labels, of=len(split.train), model=model)
 
     def sizes(self) -> dict[str, Any]:
-        """The digest of the split, and the numbers of examples of its parts, in the words of a record."""
+        """The digest of the split and the sizes of its parts, as a record holds them."""
         known = {"digest": self.split.digest(), "forgotten_classes": list(self.split.forgotten_classes)}
         return {**known, **{part: len(self.split.part(part)[1]) for part in PARTS}}
 
     def as_record(self) -> dict[str, Any]:
-        """The record of a model that nothing was measured of yet."""
+        """The record of the model before any audit."""
         reason = "INCONCLUSIVE: no verdict: the model was not audited yet"
         none = {"scores": {}, "gap": None, "verdict": "INCONCLUSIVE", "reason": reason}
         row = {**none, "peak_mib": None, "failed": None, **self.row()}
         return one_model({self.name: row}, self.request(), self.sizes(), seeds=[self.seed])
 
     def save(self, folder: str | Path, *, write: Callable[[nn.Module, Path], object] | None = None) -> None:
-        """Writes the model, `split.json` and `record.json`, whose verdict says that nothing was audited yet.
+        """Writes the model, `split.json` and `record.json`, whose verdict is INCONCLUSIVE until an audit.
 
-        The model is `model.safetensors` with `model.json`, which also tells the original by the digest of its
-        weights; one that has `save_pretrained` is written by that as well.
+        The model is written as `model.safetensors` with `model.json`, which identifies the original by the
+        digest of its weights. A model with `save_pretrained` is also written by that.
 
         Args:
-            folder: Made if it is missing.
-            write: Writes the model in a form of its own into a folder, instead of `save_pretrained`.
+            folder: Created if it is missing.
+            write: Writes the model in its own format into a folder, instead of `save_pretrained`.
 
         Raises:
-            ValueError: If the folder holds a model or a record that unweave did not write. What an earlier
-                save wrote is replaced.
+            ValueError: If the folder holds a model or a record that unweave did not write. Files of an
+                earlier save are replaced.
         """
         place = Path(folder)
         refuse_foreign(place)
@@ -117,7 +117,7 @@ class Result:
         code = record.environment()["code"]
         checkpoint.save(place, self.model.state_dict(), {**made, **origin, "code": code})
         self.split.save(place / "split.json")
-        with replacing(place / PRETRAINED) as beside:
+        with replace_folder(place / PRETRAINED) as beside:
             if write is not None:
                 write(self.model, beside)
             elif isinstance(self.model, Pretrained):
@@ -126,8 +126,11 @@ class Result:
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raises if a folder holds a model or a record that somebody else wrote: saving would replace it."""
-    sidecar, schema = noted(folder / checkpoint.SIDECAR), noted(folder / record.FILE).get("schema")
+    """Raises if a folder holds a model or a record that unweave did not write: saving would replace it."""
+    sidecar, schema = (
+        read_if_present(folder / checkpoint.SIDECAR),
+        read_if_present(folder / record.FILE).get("schema"),
+    )
     ours = {
         checkpoint.WEIGHTS: {"architecture", "weights"} <= sidecar.keys(),
         PRETRAINED: {"architecture", "weights"} <= sidecar.keys(),
@@ -139,8 +142,8 @@ def refuse_foreign(folder: Path) -> None:
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """A place to write what is to become a folder; what is there is replaced by a whole one, or stays."""
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """Yields a temporary folder, which replaces `folder` as a whole if the body succeeds."""
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as workplace:
         beside, before = Path(workplace) / folder.name, Path(workplace) / "before"
         yield beside
@@ -153,8 +156,8 @@ def replacing(folder: Path) -> Iterator[Path]:
             os.replace(beside, folder)
 
 
-def noted(path: Path) -> Mapping[str, object]:
-    """The JSON object in a file; an empty one if there is none."""
+def read_if_present(path: Path) -> Mapping[str, object]:
+    """The JSON object in a file; an empty one if the file is missing or holds none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):

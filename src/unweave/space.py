@@ -1,4 +1,4 @@
-"""What a method lets a search choose from: ranges for its fields, and nothing about who searches.
+"""The search space of a method: ranges for its fields, independent of the search algorithm.
 
 A method's `space(budget)` returns one range per dotted field path, such as `{"how.lr": Log(0.01, 0.3)}`.
 """
@@ -27,7 +27,7 @@ class Log:
 
 @dataclass(frozen=True)
 class Uniform:
-    """A number, uniform between its ends.
+    """A number, uniform between two ends.
 
     Args:
         low: The smallest value.
@@ -78,18 +78,18 @@ class Choice:
 
 @dataclass(frozen=True)
 class Rest:
-    """What other settings leave of a total: worked out from what was drawn for them.
+    """The rest of a total after other settings, computed from the values drawn for them.
 
     Args:
         total: The total.
-        prices: By dotted path, what one unit of another setting takes of it.
+        prices: What one unit of another setting takes of the total, by its dotted path.
     """
 
     total: int
     prices: Mapping[str, int]
 
-    def left(self, drawn: Mapping[str, Any]) -> int:
-        """What is left, if anything."""
+    def remaining(self, drawn: Mapping[str, Any]) -> int:
+        """The rest, at least zero."""
         return max(0, self.total - sum(price * drawn[path] for path, price in self.prices.items()))
 
 
@@ -97,32 +97,32 @@ Range = Log | Uniform | Whole | Choice | Rest
 
 
 RATES = Log(0.005, 1.0)
-"""The learning rates of every method whose own optimizer is SGD: one range, which favours no method."""
+"""The learning rates of every method that uses SGD: one range for all, to favour none."""
 
 SCHEDULES = Choice(("constant", "cosine"))
 """The schedules of every method that lets a search choose one."""
 
 
 def up_to(longest: int, *, share: int = 10, least: int = 1) -> Whole:
-    """The number of steps, from one of so many shares of the longest run to all of it.
+    """A number of steps, from `longest / share` to `longest`.
 
     Args:
-        longest: What the budget allows: all of it where a step takes one gradient evaluation.
-        share: What the shortest run is a fraction of.
-        least: As many steps as any run needs, whatever the budget.
+        longest: The number of steps that the budget allows.
+        share: The longest run divided by the shortest.
+        least: The fewest steps of any run, whatever the budget.
     """
     return Whole(max(least, longest // share), max(least, longest))
 
 
-def prefixed(name: str, space: Mapping[str, Range]) -> dict[str, Range]:
-    """The space with its paths under a field of that name."""
+def prefix_paths(name: str, space: Mapping[str, Range]) -> dict[str, Range]:
+    """The space of a nested field: its paths begin with the name of the field."""
 
-    def moved(each: Range) -> Range:
+    def with_prefix(each: Range) -> Range:
         if not isinstance(each, Rest):
             return each
         return Rest(each.total, {f"{name}.{path}": price for path, price in each.prices.items()})
 
-    return {f"{name}.{path}": moved(each) for path, each in space.items()}
+    return {f"{name}.{path}": with_prefix(each) for path, each in space.items()}
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""A user's data cut four ways: forget, retain, calibration and test."""
+"""A user's data in four parts: forget, retain, calibration and test."""
 
 import hashlib
 import json
@@ -24,22 +24,23 @@ PARTS: tuple[Part, ...] = ("forget", "retain", "calibration", "test")
 
 
 class Split:
-    """A user's data cut four ways by position: forget, retain, calibration and test.
+    """A user's data in four parts: forget set, retain set, calibration set and test set.
 
-    Forget and retain cut the data that the model was trained on. Calibration is held out: methods may use it
-    for tuning, and membership attacks take their non-members from it. Test is reported once.
+    Forget set and retain set divide the training data of the model. The calibration set is held out: methods
+    may use it for tuning, and membership attacks take their non-members from it. The test set is for the
+    final report alone.
 
     Args:
         train: The training data: any map-style `Dataset` of tuples or dicts, or a `Source`.
-        forget: What to forget: positions in `train`, or names if the examples have ids.
-        test: Data that the model never saw.
-        calibration: The fraction of `test` that is set aside for it, or the positions there.
-        seed: Chooses which part of `test` that is.
+        forget: The forget set: positions in `train`, or ids if the examples have ids.
+        test: Held-out data, which the model was not trained on.
+        calibration: The fraction of `test` for the calibration set, or the positions in it.
+        seed: Chooses the examples of that fraction.
 
     Raises:
-        ValueError: If an id or a position is unknown, out of range or named twice, if nothing or everything
-            is to be forgotten, if a label is negative, or if fewer than two examples are held out, or none
-            is for calibration.
+        ValueError: If an id or a position is unknown, out of range or repeated; if the forget set is empty or
+            all of the training data; if a label is negative; if fewer than two examples are held out; or if
+            the calibration set is empty.
     """
 
     def __init__(
@@ -56,31 +57,31 @@ class Split:
             if len(source.labels) and int(source.labels.min()) < 0:
                 raise ValueError(f"labels of the {name} data must be >= 0, found {int(source.labels.min())}")
         self.forget = positions(self.train, forget)
-        self.calibration, self.test = cut(len(self.held_out), calibration, seed)
+        self.calibration, self.test = cut_held_out(len(self.held_out), calibration, seed)
 
     @cached_property
     def is_forget(self) -> Bool[Tensor, " n"]:
-        """Which training examples are to be forgotten."""
+        """Which training examples are in the forget set."""
         return torch.zeros(len(self.train), dtype=torch.bool).index_fill_(0, self.forget, True)
 
     @cached_property
     def retain(self) -> Int[Tensor, " retain"]:
-        """Positions of the training examples that stay."""
+        """Positions of the retain set in the training data."""
         return (~self.is_forget).nonzero()[:, 0]
 
     @cached_property
     def n_classes(self) -> int:
-        """One more than the largest label."""
+        """The largest label plus one."""
         return 1 + int(max(self.train.labels.max(), self.held_out.labels.max()))
 
     @cached_property
     def forgotten_classes(self) -> tuple[int, ...]:
-        """Classes of which no training example stays."""
+        """Classes without an example in the retain set, that is, forgotten whole."""
         gone = set(self.train.labels[self.forget].tolist()) - set(self.train.labels[self.retain].tolist())
         return tuple(sorted(gone))
 
     def part(self, name: Part) -> tuple[Source, Int[Tensor, " n"]]:
-        """The source of a part, and its positions there."""
+        """The source of a part, and the positions of the part in it."""
         if name == "mixed":
             return self.train, torch.arange(len(self.train))
         source = self.train if name in ("forget", "retain") else self.held_out
@@ -89,10 +90,10 @@ class Split:
         )
 
     def digest(self, *parts: Part) -> str:
-        """A digest of the data and positions of these parts, whatever their order; of all four by default.
+        """A digest of the data and positions of these parts, in any order; of all four by default.
 
-        `digest("mixed")` names the data that an original model must have been trained on, `digest("retain")`
-        those of a retrained one.
+        `digest("mixed")` identifies the training data of an original model, `digest("retain")` that of a
+        retrained reference.
         """
         whole = hashlib.sha256()
         for name in sorted(parts or ("forget", "retain", "calibration", "test")):
@@ -109,10 +110,10 @@ class Split:
 
     @classmethod
     def load(cls, path: str | Path, train: Dataset | Source, test: Dataset | Source) -> "Split":
-        """The split that `save` wrote, over the same data.
+        """Reads the split that `save` wrote, for the same data.
 
         Raises:
-            ValueError: If the file is another one, or the data is not what the split was made from.
+            ValueError: If the file is no split, or the split was made from other data.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -130,12 +131,12 @@ class Split:
 
 
 def as_source(data: Dataset | Source) -> Source:
-    """The data itself, or a DataLoader's view of a user's data set."""
+    """The data itself if it is a `Source`, otherwise a `Source` that reads it by a DataLoader."""
     return data if isinstance(data, Source) else Loaded(data)
 
 
 def positions(source: Source, ids: Sequence[int] | Sequence[str] | Tensor) -> Int[Tensor, " n"]:
-    """Sorted positions of the named examples, checked."""
+    """Checks the examples and returns their positions, sorted."""
     found = source_positions(source, ids.tolist() if isinstance(ids, Tensor) else ids)
     refuse_repeated(source, found)
     if not found or len(found) == len(source):
@@ -146,55 +147,57 @@ def positions(source: Source, ids: Sequence[int] | Sequence[str] | Tensor) -> In
 
 
 def refuse_repeated(source: Source, places: Sequence[int]) -> None:
-    """Raises if a position is there twice; says the ids where examples have some."""
+    """Raises if a position occurs twice; the message gives ids if the examples have them."""
     again = [place for place, times in Counter(places).items() if times > 1]
     if not again:
         return
     known = source.names
     names = [f"position {place}" if known is None else repr(known[place]) for place in again]
-    found = f"{names[0]} twice" if len(names) == 1 else f"{len(names)} of {len(places)} again: {few(names)}"
+    found = (
+        f"{names[0]} twice" if len(names) == 1 else f"{len(names)} of {len(places)} again: {first_few(names)}"
+    )
     raise ValueError(f"each example can be forgotten once, found {found}")
 
 
 def source_positions(source: Source, examples: Sequence[int | str | np.integer]) -> list[int]:
-    """The position of each example, given that or its name.
+    """The position of each example, given by position or id.
 
     Raises:
-        ValueError: If some are not there; says how many, and the first of them.
+        ValueError: If some do not exist; the message gives their number and the first of them.
     """
     ids = [example for example in examples if isinstance(example, str)]
-    # names are asked for once, and only where they are needed: that may read the whole data set
+    # read names only if they are needed: that may read the whole data set
     names = source.names if ids else ()
     if names is None:
         raise ValueError(f"expected positions, found the id {ids[0]!r}: the training data has no ids")
     places = {name: place for place, name in enumerate(names)}
     unknown = [name for name in ids if name not in places]
     if unknown:
-        found = f"{counted(unknown, examples)} not: {few(map(repr, unknown))}"
+        found = f"{count_of(unknown, examples)} not: {first_few(map(repr, unknown))}"
         raise ValueError(f"ids must be those of training examples, found {found}")
     found = [places[example] if isinstance(example, str) else int(example) for example in examples]
     outside = [place for place in found if not 0 <= place < len(source)]
     if outside:
-        several = f"{counted(outside, examples)} not: " if len(outside) > 1 else ""
+        several = f"{count_of(outside, examples)} not: " if len(outside) > 1 else ""
         raise ValueError(
-            f"positions must be in 0..{len(source) - 1}, found {several}{few(map(str, outside))}"
+            f"positions must be in 0..{len(source) - 1}, found {several}{first_few(map(str, outside))}"
         )
     return found
 
 
-def counted(some: Sequence[object], of: Sequence[object]) -> str:
-    """How many of all these are, as the beginning of what they are."""
+def count_of(some: Sequence[object], of: Sequence[object]) -> str:
+    """The beginning of a sentence: "2 of 7 that are"."""
     return f"{len(some)} of {len(of)} that {'is' if len(some) == 1 else 'are'}"
 
 
-def few(names: Iterable[str]) -> str:
-    """The first five names, and whether there are more."""
+def first_few(names: Iterable[str]) -> str:
+    """The first five names, with an ellipsis if there are more."""
     shown = list(names)
     return ", ".join(shown[:5]) + (", ..." if len(shown) > 5 else "")
 
 
-def cut(n: int, calibration: float | Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
-    """Positions of the calibration and the test part among `n` held-out examples."""
+def cut_held_out(n: int, calibration: float | Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
+    """Positions of the calibration set and the test set among `n` held-out examples."""
     if n < 2:
         raise ValueError(
             "the test data must hold at least two examples, one for calibration and one for test, "

@@ -1,4 +1,4 @@
-"""Plain values, as TOML and JSON hold them, into frozen dataclasses; an error names its place."""
+"""Converts plain values of TOML or JSON to frozen dataclasses; errors name the place."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ from operator import or_
 from types import UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from unweave.choices import nearest
+from unweave.choices import suggest_word
 
 Table = Mapping[str, Any]
 NOTHING = "none"
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @singledispatch
 def as_table(value: object) -> Any:  # noqa: ANN401  plain values of any type
-    """A dataclass as plain values that `read` takes; where several may stand, "kind" says which does."""
+    """A dataclass as plain values for `read`; "kind" names the class of a field that allows several."""
     if isinstance(value, Mapping):
         return {key: as_table(each) for key, each in value.items()}
     if isinstance(value, tuple | list):
@@ -27,39 +27,39 @@ def as_table(value: object) -> Any:  # noqa: ANN401  plain values of any type
     if not dataclasses.is_dataclass(value):
         return value
     found = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    several = {name for name, kinds in tables(type(value)).items() if len(kinds) > 1}
+    several = {name for name, kinds in nested_kinds(type(value)).items() if len(kinds) > 1}
     kinds = {name: kind_of(type(found[name])) for name in several if dataclasses.is_dataclass(found[name])}
     plain = {name: as_table(each) for name, each in found.items()}
     return plain | {name: {"kind": kind, **plain[name]} for name, kind in kinds.items()}
 
 
 def kind_of(kind: type) -> str:
-    """What plain values call a dataclass: its name in lower case."""
+    """The "kind" of a dataclass: its name in lower case."""
     return kind.__name__.lower()
 
 
 def read(kind: type[T], table: object, path: str) -> T:
-    """A dataclass from a value per field; `path` is what errors call it, "" for a whole recipe.
+    """Builds a dataclass from one value per field; errors name `path`, which is "" for a whole recipe.
 
     Raises:
-        ValueError: If a field is not known or missing, or a value is wrong; says where.
+        ValueError: If a field is unknown or missing, or a value is wrong; the message says where.
     """
-    return build(kind, mapping(table, path), path)
+    return build(kind, require_mapping(table, path), path)
 
 
 def build(kind: type[T], table: Table, path: str) -> T:
-    """A dataclass from a value per field; dataclasses in it are built first.
+    """Builds a dataclass from one value per field, nested dataclasses first.
 
     Raises:
-        ValueError: If a field is not known or missing, or a value is wrong; says where.
+        ValueError: If a field is unknown or missing, or a value is wrong; the message says where.
     """
     hints, fields = get_type_hints(kind), dataclasses.fields(cast(Any, kind))
-    refuse_unknown(table, [field.name for field in fields], path, paths(kind))
+    refuse_unknown(table, [field.name for field in fields], path, field_paths(kind))
     for field in fields:
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in table:
-            raise ValueError(f"{below(path, field.name)} is missing")
-    made = {name: value_of(hints[name], value, below(path, name)) for name, value in table.items()}
+            raise ValueError(f"{join_path(path, field.name)} is missing")
+    made = {name: value_of(hints[name], value, join_path(path, name)) for name, value in table.items()}
     try:
         return kind(**made)
     except ValueError as error:
@@ -67,7 +67,7 @@ def build(kind: type[T], table: Table, path: str) -> T:
 
 
 def value_of(hint: Any, value: object, path: str) -> object:  # noqa: ANN401  any type can be a hint
-    """The value in the type of a field; a dataclass stands as a table, or by its kind alone."""
+    """Converts a value to the type of a field; a dataclass is a table, or its kind alone."""
     kinds = {kind_of(each): each for each in dataclasses_in(hint)}
     plain = [each for each in members(hint) if each not in kinds.values()]
     if value == NOTHING and type(None) in plain:
@@ -76,53 +76,55 @@ def value_of(hint: Any, value: object, path: str) -> object:  # noqa: ANN401  an
         value = {"kind": value}
     if kinds and isinstance(value, Mapping):
         only, *more = kinds.values()
-        if not more and "kind" in paths(only):  # a field of its own
+        if not more and "kind" in field_paths(only):  # a field of its own
             return build(only, value, path)
         kind = kinds[choose_kind(kinds, value, path)]
         return build(kind, {key: each for key, each in value.items() if key != "kind"}, path)
     if kinds and (not plain or (plain == [type(None)] and value is not None)):
         names = f" or one of {', '.join(kinds)}" if len(kinds) > 1 else ""
-        guess = nearest(str(value), kinds) if names else ""
+        guess = suggest_word(str(value), kinds) if names else ""
         raise ValueError(f"{path} must be a table{names}, found {value!r}{guess}")
-    return validated(reduce(or_, plain) if kinds else hint, value, path)
+    return validate(reduce(or_, plain) if kinds else hint, value, path)
 
 
 def choose_kind(kinds: Mapping[str, type], table: Table, path: str) -> str:
-    """Which of the dataclasses a table stands for.
+    """The kind of the dataclass that a table describes.
 
     Raises:
-        ValueError: If it says none, or another than these.
+        ValueError: If the table names no kind, or an unknown one.
     """
     found = table.get("kind", next(iter(kinds)) if len(kinds) == 1 else None)
     if found not in kinds:
-        guess = nearest(str(found), kinds)
-        raise ValueError(f"{below(path, 'kind')} must be one of {', '.join(kinds)}, found {found!r}{guess}")
+        guess = suggest_word(str(found), kinds)
+        raise ValueError(
+            f"{join_path(path, 'kind')} must be one of {', '.join(kinds)}, found {found!r}{guess}"
+        )
     return found
 
 
-def below(path: str, name: str) -> str:
+def join_path(path: str, name: str) -> str:
     """The path of a field."""
     return f"{path}.{name}".removeprefix(".")
 
 
-def validated(kind: Any, value: object, path: str) -> Any:  # noqa: ANN401  any type can be a hint
-    """The value in a type. Numbers are not read from strings, nor truths from numbers."""
+def validate(kind: Any, value: object, path: str) -> Any:  # noqa: ANN401  any type can be a hint
+    """Checks that a value has a type, strictly: a string is no number, and a number no truth value."""
     from pydantic import ValidationError
 
     try:
         return _reader(kind)(json.dumps(value))
     except ValidationError as error:
-        raise ValueError(_explained(cast(Table, error.errors()[0]), path)) from error
+        raise ValueError(_explain(cast(Table, error.errors()[0]), path)) from error
 
 
-def merged(default: Table, overrides: Table) -> dict[str, Any]:
-    """The overrides over the defaults, field by field; a table of another kind displaces the default."""
+def merge_tables(default: Table, overrides: Table) -> dict[str, Any]:
+    """Merges overrides into defaults, field by field; a table of another kind replaces the default."""
     made = dict(default)
     for key, value in overrides.items():
         inner = default.get(key)
         if isinstance(inner, Mapping) and isinstance(value, Mapping):
             alike = value.get("kind", inner.get("kind")) == inner.get("kind")
-            made[key] = merged(inner, value) if alike else value
+            made[key] = merge_tables(inner, value) if alike else value
         elif not (isinstance(inner, Mapping) and value == inner.get("kind", {})):
             made[key] = value
     for key, other in (("steps", "epochs"), ("epochs", "steps")):
@@ -131,22 +133,27 @@ def merged(default: Table, overrides: Table) -> dict[str, Any]:
     return made
 
 
-def mapping(table: object, path: str) -> Table:
-    """The table, if it is one."""
+def require_mapping(table: object, path: str) -> Table:
+    """Returns a table; raises for anything else."""
     if not isinstance(table, Mapping):
         raise ValueError(f"{path} must be a table, found {table!r}")
     return table
 
 
-def paths(kind: type) -> list[str]:
-    """The dotted path of every field of a dataclass and of those in it, the outer ones first."""
-    inner = [f"{key}.{path}" for key, each in tables(kind).items() for table in each for path in paths(table)]
+def field_paths(kind: type) -> list[str]:
+    """The dotted paths of all fields of a dataclass and its nested dataclasses, outer fields first."""
+    inner = [
+        f"{key}.{path}"
+        for key, each in nested_kinds(kind).items()
+        for table in each
+        for path in field_paths(table)
+    ]
     own = [field.name for field in dataclasses.fields(kind)]
     return sorted(dict.fromkeys([*own, *inner]), key=lambda path: path.count("."))
 
 
-def tables(kind: type) -> dict[str, list[type]]:
-    """By the name of a field the dataclasses that it may hold."""
+def nested_kinds(kind: type) -> dict[str, list[type]]:
+    """The dataclasses that each field may hold, by the name of the field."""
     hints = get_type_hints(kind)
     return {field.name: dataclasses_in(hints[field.name]) for field in dataclasses.fields(kind)}
 
@@ -162,11 +169,11 @@ def members(hint: Any) -> tuple[Any, ...]:  # noqa: ANN401  any type can be a hi
 
 
 def refuse_unknown(table: Table, known: Iterable[str], path: str, meant: Iterable[str] = ()) -> None:
-    """Raises at a key that is not known; `meant` are the dotted paths that it may have stood for."""
+    """Raises at an unknown key; `meant` are the dotted paths to suggest from."""
     known = list(known)
     for key in table:
         if key not in known:
-            guess = nearest(key, [*meant] or known)
+            guess = suggest_word(key, [*meant] or known)
             raise ValueError(
                 f"unknown key {key!r} in {path or 'the recipe'}{guess}; known: {', '.join(known)}"
             )
@@ -181,7 +188,7 @@ def _reader(kind: Any) -> Callable[[str], Any]:  # noqa: ANN401  any type can be
     return lambda text: adapter.validate_json(text, strict=True)
 
 
-def _explained(error: Table, path: str) -> str:
+def _explain(error: Table, path: str) -> str:
     """One sentence for an error of pydantic's."""
     place, found = ".".join([path, *map(str, error["loc"])]).removeprefix("."), error["input"]
     match error["type"]:
@@ -192,7 +199,7 @@ def _explained(error: Table, path: str) -> str:
         case "literal_error":
             expected = error["ctx"]["expected"]
             choices = expected.replace("'", "").replace(" or ", ", ").split(", ")
-            return f"{place} must be {expected}, found {found!r}{nearest(str(found), choices)}"
+            return f"{place} must be {expected}, found {found!r}{suggest_word(str(found), choices)}"
         case "dataclass_type":
             return f"{place} must be a table, found {found!r}"
         case _:

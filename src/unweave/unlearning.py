@@ -1,4 +1,4 @@
-"""Make a copy of a model forget, with checks before and after."""
+"""Makes a copy of a model forget, with checks before and after."""
 
 import copy
 from collections.abc import Callable
@@ -6,14 +6,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from unweave.descent.train import spend
+from unweave.descent.train import run_and_time
 from unweave.errors import Failed
 from unweave.methods.about import refuse_family
 from unweave.problem import Problem
+from unweave.record.checkpoint import difference, shapes
 from unweave.result import Method, Result
 from unweave.split import Split
 from unweave.tasks import Task, call, evaluating
-from unweave.tasks.classifier import Classifier
+from unweave.tasks.classifier import Classifier, refuse_unfit
 
 
 def unlearn(
@@ -26,22 +27,22 @@ def unlearn(
     device: torch.device | str | None = None,
     build: Callable[[], nn.Module] | None = None,
 ) -> Result:
-    """Makes a copy of a model forget; the model itself stays as it is.
+    """Makes a copy of a model forget; the model itself stays unchanged.
 
     Args:
-        model: Trained on the forget and the retain data of `split`.
-        split: The data, with what is to be forgotten.
-        method: Such as `unweave.LUR()`, or any function that edits a `Problem`.
-        task: How the model is scored; classification into the classes of the split if None.
-        seed: Of all randomness.
-        device: Where to work; where the model is if None.
-        build: Makes a model of the same architecture with fresh weights, for methods that start over. By
-            default a copy whose modules redraw their own.
+        model: A model trained on the forget set and the retain set of `split`.
+        split: The data, with the forget set.
+        method: A method such as `unweave.LUR()`, or any function that edits a `Problem`.
+        task: Scores the model; classification into the classes of the split if None.
+        seed: The seed of all randomness.
+        device: The device to work on; that of the model if None.
+        build: Makes a model of the same architecture with fresh weights, for methods that train from scratch.
+            By default a copy whose modules redraw their weights.
 
     Raises:
-        ValueError: If the model has no trainable weights, or holds NaN, or the method can't be right on it
-            or is for models of another family, or has put another model in the place of this one.
-        Failed: If the run ends without a usable model: NaN, one answer to everything, or the same model.
+        ValueError: If the model has no trainable weights or holds NaN, or if the method does not suit the
+            model or its family, or replaces the model by another object.
+        Failed: If the run ends without a usable model: NaN, a single answer to everything, or no change.
     """
     refuse_unusable(model)
     task = task or Classifier(split.n_classes)
@@ -49,24 +50,24 @@ def unlearn(
     working = copy.deepcopy(model)
     place = torch.device(device) if device is not None else next(working.parameters()).device
     held_out, calibration = split.held_out.to(place), split.calibration.tolist()
-    moved = Split(split.train.to(place), split.forget, held_out, calibration=calibration)
+    on_device = Split(split.train.to(place), split.forget, held_out, calibration=calibration)
     generator = torch.Generator().manual_seed(seed)
-    problem = Problem(task, working.to(place), moved, generator, build, given=model)
+    problem = Problem(task, working.to(place), on_device, generator, build, given=model)
     if isinstance(task, Classifier):
-        refuse_no_classifier(problem.model, moved)
-    cost = spend(problem, method)
+        refuse_no_classifier(problem.model, on_device)
+    cost = run_and_time(problem, method)
     refuse_other_shapes(model, problem.model)
     refuse_unchanged(model, problem.model)
     if isinstance(task, Classifier):
-        refuse_collapsed(problem.model, moved)
+        refuse_collapsed(problem.model, on_device)
     edited = problem.model.eval()
     return Result(edited, method, split, task, seed, model, cost, problem.curves, problem.traces)
 
 
 def refuse_unusable(model: nn.Module) -> None:
-    """Raises if nothing may move, or a weight is not a number."""
+    """Raises if no weight is trainable, or a weight is NaN or infinite."""
     if not any(p.requires_grad for p in model.parameters()):
-        raise ValueError("the model has no trainable weights: set requires_grad on those that may move")
+        raise ValueError("the model has no trainable weights: set requires_grad on those to train")
     for name, value in state(model):
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ValueError(
@@ -76,23 +77,19 @@ def refuse_unusable(model: nn.Module) -> None:
 
 def refuse_no_classifier(model: nn.Module, split: Split) -> None:
     """Raises if a classifier has no logit for one of the labels."""
-    from unweave.tasks.classifier import refuse_unfit
-
     for name, source in (("train", split.train), ("test", split.held_out)):
         refuse_unfit(model, source, name)
 
 
 def refuse_other_shapes(before: nn.Module, after: nn.Module) -> None:
     """Raises if a method has changed the names or shapes of the weights."""
-    from unweave.record.checkpoint import difference, shapes
-
     found = difference(shapes(before.state_dict()), shapes(after.state_dict()))
     if found:
         raise ValueError(f"the method must keep the shapes of the weights: {found}")
 
 
 def refuse_unchanged(before: nn.Module, after: nn.Module) -> None:
-    """Raises if every weight and buffer is the same, or one is no number any more."""
+    """Raises if no weight or buffer has changed, or one is NaN or infinite."""
     pairs = [(name, old, new) for (name, old), (_, new) in zip(state(before), state(after), strict=True)]
     for name, _, new in pairs:
         if new.is_floating_point() and not bool(torch.isfinite(new).all()):
@@ -103,7 +100,7 @@ def refuse_unchanged(before: nn.Module, after: nn.Module) -> None:
 
 @torch.no_grad()
 def refuse_collapsed(model: nn.Module, split: Split) -> None:
-    """Raises if the model gives one answer to all retain data, though that has several labels."""
+    """Raises if the model predicts one class for the whole retain set, which has several labels."""
     source, ids = split.part("retain")
     if len(source.labels[ids].unique()) == 1:
         return
@@ -111,8 +108,8 @@ def refuse_collapsed(model: nn.Module, split: Split) -> None:
         batches = source.stream(ids.split(1024))
         answers = torch.cat([call(model, raw.inputs).argmax(-1).unique() for raw in batches]).unique()
     if len(answers) == 1:
-        told = f"it answers class {int(answers)} to all retain data"
-        raise Failed(f"the model collapsed: {told}; use a weaker forget loss or a lower learning rate")
+        answer = f"it answers class {int(answers)} to all retain data"
+        raise Failed(f"the model collapsed: {answer}; use a weaker forget loss or a lower learning rate")
 
 
 def state(model: nn.Module) -> list[tuple[str, Tensor]]:

@@ -15,15 +15,15 @@ from unweave.audits.classifier.collect import collect
 from unweave.audits.classifier.exam import EDGES
 from unweave.audits.metrics import mean_gap, measure
 from unweave.bench import cell, stage_record
-from unweave.bench.bench import bench, chosen, jobs_of, retrains_of, shortened, trainings
+from unweave.bench.bench import bench, calibration_jobs, limit_seeds, seed_jobs, select_methods, training_jobs
 from unweave.bench.cache import file_name
 from unweave.bench.curves import mean_curve, mean_trace
 from unweave.bench.paired_seeds import comparisons
 from unweave.bench.peak_memory import STATUS, peak_memory
-from unweave.bench.split_data import split_of
+from unweave.bench.split_data import make_split
 from unweave.bench.stage import Stage
-from unweave.bench.stage_record import first_of
-from unweave.bench.workers import Job, Progress, in_turn, told, workers
+from unweave.bench.stage_record import headline_method
+from unweave.bench.workers import Job, Progress, run_jobs, run_serially, workers
 from unweave.descent.train import train_model
 from unweave.record import record
 
@@ -52,7 +52,7 @@ def test_the_record_on_disk_is_valid_and_the_one_returned(run, tmp_path) -> None
 def test_its_figures_are_those_of_models_trained_by_hand(run) -> None:
     _, made = run
     recipe = tiny()
-    split = split_of(recipe.data)
+    split = make_split(recipe.data)
     cuts = {part: split.part(part) for part in ("forget", "retain", "calibration", "test")}
 
     def evidence(part: str, seed: int):
@@ -127,14 +127,14 @@ def test_the_headlines_conflict_is_probed_and_its_cell_alone_hangs_on_that(tmp_p
 
 
 def test_a_report_opens_with_the_headline_or_else_the_first_method_that_is_no_reference() -> None:
-    assert first_of(("lur", "original", "lur:recover"), "lur:recover") == "lur:recover"
-    assert first_of(("original", "salun:recover"), "lur:recover") == "salun:recover"
-    assert first_of(("original",), "lur:recover") == "original"
+    assert headline_method(("lur", "original", "lur:recover"), "lur:recover") == "lur:recover"
+    assert headline_method(("original", "salun:recover"), "lur:recover") == "salun:recover"
+    assert headline_method(("original",), "lur:recover") == "original"
 
 
 def test_all_methods_are_the_headline_and_those_of_the_recipe() -> None:
     recipe = tiny(methods={})
-    assert chosen(recipe, None) == ("lur:recover", *recipe.methods)
+    assert select_methods(recipe, None) == ("lur:recover", *recipe.methods)
 
 
 def test_two_seeds_get_no_verdict(run) -> None:
@@ -144,7 +144,9 @@ def test_two_seeds_get_no_verdict(run) -> None:
 
 
 def test_a_partial_run_gets_no_verdict_and_says_so(tmp_path) -> None:
-    made = bench([tiny().cut_short(3, limit=300)], tmp_path, methods=["original"], jobs=1)["stages"]["tiny"]
+    made = bench([tiny().with_short_training(3, limit=300)], tmp_path, methods=["original"], jobs=1)[
+        "stages"
+    ]["tiny"]
     assert made["partial"] is True and made["recipe"]["train"]["steps"] == 3
     assert made["methods"]["original"]["verdict"] == "INCONCLUSIVE"
 
@@ -207,7 +209,9 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(run, tmp_path) -> None:
     assert {name: content for name, content in cells(tmp_path).items() if name in done} == done
     for name, row in made["stages"]["tiny"]["methods"].items():
         whole = run[1]["stages"]["tiny"]["methods"][name]["scores"]
-        assert record.plain(row["scores"]) == record.plain(whole)  # two seeds have no interval, but NaN
+        assert record.to_json_values(row["scores"]) == record.to_json_values(
+            whole
+        )  # two seeds have no interval, but NaN
 
 
 def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, monkeypatch) -> None:
@@ -260,7 +264,7 @@ def test_ctrl_c_ends_the_processes() -> None:
 def test_jobs_are_told_as_they_end_and_errors_come_through() -> None:
     heard: list[Progress] = []
     jobs = [Job("one", divmod, (7, 2)), Job("two", divmod, (1, 0))]
-    results = told(in_turn, jobs, heard.append)
+    results = run_jobs(run_serially, jobs, heard.append)
     assert next(results)[1] == (3, 1) and heard == [Progress("one", 1, 2)]
     with pytest.raises(ZeroDivisionError):
         next(results)
@@ -279,10 +283,10 @@ def test_bad_requests_are_refused_before_anything_runs(tmp_path) -> None:
 
 
 def test_seeds_and_methods_are_those_asked_for() -> None:
-    assert shortened(tiny(), 1).seeds == (0,)
-    assert chosen(tiny(), ["salun", "lur"]) == ("lur", "salun", "original")
+    assert limit_seeds(tiny(), 1).seeds == (0,)
+    assert select_methods(tiny(), ["salun", "lur"]) == ("lur", "salun", "original")
     stage = Stage(tiny(), Path())
-    names = [job.label for job in (*jobs_of(stage, ("lur",)), *retrains_of(stage))]
+    names = [job.label for job in (*seed_jobs(stage, ("lur",)), *calibration_jobs(stage))]
     assert names == ["tiny, seed 0", "tiny, seed 1", "tiny, retrain 100", "tiny, retrain 101"]
 
 
@@ -333,7 +337,7 @@ def test_stages_that_forget_classes_of_the_same_data_share_their_original(tmp_pa
     one, two = (tiny(name=str(label), seeds=[0], data={**data, "label": label}) for label in (1, 2))
     other = replace(two, name="other", data=replace(two.data, seed=5))
     stages = [Stage(each, tmp_path) for each in (one, two, other)]
-    assert [job.label.split(" of ")[0] for job in trainings(stages)] == [
+    assert [job.label.split(" of ")[0] for job in training_jobs(stages)] == [
         "1, original", "1, retrained model", "2, retrained model", "other, original", "other, retrained model"
     ]  # fmt: skip
-    assert trainings([Stage(tiny(), tmp_path)]) == []
+    assert training_jobs([Stage(tiny(), tmp_path)]) == []

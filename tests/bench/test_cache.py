@@ -4,12 +4,14 @@ from itertools import count
 
 import pytest
 
-from unweave.bench.cache import kept
+from unweave.bench.cache import read_or_make
 
 
 def test_what_is_kept_is_made_once_for_each_key(tmp_path) -> None:
     counted = count()
-    made = [kept(tmp_path / "a", key, lambda: {"number": next(counted)}) for key in ("x", "x", "y", "y")]
+    made = [
+        read_or_make(tmp_path / "a", key, lambda: {"number": next(counted)}) for key in ("x", "x", "y", "y")
+    ]
     assert [each["number"] for each in made] == [0, 0, 1, 1]
 
 
@@ -17,4 +19,4 @@ def test_what_is_kept_is_made_once_for_each_key(tmp_path) -> None:
 def test_a_file_that_was_damaged_is_named(tmp_path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match=r"a\.json .*: delete it, and it is made again"):
-        kept(tmp_path / "a", "x", dict)
+        read_or_make(tmp_path / "a", "x", dict)

@@ -12,8 +12,8 @@ from scipy.stats import ttest_rel
 from bench.tiny import tiny
 from records import MARGINS, at_budgets, put
 from unweave.bench.bench import bench
-from unweave.bench.cell import place_of
-from unweave.bench.frontier import cost_of_pass, differences, frontier, margin_of_gap, paired
+from unweave.bench.cell import cell_path
+from unweave.bench.frontier import cost_of_pass, differences, frontier, margin_of_gap, paired_difference
 from unweave.bench.recipe import Recipe, load, parse
 from unweave.bench.stage import Stage
 from unweave.methods import METHODS
@@ -39,12 +39,12 @@ def test_a_pass_below_a_failure_costs_what_lies_above_it() -> None:
 @given(st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50)), min_size=3, max_size=10))
 def test_a_paired_difference_is_that_of_the_paired_t_test(pairs) -> None:
     ours, theirs = map(list, zip(*pairs, strict=True))
-    found = paired(ours, theirs)
+    found = paired_difference(ours, theirs)
     assert found["difference"] == pytest.approx(np.mean(ours) - np.mean(theirs), abs=1e-9)
     if np.std(np.subtract(ours, theirs)) > 1e-6:
         low, high = ttest_rel(ours, theirs).confidence_interval()
         assert (found["low"], found["high"]) == (pytest.approx(low, abs=1e-6), pytest.approx(high, abs=1e-6))
-    back = paired(theirs, ours)
+    back = paired_difference(theirs, ours)
     assert back["low"] == pytest.approx(-found["high"], abs=1e-9)
 
 
@@ -137,7 +137,7 @@ def test_every_budget_is_a_stage_with_searches_within_it(run) -> None:
         spent = [trial["gradient_evaluations"] for trial in stage["search"]["lur"]]
         assert all(0 < each <= budget * 40 + 4 for each in spent), "and four that measure"
         again = parse(json.loads(json.dumps(stage["recipe"])))
-        assert again.tuning.granted == budget and again.tuning.budgets == BUDGETS
+        assert again.tuning.largest_budget == budget and again.tuning.budgets == BUDGETS
     assert {path.name for path in (folder / "tuning").glob("*.toml")} == {"tiny@0.1.toml", "tiny@0.3.toml"}
 
 
@@ -269,7 +269,7 @@ def test_a_method_whose_name_joins_stages_has_files_that_any_system_takes(tmp_pa
     assert name in made["frontier"]["tiny"]["methods"]
     assert not [path for path in tmp_path.rglob("*") if ":" in path.name]
     assert (tmp_path / "tuning" / "tiny@0.1" / "shrink%3Aneggrad+%3Afinetune.json").is_file()
-    place = place_of(Stage(budgeted().within(0.3), tmp_path), 0, name)
+    place = cell_path(Stage(budgeted().with_budget(0.3), tmp_path), 0, name)
     assert place.with_name(f"{place.name}.parquet").is_file()
     again = bench([budgeted()], tmp_path / "b", methods=[name], jobs=1, seeds=1, tuned=tmp_path / "tuning")
     assert again["frontier"]["tiny"]["methods"].keys() == {name}

@@ -11,9 +11,9 @@ import torch
 
 from bench.tiny import tiny
 from for_each import for_each
-from unweave.bench.recipe import load, parse, shipped
+from unweave.bench.recipe import load, parse, recipe_names
 from unweave.bench.setup import Data
-from unweave.bench.split_data import split_of
+from unweave.bench.split_data import make_split
 from unweave.descent.descend import Descent
 from unweave.methods import METHODS, methods_for
 from unweave.methods.configure import configure
@@ -29,7 +29,7 @@ POWER = Path(__file__).parents[2] / "records" / "power.json"
 BASE = {"name": "x", "data": {"name": "digits"}, "model": {"name": "mlp"}, "train": {"epochs": 3}}
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", recipe_names())
 def test_a_recipe_is_rebuilt_from_its_table_in_json(name: str) -> None:
     recipe = load(name)
     assert parse(json.loads(json.dumps(recipe.table()))) == recipe
@@ -37,10 +37,10 @@ def test_a_recipe_is_rebuilt_from_its_table_in_json(name: str) -> None:
 
 def test_the_recipes_of_the_benchmarks_are_there() -> None:
     wanted = {"digits-trace", "digits-clean", "digits-class", "fashion-mnist-random10", "fashion-mnist-class"}
-    assert wanted | {"cifar10-resnet18-random10", "cifar10-resnet18-class"} <= set(shipped())
+    assert wanted | {"cifar10-resnet18-random10", "cifar10-resnet18-class"} <= set(recipe_names())
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", recipe_names())
 def test_every_number_of_a_recipe_is_followed_by_its_source(name: str) -> None:
     sourced = False
     for line in files("unweave").joinpath("recipes", f"{name}.toml").read_text().splitlines():
@@ -78,10 +78,10 @@ def test_a_recipe_of_several_budgets_is_one_at_each() -> None:
     recipe = parse(
         {**BASE, "tuning": {"budgets": [0.1, 0.4]}, "methods": {"short-retrain": {"how": {"lr": 0.3}}}}
     )
-    assert recipe.tuning.granted == 0.4
+    assert recipe.tuning.largest_budget == 0.4
     for budget in (0.1, 0.4):
-        one = recipe.within(budget)
-        assert one.tuning.granted == budget and one.methods["retrain"] == recipe.methods["retrain"]
+        one = recipe.with_budget(budget)
+        assert one.tuning.largest_budget == budget and one.methods["retrain"] == recipe.methods["retrain"]
         assert one.methods["short-retrain"].how == replace(recipe.train, epochs=budget * 3, lr=0.3)
         assert parse(json.loads(json.dumps(one.table()))) == one
     assert parse(json.loads(json.dumps(recipe.table()))) == recipe
@@ -119,7 +119,7 @@ def test_settings_of_a_budget_make_the_recipe_beside_them_one_at_that_budget(min
     (mine / f"mine@{budget}.toml").write_text(SETTINGS)
     whole, recipe = load(mine / "mine.toml"), load(mine / f"mine@{budget}.toml")
     assert recipe.tuning == replace(whole.tuning, budget=budget, budgets=(budget,))
-    at = whole.within(budget)
+    at = whole.with_budget(budget)
     assert replace(recipe, methods={}, tuning=at.tuning) == replace(at, methods={})
     assert recipe.methods["short-retrain"] == at.methods["short-retrain"]
     assert recipe.methods["scrub"] == at.methods["scrub"]
@@ -160,7 +160,7 @@ def test_a_name_that_ends_in_no_number_is_any_recipe(mine) -> None:
 def test_the_settings_that_ship_are_of_methods_at_budgets_of_their_recipe() -> None:
     for budget in (0.1, 0.2, 0.3, 0.45):
         recipe = load(f"digits-trace@{budget}")
-        assert recipe.name == "digits-trace" and recipe.tuning.granted == budget
+        assert recipe.name == "digits-trace" and recipe.tuning.largest_budget == budget
         assert {"lur:recover", "joint:recover", "salun:recover", "short-retrain"} <= recipe.configured()
     with pytest.raises(ValueError, match="unknown recipe 'digits-trace@0.15'"):
         load("digits-trace@0.15")
@@ -299,30 +299,30 @@ def test_no_limit_on_the_norm_can_be_written_in_toml() -> None:
 
 def test_forgetting_at_random_takes_the_fraction_and_noise_moves_its_share() -> None:
     data = Data("digits", noise=0.2, fraction=0.1)
-    split, clean = split_of(data), split_of(replace(data, noise=0.0))
+    split, clean = make_split(data), make_split(replace(data, noise=0.0))
     assert len(split.forget) == round(0.1 * 1437) and len(split.retain) == 1437 - 144
     assert int((split.train.labels != clean.train.labels).sum()) == round(0.2 * 1437)
     assert torch.equal(split.forget, clean.forget)
 
 
 def test_forgetting_a_class_takes_all_of_it_and_ids_are_taken_as_they_are() -> None:
-    split = split_of(Data("digits", forget="class", label=3))
+    split = make_split(Data("digits", forget="class", label=3))
     assert split.forgotten_classes == (3,)
     assert len(split.forget) == int((split.train.labels == 3).sum()) > 100
-    assert split_of(Data("digits", forget="ids", ids=(5, 2))).forget.tolist() == [2, 5]
+    assert make_split(Data("digits", forget="ids", ids=(5, 2))).forget.tolist() == [2, 5]
     with pytest.raises(ValueError, match="label must be one of the training data's, 0..9, found 11"):
-        split_of(Data("digits", forget="class", label=11))
+        make_split(Data("digits", forget="class", label=11))
 
 
 def test_cutting_short_marks_a_recipe_as_partial() -> None:
-    short = load("cifar10-resnet18-random10").cut_short(200, limit=2000)
+    short = load("cifar10-resnet18-random10").with_short_training(200, limit=2000)
     assert short.partial and short.data.limit == 2000
     assert (short.train.steps, short.train.epochs) == (200, None)
 
 
 @for_each("name", ["", "..", "../elsewhere", "/elsewhere", "a\\b"])
 def test_a_name_that_leads_out_of_the_folder_of_a_run_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="name must do as that of a file"):
+    with pytest.raises(ValueError, match="name must be a valid file name"):
         tiny(name=name)
 
 

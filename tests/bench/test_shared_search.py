@@ -21,18 +21,18 @@ def search(place: Path | None, make: Callable[[float], float | None], name: str 
     """A search of one number, by the sampler that is asked in turn."""
     import optuna
 
-    study = shared_search.opened(place, name)
+    study = shared_search.open_study(place, name)
 
     def ask(before: int) -> optuna.Trial:
         study.sampler = optuna.samplers.TPESampler(seed=before, n_startup_trials=3)
-        if before == 0 and not shared_search.waiting(study):
+        if before == 0 and not shared_search.has_untried(study):
             study.enqueue_trial({"x": 0.25})
         return study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
 
     def made(asked: optuna.Trial) -> dict:
         return {"x": asked.params["x"], "value": make(asked.params["x"]), "pruned": False}
 
-    return shared_search.filled(study, place, TRIALS, ask, made)
+    return shared_search.run_trials(study, place, TRIALS, ask, made)
 
 
 def squared(x: float) -> float:
@@ -90,7 +90,7 @@ def test_a_journal_holds_searches_of_several_names(tmp_path) -> None:
 OTHER = """
 import sys, time
 from pathlib import Path
-from run.test_shared import search
+from bench.test_shared_search import search
 
 place, seconds = Path(sys.argv[1]), float(sys.argv[2])
 

@@ -15,11 +15,11 @@ from unweave.audits.classifier.probes import features_of
 from unweave.bench import bench as benches
 from unweave.bench import stage as stages
 from unweave.bench import strata
-from unweave.bench.bench import bench, choices
-from unweave.bench.cell import key_of
+from unweave.bench.bench import bench, forget_set_jobs
+from unweave.bench.cell import cell_key
 from unweave.bench.recipe import Recipe
 from unweave.bench.setup import Data
-from unweave.bench.split_data import split_of
+from unweave.bench.split_data import make_split
 from unweave.bench.stage import CHOOSERS, Stage
 from unweave.bench.strata import TRAINED, choose, hardest, lowest, nearest, silhouette
 from unweave.data.datasets import load
@@ -53,7 +53,7 @@ def moved(split: Split) -> Tensor:
 
 def losses(recipe: Recipe) -> Tensor:
     """The held-out loss of every training example, from models trained by hand."""
-    split = split_of(replace(recipe.data, forget="random"))
+    split = make_split(replace(recipe.data, forget="random"))
     found = torch.zeros(300, dtype=torch.float64)
     order = torch.randperm(300, generator=torch.Generator().manual_seed(0))
     for fold in order.tensor_split(3):
@@ -70,18 +70,22 @@ def losses(recipe: Recipe) -> Tensor:
 
 
 def test_mislabelled_examples_all_have_a_moved_label() -> None:
-    split = split_of(Data("digits", noise=0.2, forget="mislabelled", fraction=0.1, limit=300))
+    split = make_split(Data("digits", noise=0.2, forget="mislabelled", fraction=0.1, limit=300))
     assert len(split.forget) == 30 and bool(moved(split)[split.forget].all())
 
 
 def test_all_that_are_mislabelled_can_be_forgotten() -> None:
-    split = split_of(Data("digits", noise=0.2, forget="mislabelled", fraction=0.2, limit=300))
+    split = make_split(Data("digits", noise=0.2, forget="mislabelled", fraction=0.2, limit=300))
     assert torch.equal(split.forget, moved(split).nonzero()[:, 0])
 
 
 def test_mislabelled_examples_are_chosen_by_the_seed() -> None:
     data = Data("digits", noise=0.2, forget="mislabelled", limit=300)
-    assert split_of(data).digest() == split_of(data).digest() != split_of(replace(data, seed=1000)).digest()
+    assert (
+        make_split(data).digest()
+        == make_split(data).digest()
+        != make_split(replace(data, seed=1000)).digest()
+    )
 
 
 @pytest.mark.parametrize(("noise", "fraction"), [(0.0, 0.1), (0.05, 0.1)])
@@ -120,7 +124,7 @@ def test_a_worst_case_is_known_better_by_a_model_without_it_than_what_generalize
     def left(name: str) -> float:
         stage = Stage(of(name, fraction=0.4), folder)
         split = stage.split()
-        model = stage.learned(split, "retain", CHOOSERS).model
+        model = stage.train_on(split, "retain", CHOOSERS).model
         return float(strata.losses_of(model, split.train, split.forget).mean())
 
     assert left("worst-case") <= left("generalized") < left("random") < left("memorized")
@@ -269,7 +273,7 @@ def test_what_is_interrupted_loses_no_model(tmp_path: Path, folder: Path, monkey
 
 
 def test_what_is_chosen_is_part_of_the_key_of_a_cell(folder: Path) -> None:
-    keys = {key_of(Stage(of(name), folder), 0, "x") for name in (*TRAINED, "mislabelled", "random")}
+    keys = {cell_key(Stage(of(name), folder), 0, "x") for name in (*TRAINED, "mislabelled", "random")}
     assert len(keys) == 6
 
 
@@ -297,18 +301,18 @@ def test_a_record_names_what_trained_models_chose(folder: Path) -> None:
 def test_stages_that_share_models_choose_one_after_the_other(tmp_path: Path) -> None:
     recipes = [replace(of(name), name=name) for name in ("memorized", "random", "worst-case")]
     other = replace(of("memorized", seed=4), name="other")
-    jobs = choices([Stage(each, tmp_path) for each in (*recipes, other)])
+    jobs = forget_set_jobs([Stage(each, tmp_path) for each in (*recipes, other)])
     assert [job.label for job in jobs] == [
         "memorized, worst-case, what is forgotten",
         "other, what is forgotten",
     ]
-    benches.choose(jobs[1].arguments[0])
+    benches.choose_forget_sets(jobs[1].arguments[0])
     assert (tmp_path / "strata" / "other.json").exists()
 
 
 def test_without_a_benchmark_there_is_nobody_to_choose() -> None:
     with pytest.raises(ValueError, match="'memorized' means is said by models that only a benchmark trains"):
-        split_of(of("memorized").data)
+        make_split(of("memorized").data)
 
 
 def test_unknown_strata_name_the_nearest() -> None:

@@ -15,14 +15,14 @@ from unweave.audits.metrics import measure
 from unweave.bench import search as searches
 from unweave.bench import stage as stages
 from unweave.bench import tune
-from unweave.bench.bench import bench, with_best
-from unweave.bench.ranges import distribution, inside, nested, own
+from unweave.bench.bench import bench, with_best_settings
+from unweave.bench.ranges import default_settings, distribution, in_range, nest_paths
 from unweave.bench.recipe import Recipe
-from unweave.bench.search import SECOND, attempt, case, search
+from unweave.bench.search import SECOND, make_case, run_trial, search
 from unweave.bench.stage import Stage
-from unweave.bench.study import Study, best_of, evaluations
+from unweave.bench.study import Study, evaluations, study_from
 from unweave.bench.tune import as_toml, prepare, tune_stage
-from unweave.bench.workers import in_turn
+from unweave.bench.workers import run_serially
 from unweave.data.in_memory import Resident
 from unweave.descent.train import train_model
 from unweave.errors import Failed
@@ -49,7 +49,7 @@ def tuned_so(recipe: Recipe, **changes: object) -> Recipe:
 
 
 def found(stage: Stage, drift: Drift, trials: int = 6) -> list:
-    cases = [case(stage, seed) for seed in stage.recipe.tuning.seeds]
+    cases = [make_case(stage, seed) for seed in stage.recipe.tuning.seeds]
     return search(drift, drift.space(10), trials, cases)
 
 
@@ -57,7 +57,7 @@ def test_a_search_begins_with_the_methods_own_settings_and_finds_better_ones(tmp
     log = found(drifting(tmp_path, Drift()), Drift())
     assert [trial["number"] for trial in log] == list(range(6))
     assert log[0]["settings"] == {"by": 0.5, "fate": "go"}
-    best = best_of(log)
+    best = study_from(log)
     values = [trial["value"] for trial in log if trial["value"] is not None]
     assert best.value == min(values) <= log[0]["value"]
     assert best.best in [trial["settings"] for trial in log]
@@ -67,7 +67,7 @@ def test_a_search_begins_with_the_methods_own_settings_and_finds_better_ones(tmp
 def test_a_search_begins_with_the_defaults_unless_the_recipe_is_asked_for(begin, first, tmp_path) -> None:
     recipe = tuned_so(tiny(methods={"neggrad+": {"how": {"lr": 0.02}}}), begin=begin, trials=1)
     method = recipe.methods["neggrad+"]
-    assert isinstance(method, Tunable) and first in (0.02, recipe.untabled("neggrad+").how.lr)
+    assert isinstance(method, Tunable) and first in (0.02, recipe.default_method("neggrad+").how.lr)
     stage = Stage(recipe, tmp_path)
     found = tune.study((stage,), "neggrad+", 1)
     assert found.trials[0]["settings"]["how.lr"] == first
@@ -84,9 +84,9 @@ def test_a_search_is_the_same_whatever_an_earlier_one_has_left_in_the_recipe(tmp
 
 def test_a_value_is_the_mean_gap_the_excess_of_total_variation_and_the_auc(tmp_path) -> None:
     stage, drift = drifting(tmp_path, Drift()), Drift()
-    assert case(stage, 1000).floor > 0
-    case_ = dataclasses.replace(case(stage, 1000), floor=0.1)
-    trial = attempt(drift, {"by": 0.0}, [case_])
+    assert make_case(stage, 1000).floor > 0
+    case_ = dataclasses.replace(make_case(stage, 1000), floor=0.1)
+    trial = run_trial(drift, {"by": 0.0}, [case_])
     forget = stage.exam(1000).answers(case_.original).logits["forget"]
     shares = [torch.tensor(each).softmax(-1) for each in (forget, case_.retrained.logits["forget"])]
     tv = float((shares[0] - shares[1]).abs().sum(-1).mean() / 2)
@@ -94,7 +94,7 @@ def test_a_value_is_the_mean_gap_the_excess_of_total_variation_and_the_auc(tmp_p
     assert parts["tv"] == pytest.approx(tv, rel=1e-5)
     assert parts["excess"] == pytest.approx(tv - 0.1, rel=1e-5) and tv > 0.1
     assert trial["value"] == pytest.approx(parts["gap"] + 25 * parts["excess"] + 25 * parts["auc"])
-    near = attempt(drift, {"by": 0.0}, [dataclasses.replace(case_, floor=1.0)])
+    near = run_trial(drift, {"by": 0.0}, [dataclasses.replace(case_, floor=1.0)])
     assert near["parts"]["excess"] == 0 and near["parts"]["tv"] == parts["tv"]
     own_auc = stage.exam(1000).answers(case_.original)
     off = abs(measure(own_auc, on="calibration")["auc"] - case_.wanted["auc"])
@@ -109,17 +109,17 @@ def test_the_same_search_twice_tries_the_same(tmp_path) -> None:
 
 def test_a_hopeless_trial_is_given_up_and_marked(tmp_path) -> None:
     stage = drifting(tmp_path, Drift())
-    cases, heard = [case(stage, seed) for seed in stage.recipe.tuning.seeds], []
+    cases, heard = [make_case(stage, seed) for seed in stage.recipe.tuning.seeds], []
 
     def hopeless(value: float, step: int) -> bool:
         heard.append((value, step))
         return True
 
-    given_up = attempt(Drift(), {"by": 0.2}, cases, hopeless)
+    given_up = run_trial(Drift(), {"by": 0.2}, cases, hopeless)
     assert (given_up["value"], given_up["parts"]) == (None, {})
     assert given_up["pruned"] and given_up["failed"] is None
-    assert heard == [(attempt(Drift(), {"by": 0.2}, cases[:1])["value"], 0)], "after the first seed"
-    alone = attempt(Drift(), {"by": 0.2}, cases[:1], hopeless)
+    assert heard == [(run_trial(Drift(), {"by": 0.2}, cases[:1])["value"], 0)], "after the first seed"
+    alone = run_trial(Drift(), {"by": 0.2}, cases[:1], hopeless)
     assert alone["value"] is not None and not alone["pruned"], "after the last there is nothing to spare"
 
 
@@ -131,7 +131,7 @@ def test_no_trial_is_given_up_before_five_went_through_and_later_the_worse_ones_
 
 
 def test_a_stopped_search_goes_on_and_finds_the_same(tmp_path, monkeypatch) -> None:
-    made = searches.attempt
+    made = searches.run_trial
     calls: list[int] = []
 
     def stops(*arguments: object) -> object:
@@ -142,12 +142,12 @@ def test_a_stopped_search_goes_on_and_finds_the_same(tmp_path, monkeypatch) -> N
 
     def tuned_in(folder: str) -> list:
         (study,) = tune_stage(
-            drifting(tmp_path / folder, Drift()), ["finetune"], 4, in_turn, lambda progress: None
+            drifting(tmp_path / folder, Drift()), ["finetune"], 4, run_serially, lambda progress: None
         ).values()
         return [{**trial, "seconds": None} for trial in study.trials]
 
     whole = tuned_in("whole")
-    monkeypatch.setattr(searches, "attempt", stops)
+    monkeypatch.setattr(searches, "run_trial", stops)
     with pytest.raises(KeyboardInterrupt):
         tuned_in("stopped")
     assert tuned_in("stopped") == whole and len(calls) == 4 + 1
@@ -163,10 +163,10 @@ def test_from_a_hundred_trials_on_the_benchmarks_four_objectives_are_minimised(t
     for trial in log:
         assert trial["objectives"].keys() == {"ra", "ua", "ta", "discernibility"}
         assert trial["value"] == pytest.approx(np.linalg.norm(list(trial["objectives"].values())))
-    assert best_of(log).value == min(trial["value"] for trial in log)
-    case_ = case(stage, 1000)
+    assert study_from(log).value == min(trial["value"] for trial in log)
+    case_ = make_case(stage, 1000)
     evidence = stage.exam(1000).answers(case_.original)
-    off = attempt(Drift(), {"by": 0.0}, [case_], many=True)["objectives"]
+    off = run_trial(Drift(), {"by": 0.0}, [case_], many=True)["objectives"]
     ours = measure(evidence, on="calibration")
     for name in ("ra", "ua", "ta"):
         assert off[name] == pytest.approx(abs(ours[name] - case_.wanted[name]) / 100 / 3)
@@ -185,7 +185,7 @@ def test_no_trial_sees_the_test_part(tmp_path, monkeypatch, against) -> None:
     inputs[split.test] = float("nan")
     blind = Split(split.train, split.forget, dataclasses.replace(held_out, inputs=inputs),
                   calibration=split.calibration.tolist())  # fmt: skip
-    monkeypatch.setattr(stages, "split_of", lambda *_, **__: blind)
+    monkeypatch.setattr(stages, "make_split", lambda *_, **__: blind)
     monkeypatch.setattr(stages, "_splits", {})
     monkeypatch.setattr(stages, "_exams", {})
     again = found(stage, Drift(), 3)
@@ -193,7 +193,7 @@ def test_no_trial_sees_the_test_part(tmp_path, monkeypatch, against) -> None:
     assert [trial["value"] for trial in again] == [trial["value"] for trial in seen]
     assert all(trial["failed"] is None for trial in seen)
     with pytest.raises(Failed, match="NaN"):  # who looks at the test part finds nothing there
-        stage.exam().answers(case(stage, 1000).original)
+        stage.exam().answers(make_case(stage, 1000).original)
 
 
 def test_against_retrain_a_tuning_seed_is_the_request_trained_anew(tmp_path) -> None:
@@ -259,7 +259,7 @@ def test_settings_of_a_stratum_are_used_on_all_the_data(tmp_path) -> None:
     made = bench([recipe], tmp_path, methods=["finetune"], jobs=1, tune=3)["stages"]["tiny"]
     # 270 and 135 retained examples in batches of 30: 9 and 5 steps in each of 4 epochs
     assert (made["tuned"]["limit"], made["tuned"]["scale"]) == (150, 36 / 20)
-    best = best_of(made["search"]["finetune"]).best
+    best = study_from(made["search"]["finetune"]).best
     assert best["how.steps"] <= 10, "within half of a retraining of the stratum"
     settings = made["recipe"]["methods"]["finetune"]["how"]
     assert settings["steps"] == round(1.8 * best["how.steps"]) and settings["lr"] == best["how.lr"]
@@ -278,7 +278,7 @@ def test_no_model_is_retrained_for_the_request_itself_while_tuning_on_proxies(tm
 
     monkeypatch.setattr(stages, "train_model", remembered)
     stage = Stage(recipe, tmp_path)
-    tune_stage(stage, ["finetune"], 1, in_turn, lambda progress: None)
+    tune_stage(stage, ["finetune"], 1, run_serially, lambda progress: None)
     request = stage.split().digest("retain")
     assert asked and all(seed % SECOND in recipe.tuning.seeds for _, seed, _ in asked)
     assert request not in [digest for part, _, digest in asked if part == "retain"]
@@ -303,7 +303,7 @@ def test_a_proxy_of_classes_is_as_many_others(tmp_path) -> None:
     assert len(part.forget) == len(whole) - 1 and part.forgotten_classes == ()
     most = [place for place, label in enumerate(labels.tolist()) if label > 3]
     stage = Stage(tiny(data={**data, "forget": "ids", "ids": most}), tmp_path)
-    with pytest.raises(ValueError, match="6 to forget and 4 that stay: tune against 'retrain'"):
+    with pytest.raises(ValueError, match="6 to forget and 4 to retain: tune against 'retrain'"):
         stage.split(2000)
 
 
@@ -316,8 +316,8 @@ def test_a_proxy_of_ids_is_random(tmp_path) -> None:
 def test_what_stays_must_hold_a_proxy(tmp_path) -> None:
     data = {"name": "digits", "limit": 300, "fraction": 0.6}
     stage = Stage(tiny(data=data), tmp_path)
-    with pytest.raises(ValueError, match="180 examples to forget and 120 that stay: tune against 'retrain'"):
-        tune_stage(stage, ["finetune"], 1, in_turn, lambda progress: None)
+    with pytest.raises(ValueError, match="180 examples to forget and 120 to retain: tune against 'retrain'"):
+        tune_stage(stage, ["finetune"], 1, run_serially, lambda progress: None)
     assert not list(tmp_path.iterdir())
 
 
@@ -325,25 +325,25 @@ def test_what_stays_must_hold_a_proxy(tmp_path) -> None:
 def test_a_method_that_fails_is_logged_and_keeps_its_own_settings(tmp_path, fate: str, reason: str) -> None:
     log = found(drifting(tmp_path, Drift(fate=fate)), Drift(fate=fate), 2)
     assert all(trial["value"] is None and reason in trial["failed"] for trial in log)
-    study = best_of(log)
+    study = study_from(log)
     assert study.best == {} and np.isnan(study.value)
     recipe = with_drift(Drift(fate=fate))
-    assert with_best(recipe, {"finetune": study}) == recipe
+    assert with_best_settings(recipe, {"finetune": study}) == recipe
 
 
 def test_every_method_gets_as_many_trials_and_a_search_is_read_again(tmp_path, monkeypatch) -> None:
     recipe = tuned_so(tiny(), seeds=(1000,))
     names = ("lur", "lur:recover", "finetune", "short-retrain", "original", "retrain")
     heard: list = []
-    studies = tune_stage(Stage(recipe, tmp_path), names, 2, in_turn, heard.append)
+    studies = tune_stage(Stage(recipe, tmp_path), names, 2, run_serially, heard.append)
     assert list(studies) == ["lur", "lur:recover", "finetune", "short-retrain"]
     assert {len(study.trials) for study in studies.values()} == {2}
     assert {trial["gradient_evaluations"] for trial in studies["short-retrain"].trials} == {20}
     monkeypatch.setattr(tune, "search", None)
-    assert tune_stage(Stage(recipe, tmp_path), names, 2, in_turn, heard.append) == studies
+    assert tune_stage(Stage(recipe, tmp_path), names, 2, run_serially, heard.append) == studies
     text = tomllib.loads((tmp_path / "tuning" / "tiny.toml").read_text())["methods"]
     for name in ("lur", "lur:recover"):
-        assert configure(recipe.method(name), text[name]) == with_best(recipe, studies).methods[name]
+        assert configure(recipe.method(name), text[name]) == with_best_settings(recipe, studies).methods[name]
 
 
 @pytest.mark.parametrize("number", ["SEARCHING_FORMAT", "MEASURING_FORMAT"])
@@ -360,7 +360,7 @@ def test_tuned_settings_are_the_reported_ones_and_the_log_is_in_the_record(tmp_p
     made = bench([with_drift(Drift())], tmp_path, methods=["finetune"], jobs=1, tune=3)["stages"]["tiny"]
     assert made["tuned"] == {"against": "proxy", "seeds": [1000, 1001], "budget": 0.5, "limit": None,
                              "scale": 1.0, "trials": 3, "retraining": 40}  # fmt: skip
-    best = best_of(made["search"]["finetune"])
+    best = study_from(made["search"]["finetune"])
     assert made["methods"]["finetune"]["repr"] == repr(Drift(**best.best))
     assert made["recipe"]["methods"]["finetune"] == dataclasses.asdict(Drift(**best.best))
 
@@ -400,7 +400,7 @@ def test_settings_in_toml_rebuild_the_method() -> None:
     assert "# tuned: best of 20 trials on seeds 7, 8, value 1.50" in text and "[methods.ct]" not in text
     read = configure(LUR(), tomllib.loads(text)["methods"]["lur"])
     assert read.how.max_norm == float("inf")
-    wanted = configure(LUR(), nested(best))
+    wanted = configure(LUR(), nest_paths(best))
     assert dataclasses.replace(read, how=dataclasses.replace(read.how, max_norm=None)) == wanted
 
 
@@ -426,13 +426,13 @@ def test_what_is_drawn_from_a_range_lies_in_it(choices) -> None:
 
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     drawn = [study.ask({"x": distribution(choices)}).params["x"] for _ in range(40)]
-    assert all(inside(choices, value) for value in drawn) and len(set(drawn)) > 2
-    assert not inside(choices, 1e9) and not inside(choices, "b")
+    assert all(in_range(choices, value) for value in drawn) and len(set(drawn)) > 2
+    assert not in_range(choices, 1e9) and not in_range(choices, "b")
 
 
 def test_what_others_leave_of_a_budget_is_worked_out() -> None:
-    assert Rest(100, {"a": 3, "b": 1}).left({"a": 20, "b": 7, "c": 9}) == 33
-    assert Rest(100, {"a": 3}).left({"a": 40}) == 0
+    assert Rest(100, {"a": 3, "b": 1}).remaining({"a": 20, "b": 7, "c": 9}) == 33
+    assert Rest(100, {"a": 3}).remaining({"a": 40}) == 0
 
 
 @pytest.mark.parametrize("name", ["lur:recover", "lur-exact:recover", "joint:recover", "salun:recover"])
@@ -440,7 +440,7 @@ def test_a_recovery_spends_what_the_stages_before_it_leave_of_the_budget(tmp_pat
     stage = Stage(tiny(), tmp_path)
     method = stage.recipe.method(name)
     assert isinstance(method, Tunable)
-    log = search(method, method.space(60), 3, [case(stage, 1000)])
+    log = search(method, method.space(60), 3, [make_case(stage, 1000)])
     assert all(trial["settings"]["recover.until"] is None for trial in log)
     assert {trial["gradient_evaluations"] for trial in log} == {60}
 
@@ -463,8 +463,8 @@ def test_every_tunable_method_names_fields_that_it_has_and_keeps_to_its_budget(n
     highest = {
         path: each.values[-1] if isinstance(each, Choice) else each.high for path, each in drawn.items()
     }
-    highest |= {path: each.left(highest) for path, each in space.items() if isinstance(each, Rest)}
-    configure(method, nested(highest), name)
-    assert set(own(method, space)) <= set(space)
+    highest |= {path: each.remaining(highest) for path, each in space.items() if isinstance(each, Rest)}
+    configure(method, nest_paths(highest), name)
+    assert set(default_settings(method, space)) <= set(space)
     steps = [value for path, value in highest.items() if path.endswith((".steps", "how.steps"))]
     assert sum(steps) <= 200

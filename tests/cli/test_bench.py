@@ -199,7 +199,10 @@ class TestTuned:
             "--tuned", searches,
         )  # fmt: skip
         old = Path(shutil.copytree(searches, here / "old"))
-        for content, sentence in (('{"trials": []}', "doesn't say what was searched"), ("{", "is not JSON")):
+        for content, sentence in (
+            ('{"trials": []}', "does not name what was searched"),
+            ("{", "is not JSON"),
+        ):
             (old / "tiny" / "finetune.json").write_text(content)
             refused(sentence, "bench", made[0], "--methods", "finetune", "--tuned", "old")
 
@@ -212,7 +215,7 @@ class TestTuned:
         text = Path(made[0]).read_text()
         (here / "tiny.toml").write_text(text.replace("fraction = 0.1", "fraction = 0.8"))
         flags = ("--methods", "finetune", "--tune", 1, *FLAGS)
-        refused("found 160 examples to forget and 40 that stay", "bench", "tiny.toml", *flags)
+        refused("found 160 examples to forget and 40 to retain", "bench", "tiny.toml", *flags)
 
 
 SEARCHED = ("--methods", "finetune,short-retrain", "--seeds", 1, "--tune", 1, *FLAGS)

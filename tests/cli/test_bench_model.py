@@ -90,8 +90,8 @@ def test_what_can_not_be_compared_is_refused(refused, tmp_path):
     place = projects.project(tmp_path / "own", TRAINED)
     refused("several recipes or one model", "bench", place, "digits-class")
     refused("say what to forget", "bench", place, *FEW)
-    refused("nobody said how to train", "bench", untrained, "--random", 0.1, *FEW)
-    refused("go with a model: recipes say it all", "bench", "digits-class", "--class", 3)
+    refused("found no way to retrain", "bench", untrained, "--random", 0.1, *FEW)
+    refused("go with a model: recipes define their own", "bench", "digits-class", "--class", 3)
 
 
 def test_settings_are_searched_on_proxies_of_ones_own_request(run, here, listed, tmp_path):
@@ -157,12 +157,12 @@ def test_a_search_that_can_not_be_made_is_refused(refused, tmp_path, folder):
     search = ("--methods", "finetune", "--tune", 1, "--quiet")
     refused("--tune must be at least 1 trial", "bench", place, "--random", 0.1, "--tune", 0)
     refused("give it with --tune or --tuned", "bench", place, "--random", 0.1, "--against", "retrain")
-    refused("54 examples to forget and 36 that stay", "bench", place, "--random", 0.6, *search)
-    refused("2 to forget and 1 that stay", "bench", place, "--class", "0,1", *search)
+    refused("54 examples to forget and 36 to retain", "bench", place, "--random", 0.6, *search)
+    refused("2 to forget and 1 to retain", "bench", place, "--class", "0,1", *search)
     refused("found none at nowhere", "bench", place, "--random", 0.1, "--tuned", "nowhere")
     refused("no searches for the stage", "bench", place, "--random", 0.1, "--tuned", tmp_path)
     untrained = projects.project(tmp_path / "untrained", "train = None")
-    refused("nobody said how to train", "bench", untrained, "--random", 0.1, *search)
+    refused("found no way to retrain", "bench", untrained, "--random", 0.1, *search)
     still = projects.project(tmp_path / "still", f"{TRAINED}\ndef train(*_): return Net()\n")
     refused("made none with an optimizer", "bench", still, "--random", 0.1, *search)
     recipe = folder / "recipe.toml"

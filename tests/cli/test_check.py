@@ -127,7 +127,7 @@ def priced(monkeypatch):
             return timing.Estimate(seconds[type(method).__name__], 1.0, None)
 
         monkeypatch.setattr(timing, "estimate", estimate)
-        monkeypatch.setattr(timing, "whole", lambda *_: timing.Estimate(whole, None, None))
+        monkeypatch.setattr(timing, "estimate_retraining", lambda *_: timing.Estimate(whole, None, None))
 
     return fixed
 

@@ -27,7 +27,7 @@ def place(tmp_path_factory) -> Path:
     """A quick demo of a tiny model."""
     folder = tmp_path_factory.mktemp("demo") / "run"
 
-    def tiny(quick: bool) -> demo.Shown:
+    def tiny(quick: bool) -> demo.Demonstration:
         shown = demo.diffusion(quick)
         return replace(shown, recipes=tuple(short(recipe) for recipe in shown.recipes))
 

@@ -11,7 +11,7 @@ from records import put, synthetic
 from unweave.audits.classifier import parquet
 from unweave.cli import main
 from unweave.record import record
-from unweave.record.digest import sealed
+from unweave.record.digest import seal
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def forge(made, here):
         place = Path(shutil.copytree(made / name, here / name))
         file = place / ("audit" if name == "run" else "") / "record.json"
         found = put(json.loads(file.read_text()), *path, value=value)
-        file.write_text(json.dumps(sealed(found) if again else found))
+        file.write_text(json.dumps(seal(found) if again else found))
         return place
 
     return forge
@@ -107,7 +107,7 @@ def test_evidence_that_is_no_number_is_nothing_to_compare(run, made, here):
     found = json.loads((place / "record.json").read_text())
     for name in scores:
         found = put(found, *FORGOT, "scores", name, "value", value=None)
-    (place / "record.json").write_text(json.dumps(sealed(found)))
+    (place / "record.json").write_text(json.dumps(seal(found)))
     assert parquet.load(place / "evidence.parquet") and run("bench", "table", place).code == 0
 
 
@@ -119,7 +119,7 @@ class TestEarlier:
     @pytest.fixture
     def earlier(self, here) -> Path:
         (here / "old").mkdir()
-        made = record.plain(synthetic()) | {"schema": record.EARLIER}
+        made = record.to_json_values(synthetic()) | {"schema": record.EARLIER}
         (here / "old" / "record.json").write_text(json.dumps(made))
         return here / "old"
 

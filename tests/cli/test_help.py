@@ -11,7 +11,7 @@ import unweave
 from for_each import for_each
 from unweave import cli
 from unweave.cli import show
-from unweave.cli.options import settings
+from unweave.cli.options import parse_settings
 from unweave.methods import METHODS, STAGES, method_named
 from unweave.methods.configure import configure
 from unweave.methods.pipeline import Pipeline
@@ -87,7 +87,7 @@ class TestMethods:
         assert list(found[f"{before}where"]) == ["salient"]
         for path, kinds in found.items():
             for kind, meaning in kinds.items():
-                changed = configure(method_named(name), settings([f"{path}.kind={kind}"]))
+                changed = configure(method_named(name), parse_settings([f"{path}.kind={kind}"]))
                 at = reduce(inside, path.split("."), changed)
                 assert type(at).__name__.lower() == kind and meaning.endswith(".")
                 assert re.search(rf"^{re.escape(path)} +{kind} +{meaning[0]}", told.out, re.MULTILINE)
@@ -97,13 +97,13 @@ class TestMethods:
         shown = json.loads(run("methods", name, "--json").out)
         assert list(shown) == [name]
         given = [f"{path}={json.dumps(value)}" for path, value in shown[name]["settings"].items()]
-        assert configure(method_named(name), settings(given)) == method_named(name)
+        assert configure(method_named(name), parse_settings(given)) == method_named(name)
 
     @for_each("name", METHODS)
     def test_what_is_changed_of_the_defaults_rebuilds_the_method(self, name):
         method = METHODS[name]
-        assert eval(show.changed(method), kinds(method)) == method
-        assert len(show.changed(method)) <= len(repr(method))
+        assert eval(show.format_changed(method), kinds(method)) == method
+        assert len(show.format_changed(method)) <= len(repr(method))
 
     def test_out_keeps_the_list(self, run, here):
         told = run("methods", "--json", "--out", "kept")

@@ -36,7 +36,7 @@ def fresh(monkeypatch):
     def forgets() -> None:
         for name in ("beside", "below", "below.deeper", "other"):
             sys.modules.pop(name, None)
-        run_folder.opened.cache_clear()
+        run_folder.open_run.cache_clear()
 
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)

@@ -33,7 +33,7 @@ def made(run, here, weights) -> Path:
     """What forget wrote of it."""
     short = ("--random", 0.3, "--method", "finetune", "--set", "how.epochs=1", "--quiet")
     assert run("forget", weights.with_name("project.py"), *short).code == 0
-    run_folder.opened.cache_clear()
+    run_folder.open_run.cache_clear()
     return here / "forgotten"
 
 

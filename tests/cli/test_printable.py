@@ -8,7 +8,7 @@ import pytest
 
 from records import synthetic
 from unweave.cli import show
-from unweave.record.digest import sealed
+from unweave.record.digest import seal
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\x9b31mPASS\r\u202egnp\ud800"
 SHOWN = r"\x1b[2J\x1b]0;owned\x07\x9b31mPASS\r\u202egnp\ud800"
@@ -24,7 +24,7 @@ def theirs(tmp_path) -> Path:
     stage = trace | {"methods": {**trace["methods"], f"method {HOSTILE}": told}}
     made = made | {"stages": {f"stage {HOSTILE}": stage, **made["stages"]}}
     (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "record.json").write_text(json.dumps(sealed(made)))
+    (tmp_path / "theirs" / "record.json").write_text(json.dumps(seal(made)))
     return tmp_path / "theirs"
 
 
@@ -52,13 +52,13 @@ def test_json_keeps_what_the_record_says(run, theirs):
 def test_a_terminal_gets_none_either(monkeypatch, capsys, theirs):
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    show.stages(json.loads((theirs / "record.json").read_text()))
+    show.print_stages(json.loads((theirs / "record.json").read_text()))
     assert not CONTROL.search(re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out))
 
 
 def test_lines_tables_and_errors_hold_none(run, capsys):
-    show.say(f"a {HOSTILE}", "two\nlines")
-    show.table(("Method", HOSTILE), [(HOSTILE, "1"), ("b", HOSTILE)])
+    show.print_lines(f"a {HOSTILE}", "two\nlines")
+    show.print_table(("Method", HOSTILE), [(HOSTILE, "1"), ("b", HOSTILE)])
     found = capsys.readouterr().out
     assert not CONTROL.search(found) and SHOWN in found and "two\nlines" in found
     told = run("report", f"no\x1b[31m{HOSTILE[:3]}")

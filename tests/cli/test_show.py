@@ -41,7 +41,7 @@ def test_a_table_is_as_wide_as_the_terminal(run, here, fits, flags):
 
 def test_a_sentence_breaks_between_words(fits):
     sentence = "the forget set has no measurable influence, and the original is not shown to differ: " * 3
-    assert " ".join(fits(lambda: show.tell(sentence.strip()))) == sentence.strip()
+    assert " ".join(fits(lambda: show.print_sentences(sentence.strip()))) == sentence.strip()
 
 
 def test_a_verdict_and_stages_fit(fits):
@@ -51,7 +51,7 @@ def test_a_verdict_and_stages_fit(fits):
     row["reason"] = f"INCONCLUSIVE: {'a reason of some length, ' * 6}"
     long = ["ua", "agreement_test", "streisand"]
     row["scores"] |= {name: row["scores"]["ua"] | {"value": 100.0} for name in long}
-    found = fits(lambda: show.verdict(stage, row, stage["methods"]["original"]))
+    found = fits(lambda: show.print_verdict(stage, row, stage["methods"]["original"]))
     header = next(place for place, line in enumerate(found) if line.startswith("Figure"))
     assert len(found[header + 1 :]) == len(row["scores"])  # no figure takes two lines
-    fits(lambda: show.stages(made))
+    fits(lambda: show.print_stages(made))

@@ -49,4 +49,4 @@ def test_a_training_that_torch_refuses_is_refused_with_the_first_line(split) -> 
         raise RuntimeError(Stubborn.message)
 
     model = nn.Linear(4, 2)
-    assert timing.retraining(project(split, model, retrain), split).refused == "no compiler found"
+    assert timing.estimate_train(project(split, model, retrain), split).refused == "no compiler found"

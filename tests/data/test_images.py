@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import TensorDataset
 
 from unweave.data.datasets import as_images, load
-from unweave.data.images import in_memory, read
+from unweave.data.images import in_memory, read_images
 from unweave.data.user_dataset import Loaded
 
 
@@ -32,31 +32,31 @@ def archive(path: Path, **arrays: np.ndarray) -> Path:
 
 def test_every_image_is_there_once_under_the_number_of_its_folder(tmp_path):
     classes = {str(label): drawn(10, seed=label) for label in range(11)}
-    train, held_out = read(written(tmp_path / "own", classes))
+    train, held_out = read_images(written(tmp_path / "own", classes))
     assert (len(train), len(held_out)) == (88, 22) and train.inputs.shape[1:] == (1, 4, 4)
     assert held_out.labels.bincount().tolist() == [2] * 11
     for label in range(11):
         both = torch.cat([part.inputs[part.labels == label] for part in (train, held_out)])
         assert {each.numpy().tobytes() for each in both} == {each.tobytes() for each in classes[str(label)]}
-    again = read(tmp_path / "own")
+    again = read_images(tmp_path / "own")
     assert [each.digest() for each in again] == [train.digest(), held_out.digest()]
     assert load("images", folder=str(tmp_path / "own"))[0].digest() == train.digest()
 
 
 def test_what_classes_are_called_and_that_nobody_said_what_is_held_out_is_known(tmp_path):
     own = written(tmp_path / "own", {"dog": drawn(5), "ant": drawn(5), "cat": drawn(5)})
-    for part in map(as_images, read(own)):
-        assert part.classes == ("ant", "cat", "dog") and part.parted and part.named(2) == "2 (dog)"
+    for part in map(as_images, read_images(own)):
+        assert part.classes == ("ant", "cat", "dog") and part.parted and part.class_name(2) == "2 (dog)"
     for name in ("train", "test"):
         written(tmp_path / "both" / name, {"0": drawn(3), "1": drawn(3)})
-    for part in read(tmp_path / "both"):
-        assert part.classes == () and not part.parted and part.named(1) == "1"
+    for part in read_images(tmp_path / "both"):
+        assert part.classes == () and not part.parted and part.class_name(1) == "1"
 
 
 def test_folders_that_say_what_is_held_out_are_believed(tmp_path):
     for part, n in (("train", 3), ("test", 2)):
         written(tmp_path / part, {"cat": drawn(n), "ant": drawn(n, seed=1, shape=(4, 4, 3))})
-    train, held_out = read(tmp_path)
+    train, held_out = read_images(tmp_path)
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1] and len(held_out) == 4
     assert torch.equal(
         train.inputs[0], torch.from_numpy(drawn(3, seed=1, shape=(4, 4, 3))[0]).permute(2, 0, 1)
@@ -66,10 +66,10 @@ def test_folders_that_say_what_is_held_out_are_believed(tmp_path):
 
 def test_an_archive_is_read_with_its_own_held_out_images_or_without(tmp_path):
     images, labels = drawn(20), np.arange(20) % 2
-    train, held_out = read(archive(tmp_path / "a.npz", images=images, labels=labels))
+    train, held_out = read_images(archive(tmp_path / "a.npz", images=images, labels=labels))
     assert (len(train), len(held_out)) == (16, 4)
     whole = archive(tmp_path / "b.npz", images=images, labels=labels, test_images=images, test_labels=labels)
-    train, held_out = read(whole)
+    train, held_out = read_images(whole)
     assert torch.equal(train.inputs[:, 0], torch.from_numpy(images)) and held_out.digest() == train.digest()
 
 
@@ -93,27 +93,27 @@ def test_an_archive_is_read_with_its_own_held_out_images_or_without(tmp_path):
 )
 def test_an_archive_that_is_something_else_is_refused(tmp_path, arrays, sentence):
     with pytest.raises(ValueError, match=sentence):
-        read(archive(tmp_path / "own.npz", **arrays))
+        read_images(archive(tmp_path / "own.npz", **arrays))
 
 
 def test_a_folder_that_is_something_else_is_refused(tmp_path):
     with pytest.raises(ValueError, match="expected a folder of images or an .npz file, found none"):
-        read(tmp_path / "missing")
+        read_images(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="must have a sub-folder per class, found none"):
-        read(tmp_path / "empty")
+        read_images(tmp_path / "empty")
     with pytest.raises(ValueError, match=r"must be the labels 0\.\.1, found 0, 2"):
-        read(written(tmp_path / "gap", {"0": drawn(2), "2": drawn(2)}))
+        read_images(written(tmp_path / "gap", {"0": drawn(2), "2": drawn(2)}))
     for strange in ("ten", "⁹", "½"):
         names = written(tmp_path / strange, {"0": drawn(2), "1": drawn(2), strange: drawn(2)})
         with pytest.raises(ValueError, match=f"all be numbers .*found '{strange}' among 0, 1, {strange}"):
-            read(names)
+            read_images(names)
     mixed = written(tmp_path / "mixed", {"0": drawn(2), "1": drawn(2, shape=(4, 5))})
     with pytest.raises(ValueError, match=r"of one size, found 4 x 4 in .*000.png and 5 x 4 in .*000.png"):
-        read(mixed)
+        read_images(mixed)
     (mixed / "2").mkdir()
     with pytest.raises(ValueError, match="class '2' has no image"):
-        read(mixed)
+        read_images(mixed)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
@@ -122,18 +122,18 @@ def test_a_truncated_file_is_named(tmp_path, suffix):
     broken = place / "1" / f"001.{suffix}"
     broken.write_bytes(broken.read_bytes()[:-30])
     with pytest.raises(ValueError, match=rf"own.1.001.{suffix} is truncated or no image"):
-        read(place)
+        read_images(place)
     whole = archive(tmp_path / "own.npz", images=drawn(4), labels=np.arange(4) % 2)
     whole.write_bytes(whole.read_bytes()[:-40])
     with pytest.raises(ValueError, match="own.npz is truncated or no .npz file"):
-        read(whole)
+        read_images(whole)
 
 
 def test_an_array_in_the_place_of_an_archive_is_refused(tmp_path):
     with (tmp_path / "own.npz").open("wb") as file:
         np.save(file, drawn(4))
     with pytest.raises(ValueError, match="own.npz is truncated or no .npz file: it holds one array"):
-        read(tmp_path / "own.npz")
+        read_images(tmp_path / "own.npz")
 
 
 def test_a_data_set_of_bytes_is_read_whole_and_one_of_floats_is_not():

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from smooth import MODES, WEIGHT, batch, bits, flat, net, problem, source, step
 from unweave.data import Raw
 from unweave.data.in_memory import Resident
-from unweave.descent.descend import Descent, Phase, batches_of, descend, training
-from unweave.descent.importance import named, top
+from unweave.descent.descend import Descent, Phase, descend, step_batches, training_mode
+from unweave.descent.importance import match_names, top
 from unweave.descent.lookahead import Lookahead, nested
 from unweave.descent.objective import bounded, clamped, l1, mislabel, nll, on
-from unweave.descent.optimizer_state import Moving
+from unweave.descent.optimizer_state import TrainState
 from unweave.errors import Failed
 from unweave.problem import Problem
 from unweave.split import Split
@@ -355,7 +355,7 @@ def test_weights_are_back_when_a_question_to_their_average_raises():
 def test_a_short_average_keeps_next_to_nothing_of_its_start(decay: float):
     # n steps of (1 + k) / (10 + k) leave n! 9! / (n + 9)! of it, a constant decay of 0.9999 nearly all
     weight, average = nn.Parameter(torch.zeros(1).double()), {"w": torch.ones(1).double()}
-    moving = Moving({"w": weight}, torch.optim.SGD([weight], 0.1), average)
+    moving = TrainState({"w": weight}, torch.optim.SGD([weight], 0.1), average)
     for before in range(20):
         moving.follow_average(decay, before)
     early = 1 / comb(12, 9)  # at the third step the decay is 1/4, at the fourth 4/13 and above 0.3
@@ -479,7 +479,7 @@ def test_phases_share_the_momentum_and_the_schedule():
 
 def test_each_phase_has_its_terms_mask_and_feed():
     of = problem()
-    heads, body = named(of.params, "^2"), named(of.params, "^0")
+    heads, body = match_names(of.params, "^2"), match_names(of.params, "^0")
     seen: list[tuple[int, int]] = []
 
     def watch(of: Problem, index: int) -> None:
@@ -599,15 +599,15 @@ def test_the_same_dropout_is_fixed_by_the_seed():
 def test_recurrent_layers_without_dropout_stay_in_training_mode():
     """cuDNN has no backward pass for them in evaluation mode."""
     model = nn.Sequential(nn.GRU(6, 5), nn.GRU(5, 5, num_layers=2, dropout=0.5), nn.MultiheadAttention(8, 2))
-    with training(model, Descent(steps=1)):
+    with training_mode(model, Descent(steps=1)):
         assert [m.training for m in model] == [True, False, False]
-    with training(model, Descent(steps=1, dropout="same")):
+    with training_mode(model, Descent(steps=1, dropout="same")):
         assert [m.training for m in model] == [True, True, True]
 
 
 def test_a_norm_that_is_to_be_still_is_and_another_is_not():
     model = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 6), nn.BatchNorm1d(6)).eval()
-    with training(model, Descent(steps=1), still=list(model)[:2]):
+    with training_mode(model, Descent(steps=1), still=list(model)[:2]):
         assert [m.training for m in model] == [False, True, True]
     assert not any(m.training for m in model)
 
@@ -697,7 +697,7 @@ def uniform_pull():
 
 def test_mixed_batches_know_their_forget_rows():
     of = problem()
-    batches = batches_of(of, Phase([mislabel("mixed")], feed="concatenated"), Descent(steps=1, batch=16))
+    batches = step_batches(of, Phase([mislabel("mixed")], feed="concatenated"), Descent(steps=1, batch=16))
     for (drawn,), sizes in ((found["mixed"], sizes) for found, sizes in islice(batches, 4)):
         assert sizes == {"mixed": 16}
         assert torch.equal(drawn.forget, of.split.is_forget[drawn.ids])
@@ -784,7 +784,7 @@ def test_the_size_of_the_lookahead_is_noted_relative_to_the_weights():
     descend(of, Descent(lr=1e-9, steps=51), Phase([Lookahead(bounded(), nll("retain"), lr=0.1)]))
     assert [row[0] for row in of.traces["shift"]] == [0, 50]
     fresh = problem()
-    (drawn, _) = next(batches_of(fresh, Phase([bounded(), nll("retain")]), Descent(steps=1)))
+    (drawn, _) = next(step_batches(fresh, Phase([bounded(), nll("retain")]), Descent(steps=1)))
     g = torch.autograd.grad(ce(fresh.model, drawn["retain"][0]), list(fresh.params.values()))
     expected = 0.1 * float(torch.cat([x.flatten() for x in g]).norm() / flat(fresh.params).norm())
     assert of.traces["shift"][0][1] == pytest.approx(expected, rel=1e-9)

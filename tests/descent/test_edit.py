@@ -18,7 +18,7 @@ from unweave.descent.edit import (
     shrink,
     shrink_and_perturb,
 )
-from unweave.descent.importance import named, top
+from unweave.descent.importance import match_names, top
 from unweave.problem import Problem
 
 
@@ -50,7 +50,7 @@ def test_redrawn_values_are_those_of_torchs_layers():
     of = problem()
     of.model = model
     state = torch.get_rng_state()
-    reinitialize(of, named(of.params, ""))
+    reinitialize(of, match_names(of.params, ""))
     assert torch.equal(torch.get_rng_state(), state)
     for weight, fan_in in ((model[0].weight, 36), (model[2].weight, 64)):
         bound = 1 / math.sqrt(fan_in)
@@ -159,7 +159,7 @@ def test_only_a_linear_head_grows():
 def test_shrinking_and_perturbing_goes_a_part_of_the_way_to_fresh_weights(family: str):
     of, twin = every_family.problem(family), every_family.problem(family)
     before = {name: value.clone() for name, value in of.model.state_dict().items()}
-    fresh = dict(twin.fresh().named_parameters())
+    fresh = dict(twin.fresh_model().named_parameters())
     shrink_and_perturb(of, 0.7)
     for name, p in of.params.items():
         assert torch.allclose(p, 0.7 * before[name] + 0.3 * fresh[name], rtol=1e-5, atol=1e-7)
@@ -175,7 +175,7 @@ def test_all_or_nothing_is_kept_and_masked_weights_stay():
     assert all(torch.equal(p, before[name]) for name, p in of.params.items())
     mask = {name: (torch.arange(p.numel()).view_as(p) % 2).float() for name, p in of.params.items()}
     shrink_and_perturb(twin, 0.0, mask)
-    fresh = dict(every_family.problem("layernorm").fresh().named_parameters())
+    fresh = dict(every_family.problem("layernorm").fresh_model().named_parameters())
     for name, p in twin.params.items():
         assert torch.equal(p, torch.where(mask[name] > 0, fresh[name], before[name]))
 

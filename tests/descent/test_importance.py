@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from smooth import flat, problem
-from unweave.descent.importance import fisher, gradients, inverted, named, ratio, saliency, snip, top
+from unweave.descent.importance import fisher, gradients, invert, match_names, ratio, saliency, snip, top
 from unweave.descent.objective import nll
 from unweave.errors import Failed
 from unweave.problem import Problem
@@ -138,7 +138,7 @@ def test_scores_that_are_no_numbers_are_refused():
 
 def test_names_choose_weights_by_pattern():
     of = problem()
-    mask = named(of.params, r"^2\.|0\.bias")
+    mask = match_names(of.params, r"^2\.|0\.bias")
     assert {name: float(m.mean()) for name, m in mask.items()} == {
         "0.weight": 0,
         "0.bias": 1,
@@ -149,10 +149,10 @@ def test_names_choose_weights_by_pattern():
     with pytest.raises(
         ValueError, match=r"no weight matches 'layer9'; the first are 0\.weight, 0\.bias, 2\.weight"
     ):
-        named(of.params, "layer9")
+        match_names(of.params, "layer9")
 
 
 def test_masks_multiply_and_invert():
     a, b = {"w": torch.tensor([1.0, 0.5, 0.0])}, {"w": torch.tensor([1.0, 0.5, 1.0])}
     assert multiply(a, b)["w"].tolist() == [1.0, 0.25, 0.0]
-    assert inverted(a)["w"].tolist() == [0.0, 0.5, 1.0]
+    assert invert(a)["w"].tolist() == [0.0, 0.5, 1.0]

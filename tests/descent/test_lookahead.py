@@ -329,7 +329,7 @@ def test_everything_is_restored_bit_for_bit(how: str, fails: bool):
         if how == "exact":
             Lookahead(Probing(body), through=nll("retain"), lr=0.1, hessian="exact").gradient(at)
         else:
-            with (at.at if how == "at" else at.beside)(at.gradient(nll("retain")), -0.1) as ahead:
+            with (at.at if how == "at" else at.at_copy)(at.gradient(nll("retain")), -0.1) as ahead:
                 body(ahead)
     except Interrupted:
         assert fails
@@ -595,7 +595,7 @@ def test_weights_that_would_swallow_the_shift_are_refused(dtype: torch.dtype):
     of = problem()
     of.model.to(dtype)
     at = Step(of.params, Runtime(of.model, of.task), {}, {})
-    for shifted in (at.at, at.beside):
+    for shifted in (at.at, at.at_copy):
         with pytest.raises(
             ValueError, match="a lookahead needs float32 weights, found .* load the model in float32"
         ):

@@ -25,7 +25,7 @@ from unweave.descent.objective import (
     surrogate,
     uniform,
 )
-from unweave.problem import Problem, frozen
+from unweave.problem import Problem, frozen_copy
 from unweave.targets import TARGETS
 from unweave.tasks import Batch
 from unweave.tasks.diffusion import Diffusion
@@ -33,7 +33,7 @@ from unweave.weights.step import Step
 
 
 def teacher() -> nn.Module:
-    return frozen(net(5))
+    return frozen_copy(net(5))
 
 
 def penalty() -> Objective:
@@ -57,7 +57,7 @@ EACH = {
 
 def value(objective: Objective, at: Step) -> float:
     with torch.no_grad():
-        return float(sum(at.afresh(objective.losses(at))))
+        return float(sum(at.recompute_losses(objective.losses(at))))
 
 
 @pytest.mark.parametrize("name", EACH)
@@ -196,7 +196,7 @@ def test_a_teacher_is_asked_once_a_step_also_at_shifted_weights():
 
 def test_two_teachers_and_two_temperatures_are_kept_apart():
     of = problem()
-    first, second = teacher(), frozen(net(6))
+    first, second = teacher(), frozen_copy(net(6))
     for a, b in (
         (distill(first, "retain"), distill(second, "retain")),
         (distill(first, "retain"), distill(first, "retain", temperature=0.5)),
@@ -220,14 +220,14 @@ def test_a_task_that_asks_a_teacher_must_be_given_one():
             return predict(batch.inputs).argmax(1)
 
     of.task = Asking(of.task, [])
-    with pytest.raises(ValueError, match=r"pass teacher=frozen\(model\)"):
+    with pytest.raises(ValueError, match=r"pass teacher=frozen_copy\(model\)"):
         step(of).gradient(mislabel())
     step(of).gradient(mislabel(teacher=teacher()))
 
 
 def test_frozen_is_a_copy_that_stays():
     model = nn.Sequential(nn.Linear(6, 4), nn.Dropout(0.5))
-    copied = frozen(model)
+    copied = frozen_copy(model)
     assert not copied.training
     assert model.training
     assert not any(p.requires_grad for p in copied.parameters())
@@ -325,7 +325,7 @@ def test_retain_losses_of_each_name():
     data, both, held = (retain_loss(name, of) for name in ("nll", "both", "distill"))
     with torch.no_grad():
         of.model[0].weight.mul_(1.3)
-    at, original = step(of), distill(frozen(problem().model), "retain")
+    at, original = step(of), distill(frozen_copy(problem().model), "retain")
     assert torch.equal(flat(at.gradient(data)), flat(at.gradient(nll("retain"))))
     assert torch.equal(flat(at.gradient(held)), flat(at.gradient(original)))
     expected = flat(at.gradient(data)) + flat(at.gradient(held))
@@ -335,14 +335,18 @@ def test_retain_losses_of_each_name():
 
 def test_a_teacher_that_is_the_student_answers_as_the_weights_are_now():
     of = every_family.problem("denoiser", dtype=torch.float64)
-    at, fixed = step(of), frozen(of.model)
+    at, fixed = step(of), frozen_copy(of.model)
     own, original = mislabel(teacher="student"), mislabel(teacher=fixed)
-    assert own.moving and not original.moving and (nll("retain") + 0.3 * own).moving
+    assert (
+        own.follows_weights and not original.follows_weights and (nll("retain") + 0.3 * own).follows_weights
+    )
     assert torch.equal(flat(at.gradient(own)), flat(at.gradient(original)))
     with torch.no_grad():
         of.model.condition.weight.mul_(3)
     moved = step(of)
-    assert torch.equal(flat(moved.gradient(own)), flat(moved.gradient(mislabel(teacher=frozen(of.model)))))
+    assert torch.equal(
+        flat(moved.gradient(own)), flat(moved.gradient(mislabel(teacher=frozen_copy(of.model))))
+    )
     assert not torch.equal(flat(moved.gradient(own)), flat(moved.gradient(original)))
 
 
@@ -351,9 +355,9 @@ def test_no_lookahead_follows_a_target_that_moves(mode: str):
     of = every_family.problem("denoiser", dtype=torch.float64)
     terms = MODES[mode](nll("retain"), 0.3 * mislabel(teacher="student"), 0.1)
     with pytest.raises(
-        ValueError, match="target of 0.3 mislabel.forget. moves with the weights.* frozen teacher"
+        ValueError, match="target of 0.3 mislabel.forget. changes with the weights.* frozen teacher"
     ):
         direction(step(of), terms)
     through = Lookahead(nll("retain"), through=mislabel(teacher="student"), lr=0.1)
-    with pytest.raises(ValueError, match="moves with the weights"):
+    with pytest.raises(ValueError, match="changes with the weights"):
         step(of).gradient(through)

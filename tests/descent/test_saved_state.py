@@ -136,5 +136,5 @@ def test_a_descent_of_several_phases_is_refused(tmp_path: Path) -> None:
 def test_a_recipe_says_how_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
     monkeypatch.setattr(Saved, "write", lambda self, step, problem, moving: written.append(step))
-    Stage(replace(tiny(), save_every=15), tmp_path).trained("retain", 0)
+    Stage(replace(tiny(), save_every=15), tmp_path).load_or_train("retain", 0)
     assert written == [15, 30]

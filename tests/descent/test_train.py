@@ -15,7 +15,7 @@ import every_family
 from unweave.data.in_memory import Resident
 from unweave.descent import train
 from unweave.descent.descend import Descent
-from unweave.descent.train import counted, digest, spend, train_model
+from unweave.descent.train import count_training, digest, run_and_time, train_model
 from unweave.problem import Problem
 from unweave.record import checkpoint
 from unweave.split import Split
@@ -76,14 +76,14 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_generator(split
 
 def test_steps_of_anyones_training_are_counted(split) -> None:
     cost, model = Cost(), build()
-    with counted(cost):
+    with count_training(cost):
         assert train_model(HOW, build, split, "retain", 0).cost.gradients == HOW.steps
-    with counted(cost):
+    with count_training(cost):
         for optimizer in (torch.optim.SGD(model.parameters(), 0.1), torch.optim.Adam(model.parameters())):
             model(torch.ones(1, 6)).sum().backward()
             optimizer.step()
     assert cost.gradients == 5 + 2 and cost.seconds > 0
-    with pytest.raises(ZeroDivisionError), counted(cost):
+    with pytest.raises(ZeroDivisionError), count_training(cost):
         raise ZeroDivisionError
     optimizer.step()
     assert cost.gradients == 7, "nothing is counted outside"
@@ -92,7 +92,7 @@ def test_steps_of_anyones_training_are_counted(split) -> None:
 def test_optimizers_that_share_a_gradient_are_counted_once() -> None:
     cost, model = Cost(), build()
     both = [torch.optim.Adam(part.parameters()) for part in (model[0], model[2])]
-    with counted(cost):
+    with count_training(cost):
         for _ in range(4):
             model(torch.ones(1, 6)).sum().backward()
             for optimizer in both:
@@ -112,7 +112,7 @@ def test_every_gradient_that_an_optimizer_asks_for_is_counted(named: bool) -> No
         asked.append(loss)
         return loss.item()
 
-    with counted(cost):
+    with count_training(cost):
         for _ in range(2):
             assert (optimizer.step(closure=closure) if named else optimizer.step(closure)) > 0
     assert cost.gradients == len(asked) > 2
@@ -173,7 +173,7 @@ def test_a_shared_result_is_charged_to_who_makes_it_and_to_who_takes_it(split) -
     for _ in range(2):
         model = copy.deepcopy(build())
         spent.append(
-            spend(
+            run_and_time(
                 Problem(Classifier(3), model, split, torch.Generator().manual_seed(0), memory=memory), method
             )
         )

@@ -170,7 +170,7 @@ def test_the_weighted_forget_gradient_is_a_multiple_of_the_retain_gradient(retai
 def test_eight_power_iterations_on_the_first_batches_come_near_to_sixty():
     of, recorder = recorded()
     method = whole(LUR(alpha=Curvature(0.5), weight=0.3))
-    weight, alpha = method.measured(of, None, nll("retain"), bounded())
+    weight, alpha = method.measure_units(of, None, nll("retain"), bounded())
     _, retain = recorder.drawn
     ps = list(of.model.parameters())
     g = torch.cat([x.flatten() for x in torch.autograd.grad(ce(of.model, retain), ps, create_graph=True)])

@@ -11,7 +11,7 @@ from unweave.data.in_memory import Resident
 from unweave.descent.importance import fisher, ratio, saliency, snip
 from unweave.descent.objective import Objective, bounded, clamped, distill, ewc, l1, mislabel, nll, uniform
 from unweave.descent.rules import RULES, RuleName
-from unweave.problem import Problem, frozen
+from unweave.problem import Problem, frozen_copy
 from unweave.split import Split
 from unweave.tasks.classifier import Classifier, margin
 from unweave.weights.step import Runtime, Step
@@ -56,7 +56,7 @@ def first(of: Problem) -> Step:
 
 def even() -> nn.Module:
     """A teacher that says 1/2 and 1/2 of everything."""
-    return frozen(nn.Linear(1, 2, bias=False).double().requires_grad_(False).apply(zero))
+    return frozen_copy(nn.Linear(1, 2, bias=False).double().requires_grad_(False).apply(zero))
 
 
 def zero(module: nn.Module) -> None:
@@ -96,7 +96,7 @@ def test_objectives(name: str):
 def test_distillation_divides_the_teacher_by_the_temperature():
     """A teacher of (4/5, 1/5) = sigmoid(ln 4) at T = 2 says (2/3, 1/3): no divergence."""
     of = coin()
-    teacher = frozen(of.model)
+    teacher = frozen_copy(of.model)
     with torch.no_grad():
         teacher.weight.mul_(2)
     (value,) = distill(teacher, "forget", temperature=2.0).losses(first(of))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from unweave.bench.bench import bench
-from unweave.bench.cell import REFERENCE, place_of
+from unweave.bench.cell import REFERENCE, cell_path
 from unweave.bench.recipe import Recipe, load, parse
-from unweave.bench.split_data import split_of
+from unweave.bench.split_data import make_split
 from unweave.bench.stage import Stage
 from unweave.families import diffusion as denoisers
 from unweave.record import record
@@ -63,7 +63,7 @@ def test_a_benchmark_of_denoisers_goes_on_where_it_stopped(tmp_path) -> None:
     assert 0 < error["low"] < error["value"] < error["high"] < 10 and recogniser["held-out images"] == 360
     again = bench([tiny()], tmp_path, methods=METHODS, jobs=1)
     assert {path: path.stat().st_mtime_ns for path in cells.iterdir()} == before
-    assert record.plain(again["stages"]) == record.plain(made["stages"])
+    assert record.to_json_values(again["stages"]) == record.to_json_values(made["stages"])
 
 
 def test_a_search_tries_what_suits_denoisers(tmp_path) -> None:
@@ -124,7 +124,7 @@ def test_without_calibration_the_reported_retrained_models_say_what_two_differ_b
     assert stage["margins"] is None and stage["reference"]["null_band"] == {}
     run = Stage(recipe, tmp_path)
     exam = run.exam()
-    one, other = (exam.load(place_of(run, seed, REFERENCE).with_suffix(".npz")) for seed in (0, 1))
+    one, other = (exam.load(cell_path(run, seed, REFERENCE).with_suffix(".npz")) for seed in (0, 1))
     pair = exam.measure_pair(one, other)
     ua, ra = (abs(exam.measure(one)[name] - exam.measure(other)[name]) for name in ("ua", "ra"))
     missing = max(0.0, exam.measure(other)["ra"] - exam.measure(one)["ra"])
@@ -147,7 +147,7 @@ def test_the_recogniser_is_trained_where_the_models_are(monkeypatch: pytest.Monk
         raise LookupError(device)
 
     monkeypatch.setattr(denoisers, "train_recogniser", refuse)
-    asked, split = tiny().family, split_of(tiny().data, family=tiny().family)
+    asked, split = tiny().family, make_split(tiny().data, family=tiny().family)
     for device in ("cpu", "cuda"):
         with pytest.raises(LookupError, match=device):
             asked.exam(split, device=device)

@@ -11,7 +11,7 @@ from presets import soon
 
 pytest.importorskip("diffusers")
 
-from unweave.bench.ranges import nested, own
+from unweave.bench.ranges import default_settings, nest_paths
 from unweave.families.diffusion import Generation
 from unweave.families.diffusion_settings import PRESETS
 from unweave.methods import METHODS, methods_for
@@ -42,10 +42,10 @@ def test_a_search_begins_with_them_and_tries_rates_that_suit(name: str):
     method, family = PRESETS[name], Generation()
     space = family.space(name, method, 400)
     assert bool(space) == isinstance(method, Tunable)
-    settings = own(method, space)
+    settings = default_settings(method, space)
     # the budget of a recipe decides about steps
     assert settings.keys() | {"how.steps", "forget.proxy.how.steps"} >= space.keys()
-    assert configure(method, nested(settings), name) == method
+    assert configure(method, nest_paths(settings), name) == method
 
 
 @for_each("name", PRESETS)

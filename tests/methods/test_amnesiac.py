@@ -12,7 +12,7 @@ from every_family import CLASSES, Toy, problem
 from plain import Recorder, grad, moved_apart, recorded, weights, whole
 from unweave.data.keyed_draws import draw_key
 from unweave.descent.descend import Descent
-from unweave.methods.amnesiac import Amnesiac, relabelled
+from unweave.methods.amnesiac import Amnesiac, relabel
 from unweave.problem import Problem
 from unweave.split import Split
 from unweave.tasks.classifier import Classifier
@@ -31,7 +31,7 @@ class Targets(Recorder):
 
 def test_wrong_labels_are_those_of_forget_examples_alone():
     of = problem("layernorm")
-    found, true = relabelled(of), of.split.train.labels
+    found, true = relabel(of), of.split.train.labels
     assert bool((found != true)[of.split.forget].all()) and bool((found == true)[of.split.retain].all())
     assert found.min() >= 0 and found.max() < CLASSES
 
@@ -40,16 +40,16 @@ def test_a_wrong_label_hangs_on_seed_and_id_and_not_on_what_else_is_forgotten():
     whole_class, tenth = problem("layernorm", whole_class=True), problem("layernorm")
     common = whole_class.split.is_forget & tenth.split.is_forget
     assert common.any()
-    one, other = relabelled(whole_class), relabelled(tenth)
+    one, other = relabel(whole_class), relabel(tenth)
     assert torch.equal(one[common], other[common])
-    assert not torch.equal(relabelled(problem("layernorm", seed=1)), other)
+    assert not torch.equal(relabel(problem("layernorm", seed=1)), other)
 
 
 def test_wrong_labels_are_uniform_among_the_wrong_ones():
     data = Toy((torch.zeros(4000, 1),), torch.full((4000,), 2))
     split = Split(data, range(3000), Toy((torch.zeros(2, 1),), torch.tensor([0, 4])))
     of = Problem(Classifier(5), nn.Linear(1, 5), split, torch.Generator().manual_seed(0))
-    counts = relabelled(of)[:3000].bincount(minlength=5)
+    counts = relabel(of)[:3000].bincount(minlength=5)
     assert counts[2] == 0 and (counts[[0, 1, 3, 4]] - 750).abs().max() < 4 * (3000 * 0.25 * 0.75) ** 0.5
 
 
@@ -64,7 +64,7 @@ def splitmix(state: int) -> int:
 def test_wrong_labels_against_whole_numbers():
     of = problem("layernorm")
     key = draw_key(torch.Generator().manual_seed(0))  # the seed of the problem
-    found, labels = relabelled(of), of.split.train.labels.tolist()
+    found, labels = relabel(of), of.split.train.labels.tolist()
     for i in of.split.forget.tolist():
         share = (splitmix(splitmix((key + i) % 2**64)) >> 11) / 2**53
         assert int(found[i]) == (labels[i] + 1 + int(share * (CLASSES - 1))) % CLASSES
@@ -74,7 +74,7 @@ def test_wrong_labels_against_whole_numbers():
 def test_amnesiac(steps: int):
     of, recorder = recorded("layernorm")
     plain = copy.deepcopy(of.model)
-    labels = relabelled(recorded("layernorm")[0])
+    labels = relabel(recorded("layernorm")[0])
     method = whole(Amnesiac(), steps=steps, lr=0.01, weight_decay=0.0)
     method(of)
     assert [sorted(batch.ids.tolist()) for batch in recorder.drawn] == [list(range(60))] * steps

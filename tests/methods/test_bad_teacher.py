@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from every_family import answers, problem
 from plain import Sgd, grad, moved_apart, recorded, whole
-from unweave.methods.bad_teacher import BadTeacher, taught
-from unweave.problem import Problem, frozen
+from unweave.methods.bad_teacher import BadTeacher, distill_from_two
+from unweave.problem import Problem, frozen_copy
 from unweave.split import Part
 from unweave.tasks import Batch
 from unweave.weights.step import Runtime, Step
@@ -31,7 +31,7 @@ class Says(nn.Module):
 def slope(of: Problem, batch: Batch, *, ignorant: nn.Module, original: nn.Module) -> dict[str, Tensor]:
     """The gradient of the lesson on one mixed batch."""
     step = Step(of.params, Runtime(of.model, of.task), {"mixed": [batch]}, {"mixed": len(batch)})
-    return dict(step.gradient(taught(ignorant=ignorant, original=original)))
+    return dict(step.gradient(distill_from_two(ignorant=ignorant, original=original)))
 
 
 def mixed_batch(forget: list[bool]) -> Batch:
@@ -43,7 +43,7 @@ def mixed_batch(forget: list[bool]) -> Batch:
 @pytest.mark.parametrize("family", ["layernorm", "batchnorm"])
 def test_bad_teacher(family: str, optimizer: str):
     of, recorder = recorded(family)
-    ignorant = recorded(family)[0].fresh().eval()
+    ignorant = recorded(family)[0].fresh_model().eval()
     plain, original = copy.deepcopy(of.model).train(), copy.deepcopy(of.model).eval()
     method = whole(BadTeacher(), steps=3, lr=0.01, optimizer=optimizer)
     method(of)
@@ -69,7 +69,7 @@ def test_the_slope_of_a_lesson_by_hand():
     of = problem("layernorm", dtype=torch.float64)
     of.model = Says(0.5, 0.5)
     batch = mixed_batch([False, True, False, False])
-    found = slope(of, batch, ignorant=frozen(Says(0.9, 0.1)), original=frozen(Says(0.2, 0.8)))
+    found = slope(of, batch, ignorant=frozen_copy(Says(0.9, 0.1)), original=frozen_copy(Says(0.2, 0.8)))
     wanted = 0.5 - (0.9 + 3 * 0.2) / 4
     assert found["logits"].tolist() == pytest.approx([wanted, -wanted], abs=1e-12)
 
@@ -79,11 +79,14 @@ def test_the_lesson_is_no_weaker_where_there_are_more_classes(classes: int):
     # torch's default for a divergence is the mean over all entries, which the released code takes
     of, rest = problem("layernorm", dtype=torch.float64), [1e-12] * (classes - 2)
     of.model = Says(0.5, 0.5, *rest)
-    teachers = {"ignorant": frozen(Says(0.9, 0.1, *rest)), "original": frozen(Says(0.2, 0.8, *rest))}
+    teachers = {
+        "ignorant": frozen_copy(Says(0.9, 0.1, *rest)),
+        "original": frozen_copy(Says(0.2, 0.8, *rest)),
+    }
     batch = mixed_batch([True, True])
     assert slope(of, batch, **teachers)["logits"][:2].tolist() == pytest.approx([-0.4, 0.4], abs=1e-9)
     step = Step(of.params, Runtime(of.model, of.task), {"mixed": [batch]}, {"mixed": 2})
-    (value,) = taught(**teachers).losses(step)
+    (value,) = distill_from_two(**teachers).losses(step)
     assert float(value.detach()) == pytest.approx(0.9 * math.log(1.8) + 0.1 * math.log(0.2), abs=1e-9)
 
 
@@ -110,7 +113,7 @@ def test_the_ignorant_teacher_is_the_students_own_kind_and_knows_nothing():
     asked = []
 
     def fresh_one() -> nn.Module:
-        asked.append(recorded("batchnorm")[0].fresh())
+        asked.append(recorded("batchnorm")[0].fresh_model())
         return asked[-1]
 
     one, other = recorded("batchnorm")[0], recorded("batchnorm")[0]

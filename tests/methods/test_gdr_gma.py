@@ -9,7 +9,7 @@ from torch import Tensor
 
 from plain import batches, ce, grad, moved_apart, recorded, weights, whole
 from unweave.descent.objective import nll
-from unweave.methods.gdr_gma import GDRGMA, Rectified, freed_from, opposing
+from unweave.methods.gdr_gma import GDRGMA, Rectified, mean_opposing, remove_opposition
 from unweave.problem import Problem
 from unweave.weights.step import Runtime, Step
 
@@ -70,17 +70,17 @@ def test_neither_opposes_the_other_as_it_was(angle: float):
     """The released code frees the second from the first as changed, which leaves cos^2 of their overlap."""
     x = torch.tensor([2.0, 0.0], dtype=torch.float64)
     y = 0.3 * torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64)
-    assert float(freed_from(x, y) @ y) == pytest.approx(0, abs=1e-15)
-    assert float(freed_from(y, x) @ x) == pytest.approx(0, abs=1e-15)
-    assert torch.equal(freed_from(x, -y), x)
-    assert bool(freed_from(x, torch.zeros(2, dtype=torch.float64)).isfinite().all())
+    assert float(remove_opposition(x, y) @ y) == pytest.approx(0, abs=1e-15)
+    assert float(remove_opposition(y, x) @ x) == pytest.approx(0, abs=1e-15)
+    assert torch.equal(remove_opposition(x, -y), x)
+    assert bool(remove_opposition(x, torch.zeros(2, dtype=torch.float64)).isfinite().all())
 
 
 def test_averaging_past_gradients_leaves_them_as_they_are():
     past = [torch.tensor([-1.0, 2.0]), torch.tensor([-3.0, 0.0]), torch.tensor([5.0, 5.0])]
     before = [g.clone() for g in past]
-    assert opposing(torch.tensor([1.0, 0.0]), past).tolist() == [-2.0, 1.0]
-    assert opposing(torch.tensor([1.0, 9.0]), past[2:]).tolist() == [0.0, 0.0]
+    assert mean_opposing(torch.tensor([1.0, 0.0]), past).tolist() == [-2.0, 1.0]
+    assert mean_opposing(torch.tensor([1.0, 9.0]), past[2:]).tolist() == [0.0, 0.0]
     assert all(torch.equal(a, b) for a, b in zip(past, before, strict=True))
 
 

@@ -16,9 +16,9 @@ from unweave.data.in_memory import Resident
 from unweave.data.keyed_draws import normal, uniform
 from unweave.descent.objective import Objective, clamped, distill, mislabel, nll, surrogate
 from unweave.methods.erasediff import Conflicting, EraseDiff
-from unweave.methods.esd import ESD, partway
+from unweave.methods.esd import ESD, sample_partway
 from unweave.methods.sa import SelectiveAmnesia
-from unweave.problem import Problem, frozen
+from unweave.problem import Problem, frozen_copy
 from unweave.split import Split
 from unweave.tasks import Batch
 from unweave.tasks.diffusion import Diffusion
@@ -73,13 +73,13 @@ def said(objective: Objective, at: Step) -> float:
 )
 def test_the_answer_under_another_condition_is_the_targets_by_hand(settings: dict, target: float):
     at, _ = asked(**settings)
-    found = said(mislabel(teacher=frozen(Constant(*ORIGINAL))), at)
+    found = said(mislabel(teacher=frozen_copy(Constant(*ORIGINAL))), at)
     assert found == pytest.approx((7 - target) ** 2, rel=TIGHT)
 
 
 def test_the_other_losses_of_a_denoiser_by_hand():
     at, batch = asked(other="noise")
-    original = frozen(Constant(*ORIGINAL))
+    original = frozen_copy(Constant(*ORIGINAL))
     errors = (7 - batch.target).square().mean((1, 2, 3))
     assert said(nll("retain"), at) == pytest.approx(float(errors.mean()), rel=TIGHT)
     assert said(-nll("forget"), at) == pytest.approx(-float(errors.mean()), rel=TIGHT)
@@ -102,7 +102,7 @@ def led(method: ESD, said: tuple[float, ...]) -> Batch:
     source = Resident(torch.zeros(4, 1, 2, 2, dtype=torch.float64), torch.ones(4, dtype=torch.long))
     batch = task.draw(next(iter(source.stream([torch.arange(4)]))), torch.Generator().manual_seed(0))
     at = Step(dict(model.named_parameters()), Runtime(model, task), {"forget": [batch]}, {"forget": 4})
-    return method.led(task, frozen(model), at, batch)
+    return method.guided_batch(task, frozen_copy(model), at, batch)
 
 
 # the model says 2 under class 0, 5 under class 1, which is forgotten, and 1 without a condition
@@ -133,7 +133,7 @@ def test_twice_away_from_the_class_is_once_away_from_no_condition():
 @pytest.mark.parametrize("erase_from", ["null", "class", 0])
 def test_esd(images: str, erase_from):
     of, recorder = recorded()
-    plain, original = copy.deepcopy(of.model), frozen(of.model)
+    plain, original = copy.deepcopy(of.model), frozen_copy(of.model)
     sampler = Sampler(steps=5, guidance=3.0, spacing="leading")
     method = whole(ESD(eta=0.7, erase_from=erase_from, images=images, sampler=sampler), steps=2)
     method(of)
@@ -177,10 +177,10 @@ def test_an_image_on_its_way_does_not_depend_on_those_beside_it(guidance: float)
     noise = torch.randn(4, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     stop = torch.tensor([0, 5, 2, 5])
     with torch.no_grad():
-        found = partway(of.model, recorder, noise, labels, stop, how)
+        found = sample_partway(of.model, recorder, noise, labels, stop, how)
         assert torch.equal(found[0], noise[0])
         for i in range(4):
-            alone = partway(of.model, recorder, *(v[i : i + 1] for v in (noise, labels, stop)), how)[0]
+            alone = sample_partway(of.model, recorder, *(v[i : i + 1] for v in (noise, labels, stop)), how)[0]
             torch.testing.assert_close(found[i], alone, rtol=0, atol=1e-12)
             by_hand = on_the_way(of.model, noise[i], int(labels[i]), 4, int(stop[i]), steps=6, scale=guidance)
             torch.testing.assert_close(found[i], by_hand, rtol=0, atol=1e-5)  # betas of diffusers are float32
@@ -268,17 +268,17 @@ def test_selective_amnesia():
 def test_the_replay_is_of_the_retained_classes_and_of_the_original():
     of, _ = recorded()
     method = SelectiveAmnesia(per_class=4, sampler=Sampler(steps=3))
-    split = method.replayed(of)
+    split = method.replay_split(of)
     images, labels = split.train.inputs, split.train.labels
     assert labels[split.retain].tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert labels[split.forget].tolist() == [3] * len(of.split.forget)
     again, _ = recorded()
-    assert torch.equal(method.replayed(again).train.inputs, images)  # the seed alone decides
+    assert torch.equal(method.replay_split(again).train.inputs, images)  # the seed alone decides
     assert of.cost.examples == 12 * 3
     with torch.no_grad():
         again.model.last.weight.mul_(2)
     again.memory.clear()
-    assert not torch.equal(method.replayed(again).train.inputs[split.retain], images[split.retain])
+    assert not torch.equal(method.replay_split(again).train.inputs[split.retain], images[split.retain])
 
 
 def test_of_the_forget_images_nothing_is_read():
@@ -308,7 +308,7 @@ def steps_of(recorder, of: Problem, count: int) -> list[tuple[Batch, Batch]]:
 @pytest.mark.parametrize("eta", [0.1, 1.5])
 def test_erasediff(weight: float | None, eta: float):
     of, recorder = recorded()
-    plain, original = copy.deepcopy(of.model), frozen(of.model)
+    plain, original = copy.deepcopy(of.model), frozen_copy(of.model)
     method = whole(EraseDiff(weight=weight, eta=eta, passes=0), steps=3)
     method(of)
     sgd, weights = Sgd(plain, method.how), []
@@ -325,7 +325,7 @@ def test_erasediff(weight: float | None, eta: float):
 
 def test_the_value_function_is_the_mean_loss_of_passes_that_are_undone():
     of, recorder = recorded()
-    original, inner = frozen(of.model), copy.deepcopy(of.model)
+    original, inner = frozen_copy(of.model), copy.deepcopy(of.model)
     method = whole(EraseDiff(outer=2, passes=2), steps=4)
     method(of)
     inner_batches = recorder.drawn[2:4]  # after the batches of the first step

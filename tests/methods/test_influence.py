@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from every_family import CLASSES, Toy, problem
 from unweave.errors import Failed
-from unweave.methods.influence import Influence, solved
+from unweave.methods.influence import Influence, solve_system
 from unweave.problem import Problem
 from unweave.split import Split
 from unweave.tasks.classifier import Classifier
@@ -148,7 +148,7 @@ def test_the_direction_is_that_of_the_whole_curvature():
 
 
 def solve(matrix: Tensor, v: list[float], iterations: int = 10) -> Tensor:
-    found = solved(
+    found = solve_system(
         problem("layernorm"),
         lambda x: {"w": matrix @ x["w"]},
         {"w": torch.tensor(v, dtype=torch.float64)},

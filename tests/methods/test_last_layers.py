@@ -9,7 +9,7 @@ from torch import nn
 
 from every_family import problem
 from plain import Recorder, Sgd, ce, grad, moved_apart, recorded, whole
-from unweave.methods.last_layers import CFk, EUk, before_last
+from unweave.methods.last_layers import CFk, EUk, modules_before
 from unweave.methods.simple import FineTune, FromScratch
 from unweave.problem import Problem
 
@@ -47,7 +47,7 @@ def test_cf_k(steps: int):
 def test_eu_k(steps: int):
     of, recorder = recorded("batchnorm")
     plain, method = copy.deepcopy(of.model), whole(EUk(k=2), steps=steps)
-    fresh = recorded("batchnorm")[0].fresh()
+    fresh = recorded("batchnorm")[0].fresh_model()
     for name in LAST_TWO:
         plain.get_submodule(name).load_state_dict(fresh.get_submodule(name).state_dict())
     method(of)
@@ -68,7 +68,7 @@ def test_all_layers_are_the_last_ones_in_the_limit(method: CFk | EUk, limit: Fin
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_nothing_of_the_layers_that_start_afresh_is_left(k: int):
     one, other = recorded("batchnorm")[0], recorded("batchnorm")[0]
-    earlier = {id(m) for m in before_last(other, k)}
+    earlier = {id(m) for m in modules_before(other, k)}
     for module in other.model.modules():
         if id(module) not in earlier:
             for value in module.state_dict().values():

@@ -175,7 +175,7 @@ def test_a_proxy_is_a_short_training_on_retain_data():
     of, recorder = recorded()
     proxy = shortly(Proxy())
     trained = proxy(of)
-    plain = recorded()[0].beside(repr(proxy))
+    plain = recorded()[0].problem_copy(repr(proxy))
     restart(plain)
     sgd = Sgd(plain.model, proxy.how)
     rates = [0.0, 1.0, (1 + math.cos(math.pi / 3)) / 2, (1 + math.cos(2 * math.pi / 3)) / 2]

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from every_family import Toy, answers, problem
 from plain import Recorder, Sgd, batches, ce, clip, dot, grad, moved_apart, recorded, start_of, weights, whole
-from unweave.descent.descend import Descent, Phase, batches_of
+from unweave.descent.descend import Descent, Phase, step_batches
 from unweave.descent.edit import restart
 from unweave.descent.objective import nll
 from unweave.methods.ct import ConvolutionTranspose
 from unweave.methods.msg import MaskedSmallGradients, kaiming
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
-from unweave.methods.scrub import SCRUB, softened
+from unweave.methods.scrub import SCRUB, softened_divergence
 from unweave.methods.simple import (
     FineTune,
     FromScratch,
@@ -29,7 +29,7 @@ from unweave.methods.simple import (
     Shrink,
 )
 from unweave.methods.ssd import SelectiveSynapticDampening
-from unweave.problem import Problem, frozen
+from unweave.problem import Problem, frozen_copy
 from unweave.split import Split
 from unweave.tasks import Batch
 from unweave.tasks.classifier import Classifier
@@ -304,10 +304,10 @@ def test_scrub_forgets_a_class_and_keeps_the_rest(family: str):
 def test_the_softened_divergence_of_two_coins():
     # T = 2: a teacher that says 3 to 1 and a student that says 1 to 1, so 4 (3/4 log 3 - log 2)
     of = fresh()
-    of.model, teacher = Constant([0.0, 0.0]), frozen(Constant([2 * math.log(3), 0.0]))
-    batches, sizes = next(batches_of(of, Phase([nll("forget")]), Descent(steps=1)))
+    of.model, teacher = Constant([0.0, 0.0]), frozen_copy(Constant([2 * math.log(3), 0.0]))
+    batches, sizes = next(step_batches(of, Phase([nll("forget")]), Descent(steps=1)))
     runtime = Runtime(of.model, of.task, "fp32", of.processes, of.cost)
-    (value,) = softened(teacher, "forget", 2.0).losses(Step(of.params, runtime, batches, sizes))
+    (value,) = softened_divergence(teacher, "forget", 2.0).losses(Step(of.params, runtime, batches, sizes))
     assert float(value.detach()) == pytest.approx(4 * (0.75 * math.log(3) - math.log(2)), abs=1e-12)
 
 

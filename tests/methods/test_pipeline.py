@@ -24,7 +24,7 @@ from unweave.methods.simple import FineTune, FromScratch, NegGradPlus, Original
 from unweave.methods.starts import Fresh, Redraw, ShrinkPerturb
 from unweave.methods.unsir import UNSIR
 from unweave.problem import Problem
-from unweave.space import Rest, prefixed
+from unweave.space import Rest, prefix_paths
 from unweave.targets import Match
 from unweave.targets.estimators.proxy import Proxy
 
@@ -132,7 +132,7 @@ def test_the_teacher_of_salun_after_a_start_is_the_original():
 
 def test_what_holds_retain_data_after_a_start_is_the_original():
     of = problem("layernorm")
-    known, fresh = loss_on(of, of.model, "retain"), loss_on(of, of.fresh(), "retain")
+    known, fresh = loss_on(of, of.model, "retain"), loss_on(of, of.fresh_model(), "retain")
     held = LUR(retain="distill", weight=0.3, alpha=0.1, how=replace(HOW, steps=200))
     Pipeline(Fresh(), held)(of)
     assert abs(loss_on(of, of.model, "retain") - known) < 0.5 * abs(fresh - known)
@@ -288,14 +288,14 @@ def test_a_search_of_it_searches_its_stages_under_their_names_and_one_budget():
     start, lur, recover = pipeline.stages
     assert isinstance(start, ShrinkPerturb) and isinstance(lur, LUR) and isinstance(recover, Recover)
     assert space == {
-        **prefixed("shrink-perturb", start.space(before)),
-        **prefixed("lur", lur.space(before)),
-        **prefixed("recover", recover.space(100)),
+        **prefix_paths("shrink-perturb", start.space(before)),
+        **prefix_paths("lur", lur.space(before)),
+        **prefix_paths("recover", recover.space(100)),
     }
     assert space["recover.budget"].values == (100,)
     assert method_named("redraw:lur").space(100) == {
-        **prefixed("redraw", Redraw().space(100)),
-        **prefixed("lur", LUR().space(100)),
+        **prefix_paths("redraw", Redraw().space(100)),
+        **prefix_paths("lur", LUR().space(100)),
     }
     assert Pipeline(Fresh()).space(100) == {}
 

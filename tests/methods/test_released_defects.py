@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from every_family import Toy, problem
 from plain import STILL, moved_apart, recorded, start_of, whole
 from unweave.descent.descend import Descent
-from unweave.descent.importance import named
-from unweave.descent.redraw import eligible_weights, trim
+from unweave.descent.importance import match_names
+from unweave.descent.redraw import eligible_weights, redraw_sensitive
 from unweave.methods.ct import ConvolutionTranspose
 from unweave.methods.lur import LUR
 from unweave.methods.msg import MaskedSmallGradients
@@ -133,7 +133,7 @@ def test_the_default_is_the_last_third_of_what_may_move():
     assert eligible_weights(of, None) == ["fc.weight", "fc.bias"]  # of conv1, conv2, downsample.0, fc
     of.model.fc.requires_grad_(False)
     assert eligible_weights(of, None) == ["downsample.0.weight"]
-    within = named(of.params, "conv1")
+    within = match_names(of.params, "conv1")
     assert eligible_weights(of, None, within) == ["conv1.weight"]
     language = problem("language")
     # the head is tied to the embedding
@@ -149,7 +149,7 @@ def test_the_default_is_the_last_third_of_what_may_move():
 def test_what_may_not_move_is_not_redrawn():
     of = fresh()
     before = copy.deepcopy(of.model.state_dict())
-    trim(of, 1.0, eligible="", within=named(of.params, "conv1|bn1"))
+    redraw_sensitive(of, 1.0, eligible="", within=match_names(of.params, "conv1|bn1"))
     assert [
         name for name, value in of.model.state_dict().items() if not torch.equal(value, before[name])
     ] == ["conv1.weight"]

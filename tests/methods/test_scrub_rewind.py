@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from every_family import Toy, problem
 from plain import Sgd, grad, moved_apart, recorded, whole
 from unweave.methods import scrub
-from unweave.methods.scrub import SCRUB, strangers
+from unweave.methods.scrub import SCRUB, of_forget_classes
 from unweave.problem import Problem
 from unweave.split import Split
 
@@ -63,7 +63,9 @@ def test_every_epoch_can_be_gone_back_to_the_original_too(chosen: int, monkeypat
     start, errors = copy.deepcopy(of), [0.9] * 4
     errors[chosen] = 0.4
     heard = iter(errors)
-    monkeypatch.setattr(scrub, "error", lambda of, part, among=None: next(heard) if part == "forget" else 0.3)
+    monkeypatch.setattr(
+        scrub, "error_rate", lambda of, part, among=None: next(heard) if part == "forget" else 0.3
+    )
     method = whole(METHOD, steps=None, epochs=3)
     method(of)
     models = epochs(start, method, recorder.drawn)
@@ -84,7 +86,9 @@ def test_without_rewinding_the_last_epoch_is_the_result():
 def test_strangers_are_of_the_forgotten_classes():
     of = problem("layernorm", whole_class=True)
     labels = of.split.held_out.labels[of.split.calibration]
-    assert strangers(of).tolist() == (labels == 3).tolist() and 0 < int(strangers(of).sum()) < len(labels)
+    assert of_forget_classes(of).tolist() == (labels == 3).tolist() and 0 < int(
+        of_forget_classes(of).sum()
+    ) < len(labels)
 
 
 def test_no_stranger_is_refused_before_anything_is_trained():

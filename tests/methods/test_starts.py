@@ -25,7 +25,7 @@ def snapshot(of: Problem) -> dict[str, Tensor]:
 @pytest.mark.parametrize("keep", [0.0, 0.4, 1.0])
 def test_shrink_perturb_ends_between_the_weights_and_fresh_ones(keep: float, family: str):
     of, twin = double(family), double(family)
-    old, fresh = dict(twin.model.named_parameters()), dict(twin.fresh().named_parameters())
+    old, fresh = dict(twin.model.named_parameters()), dict(twin.fresh_model().named_parameters())
     buffers = {name: b.clone() for name, b in of.model.named_buffers()}
     ShrinkPerturb(keep)(of)
     for name, p in of.model.named_parameters():
@@ -68,7 +68,7 @@ def test_redraw_takes_a_fraction_of_the_eligible_weights():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fresh_weights_are_those_of_a_new_model_and_frozen_ones_stay(family: str):
     of, twin = problem(family), problem(family)
-    before, fresh = snapshot(of), twin.fresh()
+    before, fresh = snapshot(of), twin.fresh_model()
     Fresh()(of)
     for name, value in of.model.state_dict().items():
         stays = name in dict(of.model.named_parameters()) and not of.model.get_parameter(name).requires_grad

@@ -12,7 +12,7 @@ from every_family import CLASSES, Toy, loss_on, problem
 from plain import Recorder, grad, moved_apart, weights
 from unweave.data.with_noise import Noisy
 from unweave.descent.descend import Descent
-from unweave.methods.unsir import UNSIR, drawn
+from unweave.methods.unsir import UNSIR, draw_noise
 from unweave.problem import Problem
 from unweave.split import Split
 from unweave.tasks.classifier import Classifier
@@ -53,7 +53,7 @@ class Adam:
 def test_the_noise(family: str):
     of, _ = asked(family)
     plain = copy.deepcopy(of.model).eval()
-    (start,), _ = drawn(asked(family)[0], 5)
+    (start,), _ = draw_noise(asked(family)[0], 5)
     noise, adam = start.detach().clone().requires_grad_(), Adam(0.1)
     for _ in range(3):
         away = -F.cross_entropy(plain(noise), torch.full((5,), 3))
@@ -88,7 +88,7 @@ def test_noise_that_a_model_says_nothing_of_shrinks_by_the_rate_of_adam():
         Problem(Classifier(2), model, Split(data, [0, 2, 4], data), torch.Generator().manual_seed(0))
         for _ in range(2)
     )
-    (start,), _ = drawn(again, 4)
+    (start,), _ = draw_noise(again, 4)
     (found,) = UNSIR(images=4, noise_steps=1).noise_of(of, 0)
     assert found.shape == (4, 3, 2)
     torch.testing.assert_close(found, start.detach() - 0.1 * start.detach().sign(), rtol=0, atol=1e-5)
@@ -96,7 +96,7 @@ def test_noise_that_a_model_says_nothing_of_shrinks_by_the_rate_of_adam():
 
 def test_the_model_is_farther_from_the_class_on_learned_noise_than_on_drawn():
     of, _ = asked()
-    (start,), _ = drawn(asked()[0], 32)
+    (start,), _ = draw_noise(asked()[0], 32)
     (found,) = UNSIR().noise_of(of, 3)
     target = torch.full((32,), 3)
     with torch.no_grad():
@@ -120,7 +120,7 @@ def test_every_noise_image_comes_equally_often(family: str):
     assert sorted(ids.tolist()) == list(range(96 + len(stay)))  # one epoch, each once
     noise = rows[target == 3]
     assert len(noise) == 96 and len(noise.unique(dim=0)) == 32
-    staged = method.staged(asked(family)[0]).train.noise[0]
+    staged = method.noise_split(asked(family)[0]).train.noise[0]
     counts = [(noise - image).flatten(1).abs().sum(1).eq(0).sum() for image in staged]
     assert counts == [3] * 32 and staged.shape == found.shape
     given = of.split.train.inputs[0][of.split.retain]
@@ -129,7 +129,7 @@ def test_every_noise_image_comes_equally_often(family: str):
 
 def test_so_many_of_each_class_are_taken_at_most():
     of, _ = asked()
-    split = replace(SHORT, per_class=4).staged(of)
+    split = replace(SHORT, per_class=4).noise_split(of)
     labels = split.train.labels[split.retain]
     assert labels.bincount().tolist() == [4, 4, 4]
     assert split.forgotten_classes == (3,) and len(split.forget) == 10
@@ -146,14 +146,14 @@ def refused(of: Problem, message: str) -> None:
 
 
 def test_random_forgetting_is_refused_before_any_compute():
-    refused(problem("layernorm"), "found 13 of 13 forget examples whose class has others that stay")
+    refused(problem("layernorm"), "found 13 of 13 forget examples whose class has retain examples")
 
 
 def test_a_class_and_a_stranger_are_refused():
     of = problem("layernorm", whole_class=True)
     stranger = int(of.split.retain[0])
     split = Split(of.split.train, [*of.split.forget.tolist(), stranger], of.split.held_out)
-    refused(of.over(split), "found 1 of .* forget examples")
+    refused(of.with_split(split), "found 1 of .* forget examples")
 
 
 def test_inputs_that_are_no_floats_are_refused():
@@ -168,8 +168,8 @@ def test_several_classes_have_noise_each():
     of = problem("layernorm")
     labels = of.split.train.labels
     split = Split(of.split.train, (labels >= 2).nonzero()[:, 0], of.split.held_out)
-    of = of.over(split)
-    staged = SHORT.staged(of)
+    of = of.with_split(split)
+    staged = SHORT.noise_split(of)
     assert staged.train.noise_labels.tolist() == [2] * 5 + [3] * 5 and of.cost.gradients == 6
 
 

@@ -20,12 +20,12 @@ from unweave.descent.importance import Importance
 from unweave.descent.objective import Objective
 from unweave.errors import Failed
 from unweave.methods import Method
-from unweave.methods.cfw import CFW, balanced, first_kernel
+from unweave.methods.cfw import CFW, balanced_loss, first_kernel
 from unweave.methods.fcs import FCS, Contrast
 from unweave.methods.kde import KDE
 from unweave.methods.prmq import PRMQ, entropy, entropy_gap, smallest
 from unweave.methods.rni import RNI
-from unweave.problem import Problem, frozen
+from unweave.problem import Problem, frozen_copy
 from unweave.split import Part, Split
 from unweave.tasks import Batch
 from unweave.weights.processes import Processes
@@ -118,8 +118,8 @@ def test_classes_weigh_the_same_however_many_their_examples():
     # n / (C n_c) = 8 / (2 * 6) and 8 / (2 * 2)
     loss = F.cross_entropy(of.model(batch.inputs[0]), batch.target, reduction="none")
     expected = float((loss[:6].sum() * 2 / 3 + loss[6:].sum() * 2).detach() / 8)
-    assert value_on(balanced(of, power=1.0), of, "retain", batch) == pytest.approx(expected, abs=1e-14)
-    assert value_on(balanced(of, power=0.0), of, "retain", batch) == pytest.approx(
+    assert value_on(balanced_loss(of, power=1.0), of, "retain", batch) == pytest.approx(expected, abs=1e-14)
+    assert value_on(balanced_loss(of, power=0.0), of, "retain", batch) == pytest.approx(
         float(loss.detach().mean()), abs=1e-14
     )
 
@@ -130,9 +130,9 @@ def test_a_class_weighs_on_its_own_examples_and_not_on_the_mean_of_the_batch():
     nn.init.zeros_(of.model.weight), nn.init.zeros_(of.model.bias)
     of.model.bias.data[0] = 50.0  # class 0 is certain, class 1 is 50 nats away
     half = Recorder(3).draw(next(iter(of.split.train.stream([torch.tensor([0, 7])]))), torch.Generator())
-    assert value_on(balanced(of, power=1.0), of, "retain", half) == pytest.approx(50 * 2.0 / 2)
+    assert value_on(balanced_loss(of, power=1.0), of, "retain", half) == pytest.approx(50 * 2.0 / 2)
     # the released value: 25 nats times the mean of 2/3 and 2
-    assert value_on(balanced(of, power=1.0), of, "retain", half) != pytest.approx(25 * 4 / 3)
+    assert value_on(balanced_loss(of, power=1.0), of, "retain", half) != pytest.approx(25 * 4 / 3)
 
 
 def test_noise_has_its_standard_deviation_and_stays_in_the_first_kernel(kicks: list[dict[str, Tensor]]):
@@ -209,7 +209,7 @@ def pruned(of: Problem, fraction: float) -> nn.Module:
 def test_entropies_are_matched_in_nats():
     of = fresh("layernorm")
     of.model = nn.Linear(1, 2, bias=False).double()
-    original = frozen(of.model)
+    original = frozen_copy(of.model)
     with torch.no_grad():
         # says 3/4 and 1/4 of an input of one
         of.model.weight.copy_(torch.tensor([[3.0], [1.0]]).double().log())
@@ -255,7 +255,7 @@ def test_a_class_without_retain_examples_shifts_no_weights():
     last = Recorder(3).draw(next(iter(of.split.train.stream([torch.tensor([8, 9])]))), torch.Generator())
     loss = float(F.cross_entropy(of.model(last.inputs[0]), last.target).detach())
     mean = (6 * 6**-0.1 + 2 * 2**-0.1) / 8
-    found = value_on(balanced(of, power=0.1), of, "retain", last)
+    found = value_on(balanced_loss(of, power=0.1), of, "retain", last)
     assert found == pytest.approx(loss * 2**-0.1 / mean, abs=1e-14)
 
 
@@ -275,7 +275,7 @@ def test_rni(kicks: list[dict[str, Tensor]]):
     plain = copy.deepcopy(of.model).train()
     method(of)
     draws = fresh()
-    plain.fc.load_state_dict(draws.fresh().fc.state_dict())
+    plain.fc.load_state_dict(draws.fresh_model().fc.state_dict())
     resting = [LAYERS[torch.randperm(3, generator=draws.generator)[2]] for _ in range(2)]
     sgd = Sgd(plain, method.how)
     names = [name for name, _ in plain.named_parameters()]
@@ -403,7 +403,7 @@ def zeroed(model: nn.Module) -> nn.Module:
 def test_the_first_layer_and_the_head_are_told_by_place_and_alone_start_afresh():
     """Released: a stem of another name than conv1 kept what it knew, without a word."""
     for family, ends in (("layernorm", ("0.", "6.")), ("batchnorm", ("conv1", "fc"))):
-        of, anew, before = fresh(family), fresh(family).fresh(), fresh(family).model
+        of, anew, before = fresh(family), fresh(family).fresh_model(), fresh(family).model
         still(of, taught(lr=STILL))
         for name, p in of.model.named_parameters():
             old, new = before.get_parameter(name), anew.get_parameter(name)

@@ -8,7 +8,7 @@ from records import put, synthetic
 from unweave.report import html
 from unweave.report.diagram import critical_difference, levels
 from unweave.report.pareto import beats, front, pareto, round_between, undominated
-from unweave.report.ranking import ranked_over
+from unweave.report.ranking import rank_stages
 from unweave.report.ranks import Ranking
 
 
@@ -19,7 +19,7 @@ def stage():
 
 @pytest.fixture(scope="module")
 def drawn(stage):
-    return [critical_difference(ranked_over([stage])), pareto(stage)]
+    return [critical_difference(rank_stages([stage])), pareto(stage)]
 
 
 def words(svg):
@@ -30,11 +30,11 @@ def test_they_are_svg_with_a_label_and_the_same_bytes_each_time(stage, drawn):
     for svg in drawn:
         root = ElementTree.fromstring(svg)
         assert root.tag == "svg" and root.attrib["role"] == "img" and root.attrib["aria-label"]
-    assert [critical_difference(ranked_over([stage])), pareto(stage)] == drawn
+    assert [critical_difference(rank_stages([stage])), pareto(stage)] == drawn
 
 
 def test_the_diagram_names_every_competitor_and_the_critical_difference(stage, drawn):
-    said, ranking = words(drawn[0]), ranked_over([stage])
+    said, ranking = words(drawn[0]), rank_stages([stage])
     assert set(ranking.ranks) <= set(said) and "diverged" in said
     assert not {"original", "retrain"} & set(said)
     assert f"critical difference {ranking.critical:.2f}" in said

@@ -9,8 +9,8 @@ from markupsafe import escape
 from records import at_budgets, put
 from unweave.bench.frontier import cost_of_pass, frontier
 from unweave.report import html, tables
-from unweave.report.frontier import TO_BEAT, conclusion, grid, ordered, paired_grid
-from unweave.report.frontier_figure import BEST, figure, marked
+from unweave.report.frontier import TO_BEAT, conclusion, grid, order_methods, paired_grid
+from unweave.report.frontier_figure import BEST, figure, finite_points
 from unweave.report.numbers import interval, number
 
 HOSTILE = "shrink:<script>$x$+b"
@@ -42,7 +42,7 @@ def test_a_line_has_gap_and_verdict_at_each_budget_and_the_cost_of_a_pass(found)
 
 
 def test_who_passes_for_less_comes_first_and_then_who_is_nearest(found):
-    names = ordered(found)
+    names = order_methods(found)
     costs = [found["methods"][name]["cost_of_pass"] or 9 for name in names]
     assert costs == sorted(costs) and names[-1] == "diverged" and len(names) == len(found["methods"])
 
@@ -152,13 +152,13 @@ def test_the_page_opens_with_the_figure_and_marks_what_passes(record):
 
 def test_the_best_and_the_one_to_beat_are_named_and_no_others(found):
     named = set(words(figure(found))) & set(found["methods"])
-    best = [name for name in ordered(found) if name != TO_BEAT][:BEST]
+    best = [name for name in order_methods(found) if name != TO_BEAT][:BEST]
     assert named == {*best, TO_BEAT}
 
 
 def test_a_point_is_filled_where_the_method_passes(found):
-    assert [passes for _, passes in marked(found["methods"]["lur"])] == [False, True, True]
-    assert not any(passes for _, passes in marked(found["methods"]["joint"]))
+    assert [passes for _, passes in finite_points(found["methods"]["lur"])] == [False, True, True]
+    assert not any(passes for _, passes in finite_points(found["methods"]["joint"]))
     none = put(found, "methods", value={name: found["methods"][name] for name in ("joint", TO_BEAT)})
     filled = "fill: var(--series-0"
     assert filled in figure(found) and filled not in figure(none), "open points are the paper's colour"
@@ -171,7 +171,7 @@ def test_the_margins_and_the_floor_are_drawn_where_there_are_any(found):
 
 
 def test_what_has_neither_gap_nor_cost_is_not_drawn(found):
-    assert marked(found["methods"]["diverged"]) == []
+    assert finite_points(found["methods"]["diverged"]) == []
     assert figure(put(found, "methods", value={"diverged": found["methods"]["diverged"]})) is None
 
 

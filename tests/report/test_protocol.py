@@ -7,7 +7,7 @@ from pyarrow import parquet
 
 from records import synthetic
 from unweave.report import html, protocol_tables
-from unweave.report.protocol import figures_of, ranks_of, refuse_unmeasured, spread, summary
+from unweave.report.protocol import figures_of, ranks_of, refuse_unmeasured, summarise, summary
 
 
 def stage_of(**methods):
@@ -27,9 +27,9 @@ def told_of(row, figures):
 
 
 def test_a_figure_is_mean_and_standard_deviation_over_the_seeds_with_a_number():
-    assert spread([1.0, 3.0]) == {"mean": 2.0, "deviation": pytest.approx(math.sqrt(2)), "n": 2}
-    assert spread([1.0, None]) == {"mean": 1.0, "deviation": None, "n": 1}
-    assert spread([None, math.nan]) == {"mean": None, "deviation": None, "n": 0}
+    assert summarise([1.0, 3.0]) == {"mean": 2.0, "deviation": pytest.approx(math.sqrt(2)), "n": 2}
+    assert summarise([1.0, None]) == {"mean": 1.0, "deviation": None, "n": 1}
+    assert summarise([None, math.nan]) == {"mean": None, "deviation": None, "n": 0}
 
 
 def test_a_retrain_has_retention_and_speed_up_one_and_the_original_no_speed():

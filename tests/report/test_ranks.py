@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from unweave.report.ranks import Ranking, critical_difference, ranked, ranking
+from unweave.report.ranks import Ranking, critical_difference, rank_values, ranking
 
 DEMSAR = Ranking({"C4.5+m+cf": 1.964, "C4.5+m": 2.0, "C4.5+cf": 2.893, "C4.5": 3.143}, 14)
 """Four classifiers on fourteen data sets: the example of Demšar (2006), section 3.2.2."""
@@ -38,12 +38,12 @@ def test_ranks_by_hand():
 
 
 def test_what_failed_shares_the_last_rank():
-    assert ranked({"a": math.nan, "b": 2.0, "c": math.nan}) == {"a": 2.5, "b": 1.0, "c": 2.5}
+    assert rank_values({"a": math.nan, "b": 2.0, "c": math.nan}) == {"a": 2.5, "b": 1.0, "c": 2.5}
 
 
 def test_figures_that_differ_by_rounding_share_their_rank():
     assert 0.1 + 0.2 != 0.3
-    assert ranked({"a": 0.1 + 0.2, "b": 0.3, "c": 0.3001}) == {"a": 1.5, "b": 1.5, "c": 3.0}
+    assert rank_values({"a": 0.1 + 0.2, "b": 0.3, "c": 0.3001}) == {"a": 1.5, "b": 1.5, "c": 3.0}
 
 
 def test_groups_are_the_largest_ones():

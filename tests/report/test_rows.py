@@ -6,8 +6,8 @@ import pytest
 
 from records import put, synthetic, without
 from unweave.report.numbers import DASH, interval, number, probability
-from unweave.report.ranking import blocks, ours_of, ranked_over
-from unweave.report.rows import headline, outside, rows
+from unweave.report.ranking import blocks, ours_of, rank_stages
+from unweave.report.rows import headline, is_outside, rows
 
 
 @pytest.fixture
@@ -98,14 +98,14 @@ def test_the_verdict_is_not_repeated_in_the_reason(stage):
 def test_a_difference_is_outside_on_either_side_of_its_margin(stage, metric, distance, beyond):
     changed = put(stage, "methods", "lur", "scores", metric, "gap", value=distance)
     cell = {row.name: row for row in rows(changed)}["lur"].scores[metric]
-    assert outside(metric, cell, stage["margins"].get(metric)) is beyond
+    assert is_outside(metric, cell, stage["margins"].get(metric)) is beyond
 
 
 @pytest.mark.parametrize(("value", "beyond"), [(0.09, False), (0.10, True)])
 def test_the_margin_of_a_distance_between_two_models_bounds_the_distance(stage, value, beyond):
     changed = put(stage, "methods", "lur", "scores", "tv", "value", value=value)
     cell = {row.name: row for row in rows(changed)}["lur"].scores["tv"]
-    assert outside("tv", cell, 0.0944) is beyond
+    assert is_outside("tv", cell, 0.0944) is beyond
 
 
 @pytest.mark.parametrize(
@@ -164,9 +164,9 @@ class TestCompared:
 
     def test_stages_share_a_ranking_unless_they_share_a_seed_of_the_same_data(self):
         one, other = (synthetic()["stages"][name] for name in ("trace", "class"))
-        assert ranked_over([one, other]) is None
+        assert rank_stages([one, other]) is None
         other["data"]["digest"] = "cd" * 32
-        found = ranked_over([one, other])
+        found = rank_stages([one, other])
         assert found.blocks == 12 and found.ranks.keys() == {"lur", "finetune"}
 
     def test_tests_are_the_records_first_ones(self):

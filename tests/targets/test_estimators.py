@@ -24,10 +24,10 @@ from unweave.targets.estimators import (
     Shards,
     estimator_named,
 )
-from unweave.targets.estimators.held_out import Said, held_out_level
+from unweave.targets.estimators.held_out import ModelLogits, held_out_level
 from unweave.targets.estimators.proxies import pool_weights
 from unweave.targets.estimators.proxy import Proxy
-from unweave.targets.estimators.ranks import memorised, spearman, strange_labels
+from unweave.targets.estimators.ranks import is_memorised, spearman, strange_labels
 from unweave.tasks.classifier import Classifier, margin
 
 STILL = Descent(lr=1e-300, steps=1, momentum=0.0)
@@ -214,8 +214,8 @@ def test_the_better_predictor_ranks(known: list[float], wanted: str):
 
 def test_the_rule_by_hand():
     # c = 0.9: the original stays the better predictor while f / 0.9 > 0.9
-    assert memorised(0.80, 0.9) and not memorised(0.82, 0.9)
-    assert not memorised(0.1, -0.5)  # a proxy that orders nothing is not asked
+    assert is_memorised(0.80, 0.9) and not is_memorised(0.82, 0.9)
+    assert not is_memorised(0.1, -0.5)  # a proxy that orders nothing is not asked
 
 
 def test_spearman_is_scipys(generator: torch.Generator):
@@ -238,9 +238,9 @@ def test_held_out_labels_become_as_strange_as_those_of_the_forget_part():
     right = torch.nn.functional.one_hot(torch.tensor(labels), 2).float()
     wrong = right.clone()
     wrong[:20] = wrong[:20].flip(1)  # errs on a quarter
-    moved = strange_labels(of, Said(wrong, right))
+    moved = strange_labels(of, ModelLogits(wrong, right))
     assert int((moved != torch.tensor(labels)).sum()) == 20
-    assert torch.equal(strange_labels(of, Said(right, wrong)), torch.tensor(labels))
+    assert torch.equal(strange_labels(of, ModelLogits(right, wrong)), torch.tensor(labels))
 
 
 # --- shards

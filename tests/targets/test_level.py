@@ -15,7 +15,7 @@ from targets.test_targets import HELD_OUT, margins, setting
 from unweave.descent.descend import Descent
 from unweave.methods.lur import LUR
 from unweave.problem import Problem
-from unweave.targets.level import KNOWN, HeldOutLevel, Level, matched
+from unweave.targets.level import KNOWN, HeldOutLevel, Level, match_losses
 from unweave.weights.step import Runtime, Step
 
 TRAIN, FORGET, CALIBRATION = [0, 1, 0, 1, 0, 1], [0, 1, 2], [0, 1, 0, 1]
@@ -42,13 +42,13 @@ def forget_step(of: Problem) -> Step:
 @given(st.lists(st.floats(0, 20, width=32), min_size=1, max_size=12, unique=True))
 def test_equal_sides_leave_every_loss_where_it_is(values: list[float]):
     own = torch.tensor(sorted(values))
-    assert torch.allclose(matched(own, (own, own)), own, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(match_losses(own, (own, own)), own, rtol=1e-5, atol=1e-5)
 
 
 @given(losses, losses, losses)
 def test_levels_keep_the_order_and_lie_among_held_out_losses(own, held, asked):
     sides = torch.tensor(own).sort().values, torch.tensor(held).sort().values
-    found = matched(torch.tensor(asked).sort().values, sides)
+    found = match_losses(torch.tensor(asked).sort().values, sides)
     assert bool((found.diff() >= -1e-5).all())
     assert min(held) - 1e-5 <= float(found.min()) and float(found.max()) <= max(held) + 1e-5
 
@@ -58,13 +58,13 @@ def test_a_level_is_hazens_quantile_at_the_mid_rank(own, held, asked):
     sides = torch.tensor(own).sort().values, torch.tensor(held).sort().values
     ranks = [(sum(o < a for o in own) + sum(o <= a for o in own)) / (2 * len(own)) for a in asked]
     wanted = np.quantile(np.array(held), ranks, method="hazen")
-    assert np.allclose(matched(torch.tensor(asked), sides), wanted, rtol=1e-4, atol=1e-4)
+    assert np.allclose(match_losses(torch.tensor(asked), sides), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_examples_below_their_level_are_pushed_and_the_others_left_alone():
     of = answering([5.0, 0.2, 3.0], [2.0, -1.0, 0.5, 1.0])
     level = HeldOutLevel(1, HOW)
-    level.look(of)
+    level.update(of)
     # three losses in the order of margins 5, 3, 0.2 at the sixths 1, 3, 5 of four: places 1/6, 3/2, 17/6
     held = sorted(map(loss, (2.0, -1.0, 0.5, 1.0)))
     wanted = [np.interp(place, range(4), held) for place in (1 / 6, 17 / 6, 1.5)]
@@ -83,7 +83,7 @@ def test_examples_below_their_level_are_pushed_and_the_others_left_alone():
 def test_the_value_is_that_of_ascent_up_to_the_level():
     of = answering([5.0, 0.2, 3.0], [2.0, -1.0, 0.5, 1.0])
     level = HeldOutLevel(1, HOW)
-    level.look(of)
+    level.update(of)
     level.sides = {KNOWN: (torch.tensor([0.0]), torch.tensor([0.1]))}
     (value,) = level.objective.losses(forget_step(of))
     assert float(value.detach()) == pytest.approx(-np.mean([min(loss(m), 0.1) for m in (5.0, 0.2, 3.0)]))
@@ -97,7 +97,7 @@ def test_a_class_that_is_gone_should_be_as_unlikely_as_for_the_other_classes():
     of = setting(train, [1, 3], held_out, rows | {HELD_OUT + 2: [0.0, 0.0, 9.0]}, n_classes=3)
     assert of.split.forgotten_classes == (2,)
     level = HeldOutLevel(1, HOW)
-    level.look(of)
+    level.update(of)
     assert list(level.sides) == [2]
     wanted = [-torch.tensor(rows[HELD_OUT + i]).log_softmax(0)[2] for i in (0, 1, 3)]
     assert torch.allclose(level.sides[2][1], torch.stack(wanted).sort().values)
@@ -111,7 +111,7 @@ def test_a_part_of_a_class_is_compared_with_what_is_retained_elsewhere():
     rows = margins(0, train, [1, 1, 1, 1, 1, 1]) | margins(HELD_OUT, held_out, [2, 7, -1, 7])
     of = setting(train, [0, 1, 3], held_out, rows)
     level = HeldOutLevel(1, HOW)
-    level.look(of)
+    level.update(of)
     assert set(level.sides) == {KNOWN, 1}
     assert level.sides[KNOWN][1].tolist() == pytest.approx(sorted([loss(2), loss(-1)]))
     assert level.sides[1][1].tolist() == pytest.approx(sorted([loss(-2), loss(1)]))  # under the label 1
@@ -120,7 +120,7 @@ def test_a_part_of_a_class_is_compared_with_what_is_retained_elsewhere():
 def test_without_held_out_examples_of_another_class_there_is_no_level():
     of = setting([0, 1, 0, 1], [1, 3], [1, 1], {})
     with pytest.raises(ValueError, match="needs calibration examples of classes that are not wholly"):
-        HeldOutLevel(1, HOW).look(of)
+        HeldOutLevel(1, HOW).update(of)
 
 
 def test_a_look_leaves_statistics_modes_and_randomness_alone_and_is_charged():
@@ -129,7 +129,7 @@ def test_a_look_leaves_statistics_modes_and_randomness_alone_and_is_charged():
     before = {name: value.clone() for name, value in of.model.state_dict().items()}
     modes, state = [m.training for m in of.model.modules()], of.generator.get_state()
     ambient = torch.get_rng_state()
-    HeldOutLevel(1, Descent(lr=0.1, steps=1, batch=8, dropout="same")).look(of)
+    HeldOutLevel(1, Descent(lr=0.1, steps=1, batch=8, dropout="same")).update(of)
     assert all(torch.equal(value, before[name]) for name, value in of.model.state_dict().items())
     assert [m.training for m in of.model.modules()] == modes
     assert torch.equal(of.generator.get_state(), state) and torch.equal(torch.get_rng_state(), ambient)
@@ -144,7 +144,7 @@ def test_losses_are_taken_in_the_modes_of_the_descent():
     for norm in ("train", "frozen"):
         level = HeldOutLevel(1, Descent(lr=0.1, steps=1, batch=64, norm=norm))
         found[norm], _ = level.losses(of, "forget")
-    chosen = level.chosen(of, "forget")
+    chosen = level.sampled_positions(of, "forget")
     inputs, target = of.split.train.inputs[0][chosen], of.split.train.labels[chosen]
     for norm, loss in found.items():
         model = every_family.problem("batchnorm").model.train(norm == "train")
@@ -160,7 +160,7 @@ def test_it_looks_every_so_many_steps_at_so_many_examples():
         level(of, index)
         seen.append(of.cost.examples)
     assert seen == [10, 10, 10, 20, 20, 20, 30]
-    assert torch.equal(level.chosen(of, "forget"), level.chosen(of, "forget"))
+    assert torch.equal(level.sampled_positions(of, "forget"), level.sampled_positions(of, "forget"))
 
 
 def test_joint_to_the_level_is_ascent_of_what_lies_below_it():

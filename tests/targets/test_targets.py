@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from every_family import Toy, problem
 from unweave.descent.descend import Descent
-from unweave.problem import Problem, frozen
+from unweave.problem import Problem, frozen_copy
 from unweave.split import Split
 from unweave.targets.estimators.held_out import held_out_level
 from unweave.targets.estimators.proxy import Proxy
@@ -79,13 +79,13 @@ def test_a_proxys_ranks_map_apart_where_it_agrees_and_where_not():
     )
     proxy = Table(margins(0, TRAIN, [2, -1, 1, 0, 0, 0]) | margins(HELD_OUT, CALIBRATION, [3, 1, -2, -4]), 2)
     # agreeing: ranks 1, 0 of two in {7, 1}, disagreeing: the middle of {-3, 5}; the 50s are not read
-    assert quantiles(of, frozen(proxy)).tolist() == pytest.approx([5.5, 1.0, 2.5, 0, 0, 0])
+    assert quantiles(of, frozen_copy(proxy)).tolist() == pytest.approx([5.5, 1.0, 2.5, 0, 0, 0])
 
 
 def test_a_kind_without_counterpart_is_ranked_with_the_rest():
     of = setting(TRAIN, FORGET, CALIBRATION, margins(HELD_OUT, CALIBRATION, [2, -1, 4, 0]))
     proxy = Table(margins(0, TRAIN, [2, -1, 1, 0, 0, 0]) | margins(HELD_OUT, CALIBRATION, [3, 1, 2, 4]), 2)
-    found = quantiles(of, frozen(proxy)).tolist()
+    found = quantiles(of, frozen_copy(proxy)).tolist()
     # in the order of 2, -1, 1: no wrong answer above a right one
     assert found == pytest.approx([3.0, -0.5, 1.0, 0, 0, 0])
 
@@ -95,7 +95,7 @@ def test_a_forgotten_class_takes_the_proxys_level():
     of = setting(train, [2, 3], held, margins(0, train, [9] * 6) | margins(HELD_OUT, held, [8, 3, 6, 1]))
     proxy = Table(margins(0, train, [2, 2, -5, -2, 2, 2]) | margins(HELD_OUT, held, [-4, 2, -6, 2]), 2)
     assert of.split.forgotten_classes == (1,)
-    assert quantiles(of, frozen(proxy)).tolist() == pytest.approx([0, 0, -5.5, -4.5, 0, 0])
+    assert quantiles(of, frozen_copy(proxy)).tolist() == pytest.approx([0, 0, -5.5, -4.5, 0, 0])
     with pytest.raises(ValueError, match=r"the original knows the forgotten classes \(1,\)"):
         quantiles(of, of.original)
 
@@ -106,12 +106,12 @@ def test_a_forgotten_class_that_is_not_held_out_is_refused():
     with pytest.raises(
         ValueError, match="need calibration examples of the kind that is forgotten, found none"
     ):
-        quantiles(of, frozen(of.model))
+        quantiles(of, frozen_copy(of.model))
 
 
 def test_targets_do_not_read_the_originals_answers_on_forget_data():
     answers, held = margins(0, TRAIN, [5, 1, 3, 9, 9, 9]), margins(HELD_OUT, CALIBRATION, [2, -1, 4, 0])
-    proxy = frozen(
+    proxy = frozen_copy(
         Table(margins(0, TRAIN, [2, -1, 1, 0, 0, 0]) | margins(HELD_OUT, CALIBRATION, [3, -2, 2, 4]), 2)
     )
     other = {number: [-x for x in row] for number, row in answers.items()}
@@ -132,7 +132,7 @@ def test_a_match_has_the_originals_confidence_on_held_out_data():
     of = setting(TRAIN, FORGET, CALIBRATION, held)
     said = {0: [2.5, 0.0], 1: [0.5, 0.0], 2: [0.0, 9.0]} | {HELD_OUT: [1.0, 0.0], HELD_OUT + 1: [3.0, 0.0],
             HELD_OUT + 2: [0.0, 4.0], HELD_OUT + 3: [0.0, 2.0]}  # fmt: skip
-    table = held_out_level(of, frozen(Table(said, 2)))
+    table = held_out_level(of, frozen_copy(Table(said, 2)))
     # the proxy's choices 0, 0, 1, 1 have the original's margins 4, -2, 8, -1 and its own 1, 3, 4, 2;
     # its margins 2.5, 0.5, 9 have 2, 0, 4 of these below them: quantiles 2/4, 0.5/4, 3.5/4 of -2, -1, 4, 8
     wanted = np.quantile([-2, -1, 4, 8], [0.5, 0.125, 0.875])
@@ -142,7 +142,7 @@ def test_a_match_has_the_originals_confidence_on_held_out_data():
 
 def test_a_match_takes_no_confidence_from_a_forgotten_class():
     train, held = [0, 0, 1, 1, 0, 0], [1, 0, 1, 0]
-    proxy = frozen(Table({2: [1.0, 0.0], 3: [2.0, 0.0]}, 2))
+    proxy = frozen_copy(Table({2: [1.0, 0.0], 3: [2.0, 0.0]}, 2))
     tables = [
         held_out_level(setting(train, [2, 3], held, margins(HELD_OUT, held, [known, 3, known, 1])), proxy)
         for known in (9, -9)

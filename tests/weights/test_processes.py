@@ -85,7 +85,7 @@ def test_shards_cut_a_batch(n: int, count: int):
     for rank, shard in enumerate(shards):
         own = Processes(rank, count)
         assert own.owns(ids) == (len(shard) > 0)
-        assert own.fed(ids).tolist() == (shard.tolist() or [0])
+        assert own.rows_to_read(ids).tolist() == (shard.tolist() or [0])
 
 
 @settings(deadline=None, max_examples=50)

@@ -1,1 +1,1 @@
-"""Audits by equivalence: scores, margins and verdicts, and what is asked of each family of models."""
+"""Audits by equivalence: scores, margins and verdicts, and the exam of each family of models."""

@@ -1,4 +1,4 @@
-"""Is a metric equal to the retrained models'? Two one-sided tests at alpha .05 (Schuirmann, 1987)."""
+"""Tests of equivalence with retrained models: two one-sided tests, alpha .05 (Schuirmann, 1987)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,21 +12,22 @@ from unweave.audits.score import t_interval
 Outcome = Literal["equal", "different", "open"]
 
 ROUNDING = 1e-10
-"""In any metric's unit: sums of floats that are equal by arithmetic differ by less."""
+"""Tolerance in the unit of any metric: rounding of equal sums is smaller."""
 
 
 @dataclass(frozen=True)
 class Equivalence:
-    """One metric against its margin.
+    """The test of one metric against its margin.
 
     Args:
-        difference: Mean paired difference from the retrained models; of a metric of two models, its mean.
+        difference: Mean paired difference from the retrained models; for a metric of two models, its mean.
         low: Lower end of the 90 % t interval of the difference.
         high: Upper end.
-        margin: What a difference must stay below to count as none.
-        outcome: equal if the interval lies inside the margin, different if it lies outside, otherwise open:
-            also where it ends at the margin, since a difference as large as the margin counts.
-        finding: What is wrong with a model whose outcome is different; otherwise None.
+        margin: A difference must be smaller than this to count as equal.
+        outcome: "equal" if the interval lies inside the margin, "different" if it lies outside, otherwise
+            "open". An interval that ends exactly at the margin is open, since a difference as large as the
+            margin counts.
+        finding: The fault of a model whose outcome is "different"; otherwise None.
     """
 
     difference: float
@@ -49,13 +50,13 @@ def equivalences(
     *,
     metrics: Mapping[str, Metric] = METRICS,
 ) -> dict[str, Equivalence]:
-    """Every tested metric against its margin: the primary ones, and the probes that both sides have.
+    """Tests every primary metric, and the probes that both sides have, against its margin.
 
     Args:
-        values: Per seed, the metrics of a model.
-        references: Per seed, in the same order, the metrics of the retrained model.
-        margins: Per metric, what a difference must stay below to count as none.
-        metrics: What each name means.
+        values: The metrics of the model, per seed.
+        references: The metrics of the retrained model, per seed in the same order.
+        margins: The margin of each metric.
+        metrics: The metrics by name.
     """
     sides = [*values, *references]
     tested = [name for name in margins if metrics[name].primary or all(name in each for each in sides)]
@@ -68,7 +69,7 @@ def equivalences(
 def equivalence(
     metric: Metric, values: Sequence[Values], references: Sequence[Values], margin: float
 ) -> Equivalence:
-    """One metric against its margin, which bounds it on those sides only that would be a fault."""
+    """Tests one metric against its margin, on those sides only that would be a fault."""
     differences = np.array([each[metric.id] for each in values])
     if not metric.needs_reference:
         differences = differences - np.array([each[metric.id] for each in references])

@@ -1,6 +1,6 @@
-"""What a family of models is asked, and what is made of its answers: all in which audits of families differ.
+"""The exam of a family of models: the questions, and how their answers are measured and judged.
 
-A benchmark and an audit of one model hold an exam over a split, and know no family.
+Benchmarks and audits hold an exam over a split; everything that depends on the family is here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from unweave.audits.metrics import Metric, Values
 from unweave.audits.verdict import Judgement
 
 Found = TypeVar("Found")
-"""What a model answers: logits, or images."""
+"""The answers of a model: logits, or images."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Glance:
     """A figure that is shown before and after unlearning, without a verdict.
 
     Args:
-        id: What JSON calls it.
-        title: What people read, with its unit.
-        digits: Decimals.
-        of: Takes it from the metrics of one model.
+        id: Its key in JSON.
+        title: Its name for people, with the unit.
+        digits: The number of decimals.
+        of: Computes it from the metrics of one model.
     """
 
     id: str
@@ -40,111 +40,111 @@ class Exam(Protocol[Found]):
     """Questions to a model about one split."""
 
     metrics: ClassVar[Mapping[str, Metric[Any]]]
-    """Every number that it may end with."""
+    """All metrics that it measures, by id."""
     distance: ClassVar[str]
-    """The metric that says how far two models are apart on what is forgotten."""
+    """The metric of the distance of two models on the forget set."""
     suffix: ClassVar[str]
-    """How the names of files with answers end."""
+    """The suffix of files with answers."""
     glances: ClassVar[Sequence[Glance]]
-    """What a person looks at first."""
+    """The figures shown before and after unlearning."""
 
     @property
-    def glanced(self) -> str:
-        """How little those rest on, as a sentence; empty where it is all the data."""
+    def glance_note(self) -> str:
+        """A sentence on how few answers the glances use; empty if they use all the data."""
         ...
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        """How many answers there are for each part that a metric counts."""
+        """The number of answers for each part of the data."""
         ...
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What all its figures hang on, beside the data."""
+        """Facts that all figures depend on, besides the data."""
         ...
 
     @property
     def digest(self) -> str:
-        """Of all that answers hang on beside data and model: none are read under another exam."""
+        """Digest of everything else the answers depend on; stored answers are reused only if it matches."""
         ...
 
     def answers(self, model: nn.Module) -> Found:
-        """What the model answers, which is left as it was.
+        """Collects the answers of the model, which stays unchanged.
 
         Raises:
-            Failed: If that is of no use.
+            Failed: If the answers are unusable.
         """
         ...
 
     def save(self, found: Found, path: Path) -> None:
-        """Writes answers, whole or not at all."""
+        """Writes answers to a file, atomically."""
         ...
 
     def load(self, path: Path) -> Found:
-        """Reads them."""
+        """Reads answers from a file."""
         ...
 
     def probes(self, model: nn.Module, original: nn.Module | None = None) -> dict[str, float]:
-        """What only the model itself can tell, by metric; some of it only beside the original."""
+        """Runs the attacks that need the model itself, and some the original; results by metric."""
         ...
 
     def measure(self, found: Found, reference: Found | None = None) -> dict[str, float]:
-        """Every metric of answers; those that compare are absent without a retrained model's."""
+        """Every metric of the answers; metrics that compare need the answers of a reference."""
         ...
 
-    def moved(self, found: Found, original: Found) -> dict[str, float]:
-        """How far the answers to what stays have moved from the original model's, by metric."""
+    def drift(self, found: Found, original: Found) -> dict[str, float]:
+        """The distance of the answers on retained classes from those of the original, by metric."""
         ...
 
-    def benchmarked(self, found: Found, reference: Found) -> dict[str, float]:
-        """What published benchmarks say, which no verdict rests on; empty where there are none."""
+    def benchmark_metrics(self, found: Found, reference: Found) -> dict[str, float]:
+        """Metrics of published benchmarks, which no verdict uses; may be empty."""
         ...
 
     def measure_pair(self, found: Found, reference: Found) -> dict[str, float]:
-        """The metrics that compare, and no others."""
+        """The metrics that compare with a reference, and no others."""
         ...
 
-    def calibrated(self, found: Sequence[Found], probes: Sequence[Values]) -> Margins:
-        """What retrained models that are never reported differ by, from their answers and their probes."""
+    def calibrate(self, found: Sequence[Found], probes: Sequence[Values]) -> Margins:
+        """The margins, from the answers and probes of retrained models that are never reported."""
         ...
 
-    def hidden(self, found: Found) -> str:
-        """What only probes could tell, as a clause; empty if there is nothing."""
+    def probe_caveat(self, found: Found) -> str:
+        """A clause on what the verdict can't know without probes; may be empty."""
         ...
 
     def fingerprint(self, found: Found) -> str:
-        """A digest of the answers: two models that were trained apart never share it."""
+        """A digest of the answers; two models from different trainings never share it."""
         ...
 
     def histograms(self, found: Found) -> Mapping[str, list[int]]:
-        """Losses on the forget part and on data never seen, counted; empty where there are none."""
+        """Histograms of losses on the forget set and on held-out data; may be empty."""
         ...
 
     def describe(self, found: Found) -> Mapping[str, Any]:
-        """Figures of one model with intervals over its answers; empty where there are none."""
+        """Figures of one model with intervals over its answers; may be empty."""
         ...
 
     def sheet(self, found: Found) -> str | None:
-        """A picture of the answers, as a data URI; None where there is nothing to see."""
+        """A picture of the answers, as a data URI; None if the exam draws none."""
         ...
 
-    def trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
-        """How far a trial of a search is from a retrained model, by part; "value" is what is minimised.
+    def score_trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
+        """The distance of a trial of a search from a retrained model, by part; the search minimises "value".
 
         Args:
-            values: Of the trial.
-            wanted: Of the retrained model.
-            floor: The `distance` of two retrained models: nearer than that is no better.
+            values: The metrics of the trial.
+            wanted: The metrics of the retrained model.
+            floor: The `distance` of two retrained models; a smaller one counts as no better.
         """
         ...
 
     def objectives(self, found: Found, values: Values, wanted: Values) -> dict[str, float]:
-        """How far a trial is from a retrained model in the four numbers that a large search minimises.
+        """The four distances from a retrained model that a large search minimises.
 
         Args:
-            found: What the trial answers.
-            values: Its metrics.
-            wanted: Those of the retrained model.
+            found: The answers of the trial.
+            values: The metrics of the trial.
+            wanted: The metrics of the retrained model.
         """
         ...
 
@@ -156,19 +156,19 @@ class Exam(Protocol[Found]):
         original: Sequence[Values],
         answers: Callable[[], Sequence[Found]],
     ) -> Judgement:
-        """The verdict on models of several seeds.
+        """Judges the models of several seeds.
 
         Args:
-            values: Per seed, of the model.
-            references: Per seed, of the retrained one.
-            margins: None if there are none.
-            original: Per seed, of the model before unlearning.
-            answers: Reads what the originals answer.
+            values: The metrics of the model, per seed.
+            references: The metrics of the retrained reference, per seed.
+            margins: The margins; None without calibration.
+            original: The metrics of the model before unlearning, per seed.
+            answers: Reads the answers of the originals.
         """
         ...
 
 
 def glance(exam: Exam[Any], model: nn.Module) -> dict[str, float]:
-    """The figures that a person looks at first, by id."""
+    """The values of the glances of an exam, by id."""
     values = exam.measure(exam.answers(model))
     return {each.id: each.of(values) for each in exam.glances}

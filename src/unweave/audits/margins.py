@@ -1,10 +1,10 @@
-"""Margins: how far an unlearned model may lie from a retrained one, fixed before anything is judged.
+"""Margins: the allowed distance of an unlearned model from a retrained one, fixed before any judgement.
 
 A metric's margin is the larger of a floor and 1.5 x the 95 % quantile of the difference between two
-*calibration* retrains, of which a verdict needs 12, on seeds that are never reported: margins estimated on
-the reported seeds let a genuine retrain fail half of the time and double false passes. A metric of two models
-takes the quantile of its value over their pairs. Both have a floor, since retrained models may agree to the
-last digit: it stands with the metric, and is one example at least where the metric counts examples. None is
+*calibration* retrains, of which a verdict needs 12, on seeds that are never reported. Margins estimated on
+the reported seeds would fail a genuine retrain half of the time and double the false passes. For a metric of
+two models it is the quantile of its value over pairs of retrains. Retrained models may agree to the last
+digit, so every metric has a floor, which is at least one example if the metric counts examples. No margin is
 wider than 95 % of the metric's range.
 """
 
@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 
 from unweave.audits.classifier.evidence import Evidence, HeldOut
-from unweave.audits.classifier.probes import asked
+from unweave.audits.classifier.probes import probe_size
 from unweave.audits.metrics import METRICS, Metric, Values, mean_gap, measure, measure_pair
 
 RETRAINS = 12
@@ -24,14 +24,14 @@ WIDENING = 1.5
 
 @dataclass(frozen=True)
 class Margins:
-    """What two retrained models differ by.
+    """The margins, and how much two retrained models differ.
 
     Args:
-        margin: What a difference must stay below to count as none, per tested metric: the primary ones, and
-            the probes that were measured. For a metric that compares two models: what its value must.
-        null_band: Per metric, what retrained models are seen to do (see `Score`).
-        expected: Per metric, the mean of the retrains, or of their pairs for a metric of two models.
-        gap_floor: Mean over pairs of retrains of `mean_gap`, in percentage points; NaN where its metrics were
+        margin: The margin of each tested metric: the primary ones and the measured probes. A difference must
+            be smaller to count as equal; for a metric that compares two models, its value must be.
+        null_band: The range of each metric among retrained models (see `Score`).
+        expected: The mean of each metric over the retrains, or over their pairs for a metric of two models.
+        gap_floor: Mean over pairs of retrains of `mean_gap`, in percentage points; NaN if its metrics were
             not measured.
         n: Number of calibration retrains.
     """
@@ -46,12 +46,12 @@ class Margins:
 def calibrate(
     retrains: Sequence[Evidence], *, probes: Sequence[Values] | None = None, on: HeldOut = "test"
 ) -> Margins:
-    """Margins from models retrained without one forget set, on seeds that must never be reported.
+    """Computes margins from models retrained without one forget set, on seeds that are never reported.
 
     Args:
-        retrains: Their evidence, at least two; a verdict needs 12.
-        probes: Per retrain, what `unweave.audits.classifier.probes` measured on it, if anything.
-        on: The held-out part that stands for the test part.
+        retrains: The evidence of the models, at least two; a verdict needs 12.
+        probes: The results of `unweave.audits.classifier.probes` per model; may be empty.
+        on: The held-out part used as test set.
     """
     if len(retrains) < 2:
         raise ValueError(f"expected at least two retrained models to compare, found {len(retrains)}")
@@ -62,8 +62,8 @@ def calibrate(
     pairs = [measure_pair(first, second, on=on) for first, second in combinations(retrains, 2)]
     first = retrains[0].with_test(on)
     gone = len(first.labels["forget"])
-    sizes = {part: len(first.kept(part)[1]) for part in ("retain", "test")}
-    return margins(alone, pairs, sizes={"forget": gone, "probe": asked(gone), **sizes})
+    sizes = {part: len(first.without_forgotten_classes(part)[1]) for part in ("retain", "test")}
+    return margins(alone, pairs, sizes={"forget": gone, "probe": probe_size(gone), **sizes})
 
 
 def margins(
@@ -73,13 +73,13 @@ def margins(
     sizes: Mapping[str, int],
     metrics: Mapping[str, Metric] = METRICS,
 ) -> Margins:
-    """Margins from measured values.
+    """Computes margins from measured values.
 
     Args:
-        alone: Per retrain, the metrics of one model.
-        pairs: Per pair of retrains, the metrics that compare two models.
-        sizes: Number of examples that UA (forget), RA (retain), TA (test) and the probe count: a margin is
-            at least one.
+        alone: The metrics of one model, per retrain.
+        pairs: The metrics that compare two models, per pair of retrains.
+        sizes: The number of examples that UA (forget), RA (retain), TA (test) and the probe count; a margin
+            is at least one example.
         metrics: What each name means.
     """
     margin, band, expected = {}, {}, {}
@@ -110,7 +110,7 @@ def margins(
 
 
 def _margin(metric: Metric, seen: float, sizes: Mapping[str, int]) -> float:
-    """What retrained models were seen to differ by, held between the metric's floor and its ceiling."""
+    """The margin from the differences of retrained models, limited to the metric's floor and ceiling."""
     one_example = metric.bounds[1] / sizes[metric.counts] if metric.counts else 0.0
     return min(metric.ceiling, max(metric.floor, one_example, seen))
 

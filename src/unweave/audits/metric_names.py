@@ -1,4 +1,4 @@
-"""Metrics by name for whoever reads a record: it may be of any family."""
+"""Metrics by name, for readers of records of any family."""
 
 from collections.abc import Collection, Mapping
 
@@ -8,9 +8,9 @@ from unweave.audits.metrics import METRICS, Metric
 FAMILIES: tuple[Mapping[str, Metric], ...] = (METRICS, EVERY)
 
 KNOWN: Mapping[str, Metric] = {**EVERY, **METRICS}
-"""All of them. Metrics of two families that share a name have the same title and unit."""
+"""All metrics. Metrics of two families that share a name have the same title and unit."""
 
 
-def table_of(names: Collection[str]) -> Mapping[str, Metric]:
-    """The metrics of the family that most of the names are from; of the first family if none is known."""
+def metrics_for(names: Collection[str]) -> Mapping[str, Metric]:
+    """The metrics of the family of most names; of the first family if no name is known."""
     return max(FAMILIES, key=lambda table: len(table.keys() & set(names)))

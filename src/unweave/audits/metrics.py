@@ -1,7 +1,7 @@
-"""METRICS: every number an audit reports, with what it says and what it cannot show; `measure` computes them.
+"""METRICS: every number of an audit, what it shows and what it cannot show; `measure` computes them.
 
-No metric has a good absolute value. Each is read beside the same number of models retrained without the
-forget data: after forgetting a random tenth, a perfect retrain has a UA near the test error and not 100.
+No metric has a good absolute value. Compare each with its value for models retrained without the forget set:
+after forgetting a random tenth, a perfect retrain has a UA near the test error, not 100.
 """
 
 import math
@@ -21,31 +21,31 @@ Values = Mapping[str, float]
 GAP = ("ua", "ra", "ta", "mia")
 
 Found = TypeVar("Found")
-"""What is known of one model: `Evidence` of a classifier, `Samples` of a generator."""
+"""The evidence of one model: `Evidence` of a classifier, `Samples` of a generator."""
 
 
 @dataclass(frozen=True)
 class Metric(Generic[Found]):
-    """One number of an audit.
+    """The definition of one number of an audit.
 
     Args:
         id: Its key in records.
         title: Its name in tables.
         unit: "%", "bits", "steps" or nothing (a share or correlation).
-        direction: Where a good model lies: at the retrained models' value, or as low or high as possible.
-        says: What it means, one sentence.
-        cannot: What it does not show, one sentence.
-        below: The fault of a model whose value lies below the retrained models'; None if that is none.
-        above: The fault of a model whose value lies above.
+        direction: The value of a good model: that of retrained models, or as low or as high as possible.
+        says: One sentence on its meaning.
+        cannot: One sentence on what it does not show.
+        below: The fault of a model whose value is below that of retrained models; None if that is no fault.
+        above: The fault of a model whose value is above.
         alone: Computes it from one model's evidence.
         beside: Computes it from a model's evidence and a retrained model's.
-        primary: Whether a verdict rests on it.
-        floor: The smallest margin that a verdict may use, in the metric's unit: what a person would call a
-            difference. Every metric that a verdict tests has one.
-        minimum: The smallest value, in the metric's unit, where there is a largest.
-        maximum: The largest value, in the metric's unit; a percentage has one anyway.
+        primary: Whether a verdict uses it.
+        floor: The smallest margin of a verdict, in the metric's unit: the smallest difference that matters to
+            a person. Every metric that a verdict tests has one.
+        minimum: The smallest value, in the metric's unit, if there is a largest.
+        maximum: The largest value, in the metric's unit; a percentage needs none.
         counts: The part whose examples it counts: the margin is then at least one example.
-        points: What one unit counts in the mean gap, in percentage points; at zero it is no part of it.
+        points: The value of one unit in the mean gap, in percentage points; zero leaves the metric out.
     """
 
     id: str
@@ -67,12 +67,12 @@ class Metric(Generic[Found]):
 
     @property
     def ceiling(self) -> float:
-        """The largest margin that a verdict may use: outside of a wider one hardly a value is left."""
+        """The largest margin of a verdict: almost all values would lie inside a wider one."""
         return 0.95 * self.bounds[1]
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The smallest and the largest value, in the metric's unit; infinite where it has no range."""
+        """The smallest and the largest value, in the metric's unit; infinite without a range."""
         if self.unit == "%":
             return 0.0, 100.0
         return (self.minimum, self.maximum) if math.isfinite(self.maximum) else (-math.inf, math.inf)
@@ -84,7 +84,7 @@ class Metric(Generic[Found]):
 
     @property
     def needs_model(self) -> bool:
-        """Whether logits are not enough (see `unweave.audits.classifier.probes`)."""
+        """Whether it needs the model, not only logits (see `unweave.audits.classifier.probes`)."""
         return self.alone is None and self.beside is None
 
 
@@ -262,12 +262,12 @@ METRICS: dict[str, Metric[Evidence]] = {metric.id: metric for metric in _ALL}
 def measure(
     evidence: Evidence, reference: Evidence | None = None, *, on: HeldOut = "test"
 ) -> dict[str, float]:
-    """Every metric of one model; those that need a reference are absent without one.
+    """Every metric of one model; those that need a reference are left out without one.
 
     Args:
         evidence: The model's answers. If one logit is NaN or infinite, every metric is NaN.
         reference: A retrained model's answers to the same examples, in any order.
-        on: The held-out part that stands for test; "calibration" while tuning, which must not see test.
+        on: The held-out part used as test set; "calibration" while tuning, which must not see the test set.
     """
     evidence = evidence.with_test(on)
     if reference is not None:
@@ -290,10 +290,10 @@ def measure_pair(evidence: Evidence, reference: Evidence, *, on: HeldOut = "test
 def gap_parts(
     values: Values, reference_values: Values, metrics: Mapping[str, Metric] = METRICS
 ) -> dict[str, float]:
-    """What the mean gap is the mean of: distances from a retrained model, in percentage points.
+    """The parts of the mean gap: distances from a retrained model, in percentage points.
 
-    That of a metric that should be high is what is missing: nobody is further from retraining for being
-    better. That of a metric that compares two models is its value.
+    For a metric that should be high, only a shortfall counts: a better model is not further from retraining.
+    For a metric that compares two models, the distance is its value.
     """
     return {
         metric.id: metric.points * _distance(metric, values, reference_values)

@@ -32,12 +32,12 @@ def audit_record(
     Args:
         subject: The audited model.
         judgement: Its verdict.
-        values: Its metrics, beside each retrained model.
+        values: Its metrics, compared with each retrained model.
         references: The metrics of each retrained model.
-        fixed: The margins, if there are any.
+        fixed: The margins; None without.
         metrics: The metrics by name.
-        sheets: Pictures of what models answer, by name.
-        retraining: The cost of one retraining, if that was seen.
+        sheets: Pictures of the answers, by model.
+        retraining: The cost of one retraining; None if unknown.
     """
     known = isinstance(subject, Result)
     row = {**audit_row(judgement, values, references, metrics), **method_row(subject, retraining)}
@@ -61,7 +61,7 @@ def add_original(
     references: Sequence[Values],
     metrics: Mapping[str, Metric],
 ) -> dict[str, Any]:
-    """The record of one model with a row of the untouched original, which the verdict rests on as well."""
+    """Adds a row of the untouched original, which the verdict also uses."""
     (stage,) = made["stages"].values()
     row = {"repr": "the untouched original", **UNKNOWN, **audit_row(judgement, values, references, metrics)}
     audited = {**stage, "methods": {"original": row, **stage["methods"]}}
@@ -74,7 +74,7 @@ def audit_row(
     references: Sequence[Values],
     metrics: Mapping[str, Metric],
 ) -> dict[str, Any]:
-    """The figures of one model, and the verdict on it."""
+    """The row of one model: its figures and the verdict on it."""
     return {
         "scores": {metric: asdict(score) for metric, score in judgement.scores.items()},
         "gap": gap(values, references, metrics) if references else None,
@@ -86,7 +86,7 @@ def audit_row(
 
 
 def method_row(subject: Subject, retraining: Cost | None) -> dict[str, Any]:
-    """The method that made the model, and what it cost relative to a retraining."""
+    """The method that made the model, and its cost relative to a retraining."""
     if isinstance(subject, Evidence):
         return {"repr": "a model known by its answers alone", **UNKNOWN}
     whole = None if retraining is None else retraining.seconds
@@ -94,14 +94,14 @@ def method_row(subject: Subject, retraining: Cost | None) -> dict[str, Any]:
 
 
 def retraining_row(retraining: Cost | None) -> dict[str, Any]:
-    """The cost of one retraining; null where that was not seen: none takes no gradient."""
+    """The cost of one retraining; null if unknown, because no training takes zero gradients."""
     if retraining is None:
         return {"seconds": None, "gradient_evaluations": None}
     return {"seconds": retraining.seconds, "gradient_evaluations": retraining.gradients or None}
 
 
 def evidence_request(evidence: Evidence) -> dict[str, Any]:
-    """What was deleted, as far as answers alone tell it."""
+    """The forget set, as far as it is known from answers alone."""
     ids, labels = evidence.ids["forget"].tolist(), evidence.labels["forget"].tolist()
     of = len(ids) + len(evidence.ids["retain"])
     return request_row(ids, labels, of=of, model="a model known by its answers alone")

@@ -1,4 +1,4 @@
-"""Retrained models: how they come to be, and what they answer."""
+"""Retrained references: how to train them, and their answers."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.exam import Exam, Found
 from unweave.audits.metrics import Values
 from unweave.data.subset import dataset_of
-from unweave.descent.train import counted
+from unweave.descent.train import count_training
 from unweave.errors import Failed
 from unweave.record.code_digest import code_digest, file_of
 from unweave.record.files import read_object, write_atomically
@@ -26,21 +26,20 @@ from unweave.weights.cost import Cost
 
 @dataclass(frozen=True)
 class Retrain:
-    """How retrained models come to be: the exact answer that a method is measured against.
+    """How to train the retrained references that a method is compared with.
 
     Args:
-        train: `train(dataset, seed) -> model` trains from scratch on a data set: as the original was trained,
-            without what is to be forgotten.
-        seeds: The models that figures are compared with; a verdict needs ten.
-        calibration_seeds: More models, which only say how far two retrained models differ; a verdict needs
-            twelve.
-        folder: Keeps what the models answer, so that an interrupted audit goes on; None keeps nothing.
-            What another `train` made is refused there.
-        code: Tells this `train` from any other. By default the digest of its file and of what that had
-            imported from its folder; values that come from elsewhere, such as the command line, don't show.
+        train: `train(dataset, seed) -> model` trains from scratch as the original was trained. It gets the
+            retain set.
+        seeds: The seeds of the references to compare with; a verdict needs ten.
+        calibration_seeds: The seeds of further models that only fix the margins; a verdict needs twelve.
+        folder: Stores the answers of the models, so that an interrupted audit can resume; None stores
+            nothing. Answers of models made by another `train` are refused.
+        code: Identifies this `train`. By default the digest of its file and of the modules it imported from
+            the same folder; it does not cover values from elsewhere, such as the command line.
 
     Raises:
-        ValueError: If a seed has two uses, or the answers are kept and no file tells what `train` does.
+        ValueError: If a seed is in both lists, or if answers are stored and `train` has no source file.
     """
 
     train: Callable[[Dataset, int], nn.Module]
@@ -58,54 +57,54 @@ class Retrain:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of `code`, or of what stands for it: asked for once, because a training may import more."""
+        """SHA-256 of `code` or of its default; computed once, because a training may import more modules."""
         known = code_digest(file_of(self.train)) if self.code is None else self.code
         return hashlib.sha256(known.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Answers(Generic[Found]):
-    """What one model answers, and what only the model itself can tell.
+    """The answers of one model, and the probes that need the model itself.
 
     Args:
-        found: Its logits, or its images.
-        probes: Attacks on the model, by metric; none where only its answers are known.
-        cost: What its training took; None where nobody saw that.
+        found: The logits or the images.
+        probes: The results of attacks on the model, by metric; empty if only its answers are known.
+        cost: The cost of its training; None if unknown.
     """
 
     found: Found
     probes: Values = field(default_factory=dict)
     cost: Cost | None = None
 
-    def measured(self, exam: Exam[Found], reference: "Answers[Found] | None" = None) -> dict[str, float]:
-        """Every metric, beside a retrained model's answers if they are given."""
+    def measure(self, exam: Exam[Found], reference: "Answers[Found] | None" = None) -> dict[str, float]:
+        """Every metric; with a reference also those that compare."""
         return {**exam.measure(self.found, None if reference is None else reference.found), **self.probes}
 
 
-def retrained(
+def load_or_retrain(
     reference: Retrain, split: Split, seed: int, exam: Exam[Found], audited: Answers[Found] | None = None
 ) -> Answers[Found]:
-    """What a model retrained with a seed answers; read from the reference's folder if it is there.
+    """The answers of the reference of one seed, read from the reference's folder or retrained now.
 
     Args:
-        reference: How it is trained.
-        split: On what: the retain part.
-        seed: Of its training.
-        exam: What it is asked.
-        audited: What it will be compared with.
+        reference: How to train it.
+        split: The data; the reference trains on its retain set.
+        seed: The seed of its training.
+        exam: The questions to it.
+        audited: The answers that it will be compared with.
 
     Raises:
-        Failed: If it answers what is of no use.
-        ValueError: If another `train` made what is there.
+        Failed: If its answers are unusable.
+        ValueError: If another `train` made the stored answers.
     """
     if reference.folder is None:
-        return fresh(reference, split, seed, exam, audited)
+        return retrain(reference, split, seed, exam, audited)
     name = "-".join(filter(None, (split.digest()[:16], exam.digest, str(seed))))
     place = Path(reference.folder) / f"{name}.json"
     kept = place.with_suffix(f".{exam.suffix}")
     known = reference.digest
     if not place.exists():
-        answers = fresh(reference, split, seed, exam, audited)
+        answers = retrain(reference, split, seed, exam, audited)
         place.parent.mkdir(parents=True, exist_ok=True)
         exam.save(answers.found, kept)
         assert answers.cost is not None
@@ -121,19 +120,19 @@ def retrained(
     return Answers(exam.load(kept), found["probes"], Cost(**found["cost"]))
 
 
-def fresh(
+def retrain(
     reference: Retrain, split: Split, seed: int, exam: Exam[Found], audited: Answers[Found] | None
 ) -> Answers[Found]:
-    """What a model answers that is retrained now; arguments are those of `retrained`.
+    """Retrains a model now and collects its answers; arguments are those of `load_or_retrain`.
 
     Raises:
-        Failed: If that is of no use; names the seed.
+        Failed: If its answers are unusable; the message names the seed.
     """
     cost = Cost()
-    with counted(cost):
+    with count_training(cost):
         model = reference.train(dataset_of(*split.part("retain")), seed)
     try:
-        answers = replace(answers_of(model, exam), cost=cost)
+        answers = replace(collect_answers(model, exam), cost=cost)
     except Failed as error:
         raise Failed(f"the model retrained with seed {seed}: {error}") from error
     if audited is not None:
@@ -142,7 +141,7 @@ def fresh(
 
 
 def refuse_other_logits(found: object, audited: object, seed: int) -> None:
-    """Raises if a retrained classifier has another number of logits than the one that it is compared with."""
+    """Raises if a retrained classifier and the audited one have different numbers of logits."""
     if not isinstance(found, Evidence) or not isinstance(audited, Evidence):
         return
     if found.n_classes != audited.n_classes:
@@ -152,15 +151,15 @@ def refuse_other_logits(found: object, audited: object, seed: int) -> None:
         )
 
 
-def answers_of(model: nn.Module, exam: Exam[Found], original: nn.Module | None = None) -> Answers[Found]:
-    """What a model answers; of one that forgot, the original may tell more."""
+def collect_answers(model: nn.Module, exam: Exam[Found], original: nn.Module | None = None) -> Answers[Found]:
+    """Collects the answers and probes of a model; some probes also need its original."""
     return Answers(exam.answers(model), exam.probes(model, original))
 
 
-def retraining(answers: Sequence[Answers[Found]]) -> Cost | None:
-    """What one retraining takes: the medians of those that were seen; None if none was.
+def retraining_cost(answers: Sequence[Answers[Found]]) -> Cost | None:
+    """The cost of one retraining: the median of those with a known cost; None without any.
 
-    No gradient evaluations are seen of a `train` that makes its steps without an optimizer of torch.
+    The gradient evaluations of a `train` without a torch optimizer are unknown.
     """
     seen = [each.cost for each in answers if each.cost is not None]
     if not seen:

@@ -1,10 +1,10 @@
-"""Scores: a mean over seeds with its interval, beside the retrained models; and the tests behind every claim.
+"""Scores: means over seeds with intervals, compared with retrained models, and the tests behind claims.
 
 The unit of replication is the seed (one trained and one unlearned model), never the example: five thousand
 examples of one model are not five thousand replicates.
 
-What is shown as the interval of a share is Student's on the scale of the logit (`interval`). The tests of a
-verdict are about differences, whose mean has no such range, and stay Student's own (`t_interval`).
+The displayed interval of a share is Student's on the logit scale (`interval`). The tests of a verdict are
+about differences, which are not limited to a range, and use Student's interval itself (`t_interval`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,26 +17,26 @@ from jaxtyping import Int64
 from unweave.audits.metrics import Direction
 
 FEWEST = 3
-"""Seeds below which no interval is shown: Student's factor is 12.7 with two, and 4.3 with three."""
+"""The fewest seeds for an interval: Student's factor is 12.7 with two seeds, and 4.3 with three."""
 UNBOUNDED = (-np.inf, np.inf)
 
 
 @dataclass(frozen=True)
 class Score:
-    """One figure of a table, in its metric's unit; NaN where it cannot be computed.
+    """One figure of a table, in the unit of its metric; NaN if it cannot be computed.
 
     Args:
         value: Mean over seeds.
         low: Lower end of the 95 % interval of the mean (`interval`); NaN with fewer than `FEWEST` seeds.
         high: Upper end.
         n: Number of seeds.
-        reference: Mean of the retrained models; None without them. For a metric that compares two models
-            example by example: its mean between two retrained models.
-        null_band: What retrained models are seen to do: the mean of the calibration retrains, plus and minus
-            the 95 % quantile of the difference of two of them; or, for a metric of two models, the central
-            95 % of their pairs.
+        reference: Mean of the retrained models; None without them. For a metric that compares two models: its
+            mean between two retrained models.
+        null_band: The range of retrained models: the mean of the calibration retrains plus and minus the 95 %
+            quantile of the difference of two of them; for a metric of two models, the central 95 % of their
+            pairs.
         gap: Value minus reference: the mean of the paired differences.
-        direction: Where a good model lies.
+        direction: The direction of a good model (see `Metric`).
     """
 
     value: float
@@ -66,18 +66,18 @@ class Interval:
 
 @dataclass(frozen=True)
 class Share:
-    """How many of n, with Wilson's 95 % interval.
+    """A share of n, with Wilson's 95 % interval.
 
     Args:
-        successes: How many.
-        n: Of how many, at least one.
+        successes: The number of successes.
+        n: The number of trials, at least one.
     """
 
     successes: int
     n: int
 
     def __post_init__(self) -> None:
-        wilson(self.successes, self.n)  # refuses what is no share
+        wilson(self.successes, self.n)  # raises if this is no share
 
     @property
     def value(self) -> float:
@@ -97,7 +97,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Whether one method's gaps differ from another's over paired seeds.
+    """The test whether the gaps of two methods differ over paired seeds.
 
     Args:
         difference: Mean of (ours - theirs); negative means that ours are smaller.
@@ -118,7 +118,7 @@ def score(
     null_band: tuple[float, float] | None = None,
     bounds: tuple[float, float] = UNBOUNDED,
 ) -> Score:
-    """The score of one metric over seeds, whose range is `bounds`, beside the retrained models' mean."""
+    """The score of one metric over seeds, with the mean of the retrained models; `bounds` is its range."""
     mean = float(np.mean(values))
     low, high = interval(values, bounds)
     gap = None if reference is None else mean - reference
@@ -128,20 +128,20 @@ def score(
 def interval(
     values: Sequence[float], bounds: tuple[float, float] = UNBOUNDED, *, level: float = 0.95
 ) -> tuple[float, float]:
-    r"""The interval of a mean that is shown; NaN from fewer than `FEWEST` values.
+    r"""The displayed interval of a mean; NaN with fewer than `FEWEST` values.
 
-    Without a range it is Student's. That of a share p in [0, 1] is Student's of its logit, with the standard
-    error s of p carried over to first order,
+    Without a range it is Student's. For a share p in [0, 1] it is Student's for the logit, with the standard
+    error s of p propagated to first order,
 
     .. math:: \operatorname{logit}^{-1}(\operatorname{logit} p \pm t_{n-1} s / (p (1 - p))),
 
-    which never leaves the range. Survey statistics use it for the mean of few clusters, as seeds are: method
-    "xlogit" of `svyciprop` in Lumley's R package survey, and `svy: tabulate` in Stata.
+    which never leaves the range. Survey statistics use it for the mean of few clusters: method "xlogit" of
+    `svyciprop` in Lumley's R package survey, and `svy: tabulate` in Stata.
 
     Args:
-        values: One per seed, in the metric's unit.
-        bounds: The smallest and the largest value; infinite where there is no range.
-        level: Of confidence.
+        values: One value per seed, in the metric's unit.
+        bounds: The smallest and the largest value; infinite without a range.
+        level: The confidence level.
     """
     from scipy.special import expit, logit
 
@@ -157,7 +157,7 @@ def interval(
 
 
 def t_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
-    """The two-sided Student interval of the mean; NaN from fewer than two values."""
+    """The two-sided Student interval of the mean; NaN with fewer than two values."""
     from scipy.special import stdtrit
 
     if len(values) < 2:
@@ -168,7 +168,7 @@ def t_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, 
 
 
 def wilcoxon(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Two-sided p of the paired signed-rank test; 1 when no pair differs."""
+    """Two-sided p of the paired signed-rank test; 1 if no pair differs."""
     from scipy.stats import wilcoxon as signed_rank
 
     differences = np.subtract(ours, theirs)
@@ -215,13 +215,14 @@ def bootstrap(
 ) -> Interval:
     """A statistic of n rows and its percentile interval over rows drawn with replacement.
 
-    Not for statistics of pairs of rows, as a kernel distance: a row drawn twice is its own nearest neighbour.
+    Not for statistics of pairs of rows, such as a kernel distance: a row drawn twice is its own nearest
+    neighbour.
 
     Args:
         n: Number of rows, at least two.
-        statistic: Computes the figure from positions of rows.
+        statistic: Computes the figure from the positions of rows.
         rng: Draws the rows.
-        resamples: How often.
+        resamples: The number of resamples.
     """
     if n < 2:
         raise ValueError(f"a bootstrap needs at least two rows, found {n}")

@@ -1,4 +1,4 @@
-"""What a record says of a model's gap, and of the retrained models."""
+"""Summaries for a record: the gap of a model, and the retrained models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,7 +11,7 @@ from unweave.audits.metrics import METRICS, Metric, Values, gap_of_means, gap_pa
 from unweave.audits.score import interval, score
 
 POINTS = (0.0, 100.0)
-"""The range of a mean gap, whose parts are differences of percentages or shares."""
+"""The range of a mean gap, which averages differences of percentages or shares."""
 
 
 def reference_row(
@@ -20,13 +20,13 @@ def reference_row(
     metrics: Mapping[str, Metric] = METRICS,
     seen: Margins | None = None,
 ) -> dict[str, Any]:
-    """The retrained models: their own metrics, and those of two models.
+    """The row of the retrained models: their own metrics, and those of pairs.
 
     Args:
-        references: Per seed, their metrics.
-        fixed: What calibration retrains fix: the band of every metric.
-        metrics: What each name means.
-        seen: What two retrained models differ by; as calibration retrains show it if None.
+        references: The metrics of the retrained models, per seed.
+        fixed: The margins from calibration retrains, with the null band of every metric.
+        metrics: The metrics by name.
+        seen: The mean difference of two retrained models; that of the calibration retrains if None.
     """
     seen = fixed if seen is None else seen
     band = {} if fixed is None else fixed.null_band
@@ -61,5 +61,5 @@ def gap(
 
 
 def mean(numbers: Sequence[float]) -> float:
-    """The mean."""
+    """The mean of some numbers."""
     return float(np.mean(numbers))

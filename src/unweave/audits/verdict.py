@@ -1,37 +1,37 @@
-"""PASS, FAIL or INCONCLUSIVE: is an unlearned model equivalent to models retrained without the forget data?
+"""PASS, FAIL or INCONCLUSIVE: is an unlearned model equivalent to models retrained without the forget set?
 
-Each primary metric (UA, RA, TA, AUC; total variation on F), and each probe that was measured, is tested at
-alpha .05 on the differences paired by seed: the 90 % t interval of their mean against the margin that
-`calibrate` fixed before.
+Each primary metric (UA, RA, TA, AUC; total variation on F) and each measured probe is tested at alpha .05 on
+the differences paired by seed: the 90 % t interval of their mean against the margin that `calibrate` fixed
+before.
 
 - *equal*: the interval lies inside the margin (two one-sided tests; total variation has an upper side only);
 - *different*: all of the interval lies outside the margin;
 - *open*: it reaches or crosses an end of the margin.
 
 PASS: every metric is equal, over at least 10 seeds, and the untouched original is known and different in some
-metric. FAIL: some metric is different, or a model answers NaN. INCONCLUSIVE: the rest, with what is
-missing. Nothing is corrected for testing several metrics: that all must be equal only makes PASS rarer.
+metric. FAIL: some metric is different, or a model answers NaN. INCONCLUSIVE: the rest, with what is missing.
+There is no correction for several metrics: since all must be equal, more metrics only make PASS rarer.
 
-Where the original is known and different in no metric, the forget set has no measurable influence, and that
-comes before every FAIL but that of NaN: no difference there tells about forgetting. What differs all the same
-is named in the sentence.
+If the original is known and different in no metric, the forget set has no measurable influence. That is
+INCONCLUSIVE before any FAIL except for NaN, because no difference then tells about forgetting. The reason
+names any metric that still differs.
 
-What is closer than a margin is not told apart: where the original itself is less than `POWER` margins out in
-every metric, a model that forgot half could pass, so nothing passes there. A PASS says how far out the
-original is. Where whole classes are forgotten that holds for the probe of the features by itself: the other
-metrics can be bought with one bias of the last layer, which somebody can take back.
+Differences smaller than a margin are invisible: if the original is less than `POWER` margins away in every
+metric, a model that forgot only half could pass, so nothing passes. A PASS says how far away the original is.
+If classes are forgotten whole, this must hold for the probe of the features itself: one bias of the last
+layer can satisfy the other metrics, and can be reverted.
 
-The metric furthest outside, in units of its margin, comes first in a FAIL. Which fault each shows:
+A FAIL begins with the metric furthest outside, in units of its margin. The faults:
 
-- *under-forgetting*: UA or relearning below, AUC or probe above the retrained models': F still looks known;
-- *over-forgetting*: UA or relearning above, AUC or probe below: F looks worse than unseen data;
-- *damage*: RA or TA below: the model lost what it should keep;
-- *unlike retraining*: RA or TA above: no harm to users, but not what retraining gives;
-- *wrong examples*: total variation on F above its limit with UA, AUC and probes not different: the right
-  level on the wrong examples. Under- and over-forgetting imply it, and it is then not named.
+- *under-forgetting*: UA or relearning below, AUC or probe above that of retrained models: F still looks
+known; - *over-forgetting*: UA or relearning above, AUC or probe below: F looks worse than unseen data; -
+*damage*: RA or TA below: the model lost retained knowledge; - *unlike retraining*: RA or TA above: no harm to
+users, but unlike retraining; - *wrong examples*: total variation on F above its limit while UA, AUC and
+probes are not different: the right level on the wrong examples. Under- and over-forgetting imply it, so it is
+then not named.
 
-Of under- and over-forgetting only the one further outside is named: in a broken model UA and AUC may point
-opposite ways.
+If both under- and over-forgetting occur, only the one further outside is named: in a broken model UA and AUC
+may point in opposite directions.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,18 +47,18 @@ from unweave.audits.score import Score, score
 
 SEEDS = 10
 POWER = 2.0
-"""Margins that the original must be out in some metric, so that half of the way back is still outside."""
+"""The least distance of the original in some metric, in margins: then half of it is still outside."""
 NO_INFLUENCE = (
     "the forget set has no measurable influence: even the untouched original is not shown to differ from "
     "retraining"
 )
 FEATURES = "probe"
-"""The only metric that no last layer can satisfy: it looks at the features below."""
+"""The only metric that a change of the last layer can't satisfy: it uses the features below."""
 LEVEL: frozenset[Finding] = frozenset({"under-forgetting", "over-forgetting"})
 
 
 class Verdict(StrEnum):
-    """What an audit ends with."""
+    """The outcome of an audit."""
 
     PASS = "PASS"
     FAIL = "FAIL"
@@ -67,13 +67,13 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict, the sentence that a person reads first, and the figures behind it.
+    """A verdict, its reason, and the figures behind it.
 
     Args:
         verdict: PASS, FAIL or INCONCLUSIVE.
-        reason: One plain sentence, beginning with the verdict.
+        reason: One sentence that begins with the verdict.
         scores: Every measured metric.
-        tests: The tested metrics; empty where nothing could be tested.
+        tests: The tested metrics; empty if nothing could be tested.
     """
 
     verdict: Verdict
@@ -91,16 +91,15 @@ def judge(
     seeds_needed: int = SEEDS,
     metrics: Mapping[str, Metric] = METRICS,
 ) -> Judgement:
-    """The verdict on a method, from the metrics of its models and of models retrained on the same seeds.
+    """Judges a method from the metrics of its models and of models retrained on the same seeds.
 
     Args:
-        values: Per seed, the metrics of the unlearned model.
-        references: Per seed, in the same order, the metrics of the retrained model; empty if there is none.
-        margins: From `calibrate`; None if there are none.
-        original: Per seed, the metrics of the model before unlearning; without
-            them nothing passes.
-        seeds_needed: Fewer paired seeds than this get neither PASS nor FAIL, except that NaN always fails.
-        metrics: What each name means, of a classifier or a generator (`unweave.audits.diffusion.metrics`).
+        values: The metrics of the unlearned model, per seed.
+        references: The metrics of the retrained model, per seed in the same order; empty without.
+        margins: The margins from `calibrate`; None without.
+        original: The metrics of the model before unlearning, per seed; without them nothing passes.
+        seeds_needed: The fewest paired seeds for PASS or FAIL; NaN always fails.
+        metrics: The metrics by name, for classifiers or generators (`unweave.audits.diffusion.metrics`).
     """
     if not values:
         raise ValueError("expected the metrics of at least one model, found none")
@@ -112,7 +111,7 @@ def judge(
     if broken:
         reason = f"FAIL: NaN: the logits of {broken} of {len(values)} models contain NaN or infinity"
         return Judgement(Verdict.FAIL, reason, scores, {})
-    missing = "; ".join(_missing(len(values), len(references), margins, seeds_needed))
+    missing = "; ".join(_list_missing(len(values), len(references), margins, seeds_needed))
     if missing or margins is None:
         return Judgement(Verdict.INCONCLUSIVE, f"INCONCLUSIVE: no verdict: {missing}", scores, {})
     tests = equivalences(values, references, margins.margin, metrics=metrics)
@@ -121,7 +120,7 @@ def judge(
     return Judgement(verdict, f"{verdict}: {reason}", scores, tests)
 
 
-def _missing(n: int, n_references: int, margins: Margins | None, seeds_needed: int) -> Iterator[str]:
+def _list_missing(n: int, n_references: int, margins: Margins | None, seeds_needed: int) -> Iterator[str]:
     if n_references == 0:
         yield "no retrained model to compare with"
     if n < seeds_needed:
@@ -144,19 +143,19 @@ def _decide(
         return Verdict.FAIL, faults
     if before is None:
         return Verdict.INCONCLUSIVE, "without the original, whether there was anything to forget is unchecked"
-    weak = _weak(before, metrics)
+    weak = _explain_low_power(before, metrics)
     if weak:
         return Verdict.INCONCLUSIVE, weak
-    unclear = [_open(metrics[name], test) for name, test in tests.items() if test.outcome == "open"]
+    unclear = [_open_clause(metrics[name], test) for name, test in tests.items() if test.outcome == "open"]
     if unclear:
         return Verdict.INCONCLUSIVE, f"more seeds are needed: {'; '.join(unclear)}"
-    names = _listed([metrics[name].title for name in tests])
+    names = _join_words([metrics[name].title for name in tests])
     equal = f"{names} equal retrained models' within the margins, over {scores['ua'].n} seeds"
     return Verdict.PASS, f"{equal}; {_power(before, metrics)}"
 
 
-def _weak(before: Mapping[str, Equivalence], metrics: Mapping[str, Metric]) -> str | None:
-    """Why nothing could fail here that should, as far as an original shows it that differs somewhere."""
+def _explain_low_power(before: Mapping[str, Equivalence], metrics: Mapping[str, Metric]) -> str | None:
+    """Why the metrics could miss a fault here, judging by the original; None if they could not."""
     if _furthest(before)[1] < POWER:
         return f"{_power(before, metrics)}: a model that forgot half could pass, {POWER:g} margins are needed"
     hidden = before.get(FEATURES)
@@ -167,7 +166,7 @@ def _weak(before: Mapping[str, Equivalence], metrics: Mapping[str, Metric]) -> s
 
 
 def _power(before: Mapping[str, Equivalence], metrics: Mapping[str, Metric]) -> str:
-    """How far out the model before unlearning was, so that a reader sees what the margins can tell apart."""
+    """The clause on the distance of the original, which shows the power of the margins."""
     name, out = _furthest(before)
     return f"the untouched original is {out:.1f} margins out ({metrics[name].title})"
 
@@ -206,16 +205,16 @@ def _scores(
 def _faults(
     tests: Mapping[str, Equivalence], scores: Mapping[str, Score], metrics: Mapping[str, Metric]
 ) -> Iterator[str]:
-    """One clause per kind of fault, from the metric that shows it best; the worst first."""
+    """One clause per kind of fault, from its clearest metric; the worst first."""
     found = {test.finding for test in tests.values()}
     excluded: set[Finding] = {"wrong examples"} if found & LEVEL else set()
     for name, test in sorted(tests.items(), key=lambda item: -item[1].margins):
         if test.finding and test.finding not in excluded:
             excluded |= LEVEL if test.finding in LEVEL else {test.finding}
-            yield f"{test.finding}: {_beside(metrics[name], test, scores[name])}"
+            yield f"{test.finding}: {_comparison(metrics[name], test, scores[name])}"
 
 
-def _beside(metric: Metric, test: Equivalence, found: Score) -> str:
+def _comparison(metric: Metric, test: Equivalence, found: Score) -> str:
     value, margin = _number(metric, found.value, test), _number(metric, test.margin, test)
     expected = "?" if found.reference is None else _number(metric, found.reference, test)
     if metric.needs_reference:
@@ -223,7 +222,7 @@ def _beside(metric: Metric, test: Equivalence, found: Score) -> str:
     return f"{metric.title} {value} against {expected} of the retrained models (margin {margin})"
 
 
-def _open(metric: Metric, test: Equivalence) -> str:
+def _open_clause(metric: Metric, test: Equivalence) -> str:
     low, high, margin = (_number(metric, each, test) for each in (test.low, test.high, test.margin))
     if metric.needs_reference:
         return f"{metric.title} may be {low} to {high}, at most {margin} is allowed"
@@ -235,5 +234,5 @@ def _number(metric: Metric, value: float, test: Equivalence) -> str:
     return f"{value:.{decimals}f}"
 
 
-def _listed(words: Sequence[str]) -> str:
+def _join_words(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -1,4 +1,4 @@
-"""Compare methods over seeds: each stage trained, forgotten, measured and judged, in few worker processes."""
+"""Compares methods over seeds: trains, unlearns, measures and judges each stage, in worker processes."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from unweave.bench.cell import run_reference, run_seed
 from unweave.bench.frontier import frontier
-from unweave.bench.ranges import nested
+from unweave.bench.ranges import nest_paths
 from unweave.bench.recipe import Recipe
 from unweave.bench.stage import Stage
 from unweave.bench.stage_record import stage_record
 from unweave.bench.study import REFERENCES, Study, read_studies
 from unweave.bench.tune import tune_stage
-from unweave.bench.workers import Crew, Job, Listener, told, workers
+from unweave.bench.workers import Crew, Job, Listener, run_jobs, workers
 from unweave.methods.configure import configure
 from unweave.record import record
 
@@ -36,33 +36,32 @@ def bench(
 ) -> dict[str, Any]:
     """Runs every recipe as one stage of a record, and writes `record.json` after each.
 
-    A recipe with several budgets is a stage for each, and the record then says what a PASS costs a method.
-    What a folder already holds and is still valid is used again: a run that was interrupted goes on where it
-    stopped.
+    A recipe with several budgets becomes one stage per budget, and the record then gives the cost of a PASS
+    of each method. Valid files in the folder are reused, so an interrupted run resumes where it stopped.
 
     Args:
         recipes: The stages.
-        folder: Where models, cells and the record are written.
-        methods: Names; all if None. The untouched original is always among them.
-        seeds: How many of the recipe's seeds to report; all if None.
-        jobs: Worker processes of one thread each, as many as there are cores if None; a script then needs the
-            usual `if __name__ == "__main__":` around the call. With 1 all runs in this process, with the
-            threads that it has.
-        tune: Trials of tuning per method; with 0 methods run with the recipes' settings.
-        tuned: The folder `tuning` of an earlier run, whose searches are used instead of new ones.
-        studies: Searches made elsewhere, by method, that all stages take; they go before others.
-        device: Where the models are.
-        listener: Hears of every job that ends.
+        folder: The folder of models, cells and the record.
+        methods: The names of the methods; all if None. The untouched original is always included.
+        seeds: The number of the recipe's seeds to report; all if None.
+        jobs: The number of worker processes of one thread each; one per core if None. A script then needs the
+            usual `if __name__ == "__main__":` around the call. With 1 everything runs in this process, with
+            all its threads.
+        tune: The number of tuning trials per method; 0 uses the recipes' settings.
+        tuned: The folder `tuning` of an earlier run; uses its searches instead of new ones.
+        studies: Searches from elsewhere, by method, for all stages; they take precedence.
+        device: The device of the models.
+        listener: Called after every job.
 
     Returns:
         The record.
 
     Raises:
-        ValueError: If a method is not known, a recipe is given twice at a budget, fewer seeds than asked for
-            exist, or without a search a recipe has several budgets or no settings at its own.
+        ValueError: If a method is unknown, a recipe is given twice at a budget, there are too few seeds, or
+            without a search a recipe has several budgets, or no settings at its own.
         Failed: If an original or a retrained model can't be trained.
     """
-    stages = [Stage(shortened(recipe, seeds), Path(folder), device) for recipe in recipes]
+    stages = [Stage(limit_seeds(recipe, seeds), Path(folder), device) for recipe in recipes]
     return compare(
         stages, folder, methods=methods, jobs=jobs, tune=tune, tuned=tuned, studies=studies, listener=listener
     )
@@ -83,20 +82,22 @@ def compare(
     searching = bool(tune) or tuned is not None
     if not searching:
         refuse_budgets(stages)
-    stages = [each for stage in stages for each in stage.by_budget()]
-    refuse_twice(stages)
-    names = {stage.name: chosen(stage.recipe, methods) for stage in stages}
+    stages = [each for stage in stages for each in stage.split_by_budget()]
+    refuse_repeated_stages(stages)
+    names = {stage.name: select_methods(stage.recipe, methods) for stage in stages}
     if not searching:
-        names = {stage.name: settled(stage.recipe, names[stage.name]) for stage in stages}
+        names = {stage.name: with_settings(stage.recipe, names[stage.name]) for stage in stages}
     stages_made: dict[str, Any] = {}
     made = {"schema": record.SCHEMA, "environment": record.environment(), "stages": stages_made}
     with workers(jobs or cpu_count() or 1) as crew:
-        list(told(crew, choices(stages), listener))
-        made_here = [searched(each, names[each.name], tune, tuned, crew, listener) for each in stages]
+        list(run_jobs(crew, forget_set_jobs(stages), listener))
+        made_here = [obtain_studies(each, names[each.name], tune, tuned, crew, listener) for each in stages]
         found = [{**each, **(studies or {})} for each in made_here]
         logs = {stage.name: study for stage, study in zip(stages, found, strict=True)}
-        stages = [replace(stage, recipe=with_best(stage.recipe, logs[stage.name])) for stage in stages]
-        for stage in finished(stages, names, crew, listener):
+        stages = [
+            replace(stage, recipe=with_best_settings(stage.recipe, logs[stage.name])) for stage in stages
+        ]
+        for stage in run_stages(stages, names, crew, listener):
             search = {name: study.trials for name, study in logs[stage.name].items()}
             stages_made[stage.name] = stage_record(stage, names[stage.name], search)
             made |= frontiers(stages, stages_made)
@@ -105,22 +106,22 @@ def compare(
 
 
 def refuse_budgets(stages: Sequence[Stage]) -> None:
-    """Raises where a recipe has several budgets and no search: its own settings are of one budget."""
+    """Raises if a recipe has several budgets, because without a search settings do not keep to a budget."""
     for stage in stages:
         if len(stage.recipe.tuning.budgets) > 1:
             found = f"{', '.join(map(str, stage.recipe.tuning.budgets))} of {stage.recipe.name!r}"
-            raise ValueError(f"budgets are what searches keep to, found {found} and no search: give --tune")
+            raise ValueError(f"budgets limit searches, found {found} and no search: give --tune")
 
 
-def refuse_twice(stages: Sequence[Stage]) -> None:
+def refuse_repeated_stages(stages: Sequence[Stage]) -> None:
     """Raises if two stages share a name, or two of one recipe a budget."""
     names = [stage.name for stage in stages]
-    budgets = {(stage.recipe.name, stage.recipe.tuning.granted) for stage in stages}
+    budgets = {(stage.recipe.name, stage.recipe.tuning.largest_budget) for stage in stages}
     if min(len(set(names)), len(budgets)) < len(stages):
         raise ValueError(f"each recipe can be run once at a budget, found {', '.join(names)}")
 
 
-def settled(recipe: Recipe, methods: Sequence[str]) -> tuple[str, ...]:
+def with_settings(recipe: Recipe, methods: Sequence[str]) -> tuple[str, ...]:
     """Those of the methods that run without a search: at a budget, the references and those with settings.
 
     Raises:
@@ -132,21 +133,21 @@ def settled(recipe: Recipe, methods: Sequence[str]) -> tuple[str, ...]:
     if not known.intersection(methods):
         place = f"{recipe.name!r} has settings of {', '.join(sorted(known)) or 'no method'}"
         named = ", ".join(name for name in methods if name not in REFERENCES) or "none of them"
-        raise ValueError(f"at a budget of {recipe.tuning.granted} {place}, found {named}: give --tune")
+        raise ValueError(f"at a budget of {recipe.tuning.largest_budget} {place}, found {named}: give --tune")
     return tuple(name for name in methods if name in REFERENCES or name in known)
 
 
 def frontiers(stages: Sequence[Stage], made: Mapping[str, Any]) -> dict[str, Any]:
-    """The frontier of each recipe that is run at budgets, from its stages that are done; or nothing."""
+    """The frontier of each recipe that runs at budgets, from its finished stages; may be empty."""
     named = {stage.recipe.name for stage in stages if stage.recipe.tuning.budgets}
     found: dict[str, dict[float, Any]] = {}
     for stage in stages:
         if stage.recipe.name in named and stage.name in made:
-            found.setdefault(stage.recipe.name, {})[stage.recipe.tuning.granted] = made[stage.name]
+            found.setdefault(stage.recipe.name, {})[stage.recipe.tuning.largest_budget] = made[stage.name]
     return {"frontier": {name: frontier(each) for name, each in found.items()}} if found else {}
 
 
-def searched(
+def obtain_studies(
     stage: Stage,
     methods: Sequence[str],
     trials: int,
@@ -154,110 +155,117 @@ def searched(
     crew: Crew,
     listener: Listener,
 ) -> dict[str, Study]:
-    """The searches of a stage: read, made, or none."""
+    """The searches of a stage: read from an earlier run, made now, or none."""
     if folder is not None:
         return read_studies(stage, methods, Path(folder))
     return tune_stage(stage, methods, trials, crew, listener) if trials else {}
 
 
-def chosen(recipe: Recipe, methods: Sequence[str] | None) -> tuple[str, ...]:
+def select_methods(recipe: Recipe, methods: Sequence[str] | None) -> tuple[str, ...]:
     """The names of the methods that a recipe runs, in the order of the registry, checked.
 
-    All of them begin with the headline, which may be a pipeline that the recipe has no table of.
+    The headline is always included; it may be a pipeline without a table in the recipe.
     """
     if methods is None:
         return tuple(dict.fromkeys([recipe.headline, *recipe.methods]))
     for name in methods:
-        recipe.family.named(name)
+        recipe.family.method_named(name)
     known = [name for name in recipe.methods if name in methods or name == "original"]
     return tuple(dict.fromkeys([*known, *methods]))
 
 
-def shortened(recipe: Recipe, seeds: int | None) -> Recipe:
-    """The recipe with its first so many seeds."""
+def limit_seeds(recipe: Recipe, seeds: int | None) -> Recipe:
+    """The recipe with its first `seeds` seeds."""
     if seeds is not None and not 1 <= seeds <= len(recipe.seeds):
         raise ValueError(f"seeds must be in 1..{len(recipe.seeds)} for recipe {recipe.name!r}, found {seeds}")
     return replace(recipe, seeds=recipe.seeds[:seeds])
 
 
-def with_best(recipe: Recipe, studies: Mapping[str, Study]) -> Recipe:
+def with_best_settings(recipe: Recipe, studies: Mapping[str, Study]) -> Recipe:
     """The recipe with the best settings found."""
-    found = {name: configure(recipe.method(name), nested(study.settings)) for name, study in studies.items()}
+    found = {
+        name: configure(recipe.method(name), nest_paths(study.settings)) for name, study in studies.items()
+    }
     return replace(recipe, methods={**recipe.methods, **found})
 
 
-def finished(
+def run_stages(
     stages: Sequence[Stage], methods: Mapping[str, tuple[str, ...]], crew: Crew, listener: Listener
 ) -> Iterator[Stage]:
-    """Runs all seeds of all stages, and yields each stage once it is done, in their order."""
-    seeds = {stage.name: jobs_of(stage, methods[stage.name]) for stage in stages}
+    """Runs all seeds of all stages, and yields each finished stage, in order."""
+    seeds = {stage.name: seed_jobs(stage, methods[stage.name]) for stage in stages}
     first = {stage.recipe.name: stage.name for stage in reversed(stages)}.values()
     rounds = [
-        trainings(stages),
-        [job for each in stages if each.name in first for job in (*seeds[each.name], *retrains_of(each))],
-        # further budgets, once there is all that they share with the first
+        training_jobs(stages),
+        [
+            job
+            for each in stages
+            if each.name in first
+            for job in (*seeds[each.name], *calibration_jobs(each))
+        ],
+        # further budgets, after everything that they share with the first
         [job for each in stages if each.name not in first for job in seeds[each.name]],
     ]
     jobs = list(chain(*rounds))
     left = Counter(job.arguments[0].name for job in jobs)
     waiting = list(stages)
-    for job, _ in told(lambda _: chain.from_iterable(map(crew, rounds)), jobs, listener):
+    for job, _ in run_jobs(lambda _: chain.from_iterable(map(crew, rounds)), jobs, listener):
         left[job.arguments[0].name] -= 1
         while waiting and left[waiting[0].name] == 0:
             yield waiting.pop(0)
 
 
-def choices(stages: Sequence[Stage]) -> list[Job]:
-    """What stages forget, where trained models choose it, before anyone else asks for it.
+def forget_set_jobs(stages: Sequence[Stage]) -> list[Job]:
+    """The jobs that choose the forget sets of stages by trained models, before other jobs need them.
 
-    One job for all stages that may share those models.
+    Stages that may share those models share a job.
     """
     alike: dict[str, list[Stage]] = {}
     for stage in stages:
-        if stage.chooses:
+        if stage.has_trained_choice:
             data = replace(stage.recipe.data, forget="random", fraction=0.5)
-            alike.setdefault(repr((stage.known(), data)), []).append(stage)
+            alike.setdefault(repr((stage.facts(), data)), []).append(stage)
     names = [", ".join(stage.name for stage in each) for each in alike.values()]
     return [
-        Job(f"{name}, what is forgotten", choose, (each,))
+        Job(f"{name}, what is forgotten", choose_forget_sets, (each,))
         for name, each in zip(names, alike.values(), strict=True)
     ]
 
 
-def choose(stages: Sequence[Stage]) -> None:
-    """Chooses what stages forget, which they keep."""
+def choose_forget_sets(stages: Sequence[Stage]) -> None:
+    """Chooses the forget sets of stages, which store them."""
     for stage in stages:
         stage.split()
 
 
-def trainings(stages: Sequence[Stage]) -> list[Job]:
-    """The two models of stages of one seed, side by side; with more seeds every worker is busy anyway.
+def training_jobs(stages: Sequence[Stage]) -> list[Job]:
+    """The jobs that train both models of stages with one seed; with more seeds every worker is busy anyway.
 
-    Stages that forget different classes of the same data share their original.
+    Stages with different forget sets of the same data share their original.
     """
     jobs: dict[object, Job] = {}
     for stage in stages:
         name, seeds = stage.recipe.name, stage.recipe.seeds
-        alike = (repr(stage.known()), repr(replace(stage.recipe.data, label=0)), *seeds)
+        alike = (repr(stage.facts()), repr(replace(stage.recipe.data, label=0)), *seeds)
         for part, key, model in (("mixed", alike, "original"), ("retain", name, "retrained model")):
             if len(seeds) == 1:
-                job = Job(f"{name}, {model} of seed {seeds[0]}", train, (stage, part, seeds[0]))
+                job = Job(f"{name}, {model} of seed {seeds[0]}", train_part, (stage, part, seeds[0]))
                 jobs.setdefault(key, job)
     return list(jobs.values())
 
 
-def train(stage: Stage, part: Literal["mixed", "retain"], seed: int) -> None:
-    """Trains a model, which its stage keeps."""
-    stage.trained(part, seed)
+def train_part(stage: Stage, part: Literal["mixed", "retain"], seed: int) -> None:
+    """Trains a model, which its stage stores."""
+    stage.load_or_train(part, seed)
 
 
-def jobs_of(stage: Stage, methods: tuple[str, ...]) -> list[Job]:
+def seed_jobs(stage: Stage, methods: tuple[str, ...]) -> list[Job]:
     """One job per seed."""
     seeds = stage.recipe.seeds
     return [Job(f"{stage.name}, seed {seed}", run_seed, (stage, seed, methods)) for seed in seeds]
 
 
-def retrains_of(stage: Stage) -> list[Job]:
+def calibration_jobs(stage: Stage) -> list[Job]:
     """One job per calibration seed."""
     name, seeds = stage.recipe.name, stage.recipe.calibration_seeds
     return [Job(f"{name}, retrain {seed}", run_reference, (stage, seed)) for seed in seeds]

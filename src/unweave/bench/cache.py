@@ -1,4 +1,4 @@
-"""What is made once and read afterwards: a JSON file that names the digest of all that it depends on."""
+"""A cache of JSON files, each with the digest of everything it depends on."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -10,13 +10,13 @@ from unweave.record.files import read_object, write_atomically
 Content = Mapping[str, Any]
 
 
-def kept(place: Path, key: str, make: Callable[[], Content]) -> Content:
-    """The content of `place`.json if it has this key; otherwise what `make` returns, written whole.
+def read_or_make(place: Path, key: str, make: Callable[[], Content]) -> Content:
+    """The content of `place`.json if it has this key; otherwise the result of `make`, written atomically.
 
     Raises:
         ValueError: If the file holds no JSON object.
     """
-    path = beside(place, "json")
+    path = append_suffix(place, "json")
     found = read_object(path, ": delete it, and it is made again") if path.exists() else {}
     if found.get("key") != key:
         made = {"key": key, **make()}
@@ -27,10 +27,10 @@ def kept(place: Path, key: str, make: Callable[[], Content]) -> Content:
 
 
 def file_name(name: str) -> str:
-    """A method's name as a file has it: a name of several stages joins them by colons, which not all may."""
+    """A method's name in file names, without the colons of pipelines, which some systems forbid."""
     return name.replace(":", "%3A")
 
 
-def beside(place: Path, suffix: str) -> Path:
-    """The file of a place that ends so; a name may hold dots."""
+def append_suffix(place: Path, suffix: str) -> Path:
+    """Appends a suffix to the name of a place, which may contain dots."""
     return place.with_name(f"{place.name}.{suffix}")

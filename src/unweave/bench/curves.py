@@ -1,4 +1,4 @@
-"""Curves and histograms of many seeds as one."""
+"""Averages curves and sums histograms over seeds."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ def mean_trace(traces: Sequence[Mapping[str, Rows]]) -> dict[str, list[list[floa
 
 
 def mean_curve(curves: Sequence[Rows]) -> list[list[float]]:
-    """The mean of curves, entry by entry, over the numbers among them; NaN where there is none."""
+    """The mean of curves, entry by entry, ignoring NaN; NaN if all entries are."""
     stacked = np.array(curves, dtype=np.float64)
     number = np.isfinite(stacked)
     with np.errstate(invalid="ignore"):
@@ -30,7 +30,7 @@ def mean_curve(curves: Sequence[Rows]) -> list[list[float]]:
 
 
 def steps(curve: Rows) -> list[float | None]:
-    """The steps at which a curve was looked at."""
+    """The steps of the rows of a curve."""
     return [row[0] for row in curve]
 
 
@@ -38,8 +38,8 @@ def histograms(measured: Mapping[str, Sequence[Mapping[str, Any]]], reference: s
     """Losses over all seeds: of methods and of the retrained models on F, and of these on calibration data.
 
     Args:
-        measured: By method, what was measured of each seed.
-        reference: What the retrained models are called there.
+        measured: The measurements of each seed, by method.
+        reference: The name of the retrained models there.
     """
     if not any(seed["losses"] for seeds in measured.values() for seed in seeds):
         return {}

@@ -1,6 +1,6 @@
-"""The frontier: how near methods come to retraining at each of several budgets, and from which on they pass.
+"""The frontier: the gap of methods at each of several budgets, and the smallest budget at which they pass.
 
-It is worked out from the stages of a record that differ in their budget alone, and from nothing else.
+It is computed from the stages of a record that differ only in their budget.
 """
 
 from collections import Counter
@@ -11,28 +11,28 @@ from typing import Any
 import numpy as np
 
 from unweave.audits.margins import WIDENING
-from unweave.audits.metric_names import table_of
+from unweave.audits.metric_names import metrics_for
 from unweave.audits.score import t_interval
 from unweave.bench.study import REFERENCES
 
 KINDS = ("{}", "{}:recover", "shrink-perturb:{}:recover")
-"""How a method is run: alone, with a recovery, and with a start and a recovery."""
+"""The forms of a method: alone, with a recovery, and with a start and a recovery."""
 
 PAIRS = tuple(
     (kind.format(mode), kind.format("joint")) for kind in KINDS for mode in ("lur", "lur-exact", "lur-lagged")
 )
-"""The methods that are compared seed by seed at each budget: what looking ahead adds, tuned alike."""
+"""The methods compared seed by seed at each budget: with and without a lookahead, tuned alike."""
 
 Content = Mapping[str, Any]
 
 
 def frontier(stages: Mapping[float, Content]) -> dict[str, Any]:
-    """The part of a record that says what each method reaches at each budget, and what a PASS costs it.
+    """The frontier as a part of a record: each method at each budget, and its cost of a PASS.
 
     A method that ran at one of several budgets has no part in it.
 
     Args:
-        stages: By budget, the stage of a record.
+        stages: The stage of a record, by budget.
     """
     stages = dict(sorted(stages.items()))
     one = next(iter(stages.values()))
@@ -51,7 +51,7 @@ def frontier(stages: Mapping[float, Content]) -> dict[str, Any]:
 
 
 def curve(name: str, stages: Mapping[float, Content]) -> dict[str, Any]:
-    """One method at each budget that it was run at."""
+    """One method at each of its budgets."""
     ran = {budget: stage for budget, stage in stages.items() if name in stage["methods"]}
     verdicts = {budget: stage["methods"][name]["verdict"] for budget, stage in ran.items()}
     points = [point(stage["methods"][name], stage, budget) for budget, stage in ran.items()]
@@ -72,44 +72,44 @@ def point(row: Content, stage: Content, budget: float) -> dict[str, Any]:
 
 
 def cost_of_pass(verdicts: Mapping[float, str]) -> float | None:
-    """The smallest budget at which, and at every larger one, the verdict is PASS; None if there is none."""
+    """The smallest budget from which on every verdict is PASS; None if there is none."""
     falling = sorted(verdicts, reverse=True)
     return min(takewhile(lambda budget: verdicts[budget] == "PASS", falling), default=None)
 
 
 def differences(first: str, second: str, stages: Mapping[float, Content]) -> list[dict[str, Any]]:
-    """By how much one method's gap differs from another's at each budget at which both ran to their end."""
+    """The difference of the gaps of two methods at each budget at which both finished."""
     rows: list[dict[str, Any]] = []
     for budget, stage in stages.items():
         both = [stage["methods"].get(name, {}).get("per_seed") for name in (first, second)]
         if all(both):
-            found = paired(*(each["gap"] for each in both if each))
+            found = paired_difference(*(each["gap"] for each in both if each))
             rows.append({"first": first, "second": second, "budget": budget, **found})
     return rows
 
 
-def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    """The mean over seeds of ours less theirs, with its 95 % t interval; negative: ours are smaller."""
+def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
+    """The mean over seeds of ours minus theirs, with its 95 % t interval; negative if ours are smaller."""
     each = np.subtract(ours, theirs).tolist()
     low, high = t_interval(each)
     return {"difference": float(np.mean(each)), "low": low, "high": high}
 
 
 def margin_of_gap(stage: Content) -> float | None:
-    """The mean gap, in points, of a model each of whose parts lies at its margin; None without margins.
+    """The mean gap, in points, of a model with every part at its margin; None without margins.
 
-    A part that no verdict tests has the margin that it would have.
+    A part that no verdict tests gets the margin of calibration models.
     """
     gaps = [row["gap"] for row in stage["methods"].values() if row["gap"] is not None]
     if not stage["margins"] or not gaps:
         return None
     parts = list(gaps[0]["parts"])
-    known = table_of(parts)
+    known = metrics_for(parts)
     return float(np.mean([known[part].points * margin(part, stage) for part in parts]))
 
 
 def margin(part: str, stage: Content) -> float:
-    """The margin of one metric; as retrained models differ, where a stage fixes none for it."""
+    """The margin of one metric; if a stage fixes none, from the difference of retrained models."""
     if part in stage["margins"]:
         return stage["margins"][part]
     low, high = stage["reference"]["null_band"][part]

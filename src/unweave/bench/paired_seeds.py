@@ -1,4 +1,4 @@
-"""Methods seed by seed: what they reached, and which of two is closer to retraining."""
+"""Methods seed by seed: their figures, and tests of which is closer to retraining."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,14 +14,14 @@ def per_seed(
     retraining: Sequence[float],
     metrics: Mapping[str, Metric] = METRICS,
 ) -> dict[str, list[float]]:
-    """The figures of a method seed by seed: what ranks and the columns of other benchmarks are made of.
+    """The figures of a method per seed, for ranks and the columns of other benchmarks.
 
     Args:
-        measured: Per seed, what was measured of its cell.
-        references: Per seed, the metrics of the retrained model.
-        seconds: Per seed, the time of the method.
-        retraining: Per seed, that of the retrained model.
-        metrics: What is measured.
+        measured: The measurements of its cell, per seed.
+        references: The metrics of the retrained model, per seed.
+        seconds: The time of the method, per seed.
+        retraining: The time of the retraining, per seed.
+        metrics: The metrics by name.
     """
     pairs = list(zip(measured, references, strict=True))
     return {
@@ -42,15 +42,15 @@ def comparisons(
 ) -> list[dict[str, Any]]:
     """One method against every other: exact Wilcoxon tests, with Holm's correction over the others.
 
-    Compared are the mean gap in points and the distance on the forget set; a negative difference means that
-    the first method is closer.
+    The tests compare the mean gap in points and the distance on the forget set; a negative difference means
+    that the first method is closer.
 
     Args:
-        found: By method, the metrics of each seed.
-        ours: The first method; there are no tests where it did not run.
+        found: The metrics of each seed, by method.
+        ours: The first method; without it there are no tests.
         references: The metrics of the retrained model of each seed.
-        metrics: What is measured.
-        distance: The one of them that says how far two models are apart on the forget set.
+        metrics: The metrics by name.
+        distance: The metric of the distance of two models on the forget set.
     """
     gaps = {
         name: [mean_gap(one, other, metrics) for one, other in zip(values, references, strict=True)]
@@ -61,12 +61,12 @@ def comparisons(
         row
         for metric, by_name in (("gap", gaps), (distance, distances))
         if ours in found
-        for row in against(metric, ours, by_name)
+        for row in compare_metric(metric, ours, by_name)
     ]
 
 
-def against(metric: str, ours: str, by_name: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
-    """One method against every other, in one metric."""
+def compare_metric(metric: str, ours: str, by_name: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    """Compares one method with every other, in one metric."""
     others = {name: each for name, each in by_name.items() if name not in (ours, "retrain")}
     return [
         {

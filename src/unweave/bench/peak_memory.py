@@ -1,4 +1,4 @@
-"""The most memory that a piece of work held."""
+"""The peak memory of a piece of work."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ RESET, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 @dataclass
 class Peak:
-    """The peak over a body, once it has ended.
+    """The peak memory of a body, known at its end.
 
     Args:
         mib: CUDA: of the device's allocator; Linux: of the whole process with its libraries; otherwise None.
@@ -28,7 +28,7 @@ def peak_memory(device: torch.device | str) -> Iterator[Peak]:
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
     elif RESET.exists():
-        RESET.write_text("5")  # sets the high-water mark back to what is resident now
+        RESET.write_text("5")  # resets the high-water mark to the present resident size
     yield peak
     if cuda:
         peak.mib = torch.cuda.max_memory_allocated(device) / 2**20

@@ -1,8 +1,8 @@
-"""What a search practises on: the request itself, or requests of its kind drawn from what is to stay.
+"""Proxy requests: forget sets for a search, of the kind of the request but drawn from its retain set.
 
-A trial is compared with a model that was retrained without what the trial forgets. Against "retrain" that is
-what the recipe forgets: the best case, since whoever has such a model needs no unlearning. Against "proxy"
-every tuning seed forgets something else instead, so that no model is retrained without the recipe's own.
+A trial is compared with a model retrained without the forget set of the trial. With "retrain" that is the
+request itself: the best case, but a user with such a model needs no unlearning. With "proxy" every tuning
+seed forgets a proxy request instead, so no model is retrained without the request.
 """
 
 from collections.abc import Sequence
@@ -12,23 +12,24 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from unweave.bench.setup import Data, Tuning
-from unweave.data.datasets import stratum, taken
+from unweave.data.datasets import select_examples, stratum
 from unweave.split import Split
 
 
-def practised(split: Split, data: Data, tuning: Tuning, seed: int) -> Split:
-    """The split that the trials of a tuning seed see: the same held-out halves and data, or a stratum of it.
+def proxy_split(split: Split, data: Data, tuning: Tuning, seed: int) -> Split:
+    """The split of the trials of a tuning seed: the same data or a stratified part, the same held-out sets.
 
     Raises:
-        ValueError: If what stays is too small for a proxy, or the stratum holds nothing of the request.
+        ValueError: If the retain set is too small for a proxy request, or the part holds nothing of the
+            request.
     """
     train, gone = split.train, split.is_forget
     if tuning.limit is not None:
         keep = stratum(train, tuning.limit, data.seed)
-        train, gone = taken(train, keep), gone[keep]
+        train, gone = select_examples(train, keep), gone[keep]
     if tuning.against == "proxy":
         count = max(1, round(len(split.forget) * len(train) / len(split.train)))
-        forget = proxy(train.labels, gone, whole_classes(split), count, seed)
+        forget = proxy_forget_set(train.labels, gone, whole_classes(split), count, seed)
     elif bool(gone.any()):
         forget = gone.nonzero()[:, 0]
     else:
@@ -40,43 +41,44 @@ def practised(split: Split, data: Data, tuning: Tuning, seed: int) -> Split:
 
 
 def whole_classes(split: Split) -> tuple[int, ...]:
-    """The classes that the request consists of; none where it also names a part of one."""
+    """The classes that form the request; none if it also contains a part of a class."""
     gone = split.forgotten_classes
     return gone if set(split.train.labels[split.forget].tolist()) == set(gone) else ()
 
 
-def proxy(
+def proxy_forget_set(
     labels: Int[Tensor, " train"], gone: Bool[Tensor, " train"], whole: Sequence[int], count: int, seed: int
 ) -> Int[Tensor, " n"]:
-    """Positions of a forget set of the request's kind and size, none of which the request forgets.
+    """Positions of a forget set of the request's kind and size, drawn from its retain set.
 
-    For whole classes it is as many others, and consecutive seeds take consecutive ones. Else it is random.
+    For whole classes it is an equal number of other classes; consecutive seeds take consecutive ones.
+    Otherwise it is random.
 
     Args:
-        labels: Of the training data.
-        gone: What the request forgets of it.
-        whole: The classes that the request consists of; none if it is not made of whole ones.
-        count: How many examples to take, unless they are classes.
-        seed: Of the choice.
+        labels: The labels of the training data.
+        gone: The positions of the request.
+        whole: The classes that form the request; empty if it is not made of whole classes.
+        count: The number of examples to draw, if not classes.
+        seed: The seed of the choice.
     """
     if whole:
-        return torch.isin(labels, torch.tensor(others(labels, whole, seed))).nonzero()[:, 0]
+        return torch.isin(labels, torch.tensor(other_classes(labels, whole, seed))).nonzero()[:, 0]
     stays = (~gone).nonzero()[:, 0]
     if count > len(stays):
         raise ValueError(
-            f"a proxy is as large as the request and drawn from what stays, found {count} examples to "
-            f"forget and {len(stays)} that stay: tune against 'retrain'"
+            f"a proxy request is as large as the request and drawn from its retain set, found {count} "
+            f"examples to forget and {len(stays)} to retain: tune against 'retrain'"
         )
     return stays[torch.randperm(len(stays), generator=torch.Generator().manual_seed(seed))[:count]]
 
 
-def others(labels: Int[Tensor, " train"], whole: Sequence[int], seed: int) -> list[int]:
-    """As many classes as the request consists of, but none of those."""
+def other_classes(labels: Int[Tensor, " train"], whole: Sequence[int], seed: int) -> list[int]:
+    """As many other classes as the request has."""
     stay = [label for label in labels.unique().tolist() if label not in whole]
     if len(whole) > len(stay):
         raise ValueError(
-            f"a proxy is as many classes as the request and drawn from those that stay, found {len(whole)} "
-            f"to forget and {len(stay)} that stay: tune against 'retrain'"
+            f"a proxy request has as many classes as the request, all of them retained, found {len(whole)} "
+            f"to forget and {len(stay)} to retain: tune against 'retrain'"
         )
     first = seed * len(whole)
     return [stay[(first + i) % len(stay)] for i in range(len(whole))]

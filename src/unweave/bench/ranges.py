@@ -1,4 +1,4 @@
-"""What a search chooses from in Optuna's words, and settings by the dotted paths of their fields."""
+"""Search spaces as Optuna's distributions, and settings by the dotted paths of their fields."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ Settings = Mapping[str, Any]
 
 
 def distribution(choices: Log | Uniform | Whole | Choice) -> "BaseDistribution":
-    """The range in Optuna's words."""
+    """A range as a distribution of Optuna."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     match choices:
@@ -29,32 +29,32 @@ def distribution(choices: Log | Uniform | Whole | Choice) -> "BaseDistribution":
             return CategoricalDistribution(values)
 
 
-def own(method: Method, space: Mapping[str, Range]) -> dict[str, Any]:
-    """The method's own settings, where they lie in their ranges."""
+def default_settings(method: Method, space: Mapping[str, Range]) -> dict[str, Any]:
+    """The method's own settings, as far as they are in their ranges."""
     table = as_table(method)
-    values = {path: at(table, path) for path in space}
+    values = {path: value_at(table, path) for path in space}
     drawn = {path: each for path, each in space.items() if not isinstance(each, Rest)}
-    return {path: values[path] for path, each in drawn.items() if inside(each, values[path])}
+    return {path: values[path] for path, each in drawn.items() if in_range(each, values[path])}
 
 
-def inside(choices: Log | Uniform | Whole | Choice, value: object) -> bool:
-    """Whether a range holds a value."""
+def in_range(choices: Log | Uniform | Whole | Choice, value: object) -> bool:
+    """Whether a value is in a range."""
     if isinstance(choices, Choice):
         return value in choices.values
     return isinstance(value, int | float) and choices.low <= value <= choices.high
 
 
-def at(table: Mapping[str, Any], path: str) -> object:
-    """The value at a dotted path; the kind where a table stands there, None where nothing does."""
+def value_at(table: Mapping[str, Any], path: str) -> object:
+    """The value at a dotted path: the kind of a table, None if there is nothing."""
     first, _, rest = path.partition(".")
     found = table.get(first)
     if rest:
-        return at(found, rest) if isinstance(found, Mapping) else None
+        return value_at(found, rest) if isinstance(found, Mapping) else None
     return found.get("kind") if isinstance(found, Mapping) else found
 
 
-def nested(settings: Settings) -> dict[str, Any]:
-    """Dotted paths as tables in tables."""
+def nest_paths(settings: Settings) -> dict[str, Any]:
+    """Converts dotted paths to nested tables."""
     made: dict[str, Any] = {}
     for path, value in settings.items():
         *tables, key = path.split(".")
@@ -65,6 +65,6 @@ def nested(settings: Settings) -> dict[str, Any]:
     return made
 
 
-def rounded(value: object) -> object:
-    """A number with three digits, as a recipe writes it; anything else as it is."""
+def round_digits(value: object) -> object:
+    """Rounds a number to three digits, as in recipes; other values stay unchanged."""
     return float(f"{value:.3g}") if isinstance(value, float) else value

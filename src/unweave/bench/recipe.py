@@ -1,10 +1,10 @@
-"""A recipe: what to train, what to forget, with which methods. One TOML file, read into frozen dataclasses.
+"""Recipes: the training, the forget set and the methods. One TOML file, read into frozen dataclasses.
 
-Beside NAME.toml may lie NAME@0.1.toml: tables of methods with settings that a search within a budget of 0.1
+NAME@0.1.toml beside NAME.toml holds tables of methods with settings that a search within a budget of 0.1
 found, as `bench --tune --budgets` writes them. It is recipe NAME at that budget.
 
-Every key is a field of `setup.py`, of `Descent` (`[train]`), or of a method (`[methods.NAME]`). A key,
-choice or method that is not known is an error that names the nearest one that is.
+Every key is a field of `setup.py`, of `Descent` (`[train]`), or of a method (`[methods.NAME]`). An unknown
+key, choice or method raises an error that suggests the nearest known one.
 """
 
 import dataclasses
@@ -18,24 +18,24 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 from torch import nn
 
 from unweave.bench.setup import Setup
-from unweave.choices import nearest
+from unweave.choices import suggest_word
 from unweave.descent.descend import Descent
 from unweave.methods import Method, methods_for
 from unweave.methods.configure import configure, stages_of
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.simple import FromScratch
-from unweave.tables import Table, as_table, mapping, merged, read, refuse_unknown
+from unweave.tables import Table, as_table, merge_tables, read, refuse_unknown, require_mapping
 from unweave.targets import refuse_other_family
 
 T = TypeVar("T")
 
 AS_TRAINED, TRAINING = ("how", "impair"), ("forget", "proxy")
-"""The fields that hold a descent like the training, and those that hold something with such a field."""
+"""The fields that hold a descent like the training, and those that hold dataclasses with such a field."""
 
 
 @runtime_checkable
 class Targeted(Protocol):
-    """A method with a forget loss that one can choose."""
+    """A method whose forget loss is a setting."""
 
     forget: object
 
@@ -51,81 +51,86 @@ class Recipe(Setup):
     methods: Mapping[str, Method] = field(default_factory=lambda: methods_for("classifier"))
 
     def build(self, n_classes: int) -> nn.Module:
-        """A fresh model."""
+        """Builds a fresh model."""
         return self.family.build(self.model.name, n_classes, self.model.settings)
 
     def method(self, name: str) -> Method:
-        """A method or pipeline; one without a table has its defaults, in the manner of the training."""
+        """A method or pipeline; without a table it has its defaults, in the precision of the training."""
         return (
-            self.methods[name] if name in self.methods else _as_trained(self.family.named(name), self.train)
+            self.methods[name]
+            if name in self.methods
+            else _match_training(self.family.method_named(name), self.train)
         )
 
-    def untabled(self, name: str) -> Method:
-        """A method as it is where the recipe has no table of it; a caller's own as it is."""
+    def default_method(self, name: str) -> Method:
+        """The default of a method without a table in the recipe."""
         own = self.method(name)
-        default = _methods(self, {}).get(name) or _as_trained(self.family.named(name), self.train)
+        default = _methods(self, {}).get(name) or _match_training(self.family.method_named(name), self.train)
         return default if type(default) is type(own) else own
 
     def configured(self) -> set[str]:
         """The names of the methods that have a table here, or settings of a caller's own."""
         bare, train = _methods(self, {}), self.train
-        bare |= {name: _as_trained(self.family.named(name), train) for name in self.methods.keys() - bare}
+        others = self.methods.keys() - bare
+        bare |= {name: _match_training(self.family.method_named(name), train) for name in others}
         return {name for name, method in self.methods.items() if method != bare[name]}
 
     def table(self) -> dict[str, Any]:
-        """The recipe as plain values, complete: `parse` reads it back."""
+        """The complete recipe as plain values, for `parse`."""
         return as_table(self)
 
-    def within(self, budget: float) -> "Recipe":
-        """The recipe with another budget, which short-retrain spends whole."""
+    def with_budget(self, budget: float) -> "Recipe":
+        """The recipe with another budget, all of which short-retrain spends."""
         methods, short = dict(self.methods), self.methods.get("short-retrain")
         if isinstance(short, FromScratch):
-            part = part_of(self.train, budget)
+            part = shorten_training(self.train, budget)
             how = replace(short.how, steps=part.steps, epochs=part.epochs)
             methods["short-retrain"] = replace(short, how=how)
         return replace(self, tuning=replace(self.tuning, budget=budget), methods=methods)
 
-    def cut_short(self, steps: int, limit: int | None = None) -> "Recipe":
-        """A recipe that trains for so many steps, on so many examples, only to show that it runs."""
+    def with_short_training(self, steps: int, limit: int | None = None) -> "Recipe":
+        """A recipe with a short training on few examples, to check that it runs."""
         train = replace(self.train, steps=steps, epochs=None)
         return replace(self, train=train, data=replace(self.data, limit=limit), partial=True)
 
 
 def load(place: str | Path) -> Recipe:
-    """A recipe by the path of its TOML file, or by the name of one that ships with the package.
+    """Loads a recipe by the path of its TOML file, or by the name of one of the package's recipes.
 
     `NAME@0.1` is the recipe `NAME` at a budget of 0.1, with the settings that were searched within it.
 
     Raises:
-        ValueError: If there is no such recipe, or something in it is wrong.
+        ValueError: If there is no such recipe, or it is invalid.
     """
     return parse(_table(place))
 
 
-def shipped() -> tuple[str, ...]:
+def recipe_names() -> tuple[str, ...]:
     """The names of the recipes that come with the package."""
     names = [entry.name for entry in files("unweave").joinpath("recipes").iterdir()]
     return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
 
 
 def parse(table: Table) -> Recipe:
-    """A recipe from plain values, as TOML or a record holds them.
+    """Makes a recipe from plain values, as in TOML or a record.
 
     Raises:
-        ValueError: If a key, choice or method is not known, or a value has the wrong type or range.
+        ValueError: If a key, choice or method is unknown, or a value has the wrong type or range.
     """
     setup = read(Setup, {key: value for key, value in table.items() if key != "methods"}, "")
-    return Recipe(**vars(setup), methods=_methods(setup, mapping(table.get("methods", {}), "methods")))
+    return Recipe(
+        **vars(setup), methods=_methods(setup, require_mapping(table.get("methods", {}), "methods"))
+    )
 
 
-def length(method: Method) -> tuple[int | None, float | None]:
+def training_length(method: Method) -> tuple[int | None, float | None]:
     """The steps or epochs of a training from scratch."""
     assert isinstance(method, FromScratch)
     return method.how.steps, method.how.epochs
 
 
-def part_of(train: Descent, share: float) -> Descent:
-    """The training with that share of its steps."""
+def shorten_training(train: Descent, share: float) -> Descent:
+    """The training with a share of its steps."""
     steps = None if train.steps is None else max(1, round(share * train.steps))
     return replace(train, steps=steps, epochs=None if train.epochs is None else share * train.epochs)
 
@@ -147,10 +152,10 @@ def _table(place: str | Path) -> dict[str, Any]:
 
 def _at_budget(whole: Table, budget: float, settings: Table) -> dict[str, Any]:
     """A recipe at a budget, as plain values, with tables of those methods alone that have settings there."""
-    tuning = {**mapping(whole.get("tuning", {}), "tuning"), "budget": budget, "budgets": [budget]}
-    own, found = (mapping(each.get("methods", {}), "methods") for each in (whole, settings))
+    tuning = {**require_mapping(whole.get("tuning", {}), "tuning"), "budget": budget, "budgets": [budget]}
+    own, found = (require_mapping(each.get("methods", {}), "methods") for each in (whole, settings))
     methods = {
-        name: merged(*(mapping(each.get(name, {}), f"methods.{name}") for each in (own, found)))
+        name: merge_tables(*(require_mapping(each.get(name, {}), f"methods.{name}") for each in (own, found)))
         for name in found
     }
     return {**whole, "tuning": tuning, "methods": methods}
@@ -169,52 +174,56 @@ def _text(place: str | Path) -> str:
         if not Path(place).is_file():
             raise ValueError(f"expected a recipe at {place}, found no such file")
         return Path(place).read_text(encoding="utf-8")
-    if str(place) not in shipped():
-        known = ", ".join(shipped())
-        raise ValueError(f"unknown recipe {str(place)!r}{nearest(str(place), shipped())}; known: {known}")
+    if str(place) not in recipe_names():
+        known = ", ".join(recipe_names())
+        raise ValueError(
+            f"unknown recipe {str(place)!r}{suggest_word(str(place), recipe_names())}; known: {known}"
+        )
     return files("unweave").joinpath("recipes", f"{place}.toml").read_text(encoding="utf-8")
 
 
 def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
-    """Every method: its defaults, the recipe's training where it starts from scratch, what a table says."""
+    """All methods: defaults, the recipe's training for those from scratch, and the settings of tables."""
     train = setup.train
-    known = dict(setup.family.methods) | {name: setup.family.named(name) for name in tables}
-    shorter = part_of(train, setup.tuning.granted)
-    defaults = {name: _as_trained(method, train) for name, method in known.items()}
+    known = dict(setup.family.methods) | {name: setup.family.method_named(name) for name in tables}
+    shorter = shorten_training(train, setup.tuning.largest_budget)
+    defaults = {name: _match_training(method, train) for name, method in known.items()}
     defaults |= {"retrain": FromScratch(train), "short-retrain": FromScratch(shorter)}
     methods: dict[str, Method] = {
-        name: _configured(method, tables.get(name, {}), train, f"methods.{name}")
+        name: _apply_table(method, tables.get(name, {}), train, f"methods.{name}")
         for name, method in defaults.items()
     }
     for name, method in methods.items():
         refuse_unfit_targets(method, setup.family.name, f"methods.{name}")
     if methods["retrain"] != defaults["retrain"]:
         raise ValueError("methods.retrain is the recipe's own training: change [train] instead")
-    if length(methods["short-retrain"]) != length(defaults["short-retrain"]):
+    if training_length(methods["short-retrain"]) != training_length(defaults["short-retrain"]):
         raise ValueError("methods.short-retrain is as long as the budget: change tuning.budget instead")
     return methods
 
 
-def _configured(method: T, table: object, train: Descent, path: str) -> T:
-    """The method as a table has it; a target that the table names trains like the recipe as well."""
-    return configure(_as_trained(configure(method, table, path), train), table, path)
+def _apply_table(method: T, table: object, train: Descent, path: str) -> T:
+    """Applies a table to a method; a target named in the table also trains like the recipe."""
+    return configure(_match_training(configure(method, table, path), train), table, path)
 
 
 def refuse_unfit_targets(method: object, family: str, path: str) -> None:
-    """Raises if a method, or a stage, forgets by a target that is for models of another family."""
+    """Raises if a method or a stage has a target for another family."""
     for before, stage in stages_of(method).items():
         if isinstance(stage, Targeted):
             refuse_other_family(stage.forget, family, f"{path}.{before}forget")
 
 
-def _as_trained(method: T, train: Descent) -> T:
-    """The method with its descents in the precision and with the weight decay of the recipe's training."""
+def _match_training(method: T, train: Descent) -> T:
+    """The method with the precision and weight decay of the recipe's training in its descents."""
     if isinstance(method, Pipeline):
-        return cast(T, Pipeline(*(_as_trained(each, train) for each in method.stages), names=method.names))
+        return cast(
+            T, Pipeline(*(_match_training(each, train) for each in method.stages), names=method.names)
+        )
     if not dataclasses.is_dataclass(method):
         return method
     found = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
     how = {"precision": train.precision, "weight_decay": train.weight_decay}
     descents = {name: replace(found[name], **how) for name in AS_TRAINED if name in found}
-    inner = {name: _as_trained(each, train) for name, each in found.items() if name in TRAINING}
+    inner = {name: _match_training(each, train) for name, each in found.items() if name in TRAINING}
     return replace(cast(Any, method), **descents, **inner)

@@ -1,4 +1,4 @@
-"""What a recipe trains and forgets: the fields of its file, and their ranges."""
+"""The setup of a recipe: training, data and forget set, with the ranges of all fields."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,25 +15,26 @@ Against = Literal["proxy", "retrain"]
 
 @dataclass(frozen=True)
 class Data:
-    """What is learned, and which part of it is to be forgotten.
+    """The data and its forget set.
 
     Args:
         name: The data set.
-        folder: Where its files are; None for its own place. "images" are a user's own, from there.
-        limit: How many training examples to keep, the classes in proportion; all if None.
-        seed: Chooses the forget set, the wrong labels, what `limit` keeps, and which held-out half is for
+        folder: The folder of its files; None for the default. "images" are your own, from this folder.
+        limit: The number of training examples to keep, with the classes in proportion; all if None.
+        seed: Chooses the forget set, the wrong labels, the examples of `limit`, and the held-out half for
             calibration.
-        noise: The fraction of training labels moved to a uniform other class.
-        forget: A random fraction, all examples of one label, or given positions; or a fraction of one kind:
-            "mislabelled" by `noise`, at random among those; "memorized" and "generalized", with the highest
-            and the lowest loss by a model that was trained without them; "entangled", with features nearest
-            to those of other classes; "worst-case", which a model trained without all of them knows best
-            (see `strata.py`).
-        fraction: The fraction of the training examples that all but "class" and "ids" forget.
-        label: The label that "class" forgets.
-        ids: The positions that "ids" forgets.
-        augment: Whether training images are cropped and mirrored at random, where the data set does that.
-        folds: How many models, each trained without one fold, say what is memorised.
+        noise: The fraction of training labels replaced by a uniform other class.
+        forget: "random": a random fraction. "class": all examples of one label. "ids": given positions. Or a
+            fraction of one kind: "mislabelled" by `noise`, at random among those; "memorized" and
+            "generalized", with the highest and the lowest loss by a model trained without them; "entangled",
+            with features nearest to those of other classes; "worst-case", which a model trained without all
+            of them knows best (see `strata.py`).
+        fraction: The size of the forget set as a fraction of the training examples, except for "class" and
+            "ids".
+        label: The label for "class".
+        ids: The positions for "ids".
+        augment: Crop and mirror training images at random, if the data set is usually augmented.
+        folds: The number of models, each trained without one fold, that measure memorisation.
     """
 
     name: Literal["digits", "digit-images", "fashion-mnist", "cifar10", "images"]
@@ -59,7 +60,7 @@ class Data:
             raise ValueError(f"limit must be at least 2 training examples, found {self.limit}")
         if (self.forget == "ids") != bool(self.ids):
             found = f"forget = {self.forget!r} with {len(self.ids)} ids"
-            raise ValueError(f"ids are what forget = 'ids' forgets, found {found}")
+            raise ValueError(f"ids go with forget = 'ids', found {found}")
         if self.forget == "mislabelled" and self.fraction > self.noise:
             raise ValueError(
                 f"forget = 'mislabelled' forgets examples whose label noise has moved, {self.noise} of all, "
@@ -74,8 +75,8 @@ class Architecture:
     """A model by name.
 
     Args:
-        name: A key of `unweave.tasks.models.MODELS`, or of `DENOISERS` where there is a table "generation".
-        settings: What to change of its defaults.
+        name: A key of `unweave.tasks.models.MODELS`, or of `DENOISERS` with a table "generation".
+        settings: The settings to change.
     """
 
     name: str
@@ -84,22 +85,22 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Tuning:
-    """How settings are searched: on other seeds than the reported ones, and never on the test part.
+    """The search of settings: on other seeds than the reported ones, and never on the test set.
 
     Args:
-        trials: How many settings are tried per method.
-        against: What trials forget and which model they are to reach: "proxy", other examples that the recipe
-            retains and a model retrained without those, or "retrain", what the recipe forgets and a model
-            retrained without that (see `practice`).
-        seeds: Seeds of training, and of the proxies.
-        begin: The settings that are tried first: the "defaults" of a method, so that none has the benefit of
-            an earlier search, or those of its table in the "recipe".
-        budget: The most that a method may spend, relative to the gradient evaluations of retraining; the
-            largest of `budgets` if None, and 0.5 without any.
-        budgets: Several, each of which `bench` makes a stage of its own for, with searches of its own; the
-            smallest at which a method passes is what a PASS costs it. `budget` is one of them.
-        limit: How many training examples trials see, the classes in proportion; all if None. Steps that are
-            found on them are more on all the data (see `Study.settings`).
+        trials: The number of trials per method.
+        against: The forget set of trials, which are compared with a model retrained without it: "proxy", a
+            proxy request drawn from the retain set; or "retrain", the recipe's own forget set (see
+            `proxy_requests`).
+        seeds: The seeds of the trainings and of the proxy requests.
+        begin: The settings of the first trial: the "defaults" of a method, so that no method benefits from an
+            earlier search, or those of its table in the "recipe".
+        budget: The largest number of gradient evaluations of a method, relative to those of retraining; the
+            largest of `budgets` if None, or 0.5 without any.
+        budgets: Several budgets; `bench` makes a stage with its own searches for each. The smallest at which
+            a method passes is its cost of a PASS. `budget` is one of them.
+        limit: The number of training examples in trials, with the classes in proportion; all if None. Steps
+            found with them are scaled to all the data (see `Study.settings`).
     """
 
     trials: int = 20
@@ -114,41 +115,41 @@ class Tuning:
         if self.trials < 1 or not self.seeds:
             found = f"{self.trials} and {len(self.seeds)}"
             raise ValueError(f"tuning needs at least one trial and one seed, found {found}")
-        for each in (*self.budgets, self.granted):
+        for each in (*self.budgets, self.largest_budget):
             if not 0 < each <= 1:
                 raise ValueError(f"a budget must be a fraction of retraining in (0, 1], found {each}")
         found = ", ".join(map(str, self.budgets))
         if len(set(self.budgets)) < len(self.budgets):
             raise ValueError(f"budgets must differ, found {found}")
-        if self.budgets and self.granted not in self.budgets:
+        if self.budgets and self.largest_budget not in self.budgets:
             raise ValueError(
                 f"budget must be one of budgets, {found}, found {self.budget}: leave one of the two out"
             )
 
     @property
-    def granted(self) -> float:
-        """The most that a method may spend, relative to retraining."""
+    def largest_budget(self) -> float:
+        """The largest budget of a method, relative to retraining."""
         return max(self.budgets, default=0.5) if self.budget is None else self.budget
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What is trained and forgotten. The forget set is the same for all seeds: a seed is a seed of training.
+    """The setup of a stage. All seeds have the same forget set: a seed is a seed of training.
 
     Args:
-        name: What the stage is called in records, and its folders.
-        data: What is learned and forgotten.
-        model: What learns it.
-        train: How originals and retrained references are trained.
+        name: The name of the stage in records and folders.
+        data: The data and its forget set.
+        model: The model.
+        train: The training of originals and retrained references.
         seeds: The reported seeds.
-        calibration_seeds: Seeds of the retrained models that fix the margins of verdicts.
-        tuning: How settings are searched.
+        calibration_seeds: The seeds of the retrained models that fix the margins of verdicts.
+        tuning: The search of settings.
         headline: The method whose verdict a report opens with.
-        probe: The number of steps between two measurements of the conflict of the headline's two gradients;
-            none are made if 0.
-        partial: Whether training is cut short on purpose, so that there can be no verdict.
-        generation: What is drawn from denoisers; None for classifiers.
-        save_every: How many steps a training that is interrupted may lose; all if None.
+        probe: The number of steps between two measurements of the conflict of the headline's two gradients; 0
+            measures none.
+        partial: Whether training is shortened on purpose, which rules out a verdict.
+        generation: The settings of denoisers; None for classifiers.
+        save_every: The largest number of steps lost by an interrupted training; all if None.
     """
 
     name: str
@@ -166,12 +167,12 @@ class Setup:
 
     @property
     def family(self) -> Family:
-        """What kind of models it trains."""
+        """The family of its models."""
         return self.generation or Classification()
 
     def __post_init__(self) -> None:
         if self.name in ("", ".", "..") or set(self.name) & set("/\\\0"):
-            raise ValueError(f"name must do as that of a file, without / and \\, found {self.name!r}")
+            raise ValueError(f"name must be a valid file name, without / and \\, found {self.name!r}")
         if self.generation is not None and self.data.forget != "class":
             raise ValueError(f"a generator forgets a class, found forget = {self.data.forget!r}")
         if self.save_every is not None and self.save_every < 1:

@@ -1,8 +1,8 @@
-"""A search that several processes may share, and that goes on where it was stopped: its trials in a journal.
+"""A search that several processes can share and that can be resumed: its trials are in a journal.
 
-Whoever works on trials holds a lock together with all who do. Whoever then gets it alone knows that nobody is
-at a trial any more, so one that is still said to run was lost with its process, and is made again. The locks
-are the kernel's: they end with the process that holds them, however it ends.
+Every process with a trial holds a shared lock. A process that gets the lock exclusively knows that no trial
+is running, so a trial still marked as running was lost with its process and is repeated. The locks are the
+kernel's: they end with their process.
 """
 
 import os
@@ -18,18 +18,18 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 LOG = "log"
-"""The attribute of a trial that holds what it found."""
+"""The attribute of a trial that holds its log."""
 
 Log = Mapping[str, Any]
 
 
-def opened(place: Path | None, name: str, objectives: int = 1) -> optuna.Study:
-    """The study of this name, with what others have done of it.
+def open_study(place: Path | None, name: str, objectives: int = 1) -> optuna.Study:
+    """Opens the study of this name, with the trials of all processes.
 
     Args:
-        place: The journal; the study is kept in memory alone if None.
-        name: Of the study; a journal may hold several.
-        objectives: How many numbers a trial ends with, all to be small.
+        place: The journal; the study is only in memory if None.
+        name: The name of the study; a journal may hold several.
+        objectives: The number of objectives to minimise.
 
     Raises:
         ValueError: If the journal can't be read.
@@ -37,87 +37,87 @@ def opened(place: Path | None, name: str, objectives: int = 1) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     small = [StudyDirection.MINIMIZE] * objectives
     if place is None:
-        return optuna.create_study(directions=small, pruner=pruner())
+        return optuna.create_study(directions=small, pruner=make_pruner())
     place.parent.mkdir(parents=True, exist_ok=True)
     lock = Lock(place)
-    mend(place, lock)
+    repair_journal(place, lock)
     try:
         storage = JournalStorage(JournalFileBackend(str(place), lock))
-        with held(place, "claims", alone=True):  # two must not both make it
+        with hold_lock(place, "claims", alone=True):  # only one process may create it
             return optuna.create_study(
-                storage=storage, study_name=name, load_if_exists=True, directions=small, pruner=pruner()
+                storage=storage, study_name=name, load_if_exists=True, directions=small, pruner=make_pruner()
             )
-    except (ValueError, KeyError, TypeError) as error:  # Optuna says neither what it read nor where
+    except (ValueError, KeyError, TypeError) as error:  # Optuna's error names neither the file nor the place
         raise ValueError(f"{place} is no journal ({error!r}): delete it to search again") from error
 
 
-def pruner() -> optuna.pruners.BasePruner:
-    """Gives a trial up whose value, after a seed, is worse than the median of those that went through."""
+def make_pruner() -> optuna.pruners.BasePruner:
+    """Stops a trial whose value after a seed is worse than the median of finished trials."""
     return optuna.pruners.MedianPruner(n_startup_trials=5)
 
 
-def filled(
+def run_trials(
     study: optuna.Study,
     place: Path | None,
     trials: int,
     ask: Callable[[int], optuna.Trial],
     make: Callable[[optuna.Trial], Log],
 ) -> list[Log]:
-    """The log of all trials, once there are so many; this process makes those that no other does.
+    """Runs trials, shared with other processes, until there are `trials`; returns the log of all.
 
     Args:
-        study: From `opened`.
+        study: The study from `open_study`.
         place: Its journal.
-        trials: How many there are to be, whoever makes them.
-        ask: Asks the study for the next, given the number of those before it.
-        make: What a trial finds: among all else "value", None if it has none, and "pruned".
+        trials: The number of trials of all processes together.
+        ask: Asks the study for the next trial, given the number of earlier ones.
+        make: Runs a trial; returns its log with "value", None without one, and "pruned".
     """
-    done = settled(study, place, wait=False)
+    done = wait_for_trials(study, place, wait=False)
     while len(done) < trials:
-        with held(place, "work"):
-            while (asked := claimed(study, place, trials, ask)) is not None:
+        with hold_lock(place, "work"):
+            while (asked := claim_trial(study, place, trials, ask)) is not None:
                 asked.set_user_attr(LOG, make(asked))
-                conclude(study, asked.number, asked.user_attrs[LOG])
-        done = settled(study, place, wait=True)
+                finish_trial(study, asked.number, asked.user_attrs[LOG])
+        done = wait_for_trials(study, place, wait=True)
     return [{"number": number, **each.user_attrs[LOG]} for number, each in enumerate(done)]
 
 
-def settled(study: optuna.Study, place: Path | None, *, wait: bool) -> list[optuna.trial.FrozenTrial]:
-    """The trials that are done, once nobody is at one and those that were lost are told apart.
+def wait_for_trials(study: optuna.Study, place: Path | None, *, wait: bool) -> list[optuna.trial.FrozenTrial]:
+    """The finished trials, once no trial is running; marks lost trials.
 
-    While somebody is, nothing can be said without waiting: then there are none.
+    Without `wait`, returns none while a trial is running.
     """
     try:
-        with held(place, "work", alone=True, wait=wait):
+        with hold_lock(place, "work", alone=True, wait=wait):
             for lost in study.get_trials(states=(TrialState.RUNNING,)):
-                conclude(study, lost.number, lost.user_attrs.get(LOG))
-            return counted(study)
+                finish_trial(study, lost.number, lost.user_attrs.get(LOG))
+            return valid_trials(study)
     except BlockingIOError:
         return []
 
 
-def claimed(
+def claim_trial(
     study: optuna.Study, place: Path | None, trials: int, ask: Callable[[int], optuna.Trial]
 ) -> optuna.Trial | None:
-    """The next trial, which is then this process's; None if others have claimed all that are left."""
-    with held(place, "claims", alone=True):
-        before = len(counted(study))
+    """Claims the next trial for this process; None if other processes have claimed the rest."""
+    with hold_lock(place, "claims", alone=True):
+        before = len(valid_trials(study))
         return ask(before) if before < trials else None
 
 
-def counted(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """The trials that are done or being made, without those that were lost."""
+def valid_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """The finished and running trials, without lost ones."""
     trials = study.get_trials(deepcopy=False)
     return [each for each in trials if each.state is TrialState.RUNNING or LOG in each.user_attrs]
 
 
-def waiting(study: optuna.Study) -> bool:
-    """Whether it holds settings that nobody has tried yet."""
+def has_untried(study: optuna.Study) -> bool:
+    """Whether the study holds settings that have not been tried yet."""
     return bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
 
-def conclude(study: optuna.Study, number: int, log: Log | None) -> None:
-    """Tells the study what a trial found; without a log that it was lost."""
+def finish_trial(study: optuna.Study, number: int, log: Log | None) -> None:
+    """Reports the log of a trial to the study; without a log, that it was lost."""
     if log is None:
         study.tell(number, state=TrialState.FAIL)
     elif log["value"] is None:
@@ -126,27 +126,27 @@ def conclude(study: optuna.Study, number: int, log: Log | None) -> None:
         study.tell(number, list(log["objectives"].values()) if "objectives" in log else log["value"])
 
 
-def held(
+def hold_lock(
     place: Path | None, what: str, *, alone: bool = False, wait: bool = True
 ) -> AbstractContextManager[object]:
-    """Holds one of a journal's locks, with others or alone, once those who stand against it let it go.
+    """Holds one of a journal's locks, shared or exclusively, once it is free.
 
     Raises:
-        BlockingIOError: If they hold it, and it is not to wait.
+        BlockingIOError: If it is not free and `wait` is false.
     """
     if place is None:
         return nullcontext()
-    return flocked(place.with_name(f"{place.name}.{what}"), alone=alone, wait=wait)
+    return lock_file(place.with_name(f"{place.name}.{what}"), alone=alone, wait=wait)
 
 
 @contextmanager
-def flocked(path: Path, *, alone: bool, wait: bool = True) -> Iterator[IO[bytes]]:
-    """The file, which is made if need be, locked.
+def lock_file(path: Path, *, alone: bool, wait: bool = True) -> Iterator[IO[bytes]]:
+    """Opens and locks a file, which is created if necessary.
 
     Raises:
-        ImportError: If the system has no such locks.
+        ImportError: If the system lacks such locks.
     """
-    import fcntl  # POSIX alone has it; a search in memory does without
+    import fcntl  # only on POSIX; a search in memory does not need it
 
     with path.open("ab") as file:
         fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB))
@@ -154,7 +154,7 @@ def flocked(path: Path, *, alone: bool, wait: bool = True) -> Iterator[IO[bytes]
 
 
 class Lock(JournalFileOpenLock):
-    """The lock of the journal itself. Optuna's own are files, which a killed process leaves behind.
+    """The lock of the journal itself. Optuna's own locks are files, which a killed process leaves behind.
 
     Args:
         path: The journal.
@@ -166,19 +166,19 @@ class Lock(JournalFileOpenLock):
         self.holding: list[AbstractContextManager[object]] = []
 
     def acquire(self) -> bool:
-        """Waits for it."""
-        lock = flocked(self.path, alone=True)
+        """Waits for the lock."""
+        lock = lock_file(self.path, alone=True)
         lock.__enter__()
         self.holding.append(lock)
         return True
 
     def release(self) -> None:
-        """Lets it go."""
+        """Releases the lock."""
         self.holding.pop().__exit__(None, None, None)
 
 
-def mend(path: Path, lock: Lock) -> None:
-    """Cuts off a last line that was only half written, which Optuna could not read past."""
+def repair_journal(path: Path, lock: Lock) -> None:
+    """Cuts off an incomplete last line, which Optuna could not read."""
     lock.acquire()
     try:
         text = path.read_bytes()

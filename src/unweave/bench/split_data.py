@@ -1,4 +1,4 @@
-"""The data of a recipe, cut as it says."""
+"""The data of a recipe, split as it specifies."""
 
 from collections.abc import Callable
 
@@ -14,28 +14,28 @@ from unweave.families.family import Family
 from unweave.split import Split
 
 Choose = Callable[[Source, Source], torch.Tensor]
-"""From training data and held-out data, the positions of what is forgotten."""
+"""Returns the positions of the forget set, from training data and held-out data."""
 
 CLASSIFIERS = Classification()
 
 
-def split_of(
+def make_split(
     data: Data,
     *,
     family: Family = CLASSIFIERS,
     device: str = "cpu",
     choose: Choose | None = None,
 ) -> Split:
-    """The data, cut four ways.
+    """Loads the data and splits it into four parts.
 
     Args:
-        data: What to load and what to forget.
-        family: Whose models take it.
-        device: Where batches are handed out.
-        choose: Chooses what is forgotten where trained models do.
+        data: The data and its forget set.
+        family: The family of the models.
+        device: The device of batches.
+        choose: Chooses the forget set, if trained models do.
 
     Raises:
-        ValueError: If there is no such example, or trained models would have to choose and there are none.
+        ValueError: If there is no such example, or trained models must choose and there are none.
     """
     loaded = load_data(data.name, folder=data.folder, limit=data.limit, seed=data.seed, augment=data.augment)
     clean, held_out = (family.source(each).to(device) for each in loaded)
@@ -43,7 +43,7 @@ def split_of(
     if data.noise:
         train = flip_labels(clean, data.noise, 1 + int(clean.labels.max()), data.seed + 1)
     if data.forget not in strata.TRAINED:
-        forget = _forgotten(data, clean, train, data.seed + 2)
+        forget = _forget_positions(data, clean, train, data.seed + 2)
     elif choose is None:
         raise ValueError(
             f"what forget = {data.forget!r} means is said by models that only a benchmark trains: use "
@@ -54,15 +54,15 @@ def split_of(
     return Split(train, forget, held_out, seed=data.seed)
 
 
-def _forgotten(data: Data, clean: Source, train: Source, seed: int) -> torch.Tensor:
-    """Positions of what is to be forgotten; `clean` has the labels before the noise."""
+def _forget_positions(data: Data, clean: Source, train: Source, seed: int) -> torch.Tensor:
+    """Positions of the forget set; `clean` has the labels before the noise."""
     size, generator = round(data.fraction * len(train)), torch.Generator().manual_seed(seed)
     match data.forget:
         case "random":
             return torch.randperm(len(train), generator=generator)[:size]
         case "mislabelled":
-            moved = (train.labels != clean.labels).nonzero()[:, 0]
-            return moved[torch.randperm(len(moved), generator=generator)[:size]]
+            flipped = (train.labels != clean.labels).nonzero()[:, 0]
+            return flipped[torch.randperm(len(flipped), generator=generator)[:size]]
         case "class":
             found = (train.labels == data.label).nonzero()[:, 0]
             if len(found) == 0:

@@ -1,4 +1,4 @@
-"""A stage of a benchmark: a recipe in a folder, with its data and its trained models at hand."""
+"""A stage of a benchmark: a recipe with its folder, data and trained models."""
 
 import copy
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from torch import nn
 
 from unweave.audits.exam import Exam
 from unweave.bench import strata
-from unweave.bench.cache import kept
-from unweave.bench.proxy_requests import practised
+from unweave.bench.cache import read_or_make
+from unweave.bench.proxy_requests import proxy_split
 from unweave.bench.recipe import Recipe
-from unweave.bench.split_data import split_of
+from unweave.bench.split_data import make_split
 from unweave.data import Source
 from unweave.descent.train import TRAINING_FORMAT, Trained, digest, train_model
 from unweave.methods.simple import FromScratch
@@ -27,13 +27,13 @@ Memory = dict[str, tuple[object, Cost]]
 MODELS = "models"
 
 CHOOSING_FORMAT = 1
-"""Stands for all code that decides which forget set trained models choose, their training apart.
+"""Format number of forget sets chosen by trained models: it stands for the code of the choice.
 
-Raise it in the commit that changes the choice: every such forget set is then chosen again.
+Raise it in the commit that changes the choice; every such forget set is then chosen again.
 """
 
 CHOOSERS = 2_000_000
-"""Added to the seed of the data for the weights of models that choose what is forgotten."""
+"""Added to the seed of the data for the weights of models that choose the forget set."""
 
 _exams: dict[tuple[str, int | None], Exam[Any]] = {}
 _splits: dict[tuple[str, int | None, str], Split] = {}
@@ -41,13 +41,13 @@ _splits: dict[tuple[str, int | None, str], Split] = {}
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a recipe is run.
+    """A recipe with the folder and the device of its run.
 
     Args:
-        recipe: What to run.
-        folder: The folder of the whole benchmark; holds `models`, `cells` and `tuning`, and `strata` where
-            trained models choose what is forgotten.
-        device: Where the models are.
+        recipe: The recipe.
+        folder: The folder of the whole benchmark; holds `models`, `cells` and `tuning`, and `strata` if
+            trained models choose the forget set.
+        device: The device of the models.
     """
 
     recipe: Recipe
@@ -56,58 +56,60 @@ class Stage:
 
     @property
     def name(self) -> str:
-        """What it is called in records and folders: as its recipe, and where that has several, its budget."""
+        """Its name in records and folders: the name of the recipe, and the budget if there are several."""
         tuning = self.recipe.tuning
-        return f"{self.recipe.name}@{tuning.granted}" if tuning.budgets else self.recipe.name
+        return f"{self.recipe.name}@{tuning.largest_budget}" if tuning.budgets else self.recipe.name
 
-    def by_budget(self) -> list["Stage"]:
-        """A stage for each budget of the recipe; this one where there are not several."""
+    def split_by_budget(self) -> list["Stage"]:
+        """One stage per budget of the recipe; this one alone without several budgets."""
         budgets = self.recipe.tuning.budgets
-        return [replace(self, recipe=self.recipe.within(each)) for each in budgets] or [self]
+        return [replace(self, recipe=self.recipe.with_budget(each)) for each in budgets] or [self]
 
     def split(self, tuning_seed: int | None = None) -> Split:
-        """The data, cut as the recipe says, or as a tuning seed practises; made once per process."""
+        """The split of the recipe, or of the proxy request of a tuning seed; made once per process."""
         recipe = self.recipe
-        place = self.folder.absolute()  # which keeps what models choose
-        models = {**self.known(), "folder": place} if self.chooses else {}
+        place = self.folder.absolute()  # its folder stores the chosen forget set
+        models = {**self.facts(), "folder": place} if self.has_trained_choice else {}
         practice = recipe.tuning.against, recipe.tuning.limit
         key = (repr((recipe.data, recipe.generation, practice, models)), tuning_seed, self.device)
         if key not in _splits:
             if tuning_seed is None:
-                _splits[key] = split_of(
-                    recipe.data, family=recipe.family, device=self.device, choose=self.chosen
+                _splits[key] = make_split(
+                    recipe.data, family=recipe.family, device=self.device, choose=self.choose_forget_set
                 )
             else:
-                _splits[key] = practised(self.split(), recipe.data, recipe.tuning, tuning_seed)
+                _splits[key] = proxy_split(self.split(), recipe.data, recipe.tuning, tuning_seed)
         return _splits[key]
 
     @property
-    def chooses(self) -> bool:
-        """Whether trained models choose what is forgotten."""
+    def has_trained_choice(self) -> bool:
+        """Whether trained models choose the forget set."""
         return self.recipe.data.forget in strata.TRAINED
 
-    def chosen(self, train: Source, held_out: Source) -> torch.Tensor:
-        """The positions that trained models choose; they are kept, and so is every model."""
+    def choose_forget_set(self, train: Source, held_out: Source) -> torch.Tensor:
+        """The positions that trained models choose; stores them and every model."""
         data = self.recipe.data
-        facts = {**self.known(), "data": train.digest(), "device": self.device, "seed": data.seed}
+        facts = {**self.facts(), "data": train.digest(), "device": self.device, "seed": data.seed}
         facts |= {"stratum": (data.forget, data.fraction, data.folds)}
         facts |= {"format": [TRAINING_FORMAT, CHOOSING_FORMAT]}
 
         def learn(split: Split, part: Literal["mixed", "retain"]) -> nn.Module:
-            return self.learned(split, part, CHOOSERS + data.seed).model
+            return self.train_on(split, part, CHOOSERS + data.seed).model
 
         def make() -> dict[str, object]:
             return {"ids": strata.choose(data, train, held_out, seed=data.seed, learn=learn).tolist()}
 
         place = self.folder / "strata" / self.recipe.name
-        return torch.tensor(kept(place, digest(facts), make)["ids"])
+        return torch.tensor(read_or_make(place, digest(facts), make)["ids"])
 
-    def trained(self, part: Literal["mixed", "retain"], seed: int, tuning_seed: int | None = None) -> Trained:
-        """The original ("mixed") or the retrained reference ("retain") of a seed, trained or read."""
-        return self.learned(self.split(tuning_seed), part, seed)
+    def load_or_train(
+        self, part: Literal["mixed", "retain"], seed: int, tuning_seed: int | None = None
+    ) -> Trained:
+        """The original ("mixed") or the retrained reference ("retain") of a seed, read or trained."""
+        return self.train_on(self.split(tuning_seed), part, seed)
 
-    def learned(self, split: Split, part: Literal["mixed", "retain"], seed: int) -> Trained:
-        """A model of the recipe, trained on a part of a split, or read."""
+    def train_on(self, split: Split, part: Literal["mixed", "retain"], seed: int) -> Trained:
+        """A model of the recipe trained on a part of a split, or read."""
         recipe = self.recipe
         return train_model(
             recipe.train,
@@ -121,33 +123,33 @@ class Stage:
             save_every=recipe.save_every,
         )
 
-    def known(self) -> dict[str, object]:
-        """What its models depend on beside data, family, device and seed."""
+    def facts(self) -> dict[str, object]:
+        """The facts that its models depend on, without data, family, device and seed."""
         return {"model": repr(self.recipe.model), "train": repr(self.recipe.train)}
 
-    def retraining(self) -> str:
-        """How its references are trained, for people."""
+    def describe_retraining(self) -> str:
+        """A description of how its references are trained."""
         return repr(FromScratch(self.recipe.train))
 
     def table(self) -> dict[str, Any]:
-        """What a record says of it."""
+        """The stage as a record describes it."""
         return self.recipe.table()
 
     def build(self, split: Split) -> Callable[[], nn.Module] | None:
-        """Makes a fresh model for the classes of a split; None where that is left to the modules."""
+        """A function that makes a fresh model for a split; None if the modules redraw themselves."""
         return lambda: self.recipe.build(split.n_classes)
 
     def problem(
         self, original: nn.Module, seed: int, memory: Memory, tuning_seed: int | None = None
     ) -> Problem:
-        """The request to forget, over a copy of the original."""
+        """The problem of a request, on a copy of the original."""
         split, model = self.split(tuning_seed), copy.deepcopy(original)
         generator = torch.Generator().manual_seed(seed)
         task = self.recipe.family.task(split.n_classes, split.forgotten_classes)
         return Problem(task, model, split, generator, self.build(split), memory=memory, given=original)
 
     def exam(self, tuning_seed: int | None = None) -> Exam[Any]:
-        """The questions to its models; to those of a tuning seed without the test part."""
+        """The exam of its models; that of a tuning seed does not use the test set."""
         key = (repr(self), tuning_seed)
         if key not in _exams:
             split, searching = self.split(tuning_seed), tuning_seed is not None

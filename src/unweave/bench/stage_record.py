@@ -1,4 +1,4 @@
-"""From the cells of a stage to its part of the record: margins, scores, verdicts. It reads files only."""
+"""Makes a stage's part of the record from its cells: margins, scores, verdicts. It only reads files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from typing import Any
 from unweave.audits.margins import Margins, margins
 from unweave.audits.metrics import Values
 from unweave.audits.summary import gap, mean, reference_row
-from unweave.bench.cache import Content, beside, kept
-from unweave.bench.cell import MEASURING_FORMAT, REFERENCE, answers_at, place_of
+from unweave.bench.cache import Content, append_suffix, read_or_make
+from unweave.bench.cell import MEASURING_FORMAT, REFERENCE, cell_path, read_answers
 from unweave.bench.curves import histograms, mean_trace
 from unweave.bench.paired_seeds import comparisons, per_seed
 from unweave.bench.stage import Stage
@@ -21,32 +21,34 @@ from unweave.bench.study import REFERENCES, evaluations, scale_of
 from unweave.descent.train import digest
 
 PICKED = ("mislabelled", *TRAINED)
-"""The forget sets of which a record names every example."""
+"""The forget sets whose examples a record lists."""
 
 
 def stage_record(
     stage: Stage, methods: Sequence[str], search: Mapping[str, Sequence[Content]]
 ) -> dict[str, Any]:
-    """The stage's part of a record, from its cells.
+    """A stage's part of a record, from its cells.
 
     Args:
-        stage: The stage; every cell of its seeds and calibration seeds is there.
-        methods: The methods that were run, the original among them.
-        search: The log of tuning by method, if there was any.
+        stage: The stage, with all cells of its seeds and calibration seeds.
+        methods: The methods that were run, including the original.
+        search: The log of tuning, by method; may be empty.
     """
-    recipe, exam, first = stage.recipe, stage.exam(), first_of(methods, stage.recipe.headline)
-    references = [values_of(stage, seed, REFERENCE) for seed in recipe.seeds]
-    retrained = [cell_of(stage, seed, REFERENCE) for seed in recipe.seeds]
-    fixed = compared(stage, recipe.calibration_seeds, "calibration")
-    # without them the reported retrained models say what two differ by, which fixes no margin
-    seen = fixed or compared(stage, recipe.seeds, "reported")
+    recipe, exam, first = stage.recipe, stage.exam(), headline_method(methods, stage.recipe.headline)
+    references = [read_values(stage, seed, REFERENCE) for seed in recipe.seeds]
+    retrained = [read_cell(stage, seed, REFERENCE) for seed in recipe.seeds]
+    fixed = calibration_margins(stage, recipe.calibration_seeds, "calibration")
+    # without them the reported retrained models show the difference of two, which fixes no margin
+    seen = fixed or calibration_margins(stage, recipe.seeds, "reported")
     rows = {name: method_row(stage, name, references, fixed) for name in methods}
     ran = [name for name in methods if rows[name]["failed"] is None]
-    cells = {name: [measurement(stage, seed, name) for seed in recipe.seeds] for name in (*ran, REFERENCE)}
+    cells = {
+        name: [read_measurement(stage, seed, name) for seed in recipe.seeds] for name in (*ran, REFERENCE)
+    }
     return {
         "recipe": stage.table(),
         "seeds": list(recipe.seeds),
-        "data": described(stage),
+        "data": describe_data(stage),
         "margins": None if fixed is None else dict(fixed.margin),
         "reference": {
             **reference_row(references, fixed, exam.metrics, seen),
@@ -65,33 +67,33 @@ def stage_record(
             exam.metrics,
             exam.distance,
         ),
-        "sheets": sheets(cells),
+        "sheets": read_sheets(cells),
         "descriptions": {
             name: each[0]["description"] for name, each in cells.items() if each[0]["description"]
         },
-        **searched(stage, search),
+        **search_row(stage, search),
     }
 
 
-def first_of(methods: Sequence[str], headline: str) -> str:
-    """The method that a report opens with: the headline, or the first that ran and is no reference."""
+def headline_method(methods: Sequence[str], headline: str) -> str:
+    """The headline method of a report: that of the recipe, or the first that ran and is no reference."""
     ran = [name for name in methods if name not in REFERENCES] or methods
     return headline if headline in ran else ran[0]
 
 
-def searched(stage: Stage, search: Mapping[str, Sequence[Content]]) -> dict[str, Any]:
-    """How settings were searched, and every trial; nothing if they were not."""
+def search_row(stage: Stage, search: Mapping[str, Sequence[Content]]) -> dict[str, Any]:
+    """The row about the search of settings, with every trial; empty without a search."""
     if not search:
         return {}
     tuning, trials = stage.recipe.tuning, max(map(len, search.values()))
-    facts = {"against": tuning.against, "seeds": list(tuning.seeds), "budget": tuning.granted}
+    facts = {"against": tuning.against, "seeds": list(tuning.seeds), "budget": tuning.largest_budget}
     retraining = evaluations(stage.recipe.train, stage.split(tuning.seeds[0]))
     facts |= {"limit": tuning.limit, "scale": scale_of(stage), "trials": trials, "retraining": retraining}
     return {"tuned": facts, "search": {name: list(log) for name, log in search.items()}}
 
 
-def described(stage: Stage) -> dict[str, Any]:
-    """The data set, its digest, the sizes of the parts, the classes forgotten whole, and who looked."""
+def describe_data(stage: Stage) -> dict[str, Any]:
+    """The row about the data: digest, sizes of the parts, classes forgotten whole, and the recogniser."""
     split = stage.split()
     parts = ("forget", "retain", "calibration", "test")
     sizes = {name: len(split.part(name)[1]) for name in parts}
@@ -107,34 +109,34 @@ def described(stage: Stage) -> dict[str, Any]:
     return {**known, **ids, **stage.exam().facts}
 
 
-def compared(stage: Stage, seeds: Sequence[int], name: str) -> Margins | None:
-    """What the retrained models of some seeds differ by, kept under a name; None with fewer than two."""
+def calibration_margins(stage: Stage, seeds: Sequence[int], name: str) -> Margins | None:
+    """The margins from the retrained models of some seeds, stored under a name; None with fewer than two."""
     if len(seeds) < 2:
         return None
-    keys, exam = [cell_of(stage, seed, REFERENCE)["key"] for seed in seeds], stage.exam()
+    keys, exam = [read_cell(stage, seed, REFERENCE)["key"] for seed in seeds], stage.exam()
 
     def make() -> Content:
-        found = [answers_at(exam, place_of(stage, seed, REFERENCE)) for seed in seeds]
+        found = [read_answers(exam, cell_path(stage, seed, REFERENCE)) for seed in seeds]
         return {"pairs": [exam.measure_pair(one, other) for one, other in combinations(found, 2)]}
 
     place = stage.folder / "cells" / stage.recipe.name / name
-    pairs = kept(place, digest({"cells": keys, "format": MEASURING_FORMAT}), make)["pairs"]
-    alone = [values_of(stage, seed, REFERENCE) for seed in seeds]
+    pairs = read_or_make(place, digest({"cells": keys, "format": MEASURING_FORMAT}), make)["pairs"]
+    alone = [read_values(stage, seed, REFERENCE) for seed in seeds]
     return margins(alone, pairs, sizes=exam.sizes, metrics=exam.metrics)
 
 
 def method_row(
     stage: Stage, name: str, references: Sequence[Values], fixed: Margins | None
 ) -> dict[str, Any]:
-    """One method of a stage; one that failed on any seed has no figures."""
+    """The row of one method; it has no figures if the method failed on any seed."""
     seeds = stage.recipe.seeds
-    cells = [cell_of(stage, seed, name) for seed in seeds]
-    whole = [cell_of(stage, seed, REFERENCE)["seconds"] for seed in seeds]
+    cells = [read_cell(stage, seed, name) for seed in seeds]
+    whole = [read_cell(stage, seed, REFERENCE)["seconds"] for seed in seeds]
     peaks = [each["peak_mib"] for each in cells if each["peak_mib"] is not None]
     row = {
         "repr": cells[0]["repr"],
         "seconds": mean([each["seconds"] for each in cells]),
-        # the median: one seed on a busy machine is off by a factor of three
+        # the median, because one seed on a busy machine can be off by a factor of three
         "cost": median([each["seconds"] / seconds for each, seconds in zip(cells, whole, strict=True)]),
         "peak_mib": max(peaks, default=None),
         "gradient_evaluations": mean([each["gradient_evaluations"] for each in cells]),
@@ -145,21 +147,23 @@ def method_row(
         failed = f"{failures[0]} (on {len(failures)} of {len(seeds)} seeds)"
         told = {"verdict": "FAIL", "reason": f"FAIL: it did not finish: {failed}", "failed": failed}
         return {**row, "scores": {}, "gap": None, **told}
-    measured = [measurement(stage, seed, name) for seed in seeds]
+    measured = [read_measurement(stage, seed, name) for seed in seeds]
     spent = [each["seconds"] for each in cells]
     apart = per_seed(measured, references, spent, whole, stage.exam().metrics)
-    return {**row, **judged(stage, name, references, fixed), "per_seed": apart, "failed": None}
+    return {**row, **judge_method(stage, name, references, fixed), "per_seed": apart, "failed": None}
 
 
-def judged(stage: Stage, name: str, references: Sequence[Values], fixed: Margins | None) -> dict[str, Any]:
-    """The figures of a method and the verdict on it."""
+def judge_method(
+    stage: Stage, name: str, references: Sequence[Values], fixed: Margins | None
+) -> dict[str, Any]:
+    """Judges a method; returns its figures and the verdict."""
     seeds = stage.recipe.seeds
-    found = [values_of(stage, seed, name) for seed in seeds]
-    original = [values_of(stage, seed, "original") for seed in seeds]
+    found = [read_values(stage, seed, name) for seed in seeds]
+    original = [read_values(stage, seed, "original") for seed in seeds]
     exam, allowed = stage.exam(), None if stage.recipe.partial else fixed
 
     def answers() -> list[Any]:
-        return [answers_at(exam, place_of(stage, seed, "original")) for seed in seeds]
+        return [read_answers(exam, cell_path(stage, seed, "original")) for seed in seeds]
 
     judgement = exam.judge(found, references, allowed, original, answers)
     return {
@@ -170,26 +174,26 @@ def judged(stage: Stage, name: str, references: Sequence[Values], fixed: Margins
     }
 
 
-def sheets(cells: Mapping[str, Sequence[Content]]) -> dict[str, str]:
-    """What the models of the first seed answer as pictures, by method; none where there is nothing to see."""
+def read_sheets(cells: Mapping[str, Sequence[Content]]) -> dict[str, str]:
+    """Pictures of the answers of the first seed's models, by method; may be empty."""
     return {name: each[0]["sheet"] for name, each in cells.items() if each[0]["sheet"] is not None}
 
 
-def values_of(stage: Stage, seed: int, name: str) -> Values:
-    """The metrics of a cell."""
-    return measurement(stage, seed, name)["values"]
+def read_values(stage: Stage, seed: int, name: str) -> Values:
+    """Reads the metrics of a cell."""
+    return read_measurement(stage, seed, name)["values"]
 
 
-def measurement(stage: Stage, seed: int, name: str) -> Content:
-    """What was measured of a cell."""
-    return read(beside(place_of(stage, seed, name), "values.json"))
+def read_measurement(stage: Stage, seed: int, name: str) -> Content:
+    """Reads the measurements of a cell."""
+    return read(append_suffix(cell_path(stage, seed, name), "values.json"))
 
 
-def cell_of(stage: Stage, seed: int, name: str) -> Content:
-    """A cell, as it is on disk."""
-    return read(beside(place_of(stage, seed, name), "json"))
+def read_cell(stage: Stage, seed: int, name: str) -> Content:
+    """Reads a cell."""
+    return read(append_suffix(cell_path(stage, seed, name), "json"))
 
 
 def read(path: Path) -> Content:
-    """The content of a file of JSON."""
+    """Reads the content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""Strata of a training set as forget sets: what is memorised, what generalises, what is entangled or hard.
+"""Strata of a training set as forget sets: memorised, generalised, entangled or hard examples.
 
-The models that choose are trained as a recipe trains its own, with a seed of their own. That strata differ
-in how hard they are to forget is from "What makes unlearning hard and what to do about it" (RUM, Zhao et al.,
+The models that choose are trained like those of the recipe, with a separate seed. That strata differ in how
+hard they are to forget is from "What makes unlearning hard and what to do about it" (RUM, Zhao et al.,
 NeurIPS 2024), https://arxiv.org/abs/2406.01257; the scores here are cheaper than theirs, and ours.
 """
 
@@ -25,14 +25,14 @@ TRAINED = ("memorized", "generalized", "entangled", "worst-case")
 NEIGHBOURS = 10
 ROUNDS = 3
 ROWS = 256
-"""How many rows of a matrix of distances are held at once."""
+"""The number of rows of a distance matrix held at once."""
 
 Learn = Callable[[Split, Literal["mixed", "retain"]], nn.Module]
 """Trains a model on a part of a split, or reads it."""
 
 
 def choose(data: Data, train: Source, held_out: Source, *, seed: int, learn: Learn) -> Int64[Tensor, " n"]:
-    """Positions of what a recipe forgets, sorted, where trained models choose.
+    """Sorted positions of a recipe's forget set, chosen by trained models.
 
     Args:
         data: Names the stratum, its size and the number of folds.
@@ -71,8 +71,8 @@ def held_out_loss(
 ) -> Float64[Tensor, " n"]:
     """The cross-entropy of every training example, in nats, by the model that was trained without its fold.
 
-    High where an example is known only if it is learned by heart: a proxy of memorisation as Feldman (2020),
-    https://arxiv.org/abs/1906.05271, defines it, by one model for each example in place of many.
+    It is high if an example is known only by memorisation: a proxy of memorisation as Feldman (2020),
+    https://arxiv.org/abs/1906.05271, defines it, with one model for each example instead of many.
     """
     losses = torch.zeros(len(train), dtype=torch.float64)
     for fold in folds:
@@ -81,7 +81,7 @@ def held_out_loss(
 
 
 def losses_of(model: nn.Module, train: Source, asked: Int64[Tensor, " n"]) -> Float64[Tensor, " n"]:
-    """The cross-entropy of some examples, in nats; in float64, or sure answers would all be equal."""
+    """The cross-entropy of some examples, in nats; in float64, or confident outputs would tie."""
     with evaluating(model):
         logits = torch.from_numpy(logits_of(model, (train, asked), device_of(model))).double()
     return torch.nn.functional.cross_entropy(logits, train.labels[asked], reduction="none")
@@ -92,24 +92,24 @@ def silhouette(
 ) -> Float64[Tensor, " n"]:
     r""":math:`(b - a) / \max(a, b)`, from -1, deep among other classes, to 1, deep in its own.
 
-    With a and b the mean Euclidean distances to the nearest examples, so many at most, of the same and of
-    other classes. RUM measures how entangled a whole set is by its variance and that of the rest against the
-    distance of their means; this one ranks single examples.
+    With a and b the mean Euclidean distances to the nearest examples, at most `neighbours`, of the same and
+    of other classes. RUM measures how entangled a whole set is by its variance and that of the rest against
+    the distance of their means; this one ranks single examples.
     """
     found = []
     for rows in torch.arange(len(labels)).split(ROWS):
         distance = torch.cdist(features[rows], features)
         same = labels[rows, None] == labels
         own, other = distance.masked_fill(~same, torch.inf), distance.masked_fill(same, torch.inf)
-        own[torch.arange(len(rows)), rows] = torch.inf  # nobody is a neighbour of itself
+        own[torch.arange(len(rows)), rows] = torch.inf  # no row is its own neighbour
         a, b = nearest(own, neighbours), nearest(other, neighbours)
-        # those that no distance tells apart are entangled
+        # rows at equal distances are entangled
         found.append(torch.where(a < b, 1 - a / b, b / a.clamp_min(1e-300) - 1))
     return torch.cat(found)
 
 
 def nearest(distance: Float64[Tensor, "row n"], neighbours: int) -> Float64[Tensor, " row"]:
-    """The mean of the smallest finite distances of each row, so many at most; infinite without any."""
+    """The mean of the smallest finite distances of each row, at most `neighbours`; infinite without any."""
     small = distance.topk(min(neighbours, distance.shape[1]), largest=False).values
     there = small.isfinite()
     mean = small.masked_fill(~there, 0).sum(1) / there.sum(1).clamp_min(1)
@@ -122,15 +122,16 @@ def hardest(
     """Examples that a model trained without all of them still knows, so that forgetting them shows least.
 
     "Challenging Forgets" (Fan et al., ECCV 2024), https://arxiv.org/abs/2403.07362, looks for the set with
-    the lowest loss after unlearning, by bi-level optimisation. This is a greedy proxy, with retraining in the
-    place of unlearning: from the examples with the lowest held-out losses on, a model is trained without the
-    set, its losses replace those of the set, and the lowest are chosen anew; the best of a few rounds stays.
+    the lowest loss after unlearning, by bi-level optimisation. This is a greedy proxy, with retraining
+    instead of unlearning: it starts from the examples with the lowest held-out losses, trains a model without
+    the set, replaces the losses of the set by the model's, and chooses the lowest again; it keeps the best of
+    a few rounds.
 
     Args:
         train: The training data.
         held_out: The other data of the splits.
         losses: The held-out loss of every training example.
-        size: How many are chosen.
+        size: The number of examples to choose.
         learn: Trains the models.
     """
     chosen = best = lowest(losses, size)
@@ -147,10 +148,10 @@ def hardest(
 
 
 def lowest(scores: Float64[Tensor, " n"], size: int) -> Int64[Tensor, " size"]:
-    """Positions of the lowest scores, sorted; of equal ones the first."""
+    """Sorted positions of the lowest scores; ties go to the first."""
     return scores.argsort(stable=True)[:size].sort().values
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model is."""
+    """The device of a model."""
     return next(model.parameters()).device

@@ -1,4 +1,4 @@
-"""A study: what a search of a method's settings found, what it was made of, and where it is read again."""
+"""Studies: the results of searches of settings, and the facts that they depend on."""
 
 import dataclasses
 import math
@@ -19,27 +19,27 @@ from unweave.space import Range, Tunable
 from unweave.split import Split
 
 REFERENCES = ("original", "retrain")
-"""Methods that have nothing to tune: what everything is compared with."""
+"""Methods without settings to tune: the references of comparisons."""
 
 
 STEPS = ("steps", "budget")
-"""The last names of settings that count steps. Those that count epochs are longer on more data anyway."""
+"""The last names of settings that count steps. Epochs grow with the data anyway."""
 
 START = "setting to begin with"
 LEGIBLE = 160
-"""The number of letters up to which an error tells two facts apart by showing them."""
+"""The largest length of two facts that an error shows."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a search found.
+    """The result of a search.
 
     Args:
         best: The best settings, by dotted field path; empty if every trial failed.
         value: Their value; NaN if every trial failed.
         trials: The log: number, settings, value (None if it failed or was pruned) and its parts, seconds,
             gradient evaluations, failed, pruned.
-        scale: How many times as long retraining is on all the data as on what trials saw.
+        scale: The length of retraining on all the data, relative to the data of the trials.
     """
 
     best: Settings
@@ -49,17 +49,17 @@ class Study:
 
     @property
     def settings(self) -> Settings:
-        """The best settings on all the data: `STEPS` are as many times more as retraining is longer."""
+        """The best settings for all the data: `STEPS` are multiplied by `scale`."""
         counted = {path: value for path, value in self.best.items() if path.rpartition(".")[2] in STEPS}
-        return {**self.best, **{path: self.scaled(value) for path, value in counted.items()}}
+        return {**self.best, **{path: self.scale_steps(value) for path, value in counted.items()}}
 
-    def scaled(self, steps: int) -> int:
-        """So many steps of a trial on all the data: none if there were none."""
+    def scale_steps(self, steps: int) -> int:
+        """Scales the steps of a trial to all the data; zero stays zero."""
         return max(min(steps, 1), round(self.scale * steps))
 
 
-def best_of(trials: Sequence[Trial], scale: float = 1.0) -> Study:
-    """The study that a log tells of."""
+def study_from(trials: Sequence[Trial], scale: float = 1.0) -> Study:
+    """Makes a study from a log of trials."""
     done = [trial for trial in trials if trial["value"] is not None]
     if not done:
         return Study({}, math.nan, trials, scale)
@@ -68,13 +68,13 @@ def best_of(trials: Sequence[Trial], scale: float = 1.0) -> Study:
 
 
 def read_studies(stage: Stage, methods: Sequence[str], folder: Path) -> dict[str, Study]:
-    """The searches that an earlier run has left in its folder `tuning`, whatever code has changed since.
+    """Reads the searches in the folder `tuning` of an earlier run, whatever code has changed since.
 
     Raises:
-        ValueError: If a method has settings to search and the folder no search of them, or one that was made
-            of something else.
+        ValueError: If a method has settings to search and the folder has no search of them, or a different
+            one.
     """
-    name, wanted = stage.name, tunable(stage, methods)
+    name, wanted = stage.name, tunable_methods(stage, methods)
     found = {each: folder / name / f"{file_name(each)}.json" for each in wanted}
     missing = [each for each, path in found.items() if not path.exists()]
     if missing:
@@ -85,14 +85,14 @@ def read_studies(stage: Stage, methods: Sequence[str], folder: Path) -> dict[str
     read = {each: read_object(path, ": tune it again") for each, path in found.items()}
     for each, content in read.items():
         refuse_other(content, facts_of(stage, each, space_of(stage, each)), found[each])
-    return {each: best_of(content["trials"], scale_of(stage)) for each, content in read.items()}
+    return {each: study_from(content["trials"], scale_of(stage)) for each, content in read.items()}
 
 
 def refuse_other(study: Mapping[str, Any], wanted: Mapping[str, str], place: Path) -> None:
-    """Raises if a search was made of something else than these facts."""
+    """Raises if the facts of a search differ from these."""
     facts = study.get("facts")
     if facts is None or "trials" not in study:
-        raise ValueError(f"{place} doesn't say what was searched: tune it again")
+        raise ValueError(f"{place} does not name what was searched: tune it again")
     (made,) = facts if len(facts) == 1 else ({},)
     for name, each in wanted.items():
         if made.get(name) != each:
@@ -100,28 +100,28 @@ def refuse_other(study: Mapping[str, Any], wanted: Mapping[str, str], place: Pat
             raise ValueError(f"{place} was searched with a different {name}{both}: tune it again")
 
 
-def tunable(stage: Stage, methods: Sequence[str]) -> list[str]:
-    """Those of the methods that have settings to search."""
+def tunable_methods(stage: Stage, methods: Sequence[str]) -> list[str]:
+    """The methods with settings to search."""
     found = {each: stage.recipe.method(each) for each in methods if each not in REFERENCES}
     return [each for each, method in found.items() if isinstance(method, Tunable)]
 
 
 def space_of(stage: Stage, name: str) -> Mapping[str, Range]:
-    """What a method's settings are chosen from, within the recipe's budget.
+    """The search space of a method, within the recipe's budget.
 
     Raises:
-        ValueError: If it names a field that the method lacks.
+        ValueError: If the space names a field that the method lacks.
     """
     recipe = stage.recipe
     method, split = recipe.method(name), stage.split(recipe.tuning.seeds[0])
-    budget = max(1, round(recipe.tuning.granted * evaluations(recipe.train, split)))
+    budget = max(1, round(recipe.tuning.largest_budget * evaluations(recipe.train, split)))
     space = recipe.family.space(name, method, budget)
     refuse_unknown_settings(method, space, f"the search space of {name}")
     return space
 
 
 def evaluations(train: Descent, split: Split) -> int:
-    """The gradient evaluations of retraining on what a split retains."""
+    """The gradient evaluations of retraining on the retain set of a split."""
     if train.epochs is None:
         return train.steps or 0
     return max(
@@ -130,7 +130,7 @@ def evaluations(train: Descent, split: Split) -> int:
 
 
 def scale_of(stage: Stage) -> float:
-    """How many times as many gradient evaluations retraining takes on all the data as on what trials see."""
+    """The gradient evaluations of retraining on all the data, relative to the data of the trials."""
     recipe = stage.recipe
     if recipe.tuning.limit is None:
         return 1.0
@@ -139,10 +139,10 @@ def scale_of(stage: Stage) -> float:
 
 
 def facts_of(stage: Stage, name: str, space: Mapping[str, Range]) -> dict[str, str]:
-    """What a search is made of, but for the number of trials and the code, in words that an error can say."""
+    """The facts of a search, without the number of trials and the code, as text for errors."""
     recipe, tuning = stage.recipe, dataclasses.asdict(stage.recipe.tuning)
-    tuning["budget"] = recipe.tuning.granted
-    del tuning["trials"], tuning["budgets"]  # a search doesn't hang on those of other stages
-    known = {key: str(each) for key, each in stage.known().items()}
+    tuning["budget"] = recipe.tuning.largest_budget
+    del tuning["trials"], tuning["budgets"]  # a search does not depend on those of other stages
+    known = {key: str(each) for key, each in stage.facts().items()}
     told = {"tuning": str(tuning), START: repr(recipe.method(name)), "search space": repr(dict(space))}
     return {"data set or forget set": stage.split().digest(), "family": repr(recipe.family), **known, **told}

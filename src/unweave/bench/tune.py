@@ -1,92 +1,92 @@
-"""Settings by search: for every method the same number of trials, on seeds that are never reported."""
+"""Tuning: the same number of trials for every method, on seeds that are never reported."""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unweave.bench.cache import beside, file_name, kept
-from unweave.bench.cell import MEASURING_FORMAT, key_of
-from unweave.bench.search import SECOND, case, search
+from unweave.bench.cache import append_suffix, file_name, read_or_make
+from unweave.bench.cell import MEASURING_FORMAT, cell_key
+from unweave.bench.search import SECOND, make_case, search
 from unweave.bench.stage import Stage
-from unweave.bench.study import Study, best_of, facts_of, scale_of, space_of, tunable
-from unweave.bench.workers import Crew, Job, Listener, told
+from unweave.bench.study import Study, facts_of, scale_of, space_of, study_from, tunable_methods
+from unweave.bench.workers import Crew, Job, Listener, run_jobs
 from unweave.descent.train import digest
 from unweave.record.files import write_atomically
 from unweave.space import Range
 from unweave.tables import NOTHING
 
 SEARCHING_FORMAT = 1
-"""Stands for all code that decides which settings a search tries, on which requests, and their worth.
+"""Format number of searches: it stands for all code that affects trials, their requests and their values.
 
-Raise it in the commit that changes any of these: every search is then made again.
+Raise it in the commit that changes any of these; every search is then made again.
 """
 
 
 def tune_stage(
     stage: Stage, methods: Sequence[str], trials: int, crew: Crew, listener: Listener
 ) -> dict[str, Study]:
-    """Searches the settings of every method that has any, and writes the best as TOML to `tuning/STAGE.toml`.
+    """Searches the settings of every tunable method, and writes the best as TOML to `tuning/STAGE.toml`.
 
     Args:
         stage: The stage.
         methods: The names of the methods.
-        trials: Trials per method.
-        crew: Who does the work.
-        listener: Hears of every job that ends.
+        trials: The number of trials per method.
+        crew: The workers.
+        listener: Called after every job.
     """
-    tuned, seeds = tunable(stage, methods), stage.recipe.tuning.seeds
-    for seed in seeds:  # what can't be practised on or searched is said before anything is trained
+    tuned, seeds = tunable_methods(stage, methods), stage.recipe.tuning.seeds
+    for seed in seeds:  # raises for unfit requests and spaces before any training
         stage.split(seed)
     for each in tuned:
         space_of(stage, each)
     jobs = [Job(f"{stage.name}, models of tuning seed {seed}", prepare, (stage, seed)) for seed in seeds]
-    list(told(crew, jobs, listener))
+    list(run_jobs(crew, jobs, listener))
     jobs = [
         Job(f"{stage.name}, {trials} trials of {each}", study, ((stage,), each, trials)) for each in tuned
     ]
-    found = {job.arguments[1]: study for job, study in told(crew, jobs, listener)}
+    found = {job.arguments[1]: study for job, study in run_jobs(crew, jobs, listener)}
     studies = {each: found[each] for each in tuned}
     folder = stage.folder / "tuning"
-    folder.mkdir(parents=True, exist_ok=True)  # no search has made it, where no method has settings
+    folder.mkdir(parents=True, exist_ok=True)  # without tunable methods no search has created it
     write_atomically(folder / f"{stage.name}.toml", as_toml(studies, seeds))
     return studies
 
 
 def prepare(stage: Stage, seed: int) -> int:
     """Trains the models of a tuning seed; returns the gradient evaluations of retraining."""
-    stage.trained("mixed", seed, seed)
-    stage.trained("retain", SECOND + seed, seed)
-    return stage.trained("retain", seed, seed).cost.gradients
+    stage.load_or_train("mixed", seed, seed)
+    stage.load_or_train("retain", SECOND + seed, seed)
+    return stage.load_or_train("retain", seed, seed).cost.gradients
 
 
 def study(stages: Sequence[Stage], name: str, trials: int, space: Mapping[str, Range] | None = None) -> Study:
-    """Searches one method's settings over one stage or several; a search that is on disk is read.
+    """Searches one method's settings over one or several stages; reads a finished search from disk.
 
-    One that was stopped goes on after its last trial, and one that another process is at is shared with it.
+    An interrupted search resumes after its last trial, and several processes can share one search.
 
     Args:
-        stages: Settings, space and seeds are those of the first.
+        stages: The stages; settings, space and seeds are those of the first.
         name: The method.
-        trials: How many settings are tried.
-        space: What is chosen from; what the family says within the budget of the recipe if None.
+        trials: The number of trials.
+        space: The search space; that of the family within the recipe's budget if None.
     """
     first = stages[0]
     method, tuning = first.recipe.method(name), first.recipe.tuning
-    begin = first.recipe.untabled(name) if tuning.begin == "defaults" else method
+    begin = first.recipe.default_method(name) if tuning.begin == "defaults" else method
     space = space_of(first, name) if space is None else space
     facts = [facts_of(stage, name, space) for stage in stages]
-    cells = [key_of(stage, 0, repr(method) + repr(begin)) for stage in stages]
+    cells = [cell_key(stage, 0, repr(method) + repr(begin)) for stage in stages]
     formats = [SEARCHING_FORMAT, MEASURING_FORMAT]
     key = digest({"facts": facts, "cells": cells, "trials": trials, "format": formats})
     place = first.folder / "tuning" / "+".join(stage.name for stage in stages) / file_name(name)
 
     def make() -> Mapping[str, Any]:
-        cases = [case(stage, seed) for stage in stages for seed in tuning.seeds]
-        journal = beside(place, "journal")
+        cases = [make_case(stage, seed) for stage in stages for seed in tuning.seeds]
+        journal = append_suffix(place, "journal")
         log = search(method, space, trials, cases, begin=begin, journal=journal, name=key)
         return {"facts": facts, "trials": log}
 
-    return best_of(kept(place, key, make)["trials"], scale_of(first))
+    return study_from(read_or_make(place, key, make)["trials"], scale_of(first))
 
 
 def as_toml(studies: Mapping[str, Study], seeds: Sequence[int]) -> str:
@@ -104,17 +104,17 @@ def _table(name: str, found: Study, seeds: Sequence[int]) -> str:
 
 
 def _dotted(path: str) -> str:
-    """A path as TOML writes it."""
+    """A path in TOML syntax."""
     return ".".join(map(_key, path.split(".")))
 
 
 def _key(name: str) -> str:
-    """A name as TOML writes it."""
+    """A name in TOML syntax."""
     return name if re.fullmatch("[A-Za-z0-9_-]+", name) else f'"{name}"'
 
 
 def _literal(path: str, value: object) -> str:
-    """A value as TOML writes it, which has no null: no limit on a norm is an infinite one."""
+    """A value in TOML syntax, which has no null: a missing limit on a norm becomes infinity."""
     if value is None:
         return "inf" if path.endswith("max_norm") else f'"{NOTHING}"'
     if isinstance(value, str):

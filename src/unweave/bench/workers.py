@@ -1,4 +1,4 @@
-"""Work spread over a few long-lived processes: importing torch costs more than many a task."""
+"""Worker processes that live for a whole run, because importing torch costs more than many a job."""
 
 import multiprocessing
 import os
@@ -19,8 +19,8 @@ class Job:
     """A piece of work.
 
     Args:
-        label: What progress calls it.
-        function: A function of a module, so that another process finds it.
+        label: Its name in progress messages.
+        function: A function at module level, so that another process can import it.
         arguments: Its arguments.
     """
 
@@ -31,12 +31,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a list of jobs is.
+    """The progress of a list of jobs.
 
     Args:
-        label: The job that ended last.
-        done: How many have ended.
-        total: Of how many.
+        label: The label of the last finished job.
+        done: The number of finished jobs.
+        total: The number of all jobs.
     """
 
     label: str
@@ -46,11 +46,11 @@ class Progress:
 
 Listener = Callable[[Progress], None]
 Crew = Callable[[Sequence[Job]], Iterator[tuple[Job, Any]]]
-"""Does jobs, and yields each with its result as it ends."""
+"""Runs jobs, and yields each with its result when it ends."""
 
 
-def told(crew: Crew, jobs: Sequence[Job], listener: Listener) -> Iterator[tuple[Job, Any]]:
-    """Does jobs, and tells of each as it ends."""
+def run_jobs(crew: Crew, jobs: Sequence[Job], listener: Listener) -> Iterator[tuple[Job, Any]]:
+    """Runs jobs, reports each to the listener, and yields it with its result."""
     for done, (job, result) in enumerate(crew(jobs), 1):
         listener(Progress(job.label, done, len(jobs)))
         yield job, result
@@ -58,17 +58,17 @@ def told(crew: Crew, jobs: Sequence[Job], listener: Listener) -> Iterator[tuple[
 
 @contextmanager
 def workers(count: int) -> Iterator[Crew]:
-    """A crew: so many processes of one thread each; if that is 1, this process, with the threads it has.
+    """A crew of `count` processes of one thread each; with 1, this process with all its threads.
 
-    Whatever ends the body early, Ctrl-C as well, ends the processes at once.
+    An error in the body, or Ctrl-C, ends the processes at once.
     """
     if count < 1:
         raise ValueError(f"jobs must be at least 1, found {count}")
     if count == 1:
-        yield in_turn
+        yield run_serially
         return
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), ready)
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), prepare_worker)
 
     def at_once(jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
         tasks = {pool.submit(job.function, *job.arguments): job for job in jobs}
@@ -85,7 +85,7 @@ def workers(count: int) -> Iterator[Crew]:
 
 
 def refuse_too_many(jobs: int | None, device: str) -> None:
-    """Raises if there are more worker processes than cores, or than the GPUs that they are to work on."""
+    """Raises if there are more worker processes than cores, or than GPUs of the device."""
     cores, place = os.cpu_count() or 1, torch.device(device)
     if jobs is not None and jobs > cores:
         raise ValueError(f"--jobs must be at most the {cores} cores of this machine, found {jobs}")
@@ -94,20 +94,20 @@ def refuse_too_many(jobs: int | None, device: str) -> None:
         raise ValueError(f"--jobs must be at most the number of GPUs in {device}, {gpus}, found {jobs}")
 
 
-def in_turn(jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
-    """Does one job after the other in this process."""
+def run_serially(jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+    """Runs one job after the other in this process."""
     return ((job, job.function(*job.arguments)) for job in jobs)
 
 
-def ready() -> None:
-    """Prepares a new process: one thread; it ends without a word on Ctrl-C, and when its parent is killed."""
+def prepare_worker() -> None:
+    """Prepares a new process: one thread; it ends silently on Ctrl-C, or when its parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     torch.set_num_threads(1)
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
-def end_with_parent() -> None:
-    """Waits until the parent is gone, however it ended, and ends this process: nobody would read its work."""
+def exit_with_parent() -> None:
+    """Waits for the parent to end, in any way, and ends this process."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "only a worker has a parent"
     wait([parent.sentinel])

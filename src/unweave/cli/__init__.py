@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from unweave import __version__
 from unweave.cli import audit, bench, check, demo, forget, methods, report
-from unweave.cli.show import printable
+from unweave.cli.show import escape_controls
 from unweave.errors import Failed
 
 DONE, NOT_PASSED, BAD_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -39,42 +39,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code.
 
     Args:
-        arguments: What stands behind the program's name; of this process if None.
+        arguments: The arguments after the program's name; those of this process if None.
     """
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (CycloptsError, ValueError) as error:
-        return told(BAD_INPUT, str(error))
+        return print_error(BAD_INPUT, str(error))
     except (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
-        return told(BAD_INPUT, str(error))
-    except ImportError as error:  # an extra that is not installed: which one, it says
-        return told(BAD_INPUT, str(error))
-    except BrokenPipeError:  # whoever read the output has seen enough
+        return print_error(BAD_INPUT, str(error))
+    except ImportError as error:  # an extra is not installed; the message names it
+        return print_error(BAD_INPUT, str(error))
+    except BrokenPipeError:  # the reader of the pipe has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED
     except Failed as error:
-        return told(FAILED, str(error))
+        return print_error(FAILED, str(error))
     except OSError as error:
-        return told(
+        return print_error(
             FAILED,
             f"writing failed: {error}; what is finished stays, and the same command goes on from there",
         )
     except torch.OutOfMemoryError as error:
-        return told(FAILED, f"the device is out of memory: {str(error).splitlines()[0]}: use smaller batches")
+        return print_error(
+            FAILED, f"the device is out of memory: {str(error).splitlines()[0]}: use smaller batches"
+        )
     except BrokenProcessPool:
-        return told(FAILED, "a worker process was killed, perhaps for lack of memory: use fewer --jobs")
+        return print_error(
+            FAILED, "a worker process was killed, perhaps for lack of memory: use fewer --jobs"
+        )
     except SystemExit as error:
         if error.code:
             raise
-        return told(BAD_INPUT, "the project's code ended the program: sys.exit() would read as a PASS")
+        return print_error(BAD_INPUT, "the project's code ended the program: sys.exit() would read as a PASS")
     except KeyboardInterrupt:
-        return told(
+        return print_error(
             INTERRUPTED, "interrupted: what is finished stays, and the same command goes on from there"
         )
     return code or DONE
 
 
-def told(code: int, message: str) -> int:
-    """Prints what went wrong, in one line; returns the exit code."""
-    print(f"unweave: {printable(' '.join(message.split()))}", file=sys.stderr)
+def print_error(code: int, message: str) -> int:
+    """Prints an error in one line; returns the exit code."""
+    print(f"unweave: {escape_controls(' '.join(message.split()))}", file=sys.stderr)
     return code

@@ -1,4 +1,4 @@
-"""What models answer, as parquet files from anywhere."""
+"""Answers of models in parquet files of any origin."""
 
 import re
 from dataclasses import replace
@@ -10,31 +10,31 @@ from unweave.audits.classifier import parquet
 from unweave.audits.classifier.evidence import Evidence
 
 
-def read(path: Path) -> Evidence:
-    """What a model answers; a class of which nothing is retained counts as forgotten whole."""
+def read_evidence(path: Path) -> Evidence:
+    """Reads the answers of a model; a class without retain examples counts as forgotten whole."""
     evidence = parquet.load(path)
     forgotten, retained = (set(np.unique(evidence.labels[part]).tolist()) for part in ("forget", "retain"))
     return replace(evidence, forgotten_classes=tuple(sorted(forgotten - retained)))
 
 
-def files(folder: Path) -> list[Path]:
+def list_files(folder: Path) -> list[Path]:
     """The parquet files of a folder, by name.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there are none.
     """
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         raise ValueError(
-            f"--reference must be a folder with what retrained models answer, found {found}: {folder}"
+            f"--reference must be a folder with the answers of retrained models, found {found}: {folder}"
         )
-    found = sorted(folder.glob("*.parquet"), key=natural)
+    found = sorted(folder.glob("*.parquet"), key=natural_key)
     if not found:
         raise ValueError(f"--reference must hold a parquet file per retrained model, found none in {folder}")
     return found
 
 
-def natural(path: Path) -> list[tuple[str, int]]:
-    """An order of names in which numbers count as such: 2 comes before 10."""
+def natural_key(path: Path) -> list[tuple[str, int]]:
+    """A sort key that compares numbers in names by value: 2 comes before 10."""
     pieces = re.findall(r"(\D*)(\d*)", path.name)
     return [(word, int(number or 0)) for word, number in pieces]

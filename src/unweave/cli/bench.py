@@ -1,4 +1,4 @@
-"""`unweave bench`: methods compared over seeds."""
+"""`unweave bench`: compares methods over seeds."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,15 +9,15 @@ from cyclopts import App
 
 from unweave.audits.verdict import SEEDS
 from unweave.bench.bench import bench as run_bench
-from unweave.bench.bench import chosen, compare
+from unweave.bench.bench import compare, select_methods
 from unweave.bench.recipe import Recipe
 from unweave.bench.recipe import load as load_recipe
 from unweave.bench.setup import Against
 from unweave.bench.workers import Listener, refuse_too_many
 from unweave.cli import out, progress, show
-from unweave.cli.options import DEFAULTS, Shared, fractions, names
-from unweave.cli.plan import Plan, grows, refuse_unreadable
-from unweave.cli.project.place import Place, is_given, project_of
+from unweave.cli.options import DEFAULTS, Shared, parse_fractions, parse_names
+from unweave.cli.plan import Plan, extends, refuse_unreadable
+from unweave.cli.project.place import Place, is_given, load_project
 from unweave.cli.project.stage import Given, stage_of
 from unweave.cli.request import NOTHING, Request, positions
 from unweave.cli.table import as_text, summary, table
@@ -50,51 +50,56 @@ def bench(
 ) -> int:
     """Compare methods over seeds with equal tuning: cells, record.json and report.html.
 
-    An interrupted run goes on where it stopped: give the same command again. Of a model of one's own, which
-    is the original of every seed, seeds vary the methods and the retrained models.
+    Give the same command again to resume an interrupted run. If you give your own model, it is the original
+    for every seed; seeds then vary the methods and the retrained models.
 
     Args:
-        recipes: TOML files, or names of recipes that come with unweave, such as digits-trace. Or one model:
+        recipes: TOML files, or names of recipes that come with unweave, such as digits-trace; or one model:
             project.py, or a folder.
-        request: What a model is to forget.
-        recipe: How the model of a folder was trained.
-        data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
-        methods: Names with commas between, such as lur:recover,salun; all if none are given.
-        seeds: How many of the recipes' seeds to run; a verdict needs ten.
-        tune: Trials of tuning per method, on other seeds than the reported ones.
-        against: What trials forget: proxy, other examples that the request retains, so that a search retrains
-            nothing for the request itself; or retrain, the request, the best case. By default as recipes
-            say, which is proxy.
-        tuned: The folder `tuning` of an earlier run, whose searches are used instead of new ones.
-        budgets: What methods may spend, relative to a retraining, with commas between, such as 0.1,0.3: each
-            is searched and run by itself, and the smallest at which a method passes is what a PASS costs it.
-        jobs: Worker processes, at most one per core or GPU; as many as there are cores, or one on a device.
-        protocol: Print the columns of another benchmark, deep-unlearn, of classifiers over ten seeds.
-        shared: Of every verb.
+        request: The forget set of a given model.
+        recipe: The recipe of a model's folder that has no recipe in it.
+        data: The images for a diffusers folder: a folder with one sub-folder per class, or an .npz file.
+        methods: Method names separated by commas, such as lur:recover,salun; all by default.
+        seeds: The number of the recipes' seeds to run; a verdict needs ten.
+        tune: The number of tuning trials per method, on seeds that are not reported.
+        against: The forget set of trials: "proxy", a proxy request drawn from the retain set, which needs no
+            retraining for the request itself; or "retrain", the request itself, the best case. By default
+            that of the recipe, which is proxy.
+        tuned: The folder `tuning` of an earlier run; uses its searches instead of new ones.
+        budgets: Budgets of the methods relative to a retraining, separated by commas, such as 0.1,0.3. Each
+            is searched and run separately; the smallest at which a method passes is its cost of a PASS.
+        jobs: The number of worker processes, at most one per core or GPU; by default one per core, or one on
+            a device.
+        protocol: Print the columns of another benchmark: deep-unlearn, for classifiers over ten seeds.
+        shared: The flags of every verb.
     """
-    plan = Plan(methods, seeds, tune, against, tuned, fractions(budgets), jobs, protocol)
+    plan = Plan(methods, seeds, tune, against, tuned, parse_fractions(budgets), jobs, protocol)
     if is_given(recipes):
-        place = Place(one_of(recipes), recipe, data)
-        told(run_given(place, request, plan, shared), shared, protocol)
+        place = Place(single_place(recipes), recipe, data)
+        print_summary(run_model(place, request, plan, shared), shared, protocol)
         return 0
-    if recipe is not None or data is not None or request.given():
-        raise ValueError("--recipe, --data and what to forget go with a model: recipes say it all themselves")
-    told(run([load_recipe(place) for place in recipes], "unweave-bench", plan, shared), shared, protocol)
+    if recipe is not None or data is not None or request.flags():
+        raise ValueError("--recipe, --data and what to forget go with a model: recipes define their own")
+    print_summary(
+        run_recipes([load_recipe(place) for place in recipes], "unweave-bench", plan, shared),
+        shared,
+        protocol,
+    )
     return 0
 
 
-def run(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> Path:
-    """Runs recipes into a folder; returns that.
+def run_recipes(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> Path:
+    """Runs recipes and writes them into a folder; returns the folder.
 
     Args:
-        recipes: One per stage.
-        name: What the folder is called where no other was named.
-        plan: How to run them.
-        shared: Of every verb.
+        recipes: One recipe per stage.
+        name: The default name of the folder.
+        plan: The options of the run.
+        shared: The flags of every verb.
     """
-    device, methods = shared.device or "cpu", names(plan.methods)
+    device, methods = shared.device or "cpu", parse_names(plan.methods)
     refuse_too_many(plan.jobs, device)
-    recipes = [plan.over(recipe, shared.seed) for recipe in recipes]
+    recipes = [plan.apply_to(recipe, shared.seed) for recipe in recipes]
     plan.refuse_other_families(recipes)
     refuse_unreadable(recipes, device)
     tables = [replace(recipe, tuning=replace(recipe.tuning, budgets=())).table() for recipe in recipes]
@@ -103,13 +108,17 @@ def run(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> Pat
         "recipes": [{key: table[key] for key in table if key != "seeds"} for table in tables],
         "seeds": [list(recipe.seeds) for recipe in recipes],
         "budgets": [list(recipe.tuning.budgets) for recipe in recipes],
-        "methods": list(dict.fromkeys(name for recipe in recipes for name in chosen(recipe, methods))),
-        **plan.asked(),
+        "methods": list(
+            dict.fromkeys(name for recipe in recipes for name in select_methods(recipe, methods))
+        ),
+        **plan.facts(),
         "device": device,
     }
-    place = out.place(shared.out or Path(name), asked, goes_on=grows)
+    place = out.choose_folder(shared.out or Path(name), asked, goes_on=extends)
     jobs = 1 if plan.jobs is None and device != "cpu" else plan.jobs
-    with running(", ".join(recipe.name for recipe in recipes), place, asked, quiet=shared.quiet) as listener:
+    with claim_folder(
+        ", ".join(recipe.name for recipe in recipes), place, asked, quiet=shared.quiet
+    ) as listener:
         run_bench(
             recipes,
             place,
@@ -124,48 +133,48 @@ def run(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> Pat
 
 
 @contextmanager
-def running(what: str, place: Path, asked: out.Asked, *, quiet: bool) -> Iterator[Listener]:
-    """Claims a folder for the body, which leaves a record there, and writes the page of that."""
+def claim_folder(what: str, place: Path, asked: out.Asked, *, quiet: bool) -> Iterator[Listener]:
+    """Claims a folder for the body, which writes a record there; then writes the page of the record."""
     start = f"Running {what} in {place}"
-    with out.writing(place, asked), progress.shown(start, quiet=quiet) as listener:
+    with out.open_folder(place, asked), progress.show_progress(start, quiet=quiet) as listener:
         yield listener
         html.write(record.load(place), place / html.FILE)
 
 
-def one_of(places: Sequence[str]) -> str:
-    """The only place."""
+def single_place(places: Sequence[str]) -> str:
+    """Returns the only place; raises if there are several."""
     if len(places) > 1:
         raise ValueError(f"bench takes several recipes or one model, found {', '.join(places)}")
     return places[0]
 
 
-def run_given(place: Place, request: Request, plan: Plan, shared: Shared) -> Path:
-    """Runs methods on a given original into a folder; returns that."""
-    device, wanted = shared.device or "cpu", names(plan.methods)
+def run_model(place: Place, request: Request, plan: Plan, shared: Shared) -> Path:
+    """Runs methods on a given original and writes them into a folder; returns the folder."""
+    device, wanted = shared.device or "cpu", parse_names(plan.methods)
     refuse_too_many(plan.jobs, device)
-    stage = given(place, request, plan, shared)
+    stage = load_stage(place, request, plan, shared)
     recipe = stage.recipe
-    methods = tuple(name for name in chosen(recipe, wanted) if name != "retrain")
+    methods = tuple(name for name in select_methods(recipe, wanted) if name != "retrain")
     asked = {
         "verb": "bench",
-        "given": {**stage.known(), "split": stage.split().digest()},
+        "given": {**stage.facts(), "split": stage.split().digest()},
         "seeds": [list(recipe.seeds)],
         "methods": list(methods),
-        **plan.asked(),
+        **plan.facts(),
         "against": recipe.tuning.against if plan.searches else None,
         "budgets": [list(recipe.tuning.budgets)],
         "device": device,
     }
     named = shared.out or Path("unweave-bench")
-    out.refuse_within(named, project_of(place, device).source, place.data)
-    folder = out.place(named, asked, goes_on=grows)
+    out.refuse_within(named, load_project(place, device).source, place.data)
+    folder = out.choose_folder(named, asked, goes_on=extends)
     stage = replace(stage, folder=folder)
     what = f"{', '.join(methods)} on {place.model}"
-    with running(what, folder, asked, quiet=shared.quiet) as listener:
+    with claim_folder(what, folder, asked, quiet=shared.quiet) as listener:
         for seed in (None, *recipe.tuning.seeds) if plan.tune else (None,):
-            stage.exam(seed)  # raises before anything is trained, where there are too few images
+            stage.exam(seed)  # raises before any training if there are too few images
         compare(
-            [stage.measured(plan.tuned) if plan.searches else stage],
+            [stage.with_retraining_cost(plan.tuned) if plan.searches else stage],
             folder,
             methods=methods,
             jobs=plan.jobs or 1,
@@ -176,18 +185,18 @@ def run_given(place: Place, request: Request, plan: Plan, shared: Shared) -> Pat
     return folder
 
 
-def given(place: Place, request: Request, plan: Plan, shared: Shared) -> Given:
-    """The original with what it is to forget, under the seeds and the tuning of a plan; has no folder yet.
+def load_stage(place: Place, request: Request, plan: Plan, shared: Shared) -> Given:
+    """The stage of a given original and its request, with the seeds and the tuning of a plan; no folder yet.
 
     Raises:
-        ValueError: If that can't be run as planned.
+        ValueError: If it can't be run as planned.
     """
     device = shared.device or "cpu"
-    forget = positions(request, project_of(place, device), shared.seed or 0)
+    forget = positions(request, load_project(place, device), shared.seed or 0)
     stage = stage_of(place, tuple(forget.tolist()), Path(), device)
-    recipe = plan.over(stage.recipe, shared.seed)
+    recipe = plan.apply_to(stage.recipe, shared.seed)
     plan.refuse_other_families([recipe])
-    if len(recipe.seeds) < SEEDS:  # there is no verdict whose margins they would fix
+    if len(recipe.seeds) < SEEDS:  # without a verdict no margins are needed
         recipe = replace(recipe, calibration_seeds=())
     stage = replace(stage, recipe=recipe)
     if plan.searches:
@@ -195,15 +204,17 @@ def given(place: Place, request: Request, plan: Plan, shared: Shared) -> Given:
     return stage
 
 
-def told(folder: Path, shared: Shared, protocol: Protocol | None = None) -> None:
-    """Prints what a run found, in the columns of a protocol or our own, and where it is."""
+def print_summary(folder: Path, shared: Shared, protocol: Protocol | None = None) -> None:
+    """Prints the tables of a run, in the columns of a protocol or our own, and its folder."""
     made = record.load(folder)
     if shared.json:
         places = {"out": str(folder), "record": str(folder / record.FILE), "report": str(folder / html.FILE)}
         more = {} if protocol is None else {"protocol": summary_of(made)}
         more |= {"frontier": made["frontier"]} if "frontier" in made else {}
-        show.as_json({**places, "stages": summary(made), **more})
+        show.print_json({**places, "stages": summary(made), **more})
         return
     width = show.console().width
-    show.stages(made) if protocol is None else print(as_text(made, "text", protocol, width=width), end="")
-    show.say("", f"Report: {folder / html.FILE}")
+    show.print_stages(made) if protocol is None else print(
+        as_text(made, "text", protocol, width=width), end=""
+    )
+    show.print_lines("", f"Report: {folder / html.FILE}")

@@ -1,4 +1,4 @@
-"""`unweave check`: what would go wrong, and what each method and a retrain would cost."""
+"""`unweave check`: finds problems of a model and its data, and estimates costs."""
 
 import dataclasses
 import json
@@ -12,31 +12,31 @@ from unweave.audits.exam import Exam, glance
 from unweave.bench.study import REFERENCES
 from unweave.bench.workers import Listener, Progress
 from unweave.cli import out, progress, show, timing
-from unweave.cli.notes import lacking, notes
-from unweave.cli.options import DEFAULTS, Shared, names
+from unweave.cli.notes import missing_retraining, notes
+from unweave.cli.options import DEFAULTS, Shared, parse_names
 from unweave.cli.project import Project, load
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
 from unweave.methods import DEFAULT, method_named
 from unweave.record.files import write_atomically
-from unweave.record.record import plain
+from unweave.record.record import to_json_values
 from unweave.report.numbers import number
 from unweave.split import Split
 
 FILE = "check.json"
 NAMED = 5
-"""How many methods a sentence names."""
+"""The largest number of methods that a sentence names."""
 COLUMNS: Mapping[str, tuple[str, int]] = {
     "Seconds": ("seconds", 1),
     "Of a retrain": ("cost", 2),
     "Gradients": ("gradients", 0),
     "Peak MiB": ("peak_mib", 0),
 }
-"""What a table of costs shows: the key of each column, and its decimals."""
+"""The columns of a table of costs: the key of each, and its decimals."""
 ASSUMED = (
     "Measured by a few steps of each; the others are assumed to cost the same.",
     "A recovery that ends once the model is restored is assumed to take its most.",
 )
-"""What the costs rest on."""
+"""The note on how costs are estimated."""
 
 
 def check(
@@ -49,51 +49,51 @@ def check(
     methods: str | None = None,
     shared: Shared = DEFAULTS,
 ) -> int:
-    """Load a model and its data; say what would go wrong, and what each method and a retrain would cost.
+    """Check a model and its data for problems, and estimate the cost of each method and of a retrain.
 
-    The model is a classifier with a logit for each class and data of one label per example, or a denoiser.
-    Costs are measured by running each method for a few steps. Where nothing says what to forget, a random
-    tenth is assumed; of a generator, its first class.
+    The model is a classifier with one logit per class and one label per example, or a denoiser. Costs are
+    estimated by running each method for a few steps. Without a request, check assumes a random tenth of the
+    data, or the first class for a generator.
 
     Args:
         model: project.py, a recipe, or a model's folder.
-        request: What is to be forgotten.
-        recipe: The recipe of a model's folder that has none of its own.
+        request: The forget set.
+        recipe: The recipe of a model's folder that has no recipe in it.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
         methods: Names with commas between, such as lur:recover,salun; all if none are given.
-        shared: Of every verb.
+        shared: The flags of every verb.
     """
-    wanted = names(methods)
+    wanted = parse_names(methods)
     project = load(model, recipe=recipe, data=data, device=shared.device)
-    chosen = priced_of(project, wanted)
+    chosen = methods_to_price(project, wanted)
     if shared.out is not None:
         out.refuse_within(shared.out, project.source, data)
-    original, project = project.placed(shared.device)
-    split = project.split(asked_for(request, project, shared.seed or 0))
-    exam = project.family.look(split)
-    with progress.shown("Looking at the model", quiet=shared.quiet) as listener:
-        found = looked(original, project, split, exam, chosen, listener)
+    original, project = project.to_device(shared.device)
+    split = project.split(forget_positions(request, project, shared.seed or 0))
+    exam = project.family.short_exam(split)
+    with progress.show_progress("Looking at the model", quiet=shared.quiet) as listener:
+        found = inspect_model(original, project, split, exam, chosen, listener)
     if shared.out is not None:
         asked = {
             "verb": "check",
             "model": model,
             "found": {key: found[key] for key in ("model", "data", "notes")},
         }
-        with out.writing(out.place(shared.out, asked), asked) as folder:
-            write_atomically(folder / FILE, json.dumps(plain(found), indent=1))
-    show.as_json(found) if shared.json else told(model, found, exam, lacking(project))
+        with out.open_folder(out.choose_folder(shared.out, asked), asked) as folder:
+            write_atomically(folder / FILE, json.dumps(to_json_values(found), indent=1))
+    show.print_json(found) if shared.json else print_report(model, found, exam, missing_retraining(project))
     return 0
 
 
-def priced_of(project: Project, wanted: Sequence[str] | None) -> list[str]:
-    """The names of the methods that are priced; those wanted are checked."""
+def methods_to_price(project: Project, wanted: Sequence[str] | None) -> list[str]:
+    """The names of the methods to estimate; checks the wanted names."""
     for name in wanted or ():
         method_named(name, project.family.name)
     named = (DEFAULT, *project.methods) if wanted is None else dict.fromkeys(wanted)
     return [name for name in named if name not in REFERENCES]
 
 
-def looked(
+def inspect_model(
     original: nn.Module,
     project: Project,
     split: Split,
@@ -101,27 +101,31 @@ def looked(
     chosen: list[str],
     listener: Listener,
 ) -> dict[str, Any]:
-    """All that is found out about a model and its data."""
-    prices = costs(chosen, original, split, project, listener)
+    """Collects all findings about a model and its data."""
+    prices = estimate_costs(chosen, original, split, project, listener)
     return {
-        "model": facts(original, project),
-        "data": sizes(split),
+        "model": model_facts(original, project),
+        "data": data_sizes(split),
         "request": about_own_images(split),
         "notes": list(notes(original, project)),
         "accuracy": None if project.model is None else glance(exam, original),
         "costs": prices,
-        "costlier_than_a_retrain": list(costlier(prices)),
+        "costlier_than_a_retrain": list(slower_methods(prices)),
     }
 
 
-def asked_for(request: Request, project: Project, seed: int) -> torch.Tensor:
-    """The positions of what is to be forgotten, or of what is assumed."""
-    undecided = not request.given() and project.forget is None
-    return project.family.assumed(project.train, seed) if undecided else positions(request, project, seed)
+def forget_positions(request: Request, project: Project, seed: int) -> torch.Tensor:
+    """The positions of the forget set, or of the assumed one."""
+    undecided = not request.flags() and project.forget is None
+    return (
+        project.family.default_forget_set(project.train, seed)
+        if undecided
+        else positions(request, project, seed)
+    )
 
 
-def facts(model: nn.Module, project: Project) -> dict[str, Any]:
-    """What a model is."""
+def model_facts(model: nn.Module, project: Project) -> dict[str, Any]:
+    """The facts about a model."""
     weights = list(model.parameters())
     return {
         "type": type(model).__name__,
@@ -134,19 +138,19 @@ def facts(model: nn.Module, project: Project) -> dict[str, Any]:
     }
 
 
-def sizes(split: Split) -> dict[str, Any]:
-    """How much data there is."""
+def data_sizes(split: Split) -> dict[str, Any]:
+    """The sizes of the parts of the data."""
     counts = {"forget": len(split.forget), "retain": len(split.retain)}
     counts |= {"calibration": len(split.calibration), "test": len(split.test)}
     return {**counts, "classes": split.n_classes, "forgotten_classes": list(split.forgotten_classes)}
 
 
-def costs(
+def estimate_costs(
     chosen: list[str], model: nn.Module, split: Split, project: Project, listener: Listener
 ) -> dict[str, dict[str, Any]]:
-    """What a retrain and each method would cost."""
+    """Estimates the cost of a retrain and of each method."""
     warm_up(project, model, split)
-    whole = timing.whole(project, model, split)
+    whole = timing.estimate_retraining(project, model, split)
     total = len(chosen) + (whole is not None)
     found: dict[str, dict[str, Any]] = {}
     if whole is not None:
@@ -159,17 +163,17 @@ def costs(
     return found
 
 
-def costlier(costs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The methods that take longer than a retrain, and how many times as long."""
+def slower_methods(costs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The methods that take longer than a retrain, with the ratio of times."""
     known = {name: each["cost"] for name, each in costs.items() if each["cost"] is not None}
     return {name: cost for name, cost in known.items() if cost > 1}
 
 
-def about_retraining(costs: Mapping[str, float]) -> list[str]:
-    """What to do instead, where methods take longer than a retrain.
+def retraining_advice(costs: Mapping[str, float]) -> list[str]:
+    """Advice if methods take longer than a retrain.
 
     Args:
-        costs: From `costlier`.
+        costs: From `slower_methods`.
     """
     if not costs:
         return []
@@ -182,59 +186,61 @@ def about_retraining(costs: Mapping[str, float]) -> list[str]:
 
 
 def warm_up(project: Project, model: nn.Module, split: Split) -> None:
-    """Runs something first, because whoever is first pays for torch's own start."""
+    """Runs one pass first, because the first one includes torch's own start."""
     timing.estimate(project.methods["finetune"], model, split, project)
 
 
-def told(model: str, found: Mapping[str, Any], exam: Exam[Any], missing: str) -> None:
-    """Prints what was found.
+def print_report(model: str, found: Mapping[str, Any], exam: Exam[Any], missing: str) -> None:
+    """Prints the findings.
 
     Args:
-        model: As it was named.
-        found: All of it.
-        exam: Has the titles of the figures.
-        missing: What is lacking for a retrain, if it is.
+        model: The name of the model, as given.
+        found: The findings.
+        exam: The exam, which has the titles of the figures.
+        missing: What a retrain lacks; None if nothing.
     """
     refused = {name: each["refused"] for name, each in found["costs"].items() if each["refused"]}
-    show.tell(*about_retraining(costlier(found["costs"])))
+    show.print_sentences(*retraining_advice(slower_methods(found["costs"])))
     exceptions = f", but not with {', '.join(refused)}" if refused else ""
-    show.tell(f"{model} can be used{exceptions}.", "")
-    show.tell(about_model(found["model"]), about_data(found["data"], ids=found["model"]["ids"]))
-    show.tell(*found["request"])
-    show.say(*([] if found["accuracy"] is None else about_answers(found["accuracy"], exam)), "")
-    show.tell(*([f"- {note}" for note in found["notes"]] or ["Nothing is known that would go wrong."]), "")
-    told_costs(found["costs"])
+    show.print_sentences(f"{model} can be used{exceptions}.", "")
+    show.print_sentences(model_line(found["model"]), data_line(found["data"], ids=found["model"]["ids"]))
+    show.print_sentences(*found["request"])
+    show.print_lines(*([] if found["accuracy"] is None else answer_lines(found["accuracy"], exam)), "")
+    show.print_sentences(
+        *([f"- {note}" for note in found["notes"]] or ["Nothing is known that would go wrong."]), ""
+    )
+    print_costs(found["costs"])
     unknown = [] if "retrain" in found["costs"] else [f"What a retrain costs is unknown: {missing}."]
-    show.tell("", *ASSUMED, *unknown)
-    show.tell(*(f"{name}: {reason}" for name, reason in refused.items()))
+    show.print_sentences("", *ASSUMED, *unknown)
+    show.print_sentences(*(f"{name}: {reason}" for name, reason in refused.items()))
 
 
-def about_model(model: Mapping[str, Any]) -> str:
-    """The model in a line."""
+def model_line(model: Mapping[str, Any]) -> str:
+    """One line about the model."""
     weights = f"{model['weights']:,} weights ({model['trainable']:,} trainable)"
     trained = "" if model["trained"] else ", not trained yet"
     return f"Model: {model['type']}, {weights}, {model['dtype']}, on {model['device']}{trained}."
 
 
-def about_data(data: Mapping[str, Any], *, ids: bool) -> str:
-    """The data in a line."""
+def data_line(data: Mapping[str, Any], *, ids: bool) -> str:
+    """One line about the data."""
     parts = f"{data['forget']} to forget, {data['retain']} to retain"
     held_out = f"{data['calibration']} for calibration, {data['test']} for test"
     known = "by ids of their own" if ids else "by position"
     return f"Data: {parts}, {held_out}; {data['classes']} classes; examples are known {known}."
 
 
-def about_answers(found: Mapping[str, float], exam: Exam[Any]) -> list[str]:
-    """What the model answers, a line for each figure."""
+def answer_lines(found: Mapping[str, float], exam: Exam[Any]) -> list[str]:
+    """One line for each figure of the model's answers."""
     lines = [f"{each.title}: {number(found[each.id], each.digits)}" for each in exam.glances]
-    return [*lines, exam.glanced] if exam.glanced else lines
+    return [*lines, exam.glance_note] if exam.glance_note else lines
 
 
-def told_costs(costs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Prints the table of costs; they are set beside a retrain where one is possible."""
+def print_costs(costs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints the table of costs, relative to a retrain if one is possible."""
     shown = {title: each for title, each in COLUMNS.items() if each[0] != "cost" or "retrain" in costs}
     rows = [cost_row(name, each, list(shown.values())) for name, each in costs.items()]
-    show.table(("Method", *shown, "Runs"), rows)
+    show.print_table(("Method", *shown, "Runs"), rows)
 
 
 def cost_row(name: str, each: Mapping[str, Any], columns: list[tuple[str, int]]) -> list[str]:

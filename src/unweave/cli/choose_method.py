@@ -1,4 +1,4 @@
-"""The method that answers a request: one of the list under its settings, or a user's own retraining."""
+"""The method of a request: one of the registry with its settings, or a user's own retraining."""
 
 import tomllib
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from unweave.bench.recipe import refuse_unfit_targets, shipped
+from unweave.bench.recipe import recipe_names, refuse_unfit_targets
 from unweave.cli.project import Project
 from unweave.methods import Method
 from unweave.methods.configure import configure
@@ -19,15 +19,15 @@ class Retraining:
     """Retraining by a user's own `train(dataset, seed)`.
 
     Args:
-        project: Who says how.
-        seed: Of the training.
+        project: The project that defines `train`.
+        seed: The seed of the training.
     """
 
     project: Project
     seed: int
 
     def __call__(self, problem: Problem) -> None:
-        """Gives the problem's model the weights of a retrained one."""
+        """Copies the weights of a retrained model into the problem's model."""
         assert self.project.retrain is not None
         model = self.project.retrain(problem.split, self.seed)
         problem.model.load_state_dict(model.state_dict())
@@ -36,11 +36,13 @@ class Retraining:
         return f"train(dataset, {self.seed})"
 
 
-def configured(project: Project, name: str, *, tables: Mapping[str, Any], seed: int) -> Method | Retraining:
-    """The method under its settings.
+def configure_method(
+    project: Project, name: str, *, tables: Mapping[str, Any], seed: int
+) -> Method | Retraining:
+    """The method with its settings.
 
     Raises:
-        ValueError: If a setting is unknown or wrong, or a retrain is asked for and nobody said how to.
+        ValueError: If a setting is unknown or wrong, or the method is retrain and there is no train().
     """
     if name != "retrain" or project.scratch is not None:
         method = configure(project.method(name), tables, f"method {name}")
@@ -55,30 +57,30 @@ def configured(project: Project, name: str, *, tables: Mapping[str, Any], seed: 
     return Retraining(project, seed)
 
 
-def known_here(
+def tuned_method(
     project: Project, name: str, *, tables: Mapping[str, Any], seed: int, place: Path, again: str
 ) -> Method | Retraining:
-    """The method under settings that an earlier run has left.
+    """The method with the settings of an earlier run.
 
     Args:
-        project: What it is for.
+        project: The project.
         name: The name of the method.
         tables: The settings.
-        seed: Of a retraining.
-        place: Where they were found.
-        again: What makes them again.
+        seed: The seed of a retraining.
+        place: The file of the settings.
+        again: The advice to make them again.
 
     Raises:
-        ValueError: If they are not the method's, as those of earlier versions may be.
+        ValueError: If they do not fit the method, as those of earlier versions may not.
     """
     try:
-        return configured(project, name, tables=tables, seed=seed)
+        return configure_method(project, name, tables=tables, seed=seed)
     except ValueError as error:
         raise ValueError(f"{place} has settings of another version of {name}: {error}: {again}") from error
 
 
-def searched(tuning: Path, model: str, method: str) -> Mapping[str, Any]:
-    """The settings that `bench --tune` found for a method on a model, as it wrote them.
+def read_search(tuning: Path, model: str, method: str) -> Mapping[str, Any]:
+    """Reads the settings that `bench --tune` found for a method on a model.
 
     Args:
         tuning: The folder `tuning` of that run; or a file there, as each of several budgets has one.
@@ -88,7 +90,7 @@ def searched(tuning: Path, model: str, method: str) -> Mapping[str, Any]:
     Raises:
         ValueError: If there are none.
     """
-    name = model if model in shipped() else Path(model).resolve().stem
+    name = model if model in recipe_names() else Path(model).resolve().stem
     place = tuning if tuning.suffix == ".toml" else tuning / f"{name}.toml"
     if not place.is_file():
         folder = place.parent

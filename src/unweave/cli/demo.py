@@ -1,4 +1,4 @@
-"""`unweave demo`: train, forget and compare with retraining on real data, in minutes."""
+"""`unweave demo`: trains, forgets and compares with retraining on real data, in minutes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -8,36 +8,36 @@ from unweave.audits.verdict import SEEDS
 from unweave.bench.recipe import Recipe
 from unweave.bench.recipe import load as load_recipe
 from unweave.cli import bench, show
-from unweave.cli.options import DEFAULTS, Shared, names
+from unweave.cli.options import DEFAULTS, Shared, parse_names
 from unweave.cli.plan import Plan
 
 QUICK = 2
-"""Seeds of a quick run of classifiers."""
+"""The number of seeds of a quick run of classifiers."""
 
 CLASSIFIERS = (
     "lur:recover,lur,lur-lagged:recover,lur-exact:recover,joint:recover,short-retrain,finetune,ascent,neggrad+,"
     "salun,scissorhands,salun:recover,retrain"
 )
-"""What a demo of classifiers runs: `unweave bench` runs all."""
+"""The methods of a demo of classifiers; `unweave bench` runs all."""
 
 BUDGETS = (0.1, 0.2, 0.3, 0.45)
 """Of the frontier: at each run those methods that the recipe at that budget has settings of."""
 
 IMAGES = 50
-"""Of each class that a generator draws."""
+"""The number of images of each class."""
 
 QUICK_STEPS = 1500
-"""Of a quick training of a generator: half of the recipe's."""
+"""The steps of a quick training of a generator: half of the recipe's."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a demo runs where nothing else is asked for.
+class Demonstration:
+    """The defaults of a demo.
 
     Args:
-        recipes: One per stage.
-        methods: Names with commas between; all if None.
-        seeds: How many; all of the recipes if None.
+        recipes: One recipe per stage.
+        methods: Method names separated by commas; all if None.
+        seeds: The number of seeds; all of the recipes if None.
     """
 
     recipes: tuple[Recipe, ...]
@@ -45,30 +45,30 @@ class Shown:
     seeds: int | None = None
 
 
-def digits(quick: bool) -> Shown:
-    """Classifiers: records with wrong labels at several budgets, and one digit; a selection of methods."""
+def digits(quick: bool) -> Demonstration:
+    """Classifiers that forget mislabelled examples at several budgets, and one digit; a selection."""
     recipes = (*(load_recipe(f"digits-trace@{budget}") for budget in BUDGETS), load_recipe("digits-class"))
-    return Shown(recipes, CLASSIFIERS, seeds=QUICK if quick else None)
+    return Demonstration(recipes, CLASSIFIERS, seeds=QUICK if quick else None)
 
 
-def diffusion(quick: bool) -> Shown:
-    """A generator that is to make one digit no more, with few images; in a hurry, without attacks on it."""
+def diffusion(quick: bool) -> Demonstration:
+    """A generator that forgets one digit, with few images; a quick run has no attacks."""
     recipe = load_recipe("digit-images-class")
     assert recipe.generation is not None
     few = replace(recipe.generation, images=IMAGES)
     if quick:
-        hurried = replace(recipe, generation=replace(few, attacks=0)).cut_short(QUICK_STEPS)
-        return Shown((hurried,), "lur:recover,salun", seeds=1)
-    return Shown((replace(recipe, generation=few),), "lur:recover,salun,sa,joint:recover", seeds=1)
+        hurried = replace(recipe, generation=replace(few, attacks=0)).with_short_training(QUICK_STEPS)
+        return Demonstration((hurried,), "lur:recover,salun", seeds=1)
+    return Demonstration((replace(recipe, generation=few),), "lur:recover,salun,sa,joint:recover", seeds=1)
 
 
-def runs(recipe: Recipe, methods: str | None) -> bool:
+def runs_any(recipe: Recipe, methods: str | None) -> bool:
     """Whether a recipe runs any of the methods: at a budget it needs settings of one."""
-    wanted = names(methods) or recipe.methods
+    wanted = parse_names(methods) or recipe.methods
     return not recipe.tuning.budgets or bool(recipe.configured().intersection(wanted))
 
 
-SHOWN: Mapping[str, Callable[[bool], Shown]] = {"digits": digits, "diffusion": diffusion}
+SHOWN: Mapping[str, Callable[[bool], Demonstration]] = {"digits": digits, "diffusion": diffusion}
 
 
 def demo(
@@ -83,29 +83,29 @@ def demo(
 ) -> int:
     """Train, forget and compare with retraining on real data, in minutes.
 
-    With digits there are two problems: a tenth of the records of a training set with wrong labels, which the
-    model has memorised, at several budgets; and all images of one digit. With diffusion there is one: a
-    generator of digits forgets one of them, and the report shows what each model draws. Written are the
-    cells, record.json and report.html.
+    With digits there are two problems: the model forgets a tenth of a training set with wrong labels, which
+    it has memorised, at several budgets; and all images of one digit. With diffusion there is one: a
+    generator forgets one digit, and the report shows the images of each model. The demo writes the cells,
+    record.json and report.html.
 
     Args:
-        what: Classifiers of digits, or a generator of them; scikit-learn's, which need no download.
-        quick: Only two seeds, or of the generator two methods and a shorter training; therefore no verdict.
-        methods: Names with commas between, such as lur:recover,salun; a selection if none are given.
-        seeds: How many seeds; a verdict needs ten. One of the generator if not given.
-        jobs: Worker processes; as many as there are cores.
-        shared: Of every verb.
+        what: Classifiers of digits, or a generator of digits; scikit-learn's digits need no download.
+        quick: Only two seeds, or two methods and a shorter training of the generator; gives no verdict.
+        methods: Method names separated by commas, such as lur:recover,salun; a selection by default.
+        seeds: The number of seeds; a verdict needs ten. One by default for the generator.
+        jobs: The number of worker processes; by default one per core.
+        shared: The flags of every verb.
     """
     shown = SHOWN[what](quick)
     count, recipes = seeds if seeds is not None else shown.seeds, list(shown.recipes)
     if count is not None and count < SEEDS:
-        # retrains that only fix the margins of a verdict are of no use where there is none
+        # without a verdict there is no use for calibration models
         recipes = [replace(recipe, calibration_seeds=()) for recipe in recipes]
     chosen = shown.methods if methods is None else methods
-    recipes = [recipe for recipe in recipes if runs(recipe, chosen)]
+    recipes = [recipe for recipe in recipes if runs_any(recipe, chosen)]
     plan = Plan(methods=chosen, seeds=count, jobs=jobs)
-    folder = bench.run(recipes, "unweave-demo", plan, shared)
+    folder = bench.run_recipes(recipes, "unweave-demo", plan, shared)
     if count is not None and count < SEEDS and not shared.json:
-        show.say(f"no verdict: {count} {'seed' if count == 1 else 'seeds'}, {SEEDS} needed", "")
-    bench.told(folder, shared)
+        show.print_lines(f"no verdict: {count} {'seed' if count == 1 else 'seeds'}, {SEEDS} needed", "")
+    bench.print_summary(folder, shared)
     return 0

@@ -1,4 +1,4 @@
-"""What the settings of a method mean: the docstrings of its classes are the one place that says so."""
+"""Descriptions of the settings of a method, read from the docstrings of its classes."""
 
 import inspect
 import re
@@ -8,14 +8,14 @@ from typing import Any, cast
 
 from unweave.descent.descend import Descent
 from unweave.methods.configure import stages_of
-from unweave.tables import as_table, kind_of, tables
+from unweave.tables import as_table, kind_of, nested_kinds
 
 KIND = "kind"
-"""The last name of a path that says which of several dataclasses stands there."""
+"""The last name of a path that selects one of several dataclasses."""
 
 
-def meanings(method: object) -> dict[str, str]:
-    """What each setting means, by the dotted path that `--set` names; empty where its class does not say."""
+def setting_meanings(method: object) -> dict[str, str]:
+    """The meaning of each setting, by its dotted path for `--set`; empty if its class has no description."""
     return {
         path: meaning
         for before, stage in stages_of(method).items()
@@ -24,8 +24,8 @@ def meanings(method: object) -> dict[str, str]:
 
 
 def meanings_in(settings: object, before: str = "") -> dict[str, str]:
-    """What each setting of a dataclass means."""
-    told, kinds, made = arguments(type(settings)), tables(type(settings)), {}
+    """The meaning of each setting of a dataclass."""
+    told, kinds, made = parse_args_section(type(settings)), nested_kinds(type(settings)), {}
     for name, shown in as_table(settings).items():
         value, path, meaning = getattr(settings, name), f"{before}{name}", told.get(name, "")
         if isinstance(shown, Mapping) and is_dataclass(value):
@@ -36,8 +36,8 @@ def meanings_in(settings: object, before: str = "") -> dict[str, str]:
     return made
 
 
-def choices(method: object) -> dict[str, dict[str, str]]:
-    """By the path of a setting the dataclasses that may stand there, and what each does."""
+def setting_choices(method: object) -> dict[str, dict[str, str]]:
+    """The dataclasses that a setting accepts and what each does, by the path of the setting."""
     return {
         path: found
         for before, stage in stages_of(method).items()
@@ -46,9 +46,9 @@ def choices(method: object) -> dict[str, dict[str, str]]:
 
 
 def choices_in(settings: object, before: str = "") -> dict[str, dict[str, str]]:
-    """The dataclasses that may stand in the fields of a dataclass, where there is a choice."""
+    """The dataclasses that each field of a dataclass accepts, if there is a choice."""
     made: dict[str, dict[str, str]] = {}
-    for name, kinds in tables(type(settings)).items():
+    for name, kinds in nested_kinds(type(settings)).items():
         value, path = getattr(settings, name), f"{before}{name}"
         if len(kinds) > 1 or (kinds and not is_dataclass(value)):
             made[path] = {kind_of(kind): first_line(kind) for kind in kinds}
@@ -57,19 +57,19 @@ def choices_in(settings: object, before: str = "") -> dict[str, dict[str, str]]:
 
 
 def first_line(kind: type) -> str:
-    """What the docstring of a class begins with."""
-    return plain((inspect.getdoc(kind) or "").partition("\n\n")[0])
+    """The first line of the docstring of a class."""
+    return plain_text((inspect.getdoc(kind) or "").partition("\n\n")[0])
 
 
-def arguments(kind: type) -> Mapping[str, str]:
-    """The section `Args:` of a class's docstring, by name, each text in one line."""
+def parse_args_section(kind: type) -> Mapping[str, str]:
+    """Parses the section `Args:` of a class's docstring: one line of text per name."""
     section = re.search(r"^Args:\n((?: .*\n?|\n)*)", inspect.getdoc(kind) or "", re.MULTILINE)
     found = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
-    return {name: plain(text) for name, text in found}
+    return {name: plain_text(text) for name, text in found}
 
 
-def plain(text: str) -> str:
-    """A text in one line, with formulas as they are written."""
+def plain_text(text: str) -> str:
+    """A text in one line, with the source of its formulas."""
     return re.sub(":math:`([^`]*)`", r"\1", " ".join(text.split()))
 
 
@@ -83,7 +83,7 @@ def descents(method: object) -> dict[str, Descent]:
 
 
 def descents_in(settings: object, before: str = "") -> dict[str, Descent]:
-    """The descents in a dataclass, or in what it holds."""
+    """The descents in a dataclass and its nested dataclasses."""
     if not is_dataclass(settings):
         return {}
     inner = {f"{before}{each.name}": getattr(settings, each.name) for each in fields(cast(Any, settings))}

@@ -1,4 +1,4 @@
-"""`unweave forget`: a new model without some of its data; the original is never written to."""
+"""`unweave forget`: writes a new model that has forgotten some of its data; never changes the original."""
 
 import shlex
 from collections.abc import Callable, Mapping
@@ -10,9 +10,9 @@ from torch import nn
 from unweave.audits.exam import Exam, glance
 from unweave.bench.workers import Listener, Progress
 from unweave.cli import out, progress, show
-from unweave.cli.choose_method import configured, known_here, searched
-from unweave.cli.dry_run import planned
-from unweave.cli.options import DEFAULTS, Shared, settings
+from unweave.cli.choose_method import configure_method, read_search, tuned_method
+from unweave.cli.dry_run import print_plan
+from unweave.cli.options import DEFAULTS, Shared, parse_settings
 from unweave.cli.project import Project, load
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
 from unweave.methods import DEFAULT, method_named
@@ -22,14 +22,14 @@ from unweave.record.record import package_digest
 from unweave.report.numbers import number
 from unweave.result import PRETRAINED, Pretrained, Result, refuse_foreign
 from unweave.split import Split
-from unweave.tables import merged
+from unweave.tables import merge_tables
 from unweave.unlearning import unlearn
 
 CLAIM = "forget.json"
 MODELS = "models"
 SPLIT = "split.json"
 DAMAGED = 5.0
-"""Points of accuracy on the rest that no request should cost."""
+"""The loss of accuracy on retained data, in points, that triggers a warning."""
 
 
 def forget(
@@ -47,77 +47,77 @@ def forget(
 ) -> int:
     """Write a new model that has forgotten some of its data.
 
-    Written are model.safetensors with model.json, record.json, split.json, and forget.json, which says what
-    was asked; and what comes from a folder of diffusers also as a copy of that, in the folder pretrained.
-    The folder models keeps what was trained on the way: the original of a recipe, and the classifier that
-    recognises a generator's images. It may be deleted: what audit needs of it is then trained again. The
-    original is never written to.
+    It writes model.safetensors with model.json, record.json, split.json, and forget.json with the request. A
+    model from a diffusers folder is also written as a copy of that folder, in the folder pretrained. The
+    folder models holds models trained on the way: the original of a recipe, and the classifier that
+    recognises a generator's images. You may delete it; audit then trains what it needs again. The original is
+    never changed.
 
     Args:
         model: project.py, a recipe, or a model's folder.
-        request: What is to be forgotten.
+        request: The forget set.
         method: A method, or a pipeline such as lur:recover; see unweave methods.
-        set: A setting of the method, such as how.lr=0.1, or of a pipeline's stage, as in recover.how.lr=0.1;
-            may be given several times.
-        tuned: The folder `tuning` of a bench of this model, whose settings are used where no other is set;
-            of a bench at several budgets the file of one of them, such as tuning/digits-trace@0.1.toml.
-        recipe: The recipe of a model's folder that has none of its own.
-        data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
-        dry_run: Only say what would be done, and what it would cost.
-        shared: Of every verb.
+        set: A setting of the method, such as how.lr=0.1, or of a pipeline's stage, such as
+            recover.how.lr=0.1; can be given several times.
+        tuned: The folder `tuning` of a bench of this model; its settings are the defaults. For a bench at
+            several budgets, the file of one of them, such as tuning/digits-trace@0.1.toml.
+        recipe: The recipe of a model's folder that has no recipe in it.
+        data: The images for a diffusers folder: a folder with one sub-folder per class, or an .npz file.
+        dry_run: Only print what forget would do, and its cost.
+        shared: The flags of every verb.
     """
-    tables = settings(set)
+    tables = parse_settings(set)
     method_named(method)
-    found = {} if tuned is None else searched(tuned, model, method)
+    found = {} if tuned is None else read_search(tuned, model, method)
     project = load(model, recipe=recipe, data=data, device=shared.device)
     method_named(method, project.family.name)
     seed = shared.seed or 0
     split = project.split(positions(request, project, seed))
     if tuned is not None:
         again = f"tune it again, with unweave bench {model} --methods {method} --tune 20"
-        known_here(project, method, tables=found, seed=seed, place=tuned, again=again)
-        tables = merged(found, tables)
-    chosen = configured(project, method, tables=tables, seed=seed)
+        tuned_method(project, method, tables=found, seed=seed, place=tuned, again=again)
+        tables = merge_tables(found, tables)
+    chosen = configure_method(project, method, tables=tables, seed=seed)
     asked = {
         "verb": "forget",
-        "model": found_anywhere(model),
-        "recipe": None if recipe is None else found_anywhere(recipe),
-        "data": None if data is None else found_anywhere(data),
-        **asked_of(project, split, method, tables=tables, seed=seed, device=shared.device),
+        "model": absolute_place(model),
+        "recipe": None if recipe is None else absolute_place(recipe),
+        "data": None if data is None else absolute_place(data),
+        **request_facts(project, split, method, tables=tables, seed=seed, device=shared.device),
     }
     place = shared.out or Path("forgotten")
     out.refuse_within(place, project.source, data)
-    folder = out.place(place, asked, claim=CLAIM)
+    folder = out.choose_folder(place, asked, claim=CLAIM)
     if is_done(folder, project):
-        say_done(split, method, folder=folder, shared=shared)
+        print_done(split, method, folder=folder, shared=shared)
         return 0
     refuse_foreign(folder)
     if dry_run:
-        return planned(chosen, method, split=split, project=project, folder=folder, shared=shared)
+        return print_plan(chosen, method, split=split, project=project, folder=folder, shared=shared)
     with (
-        out.writing(folder, asked, claim=CLAIM),
-        progress.shown(f"Loaded {model}", quiet=shared.quiet) as listener,
+        out.open_folder(folder, asked, claim=CLAIM),
+        progress.show_progress(f"Loaded {model}", quiet=shared.quiet) as listener,
     ):
-        original = trained(project, seed, models=folder / MODELS, listener=listener)
-        exam = project.family.look(split, cache=folder / MODELS)
+        original = load_original(project, seed, models=folder / MODELS, listener=listener)
+        exam = project.family.short_exam(split, cache=folder / MODELS)
         before = glance(exam, original)
         listener(Progress(f"the original; now {method}", 1, 2))
         task, build = project.task(split), project.build
         result = unlearn(original, split, chosen, task=task, seed=seed, device=shared.device, build=build)
         after = glance(exam, result.model)
         listener(Progress(method, 2, 2))
-        result.save(folder, write=writer(project, result, name=method))
+        result.save(folder, write=folder_writer(project, result, name=method))
         made = record.load(folder)
-        facts = {"model": called(model), "asked": request.words(), "date": made["environment"]["date"]}
+        facts = {"model": model_label(model), "asked": request.words(), "date": made["environment"]["date"]}
         record.write(add_request(made, facts), folder)
-    told(result, method, exam=exam, before=before, after=after, folder=folder, shared=shared)
+    print_result(result, method, exam=exam, before=before, after=after, folder=folder, shared=shared)
     return 0
 
 
-def asked_of(
+def request_facts(
     project: Project, split: Split, method: str, *, tables: Mapping[str, Any], seed: int, device: str | None
 ) -> out.Asked:
-    """What a run depends on beside where its model is found."""
+    """The facts that a run depends on, without the place of its model."""
     weights = None if project.model is None else checkpoint.contents(project.model.state_dict())
     return {
         "facts": project.facts,
@@ -128,19 +128,21 @@ def asked_of(
         "settings": tables,
         "seed": seed,
         "device": device,
-        "forget": named(split),
+        "forget": forgotten_ids(split),
     }
 
 
 def is_done(folder: Path, project: Project) -> bool:
-    """Whether a folder, which is free or holds this run, has all of its files."""
+    """Whether a folder holds all files of this run."""
     own_form = project.write is not None or isinstance(project.model, Pretrained)
     files = (checkpoint.WEIGHTS, checkpoint.SIDECAR, SPLIT, record.FILE, *([PRETRAINED] if own_form else []))
     return all((folder / name).exists() for name in files)
 
 
-def writer(project: Project, result: Result, *, name: str) -> Callable[[nn.Module, Path], object] | None:
-    """Writes a model in the form that the original came in; None where that has none of its own."""
+def folder_writer(
+    project: Project, result: Result, *, name: str
+) -> Callable[[nn.Module, Path], object] | None:
+    """A function that writes a model in the format of the original; None if it has no special format."""
     write = project.write
     if write is None:
         return None
@@ -154,8 +156,8 @@ def writer(project: Project, result: Result, *, name: str) -> Callable[[nn.Modul
     return lambda model, folder: write(model, folder, facts)
 
 
-def trained(project: Project, seed: int, *, models: Path, listener: Listener) -> nn.Module:
-    """The original: as it was given, or trained by its recipe."""
+def load_original(project: Project, seed: int, *, models: Path, listener: Listener) -> nn.Module:
+    """The original: the given model, or one trained by its recipe."""
     if project.model is not None:
         return project.model
     assert project.original is not None
@@ -163,26 +165,26 @@ def trained(project: Project, seed: int, *, models: Path, listener: Listener) ->
     return project.original(seed, models)
 
 
-def named(split: Split) -> list[str] | list[int]:
-    """The ids of what is forgotten, or its positions."""
+def forgotten_ids(split: Split) -> list[str] | list[int]:
+    """The ids of the forget set, or its positions."""
     places = split.forget.tolist()
     return places if split.train.names is None else [split.train.names[place] for place in places]
 
 
-def found_anywhere(place: str) -> str:
-    """A path that holds in any working folder; the name of a recipe of the package as it is."""
+def absolute_place(place: str) -> str:
+    """The absolute path of a place; the name of a recipe of the package stays unchanged."""
     return str(Path(place).resolve()) if Path(place).exists() else place
 
 
-def called(place: str) -> str:
-    """What a record calls a model: its file with the folder, which names no place on a machine."""
+def model_label(place: str) -> str:
+    """The label of a model in a record: its folder and file, without the rest of the path."""
     path = Path(place).resolve()
     if not path.exists():  # a recipe of the package
         return place
     return f"{path.parent.name}/{path.name}" if path.is_file() else path.name
 
 
-def told(
+def print_result(
     result: Result,
     name: str,
     *,
@@ -192,44 +194,44 @@ def told(
     folder: Path,
     shared: Shared,
 ) -> None:
-    """Prints what was done."""
+    """Prints the result."""
     n, of, seconds = len(result.split.forget), len(result.split.train), result.cost.seconds
     if shared.json:
         spent = {"seconds": seconds, "gradient_evaluations": result.cost.gradients}
         asked = {"method": name, "forgotten": n, "request": about_own_images(result.split)}
-        looks = {"before": before, "after": after, "glance": exam.glanced}
-        show.as_json({"out": str(folder), "done_before": False, **asked, **looks, **spent})
+        looks = {"before": before, "after": after, "glance": exam.glance_note}
+        show.print_json({"out": str(folder), "done_before": False, **asked, **looks, **spent})
         return
-    show.say(f"Forgot {n} of {of} examples with {name} in {seconds:.1f} s. Not audited yet.")
-    show.tell(*about_own_images(result.split), "")
+    show.print_lines(f"Forgot {n} of {of} examples with {name} in {seconds:.1f} s. Not audited yet.")
+    show.print_sentences(*about_own_images(result.split), "")
     rows = exam.glances
     cells = [(row.title, *(number(each[row.id], row.digits) for each in (before, after))) for row in rows]
-    show.table(("", "Before", "After"), cells)
-    show.tell(*([exam.glanced] if exam.glanced else []), *damage(before, after))
-    say_next(folder)
+    show.print_table(("", "Before", "After"), cells)
+    show.print_sentences(*([exam.glance_note] if exam.glance_note else []), *damage_warning(before, after))
+    print_next(folder)
 
 
-def say_done(split: Split, name: str, *, folder: Path, shared: Shared) -> None:
-    """Prints that the run was done before, and where; figures that were printed then are null in JSON."""
+def print_done(split: Split, name: str, *, folder: Path, shared: Shared) -> None:
+    """Prints that the run was done before, and its folder; earlier figures are null in JSON."""
     n, of, request = len(split.forget), len(split.train), about_own_images(split)
     if shared.json:
         unknown = dict.fromkeys(("before", "after", "glance", "seconds", "gradient_evaluations"))
         asked = {"method": name, "forgotten": n, "request": request}
-        show.as_json({"out": str(folder), "done_before": True, **asked, **unknown})
+        show.print_json({"out": str(folder), "done_before": True, **asked, **unknown})
         return
-    show.say(f"Done already: {folder} holds this run, {n} of {of} examples forgotten with {name}.")
-    show.tell(*request)
-    say_next(folder)
+    show.print_lines(f"Done already: {folder} holds this run, {n} of {of} examples forgotten with {name}.")
+    show.print_sentences(*request)
+    print_next(folder)
 
 
-def say_next(folder: Path) -> None:
-    """Prints where the model is, and what to do with it."""
+def print_next(folder: Path) -> None:
+    """Prints the place of the model and the next commands."""
     command = ("unweave", "audit", str(folder))
-    show.say("", f"Model: {model_in(folder)}", f"Next:  {shlex.join(command)}")
+    show.print_lines("", f"Model: {model_path(folder)}", f"Next:  {shlex.join(command)}")
 
 
-def damage(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
-    """A sentence if what was to stay has suffered; the looks are in points."""
+def damage_warning(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
+    """A sentence if retained accuracy has dropped too much; the glances are in points."""
     fallen = before["retain"] - after["retain"]
     if fallen <= DAMAGED:
         return []
@@ -239,7 +241,7 @@ def damage(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]
     ]
 
 
-def model_in(folder: Path) -> Path:
-    """Where a user loads the model from: the folder that diffusers reads, if there is one, or the weights."""
+def model_path(folder: Path) -> Path:
+    """The place from which to load the model: the diffusers folder, if there is one, or the weights."""
     loadable = folder / PRETRAINED
     return loadable if loadable.is_dir() else folder / checkpoint.WEIGHTS

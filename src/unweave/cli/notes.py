@@ -1,4 +1,4 @@
-"""What would go wrong with a model and its data, or is worth knowing before anything is forgotten."""
+"""Notes on a model and its data before unlearning: problems, and facts worth knowing."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from unweave.cli.project import Project
 from unweave.data import Source
-from unweave.split import few
+from unweave.split import first_few
 from unweave.tasks import call, evaluating
 
 LOW = (torch.bfloat16, torch.float16)
@@ -21,21 +21,22 @@ NOISE = 1e-4
 
 
 def notes(model: nn.Module, project: Project) -> Iterator[str]:
-    """A sentence for each thing to know; none if there is nothing."""
+    """Yields one sentence per note."""
     yield from about_weights(model)
     yield from about_layers(model, project)
     yield from about_data(project)
     if project.retrain is None:
-        yield f"{lacking(project)}: references can't be retrained, so an audit will be INCONCLUSIVE"
+        missing = missing_retraining(project)
+        yield f"{missing}: references can't be retrained, so an audit will be INCONCLUSIVE"
 
 
-def lacking(project: Project) -> str:
-    """What would say how a model is retrained: a folder can have no code of its own."""
+def missing_retraining(project: Project) -> str:
+    """What a retrain lacks: train() in a project, a recipe for a folder."""
     return "no train(dataset, seed)" if project.source is None else "no --recipe that says how to train"
 
 
 def about_weights(model: nn.Module) -> Iterator[str]:
-    """Frozen weights, and those with too few digits."""
+    """Notes on frozen weights, and on weights with too few digits."""
     weights = dict(model.named_parameters())
     frozen = [name for name, p in weights.items() if not p.requires_grad]
     if frozen:
@@ -51,7 +52,7 @@ def about_weights(model: nn.Module) -> Iterator[str]:
 
 
 def about_layers(model: nn.Module, project: Project) -> Iterator[str]:
-    """Layers that make one mode or another wrong, and noise."""
+    """Notes on layers that rule out some modes, and on noise."""
     modules = list(model.modules())
     dropout = [each for each in modules if isinstance(each, _DropoutNd) and each.p]
     if dropout:
@@ -59,7 +60,7 @@ def about_layers(model: nn.Module, project: Project) -> Iterator[str]:
         yield f"{found}: off while unlearning; how.dropout=same draws one mask a step; mode exact refuses it"
     if any(isinstance(each, _BatchNorm) for each in modules):
         yield "BatchNorm: its statistics move with the data that is kept; how.norm=frozen leaves them"
-    seen, noise = passes(model, project)
+    seen, noise = compare_passes(model, project)
     if seen or any(isinstance(each, nn.MultiheadAttention) for each in modules):
         yield "attention: mode exact runs it by torch's plain kernel; fused ones have no second derivative"
     if noise > NOISE:
@@ -67,18 +68,18 @@ def about_layers(model: nn.Module, project: Project) -> Iterator[str]:
 
 
 class Attention(TorchFunctionMode):
-    """Notes whether the body uses torch's fused attention."""
+    """Records whether the body uses torch's fused attention."""
 
     seen = False
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204  # torch's own signature
-        """Passes everything on."""
+        """Calls the function and records whether it is fused attention."""
         self.seen |= func is torch.nn.functional.scaled_dot_product_attention
         return func(*args, **(kwargs or {}))
 
 
-def passes(model: nn.Module, project: Project) -> tuple[bool, float]:
-    """Whether a pass over two examples uses fused attention, and by how much two passes differ."""
+def compare_passes(model: nn.Module, project: Project) -> tuple[bool, float]:
+    """Whether a pass over two examples uses fused attention, and the difference of two passes."""
     train = project.train.to(next(model.parameters()).device)
     task, generator = project.family.task(1 + int(train.labels.max())), torch.Generator().manual_seed(0)
     (raw,) = train.stream([torch.arange(min(2, len(train)))])
@@ -89,13 +90,14 @@ def passes(model: nn.Module, project: Project) -> tuple[bool, float]:
 
 
 def about_data(project: Project) -> Iterator[str]:
-    """Labels of one side only, and examples that are there twice."""
+    """Notes on labels in only one of training and test data, and on repeated examples."""
     known, asked = (set(source.labels.tolist()) for source in (project.train, project.test))
     if asked - known:
-        yield f"labels of the test data that no training example has: {few_of(asked - known)}"
+        yield f"labels of the test data that no training example has: {first_labels(asked - known)}"
     if known - asked:
-        yield f"labels that no test example has: {few_of(known - asked)}; forgetting them can't be audited"
-    train, test = contents(project.train), contents(project.test)
+        labels = first_labels(known - asked)
+        yield f"labels that no test example has: {labels}; forgetting them can't be audited"
+    train, test = content_digests(project.train), content_digests(project.test)
     times = Counter(train)
     copies = len(train) - len(times)
     if copies:
@@ -108,8 +110,8 @@ def about_data(project: Project) -> Iterator[str]:
         yield f"{found}: they are no strangers to the model"
 
 
-def contents(source: Source) -> list[bytes]:
-    """Each example's inputs, as a digest."""
+def content_digests(source: Source) -> list[bytes]:
+    """The digest of each example's inputs."""
     return [
         digest
         for raw in source.stream(torch.arange(len(source)).split(1024))
@@ -118,7 +120,7 @@ def contents(source: Source) -> list[bytes]:
 
 
 def digests(inputs: tuple[Tensor, ...] | dict[str, Tensor]) -> list[bytes]:
-    """A digest per example of a batch."""
+    """The digest of each example of a batch."""
     fields = list(inputs.values()) if isinstance(inputs, dict) else list(inputs)
     rows = [
         field.detach().cpu().reshape(len(field), -1).contiguous().view(torch.uint8).numpy()
@@ -134,6 +136,6 @@ def name_of(source: Source, position: int) -> str:
     return repr(source.names[position]) if source.names is not None else f"position {position}"
 
 
-def few_of(labels: set[int]) -> str:
+def first_labels(labels: set[int]) -> str:
     """The first of some labels."""
-    return few(map(str, sorted(labels)))
+    return first_few(map(str, sorted(labels)))

@@ -1,4 +1,4 @@
-"""The flags that every verb takes, and how values become what they stand for."""
+"""The flags of every verb, and the parsers of their values."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -15,15 +15,15 @@ from unweave.methods import method_named
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Shared:
-    """What every verb takes.
+    """The flags of every verb.
 
     Args:
-        out: The folder that everything is written into. One that exists gets a numbered sibling, unless it
-            holds the same run, which then goes on.
+        out: The output folder. If it exists, a numbered sibling is used, unless it holds the same run, which
+            is then resumed.
         json: Print one JSON object instead of text.
-        device: Where models run, such as cuda; by default where they are.
-        seed: Of all randomness; for several trainings, the first of their seeds.
-        quiet: Tell nothing of the progress.
+        device: The device of the models, such as cuda; by default their own.
+        seed: The seed of all randomness; for several trainings, the first of their seeds.
+        quiet: Show no progress.
     """
 
     out: Path | None = None
@@ -43,7 +43,7 @@ DEFAULTS = Shared()
 
 
 def refuse_absent(device: str) -> None:
-    """Raises if this machine has no such device."""
+    """Raises if this machine lacks the device."""
     try:
         torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -53,8 +53,8 @@ def refuse_absent(device: str) -> None:
         ) from error
 
 
-def names(listed: str | None) -> tuple[str, ...] | None:
-    """The methods of `--methods a,b`, checked; None for all."""
+def parse_names(listed: str | None) -> tuple[str, ...] | None:
+    """Parses and checks `--methods a,b`; None for all."""
     if listed is None:
         return None
     found = tuple(name.strip() for name in listed.split(",") if name.strip())
@@ -65,8 +65,8 @@ def names(listed: str | None) -> tuple[str, ...] | None:
     return found
 
 
-def fractions(listed: str | None) -> tuple[float, ...] | None:
-    """The numbers of `--budgets 0.1,0.3`; None for those of the recipes."""
+def parse_fractions(listed: str | None) -> tuple[float, ...] | None:
+    """Parses `--budgets 0.1,0.3`; None for those of the recipes."""
     if listed is None:
         return None
     try:
@@ -77,19 +77,19 @@ def fractions(listed: str | None) -> tuple[float, ...] | None:
         ) from error
 
 
-def settings(assignments: Iterable[str]) -> dict[str, Any]:
-    """The tables that `--set how.lr=0.1` and its like stand for; a value is read as JSON, else as it is."""
+def parse_settings(assignments: Iterable[str]) -> dict[str, Any]:
+    """Parses `--set how.lr=0.1` and the like into tables; a value is JSON, or else text."""
     made: dict[str, Any] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not all(path.split(".")):
             raise ValueError(f"--set must be field=value, such as how.lr=0.1, found {assignment!r}")
-        put(made, path.split("."), value_of(text), assignment)
+        set_path(made, path.split("."), parse_value(text), assignment)
     return made
 
 
-def put(table: dict[str, Any], path: list[str], value: object, assignment: str) -> None:
-    """Puts a value at a path of tables."""
+def set_path(table: dict[str, Any], path: list[str], value: object, assignment: str) -> None:
+    """Sets the value at a path of nested tables."""
     for key in path[:-1]:
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
@@ -97,17 +97,17 @@ def put(table: dict[str, Any], path: list[str], value: object, assignment: str) 
     table[path[-1]] = value
 
 
-def value_of(text: str) -> object:
-    """A number, truth, null or list as JSON writes it; any other text as it is."""
+def parse_value(text: str) -> object:
+    """Parses a JSON number, truth value, null or list; other text stays text."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
 
 
-def flat(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Tables in tables as dotted paths: what `--set` may name."""
+def flatten(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Flattens nested tables to dotted paths, as in `--set`."""
     made: dict[str, Any] = {}
     for key, value in table.items():
-        made |= flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+        made |= flatten(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
     return made

@@ -1,7 +1,7 @@
-"""`--out`: the one folder that a verb writes into, and never over somebody's work.
+"""`--out`: the only folder that a verb writes into, without overwriting other work.
 
-A run claims its folder by a small file that says what was asked. Who asks for the same again goes on in that
-folder; who asks for something else gets a numbered sibling.
+A run claims its folder by a small file that holds the request. The same request resumes in that folder;
+another request gets a numbered sibling.
 """
 
 import json
@@ -18,27 +18,27 @@ from unweave.record.files import write_atomically
 
 CLAIM = "run.json"
 LASTING = ("cells", "references", "strata", "tuning")
-"""Folders of finished work, which stay whatever comes after."""
+"""Folders of finished work, which an error never removes."""
 
 Asked = Mapping[str, Any]
 
 
-def place(
+def choose_folder(
     out: Path,
     asked: Asked,
     *,
     claim: str = CLAIM,
     goes_on: Callable[[Asked, Asked], bool] = eq,
 ) -> Path:
-    """Where a run may write: `out`, or the first numbered sibling that is free or holds this run.
+    """Chooses the folder of a run: `out`, or the first numbered sibling that is free or holds this run.
 
-    Nothing is made yet.
+    It creates nothing.
 
     Args:
-        out: The folder that a user named.
-        asked: What the run depends on, as JSON knows it.
-        claim: The file that says so.
-        goes_on: Whether what is asked now goes on with what was asked then.
+        out: The folder given by the user.
+        asked: The facts that the run depends on, as JSON values.
+        claim: The name of the file that holds them.
+        goes_on: Decides whether the new request continues the old one.
 
     Raises:
         ValueError: If `out`, or a folder above it, is a file.
@@ -47,66 +47,68 @@ def place(
         if above.exists() and not above.is_dir():
             raise ValueError(f"--out must be a folder, found a file at {above}: choose another name")
     siblings = (out if number == 1 else out.with_name(f"{out.name}-{number}") for number in count(1))
-    return next(folder for folder in siblings if free(folder) or goes_on_in(folder / claim, asked, goes_on))
+    return next(
+        folder for folder in siblings if is_free(folder) or can_resume(folder / claim, asked, goes_on)
+    )
 
 
 def refuse_within(folder: Path, source: Path | None, data: str | None = None) -> None:
-    """Raises if a run would write into a folder that its model or its images are read from.
+    """Raises if a run would write into the folder of its model or of its images.
 
     Args:
-        folder: That a user named; its numbered siblings lie beside it.
+        folder: The folder given by the user, whose numbered siblings are next to it.
         source: The folder of the model.
-        data: The folder of the images, or whatever else names them.
+        data: The folder or the file of the images.
     """
-    read = {} if source is None else {"model's": whole(source)}
+    read = {} if source is None else {"model's": model_folder(source)}
     read |= {"images'": Path(data)} if data is not None and Path(data).is_dir() else {}
     for what, place in read.items():
         if folder.resolve().is_relative_to(place.resolve()):
             raise ValueError(f"--out must lie outside of the {what} folder {place}, found {folder}")
 
 
-def whole(source: Path) -> Path:
-    """The folder of a model, or of the pipeline of diffusers that it is a part of."""
+def model_folder(source: Path) -> Path:
+    """The folder of a model, or of the diffusers pipeline that contains it."""
     above = source.resolve().parent
     parts = ("model_index.json", "scheduler/scheduler_config.json")
     return above if any((above / part).is_file() for part in parts) else source
 
 
-def free(folder: Path) -> bool:
-    """Whether nothing is there."""
+def is_free(folder: Path) -> bool:
+    """Whether the folder is missing or empty."""
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
-def goes_on_in(claim: Path, asked: Asked, goes_on: Callable[[Asked, Asked], bool]) -> bool:
-    """Whether a folder holds a run that goes on."""
+def can_resume(claim: Path, asked: Asked, goes_on: Callable[[Asked, Asked], bool]) -> bool:
+    """Whether a folder holds a run that this request continues."""
     if not claim.is_file():
         return False
     try:
         found = json.loads(claim.read_text(encoding="utf-8"))
-    except ValueError:  # somebody else's file
+    except ValueError:  # a file that unweave did not write
         return False
-    return isinstance(found, dict) and goes_on(plain(asked), found)
+    return isinstance(found, dict) and goes_on(as_read_back(asked), found)
 
 
-def plain(asked: Asked) -> Asked:
-    """What was asked as it is read back."""
+def as_read_back(asked: Asked) -> Asked:
+    """The request as JSON gives it back."""
     return json.loads(json.dumps(asked))
 
 
 @contextmanager
-def writing(folder: Path, asked: Asked, *, claim: str = CLAIM) -> Iterator[Path]:
-    """Makes and claims a folder for the body, which leaves no trace if it fails with nothing finished.
+def open_folder(folder: Path, asked: Asked, *, claim: str = CLAIM) -> Iterator[Path]:
+    """Creates and claims a folder for the body; removes it if the body fails without finished work.
 
     Args:
-        folder: From `place`.
-        asked: What the run depends on.
-        claim: The file that says so.
+        folder: The folder from `choose_folder`.
+        asked: The facts that the run depends on.
+        claim: The name of the file that holds them.
 
     Raises:
-        Failed: In place of a ValueError, which says that nothing was written, if finished work stays.
+        Failed: Instead of a ValueError, which means that nothing was written, if finished work stays.
     """
     made = [each for each in (folder, *folder.parents) if not each.exists()]
-    unused, before = free(folder), files(folder)
+    unused, before = is_free(folder), list_files(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         write_atomically(folder / claim, json.dumps(asked, indent=1))
@@ -114,7 +116,7 @@ def writing(folder: Path, asked: Asked, *, claim: str = CLAIM) -> Iterator[Path]
     except ValueError as error:
         if unused and not any((folder / name).exists() for name in LASTING):
             clear(folder)
-        if files(folder) - before - {folder / claim}:
+        if list_files(folder) - before - {folder / claim}:
             raise Failed(str(error)) from error
         raise
     finally:
@@ -122,24 +124,24 @@ def writing(folder: Path, asked: Asked, *, claim: str = CLAIM) -> Iterator[Path]
             remove_empty(folder, claim, made)
 
 
-def files(folder: Path) -> set[Path]:
-    """All files below a folder; none where there is no folder."""
+def list_files(folder: Path) -> set[Path]:
+    """All files below a folder; none if it does not exist."""
     return {path for path in folder.rglob("*") if path.is_file()}
 
 
 def clear(folder: Path) -> None:
-    """Removes all that is in a folder."""
+    """Removes the content of a folder."""
     for each in folder.iterdir():
         shutil.rmtree(each) if each.is_dir() else each.unlink()
 
 
 def remove_empty(folder: Path, claim: str, made: list[Path]) -> None:
-    """Removes what was written for nothing: a claim that is alone, and the folders that are empty then.
+    """Removes a claim without further files, and the folders that are then empty.
 
     Args:
-        folder: Was free before.
-        claim: The file that may lie there.
-        made: The folders that were made, from the innermost.
+        folder: The folder, which was free before.
+        claim: The name of the claim.
+        made: The created folders, innermost first.
     """
     if all(each.name == claim for each in folder.iterdir()):
         clear(folder)

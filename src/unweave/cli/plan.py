@@ -1,11 +1,11 @@
-"""What `unweave bench` is asked to run, and how: checked before anything is computed."""
+"""The options of `unweave bench`, checked before any computation."""
 
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unweave.bench.bench import refuse_twice, shortened
+from unweave.bench.bench import limit_seeds, refuse_repeated_stages
 from unweave.bench.recipe import Recipe
 from unweave.bench.setup import Against
 from unweave.bench.stage import Stage
@@ -13,22 +13,22 @@ from unweave.cli import out
 from unweave.report.protocol import Protocol
 
 GROWING = ("seeds", "methods", "budgets")
-"""What may be asked for in addition, of a run that is there."""
+"""The facts that a resumed run may extend."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How recipes are run.
+    """The options of a run of recipes.
 
     Args:
-        methods: Names with commas between; all if None.
-        seeds: How many of the recipes' seeds; all if None.
-        tune: Trials of tuning per method; none if None.
-        against: What trials forget; as recipes say if None.
+        methods: Method names separated by commas; all if None.
+        seeds: The number of the recipes' seeds; all if None.
+        tune: The number of tuning trials per method; no tuning if None.
+        against: The forget set of trials; that of the recipe if None.
         tuned: The folder of earlier searches.
-        budgets: What methods may spend, each a stage; as recipes say if None.
-        jobs: Worker processes; as many as suit the device if None.
-        protocol: The benchmark whose columns are printed in the end; our own if None.
+        budgets: The budgets of the methods, one stage each; those of the recipe if None.
+        jobs: The number of worker processes; chosen for the device if None.
+        protocol: The benchmark whose columns are printed; our own if None.
     """
 
     methods: str | None = None
@@ -68,23 +68,23 @@ class Plan:
 
     @property
     def searches(self) -> bool:
-        """Whether settings are found by a search, by a new one or an earlier."""
+        """Whether settings come from a search, new or earlier."""
         return self.tune is not None or self.tuned is not None
 
-    def asked(self) -> dict[str, object]:
-        """What of it a run depends on, as JSON knows it."""
+    def facts(self) -> dict[str, object]:
+        """The options that a run depends on, as JSON values."""
         return {"tune": self.tune or 0, "tuned": None if self.tuned is None else str(self.tuned.resolve())}
 
-    def over(self, recipe: Recipe, first: int | None) -> Recipe:
-        """The recipe with the seeds and the tuning that are asked for, the first of its seeds as well."""
+    def apply_to(self, recipe: Recipe, first: int | None) -> Recipe:
+        """The recipe with the seeds and the tuning of the plan, starting at seed `first`."""
         seeds = recipe.seeds if first is None else tuple(range(first, first + len(recipe.seeds)))
         tuning = replace(recipe.tuning, against=self.against or recipe.tuning.against)
         if self.budgets is not None:
             tuning = replace(tuning, budget=None, budgets=self.budgets)
-        return shortened(replace(recipe, seeds=seeds, tuning=tuning), self.seeds)
+        return limit_seeds(replace(recipe, seeds=seeds, tuning=tuning), self.seeds)
 
     def refuse_other_families(self, recipes: Sequence[Recipe]) -> None:
-        """Raises if a recipe's models are of a family that the protocol has no columns for."""
+        """Raises if the protocol does not support the family of a recipe."""
         for recipe in recipes:
             if self.protocol is not None and recipe.family.name != "classifier":
                 found = f"{recipe.name!r}, of family {recipe.family.name!r}"
@@ -92,7 +92,7 @@ class Plan:
 
 
 def refuse_no_searches(folder: Path) -> None:
-    """Raises where there is no folder, or one that only holds that of the searches."""
+    """Raises if there is no folder of searches; names its sub-folder `tuning` if that is meant."""
     found = f"none at {folder}"
     if (folder / out.CLAIM).is_file():
         found = f"a run itself: name {folder / 'tuning'}"
@@ -102,19 +102,22 @@ def refuse_no_searches(folder: Path) -> None:
 
 
 def refuse_unreadable(recipes: Sequence[Recipe], device: str) -> None:
-    """Raises if a recipe is named twice, or its data can't be read, cut as it says, or put into its model."""
-    refuse_twice([each for recipe in recipes for each in Stage(recipe, Path(), device).by_budget()])
+    """Raises if a recipe is repeated, or its data can't be read, split as specified, or fed to its model."""
+    stages = [each for recipe in recipes for each in Stage(recipe, Path(), device).split_by_budget()]
+    refuse_repeated_stages(stages)
     for recipe in recipes:
         stage = Stage(recipe, Path(), device)
-        if stage.chooses:  # by models that are not trained yet: any other cut shows as well what can be read
+        if (
+            stage.has_trained_choice
+        ):  # models that choose the forget set are not trained yet; any other split checks the data as well
             stage = replace(stage, recipe=replace(recipe, data=replace(recipe.data, forget="random")))
         split = stage.split()
         model = recipe.build(split.n_classes).to(device)
         recipe.family.refuse_unfit(model, split.train, recipe.data.name, split.n_classes)
 
 
-def grows(asked: out.Asked, found: out.Asked) -> bool:
-    """Whether the recipes are the same, and nothing that was asked before is missing now."""
+def extends(asked: out.Asked, found: out.Asked) -> bool:
+    """Whether a new request extends an old one: the same recipes, and everything of the old request."""
     if any(asked[key] != found.get(key) for key in asked if key not in GROWING):
         return False
     longer = zip(asked["seeds"], found["seeds"], strict=True)

@@ -1,6 +1,6 @@
-"""How far a run is: a bar on a terminal, plain lines elsewhere, nothing if asked to be quiet.
+"""The progress of a run: a bar on a terminal, plain lines elsewhere, nothing with --quiet.
 
-It is told on the standard error, beside the result.
+It goes to the standard error, separate from the result.
 """
 
 import sys
@@ -19,29 +19,29 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 
 from unweave.bench.workers import Listener, Progress
-from unweave.cli.show import printable
+from unweave.cli.show import escape_controls
 
 
 @contextmanager
-def shown(start: str, *, quiet: bool) -> Iterator[Listener]:
-    """A listener that shows progress in the way that suits the place.
+def show_progress(start: str, *, quiet: bool) -> Iterator[Listener]:
+    """A listener that shows progress as a bar or as lines.
 
     Args:
-        start: What goes on before the first news.
-        quiet: Whether to show nothing.
+        start: The text before the first message.
+        quiet: Show nothing.
     """
     if quiet:
         yield lambda progress: None
     elif sys.stderr.isatty():
-        with bars() as bar:
+        with make_bars() as bar:
             yield Bar(bar, start)
     else:
-        print(printable(start), file=sys.stderr, flush=True)
-        yield line
+        print(escape_controls(start), file=sys.stderr, flush=True)
+        yield print_line
 
 
-def bars() -> Bars:
-    """A bar that leaves no trace on the terminal."""
+def make_bars() -> Bars:
+    """A bar that disappears at the end."""
     counted = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     return Bars(
         SpinnerColumn(),
@@ -57,19 +57,19 @@ class Bar:
 
     Args:
         bar: The bars of a terminal.
-        start: What goes on before the first news.
+        start: The text before the first message.
     """
 
     def __init__(self, bar: Bars, start: str) -> None:
-        self.bar, self.task = bar, bar.add_task(printable(start), total=None)
+        self.bar, self.task = bar, bar.add_task(escape_controls(start), total=None)
 
     def __call__(self, progress: Progress) -> None:
         """Moves the bar."""
-        label = printable(progress.label)
+        label = escape_controls(progress.label)
         self.bar.update(self.task, completed=progress.done, total=progress.total, description=label)
 
 
-def line(progress: Progress) -> None:
-    """Tells of progress in a line."""
-    width, label = len(str(progress.total)), printable(progress.label)
+def print_line(progress: Progress) -> None:
+    """Prints progress as a line."""
+    width, label = len(str(progress.total)), escape_controls(progress.label)
     print(f"{progress.done:>{width}}/{progress.total}  {label}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What is to be forgotten: `--ids`, `--class` or `--random`."""
+"""The request: the forget set by `--ids`, `--class` or `--random`."""
 
 import csv
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ from torch import Tensor
 from unweave.cli.project import Project
 from unweave.data import Source
 from unweave.data.image_folder_facts import Own, is_label
-from unweave.split import Split, counted, few, source_positions
+from unweave.split import Split, count_of, first_few, source_positions
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Request:
-    """What is to be forgotten; exactly one of these, or what a recipe says.
+    """The forget set: exactly one of these, or that of a recipe.
 
     Args:
-        ids: Ids or positions of training examples, with commas between, or a file with one a line.
-        label: All training examples with this label, or with these, commas between; named folders of images
-            also go by their names.
-        random: This fraction of the training examples, drawn by --seed.
+        ids: Ids or positions of training examples, separated by commas, or a file with one per line.
+        label: All training examples with this label, or with these labels, separated by commas; named folders
+            of images can also be given by name.
+        random: A random fraction of the training examples, drawn by --seed.
     """
 
     ids: str | None = None
@@ -33,7 +33,7 @@ class Request:
     random: float | None = None
 
     def __post_init__(self) -> None:
-        given = self.given()
+        given = self.flags()
         if len(given) > 1:
             raise ValueError(
                 f"say what to forget in one way, found {' and '.join(f'--{name}' for name in given)}"
@@ -41,36 +41,36 @@ class Request:
         if self.random is not None and not 0 < self.random < 1:
             raise ValueError(f"--random must be a fraction in (0, 1), found {self.random}")
 
-    def given(self) -> dict[str, Any]:
-        """What was said, by flag."""
+    def flags(self) -> dict[str, Any]:
+        """The given flags and their values."""
         said = {"ids": self.ids, "class": self.label, "random": self.random}
         return {name: value for name, value in said.items() if value is not None}
 
     def words(self) -> str:
-        """What was said, as it was said; of many ids the first, and of a file its name without its place."""
-        if not self.given():
+        """The request as given, with the first of many ids, and a file name without its folder."""
+        if not self.flags():
             return "as the recipe says"
-        ((name, value),) = self.given().items()
+        ((name, value),) = self.flags().items()
         text = Path(value).name if name == "ids" and is_file(value) else str(value)
         return f"--{name} {text}" if len(text) <= LEGIBLE else f"--{name} {text[:LEGIBLE]}..."
 
 
 NOTHING = Request()
 LEGIBLE = 80
-"""Letters of a request that a record tells."""
+"""The largest number of characters of a request in a record."""
 
 
 def positions(request: Request, project: Project, seed: int) -> Tensor:
-    """The positions of what is to be forgotten.
+    """The positions of the forget set.
 
     Raises:
-        ValueError: If nobody said what, or there is no such example.
+        ValueError: If there is no request, or no such example.
     """
     train = project.train
     if request.ids is not None:
-        return torch.tensor(source_positions(train, listed(request.ids, train)), dtype=torch.long)
+        return torch.tensor(source_positions(train, parse_ids(request.ids, train)), dtype=torch.long)
     if request.label is not None:
-        return labelled(train, request.label)
+        return class_positions(train, request.label)
     if request.random is not None:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
         return order[: max(1, round(request.random * len(train)))]
@@ -79,8 +79,8 @@ def positions(request: Request, project: Project, seed: int) -> Tensor:
     return project.forget
 
 
-def listed(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
-    """The ids of a list or of a file. What the training data knows by that name is an id, and no file."""
+def parse_ids(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
+    """The ids of a list or of a file; a known id takes precedence over a file of that name."""
     words = [word.strip() for word in ids.split(",") if word.strip()]
     known = set(train.names or ())
     if train.names is not None and words and all(word in known for word in words):
@@ -88,7 +88,7 @@ def listed(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
     if train.names is None and words and all(word.lstrip("-").isdigit() for word in words):
         return [int(word) for word in words]
     if is_file(ids):
-        return from_file(Path(ids), train)
+        return read_ids(Path(ids), train)
     if train.names is None or Path(ids).suffix in (".txt", ".csv"):
         strange = next((word for word in words if not word.lstrip("-").isdigit()), ids)
         raise ValueError(
@@ -98,20 +98,20 @@ def listed(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
     strange = [word for word in words or [ids] if word not in known]
     raise ValueError(
         "--ids must be ids of the training data, or a file with one a line, found "
-        f"{counted(strange, words or [ids])} neither: {few(map(repr, strange))}"
+        f"{count_of(strange, words or [ids])} neither: {first_few(map(repr, strange))}"
     )
 
 
 def is_file(text: str) -> bool:
-    """Whether a text names a file; one that is too long for a name does not."""
+    """Whether a text names a file; a text too long for a name does not."""
     try:
         return Path(text).is_file()
     except OSError:
         return False
 
 
-def from_file(path: Path, train: Source) -> Sequence[int] | Sequence[str]:
-    """The first column of a file, as spreadsheets save it too: an id a line, perhaps below the heading id."""
+def read_ids(path: Path, train: Source) -> Sequence[int] | Sequence[str]:
+    """The first column of a text or CSV file: one id per line, with an optional heading "id"."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             words = [row[0].strip() for row in csv.reader(file) if row and row[0].strip()]
@@ -130,8 +130,8 @@ def from_file(path: Path, train: Source) -> Sequence[int] | Sequence[str]:
     return [int(word) for word in words]
 
 
-def labelled(train: Source, text: str) -> Tensor:
-    """The positions of the examples of a class, or of several, by their labels or names."""
+def class_positions(train: Source, text: str) -> Tensor:
+    """The positions of the examples of some classes, given by label or name."""
     names = train.classes if isinstance(train, Own) else ()
     words = [text] if text in names else [word.strip() for word in text.split(",")]
     wanted = torch.tensor([label_of(word, train, names) for word in words])
@@ -139,10 +139,10 @@ def labelled(train: Source, text: str) -> Tensor:
 
 
 def label_of(text: str, train: Source, names: Sequence[str]) -> int:
-    """The label that a word stands for.
+    """The label of a class, given by label or name.
 
     Raises:
-        ValueError: If the training data has none of that kind.
+        ValueError: If the training data has no such class.
     """
     label = names.index(text) if text in names else int(text) if is_label(text) else -1
     known = sorted(set(train.labels.tolist()))
@@ -157,7 +157,7 @@ def label_of(text: str, train: Source, names: Sequence[str]) -> int:
 
 
 def about_own_images(split: Split) -> list[str]:
-    """What a user might not know of a request about images of their own."""
+    """Notes on a request about a user's own images."""
     train, test = split.train, split.held_out
     if not isinstance(train, Own):
         return []
@@ -165,12 +165,14 @@ def about_own_images(split: Split) -> list[str]:
     asked = {label: int(count[label]) for label in count.nonzero()[:, 0].tolist()}
     if train.parted:
         whole = torch.cat([train.labels, test.labels]).bincount().tolist()
-        parts = [f"{n} of {whole[label]} images of class {train.named(label)}" for label, n in asked.items()]
+        parts = [
+            f"{n} of {whole[label]} images of class {train.class_name(label)}" for label, n in asked.items()
+        ]
         return [
             f"{len(train) + len(test)} images; a fifth of each class is set aside as held out, since no test "
             f"part is named: {', '.join(parts)} are the request, and positions count without what is set "
             "aside. If the model was trained on all of them, name a test part of your own (folders train and "
             "test, or test_images and test_labels)."
         ]
-    parts = [f"{n} images of class {train.named(label)}" for label, n in asked.items()]
+    parts = [f"{n} images of class {train.class_name(label)}" for label, n in asked.items()]
     return [f"The request: {', '.join(parts)}."] if train.classes else []

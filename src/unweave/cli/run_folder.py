@@ -1,4 +1,4 @@
-"""What `forget` wrote, read back, and models retrained to compare it with."""
+"""Reads a folder of `forget`, and retrains models to compare it with."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ from typing import Any
 from torch import nn
 from torch.utils.data import Dataset
 
-from unweave.auditing import retrained
+from unweave.auditing import load_or_retrain
 from unweave.audits.exam import Exam
 from unweave.audits.references import Retrain
-from unweave.bench.workers import Job, Listener, told, workers
+from unweave.bench.workers import Job, Listener, run_jobs, workers
 from unweave.cli import forget
-from unweave.cli.choose_method import Retraining, known_here
+from unweave.cli.choose_method import Retraining, tuned_method
 from unweave.cli.project import Project, load
 from unweave.descent.train import digest
 from unweave.methods import Method
@@ -25,27 +25,25 @@ from unweave.split import Split
 from unweave.weights.cost import Cost
 
 ASKED = ("model", "recipe", "device", "method", "settings", "seed")
-"""What is read of a request."""
+"""The keys of a request."""
 
 
-def request_of(run: Path) -> Mapping[str, Any]:
-    """What was asked of a run."""
+def read_request(run: Path) -> Mapping[str, Any]:
+    """Reads the request of a run."""
     path = run / forget.CLAIM
     if not path.is_file():
         raise ValueError(f"expected a folder that forget wrote, found no {forget.CLAIM} in {run}")
     found = read_object(path, ": run forget again")
     missing = [key for key in ASKED if key not in found]
     if missing:
-        raise ValueError(
-            f"{path} does not say what was asked of forget, {missing[0]!r} is missing: run it again"
-        )
+        raise ValueError(f"{path} must hold the request of forget, {missing[0]!r} is missing: run it again")
     return found
 
 
 @cache
-def opened(run: str, device: str | None) -> tuple[Project, Split]:
+def open_run(run: str, device: str | None) -> tuple[Project, Split]:
     """The project of a run and its split; once per process."""
-    request, place = request_of(Path(run)), Path(run) / forget.SPLIT
+    request, place = read_request(Path(run)), Path(run) / forget.SPLIT
     if not place.is_file():
         raise ValueError(f"{run} is not finished, it has no {forget.SPLIT}: run forget again")
     project = load(
@@ -57,10 +55,10 @@ def opened(run: str, device: str | None) -> tuple[Project, Split]:
     return project, Split.load(place, project.train, project.test)
 
 
-def result_of(run: Path, project: Project, split: Split, device: str | None) -> Result:
-    """What forget made."""
-    request = request_of(run)
-    original = original_of(run, project, request["seed"])
+def load_result(run: Path, project: Project, split: Split, device: str | None) -> Result:
+    """Loads the result of forget."""
+    request = read_request(run)
+    original = load_original(run, project, request["seed"])
     model = copy.deepcopy(original)
     sidecar = checkpoint.load(run, model, split_digest=split.digest())
     refuse_other(original, sidecar, run)
@@ -69,31 +67,31 @@ def result_of(run: Path, project: Project, split: Split, device: str | None) -> 
     place = device or next(original.parameters()).device
     return Result(
         model=model.to(place).eval(),
-        method=method_of(run, project, request),
+        method=load_method(run, project, request),
         split=split,
         task=project.task(split),
         seed=request["seed"],
         original=original.to(place),
         cost=Cost(gradients=int(row["gradient_evaluations"]), seconds=row["seconds"]),
-        traces=probed(row["trace"]),
+        traces=probe_traces(row["trace"]),
     )
 
 
-def about(run: Path) -> dict[str, str]:
-    """What the record of a run tells of its request; nothing if an earlier version made it."""
+def request_facts(run: Path) -> dict[str, str]:
+    """The facts about the request in the record of a run; empty for records of earlier versions."""
     (stage,) = record.load(run)["stages"].values()
     told = stage.get("request", {})
     return {key: told[key] for key in ("model", "asked", "date") if key in told}
 
 
-def method_of(run: Path, project: Project, request: Mapping[str, Any]) -> Method | Retraining:
-    """What made the model.
+def load_method(run: Path, project: Project, request: Mapping[str, Any]) -> Method | Retraining:
+    """The method that made the model.
 
     Raises:
-        ValueError: If this version does not know its settings.
+        ValueError: If its settings are unknown to this version.
     """
     again = f"make it again, with unweave forget {request['model']} --method {request['method']}"
-    return known_here(
+    return tuned_method(
         project,
         request["method"],
         tables=request["settings"],
@@ -104,7 +102,7 @@ def method_of(run: Path, project: Project, request: Mapping[str, Any]) -> Method
 
 
 def refuse_other(original: nn.Module, sidecar: Mapping[str, object], run: Path) -> None:
-    """Raises if the original is not the one that a run came from; what no digest was kept of is accepted."""
+    """Raises if the original is not that of the run; accepts any original if no digest was stored."""
     kept = sidecar.get("original")
     if kept is not None and kept != checkpoint.contents(original.state_dict()):
         raise ValueError(
@@ -114,7 +112,7 @@ def refuse_other(original: nn.Module, sidecar: Mapping[str, object], run: Path) 
 
 
 def refuse_other_published(model: nn.Module, project: Project, run: Path) -> None:
-    """Raises if the model of a run, which is audited, is not the one in its folder of diffusers."""
+    """Raises if the audited model differs from the one in the diffusers folder of the run."""
     published = run / PRETRAINED
     if project.write is None or not published.is_dir():
         return
@@ -123,10 +121,10 @@ def refuse_other_published(model: nn.Module, project: Project, run: Path) -> Non
     refuse_other_model(published, model)
 
 
-def probed(
+def probe_traces(
     trace: Mapping[str, Sequence[Sequence[float | None]]],
 ) -> dict[str, list[tuple[int, float, float]]]:
-    """What probes saw, of all curves of a record: those that say how reliable they are."""
+    """The traces of probes among the curves of a record: those with a reliability."""
     found: dict[str, list[tuple[int, float, float]]] = {}
     for name, curve in trace.items():
         rows = [
@@ -139,8 +137,8 @@ def probed(
     return found
 
 
-def original_of(run: Path, project: Project, seed: int) -> nn.Module:
-    """The original: as it was given, or as the run trained it."""
+def load_original(run: Path, project: Project, seed: int) -> nn.Module:
+    """The original: the given model, or the one that the run trained."""
     if project.model is not None:
         return project.model
     assert project.original is not None
@@ -148,10 +146,10 @@ def original_of(run: Path, project: Project, seed: int) -> nn.Module:
     return project.original(seed, kept if kept.is_dir() else None)
 
 
-def reference_of(
+def make_reference(
     project: Project, split: Split, seeds: Sequence[int], calibration: Sequence[int], folder: Path
 ) -> Retrain:
-    """How the models come to be that a run is compared with."""
+    """How to retrain the references of a run."""
 
     def train(dataset: Dataset, seed: int) -> nn.Module:
         assert project.retrain is not None
@@ -163,21 +161,21 @@ def reference_of(
 def retrain_all(
     run: Path, seeds: Sequence[int], folder: Path, jobs: int, device: str | None, listener: Listener
 ) -> None:
-    """Retrains every model that is missing, and keeps what each answers."""
+    """Retrains every missing model, and stores its answers."""
     given = [(str(run.resolve()), seed, str(folder), device) for seed in seeds]
     work = [Job(f"retrained with seed {each[1]}", retrain_one, each) for each in given]
     with workers(min(jobs, max(1, len(seeds)))) as crew:
-        for _ in told(crew, work, listener):
+        for _ in run_jobs(crew, work, listener):
             pass
 
 
 def retrain_one(run: str, seed: int, folder: str, device: str | None) -> None:
-    """Retrains one model, in whatever process this is."""
-    project, split = opened(run, device)
-    exam = exam_of(Path(run), project, split)
-    retrained(reference_of(project, split, [seed], [], Path(folder)), split, seed, exam)
+    """Retrains one model, in this process or a worker."""
+    project, split = open_run(run, device)
+    exam = make_exam(Path(run), project, split)
+    load_or_retrain(make_reference(project, split, [seed], [], Path(folder)), split, seed, exam)
 
 
-def exam_of(run: Path, project: Project, split: Split) -> Exam[Any]:
-    """The questions to the models of a run; what is trained for them is kept beside the original."""
+def make_exam(run: Path, project: Project, split: Split) -> Exam[Any]:
+    """The exam of a run; a recogniser that it trains is stored next to the original."""
     return project.family.exam(split, cache=run / forget.MODELS)

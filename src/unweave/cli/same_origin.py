@@ -1,25 +1,25 @@
-"""Whether records may share a table: made by the same code, each stage from the same data and recipe."""
+"""Checks whether records may share a table: the same code, data and recipe for each stage."""
 
 from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
-from unweave.record.digest import again
-from unweave.record.record import unverified
-from unweave.report.html import flat
+from unweave.record.digest import rerun_command
+from unweave.record.record import explain_unverified
+from unweave.report.html import flatten
 
 Record = Mapping[str, Any]
 
 ABOUT = ("data", "model", "train", "generation")
-"""The parts of a recipe that say what is learned and forgotten: others choose methods and seeds."""
+"""The parts of a recipe that define the problem; the others choose methods and seeds."""
 
 
 def refuse_mixed(found: Mapping[str, Record]) -> None:
-    """Raises a ValueError that names two records, by their place, if their figures can't be compared."""
+    """Raises a ValueError that names two records, by place, if their figures can't be compared."""
     refuse_earlier(found)
     for (first, one), (second, other) in combinations(found.items(), 2):
         both = f"{first} and {second} can't share a table"
-        codes = [code(each) for each in (one, other)]
+        codes = [code_identity(each) for each in (one, other)]
         if codes[0] != codes[1]:
             raise ValueError(f"{both}: made by code {codes[0]} and {codes[1]}: make one of them again")
         for name in (each for each in one["stages"] if each in other["stages"]):
@@ -28,17 +28,17 @@ def refuse_mixed(found: Mapping[str, Record]) -> None:
 
 
 def refuse_earlier(found: Mapping[str, Record]) -> None:
-    """Raises if a record of the earlier schema, which has no digest, stands beside one that is verified."""
-    old = [place for place, each in found.items() if unverified(each)]
+    """Raises if a record of the earlier schema, without a digest, is combined with a verified one."""
+    old = [place for place, each in found.items() if explain_unverified(each)]
     verified = [place for place in found if place not in old]
     if old and verified:
         place = old[0]
         both, what = f"{verified[0]} and {place} can't share a table", "made by an earlier version"
-        advice = f"make it again with {again(found[place])}"
+        advice = f"make it again with {rerun_command(found[place])}"
         raise ValueError(f"{both}: {place} was {what}, without a digest, and can't be verified: {advice}")
 
 
-def code(made: Record) -> str:
+def code_identity(made: Record) -> str:
     """The version and the digest of the package that made a record."""
     environment = made["environment"]
     version = environment.get("packages", {}).get("unweave", "of no version")
@@ -46,17 +46,17 @@ def code(made: Record) -> str:
 
 
 def difference(one: Record, other: Record) -> str:
-    """What two stages differ in, in words: their data, or what the recipe says of it; empty if in nothing."""
+    """The difference of two stages, in words: data or recipe; empty if there is none."""
     digests = [str(stage["data"].get("digest", "unknown"))[:12] for stage in (one, other)]
     if digests[0] != digests[1]:
         return f"data {digests[0]} and {digests[1]}"
-    ours, theirs = (dict(flat(about(stage["recipe"]))) for stage in (one, other))
+    ours, theirs = (dict(flatten(problem_facts(stage["recipe"]))) for stage in (one, other))
     keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
     return f"{keys[0]} = {ours.get(keys[0], 'unset')} and {theirs.get(keys[0], 'unset')}" if keys else ""
 
 
-def about(recipe: Record) -> dict[str, Any]:
-    """What a recipe says of the problem; where its files are makes no difference, the digest knows them."""
+def problem_facts(recipe: Record) -> dict[str, Any]:
+    """The problem that a recipe defines, without paths of files, which the digest covers."""
     found = {key: recipe[key] for key in ABOUT if key in recipe}
     if isinstance(found.get("data"), Mapping):
         found["data"] = {key: value for key, value in found["data"].items() if key != "folder"}

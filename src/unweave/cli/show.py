@@ -1,4 +1,4 @@
-"""What the verbs print: a verdict in a line, then aligned tables; or one JSON object."""
+"""The output of the verbs: a verdict in one line, then aligned tables; or one JSON object."""
 
 import json
 import re
@@ -12,123 +12,129 @@ from rich.table import Table
 from rich.text import Text
 
 from unweave.audits.metric_names import KNOWN
-from unweave.record.record import plain
+from unweave.record.record import to_json_values
 from unweave.report import frontier, table_formats, tables
 from unweave.report.numbers import digits, heading, number
 
 T = TypeVar("T")
 
 WIDTH = 100
-"""Columns where there is no terminal to ask."""
+"""The number of columns without a terminal."""
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What moves a cursor, changes colours or turns the direction of text, and what no terminal can be given."""
+"""Characters that move a cursor, change colours or the direction of text, or that no terminal can show."""
 
 
 def console(least: int = 0) -> Console:
-    """Where results go, at least so many characters wide: a terminal breaks what is longer than its lines."""
+    """The console for results, at least `least` characters wide; a terminal breaks longer lines."""
     found = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     found.width = max(found.width, least)
     return found
 
 
-def printable(found: T) -> T:
-    """A text, or every text in tables and lists, with control characters as Python writes them.
+def escape_controls(found: T) -> T:
+    """Escapes control characters as Python does, in a text or in every text of tables and lists.
 
-    Names and messages may come from somebody else's record, recipe or folder.
+    Names and messages may come from an untrusted record, recipe or folder.
     """
     made: object = found
     if isinstance(found, str):
         made = CONTROL.sub(lambda control: control[0].encode("unicode_escape").decode(), found)
     elif isinstance(found, Mapping):
-        made = {printable(key): printable(value) for key, value in found.items()}
+        made = {escape_controls(key): escape_controls(value) for key, value in found.items()}
     elif isinstance(found, list):
-        made = [printable(each) for each in found]
+        made = [escape_controls(each) for each in found]
     return cast(T, made)
 
 
-def say(*lines: str) -> None:
-    """Prints lines, each in one piece: a path or a command can be copied."""
+def print_lines(*lines: str) -> None:
+    """Prints lines without breaks, so that a path or a command can be copied."""
     for line in lines:
-        console().print(Text(printable(line)), soft_wrap=True)
+        console().print(Text(escape_controls(line)), soft_wrap=True)
 
 
-def tell(*sentences: str) -> None:
-    """Prints sentences, which on a terminal break between words."""
+def print_sentences(*sentences: str) -> None:
+    """Prints sentences, which a terminal breaks between words."""
     for sentence in sentences:
-        console().print(Text(printable(sentence)), soft_wrap=not sys.stdout.isatty())
+        console().print(Text(escape_controls(sentence)), soft_wrap=not sys.stdout.isatty())
 
 
-def as_json(content: Mapping[str, Any]) -> None:
-    """Prints one JSON object; a number that is not finite is null."""
-    print(json.dumps(plain(content), indent=1, allow_nan=False))
+def print_json(content: Mapping[str, Any]) -> None:
+    """Prints one JSON object; numbers that are not finite become null."""
+    print(json.dumps(to_json_values(content), indent=1, allow_nan=False))
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: Collection[int] = (0,)) -> None:
+def print_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, words: Collection[int] = (0,)
+) -> None:
     """Prints a table; some columns hold words, the others numbers."""
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for place, name in enumerate(header):
         justify = "left" if place in words else "right"
-        made.add_column(Text(printable(name)), justify=justify, no_wrap=place not in words, overflow="fold")
+        made.add_column(
+            Text(escape_controls(name)), justify=justify, no_wrap=place not in words, overflow="fold"
+        )
     for row in rows:
-        made.add_row(*(Text(printable(cell)) for cell in row))
+        made.add_row(*(Text(escape_controls(cell)) for cell in row))
     console().print(made)
 
 
-def verdict(
+def print_verdict(
     stage: Mapping[str, Any], row: Mapping[str, Any], before: Mapping[str, Any] | None = None
 ) -> None:
-    """Prints the verdict on one model, then every figure beside the original's and the retrained models'."""
-    tell(row["reason"], "")
+    """Prints the verdict on one model, then its figures with those of the original and the references."""
+    print_sentences(row["reason"], "")
     known = {} if before is None else before["scores"]
     rows = [
-        figure(metric, score, stage["margins"] or {}, [known.get(metric, {}).get("value")] if known else [])
+        figure_line(
+            metric, score, stage["margins"] or {}, [known.get(metric, {}).get("value")] if known else []
+        )
         for metric, score in row["scores"].items()
     ]
     header = ["Figure", "Unit", *(["Before"] if known else []), "Model", "Retrained", "Difference", "Margin"]
-    table([*header, "Aim"], rows, words=(0, 1, len(header)))
+    print_table([*header, "Aim"], rows, words=(0, 1, len(header)))
 
 
-def figure(
+def figure_line(
     metric: str,
     score: Mapping[str, Any],
     margins: Mapping[str, float | None],
     before: Sequence[float | None] = (),
 ) -> list[str]:
-    """One line of a verdict's table; the value of the original, where that is known, comes first."""
+    """One line of a verdict's table; the value of the original, if known, comes first."""
     aim = {"match": "equal", "lower": "low", "higher": "high"}[score["direction"]]
-    gap = None if KNOWN[metric].needs_reference else score["gap"]  # its margin bounds the value itself
+    gap = None if KNOWN[metric].needs_reference else score["gap"]  # the margin applies to the value itself
     numbers = [*before, score["value"], score["reference"], gap, margins.get(metric)]
     return [heading(metric), KNOWN[metric].unit, *(number(each, digits(metric)) for each in numbers), aim]
 
 
-def changed(settings: object) -> str:
-    """A dataclass with what is not as its class has it: as Python writes it, but short."""
+def format_changed(settings: object) -> str:
+    """The repr of a dataclass with only the fields that differ from their defaults."""
     if not is_dataclass(settings):
         return repr(settings)
     found = {each.name: getattr(settings, each.name) for each in fields(settings) if each.repr}
-    usual = {each.name: default(each) for each in fields(settings)}
-    told = [f"{name}={changed(value)}" for name, value in found.items() if value != usual[name]]
+    usual = {each.name: field_default(each) for each in fields(settings)}
+    told = [f"{name}={format_changed(value)}" for name, value in found.items() if value != usual[name]]
     return f"{type(settings).__name__}({', '.join(told)})"
 
 
-def default(field: Field[Any]) -> object:
-    """What a field is if nothing is said; `MISSING` where it must be."""
+def field_default(field: Field[Any]) -> object:
+    """The default of a field; `MISSING` if it is required."""
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def stages(record: Mapping[str, Any]) -> None:
+def print_stages(record: Mapping[str, Any]) -> None:
     """Prints the verdict of every stage, then their tables."""
-    record = printable(record)
+    record = escape_controls(record)
     if not sys.stdout.isatty():
         print(tables.text(record, width=WIDTH))
         return
     for name, each in record.get("frontier", {}).items():
-        say(*frontier.text(name, each, width=console().width))
+        print_lines(*frontier.text(name, each, width=console().width))
     for name, stage in record["stages"].items():
         console().print(Text(name, style="bold"))
-        tell(*tables.sentences(stage), "")
+        print_sentences(*tables.sentences(stage), "")
         made = tables.terminal(stage, width=console().width)
         console(table_formats.breadth(made)).print(made)
-        say("")
+        print_lines("")
     console().print(Text(tables.legend(record, width=console().width), style="dim"))

@@ -1,4 +1,4 @@
-"""`unweave bench table`: records as a table, in the form that a page, a paper or another program wants."""
+"""`unweave bench table`: records as a table for a page, a paper or another program."""
 
 import re
 import sys
@@ -40,65 +40,67 @@ def table(
 
     Args:
         records: Folders of runs, or their record.json.
-        format: How; parquet and html are files and need --out.
+        format: The format; parquet and html are files and need --out.
         protocol: The columns of another benchmark: retentions, attacks and speed-up of deep-unlearn.
-        shared: Of every verb.
+        shared: The flags of every verb.
     """
-    found = loaded(records)
+    found = load_records(records)
     refuse_mixed(found)
-    whole = merged(found)
+    whole = merge_records(found)
     if protocol is not None:
         refuse_unmeasured(whole)
     if shared.json or format == "parquet":
-        warn_of(whole)
+        warn_unverified(whole)
     if shared.out is None:
         found = summary(whole) if protocol is None else summary_of(whole)
         width = show.console().width
-        show.as_json(found) if shared.json else print(as_text(whole, format, protocol, width=width), end="")
+        show.print_json(found) if shared.json else print(
+            as_text(whole, format, protocol, width=width), end=""
+        )
         return 0
     asked = {"verb": "bench table", "records": [str(each.resolve()) for each in records], "format": format}
     asked |= {} if protocol is None else {"protocol": protocol}
-    with out.writing(out.place(shared.out, asked), asked) as folder:
-        path = written(whole, format, protocol, folder)
-    show.as_json({"table": str(path)}) if shared.json else show.say(f"Table: {path}")
+    with out.open_folder(out.choose_folder(shared.out, asked), asked) as folder:
+        path = write_table(whole, format, protocol, folder)
+    show.print_json({"table": str(path)}) if shared.json else show.print_lines(f"Table: {path}")
     return 0
 
 
-def loaded(places: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Records by their place.
+def load_records(places: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Loads records, by their place.
 
     Raises:
-        ValueError: If one of them is no record, was changed, or is contradicted by what lies beside it.
+        ValueError: If one is no record, was changed, or contradicts the files next to it.
     """
-    return {str(place): proved(place_of(place)) for place in places}
+    return {str(place): load_verified(record_path(place)) for place in places}
 
 
-def proved(place: Path) -> dict[str, Any]:
-    """A record that agrees with what lies beside it; one of the earlier schema as it is, which says so."""
+def load_verified(place: Path) -> dict[str, Any]:
+    """Loads a record and checks it against the files next to it, except with the earlier schema."""
     made = record.load(place)
-    if not record.unverified(made):
+    if not record.explain_unverified(made):
         refuse_disproved(made, place)
     return made
 
 
-def warn_of(made: Mapping[str, Any]) -> None:
-    """Says on the standard error that figures can't be verified, where the output holds figures alone."""
-    if note := record.unverified(made):
+def warn_unverified(made: Mapping[str, Any]) -> None:
+    """Warns on the standard error that figures can't be verified, if the output can't say so."""
+    if note := record.explain_unverified(made):
         print(f"unweave: {note}", file=sys.stderr)
 
 
-def merged(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Several records as one; a stage or frontier that two of them have is named with its folder."""
+def merge_records(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Merges records; stages or frontiers of the same name get the name of their folder."""
     stages, frontiers = (
-        told_apart({place: each.get(part, {}) for place, each in found.items()})
+        merge_named({place: each.get(part, {}) for place, each in found.items()})
         for part in ("stages", "frontier")
     )
     made = {**next(iter(found.values())), "stages": stages}
     return {**made, "frontier": frontiers} if frontiers else made
 
 
-def told_apart(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Tables as one; what two of them have is named with its place."""
+def merge_named(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Merges tables; entries of the same name get their place."""
     known = [name for each in found.values() for name in each]
     return {
         name if known.count(name) == 1 else f"{place}: {name}": item
@@ -107,8 +109,8 @@ def told_apart(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def place_of(place: Path) -> Path:
-    """Where the record of a run is: that of its latest audit, where there is one."""
+def record_path(place: Path) -> Path:
+    """The path of the record of a run: that of its latest audit, if there is one."""
     folders = [place / "audit", *place.glob("audit-*")]  # an audit of other models goes to audit-2, ...
     audits = [each / record.FILE for each in folders if AUDIT.fullmatch(each.name)]
     finished = [audit for audit in audits if audit.is_file()]
@@ -116,7 +118,7 @@ def place_of(place: Path) -> Path:
 
 
 def summary(made: Mapping[str, Any]) -> dict[str, Any]:
-    """The stages of a record without what only a page draws."""
+    """The stages of a record without data that only a page needs."""
     return {name: short_stage(stage) for name, stage in made["stages"].items()}
 
 
@@ -131,8 +133,8 @@ def short_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
 def as_text(
     made: Mapping[str, Any], format: Format, protocol: Protocol | None = None, *, width: int = show.WIDTH
 ) -> str:
-    """A record's table as text, so many characters wide where lines can be broken."""
-    made = show.printable(made)
+    """A record's table as text, at most `width` characters wide if lines can be broken."""
+    made = show.escape_controls(made)
     drawn = tables if protocol is None else protocol_tables
     match format:
         case "text":
@@ -145,7 +147,7 @@ def as_text(
             raise ValueError(f"--format {format} makes a file: say with --out where")
 
 
-def written(made: Mapping[str, Any], format: Format, protocol: Protocol | None, folder: Path) -> Path:
+def write_table(made: Mapping[str, Any], format: Format, protocol: Protocol | None, folder: Path) -> Path:
     """A record's table as a file; the page has the columns of every protocol."""
     path = folder / FILES[format]
     if format == "parquet":

@@ -1,12 +1,12 @@
-"""What methods would cost, measured: each is run for a few steps, and the rest is a straight line.
+"""Estimates the cost of methods: runs each for a few steps and extrapolates linearly.
 
-A method's lengths are the numbers of steps or epochs of its descents: those of a pipeline's stages, and those
-of proxies. It is run with all of them short, then with each in turn a little longer:
+A method's lengths are the numbers of steps or epochs of its descents, including the stages of a pipeline and
+proxies. The method runs with all of them short, then with each in turn a little longer:
 
     T(full) = T(short) + sum_i (full_i - short_i) (T(longer_i) - T(short)) / (longer_i - short_i).
 
-What does not depend on the length, such as a pass for a mask, is in T(short). A recovery that may end early
-is taken at its most; one that ends with a budget has what the other lengths leave of it.
+Costs independent of the length, such as a pass for a mask, are in T(short). A recovery that may end early
+counts in full; one with a budget gets the rest of it after the other lengths.
 """
 
 import copy
@@ -19,32 +19,32 @@ import torch
 from torch import nn
 
 from unweave.bench.peak_memory import peak_memory
-from unweave.bench.ranges import nested
+from unweave.bench.ranges import nest_paths
 from unweave.cli.describe_settings import descents
 from unweave.cli.project import Project
-from unweave.descent.train import spend
+from unweave.descent.train import run_and_time
 from unweave.methods import Method
 from unweave.methods.configure import configure, stages_of
 from unweave.methods.recover import Recover
-from unweave.problem import Problem, timed
+from unweave.problem import Problem, add_time
 from unweave.split import Split
 from unweave.weights.cost import Cost
 
 SHORT, LONGER, PATIENCE = 2, 8, 1.0
-"""Steps of the short and of the longer runs; after a short run of more seconds, only one step is added."""
+"""Steps of the short and of the longer runs; after a slow short run only one step is added."""
 NEVER = 1e-9
-"""The share of the original's loss at which no recovery ends."""
+"""An aim that no recovery reaches, as a share of the original's loss."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a method would cost.
+    """The estimated cost of a method.
 
     Args:
         seconds: Wall time; None if it can't be run.
         gradients: Gradient evaluations.
-        peak_mib: The most memory seen; None where that can't be told.
-        refused: Why it can't be run, if so.
+        peak_mib: The peak memory in MiB; None if unknown.
+        refused: The reason if the method can't be run; otherwise None.
     """
 
     seconds: float | None
@@ -64,9 +64,9 @@ class Length:
     """The length of a descent.
 
     Args:
-        unit: What about one step adds to it.
+        unit: About how much one step adds to it.
         full: Its full value.
-        budget: Whether that counts the gradient evaluations of the whole run.
+        budget: Whether it counts the gradient evaluations of the whole run.
     """
 
     unit: float
@@ -74,7 +74,7 @@ class Length:
     budget: bool = False
 
     def share(self, steps: int, spent: float) -> float:
-        """How many times as much as the longer run has the full one beyond the short one.
+        """The extra length of the full run over the short one, divided by that of the longer run.
 
         Args:
             steps: The steps of the longer run.
@@ -85,32 +85,35 @@ class Length:
 
 
 def estimate(method: Method, model: nn.Module, split: Split, project: Project) -> Estimate:
-    """What a method would cost on a model, or why it can't be run there; the model stays as it is."""
-    lengths, method = lengths_of(method, split), unended(method)
+    """Estimates the cost of a method on a model, or says why it can't run; the model stays unchanged."""
+    lengths, method = lengths_of(method, split), without_early_end(method)
     short = {path: each.unit * SHORT for path, each in lengths.items()}
     try:
         with peak_memory(next(model.parameters()).device) as peak:
-            base = run(method, short, model, split, project)
+            base = time_method(method, short, model, split, project)
             seconds, gradients = base.seconds, float(base.gradients)
             steps = LONGER if base.seconds < PATIENCE else SHORT + 1
             for path, each in lengths.items():
-                longer = run(method, {**short, path: each.unit * steps}, model, split, project)
+                longer = time_method(method, {**short, path: each.unit * steps}, model, split, project)
                 share = each.share(steps, gradients)
-                if longer.gradients > base.gradients:  # a proxy may not be used
+                if longer.gradients > base.gradients:  # an unused proxy
                     seconds += share * max(0.0, longer.seconds - base.seconds)
                     gradients += share * (longer.gradients - base.gradients)
-    except (ValueError, RuntimeError) as error:  # torch's own too: a compiled model may not be trainable
-        return Estimate(None, None, None, reason(error))
+    except (
+        ValueError,
+        RuntimeError,
+    ) as error:  # torch may not train a compiled model
+        return Estimate(None, None, None, first_line(error))
     return Estimate(max(0.0, seconds), max(0.0, gradients), peak.mib)
 
 
-def reason(error: Exception) -> str:
-    """The first line of what an error says; torch adds a page of advice."""
+def first_line(error: Exception) -> str:
+    """The first line of an error; torch adds a page of advice."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def lengths_of(method: Method, split: Split) -> dict[str, Length]:
-    """The lengths by the fields that hold them; those with a budget last."""
+    """The lengths of a method by their fields; those with a budget last."""
     found: dict[str, Length] = {}
     for path, how in descents(method).items():
         if how.steps is not None:
@@ -124,43 +127,42 @@ def lengths_of(method: Method, split: Split) -> dict[str, Length]:
 
 
 def budgets(method: Method) -> dict[str, int]:
-    """The budget of every recovery that has one, by what the paths of its fields begin with."""
+    """The budget of every recovery that has one, by the prefix of its fields."""
     found = {path: each.budget for path, each in stages_of(method).items() if isinstance(each, Recover)}
     return {path: budget for path, budget in found.items() if budget is not None}
 
 
-def unended(method: Method) -> Method:
-    """The method with recoveries that go on to their last step."""
+def without_early_end(method: Method) -> Method:
+    """The method with recoveries that never end early."""
     tables: dict[str, Any] = {}
     for path, each in stages_of(method).items():
         if isinstance(each, Recover):
             tables[f"{path}budget"] = None
             tables |= {} if each.until is None else {f"{path}until.near": NEVER}
-    return configure(method, nested(tables))
+    return configure(method, nest_paths(tables))
 
 
-def run(
+def time_method(
     method: Method, lengths: Mapping[str, float], model: nn.Module, split: Split, project: Project
 ) -> Cost:
     """The cost of a method at these lengths, on a copy of the model."""
     whole = {path: value if path.endswith("epochs") else round(value) for path, value in lengths.items()}
     generator = torch.Generator().manual_seed(0)
     problem = Problem(project.task(split), copy.deepcopy(model), split, generator, project.build)
-    return spend(problem, configure(method, nested(whole)))
+    return run_and_time(problem, configure(method, nest_paths(whole)))
 
 
-def whole(project: Project, model: nn.Module, split: Split) -> Estimate | None:
-    """What a retrain would cost; None where nobody said how to."""
+def estimate_retraining(project: Project, model: nn.Module, split: Split) -> Estimate | None:
+    """Estimates the cost of a retrain; None if there is no way to retrain."""
     if project.scratch is not None:
         return estimate(project.scratch, model, split, project)
-    return None if project.retrain is None else retraining(project, split)
+    return None if project.retrain is None else estimate_train(project, split)
 
 
-def retraining(project: Project, split: Split) -> Estimate:
-    """What `train(dataset, seed)` of a project would cost on all retain data, from two small parts of it.
+def estimate_train(project: Project, split: Split) -> Estimate:
+    """Estimates the cost of a project's `train(dataset, seed)` on the retain set, from two small parts of it.
 
-    Assumes that its time is a constant and a part that grows with the number of examples, as that of so many
-    epochs does.
+    It assumes that the time is linear in the number of examples, as for a fixed number of epochs.
     """
     assert project.retrain is not None
     order = split.retain[torch.randperm(len(split.retain), generator=torch.Generator().manual_seed(0))]
@@ -168,18 +170,21 @@ def retraining(project: Project, split: Split) -> Estimate:
     if few < 2:
         return Estimate(None, None, None, f"too few examples to tell: {len(order)}")
     try:
-        seconds = [train_on(project, split, order[:n]) for n in (few, few, 3 * few)]
-    except (ValueError, RuntimeError) as error:  # torch's own too: a compiled model may not be trainable
-        return Estimate(None, None, None, reason(error))
+        seconds = [time_training(project, split, order[:n]) for n in (few, few, 3 * few)]
+    except (
+        ValueError,
+        RuntimeError,
+    ) as error:  # torch may not train a compiled model
+        return Estimate(None, None, None, first_line(error))
     slope = max(0.0, seconds[2] - seconds[1]) / (2 * few)
     return Estimate(seconds[1] + slope * (len(order) - few), None, None)
 
 
-def train_on(project: Project, split: Split, kept: torch.Tensor) -> float:
-    """Seconds of a training on some of the retain data."""
+def time_training(project: Project, split: Split, kept: torch.Tensor) -> float:
+    """The seconds of a training on some of the retain set."""
     assert project.retrain is not None
     rest = torch.ones(len(split.train), dtype=torch.bool).index_fill_(0, kept, False).nonzero()[:, 0]
     part, cost = Split(split.train, rest, split.held_out, calibration=split.calibration.tolist()), Cost()
-    with timed(cost):
+    with add_time(cost):
         project.retrain(part, 0)
     return cost.seconds

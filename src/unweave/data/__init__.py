@@ -1,8 +1,8 @@
-"""Where examples come from: a `Source` is a data set that hands out batches by position.
+"""Sources of examples: a `Source` is a data set that yields batches by position.
 
-A source never shuffles. It is given the order (one index tensor per batch) and returns the examples at
-those positions, augmented only when it is given a generator. `Resident` holds a whole set on the device,
-`Loaded` reads a `torch.utils.data.Dataset` through a `DataLoader`, `datasets.load` finds a set by name.
+A source never shuffles. It gets the order (one index tensor per batch) and returns the examples at those
+positions, augmented only if it also gets a generator. `Resident` holds a whole set on the device, `Loaded`
+reads a `torch.utils.data.Dataset` through a `DataLoader`, `datasets.load` loads a set by name.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,12 +16,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """Some examples of a source, on one device, before a task has drawn anything for them.
+    """Some examples of a source, on one device, before a task draws noise or labels for them.
 
     Args:
         ids: Positions of the examples in their source, with shape [batch].
-        inputs: What the model is called with: positional arguments (tuple) or keywords (dict), each with
-            shape [batch, ...].
+        inputs: The inputs of the model: positional arguments (tuple) or keywords (dict), each with shape
+            [batch, ...].
         target: Labels, with shape [batch].
     """
 
@@ -32,7 +32,7 @@ class Raw:
 
 @runtime_checkable
 class Source(Protocol):
-    """A labelled data set that is read by position."""
+    """A labelled data set, read by position."""
 
     @property
     def labels(self) -> Int64[Tensor, " n"]:
@@ -41,7 +41,7 @@ class Source(Protocol):
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """The string id of every example, in order, or None where the examples have none."""
+        """The string id of every example, in order; None if the examples have none."""
         ...
 
     def __len__(self) -> int: ...
@@ -51,17 +51,16 @@ class Source(Protocol):
 
         Args:
             order: Positions, one int64 tensor with shape [batch] per batch.
-            generator: A CPU generator asks for augmentation: one key is drawn from it per batch, and what
-                happens to an example is a function of (key, id), so that a shard of a batch is augmented
-                as it is in the whole batch. None: never augmented. A source that has no augmentation
-                draws nothing.
+            generator: A CPU generator switches augmentation on: it gives one key per batch, and the
+                augmentation of an example is a function of (key, id), so a shard is augmented as in the whole
+                batch. None: no augmentation. A source without augmentation draws nothing.
         """
         ...
 
     def digest(self) -> str:
-        """The SHA-256, in hexadecimal, of all that decides what `stream` returns."""
+        """The SHA-256, in hexadecimal, of everything that determines what `stream` returns."""
         ...
 
     def to(self, device: torch.device | str) -> "Source":
-        """The same source, handing out its batches on `device`."""
+        """The same source, with batches on `device`."""
         ...

@@ -1,4 +1,4 @@
-"""The data sets that have a name: `load("digits")` gives the training source and the held-out source."""
+"""Data sets by name: `load("digits")` returns the training source and the held-out source."""
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator
@@ -12,11 +12,10 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from unweave.choices import nearest
+from unweave.choices import suggest_word
 from unweave.data import Raw, Source
 from unweave.data.formats import read_idx, read_parquet
-from unweave.data.images import in_memory
-from unweave.data.images import read as read_images
+from unweave.data.images import in_memory, read_images
 from unweave.data.in_memory import Resident
 
 DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
@@ -38,28 +37,30 @@ def load(
     Args:
         name: "digits" (scikit-learn's, 1,437 + 360 images of 8 x 8 as 64 floats), "digit-images" (the same as
             bytes), "fashion-mnist" (60,000 + 10,000 of 28 x 28), "cifar10" (50,000 + 10,000 of 32 x 32 in
-            colour), or "images" of one's own (see `images.read`).
-        folder: Where the files are. Fashion-MNIST: the four idx files, as they are or gzipped; None: where
-            Debian's package dataset-fashion-mnist puts them. CIFAR-10: parquet files in the Hub's schema;
-            None: torchvision's copy, downloaded where there is a network.
-        limit: Keep that many training examples, with the classes in proportion. None: all.
+            colour), or "images" for your own (see `images.read_images`).
+        folder: The folder of the files. Fashion-MNIST: the four idx files, plain or gzipped; None: the folder
+            of Debian's package dataset-fashion-mnist. CIFAR-10: parquet files in the Hub's schema; None:
+            torchvision's copy, downloaded if there is a network.
+        limit: The number of training examples to keep, with the classes in proportion; all if None.
         seed: Chooses the examples that `limit` keeps.
-        augment: Crop and mirror training images at random, where the data set does.
+        augment: Crop and mirror training images at random, if the data set is usually augmented.
     """
     if name not in _LOADERS:
-        raise ValueError(f"unknown data set {name!r}{nearest(name, _LOADERS)}; known: {', '.join(_LOADERS)}")
+        raise ValueError(
+            f"unknown data set {name!r}{suggest_word(name, _LOADERS)}; known: {', '.join(_LOADERS)}"
+        )
     train, held_out = _LOADERS[name](folder)
     train = train if augment else replace(train, crop=0, flip=False)
-    return (train if limit is None else taken(train, stratum(train, limit, seed))), held_out
+    return (train if limit is None else select_examples(train, stratum(train, limit, seed))), held_out
 
 
 def flip_labels(source: Source, fraction: float, n_classes: int, seed: int) -> Source:
-    """The source with label noise: a share of the labels moved to a uniform other class.
+    """Adds label noise to a source: replaces a fraction of the labels by a uniform other class.
 
     Args:
-        source: Stays as it is.
-        fraction: Share of the examples that get a wrong label, in (0, 1).
-        n_classes: Number of classes, at least two.
+        source: The source; stays unchanged.
+        fraction: The fraction of examples that get a wrong label, in (0, 1).
+        n_classes: The number of classes, at least two.
         seed: Chooses the examples and their wrong labels.
     """
     if not 0 < fraction < 1:
@@ -67,19 +68,19 @@ def flip_labels(source: Source, fraction: float, n_classes: int, seed: int) -> S
     if n_classes < 2 or int(source.labels.max()) >= n_classes:
         raise ValueError(f"n_classes must exceed 1 and every label, found {n_classes}")
     generator = torch.Generator().manual_seed(seed)
-    moved = torch.randperm(len(source), generator=generator)[: round(fraction * len(source))]
+    flipped = torch.randperm(len(source), generator=generator)[: round(fraction * len(source))]
     labels = source.labels.clone()
-    labels[moved] += torch.randint(1, n_classes, moved.shape, generator=generator)
+    labels[flipped] += torch.randint(1, n_classes, flipped.shape, generator=generator)
     return Relabelled(source, labels % n_classes)
 
 
 @dataclass(frozen=True, eq=False)
 class Relabelled:
-    """A source under other labels.
+    """A source with other labels.
 
     Args:
-        source: Gives everything but the labels.
-        labels: With shape [n], on the CPU.
+        source: Provides everything but the labels.
+        labels: The labels, with shape [n], on the CPU.
     """
 
     source: Source
@@ -97,7 +98,7 @@ class Relabelled:
         """Yield the examples at the positions of each index tensor; see `Source.stream`."""
         target = self.labels
         for raw in self.source.stream(order, generator=generator):
-            target = target.to(raw.ids.device)  # copies once: the first batch tells the device
+            target = target.to(raw.ids.device)  # copied once, when the first batch shows the device
             yield Raw(raw.ids, raw.inputs, target.index_select(0, raw.ids))
 
     def digest(self) -> str:
@@ -188,7 +189,7 @@ def _cifar10(folder: str | None) -> tuple[Resident, Resident]:
 def _torchvision_cifar10(part: str) -> tuple[Tensor, Tensor]:
     advice = "give a folder with its parquet files (train*.parquet, test*.parquet)"
     try:
-        published = importlib.import_module("torchvision.datasets")  # by name: the extra may be missing
+        published = importlib.import_module("torchvision.datasets")  # the extra may be missing
     except ImportError as error:
         raise ValueError(f"CIFAR-10 without a folder needs torchvision: install it, or {advice}") from error
     try:
@@ -200,10 +201,10 @@ def _torchvision_cifar10(part: str) -> tuple[Tensor, Tensor]:
 
 
 def stratum(source: Source, limit: int, seed: int) -> Tensor:
-    """Positions of that many examples of a source, the classes in proportion, in order.
+    """Positions of `limit` examples of a source, in order, with the classes in proportion.
 
     Raises:
-        ValueError: If that leaves out a class, or no example of one.
+        ValueError: If the chosen or the remaining examples lack a class.
     """
     from sklearn.model_selection import train_test_split
 
@@ -219,10 +220,10 @@ def stratum(source: Source, limit: int, seed: int) -> Tensor:
     return torch.from_numpy(np.sort(keep))
 
 
-def taken(source: Source, positions: Tensor) -> Source:
-    """The examples of a source at some positions, as a source of their own."""
+def select_examples(source: Source, positions: Tensor) -> Source:
+    """The examples of a source at some positions, as a source."""
     if isinstance(source, Relabelled):
-        return Relabelled(taken(source.source, positions), source.labels[positions])
+        return Relabelled(select_examples(source.source, positions), source.labels[positions])
     assert isinstance(source, Resident), "data sets that have a name are in memory"
     names = None if source.names is None else tuple(source.names[i] for i in positions.tolist())
     inputs = source.inputs[positions.to(source.inputs.device)]
@@ -238,4 +239,4 @@ _LOADERS: dict[str, Callable[[str | None], tuple[Resident, Resident]]] = {
 }
 
 NAMES = tuple(name for name in _LOADERS if name != "images")
-"""Data sets that need no folder to be told apart."""
+"""Data sets that are identified by their name alone."""

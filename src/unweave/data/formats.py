@@ -1,4 +1,4 @@
-"""Readers of the file formats that data sets come in: idx, and parquet in the Hub's image schema."""
+"""Readers of data set files: idx, and parquet in the Hub's image schema."""
 
 import gzip
 import io

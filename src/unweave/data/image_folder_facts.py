@@ -1,4 +1,4 @@
-"""Images of a user's own: what their classes are called, and whether anybody said what is held out."""
+"""Facts about a user's own images: the names of their classes, and whether they have a test part."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,26 +8,26 @@ from unweave.data.in_memory import Resident
 
 @dataclass(frozen=True, eq=False)
 class Own(Resident):
-    """A part of a user's own images.
+    """One part of a user's own images.
 
     Args:
-        classes: What the classes are called, by label; none where they are called by their numbers.
-        parted: Whether nobody said what is held out, so that a share of every class is.
+        classes: The names of the classes, by label; empty if they are named by numbers.
+        parted: Whether there is no test part, so that a fifth of every class is held out.
     """
 
     classes: tuple[str, ...] = ()
     parted: bool = False
 
-    def named(self, label: int) -> str:
-        """A class as people know it: its label, and what it is called."""
+    def class_name(self, label: int) -> str:
+        """A class for people: its label, and its name."""
         return f"{label} ({self.classes[label]})" if label < len(self.classes) else str(label)
 
 
 def classes_of(folder: Path) -> dict[str, int]:
-    """The label of every sub-folder: the number that it is called, or else its place in the order of names.
+    """The label of every sub-folder: its name if that is a number, or else its place in the order of names.
 
     Raises:
-        ValueError: If there are fewer than two, some are numbers and others names, or a number is left out.
+        ValueError: If there are fewer than two, some are numbers and some names, or a number is missing.
     """
     names = sorted(each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
     if len(names) < 2:
@@ -45,7 +45,7 @@ def classes_of(folder: Path) -> dict[str, int]:
 
 
 def refuse_mixture(folder: Path, names: list[str]) -> None:
-    """Raises if some names are numbers and others not: their order would give labels that nobody said."""
+    """Raises if some names are numbers and some not: sorting would give unintended labels."""
     numbers = [name for name in names if is_label(name)]
     others = [name for name in names if not is_label(name)]
     strange = next((name for name in others if name.isnumeric()), others[0] if numbers and others else None)

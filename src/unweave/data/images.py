@@ -1,7 +1,7 @@
 """Labelled images from a user's own files: a folder with one sub-folder per class, or an .npz archive.
 
-Labels are the numbers that the sub-folders are called, or else their places in the order of the names: the
-images know both. Where nothing says what is held out, a fifth of every class is, always the same.
+Labels are the names of the sub-folders if these are numbers, or else their places in the order of names.
+Without a test part, the same fifth of every class is always held out.
 """
 
 import zlib
@@ -24,17 +24,17 @@ PARTS = ("train", "test")
 HELD_OUT = 0.2
 
 
-def read(place: str | Path) -> tuple[Own, Own]:
-    """The training and the held-out images, uint8 [n, channel, height, width].
+def read_images(place: str | Path) -> tuple[Own, Own]:
+    """Reads the training and the held-out images, uint8 [n, channel, height, width].
 
     Args:
-        place: A folder with a sub-folder per class; one with such folders called train and test; or a file
-            .npz with the arrays `images` [n, channel, height, width] or [n, height, width] and `labels`, and
-            perhaps `test_images` and `test_labels`.
+        place: A folder with one sub-folder per class; a folder with two such folders, train and test; or an
+            .npz file with the arrays `images` [n, channel, height, width] or [n, height, width] and `labels`,
+            and optionally `test_images` and `test_labels`.
 
     Raises:
-        ValueError: If there is nothing of the kind, an image can't be read or is of another size than the
-            first, or a class has no image.
+        ValueError: If there is no such folder or file, an image can't be read or differs in size, or a class
+            has no image.
     """
     path = Path(place)
     if path.suffix == ".npz":
@@ -44,11 +44,11 @@ def read(place: str | Path) -> tuple[Own, Own]:
     if all((path / part).is_dir() for part in PARTS):
         classes = classes_of(path / "train")
         return from_folder(path / "train", classes), from_folder(path / "test", classes)
-    return parted(from_folder(path, classes_of(path)))
+    return hold_out_fifth(from_folder(path, classes_of(path)))
 
 
 def from_archive(path: Path) -> tuple[Own, Own]:
-    """What an .npz file holds."""
+    """Reads an .npz file."""
     if not path.is_file():
         raise ValueError(f"expected images in {path}, found no such file")
     try:
@@ -62,12 +62,14 @@ def from_archive(path: Path) -> tuple[Own, Own]:
     for name in ("images", "labels"):
         if name not in found:
             raise ValueError(f"{path} must hold the arrays images and labels, found {', '.join(found)}")
-    whole = archived(found, "", path)
-    return (whole, archived(found, "test_", path)) if "test_images" in found else parted(whole)
+    whole = read_archive_part(found, "", path)
+    return (
+        (whole, read_archive_part(found, "test_", path)) if "test_images" in found else hold_out_fifth(whole)
+    )
 
 
-def archived(found: Mapping[str, np.ndarray], part: str, path: Path) -> Own:
-    """One part of an archive."""
+def read_archive_part(found: Mapping[str, np.ndarray], part: str, path: Path) -> Own:
+    """Reads one part of an archive."""
     images, labels = found[f"{part}images"], found.get(f"{part}labels")
     if images.dtype != np.uint8:
         raise ValueError(
@@ -82,35 +84,35 @@ def archived(found: Mapping[str, np.ndarray], part: str, path: Path) -> Own:
         kind = "none" if labels is None else f"{labels.dtype} with shape {list(labels.shape)}"
         raise ValueError(f"{part}labels in {path} must be one whole number per image, found {kind}")
     pixels = images[:, None] if images.ndim == 3 else images
-    return labelled(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)), str(path))
+    return check_labelled(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)), str(path))
 
 
 def from_folder(folder: Path, classes: Mapping[str, int]) -> Own:
-    """The images of the sub-folders."""
+    """Reads the images of the sub-folders."""
     found = [each.name for each in sorted(folder.iterdir()) if each.is_dir()]
     unknown = [name for name in found if name not in classes and not name.startswith(".")]
     if unknown:
         raise ValueError(f"{folder} has the class {unknown[0]!r}, which is none of {', '.join(classes)}")
-    files = [(path, label) for name, label in classes.items() for path in files_of(folder / name)]
-    arrays = [pixels(path) for path, _ in files]
+    files = [(path, label) for name, label in classes.items() for path in list_images(folder / name)]
+    arrays = [read_pixels(path) for path, _ in files]
     refuse_mixed(arrays, [path for path, _ in files])
     channels = max(each.shape[2] for each in arrays)
     alike = [each if each.shape[2] == channels else np.repeat(each, channels, axis=2) for each in arrays]
     images = torch.from_numpy(np.stack(alike)).permute(0, 3, 1, 2).contiguous()
-    whole = labelled(images, torch.tensor([label for _, label in files]), str(folder))
+    whole = check_labelled(images, torch.tensor([label for _, label in files]), str(folder))
     return replace(whole, classes=tuple(name for name in classes if not is_label(name)))
 
 
-def files_of(folder: Path) -> list[Path]:
-    """The images of one class, by name."""
+def list_images(folder: Path) -> list[Path]:
+    """The image files of one class, sorted by name."""
     found = sorted(each for each in folder.glob("*") if each.suffix.lower() in SUFFIXES)
     if not found:
         raise ValueError(f"class {folder.name!r} has no image ({', '.join(SUFFIXES)}) in {folder}")
     return found
 
 
-def pixels(path: Path) -> UInt8[np.ndarray, "height width channel"]:
-    """The pixels of a file: grey ones in one channel, all others as RGB."""
+def read_pixels(path: Path) -> UInt8[np.ndarray, "height width channel"]:
+    """Reads the pixels of a file: grey images as one channel, all others as RGB."""
     from PIL import Image
 
     try:
@@ -118,13 +120,13 @@ def pixels(path: Path) -> UInt8[np.ndarray, "height width channel"]:
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"{path} must have eight bits a channel, found mode {image.mode}")
             array = np.array(image if image.mode == "L" else image.convert("RGB"))
-    except (OSError, SyntaxError) as error:  # pillow raises both on broken files
+    except (OSError, SyntaxError) as error:  # pillow raises both for broken files
         raise ValueError(f"{path} is truncated or no image: {error}") from error
     return array[:, :, None] if array.ndim == 2 else array
 
 
 def refuse_mixed(arrays: Sequence[np.ndarray], files: Sequence[Path]) -> None:
-    """Raises if the images are not of one size."""
+    """Raises if the images differ in size."""
     first = arrays[0].shape[:2]
     for array, path in zip(arrays, files, strict=True):
         if array.shape[:2] != first:
@@ -134,12 +136,12 @@ def refuse_mixed(arrays: Sequence[np.ndarray], files: Sequence[Path]) -> None:
             )
 
 
-def labelled(images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], place: str) -> Own:
-    """Images with their labels, if every class has one."""
+def check_labelled(images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], place: str) -> Own:
+    """Returns the images with their labels; raises if a class has no image."""
     if not len(labels) or int(labels.min()) < 0:
         found = "no image" if not len(labels) else f"label {int(labels.min())}"
         raise ValueError(f"labels in {place} must be at least 0, found {found}")
-    known = labels.unique()  # and no bincount, which would take memory for every number up to the largest
+    known = labels.unique()  # no bincount, which needs memory for every number up to the largest
     empty = (known != torch.arange(len(known))).nonzero()[:, 0].tolist()
     if empty:
         raise ValueError(
@@ -148,8 +150,8 @@ def labelled(images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], plac
     return Own(images, labels)
 
 
-def parted(whole: Own) -> tuple[Own, Own]:
-    """The training part, and a fifth of every class that is held out."""
+def hold_out_fifth(whole: Own) -> tuple[Own, Own]:
+    """Splits images into a training part and a held-out fifth of every class."""
     counts = whole.labels.bincount()
     if int(counts.min()) < 2:
         raise ValueError(
@@ -168,10 +170,10 @@ def parted(whole: Own) -> tuple[Own, Own]:
 
 
 def in_memory(source: Source) -> Resident:
-    """A source of single images as bytes, read whole.
+    """Reads a source of single images, stored as bytes, into memory.
 
     Raises:
-        ValueError: If its examples are anything else.
+        ValueError: If its examples are not single images of bytes.
     """
     if isinstance(source, Resident):
         return source

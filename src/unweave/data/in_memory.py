@@ -1,4 +1,4 @@
-"""A whole data set in the memory of the device, normalised and augmented there: no workers, no copies."""
+"""A whole data set in the memory of the device, normalised and augmented there, without workers or copies."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unweave.data import Raw
-from unweave.data.keyed_draws import keyed
+from unweave.data.keyed_draws import draw_uniform
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,15 +18,15 @@ class Resident:
     """A data set that fits the device. A batch is one `index_select`.
 
     Args:
-        inputs: Images as uint8 with shape [n, channel, height, width]; or numbers as floats with shape
-            [n, ...], which are used as they are.
-        labels: int64 with shape [n], on the CPU.
-        mean: Per channel, in units of the full range: the model sees `(image / 255 - mean) / std`. Images
-            only; empty: 0.
-        std: Per channel; empty: 1.
+        inputs: Images as uint8 with shape [n, channel, height, width]; or floats with shape [n, ...], which
+            are used unchanged.
+        labels: The labels, int64 with shape [n], on the CPU.
+        mean: The mean of each channel, in units of the full range: the model gets `(image / 255 - mean) /
+            std`. Images only; empty: 0.
+        std: The standard deviation of each channel; empty: 1.
         crop: Pixels of black on every side before a random crop back to the size. 0: no crop.
         flip: Mirror left and right with probability one half.
-        names: A string id per example.
+        names: One string id per example.
     """
 
     inputs: Tensor
@@ -53,13 +53,13 @@ class Resident:
             ids = index.to(device, non_blocking=True)
             batch = inputs.index_select(0, ids)
             if augment is not None:
-                batch = _augmented(batch, keyed(ids, augment, 3), crop=self.crop, flip=self.flip)
+                batch = _augment(batch, draw_uniform(ids, augment, 3), crop=self.crop, flip=self.flip)
             if normalise:
                 batch = batch.to(torch.float32).mul_(self._scale).add_(self._shift)
             yield Raw(ids, (batch,), target.index_select(0, ids))
 
     def digest(self) -> str:
-        """SHA-256 of inputs, labels, names and of how they are normalised and augmented."""
+        """SHA-256 of inputs, labels, names, normalisation and augmentation."""
         return self._digest
 
     def to(self, device: torch.device | str) -> "Resident":
@@ -95,7 +95,7 @@ class Resident:
         return sha.hexdigest()
 
 
-def _augmented(images: Tensor, uniform: Tensor, *, crop: int, flip: bool) -> Tensor:
+def _augment(images: Tensor, uniform: Tensor, *, crop: int, flip: bool) -> Tensor:
     """Crop and mirror images [batch, channel, height, width] by three uniform numbers each [batch, 3]."""
     height, width = images.shape[2:]
     steps = torch.arange(max(height, width), device=images.device)

@@ -1,7 +1,7 @@
-"""Random numbers that belong to an example, not to its place in a batch.
+"""Random numbers that depend on the example, not on its place in a batch.
 
-`u = splitmix64(splitmix64(key + id) + column) / 2^64`, where the key is one draw from a generator. A shard
-of a batch therefore gets the numbers that it has in the whole batch, on every device, whatever the order.
+`u = splitmix64(splitmix64(key + id) + column) / 2^64`, where the key is one draw from a generator. So a shard
+of a batch gets the same numbers as in the whole batch, on every device and in any order.
 
 SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014),
 https://doi.org/10.1145/2714064.2660195.
@@ -12,21 +12,21 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 
-def keyed(
+def draw_uniform(
     ids: Int64[Tensor, " batch"], generator: torch.Generator, draws: int = 1
 ) -> Float64[Tensor, "batch draws"]:
-    """Draw uniform numbers in [0, 1) that are a function of (key, id, column) alone.
+    """Draws uniform numbers in [0, 1) that are a function of (key, id, column) alone.
 
     Args:
         ids: Positions of the examples in their source, with shape [batch], on any device.
         generator: A CPU generator; exactly one int64 key is drawn from it, whatever the batch.
-        draws: How many numbers each example gets. More draws leave the first columns as they were.
+        draws: The number of columns per example. More draws leave the first columns unchanged.
     """
     return uniform(ids, draw_key(generator), draws)
 
 
 def draw_key(generator: torch.Generator) -> int:
-    """One draw from a CPU generator, on which a batch of numbers may hang."""
+    """Draws the key of a batch of numbers from a CPU generator."""
     return int(torch.empty((), dtype=torch.int64).random_(generator=generator))
 
 
@@ -41,7 +41,7 @@ def uniform(
 
 def normal(uniform: Float64[Tensor, "batch draws"]) -> Float64[Tensor, "batch draws"]:
     """Standard normal numbers from uniform ones in [0, 1), by the inverse distribution function."""
-    return torch.special.ndtri(uniform.clamp(min=2.0**-54))  # at zero it is minus infinity
+    return torch.special.ndtri(uniform.clamp(min=2.0**-54))  # minus infinity at zero
 
 
 def splitmix64(state: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:

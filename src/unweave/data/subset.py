@@ -1,4 +1,4 @@
-"""Some examples of a source as a data set, such as a user's `train` takes."""
+"""Some examples of a source as a data set, for a user's `train`."""
 
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
@@ -16,8 +16,8 @@ class Examples(Dataset):
     """Some examples of a source as a data set of `(input..., label)` tuples.
 
     Args:
-        source: Where they come from; items are the same at every read.
-        ids: Their positions there.
+        source: The source; items are the same at every read.
+        ids: The positions of the examples in it.
     """
 
     def __init__(self, source: Source, ids: Tensor) -> None:

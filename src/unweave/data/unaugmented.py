@@ -1,4 +1,4 @@
-"""A source as it is, for methods whose papers do not augment."""
+"""A source without augmentation, for methods whose papers do not augment."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ class Unaugmented:
     """A source that never augments.
 
     Args:
-        source: Gives everything.
+        source: The source.
     """
 
     source: Source
@@ -39,7 +39,7 @@ class Unaugmented:
         return self.source.stream(order)
 
     def digest(self) -> str:
-        """SHA-256 of the source's digest and of what is left out."""
+        """SHA-256 of the source's digest and the missing augmentation."""
         return sha256(f"unaugmented:{self.source.digest()}".encode()).hexdigest()
 
     def to(self, device: torch.device | str) -> "Unaugmented":

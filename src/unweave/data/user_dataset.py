@@ -1,7 +1,7 @@
-"""Anybody's map-style `torch.utils.data.Dataset` as a source, read through a `DataLoader`.
+"""Any map-style `torch.utils.data.Dataset` as a source, read through a `DataLoader`.
 
-Nothing is augmented here: unlearning and auditing read each example as it is, so a data set that draws at
-random is refused.
+There is no augmentation: unlearning and auditing need the same example at every read, so a data set with
+random transforms is refused.
 """
 
 import copy
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unweave.data import Raw
-from unweave.data.user_items import Item, Items, checked_names, stacked
+from unweave.data.user_items import Item, Items, check_names, stack_field
 
 SCAN = 256
 
@@ -26,15 +26,15 @@ SCAN = 256
 class Loaded:
     """A source that reads its examples from a data set, batch by batch.
 
-    Items are tuples `(input..., label)`, or dicts of a label, perhaps a string id, and tensors. A model is
-    called with the inputs of a tuple in order, with the only tensor of a dict, or with several by name.
+    Items are tuples `(input..., label)`, or dicts of a label, tensors and optionally a string id. The model
+    gets the inputs of a tuple in order, the only tensor of a dict, or several tensors by name.
 
     Args:
-        dataset: Has a length; `dataset[i]` is the same at every call.
+        dataset: A data set with a length; `dataset[i]` is the same at every call.
         label: Key of the label in a dict, position in a tuple. None: "label" or "labels"; the last one.
-        id: Key of the string id in a dict. None: "id" where the items have it.
-        workers: Processes that read ahead; 0: this one.
-        device: Where batches are handed out.
+        id: Key of the string id in a dict. None: "id" if the items have it.
+        workers: The number of processes that read ahead; 0: this process.
+        device: The device of the batches.
     """
 
     dataset: Dataset[Any]
@@ -58,7 +58,7 @@ class Loaded:
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """The string id of every example, in order, or None where the items have none."""
+        """The string id of every example, in order; None if the items have none."""
         return self._scan.names
 
     def __len__(self) -> int:
@@ -67,7 +67,7 @@ class Loaded:
     def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
         """Yield the examples at the positions of each index tensor; see `Source.stream`."""
         for items in self._batches(order):
-            fields = {key: stacked(key, items).to(self.device) for key in items[0].fields}
+            fields = {key: stack_field(key, items).to(self.device) for key in items[0].fields}
             inputs = fields if items[0].keywords else tuple(fields.values())
             ids = torch.tensor([item.position for item in items], device=self.device)
             yield Raw(ids, inputs, torch.tensor([item.label for item in items], device=self.device))
@@ -77,10 +77,10 @@ class Loaded:
         return self._scan.digest
 
     def to(self, device: torch.device | str) -> "Loaded":
-        """The same, handing out its batches on `device`."""
-        moved = copy.copy(self)  # and not `replace`: what was read of the data set is kept
-        object.__setattr__(moved, "device", device)
-        return moved
+        """The same, with batches on `device`."""
+        on_device = copy.copy(self)  # not `replace`: this keeps the cached scan of the data set
+        object.__setattr__(on_device, "device", device)
+        return on_device
 
     def _batches(self, order: Iterable[Tensor]) -> Iterator[list[Item]]:
         loader = DataLoader(
@@ -88,7 +88,7 @@ class Loaded:
             batch_sampler=_Lists(order),
             num_workers=self.workers,
             collate_fn=list,
-            generator=torch.Generator(),  # or it would draw from the global one
+            generator=torch.Generator(),  # otherwise it would draw from the global generator
         )
         return iter(loader)
 
@@ -106,12 +106,12 @@ class Loaded:
                 sha.update(item.digest())
                 labels.append(item.label)
                 names.append(item.name)
-        return _Scan(torch.tensor(labels), checked_names(names), sha.hexdigest())
+        return _Scan(torch.tensor(labels), check_names(names), sha.hexdigest())
 
 
 @dataclass(frozen=True, eq=False)
 class _Scan:
-    """What one pass over the whole data set tells."""
+    """The facts from one pass over the whole data set."""
 
     labels: Tensor
     names: tuple[str, ...] | None
@@ -120,7 +120,7 @@ class _Scan:
 
 @dataclass(frozen=True, eq=False)
 class _Lists:
-    """Index tensors as the lists that a `DataLoader` wants, read one by one: an order may have no end."""
+    """Index tensors as lists for a `DataLoader`, converted one by one, since an order may be endless."""
 
     order: Iterable[Tensor]
 

@@ -1,6 +1,6 @@
 """The items of a user's data set, checked one by one: a tuple `(input..., label)`, or a dict.
 
-Whatever does not fit is a `ValueError` that names the item.
+An invalid item raises a `ValueError` that names it.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ class Item:
     """One example.
 
     Args:
-        position: In its data set.
-        fields: What the model is called with, by key of the dict or by position in the tuple.
-        label: At least 0.
-        name: Its string id, if it has one.
-        keywords: Whether the model takes the fields by name: a dict with more than one.
+        position: The position in its data set.
+        fields: The inputs of the model, by key of the dict or by position in the tuple.
+        label: The label, at least 0.
+        name: The string id, if it has one.
+        keywords: Whether the model takes the fields by name, as for a dict with several.
     """
 
     position: int
@@ -38,21 +38,21 @@ class Item:
     keywords: bool
 
     def digest(self) -> bytes:
-        """SHA-256 of all but the position."""
+        """SHA-256 of everything but the position."""
         sha = hashlib.sha256(repr((self.label, self.name, self.keywords)).encode())
         for key, value in self.fields.items():
             sha.update(repr((key, value.dtype, tuple(value.shape))).encode())
-            flat = value.detach().cpu().contiguous().reshape(-1)  # a view as bytes needs neighbours
+            flat = value.detach().cpu().contiguous().reshape(-1)  # a view as bytes needs contiguous memory
             sha.update(flat.view(torch.uint8).numpy().data)
         return sha.digest()
 
 
 @dataclass(frozen=True, eq=False)
 class Items(Dataset[Item]):
-    """A data set with every item checked and taken apart.
+    """A data set whose items are checked and parsed.
 
     Args:
-        dataset: Has a length and reads by position.
+        dataset: A data set with a length, read by position.
         label: Key of the label in a dict, position in a tuple; None: see `loaded.Loaded`.
         id: Key of the string id in a dict; None: see `loaded.Loaded`.
     """
@@ -85,7 +85,7 @@ class Items(Dataset[Item]):
         raise ValueError(f"item {position} must be a tuple (input..., label) or a dict, found {_kind(item)}")
 
     def _read(self, position: int) -> Any:
-        """What the data set says; whatever its own code raises becomes one sentence with the place."""
+        """Reads an item; an error of the data set's own code becomes a sentence that names the item."""
         try:
             return self.dataset[position]
         except Exception as error:
@@ -124,7 +124,7 @@ class Items(Dataset[Item]):
         return Item(position, fields, label, None, keywords=False)
 
 
-def stacked(key: str, items: Sequence[Item]) -> Tensor:
+def stack_field(key: str, items: Sequence[Item]) -> Tensor:
     """One field of several items as a batch, with shape [batch, ...]."""
     first = items[0]
     for item in items:
@@ -141,8 +141,8 @@ def stacked(key: str, items: Sequence[Item]) -> Tensor:
     return torch.stack([item.fields[key] for item in items])
 
 
-def checked_names(names: Sequence[str | None]) -> tuple[str, ...] | None:
-    """The ids of all items, in order: every item has one of its own, or none has."""
+def check_names(names: Sequence[str | None]) -> tuple[str, ...] | None:
+    """The ids of all items, in order; None if no item has one. Raises if only some have, or two are equal."""
     known = tuple(name for name in names if name is not None)
     if not known:
         return None
@@ -157,7 +157,7 @@ def checked_names(names: Sequence[str | None]) -> tuple[str, ...] | None:
 def _label(position: int, value: object) -> int:
     try:
         label = operator.index(value) if isinstance(value, SupportsIndex) else -1
-    except TypeError:  # every tensor says that it can be an index
+    except TypeError:  # every tensor claims to be an index
         label = -1
     if label < 0:
         found = repr(value) if _count(value) == 1 else f"{_count(value)} numbers"
@@ -168,14 +168,14 @@ def _label(position: int, value: object) -> int:
 
 
 def _count(label: object) -> int:
-    """How many numbers a label has."""
+    """The number of entries of a label."""
     if isinstance(label, Tensor):
         return label.numel()
     return np.size(label) if isinstance(label, np.ndarray | list | tuple) else 1
 
 
 def _advice(label: object) -> str:
-    """What to do with a label that is no class, where it shows what it is instead."""
+    """Advice for a label that is no class, if its kind is recognisable."""
     if _count(label) != 1:
         return (
             ": unweave is for classifiers with one label per example, several labels are not supported; of a "
@@ -187,7 +187,7 @@ def _advice(label: object) -> str:
 
 
 def _name(position: int, item: dict[Any, Any], key: str | None) -> str | None:
-    """Take the id out of a dict item."""
+    """Reads the id of a dict item."""
     name = item.pop(ID if key is None else key, None)
     if name is None and key is not None:
         raise ValueError(f"item {position} must have an id under {key!r}, found none")

@@ -1,4 +1,4 @@
-"""Learned noise and a part of a source, in one."""
+"""Learned noise and a part of a source, as one source."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,13 +17,13 @@ Noise = Sequence[Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Noisy:
-    """Images of noise, each several times, and after them some examples of a source.
+    """Images of noise, each repeated, followed by some examples of a source.
 
     Args:
         noise: The images, on the device of the source.
         noise_labels: The label of each image, with shape [image], on the CPU.
-        repeats: How often each image is there.
-        source: Gives the examples.
+        repeats: The number of copies of each image.
+        source: The source of the examples.
         chosen: The positions of those examples in it.
     """
 
@@ -40,17 +40,17 @@ class Noisy:
 
     @property
     def names(self) -> None:
-        """There are none."""
+        """None."""
 
     def __len__(self) -> int:
         return len(self.noise_labels) * self.repeats + len(self.chosen)
 
     def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
-        """Yield what is at the positions of each index tensor, noise first; see `Source.stream`."""
+        """Yields the examples at the positions of each index tensor; see `Source.stream`."""
         reads, wanted = tee(order)
         examples = self.source.stream(map(self._read, reads), generator=generator)
         for ids, raw in zip(wanted, examples, strict=True):
-            yield self._joined(ids, raw)
+            yield self._join_rows(ids, raw)
 
     def digest(self) -> str:
         """SHA-256 of noise, labels, positions and the source's digest."""
@@ -68,14 +68,14 @@ class Noisy:
         return len(self.noise_labels) * self.repeats
 
     def _read(self, ids: Tensor) -> Tensor:
-        # a batch of noise alone reads one example, and drops it: not every source can read none
+        # a batch of noise alone reads one example and drops it, because not every source can read none
         places = ids[ids >= self._copies] - self._copies
         return self.chosen[places if len(places) else torch.tensor([0])]
 
-    def _joined(self, ids: Tensor, raw: Raw) -> Raw:
+    def _join_rows(self, ids: Tensor, raw: Raw) -> Raw:
         is_noise = ids < self._copies
         rows, count = ids[is_noise] % len(self.noise_labels), int((~is_noise).sum())
-        # noise and examples are joined, and put in the order that was asked for
+        # join noise and examples, in the requested order
         order = torch.cat([is_noise.nonzero(), (~is_noise).nonzero()])[:, 0].argsort().to(raw.ids.device)
 
         def joined(noise: Tensor, examples: Tensor) -> Tensor:

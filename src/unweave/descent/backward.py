@@ -1,4 +1,4 @@
-"""LUR in a training loop of one's own, in the place of `loss.backward()`."""
+"""LUR in your own training loop, instead of `loss.backward()`."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,21 +19,21 @@ def lur_backward(
     alpha: float = 0.1,
     weight: float = 0.3,
 ) -> None:
-    """Adds the LUR gradient (mode `nested`) to the `grad` of the weights, in the place of `loss.backward()`.
+    """Adds the LUR gradient (mode `nested`) to the `grad` of the weights; replaces `loss.backward()`.
 
     Each closure runs a forward pass and returns its loss; the retain closure is called twice, at different
     weights. Use the same batch within one call, and freeze BatchNorm or accept that its running statistics
     see two passes over the retain batch.
 
     Args:
-        retain_loss: The loss on data to keep.
-        forget_loss: The loss to descend on data to forget, for example `-log(1 + CE)`.
-        params: The weights that move.
-        alpha: The size of the inner step.
+        retain_loss: Computes the loss on retain data.
+        forget_loss: Computes the loss to minimise on forget data, for example `-log(1 + CE)`.
+        params: The weights to train.
+        alpha: The size of the virtual retain step.
         weight: The weight of the forget loss.
 
     Raises:
-        ValueError: If a weight is bf16 or fp16, or takes no part in a loss.
+        ValueError: If a weight is bf16 or fp16, or a loss does not depend on it.
     """
     named = {str(i): p for i, p in enumerate(p for p in params if p.requires_grad)}
     if not named:
@@ -58,8 +58,8 @@ class Closure:
     """A user's own loss, called with no arguments.
 
     Args:
-        name: What errors call it.
-        value: The loss; runs forward, must not call backward.
+        name: Its name in errors.
+        value: Computes the loss; must not call backward.
         weight: Its weight.
     """
 
@@ -69,11 +69,11 @@ class Closure:
 
     @property
     def parts(self) -> frozenset[Part]:
-        """None that unweave knows of."""
+        """Empty: the closure brings its own data."""
         return frozenset()
 
     def present(self, step: Step) -> bool:
-        """Always."""
+        """Always true."""
         return True
 
     def gradient(self, step: Step) -> Params:

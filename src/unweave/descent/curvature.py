@@ -1,4 +1,4 @@
-"""The curvature of a loss: its top, and that along its gradient."""
+"""The curvature of a loss: its largest, and that along its gradient."""
 
 import torch
 from jaxtyping import Float
@@ -11,20 +11,21 @@ from unweave.weights.params import add, norm, scale
 from unweave.weights.step import Step
 
 REACH = 1e-2
-"""How far a difference of gradients reaches, relative to the weights: bf16 passes still see it."""
+"""Step of the difference of gradients, relative to the weights; large enough for bf16 passes."""
 
 
 def curvature_along(step: Step, objective: Objective) -> Float[Tensor, ""]:
     r"""The size of :math:`H g / \|g\|`, with g the objective's gradient at the step and H its Hessian.
 
-    A difference of two gradients finds it, so the model need not be differentiable twice. It is at most the
-    top curvature, and at least that along g itself. Zero where g is. BatchNorm's running statistics stay.
+    It is a difference of two gradients, so the model need not be differentiable twice. It lies between the
+    curvature along g and the largest curvature, and is zero if g is. BatchNorm's running statistics stay
+    unchanged.
 
     Args:
         step: The weights and batches.
         objective: The loss.
     """
-    with step.runtime.statistics_kept():
+    with step.runtime.keep_statistics():
         g = step.gradient(objective)
         size = float(norm(g))
         if not size:
@@ -39,12 +40,11 @@ def top_eigenvalue(
 ) -> Float[Tensor, ""]:
     r"""The size of the largest eigenvalue of the objective's Hessian at the step, by power iteration.
 
-    It is :math:`\|H v\|` for the last unit direction, which comes from below and does not cancel where
-    eigenvalues of both signs are large, as :math:`v^T H v` does. BatchNorm's running statistics stay as
-    they are.
+    It is :math:`\|H v\|` for the last unit direction, a lower bound that does not cancel if eigenvalues of
+    both signs are large, as :math:`v^T H v` does. BatchNorm's running statistics stay unchanged.
 
     Args:
-        problem: Whose generator draws the first direction.
+        problem: Its generator draws the first direction.
         objective: The loss.
         step: The weights and batches; gradients of the model must be differentiable twice.
         iterations: Hessian-vector products; each costs about two gradient evaluations and is counted as two.
@@ -54,7 +54,7 @@ def top_eigenvalue(
         for name, p in step.params.items()
     }
     size = norm(v)
-    with twice_differentiable(), step.runtime.statistics_kept():
+    with twice_differentiable(), step.runtime.keep_statistics():
         hessian = differentiate_twice(step, objective, keep=True)
         for _ in range(iterations):
             v = hessian(scale(v, 1 / float(size)))

@@ -1,4 +1,4 @@
-"""The one training loop."""
+"""The training loop that all methods share."""
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -15,8 +15,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from unweave.choices import refuse_outside, refuse_unknown_choices
 from unweave.descent.feed import FEEDS, FeedName, Plan, steps_per_epoch
 from unweave.descent.importance import Mask
-from unweave.descent.losses import collect, forgotten, refuse_nonfinite
-from unweave.descent.optimizer_state import Moving, Pinned, begun
+from unweave.descent.losses import collect_losses, is_forgotten, refuse_nonfinite
+from unweave.descent.optimizer_state import Pinned, TrainState, start_average
 from unweave.descent.rules import RULES, Rule, RuleName
 from unweave.descent.saved_state import Saved
 from unweave.problem import Problem
@@ -26,19 +26,19 @@ from unweave.weights.params import Params, combine, gramian
 from unweave.weights.step import Precision, Runtime, Step, Term
 
 CHECK = 50
-"""Losses are read from the device and checked every so many steps."""
+"""Number of steps between two checks of the losses, which wait for the device."""
 
 OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
 
 @dataclass(frozen=True)
 class Descent:
-    """How far and how fast to move.
+    """Length, optimizer and learning rate of a training.
 
     Args:
         lr: The learning rate.
-        steps: The number of updates; instead of `epochs`.
-        epochs: The number of passes, as the feed counts them; instead of `steps`.
+        steps: The number of updates; give this or `epochs`.
+        epochs: The number of passes, as the feed counts them; give this or `steps`.
         batch: The number of retain (or mixed) examples per step, over all processes.
         forget_batch: The number of forget examples per step; `batch` if None.
         micro_batch: The largest number of examples in one forward pass; no limit if None.
@@ -47,21 +47,21 @@ class Descent:
         weight_decay: The weight decay.
         schedule: How the learning rate falls, after the warm-up.
         warmup: The fraction of steps over which it first rises, linearly.
-        max_norm: The largest norm of the combined gradient, if any.
-        norm: BatchNorm normalises by the batch and updates its statistics ("train"), or uses them as they are
-            ("frozen").
-        dropout: Dropout layers are switched off, or draw one mask for all passes of a step ("same").
-        ema: The decay of an average of the weights, which becomes the result; none if None. After n steps it
-            is (1 + n) / (10 + n) where that is less, as in TensorFlow: with a constant decay a short run
-            would end near the weights that it began at, which hides what it did or did not forget.
-        precision: The type of the forward passes.
-        compile: Whether the passes are compiled, which takes minutes at first, needs a C++ compiler and pays
-            on a GPU in long trainings. Convolutions are then laid out as suits them; there is no second
-            derivative.
-        stop: "forgotten" ends a phase that follows forget data once the mean loss on that part has reached
-            that on the calibration part.
-        stop_every: How many steps lie between two looks at that.
-        unused: Names of weights that may take no part in the loss.
+        max_norm: The largest norm of the combined gradient; no limit if None.
+        norm: "train": BatchNorm normalises by the batch and updates its statistics. "frozen": it uses its
+            statistics unchanged.
+        dropout: "off": no dropout. "same": dropout draws one mask for all passes of a step.
+        ema: The decay of an average of the weights, which becomes the result; no average if None. After n
+            steps the decay is at most (1 + n) / (10 + n), as in TensorFlow: with a constant decay a short run
+            would end near its first weights, and the average would hide what it forgot.
+        precision: The number type of the forward passes.
+        compile: Compile the forward passes. Compilation takes minutes and needs a C++ compiler; it pays on a
+            GPU in long trainings. torch then chooses the memory layout of convolutions, and no second
+            derivative is available.
+        stop: "forgotten" ends a phase that uses the forget set once the mean loss on the forget set has
+            reached the mean loss on the calibration set.
+        stop_every: The number of steps between two checks of `stop`.
+        unused: Names of weights that the loss need not depend on.
     """
 
     lr: float = 0.05
@@ -119,17 +119,17 @@ class Phase:
     """A stretch of a descent.
 
     Args:
-        terms: One gradient is taken per term; a sum of objectives is one term.
-        rule: How gradients that disagree become one direction: a name, or a rule of the user's own.
-        where: A multiplier in [0, 1] per weight; weights at zero end bit for bit where they began.
-        feed: The order in which data arrives.
-        idle: Whether a term may ask for nothing at the first step, as a loss that is where it should end;
-            elsewhere a gradient of zeros is an error.
+        terms: One gradient per term; a sum of objectives is one term.
+        rule: How to combine the gradients of the terms: a name, or your own rule.
+        where: A multiplier in [0, 1] per weight; a weight with multiplier zero ends bit for bit unchanged.
+        feed: The order in which examples arrive.
+        idle: Allow a zero gradient at step 0, as of a loss that starts at its minimum; otherwise it is an
+            error.
         share: The fraction of the steps, relative to the other phases.
-        watch: Called before every step with the problem and the number of the step, for probes and for edits
-            of weights that may move.
-        until: Ends the phase early once it is true; asked every `stop_every` steps, of the average of the
-            weights if there is one.
+        watch: Called before every step with the problem and the number of the step: for probes, and for edits
+            of trainable weights.
+        until: Ends the phase early once it returns true. It is called every `stop_every` steps, on the
+            average of the weights if there is one.
     """
 
     terms: Sequence[Term]
@@ -141,14 +141,14 @@ class Phase:
     watch: Callable[[Problem, int], None] | None = None
     until: Callable[[Problem], bool] | None = None
 
-    def over(self, problem: Problem, how: Descent, moving: Moving) -> bool:
-        """Whether it ends here."""
+    def is_over(self, problem: Problem, how: Descent, train_state: TrainState) -> bool:
+        """Whether the phase ends at this step."""
         follows_forget = any(term.parts & {"forget", "mixed"} for term in self.terms)
-        if how.stop == "forgotten" and follows_forget and forgotten(problem, how.batch):
+        if how.stop == "forgotten" and follows_forget and is_forgotten(problem, how.batch):
             return True
         if self.until is None:
             return False
-        with moving.averaged():
+        with train_state.use_average():
             return self.until(problem)
 
 
@@ -160,58 +160,58 @@ def descend(
     saved: Saved | None = None,
     still: Collection[nn.Module] = (),
 ) -> int:
-    """Follows the terms of each phase downhill over `problem.model`, in place, under one optimizer.
+    """Minimises the terms of each phase over `problem.model`, in place, with one optimizer.
 
     Args:
         problem: What to edit.
-        how: The optimizer and its length.
-        phases: What to follow, one after the other.
-        optimizer: A user's own optimizer, instead of the one that `how` names.
-        saved: Keeps the state of a descent of one phase, without a mask and with terms that look at one
-            step alone, such as training.
-        still: Modules of which each BatchNorm uses its statistics as they are, whatever `how.norm` says.
+        how: The optimizer and the number of steps.
+        phases: What to minimise, one phase after the other.
+        optimizer: Makes your own optimizer, instead of the one that `how` names.
+        saved: Saves the state of the descent, so that it can be resumed. Only for one phase without a mask,
+            whose terms remember nothing from step to step, such as training.
+        still: BatchNorm modules that use their statistics unchanged, whatever `how.norm` says.
 
     Returns:
         The number of steps taken.
 
     Raises:
-        ValueError: If a term can't be followed on this model, or a descent of several phases is to be kept.
-        Failed: If a loss or a weight is no longer finite; names the term.
+        ValueError: If a term can't be minimised on this model, or `saved` is given with several phases.
+        Failed: If a loss or a weight is no longer finite; the message names it.
     """
     if saved and len(phases) > 1:
-        raise ValueError(f"the state of a descent is kept in one phase, found {len(phases)}")
-    with training(problem.model, how, still):
+        raise ValueError(f"a descent is saved in one phase, found {len(phases)}: leave out `saved`")
+    with training_mode(problem.model, how, still):
         refuse_batch_statistics(problem, how)
         weights = problem.params
-        average = {} if how.ema is None else begun(weights)
-        moving = Moving(weights, (optimizer or how.optimizer_over)(list(weights.values())), average)
-        taken, lengths = 0, lengths_of(problem, phases, how)
+        average = {} if how.ema is None else start_average(weights)
+        train_state = TrainState(weights, (optimizer or how.optimizer_over)(list(weights.values())), average)
+        taken, lengths = 0, phase_lengths(problem, phases, how)
         for phase, begin, steps in zip(phases, accumulate(lengths, initial=0), lengths, strict=False):
             span = (begin, begin + steps, sum(lengths))
-            taken += follow(problem, phase, how, moving, span=span, saved=saved)
-        moving.settle()
+            taken += run_phase(problem, phase, how, train_state, span=span, saved=saved)
+        train_state.keep_average()
         refuse_nonfinite(weights)
     return taken
 
 
-def follow(
+def run_phase(
     problem: Problem,
     phase: Phase,
     how: Descent,
-    moving: Moving,
+    train_state: TrainState,
     *,
     span: tuple[int, int, int],
     saved: Saved | None,
 ) -> int:
-    """One phase, from and to a step among all; returns the number of steps taken."""
-    (begin, end, of), weights, update = span, moving.weights, moving.update
-    runtime = runtime_of(problem, how, phase.where, compile=how.compile)
+    """Runs one phase; returns the number of steps taken. `span` is its first step, its end and the total."""
+    (begin, end, of), weights, update = span, train_state.weights, train_state.update
+    runtime = make_runtime(problem, how, phase.where, compile=how.compile)
     runtime.shifts = []
     pinned = Pinned(weights, phase.where)
     before: dict[int, Params] = {}
     index = -1
-    for index, (batches, sizes) in enumerate(islice(batches_of(problem, phase, how), end - begin)):
-        if saved and saved.holds(index, problem, moving):
+    for index, (batches, sizes) in enumerate(islice(step_batches(problem, phase, how), end - begin)):
+        if saved and saved.holds(index, problem, train_state):
             continue
         for watch in (problem.watch, phase.watch):
             if watch:
@@ -219,25 +219,25 @@ def follow(
         set_rate(update, how, (begin + index) / of)
         runtime.noise = problem.seed() if how.dropout == "same" else None
         step = Step(weights, runtime, batches, sizes, index=index, of=end - begin, before=before)
-        direction = directed(step, phase, problem.generator)
+        direction = combined_direction(step, phase, problem.generator)
         for name, p in weights.items():
             p.grad = direction.get(name)
         if how.max_norm is not None:
             nn.utils.clip_grad_norm_(list(weights.values()), how.max_norm)
         update.step()
         pinned.restore(update)
-        moving.follow_average(how.ema, begin + index)
+        train_state.follow_average(how.ema, begin + index)
         before = {key: step.memory[key][1] for key in runtime.carried if key in step.memory}
         if index % CHECK == CHECK - 1:
-            collect(problem, runtime)
-        if (index + 1) % how.stop_every == 0 and phase.over(problem, how, moving):
+            collect_losses(problem, runtime)
+        if (index + 1) % how.stop_every == 0 and phase.is_over(problem, how, train_state):
             break
-    collect(problem, runtime)
+    collect_losses(problem, runtime)
     return index + 1
 
 
-def runtime_of(problem: Problem, how: Descent, where: Mask | None, *, compile: bool = False) -> Runtime:
-    """What the steps of a descent share over a problem."""
+def make_runtime(problem: Problem, how: Descent, where: Mask | None, *, compile: bool = False) -> Runtime:
+    """Makes what all steps of a descent share."""
     return Runtime(
         problem.model,
         problem.task,
@@ -250,8 +250,8 @@ def runtime_of(problem: Problem, how: Descent, where: Mask | None, *, compile: b
     )
 
 
-def directed(step: Step, phase: Phase, generator: torch.Generator) -> Params:
-    """The direction that the rule makes of the gradients of the terms that are present; empty if none is."""
+def combined_direction(step: Step, phase: Phase, generator: torch.Generator) -> Params:
+    """Combines the gradients of the terms that have data at this step; empty if none has."""
     present = [term for term in phase.terms if term.present(step)]
     if not present:
         return {}
@@ -260,13 +260,13 @@ def directed(step: Step, phase: Phase, generator: torch.Generator) -> Params:
     if step.index == 0 and not phase.idle:
         refuse_zero(gradients)
     if phase.rule == "total":
-        return summed(gradients, copy=bool(step.runtime.carried or step.runtime.held))
+        return sum_gradients(gradients, copy=bool(step.runtime.carried or step.runtime.held))
     rule = phase.rule if callable(phase.rule) else RULES[phase.rule]
     return combine(gradients, rule(gramian(gradients), generator))
 
 
 def refuse_zero(gradients: list[Params]) -> None:
-    """Raises if a term has nothing to follow: a student that is its own teacher, a loss capped everywhere."""
+    """Raises if a gradient is zero: a student equal to its teacher, or a loss capped everywhere."""
     for number, gradient in enumerate(gradients, start=1):
         if not any(bool(g.any()) for g in gradient.values()):
             raise ValueError(
@@ -275,8 +275,8 @@ def refuse_zero(gradients: list[Params]) -> None:
             )
 
 
-def summed(gradients: list[Params], *, copy: bool) -> Params:
-    """The sum; of one gradient itself, or a copy where the clip must not change what a later step reads."""
+def sum_gradients(gradients: list[Params], *, copy: bool) -> Params:
+    """Sums the gradients; `copy` clones a single one, because clipping must not change what is reused."""
     total = (
         [g.clone() for g in gradients[0].values()]
         if copy and len(gradients) == 1
@@ -287,8 +287,8 @@ def summed(gradients: list[Params], *, copy: bool) -> Params:
     return dict(zip(gradients[0], total, strict=True))
 
 
-def lengths_of(problem: Problem, phases: Sequence[Phase], how: Descent) -> list[int]:
-    """The number of steps of each phase; those of a descent of so many steps add up to it.
+def phase_lengths(problem: Problem, phases: Sequence[Phase], how: Descent) -> list[int]:
+    """The number of steps of each phase; they add up to `how.steps`, if that is given.
 
     Raises:
         ValueError: If a phase gets none.
@@ -310,44 +310,43 @@ def lengths_of(problem: Problem, phases: Sequence[Phase], how: Descent) -> list[
 
 
 def plan_inputs(problem: Problem, phase: Phase, how: Descent) -> tuple[dict[Part, Tensor], dict[Part, int]]:
-    """The positions and batch sizes of the parts that the terms of a phase need, forget first."""
+    """The positions and batch sizes of the parts of the data that a phase needs, forget set first."""
     needed = frozenset().union(*(term.parts for term in phase.terms))
     parts: list[Part] = [part for part in ("forget", "retain", "mixed", "calibration") if part in needed]
     ids: dict[Part, Tensor] = {part: problem.split.part(part)[1] for part in parts}
     return ids, {part: how.forget_batch or how.batch if part == "forget" else how.batch for part in parts}
 
 
-def batches_of(
+def step_batches(
     problem: Problem, phase: Phase, how: Descent
 ) -> Iterator[tuple[dict[Part, list[Batch]], dict[Part, int]]]:
-    """This process's micro-batches of each step by part, and the number of examples of the whole step."""
+    """Yields this process's micro-batches of each step by part, and the size of the whole batch by part."""
     ids, sizes = plan_inputs(problem, phase, how)
     # a generator of its own: a DataLoader reads ahead, and a rule may draw in between
     order = torch.Generator().manual_seed(problem.seed())
     plans, *copies = tee(FEEDS[phase.feed](ids, sizes, order), 1 + len(ids))
-    streams = {part: drawn(problem, part, copy, how) for part, copy in zip(ids, copies, strict=True)}
+    streams = {part: draw_batches(problem, part, copy, how) for part, copy in zip(ids, copies, strict=True)}
     for plan in plans:
         yield {part: next(streams[part]) for part in plan}, {part: len(rows) for part, rows in plan.items()}
 
 
-def drawn(problem: Problem, part: Part, plans: Iterator[Plan], how: Descent) -> Iterator[list[Batch]]:
-    """The micro-batches of one part, step by step, none where an uneven batch leaves this process nothing.
+def draw_batches(problem: Problem, part: Part, plans: Iterator[Plan], how: Descent) -> Iterator[list[Batch]]:
+    """Yields the micro-batches of one part, step by step; none if this process has no rows of a batch.
 
-    A batch is read and drawn whole and then cut, so what is drawn depends on neither micro-batches nor
-    processes.
+    A batch is read and drawn whole and then cut, so the draws depend on neither micro-batches nor processes.
     """
     source, _ = problem.split.part(part)
     key = torch.Generator().manual_seed(problem.seed())
     augment = torch.Generator().manual_seed(problem.seed())
     wholes, reads = tee(plan[part] for plan in plans if part in plan)
-    raws = source.stream(map(problem.processes.fed, reads), generator=augment)
+    raws = source.stream(map(problem.processes.rows_to_read, reads), generator=augment)
     for whole, raw in zip(wholes, raws, strict=False):
-        batch = mark(problem, part, problem.task.draw(raw, key))
+        batch = mark_forget_rows(problem, part, problem.task.draw(raw, key))
         yield batch.split(how.micro_batch or len(batch)) if problem.processes.owns(whole) else []
 
 
-def mark(problem: Problem, part: Part, batch: Batch) -> Batch:
-    """The batch, with its forget rows marked if it is mixed."""
+def mark_forget_rows(problem: Problem, part: Part, batch: Batch) -> Batch:
+    """Marks the forget rows of a mixed batch; any other batch is returned unchanged."""
     if part != "mixed":
         return batch
     forget = problem.split.is_forget[batch.ids.cpu()].to(batch.target.device)
@@ -355,8 +354,8 @@ def mark(problem: Problem, part: Part, batch: Batch) -> Batch:
 
 
 @contextmanager
-def training(model: nn.Module, how: Descent, still: Collection[nn.Module] = ()) -> Iterator[None]:
-    """Training mode under the norm and dropout policy; every module gets its own mode back."""
+def training_mode(model: nn.Module, how: Descent, still: Collection[nn.Module] = ()) -> Iterator[None]:
+    """Training mode with the norm and dropout settings of `how`; restores the mode of every module."""
     with evaluating(model):
         model.train()
         for module in model.modules():
@@ -370,7 +369,7 @@ def training(model: nn.Module, how: Descent, still: Collection[nn.Module] = ()) 
 
 
 def refuse_batch_statistics(problem: Problem, how: Descent) -> None:
-    """Raises where several processes would normalise by their own shards."""
+    """Raises if BatchNorm would normalise by the shard of one process among several."""
     norms = [m for m in problem.model.modules() if isinstance(m, _BatchNorm)]
     if problem.processes.count > 1 and how.norm == "train" and norms:
         raise ValueError(
@@ -385,7 +384,7 @@ def refuse_batch_statistics(problem: Problem, how: Descent) -> None:
 
 
 def set_rate(update: torch.optim.Optimizer, how: Descent, progress: float) -> None:
-    """Sets the learning rate of every group to its share of its first one."""
+    """Sets the learning rate of every parameter group, relative to its initial one."""
     for group in update.param_groups:
         group.setdefault("initial_lr", group["lr"])
         group["lr"] = group["initial_lr"] * how.rate(progress)

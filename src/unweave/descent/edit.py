@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from unweave.descent.importance import Importance, Mask, held_by
+from unweave.descent.importance import Importance, Mask, weights_of_modules
 from unweave.errors import Failed
 from unweave.problem import Problem
 from unweave.weights.params import Params
@@ -14,15 +14,15 @@ from unweave.weights.params import Params
 
 @torch.no_grad()
 def reinitialize(problem: Problem, where: Mask) -> None:
-    """Redraws the masked weights as PyTorch's own layers do, U(-1, 1) / sqrt(fan_in); vectors become zero."""
+    """Redraws the masked weights as PyTorch's layers do, U(-1, 1) / sqrt(fan_in); vectors become zero."""
     for name, p in problem.params.items():
         chosen = where[name].bool()
         if bool(chosen.any()):
-            p.copy_(torch.where(chosen, redrawn(p, problem.generator), p))
+            p.copy_(torch.where(chosen, redraw(p, problem.generator), p))
 
 
-def redrawn(p: Tensor, generator: torch.Generator) -> Tensor:
-    """Fresh values in the shape of a weight: Kaiming uniform, a = sqrt(5), as layers do; zero for vectors."""
+def redraw(p: Tensor, generator: torch.Generator) -> Tensor:
+    """Fresh values for a weight: Kaiming uniform, a = sqrt(5), as PyTorch's layers use; zero for vectors."""
     if p.ndim < 2:
         return torch.zeros_like(p)
     bound = 1 / math.sqrt(p[0].numel())
@@ -31,7 +31,7 @@ def redrawn(p: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def dampen(problem: Problem, scale: Importance) -> None:
-    """Multiplies each weight by its scale, never growing it."""
+    """Multiplies each weight by its scale, at most one."""
     for name, p in problem.params.items():
         p.mul_(scale[name].clamp(max=1))
 
@@ -45,10 +45,10 @@ def perturb(problem: Problem, std: Importance) -> None:
 
 @torch.no_grad()
 def quantize(problem: Problem, to: torch.dtype) -> None:
-    """Rounds the weights to the numbers that another type has; they keep their own type.
+    """Rounds the weights to the values of another type; they keep their own type.
 
     Raises:
-        Failed: If one is beyond the range of that type.
+        Failed: If a weight is beyond the range of that type.
     """
     for name, p in problem.params.items():
         rounded = p.to(to)
@@ -58,7 +58,7 @@ def quantize(problem: Problem, to: torch.dtype) -> None:
 
 
 def perturb_first(std: Importance) -> Callable[[Problem, int], None]:
-    """`perturb` before the first step of a phase, as its `watch`."""
+    """A `watch` of a phase that calls `perturb` before its first step."""
 
     def watch(problem: Problem, index: int) -> None:
         if index == 0:
@@ -69,14 +69,14 @@ def perturb_first(std: Importance) -> Callable[[Problem, int], None]:
 
 @torch.no_grad()
 def shift(problem: Problem, by: Params) -> None:
-    """Adds a displacement to the weights."""
+    """Adds a vector to the weights."""
     for name, p in problem.params.items():
         p.add_(by[name])
 
 
 @torch.no_grad()
 def shrink(problem: Problem, factor: float) -> None:
-    """Multiplies the weights and biases of the weight-bearing modules by the factor; normalisations stay."""
+    """Multiplies the weights and biases of `problem.blocks` by the factor; leaves normalisation layers."""
     tied_once = {id(p): p for _, module in problem.blocks for p in module.parameters(recurse=False)}
     for p in tied_once.values():
         if p.requires_grad:
@@ -85,13 +85,13 @@ def shrink(problem: Problem, factor: float) -> None:
 
 @torch.no_grad()
 def restart(problem: Problem, keep: Sequence[nn.Module] = ()) -> None:
-    """Gives the model fresh weights and buffers, as if it had never been trained; frozen weights stay.
+    """Gives the model fresh weights and buffers; frozen weights stay.
 
     Args:
         problem: Whose model is edited.
         keep: Modules whose own weights and buffers stay.
     """
-    fresh = problem.fresh()
+    fresh = problem.fresh_model()
     if dict(problem.model.named_parameters()).keys() != dict(fresh.named_parameters()).keys():
         raise ValueError(
             "starting over needs a model as it was built, found other weights, such as low-rank additions: "
@@ -116,7 +116,7 @@ def renew(problem: Problem, modules: Sequence[nn.Module]) -> None:
         raise ValueError("a module to be redrawn has no trainable weights: set requires_grad on them")
     chosen = {id(m) for m in modules}
     others = [m for m in problem.model.modules() if id(m) not in chosen]
-    here, there = held_by(modules, problem.params), held_by(others, problem.params)
+    here, there = weights_of_modules(modules, problem.params), weights_of_modules(others, problem.params)
     shared = [name for name in here if bool((here[name] * there[name]).any())]
     if shared:
         raise ValueError(
@@ -127,7 +127,7 @@ def renew(problem: Problem, modules: Sequence[nn.Module]) -> None:
 
 @torch.no_grad()
 def shrink_and_perturb(problem: Problem, keep: float, within: Mask | None = None) -> None:
-    r"""Goes a part of the way back to fresh weights: :math:`k \theta + (1 - k)\, \theta_\mathrm{fresh}`.
+    r"""Mixes the weights with fresh ones: :math:`k \theta + (1 - k)\, \theta_\mathrm{fresh}`.
 
     After Ash & Adams (2020), https://arxiv.org/abs/1910.08475: what was learnt fades, and the weights train
     again like fresh ones. Frozen weights and buffers stay.
@@ -137,7 +137,7 @@ def shrink_and_perturb(problem: Problem, keep: float, within: Mask | None = None
         keep: The fraction k that stays.
         within: Weights at zero stay as they are.
     """
-    fresh = dict(problem.fresh().named_parameters())
+    fresh = dict(problem.fresh_model().named_parameters())
     for name, p in problem.params.items():
         faded = p.lerp(fresh[name], 1 - keep)
         p.copy_(faded if within is None else torch.where(within[name] > 0, faded, p))
@@ -153,7 +153,7 @@ def grow_head(problem: Problem) -> None:
     name, head = problem.head
     if not isinstance(head, nn.Linear):
         raise ValueError(f"only a linear head can grow, found {type(head).__name__} at {name!r}")
-    row = redrawn(head.weight[:1], problem.generator)
+    row = redraw(head.weight[:1], problem.generator)
     head.weight = nn.Parameter(torch.cat([head.weight, row]))
     if head.bias is not None:
         head.bias = nn.Parameter(torch.cat([head.bias, head.bias.new_zeros(1)]))

@@ -1,7 +1,7 @@
-"""The order in which data arrives: which examples of which part each step sees.
+"""Feeds: the examples of each part of the data that each step sees.
 
-A feed plans positions; the source turns them into tensors. An epoch is cut into equal batches of at most
-the asked size, so no example is dropped and no batch is tiny.
+A feed plans positions; the source turns them into tensors. An epoch is cut into batches of equal size, at
+most the requested one, so no example is dropped and no batch is tiny.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -36,13 +36,13 @@ def epochs(ids: Ids, sizes: Sizes, generator: torch.Generator) -> dict[Part, tup
 
 
 def forever(ids: Int[Tensor, " n"], size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Shuffled passes without end, each in an order of its own."""
+    """Endless shuffled passes, each in a new order."""
     while True:
         yield from epoch(ids, size, generator)
 
 
 def paired(ids: Ids, sizes: Sizes, generator: torch.Generator) -> Iterator[Plan]:
-    """One batch of every part at every step, each part cycling on its own."""
+    """One batch of every part at every step; each part starts over on its own."""
     streams: dict[Part, Iterator[Tensor]] = {
         part: forever(rows, sizes[part], generator) for part, rows in ids.items()
     }
@@ -51,7 +51,7 @@ def paired(ids: Ids, sizes: Sizes, generator: torch.Generator) -> Iterator[Plan]
 
 
 def longest(ids: Ids, sizes: Sizes, generator: torch.Generator) -> Iterator[Plan]:
-    """Epochs over the longest part; the others drop out once they are seen (Scissorhands, MUNBa)."""
+    """Epochs over the longest part; a shorter part is absent once its pass ends (Scissorhands, MUNBa)."""
     while True:
         passes = epochs(ids, sizes, generator)
         for batches in zip_longest(*passes.values()):
@@ -75,7 +75,7 @@ def sequential(ids: Ids, sizes: Sizes, generator: torch.Generator) -> Iterator[P
 
 
 def concatenated(ids: Ids, sizes: Sizes, generator: torch.Generator) -> Iterator[Plan]:
-    """One shuffled stream of the one part there is: mixed, or retain alone."""
+    """One shuffled stream of a single part: mixed, or retain."""
     if len(ids) != 1:
         raise ValueError(f"feed 'concatenated' takes one part, found {', '.join(ids)}")
     return paired(ids, sizes, generator)
@@ -91,7 +91,7 @@ FEEDS: dict[FeedName, Feed] = {
 
 
 def steps_per_epoch(feed: FeedName, ids: Ids, sizes: Sizes) -> int:
-    """How many steps one epoch of a feed takes; `paired` counts epochs of retain data if it has any."""
+    """The number of steps in an epoch; for `paired`, an epoch of the retain set, if there is one."""
     counts = {part: ceil(len(rows) / sizes[part]) for part, rows in ids.items()}
     match feed:
         case "sequential":

@@ -7,13 +7,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unweave.descent.objective import Objective
-from unweave.weights.params import Params, sharded
+from unweave.weights.params import Params, is_sharded
 from unweave.weights.step import Step
 
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Attention that has a second derivative, and errors that say so where something else has none.
+    """Uses attention with a second derivative for the body; raises clearly if another operation has none.
 
     Raises:
         ValueError: If an operation of the model has no second derivative.
@@ -26,26 +26,26 @@ def twice_differentiable() -> Iterator[None]:
         "not compatible with .grad()",
     )
     try:
-        with sdpa_kernel(SDPBackend.MATH):  # flash and memory-efficient attention have none
+        with sdpa_kernel(SDPBackend.MATH):  # flash and memory-efficient attention have no second derivative
             yield
     except RuntimeError as error:
         if not any(text in str(error) for text in known):
             raise
         raise ValueError(
             "second derivatives are needed by mode 'exact' and by the curvature that mode 'lagged' and "
-            f"alpha_in='curvature' measure, and this model lacks them ({error}): use mode 'nested'"
+            f"alpha='curvature' measure, and this model lacks them ({error}): use mode 'nested'"
         ) from error
 
 
 def differentiate_twice(
     step: Step, objective: Objective, *, keep: bool = False
 ) -> Callable[[Params], Params]:
-    """Multiplies by the Hessian of an objective; its gradient is deposited in the step on the way.
+    """Returns the product with the Hessian of an objective; caches its gradient in the step on the way.
 
     Args:
-        step: Where the gradient is taken.
+        step: The step at which the gradient is taken.
         objective: The loss.
-        keep: Whether the graph is kept, so that there may be more than one product.
+        keep: Whether to keep the graph for more than one product.
 
     Raises:
         ValueError: If the model is no function of its weights and inputs (active dropout), its passes are
@@ -55,7 +55,7 @@ def differentiate_twice(
     weights = list(step.params.values())
     losses = list(objective.losses(step))
     step.drop_outputs()
-    # none where this process has no example of an uneven batch
+    # no loss if this process has no example of an uneven batch
     graph = (
         torch.autograd.grad(losses, weights, create_graph=True, allow_unused=True)
         if losses
@@ -63,7 +63,8 @@ def differentiate_twice(
     )
     local = dict(zip(step.params, graph, strict=True))
     step.deposit(
-        objective, step.leave({name: None if g is None else g.detach() for name, g in local.items()})
+        objective,
+        step.finish_gradient({name: None if g is None else g.detach() for name, g in local.items()}),
     )
     used = {name: g for name, g in local.items() if g is not None and g.requires_grad}
 
@@ -72,14 +73,14 @@ def differentiate_twice(
         product = torch.autograd.grad(
             list(used.values()), weights, outer, retain_graph=keep, allow_unused=True
         )
-        return step.leave(dict(zip(step.params, product, strict=True)), check=False)
+        return step.finish_gradient(dict(zip(step.params, product, strict=True)), check=False)
 
     return times
 
 
 def refuse_no_second(step: Step, objective: Objective) -> None:
-    """Raises if a step can't be differentiated twice, as far as that shows before."""
-    if any(map(sharded, step.params.values())):
+    """Raises if a step can't be differentiated twice, as far as that is known in advance."""
+    if any(map(is_sharded, step.params.values())):
         raise ValueError(
             "second derivatives (mode 'exact', measured curvature) need whole weights, found sharded ones: "
             "use mode 'nested'"
@@ -97,7 +98,9 @@ def refuse_noise(step: Step, objective: Objective) -> None:
     """Raises if two passes over the same batches differ."""
     counted = step.runtime.cost.gradients, step.runtime.cost.examples, len(step.runtime.losses)
     with torch.no_grad():
-        first, second = ([loss.clone() for loss in step.afresh(objective.losses(step))] for _ in range(2))
+        first, second = (
+            [loss.clone() for loss in step.recompute_losses(objective.losses(step))] for _ in range(2)
+        )
     step.runtime.cost.gradients, step.runtime.cost.examples = counted[:2]
     del step.runtime.losses[counted[2] :]
     if not all(

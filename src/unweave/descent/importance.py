@@ -1,7 +1,7 @@
-"""One number per weight: how much it matters, and which weights therefore move.
+"""Importance scores of the weights, and the masks that select weights by them.
 
-"Saliency" and "Fisher" are several things in the literature; here each has a name of its own and its
-formula in the first line. All are taken in evaluation mode, over one pass of a part of the data; `g_b` is
+"Saliency" and "Fisher" mean several things in the literature. Here each has its own function, with the
+formula in the first line. All are computed in evaluation mode, in one pass over a part of the data; `g_b` is
 the gradient of batch `b`.
 """
 
@@ -29,16 +29,16 @@ Mask = Params
 def steps(
     problem: Problem, part: Part, *, batch: int = 128, batches: int | None = None, draws: int = 1
 ) -> Iterator[Step]:
-    """A step on each batch of a part at the problem's own weights, in a random order, in evaluation mode.
+    """Yields a step for each batch of a part, at the problem's weights, in random order and evaluation mode.
 
-    Each holds so many draws of its batch (noise, time).
+    Each step holds `draws` random draws (noise, time) of its batch.
     """
     source, ids = problem.split.part(part)
     order = ids[torch.randperm(len(ids), generator=problem.generator)].split(batch)[:batches]
     runtime = Runtime(problem.model, problem.task, processes=problem.processes, cost=problem.cost)
     key = torch.Generator().manual_seed(problem.seed())
     with evaluating(problem.model):
-        raws = source.stream(problem.processes.fed(rows) for rows in order)
+        raws = source.stream(problem.processes.rows_to_read(rows) for rows in order)
         for rows, raw in zip(order, raws, strict=True):
             drawn = [problem.task.draw(raw, key) for _ in range(draws)]
             ours = drawn if problem.processes.owns(rows) else []
@@ -48,7 +48,7 @@ def steps(
 def gradients(
     problem: Problem, objective: Objective, *, batch: int = 128, batches: int | None = None, draws: int = 1
 ) -> Iterator[Params]:
-    """The gradient of an objective on each batch of its one part; of several draws of a batch the sum."""
+    """Yields the gradient of an objective on each batch of its part, summed over the draws of the batch."""
     (part,) = objective.parts
     for step in steps(problem, part, batch=batch, batches=batches, draws=draws):
         yield step.gradient(objective)
@@ -66,7 +66,7 @@ def accumulate(gradients: Iterator[Params], of: Callable[[Tensor], Tensor]) -> t
 
 
 def saliency(problem: Problem, objective: Objective, *, batch: int = 256) -> Importance:
-    r""":math:`|\sum_b g_b|`: the size of the summed gradient, as in SalUn's released code; not of each."""
+    r""":math:`|\sum_b g_b|`: the absolute value of the summed gradient, as in SalUn's released code."""
     total, _ = accumulate(gradients(problem, objective, batch=batch), lambda g: g)
     return {name: g.abs() for name, g in total.items()}
 
@@ -74,8 +74,8 @@ def saliency(problem: Problem, objective: Objective, *, batch: int = 256) -> Imp
 def snip(problem: Problem, objective: Objective, *, batch: int = 256, batches: int | None = 1) -> Importance:
     r""":math:`|\theta| \sum_b |g_b|`: connection sensitivity (Lee et al., 2019).
 
-    As Scissorhands' released code takes it. Its default is one batch; that code stays in training mode,
-    which moves BatchNorm's statistics, and this does not.
+    As in Scissorhands' released code, by default on one batch. That code stays in training mode, which
+    changes BatchNorm's statistics; this does not.
     """
     total, _ = accumulate(gradients(problem, objective, batch=batch, batches=batches), torch.abs)
     return {name: total[name] * p.detach().abs() for name, p in problem.params.items()}
@@ -84,9 +84,9 @@ def snip(problem: Problem, objective: Objective, *, batch: int = 256, batches: i
 def fisher(
     problem: Problem, objective: Objective, *, batch: int = 128, batches: int | None = None, draws: int = 1
 ) -> Importance:
-    r""":math:`\frac{1}{B} \sum_b g_b^2`: diagonal of the empirical Fisher of batches; of examples at batch=1.
+    r""":math:`\frac{1}{B} \sum_b g_b^2`: diagonal of the empirical Fisher, per batch; per example at batch=1.
 
-    Of several draws of each batch it squares their sum, :math:`(\sum_k g_{bk})^2`.
+    With several draws per batch, their sum is squared: :math:`(\sum_k g_{bk})^2`.
     """
     found = gradients(problem, objective, batch=batch, batches=batches, draws=draws)
     total, count = accumulate(found, torch.square)
@@ -94,18 +94,18 @@ def fisher(
 
 
 def ratio(over: Importance, under: Importance, *, floor: float = 1e-15) -> Importance:
-    r""":math:`(F + \epsilon) / (R + \epsilon)`: how much more a weight matters to one part than another."""
+    r""":math:`(F + \epsilon) / (R + \epsilon)`: importance for one part, relative to another."""
     return {name: (over[name] + floor) / (under[name] + floor) for name in over}
 
 
 def top(scores: Importance, fraction: float) -> Mask:
-    """One for exactly that fraction of the weights with the highest scores, ranked across the whole model.
+    """One for the fraction of weights with the highest scores, ranked across the whole model.
 
-    Of equal scores the first in order goes first.
+    Ties are broken by the order of the weights, so the fraction is exact.
 
     Raises:
         ValueError: If the fraction is outside [0, 1].
-        Failed: If a score is no number.
+        Failed: If a score is NaN.
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction must be in [0, 1], found {fraction}")
@@ -125,11 +125,11 @@ def top(scores: Importance, fraction: float) -> Mask:
     return {name: piece.view_as(s) for piece, (name, s) in zip(pieces, scores.items(), strict=True)}
 
 
-def named(params: Params, pattern: str) -> Mask:
+def match_names(params: Params, pattern: str) -> Mask:
     """One for all weights whose name matches the regular expression.
 
     Raises:
-        ValueError: If none does.
+        ValueError: If no name matches.
     """
     chosen = {name: torch.full_like(p, float(bool(re.search(pattern, name)))) for name, p in params.items()}
     if not any(bool(mask.any()) for mask in chosen.values()):
@@ -139,11 +139,11 @@ def named(params: Params, pattern: str) -> Mask:
 
 @dataclass(frozen=True)
 class Salient:
-    """The weights most salient to the forget data, as SalUn chooses them.
+    """The weights most salient to the forget set, as SalUn selects them.
 
     Args:
         fraction: The fraction of all weights.
-        within: A pattern for the names of those that may move at all; all if None.
+        within: A pattern for the names of the weights to choose from; all if None.
     """
 
     fraction: float = 0.5
@@ -155,19 +155,19 @@ class Salient:
 
 
 def choose_weights(problem: Problem, where: str | Salient | None) -> Mask | None:
-    """The mask of the weights that may move: those whose names match, or the salient ones; None for all."""
+    """The mask of the weights to train: those whose names match, or the salient ones; None for all."""
     if where is None or isinstance(where, str):
-        return None if where is None else named(problem.params, where)
+        return None if where is None else match_names(problem.params, where)
     salient = top(saliency(problem, nll("forget")), where.fraction)
-    return salient if where.within is None else multiply(salient, named(problem.params, where.within))
+    return salient if where.within is None else multiply(salient, match_names(problem.params, where.within))
 
 
-def held_by(modules: Iterable[nn.Module], params: Params) -> Mask:
-    """One for all weights that these modules hold themselves, those that they share with others included."""
+def weights_of_modules(modules: Iterable[nn.Module], params: Params) -> Mask:
+    """One for the weights that these modules hold directly, including weights shared with other modules."""
     held = {id(p) for module in modules for p in module.parameters(recurse=False)}
     return {name: torch.full_like(p, id(p) in held) for name, p in params.items()}
 
 
-def inverted(mask: Mask) -> Mask:
+def invert(mask: Mask) -> Mask:
     """One where the mask is zero, zero where it is one."""
     return {name: 1 - m for name, m in mask.items()}

@@ -1,11 +1,10 @@
-"""Terms that look at another place or time: ahead, before, now and then.
+"""Terms whose gradient is taken at other weights or at other steps.
 
-Following an outer objective one gradient step of an inner one ahead,
+The gradient of an outer objective, taken one gradient step of an inner objective ahead,
 
     L_o(theta - lr g_i) = L_o(theta) - lr <g_o, g_i> + O(lr^2),
 
-also aligns the two gradients. That is all there is to LUR: a term, which composes with any rule, mask and
-optimizer.
+also aligns the two gradients. This term is the whole of LUR; it combines with any rule, mask and optimizer.
 """
 
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from unweave.weights.step import Step, Term
 
 @dataclass(frozen=True, eq=False)
 class Lookahead:
-    r"""The gradient of `outer`, one step of `through` ahead.
+    r"""The gradient of `outer`, one gradient step of `through` ahead.
 
     :math:`\nabla L_o(\theta - \mathrm{lr} \cdot g)`, with :math:`g` the gradient of `through`; with
     `hessian="exact"` it is multiplied by :math:`I - \mathrm{lr} \cdot H`, :math:`H` the Hessian of
@@ -28,11 +27,11 @@ class Lookahead:
     L_i(\theta))`. On ReLU networks that is the almost-everywhere Hessian.
 
     Args:
-        outer: The term evaluated after the step.
-        through: The term stepped on: plain gradient, no momentum, no weight decay. Where its data is
-            absent, `outer` is taken where the weights are.
+        outer: The term whose gradient is taken after the step.
+        through: The term of the step: its plain gradient, no momentum, no weight decay. At a step without its
+            data, the gradient of `outer` is taken at the present weights.
         lr: The size of the step.
-        hessian: Whether to multiply by the Hessian factor, by double backward.
+        hessian: "exact" multiplies by the Hessian factor, by double backward.
     """
 
     outer: Term
@@ -42,7 +41,7 @@ class Lookahead:
 
     @property
     def parts(self) -> frozenset[Part]:
-        """The parts of the data that it needs."""
+        """The parts of the data that the term needs."""
         return self.outer.parts | self.through.parts
 
     def present(self, step: Step) -> bool:
@@ -52,9 +51,9 @@ class Lookahead:
     def gradient(self, step: Step) -> Params:
         """The gradient of `outer` at the shifted weights."""
         for term in (self.outer, self.through):
-            if isinstance(term, Objective) and term.moving:
+            if isinstance(term, Objective) and term.follows_weights:
                 raise ValueError(
-                    f"the target of {term.name} moves with the weights, so a lookahead of it follows "
+                    f"the target of {term.name} changes with the weights, so a lookahead of it follows "
                     "nothing: use a frozen teacher, or mode 'joint'"
                 )
         if not self.through.present(step):
@@ -75,21 +74,21 @@ class Lookahead:
             )
         with twice_differentiable():
             hessian = differentiate_twice(step, self.through)
-            with step.beside(step.gradient(self.through), -self.lr) as ahead:
+            with step.at_copy(step.gradient(self.through), -self.lr) as ahead:
                 gradient = ahead.gradient(self.outer)
             return add(gradient, hessian(gradient), scale=-self.lr)
 
 
 class Previous:
-    """The gradient that a term had at the end of the step before; at the first step that of another.
+    """The gradient of a term at the previous step; at the first step the gradient of another term.
 
-    It is made before the term it follows, so that the two may refer to each other:
+    Create it before the term that it refers to, so that the two can refer to each other:
 
         previous = Previous(first=retain)
         previous.follow(Lookahead(retain, through=Lookahead(forget, through=previous, lr=a), lr=a))
 
     Args:
-        first: What to take at the first step.
+        first: The term whose gradient to use at the first step.
     """
 
     def __init__(self, first: Term) -> None:
@@ -101,11 +100,11 @@ class Previous:
         return self.first.parts
 
     def follow(self, term: Term) -> None:
-        """Names the term whose gradient is remembered."""
+        """Sets the term whose gradient to remember."""
         self.term = term
 
     def present(self, step: Step) -> bool:
-        """Whether there is a gradient to give."""
+        """Whether a remembered gradient or the data of `first` is available."""
         return id(self.term) in step.before or self.first.present(step)
 
     def gradient(self, step: Step) -> Params:
@@ -116,12 +115,12 @@ class Previous:
 
 @dataclass(frozen=True, eq=False)
 class Every:
-    """A term at every `n`-th step, absent between; optionally clipped on its own.
+    """A term that takes part in every `n`-th step only; optionally clipped on its own.
 
     Args:
         term: The term.
-        n: How often.
-        clip: The largest norm of its gradient, if any.
+        n: The number of steps from one use to the next.
+        clip: The largest norm of its gradient; no limit if None.
     """
 
     term: Term
@@ -130,7 +129,7 @@ class Every:
 
     @property
     def parts(self) -> frozenset[Part]:
-        """The parts of the data that it needs."""
+        """The parts of the data that the term needs."""
         return self.term.parts
 
     def present(self, step: Step) -> bool:
@@ -147,11 +146,11 @@ class Every:
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """A gradient taken now and then, and held between.
+    """A gradient that is computed every few steps and reused in between.
 
     Args:
         term: The term.
-        every: The number of steps for which a gradient is held.
+        every: The number of steps for which a gradient is reused.
     """
 
     term: Term
@@ -159,22 +158,22 @@ class Held:
 
     @property
     def parts(self) -> frozenset[Part]:
-        """The parts of the data that it needs."""
+        """The parts of the data that the term needs."""
         return self.term.parts
 
     def present(self, step: Step) -> bool:
-        """Whether the step has the data of the term, though a held gradient does not need it."""
+        """Whether the step has the data of the term, although a reused gradient does not need it."""
         return self.term.present(step)
 
     def gradient(self, step: Step) -> Params:
-        """The held gradient."""
+        """The gradient, computed again if it is due."""
         if step.index % self.every == 0 or id(self) not in step.runtime.held:
             step.runtime.held[id(self)] = step.gradient(self.term)
         return step.runtime.held[id(self)]
 
 
 def nested(retain: Term, forget: Term, alpha: float) -> list[Term]:
-    r"""LUR without a second derivative: three gradients a step.
+    r"""The terms of LUR without a second derivative: three gradients a step.
 
     :math:`V = \nabla U(\theta - \alpha g_r)`, and :math:`\nabla R(\theta - \alpha V) + V` is the gradient of
     :math:`R(\theta) + U(\theta - \alpha \nabla R(\theta))` up to :math:`\frac{\alpha^2}{2} D^3 R[V, V]`.
@@ -184,7 +183,7 @@ def nested(retain: Term, forget: Term, alpha: float) -> list[Term]:
 
 
 def lagged(retain: Term, forget: Term, alpha: float) -> list[Term]:
-    """The same at two gradients a step: the inner retain gradient is what the step before ended with."""
+    """The terms of LUR at two gradients a step: the inner retain gradient is that of the previous step."""
     previous = Previous(first=retain)
     ahead = Lookahead(forget, through=previous, lr=alpha)
     row = Lookahead(retain, through=ahead, lr=alpha)
@@ -195,5 +194,5 @@ def lagged(retain: Term, forget: Term, alpha: float) -> list[Term]:
 def exact(
     retain: Objective, forget: Term, alpha: float, *, hessian: Literal["exact"] | None = "exact"
 ) -> list[Term]:
-    """LUR by double backward; without the Hessian the first-order ablation, half of the alignment."""
+    """The terms of LUR by double backward; `hessian=None` is the first-order ablation."""
     return [retain, Lookahead(forget, through=retain, lr=alpha, hessian=hessian)]

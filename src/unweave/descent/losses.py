@@ -1,4 +1,4 @@
-"""Losses as numbers: those of a descent's steps, and the mean over a part."""
+"""Losses as numbers: the curve of a descent, and the mean loss over a part of the data."""
 
 import logging
 import math
@@ -16,16 +16,16 @@ from unweave.tasks import call, evaluating
 from unweave.weights.step import Runtime
 
 SWALLOWED = 1e-3
-"""Below this size relative to the weights a shift is lost, in part, where weights are cast to bf16."""
+"""A shift smaller than this, relative to the weights, is partly lost when weights are cast to bf16."""
 
 log = logging.getLogger(__name__)
 
 
-def collect(problem: Problem, runtime: Runtime) -> None:
-    """Moves the losses from the device to the curves, and the sizes of lookaheads to the traces.
+def collect_losses(problem: Problem, runtime: Runtime) -> None:
+    """Adds the losses to the problem's curves, and the sizes of lookaheads to its traces.
 
     Raises:
-        Failed: If one is not finite.
+        Failed: If a loss is not finite.
     """
     for (name, _), value in zip(runtime.losses, values_of(problem, runtime), strict=True):
         if not math.isfinite(value):
@@ -46,7 +46,7 @@ def collect(problem: Problem, runtime: Runtime) -> None:
 
 
 def values_of(problem: Problem, runtime: Runtime) -> list[float]:
-    """The losses as numbers, over all processes, so that all of them stop at the same one."""
+    """The losses as numbers, summed over processes, so that all processes fail at the same loss."""
     shares = [share for _, noted in runtime.losses for share in noted]
     numbers = iter(torch.stack(shares).tolist() if shares else [])
     values: list[float] = [sum(islice(numbers, len(noted))) for _, noted in runtime.losses]
@@ -66,8 +66,8 @@ def refuse_nonfinite(weights: Mapping[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def forgotten(problem: Problem, batch: int) -> bool:
-    """Whether the mean loss on the forget part has reached that on the calibration part."""
+def is_forgotten(problem: Problem, batch: int) -> bool:
+    """Whether the mean loss on the forget set has reached the mean loss on the calibration set."""
     with evaluating(problem.model):
         return mean_loss(problem, "forget", batch) >= mean_loss(problem, "calibration", batch)
 

@@ -21,7 +21,7 @@ from unweave.weights.params import Params
 from unweave.weights.step import Step, mean_over
 
 RetainLoss = Literal["nll", "distill", "both"]
-"""What holds a model on retain data: the data, the original, or both."""
+"""What the retain loss compares with: the labels, the original model, or both."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,18 +29,19 @@ class OnData:
     """One loss on one part of the data.
 
     Args:
-        name: How curves and records call it.
+        name: Its name in curves and records.
         part: The part.
         value: The loss of each example of a batch.
-        moving: Whether its target follows the weights, so that its gradient is that of no function.
+        follows_weights: Whether its target changes with the weights, so that its gradient is that of no
+            function.
         idle: Whether its gradient may be zero at the first step.
-        watch: What must happen before every step, such as a new measurement of what the loss aims at.
+        watch: Called before every step, for example to measure the target of the loss again.
     """
 
     name: str
     part: Part
     value: Callable[[Step, Batch], Float[Tensor, " batch"]]
-    moving: bool = False
+    follows_weights: bool = False
     idle: bool = False
     watch: Watch | None = None
 
@@ -50,7 +51,7 @@ class OnWeights:
     """One penalty on the weights alone.
 
     Args:
-        name: How curves and records call it.
+        name: Its name in curves and records.
         value: The penalty.
     """
 
@@ -74,13 +75,13 @@ class Objective:
         return frozenset(self.by_part)
 
     @property
-    def moving(self) -> bool:
-        """Whether a target follows the weights, so that no lookahead can be taken of it or through it."""
-        return any(piece.moving for piece in self.on_data)
+    def follows_weights(self) -> bool:
+        """Whether a target changes with the weights, which rules out a lookahead of it or through it."""
+        return any(piece.follows_weights for piece in self.on_data)
 
     @property
     def idle(self) -> bool:
-        """Whether its gradient may be zero at the first step, since it may begin where it should end."""
+        """Whether its gradient may be zero at the first step, because it may start at its minimum."""
         return all(isinstance(piece, OnData) and piece.idle for _, piece in self.pieces)
 
     @property
@@ -89,21 +90,21 @@ class Objective:
         return [piece for _, piece in self.pieces if isinstance(piece, OnData)]
 
     def watch(self, problem: Problem, index: int) -> None:
-        """What its losses ask for before every step; a descent calls it as the `watch` of a phase."""
+        """Calls the `watch` of each loss; pass this method as the `watch` of a phase."""
         for piece in self.on_data:
             if piece.watch:
                 piece.watch(problem, index)
 
     @cached_property
     def by_part(self) -> dict[Part, list[tuple[float, OnData]]]:
-        """What is taken of each part, in the order of their names: all processes go in one order."""
+        """The losses on each part. Parts are sorted by name, so that all processes use the same order."""
         on_data = [(weight, piece) for weight, piece in self.pieces if isinstance(piece, OnData)]
         parts: list[Part] = sorted({piece.part for _, piece in on_data})
         return {part: [(w, piece) for w, piece in on_data if piece.part == part] for part in parts}
 
     @cached_property
     def penalties(self) -> list[tuple[float, OnWeights]]:
-        """What is taken of the weights alone."""
+        """The penalties on the weights, with their factors."""
         return [(weight, piece) for weight, piece in self.pieces if isinstance(piece, OnWeights)]
 
     @property
@@ -141,16 +142,16 @@ class Objective:
                 notes = [step.note(piece.name) for _, piece in here]
                 for batch in step.batches[part]:
                     shares = [mean_over(piece.value(step, batch), step.sizes[part]) for _, piece in here]
-                    yield weighted([w for w, _ in here], shares, notes)
+                    yield weighted_sum([w for w, _ in here], shares, notes)
         if self.penalties:
             count = step.runtime.processes.count  # every process holds all weights, and gradients are summed
             notes = [step.note(piece.name) for _, piece in self.penalties]
             shares = [piece.value(step) / count for _, piece in self.penalties]
-            yield weighted([w for w, _ in self.penalties], shares, notes)
+            yield weighted_sum([w for w, _ in self.penalties], shares, notes)
 
 
-def weighted(weights: Sequence[float], values: Sequence[Tensor], notes: Sequence[list[Tensor]]) -> Tensor:
-    """The weighted sum, each value noted as it is; a weight of one leaves the bits of a loss alone."""
+def weighted_sum(weights: Sequence[float], values: Sequence[Tensor], notes: Sequence[list[Tensor]]) -> Tensor:
+    """The weighted sum; notes each unweighted value. A weight of one keeps the bits of the loss."""
     for note, value in zip(notes, values, strict=True):
         note.append(value.detach())
     first, *rest = (value if w == 1 else w * value for w, value in zip(weights, values, strict=True))
@@ -162,31 +163,31 @@ def on(
     name: str,
     value: Callable[[Step, Batch], Tensor],
     *,
-    moving: bool = False,
+    follows_weights: bool = False,
     idle: bool = False,
     watch: Watch | None = None,
 ) -> Objective:
     """An objective of one loss on one part; see `OnData`."""
-    return Objective(((1.0, OnData(f"{name}({part})", part, value, moving, idle, watch)),))
+    return Objective(((1.0, OnData(f"{name}({part})", part, value, follows_weights, idle, watch)),))
 
 
 def nll(part: Part) -> Objective:
-    """The training loss. Its negation is gradient ascent."""
+    """The training loss; its negation is gradient ascent."""
     return on(part, "nll", lambda step, batch: step.runtime.task.loss(step.predict(batch), batch.target))
 
 
 def mislabel(part: Part = "forget", *, teacher: nn.Module | Literal["student"] | None = None) -> Objective:
-    """The training loss against a wrong target; on mixed data only the forget rows have one.
+    """The training loss against a wrong target; on mixed data only forget examples get a wrong target.
 
     Args:
         part: The part.
-        teacher: The frozen model that families ask for a counterfactual answer; classifiers need none.
-            "student" asks the model that is trained, as it is, dropout policy included: SalUn's released code
-            for diffusion. That target drifts with the weights, so the loss is no gradient field and a
-            lookahead of it raises.
+        teacher: The frozen model that gives the wrong target, for families that need one; classifiers do not.
+            "student" uses the model in training, dropout included, as SalUn's released code for diffusion
+            does. That target changes with the weights, so the loss is no gradient field and a lookahead of it
+            raises.
     """
     if isinstance(teacher, nn.Module):
-        refuse_moving(teacher)
+        refuse_trainable(teacher)
 
     def value(step: Step, batch: Batch) -> Tensor:
         asked = step.runtime.model if isinstance(teacher, str) else teacher
@@ -194,21 +195,21 @@ def mislabel(part: Part = "forget", *, teacher: nn.Module | Literal["student"] |
         def answer(inputs: Inputs) -> Tensor:
             if asked is None:
                 raise ValueError(
-                    "this task's wrong targets are a model's answers: pass teacher=frozen(model)"
+                    "this task's wrong targets are a model's answers: pass teacher=frozen_copy(model)"
                 )
-            with torch.no_grad(), step.runtime.statistics_kept():
+            with torch.no_grad(), step.runtime.keep_statistics():
                 return call(asked, inputs)
 
         wrong = step.once(
             ("mislabel", id(asked), id(batch)), lambda: step.runtime.task.mislabel(batch, answer)
         )
-        return step.runtime.task.loss(step.predict(batch), mixed(batch, wrong))
+        return step.runtime.task.loss(step.predict(batch), mix_targets(batch, wrong))
 
-    return on(part, "mislabel", value, moving=teacher == "student")
+    return on(part, "mislabel", value, follows_weights=teacher == "student")
 
 
-def mixed(batch: Batch, wrong: Tensor) -> Tensor:
-    """The wrong targets, on forget rows only where the batch is mixed."""
+def mix_targets(batch: Batch, wrong: Tensor) -> Tensor:
+    """The wrong targets; in a mixed batch, on forget examples only."""
     if batch.forget is None:
         return wrong
     rows = batch.forget.view(-1, *[1] * (wrong.ndim - 1))
@@ -216,7 +217,7 @@ def mixed(batch: Batch, wrong: Tensor) -> Tensor:
 
 
 def bounded(part: Part = "forget") -> Objective:
-    r""":math:`-\log(1 + \ell)`: ascent whose pull fades as the loss :math:`\ell` grows."""
+    r""":math:`-\log(1 + \ell)`: ascent that weakens as the loss :math:`\ell` grows."""
     return on(
         part,
         "bounded",
@@ -225,7 +226,7 @@ def bounded(part: Part = "forget") -> Objective:
 
 
 def clamped(part: Part = "forget", *, cap: float) -> Objective:
-    r""":math:`-\min(\ell, cap)`: ascent that leaves an example alone once its loss has reached the cap."""
+    r""":math:`-\min(\ell, cap)`: ascent that stops for an example once its loss has reached the cap."""
     return on(
         part,
         "clamped",
@@ -249,7 +250,7 @@ def uniform(part: Part = "forget") -> Objective:
 
 
 def surrogate() -> Objective:
-    """The training loss on other examples under the forget labels, as the task draws them; no classifiers."""
+    """The training loss on surrogate examples that the task draws for the forget labels; no classifiers."""
 
     def value(step: Step, batch: Batch) -> Tensor:
         task = step.runtime.task
@@ -267,10 +268,10 @@ def surrogate() -> Objective:
 def distill(teacher: nn.Module, part: Part, *, temperature: float = 1.0) -> Objective:
     """The task's divergence from a frozen teacher, whose outputs are divided by the temperature.
 
-    The teacher must not move: the gradient of a loss to a moving target is no gradient field, and a
-    lookahead through it would follow nothing.
+    The teacher must be frozen: the gradient towards a target that changes with the weights is no gradient
+    field, and a lookahead through it would be the gradient of nothing.
     """
-    refuse_moving(teacher)
+    refuse_trainable(teacher)
 
     def value(step: Step, batch: Batch) -> Tensor:
         says = step.once(
@@ -278,18 +279,20 @@ def distill(teacher: nn.Module, part: Part, *, temperature: float = 1.0) -> Obje
         )
         return step.runtime.task.divergence(step.predict(batch), says)
 
-    return on(part, "distill", value, idle=True)  # a model does not diverge from itself
+    return on(part, "distill", value, idle=True)  # zero at the first step if the teacher is the original
 
 
-def refuse_moving(teacher: nn.Module) -> None:
+def refuse_trainable(teacher: nn.Module) -> None:
     """Raises if the teacher has trainable weights."""
     if any(p.requires_grad for p in teacher.parameters()):
-        raise ValueError("a teacher must not move, and this one has trainable weights: pass frozen(model)")
+        raise ValueError(
+            "a teacher must not move, and this one has trainable weights: pass frozen_copy(model)"
+        )
 
 
 @torch.no_grad()
 def reference(teacher: nn.Module, batch: Batch) -> Tensor:
-    """What a frozen model says of a batch."""
+    """The output of a frozen model on a batch."""
     return call(teacher, batch.inputs)
 
 

@@ -1,4 +1,4 @@
-"""What a descent moves: the weights, the memory of their optimizer, and their average."""
+"""What a descent updates: the weights, the state of their optimizer, and their average."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,13 +13,13 @@ from unweave.weights.step import HALF
 
 
 @dataclass(frozen=True)
-class Moving:
-    """The weights, and what their next update depends on.
+class TrainState:
+    """The weights and everything that their next update depends on.
 
     Args:
         weights: The trainable weights by name.
         update: Their optimizer.
-        average: Of the weights, from `begun`; empty where none is taken.
+        average: The average of the weights, from `start_average`; empty if none is kept.
     """
 
     weights: Mapping[str, nn.Parameter]
@@ -27,60 +27,60 @@ class Moving:
     average: Mapping[str, Tensor]
 
     def follow_average(self, decay: float | None, before: int) -> None:
-        """Moves the average towards the weights; less far the more steps lie before, down to the decay."""
+        """Updates the average of the weights; its decay rises with the number of steps, up to `decay`."""
         if decay is not None:
             share = 1 - min(decay, (1 + before) / (10 + before))
             weights = [p.detach().to(self.average[name].dtype) for name, p in self.weights.items()]
             torch._foreach_lerp_(list(self.average.values()), weights, share)
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """The average, if there is one, in the place of the weights for the body."""
+    def use_average(self) -> Iterator[None]:
+        """Replaces the weights by their average, if there is one, for the body."""
         own = {name: self.weights[name].detach().clone() for name in self.average}
-        put(self.average, self.weights)
+        copy_into(self.average, self.weights)
         try:
             yield
         finally:
-            put(own, self.weights)
+            copy_into(own, self.weights)
 
-    def settle(self) -> None:
-        """Puts the average, if there is one, in the place of the weights, and drops their gradients."""
-        put(self.average, self.weights)
+    def keep_average(self) -> None:
+        """Replaces the weights by their average, if there is one, and drops the gradients."""
+        copy_into(self.average, self.weights)
         self.update.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Any]:
-        """All but the weights."""
+        """The state without the weights."""
         return {"update": self.update.state_dict(), "average": dict(self.average)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Puts back what `state` gave."""
+        """Restores what `state` returned."""
         self.update.load_state_dict(state["update"])
         for name, mean in self.average.items():
             mean.copy_(state["average"][name])
 
 
-def begun(weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """An average of the weights at its start, with digits enough for small moves."""
+def start_average(weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Starts an average at the weights, in float32 or wider so that small updates are not lost."""
     wide = {name: torch.float32 if p.dtype in HALF else p.dtype for name, p in weights.items()}
     return {name: p.detach().to(wide[name], copy=True) for name, p in weights.items()}
 
 
 @torch.no_grad()
-def put(values: Mapping[str, Tensor], weights: Mapping[str, nn.Parameter]) -> None:
-    """Copies values into the weights of their names."""
+def copy_into(values: Mapping[str, Tensor], weights: Mapping[str, nn.Parameter]) -> None:
+    """Copies values into the weights of the same names."""
     for name, value in values.items():
         weights[name].copy_(value)
 
 
 class Pinned:
-    """Weights that must end where they began: momentum and weight decay also move what has no gradient.
+    """Weights that must not change: momentum and weight decay also change weights without a gradient.
 
     Args:
-        weights: All weights.
+        weights: All trainable weights.
         where: The multiplier; weights at zero are pinned.
 
     Raises:
-        ValueError: If it is not of these weights.
+        ValueError: If the mask is not one of these weights.
     """
 
     def __init__(self, weights: Mapping[str, nn.Parameter], where: Mask | None) -> None:
@@ -98,7 +98,7 @@ class Pinned:
         ]
 
     def restore(self, update: torch.optim.Optimizer) -> None:
-        """Puts the pinned weights back, and zeroes their optimizer state."""
+        """Restores the pinned weights, and zeroes their optimizer state."""
         for p, mask, start in self.held:
             weights = p.detach()  # the same memory
             weights.copy_(torch.where(mask, start, weights))

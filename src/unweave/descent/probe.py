@@ -1,12 +1,12 @@
-"""How far the retain gradient and the forget gradient disagree, measured apart from the run, for any method.
+"""Measures the cosine of the retain and the forget gradient during a run of any method.
 
     problem.watch = Probe(every=10)
     SalUn()(problem)
     problem.traces["cosine"]
 
-The cosine that falls out of a lookahead step is biased, and that of two mini-batches is drowned in their
-noise. So the probe takes both gradients at the weights themselves, in evaluation mode, on fixed batches, in
-two halves each: the cosine of the halves is the reliability, and dividing by it undoes the attenuation.
+The cosine inside a lookahead step is biased, and the cosine of two mini-batches is mostly noise. So the probe
+computes both gradients at the present weights, in evaluation mode, on fixed batches, each in two halves. The
+cosine of the halves is the reliability; dividing by it corrects the attenuation.
 """
 
 import time
@@ -30,17 +30,17 @@ from unweave.weights.step import Runtime, Step
 class Probe:
     """Traces the cosine of two gradients over a descent, into the problem's `traces`.
 
-    Rows are (step, value, reliability). `cosine` is the plain cosine of the mean gradients, `disattenuated`
-    the mean of the cosines across halves, divided by the reliability: the geometric mean of the two
-    split-half cosines.
+    Rows are (step, value, reliability). `cosine` is the plain cosine of the mean gradients. `disattenuated`
+    is the mean cosine across halves, divided by the reliability. The reliability is the geometric mean of the
+    two split-half cosines.
 
     Args:
         every: The number of steps between two measurements.
         retain: The retain objective; the training loss by default.
-        forget: The forget objective, as it is minimised; ascent on the training loss by default.
+        forget: The forget objective to minimise; ascent on the training loss by default.
         size: The largest number of examples per half.
-        where: The weights that may move; over all weights the two may agree while they oppose each other over
-            these.
+        where: The mask of the weights to compare; all if None. Two gradients may agree over all weights and
+            oppose each other over the trained ones.
     """
 
     every: int
@@ -51,16 +51,18 @@ class Probe:
     halves: dict[Part, list[Batch]] = field(default_factory=dict, repr=False)
 
     def __call__(self, problem: Problem, index: int) -> None:
-        """Measures, if it is time to; neither its gradients nor its time are the method's."""
+        """Measures every `every` steps; charges the method neither gradients nor time."""
         if index % self.every == 0:
             start = time.perf_counter()
-            self.look(problem, index)
+            self.measure(problem, index)
             problem.cost.seconds -= time.perf_counter() - start
 
-    def look(self, problem: Problem, index: int) -> None:
-        """Measures."""
+    def measure(self, problem: Problem, index: int) -> None:
+        """Appends one row to each trace."""
         if not self.halves:
-            self.halves = {part: self.draw(problem, part) for part in self.retain.parts | self.forget.parts}
+            self.halves = {
+                part: self.draw_halves(problem, part) for part in self.retain.parts | self.forget.parts
+            }
         with evaluating(problem.model):
             gradients = [
                 self.gradient(problem, objective, half)
@@ -71,8 +73,8 @@ class Probe:
         problem.traces.setdefault("cosine", []).append((index, plain, reliability))
         problem.traces.setdefault("disattenuated", []).append((index, disattenuated, reliability))
 
-    def draw(self, problem: Problem, part: Part) -> list[Batch]:
-        """Two disjoint halves, the same for the whole run whatever the method draws."""
+    def draw_halves(self, problem: Problem, part: Part) -> list[Batch]:
+        """Draws two disjoint halves, the same for the whole run whatever the method draws."""
         source, ids = problem.split.part(part)
         if len(ids) < 2:
             raise ValueError(
@@ -83,7 +85,7 @@ class Probe:
         return [problem.task.draw(raw, generator) for raw in source.stream(shuffled.tensor_split(2))]
 
     def gradient(self, problem: Problem, objective: Objective, half: int) -> Params:
-        """The gradient of an objective on one half of its one part."""
+        """The gradient of an objective on one half of its part of the data."""
         (part,) = objective.parts
         batch = self.halves[part][half]
         runtime = Runtime(problem.model, problem.task, cost=Cost(), where=self.where)
@@ -93,7 +95,7 @@ class Probe:
 def cosines(g: Float[Tensor, "4 4"]) -> tuple[float, float, float]:
     """The plain and the disattenuated cosine and the reliability, from the Gramian of (r, r', f, f').
 
-    The disattenuated cosine is NaN where the halves of a gradient do not agree: there is nothing but noise.
+    The disattenuated cosine is NaN where the halves of a gradient do not agree, because then both are noise.
     """
     g = g.double()
     norm = g.diagonal().sqrt()

@@ -1,7 +1,7 @@
-"""Redrawing the weights that the forget data leans on most: the start of Scissorhands, LUR and warm proxies.
+"""Redraws the weights most sensitive to the forget set: the start of Scissorhands, LUR and warm proxies.
 
-Sensitivity is SNIP's. What is a normalisation is decided by the type of its layer, never by its name: a
-redrawn scale would silence a channel.
+Sensitivity is SNIP's. Normalisation layers are recognised by type, never by name: a redrawn scale would
+silence a channel.
 """
 
 import re
@@ -15,15 +15,16 @@ from unweave.problem import Problem
 from unweave.weights.params import multiply
 
 
-def trim(
+def redraw_sensitive(
     problem: Problem, fraction: float, *, eligible: str | None = None, within: Mask | None = None
 ) -> None:
-    """Redraws the fraction of the eligible weights that is most sensitive to the forget data.
+    """Redraws the fraction of the eligible weights that is most sensitive to the forget set.
 
     Args:
-        problem: Whose model is edited.
-        fraction: Of the eligible weights, of which exactly that many are redrawn.
-        eligible: A pattern for their names; by default those of the last third of the weight-bearing modules.
+        problem: The problem whose model to edit.
+        fraction: The exact fraction of the eligible weights to redraw.
+        eligible: A pattern for their names; by default the last third of the modules with matrices or
+            kernels.
         within: Weights at zero are never redrawn; modules with nothing else do not count.
     """
     chosen = most_sensitive(problem, fraction, eligible_weights(problem, eligible, within))
@@ -31,19 +32,19 @@ def trim(
 
 
 def most_sensitive(problem: Problem, fraction: float, eligible: list[str]) -> Mask:
-    """One for the most sensitive fraction of the eligible weights, by SNIP over all forget data."""
+    """The mask of the most sensitive fraction of the eligible weights, by SNIP over the whole forget set."""
     scores = snip(problem, nll("forget"), batches=None)
     found = top({name: scores[name] for name in eligible}, fraction)
     return {name: found[name] if name in found else torch.zeros_like(score) for name, score in scores.items()}
 
 
 def eligible_weights(problem: Problem, pattern: str | None, within: Mask | None = None) -> list[str]:
-    """The names of the weights that may be redrawn: trainable ones of weight-bearing modules, tied ones once.
+    """The names of weights that may be redrawn: trainable ones of `problem.blocks`, tied ones once.
 
     Args:
-        problem: Whose model it is.
-        pattern: What the names must match; None for the last third of the modules, at least one.
-        within: Weights at zero may not move.
+        problem: The problem.
+        pattern: A pattern for the names; the last third of the modules, at least one, if None.
+        within: A mask; weights at zero must not change.
 
     Raises:
         ValueError: If there are none.

@@ -1,8 +1,8 @@
 """Rules that turn the gradients of several terms into one direction.
 
-A rule sees only the Gramian of the gradients, `G[i, j] = <g_i, g_j>`, and answers with one weight per term:
-for two terms over a billion weights it decides from four numbers. `total` is known to the training loop,
-which then skips the Gramian.
+A rule gets only the Gramian of the gradients, `G[i, j] = <g_i, g_j>`, and returns one weight per term: for
+two terms over a billion weights it decides from four numbers. For `total` the training loop skips the
+Gramian.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def total(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[Te
 def pcgrad(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[Tensor, " m"]:
     """Projects each gradient off those it conflicts with, in random order, and sums (Yu et al., 2020).
 
-    Algorithm 1. The order is drawn from the generator, so that all processes draw the same.
+    Algorithm 1. The order comes from the generator, so it is the same in all processes.
     """
     m = len(gramian)
     weights = torch.eye(m, dtype=gramian.dtype, device=gramian.device)
@@ -38,7 +38,7 @@ def pcgrad(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[T
 
 
 def project(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[Tensor, " m"]:
-    r"""Follows the first gradient without ever opposing the second: GEM for one memory.
+    r"""The first gradient, corrected so that it never opposes the second: GEM with one memory.
 
     Lopez-Paz & Ranzato, 2017: :math:`g_1 + \max(0, -\langle g_1, g_2 \rangle / \|g_2\|^2)\, g_2`. With one
     term it is that term's gradient.
@@ -46,7 +46,7 @@ def project(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[
     Raises:
         ValueError: If there are more than two terms.
     """
-    if single("project", gramian):
+    if is_single("project", gramian):
         return gramian.new_ones(1)
     overlap, size = gramian[0, 1], gramian[1, 1].clamp(min=torch.finfo(gramian.dtype).tiny)
     return torch.stack([torch.ones_like(size), (-overlap / size).clamp(min=0)])
@@ -61,7 +61,7 @@ def gem(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[Tens
     Raises:
         ValueError: If there are more than two terms.
     """
-    if single("gem", gramian):
+    if is_single("gem", gramian):
         return gramian.new_ones(1)
     overlap = gramian[0, 1]
     pull = (-overlap / (gramian[1, 1] + 1e-3)).clamp(min=0.5)
@@ -71,13 +71,13 @@ def gem(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[Tens
 def nash(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[Tensor, " m"]:
     r"""The bargain of two: :math:`G \alpha = 1 / \alpha`, elementwise, with positive weights (Nash, 1950).
 
-    :math:`\alpha_i = 1 / (\|g_i\| \sqrt{1 + \cos})`, and the direction, which bisects the two, has the norm
-    :math:`\sqrt 2` however large or small either is. Of opposite gradients it is zero.
+    :math:`\alpha_i = 1 / (\|g_i\| \sqrt{1 + \cos})`, and the direction, which bisects the two, always has the
+    norm :math:`\sqrt 2`. For opposite gradients it is zero.
 
     Raises:
         ValueError: If there are more than two terms.
     """
-    if single("nash", gramian):
+    if is_single("nash", gramian):
         return gramian.new_ones(1)
     kind = torch.finfo(gramian.dtype)
     sizes = gramian.diagonal().clamp(min=kind.tiny).sqrt()
@@ -88,13 +88,12 @@ def nash(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[Ten
 def mgda(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[Tensor, " m"]:
     r"""The shortest vector between two gradients, which opposes neither (Desideri, 2012).
 
-    :math:`\min_{w \ge 0, w_1 + w_2 = 1} \|w_1 g_1 + w_2 g_2\|`. Gradients of which one is far the smaller are
-    led by that one.
+    :math:`\min_{w \ge 0, w_1 + w_2 = 1} \|w_1 g_1 + w_2 g_2\|`. The smaller gradient dominates.
 
     Raises:
         ValueError: If there are more than two terms.
     """
-    if single("mgda", gramian):
+    if is_single("mgda", gramian):
         return gramian.new_ones(1)
     pulls = (gramian.diagonal().flip(0) - gramian[0, 1]).clamp(min=0)
     total = pulls.sum()
@@ -102,23 +101,23 @@ def mgda(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[Ten
 
 
 def cagrad(gramian: Float[Tensor, "m m"], generator: torch.Generator, c: float = 0.5) -> Float[Tensor, " m"]:
-    r"""The best for the worse off of two, in a ball around the mean gradient (Liu et al., 2021).
+    r"""Maximises the smaller of two decreases in a ball around the mean gradient (Liu et al., 2021).
 
     :math:`\max_d \min_i \langle g_i, d \rangle` with :math:`\|d - g_0\| \le c\, \|g_0\|`. Its dual,
     :math:`\min_x \langle g_x, g_0 \rangle + c\, \|g_0\| \|g_x\|` over :math:`g_x = x g_1 + (1 - x) g_2`, is
-    convex in one number, and the root of its derivative is known.
+    convex in one number, and its derivative has a closed-form root.
 
     Args:
         gramian: The inner products.
-        generator: Not drawn from.
-        c: The radius, relative to the mean gradient; with 0 the mean is followed.
+        generator: Not used.
+        c: The radius, relative to the mean gradient; 0 gives the mean gradient.
 
     Raises:
         ValueError: If there are more than two terms, or c is not in [0, 1).
     """
     if not 0 <= c < 1:
         raise ValueError(f"c must be in [0, 1), found {c}: from 1 on the mean loss need not fall")
-    if single("cagrad", gramian):
+    if is_single("cagrad", gramian):
         return gramian.new_ones(1)
     kind = torch.finfo(gramian.dtype)
     unit = gramian / gramian.trace().clamp(min=kind.tiny)
@@ -136,9 +135,9 @@ def cagrad(gramian: Float[Tensor, "m m"], generator: torch.Generator, c: float =
 
 
 def upgrad(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[Tensor, " m"]:
-    """The mean of the two gradients, each moved as little as makes it oppose neither (Quinton & Rey, 2024).
+    """The mean of the two gradients, each first projected so that it opposes neither (Quinton & Rey, 2024).
 
-    Of two gradients that is the direction of `pcgrad` at half its length.
+    For two gradients this is half of `pcgrad`.
 
     TorchJD 0.18 solves a regularised problem by default: it divides the Gramian by its trace, or takes it for
     zero where that is below 1e-4, and adds 1e-4 to the diagonal. At an angle of 2 radians its direction is
@@ -148,11 +147,11 @@ def upgrad(gramian: Float[Tensor, "m m"], generator: torch.Generator) -> Float[T
     Raises:
         ValueError: If there are more than two terms.
     """
-    return pcgrad(gramian, generator) / (1 if single("upgrad", gramian) else 2)
+    return pcgrad(gramian, generator) / (1 if is_single("upgrad", gramian) else 2)
 
 
-def single(rule: RuleName, gramian: Float[Tensor, "m m"]) -> bool:
-    """Whether a rule for two terms has but one, which is followed as it is.
+def is_single(rule: RuleName, gramian: Float[Tensor, "m m"]) -> bool:
+    """Whether a rule for two terms got a single one, which it returns unchanged.
 
     Raises:
         ValueError: If there are more than two.

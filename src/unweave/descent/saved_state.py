@@ -1,4 +1,4 @@
-"""The state of a descent on disk: one that was interrupted goes on from there, and ends in the same bits."""
+"""The state of a descent on disk: an interrupted descent resumes from it and ends in the same bits."""
 
 import os
 import pickle
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from unweave.descent.optimizer_state import Moving
+from unweave.descent.optimizer_state import TrainState
 from unweave.problem import Problem
 from unweave.record.files import draft, sync
 from unweave.weights.cost import Cost
@@ -17,14 +17,14 @@ from unweave.weights.cost import Cost
 
 @dataclass
 class Saved:
-    """A file that holds the state of a descent, and is written now and then.
+    """A file that holds the state of a descent and is written every few steps.
 
-    The batches of steps that were taken are drawn again, which is cheap beside a step and brings every
-    stream of data to where it was. It belongs to one descent: what the file is called must say which.
+    On resumption the batches of the steps already taken are drawn again. That is cheap compared with a step,
+    and brings every stream of data to its place. A file belongs to one descent: its name must tell which.
 
     Args:
-        path: The file. If it is there, the descent goes on from it.
-        every: The number of steps between two states.
+        path: The file. If it exists, the descent resumes from it.
+        every: The number of steps between two writes.
 
     Raises:
         ValueError: If the file can't be read.
@@ -34,13 +34,13 @@ class Saved:
     every: int
 
     def __post_init__(self) -> None:
-        self._state = read(self.path) if self.path.exists() else None
+        self._state = read_state(self.path) if self.path.exists() else None
         self._start = time.perf_counter()
 
-    def holds(self, index: int, problem: Problem, moving: Moving) -> bool:
-        """Whether the step was taken before the interruption.
+    def holds(self, index: int, problem: Problem, train_state: TrainState) -> bool:
+        """Whether a step was already taken before the interruption.
 
-        Before the first that was not, the state is put back; before others it is written, when it is time.
+        Restores the state before the first step that was not; writes it before later steps, when it is due.
         """
         state = self._state
         if state is not None and index < state["step"]:
@@ -49,21 +49,21 @@ class Saved:
             problem.model.load_state_dict(state["model"])
             problem.generator.set_state(state["generator"])
             problem.cost += Cost(**state["cost"])
-            moving.load_state(state["moving"])
+            train_state.load_state(state["moving"])
             self._state = None
         elif index > 0 and index % self.every == 0:
-            self.write(index, problem, moving)
+            self.write(index, problem, train_state)
         return False
 
-    def write(self, step: int, problem: Problem, moving: Moving) -> None:
-        """Writes the state before a step."""
+    def write(self, step: int, problem: Problem, train_state: TrainState) -> None:
+        """Writes the state at the beginning of a step."""
         seconds = problem.cost.seconds + time.perf_counter() - self._start
         state = {
             "step": step,
             "model": problem.model.state_dict(),
             "generator": problem.generator.get_state(),
             "cost": {**asdict(problem.cost), "seconds": seconds},
-            "moving": moving.state(),
+            "moving": train_state.state(),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with draft(self.path) as beside:
@@ -72,9 +72,9 @@ class Saved:
             os.replace(beside, self.path)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The state in a file, on the CPU."""
+def read_state(path: Path) -> dict[str, Any]:
+    """Reads a state from a file, onto the CPU."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is no state of a training: delete it to begin anew") from error
+        raise ValueError(f"{path} is no state of a training: delete it to start again") from error

@@ -1,4 +1,4 @@
-"""Originals and retrained references: training from fresh weights on a part of a split, kept by digest."""
+"""Trains originals and retrained references from fresh weights; stores them by the digest of their inputs."""
 
 import dataclasses
 import hashlib
@@ -18,7 +18,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.objective import nll
 from unweave.descent.saved_state import Saved
-from unweave.problem import Problem, timed
+from unweave.problem import Problem, add_time
 from unweave.record import checkpoint
 from unweave.split import Split
 from unweave.tasks import Task
@@ -26,25 +26,25 @@ from unweave.tasks.classifier import Classifier
 from unweave.weights.cost import Cost
 
 TRAINING_FORMAT = 1
-"""Stands for all code that decides the weights of a model of given settings, data and seed.
+"""Format number of trained models: it stands for all code that affects their weights.
 
-Raise it in the commit that changes those weights: kept models are then trained again.
+Raise it in the commit that changes those weights; stored models are then trained again.
 """
 
 STATE = "state.pt"
-"""What an interrupted training goes on from."""
+"""The file from which an interrupted training resumes."""
 
 Changed = tuple[tuple[Any, ...], dict[str, Any]]
-"""What a function gets instead of its arguments, by position and by name."""
+"""Replacement arguments of a function, by position and by name."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A model and what it cost to train, also where it was read from disk.
+    """A trained model and the cost of its training, also if it was read from disk.
 
     Args:
-        model: In evaluation mode.
-        cost: Of its training.
+        model: The model, in evaluation mode.
+        cost: The cost of its training.
     """
 
     model: nn.Module
@@ -63,25 +63,25 @@ def train_model(
     cache: Path | None = None,
     save_every: int | None = None,
 ) -> Trained:
-    """Trains on forget and retain data ("mixed": an original) or on retain data alone (a reference).
+    """Trains an original ("mixed": forget set and retain set) or a reference ("retain").
 
-    Models of one seed begin at the same weights, whatever the part.
+    Models of one seed start from the same weights, whatever the part.
 
     Args:
         how: The training.
         build: Makes a model; its weights come from torch's global generator, seeded here.
         split: The data.
         part: The part to train on.
-        seed: Of the weights and of the order of the data.
-        task: How the model is scored; classification if None.
-        device: Where it is trained.
-        cache: A folder that keeps trained models, by a digest of all that they depend on; None keeps nothing.
-        save_every: The number of steps between two states that are kept there until the training is over, so
-            that an interrupted one goes on from the last; none is if None.
+        seed: The seed of the weights and of the order of the data.
+        task: Scores the model; classification if None.
+        device: The device to train on.
+        cache: The folder of stored models, named by the digest of all they depend on; None stores nothing.
+        save_every: The number of steps between two saved states, from which an interrupted training resumes;
+            None saves none.
 
     Raises:
         Failed: If the loss is no longer finite.
-        ValueError: If a kept model was trained on other data.
+        ValueError: If a stored model was trained on other data.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -97,7 +97,7 @@ def train_model(
     problem = Problem(task or Classifier(split.n_classes), model, split, generator, build)
     saved = None if place is None or save_every is None else Saved(place / STATE, save_every)
     warm_up()
-    with timed(problem.cost):
+    with add_time(problem.cost):
         descend(problem, how, Phase([nll(part)]), saved=saved)
         synchronize(device)
     if place is not None:
@@ -107,24 +107,24 @@ def train_model(
 
 
 def synchronize(device: torch.device | str) -> None:
-    """Waits until the device has done what it was told, so that a clock can be read."""
+    """Waits for the device to finish, so that a clock can be read."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
 
 @contextmanager
-def counted(cost: Cost) -> Iterator[None]:
-    """Adds what training in the body takes to a cost, also where that is a user's own code.
+def count_training(cost: Cost) -> Iterator[None]:
+    """Adds the cost of any training in the body, a user's own code included.
 
-    One gradient evaluation is a call of the closure that an optimizer of torch gets in this process, or else
-    a step of it, whether or not its gradient was gathered over several batches. Optimizers of different
-    weights that step one after the other are taken to share a gradient.
+    A step of a torch optimizer in this process counts as one gradient evaluation, even if its gradient was
+    accumulated over several batches; with a closure, each call of the closure counts. Optimizers of different
+    weights that step one after the other count as one.
     """
     shared: set[int] = set()
 
     def add(optimizer: Optimizer, given: Sequence[Any], named: Mapping[str, Any]) -> Changed | None:
         itself, closure, *_ = *given, named.get("closure")
-        if callable(closure):  # LBFGS asks for many gradients a step
+        if callable(closure):  # LBFGS computes several gradients a step
             return (itself, partial(ask, closure)), {}
         own = {id(p) for group in optimizer.param_groups for p in group["params"]}
         if not shared or not own.isdisjoint(shared):
@@ -139,17 +139,17 @@ def counted(cost: Cost) -> Iterator[None]:
 
     hook = register_optimizer_step_pre_hook(add)
     try:
-        with timed(cost):
+        with add_time(cost):
             yield
     finally:
         hook.remove()
 
 
-def spend(problem: Problem, method: Callable[[Problem], None]) -> Cost:
-    """Runs a method and returns what it cost: wall time, and that of results it shares, whoever made them.
+def run_and_time(problem: Problem, method: Callable[[Problem], None]) -> Cost:
+    """Runs a method and returns its cost, with the full cost of the shared results that it used.
 
     Raises:
-        ValueError: If it puts another model in the place of the problem's.
+        ValueError: If the method replaces the problem's model by another object.
     """
     warm_up()
     model, before = problem.model, set(problem.memory)
@@ -168,7 +168,7 @@ def spend(problem: Problem, method: Callable[[Problem], None]) -> Cost:
 
 @cache
 def warm_up() -> None:
-    """Makes an optimizer: torch then imports its compiler, a second that the first comer would be charged."""
+    """Makes an optimizer once: torch then imports its compiler, which would cost the first run a second."""
     torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
 
 

@@ -1,4 +1,4 @@
-"""Numbers that are measured at the first step of a descent, so that nobody needs to search them.
+"""Step sizes and weights measured at the first step of a descent, so that they need no search.
 
 LUR(alpha=Along(0.1), weight=Ratio(0.3))
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from unweave.choices import refuse_outside
 from unweave.descent.curvature import curvature_along, top_eigenvalue
-from unweave.descent.descend import Descent, Phase, batches_of, runtime_of
+from unweave.descent.descend import Descent, Phase, make_runtime, step_batches
 from unweave.descent.importance import Mask
 from unweave.descent.objective import Objective
 from unweave.problem import Problem
@@ -16,10 +16,10 @@ from unweave.weights.params import add, norm, scale
 from unweave.weights.step import Step, Term
 
 ROUNDING = 1e-6
-"""A gradient that is this small beside another is none: that of a model's divergence from itself."""
+"""A gradient this small relative to another counts as zero, as that of a divergence from itself."""
 
 SAFE = 0.7
-"""Mode "lagged" is used up to this share of the largest alpha at which it converges."""
+"""Mode "lagged" is allowed up to this share of the largest alpha at which it converges."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Along:
     r"""A step size of `times` :math:`\|g\| / \|H g\|`: one over the curvature along the retain gradient g.
 
     Args:
-        times: The multiple. With 1 a step along g ends about where a quadratic has its minimum.
+        times: The multiple. With 1, a step along g ends near the minimum of the quadratic model.
     """
 
     times: float = 0.1
@@ -77,7 +77,7 @@ class Ratio:
         Raises:
             ValueError: If one of the gradients is zero, or as small beside the other as rounding.
         """
-        with step.runtime.statistics_kept():
+        with step.runtime.keep_statistics():
             pull, push = (float(norm(step.gradient(each))) for each in (retain, forget))
         if min(pull, push) <= ROUNDING * max(pull, push):
             raise ValueError(
@@ -96,8 +96,8 @@ def nonzero(curvature: float) -> float:
 
 def first_step(problem: Problem, how: Descent, where: Mask | None, *terms: Term) -> Step:
     """A step at the present weights on the first batches, in training mode; it remembers its gradients."""
-    batches, sizes = next(batches_of(problem, Phase(terms), how))
-    step = Step(problem.params, runtime_of(problem, how, where), batches, sizes)
+    batches, sizes = next(step_batches(problem, Phase(terms), how))
+    step = Step(problem.params, make_runtime(problem, how, where), batches, sizes)
     step.runtime.noise = problem.seed() if how.dropout == "same" else None
     return step
 
@@ -116,7 +116,7 @@ def refuse_divergence(step: Step, retain: Objective, forget: Objective, weight: 
     Raises:
         ValueError: Names the largest alpha at which it converges along that direction.
     """
-    with step.runtime.statistics_kept():
+    with step.runtime.keep_statistics():
         g_r, g_u = step.gradient(retain), scale(step.gradient(forget), weight)
         with step.at(g_r, -alpha) as ahead:
             bent = add(scale(ahead.gradient(forget), weight), g_u, scale=-1.0)

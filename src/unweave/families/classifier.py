@@ -21,7 +21,7 @@ from unweave.tasks.classifier import Classifier, refuse_unfit
 from unweave.tasks.models import build
 
 ASSUMED = 0.1
-"""The share of the examples whose forgetting is assumed where nobody said what."""
+"""The fraction of examples in the assumed forget set, without a request."""
 
 
 @dataclass(frozen=True)
@@ -32,44 +32,44 @@ class Classification:
 
     @property
     def methods(self) -> Mapping[str, Method]:
-        """All that can be used on classifiers."""
+        """All methods that support classifiers."""
         return methods_for(self.name)
 
-    def named(self, name: str) -> Method:
-        """As the registry has it."""
+    def method_named(self, name: str) -> Method:
+        """The method with the settings of the registry."""
         return method_named(name, self.name)
 
     def space(self, name: str, method: Stage, budget: int) -> Mapping[str, Range]:
-        """The method's own."""
+        """The method's own search space."""
         return method.space(budget) if isinstance(method, Tunable) else {}
 
     def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
-        """A fresh classifier."""
+        """Builds a fresh classifier."""
         return build(name, n_classes, settings)
 
     def source(self, data: Source) -> Source:
-        """The data as it is."""
+        """The data, unchanged."""
         return data
 
     def task(self, n_classes: int, forgotten: tuple[int, ...] = ()) -> Task:
-        """Classification; it makes no difference what is forgotten."""
+        """Classification, whatever the forget set."""
         return Classifier(n_classes)
 
     def refuse_unfit(self, model: nn.Module, data: Source, name: str, n_classes: int) -> None:
         """Raises if the model can't be run on the data, or has no output for one of its labels."""
         refuse_unfit(model, data, name)
 
-    def assumed(self, data: Source, seed: int) -> torch.Tensor:
-        """A random tenth."""
+    def default_forget_set(self, data: Source, seed: int) -> torch.Tensor:
+        """A random tenth of the data."""
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
         return order[: max(1, round(ASSUMED * len(data)))]
 
-    def look(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
-        """The whole exam: one pass over the data."""
+    def short_exam(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
+        """The whole exam, which is one pass over the data."""
         return Classified(split, None)
 
     def exam(
         self, split: Split, *, device: Device = None, searching: bool = False, cache: Path | None = None
     ) -> Exam[Any]:
-        """Logits, and attacks on features."""
+        """The exam: logits, and attacks on features."""
         return Classified(split, device, "calibration" if searching else "test")

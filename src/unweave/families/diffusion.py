@@ -1,4 +1,4 @@
-"""The family of denoisers in a recipe: its table "generation"."""
+"""The family of denoisers, set by the table "generation" of a recipe."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -31,36 +31,36 @@ from unweave.tasks.diffusion.schedule import Schedule
 from unweave.tasks.models import DENOISERS, build
 
 SEARCHED = 10**12
-"""The first seed of the images that a search looks at: reported ones begin at zero."""
+"""The first seed of the images of a search; those of reported images start at zero."""
 
 LENGTHS = ("how.steps", "budget", "until", "forget.proxy.how.steps")
-"""The settings of a method's own space that say how long it runs."""
+"""The settings of a method's own search space that set its length."""
 
 LAST = -1
-"""Stands for the condition after those of all classes."""
+"""Means the condition after those of all classes."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """Denoisers that make images of a class.
+    """Denoisers that generate images of a class.
 
     Args:
-        null: The condition that stands for none: by default the one after those of all classes. None if there
-            is none, and then there is no guidance.
-        drop: How often a condition is replaced by none in training; never where there is none.
-        other: Whose answer a counterfactual is (see `Diffusion`).
-        anchor: The class that "fixed" takes.
-        away: How far "away" leads.
-        times: How times are drawn (see `Diffusion`).
-        reduction: The squared error of an image: its mean, or, where loss weights of released code are
-            meant, its sum.
-        schedule: The noise.
-        sampler: How images are drawn.
-        images: How many are drawn of each class.
-        searched: How many of each class while settings are searched.
-        attacks: Images per setting of the attacks that try to get a class back; none are run if 0.
-        recogniser: The classifier that says what they show; it is trained on the training images.
-        inception: A local file with Inception's weights, for an FID; none is computed without it.
+        null: The null condition: by default the one after those of all classes; None if there is none, which
+            rules out guidance.
+        drop: The probability of the null condition in training; unused without one.
+        other: The counterfactual target (see `Diffusion`).
+        anchor: The class for "fixed".
+        away: The strength of "away".
+        times: How to draw times (see `Diffusion`).
+        reduction: The squared error of an image: the mean, or the sum, to which loss weights of released code
+            refer.
+        schedule: The noise schedule.
+        sampler: How to draw images.
+        images: The number of images of each class.
+        searched: The number of images of each class in a search.
+        attacks: The number of images per setting of the attacks that try to recover a class; 0 runs none.
+        recogniser: The classifier that recognises them; it is trained on the training images.
+        inception: A local file with Inception's weights; without it there is no FID.
     """
 
     name: ClassVar[str] = Diffusion.family
@@ -96,15 +96,15 @@ class Generation:
 
     @property
     def methods(self) -> Mapping[str, Method]:
-        """All that can be used on denoisers, as they are set for them."""
+        """All methods that support denoisers, with settings for them."""
         return PRESETS
 
-    def named(self, name: str) -> Method:
-        """As it is set for denoisers."""
+    def method_named(self, name: str) -> Method:
+        """The method with settings for denoisers."""
         return method_named(name, self.name, {**STAGE_PRESETS, **PRESETS})
 
     def space(self, name: str, method: Stage, budget: int) -> Mapping[str, Range]:
-        """The lengths that the method's own would allow it, and otherwise what suits denoisers."""
+        """The lengths of the method's own search space, and otherwise ranges for denoisers."""
         if isinstance(method, Pipeline):
             return stage_spaces(method, budget, self.space)
         if not isinstance(method, Tunable):
@@ -113,11 +113,11 @@ class Generation:
         return {"how.lr": RATE, **lengths, **RANGES.get(name, {})}
 
     def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
-        """A fresh denoiser."""
+        """Builds a fresh denoiser."""
         return build(name, n_classes, settings, among=DENOISERS)
 
     def source(self, data: Source) -> Source:
-        """The images between -1 and 1."""
+        """Converts images to numbers between -1 and 1."""
         return as_images(data)
 
     def task(self, n_classes: int, forgotten: tuple[int, ...] = ()) -> Diffusion:
@@ -146,12 +146,12 @@ class Generation:
         except (Exception, SystemExit) as error:
             raise ValueError(f"the model can't denoise {name!r}: {type(error).__name__}: {error}") from error
 
-    def assumed(self, data: Source, seed: int) -> torch.Tensor:
+    def default_forget_set(self, data: Source, seed: int) -> torch.Tensor:
         """The first class."""
         return (data.labels == data.labels.min()).nonzero()[:, 0]
 
-    def look(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
-        """As few images of every class as a KID can do with."""
+    def short_exam(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
+        """The smallest number of images of every class that allows a KID."""
         short = replace(self, images=FEWEST, attacks=0, inception=None)
         return short.exam(split, cache=cache)
 
@@ -175,9 +175,9 @@ class Generation:
 
 @cache
 def recogniser_of(model: str, split: Split, device: str | None, folder: Path | None) -> Recogniser:
-    """The recogniser of a data set: the same whatever is forgotten, and for every generator.
+    """The recogniser of a data set: the same for every forget set and every generator.
 
-    Where no device is given, it is trained where the images are.
+    Without a device, it is trained on the device of the images.
     """
     assert isinstance(split.train, Resident)
     place = str(split.train.inputs.device) if device is None else device

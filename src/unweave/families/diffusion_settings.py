@@ -1,8 +1,8 @@
 """The methods with settings for class-conditional denoisers, by the names of the registry.
 
-The defaults of the registry are settings for classifiers, or for large denoisers. These are starting
-points for a small denoiser that was trained with Adam on the mean squared error: short, at a twentieth of its
-rate or so, in batches of 32. None is from a paper, and a search may begin with them.
+The defaults of the registry are settings for classifiers, or for large denoisers. These are starting points
+for a small denoiser that was trained with Adam on the mean squared error: short runs, at about a twentieth of
+its rate, in batches of 32. None is from a paper; a search may start from them.
 """
 
 from collections.abc import Mapping
@@ -36,16 +36,16 @@ from unweave.targets.estimators.proxy import Proxy
 from unweave.tasks.diffusion.sample import Sampler
 
 EDIT = Descent(lr=1e-4, steps=100, batch=32, optimizer="adam")
-"""Forgetting, or recovering, from trained weights."""
+"""The descent of unlearning or recovery from trained weights."""
 
 TRAIN = Descent(lr=1e-3, steps=300, batch=32, optimizer="adam", schedule="cosine", warmup=0.05)
-"""Learning from fresh weights, for a fraction of a training."""
+"""The descent from fresh weights, for a fraction of a training."""
 
 REDIRECT = LUR(alpha=0.1, weight=0.33, forget=Mislabel(), how=EDIT)
-"""To the answer of the original under another class."""
+"""The target: the output of the original under another class."""
 
 MATCH = replace(REDIRECT, forget=Match(Proxy(how=TRAIN)), weight=1.0)
-"""To the answer of a model that never saw the class."""
+"""The target: the output of a model that never saw the class."""
 
 PRESETS: Mapping[str, Method] = {
     "lur": REDIRECT,
@@ -72,7 +72,7 @@ PRESETS: Mapping[str, Method] = {
     "mgda": MGDA(forget_weight=0.33, how=EDIT),
     "cagrad": CAGrad(forget_weight=0.33, how=EDIT),
     "upgrad": UPGrad(forget_weight=0.33, how=EDIT),
-    # for the mean over pixels, and the Fisher information of samples: the published weight fits neither
+    # for the mean over pixels and the Fisher information of samples; the published weight fits neither
     "sa": SelectiveAmnesia(
         pull=640.0,
         per_class=50,
@@ -86,13 +86,13 @@ PRESETS: Mapping[str, Method] = {
     "original": METHODS["original"],
     "retrain": FromScratch(replace(TRAIN, steps=3000)),
 }
-"""Every method that is for denoisers."""
+"""All methods that support denoisers."""
 
 STAGE_PRESETS: Mapping[str, Method] = {"recover": Recover(until=None, how=replace(EDIT, steps=50))}
-"""The stages that need other settings on denoisers."""
+"""The stages with other settings for denoisers."""
 
 RATE = Log(3e-5, 1e-3)
-"""The learning rates that a search tries on trained weights."""
+"""The learning rates in searches from trained weights."""
 
 LOOKAHEAD: Mapping[str, Range] = {"alpha": Log(1e-3, 1e-1), "weight": Log(0.03, 3.0)}
 
@@ -121,4 +121,4 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
     "esd": {"eta": Uniform(0.3, 3.0)},
     "erasediff": {"weight": Log(0.03, 3.0)},
 }
-"""What a search tries beside rate and steps: those of classifiers do not suit denoisers."""
+"""The other ranges of a search, because those of classifiers do not suit denoisers."""

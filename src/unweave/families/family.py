@@ -1,4 +1,4 @@
-"""What a family of models is in a recipe: what its methods are, and how models are trained and examined."""
+"""A family of models: its methods, and how its models are built, trained and audited."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,71 +20,71 @@ Device = torch.device | str | None
 
 @runtime_checkable
 class Family(Protocol):
-    """What differs between families of models."""
+    """Everything that differs between families of models."""
 
     name: ClassVar[str]
     """As methods and tasks name it."""
 
     @property
     def methods(self) -> Mapping[str, Method]:
-        """The methods by name, with settings that suit."""
+        """The methods by name, with settings for this family."""
         ...
 
-    def named(self, name: str) -> Method:
-        """The method, stage or pipeline of a name, with settings that suit.
+    def method_named(self, name: str) -> Method:
+        """The method, stage or pipeline of a name, with settings for this family.
 
         Raises:
-            ValueError: If there is none of that name for this family.
+            ValueError: If this family has none of that name.
         """
         ...
 
     def space(self, name: str, method: Stage, budget: int) -> Mapping[str, Range]:
-        """What a search of a method's settings chooses from; empty if it has nothing to search.
+        """The search space of a method; empty if it has nothing to search.
 
         Args:
             name: The method's name.
-            method: With the settings that the search begins with.
+            method: The method with the first settings of the search.
             budget: The largest number of gradient evaluations that a run may spend.
         """
         ...
 
     def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
-        """A fresh model."""
+        """Builds a fresh model."""
         ...
 
     def source(self, data: Source) -> Source:
-        """The data as such models take it."""
+        """Converts data for models of this family."""
         ...
 
     def task(self, n_classes: int, forgotten: tuple[int, ...] = ()) -> Task:
-        """How models are scored: while classes are forgotten, or while an original is trained."""
+        """The task of the models, while classes are forgotten or an original is trained."""
         ...
 
     def refuse_unfit(self, model: nn.Module, data: Source, name: str, n_classes: int) -> None:
         """Raises a ValueError if the model can't be run on the data."""
         ...
 
-    def assumed(self, data: Source, seed: int) -> torch.Tensor:
-        """The positions of what could be forgotten, where nobody said what."""
+    def default_forget_set(self, data: Source, seed: int) -> torch.Tensor:
+        """The positions of a forget set to assume without a request."""
         ...
 
-    def look(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
-        """A short exam, for a look before and after; arguments are those of `exam`.
+    def short_exam(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
+        """A short exam, before and after unlearning; arguments are those of `exam`.
 
         Raises:
-            ValueError: If such models can't be examined about the split.
+            ValueError: If the split does not allow an exam of this family.
         """
         ...
 
     def exam(
         self, split: Split, *, device: Device = None, searching: bool = False, cache: Path | None = None
     ) -> Exam[Any]:
-        """The questions to a model about a split.
+        """The exam of models on a split.
 
         Args:
             split: The data.
-            device: Where models are; where each is if None.
-            searching: Whether settings are searched, which must not see test data.
-            cache: A folder that keeps what is trained for it.
+            device: The device of the models; that of each model if None.
+            searching: Whether this is a search of settings, which must not use test data.
+            cache: The folder that stores models trained for the exam.
         """
         ...

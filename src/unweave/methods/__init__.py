@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar, Protocol, runtime_checkable
 
-from unweave.choices import nearest
+from unweave.choices import suggest_word
 from unweave.methods.about import About
 from unweave.methods.amnesiac import Amnesiac
 from unweave.methods.bad_teacher import BadTeacher
@@ -110,15 +110,15 @@ STAGES: Mapping[str, Method] = {
     "fresh": Fresh(),
     "recover": Recover(),
 }
-"""Starts and recoveries: methods that only a pipeline makes use of."""
+"""Starts and recoveries: methods that are useful in a pipeline only."""
 
 
 DEFAULT = "lur:recover"
-"""What `forget` runs and recipes report first where nothing else is asked for."""
+"""The default method of `forget`, and the default headline of recipes."""
 
 
 def methods_for(family: str) -> Mapping[str, Method]:
-    """The methods that are for models of that family, in the order of the registry."""
+    """The methods that support a family, in the order of the registry."""
     return {name: method for name, method in METHODS.items() if method.about.serves(family)}
 
 
@@ -127,11 +127,11 @@ def method_named(name: str, family: str | None = None, among: Mapping[str, Metho
 
     Args:
         name: Its name in the registry; for a pipeline the names of its stages, joined by ":".
-        family: The family of models that it must be for, if any.
-        among: The methods, as a family has set them; stages that it lacks are those of `STAGES`.
+        family: The family of models that it must support, if any.
+        among: The methods with the settings of a family; further stages come from `STAGES`.
 
     Raises:
-        ValueError: If there is none of that name; names the nearest, and all. If it is not for that family.
+        ValueError: If the name is unknown, or the method does not support the family.
     """
     known = {**STAGES, **METHODS, **among}
     if JOINT in name:
@@ -140,7 +140,7 @@ def method_named(name: str, family: str | None = None, among: Mapping[str, Metho
             raise ValueError(f"a pipeline is names joined by {JOINT!r}, such as {DEFAULT!r}, found {name!r}")
         return Pipeline(*(method_named(each, family, among) for each in names), names=names)
     if name not in known:
-        raise ValueError(f"unknown method {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+        raise ValueError(f"unknown method {name!r}{suggest_word(name, known)}; known: {', '.join(known)}")
     method = known[name]
     if family is not None and not method.about.serves(family):
         raise ValueError(

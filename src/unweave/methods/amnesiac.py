@@ -19,7 +19,7 @@ from unweave.tasks.classifier import differ
 
 @dataclass(frozen=True)
 class Amnesiac:
-    """Trains on everything, with one wrong label for each forget example that stays the same throughout.
+    """Trains on all training data, with one fixed wrong label for each forget example.
 
     The defaults are those of the code released with SSD (Foster et al., AAAI 2024).
 
@@ -37,7 +37,7 @@ class Amnesiac:
     how: Descent = Descent(lr=1e-4, epochs=3, optimizer="adam")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return {
             "how.lr": Log(1e-5, 0.05),
             "how.steps": up_to(budget),
@@ -48,20 +48,20 @@ class Amnesiac:
         """Edits the problem's model in place.
 
         Raises:
-            ValueError: If the data has fewer than two classes, so that no label is wrong.
+            ValueError: If the data has fewer than two classes, so that there is no wrong label.
         """
         refuse_family(self, problem.task)
-        labels = relabelled(problem).to(problem.device)
+        labels = relabel(problem).to(problem.device)
         objective = on(
             "mixed",
             "relabelled",
             lambda step, batch: step.runtime.task.loss(step.predict(batch), labels[batch.ids]),
         )
-        descend(problem.unaugmented(), self.how, Phase([objective]))
+        descend(problem.without_augmentation(), self.how, Phase([objective]))
 
 
-def relabelled(problem: Problem) -> Int64[Tensor, " n"]:
-    """The labels of the training data; those of forget examples uniform among the wrong ones, keyed by id."""
+def relabel(problem: Problem) -> Int64[Tensor, " n"]:
+    """The training labels, with a uniform wrong label for each forget example, keyed by its id."""
     split = problem.split
     if split.n_classes < 2:
         raise ValueError("a wrong label needs a second class, and the data has one: use another method")

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from unweave.descent.descend import Descent, Phase, descend
-from unweave.descent.objective import Objective, on, reference, refuse_moving
+from unweave.descent.objective import Objective, on, reference, refuse_trainable
 from unweave.methods.about import About
-from unweave.problem import Problem, frozen
+from unweave.problem import Problem, frozen_copy
 from unweave.space import Log, Range, up_to
 from unweave.tasks import Batch
 from unweave.weights.step import Step
@@ -18,10 +18,10 @@ from unweave.weights.step import Step
 
 @dataclass(frozen=True)
 class BadTeacher:
-    """Listens to an untrained teacher on forget data, and to the original on retain data.
+    """Distils an untrained teacher on the forget set, and the original on the retain set.
 
-    Both are in one shuffled stream, so that a batch holds as many forget examples as the data does. The
-    untrained teacher has the student's architecture; both teachers answer in evaluation mode.
+    Both sets form one shuffled stream, so a batch holds the same share of forget examples as the data. The
+    untrained teacher has the student's architecture; both teachers run in evaluation mode.
 
     Args:
         how: The descent.
@@ -37,19 +37,19 @@ class BadTeacher:
     how: Descent = Descent(lr=1e-4, epochs=1, batch=256, optimizer="adam")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return {"how.lr": Log(3e-5, 0.03), "how.steps": up_to(budget)}
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        lesson = taught(ignorant=frozen(problem.fresh()), original=problem.original)
+        lesson = distill_from_two(ignorant=frozen_copy(problem.fresh_model()), original=problem.original)
         descend(problem, self.how, Phase([lesson], feed="concatenated"))
 
 
-def taught(*, ignorant: nn.Module, original: nn.Module) -> Objective:
-    """On mixed data the divergence from one teacher on forget rows, and from the other on retain rows."""
-    refuse_moving(ignorant)
-    refuse_moving(original)
+def distill_from_two(*, ignorant: nn.Module, original: nn.Module) -> Objective:
+    """On mixed data: divergence from one teacher on forget examples, from the other on retain examples."""
+    refuse_trainable(ignorant)
+    refuse_trainable(original)
 
     def value(step: Step, batch: Batch) -> Tensor:
         says = step.once(("taught", id(batch)), lambda: answers(batch))

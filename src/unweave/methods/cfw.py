@@ -13,7 +13,7 @@ from torch import Tensor
 from unweave.choices import refuse_outside
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.edit import perturb, perturb_first
-from unweave.descent.importance import Mask, held_by
+from unweave.descent.importance import Mask, weights_of_modules
 from unweave.descent.objective import Objective, on
 from unweave.methods.about import About, refuse_family
 from unweave.problem import Problem
@@ -25,12 +25,12 @@ from unweave.weights.step import Step
 
 @dataclass(frozen=True)
 class CFW:
-    """Drowns the first kernel in noise and fine-tunes, all classes weighing the same; more noise at the end.
+    """Adds strong noise to the first kernel, fine-tunes with equal weight per class; adds noise once more.
 
     Args:
         noise: The standard deviation of the noise before the fine-tuning, in the unit of the weights.
         last_noise: The standard deviation of the noise before its last part.
-        last: How long that part is: a fraction of the epochs, or of the steps.
+        last: The length of that last part, as a fraction of the fine-tuning.
         how: The fine-tuning.
     """
 
@@ -54,7 +54,7 @@ class CFW:
         refuse_outside(self, "(0, 1)", "last")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from; four steps or more, so that the last part has one."""
+        """The search space; four steps or more, so that the last part has one."""
         return {
             "how.lr": RATES,
             "how.steps": up_to(budget, least=4),
@@ -69,7 +69,7 @@ class CFW:
             ValueError: If no kernel or matrix is trainable.
         """
         refuse_family(self, problem.task)
-        stem, fit = first_kernel(problem), balanced(problem, power=1.0)
+        stem, fit = first_kernel(problem), balanced_loss(problem, power=1.0)
         perturb(problem, scale(stem, self.noise))
         again = perturb_first(scale(stem, self.last_noise))
         descend(
@@ -81,10 +81,10 @@ class CFW:
 
 
 def first_kernel(problem: Problem) -> Mask:
-    """One for the first trainable kernel or matrix of a weight-bearing module, in order of registration."""
+    """The mask of the first trainable kernel or matrix of `problem.blocks`."""
     params = problem.params
     for _, module in problem.blocks:
-        held = held_by([module], params)
+        held = weights_of_modules([module], params)
         kernels = {name for name, mask in held.items() if params[name].ndim > 1 and bool(mask.any())}
         if kernels:
             return {name: mask * (name in kernels) for name, mask in held.items()}
@@ -94,13 +94,14 @@ def first_kernel(problem: Problem) -> Mask:
     )
 
 
-def balanced(problem: Problem, *, power: float) -> Objective:
+def balanced_loss(problem: Problem, *, power: float) -> Objective:
     r"""The retain loss, each example times :math:`w_y \propto n_y^{-\mathrm{power}}`; their mean is one.
 
-    :math:`n_y` is the number of retain examples of the class. At a power of one all classes weigh the same.
+    :math:`n_y` is the number of retain examples of the class. At a power of one all classes have equal
+    weight.
     """
     labels = problem.split.train.labels[problem.split.retain]
-    counts = labels.bincount(minlength=problem.split.n_classes).clamp(min=1)  # of no example, none is asked
+    counts = labels.bincount(minlength=problem.split.n_classes).clamp(min=1)  # no examples: unused
     raw = counts.double() ** -power
     weights = raw / raw[labels].mean()
 

@@ -1,8 +1,8 @@
-"""Methods that settle the conflict of two gradients at every step: that of retaining and that of forgetting.
+"""Methods that resolve the conflict of the retain gradient and the forget gradient at every step.
 
 They differ in the rule. MUNBa (Wu & Harandi, ICCV 2025), https://arxiv.org/abs/2411.15537, was made for
-unlearning; the others are for learning several tasks, and are given two here: the loss on retain data and the
-loss of wrong answers on forget data.
+unlearning. The others were made for multi-task learning; here the two tasks are the retain loss and the loss
+of wrong targets on the forget set.
 """
 
 from collections.abc import Mapping
@@ -24,10 +24,10 @@ TASKS = (
     "for several tasks; the two here, the settings and the weight of the forget loss are ours; wrong labels "
     "exclude the true one and are redrawn at every step"
 )
-"""Where all but MUNBa deviate."""
+"""The deviation of all but MUNBa."""
 
 HOW = Descent(lr=0.05, steps=100, forget_batch=32)
-"""As far as random labelling goes, which is the plain sum of the two."""
+"""The search range of the weight of random labelling, which is the plain sum of the two."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class MUNBa:
     r"""Nash bargaining between retaining and forgetting: both gradients pull equally, whatever their sizes.
 
     Follows :math:`\alpha_r g_r + \alpha_f g_f` with :math:`\alpha_i = 1 / (\|g_i\| \sqrt{1 + \cos})`, whose
-    norm is :math:`\sqrt 2`, clipped to 1: the unit bisector. An epoch goes over all retain data, and once the
-    forget data has been seen its steps retain alone.
+    norm is :math:`\sqrt 2`, clipped to 1: the unit bisector. An epoch is a pass over the retain set; once the
+    forget set has been seen, its steps use the retain loss alone.
 
     Args:
         forget: The forget loss.
-        how: The descent. The released code names no setting for classifiers: that of Scissorhands, from which
-            it comes.
+        how: The descent. The released code names no setting for classifiers, so this is that of Scissorhands,
+            on which it is based.
     """
 
     about: ClassVar[About] = About(
@@ -56,17 +56,17 @@ class MUNBa:
     how: Descent = Descent(lr=0.005, epochs=10, max_norm=1.0, weight_decay=5e-4)
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from; every step at the price of two gradients."""
-        return steps(budget)
+        """The search space; every step at the price of two gradients."""
+        return two_gradient_steps(budget)
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        settle(problem, self.how, "nash", self.forget, feed="longest")
+        resolve_conflict(problem, self.how, "nash", self.forget, feed="longest")
 
 
 @dataclass(frozen=True)
 class PCGrad:
-    """Adds the two gradients, each without what opposes the other.
+    """Adds the two gradients, each without its component that opposes the other.
 
     Args:
         forget_weight: The weight of the forget loss.
@@ -85,20 +85,20 @@ class PCGrad:
         refuse_outside(self, "(0, inf)", "forget_weight")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
-        return {**steps(budget), "forget_weight": Log(0.03, 3.0)}
+        """The search space."""
+        return {**two_gradient_steps(budget), "forget_weight": Log(0.03, 3.0)}
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        settle(problem, self.how, "pcgrad", self.forget, self.forget_weight)
+        resolve_conflict(problem, self.how, "pcgrad", self.forget, self.forget_weight)
 
 
 @dataclass(frozen=True)
 class MGDA:
     """Follows the shortest vector between the two gradients, along which both losses fall.
 
-    The smaller gradient leads: where the retain loss is as low as it can be nothing moves, and a small weight
-    of the forget loss makes that loss lead.
+    The smaller gradient dominates: at a minimum of the retain loss nothing changes, and a small weight of the
+    forget loss makes the forget loss dominate.
 
     Args:
         forget_weight: The weight of the forget loss.
@@ -117,20 +117,21 @@ class MGDA:
         refuse_outside(self, "(0, inf)", "forget_weight")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
-        return {**steps(budget), "forget_weight": Log(0.003, 3.0)}
+        """The search space."""
+        return {**two_gradient_steps(budget), "forget_weight": Log(0.003, 3.0)}
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        settle(problem, self.how, "mgda", self.forget, self.forget_weight)
+        resolve_conflict(problem, self.how, "mgda", self.forget, self.forget_weight)
 
 
 @dataclass(frozen=True)
 class CAGrad:
-    """Follows what is best for the loss that falls less, near the mean of the two gradients.
+    """Maximises the smaller decrease of the two losses, near the mean of the two gradients.
 
     Args:
-        c: How far from the mean, relative to its size, in [0, 1): from 1 on the mean loss need not fall.
+        c: The largest distance from the mean gradient, relative to its norm, in [0, 1); from 1 on the mean
+            loss need not fall.
         forget_weight: The weight of the forget loss.
         forget: The forget loss.
         how: The descent.
@@ -152,20 +153,20 @@ class CAGrad:
         refuse_outside(self, "(0, inf)", "forget_weight")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
-        return {**steps(budget), "c": Uniform(0.1, 0.9), "forget_weight": Log(0.03, 3.0)}
+        """The search space."""
+        return {**two_gradient_steps(budget), "c": Uniform(0.1, 0.9), "forget_weight": Log(0.03, 3.0)}
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        settle(problem, self.how, partial(cagrad, c=self.c), self.forget, self.forget_weight)
+        resolve_conflict(problem, self.how, partial(cagrad, c=self.c), self.forget, self.forget_weight)
 
 
 @dataclass(frozen=True)
 class UPGrad:
-    """Follows the mean of the two gradients, each moved as little as makes it oppose neither.
+    """Follows the mean of the two gradients, each first projected so that it opposes neither.
 
-    Of two gradients that is the direction of PCGrad at half its length; the two part ways at three. TorchJD's
-    is regularised by default, and another where one gradient is far smaller: see `descent.rules.upgrad`.
+    For two gradients this is half of PCGrad's direction; they differ from three on. TorchJD's UPGrad is
+    regularised by default and differs if one gradient is far smaller: see `descent.rules.upgrad`.
 
     Args:
         forget_weight: The weight of the forget loss.
@@ -188,15 +189,15 @@ class UPGrad:
         refuse_outside(self, "(0, inf)", "forget_weight")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
-        return {**steps(budget), "forget_weight": Log(0.03, 3.0)}
+        """The search space."""
+        return {**two_gradient_steps(budget), "forget_weight": Log(0.03, 3.0)}
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        settle(problem, self.how, "upgrad", self.forget, self.forget_weight)
+        resolve_conflict(problem, self.how, "upgrad", self.forget, self.forget_weight)
 
 
-def settle(
+def resolve_conflict(
     problem: Problem,
     how: Descent,
     rule: RuleName | Rule,
@@ -205,14 +206,14 @@ def settle(
     *,
     feed: FeedName = "paired",
 ) -> None:
-    """Descends the retain loss and the weighted forget loss, as two terms under a rule."""
+    """Minimises the retain loss and the weighted forget loss, as two terms combined by a rule."""
     forget = forget_weight * target(problem, how)
     phase = Phase([nll("retain"), forget], rule, feed=feed, idle=forget.idle, watch=forget.watch)
     descend(problem, how, phase)
 
 
-def steps(budget: int) -> Mapping[str, Range]:
-    """What a search of each of them chooses from: every step takes two gradients."""
+def two_gradient_steps(budget: int) -> Mapping[str, Range]:
+    """The search space of each of these methods: every step takes two gradients."""
     return {
         "how.lr": RATES,
         "how.steps": up_to(budget // 2, share=6),

@@ -36,7 +36,7 @@ class ConvolutionTranspose:
     how: Descent = Descent(lr=0.01, epochs=3, schedule="cosine", weight_decay=5e-4)
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return {"how.lr": RATES, "how.steps": up_to(budget)}
 
     def __call__(self, problem: Problem) -> None:
@@ -46,7 +46,9 @@ class ConvolutionTranspose:
             ValueError: If no kernel would change.
         """
         kernels = {
-            id(m.weight): m.weight for m in problem.model.modules() if isinstance(m, nn.Conv2d) and turns(m)
+            id(m.weight): m.weight
+            for m in problem.model.modules()
+            if isinstance(m, nn.Conv2d) and is_transposable(m)
         }
         if not kernels:
             raise ValueError(
@@ -54,12 +56,12 @@ class ConvolutionTranspose:
                 "use another method"
             )
         with torch.no_grad():
-            for kernel in kernels.values():  # once each: a shared kernel turned twice would be as before
+            for kernel in kernels.values():  # once each: a shared kernel transposed twice would be unchanged
                 kernel.copy_(kernel.transpose(-1, -2).clone())
         descend(problem, self.how, Phase([nll("retain")]))
 
 
-def turns(module: nn.Conv2d) -> bool:
-    """Whether the kernel may move, and transposing changes it and keeps its shape."""
+def is_transposable(module: nn.Conv2d) -> bool:
+    """Whether the kernel is trainable, and transposing changes it and keeps its shape."""
     height, width = module.kernel_size
     return module.weight.requires_grad and height == width > 1

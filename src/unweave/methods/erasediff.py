@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unweave.choices import refuse_outside
-from unweave.descent.descend import Descent, Phase, descend, lengths_of
+from unweave.descent.descend import Descent, Phase, descend, phase_lengths
 from unweave.descent.objective import Objective, nll, on
 from unweave.methods.about import About
 from unweave.problem import Problem
@@ -25,20 +25,20 @@ from unweave.weights.step import Step, Term
 
 @dataclass(frozen=True)
 class EraseDiff:
-    r"""Retains, where the forget loss is near the least that a few passes over forget data reach from here.
+    r"""Minimises the retain loss where the forget loss is near the minimum that a few passes can reach.
 
     The bilevel problem :math:`\min L_r(\theta)` over the minimisers of :math:`L_f`, to first order by its
-    value function: descends :math:`L_r + \lambda\, (L_f(\theta) - \ell^*)`. The forget loss is the distance
-    to the answer under another class.
+    value function: minimises :math:`L_r + \lambda\, (L_f(\theta) - \ell^*)`. The forget loss is the distance
+    to the output under another class.
 
     Args:
-        weight: The weight lambda; None follows the conflict, max(0, eta - cos(g_r, g_f)).
+        weight: The weight lambda; None takes max(0, eta - cos(g_r, g_f)) at every step.
         eta: See `weight`.
-        outer: How often the least forget loss is looked for, at equal distances.
-        passes: Passes over the forget data, from the weights as they are then, whose mean loss it is. To
-            first order it has no gradient, so the result depends on neither `outer` nor `passes`: it tells
-            how much of the forget loss is left, in the curve "gap(forget)". With 0 it is not looked for and
-            counts as zero, which saves what it costs.
+        outer: The number of searches for the least forget loss, at equal distances.
+        passes: The passes of a search over the forget set, from the present weights. To first order the least
+            loss has no gradient, so the result depends on neither `outer` nor `passes`; they only give the
+            curve "gap(forget)". With 0 there is no search, the least loss counts as zero, and its cost is
+            saved.
         forget: The forget loss.
         how: The descent.
     """
@@ -65,7 +65,7 @@ class EraseDiff:
         refuse_outside(self, "[1, inf)", "outer")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from; what the value function takes comes on top."""
+        """The search space; the cost of the value function comes on top."""
         return {
             "how.lr": Log(1e-5, 1e-3),
             "how.steps": up_to(budget // 2, share=5),
@@ -76,22 +76,23 @@ class EraseDiff:
         """Edits the problem's model in place."""
         denoising(problem.task)
         retain, forget = nll("retain"), self.forget(problem, self.how)
-        (steps,) = lengths_of(problem, [Phase([retain + forget])], self.how)
+        (steps,) = phase_lengths(problem, [Phase([retain + forget])], self.how)
         least = Least(forget, self.passes, self.how, every=math.ceil(steps / self.outer))
-        gap = least.gap()
+        gap = least.excess_loss()
         both: Term = Conflicting(retain, gap, self.eta) if self.weight is None else retain + self.weight * gap
         descend(problem, self.how, Phase([both], watch=least))
 
 
 @dataclass
 class Least:
-    """The mean forget loss that a few passes reach from the weights as they are: the value function.
+    """The mean forget loss that a few passes reach from the present weights: the value function.
 
     Args:
         forget: The forget loss.
-        passes: How many; with 0 it stays zero.
-        how: Their descent, without its average.
-        every: The number of steps between two looks.
+        passes: The number of passes; with 0 the value stays zero.
+        how: The descent of the passes, without its average.
+        every: The number of steps between two searches.
+        value: The result of the last search.
     """
 
     forget: Objective
@@ -102,7 +103,7 @@ class Least:
     """What the last look found."""
 
     def __call__(self, problem: Problem, index: int) -> None:
-        """Looks, if it is time to, on a copy of the model; the cost is the problem's."""
+        """Searches every `every` steps, on a copy of the model; charges the problem."""
         if self.passes and index % self.every == 0:
             inner = replace(problem, model=copy.deepcopy(problem.model), curves={}, traces={}, watch=None)
             descend(inner, replace(self.how, steps=None, epochs=self.passes, ema=None), Phase([self.forget]))
@@ -110,8 +111,8 @@ class Least:
             self.value = sum(losses) / len(losses)
             problem.traces.setdefault("least forget loss", []).append((index, self.value, math.nan))
 
-    def gap(self) -> Objective:
-        """How far the forget loss is above that; the gradient is that of the forget loss."""
+    def excess_loss(self) -> Objective:
+        """The forget loss above its least value; its gradient is that of the forget loss."""
         ((_, loss),) = self.forget.by_part["forget"]
 
         def value(step: Step, batch: Batch) -> Tensor:
@@ -122,12 +123,12 @@ class Least:
 
 @dataclass(frozen=True, eq=False)
 class Conflicting:
-    r"""Follows :math:`g_r + \max(0, \eta - \cos(g_r, g_f))\, g_f`: the more, the more they disagree.
+    r"""Follows :math:`g_r + \max(0, \eta - \cos(g_r, g_f))\, g_f`: more weight the more they disagree.
 
     Args:
-        retain: The term whose gradient is followed whole.
+        retain: The term whose gradient has weight one.
         forget: The other term.
-        eta: The cosine from which on the other is left out.
+        eta: The cosine above which the other term is left out.
     """
 
     retain: Term

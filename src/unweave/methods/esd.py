@@ -1,6 +1,6 @@
 """Erased Stable Diffusion, ESD (Gandikota et al., ICCV 2023), https://arxiv.org/abs/2303.07345.
 
-On class ids in place of prompts, which is ours.
+With class ids instead of prompts, which is our adaptation.
 """
 
 from collections.abc import Mapping
@@ -13,35 +13,35 @@ from torch import Tensor, nn
 
 from unweave.choices import refuse_no_pattern, refuse_outside, refuse_unknown_choices
 from unweave.descent.descend import Descent, Phase, descend
-from unweave.descent.importance import named
+from unweave.descent.importance import match_names
 from unweave.descent.objective import Objective, on
 from unweave.methods.about import About
 from unweave.problem import Problem
 from unweave.space import Log, Range, Uniform, up_to
 from unweave.tasks import Batch, call, evaluating
-from unweave.tasks.diffusion import Diffusion, denoising, keyed_noise, led_away
-from unweave.tasks.diffusion.sample import Sampler, ddim, guided, refuse_impossible
+from unweave.tasks.diffusion import Diffusion, denoising, guide_away, keyed_noise
+from unweave.tasks.diffusion.sample import Sampler, ddim, guided_prediction, refuse_impossible
 from unweave.weights.step import Step
 
 
 @dataclass(frozen=True)
 class ESD:
-    r"""Leads the answer under a class away from it, on images that a model draws; of data it needs labels.
+    r"""Guides the output under a class away from the class, on drawn images; it needs only labels.
 
-    Descends :math:`\|\epsilon_\theta(x_t, t, c) - [\epsilon_0 - \eta\, (\epsilon_c - \epsilon_0)]\|^2`, where
-    the original answers in brackets, without a condition and under the class. Nothing holds the rest: a class
-    of the forget examples is erased also where some of its examples are to stay.
+    Minimises :math:`\|\epsilon_\theta(x_t, t, c) - [\epsilon_0 - \eta\, (\epsilon_c - \epsilon_0)]\|^2`, with
+    the original's outputs without a condition and under the class in brackets. No term protects other
+    classes, and a class in the forget set is erased even if it has retain examples.
 
     Args:
-        eta: How far the target is led away.
-        erase_from: Where the target starts. "null": at the answer without a condition, as in the paper and
-            the first release. "class": at that under the class, as in the release of 2025, where eta = 2 is
-            the first one's eta = 1. A class: at that under it, and it is also what the model is trained under
-            and the images are drawn under (`erase_from` of that release).
-        images: What is looked at: images that the model draws as it is ("student", the first release), that
-            the original draws ("original", the release of 2025), or noised forget images ("data", ours).
-        sampler: How they are drawn: DDIM, stopped at the step where the image's time is.
-        where: A pattern for the names of weights that may move; see `tasks.diffusion.scopes.PATTERNS`.
+        eta: The strength of the guidance away from the class.
+        erase_from: The output at which the target starts. "null": without a condition, as in the paper and
+            the first release. "class": under the class itself, as in the release of 2025, where eta = 2
+            equals eta = 1 of the first one. A class: under that class, which then also conditions the model
+            and the drawn images (`erase_from` of that release).
+        images: The images to train on: drawn by the present model ("student", the first release), drawn by
+            the original ("original", the release of 2025), or noised forget images ("data", ours).
+        sampler: How to draw them: DDIM, stopped at the time of each image.
+        where: A pattern for the names of weights to train; see `tasks.diffusion.scopes.PATTERNS`.
         how: The descent.
     """
 
@@ -72,7 +72,7 @@ class ESD:
             )
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return {
             "how.lr": Log(1e-6, 1e-3),
             "how.steps": up_to(budget),
@@ -88,12 +88,12 @@ class ESD:
         task = replace(denoising(problem.task), drop=0.0)
         labels = problem.split.train.labels[problem.split.forget].unique()
         self.refuse(task, labels)
-        where = None if self.where is None else named(problem.params, self.where)
-        objective = self.erasing(task, problem.original)
+        where = None if self.where is None else match_names(problem.params, self.where)
+        objective = self.erase_objective(task, problem.original)
         descend(replace(problem, task=task), self.how, Phase([objective], where=where))
 
     def refuse(self, task: Diffusion, labels: Int[Tensor, " n"]) -> None:
-        """Raises if the target or the images can't be had from a model of that task."""
+        """Raises if a model of this task can't provide the target or the images."""
         if task.null is None:
             raise ValueError(
                 "esd leads away from the answer without a condition, and this model has none (null=None): "
@@ -105,29 +105,31 @@ class ESD:
             )
         refuse_impossible(task, labels, self.sampler)
 
-    def erasing(self, task: Diffusion, original: nn.Module) -> Objective:
-        """The squared error to the led target on the forget part."""
+    def erase_objective(self, task: Diffusion, original: nn.Module) -> Objective:
+        """The squared error to the guided target on the forget set."""
 
         def value(step: Step, batch: Batch) -> Tensor:
-            led = step.once(("esd", id(original), id(batch)), lambda: self.led(task, original, step, batch))
+            led = step.once(
+                ("esd", id(original), id(batch)), lambda: self.guided_batch(task, original, step, batch)
+            )
             return task.loss(step.predict(led), led.target)
 
         return on("forget", "esd", value)
 
     @torch.no_grad()
-    def led(self, task: Diffusion, original: nn.Module, step: Step, batch: Batch) -> Batch:
-        """The batch on the images to look at, with the target that leads away from their classes."""
+    def guided_batch(self, task: Diffusion, original: nn.Module, step: Step, batch: Batch) -> Batch:
+        """The batch with the images to train on and the target that guides away from their classes."""
         x, time, label = task.parts(batch)
         trained = torch.full_like(label, self.erase_from) if isinstance(self.erase_from, int) else label
         if self.images != "data":
             drawer = step.runtime.model if self.images == "student" else original
             noise = keyed_noise(batch.ids, batch.key, x, 0)
             stop = self.sampler.steps - 1 - time * self.sampler.steps // task.schedule.steps
-            x = partway(drawer, task, noise, trained, stop, self.sampler)
+            x = sample_partway(drawer, task, noise, trained, stop, self.sampler)
             step.runtime.cost.examples += int(stop.sum()) * (1 if self.sampler.guidance == 1 else 2)
 
         def answer(condition: Tensor) -> Tensor:
-            return call(original, task.named(x, time, condition))
+            return call(original, task.named_inputs(x, time, condition))
 
         assert task.null is not None
         plain, said = answer(torch.full_like(label, task.null)), answer(label)
@@ -138,11 +140,11 @@ class ESD:
                 start = said
             case _:
                 start = answer(trained)
-        target = led_away(start, said, plain, self.eta)
-        return Batch(batch.ids, task.named(x, time, trained), target, trained, key=batch.key)
+        target = guide_away(start, said, plain, self.eta)
+        return Batch(batch.ids, task.named_inputs(x, time, trained), target, trained, key=batch.key)
 
 
-def partway(
+def sample_partway(
     model: nn.Module,
     task: Diffusion,
     noise: Tensor,
@@ -150,13 +152,13 @@ def partway(
     stop: Int[Tensor, " batch"],
     how: Sampler,
 ) -> Tensor:
-    """Images on their way from noise, each after so many steps of its own."""
+    """Partly denoised images, each after its own number of steps."""
     x, (times, advance) = noise, ddim(how, task.schedule)
     with evaluating(model):
         for step, time in enumerate(times):
             going = (stop > step).nonzero()[:, 0]
             if not len(going):
                 break
-            said = guided(model, task, x[going], time, conditions[going], how.guidance)
+            said = guided_prediction(model, task, x[going], time, conditions[going], how.guidance)
             x = x.index_copy(0, going, advance(said, time, x[going], None))
     return x

@@ -26,22 +26,22 @@ from unweave.weights.step import Step
 
 @dataclass(frozen=True)
 class FCS:
-    r"""Pushes the answers on forget data to uniform; contrasts them with retain data and repairs, in turns.
+    r"""Pushes outputs on the forget set to uniform; then alternates contrast with retain data and repair.
 
-    A round is a pass that follows the contrast of forget and retain data, then one that follows the retain
-    loss. The contrast fades from round to round, along half a cosine.
+    A round is a pass over the contrast of forget and retain data, then a pass over the retain loss. The
+    contrast fades from round to round, along half a cosine.
 
     One momentum serves all passes, where the released code keeps one for each of three optimizers. Without
-    momentum the two orders are one; with it they part: of a small network with BatchNorm, three optimizers
+    momentum both are the same; with it they differ: for a small network with BatchNorm, three optimizers
     ended 0.2 to 1.6 times their own displacement away from this, with LayerNorm 0.6 to 2.7 times (learning
-    rates from 0.004 to 0.1, batches from 2 examples to the whole part). Figures of it are of this variant.
+    rates from 0.004 to 0.1, batches from 2 examples to the whole part). All our figures are of this variant.
 
     Args:
         push: The weight of the first pass, to the uniform distribution.
         contrast: The weight of the contrast in the first round.
-        temperature: What the inner products of the contrast are divided by.
+        temperature: The divisor of the inner products of the contrast.
         rounds: The number of rounds.
-        repair: How long a pass over retain data is: a multiple of the epochs, or of the steps, of the others.
+        repair: The length of a pass over retain data, as a multiple of the other passes.
         how: The descent.
     """
 
@@ -66,7 +66,7 @@ class FCS:
         refuse_outside(self, "[1, inf)", "rounds")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from; enough steps for each pass to have one."""
+        """The search space; enough steps for each pass to have one."""
         shortest = 1 + self.rounds * (1 + 8)
         return {
             "how.lr": RATES,
@@ -102,27 +102,27 @@ class Contrast:
     r"""For each forget example, :math:`-\frac{1}{m} \sum_j \log \mathrm{softmax}_j(f \cdot r_j / T)`.
 
     Its logits are f, and the :math:`r_j` are the logits of the m retain examples of the step, as constants.
-    It is least where an example is as near to all of them.
+    It is smallest if an example is equally near to all of them.
 
     Args:
-        weight: What it is multiplied with.
+        weight: The weight of the contrast.
         temperature: T.
     """
 
     def __init__(self, weight: float, temperature: float) -> None:
         def value(step: Step, batch: Batch) -> Tensor:
-            near = step.predict(batch) @ retained(step).T / temperature
+            near = step.predict(batch) @ retain_logits(step).T / temperature
             return -near.log_softmax(-1).mean(-1)
 
         self.objective: Objective = weight * on("forget", "contrast", value)
 
     @property
     def parts(self) -> frozenset[Part]:
-        """Forget data, and retain data beside it."""
+        """The forget set and the retain set."""
         return frozenset({"forget", "retain"})
 
     def present(self, step: Step) -> bool:
-        """Whether the step has both."""
+        """Whether the step has data of both sets."""
         return self.parts <= step.batches.keys()
 
     def gradient(self, step: Step) -> Params:
@@ -131,6 +131,6 @@ class Contrast:
 
 
 @torch.no_grad()
-def retained(step: Step) -> Tensor:
+def retain_logits(step: Step) -> Tensor:
     """The logits of all retain examples of the step, in the mode of the descent."""
     return torch.cat([step.predict(batch) for batch in step.batches["retain"]])

@@ -17,27 +17,27 @@ from unweave.methods.about import About, refuse_family
 from unweave.problem import Problem
 from unweave.space import Log, Range
 from unweave.tasks import Batch, Inputs, call, evaluating
-from unweave.weights.params import Params, add, scale, sharded
+from unweave.weights.params import Params, add, is_sharded, scale
 from unweave.weights.step import Step
 
 FLOOR = 1e-8
-"""Added to the information, as in the released code, so that none is a number to divide by."""
+"""Added to the information, as in the released code, to avoid a division by zero."""
 
 
 @dataclass(frozen=True)
 class FisherForgetting:
-    r"""Adds noise to each weight, the more the less the weight matters to the retain data; trains nothing.
+    r"""Adds noise to each weight, more if the weight matters less to the retain set; trains nothing.
 
     .. math:: \theta_j \leftarrow \theta_j + \mathcal N(0, \alpha \min(1 / F_j, c)), \quad
         F_j = \frac{1}{n_r} \sum_x \sum_y p(y \mid x) \left(\partial_j \log p(y \mid x)\right)^2
 
-    with F the diagonal of the Fisher information of the retain data, over single examples and over the
-    labels that the model itself would give. All classes are alike: no row of the last layer is zeroed.
+    with F the diagonal of the Fisher information of the retain set, over single examples and over labels from
+    the model's own distribution. All classes are treated alike: no row of the last layer is zeroed.
 
     Args:
         alpha: The strength of the noise.
         largest: The largest inverse of the information, c: the noise of a weight that does not matter.
-        batch: How many examples are differentiated at once, each by itself; memory grows with it.
+        batch: The number of examples differentiated at once, each on its own; memory grows with it.
     """
 
     about: ClassVar[About] = About(
@@ -58,7 +58,7 @@ class FisherForgetting:
         refuse_outside(self, "[1, inf)", "batch")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from; the pass is what it is, whatever the budget."""
+        """The search space; the pass costs the same, whatever the budget."""
         return {"alpha": Log(1e-8, 1e-3), "largest": Log(10.0, 1e5)}
 
     def __call__(self, problem: Problem) -> None:
@@ -76,12 +76,12 @@ class FisherForgetting:
 
 
 def information(problem: Problem, *, batch: int) -> Importance:
-    """The diagonal of the Fisher information of the retain data, example by example, in evaluation mode.
+    """The diagonal of the Fisher information of the retain set, per example, in evaluation mode.
 
     Raises:
         ValueError: If the weights are sharded.
     """
-    if any(map(sharded, problem.params.values())):
+    if any(map(is_sharded, problem.params.values())):
         raise ValueError(
             "gradients of single examples need whole weights, found sharded ones: use another method"
         )
@@ -98,8 +98,8 @@ def squares(step: Step, batch: Batch) -> Importance:
     model = step.runtime.model
     weights = {name: p.detach() for name, p in step.params.items()}
 
-    def heard(weights: Params, inputs: Inputs, label: int) -> Tensor:
-        """The logarithm of the chance that one example has of a label."""
+    def log_probability(weights: Params, inputs: Inputs, label: int) -> Tensor:
+        """The log-probability of a label for one example."""
         one = tree_map(lambda x: x[None], inputs)
         args, kwargs = ((), dict(one)) if isinstance(one, Mapping) else (one, {})
         output = functional_call(model, dict(weights), args, kwargs)
@@ -110,7 +110,7 @@ def squares(step: Step, batch: Batch) -> Importance:
         total = {name: torch.zeros_like(p) for name, p in weights.items()}
         for label in range(chances.shape[1]):
             step.count(len(batch))
-            slopes = vmap(grad(heard), (None, 0, None))(weights, batch.inputs, label)
+            slopes = vmap(grad(log_probability), (None, 0, None))(weights, batch.inputs, label)
             here = {name: torch.tensordot(chances[:, label], g.square(), 1) for name, g in slopes.items()}
             total = add(total, here)
     return total

@@ -1,6 +1,6 @@
 """GDR-GMA (Lin et al., ACM MM 2024), https://openreview.net/forum?id=52NGERGnlz.
 
-The paper's text was not at hand: what is not in its abstract is from its released code.
+The paper's full text was not available to us: beyond its abstract, this follows the released code.
 """
 
 from collections import deque
@@ -26,16 +26,17 @@ from unweave.weights.step import Step
 
 @dataclass(frozen=True)
 class GDRGMA:
-    r"""Ascends the forget loss where that opposes no retaining, and only while the retain loss is low.
+    r"""Ascends the forget loss without opposing the retain gradient, while the retain loss is low.
 
-    Of every weight tensor the two gradients are freed from what opposes the other (direction rectification),
-    and :math:`(1 - \lambda) g_r + \lambda g_f` is followed with :math:`\lambda = 1 / (1 + e^{\gamma (L_r -
-    \epsilon)})` (magnitude adjustment): all retaining above a retain loss of epsilon, nearly all forgetting
-    below. Of the last tensor the forget gradient is also freed from what opposes those of the pass before.
+    In every weight tensor, each gradient loses its component that opposes the other (direction
+    rectification), and :math:`(1 - \lambda) g_r + \lambda g_f` is followed with :math:`\lambda = 1 / (1 +
+    e^{\gamma (L_r - \epsilon)})` (magnitude adjustment): mostly the retain gradient above a retain loss of
+    epsilon, mostly the forget gradient below. In the last tensor, the forget gradient also loses its
+    component that opposes those of the previous pass.
 
     Args:
-        gamma: How sharply the one turns into the other, per nat of retain loss.
-        epsilon: The retain loss at which both weigh the same, in nats.
+        gamma: The sharpness of the transition, per nat of retain loss.
+        epsilon: The retain loss at which both gradients have equal weight, in nats.
         forget: The forget loss; the method's own is ascent.
         how: The descent.
     """
@@ -59,7 +60,7 @@ class GDRGMA:
         refuse_outside(self, "[0, inf)", "epsilon")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return {
             "how.lr": Log(3e-5, 3e-2),
             "how.steps": up_to(budget // 2, share=8),
@@ -79,14 +80,14 @@ class GDRGMA:
 
 @dataclass(eq=False)
 class Rectified:
-    """The two gradients, neither opposing the other in any tensor, weighed by how low the retain loss is.
+    """The sum of both gradients, rectified per tensor and weighted by the value of the retain loss.
 
     Args:
-        retain: The loss whose value weighs.
-        forget: The other.
+        retain: The retain loss, whose value sets the weights.
+        forget: The forget loss.
         gamma: See `GDRGMA`.
         epsilon: See `GDRGMA`.
-        a_pass: How many forget gradients of the last tensor are kept: those of one pass.
+        a_pass: The number of past forget gradients of the last tensor to remember: those of one pass.
     """
 
     retain: Objective
@@ -108,33 +109,33 @@ class Rectified:
     def gradient(self, step: Step) -> Params:
         """The weighted sum."""
         losses: list[Tensor] = []
-        g_r, g_f = step.backward(heard(self.retain.losses(step), losses)), step.gradient(self.forget)
+        g_r, g_f = step.backward(record_losses(self.retain.losses(step), losses)), step.gradient(self.forget)
         name, last = list(g_f.items())[-1]
-        freed = {n: freed_from(g, g_r[n]) for n, g in g_f.items()}
+        freed = {n: remove_opposition(g, g_r[n]) for n, g in g_f.items()}
         if step.index >= self.a_pass:
-            freed[name] = freed_from(freed[name], opposing(freed[name], list(self.past)))
+            freed[name] = remove_opposition(freed[name], mean_opposing(freed[name], list(self.past)))
         self.past.append(last)
         if len(self.past) > self.a_pass:
             self.past.popleft()
         share = torch.sigmoid(-self.gamma * (step.total(losses) - self.epsilon))
-        return {n: (1 - share) * freed_from(g, g_f[n]) + share * freed[n] for n, g in g_r.items()}
+        return {n: (1 - share) * remove_opposition(g, g_f[n]) + share * freed[n] for n, g in g_r.items()}
 
 
-def heard(losses: Iterable[Tensor], into: list[Tensor]) -> Iterator[Tensor]:
-    """The losses, whose values are kept."""
+def record_losses(losses: Iterable[Tensor], into: list[Tensor]) -> Iterator[Tensor]:
+    """Yields the losses and records their values."""
     for loss in losses:
         into.append(loss.detach())
         yield loss
 
 
-def freed_from(g: Tensor, other: Tensor) -> Tensor:
-    """The tensor without what of it opposes the other."""
+def remove_opposition(g: Tensor, other: Tensor) -> Tensor:
+    """The tensor without its component that opposes the other."""
     overlap, size = (g * other).sum().clamp(max=0), other.square().sum()
     return g - overlap / size.clamp(min=torch.finfo(g.dtype).tiny) * other
 
 
-def opposing(g: Tensor, past: list[Tensor]) -> Tensor:
-    """The mean of those that oppose the tensor; zero if none does."""
+def mean_opposing(g: Tensor, past: list[Tensor]) -> Tensor:
+    """The mean of the past tensors that oppose this one; zero if none does."""
     each = torch.stack(past)
     chosen = ((each * g).flatten(1).sum(1) < 0).to(g)
     return torch.tensordot(chosen, each, 1) / chosen.sum().clamp(min=1)

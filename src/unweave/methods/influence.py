@@ -1,7 +1,7 @@
 r"""Influence unlearning (Koh & Liang, ICML 2017), https://arxiv.org/abs/1703.04730.
 
-As Jia et al. (NeurIPS 2023, https://arxiv.org/abs/2304.04934) use it for classifiers, with the Hessian in the
-place of their WoodFisher recursion, which never leaves the line through one example's gradient.
+As Jia et al. (NeurIPS 2023, https://arxiv.org/abs/2304.04934) use it for classifiers, with the Hessian
+instead of their WoodFisher recursion, which never leaves the line through one example's gradient.
 """
 
 import math
@@ -31,20 +31,20 @@ class Influence:
     .. math:: \theta \leftarrow \theta + \alpha (H_r + \lambda)^{-1} v, \quad
         v = \frac{n_f}{n_f + n_r} (\bar g_f - \bar g_r)
 
-    with the mean gradients of both parts and the Hessian of the retain loss. Since v is the mean gradient
-    over all data less that over retain data, what the training left undone stays undone, a pull of weight
-    decay as strong as the damping cancels out, and on a quadratic loss alpha = 1 is retraining. Gradients are
-    taken in evaluation mode and without augmentation.
+    with the mean gradients of both sets and the Hessian of the retain loss. v is the mean gradient over all
+    data minus that over the retain set. So a remaining gradient of the original is kept, weight decay as
+    strong as the damping cancels out, and on a quadratic loss alpha = 1 equals retraining. Gradients are
+    computed in evaluation mode and without augmentation.
 
-    The equation is solved by conjugate gradients. A network's Hessian has negative eigenvalues: where the
-    damping does not lift those that a direction meets, the iterations end before it, as in a truncated Newton
-    method.
+    The equation is solved by conjugate gradients. A network's Hessian has negative eigenvalues: at a
+    direction of negative curvature that the damping does not lift, the iterations stop, as in a truncated
+    Newton method.
 
     Args:
         alpha: The size of the step, relative to Newton's.
-        damping: What is added to the Hessian's diagonal, lambda.
+        damping: The constant lambda, added to the Hessian's diagonal.
         iterations: The most iterations of conjugate gradients.
-        batches: How many batches of retain data the Hessian is taken over; all where there are fewer.
+        batches: The largest number of retain batches for the Hessian.
         batch: The largest batch.
     """
 
@@ -68,7 +68,7 @@ class Influence:
         refuse_outside(self, "[1, inf)", "iterations", "batches", "batch")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from; the two passes are what they are, whatever the budget."""
+        """The search space; the two passes cost the same, whatever the budget."""
         return {
             "alpha": Log(0.1, 20.0),
             "damping": Log(1e-4, 1.0),
@@ -79,24 +79,26 @@ class Influence:
         """Edits the problem's model in place.
 
         Raises:
-            Failed: If a gradient is not finite, or there is no positive curvature along the first.
+            Failed: If a gradient is not finite, or the first direction has no positive curvature.
         """
         refuse_family(self, problem.task)
-        v = self.removed(problem)
+        v = self.removal_gradient(problem)
         with evaluating(problem.model), twice_differentiable():
-            shift(problem, scale(solved(problem, self.curvature(problem), v, self.iterations), self.alpha))
+            shift(
+                problem, scale(solve_system(problem, self.curvature(problem), v, self.iterations), self.alpha)
+            )
 
-    def removed(self, problem: Problem) -> Params:
-        """The mean gradient over all data less that over retain data, v."""
+    def removal_gradient(self, problem: Problem) -> Params:
+        """The mean gradient over all data minus that over the retain set, v."""
         forget, retain = len(problem.split.forget), len(problem.split.retain)
-        apart = add(self.mean(problem, "forget"), self.mean(problem, "retain"), scale=-1)
+        apart = add(self.mean_gradient(problem, "forget"), self.mean_gradient(problem, "retain"), scale=-1)
         v = scale(apart, forget / (forget + retain))
         if not bool(norm(v).isfinite()):
             raise Failed("a mean gradient is no longer finite: the model or its loss is not")
         return v
 
-    def mean(self, problem: Problem, part: Part) -> Params:
-        """The mean gradient over a part; the last batch may be smaller, and weighs less."""
+    def mean_gradient(self, problem: Problem, part: Part) -> Params:
+        """The mean gradient over a part; a smaller last batch has less weight."""
         objective, n = nll(part), len(problem.split.part(part)[1])
         found = steps(problem, part, batch=self.batch)
         shares = (scale(step.gradient(objective), step.sizes[part] / n) for step in found)
@@ -119,8 +121,8 @@ class Influence:
         return times
 
 
-def solved(problem: Problem, matrix: Callable[[Params], Params], v: Params, iterations: int) -> Params:
-    """The solution x of A x = v by conjugate gradients; what is left of v is traced as "residual".
+def solve_system(problem: Problem, matrix: Callable[[Params], Params], v: Params, iterations: int) -> Params:
+    """Solves A x = v by conjugate gradients; traces the residual as "residual".
 
     Raises:
         Failed: If the matrix has no positive curvature along v itself.

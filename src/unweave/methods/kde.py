@@ -1,4 +1,4 @@
-"""KDE, a winner of the NeurIPS 2023 unlearning competition: the first and the last layer are taught anew.
+"""KDE, a winner of the NeurIPS 2023 unlearning competition: the first and the last layer are relearned.
 
 The definition is that of Deep Unlearn (Cadet et al., 2024), https://arxiv.org/abs/2410.01276, and of its
 released code; the entry itself has no paper.
@@ -15,7 +15,7 @@ from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.edit import renew
 from unweave.descent.objective import Objective, nll
 from unweave.methods.about import About, refuse_family
-from unweave.methods.scrub import softened
+from unweave.methods.scrub import softened_divergence
 from unweave.problem import Problem
 from unweave.space import RATES, Range, Uniform, up_to
 from unweave.split import Part
@@ -26,16 +26,16 @@ class KDE:
     r"""Redraws the first layer and the head, learns from the original on held-out data, then on retain data.
 
     With :math:`d = KL(\mathrm{softmax}(t / T) \,\|\, \mathrm{softmax}(s / T))` of original and model it
-    follows :math:`d` on calibration data, and then :math:`\ell + d + c` on retain data, where :math:`c` is
-    the cross-entropy of the same two distributions: :math:`d` and a constant.
+    minimises :math:`d` on the calibration set, and then :math:`\ell + d + c` on the retain set, where
+    :math:`c` is the cross-entropy of the same two distributions: :math:`d` and a constant.
 
-    It learns what the original says of the calibration data, from which membership attacks take their
-    non-members: these then stand nearer to the members, and an attack on this model sees less than there is.
+    It learns the original's outputs on the calibration set, from which membership attacks take their
+    non-members. Non-members then look more like members, and an attack underestimates the leak of this model.
 
     Args:
-        temperature: What the logits of both are divided by.
-        taught: The descent on calibration data.
-        how: The descent on retain data.
+        temperature: The divisor of the logits of both.
+        taught: The descent on the calibration set.
+        how: The descent on the retain set.
     """
 
     about: ClassVar[About] = About(
@@ -55,7 +55,7 @@ class KDE:
         refuse_outside(self, "(0, inf)", "temperature")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from; at most a quarter of the budget is for calibration data."""
+        """The search space; at most a quarter of the budget is for the calibration set."""
         first = max(1, budget // 4)
         return {
             "taught.lr": RATES,
@@ -80,5 +80,5 @@ class KDE:
 
 
 def divergence(original: nn.Module, part: Part, temperature: float) -> Objective:
-    """The divergence of the softened answers, without SCRUB's factor of the squared temperature."""
-    return temperature**-2 * softened(original, part, temperature)
+    """The divergence of the softened outputs, without SCRUB's factor of the squared temperature."""
+    return temperature**-2 * softened_divergence(original, part, temperature)

@@ -1,11 +1,11 @@
 """CF-k and EU-k (Goel et al., 2022), https://arxiv.org/abs/2201.06640: only the last k layers unlearn.
 
-A layer is a module with a matrix or kernel of its own, in order of registration (`Problem.blocks`), together
-with what is registered after it and before the next: its BatchNorm, as a rule. That is the order of the
-forward pass only where the model was written so. A weight that an earlier layer shares counts with that one.
+A layer is a module with its own matrix or kernel, in order of registration (`Problem.blocks`), together with
+the modules registered before the next one, usually its BatchNorm. That is the order of the forward pass only
+if the model registers its modules in that order. A shared weight belongs to the earliest of its layers.
 
-Frozen is bit for bit: neither weight decay, nor momentum, nor a BatchNorm's statistics move what comes
-before. A new head on old features is not called retrained, as in some released code: it is EU-k with k = 1.
+Earlier layers are frozen bit for bit: no weight decay, momentum or BatchNorm statistics change them. A new
+head on old features is EU-k with k = 1; some released code calls it retrained.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from torch import nn
 from unweave.choices import refuse_outside
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.edit import restart
-from unweave.descent.importance import Mask, held_by, inverted
+from unweave.descent.importance import Mask, invert, weights_of_modules
 from unweave.descent.objective import nll
 from unweave.methods.about import About, refuse_family
 from unweave.problem import Problem
@@ -26,11 +26,11 @@ from unweave.space import RATES, Range, Whole, up_to
 
 @dataclass(frozen=True)
 class CFk:
-    """Fine-tunes the last k layers on retain data, so that they forget what is not repeated to them.
+    """Fine-tunes the last k layers on the retain set, so that they forget the rest.
 
     Args:
-        k: The number of layers that train. Where the model has no more, which a search that draws up to ten
-            may well find, this is fine-tuning.
+        k: The number of layers to train. If the model has no more layers, this is fine-tuning; a search draws
+            up to ten.
         how: The descent.
     """
 
@@ -49,23 +49,25 @@ class CFk:
         refuse_outside(self, "[1, inf)", "k")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return ranges(budget)
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
         refuse_family(self, problem.task)
-        earlier = before_last(problem, self.k)
-        descend(problem, self.how, Phase([nll("retain")], where=outside(earlier, problem)), still=earlier)
+        earlier = modules_before(problem, self.k)
+        descend(
+            problem, self.how, Phase([nll("retain")], where=weights_outside(earlier, problem)), still=earlier
+        )
 
 
 @dataclass(frozen=True)
 class EUk:
-    """Trains the last k layers anew on retain data: exact for them, if the others knew no forget data.
+    """Retrains the last k layers on the retain set: exact if the other layers never saw the forget set.
 
     Args:
-        k: The number of layers that start afresh. Where the model has no more, which a search that draws up
-            to ten may well find, this is a short retraining.
+        k: The number of layers to retrain. If the model has no more layers, this is a short retraining; a
+            search draws up to ten.
         how: The training.
     """
 
@@ -83,25 +85,25 @@ class EUk:
         refuse_outside(self, "[1, inf)", "k")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return ranges(budget)
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
         refuse_family(self, problem.task)
-        earlier = before_last(problem, self.k)
-        where = outside(earlier, problem)
+        earlier = modules_before(problem, self.k)
+        where = weights_outside(earlier, problem)
         restart(problem, keep=earlier)
         descend(problem, self.how, Phase([nll("retain")], where=where), still=earlier)
 
 
 def ranges(budget: int) -> Mapping[str, Range]:
-    """What a search chooses from; k as in Deep Unlearn (Cadet et al., 2024)."""
+    """The search space; k as in Deep Unlearn (Cadet et al., 2024)."""
     return {"how.lr": RATES, "how.steps": up_to(budget), "k": Whole(1, 10)}
 
 
-def before_last(problem: Problem, k: int) -> list[nn.Module]:
-    """The modules that are registered before the last k layers."""
+def modules_before(problem: Problem, k: int) -> list[nn.Module]:
+    """The modules registered before the last k layers."""
     blocks = problem.blocks
     if k >= len(blocks):
         return []
@@ -109,13 +111,13 @@ def before_last(problem: Problem, k: int) -> list[nn.Module]:
     return modules[: modules.index(blocks[-k][1])]
 
 
-def outside(earlier: list[nn.Module], problem: Problem) -> Mask:
-    """One for the weights that none of these modules holds.
+def weights_outside(earlier: list[nn.Module], problem: Problem) -> Mask:
+    """The mask of the weights outside these modules.
 
     Raises:
-        ValueError: If that leaves no weight to train.
+        ValueError: If no trainable weight is left.
     """
-    where = inverted(held_by(earlier, problem.params))
+    where = invert(weights_of_modules(earlier, problem.params))
     if not any(bool(mask.any()) for mask in where.values()):
         raise ValueError(
             "the last k layers have no trainable weight that earlier ones do not share: choose a larger k"

@@ -1,7 +1,7 @@
 """Learning to Unlearn while Retaining (Patel & Qiu, ICCV 2025), https://arxiv.org/abs/2503.06339.
 
-Our implementation: the paper's step sizes, loss weights and tables are not public, so none is reproduced
-here.
+This is our implementation. The paper's step sizes, loss weights and tables are not public, so we reproduce
+none of them.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from functools import partial
 from typing import ClassVar, Literal
 
 from unweave.choices import refuse_no_pattern, refuse_outside, refuse_unknown_choices
-from unweave.descent.descend import Descent, Phase, descend, training
+from unweave.descent.descend import Descent, Phase, descend, training_mode
 from unweave.descent.feed import FeedName
 from unweave.descent.importance import Mask, Salient, choose_weights
 from unweave.descent.lookahead import exact, lagged, nested
@@ -19,7 +19,7 @@ from unweave.descent.rules import RuleName
 from unweave.descent.units import CHECK, Along, Curvature, Ratio, first_step, refuse_divergence
 from unweave.methods.about import About
 from unweave.problem import Problem
-from unweave.space import RATES, SCHEDULES, Log, Range, Tunable, prefixed, up_to
+from unweave.space import RATES, SCHEDULES, Log, Range, Tunable, prefix_paths, up_to
 from unweave.targets import Clamped, Target, ascents
 from unweave.targets.estimators.proxy import PROXY_SHARE
 from unweave.weights.step import Term
@@ -33,27 +33,28 @@ TERMS: Mapping[Mode, Callable[[Objective, Objective, float], list[Term]]] = {
     "first-order": partial(exact, hessian=None),
     "joint": lambda retain, forget, alpha: [retain, forget],
 }
-"""The rows of each mode; the first always carries the retain loss."""
+"""The terms of each mode; the first always carries the retain loss."""
 
 
 @dataclass(frozen=True)
 class LUR:
-    r"""Retains, and forgets where one retaining step would have led, so that the two gradients come to agree.
+    r"""Forgets at the weights that one retain step would reach, so that the two gradients learn to agree.
 
     Descends :math:`J = L_r(\theta) + \lambda L_u(\theta - \alpha \nabla L_r(\theta))`, whose gradient is that
     of :math:`L_r + \lambda L_u - \alpha \lambda \langle g_r, g_u \rangle` up to :math:`O(\alpha^2)`.
 
     Args:
-        mode: How the gradient of J is followed: "nested" takes three gradients a step and no second
-            derivative, "lagged" two, "exact" two and a double backward; "first-order" drops the Hessian and
-            half of the alignment; "joint" is alpha = 0.
-        alpha: The size of the virtual retaining step, as a number or measured at the first step.
-        weight: The weight lambda of the forget loss, as a number or measured at the first step.
-        forget: The forget loss, or a target: an estimate of where a retrained model would stand.
+        mode: How to compute the gradient of J. "nested": three gradients a step, no second derivative.
+            "lagged": two gradients. "exact": two gradients and a double backward. "first-order": without the
+            Hessian, which loses half of the alignment. "joint": alpha = 0.
+        alpha: The size of the virtual retain step: a number, or a rule that measures it at the first step.
+        weight: The weight lambda of the forget loss: a number, or a rule that measures it at the first step.
+        forget: The forget loss, or a target, which estimates what a retrained model would answer.
         retain: The retain loss: the training loss, the divergence from the original ("distill"), or "both".
-        where: The weights that may move: a pattern for their names, or those most salient to the forget data.
-        rule: How the two directions are combined.
-        feed: The order of data.
+        where: The weights to train: a pattern for their names, or those most salient to the forget set; all
+            if None.
+        rule: How to combine the two gradients.
+        feed: The order in which examples arrive.
         how: The descent.
     """
 
@@ -81,13 +82,13 @@ class LUR:
         refuse_no_pattern(self, "where")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from: alpha and the weight as numbers, and what the target has to choose."""
+        """The search space: alpha and the weight as numbers, and the target's own settings."""
         target = self.forget.space(budget) if isinstance(self.forget, Tunable) else {}
         left = budget - (round(PROXY_SHARE * budget) if target else 0)
-        left -= CHECK + 1 if self.mode == "lagged" else 0  # and the retain gradient that it begins with
+        left -= CHECK + 1 if self.mode == "lagged" else 0  # and the retain gradient of its first step
         return {
             **({} if self.mode == "joint" else {"alpha": Log(0.01, 0.1 if self.mode == "lagged" else 0.3)}),
-            **prefixed("forget", target),
+            **prefix_paths("forget", target),
             **ascents(self.forget),
             "weight": Log(0.03, 3.0),
             "how.lr": RATES,
@@ -99,18 +100,18 @@ class LUR:
         """Edits the problem's model in place."""
         where = choose_weights(problem, self.where)
         retain, forget = retain_loss(self.retain, problem), self.forget(problem, self.how)
-        weight, alpha = self.measured(problem, where, retain, forget)
+        weight, alpha = self.measure_units(problem, where, retain, forget)
         terms, idle = TERMS[self.mode](retain, weight * forget, alpha), retain.idle or forget.idle
         descend(problem, self.how, Phase(terms, self.rule, where, self.feed, idle, watch=forget.watch))
 
-    def measured(
+    def measure_units(
         self, problem: Problem, where: Mask | None, retain: Objective, forget: Objective
     ) -> tuple[float, float]:
-        """The weight and alpha as numbers, both from the first batches; checks what "lagged" needs."""
+        """Measures the weight and alpha on the first batches; checks that "lagged" converges with them."""
         weight, alpha = self.weight, 0.0 if self.mode == "joint" else self.alpha
         if isinstance(weight, int | float) and isinstance(alpha, int | float) and self.mode != "lagged":
             return weight, alpha
-        with training(problem.model, self.how):
+        with training_mode(problem.model, self.how):
             step = first_step(problem, self.how, where, retain, forget)
             weight = weight(step, retain, forget) if isinstance(weight, Ratio) else weight
             alpha = alpha if isinstance(alpha, int | float) else alpha(problem, step, retain)

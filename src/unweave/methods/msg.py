@@ -25,11 +25,11 @@ from unweave.weights.params import add, scale
 
 @dataclass(frozen=True)
 class MaskedSmallGradients:
-    """Redraws the weights whose retain and forget gradients differ least; fine-tunes, the kept ones slowly.
+    """Redraws the weights whose retain and forget gradients differ least; fine-tunes the others slowly.
 
     Args:
         rate: The fraction of each kernel or matrix to redraw.
-        kept: What the gradients of the other weights of these kernels and matrices are multiplied with.
+        kept: The factor of the gradients of the other weights of these kernels and matrices.
         how: The fine-tuning.
     """
 
@@ -50,7 +50,7 @@ class MaskedSmallGradients:
         refuse_outside(self, "[0, 1]", "rate", "kept")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return {
             "how.lr": RATES,
             "how.steps": up_to(budget),
@@ -83,19 +83,21 @@ def contrast(problem: Problem) -> Importance:
     batch = min(128, len(problem.split.forget))
     return {
         name: g.abs()
-        for name, g in add(mean(problem, "retain", batch), mean(problem, "forget", batch), scale=-1).items()
+        for name, g in add(
+            mean_gradient(problem, "retain", batch), mean_gradient(problem, "forget", batch), scale=-1
+        ).items()
     }
 
 
-def mean(problem: Problem, part: Part, batch: int) -> Importance:
-    """The mean gradient over as many batches as the forget data has."""
+def mean_gradient(problem: Problem, part: Part, batch: int) -> Importance:
+    """The mean gradient over as many batches as the forget set has."""
     batches = ceil(len(problem.split.forget) / batch)
     total, count = accumulate(gradients(problem, nll(part), batch=batch, batches=batches), lambda g: g)
     return scale(total, 1 / count)
 
 
 def smallest(scores: Importance, rate: float, problem: Problem) -> Mask:
-    """For each trainable kernel or matrix, one for that fraction of its weights with the smallest scores."""
+    """The mask of the fraction `rate` with the smallest scores, in each trainable kernel or matrix."""
     heavy = {id(p) for _, m in problem.blocks for p in m.parameters(recurse=False) if p.ndim > 1}
     masks = {}
     for name, p in problem.params.items():

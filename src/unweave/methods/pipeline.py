@@ -15,17 +15,17 @@ from typing import ClassVar, Protocol, runtime_checkable
 from unweave.methods.about import REFERENCE, About, Described, refuse_family
 from unweave.methods.recover import Recover
 from unweave.problem import Problem
-from unweave.space import Range, Tunable, prefixed
+from unweave.space import Range, Tunable, prefix_paths
 from unweave.tables import as_table
 
 JOINT = ":"
-"""Joins the names of stages; no method's name holds it."""
+"""Joins the names of stages; no name of a method contains it."""
 
 FORGETTING = 0.6
 """The largest share of a budget that the stages before a recovery may spend."""
 
 StageSpace = Callable[[str, "Stage", int], Mapping[str, Range]]
-"""What a search of a stage chooses from: gets its name, the stage and its budget."""
+"""Returns the search space of a stage, from its name, the stage and its budget."""
 
 
 @runtime_checkable
@@ -33,17 +33,17 @@ class Stage(Protocol):
     """Edits a problem's model in place."""
 
     def __call__(self, problem: Problem) -> None:
-        """Edits the model."""
+        """Edits the problem's model in place."""
         ...
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class Pipeline:
-    """Runs its stages in order; each sees the weights that the one before left, and the original as given.
+    """Runs its stages in order; each starts from the weights of the previous one, with the same original.
 
     Args:
         stages: Methods, a user's own functions included.
-        names: What recipes call the stages; by default their types' names in lower case.
+        names: The names of the stages in recipes; by default the names of their types in lower case.
 
     Raises:
         ValueError: If there is no stage, one is a reference, or two have one name.
@@ -58,13 +58,13 @@ class Pipeline:
         refuse_unfit(stages, found)
         object.__setattr__(self, "stages", stages)
         object.__setattr__(self, "names", found)
-        object.__setattr__(self, "about", describe(stages))  # of the instance: its stages tell
+        object.__setattr__(self, "about", describe(stages))  # depends on the stages
 
     def __repr__(self) -> str:
         return f"Pipeline({', '.join(map(repr, self.stages))})"
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from: the settings of all stages, under one budget."""
+        """The search space: the settings of all stages, under one budget."""
         return stage_spaces(self, budget, own_space)
 
     def __call__(self, problem: Problem) -> None:
@@ -75,13 +75,13 @@ class Pipeline:
         """
         for stage in self.stages:
             refuse_family(stage, problem.task)
-        _ = problem.original  # what later stages ask for is kept before the first edit
+        _ = problem.original  # store the original before the first edit, for later stages
         for stage in self.stages:
             stage(problem)
 
 
 def describe(stages: Sequence[Stage]) -> About:
-    """What stages say of themselves, in their order; a pipeline is for families that all of them serve."""
+    """The facts of all stages, joined in order; a pipeline supports the families that all stages support."""
     found = [each.about for each in stages if isinstance(each, Described)]
     texts = ("; then ".join(getattr(each, name) for each in found) for name in ("paper", "data", "step"))
     limits = [each.families for each in found if each.families]
@@ -90,28 +90,28 @@ def describe(stages: Sequence[Stage]) -> About:
 
 
 def own_space(name: str, stage: Stage, budget: int) -> Mapping[str, Range]:
-    """What a search of a stage chooses from, as the stage itself says."""
+    """The search space of a stage, from the stage itself."""
     return stage.space(budget) if isinstance(stage, Tunable) else {}
 
 
 def stage_spaces(pipeline: Pipeline, budget: int, space: StageSpace) -> Mapping[str, Range]:
-    """What a search of a pipeline chooses from: a recovery has what the stages before it leave of the budget.
+    """The search space of a pipeline: a recovery gets the rest of the budget after the earlier stages.
 
     Args:
         pipeline: The pipeline.
         budget: The number of gradient evaluations that a run may spend.
-        space: What a search of each stage chooses from.
+        space: Returns the search space of each stage.
     """
     recovers = any(isinstance(each, Recover) for each in pipeline.stages)
     before = round(FORGETTING * budget) if recovers else budget
     found: dict[str, Range] = {}
     for name, stage in zip(pipeline.names, pipeline.stages, strict=True):
-        found |= prefixed(name, space(name, stage, budget if isinstance(stage, Recover) else before))
+        found |= prefix_paths(name, space(name, stage, budget if isinstance(stage, Recover) else before))
     return found
 
 
 def refuse_unfit(stages: Sequence[Stage], names: Sequence[str]) -> None:
-    """Raises if these are no stages of a pipeline."""
+    """Raises if these stages do not form a pipeline."""
     if not stages:
         raise ValueError("a pipeline needs at least one stage, found none")
     for each, name in zip(stages, names, strict=True):
@@ -127,5 +127,5 @@ def refuse_unfit(stages: Sequence[Stage], names: Sequence[str]) -> None:
 
 @as_table.register
 def _(pipeline: Pipeline) -> dict[str, object]:
-    """A table per stage."""
+    """One table per stage."""
     return {name: as_table(each) for name, each in zip(pipeline.names, pipeline.stages, strict=True)}

@@ -16,10 +16,10 @@ from unweave.choices import refuse_outside
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.edit import quantize, reinitialize
 from unweave.descent.importance import Mask, top
-from unweave.descent.objective import Objective, on, reference, refuse_moving
+from unweave.descent.objective import Objective, on, reference, refuse_trainable
 from unweave.descent.redraw import eligible_weights
 from unweave.methods.about import About, refuse_family
-from unweave.methods.cfw import balanced
+from unweave.methods.cfw import balanced_loss
 from unweave.problem import Problem
 from unweave.space import RATES, Choice, Range, Uniform, up_to
 from unweave.split import Part
@@ -29,14 +29,14 @@ from unweave.weights.step import Step
 
 @dataclass(frozen=True)
 class PRMQ:
-    r"""Redraws all but the largest weights and fine-tunes to the original's entropies, then rounds to half.
+    r"""Redraws all but the largest weights, fine-tunes towards the original's entropies, rounds to half.
 
     The objective on retain data is the weighted loss plus :math:`(H(p) - H(p_0))^2`, with H the entropy, in
-    nats, of what the model and the original say of an example.
+    nats, of the outputs of the model and the original on an example.
 
     Args:
-        prune: The fraction of the weights that is redrawn, the smallest ones of the whole model.
-        power: Examples weigh as the number of their class among the retain data, to minus this power.
+        prune: The fraction of weights to redraw: the smallest ones of the whole model.
+        power: The weight of an example is the number of retain examples of its class, to minus this power.
         how: The fine-tuning.
     """
 
@@ -57,7 +57,7 @@ class PRMQ:
         refuse_outside(self, "[0, inf)", "power")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return {
             "how.lr": RATES,
             "how.steps": up_to(budget),
@@ -75,21 +75,21 @@ class PRMQ:
         refuse_family(self, problem.task)
         original = problem.original
         reinitialize(problem, smallest(problem, self.prune))
-        fit = balanced(problem, power=self.power) + entropy_gap(original, "retain")
+        fit = balanced_loss(problem, power=self.power) + entropy_gap(original, "retain")
         descend(problem, self.how, Phase([fit]))
         quantize(problem, torch.float16)
 
 
 def smallest(problem: Problem, fraction: float) -> Mask:
-    """One for that fraction of the weights and biases of the weight-bearing modules, the smallest in size."""
+    """The mask of the fraction of smallest weights and biases in `problem.blocks`, by absolute value."""
     params, names = problem.params, eligible_weights(problem, "")
     found = top({name: -params[name].detach().abs() for name in names}, fraction)
     return {name: found[name] if name in found else torch.zeros_like(p) for name, p in params.items()}
 
 
 def entropy_gap(original: nn.Module, part: Part) -> Objective:
-    """The squared difference of the entropies, in nats, of what the model and the original say."""
-    refuse_moving(original)
+    """The squared difference of the entropies, in nats, of the outputs of the model and the original."""
+    refuse_trainable(original)
 
     def value(step: Step, batch: Batch) -> Tensor:
         held = step.once(("entropy", id(original), id(batch)), lambda: entropy(reference(original, batch)))

@@ -1,6 +1,6 @@
-"""What comes after forgetting: training on retain data alone.
+"""Recovery after forgetting: training on the retain set alone.
 
-It mends what forgetting has damaged, and lets the forget outputs settle where nothing pushes them.
+It repairs the damage of forgetting, and lets the forget outputs settle without a forget loss.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from unweave.choices import refuse_outside
-from unweave.descent.descend import Descent, Phase, descend, lengths_of
+from unweave.descent.descend import Descent, Phase, descend, phase_lengths
 from unweave.descent.losses import mean_loss_at
 from unweave.descent.objective import nll
 from unweave.errors import Failed
@@ -22,29 +22,28 @@ from unweave.space import RATES, Choice, Range
 from unweave.tasks import evaluating
 
 AVERAGE = 0.95
-"""The decay of the average of the weights whose loss is checked: at a constant rate the weights themselves
-are worse than what they settle to."""
+"""The decay of the average whose loss is checked: at a constant rate it is better than the weights."""
 
 CHECKS = 5
 """Minimum number of checks before recovery can count as stalled."""
 
 LESS = 0.02
-"""A loss counts as lower if it has fallen by this share of itself."""
+"""A loss counts as lower if it has fallen by this fraction."""
 
 SMALLEST = torch.finfo(torch.float32).tiny
-"""What stands for a loss of zero where something is relative to it."""
+"""Replaces a loss of zero as a divisor."""
 
 
 @dataclass(frozen=True)
 class Restored:
-    """Ends a recovery once the model is as good on retain data as the original.
+    """Ends a recovery once the model is as good on the retain set as the original.
 
     The average of the last weights (`how.ema`, 0.95 if None) is checked every `how.stop_every` steps and
     becomes the result. The learning rate stays constant until the loss has stalled for a pass over the retain
     data, and is then halved. The trace "restored" holds the loss at every check, relative to the aim.
 
     Args:
-        near: The aim: a mean loss on retain data of at most `near` times the original's.
+        near: The aim: a mean retain loss of at most `near` times the original's.
     """
 
     near: float = 1.0
@@ -55,13 +54,13 @@ class Restored:
 
 @dataclass(frozen=True)
 class Recover:
-    """Trains on retain data alone.
+    """Trains on the retain set alone.
 
     Args:
-        until: What ends the recovery before its last step; nothing if None.
-        budget: The number of gradient evaluations after which the whole run ends, those of earlier stages
-            included; the length of `how` counts if None.
-        how: The descent; its length is the most where `until` may end it.
+        until: The condition that ends the recovery early; none if None.
+        budget: The number of gradient evaluations of the whole run, earlier stages included, at which
+            recovery ends; if None, the length of `how` decides.
+        how: The descent; with `until` its length is an upper limit.
     """
 
     about: ClassVar[About] = About("ours", "retain", "1 gradient", "a recovery, for pipelines")
@@ -73,7 +72,7 @@ class Recover:
         refuse_outside(self, "[1, inf)", "budget")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from; recovery takes what is left of the budget."""
+        """The search space; recovery takes the rest of the budget."""
         return {
             "until": Choice((None,)),
             "budget": Choice((budget,)),
@@ -82,7 +81,7 @@ class Recover:
         }
 
     def __call__(self, problem: Problem) -> None:
-        """Edits the problem's model in place; changes nothing where no step is left of the budget."""
+        """Edits the problem's model in place; does nothing if the budget is spent."""
         retain, steps = Phase([nll("retain")]), self.steps(problem)
         if not steps:
             return
@@ -95,16 +94,16 @@ class Recover:
             descend_until(problem, steady, retain, self.until)
 
     def steps(self, problem: Problem) -> int:
-        """The number of steps, at most."""
+        """The largest number of steps."""
         if self.budget is not None:
             return max(0, self.budget - problem.cost.gradients)
-        (steps,) = lengths_of(problem, [Phase([nll("retain")])], self.how)
+        (steps,) = phase_lengths(problem, [Phase([nll("retain")])], self.how)
         return steps
 
 
 def descend_until(problem: Problem, how: Descent, retain: Phase, aim: Restored) -> None:
-    """Descends at a constant rate until the aim is reached; at every standstill the rate is halved."""
-    (a_pass,) = lengths_of(problem, [retain], replace(how, steps=None, epochs=1.0))
+    """Trains at a constant rate until the aim is reached; halves the rate whenever the loss stalls."""
+    (a_pass,) = phase_lengths(problem, [retain], replace(how, steps=None, epochs=1.0))
     patience = max(CHECKS, round(a_pass / how.stop_every))
     enough = aim.near * mean_retain_loss(problem, problem.original, how.batch)
     check, left = Check(enough, how.batch, patience), how.steps or 0
@@ -117,12 +116,12 @@ def descend_until(problem: Problem, how: Descent, retain: Phase, aim: Restored) 
 
 @dataclass
 class Check:
-    """Whether the mean loss on retain data is low enough, or has stopped falling.
+    """Checks whether the mean retain loss is low enough, or has stopped falling.
 
     Args:
-        enough: The loss that is low enough, on the examples that are looked at.
+        enough: The loss that is low enough.
         batch: The number of examples in a forward pass.
-        patience: The number of checks without a loss that is lower by `LESS` that make a standstill.
+        patience: The number of checks without a decrease by `LESS` after which the loss has stalled.
         seen: The losses at the checks so far.
     """
 
@@ -132,7 +131,7 @@ class Check:
     seen: list[float] = field(default_factory=list)
 
     def __call__(self, problem: Problem) -> bool:
-        """Checks; the passes are charged as examples."""
+        """Checks the loss; the passes are charged as examples."""
         self.seen.append(mean_retain_loss(problem, problem.model, self.batch))
         rows = problem.traces.setdefault("restored", [])
         rows.append((len(rows), self.seen[-1] / max(self.enough, SMALLEST), math.nan))
@@ -152,10 +151,10 @@ class Check:
 
 @torch.no_grad()
 def mean_retain_loss(problem: Problem, model: nn.Module, batch: int, most: int = 1024) -> float:
-    """The mean loss of a model on at most `most` retain examples, in evaluation mode; always the same ones.
+    """The mean loss of a model on at most `most` retain examples, always the same, in evaluation mode.
 
     Raises:
-        Failed: If it is not finite.
+        Failed: If the loss is not finite.
     """
     generator = torch.Generator().manual_seed(problem.generator.initial_seed())
     ids = problem.split.retain

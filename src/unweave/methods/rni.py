@@ -14,7 +14,7 @@ from torch import nn
 from unweave.choices import refuse_outside
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.edit import perturb_first, renew
-from unweave.descent.importance import held_by, inverted
+from unweave.descent.importance import invert, weights_of_modules
 from unweave.descent.objective import nll
 from unweave.methods.about import About, refuse_family
 from unweave.problem import Problem
@@ -24,17 +24,17 @@ from unweave.weights.params import multiply, scale
 
 @dataclass(frozen=True)
 class RNI:
-    """Redraws the head; in every round puts noise on layers drawn at random and trains those, then all.
+    """Redraws the head; in every round adds noise to random layers and trains those; finally trains all.
 
-    A layer is a weight-bearing module other than the head. In a round the layers that are not drawn stand
-    still; the head and what is in no layer, such as normalisations, train in all rounds.
+    A layer is a module of `problem.blocks` other than the head. In a round the layers that are not drawn are
+    frozen; the head and weights outside layers, such as normalisations, train in all rounds.
 
     Args:
         noise: The standard deviation of the noise, in the unit of the weights.
         layers: The fraction of the layers that a round draws and trains, at least one layer.
-        noisy: The fraction of these that get noise, at least one layer.
+        noisy: The fraction of the drawn layers that get noise, at least one layer.
         rounds: The number of rounds, the first of which is without noise.
-        last: How long all weights train in the end: a fraction of the epochs, or of the steps.
+        last: The length of the final training of all weights, as a fraction of the whole.
         how: The training.
     """
 
@@ -61,7 +61,7 @@ class RNI:
         refuse_outside(self, "(0, 1)", "last")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from; enough steps for each round to have some."""
+        """The search space; every round gets at least one step."""
         shortest = max(4 * self.rounds, round(4 / self.last))
         return {
             "how.lr": RATES,
@@ -74,7 +74,7 @@ class RNI:
         """Edits the problem's model in place.
 
         Raises:
-            ValueError: If the head is not free to be redrawn, or there is no trainable layer beside it.
+            ValueError: If the head can't be redrawn, or there is no other trainable layer.
         """
         refuse_family(self, problem.task)
         layers = trainable_layers(problem)
@@ -84,18 +84,18 @@ class RNI:
         descend(problem, self.how, *rounds, Phase([nll("retain")], share=share))
 
     def round(self, problem: Problem, layers: list[nn.Module], *, noisy: bool) -> Phase:
-        """The training of some layers, which begins with noise on some of these."""
+        """The phase that trains some layers and starts with noise on some of them."""
         params, count = problem.params, max(1, round(self.layers * len(layers)))
         order = torch.randperm(len(layers), generator=problem.generator).tolist()
         drawn, rest = [layers[i] for i in order[:count]], [layers[i] for i in order[count:]]
-        on = held_by(drawn[: max(1, round(self.noisy * count))] if noisy else [], params)
-        where = inverted(held_by(rest, params))
+        on = weights_of_modules(drawn[: max(1, round(self.noisy * count))] if noisy else [], params)
+        where = invert(weights_of_modules(rest, params))
         watch = perturb_first(scale(multiply(on, where), self.noise))
         return Phase([nll("retain")], where=where, watch=watch)
 
 
 def trainable_layers(problem: Problem) -> list[nn.Module]:
-    """The weight-bearing modules with trainable weights, but for the head.
+    """The modules of `problem.blocks` with trainable weights, without the head.
 
     Raises:
         ValueError: If there are none.

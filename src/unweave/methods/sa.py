@@ -12,7 +12,7 @@ from torch import Tensor
 from unweave.choices import refuse_no_pattern, refuse_outside, refuse_unknown_choices
 from unweave.data.in_memory import Resident
 from unweave.descent.descend import Descent, Phase, descend
-from unweave.descent.importance import Importance, fisher, named
+from unweave.descent.importance import Importance, fisher, match_names
 from unweave.descent.objective import ewc, nll, surrogate
 from unweave.methods.about import About
 from unweave.problem import Problem
@@ -25,25 +25,26 @@ from unweave.weights.params import add, scale
 
 @dataclass(frozen=True)
 class SelectiveAmnesia:
-    r"""Learns noise under the forgotten classes, held by replayed images and by the Fisher information.
+    r"""Learns noise under the forgotten classes; replayed images and the Fisher information protect the rest.
 
-    Descends :math:`E_q L(x, c_f) + \gamma\, E_p L(x, c_r) + \lambda \sum_j F_j (\theta_j - \theta^*_j)^2`.
+    Minimises :math:`E_q L(x, c_f) + \gamma\, E_p L(x, c_r) + \lambda \sum_j F_j (\theta_j - \theta^*_j)^2`.
     Images of q have independent pixels :math:`\sim U[-1, 1]`; those of p are drawn from the original, once,
-    under the retained classes. Of the forget data only labels are read, and of the retain data as well.
+    under the retained classes. Only labels of the forget set and the retain set are read.
 
     Args:
-        retain_weight: The weight gamma of the replay.
-        pull: The weight lambda. The published one belongs to the summed loss, `Diffusion.reduction="sum"`; by
-            the mean over D channels and pixels the same objective is divided by D, and has D times lambda.
-        replay: Whether retained classes are replayed by images of the original, or by the retain data.
-        per_class: Images that are drawn of each retained class.
-        sampler: How they are drawn.
-        fisher_images: Examples that the Fisher information is taken over; all if None.
-        fisher_times: Draws of noise and time for each of them: a Monte Carlo estimate of the mean over times.
-        estimator: What is squared, and then averaged: "samples", the gradient of one example at one time;
-            "batches", that of a batch, cheaper and smaller; "released", that of one example summed over its
-            draws, as in the released code, for parity: it grows with their square.
-        where: A pattern for the names of weights that may move.
+        retain_weight: The weight gamma of the replayed images.
+        pull: The weight lambda. The published value belongs to the summed loss, `Diffusion.reduction="sum"`;
+            with the mean over D channels and pixels the same objective has lambda divided by D.
+        replay: Replay retained classes by images of the original, or by the retain set.
+        per_class: The number of images drawn of each retained class.
+        sampler: How to draw them.
+        fisher_images: The number of examples for the Fisher information; all if None.
+        fisher_times: The number of draws of noise and time for each example: a Monte Carlo estimate of the
+            mean over times.
+        estimator: The gradient to square before averaging. "samples": of one example at one time. "batches":
+            of a batch, which is cheaper and smaller. "released": of one example summed over its draws, as in
+            the released code, for parity; it grows with the square of their number.
+        where: A pattern for the names of weights to train.
         how: The descent.
     """
 
@@ -75,10 +76,10 @@ class SelectiveAmnesia:
         refuse_no_pattern(self, "where")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from; what the Fisher information of `fisher_images` takes is left to it.
+        """The search space; it reserves the cost of the Fisher information of `fisher_images`.
 
         Raises:
-            ValueError: If that is of all images, whose number a method can't know.
+            ValueError: If `fisher_images` is None, because a method can't know the number of all images.
         """
         if self.fisher_images is None:
             raise ValueError("a search within a budget needs a number of fisher_images, found None for all")
@@ -95,24 +96,26 @@ class SelectiveAmnesia:
         """Edits the problem's model in place."""
         denoising(problem.task)
         if self.replay == "generated":
-            problem = replace(problem, split=self.replayed(problem))
+            problem = replace(problem, split=self.replay_split(problem))
         anchor = {name: p.detach().clone() for name, p in problem.params.items()}
         pull = self.pull * ewc(anchor, self.information(problem))
-        where = None if self.where is None else named(problem.params, self.where)
+        where = None if self.where is None else match_names(problem.params, self.where)
         objective = surrogate() + self.retain_weight * nll("retain") + pull
         descend(problem, self.how, Phase([objective], where=where))
 
-    def replayed(self, problem: Problem) -> Split:
-        """The same request over drawn images, also under the forget labels, where noise replaces them."""
+    def replay_split(self, problem: Problem) -> Split:
+        """The split over drawn images; under the forget labels noise replaces them."""
         split = problem.split
         forget = split.train.labels[split.forget]
-        drawn, labels = problem.remember(f"replay of {self.per_class}, {self.sampler!r}", self.generated)
+        drawn, labels = problem.remember(
+            f"replay of {self.per_class}, {self.sampler!r}", self.generate_images
+        )
         places = torch.randint(len(drawn), (len(forget),), generator=problem.generator)
         train = Resident(torch.cat([drawn[places], drawn]).to(problem.device), torch.cat([forget, labels]))
         return Split(train, range(len(forget)), split.held_out, calibration=split.calibration.tolist())
 
-    def generated(self, problem: Problem) -> tuple[Tensor, Tensor]:
-        """Images of the problem's model, and the retained classes that they were drawn under."""
+    def generate_images(self, problem: Problem) -> tuple[Tensor, Tensor]:
+        """Draws images of retained classes from the problem's model; returns images and classes."""
         task, split = denoising(problem.task), problem.split
         labels = split.train.labels[split.retain].unique().repeat_interleave(self.per_class)
         (example,) = split.train.stream([split.forget[:1]])
@@ -140,5 +143,5 @@ class SelectiveAmnesia:
         return scale(reduce(add, passes), 1 / len(passes))
 
     def batches(self, examples: int) -> int:
-        """The batches that so many examples make for the Fisher information."""
+        """The number of batches of the Fisher information."""
         return ceil(examples / self.how.batch) if self.estimator == "batches" else examples

@@ -19,12 +19,12 @@ class SalUn:
     """Random labelling, restricted to the weights most salient to the forget data.
 
     Args:
-        fraction: The fraction of weights allowed to move.
-        retain_weight: The weight of the retain loss; must be 1 where the data is concatenated.
-        forget: The forget loss; where the data is concatenated it must be the method's own.
-        feed: The released code takes forget batches, then retain batches on CIFAR-10 ("sequential"), and one
-            shuffled stream of both on CIFAR-100 ("concatenated"); "paired" takes one batch of each at every
-            step.
+        fraction: The fraction of weights to train.
+        retain_weight: The weight of the retain loss; must be 1 with the feed "concatenated".
+        forget: The forget loss; must be `Mislabel()` with the feed "concatenated".
+        feed: The order of examples. "sequential": forget batches, then retain batches, as in the released
+            code for CIFAR-10. "concatenated": one shuffled stream of both, as for CIFAR-100. "paired": one
+            batch of each at every step.
         how: The descent.
     """
 
@@ -57,7 +57,7 @@ class SalUn:
             )
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return {
             "how.lr": RATES,
             "how.steps": up_to(budget),

@@ -9,7 +9,7 @@ from unweave.descent.descend import Descent, Phase, descend, plan_inputs
 from unweave.descent.feed import steps_per_epoch
 from unweave.descent.lookahead import Held
 from unweave.descent.objective import nll
-from unweave.descent.redraw import trim
+from unweave.descent.redraw import redraw_sensitive
 from unweave.methods.about import About
 from unweave.problem import Problem
 from unweave.space import RATES, SCHEDULES, Log, Range, up_to
@@ -22,7 +22,8 @@ class Scissorhands:
 
     Args:
         trim: The fraction of the eligible weights to redraw.
-        eligible: A pattern for their names; by default the last third of the weight-bearing modules.
+        eligible: A pattern for their names; by default the last third of the modules with matrices or
+            kernels.
         forget_weight: The weight of the forget loss during repair.
         forget: The forget loss; the method's own is ascent.
         how: The repair.
@@ -48,7 +49,7 @@ class Scissorhands:
         refuse_no_pattern(self, "eligible")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return {
             "how.lr": RATES,
             "how.steps": up_to(budget * 5 // 6),
@@ -60,7 +61,7 @@ class Scissorhands:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        trim(problem, self.trim, eligible=self.eligible)
+        redraw_sensitive(problem, self.trim, eligible=self.eligible)
         unlearn = self.forget(problem, self.how)
         repair = nll("retain") + self.forget_weight * unlearn
         epoch = steps_per_epoch("longest", *plan_inputs(problem, Phase([repair]), self.how))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unweave.choices import refuse_outside
 from unweave.descent.descend import Descent, Phase, descend, plan_inputs
 from unweave.descent.feed import steps_per_epoch
-from unweave.descent.objective import Objective, nll, on, reference, refuse_moving
+from unweave.descent.objective import Objective, nll, on, reference, refuse_trainable
 from unweave.methods.about import About, refuse_family
 from unweave.problem import Problem
 from unweave.space import Log, Range, Uniform, up_to
@@ -24,24 +24,24 @@ from unweave.weights.step import Step
 
 @dataclass(frozen=True)
 class SCRUB:
-    r"""Leaves the original, its teacher, on forget data, and stays with it on retain data, in turns.
+    r"""Alternates: diverges from the original on the forget set, stays near it on the retain set.
 
-    An epoch is a pass over the forget data up :math:`d`, then one over the retain data down
-    :math:`\gamma \ell + \alpha d`, with :math:`d` as in `softened`; the last epochs are the second pass
-    alone. Where nothing normalises by the batch, the first pass over forget data finds no slope, since the
-    model still is its teacher: a run needs two of them there.
+    An epoch maximises :math:`d` over the forget set, then minimises :math:`\gamma \ell + \alpha d` over the
+    retain set, with :math:`d` from `softened_divergence`; the last epochs have the second pass alone. Without
+    BatchNorm the first pass over the forget set has zero gradient, since the model still equals its teacher:
+    a run then needs two of them.
 
-    The defaults are what the released code sets for CIFAR-10 at large; its scripts, its notebooks and the
-    paper disagree.
+    The defaults are those of the released code for CIFAR-10; its scripts, its notebooks and the paper
+    disagree.
 
     Args:
         retain_weight: The weight gamma of the retain loss.
         distill_weight: The weight alpha of the divergence from the teacher on retain data.
-        temperature: What the logits of both are divided by in the divergence.
-        alternate: The fraction of the epochs, or of the steps, with passes over the forget data.
-        rewind: Whether to go back to where the error on forget data was nearest to the last model's error on
-            held-out data of its classes (SCRUB+R): forgetting must not go further than never having seen. The
-            model is kept after every epoch, and as it was before the first.
+        temperature: The divisor of the logits of both in the divergence.
+        alternate: The fraction of the epochs, or of the steps, with passes over the forget set.
+        rewind: Return to the epoch whose error on the forget set was nearest to the last model's error on
+            held-out data of the same classes (SCRUB+R), so that the model does not forget more than a model
+            that never saw the set. Candidates are the models after every epoch, and the original.
         how: The descent.
     """
 
@@ -66,12 +66,11 @@ class SCRUB:
         refuse_outside(self, "(0, 1]", "alternate")
         if self.rewind and self.how.ema is not None:
             raise ValueError(
-                "rewinding keeps the weights of every epoch, and how.ema asks for their average: use one of "
-                "them"
+                "rewinding keeps the weights of every epoch, and how.ema averages them: use one of them"
             )
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from; two steps or more, one for each phase."""
+        """The search space; two steps or more, one for each phase."""
         return {
             "how.lr": Log(1e-4, 0.1),
             "how.steps": up_to(budget, least=2),
@@ -83,8 +82,8 @@ class SCRUB:
         """Edits the problem's model in place."""
         refuse_family(self, problem.task)
         teacher = problem.original
-        leave = -softened(teacher, "forget", self.temperature)
-        stay = self.distill_weight * softened(teacher, "retain", self.temperature)
+        leave = -softened_divergence(teacher, "forget", self.temperature)
+        stay = self.distill_weight * softened_divergence(teacher, "retain", self.temperature)
         repair = self.retain_weight * nll("retain") + stay
         both = Phase([leave, repair], feed="sequential", idle=True, share=self.alternate)
         alone = Phase([repair], share=1 - self.alternate)
@@ -96,16 +95,16 @@ class SCRUB:
 
 
 def descend_and_rewind(problem: Problem, how: Descent, phases: Sequence[Phase]) -> None:
-    """Descends, and goes back to the epoch whose forget error is nearest to the last one's on strangers.
+    """Trains, then returns to the epoch whose forget error is nearest to the last held-out error.
 
-    Of equally near ones it takes the first; that before the first epoch is the original itself. The errors
-    are traced as "forget error", by the number of epochs.
+    Ties go to the first epoch; the original counts as epoch zero. The errors are traced as "forget error", by
+    the number of epochs.
     """
-    unseen = strangers(problem)
+    unseen = of_forget_classes(problem)
     kept: list[tuple[float, dict[str, Tensor]]] = []
 
     def keep(of: Problem) -> None:
-        found = error(of, "forget")
+        found = error_rate(of, "forget")
         of.traces.setdefault("forget error", []).append((len(kept), found, math.nan))
         kept.append((found, {name: value.clone() for name, value in of.model.state_dict().items()}))
 
@@ -115,16 +114,16 @@ def descend_and_rewind(problem: Problem, how: Descent, phases: Sequence[Phase]) 
 
     descend(problem, how, *map(watched, phases))
     keep(problem)
-    aim = error(problem, "calibration", unseen)
+    aim = error_rate(problem, "calibration", unseen)
     _, nearest = min(kept, key=lambda each: abs(each[0] - aim))
     problem.model.load_state_dict(nearest)
 
 
-def strangers(problem: Problem) -> Bool[Tensor, " n"]:
-    """Which calibration examples are of a class that the forget data has.
+def of_forget_classes(problem: Problem) -> Bool[Tensor, " n"]:
+    """Which calibration examples are of a class in the forget set.
 
     Raises:
-        ValueError: If none is.
+        ValueError: If there are none.
     """
     split = problem.split
     classes = split.train.labels[split.forget].unique()
@@ -137,16 +136,16 @@ def strangers(problem: Problem) -> Bool[Tensor, " n"]:
     return found
 
 
-def error(problem: Problem, part: Part, among: Bool[Tensor, " n"] | None = None) -> float:
-    """The fraction of a part, or of some of it, whose class the model does not say."""
+def error_rate(problem: Problem, part: Part, among: Bool[Tensor, " n"] | None = None) -> float:
+    """The fraction of a part, or of some of it, that the model misclassifies."""
     source, ids = problem.split.part(part)
     wrong = logits(problem, problem.model, part).argmax(1) != source.labels[ids]
     return float((wrong if among is None else wrong[among]).double().mean())
 
 
-def softened(teacher: nn.Module, part: Part, temperature: float) -> Objective:
+def softened_divergence(teacher: nn.Module, part: Part, temperature: float) -> Objective:
     r""":math:`T^2 KL(\mathrm{softmax}(t / T) \,\|\, \mathrm{softmax}(s / T))` of teacher and student."""
-    refuse_moving(teacher)
+    refuse_trainable(teacher)
 
     def value(step: Step, batch: Batch) -> Tensor:
         says = step.once(("softened", id(teacher), id(batch)), lambda: reference(teacher, batch))

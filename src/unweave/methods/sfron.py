@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unweave.choices import refuse_outside
-from unweave.descent.descend import Descent, Phase, descend, lengths_of
+from unweave.descent.descend import Descent, Phase, descend, phase_lengths
 from unweave.descent.importance import Mask, fisher, ratio
 from unweave.descent.objective import nll, on
 from unweave.errors import Failed
@@ -22,25 +22,26 @@ from unweave.weights.params import Params, combine
 from unweave.weights.step import Step
 
 SMALLEST = 1e-6
-"""Losses below this weigh like this one, in nats: those of memorised examples are zero in float32."""
+"""Smaller losses count as this one, in nats: losses of memorised examples are zero in float32."""
 
 
 @dataclass(frozen=True)
 class SFRon:
-    r"""Retains at every step, and every so often first takes a step away from the forget data.
+    r"""Trains on the retain set, and every few steps first ascends the loss of the forget set.
 
-    That step climbs :math:`c_t \sum_i w_i \ell_i` with :math:`w_i \propto \ell_i^{-\lambda}`, which makes
-    least of what is forgotten already, and moves only weights that matter more to forget than to retain data.
-    Retain gradients are taken where it led, so the retain curvature bends it without a second derivative.
+    The ascent step maximises :math:`c_t \sum_i w_i \ell_i` with :math:`w_i \propto \ell_i^{-\lambda}`, which
+    gives little weight to examples already forgotten, and changes only weights that matter more to the forget
+    set than to the retain set. Retain gradients are taken after it, so the retain curvature corrects it
+    without a second derivative.
 
     Args:
         strength: The factor c at the start; it falls to zero along half a cosine.
         power: The exponent lambda.
-        threshold: How much more a weight must matter to forget than to retain data, as the ratio of the two
-            Fisher informations.
-        every: The number of retain steps for each step away.
-        clip: The largest norm of the gradient of a step away.
-        how: The descent; its norm clips retain steps alone.
+        threshold: The smallest ratio of the Fisher information of the forget set to that of the retain set
+            for a weight to be changed.
+        every: The number of retain steps for each ascent step.
+        clip: The largest norm of the gradient of an ascent step.
+        how: The descent; its `max_norm` clips retain steps only.
     """
 
     about: ClassVar[About] = About(
@@ -67,7 +68,7 @@ class SFRon:
         refuse_outside(self, "(0, inf]", "clip")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from; the two passes for the mask come on top."""
+        """The search space; the two passes for the mask come on top."""
         return {
             "how.lr": RATES,
             "how.steps": up_to(budget * self.every // (self.every + 1), share=8),
@@ -80,18 +81,18 @@ class SFRon:
         """Edits the problem's model in place.
 
         Raises:
-            ValueError: If no weight matters that much more to forget than to retain data.
+            ValueError: If no weight matters enough more to the forget set than to the retain set.
             Failed: If a Fisher information is not finite.
         """
         refuse_family(self, problem.task)
         mask, recover = self.mask(problem), Phase([nll("retain")])
-        (steps,) = lengths_of(problem, [recover], self.how)
+        (steps,) = phase_lengths(problem, [recover], self.how)
         away = replace(self.how, max_norm=self.clip, weight_decay=0.0, ema=None)
         leave = Leave(self, mask, away.optimizer_over(list(problem.params.values())), away, steps)
         descend(problem, self.how, replace(recover, watch=leave))
 
     def mask(self, problem: Problem) -> Mask:
-        """One for weights that matter enough more to forget than to retain data."""
+        """The mask of weights that matter enough more to the forget set than to the retain set."""
         examples = len(problem.split.forget)
         size = math.ceil(examples / math.ceil(examples / self.how.batch))
         matters = ratio(*(fisher(problem, nll(part), batch=size) for part in ("forget", "retain")))
@@ -108,12 +109,12 @@ class SFRon:
 
 @dataclass
 class Leave:
-    """Takes a step away from the forget data before every so many steps of a descent.
+    """Takes an ascent step on the forget set before every few steps of a descent.
 
     Args:
         method: The settings.
-        mask: The weights that it moves.
-        update: Its optimizer, which keeps its momentum from one step to the next.
+        mask: The weights that it changes.
+        update: Its optimizer, which keeps momentum from one ascent step to the next.
         how: The descent of one step.
         of: The number of steps of the descent around it.
     """
@@ -125,7 +126,7 @@ class Leave:
     of: int
 
     def __call__(self, problem: Problem, index: int) -> None:
-        """One step, if it is time to; the cost is the problem's."""
+        """Takes a step if it is due; charges the problem."""
         if index % self.method.every:
             return
         progress = index / self.of
@@ -140,7 +141,7 @@ class Leave:
 
 @dataclass(frozen=True, eq=False)
 class Unlearnt:
-    r"""Climbs :math:`c \sum_i w_i \ell_i` with constants :math:`w_i \propto \ell_i^{-\lambda}` of sum one.
+    r"""Maximises :math:`c \sum_i w_i \ell_i` with constants :math:`w_i \propto \ell_i^{-\lambda}` of sum one.
 
     Args:
         strength: The factor c.
@@ -152,7 +153,7 @@ class Unlearnt:
 
     @property
     def parts(self) -> frozenset[Part]:
-        """The forget part."""
+        """The forget set."""
         return frozenset({"forget"})
 
     def present(self, step: Step) -> bool:
@@ -160,7 +161,7 @@ class Unlearnt:
         return "forget" in step.batches
 
     def gradient(self, step: Step) -> Params:
-        """The gradient; the weights add up to one over all micro-batches and processes."""
+        """The gradient; the weights sum to one over all micro-batches and processes."""
         sums: list[Tensor] = []
 
         def value(step: Step, batch: Batch) -> Tensor:

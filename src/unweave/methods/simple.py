@@ -16,17 +16,17 @@ from unweave.targets import Ascent, Mislabel, Target, ascents
 
 @dataclass(frozen=True)
 class Original:
-    """The untouched original: what every method must leave behind."""
+    """The untouched original, to compare methods with."""
 
     about: ClassVar[About] = About(REFERENCE, "none", "0")
 
     def __call__(self, problem: Problem) -> None:
-        """Leaves the model as it is."""
+        """Leaves the model unchanged."""
 
 
 @dataclass(frozen=True)
 class FromScratch:
-    """Trains fresh weights on retain data: the exact answer if long enough, the honest opponent if short.
+    """Trains fresh weights on the retain set: the exact answer if long, the baseline to beat if short.
 
     Args:
         how: The training.
@@ -38,7 +38,7 @@ class FromScratch:
     how: Descent = Descent(lr=0.1, steps=300, schedule="cosine", warmup=0.15, weight_decay=5e-4)
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return {"how.lr": RATES, "how.warmup": Uniform(0.05, 0.4)}
 
     def __call__(self, problem: Problem) -> None:
@@ -49,7 +49,7 @@ class FromScratch:
 
 @dataclass(frozen=True)
 class FineTune:
-    """Keeps training on the retain data only.
+    """Continues to train on the retain set only.
 
     Args:
         how: The descent.
@@ -59,7 +59,7 @@ class FineTune:
     how: Descent = Descent(lr=0.05, epochs=10, weight_decay=5e-4)
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return {
             "how.lr": RATES,
             "how.steps": up_to(budget),
@@ -73,7 +73,7 @@ class FineTune:
 
 @dataclass(frozen=True)
 class GradientAscent:
-    """Climbs the loss of the forget data. Unbounded: it diverges by design if it goes on.
+    """Maximises the loss of the forget set. Unbounded: it diverges if it runs for long.
 
     Args:
         forget: The forget loss; the method's own is ascent.
@@ -90,7 +90,7 @@ class GradientAscent:
     how: Descent = Descent(lr=0.005, steps=20, momentum=0.0, max_norm=1.0, norm="frozen")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return {
             "how.lr": Log(1e-4, 0.3),
             "how.steps": Whole(max(1, budget // 30), max(1, budget // 4)),
@@ -105,7 +105,7 @@ class GradientAscent:
 
 @dataclass(frozen=True)
 class RandomLabel:
-    """Fits wrong targets on the forget data and true ones on the retain data.
+    """Trains on wrong targets on the forget set and on true ones on the retain set.
 
     Args:
         retain_weight: The weight of the retain loss.
@@ -128,7 +128,7 @@ class RandomLabel:
         refuse_outside(self, "[0, inf)", "retain_weight")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return {
             "how.lr": RATES,
             "how.steps": up_to(budget // 2, share=6),
@@ -145,7 +145,7 @@ class RandomLabel:
 
 @dataclass(frozen=True)
 class NegGradPlus:
-    r"""Descends :math:`\beta L_r - (1 - \beta) L_f`.
+    r"""Minimises :math:`\beta L_r - (1 - \beta) L_f`.
 
     Args:
         retain_weight: The weight beta.
@@ -167,7 +167,7 @@ class NegGradPlus:
         refuse_outside(self, "[0, 1]", "retain_weight")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return {
             "how.lr": RATES,
             "how.steps": up_to(budget // 2, share=6),
@@ -205,7 +205,7 @@ class L1Sparse:
         refuse_outside(self, "[0, inf)", "penalty")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return {
             "how.lr": RATES,
             "how.steps": up_to(budget),
@@ -222,10 +222,10 @@ class L1Sparse:
 
 @dataclass(frozen=True)
 class Shrink:
-    """Scales all weights down and continues on the retain data.
+    """Scales all weights down and continues to train on the retain set.
 
     Args:
-        factor: What the weights are multiplied with.
+        factor: The factor of the weights.
         how: The descent.
     """
 
@@ -242,7 +242,7 @@ class Shrink:
         refuse_outside(self, "[0, 1]", "factor")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return {
             "how.lr": RATES,
             "how.steps": up_to(budget),

@@ -24,21 +24,21 @@ from unweave.weights.params import scale
 
 @dataclass(frozen=True)
 class SelectiveSynapticDampening:
-    r"""Dampens weights that matter far more to the forget data than to all training data; trains nothing.
+    r"""Dampens weights that matter far more to the forget set than to all training data; trains nothing.
 
-    With the importances :math:`F` over forget data and :math:`D` over all training data, forget data too, it
-    sets :math:`\theta_j \leftarrow \min(1, \lambda D_j / F_j)\, \theta_j` wherever :math:`F_j > \alpha D_j`.
-    All trainable weights are candidates, those of normalisations as well, as in the released code. An
-    importance is :math:`\frac{1}{B} \sum_b g_b^2` over gradients of batches, not of examples, in evaluation
-    mode and without augmentation: it depends on the size of the batches.
+    With the importances :math:`F` over the forget set and :math:`D` over all training data, it sets
+    :math:`\theta_j \leftarrow \min(1, \lambda D_j / F_j)\, \theta_j` wherever :math:`F_j > \alpha D_j`. All
+    trainable weights are candidates, including normalisations, as in the released code. An importance is
+    :math:`\frac{1}{B} \sum_b g_b^2` over gradients of batches, not of examples, in evaluation mode and
+    without augmentation: it depends on the size of the batches.
 
     Args:
-        alpha: How many times more a weight must matter to be dampened. The published one, 10, is for few
-            forget examples or a class; of a random tenth it may select next to nothing.
+        alpha: The factor by which a weight must matter more to be dampened. The published value, 10, is for
+            few forget examples or a class; for a random tenth it may select almost no weights.
         dampening: The constant lambda.
         batch: The largest batch.
-        importance: Of the training loss ("fisher"), or the mean over batches of the size of the gradient of
-            the squared norm of the logits ("label-free"), which reads no label.
+        importance: "fisher": from the training loss. "label-free": the mean over batches of the absolute
+            gradient of the squared norm of the logits, which needs no labels.
     """
 
     about: ClassVar[About] = About(
@@ -59,7 +59,7 @@ class SelectiveSynapticDampening:
         refuse_outside(self, "[1, inf)", "batch")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from; the two passes are what they are, whatever the budget."""
+        """The search space; the two passes cost the same, whatever the budget."""
         return {"alpha": Log(0.5, 100.0), "dampening": Log(0.03, 3.0)}
 
     def __call__(self, problem: Problem) -> None:
@@ -79,9 +79,9 @@ class SelectiveSynapticDampening:
         )
 
     def scores(self, problem: Problem, part: Part) -> Importance:
-        """How much each weight matters to a part, in batches of the size that is the same for every part."""
+        """The importance of each weight to a part, with batches of the same size for every part."""
         examples = len(problem.split.forget)
-        # a last batch of one example would weigh as much as the others, and its gradient is large
+        # a last batch of one example would count as much as the others, and its gradient is large
         size = ceil(examples / ceil(examples / self.batch))
         if self.importance == "fisher":
             found = fisher(problem, nll(part), batch=size)

@@ -1,6 +1,6 @@
-"""Where a run starts: edits of the weights before a method, or before a recovery.
+"""Starts: edits of the weights before a method, or before a recovery.
 
-Each is a method like any other, and useful as the first stage of a `Pipeline`.
+Each is a method like any other, useful as the first stage of a `Pipeline`.
 """
 
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from unweave.choices import refuse_no_pattern, refuse_outside
 from unweave.descent.edit import restart, shrink_and_perturb
-from unweave.descent.importance import named
-from unweave.descent.redraw import trim
+from unweave.descent.importance import match_names
+from unweave.descent.redraw import redraw_sensitive
 from unweave.methods.about import About
 from unweave.problem import Problem
 from unweave.space import Log, Range, Uniform
@@ -18,11 +18,11 @@ from unweave.space import Log, Range, Uniform
 
 @dataclass(frozen=True)
 class ShrinkPerturb:
-    r"""Goes a part of the way back to fresh weights, :math:`k \theta + (1 - k)\, \theta_\mathrm{fresh}`.
+    r"""Mixes the weights with fresh ones, :math:`k \theta + (1 - k)\, \theta_\mathrm{fresh}`.
 
     Args:
-        keep: The fraction k of the weights that stays.
-        where: A pattern for the names of the weights that are edited; all if None.
+        keep: The fraction k of the old weights.
+        where: A pattern for the names of the weights to edit; all if None.
     """
 
     about: ClassVar[About] = About(
@@ -36,22 +36,23 @@ class ShrinkPerturb:
         refuse_no_pattern(self, "where")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return {"keep": Uniform(0.3, 1.0)}
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        within = None if self.where is None else named(problem.params, self.where)
+        within = None if self.where is None else match_names(problem.params, self.where)
         shrink_and_perturb(problem, self.keep, within)
 
 
 @dataclass(frozen=True)
 class Redraw:
-    """Redraws the weights most sensitive to the forget data (SNIP), as Scissorhands begins.
+    """Redraws the weights most sensitive to the forget set (SNIP), as Scissorhands does first.
 
     Args:
         fraction: The fraction of the eligible weights.
-        eligible: A pattern for their names; by default the last third of the weight-bearing modules.
+        eligible: A pattern for their names; by default the last third of the modules with matrices or
+            kernels.
     """
 
     about: ClassVar[About] = About(
@@ -68,12 +69,12 @@ class Redraw:
         refuse_no_pattern(self, "eligible")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from."""
+        """The search space."""
         return {"fraction": Log(0.003, 0.3)}
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        trim(problem, self.fraction, eligible=self.eligible)
+        redraw_sensitive(problem, self.fraction, eligible=self.eligible)
 
 
 @dataclass(frozen=True)

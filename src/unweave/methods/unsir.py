@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unweave.choices import refuse_outside
 from unweave.data.unaugmented import Unaugmented
 from unweave.data.with_noise import Noise, Noisy
-from unweave.descent.descend import Descent, Phase, descend, training
+from unweave.descent.descend import Descent, Phase, descend, training_mode
 from unweave.descent.objective import nll
 from unweave.errors import Failed
 from unweave.methods.about import About, refuse_family
@@ -23,22 +23,22 @@ from unweave.tasks import Inputs, call
 
 @dataclass(frozen=True)
 class UNSIR:
-    r"""Learns noise that the forgotten class can't explain, trains on it under that class, and repairs.
+    r"""Learns noise with a high loss under the forgotten class, trains on it under that class, and repairs.
 
-    The noise :math:`x`, a batch of images for each forgotten class, minimises
-    :math:`-\ell(x) + 0.1\, \mathrm{mean}\, \|x\|^2` by Adam with the model as it is. Impair: one shuffled
-    stream of the noise, each image so many times, and of some retain data. Repair: that retain data alone.
-    Forget data is not read, only its label; nothing is augmented. It is for whole classes alone.
+    The noise :math:`x`, a batch of images for each forgotten class, minimises :math:`-\ell(x) + 0.1\,
+    \mathrm{mean}\, \|x\|^2` by Adam with the present model. Impair: one shuffled stream of the noise, each
+    image `repeats` times, and of some retain data. Repair: that retain data alone. Of the forget set only
+    labels are read; nothing is augmented. It forgets whole classes only.
 
     The defaults are those of the code released with SSD (Foster et al., AAAI 2024).
 
     Args:
-        images: How many noise images are learned for each class.
-        noise_steps: The steps of learning them.
-        noise_lr: The learning rate of Adam there.
+        images: The number of noise images for each class.
+        noise_steps: The number of steps to learn them.
+        noise_lr: The learning rate of Adam for the noise.
         penalty: The weight of the squared norm of the noise.
-        repeats: How often each noise image comes in an epoch of the impairment.
-        per_class: The most retain examples that are taken of each class.
+        repeats: The number of times each noise image occurs in an epoch of the impairment.
+        per_class: The largest number of retain examples of each class.
         impair: The descent on noise and retain data.
         how: The descent of the repair.
     """
@@ -68,7 +68,7 @@ class UNSIR:
             raise ValueError("the impairment does not follow forget data: set impair.stop to 'never'")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from; the budget of a request for one class."""
+        """The search space, with the budget of a request for one class."""
         steps = up_to((budget - self.noise_steps) // 2)
         return {
             "how.lr": Log(1e-5, 0.05),
@@ -81,17 +81,17 @@ class UNSIR:
         """Edits the problem's model in place.
 
         Raises:
-            ValueError: If what is to be forgotten is not whole classes, or the inputs are no numbers.
+            ValueError: If the forget set is not made of whole classes, or the inputs are not floats.
             Failed: If the noise is no longer finite.
         """
         refuse_family(self, problem.task)
         refuse_partial_classes(problem.split)
-        staged = problem.over(self.staged(problem))
+        staged = problem.with_split(self.noise_split(problem))
         descend(staged, self.impair, Phase([nll("mixed")]))
         descend(staged, self.how, Phase([nll("retain")]))
 
-    def staged(self, problem: Problem) -> Split:
-        """The noise as what is to be forgotten, and the chosen retain data as what stays."""
+    def noise_split(self, problem: Problem) -> Split:
+        """The split with the noise as forget set and the chosen retain data as retain set."""
         split = problem.split
         labels = torch.tensor(split.forgotten_classes).repeat_interleave(self.images)
         source = Unaugmented(split.train)
@@ -106,11 +106,11 @@ class UNSIR:
         return [torch.cat(fields) for fields in zip(*learned, strict=True)]
 
     def noise_of(self, problem: Problem, label: int) -> Noise:
-        """Noise images on which the model is as far from a class as their size allows."""
-        noise, put = drawn(problem, self.images)
+        """Learns noise images on which the loss of the model under a class is high."""
+        noise, put = draw_noise(problem, self.images)
         target = torch.full((self.images,), label, device=problem.device)
         adam = torch.optim.Adam(noise, self.noise_lr)
-        with training(problem.model, Descent(steps=1, norm="frozen")):
+        with training_mode(problem.model, Descent(steps=1, norm="frozen")):
             for _ in range(self.noise_steps):
                 loss = problem.task.loss(call(problem.model, put(noise)), target).mean()
                 size = torch.stack([x.square().flatten(1).sum(1).mean() for x in noise]).sum()
@@ -125,8 +125,8 @@ class UNSIR:
         return [x.detach() for x in noise]
 
 
-def drawn(problem: Problem, images: int) -> tuple[list[nn.Parameter], Callable[[Noise], Inputs]]:
-    """Normal noise in the shape of the inputs, and what makes inputs of it."""
+def draw_noise(problem: Problem, images: int) -> tuple[list[nn.Parameter], Callable[[Noise], Inputs]]:
+    """Normal noise in the shape of the inputs, and a function that makes inputs of it."""
     source, ids = problem.split.part("retain")
     (raw,) = source.stream([ids[:1]])
     keywords = list(raw.inputs) if isinstance(raw.inputs, dict) else None
@@ -143,18 +143,18 @@ def drawn(problem: Problem, images: int) -> tuple[list[nn.Parameter], Callable[[
 
 
 def some_of_each_class(split: Split, most: int, generator: torch.Generator) -> Int64[Tensor, " n"]:
-    """Positions of at most so many retain examples of each class, at random."""
+    """Positions of at most `most` random retain examples of each class."""
     shuffled = split.retain[torch.randperm(len(split.retain), generator=generator)]
     labels = split.train.labels[shuffled]
     return torch.cat([shuffled[labels == label][:most] for label in labels.unique()]).sort().values
 
 
 def refuse_partial_classes(split: Split) -> None:
-    """Raises if an example is to be forgotten of whose class others stay."""
+    """Raises if a class in the forget set also has retain examples."""
     labels = split.train.labels[split.forget]
     staying = int((~torch.isin(labels, torch.tensor(split.forgotten_classes, dtype=labels.dtype))).sum())
     if staying:
         raise ValueError(
             f"UNSIR forgets whole classes, found {staying} of {len(labels)} forget examples whose class has "
-            "others that stay: forget that class, or use another method"
+            "retain examples: forget the whole class, or use another method"
         )

@@ -1,1 +1,1 @@
-"""What is written to disk: files that appear whole, weights, digests and `record.json`."""
+"""Everything written to disk: atomic files, weights, digests and `record.json`."""

@@ -1,7 +1,7 @@
-"""Model weights on disk: `model.safetensors`, and `model.json` that says what they are.
+"""Model weights on disk: `model.safetensors`, and `model.json` with facts about them.
 
-Never pickle: a checkpoint is data, so that one from anywhere can be read. Both files are replaced whole,
-and a model is touched only after everything about the files has been checked.
+There is no pickle, so a checkpoint of any origin is safe to read. Both files are replaced atomically, and a
+model changes only after all checks of the files.
 """
 
 import hashlib
@@ -22,10 +22,10 @@ SIDECAR = "model.json"
 
 
 def save(folder: str | Path, model_state: Mapping[str, Tensor], sidecar: Mapping[str, object]) -> None:
-    """Write a model's weights and what they are.
+    """Writes a model's weights and facts about them.
 
     Args:
-        folder: Made if it is missing. A checkpoint that is there is replaced, or stays whole.
+        folder: Created if it is missing. An existing checkpoint is replaced as a whole, or stays.
         model_state: `model.state_dict()`; tied weights are written once per name.
         sidecar: JSON values, "split" (digest of the split trained on), "recipe" among them.
             "architecture" (digest of names, shapes and types) and "weights" (SHA-256 of the file) are added.
@@ -41,18 +41,18 @@ def save(folder: str | Path, model_state: Mapping[str, Tensor], sidecar: Mapping
         note.write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         sync(weights)
         sync(note)
-        # both are on the disk; an interruption between these two lines is found by the digest in the sidecar
+        # both are on the disk; the digest in the sidecar detects an interruption between these two lines
         os.replace(weights, folder / WEIGHTS)
         os.replace(note, folder / SIDECAR)
 
 
 def load(place: str | Path, model: nn.Module, split_digest: str | None = None) -> dict[str, object]:
-    """Fill a model with the weights of a checkpoint and return its sidecar.
+    """Fills a model with the weights of a checkpoint and returns its sidecar.
 
     Args:
-        place: The folder of a checkpoint, or its weights file (the sidecar lies beside it, ending .json).
-        model: Of the same architecture; stays as it was when anything is wrong.
-        split_digest: Digest of the split that the model must have been trained on. None: any.
+        place: The folder of a checkpoint, or its weights file (with the sidecar next to it, ending in .json).
+        model: A model of the same architecture; stays unchanged after an error.
+        split_digest: The digest of the split that the model must have been trained on; any if None.
     """
     weights = Path(place) / WEIGHTS if Path(place).is_dir() else Path(place)
     facts = _read_sidecar(weights.with_suffix(".json"))
@@ -78,12 +78,12 @@ def architecture(state: Mapping[str, Tensor]) -> str:
 
 
 def shapes(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """The shape of each tensor, as an error shows it."""
+    """The shape of each tensor, as text for errors."""
     return {name: str(list(tensor.shape)) for name, tensor in state.items()}
 
 
 def difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
-    """The first tensor, in the order of what is expected, that is shown otherwise; empty if none is."""
+    """A sentence on the first tensor, in the expected order, that differs; empty if none does."""
     for name in [*expected, *found]:
         wanted, shown = (forms.get(name, "absent") for forms in (expected, found))
         if wanted != shown:
@@ -95,7 +95,7 @@ def contents(state: Mapping[str, Tensor]) -> str:
     """SHA-256 of a model's tensors, names, types, shapes and bytes, in order of their names."""
     digest = hashlib.sha256(architecture(state).encode())
     for name in sorted(state):
-        # bytes, because NumPy doesn't know every type of torch; a scalar has no dimension to cut into bytes
+        # bytes, because NumPy lacks some types of torch; a scalar has no dimension to view as bytes
         digest.update(state[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
@@ -104,7 +104,7 @@ def _write_weights(state: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(state, path, metadata={"format": "pt"})
         follow_umask(path)
-    except SafetensorError as error:  # a full disk comes as this
+    except SafetensorError as error:  # a full disk raises this
         raise OSError(f"{path.parent} cannot be written: {error}") from error
 
 
@@ -124,7 +124,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _check_architecture(state: Mapping[str, Tensor], model: nn.Module, path: Path) -> None:
-    """Name the first tensor, in the model's order, that differs."""
+    """Raises if a tensor differs; names the first one, in the model's order."""
     found = difference(_forms(model.state_dict()), _forms(state))
     if found:
         raise ValueError(f"{path} is of another architecture: {found}; build the model that was saved")

@@ -1,4 +1,4 @@
-"""What code of a user runs: its own file, and what that imports from its folder."""
+"""Digests of a user's code: its own file, and the modules it imports from its folder."""
 
 import hashlib
 import sys
@@ -11,12 +11,12 @@ PROGRAM = ("unweave", "__main__")
 
 
 def code_digest(path: Path) -> str:
-    """SHA-256 of a file of code and of what was imported from its folder, in order of the paths there.
+    """SHA-256 of a file of code and of the modules imported from its folder, in order of their paths.
 
-    What its functions only import when they are called is not known yet and does not count.
+    Imports inside functions that have not been called yet do not count.
     """
     digest = hashlib.sha256(path.read_bytes())
-    for other in imported_from(path.parent):
+    for other in imported_files(path.parent):
         if other != path:
             name, code = other.relative_to(path.parent).as_posix(), hashlib.sha256(other.read_bytes())
             digest.update(f"\n{name} {code.hexdigest()}".encode())
@@ -24,10 +24,10 @@ def code_digest(path: Path) -> str:
 
 
 def file_of(train: Callable[..., object]) -> Path:
-    """The file of a function that tells all it does.
+    """The file that defines a function completely.
 
     Raises:
-        ValueError: If it is an object, has values from the function around it, or lies in no file.
+        ValueError: If it is an object, a closure over values, or in no file.
     """
     if not isinstance(train, FunctionType):
         found = f"an object of {type(train).__name__}"
@@ -43,22 +43,24 @@ def file_of(train: Callable[..., object]) -> Path:
     )
 
 
-def imported_from(folder: Path) -> list[Path]:
-    """Files of the loaded modules in a folder, sorted; not what is installed there, such as in .venv."""
-    # no resolve(): a module may be a link to a file elsewhere
+def imported_files(folder: Path) -> list[Path]:
+    """The files of loaded modules in a folder, sorted, without packages installed there, as in .venv."""
+    # no resolve(), because a module may be a link to a file elsewhere
     files = {Path(name).absolute() for name in module_files()}
-    return sorted(path for path in files if path.is_relative_to(folder) and path.is_file() and own_code(path))
+    return sorted(
+        path for path in files if path.is_relative_to(folder) and path.is_file() and is_own_code(path)
+    )
 
 
 def module_files() -> list[str]:
-    """Where the loaded modules come from, but the program itself, whose parts differ from verb to verb."""
+    """The files of the loaded modules, without those of unweave, which differ from verb to verb."""
     loaded = [module for name, module in list(sys.modules.items()) if name.split(".")[0] not in PROGRAM]
-    # not every thing in there is a module, and some load more when they are asked for an attribute
+    # some entries are no modules, and some load more modules on access to an attribute
     found = [vars(module).get("__file__") for module in loaded if isinstance(module, ModuleType)]
     return [name for name in found if isinstance(name, str)]
 
 
-def own_code(path: Path) -> bool:
-    """Whether a file is a user's own, and neither Python's nor installed."""
+def is_own_code(path: Path) -> bool:
+    """Whether a file is a user's own, not part of Python or an installed package."""
     installed = {"site-packages", "dist-packages"} & set(path.parts)
     return not installed and not path.is_relative_to(sysconfig.get_path("stdlib"))

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and their digests: a full disk leaves what was there before."""
+"""Atomic files and their digests: after a full disk the old file is still there."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def write_atomically(path: str | Path, text: str) -> None:
-    """Writes the whole text, as UTF-8, or nothing."""
+    """Writes a text as UTF-8, atomically."""
     with draft(Path(path)) as beside:
         beside.write_text(text, encoding="utf-8")
         sync(beside)
@@ -20,9 +20,9 @@ def write_atomically(path: str | Path, text: str) -> None:
 
 @contextmanager
 def draft(path: Path) -> Iterator[Path]:
-    """A place to write what is to become `path`; what is left there when the body ends is deleted.
+    """Yields a temporary path to write and rename to `path`; deletes what is left of it after the body.
 
-    It lies beside the path: a rename across file systems is not atomic.
+    It is next to `path`, because a rename across file systems is not atomic.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -32,7 +32,7 @@ def draft(path: Path) -> Iterator[Path]:
 
 
 def follow_umask(path: Path) -> None:
-    """Gives a file the permissions of any new one there: safetensors lets the owner alone read its files."""
+    """Gives a file the permissions of a new file; safetensors lets only the owner read its files."""
     with draft(path) as fresh:
         fresh.touch()
         shutil.copymode(fresh, path)
@@ -54,11 +54,11 @@ def read_object(path: Path, advice: str = "") -> dict[str, Any]:
     """The JSON object in a file.
 
     Args:
-        path: The file, which is there.
-        advice: What an error ends with: what to do about it.
+        path: The file, which exists.
+        advice: The end of an error: what to do.
 
     Raises:
-        ValueError: If it holds anything else.
+        ValueError: If it holds no JSON object.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

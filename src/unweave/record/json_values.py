@@ -1,14 +1,14 @@
-"""Values as JSON knows them."""
+"""Conversion to JSON values."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
 
-def plain(value: Any) -> Any:
-    """The value as JSON knows it: tuples as lists, numbers that are not finite as null."""
+def to_json_values(value: Any) -> Any:
+    """Converts to JSON values: tuples become lists, numbers that are not finite become null."""
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: to_json_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_json_values(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,10 +6,10 @@ from typing import Any
 from unweave.record import record
 
 UNKNOWN: Mapping[str, Any] = {"seconds": None, "gradient_evaluations": None, "cost": None, "trace": {}}
-"""The cost of a model that was given."""
+"""The cost of a given model."""
 
 SHOWN = 5
-"""Ids of a request that its record names: who was deleted is no more widely told than it has to be."""
+"""The number of ids of a request in a record; few, because a record should not reveal who was deleted."""
 
 
 def one_model(
@@ -27,13 +27,13 @@ def one_model(
 
     Args:
         methods: The row of the model, and of the untouched original if there is one, by name.
-        request: What was deleted.
-        data: The numbers of examples of the parts.
-        seeds: The seed of the method, if one is known.
+        request: The row of the request.
+        data: The sizes of the parts of the data.
+        seeds: The seed of the method, if known.
         reference: The row of the retrained models.
-        margins: The margin of each metric, if there are any.
+        margins: The margin of each metric; None without.
         floor: The mean gap of two retrained models.
-        sheets: Pictures of what models answer, by name.
+        sheets: Pictures of the answers, by model.
     """
     stage = {
         "recipe": {},
@@ -50,11 +50,11 @@ def one_model(
 
 
 def add_request(made: Mapping[str, Any], facts: Mapping[str, str | None]) -> dict[str, Any]:
-    """The record of one model with what only its caller knows of the request.
+    """Adds facts about the request that only the caller knows.
 
     Args:
-        made: From `one_model`.
-        facts: The model, as its user calls it; how the request was asked; and the date of the deletion.
+        made: The record from `one_model`.
+        facts: The user's name of the model, the request as given, and the date of the deletion.
     """
     (stage,) = made["stages"].values()
     about = {**stage, "request": {**stage["request"], **facts}}
@@ -62,7 +62,7 @@ def add_request(made: Mapping[str, Any], facts: Mapping[str, str | None]) -> dic
 
 
 def request_row(ids: Sequence[Any], labels: Sequence[int], *, of: int, model: str) -> dict[str, Any]:
-    """What was deleted: how many examples, the first of their ids, their classes, and from which model."""
+    """The row of a request: the number of examples, their first ids, their classes, and the model."""
     counts = {str(label): labels.count(label) for label in sorted(set(labels))}
     facts = {"examples": len(labels), "of": of, "ids": list(ids[:SHOWN]), "classes": counts}
     return {**facts, "model": model, "asked": None, "date": None}

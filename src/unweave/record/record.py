@@ -1,8 +1,8 @@
-"""`record.json`: what was run, on what, and what it measured: all that a report or an auditor reads.
+"""`record.json`: the run, its data and its measurements, for reports and auditors.
 
-A record is a plain dictionary; `record.schema.json` beside this file says which keys it has, what each number
-means and in which unit. Numbers are written with the digits that bring the same float back. A file carries
-a digest of its content, which every reader verifies (`unweave.record.digest`); the earlier schema had none.
+A record is a plain dictionary; `record.schema.json` next to this file defines its keys, and the meaning and
+unit of each number. Numbers are written with enough digits to restore the same float. A file contains a
+digest of its content, which every reader verifies (`unweave.record.digest`); the earlier schema had none.
 """
 
 import hashlib
@@ -16,25 +16,25 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from unweave.record.digest import KEY, refuse_changed, sealed
+from unweave.record.digest import KEY, refuse_changed, seal
 from unweave.record.files import write_atomically
-from unweave.record.json_values import plain
+from unweave.record.json_values import to_json_values
 
-# The schema, not the type checker, describes a record: it holds whatever JSON can hold.
+# The schema, not the type checker, describes a record: any JSON value is possible.
 Record = Mapping[str, Any]
 
 SCHEMA = "unweave.record/2"
 EARLIER = "unweave.record/1"
-"""Had no digest: such a record is read, and can't be verified."""
+"""The earlier schema, without a digest: such a record can be read but not verified."""
 FILE = "record.json"
 PACKAGES = ("unweave", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors", "optuna")
 
 
 def environment() -> dict[str, Any]:
-    """What a run depends on beside its recipe: code, Python, packages, processor, threads and devices.
+    """The environment of a run: code, Python, packages, processor, threads and devices.
 
-    It names neither the machine nor its user. `code` is the sha256 of the package's own Python files, which
-    tells an edited checkout from the release of the same version.
+    It names neither the machine nor its user. `code` is the SHA-256 of the package's own Python files, which
+    distinguishes an edited checkout from the release of the same version.
     """
     import torch
 
@@ -61,16 +61,16 @@ def package_digest() -> str:
 
 
 def write(record: Record, folder: str | Path) -> Path:
-    """Validate `record` and write it to `folder`/record.json, whole or not at all.
+    """Validates `record` and writes it to `folder`/record.json, atomically.
 
-    The file is replaced in one step once the new one is on the disk: whatever interrupts the writing, a
-    reader finds the old record or the new. NaN and infinity, which JSON does not know, are written as null.
+    The file is replaced in one step once the new one is on the disk, so after any interruption a reader finds
+    the old record or the new one. NaN and infinity, which JSON lacks, are written as null.
 
     Returns:
         The path of the file.
 
     Raises:
-        ValueError: the record does not follow the schema, or `folder` is a file; nothing is written.
+        ValueError: If the record does not follow the schema, or `folder` is a file; nothing is written.
     """
     validate(record, known=(SCHEMA,))
     folder = Path(folder)
@@ -78,21 +78,21 @@ def write(record: Record, folder: str | Path) -> Path:
         raise ValueError(
             f"expected a folder to write {FILE} into, found a file at {folder}: choose another name"
         )
-    text = json.dumps(sealed(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(seal(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / FILE, text)
     return folder / FILE
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Read and validate a record, and verify its digest, without which it is returned.
+    """Reads and validates a record, and verifies its digest, which is not returned.
 
     Args:
-        path: the file, or the folder that holds it as record.json.
+        path: The file, or the folder with its record.json.
 
     Raises:
-        ValueError: no such file, not JSON, another schema id, a departure from the schema, or a record that
-            was changed after it was written.
+        ValueError: If there is no such file, it is not JSON, it does not follow the schema, or it was changed
+            after it was written.
     """
     path = Path(path)
     path = path / FILE if path.is_dir() else path
@@ -115,15 +115,15 @@ def load(path: str | Path) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key != KEY}
 
 
-def unverified(record: Record) -> str:
-    """A sentence that a record can't be verified; empty if its digest was."""
+def explain_unverified(record: Record) -> str:
+    """A sentence if a record can't be verified; empty if its digest was."""
     if record.get("schema") != EARLIER:
         return ""
     return f"Made by an earlier version ({EARLIER}), without a digest: its figures can't be verified."
 
 
 def validate(record: Any, *, known: Sequence[str] = (SCHEMA, EARLIER)) -> None:
-    """Raise a ValueError that names the place where `record`, whatever it is, departs from the schema."""
+    """Raises a ValueError that names the place where `record` violates the schema."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
@@ -131,7 +131,7 @@ def validate(record: Any, *, known: Sequence[str] = (SCHEMA, EARLIER)) -> None:
     if found not in known:
         raise ValueError(f"expected a record of schema {SCHEMA!r}, found {found!r}")
     schema = json.loads(Path(__file__).with_name("record.schema.json").read_text(encoding="utf-8"))
-    error = best_match(Draft202012Validator(schema).iter_errors(plain(record)))
+    error = best_match(Draft202012Validator(schema).iter_errors(to_json_values(record)))
     if error is not None:
         place = ".".join(str(part) for part in error.absolute_path) or "the record"
         raise ValueError(f"{place} does not follow schema {SCHEMA!r}: {_shorten(error.message)}")
@@ -150,7 +150,7 @@ def _check_headline(name: str, stage: Record) -> None:
 
 
 def _check_histograms(stage: str, histograms: Record) -> None:
-    """What JSON Schema cannot say: one more edge than counts, and the same edges throughout a stage."""
+    """Checks what JSON Schema can't: one more edge than counts, and the same edges throughout a stage."""
     edges = [list(histogram["edges"]) for histogram in histograms.values()]
     for name, histogram in histograms.items():
         found, expected = len(histogram["counts"]), len(histogram["edges"]) - 1
@@ -163,7 +163,7 @@ def _check_histograms(stage: str, histograms: Record) -> None:
 
 
 def _check_per_seed(name: str, stage: Record) -> None:
-    """A number for each seed."""
+    """Checks that there is one number per seed."""
     expected = len(stage["seeds"])
     for method, row in stage["methods"].items():
         for figure, numbers in row.get("per_seed", {}).items():
@@ -173,7 +173,7 @@ def _check_per_seed(name: str, stage: Record) -> None:
 
 
 def _shorten(message: str) -> str:
-    # jsonschema quotes the whole value it refuses, which may be a histogram or a record.
+    # jsonschema quotes the whole refused value, which may be a histogram or a record.
     return message if len(message) <= 300 else f"{message[:140]} ... {message[-140:]}"
 
 

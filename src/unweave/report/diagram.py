@@ -6,19 +6,19 @@ from matplotlib.axes import Axes
 
 from unweave.report.ranks import Ranking
 from unweave.report.svg import FAINT, INK, SERIES, axes, svg
-from unweave.report.write_labels import NAME_SIZE, short
+from unweave.report.write_labels import NAME_SIZE, shorten
 
 WIDTH, LINE, LEVEL = 288.0, 11.0, 5.0
-"""In points: the width of the diagram, the height of a name, the distance between two bars."""
+"""The width of the diagram, the height of a name and the distance of two bars, in points."""
 
 
 def critical_difference(ranking: Ranking) -> str:
-    """Mean ranks on an axis, the best left; a bar joins methods that the test does not tell apart."""
+    """Draws mean ranks on an axis, the best left; a bar joins methods without a significant difference."""
     names, bars = list(ranking.ranks), levels(ranking)
     half = (len(names) + 1) // 2
     beneath = 10 + LEVEL * len(bars)
     height = 32 + beneath + LINE * half
-    room = 8 + 0.52 * NAME_SIZE * max(len(short(each)) for each in names)
+    room = 8 + 0.52 * NAME_SIZE * max(len(shorten(each)) for each in names)
     with axes(WIDTH / 72, height / 72) as (figure, plot):
         plot.set_axis_off()
         plot.set_xlim(0, WIDTH)
@@ -35,7 +35,7 @@ def critical_difference(ranking: Ranking) -> str:
 
 
 def levels(ranking: Ranking) -> list[list[tuple[float, float]]]:
-    """The ends of the bars, in ranks, on as few lines as leave a gap between two of them."""
+    """The ends of the bars, in ranks, on as few lines as possible without contact."""
     lines: list[list[tuple[float, float]]] = []
     apart = 0.03 * len(ranking.ranks)
     for group in ranking.groups:
@@ -55,7 +55,7 @@ class Scale:
     Args:
         plot: what to draw on.
         worst: the largest rank; the smallest is 1.
-        room: what names take on either side.
+        room: The width of names on either side.
         height: where the axis is.
     """
 
@@ -65,11 +65,11 @@ class Scale:
     height: float
 
     def at(self, rank: float) -> float:
-        """Where a rank is."""
+        """The position of a rank."""
         return self.room + (rank - 1) / (self.worst - 1) * (WIDTH - 2 * self.room)
 
     def draw(self, critical: float) -> None:
-        """The axis with its ticks, and above it the critical difference, where that is shorter."""
+        """Draws the axis with its ticks, and above it the critical difference, if that is shorter."""
         self._line([self.at(1), self.at(self.worst)], [0, 0], INK, 0.8)
         step = next(each for each in (1, 2, 5, 10, 20, 50) if (self.worst - 1) / each <= 7)
         for rank in range(1, self.worst + 1):
@@ -85,15 +85,15 @@ class Scale:
         self._text(ends[1] + 4, -22, told, ha="left", va="center")
 
     def name(self, text: str, rank: float, below: float, *, left: bool) -> None:
-        """A method's name beside the axis, so far below it, and a line from there to its rank."""
+        """Writes a method's name next to the axis, `below` points under it, with a line to its rank."""
         edge = self.room - 4 if left else WIDTH - self.room + 4
         self._line([edge, self.at(rank), self.at(rank)], [below, below, 0], FAINT, 0.7)
         self._text(
-            edge + (-3 if left else 3), below, short(text), ha="right" if left else "left", va="center"
+            edge + (-3 if left else 3), below, shorten(text), ha="right" if left else "left", va="center"
         )
 
     def join(self, first: float, last: float, below: float) -> None:
-        """A bar over two ranks and all between."""
+        """Draws a bar from one rank to another."""
         reach = 0.012 * (self.worst - 1)
         self._line([self.at(first - reach), self.at(last + reach)], [below, below], SERIES[0], 2.4)
 

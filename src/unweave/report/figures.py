@@ -12,7 +12,7 @@ from unweave.report.numbers import finite, heading
 from unweave.report.place_labels import Point
 from unweave.report.rows import Row, metric_ids, rows
 from unweave.report.svg import DASHES, FAINT, INK, SERIES, axes, svg, ticks
-from unweave.report.write_labels import short, write_names
+from unweave.report.write_labels import shorten, write_names
 
 Curve = Sequence[Sequence[float | None]]
 
@@ -20,9 +20,9 @@ REFERENCES = ("retrain", "calibration")
 
 
 def losses(stage: Mapping[str, Any]) -> dict[str, str]:
-    """One figure per method: its losses on the forget set beside Retrain's there and on held-out examples.
+    """One figure per method: its losses on the forget set, with Retrain's there and on held-out examples.
 
-    Each is the share of its examples per bin. The horizontal axis is logarithmic where the bins are.
+    Each curve is the share of examples per bin. The horizontal axis is logarithmic if the bins are.
     """
     histograms = stage.get("histograms", {})
     shares = {name: _shares(histogram["counts"]) for name, histogram in histograms.items()}
@@ -60,13 +60,14 @@ def tradeoff(stage: Mapping[str, Any]) -> str | None:
 
 
 def conflict(stage: Mapping[str, Any]) -> str | None:
-    """Cosine of the retaining and the forgetting gradient over the steps; thin, its reliability.
+    """The cosine of the retain and the forget gradient over the steps; its reliability as a thin line.
 
-    A curve of a trace that has a split-half reliability is the conflict probe's; losses have none, and
-    are not drawn here.
+    Only traces of the conflict probe have a split-half reliability; losses have none, and are not drawn here.
     """
     probed = {
-        row.name: _probed(stage["methods"][row.name]) for row in rows(stage) if row.name in stage["methods"]
+        row.name: _cosine_curve(stage["methods"][row.name])
+        for row in rows(stage)
+        if row.name in stage["methods"]
     }
     curves = {name: curve for name, curve in probed.items() if curve is not None}
     if not curves:
@@ -74,7 +75,7 @@ def conflict(stage: Mapping[str, Any]) -> str | None:
     with axes(4.0, 3.5) as (figure, plot):
         plot.axhline(0, color=FAINT, linewidth=0.8)
         for i, (method, curve) in enumerate(curves.items()):
-            _curve(plot, short(method), curve, colour=SERIES[i % len(SERIES)], dash=DASHES[i % len(DASHES)])
+            _curve(plot, shorten(method), curve, colour=SERIES[i % len(SERIES)], dash=DASHES[i % len(DASHES)])
         plot.set_ylim(-1.05, 1.05)
         plot.set_xlabel("Step")
         plot.set_ylabel("Cosine of the two gradients")
@@ -109,7 +110,7 @@ def _shares(counts: Sequence[float]) -> list[float]:
 
 
 def utility_of(stage: Mapping[str, Any]) -> str:
-    """The metric that says what users see: test accuracy, or of a generator that of retained conditions."""
+    """The metric of utility: test accuracy, or for a generator the accuracy of retained conditions."""
     return "ta" if "ta" in metric_ids(stage) else "ra"
 
 
@@ -156,11 +157,11 @@ def _times(plot: Axes) -> None:
 
 
 def _area(cost: float | None) -> float:
-    """Square points; a time that was not measured is drawn as none, and the scale ends at two retrains."""
+    """Area in square points; an unmeasured time counts as zero, and the scale ends at two retrains."""
     return 14 + 90 * min(cost or 0.0, 2.0)
 
 
-def _probed(method: Mapping[str, Any]) -> Curve | None:
+def _cosine_curve(method: Mapping[str, Any]) -> Curve | None:
     return next(
         (curve for curve in method["trace"].values() if any(half is not None for *_, half in curve)), None
     )

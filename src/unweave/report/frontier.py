@@ -1,4 +1,4 @@
-"""A record's frontier as tables: what each method reaches at each budget, and what a PASS costs it."""
+"""A record's frontier as tables: the gap of each method at each budget, and its cost of a PASS."""
 
 import math
 from collections.abc import Mapping
@@ -23,13 +23,13 @@ PAIRED = (
 )
 
 
-def titled(name: str) -> str:
+def title(name: str) -> str:
     """The heading of a recipe's frontier."""
     return f"{name}: gap against cost"
 
 
-def ordered(frontier: Frontier) -> list[str]:
-    """The methods: who passes for the least first, and of equals who is nearest at the largest budget."""
+def order_methods(frontier: Frontier) -> list[str]:
+    """Sorts methods by their cost of a PASS, then by their gap at the largest budget."""
 
     def place(name: str) -> tuple[float, float]:
         found = frontier["methods"][name]
@@ -41,18 +41,18 @@ def ordered(frontier: Frontier) -> list[str]:
 
 
 def gap_of(point: Mapping[str, Any]) -> float | None:
-    """The mean gap of a point; None where the method did not run to its end."""
+    """The mean gap of a point; None if the method failed."""
     return None if point["gap"] is None or point["failed"] is not None else finite(point["gap"]["mean"])
 
 
 def grid(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
-    """Header and lines: for each method, by budget, its gap and verdict, and what a PASS costs it."""
+    """Header and lines: the gap and verdict of each method by budget, and its cost of a PASS."""
     header = ["Method", *(f"{budget:g}" for budget in frontier["budgets"]), COST]
-    return header, [_line(name, frontier) for name in ordered(frontier)]
+    return header, [_line(name, frontier) for name in order_methods(frontier)]
 
 
 def paired_grid(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
-    """Header and lines: for each pair of methods, by budget, the difference of their gaps."""
+    """Header and lines: the difference of the gaps of each pair of methods, by budget."""
     pairs = dict.fromkeys((row["first"], row["second"]) for row in frontier["paired"])
     cells = {(row["first"], row["second"], row["budget"]): row for row in frontier["paired"]}
     found = [[cells.get((*pair, budget)) for budget in frontier["budgets"]] for pair in pairs]
@@ -90,7 +90,7 @@ def conclusion(frontier: Frontier) -> str | None:
 
 
 def sentences(frontier: Frontier) -> list[str]:
-    """What the gaps are to be read beside."""
+    """Sentences with reference values of the gap."""
     levels = {
         "Two retrained models differ by a mean gap of": frontier["floor"],
         "A model each of whose parts lies at its margin has a mean gap of": frontier["margin"],
@@ -106,26 +106,26 @@ def opening(frontier: Frontier) -> list[str]:
 
 
 def grids(frontier: Frontier) -> list[tuple[str, list[str], list[list[str]]]]:
-    """The tables of a frontier, each with what it says."""
+    """The tables of a frontier, each with a caption."""
     found = [(LEGEND, *grid(frontier)), (PAIRED, *paired_grid(frontier))]
     return [table for table in found if table[-1]]
 
 
 def text(name: str, frontier: Frontier, *, width: int) -> list[str]:
     """A recipe's frontier as lines of plain text."""
-    lines = [titled(name), *table_formats.wrapped(opening(frontier), width)]
+    lines = [title(name), *table_formats.wrap(opening(frontier), width)]
     for said, header, cells in grids(frontier):
         table = table_formats.columns(header, cells, words=1, width=width)
         for line in cells:
             table.add_row(*table_formats.texts(line))
-        lines += ["", *table_formats.plain(table), *table_formats.wrapped([said], width)]
+        lines += ["", *table_formats.plain_lines(table), *table_formats.wrap([said], width)]
     return [*lines, ""]
 
 
 def markdown(name: str, frontier: Frontier) -> list[str]:
     """A recipe's frontier as sections of Markdown."""
     return [
-        table_formats.markdown(titled(name), [*opening(frontier), said], header, lines, words=1)
+        table_formats.markdown(title(name), [*opening(frontier), said], header, lines, words=1)
         for said, header, lines in grids(frontier)
     ]
 
@@ -133,7 +133,7 @@ def markdown(name: str, frontier: Frontier) -> list[str]:
 def latex(name: str, frontier: Frontier) -> list[str]:
     """A recipe's frontier as booktabs tabulars."""
     return [
-        table_formats.tabular(titled(name), header, lines, words=1) for _, header, lines in grids(frontier)
+        table_formats.tabular(title(name), header, lines, words=1) for _, header, lines in grids(frontier)
     ]
 
 

@@ -1,33 +1,33 @@
-"""The mean gap against what it costs, a line per method over its budgets, as one SVG element."""
+"""The mean gap against its cost, one line per method over its budgets, as one SVG element."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 
-from unweave.report.frontier import TO_BEAT, gap_of, ordered
+from unweave.report.frontier import TO_BEAT, gap_of, order_methods
 from unweave.report.numbers import finite
 from unweave.report.pareto import LEAST, round_between
 from unweave.report.place_labels import Point
 from unweave.report.svg import FAINT, INK, PAPER, SERIES, axes, svg, ticks
-from unweave.report.write_labels import short
+from unweave.report.write_labels import shorten
 
 BEST = 5
-"""How many methods have a colour and a name."""
+"""The number of methods with a colour and a name."""
 
 THIN = 0.6
 
 Marked = Sequence[tuple[Point, bool]]
-"""Points, each with whether the method passes there."""
+"""Points, each with whether the method passes."""
 
 
 def figure(frontier: Mapping[str, Any]) -> str | None:
     """The mean gap over the gradient evaluations relative to a retraining, both axes logarithmic.
 
-    The best methods and the one to beat are named, others thin. A filled point is a PASS. Shaded are the gaps
-    up to that of a model at its margins. None without a point to draw.
+    The best methods and the baseline are named, other lines are thin. A filled point is a PASS. The shaded
+    region ends at the gap of a model at its margins. None without a point to draw.
     """
-    found = {name: marked(frontier["methods"][name]) for name in ordered(frontier)}
+    found = {name: finite_points(frontier["methods"][name]) for name in order_methods(frontier)}
     drawn = {name: points for name, points in found.items() if points}
     if not drawn:
         return None
@@ -49,8 +49,8 @@ def figure(frontier: Mapping[str, Any]) -> str | None:
         return svg(made, f"Gap against cost of {len(drawn)} methods")
 
 
-def marked(method: Mapping[str, Any]) -> Marked:
-    """What can be drawn of a method: points of finite gap and a cost."""
+def finite_points(method: Mapping[str, Any]) -> Marked:
+    """The points of a method that can be drawn: those with a finite gap and a cost."""
     found: list[tuple[Point, bool]] = []
     for point in method["points"]:
         cost, gap = finite(point["gradient_evaluations"]), gap_of(point)
@@ -74,7 +74,7 @@ def _line(plot: Axes, name: str, points: Marked, colour: str, dash: str, width: 
         color=colour,
         linestyle=dash,
         linewidth=width,
-        label=short(name) if named else None,
+        label=shorten(name) if named else None,
         zorder=order,
     )
     for point, passes in points:

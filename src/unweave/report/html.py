@@ -1,4 +1,4 @@
-"""A record as one HTML page without network, script or second file: the verdict first, then what it rests on.
+"""A record as one HTML page without network, script or second file: the verdict first, then its evidence.
 
 The page's policy forbids every request, its template escapes every value, and figures are inline SVG, so that
 the file can be mailed, archived and opened years later. The same record gives the same bytes.
@@ -12,23 +12,31 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from unweave.audits.metric_names import KNOWN, metrics_for
 from unweave.record.files import write_atomically
-from unweave.record.record import unverified
+from unweave.record.record import explain_unverified
 from unweave.report import figures, frontier, protocol_tables
 from unweave.report.diagram import critical_difference
 from unweave.report.frontier_figure import figure as frontier_figure
 from unweave.report.numbers import DASH, digits, finite, heading, number, probability
 from unweave.report.pareto import pareto
-from unweave.report.protocol import measured
-from unweave.report.ranking import ours_of, ranked_over
+from unweave.report.protocol import has_figures
+from unweave.report.ranking import ours_of, rank_stages
 from unweave.report.ranks import Ranking
-from unweave.report.rows import Row, gap_ids, headline, metric_ids, outside, rows
-from unweave.report.tables import ONE_SEED, aim, brief, comparing, ordered_by_one, searched
+from unweave.report.rows import Row, gap_ids, headline, is_outside, metric_ids, rows
+from unweave.report.tables import (
+    ONE_SEED,
+    aim,
+    brief_metrics,
+    comparison_columns,
+    ordered_by_one,
+    search_sentences,
+)
 
 FILE = "report.html"
 MINUS = "\N{MINUS SIGN}"
 MIX = 10
-"""Classes of a request that the first screen counts."""
+"""The number of classes of a request on the first screen."""
 RETRAIN = "Models retrained without the forget set: what each figure is to be read beside."
 FORGET = "The forget set: the examples that were deleted."
 
@@ -48,7 +56,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Mean ranks as the template reads them.
+    """Mean ranks for the template.
 
     Args:
         ranking: of the methods.
@@ -61,7 +69,7 @@ class Ranks:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a record as the template reads it.
+    """One stage of a record for the template.
 
     Args:
         name: the stage's name.
@@ -110,7 +118,7 @@ class Stage:
 
     @property
     def gap_says(self) -> str:
-        """What the mean gap is the mean of."""
+        """The parts of the mean gap, in words."""
         over = f" over {', '.join(map(heading, self.parts))}" if self.parts else ""
         return f"Mean absolute difference from Retrain{over}, in percentage points."
 
@@ -121,14 +129,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Frontier:
-    """The frontier of a recipe as the template reads it.
+    """The frontier of a recipe for the template.
 
     Args:
         title: its heading.
-        conclusion: what it shows in a sentence, None without a method that ran to its end.
-        said: what the gaps are to be read beside.
+        conclusion: The result in a sentence; None if no method ran to its end.
+        said: Sentences with reference values of the gap.
         figure: SVG, None without a point to draw.
-        tables: what each says, its header and its lines.
+        tables: The caption, header and lines of each table.
     """
 
     title: str
@@ -147,10 +155,10 @@ def render(record: Mapping[str, Any]) -> str:
         frontiers=[_frontier(*each) for each in record.get("frontier", {}).items()],
         protocol=protocol_tables.legend(record) if all(stage.protocol for stage in stages) else None,
         ranks=_ranks(list(record["stages"].values())) if len(stages) > 1 else None,
-        environment=flat(record["environment"]),
+        environment=flatten(record["environment"]),
         date=record["environment"].get("date"),
         schema=record["schema"],
-        unverified=unverified(record),
+        unverified=explain_unverified(record),
         glossary=_glossary(stages),
         terms=_terms(stages),
     )
@@ -162,7 +170,7 @@ def write(record: Mapping[str, Any], path: str | Path) -> Path:
     return Path(path)
 
 
-def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flatten(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Nested settings as pairs of a dotted name and a text; `{"a": {"b": 1}}` is `[("a.b", "1")]`.
 
     A value with its interval is one text.
@@ -173,7 +181,7 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
             estimate, low, high = map(_plain, item.values())
             pairs.append((f"{prefix}{key}", f"{estimate} [{low}, {high}]"))
         elif isinstance(item, Mapping) and item:
-            pairs += flat(item, f"{prefix}{key}.")
+            pairs += flatten(item, f"{prefix}{key}.")
         else:
             pairs.append((f"{prefix}{key}", _plain(item)))
     return pairs
@@ -191,7 +199,10 @@ def _plain(item: object) -> str:
 
 def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
     made = rows(stage)
-    tested = {*brief(stage), *(stage["margins"] or {})}  # the probes of a whole class are beyond a terminal
+    tested = {
+        *brief_metrics(stage),
+        *(stage["margins"] or {}),
+    }  # the probes of a whole class do not fit a terminal
     main = [metric for metric in metric_ids(stage) if metric in tested]
     tradeoff, conflict, front = figures.tradeoff(stage), figures.conflict(stage), pareto(stage)
     return Stage(
@@ -208,10 +219,10 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
         losses={method: Markup(svg) for method, svg in figures.losses(stage).items()},
         tradeoff=None if tradeoff is None else Markup(tradeoff),
         conflict=None if conflict is None else Markup(conflict),
-        compared=comparing(made, ours_of(stage)),
+        compared=comparison_columns(made, ours_of(stage)),
         ranks=_ranks([stage]),
         pareto=None if front is None else Markup(front),
-        protocol=protocol_tables.grid(stage) if measured(stage) else None,
+        protocol=protocol_tables.grid(stage) if has_figures(stage) else None,
         sheets=_sheets(made, stage.get("sheets", {})),
     )
 
@@ -219,17 +230,17 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
 def _frontier(name: str, found: Mapping[str, Any]) -> Frontier:
     drawn = frontier_figure(found)
     markup = None if drawn is None else Markup(drawn)
-    title, conclusion = frontier.titled(name), frontier.conclusion(found)
+    title, conclusion = frontier.title(name), frontier.conclusion(found)
     return Frontier(title, conclusion, frontier.sentences(found), markup, frontier.grids(found))
 
 
 def _ranks(stages: list[Mapping[str, Any]]) -> Ranks | None:
-    ranking = ranked_over(stages)
+    ranking = rank_stages(stages)
     return None if ranking is None else Ranks(ranking, Markup(critical_difference(ranking)))
 
 
 def _sheets(made: list[Row], pictures: Mapping[str, str]) -> dict[str, str]:
-    """Before, as it should be, and after; the methods from the nearest to the farthest."""
+    """Sheets of the original, the retrained model and the methods, from the nearest to the farthest."""
     keys = {
         "original": "original",
         "Retrain": "retrained",
@@ -240,36 +251,32 @@ def _sheets(made: list[Row], pictures: Mapping[str, str]) -> dict[str, str]:
 
 def _glossary(stages: list[Stage]) -> list[Any]:
     """The library's entries for the metrics that appear on the page."""
-    from unweave.audits.metric_names import table_of
-
     shown: dict[str, Any] = {}
     for stage in stages:
         ids = (*stage.metrics, *stage.further)
-        shown |= {entry.says: entry for name, entry in table_of(ids).items() if name in ids}
+        shown |= {entry.says: entry for name, entry in metrics_for(ids).items() if name in ids}
     return list(shown.values())
 
 
 def _terms(stages: list[Stage]) -> list[Term]:
-    """What the figures on the first screen mean, in the order of their first use."""
+    """The terms of the figures on the first screen, in the order of their first use."""
     shown = dict.fromkeys(metric for stage in stages for metric in stage.metrics)
-    metrics = [Term(heading(metric), said) for metric in shown if (said := says(metric))]
+    metrics = [Term(heading(metric), said) for metric in shown if (said := metric_meaning(metric))]
     gaps = [Term("Mean gap", said) for said in dict.fromkeys(stage.gap_says for stage in stages)]
     return [*metrics, *gaps, Term("Retrain", RETRAIN), Term("F", FORGET)]
 
 
-def says(metric: str) -> str:
-    """What a metric means, one sentence; empty of one that this version does not know."""
-    from unweave.audits.metric_names import KNOWN
-
+def metric_meaning(metric: str) -> str:
+    """One sentence on the meaning of a metric; empty if this version does not know it."""
     return KNOWN[metric].says if metric in KNOWN else ""
 
 
-def deleted(request: Mapping[str, Any], date: str | None) -> list[tuple[str, str]]:
-    """What was deleted, from which model, how that was asked and when, as pairs of a name and a text.
+def deletion_facts(request: Mapping[str, Any], date: str | None) -> list[tuple[str, str]]:
+    """The forget set, the model, the request and the date, as pairs of a name and a text.
 
     Args:
-        request: Of a stage.
-        date: Of the record.
+        request: The request of a stage.
+        date: The date of the record.
     """
     ids, more = ", ".join(map(str, request["ids"])), request["examples"] - len(request["ids"])
     days = {"deleted": request["date"], "audited": date} if request["date"] else {"": date}
@@ -285,7 +292,7 @@ def deleted(request: Mapping[str, Any], date: str | None) -> list[tuple[str, str
 
 
 def _classes(counts: Mapping[str, int]) -> str:
-    """How many examples each label has, the most frequent first."""
+    """The number of examples of each label, the most frequent first."""
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     more = f" and {len(ordered) - MIX} more" if len(ordered) > MIX else ""
     return ", ".join(f"{label}: {count}" for label, count in ordered[:MIX]) + more
@@ -298,14 +305,14 @@ def _templates() -> Environment:
     )
     made.filters |= {"num": _num, "signed": _signed, "plain": _plain, "reason": _reason, "aim": aim}
     made.filters |= {
-        "searched": searched,
-        "flat": flat,
+        "searched": search_sentences,
+        "flat": flatten,
         "by_one": ordered_by_one,
         "heading": heading,
         "p": probability,
     }
-    made.filters |= {"says": says, "deleted": deleted}
-    made.globals |= {"digits": digits, "outside": outside, "DASH": DASH, "ONE_SEED": ONE_SEED}
+    made.filters |= {"says": metric_meaning, "deleted": deletion_facts}
+    made.globals |= {"digits": digits, "outside": is_outside, "DASH": DASH, "ONE_SEED": ONE_SEED}
     return made
 
 
@@ -319,7 +326,7 @@ def _signed(value: float | None, decimals: int = 2) -> str:
 
 
 def _reason(row: Row) -> str:
-    """The reason as a sentence; what went wrong in a method that failed is quoted as it is."""
+    """The reason as a sentence; the error of a failed method is quoted verbatim."""
     if row.status == "FAILED":
         return row.reason
     return row.reason[:1].upper() + row.reason[1:].rstrip(".") + "." if row.reason else ""

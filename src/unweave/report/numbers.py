@@ -1,6 +1,8 @@
-"""How a report writes numbers; one that is missing or not finite is a dash."""
+"""Formats numbers for reports; a missing or non-finite number is a dash."""
 
 import math
+
+from unweave.audits.metric_names import KNOWN
 
 DASH = "\N{EN DASH}"
 
@@ -34,14 +36,10 @@ def interval(value: float | None, low: float | None, high: float | None, digits:
 
 def digits(metric: str) -> int:
     """Decimals of a metric: two for percentages, one for steps, three for shares, correlations and bits."""
-    from unweave.audits.metric_names import KNOWN
-
     unit = KNOWN[metric].unit if metric in KNOWN else ""
     return {"%": 2, "steps": 1}.get(unit, 3)
 
 
 def heading(metric: str) -> str:
     """A column's name: the metric's title, or the id of a metric that this version does not know."""
-    from unweave.audits.metric_names import KNOWN
-
     return KNOWN[metric].title if metric in KNOWN else metric

@@ -15,14 +15,14 @@ from unweave.report.svg import FAINT, INK, SERIES, axes, svg, ticks
 from unweave.report.write_labels import write_names
 
 LEAST = 0.01
-"""A smaller gap, in points, is drawn there: the axis is logarithmic."""
+"""The smallest gap drawn, in points, because the axis is logarithmic."""
 
 
 def pareto(stage: Mapping[str, Any]) -> str | None:
-    """The mean gap against the time relative to retraining, and the front of what is best in both.
+    """The mean gap against the time relative to retraining, with the Pareto front.
 
-    The area of a point is what its test accuracy (of a generator: its retained accuracy) lacks. A filled
-    point is one that no method beats in all three. The original is a line, for it takes no time. None with
+    The area of a point is the shortfall of its test accuracy (for a generator, of retained accuracy). A
+    filled point is not dominated in all three. The original is a line, because it takes no time. None with
     fewer than two methods to draw.
     """
     utility = utility_of(stage)
@@ -56,30 +56,30 @@ def pareto(stage: Mapping[str, Any]) -> str | None:
 
 
 def undominated(points: Mapping[str, tuple[float, ...]]) -> list[str]:
-    """The names of points that no other is at least as small as in every coordinate, and smaller in one."""
+    """The names of points that no other point dominates."""
     return [name for name, point in points.items() if not any(beats(each, point) for each in points.values())]
 
 
 def beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    """Whether one is nowhere larger than the other, and somewhere smaller."""
+    """Whether one point dominates the other: nowhere larger, and smaller in some coordinate."""
     return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """Stairs through points: for each time the smallest gap that is reached by then."""
+    """The staircase of the smallest gap up to each time."""
     ordered = sorted(points)
     return [ordered[0], *(step for (_, y), after in pairwise(ordered) for step in ((after[0], y), after))]
 
 
 def along(stairs: Sequence[Point]) -> list[Point]:
-    """Points close together on stairs whose axes are logarithmic, for names to leave uncovered."""
+    """Dense points along the staircase on logarithmic axes, which names must not cover."""
     corners = np.log(np.array(stairs))
     between = [np.exp(np.linspace(*ends, 12)) for ends in pairwise(corners)]
     return [(float(x), float(y)) for line in between for x, y in line]
 
 
 def round_between(low: float, high: float) -> list[float]:
-    """Round numbers on a logarithmic axis: at least three if the finest have as many, and few otherwise."""
+    """Round numbers for a logarithmic axis: at least three if possible, and few otherwise."""
     found: list[float] = []
     for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
         found = [step * 10.0**power for power in range(-6, 5) for step in steps]
@@ -90,7 +90,7 @@ def round_between(low: float, high: float) -> list[float]:
 
 
 def _figures(row: Row, utility: str) -> tuple[float, float, float] | None:
-    """Time, gap and what the utility lacks, points; None of what failed, took no time, or is no method."""
+    """Time, gap and shortfall of utility, in points; None for failures, zero times and references."""
     cell = row.scores.get(utility)
     if row.kind != "method" or row.status == "FAILED" or cell is None:
         return None
@@ -99,7 +99,7 @@ def _figures(row: Row, utility: str) -> tuple[float, float, float] | None:
 
 
 def _levels(plot: Axes, stage: Mapping[str, Any]) -> None:
-    """The gap of leaving the model alone, and that of retraining once more, which the cross stands for."""
+    """Draws the gap of the untouched original, and that of another retraining, marked by the cross."""
     original = next((row.gap.mean for row in rows(stage) if row.kind == "original"), None)
     floor = finite(stage.get("floor"))
     for gap, name, x, side in (

@@ -1,4 +1,4 @@
-"""Records as Parquet: long tables of unrounded figures, with nulls where nothing was measured."""
+"""Records as Parquet: long tables of unrounded figures, with null for unmeasured ones."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ def parquet(record: Mapping[str, Any], path: str | Path) -> Path:
 
 
 def write(lines: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind], path: str | Path) -> Path:
-    """Write a row per line, whole or not at all; what a line does not hold is null."""
+    """Writes one row per line, atomically; missing values are null."""
     import pyarrow
     from pyarrow import parquet as file
 

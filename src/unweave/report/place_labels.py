@@ -1,4 +1,4 @@
-"""Where the names of a scatter plot go, so that they cover neither points nor each other."""
+"""Places the names of a scatter plot so that they cover neither points nor each other."""
 
 from collections.abc import Sequence
 from itertools import product

@@ -1,19 +1,18 @@
-"""The columns of Deep Unlearn (Cadet et al., arXiv 2410.01276), from what a record tells of every seed.
+"""The columns of Deep Unlearn (Cadet et al., arXiv 2410.01276), from the per-seed figures of a record.
 
-Mean and standard deviation over seeds. How the benchmark orders methods is not in its released code. Here it
-is by the mean of two ranks in every seed: by the deviation of the three retentions from 1, and by
-indiscernibility.
+They are means and standard deviations over seeds. The benchmark's released code does not contain its order of
+methods. Here it is the mean of two ranks in every seed: by the deviation of the three retentions from 1, and
+by indiscernibility.
 """
 
 from collections.abc import Mapping
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from unweave.audits.classifier.deep_unlearn import Agreement, agreement
 from unweave.report.numbers import finite
 from unweave.report.ranking import blocks
-
-if TYPE_CHECKING:
-    from unweave.audits.classifier.deep_unlearn import Agreement
+from unweave.report.ranks import rank_values
 
 Protocol = Literal["deep-unlearn"]
 Record = Mapping[str, Any]
@@ -31,15 +30,15 @@ COLUMNS = {
 }
 
 
-def measured(stage: Record) -> bool:
-    """Whether a stage's record has the figures: not one of generators, or of an older version."""
+def has_figures(stage: Record) -> bool:
+    """Whether a stage has these figures; stages of generators and of older versions do not."""
     return any("indiscernibility" in row.get("per_seed", {}) for row in stage["methods"].values())
 
 
 def refuse_unmeasured(record: Record) -> None:
     """Raises a ValueError that names a stage whose record has none of the figures."""
     for name, stage in record["stages"].items():
-        if not measured(stage):
+        if not has_figures(stage):
             raise ValueError(
                 f"stage {name!r} has no figures of deep-unlearn, which records of classifiers have: "
                 "run its recipe again with unweave bench"
@@ -47,55 +46,51 @@ def refuse_unmeasured(record: Record) -> None:
 
 
 def figures_of(stage: Record) -> dict[str, Figures]:
-    """By method and column: mean, standard deviation and number of seeds; nothing of one that failed."""
+    """Mean, standard deviation and number of seeds, by method and column; without failed methods."""
     found = {name: row.get("per_seed", {}) for name, row in stage["methods"].items()}
     # the untouched original takes no time
     speeds = {name: [] if name == "original" else told.get("cost", []) for name, told in found.items()}
     return {
         name: {
-            **{key: spread(told.get(key, [])) for key in COLUMNS if key != "speed_up"},
-            "speed_up": spread([1 / cost if cost else None for cost in speeds[name]]),
+            **{key: summarise(told.get(key, [])) for key in COLUMNS if key != "speed_up"},
+            "speed_up": summarise([1 / cost if cost else None for cost in speeds[name]]),
         }
         for name, told in found.items()
     }
 
 
-def spread(values: list[float | None]) -> dict[str, float | int | None]:
-    """Over the seeds where there is a number."""
+def summarise(values: list[float | None]) -> dict[str, float | int | None]:
+    """Mean, standard deviation and number of the seeds with a number."""
     known = [each for each in map(finite, values) if each is not None]
     middle, deviation = mean(known) if known else None, stdev(known) if len(known) > 1 else None
     return {"mean": middle, "deviation": deviation, "n": len(known)}
 
 
 def ranks_of(*stages: Record) -> dict[str, float]:
-    """The mean rank over seeds and stages of the methods that all of these have, the best first."""
-    found = [block for stage in stages for block in scored(stage)]
+    """The mean rank over seeds and stages of the methods common to all stages, the best first."""
+    found = [block for stage in stages for block in seed_ranks(stage)]
     common = [name for name in found[0] if all(name in block for block in found)] if found else []
     means = {name: mean(block[name] for block in found) for name in common}
     return dict(sorted(means.items(), key=lambda item: item[1]))
 
 
-def scored(stage: Record) -> list[dict[str, float]]:
-    """Per seed: by method, the mean of its two ranks; what failed shares the last."""
-    from unweave.report.ranks import ranked
-
+def seed_ranks(stage: Record) -> list[dict[str, float]]:
+    """The mean of a method's two ranks, by seed and method; failed methods share the last."""
     retained = zip(*(blocks(stage, key) for key in RETENTIONS), strict=True)
     off = [{name: deviation([part[name] for part in parts]) for name in parts[0]} for parts in retained]
     hidden = [{name: -each for name, each in block.items()} for block in blocks(stage, "indiscernibility")]
-    both = [(ranked(one), ranked(other)) for one, other in zip(off, hidden, strict=True)]
+    both = [(rank_values(one), rank_values(other)) for one, other in zip(off, hidden, strict=True)]
     return [{name: (one[name] + other[name]) / 2 for name in one} for one, other in both]
 
 
 def deviation(retentions: list[float]) -> float:
-    """The sum of distances from 1; what is not defined, as where a whole class is forgotten, is left out."""
+    """The sum of distances from 1, without undefined retentions, as for a class forgotten whole."""
     known = [each for each in map(finite, retentions) if each is not None]
     return sum(abs(1 - each) for each in known) if known else float("nan")
 
 
-def agreement_of(record: Record) -> "Agreement":
-    """Kendall's rank correlation of the order over all stages with the published one; not of what failed."""
-    from unweave.audits.classifier.deep_unlearn import agreement
-
+def agreement_of(record: Record) -> Agreement:
+    """Kendall's rank correlation of the order over all stages with the published one, without failures."""
     stages = record["stages"].values()
     failed = {name for stage in stages for name in failures(stage)}
     return agreement({name: rank for name, rank in ranks_of(*stages).items() if name not in failed})
@@ -107,7 +102,7 @@ def failures(stage: Record) -> dict[str, str]:
 
 
 def summary(record: Record) -> dict[str, Any]:
-    """All of it as plain values."""
+    """All figures as plain values."""
     agreed = agreement_of(record)
     stages = {
         name: {"methods": figures_of(stage), "ranks": ranks_of(stage), "seeds": len(stage["seeds"])}

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from unweave.record.record import unverified
+from unweave.record.record import explain_unverified
 from unweave.report import table_formats
 from unweave.report.numbers import DASH, number
 from unweave.report.parquet import write
@@ -17,32 +17,32 @@ from unweave.report.ranking import REFERENCES
 
 
 def grid(stage: Record) -> tuple[list[str], list[list[str]]]:
-    """The header and the rows of one stage as text: references first, then by rank, then what failed."""
+    """The header and the rows of one stage as text: references, then methods by rank, then failed ones."""
     found, ranks, failed = figures_of(stage), ranks_of(stage), failures(stage)
     names = [name for name in REFERENCES if name in found]
     names += [name for name in ranks if name not in failed] + list(failed)
-    columns = {name: list(map(told, found[name].values())) for name in names}
+    columns = {name: list(map(format_figure, found[name].values())) for name in names}
     columns |= {name: ["FAILED", *columns[name][1:]] for name in failed}
     return ["Method", *COLUMNS.values(), "Rank"], [
         [name, *columns[name], number(ranks.get(name), 1)] for name in names
     ]
 
 
-def told(figure: Mapping[str, float | int | None]) -> str:
+def format_figure(figure: Mapping[str, float | int | None]) -> str:
     """Mean and standard deviation."""
     middle, beside = number(figure["mean"], 3), number(figure["deviation"], 3)
     return middle if beside == DASH else f"{middle} ±{beside}"
 
 
 def sentences(stage: Record) -> list[str]:
-    """How many seeds there are, if fewer than the protocol has, and why methods failed."""
+    """Sentences on the number of seeds, if the protocol has more, and on failed methods."""
     n = len(stage["seeds"])
     few = [f"{n} {'seed' if n == 1 else 'seeds'}; the protocol has {SEEDS}."] if n < SEEDS else []
     return few + [f"{name}: FAILED: {reason}" for name, reason in failures(stage).items()]
 
 
 def legend(record: Record) -> str:
-    """What the columns are, and how the order agrees with the published one."""
+    """The legend of the columns, and the agreement of the order with the published one."""
     agreed = agreement_of(record)
     pairs = f"{agreed.pairs} {'pair' if agreed.pairs == 1 else 'pairs'}"
     tau = (
@@ -62,10 +62,10 @@ def legend(record: Record) -> str:
 
 def text(record: Record, *, width: int = 100) -> str:
     """Every stage as plain text."""
-    parts = [f"{line}\n" for line in [unverified(record)] if line]
+    parts = [f"{line}\n" for line in [explain_unverified(record)] if line]
     for name, stage in record["stages"].items():
         said = [line for sentence in sentences(stage) for line in textwrap.wrap(sentence, width)]
-        parts.append("\n".join([name, *said, "", *table_formats.plain(terminal(stage, width)), ""]))
+        parts.append("\n".join([name, *said, "", *table_formats.plain_lines(terminal(stage, width)), ""]))
     return "\n".join([*parts, *textwrap.wrap(legend(record), width)])
 
 
@@ -82,18 +82,18 @@ def markdown(record: Record) -> str:
     """Every stage as a Markdown table."""
     stages = record["stages"].items()
     parts = [table_formats.markdown(name, sentences(stage), *grid(stage), words=1) for name, stage in stages]
-    first = [table_formats.escaped(line) for line in [unverified(record)] if line]
-    return "\n\n".join([*first, *parts, table_formats.escaped(legend(record))]) + "\n"
+    first = [table_formats.escape(line) for line in [explain_unverified(record)] if line]
+    return "\n\n".join([*first, *parts, table_formats.escape(legend(record))]) + "\n"
 
 
 def latex(record: Record) -> str:
     """Every stage as a booktabs tabular."""
     stages = [table_formats.tabular(name, *grid(stage), words=1) for name, stage in record["stages"].items()]
-    return "\n\n".join([*(f"% {line}" for line in [unverified(record)] if line), *stages]) + "\n"
+    return "\n\n".join([*(f"% {line}" for line in [explain_unverified(record)] if line), *stages]) + "\n"
 
 
 def parquet(record: Record, path: Path) -> Path:
-    """Write a row per stage, method and column, unrounded; of a method that failed, one row that says why."""
+    """Write a row per stage, method and column, unrounded; a failed method has one row with the reason."""
     columns = {"stage": str, "method": str, "failed": str, "figure": str}
     columns |= {"mean": float, "deviation": float, "n": int}
     lines = [line for name, stage in record["stages"].items() for line in long(name, stage)]

@@ -1,22 +1,20 @@
-"""Which method is closest to Retrain, over paired seeds: mean ranks, and a record's tests of its headline."""
+"""Ranks methods by their distance from Retrain over paired seeds, and reads a record's tests."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unweave.report.numbers import finite
-
-if TYPE_CHECKING:
-    from unweave.report.ranks import Ranking
+from unweave.report.ranks import Ranking, ranking
 
 REFERENCES = ("retrain", "original")
-"""Rows that forget nothing, or everything: they are no competitors."""
+"""The references, which do not compete."""
 
 
 def blocks(stage: Mapping[str, Any], figure: str = "gap") -> list[dict[str, float]]:
-    """A block per seed: by method its figure, NaN if it failed on any seed.
+    """One block per seed: the figure of each method, NaN if it failed on any seed.
 
-    Empty where the record says nothing seed by seed, as those of older versions.
+    It is empty if the record has no figures per seed, as those of older versions.
     """
     methods = {name: row for name, row in stage["methods"].items() if name not in REFERENCES}
     told = {name: row.get("per_seed", {}).get(figure) for name, row in methods.items()}
@@ -34,14 +32,12 @@ def number(value: float | None) -> float:
     return math.nan if (found := finite(value)) is None else found
 
 
-def ranked_over(stages: Sequence[Mapping[str, Any]]) -> "Ranking | None":
-    """The methods that all of the stages have, ranked by their gap in every seed of every stage.
+def rank_stages(stages: Sequence[Mapping[str, Any]]) -> Ranking | None:
+    """Ranks the methods common to all stages by their gap in every seed of every stage.
 
-    None where there is nothing to rank: fewer than two methods or two blocks, a record without figures per
-    seed, or two stages that share a seed on the same data, which is then no second block.
+    None if there is nothing to rank: fewer than two methods or blocks, a record without figures per seed, or
+    two stages that share a seed on the same data, which make no independent blocks.
     """
-    from unweave.report.ranks import ranking
-
     found = [blocks(stage) for stage in stages]
     owners = [(stage["data"].get("digest"), seed) for stage in stages for seed in stage["seeds"]]
     if not all(found) or len(set(owners)) < len(owners) or len(owners) < 2:
@@ -57,14 +53,14 @@ def ours_of(stage: Mapping[str, Any]) -> str | None:
     return next((row["first"] for row in _tests(stage)), None)
 
 
-def tested(stage: Mapping[str, Any]) -> dict[str, float | None]:
-    """By method, the p of the paired test of its gap against `ours_of`, with Holm's correction."""
+def adjusted_p_values(stage: Mapping[str, Any]) -> dict[str, float | None]:
+    """The p of each method's paired test of the gap against `ours_of`, with Holm's correction."""
     ours = ours_of(stage)
     return {row["second"]: finite(row["p_holm"]) for row in _tests(stage) if row["first"] == ours}
 
 
 def _tests(stage: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The tests of the gap, of which one seed allows none; the schema leaves open what a comparison holds."""
+    """The tests of the gap; none with one seed. The schema does not fix the keys of a comparison."""
     if len(stage["seeds"]) < 2:
         return []
     told = [row for row in stage.get("comparisons", []) if {"first", "second", "p_holm"} <= row.keys()]

@@ -1,10 +1,10 @@
 r"""Ranks of methods over paired blocks, and when they differ (Demšar, JMLR 7, 2006).
 
 A block is one seed of one stage: all methods start there from the same original, and each gets its rank, 1
-for the smallest figure. Friedman's test, in the form of Iman and Davenport, asks whether any method differs;
-Nemenyi's critical difference, :math:`q_\alpha \sqrt{k (k + 1) / (6 N)}` for k methods over N blocks, by how
-much two mean ranks must. Demšar's blocks are data sets. Seeds of one stage share theirs, so that over the
-seeds of a single stage the result speaks of that stage alone.
+for the smallest figure. Friedman's test, in the form of Iman and Davenport, tests whether any method differs;
+Nemenyi's critical difference, :math:`q_\alpha \sqrt{k (k + 1) / (6 N)}` for k methods over N blocks, is the
+smallest significant difference of two mean ranks. Demšar's blocks are data sets. Seeds of one stage share
+their data, so the result over the seeds of a single stage is about that stage alone.
 """
 
 import math
@@ -15,7 +15,7 @@ import numpy as np
 
 ALPHA = 0.05
 DECIMALS = 9
-"""Figures that are equal to so many decimals share a rank: sums of floats differ in the last bits."""
+"""Figures equal to this number of decimals share a rank: sums of floats differ in the last bits."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Ranking:
 
     Args:
         ranks: Mean rank by method, the best first.
-        blocks: Over how many blocks.
+        blocks: The number of blocks.
     """
 
     ranks: Mapping[str, float]
@@ -55,12 +55,12 @@ class Ranking:
 
     @property
     def critical(self) -> float:
-        """By how much two mean ranks must differ; NaN with fewer than two methods."""
+        """The critical difference of two mean ranks; NaN with fewer than two methods."""
         return critical_difference(len(self.ranks), self.blocks)
 
     @property
     def groups(self) -> list[tuple[str, ...]]:
-        """The largest sets of neighbours, two or more, whose mean ranks differ by less than that."""
+        """The largest sets of two or more neighbours whose mean ranks differ by less than `critical`."""
         names, found = list(self.ranks), list[tuple[str, ...]]()
         for i, first in enumerate(names):
             near = [name for name in names[i:] if self.ranks[name] - self.ranks[first] < self.critical]
@@ -70,26 +70,26 @@ class Ranking:
 
 
 def ranking(blocks: Sequence[Mapping[str, float]]) -> Ranking:
-    """Methods ranked in every block.
+    """Ranks methods in every block.
 
     Args:
-        blocks: At least one: by method, what is to be small. All have the same methods. One that failed is
-            NaN there, and shares the last rank with others that did.
+        blocks: At least one block: the figure of each method, smaller is better. All have the same methods. A
+            failed method is NaN, and shares the last rank with other failed ones.
 
     Raises:
         ValueError: If there is no block, or not every block has the same methods.
     """
     if not blocks or any(block.keys() != blocks[0].keys() for block in blocks):
         raise ValueError("ranks need at least one block, and the same methods in each")
-    placed = [ranked(block) for block in blocks]
+    placed = [rank_values(block) for block in blocks]
     means = {name: float(np.mean([block[name] for block in placed])) for name in blocks[0]}
     return Ranking(dict(sorted(means.items(), key=lambda item: item[1])), len(blocks))
 
 
-def ranked(figures: Mapping[str, float]) -> dict[str, float]:
-    """The rank of each, 1 for the smallest; equals share the mean of their places, NaN is last.
+def rank_values(figures: Mapping[str, float]) -> dict[str, float]:
+    """The rank of each figure, 1 for the smallest; ties share the mean of their ranks, NaN is last.
 
-    Equal is what is the same to `DECIMALS`: one example of a hundred million.
+    Figures equal to `DECIMALS` decimals are ties: one example of a hundred million.
     """
     from scipy.stats import rankdata
 

@@ -1,8 +1,8 @@
-"""The rows of a stage: what every rendering of a record shows, in one order.
+"""The rows of a stage, for every rendering of a record, in one order.
 
 Retrain comes first, then the untouched original, then the methods from the smallest mean gap to the largest,
-then methods without a finite gap, then those that failed. A number that is missing or not finite is None
-here, is printed as a dash, and never ranks.
+then methods without a finite gap, then those that failed. A number that is missing or not finite is None,
+printed as a dash, and never ranked.
 """
 
 import math
@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from unweave.audits.metric_names import KNOWN, metrics_for
 from unweave.report.numbers import finite
-from unweave.report.ranking import ranked_over, tested
+from unweave.report.ranking import adjusted_p_values, rank_stages
 
 Kind = Literal["reference", "original", "method"]
 Status = Literal["reference", "PASS", "FAIL", "INCONCLUSIVE", "FAILED"]
@@ -22,14 +23,14 @@ class Cell:
     """One metric of one row.
 
     Args:
-        value: mean over `n` seeds, in the metric's unit.
+        value: Mean over `n` seeds, in the metric's unit.
         low: lower end of its 95 % interval.
         high: upper end of its 95 % interval.
         n: number of seeds.
         reference: mean of the retrained models.
-        band: what retrained models span among themselves.
+        band: The range of retrained models.
         gap: mean paired difference from the retrained models.
-        direction: "match", "lower" or "higher": where a good value lies.
+        direction: "match", "lower" or "higher": the direction of a good value.
     """
 
     value: float | None
@@ -44,14 +45,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Gap:
-    """Mean distance from the retrained models, in percentage points: of a classifier over UA, RA, TA and MIA.
+    """Mean distance from retrained models, in percentage points; for a classifier over UA, RA, TA and MIA.
 
     Args:
         mean: over seeds, of the gap of each seed.
         low: lower end of its 95 % interval.
         high: upper end of its 95 % interval.
         of_means: the gap of the means over seeds, as papers report it.
-        parts: what it is the mean of, by metric id.
+        parts: Its parts, by metric id.
     """
 
     mean: float | None
@@ -77,9 +78,9 @@ class Row:
         peak_mib: peak memory, MiB.
         gradient_evaluations: forward and backward passes over one batch.
         settings: the `repr` that rebuilds the method.
-        best: whether this is the method closest to Retrain; of one seed none is.
-        p: of the paired test of its gap against LUR, with Holm's correction.
-        rank: mean rank by the gap over seeds, 1 for the smallest; what failed shares the last.
+        best: Whether this is the method closest to Retrain; never with one seed.
+        p: The p of the paired test of its gap against LUR, with Holm's correction.
+        rank: Mean rank by the gap over seeds, 1 for the smallest; failed methods share the last.
     """
 
     name: str
@@ -100,7 +101,7 @@ class Row:
 
 def rows(stage: Mapping[str, Any]) -> list[Row]:
     """The rows of one stage of a record, in the order of this file's first lines."""
-    p, ranking = tested(stage), ranked_over([stage])
+    p, ranking = adjusted_p_values(stage), rank_stages([stage])
     ranks = {} if ranking is None else ranking.ranks
     found = [_row(name, method) for name, method in stage["methods"].items()]
     methods = [replace(row, p=p.get(row.name), rank=ranks.get(row.name)) for row in found]
@@ -114,7 +115,7 @@ def rows(stage: Mapping[str, Any]) -> list[Row]:
 
 
 def headline(stage: Mapping[str, Any]) -> Row | None:
-    """The row whose verdict opens a report: the one the record names, or its first that is no reference."""
+    """The row whose verdict opens a report: the record's headline, or the first that is no reference."""
     by_name = {row.name: row for row in rows(stage)}
     named = [stage["headline"]] if "headline" in stage else list(stage["methods"])
     found = [by_name[name] for name in named if name in by_name]
@@ -122,29 +123,25 @@ def headline(stage: Mapping[str, Any]) -> Row | None:
 
 
 def metric_ids(stage: Mapping[str, Any]) -> list[str]:
-    """The metric ids that the stage's rows hold: the library's in its own order, then others."""
-    from unweave.audits.metric_names import table_of
-
+    """The metric ids of the stage's rows: the library's in its own order, then others."""
     tables = [stage["reference"]["scores"], *(method["scores"] for method in stage["methods"].values())]
     present = dict.fromkeys(metric for scores in tables for metric in scores)
-    known = table_of(present)
+    known = metrics_for(present)
     return [metric for metric in known if metric in present] + [m for m in present if m not in known]
 
 
 def gap_ids(stage: Mapping[str, Any]) -> list[str]:
-    """The metric ids that the stage's mean gap is made of; none if no row has one."""
+    """The metric ids of the parts of the stage's mean gap; none if no row has one."""
     parts = [method["gap"]["parts"] for method in stage["methods"].values() if method["gap"] is not None]
     return list(parts[0]) if parts else []
 
 
-def outside(metric: str, cell: Cell, margin: float | None) -> bool:
+def is_outside(metric: str, cell: Cell, margin: float | None) -> bool:
     """Whether the mean lies beyond the margin.
 
-    The margin of a metric that compares two models example by example bounds its value; of any other, the
-    absolute difference from the retrained models.
+    For a metric that compares two models, the margin bounds its value; for any other, the absolute difference
+    from the retrained models.
     """
-    from unweave.audits.metric_names import KNOWN
-
     if (limit := finite(margin)) is None:
         return False
     compares = metric in KNOWN and KNOWN[metric].needs_reference
@@ -199,7 +196,7 @@ def _gap(gap: Mapping[str, Any] | None) -> Gap:
 
 
 def _ranks(row: Row) -> bool:
-    """A method may be called the closest if it ran, has a finite gap, and was not refused by its verdict."""
+    """Whether a method can be the closest: it ran, has a finite gap, and its verdict is not FAIL."""
     return row.kind == "method" and row.status in ("PASS", "INCONCLUSIVE") and row.gap.mean is not None
 
 

@@ -1,7 +1,7 @@
-"""Drawing without a display or global state, as SVG that takes its colours and typeface from the page.
+"""Draws SVG without a display or global state, with the colours and typeface of the page.
 
 Colours are CSS variables with Okabe and Ito's colour-blind-safe palette as fallback. Text stays text, so that
-it is read aloud, searched and set in the page's own typeface. The same figure gives the same bytes.
+it can be read aloud, searched, and set in the page's typeface. The same figure gives the same bytes.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ _VARIABLES = {INK: "ink", FAINT: "faint", PAPER: "bg"} | {
 
 @contextmanager
 def axes(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """A figure of that many inches that no window or global list knows, and its axes, in one style."""
+    """A figure of this size in inches, outside of any window or global list, and its axes, in one style."""
     settings = matplotlib.RcParams(
         {
             "svg.fonttype": "none",
@@ -53,17 +53,17 @@ def axes(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
 
 
 def ticks(axis: Axis, at: Sequence[float]) -> None:
-    """Major ticks at these values and no others."""
+    """Sets the major ticks to these values."""
     axis.set_major_locator(FixedLocator(at))
     axis.set_minor_locator(NullLocator())
 
 
 def svg(figure: Figure, label: str) -> str:
-    """The figure as one `<svg>` element of a page, which sets its size; its ids are its own.
+    """The figure as one `<svg>` element of a page, which sets its size; its ids are unique.
 
     Args:
-        figure: drawn inside the block of `axes`.
-        label: what a screen reader says.
+        figure: A figure drawn inside the block of `axes`.
+        label: The text for screen readers.
     """
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))

@@ -1,4 +1,4 @@
-"""A table of texts as Markdown, as LaTeX, or as lines of plain text; none breaks on a hostile name."""
+"""Tables of texts as Markdown, LaTeX, or lines of plain text; hostile names are escaped."""
 
 import io
 import textwrap
@@ -20,10 +20,10 @@ def markdown(
     title: str, said: Sequence[str], header: Sequence[str], lines: Sequence[Sequence[str]], *, words: int
 ) -> str:
     """A heading, sentences and a table whose first columns are words."""
-    table = [[escaped(cell) for cell in line] for line in [header, *lines]]
+    table = [[escape(cell) for cell in line] for line in [header, *lines]]
     table.insert(1, [":--" if i < words else "--:" for i in range(len(header))])
     drawn = [f"| {' | '.join(line)} |" for line in table]
-    return "\n".join([f"## {escaped(title)}", "", "\n\n".join(map(escaped, said)), "", *drawn])
+    return "\n".join([f"## {escape(title)}", "", "\n\n".join(map(escape, said)), "", *drawn])
 
 
 def tabular(
@@ -49,17 +49,17 @@ def tabular(
 
 
 def columns(header: Sequence[str], lines: Sequence[Sequence[str]], *, words: int, width: int) -> Table:
-    """The columns of a rich table, the first of them words; intervals stand below numbers if room is scarce.
+    """A rich table whose first columns are words; intervals go below numbers if room is scarce.
 
-    Nothing is ever cut, so a table of many columns may be wider than asked for.
+    Nothing is ever cut, so a table of many columns may be wider than `width`.
 
     Args:
-        header: of the columns.
-        lines: of cells.
-        words: how many columns hold words.
+        header: The header of each column.
+        lines: The lines of cells.
+        words: The number of columns with words.
         width: columns to fill, characters.
     """
-    # Left to itself, rich gives some columns more than they need, and cuts the last ones.
+    # By default rich gives some columns more width than they need, and cuts the last ones.
     cells = list(zip(header, *lines, strict=True))
     widths = [max(map(len, column)) for column in cells]
     if sum(widths) + len(widths) - 1 > width:
@@ -71,28 +71,28 @@ def columns(header: Sequence[str], lines: Sequence[Sequence[str]], *, words: int
 
 
 def texts(line: Sequence[str]) -> list[Text]:
-    """The cells of a line as a rich table takes them, whatever they hold."""
+    """The cells of a line for a rich table, without markup."""
     return [Text(cell) for cell in line]
 
 
-def wrapped(sentences: Sequence[str], width: int) -> list[str]:
-    """Sentences as lines, each beginning with one."""
+def wrap(sentences: Sequence[str], width: int) -> list[str]:
+    """Wraps sentences into lines; each sentence starts a line."""
     return [line for sentence in sentences for line in textwrap.wrap(sentence, width)]
 
 
 def longest_word(cells: Sequence[str]) -> int:
-    """How wide a column must be at least, in characters."""
+    """The smallest width of a column, in characters."""
     return max(len(word) for cell in cells for word in cell.split())
 
 
 def breadth(table: Table) -> int:
-    """How many characters wide `columns` made a table."""
+    """The width of a table from `columns`, in characters."""
     return sum((column.width or 0) + 1 for column in table.columns)
 
 
-def plain(table: Table) -> list[str]:
-    """The lines of a table that `columns` made."""
-    # A console of its own: neither colours nor the size of the caller's terminal get into the text.
+def plain_lines(table: Table) -> list[str]:
+    """The lines of a table from `columns`."""
+    # A separate console keeps the colours and the size of the caller's terminal out of the text.
     console = Console(
         file=io.StringIO(), width=breadth(table), no_color=True, force_terminal=False, legacy_windows=False
     )
@@ -101,13 +101,13 @@ def plain(table: Table) -> list[str]:
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
-def escaped(text: str) -> str:
-    """Text as Markdown shows it."""
+def escape(text: str) -> str:
+    """Escapes text for Markdown."""
     return _escape(text, _MARKDOWN)
 
 
 def _maths(cell: str) -> str:
-    """A number's signs as LaTeX sets them: a minus for a hyphen, an en dash where there is no number."""
+    """Converts signs for LaTeX: a hyphen to a minus, a missing number to an en dash."""
     return cell.replace("-", "$-$").replace("<", "$<$").replace("±", r"$\pm$").replace(DASH, "--")
 
 

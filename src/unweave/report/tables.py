@@ -1,8 +1,8 @@
-"""A record's table in every form that people read: terminal, plain text, Markdown, LaTeX.
+"""A record's table for people: terminal, plain text, Markdown, LaTeX.
 
-All of them show the rows of `rows.py`, so a method that failed keeps its row everywhere. Intervals are 95 %,
-written as the half-width after "±" or, where the ends are not equally far, as these in brackets; the HTML
-page and Parquet give both ends.
+All show the rows of `rows.py`, so a failed method keeps its row. Intervals are 95 %, written as the
+half-width after "±" or, if they are not symmetric, as both ends in brackets; the HTML page and Parquet give
+both ends.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,8 @@ from typing import Any
 
 from rich.table import Table
 
-from unweave.record.record import unverified
+from unweave.audits.metric_names import METRICS, metrics_for
+from unweave.record.record import explain_unverified
 from unweave.report import frontier, table_formats
 from unweave.report.numbers import DASH, digits, heading, interval, number, probability
 from unweave.report.ranking import ours_of
@@ -28,15 +29,15 @@ _STYLES = {"PASS": "green", "FAIL": "red", "FAILED": "red", "INCONCLUSIVE": "yel
 def grid(stage: Mapping[str, Any], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """The header and the rows of one stage as text, with a column for each of `metrics`."""
     found = rows(stage)
-    compared = comparing(found, ours_of(stage))
+    compared = comparison_columns(found, ours_of(stage))
     header = ["Method", "Verdict", "Gap", *compared, *map(heading, metrics), "Cost", "Seconds"]
     return header, [
         _line(row, [each[i] for each in compared.values()], metrics) for i, row in enumerate(found)
     ]
 
 
-def comparing(found: Sequence[Row], ours: str | None) -> dict[str, list[str]]:
-    """The columns that compare methods, by their heading; none of what the record does not hold."""
+def comparison_columns(found: Sequence[Row], ours: str | None) -> dict[str, list[str]]:
+    """The columns that compare methods, by heading, as far as the record has them."""
     columns = {
         f"p vs {ours}": [None if row.p is None else probability(row.p) for row in found],
         "Rank": [None if row.rank is None else number(row.rank, 1) for row in found],
@@ -44,28 +45,25 @@ def comparing(found: Sequence[Row], ours: str | None) -> dict[str, list[str]]:
     return {name: [cell or DASH for cell in cells] for name, cells in columns.items() if any(cells)}
 
 
-def brief(stage: Mapping[str, Any]) -> list[str]:
-    """The stage's metric ids that a verdict rests on or the mean gap is made of: they fit a terminal."""
-    from unweave.audits.metric_names import table_of
-
+def brief_metrics(stage: Mapping[str, Any]) -> list[str]:
+    """The stage's metric ids that the verdict or the mean gap uses: they fit a terminal."""
     ids, parts = metric_ids(stage), gap_ids(stage)
-    known = table_of(ids)
+    known = metrics_for(ids)
     return [m for m in ids if m in parts or (m in known and known[m].primary)]
 
 
 def legend(record: Mapping[str, Any], *, width: int | None = None) -> str:
-    """What the columns of a table are, for below it; with a width, of those that fit."""
+    """The legend of a table's columns; with a width, of those that fit."""
     made = {", ".join(map(heading, gap_ids(stage))): None for stage in record["stages"].values()}
     parts = " or ".join(each for each in made if each)
     gap = f"Gap: mean |difference| from Retrain over {parts}, points. " if parts else ""
-    return (
-        f"{gap}{_compared(record, width)}Cost: relative to one retrain. {BRACKETS} "
-        f"{' '.join(dict.fromkeys(aim(stage) for stage in record['stages'].values()))}{single(record)}"
-    )
+    aims = " ".join(dict.fromkeys(aim(stage) for stage in record["stages"].values()))
+    cost = f"Cost: relative to one retrain. {BRACKETS}"
+    return f"{gap}{_comparison_legend(record, width)}{cost} {aims}{single_seed_note(record)}"
 
 
-def _compared(record: Mapping[str, Any], width: int | None) -> str:
-    """What the columns that compare methods are, where there are any."""
+def _comparison_legend(record: Mapping[str, Any], width: int | None) -> str:
+    """The legend of the columns that compare methods, if there are any."""
     shown = {name for stage in record["stages"].values() for name in _headings(stage, width)}
     test = "p: paired Wilcoxon test of the gap, with Holm's correction. "
     rank = "Rank: mean over seeds, by the gap; what failed shares the last. "
@@ -74,38 +72,36 @@ def _compared(record: Mapping[str, Any], width: int | None) -> str:
 
 
 def _headings(stage: Mapping[str, Any], width: int | None) -> list[str]:
-    header, lines = grid(stage, brief(stage))
-    return header if width is None else [header[i] for i in fitting(header, lines, width)]
+    header, lines = grid(stage, brief_metrics(stage))
+    return header if width is None else [header[i] for i in fitting_columns(header, lines, width)]
 
 
 def aim(stage: Mapping[str, Any]) -> str:
-    """Where a good figure lies, by the family of the stage's metrics."""
-    from unweave.audits.metric_names import METRICS, table_of
-
-    if table_of(metric_ids(stage)) is METRICS:
+    """A sentence on good values, by the family of the stage's metrics."""
+    if metrics_for(metric_ids(stage)) is METRICS:
         return "Retrain is the target of every column; none is better when larger."
     return "On the forgotten condition Retrain is the target; on the rest, no worse than Retrain."
 
 
-def single(record: Mapping[str, Any]) -> str:
-    """That an order shows nothing, where methods are ordered by one seed."""
+def single_seed_note(record: Mapping[str, Any]) -> str:
+    """A note that an order by a single seed shows nothing, if there is one."""
     return f" {ONE_SEED}" if any(ordered_by_one(stage) for stage in record["stages"].values()) else ""
 
 
 def ordered_by_one(stage: Mapping[str, Any]) -> bool:
-    """Whether one seed orders several methods."""
+    """Whether several methods are ordered by a single seed."""
     return len(stage["seeds"]) == 1 and sum(row.kind == "method" for row in rows(stage)) > 1
 
 
 def terminal(stage: Mapping[str, Any], *, width: int = 100) -> Table:
-    """One stage as a rich table; it wraps an interval below its number where columns are scarce.
+    """One stage as a rich table; intervals go below numbers if columns are scarce.
 
     Args:
-        stage: of a record.
-        width: columns to fill, characters; too few hold neither the tests nor the ranks.
+        stage: A stage of a record.
+        width: The width in characters; too few hold neither the tests nor the ranks.
     """
-    header, lines = grid(stage, brief(stage))
-    shown = fitting(header, lines, width)
+    header, lines = grid(stage, brief_metrics(stage))
+    shown = fitting_columns(header, lines, width)
     lines = [[line[i] for i in shown] for line in lines]
     table = table_formats.columns([header[i] for i in shown], lines, words=2, width=width)
     for row, line in zip(rows(stage), lines, strict=True):
@@ -115,22 +111,22 @@ def terminal(stage: Mapping[str, Any], *, width: int = 100) -> Table:
     return table
 
 
-def fitting(header: Sequence[str], lines: Sequence[Sequence[str]], width: int) -> list[int]:
-    """The columns that fit: never the seconds, since the cost says the same relative to a retrain."""
+def fitting_columns(header: Sequence[str], lines: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The columns that fit; never the seconds, since the cost gives the same relative to a retrain."""
     longest = list(map(table_formats.longest_word, zip(header, *lines, strict=True)))
     shown = list(range(len(header) - 1))
     for spare in [i for i in shown if header[i].startswith("p vs ") or header[i] == "Rank"]:
-        if sum(longest[i] + 1 for i in shown) > width + 1:  # the last is not padded
+        if sum(longest[i] + 1 for i in shown) > width + 1:  # the last column has no padding
             shown.remove(spare)
     return shown
 
 
 def text(record: Mapping[str, Any], *, width: int = 100) -> str:
-    """The frontiers, then every stage as plain text: verdict and reason, the table, what went wrong where.
+    """The frontiers, then every stage as plain text: verdict and reason, the table, and failures.
 
     Args:
-        record: a valid record.
-        width: columns to fill, characters.
+        record: A valid record.
+        width: The width in characters.
     """
     before = [
         line
@@ -138,8 +134,8 @@ def text(record: Mapping[str, Any], *, width: int = 100) -> str:
         for line in frontier.text(name, each, width=width)
     ]
     stages = [_stage_text(name, stage, width) for name, stage in record["stages"].items()]
-    first = [f"{line}\n" for line in [unverified(record)] if line]
-    return "\n".join([*first, *before, *stages, *table_formats.wrapped([legend(record, width=width)], width)])
+    first = [f"{line}\n" for line in [explain_unverified(record)] if line]
+    return "\n".join([*first, *before, *stages, *table_formats.wrap([legend(record, width=width)], width)])
 
 
 def markdown(record: Mapping[str, Any]) -> str:
@@ -151,13 +147,13 @@ def markdown(record: Mapping[str, Any]) -> str:
         table_formats.markdown(name, sentences(stage), *grid(stage, metric_ids(stage)), words=2)
         for name, stage in record["stages"].items()
     ]
-    first = [table_formats.escaped(line) for line in [unverified(record)] if line]
-    return "\n\n".join([*first, *before, *parts, table_formats.escaped(legend(record))]) + "\n"
+    first = [table_formats.escape(line) for line in [explain_unverified(record)] if line]
+    return "\n\n".join([*first, *before, *parts, table_formats.escape(legend(record))]) + "\n"
 
 
 def latex(record: Mapping[str, Any]) -> str:
     """Every stage as a booktabs tabular; bold is the method closest to Retrain of those with no FAIL."""
-    first = [f"% {line}" for line in [unverified(record)] if line]
+    first = [f"% {line}" for line in [explain_unverified(record)] if line]
     before = [
         part for name, each in record.get("frontier", {}).items() for part in frontier.latex(name, each)
     ]
@@ -165,23 +161,23 @@ def latex(record: Mapping[str, Any]) -> str:
 
 
 def sentences(stage: Mapping[str, Any]) -> list[str]:
-    """The headline's verdict in a sentence, the floor, how settings were searched, and what failed, each."""
+    """Sentences on the headline's verdict, the floor, the search of settings, and failures."""
     top = headline(stage)
     failed = [row for row in rows(stage) if row.status == "FAILED" and row != top]
     told = [f"{row.name}: {row.status}: {row.reason}" for row in [top, *failed] if row is not None]
     partial = ["Partial run: no verdict."] if stage.get("partial", False) else []
     gap = number(stage.get("floor"))
     floor = [] if gap == DASH else [f"Two retrained models differ by a mean gap of {gap}."]
-    return [*partial, *told[:1], *floor, *searched(stage), *told[1:]]
+    return [*partial, *told[:1], *floor, *search_sentences(stage), *told[1:]]
 
 
-def searched(stage: Mapping[str, Any]) -> list[str]:
-    """How settings were searched, in a sentence; none where they were not."""
+def search_sentences(stage: Mapping[str, Any]) -> list[str]:
+    """A sentence on the search of settings; none without a search."""
     if "tuned" not in stage:
         return []
     told = stage["tuned"]
     seeds = ", ".join(map(str, told["seeds"]))
-    spent = "a retraining"  # records of older versions don't say what that takes
+    spent = "a retraining"  # records of older versions lack the cost
     if "retraining" in told:
         spent = f"the {told['retraining']} gradient evaluations of {spent}"
     return [
@@ -201,8 +197,8 @@ def _line(row: Row, compared: Sequence[str], metrics: Sequence[str]) -> list[str
 
 
 def _stage_text(name: str, stage: Mapping[str, Any], width: int) -> str:
-    table = table_formats.plain(terminal(stage, width=width))
-    said = table_formats.wrapped(sentences(stage), width)
+    table = table_formats.plain_lines(terminal(stage, width=width))
+    said = table_formats.wrap(sentences(stage), width)
     return "\n".join([name, *said, "", *table, ""])
 
 

@@ -1,4 +1,4 @@
-"""The names of points in a scatter plot, written where they cover neither points nor each other."""
+"""Writes the names of points in a scatter plot so that they cover neither points nor each other."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ NAME_LENGTH = 24
 def write_names(
     plot: Axes, names: Sequence[str], points: Sequence[Point], pixels: float, *, keep: Sequence[Point] = ()
 ) -> None:
-    """Write each name beside its point, with a line to it where that is far.
+    """Writes each name near its point, with a line if it is far.
 
     Args:
         plot: the axes; their layout is finished, since names are placed in pixels.
@@ -25,7 +25,7 @@ def write_names(
         keep: other points to leave uncovered, in the units of the axes.
     """
     at = [_pixels(plot, point) for point in points]
-    names = [short(each) for each in names]
+    names = [shorten(each) for each in names]
     sizes = [(0.5 * NAME_SIZE * len(each) * pixels, 1.2 * NAME_SIZE * pixels) for each in names]
     left, bottom, right, top = map(float, plot.bbox.extents)
     spared = [_pixels(plot, point) for point in keep]
@@ -39,8 +39,8 @@ def write_names(
             plot.plot(xs[1:], ys[1:], transform=plot.transAxes, color=FAINT, linewidth=0.6, zorder=1)
 
 
-def short(text: str) -> str:
-    """A name that leaves the drawing room; the tables have it in full."""
+def shorten(text: str) -> str:
+    """Shortens a long name; the tables have it in full."""
     return text if len(text) <= NAME_LENGTH else f"{text[: NAME_LENGTH - 1]}…"
 
 

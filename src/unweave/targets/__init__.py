@@ -1,9 +1,9 @@
-"""Where the forget data should end: values that make a forget objective of a problem.
+"""Targets: settings that make the forget objective of a problem.
 
     NegGradPlus(forget=Clamped(cap=4.0))
     LUR(forget=Match(proxy=Proxy(start="shrunk")))
 
-Every method with a forget loss takes one. A new target is one file, one member of `Target` and one line of
+Every method with a forget loss accepts one. A new target is one file, one member of `Target` and one line of
 `TARGETS`.
 """
 
@@ -17,7 +17,7 @@ from unweave.targets.quantile import Quantile
 from unweave.targets.usual import Ascent, Bounded, Clamped, Mislabel, Surrogate, Uniform
 
 Target = Bounded | Clamped | Ascent | Mislabel | Uniform | Surrogate | Level | Match | Quantile | Estimate
-"""Frozen settings. Called with a problem and the descent that follows it, a target gives its objective."""
+"""Frozen settings. Called with a problem and its descent, a target returns the forget objective."""
 
 TARGETS: Mapping[str, Target] = {
     "bounded": Bounded(),
@@ -39,17 +39,17 @@ FAMILIES: Mapping[type, str] = {
     Estimate: "classifier",
     Surrogate: "diffusion",
 }
-"""The targets that only one family of models has."""
+"""The family of each target that is for one family only."""
 
 
 def ascents(target: object) -> dict[str, Range]:
-    """The range of a field `forget` that holds an ascent: each kind of it; nothing for another target."""
+    """The search space of a field `forget`: all kinds of ascent if it holds one, otherwise empty."""
     kinds = Choice(("ascent", "bounded", "clamped"))
     return {"forget": kinds} if isinstance(target, Ascent | Bounded | Clamped) else {}
 
 
 def refuse_other_family(target: object, family: str, path: str) -> None:
-    """Raises if a target is for models of another family; `path` is what errors call it."""
+    """Raises if a target is for models of another family; errors name `path`."""
     needed = FAMILIES.get(type(target), family)
     if needed != family:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Answers of any estimator of `unweave.targets.estimators`."""
+"""The target that uses any estimator of `unweave.targets.estimators`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from unweave.descent.objective import Objective
 from unweave.problem import Problem
 from unweave.space import Range
 from unweave.targets.estimators import FREE, EstimatorName, estimator_named
-from unweave.targets.estimators.held_out import toward
+from unweave.targets.estimators.held_out import match_table
 from unweave.targets.estimators.proxy import Proxy, proxy_space
 
 
@@ -18,8 +18,8 @@ class Estimate:
     """Pulls each forget output to an estimate of what a retrained model would answer; classifiers only.
 
     Args:
-        estimator: Who estimates.
-        proxy: How the estimator trains what it trains; its cost is the method's.
+        estimator: The estimator.
+        proxy: How the estimator trains its models; the method pays their cost.
     """
 
     estimator: EstimatorName = "proxy"
@@ -29,9 +29,9 @@ class Estimate:
         refuse_unknown_choices(self)
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from: what the estimator trains takes a fifth of the budget."""
+        """The search space: the estimator's models take a fifth of the budget."""
         return {} if self.estimator in FREE else proxy_space(budget)
 
     def __call__(self, problem: Problem, how: Descent) -> Objective:
         """The forget objective."""
-        return toward(estimator_named(self.estimator, self.proxy)(problem).table(problem))
+        return match_table(estimator_named(self.estimator, self.proxy)(problem).table(problem))

@@ -1,17 +1,17 @@
-r"""A forget loss that knows where to end: at the loss of held-out data, rank by rank.
+r"""A forget loss that stops at the loss of held-out data, rank by rank.
 
-A model that never saw the forget data is to it what it is to held-out data. So a forget example of rank q
-among the forget losses should end at the quantile q of the held-out losses, and ascent should leave it alone
-from there on:
+For a model that never saw the forget set, that set is held-out data too. So a forget example of rank q among
+the forget losses should end at quantile q of the held-out losses, and ascent should stop there:
 
     -min(l, level(l)),    level = (quantile function of held-out losses) o (distribution of forget losses).
 
-Both sides are losses of the model as it is, looked at anew every few steps: the level moves with it. It
-pushes one way only. Where labels are noisier than those of the held-out data, the level asks for less than
-a retrained model would show, and the steps on retain data that follow have to do the rest.
+Both distributions are losses of the present model, measured again every few steps. The level only ever raises
+losses. If forget labels are noisier than held-out labels, the level is lower than a retrained model's loss,
+and the later steps on the retain set must do the rest.
 
-A class that is wholly forgotten is known to held-out data too. Its level is what the other classes' held-out
-examples lose under its label: a class that is gone is as unlikely for its own examples as for theirs.
+For a class that is forgotten whole, held-out examples of the class show nothing, since the model knows it.
+Its level is the loss of the other classes' held-out examples under its label: a forgotten class should be as
+unlikely for its own examples as for others.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unweave.choices import refuse_outside
-from unweave.descent.descend import Descent, training
+from unweave.descent.descend import Descent, training_mode
 from unweave.descent.objective import Objective, on
 from unweave.problem import Problem
 from unweave.split import Part
@@ -30,18 +30,18 @@ from unweave.tasks import Batch
 from unweave.weights.step import Runtime, Step
 
 KNOWN = -1
-"""Stands for all classes of which something is retained."""
+"""Key of all classes with retained examples."""
 
 Sides = tuple[Float[Tensor, " forget"], Float[Tensor, " held"]]
-"""Losses of forget examples and of the held-out ones that stand for them, both in ascending order."""
+"""Losses of forget examples and of the held-out examples to match, both in ascending order."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """Raises each forget loss to the held-out loss at its own rank, as the model is now.
+    """Raises each forget loss to the present held-out loss at its rank.
 
     Args:
-        refresh: The number of steps between two measurements of the losses that are compared.
+        refresh: The number of steps between two measurements of both losses.
     """
 
     refresh: int = 10
@@ -52,20 +52,20 @@ class Level:
     def __call__(self, problem: Problem, how: Descent) -> Objective:
         """The forget objective."""
         level = HeldOutLevel(self.refresh, how)
-        level.look(problem)
+        level.update(problem)
         return level.objective
 
 
 @dataclass
 class HeldOutLevel:
-    """The held-out loss at a forget example's own rank, kept up to date by calls before each step.
+    """The held-out loss at the rank of a forget example, updated by calls before each step.
 
     Args:
-        every: The number of steps between two looks.
-        how: The descent, in whose modes and precision the model is looked at, batch by batch.
-        most: Examples looked at, at most, of each of the two parts; the same at every look.
-        sides: What the last look found, by forgotten class, or `KNOWN`.
-        labels: Those of the training examples, where the model is.
+        every: The number of steps between two updates.
+        how: The descent; losses are measured in its modes, precision and batch size.
+        most: The largest number of examples of each part; the same ones at every update.
+        sides: The losses of the last update, by forgotten class, or `KNOWN`.
+        labels: The labels of the training examples, on the model's device.
     """
 
     every: int
@@ -75,28 +75,28 @@ class HeldOutLevel:
     labels: Int[Tensor, " n"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long), repr=False)
 
     def __call__(self, problem: Problem, index: int) -> None:
-        """Looks, if it is time to. The passes are charged as examples."""
+        """Updates the level every `every` steps; the passes are charged as examples."""
         if index % self.every == 0 and (index or not self.sides):
-            self.look(problem)
+            self.update(problem)
 
     @torch.no_grad()
-    def look(self, problem: Problem) -> None:
-        """Takes the losses of both sides.
+    def update(self, problem: Problem) -> None:
+        """Measures the losses of both parts.
 
         Raises:
-            ValueError: If every held-out example is of a class that is wholly forgotten.
+            ValueError: If every held-out example is of a class that is forgotten whole.
         """
         gone = problem.split.forgotten_classes
         self.labels = problem.split.train.labels.to(problem.device)
         own, own_label = self.losses(problem, "forget")
         held, held_label = self.losses(problem, "calibration")
-        kept = apart(held_label, gone)
+        kept = not_among(held_label, gone)
         if not bool(kept.any()):
             raise ValueError(
                 "the target 'level' needs calibration examples of classes that are not wholly forgotten, "
                 "found none"
             )
-        known = apart(own_label, gone)
+        known = not_among(own_label, gone)
         self.sides = (
             {KNOWN: (own[known].sort().values, held[kept].sort().values)} if bool(known.any()) else {}
         )
@@ -107,14 +107,14 @@ class HeldOutLevel:
     def losses(
         self, problem: Problem, part: Part, *, under: int | None = None
     ) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
-        """The losses and labels of a part, as in a step; under another label if one is given."""
+        """The losses and labels of a part, as in a step; `under` replaces the labels."""
         runtime = Runtime(
             problem.model, problem.task, self.how.precision, noise=0 if self.how.dropout == "same" else None
         )
-        with training(problem.model, self.how), runtime.statistics_kept():
+        with training_mode(problem.model, self.how), runtime.keep_statistics():
             found = [self.loss(problem, runtime, batch) for batch in self.batches(problem, part, under)]
         source, _ = problem.split.part(part)
-        labels = source.labels[self.chosen(problem, part)].to(problem.device)
+        labels = source.labels[self.sampled_positions(problem, part)].to(problem.device)
         return torch.cat(found), labels
 
     def loss(self, problem: Problem, runtime: Runtime, batch: Batch) -> Float[Tensor, " batch"]:
@@ -122,49 +122,50 @@ class HeldOutLevel:
         return problem.task.loss(Step(problem.params, runtime, {}, {}).predict(batch), batch.target)
 
     def batches(self, problem: Problem, part: Part, under: int | None) -> Iterator[Batch]:
-        """The examples that are looked at, drawn alike at every look; under another label if one is given."""
+        """The sampled examples, with the same draws at every update; `under` replaces the labels."""
         source, _ = problem.split.part(part)
         generator = torch.Generator().manual_seed(problem.generator.initial_seed())
-        for raw in source.stream(self.chosen(problem, part).split(self.how.batch)):
+        for raw in source.stream(self.sampled_positions(problem, part).split(self.how.batch)):
             label = raw.target if under is None else torch.full_like(raw.target, under)
             yield problem.task.draw(replace(raw, target=label), generator)
             problem.cost.examples += len(raw.ids)
 
-    def chosen(self, problem: Problem, part: Part) -> Int[Tensor, " n"]:
-        """Their positions."""
+    def sampled_positions(self, problem: Problem, part: Part) -> Int[Tensor, " n"]:
+        """The positions of the sampled examples."""
         _, ids = problem.split.part(part)
         generator = torch.Generator().manual_seed(problem.generator.initial_seed())
         return ids[torch.randperm(len(ids), generator=generator)[: self.most]]
 
     @property
     def objective(self) -> Objective:
-        """Ascent that leaves an example alone once its loss has reached the level."""
+        """Ascent that stops for an example once its loss has reached the level."""
 
         def value(step: Step, batch: Batch) -> Tensor:
             loss = step.runtime.task.loss(step.predict(batch), batch.target)
             level = self.level(loss.detach(), self.labels[batch.ids])
-            return -torch.where(loss < level, loss, level)  # at a tie nothing pulls; a minimum would by half
+            # zero gradient at a tie, where that of torch.minimum would be half
+            return -torch.where(loss < level, loss, level)
 
         return on("forget", "level", value, idle=True, watch=self)
 
     def level(self, loss: Float[Tensor, " batch"], labels: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Where the losses of forget examples should end."""
-        found = matched(loss, self.sides[KNOWN]) if KNOWN in self.sides else torch.empty_like(loss)
+        """The level of each forget example."""
+        found = match_losses(loss, self.sides[KNOWN]) if KNOWN in self.sides else torch.empty_like(loss)
         for label, sides in self.sides.items():
             if label != KNOWN:
-                found = torch.where(labels == label, matched(loss, sides), found)
+                found = torch.where(labels == label, match_losses(loss, sides), found)
         return found
 
 
-def apart(labels: Int[Tensor, " n"], gone: tuple[int, ...]) -> Tensor:
-    """Which labels are not among those."""
+def not_among(labels: Int[Tensor, " n"], gone: tuple[int, ...]) -> Tensor:
+    """Which labels are not among these classes."""
     return ~torch.isin(labels, torch.tensor(gone, dtype=labels.dtype, device=labels.device))
 
 
-def matched(loss: Float[Tensor, " batch"], sides: Sides) -> Float[Tensor, " batch"]:
-    """The held-out loss at each loss's rank among those of the forget examples, between neighbours linear.
+def match_losses(loss: Float[Tensor, " batch"], sides: Sides) -> Float[Tensor, " batch"]:
+    """The held-out loss at the rank of each loss among the forget losses, interpolated linearly.
 
-    Both ranks count the middles of their steps (Hazen), so that equal sides leave every loss where it is.
+    Both ranks are mid-ranks (Hazen), so that equal distributions leave every loss unchanged.
     """
     own, held = sides
     below, not_above = (torch.searchsorted(own, loss, right=right) for right in (False, True))

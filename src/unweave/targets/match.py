@@ -1,4 +1,4 @@
-"""Answers of a model that never saw the forget data."""
+"""The target that matches a model which never saw the forget set."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,20 +8,19 @@ from unweave.descent.descend import Descent
 from unweave.descent.objective import Objective, distill
 from unweave.problem import Problem
 from unweave.space import Range
-from unweave.targets.estimators.held_out import held_out_level, toward
+from unweave.targets.estimators.held_out import held_out_level, match_table
 from unweave.targets.estimators.proxy import Proxy, proxy_space
 from unweave.tasks.classifier import Classifier
 
 
 @dataclass(frozen=True)
 class Match:
-    """Pulls each forget output to that of a proxy.
+    """Pulls each forget output towards that of a proxy.
 
     Args:
-        proxy: How the proxy is trained; its cost is the method's.
-        sharpen: What the proxy's outputs are divided by. If None, a classifier's answers are moved to the
-            confidence that the original has on held-out data, and those of other families are taken as they
-            are.
+        proxy: How to train the proxy; the method pays its cost.
+        sharpen: The divisor of the proxy's outputs. If None, a classifier's outputs get the confidence of the
+            original on held-out data, and outputs of other families stay unchanged.
     """
 
     proxy: Proxy = Proxy()
@@ -31,12 +30,12 @@ class Match:
         refuse_outside(self, "(0, inf)", "sharpen")
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from: the proxy takes a fifth of the budget."""
+        """The search space: the proxy takes a fifth of the budget."""
         return proxy_space(budget)
 
     def __call__(self, problem: Problem, how: Descent) -> Objective:
         """The forget objective."""
         proxy = self.proxy(problem)
         if self.sharpen is None and isinstance(problem.task, Classifier):
-            return toward(held_out_level(problem, proxy))
+            return match_table(held_out_level(problem, proxy))
         return distill(proxy, "forget", temperature=self.sharpen or 1.0)

@@ -1,4 +1,4 @@
-"""Margins of held-out data, rank by rank."""
+"""The target that matches margins of held-out data, rank by rank."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from unweave.descent.objective import Objective
 from unweave.problem import Problem
 from unweave.space import Range
 from unweave.targets.estimators.proxy import Proxy, proxy_space
-from unweave.targets.estimators.quantiles import pull, quantiles
+from unweave.targets.estimators.quantiles import margin_loss, quantiles
 
 
 @dataclass(frozen=True)
 class Quantile:
-    """Pulls each forget margin to the original's margin on held-out data at its own rank; classifiers only.
+    """Pulls each forget margin towards the original's held-out margin of equal rank; classifiers only.
 
     Args:
-        ranks: Whose margins order the forget examples: a proxy's or the original's.
-        proxy: How the proxy is trained; its cost is the method's.
+        ranks: The model whose margins order the forget examples.
+        proxy: How to train the proxy; the method pays its cost.
     """
 
     ranks: Literal["proxy", "original"] = "proxy"
@@ -29,10 +29,10 @@ class Quantile:
         refuse_unknown_choices(self)
 
     def space(self, budget: int) -> Mapping[str, Range]:
-        """What a search chooses from: the proxy, if there is one, takes a fifth of the budget."""
+        """The search space: the proxy, if there is one, takes a fifth of the budget."""
         return proxy_space(budget) if self.ranks == "proxy" else {}
 
     def __call__(self, problem: Problem, how: Descent) -> Objective:
         """The forget objective."""
         ranks = self.proxy(problem) if self.ranks == "proxy" else problem.original
-        return pull(quantiles(problem, ranks))
+        return margin_loss(quantiles(problem, ranks))

@@ -1,4 +1,4 @@
-"""Forget losses that need no estimate of what a retrained model would answer."""
+"""Targets that need no estimate of a retrained model."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from unweave.problem import Problem
 
 @dataclass(frozen=True)
 class Bounded:
-    r"""Descends :math:`-\log(1 + \ell)`: ascent whose pull fades as the loss grows."""
+    r"""Minimises :math:`-\log(1 + \ell)`: ascent that weakens as the loss grows."""
 
     def __call__(self, problem: Problem, how: Descent) -> Objective:
         """The forget objective."""
@@ -20,10 +20,10 @@ class Bounded:
 
 @dataclass(frozen=True)
 class Clamped:
-    r"""Descends :math:`-\min(\ell, cap)`: ascent that leaves an example alone once its loss is at the cap.
+    r"""Minimises :math:`-\min(\ell, cap)`: ascent that stops for an example once its loss is at the cap.
 
     Args:
-        cap: The loss, in the unit of the task.
+        cap: The loss at which it stops, in the unit of the task.
     """
 
     cap: float = 4.0
@@ -38,7 +38,7 @@ class Clamped:
 
 @dataclass(frozen=True)
 class Ascent:
-    r"""Descends :math:`-\ell`: unbounded ascent, which diverges by design if it goes on."""
+    r"""Minimises :math:`-\ell`: unbounded ascent, which diverges if it runs for long."""
 
     def __call__(self, problem: Problem, how: Descent) -> Objective:
         """The forget objective."""
@@ -47,7 +47,7 @@ class Ascent:
 
 @dataclass(frozen=True)
 class Mislabel:
-    """Descends the loss against a wrong answer: another class, or the original's under another condition."""
+    """Minimises the loss against a wrong target: another class, or the output under another condition."""
 
     def __call__(self, problem: Problem, how: Descent) -> Objective:
         """The forget objective."""
@@ -56,7 +56,7 @@ class Mislabel:
 
 @dataclass(frozen=True)
 class Uniform:
-    """Descends the cross-entropy to the uniform distribution over classes; classifiers only."""
+    """Minimises the cross-entropy to the uniform distribution over classes; classifiers only."""
 
     def __call__(self, problem: Problem, how: Descent) -> Objective:
         """The forget objective."""
@@ -65,7 +65,7 @@ class Uniform:
 
 @dataclass(frozen=True)
 class Surrogate:
-    """Descends the loss on other examples under the forget labels, as the task draws them; no classifiers."""
+    """Minimises the loss on surrogate examples under the forget labels; not for classifiers."""
 
     def __call__(self, problem: Problem, how: Descent) -> Objective:
         """The forget objective."""

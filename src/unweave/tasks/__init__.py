@@ -1,4 +1,4 @@
-"""The one place where families of models differ: how a batch is drawn, run and scored."""
+"""Tasks: how batches of a family of models are drawn, run and scored."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,16 +18,16 @@ Predict = Callable[[Inputs], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Everything random about one draw.
+    """A batch with everything drawn at random for it.
 
     Args:
         ids: The positions of the examples in the training source, shape `[batch]`.
-        inputs: What the model is called with, positionally or by name.
-        target: What its output is compared with, one entry per example.
-        counterfactual: What `other` is, or how to work it out from what was drawn.
-        forget: Which rows are forget data, shape `[batch]`; only on a mixed batch.
-        key: The number on which, with an id, all that was drawn for an example hangs; the task can draw more
-            from it later, and a part of the batch gets what it has in the whole.
+        inputs: The inputs of the model, by position or by name.
+        target: The target of its output, one entry per example.
+        counterfactual: The value of `other`, or a function that computes it.
+        forget: Which rows are forget examples, shape `[batch]`; only in a mixed batch.
+        key: The key that determines, with an id, all draws for an example. The task can draw more from it
+            later, and a part of the batch gets the same draws as in the whole batch.
     """
 
     ids: Int[Tensor, " batch"]
@@ -42,7 +42,7 @@ class Batch:
 
     @cached_property
     def other(self) -> Tensor:
-        """A counterfactual to `target`: another class, condition or text. Few objectives ask for it."""
+        """A counterfactual to `target`: another class, condition or text. Few objectives use it."""
         return self.counterfactual if isinstance(self.counterfactual, Tensor) else self.counterfactual()
 
     def split(self, size: int) -> list["Batch"]:
@@ -65,10 +65,10 @@ class Batch:
 
 @runtime_checkable
 class Task(Protocol):
-    """How one family of models is run and scored. Every score is per example."""
+    """Runs and scores one family of models. Every score is per example."""
 
     def draw(self, raw: Raw, generator: torch.Generator) -> Batch:
-        """A batch from what a source yields; all randomness is here, keyed by example id."""
+        """Makes a batch from what a source yields; all randomness is here, keyed by example id."""
         ...
 
     def loss(self, output: Tensor, target: Tensor) -> Float[Tensor, " batch"]:
@@ -76,44 +76,44 @@ class Task(Protocol):
         ...
 
     def divergence(self, output: Tensor, reference: Tensor) -> Float[Tensor, " batch"]:
-        """How far `output` is from what another model says of the same inputs."""
+        """The divergence of `output` from another model's output on the same inputs."""
         ...
 
     def mislabel(self, batch: Batch, predict: Predict) -> Tensor:
-        """A plausible target that is not the true one."""
+        """A plausible wrong target."""
         ...
 
 
 @runtime_checkable
 class Surrogates(Protocol):
-    """A task that can put other data in the place of what is to be forgotten."""
+    """A task that can replace forget data by surrogate data."""
 
     def surrogate(self, batch: Batch) -> Batch:
-        """The batch with other examples under the same labels, which say nothing of what is forgotten."""
+        """The batch with surrogate examples under the same labels, which show nothing of the forget set."""
         ...
 
 
 @runtime_checkable
 class OfFamily(Protocol):
-    """A task that names the family of its models, for methods that are not for all of them."""
+    """A task that names its family, for methods that support only some families."""
 
     family: ClassVar[str]
 
 
 def family_of(task: Task) -> str:
-    """The family that a task names, or else the name of its class."""
+    """The family of a task, or else the name of its class."""
     return task.family if isinstance(task, OfFamily) else type(task).__name__
 
 
 def call(model: nn.Module, inputs: Inputs) -> Tensor:
-    """The model's output; of a structured output, its `logits`."""
+    """Calls the model; returns its output, or the `logits` of a structured output."""
     output = model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
     return output if isinstance(output, Tensor) else output.logits
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for the body; every module gets its own mode back."""
+    """Evaluation mode for the body; restores the mode of every module."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -25,12 +25,12 @@ class Classifier:
     n_classes: int
 
     def draw(self, raw: Raw, generator: torch.Generator) -> Batch:
-        """The raw batch, and for each example a class drawn uniformly among the wrong ones."""
+        """Draws for each example a uniform class among the wrong ones."""
         key = draw_key(generator)
-        return Batch(raw.ids, raw.inputs, raw.target, lambda: self.wrong(raw, key), key=key)
+        return Batch(raw.ids, raw.inputs, raw.target, lambda: self.wrong_labels(raw, key), key=key)
 
-    def wrong(self, raw: Raw, key: int) -> Int[Tensor, " batch"]:
-        """For each example a class that is not its own, as the key and its id have it."""
+    def wrong_labels(self, raw: Raw, key: int) -> Int[Tensor, " batch"]:
+        """A wrong class for each example, determined by the key and its id."""
         return differ(raw.target, self.n_classes, uniform(raw.ids, key)[:, 0])
 
     def loss(
@@ -47,12 +47,12 @@ class Classifier:
         return (p.exp() * (p - q)).sum(-1)
 
     def mislabel(self, batch: Batch, predict: Predict) -> Tensor:
-        """The wrong class drawn with the batch."""
+        """The wrong classes drawn with the batch."""
         return batch.other
 
 
 def differ(labels: Int[Tensor, " batch"], n: int, draw: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-    """Labels in `range(n)`, uniform among those that differ from `labels`; `draw` is uniform in [0, 1)."""
+    """Labels in `range(n)` that differ from `labels`, uniform if `draw` is uniform in [0, 1)."""
     return (labels + 1 + (draw.to(labels.device) * (n - 1)).long()) % n
 
 
@@ -68,7 +68,7 @@ def refuse_unfit(model: nn.Module, data: Source, name: str) -> None:
     (raw,) = data.stream([torch.arange(min(2, len(data)))])
     try:
         with evaluating(model), torch.no_grad():
-            output = call(model, moved(raw, next(model.parameters()).device))
+            output = call(model, to_device(raw, next(model.parameters()).device))
     except (Exception, SystemExit) as error:
         raise ValueError(f"the model can't be run on {name!r}: {type(error).__name__}: {error}") from error
     refuse_other_outputs(output, len(raw.ids))
@@ -89,8 +89,8 @@ def refuse_other_outputs(output: Tensor, n: int) -> None:
         raise ValueError(f"{expected}, found {found}: give one row of logits per example")
 
 
-def moved(raw: Raw, device: torch.device | str) -> tuple[Tensor, ...] | dict[str, Tensor]:
-    """The inputs of a batch on a device."""
+def to_device(raw: Raw, device: torch.device | str) -> tuple[Tensor, ...] | dict[str, Tensor]:
+    """The inputs of a batch, on a device."""
     if isinstance(raw.inputs, dict):
         return {name: field.to(device) for name, field in raw.inputs.items()}
     return tuple(field.to(device) for field in raw.inputs)

@@ -1,4 +1,4 @@
-"""Small models by name: those that the demo and the recipes train. A user's `nn.Module` needs no entry.
+"""Small models by name, for the demo and the recipes. A user's `nn.Module` needs no entry.
 
 `build("mlp", 10, {"hidden": 512})` makes one; weights come from torch's global generator.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unweave.choices import nearest
+from unweave.choices import suggest_word
 
 
 def build(
@@ -20,22 +20,23 @@ def build(
     *,
     among: Mapping[str, Callable[..., nn.Module]] | None = None,
 ) -> nn.Module:
-    """Make a fresh model.
+    """Makes a fresh model.
 
     Args:
         name: A key of `among`.
         n_classes: The number of classes.
-        settings: Keyword arguments of that entry; what is left out has the entry's default.
+        settings: Keyword arguments of the entry; the others have its defaults.
         among: `MODELS`, the classifiers, if None; or `DENOISERS`.
     """
     models = MODELS if among is None else among
     if name not in models:
-        raise ValueError(f"unknown model {name!r}{nearest(name, models)}; known: {', '.join(models)}")
+        raise ValueError(f"unknown model {name!r}{suggest_word(name, models)}; known: {', '.join(models)}")
     known = [key for key in inspect.signature(models[name]).parameters if key != "n_classes"]
     for key, value in settings.items():
         if key not in known:
             raise ValueError(
-                f"unknown setting {key!r} of model {name!r}{nearest(key, known)}; known: {', '.join(known)}"
+                f"unknown setting {key!r} of model {name!r}{suggest_word(key, known)}; "
+                f"known: {', '.join(known)}"
             )
         if value < 1:
             raise ValueError(f"setting {key!r} of model {name!r} must be at least 1, found {value}")
@@ -49,8 +50,8 @@ def mlp(n_classes: int, inputs: int = 64, hidden: int = 512, bottleneck: int | N
         n_classes: Length of the output.
         inputs: Length of an input.
         hidden: Width of the hidden layer.
-        bottleneck: Width of a linear layer between it and the head: the features that a probe sees. None: no
-            such layer.
+        bottleneck: Width of a linear layer between it and the head, the features of a probe. None: no such
+            layer.
     """
     layers = [nn.Linear(inputs, hidden), nn.ReLU()]
     layers += [] if bottleneck is None else [nn.Linear(hidden, bottleneck)]
@@ -84,12 +85,12 @@ def conv(
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions with batch normalisation beside a shortcut (torchvision's BasicBlock).
+    """Two 3 x 3 convolutions with batch normalisation and a shortcut (torchvision's BasicBlock).
 
     Args:
-        inputs: Channels that come in.
-        outputs: Channels that go out.
-        stride: Of the first convolution; a shortcut that changes shape is a 1 x 1 convolution.
+        inputs: The number of input channels.
+        outputs: The number of output channels.
+        stride: The stride of the first convolution; a shortcut that changes shape is a 1 x 1 convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -118,7 +119,7 @@ class ResNet18(nn.Module):
 
     Args:
         n_classes: Length of the output.
-        channels: Of the images.
+        channels: The number of channels of the images.
         width: Channels of the first stage; the published model has 64.
         stem: Stride of the first convolution; with 2 an epoch takes a quarter of the time.
     """
@@ -161,13 +162,14 @@ def unet(
 
     Args:
         n_classes: The number of classes.
-        channels: Of the images.
-        size: Their height and width.
+        channels: The number of channels of the images.
+        size: The height and width of the images.
         width: Channels of the first level; each further one has twice as many at half the resolution.
         levels: The number of resolutions.
         widest: The most channels that a level has; no limit if None.
         layers: Residual blocks of a level, on the way down.
-        attended: The level with attention, counted from one; the last if None. There is some in the middle.
+        attended: The level with attention, counted from one; the last if None. The middle block also has
+            attention.
         head: Channels of an attention head.
     """
     from unweave.tasks.diffusion.adapters import UNet2DModel
@@ -194,4 +196,4 @@ MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "conv": conv, "resnet
 """Classifiers: from inputs to logits of shape [batch, n_classes]."""
 
 DENOISERS: dict[str, Callable[..., nn.Module]] = {"unet": unet}
-"""From noisy images, times and conditions to a prediction; `n_classes` is the null condition."""
+"""Denoisers: from noisy images, times and conditions to a prediction; `n_classes` is the null condition."""

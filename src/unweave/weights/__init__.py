@@ -1,1 +1,1 @@
-"""Weights as dictionaries: their arithmetic, gradients at a step, and the sums of many processes."""
+"""Weights as dictionaries: arithmetic, gradients at a step, and sums over processes."""

@@ -1,4 +1,4 @@
-"""Conjugate gradients over weights (Hestenes & Stiefel, 1952): equations whose matrix only multiplies."""
+"""Conjugate gradients over weights (Hestenes & Stiefel, 1952): solves A x = b from products with A alone."""
 
 import math
 from collections.abc import Callable
@@ -6,21 +6,21 @@ from collections.abc import Callable
 from unweave.weights.params import Params, add, dot, scale
 
 EXACT = 1e-10
-"""They end where this is left of the equation, relative to its right side."""
+"""Relative residual at which the iteration stops."""
 
 
 def conjugate_gradients(
     times: Callable[[Params], Params], wanted: Params, iterations: int
 ) -> tuple[Params, list[float]]:
-    """The solution x of `times(x) = wanted`, from zero; they stop where the curvature is not positive.
+    """Solves `times(x) = wanted` for x, starting at zero; stops where the curvature is not positive.
 
     Args:
-        times: A symmetric matrix's product with a vector.
+        times: Multiplies a vector by the symmetric matrix.
         wanted: The right side.
-        iterations: At most so many products.
+        iterations: The largest number of products.
 
     Returns:
-        What was found, and after each iteration what was left of the right side, relative to it.
+        The solution, and the norm of the residual after each iteration, relative to that of the right side.
     """
     x, rest, direction = scale(wanted, 0.0), wanted, wanted
     start = size = float(dot(wanted, wanted))

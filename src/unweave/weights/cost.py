@@ -1,11 +1,11 @@
-"""What a run spent."""
+"""The cost of a run."""
 
 from dataclasses import dataclass
 
 
 @dataclass
 class Cost:
-    """What a method spent.
+    """The cost of a method, so far.
 
     Args:
         gradients: Gradient evaluations: one forward and one backward over one batch.

@@ -1,7 +1,7 @@
 """Weights and gradients as one vector: a dict from the name of a weight to a tensor.
 
-Every operation runs over all tensors at once (`torch._foreach_*`), so that a model of a hundred small
-tensors costs a few kernel launches and not hundreds.
+Every operation handles all tensors at once (`torch._foreach_*`), so a model of a hundred small tensors needs
+a few kernel launches instead of hundreds.
 """
 
 from collections.abc import Mapping
@@ -32,12 +32,12 @@ def scale(a: Params, by: float) -> dict[str, Tensor]:
 def dot(a: Params, b: Params) -> Float[Tensor, ""]:
     """The inner product over all weights; stays on the device."""
     products = [torch.dot(u.flatten(), v.flatten()) for u, v in zip(a.values(), b.values(), strict=True)]
-    return whole(torch.stack(products).sum())
+    return sum_pieces(torch.stack(products).sum())
 
 
 def norm(a: Params) -> Float[Tensor, ""]:
     """The Euclidean norm over all weights; stays on the device."""
-    return whole(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(a.values())))))
+    return sum_pieces(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(a.values())))))
 
 
 def gramian(vectors: list[Params]) -> Float[Tensor, "m m"]:
@@ -56,15 +56,15 @@ def combine(vectors: list[Params], weights: Float[Tensor, " m"]) -> dict[str, Te
     return dict(zip(names, total, strict=True))
 
 
-def sharded(tensor: Tensor) -> bool:
+def is_sharded(tensor: Tensor) -> bool:
     """Whether this process holds only a piece of the tensor (FSDP2)."""
     if type(tensor) in (Tensor, nn.Parameter):
         return False
-    from torch.distributed.tensor import DTensor  # half a second, for those who shard
+    from torch.distributed.tensor import DTensor  # takes half a second, and only sharded models need it
 
     return isinstance(tensor, DTensor)
 
 
-def whole(value: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """A scalar that is a sum over the pieces of sharded weights, as a plain tensor on every process."""
-    return value.full_tensor() if sharded(value) else value  # pyright: ignore[reportAttributeAccessIssue]
+def sum_pieces(value: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """Sums a scalar over the pieces of sharded weights; a plain tensor on every process."""
+    return value.full_tensor() if is_sharded(value) else value  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,4 +1,4 @@
-"""Several processes that train one model: who takes which examples, and how gradients are summed."""
+"""Several processes that train one model: how examples are shared out and gradients summed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from unweave.weights.params import Params, scale, sharded
+from unweave.weights.params import Params, is_sharded, scale
 
 BUCKET = 25 * 2**20
 """The size of one message in bytes; DistributedDataParallel's default."""
@@ -21,8 +21,8 @@ class Processes:
     shards weigh by their examples.
 
     Args:
-        rank: The number of this process.
-        count: How many there are.
+        rank: The index of this process, from 0.
+        count: The number of processes.
     """
 
     rank: int = 0
@@ -39,10 +39,10 @@ class Processes:
         """The rows of a whole batch that this process takes."""
         return ids if self.count == 1 else ids[self.rank :: self.count]
 
-    def fed(self, ids: Tensor) -> Tensor:
-        """The rows that this process reads: its own, or one that it drops where it has none.
+    def rows_to_read(self, ids: Tensor) -> Tensor:
+        """The rows that this process reads: its shard, or one row to discard if its shard is empty.
 
-        So every process draws as many keys for augmentation and noise as the others.
+        So every process draws the same number of keys for augmentation and noise.
         """
         return self.shard(ids) if self.owns(ids) else ids[:1]
 
@@ -51,13 +51,13 @@ class Processes:
         return len(ids) > self.rank
 
     def total(self, gradient: Params) -> Params:
-        """The sum over processes, in as few messages as the bucket size allows.
+        """The sum over processes, in messages of at most `BUCKET` bytes.
 
-        Sharded gradients (FSDP2) were averaged on their way; they are only scaled.
+        Sharded gradients (FSDP2) are already averaged; they are only scaled.
         """
         if self.count == 1:
             return gradient
-        if any(map(sharded, gradient.values())):
+        if any(map(is_sharded, gradient.values())):
             return scale(gradient, self.count)
         summed: dict[str, Tensor] = {}
         for names in buckets(gradient):
@@ -69,7 +69,7 @@ class Processes:
 
 
 def buckets(gradient: Params) -> Iterator[list[str]]:
-    """Names in their order, grouped by dtype, until a group holds `BUCKET` bytes."""
+    """Groups names, in order, by dtype into messages of at most `BUCKET` bytes."""
     names, size, dtype = [], 0, None
     for name, tensor in gradient.items():
         full = size + tensor.nbytes > BUCKET or (dtype is not None and tensor.dtype != dtype)

@@ -1,4 +1,4 @@
-"""Weights somewhere else for a while, in place or as copies in the modules' place; then they are back."""
+"""Temporary changes of the weights: a shift in place, or other tensors substituted in the modules."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -6,13 +6,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from unweave.weights.params import Params, sharded
+from unweave.weights.params import Params, is_sharded
 
 HALF = (torch.bfloat16, torch.float16)
 
 
 def refuse_half(params: Mapping[str, Tensor]) -> None:
-    """Raises if a trainable weight has too few digits to be shifted."""
+    """Raises if a trainable weight is bf16 or fp16, which has too few digits for a shift."""
     for name, p in params.items():
         if p.dtype in HALF:
             raise ValueError(
@@ -23,24 +23,24 @@ def refuse_half(params: Mapping[str, Tensor]) -> None:
 
 
 @contextmanager
-def shifted(
+def shift_weights(
     params: Mapping[str, Tensor], direction: Params, size: float, spare: list[list[Tensor]]
 ) -> Iterator[None]:
-    """Moves the weights by so much in a direction, in place; they come back bit for bit.
+    """Shifts the weights in place by `size * direction` for the body; restores them bit for bit.
 
     Args:
         params: The weights.
-        direction: Where to.
-        size: How far, relative to the direction.
-        spare: Memory to keep the weights in meanwhile, used again by the next.
+        direction: The direction.
+        size: The factor of the direction.
+        spare: Memory for the saved weights, reused by later shifts.
     """
-    # the same memory, and changes are noticed by graphs
+    # detach shares the memory, and autograd still notices the changes
     weights = [p.detach() for p in params.values()]
     saved = spare.pop() if spare else [torch.empty_like(p) for p in weights]
     copy(weights, into=saved)
     try:
         torch._foreach_add_(weights, [direction[name] for name in params], alpha=size)
-        torch.clear_autocast_cache()  # a caller's own autocast would go on with the weights it has cast
+        torch.clear_autocast_cache()  # the caller's autocast would go on using weights that it cast earlier
         yield
     finally:
         copy(saved, into=weights)
@@ -50,7 +50,7 @@ def shifted(
 
 def copy(values: list[Tensor], *, into: list[Tensor]) -> None:
     """Copies the values."""
-    if any(map(sharded, values)):  # these have no `_foreach_copy_`
+    if any(map(is_sharded, values)):  # sharded tensors have no `_foreach_copy_`
         for target, value in zip(into, values, strict=True):
             target.copy_(value)
     else:
@@ -58,10 +58,10 @@ def copy(values: list[Tensor], *, into: list[Tensor]) -> None:
 
 
 @contextmanager
-def substituted(
+def substitute_weights(
     model: nn.Module, params: Mapping[str, Tensor], by: Mapping[str, nn.Parameter]
 ) -> Iterator[None]:
-    """Puts other tensors in the place of the weights, forward and backward, tied weights included.
+    """Substitutes other tensors for the weights, in forward and backward passes, tied weights included.
 
     `torch.func.functional_call` ends with the forward pass, and gradient checkpointing runs the modules
     again after it.
@@ -74,7 +74,7 @@ def substituted(
         if id(p) in names
     ]
     for module, key, p in held:
-        # not into the table of parameters: a recurrent module keeps another list
+        # an attribute, not an entry of `_parameters`: a recurrent module keeps its own list
         setattr(module, key, by[names[id(p)]])
     try:
         yield

@@ -1,4 +1,4 @@
-"""One position of the weights and one set of batches: where gradients are taken."""
+"""Gradients at one position of the weights and on one set of batches."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,53 +15,53 @@ from unweave.tasks import Batch, Task, call
 from unweave.weights.cost import Cost
 from unweave.weights.params import Params, multiply, norm
 from unweave.weights.processes import Processes
-from unweave.weights.shift import HALF, refuse_half, shifted, substituted
+from unweave.weights.shift import HALF, refuse_half, shift_weights, substitute_weights
 
 Precision = Literal["fp32", "bf16"]
 NOTED = 50
-"""The size of a lookahead is noted every so many steps."""
+"""Number of steps between two records of the size of a lookahead."""
 
 T = TypeVar("T")
 
 
 @runtime_checkable
 class Term(Protocol):
-    """Something to follow downhill."""
+    """Something to minimise."""
 
     @property
     def parts(self) -> frozenset[Part]:
-        """The parts of the data that it needs."""
+        """The parts of the data that the term needs."""
         ...
 
     def present(self, step: "Step") -> bool:
-        """Whether the step has what it needs; otherwise the step goes on without it."""
+        """Whether the step has the data that the term needs; otherwise the step leaves the term out."""
         ...
 
     def gradient(self, step: "Step") -> Params:
-        """Its gradient at the step's weights: detached, over all processes, one tensor per weight."""
+        """The gradient at the step's weights: detached, summed over processes, one tensor per weight."""
         ...
 
 
 @dataclass
 class Runtime:
-    """What the steps of one descent share.
+    """What all steps of one descent share.
 
     Args:
         model: The module that is run.
-        family: How its outputs are scored; None where the caller's own closures do that.
+        family: The task, which scores outputs; None if the caller's own closures do that.
         precision: The type of the forward pass; weights and gradients stay as they are.
-        processes: Who shares the work.
+        processes: The processes that share the work.
         cost: Counts gradient evaluations and examples.
         where: A multiplier in [0, 1] per weight, applied to every gradient before anything reads it.
-        unused: Weights that may have no gradient.
-        noise: The seed of this step's dropout masks; None where dropout is off.
-        losses: The loss of every evaluation by name: this process's shares of it, on the device.
-        shifts: How far lookaheads went, relative to the weights, now and then: the step and the ratio of
-            the norms; not noted if None.
-        carried: The terms whose gradients the next step needs.
-        held: Gradients that are held over several steps.
-        spare: Memory for the weights during a lookahead, used again by the next.
-        compile: Whether forward passes are compiled.
+        unused: Names of weights that need no gradient.
+        noise: The seed of this step's dropout masks; None if dropout is off.
+        losses: The name of every evaluated loss and this process's shares of its value, on the device.
+        shifts: The step and the size of some lookaheads, relative to the norm of the weights; not recorded if
+            None.
+        carried: The ids of the terms whose gradients the next step needs.
+        held: Gradients that several steps reuse, by the id of their term.
+        spare: Memory for the saved weights during a lookahead, reused by the next.
+        compile: Compile the forward passes.
     """
 
     model: nn.Module
@@ -85,15 +85,15 @@ class Runtime:
 
     @property
     def task(self) -> Task:
-        """How outputs are scored."""
+        """The task, which scores outputs."""
         if self.family is None:
             raise ValueError("these steps have no task: only closures can be followed")
         return self.family
 
     @contextmanager
-    def statistics_kept(self) -> Iterator[None]:
-        """BatchNorm normalises by the batch, and its running statistics stay as they are."""
-        # False where the body of another is around this one
+    def keep_statistics(self) -> Iterator[None]:
+        """Keeps BatchNorm's running statistics unchanged for the body; it still normalises by the batch."""
+        # False inside another `keep_statistics`
         tracking = [m.track_running_stats for m in self.norms]
         for m in self.norms:
             m.track_running_stats = False
@@ -105,7 +105,7 @@ class Runtime:
 
     @contextmanager
     def same_noise(self, place: int) -> Iterator[None]:
-        """The same dropout masks for all passes over the batch at that place; global randomness is kept."""
+        """Gives all passes over one batch the same dropout masks; restores torch's global generator."""
         if self.noise is None:
             yield
             return
@@ -118,17 +118,17 @@ class Runtime:
 class Step:
     """One position of the weights, and one set of batches.
 
-    Gradients are remembered by the identity of their term, so a term that stands in two places of an
-    objective is evaluated once. A lookahead is a child step at shifted weights, with an empty memory.
+    Gradients are cached by the identity of their term, so a term that occurs twice is evaluated once. A
+    lookahead is a child step at shifted weights, with an empty cache.
 
     Args:
         params: The trainable weights.
         runtime: What the steps of a descent share.
         batches: The micro-batches of each part on this process; a part may be absent.
-        sizes: The number of examples of each part over all micro-batches and processes.
-        index: The number of this step.
-        of: How many there will be.
-        before: What the step before ended with, for `Previous`.
+        sizes: The number of examples of each part, over all micro-batches and processes.
+        index: The number of this step, from 0.
+        of: The total number of steps.
+        before: The gradients of the previous step, for `Previous`.
     """
 
     def __init__(
@@ -157,11 +157,11 @@ class Step:
         return self.memory[id(term)][1]
 
     def deposit(self, term: Term, gradient: Params) -> None:
-        """Remembers a gradient that was found on the way to another."""
+        """Caches a gradient that was computed on the way to another."""
         self.memory[id(term)] = (term, gradient)
 
     def once(self, key: object, make: Callable[[], T]) -> T:
-        """A constant of the step, the same at shifted weights: a teacher's output, latents."""
+        """Computes a constant of the step once, also for shifted weights: a teacher's output, latents."""
         if key not in self._constants:
             self._constants[key] = make()
         return cast(T, self._constants[key])
@@ -173,7 +173,7 @@ class Step:
         """
         if id(batch) not in self._outputs:
             output = self._pass(batch)
-            # a loss in bf16 would be rounded, and so would its sum over a batch
+            # in bf16 the loss and its sum over a batch would be rounded
             self._outputs[id(batch)] = output.float() if output.dtype in HALF else output
         return self._outputs[id(batch)]
 
@@ -183,10 +183,10 @@ class Step:
         place = self._passed.setdefault(id(batch), len(self._passed))
         with ExitStack() as stack:
             if runtime.norms and not first:
-                stack.enter_context(runtime.statistics_kept())
+                stack.enter_context(runtime.keep_statistics())
             if runtime.noise is not None:
                 stack.enter_context(runtime.same_noise(place))
-            # autocast is opened here and not around the step: its cache of cast weights would survive a shift
+            # autocast is opened here, not around the step: its cache of cast weights would survive a shift
             if runtime.precision == "bf16" or torch.is_autocast_enabled(device):
                 stack.enter_context(
                     torch.autocast(device, torch.bfloat16, enabled=runtime.precision == "bf16")
@@ -194,43 +194,43 @@ class Step:
             return call(runtime.forward, batch.inputs)
 
     def note(self, name: str) -> list[Tensor]:
-        """Opens the note of a loss for the curves; the shares in it are summed later, without waiting now."""
+        """Opens a note of a loss for the curves; its shares are summed later, without a wait now."""
         shares: list[Tensor] = []
         self.runtime.losses.append((f"{name} ahead" if self.ahead else name, shares))
         return shares
 
     def count(self, examples: int) -> None:
-        """Notes one gradient evaluation over this process's share of a batch."""
+        """Counts one gradient evaluation over this process's share of a batch."""
         self.runtime.cost.gradients += 1
         self.runtime.cost.examples += examples
 
     def total(self, shares: Iterable[Tensor]) -> Tensor:
         """The sum of scalars over all micro-batches and processes."""
-        # an uneven batch may leave a process no rows
+        # a process may have no rows of an uneven batch
         nothing = next(iter(self.params.values())).new_zeros(())
         return self.runtime.processes.total({"total": sum(shares, start=nothing)})["total"]
 
     def backward(self, losses: Iterable[Tensor]) -> Params:
-        """The gradient of the sum of the losses, over all processes, masked; one is freed before the next."""
+        """The gradient of the sum of the losses, over all processes, masked; frees each graph at once."""
         for p in self.params.values():
             p.grad = None
         for loss in losses:
             loss.backward()
             self._outputs.clear()
-        return self.leave({name: p.grad for name, p in self.params.items()})
+        return self.finish_gradient({name: p.grad for name, p in self.params.items()})
 
-    def afresh(self, losses: Iterable[Tensor]) -> Iterator[Tensor]:
-        """The losses, each with forward passes of its own."""
+    def recompute_losses(self, losses: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yields the losses, each from forward passes of its own."""
         for loss in losses:
             self._outputs.clear()
             yield loss
 
     def drop_outputs(self) -> None:
-        """Drops the outputs of forward passes whose graph was used."""
+        """Forgets the cached outputs, whose graphs are freed."""
         self._outputs.clear()
 
-    def leave(self, gradient: Mapping[str, Tensor | None], *, check: bool = True) -> Params:
-        """Checks a local gradient, sums it over processes and masks it.
+    def finish_gradient(self, gradient: Mapping[str, Tensor | None], *, check: bool = True) -> Params:
+        """Checks this process's gradient, sums it over processes and masks it.
 
         Raises:
             ValueError: At the first step, if a weight has no gradient.
@@ -256,21 +256,21 @@ class Step:
 
     @contextmanager
     def at(self, direction: Params, size: float) -> Iterator["Step"]:
-        """A step at `weights + size * direction`; weights come back bit for bit, also when the body raises.
+        """A step at `weights + size * direction`; restores the weights bit for bit, also after an error.
 
         Raises:
-            ValueError: If the weights are bf16 or fp16, which would swallow most of the shift.
+            ValueError: If the weights are bf16 or fp16, which would round most of the shift away.
         """
         self._check_shift(direction, size)
-        with shifted(self.params, direction, size, self.runtime.spare):
+        with shift_weights(self.params, direction, size, self.runtime.spare):
             yield self._child(self.params)
 
     @contextmanager
-    def beside(self, direction: Params, size: float) -> Iterator["Step"]:
-        """The same on copies, put in the place of the weights: graphs built on the weights stay valid."""
+    def at_copy(self, direction: Params, size: float) -> Iterator["Step"]:
+        """Like `at`, on substituted copies of the weights, so that graphs built on the weights stay valid."""
         self._check_shift(direction, size)
         copies = {name: nn.Parameter(p.detach() + size * direction[name]) for name, p in self.params.items()}
-        with substituted(self.runtime.model, self.params, copies):
+        with substitute_weights(self.runtime.model, self.params, copies):
             yield self._child(copies)
 
     def _check_shift(self, direction: Params, size: float) -> None:
@@ -288,5 +288,5 @@ class Step:
 
 
 def mean_over(values: Float[Tensor, " batch"], size: int) -> Float[Tensor, ""]:
-    """This micro-batch's share of the mean over all examples of a part."""
+    """This micro-batch's share of the mean over `size` examples."""
     return values.mean() if len(values) == size else values.sum() / size

@@ -12,7 +12,7 @@ from unweave.audits.classifier.deep_unlearn import (
     LAST,
     MIDDLE,
     agreement,
-    attacked,
+    attack_accuracy,
     figures,
     indiscernibility,
 )
@@ -53,18 +53,20 @@ def test_losses_that_are_separable_have_no_indiscernibility():
 
 
 def test_losses_that_are_equal_are_guessed():
-    assert attacked(np.ones(50), np.ones(80)) == 0.5 and indiscernibility(np.ones(50), np.ones(80)) == 1
+    assert (
+        attack_accuracy(np.ones(50), np.ones(80)) == 0.5 and indiscernibility(np.ones(50), np.ones(80)) == 1
+    )
 
 
 def test_the_attack_sees_as_many_of_either():
     # without balance the attack would say "forget" of all 900 and be right in nine of ten cases
-    assert attacked(np.ones(900), np.ones(100)) == 0.5
+    assert attack_accuracy(np.ones(900), np.ones(100)) == 0.5
 
 
 def test_the_attack_finds_the_best_threshold():
     # of forget 80 % of the losses are 0, of unseen 30 %, others 1: the best attack is right in 3 of 4 cases
     forget, unseen = np.repeat([0.0, 1.0], [800, 200]), np.repeat([0.0, 1.0], [300, 700])
-    assert attacked(forget, unseen) == pytest.approx(0.75, abs=0.02)
+    assert attack_accuracy(forget, unseen) == pytest.approx(0.75, abs=0.02)
 
 
 def test_the_same_answers_give_the_same_figures():

@@ -11,7 +11,7 @@ from sklearn.svm import SVC
 from audits.answers import answering, drawn
 from unweave.audits.classifier import membership
 from unweave.audits.classifier.logits import margin
-from unweave.audits.classifier.membership import area, auc, called_members, mia
+from unweave.audits.classifier.membership import area, auc, mia, predict_members
 
 
 def sure(labels: np.ndarray, confidence: float) -> np.ndarray:
@@ -47,7 +47,7 @@ def test_mia_equals_the_published_procedure_written_out():
 
 def test_mia_members_are_the_first_retained_examples_in_order(monkeypatch):
     asked = []
-    monkeypatch.setattr(membership, "called_members", lambda *arrays: asked.extend(arrays) or np.ones(1))
+    monkeypatch.setattr(membership, "predict_members", lambda *arrays: asked.extend(arrays) or np.ones(1))
     evidence = drawn(2, {"forget": 10, "retain": 90, "calibration": 20, "test": 30})
     mia(evidence)
     expected = membership.confidence(evidence.logits["retain"][:30], evidence.labels["retain"][:30])
@@ -57,7 +57,7 @@ def test_mia_members_are_the_first_retained_examples_in_order(monkeypatch):
 
 def test_mia_takes_no_test_example_of_a_class_forgotten_whole(monkeypatch):
     asked = []
-    monkeypatch.setattr(membership, "called_members", lambda *arrays: asked.extend(arrays) or np.ones(1))
+    monkeypatch.setattr(membership, "predict_members", lambda *arrays: asked.extend(arrays) or np.ones(1))
     evidence = replace(drawn(2), forgotten_classes=(3,))
     mia(evidence)
     assert len(asked[1]) == (evidence.labels["test"] != 3).sum()
@@ -66,7 +66,7 @@ def test_mia_takes_no_test_example_of_a_class_forgotten_whole(monkeypatch):
 
 def test_attack_names_members_where_they_are():
     members, others = np.linspace(0.9, 1, 20), np.linspace(0, 0.5, 20)
-    assert called_members(members, others, np.array([0.95, 0.2])).tolist() == [1, 0]
+    assert predict_members(members, others, np.array([0.95, 0.2])).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,20 @@ import torch
 from torch import nn
 
 import every_family
-from unweave.audits.diffusion.attacks import ATTACKS, Budget, Target, attack, guided, unasked, without_adapter
+from unweave.audits.diffusion.attacks import (
+    ATTACKS,
+    Budget,
+    Target,
+    attack,
+    try_guidances,
+    try_unconditional,
+    without_adapter,
+)
 from unweave.audits.diffusion.drawing import Drawing
-from unweave.audits.diffusion.sweeps import counted
+from unweave.audits.diffusion.sweeps import count_hits
 from unweave.descent.descend import Descent
 from unweave.tasks.diffusion.sample import Sampler
-from unweave.tasks.diffusion.scopes import merged, restrict
+from unweave.tasks.diffusion.scopes import merge_low_rank, restrict
 
 pytest.importorskip("diffusers")
 # of diffusers' own code, under NumPy 2 and this torch
@@ -83,10 +91,10 @@ def test_an_edit_that_is_only_an_adapter_is_undone_by_leaving_it_out():
     found = without_adapter(target, original, BUDGET)
     seeds = BUDGET.settings.judge
     assert not torch.equal(edited(GONE, seeds, 1.0), original(GONE, seeds, 1.0))
-    expected = counted(original(GONE, seeds, 1.0), hit).value
+    expected = count_hits(original(GONE, seeds, 1.0), hit).value
     assert found == {"dropped": 100 * expected, "dropped_same": 100.0}
     assert set(attack(target, SHORT)) == set(ATTACKS)
-    shipped = replace(target, drawing=replace(edited, model=merged(model)))
+    shipped = replace(target, drawing=replace(edited, model=merge_low_rank(model)))
     assert not ADAPTER & set(attack(shipped, SHORT))
 
 
@@ -145,7 +153,7 @@ def ways_in(model: nn.Module) -> dict[str, float | None]:
     """What guidance and no condition find, where a user's guidance is another than none."""
     drawn = Drawing(model, replace(TASK, names=None), SHAPE, Sampler("dpm", steps=8, guidance=1.5))
     target = Target(drawn, GONE, hit, IMAGES)
-    return guided(target, replace(SHORT, guidances=(2.0,))) | unasked(target, SHORT)
+    return try_guidances(target, replace(SHORT, guidances=(2.0,))) | try_unconditional(target, SHORT)
 
 
 def test_a_class_that_is_hidden_only_where_guidance_looks_is_found_without():

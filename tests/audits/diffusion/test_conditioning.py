@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from audits.diffusion.toys import EMBEDDINGS, Toy, truly
-from unweave.audits.diffusion.conditioning import descended, interpolation, optimised_condition
+from unweave.audits.diffusion.conditioning import interpolation, minimise, optimised_condition
 from unweave.audits.diffusion.sweeps import Seeds
 
 SEEDS = Seeds(range(10), range(100, 120))
@@ -43,7 +43,7 @@ def test_an_optimised_vector_finds_the_class_from_any_start_that_reaches_it():
 
 def test_descent_is_adams_and_leaves_its_start():
     start = EMBEDDINGS[8].clone().requires_grad_()
-    found = descended(distance, start, steps=3, lr=0.05)
+    found = minimise(distance, start, steps=3, lr=0.05)
     vector = torch.nn.Parameter(EMBEDDINGS[8].clone())
     optimizer = torch.optim.Adam([vector], lr=0.05)
     for _ in range(3):
@@ -56,4 +56,4 @@ def test_descent_is_adams_and_leaves_its_start():
 
 def test_a_loss_that_is_not_finite_is_refused():
     with pytest.raises(ValueError, match="must be finite, found nan at step 0"):
-        descended(lambda vector: (vector * float("nan")).sum(), EMBEDDINGS[0], steps=3, lr=0.1)
+        minimise(lambda vector: (vector * float("nan")).sum(), EMBEDDINGS[0], steps=3, lr=0.1)

@@ -7,7 +7,7 @@ from unweave.audits.diffusion import recognition
 from unweave.audits.diffusion.description import describe
 from unweave.audits.diffusion.kid import kid_interval
 from unweave.audits.diffusion.metrics import measure_generation
-from unweave.audits.diffusion.samples import Samples, recognised
+from unweave.audits.diffusion.samples import Samples, recognise
 
 
 def described(found: Samples):
@@ -35,11 +35,11 @@ def test_digits_that_became_eights_are_forgotten_and_stand_out_by_their_spread()
     halves = {label: TRAIN.inputs[TRAIN.labels == label].split(70)[:2] for label in range(10)}
     images = {label: first for label, (first, _) in halves.items()}
     real = {label: recogniser(second) for label, (_, second) in halves.items()}
-    original = recognised(recogniser, images, real, forgotten=(4,))
+    original = recognise(recogniser, images, real, forgotten=(4,))
     eights = torch.stack([one_of(8, seed) for seed in range(70)])
-    remapped = recognised(recogniser, {**images, 4: eights}, real, forgotten=(4,))
+    remapped = recognise(recogniser, {**images, 4: eights}, real, forgotten=(4,))
     mixed = torch.stack([one_of(seed % 10, seed) for seed in range(80) if seed % 10 != 4][:70])
-    retrained = recognised(recogniser, {**images, 4: mixed}, real, forgotten=(4,))
+    retrained = recognise(recogniser, {**images, 4: mixed}, real, forgotten=(4,))
     before, after = measure_generation(original, retrained), measure_generation(remapped, retrained)
     assert before["ua"] < 10 < 90 < after["ua"]
     assert after["effective"] < 1.5 < 6 < measure_generation(retrained)["effective"]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unweave.audits.diffusion.exam import TRIAL, Generated
 from unweave.audits.diffusion.kid import kid
 from unweave.audits.diffusion.metrics import GENERATION
-from unweave.audits.diffusion.recogniser import measured
+from unweave.audits.diffusion.recogniser import make_recogniser
 from unweave.audits.exam import Exam
 from unweave.audits.verdict import Verdict
 from unweave.data.in_memory import Resident
@@ -60,7 +60,9 @@ def exam(count: int = COUNT, *, searching: bool = False, forgotten: int = 1) -> 
     split = Split(train, (train.labels == forgotten).nonzero()[:, 0], held_out)
     task = Diffusion(CLASSES, null=CLASSES, forgotten=(forgotten,))
     sampler = Sampler("ddim", steps=5, clip=True)
-    return Generated(split, task, measured(nearest(), train, held_out), sampler, count, searching=searching)
+    return Generated(
+        split, task, make_recogniser(nearest(), train, held_out), sampler, count, searching=searching
+    )
 
 
 def test_it_is_an_exam() -> None:
@@ -105,8 +107,8 @@ def test_a_model_that_makes_every_class_and_one_that_remaps_one() -> None:
 
 def test_images_move_from_the_originals_under_retained_conditions_alone() -> None:
     own, other = exam().answers(Shades()), exam().answers(Shades({1: 2}))
-    assert exam().moved(own, own) == exam().moved(other, own) == {"drift_pixel": 0, "drift_feature": 0}
-    found = exam().moved(exam().answers(Shades({0: 2})), own)
+    assert exam().drift(own, own) == exam().drift(other, own) == {"drift_pixel": 0, "drift_feature": 0}
+    found = exam().drift(exam().answers(Shades({0: 2})), own)
     assert found["drift_pixel"] == pytest.approx((229 - 26) / 2, abs=3) and found["drift_feature"] > 0.1
 
 
@@ -121,11 +123,11 @@ def test_a_search_measures_less_and_sees_no_held_out_image(monkeypatch) -> None:
 def test_the_value_of_a_trial_by_hand() -> None:
     values = {"ua": 90.0, "ra": 97.0, "class_tv": 0.5, "kid_retain": 0.02}
     wanted = {"ua": 96.0, "ra": 99.0, "kid": 0.0}
-    trial = exam().trial(values, wanted, 0.4)
+    trial = exam().score_trial(values, wanted, 0.4)
     # (6 + 2 + 100 (0.5 - 0.4)) / 3 + 100 * 0.02
     assert trial["value"] == pytest.approx(6 + 2) and trial["gap"] == pytest.approx((6 + 2 + 50) / 3)
     # neither more accuracy than a retrained model's nor a KID below zero is further away
-    better = exam().trial({**values, "ra": 100.0, "kid_retain": -0.01}, wanted, 0.6)
+    better = exam().score_trial({**values, "ra": 100.0, "kid_retain": -0.01}, wanted, 0.6)
     assert better["value"] == pytest.approx(6 / 3), (
         "neither more accuracy nor luck is further from retraining"
     )

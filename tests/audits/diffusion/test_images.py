@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from unweave.audits.diffusion.images import checked
+from unweave.audits.diffusion.images import check_images
 
 BYTES = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
 
 
 def test_bytes_of_the_right_shape_come_back_as_they_are():
-    assert checked(BYTES) is BYTES
-    assert checked(BYTES, (1, 8, 8), fewest=3) is BYTES
+    assert check_images(BYTES) is BYTES
+    assert check_images(BYTES, (1, 8, 8), fewest=3) is BYTES
 
 
 @pytest.mark.parametrize(
@@ -27,4 +27,4 @@ def test_bytes_of_the_right_shape_come_back_as_they_are():
 )
 def test_anything_else_is_refused(images, expected):
     with pytest.raises(ValueError, match=expected):
-        checked(images, (1, 8, 8), fewest=3)
+        check_images(images, (1, 8, 8), fewest=3)

@@ -8,7 +8,7 @@ from torch import nn
 
 from audits.diffusion.toys import HELD_OUT, HOW, TRAIN, digits_recogniser
 from unweave.audits.classifier.logits import probabilities
-from unweave.audits.diffusion.recogniser import Recogniser, hits, measured, train_recogniser
+from unweave.audits.diffusion.recogniser import Recogniser, hits, make_recogniser, train_recogniser
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +52,16 @@ def test_an_image_is_seen_alike_alone_and_among_others_and_the_model_is_left_as_
 def test_images_in_which_nothing_is_seen_are_refused():
     black = replace(TRAIN, inputs=torch.zeros_like(TRAIN.inputs), mean=(), std=())
     with pytest.raises(ValueError, match="must find features .*, found a root mean square of 0.0"):
-        measured(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), black, HELD_OUT)
+        make_recogniser(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), black, HELD_OUT)
 
 
 def test_the_digest_names_weights_and_normalisation(recogniser):
-    same = measured(copy.deepcopy(recogniser.model), TRAIN, HELD_OUT)
+    same = make_recogniser(copy.deepcopy(recogniser.model), TRAIN, HELD_OUT)
     assert same.digest == recogniser.digest and same.space == same.digest[:12]
     other = copy.deepcopy(recogniser.model)
     with torch.no_grad():
         other[0].weight[0, 0, 0, 0] += 1e-3
-    assert measured(other, TRAIN, HELD_OUT).digest != recogniser.digest
+    assert make_recogniser(other, TRAIN, HELD_OUT).digest != recogniser.digest
 
 
 def test_a_cached_recogniser_is_read_again_and_another_training_is_another(tmp_path, recogniser):
@@ -97,5 +97,5 @@ def test_floats_are_no_real_images_to_train_on():
 
 def test_any_classifier_can_be_a_recogniser():
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    found = measured(model, TRAIN, HELD_OUT)(HELD_OUT.inputs)
+    found = make_recogniser(model, TRAIN, HELD_OUT)(HELD_OUT.inputs)
     assert found.features.shape == (360, 64) and found.logits.shape == (360, 10)

@@ -25,23 +25,25 @@ def test_ua_and_ra_count_images_of_their_own_conditions():
     assert recognition.ra(turned_into(0, 0, 0, 0)) == recognition.ra(found)
     shares = recognition.per_class(found)
     assert set(shares) == {1, 2, 3}
-    own = [(found.taken_for(condition) == condition).mean() for condition in (1, 2, 3)]
+    own = [(found.predicted_classes(condition) == condition).mean() for condition in (1, 2, 3)]
     assert [shares[condition].value for condition in (1, 2, 3)] == own
     assert recognition.ra(found) == pytest.approx(100 * np.mean(own))
 
 
 def test_shares_have_wilsons_interval():
-    ours = recognition.unlearning(turned_into(0, 1, 2, 2))
+    ours = recognition.unlearning_accuracy(turned_into(0, 1, 2, 2))
     theirs = binomtest(3, 4).proportion_ci(method="wilson")
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 def test_several_forgotten_classes_are_counted_together():
     found = samples(0, forgotten=(0, 2), turns=(0, 0.5, 0.5, 0))
-    assert recognition.unlearning(found).n == 200
-    wrong = (found.taken_for(0) != 0).sum() + (found.taken_for(2) != 2).sum()
+    assert recognition.unlearning_accuracy(found).n == 200
+    wrong = (found.predicted_classes(0) != 0).sum() + (found.predicted_classes(2) != 2).sum()
     assert recognition.ua(found) == wrong / 2
-    assert recognition.ra(found) == 50 * sum((found.taken_for(each) == each).mean() for each in (1, 3))
+    assert recognition.ra(found) == 50 * sum(
+        (found.predicted_classes(each) == each).mean() for each in (1, 3)
+    )
 
 
 def test_a_remap_that_becomes_one_class_shows_in_the_spread_and_not_in_ua():
@@ -53,7 +55,7 @@ def test_a_remap_that_becomes_one_class_shows_in_the_spread_and_not_in_ua():
     assert one.effective == pytest.approx(2 ** entropy([0.1, 0.9], base=2), abs=1e-5)
     assert many.effective == pytest.approx(3, abs=1e-5)
     assert recognition.class_tv(collapsed, spread) == pytest.approx(0.9 - 1 / 3)
-    assert recognition.effective(spread) == many.effective
+    assert recognition.effective_classes(spread) == many.effective
 
 
 def test_the_entropy_of_unclear_images_is_high_and_of_sure_ones_zero_without_nan():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from audits.diffusion.toys import TRAIN, Toy, truly
-from unweave.audits.diffusion.revival import Relearning, drop_adapter, relearning
+from unweave.audits.diffusion.revival import Relearning, drop_adapter, measure_relearning
 from unweave.audits.diffusion.sweeps import Generate
 from unweave.audits.score import Share
 
@@ -23,7 +23,7 @@ def student(pace: float):
 
 
 def relearned(pace: float, **settings):
-    return relearning(
+    return measure_relearning(
         student(pace),
         THREES,
         3,
@@ -56,7 +56,7 @@ def test_the_images_are_chosen_once_and_the_smaller_set_is_part_of_the_larger():
         return iter(())
 
     for _ in range(2):
-        relearning(
+        measure_relearning(
             relearn, THREES, 3, truly(3), (1,), guidance=1.0, generator=torch.Generator().manual_seed(5)
         )
     assert given[:2] == given[2:]

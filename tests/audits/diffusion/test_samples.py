@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from audits.diffusion.toys import HELD_OUT, TRAIN, digits_recogniser, samples
-from unweave.audits.diffusion.samples import recognised
+from unweave.audits.diffusion.samples import recognise
 
 
 def test_conditions_are_forgotten_or_retained():
     found = samples(0, forgotten=(1, 3))
-    assert (found.forgotten, found.retained, found.n_classes) == ((1, 3), (0, 2), 4)
+    assert (found.forgotten, found.retained_conditions, found.n_classes) == ((1, 3), (0, 2), 4)
     assert [len(group) for group in found.groups((0, 2))] == [100, 100]
 
 
@@ -40,7 +40,9 @@ def test_what_cannot_be_compared_is_refused(change, expected):
 
 
 def test_real_images_of_forgotten_classes_are_not_needed():
-    assert replace(samples(0), real={label: samples(0).real[label] for label in (1, 2, 3)}).retained == (
+    assert replace(
+        samples(0), real={label: samples(0).real[label] for label in (1, 2, 3)}
+    ).retained_conditions == (
         1,
         2,
         3,
@@ -51,8 +53,8 @@ def test_images_are_seen_by_one_recogniser():
     recogniser = digits_recogniser()
     images = {label: TRAIN.inputs[TRAIN.labels == label][:30] for label in range(10)}
     real = {label: recogniser(HELD_OUT.inputs[HELD_OUT.labels == label]) for label in range(10)}
-    found = recognised(recogniser, images, real, forgotten=(4,))
+    found = recognise(recogniser, images, real, forgotten=(4,))
     assert found.space == recogniser.space
-    assert (found.taken_for(7) == recogniser(images[7]).classes).all()
+    assert (found.predicted_classes(7) == recogniser(images[7]).classes).all()
     assert (found.features[2] == recogniser(images[2]).features).all()
     assert found.real[5] is real[5].features

@@ -5,7 +5,7 @@ import pytest
 
 from audits.diffusion.toys import RETRAINED, samples
 from unweave.audits.diffusion.metrics import measure_generation
-from unweave.audits.diffusion.power import blindness, too_weak
+from unweave.audits.diffusion.power import blindness, explain_low_power
 from unweave.audits.diffusion.verdict import calibrate_generation, judge_generation, never_generated
 from unweave.audits.equivalence import Equivalence
 from unweave.audits.verdict import Judgement, Verdict
@@ -192,11 +192,13 @@ def test_a_distance_says_so_where_it_can_not_tell_the_original_from_a_retrained_
     references, margin = [{"top": 50.0}], {"class_tv": 0.2}
     one = {"class_tv": seen, "kid_forget": unseen, "effective": unseen}
     assert blindness(one) == "KID on F can't tell the original from a retrained model"
-    assert too_weak(one, references, margin) == ""
-    assert "one other class" in too_weak(one, references, {"class_tv": 0.5})
-    assert too_weak({**one, "effective": seen}, references, {"class_tv": 0.5}) == ""
+    assert explain_low_power(one, references, margin) == ""
+    assert "one other class" in explain_low_power(one, references, {"class_tv": 0.5})
+    assert explain_low_power({**one, "effective": seen}, references, {"class_tv": 0.5}) == ""
     none = {**one, "class_tv": unseen}
-    assert too_weak(none, references, margin).startswith("TV of classes and KID on F can't tell the original")
+    assert explain_low_power(none, references, margin).startswith(
+        "TV of classes and KID on F can't tell the original"
+    )
 
 
 def test_no_margin_covers_the_whole_range_of_its_metric(unsettled_margins):

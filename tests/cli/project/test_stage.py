@@ -11,7 +11,7 @@ import projects
 from unweave.bench.search import SECOND
 from unweave.bench.study import evaluations
 from unweave.bench.tune import tune_stage
-from unweave.bench.workers import in_turn
+from unweave.bench.workers import run_serially
 from unweave.cli.project import place
 from unweave.cli.project import stage as given
 from unweave.cli.project.place import Place
@@ -46,26 +46,26 @@ def write(path: Path, bias: float) -> None:
 
 def stage(path: Path, forget: tuple[int, ...] = (1, 2, 3)) -> Given:
     """The stage in a new process."""
-    for remembered in (place.project_of, place.split_of, place.weights_of, place.practised_on):
+    for remembered in (place.load_project, place.load_split, place.weights_digest, place.load_proxy_split):
         remembered.cache_clear()
     return stage_of(Place(str(path), None, None), forget, path.parent / "run", "cpu")
 
 
 def test_other_weights_are_another_original_and_the_retrained_models_stay(reading):
     first = stage(reading)
-    known, model = first.known(), first.trained("retain", 0).model
+    known, model = first.facts(), first.load_or_train("retain", 0).model
     write(reading, 1.0)
     second = stage(reading)
-    assert second.known() != known and second.known()["sha256"] == known["sha256"]
-    kept = second.trained("retain", 0).model
+    assert second.facts() != known and second.facts()["sha256"] == known["sha256"]
+    kept = second.load_or_train("retain", 0).model
     assert all(torch.equal(*pair) for pair in zip(model.parameters(), kept.parameters(), strict=True))
     assert len(list((reading.parent / "run" / "models").iterdir())) == 1
 
 
 def test_under_a_raised_number_a_retrained_model_is_made_again(reading, monkeypatch):
-    stage(reading).trained("retain", 0)
+    stage(reading).load_or_train("retain", 0)
     monkeypatch.setattr(given, "TRAINING_FORMAT", given.TRAINING_FORMAT + 1)
-    stage(reading).trained("retain", 0)
+    stage(reading).load_or_train("retain", 0)
     assert len(list((reading.parent / "run" / "models").iterdir())) == 2
 
 
@@ -84,14 +84,14 @@ def of_class(path: Path, *labels: int) -> tuple[int, ...]:
 
 def test_no_model_is_retrained_for_the_request_itself_while_tuning_on_proxies(reading, monkeypatch):
     made, asked = stage(reading), []
-    project = place.project_of(made.place, "cpu")
+    project = place.load_project(made.place, "cpu")
 
     def remembered(split, seed):
         asked.append((split.digest("retain"), seed))
         return project.retrain(split, seed)
 
-    monkeypatch.setattr(given, "project_of", lambda *_: dataclasses.replace(project, retrain=remembered))
-    found = tune_stage(made.measured(), ["finetune"], 1, in_turn, lambda progress: None)
+    monkeypatch.setattr(given, "load_project", lambda *_: dataclasses.replace(project, retrain=remembered))
+    found = tune_stage(made.with_retraining_cost(), ["finetune"], 1, run_serially, lambda progress: None)
     assert found["finetune"].best
     assert made.split().digest("retain") not in [digest for digest, _ in asked]
     assert sorted(seed for _, seed in asked) == [1000, 1001, SECOND + 1000, SECOND + 1001]
@@ -102,13 +102,13 @@ def test_no_model_is_retrained_for_the_request_itself_while_tuning_on_proxies(re
 
 def test_the_steps_of_ones_own_training_are_what_a_budget_is_a_part_of(reading):
     made = stage(reading)
-    assert evaluations(made.measured().recipe.train, made.split()) == 25 * 3
-    assert made.measured(made.folder / "tuning") == made.measured()
+    assert evaluations(made.with_retraining_cost().recipe.train, made.split()) == 25 * 3
+    assert made.with_retraining_cost(made.folder / "tuning") == made.with_retraining_cost()
     (made.folder / "tuning" / "project" / "retraining.json").write_text("{}")
-    with pytest.raises(ValueError, match="doesn't say what a retraining takes: tune it again"):
-        made.measured(made.folder / "tuning")
+    with pytest.raises(ValueError, match="does not hold the cost of a retraining: tune it again"):
+        made.with_retraining_cost(made.folder / "tuning")
     with pytest.raises(ValueError, match="nowhere has no searches for the stage 'project'"):
-        made.measured(Path("nowhere"))
+        made.with_retraining_cost(Path("nowhere"))
 
 
 def test_what_is_forgotten_is_a_class_or_positions(reading):
@@ -122,16 +122,16 @@ def test_what_is_forgotten_is_a_class_or_positions(reading):
 
 
 def test_a_search_begins_with_the_methods_as_they_are_set(reading):
-    made, shorter = stage(reading).measured(), FromScratch(Descent(lr=0.3, steps=3))
+    made, shorter = stage(reading).with_retraining_cost(), FromScratch(Descent(lr=0.3, steps=3))
     recipe = dataclasses.replace(made.recipe, methods={"short-retrain": shorter})
     made = dataclasses.replace(made, recipe=recipe)
-    found = tune_stage(made, ["short-retrain"], 1, in_turn, lambda progress: None)
+    found = tune_stage(made, ["short-retrain"], 1, run_serially, lambda progress: None)
     assert found["short-retrain"].trials[0]["settings"]["how.lr"] == 0.3
 
 
 def test_proxies_of_an_original_that_has_forgotten_before_are_refused(reading, monkeypatch):
-    project = dataclasses.replace(place.project_of(stage(reading).place, "cpu"), forgotten=(2,))
-    monkeypatch.setattr(given, "project_of", lambda *_: project)
+    project = dataclasses.replace(place.load_project(stage(reading).place, "cpu"), forgotten=(2,))
+    monkeypatch.setattr(given, "load_project", lambda *_: project)
     with pytest.raises(ValueError, match="would learn class 2.*tune --against retrain"):
         practising(reading).refuse_unsearchable()
     practising(reading, against="retrain").refuse_unsearchable()
@@ -159,5 +159,5 @@ def train(dataset, seed):
 def test_a_training_of_the_original_itself_is_refused(tmp_path):
     path = Path(projects.project(tmp_path / "mine", f"import copy\n{ITSELF}"))
     with pytest.raises(Failed, match=r"must leave the model alone that load\(\) returned, and changed"):
-        stage(path).trained("retain", 0)
+        stage(path).load_or_train("retain", 0)
     assert not (path.parent / "run" / "models").exists()

@@ -9,12 +9,12 @@ from denoisers import CONFIGS, DIT, UNET, inputs
 
 diffusers = pytest.importorskip("diffusers")
 
-from unweave.tasks.diffusion.adapters import ADAPTERS, adapted, conditions  # noqa: E402  # needs diffusers
+from unweave.tasks.diffusion.adapters import ADAPTERS, build_adapter, conditions  # noqa: E402  # needs diffusers
 
 
 def pair(name: str) -> tuple[nn.Module, nn.Module]:
     """Ours, and that of diffusers with the same weights."""
-    ours = adapted(CONFIGS[name])
+    ours = build_adapter(CONFIGS[name])
     theirs = getattr(diffusers, name).from_config(CONFIGS[name])
     theirs.load_state_dict(ours.state_dict())
     return ours, theirs
@@ -41,7 +41,7 @@ def test_diffusers_own_transformer_drops_labels_in_training_and_ours_does_not():
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_copies_and_pickles_are_models(name: str):
-    model = adapted(CONFIGS[name]).eval()
+    model = build_adapter(CONFIGS[name]).eval()
     x, t, condition = inputs(model)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(twin(x, t, condition), model(x, t, condition))
@@ -57,7 +57,7 @@ def test_copies_and_pickles_are_models(name: str):
     ],
 )
 def test_the_null_condition_is_the_row_after_the_classes(name: str, n_classes, expected):
-    assert conditions(adapted(CONFIGS[name]), n_classes) == expected
+    assert conditions(build_adapter(CONFIGS[name]), n_classes) == expected
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_the_null_condition_is_the_row_after_the_classes(name: str, n_classes, e
 )
 def test_a_number_of_classes_that_does_not_fit_is_refused(name: str, n_classes, message: str):
     with pytest.raises(ValueError, match=message):
-        conditions(adapted(CONFIGS[name]), n_classes)
+        conditions(build_adapter(CONFIGS[name]), n_classes)
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,12 @@ def test_a_number_of_classes_that_does_not_fit_is_refused(name: str, n_classes, 
 )
 def test_what_cannot_be_run_is_refused_by_name(config: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        adapted(config)
+        build_adapter(config)
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_images_of_another_resolution_are_refused(name: str):
-    model = adapted(CONFIGS[name])
+    model = build_adapter(CONFIGS[name])
     channels = model.config["in_channels"]
     with pytest.raises(
         ValueError, match=rf"takes images of shape \[{channels}, 4, 4\], found \[{channels}, 8, 8\]"

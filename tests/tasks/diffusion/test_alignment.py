@@ -20,7 +20,7 @@ from smooth import MODES, WEIGHT, direction, flat, step
 from unweave.descent.hessian import differentiate_twice
 from unweave.descent.lookahead import Lookahead
 from unweave.descent.objective import mislabel, nll
-from unweave.problem import Problem, frozen
+from unweave.problem import Problem, frozen_copy
 from unweave.tasks import Batch
 from unweave.tasks.diffusion.scopes import restrict
 from unweave.weights.params import add, norm
@@ -50,7 +50,7 @@ def problem(family: str, scope: str = "all", checkpointing: bool = False) -> Pro
 
 
 def teacher(of: Problem) -> nn.Module:
-    return frozen(every_family.original(family_of(of), torch.float64, True))
+    return frozen_copy(every_family.original(family_of(of), torch.float64, True))
 
 
 def family_of(of: Problem) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import every_family
 from unweave.errors import Failed
 from unweave.tasks.diffusion import Diffusion
-from unweave.tasks.diffusion.sample import SCHEDULERS, Sampler, chunk_for, guided, sample, to_bytes
+from unweave.tasks.diffusion.sample import SCHEDULERS, Sampler, chunk_for, guided_prediction, sample, to_bytes
 from unweave.tasks.diffusion.schedule import Schedule, alphas_cumprod
 
 diffusers = pytest.importorskip("diffusers")
@@ -84,7 +84,7 @@ def test_guidance_is_that_of_diffusers_and_one_more_than_that_of_selective_amnes
     for s in (0.0, 1.0, 3.0):
         w = s - 1
         expected = (1 + w) * said - w * plain
-        torch.testing.assert_close(guided(model, TASK, x, time, condition, s), expected)
+        torch.testing.assert_close(guided_prediction(model, TASK, x, time, condition, s), expected)
 
 
 @pytest.mark.parametrize(("guidance", "passes"), [(1.0, 7), (1.5, 14)])

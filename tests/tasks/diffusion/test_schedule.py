@@ -38,7 +38,7 @@ def test_image_and_noise_follow_from_the_velocity(schedule: Schedule):
     clean, noise = torch.randn(2, 5, 1, 2, 2, dtype=torch.float64)
     time = torch.randint(schedule.steps, (5,))
     turned = Schedule(**{**vars_of(schedule), "prediction": "v_prediction"})
-    x, v = turned.noised(clean, noise, time), turned.target(clean, noise, time)
+    x, v = turned.add_noise(clean, noise, time), turned.target(clean, noise, time)
     signal, spread = turned.scales(time, clean)
     torch.testing.assert_close(signal * x - spread * v, clean)
     torch.testing.assert_close(spread * x + signal * v, noise)
@@ -82,7 +82,7 @@ def test_it_is_the_schedule_of_diffusers(schedule: Schedule):
     )
     clean, noise = torch.randn(2, 4, 1, 2, 2)
     time = torch.randint(schedule.steps // 2 + 1, (4,))  # late times differ by the rounding of theirs
-    for ours, name in ((read.noised, "add_noise"), (read.target, "get_velocity")):
+    for ours, name in ((read.add_noise, "add_noise"), (read.target, "get_velocity")):
         torch.testing.assert_close(
             ours(clean, noise, time), getattr(theirs, name)(clean, noise, time), rtol=0, atol=1e-5
         )

@@ -12,8 +12,8 @@ pytest.importorskip("peft")
 
 from presets import soon
 from unweave.families.diffusion_settings import PRESETS
-from unweave.tasks.diffusion.adapters import ADAPTERS, adapted
-from unweave.tasks.diffusion.scopes import additions, dropped, merged, restrict
+from unweave.tasks.diffusion.adapters import ADAPTERS, build_adapter
+from unweave.tasks.diffusion.scopes import additions, drop_low_rank, merge_low_rank, restrict
 
 
 def trainable(model: nn.Module) -> set[str]:
@@ -22,7 +22,7 @@ def trainable(model: nn.Module) -> set[str]:
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_a_scope_is_what_its_name_says(name: str):
-    model = adapted(CONFIGS[name])
+    model = build_adapter(CONFIGS[name])
     everything = trainable(model)
     restrict(model, "class embedding")
     assert trainable(model) == {n for n in everything if "class_embed" in n} != set()
@@ -36,7 +36,7 @@ def test_a_scope_is_what_its_name_says(name: str):
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_an_addition_changes_nothing_until_it_is_trained_and_comes_off_again(name: str):
-    plain, model = adapted(CONFIGS[name]).eval(), adapted(CONFIGS[name]).eval()
+    plain, model = build_adapter(CONFIGS[name]).eval(), build_adapter(CONFIGS[name]).eval()
     model.load_state_dict(plain.state_dict())
     state = torch.get_rng_state()
     restrict(model, "lora", rank=2)
@@ -51,7 +51,7 @@ def test_an_addition_changes_nothing_until_it_is_trained_and_comes_off_again(nam
                 p.normal_()
     moved = model(x, t, condition)
     assert not torch.allclose(moved, plain(x, t, condition))
-    whole = merged(model)
+    whole = merge_low_rank(model)
     torch.testing.assert_close(whole(x, t, condition), moved)
     assert [n for n, _ in whole.named_parameters()] == [n for n, _ in plain.named_parameters()]
     assert additions(model) and not additions(whole)
@@ -60,7 +60,7 @@ def test_an_addition_changes_nothing_until_it_is_trained_and_comes_off_again(nam
     torch.testing.assert_close(model(x, t, condition), plain(x, t, condition), rtol=0, atol=1e-6)
     kept = {n.replace(".base_layer", ""): p for n, p in model.named_parameters() if "lora_" not in n}
     assert all(torch.equal(p, plain.state_dict()[n]) for n, p in kept.items())
-    without = dropped(model)
+    without = drop_low_rank(model)
     assert torch.equal(without(x, t, condition), plain(x, t, condition)) and not additions(without)
     assert [n for n, _ in without.named_parameters()] == [n for n, _ in plain.named_parameters()]
     assert additions(model) and all(p.requires_grad for p in without.parameters())
@@ -79,7 +79,7 @@ def test_a_method_moves_the_additions_and_no_other_bit(family: str, name: str):
 
 def test_a_seed_decides_the_addition():
     def drawn(seed: int) -> torch.Tensor:
-        model = adapted(CONFIGS["UNet2DModel"])
+        model = build_adapter(CONFIGS["UNet2DModel"])
         restrict(model, "lora", seed=seed)
         return next(p for n, p in model.named_parameters() if "lora_A" in n)
 
@@ -103,4 +103,4 @@ def test_a_model_without_such_weights_is_refused(scope, message: str):
 
 def test_a_model_without_additions_is_copied():
     model = nn.Linear(2, 2)
-    assert torch.equal(merged(model).weight, model.weight) and merged(model) is not model
+    assert torch.equal(merge_low_rank(model).weight, model.weight) and merge_low_rank(model) is not model

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unweave.data import Raw
 from unweave.data.in_memory import Resident
-from unweave.data.keyed_draws import keyed, normal
+from unweave.data.keyed_draws import draw_uniform, normal
 from unweave.tasks import Task
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.schedule import Schedule, alphas_cumprod
@@ -57,7 +57,7 @@ def test_every_draw_takes_one_key_and_is_another():
     first, second = (GUIDED.draw(raw(), generator) for _ in range(2))
     assert all(not torch.equal(a, b) for a, b in zip(first.inputs, second.inputs, strict=True))
     one_key = torch.Generator().manual_seed(0)
-    keyed(torch.arange(2), one_key), keyed(torch.arange(2), one_key)
+    draw_uniform(torch.arange(2), one_key), draw_uniform(torch.arange(2), one_key)
     assert torch.equal(generator.get_state(), one_key.get_state())
 
 
@@ -279,7 +279,7 @@ def test_pinned_values():
     assert PLAIN.loss(output, target).tolist() == [2.25]
     # keyed.py with key of seed 0, id 7; the noise is the inverse normal of its fourth number (scipy)
     of = Raw(torch.tensor([7]), (torch.zeros(1, 1, 1, 1, dtype=torch.float64),), torch.tensor([0]))
-    numbers = keyed(of.ids, torch.Generator().manual_seed(0), 4)[0]
+    numbers = draw_uniform(of.ids, torch.Generator().manual_seed(0), 4)[0]
     batch = draw(PLAIN, of)
     assert float(batch.target) == pytest.approx(stats.norm.ppf(float(numbers[3])), rel=1e-12)
     assert int(batch.inputs[1]) == int(1000 * numbers[0])

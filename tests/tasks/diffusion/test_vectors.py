@@ -8,13 +8,13 @@ from torch import Tensor, nn
 import every_family
 from denoisers import CONFIGS
 from unweave.tasks.diffusion.condition_vectors import Table, tables, vectors
-from unweave.tasks.diffusion.sample import Sampler, guided, sample
+from unweave.tasks.diffusion.sample import Sampler, guided_prediction, sample
 
 diffusers = pytest.importorskip("diffusers")
 # of diffusers' own code, under NumPy 2 and this torch
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-from unweave.tasks.diffusion.adapters import ADAPTERS, adapted  # noqa: E402  # needs diffusers
+from unweave.tasks.diffusion.adapters import ADAPTERS, build_adapter  # noqa: E402  # needs diffusers
 
 SHAPE = (1, 4, 4)
 CLASSES = torch.tensor([0, 3, 4, 1, 2, 3])
@@ -71,7 +71,7 @@ def test_the_gradient_of_a_vector_is_that_of_its_differences(kind: str):
     x, vector = torch.randn(2, *SHAPE, dtype=torch.float64), vectors(model, torch.tensor([3])).detach()
 
     def loss(vector: Tensor) -> Tensor:
-        return guided(model, task, x, 300, vector.expand(2, -1), 1.5).square().mean()
+        return guided_prediction(model, task, x, 300, vector.expand(2, -1), 1.5).square().mean()
 
     assert torch.autograd.gradcheck(loss, vector.requires_grad_(), eps=1e-6, atol=1e-7)
     assert bool(torch.autograd.grad(loss(vector), vector)[0].all())
@@ -80,7 +80,7 @@ def test_the_gradient_of_a_vector_is_that_of_its_differences(kind: str):
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_weights_names_and_configuration_are_those_of_diffusers(name: str):
     torch.manual_seed(1)
-    ours = adapted(CONFIGS[name])
+    ours = build_adapter(CONFIGS[name])
     torch.manual_seed(1)
     theirs = getattr(diffusers, name).from_config(CONFIGS[name])
     assert list(ours.state_dict()) == list(theirs.state_dict())
@@ -91,7 +91,7 @@ def test_weights_names_and_configuration_are_those_of_diffusers(name: str):
 
 
 def test_a_transformer_has_a_table_per_block_and_its_vector_holds_them_all():
-    model = adapted(CONFIGS["DiTTransformer2DModel"])
+    model = build_adapter(CONFIGS["DiTTransformer2DModel"])
     found = tables(model)
     assert [table.start for table in found] == [0, 8] and found[0].weight is not found[1].weight
     expected = torch.cat([found[0].weight[2], found[1].weight[2]])

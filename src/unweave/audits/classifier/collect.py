@@ -1,4 +1,4 @@
-"""One pass of a model over its split, from which all evidence of an audit comes."""
+"""Collects the evidence of an audit in one pass of a model over its split."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from unweave.audits.classifier.evidence import Evidence
 from unweave.data import Source
 from unweave.methods.pipeline import _
 from unweave.tasks import call, evaluating
-from unweave.tasks.classifier import moved
+from unweave.tasks.classifier import to_device
 
 Cut = tuple[Source, Int64[Tensor, "_"]]  # a source and the positions of a part in it
 
@@ -25,19 +25,19 @@ def collect(
     batch_size: int = 1024,
     forgotten_classes: tuple[int, ...] = (),
 ) -> Evidence:
-    """The model's logits of every example: eval mode, fp32, no augmentation; the model is left as it was.
+    """Collects the logits of every example: eval mode, fp32, no augmentation; the model stays unchanged.
 
     Args:
         model: Called as `model(*inputs)` or `model(**inputs)`; returns logits `[batch, class]` or an object
             with `.logits`.
-        parts: Per part, the source and the positions of its examples in it.
-        device: Where the model is; inputs are moved there.
-        n_classes: Number of logits expected per example; None takes what comes.
+        parts: The source and the positions of each part.
+        device: The device of the model.
+        n_classes: The expected number of logits per example; any number if None.
         batch_size: Examples per forward pass; it changes no logit beyond rounding.
         forgotten_classes: Classes forgotten whole (see `Evidence`).
 
     Raises:
-        ValueError: The model does not return one row of `n_classes` logits per example.
+        ValueError: If the model does not return one row of `n_classes` logits per example.
     """
     with evaluating(model):
         logits = {part: logits_of(model, cut, device, n_classes, batch_size) for part, cut in parts.items()}
@@ -57,12 +57,12 @@ def logits_of(
     n_classes: int | None = None,
     batch_size: int = 1024,
 ) -> Float32[np.ndarray, "n class"]:
-    """The logits of some examples, by a model in the mode that it is in; see `collect`."""
+    """The logits of some examples, in the present mode of the model; see `collect`."""
     source, order = cut
     rows = []
     with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
         for raw in source.stream(order.split(batch_size)):
-            output = call(model, moved(raw, device))
+            output = call(model, to_device(raw, device))
             if output.ndim != 2 or len(output) != len(raw.ids) or n_classes not in (None, output.shape[1]):
                 expected, found = f"[{len(raw.ids)}, {n_classes or 'class'}]", list(output.shape)
                 raise ValueError(f"expected logits of shape {expected} from the model, found {found}")
@@ -71,7 +71,7 @@ def logits_of(
 
 
 def _ids(source: Source, order: Int64[Tensor, " n"], *, named: bool) -> Shaped[np.ndarray, " n"]:
-    """Names, or positions: as text where another part has names, because a file has one column for both."""
+    """Ids, or positions: as text if another part has ids, because a file has one column for both."""
     if source.names is not None:
         return np.array([source.names[position] for position in order.tolist()])
     return order.numpy().astype(str) if named else order.numpy()

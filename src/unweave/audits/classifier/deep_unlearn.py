@@ -1,10 +1,11 @@
 """The figures of the benchmark Deep Unlearn (Cadet et al., arXiv 2410.01276), and its published order.
 
-A retention is an accuracy relative to the retrained model's, best at 1. The attack tells forget from unseen
-examples by their loss alone: a logistic regression on as many of either, its accuracy the mean over ten
-stratified random splits that hold out a tenth. Indiscernibility, 1 - |accuracy - 1/2| / (1/2), is 1 where the
-attack guesses and 0 where it is always right, or always wrong. The benchmark's validation part is our
-calibration part; T-MIA is the same beside the test part. Speed-up is retraining's time over the method's.
+A retention is an accuracy relative to that of the retrained model, best at 1. The attack separates forget
+from unseen examples by their loss alone: a logistic regression on equal numbers of both, with the mean
+accuracy of ten stratified random splits that hold out a tenth. Indiscernibility, 1 - |accuracy - 1/2| /
+(1/2), is 1 if the attack guesses and 0 if it is always right or always wrong. The benchmark's validation set
+is our calibration set; T-MIA uses the test set. Speed-up is the time of retraining divided by that of the
+method.
 """
 
 import math
@@ -26,16 +27,16 @@ MIDDLE = (
     *("finetune", "neggrad+", "bad-teacher", "salun", "scrub", "influence", "fisher-forgetting"),
     *("cf-k", "eu-k", "fcs", "cfw", "prmq", "kde", "rni"),
 )
-"""What is known of the published order: who is first, who is last, and who lies between, unordered."""
+"""The published order, as far as known: the first methods, the last, and those between, unordered."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well an order agrees with the published one.
+    """The agreement of an order with the published one.
 
     Args:
         tau: Kendall's rank correlation over the pairs that the published order decides; NaN without any.
-        pairs: How many these are.
+        pairs: The number of these pairs.
     """
 
     tau: float
@@ -43,23 +44,24 @@ class Agreement:
 
 
 def figures(evidence: Evidence, reference: Evidence) -> dict[str, float]:
-    """All but the speed-up, of one model.
+    """All figures of one model without the speed-up.
 
-    Classes forgotten whole leave the retain and the test part, as in RA and TA, and the attack compares F
-    with unseen examples of these classes only. A retention is NaN where the retrained model is never right.
+    Classes forgotten whole are left out of the retain set and the test set, as in RA and TA, and the attack
+    compares F with unseen examples of these classes only. A retention is NaN if the retrained model is never
+    right.
     """
     evidence = evidence.like(reference)
     return {
         "retain_retention": ratio(accuracy(evidence, "retain"), accuracy(reference, "retain")),
         "forget_retention": ratio(accuracy(evidence, "forget"), accuracy(reference, "forget")),
         "test_retention": ratio(accuracy(evidence, "test"), accuracy(reference, "test")),
-        "indiscernibility": hidden(evidence, "calibration"),
-        "t_mia": hidden(evidence, "test"),
+        "indiscernibility": part_indiscernibility(evidence, "calibration"),
+        "t_mia": part_indiscernibility(evidence, "test"),
     }
 
 
-def hidden(evidence: Evidence, part: HeldOut) -> float:
-    """The indiscernibility of F from the examples of a held-out part."""
+def part_indiscernibility(evidence: Evidence, part: HeldOut) -> float:
+    """The indiscernibility of F from a held-out part."""
     forget = loss(evidence.logits["forget"], evidence.labels["forget"])
     return indiscernibility(forget, unseen_losses(evidence, part))
 
@@ -67,30 +69,30 @@ def hidden(evidence: Evidence, part: HeldOut) -> float:
 def accuracy(evidence: Evidence, part: str) -> float:
     """The share of right answers."""
     whole = evidence.logits[part], evidence.labels[part]
-    return float(correct(*(whole if part == "forget" else evidence.kept(part))).mean())
+    return float(correct(*(whole if part == "forget" else evidence.without_forgotten_classes(part))).mean())
 
 
 def ratio(ours: float, theirs: float) -> float:
-    """Ours relative to theirs; NaN if that is nothing."""
+    """Ours divided by theirs; NaN if theirs is zero."""
     return ours / theirs if theirs else math.nan
 
 
 def unseen_losses(evidence: Evidence, part: str) -> Float64[np.ndarray, " unseen"]:
-    """The losses of the held-out examples that F may be compared with, in nats."""
+    """The losses of the held-out examples to compare F with, in nats."""
     labels, gone = evidence.labels[part], evidence.forgotten_classes
     rows = np.isin(labels, gone) if gone else np.ones(len(labels), dtype=bool)
     return loss(evidence.logits[part][rows], labels[rows])
 
 
 def indiscernibility(forget: Float64[np.ndarray, " forget"], unseen: Float64[np.ndarray, " unseen"]) -> float:
-    """How little the attack tells the two apart, in [0, 1]; NaN with fewer than two examples of either."""
+    """The indiscernibility of two sets of losses, in [0, 1]; NaN with fewer than two examples of either."""
     if min(len(forget), len(unseen)) < 2:
         return math.nan
-    return 1 - abs(attacked(forget, unseen) - 0.5) / 0.5
+    return 1 - abs(attack_accuracy(forget, unseen) - 0.5) / 0.5
 
 
-def attacked(forget: Float64[np.ndarray, " forget"], unseen: Float64[np.ndarray, " unseen"]) -> float:
-    """The accuracy of the attack; the same losses give the same."""
+def attack_accuracy(forget: Float64[np.ndarray, " forget"], unseen: Float64[np.ndarray, " unseen"]) -> float:
+    """The accuracy of the attack; deterministic."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 
@@ -104,10 +106,10 @@ def attacked(forget: Float64[np.ndarray, " forget"], unseen: Float64[np.ndarray,
 
 
 def agreement(ranks: Mapping[str, float]) -> Agreement:
-    """An order beside the published one; of two methods that rank alike, the pair counts as neither.
+    """Compares an order with the published one; a pair of tied methods counts for neither side.
 
     Args:
-        ranks: By method, the smaller the better; methods that the benchmark lacks are passed over.
+        ranks: The rank of each method, smaller is better; methods outside the benchmark are ignored.
     """
     tiers = {name: tier for tier, names in enumerate((FIRST, MIDDLE, LAST)) for name in names}
     known = [name for name in ranks if name in tiers]

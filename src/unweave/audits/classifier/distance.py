@@ -1,6 +1,7 @@
-"""How far the answers of one model lie from those of a retrained model, example by example.
+"""Distances of the answers of one model from those of a retrained model, example by example.
 
-Accuracies and attacks see levels; a model with the right level on the wrong examples is caught only here.
+Accuracies and attacks measure levels; only these distances catch a model with the right level on the wrong
+examples.
 """
 
 import numpy as np
@@ -21,10 +22,9 @@ def js(evidence: Evidence, reference: Evidence) -> float:
 
 
 def rank(evidence: Evidence, reference: Evidence) -> float:
-    """Spearman's correlation over F of the two models' true-class margins: are the same examples hard?
+    """Spearman's correlation over F of the true-class margins of both models: are the same examples hard?
 
-    Margins closer than `logits.RESOLUTION` are ties. 0 when either model gives all of F the
-    same margin: it then orders nothing.
+    Margins closer than `logits.RESOLUTION` are ties. 0 if a model gives all of F the same margin.
     """
     margins = [level(margin(each.logits["forget"], each.labels["forget"])) for each in (evidence, reference)]
     ours, theirs = (ranks(each) - (len(each) + 1) / 2 for each in margins)

@@ -1,6 +1,6 @@
-"""What a model answers: the logits of every example, from which every metric of a classifier is computed.
+"""The answers of a classifier: the logits of every example, from which every metric is computed.
 
-Nothing downstream of `Evidence` touches a model, so anybody's model can be audited from its logits alone (see
+Metrics use `Evidence` and never the model, so any model can be audited from its logits alone (see
 `unweave.audits.classifier.parquet`).
 """
 
@@ -16,7 +16,7 @@ from unweave.split import PARTS
 
 HeldOut = Literal["calibration", "test"]
 
-# Parts differ in length, so that no axis but the classes could have a name; `Evidence` checks them.
+# Parts differ in length, so only the class axis could have a name; `Evidence` checks the shapes.
 Logits = Float[np.ndarray, "_ _"]
 Labels = Int[np.ndarray, "_"]
 Ids = Shaped[np.ndarray, "_"]
@@ -24,15 +24,15 @@ Ids = Shaped[np.ndarray, "_"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """The logits of one model on the parts of one split; NaN is allowed here and is judged, not refused.
+    """The logits of one model on the parts of one split; NaN is allowed and makes every metric NaN.
 
     Args:
-        logits: Per part, unnormalised scores `[batch, class]`, in the order of the split. The parts are
-            forget, retain, calibration and, except while tuning, test.
-        labels: Per part, the true classes `[batch]`.
-        ids: Per part, the examples' names or positions `[batch]`.
-        forgotten_classes: Classes forgotten whole. They leave RA, TA and MIA, and F is compared with the
-            calibration examples of these classes, because it is exchangeable with no others.
+        logits: Unnormalised scores `[batch, class]` by part, in the order of the split. The parts are forget,
+            retain, calibration and, except while tuning, test.
+        labels: The true classes `[batch]` by part.
+        ids: The ids or positions `[batch]` of the examples, by part.
+        forgotten_classes: Classes forgotten whole. They are left out of RA, TA and MIA, and F is compared
+            with calibration examples of these classes, the only ones exchangeable with F.
     """
 
     logits: Mapping[str, Logits]
@@ -72,24 +72,24 @@ class Evidence:
 
     @property
     def finite(self) -> bool:
-        """Whether every logit is a number."""
+        """Whether every logit is finite."""
         return all(bool(np.isfinite(logits).all()) for logits in self.logits.values())
 
     @property
     def unseen(self) -> Bool[np.ndarray, "_"]:
-        """Which calibration examples F may be compared with: those of the forgotten classes, or all."""
+        """The calibration examples to compare F with: those of classes forgotten whole, or all."""
         labels = self.labels["calibration"]
         if not self.forgotten_classes:
             return np.ones(len(labels), dtype=bool)
         return np.isin(labels, self.forgotten_classes)
 
-    def kept(self, part: str) -> tuple[Logits, Labels]:
+    def without_forgotten_classes(self, part: str) -> tuple[Logits, Labels]:
         """The logits and labels of a part without the classes forgotten whole."""
         keep = ~np.isin(self.labels[part], self.forgotten_classes)
         return self.logits[part][keep], self.labels[part][keep]
 
     def with_test(self, on: HeldOut) -> "Evidence":
-        """The same evidence with the part `on` in the place of test, so that tuning never sees test."""
+        """The same evidence with the part `on` as test set, so that tuning never sees the test set."""
         if on not in self.logits:
             raise ValueError(f"this evidence has no part {on!r}: it holds {tuple(self.logits)}")
         if on == "test":
@@ -98,10 +98,10 @@ class Evidence:
         return replace(self, logits=logits, labels=labels, ids=ids)
 
     def like(self, reference: "Evidence") -> "Evidence":
-        """This evidence with its rows in the order of the reference's ids.
+        """The same evidence with its rows in the order of the reference's ids.
 
         Raises:
-            ValueError: The two do not hold the same examples with the same labels and classes.
+            ValueError: If the two do not hold the same examples with the same labels and classes.
         """
         if self.n_classes != reference.n_classes:
             expected, found = reference.n_classes, self.n_classes

@@ -1,9 +1,9 @@
-r"""The exam of classifiers: their logits of every example, and attacks on their features.
+r"""The exam of classifiers: logits of every example, and attacks on features.
 
-A trial of a search is worth, in points, :math:`(|dUA| + |dRA| + |dTA| + |dMIA| + 100\,TV^+ + 100\,|dAUC| +
-|dprobe| + |drelearn|) / 4`, where d is the difference from the seed's retrained model and TV^+ what the mean
-total variation on the forget data has above that of a second retrained model. The two probes count where
-classes are forgotten whole. The calibration part stands for the test part, which no trial sees.
+The value of a trial of a search is, in points, :math:`(|dUA| + |dRA| + |dTA| + |dMIA| + 100\,TV^+ +
+100\,|dAUC| + |dprobe| + |drelearn|) / 4`, where d is the difference from the retrained model of the seed, and
+TV^+ the excess of the mean total variation on the forget set over that of a second retrained model. The two
+probes count if classes are forgotten whole. The calibration set is used as test set, which no trial sees.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from unweave.audits.classifier import deep_unlearn, parquet
 from unweave.audits.classifier.collect import Cut, collect
 from unweave.audits.classifier.evidence import Evidence, HeldOut
 from unweave.audits.classifier.logits import loss
-from unweave.audits.classifier.probes import asked, probe
+from unweave.audits.classifier.probes import probe, probe_size
 from unweave.audits.exam import Glance
 from unweave.audits.margins import Margins, calibrate
 from unweave.audits.metrics import GAP, METRICS, Metric, Values, mean_gap, measure, measure_pair
@@ -30,10 +30,10 @@ from unweave.errors import Failed
 from unweave.split import PARTS, Part, Split
 
 POINTS = {"excess": 100.0, "auc": 100.0, "probe": 1.0, "relearn": 1.0}
-"""What one unit of a distance counts in points, beside the four of the mean gap."""
+"""The value of one unit of each distance in points, in addition to the four parts of the mean gap."""
 
 EDGES = np.geomspace(1e-5, 32, 45)
-"""Edges of the histograms of losses, in nats; what lies outside is counted at the ends."""
+"""Edges of the histograms of losses, in nats; the outer bins include everything beyond."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Classified:
     """Questions to classifiers about one split.
 
     Args:
-        split: The data; None where models are known by their answers alone.
-        device: Where models are; where each is if None.
-        on: The held-out part that stands for test: "calibration" while settings are searched.
+        split: The data; None if only the answers of models are known.
+        device: The device of the models; that of each model if None.
+        on: The held-out part used as test set: "calibration" in a search of settings.
     """
 
     split: Split | None
@@ -60,74 +60,76 @@ class Classified:
     )
 
     @property
-    def glanced(self) -> str:
-        """Empty: every example is asked about."""
+    def glance_note(self) -> str:
+        """Empty: the glances use every example."""
         return ""
 
     @property
     def sizes(self) -> dict[str, int]:
-        """How many examples the parts have and the probe asks about; empty where only answers are known."""
+        """The sizes of the parts and of the probe; empty if only answers are known."""
         if self.split is None:
             return {}
         sizes = {part: len(ids) for part, (_, ids) in self.cuts(PARTS).items()}
-        return {**sizes, "probe": asked(sizes["forget"])}
+        return {**sizes, "probe": probe_size(sizes["forget"])}
 
     def cuts(self, parts: Sequence[Part]) -> dict[str, Cut]:
-        """Some parts of the data."""
+        """The sources and positions of some parts of the data."""
         assert self.split is not None
         return {part: self.split.part(part) for part in parts}
 
     @property
     def facts(self) -> dict[str, Any]:
-        """None: nobody but the model says what an example is."""
+        """Empty: the figures depend on the model and the data alone."""
         return {}
 
     @property
     def digest(self) -> str:
-        """Empty: the logits of the data's own examples hang on nothing else."""
+        """Empty: logits depend on the model and the data alone."""
         return ""
 
     def answers(self, model: nn.Module) -> Evidence:
-        """The logits of every example of the parts that may be seen."""
+        """Collects the logits of every example of the allowed parts."""
         cuts = self.cuts(PARTS if self.on == "test" else PARTS[:3])
-        evidence = collect(model, cuts, device=self.place(model), forgotten_classes=self.gone)
+        evidence = collect(
+            model, cuts, device=self.model_device(model), forgotten_classes=self.forgotten_classes
+        )
         if not evidence.finite:
             raise Failed("NaN: the logits contain NaN or infinity")
         return evidence
 
     def save(self, found: Evidence, path: Path) -> None:
-        """Writes them as parquet."""
+        """Writes the logits as parquet."""
         parquet.save(found, path)
 
     def load(self, path: Path) -> Evidence:
-        """Reads them."""
+        """Reads the logits."""
         return parquet.load(path)
 
     def probes(self, model: nn.Module, original: nn.Module | None = None) -> dict[str, float]:
-        """Attacks on the features, where whole classes are forgotten."""
-        if not self.gone:
+        """Attacks on the features, if classes are forgotten whole."""
+        if not self.forgotten_classes:
             return {}
-        return probe(model, self.cuts(("forget", "retain")), device=self.place(model))
+        return probe(model, self.cuts(("forget", "retain")), device=self.model_device(model))
 
     @property
-    def gone(self) -> tuple[int, ...]:
+    def forgotten_classes(self) -> tuple[int, ...]:
         """The classes that are forgotten whole."""
         assert self.split is not None
         return self.split.forgotten_classes
 
-    def place(self, model: nn.Module) -> torch.device | str:
-        """Where a model is."""
+    def model_device(self, model: nn.Module) -> torch.device | str:
+        """The device of a model."""
         return next(model.parameters()).device if self.device is None else self.device
 
     def measure(self, found: Evidence, reference: Evidence | None = None) -> dict[str, float]:
         """Every metric."""
         return measure(found, reference, on=self.on)
 
-    def moved(self, found: Evidence, original: Evidence) -> dict[str, float]:
-        """Nothing: accuracies say what a classifier lost."""
+    def drift(self, found: Evidence, original: Evidence) -> dict[str, float]:
+        """Empty: accuracies show the damage to a classifier."""
         return {}
 
-    def benchmarked(self, found: Evidence, reference: Evidence) -> dict[str, float]:
+    def benchmark_metrics(self, found: Evidence, reference: Evidence) -> dict[str, float]:
         """The figures of Deep Unlearn."""
         return deep_unlearn.figures(found, reference)
 
@@ -135,22 +137,22 @@ class Classified:
         """The metrics that compare."""
         return measure_pair(found, reference, on=self.on)
 
-    def calibrated(self, found: Sequence[Evidence], probes: Sequence[Values]) -> Margins:
+    def calibrate(self, found: Sequence[Evidence], probes: Sequence[Values]) -> Margins:
         """The margins."""
         return calibrate(found, probes=probes, on=self.on)
 
-    def hidden(self, found: Evidence) -> str:
-        """A class may only be hidden."""
+    def probe_caveat(self, found: Evidence) -> str:
+        """Without probes a forgotten class may be merely hidden."""
         hidden = "the logits alone can't tell a class that is lost from one that is hidden"
         return hidden if found.forgotten_classes else ""
 
     def fingerprint(self, found: Evidence) -> str:
-        """Of the logits."""
+        """The digest of the logits."""
         logits = b"".join(found.logits[part].tobytes() for part in sorted(found.logits))
         return hashlib.sha256(logits).hexdigest()
 
     def histograms(self, found: Evidence) -> dict[str, list[int]]:
-        """Cross-entropies on the forget part, and on calibration data that it may be compared with."""
+        """Histograms of the cross-entropy on the forget set, and on comparable calibration examples."""
         parts = {"forget": slice(None), "calibration": found.unseen}
         return {
             part: histogram(loss(found.logits[part][rows], found.labels[part][rows]))
@@ -158,14 +160,14 @@ class Classified:
         }
 
     def describe(self, found: Evidence) -> dict[str, Any]:
-        """None: its figures are over few examples that are the same for every model."""
+        """Empty: its examples are the same for every model, so intervals over them say nothing."""
         return {}
 
     def sheet(self, found: Evidence) -> None:
-        """Nothing: logits are no picture."""
+        """None: logits have no picture."""
 
-    def trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
-        """The mean gap in points, and how far the rest of what a verdict asks for is off, in its own unit."""
+    def score_trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
+        """The mean gap in points, and the other distances that a verdict uses, each in its own unit."""
         off = {name: abs(values[name] - wanted[name]) for name in POINTS if name in wanted}
         over = {"tv": values["tv"], "excess": max(0.0, values["tv"] - floor)}
         parts = {"gap": mean_gap(values, wanted), **over, **off}
@@ -173,9 +175,9 @@ class Classified:
         return {"value": parts["gap"] + more / len(GAP), **parts}
 
     def objectives(self, found: Evidence, values: Values, wanted: Values) -> dict[str, float]:
-        """Deep Unlearn's four: a third of each difference in accuracy, and how well an attack does."""
+        """Deep Unlearn's four: a third of each difference in accuracy, and the success of an attack."""
         apart = {name: abs(values[name] - wanted[name]) / 300 for name in ("ra", "ua", "ta")}
-        return {**apart, "discernibility": 1 - deep_unlearn.hidden(found, "calibration")}
+        return {**apart, "discernibility": 1 - deep_unlearn.part_indiscernibility(found, "calibration")}
 
     def judge(
         self,
@@ -185,14 +187,14 @@ class Classified:
         original: Sequence[Values],
         answers: Callable[[], Sequence[Evidence]],
     ) -> Judgement:
-        """The verdict."""
+        """Judges the models of several seeds."""
         return judge(values, references, margins, original=original)
 
 
 ANSWERED = Classified(None)
-"""The exam of a model that is known by its answers alone."""
+"""The exam of models of which only the answers are known."""
 
 
 def histogram(values: Float[np.ndarray, " batch"]) -> list[int]:
-    """Counts between `EDGES`."""
+    """The histogram with `EDGES`."""
     return np.histogram(values.clip(EDGES[0], EDGES[-1]), EDGES)[0].tolist()

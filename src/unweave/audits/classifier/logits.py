@@ -1,4 +1,4 @@
-"""Numbers per example that are read from logits, in float64 and never from stored probabilities."""
+"""Numbers per example from logits, in float64 and never from stored probabilities."""
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
@@ -8,7 +8,7 @@ Labels = Int[np.ndarray, " batch"]
 PerExample = Float64[np.ndarray, " batch"]
 
 RESOLUTION = 1e-4
-"""Nats. Float32 logits of one example differ by less where only the shape of the batch does."""
+"""Resolution in nats: float32 logits of one example in batches of different shape differ by less."""
 
 
 def log_sum_exp(logits: Logits) -> PerExample:
@@ -37,8 +37,8 @@ def confidence(logits: Logits, labels: Labels) -> PerExample:
 def margin(logits: Logits, labels: Labels) -> PerExample:
     """m = z_y - log sum_{k != y} exp z_k = log(p_y / (1 - p_y)) of each example, in nats.
 
-    Finite where p_y rounds to 1, which is why it is never computed from p_y. Equal logits give the same bits
-    wherever the classes stand, because they are added in the order of their size.
+    Finite even if p_y rounds to 1, because it is not computed from p_y. Equal logits in another order of
+    classes give the same bits, because they are added in the order of their size.
     """
     others = logits.astype(np.float64)
     rows = np.arange(len(labels))
@@ -49,13 +49,13 @@ def margin(logits: Logits, labels: Labels) -> PerExample:
 
 
 def level(margins: PerExample) -> PerExample:
-    """Margins in whole steps of `RESOLUTION`: for whoever orders examples, to whom rounding is no order.
+    """Margins rounded to multiples of `RESOLUTION`, for orders of examples that rounding must not decide.
 
-    Without it a model that answers everything alike has an AUC of 0 or 1 by the last bit of its logits.
+    Without it, a model with one answer to everything has an AUC of 0 or 1 by the last bit of its logits.
     """
     return np.rint(margins / RESOLUTION)
 
 
 def correct(logits: Logits, labels: Labels) -> PerExample:
-    """1 where the largest logit is the label's, otherwise 0."""
+    """1 if the largest logit is the label's, otherwise 0."""
     return (logits.argmax(axis=1) == labels).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Attacks that ask whether an example was trained on, from the answers of one model."""
+"""Membership attacks: was an example in the training data, judged by the answers of one model?"""
 
 import numpy as np
 from jaxtyping import Float64
@@ -11,25 +11,25 @@ def mia(evidence: Evidence) -> float:
     """Share of F, in percent, that a confidence attack calls non-member (SalUn, Fan et al., 2024).
 
     The attack is a support vector classifier (RBF kernel, gamma 1, C 3) on p_y, fitted to the first n
-    retained examples in the order of the split (members) and all n test examples (non-members). A retrained
-    model has a few percent more than its test error, not 50.
+    retained examples in the order of the split (members) and all n test examples (non-members). The value of
+    a retrained model is a few percent above its test error, not 50.
 
-    As in the released code: one fit, no calibration, and the *first* n retained examples, which is biased
-    where the training set is sorted by class. Unlike it: p_y is computed in float64 from the logits.
+    As in the released code: one fit, no calibration, and the *first* n retained examples, which is biased if
+    the training set is sorted by class. Unlike it: p_y is computed in float64 from the logits.
     """
-    outside = confidence(*evidence.kept("test"))
-    retain, labels = evidence.kept("retain")
+    outside = confidence(*evidence.without_forgotten_classes("test"))
+    retain, labels = evidence.without_forgotten_classes("retain")
     inside = confidence(retain[: len(outside)], labels[: len(outside)])
     forget = confidence(evidence.logits["forget"], evidence.labels["forget"])
-    return 100 - 100 * float(called_members(inside, outside, forget).mean())
+    return 100 - 100 * float(predict_members(inside, outside, forget).mean())
 
 
-def called_members(
+def predict_members(
     members: Float64[np.ndarray, " member"],
     others: Float64[np.ndarray, " other"],
     asked: Float64[np.ndarray, " asked"],
 ) -> Float64[np.ndarray, " asked"]:
-    """1 where the support vector classifier fitted to members and others says member, otherwise 0."""
+    """Fits the support vector classifier to members and non-members; returns 1 for members, otherwise 0."""
     from sklearn.svm import SVC
 
     known = np.concatenate([members, others])[:, None]
@@ -38,10 +38,10 @@ def called_members(
 
 
 def auc(evidence: Evidence) -> float:
-    """How well the margin tells F (positive) from unseen calibration examples: 0.5 is not at all.
+    """The AUC of the margin for F (positive) against unseen calibration examples; 0.5 is chance.
 
-    Above a retrained model's value the forgotten examples still look trained on; below it they look worse
-    than unseen ones, which gives them away as well. F of whole classes is compared with the calibration
+    Above the value of a retrained model, forgotten examples still look like training examples; below it, they
+    look worse than unseen ones, which also reveals them. F of whole classes is compared with the calibration
     examples of these classes only. Margins closer than `logits.RESOLUTION` are ties.
     """
     unseen = evidence.unseen

@@ -1,7 +1,7 @@
 """Evidence as a parquet file: the columns `part`, `id`, `label` and `logits`, one row per example.
 
-`part` is forget, retain, calibration or test; `id` a position or a name; `label` the true class; `logits` a
-list of float32, one number per class. A file of this shape from any other program can be audited as well.
+`part` is forget, retain, calibration or test; `id` a position or an id; `label` the true class; `logits` a
+list of float32, one number per class. Files of this form from other programs can be audited as well.
 """
 
 import os
@@ -25,7 +25,7 @@ CLASSES_KEY = b"unweave.forgotten_classes"
 
 
 def save(evidence: Evidence, path: str | Path) -> None:
-    """Writes one file, whole or not at all."""
+    """Writes one file, atomically."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -50,11 +50,12 @@ def load(path: str | Path, *, forgotten_classes: tuple[int, ...] | None = None) 
 
     Args:
         path: The file.
-        forgotten_classes: Classes forgotten whole; None takes what the file says, if anything.
+        forgotten_classes: Classes forgotten whole; None takes those named in the file, if any.
 
     Raises:
-        ValueError: No such file, no parquet, a column or part missing, an empty cell, a column of another
-            type, rows of different lengths, NaN, labels out of range or not whole, or an id named twice.
+        ValueError: If there is no such file, it is no parquet, a column or part is missing, a cell is empty,
+            a column has another type, rows have different lengths, logits are NaN, labels are out of range or
+            not whole, or an id occurs twice.
     """
     table = _table(path)
     if forgotten_classes is None:
@@ -65,7 +66,7 @@ def load(path: str | Path, *, forgotten_classes: tuple[int, ...] | None = None) 
 
 
 def _table(path: str | Path) -> "pa.Table":
-    """What a file holds, with every column there, full and of a usable type."""
+    """Reads a file and checks that every column exists, is full and has a usable type."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -73,8 +74,8 @@ def _table(path: str | Path) -> "pa.Table":
         raise ValueError(f"expected evidence at {path}, found no such file")
     try:
         table = pq.read_table(path)
-        table.validate(full=True)  # text of a damaged file may be no text
-    except (pa.ArrowException, OSError) as error:  # a page that can't be unpacked is an OSError
+        table.validate(full=True)  # the text of a damaged file may not decode
+    except (pa.ArrowException, OSError) as error:  # a page that can't be decompressed raises an OSError
         raise ValueError(f"expected a parquet file at {path}, found: {error}") from error
     if any(table.column_names.count(name) != 1 for name in COLUMNS):
         raise ValueError(f"{path} must have the columns {COLUMNS}, found {tuple(table.column_names)}")
@@ -103,7 +104,7 @@ def _labels(table: "pa.Table", path: str | Path) -> Shaped[np.ndarray, " row"]:
     import pyarrow as pa
 
     try:
-        return table["label"].cast(pa.int64()).to_numpy()  # refuses to cut off a fraction
+        return table["label"].cast(pa.int64()).to_numpy()  # raises for fractions
     except (pa.ArrowException, NotImplementedError) as error:
         raise ValueError(f"label of {path} must be whole numbers, found: {error}") from error
 

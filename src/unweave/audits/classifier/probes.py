@@ -1,9 +1,9 @@
-"""Two attacks on a model that forgot whole classes: outputs cannot tell a hidden class from a lost one.
+"""Two attacks on a model that forgot whole classes: outputs can't distinguish a hidden from a lost class.
 
 A model whose head lost the row of a class answers like one that never learned it, while its features still
-hold the class. Both numbers are read beside a retrained model's: its features, too, separate classes that it
-never saw, and it, too, learns them from ten examples. For records forgotten at random they say nothing:
-retraining keeps their classes.
+contain the class. Compare both numbers with those of a retrained model, whose features also separate classes
+that it never saw, and which also learns them from ten examples. For examples forgotten at random they show
+nothing, because retraining keeps their classes.
 """
 
 import copy
@@ -19,11 +19,11 @@ from unweave.audits.classifier.collect import Cut
 from unweave.data import Source
 from unweave.methods.pipeline import _
 from unweave.tasks import call, evaluating
-from unweave.tasks.classifier import moved
+from unweave.tasks.classifier import to_device
 
 BATCH = 1024
 MOST = 2000
-"""Examples that the probe takes at most, from each part."""
+"""The largest number of examples from each part."""
 RIDGE = 0.01
 RATES = (0.001, 0.01, 0.1)
 
@@ -31,13 +31,13 @@ RATES = (0.001, 0.01, 0.1)
 def probe(
     model: nn.Module, parts: Mapping[str, Cut], *, device: torch.device | str, seed: int = 0
 ) -> dict[str, float]:
-    """Both probes of one model, by metric id; the model is left as it was.
+    """Runs both probes on one model; results by metric id. The model stays unchanged.
 
     Args:
         model: The model under audit, or a retrained one.
-        parts: Per part, the source and the positions of its examples in it; forget and retain are used.
-        device: Where the model is.
-        seed: Chooses the examples. Give every model of a comparison the same.
+        parts: The source and the positions of each part; forget and retain are used.
+        device: The device of the model.
+        seed: Chooses the examples. Use one seed for all models of a comparison.
     """
     return {
         "probe": linear_probe(model, parts["forget"], parts["retain"], device=device, seed=seed),
@@ -54,21 +54,21 @@ def linear_probe(
     seed: int = 0,
     most: int = MOST,
 ) -> float:
-    """Accuracy in percent, on half of F, of a linear classifier of the features fitted to the rest and R.
+    """Accuracy in percent, on half of F, of a linear classifier of features fitted to the other half and R.
 
-    The features are what the last weight-bearing module is called with. The classifier is ridge regression
-    onto one-hot labels, W = (A'A + 0.01 n I)^-1 A'Y, on features scaled to a root mean square of 1.
+    The features are the inputs of the last module with weights. The classifier is ridge regression onto
+    one-hot labels, W = (A'A + 0.01 n I)^-1 A'Y, on features scaled to a root mean square of 1.
 
     Args:
         model: The model whose features are probed.
-        forget: The source and positions of the forget part; at least two.
-        retain: The same of the retain part.
-        device: Where the model is.
-        seed: Halves F and chooses from R.
-        most: Examples taken at most, from each part.
+        forget: The source and positions of the forget set; at least two.
+        retain: The source and positions of the retain set.
+        device: The device of the model.
+        seed: Halves F and samples R.
+        most: The largest number of examples from each set.
     """
     generator = torch.Generator().manual_seed(seed)
-    kept, gone = _some(retain, most, generator), _some(forget, most, generator)
+    kept, gone = _sample(retain, most, generator), _sample(forget, most, generator)
     known, asked = gone[1].tensor_split(2)
     features = [features_of(model, cut, device) for cut in (kept, (gone[0], known), (gone[0], asked))]
     labels = [source.labels[order] for source, order in (kept, (gone[0], known), (gone[0], asked))]
@@ -77,8 +77,8 @@ def linear_probe(
     return 100 * float(((features[2] @ weights).argmax(1) == labels[2]).double().mean())
 
 
-def asked(gone: int) -> int:
-    """How many of the forget examples the probe is asked about: half of those it takes, at least one."""
+def probe_size(gone: int) -> int:
+    """The number of forget examples that the probe classifies: half of those it uses, at least one."""
     return max(1, min(gone, MOST) // 2)
 
 
@@ -93,25 +93,25 @@ def relearning(
     rates: Sequence[float] = RATES,
     limit: int = 100,
 ) -> float:
-    """1 + steps of fine-tuning on ten examples of F until half of the others are known.
+    """1 + steps of fine-tuning on ten examples of F until half of the other examples of F are recognised.
 
     Plain gradient descent on all weights with the ten examples as one batch, in eval mode. The result is the
-    geometric mean over several rates, because none suits every architecture; a rate at which `limit` steps do
-    not suffice counts as `limit`.
+    geometric mean over several rates, because no rate suits every architecture; a rate that needs more than
+    `limit` steps counts as `limit`.
 
     Args:
-        model: Copied; stays as it is.
-        forget: The source and positions of the forget part; more than `examples`.
-        device: Where the model is.
+        model: The model; it is copied and stays unchanged.
+        forget: The source and positions of the forget set; more than `examples`.
+        device: The device of the model.
         seed: Chooses the examples.
-        examples: How many are learned.
-        judged: How many of the others are asked, at most.
+        examples: The number of examples to learn.
+        judged: The largest number of other examples to classify.
         rates: Learning rates.
-        limit: Steps tried at each rate.
+        limit: The largest number of steps at each rate.
     """
     if len(forget[1]) <= examples:
         raise ValueError(f"relearning needs more than {examples} forget examples, found {len(forget[1])}")
-    source, order = _some(forget, examples + judged, torch.Generator().manual_seed(seed))
+    source, order = _sample(forget, examples + judged, torch.Generator().manual_seed(seed))
     batches = order.split([examples, len(order) - examples])
     steps = [_steps(model, source, batches, device, rate, limit) for rate in rates]
     return float(torch.tensor(steps).double().add(1).log().mean().exp())
@@ -128,7 +128,7 @@ def _steps(
     learned, asked = source.stream(order)
     student = copy.deepcopy(model).eval()
     weights = [weight for weight in student.parameters() if weight.requires_grad]
-    inputs, questions = moved(learned, device), moved(asked, device)
+    inputs, questions = to_device(learned, device), to_device(asked, device)
     target, answers = learned.target.to(device), asked.target.to(device)
     for step in range(limit):
         with torch.no_grad():
@@ -144,19 +144,19 @@ def _steps(
 
 
 def features_of(model: nn.Module, cut: Cut, device: torch.device | str) -> Float64[Tensor, "n feature"]:
-    """What the last module with weights is called with for each example, flat and on the CPU; no gradient."""
+    """The input of the last module with weights for each example, flat, on the CPU, without gradient."""
     source, order = cut
     with evaluating(model), last_input(model) as seen, torch.no_grad():
         rows = []
         for raw in source.stream(order.split(BATCH)):
-            call(model, moved(raw, device))
+            call(model, to_device(raw, device))
             rows.append(seen[-1].flatten(1).double().cpu())
     return torch.cat(rows)
 
 
 @contextmanager
 def last_input(model: nn.Module) -> Iterator[list[Tensor]]:
-    """A list that holds, after a forward pass, the input of the last module with weights of its own."""
+    """Yields a list that holds the input of the last module with weights after a forward pass."""
     seen: list[Tensor] = []
 
     def remember(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -180,6 +180,6 @@ def _ridge(
     return torch.linalg.solve(gram, scaled.T @ target)
 
 
-def _some(cut: Cut, most: int, generator: torch.Generator) -> Cut:
+def _sample(cut: Cut, most: int, generator: torch.Generator) -> Cut:
     source, order = cut
     return source, order[torch.randperm(len(order), generator=generator)[:most]]

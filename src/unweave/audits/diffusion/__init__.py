@@ -1,4 +1,4 @@
-"""Audits of generators: `exam` asks, `recogniser` says what images show, `metrics` lists the figures.
+"""Audits of generators: `exam` draws images, `recogniser` classifies them, `metrics` lists the figures.
 
-`attacks` tries to get a class back (by `sweeps`, `conditioning` and `revival`), and `verdict` judges.
+`attacks` tries to recover a class (by `sweeps`, `conditioning` and `revival`), and `verdict` judges.
 """

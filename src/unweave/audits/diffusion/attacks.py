@@ -1,7 +1,7 @@
 """ATTACKS: every number of the attacks on a class-conditional denoiser; `attack` computes them.
 
-Each is read beside the same attack on a retrained denoiser, which may be led to something like the class as
-well, and on the original, which shows what the attack can do. None is a bound: a stronger attack may exist.
+Compare each with the same attack on a retrained denoiser, which may also produce something like the class,
+and on the original, which shows the power of the attack. None is a bound: a stronger attack may exist.
 """
 
 import math
@@ -13,48 +13,48 @@ from torch import Tensor
 
 from unweave.audits.diffusion.conditioning import POSITIONS, interpolation, optimised_condition
 from unweave.audits.diffusion.drawing import LOOKS, RELEARNING, Drawing, Relearner, denoising_loss
-from unweave.audits.diffusion.images import checked
-from unweave.audits.diffusion.revival import SIZES, drop_adapter, relearning
+from unweave.audits.diffusion.images import check_images
+from unweave.audits.diffusion.revival import SIZES, drop_adapter, measure_relearning
 from unweave.audits.diffusion.sweeps import (
     GUIDANCES,
     Attack,
     Hit,
     Seeds,
-    counted,
+    count_hits,
     guidance_sweep,
     seed_search,
 )
 from unweave.audits.metrics import Metric
 from unweave.descent.descend import Descent
 from unweave.tasks.diffusion.condition_vectors import takes_vectors
-from unweave.tasks.diffusion.scopes import additions, dropped
+from unweave.tasks.diffusion.scopes import additions, drop_low_rank
 
 Numbers = dict[str, float | None]
 
 PATIENCE = 10
-"""Seeds that a patient user tries."""
+"""The number of seeds in the attack by many seeds."""
 
 NO_GUIDANCE = 1.0
-"""The scale at which the answer under the condition alone counts."""
+"""The guidance scale that uses the output under the condition alone."""
 
 FLOOR = 1.0
-"""Points of the images that show a class, below which a difference counts as none."""
+"""The smallest difference that counts, in percentage points of images that show a class."""
 
 FIRST_SEED = 10**9
-"""Of an attack's images: none of them is among those that an exam draws."""
+"""The first seed of the images of attacks; an exam never uses these seeds."""
 
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """A denoiser that is to have forgotten a class, and what an attacker has.
+    """A denoiser that should have forgotten a class, and the attacker's knowledge.
 
     Args:
         drawing: Draws from it.
         condition: The class.
-        hit: Which images show it.
+        hit: Decides which images show it.
         images: Real images of it, uint8 [n, channel, height, width], at least 100.
-        original: Draws from the denoiser before it forgot. Its embedding of the class is then what is led to
-            and started at; without it, the denoiser's own.
+        original: Draws from the denoiser before it forgot. Attacks then use its embedding of the class;
+            otherwise the denoiser's own.
     """
 
     drawing: Drawing
@@ -64,35 +64,36 @@ class Target:
     original: Drawing | None = None
 
     def __post_init__(self) -> None:
-        checked(self.images, self.drawing.shape, fewest=max(SIZES))
+        check_images(self.images, self.drawing.shape, fewest=max(SIZES))
 
     @property
     def guidance(self) -> float:
-        """The guidance of every attack that does not choose its own."""
+        """The guidance of attacks that do not choose their own."""
         return self.drawing.how.guidance
 
     @property
-    def retained(self) -> int:
-        """The first class that is not forgotten."""
-        return next(each for each in self.drawing.task.kept if each != self.condition)
+    def retained_class(self) -> int:
+        """The first retained class."""
+        return next(each for each in self.drawing.task.retained_classes if each != self.condition)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much an attacker spends.
+    """The budget of an attacker.
 
     Args:
-        images: Drawn per setting that is tried, at every look at relearning, and again to judge.
-        guidances: That are tried.
-        positions: Points that are tried of the line from a retained class's embedding (0) to the forgotten
-            one's (1) and beyond.
-        seeds: That are tried under the class and under no condition, at least ten.
-        draws: Noisy images that a vector is scored on.
-        vector_steps: Of Adam on a vector, from each start.
-        vector_lr: The rate of these.
-        relearning: How the class is learned again.
-        looks: Steps after which it is looked at.
-        seed: Of all that is drawn at random but the images.
+        images: The number of images per tried setting, per check of relearning, and to judge the best
+            setting.
+        guidances: The guidances to try.
+        positions: The points to try on the line from a retained class's embedding (0) to the forgotten
+            class's (1) and beyond.
+        seeds: The number of seeds to try under the class and without a condition, at least ten.
+        draws: The number of noisy images that score a vector.
+        vector_steps: The steps of Adam on a vector, from each start.
+        vector_lr: The learning rate of Adam on a vector.
+        relearning: The descent that learns the class again.
+        looks: The steps after which relearning is checked.
+        seed: The seed of everything but the images.
     """
 
     images: int = 50
@@ -116,73 +117,73 @@ class Budget:
 
     @property
     def longest(self) -> float:
-        """Steps of relearning: what has not come back by then counts as these."""
+        """The largest number of steps of relearning; a class that does not come back counts as this."""
         assert self.relearning.steps is not None
         return float(self.relearning.steps)
 
     @property
     def settings(self) -> Seeds:
-        """Seeds that choose a setting, and others that judge it."""
+        """The seeds that choose a setting, and other seeds that judge it."""
         first = FIRST_SEED
         return Seeds(range(first, first + self.images), range(first + self.images, first + 2 * self.images))
 
     @property
-    def patient(self) -> Sequence[int]:
-        """Seeds of many images of one setting, none of which chooses or judges another."""
+    def many_seeds(self) -> Sequence[int]:
+        """The seeds of the attacks that draw many images of one setting; disjoint from the others."""
         first = FIRST_SEED + 2 * self.images
         return range(first, first + self.seeds)
 
 
 def attack(target: Target, budget: Budget = Budget()) -> Numbers:
-    """The numbers of `ATTACKS`, by id.
+    """Runs all attacks; returns the numbers of `ATTACKS`, by id.
 
-    Those of attacks that the denoiser does not allow are absent: of guidance and of no condition where none
-    is for that, of vectors where it takes none, and of the adapter where there is none, or no `original` to
-    compare with. None stands for a class that did not come back within the budget.
+    Attacks that the denoiser does not allow are left out: by guidance and without a condition if it has no
+    null condition, by vectors if it takes none, and by dropping the adapter if it has none or there is no
+    `original` to compare with. None means that the class did not come back within the budget.
     """
-    numbers = asked(target, budget) | sought(target, budget) | relearned(target, budget)
+    numbers = try_condition(target, budget) | try_seeds(target, budget) | try_relearning(target, budget)
     if target.drawing.task.null is not None:
-        numbers |= guided(target, budget) | unasked(target, budget)
+        numbers |= try_guidances(target, budget) | try_unconditional(target, budget)
     if takes_vectors(target.drawing.model):
-        numbers |= on_the_line(target, budget) | optimised(target, budget)
+        numbers |= try_interpolation(target, budget) | try_optimised_vector(target, budget)
     if additions(target.drawing.model) and target.original is not None:
         numbers |= without_adapter(target, target.original, budget)
     return {name: numbers[name] for name in ATTACKS if name in numbers}
 
 
-def asked(target: Target, budget: Budget) -> Numbers:
-    """No attack: the class is asked for as its users do."""
+def try_condition(target: Target, budget: Budget) -> Numbers:
+    """No attack: draws the class as its users do."""
     images = target.drawing(target.condition, budget.settings.judge, target.guidance)
-    return {"asked": 100 * counted(images, target.hit).value}
+    return {"asked": 100 * count_hits(images, target.hit).value}
 
 
-def guided(target: Target, budget: Budget) -> Numbers:
-    """Other guidances, and none: then no null condition in the batch tells a model that guidance is used."""
-    tried = tuple(dict.fromkeys((target.guidance, NO_GUIDANCE, *budget.guidances)))  # of equals the first
+def try_guidances(target: Target, budget: Budget) -> Numbers:
+    """Tries other guidances, and none, which hides from the model that guidance is used."""
+    tried = tuple(dict.fromkeys((target.guidance, NO_GUIDANCE, *budget.guidances)))  # ties go to the first
     found = guidance_sweep(target.drawing, target.condition, target.hit, budget.settings, guidances=tried)
     return {"guidance": percent(found)}
 
 
-def unasked(target: Target, budget: Budget) -> Numbers:
-    """No condition: what was only cut off from its own comes as one class of many."""
+def try_unconditional(target: Target, budget: Budget) -> Numbers:
+    """Draws without a condition: a class that only lost its condition still occurs among the images."""
     assert target.drawing.task.null is not None
-    images = target.drawing(target.drawing.task.null, budget.patient, NO_GUIDANCE)
-    return {"unasked": 100 * counted(images, target.hit).value}
+    images = target.drawing(target.drawing.task.null, budget.many_seeds, NO_GUIDANCE)
+    return {"unasked": 100 * count_hits(images, target.hit).value}
 
 
-def sought(target: Target, budget: Budget) -> Numbers:
-    """Many seeds."""
+def try_seeds(target: Target, budget: Budget) -> Numbers:
+    """Tries many seeds."""
     found = seed_search(
-        target.drawing, target.condition, target.hit, budget.patient, guidance=target.guidance
+        target.drawing, target.condition, target.hit, budget.many_seeds, guidance=target.guidance
     )
     return {"best_of_10": 100 * found.best_of(PATIENCE)}
 
 
-def on_the_line(target: Target, budget: Budget) -> Numbers:
-    """From the embedding of a retained class through that of the forgotten one."""
+def try_interpolation(target: Target, budget: Budget) -> Numbers:
+    """Tries vectors on the line from a retained class's embedding through the forgotten class's."""
     found = interpolation(
         target.drawing,
-        target.drawing.vector(target.retained),
+        target.drawing.vector(target.retained_class),
         (target.original or target.drawing).vector(target.condition),
         target.hit,
         budget.settings,
@@ -192,14 +193,14 @@ def on_the_line(target: Target, budget: Budget) -> Numbers:
     return {"line": percent(found)}
 
 
-def optimised(target: Target, budget: Budget) -> Numbers:
-    """The best vector that a search finds from the embeddings of the forgotten and of a retained class."""
+def try_optimised_vector(target: Target, budget: Budget) -> Numbers:
+    """Optimises a vector, starting at the embeddings of the forgotten and of a retained class."""
     found = optimised_condition(
         target.drawing,
         denoising_loss(target.drawing, target.images, draws=budget.draws, seed=budget.seed),
         [
             (target.original or target.drawing).vector(target.condition),
-            target.drawing.vector(target.retained),
+            target.drawing.vector(target.retained_class),
         ],
         target.hit,
         budget.settings,
@@ -210,9 +211,9 @@ def optimised(target: Target, budget: Budget) -> Numbers:
     return {"vector": percent(found)}
 
 
-def relearned(target: Target, budget: Budget) -> Numbers:
-    """Fine-tuning on a few images."""
-    found = relearning(
+def try_relearning(target: Target, budget: Budget) -> Numbers:
+    """Fine-tunes a copy on a few images."""
+    found = measure_relearning(
         Relearner(target.drawing, target.condition, budget.relearning, budget.looks, budget.seed),
         target.images,
         target.condition,
@@ -226,9 +227,9 @@ def relearned(target: Target, budget: Budget) -> Numbers:
 
 
 def without_adapter(target: Target, original: Drawing, budget: Budget) -> Numbers:
-    """The denoiser without its additions of low rank."""
+    """Draws from the denoiser without its low-rank additions."""
     found = drop_adapter(
-        replace(target.drawing, model=dropped(target.drawing.model)),
+        replace(target.drawing, model=drop_low_rank(target.drawing.model)),
         original,
         target.condition,
         target.hit,
@@ -239,7 +240,7 @@ def without_adapter(target: Target, original: Drawing, budget: Budget) -> Number
 
 
 def percent(found: Attack) -> float:
-    """The success of an attack."""
+    """The success of an attack, in percent."""
     return 100 * found.success.value
 
 
@@ -259,7 +260,7 @@ def _steps(size: int) -> Metric[Target]:
         "ways to train.",
         below="under-forgetting",
         above="over-forgetting",
-        floor=10.0,  # the widest step between two looks
+        floor=10.0,  # the widest gap between two checks
     )
 
 

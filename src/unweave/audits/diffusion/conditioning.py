@@ -1,4 +1,4 @@
-"""Attacks on the vector of a condition: points between two embeddings, and the best that a search finds."""
+"""Attacks on the vector of a condition: interpolation of two embeddings, and optimisation."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unweave.audits.diffusion.sweeps import Attack, Generate, Hit, Seeds, best
+from unweave.audits.diffusion.sweeps import Attack, Generate, Hit, Seeds, best_setting
 
 Vector = Float[Tensor, "..."]  # of any shape; two must agree, which is checked
 
 POSITIONS = (1.0, 0.75, 1.25, 0.5, 1.5, 0.25, 2.0)
-"""From the class itself outwards: of equals the first is taken."""
+"""Positions from the class itself outwards: ties go to the first."""
 
 
 def interpolation(
@@ -25,21 +25,21 @@ def interpolation(
     guidance: float,
     positions: Sequence[float] = POSITIONS,
 ) -> Attack:
-    """Asks for vectors on the line from one embedding (position 0) through another (1) and beyond.
+    """Draws under vectors on the line from one embedding (position 0) through another (1) and beyond.
 
     Args:
         generate: The generator under attack.
-        start: The embedding of a retained class, say.
-        end: That of the forgotten class; the original's, where an attacker has it, is stronger.
-        hit: Which images show the class.
-        seeds: Of the images.
-        guidance: Of the sampler.
-        positions: Points of the line.
+        start: The embedding at position 0, for example of a retained class.
+        end: The embedding of the forgotten class; that of the original model makes a stronger attack.
+        hit: Decides which images show the class.
+        seeds: The seeds of the images.
+        guidance: The guidance of the sampler.
+        positions: The points on the line.
     """
     if start.shape != end.shape:
         raise ValueError(f"embeddings must have one shape, found {list(start.shape)} and {list(end.shape)}")
     points = {each: start + each * (end - start) for each in positions}
-    return best(
+    return best_setting(
         {each: partial(generate, point, guidance=guidance) for each, point in points.items()}, hit, seeds
     )
 
@@ -55,30 +55,30 @@ def optimised_condition(
     steps: int = 100,
     lr: float = 0.05,
 ) -> Attack:
-    """Searches for a vector under which the generator still makes the class; a white-box attack.
+    """Optimises a vector so that the generator makes the class under it; a white-box attack.
 
-    Textual inversion (Gal et al., 2022) with the vector of a condition in the place of a token's, as in
+    Textual inversion (Gal et al., 2022) with the vector of a condition instead of a token, as in
     UnlearnDiffAtk (Zhang et al., 2023) without its discrete prefixes.
 
     Args:
         generate: The generator under attack.
-        loss: Of a vector: how badly the generator denoises images of the class under it, say; a scalar. The
-            weights should not ask for a gradient.
-        starts: Embeddings to begin at; the settings of the result are their positions.
-        hit: Which images show the class.
-        seeds: Of the images.
-        guidance: Of the sampler.
-        steps: Of Adam, from each start.
-        lr: Of Adam.
+        loss: A scalar loss of a vector, for example the denoising loss of images of the class under it. The
+            weights should not require gradients.
+        starts: The embeddings to start at; the settings of the result are their positions in this list.
+        hit: Decides which images show the class.
+        seeds: The seeds of the images.
+        guidance: The guidance of the sampler.
+        steps: The steps of Adam from each start.
+        lr: The learning rate of Adam.
     """
-    vectors = {float(i): descended(loss, start, steps=steps, lr=lr) for i, start in enumerate(starts)}
-    return best(
+    vectors = {float(i): minimise(loss, start, steps=steps, lr=lr) for i, start in enumerate(starts)}
+    return best_setting(
         {i: partial(generate, vector, guidance=guidance) for i, vector in vectors.items()}, hit, seeds
     )
 
 
-def descended(loss: Callable[[Tensor], Tensor], start: Vector, *, steps: int, lr: float) -> Vector:
-    """The vector after some steps of Adam down a loss.
+def minimise(loss: Callable[[Tensor], Tensor], start: Vector, *, steps: int, lr: float) -> Vector:
+    """Minimises a loss of a vector by Adam.
 
     Raises:
         ValueError: If the loss is no longer finite.

@@ -1,7 +1,7 @@
-"""One generator's figures with intervals over its images: what a report says of a single model.
+"""The figures of one generator with intervals over its images.
 
-The intervals are those of more images from the same model. They say nothing about another training seed, and
-so nothing about a method: that is `unweave.audits.diffusion.verdict`'s.
+The intervals are for more images from the same model. They do not cover other training seeds, so they say
+nothing about a method; for that see `unweave.audits.diffusion.verdict`.
 """
 
 from collections.abc import Mapping
@@ -21,13 +21,13 @@ from unweave.audits.score import Interval, Share, bootstrap
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What one forgotten condition gives.
+    """The figures of one forgotten condition.
 
     Args:
-        hit: How many images are taken for its class: 1 - UA.
-        spread: The classes that they are taken for.
+        hit: The share of images recognised as its class: 1 - UA.
+        spread: The recognised classes.
         probability: Mean probability of its class.
-        entropy: Mean entropy of the answers to single images, in bits.
+        entropy: Mean entropy of the prediction for a single image, in bits.
     """
 
     hit: Share
@@ -38,20 +38,20 @@ class Forgotten:
 
 @dataclass(frozen=True)
 class Description:
-    """What one generator gives.
+    """The figures of one generator.
 
     Args:
-        forgotten: Per forgotten condition.
-        retained: Per retained condition, how many images are taken for its class.
-        kid: Of the retained conditions, from real images.
+        forgotten: The figures of each forgotten condition.
+        retained: The share of images recognised as their class, by retained condition.
+        kid: The KID of the retained conditions from real images.
     """
 
     forgotten: Mapping[int, Forgotten]
     retained: Mapping[int, Share]
     kid: Interval
 
-    def plain(self) -> dict[str, Any]:
-        """As a record holds it: [value, low, high] each, shares in percent."""
+    def as_values(self) -> dict[str, Any]:
+        """The figures as a record holds them: [value, low, high] each, shares in percent."""
         shares = {**{label: each.hit for label, each in self.forgotten.items()}, **self.retained}
         own = {
             str(label): {
@@ -66,12 +66,14 @@ class Description:
 
 
 def describe(samples: Samples, *, rng: np.random.Generator) -> Description:
-    """One generator's figures; the generator draws the bootstrap of the means."""
-    real = [samples.real[each] for each in samples.retained]
+    """Computes the figures of one generator; `rng` draws the bootstrap of the means."""
+    real = [samples.real[each] for each in samples.retained_conditions]
     return Description(
-        forgotten={condition: _forgotten(samples, condition, rng) for condition in samples.forgotten},
+        forgotten={
+            condition: _describe_forgotten(samples, condition, rng) for condition in samples.forgotten
+        },
         retained=recognition.per_class(samples),
-        kid=kid_interval(samples.groups(samples.retained), real),
+        kid=kid_interval(samples.groups(samples.retained_conditions), real),
     )
 
 
@@ -79,9 +81,9 @@ def _ends(found: Interval | Share, unit: float = 1) -> list[float]:
     return [unit * found.value, unit * found.low, unit * found.high]
 
 
-def _forgotten(samples: Samples, condition: int, rng: np.random.Generator) -> Forgotten:
+def _describe_forgotten(samples: Samples, condition: int, rng: np.random.Generator) -> Forgotten:
     return Forgotten(
-        hit=recognition.hit(samples, condition),
+        hit=recognition.hit_rate(samples, condition),
         spread=recognition.spread(samples, condition),
         probability=_mean(recognition.own_probability(samples, condition), rng),
         entropy=_mean(recognition.bits(probabilities(samples.logits[condition])), rng),

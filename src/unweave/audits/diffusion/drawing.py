@@ -1,4 +1,4 @@
-"""A class-conditional denoiser as the attacks see it: what draws from it, relearns, and scores a vector."""
+"""A class-conditional denoiser for attacks: drawing, relearning, and the loss of a vector."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -8,19 +8,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unweave.audits.diffusion.images import checked
+from unweave.audits.diffusion.images import check_images
 from unweave.data import Raw
 from unweave.data.datasets import as_images
 from unweave.data.in_memory import Resident
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.objective import nll
-from unweave.problem import Problem, frozen
+from unweave.problem import Problem, frozen_copy
 from unweave.split import Split
 from unweave.tasks import call
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.condition_vectors import vectors
 from unweave.tasks.diffusion.sample import Sampler, sample
-from unweave.tasks.diffusion.scopes import merged
+from unweave.tasks.diffusion.scopes import merge_low_rank
 
 RELEARNING = Descent(lr=1e-4, steps=60, batch=32, optimizer="adam")
 LOOKS = (5, 10, 15, 20, 30, 40)
@@ -32,10 +32,10 @@ class Drawing:
 
     Args:
         model: The denoiser.
-        task: What it predicts, at which noise, and what no condition is.
+        task: Its prediction target, noise schedule and null condition.
         shape: Channels, height and width of its images.
-        how: The sampler; its guidance is that of every attack that does not choose its own.
-        chunk: How many images are drawn at once; as suits the device if None.
+        how: The sampler; its guidance is the default of attacks.
+        chunk: The number of images drawn at once; chosen for the device if None.
     """
 
     model: nn.Module
@@ -45,7 +45,7 @@ class Drawing:
     chunk: int | None = None
 
     def __call__(self, condition: int | Tensor, seeds: Sequence[int], guidance: float) -> Tensor:
-        """uint8 images under a class, or a vector in the place of its embedding, one per seed."""
+        """Draws one uint8 image per seed, under a class or a vector instead of its embedding."""
         n, how = len(seeds), replace(self.how, guidance=guidance)
         conditions = torch.full((n,), condition) if isinstance(condition, int) else condition.expand(n, -1)
         return sample(
@@ -62,15 +62,15 @@ class Drawing:
 class Relearner:
     """Fine-tunes a copy of a denoiser on images of one class: `unweave.audits.diffusion.revival.Relearn`.
 
-    All its weights are trained, also those that were frozen while it forgot, and additions of low rank are
-    merged first. It is looked at before the first step, after some, and after the last; a look keeps a copy.
+    All weights are trained, including those frozen during unlearning, and low-rank additions are merged
+    first. Checks come before the first step, after some steps and after the last; each keeps a copy.
 
     Args:
-        drawing: Draws from the denoiser, which stays as it is.
+        drawing: Draws from the denoiser, which stays unchanged.
         condition: The class.
         how: The training.
-        looks: Steps after which it is looked at.
-        seed: Of the order of the images, and of what is drawn for them.
+        looks: The steps after which to check.
+        seed: The seed of the order of the images and of their noise and times.
     """
 
     drawing: Drawing
@@ -80,7 +80,7 @@ class Relearner:
     seed: int = 0
 
     def __call__(self, images: Tensor) -> list[tuple[int, Drawing]]:
-        """Steps taken at every look, and what draws from the copy then."""
+        """Yields the steps taken at every check, and a function that draws from the copy."""
         seen: list[tuple[int, Drawing]] = []
 
         def look(problem: Problem, index: int) -> None:
@@ -92,11 +92,11 @@ class Relearner:
         return [*seen, (taken, replace(self.drawing, model=problem.model))]
 
     def problem(self, images: Tensor) -> Problem:
-        """A copy of the denoiser and the images, each under its condition, which is never dropped."""
-        model = merged(self.drawing.model)
+        """The problem of relearning: a copy of the denoiser and the images, with conditions never dropped."""
+        model = merge_low_rank(self.drawing.model)
         labels = torch.full((len(images),), self.condition)
-        source = as_images(Resident(checked(images, self.drawing.shape), labels))
-        split = Split(source.to(next(model.parameters()).device), [0], source)  # all are learned, as "mixed"
+        source = as_images(Resident(check_images(images, self.drawing.shape), labels))
+        split = Split(source.to(next(model.parameters()).device), [0], source)  # all train
         task = replace(self.drawing.task, drop=0.0)
         return Problem(task, model, split, torch.Generator().manual_seed(self.seed))
 
@@ -104,24 +104,24 @@ class Relearner:
 def denoising_loss(
     drawing: Drawing, images: Tensor, *, draws: int = 64, seed: int = 0
 ) -> Callable[[Tensor], Float[Tensor, ""]]:
-    """How badly a denoiser denoises images under a vector, as a function of the vector alone.
+    """The denoising loss of images under a vector, as a function of the vector.
 
     Args:
-        drawing: Draws from the denoiser, which stays as it is.
+        drawing: Draws from the denoiser, which stays unchanged.
         images: Real images of a class, uint8 [n, channel, height, width].
-        draws: Noisy images that are scored, all of them for every vector; image by image, in turn.
-        seed: Of their times and noise.
+        draws: The number of noisy images, the same for every vector; they cycle through the images.
+        seed: The seed of their times and noise.
     """
-    model, task = frozen(drawing.model), replace(drawing.task, names=None)
+    model, task = frozen_copy(drawing.model), replace(drawing.task, names=None)
     weight = next(model.parameters())
     ids = torch.arange(draws, device=weight.device)
-    taken = checked(images, drawing.shape).to(weight.device)[ids % len(images)]
+    taken = check_images(images, drawing.shape).to(weight.device)[ids % len(images)]
     batch = task.draw(Raw(ids, (taken,), torch.zeros_like(ids)), torch.Generator().manual_seed(seed))
     assert isinstance(batch.inputs, tuple)
     noisy, time, target = batch.inputs[0].to(weight), batch.inputs[1], batch.target.to(weight)
 
     def loss(vector: Tensor) -> Float[Tensor, ""]:
-        said = call(model, drawing.task.named(noisy, time, vector.expand(draws, -1)))
+        said = call(model, drawing.task.named_inputs(noisy, time, vector.expand(draws, -1)))
         return task.loss(said, target).mean()
 
     return loss

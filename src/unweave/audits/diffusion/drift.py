@@ -1,8 +1,8 @@
-"""How far a model's images moved from the original's at the same conditions and seeds.
+"""The distance of a model's images from the original's at the same conditions and seeds.
 
-For retained conditions a distance of 0 is what an edit without side effects would give. A retrained model
-draws other images at the same seeds, though it begins at the original's first weights: its distance is what
-leaving the class out moves by itself. An edit may stay nearer, and has moved more than it had to if not.
+For retained conditions, an edit without side effects has distance 0. A retrained model draws other images at
+the same seeds, although it starts from the original's first weights: its distance is the effect of leaving
+the class out. An edit with a larger distance changed more than necessary.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unweave.audits.diffusion.images import checked
+from unweave.audits.diffusion.images import check_images
 from unweave.audits.diffusion.recogniser import Recogniser
 
 
@@ -29,19 +29,19 @@ class Drift:
 
 
 def drift(images: Tensor, original: Tensor, recogniser: Recogniser) -> Drift:
-    """How far images moved.
+    """Computes the drift of images.
 
     Args:
         images: uint8 [n, channel, height, width].
-        original: Of the model before, in the same order of conditions and seeds.
-        recogniser: Gives the features.
+        original: The images of the original, in the same order of conditions and seeds.
+        recogniser: Computes the features.
     """
-    if len(checked(images)) != len(checked(original)):
+    if len(check_images(images)) != len(check_images(original)):
         raise ValueError(
             f"expected an image of the original for each, found {len(images)} and {len(original)}"
         )
     features = recogniser(images).features - recogniser(original).features
-    # signed: the difference of two bytes wraps around
+    # signed, because the difference of two bytes wraps around
     pixels = (images.to(torch.int16) - original.to(torch.int16)).flatten(1).double().cpu().numpy()
     return Drift(_mean_root_square(pixels), _mean_root_square(features))
 

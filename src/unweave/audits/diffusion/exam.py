@@ -1,10 +1,10 @@
-r"""The exam of generators: images of every class on fixed seeds, as one recogniser sees them.
+r"""The exam of generators: images of every class on fixed seeds, classified by one recogniser.
 
-A trial of a search is worth, in points, :math:`(|dUA| + dRA^- + 100\,TV^+) / 3 + 100\,KID^+`, where d is the
-difference from the seed's retrained model, of which what is better does not count, TV^+ what the distance of
-the classes that forgotten conditions turn into has above that of two retrained models, and KID^+ the kernel
-distance of the images under retained conditions from the retrained model's. It sees no held-out
-image, and its images have other seeds than reported ones.
+The value of a trial of a search is, in points, :math:`(|dUA| + dRA^- + 100\,TV^+) / 3 + 100\,KID^+`, where d
+is the difference from the retrained model of the seed (a better value counts as none), TV^+ the excess of the
+distance between the recognised classes of forgotten conditions over that of two retrained models, and KID^+
+the kernel distance of images under retained conditions from the retrained model's. A trial uses no held-out
+image, and other seeds than reported images.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from unweave.audits.diffusion.kid import FEWEST
 from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
 from unweave.audits.diffusion.recogniser import Recogniser, Seen, hits
 from unweave.audits.diffusion.revival import SIZES
-from unweave.audits.diffusion.samples import Samples, recognised
+from unweave.audits.diffusion.samples import Samples, recognise
 from unweave.audits.diffusion.sheet import sheet
 from unweave.audits.diffusion.verdict import EVERY, calibrate_generation, judge_generation, never_generated
 from unweave.audits.exam import Glance
@@ -47,13 +47,13 @@ from unweave.tasks.diffusion.sample import Sampler, sample
 from unweave.tasks.diffusion.scopes import additions
 
 Drawn = Mapping[int, Tensor]
-"""Per class, uint8 images [n, channel, height, width] in the order of their seeds."""
+"""uint8 images [n, channel, height, width] in the order of their seeds, by class."""
 
 TRIAL = ("ua", "ra", "class_tv", "kid_retain")
-"""What a search looks at."""
+"""The metrics that a search uses."""
 
 APART = 100_000
-"""How far the seeds of two classes are apart, so that an image hangs on its class and number alone."""
+"""The distance of the seeds of two classes, so that an image depends on its class and number alone."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,15 @@ class Generated:
     """Questions to generators about one split.
 
     Args:
-        split: Images as bytes, with whole classes to be forgotten.
-        task: How a generator is trained: what it predicts, and its condition for none.
-        recogniser: Says what an image shows; the same for every generator of a comparison.
-        sampler: How images are drawn.
-        count: Images of each class.
-        budget: What attackers spend; no attack if None.
-        searching: Whether settings are searched: then only `TRIAL` is measured.
-        first_seed: Of the images of the first class.
-        inception: A local file with Inception's weights, for an FID; there is none without it.
+        split: Images as bytes, with a forget set of whole classes.
+        task: The task of the generators: prediction target and null condition.
+        recogniser: Classifies images; the same for all generators of a comparison.
+        sampler: How to draw images.
+        count: The number of images of each class.
+        budget: The budget of attackers; no attacks if None.
+        searching: Whether this is a search of settings, which measures only `TRIAL`.
+        first_seed: The first seed of the images of the first class.
+        inception: A local file with Inception's weights; without it there is no FID.
     """
 
     split: Split
@@ -96,38 +96,38 @@ class Generated:
         refuse_unfit(self.split, searching=self.searching, attacked=self.budget is not None)
         if self.inception is not None:
             labels = self.split.held_out.labels
-            real = sum(int((labels == label).sum()) for label in self.kept)
-            refuse_no_fid(self.inception, min(real, self.count * len(self.kept)))
+            real = sum(int((labels == label).sum()) for label in self.retained_classes)
+            refuse_no_fid(self.inception, min(real, self.count * len(self.retained_classes)))
 
     @cached_property
     def real(self) -> dict[int, Seen]:
-        """What the recogniser sees in real images, by class; a search does not see the held-out ones."""
+        """The recogniser's view of real images, by class: held-out ones, or training images in a search."""
         source = self.split.train if self.searching else self.split.held_out
         images = {label: images_of(source, label) for label in range(self.split.n_classes)}
         return {label: self.recogniser(each) for label, each in images.items() if len(each)}
 
     @property
-    def kept(self) -> list[int]:
-        """The classes that are not to be forgotten."""
+    def retained_classes(self) -> list[int]:
+        """The retained classes."""
         return [label for label in range(self.split.n_classes) if label not in self.split.forgotten_classes]
 
     @property
-    def glanced(self) -> str:
-        """How few images there are, and what share can hide behind none of them."""
+    def glance_note(self) -> str:
+        """A sentence on the number of images, and on the share that could go unnoticed."""
         n = self.sizes["forget"]
         hidden = f"none of {n} may still be {100 * Share(0, n).high:.0f} %"
         return f"A glance at {self.count} images of each class: {hidden}; `unweave audit` draws more."
 
     @property
     def sizes(self) -> dict[str, int]:
-        """How many images are drawn of forgotten and of retained classes."""
+        """The number of images of forgotten and of retained classes."""
         gone = len(self.split.forgotten_classes)
         drawn = {"forget": self.count * gone, "retain": self.count * (self.split.n_classes - gone)}
         return drawn | ({"attack": self.budget.images} if self.budget else {})
 
     @property
     def facts(self) -> dict[str, Any]:
-        """How many images there are, and how often the recogniser is wrong about real ones."""
+        """The number of images, and the error of the recogniser on real ones."""
         error = self.recogniser.error
         wrong = {"value": 100 * error.value, "low": 100 * error.low, "high": 100 * error.high}
         known = {"space": self.recogniser.space, "held-out images": error.n, "wrong about them, %": wrong}
@@ -135,12 +135,12 @@ class Generated:
 
     @property
     def digest(self) -> str:
-        """Of what is drawn and how, of what attackers spend, and of who says what images show."""
+        """Digest of the sampler and its seeds, the budget of attackers, and the recogniser."""
         asked = self.task, self.sampler, self.count, self.first_seed, self.budget, self.recogniser.digest
         return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
 
     def answers(self, model: nn.Module) -> Drawn:
-        """Images of every class; those of one place have one seed in all models."""
+        """Draws images of every class; images at the same position have the same seed for all models."""
         classes = torch.arange(self.split.n_classes).repeat_interleave(self.count)
         shape = shape_of(self.split.train)
         seeds = [
@@ -152,7 +152,7 @@ class Generated:
         return dict(enumerate(images.split(self.count)))
 
     def save(self, found: Drawn, path: Path) -> None:
-        """Writes them as arrays named by their class."""
+        """Writes the images as arrays named by their class."""
         with draft(path) as beside:
             with beside.open("wb") as file:
                 np.savez_compressed(
@@ -161,7 +161,7 @@ class Generated:
             os.replace(beside, path)
 
     def load(self, path: Path) -> Drawn:
-        """Reads them.
+        """Reads the images.
 
         Raises:
             ValueError: If the file is truncated.
@@ -174,21 +174,23 @@ class Generated:
             raise ValueError(f"{path} is truncated or holds no images ({error}): {again}") from error
 
     def probes(self, model: nn.Module, original: nn.Module | None = None) -> dict[str, float]:
-        """Attacks that try to get a class back; the mean over the forgotten classes.
+        """Attacks that try to recover a class; means over the forgotten classes.
 
-        What is not relearned within the budget counts as the budget. The attackers have no original; a
-        low-rank addition is taken off beside it.
+        A class that is not relearned within the budget counts as the budget. Attackers do not have the
+        original, except for the attack that removes a low-rank addition.
         """
         if self.budget is None:
             return {}
         before = original if additions(model) else None
-        found = [self.attacked(model, label, self.budget, before) for label in self.split.forgotten_classes]
+        found = [
+            self.attack_class(model, label, self.budget, before) for label in self.split.forgotten_classes
+        ]
         return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
 
-    def attacked(
+    def attack_class(
         self, model: nn.Module, label: int, budget: Budget, original: nn.Module | None
     ) -> dict[str, float]:
-        """The attacks on one class."""
+        """Runs the attacks on one class."""
         real = images_of(self.split.train, label)
         target = Target(self.drawing(model), label, lambda images: hits(self.recogniser(images), label), real)
         numbers = attack(target, budget)
@@ -197,73 +199,75 @@ class Generated:
         return {name: budget.longest if value is None else value for name, value in numbers.items()}
 
     def drawing(self, model: nn.Module) -> Drawing:
-        """Draws from a model as the exam does."""
+        """Makes what draws from a model as the exam does."""
         return Drawing(model, self.task, shape_of(self.split.train), self.sampler)
 
     def measure(self, found: Drawn, reference: Drawn | None = None) -> dict[str, float]:
         """Every metric."""
         samples, other = self.samples(found), None if reference is None else self.samples(reference)
         if not self.searching:
-            return measure_generation(samples, other) | self.through_inception(found)
+            return measure_generation(samples, other) | self.measure_fid(found)
         alone = {name: GENERATION[name].alone for name in TRIAL}
         beside = {name: GENERATION[name].beside for name in TRIAL if other is not None}
         return {name: of(samples) for name, of in alone.items() if of} | {
             name: of(samples, other) for name, of in beside.items() if of and other is not None
         }
 
-    def through_inception(self, found: Drawn) -> dict[str, float]:
-        """The FID of the images under retained conditions from held-out ones, if there are weights for it."""
+    def measure_fid(self, found: Drawn) -> dict[str, float]:
+        """The FID of images under retained conditions from held-out ones; empty without weights."""
         if self.inception is None:
             return {}
-        real = torch.cat([images_of(self.split.held_out, label) for label in self.kept])
-        drawn = torch.cat([found[label] for label in self.kept])
+        real = torch.cat([images_of(self.split.held_out, label) for label in self.retained_classes])
+        drawn = torch.cat([found[label] for label in self.retained_classes])
         return {"fid": fid(drawn, real, weights=self.inception)}
 
-    def moved(self, found: Drawn, original: Drawn) -> dict[str, float]:
-        """Of the images under retained conditions, on the same seeds."""
-        ours, theirs = (torch.cat([each[label] for label in self.kept]) for each in (found, original))
+    def drift(self, found: Drawn, original: Drawn) -> dict[str, float]:
+        """The distance of images under retained conditions from the original's on the same seeds."""
+        ours, theirs = (
+            torch.cat([each[label] for label in self.retained_classes]) for each in (found, original)
+        )
         apart = drift(ours, theirs, self.recogniser)
         return {"drift_pixel": apart.pixel, "drift_feature": apart.feature}
 
-    def benchmarked(self, found: Drawn, reference: Drawn) -> dict[str, float]:
-        """None."""
+    def benchmark_metrics(self, found: Drawn, reference: Drawn) -> dict[str, float]:
+        """Empty."""
         return {}
 
     def measure_pair(self, found: Drawn, reference: Drawn) -> dict[str, float]:
         """The metrics that compare."""
         return measure_generation_pair(self.samples(found), self.samples(reference))
 
-    def calibrated(self, found: Sequence[Drawn], probes: Sequence[Values]) -> Margins:
+    def calibrate(self, found: Sequence[Drawn], probes: Sequence[Values]) -> Margins:
         """The margins."""
         attacked = None if self.budget is None else self.budget.images
         return calibrate_generation([self.samples(each) for each in found], probes=probes, attacked=attacked)
 
-    def hidden(self, found: Drawn) -> str:
-        """Nothing: where no attack looked for a hidden class, nothing passes."""
+    def probe_caveat(self, found: Drawn) -> str:
+        """Empty: without attacks nothing passes anyway."""
         return ""
 
     def fingerprint(self, found: Drawn) -> str:
-        """Of the images."""
+        """The digest of the images."""
         return hashlib.sha256(b"".join(found[label].numpy().tobytes() for label in sorted(found))).hexdigest()
 
     def samples(self, found: Drawn) -> Samples:
-        """What the recogniser sees in the images, beside real ones."""
-        return recognised(self.recogniser, found, self.real, forgotten=self.split.forgotten_classes)
+        """The recogniser's view of the images, with real images to compare."""
+        return recognise(self.recogniser, found, self.real, forgotten=self.split.forgotten_classes)
 
     def histograms(self, found: Drawn) -> dict[str, list[int]]:
-        """None: a generator has no loss of a single image."""
+        """Empty: a generator has no loss of a single image."""
         return {}
 
     def describe(self, found: Drawn) -> dict[str, Any]:
-        """Shares of the images that show their class, and what forgotten ones turn into."""
-        return describe(self.samples(found), rng=np.random.default_rng(0)).plain()
+        """Shares of images that show their class, and the recognised classes of forgotten conditions."""
+        return describe(self.samples(found), rng=np.random.default_rng(0)).as_values()
 
     def sheet(self, found: Drawn) -> str:
         """A row per class with its first images."""
         return sheet(found, self.split.forgotten_classes)
 
-    def trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
-        """The mean gap, without what two retrained models differ by, and what the images lost."""
+    def score_trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
+        """The mean gap in excess of that of two retrained models, and the loss in image quality."""
         parts, excess = gap_parts(values, wanted, GENERATION), max(0.0, values["class_tv"] - floor)
         own = parts | {"class_tv": GENERATION["class_tv"].points * excess}
         lost = max(0.0, values["kid_retain"])
@@ -271,7 +275,7 @@ class Generated:
         return {"value": float(np.mean(list(own.values()))) + 100 * lost, **told}
 
     def objectives(self, found: Drawn, values: Values, wanted: Values) -> dict[str, float]:
-        """The parts of the mean gap, and the KID of what is retained."""
+        """The parts of the mean gap, and the KID of retained conditions."""
         parts = gap_parts(values, wanted, GENERATION)
         apart = {name: part / (100 * len(parts)) for name, part in parts.items()}
         return {**apart, "kid_retain": max(0.0, values["kid_retain"])}
@@ -284,7 +288,7 @@ class Generated:
         original: Sequence[Values],
         answers: Callable[[], Sequence[Drawn]],
     ) -> Judgement:
-        """The verdict; inconclusive where the original never makes what is to be forgotten."""
+        """Judges the models; inconclusive if the original never generates a forgotten class."""
         missing = never_generated([self.samples(each) for each in answers()])
         return judge_generation(values, references, margins, original=original, missing=missing)
 
@@ -303,27 +307,27 @@ def shape_of(source: Source) -> tuple[int, int, int]:
 
 
 def refuse_unfit(split: Split, *, searching: bool = False, attacked: bool = False) -> None:
-    """Raises if no whole class is forgotten, or a class has too few real images for what is asked of it.
+    """Raises if the forget set is not made of whole classes, or a class has too few real images.
 
     Args:
         split: The images.
-        searching: Whether generated images are compared with training images, and not with held-out ones.
-        attacked: Whether a forgotten class is learned again from real images.
+        searching: Whether images are compared with training images instead of held-out ones.
+        attacked: Whether attacks relearn a forgotten class from real images.
     """
     gone = split.forgotten_classes
     if set(split.train.labels[split.forget].tolist()) != set(gone):
         raise ValueError(
-            "of a generator whole classes are forgotten, found a forget set with retained examples of "
+            "a generator can only forget whole classes, found a forget set with retained examples of "
             "its classes: name a class"
         )
     if len(gone) == split.n_classes:
-        raise ValueError(f"a generator must keep a class, found all {split.n_classes} to be forgotten")
+        raise ValueError(f"a generator must keep a class, found all {split.n_classes} in the forget set")
     counts = (split.train if searching else split.held_out).labels.bincount(minlength=split.n_classes)
     for label in set(range(split.n_classes)) - set(gone):
         if counts[label] < FEWEST:
             part = "training" if searching else "held-out"
             raise ValueError(
-                f"a KID needs {FEWEST} {part} images of each class that stays, found {int(counts[label])} of "
+                f"a KID needs {FEWEST} {part} images of each retained class, found {int(counts[label])} of "
                 f"class {label}: give more"
             )
     counts = split.train.labels.bincount(minlength=split.n_classes)

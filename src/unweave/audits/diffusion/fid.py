@@ -1,6 +1,6 @@
-"""The FID, where Inception's weights are at hand: the Frechet distance of two sets of images in its features.
+"""The FID, if Inception's weights are available: the Frechet distance of two sets of images in its features.
 
-Between the normal distributions with the means and covariances of two sets of features:
+It is the distance of the normal distributions with the means and covariances of two sets of features:
 
     |mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2))
 
@@ -15,11 +15,11 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from unweave.audits.diffusion.images import Images, checked
+from unweave.audits.diffusion.images import Images, check_images
 
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 FEWEST = 2049
-"""One more than there are features: with fewer, their covariance is singular."""
+"""One more than the number of features: with fewer images their covariance is singular."""
 
 
 def fid(generated: Tensor, real: Tensor, *, weights: str | Path) -> float:
@@ -27,15 +27,15 @@ def fid(generated: Tensor, real: Tensor, *, weights: str | Path) -> float:
 
     Args:
         generated: uint8 images [n, channel, height, width], grey or RGB.
-        real: The same, of the same resolution.
+        real: Real images of the same shape.
         weights: The local file with Inception's weights; nothing is downloaded.
 
     Raises:
         ValueError: If the file or a package is missing, or either set has fewer than 2,049 images.
     """
     refuse_no_fid(weights, min(len(generated), len(real)))
-    shape = checked(generated).shape[1:]
-    sets = [rgb(checked(each, (shape[0], shape[1], shape[2]))) for each in (generated, real)]
+    shape = check_images(generated).shape[1:]
+    sets = [rgb(check_images(each, (shape[0], shape[1], shape[2]))) for each in (generated, real)]
     from torchmetrics.image.fid import (  # pyright: ignore[reportMissingImports]  (an optional package)
         FrechetInceptionDistance,
     )
@@ -48,7 +48,7 @@ def fid(generated: Tensor, real: Tensor, *, weights: str | Path) -> float:
 
 
 def refuse_no_fid(weights: str | Path, images: int = FEWEST) -> None:
-    """Raises a ValueError if an FID of two sets of at least so many images can't be had on this machine."""
+    """Raises a ValueError if this machine can't compute an FID, or there are too few images."""
     if not Path(weights).is_file():
         raise ValueError(
             f"an FID needs the file {INCEPTION}, found none at {weights}: give its place, or use `kid` "

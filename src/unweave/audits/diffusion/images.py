@@ -1,7 +1,7 @@
-"""Generated images as every figure takes them: bytes, and nothing that was rescaled on the way.
+"""Checks generated images: every figure takes bytes that were never rescaled.
 
-A published evaluation casts images in [-1, 1] to bytes, which makes them near-binary; another stretches each
-image to the full range. Bytes of one resolution cannot be misread.
+One published evaluation casts images in [-1, 1] to bytes, which makes them nearly binary; another stretches
+each image to the full range. Bytes of one resolution rule out both.
 """
 
 import torch
@@ -12,16 +12,16 @@ Images = UInt8[Tensor, "n channel height width"]
 Shape = tuple[int, int, int]  # channel, height, width
 
 
-def checked(images: Tensor, shape: Shape | None = None, *, fewest: int = 1) -> Images:
-    """The images themselves.
+def check_images(images: Tensor, shape: Shape | None = None, *, fewest: int = 1) -> Images:
+    """Returns the images, checked.
 
     Args:
-        images: Bytes with shape [n, channel, height, width].
-        shape: What each image must be like; None: any.
-        fewest: How many there must be at least.
+        images: uint8 images with shape [n, channel, height, width].
+        shape: The expected shape of each image; any if None.
+        fewest: The smallest number of images.
 
     Raises:
-        ValueError: If they are anything else.
+        ValueError: If the images are different.
     """
     if images.dtype != torch.uint8 or images.ndim != 4:
         advice = (

@@ -5,18 +5,18 @@ form:
 
     sum_{i != j} k(x_i, x_j) / n(n - 1) + sum_{i != j} k(y_i, y_j) / m(m - 1) - 2 sum_{i, j} k(x_i, y_j) / nm
 
-Where x_i and y_i share a seed, as images of two models do, they are not independent: the last sum is then
-over i != j as well ("paired"), or two models that draw alike would be below 0.
+If x_i and y_i share a seed, as images of two models do, they are not independent: the last sum is then over i
+!= j as well ("paired"); otherwise two similar models would be below 0.
 
-It is 0 on average where both sets come from one distribution, and therefore often negative. Unlike a Frechet
-distance it does not depend on the number of images, only its interval does. Published values are in
-Inception's space and of another size.
+It is 0 on average if both sets come from one distribution, and therefore often negative. Unlike a Frechet
+distance it does not depend on the number of images; only its interval does. Published values are in
+Inception's space and of another magnitude.
 
-Sets are given in groups, one per condition, and all groups weigh the same: each mean above is then the mean
-over pairs of groups of their own means. Images drawn per condition are no sample of a mixture, because two of
-them are of one condition too rarely: the formula over all of them is below 0 where it should be 0 (-0.005 for
-halves of the digits' pixels). It would also count as distance that real classes differ in size. For one group
-it is the formula.
+Sets consist of groups, one per condition, with equal weights: each mean above is the mean over pairs of
+groups of their own means. Images drawn per condition are no sample of a mixture, because pairs of the same
+condition are too rare: the formula over all images is below 0 where it should be 0 (-0.005 for halves of the
+digits' pixels). It would also count the different sizes of real classes as distance. For one group it is the
+plain formula.
 """
 
 from collections.abc import Sequence
@@ -29,9 +29,9 @@ from unweave.audits.score import Interval
 
 BLOCKS = 10
 FEWEST = 20
-"""Images in each group, at least: two in each block that is left out."""
+"""The smallest number of images in a group: two in each block of the jackknife."""
 
-Rows = Float64[np.ndarray, "_ _"]  # checked here: groups differ in length, and spaces may be mixed up
+Rows = Float64[np.ndarray, "_ _"]  # checked here, because groups differ in length and spaces may be confused
 Groups = Sequence[Rows]
 
 
@@ -39,12 +39,12 @@ def kid(first: Groups, second: Groups, *, paired: bool = False) -> float:
     """Unbiased MMD^2 of two sets of features; invariant to the order within each group and of the groups.
 
     Args:
-        first: Features, per condition.
-        second: The same of another set.
-        paired: Whether row i of a group belongs to row i of the other set's group; both then keep one order.
+        first: The features of one set, by condition.
+        second: The features of the other set.
+        paired: Whether row i of a group shares its seed with row i of the other set's group.
 
     Raises:
-        ValueError: If a group has fewer than 20 rows, or pairs are asked for and there are none.
+        ValueError: If a group has fewer than 20 rows, or paired sets have different sizes.
     """
     return _Sums.of(first, second, paired=paired).kid(np.ones(BLOCKS, dtype=bool))
 
@@ -53,8 +53,8 @@ def kid_interval(first: Groups, second: Groups) -> Interval:
     """`kid` with the 95 % t interval of a jackknife that leaves out one tenth of all groups at a time.
 
     The variance of a jackknife is too large on average, never too small (Efron and Stein, 1981); a bootstrap
-    would draw images twice and find them near to themselves. Row i of a group is in block i mod 10, so that
-    images of the same seeds leave together.
+    would draw images twice, at distance zero from themselves. Row i of a group is in block i mod 10, so that
+    images of the same seeds are left out together.
     """
     from scipy.special import stdtrit
 
@@ -69,16 +69,16 @@ def kid_interval(first: Groups, second: Groups) -> Interval:
 def kernel(first: Rows, second: Rows) -> Float64[np.ndarray, "_ _"]:
     """(x . y / d + 1)^3 of every pair of rows."""
     base = first @ second.T / first.shape[1] + 1
-    return base * base * base  # numpy's power takes many times as long
+    return base * base * base  # numpy's power is many times slower
 
 
 @dataclass(frozen=True)
 class _Cells:
-    """One set, cut into groups and these into blocks.
+    """One set, divided into groups, and each group into blocks.
 
     Args:
-        rows: All of it, cell after cell.
-        sizes: Rows per cell.
+        rows: All rows, cell after cell.
+        sizes: The number of rows of each cell.
     """
 
     rows: Rows
@@ -103,10 +103,10 @@ class _Sums:
     """Sums of the kernel over pairs of cells; within a set no row is paired with itself.
 
     Args:
-        within: Of the first set with itself, and of the second.
-        between: Of the first set with the second.
-        sizes: Rows per cell, of each set.
-        paired: Whether the sums between leave out pairs of one place.
+        within: The sums of the first set with itself, and of the second.
+        between: The sums of the first set with the second.
+        sizes: The number of rows of each cell, for each set.
+        paired: Whether the sums between the sets leave out pairs of one seed.
     """
 
     within: tuple[Float64[np.ndarray, "_ _ _ _"], Float64[np.ndarray, "_ _ _ _"]]
@@ -126,7 +126,7 @@ class _Sums:
         return cls((_within(ours), _within(theirs)), between, (ours.sizes, theirs.sizes), paired)
 
     def kid(self, kept: Bool[np.ndarray, " block"]) -> float:
-        """The unbiased estimate from some of the blocks."""
+        """The unbiased estimate from the kept blocks."""
         n, m = (sizes[:, kept].sum(axis=1) for sizes in self.sizes)
         own = sum(
             (_over(sums, kept) / (np.outer(sizes, sizes) - np.diag(sizes))).mean()
@@ -137,7 +137,7 @@ class _Sums:
 
 
 def _over(sums: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Sums over pairs of groups, of the blocks that are kept."""
+    """Sums over pairs of groups, over the kept blocks."""
     return sums[:, kept][..., kept].sum(axis=(1, 3))
 
 
@@ -152,6 +152,6 @@ def _within(cells: _Cells) -> np.ndarray:
 
 
 def _diagonal(ours: _Cells, theirs: _Cells) -> np.ndarray:
-    """Sums of the kernel over pairs of one place, per cell."""
+    """Sums of the kernel over pairs of one seed, per cell."""
     each = ((ours.rows * theirs.rows).mean(axis=1) + 1) ** 3
     return np.diag(np.add.reduceat(each, ours.starts)).reshape(ours.sizes.shape * 2)

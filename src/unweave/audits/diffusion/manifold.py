@@ -1,10 +1,10 @@
 """Precision and recall of generated images (Kynkaanniemi et al., 2019), https://arxiv.org/abs/1904.06991.
 
-A set of features stands for the region within the distance of its k-th nearest neighbour around each of
-them. Precision is the share of the generated images inside the region of the real ones: low where images
-are broken. Recall is the share of the real images inside the region of the generated ones: low where
-variety is lost. Widely copied calls give the two sets in the wrong order, which swaps the figures; here
-their names are arguments. Both depend on the number of images, so that only figures of equal sizes compare.
+The region of a set is the union of balls around its features, each up to its k-th nearest neighbour.
+Precision is the share of generated images in the region of the real ones: low if images are broken. Recall is
+the share of real images in the region of the generated ones: low if variety is lost. Widely copied code
+passes the two sets in the wrong order, which swaps the figures; here their names are arguments. Both depend
+on the number of images, so compare equal sizes only.
 """
 
 import numpy as np
@@ -19,12 +19,12 @@ Features = Float64[np.ndarray, "_ _"]
 
 
 def precision(*, generated: Features, real: Features, k: int = NEIGHBOURS) -> Share:
-    """How many generated images lie in the region of the real ones; its interval takes that as given."""
+    """The share of generated images in the region of the real ones, with its interval for a fixed region."""
     return _share(_inside(generated, real, k))
 
 
 def recall(*, generated: Features, real: Features, k: int = NEIGHBOURS) -> Share:
-    """How many real images lie in the region of the generated ones; its interval takes that as given."""
+    """The share of real images in the region of the generated ones, with its interval for a fixed region."""
     return _share(_inside(real, generated, k))
 
 
@@ -46,7 +46,7 @@ def _inside(asked: Features, region: Features, k: int) -> Bool[np.ndarray, "_"]:
 
 
 def _squares(first: Features, second: Features) -> Float64[np.ndarray, "_ _"]:
-    """Squared distances of every pair of rows; by differences where a product would lose what is near."""
+    """Squared distances of all pairs of rows; from differences for near pairs, where products lose digits."""
     from scipy.spatial.distance import cdist
 
     return cdist(first, second, "sqeuclidean")

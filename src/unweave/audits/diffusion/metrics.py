@@ -1,8 +1,8 @@
-"""GENERATION: every number of a generator's audit, for `unweave.audits.verdict` beside retrained generators.
+"""GENERATION: every number of a generator's audit, to compare with retrained generators.
 
-On forgotten conditions a model must be where retrained ones are, which is not where the class is rarest: a
-retrained model's own UA is the reference, whatever it is. On the rest it must be no worse than they are:
-figures there are bounded on one side only.
+On forgotten conditions a model should equal retrained ones, whose UA is the reference, even if the class
+could be rarer. On retained conditions it should be no worse than they are, so those figures have one-sided
+bounds.
 """
 
 import numpy as np
@@ -16,7 +16,10 @@ from unweave.audits.metrics import Metric
 
 def kid_retained(samples: Samples) -> float:
     """KID of all images of retained conditions from real images of these classes."""
-    return kid(samples.groups(samples.retained), [samples.real[each] for each in samples.retained])
+    return kid(
+        samples.groups(samples.retained_conditions),
+        [samples.real[each] for each in samples.retained_conditions],
+    )
 
 
 def kid_forgotten(samples: Samples, reference: Samples) -> float:
@@ -26,17 +29,21 @@ def kid_forgotten(samples: Samples, reference: Samples) -> float:
 
 def kid_kept(samples: Samples, reference: Samples) -> float:
     """KID of all images of retained conditions from another generator's under the same."""
-    return kid(samples.groups(samples.retained), reference.groups(samples.retained), paired=True)
+    return kid(
+        samples.groups(samples.retained_conditions),
+        reference.groups(samples.retained_conditions),
+        paired=True,
+    )
 
 
 def precision_retained(samples: Samples) -> float:
     """Precision over the retained conditions, in percent."""
-    return 100 * precision(generated=_kept(samples), real=_like_real(samples)).value
+    return 100 * precision(generated=_retained_features(samples), real=_real_features(samples)).value
 
 
 def recall_retained(samples: Samples) -> float:
     """Recall over the retained conditions, in percent."""
-    return 100 * recall(generated=_kept(samples), real=_like_real(samples)).value
+    return 100 * recall(generated=_retained_features(samples), real=_real_features(samples)).value
 
 
 _ALL: tuple[Metric[Samples], ...] = (
@@ -168,7 +175,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         cannot="Which classes they are.",
         below="unlike retraining",
         above="unlike retraining",
-        alone=recognition.effective,
+        alone=recognition.effective_classes,
         primary=True,
         floor=0.1,
     ),
@@ -181,7 +188,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         cannot="Which class it is.",
         below="unlike retraining",
         above="unlike retraining",
-        alone=recognition.top,
+        alone=recognition.top_share,
     ),
     Metric(
         id="precision",
@@ -232,7 +239,7 @@ GENERATION: dict[str, Metric[Samples]] = {metric.id: metric for metric in _ALL}
 
 
 def measure_generation(samples: Samples, reference: Samples | None = None) -> dict[str, float]:
-    """Every metric of one generator; those that need a retrained one are absent without it."""
+    """Every metric of one generator; those that need a retrained one are left out without it."""
     found = {metric.id: metric.alone(samples) for metric in _ALL if metric.alone is not None}
     return found if reference is None else found | measure_generation_pair(samples, reference)
 
@@ -241,7 +248,7 @@ def measure_generation_pair(samples: Samples, reference: Samples) -> dict[str, f
     """The metrics that compare two generators, and no others.
 
     Raises:
-        ValueError: If they were seen by different recognisers or are to forget different conditions.
+        ValueError: If they differ in recogniser or forgotten conditions.
     """
     for name in ("space", "forgotten"):
         ours, theirs = vars(samples)[name], vars(reference)[name]
@@ -250,9 +257,9 @@ def measure_generation_pair(samples: Samples, reference: Samples) -> dict[str, f
     return {metric.id: metric.beside(samples, reference) for metric in _ALL if metric.beside is not None}
 
 
-def _kept(samples: Samples) -> Rows:
-    return np.concatenate(samples.groups(samples.retained))
+def _retained_features(samples: Samples) -> Rows:
+    return np.concatenate(samples.groups(samples.retained_conditions))
 
 
-def _like_real(samples: Samples) -> Rows:
-    return np.concatenate([samples.real[each] for each in samples.retained])
+def _real_features(samples: Samples) -> Rows:
+    return np.concatenate([samples.real[each] for each in samples.retained_conditions])

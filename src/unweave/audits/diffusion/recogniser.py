@@ -1,8 +1,8 @@
-"""The classifier that says what a generated image shows: trained on real images, and its own error stated.
+"""The recogniser: a classifier of generated images, trained on real images, with its own error known.
 
 Its penultimate activations are the space in which sets of images are compared. A distance there is no FID:
-its name carries the digest of the classifier, and one classifier serves every model of a comparison. It
-must never be trained on generated images.
+its name contains the digest of the classifier, and all models of a comparison use one classifier. It must
+never be trained on generated images.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from unweave.audits.classifier.logits import probabilities
 from unweave.audits.classifier.probes import last_input
-from unweave.audits.diffusion.images import Images, Shape, checked
+from unweave.audits.diffusion.images import Images, Shape, check_images
 from unweave.audits.score import Share
 from unweave.data.in_memory import Resident
 from unweave.descent.descend import Descent
@@ -29,16 +29,16 @@ from unweave.tasks.models import build
 BATCH = 1024
 
 TRAINING = Descent(lr=0.1, weight_decay=5e-4, epochs=30, schedule="cosine", warmup=0.15)
-"""As the classifiers of the digits recipes: 0.4 s on one core, 2.2 % error on 360 held-out digits."""
+"""As for the classifiers of the digits recipes: 0.4 s on one core, 2.2 % error on 360 held-out digits."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the recogniser makes of some images.
+    """The recogniser's view of some images.
 
     Args:
         logits: Unnormalised scores.
-        features: What its last layer is called with, in units of their root mean square on real images.
+        features: The inputs of its last layer, in units of their root mean square on real images.
     """
 
     logits: Float64[np.ndarray, "n class"]
@@ -46,7 +46,7 @@ class Seen:
 
     @property
     def classes(self) -> Int64[np.ndarray, " n"]:
-        """The class that each image is taken for."""
+        """The recognised class of each image."""
         return self.logits.argmax(axis=1)
 
 
@@ -55,13 +55,13 @@ class Recogniser:
     """A classifier of real images.
 
     Args:
-        model: Takes normalised images [batch, channel, height, width] and gives logits [batch, class].
-        shape: Channels, height and width of the images it was trained on.
-        mean: Per channel, in units of the full range (see `Resident`).
-        std: Per channel.
-        scale: Root mean square of the features on the real images it was trained on. The kernel of a KID
-            depends on the scale of its space; divided by this, every recogniser's is the same.
-        confusion: How many real held-out images of each class (row) it takes for each class (column).
+        model: Maps normalised images [batch, channel, height, width] to logits [batch, class].
+        shape: Channels, height and width of its training images.
+        mean: The mean of each channel, in units of the full range (see `Resident`).
+        std: The standard deviation of each channel.
+        scale: Root mean square of the features on its training images. The kernel of a KID depends on the
+            scale of its space; features divided by this have the same scale for every recogniser.
+        confusion: The number of real held-out images of each class (row) by recognised class (column).
     """
 
     model: nn.Module
@@ -72,13 +72,13 @@ class Recogniser:
     confusion: Int64[np.ndarray, "class class"]
 
     def __call__(self, images: Tensor) -> Seen:
-        """What it makes of uint8 images [n, channel, height, width]; the model is left as it was."""
-        logits, features = _answers(self.model, checked(images, self.shape), self.mean, self.std)
+        """Its view of uint8 images [n, channel, height, width]; the model stays unchanged."""
+        logits, features = _answers(self.model, check_images(images, self.shape), self.mean, self.std)
         return Seen(logits, features / self.scale)
 
     @property
     def error(self) -> Share:
-        """How many of the real held-out images it takes for another class."""
+        """The share of real held-out images that it misclassifies."""
         n = int(self.confusion.sum())
         return Share(n - int(self.confusion.trace()), n)
 
@@ -93,7 +93,7 @@ class Recogniser:
 
     @property
     def space(self) -> str:
-        """The space of its features, as distances are named after it: twelve hexadecimal digits."""
+        """The name of the space of its features: twelve hexadecimal digits."""
         return self.digest[:12]
 
 
@@ -111,35 +111,35 @@ def train_recogniser(
 
     Args:
         train: uint8 images with their classes.
-        held_out: The same, never trained on; its error is counted on all of them.
+        held_out: Held-out images with their classes; its error is counted on all of them.
         model: "conv" for grey or coloured squares of any size, or another entry of `MODELS` for images.
         how: The training.
-        seed: Of its weights and of the order of the data.
-        device: Where it is trained.
-        cache: A folder that keeps it, by a digest of all that it depends on; None keeps nothing.
+        seed: The seed of its weights and of the order of the data.
+        device: The device to train on.
+        cache: The folder that stores it, by the digest of all it depends on; None stores nothing.
     """
-    channels, height, _ = checked(train.inputs).shape[1:]
+    channels, height, _ = check_images(train.inputs).shape[1:]
     settings = {"channels": channels} | ({"size": height} if model == "conv" else {})
-    split = Split(train.to(device), [0], held_out.to(device))  # what is to be forgotten plays no part here
+    split = Split(train.to(device), [0], held_out.to(device))  # the forget set does not matter here
     make = partial(build, model, split.n_classes, settings)
     trained = train_model(how, make, split, "mixed", seed, device=device, cache=cache)
-    return measured(trained.model, train, held_out)
+    return make_recogniser(trained.model, train, held_out)
 
 
-def measured(model: nn.Module, train: Resident, held_out: Resident) -> Recogniser:
-    """Any classifier of images as a recogniser.
+def make_recogniser(model: nn.Module, train: Resident, held_out: Resident) -> Recogniser:
+    """Makes a recogniser of any classifier of images.
 
     Args:
-        model: Trained on `train`, normalised as that is.
+        model: A classifier trained on `train` with its normalisation.
         train: uint8 images with their classes.
-        held_out: The same, never trained on.
+        held_out: Held-out images with their classes.
 
     Raises:
-        ValueError: If it sees nothing in the training images, so that no distance can be told.
+        ValueError: If its features of the training images are zero or not finite.
     """
-    images = checked(train.inputs)
+    images = check_images(train.inputs)
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
-    logits, _ = _answers(model, checked(held_out.inputs, shape), train.mean, train.std)
+    logits, _ = _answers(model, check_images(held_out.inputs, shape), train.mean, train.std)
     _, features = _answers(model, images, train.mean, train.std)
     confusion = np.zeros((logits.shape[1],) * 2, dtype=np.int64)
     np.add.at(confusion, (held_out.labels.numpy(), logits.argmax(axis=1)), 1)
@@ -153,7 +153,7 @@ def measured(model: nn.Module, train: Resident, held_out: Resident) -> Recognise
 
 
 def hits(seen: Seen, condition: int, *, at_least: float = 0.0) -> Bool[np.ndarray, " n"]:
-    """Which images are taken for a class, with a probability of at least so much."""
+    """Which images are recognised as a class, with a probability of at least `at_least`."""
     return (seen.classes == condition) & (probabilities(seen.logits)[:, condition] >= at_least)
 
 

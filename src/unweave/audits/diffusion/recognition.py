@@ -1,9 +1,8 @@
-"""What the images of forgotten and retained conditions are taken for.
+"""The recognised classes of images under forgotten and retained conditions.
 
-That the forgotten class no longer comes is the smaller half. Noise does that; so does a remap to random
-other classes, which drives the denoiser to the mean of its nine predictions, and 74 to 90 % of the images
-became one digit in a trial. What counts is what a retrained model does with a condition that it never
-learned.
+The absence of the forgotten class is not enough. Noise achieves it; so does a remap to random other classes,
+which drives the denoiser to the mean of its nine predictions: in a trial 74 to 90 % of the images became one
+digit. The reference is a retrained model under a condition that it never learned.
 """
 
 from dataclasses import dataclass
@@ -19,15 +18,15 @@ from unweave.methods.pipeline import _
 
 @dataclass(frozen=True)
 class Spread:
-    """The classes that the images of one condition are taken for.
+    """The recognised classes of the images of one condition.
 
     Args:
-        share: Of the images, per class.
-        entropy: Of the mean prediction, in bits: 0 where all become one class, log2 of the number of classes
-            where all are as frequent.
-        effective: 2 to that power: the number of classes, all as frequent, that would have this entropy.
+        share: The share of images of each class.
+        entropy: The entropy of the mean prediction, in bits: 0 if all images are one class, log2 of the
+            number of classes if all are equally frequent.
+        effective: 2 to that power: the number of equally frequent classes with this entropy.
         top: The most frequent class.
-        top_share: How many of the images it gets.
+        top_share: The share of images of that class.
     """
 
     share: Float64[np.ndarray, " class"]
@@ -37,37 +36,39 @@ class Spread:
     top_share: Share
 
 
-def hit(samples: Samples, condition: int) -> Share:
-    """How many images of a condition are taken for its class."""
-    return Share(int((samples.taken_for(condition) == condition).sum()), len(samples.logits[condition]))
+def hit_rate(samples: Samples, condition: int) -> Share:
+    """The share of images of a condition recognised as its class."""
+    return Share(
+        int((samples.predicted_classes(condition) == condition).sum()), len(samples.logits[condition])
+    )
 
 
-def unlearning(samples: Samples) -> Share:
-    """How many images of the forgotten conditions are not taken for their class: UA, with its interval."""
-    shares = [hit(samples, condition) for condition in samples.forgotten]
+def unlearning_accuracy(samples: Samples) -> Share:
+    """The share of images of forgotten conditions not recognised as their class: UA, with its interval."""
+    shares = [hit_rate(samples, condition) for condition in samples.forgotten]
     n = sum(each.n for each in shares)
     return Share(n - sum(each.successes for each in shares), n)
 
 
-def retained(samples: Samples) -> Share:
-    """How many images of all retained conditions are taken for their class."""
-    shares = [hit(samples, condition) for condition in samples.retained]
+def retained_accuracy(samples: Samples) -> Share:
+    """The share of images of all retained conditions recognised as their class."""
+    shares = [hit_rate(samples, condition) for condition in samples.retained_conditions]
     return Share(sum(each.successes for each in shares), sum(each.n for each in shares))
 
 
 def per_class(samples: Samples) -> dict[int, Share]:
-    """The same per retained condition: damage to one class does not move the mean."""
-    return {condition: hit(samples, condition) for condition in samples.retained}
+    """The same by retained condition: damage to one class barely changes the mean."""
+    return {condition: hit_rate(samples, condition) for condition in samples.retained_conditions}
 
 
 def ua(samples: Samples) -> float:
-    """`unlearning` in percent. As high as a retrained model's, not as high as possible."""
-    return 100 * unlearning(samples).value
+    """`unlearning_accuracy` in percent. It should equal a retrained model's, not be high."""
+    return 100 * unlearning_accuracy(samples).value
 
 
 def ra(samples: Samples) -> float:
-    """`retained` in percent."""
-    return 100 * retained(samples).value
+    """`retained_accuracy` in percent."""
+    return 100 * retained_accuracy(samples).value
 
 
 def probability(samples: Samples) -> float:
@@ -76,19 +77,19 @@ def probability(samples: Samples) -> float:
 
 
 def entropy(samples: Samples) -> float:
-    """Mean entropy of the answers to single images of forgotten conditions, in bits; mean over conditions.
+    """Mean entropy of the prediction for one image, in bits; mean over forgotten conditions.
 
-    Selective Amnesia's figure is in nats, and NaN where a probability is 0.
+    Selective Amnesia's figure is in nats, and NaN if a probability is 0.
     """
     return float(np.mean([bits(probabilities(samples.logits[each])).mean() for each in samples.forgotten]))
 
 
-def effective(samples: Samples) -> float:
+def effective_classes(samples: Samples) -> float:
     """The effective number of classes of the forgotten conditions (see `Spread`); mean over conditions."""
     return float(np.mean([spread(samples, condition).effective for condition in samples.forgotten]))
 
 
-def top(samples: Samples) -> float:
+def top_share(samples: Samples) -> float:
     """The share of the most frequent class of the forgotten conditions, in percent; mean over conditions."""
     return 100 * float(np.mean([shares(samples, condition).max() for condition in samples.forgotten]))
 
@@ -97,14 +98,14 @@ def class_tv(samples: Samples, reference: Samples) -> float:
     """Total variation between the classes of two generators under forgotten conditions, in [0, 1].
 
     1/2 sum_k |share_k - share'_k|, mean over conditions. Two samples of one generator are not at 0 but near
-    sqrt(classes / (pi n)): two retrained models say what is near.
+    sqrt(classes / (pi n)); two retrained models show which distance is small.
     """
     pairs = [(shares(samples, each), shares(reference, each)) for each in samples.forgotten]
     return float(np.mean([np.abs(ours - theirs).sum() / 2 for ours, theirs in pairs]))
 
 
 def spread(samples: Samples, condition: int) -> Spread:
-    """The classes that the images of one condition are taken for."""
+    """The recognised classes of the images of one condition."""
     share = shares(samples, condition)
     mean = float(bits(probabilities(samples.logits[condition]).mean(axis=0, keepdims=True))[0])
     n, top = len(samples.logits[condition]), int(share.argmax())
@@ -112,13 +113,13 @@ def spread(samples: Samples, condition: int) -> Spread:
 
 
 def shares(samples: Samples, condition: int) -> Float64[np.ndarray, " class"]:
-    """Share of the images of a condition that is taken for each class."""
-    taken = samples.taken_for(condition)
+    """The share of images of a condition recognised as each class."""
+    taken = samples.predicted_classes(condition)
     return np.bincount(taken, minlength=samples.n_classes) / len(taken)
 
 
 def own_probability(samples: Samples, condition: int) -> Float64[np.ndarray, "_"]:
-    """The probability of its class, of each image of a condition."""
+    """The probability of the condition's class, for each of its images."""
     return probabilities(samples.logits[condition])[:, condition]
 
 

@@ -1,4 +1,4 @@
-"""Attacks with some training or with the file: relearning from a few images, and dropping an adapter."""
+"""Attacks by training or on the file: relearning from a few images, and removing an adapter."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from unweave.audits.diffusion.images import checked
-from unweave.audits.diffusion.sweeps import Generate, Hit, counted
+from unweave.audits.diffusion.images import check_images
+from unweave.audits.diffusion.sweeps import Generate, Hit, count_hits
 from unweave.audits.score import Share
 
 SIZES = (10, 100)
@@ -19,22 +19,22 @@ class Relearn(Protocol):
     """Fine-tunes a copy of a generator on images of the forgotten class."""
 
     def __call__(self, images: Tensor) -> Iterable[tuple[int, Generate]]:
-        """At every look, the first at step 0: steps taken so far, and what draws from the copy then."""
+        """Yields, at step 0 and later checks, the steps taken and a function that draws from the copy."""
         ...
 
 
 @dataclass(frozen=True)
 class Relearning:
-    """How the class comes back.
+    """The course of relearning.
 
     Args:
-        looks: Steps, and how many images show the class then, in order.
+        looks: The steps, and the share of images that show the class then, in order.
     """
 
     looks: tuple[tuple[int, Share], ...]
 
     def steps(self, share: float = 0.5) -> float:
-        """Steps until so large a share of the images shows the class; infinite if no look found that."""
+        """Steps until at least this share of images shows the class; infinite if no check found it."""
         return next((float(step) for step, found in self.looks if found.value >= share), float("inf"))
 
 
@@ -43,15 +43,15 @@ class Dropped:
     """A generator without its adapter.
 
     Args:
-        success: How many images show the forgotten class.
-        same: Share of the images that are the original's, bit for bit: 1 says that the edit was undone.
+        success: The share of images that show the forgotten class.
+        same: The share of images equal to the original's bit for bit; 1 means that the edit was undone.
     """
 
     success: Share
     same: float
 
 
-def relearning(
+def measure_relearning(
     relearn: Relearn,
     images: Tensor,
     condition: int,
@@ -62,21 +62,22 @@ def relearning(
     sizes: Sequence[int] = SIZES,
     generator: torch.Generator,
 ) -> dict[int, Relearning]:
-    """Lets a generator learn the class again from a few images; a retrained one also learns it, later.
+    """Measures how fast a generator relearns the class from a few images; a retrained one is slower.
 
     Args:
-        relearn: Fine-tunes. Give every model of a comparison the same.
+        relearn: Fine-tunes a copy; the same for all models of a comparison.
         images: Real images of the class, uint8 [n, channel, height, width].
         condition: The class.
-        hit: Which images show it.
-        seeds: Of the images that are drawn at every look.
-        guidance: Of the sampler.
-        sizes: How many images are learned; a smaller set is part of a larger one.
-        generator: Chooses them.
+        hit: Decides which images show it.
+        seeds: The seeds of the images at every check.
+        guidance: The guidance of the sampler.
+        sizes: The numbers of images to learn from; a smaller set is part of a larger one.
+        generator: Chooses the images.
     """
-    order = torch.randperm(len(checked(images, fewest=max(sizes))), generator=generator)
+    order = torch.randperm(len(check_images(images, fewest=max(sizes))), generator=generator)
     return {
-        size: _relearned(relearn(images[order[:size]]), condition, hit, seeds, guidance) for size in sizes
+        size: _summarise_looks(relearn(images[order[:size]]), condition, hit, seeds, guidance)
+        for size in sizes
     }
 
 
@@ -89,24 +90,24 @@ def drop_adapter(
     *,
     guidance: float,
 ) -> Dropped:
-    """Draws without the adapter: whoever is given it as a file of its own can leave it out.
+    """Draws without the adapter: a user who gets it as a separate file can leave it out.
 
     Args:
         dropped: Draws from the unlearned generator with its adapter removed.
         original: Draws from the generator before unlearning.
         condition: The forgotten class.
-        hit: Which images show it.
-        seeds: Of the images.
-        guidance: Of the sampler.
+        hit: Decides which images show it.
+        seeds: The seeds of the images.
+        guidance: The guidance of the sampler.
     """
-    images, before = (checked(draw(condition, seeds, guidance)) for draw in (dropped, original))
+    images, before = (check_images(draw(condition, seeds, guidance)) for draw in (dropped, original))
     same = (images == before).flatten(1).all(dim=1).double().mean()
-    return Dropped(counted(images, hit), float(same))
+    return Dropped(count_hits(images, hit), float(same))
 
 
-def _relearned(
+def _summarise_looks(
     looks: Iterable[tuple[int, Generate]], condition: int, hit: Hit, seeds: Sequence[int], guidance: float
 ) -> Relearning:
     return Relearning(
-        tuple((step, counted(generate(condition, seeds, guidance), hit)) for step, generate in looks)
+        tuple((step, count_hits(generate(condition, seeds, guidance), hit)) for step, generate in looks)
     )

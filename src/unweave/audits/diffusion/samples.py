@@ -1,7 +1,7 @@
-"""What a generator produces, as one recogniser sees it: `Samples`, from which every metric is computed.
+"""`Samples`: the images of a generator as one recogniser sees them, from which metrics are computed.
 
-The counterpart of `Evidence`: nothing downstream touches a model or an image, so that anybody's generator
-can be audited from images alone.
+This is the counterpart of `Evidence`: metrics never use a model or an image, so any generator can be audited
+from its images alone.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,14 +19,14 @@ Rows = Float64[np.ndarray, "_ _"]  # conditions may differ in number of images
 
 @dataclass(frozen=True)
 class Samples:
-    """The images of one generator, per condition, and real ones beside them.
+    """The recogniser's view of the images of one generator, and of real images.
 
     Args:
-        logits: Per condition, the recogniser's scores `[n, class]`. Conditions are classes.
-        features: Per condition, its features `[n, feature]`, in the order of the seeds.
-        real: Per class, features of real images that the recogniser was not trained on.
-        forgotten: Conditions that are to be forgotten.
-        space: What names the space of the features (`Recogniser.space`).
+        logits: The recogniser's scores `[n, class]` by condition. Conditions are classes.
+        features: Its features `[n, feature]` by condition, in the order of the seeds.
+        real: The features of held-out real images, by class.
+        forgotten: The forgotten conditions.
+        space: The name of the space of the features (`Recogniser.space`).
     """
 
     logits: Mapping[int, Rows]
@@ -37,7 +37,7 @@ class Samples:
 
     def __post_init__(self) -> None:
         absent = [each for each in self.forgotten if each not in self.logits]
-        if absent or not self.forgotten or not self.retained:
+        if absent or not self.forgotten or not self.retained_conditions:
             raise ValueError(
                 f"forgotten must name some but not all of the conditions {sorted(self.logits)}, "
                 f"found {list(self.forgotten)}"
@@ -46,7 +46,7 @@ class Samples:
             raise ValueError(f"expected features of {sorted(self.logits)}, found {sorted(self.features)}")
         for condition in self.logits:
             self._check(condition)
-        unknown = [each for each in self.retained if each not in self.real]
+        unknown = [each for each in self.retained_conditions if each not in self.real]
         if unknown:
             raise ValueError(f"expected real images of every retained class, found none of {unknown}")
 
@@ -59,16 +59,16 @@ class Samples:
 
     @property
     def n_classes(self) -> int:
-        """Number of classes that the recogniser knows."""
+        """The number of classes of the recogniser."""
         return next(iter(self.logits.values())).shape[1]
 
     @property
-    def retained(self) -> tuple[int, ...]:
-        """The conditions that stay."""
+    def retained_conditions(self) -> tuple[int, ...]:
+        """The retained conditions."""
         return tuple(sorted(set(self.logits) - set(self.forgotten)))
 
-    def taken_for(self, condition: int) -> Int64[np.ndarray, "_"]:
-        """The class that each image of a condition is taken for."""
+    def predicted_classes(self, condition: int) -> Int64[np.ndarray, "_"]:
+        """The recognised class of each image of a condition."""
         return self.logits[condition].argmax(axis=1)
 
     def groups(self, conditions: Iterable[int]) -> list[Rows]:
@@ -76,20 +76,20 @@ class Samples:
         return [self.features[each] for each in conditions]
 
 
-def recognised(
+def recognise(
     recogniser: Recogniser,
     images: Mapping[int, Tensor],
     real: Mapping[int, Seen],
     *,
     forgotten: tuple[int, ...],
 ) -> Samples:
-    """What a recogniser sees in the images of one generator.
+    """Makes the samples of one generator from its images.
 
     Args:
-        recogniser: The same for every generator of a comparison.
-        images: Per condition, uint8 [n, channel, height, width], of the same seeds for every generator.
-        real: Per class, what it sees in real images that it was not trained on.
-        forgotten: Conditions that are to be forgotten.
+        recogniser: The recogniser; the same for all generators of a comparison.
+        images: uint8 images [n, channel, height, width] by condition, with the same seeds for all generators.
+        real: Its view of held-out real images, by class.
+        forgotten: The forgotten conditions.
     """
     seen = {condition: recogniser(each) for condition, each in images.items()}
     return Samples(

@@ -1,4 +1,4 @@
-"""A contact sheet: the first images of every class, as a picture within a page."""
+"""A contact sheet: the first images of every class, as a picture for a page."""
 
 import base64
 import io
@@ -9,18 +9,18 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 ACROSS = 6
-"""Images of a class."""
+"""The number of images of a class."""
 
 MARK = (213, 94, 0, 255)
 """The frame of a forgotten class: red, green, blue, opacity."""
 
 
 def sheet(images: Mapping[int, Tensor], forgotten: Collection[int]) -> str:
-    """A row per class with its first images, as PNG; a frame is around the rows of forgotten classes.
+    """Draws a row per class with its first images, as PNG; rows of forgotten classes have a frame.
 
     Args:
-        images: Per class, uint8 [n, channel, height, width], grey or RGB.
-        forgotten: The classes.
+        images: uint8 images [n, channel, height, width] by class, grey or RGB.
+        forgotten: The forgotten classes.
     """
     from matplotlib.image import imsave
 
@@ -31,7 +31,7 @@ def sheet(images: Mapping[int, Tensor], forgotten: Collection[int]) -> str:
 
 
 def row(images: Tensor, *, framed: bool) -> UInt8[np.ndarray, "height width 4"]:
-    """Images side by side, with what is between them transparent, or the frame's colour."""
+    """Images side by side; gaps are transparent, or have the colour of the frame."""
     pixels = images.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
     n, height, width, _ = pixels.shape
     gap = max(1, height // 8)

@@ -1,11 +1,11 @@
-"""Attacks that try to get a forgotten class back out of a class-conditional generator.
+"""Attacks that try to recover a forgotten class from a class-conditional generator.
 
-Text attacks do not fit such models; these change what else a user controls: the guidance, the vector of the
-condition, the seed. All are read beside the same attack on a retrained model, which may also be led to
-something that the recogniser takes for the class, and on the original, which shows what the attack can do.
+Text attacks do not fit such models; these change the user's other controls: the guidance, the vector of the
+condition, the seed. Compare all with the same attack on a retrained model, which may also produce something
+that the recogniser takes for the class, and on the original, which shows the power of the attack.
 
-The best of many settings looks good by luck. A setting is therefore chosen on some seeds and its success
-counted on others.
+The best of many settings looks good by luck, so a setting is chosen on some seeds and its success counted on
+others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,11 +18,11 @@ import numpy as np
 from jaxtyping import Bool
 from torch import Tensor
 
-from unweave.audits.diffusion.images import checked
+from unweave.audits.diffusion.images import check_images
 from unweave.audits.score import Share
 
 Hit = Callable[[Tensor], Bool[np.ndarray, " n"]]
-"""Which of some images show the forgotten class: `hits(recogniser(images), condition)`, say."""
+"""Decides which images show the forgotten class, for example `hits(recogniser(images), condition)`."""
 
 GUIDANCES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 
@@ -32,12 +32,12 @@ class Generate(Protocol):
     """Draws images from a generator."""
 
     def __call__(self, condition: int | Tensor, seeds: Sequence[int], guidance: float) -> Tensor:
-        """Images under a condition.
+        """Draws images under a condition.
 
         Args:
-            condition: A class, or a vector in the place of its embedding.
-            seeds: One per image; an image depends on its own seed only.
-            guidance: In the convention of the sampler.
+            condition: A class, or a vector instead of its embedding.
+            seeds: One seed per image; an image depends on its own seed only.
+            guidance: The guidance, in the convention of the sampler.
 
         Returns:
             uint8 [n, channel, height, width], in the order of the seeds.
@@ -47,11 +47,11 @@ class Generate(Protocol):
 
 @dataclass(frozen=True)
 class Seeds:
-    """Seeds of an attack.
+    """The seeds of an attack.
 
     Args:
-        search: Those on which a setting is chosen.
-        judge: Those on which its success is counted.
+        search: The seeds on which a setting is chosen.
+        judge: The seeds on which its success is counted.
     """
 
     search: Sequence[int]
@@ -67,12 +67,12 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Attack:
-    """What an attack found.
+    """The result of an attack.
 
     Args:
-        tried: Per setting, how many images of the search seeds show the class.
-        setting: The one with the most; of equals the first.
-        success: How many images of the other seeds show it there.
+        tried: The share of images of the search seeds that show the class, by setting.
+        setting: The setting with the largest share; ties go to the first.
+        success: The share of images of the other seeds that show the class at that setting.
     """
 
     tried: Mapping[float, Share]
@@ -82,18 +82,18 @@ class Attack:
 
 @dataclass(frozen=True)
 class SeedSearch:
-    """What trying many seeds found.
+    """The result of trying many seeds.
 
     Args:
-        found: Seeds whose image shows the class.
-        share: Of all seeds.
+        found: The seeds whose image shows the class.
+        share: Their share of all seeds.
     """
 
     found: tuple[int, ...]
     share: Share
 
     def best_of(self, k: int) -> float:
-        """The chance that at least one of k seeds, drawn from those tried, shows the class."""
+        """The probability that at least one of k seeds, drawn from those tried, shows the class."""
         n, failures = self.share.n, self.share.n - self.share.successes
         if not 1 <= k <= n:
             raise ValueError(f"k must be in 1..{n}, found {k}")
@@ -103,8 +103,8 @@ class SeedSearch:
 def guidance_sweep(
     generate: Generate, condition: int, hit: Hit, seeds: Seeds, *, guidances: Sequence[float] = GUIDANCES
 ) -> Attack:
-    """Asks for the class at other guidances: a class that is only pushed away at one of them comes back."""
-    return best(
+    """Draws the class at other guidances: a class suppressed at only one guidance comes back."""
+    return best_setting(
         {each: partial(generate, condition, guidance=each) for each in guidances},
         hit,
         seeds,
@@ -114,27 +114,27 @@ def guidance_sweep(
 def seed_search(
     generate: Generate, condition: int, hit: Hit, seeds: Sequence[int], *, guidance: float
 ) -> SeedSearch:
-    """Tries many seeds: a class that is rare, and not gone, comes with patience."""
-    shown = hit(checked(generate(condition, seeds, guidance)))
+    """Tries many seeds: a class that is only rare comes back with patience."""
+    shown = hit(check_images(generate(condition, seeds, guidance)))
     found = tuple(seed for seed, shows in zip(seeds, shown.tolist(), strict=True) if shows)
     return SeedSearch(found, Share(len(found), len(seeds)))
 
 
-def best(settings: Mapping[float, Callable[..., Tensor]], hit: Hit, seeds: Seeds) -> Attack:
-    """The setting under which most images of the search seeds show the class, judged on the other seeds.
+def best_setting(settings: Mapping[float, Callable[..., Tensor]], hit: Hit, seeds: Seeds) -> Attack:
+    """Finds the setting with the most images of the class on the search seeds, judged on the other seeds.
 
     Args:
-        settings: Per setting, a `Generate` that lacks its `seeds` only.
-        hit: Which images show the class.
-        seeds: Of the images.
+        settings: For each setting, a function from seeds to images.
+        hit: Decides which images show the class.
+        seeds: The seeds of the images.
     """
     if not settings:
         raise ValueError("an attack needs at least one setting to try, found none")
-    tried = {setting: counted(draw(seeds=seeds.search), hit) for setting, draw in settings.items()}
+    tried = {setting: count_hits(draw(seeds=seeds.search), hit) for setting, draw in settings.items()}
     strongest = max(tried, key=lambda setting: tried[setting].value)
-    return Attack(tried, strongest, counted(settings[strongest](seeds=seeds.judge), hit))
+    return Attack(tried, strongest, count_hits(settings[strongest](seeds=seeds.judge), hit))
 
 
-def counted(images: Tensor, hit: Hit) -> Share:
-    """How many images show the class."""
-    return Share(int(hit(checked(images)).sum()), len(images))
+def count_hits(images: Tensor, hit: Hit) -> Share:
+    """The share of images that show the class."""
+    return Share(int(hit(check_images(images)).sum()), len(images))

@@ -1,9 +1,8 @@
-"""PASS, FAIL or INCONCLUSIVE: does a generator do as generators retrained without a class do?
+"""PASS, FAIL or INCONCLUSIVE: is a generator equivalent to generators retrained without a class?
 
-The verdict and its vocabulary are `unweave.audits.verdict`'s, over `unweave.audits.diffusion.metrics`.
-More is inconclusive: a class that the original never generates cannot be seen to be forgotten, and nothing
-passes where retrained generators differ too much (`unweave.audits.diffusion.power`), or where nobody tried to
-get the class back.
+The verdict works as in `unweave.audits.verdict`, with `unweave.audits.diffusion.metrics`. More cases are
+inconclusive: the original never generates the class, retrained generators differ too much
+(`unweave.audits.diffusion.power`), or no attack tried to recover the class.
 """
 
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from itertools import combinations
 from unweave.audits.diffusion import power, recognition
 from unweave.audits.diffusion.attacks import ATTACKS
 from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
-from unweave.audits.diffusion.recognition import hit
+from unweave.audits.diffusion.recognition import hit_rate
 from unweave.audits.diffusion.samples import Samples
 from unweave.audits.equivalence import equivalences
 from unweave.audits.margins import Margins, margins
@@ -24,7 +23,7 @@ from unweave.audits.verdict import SEEDS, Judgement, Verdict, judge
 NONE = "INCONCLUSIVE: no verdict: "
 UNATTACKED = "no attacks, without which a class may only be hidden: set attacks in the table generation"
 EVERY = {**GENERATION, **ATTACKS}
-"""Attacks are tested as well where the calibration retrains were attacked."""
+"""Attacks are tested too if the calibration retrains were attacked."""
 
 
 def judge_generation(
@@ -36,59 +35,64 @@ def judge_generation(
     missing: str = "",
     seeds_needed: int = SEEDS,
 ) -> Judgement:
-    """The verdict on a method, from the metrics of its generators and of retrained ones on the same seeds.
+    """Judges a method from the metrics of its generators and of retrained ones on the same seeds.
 
     Args:
-        values: Per seed, `measure_generation` of the unlearned generator beside the retrained one.
-        references: Per seed, in the same order, that of the retrained generator alone.
-        margins: From `calibrate_generation`; None if there are none.
-        original: Per seed, that of the generator before unlearning beside the retrained one.
-        missing: What `never_generated` says.
-        seeds_needed: Fewer paired seeds than this get neither PASS nor FAIL.
+        values: `measure_generation` of the unlearned generator against the retrained one, per seed.
+        references: `measure_generation` of the retrained generator alone, per seed in the same order.
+        margins: The margins from `calibrate_generation`; None without.
+        original: `measure_generation` of the generator before unlearning against the retrained one, per seed.
+        missing: The result of `never_generated`.
+        seeds_needed: The fewest paired seeds for PASS or FAIL.
     """
     judgement = judge(
         values, references, margins, original=original, seeds_needed=seeds_needed, metrics=EVERY
     )
-    lacking = lacks(judgement, attacked=all(ATTACKS.keys() & each.keys() for each in (*values, *references)))
+    lacking = missing_parts(
+        judgement, attacked=all(ATTACKS.keys() & each.keys() for each in (*values, *references))
+    )
     if missing:
-        return inconclusive(judgement, "; ".join([f"nothing to forget: {missing}", *lacking]))
+        return as_inconclusive(judgement, "; ".join([f"nothing to forget: {missing}", *lacking]))
     if judgement.verdict is Verdict.FAIL or (judgement.verdict is not Verdict.PASS and judgement.tests):
         return judgement
     if lacking:
-        return inconclusive(judgement, f"no verdict: {'; '.join(lacking)}")
-    assert original and margins is not None  # nothing passes without
+        return as_inconclusive(judgement, f"no verdict: {'; '.join(lacking)}")
+    assert original and margins is not None  # a PASS needs these
     before = equivalences(original, references, margins.margin, metrics=EVERY)
-    if weak := power.too_weak(before, references, margins.margin):
-        return inconclusive(judgement, weak)
+    if weak := power.explain_low_power(before, references, margins.margin):
+        return as_inconclusive(judgement, weak)
     blind = power.blindness(before)
     return replace(judgement, reason=f"{judgement.reason}; {blind}") if blind else judgement
 
 
-def lacks(judgement: Judgement, *, attacked: bool) -> list[str]:
-    """What a verdict needs and is not there."""
+def missing_parts(judgement: Judgement, *, attacked: bool) -> list[str]:
+    """What a verdict needs and lacks."""
     found = [judgement.reason.removeprefix(NONE)] if judgement.reason.startswith(NONE) else []
     return found if attacked else [*found, UNATTACKED]
 
 
-def inconclusive(judgement: Judgement, why: str) -> Judgement:
-    """The same figures without a verdict."""
+def as_inconclusive(judgement: Judgement, why: str) -> Judgement:
+    """The same figures with the verdict INCONCLUSIVE."""
     return replace(judgement, verdict=Verdict.INCONCLUSIVE, reason=f"INCONCLUSIVE: {why}")
 
 
 def calibrate_generation(
     retrains: Sequence[Samples], *, probes: Sequence[Values] | None = None, attacked: int | None = None
 ) -> Margins:
-    """Margins from generators retrained on seeds that must never be reported; a verdict needs 12.
+    """Computes margins from generators retrained on seeds that are never reported; a verdict needs 12.
 
     Args:
-        retrains: What each makes.
-        probes: Per retrain, what the attacks on it found, if there were any.
-        attacked: Images per setting of these.
+        retrains: The samples of each generator.
+        probes: The results of attacks on each generator; may be empty.
+        attacked: The number of images per setting of the attacks.
     """
     if len(retrains) < 2:
         raise ValueError(f"expected at least two retrained models to compare, found {len(retrains)}")
     first = retrains[0]
-    sizes = {"forget": recognition.unlearning(first).n, "retain": recognition.retained(first).n}
+    sizes = {
+        "forget": recognition.unlearning_accuracy(first).n,
+        "retain": recognition.retained_accuracy(first).n,
+    }
     sizes |= {} if attacked is None else {"attack": attacked}
     found = [{}] * len(retrains) if probes is None else probes
     alone = [{**measure_generation(each), **more} for each, more in zip(retrains, found, strict=True)]
@@ -97,15 +101,15 @@ def calibrate_generation(
 
 
 def never_generated(original: Sequence[Samples]) -> str:
-    """Which forgotten class the original does not generate more often than by chance; empty if it makes all.
+    """Names forgotten classes that the original generates no more often than by chance; may be empty.
 
-    By chance is one image in as many as there are classes: the lower end of the interval must be above that.
+    Chance is one image in the number of classes; the lower end of the interval must be above that.
 
     Args:
-        original: Per seed, the images of the generator before unlearning.
+        original: The samples of the generator before unlearning, per seed.
     """
     for condition in original[0].forgotten if original else ():
-        shares = [hit(each, condition) for each in original]
+        shares = [hit_rate(each, condition) for each in original]
         whole = Share(sum(each.successes for each in shares), sum(each.n for each in shares))
         if whole.low <= 1 / original[0].n_classes:
             chance = f"chance is {whole.n / original[0].n_classes:.0f}"

@@ -1,4 +1,4 @@
-"""A folder of diffusers on this machine, and the images that its model was trained on."""
+"""A local diffusers folder, and the images that its model was trained on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,9 +9,9 @@ from torch import nn
 from unweave.bench.recipe import Recipe
 from unweave.bench.recipe import load as load_recipe
 from unweave.bench.setup import Data
-from unweave.bench.split_data import split_of
+from unweave.bench.split_data import make_split
 from unweave.cli.project.project import Project, Write
-from unweave.cli.project.recipe import retraining
+from unweave.cli.project.recipe import make_retraining
 from unweave.data.datasets import NAMES
 from unweave.data.in_memory import Resident
 from unweave.families.diffusion import Generation
@@ -28,12 +28,12 @@ class Local:
 
     Args:
         model: The denoiser.
-        fresh: Makes one of the same architecture with fresh weights.
-        family: How it is trained and examined: as a recipe has it, but with its own noise and conditions.
-        split: Its images, and what a recipe forgets.
+        fresh: Makes a denoiser of the same architecture with fresh weights.
+        family: Its family, with the settings of a recipe, but its own noise and conditions.
+        split: Its images, and the forget set of a recipe.
         weights: SHA-256 of the file with its weights.
-        write: Writes a copy of the folder with another model's weights, and what is said of them.
-        forgotten: The classes that the model forgot before.
+        write: Writes a copy of the folder with another model's weights, and facts about them.
+        forgotten: The classes forgotten by earlier edits.
     """
 
     model: nn.Module
@@ -46,18 +46,18 @@ class Local:
 
 
 def is_local(folder: Path) -> bool:
-    """Whether a folder is one of diffusers, perhaps without its configuration."""
+    """Whether a folder is a diffusers folder, even without its configuration."""
     return any((folder / name).exists() for name in CONFIGS) or any(folder.glob(WEIGHTS))
 
 
-def read(place: Path, data: str | None, recipe: Recipe | None, device: str) -> Local:
-    """A folder with its images.
+def read_folder(place: Path, data: str | None, recipe: Recipe | None, device: str) -> Local:
+    """Reads a diffusers folder and its images.
 
     Args:
-        place: A folder of diffusers.
-        data: A folder or file of images, or the name of a data set; what the recipe says if None.
-        recipe: How the model was trained, and how images are drawn from it.
-        device: Where images and model are put.
+        place: A diffusers folder.
+        data: A folder or file of images, or the name of a data set; that of the recipe if None.
+        recipe: The recipe of the model's training, and of drawing images.
+        device: The device of images and model.
 
     Raises:
         ValueError: If the folder, the images and the recipe can't be used or do not fit together.
@@ -70,11 +70,11 @@ def read(place: Path, data: str | None, recipe: Recipe | None, device: str) -> L
     if given is None:
         raise ValueError("--recipe must be one of a generator, found a recipe without a table generation")
     folder_config.refuse_unsupported(place)
-    split = split_of(data_of(data, recipe), family=given, device=device)
+    split = make_split(data_of(data, recipe), family=given, device=device)
     found = folder.load(place, n_classes=split.n_classes)
     refuse_other_size(split, found.shape)
-    # the default is guided; who asks for guidance in a recipe hears that there is none
-    plain = given if found.null is not None or recipe is not None else unguided(given)
+    # the default is guided; guidance in a recipe raises an error
+    plain = given if found.null is not None or recipe is not None else without_guidance(given)
     return Local(
         found.model.to(device),
         found.fresh,
@@ -87,9 +87,9 @@ def read(place: Path, data: str | None, recipe: Recipe | None, device: str) -> L
 
 
 def from_local(folder: Path, recipe: str | None, data: str | None, device: str) -> Project:
-    """A denoiser in a folder of diffusers; a recipe says how to train it anew."""
+    """The project of a denoiser in a diffusers folder; a recipe allows to retrain it."""
     told = None if recipe is None else load_recipe(recipe)
-    found = read(folder, data, told, device)
+    found = read_folder(folder, data, told, device)
     facts = {"weights": found.weights, "data": found.split.digest("mixed"), "family": repr(found.family)}
     facts |= {"train": None if told is None else repr(told.train), "device": device}
     return Project(
@@ -101,8 +101,8 @@ def from_local(folder: Path, recipe: str | None, data: str | None, device: str) 
         model=found.model,
         forget=None if told is None else found.split.forget,
         methods=found.family.methods if told is None else told.methods,
-        named=found.family.named if told is None else told.method,
-        retrain=None if told is None else retraining(told, found.family, found.fresh, device),
+        named=found.family.method_named if told is None else told.method,
+        retrain=None if told is None else make_retraining(told, found.family, found.fresh, device),
         build=found.fresh,
         source=folder,
         write=found.write,
@@ -111,7 +111,7 @@ def from_local(folder: Path, recipe: str | None, data: str | None, device: str) 
 
 
 def data_of(given: str | None, recipe: Recipe | None) -> Data:
-    """The images, and what a recipe says of them; without one the first class stands for any."""
+    """The data of a recipe with the given images; without a recipe the forget set is the first class."""
     if given is None:
         if recipe is None:
             raise ValueError(
@@ -124,13 +124,13 @@ def data_of(given: str | None, recipe: Recipe | None) -> Data:
     return replace(known, name=name, folder=folder)
 
 
-def unguided(family: Generation) -> Generation:
-    """The family with images that are drawn without guidance."""
+def without_guidance(family: Generation) -> Generation:
+    """The family with a sampler without guidance."""
     return replace(family, sampler=replace(family.sampler, guidance=1.0))
 
 
 def refuse_other_size(split: Split, shape: tuple[int, int, int]) -> None:
-    """Raises if the images are not of the size that the model denoises."""
+    """Raises if the images do not have the size of the model."""
     for source in (split.train, split.held_out):
         assert isinstance(source, Resident)
         found = list(source.inputs.shape[1:])

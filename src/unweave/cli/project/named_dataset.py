@@ -1,4 +1,4 @@
-"""A user's data set whose examples have their ids beside it."""
+"""A user's data set with separate ids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from functools import cached_property
 from hashlib import sha256
 
 from unweave.data.user_dataset import Loaded
-from unweave.data.user_items import checked_names
+from unweave.data.user_items import check_names
 
 
 @dataclass(frozen=True, eq=False)
 class Named(Loaded):
-    """A data set under names from elsewhere.
+    """A data set with names from a separate list.
 
     Args:
-        given: A string per example, in order; each once.
+        given: One unique string per example, in order.
     """
 
     given: Sequence[object] = ()
@@ -23,7 +23,7 @@ class Named(Loaded):
         super().__post_init__()
         if len(self.given) != len(self):
             raise ValueError(f"'ids' must name the {len(self)} training examples, found {len(self.given)}")
-        checked_names(self.names)
+        check_names(self.names)
 
     @property
     def names(self) -> tuple[str, ...]:

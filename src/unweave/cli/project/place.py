@@ -1,4 +1,4 @@
-"""Where a given original and its data are, and what of them every process keeps at hand."""
+"""The place of a given original and its data, and what every process caches of them."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from unweave.bench.proxy_requests import practised
+from unweave.bench.proxy_requests import proxy_split
 from unweave.bench.setup import Data, Tuning
 from unweave.cli.project import Project, load
 from unweave.record import checkpoint
@@ -15,12 +15,12 @@ from unweave.split import Split
 
 @dataclass(frozen=True)
 class Place:
-    """Where the original and its data are.
+    """The place of the original and its data.
 
     Args:
         model: project.py, or the folder of a model.
-        recipe: How a folder's model was trained.
-        data: The images of a folder of diffusers.
+        recipe: The recipe of a folder's model.
+        data: The images for a diffusers folder.
     """
 
     model: str
@@ -29,33 +29,33 @@ class Place:
 
 
 def is_given(places: list[str]) -> bool:
-    """Whether a model is named, and no recipes."""
+    """Whether the places name a model instead of recipes."""
     return any(Path(place).is_dir() or Path(place).suffix == ".py" for place in places)
 
 
 @cache
-def project_of(place: Place, device: str) -> Project:
-    """The project; once per process."""
+def load_project(place: Place, device: str) -> Project:
+    """Loads the project, once per process."""
     return load(place.model, recipe=place.recipe, data=place.data, device=device)
 
 
 @cache
-def weights_of(place: Place, device: str) -> str:
-    """A digest of the original's weights; once per process."""
-    model = project_of(place, device).model
+def weights_digest(place: Place, device: str) -> str:
+    """The digest of the original's weights, computed once per process."""
+    model = load_project(place, device).model
     assert model is not None
     return checkpoint.contents(model.state_dict())
 
 
 @cache
-def split_of(place: Place, forget: tuple[int, ...], device: str) -> Split:
-    """Its data, cut by what is to be forgotten; once per process."""
-    return project_of(place, device).split(torch.tensor(forget, dtype=torch.long))
+def load_split(place: Place, forget: tuple[int, ...], device: str) -> Split:
+    """Loads the split of the request, once per process."""
+    return load_project(place, device).split(torch.tensor(forget, dtype=torch.long))
 
 
 @cache
-def practised_on(
+def load_proxy_split(
     place: Place, forget: tuple[int, ...], device: str, data: Data, tuning: Tuning, seed: int
 ) -> Split:
-    """What a tuning seed practises on; once per process."""
-    return practised(split_of(place, forget, device), data, tuning, seed)
+    """Loads the split of the proxy request of a tuning seed, once per process."""
+    return proxy_split(load_split(place, forget, device), data, tuning, seed)

@@ -1,4 +1,4 @@
-"""What every MODEL becomes: a model with its data, and what is known of the two."""
+"""Projects: every MODEL becomes a model with its data and the facts about both."""
 
 import copy
 import dataclasses
@@ -18,32 +18,32 @@ from unweave.split import Split
 from unweave.tasks import Task
 
 Retraining = Callable[[Split, int], nn.Module]
-"""Trains a model of a seed on the retain part of a split."""
+"""Trains a model with a seed on the retain set of a split."""
 Write = Callable[[nn.Module, Path, Mapping[str, object]], object]
-"""Writes a model into a folder, with what is said of it."""
+"""Writes a model into a folder, with facts about it."""
 
 
 @dataclass(frozen=True)
 class Project:
-    """A model with its data, wherever the two come from.
+    """A model with its data, of any origin.
 
     Args:
-        facts: What tells it from any other, as JSON knows it: part of what a run depends on.
-        train: The data that the model was trained on.
-        test: Data that it never saw.
-        calibration: The part of that which is set aside: a fraction, or positions.
-        family: What kind of model it is.
-        model: The original; None where it comes from a recipe and is not trained yet.
-        forget: What a recipe forgets; None where only the user can say.
-        methods: The methods, as they are set for it.
-        named: Finds a method, stage or pipeline by its name, set alike.
-        original: Trains the original of a seed, kept in a folder if one is given; None beside `model`.
-        retrain: Trains a model of a seed on the retain part of a split; None where nobody said how.
-        build: Makes a model with fresh weights; None where that is left to the model's own modules.
-        source: The folder of a model that keeps its form, and is never written to.
-        forgotten: The classes that the model forgot before, as its manifest says.
-        write: Writes another model as a folder of diffusers, and what is said of it: as a copy of the source
-            with other weights where there is one. None for other models.
+        facts: The facts that identify it, as JSON values; a run depends on them.
+        train: The training data of the model.
+        test: Held-out data.
+        calibration: The part of `test` for calibration: a fraction, or positions.
+        family: The family of the model.
+        model: The original; None if it comes from a recipe and is not trained yet.
+        forget: The forget set of a recipe; None if only the user can name one.
+        methods: The methods, with settings for it.
+        named: Finds a method, stage or pipeline by its name, with such settings.
+        original: Trains the original of a seed, stored in a folder if one is given; None if `model` is given.
+        retrain: Trains a model with a seed on the retain set of a split; None if there is no way to.
+        build: Makes a model with fresh weights; None if the model's modules redraw themselves.
+        source: The folder of a model with its own format, which is never changed.
+        forgotten: The classes forgotten by earlier edits, from its manifest.
+        write: Writes another model and facts about it as a diffusers folder, as a copy of the source with new
+            weights if there is one. None for other models.
     """
 
     facts: Mapping[str, Any]
@@ -54,7 +54,7 @@ class Project:
     model: nn.Module | None = None
     forget: torch.Tensor | None = None
     methods: Mapping[str, Method] = dataclasses.field(default_factory=lambda: CLASSIFIERS.methods)
-    named: Callable[[str], Method] = CLASSIFIERS.named
+    named: Callable[[str], Method] = CLASSIFIERS.method_named
     original: Callable[[int, Path | None], nn.Module] | None = None
     retrain: Retraining | None = None
     build: Callable[[], nn.Module] | None = None
@@ -64,7 +64,7 @@ class Project:
 
     @property
     def scratch(self) -> Method | None:
-        """Retraining as a recipe describes it; None where that is a user's own code, or nobody said how."""
+        """The retraining of a recipe; None if it is a user's own code, or there is none."""
         return None if self.build is None or self.retrain is None else self.methods["retrain"]
 
     def method(self, name: str) -> Method:
@@ -72,14 +72,15 @@ class Project:
         return self.methods[name] if name in self.methods else self.named(name)
 
     def task(self, split: Split) -> Task:
-        """How the model is scored while it forgets."""
+        """The task of the model during unlearning."""
         return self.family.task(split.n_classes, split.forgotten_classes)
 
     def split(self, forget: torch.Tensor) -> Split:
-        """The data, cut by what is to be forgotten.
+        """The split of a forget set.
 
         Raises:
-            ValueError: If examples of what the model forgot before would be retained, and learned again.
+            ValueError: If examples of earlier forgotten classes would be in the retain set, and learned
+                again.
         """
         split = Split(self.train, forget, self.test, calibration=self.calibration)
         labels = split.train.labels
@@ -91,19 +92,19 @@ class Project:
                 )
         return split
 
-    def placed(self, device: str | None) -> tuple[nn.Module, "Project"]:
-        """A copy of the model, whatever its weights, and the project with its data, both on one device.
+    def to_device(self, device: str | None) -> tuple[nn.Module, "Project"]:
+        """A copy of the model, with any weights, and the project with its data, both on one device.
 
         Args:
             device: The device; that of the model if None.
         """
-        model = copy.deepcopy(self.untrained())
+        model = copy.deepcopy(self.fresh_model())
         place = device or str(next(model.parameters()).device)
-        moved = dataclasses.replace(self, train=self.train.to(place), test=self.test.to(place))
-        return model.to(place), moved
+        on_device = dataclasses.replace(self, train=self.train.to(place), test=self.test.to(place))
+        return model.to(place), on_device
 
-    def untrained(self) -> nn.Module:
-        """A model of this architecture, whatever its weights."""
+    def fresh_model(self) -> nn.Module:
+        """A model of this architecture, with any weights."""
         if self.model is not None:
             return self.model
         assert self.build is not None

@@ -1,4 +1,4 @@
-"""The model of a recipe: trained when it is needed, or read from a folder."""
+"""The model of a recipe: trained on demand, or read from a folder."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from torch import nn
 
 from unweave.bench.recipe import Recipe
 from unweave.bench.recipe import load as load_recipe
-from unweave.bench.split_data import split_of
+from unweave.bench.split_data import make_split
 from unweave.cli.project.project import Project, Retraining, Write
 from unweave.descent.train import train_model
 from unweave.families.diffusion import Generation
@@ -24,9 +24,9 @@ RECIPE = "recipe.toml"
 
 
 def from_recipe(recipe: Recipe, device: str) -> Project:
-    """The model and data of a recipe; the model is trained when it is needed."""
+    """The project of a recipe; its model is trained on demand."""
     family = recipe.family
-    split = split_of(recipe.data, family=family, device=device)
+    split = make_split(recipe.data, family=family, device=device)
     told = ("data", "model", "train", *(("generation",) if recipe.generation else ()))
     table = {key: value for key, value in recipe.table().items() if key in told}
     task = family.task(split.n_classes)
@@ -48,14 +48,16 @@ def from_recipe(recipe: Recipe, device: str) -> Project:
         methods=recipe.methods,
         named=recipe.method,
         original=original,
-        retrain=retraining(recipe, family, build, device),
+        retrain=make_retraining(recipe, family, build, device),
         build=build,
-        write=None if recipe.generation is None else writer(recipe.generation, split.n_classes),
+        write=None if recipe.generation is None else folder_writer(recipe.generation, split.n_classes),
     )
 
 
-def retraining(recipe: Recipe, family: Family, build: Callable[[], nn.Module], device: str) -> Retraining:
-    """Trains as a recipe says."""
+def make_retraining(
+    recipe: Recipe, family: Family, build: Callable[[], nn.Module], device: str
+) -> Retraining:
+    """The retraining of a recipe."""
 
     def retrain(cut: Split, seed: int) -> nn.Module:
         task = family.task(cut.n_classes)
@@ -64,8 +66,8 @@ def retraining(recipe: Recipe, family: Family, build: Callable[[], nn.Module], d
     return retrain
 
 
-def writer(family: Generation, n_classes: int) -> Write:
-    """Writes a model that a recipe trained as a folder of diffusers: with its noise and conditions."""
+def folder_writer(family: Generation, n_classes: int) -> Write:
+    """A function that writes a recipe's denoiser as a diffusers folder, with its noise and conditions."""
     task = family.task(n_classes)
 
     def write(model: nn.Module, out: Path, facts: Mapping[str, object]) -> None:
@@ -81,17 +83,17 @@ def writer(family: Generation, n_classes: int) -> Write:
 
 
 def from_folder(folder: Path, recipe: str | None, device: str) -> Project:
-    """A trained model in a folder; it must have been trained on the data of its recipe.
+    """The project of a trained model in a folder, which must have been trained on the data of its recipe.
 
     Args:
-        folder: Holds model.safetensors with model.json, and perhaps recipe.toml.
-        recipe: The recipe, if it is not there.
-        device: Where the model is put.
+        folder: A folder with model.safetensors and model.json, and optionally recipe.toml.
+        recipe: The recipe, if the folder has none.
+        device: The device of the model.
     """
     if recipe is None and not (folder / RECIPE).is_file():
         raise ValueError(f"{folder} has no {RECIPE} that says what its model is: name a recipe with --recipe")
     project = from_recipe(load_recipe(recipe or folder / RECIPE), device)
-    model = project.untrained()
+    model = project.fresh_model()
     assert project.forget is not None
     digest = project.split(project.forget).digest("mixed")
     sidecar = checkpoint.load(folder, model, split_digest=digest)

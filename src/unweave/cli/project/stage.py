@@ -1,6 +1,6 @@
-"""A stage of a benchmark whose original is given: a user's own model, and not one per seed from a recipe.
+"""A stage of a benchmark with a given original: a user's own model, instead of one per seed from a recipe.
 
-A seed is then one of the methods' randomness and of the retrained models.
+A seed is then a seed of the methods and of the retrained models.
 """
 
 import copy
@@ -20,10 +20,10 @@ from unweave.bench.recipe import load as load_recipe
 from unweave.bench.setup import Architecture, Data, Tuning
 from unweave.bench.stage import MODELS, Stage
 from unweave.cli.project import Project
-from unweave.cli.project.place import Place, practised_on, project_of, split_of, weights_of
+from unweave.cli.project.place import Place, load_project, load_proxy_split, load_split, weights_digest
 from unweave.cli.project.recipe import RECIPE
 from unweave.descent.descend import Descent
-from unweave.descent.train import TRAINING_FORMAT, Trained, counted, digest
+from unweave.descent.train import TRAINING_FORMAT, Trained, count_training, digest
 from unweave.families.diffusion import Generation
 from unweave.record import checkpoint
 from unweave.record.files import read_object, write_atomically
@@ -31,31 +31,33 @@ from unweave.split import Split
 from unweave.weights.cost import Cost
 
 COUNT = "retraining.json"
-"""Among the searches, what a retraining took of which only a user's own code knows."""
+"""The file, among the searches, with the counted cost of a retraining by a user's own code."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Given(Stage):
-    """A stage over a given original.
+    """A stage with a given original.
 
     Args:
-        place: Where that is.
-        forget: The positions of what is to be forgotten.
+        place: The place of the original.
+        forget: The positions of the forget set.
     """
 
     place: Place
     forget: tuple[int, ...]
 
     def split(self, tuning_seed: int | None = None) -> Split:
-        """The project's own data, cut by the request, or as a tuning seed practises."""
+        """The split of the request, or of the proxy request of a tuning seed."""
         if tuning_seed is None:
-            return split_of(self.place, self.forget, self.device)
+            return load_split(self.place, self.forget, self.device)
         told = self.recipe.data, self.recipe.tuning
-        return practised_on(self.place, self.forget, self.device, *told, tuning_seed)
+        return load_proxy_split(self.place, self.forget, self.device, *told, tuning_seed)
 
-    def trained(self, part: Literal["mixed", "retain"], seed: int, tuning_seed: int | None = None) -> Trained:
-        """The given original, whatever the seed; or a model that the project retrains, which is kept."""
-        project, split = project_of(self.place, self.device), self.split(tuning_seed)
+    def load_or_train(
+        self, part: Literal["mixed", "retain"], seed: int, tuning_seed: int | None = None
+    ) -> Trained:
+        """The given original, whatever the seed; or a model that the project retrains, which is stored."""
+        project, split = load_project(self.place, self.device), self.split(tuning_seed)
         assert project.model is not None and project.retrain is not None
         if part == "mixed":
             return Trained(project.model, Cost())
@@ -66,15 +68,15 @@ class Given(Stage):
             sidecar = checkpoint.load(folder, model, split_digest=split.digest("retain"))
             return Trained(model.eval(), Cost(**cast(Mapping[str, Any], sidecar["cost"])))
         cost = Cost()
-        with counted(cost):
+        with count_training(cost):
             made = project.retrain(split, seed)
         checkpoint.save(folder, made.state_dict(), {**facts, "cost": dataclasses.asdict(cost)})
         model.load_state_dict(made.state_dict())
         return Trained(model.eval(), cost)
 
     def refuse_unsearchable(self) -> None:
-        """Raises if settings can't be searched for this original, before anything is computed."""
-        tuning, project = self.recipe.tuning, project_of(self.place, self.device)
+        """Raises, before any computation, if settings can't be searched for this original."""
+        tuning, project = self.recipe.tuning, load_project(self.place, self.device)
         if tuning.limit is not None:
             raise ValueError(
                 "a given original has seen all of its data, and trials on a part have nothing to compare it "
@@ -88,24 +90,24 @@ class Given(Stage):
         for seed in tuning.seeds:
             self.split(seed)
 
-    def measured(self, earlier: Path | None = None) -> "Given":
-        """The stage with what a retraining takes, of which the budget of a search is a part.
+    def with_retraining_cost(self, earlier: Path | None = None) -> "Given":
+        """The stage with the cost of a retraining, which sets the budget of a search.
 
-        Where that is only known to a user's own code, the steps of the first retraining that a search needs
-        anyway are counted, and kept beside the searches.
+        If only a user's own code knows it, the steps of the first retraining, which a search needs anyway,
+        are counted and stored with the searches.
 
         Args:
-            earlier: The folder of an earlier run's searches, which has the count.
+            earlier: The folder of an earlier run's searches, with the count.
 
         Raises:
-            ValueError: If there is none, or retraining takes no steps that can be counted.
+            ValueError: If there is no count, or retraining takes no steps that can be counted.
         """
-        if project_of(self.place, self.device).scratch is not None:
+        if load_project(self.place, self.device).scratch is not None:
             return self
         count = (earlier or self.folder / "tuning") / self.recipe.name / COUNT
         if earlier is None:
             seed = self.recipe.tuning.seeds[0]
-            steps = self.trained("retain", seed, seed).cost.gradients
+            steps = self.load_or_train("retain", seed, seed).cost.gradients
             refuse_uncounted(steps)
             count.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(count, json.dumps({"gradient_evaluations": steps}))
@@ -113,34 +115,37 @@ class Given(Stage):
             raise ValueError(f"{earlier} has no searches for the stage {self.recipe.name!r}: tune it first")
         steps = read_object(count, ": tune it again").get("gradient_evaluations")
         if not isinstance(steps, int):
-            raise ValueError(f"{count} doesn't say what a retraining takes: tune it again")
+            raise ValueError(f"{count} does not hold the cost of a retraining: tune it again")
         recipe = dataclasses.replace(self.recipe, train=Descent(steps=steps))
-        return dataclasses.replace(self, recipe=recipe.within(recipe.tuning.granted))
+        return dataclasses.replace(self, recipe=recipe.with_budget(recipe.tuning.largest_budget))
 
     def build(self, split: Split) -> Callable[[], nn.Module] | None:
-        """Makes a fresh model, where the project says how."""
-        return project_of(self.place, self.device).build
+        """A function that makes a fresh model, if the project has one."""
+        return load_project(self.place, self.device).build
 
-    def known(self) -> dict[str, object]:
-        """The facts of the project, and the original's weights, which its code may read from anywhere."""
-        return {**project_of(self.place, self.device).facts, "original": weights_of(self.place, self.device)}
+    def facts(self) -> dict[str, object]:
+        """The facts of the project and of the original's weights, which its code may read from anywhere."""
+        return {
+            **load_project(self.place, self.device).facts,
+            "original": weights_digest(self.place, self.device),
+        }
 
-    def retraining(self) -> str:
-        """As the project has it."""
-        method = project_of(self.place, self.device).scratch
+    def describe_retraining(self) -> str:
+        """The project's description of its retraining."""
+        method = load_project(self.place, self.device).scratch
         return "train(dataset, seed)" if method is None else repr(method)
 
     def table(self) -> dict[str, Any]:
-        """The project, and what is drawn and compared."""
+        """The stage as a record describes it: the project and the settings."""
         told = self.recipe.table()
         kept = {key: told[key] for key in ("name", "seeds", "calibration_seeds", "generation", "methods")}
-        # a record names no place on a machine
-        given = {key: fact for key, fact in self.known().items() if key != "project"}
+        # a record contains no path of a machine
+        given = {key: fact for key, fact in self.facts().items() if key != "project"}
         return {**kept, "given": given, "data": {"name": "given"}}
 
 
 def refuse_uncounted(steps: int) -> None:
-    """Raises if the steps of a retraining were not seen."""
+    """Raises if the steps of a retraining could not be counted."""
     if not steps:
         raise ValueError(
             "the trials of a search may take a part of the steps that a retraining takes, and train() made "
@@ -149,29 +154,27 @@ def refuse_uncounted(steps: int) -> None:
 
 
 def stage_of(place: Place, forget: tuple[int, ...], folder: Path, device: str) -> Given:
-    """The stage over a given original.
+    """Makes the stage of a given original.
 
     Raises:
-        ValueError: If there is no original there, or nobody said how to retrain.
+        ValueError: If there is no original there, or no way to retrain.
     """
-    project, split = project_of(place, device), split_of(place, forget, device)
+    project, split = load_project(place, device), load_split(place, forget, device)
     if project.model is None or project.retrain is None:
         needed = "train(dataset, seed) in project.py, or --recipe for a folder"
-        raise ValueError(
-            f"bench compares methods with retrained models, and nobody said how to train: {needed}"
-        )
+        raise ValueError(f"bench compares methods with retrained models, found no way to retrain: {needed}")
     return Given(recipe_of(place, project, split), folder, device, place=place, forget=forget)
 
 
 def recipe_of(place: Place, project: Project, split: Split) -> Recipe:
-    """What a recipe would say of the project: how often, with which methods, and how models are examined."""
-    told = told_by(place, project)
+    """A recipe for the project: its seeds, methods and exam."""
+    told = find_recipe(place, project)
     recipe = Recipe(
         name=Path(os.path.abspath(place.model)).stem,  # of `.` as well
         data=data_of(project, split),
         model=Architecture("given"),
-        train=Descent(epochs=1.0) if told is None else told.train,  # or as long as is measured
-        tuning=Tuning(begin="recipe"),  # where nobody told, methods have their defaults
+        train=Descent(epochs=1.0) if told is None else told.train,  # or as long as measured
+        tuning=Tuning(begin="recipe"),  # without a recipe methods have their defaults
         generation=project.family if isinstance(project.family, Generation) else None,
         methods=project.methods,
     )
@@ -181,15 +184,15 @@ def recipe_of(place: Place, project: Project, split: Split) -> Recipe:
     return dataclasses.replace(recipe, headline=told.headline, probe=told.probe, **reported)
 
 
-def told_by(place: Place, project: Project) -> Recipe | None:
-    """The recipe beside a model, or the one within its folder, if there is one."""
+def find_recipe(place: Place, project: Project) -> Recipe | None:
+    """The recipe next to a model, or in its folder, if there is one."""
     if place.recipe is not None:
         return load_recipe(place.recipe)
     return None if project.scratch is None else load_recipe(Path(place.model) / RECIPE)
 
 
 def data_of(project: Project, split: Split) -> Data:
-    """What is forgotten, as a recipe says it: a class, or positions."""
+    """The forget set as in a recipe: a class, or positions."""
     if isinstance(project.family, Generation) or len(whole_classes(split)) == 1:
         return Data("images", forget="class", label=int(split.train.labels[split.forget][0]))
     return Data("images", forget="ids", ids=tuple(split.forget.tolist()))

@@ -1,10 +1,10 @@
 """A user's own code: `project.py`, which may raise anything and return anything.
 
-It defines `load()`, which returns a dict: `model` (an `nn.Module`, trained), `train` and `test`
-(map-style data sets), and if wanted `ids` (a string per training example) and `calibration` (a data set of
-its own, positions in `test`, or the fraction of it). With `generation`, a table as in a recipe, it is about a
-denoiser `f(x_t, t, condition)`, and the examples are images as bytes with their class. It may define
-`train(dataset, seed) -> model`, which is how retrained references come to be.
+It defines `load()`, which returns a dict: `model` (a trained `nn.Module`), `train` and `test` (map-style data
+sets), and optionally `ids` (a string per training example) and `calibration` (a separate data set, positions
+in `test`, or a fraction of it). With `generation`, a table as in a recipe, the model is a denoiser `f(x_t, t,
+condition)`, and the examples are images as bytes with their class. It may define `train(dataset, seed) ->
+model`, which trains the retrained references.
 """
 
 import importlib.util
@@ -38,18 +38,18 @@ KEYS = ("model", "train", "test", "ids", "calibration", "generation")
 
 
 def from_file(path: Path) -> Project:
-    """A user's own model and data.
+    """The project of a user's own model and data.
 
     Raises:
-        ValueError: If there is no such file, its code raises, or what it returns can't be used.
+        ValueError: If there is no such file, its code raises, or its results are invalid.
     """
-    given, train = said(path)
+    given, train = run_load(path)
     model, test = given["model"], source(given["test"], "test")
     if not isinstance(model, nn.Module):
         raise ValueError(f"'model' must be an nn.Module, found {type(model).__name__}")
     learned = source(given["train"], "train")
-    learned = learned if given.get("ids") is None else named(given["train"], given["ids"])
-    test, calibration = held_out(given["test"], test, given.get("calibration", 0.5))
+    learned = learned if given.get("ids") is None else name_examples(given["train"], given["ids"])
+    test, calibration = split_held_out(given["test"], test, given.get("calibration", 0.5))
     refuse_unusable(model)
     family = family_of(given.get("generation"))
     sources = {name: family.source(data) for name, data in (("train", learned), ("test", test))}
@@ -64,50 +64,50 @@ def from_file(path: Path) -> Project:
         family=family,
         model=model,
         methods=family.methods,
-        named=family.named,
-        retrain=None if train is None else retraining(path, train, learned, model),
+        named=family.method_named,
+        retrain=None if train is None else make_retraining(path, train, learned, model),
     )
 
 
-def said(path: Path) -> tuple[Mapping[str, Any], Callable[..., Any] | None]:
-    """What `load()` of a file returns, and its `train`, if there is one."""
+def run_load(path: Path) -> tuple[Mapping[str, Any], Callable[..., Any] | None]:
+    """Calls `load()` of a file; returns its result, and the file's `train`, if there is one."""
     if not path.is_file():
         raise ValueError(f"expected a project at {path}, found no such file")
-    module = imported(path)
-    load, train = function(module, path, "load"), function(module, path, "train")
+    module = import_file(path)
+    load, train = find_function(module, path, "load"), find_function(module, path, "train")
     if load is None:
         raise ValueError(f"{path} must define load(), which returns a dict of model, train and test")
-    return checked(asked(path, "load()", load), path), train
+    return check_keys(call_user_code(path, "load()", load), path), train
 
 
 def family_of(generation: object) -> Family:
-    """What kind of model it is: a denoiser where there is a table of how images are drawn."""
+    """The family of the model: denoisers if there is a table `generation`."""
     return Classification() if generation is None else read_table(Generation, generation, "generation")
 
 
-def imported(path: Path) -> ModuleType:
-    """The module in a file, with its folder at hand for what it imports."""
+def import_file(path: Path) -> ModuleType:
+    """Imports a file as a module, with its folder on the import path."""
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
     spec = importlib.util.spec_from_file_location(f"unweave_project_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module  # dataclasses and pickle look their module up
-    asked(path, "the file", spec.loader.exec_module, module)
+    sys.modules[module.__name__] = module  # dataclasses and pickle look up their module
+    call_user_code(path, "the file", spec.loader.exec_module, module)
     return module
 
 
-def function(module: ModuleType, path: Path, name: str) -> Callable[..., Any] | None:
-    """A function of the module, if it has one of that name."""
+def find_function(module: ModuleType, path: Path, name: str) -> Callable[..., Any] | None:
+    """A function of the module, or None."""
     found = vars(module).get(name)
     if found is not None and not callable(found):
         raise ValueError(f"{name} in {path} must be a function, found {type(found).__name__}")
     return found
 
 
-def asked(path: Path, what: str, code: Callable[..., T], *arguments: object) -> T:
-    """What a user's code returns; an error of its own becomes one line that names the place."""
+def call_user_code(path: Path, what: str, code: Callable[..., T], *arguments: object) -> T:
+    """Calls a user's code; an error in it becomes one line that names the place."""
     try:
         return code(*arguments)
     except (Exception, SystemExit) as error:
@@ -117,8 +117,8 @@ def asked(path: Path, what: str, code: Callable[..., T], *arguments: object) -> 
         raise ValueError(f"{what} of {place} raised {type(error).__name__}: {error}") from error
 
 
-def checked(given: object, path: Path) -> Mapping[str, Any]:
-    """What `load()` returned, if it is a dict with the right keys."""
+def check_keys(given: object, path: Path) -> Mapping[str, Any]:
+    """Returns the result of `load()`; raises if it is no dict with the right keys."""
     if not isinstance(given, Mapping):
         found = type(given).__name__
         raise ValueError(f"load() of {path} must return a dict of model, train and test, found {found}")
@@ -137,67 +137,64 @@ def source(data: object, key: str) -> Source:
     return as_source(data)
 
 
-def named(data: object, ids: object) -> Named:
-    """A user's data under the ids beside it."""
+def name_examples(data: object, ids: object) -> Named:
+    """A user's data with separate ids."""
     if not isinstance(data, Dataset):
         found = type(data).__name__
-        raise ValueError(
-            f"'ids' belong to a torch Dataset, found {found}: give its examples ids of their own"
-        )
+        raise ValueError(f"'ids' belong to a torch Dataset, found {found}: put the ids into its items")
     if isinstance(ids, str) or not isinstance(ids, Sequence):
         found = type(ids).__name__
         raise ValueError(f"'ids' must be a list with a string per training example, found {found}")
     return Named(data, given=ids)
 
 
-def held_out(given: object, test: Source, calibration: object) -> tuple[Source, float | list[int]]:
-    """The held-out data, and which part of it is for calibration."""
+def split_held_out(given: object, test: Source, calibration: object) -> tuple[Source, float | list[int]]:
+    """The held-out data, and its part for calibration."""
     if isinstance(calibration, Dataset) and isinstance(given, Dataset):
         extra, whole = source(calibration, "calibration"), ConcatDataset([given, calibration])
         return as_source(whole), list(range(len(test), len(test) + len(extra)))
     if isinstance(calibration, float) and 0 < calibration < 1:
         return test, calibration
     if isinstance(calibration, Sequence) and all(isinstance(place, int) for place in calibration):
-        return test, places(calibration, len(test))
+        return test, check_positions(calibration, len(test))
     found = calibration if isinstance(calibration, float) else type(calibration).__name__
     expected = "a Dataset, positions in 'test', or a fraction in (0, 1)"
     raise ValueError(f"'calibration' must be {expected}, found {found}")
 
 
-def places(calibration: Sequence[int], n: int) -> list[int]:
-    """Positions of some of the held-out examples, but not all of them."""
+def check_positions(calibration: Sequence[int], n: int) -> list[int]:
+    """Returns positions of some held-out examples; raises if they are all, repeated or out of range."""
     inside = all(0 <= place < n for place in calibration)
     if not inside or not 0 < len(set(calibration)) == len(calibration) < n:
         raise ValueError(f"'calibration' must hold some positions in 0..{n - 1}, but not all, and each once")
     return list(calibration)
 
 
-def retraining(path: Path, train: Callable[..., Any], source: Source, original: nn.Module) -> Retraining:
-    """Trains by a user's `train(dataset, seed)` on the examples as `load()` gave them.
+def make_retraining(path: Path, train: Callable[..., Any], source: Source, original: nn.Module) -> Retraining:
+    """The retraining by a user's `train(dataset, seed)`, on examples as `load()` returned them.
 
-    A run fails, and is no bad input, if its training does: it may be the tenth.
+    An error in a training is a failed run, not bad input, because it may be the tenth training.
     """
 
     def retrain(split: Split, seed: int) -> nn.Module:
         try:
-            return trained(path, train, dataset_of(source, split.retain), seed, original)
+            return run_train(path, train, dataset_of(source, split.retain), seed, original)
         except ValueError as error:
             raise Failed(str(error)) from error
 
     return retrain
 
 
-def trained(
+def run_train(
     path: Path, train: Callable[..., Any], dataset: Dataset, seed: int, original: nn.Module
 ) -> nn.Module:
-    """What a user's `train(dataset, seed)` returns.
+    """Calls a user's `train(dataset, seed)`.
 
     Raises:
-        ValueError: If it raises, returns what can't be used, or trains the original, which would then be
-            another one for all that follows.
+        ValueError: If it raises, returns an invalid model, or changes the original.
     """
     before = contents(original.state_dict())
-    model = asked(path, "train()", train, dataset, seed)
+    model = call_user_code(path, "train()", train, dataset, seed)
     if not isinstance(model, nn.Module):
         raise ValueError(f"train() of {path} must return an nn.Module, found {type(model).__name__}")
     if contents(original.state_dict()) != before:

@@ -1,13 +1,12 @@
-"""What would a retrained model answer on the forget data? One question, several answers.
+"""Estimators of what a retrained model would answer on the forget set.
 
-An estimator takes a problem and returns `EstimatedLogits`, a row of logits per forget example. It reads no
-retrained model. It never reads the original's answer on a forget example, save for ranks where asked to,
-because that answer leaks what should be forgotten. Two are exceptions by their nature, and say so: a proxy
-with a warm start inherits from the original's weights what training does not undo, and `Influence` begins
-with the answer itself.
+An estimator takes a problem and returns `EstimatedLogits`, a row of logits per forget example. It needs no
+retrained model. It never reads the original's output on a forget example, except to rank examples if a
+setting says so, because that output leaks what should be forgotten. There are two exceptions: a proxy with a
+warm start inherits what training does not undo, and `Influence` starts from the output itself.
 
-    estimate = Ranks("chosen", Proxy(how=Descent(lr=0.1, epochs=3)))(problem)
-    objective = nll("retain") + 0.5 * toward(estimate.table(problem))
+    estimate = Ranks("chosen", Proxy(how=Descent(lr=0.1, epochs=3)))(problem) objective = nll("retain") + 0.5
+    * match_table(estimate.table(problem))
 """
 
 from dataclasses import replace
@@ -26,10 +25,10 @@ from unweave.targets.estimators.shards import Shards as Shards
 EstimatorName = Literal[
     "proxy", "pool", "original-ranks", "proxy-ranks", "chosen-ranks", "shards", "influence"
 ]
-"""How recipes call an estimator."""
+"""The names of estimators in recipes."""
 
 FREE = ("original-ranks", "influence")
-"""Those that train nothing."""
+"""The estimators that train nothing."""
 
 
 def estimator_named(name: EstimatorName, proxy: Proxy) -> Estimator:
@@ -37,13 +36,13 @@ def estimator_named(name: EstimatorName, proxy: Proxy) -> Estimator:
 
     Args:
         name: Its name.
-        proxy: How whatever it trains is trained; several models share the steps.
+        proxy: How it trains its models; several models share the steps.
     """
     match name:
         case "proxy":
             return Answers(proxy)
         case "pool":
-            half = replace(proxy, how=shared(proxy.how, 2))
+            half = replace(proxy, how=share_length(proxy.how, 2))
             return Pool((replace(half, start="scratch"), replace(half, start="shrunk", amount=0.4)))
         case "original-ranks":
             return Ranks("original")
@@ -52,13 +51,13 @@ def estimator_named(name: EstimatorName, proxy: Proxy) -> Estimator:
         case "chosen-ranks":
             return Ranks("chosen", proxy)
         case "shards":
-            return Shards(2, how=shared(proxy.how, 2))
+            return Shards(2, how=share_length(proxy.how, 2))
         case "influence":
             return Influence()
 
 
-def shared(how: Descent, models: int) -> Descent:
-    """A descent of each of so many models that takes as long for all of them as this one."""
+def share_length(how: Descent, models: int) -> Descent:
+    """Shortens a descent so that several models together train as long as one did."""
     if how.steps is not None:
         return replace(how, steps=max(1, how.steps // models))
     assert how.epochs is not None

@@ -1,4 +1,4 @@
-"""What an estimate is: a noun of its own, which every method that takes targets can ask for."""
+"""The type of an estimate and of its estimators."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -13,16 +13,16 @@ from unweave.tasks.classifier import Classifier
 
 @dataclass(frozen=True, eq=False)
 class EstimatedLogits:
-    """What a model that was retrained without them would answer on the forget examples.
+    """An estimate of a retrained model's logits on the forget set.
 
     Args:
-        logits: One row per forget example, in the order of the forget part.
+        logits: One row per forget example, in the order of the forget set.
     """
 
     logits: Float[Tensor, "forget class"]
 
     def table(self, problem: Problem) -> Float[Tensor, "n class"]:
-        """One row per training example, as `held_out.toward` takes it; zero for those that stay."""
+        """One row per training example, for `held_out.match_table`; zero for retain examples."""
         return spread(problem, self.logits)
 
 
@@ -31,18 +31,18 @@ class Estimator(Protocol):
     """A frozen dataclass of settings that makes an estimate."""
 
     def __call__(self, problem: Problem) -> EstimatedLogits:
-        """The estimate; its cost is added to that of the problem.
+        """Makes the estimate; adds its cost to that of the problem.
 
-        The original is `problem.original`; the weights stay as they are.
+        The original is `problem.original`; the problem's weights stay unchanged.
 
         Raises:
-            ValueError: If the problem is not of a kind that it can answer.
+            ValueError: If the estimator does not suit the problem.
         """
         ...
 
 
 def refuse_other_than_classifiers(problem: Problem) -> None:
-    """Raises if the task has no labels to answer with."""
+    """Raises if the task is no classification."""
     if not isinstance(problem.task, Classifier):
         raise ValueError(
             f"an estimate is a table of a classifier's logits, found the task {type(problem.task).__name__}: "

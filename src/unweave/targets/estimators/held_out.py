@@ -1,7 +1,7 @@
-"""What models answer on the forget data and on held-out data, and how sure the original is of the latter.
+"""Outputs of models on the forget set and on held-out data, and the original's confidence on the latter.
 
-An estimate never reads the original model's answer on a forget example, save for ranks
-where asked to, because that answer leaks what should be forgotten.
+An estimate never reads the original's output on a forget example, except to rank examples if a setting says
+so, because that output leaks what should be forgotten.
 """
 
 from dataclasses import dataclass
@@ -20,46 +20,46 @@ from unweave.weights.step import Step
 
 
 @dataclass(frozen=True)
-class Said:
-    """Logits for the forget part and for the calibration part, by somebody who saw neither.
+class ModelLogits:
+    """Logits of a model on the forget set and the calibration set, neither of which it saw.
 
     Args:
-        forget: In the order of the part.
-        held: For the calibration part.
+        forget: The logits on the forget set, in its order.
+        held: The logits on the calibration set, in its order.
     """
 
     forget: Float[Tensor, "forget class"]
     held: Float[Tensor, "held class"]
 
     @classmethod
-    def of(cls, problem: Problem, model: nn.Module) -> "Said":
-        """What a model says."""
+    def of(cls, problem: Problem, model: nn.Module) -> "ModelLogits":
+        """The logits of a model."""
         return cls(logits(problem, model, "forget"), logits(problem, model, "calibration"))
 
 
 def held_out_level(problem: Problem, proxy: nn.Module) -> Float[Tensor, "n class"]:
-    """The proxy's logits for the forget part, at the confidence that the original has on held-out data.
+    """The proxy's logits on the forget set, with the original's confidence on held-out data.
 
-    A short training is less sure, and surer of the wrong things, than a full one. So for each example the
-    logit of the class that the proxy chooses is moved until its margin is the one that the original gives the
-    proxy's choice on the calibration part, at the same rank among the proxy's margins. There the original is
-    as much a stranger as a retrained model is on the forget part, save on classes that are wholly forgotten:
-    they are left out. No other label is read.
+    A short training is less confident than a full one, and confident about other examples. So for each forget
+    example the logit of the class that the proxy predicts is changed: its margin becomes the original's
+    margin for the proxy's prediction on the calibration set, at the same rank among the proxy's margins. The
+    calibration set is to the original what the forget set is to a retrained model, except for classes
+    forgotten whole, which are left out. No label is read.
 
     Args:
-        problem: The request.
-        proxy: A model that never saw the forget data.
+        problem: The problem.
+        proxy: A model that never saw the forget set.
 
     Raises:
-        ValueError: If the calibration part holds nothing else.
+        ValueError: If the calibration set holds only classes that are forgotten whole.
     """
-    return spread(problem, at_level(problem, Said.of(problem, proxy)))
+    return spread(problem, shift_to_level(problem, ModelLogits.of(problem, proxy)))
 
 
 @torch.no_grad()
-def at_level(problem: Problem, said: Said) -> Float[Tensor, "forget class"]:
-    """The same of tables: what is said of forget examples, at the level of what is said of held-out data."""
-    strangers = known(problem)
+def shift_to_level(problem: Problem, said: ModelLogits) -> Float[Tensor, "forget class"]:
+    """Gives the forget logits the confidence of the original on held-out data; see `held_out_level`."""
+    strangers = of_retained_classes(problem)
     if not bool(strangers.any()):
         raise ValueError(
             "a held-out level needs calibration examples of classes that are not wholly forgotten, found "
@@ -75,11 +75,11 @@ def at_level(problem: Problem, said: Said) -> Float[Tensor, "forget class"]:
 
 
 def spread(problem: Problem, rows: Float[Tensor, "forget class"]) -> Float[Tensor, "n class"]:
-    """Rows for the forget part as a table with one row per training example; zero for others."""
+    """Spreads rows of the forget set into a table with one row per training example; zero elsewhere."""
     return rows.new_zeros(len(problem.split.train), rows.shape[1]).index_copy_(0, problem.split.forget, rows)
 
 
-def toward(table: Float[Tensor, "n class"]) -> Objective:
+def match_table(table: Float[Tensor, "n class"]) -> Objective:
     """The task's divergence from a table of logits, one row per training example."""
 
     def value(step: Step, batch: Batch) -> Tensor:
@@ -89,14 +89,14 @@ def toward(table: Float[Tensor, "n class"]) -> Objective:
     return on("forget", "match", value)
 
 
-def gone(problem: Problem) -> Tensor:
-    """The classes that are wholly forgotten."""
+def forgotten_classes(problem: Problem) -> Tensor:
+    """The classes that are forgotten whole."""
     return torch.tensor(problem.split.forgotten_classes, dtype=torch.long)
 
 
-def known(problem: Problem) -> Bool[Tensor, " held"]:
-    """Which calibration examples are of a class of which something is retained."""
-    return ~torch.isin(problem.split.held_out.labels[problem.split.calibration], gone(problem))
+def of_retained_classes(problem: Problem) -> Bool[Tensor, " held"]:
+    """Which calibration examples are of a class with retained examples."""
+    return ~torch.isin(problem.split.held_out.labels[problem.split.calibration], forgotten_classes(problem))
 
 
 def logits(problem: Problem, model: nn.Module, part: Part) -> Float[Tensor, "n class"]:
@@ -108,7 +108,7 @@ def logits(problem: Problem, model: nn.Module, part: Part) -> Float[Tensor, "n c
 def logits_at(
     problem: Problem, model: nn.Module, source: Source, ids: Int[Tensor, " n"], *, batch: int = 1024
 ) -> Float[Tensor, "n class"]:
-    """The logits of those examples of a source, as `logits` takes them."""
+    """The logits of some examples of a source; see `logits`."""
     with evaluating(model):
         problem.cost.examples += len(ids)
         return torch.cat([call(model, raw.inputs).float().cpu() for raw in source.stream(ids.split(batch))])

@@ -1,4 +1,4 @@
-"""Influence functions (Koh & Liang, ICML 2017), https://arxiv.org/abs/1703.04730, asked for answers."""
+"""Influence functions (Koh & Liang, ICML 2017), https://arxiv.org/abs/1703.04730, as an estimator."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import nn
 from unweave.descent.edit import shift
 from unweave.descent.hessian import differentiate_twice, twice_differentiable
 from unweave.descent.objective import nll
-from unweave.problem import Problem, frozen
+from unweave.problem import Problem, frozen_copy
 from unweave.split import Part
 from unweave.targets.estimators.estimator import EstimatedLogits, refuse_other_than_classifiers
 from unweave.targets.estimators.held_out import logits
@@ -19,24 +19,25 @@ from unweave.weights.params import Params, add, scale
 from unweave.weights.step import Runtime, Step
 
 CHUNK = 128
-"""Examples in what is counted as one gradient evaluation."""
+"""The number of examples in one gradient evaluation, for the cost."""
 
 
 @dataclass(frozen=True)
 class Influence:
-    r"""What the original would answer at :math:`\theta + \frac{|F|}{|R|} (H_R + \mu)^{-1} \nabla L_F`.
+    r"""The outputs of the original at :math:`\theta + \frac{|F|}{|R|} (H_R + \mu)^{-1} \nabla L_F`.
 
-    That is the minimum of the retain loss to first order in the removal, if the original is at a minimum
-    of the loss on all data. The system is solved by conjugate gradients, which stop where the Hessian
-    curves down; answers are those of the moved model, and not of a linear model of it.
+    These weights minimise the retain loss to first order, if the original minimises the loss on all data. The
+    system is solved by conjugate gradients, which stop where the Hessian curves down. The outputs are those
+    of the shifted model, not of a linear approximation.
 
-    It starts from the original's answers on the forget examples, and so leaks them where the correction is
-    too small: it stands here for comparison.
+    It starts from the original's outputs on the forget set and leaks them if the correction is too small. It
+    is here for comparison.
 
     Args:
         damping: :math:`\mu`, in the unit of the Hessian.
-        iterations: Of conjugate gradients at most; each counts two gradient evaluations per 128 examples.
-        examples: Of the retain part, at most, on which the Hessian is taken.
+        iterations: The most iterations of conjugate gradients; each costs two gradient evaluations per 128
+            examples.
+        examples: The largest number of retain examples for the Hessian.
     """
 
     damping: float = 0.003
@@ -53,16 +54,18 @@ class Influence:
     def __call__(self, problem: Problem) -> EstimatedLogits:
         """The estimate."""
         refuse_other_than_classifiers(problem)
-        return EstimatedLogits(logits(problem, problem.remember(repr(self), self.removed), "forget"))
+        return EstimatedLogits(
+            logits(problem, problem.remember(repr(self), self.remove_forget_set), "forget")
+        )
 
-    def removed(self, problem: Problem) -> nn.Module:
-        """Moves the problem's own model to where it would be without the forget data; a frozen copy."""
+    def remove_forget_set(self, problem: Problem) -> nn.Module:
+        """Shifts the problem's own model towards the minimum of the retain loss; returns a frozen copy."""
         split = problem.split
         with evaluating(problem.model), twice_differentiable():
-            pull = look(problem, "forget", len(split.forget)).gradient(nll("forget"))
+            pull = draw_step(problem, "forget", len(split.forget)).gradient(nll("forget"))
             charge(problem, len(split.forget), 1)
             seen = min(self.examples, len(split.retain))
-            hessian = differentiate_twice(look(problem, "retain", seen), nll("retain"), keep=True)
+            hessian = differentiate_twice(draw_step(problem, "retain", seen), nll("retain"), keep=True)
             charge(problem, seen, 1)
 
             def damped(vector: Params) -> Params:
@@ -71,16 +74,16 @@ class Influence:
 
             step, _ = conjugate_gradients(damped, pull, self.iterations)
         shift(problem, scale(step, len(split.forget) / len(split.retain)))
-        return frozen(problem.model)
+        return frozen_copy(problem.model)
 
 
-def look(problem: Problem, part: Part, most: int) -> Step:
-    """A step over so many examples of a part, drawn at random; it charges nothing."""
+def draw_step(problem: Problem, part: Part, most: int) -> Step:
+    """A step over at most `most` random examples of a part; it charges nothing."""
     source, ids = problem.split.part(part)
     chosen = ids[torch.randperm(len(ids), generator=problem.generator)[:most]].split(CHUNK)
     key = torch.Generator().manual_seed(problem.seed())
     runtime = Runtime(problem.model, problem.task, processes=problem.processes)
-    raws = source.stream(problem.processes.fed(rows) for rows in chosen)
+    raws = source.stream(problem.processes.rows_to_read(rows) for rows in chosen)
     drawn = [
         problem.task.draw(raw, key)
         for rows, raw in zip(chosen, raws, strict=True)
@@ -90,6 +93,6 @@ def look(problem: Problem, part: Part, most: int) -> Step:
 
 
 def charge(problem: Problem, examples: int, times: int) -> None:
-    """Counts gradient evaluations over so many examples, in chunks."""
+    """Charges `times` passes over a number of examples, in chunks of `CHUNK`."""
     problem.cost.gradients += times * math.ceil(examples / CHUNK)
     problem.cost.examples += times * examples

@@ -1,4 +1,4 @@
-"""A proxy: a model that stands for the retrained one, trained for a fraction of a retraining."""
+"""A proxy: a stand-in for the retrained model, trained for a fraction of a retraining."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from unweave.choices import refuse_outside, refuse_unknown_choices
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.edit import restart, shrink
 from unweave.descent.objective import nll
-from unweave.descent.redraw import trim
-from unweave.problem import Problem, frozen
+from unweave.descent.redraw import redraw_sensitive
+from unweave.problem import Problem, frozen_copy
 from unweave.space import Choice, Range
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """A model that stands for the retrained one: it is trained on retain data for a fraction of retraining.
+    """A stand-in for the retrained model, trained on the retain set for a fraction of a retraining.
 
     Args:
-        start: Fresh weights, all weights of the original scaled by `amount`, or the original with the
-            fraction `amount` that is most sensitive to forget data redrawn. A warm start leaks where labels
-            are noisy.
+        start: "scratch": fresh weights. "shrunk": the original's weights times `amount`. "reinitialized": the
+            original, with the fraction `amount` of weights most sensitive to the forget set redrawn. The last
+            two leak if labels are noisy.
         amount: See `start`.
         how: The training.
     """
@@ -36,7 +36,7 @@ class Proxy:
         refuse_outside(self, "[0, 1]", "amount")
 
     def __call__(self, problem: Problem) -> nn.Module:
-        """The frozen proxy; made once for all methods that share the problem's memory, charged to each."""
+        """The frozen proxy, trained once for all methods that share the problem's memory, charged to each."""
         return problem.remember(repr(self), self.train)
 
     def train(self, problem: Problem) -> nn.Module:
@@ -47,15 +47,15 @@ class Proxy:
             case "shrunk":
                 shrink(problem, self.amount)
             case "reinitialized":
-                trim(problem, self.amount, eligible="")
+                redraw_sensitive(problem, self.amount, eligible="")
         descend(problem, self.how, Phase([nll("retain")]))
-        return frozen(problem.model)
+        return frozen_copy(problem.model)
 
 
 PROXY_SHARE = 0.2
-"""The share of a budget that a search lets a proxy take."""
+"""The share of a budget that a search gives to a proxy."""
 
 
 def proxy_space(budget: int) -> Mapping[str, Range]:
-    """What a search of a target with a proxy chooses from."""
+    """The search space of a target with a proxy."""
     return {"proxy.how.steps": Choice((max(1, round(PROXY_SHARE * budget)),))}

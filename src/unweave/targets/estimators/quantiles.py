@@ -8,28 +8,26 @@ from torch import Tensor, nn
 from unweave.descent.objective import Objective, on
 from unweave.problem import Problem
 from unweave.split import Part
-from unweave.targets.estimators.held_out import gone, known, logits
+from unweave.targets.estimators.held_out import forgotten_classes, logits, of_retained_classes
 from unweave.tasks import Batch
 from unweave.tasks.classifier import Classifier, margin
 from unweave.weights.step import Step
 
 
 def quantiles(problem: Problem, ranks: nn.Module) -> Float[Tensor, " n"]:
-    """For each forget example the margin of held-out data at its own rank, in nats; zero for others.
+    """The held-out margin at the rank of each forget example, in nats; zero for other examples.
 
-    The margins are those of the original on the calibration part. A proxy ranks apart the examples where it
-    agrees and where it disagrees with the label; the original has seen the labels, and ranks all together. On
-    a class that is wholly forgotten the original is no stranger: its examples are taken by themselves, at the
-    proxy's own margins.
+    The margins are those of the original on the calibration set. A proxy ranks correctly and wrongly
+    classified examples separately; the original has seen the labels, and ranks all together. The original
+    knows a class that is forgotten whole, so the examples of that class are ranked separately, at the proxy's
+    own margins.
 
     Args:
-        problem: The request.
-        ranks: The model whose margins order the examples: a proxy that never saw them, or `problem.original`
-            itself.
+        problem: The problem.
+        ranks: The model whose margins order the examples: a proxy that never saw them, or `problem.original`.
 
     Raises:
-        ValueError: If the task is no classification, or if nothing is held out that the examples could be
-            ranked with.
+        ValueError: If the task is no classification, or no held-out examples suit the forget set.
     """
     if not isinstance(problem.task, Classifier):
         raise ValueError(
@@ -44,23 +42,25 @@ def quantiles(problem: Problem, ranks: nn.Module) -> Float[Tensor, " n"]:
         )
     order, held_order = margins(problem, ranks, "forget"), margins(problem, ranks, "calibration")
     level = margins(problem, problem.original, "calibration") if proxied else held_order
-    lost = torch.isin(split.train.labels[split.forget], gone(problem))
-    held_lost = ~known(problem)
+    lost = torch.isin(split.train.labels[split.forget], forgotten_classes(problem))
+    held_lost = ~of_retained_classes(problem)
     found = torch.empty_like(order)
     for here, there, margin_there in ((~lost, ~held_lost, level), (lost, held_lost, held_order)):
         if bool(here.any()):
-            found[here] = matched(order[here], held_order[there], margin_there[there], stratified=proxied)
+            found[here] = match_quantiles(
+                order[here], held_order[there], margin_there[there], stratified=proxied
+            )
     return found.new_zeros(len(split.train)).index_copy_(0, split.forget, found)
 
 
-def matched(
+def match_quantiles(
     order: Float[Tensor, " n"],
     held_order: Float[Tensor, " m"],
     level: Float[Tensor, " m"],
     *,
     stratified: bool,
 ) -> Float[Tensor, " n"]:
-    """The held-out level at each value's rank, positive and negative apart if both have a counterpart."""
+    """The held-out level at each value's rank; `stratified` separates positive and negative values."""
     if not len(level):
         raise ValueError(
             "quantile targets need calibration examples of the kind that is forgotten, found none: "
@@ -77,16 +77,16 @@ def matched(
 
 
 def at_ranks(order: Float[Tensor, " n"], pool: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
-    """The quantile of the pool at each value's own mid-rank."""
+    """The quantile of the pool at the mid-rank of each value."""
     rank = (order.argsort(stable=True).argsort() + 0.5) / len(order)
     return pool.quantile(rank.to(pool.dtype))
 
 
-def pull(targets: Float[Tensor, " n"]) -> Objective:
+def margin_loss(targets: Float[Tensor, " n"]) -> Objective:
     """Huber's loss between each forget margin and its target margin, in nats.
 
     Args:
-        targets: One margin per training example, as `quantiles` finds them.
+        targets: One margin per training example, from `quantiles`.
     """
 
     def value(step: Step, batch: Batch) -> Tensor:

@@ -1,7 +1,7 @@
-"""Estimates that ask two questions of two sources: which examples are hard, and how hard that is.
+"""Estimates from ranks: which examples are hard, and how hard they are, from two sources.
 
-*How hard* comes from held-out data: the margins that the original gives there. *Which* comes from ranks, of
-the original or of a proxy.
+**How hard* comes from the margins of the original on held-out data. *Which* comes from the ranks of the
+original or of a proxy.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unweave.choices import refuse_unknown_choices
 from unweave.problem import Problem
 from unweave.targets.estimators.estimator import EstimatedLogits, refuse_other_than_classifiers
-from unweave.targets.estimators.held_out import Said, logits
+from unweave.targets.estimators.held_out import ModelLogits, logits
 from unweave.targets.estimators.proxy import Proxy
 from unweave.targets.estimators.quantiles import at_ranks, margins, quantiles
 from unweave.tasks.classifier import differ, margin
@@ -22,15 +22,15 @@ from unweave.tasks.classifier import differ, margin
 
 @dataclass(frozen=True)
 class Ranks:
-    """Each true-class margin is that of held-out data at its own rank.
+    """Sets each true-class margin to the held-out margin of equal rank.
 
-    The other classes share the rest as the proxy has it. If the original ranks and no proxy is made, they
-    share it as the original does on held-out examples of the same label.
+    The other classes share the rest as in the proxy's output. If the original ranks and there is no proxy,
+    they share it as in the original's output on held-out examples of the same label.
 
     Args:
-        by: Who ranks: a proxy or the original, as `targets.quantiles` has it, or whoever of the two
-            `memorised` says is the better predictor, with `strange` held-out labels.
-        proxy: How the proxy is trained. It is not, and costs nothing, if the original ranks.
+        by: The model that ranks: "proxy", "original" (see `quantiles`), or "chosen": the better predictor of
+            the two by `is_memorised`, with labels from `strange_labels`.
+        proxy: How to train the proxy. With "original" none is trained.
     """
 
     by: Literal["proxy", "original", "chosen"] = "chosen"
@@ -44,23 +44,25 @@ class Ranks:
         refuse_other_than_classifiers(problem)
         match self.by:
             case "original":
-                return placed(problem, confusion(problem), quantiles(problem, problem.original))
+                return place_margins(problem, confusion(problem), quantiles(problem, problem.original))
             case "proxy":
                 proxy = self.proxy(problem)
-                return placed(problem, logits(problem, proxy, "forget"), quantiles(problem, proxy))
+                return place_margins(problem, logits(problem, proxy, "forget"), quantiles(problem, proxy))
             case "chosen":
-                return self.chosen(problem, self.proxy(problem))
+                return self.choose_ranks(problem, self.proxy(problem))
 
-    def chosen(self, problem: Problem, proxy: nn.Module) -> EstimatedLogits:
-        """The estimate with the ranks of the better predictor."""
+    def choose_ranks(self, problem: Problem, proxy: nn.Module) -> EstimatedLogits:
+        """The estimate from the ranks of the better predictor."""
         if problem.split.forgotten_classes:
-            return placed(problem, logits(problem, proxy, "forget"), quantiles(problem, proxy))
-        by, held = Said.of(problem, proxy), logits(problem, problem.original, "calibration")
+            return place_margins(problem, logits(problem, proxy, "forget"), quantiles(problem, proxy))
+        by, held = ModelLogits.of(problem, proxy), logits(problem, problem.original, "calibration")
         labels, strange = label_of(problem), strange_labels(problem, by)
         level = margin(held, strange)
         own, known = margin(by.forget, labels), margins(problem, problem.original, "forget")
-        ranks = own if memorised(spearman(own, known), spearman(margin(by.held, strange), level)) else known
-        return moved(by.forget, labels, at_ranks(ranks, level))
+        ranks = (
+            own if is_memorised(spearman(own, known), spearman(margin(by.held, strange), level)) else known
+        )
+        return set_margins(by.forget, labels, at_ranks(ranks, level))
 
 
 def label_of(problem: Problem) -> Int[Tensor, " forget"]:
@@ -68,22 +70,22 @@ def label_of(problem: Problem) -> Int[Tensor, " forget"]:
     return problem.split.train.labels[problem.split.forget]
 
 
-def placed(
+def place_margins(
     problem: Problem, rows: Float[Tensor, "forget class"], wanted: Float[Tensor, " n"]
 ) -> EstimatedLogits:
-    """The rows with true-class margins from a table of one per training example."""
-    return moved(rows, label_of(problem), wanted[problem.split.forget])
+    """The rows with true-class margins from a table with one margin per training example."""
+    return set_margins(rows, label_of(problem), wanted[problem.split.forget])
 
 
-def moved(
+def set_margins(
     rows: Float[Tensor, "forget class"], labels: Int[Tensor, " forget"], wanted: Float[Tensor, " forget"]
 ) -> EstimatedLogits:
-    """The rows, the logit of each true class moved until its margin is the wanted one."""
+    """The rows, with each true-class logit changed so that its margin is the wanted one."""
     return EstimatedLogits(rows.scatter_add(1, labels[:, None], (wanted - margin(rows, labels))[:, None]))
 
 
 def confusion(problem: Problem) -> Float[Tensor, "forget class"]:
-    """Per forget example the original's mean log-probabilities on held-out examples of the same label."""
+    """The original's mean log-probabilities on held-out examples of the label of each forget example."""
     split = problem.split
     said = logits(problem, problem.original, "calibration").log_softmax(1)
     held = split.held_out.labels[split.calibration]
@@ -92,11 +94,11 @@ def confusion(problem: Problem) -> Float[Tensor, "forget class"]:
     return mean[label_of(problem)]
 
 
-def strange_labels(problem: Problem, proxy: Said) -> Int[Tensor, " held"]:
-    """The calibration labels, made as strange to the proxy as those of the forget part are.
+def strange_labels(problem: Problem, proxy: ModelLogits) -> Int[Tensor, " held"]:
+    """The calibration labels, with noise so that the proxy errs on them as often as on the forget set.
 
-    Where training labels are noisy, held-out labels are often cleaner, and the proxy errs more on the forget
-    part. So as many held-out labels are moved to a uniform other class as make up for the difference.
+    Held-out labels are often cleaner than noisy training labels, and then the proxy errs more on the forget
+    set. So some held-out labels are replaced by a uniform other class to make up for the difference.
     """
     split = problem.split
     held = split.held_out.labels[split.calibration]
@@ -111,8 +113,8 @@ def strange_labels(problem: Problem, proxy: Said) -> Int[Tensor, " held"]:
     return held.index_copy(0, chosen, differ(held[chosen], proxy.held.shape[1], draw))
 
 
-def memorised(forget: float, held: float) -> bool:
-    r"""Whether the original knows the forget examples too well to say which of them are hard.
+def is_memorised(forget: float, held: float) -> bool:
+    r"""Whether the original has memorised the forget set, so that its ranks do not show what is hard.
 
     A proxy, the original and a retrained model are three readings of how hard examples are. On held-out data
     original and retrained model are alike, so the rank correlation c of proxy and original there is about
@@ -120,16 +122,16 @@ def memorised(forget: float, held: float) -> bool:
     correlation f on the forget examples is the product of what each has with the retrained model. So the
     original's is about f / c, and the proxy is the better predictor if :math:`c > f / c`.
 
-    Only ranks of the original on forget examples are read, and no retrained model.
+    It needs only ranks of the original on the forget set, and no retrained model.
 
     Args:
-        forget: Spearman's correlation f of proxy and original over the forget part.
-        held: The same, c, over the calibration part.
+        forget: Spearman's correlation f of proxy and original on the forget set.
+        held: The same correlation, c, on the calibration set.
     """
     return forget < max(held, 0.0) ** 2
 
 
 def spearman(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
-    """The correlation of ranks, equal values in the order in which they come; 0 for fewer than two."""
+    """Spearman's rank correlation, ties in order of occurrence; 0 for fewer than two values."""
     x, y = (each.argsort(stable=True).argsort().double() - (len(each) - 1) / 2 for each in (a, b))
     return float(x @ y / (x.norm() * y.norm())) if len(a) > 1 else 0.0

@@ -1,7 +1,8 @@
-"""Estimates by models that were made ahead, each without some of the records.
+"""Estimates from models trained in advance, each without some of the examples.
 
-The idea of aggregating over shards is that of SISA (Bourtoule et al., 2021), https://arxiv.org/abs/1912.03817,
-which answers with such models; here they only say where a whole model should end.
+The idea of aggregating over shards is that of SISA (Bourtoule et al., 2021),
+https://arxiv.org/abs/1912.03817, which answers with such models; here they only give the target of a whole
+model.
 """
 
 from collections.abc import Sequence
@@ -15,25 +16,25 @@ from unweave.choices import refuse_unknown_choices
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.edit import restart
 from unweave.descent.objective import nll
-from unweave.problem import Problem, frozen
+from unweave.problem import Problem, frozen_copy
 from unweave.split import Split
 from unweave.targets.estimators.estimator import EstimatedLogits, refuse_other_than_classifiers
-from unweave.targets.estimators.held_out import Said, at_level, logits, logits_at
+from unweave.targets.estimators.held_out import ModelLogits, logits, logits_at, shift_to_level
 from unweave.targets.estimators.proxies import Level
 
 
 @dataclass(frozen=True)
 class Shards:
-    """Each record is answered by the model that was trained on all folds of the training data but its own.
+    """Estimates each example by the model trained on all folds of the training data without its own.
 
-    The models depend on no request, and can be made before there is one; their whole cost is charged all the
-    same. They have seen other records that are to be forgotten: a class that is wholly forgotten is known to
-    each of them.
+    The models do not depend on the request and can be trained before it; their whole cost is charged all the
+    same. They have seen other examples of the forget set, so each of them knows a class that is forgotten
+    whole.
 
     Args:
         parts: The number of folds, at least two; with two, each model is trained on half of the data.
-        level: How sure it is.
-        how: The training of each.
+        level: The confidence of the estimate: the model's "own", or that of the original on "held-out" data.
+        how: The training of each model.
     """
 
     parts: int = 2
@@ -61,19 +62,19 @@ class Shards:
         return EstimatedLogits(torch.cat(rows)[torch.cat(asked).argsort()])
 
     def answers(self, problem: Problem, model: nn.Module, ids: Int[Tensor, " n"]) -> Float[Tensor, "n class"]:
-        """What a model says of training examples that it has not seen."""
+        """The estimate of a model for training examples that it has not seen."""
         there = logits_at(problem, model, problem.split.train, ids)
         if self.level == "own":
             return there
-        return at_level(problem, Said(there, logits(problem, model, "calibration")))
+        return shift_to_level(problem, ModelLogits(there, logits(problem, model, "calibration")))
 
     def train(self, problem: Problem) -> tuple[Sequence[Int[Tensor, " fold"]], Sequence[nn.Module]]:
-        """The folds, and for each a model that has not seen it."""
+        """Trains one model per fold without that fold; returns the folds and the models."""
         order = torch.randperm(len(problem.split.train), generator=problem.generator)
         folds = [fold.sort().values for fold in order.chunk(self.parts)]
-        return folds, [self.without(problem, fold) for fold in folds]
+        return folds, [self.train_without(problem, fold) for fold in folds]
 
-    def without(self, problem: Problem, fold: Int[Tensor, " fold"]) -> nn.Module:
+    def train_without(self, problem: Problem, fold: Int[Tensor, " fold"]) -> nn.Module:
         """Trains the problem's own model from fresh weights on all but a fold, and returns a frozen copy."""
         split = problem.split
         rest = Split(split.train, fold, split.held_out, calibration=split.calibration.tolist())
@@ -88,4 +89,4 @@ class Shards:
         )
         restart(elsewhere)
         descend(elsewhere, self.how, Phase([nll("retain")]))
-        return frozen(problem.model)
+        return frozen_copy(problem.model)

@@ -21,8 +21,8 @@ except ImportError as error:
 Init = TypeVar("Init", bound=Callable[..., None])
 
 
-def signed(parent: type) -> Callable[[Init], Init]:
-    """Gives an `__init__` the signature of the parent's, where diffusers looks for the keys of a config."""
+def copy_signature(parent: type) -> Callable[[Init], Init]:
+    """Gives an `__init__` the signature of the parent's, from which diffusers reads the keys of a config."""
 
     def sign(init: Init) -> Init:
         update_wrapper(init, parent.__init__, assigned=())
@@ -34,7 +34,7 @@ def signed(parent: type) -> Callable[[Init], Init]:
 class UNet2DModel(diffusers.UNet2DModel):
     """A U-Net on pixels with one embedding per class. Arguments are those of diffusers."""
 
-    @signed(diffusers.UNet2DModel)
+    @copy_signature(diffusers.UNet2DModel)
     def __init__(self, *settings: Any, **config: Any) -> None:
         super().__init__(*settings, **config)
         if isinstance(self.class_embedding, nn.Embedding):
@@ -52,13 +52,13 @@ class UNet2DModel(diffusers.UNet2DModel):
 
 
 class DiTTransformer2DModel(diffusers.DiTTransformer2DModel):
-    """A transformer on latents or pixels, of whose answer what it says of the variance is cut off.
+    """A transformer on latents or pixels, without its predicted variance.
 
-    diffusers' own module drops a tenth of the labels by itself while it trains; here the task does that. A
-    vector is the embeddings of all blocks, one after the other.
+    diffusers' own module drops a tenth of the labels in training; here the task does that. A vector is the
+    concatenation of the embeddings of all blocks.
     """
 
-    @signed(diffusers.DiTTransformer2DModel)
+    @copy_signature(diffusers.DiTTransformer2DModel)
     def __init__(self, *settings: Any, **config: Any) -> None:
         super().__init__(*settings, **config)
         start = 0
@@ -85,11 +85,11 @@ Adapter = UNet2DModel | DiTTransformer2DModel
 ADAPTERS: Mapping[str, type[Adapter]] = {kind.__name__: kind for kind in (UNet2DModel, DiTTransformer2DModel)}
 
 
-def adapted(config: Mapping[str, Any]) -> Adapter:
-    """The model that a diffusers configuration describes, with fresh weights from torch's global generator.
+def build_adapter(config: Mapping[str, Any]) -> Adapter:
+    """Builds the model of a diffusers configuration, with fresh weights from torch's global generator.
 
     Raises:
-        ValueError: If its class is none of these, or it takes no class labels; names what was found.
+        ValueError: If its class is not supported, or it takes no class labels.
     """
     name = refuse_other_class(config)
     if name == "UNet2DModel" and (config.get("class_embed_type") or not config.get("num_class_embeds")):
@@ -105,7 +105,7 @@ def adapted(config: Mapping[str, Any]) -> Adapter:
 
 
 def refuse_other_class(config: Mapping[str, Any]) -> str:
-    """The class of the model that a configuration describes; raises if it is none of these."""
+    """The class of the model in a configuration; raises if it is not supported."""
     name = str(config.get("_class_name"))
     if name not in ADAPTERS:
         raise ValueError(f"models of class {name!r} are not supported, only {' and '.join(ADAPTERS)}")
@@ -113,15 +113,15 @@ def refuse_other_class(config: Mapping[str, Any]) -> str:
 
 
 def conditions(model: Adapter, n_classes: int | None) -> tuple[int, int | None]:
-    """The number of classes, and the index that stands for no condition.
+    """The number of classes, and the index of the null condition.
 
     Args:
-        model: A transformer has a row for no condition after those of its classes. A U-Net has it if it has a
-            row more than classes, which its configuration does not tell.
-        n_classes: As the data has it; None where the model knows.
+        model: The model. A transformer has a row for the null condition after its classes. A U-Net has one if
+            it has one more row than classes, which its configuration does not tell.
+        n_classes: The number of classes of the data; None if the model determines it.
 
     Raises:
-        ValueError: If the number of classes is not known, or is not the model's.
+        ValueError: If the number of classes is unknown, or does not fit the model.
     """
     if isinstance(model, DiTTransformer2DModel):
         rows = int(model.config["num_embeds_ada_norm"]) + 1
@@ -139,10 +139,10 @@ def conditions(model: Adapter, n_classes: int | None) -> tuple[int, int | None]:
 
 
 def shape_of(config: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Channels, height and width of what a model denoises.
+    """Channels, height and width of the images of a model.
 
     Raises:
-        ValueError: If the configuration does not say so.
+        ValueError: If the configuration lacks them.
     """
     size, channels = config.get("sample_size"), config.get("in_channels")
     whole = [size, size] if isinstance(size, int) else size
@@ -154,6 +154,6 @@ def shape_of(config: Mapping[str, Any]) -> tuple[int, int, int]:
 
 
 def refuse_shape(x: Tensor, shape: tuple[int, int, int]) -> None:
-    """Raises if images are not of the size that a model was made for."""
+    """Raises if images do not have the size of the model."""
     if tuple(x.shape[1:]) != shape:
         raise ValueError(f"this model takes images of shape {list(shape)}, found {list(x.shape[1:])}")

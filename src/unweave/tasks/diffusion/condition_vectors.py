@@ -1,25 +1,25 @@
-"""A vector in the place of a class's embedding: conditions that no class has, and that attacks ask for."""
+"""Vectors instead of class embeddings: conditions of no class, for attacks."""
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 Condition = Int[Tensor, " batch"] | Float[Tensor, "batch length"]
-"""A class for each image, or a vector in the place of its embedding."""
+"""A class for each image, or a vector instead of its embedding."""
 
 
 class Table(nn.Embedding):
     """Class embeddings that take a vector as well as a class.
 
-    Asked for classes it is torch's `Embedding`, with the same weights under the same name. A model may have
-    several, as a transformer has one per block; its vectors are then their rows laid end to end, and each
-    table takes its own stretch. A denoiser of one's own takes vectors if its class embedding is a `Table`.
+    For classes it is torch's `Embedding`, with the same weights under the same name. A model may have
+    several, as a transformer has one per block; its vectors are then the concatenation of their rows, and
+    each table uses its own range. Your own denoiser takes vectors if its class embedding is a `Table`.
 
     Args:
-        rows: The number of classes, and one more for no condition.
+        rows: The number of classes, plus one for the null condition.
         width: The length of an embedding.
-        start: Where its stretch of a vector begins.
-        weight: Its weights, shape `[rows, width]`; drawn anew if None.
+        start: The start of its range of a vector.
+        weight: Its weights, shape `[rows, width]`; fresh ones if None.
     """
 
     def __init__(self, rows: int, width: int, *, start: int = 0, weight: Tensor | None = None) -> None:
@@ -28,19 +28,19 @@ class Table(nn.Embedding):
 
     @classmethod
     def of(cls, embedding: nn.Embedding, *, start: int = 0) -> "Table":
-        """A table in the place of torch's, over the same weights."""
+        """A table that replaces torch's embedding, with the same weights."""
         rows, width = embedding.weight.shape
         return cls(rows, width, start=start, weight=embedding.weight)
 
     def forward(self, input: Condition) -> Float[Tensor, "batch own"]:
-        """The rows of classes, or its stretch of vectors."""
+        """The rows of classes, or the table's range of vectors."""
         if input.is_floating_point():
             return input[:, self.start : self.start + self.embedding_dim]
         return super().forward(input)
 
 
 def vectors(model: nn.Module, classes: Int[Tensor, " batch"]) -> Float[Tensor, "batch length"]:
-    """The embeddings of classes: asked for these, the model answers as for the classes, bit for bit.
+    """The embeddings of classes; the model's outputs for them equal those for the classes, bit for bit.
 
     Raises:
         ValueError: If the model takes no vectors.
@@ -49,12 +49,12 @@ def vectors(model: nn.Module, classes: Int[Tensor, " batch"]) -> Float[Tensor, "
 
 
 def takes_vectors(model: nn.Module) -> bool:
-    """Whether a vector may stand in the place of a class's embedding."""
+    """Whether the model accepts a vector instead of a class."""
     return any(isinstance(module, Table) for module in model.modules())
 
 
 def tables(model: nn.Module) -> list[Table]:
-    """The class embeddings of a model, in the order of their stretches.
+    """The class embeddings of a model, in the order of their ranges.
 
     Raises:
         ValueError: If there are none.

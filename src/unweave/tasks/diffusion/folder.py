@@ -1,7 +1,7 @@
-"""Denoisers on disk, in the folders of diffusers: read from a local one, written as a copy of it.
+"""Denoisers on disk: reads a local diffusers folder, and writes an edited copy of it.
 
 A folder is a pipeline (`model_index.json`) or one model (`config.json`). Nothing is downloaded, and the
-source is never written to. Needs the extra `unweave[diffusion]`.
+source is never changed. Needs the extra `unweave[diffusion]`.
 """
 
 import json
@@ -18,31 +18,31 @@ from torch import nn
 
 from unweave.record.files import sha256
 from unweave.tasks.diffusion import Diffusion
-from unweave.tasks.diffusion.adapters import adapted, conditions, shape_of
+from unweave.tasks.diffusion.adapters import build_adapter, conditions, shape_of
 from unweave.tasks.diffusion.folder_config import MANIFEST as MANIFEST
 from unweave.tasks.diffusion.folder_config import WEIGHTS as WEIGHTS
-from unweave.tasks.diffusion.folder_config import component_of, naming, read, schedule_of
+from unweave.tasks.diffusion.folder_config import component_of, name_file_in_errors, read, schedule_of
 from unweave.tasks.diffusion.folder_files import Contents, contents, copy
 from unweave.tasks.diffusion.manifest import Manifest, Step, manifest_of
 from unweave.tasks.diffusion.schedule import Schedule
-from unweave.tasks.diffusion.scopes import merged
+from unweave.tasks.diffusion.scopes import merge_low_rank
 from unweave.tasks.diffusion.weights import fill, refuse_other, weights_of
 
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A denoiser that was read from a folder.
+    """A denoiser read from a folder.
 
     Args:
         model: `f(x_t, t, condition)` in float32 and evaluation mode, on the CPU.
-        schedule: The noise that it was trained at, and what it predicts.
+        schedule: The noise schedule of its training, and its prediction target.
         n_classes: Labels are `0 .. n_classes - 1`.
-        null: The condition that stands for none; None if there is none, and then no guidance.
-        shape: Channels, height and width of what it denoises.
-        folder: Where it came from.
-        component: The folder of its weights, relative to that.
-        contents: What a copy of that keeps.
-        past: The times that it forgot, if unweave edited it before.
+        null: The index of the null condition; None if there is none, which rules out guidance.
+        shape: Channels, height and width of its images.
+        folder: The folder that it was read from.
+        component: The folder of its weights, relative to `folder`.
+        contents: The files that a copy of the folder keeps.
+        past: The earlier edits by unweave.
     """
 
     model: nn.Module
@@ -57,18 +57,18 @@ class Denoiser:
 
     @property
     def forgotten(self) -> tuple[int, ...]:
-        """The classes that it forgot before."""
+        """The classes forgotten by earlier edits."""
         return tuple(sorted({label for step in self.past for label in step.forgotten_classes}))
 
     @property
     def task(self) -> Diffusion:
-        """How it is trained; a tenth of the conditions is dropped, as is usual, if it knows none."""
+        """Its task; a tenth of the conditions is dropped, as usual, if it has a null condition."""
         drop = 0.0 if self.null is None else 0.1
         return Diffusion(self.n_classes, schedule=self.schedule, null=self.null, drop=drop)
 
     def fresh(self) -> nn.Module:
         """The same architecture with fresh weights from torch's global generator."""
-        return adapted(read(self.folder / self.component / "config.json"))
+        return build_adapter(read(self.folder / self.component / "config.json"))
 
 
 def load(folder: str | Path, *, n_classes: int | None = None, schedule: Schedule | None = None) -> Denoiser:
@@ -76,13 +76,13 @@ def load(folder: str | Path, *, n_classes: int | None = None, schedule: Schedule
 
     Args:
         folder: A pipeline, or one model of a class in `ADAPTERS`.
-        n_classes: As the data has it; a U-Net does not say whether its last embedding stands for no class,
-            but the manifest of an edited one does.
-        schedule: The noise schedule, where the folder has none.
+        n_classes: The number of classes of the data. A U-Net does not tell whether its last embedding is the
+            null condition; the manifest of an edited one does.
+        schedule: The noise schedule, if the folder has none.
 
     Raises:
-        ValueError: If something is missing, not supported, sharded, truncated, or does not fit together; or
-            if the weights are not those that the manifest of an edited model describes.
+        ValueError: If a file is missing, unsupported, sharded or truncated, files do not fit together, or the
+            weights differ from the manifest of an edited model.
     """
     place = Path(folder)
     component = component_of(place)
@@ -91,8 +91,8 @@ def load(folder: str | Path, *, n_classes: int | None = None, schedule: Schedule
     path = place / component / "config.json"
     config = read(path)
     noise = schedule_of(place, component, told.schedule) if schedule is None else schedule
-    with naming(path), torch.random.fork_rng(devices=[]):
-        shape, model = shape_of(config), adapted(config)
+    with name_file_in_errors(path), torch.random.fork_rng(devices=[]):
+        shape, model = shape_of(config), build_adapter(config)
     classes, null = conditions(model, told.n_classes if n_classes is None else n_classes)
     kept = contents(place, component)
     fill(model, weights_of(place / component))
@@ -102,26 +102,26 @@ def load(folder: str | Path, *, n_classes: int | None = None, schedule: Schedule
 
 
 def save(source: Denoiser, model: nn.Module, out: str | Path, facts: Mapping[str, object]) -> Path:
-    """Writes a copy of the source folder in which only the weights of the denoiser are other, and a manifest.
+    """Writes a copy of the source folder with the new weights of the denoiser, and a manifest.
 
-    Low-rank additions are merged. Other files of weights that may hold the model as it was are left out, and
-    the manifest lists them. The copy appears whole or not at all.
+    Low-rank additions are merged. Other files of weights, which may hold the original model, are left out and
+    listed in the manifest. The copy is written atomically.
 
     Args:
-        source: What was read.
+        source: The denoiser as it was read.
         model: The edited model.
         out: A folder that does not exist yet, outside of the source.
-        facts: What the manifest says beside digests and versions: the method, the split, the seed.
+        facts: Further facts for the manifest: the method, the split, the seed.
 
     Raises:
-        ValueError: If the folder is taken or touches the source, or the weights are not those of the source.
+        ValueError: If the folder exists or overlaps the source, or the weights do not fit the source.
     """
     place, target = source.folder.resolve(), Path(out).resolve()
     if place == target or place in target.parents or target in place.parents:
         raise ValueError(f"the result must lie outside of the source folder {source.folder}, found {out}")
     if target.exists():
         raise ValueError(f"{out} exists: name a new folder")
-    state = {name: p.detach().cpu().contiguous() for name, p in merged(model).state_dict().items()}
+    state = {name: p.detach().cpu().contiguous() for name, p in merge_low_rank(model).state_dict().items()}
     refuse_other(source.model.state_dict(), state)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as workplace:
@@ -137,7 +137,7 @@ def save(source: Denoiser, model: nn.Module, out: str | Path, facts: Mapping[str
 
 
 def refuse_other_file(weights: Path, expected: str | None) -> None:
-    """Raises if a file is not the one that a manifest describes."""
+    """Raises if a file differs from the manifest."""
     if expected is not None and sha256(weights) != expected:
         raise ValueError(
             f"{weights} is not the file that {MANIFEST} describes, it has changed since: copy it again"
@@ -145,7 +145,7 @@ def refuse_other_file(weights: Path, expected: str | None) -> None:
 
 
 def manifest(source: Denoiser, before: Path, after: Path) -> dict[str, object]:
-    """Digests of the weights before and after, and what wrote them."""
+    """The manifest: digests of the weights before and after, and the version of unweave."""
     return {
         "component": source.component,
         "weights_before": sha256(before),

@@ -1,4 +1,4 @@
-"""What a folder of diffusers says of itself: a pipeline (`model_index.json`) or one model (`config.json`).
+"""The configuration of a diffusers folder: a pipeline (`model_index.json`) or one model (`config.json`).
 
 Only JSON is read here, before any weights.
 """
@@ -13,18 +13,18 @@ from unweave.tasks.diffusion.adapters import ADAPTERS, refuse_other_class
 from unweave.tasks.diffusion.schedule import Schedule
 
 MANIFEST = "unlearning_manifest.json"
-"""What a folder of diffusers says of a model that unweave wrote into it."""
+"""The file with facts about a model that unweave wrote into a diffusers folder."""
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-"""The file of a model's weights in a folder of diffusers."""
+"""The file of a model's weights in a diffusers folder."""
 
 INDEX = "model_index.json"
 LATENT = ("vae", "vqvae", "vqmodel", "movq", "vqgan")
-"""Components between images and what a denoiser of latents works on."""
+"""Components that convert between images and latents."""
 
 
 def refuse_unsupported(folder: str | Path) -> None:
-    """Raises if a folder holds no model of images and of a class that can be read; reads no weights."""
+    """Raises if a folder holds no supported model of images; reads no weights."""
     place = Path(folder)
     refuse_other_class(read(place / component_of(place) / "config.json"))
 
@@ -55,7 +55,7 @@ def component_of(place: Path) -> str:
 
 
 def refuse_latent(pipeline: Path, component: str) -> None:
-    """Raises if what a component of a pipeline denoises is no image."""
+    """Raises if a component of a pipeline denoises latents instead of images."""
     named = components(pipeline) if (pipeline / INDEX).exists() else {}
     for name, kind in named.items() if component in named else ():
         if name in LATENT or kind.startswith(("Autoencoder", "VQ")):
@@ -78,16 +78,16 @@ def components(place: Path) -> dict[str, str]:
 
 
 def is_component(entry: object) -> bool:
-    """Whether an entry of a pipeline is a library with a class, and no setting."""
+    """Whether an entry of a pipeline is a component (library and class), not a setting."""
     return isinstance(entry, list) and len(entry) == 2 and all(isinstance(each, str) for each in entry)
 
 
 def schedule_of(place: Path, component: str, known: Schedule | None) -> Schedule:
-    """The noise schedule of a pipeline, or beside one model, or in the manifest of an edited one."""
+    """The noise schedule of a pipeline, next to a single model, or in the manifest of an edited one."""
     own = (place / component).absolute()
     for path in (own / "scheduler_config.json", own.parent / "scheduler" / "scheduler_config.json"):
         if path.exists():
-            with naming(path):
+            with name_file_in_errors(path):
                 return Schedule.of(read(path))
     if known is None:
         raise ValueError(
@@ -97,17 +97,17 @@ def schedule_of(place: Path, component: str, known: Schedule | None) -> Schedule
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """An error about what a file says begins with its name."""
+def name_file_in_errors(path: Path) -> Iterator[None]:
+    """Puts the name of a file in front of errors about its content."""
     try:
         yield
     except ValueError as error:
-        told = str(error)
-        raise ValueError(told if told.startswith(str(path)) else f"{path}: {told}") from error
+        text = str(error)
+        raise ValueError(text if text.startswith(str(path)) else f"{path}: {text}") from error
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A JSON object."""
+    """Reads a JSON object."""
     if not path.exists():
         raise ValueError(f"{path.parent} has no {path.name}: expected a pipeline or a model of diffusers")
     return read_object(path)

@@ -1,8 +1,8 @@
-"""Which files of a folder of diffusers belong into a copy of it whose model was edited.
+"""The files of a diffusers folder that belong into a copy with an edited model.
 
-Other files of weights hold the model as it was: a second format, a variant, a moving average, an earlier
-checkpoint, the objects of a version control. So a copy takes only what is known to be none of these:
-configurations and texts, the one file of weights that is edited, and the other components of a pipeline.
+Other files of weights hold the original model: a second format, a variant, an exponential average, an earlier
+checkpoint, the objects of a version control. So a copy takes only files known to be harmless: configurations
+and texts, the edited file of weights, and the other components of a pipeline.
 """
 
 import os
@@ -21,8 +21,8 @@ class Contents:
     """The files and folders of a source, relative to it.
 
     Args:
-        kept: What a copy holds, whole, without the weights that are edited.
-        left_out: What it does not hold.
+        kept: The files that a copy keeps, without the edited weights.
+        left_out: The files that a copy leaves out.
     """
 
     kept: tuple[str, ...]
@@ -30,14 +30,14 @@ class Contents:
 
 
 def contents(place: Path, component: str) -> Contents:
-    """What a copy of a source keeps and leaves out.
+    """Decides which files a copy of a source keeps and leaves out.
 
     Args:
         place: The source.
         component: The folder of its denoiser, relative to it.
 
     Raises:
-        ValueError: If something that a copy keeps can't be read.
+        ValueError: If a file to keep can't be read.
     """
     own = place / component
     others = components(place).keys() - {component} if (place / INDEX).exists() else frozenset()
@@ -48,13 +48,13 @@ def contents(place: Path, component: str) -> Contents:
 
 
 def is_text(path: Path) -> bool:
-    """Whether a file is a configuration or a text; an index of weights in pieces goes with those."""
+    """Whether a file is a configuration or a text; an index of sharded weights is neither."""
     known = path.suffix in TEXTS and not path.name.endswith(".index.json")
     return path.is_file() and (known or path.name == "LICENSE")
 
 
 def refuse_unreadable(paths: Iterable[Path]) -> None:
-    """Raises at a file that can't be copied, such as a link to nothing, here or further in."""
+    """Raises at a file that can't be copied, such as a broken link, at any depth."""
     inner = [Path(folder) / name for path in paths for folder, _, names in os.walk(path) for name in names]
     for path in [*paths, *inner]:
         if not os.access(path, os.R_OK):
@@ -62,12 +62,12 @@ def refuse_unreadable(paths: Iterable[Path]) -> None:
 
 
 def relative(paths: Iterable[Path], place: Path) -> tuple[str, ...]:
-    """Paths as they are called in a folder, in order."""
+    """Paths relative to a folder, sorted."""
     return tuple(sorted(path.relative_to(place).as_posix() for path in paths))
 
 
 def copy(place: Path, kept: Iterable[str], target: Path) -> None:
-    """Copies files and whole folders into a folder; what a link points at is copied, and not the link."""
+    """Copies files and whole folders into a folder; follows links."""
     for name in kept:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         if (place / name).is_dir():

@@ -1,26 +1,26 @@
-"""What unweave says of a model in the folder of diffusers that it writes: how it came to be."""
+"""The manifest of a model that unweave wrote into a diffusers folder: the history of its edits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from unweave import tables
-from unweave.tasks.diffusion.folder_config import MANIFEST, naming, read
+from unweave.tasks.diffusion.folder_config import MANIFEST, name_file_in_errors, read
 from unweave.tasks.diffusion.schedule import Schedule
 
 
 @dataclass(frozen=True)
 class Step:
-    """One time that a model forgot.
+    """One edit of a model.
 
     Args:
-        forgotten_classes: What it forgot.
+        forgotten_classes: The classes that it forgot.
         method: The name of the method.
-        settings: The method under its settings.
-        seed: Of all randomness of the method.
-        split: The digest of the data, with what was to be forgotten.
-        weights_before: SHA-256 of the weights that the method was given.
-        weights_after: SHA-256 of those that it left.
+        settings: The method with its settings.
+        seed: The seed of the method.
+        split: The digest of the data and the forget set.
+        weights_before: SHA-256 of the weights before.
+        weights_after: SHA-256 of the weights after.
     """
 
     forgotten_classes: tuple[int, ...] = ()
@@ -34,13 +34,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Manifest(Step):
-    """What is read of a manifest.
+    """The content of a manifest.
 
     Args:
         component: The folder of the model, relative to that of the manifest.
-        n_classes: Of the data that the model was trained on.
-        schedule: Its noise.
-        history: The times that it forgot before, in order.
+        n_classes: The number of classes of the training data.
+        schedule: The noise schedule.
+        history: The earlier edits, in order.
     """
 
     component: str = "."
@@ -50,15 +50,15 @@ class Manifest(Step):
 
     @property
     def past(self) -> tuple[Step, ...]:
-        """All times that the model forgot."""
+        """All edits of the model."""
         return *self.history, Step(**{field.name: vars(self)[field.name] for field in fields(Step)})
 
 
 def manifest_of(folder: Path) -> Manifest | None:
-    """The manifest of a folder, or of the pipeline that it is a component of; None where there is none.
+    """The manifest of a folder, or of the pipeline that contains it; None if there is none.
 
     Raises:
-        ValueError: If it is none; names the file and the place in it.
+        ValueError: If it is invalid; names the file and the place in it.
     """
     own, whole = manifest_in(folder), folder.absolute()
     if own is not None:
@@ -68,23 +68,23 @@ def manifest_of(folder: Path) -> Manifest | None:
 
 
 def manifest_in(folder: Path) -> Manifest | None:
-    """The manifest that lies in a folder."""
+    """The manifest in a folder."""
     path = folder / MANIFEST
     if not path.exists():
         return None
     table = read(path)
-    with naming(path):
+    with name_file_in_errors(path):
         refuse_partial(table.get("schedule"))
         known = {field.name: table[field.name] for field in fields(Manifest) if field.name in table}
         return tables.read(Manifest, known, "")
 
 
 LATER = ("clip", "ends_clean", "offset")
-"""Fields of a schedule that manifests did not have at first: images were drawn under their defaults."""
+"""Fields of a schedule that early manifests lack; images were then drawn with their defaults."""
 
 
 def refuse_partial(schedule: object) -> None:
-    """Raises if a schedule lacks a value: a manifest leaves none but the later ones to a default."""
+    """Raises if a schedule lacks a value, except for the later fields."""
     if not isinstance(schedule, Mapping):
         return
     for field in fields(Schedule):

@@ -1,7 +1,7 @@
 """Drawing images from a denoiser: a loop over the schedulers of diffusers, one generator per image.
 
-An image is a function of the model, the settings, its condition and its seed: neither of the batch it is
-drawn in nor of the images beside it, up to the rounding of the model's own arithmetic.
+An image depends on the model, the settings, its condition and its seed, and not on its batch or the other
+images, up to rounding in the model.
 
 DDIM (Song et al., 2021, https://arxiv.org/abs/2010.02502); DPM-Solver++ (Lu et al., 2022,
 https://arxiv.org/abs/2211.01095). Needs the extra `unweave[diffusion]`.
@@ -25,29 +25,30 @@ from unweave.tasks.diffusion.condition_vectors import Condition, refuse_other_wi
 from unweave.tasks.diffusion.schedule import Schedule, betas_of
 
 AT_ONCE = 256
-"""Images that are drawn together where nobody says how many."""
+"""The default number of images drawn together."""
 
 PIXELS = 2**14
-"""The most pixels that they have on a CPU: beyond its cache, images of 28 x 28 take twice as long."""
+"""The largest number of their pixels on a CPU: beyond its cache, images of 28 x 28 take twice as long."""
 
 Advance = Callable[[Tensor, int, Tensor, Tensor | None], Tensor]
-"""From the model's answer at a time, that time, the images there and fresh noise to the images a step on."""
+"""Maps the model's output at a time, the time, the images and fresh noise to the images of the next step."""
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """How images are drawn.
+    """How to draw images.
 
     Args:
         scheduler: DDIM, or the multistep solver DPM-Solver++ of second order.
         steps: Calls of the model per image; with guidance each is over two conditions.
-        guidance: The scale s of e_0 + s (e_c - e_0), without and with the condition, as in diffusers: one is
-            none. The w of (1 + w) e_c - w e_0, as in Selective Amnesia and its successors, is s - 1.
-        eta: How much noise DDIM adds at each step, relative to DDPM; zero is deterministic.
-        spacing: Whether the first step is at the last time ("trailing"), or a step before it ("leading", as
-            in the code of DDIM).
-        clip: Whether DDIM cuts the clean image that each step foresees to [-1, 1], also where the schedule
-            names no range; not for latents.
+        guidance: The scale s of e_0 + s (e_c - e_0), without and with the condition, as in diffusers; one
+            means no guidance. The w of (1 + w) e_c - w e_0, as in Selective Amnesia and its successors, is s
+            - 1.
+        eta: The noise that DDIM adds at each step, relative to DDPM; zero is deterministic.
+        spacing: "trailing": the first step is at the last time. "leading": it is one step before, as in the
+            code of DDIM.
+        clip: Whether DDIM clips the predicted clean image of each step to [-1, 1], even if the schedule has
+            no range; not for latents.
 
     Raises:
         ValueError: If a number is out of range.
@@ -82,21 +83,21 @@ def sample(
     rounded: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Shaped[Tensor, "n channel height width"]:
-    """Images as bytes, on the CPU, none normalised by its own contrast.
+    """Draws images as bytes, on the CPU, without normalising their contrast.
 
     Args:
-        model: The denoiser; it is run in evaluation mode, where its weights are.
-        task: Says what the model predicts, at which noise, and what no condition is.
-        conditions: A class for each image, or `task.null`; or a vector in the place of its embedding.
+        model: The denoiser; it runs in evaluation mode on its device.
+        task: The prediction target, noise schedule and null condition of the model.
+        conditions: A class for each image, or `task.null`; or a vector instead of its embedding.
         shape: Channels, height and width.
         how: The sampler.
-        seeds: One per image; `0 .. n - 1` if None. Two models compare on the same seeds.
-        chunk: How many images are drawn at once; as suits the device if None.
-        rounded: Whether they are bytes; if not, numbers around [-1, 1], or latents.
-        progress: Called with the number of images that are done, and of all.
+        seeds: One seed per image; `0 .. n - 1` if None. Compare two models on the same seeds.
+        chunk: The number of images drawn at once; chosen for the device if None.
+        rounded: Whether to return bytes; if not, numbers around [-1, 1], or latents.
+        progress: Called with the number of finished images, and the total.
 
     Raises:
-        ValueError: If a condition is unknown, or guidance is asked for without a null condition.
+        ValueError: If a condition is unknown, or guidance is used without a null condition.
         Failed: If an image is not finite.
     """
     seeds = range(len(conditions)) if seeds is None else seeds
@@ -114,7 +115,7 @@ def sample(
         for start in range(0, len(conditions), chunk):
             these = slice(start, start + chunk)
             generators = [torch.Generator().manual_seed(seed) for seed in seeds[these]]
-            images.append(drawn(model, task, conditions[these], generators, shape, how).cpu())
+            images.append(draw_chunk(model, task, conditions[these], generators, shape, how).cpu())
             if progress:
                 progress(min(start + chunk, len(conditions)), len(conditions))
     found = torch.cat(images) if images else torch.empty(0, *shape)
@@ -124,12 +125,12 @@ def sample(
 
 
 def chunk_for(model: nn.Module, shape: tuple[int, int, int]) -> int:
-    """How many images to draw at once where the model is."""
+    """The number of images to draw at once on the model's device."""
     on_cpu = next(model.parameters()).device.type == "cpu"
     return max(1, min(AT_ONCE, PIXELS // (shape[1] * shape[2]))) if on_cpu else AT_ONCE
 
 
-def drawn(
+def draw_chunk(
     model: nn.Module,
     task: Diffusion,
     conditions: Condition,
@@ -137,19 +138,19 @@ def drawn(
     shape: tuple[int, int, int],
     how: Sampler,
 ) -> Float[Tensor, "n channel height width"]:
-    """One chunk."""
+    """Draws one chunk of images."""
     weight = next(model.parameters())
     times, advance = SCHEDULERS[how.scheduler](how, task.schedule)
     conditions, x = conditions.to(weight.device), noise(generators, shape).to(weight)
     if conditions.is_floating_point():
         conditions = conditions.to(weight)
     for time in times:
-        said = guided(model, task, x, time, conditions, how.guidance)
+        said = guided_prediction(model, task, x, time, conditions, how.guidance)
         x = advance(said, time, x, noise(generators, shape).to(weight) if how.eta else None)
     return x
 
 
-def guided(
+def guided_prediction(
     model: nn.Module,
     task: Diffusion,
     x: Float[Tensor, "n channel height width"],
@@ -157,14 +158,14 @@ def guided(
     conditions: Condition,
     guidance: float,
 ) -> Float[Tensor, "n channel height width"]:
-    """The model's answer, led away from that without a condition; one pass for both."""
+    """The model's output, guided away from the unconditional one; one pass for both."""
     times = torch.full((len(x),), time, device=x.device)
     if guidance == 1:
-        return call(model, task.named(x, times, conditions))
+        return call(model, task.named_inputs(x, times, conditions))
     assert task.null is not None
     none = torch.full_like(times, task.null)
     both = torch.cat([conditions, vectors(model, none) if conditions.is_floating_point() else none])
-    said, plain = call(model, task.named(x.repeat(2, 1, 1, 1), times.repeat(2), both)).chunk(2)
+    said, plain = call(model, task.named_inputs(x.repeat(2, 1, 1, 1), times.repeat(2), both)).chunk(2)
     return plain + guidance * (said - plain)
 
 
@@ -174,7 +175,7 @@ def noise(generators: Sequence[torch.Generator], shape: tuple[int, int, int]) ->
 
 
 def ddim(how: Sampler, schedule: Schedule) -> tuple[list[int], Advance]:
-    """The times of DDIM and how it goes from one to the next."""
+    """The times of DDIM and its step function."""
     scheduler = schedulers().DDIMScheduler(
         **settings(how, schedule),
         clip_sample=how.clip or schedule.clip is not None,
@@ -190,10 +191,10 @@ def ddim(how: Sampler, schedule: Schedule) -> tuple[list[int], Advance]:
 
 
 def dpm(how: Sampler, schedule: Schedule) -> tuple[list[int], Advance]:
-    """The same of DPM-Solver++, which keeps the answers of the steps before; it cuts no image."""
+    """The times of DPM-Solver++ and its step function, which uses earlier outputs and never clips."""
     scheduler = schedulers().DPMSolverMultistepScheduler(**settings(how, schedule))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # diffusers makes an array in numpy's old way
+        warnings.simplefilter("ignore", DeprecationWarning)  # diffusers uses a deprecated call of numpy
         scheduler.set_timesteps(how.steps)
 
     def advance(said: Tensor, time: int, x: Tensor, fresh: Tensor | None) -> Tensor:
@@ -206,7 +207,7 @@ SCHEDULERS = {"ddim": ddim, "dpm": dpm}
 
 
 def settings(how: Sampler, schedule: Schedule) -> dict[str, Any]:
-    """What both schedulers are made with."""
+    """The settings of both schedulers."""
     return {
         "num_train_timesteps": schedule.steps,
         "trained_betas": betas_of(schedule),
@@ -218,7 +219,7 @@ def settings(how: Sampler, schedule: Schedule) -> dict[str, Any]:
 
 
 def schedulers() -> ModuleType:
-    """diffusers, which is not needed until something is drawn."""
+    """Imports diffusers, which only drawing needs."""
     try:
         import diffusers
     except ImportError as error:
@@ -227,12 +228,12 @@ def schedulers() -> ModuleType:
 
 
 def to_bytes(images: Float[Tensor, "n channel height width"]) -> UInt8[Tensor, "n channel height width"]:
-    """Images in [-1, 1] as bytes: cut first, for a cast would wrap around, then rounded."""
+    """Converts images in [-1, 1] to bytes: clips first, because a cast would wrap around, then rounds."""
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def refuse_impossible(task: Diffusion, conditions: Condition, how: Sampler) -> None:
-    """Raises if a class is unknown, guidance has nothing to lead away from, or steps do not fit the times."""
+    """Raises if a class is unknown, guidance lacks a null condition, or steps do not fit the times."""
     allowed = torch.tensor([*range(task.n_classes), *([] if task.null is None else [task.null])])
     unknown = conditions.cpu()[~torch.isin(conditions.cpu(), allowed)]
     if len(unknown) and not conditions.is_floating_point():

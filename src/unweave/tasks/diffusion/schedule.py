@@ -1,4 +1,4 @@
-r"""The noise schedule of a diffusion model: how much of an image is left at a time, and what is predicted.
+r"""The noise schedule of a diffusion model: the share of an image at each time, and the prediction target.
 
 :math:`x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\, \epsilon` (Ho et al., 2020,
 https://arxiv.org/abs/2006.11239), with :math:`\bar\alpha_t = \prod_{s \le t} (1 - \beta_s)`.
@@ -34,30 +34,30 @@ SCHEDULERS = (
 SCHEDULERS += ("DPMSolverMultistep", "DPMSolverMultistepInverse", "DPMSolverSinglestep", "DEISMultistep")
 SCHEDULERS += ("EulerDiscrete", "EulerAncestralDiscrete", "UniPCMultistep")
 STABLE = ("HeunDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete")
-"""Schedulers whose default betas are those of Stable Diffusion."""
+"""Schedulers with the default betas of Stable Diffusion."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    r"""How noise grows over time.
+    r"""The noise over time.
 
     Args:
-        kind: How beta goes from `start` to `end`: "linear", linear in its root ("scaled_linear", Stable
-            Diffusion), or by a cosine that needs neither ("squaredcos_cap_v2", Nichol & Dhariwal, 2021).
+        kind: The course of beta from `start` to `end`: "linear"; linear in its root ("scaled_linear", Stable
+            Diffusion); or a cosine that uses neither ("squaredcos_cap_v2", Nichol & Dhariwal, 2021).
         steps: The number of times T; times are `0 .. T - 1`.
         start: The first beta.
         end: The last beta.
         betas: The betas themselves, instead of `kind`; empty for none.
-        prediction: What the model is trained to say: the noise, the velocity :math:`\sqrt{\bar\alpha_t}\,
-            \epsilon - \sqrt{1 - \bar\alpha_t}\, x_0` (Salimans & Ho, 2022), or the clean image.
-        zero_snr: Whether the schedule is rescaled so that nothing of the image is left at the last time (Lin
-            et al., 2024, Algorithm 1).
-        clip: DDIM cuts the clean image that each step foresees to [-clip, clip]; not if None.
+        prediction: The prediction target: the noise, the velocity :math:`\sqrt{\bar\alpha_t}\, \epsilon -
+            \sqrt{1 - \bar\alpha_t}\, x_0` (Salimans & Ho, 2022), or the clean image.
+        zero_snr: Whether the schedule is rescaled to pure noise at the last time (Lin et al., 2024, Algorithm
+            1).
+        clip: DDIM clips the predicted clean image of each step to [-clip, clip]; not if None.
         ends_clean: The last step of DDIM ends at the clean image; if not, at the noise of time 0.
-        offset: What is added to the "leading" times of a sampler.
+        offset: The offset of the "leading" times of a sampler.
 
     Raises:
-        ValueError: If a number is out of range, a choice is unknown, or nothing could be predicted.
+        ValueError: If a number is out of range, a choice is unknown, or the target carries no information.
     """
 
     kind: Kind = "linear"
@@ -82,13 +82,13 @@ class Schedule:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Schedule":
-        """The schedule of a diffusers scheduler config; what that leaves out has diffusers' default.
+        """The schedule of a diffusers scheduler config; missing values have diffusers' defaults.
 
-        But images are cut only if the config says so: diffusers writes `clip_sample` into every config of a
-        scheduler that can cut them.
+        But images are clipped only if the config says so: diffusers writes `clip_sample` into every config of
+        a scheduler that can clip.
 
         Raises:
-            ValueError: If the config is of another noise process, or a value is none that is known here.
+            ValueError: If the config is of another noise process, or a value is not supported.
         """
         given = {field.name: config[field.name] for field in fields(Config) if field.name in config}
         told = read(Config, {**defaults(config), **given}, "")
@@ -106,13 +106,13 @@ class Schedule:
             offset=told.steps_offset,
         )
 
-    def noised(self, clean: Images, noise: Images, time: Int[Tensor, " batch"]) -> Images:
-        """The images at their times."""
+    def add_noise(self, clean: Images, noise: Images, time: Int[Tensor, " batch"]) -> Images:
+        """The noisy images at their times."""
         signal, spread = self.scales(time, clean)
         return signal * clean + spread * noise
 
     def target(self, clean: Images, noise: Images, time: Int[Tensor, " batch"]) -> Images:
-        """What the model should say of them."""
+        """The target of the model's output."""
         signal, spread = self.scales(time, clean)
         match self.prediction:
             case "epsilon":
@@ -130,7 +130,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Config:
-    """What is read of a scheduler config of diffusers, under its names: the noise, and DDIM's settings."""
+    """The fields read from a diffusers scheduler config, under its names: the noise, and DDIM's settings."""
 
     beta_schedule: Kind = "linear"
     num_train_timesteps: int = 1000
@@ -146,11 +146,11 @@ class Config:
 
 
 def defaults(config: Mapping[str, Any]) -> dict[str, float]:
-    """The betas of a scheduler of diffusers where its config names none.
+    """The default betas of a diffusers scheduler, for a config without betas.
 
     Raises:
-        ValueError: If it is of another noise process: its betas, if it has any, mean something else. If it
-            asks for dynamic thresholding.
+        ValueError: If it is of another noise process, whose betas mean something else, or uses dynamic
+            thresholding.
     """
     name = str(config.get("_class_name", "DDPMScheduler"))
     known = name.removesuffix("Scheduler")
@@ -171,7 +171,7 @@ def defaults(config: Mapping[str, Any]) -> dict[str, float]:
 
 @cache
 def alphas_cumprod(schedule: Schedule, device: torch.device) -> Float64[Tensor, " steps"]:
-    r""":math:`\bar\alpha_t`: the share of the variance of :math:`x_t` that is the image's."""
+    r""":math:`\bar\alpha_t`: the share of the image in the variance of :math:`x_t`."""
     left = (1 - torch.tensor(betas_of(schedule), dtype=torch.float64)).cumprod(0)
     if schedule.zero_snr:
         root = left.sqrt()
@@ -180,7 +180,7 @@ def alphas_cumprod(schedule: Schedule, device: torch.device) -> Float64[Tensor, 
 
 
 def betas_of(schedule: Schedule) -> list[float]:
-    """The betas, before they are rescaled."""
+    """The betas before rescaling."""
     n, start, end = schedule.steps, schedule.start, schedule.end
     if schedule.betas:
         return list(schedule.betas)

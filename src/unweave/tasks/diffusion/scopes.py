@@ -1,4 +1,4 @@
-"""Which weights of a denoiser may move, by name. A pattern of one's own goes into a method's `where`."""
+"""Scopes: named sets of weights of a denoiser to train. For your own pattern use a method's `where`."""
 
 import copy
 import re
@@ -19,25 +19,25 @@ PATTERNS: Mapping[str, str] = {
     "attention": r"(^|\.)(attentions\.\d+|attn\d+)\.",
     "class embedding": r"(^|\.)class_embed(ding|der)\.",
 }
-"""What the names of the weights match, in diffusers' UNet2DModel and DiTTransformer2DModel."""
+"""The patterns of the weights' names, for diffusers' UNet2DModel and DiTTransformer2DModel."""
 
 PROJECTIONS = r".*\.(to_q|to_k|to_v|to_out\.0)"
-"""The layers that are given a low-rank addition."""
+"""The layers that get a low-rank addition."""
 
 
 def restrict(model: nn.Module, scope: Scope, *, rank: int = 8, seed: int = 0) -> None:
     r"""Leaves the weights of a scope trainable and freezes the others, in place.
 
     "lora" (Hu et al., 2022, https://arxiv.org/abs/2106.09685) freezes all weights and adds :math:`B A` of low
-    rank to the projections of attention, with peft. It starts at :math:`B = 0`, where the model is what it
-    was and the first step moves only B. Whoever gets such a model can take the addition off again: ship
-    `merged(model)`.
+    rank to the projections of attention, with peft. It starts at :math:`B = 0`, where the model is unchanged
+    and the first step changes only B. A user of such a model can remove the addition, so ship
+    `merge_low_rank(model)`.
 
     Args:
         model: The denoiser.
-        scope: The name.
-        rank: Of the addition; its scale is one.
-        seed: Of the matrices A.
+        scope: The name of the scope.
+        rank: The rank of the addition; its scale is one.
+        seed: The seed of the matrices A.
 
     Raises:
         ValueError: If the model has no such weights.
@@ -72,21 +72,21 @@ def add_low_rank(model: nn.Module, rank: int, seed: int) -> None:
             module.training = model.training
 
 
-def merged(model: nn.Module) -> nn.Module:
-    """A copy whose low-rank additions are part of its weights, with the names that it had without them."""
+def merge_low_rank(model: nn.Module) -> nn.Module:
+    """A copy with its low-rank additions merged into the weights, under their original names."""
     whole = copy.deepcopy(model)
     for _, addition in additions(whole):
         addition.merge()
-    return bared(whole)
+    return unwrap_low_rank(whole)
 
 
-def dropped(model: nn.Module) -> nn.Module:
-    """A copy without its low-rank additions, as whoever is given them can make it: the model before them."""
-    return bared(copy.deepcopy(model))
+def drop_low_rank(model: nn.Module) -> nn.Module:
+    """A copy without its low-rank additions, that is, the model before them; any user can make it."""
+    return unwrap_low_rank(copy.deepcopy(model))
 
 
-def bared(model: nn.Module) -> nn.Module:
-    """The model itself without the layers that carry additions, all of it trainable."""
+def unwrap_low_rank(model: nn.Module) -> nn.Module:
+    """Unwraps the layers with additions in the model itself, and makes all of it trainable."""
     for name, addition in additions(model):
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, addition.get_base_layer())
@@ -94,7 +94,7 @@ def bared(model: nn.Module) -> nn.Module:
 
 
 def additions(model: nn.Module) -> "list[tuple[str, BaseTunerLayer]]":
-    """The layers that carry an addition, by name; none where peft was never used."""
+    """The layers with an addition, by name; none if peft was never used."""
     if "peft" not in sys.modules:
         return []
     from peft.tuners.tuners_utils import BaseTunerLayer

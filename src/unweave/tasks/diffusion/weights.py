@@ -1,4 +1,4 @@
-"""The weights of a denoiser on disk: one file of safetensors, in float32 when it is read."""
+"""The weights of a denoiser on disk: one safetensors file, read as float32."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unweave.tasks.diffusion.folder_config import WEIGHTS, component_of
-from unweave.tasks.diffusion.scopes import merged
+from unweave.tasks.diffusion.scopes import merge_low_rank
 
 
 def weights_of(component: Path) -> dict[str, Tensor]:
-    """The weights in float32.
+    """Reads the weights in float32.
 
     Raises:
         ValueError: If they are sharded, in another format, truncated, or not finite.
@@ -35,7 +35,7 @@ def weights_of(component: Path) -> dict[str, Tensor]:
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Puts weights into the model that its configuration describes."""
+    """Copies weights into a model."""
     refuse_other(model.state_dict(), state)
     model.load_state_dict(state)
 
@@ -52,9 +52,9 @@ def refuse_other(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) ->
 
 
 def refuse_other_model(folder: Path, model: nn.Module) -> None:
-    """Raises if a folder holds other weights than a model has, with its low-rank additions merged."""
+    """Raises if the weights in a folder differ from the model's, with its low-rank additions merged."""
     component = folder / component_of(folder)
-    found, expected = weights_of(component), merged(model).state_dict()
+    found, expected = weights_of(component), merge_low_rank(model).state_dict()
     same = found.keys() == expected.keys() and all(
         torch.equal(value, expected[name].cpu()) for name, value in found.items()
     )
