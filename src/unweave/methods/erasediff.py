@@ -92,7 +92,6 @@ class Least:
         passes: The number of passes; with 0 the value stays zero.
         how: The descent of the passes, without its average.
         every: The number of steps between two searches.
-        value: The result of the last search.
     """
 
     forget: Objective
@@ -100,7 +99,7 @@ class Least:
     how: Descent
     every: int
     value: float = field(default=0.0, init=False)
-    """What the last look found."""
+    """The result of the last search."""
 
     def __call__(self, problem: Problem, index: int) -> None:
         """Searches every `every` steps, on a copy of the model; charges the problem."""
