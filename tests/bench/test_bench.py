@@ -277,7 +277,7 @@ def test_bad_requests_are_refused_before_anything_runs(tmp_path) -> None:
         bench([tiny()], tmp_path / "a", methods=["lurr"])
     with pytest.raises(ValueError, match="seeds must be in 1..2 .* found 3"):
         bench([tiny()], tmp_path / "a", seeds=3)
-    with pytest.raises(ValueError, match="a name of its own, found tiny, tiny"):
+    with pytest.raises(ValueError, match="each recipe can be run once at a budget, found tiny, tiny"):
         bench([tiny(), tiny()], tmp_path / "a")
     assert not (tmp_path / "a").exists()
 

@@ -149,7 +149,7 @@ class TestBadInput:
         refused(r"shape \[1, 4, 4\] .*found \[1, 8, 8\]", *request, large)
         refused("a KID needs 20 held-out images", *request, folders.images(tmp_path / "few.npz", n=60))
         whole = folders.images(tmp_path / "whole.npz")
-        refused("whole classes are forgotten", "forget", source, "--data", whole, "--random", 0.1)
+        refused("can only forget whole classes", "forget", source, "--data", whole, "--random", 0.1)
 
     def test_guidance_without_a_condition_for_none(self, refused, tmp_path):
         source = folders.diffusers_folder(tmp_path / "plain", num_class_embeds=4)

@@ -133,7 +133,7 @@ class TestDemo:
         assert ran == ["digits-class"] and all(demo.runs_any(recipe, None) for recipe in recipes)
 
     def test_the_frontier_is_of_few_methods(self):
-        few = {"lur:recover", "joint:recover", "salun:recover", "short-retrain"}
+        few = {"lur:recover", "lur-lagged:recover", "joint:recover", "salun:recover", "short-retrain"}
         *found, _ = (recipe.configured() for recipe in demo.digits(quick=False).recipes)
         assert [names for names in found if names == few] == found[:1] + found[2:]
         assert few < found[1] < set(demo.CLASSIFIERS.split(",")), "0.2 is the recipe's own budget"
