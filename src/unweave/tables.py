@@ -175,7 +175,7 @@ def refuse_unknown(table: Table, known: Iterable[str], path: str, meant: Iterabl
         if key not in known:
             guess = suggest_word(key, [*meant] or known)
             raise ValueError(
-                f"unknown key {key!r} in {path or 'the recipe'}{guess}; known: {', '.join(known)}"
+                f"unknown key {key!r} in {path or 'the recipe'}{guess}; known: {', '.join(known) or 'none'}"
             )
 
 

@@ -222,7 +222,10 @@ def test_methods_compute_in_the_precision_of_the_training() -> None:
         ),
         ({"methods": {"lur": {"forget": "clampd"}}}, "forget.* 'clampd'.*did you mean 'clamped'"),
         ({"methods": {"lur": {"forget": {"kind": "clampd"}}}}, "forget.kind .*did you mean 'clamped'"),
-        ({"methods": {"lur": {"forget": {"kap": 1}}}}, "'kap' in methods.lur.forget .did you mean 'cap'"),
+        (
+            {"methods": {"lur": {"forget": {"kind": "clamped", "kap": 1}}}},
+            "'kap' in methods.lur.forget .did you mean 'cap'",
+        ),
         ({"methods": {"lur": {"forget": "surrogate"}}}, "lur.forget = 'surrogate' is for .* diffusion"),
         ({"methods": {"lur:recover": {"alpha": 1}}}, "'alpha' in .* .did you mean 'lur.alpha'"),
         ({"methods": {"lur:recover": {"lur": {"alfa": 1}}}}, "'alfa' in methods.lur:recover.lur .did"),

@@ -81,14 +81,26 @@ def test_budgets_of_recoveries_and_lengths_of_proxies_are_foreseen(run, here, me
     assert spent["gradient_evaluations"] <= foreseen["gradients"] + 1e-6
 
 
-def test_a_recovery_that_ends_once_the_model_is_restored_is_foreseen_at_its_most(run, here, tmp_path):
+def test_the_default_is_foreseen_as_it_is_spent(run, here, tmp_path):
     place = projects.project(tmp_path / "mine", TRAINED)
     request, named = ("--ids", "r0/3,r0/5", "--quiet", "--json"), ("--methods", "lur:recover")
     foreseen = json.loads(run("check", place, *request, *named).out)["costs"]["lur:recover"]["gradients"]
     spent = json.loads(run("forget", place, *request).out)["gradient_evaluations"]
-    # 60 steps of three gradients, three that measure alpha and the weight, and 30 passes of one batch
-    assert foreseen == pytest.approx(3 * 60 + 3 + 30) and 3 * 60 + 3 < spent <= foreseen
-    assert "assumed to take its most" in run("check", place, *named, "--ids", "r0/3", "--quiet").out
+    # 30 steps of three gradients, two that measure alpha, and 15 passes of one batch
+    assert foreseen == pytest.approx(3 * 30 + 2 + 15) and spent == pytest.approx(foreseen)
+
+
+def test_a_recovery_that_ends_once_the_model_is_restored_is_foreseen_at_its_most(run, here, tmp_path):
+    place, method = Path(projects.recipe(tmp_path)), ("--methods", "finetune:recover", "--quiet")
+    table = {"finetune.how.steps": 10, "recover.until.near": 100.0, "recover.how.steps": 40}
+    lines = "".join(f"{path} = {value}\n" for path, value in table.items())
+    place.write_text(f'{place.read_text()}\n[methods."finetune:recover"]\n{lines}')
+    foreseen = json.loads(run("check", place, *method, "--json").out)["costs"]["finetune:recover"][
+        "gradients"
+    ]
+    told = run("forget", place, "--random", 0.1, "--quiet", "--json", "--method", "finetune:recover").out
+    assert foreseen == pytest.approx(10 + 40) and 10 < json.loads(told)["gradient_evaluations"] < 10 + 40
+    assert "assumed to take its most" in run("check", place, *method).out
 
 
 def test_where_nothing_says_what_to_forget_it_is_a_random_tenth(run, here, project):

@@ -1,0 +1,83 @@
+"""A forget loss that ends where data that was never seen stands.
+
+A retrained model is to the forget data what the original is to held-out data. Ascent beyond the held-out loss
+drives examples to where no retrained model has them, and takes their neighbours along. One level is too low
+for wrong labels, though: a model that never saw one answers otherwise, and is as sure as it is elsewhere. So
+there are two, for examples that the model names rightly and wrongly at that step.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unweave.descent.descend import Descent
+from unweave.descent.losses import mean_loss_at
+from unweave.descent.objective import Objective, on
+from unweave.problem import Problem
+from unweave.targets.estimators.held_out import logits_at, of_retained_classes
+from unweave.tasks import Batch
+from unweave.tasks.classifier import Classifier
+from unweave.weights.step import Step
+
+Levels = tuple[Float[Tensor, " n"], Float[Tensor, " n"]]
+"""The loss at which each training example is left alone, if it is named rightly and if wrongly, in nats."""
+
+
+@dataclass(frozen=True)
+class Unseen:
+    r"""Descends :math:`-\min(\ell, c)`, with c what the original loses on held-out data.
+
+    Of a classifier, c is the mean loss on held-out examples, and for forget examples that the model names
+    wrongly by then the mean over those that the original names wrongly. Examples of a class that is wholly
+    forgotten end at a guess among all classes, :math:`c = \log n`. For other tasks c is the mean.
+    """
+
+    def __call__(self, problem: Problem, how: Descent) -> Objective:
+        """The forget objective."""
+        if isinstance(problem.task, Classifier):
+            return raised_to(*levels_of(problem))
+        with torch.no_grad():
+            mean = mean_loss_at(problem, problem.original, *problem.split.part("calibration"), how.batch)
+        level = torch.full((len(problem.split.train),), mean)
+        return raised_to(level, level)
+
+
+def raised_to(right: Float[Tensor, " n"], wrong: Float[Tensor, " n"]) -> Objective:
+    """Ascent that leaves an example alone once its loss has reached the level."""
+
+    def value(step: Step, batch: Batch) -> Tensor:
+        output, ids = step.predict(batch), batch.ids.cpu()
+        loss = step.runtime.task.loss(output, batch.target)
+        level = right[ids].to(loss)
+        if right is not wrong:
+            level = torch.where(output.argmax(1) == batch.target, level, wrong[ids].to(loss))
+        return -torch.where(loss < level, loss, level)  # at a tie nothing pulls
+
+    return on("forget", "unseen", value, idle=True)
+
+
+def levels_of(problem: Problem) -> Levels:
+    """The levels of a classifier's training examples.
+
+    Raises:
+        ValueError: If some are of a class of which something is retained, and no held-out example is.
+    """
+    split = problem.split
+    gone = torch.isin(split.train.labels, torch.tensor(split.forgotten_classes, dtype=torch.long))
+    guess = torch.full((len(gone),), math.log(split.n_classes))
+    if bool(gone[split.forget].all()):
+        return guess, guess
+    held = split.calibration[of_retained_classes(problem)]
+    if not len(held):
+        raise ValueError(
+            "the target 'unseen' needs calibration examples of classes that are not wholly forgotten, found "
+            "none: use a target with a number, such as 'clamped'"
+        )
+    said, labels = logits_at(problem, problem.original, split.held_out, held), split.held_out.labels[held]
+    losses, wrong = problem.task.loss(said, labels), said.argmax(1) != labels
+    mean = float(losses.mean())
+    worse = float(losses[wrong].mean()) if bool(wrong.any()) else mean
+    return torch.where(gone, guess, mean), torch.where(gone, guess, worse)
