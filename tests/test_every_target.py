@@ -37,7 +37,7 @@ CASES: dict[str, Target] = {
     "shards": Estimate("shards"),
     "influence": Estimate("influence"),
 }
-RAISING = ("bounded", "clamped", "ascent", "mislabel", "surrogate", "level")
+RAISING = ("bounded", "clamped", "ascent", "mislabel", "surrogate", "unseen", "level")
 """Those that say where to go, and not where to end."""
 
 REFUSED = {("surrogate", f): "the task .* draws none" for f in ("batchnorm", "layernorm", "language")}
@@ -161,7 +161,7 @@ def test_a_seed_takes_no_proxy_of_another():
 
 
 @pytest.mark.parametrize("family", ["batchnorm", "layernorm"])
-@pytest.mark.parametrize("name", ["match", "quantile", "estimate", "uniform", "clamped"])
+@pytest.mark.parametrize("name", ["match", "quantile", "estimate", "uniform", "clamped", "unseen"])
 def test_a_whole_class_can_be_forgotten(name: str, family: str):
     of = problem(family, whole_class=True)
     known = accuracy(of)

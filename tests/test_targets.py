@@ -1,6 +1,7 @@
 """Targets on margins made by hand: a model here is a table from the number of an example to its logits."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from unweave.estimators.proxy import Proxy
 from unweave.estimators.quantiles import quantiles
 from unweave.problem import Problem, frozen
 from unweave.split import Split
+from unweave.step import Runtime, Step
+from unweave.targets import Unseen
 from unweave.tasks.classifier import Classifier
 
 HELD_OUT = 100
@@ -192,3 +195,55 @@ def test_a_proxy_leaves_the_problem_alone():
     Proxy(how=Descent(steps=2))(of)
     assert (of.cost.gradients, of.cost.examples) == (4, 4 * 47)  # charged again, not made again
     assert all(p.grad is None for p in proxy.parameters())
+
+
+def losses(values: list[float]) -> list[float]:
+    """The cross-entropy in nats of answers with those margins."""
+    return [math.log1p(math.exp(-value)) for value in values]
+
+
+def pushed(of: Problem) -> list[float]:
+    """How hard each forget example is pushed; on a table, each weight belongs to one example."""
+    objective = Unseen()(of, Descent(steps=1))
+    batch = of.task.draw(next(iter(of.split.train.stream([of.split.forget]))), of.generator)
+    step = Step(of.params, Runtime(of.model, of.task), {"forget": [batch]}, {"forget": len(batch)})
+    return step.gradient(objective)["rows"][of.split.forget].abs().amax(1).tolist()
+
+
+def test_unseen_pushes_the_examples_below_the_mean_held_out_loss_and_no_others():
+    own, held = [5.0, 0.5, -3.0], [2.0, -1.0, 0.5, 1.0]
+    of = setting(
+        TRAIN, FORGET, CALIBRATION, margins(0, TRAIN, [*own, 9, 9, 9]) | margins(HELD_OUT, CALIBRATION, held)
+    )
+    cap = np.mean(losses(held))
+    assert [loss < cap for loss in losses(own)] == [True, True, False]
+    # the derivative of the loss by the margin, over three examples
+    assert pushed(of) == pytest.approx([1 / (1 + math.exp(5)) / 3, 1 / (1 + math.exp(0.5)) / 3, 0.0])
+
+
+def test_unseen_takes_the_original_and_not_the_model_as_it_is():
+    answers = margins(0, TRAIN, [0.5] * 6) | margins(HELD_OUT, CALIBRATION, [1.0] * 4)
+    of = setting(TRAIN, FORGET, CALIBRATION, answers)
+    assert losses([0.5]) > losses([1.0]) and pushed(of) == [0.0] * 3
+    of = setting(TRAIN, FORGET, CALIBRATION, margins(0, TRAIN, [0.5] * 6))
+    of.given = frozen(of.model)
+    with torch.no_grad():
+        of.model.rows[HELD_OUT:] = torch.tensor([9.0, 0.0])
+    assert losses([0.5]) < losses([0.0]) and min(pushed(of)) > 0.1
+
+
+def test_unseen_leaves_a_forgotten_class_at_a_guess_and_reads_no_held_out_data_of_it():
+    train, held = [0, 0, 1, 1, 0, 0], [1, 0, 1, 0]
+    of = setting(
+        train,
+        [0, 2, 3],
+        held,
+        margins(0, train, [1.0, 9, 0.1, -0.1, 9, 9]) | margins(HELD_OUT, held, [-9, 1.5] * 2),
+    )
+    assert of.split.forgotten_classes == (1,)
+    # in order: the loss of the margin 1.5 is reached already; the class ends at log 2, a margin of zero
+    assert [value > 0 for value in pushed(of)] == [False, True, False]
+    of = setting([0, 0, 1, 1, 0, 0], [0, 2, 3], [1, 1], {})
+    with pytest.raises(ValueError, match="the target 'unseen' needs calibration examples .* found none"):
+        pushed(of)
+    assert len(pushed(setting([0, 0, 1, 1, 0, 0], [2, 3], [1, 1], {}))) == 2

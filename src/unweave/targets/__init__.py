@@ -14,9 +14,12 @@ from unweave.targets.estimate import Estimate
 from unweave.targets.level import Level
 from unweave.targets.match import Match
 from unweave.targets.quantile import Quantile
+from unweave.targets.unseen import Unseen
 from unweave.targets.usual import Ascent, Bounded, Clamped, Mislabel, Surrogate, Uniform
 
-Target = Bounded | Clamped | Ascent | Mislabel | Uniform | Surrogate | Level | Match | Quantile | Estimate
+Target = (
+    Bounded | Clamped | Ascent | Mislabel | Uniform | Surrogate | Unseen | Level | Match | Quantile | Estimate
+)
 """Frozen settings. Called with a problem and the descent that follows it, a target gives its objective."""
 
 TARGETS: Mapping[str, Target] = {
@@ -26,6 +29,7 @@ TARGETS: Mapping[str, Target] = {
     "mislabel": Mislabel(),
     "uniform": Uniform(),
     "surrogate": Surrogate(),
+    "unseen": Unseen(),
     "level": Level(),
     "match": Match(),
     "quantile": Quantile(),
@@ -45,7 +49,7 @@ FAMILIES: Mapping[type, str] = {
 def ascents(target: object) -> dict[str, Range]:
     """The range of a field `forget` that holds an ascent: each kind of it; nothing for another target."""
     kinds = Choice(("ascent", "bounded", "clamped"))
-    return {"forget": kinds} if isinstance(target, Ascent | Bounded | Clamped) else {}
+    return {"forget": kinds} if isinstance(target, Ascent | Bounded | Clamped | Unseen) else {}
 
 
 def refuse_other_family(target: object, family: str, path: str) -> None:

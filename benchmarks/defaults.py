@@ -1,0 +1,204 @@
+"""Do the default settings hold where nothing was chosen? Candidates on known stages, one judged on others.
+
+    python benchmarks/defaults.py choose --record records/defaults.json
+    python benchmarks/defaults.py judge --cifar10 FOLDER --fashion-mnist FOLDER --record records/defaults.json
+
+Candidates differ in the settings of `lur:recover`. They run on cuts and training seeds that no recipe
+reports. The stages in `JUDGED` were written down before anything was run on them. There the defaults must not
+FAIL where a retrain at equal cost does not: `short-retrain`, the stage's own training with the same number of
+gradient evaluations and its schedule to fit. Where an audit has power, the row `retrain` passes.
+
+The folder keeps models and cells, and the same command goes on where it was stopped.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from unweave.methods import DEFAULT
+from unweave.report.numbers import number
+from unweave.run.bench import bench
+from unweave.run.recipe import Recipe, load, parse
+from unweave.run.workers import Progress
+
+Row = dict[str, Any]
+Table = Mapping[str, Any]
+SEEDS = {"seeds": list(range(2000, 2010)), "calibration_seeds": list(range(2100, 2112))}
+"""Seeds of training on which candidates are compared."""
+
+CUT = 3
+"""The seed of the data on which candidates are compared; recipes report another."""
+
+STUDY: Mapping[str, Table] = {"digits-trace": {}, "digits-clean": {}, "digits-class": {"label": 5}}
+"""Recipes that candidates run on, with what is changed of their data."""
+
+SGD = {"momentum": 0.9, "schedule": "cosine", "warmup": 0.15}
+
+
+def settings(forget: object, weight: object, steps: int, epochs: int, *, lr: float = 0.4) -> Table:
+    """Settings of `lur:recover`."""
+    how = {"lr": lr, "steps": steps, "schedule": "constant", "warmup": 0.0}
+    again = {"lr": 0.3, "epochs": epochs, "schedule": "cosine"}
+    lur = {"forget": forget, "weight": weight, "how": how}
+    return {"lur": lur, "recover": {"until": "none", "how": again}}
+
+
+BEFORE = {
+    "lur": {
+        "forget": {"kind": "clamped", "cap": 4.0},
+        "weight": {"kind": "ratio", "times": 0.3},
+        "how": {"lr": 0.1, "steps": 60, "schedule": "cosine", "warmup": 0.05},
+    },
+    "recover": {
+        "until": {"near": 1.0},
+        "how": {"lr": 0.1, "epochs": 30, "schedule": "constant"},
+    },
+}
+"""The defaults before this study."""
+
+CANDIDATES: Mapping[str, Table] = {
+    "before": BEFORE,
+    "clamped at 4": settings({"kind": "clamped", "cap": 4.0}, 1.0, 30, 10),
+    "level": settings("level", 1.0, 30, 10),
+    "unseen, 30 steps, 10 epochs": settings("unseen", 1.0, 30, 10),
+    "unseen, 30 steps, 15 epochs": settings("unseen", 1.0, 30, 15),
+    "unseen, 40 steps, 10 epochs": settings("unseen", 1.0, 40, 10),
+    "unseen, 40 steps, 15 epochs": settings("unseen", 1.0, 40, 15),
+    "unseen, half the rate": settings("unseen", 1.0, 30, 10, lr=0.2),
+}
+
+JUDGED: Mapping[str, Table] = {
+    # other data, and a net that normalises by batches, which the study has none of
+    "cifar10-1500-random10": {
+        "data": {"name": "cifar10", "limit": 1500, "seed": 4, "fraction": 0.1, "augment": False},
+        "model": {"name": "resnet18", "settings": {"width": 4, "stem": 2}},
+        "train": {"lr": 0.1, "batch": 128, "epochs": 30, **SGD, "weight_decay": 5e-4},
+    },
+    # other data, a convolutional net in small batches, and half of the wrong labels
+    "fashion-mnist-4000-mislabelled": {
+        "data": {
+            "name": "fashion-mnist",
+            "limit": 4000,
+            "seed": 6,
+            "noise": 0.1,
+            "forget": "mislabelled",
+            "fraction": 0.05,
+        },
+        "model": {"name": "conv", "settings": {"width": 6}},
+        "train": {"lr": 0.05, "batch": 64, "epochs": 30, **SGD, "weight_decay": 0.0},
+    },
+    # three times as much to forget, half of the wrong labels, half of the width
+    "digits-noisy-random30": {
+        "data": {"name": "digits", "seed": 4, "noise": 0.1, "fraction": 0.3},
+        "model": {"name": "mlp", "settings": {"hidden": 256}},
+        "train": {"lr": 0.1, "batch": 64, "epochs": 40, **SGD, "weight_decay": 0.0},
+    },
+    # another digit, half of the width, another rate and batch size
+    "digits-eights": {
+        "data": {"name": "digits", "seed": 4, "forget": "class", "label": 8},
+        "model": {"name": "mlp", "settings": {"hidden": 256, "bottleneck": 16}},
+        "train": {"lr": 0.05, "batch": 64, "epochs": 40, **SGD, "weight_decay": 5e-4},
+    },
+}
+"""Written down before anything was run on them."""
+
+
+def candidates() -> Iterator[Recipe]:
+    """Every stage of the study with every candidate."""
+    for stage, data in STUDY.items():
+        table = load(stage).table()
+        for name, changed in CANDIDATES.items():
+            cut = {**table["data"], **data, "seed": CUT}
+            own = {"name": f"{stage}, {name}", "data": cut, "methods": {DEFAULT: changed}}
+            yield parse({**table, **SEEDS, **own})
+
+
+def judged(folders: Mapping[str, str | None]) -> Iterator[Recipe]:
+    """The judged stages, whose methods have their defaults."""
+    for name, table in JUDGED.items():
+        data = {**table["data"], "folder": folders.get(table["data"]["name"])}
+        yield parse({**table, "name": name, "data": data})
+
+
+def run(recipe: Recipe, asked: argparse.Namespace, *methods: str) -> Row:
+    """A stage of a record; a retrain gets as many gradient evaluations as the defaults took."""
+    made = bench([recipe], asked.folder, methods=methods, jobs=asked.jobs, listener=say)
+    (stage,) = made["stages"].values()
+    if "short-retrain" in methods or len(methods) == 1:
+        return {**stage, "environment": made["environment"]}
+    share = stage["methods"][DEFAULT]["gradient_evaluations"] / stage["reference"]["gradient_evaluations"]
+    return run(recipe.within(min(1.0, share)), asked, *methods, "short-retrain")
+
+
+def compact(stage: Row) -> Row:
+    """A stage without what only a page draws: each number once, with four digits."""
+    whole = stage["reference"]["gradient_evaluations"]
+    return {
+        "gradient_evaluations_of_a_retraining": whole,
+        "margins": {name: short(each) for name, each in stage["margins"].items()},
+        "floor": short(stage["floor"]),
+        "methods": {name: row_of(row, whole) for name, row in stage["methods"].items()},
+    }
+
+
+def row_of(row: Row, whole: float) -> Row:
+    """A method: its verdict, its gap, every mean less the retrained models', and its cost."""
+    told = {key: row[key] for key in ("repr", "verdict", "reason")}
+    told |= {"share": short(row["gradient_evaluations"] / whole), "share_of_seconds": short(row["cost"])}
+    if row["failed"] is not None:
+        return told
+    gap = {key: short(row["gap"][key]) for key in ("mean", "low", "high")}
+    apart = {name: short(score["gap"]) for name, score in row["scores"].items() if score["gap"] is not None}
+    return {**told, "gap": gap, "apart": apart, "gaps": [short(each) for each in row["per_seed"]["gap"]]}
+
+
+def short(value: float) -> float:
+    """A number with four digits."""
+    return float(f"{value:.4g}")
+
+
+def keep(part: str, found: Row, asked: argparse.Namespace) -> None:
+    """Prints a row of a part, and puts it into the record."""
+    rows = found["rows"]
+    for name, row in rows.items():
+        for method, each in row["methods"].items():
+            gap = number(each["gap"]["mean"]) if "gap" in each else "-"
+            print(f"{name:44} {method:14} {each['share']:5.2f} {gap:>6} {each['reason'][:90]}")
+    if asked.record:
+        before = json.loads(asked.record.read_text("utf-8")) if asked.record.exists() else {}
+        record = {"question": (__doc__ or "").splitlines()[0], **before, part: found}
+        asked.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def say(progress: Progress) -> None:
+    """Says which piece of work is done."""
+    print(f"{progress.done}/{progress.total}  {progress.label}", flush=True)
+
+
+def main() -> None:
+    """Runs from the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=("choose", "judge"))
+    parser.add_argument("--cifar10", help="the folder of CIFAR-10")
+    parser.add_argument("--fashion-mnist", help="the folder of Fashion-MNIST")
+    parser.add_argument("--jobs", type=int)
+    parser.add_argument(
+        "--folder", type=Path, default=Path("unweave-defaults"), help="keeps models and cells"
+    )
+    parser.add_argument("--record", type=Path, help="the file that the rows are written to")
+    asked = parser.parse_args()
+    if asked.part == "choose":
+        made = {recipe.name: run(recipe, asked, DEFAULT) for recipe in candidates()}
+    else:
+        folders = {"cifar10": asked.cifar10, "fashion-mnist": asked.fashion_mnist}
+        made = {each.name: run(each, asked, DEFAULT, "retrain") for each in judged(folders)}
+    rows = {name: compact(stage) for name, stage in made.items()}
+    keep(asked.part, {"environment": next(iter(made.values()))["environment"], "rows": rows}, asked)
+
+
+if __name__ == "__main__":
+    main()
