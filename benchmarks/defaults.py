@@ -39,7 +39,7 @@ SGD = {"momentum": 0.9, "schedule": "cosine", "warmup": 0.15}
 
 def settings(forget: object, weight: object, steps: int, epochs: int, *, lr: float = 0.4) -> Table:
     """Settings of `lur:recover`."""
-    how = {"lr": lr, "steps": steps, "schedule": "constant", "warmup": 0.0}
+    how = {"lr": lr, "steps": steps, "schedule": "constant", "warmup": 0.05}
     again = {"lr": 0.3, "epochs": epochs, "schedule": "cosine"}
     lur = {"forget": forget, "weight": weight, "how": how}
     return {"lur": lur, "recover": {"until": "none", "how": again}}

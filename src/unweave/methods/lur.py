@@ -21,7 +21,7 @@ from unweave.problem import Problem
 from unweave.rules import RuleName
 from unweave.space import RATES, SCHEDULES, Log, Range, Tunable, prefixed, up_to
 from unweave.step import Term
-from unweave.targets import Clamped, Target, ascents
+from unweave.targets import Target, Unseen, ascents
 from unweave.units import CHECK, Along, Curvature, Ratio, first_step, refuse_divergence
 
 Mode = Literal["nested", "lagged", "exact", "first-order", "joint"]
@@ -59,7 +59,8 @@ class LUR:
 
     about: ClassVar[About] = About(
         paper="Patel & Qiu, ICCV 2025, arXiv 2503.06339",
-        data="forget, retain; calibration for the targets 'level', 'match', 'quantile' and 'estimate'",
+        data="forget, retain; calibration for the targets 'unseen', 'level', 'match', 'quantile' and "
+        "'estimate'",
         step="3 gradients (nested), 2 (lagged, first-order, joint), 2 + double backward (exact)",
         deviations="modes nested and lagged, the targets and the measured units are ours; the paper's "
         "settings are not public",
@@ -67,13 +68,13 @@ class LUR:
 
     mode: Mode = "nested"
     alpha: float | Along | Curvature = Along(0.1)
-    weight: float | Ratio = Ratio(0.3)
-    forget: Target = Clamped(4.0)
+    weight: float | Ratio = 1.0
+    forget: Target = Unseen()
     retain: RetainLoss = "nll"
     where: str | Salient | None = None
     rule: RuleName = "total"
     feed: FeedName = "paired"
-    how: Descent = Descent(lr=0.1, steps=60, forget_batch=64, max_norm=1.0, schedule="cosine", warmup=0.05)
+    how: Descent = Descent(lr=0.4, steps=40, forget_batch=64, max_norm=1.0, warmup=0.05)
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
