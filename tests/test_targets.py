@@ -210,15 +210,19 @@ def pushed(of: Problem) -> list[float]:
     return step.gradient(objective)["rows"][of.split.forget].abs().amax(1).tolist()
 
 
-def test_unseen_pushes_the_examples_below_the_mean_held_out_loss_and_no_others():
-    own, held = [5.0, 0.5, -3.0], [2.0, -1.0, 0.5, 1.0]
-    of = setting(
-        TRAIN, FORGET, CALIBRATION, margins(0, TRAIN, [*own, 9, 9, 9]) | margins(HELD_OUT, CALIBRATION, held)
-    )
-    cap = np.mean(losses(held))
-    assert [loss < cap for loss in losses(own)] == [True, True, False]
+def test_unseen_pushes_the_examples_below_the_mean_held_out_loss_of_their_kind_and_no_others():
+    own, held = [5.0, 0.5, -0.5], [2.0, -1.0, 0.3, -1.4]
+    rows = margins(0, TRAIN, [*own, 9, 9, 9]) | margins(HELD_OUT, CALIBRATION, held)
+    every, wrong = np.mean(losses(held)), np.mean(losses([-1.0, -1.4]))
+    first, second, third = losses(own)
+    assert first < second < every < wrong and every < third < wrong
     # the derivative of the loss by the margin, over three examples
-    assert pushed(of) == pytest.approx([1 / (1 + math.exp(5)) / 3, 1 / (1 + math.exp(0.5)) / 3, 0.0])
+    slopes = [1 / (1 + math.exp(margin)) / 3 for margin in own]
+    assert pushed(setting(TRAIN, FORGET, CALIBRATION, rows)) == pytest.approx(slopes)
+    rows |= margins(0, TRAIN, [0.1, 5.0, -1.3, 9, 9, 9])
+    low = setting(TRAIN, FORGET, CALIBRATION, rows | margins(HELD_OUT, CALIBRATION, [2.0, 2.0, -1.2, 2.0]))
+    assert losses([0.1])[0] > np.mean(losses([2.0, 2.0, -1.2, 2.0])) and losses([-1.3]) > losses([-1.2])
+    assert pushed(low) == pytest.approx([0.0, 1 / (1 + math.exp(5)) / 3, 0.0])
 
 
 def test_unseen_takes_the_original_and_not_the_model_as_it_is():

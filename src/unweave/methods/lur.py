@@ -74,7 +74,7 @@ class LUR:
     where: str | Salient | None = None
     rule: RuleName = "total"
     feed: FeedName = "paired"
-    how: Descent = Descent(lr=0.4, steps=40, forget_batch=64, max_norm=1.0, warmup=0.05)
+    how: Descent = Descent(lr=0.4, steps=30, forget_batch=64, max_norm=1.0, warmup=0.05)
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)

@@ -66,7 +66,7 @@ class Recover:
     about: ClassVar[About] = About("ours", "retain", "1 gradient", "a recovery, for pipelines")
     until: Restored | None = None
     budget: int | None = None
-    how: Descent = Descent(lr=0.3, epochs=10, max_norm=1.0, schedule="cosine")
+    how: Descent = Descent(lr=0.3, epochs=15, max_norm=1.0, schedule="cosine")
 
     def __post_init__(self) -> None:
         refuse_outside(self, "[1, inf)", "budget")

@@ -1,7 +1,9 @@
-"""A forget loss that ends where data that was never seen stands on average.
+"""A forget loss that ends where data that was never seen stands.
 
 A retrained model is to the forget data what the original is to held-out data. Ascent beyond the held-out loss
-drives examples to where no retrained model has them, and takes their neighbours along.
+drives examples to where no retrained model has them, and takes their neighbours along. One level is too low
+for wrong labels, though: a model that never saw one answers otherwise, and is as sure as it is elsewhere. So
+there are two, for examples that the model names rightly and wrongly at that step.
 """
 
 import math
@@ -12,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unweave.descend import Descent
-from unweave.estimators.held_out import known
+from unweave.estimators.held_out import known, logits_at
 from unweave.losses import mean_loss_at
 from unweave.objective import Objective, on
 from unweave.problem import Problem
@@ -20,45 +22,62 @@ from unweave.step import Step
 from unweave.tasks import Batch
 from unweave.tasks.classifier import Classifier
 
+Levels = tuple[Float[Tensor, " n"], Float[Tensor, " n"]]
+"""The loss at which each training example is left alone, if it is named rightly and if wrongly, in nats."""
+
 
 @dataclass(frozen=True)
 class Unseen:
-    r"""Descends :math:`-\min(\ell, c)`, with c the original's mean loss on held-out data.
+    r"""Descends :math:`-\min(\ell, c)`, with c what the original loses on held-out data.
 
-    A classifier's examples of a class that is wholly forgotten end at a guess among all classes,
-    :math:`c = \log n`: what the original loses on held-out examples of such a class says nothing of them.
+    Of a classifier, c is the mean loss on held-out examples, and for forget examples that the model names
+    wrongly by then the mean over those that the original names wrongly. Examples of a class that is wholly
+    forgotten end at a guess among all classes, :math:`c = \log n`. For other tasks c is the mean.
     """
 
     def __call__(self, problem: Problem, how: Descent) -> Objective:
         """The forget objective."""
-        caps = caps_of(problem, how.batch)
-
-        def value(step: Step, batch: Batch) -> Tensor:
-            loss = step.runtime.task.loss(step.predict(batch), batch.target)
-            cap = caps[batch.ids.cpu()].to(loss)
-            return -torch.where(loss < cap, loss, cap)  # at a tie nothing pulls
-
-        return on("forget", "unseen", value, idle=True)
+        if isinstance(problem.task, Classifier):
+            return raised_to(*levels_of(problem))
+        with torch.no_grad():
+            mean = mean_loss_at(problem, problem.original, *problem.split.part("calibration"), how.batch)
+        level = torch.full((len(problem.split.train),), mean)
+        return raised_to(level, level)
 
 
-def caps_of(problem: Problem, batch: int) -> Float[Tensor, " n"]:
-    """The loss at which each training example is left alone, in the unit of the task.
+def raised_to(right: Float[Tensor, " n"], wrong: Float[Tensor, " n"]) -> Objective:
+    """Ascent that leaves an example alone once its loss has reached the level."""
+
+    def value(step: Step, batch: Batch) -> Tensor:
+        output, ids = step.predict(batch), batch.ids.cpu()
+        loss = step.runtime.task.loss(output, batch.target)
+        level = right[ids].to(loss)
+        if right is not wrong:
+            level = torch.where(output.argmax(1) == batch.target, level, wrong[ids].to(loss))
+        return -torch.where(loss < level, loss, level)  # at a tie nothing pulls
+
+    return on("forget", "unseen", value, idle=True)
+
+
+def levels_of(problem: Problem) -> Levels:
+    """The levels of a classifier's training examples.
 
     Raises:
         ValueError: If some are of a class of which something is retained, and no held-out example is.
     """
-    split, classes = problem.split, isinstance(problem.task, Classifier)
-    gone = torch.tensor(split.forgotten_classes if classes else (), dtype=torch.long)
-    lost = torch.isin(split.train.labels, gone)
-    caps = torch.where(lost, math.log(split.n_classes), 0.0)
-    if bool(lost[split.forget].all()):
-        return caps
-    held = split.calibration[known(problem)] if classes else split.calibration
+    split = problem.split
+    gone = torch.isin(split.train.labels, torch.tensor(split.forgotten_classes, dtype=torch.long))
+    guess = torch.full((len(gone),), math.log(split.n_classes))
+    if bool(gone[split.forget].all()):
+        return guess, guess
+    held = split.calibration[known(problem)]
     if not len(held):
         raise ValueError(
             "the target 'unseen' needs calibration examples of classes that are not wholly forgotten, found "
             "none: use a target with a number, such as 'clamped'"
         )
-    with torch.no_grad():
-        mean = mean_loss_at(problem, problem.original, split.held_out, held, batch)
-    return caps.masked_fill(~lost, mean)
+    said, labels = logits_at(problem, problem.original, split.held_out, held), split.held_out.labels[held]
+    losses, wrong = problem.task.loss(said, labels), said.argmax(1) != labels
+    mean = float(losses.mean())
+    worse = float(losses[wrong].mean()) if bool(wrong.any()) else mean
+    return torch.where(gone, guess, mean), torch.where(gone, guess, worse)
