@@ -95,7 +95,7 @@ def test_a_ratio_to_nothing_is_refused(pull: float, push: float):
 
 def test_the_original_does_not_diverge_from_itself_but_for_rounding():
     with pytest.raises(ValueError, match="two gradients that are not zero"):
-        whole(LUR(retain="distill", alpha=0.1), steps=1)(recorded()[0])
+        whole(LUR(retain="distill", alpha=0.1, weight=Ratio(0.3)), steps=1)(recorded()[0])
 
 
 @pytest.mark.parametrize("unit", [Along, Curvature, Ratio])
