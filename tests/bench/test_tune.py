@@ -82,6 +82,32 @@ def test_a_search_is_the_same_whatever_an_earlier_one_has_left_in_the_recipe(tmp
     assert logs[0] == logs[1]
 
 
+def test_a_search_at_a_larger_budget_begins_with_the_best_of_the_smaller_one(tmp_path) -> None:
+    recipe = tuned_so(tiny(), budgets=(0.2, 0.4), trials=3)
+    small, large = Stage(recipe, tmp_path).split_by_budget()
+    below = tune.study((small,), "finetune", 3)
+    above = tune.study((large,), "finetune", 3, smaller=below)
+    inherited, first, second, *_ = above.trials
+    assert inherited == {**below.best_trial, "budget": 0.2} and len(above.trials) == 4
+    assert first["settings"] == below.trials[0]["settings"], "the defaults come first at every budget"
+    assert second["settings"]["how.lr"] == below.best["how.lr"]
+    assert second["settings"]["how.steps"] == 2 * below.best["how.steps"]
+    assert above.value <= below.value
+    again = tune.study((large,), "finetune", 3, smaller=dataclasses.replace(below, trials=[]))
+    assert len(again.trials) == 3, "a search whose trials all failed leaves nothing"
+
+
+def test_settings_that_a_larger_budget_does_not_allow_are_drawn_anew() -> None:
+    trial = {"budget": 0.1, "settings": {"how.steps": 40, "recover.budget": 100, "forget": "gone", "lr": 0.3}}
+    space = {
+        "how.steps": Whole(10, 60),
+        "recover.budget": Choice((300,)),
+        "forget": Choice(("ascent",)),
+        "lr": Log(0.1, 1),
+    }
+    assert tune.stretch(trial, 0.3, space) == {"recover.budget": 300, "lr": 0.3}
+
+
 def test_a_value_is_the_mean_gap_the_excess_of_total_variation_and_the_auc(tmp_path) -> None:
     stage, drift = drifting(tmp_path, Drift()), Drift()
     assert make_case(stage, 1000).floor > 0

@@ -91,9 +91,12 @@ def compare(
     made = {"schema": record.SCHEMA, "environment": record.environment(), "stages": stages_made}
     with workers(jobs or cpu_count() or 1) as crew:
         list(run_jobs(crew, forget_set_jobs(stages), listener))
-        made_here = [obtain_studies(each, names[each.name], tune, tuned, crew, listener) for each in stages]
-        found = [{**each, **(studies or {})} for each in made_here]
-        logs = {stage.name: study for stage, study in zip(stages, found, strict=True)}
+        logs: dict[str, dict[str, Study]] = {}
+        for stage in stages:
+            below = next_smaller(stage, [each for each in stages if each.name in logs])
+            smaller = logs[below.name] if below else {}
+            made_here = obtain_studies(stage, names[stage.name], tune, tuned, crew, listener, smaller)
+            logs[stage.name] = {**made_here, **(studies or {})}
         stages = [
             replace(stage, recipe=with_best_settings(stage.recipe, logs[stage.name])) for stage in stages
         ]
@@ -154,11 +157,20 @@ def obtain_studies(
     folder: str | Path | None,
     crew: Crew,
     listener: Listener,
+    smaller: Mapping[str, Study],
 ) -> dict[str, Study]:
     """The searches of a stage: read from an earlier run, made now, or none."""
     if folder is not None:
         return read_studies(stage, methods, Path(folder))
-    return tune_stage(stage, methods, trials, crew, listener) if trials else {}
+    return tune_stage(stage, methods, trials, crew, listener, smaller) if trials else {}
+
+
+def next_smaller(stage: Stage, others: Sequence[Stage]) -> Stage | None:
+    """The stage of the same recipe at the next smaller budget."""
+    budget = stage.recipe.tuning.largest_budget
+    alike = [each for each in others if each.recipe.name == stage.recipe.name]
+    below = [each for each in alike if each.recipe.tuning.largest_budget < budget]
+    return max(below, key=lambda each: each.recipe.tuning.largest_budget, default=None)
 
 
 def select_methods(recipe: Recipe, methods: Sequence[str] | None) -> tuple[str, ...]:

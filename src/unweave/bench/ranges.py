@@ -32,9 +32,13 @@ def distribution(choices: Log | Uniform | Whole | Choice) -> "BaseDistribution":
 def default_settings(method: Method, space: Mapping[str, Range]) -> dict[str, Any]:
     """The method's own settings, as far as they are in their ranges."""
     table = as_table(method)
-    values = {path: value_at(table, path) for path in space}
+    return keep_in_range({path: value_at(table, path) for path in space}, space)
+
+
+def keep_in_range(settings: Settings, space: Mapping[str, Range]) -> dict[str, Any]:
+    """The settings that a search may draw, without those outside their ranges."""
     drawn = {path: each for path, each in space.items() if not isinstance(each, Rest)}
-    return {path: values[path] for path, each in drawn.items() if in_range(each, values[path])}
+    return {path: settings[path] for path, each in drawn.items() if in_range(each, settings.get(path))}
 
 
 def in_range(choices: Log | Uniform | Whole | Choice, value: object) -> bool:

@@ -73,6 +73,7 @@ def search(
     cases: Sequence[Case],
     *,
     begin: Method | None = None,
+    second: Settings | None = None,
     journal: Path | None = None,
     name: str = "search",
 ) -> list[Trial]:
@@ -92,6 +93,7 @@ def search(
         trials: The number of trials of all processes together.
         cases: The cases of every trial.
         begin: The method with the settings of the first trial; its own if None.
+        second: The settings of the second trial; those that are missing are drawn.
         journal: The file that stores trials as they are made; none if None.
         name: The name of this search in the journal.
     """
@@ -100,12 +102,13 @@ def search(
     ranges = {path: distribution(each) for path, each in space.items() if not isinstance(each, Rest)}
     rests = {path: each for path, each in space.items() if isinstance(each, Rest)}
     first, many = int(digest({"method": repr(begin or method)})[:8], 16), trials >= MANY
+    starts = [default_settings(begin or method, space), *([second] if second else [])]
     study = shared_search.open_study(journal, name, OBJECTIVES if many else 1)
 
     def ask(before: int) -> "OptunaTrial":
         study.sampler = make_sampler(first + before, trials)
-        if before == 0 and not shared_search.has_untried(study):
-            study.enqueue_trial(default_settings(begin or method, space))
+        if before < len(starts) and not shared_search.has_untried(study):
+            study.enqueue_trial(starts[before])
         return study.ask(ranges)
 
     def make(asked: "OptunaTrial") -> Trial:

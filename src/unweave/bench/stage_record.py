@@ -85,11 +85,16 @@ def search_row(stage: Stage, search: Mapping[str, Sequence[Content]]) -> dict[st
     """The row about the search of settings, with every trial; empty without a search."""
     if not search:
         return {}
-    tuning, trials = stage.recipe.tuning, max(map(len, search.values()))
+    tuning, trials = stage.recipe.tuning, max(map(count_own, search.values()))
     facts = {"against": tuning.against, "seeds": list(tuning.seeds), "budget": tuning.largest_budget}
     retraining = evaluations(stage.recipe.train, stage.split(tuning.seeds[0]))
     facts |= {"limit": tuning.limit, "scale": scale_of(stage), "trials": trials, "retraining": retraining}
     return {"tuned": facts, "search": {name: list(log) for name, log in search.items()}}
+
+
+def count_own(trials: Sequence[Content]) -> int:
+    """The number of trials of a search itself, without the one of a smaller budget."""
+    return sum("budget" not in trial for trial in trials)
 
 
 def describe_data(stage: Stage) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +38,22 @@ class Study:
         best: The best settings, by dotted field path; empty if every trial failed.
         value: Their value; NaN if every trial failed.
         trials: The log: number, settings, value (None if it failed or was pruned) and its parts, seconds,
-            gradient evaluations, failed, pruned.
+            gradient evaluations, failed, pruned; and its budget, if it is of a search at a smaller one.
         scale: The length of retraining on all the data, relative to the data of the trials.
+        budget: The budget of the search, relative to a retraining; None if unknown.
     """
 
     best: Settings
     value: float
     trials: Sequence[Trial]
     scale: float = 1.0
+    budget: float | None = None
+
+    @property
+    def best_trial(self) -> Trial | None:
+        """The best trial with its budget, for a search at a larger one; None if every trial failed."""
+        done = [trial for trial in self.trials if trial["value"] is not None]
+        return {"budget": self.budget, **min(done, key=lambda trial: trial["value"])} if done else None
 
     @property
     def settings(self) -> Settings:
@@ -58,13 +66,11 @@ class Study:
         return max(min(steps, 1), round(self.scale * steps))
 
 
-def study_from(trials: Sequence[Trial], scale: float = 1.0) -> Study:
+def study_from(trials: Sequence[Trial], scale: float = 1.0, budget: float | None = None) -> Study:
     """Makes a study from a log of trials."""
-    done = [trial for trial in trials if trial["value"] is not None]
-    if not done:
-        return Study({}, math.nan, trials, scale)
-    best = min(done, key=lambda trial: trial["value"])
-    return Study(best["settings"], best["value"], trials, scale)
+    empty = Study({}, math.nan, trials, scale, budget)
+    best = empty.best_trial
+    return replace(empty, best=best["settings"], value=best["value"]) if best else empty
 
 
 def read_studies(stage: Stage, methods: Sequence[str], folder: Path) -> dict[str, Study]:
@@ -85,7 +91,8 @@ def read_studies(stage: Stage, methods: Sequence[str], folder: Path) -> dict[str
     read = {each: read_object(path, ": tune it again") for each, path in found.items()}
     for each, content in read.items():
         refuse_other(content, facts_of(stage, each, space_of(stage, each)), found[each])
-    return {each: study_from(content["trials"], scale_of(stage)) for each, content in read.items()}
+    budget = stage.recipe.tuning.largest_budget
+    return {each: study_from(content["trials"], scale_of(stage), budget) for each, content in read.items()}
 
 
 def refuse_other(study: Mapping[str, Any], wanted: Mapping[str, str], place: Path) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 from unweave.bench.cache import append_suffix, file_name, read_or_make
 from unweave.bench.cell import MEASURING_FORMAT, cell_key
-from unweave.bench.search import SECOND, make_case, search
+from unweave.bench.ranges import Settings, keep_in_range
+from unweave.bench.search import SECOND, Trial, make_case, search
 from unweave.bench.stage import Stage
-from unweave.bench.study import Study, facts_of, scale_of, space_of, study_from, tunable_methods
+from unweave.bench.study import STEPS, Study, facts_of, scale_of, space_of, study_from, tunable_methods
 from unweave.bench.workers import Crew, Job, Listener, run_jobs
 from unweave.descent.train import digest
 from unweave.record.files import write_atomically
@@ -23,7 +24,12 @@ Raise it in the commit that changes any of these; every search is then made agai
 
 
 def tune_stage(
-    stage: Stage, methods: Sequence[str], trials: int, crew: Crew, listener: Listener
+    stage: Stage,
+    methods: Sequence[str],
+    trials: int,
+    crew: Crew,
+    listener: Listener,
+    smaller: Mapping[str, Study] | None = None,
 ) -> dict[str, Study]:
     """Searches the settings of every tunable method, and writes the best as TOML to `tuning/STAGE.toml`.
 
@@ -33,7 +39,9 @@ def tune_stage(
         trials: The number of trials per method.
         crew: The workers.
         listener: Called after every job.
+        smaller: The searches of the same recipe at the next smaller budget; see `study`.
     """
+    known = smaller or {}
     tuned, seeds = tunable_methods(stage, methods), stage.recipe.tuning.seeds
     for seed in seeds:  # raises for unfit requests and spaces before any training
         stage.split(seed)
@@ -42,7 +50,10 @@ def tune_stage(
     jobs = [Job(f"{stage.name}, models of tuning seed {seed}", prepare, (stage, seed)) for seed in seeds]
     list(run_jobs(crew, jobs, listener))
     jobs = [
-        Job(f"{stage.name}, {trials} trials of {each}", study, ((stage,), each, trials)) for each in tuned
+        Job(
+            f"{stage.name}, {trials} trials of {each}", study, ((stage,), each, trials, None, known.get(each))
+        )
+        for each in tuned
     ]
     found = {job.arguments[1]: study for job, study in run_jobs(crew, jobs, listener)}
     studies = {each: found[each] for each in tuned}
@@ -59,16 +70,26 @@ def prepare(stage: Stage, seed: int) -> int:
     return stage.load_or_train("retain", seed, seed).cost.gradients
 
 
-def study(stages: Sequence[Stage], name: str, trials: int, space: Mapping[str, Range] | None = None) -> Study:
+def study(
+    stages: Sequence[Stage],
+    name: str,
+    trials: int,
+    space: Mapping[str, Range] | None = None,
+    smaller: Study | None = None,
+) -> Study:
     """Searches one method's settings over one or several stages; reads a finished search from disk.
 
     An interrupted search resumes after its last trial, and several processes can share one search.
+
+    What fits a smaller budget fits a larger one. So the best trial at the next smaller budget opens the log
+    and is not run again, and the second trial of a search takes its settings, with steps in proportion.
 
     Args:
         stages: The stages; settings, space and seeds are those of the first.
         name: The method.
         trials: The number of trials.
         space: The search space; that of the family within the recipe's budget if None.
+        smaller: The search at the next smaller budget; None if there is none.
     """
     first = stages[0]
     method, tuning = first.recipe.method(name), first.recipe.tuning
@@ -77,16 +98,29 @@ def study(stages: Sequence[Stage], name: str, trials: int, space: Mapping[str, R
     facts = [facts_of(stage, name, space) for stage in stages]
     cells = [cell_key(stage, 0, repr(method) + repr(begin)) for stage in stages]
     formats = [SEARCHING_FORMAT, MEASURING_FORMAT]
-    key = digest({"facts": facts, "cells": cells, "trials": trials, "format": formats})
+    inherited = None if smaller is None else smaller.best_trial
+    known = {"inherited": inherited["settings"]} if inherited else {}
+    key = digest({"facts": facts, "cells": cells, "trials": trials, "format": formats, **known})
     place = first.folder / "tuning" / "+".join(stage.name for stage in stages) / file_name(name)
 
     def make() -> Mapping[str, Any]:
         cases = [make_case(stage, seed) for stage in stages for seed in tuning.seeds]
         journal = append_suffix(place, "journal")
-        log = search(method, space, trials, cases, begin=begin, journal=journal, name=key)
-        return {"facts": facts, "trials": log}
+        second = stretch(inherited, tuning.largest_budget, space) if inherited else None
+        log = search(method, space, trials, cases, begin=begin, second=second, journal=journal, name=key)
+        return {"facts": facts, "trials": [inherited, *log] if inherited else log}
 
-    return study_from(read_or_make(place, key, make)["trials"], scale_of(first))
+    return study_from(read_or_make(place, key, make)["trials"], scale_of(first), tuning.largest_budget)
+
+
+def stretch(trial: Trial, budget: float, space: Mapping[str, Range]) -> Settings:
+    """The settings of a trial at a smaller budget, with steps in proportion and within the space."""
+    factor = budget / trial["budget"]
+    settings = {
+        path: round(factor * value) if path.rpartition(".")[2] in STEPS else value
+        for path, value in trial["settings"].items()
+    }
+    return keep_in_range(settings, space)
 
 
 def as_toml(studies: Mapping[str, Study], seeds: Sequence[int]) -> str:

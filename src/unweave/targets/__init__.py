@@ -48,7 +48,7 @@ FAMILIES: Mapping[type, str] = {
 
 def ascents(target: object) -> dict[str, Range]:
     """The search space of a field `forget`: all kinds of ascent if it holds one, otherwise empty."""
-    kinds = Choice(("ascent", "bounded", "clamped"))
+    kinds = Choice(("ascent", "bounded", "clamped", "unseen"))
     return {"forget": kinds} if isinstance(target, Ascent | Bounded | Clamped | Unseen) else {}
 
 
