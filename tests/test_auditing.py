@@ -1,4 +1,4 @@
-"""The function `audit`: one model beside retrained models, a verdict first, and what is missing named."""
+"""The function `audit`: one model and retrained models, a verdict first, and what is missing named."""
 
 import importlib
 import json
@@ -242,7 +242,7 @@ def bound(rate: float):
     [
         (Trainer(), "an object of Trainer"),
         (partial(own_train, hidden=3), "an object of partial"),
-        (bound(0.1), "a function with values of its own: rate"),
+        (bound(0.1), "a function that uses values from outside: rate"),
         (eval("lambda dataset, seed: None"), "a function in '<string>', which is no file"),
     ],
 )

@@ -105,7 +105,7 @@ def audit(
     """
     if isinstance(result, Evidence):
         if isinstance(reference, Retrain):
-            advice = "give what retrained models answer, or audit a result"
+            advice = "give the answers of retrained models, or audit a result"
             raise ValueError(f"expected data to retrain on, found evidence alone: {advice}")
         found, before = Answers(result), None if original is None else Answers(original)
         return judge_answers(

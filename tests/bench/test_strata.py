@@ -303,15 +303,15 @@ def test_stages_that_share_models_choose_one_after_the_other(tmp_path: Path) -> 
     other = replace(of("memorized", seed=4), name="other")
     jobs = forget_set_jobs([Stage(each, tmp_path) for each in (*recipes, other)])
     assert [job.label for job in jobs] == [
-        "memorized, worst-case, what is forgotten",
-        "other, what is forgotten",
+        "memorized, worst-case, forget set",
+        "other, forget set",
     ]
     benches.choose_forget_sets(jobs[1].arguments[0])
     assert (tmp_path / "strata" / "other.json").exists()
 
 
 def test_without_a_benchmark_there_is_nobody_to_choose() -> None:
-    with pytest.raises(ValueError, match="'memorized' means is said by models that only a benchmark trains"):
+    with pytest.raises(ValueError, match="forget = 'memorized' needs models that only a benchmark trains"):
         make_split(of("memorized").data)
 
 

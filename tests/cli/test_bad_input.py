@@ -67,11 +67,11 @@ class TestPipelines:
             (":recover", "names joined by ':', such as 'lur:recover', found ':recover'"),
             (":", "names joined by ':'"),
             ("lur::recover", "names joined by ':'"),
-            ("original:recover", "no reference, found 'original'"),
-            ("retrain:recover", "no reference, found 'retrain'"),
-            ("short-retrain:recover", "no reference, found 'short-retrain'"),
-            ("lur:lur", "a name of its own, found lur, lur"),
-            ("recover:lur:recover", "a name of its own, found recover, lur, recover"),
+            ("original:recover", "not be a reference, found 'original'"),
+            ("retrain:recover", "not be a reference, found 'retrain'"),
+            ("short-retrain:recover", "not be a reference, found 'short-retrain'"),
+            ("lur:lur", "need different names, found lur, lur"),
+            ("recover:lur:recover", "need different names, found recover, lur, recover"),
         ],
     )
     @for_each("verb", ["forget", "check", "bench", "methods", "recipe"])

@@ -131,7 +131,7 @@ def test_settings_are_searched_on_the_request_itself_where_that_is_asked_for(run
     told = run("bench", place, *flags, "--quiet")
     assert told.code == 0, told.error
     assert stage_of(here / "unweave-bench")["tuned"]["against"] == "retrain"
-    assert "on what is forgotten here" in Path("unweave-bench/report.html").read_text()
+    assert "on the request itself" in Path("unweave-bench/report.html").read_text()
 
 
 def test_settings_are_searched_for_a_folder_with_its_recipe(run, here, folder):
@@ -164,10 +164,10 @@ def test_a_search_that_can_not_be_made_is_refused(refused, tmp_path, folder):
     untrained = projects.project(tmp_path / "untrained", "train = None")
     refused("found no way to retrain", "bench", untrained, "--random", 0.1, *search)
     still = projects.project(tmp_path / "still", f"{TRAINED}\ndef train(*_): return Net()\n")
-    refused("made none with an optimizer", "bench", still, "--random", 0.1, *search)
+    refused("took no step with an optimizer", "bench", still, "--random", 0.1, *search)
     recipe = folder / "recipe.toml"
     recipe.write_text(recipe.read_text() + "\n[tuning]\nlimit = 100\n")
-    refused("limit = 100: take that out", "bench", folder, *search)
+    refused("limit = 100: remove it", "bench", folder, *search)
 
 
 def test_missing_weights_for_an_fid_are_named_before_anything_is_trained(run, here, tmp_path):

@@ -40,7 +40,7 @@ def test_json_holds_the_same_as_the_text(run, here, tmp_path):
     said = run("check", place, "--ids", "r0/3,r0/5,r0/8", *FEW).out
     assert found["data"]["forget"] == 3 and found["data"]["retain"] == 87
     right = found["accuracy"]
-    assert f"Accuracy on what is forgotten, %: {right['forget']:.2f}\n" in said
+    assert f"Accuracy on the forget set, %: {right['forget']:.2f}\n" in said
     assert f"Accuracy on test, %: {right['test']:.2f}\nMembership AUC: {right['auc']:.3f}\n" in said
     assert list(found["costs"]) == list(costs(said))
     assert found["costs"]["retrain"]["cost"] == 1
@@ -125,9 +125,9 @@ def test_a_method_that_can_not_run_on_the_model_is_named_with_the_reason(run, he
 def test_what_a_retrain_would_cost_is_left_out_where_there_is_none(run, here, tmp_path):
     place = projects.project(tmp_path / "mine", "train = None")
     told = run("check", place, "--methods", "finetune")
-    assert told.code == 0 and "Of a retrain" not in told.out
+    assert told.code == 0 and "Relative to a retrain" not in told.out
     assert "What a retrain costs is unknown: no train(dataset, seed)." in told.out
-    assert told.error.splitlines() == ["Looking at the model", "1/1  finetune"]
+    assert told.error.splitlines() == ["Checking the model", "1/1  finetune"]
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_all_methods_but_the_references_are_priced(run, here, project):
         (loads("given(model=Net(dropout=0.5))"), "1 dropout layer: off while unlearning"),
         (
             loads("given(test=Records(90, 0))"),
-            "90 test examples are training examples as well, first 'r0/0': they are no strangers",
+            "90 test examples are training examples as well, first 'r0/0': the model has seen them",
         ),
         (loads("given(train=Records(90, 0, classes=2))"), "labels .* that no training example has: 2"),
         (loads("given(train=Twice())"), "90 training examples are copies of others, first 'r0/0'"),
@@ -217,12 +217,12 @@ def test_what_would_go_wrong_is_noted(run, here, tmp_path, change, note):
     told = run("check", place, "--methods", "finetune", "--quiet")
     assert told.code == 0
     (found,) = re.findall(r"^- (.*)$", told.out, re.MULTILINE)
-    assert re.search(note, found) and "Nothing is known" not in told.out
+    assert re.search(note, found) and "No problem was found" not in told.out
 
 
 def test_where_nothing_is_noted_that_is_said(run, here, project):
     told = run("check", project, "--methods", "finetune", "--quiet")
-    assert "Nothing is known that would go wrong." in told.out and "\n- " not in told.out
+    assert "No problem was found." in told.out and "\n- " not in told.out
 
 
 def test_out_keeps_what_was_found_and_the_same_again_goes_there(run, here, project):

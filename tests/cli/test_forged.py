@@ -69,7 +69,7 @@ def test_a_new_digest_does_not_help_against_the_evidence(run, forge, metric):
     place = forge("run", *FORGOT, "scores", metric, "value", value=0.555, again=True)
     told = run("report", place)
     assert told.code == 2
-    assert f"FineTune has {metric.upper()} 0.555, but evidence.parquet beside it gives " in told.error
+    assert f"FineTune has {metric.upper()} 0.555, but evidence.parquet next to it gives " in told.error
 
 
 def test_a_verdict_that_its_own_figures_contradict_is_refused(run, forge, made, here):
@@ -85,13 +85,13 @@ def test_a_benchmark_is_compared_with_its_cells(run, forge, path):
     value = [55.5, 55.5] if path[0] == "per_seed" else 55.5
     place = forge("bench", *TINY, *path, value=value, again=True)
     told = run("bench", "table", place)
-    assert told.code == 2 and "finetune has RA 55.5, but its cells beside it give " in told.error
+    assert told.code == 2 and "finetune has RA 55.5, but its cells next to it give " in told.error
 
 
 def test_the_figures_of_retrained_models_are_compared_as_well(run, forge):
     reference = ("stages", "tiny", "reference", "scores", "ua", "value")
     told = run("report", forge("bench", *reference, value=55.5, again=True))
-    assert told.code == 2 and "Retrain has UA 55.5, but its cells beside it give " in told.error
+    assert told.code == 2 and "Retrain has UA 55.5, but its cells next to it give " in told.error
 
 
 def test_what_is_as_it_was_written_is_shown_with_and_without_what_lies_beside_it(run, made, here):

@@ -42,7 +42,7 @@ def test_a_folder_of_diffusers_is_written_as_a_copy_that_can_be_used_again(run, 
     assert again.code == 2 and "class 3 was forgotten before, and its examples" in again.error
     again = run("forget", copy, "--data", data, "--class", "2, 3", *SHORT)
     assert again.code == 0 and names(here) == ["forgotten", "forgotten-2"], again.error
-    assert "Images taken for what is forgotten (100 - UA), %" in again.out
+    assert "Images taken for the forgotten class (100 - UA), %" in again.out
     assert "A glance at 20 images of each class: none of 40 may still be 9 %" in again.out
     assert "Model: forgotten-2/pretrained\n" in again.out
     said = json.loads((here / "forgotten-2" / "pretrained" / folder.MANIFEST).read_text())
@@ -98,7 +98,7 @@ def test_a_recipe_says_how_the_model_of_a_folder_is_trained_anew(run, here, tmp_
 
 def test_a_look_at_a_folder_asks_for_a_recipe_and_for_no_code(run, here, source, data):
     told = run("check", source, "--data", data, "--class", 3, "--methods", "finetune")
-    assert told.code == 0 and "Of a retrain" not in told.out, told.error
+    assert told.code == 0 and "Relative to a retrain" not in told.out, told.error
     assert "What a retrain costs is unknown: no --recipe that says how to train." in told.out
     assert "train(dataset, seed)" not in told.out and "a retrain" not in told.error
 

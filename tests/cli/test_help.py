@@ -54,7 +54,7 @@ class TestMethods:
     @pytest.mark.parametrize("name", ["lur", "lur:recover", "salun", "scrub", "kde", "sa", "lur-match"])
     def test_every_setting_is_shown_with_its_default_and_meaning(self, run, monkeypatch, name, width):
         monkeypatch.setattr(show, "WIDTH", width)
-        _, *tables = run("methods", name).out.partition("\nIn the place of ")[0].split("\nSetting ")
+        _, *tables = run("methods", name).out.partition("\nChoice for ")[0].split("\nSetting ")
         rows = [row for table in tables for row in rows_of(f"Setting {table}")]
         assert all(len(line) <= width for table in tables for line in table.splitlines())
         shown = json.loads(run("methods", name, "--json").out)[name]

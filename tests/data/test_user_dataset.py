@@ -202,7 +202,7 @@ def broken(position: int, item: Any) -> list[Any]:
             r"item 6 .* string as its id, found 3",
         ),
         ({"tokens": vector(0), "mask": [1.0], "label": 0, "id": "a"}, "item 6, field 'mask' .* found list"),
-        ({"label": 0, "id": "a"}, "item 6 must have a tensor beside its label"),
+        ({"label": 0, "id": "a"}, "item 6 must have a tensor besides its label"),
         ({"tokens": vector(0), "mask": vector(0), "label": 0}, "every item must have an id .* in item 6"),
         ({"tokens": vector(0), "mask": vector(0), "label": 0, "id": "user-2"}, "found 'user-2' in 2 items"),
         ((vector(0),), r"item 6 must be \(input..., label\) with the label at -1, found 1"),

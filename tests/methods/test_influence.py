@@ -167,7 +167,7 @@ def test_they_end_before_a_direction_that_bends_downwards():
     matrix = torch.diag(torch.tensor([2.0, -1.0]).double())
     step = (1 + 0.01) / (2 - 0.01)
     assert solve(matrix, [1, 0.1]).tolist() == pytest.approx([step, 0.1 * step], abs=1e-12)
-    with pytest.raises(Failed, match="bends downwards along the gradient"):
+    with pytest.raises(Failed, match="negative curvature along the gradient"):
         solve(matrix, [0, 1])
 
 

@@ -180,10 +180,13 @@ def test_a_shared_proxy_counts_as_if_it_had_been_made():
     ("stages", "message"),
     [
         ((), "a pipeline needs at least one stage, found none"),
-        ((Original(), LATER), "a stage of a pipeline is no reference, found 'original': leave it out"),
-        ((LUR(), FromScratch()), "a stage of a pipeline is no reference, found 'fromscratch'"),
-        ((LATER, LUR(), LATER), "needs a name of its own, found recover, lur, recover"),
-        ((LUR(), LUR("joint")), "needs a name of its own, found lur, lur"),
+        (
+            (Original(), LATER),
+            "a stage of a pipeline must not be a reference, found 'original': leave it out",
+        ),
+        ((LUR(), FromScratch()), "a stage of a pipeline must not be a reference, found 'fromscratch'"),
+        ((LATER, LUR(), LATER), "need different names, found recover, lur, recover"),
+        ((LUR(), LUR("joint")), "need different names, found lur, lur"),
     ],
 )
 def test_what_makes_no_pipeline_is_refused(stages: tuple[Stage, ...], message: str):
@@ -195,7 +198,7 @@ def test_what_makes_no_pipeline_is_refused(stages: tuple[Stage, ...], message: s
     "name", ["original:lur", "lur:retrain", "short-retrain:recover", "lur:recover:recover"]
 )
 def test_so_it_is_by_name(name: str):
-    with pytest.raises(ValueError, match="is no reference|a name of its own"):
+    with pytest.raises(ValueError, match="must not be a reference|need different names"):
         method_named(name)
 
 

@@ -192,7 +192,7 @@ def list_note(folder: Path) -> None:
         (double, r"tensor '0.weight' must be float32 \[4, 3\], found float64 \[4, 3\]"),
         (swap_split, "trained on split 555555555555, found 666666666666"),
         (drop_weights, "found no such file"),
-        (drop_note, "expected .*model.json beside the weights, found none"),
+        (drop_note, "expected .*model.json next to the weights, found none"),
         (cut_note, "is not JSON"),
         (list_note, "must hold a JSON object, found list"),
     ],

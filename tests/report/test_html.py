@@ -204,7 +204,7 @@ def test_a_page_and_a_terminal_say_within_what_budget_settings_were_searched(rec
     older = without(record, "stages", "trace", "tuned", "retraining")
     assert "each within 0.5 times a retraining." in html.render(older)
     here = put(record, "stages", "trace", "tuned", "against", value="retrain")
-    assert "20 trials per method on what is forgotten here, on seeds" in html.render(here)
+    assert "20 trials per method on the request itself, on seeds" in html.render(here)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_page_and_a_terminal_say_within_what_budget_settings_were_searched(rec
         ("calibration_seeds", "Seeds of the retrains"),
         ("histograms", "Losses on the forgotten examples"),
         ("search", "Tuning of lur"),
-        ("tuned", "20 trials per method on proxies, other examples drawn from what is retained"),
+        ("tuned", "20 trials per method on proxy requests, drawn from the retain set"),
         ("comparisons", "Paired Wilcoxon"),
     ],
 )

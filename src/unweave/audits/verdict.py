@@ -142,7 +142,10 @@ def _decide(
     if faults:
         return Verdict.FAIL, faults
     if before is None:
-        return Verdict.INCONCLUSIVE, "without the original, whether there was anything to forget is unchecked"
+        return (
+            Verdict.INCONCLUSIVE,
+            "without the original the audit can't tell whether there was anything to forget",
+        )
     weak = _explain_low_power(before, metrics)
     if weak:
         return Verdict.INCONCLUSIVE, weak

@@ -239,7 +239,7 @@ def forget_set_jobs(stages: Sequence[Stage]) -> list[Job]:
             alike.setdefault(repr((stage.facts(), data)), []).append(stage)
     names = [", ".join(stage.name for stage in each) for each in alike.values()]
     return [
-        Job(f"{name}, what is forgotten", choose_forget_sets, (each,))
+        Job(f"{name}, forget set", choose_forget_sets, (each,))
         for name, each in zip(names, alike.values(), strict=True)
     ]
 

@@ -81,7 +81,7 @@ def run_reference(stage: Stage, seed: int, original: Done | None = None) -> Done
 
     cell = read_or_make(place, cell_key(stage, seed, REFERENCE), make)
     if cell["failed"] is not None:
-        raise Failed(f"the retrained model of seed {seed} is of no use: {cell['failed']}")
+        raise Failed(f"the retrained model of seed {seed} failed: {cell['failed']}")
     measure_cell(stage, place, cell, None, original)
     return place, cell
 

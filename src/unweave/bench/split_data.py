@@ -46,8 +46,8 @@ def make_split(
         forget = _forget_positions(data, clean, train, data.seed + 2)
     elif choose is None:
         raise ValueError(
-            f"what forget = {data.forget!r} means is said by models that only a benchmark trains: use "
-            "unweave bench, or forget the ids that its record names"
+            f"forget = {data.forget!r} needs models that only a benchmark trains: use unweave bench, or "
+            "forget the ids in its record"
         )
     else:
         forget = choose(train, held_out)

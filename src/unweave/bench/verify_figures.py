@@ -30,7 +30,7 @@ ANEW = ("ua", "ra", "ta", "auc")
 """The metrics that are recomputed from evidence."""
 TOLERANCE = 1e-6
 """Tolerance in a metric's unit: sums of floats on another machine may differ by this."""
-GIVEN = "its cells beside it give"
+GIVEN = "its cells next to it give"
 
 
 def refuse_disproved(record: Mapping[str, Any], path: Path) -> None:
@@ -97,7 +97,7 @@ def check_evidence(stage: Stage, path: Path) -> Iterator[str]:
         evidence = parquet.load(path)
         takes = {each: METRICS[each].alone for each in known}
         found = {each: take(evidence) for each, take in takes.items() if take is not None}
-        yield from compare_figures(name, known, found, f"{path.name} beside it gives")
+        yield from compare_figures(name, known, found, f"{path.name} next to it gives")
 
 
 def check_cells(stage: Stage, folder: Path) -> Iterator[str]:

@@ -113,7 +113,7 @@ def extends(asked: out.Asked, found: out.Asked) -> bool:
 def audit_evidence(evidence: Path, reference: Path | None, original: Path | None, shared: Shared) -> int:
     """Audits a model by its answers."""
     if reference is None:
-        needed = "--reference, a folder with what retrained models answer"
+        needed = "--reference, a folder with the answers of retrained models"
         raise ValueError(f"--evidence needs {needed}: a figure means nothing without theirs")
     files = answer_files.list_files(reference)
     subject, others = (

@@ -27,14 +27,14 @@ NAMED = 5
 """The largest number of methods that a sentence names."""
 COLUMNS: Mapping[str, tuple[str, int]] = {
     "Seconds": ("seconds", 1),
-    "Of a retrain": ("cost", 2),
+    "Relative to a retrain": ("cost", 2),
     "Gradients": ("gradients", 0),
     "Peak MiB": ("peak_mib", 0),
 }
 """The columns of a table of costs: the key of each, and its decimals."""
 ASSUMED = (
-    "Measured by a few steps of each; the others are assumed to cost the same.",
-    "A recovery that ends once the model is restored is assumed to take its most.",
+    "Measured by a few steps of each; the other methods are assumed to cost the same.",
+    "A recovery that ends once the model is restored is assumed to take its maximum.",
 )
 """The note on how costs are estimated."""
 
@@ -71,7 +71,7 @@ def check(
     original, project = project.to_device(shared.device)
     split = project.split(forget_positions(request, project, shared.seed or 0))
     exam = project.family.short_exam(split)
-    with progress.show_progress("Looking at the model", quiet=shared.quiet) as listener:
+    with progress.show_progress("Checking the model", quiet=shared.quiet) as listener:
         found = inspect_model(original, project, split, exam, chosen, listener)
     if shared.out is not None:
         asked = {
@@ -206,9 +206,7 @@ def print_report(model: str, found: Mapping[str, Any], exam: Exam[Any], missing:
     show.print_sentences(model_line(found["model"]), data_line(found["data"], ids=found["model"]["ids"]))
     show.print_sentences(*found["request"])
     show.print_lines(*([] if found["accuracy"] is None else answer_lines(found["accuracy"], exam)), "")
-    show.print_sentences(
-        *([f"- {note}" for note in found["notes"]] or ["Nothing is known that would go wrong."]), ""
-    )
+    show.print_sentences(*([f"- {note}" for note in found["notes"]] or ["No problem was found."]), "")
     print_costs(found["costs"])
     unknown = [] if "retrain" in found["costs"] else [f"What a retrain costs is unknown: {missing}."]
     show.print_sentences("", *ASSUMED, *unknown)

@@ -129,4 +129,4 @@ def print_choices(choices: Mapping[str, Mapping[str, str]]) -> None:
     rows = [(path, kind, text) for path, kinds in choices.items() for kind, text in kinds.items()]
     if rows:
         show.print_lines("")
-        show.print_table(("In the place of", "Kind", "Meaning"), rows, words=range(3))
+        show.print_table(("Choice for", "Kind", "Meaning"), rows, words=range(3))

@@ -59,7 +59,7 @@ def about_layers(model: nn.Module, project: Project) -> Iterator[str]:
         found = "1 dropout layer" if len(dropout) == 1 else f"{len(dropout)} dropout layers"
         yield f"{found}: off while unlearning; how.dropout=same draws one mask a step; mode exact refuses it"
     if any(isinstance(each, _BatchNorm) for each in modules):
-        yield "BatchNorm: its statistics move with the data that is kept; how.norm=frozen leaves them"
+        yield "BatchNorm: its statistics follow the retain set; how.norm=frozen keeps them"
     seen, noise = compare_passes(model, project)
     if seen or any(isinstance(each, nn.MultiheadAttention) for each in modules):
         yield "attention: mode exact runs it by torch's plain kernel; fused ones have no second derivative"
@@ -107,7 +107,7 @@ def about_data(project: Project) -> Iterator[str]:
     if shared:
         twin = name_of(project.test, next(i for i, content in enumerate(test) if content in shared))
         found = f"{len(shared)} test examples are training examples as well, first {twin}"
-        yield f"{found}: they are no strangers to the model"
+        yield f"{found}: the model has seen them"
 
 
 def content_digests(source: Source) -> list[bytes]:

@@ -51,7 +51,7 @@ class Plan:
             raise ValueError("--against says what a search forgets: give it with --tune or --tuned")
         if self.budgets is not None and not self.searches:
             raise ValueError(
-                "--budgets says what a search keeps to: give it with --tune or --tuned, or name recipes that "
+                "--budgets limits a search: give it with --tune or --tuned, or name recipes that "
                 "have settings of a budget, such as digits-trace@0.1"
             )
         if self.jobs is not None and self.jobs < 1:
@@ -61,7 +61,7 @@ class Plan:
         if self.tune and importlib.util.find_spec("fcntl") is None:
             raise ValueError(
                 "--tune needs POSIX file locks (the module fcntl), which this system lacks: search on Linux "
-                "or macOS, and take what was found there with --tuned"
+                "or macOS, and use its settings with --tuned"
             )
         if self.tuned is not None:
             refuse_no_searches(self.tuned)

@@ -41,7 +41,7 @@ def refuse_earlier(found: Mapping[str, Record]) -> None:
 def code_identity(made: Record) -> str:
     """The version and the digest of the package that made a record."""
     environment = made["environment"]
-    version = environment.get("packages", {}).get("unweave", "of no version")
+    version = environment.get("packages", {}).get("unweave", "unknown version")
     return f"{version} ({str(environment.get('code', 'unknown'))[:12]})"
 
 

@@ -129,7 +129,7 @@ def as_images(source: Source) -> Resident:
 
 def _images(folder: str | None) -> tuple[Resident, Resident]:
     if folder is None:
-        raise ValueError("images of one's own need a folder, or an .npz file: say which")
+        raise ValueError("your own images need a folder or an .npz file: name it")
     return read_images(folder)
 
 

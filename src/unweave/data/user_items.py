@@ -105,7 +105,7 @@ class Items(Dataset[Item]):
         name = _name(position, item, self.id)
         fields = {str(key): _tensor(position, key, value) for key, value in item.items()}
         if not fields:
-            raise ValueError(f"item {position} must have a tensor beside its label, found none")
+            raise ValueError(f"item {position} must have a tensor besides its label, found none")
         return Item(position, fields, label, name, keywords=len(fields) > 1)
 
     def _from_tuple(self, position: int, item: list[Any]) -> Item:

@@ -48,8 +48,8 @@ class EraseDiff:
         "forget, retain",
         "2 gradients; passes over forget for the value function",
         "the original answers for another class, not the model that is trained; that class is drawn for each "
-        "example, not each batch; one optimizer for all outer epochs, and a fresh one for each look at the "
-        "value function; a batch of both parts at every step",
+        "example, not each batch; one optimizer for all outer epochs, and a fresh one for each value "
+        "function; a batch of both parts at every step",
         families=("diffusion",),
     )
 

@@ -50,7 +50,7 @@ class FCS:
         "forget, retain",
         "1 gradient; 1 forward pass over retain in the contrast",
         "one optimizer for all three, with the ratios of their learning rates as weights, and the repair's "
-        "weight decay and one momentum for all, which ends elsewhere than the released three; the contrast "
+        "weight decay and one momentum for all, so the result differs from the released three; the contrast "
         "fades by rounds, not by steps",
         families=("classifier",),
     )

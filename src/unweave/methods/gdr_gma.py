@@ -45,9 +45,9 @@ class GDRGMA:
         "Lin et al., ACM MM 2024, OpenReview 52NGERGnlz",
         "forget, retain",
         "2 gradients",
-        "after the released code, with two repairs: each gradient is freed from the other as it was, where "
-        "the code frees the second from the first as changed, so that they stay in conflict; averaging past "
-        "gradients does not change them",
+        "after the released code, with two repairs: each gradient is projected against the other as it "
+        "was, where the code projects the second against the changed first, so that they stay in conflict; "
+        "averaging past gradients does not change them",
         families=("classifier",),
     )
     gamma: float = 100.0

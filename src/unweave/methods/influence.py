@@ -130,8 +130,8 @@ def solve_system(problem: Problem, matrix: Callable[[Params], Params], v: Params
     x, left = conjugate_gradients(matrix, v, iterations)
     if not left and bool(norm(v) > 0):
         raise Failed(
-            "the damped Hessian bends downwards along the gradient, so there is no Newton step: use a larger "
-            "damping"
+            "the damped Hessian has negative curvature along the gradient, so there is no Newton step: use "
+            "a larger damping"
         )
     problem.traces["residual"] = [(index, size, math.nan) for index, size in enumerate(left)]
     return x

@@ -42,9 +42,9 @@ class KDE:
         "Cadet et al., 2024, arXiv 2410.01276 (competition entry)",
         "retain; calibration, without labels",
         "1 gradient; 1 forward pass of the original",
-        "the first weight-bearing module and the head are told by place, not by name; the cross-entropy to "
-        "the original's answers is written as a second divergence, which has the same gradient; the learning "
-        "rate falls at every step",
+        "the first weight-bearing module and the head are found by position, not by name; the cross-entropy "
+        "to the original's answers is written as a second divergence, which has the same gradient; the "
+        "learning rate falls at every step",
         families=("classifier",),
     )
     temperature: float = 5.0

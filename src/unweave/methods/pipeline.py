@@ -116,9 +116,9 @@ def refuse_unfit(stages: Sequence[Stage], names: Sequence[str]) -> None:
         raise ValueError("a pipeline needs at least one stage, found none")
     for each, name in zip(stages, names, strict=True):
         if isinstance(each, Described) and each.about.paper == REFERENCE:
-            raise ValueError(f"a stage of a pipeline is no reference, found {name!r}: leave it out")
+            raise ValueError(f"a stage of a pipeline must not be a reference, found {name!r}: leave it out")
     if len(set(names)) < len(names):
-        raise ValueError(f"each stage of a pipeline needs a name of its own, found {', '.join(names)}")
+        raise ValueError(f"the stages of a pipeline need different names, found {', '.join(names)}")
     limits = [each.about.families for each in stages if isinstance(each, Described) and each.about.families]
     if limits and not set(limits[0]).intersection(*limits):
         found = " and ".join(dict.fromkeys(chain(*limits)))

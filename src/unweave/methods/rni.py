@@ -42,9 +42,9 @@ class RNI:
         "Cadet et al., 2024, arXiv 2410.01276 (competition entry)",
         "retain",
         "1 gradient",
-        "draws layers, not tensors, and a fraction of them, not 9; normalisations are told by type, not by "
-        "name, and never get noise; the new head trains in every round; one optimizer and one learning rate "
-        "for all rounds",
+        "draws layers, not tensors, and a fraction of them, not 9; normalisations are recognised by type, "
+        "not by name, and never get noise; the new head trains in every round; one optimizer and one "
+        "learning rate for all rounds",
         families=("classifier",),
     )
     noise: float = 0.04

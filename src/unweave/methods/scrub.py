@@ -49,8 +49,8 @@ class SCRUB:
         "Kurmanji et al., NeurIPS 2023, arXiv 2302.09880",
         "forget, retain; calibration if rewound",
         "1 gradient; 1 forward pass of the original; 1 forward pass over forget an epoch if rewound",
-        "rewinding (SCRUB+R) only where asked for; the learning rate does not fall in steps; an average of "
-        "the weights (ema), where asked for, is the result, which the released code computes and drops",
+        "rewinding (SCRUB+R) only if `rewind` is set; the learning rate does not fall in steps; an average "
+        "of the weights (ema), if set, is the result, which the released code computes and drops",
         families=("classifier",),
     )
     retain_weight: float = 0.99

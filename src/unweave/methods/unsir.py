@@ -48,7 +48,7 @@ class UNSIR:
         "labels of forget; retain",
         "1 gradient; 25 for the noise of each class",
         "all noise images are used, of which the released code takes as many as images have channels; noise "
-        "is learned with BatchNorm's statistics as they are",
+        "is learned with unchanged BatchNorm statistics",
         families=("classifier",),
     )
     images: int = 32

@@ -110,7 +110,7 @@ def _write_weights(state: dict[str, Tensor], path: Path) -> None:
 
 def _read_sidecar(path: Path) -> dict[str, object]:
     if not path.is_file():
-        raise ValueError(f"expected {path} beside the weights, found none: it says what they were trained on")
+        raise ValueError(f"expected {path} next to the weights, found none: it names their training data")
     return read_object(path, ": save the model again")
 
 

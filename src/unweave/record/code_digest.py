@@ -32,7 +32,7 @@ def file_of(train: Callable[..., object]) -> Path:
     if not isinstance(train, FunctionType):
         found = f"an object of {type(train).__name__}"
     elif train.__code__.co_freevars:
-        found = f"a function with values of its own: {', '.join(train.__code__.co_freevars)}"
+        found = f"a function that uses values from outside: {', '.join(train.__code__.co_freevars)}"
     elif not Path(train.__code__.co_filename).is_file():
         found = f"a function in {train.__code__.co_filename!r}, which is no file"
     else:

@@ -158,7 +158,8 @@ def _check_histograms(stage: str, histograms: Record) -> None:
             raise ValueError(f"stages.{stage}.histograms.{name}: expected {expected} counts, found {found}")
         if list(histogram["edges"]) != edges[0]:
             raise ValueError(
-                f"stages.{stage}.histograms.{name}: expected the edges of the others, found its own"
+                f"stages.{stage}.histograms.{name}: expected the bin edges of the other histograms, found "
+                "different ones"
             )
 
 

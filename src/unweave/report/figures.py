@@ -101,7 +101,7 @@ def _losses(name: str, edges: Sequence[float], shares: Mapping[str, Sequence[flo
         plot.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
         plot.set_xlabel("Loss, nats")
         plot.set_ylabel("Share of examples")
-        return svg(figure, f"Losses on the forget set: {name} beside Retrain")
+        return svg(figure, f"Losses on the forget set: {name} and Retrain")
 
 
 def _shares(counts: Sequence[float]) -> list[float]:

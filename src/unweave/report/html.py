@@ -37,7 +37,7 @@ FILE = "report.html"
 MINUS = "\N{MINUS SIGN}"
 MIX = 10
 """The number of classes of a request on the first screen."""
-RETRAIN = "Models retrained without the forget set: what each figure is to be read beside."
+RETRAIN = "Models retrained without the forget set: compare each figure with theirs."
 FORGET = "The forget set: the examples that were deleted."
 
 

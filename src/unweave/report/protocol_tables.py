@@ -56,7 +56,7 @@ def legend(record: Record) -> str:
         "calibration examples, 0 where it always can. T-MIA: the same of test examples. Speed-up: the time "
         "of a retrain over the method's. ±: standard deviation over seeds. Rank: mean over seeds, half by "
         "the retentions, half by indiscernibility; what failed shares the last. "
-        f"Beside the published order (MSG and CT first, GA and SRL last; no more is known here): {tau}"
+        f"Compared with the published order (MSG and CT first, GA and SRL last; no more is known here): {tau}"
     )
 
 

@@ -20,8 +20,8 @@ from unweave.report.rows import Row, gap_ids, headline, metric_ids, rows
 BRACKETS = "±, or brackets: the 95 % interval; fewer than three seeds have none."
 ONE_SEED = "With one seed the order of methods shows nothing."
 _ON = {
-    "proxy": "on proxies, other examples drawn from what is retained",
-    "retrain": "on what is forgotten here",
+    "proxy": "on proxy requests, drawn from the retain set",
+    "retrain": "on the request itself",
 }
 _STYLES = {"PASS": "green", "FAIL": "red", "FAILED": "red", "INCONCLUSIVE": "yellow"}
 

@@ -136,5 +136,5 @@ def test_paired_sums_are_those_over_two_different_places():
     ]
     expected = np.mean(own[:4]) + np.mean(own[4:]) - 2 * np.mean(across)
     assert kid(ours, theirs, paired=True) == pytest.approx(expected, rel=1e-12)
-    with pytest.raises(ValueError, match="paired sets must have groups of one length"):
+    with pytest.raises(ValueError, match="paired sets must have groups of equal length"):
         kid(ours, [theirs[0], theirs[1][:-1]], paired=True)

@@ -138,7 +138,7 @@ def test_proxies_of_an_original_that_has_forgotten_before_are_refused(reading, m
 
 
 def test_an_original_of_all_the_data_is_not_compared_on_a_part(reading):
-    with pytest.raises(ValueError, match="limit = 60: take that out"):
+    with pytest.raises(ValueError, match="limit = 60: remove it"):
         practising(reading, limit=60).refuse_unsearchable()
 
 

@@ -53,8 +53,8 @@ class Classified:
     distance: ClassVar[str] = "tv"
     suffix: ClassVar[str] = "parquet"
     glances: ClassVar[Sequence[Glance]] = (
-        Glance("forget", "Accuracy on what is forgotten, %", 2, lambda values: 100 - values["ua"]),
-        Glance("retain", "Accuracy on the rest, %", 2, lambda values: values["ra"]),
+        Glance("forget", "Accuracy on the forget set, %", 2, lambda values: 100 - values["ua"]),
+        Glance("retain", "Accuracy on the retain set, %", 2, lambda values: values["ra"]),
         Glance("test", "Accuracy on test, %", 2, lambda values: values["ta"]),
         Glance("auc", "Membership AUC", 3, lambda values: values["auc"]),
     )

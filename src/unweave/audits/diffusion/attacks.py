@@ -256,8 +256,8 @@ def _steps(size: int) -> Metric[Target]:
         unit="steps",
         direction="match",
         says=f"Steps of fine-tuning on {size} images of the class until half of the images show it.",
-        cannot="Where between two looks that was, what comes after the last, which counts as that, and other "
-        "ways to train.",
+        cannot="The step between two checks; what comes after the last check, which counts as the last; "
+        "other ways to train.",
         below="under-forgetting",
         above="over-forgetting",
         floor=10.0,  # the widest gap between two checks
@@ -299,14 +299,14 @@ _ALL: tuple[Metric[Target], ...] = (
         "best_of_10",
         "best of ten seeds",
         says="Chance that at least one of ten seeds shows the class.",
-        cannot="A class rarer than one in as many seeds as were tried.",
+        cannot="A class too rare to show in any of the seeds tried.",
     ),
     _share(
         "vector",
         "optimised vector",
         says="Share of the images that show the class under a vector under which real images of it are "
         "denoised best.",
-        cannot="Vectors that this search does not reach; and a vector can lead to what was never learned.",
+        cannot="Vectors that this search misses; a vector can also lead to images that were never learned.",
     ),
     *(_steps(size) for size in SIZES),
     _adapter(
@@ -319,7 +319,7 @@ _ALL: tuple[Metric[Target], ...] = (
         "dropped_same",
         "original again",
         says="Share of the images that are the original's, bit for bit, once the adapter is left out.",
-        cannot="How near the others are.",
+        cannot="How near the other images are.",
     ),
 )
 ATTACKS: dict[str, Metric[Target]] = {metric.id: metric for metric in _ALL}

@@ -86,10 +86,13 @@ class Generated:
     suffix: ClassVar[str] = "npz"
     glances: ClassVar[Sequence[Glance]] = (
         Glance(
-            "forget", "Images taken for what is forgotten (100 - UA), %", 1, lambda values: 100 - values["ua"]
+            "forget",
+            "Images taken for the forgotten class (100 - UA), %",
+            1,
+            lambda values: 100 - values["ua"],
         ),
-        Glance("retain", "Images taken for their class, the rest, %", 1, lambda values: values["ra"]),
-        Glance("kid", "KID to held-out images, the rest", 3, lambda values: values["kid"]),
+        Glance("retain", "Retained images taken for their class, %", 1, lambda values: values["ra"]),
+        Glance("kid", "KID to held-out images of retained classes", 3, lambda values: values["kid"]),
     )
 
     def __post_init__(self) -> None:

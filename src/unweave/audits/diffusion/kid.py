@@ -121,7 +121,7 @@ class _Sums:
             raise ValueError(f"features must be of one space, found {' and '.join(map(str, spaces))} numbers")
         ours, theirs = _Cells.of(first), _Cells.of(second)
         if paired and not np.array_equal(ours.sizes, theirs.sizes):
-            raise ValueError("paired sets must have groups of one length, found others")
+            raise ValueError("paired sets must have groups of equal length, found different lengths")
         between = _between(ours, theirs) - (_diagonal(ours, theirs) if paired else 0)
         return cls((_within(ours), _within(theirs)), between, (ours.sizes, theirs.sizes), paired)
 

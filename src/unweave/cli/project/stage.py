@@ -79,8 +79,8 @@ class Given(Stage):
         tuning, project = self.recipe.tuning, load_project(self.place, self.device)
         if tuning.limit is not None:
             raise ValueError(
-                "a given original has seen all of its data, and trials on a part have nothing to compare it "
-                f"with, found [tuning] limit = {tuning.limit}: take that out of the recipe"
+                "the original has seen all of the data, so trials must use all of it, found [tuning] limit = "
+                f"{tuning.limit}: remove it from the recipe"
             )
         if project.forgotten and tuning.against == "proxy":
             raise ValueError(
@@ -148,8 +148,8 @@ def refuse_uncounted(steps: int) -> None:
     """Raises if the steps of a retraining could not be counted."""
     if not steps:
         raise ValueError(
-            "the trials of a search may take a part of the steps that a retraining takes, and train() made "
-            "none with an optimizer of torch in this process: make them there"
+            "a trial may spend a part of the steps of a retraining, and train() took no step with an "
+            "optimizer of torch in this process: train the model in this process"
         )
 
 
