@@ -34,7 +34,7 @@ from unweave.bench.search import SECOND
 from unweave.bench.stage import Memory, Stage
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.objective import nll
-from unweave.descent.train import Trained, run_and_time
+from unweave.descent.train import TrainedModel, run_and_time
 from unweave.problem import Problem
 from unweave.record.files import write_atomically
 from unweave.record.record import environment
@@ -104,7 +104,7 @@ class Case:
         return self.stage.load_or_train("mixed", self.seed, self.data_seed).model
 
     @cached_property
-    def retrained(self) -> Trained:
+    def retrained(self) -> TrainedModel:
         """What an estimate is compared with."""
         return self.stage.load_or_train("retain", self.seed, self.data_seed)
 

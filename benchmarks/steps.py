@@ -20,7 +20,7 @@ from unweave.data.datasets import load
 from unweave.data.in_memory import Resident
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.feed import forever
-from unweave.descent.lookahead import Held
+from unweave.descent.lookahead import ReusedGradient
 from unweave.descent.objective import Objective, bounded, nll
 from unweave.methods.lur import TERMS, Mode
 from unweave.methods.scissorhands import Scissorhands
@@ -93,7 +93,7 @@ def phase_of(competitor: str, forget: Objective, alpha: float, tick: Tick) -> Ph
     if competitor == "scissorhands":
         unlearn = -nll("forget")
         repair = nll("retain") + Scissorhands().forget_weight * unlearn
-        return Phase([repair, Held(unlearn, every=10**9)], rule="gem", watch=tick)
+        return Phase([repair, ReusedGradient(unlearn, every=10**9)], rule="gem", watch=tick)
     return Phase({name: TERMS[name] for name in MODES}[competitor](nll("retain"), forget, alpha), watch=tick)
 
 

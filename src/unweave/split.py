@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from unweave.data import Source
-from unweave.data.user_dataset import Loaded
+from unweave.data.user_dataset import UserDataset
 from unweave.record.files import write_atomically
 
 Part = Literal["forget", "retain", "mixed", "calibration", "test"]
@@ -132,7 +132,7 @@ class Split:
 
 def as_source(data: Dataset | Source) -> Source:
     """The data itself if it is a `Source`, otherwise a `Source` that reads it by a DataLoader."""
-    return data if isinstance(data, Source) else Loaded(data)
+    return data if isinstance(data, Source) else UserDataset(data)
 
 
 def positions(source: Source, ids: Sequence[int] | Sequence[str] | Tensor) -> Int[Tensor, " n"]:

@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 
 from unweave.data.datasets import as_images, load
 from unweave.data.images import in_memory, read_images
-from unweave.data.user_dataset import Loaded
+from unweave.data.user_dataset import UserDataset
 
 
 def drawn(n: int, *, seed: int = 0, shape: tuple[int, ...] = (4, 4)) -> np.ndarray:
@@ -138,7 +138,7 @@ def test_an_array_in_the_place_of_an_archive_is_refused(tmp_path):
 
 def test_a_data_set_of_bytes_is_read_whole_and_one_of_floats_is_not():
     images, labels = torch.from_numpy(drawn(6, shape=(1, 4, 4))), torch.arange(6) % 2
-    found = as_images(Loaded(TensorDataset(images, labels)))
+    found = as_images(UserDataset(TensorDataset(images, labels)))
     assert torch.equal(found.inputs, images) and found.mean == (0.5,) and torch.equal(found.labels, labels)
     with pytest.raises(ValueError, match=r"as bytes \(uint8\), found torch.float32 \[1, 4, 4\]"):
-        in_memory(Loaded(TensorDataset(images / 255, labels)))
+        in_memory(UserDataset(TensorDataset(images / 255, labels)))

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from unweave.data.user_dataset import Loaded
+from unweave.data.user_dataset import UserDataset
 from unweave.split import Split, positions, source_positions
 
 
-class Counting(Loaded):
+class Counting(UserDataset):
     """Counts how often its names are asked for."""
 
     asked: tuple[int, ...] = ()
@@ -51,7 +51,7 @@ def test_an_unknown_example_is_named(example: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         positions(source, [example])
     with pytest.raises(ValueError, match="expected positions, found the id 'user-1'"):
-        source_positions(Loaded(examples(9)), ["user-1"])
+        source_positions(UserDataset(examples(9)), ["user-1"])
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_all_that_is_wrong_is_counted_and_named_by_id(asked: Any, message: str) 
 
 def test_without_ids_a_position_says_what_is_there_twice() -> None:
     with pytest.raises(ValueError, match="found position 3 twice$"):
-        positions(Loaded(examples(9)), [3, 3])
+        positions(UserDataset(examples(9)), [3, 3])
 
 
 @pytest.mark.parametrize(

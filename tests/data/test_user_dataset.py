@@ -9,7 +9,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from unweave.data import Raw, Source
 from unweave.data.in_memory import Resident
-from unweave.data.user_dataset import Loaded
+from unweave.data.user_dataset import UserDataset
 
 # Python 3.12 and later warn when a process with threads starts another one, as a DataLoader does
 forks = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -32,8 +32,8 @@ def vector(i: int) -> torch.Tensor:
     return torch.tensor([float(i), -float(i)])
 
 
-def loaded(items: list[Any], **settings: Any) -> Loaded:
-    return Loaded(Listed(items), **settings)
+def loaded(items: list[Any], **settings: Any) -> UserDataset:
+    return UserDataset(Listed(items), **settings)
 
 
 def one(source: Source, ids: list[int]) -> Raw:
@@ -73,7 +73,7 @@ def test_it_hands_out_what_a_resident_set_does(workers: int) -> None:
 
 
 def test_a_tensor_data_set_needs_nothing() -> None:
-    source = Loaded(TensorDataset(torch.arange(6.0).view(3, 2), torch.tensor([2, 0, 1])))
+    source = UserDataset(TensorDataset(torch.arange(6.0).view(3, 2), torch.tensor([2, 0, 1])))
     assert source.labels.tolist() == [2, 0, 1]
     assert first(one(source, [2])).tolist() == [[4.0, 5.0]]
 
@@ -134,7 +134,7 @@ def test_to_moves_batches_and_keeps_what_was_read() -> None:
             return self.items[position]
 
     dataset = Counting(pairs())
-    source = Loaded(dataset)
+    source = UserDataset(dataset)
     assert source.labels.device.type == "cpu"
     reads = dataset.reads
     moved = source.to("meta")
@@ -174,7 +174,7 @@ def test_a_data_set_that_draws_at_random_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"item 0 must be the same at every read.*without its random transforms"
     ):
-        Loaded(Augmenting(pairs()))
+        UserDataset(Augmenting(pairs()))
 
 
 def broken(position: int, item: Any) -> list[Any]:
@@ -259,9 +259,9 @@ def test_a_data_set_that_cannot_be_read_by_position_is_refused() -> None:
         pass
 
     with pytest.raises(ValueError, match="found an IterableDataset"):
-        Loaded(Endless())
+        UserDataset(Endless())
     with pytest.raises(ValueError, match="must have a length"):
-        Loaded(Lengthless())
+        UserDataset(Lengthless())
     with pytest.raises(ValueError, match="must have an example"):
         loaded([])
 
@@ -283,5 +283,5 @@ def test_an_error_of_the_data_set_itself_names_the_item(error: Exception) -> Non
             return self.items[position]
 
     with pytest.raises(ValueError, match=f"item 6 .* raised {type(error).__name__}: ") as caught:
-        _ = Loaded(Failing(pairs(9))).labels
+        _ = UserDataset(Failing(pairs(9))).labels
     assert caught.value.__cause__ is error

@@ -28,7 +28,7 @@ from smooth import (
 )
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.hessian import differentiate_twice
-from unweave.descent.lookahead import Every, Held, Lookahead, Previous, exact, lagged, nested
+from unweave.descent.lookahead import Every, ReusedGradient, Lookahead, Previous, exact, lagged, nested
 from unweave.descent.objective import Objective, OnWeights, bounded, nll
 from unweave.descent.probe import Probe
 from unweave.descent.units import refuse_divergence
@@ -512,7 +512,7 @@ def test_a_descent_rests_where_no_term_is_present():
 
 def test_a_held_gradient_is_held_and_survives_the_clip():
     of = problem()
-    held = Held(nll("retain"), every=3)
+    held = ReusedGradient(nll("retain"), every=3)
     seen: list[Tensor] = []
 
     class Seen:

@@ -15,8 +15,8 @@ from unweave.bench.stage import Stage
 from unweave.data.in_memory import Resident
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.objective import nll
-from unweave.descent.saved_state import Saved
-from unweave.descent.train import STATE, Trained, train_model
+from unweave.descent.saved_state import StateFile
+from unweave.descent.train import STATE, TrainedModel, train_model
 from unweave.split import Split
 from unweave.tasks import Task
 
@@ -66,11 +66,11 @@ def counting(build: Callable[[], nn.Module], passes: list[int], *, until: int | 
 
 def trained(
     how: Descent, build: Callable[[], nn.Module], split: Split, cache: Path | None, task: Task | None = None
-) -> Trained:
+) -> TrainedModel:
     return train_model(how, build, split, "mixed", 3, task=task, cache=cache, save_every=EVERY)
 
 
-def same(one: Trained, other: Trained) -> bool:
+def same(one: TrainedModel, other: TrainedModel) -> bool:
     found, wanted = one.model.state_dict(), other.model.state_dict()
     return all(torch.equal(found[name], wanted[name]) for name in wanted)
 
@@ -124,17 +124,17 @@ def test_nothing_is_written_unless_it_is_asked_for(tmp_path: Path) -> None:
 def test_a_file_that_is_no_state_is_refused(tmp_path: Path) -> None:
     (tmp_path / STATE).write_text("no state")
     with pytest.raises(ValueError, match="is no state of a training: delete it"):
-        Saved(tmp_path / STATE, EVERY)
+        StateFile(tmp_path / STATE, EVERY)
 
 
 def test_a_descent_of_several_phases_is_refused(tmp_path: Path) -> None:
     phases = [Phase([nll("retain")])] * 2
     with pytest.raises(ValueError, match="in one phase, found 2"):
-        descend(problem(), Descent(steps=4), *phases, saved=Saved(tmp_path / STATE, EVERY))
+        descend(problem(), Descent(steps=4), *phases, saved=StateFile(tmp_path / STATE, EVERY))
 
 
 def test_a_recipe_says_how_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
-    monkeypatch.setattr(Saved, "write", lambda self, step, problem, moving: written.append(step))
+    monkeypatch.setattr(StateFile, "write", lambda self, step, problem, moving: written.append(step))
     Stage(replace(tiny(), save_every=15), tmp_path).load_or_train("retain", 0)
     assert written == [15, 30]

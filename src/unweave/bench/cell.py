@@ -41,7 +41,7 @@ MEASURING_FORMAT = 1
 Raise it in the commit that changes a metric or adds one: cells are then measured again, but not run again.
 """
 
-Done = tuple[Path, Content]
+StoredCell = tuple[Path, Content]
 """The place of a cell, and the cell."""
 
 
@@ -58,13 +58,13 @@ def run_seed(stage: Stage, seed: int, methods: tuple[str, ...]) -> None:
             measure_cell(stage, cell_path(stage, seed, name), cell, reference, before)
 
 
-def run_original(stage: Stage, original: Callable[[], nn.Module], seed: int) -> Done | None:
+def run_original(stage: Stage, original: Callable[[], nn.Module], seed: int) -> StoredCell | None:
     """The cell of the untouched original, with which others are compared, and its place."""
     cell = run_method(stage, original, seed, "original", {})
     return (cell_path(stage, seed, "original"), cell) if cell["failed"] is None else None
 
 
-def run_reference(stage: Stage, seed: int, original: Done | None = None) -> Done:
+def run_reference(stage: Stage, seed: int, original: StoredCell | None = None) -> StoredCell:
     """The cell of the retrained reference of a seed, and its place.
 
     Args:
@@ -127,7 +127,7 @@ def write_answers(stage: Stage, model: nn.Module, place: Path, original: nn.Modu
 
 
 def measure_cell(
-    stage: Stage, place: Path, cell: Content, reference: Done | None, original: Done | None = None
+    stage: Stage, place: Path, cell: Content, reference: StoredCell | None, original: StoredCell | None = None
 ) -> Content:
     """The metrics of a cell against the reference, histograms of its losses, pictures of its answers."""
     key = {"cell": cell["key"], "beside": None if reference is None else reference[1]["key"]}

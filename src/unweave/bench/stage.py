@@ -16,7 +16,7 @@ from unweave.bench.proxy_requests import proxy_split
 from unweave.bench.recipe import Recipe
 from unweave.bench.split_data import make_split
 from unweave.data import Source
-from unweave.descent.train import TRAINING_FORMAT, Trained, digest, train_model
+from unweave.descent.train import TRAINING_FORMAT, TrainedModel, digest, train_model
 from unweave.methods.simple import FromScratch
 from unweave.problem import Problem
 from unweave.split import Split
@@ -104,11 +104,11 @@ class Stage:
 
     def load_or_train(
         self, part: Literal["mixed", "retain"], seed: int, tuning_seed: int | None = None
-    ) -> Trained:
+    ) -> TrainedModel:
         """The original ("mixed") or the retrained reference ("retain") of a seed, read or trained."""
         return self.train_on(self.split(tuning_seed), part, seed)
 
-    def train_on(self, split: Split, part: Literal["mixed", "retain"], seed: int) -> Trained:
+    def train_on(self, split: Split, part: Literal["mixed", "retain"], seed: int) -> TrainedModel:
         """A model of the recipe trained on a part of a split, or read."""
         recipe = self.recipe
         return train_model(

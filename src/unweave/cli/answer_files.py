@@ -28,10 +28,10 @@ def list_files(folder: Path) -> list[Path]:
         raise ValueError(
             f"--reference must be a folder with the answers of retrained models, found {found}: {folder}"
         )
-    found = sorted(folder.glob("*.parquet"), key=natural_key)
-    if not found:
+    paths = sorted(folder.glob("*.parquet"), key=natural_key)
+    if not paths:
         raise ValueError(f"--reference must hold a parquet file per retrained model, found none in {folder}")
-    return found
+    return paths
 
 
 def natural_key(path: Path) -> list[tuple[str, int]]:

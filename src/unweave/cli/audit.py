@@ -11,7 +11,7 @@ from unweave.auditing import audit as compare
 from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS, Verdict
 from unweave.cli import answer_files, out, progress, run_folder, show
-from unweave.cli.options import DEFAULTS, Shared
+from unweave.cli.options import DEFAULTS, CommonFlags
 from unweave.record import checkpoint, record
 from unweave.record.files import sha256
 from unweave.record.one_model import add_request
@@ -31,7 +31,7 @@ def audit(
     original: Path | None = None,
     references: int = SEEDS,
     jobs: int = 1,
-    shared: Shared = DEFAULTS,
+    flags: CommonFlags = DEFAULTS,
 ) -> int:
     """Compare a model with models retrained without the data: PASS, FAIL or INCONCLUSIVE.
 
@@ -49,49 +49,51 @@ def audit(
             retrained to fix the margins.
         jobs: The number of worker processes for retraining, with one thread each; 1 uses this process with
             all its threads.
-        shared: The flags of every verb.
+        flags: The flags of every verb.
     """
     if (run is None) == (evidence is None):
         found = "neither" if run is None else "both"
         raise ValueError(f"audit needs either the folder of a run or --evidence, found {found}")
     if evidence is not None:
-        return audit_evidence(evidence, reference, original, shared)
+        return audit_evidence(evidence, reference, original, flags)
     if reference is not None or original is not None:
         raise ValueError("--reference and --original go with --evidence: a run has its own")
     assert run is not None
-    return audit_run(run, references, jobs, shared)
+    return audit_run(run, references, jobs, flags)
 
 
-def audit_run(run: Path, references: int, jobs: int, shared: Shared) -> int:
+def audit_run(run: Path, references: int, jobs: int, flags: CommonFlags) -> int:
     """Audits a folder of forget."""
     if not 0 <= references <= CALIBRATION:
         raise ValueError(f"--references must be in 0..{CALIBRATION}, found {references}")
     if jobs < 1:
         raise ValueError(f"--jobs must be at least 1, found {jobs}")
-    project, split = run_folder.open_run(str(run.resolve()), shared.device)
-    seeds, calibration = seeds_of(references if project.retrain else 0, shared.seed or 0)
+    project, split = run_folder.open_run(str(run.resolve()), flags.device)
+    seeds, calibration = seeds_of(references if project.retrain else 0, flags.seed or 0)
     digest = split.digest()
     model = copy.deepcopy(project.fresh_model())
     weights = checkpoint.load(run, model, split_digest=digest)["weights"]
     run_folder.refuse_other_published(model, project, run)
-    asked = {"verb": "audit", "weights": weights, "facts": project.facts, "references": seeds}
-    named = shared.out or run / "audit"
-    out.refuse_within(named, project.source, run_folder.read_request(run).get("data"))
-    place = out.choose_folder(named, asked, goes_on=extends)
+    facts = {"verb": "audit", "weights": weights, "facts": project.facts, "references": seeds}
+    folder = flags.out or run / "audit"
+    out.refuse_within(folder, project.source, run_folder.read_request(run).get("data"))
+    place = out.choose_folder(folder, facts, goes_on=extends)
     exam = run_folder.make_exam(run, project, split)
     start = f"Auditing {run}{'' if seeds else ', with no retrained models'}"
-    with out.open_folder(place, asked), progress.show_progress(start, quiet=shared.quiet) as listener:
-        kept = place / "references"
-        result = run_folder.load_result(run, project, split, shared.device)
-        given = collect_answer_pair(
+    with out.open_folder(place, facts), progress.show_progress(start, quiet=flags.quiet) as listener:
+        reference_folder = place / "references"
+        result = run_folder.load_result(run, project, split, flags.device)
+        answer_pair = collect_answer_pair(
             result, exam
         )  # an error that makes the audit useless comes before any retraining
-        run_folder.retrain_all(run, [*seeds, *calibration], kept, jobs, shared.device, listener)
-        reference = run_folder.make_reference(project, split, seeds, calibration, kept) if seeds else None
-        found = audit_answers(result, given, reference, exam=exam)
-        found = replace(found, record=add_request(found.record, run_folder.request_facts(run)))
-        found.save(place)
-    return print_audit(found, place, shared)
+        run_folder.retrain_all(run, [*seeds, *calibration], reference_folder, jobs, flags.device, listener)
+        reference = (
+            run_folder.make_reference(project, split, seeds, calibration, reference_folder) if seeds else None
+        )
+        outcome = audit_answers(result, answer_pair, reference, exam=exam)
+        outcome = replace(outcome, record=add_request(outcome.record, run_folder.request_facts(run)))
+        outcome.save(place)
+    return print_audit(outcome, place, flags)
 
 
 def seeds_of(references: int, first: int) -> tuple[list[int], list[int]]:
@@ -104,52 +106,55 @@ def seeds_of(references: int, first: int) -> tuple[list[int], list[int]]:
     return seeds, list(range(fixing, fixing + RETRAINS)) if references >= SEEDS else []
 
 
-def extends(asked: out.Asked, found: out.Asked) -> bool:
+def extends(facts: out.Facts, earlier: out.Facts) -> bool:
     """Whether a new request extends an old one: the same model, at least as many references."""
-    same = all(asked[key] == found.get(key) for key in asked if key != "references")
-    return same and set(found["references"]) <= set(asked["references"])
+    same = all(facts[key] == earlier.get(key) for key in facts if key != "references")
+    return same and set(earlier["references"]) <= set(facts["references"])
 
 
-def audit_evidence(evidence: Path, reference: Path | None, original: Path | None, shared: Shared) -> int:
+def audit_evidence(evidence: Path, reference: Path | None, original: Path | None, flags: CommonFlags) -> int:
     """Audits a model by its answers."""
     if reference is None:
         needed = "--reference, a folder with the answers of retrained models"
         raise ValueError(f"--evidence needs {needed}: a figure means nothing without theirs")
     files = answer_files.list_files(reference)
-    subject, others = (
+    subject, references = (
         answer_files.read_evidence(evidence),
         [answer_files.read_evidence(path) for path in files],
     )
-    fixing = RETRAINS if len(others) >= SEEDS + RETRAINS else 0
+    n_calibration = RETRAINS if len(references) >= SEEDS + RETRAINS else 0
     before = None if original is None else answer_files.read_evidence(original)
-    compared, calibration = others[: len(others) - fixing], others[len(others) - fixing :]
-    found = compare(subject, compared, calibration=calibration, original=before)
+    compared, calibration = (
+        references[: len(references) - n_calibration],
+        references[len(references) - n_calibration :],
+    )
+    outcome = compare(subject, compared, calibration=calibration, original=before)
     sources = [evidence, *files, *([] if original is None else [original])]
-    asked = {"verb": "audit", "evidence": [sha256(path) for path in sources]}
-    place = out.choose_folder(shared.out or Path("unweave-audit"), asked)
-    found = replace(found, record=add_request(found.record, {"model": evidence.name}))
-    with out.open_folder(place, asked):
-        found.save(place)
-    return print_audit(found, place, shared)
+    facts = {"verb": "audit", "evidence": [sha256(path) for path in sources]}
+    place = out.choose_folder(flags.out or Path("unweave-audit"), facts)
+    outcome = replace(outcome, record=add_request(outcome.record, {"model": evidence.name}))
+    with out.open_folder(place, facts):
+        outcome.save(place)
+    return print_audit(outcome, place, flags)
 
 
-def print_audit(found: Audit, place: Path, shared: Shared) -> int:
+def print_audit(outcome: Audit, place: Path, flags: CommonFlags) -> int:
     """Prints the verdict, the figures and where they are; returns the exit code."""
-    made = record.load(place)
-    (stage,) = made["stages"].values()
+    whole_record = record.load(place)
+    (stage,) = whole_record["stages"].values()
     row, before = audited_rows(stage)
-    spent = {key: row[key] for key in ("seconds", "gradient_evaluations", "cost")}
-    if shared.json:
+    cost = {key: row[key] for key in ("seconds", "gradient_evaluations", "cost")}
+    if flags.json:
         figures = {key: row[key] for key in ("verdict", "reason", "scores", "gap")}
         figures["original"] = None if before is None else before["scores"]
         places = {"out": str(place), "report": str(place / html.FILE)}
         whole = {key: stage["reference"].get(key) for key in ("seconds", "gradient_evaluations")}
-        show.print_json({**figures, "margins": stage["margins"], **spent, "retraining": whole, **places})
+        show.print_json({**figures, "margins": stage["margins"], **cost, "retraining": whole, **places})
     else:
         show.print_verdict(stage, row, before)
         show.print_sentences(*cost_sentence(row, stage["reference"]))
         show.print_lines("", f"Report: {place / html.FILE}")
-    return 0 if found.verdict is Verdict.PASS else 1
+    return 0 if outcome.verdict is Verdict.PASS else 1
 
 
 def audited_rows(stage: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
@@ -162,16 +167,19 @@ def audited_rows(stage: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[s
 
 def cost_sentence(row: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
     """A sentence on the cost of a method relative to a retraining; none if the cost is unknown."""
-    own, whole = cost_words(row), cost_words(reference)
-    if own is None:
+    cost, whole = cost_words(row), cost_words(reference)
+    if cost is None:
         return []
-    return ["", f"It took {own}." if whole is None else f"It took {own}; a retraining takes {whole}."]
+    return [
+        "",
+        f"It took {cost}." if whole is None else f"It took {cost}; a retraining takes {whole}.",
+    ]
 
 
-def cost_words(spent: Mapping[str, Any]) -> str | None:
+def cost_words(row: Mapping[str, Any]) -> str | None:
     """A cost in words; None if the time is unknown."""
-    if spent.get("seconds") is None:
+    if row.get("seconds") is None:
         return None
-    gradients = spent["gradient_evaluations"]
-    counted = "" if gradients is None else f" and {gradients:.0f} gradient evaluations"
-    return f"{number(spent['seconds'], 1)} s{counted}"
+    gradients = row["gradient_evaluations"]
+    count = "" if gradients is None else f" and {gradients:.0f} gradient evaluations"
+    return f"{number(row['seconds'], 1)} s{count}"

@@ -15,10 +15,10 @@ from unweave.bench.recipe import load as load_recipe
 from unweave.bench.setup import Against
 from unweave.bench.workers import Listener, refuse_too_many
 from unweave.cli import out, progress, show
-from unweave.cli.options import DEFAULTS, Shared, parse_fractions, parse_names
+from unweave.cli.options import DEFAULTS, CommonFlags, parse_fractions, parse_names
 from unweave.cli.plan import Plan, extends, refuse_unreadable
 from unweave.cli.project.place import Place, is_given, load_project
-from unweave.cli.project.stage import Given, stage_of
+from unweave.cli.project.stage import UserModelStage, stage_of
 from unweave.cli.request import NOTHING, Request, positions
 from unweave.cli.table import as_text, summary, table
 from unweave.record import record
@@ -46,7 +46,7 @@ def bench(
     budgets: str | None = None,
     jobs: int | None = None,
     protocol: Protocol | None = None,
-    shared: Shared = DEFAULTS,
+    flags: CommonFlags = DEFAULTS,
 ) -> int:
     """Compare methods over seeds with equal tuning: cells, record.json and report.html.
 
@@ -71,39 +71,39 @@ def bench(
         jobs: The number of worker processes, at most one per core or GPU; by default one per core, or one on
             a device.
         protocol: Print the columns of another benchmark: deep-unlearn, for classifiers over ten seeds.
-        shared: The flags of every verb.
+        flags: The flags of every verb.
     """
     plan = Plan(methods, seeds, tune, against, tuned, parse_fractions(budgets), jobs, protocol)
     if is_given(recipes):
         place = Place(single_place(recipes), recipe, data)
-        print_summary(run_model(place, request, plan, shared), shared, protocol)
+        print_summary(run_model(place, request, plan, flags), flags, protocol)
         return 0
     if recipe is not None or data is not None or request.flags():
         raise ValueError("--recipe, --data and what to forget go with a model: recipes define their own")
     print_summary(
-        run_recipes([load_recipe(place) for place in recipes], "unweave-bench", plan, shared),
-        shared,
+        run_recipes([load_recipe(place) for place in recipes], "unweave-bench", plan, flags),
+        flags,
         protocol,
     )
     return 0
 
 
-def run_recipes(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared) -> Path:
+def run_recipes(recipes: Sequence[Recipe], name: str, plan: Plan, flags: CommonFlags) -> Path:
     """Runs recipes and writes them into a folder; returns the folder.
 
     Args:
         recipes: One recipe per stage.
         name: The default name of the folder.
         plan: The options of the run.
-        shared: The flags of every verb.
+        flags: The flags of every verb.
     """
-    device, methods = shared.device or "cpu", parse_names(plan.methods)
+    device, methods = flags.device or "cpu", parse_names(plan.methods)
     refuse_too_many(plan.jobs, device)
-    recipes = [plan.apply_to(recipe, shared.seed) for recipe in recipes]
+    recipes = [plan.apply_to(recipe, flags.seed) for recipe in recipes]
     plan.refuse_other_families(recipes)
     refuse_unreadable(recipes, device)
     tables = [replace(recipe, tuning=replace(recipe.tuning, budgets=())).table() for recipe in recipes]
-    asked = {
+    facts = {
         "verb": "bench",
         "recipes": [{key: table[key] for key in table if key != "seeds"} for table in tables],
         "seeds": [list(recipe.seeds) for recipe in recipes],
@@ -114,10 +114,10 @@ def run_recipes(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared
         **plan.facts(),
         "device": device,
     }
-    place = out.choose_folder(shared.out or Path(name), asked, goes_on=extends)
+    place = out.choose_folder(flags.out or Path(name), facts, goes_on=extends)
     jobs = 1 if plan.jobs is None and device != "cpu" else plan.jobs
     with claim_folder(
-        ", ".join(recipe.name for recipe in recipes), place, asked, quiet=shared.quiet
+        ", ".join(recipe.name for recipe in recipes), place, facts, quiet=flags.quiet
     ) as listener:
         run_bench(
             recipes,
@@ -133,10 +133,10 @@ def run_recipes(recipes: Sequence[Recipe], name: str, plan: Plan, shared: Shared
 
 
 @contextmanager
-def claim_folder(what: str, place: Path, asked: out.Asked, *, quiet: bool) -> Iterator[Listener]:
+def claim_folder(what: str, place: Path, facts: out.Facts, *, quiet: bool) -> Iterator[Listener]:
     """Claims a folder for the body, which writes a record there; then writes the page of the record."""
     start = f"Running {what} in {place}"
-    with out.open_folder(place, asked), progress.show_progress(start, quiet=quiet) as listener:
+    with out.open_folder(place, facts), progress.show_progress(start, quiet=quiet) as listener:
         yield listener
         html.write(record.load(place), place / html.FILE)
 
@@ -148,14 +148,14 @@ def single_place(places: Sequence[str]) -> str:
     return places[0]
 
 
-def run_model(place: Place, request: Request, plan: Plan, shared: Shared) -> Path:
+def run_model(place: Place, request: Request, plan: Plan, flags: CommonFlags) -> Path:
     """Runs methods on a given original and writes them into a folder; returns the folder."""
-    device, wanted = shared.device or "cpu", parse_names(plan.methods)
+    device, names = flags.device or "cpu", parse_names(plan.methods)
     refuse_too_many(plan.jobs, device)
-    stage = load_stage(place, request, plan, shared)
+    stage = load_stage(place, request, plan, flags)
     recipe = stage.recipe
-    methods = tuple(name for name in select_methods(recipe, wanted) if name != "retrain")
-    asked = {
+    methods = tuple(name for name in select_methods(recipe, names) if name != "retrain")
+    facts = {
         "verb": "bench",
         "given": {**stage.facts(), "split": stage.split().digest()},
         "seeds": [list(recipe.seeds)],
@@ -165,12 +165,12 @@ def run_model(place: Place, request: Request, plan: Plan, shared: Shared) -> Pat
         "budgets": [list(recipe.tuning.budgets)],
         "device": device,
     }
-    named = shared.out or Path("unweave-bench")
-    out.refuse_within(named, load_project(place, device).source, place.data)
-    folder = out.choose_folder(named, asked, goes_on=extends)
+    preferred_folder = flags.out or Path("unweave-bench")
+    out.refuse_within(preferred_folder, load_project(place, device).source, place.data)
+    folder = out.choose_folder(preferred_folder, facts, goes_on=extends)
     stage = replace(stage, folder=folder)
     what = f"{', '.join(methods)} on {place.model}"
-    with claim_folder(what, folder, asked, quiet=shared.quiet) as listener:
+    with claim_folder(what, folder, facts, quiet=flags.quiet) as listener:
         for seed in (None, *recipe.tuning.seeds) if plan.tune else (None,):
             stage.exam(seed)  # raises before any training if there are too few images
         compare(
@@ -185,16 +185,16 @@ def run_model(place: Place, request: Request, plan: Plan, shared: Shared) -> Pat
     return folder
 
 
-def load_stage(place: Place, request: Request, plan: Plan, shared: Shared) -> Given:
+def load_stage(place: Place, request: Request, plan: Plan, flags: CommonFlags) -> UserModelStage:
     """The stage of a given original and its request, with the seeds and the tuning of a plan; no folder yet.
 
     Raises:
         ValueError: If it can't be run as planned.
     """
-    device = shared.device or "cpu"
-    forget = positions(request, load_project(place, device), shared.seed or 0)
+    device = flags.device or "cpu"
+    forget = positions(request, load_project(place, device), flags.seed or 0)
     stage = stage_of(place, tuple(forget.tolist()), Path(), device)
-    recipe = plan.apply_to(stage.recipe, shared.seed)
+    recipe = plan.apply_to(stage.recipe, flags.seed)
     plan.refuse_other_families([recipe])
     if len(recipe.seeds) < SEEDS:  # without a verdict no margins are needed
         recipe = replace(recipe, calibration_seeds=())
@@ -204,17 +204,17 @@ def load_stage(place: Place, request: Request, plan: Plan, shared: Shared) -> Gi
     return stage
 
 
-def print_summary(folder: Path, shared: Shared, protocol: Protocol | None = None) -> None:
+def print_summary(folder: Path, flags: CommonFlags, protocol: Protocol | None = None) -> None:
     """Prints the tables of a run, in the columns of a protocol or our own, and its folder."""
-    made = record.load(folder)
-    if shared.json:
+    whole_record = record.load(folder)
+    if flags.json:
         places = {"out": str(folder), "record": str(folder / record.FILE), "report": str(folder / html.FILE)}
-        more = {} if protocol is None else {"protocol": summary_of(made)}
-        more |= {"frontier": made["frontier"]} if "frontier" in made else {}
-        show.print_json({**places, "stages": summary(made), **more})
+        more = {} if protocol is None else {"protocol": summary_of(whole_record)}
+        more |= {"frontier": whole_record["frontier"]} if "frontier" in whole_record else {}
+        show.print_json({**places, "stages": summary(whole_record), **more})
         return
     width = show.console().width
-    show.print_stages(made) if protocol is None else print(
-        as_text(made, "text", protocol, width=width), end=""
+    show.print_stages(whole_record) if protocol is None else print(
+        as_text(whole_record, "text", protocol, width=width), end=""
     )
     show.print_lines("", f"Report: {folder / html.FILE}")

@@ -13,7 +13,7 @@ from unweave.bench.study import REFERENCES
 from unweave.bench.workers import Listener, Progress
 from unweave.cli import out, progress, show, timing
 from unweave.cli.notes import missing_retraining, notes
-from unweave.cli.options import DEFAULTS, Shared, parse_names
+from unweave.cli.options import DEFAULTS, CommonFlags, parse_names
 from unweave.cli.project import Project, load
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
 from unweave.methods import DEFAULT, method_named
@@ -47,7 +47,7 @@ def check(
     recipe: str | None = None,
     data: str | None = None,
     methods: str | None = None,
-    shared: Shared = DEFAULTS,
+    flags: CommonFlags = DEFAULTS,
 ) -> int:
     """Check a model and its data for problems, and estimate the cost of each method and of a retrain.
 
@@ -61,36 +61,38 @@ def check(
         recipe: The recipe of a model's folder that has no recipe in it.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
         methods: Names with commas between, such as lur:recover,salun; all if none are given.
-        shared: The flags of every verb.
+        flags: The flags of every verb.
     """
-    wanted = parse_names(methods)
-    project = load(model, recipe=recipe, data=data, device=shared.device)
-    chosen = methods_to_price(project, wanted)
-    if shared.out is not None:
-        out.refuse_within(shared.out, project.source, data)
-    original, project = project.to_device(shared.device)
-    split = project.split(forget_positions(request, project, shared.seed or 0))
+    requested = parse_names(methods)
+    project = load(model, recipe=recipe, data=data, device=flags.device)
+    names = methods_to_price(project, requested)
+    if flags.out is not None:
+        out.refuse_within(flags.out, project.source, data)
+    original, project = project.to_device(flags.device)
+    split = project.split(forget_positions(request, project, flags.seed or 0))
     exam = project.family.short_exam(split)
-    with progress.show_progress("Checking the model", quiet=shared.quiet) as listener:
-        found = inspect_model(original, project, split, exam, chosen, listener)
-    if shared.out is not None:
-        asked = {
+    with progress.show_progress("Checking the model", quiet=flags.quiet) as listener:
+        findings = inspect_model(original, project, split, exam, names, listener)
+    if flags.out is not None:
+        facts = {
             "verb": "check",
             "model": model,
-            "found": {key: found[key] for key in ("model", "data", "notes")},
+            "found": {key: findings[key] for key in ("model", "data", "notes")},
         }
-        with out.open_folder(out.choose_folder(shared.out, asked), asked) as folder:
-            write_atomically(folder / FILE, json.dumps(to_json_values(found), indent=1))
-    show.print_json(found) if shared.json else print_report(model, found, exam, missing_retraining(project))
+        with out.open_folder(out.choose_folder(flags.out, facts), facts) as folder:
+            write_atomically(folder / FILE, json.dumps(to_json_values(findings), indent=1))
+    show.print_json(findings) if flags.json else print_report(
+        model, findings, exam, missing_retraining(project)
+    )
     return 0
 
 
-def methods_to_price(project: Project, wanted: Sequence[str] | None) -> list[str]:
+def methods_to_price(project: Project, requested: Sequence[str] | None) -> list[str]:
     """The names of the methods to estimate; checks the wanted names."""
-    for name in wanted or ():
+    for name in requested or ():
         method_named(name, project.family.name)
-    named = (DEFAULT, *project.methods) if wanted is None else dict.fromkeys(wanted)
-    return [name for name in named if name not in REFERENCES]
+    names = (DEFAULT, *project.methods) if requested is None else dict.fromkeys(requested)
+    return [name for name in names if name not in REFERENCES]
 
 
 def inspect_model(
@@ -98,11 +100,11 @@ def inspect_model(
     project: Project,
     split: Split,
     exam: Exam[Any],
-    chosen: list[str],
+    names: list[str],
     listener: Listener,
 ) -> dict[str, Any]:
     """Collects all findings about a model and its data."""
-    prices = estimate_costs(chosen, original, split, project, listener)
+    prices = estimate_costs(names, original, split, project, listener)
     return {
         "model": model_facts(original, project),
         "data": data_sizes(split),
@@ -146,27 +148,27 @@ def data_sizes(split: Split) -> dict[str, Any]:
 
 
 def estimate_costs(
-    chosen: list[str], model: nn.Module, split: Split, project: Project, listener: Listener
+    names: list[str], model: nn.Module, split: Split, project: Project, listener: Listener
 ) -> dict[str, dict[str, Any]]:
     """Estimates the cost of a retrain and of each method."""
     warm_up(project, model, split)
     whole = timing.estimate_retraining(project, model, split)
-    total = len(chosen) + (whole is not None)
-    found: dict[str, dict[str, Any]] = {}
+    total = len(names) + (whole is not None)
+    costs: dict[str, dict[str, Any]] = {}
     if whole is not None:
-        found["retrain"] = {**dataclasses.asdict(whole), "cost": 1.0}
+        costs["retrain"] = {**dataclasses.asdict(whole), "cost": 1.0}
         listener(Progress("a retrain", 1, total))
-    for done, name in enumerate(chosen, 1 + len(found)):
+    for done, name in enumerate(names, 1 + len(costs)):
         each = timing.estimate(project.method(name), model, split, project)
-        found[name] = {**dataclasses.asdict(each), "cost": each.relative_to(whole)}
+        costs[name] = {**dataclasses.asdict(each), "cost": each.relative_to(whole)}
         listener(Progress(name, done, total))
-    return found
+    return costs
 
 
 def slower_methods(costs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """The methods that take longer than a retrain, with the ratio of times."""
-    known = {name: each["cost"] for name, each in costs.items() if each["cost"] is not None}
-    return {name: cost for name, cost in known.items() if cost > 1}
+    measured_costs = {name: each["cost"] for name, each in costs.items() if each["cost"] is not None}
+    return {name: cost for name, cost in measured_costs.items() if cost > 1}
 
 
 def retraining_advice(costs: Mapping[str, float]) -> list[str]:
@@ -178,11 +180,13 @@ def retraining_advice(costs: Mapping[str, float]) -> list[str]:
     if not costs:
         return []
     unit = " times a retrain"
-    named = [f"{name} ({number(cost, 2)}{'' if i else unit})" for i, (name, cost) in enumerate(costs.items())]
-    if len(named) > NAMED:
-        named = [*named[:NAMED], f"{len(named) - NAMED} more methods"]
-    listed = " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
-    return [f"Retraining costs less than {listed}: use --method retrain, which is exact.", ""]
+    phrases = [
+        f"{name} ({number(cost, 2)}{'' if i else unit})" for i, (name, cost) in enumerate(costs.items())
+    ]
+    if len(phrases) > NAMED:
+        phrases = [*phrases[:NAMED], f"{len(phrases) - NAMED} more methods"]
+    names = " and ".join(filter(None, (", ".join(phrases[:-1]), phrases[-1])))
+    return [f"Retraining costs less than {names}: use --method retrain, which is exact.", ""]
 
 
 def warm_up(project: Project, model: nn.Module, split: Split) -> None:
@@ -190,55 +194,57 @@ def warm_up(project: Project, model: nn.Module, split: Split) -> None:
     timing.estimate(project.methods["finetune"], model, split, project)
 
 
-def print_report(model: str, found: Mapping[str, Any], exam: Exam[Any], missing: str) -> None:
+def print_report(model: str, findings: Mapping[str, Any], exam: Exam[Any], obstacle: str) -> None:
     """Prints the findings.
 
     Args:
         model: The name of the model, as given.
-        found: The findings.
+        findings: The findings.
         exam: The exam, which has the titles of the figures.
-        missing: What a retrain lacks; None if nothing.
+        obstacle: What a retrain lacks; None if nothing.
     """
-    refused = {name: each["refused"] for name, each in found["costs"].items() if each["refused"]}
-    show.print_sentences(*retraining_advice(slower_methods(found["costs"])))
-    exceptions = f", but not with {', '.join(refused)}" if refused else ""
+    refusals = {name: each["refused"] for name, each in findings["costs"].items() if each["refused"]}
+    show.print_sentences(*retraining_advice(slower_methods(findings["costs"])))
+    exceptions = f", but not with {', '.join(refusals)}" if refusals else ""
     show.print_sentences(f"{model} can be used{exceptions}.", "")
-    show.print_sentences(model_line(found["model"]), data_line(found["data"], ids=found["model"]["ids"]))
-    show.print_sentences(*found["request"])
-    show.print_lines(*([] if found["accuracy"] is None else answer_lines(found["accuracy"], exam)), "")
-    show.print_sentences(*([f"- {note}" for note in found["notes"]] or ["No problem was found."]), "")
-    print_costs(found["costs"])
-    unknown = [] if "retrain" in found["costs"] else [f"What a retrain costs is unknown: {missing}."]
+    show.print_sentences(
+        model_line(findings["model"]), data_line(findings["data"], ids=findings["model"]["ids"])
+    )
+    show.print_sentences(*findings["request"])
+    show.print_lines(*([] if findings["accuracy"] is None else answer_lines(findings["accuracy"], exam)), "")
+    show.print_sentences(*([f"- {note}" for note in findings["notes"]] or ["No problem was found."]), "")
+    print_costs(findings["costs"])
+    unknown = [] if "retrain" in findings["costs"] else [f"What a retrain costs is unknown: {obstacle}."]
     show.print_sentences("", *ASSUMED, *unknown)
-    show.print_sentences(*(f"{name}: {reason}" for name, reason in refused.items()))
+    show.print_sentences(*(f"{name}: {reason}" for name, reason in refusals.items()))
 
 
 def model_line(model: Mapping[str, Any]) -> str:
     """One line about the model."""
     weights = f"{model['weights']:,} weights ({model['trainable']:,} trainable)"
-    trained = "" if model["trained"] else ", not trained yet"
-    return f"Model: {model['type']}, {weights}, {model['dtype']}, on {model['device']}{trained}."
+    training_note = "" if model["trained"] else ", not trained yet"
+    return f"Model: {model['type']}, {weights}, {model['dtype']}, on {model['device']}{training_note}."
 
 
 def data_line(data: Mapping[str, Any], *, ids: bool) -> str:
     """One line about the data."""
     parts = f"{data['forget']} to forget, {data['retain']} to retain"
     held_out = f"{data['calibration']} for calibration, {data['test']} for test"
-    known = "by ids of their own" if ids else "by position"
-    return f"Data: {parts}, {held_out}; {data['classes']} classes; examples are known {known}."
+    naming = "by ids of their own" if ids else "by position"
+    return f"Data: {parts}, {held_out}; {data['classes']} classes; examples are known {naming}."
 
 
-def answer_lines(found: Mapping[str, float], exam: Exam[Any]) -> list[str]:
+def answer_lines(figures: Mapping[str, float], exam: Exam[Any]) -> list[str]:
     """One line for each figure of the model's answers."""
-    lines = [f"{each.title}: {number(found[each.id], each.digits)}" for each in exam.glances]
+    lines = [f"{each.title}: {number(figures[each.id], each.digits)}" for each in exam.glances]
     return [*lines, exam.glance_note] if exam.glance_note else lines
 
 
 def print_costs(costs: Mapping[str, Mapping[str, Any]]) -> None:
     """Prints the table of costs, relative to a retrain if one is possible."""
-    shown = {title: each for title, each in COLUMNS.items() if each[0] != "cost" or "retrain" in costs}
-    rows = [cost_row(name, each, list(shown.values())) for name, each in costs.items()]
-    show.print_table(("Method", *shown, "Runs"), rows)
+    columns = {title: each for title, each in COLUMNS.items() if each[0] != "cost" or "retrain" in costs}
+    rows = [cost_row(name, each, list(columns.values())) for name, each in costs.items()]
+    show.print_table(("Method", *columns, "Runs"), rows)
 
 
 def cost_row(name: str, each: Mapping[str, Any], columns: list[tuple[str, int]]) -> list[str]:

@@ -100,9 +100,9 @@ def read_search(tuning: Path, model: str, method: str) -> Mapping[str, Any]:
             f"--tuned must be the folder 'tuning' of a bench of {model}, found no {place.name} in "
             f"{folder}{advice}"
         )
-    found = tomllib.loads(place.read_text(encoding="utf-8")).get("methods", {})
-    if method not in found:
+    tables = tomllib.loads(place.read_text(encoding="utf-8")).get("methods", {})
+    if method not in tables:
         raise ValueError(
-            f"{place} must have settings of {method}, found {', '.join(found) or 'none'}: tune it first"
+            f"{place} must have settings of {method}, found {', '.join(tables) or 'none'}: tune it first"
         )
-    return found[method]
+    return tables[method]

@@ -8,7 +8,7 @@ from unweave.audits.verdict import SEEDS
 from unweave.bench.recipe import Recipe
 from unweave.bench.recipe import load as load_recipe
 from unweave.cli import bench, show
-from unweave.cli.options import DEFAULTS, Shared, parse_names
+from unweave.cli.options import DEFAULTS, CommonFlags, parse_names
 from unweave.cli.plan import Plan
 
 QUICK = 2
@@ -64,8 +64,8 @@ def diffusion(quick: bool) -> Demonstration:
 
 def runs_any(recipe: Recipe, methods: str | None) -> bool:
     """Whether a recipe runs any of the methods: at a budget it needs settings of one."""
-    wanted = parse_names(methods) or recipe.methods
-    return not recipe.tuning.budgets or bool(recipe.configured().intersection(wanted))
+    names = parse_names(methods) or recipe.methods
+    return not recipe.tuning.budgets or bool(recipe.configured().intersection(names))
 
 
 SHOWN: Mapping[str, Callable[[bool], Demonstration]] = {"digits": digits, "diffusion": diffusion}
@@ -79,7 +79,7 @@ def demo(
     methods: str | None = None,
     seeds: int | None = None,
     jobs: int | None = None,
-    shared: Shared = DEFAULTS,
+    flags: CommonFlags = DEFAULTS,
 ) -> int:
     """Train, forget and compare with retraining on real data, in minutes.
 
@@ -94,18 +94,18 @@ def demo(
         methods: Method names separated by commas, such as lur:recover,salun; a selection by default.
         seeds: The number of seeds; a verdict needs ten. One by default for the generator.
         jobs: The number of worker processes; by default one per core.
-        shared: The flags of every verb.
+        flags: The flags of every verb.
     """
-    shown = SHOWN[what](quick)
-    count, recipes = seeds if seeds is not None else shown.seeds, list(shown.recipes)
+    demonstration = SHOWN[what](quick)
+    count, recipes = seeds if seeds is not None else demonstration.seeds, list(demonstration.recipes)
     if count is not None and count < SEEDS:
         # without a verdict there is no use for calibration models
         recipes = [replace(recipe, calibration_seeds=()) for recipe in recipes]
-    chosen = shown.methods if methods is None else methods
-    recipes = [recipe for recipe in recipes if runs_any(recipe, chosen)]
-    plan = Plan(methods=chosen, seeds=count, jobs=jobs)
-    folder = bench.run_recipes(recipes, "unweave-demo", plan, shared)
-    if count is not None and count < SEEDS and not shared.json:
+    method_names = demonstration.methods if methods is None else methods
+    recipes = [recipe for recipe in recipes if runs_any(recipe, method_names)]
+    plan = Plan(methods=method_names, seeds=count, jobs=jobs)
+    folder = bench.run_recipes(recipes, "unweave-demo", plan, flags)
+    if count is not None and count < SEEDS and not flags.json:
         show.print_lines(f"no verdict: {count} {'seed' if count == 1 else 'seeds'}, {SEEDS} needed", "")
-    bench.print_summary(folder, shared)
+    bench.print_summary(folder, flags)
     return 0

@@ -25,35 +25,35 @@ def setting_meanings(method: object) -> dict[str, str]:
 
 def meanings_in(settings: object, before: str = "") -> dict[str, str]:
     """The meaning of each setting of a dataclass."""
-    told, kinds, made = parse_args_section(type(settings)), nested_kinds(type(settings)), {}
-    for name, shown in as_table(settings).items():
-        value, path, meaning = getattr(settings, name), f"{before}{name}", told.get(name, "")
-        if isinstance(shown, Mapping) and is_dataclass(value):
-            made |= {f"{path}.{KIND}": meaning} if len(kinds[name]) > 1 else {}
-            made |= meanings_in(value, f"{path}.")
+    descriptions, kinds, meanings = parse_args_section(type(settings)), nested_kinds(type(settings)), {}
+    for name, plain_value in as_table(settings).items():
+        value, path, meaning = getattr(settings, name), f"{before}{name}", descriptions.get(name, "")
+        if isinstance(plain_value, Mapping) and is_dataclass(value):
+            meanings |= {f"{path}.{KIND}": meaning} if len(kinds[name]) > 1 else {}
+            meanings |= meanings_in(value, f"{path}.")
         else:
-            made[path] = meaning
-    return made
+            meanings[path] = meaning
+    return meanings
 
 
 def setting_choices(method: object) -> dict[str, dict[str, str]]:
     """The dataclasses that a setting accepts and what each does, by the path of the setting."""
     return {
-        path: found
+        path: kinds
         for before, stage in stages_of(method).items()
-        for path, found in choices_in(stage, before).items()
+        for path, kinds in choices_in(stage, before).items()
     }
 
 
 def choices_in(settings: object, before: str = "") -> dict[str, dict[str, str]]:
     """The dataclasses that each field of a dataclass accepts, if there is a choice."""
-    made: dict[str, dict[str, str]] = {}
+    choices: dict[str, dict[str, str]] = {}
     for name, kinds in nested_kinds(type(settings)).items():
         value, path = getattr(settings, name), f"{before}{name}"
         if len(kinds) > 1 or (kinds and not is_dataclass(value)):
-            made[path] = {kind_of(kind): first_line(kind) for kind in kinds}
-        made |= choices_in(value, f"{path}.") if is_dataclass(value) else {}
-    return made
+            choices[path] = {kind_of(kind): first_line(kind) for kind in kinds}
+        choices |= choices_in(value, f"{path}.") if is_dataclass(value) else {}
+    return choices
 
 
 def first_line(kind: type) -> str:
@@ -64,8 +64,8 @@ def first_line(kind: type) -> str:
 def parse_args_section(kind: type) -> Mapping[str, str]:
     """Parses the section `Args:` of a class's docstring: one line of text per name."""
     section = re.search(r"^Args:\n((?: .*\n?|\n)*)", inspect.getdoc(kind) or "", re.MULTILINE)
-    found = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
-    return {name: plain_text(text) for name, text in found}
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
+    return {name: plain_text(text) for name, text in entries}
 
 
 def plain_text(text: str) -> str:

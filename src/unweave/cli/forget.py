@@ -12,7 +12,7 @@ from unweave.bench.workers import Listener, Progress
 from unweave.cli import out, progress, show
 from unweave.cli.choose_method import configure_method, read_search, tuned_method
 from unweave.cli.dry_run import print_plan
-from unweave.cli.options import DEFAULTS, Shared, parse_settings
+from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
 from unweave.cli.project import Project, load
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
 from unweave.methods import DEFAULT, method_named
@@ -43,7 +43,7 @@ def forget(
     recipe: str | None = None,
     data: str | None = None,
     dry_run: bool = False,
-    shared: Shared = DEFAULTS,
+    flags: CommonFlags = DEFAULTS,
 ) -> int:
     """Write a new model that has forgotten some of its data.
 
@@ -64,59 +64,61 @@ def forget(
         recipe: The recipe of a model's folder that has no recipe in it.
         data: The images for a diffusers folder: a folder with one sub-folder per class, or an .npz file.
         dry_run: Only print what forget would do, and its cost.
-        shared: The flags of every verb.
+        flags: The flags of every verb.
     """
     tables = parse_settings(set)
     method_named(method)
-    found = {} if tuned is None else read_search(tuned, model, method)
-    project = load(model, recipe=recipe, data=data, device=shared.device)
+    tuned_tables = {} if tuned is None else read_search(tuned, model, method)
+    project = load(model, recipe=recipe, data=data, device=flags.device)
     method_named(method, project.family.name)
-    seed = shared.seed or 0
+    seed = flags.seed or 0
     split = project.split(positions(request, project, seed))
     if tuned is not None:
         again = f"tune it again, with unweave bench {model} --methods {method} --tune 20"
-        tuned_method(project, method, tables=found, seed=seed, place=tuned, again=again)
-        tables = merge_tables(found, tables)
-    chosen = configure_method(project, method, tables=tables, seed=seed)
-    asked = {
+        tuned_method(project, method, tables=tuned_tables, seed=seed, place=tuned, again=again)
+        tables = merge_tables(tuned_tables, tables)
+    chosen_method = configure_method(project, method, tables=tables, seed=seed)
+    run_facts = {
         "verb": "forget",
         "model": absolute_place(model),
         "recipe": None if recipe is None else absolute_place(recipe),
         "data": None if data is None else absolute_place(data),
-        **request_facts(project, split, method, tables=tables, seed=seed, device=shared.device),
+        **request_facts(project, split, method, tables=tables, seed=seed, device=flags.device),
     }
-    place = shared.out or Path("forgotten")
+    place = flags.out or Path("forgotten")
     out.refuse_within(place, project.source, data)
-    folder = out.choose_folder(place, asked, claim=CLAIM)
+    folder = out.choose_folder(place, run_facts, claim=CLAIM)
     if is_done(folder, project):
-        print_done(split, method, folder=folder, shared=shared)
+        print_done(split, method, folder=folder, flags=flags)
         return 0
     refuse_foreign(folder)
     if dry_run:
-        return print_plan(chosen, method, split=split, project=project, folder=folder, shared=shared)
+        return print_plan(chosen_method, method, split=split, project=project, folder=folder, flags=flags)
     with (
-        out.open_folder(folder, asked, claim=CLAIM),
-        progress.show_progress(f"Loaded {model}", quiet=shared.quiet) as listener,
+        out.open_folder(folder, run_facts, claim=CLAIM),
+        progress.show_progress(f"Loaded {model}", quiet=flags.quiet) as listener,
     ):
         original = load_original(project, seed, models=folder / MODELS, listener=listener)
         exam = project.family.short_exam(split, cache=folder / MODELS)
         before = glance(exam, original)
         listener(Progress(f"the original; now {method}", 1, 2))
         task, build = project.task(split), project.build
-        result = unlearn(original, split, chosen, task=task, seed=seed, device=shared.device, build=build)
+        result = unlearn(
+            original, split, chosen_method, task=task, seed=seed, device=flags.device, build=build
+        )
         after = glance(exam, result.model)
         listener(Progress(method, 2, 2))
         result.save(folder, write=folder_writer(project, result, name=method))
         made = record.load(folder)
         facts = {"model": model_label(model), "asked": request.words(), "date": made["environment"]["date"]}
         record.write(add_request(made, facts), folder)
-    print_result(result, method, exam=exam, before=before, after=after, folder=folder, shared=shared)
+    print_result(result, method, exam=exam, before=before, after=after, folder=folder, flags=flags)
     return 0
 
 
 def request_facts(
     project: Project, split: Split, method: str, *, tables: Mapping[str, Any], seed: int, device: str | None
-) -> out.Asked:
+) -> out.Facts:
     """The facts that a run depends on, without the place of its model."""
     weights = None if project.model is None else checkpoint.contents(project.model.state_dict())
     return {
@@ -192,15 +194,15 @@ def print_result(
     before: Mapping[str, float],
     after: Mapping[str, float],
     folder: Path,
-    shared: Shared,
+    flags: CommonFlags,
 ) -> None:
     """Prints the result."""
     n, of, seconds = len(result.split.forget), len(result.split.train), result.cost.seconds
-    if shared.json:
-        spent = {"seconds": seconds, "gradient_evaluations": result.cost.gradients}
-        asked = {"method": name, "forgotten": n, "request": about_own_images(result.split)}
-        looks = {"before": before, "after": after, "glance": exam.glance_note}
-        show.print_json({"out": str(folder), "done_before": False, **asked, **looks, **spent})
+    if flags.json:
+        cost = {"seconds": seconds, "gradient_evaluations": result.cost.gradients}
+        facts = {"method": name, "forgotten": n, "request": about_own_images(result.split)}
+        figures = {"before": before, "after": after, "glance": exam.glance_note}
+        show.print_json({"out": str(folder), "done_before": False, **facts, **figures, **cost})
         return
     show.print_lines(f"Forgot {n} of {of} examples with {name} in {seconds:.1f} s. Not audited yet.")
     show.print_sentences(*about_own_images(result.split), "")
@@ -211,13 +213,13 @@ def print_result(
     print_next(folder)
 
 
-def print_done(split: Split, name: str, *, folder: Path, shared: Shared) -> None:
+def print_done(split: Split, name: str, *, folder: Path, flags: CommonFlags) -> None:
     """Prints that the run was done before, and its folder; earlier figures are null in JSON."""
     n, of, request = len(split.forget), len(split.train), about_own_images(split)
-    if shared.json:
+    if flags.json:
         unknown = dict.fromkeys(("before", "after", "glance", "seconds", "gradient_evaluations"))
-        asked = {"method": name, "forgotten": n, "request": request}
-        show.print_json({"out": str(folder), "done_before": True, **asked, **unknown})
+        facts = {"method": name, "forgotten": n, "request": request}
+        show.print_json({"out": str(folder), "done_before": True, **facts, **unknown})
         return
     show.print_lines(f"Done already: {folder} holds this run, {n} of {of} examples forgotten with {name}.")
     show.print_sentences(*request)

@@ -7,7 +7,7 @@ from typing import Any
 
 from unweave.cli import out, show
 from unweave.cli.describe_settings import descents, first_line, setting_choices, setting_meanings
-from unweave.cli.options import DEFAULTS, Shared, flatten
+from unweave.cli.options import DEFAULTS, CommonFlags, flatten
 from unweave.methods import DEFAULT, METHODS, STAGES, Method, method_named
 from unweave.record.files import write_atomically
 from unweave.tables import as_table
@@ -20,79 +20,79 @@ PIPELINES = (
 """The note on the names of pipelines."""
 
 
-def methods(name: str | None = None, /, *, shared: Shared = DEFAULTS) -> int:
+def methods(name: str | None = None, /, *, flags: CommonFlags = DEFAULTS) -> int:
     """List the methods: paper, data needed, cost of a step, deviations; and the stages of pipelines.
 
     Args:
         name: A method, stage or pipeline to show with all its settings, which forget --set changes.
-        shared: The flags of every verb.
+        flags: The flags of every verb.
     """
-    chosen = {**METHODS, **STAGES} if name is None else {name: method_named(name)}
-    described = {each: describe_method(method) for each, method in chosen.items()}
-    if shared.out is not None:
-        asked = {"verb": "methods", "methods": described}
-        with out.open_folder(out.choose_folder(shared.out, asked), asked) as folder:
-            write_atomically(folder / FILE, json.dumps(described, indent=1))
-    if shared.json:
-        show.print_json(described)
+    selection = {**METHODS, **STAGES} if name is None else {name: method_named(name)}
+    descriptions = {each: describe_method(method) for each, method in selection.items()}
+    if flags.out is not None:
+        facts = {"verb": "methods", "methods": descriptions}
+        with out.open_folder(out.choose_folder(flags.out, facts), facts) as folder:
+            write_atomically(folder / FILE, json.dumps(descriptions, indent=1))
+    if flags.json:
+        show.print_json(descriptions)
     elif name is None:
-        print_methods({each: described[each] for each in METHODS})
-        print_stages({each: described[each] for each in STAGES})
+        print_methods({each: descriptions[each] for each in METHODS})
+        print_stages({each: descriptions[each] for each in STAGES})
     else:
-        print_method(name, described[name])
-        print_settings(described[name], sorted(descents(chosen[name]), key=len))
-        print_choices(described[name]["choices"])
+        print_method(name, descriptions[name])
+        print_settings(descriptions[name], sorted(descents(selection[name]), key=len))
+        print_choices(descriptions[name]["choices"])
     return 0
 
 
 def describe_method(method: Method) -> dict[str, Any]:
     """The facts about a method, and its settings with their meanings, by the paths for `--set`."""
-    told = {
+    setting_facts = {
         "settings": flatten(as_table(method)),
         "meanings": setting_meanings(method),
         "choices": setting_choices(method),
     }
-    return {**dataclasses.asdict(method.about), "does": first_line(type(method)), **told}
+    return {**dataclasses.asdict(method.about), "does": first_line(type(method)), **setting_facts}
 
 
-def print_methods(described: Mapping[str, Mapping[str, Any]]) -> None:
+def print_methods(descriptions: Mapping[str, Mapping[str, Any]]) -> None:
     """Prints a row for the methods of each paper, then their deviations from it."""
-    rows = group_methods(described, ("data", "step", "paper"))
+    rows = group_methods(descriptions, ("data", "step", "paper"))
     show.print_table(
         ("Method", "Data", "Cost of a step", "Paper"),
         [(names, *facts) for facts, names in rows.items()],
         words=range(4),
     )
     show.print_lines("", "For models of one family alone:")
-    alone = group_methods(described, ("families",))
+    alone = group_methods(descriptions, ("families",))
     show.print_table(
         ("Family", "Method"),
         [(", ".join(families), names) for (families,), names in alone.items() if families],
         words=range(2),
     )
     show.print_lines("", "Where they deviate from the paper or its released code:")
-    deviating = group_methods(described, ("deviations",))
+    deviating = group_methods(descriptions, ("deviations",))
     show.print_table(
         ("Method", ""), [(names, text) for (text,), names in deviating.items() if text], words=range(2)
     )
 
 
-def print_stages(described: Mapping[str, Mapping[str, Any]]) -> None:
+def print_stages(descriptions: Mapping[str, Mapping[str, Any]]) -> None:
     """Prints a row for each start and recovery, and how to name a pipeline."""
     show.print_lines("", "Stages of pipelines, before or after a method:")
-    rows = [(name, each["does"], each["paper"]) for name, each in described.items()]
+    rows = [(name, each["does"], each["paper"]) for name, each in descriptions.items()]
     show.print_table(("Stage", "", "Paper"), rows, words=range(3))
     show.print_lines("", PIPELINES)
 
 
 def group_methods(
-    described: Mapping[str, Mapping[str, Any]], keys: Sequence[str]
+    descriptions: Mapping[str, Mapping[str, Any]], keys: Sequence[str]
 ) -> dict[tuple[Any, ...], str]:
     """Groups the names of methods by the facts that they share."""
-    found: dict[tuple[Any, ...], list[str]] = {}
-    for name, each in described.items():
-        found.setdefault(tuple(each[key] for key in keys), []).append(name)
-    return {facts: ", ".join(names) for facts, names in found.items()}
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for name, each in descriptions.items():
+        groups.setdefault(tuple(each[key] for key in keys), []).append(name)
+    return {facts: ", ".join(names) for facts, names in groups.items()}
 
 
 def print_method(name: str, each: Mapping[str, Any]) -> None:
@@ -107,19 +107,19 @@ def print_method(name: str, each: Mapping[str, Any]) -> None:
 def print_settings(each: Mapping[str, Any], descents: Sequence[str]) -> None:
     """Prints the settings of one method, then those of its descents in one table."""
     settings, meaning = each["settings"], each["meanings"]
-    own = [path for path in settings if path.rpartition(".")[0] not in descents]
-    if own:
-        rows = [(path, json.dumps(settings[path]), meaning[path]) for path in own]
+    top_level = [path for path in settings if path.rpartition(".")[0] not in descents]
+    if top_level:
+        rows = [(path, json.dumps(settings[path]), meaning[path]) for path in top_level]
         show.print_lines("")
         show.print_table(("Setting", "Default", "Meaning"), rows, words=range(3))
     if descents:
-        first, *others = descents
+        first, *inner_descents = descents
         rows = [
             (path, *(json.dumps(settings[path.replace(first, place, 1)]) for place in descents), text)
             for path, text in meaning.items()
             if path.rpartition(".")[0] == first
         ]
-        header = ("Setting", "Default", *(f"In {place}" for place in others), "Meaning")
+        header = ("Setting", "Default", *(f"In {place}" for place in inner_descents), "Meaning")
         show.print_lines("")
         show.print_table(header, rows, words=range(len(header)))
 

@@ -26,8 +26,8 @@ def notes(model: nn.Module, project: Project) -> Iterator[str]:
     yield from about_layers(model, project)
     yield from about_data(project)
     if project.retrain is None:
-        missing = missing_retraining(project)
-        yield f"{missing}: references can't be retrained, so an audit will be INCONCLUSIVE"
+        obstacle = missing_retraining(project)
+        yield f"{obstacle}: references can't be retrained, so an audit will be INCONCLUSIVE"
 
 
 def missing_retraining(project: Project) -> str:
@@ -38,15 +38,15 @@ def missing_retraining(project: Project) -> str:
 def about_weights(model: nn.Module) -> Iterator[str]:
     """Notes on frozen weights, and on weights with too few digits."""
     weights = dict(model.named_parameters())
-    frozen = [name for name, p in weights.items() if not p.requires_grad]
-    if frozen:
-        share = sum(weights[name].numel() for name in frozen) / sum(p.numel() for p in weights.values())
-        yield f"{share:.0%} of the weights are frozen, first {frozen[0]!r}: they keep what they know"
+    fixed = [name for name, p in weights.items() if not p.requires_grad]
+    if fixed:
+        share = sum(weights[name].numel() for name in fixed) / sum(p.numel() for p in weights.values())
+        yield f"{share:.0%} of the weights are frozen, first {fixed[0]!r}: they keep what they know"
     low = [name for name, p in weights.items() if p.requires_grad and p.dtype in LOW]
     if low:
-        found = f"trainable weights in {str(weights[low[0]].dtype).removeprefix('torch.')}, first {low[0]!r}"
+        which = f"trainable weights in {str(weights[low[0]].dtype).removeprefix('torch.')}, first {low[0]!r}"
         yield (
-            f"{found}: LUR's virtual step would be rounded away; load the model in float32 (model.float()), "
+            f"{which}: LUR's virtual step would be rounded away; load the model in float32 (model.float()), "
             "and then how.precision=bf16 runs its passes in bfloat16"
         )
 
@@ -56,12 +56,12 @@ def about_layers(model: nn.Module, project: Project) -> Iterator[str]:
     modules = list(model.modules())
     dropout = [each for each in modules if isinstance(each, _DropoutNd) and each.p]
     if dropout:
-        found = "1 dropout layer" if len(dropout) == 1 else f"{len(dropout)} dropout layers"
-        yield f"{found}: off while unlearning; how.dropout=same draws one mask a step; mode exact refuses it"
+        layers = "1 dropout layer" if len(dropout) == 1 else f"{len(dropout)} dropout layers"
+        yield f"{layers}: off while unlearning; how.dropout=same draws one mask a step; mode exact refuses it"
     if any(isinstance(each, _BatchNorm) for each in modules):
         yield "BatchNorm: its statistics follow the retain set; how.norm=frozen keeps them"
-    seen, noise = compare_passes(model, project)
-    if seen or any(isinstance(each, nn.MultiheadAttention) for each in modules):
+    has_attention, noise = compare_passes(model, project)
+    if has_attention or any(isinstance(each, nn.MultiheadAttention) for each in modules):
         yield "attention: mode exact runs it by torch's plain kernel; fused ones have no second derivative"
     if noise > NOISE:
         yield f"two passes in evaluation mode differ by {noise:.2g} in their outputs: figures will not repeat"
@@ -70,11 +70,11 @@ def about_layers(model: nn.Module, project: Project) -> Iterator[str]:
 class Attention(TorchFunctionMode):
     """Records whether the body uses torch's fused attention."""
 
-    seen = False
+    was_called = False
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204  # torch's own signature
         """Calls the function and records whether it is fused attention."""
-        self.seen |= func is torch.nn.functional.scaled_dot_product_attention
+        self.was_called |= func is torch.nn.functional.scaled_dot_product_attention
         return func(*args, **(kwargs or {}))
 
 
@@ -86,16 +86,16 @@ def compare_passes(model: nn.Module, project: Project) -> tuple[bool, float]:
     inputs = task.draw(raw, generator).inputs
     with evaluating(model), torch.no_grad(), Attention() as mode:
         first, second = call(model, inputs), call(model, inputs)
-    return mode.seen, float((first - second).abs().max())
+    return mode.was_called, float((first - second).abs().max())
 
 
 def about_data(project: Project) -> Iterator[str]:
     """Notes on labels in only one of training and test data, and on repeated examples."""
-    known, asked = (set(source.labels.tolist()) for source in (project.train, project.test))
-    if asked - known:
-        yield f"labels of the test data that no training example has: {first_labels(asked - known)}"
-    if known - asked:
-        labels = first_labels(known - asked)
+    train_set, test_set = (set(source.labels.tolist()) for source in (project.train, project.test))
+    if test_set - train_set:
+        yield f"labels of the test data that no training example has: {first_labels(test_set - train_set)}"
+    if train_set - test_set:
+        labels = first_labels(train_set - test_set)
         yield f"labels that no test example has: {labels}; forgetting them can't be audited"
     train, test = content_digests(project.train), content_digests(project.test)
     times = Counter(train)
@@ -103,11 +103,11 @@ def about_data(project: Project) -> Iterator[str]:
     if copies:
         twin = name_of(project.train, next(i for i, content in enumerate(train) if times[content] > 1))
         yield f"{copies} training examples are copies of others, first {twin}: forget all copies or none"
-    shared = set(train) & set(test)
-    if shared:
-        twin = name_of(project.test, next(i for i, content in enumerate(test) if content in shared))
-        found = f"{len(shared)} test examples are training examples as well, first {twin}"
-        yield f"{found}: the model has seen them"
+    duplicates = set(train) & set(test)
+    if duplicates:
+        twin = name_of(project.test, next(i for i, content in enumerate(test) if content in duplicates))
+        note = f"{len(duplicates)} test examples are training examples as well, first {twin}"
+        yield f"{note}: the model has seen them"
 
 
 def content_digests(source: Source) -> list[bytes]:

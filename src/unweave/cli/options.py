@@ -14,7 +14,7 @@ from unweave.methods import method_named
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Shared:
+class CommonFlags:
     """The flags of every verb.
 
     Args:
@@ -39,7 +39,7 @@ class Shared:
             refuse_absent(self.device)
 
 
-DEFAULTS = Shared()
+DEFAULTS = CommonFlags()
 
 
 def refuse_absent(device: str) -> None:
@@ -53,39 +53,39 @@ def refuse_absent(device: str) -> None:
         ) from error
 
 
-def parse_names(listed: str | None) -> tuple[str, ...] | None:
+def parse_names(text: str | None) -> tuple[str, ...] | None:
     """Parses and checks `--methods a,b`; None for all."""
-    if listed is None:
+    if text is None:
         return None
-    found = tuple(name.strip() for name in listed.split(",") if name.strip())
-    if not found:
-        raise ValueError(f"--methods must name at least one method, found {listed!r}")
-    for name in found:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise ValueError(f"--methods must name at least one method, found {text!r}")
+    for name in names:
         method_named(name)
-    return found
+    return names
 
 
-def parse_fractions(listed: str | None) -> tuple[float, ...] | None:
+def parse_fractions(text: str | None) -> tuple[float, ...] | None:
     """Parses `--budgets 0.1,0.3`; None for those of the recipes."""
-    if listed is None:
+    if text is None:
         return None
     try:
-        return tuple(float(each) for each in listed.split(","))
+        return tuple(float(each) for each in text.split(","))
     except ValueError as error:
         raise ValueError(
-            f"--budgets must be numbers with commas between, such as 0.1,0.3, found {listed!r}"
+            f"--budgets must be numbers with commas between, such as 0.1,0.3, found {text!r}"
         ) from error
 
 
 def parse_settings(assignments: Iterable[str]) -> dict[str, Any]:
     """Parses `--set how.lr=0.1` and the like into tables; a value is JSON, or else text."""
-    made: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not all(path.split(".")):
             raise ValueError(f"--set must be field=value, such as how.lr=0.1, found {assignment!r}")
-        set_path(made, path.split("."), parse_value(text), assignment)
-    return made
+        set_path(settings, path.split("."), parse_value(text), assignment)
+    return settings
 
 
 def set_path(table: dict[str, Any], path: list[str], value: object, assignment: str) -> None:
@@ -107,7 +107,7 @@ def parse_value(text: str) -> object:
 
 def flatten(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Flattens nested tables to dotted paths, as in `--set`."""
-    made: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in table.items():
-        made |= flatten(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
-    return made
+        flat |= flatten(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+    return flat

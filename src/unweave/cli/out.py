@@ -20,15 +20,15 @@ CLAIM = "run.json"
 LASTING = ("cells", "references", "strata", "tuning")
 """Folders of finished work, which an error never removes."""
 
-Asked = Mapping[str, Any]
+Facts = Mapping[str, Any]
 
 
 def choose_folder(
     out: Path,
-    asked: Asked,
+    facts: Facts,
     *,
     claim: str = CLAIM,
-    goes_on: Callable[[Asked, Asked], bool] = eq,
+    goes_on: Callable[[Facts, Facts], bool] = eq,
 ) -> Path:
     """Chooses the folder of a run: `out`, or the first numbered sibling that is free or holds this run.
 
@@ -36,7 +36,7 @@ def choose_folder(
 
     Args:
         out: The folder given by the user.
-        asked: The facts that the run depends on, as JSON values.
+        facts: The facts that the run depends on, as JSON values.
         claim: The name of the file that holds them.
         goes_on: Decides whether the new request continues the old one.
 
@@ -48,7 +48,7 @@ def choose_folder(
             raise ValueError(f"--out must be a folder, found a file at {above}: choose another name")
     siblings = (out if number == 1 else out.with_name(f"{out.name}-{number}") for number in count(1))
     return next(
-        folder for folder in siblings if is_free(folder) or can_resume(folder / claim, asked, goes_on)
+        folder for folder in siblings if is_free(folder) or can_resume(folder / claim, facts, goes_on)
     )
 
 
@@ -79,39 +79,39 @@ def is_free(folder: Path) -> bool:
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
-def can_resume(claim: Path, asked: Asked, goes_on: Callable[[Asked, Asked], bool]) -> bool:
+def can_resume(claim: Path, facts: Facts, goes_on: Callable[[Facts, Facts], bool]) -> bool:
     """Whether a folder holds a run that this request continues."""
     if not claim.is_file():
         return False
     try:
-        found = json.loads(claim.read_text(encoding="utf-8"))
+        earlier = json.loads(claim.read_text(encoding="utf-8"))
     except ValueError:  # a file that unweave did not write
         return False
-    return isinstance(found, dict) and goes_on(as_read_back(asked), found)
+    return isinstance(earlier, dict) and goes_on(as_read_back(facts), earlier)
 
 
-def as_read_back(asked: Asked) -> Asked:
+def as_read_back(facts: Facts) -> Facts:
     """The request as JSON gives it back."""
-    return json.loads(json.dumps(asked))
+    return json.loads(json.dumps(facts))
 
 
 @contextmanager
-def open_folder(folder: Path, asked: Asked, *, claim: str = CLAIM) -> Iterator[Path]:
+def open_folder(folder: Path, facts: Facts, *, claim: str = CLAIM) -> Iterator[Path]:
     """Creates and claims a folder for the body; removes it if the body fails without finished work.
 
     Args:
         folder: The folder from `choose_folder`.
-        asked: The facts that the run depends on.
+        facts: The facts that the run depends on.
         claim: The name of the file that holds them.
 
     Raises:
         Failed: Instead of a ValueError, which means that nothing was written, if finished work stays.
     """
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    created = [each for each in (folder, *folder.parents) if not each.exists()]
     unused, before = is_free(folder), list_files(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        write_atomically(folder / claim, json.dumps(asked, indent=1))
+        write_atomically(folder / claim, json.dumps(facts, indent=1))
         yield folder
     except ValueError as error:
         if unused and not any((folder / name).exists() for name in LASTING):
@@ -121,7 +121,7 @@ def open_folder(folder: Path, asked: Asked, *, claim: str = CLAIM) -> Iterator[P
         raise
     finally:
         if unused:
-            remove_empty(folder, claim, made)
+            remove_empty(folder, claim, created)
 
 
 def list_files(folder: Path) -> set[Path]:
@@ -135,16 +135,16 @@ def clear(folder: Path) -> None:
         shutil.rmtree(each) if each.is_dir() else each.unlink()
 
 
-def remove_empty(folder: Path, claim: str, made: list[Path]) -> None:
+def remove_empty(folder: Path, claim: str, created: list[Path]) -> None:
     """Removes a claim without further files, and the folders that are then empty.
 
     Args:
         folder: The folder, which was free before.
         claim: The name of the claim.
-        made: The created folders, innermost first.
+        created: The created folders, innermost first.
     """
     if all(each.name == claim for each in folder.iterdir()):
         clear(folder)
-    for each in made:
+    for each in created:
         if each.exists() and not any(each.iterdir()):
             each.rmdir()

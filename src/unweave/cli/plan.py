@@ -116,12 +116,14 @@ def refuse_unreadable(recipes: Sequence[Recipe], device: str) -> None:
         recipe.family.refuse_unfit(model, split.train, recipe.data.name, split.n_classes)
 
 
-def extends(asked: out.Asked, found: out.Asked) -> bool:
+def extends(facts: out.Facts, earlier: out.Facts) -> bool:
     """Whether a new request extends an old one: the same recipes, and everything of the old request."""
-    if any(asked[key] != found.get(key) for key in asked if key not in GROWING):
+    if any(facts[key] != earlier.get(key) for key in facts if key not in GROWING):
         return False
-    longer = zip(asked["seeds"], found["seeds"], strict=True)
-    kept = all(now[: len(then)] == then for now, then in longer)
-    more = zip(asked["budgets"], found.get("budgets", asked["budgets"]), strict=True)
-    kept = kept and all(set(then) <= set(now) and bool(then) == bool(now) for now, then in more)
-    return kept and set(found["methods"]) <= set(asked["methods"])
+    longer = zip(facts["seeds"], earlier["seeds"], strict=True)
+    is_extension = all(now[: len(then)] == then for now, then in longer)
+    more = zip(facts["budgets"], earlier.get("budgets", facts["budgets"]), strict=True)
+    is_extension = is_extension and all(
+        set(then) <= set(now) and bool(then) == bool(now) for now, then in more
+    )
+    return is_extension and set(earlier["methods"]) <= set(facts["methods"])

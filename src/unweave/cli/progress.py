@@ -42,10 +42,15 @@ def show_progress(start: str, *, quiet: bool) -> Iterator[Listener]:
 
 def make_bars() -> Bars:
     """A bar that disappears at the end."""
-    counted = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    count_columns = (
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     return Bars(
         SpinnerColumn(),
-        *counted,
+        *count_columns,
         TextColumn("{task.description}", markup=False),
         console=Console(stderr=True),
         transient=True,

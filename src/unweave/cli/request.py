@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unweave.cli.project import Project
 from unweave.data import Source
-from unweave.data.image_folder_facts import Own, is_label
+from unweave.data.image_folder_facts import UserImages, is_label
 from unweave.split import Split, count_of, first_few, source_positions
 
 
@@ -33,18 +33,18 @@ class Request:
     random: float | None = None
 
     def __post_init__(self) -> None:
-        given = self.flags()
-        if len(given) > 1:
+        flags = self.flags()
+        if len(flags) > 1:
             raise ValueError(
-                f"say what to forget in one way, found {' and '.join(f'--{name}' for name in given)}"
+                f"say what to forget in one way, found {' and '.join(f'--{name}' for name in flags)}"
             )
         if self.random is not None and not 0 < self.random < 1:
             raise ValueError(f"--random must be a fraction in (0, 1), found {self.random}")
 
     def flags(self) -> dict[str, Any]:
         """The given flags and their values."""
-        said = {"ids": self.ids, "class": self.label, "random": self.random}
-        return {name: value for name, value in said.items() if value is not None}
+        values = {"ids": self.ids, "class": self.label, "random": self.random}
+        return {name: value for name, value in values.items() if value is not None}
 
     def words(self) -> str:
         """The request as given, with the first of many ids, and a file name without its folder."""
@@ -82,8 +82,8 @@ def positions(request: Request, project: Project, seed: int) -> Tensor:
 def parse_ids(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
     """The ids of a list or of a file; a known id takes precedence over a file of that name."""
     words = [word.strip() for word in ids.split(",") if word.strip()]
-    known = set(train.names or ())
-    if train.names is not None and words and all(word in known for word in words):
+    train_ids = set(train.names or ())
+    if train.names is not None and words and all(word in train_ids for word in words):
         return words
     if train.names is None and words and all(word.lstrip("-").isdigit() for word in words):
         return [int(word) for word in words]
@@ -95,7 +95,7 @@ def parse_ids(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
             "--ids must be positions with commas between, or a file with one a line, "
             f"found {strange!r}: no such file"
         )
-    strange = [word for word in words or [ids] if word not in known]
+    strange = [word for word in words or [ids] if word not in train_ids]
     raise ValueError(
         "--ids must be ids of the training data, or a file with one a line, found "
         f"{count_of(strange, words or [ids])} neither: {first_few(map(repr, strange))}"
@@ -132,10 +132,10 @@ def read_ids(path: Path, train: Source) -> Sequence[int] | Sequence[str]:
 
 def class_positions(train: Source, text: str) -> Tensor:
     """The positions of the examples of some classes, given by label or name."""
-    names = train.classes if isinstance(train, Own) else ()
+    names = train.classes if isinstance(train, UserImages) else ()
     words = [text] if text in names else [word.strip() for word in text.split(",")]
-    wanted = torch.tensor([label_of(word, train, names) for word in words])
-    return torch.isin(train.labels, wanted).nonzero()[:, 0]
+    labels = torch.tensor([label_of(word, train, names) for word in words])
+    return torch.isin(train.labels, labels).nonzero()[:, 0]
 
 
 def label_of(text: str, train: Source, names: Sequence[str]) -> int:
@@ -145,13 +145,13 @@ def label_of(text: str, train: Source, names: Sequence[str]) -> int:
         ValueError: If the training data has no such class.
     """
     label = names.index(text) if text in names else int(text) if is_label(text) else -1
-    known = sorted(set(train.labels.tolist()))
-    if label not in known:
+    labels = sorted(set(train.labels.tolist()))
+    if label not in labels:
         called = (
             f" ({', '.join(f'{number} is {name}' for number, name in enumerate(names))})" if names else ""
         )
         raise ValueError(
-            f"--class must be a label of the training data, {known[0]}..{known[-1]}{called}, found {text}"
+            f"--class must be a label of the training data, {labels[0]}..{labels[-1]}{called}, found {text}"
         )
     return label
 
@@ -159,14 +159,15 @@ def label_of(text: str, train: Source, names: Sequence[str]) -> int:
 def about_own_images(split: Split) -> list[str]:
     """Notes on a request about a user's own images."""
     train, test = split.train, split.held_out
-    if not isinstance(train, Own):
+    if not isinstance(train, UserImages):
         return []
     count = train.labels[split.forget].bincount()
-    asked = {label: int(count[label]) for label in count.nonzero()[:, 0].tolist()}
+    request_counts = {label: int(count[label]) for label in count.nonzero()[:, 0].tolist()}
     if train.parted:
         whole = torch.cat([train.labels, test.labels]).bincount().tolist()
         parts = [
-            f"{n} of {whole[label]} images of class {train.class_name(label)}" for label, n in asked.items()
+            f"{n} of {whole[label]} images of class {train.class_name(label)}"
+            for label, n in request_counts.items()
         ]
         return [
             f"{len(train) + len(test)} images; a fifth of each class is set aside as held out, since no test "
@@ -174,5 +175,5 @@ def about_own_images(split: Split) -> list[str]:
             "aside. If the model was trained on all of them, name a test part of your own (folders train and "
             "test, or test_images and test_labels)."
         ]
-    parts = [f"{n} images of class {train.class_name(label)}" for label, n in asked.items()]
+    parts = [f"{n} images of class {train.class_name(label)}" for label, n in request_counts.items()]
     return [f"The request: {', '.join(parts)}."] if train.classes else []

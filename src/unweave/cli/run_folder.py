@@ -33,11 +33,11 @@ def read_request(run: Path) -> Mapping[str, Any]:
     path = run / forget.CLAIM
     if not path.is_file():
         raise ValueError(f"expected a folder that forget wrote, found no {forget.CLAIM} in {run}")
-    found = read_object(path, ": run forget again")
-    missing = [key for key in ASKED if key not in found]
-    if missing:
-        raise ValueError(f"{path} must hold the request of forget, {missing[0]!r} is missing: run it again")
-    return found
+    request = read_object(path, ": run forget again")
+    absent = [key for key in ASKED if key not in request]
+    if absent:
+        raise ValueError(f"{path} must hold the request of forget, {absent[0]!r} is missing: run it again")
+    return request
 
 
 @cache
@@ -80,8 +80,8 @@ def load_result(run: Path, project: Project, split: Split, device: str | None) -
 def request_facts(run: Path) -> dict[str, str]:
     """The facts about the request in the record of a run; empty for records of earlier versions."""
     (stage,) = record.load(run)["stages"].values()
-    told = stage.get("request", {})
-    return {key: told[key] for key in ("model", "asked", "date") if key in told}
+    request = stage.get("request", {})
+    return {key: request[key] for key in ("model", "asked", "date") if key in request}
 
 
 def load_method(run: Path, project: Project, request: Mapping[str, Any]) -> Method | Retraining:
@@ -103,8 +103,8 @@ def load_method(run: Path, project: Project, request: Mapping[str, Any]) -> Meth
 
 def refuse_other(original: nn.Module, sidecar: Mapping[str, object], run: Path) -> None:
     """Raises if the original is not that of the run; accepts any original if no digest was stored."""
-    kept = sidecar.get("original")
-    if kept is not None and kept != checkpoint.contents(original.state_dict()):
+    digest = sidecar.get("original")
+    if digest is not None and digest != checkpoint.contents(original.state_dict()):
         raise ValueError(
             f"the original is not the one that {run} was made from, its weights have changed since: put the "
             "earlier ones back, and let load() return the same ones each time; or run forget again"
@@ -125,7 +125,7 @@ def probe_traces(
     trace: Mapping[str, Sequence[Sequence[float | None]]],
 ) -> dict[str, list[tuple[int, float, float]]]:
     """The traces of probes among the curves of a record: those with a reliability."""
-    found: dict[str, list[tuple[int, float, float]]] = {}
+    traces: dict[str, list[tuple[int, float, float]]] = {}
     for name, curve in trace.items():
         rows = [
             (int(step or 0), value, half)
@@ -133,8 +133,8 @@ def probe_traces(
             if value is not None and half is not None
         ]
         if rows:
-            found[name] = rows
-    return found
+            traces[name] = rows
+    return traces
 
 
 def load_original(run: Path, project: Project, seed: int) -> nn.Module:
@@ -142,8 +142,8 @@ def load_original(run: Path, project: Project, seed: int) -> nn.Module:
     if project.model is not None:
         return project.model
     assert project.original is not None
-    kept = run / forget.MODELS
-    return project.original(seed, kept if kept.is_dir() else None)
+    models_folder = run / forget.MODELS
+    return project.original(seed, models_folder if models_folder.is_dir() else None)
 
 
 def make_reference(
@@ -162,8 +162,8 @@ def retrain_all(
     run: Path, seeds: Sequence[int], folder: Path, jobs: int, device: str | None, listener: Listener
 ) -> None:
     """Retrains every missing model, and stores its answers."""
-    given = [(str(run.resolve()), seed, str(folder), device) for seed in seeds]
-    work = [Job(f"retrained with seed {each[1]}", retrain_one, each) for each in given]
+    arguments = [(str(run.resolve()), seed, str(folder), device) for seed in seeds]
+    work = [Job(f"retrained with seed {each[1]}", retrain_one, each) for each in arguments]
     with workers(min(jobs, max(1, len(seeds)))) as crew:
         for _ in run_jobs(crew, work, listener):
             pass

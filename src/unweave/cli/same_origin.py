@@ -14,10 +14,10 @@ ABOUT = ("data", "model", "train", "generation")
 """The parts of a recipe that define the problem; the others choose methods and seeds."""
 
 
-def refuse_mixed(found: Mapping[str, Record]) -> None:
+def refuse_mixed(records: Mapping[str, Record]) -> None:
     """Raises a ValueError that names two records, by place, if their figures can't be compared."""
-    refuse_earlier(found)
-    for (first, one), (second, other) in combinations(found.items(), 2):
+    refuse_earlier(records)
+    for (first, one), (second, other) in combinations(records.items(), 2):
         both = f"{first} and {second} can't share a table"
         codes = [code_identity(each) for each in (one, other)]
         if codes[0] != codes[1]:
@@ -27,20 +27,20 @@ def refuse_mixed(found: Mapping[str, Record]) -> None:
                 raise ValueError(f"{both}: stage {name!r} has {differs}: rename one, or make it again")
 
 
-def refuse_earlier(found: Mapping[str, Record]) -> None:
+def refuse_earlier(records: Mapping[str, Record]) -> None:
     """Raises if a record of the earlier schema, without a digest, is combined with a verified one."""
-    old = [place for place, each in found.items() if explain_unverified(each)]
-    verified = [place for place in found if place not in old]
+    old = [place for place, each in records.items() if explain_unverified(each)]
+    verified = [place for place in records if place not in old]
     if old and verified:
         place = old[0]
         both, what = f"{verified[0]} and {place} can't share a table", "made by an earlier version"
-        advice = f"make it again with {rerun_command(found[place])}"
+        advice = f"make it again with {rerun_command(records[place])}"
         raise ValueError(f"{both}: {place} was {what}, without a digest, and can't be verified: {advice}")
 
 
-def code_identity(made: Record) -> str:
+def code_identity(whole_record: Record) -> str:
     """The version and the digest of the package that made a record."""
-    environment = made["environment"]
+    environment = whole_record["environment"]
     version = environment.get("packages", {}).get("unweave", "unknown version")
     return f"{version} ({str(environment.get('code', 'unknown'))[:12]})"
 
@@ -57,7 +57,7 @@ def difference(one: Record, other: Record) -> str:
 
 def problem_facts(recipe: Record) -> dict[str, Any]:
     """The problem that a recipe defines, without paths of files, which the digest covers."""
-    found = {key: recipe[key] for key in ABOUT if key in recipe}
-    if isinstance(found.get("data"), Mapping):
-        found["data"] = {key: value for key, value in found["data"].items() if key != "folder"}
-    return found
+    facts = {key: recipe[key] for key in ABOUT if key in recipe}
+    if isinstance(facts.get("data"), Mapping):
+        facts["data"] = {key: value for key, value in facts["data"].items() if key != "folder"}
+    return facts

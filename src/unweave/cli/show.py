@@ -27,24 +27,24 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud
 
 def console(least: int = 0) -> Console:
     """The console for results, at least `least` characters wide; a terminal breaks longer lines."""
-    found = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
-    found.width = max(found.width, least)
-    return found
+    terminal = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    terminal.width = max(terminal.width, least)
+    return terminal
 
 
-def escape_controls(found: T) -> T:
+def escape_controls(content: T) -> T:
     """Escapes control characters as Python does, in a text or in every text of tables and lists.
 
     Names and messages may come from an untrusted record, recipe or folder.
     """
-    made: object = found
-    if isinstance(found, str):
-        made = CONTROL.sub(lambda control: control[0].encode("unicode_escape").decode(), found)
-    elif isinstance(found, Mapping):
-        made = {escape_controls(key): escape_controls(value) for key, value in found.items()}
-    elif isinstance(found, list):
-        made = [escape_controls(each) for each in found]
-    return cast(T, made)
+    escaped: object = content
+    if isinstance(content, str):
+        escaped = CONTROL.sub(lambda control: control[0].encode("unicode_escape").decode(), content)
+    elif isinstance(content, Mapping):
+        escaped = {escape_controls(key): escape_controls(value) for key, value in content.items()}
+    elif isinstance(content, list):
+        escaped = [escape_controls(each) for each in content]
+    return cast(T, escaped)
 
 
 def print_lines(*lines: str) -> None:
@@ -68,15 +68,15 @@ def print_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, words: Collection[int] = (0,)
 ) -> None:
     """Prints a table; some columns hold words, the others numbers."""
-    made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for place, name in enumerate(header):
         justify = "left" if place in words else "right"
-        made.add_column(
+        grid.add_column(
             Text(escape_controls(name)), justify=justify, no_wrap=place not in words, overflow="fold"
         )
     for row in rows:
-        made.add_row(*(Text(escape_controls(cell)) for cell in row))
-    console().print(made)
+        grid.add_row(*(Text(escape_controls(cell)) for cell in row))
+    console().print(grid)
 
 
 def print_verdict(
@@ -84,14 +84,25 @@ def print_verdict(
 ) -> None:
     """Prints the verdict on one model, then its figures with those of the original and the references."""
     print_sentences(row["reason"], "")
-    known = {} if before is None else before["scores"]
+    original_scores = {} if before is None else before["scores"]
     rows = [
         figure_line(
-            metric, score, stage["margins"] or {}, [known.get(metric, {}).get("value")] if known else []
+            metric,
+            score,
+            stage["margins"] or {},
+            [original_scores.get(metric, {}).get("value")] if original_scores else [],
         )
         for metric, score in row["scores"].items()
     ]
-    header = ["Figure", "Unit", *(["Before"] if known else []), "Model", "Retrained", "Difference", "Margin"]
+    header = [
+        "Figure",
+        "Unit",
+        *(["Before"] if original_scores else []),
+        "Model",
+        "Retrained",
+        "Difference",
+        "Margin",
+    ]
     print_table([*header, "Aim"], rows, words=(0, 1, len(header)))
 
 
@@ -112,10 +123,10 @@ def format_changed(settings: object) -> str:
     """The repr of a dataclass with only the fields that differ from their defaults."""
     if not is_dataclass(settings):
         return repr(settings)
-    found = {each.name: getattr(settings, each.name) for each in fields(settings) if each.repr}
+    values = {each.name: getattr(settings, each.name) for each in fields(settings) if each.repr}
     usual = {each.name: field_default(each) for each in fields(settings)}
-    told = [f"{name}={format_changed(value)}" for name, value in found.items() if value != usual[name]]
-    return f"{type(settings).__name__}({', '.join(told)})"
+    changes = [f"{name}={format_changed(value)}" for name, value in values.items() if value != usual[name]]
+    return f"{type(settings).__name__}({', '.join(changes)})"
 
 
 def field_default(field: Field[Any]) -> object:
@@ -134,7 +145,7 @@ def print_stages(record: Mapping[str, Any]) -> None:
     for name, stage in record["stages"].items():
         console().print(Text(name, style="bold"))
         print_sentences(*tables.sentences(stage), "")
-        made = tables.terminal(stage, width=console().width)
-        console(table_formats.breadth(made)).print(made)
+        grid = tables.terminal(stage, width=console().width)
+        console(table_formats.breadth(grid)).print(grid)
         print_lines("")
     console().print(Text(tables.legend(record, width=console().width), style="dim"))

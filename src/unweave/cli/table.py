@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from unweave.bench.verify_figures import refuse_disproved
 from unweave.cli import out, show
-from unweave.cli.options import DEFAULTS, Shared
+from unweave.cli.options import DEFAULTS, CommonFlags
 from unweave.cli.same_origin import refuse_mixed
 from unweave.record import record
 from unweave.record.files import write_atomically
@@ -34,7 +34,7 @@ def table(
     *,
     format: Format = "text",
     protocol: Protocol | None = None,
-    shared: Shared = DEFAULTS,
+    flags: CommonFlags = DEFAULTS,
 ) -> int:
     """Show records as a table, on the standard output or as a file in --out.
 
@@ -42,27 +42,27 @@ def table(
         records: Folders of runs, or their record.json.
         format: The format; parquet and html are files and need --out.
         protocol: The columns of another benchmark: retentions, attacks and speed-up of deep-unlearn.
-        shared: The flags of every verb.
+        flags: The flags of every verb.
     """
-    found = load_records(records)
-    refuse_mixed(found)
-    whole = merge_records(found)
+    verified = load_records(records)
+    refuse_mixed(verified)
+    whole = merge_records(verified)
     if protocol is not None:
         refuse_unmeasured(whole)
-    if shared.json or format == "parquet":
+    if flags.json or format == "parquet":
         warn_unverified(whole)
-    if shared.out is None:
-        found = summary(whole) if protocol is None else summary_of(whole)
+    if flags.out is None:
+        verified = summary(whole) if protocol is None else summary_of(whole)
         width = show.console().width
-        show.print_json(found) if shared.json else print(
+        show.print_json(verified) if flags.json else print(
             as_text(whole, format, protocol, width=width), end=""
         )
         return 0
-    asked = {"verb": "bench table", "records": [str(each.resolve()) for each in records], "format": format}
-    asked |= {} if protocol is None else {"protocol": protocol}
-    with out.open_folder(out.choose_folder(shared.out, asked), asked) as folder:
+    facts = {"verb": "bench table", "records": [str(each.resolve()) for each in records], "format": format}
+    facts |= {} if protocol is None else {"protocol": protocol}
+    with out.open_folder(out.choose_folder(flags.out, facts), facts) as folder:
         path = write_table(whole, format, protocol, folder)
-    show.print_json({"table": str(path)}) if shared.json else show.print_lines(f"Table: {path}")
+    show.print_json({"table": str(path)}) if flags.json else show.print_lines(f"Table: {path}")
     return 0
 
 
@@ -77,34 +77,34 @@ def load_records(places: Sequence[Path]) -> dict[str, dict[str, Any]]:
 
 def load_verified(place: Path) -> dict[str, Any]:
     """Loads a record and checks it against the files next to it, except with the earlier schema."""
-    made = record.load(place)
-    if not record.explain_unverified(made):
-        refuse_disproved(made, place)
-    return made
+    loaded = record.load(place)
+    if not record.explain_unverified(loaded):
+        refuse_disproved(loaded, place)
+    return loaded
 
 
-def warn_unverified(made: Mapping[str, Any]) -> None:
+def warn_unverified(loaded: Mapping[str, Any]) -> None:
     """Warns on the standard error that figures can't be verified, if the output can't say so."""
-    if note := record.explain_unverified(made):
+    if note := record.explain_unverified(loaded):
         print(f"unweave: {note}", file=sys.stderr)
 
 
-def merge_records(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def merge_records(by_place: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Merges records; stages or frontiers of the same name get the name of their folder."""
     stages, frontiers = (
-        merge_named({place: each.get(part, {}) for place, each in found.items()})
+        merge_named({place: each.get(part, {}) for place, each in by_place.items()})
         for part in ("stages", "frontier")
     )
-    made = {**next(iter(found.values())), "stages": stages}
-    return {**made, "frontier": frontiers} if frontiers else made
+    merged = {**next(iter(by_place.values())), "stages": stages}
+    return {**merged, "frontier": frontiers} if frontiers else merged
 
 
-def merge_named(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def merge_named(by_place: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Merges tables; entries of the same name get their place."""
-    known = [name for each in found.values() for name in each]
+    names = [name for each in by_place.values() for name in each]
     return {
-        name if known.count(name) == 1 else f"{place}: {name}": item
-        for place, each in found.items()
+        name if names.count(name) == 1 else f"{place}: {name}": item
+        for place, each in by_place.items()
         for name, item in each.items()
     }
 
@@ -113,13 +113,13 @@ def record_path(place: Path) -> Path:
     """The path of the record of a run: that of its latest audit, if there is one."""
     folders = [place / "audit", *place.glob("audit-*")]  # an audit of other models goes to audit-2, ...
     audits = [each / record.FILE for each in folders if AUDIT.fullmatch(each.name)]
-    finished = [audit for audit in audits if audit.is_file()]
-    return max(finished, key=lambda audit: audit.stat().st_mtime_ns, default=place)
+    existing = [audit for audit in audits if audit.is_file()]
+    return max(existing, key=lambda audit: audit.stat().st_mtime_ns, default=place)
 
 
-def summary(made: Mapping[str, Any]) -> dict[str, Any]:
+def summary(whole_record: Mapping[str, Any]) -> dict[str, Any]:
     """The stages of a record without data that only a page needs."""
-    return {name: short_stage(stage) for name, stage in made["stages"].items()}
+    return {name: short_stage(stage) for name, stage in whole_record["stages"].items()}
 
 
 def short_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,28 +131,34 @@ def short_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_text(
-    made: Mapping[str, Any], format: Format, protocol: Protocol | None = None, *, width: int = show.WIDTH
+    whole_record: Mapping[str, Any],
+    format: Format,
+    protocol: Protocol | None = None,
+    *,
+    width: int = show.WIDTH,
 ) -> str:
     """A record's table as text, at most `width` characters wide if lines can be broken."""
-    made = show.escape_controls(made)
-    drawn = tables if protocol is None else protocol_tables
+    whole_record = show.escape_controls(whole_record)
+    renderer = tables if protocol is None else protocol_tables
     match format:
         case "text":
-            return f"{drawn.text(made, width=width)}\n"
+            return f"{renderer.text(whole_record, width=width)}\n"
         case "latex":
-            return drawn.latex(made)
+            return renderer.latex(whole_record)
         case "markdown":
-            return drawn.markdown(made)
+            return renderer.markdown(whole_record)
         case "parquet" | "html":
             raise ValueError(f"--format {format} makes a file: say with --out where")
 
 
-def write_table(made: Mapping[str, Any], format: Format, protocol: Protocol | None, folder: Path) -> Path:
+def write_table(
+    whole_record: Mapping[str, Any], format: Format, protocol: Protocol | None, folder: Path
+) -> Path:
     """A record's table as a file; the page has the columns of every protocol."""
     path = folder / FILES[format]
     if format == "parquet":
-        return (parquet if protocol is None else protocol_tables.parquet)(made, path)
+        return (parquet if protocol is None else protocol_tables.parquet)(whole_record, path)
     if format == "html":
-        return html.write(made, path)
-    write_atomically(path, as_text(made, format, protocol))
+        return html.write(whole_record, path)
+    write_atomically(path, as_text(whole_record, format, protocol))
     return path

@@ -73,14 +73,14 @@ class Length:
     full: float
     budget: bool = False
 
-    def share(self, steps: int, spent: float) -> float:
+    def share(self, steps: int, evaluations: float) -> float:
         """The extra length of the full run over the short one, divided by that of the longer run.
 
         Args:
             steps: The steps of the longer run.
-            spent: The gradient evaluations of the short run, with all other lengths in full.
+            evaluations: The gradient evaluations of the short run, with all other lengths in full.
         """
-        full = max(0.0, self.full - (spent - SHORT)) if self.budget else self.full / self.unit
+        full = max(0.0, self.full - (evaluations - SHORT)) if self.budget else self.full / self.unit
         return (full - SHORT) / (steps - SHORT)
 
 
@@ -114,22 +114,22 @@ def first_line(error: Exception) -> str:
 
 def lengths_of(method: Method, split: Split) -> dict[str, Length]:
     """The lengths of a method by their fields; those with a budget last."""
-    found: dict[str, Length] = {}
+    lengths: dict[str, Length] = {}
     for path, how in descents(method).items():
         if how.steps is not None:
-            found[f"{path}.steps"] = Length(1.0, how.steps)
+            lengths[f"{path}.steps"] = Length(1.0, how.steps)
         elif how.epochs is not None:
-            found[f"{path}.epochs"] = Length(1 / math.ceil(len(split.retain) / how.batch), how.epochs)
+            lengths[f"{path}.epochs"] = Length(1 / math.ceil(len(split.retain) / how.batch), how.epochs)
     for path, budget in budgets(method).items():
-        found = {name: each for name, each in found.items() if not name.startswith(f"{path}how.")}
-        found[f"{path}how.steps"] = Length(1.0, budget, budget=True)
-    return found
+        lengths = {name: each for name, each in lengths.items() if not name.startswith(f"{path}how.")}
+        lengths[f"{path}how.steps"] = Length(1.0, budget, budget=True)
+    return lengths
 
 
 def budgets(method: Method) -> dict[str, int]:
     """The budget of every recovery that has one, by the prefix of its fields."""
-    found = {path: each.budget for path, each in stages_of(method).items() if isinstance(each, Recover)}
-    return {path: budget for path, budget in found.items() if budget is not None}
+    by_stage = {path: each.budget for path, each in stages_of(method).items() if isinstance(each, Recover)}
+    return {path: budget for path, budget in by_stage.items() if budget is not None}
 
 
 def without_early_end(method: Method) -> Method:
@@ -180,11 +180,11 @@ def estimate_train(project: Project, split: Split) -> Estimate:
     return Estimate(seconds[1] + slope * (len(order) - few), None, None)
 
 
-def time_training(project: Project, split: Split, kept: torch.Tensor) -> float:
+def time_training(project: Project, split: Split, subset: torch.Tensor) -> float:
     """The seconds of a training on some of the retain set."""
     assert project.retrain is not None
-    rest = torch.ones(len(split.train), dtype=torch.bool).index_fill_(0, kept, False).nonzero()[:, 0]
-    part, cost = Split(split.train, rest, split.held_out, calibration=split.calibration.tolist()), Cost()
+    left_out = torch.ones(len(split.train), dtype=torch.bool).index_fill_(0, subset, False).nonzero()[:, 0]
+    part, cost = Split(split.train, left_out, split.held_out, calibration=split.calibration.tolist()), Cost()
     with add_time(cost):
         project.retrain(part, 0)
     return cost.seconds

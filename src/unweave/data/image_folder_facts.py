@@ -7,7 +7,7 @@ from unweave.data.in_memory import Resident
 
 
 @dataclass(frozen=True, eq=False)
-class Own(Resident):
+class UserImages(Resident):
     """One part of a user's own images.
 
     Args:

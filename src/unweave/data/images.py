@@ -16,7 +16,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from unweave.data import Source
-from unweave.data.image_folder_facts import Own, classes_of, is_label
+from unweave.data.image_folder_facts import UserImages, classes_of, is_label
 from unweave.data.in_memory import Resident
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -24,7 +24,7 @@ PARTS = ("train", "test")
 HELD_OUT = 0.2
 
 
-def read_images(place: str | Path) -> tuple[Own, Own]:
+def read_images(place: str | Path) -> tuple[UserImages, UserImages]:
     """Reads the training and the held-out images, uint8 [n, channel, height, width].
 
     Args:
@@ -47,7 +47,7 @@ def read_images(place: str | Path) -> tuple[Own, Own]:
     return hold_out_fifth(from_folder(path, classes_of(path)))
 
 
-def from_archive(path: Path) -> tuple[Own, Own]:
+def from_archive(path: Path) -> tuple[UserImages, UserImages]:
     """Reads an .npz file."""
     if not path.is_file():
         raise ValueError(f"expected images in {path}, found no such file")
@@ -68,7 +68,7 @@ def from_archive(path: Path) -> tuple[Own, Own]:
     )
 
 
-def read_archive_part(found: Mapping[str, np.ndarray], part: str, path: Path) -> Own:
+def read_archive_part(found: Mapping[str, np.ndarray], part: str, path: Path) -> UserImages:
     """Reads one part of an archive."""
     images, labels = found[f"{part}images"], found.get(f"{part}labels")
     if images.dtype != np.uint8:
@@ -87,7 +87,7 @@ def read_archive_part(found: Mapping[str, np.ndarray], part: str, path: Path) ->
     return check_labelled(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)), str(path))
 
 
-def from_folder(folder: Path, classes: Mapping[str, int]) -> Own:
+def from_folder(folder: Path, classes: Mapping[str, int]) -> UserImages:
     """Reads the images of the sub-folders."""
     found = [each.name for each in sorted(folder.iterdir()) if each.is_dir()]
     unknown = [name for name in found if name not in classes and not name.startswith(".")]
@@ -136,7 +136,7 @@ def refuse_mixed(arrays: Sequence[np.ndarray], files: Sequence[Path]) -> None:
             )
 
 
-def check_labelled(images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], place: str) -> Own:
+def check_labelled(images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], place: str) -> UserImages:
     """Returns the images with their labels; raises if a class has no image."""
     if not len(labels) or int(labels.min()) < 0:
         found = "no image" if not len(labels) else f"label {int(labels.min())}"
@@ -147,10 +147,10 @@ def check_labelled(images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"]
         raise ValueError(
             f"class {empty[0]} has no image in {place}, which has classes up to {int(labels.max())}"
         )
-    return Own(images, labels)
+    return UserImages(images, labels)
 
 
-def hold_out_fifth(whole: Own) -> tuple[Own, Own]:
+def hold_out_fifth(whole: UserImages) -> tuple[UserImages, UserImages]:
     """Splits images into a training part and a held-out fifth of every class."""
     counts = whole.labels.bincount()
     if int(counts.min()) < 2:

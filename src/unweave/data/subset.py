@@ -4,12 +4,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from unweave.data import Source
-from unweave.data.user_dataset import Loaded
+from unweave.data.user_dataset import UserDataset
 
 
 def dataset_of(source: Source, ids: Tensor) -> Dataset:
     """Some examples of a source as a data set: a user's own items, or tuples `(input..., label)`."""
-    return Subset(source.dataset, ids.tolist()) if isinstance(source, Loaded) else Examples(source, ids)
+    return Subset(source.dataset, ids.tolist()) if isinstance(source, UserDataset) else Examples(source, ids)
 
 
 class Examples(Dataset):

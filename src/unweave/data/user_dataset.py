@@ -23,7 +23,7 @@ SCAN = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
+class UserDataset:
     """A source that reads its examples from a data set, batch by batch.
 
     Items are tuples `(input..., label)`, or dicts of a label, tensors and optionally a string id. The model
@@ -76,7 +76,7 @@ class Loaded:
         """SHA-256 of the fields, label and id of every example, in order."""
         return self._scan.digest
 
-    def to(self, device: torch.device | str) -> "Loaded":
+    def to(self, device: torch.device | str) -> "UserDataset":
         """The same, with batches on `device`."""
         on_device = copy.copy(self)  # not `replace`: this keeps the cached scan of the data set
         object.__setattr__(on_device, "device", device)

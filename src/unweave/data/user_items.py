@@ -53,8 +53,8 @@ class Items(Dataset[Item]):
 
     Args:
         dataset: A data set with a length, read by position.
-        label: Key of the label in a dict, position in a tuple; None: see `loaded.Loaded`.
-        id: Key of the string id in a dict; None: see `loaded.Loaded`.
+        label: Key of the label in a dict, position in a tuple; None: see `UserDataset`.
+        id: Key of the string id in a dict; None: see `UserDataset`.
     """
 
     dataset: Dataset[Any]

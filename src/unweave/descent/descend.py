@@ -18,7 +18,7 @@ from unweave.descent.importance import Mask
 from unweave.descent.losses import collect_losses, is_forgotten, refuse_nonfinite
 from unweave.descent.optimizer_state import Pinned, TrainState, start_average
 from unweave.descent.rules import RULES, Rule, RuleName
-from unweave.descent.saved_state import Saved
+from unweave.descent.saved_state import StateFile
 from unweave.problem import Problem
 from unweave.split import Part
 from unweave.tasks import Batch, evaluating
@@ -157,7 +157,7 @@ def descend(
     how: Descent,
     *phases: Phase,
     optimizer: OptimizerFactory | None = None,
-    saved: Saved | None = None,
+    saved: StateFile | None = None,
     still: Collection[nn.Module] = (),
 ) -> int:
     """Minimises the terms of each phase over `problem.model`, in place, with one optimizer.
@@ -201,7 +201,7 @@ def run_phase(
     train_state: TrainState,
     *,
     span: tuple[int, int, int],
-    saved: Saved | None,
+    saved: StateFile | None,
 ) -> int:
     """Runs one phase; returns the number of steps taken. `span` is its first step, its end and the total."""
     (begin, end, of), weights, update = span, train_state.weights, train_state.update

@@ -145,7 +145,7 @@ class Every:
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class ReusedGradient:
     """A gradient that is computed every few steps and reused in between.
 
     Args:

@@ -16,7 +16,7 @@ from unweave.weights.cost import Cost
 
 
 @dataclass
-class Saved:
+class StateFile:
     """A file that holds the state of a descent and is written every few steps.
 
     On resumption the batches of the steps already taken are drawn again. That is cheap compared with a step,

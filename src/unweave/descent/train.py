@@ -17,7 +17,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.objective import nll
-from unweave.descent.saved_state import Saved
+from unweave.descent.saved_state import StateFile
 from unweave.problem import Problem, add_time
 from unweave.record import checkpoint
 from unweave.split import Split
@@ -39,7 +39,7 @@ Changed = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A trained model and the cost of its training, also if it was read from disk.
 
     Args:
@@ -62,7 +62,7 @@ def train_model(
     device: str = "cpu",
     cache: Path | None = None,
     save_every: int | None = None,
-) -> Trained:
+) -> TrainedModel:
     """Trains an original ("mixed": forget set and retain set) or a reference ("retain").
 
     Models of one seed start from the same weights, whatever the part.
@@ -92,10 +92,10 @@ def train_model(
     place = None if cache is None else cache / digest({**facts, **built})[:20]
     if place is not None and (place / checkpoint.WEIGHTS).exists() and (place / checkpoint.SIDECAR).exists():
         sidecar = checkpoint.load(place, model, split_digest=split.digest(part))
-        return Trained(model.eval(), Cost(**cast(Mapping, sidecar["cost"])))
+        return TrainedModel(model.eval(), Cost(**cast(Mapping, sidecar["cost"])))
     generator = torch.Generator().manual_seed(seed)
     problem = Problem(task or Classifier(split.n_classes), model, split, generator, build)
-    saved = None if place is None or save_every is None else Saved(place / STATE, save_every)
+    saved = None if place is None or save_every is None else StateFile(place / STATE, save_every)
     warm_up()
     with add_time(problem.cost):
         descend(problem, how, Phase([nll(part)]), saved=saved)
@@ -103,7 +103,7 @@ def train_model(
     if place is not None:
         checkpoint.save(place, model.state_dict(), {**facts, "cost": dataclasses.asdict(problem.cost)})
         (place / STATE).unlink(missing_ok=True)
-    return Trained(model.eval(), problem.cost)
+    return TrainedModel(model.eval(), problem.cost)
 
 
 def synchronize(device: torch.device | str) -> None:

@@ -34,7 +34,7 @@ class About:
 
 
 @runtime_checkable
-class Described(Protocol):
+class HasAbout(Protocol):
     """A method with facts; a user's own function needs none."""
 
     about: ClassVar[About]
@@ -42,7 +42,7 @@ class Described(Protocol):
 
 def refuse_family(method: object, task: Task) -> None:
     """Raises if a method does not support the family of the task."""
-    if isinstance(method, Described) and not method.about.serves(family_of(task)):
+    if isinstance(method, HasAbout) and not method.about.serves(family_of(task)):
         raise ValueError(
             f"{type(method).__name__} is for models of the family {' or '.join(method.about.families)}, "
             f"found {family_of(task)}: use another method"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import ClassVar, Protocol, runtime_checkable
 
-from unweave.methods.about import REFERENCE, About, Described, refuse_family
+from unweave.methods.about import REFERENCE, About, HasAbout, refuse_family
 from unweave.methods.recover import Recover
 from unweave.problem import Problem
 from unweave.space import Range, Tunable, prefix_paths
@@ -82,7 +82,7 @@ class Pipeline:
 
 def describe(stages: Sequence[Stage]) -> About:
     """The facts of all stages, joined in order; a pipeline supports the families that all stages support."""
-    found = [each.about for each in stages if isinstance(each, Described)]
+    found = [each.about for each in stages if isinstance(each, HasAbout)]
     texts = ("; then ".join(getattr(each, name) for each in found) for name in ("paper", "data", "step"))
     limits = [each.families for each in found if each.families]
     serving = [name for name in chain(*limits) if all(name in each for each in limits)]
@@ -115,11 +115,11 @@ def refuse_unfit(stages: Sequence[Stage], names: Sequence[str]) -> None:
     if not stages:
         raise ValueError("a pipeline needs at least one stage, found none")
     for each, name in zip(stages, names, strict=True):
-        if isinstance(each, Described) and each.about.paper == REFERENCE:
+        if isinstance(each, HasAbout) and each.about.paper == REFERENCE:
             raise ValueError(f"a stage of a pipeline must not be a reference, found {name!r}: leave it out")
     if len(set(names)) < len(names):
         raise ValueError(f"the stages of a pipeline need different names, found {', '.join(names)}")
-    limits = [each.about.families for each in stages if isinstance(each, Described) and each.about.families]
+    limits = [each.about.families for each in stages if isinstance(each, HasAbout) and each.about.families]
     if limits and not set(limits[0]).intersection(*limits):
         found = " and ".join(dict.fromkeys(chain(*limits)))
         raise ValueError(f"the stages of a pipeline must be for one family of models, found {found}")

@@ -7,7 +7,7 @@ from typing import ClassVar
 from unweave.choices import refuse_no_pattern, refuse_outside
 from unweave.descent.descend import Descent, Phase, descend, plan_inputs
 from unweave.descent.feed import steps_per_epoch
-from unweave.descent.lookahead import Held
+from unweave.descent.lookahead import ReusedGradient
 from unweave.descent.objective import nll
 from unweave.descent.redraw import redraw_sensitive
 from unweave.methods.about import About
@@ -65,5 +65,5 @@ class Scissorhands:
         unlearn = self.forget(problem, self.how)
         repair = nll("retain") + self.forget_weight * unlearn
         epoch = steps_per_epoch("longest", *plan_inputs(problem, Phase([repair]), self.how))
-        terms, idle = [repair, Held(unlearn, every=epoch)], unlearn.idle
+        terms, idle = [repair, ReusedGradient(unlearn, every=epoch)], unlearn.idle
         descend(problem, self.how, Phase(terms, "gem", feed="longest", idle=idle, watch=unlearn.watch))

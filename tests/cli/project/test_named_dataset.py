@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from unweave.cli.project.named_dataset import Named
+from unweave.cli.project.named_dataset import NamedDataset
 
 
-def named(*given: object) -> Named:
-    return Named(TensorDataset(torch.eye(3), torch.arange(3)), given=given)
+def named(*given: object) -> NamedDataset:
+    return NamedDataset(TensorDataset(torch.eye(3), torch.arange(3)), given=given)
 
 
 def test_the_names_are_made_once_however_often_they_are_asked_for() -> None:

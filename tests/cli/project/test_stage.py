@@ -15,7 +15,7 @@ from unweave.bench.workers import run_serially
 from unweave.cli.project import place
 from unweave.cli.project import stage as given
 from unweave.cli.project.place import Place
-from unweave.cli.project.stage import Given, stage_of
+from unweave.cli.project.stage import UserModelStage, stage_of
 from unweave.descent.descend import Descent
 from unweave.errors import Failed
 from unweave.methods.simple import FromScratch
@@ -44,7 +44,7 @@ def write(path: Path, bias: float) -> None:
     torch.save({f"{name}.{key}": each for name in state for key, each in state[name].items()}, f"{path}.pt")
 
 
-def stage(path: Path, forget: tuple[int, ...] = (1, 2, 3)) -> Given:
+def stage(path: Path, forget: tuple[int, ...] = (1, 2, 3)) -> UserModelStage:
     """The stage in a new process."""
     for remembered in (place.load_project, place.load_split, place.weights_digest, place.load_proxy_split):
         remembered.cache_clear()
@@ -69,7 +69,7 @@ def test_under_a_raised_number_a_retrained_model_is_made_again(reading, monkeypa
     assert len(list((reading.parent / "run" / "models").iterdir())) == 2
 
 
-def practising(path: Path, forget: tuple[int, ...] = (1, 2, 3), **changes: object) -> Given:
+def practising(path: Path, forget: tuple[int, ...] = (1, 2, 3), **changes: object) -> UserModelStage:
     """The stage with other tuning."""
     made = stage(path, forget)
     tuning = dataclasses.replace(made.recipe.tuning, **changes)

@@ -66,62 +66,64 @@ def read_folder(place: Path, data: str | None, recipe: Recipe | None, device: st
         from unweave.tasks.diffusion import folder, folder_config
     except ImportError as error:
         raise ValueError(str(error)) from error
-    given = Generation() if recipe is None else recipe.generation
-    if given is None:
+    generation = Generation() if recipe is None else recipe.generation
+    if generation is None:
         raise ValueError("--recipe must be one of a generator, found a recipe without a table generation")
     folder_config.refuse_unsupported(place)
-    split = make_split(data_of(data, recipe), family=given, device=device)
-    found = folder.load(place, n_classes=split.n_classes)
-    refuse_other_size(split, found.shape)
+    split = make_split(data_of(data, recipe), family=generation, device=device)
+    loaded = folder.load(place, n_classes=split.n_classes)
+    refuse_other_size(split, loaded.shape)
     # the default is guided; guidance in a recipe raises an error
-    plain = given if found.null is not None or recipe is not None else without_guidance(given)
+    supported = generation if loaded.null is not None or recipe is not None else without_guidance(generation)
     return Local(
-        found.model.to(device),
-        found.fresh,
-        replace(plain, schedule=found.schedule, null=found.null),
+        loaded.model.to(device),
+        loaded.fresh,
+        replace(supported, schedule=loaded.schedule, null=loaded.null),
         split,
-        sha256(place / found.component / folder.WEIGHTS),
-        lambda model, out, facts: folder.save(found, model, out, facts),
-        found.forgotten,
+        sha256(place / loaded.component / folder.WEIGHTS),
+        lambda model, out, facts: folder.save(loaded, model, out, facts),
+        loaded.forgotten,
     )
 
 
 def from_local(folder: Path, recipe: str | None, data: str | None, device: str) -> Project:
     """The project of a denoiser in a diffusers folder; a recipe allows to retrain it."""
-    told = None if recipe is None else load_recipe(recipe)
-    found = read_folder(folder, data, told, device)
-    facts = {"weights": found.weights, "data": found.split.digest("mixed"), "family": repr(found.family)}
-    facts |= {"train": None if told is None else repr(told.train), "device": device}
+    loaded_recipe = None if recipe is None else load_recipe(recipe)
+    local = read_folder(folder, data, loaded_recipe, device)
+    facts = {"weights": local.weights, "data": local.split.digest("mixed"), "family": repr(local.family)}
+    facts |= {"train": None if loaded_recipe is None else repr(loaded_recipe.train), "device": device}
     return Project(
         facts=facts,
-        family=found.family,
-        train=found.split.train,
-        test=found.split.held_out,
-        calibration=found.split.calibration.tolist(),
-        model=found.model,
-        forget=None if told is None else found.split.forget,
-        methods=found.family.methods if told is None else told.methods,
-        named=found.family.method_named if told is None else told.method,
-        retrain=None if told is None else make_retraining(told, found.family, found.fresh, device),
-        build=found.fresh,
+        family=local.family,
+        train=local.split.train,
+        test=local.split.held_out,
+        calibration=local.split.calibration.tolist(),
+        model=local.model,
+        forget=None if loaded_recipe is None else local.split.forget,
+        methods=local.family.methods if loaded_recipe is None else loaded_recipe.methods,
+        named=local.family.method_named if loaded_recipe is None else loaded_recipe.method,
+        retrain=None
+        if loaded_recipe is None
+        else make_retraining(loaded_recipe, local.family, local.fresh, device),
+        build=local.fresh,
         source=folder,
-        write=found.write,
-        forgotten=found.forgotten,
+        write=local.write,
+        forgotten=local.forgotten,
     )
 
 
-def data_of(given: str | None, recipe: Recipe | None) -> Data:
+def data_of(images: str | None, recipe: Recipe | None) -> Data:
     """The data of a recipe with the given images; without a recipe the forget set is the first class."""
-    if given is None:
+    if images is None:
         if recipe is None:
             raise ValueError(
                 "a folder of diffusers does not hold the images that its model was trained on: name them "
                 "with --data, or name a recipe with --recipe"
             )
         return recipe.data
-    name, folder = (given, None) if given in NAMES else ("images", given)
-    known = Data("images", forget="class") if recipe is None else recipe.data
-    return replace(known, name=name, folder=folder)
+    name, folder = (images, None) if images in NAMES else ("images", images)
+    data = Data("images", forget="class") if recipe is None else recipe.data
+    return replace(data, name=name, folder=folder)
 
 
 def without_guidance(family: Generation) -> Generation:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 
-from unweave.data.user_dataset import Loaded
+from unweave.data.user_dataset import UserDataset
 from unweave.data.user_items import check_names
 
 
 @dataclass(frozen=True, eq=False)
-class Named(Loaded):
+class NamedDataset(UserDataset):
     """A data set with names from a separate list.
 
     Args:

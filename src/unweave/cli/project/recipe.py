@@ -27,16 +27,18 @@ def from_recipe(recipe: Recipe, device: str) -> Project:
     """The project of a recipe; its model is trained on demand."""
     family = recipe.family
     split = make_split(recipe.data, family=family, device=device)
-    told = ("data", "model", "train", *(("generation",) if recipe.generation else ()))
-    table = {key: value for key, value in recipe.table().items() if key in told}
+    parts = ("data", "model", "train", *(("generation",) if recipe.generation else ()))
+    table = {key: value for key, value in recipe.table().items() if key in parts}
     task = family.task(split.n_classes)
 
     def build() -> nn.Module:
         return recipe.build(split.n_classes)
 
     def original(seed: int, folder: Path | None) -> nn.Module:
-        made = train_model(recipe.train, build, split, "mixed", seed, task=task, device=device, cache=folder)
-        return made.model
+        trained = train_model(
+            recipe.train, build, split, "mixed", seed, task=task, device=device, cache=folder
+        )
+        return trained.model
 
     return Project(
         facts={"recipe": table, "device": device},
@@ -59,9 +61,9 @@ def make_retraining(
 ) -> Retraining:
     """The retraining of a recipe."""
 
-    def retrain(cut: Split, seed: int) -> nn.Module:
-        task = family.task(cut.n_classes)
-        return train_model(recipe.train, build, cut, "retain", seed, task=task, device=device).model
+    def retrain(request_split: Split, seed: int) -> nn.Module:
+        task = family.task(request_split.n_classes)
+        return train_model(recipe.train, build, request_split, "retain", seed, task=task, device=device).model
 
     return retrain
 
@@ -72,12 +74,16 @@ def folder_writer(family: Generation, n_classes: int) -> Write:
 
     def write(model: nn.Module, out: Path, facts: Mapping[str, object]) -> None:
         if not isinstance(model, Pretrained):
-            found = type(model).__name__
-            raise ValueError(f"a recipe's denoiser must have save_pretrained() of diffusers, found {found}")
+            kind = type(model).__name__
+            raise ValueError(f"a recipe's denoiser must have save_pretrained() of diffusers, found {kind}")
         model.save_pretrained(str(out))
-        known = {"n_classes": n_classes, "null": task.null, "schedule": dataclasses.asdict(task.schedule)}
-        known |= {"weights_after": sha256(out / WEIGHTS), "history": []}
-        write_atomically(out / MANIFEST, json.dumps({**known, **facts}, indent=2) + "\n")
+        facts_known = {
+            "n_classes": n_classes,
+            "null": task.null,
+            "schedule": dataclasses.asdict(task.schedule),
+        }
+        facts_known |= {"weights_after": sha256(out / WEIGHTS), "history": []}
+        write_atomically(out / MANIFEST, json.dumps({**facts_known, **facts}, indent=2) + "\n")
 
     return write
 

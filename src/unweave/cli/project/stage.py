@@ -23,7 +23,7 @@ from unweave.cli.project import Project
 from unweave.cli.project.place import Place, load_project, load_proxy_split, load_split, weights_digest
 from unweave.cli.project.recipe import RECIPE
 from unweave.descent.descend import Descent
-from unweave.descent.train import TRAINING_FORMAT, Trained, count_training, digest
+from unweave.descent.train import TRAINING_FORMAT, TrainedModel, count_training, digest
 from unweave.families.diffusion import Generation
 from unweave.record import checkpoint
 from unweave.record.files import read_object, write_atomically
@@ -35,7 +35,7 @@ COUNT = "retraining.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given(Stage):
+class UserModelStage(Stage):
     """A stage with a given original.
 
     Args:
@@ -50,29 +50,29 @@ class Given(Stage):
         """The split of the request, or of the proxy request of a tuning seed."""
         if tuning_seed is None:
             return load_split(self.place, self.forget, self.device)
-        told = self.recipe.data, self.recipe.tuning
-        return load_proxy_split(self.place, self.forget, self.device, *told, tuning_seed)
+        data_and_tuning = self.recipe.data, self.recipe.tuning
+        return load_proxy_split(self.place, self.forget, self.device, *data_and_tuning, tuning_seed)
 
     def load_or_train(
         self, part: Literal["mixed", "retain"], seed: int, tuning_seed: int | None = None
-    ) -> Trained:
+    ) -> TrainedModel:
         """The given original, whatever the seed; or a model that the project retrains, which is stored."""
         project, split = load_project(self.place, self.device), self.split(tuning_seed)
         assert project.model is not None and project.retrain is not None
         if part == "mixed":
-            return Trained(project.model, Cost())
+            return TrainedModel(project.model, Cost())
         facts = {**project.facts, "split": split.digest("retain"), "seed": seed, "device": self.device}
         folder = self.folder / MODELS / digest({**facts, "format": TRAINING_FORMAT})[:20]
         model = copy.deepcopy(project.model)
         if (folder / checkpoint.SIDECAR).exists():
             sidecar = checkpoint.load(folder, model, split_digest=split.digest("retain"))
-            return Trained(model.eval(), Cost(**cast(Mapping[str, Any], sidecar["cost"])))
+            return TrainedModel(model.eval(), Cost(**cast(Mapping[str, Any], sidecar["cost"])))
         cost = Cost()
         with count_training(cost):
-            made = project.retrain(split, seed)
-        checkpoint.save(folder, made.state_dict(), {**facts, "cost": dataclasses.asdict(cost)})
-        model.load_state_dict(made.state_dict())
-        return Trained(model.eval(), cost)
+            retrained = project.retrain(split, seed)
+        checkpoint.save(folder, retrained.state_dict(), {**facts, "cost": dataclasses.asdict(cost)})
+        model.load_state_dict(retrained.state_dict())
+        return TrainedModel(model.eval(), cost)
 
     def refuse_unsearchable(self) -> None:
         """Raises, before any computation, if settings can't be searched for this original."""
@@ -90,7 +90,7 @@ class Given(Stage):
         for seed in tuning.seeds:
             self.split(seed)
 
-    def with_retraining_cost(self, earlier: Path | None = None) -> "Given":
+    def with_retraining_cost(self, earlier: Path | None = None) -> "UserModelStage":
         """The stage with the cost of a retraining, which sets the budget of a search.
 
         If only a user's own code knows it, the steps of the first retraining, which a search needs anyway,
@@ -137,11 +137,13 @@ class Given(Stage):
 
     def table(self) -> dict[str, Any]:
         """The stage as a record describes it: the project and the settings."""
-        told = self.recipe.table()
-        kept = {key: told[key] for key in ("name", "seeds", "calibration_seeds", "generation", "methods")}
+        recipe_table = self.recipe.table()
+        parts = {
+            key: recipe_table[key] for key in ("name", "seeds", "calibration_seeds", "generation", "methods")
+        }
         # a record contains no path of a machine
-        given = {key: fact for key, fact in self.facts().items() if key != "project"}
-        return {**kept, "given": given, "data": {"name": "given"}}
+        facts = {key: fact for key, fact in self.facts().items() if key != "project"}
+        return {**parts, "given": facts, "data": {"name": "given"}}
 
 
 def refuse_uncounted(steps: int) -> None:
@@ -153,7 +155,7 @@ def refuse_uncounted(steps: int) -> None:
         )
 
 
-def stage_of(place: Place, forget: tuple[int, ...], folder: Path, device: str) -> Given:
+def stage_of(place: Place, forget: tuple[int, ...], folder: Path, device: str) -> UserModelStage:
     """Makes the stage of a given original.
 
     Raises:
@@ -161,27 +163,33 @@ def stage_of(place: Place, forget: tuple[int, ...], folder: Path, device: str) -
     """
     project, split = load_project(place, device), load_split(place, forget, device)
     if project.model is None or project.retrain is None:
-        needed = "train(dataset, seed) in project.py, or --recipe for a folder"
-        raise ValueError(f"bench compares methods with retrained models, found no way to retrain: {needed}")
-    return Given(recipe_of(place, project, split), folder, device, place=place, forget=forget)
+        ways = "train(dataset, seed) in project.py, or --recipe for a folder"
+        raise ValueError(f"bench compares methods with retrained models, found no way to retrain: {ways}")
+    return UserModelStage(recipe_of(place, project, split), folder, device, place=place, forget=forget)
 
 
 def recipe_of(place: Place, project: Project, split: Split) -> Recipe:
     """A recipe for the project: its seeds, methods and exam."""
-    told = find_recipe(place, project)
+    chosen_recipe = find_recipe(place, project)
     recipe = Recipe(
         name=Path(os.path.abspath(place.model)).stem,  # of `.` as well
         data=data_of(project, split),
         model=Architecture("given"),
-        train=Descent(epochs=1.0) if told is None else told.train,  # or as long as measured
+        train=Descent(epochs=1.0) if chosen_recipe is None else chosen_recipe.train,  # or as long as measured
         tuning=Tuning(begin="recipe"),  # without a recipe methods have their defaults
         generation=project.family if isinstance(project.family, Generation) else None,
         methods=project.methods,
     )
-    if told is None:
+    if chosen_recipe is None:
         return recipe
-    reported = {"seeds": told.seeds, "calibration_seeds": told.calibration_seeds, "tuning": told.tuning}
-    return dataclasses.replace(recipe, headline=told.headline, probe=told.probe, **reported)
+    seeds_and_tuning = {
+        "seeds": chosen_recipe.seeds,
+        "calibration_seeds": chosen_recipe.calibration_seeds,
+        "tuning": chosen_recipe.tuning,
+    }
+    return dataclasses.replace(
+        recipe, headline=chosen_recipe.headline, probe=chosen_recipe.probe, **seeds_and_tuning
+    )
 
 
 def find_recipe(place: Place, project: Project) -> Recipe | None:

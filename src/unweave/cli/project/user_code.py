@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.utils.data import ConcatDataset, Dataset
 
-from unweave.cli.project.named_dataset import Named
+from unweave.cli.project.named_dataset import NamedDataset
 from unweave.cli.project.project import Project, Retraining
 from unweave.data import Source
 from unweave.data.subset import dataset_of
@@ -43,16 +43,18 @@ def from_file(path: Path) -> Project:
     Raises:
         ValueError: If there is no such file, its code raises, or its results are invalid.
     """
-    given, train = run_load(path)
-    model, test = given["model"], source(given["test"], "test")
+    returned, train = run_load(path)
+    model, test = returned["model"], source(returned["test"], "test")
     if not isinstance(model, nn.Module):
         raise ValueError(f"'model' must be an nn.Module, found {type(model).__name__}")
-    learned = source(given["train"], "train")
-    learned = learned if given.get("ids") is None else name_examples(given["train"], given["ids"])
-    test, calibration = split_held_out(given["test"], test, given.get("calibration", 0.5))
+    train_data = source(returned["train"], "train")
+    train_data = (
+        train_data if returned.get("ids") is None else name_examples(returned["train"], returned["ids"])
+    )
+    test, calibration = split_held_out(returned["test"], test, returned.get("calibration", 0.5))
     refuse_unusable(model)
-    family = family_of(given.get("generation"))
-    sources = {name: family.source(data) for name, data in (("train", learned), ("test", test))}
+    family = family_of(returned.get("generation"))
+    sources = {name: family.source(data) for name, data in (("train", train_data), ("test", test))}
     n_classes = 1 + max(int(data.labels.max()) for data in sources.values())
     for name, data in sources.items():
         family.refuse_unfit(model, data, name, n_classes)
@@ -65,7 +67,7 @@ def from_file(path: Path) -> Project:
         model=model,
         methods=family.methods,
         named=family.method_named,
-        retrain=None if train is None else make_retraining(path, train, learned, model),
+        retrain=None if train is None else make_retraining(path, train, train_data, model),
     )
 
 
@@ -100,10 +102,10 @@ def import_file(path: Path) -> ModuleType:
 
 def find_function(module: ModuleType, path: Path, name: str) -> Callable[..., Any] | None:
     """A function of the module, or None."""
-    found = vars(module).get(name)
-    if found is not None and not callable(found):
-        raise ValueError(f"{name} in {path} must be a function, found {type(found).__name__}")
-    return found
+    function = vars(module).get(name)
+    if function is not None and not callable(function):
+        raise ValueError(f"{name} in {path} must be a function, found {type(function).__name__}")
+    return function
 
 
 def call_user_code(path: Path, what: str, code: Callable[..., T], *arguments: object) -> T:
@@ -117,17 +119,17 @@ def call_user_code(path: Path, what: str, code: Callable[..., T], *arguments: ob
         raise ValueError(f"{what} of {place} raised {type(error).__name__}: {error}") from error
 
 
-def check_keys(given: object, path: Path) -> Mapping[str, Any]:
+def check_keys(returned: object, path: Path) -> Mapping[str, Any]:
     """Returns the result of `load()`; raises if it is no dict with the right keys."""
-    if not isinstance(given, Mapping):
-        found = type(given).__name__
+    if not isinstance(returned, Mapping):
+        found = type(returned).__name__
         raise ValueError(f"load() of {path} must return a dict of model, train and test, found {found}")
-    refuse_unknown(given, KEYS, f"what load() of {path} returns")
-    missing = [key for key in KEYS[:3] if key not in given]
-    if missing:
-        found = ", ".join(map(str, given)) or "none"
-        raise ValueError(f"load() of {path} must return the key {missing[0]!r}, found {found}")
-    return given
+    refuse_unknown(returned, KEYS, f"what load() of {path} returns")
+    absent = [key for key in KEYS[:3] if key not in returned]
+    if absent:
+        found = ", ".join(map(str, returned)) or "none"
+        raise ValueError(f"load() of {path} must return the key {absent[0]!r}, found {found}")
+    return returned
 
 
 def source(data: object, key: str) -> Source:
@@ -137,7 +139,7 @@ def source(data: object, key: str) -> Source:
     return as_source(data)
 
 
-def name_examples(data: object, ids: object) -> Named:
+def name_examples(data: object, ids: object) -> NamedDataset:
     """A user's data with separate ids."""
     if not isinstance(data, Dataset):
         found = type(data).__name__
@@ -145,13 +147,13 @@ def name_examples(data: object, ids: object) -> Named:
     if isinstance(ids, str) or not isinstance(ids, Sequence):
         found = type(ids).__name__
         raise ValueError(f"'ids' must be a list with a string per training example, found {found}")
-    return Named(data, given=ids)
+    return NamedDataset(data, given=ids)
 
 
-def split_held_out(given: object, test: Source, calibration: object) -> tuple[Source, float | list[int]]:
+def split_held_out(test_set: object, test: Source, calibration: object) -> tuple[Source, float | list[int]]:
     """The held-out data, and its part for calibration."""
-    if isinstance(calibration, Dataset) and isinstance(given, Dataset):
-        extra, whole = source(calibration, "calibration"), ConcatDataset([given, calibration])
+    if isinstance(calibration, Dataset) and isinstance(test_set, Dataset):
+        extra, whole = source(calibration, "calibration"), ConcatDataset([test_set, calibration])
         return as_source(whole), list(range(len(test), len(test) + len(extra)))
     if isinstance(calibration, float) and 0 < calibration < 1:
         return test, calibration
