@@ -107,12 +107,14 @@ def audit(
         if isinstance(reference, Retrain):
             advice = "give the answers of retrained models, or audit a result"
             raise ValueError(f"expected data to retrain on, found evidence alone: {advice}")
-        found, before = Answers(result), None if original is None else Answers(original)
+        answers, before = Answers(result), None if original is None else Answers(original)
         return judge_answers(
-            ANSWERED, result, found, before, *as_answers(found, reference or (), calibration)
+            ANSWERED, result, answers, before, *as_answers(answers, reference or (), calibration)
         )
-    asked = exam or default_exam(result)
-    return audit_answers(result, collect_answer_pair(result, asked), reference, calibration, exam=asked)
+    chosen_exam = exam or default_exam(result)
+    return audit_answers(
+        result, collect_answer_pair(result, chosen_exam), reference, calibration, exam=chosen_exam
+    )
 
 
 def collect_answer_pair(result: Result, exam: Exam[Found]) -> tuple[Answers[Found], Answers[Found]]:
@@ -123,9 +125,9 @@ def collect_answer_pair(result: Result, exam: Exam[Found]) -> tuple[Answers[Foun
     """
     name = "unlearned"
     try:
-        found = collect_answers(result.model, exam, result.original)
+        answers = collect_answers(result.model, exam, result.original)
         name = "original"
-        return found, collect_answers(result.original, exam)
+        return answers, collect_answers(result.original, exam)
     except Failed as error:
         raise ValueError(f"the {name} model can't be audited: {error}") from error
 
@@ -206,17 +208,17 @@ def judge_answers(
 
 def draw_sheets(exam: Exam[Found], answers: Mapping[str, Sequence[Answers[Found] | None]]) -> dict[str, str]:
     """Pictures of the answers, by model; empty if an exam draws none."""
-    shown = {
+    sheets = {
         name: exam.sheet(each[0].found) for name, each in answers.items() if each and each[0] is not None
     }
-    return {name: sheet for name, sheet in shown.items() if sheet is not None}
+    return {name: sheet for name, sheet in sheets.items() if sheet is not None}
 
 
 def refuse_copies(exam: Exam[Found], references: Sequence[Found]) -> None:
     """Raises if two retrained models give the same answers: copies do not show the spread of retraining."""
-    seen: dict[str, int] = {}
+    first_index: dict[str, int] = {}
     for index, each in enumerate(references):
-        first = seen.setdefault(exam.fingerprint(each), index)
+        first = first_index.setdefault(exam.fingerprint(each), index)
         if first != index:
             raise ValueError(
                 f"retrained models must differ, found the same answers in numbers {first} and {index}: "

@@ -17,9 +17,9 @@ def refuse_unknown_choices(settings: object) -> None:
     Raises:
         ValueError: Names the field, what it takes and what was found.
     """
-    for name, (choices, others) in _choices(type(settings)).items():
+    for name, (choices, types) in _choices(type(settings)).items():
         value = getattr(settings, name)
-        if not isinstance(value, others) and value not in choices:
+        if not isinstance(value, types) and value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, found {value!r}")
 
 
@@ -63,13 +63,13 @@ def refuse_no_pattern(settings: object, *names: str) -> None:
             raise ValueError(f"{name} must be a regular expression, found {found}") from error
 
 
-def suggest_word(word: str, known: Iterable[str]) -> str:
+def suggest_word(word: str, words: Iterable[str]) -> str:
     """A question that suggests the known word closest to this one; empty if none is close.
 
     Dotted paths are compared by their last name; all paths that end in the closest name are suggested.
     """
     ending: dict[str, list[str]] = {}
-    for path in known:
+    for path in words:
         ending.setdefault(path.rpartition(".")[2], []).append(path)
     near = get_close_matches(word.rpartition(".")[2], ending, n=1, cutoff=0.5)
     return f" (did you mean {' or '.join(map(repr, ending[near[0]]))}?)" if near else ""
@@ -78,11 +78,11 @@ def suggest_word(word: str, known: Iterable[str]) -> str:
 @cache
 def _choices(kind: type) -> Mapping[str, tuple[tuple[Any, ...], tuple[type, ...]]]:
     """For each field with a `Literal`: its values, and the other types that the field allows."""
-    found = {}
+    choices = {}
     for name, hint in get_type_hints(kind).items():
         kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        named = [each for each in kinds if get_origin(each) is Literal]
-        if named:
-            values = tuple(value for each in named for value in get_args(each))
-            found[name] = values, tuple(each for each in kinds if each not in named)
-    return found
+        literals = [each for each in kinds if get_origin(each) is Literal]
+        if literals:
+            values = tuple(value for each in literals for value in get_args(each))
+            choices[name] = values, tuple(each for each in kinds if each not in literals)
+    return choices

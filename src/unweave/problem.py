@@ -136,8 +136,8 @@ class Problem:
         """The same request, without augmentation of the training data."""
         split = self.split
         calibration = split.calibration.tolist()
-        plain = Split(Unaugmented(split.train), split.forget, split.held_out, calibration=calibration)
-        return self.with_split(plain)
+        split_without = Split(Unaugmented(split.train), split.forget, split.held_out, calibration=calibration)
+        return self.with_split(split_without)
 
     def remember(self, name: str, make: Callable[["Problem"], T]) -> T:
         """The result of `make` on a copy of the problem, computed once for all methods that share `memory`.

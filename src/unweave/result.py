@@ -73,8 +73,8 @@ class Result:
         Args:
             cost: Its seconds relative to a retraining; None if that is unknown.
         """
-        spent = {"seconds": self.cost.seconds, "gradient_evaluations": self.cost.gradients, "cost": cost}
-        return {"repr": repr(self.method), **spent, "trace": trace_rows(self.traces, self.curves)}
+        cost_facts = {"seconds": self.cost.seconds, "gradient_evaluations": self.cost.gradients, "cost": cost}
+        return {"repr": repr(self.method), **cost_facts, "trace": trace_rows(self.traces, self.curves)}
 
     def request(self) -> dict[str, Any]:
         """The forget set, as a record describes it."""
@@ -86,8 +86,8 @@ class Result:
 
     def sizes(self) -> dict[str, Any]:
         """The digest of the split and the sizes of its parts, as a record holds them."""
-        known = {"digest": self.split.digest(), "forgotten_classes": list(self.split.forgotten_classes)}
-        return {**known, **{part: len(self.split.part(part)[1]) for part in PARTS}}
+        facts = {"digest": self.split.digest(), "forgotten_classes": list(self.split.forgotten_classes)}
+        return {**facts, **{part: len(self.split.part(part)[1]) for part in PARTS}}
 
     def as_record(self) -> dict[str, Any]:
         """The record of the model before any audit."""
@@ -112,16 +112,16 @@ class Result:
         """
         place = Path(folder)
         refuse_foreign(place)
-        made = {"split": self.split.digest(), "recipe": repr(self.method), "seed": self.seed}
+        facts = {"split": self.split.digest(), "recipe": repr(self.method), "seed": self.seed}
         origin = {"original": checkpoint.contents(self.original.state_dict())}
         code = record.environment()["code"]
-        checkpoint.save(place, self.model.state_dict(), {**made, **origin, "code": code})
+        checkpoint.save(place, self.model.state_dict(), {**facts, **origin, "code": code})
         self.split.save(place / "split.json")
-        with replace_folder(place / PRETRAINED) as beside:
+        with replace_folder(place / PRETRAINED) as draft_folder:
             if write is not None:
-                write(self.model, beside)
+                write(self.model, draft_folder)
             elif isinstance(self.model, Pretrained):
-                self.model.save_pretrained(str(beside))
+                self.model.save_pretrained(str(draft_folder))
         record.write(self.as_record(), place)
 
 
@@ -136,8 +136,8 @@ def refuse_foreign(folder: Path) -> None:
         PRETRAINED: {"architecture", "weights"} <= sidecar.keys(),
         record.FILE: str(schema).startswith("unweave.record/"),
     }
-    for name, own in ours.items():
-        if (folder / name).exists() and not own:
+    for name, is_ours in ours.items():
+        if (folder / name).exists() and not is_ours:
             raise ValueError(f"{folder} holds a {name} that unweave did not write: choose another folder")
 
 
@@ -145,21 +145,21 @@ def refuse_foreign(folder: Path) -> None:
 def replace_folder(folder: Path) -> Iterator[Path]:
     """Yields a temporary folder, which replaces `folder` as a whole if the body succeeds."""
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as workplace:
-        beside, before = Path(workplace) / folder.name, Path(workplace) / "before"
-        yield beside
-        if beside.exists():
-            for path in beside.rglob("*"):
+        draft_folder, before = Path(workplace) / folder.name, Path(workplace) / "before"
+        yield draft_folder
+        if draft_folder.exists():
+            for path in draft_folder.rglob("*"):
                 if path.is_file():
                     follow_umask(path)
             if folder.exists():
                 os.replace(folder, before)
-            os.replace(beside, folder)
+            os.replace(draft_folder, folder)
 
 
 def read_if_present(path: Path) -> Mapping[str, object]:
     """The JSON object in a file; an empty one if the file is missing or holds none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

@@ -88,9 +88,9 @@ class Rest:
     total: int
     prices: Mapping[str, int]
 
-    def remaining(self, drawn: Mapping[str, Any]) -> int:
+    def remaining(self, settings: Mapping[str, Any]) -> int:
         """The rest, at least zero."""
-        return max(0, self.total - sum(price * drawn[path] for path, price in self.prices.items()))
+        return max(0, self.total - sum(price * settings[path] for path, price in self.prices.items()))
 
 
 Range = Log | Uniform | Whole | Choice | Rest

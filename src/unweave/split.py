@@ -77,8 +77,10 @@ class Split:
     @cached_property
     def forgotten_classes(self) -> tuple[int, ...]:
         """Classes without an example in the retain set, that is, forgotten whole."""
-        gone = set(self.train.labels[self.forget].tolist()) - set(self.train.labels[self.retain].tolist())
-        return tuple(sorted(gone))
+        whole_classes = set(self.train.labels[self.forget].tolist()) - set(
+            self.train.labels[self.retain].tolist()
+        )
+        return tuple(sorted(whole_classes))
 
     def part(self, name: Part) -> tuple[Source, Int[Tensor, " n"]]:
         """The source of a part, and the positions of the part in it."""
@@ -137,13 +139,13 @@ def as_source(data: Dataset | Source) -> Source:
 
 def positions(source: Source, ids: Sequence[int] | Sequence[str] | Tensor) -> Int[Tensor, " n"]:
     """Checks the examples and returns their positions, sorted."""
-    found = source_positions(source, ids.tolist() if isinstance(ids, Tensor) else ids)
-    refuse_repeated(source, found)
-    if not found or len(found) == len(source):
+    places = source_positions(source, ids.tolist() if isinstance(ids, Tensor) else ids)
+    refuse_repeated(source, places)
+    if not places or len(places) == len(source):
         raise ValueError(
-            f"forget must name some but not all of the {len(source)} training examples, found {len(found)}"
+            f"forget must name some but not all of the {len(source)} training examples, found {len(places)}"
         )
-    return torch.tensor(sorted(found), dtype=torch.long)
+    return torch.tensor(sorted(places), dtype=torch.long)
 
 
 def refuse_repeated(source: Source, places: Sequence[int]) -> None:
@@ -151,12 +153,12 @@ def refuse_repeated(source: Source, places: Sequence[int]) -> None:
     again = [place for place, times in Counter(places).items() if times > 1]
     if not again:
         return
-    known = source.names
-    names = [f"position {place}" if known is None else repr(known[place]) for place in again]
-    found = (
+    ids = source.names
+    names = [f"position {place}" if ids is None else repr(ids[place]) for place in again]
+    repeats = (
         f"{names[0]} twice" if len(names) == 1 else f"{len(names)} of {len(places)} again: {first_few(names)}"
     )
-    raise ValueError(f"each example can be forgotten once, found {found}")
+    raise ValueError(f"each example can be forgotten once, found {repeats}")
 
 
 def source_positions(source: Source, examples: Sequence[int | str | np.integer]) -> list[int]:
@@ -173,16 +175,16 @@ def source_positions(source: Source, examples: Sequence[int | str | np.integer])
     places = {name: place for place, name in enumerate(names)}
     unknown = [name for name in ids if name not in places]
     if unknown:
-        found = f"{count_of(unknown, examples)} not: {first_few(map(repr, unknown))}"
-        raise ValueError(f"ids must be those of training examples, found {found}")
-    found = [places[example] if isinstance(example, str) else int(example) for example in examples]
-    outside = [place for place in found if not 0 <= place < len(source)]
+        result = f"{count_of(unknown, examples)} not: {first_few(map(repr, unknown))}"
+        raise ValueError(f"ids must be those of training examples, found {result}")
+    result = [places[example] if isinstance(example, str) else int(example) for example in examples]
+    outside = [place for place in result if not 0 <= place < len(source)]
     if outside:
         several = f"{count_of(outside, examples)} not: " if len(outside) > 1 else ""
         raise ValueError(
             f"positions must be in 0..{len(source) - 1}, found {several}{first_few(map(str, outside))}"
         )
-    return found
+    return result
 
 
 def count_of(some: Sequence[object], of: Sequence[object]) -> str:
@@ -192,8 +194,8 @@ def count_of(some: Sequence[object], of: Sequence[object]) -> str:
 
 def first_few(names: Iterable[str]) -> str:
     """The first five names, with an ellipsis if there are more."""
-    shown = list(names)
-    return ", ".join(shown[:5]) + (", ..." if len(shown) > 5 else "")
+    listing = list(names)
+    return ", ".join(listing[:5]) + (", ..." if len(listing) > 5 else "")
 
 
 def cut_held_out(n: int, calibration: float | Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
@@ -217,6 +219,6 @@ def cut_held_out(n: int, calibration: float | Sequence[int], seed: int) -> tuple
     if not 0 <= min(calibration) <= max(calibration) < n:
         found = f"{min(calibration)}..{max(calibration)}"
         raise ValueError(f"calibration must be positions in 0..{n - 1} of the test data, found {found}")
-    chosen = torch.tensor(sorted(calibration), dtype=torch.long)
-    rest = torch.ones(n, dtype=torch.bool).index_fill_(0, chosen, False).nonzero()[:, 0]
-    return chosen, rest
+    calibration_part = torch.tensor(sorted(calibration), dtype=torch.long)
+    test_part = torch.ones(n, dtype=torch.bool).index_fill_(0, calibration_part, False).nonzero()[:, 0]
+    return calibration_part, test_part

@@ -26,11 +26,11 @@ def as_table(value: object) -> Any:  # noqa: ANN401  plain values of any type
         return [as_table(each) for each in value]
     if not dataclasses.is_dataclass(value):
         return value
-    found = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    values = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     several = {name for name, kinds in nested_kinds(type(value)).items() if len(kinds) > 1}
-    kinds = {name: kind_of(type(found[name])) for name in several if dataclasses.is_dataclass(found[name])}
-    plain = {name: as_table(each) for name, each in found.items()}
-    return plain | {name: {"kind": kind, **plain[name]} for name, kind in kinds.items()}
+    kinds = {name: kind_of(type(values[name])) for name in several if dataclasses.is_dataclass(values[name])}
+    table = {name: as_table(each) for name, each in values.items()}
+    return table | {name: {"kind": kind, **table[name]} for name, kind in kinds.items()}
 
 
 def kind_of(kind: type) -> str:
@@ -59,9 +59,9 @@ def build(kind: type[T], table: Table, path: str) -> T:
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in table:
             raise ValueError(f"{join_path(path, field.name)} is missing")
-    made = {name: value_of(hints[name], value, join_path(path, name)) for name, value in table.items()}
+    values = {name: value_of(hints[name], value, join_path(path, name)) for name, value in table.items()}
     try:
-        return kind(**made)
+        return kind(**values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}".removeprefix(": ")) from error
 
@@ -69,10 +69,10 @@ def build(kind: type[T], table: Table, path: str) -> T:
 def value_of(hint: Any, value: object, path: str) -> object:  # noqa: ANN401  any type can be a hint
     """Converts a value to the type of a field; a dataclass is a table, or its kind alone."""
     kinds = {kind_of(each): each for each in dataclasses_in(hint)}
-    plain = [each for each in members(hint) if each not in kinds.values()]
-    if value == NOTHING and type(None) in plain:
+    plain_types = [each for each in members(hint) if each not in kinds.values()]
+    if value == NOTHING and type(None) in plain_types:
         return None
-    if isinstance(value, str) and value in kinds and str not in plain:
+    if isinstance(value, str) and value in kinds and str not in plain_types:
         value = {"kind": value}
     if kinds and isinstance(value, Mapping):
         only, *more = kinds.values()
@@ -80,11 +80,11 @@ def value_of(hint: Any, value: object, path: str) -> object:  # noqa: ANN401  an
             return build(only, value, path)
         kind = kinds[choose_kind(kinds, value, path)]
         return build(kind, {key: each for key, each in value.items() if key != "kind"}, path)
-    if kinds and (not plain or (plain == [type(None)] and value is not None)):
+    if kinds and (not plain_types or (plain_types == [type(None)] and value is not None)):
         names = f" or one of {', '.join(kinds)}" if len(kinds) > 1 else ""
         guess = suggest_word(str(value), kinds) if names else ""
         raise ValueError(f"{path} must be a table{names}, found {value!r}{guess}")
-    return validate(reduce(or_, plain) if kinds else hint, value, path)
+    return validate(reduce(or_, plain_types) if kinds else hint, value, path)
 
 
 def choose_kind(kinds: Mapping[str, type], table: Table, path: str) -> str:
@@ -93,13 +93,13 @@ def choose_kind(kinds: Mapping[str, type], table: Table, path: str) -> str:
     Raises:
         ValueError: If the table names no kind, or an unknown one.
     """
-    found = table.get("kind", next(iter(kinds)) if len(kinds) == 1 else None)
-    if found not in kinds:
-        guess = suggest_word(str(found), kinds)
+    kind = table.get("kind", next(iter(kinds)) if len(kinds) == 1 else None)
+    if kind not in kinds:
+        guess = suggest_word(str(kind), kinds)
         raise ValueError(
-            f"{join_path(path, 'kind')} must be one of {', '.join(kinds)}, found {found!r}{guess}"
+            f"{join_path(path, 'kind')} must be one of {', '.join(kinds)}, found {kind!r}{guess}"
         )
-    return found
+    return kind
 
 
 def join_path(path: str, name: str) -> str:
@@ -119,18 +119,18 @@ def validate(kind: Any, value: object, path: str) -> Any:  # noqa: ANN401  any t
 
 def merge_tables(default: Table, overrides: Table) -> dict[str, Any]:
     """Merges overrides into defaults, field by field; a table of another kind replaces the default."""
-    made = dict(default)
+    merged = dict(default)
     for key, value in overrides.items():
         inner = default.get(key)
         if isinstance(inner, Mapping) and isinstance(value, Mapping):
-            alike = value.get("kind", inner.get("kind")) == inner.get("kind")
-            made[key] = merge_tables(inner, value) if alike else value
+            same_kind = value.get("kind", inner.get("kind")) == inner.get("kind")
+            merged[key] = merge_tables(inner, value) if same_kind else value
         elif not (isinstance(inner, Mapping) and value == inner.get("kind", {})):
-            made[key] = value
+            merged[key] = value
     for key, other in (("steps", "epochs"), ("epochs", "steps")):
         if overrides.get(key) is not None and other not in overrides and other in default:
-            made[other] = None
-    return made
+            merged[other] = None
+    return merged
 
 
 def require_mapping(table: object, path: str) -> Table:
@@ -148,8 +148,8 @@ def field_paths(kind: type) -> list[str]:
         for table in each
         for path in field_paths(table)
     ]
-    own = [field.name for field in dataclasses.fields(kind)]
-    return sorted(dict.fromkeys([*own, *inner]), key=lambda path: path.count("."))
+    names = [field.name for field in dataclasses.fields(kind)]
+    return sorted(dict.fromkeys([*names, *inner]), key=lambda path: path.count("."))
 
 
 def nested_kinds(kind: type) -> dict[str, list[type]]:
@@ -168,14 +168,14 @@ def members(hint: Any) -> tuple[Any, ...]:  # noqa: ANN401  any type can be a hi
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
-def refuse_unknown(table: Table, known: Iterable[str], path: str, meant: Iterable[str] = ()) -> None:
-    """Raises at an unknown key; `meant` are the dotted paths to suggest from."""
-    known = list(known)
+def refuse_unknown(table: Table, allowed: Iterable[str], path: str, suggestions: Iterable[str] = ()) -> None:
+    """Raises at an unknown key; `suggestions` are the dotted paths to suggest from."""
+    allowed = list(allowed)
     for key in table:
-        if key not in known:
-            guess = suggest_word(key, [*meant] or known)
+        if key not in allowed:
+            guess = suggest_word(key, [*suggestions] or allowed)
             raise ValueError(
-                f"unknown key {key!r} in {path or 'the recipe'}{guess}; known: {', '.join(known) or 'none'}"
+                f"unknown key {key!r} in {path or 'the recipe'}{guess}; known: {', '.join(allowed) or 'none'}"
             )
 
 

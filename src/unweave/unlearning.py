@@ -60,8 +60,8 @@ def unlearn(
     refuse_unchanged(model, problem.model)
     if isinstance(task, Classifier):
         refuse_collapsed(problem.model, on_device)
-    edited = problem.model.eval()
-    return Result(edited, method, split, task, seed, model, cost, problem.curves, problem.traces)
+    unlearned = problem.model.eval()
+    return Result(unlearned, method, split, task, seed, model, cost, problem.curves, problem.traces)
 
 
 def refuse_unusable(model: nn.Module) -> None:
@@ -83,9 +83,9 @@ def refuse_no_classifier(model: nn.Module, split: Split) -> None:
 
 def refuse_other_shapes(before: nn.Module, after: nn.Module) -> None:
     """Raises if a method has changed the names or shapes of the weights."""
-    found = difference(shapes(before.state_dict()), shapes(after.state_dict()))
-    if found:
-        raise ValueError(f"the method must keep the shapes of the weights: {found}")
+    changes = difference(shapes(before.state_dict()), shapes(after.state_dict()))
+    if changes:
+        raise ValueError(f"the method must keep the shapes of the weights: {changes}")
 
 
 def refuse_unchanged(before: nn.Module, after: nn.Module) -> None:

@@ -28,7 +28,7 @@ from smooth import (
 )
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.hessian import differentiate_twice
-from unweave.descent.lookahead import Every, ReusedGradient, Lookahead, Previous, exact, lagged, nested
+from unweave.descent.lookahead import Every, Lookahead, Previous, ReusedGradient, exact, lagged, nested
 from unweave.descent.objective import Objective, OnWeights, bounded, nll
 from unweave.descent.probe import Probe
 from unweave.descent.units import refuse_divergence

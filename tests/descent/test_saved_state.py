@@ -130,7 +130,7 @@ def test_a_file_that_is_no_state_is_refused(tmp_path: Path) -> None:
 def test_a_descent_of_several_phases_is_refused(tmp_path: Path) -> None:
     phases = [Phase([nll("retain")])] * 2
     with pytest.raises(ValueError, match="in one phase, found 2"):
-        descend(problem(), Descent(steps=4), *phases, saved=StateFile(tmp_path / STATE, EVERY))
+        descend(problem(), Descent(steps=4), *phases, state_file=StateFile(tmp_path / STATE, EVERY))
 
 
 def test_a_recipe_says_how_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

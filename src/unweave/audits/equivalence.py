@@ -59,11 +59,11 @@ def equivalences(
         metrics: The metrics by name.
     """
     sides = [*values, *references]
-    tested = [name for name in margins if metrics[name].primary or all(name in each for each in sides)]
-    absent = [name for name in tested if not all(name in each for each in values)]
+    names = [name for name in margins if metrics[name].primary or all(name in each for each in sides)]
+    absent = [name for name in names if not all(name in each for each in values)]
     if absent:
-        raise ValueError(f"a verdict needs the metrics {tested}, found no {absent}: measure them")
-    return {name: equivalence(metrics[name], values, references, margins[name]) for name in tested}
+        raise ValueError(f"a verdict needs the metrics {names}, found no {absent}: measure them")
+    return {name: equivalence(metrics[name], values, references, margins[name]) for name in names}
 
 
 def equivalence(

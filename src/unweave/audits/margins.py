@@ -61,9 +61,9 @@ def calibrate(
     alone = [{**measure(each, on=on), **extra} for each, extra in zip(retrains, probes, strict=True)]
     pairs = [measure_pair(first, second, on=on) for first, second in combinations(retrains, 2)]
     first = retrains[0].with_test(on)
-    gone = len(first.labels["forget"])
+    forget_size = len(first.labels["forget"])
     sizes = {part: len(first.without_forgotten_classes(part)[1]) for part in ("retain", "test")}
-    return margins(alone, pairs, sizes={"forget": gone, "probe": probe_size(gone), **sizes})
+    return margins(alone, pairs, sizes={"forget": forget_size, "probe": probe_size(forget_size), **sizes})
 
 
 def margins(

@@ -21,7 +21,7 @@ def audit_record(
     judgement: Judgement,
     values: Sequence[Values],
     references: Sequence[Values],
-    fixed: Margins | None,
+    calibration_margins: Margins | None,
     *,
     metrics: Mapping[str, Metric] = METRICS,
     sheets: Mapping[str, str] | None = None,
@@ -34,38 +34,38 @@ def audit_record(
         judgement: Its verdict.
         values: Its metrics, compared with each retrained model.
         references: The metrics of each retrained model.
-        fixed: The margins; None without.
+        calibration_margins: The margins; None without.
         metrics: The metrics by name.
         sheets: Pictures of the answers, by model.
         retraining: The cost of one retraining; None if unknown.
     """
-    known = isinstance(subject, Result)
+    is_result = isinstance(subject, Result)
     row = {**audit_row(judgement, values, references, metrics), **method_row(subject, retraining)}
-    reference = reference_row(references, fixed, metrics) if references else None
+    reference = reference_row(references, calibration_margins, metrics) if references else None
     return one_model(
-        {subject.name if known else "model": row},
-        subject.request() if known else evidence_request(subject),
-        subject.sizes() if known else {part: len(labels) for part, labels in subject.labels.items()},
-        seeds=[subject.seed] if known else [],
+        {subject.name if is_result else "model": row},
+        subject.request() if is_result else evidence_request(subject),
+        subject.sizes() if is_result else {part: len(labels) for part, labels in subject.labels.items()},
+        seeds=[subject.seed] if is_result else [],
         reference=None if reference is None else {**reference, **retraining_row(retraining)},
-        margins=None if fixed is None else dict(fixed.margin),
-        floor=None if fixed is None else fixed.gap_floor,
+        margins=None if calibration_margins is None else dict(calibration_margins.margin),
+        floor=None if calibration_margins is None else calibration_margins.gap_floor,
         sheets=sheets,
     )
 
 
 def add_original(
-    made: Mapping[str, Any],
+    whole_record: Mapping[str, Any],
     judgement: Judgement,
     values: Sequence[Values],
     references: Sequence[Values],
     metrics: Mapping[str, Metric],
 ) -> dict[str, Any]:
     """Adds a row of the untouched original, which the verdict also uses."""
-    (stage,) = made["stages"].values()
+    (stage,) = whole_record["stages"].values()
     row = {"repr": "the untouched original", **UNKNOWN, **audit_row(judgement, values, references, metrics)}
     audited = {**stage, "methods": {"original": row, **stage["methods"]}}
-    return {**made, "stages": dict.fromkeys(made["stages"], audited)}
+    return {**whole_record, "stages": dict.fromkeys(whole_record["stages"], audited)}
 
 
 def audit_row(

@@ -58,8 +58,8 @@ class Retrain:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of `code` or of its default; computed once, because a training may import more modules."""
-        known = code_digest(file_of(self.train)) if self.code is None else self.code
-        return hashlib.sha256(known.encode()).hexdigest()
+        code = code_digest(file_of(self.train)) if self.code is None else self.code
+        return hashlib.sha256(code.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -101,23 +101,23 @@ def load_or_retrain(
         return retrain(reference, split, seed, exam, audited)
     name = "-".join(filter(None, (split.digest()[:16], exam.digest, str(seed))))
     place = Path(reference.folder) / f"{name}.json"
-    kept = place.with_suffix(f".{exam.suffix}")
-    known = reference.digest
+    answer_file = place.with_suffix(f".{exam.suffix}")
+    code = reference.digest
     if not place.exists():
         answers = retrain(reference, split, seed, exam, audited)
         place.parent.mkdir(parents=True, exist_ok=True)
-        exam.save(answers.found, kept)
+        exam.save(answers.found, answer_file)
         assert answers.cost is not None
         cost = asdict(answers.cost)
-        made = {"code": known, "probes": dict(answers.probes), "cost": cost}
-        write_atomically(place, json.dumps(made))
-    found = read_object(place, ": delete it")
-    if found.get("code") != known:
+        facts = {"code": code, "probes": dict(answers.probes), "cost": cost}
+        write_atomically(place, json.dumps(facts))
+    content = read_object(place, ": delete it")
+    if content.get("code") != code:
         raise ValueError(
             f"{place} has the answers of a model that another train() made: give this one another folder, or "
             "delete that one"
         )
-    return Answers(exam.load(kept), found["probes"], Cost(**found["cost"]))
+    return Answers(exam.load(answer_file), content["probes"], Cost(**content["cost"]))
 
 
 def retrain(
@@ -161,8 +161,8 @@ def retraining_cost(answers: Sequence[Answers[Found]]) -> Cost | None:
 
     The gradient evaluations of a `train` without a torch optimizer are unknown.
     """
-    seen = [each.cost for each in answers if each.cost is not None]
-    if not seen:
+    costs = [each.cost for each in answers if each.cost is not None]
+    if not costs:
         return None
-    gradients = round(median(each.gradients for each in seen))
-    return Cost(gradients=gradients, seconds=median(each.seconds for each in seen))
+    gradients = round(median(each.gradients for each in costs))
+    return Cost(gradients=gradients, seconds=median(each.seconds for each in costs))

@@ -184,13 +184,13 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
     return {name: min(1.0, step) for name, step in zip(names, steps, strict=True)}
 
 
-def compare(ours: Sequence[float], others: Mapping[str, Sequence[float]]) -> dict[str, Comparison]:
+def compare(ours: Sequence[float], theirs_by_name: Mapping[str, Sequence[float]]) -> dict[str, Comparison]:
     """Tests one method's per-seed gaps against every other method's, corrected by Holm over the others."""
-    p = {name: wilcoxon(ours, theirs) for name, theirs in others.items()}
+    p = {name: wilcoxon(ours, theirs) for name, theirs in theirs_by_name.items()}
     adjusted = holm(p)
     return {
         name: Comparison(float(np.mean(np.subtract(ours, theirs))), p[name], adjusted[name])
-        for name, theirs in others.items()
+        for name, theirs in theirs_by_name.items()
     }
 
 
@@ -226,6 +226,6 @@ def bootstrap(
     """
     if n < 2:
         raise ValueError(f"a bootstrap needs at least two rows, found {n}")
-    drawn = [statistic(rng.integers(n, size=n)) for _ in range(resamples)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    statistics = [statistic(rng.integers(n, size=n)) for _ in range(resamples)]
+    low, high = np.quantile(statistics, [0.025, 0.975])
     return Interval(statistic(np.arange(n)), float(low), float(high))

@@ -16,21 +16,21 @@ POINTS = (0.0, 100.0)
 
 def reference_row(
     references: Sequence[Values],
-    fixed: Margins | None,
+    calibration_margins: Margins | None,
     metrics: Mapping[str, Metric] = METRICS,
-    seen: Margins | None = None,
+    spread: Margins | None = None,
 ) -> dict[str, Any]:
     """The row of the retrained models: their own metrics, and those of pairs.
 
     Args:
         references: The metrics of the retrained models, per seed.
-        fixed: The margins from calibration retrains, with the null band of every metric.
+        calibration_margins: The margins from calibration retrains, with the null band of every metric.
         metrics: The metrics by name.
-        seen: The mean difference of two retrained models; that of the calibration retrains if None.
+        spread: The mean difference of two retrained models; that of the calibration retrains if None.
     """
-    seen = fixed if seen is None else seen
-    band = {} if fixed is None else fixed.null_band
-    expected = {} if seen is None else seen.expected
+    spread = calibration_margins if spread is None else spread
+    band = {} if calibration_margins is None else calibration_margins.null_band
+    expected = {} if spread is None else spread.expected
     values = {name: [each[name] for each in references] for name in references[0]}
     values |= {name: [value] for name, value in expected.items() if name not in values}
     scores = {
@@ -48,15 +48,15 @@ def reference_row(
 
 
 def gap(
-    found: Sequence[Values], references: Sequence[Values], metrics: Mapping[str, Metric] = METRICS
+    values: Sequence[Values], references: Sequence[Values], metrics: Mapping[str, Metric] = METRICS
 ) -> dict[str, Any]:
     """The mean gap in both senses, and its parts."""
-    pairs = list(zip(found, references, strict=True))
+    pairs = list(zip(values, references, strict=True))
     each = [mean_gap(one, other, metrics) for one, other in pairs]
     low, high = interval(each, POINTS)
     apart = [gap_parts(one, other, metrics) for one, other in pairs]
     parts = {name: mean([seed[name] for seed in apart]) for name in apart[0]}
-    whole = gap_of_means(found, references, metrics)
+    whole = gap_of_means(values, references, metrics)
     return {"mean": mean(each), "low": low, "high": high, "of_means": whole, "parts": parts}
 
 

@@ -103,17 +103,17 @@ def judge(
     """
     if not values:
         raise ValueError("expected the metrics of at least one model, found none")
-    for name, others in (("retrained", references), ("original", original)):
-        if others and len(others) != len(values):
-            raise ValueError(f"expected {len(values)} {name} models, one per seed, found {len(others)}")
+    for name, models in (("retrained", references), ("original", original)):
+        if models and len(models) != len(values):
+            raise ValueError(f"expected {len(values)} {name} models, one per seed, found {len(models)}")
     scores = _scores(values, references, margins, metrics)
     broken = sum(any(np.isnan(value) for value in each.values()) for each in values)
     if broken:
         reason = f"FAIL: NaN: the logits of {broken} of {len(values)} models contain NaN or infinity"
         return Judgement(Verdict.FAIL, reason, scores, {})
-    missing = "; ".join(_list_missing(len(values), len(references), margins, seeds_needed))
-    if missing or margins is None:
-        return Judgement(Verdict.INCONCLUSIVE, f"INCONCLUSIVE: no verdict: {missing}", scores, {})
+    lacking = "; ".join(_list_missing(len(values), len(references), margins, seeds_needed))
+    if lacking or margins is None:
+        return Judgement(Verdict.INCONCLUSIVE, f"INCONCLUSIVE: no verdict: {lacking}", scores, {})
     tests = equivalences(values, references, margins.margin, metrics=metrics)
     before = equivalences(original, references, margins.margin, metrics=metrics) if original else None
     verdict, reason = _decide(tests, before, scores, metrics)
@@ -161,10 +161,10 @@ def _explain_low_power(before: Mapping[str, Equivalence], metrics: Mapping[str, 
     """Why the metrics could miss a fault here, judging by the original; None if they could not."""
     if _furthest(before)[1] < POWER:
         return f"{_power(before, metrics)}: a model that forgot half could pass, {POWER:g} margins are needed"
-    hidden = before.get(FEATURES)
-    if hidden is not None and (hidden.finding is None or hidden.margins < POWER):
-        found = f"the untouched original is {hidden.margins:.1f} margins out in the probe"
-        return f"{found}: a class that the last layer only hides could pass, {POWER:g} margins are needed"
+    probe_test = before.get(FEATURES)
+    if probe_test is not None and (probe_test.finding is None or probe_test.margins < POWER):
+        distance = f"the untouched original is {probe_test.margins:.1f} margins out in the probe"
+        return f"{distance}: a class that the last layer only hides could pass, {POWER:g} margins are needed"
     return None
 
 
@@ -209,8 +209,8 @@ def _faults(
     tests: Mapping[str, Equivalence], scores: Mapping[str, Score], metrics: Mapping[str, Metric]
 ) -> Iterator[str]:
     """One clause per kind of fault, from its clearest metric; the worst first."""
-    found = {test.finding for test in tests.values()}
-    excluded: set[Finding] = {"wrong examples"} if found & LEVEL else set()
+    findings = {test.finding for test in tests.values()}
+    excluded: set[Finding] = {"wrong examples"} if findings & LEVEL else set()
     for name, test in sorted(tests.items(), key=lambda item: -item[1].margins):
         if test.finding and test.finding not in excluded:
             excluded |= LEVEL if test.finding in LEVEL else {test.finding}

@@ -120,11 +120,11 @@ def as_images(source: Source) -> Resident:
     Raises:
         ValueError: If the source does not hold images as bytes.
     """
-    found = in_memory(source)
-    if found.inputs.dtype != torch.uint8:
-        raise ValueError(f"a generator is trained on images as bytes (uint8), found {found.inputs.dtype}")
-    half = (0.5,) * found.inputs.shape[1]
-    return replace(found, mean=half, std=half, crop=0)
+    images = in_memory(source)
+    if images.inputs.dtype != torch.uint8:
+        raise ValueError(f"a generator is trained on images as bytes (uint8), found {images.inputs.dtype}")
+    half = (0.5,) * images.inputs.shape[1]
+    return replace(images, mean=half, std=half, crop=0)
 
 
 def _images(folder: str | None) -> tuple[Resident, Resident]:

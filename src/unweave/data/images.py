@@ -56,21 +56,23 @@ def from_archive(path: Path) -> tuple[UserImages, UserImages]:
             arrays = np.load(file, allow_pickle=False)
             if isinstance(arrays, np.ndarray):
                 raise ValueError("it holds one array without a name")
-            found = {name: arrays[name] for name in arrays.files}
+            contents = {name: arrays[name] for name in arrays.files}
     except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is truncated or no .npz file: {error}") from error
     for name in ("images", "labels"):
-        if name not in found:
-            raise ValueError(f"{path} must hold the arrays images and labels, found {', '.join(found)}")
-    whole = read_archive_part(found, "", path)
+        if name not in contents:
+            raise ValueError(f"{path} must hold the arrays images and labels, found {', '.join(contents)}")
+    whole = read_archive_part(contents, "", path)
     return (
-        (whole, read_archive_part(found, "test_", path)) if "test_images" in found else hold_out_fifth(whole)
+        (whole, read_archive_part(contents, "test_", path))
+        if "test_images" in contents
+        else hold_out_fifth(whole)
     )
 
 
-def read_archive_part(found: Mapping[str, np.ndarray], part: str, path: Path) -> UserImages:
+def read_archive_part(contents: Mapping[str, np.ndarray], part: str, path: Path) -> UserImages:
     """Reads one part of an archive."""
-    images, labels = found[f"{part}images"], found.get(f"{part}labels")
+    images, labels = contents[f"{part}images"], contents.get(f"{part}labels")
     if images.dtype != np.uint8:
         raise ValueError(
             f"{part}images in {path} must be bytes (uint8), found {images.dtype}: round what lies in [0, 1] "
@@ -89,26 +91,26 @@ def read_archive_part(found: Mapping[str, np.ndarray], part: str, path: Path) ->
 
 def from_folder(folder: Path, classes: Mapping[str, int]) -> UserImages:
     """Reads the images of the sub-folders."""
-    found = [each.name for each in sorted(folder.iterdir()) if each.is_dir()]
-    unknown = [name for name in found if name not in classes and not name.startswith(".")]
+    names = [each.name for each in sorted(folder.iterdir()) if each.is_dir()]
+    unknown = [name for name in names if name not in classes and not name.startswith(".")]
     if unknown:
         raise ValueError(f"{folder} has the class {unknown[0]!r}, which is none of {', '.join(classes)}")
     files = [(path, label) for name, label in classes.items() for path in list_images(folder / name)]
     arrays = [read_pixels(path) for path, _ in files]
     refuse_mixed(arrays, [path for path, _ in files])
     channels = max(each.shape[2] for each in arrays)
-    alike = [each if each.shape[2] == channels else np.repeat(each, channels, axis=2) for each in arrays]
-    images = torch.from_numpy(np.stack(alike)).permute(0, 3, 1, 2).contiguous()
+    pictures = [each if each.shape[2] == channels else np.repeat(each, channels, axis=2) for each in arrays]
+    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
     whole = check_labelled(images, torch.tensor([label for _, label in files]), str(folder))
     return replace(whole, classes=tuple(name for name in classes if not is_label(name)))
 
 
 def list_images(folder: Path) -> list[Path]:
     """The image files of one class, sorted by name."""
-    found = sorted(each for each in folder.glob("*") if each.suffix.lower() in SUFFIXES)
-    if not found:
+    paths = sorted(each for each in folder.glob("*") if each.suffix.lower() in SUFFIXES)
+    if not paths:
         raise ValueError(f"class {folder.name!r} has no image ({', '.join(SUFFIXES)}) in {folder}")
-    return found
+    return paths
 
 
 def read_pixels(path: Path) -> UInt8[np.ndarray, "height width channel"]:
@@ -141,8 +143,8 @@ def check_labelled(images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"]
     if not len(labels) or int(labels.min()) < 0:
         found = "no image" if not len(labels) else f"label {int(labels.min())}"
         raise ValueError(f"labels in {place} must be at least 0, found {found}")
-    known = labels.unique()  # no bincount, which needs memory for every number up to the largest
-    empty = (known != torch.arange(len(known))).nonzero()[:, 0].tolist()
+    classes = labels.unique()  # no bincount, which needs memory for every number up to the largest
+    empty = (classes != torch.arange(len(classes))).nonzero()[:, 0].tolist()
     if empty:
         raise ValueError(
             f"class {empty[0]} has no image in {place}, which has classes up to {int(labels.max())}"
@@ -162,11 +164,11 @@ def hold_out_fifth(whole: UserImages) -> tuple[UserImages, UserImages]:
     for label, count in enumerate(counts.tolist()):
         order = torch.randperm(count, generator=generator)[: max(1, round(HELD_OUT * count))]
         out[(whole.labels == label).nonzero()[:, 0][order]] = True
-    kept, held = (
+    training, held_out = (
         replace(whole, inputs=whole.inputs[part], labels=whole.labels[part], parted=True)
         for part in (~out, out)
     )
-    return kept, held
+    return training, held_out
 
 
 def in_memory(source: Source) -> Resident:
@@ -177,11 +179,11 @@ def in_memory(source: Source) -> Resident:
     """
     if isinstance(source, Resident):
         return source
-    kept = []
+    batches = []
     for raw in source.stream(torch.arange(len(source)).split(1024)):
         fields = list(raw.inputs.values() if isinstance(raw.inputs, dict) else raw.inputs)
         if len(fields) != 1 or fields[0].ndim != 4 or fields[0].dtype != torch.uint8:
             shapes = ", ".join(f"{each.dtype} {list(each.shape[1:])}" for each in fields)
             raise ValueError(f"a generator is trained on images as bytes (uint8), found {shapes}")
-        kept.append(fields[0])
-    return Resident(torch.cat(kept), source.labels, names=source.names)
+        batches.append(fields[0])
+    return Resident(torch.cat(batches), source.labels, names=source.names)

@@ -95,13 +95,13 @@ class Items(Dataset[Item]):
 
     def _from_dict(self, position: int, item: dict[Any, Any]) -> Item:
         keys = LABELS if self.label is None else (self.label,)
-        found = [key for key in keys if key in item]
-        if len(found) != 1:
+        label_keys = [key for key in keys if key in item]
+        if len(label_keys) != 1:
             raise ValueError(
                 f"item {position} must have one label under {' or '.join(map(repr, keys))}, "
                 f"found the keys {', '.join(map(repr, item))}: say which with label="
             )
-        label = _label(position, item.pop(found[0]))
+        label = _label(position, item.pop(label_keys[0]))
         name = _name(position, item, self.id)
         fields = {str(key): _tensor(position, key, value) for key, value in item.items()}
         if not fields:
@@ -143,15 +143,15 @@ def stack_field(key: str, items: Sequence[Item]) -> Tensor:
 
 def check_names(names: Sequence[str | None]) -> tuple[str, ...] | None:
     """The ids of all items, in order; None if no item has one. Raises if only some have, or two are equal."""
-    known = tuple(name for name in names if name is not None)
-    if not known:
+    ids = tuple(name for name in names if name is not None)
+    if not ids:
         return None
-    if len(known) < len(names):
+    if len(ids) < len(names):
         raise ValueError(f"every item must have an id or none, found none in item {list(names).index(None)}")
-    name, times = Counter(known).most_common(1)[0]
+    name, times = Counter(ids).most_common(1)[0]
     if times > 1:
         raise ValueError(f"ids must be unique, found {name!r} in {times} items")
-    return known
+    return ids
 
 
 def _label(position: int, value: object) -> int:

@@ -47,9 +47,9 @@ class Noisy:
 
     def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
         """Yields the examples at the positions of each index tensor; see `Source.stream`."""
-        reads, wanted = tee(order)
+        reads, positions = tee(order)
         examples = self.source.stream(map(self._read, reads), generator=generator)
-        for ids, raw in zip(wanted, examples, strict=True):
+        for ids, raw in zip(positions, examples, strict=True):
             yield self._join_rows(ids, raw)
 
     def digest(self) -> str:

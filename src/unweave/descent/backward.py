@@ -35,18 +35,18 @@ def lur_backward(
     Raises:
         ValueError: If a weight is bf16 or fp16, or a loss does not depend on it.
     """
-    named = {str(i): p for i, p in enumerate(p for p in params if p.requires_grad)}
-    if not named:
+    weights = {str(i): p for i, p in enumerate(p for p in params if p.requires_grad)}
+    if not weights:
         raise ValueError("lur_backward got no trainable weights")
-    before = [(p, p.grad) for p in named.values()]
-    step = Step(named, Runtime(nn.Identity(), family=None), {}, {})
+    before = [(p, p.grad) for p in weights.values()]
+    step = Step(weights, Runtime(nn.Identity(), family=None), {}, {})
     row, ahead = nested(Closure("retain", retain_loss), Closure("forget", forget_loss, weight), alpha)
     try:
         total = add(step.gradient(row), step.gradient(ahead))
     finally:
         for p, old in before:
             p.grad = old
-    for name, p in named.items():
+    for name, p in weights.items():
         if p.grad is None:
             p.grad = total[name]
         else:

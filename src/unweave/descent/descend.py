@@ -101,8 +101,8 @@ class Descent:
         """The learning rate at a progress in [0, 1), relative to `lr`."""
         if progress < self.warmup:
             return progress / self.warmup
-        rest = (progress - self.warmup) / (1 - self.warmup)
-        return {"constant": 1.0, "linear": 1 - rest, "cosine": (1 + math.cos(math.pi * rest)) / 2}[
+        decay = (progress - self.warmup) / (1 - self.warmup)
+        return {"constant": 1.0, "linear": 1 - decay, "cosine": (1 + math.cos(math.pi * decay)) / 2}[
             self.schedule
         ]
 
@@ -157,7 +157,7 @@ def descend(
     how: Descent,
     *phases: Phase,
     optimizer: OptimizerFactory | None = None,
-    saved: StateFile | None = None,
+    state_file: StateFile | None = None,
     still: Collection[nn.Module] = (),
 ) -> int:
     """Minimises the terms of each phase over `problem.model`, in place, with one optimizer.
@@ -167,31 +167,31 @@ def descend(
         how: The optimizer and the number of steps.
         phases: What to minimise, one phase after the other.
         optimizer: Makes your own optimizer, instead of the one that `how` names.
-        saved: Saves the state of the descent, so that it can be resumed. Only for one phase without a mask,
-            whose terms remember nothing from step to step, such as training.
+        state_file: Saves the state of the descent, so that it can be resumed. Only for one phase without a
+            mask, whose terms remember nothing from step to step, such as training.
         still: BatchNorm modules that use their statistics unchanged, whatever `how.norm` says.
 
     Returns:
         The number of steps taken.
 
     Raises:
-        ValueError: If a term can't be minimised on this model, or `saved` is given with several phases.
+        ValueError: If a term can't be minimised on this model, or `state_file` is given with several phases.
         Failed: If a loss or a weight is no longer finite; the message names it.
     """
-    if saved and len(phases) > 1:
-        raise ValueError(f"a descent is saved in one phase, found {len(phases)}: leave out `saved`")
+    if state_file and len(phases) > 1:
+        raise ValueError(f"a descent is saved in one phase, found {len(phases)}: leave out `state_file`")
     with training_mode(problem.model, how, still):
         refuse_batch_statistics(problem, how)
         weights = problem.params
         average = {} if how.ema is None else start_average(weights)
         train_state = TrainState(weights, (optimizer or how.optimizer_over)(list(weights.values())), average)
-        taken, lengths = 0, phase_lengths(problem, phases, how)
+        count, lengths = 0, phase_lengths(problem, phases, how)
         for phase, begin, steps in zip(phases, accumulate(lengths, initial=0), lengths, strict=False):
             span = (begin, begin + steps, sum(lengths))
-            taken += run_phase(problem, phase, how, train_state, span=span, saved=saved)
+            count += run_phase(problem, phase, how, train_state, span=span, state_file=state_file)
         train_state.keep_average()
         refuse_nonfinite(weights)
-    return taken
+    return count
 
 
 def run_phase(
@@ -201,7 +201,7 @@ def run_phase(
     train_state: TrainState,
     *,
     span: tuple[int, int, int],
-    saved: StateFile | None,
+    state_file: StateFile | None,
 ) -> int:
     """Runs one phase; returns the number of steps taken. `span` is its first step, its end and the total."""
     (begin, end, of), weights, update = span, train_state.weights, train_state.update
@@ -211,7 +211,7 @@ def run_phase(
     before: dict[int, Params] = {}
     index = -1
     for index, (batches, sizes) in enumerate(islice(step_batches(problem, phase, how), end - begin)):
-        if saved and saved.holds(index, problem, train_state):
+        if state_file and state_file.holds(index, problem, train_state):
             continue
         for watch in (problem.watch, phase.watch):
             if watch:
@@ -311,8 +311,8 @@ def phase_lengths(problem: Problem, phases: Sequence[Phase], how: Descent) -> li
 
 def plan_inputs(problem: Problem, phase: Phase, how: Descent) -> tuple[dict[Part, Tensor], dict[Part, int]]:
     """The positions and batch sizes of the parts of the data that a phase needs, forget set first."""
-    needed = frozenset().union(*(term.parts for term in phase.terms))
-    parts: list[Part] = [part for part in ("forget", "retain", "mixed", "calibration") if part in needed]
+    part_names = frozenset().union(*(term.parts for term in phase.terms))
+    parts: list[Part] = [part for part in ("forget", "retain", "mixed", "calibration") if part in part_names]
     ids: dict[Part, Tensor] = {part: problem.split.part(part)[1] for part in parts}
     return ids, {part: how.forget_batch or how.batch if part == "forget" else how.batch for part in parts}
 

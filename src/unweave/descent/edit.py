@@ -16,9 +16,9 @@ from unweave.weights.params import Params
 def reinitialize(problem: Problem, where: Mask) -> None:
     """Redraws the masked weights as PyTorch's layers do, U(-1, 1) / sqrt(fan_in); vectors become zero."""
     for name, p in problem.params.items():
-        chosen = where[name].bool()
-        if bool(chosen.any()):
-            p.copy_(torch.where(chosen, redraw(p, problem.generator), p))
+        mask = where[name].bool()
+        if bool(mask.any()):
+            p.copy_(torch.where(mask, redraw(p, problem.generator), p))
 
 
 def redraw(p: Tensor, generator: torch.Generator) -> Tensor:
@@ -97,12 +97,12 @@ def restart(problem: Problem, keep: Sequence[nn.Module] = ()) -> None:
             "starting over needs a model as it was built, found other weights, such as low-rank additions: "
             "give the model without them"
         )
-    kept = {id(x) for m in keep for x in [*m.parameters(recurse=False), *m.buffers(recurse=False)]}
+    excluded = {id(x) for m in keep for x in [*m.parameters(recurse=False), *m.buffers(recurse=False)]}
     for target, source in zip(problem.model.parameters(), fresh.parameters(), strict=True):
-        if target.requires_grad and id(target) not in kept:
+        if target.requires_grad and id(target) not in excluded:
             target.copy_(source)
     for target, source in zip(problem.model.buffers(), fresh.buffers(), strict=True):
-        if id(target) not in kept:
+        if id(target) not in excluded:
             target.copy_(source)
 
 
@@ -114,15 +114,15 @@ def renew(problem: Problem, modules: Sequence[nn.Module]) -> None:
     """
     if any(not any(p.requires_grad for p in m.parameters(recurse=False)) for m in modules):
         raise ValueError("a module to be redrawn has no trainable weights: set requires_grad on them")
-    chosen = {id(m) for m in modules}
-    others = [m for m in problem.model.modules() if id(m) not in chosen]
-    here, there = weights_of_modules(modules, problem.params), weights_of_modules(others, problem.params)
+    ids = {id(m) for m in modules}
+    rest = [m for m in problem.model.modules() if id(m) not in ids]
+    here, there = weights_of_modules(modules, problem.params), weights_of_modules(rest, problem.params)
     shared = [name for name in here if bool((here[name] * there[name]).any())]
     if shared:
         raise ValueError(
             f"the weights {shared[0]} are to be redrawn, and other modules share them: use another method"
         )
-    restart(problem, keep=others)
+    restart(problem, keep=rest)
 
 
 @torch.no_grad()

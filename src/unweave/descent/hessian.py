@@ -18,7 +18,7 @@ def twice_differentiable() -> Iterator[None]:
     Raises:
         ValueError: If an operation of the model has no second derivative.
     """
-    known = (
+    messages = (
         "derivative for",
         "double backward",
         "higher-order",
@@ -29,7 +29,7 @@ def twice_differentiable() -> Iterator[None]:
         with sdpa_kernel(SDPBackend.MATH):  # flash and memory-efficient attention have no second derivative
             yield
     except RuntimeError as error:
-        if not any(text in str(error) for text in known):
+        if not any(text in str(error) for text in messages):
             raise
         raise ValueError(
             "second derivatives are needed by mode 'exact' and by the curvature that mode 'lagged' and "
@@ -66,12 +66,12 @@ def differentiate_twice(
         objective,
         step.finish_gradient({name: None if g is None else g.detach() for name, g in local.items()}),
     )
-    used = {name: g for name, g in local.items() if g is not None and g.requires_grad}
+    differentiable = {name: g for name, g in local.items() if g is not None and g.requires_grad}
 
     def times(vector: Params) -> Params:
-        outer = [vector[name] for name in used]
+        outer = [vector[name] for name in differentiable]
         product = torch.autograd.grad(
-            list(used.values()), weights, outer, retain_graph=keep, allow_unused=True
+            list(differentiable.values()), weights, outer, retain_graph=keep, allow_unused=True
         )
         return step.finish_gradient(dict(zip(step.params, product, strict=True)), check=False)
 
@@ -96,13 +96,13 @@ def refuse_no_second(step: Step, objective: Objective) -> None:
 
 def refuse_noise(step: Step, objective: Objective) -> None:
     """Raises if two passes over the same batches differ."""
-    counted = step.runtime.cost.gradients, step.runtime.cost.examples, len(step.runtime.losses)
+    before = step.runtime.cost.gradients, step.runtime.cost.examples, len(step.runtime.losses)
     with torch.no_grad():
         first, second = (
             [loss.clone() for loss in step.recompute_losses(objective.losses(step))] for _ in range(2)
         )
-    step.runtime.cost.gradients, step.runtime.cost.examples = counted[:2]
-    del step.runtime.losses[counted[2] :]
+    step.runtime.cost.gradients, step.runtime.cost.examples = before[:2]
+    del step.runtime.losses[before[2] :]
     if not all(
         torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(first, second, strict=True)
     ):

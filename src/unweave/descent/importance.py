@@ -40,8 +40,8 @@ def steps(
     with evaluating(problem.model):
         raws = source.stream(problem.processes.rows_to_read(rows) for rows in order)
         for rows, raw in zip(order, raws, strict=True):
-            drawn = [problem.task.draw(raw, key) for _ in range(draws)]
-            ours = drawn if problem.processes.owns(rows) else []
+            repeats = [problem.task.draw(raw, key) for _ in range(draws)]
+            ours = repeats if problem.processes.owns(rows) else []
             yield Step(problem.params, runtime, {part: ours}, {part: len(rows)}, index=1)
 
 
@@ -88,8 +88,8 @@ def fisher(
 
     With several draws per batch, their sum is squared: :math:`(\sum_k g_{bk})^2`.
     """
-    found = gradients(problem, objective, batch=batch, batches=batches, draws=draws)
-    total, count = accumulate(found, torch.square)
+    batch_gradients = gradients(problem, objective, batch=batch, batches=batches, draws=draws)
+    total, count = accumulate(batch_gradients, torch.square)
     return {name: g / count for name, g in total.items()}
 
 
@@ -114,14 +114,14 @@ def top(scores: Importance, fraction: float) -> Mask:
         raise Failed(
             "the scores of weights are NaN: the model or the loss that they come from is no longer finite"
         )
-    chosen, count = torch.zeros_like(flat), round(fraction * flat.numel())
+    mask, count = torch.zeros_like(flat), round(fraction * flat.numel())
     if count:
         least = flat.kthvalue(
             flat.numel() - count + 1
         ).values  # a quarter of the time of topk on eleven million
-        chosen[flat > least] = 1
-        chosen[(flat == least).nonzero()[: count - int(chosen.count_nonzero()), 0]] = 1
-    pieces = chosen.split([s.numel() for s in scores.values()])
+        mask[flat > least] = 1
+        mask[(flat == least).nonzero()[: count - int(mask.count_nonzero()), 0]] = 1
+    pieces = mask.split([s.numel() for s in scores.values()])
     return {name: piece.view_as(s) for piece, (name, s) in zip(pieces, scores.items(), strict=True)}
 
 
@@ -131,10 +131,10 @@ def match_names(params: Params, pattern: str) -> Mask:
     Raises:
         ValueError: If no name matches.
     """
-    chosen = {name: torch.full_like(p, float(bool(re.search(pattern, name)))) for name, p in params.items()}
-    if not any(bool(mask.any()) for mask in chosen.values()):
+    masks = {name: torch.full_like(p, float(bool(re.search(pattern, name)))) for name, p in params.items()}
+    if not any(bool(mask.any()) for mask in masks.values()):
         raise ValueError(f"no weight matches {pattern!r}; the first are {', '.join(list(params)[:3])}")
-    return chosen
+    return masks
 
 
 @dataclass(frozen=True)
@@ -164,8 +164,8 @@ def choose_weights(problem: Problem, where: str | Salient | None) -> Mask | None
 
 def weights_of_modules(modules: Iterable[nn.Module], params: Params) -> Mask:
     """One for the weights that these modules hold directly, including weights shared with other modules."""
-    held = {id(p) for module in modules for p in module.parameters(recurse=False)}
-    return {name: torch.full_like(p, id(p) in held) for name, p in params.items()}
+    ids = {id(p) for module in modules for p in module.parameters(recurse=False)}
+    return {name: torch.full_like(p, id(p) in ids) for name, p in params.items()}
 
 
 def invert(mask: Mask) -> Mask:

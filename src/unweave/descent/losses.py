@@ -81,7 +81,7 @@ def mean_loss_at(problem: Problem, model: nn.Module, source: Source, ids: Tensor
     """The mean loss of a model on the examples of a source at these positions."""
     total = 0.0
     for raw in source.stream(ids.split(batch)):
-        drawn = problem.task.draw(raw, torch.Generator().manual_seed(0))
-        total += float(problem.task.loss(call(model, drawn.inputs), drawn.target).sum())
-        problem.cost.examples += len(drawn)
+        minibatch = problem.task.draw(raw, torch.Generator().manual_seed(0))
+        total += float(problem.task.loss(call(model, minibatch.inputs), minibatch.target).sum())
+        problem.cost.examples += len(minibatch)
     return total / len(ids)

@@ -154,8 +154,8 @@ def weighted_sum(weights: Sequence[float], values: Sequence[Tensor], notes: Sequ
     """The weighted sum; notes each unweighted value. A weight of one keeps the bits of the loss."""
     for note, value in zip(notes, values, strict=True):
         note.append(value.detach())
-    first, *rest = (value if w == 1 else w * value for w, value in zip(weights, values, strict=True))
-    return sum(rest, start=first)
+    first, *others = (value if w == 1 else w * value for w, value in zip(weights, values, strict=True))
+    return sum(others, start=first)
 
 
 def on(
@@ -190,30 +190,30 @@ def mislabel(part: Part = "forget", *, teacher: nn.Module | Literal["student"] |
         refuse_trainable(teacher)
 
     def value(step: Step, batch: Batch) -> Tensor:
-        asked = step.runtime.model if isinstance(teacher, str) else teacher
+        answering_model = step.runtime.model if isinstance(teacher, str) else teacher
 
         def answer(inputs: Inputs) -> Tensor:
-            if asked is None:
+            if answering_model is None:
                 raise ValueError(
                     "this task's wrong targets are a model's answers: pass teacher=frozen_copy(model)"
                 )
             with torch.no_grad(), step.runtime.keep_statistics():
-                return call(asked, inputs)
+                return call(answering_model, inputs)
 
-        wrong = step.once(
-            ("mislabel", id(asked), id(batch)), lambda: step.runtime.task.mislabel(batch, answer)
+        wrong_target = step.once(
+            ("mislabel", id(answering_model), id(batch)), lambda: step.runtime.task.mislabel(batch, answer)
         )
-        return step.runtime.task.loss(step.predict(batch), mix_targets(batch, wrong))
+        return step.runtime.task.loss(step.predict(batch), mix_targets(batch, wrong_target))
 
     return on(part, "mislabel", value, follows_weights=teacher == "student")
 
 
-def mix_targets(batch: Batch, wrong: Tensor) -> Tensor:
+def mix_targets(batch: Batch, wrong_target: Tensor) -> Tensor:
     """The wrong targets; in a mixed batch, on forget examples only."""
     if batch.forget is None:
-        return wrong
-    rows = batch.forget.view(-1, *[1] * (wrong.ndim - 1))
-    return torch.where(rows, wrong, batch.target)
+        return wrong_target
+    rows = batch.forget.view(-1, *[1] * (wrong_target.ndim - 1))
+    return torch.where(rows, wrong_target, batch.target)
 
 
 def bounded(part: Part = "forget") -> Objective:

@@ -36,12 +36,12 @@ class TrainState:
     @contextmanager
     def use_average(self) -> Iterator[None]:
         """Replaces the weights by their average, if there is one, for the body."""
-        own = {name: self.weights[name].detach().clone() for name in self.average}
+        current = {name: self.weights[name].detach().clone() for name in self.average}
         copy_into(self.average, self.weights)
         try:
             yield
         finally:
-            copy_into(own, self.weights)
+            copy_into(current, self.weights)
 
     def keep_average(self) -> None:
         """Replaces the weights by their average, if there is one, and drops the gradients."""

@@ -69,8 +69,8 @@ class Probe:
                 for objective in (self.retain, self.forget)
                 for half in (0, 1)
             ]
-        plain, disattenuated, reliability = cosines(gramian(gradients))
-        problem.traces.setdefault("cosine", []).append((index, plain, reliability))
+        cosine, disattenuated, reliability = cosines(gramian(gradients))
+        problem.traces.setdefault("cosine", []).append((index, cosine, reliability))
         problem.traces.setdefault("disattenuated", []).append((index, disattenuated, reliability))
 
     def draw_halves(self, problem: Problem, part: Part) -> list[Batch]:
@@ -101,7 +101,7 @@ def cosines(g: Float[Tensor, "4 4"]) -> tuple[float, float, float]:
     norm = g.diagonal().sqrt()
     c = g / (norm[:, None] * norm[None, :]).clamp(min=1e-300)
     retain, forget, across = g[:2, :2].sum(), g[2:, 2:].sum(), g[:2, 2:].sum()
-    plain = float(across / (retain * forget).clamp(min=1e-300).sqrt())
+    cosine = float(across / (retain * forget).clamp(min=1e-300).sqrt())
     agreement = float(c[0, 1].clamp(min=0) * c[2, 3].clamp(min=0))
     reliability = agreement**0.5
-    return plain, float(c[:2, 2:].mean()) / reliability if reliability > 0 else float("nan"), reliability
+    return cosine, float(c[:2, 2:].mean()) / reliability if reliability > 0 else float("nan"), reliability

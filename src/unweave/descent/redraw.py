@@ -27,15 +27,15 @@ def redraw_sensitive(
             kernels.
         within: Weights at zero are never redrawn; modules with nothing else do not count.
     """
-    chosen = most_sensitive(problem, fraction, eligible_weights(problem, eligible, within))
-    reinitialize(problem, chosen if within is None else multiply(chosen, within))
+    mask = most_sensitive(problem, fraction, eligible_weights(problem, eligible, within))
+    reinitialize(problem, mask if within is None else multiply(mask, within))
 
 
 def most_sensitive(problem: Problem, fraction: float, eligible: list[str]) -> Mask:
     """The mask of the most sensitive fraction of the eligible weights, by SNIP over the whole forget set."""
     scores = snip(problem, nll("forget"), batches=None)
-    found = top({name: scores[name] for name in eligible}, fraction)
-    return {name: found[name] if name in found else torch.zeros_like(score) for name, score in scores.items()}
+    masks = top({name: scores[name] for name in eligible}, fraction)
+    return {name: masks[name] if name in masks else torch.zeros_like(score) for name, score in scores.items()}
 
 
 def eligible_weights(problem: Problem, pattern: str | None, within: Mask | None = None) -> list[str]:
@@ -52,9 +52,9 @@ def eligible_weights(problem: Problem, pattern: str | None, within: Mask | None 
     movable = {name: p for name, p in problem.params.items() if within is None or bool(within[name].any())}
     inside = {id(p) for p in movable.values()}
     bearing = [m for _, m in problem.blocks if any(id(p) in inside for p in m.parameters(recurse=False))]
-    chosen = bearing if pattern is not None else bearing[-max(1, len(bearing) // 3) :]
-    held = {id(p) for m in chosen for p in m.parameters(recurse=False)}
-    names = [name for name, p in movable.items() if id(p) in held and re.search(pattern or "", name)]
+    modules = bearing if pattern is not None else bearing[-max(1, len(bearing) // 3) :]
+    ids = {id(p) for m in modules for p in m.parameters(recurse=False)}
+    names = [name for name, p in movable.items() if id(p) in ids and re.search(pattern or "", name)]
     if not names:
         raise ValueError(
             "no weight can be redrawn: expected a trainable one in a weight-bearing module, and no "

@@ -66,10 +66,10 @@ class StateFile:
             "moving": train_state.state(),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with draft(self.path) as beside:
-            torch.save(state, beside)
-            sync(beside)
-            os.replace(beside, self.path)
+        with draft(self.path) as draft_path:
+            torch.save(state, draft_path)
+            sync(draft_path)
+            os.replace(draft_path, self.path)
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -88,17 +88,21 @@ def train_model(
         model = build().to(device)
     facts = {"split": split.digest(part), "part": part, "recipe": repr(how), "seed": seed}
     facts |= {"format": TRAINING_FORMAT, "task": repr(task)}
-    built = {"model": repr(model), "weights": checkpoint.architecture(model.state_dict()), "device": device}
-    place = None if cache is None else cache / digest({**facts, **built})[:20]
+    identity = {
+        "model": repr(model),
+        "weights": checkpoint.architecture(model.state_dict()),
+        "device": device,
+    }
+    place = None if cache is None else cache / digest({**facts, **identity})[:20]
     if place is not None and (place / checkpoint.WEIGHTS).exists() and (place / checkpoint.SIDECAR).exists():
         sidecar = checkpoint.load(place, model, split_digest=split.digest(part))
         return TrainedModel(model.eval(), Cost(**cast(Mapping, sidecar["cost"])))
     generator = torch.Generator().manual_seed(seed)
     problem = Problem(task or Classifier(split.n_classes), model, split, generator, build)
-    saved = None if place is None or save_every is None else StateFile(place / STATE, save_every)
+    state_file = None if place is None or save_every is None else StateFile(place / STATE, save_every)
     warm_up()
     with add_time(problem.cost):
-        descend(problem, how, Phase([nll(part)]), saved=saved)
+        descend(problem, how, Phase([nll(part)]), state_file=state_file)
         synchronize(device)
     if place is not None:
         checkpoint.save(place, model.state_dict(), {**facts, "cost": dataclasses.asdict(problem.cost)})
@@ -120,17 +124,17 @@ def count_training(cost: Cost) -> Iterator[None]:
     accumulated over several batches; with a closure, each call of the closure counts. Optimizers of different
     weights that step one after the other count as one.
     """
-    shared: set[int] = set()
+    counted_weights: set[int] = set()
 
-    def add(optimizer: Optimizer, given: Sequence[Any], named: Mapping[str, Any]) -> Changed | None:
-        itself, closure, *_ = *given, named.get("closure")
+    def add(optimizer: Optimizer, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Changed | None:
+        itself, closure, *_ = *arguments, keywords.get("closure")
         if callable(closure):  # LBFGS computes several gradients a step
             return (itself, partial(ask, closure)), {}
-        own = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        if not shared or not own.isdisjoint(shared):
-            shared.clear()
+        weights = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if not counted_weights or not weights.isdisjoint(counted_weights):
+            counted_weights.clear()
             cost.gradients += 1
-        shared.update(own)
+        counted_weights.update(weights)
         return None
 
     def ask(closure: Callable[[], object]) -> object:

@@ -133,15 +133,15 @@ def method_named(name: str, family: str | None = None, among: Mapping[str, Metho
     Raises:
         ValueError: If the name is unknown, or the method does not support the family.
     """
-    known = {**STAGES, **METHODS, **among}
+    methods = {**STAGES, **METHODS, **among}
     if JOINT in name:
         names = name.split(JOINT)
         if not all(names):
             raise ValueError(f"a pipeline is names joined by {JOINT!r}, such as {DEFAULT!r}, found {name!r}")
         return Pipeline(*(method_named(each, family, among) for each in names), names=names)
-    if name not in known:
-        raise ValueError(f"unknown method {name!r}{suggest_word(name, known)}; known: {', '.join(known)}")
-    method = known[name]
+    if name not in methods:
+        raise ValueError(f"unknown method {name!r}{suggest_word(name, methods)}; known: {', '.join(methods)}")
+    method = methods[name]
     if family is not None and not method.about.serves(family):
         raise ValueError(
             f"method {name!r} is for models of the family {' or '.join(method.about.families)}, and this is "

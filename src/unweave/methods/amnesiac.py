@@ -66,5 +66,5 @@ def relabel(problem: Problem) -> Int64[Tensor, " n"]:
     if split.n_classes < 2:
         raise ValueError("a wrong label needs a second class, and the data has one: use another method")
     chance = uniform(torch.arange(len(split.train)), draw_key(problem.generator))[:, 0]
-    wrong = differ(split.train.labels, split.n_classes, chance)
-    return torch.where(split.is_forget, wrong, split.train.labels)
+    wrong_labels = differ(split.train.labels, split.n_classes, chance)
+    return torch.where(split.is_forget, wrong_labels, split.train.labels)

@@ -57,8 +57,8 @@ def distill_from_two(*, ignorant: nn.Module, original: nn.Module) -> Objective:
 
     def answers(batch: Batch) -> Tensor:
         assert batch.forget is not None  # the part is mixed
-        known = reference(original, batch)
-        rows = batch.forget.view(-1, *[1] * (known.ndim - 1))
-        return torch.where(rows, reference(ignorant, batch), known)
+        original_answer = reference(original, batch)
+        rows = batch.forget.view(-1, *[1] * (original_answer.ndim - 1))
+        return torch.where(rows, reference(ignorant, batch), original_answer)
 
     return on("mixed", "taught", value)

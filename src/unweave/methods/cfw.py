@@ -84,10 +84,10 @@ def first_kernel(problem: Problem) -> Mask:
     """The mask of the first trainable kernel or matrix of `problem.blocks`."""
     params = problem.params
     for _, module in problem.blocks:
-        held = weights_of_modules([module], params)
-        kernels = {name for name, mask in held.items() if params[name].ndim > 1 and bool(mask.any())}
+        masks = weights_of_modules([module], params)
+        kernels = {name for name, mask in masks.items() if params[name].ndim > 1 and bool(mask.any())}
         if kernels:
-            return {name: mask * (name in kernels) for name, mask in held.items()}
+            return {name: mask * (name in kernels) for name, mask in masks.items()}
     raise ValueError(
         "cfw puts noise on the first kernel or matrix, and none of this model's is trainable: "
         "use another method"

@@ -31,26 +31,28 @@ def configure(settings: T, overrides: object, path: str = "method") -> T:
     Raises:
         ValueError: If a field is unknown or a value is wrong; the message says where.
     """
-    given = require_mapping(overrides, path)
+    tables = require_mapping(overrides, path)
     if isinstance(settings, Pipeline):
-        return cast(T, configure_stages(settings, given, path))
-    return build(type(settings), merge_tables(as_table(settings), given), path)
+        return cast(T, configure_stages(settings, tables, path))
+    return build(type(settings), merge_tables(as_table(settings), tables), path)
 
 
 def configure_stages(pipeline: Pipeline, tables: Table, path: str) -> Pipeline:
     """Changes some fields of the stages of a pipeline."""
     stages = dict(zip(pipeline.names, pipeline.stages, strict=True))
-    meant = [f"{name}.{each}" for name, stage in stages.items() for each in field_paths(type(stage))]
-    refuse_unknown(tables, stages, path, meant)
-    changed = [configure(each, tables.get(name, {}), join_path(path, name)) for name, each in stages.items()]
-    return Pipeline(*changed, names=pipeline.names)
+    paths = [f"{name}.{each}" for name, stage in stages.items() for each in field_paths(type(stage))]
+    refuse_unknown(tables, stages, path, paths)
+    configured = [
+        configure(each, tables.get(name, {}), join_path(path, name)) for name, each in stages.items()
+    ]
+    return Pipeline(*configured, names=pipeline.names)
 
 
-def refuse_unknown_settings(settings: object, given: Iterable[str], path: str) -> None:
+def refuse_unknown_settings(settings: object, names: Iterable[str], path: str) -> None:
     """Raises at a dotted path that names no field of a dataclass, or of a pipeline's stages."""
     stages = stages_of(settings).items()
-    known = [f"{before}{each}" for before, stage in stages for each in field_paths(type(stage))]
-    refuse_unknown(dict.fromkeys(given), known, path)
+    paths = [f"{before}{each}" for before, stage in stages for each in field_paths(type(stage))]
+    refuse_unknown(dict.fromkeys(names), paths, path)
 
 
 def stages_of(method: object) -> dict[str, Any]:

@@ -120,28 +120,28 @@ class ESD:
     def guided_batch(self, task: Diffusion, original: nn.Module, step: Step, batch: Batch) -> Batch:
         """The batch with the images to train on and the target that guides away from their classes."""
         x, time, label = task.parts(batch)
-        trained = torch.full_like(label, self.erase_from) if isinstance(self.erase_from, int) else label
+        erased_label = torch.full_like(label, self.erase_from) if isinstance(self.erase_from, int) else label
         if self.images != "data":
             drawer = step.runtime.model if self.images == "student" else original
             noise = keyed_noise(batch.ids, batch.key, x, 0)
             stop = self.sampler.steps - 1 - time * self.sampler.steps // task.schedule.steps
-            x = sample_partway(drawer, task, noise, trained, stop, self.sampler)
+            x = sample_partway(drawer, task, noise, erased_label, stop, self.sampler)
             step.runtime.cost.examples += int(stop.sum()) * (1 if self.sampler.guidance == 1 else 2)
 
         def answer(condition: Tensor) -> Tensor:
             return call(original, task.named_inputs(x, time, condition))
 
         assert task.null is not None
-        plain, said = answer(torch.full_like(label, task.null)), answer(label)
+        unconditional, conditional = answer(torch.full_like(label, task.null)), answer(label)
         match self.erase_from:
             case "null":
-                start = plain
+                start = unconditional
             case "class":
-                start = said
+                start = conditional
             case _:
-                start = answer(trained)
-        target = guide_away(start, said, plain, self.eta)
-        return Batch(batch.ids, task.named_inputs(x, time, trained), target, trained, key=batch.key)
+                start = answer(erased_label)
+        target = guide_away(start, conditional, unconditional, self.eta)
+        return Batch(batch.ids, task.named_inputs(x, time, erased_label), target, erased_label, key=batch.key)
 
 
 def sample_partway(
@@ -159,6 +159,6 @@ def sample_partway(
             going = (stop > step).nonzero()[:, 0]
             if not len(going):
                 break
-            said = guided_prediction(model, task, x[going], time, conditions[going], how.guidance)
-            x = x.index_copy(0, going, advance(said, time, x[going], None))
+            prediction = guided_prediction(model, task, x[going], time, conditions[going], how.guidance)
+            x = x.index_copy(0, going, advance(prediction, time, x[going], None))
     return x

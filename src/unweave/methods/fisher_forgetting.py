@@ -68,10 +68,13 @@ class FisherForgetting:
             Failed: If the information is not finite.
         """
         refuse_family(self, problem.task)
-        found = information(problem, batch=self.batch)
-        if not all(bool(f.isfinite().all()) for f in found.values()):
+        fisher_information = information(problem, batch=self.batch)
+        if not all(bool(f.isfinite().all()) for f in fisher_information.values()):
             raise Failed("the Fisher information is no longer finite: the model is not")
-        variance = {name: self.alpha * (1 / (f + FLOOR)).clamp(max=self.largest) for name, f in found.items()}
+        variance = {
+            name: self.alpha * (1 / (f + FLOOR)).clamp(max=self.largest)
+            for name, f in fisher_information.items()
+        }
         perturb(problem, {name: v.sqrt() for name, v in variance.items()})
 
 

@@ -137,5 +137,5 @@ def remove_opposition(g: Tensor, other: Tensor) -> Tensor:
 def mean_opposing(g: Tensor, past: list[Tensor]) -> Tensor:
     """The mean of the past tensors that oppose this one; zero if none does."""
     each = torch.stack(past)
-    chosen = ((each * g).flatten(1).sum(1) < 0).to(g)
-    return torch.tensordot(chosen, each, 1) / chosen.sum().clamp(min=1)
+    opposing = ((each * g).flatten(1).sum(1) < 0).to(g)
+    return torch.tensordot(opposing, each, 1) / opposing.sum().clamp(min=1)

@@ -100,8 +100,8 @@ class Influence:
     def mean_gradient(self, problem: Problem, part: Part) -> Params:
         """The mean gradient over a part; a smaller last batch has less weight."""
         objective, n = nll(part), len(problem.split.part(part)[1])
-        found = steps(problem, part, batch=self.batch)
-        shares = (scale(step.gradient(objective), step.sizes[part] / n) for step in found)
+        batch_steps = steps(problem, part, batch=self.batch)
+        shares = (scale(step.gradient(objective), step.sizes[part] / n) for step in batch_steps)
         return accumulate(shares, lambda g: g)[0]
 
     def curvature(self, problem: Problem) -> Callable[[Params], Params]:
@@ -127,11 +127,11 @@ def solve_system(problem: Problem, matrix: Callable[[Params], Params], v: Params
     Raises:
         Failed: If the matrix has no positive curvature along v itself.
     """
-    x, left = conjugate_gradients(matrix, v, iterations)
-    if not left and bool(norm(v) > 0):
+    x, residuals = conjugate_gradients(matrix, v, iterations)
+    if not residuals and bool(norm(v) > 0):
         raise Failed(
             "the damped Hessian has negative curvature along the gradient, so there is no Newton step: use "
             "a larger damping"
         )
-    problem.traces["residual"] = [(index, size, math.nan) for index, size in enumerate(left)]
+    problem.traces["residual"] = [(index, size, math.nan) for index, size in enumerate(residuals)]
     return x

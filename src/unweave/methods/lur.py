@@ -85,15 +85,15 @@ class LUR:
     def space(self, budget: int) -> Mapping[str, Range]:
         """The search space: alpha and the weight as numbers, and the target's own settings."""
         target = self.forget.space(budget) if isinstance(self.forget, Tunable) else {}
-        left = budget - (round(PROXY_SHARE * budget) if target else 0)
-        left -= CHECK + 1 if self.mode == "lagged" else 0  # and the retain gradient of its first step
+        evaluations = budget - (round(PROXY_SHARE * budget) if target else 0)
+        evaluations -= CHECK + 1 if self.mode == "lagged" else 0  # and the retain gradient of its first step
         return {
             **({} if self.mode == "joint" else {"alpha": Log(0.01, 0.1 if self.mode == "lagged" else 0.3)}),
             **prefix_paths("forget", target),
             **ascents(self.forget),
             "weight": Log(0.03, 3.0),
             "how.lr": RATES,
-            "how.steps": up_to(left // (3 if self.mode == "nested" else 2), share=6),
+            "how.steps": up_to(evaluations // (3 if self.mode == "nested" else 2), share=6),
             "how.schedule": SCHEDULES,
         }
 

@@ -64,17 +64,17 @@ class MaskedSmallGradients:
         Raises:
             ValueError: If no matrix or kernel is trainable.
         """
-        chosen = smallest(contrast(problem), self.rate, problem)
-        if not chosen:
+        masks = smallest(contrast(problem), self.rate, problem)
+        if not masks:
             raise ValueError(
                 "msg redraws matrices and kernels, and none of this model's is trainable: use another method"
             )
         slowed = {name: torch.ones_like(p) for name, p in problem.params.items()}
         with torch.no_grad():
-            for name, redrawn in chosen.items():
+            for name, mask in masks.items():
                 p = problem.params[name]
-                p.copy_(torch.where(redrawn.bool(), kaiming(p, problem.generator), p))
-                slowed[name] = redrawn + self.kept * (1 - redrawn)
+                p.copy_(torch.where(mask.bool(), kaiming(p, problem.generator), p))
+                slowed[name] = mask + self.kept * (1 - mask)
         descend(problem, self.how, Phase([nll("retain")], where=slowed))
 
 
@@ -102,9 +102,9 @@ def smallest(scores: Importance, rate: float, problem: Problem) -> Mask:
     masks = {}
     for name, p in problem.params.items():
         if id(p) in heavy:
-            chosen = torch.zeros_like(scores[name]).flatten()
-            chosen[scores[name].flatten().topk(round(rate * p.numel()), largest=False).indices] = 1
-            masks[name] = chosen.view_as(p)
+            mask = torch.zeros_like(scores[name]).flatten()
+            mask[scores[name].flatten().topk(round(rate * p.numel()), largest=False).indices] = 1
+            masks[name] = mask.view_as(p)
     return masks
 
 

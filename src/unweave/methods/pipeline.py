@@ -54,10 +54,10 @@ class Pipeline:
     names: tuple[str, ...] = field(compare=False)
 
     def __init__(self, *stages: Stage, names: Sequence[str] | None = None) -> None:
-        found = tuple(names or (type(each).__name__.lower() for each in stages))
-        refuse_unfit(stages, found)
+        stage_names = tuple(names or (type(each).__name__.lower() for each in stages))
+        refuse_unfit(stages, stage_names)
         object.__setattr__(self, "stages", stages)
-        object.__setattr__(self, "names", found)
+        object.__setattr__(self, "names", stage_names)
         object.__setattr__(self, "about", describe(stages))  # depends on the stages
 
     def __repr__(self) -> str:
@@ -82,9 +82,9 @@ class Pipeline:
 
 def describe(stages: Sequence[Stage]) -> About:
     """The facts of all stages, joined in order; a pipeline supports the families that all stages support."""
-    found = [each.about for each in stages if isinstance(each, HasAbout)]
-    texts = ("; then ".join(getattr(each, name) for each in found) for name in ("paper", "data", "step"))
-    limits = [each.families for each in found if each.families]
+    abouts = [each.about for each in stages if isinstance(each, HasAbout)]
+    texts = ("; then ".join(getattr(each, name) for each in abouts) for name in ("paper", "data", "step"))
+    limits = [each.families for each in abouts if each.families]
     serving = [name for name in chain(*limits) if all(name in each for each in limits)]
     return About(*texts, families=tuple(dict.fromkeys(serving)))
 
@@ -104,10 +104,10 @@ def stage_spaces(pipeline: Pipeline, budget: int, space: StageSpace) -> Mapping[
     """
     recovers = any(isinstance(each, Recover) for each in pipeline.stages)
     before = round(FORGETTING * budget) if recovers else budget
-    found: dict[str, Range] = {}
+    ranges: dict[str, Range] = {}
     for name, stage in zip(pipeline.names, pipeline.stages, strict=True):
-        found |= prefix_paths(name, space(name, stage, budget if isinstance(stage, Recover) else before))
-    return found
+        ranges |= prefix_paths(name, space(name, stage, budget if isinstance(stage, Recover) else before))
+    return ranges
 
 
 def refuse_unfit(stages: Sequence[Stage], names: Sequence[str]) -> None:
@@ -121,8 +121,8 @@ def refuse_unfit(stages: Sequence[Stage], names: Sequence[str]) -> None:
         raise ValueError(f"the stages of a pipeline need different names, found {', '.join(names)}")
     limits = [each.about.families for each in stages if isinstance(each, HasAbout) and each.about.families]
     if limits and not set(limits[0]).intersection(*limits):
-        found = " and ".join(dict.fromkeys(chain(*limits)))
-        raise ValueError(f"the stages of a pipeline must be for one family of models, found {found}")
+        families = " and ".join(dict.fromkeys(chain(*limits)))
+        raise ValueError(f"the stages of a pipeline must be for one family of models, found {families}")
 
 
 @as_table.register

@@ -83,8 +83,8 @@ class PRMQ:
 def smallest(problem: Problem, fraction: float) -> Mask:
     """The mask of the fraction of smallest weights and biases in `problem.blocks`, by absolute value."""
     params, names = problem.params, eligible_weights(problem, "")
-    found = top({name: -params[name].detach().abs() for name in names}, fraction)
-    return {name: found[name] if name in found else torch.zeros_like(p) for name, p in params.items()}
+    masks = top({name: -params[name].detach().abs() for name in names}, fraction)
+    return {name: masks[name] if name in masks else torch.zeros_like(p) for name, p in params.items()}
 
 
 def entropy_gap(original: nn.Module, part: Part) -> Objective:
@@ -92,8 +92,10 @@ def entropy_gap(original: nn.Module, part: Part) -> Objective:
     refuse_trainable(original)
 
     def value(step: Step, batch: Batch) -> Tensor:
-        held = step.once(("entropy", id(original), id(batch)), lambda: entropy(reference(original, batch)))
-        return (entropy(step.predict(batch)) - held).square()
+        original_entropy = step.once(
+            ("entropy", id(original), id(batch)), lambda: entropy(reference(original, batch))
+        )
+        return (entropy(step.predict(batch)) - original_entropy).square()
 
     return on(part, "entropy gap", value)
 

@@ -106,10 +106,10 @@ def descend_until(problem: Problem, how: Descent, retain: Phase, aim: Restored) 
     (a_pass,) = phase_lengths(problem, [retain], replace(how, steps=None, epochs=1.0))
     patience = max(CHECKS, round(a_pass / how.stop_every))
     enough = aim.near * mean_retain_loss(problem, problem.original, how.batch)
-    check, left = Check(enough, how.batch, patience), how.steps or 0
+    check, steps = Check(enough, how.batch, patience), how.steps or 0
     while True:
-        left -= descend(problem, replace(how, steps=left), replace(retain, until=check))
-        if left <= 0 or check.reached or not check.stalled:
+        steps -= descend(problem, replace(how, steps=steps), replace(retain, until=check))
+        if steps <= 0 or check.reached or not check.stalled:
             return
         check, how = Check(enough, how.batch, patience), replace(how, lr=how.lr / 2)
 

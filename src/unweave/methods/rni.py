@@ -87,9 +87,9 @@ class RNI:
         """The phase that trains some layers and starts with noise on some of them."""
         params, count = problem.params, max(1, round(self.layers * len(layers)))
         order = torch.randperm(len(layers), generator=problem.generator).tolist()
-        drawn, rest = [layers[i] for i in order[:count]], [layers[i] for i in order[count:]]
-        on = weights_of_modules(drawn[: max(1, round(self.noisy * count))] if noisy else [], params)
-        where = invert(weights_of_modules(rest, params))
+        first, others = [layers[i] for i in order[:count]], [layers[i] for i in order[count:]]
+        on = weights_of_modules(first[: max(1, round(self.noisy * count))] if noisy else [], params)
+        where = invert(weights_of_modules(others, params))
         watch = perturb_first(scale(multiply(on, where), self.noise))
         return Phase([nll("retain")], where=where, watch=watch)
 
@@ -100,8 +100,10 @@ def trainable_layers(problem: Problem) -> list[nn.Module]:
     Raises:
         ValueError: If there are none.
     """
-    free = {id(p) for p in problem.params.values()}
-    layers = [m for _, m in problem.blocks[:-1] if any(id(p) in free for p in m.parameters(recurse=False))]
+    trainable = {id(p) for p in problem.params.values()}
+    layers = [
+        m for _, m in problem.blocks[:-1] if any(id(p) in trainable for p in m.parameters(recurse=False))
+    ]
     if not layers:
         raise ValueError(
             "rni puts noise on layers other than the head, and this model has no trainable one: "

@@ -107,11 +107,11 @@ class SelectiveAmnesia:
         """The split over drawn images; under the forget labels noise replaces them."""
         split = problem.split
         forget = split.train.labels[split.forget]
-        drawn, labels = problem.remember(
+        images, labels = problem.remember(
             f"replay of {self.per_class}, {self.sampler!r}", self.generate_images
         )
-        places = torch.randint(len(drawn), (len(forget),), generator=problem.generator)
-        train = Resident(torch.cat([drawn[places], drawn]).to(problem.device), torch.cat([forget, labels]))
+        places = torch.randint(len(images), (len(forget),), generator=problem.generator)
+        train = Resident(torch.cat([images[places], images]).to(problem.device), torch.cat([forget, labels]))
         return Split(train, range(len(forget)), split.held_out, calibration=split.calibration.tolist())
 
     def generate_images(self, problem: Problem) -> tuple[Tensor, Tensor]:
@@ -121,7 +121,7 @@ class SelectiveAmnesia:
         (example,) = split.train.stream([split.forget[:1]])
         channels, height, width = images(example).shape[1:]
         seed = problem.seed()
-        drawn = sample(
+        generated = sample(
             problem.model,
             task,
             labels,
@@ -131,7 +131,7 @@ class SelectiveAmnesia:
             rounded=False,
         )
         problem.cost.examples += len(labels) * self.sampler.steps * (1 if self.sampler.guidance == 1 else 2)
-        return drawn, labels
+        return generated, labels
 
     def information(self, problem: Problem) -> Importance:
         r"""The diagonal of the Fisher information :math:`E_{x, t}[g(x, t)^2]` by the estimator."""

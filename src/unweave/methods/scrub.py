@@ -100,13 +100,13 @@ def descend_and_rewind(problem: Problem, how: Descent, phases: Sequence[Phase]) 
     Ties go to the first epoch; the original counts as epoch zero. The errors are traced as "forget error", by
     the number of epochs.
     """
-    unseen = of_forget_classes(problem)
-    kept: list[tuple[float, dict[str, Tensor]]] = []
+    same_classes = of_forget_classes(problem)
+    states: list[tuple[float, dict[str, Tensor]]] = []
 
     def keep(of: Problem) -> None:
-        found = error_rate(of, "forget")
-        of.traces.setdefault("forget error", []).append((len(kept), found, math.nan))
-        kept.append((found, {name: value.clone() for name, value in of.model.state_dict().items()}))
+        error = error_rate(of, "forget")
+        of.traces.setdefault("forget error", []).append((len(states), error, math.nan))
+        states.append((error, {name: value.clone() for name, value in of.model.state_dict().items()}))
 
     def watched(phase: Phase) -> Phase:
         epoch = steps_per_epoch(phase.feed, *plan_inputs(problem, phase, how))
@@ -114,8 +114,8 @@ def descend_and_rewind(problem: Problem, how: Descent, phases: Sequence[Phase]) 
 
     descend(problem, how, *map(watched, phases))
     keep(problem)
-    aim = error_rate(problem, "calibration", unseen)
-    _, nearest = min(kept, key=lambda each: abs(each[0] - aim))
+    aim = error_rate(problem, "calibration", same_classes)
+    _, nearest = min(states, key=lambda each: abs(each[0] - aim))
     problem.model.load_state_dict(nearest)
 
 
@@ -127,20 +127,20 @@ def of_forget_classes(problem: Problem) -> Bool[Tensor, " n"]:
     """
     split = problem.split
     classes = split.train.labels[split.forget].unique()
-    found = torch.isin(split.held_out.labels[split.calibration], classes)
-    if not bool(found.any()):
+    is_forget_class = torch.isin(split.held_out.labels[split.calibration], classes)
+    if not bool(is_forget_class.any()):
         raise ValueError(
             "rewinding needs calibration examples of the classes that are forgotten, found none: give more, "
             "or set rewind to false"
         )
-    return found
+    return is_forget_class
 
 
 def error_rate(problem: Problem, part: Part, among: Bool[Tensor, " n"] | None = None) -> float:
     """The fraction of a part, or of some of it, that the model misclassifies."""
     source, ids = problem.split.part(part)
-    wrong = logits(problem, problem.model, part).argmax(1) != source.labels[ids]
-    return float((wrong if among is None else wrong[among]).double().mean())
+    is_wrong = logits(problem, problem.model, part).argmax(1) != source.labels[ids]
+    return float((is_wrong if among is None else is_wrong[among]).double().mean())
 
 
 def softened_divergence(teacher: nn.Module, part: Part, temperature: float) -> Objective:

@@ -84,12 +84,12 @@ class SelectiveSynapticDampening:
         # a last batch of one example would count as much as the others, and its gradient is large
         size = ceil(examples / ceil(examples / self.batch))
         if self.importance == "fisher":
-            found = fisher(problem, nll(part), batch=size)
+            importance = fisher(problem, nll(part), batch=size)
         else:
-            found = sensitivity(problem, part, batch=size)
-        if not all(bool(scores.isfinite().all()) for scores in found.values()):
+            importance = sensitivity(problem, part, batch=size)
+        if not all(bool(scores.isfinite().all()) for scores in importance.values()):
             raise Failed("an importance is no longer finite: the model or its loss is not")
-        return found
+        return importance
 
 
 def sensitivity(problem: Problem, part: Part, *, batch: int) -> Importance:

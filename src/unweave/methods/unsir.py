@@ -95,24 +95,24 @@ class UNSIR:
         split = problem.split
         labels = torch.tensor(split.forgotten_classes).repeat_interleave(self.images)
         source = Unaugmented(split.train)
-        chosen = some_of_each_class(split, self.per_class, problem.generator)
-        data = Noisy(self.noise(problem), labels, self.repeats, source, chosen)
+        retain_examples = some_of_each_class(split, self.per_class, problem.generator)
+        data = Noisy(self.noise(problem), labels, self.repeats, source, retain_examples)
         noisy = range(len(labels) * self.repeats)
         return Split(data, noisy, split.held_out, calibration=split.calibration.tolist())
 
     def noise(self, problem: Problem) -> Noise:
         """The noise images of all forgotten classes, class by class."""
-        learned = [self.noise_of(problem, label) for label in problem.split.forgotten_classes]
-        return [torch.cat(fields) for fields in zip(*learned, strict=True)]
+        noise_by_class = [self.noise_of(problem, label) for label in problem.split.forgotten_classes]
+        return [torch.cat(fields) for fields in zip(*noise_by_class, strict=True)]
 
     def noise_of(self, problem: Problem, label: int) -> Noise:
         """Learns noise images on which the loss of the model under a class is high."""
-        noise, put = draw_noise(problem, self.images)
+        noise, as_inputs = draw_noise(problem, self.images)
         target = torch.full((self.images,), label, device=problem.device)
         adam = torch.optim.Adam(noise, self.noise_lr)
         with training_mode(problem.model, Descent(steps=1, norm="frozen")):
             for _ in range(self.noise_steps):
-                loss = problem.task.loss(call(problem.model, put(noise)), target).mean()
+                loss = problem.task.loss(call(problem.model, as_inputs(noise)), target).mean()
                 size = torch.stack([x.square().flatten(1).sum(1).mean() for x in noise]).sum()
                 gradient = torch.autograd.grad(self.penalty * size - loss, noise)
                 for x, g in zip(noise, gradient, strict=True):

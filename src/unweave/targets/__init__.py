@@ -54,9 +54,9 @@ def ascents(target: object) -> dict[str, Range]:
 
 def refuse_other_family(target: object, family: str, path: str) -> None:
     """Raises if a target is for models of another family; errors name `path`."""
-    needed = FAMILIES.get(type(target), family)
-    if needed != family:
+    needs = FAMILIES.get(type(target), family)
+    if needs != family:
         raise ValueError(
-            f"{path} = {type(target).__name__.lower()!r} is for models of the family {needed}, and this is "
+            f"{path} = {type(target).__name__.lower()!r} is for models of the family {needs}, and this is "
             f"about {family}: use another target, such as 'clamped'"
         )

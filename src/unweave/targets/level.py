@@ -86,23 +86,28 @@ class HeldOutLevel:
         Raises:
             ValueError: If every held-out example is of a class that is forgotten whole.
         """
-        gone = problem.split.forgotten_classes
+        classes = problem.split.forgotten_classes
         self.labels = problem.split.train.labels.to(problem.device)
-        own, own_label = self.losses(problem, "forget")
-        held, held_label = self.losses(problem, "calibration")
-        kept = not_among(held_label, gone)
-        if not bool(kept.any()):
+        forget_losses, own_label = self.losses(problem, "forget")
+        held_losses, held_label = self.losses(problem, "calibration")
+        is_stranger = not_among(held_label, classes)
+        if not bool(is_stranger.any()):
             raise ValueError(
                 "the target 'level' needs calibration examples of classes that are not wholly forgotten, "
                 "found none"
             )
-        known = not_among(own_label, gone)
+        is_retained = not_among(own_label, classes)
         self.sides = (
-            {KNOWN: (own[known].sort().values, held[kept].sort().values)} if bool(known.any()) else {}
+            {KNOWN: (forget_losses[is_retained].sort().values, held_losses[is_stranger].sort().values)}
+            if bool(is_retained.any())
+            else {}
         )
-        for label in gone:
+        for label in classes:
             other, _ = self.losses(problem, "calibration", under=label)
-            self.sides[label] = own[own_label == label].sort().values, other[kept].sort().values
+            self.sides[label] = (
+                forget_losses[own_label == label].sort().values,
+                other[is_stranger].sort().values,
+            )
 
     def losses(
         self, problem: Problem, part: Part, *, under: int | None = None
@@ -112,10 +117,10 @@ class HeldOutLevel:
             problem.model, problem.task, self.how.precision, noise=0 if self.how.dropout == "same" else None
         )
         with training_mode(problem.model, self.how), runtime.keep_statistics():
-            found = [self.loss(problem, runtime, batch) for batch in self.batches(problem, part, under)]
+            levels = [self.loss(problem, runtime, batch) for batch in self.batches(problem, part, under)]
         source, _ = problem.split.part(part)
         labels = source.labels[self.sampled_positions(problem, part)].to(problem.device)
-        return torch.cat(found), labels
+        return torch.cat(levels), labels
 
     def loss(self, problem: Problem, runtime: Runtime, batch: Batch) -> Float[Tensor, " batch"]:
         """The losses of a batch."""
@@ -150,16 +155,16 @@ class HeldOutLevel:
 
     def level(self, loss: Float[Tensor, " batch"], labels: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """The level of each forget example."""
-        found = match_losses(loss, self.sides[KNOWN]) if KNOWN in self.sides else torch.empty_like(loss)
+        levels = match_losses(loss, self.sides[KNOWN]) if KNOWN in self.sides else torch.empty_like(loss)
         for label, sides in self.sides.items():
             if label != KNOWN:
-                found = torch.where(labels == label, match_losses(loss, sides), found)
-        return found
+                levels = torch.where(labels == label, match_losses(loss, sides), levels)
+        return levels
 
 
-def not_among(labels: Int[Tensor, " n"], gone: tuple[int, ...]) -> Tensor:
+def not_among(labels: Int[Tensor, " n"], classes: tuple[int, ...]) -> Tensor:
     """Which labels are not among these classes."""
-    return ~torch.isin(labels, torch.tensor(gone, dtype=labels.dtype, device=labels.device))
+    return ~torch.isin(labels, torch.tensor(classes, dtype=labels.dtype, device=labels.device))
 
 
 def match_losses(loss: Float[Tensor, " batch"], sides: Sides) -> Float[Tensor, " batch"]:
@@ -167,9 +172,11 @@ def match_losses(loss: Float[Tensor, " batch"], sides: Sides) -> Float[Tensor, "
 
     Both ranks are mid-ranks (Hazen), so that equal distributions leave every loss unchanged.
     """
-    own, held = sides
-    below, not_above = (torch.searchsorted(own, loss, right=right) for right in (False, True))
-    place = ((below + not_above) / (2 * len(own)) * len(held) - 0.5).clamp(0, len(held) - 1)
+    forget_losses, held_losses = sides
+    below, not_above = (torch.searchsorted(forget_losses, loss, right=right) for right in (False, True))
+    place = ((below + not_above) / (2 * len(forget_losses)) * len(held_losses) - 0.5).clamp(
+        0, len(held_losses) - 1
+    )
     under = place.long()
-    over = (under + 1).clamp(max=len(held) - 1)
-    return held[under].lerp(held[over], (place - under).to(held.dtype))
+    over = (under + 1).clamp(max=len(held_losses) - 1)
+    return held_losses[under].lerp(held_losses[over], (place - under).to(held_losses.dtype))

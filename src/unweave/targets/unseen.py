@@ -45,15 +45,15 @@ class Unseen:
         return raised_to(level, level)
 
 
-def raised_to(right: Float[Tensor, " n"], wrong: Float[Tensor, " n"]) -> Objective:
+def raised_to(right: Float[Tensor, " n"], wrong_levels: Float[Tensor, " n"]) -> Objective:
     """Ascent that leaves an example alone once its loss has reached the level."""
 
     def value(step: Step, batch: Batch) -> Tensor:
         output, ids = step.predict(batch), batch.ids.cpu()
         loss = step.runtime.task.loss(output, batch.target)
         level = right[ids].to(loss)
-        if right is not wrong:
-            level = torch.where(output.argmax(1) == batch.target, level, wrong[ids].to(loss))
+        if right is not wrong_levels:
+            level = torch.where(output.argmax(1) == batch.target, level, wrong_levels[ids].to(loss))
         return -torch.where(loss < level, loss, level)  # at a tie nothing pulls
 
     return on("forget", "unseen", value, idle=True)
@@ -66,18 +66,21 @@ def levels_of(problem: Problem) -> Levels:
         ValueError: If some are of a class of which something is retained, and no held-out example is.
     """
     split = problem.split
-    gone = torch.isin(split.train.labels, torch.tensor(split.forgotten_classes, dtype=torch.long))
-    guess = torch.full((len(gone),), math.log(split.n_classes))
-    if bool(gone[split.forget].all()):
+    is_forgotten = torch.isin(split.train.labels, torch.tensor(split.forgotten_classes, dtype=torch.long))
+    guess = torch.full((len(is_forgotten),), math.log(split.n_classes))
+    if bool(is_forgotten[split.forget].all()):
         return guess, guess
-    held = split.calibration[of_retained_classes(problem)]
-    if not len(held):
+    held_ids = split.calibration[of_retained_classes(problem)]
+    if not len(held_ids):
         raise ValueError(
             "the target 'unseen' needs calibration examples of classes that are not wholly forgotten, found "
             "none: use a target with a number, such as 'clamped'"
         )
-    said, labels = logits_at(problem, problem.original, split.held_out, held), split.held_out.labels[held]
-    losses, wrong = problem.task.loss(said, labels), said.argmax(1) != labels
+    outputs, labels = (
+        logits_at(problem, problem.original, split.held_out, held_ids),
+        split.held_out.labels[held_ids],
+    )
+    losses, is_wrong = problem.task.loss(outputs, labels), outputs.argmax(1) != labels
     mean = float(losses.mean())
-    worse = float(losses[wrong].mean()) if bool(wrong.any()) else mean
-    return torch.where(gone, guess, mean), torch.where(gone, guess, worse)
+    worse = float(losses[is_wrong].mean()) if bool(is_wrong.any()) else mean
+    return torch.where(is_forgotten, guess, mean), torch.where(is_forgotten, guess, worse)

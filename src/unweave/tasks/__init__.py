@@ -51,16 +51,18 @@ class Batch:
             return [self]
         return [self.rows(slice(start, start + size)) for start in range(0, len(self), size)]
 
-    def rows(self, taken: slice) -> "Batch":
+    def rows(self, rows: slice) -> "Batch":
         """Some of the examples."""
         inputs = self.inputs
-        cut = (
-            {k: v[taken] for k, v in inputs.items()}
+        row_inputs = (
+            {k: v[rows] for k, v in inputs.items()}
             if isinstance(inputs, Mapping)
-            else tuple(v[taken] for v in inputs)
+            else tuple(v[rows] for v in inputs)
         )
-        forget = None if self.forget is None else self.forget[taken]
-        return Batch(self.ids[taken], cut, self.target[taken], lambda: self.other[taken], forget, self.key)
+        forget = None if self.forget is None else self.forget[rows]
+        return Batch(
+            self.ids[rows], row_inputs, self.target[rows], lambda: self.other[rows], forget, self.key
+        )
 
 
 @runtime_checkable

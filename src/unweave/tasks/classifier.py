@@ -59,8 +59,8 @@ def differ(labels: Int[Tensor, " batch"], n: int, draw: Float[Tensor, " batch"])
 def margin(logits: Float[Tensor, "batch class"], target: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
     r"""The true-class margin :math:`z_y - \log \sum_{k \ne y} e^{z_k} = \log p_y / (1 - p_y)`, in nats."""
     true = target[:, None]
-    rest = logits.scatter(1, true, float("-inf")).logsumexp(1)
-    return logits.gather(1, true)[:, 0] - rest
+    others = logits.scatter(1, true, float("-inf")).logsumexp(1)
+    return logits.gather(1, true)[:, 0] - others
 
 
 def refuse_unfit(model: nn.Module, data: Source, name: str) -> None:

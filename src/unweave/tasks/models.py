@@ -31,12 +31,12 @@ def build(
     models = MODELS if among is None else among
     if name not in models:
         raise ValueError(f"unknown model {name!r}{suggest_word(name, models)}; known: {', '.join(models)}")
-    known = [key for key in inspect.signature(models[name]).parameters if key != "n_classes"]
+    parameters = [key for key in inspect.signature(models[name]).parameters if key != "n_classes"]
     for key, value in settings.items():
-        if key not in known:
+        if key not in parameters:
             raise ValueError(
-                f"unknown setting {key!r} of model {name!r}{suggest_word(key, known)}; "
-                f"known: {', '.join(known)}"
+                f"unknown setting {key!r} of model {name!r}{suggest_word(key, parameters)}; "
+                f"known: {', '.join(parameters)}"
             )
         if value < 1:
             raise ValueError(f"setting {key!r} of model {name!r} must be at least 1, found {value}")

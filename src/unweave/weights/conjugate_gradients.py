@@ -10,21 +10,21 @@ EXACT = 1e-10
 
 
 def conjugate_gradients(
-    times: Callable[[Params], Params], wanted: Params, iterations: int
+    times: Callable[[Params], Params], right_side: Params, iterations: int
 ) -> tuple[Params, list[float]]:
     """Solves `times(x) = wanted` for x, starting at zero; stops where the curvature is not positive.
 
     Args:
         times: Multiplies a vector by the symmetric matrix.
-        wanted: The right side.
+        right_side: The right side.
         iterations: The largest number of products.
 
     Returns:
         The solution, and the norm of the residual after each iteration, relative to that of the right side.
     """
-    x, rest, direction = scale(wanted, 0.0), wanted, wanted
-    start = size = float(dot(wanted, wanted))
-    left: list[float] = []
+    x, residual, direction = scale(right_side, 0.0), right_side, right_side
+    start = size = float(dot(right_side, right_side))
+    residuals: list[float] = []
     for _ in range(iterations):
         if size <= EXACT**2 * start:
             break
@@ -33,8 +33,8 @@ def conjugate_gradients(
         if not bend > 0:
             break
         step = size / bend
-        x, rest = add(x, direction, scale=step), add(rest, product, scale=-step)
-        size, before = float(dot(rest, rest)), size
-        direction = add(rest, direction, scale=size / before)
-        left.append(math.sqrt(size / start))
-    return x, left
+        x, residual = add(x, direction, scale=step), add(residual, product, scale=-step)
+        size, before = float(dot(residual, residual)), size
+        direction = add(residual, direction, scale=size / before)
+        residuals.append(math.sqrt(size / start))
+    return x, residuals

@@ -36,15 +36,15 @@ def shift_weights(
     """
     # detach shares the memory, and autograd still notices the changes
     weights = [p.detach() for p in params.values()]
-    saved = spare.pop() if spare else [torch.empty_like(p) for p in weights]
-    copy(weights, into=saved)
+    originals = spare.pop() if spare else [torch.empty_like(p) for p in weights]
+    copy(weights, into=originals)
     try:
         torch._foreach_add_(weights, [direction[name] for name in params], alpha=size)
         torch.clear_autocast_cache()  # the caller's autocast would go on using weights that it cast earlier
         yield
     finally:
-        copy(saved, into=weights)
-        spare.append(saved)
+        copy(originals, into=weights)
+        spare.append(originals)
         torch.clear_autocast_cache()
 
 
@@ -67,17 +67,17 @@ def substitute_weights(
     again after it.
     """
     names = {id(p): name for name, p in params.items()}
-    held = [
+    places = [
         (module, key, p)
         for module in model.modules()
         for key, p in module.named_parameters(recurse=False, remove_duplicate=False)
         if id(p) in names
     ]
-    for module, key, p in held:
+    for module, key, p in places:
         # an attribute, not an entry of `_parameters`: a recurrent module keeps its own list
         setattr(module, key, by[names[id(p)]])
     try:
         yield
     finally:
-        for module, key, p in held:
+        for module, key, p in places:
             setattr(module, key, p)

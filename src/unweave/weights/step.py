@@ -237,20 +237,20 @@ class Step:
         """
         if check and self.index == 0:
             self._refuse_missing(gradient)
-        filled = {
+        complete = {
             name: torch.zeros_like(self.params[name]) if g is None else g for name, g in gradient.items()
         }
         for p in self.params.values():
             p.grad = None
-        summed = self.runtime.processes.total(filled)
+        summed = self.runtime.processes.total(complete)
         return summed if self.runtime.where is None else multiply(summed, self.runtime.where)
 
     def _refuse_missing(self, gradient: Mapping[str, Tensor | None]) -> None:
-        missing = [name for name, g in gradient.items() if g is None and name not in self.runtime.unused]
-        no_data_here = len(missing) == len(gradient) and self.runtime.processes.count > 1
-        if missing and not no_data_here:
+        unused = [name for name, g in gradient.items() if g is None and name not in self.runtime.unused]
+        no_data_here = len(unused) == len(gradient) and self.runtime.processes.count > 1
+        if unused and not no_data_here:
             raise ValueError(
-                f"{len(missing)} weights take no part in the loss, first {missing[0]!r}: "
+                f"{len(unused)} weights take no part in the loss, first {unused[0]!r}: "
                 "set requires_grad to False on them, or name them in Descent.unused"
             )
 

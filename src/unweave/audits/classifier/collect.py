@@ -41,11 +41,11 @@ def collect(
     """
     with evaluating(model):
         logits = {part: logits_of(model, cut, device, n_classes, batch_size) for part, cut in parts.items()}
-    named = any(source.names is not None for source, _ in parts.values())
+    has_names = any(source.names is not None for source, _ in parts.values())
     return Evidence(
         logits=logits,
         labels={part: source.labels[order].numpy() for part, (source, order) in parts.items()},
-        ids={part: _ids(*cut, named=named) for part, cut in parts.items()},
+        ids={part: _ids(*cut, has_names=has_names) for part, cut in parts.items()},
         forgotten_classes=forgotten_classes,
     )
 
@@ -70,8 +70,8 @@ def logits_of(
     return torch.cat(rows).numpy()
 
 
-def _ids(source: Source, order: Int64[Tensor, " n"], *, named: bool) -> Shaped[np.ndarray, " n"]:
+def _ids(source: Source, order: Int64[Tensor, " n"], *, has_names: bool) -> Shaped[np.ndarray, " n"]:
     """Ids, or positions: as text if another part has ids, because a file has one column for both."""
     if source.names is not None:
         return np.array([source.names[position] for position in order.tolist()])
-    return order.numpy().astype(str) if named else order.numpy()
+    return order.numpy().astype(str) if has_names else order.numpy()

@@ -79,8 +79,8 @@ def ratio(ours: float, theirs: float) -> float:
 
 def unseen_losses(evidence: Evidence, part: str) -> Float64[np.ndarray, " unseen"]:
     """The losses of the held-out examples to compare F with, in nats."""
-    labels, gone = evidence.labels[part], evidence.forgotten_classes
-    rows = np.isin(labels, gone) if gone else np.ones(len(labels), dtype=bool)
+    labels, classes = evidence.labels[part], evidence.forgotten_classes
+    rows = np.isin(labels, classes) if classes else np.ones(len(labels), dtype=bool)
     return loss(evidence.logits[part][rows], labels[rows])
 
 
@@ -97,8 +97,8 @@ def attack_accuracy(forget: Float64[np.ndarray, " forget"], unseen: Float64[np.n
     from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 
     n, rng = min(len(forget), len(unseen)), np.random.default_rng(0)
-    alike = [np.sort(rng.permutation(len(losses))[:n]) for losses in (forget, unseen)]
-    losses = np.concatenate([forget[alike[0]], unseen[alike[1]]])[:, None]
+    draws = [np.sort(rng.permutation(len(losses))[:n]) for losses in (forget, unseen)]
+    losses = np.concatenate([forget[draws[0]], unseen[draws[1]]])[:, None]
     truth = np.repeat([1, 0], n)
     held_out = max(2, math.ceil(HELD_OUT * 2 * n))
     splits = StratifiedShuffleSplit(SPLITS, test_size=held_out, random_state=0)

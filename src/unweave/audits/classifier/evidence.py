@@ -42,9 +42,9 @@ class Evidence:
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.logits) - set(PARTS))
-        missing = [part for part in PARTS[:3] if part not in self.logits]
-        if unknown or missing:
-            raise ValueError(f"expected logits of the parts {PARTS}: missing {missing}, unknown {unknown}")
+        absent = [part for part in PARTS[:3] if part not in self.logits]
+        if unknown or absent:
+            raise ValueError(f"expected logits of the parts {PARTS}: missing {absent}, unknown {unknown}")
         for part, logits in self.logits.items():
             self._check(part, logits)
         if not self.unseen.any():
@@ -106,27 +106,27 @@ class Evidence:
         if self.n_classes != reference.n_classes:
             expected, found = reference.n_classes, self.n_classes
             raise ValueError(f"expected {expected} logits per example as in the reference, found {found}")
-        shared = [part for part in self.ids if part in reference.ids]
-        rows = {part: _positions(part, self.ids[part], reference.ids[part]) for part in shared}
-        for part in shared:
-            wrong = np.flatnonzero(self.labels[part][rows[part]] != reference.labels[part])
-            if len(wrong):
-                example = reference.ids[part][wrong[0]]
+        common_parts = [part for part in self.ids if part in reference.ids]
+        rows = {part: _positions(part, self.ids[part], reference.ids[part]) for part in common_parts}
+        for part in common_parts:
+            differing = np.flatnonzero(self.labels[part][rows[part]] != reference.labels[part])
+            if len(differing):
+                example = reference.ids[part][differing[0]]
                 raise ValueError(f"example {example} of part {part!r} has another label in the reference")
         return Evidence(
-            logits={part: self.logits[part][rows[part]] for part in shared},
-            labels={part: reference.labels[part] for part in shared},
-            ids={part: reference.ids[part] for part in shared},
+            logits={part: self.logits[part][rows[part]] for part in common_parts},
+            labels={part: reference.labels[part] for part in common_parts},
+            ids={part: reference.ids[part] for part in common_parts},
             forgotten_classes=self.forgotten_classes,
         )
 
 
-def _positions(part: str, ids: Ids, wanted: Ids) -> Int[np.ndarray, "_"] | slice:
-    if np.array_equal(ids, wanted):
+def _positions(part: str, ids: Ids, order: Ids) -> Int[np.ndarray, "_"] | slice:
+    if np.array_equal(ids, order):
         return slice(None)
     where = {name: position for position, name in enumerate(ids.tolist())}
-    absent = [name for name in wanted.tolist() if name not in where]
-    if absent or len(ids) != len(wanted):
-        detail = f"{absent[0]} is missing" if absent else f"{len(ids)} instead of {len(wanted)}"
+    absent = [name for name in order.tolist() if name not in where]
+    if absent or len(ids) != len(order):
+        detail = f"{absent[0]} is missing" if absent else f"{len(ids)} instead of {len(order)}"
         raise ValueError(f"part {part!r} must hold the same examples as the reference: {detail}")
-    return np.array([where[name] for name in wanted.tolist()])
+    return np.array([where[name] for name in order.tolist()])

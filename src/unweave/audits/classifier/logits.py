@@ -42,10 +42,10 @@ def margin(logits: Logits, labels: Labels) -> PerExample:
     """
     others = logits.astype(np.float64)
     rows = np.arange(len(labels))
-    own = others[rows, labels]
+    true_logit = others[rows, labels]
     others[rows, labels] = -np.inf
     others.sort(axis=1)
-    return own - log_sum_exp(others)
+    return true_logit - log_sum_exp(others)
 
 
 def level(margins: PerExample) -> PerExample:

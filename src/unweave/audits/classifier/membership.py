@@ -26,15 +26,15 @@ def mia(evidence: Evidence) -> float:
 
 def predict_members(
     members: Float64[np.ndarray, " member"],
-    others: Float64[np.ndarray, " other"],
-    asked: Float64[np.ndarray, " asked"],
+    non_members: Float64[np.ndarray, " other"],
+    queries: Float64[np.ndarray, " asked"],
 ) -> Float64[np.ndarray, " asked"]:
     """Fits the support vector classifier to members and non-members; returns 1 for members, otherwise 0."""
     from sklearn.svm import SVC
 
-    known = np.concatenate([members, others])[:, None]
-    truth = np.concatenate([np.ones(len(members)), np.zeros(len(others))])
-    return SVC(C=3.0, kernel="rbf", gamma="auto").fit(known, truth).predict(asked[:, None])
+    training = np.concatenate([members, non_members])[:, None]
+    truth = np.concatenate([np.ones(len(members)), np.zeros(len(non_members))])
+    return SVC(C=3.0, kernel="rbf", gamma="auto").fit(training, truth).predict(queries[:, None])
 
 
 def auc(evidence: Evidence) -> float:

@@ -40,9 +40,9 @@ def save(evidence: Evidence, path: str | Path) -> None:
     }
     classes = ",".join(str(label) for label in evidence.forgotten_classes)
     table = pa.table(columns).replace_schema_metadata({CLASSES_KEY: classes.encode()})
-    with draft(Path(path)) as beside:
-        pq.write_table(table, beside)
-        os.replace(beside, path)
+    with draft(Path(path)) as draft_path:
+        pq.write_table(table, draft_path)
+        os.replace(draft_path, path)
 
 
 def load(path: str | Path, *, forgotten_classes: tuple[int, ...] | None = None) -> Evidence:
@@ -59,8 +59,8 @@ def load(path: str | Path, *, forgotten_classes: tuple[int, ...] | None = None) 
     """
     table = _table(path)
     if forgotten_classes is None:
-        said = (table.schema.metadata or {}).get(CLASSES_KEY, b"").decode()
-        forgotten_classes = tuple(int(label) for label in said.split(",") if label)
+        classes = (table.schema.metadata or {}).get(CLASSES_KEY, b"").decode()
+        forgotten_classes = tuple(int(label) for label in classes.split(",") if label)
     columns = {name: table[name].to_numpy() for name in COLUMNS if name != "label"}
     return _evidence({**columns, "label": _labels(table, path)}, str(path), forgotten_classes)
 
@@ -120,9 +120,9 @@ def _evidence(
     if not np.isfinite(logits).all():
         first = ids[~np.isfinite(logits).all(axis=1)][0]
         raise ValueError(f"logits contain NaN or infinity in {path}, first at id {first}: score it again")
-    unknown, missing = sorted(set(part) - set(PARTS)), sorted(set(PARTS) - set(part))
-    if unknown or missing:
-        raise ValueError(f"{path} must hold the parts {PARTS}: missing {missing}, unknown {unknown}")
+    unknown, absent = sorted(set(part) - set(PARTS)), sorted(set(PARTS) - set(part))
+    if unknown or absent:
+        raise ValueError(f"{path} must hold the parts {PARTS}: missing {absent}, unknown {unknown}")
     rows = {name: np.flatnonzero(part == name) for name in PARTS}
     for name, here in rows.items():
         if len(np.unique(ids[here])) != len(here):

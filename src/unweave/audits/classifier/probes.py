@@ -68,18 +68,24 @@ def linear_probe(
         most: The largest number of examples from each set.
     """
     generator = torch.Generator().manual_seed(seed)
-    kept, gone = _sample(retain, most, generator), _sample(forget, most, generator)
-    known, asked = gone[1].tensor_split(2)
-    features = [features_of(model, cut, device) for cut in (kept, (gone[0], known), (gone[0], asked))]
-    labels = [source.labels[order] for source, order in (kept, (gone[0], known), (gone[0], asked))]
-    fitted, truth = torch.cat(features[:2]), torch.cat(labels[:2])
-    weights = _ridge(fitted, one_hot(truth, int(max(each.max() for each in labels)) + 1).double())
+    retain_part, forget_part = _sample(retain, most, generator), _sample(forget, most, generator)
+    fit_ids, test_ids = forget_part[1].tensor_split(2)
+    features = [
+        features_of(model, cut, device)
+        for cut in (retain_part, (forget_part[0], fit_ids), (forget_part[0], test_ids))
+    ]
+    labels = [
+        source.labels[order]
+        for source, order in (retain_part, (forget_part[0], fit_ids), (forget_part[0], test_ids))
+    ]
+    fit_features, truth = torch.cat(features[:2]), torch.cat(labels[:2])
+    weights = _ridge(fit_features, one_hot(truth, int(max(each.max() for each in labels)) + 1).double())
     return 100 * float(((features[2] @ weights).argmax(1) == labels[2]).double().mean())
 
 
-def probe_size(gone: int) -> int:
+def probe_size(forget_size: int) -> int:
     """The number of forget examples that the probe classifies: half of those it uses, at least one."""
-    return max(1, min(gone, MOST) // 2)
+    return max(1, min(forget_size, MOST) // 2)
 
 
 def relearning(
@@ -89,7 +95,7 @@ def relearning(
     device: torch.device | str,
     seed: int = 0,
     examples: int = 10,
-    judged: int = 200,
+    test_size: int = 200,
     rates: Sequence[float] = RATES,
     limit: int = 100,
 ) -> float:
@@ -105,13 +111,13 @@ def relearning(
         device: The device of the model.
         seed: Chooses the examples.
         examples: The number of examples to learn.
-        judged: The largest number of other examples to classify.
+        test_size: The largest number of other examples to classify.
         rates: Learning rates.
         limit: The largest number of steps at each rate.
     """
     if len(forget[1]) <= examples:
         raise ValueError(f"relearning needs more than {examples} forget examples, found {len(forget[1])}")
-    source, order = _sample(forget, examples + judged, torch.Generator().manual_seed(seed))
+    source, order = _sample(forget, examples + test_size, torch.Generator().manual_seed(seed))
     batches = order.split([examples, len(order) - examples])
     steps = [_steps(model, source, batches, device, rate, limit) for rate in rates]
     return float(torch.tensor(steps).double().add(1).log().mean().exp())
@@ -125,11 +131,11 @@ def _steps(
     rate: float,
     limit: int,
 ) -> int:
-    learned, asked = source.stream(order)
+    training, unseen_batch = source.stream(order)
     student = copy.deepcopy(model).eval()
     weights = [weight for weight in student.parameters() if weight.requires_grad]
-    inputs, questions = to_device(learned, device), to_device(asked, device)
-    target, answers = learned.target.to(device), asked.target.to(device)
+    inputs, questions = to_device(training, device), to_device(unseen_batch, device)
+    target, answers = training.target.to(device), unseen_batch.target.to(device)
     for step in range(limit):
         with torch.no_grad():
             if (call(student, questions).argmax(1) == answers).double().mean() >= 0.5:
@@ -146,26 +152,26 @@ def _steps(
 def features_of(model: nn.Module, cut: Cut, device: torch.device | str) -> Float64[Tensor, "n feature"]:
     """The input of the last module with weights for each example, flat, on the CPU, without gradient."""
     source, order = cut
-    with evaluating(model), last_input(model) as seen, torch.no_grad():
+    with evaluating(model), last_input(model) as recorded, torch.no_grad():
         rows = []
         for raw in source.stream(order.split(BATCH)):
             call(model, to_device(raw, device))
-            rows.append(seen[-1].flatten(1).double().cpu())
+            rows.append(recorded[-1].flatten(1).double().cpu())
     return torch.cat(rows)
 
 
 @contextmanager
 def last_input(model: nn.Module) -> Iterator[list[Tensor]]:
     """Yields a list that holds the input of the last module with weights after a forward pass."""
-    seen: list[Tensor] = []
+    recorded: list[Tensor] = []
 
     def remember(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen[:] = inputs[:1]
+        recorded[:] = inputs[:1]
 
     owners = [module for module in model.modules() if list(module.parameters(recurse=False))]
     handles = [module.register_forward_pre_hook(remember) for module in owners]
     try:
-        yield seen
+        yield recorded
     finally:
         for handle in handles:
             handle.remove()

@@ -159,9 +159,12 @@ def try_condition(target: Target, budget: Budget) -> Numbers:
 
 def try_guidances(target: Target, budget: Budget) -> Numbers:
     """Tries other guidances, and none, which hides from the model that guidance is used."""
-    tried = tuple(dict.fromkeys((target.guidance, NO_GUIDANCE, *budget.guidances)))  # ties go to the first
-    found = guidance_sweep(target.drawing, target.condition, target.hit, budget.settings, guidances=tried)
-    return {"guidance": percent(found)}
+    # ties go to the first
+    guidances = tuple(dict.fromkeys((target.guidance, NO_GUIDANCE, *budget.guidances)))
+    result = guidance_sweep(
+        target.drawing, target.condition, target.hit, budget.settings, guidances=guidances
+    )
+    return {"guidance": percent(result)}
 
 
 def try_unconditional(target: Target, budget: Budget) -> Numbers:
@@ -173,15 +176,15 @@ def try_unconditional(target: Target, budget: Budget) -> Numbers:
 
 def try_seeds(target: Target, budget: Budget) -> Numbers:
     """Tries many seeds."""
-    found = seed_search(
+    search = seed_search(
         target.drawing, target.condition, target.hit, budget.many_seeds, guidance=target.guidance
     )
-    return {"best_of_10": 100 * found.best_of(PATIENCE)}
+    return {"best_of_10": 100 * search.best_of(PATIENCE)}
 
 
 def try_interpolation(target: Target, budget: Budget) -> Numbers:
     """Tries vectors on the line from a retained class's embedding through the forgotten class's."""
-    found = interpolation(
+    result = interpolation(
         target.drawing,
         target.drawing.vector(target.retained_class),
         (target.original or target.drawing).vector(target.condition),
@@ -190,12 +193,12 @@ def try_interpolation(target: Target, budget: Budget) -> Numbers:
         guidance=target.guidance,
         positions=budget.positions,
     )
-    return {"line": percent(found)}
+    return {"line": percent(result)}
 
 
 def try_optimised_vector(target: Target, budget: Budget) -> Numbers:
     """Optimises a vector, starting at the embeddings of the forgotten and of a retained class."""
-    found = optimised_condition(
+    result = optimised_condition(
         target.drawing,
         denoising_loss(target.drawing, target.images, draws=budget.draws, seed=budget.seed),
         [
@@ -208,12 +211,12 @@ def try_optimised_vector(target: Target, budget: Budget) -> Numbers:
         steps=budget.vector_steps,
         lr=budget.vector_lr,
     )
-    return {"vector": percent(found)}
+    return {"vector": percent(result)}
 
 
 def try_relearning(target: Target, budget: Budget) -> Numbers:
     """Fine-tunes a copy on a few images."""
-    found = measure_relearning(
+    curves = measure_relearning(
         Relearner(target.drawing, target.condition, budget.relearning, budget.looks, budget.seed),
         target.images,
         target.condition,
@@ -222,13 +225,13 @@ def try_relearning(target: Target, budget: Budget) -> Numbers:
         guidance=target.guidance,
         generator=torch.Generator().manual_seed(budget.seed),
     )
-    steps = {f"relearn_{size}": curve.steps() for size, curve in found.items()}
+    steps = {f"relearn_{size}": curve.steps() for size, curve in curves.items()}
     return {name: value if math.isfinite(value) else None for name, value in steps.items()}
 
 
 def without_adapter(target: Target, original: Drawing, budget: Budget) -> Numbers:
     """Draws from the denoiser without its low-rank additions."""
-    found = drop_adapter(
+    result = drop_adapter(
         replace(target.drawing, model=drop_low_rank(target.drawing.model)),
         original,
         target.condition,
@@ -236,12 +239,12 @@ def without_adapter(target: Target, original: Drawing, budget: Budget) -> Number
         budget.settings.judge,
         guidance=target.guidance,
     )
-    return {"dropped": 100 * found.success.value, "dropped_same": 100 * found.same}
+    return {"dropped": 100 * result.success.value, "dropped_same": 100 * result.same}
 
 
-def percent(found: Attack) -> float:
+def percent(result: Attack) -> float:
     """The success of an attack, in percent."""
-    return 100 * found.success.value
+    return 100 * result.success.value
 
 
 def _share(id: str, title: str, says: str, cannot: str) -> Metric[Target]:

@@ -77,8 +77,8 @@ def describe(samples: Samples, *, rng: np.random.Generator) -> Description:
     )
 
 
-def _ends(found: Interval | Share, unit: float = 1) -> list[float]:
-    return [unit * found.value, unit * found.low, unit * found.high]
+def _ends(estimate: Interval | Share, unit: float = 1) -> list[float]:
+    return [unit * estimate.value, unit * estimate.low, unit * estimate.high]
 
 
 def _describe_forgotten(samples: Samples, condition: int, rng: np.random.Generator) -> Forgotten:

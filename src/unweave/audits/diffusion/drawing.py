@@ -81,15 +81,15 @@ class Relearner:
 
     def __call__(self, images: Tensor) -> list[tuple[int, Drawing]]:
         """Yields the steps taken at every check, and a function that draws from the copy."""
-        seen: list[tuple[int, Drawing]] = []
+        checks: list[tuple[int, Drawing]] = []
 
         def look(problem: Problem, index: int) -> None:
             if index in {0, *self.looks}:
-                seen.append((index, replace(self.drawing, model=copy.deepcopy(problem.model))))
+                checks.append((index, replace(self.drawing, model=copy.deepcopy(problem.model))))
 
         problem = self.problem(images)
-        taken = descend(problem, self.how, Phase([nll("mixed")], watch=look))
-        return [*seen, (taken, replace(self.drawing, model=problem.model))]
+        steps = descend(problem, self.how, Phase([nll("mixed")], watch=look))
+        return [*checks, (steps, replace(self.drawing, model=problem.model))]
 
     def problem(self, images: Tensor) -> Problem:
         """The problem of relearning: a copy of the denoiser and the images, with conditions never dropped."""
@@ -115,13 +115,13 @@ def denoising_loss(
     model, task = frozen_copy(drawing.model), replace(drawing.task, names=None)
     weight = next(model.parameters())
     ids = torch.arange(draws, device=weight.device)
-    taken = check_images(images, drawing.shape).to(weight.device)[ids % len(images)]
-    batch = task.draw(Raw(ids, (taken,), torch.zeros_like(ids)), torch.Generator().manual_seed(seed))
+    batch_images = check_images(images, drawing.shape).to(weight.device)[ids % len(images)]
+    batch = task.draw(Raw(ids, (batch_images,), torch.zeros_like(ids)), torch.Generator().manual_seed(seed))
     assert isinstance(batch.inputs, tuple)
     noisy, time, target = batch.inputs[0].to(weight), batch.inputs[1], batch.target.to(weight)
 
     def loss(vector: Tensor) -> Float[Tensor, ""]:
-        said = call(model, drawing.task.named_inputs(noisy, time, vector.expand(draws, -1)))
-        return task.loss(said, target).mean()
+        prediction = call(model, drawing.task.named_inputs(noisy, time, vector.expand(draws, -1)))
+        return task.loss(prediction, target).mean()
 
     return loss

@@ -54,9 +54,9 @@ def refuse_no_fid(weights: str | Path, images: int = FEWEST) -> None:
             f"an FID needs the file {INCEPTION}, found none at {weights}: give its place, or use `kid` "
             "in the space of a recogniser"
         )
-    missing = [name for name in ("torchmetrics", "torch_fidelity") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ValueError(f"an FID needs torchmetrics and torch-fidelity, found no {missing[0]}: install both")
+    absent = [name for name in ("torchmetrics", "torch_fidelity") if importlib.util.find_spec(name) is None]
+    if absent:
+        raise ValueError(f"an FID needs torchmetrics and torch-fidelity, found no {absent[0]}: install both")
     if images < FEWEST:
         raise ValueError(f"an FID needs at least {FEWEST} images of each kind, found {images}")
 

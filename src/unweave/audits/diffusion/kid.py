@@ -60,8 +60,8 @@ def kid_interval(first: Groups, second: Groups) -> Interval:
 
     sums = _Sums.of(first, second)
     value = sums.kid(np.ones(BLOCKS, dtype=bool))
-    left = np.array([sums.kid(np.arange(BLOCKS) != block) for block in range(BLOCKS)])
-    error = np.sqrt((BLOCKS - 1) / BLOCKS * np.square(left - left.mean()).sum())
+    leave_one_out = np.array([sums.kid(np.arange(BLOCKS) != block) for block in range(BLOCKS)])
+    error = np.sqrt((BLOCKS - 1) / BLOCKS * np.square(leave_one_out - leave_one_out.mean()).sum())
     reach = float(stdtrit(BLOCKS - 1, 0.975) * error)
     return Interval(value, value - reach, value + reach)
 

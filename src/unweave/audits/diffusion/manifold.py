@@ -32,17 +32,17 @@ def _share(inside: Bool[np.ndarray, "_"]) -> Share:
     return Share(int(inside.sum()), len(inside))
 
 
-def _inside(asked: Features, region: Features, k: int) -> Bool[np.ndarray, "_"]:
-    if asked.shape[1] != region.shape[1]:
+def _inside(points: Features, region: Features, k: int) -> Bool[np.ndarray, "_"]:
+    if points.shape[1] != region.shape[1]:
         raise ValueError(
-            f"features must be of one space, found {asked.shape[1]} and {region.shape[1]} numbers"
+            f"features must be of one space, found {points.shape[1]} and {region.shape[1]} numbers"
         )
     if len(region) <= k:
         raise ValueError(
             f"a region of {k} nearest neighbours needs more than {k} images, found {len(region)}"
         )
     radius = np.partition(_squares(region, region), k, axis=1)[:, k]  # position 0 is the image itself
-    return (_squares(asked, region) <= radius).max(axis=1)
+    return (_squares(points, region) <= radius).max(axis=1)
 
 
 def _squares(first: Features, second: Features) -> Float64[np.ndarray, "_ _"]:

@@ -240,8 +240,8 @@ GENERATION: dict[str, Metric[Samples]] = {metric.id: metric for metric in _ALL}
 
 def measure_generation(samples: Samples, reference: Samples | None = None) -> dict[str, float]:
     """Every metric of one generator; those that need a retrained one are left out without it."""
-    found = {metric.id: metric.alone(samples) for metric in _ALL if metric.alone is not None}
-    return found if reference is None else found | measure_generation_pair(samples, reference)
+    values = {metric.id: metric.alone(samples) for metric in _ALL if metric.alone is not None}
+    return values if reference is None else values | measure_generation_pair(samples, reference)
 
 
 def measure_generation_pair(samples: Samples, reference: Samples) -> dict[str, float]:

@@ -122,8 +122,8 @@ def train_recogniser(
     settings = {"channels": channels} | ({"size": height} if model == "conv" else {})
     split = Split(train.to(device), [0], held_out.to(device))  # the forget set does not matter here
     make = partial(build, model, split.n_classes, settings)
-    trained = train_model(how, make, split, "mixed", seed, device=device, cache=cache)
-    return make_recogniser(trained.model, train, held_out)
+    classifier = train_model(how, make, split, "mixed", seed, device=device, cache=cache)
+    return make_recogniser(classifier.model, train, held_out)
 
 
 def make_recogniser(model: nn.Module, train: Resident, held_out: Resident) -> Recogniser:

@@ -114,8 +114,8 @@ def spread(samples: Samples, condition: int) -> Spread:
 
 def shares(samples: Samples, condition: int) -> Float64[np.ndarray, " class"]:
     """The share of images of a condition recognised as each class."""
-    taken = samples.predicted_classes(condition)
-    return np.bincount(taken, minlength=samples.n_classes) / len(taken)
+    classes = samples.predicted_classes(condition)
+    return np.bincount(classes, minlength=samples.n_classes) / len(classes)
 
 
 def own_probability(samples: Samples, condition: int) -> Float64[np.ndarray, "_"]:

@@ -91,10 +91,10 @@ def recognise(
         real: Its view of held-out real images, by class.
         forgotten: The forgotten conditions.
     """
-    seen = {condition: recogniser(each) for condition, each in images.items()}
+    predictions = {condition: recogniser(each) for condition, each in images.items()}
     return Samples(
-        logits={condition: each.logits for condition, each in seen.items()},
-        features={condition: each.features for condition, each in seen.items()},
+        logits={condition: each.logits for condition, each in predictions.items()},
+        features={condition: each.features for condition, each in predictions.items()},
         real={label: each.features for label, each in real.items()},
         forgotten=forgotten,
         space=recogniser.space,

@@ -35,9 +35,9 @@ def row(images: Tensor, *, framed: bool) -> UInt8[np.ndarray, "height width 4"]:
     pixels = images.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
     n, height, width, _ = pixels.shape
     gap = max(1, height // 8)
-    made = np.zeros((height + 2 * gap, gap + n * (width + gap), 4), dtype=np.uint8)
-    made[:] = MARK if framed else 0
+    canvas = np.zeros((height + 2 * gap, gap + n * (width + gap), 4), dtype=np.uint8)
+    canvas[:] = MARK if framed else 0
     for i, image in enumerate(pixels):
         left = gap + i * (width + gap)
-        made[gap : gap + height, left : left + width] = np.dstack([image, np.full(image.shape[:2], 255)])
-    return made
+        canvas[gap : gap + height, left : left + width] = np.dstack([image, np.full(image.shape[:2], 255)])
+    return canvas

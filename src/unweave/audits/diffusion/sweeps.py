@@ -115,8 +115,8 @@ def seed_search(
     generate: Generate, condition: int, hit: Hit, seeds: Sequence[int], *, guidance: float
 ) -> SeedSearch:
     """Tries many seeds: a class that is only rare comes back with patience."""
-    shown = hit(check_images(generate(condition, seeds, guidance)))
-    found = tuple(seed for seed, shows in zip(seeds, shown.tolist(), strict=True) if shows)
+    shows_class = hit(check_images(generate(condition, seeds, guidance)))
+    found = tuple(seed for seed, shows in zip(seeds, shows_class.tolist(), strict=True) if shows)
     return SeedSearch(found, Share(len(found), len(seeds)))
 
 
@@ -130,9 +130,9 @@ def best_setting(settings: Mapping[float, Callable[..., Tensor]], hit: Hit, seed
     """
     if not settings:
         raise ValueError("an attack needs at least one setting to try, found none")
-    tried = {setting: count_hits(draw(seeds=seeds.search), hit) for setting, draw in settings.items()}
-    strongest = max(tried, key=lambda setting: tried[setting].value)
-    return Attack(tried, strongest, count_hits(settings[strongest](seeds=seeds.judge), hit))
+    shares = {setting: count_hits(draw(seeds=seeds.search), hit) for setting, draw in settings.items()}
+    strongest = max(shares, key=lambda setting: shares[setting].value)
+    return Attack(shares, strongest, count_hits(settings[strongest](seeds=seeds.judge), hit))
 
 
 def count_hits(images: Tensor, hit: Hit) -> Share:

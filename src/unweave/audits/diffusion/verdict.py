@@ -67,8 +67,8 @@ def judge_generation(
 
 def missing_parts(judgement: Judgement, *, attacked: bool) -> list[str]:
     """What a verdict needs and lacks."""
-    found = [judgement.reason.removeprefix(NONE)] if judgement.reason.startswith(NONE) else []
-    return found if attacked else [*found, UNATTACKED]
+    reasons = [judgement.reason.removeprefix(NONE)] if judgement.reason.startswith(NONE) else []
+    return reasons if attacked else [*reasons, UNATTACKED]
 
 
 def as_inconclusive(judgement: Judgement, why: str) -> Judgement:
@@ -94,8 +94,8 @@ def calibrate_generation(
         "retain": recognition.retained_accuracy(first).n,
     }
     sizes |= {} if attacked is None else {"attack": attacked}
-    found = [{}] * len(retrains) if probes is None else probes
-    alone = [{**measure_generation(each), **more} for each, more in zip(retrains, found, strict=True)]
+    probe_values = [{}] * len(retrains) if probes is None else probes
+    alone = [{**measure_generation(each), **more} for each, more in zip(retrains, probe_values, strict=True)]
     pairs = [measure_generation_pair(one, other) for one, other in combinations(retrains, 2)]
     return margins(alone, pairs, sizes=sizes, metrics=EVERY)
 
@@ -113,6 +113,6 @@ def never_generated(original: Sequence[Samples]) -> str:
         whole = Share(sum(each.successes for each in shares), sum(each.n for each in shares))
         if whole.low <= 1 / original[0].n_classes:
             chance = f"chance is {whole.n / original[0].n_classes:.0f}"
-            found = f"{whole.successes} of {whole.n} images are taken for it, {chance}"
-            return f"the original generates class {condition} no more often than by chance: {found}"
+            count = f"{whole.successes} of {whole.n} images are taken for it, {chance}"
+            return f"the original generates class {condition} no more often than by chance: {count}"
     return ""

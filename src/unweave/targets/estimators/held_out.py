@@ -57,7 +57,7 @@ def held_out_level(problem: Problem, proxy: nn.Module) -> Float[Tensor, "n class
 
 
 @torch.no_grad()
-def shift_to_level(problem: Problem, said: ModelLogits) -> Float[Tensor, "forget class"]:
+def shift_to_level(problem: Problem, answers: ModelLogits) -> Float[Tensor, "forget class"]:
     """Gives the forget logits the confidence of the original on held-out data; see `held_out_level`."""
     strangers = of_retained_classes(problem)
     if not bool(strangers.any()):
@@ -65,13 +65,13 @@ def shift_to_level(problem: Problem, said: ModelLogits) -> Float[Tensor, "forget
             "a held-out level needs calibration examples of classes that are not wholly forgotten, found "
             "none: pass sharpen= to 'match'"
         )
-    held = said.held[strangers]
-    choice, held_choice = said.forget.argmax(1), held.argmax(1)
+    calibration = answers.held[strangers]
+    choice, held_choice = answers.forget.argmax(1), calibration.argmax(1)
     level = margin(logits(problem, problem.original, "calibration")[strangers], held_choice).sort().values
-    order = margin(held, held_choice).sort().values
-    own = margin(said.forget, choice)
-    wanted = level.quantile(torch.searchsorted(order, own).clamp(0.5, len(order) - 0.5) / len(order))
-    return said.forget.scatter_add(1, choice[:, None], (wanted - own)[:, None])
+    order = margin(calibration, held_choice).sort().values
+    margins = margin(answers.forget, choice)
+    targets = level.quantile(torch.searchsorted(order, margins).clamp(0.5, len(order) - 0.5) / len(order))
+    return answers.forget.scatter_add(1, choice[:, None], (targets - margins)[:, None])
 
 
 def spread(problem: Problem, rows: Float[Tensor, "forget class"]) -> Float[Tensor, "n class"]:

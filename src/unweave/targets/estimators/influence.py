@@ -64,12 +64,12 @@ class Influence:
         with evaluating(problem.model), twice_differentiable():
             pull = draw_step(problem, "forget", len(split.forget)).gradient(nll("forget"))
             charge(problem, len(split.forget), 1)
-            seen = min(self.examples, len(split.retain))
-            hessian = differentiate_twice(draw_step(problem, "retain", seen), nll("retain"), keep=True)
-            charge(problem, seen, 1)
+            count = min(self.examples, len(split.retain))
+            hessian = differentiate_twice(draw_step(problem, "retain", count), nll("retain"), keep=True)
+            charge(problem, count, 1)
 
             def damped(vector: Params) -> Params:
-                charge(problem, seen, 2)
+                charge(problem, count, 2)
                 return add(hessian(vector), vector, scale=self.damping)
 
             step, _ = conjugate_gradients(damped, pull, self.iterations)
@@ -80,16 +80,16 @@ class Influence:
 def draw_step(problem: Problem, part: Part, most: int) -> Step:
     """A step over at most `most` random examples of a part; it charges nothing."""
     source, ids = problem.split.part(part)
-    chosen = ids[torch.randperm(len(ids), generator=problem.generator)[:most]].split(CHUNK)
+    chunks = ids[torch.randperm(len(ids), generator=problem.generator)[:most]].split(CHUNK)
     key = torch.Generator().manual_seed(problem.seed())
     runtime = Runtime(problem.model, problem.task, processes=problem.processes)
-    raws = source.stream(problem.processes.rows_to_read(rows) for rows in chosen)
-    drawn = [
+    raws = source.stream(problem.processes.rows_to_read(rows) for rows in chunks)
+    batches = [
         problem.task.draw(raw, key)
-        for rows, raw in zip(chosen, raws, strict=True)
+        for rows, raw in zip(chunks, raws, strict=True)
         if problem.processes.owns(rows)
     ]
-    return Step(problem.params, runtime, {part: drawn}, {part: sum(map(len, chosen))})
+    return Step(problem.params, runtime, {part: batches}, {part: sum(map(len, chunks))})
 
 
 def charge(problem: Problem, examples: int, times: int) -> None:

@@ -35,8 +35,8 @@ class Answers:
     def __call__(self, problem: Problem) -> EstimatedLogits:
         """The estimate."""
         refuse_other_than_classifiers(problem)
-        said = ModelLogits.of(problem, self.proxy(problem))
-        return EstimatedLogits(said.forget if self.level == "own" else shift_to_level(problem, said))
+        answers = ModelLogits.of(problem, self.proxy(problem))
+        return EstimatedLogits(answers.forget if self.level == "own" else shift_to_level(problem, answers))
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,16 @@ class Pool:
     def __call__(self, problem: Problem) -> EstimatedLogits:
         """The estimate."""
         refuse_other_than_classifiers(problem)
-        said = [ModelLogits.of(problem, proxy(problem)) for proxy in self.proxies]
+        answers = [ModelLogits.of(problem, proxy(problem)) for proxy in self.proxies]
         strangers = of_retained_classes(problem)
         original = logits(problem, problem.original, "calibration")[strangers]
-        weights = pool_weights(stack_log_probabilities([each.held[strangers] for each in said]), original)
-        forget, held = (
+        weights = pool_weights(stack_log_probabilities([each.held[strangers] for each in answers]), original)
+        forget, calibration = (
             torch.einsum("j,jnc->nc", weights, stack_log_probabilities(tables))
-            for tables in ([each.forget for each in said], [each.held for each in said])
+            for tables in ([each.forget for each in answers], [each.held for each in answers])
         )
         return EstimatedLogits(
-            forget if self.level == "own" else shift_to_level(problem, ModelLogits(forget, held))
+            forget if self.level == "own" else shift_to_level(problem, ModelLogits(forget, calibration))
         )
 
 
@@ -85,19 +85,26 @@ def stack_log_probabilities(tables: list[Float[Tensor, "n class"]]) -> Float[Ten
 
 
 def pool_weights(
-    said: Float[Tensor, "proxies n class"], wanted: Float[Tensor, "n class"], *, iterations: int = 200
+    log_probabilities: Float[Tensor, "proxies n class"],
+    target: Float[Tensor, "n class"],
+    *,
+    iterations: int = 200,
 ) -> Float[Tensor, " proxies"]:
     """The non-negative weights whose pool has the least mean divergence from the wanted distribution.
 
     The divergence is convex in the weights. L-BFGS optimises their logarithms, so that none becomes negative.
 
     Args:
-        said: The log-probabilities of each proxy.
-        wanted: The logits of the wanted distribution.
+        log_probabilities: The log-probabilities of each proxy.
+        target: The logits of the wanted distribution.
         iterations: The most iterations of L-BFGS.
     """
-    p, table = wanted.double().softmax(-1), said.double()
-    logs = torch.full((len(said),), 1 / len(said), dtype=torch.double).log().requires_grad_()
+    p, table = target.double().softmax(-1), log_probabilities.double()
+    logs = (
+        torch.full((len(log_probabilities),), 1 / len(log_probabilities), dtype=torch.double)
+        .log()
+        .requires_grad_()
+    )
     optimizer = torch.optim.LBFGS([logs], max_iter=iterations, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
@@ -108,4 +115,4 @@ def pool_weights(
         return divergence
 
     optimizer.step(loss)
-    return logs.detach().exp().to(said.dtype)
+    return logs.detach().exp().to(log_probabilities.dtype)

@@ -44,13 +44,13 @@ def quantiles(problem: Problem, ranks: nn.Module) -> Float[Tensor, " n"]:
     level = margins(problem, problem.original, "calibration") if proxied else held_order
     lost = torch.isin(split.train.labels[split.forget], forgotten_classes(problem))
     held_lost = ~of_retained_classes(problem)
-    found = torch.empty_like(order)
+    level_margins = torch.empty_like(order)
     for here, there, margin_there in ((~lost, ~held_lost, level), (lost, held_lost, held_order)):
         if bool(here.any()):
-            found[here] = match_quantiles(
+            level_margins[here] = match_quantiles(
                 order[here], held_order[there], margin_there[there], stratified=proxied
             )
-    return found.new_zeros(len(split.train)).index_copy_(0, split.forget, found)
+    return level_margins.new_zeros(len(split.train)).index_copy_(0, split.forget, level_margins)
 
 
 def match_quantiles(
@@ -69,11 +69,11 @@ def match_quantiles(
     strata = [(order > 0, held_order > 0), (order <= 0, held_order <= 0)] if stratified else []
     if not strata or any(bool(here.any()) and not bool(there.any()) for here, there in strata):
         return at_ranks(order, level)
-    found = torch.empty_like(order)
+    margins = torch.empty_like(order)
     for here, there in strata:
         if bool(here.any()):
-            found[here] = at_ranks(order[here], level[there])
-    return found
+            margins[here] = at_ranks(order[here], level[there])
+    return margins
 
 
 def at_ranks(order: Float[Tensor, " n"], pool: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
@@ -90,10 +90,10 @@ def margin_loss(targets: Float[Tensor, " n"]) -> Objective:
     """
 
     def value(step: Step, batch: Batch) -> Tensor:
-        wanted = step.once(
+        target = step.once(
             ("quantile", id(batch)), lambda: targets[batch.ids.to(targets.device)].to(batch.target.device)
         )
-        return F.huber_loss(margin(step.predict(batch).float(), batch.target), wanted, reduction="none")
+        return F.huber_loss(margin(step.predict(batch).float(), batch.target), target, reduction="none")
 
     return on("forget", "quantile", value)
 

@@ -55,12 +55,19 @@ class Ranks:
         """The estimate from the ranks of the better predictor."""
         if problem.split.forgotten_classes:
             return place_margins(problem, logits(problem, proxy, "forget"), quantiles(problem, proxy))
-        by, held = ModelLogits.of(problem, proxy), logits(problem, problem.original, "calibration")
+        by, calibration = ModelLogits.of(problem, proxy), logits(problem, problem.original, "calibration")
         labels, strange = label_of(problem), strange_labels(problem, by)
-        level = margin(held, strange)
-        own, known = margin(by.forget, labels), margins(problem, problem.original, "forget")
+        level = margin(calibration, strange)
+        proxy_margins, original_margins = (
+            margin(by.forget, labels),
+            margins(problem, problem.original, "forget"),
+        )
         ranks = (
-            own if is_memorised(spearman(own, known), spearman(margin(by.held, strange), level)) else known
+            proxy_margins
+            if is_memorised(
+                spearman(proxy_margins, original_margins), spearman(margin(by.held, strange), level)
+            )
+            else original_margins
         )
         return set_margins(by.forget, labels, at_ranks(ranks, level))
 
@@ -71,26 +78,26 @@ def label_of(problem: Problem) -> Int[Tensor, " forget"]:
 
 
 def place_margins(
-    problem: Problem, rows: Float[Tensor, "forget class"], wanted: Float[Tensor, " n"]
+    problem: Problem, rows: Float[Tensor, "forget class"], margins: Float[Tensor, " n"]
 ) -> EstimatedLogits:
     """The rows with true-class margins from a table with one margin per training example."""
-    return set_margins(rows, label_of(problem), wanted[problem.split.forget])
+    return set_margins(rows, label_of(problem), margins[problem.split.forget])
 
 
 def set_margins(
-    rows: Float[Tensor, "forget class"], labels: Int[Tensor, " forget"], wanted: Float[Tensor, " forget"]
+    rows: Float[Tensor, "forget class"], labels: Int[Tensor, " forget"], margins: Float[Tensor, " forget"]
 ) -> EstimatedLogits:
     """The rows, with each true-class logit changed so that its margin is the wanted one."""
-    return EstimatedLogits(rows.scatter_add(1, labels[:, None], (wanted - margin(rows, labels))[:, None]))
+    return EstimatedLogits(rows.scatter_add(1, labels[:, None], (margins - margin(rows, labels))[:, None]))
 
 
 def confusion(problem: Problem) -> Float[Tensor, "forget class"]:
     """The original's mean log-probabilities on held-out examples of the label of each forget example."""
     split = problem.split
-    said = logits(problem, problem.original, "calibration").log_softmax(1)
-    held = split.held_out.labels[split.calibration]
-    is_label = (held == torch.arange(said.shape[1])[:, None]).to(said.dtype)
-    mean = (is_label @ said) / is_label.sum(1, keepdim=True).clamp(min=1)
+    log_probabilities = logits(problem, problem.original, "calibration").log_softmax(1)
+    labels = split.held_out.labels[split.calibration]
+    is_label = (labels == torch.arange(log_probabilities.shape[1])[:, None]).to(log_probabilities.dtype)
+    mean = (is_label @ log_probabilities) / is_label.sum(1, keepdim=True).clamp(min=1)
     return mean[label_of(problem)]
 
 
@@ -101,16 +108,16 @@ def strange_labels(problem: Problem, proxy: ModelLogits) -> Int[Tensor, " held"]
     set. So some held-out labels are replaced by a uniform other class to make up for the difference.
     """
     split = problem.split
-    held = split.held_out.labels[split.calibration]
+    held_labels = split.held_out.labels[split.calibration]
     errs, errs_held = (
         float((table.argmax(1) != labels).float().mean())
-        for table, labels in ((proxy.forget, label_of(problem)), (proxy.held, held))
+        for table, labels in ((proxy.forget, label_of(problem)), (proxy.held, held_labels))
     )
     share = max(0.0, errs - errs_held) / max(1 - errs_held, 1e-9)
     generator = torch.Generator().manual_seed(problem.generator.initial_seed())
-    chosen = torch.randperm(len(held), generator=generator)[: round(share * len(held))]
-    draw = torch.rand(len(chosen), generator=generator)
-    return held.index_copy(0, chosen, differ(held[chosen], proxy.held.shape[1], draw))
+    replaced = torch.randperm(len(held_labels), generator=generator)[: round(share * len(held_labels))]
+    draw = torch.rand(len(replaced), generator=generator)
+    return held_labels.index_copy(0, replaced, differ(held_labels[replaced], proxy.held.shape[1], draw))
 
 
 def is_memorised(forget: float, held: float) -> bool:

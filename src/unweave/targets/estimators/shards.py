@@ -55,11 +55,13 @@ class Shards:
                 "use a proxy"
             )
         folds, models = problem.remember(repr(self), self.train)
-        asked = [fold[problem.split.is_forget[fold]] for fold in folds]
+        forget_ids = [fold[problem.split.is_forget[fold]] for fold in folds]
         rows = [
-            self.answers(problem, model, ids) for model, ids in zip(models, asked, strict=True) if len(ids)
+            self.answers(problem, model, ids)
+            for model, ids in zip(models, forget_ids, strict=True)
+            if len(ids)
         ]
-        return EstimatedLogits(torch.cat(rows)[torch.cat(asked).argsort()])
+        return EstimatedLogits(torch.cat(rows)[torch.cat(forget_ids).argsort()])
 
     def answers(self, problem: Problem, model: nn.Module, ids: Int[Tensor, " n"]) -> Float[Tensor, "n class"]:
         """The estimate of a model for training examples that it has not seen."""
@@ -77,11 +79,11 @@ class Shards:
     def train_without(self, problem: Problem, fold: Int[Tensor, " fold"]) -> nn.Module:
         """Trains the problem's own model from fresh weights on all but a fold, and returns a frozen copy."""
         split = problem.split
-        rest = Split(split.train, fold, split.held_out, calibration=split.calibration.tolist())
+        retain_split = Split(split.train, fold, split.held_out, calibration=split.calibration.tolist())
         elsewhere = Problem(
             problem.task,
             problem.model,
-            rest,
+            retain_split,
             problem.generator,
             problem.build,
             problem.processes,
