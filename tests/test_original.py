@@ -18,7 +18,7 @@ from unweave.targets import Level
 def given(family: str) -> Problem:
     """A problem whose caller still holds the model."""
     of = problem(family)
-    of.given = copy.deepcopy(of.model)
+    of.caller_model = copy.deepcopy(of.model)
     return of
 
 
@@ -38,26 +38,26 @@ def erase(of: Problem) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_shares_the_memory_of_what_was_given_frozen_and_in_evaluation_mode(family: str):
     of = given(family)
-    assert of.given is not None
-    assert all(shared(of.original, of.given)) and not any(shared(of.original, of.model))
+    assert of.caller_model is not None
+    assert all(shared(of.original, of.caller_model)) and not any(shared(of.original, of.model))
     assert not any(p.requires_grad for p in of.original.parameters())
     assert not any(m.training for m in of.original.modules())
-    assert [m.training for m in of.given.modules()] == [m.training for m in of.model.modules()]
-    assert {n for n, p in of.given.named_parameters() if p.requires_grad} == set(of.params)
+    assert [m.training for m in of.caller_model.modules()] == [m.training for m in of.model.modules()]
+    assert {n for n, p in of.caller_model.named_parameters() if p.requires_grad} == set(of.params)
     assert of.original is of.original
 
 
 @pytest.mark.parametrize("method", [LUR(), LUR(retain="both", forget=Level()), SalUn()], ids=repr)
 def test_it_survives_a_method_and_leaves_what_was_given(method: LUR | SalUn):
     of = given("batchnorm")
-    assert of.given is not None
-    before, modes = snapshot(of.given), [m.training for m in of.given.modules()]
+    assert of.caller_model is not None
+    before, modes = snapshot(of.caller_model), [m.training for m in of.caller_model.modules()]
     shortened(method)(of)
     assert not torch.equal(of.model.state_dict()["fc.weight"], before["fc.weight"])
-    for model in (of.given, of.original):
+    for model in (of.caller_model, of.original):
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert [m.training for m in of.given.modules()] == modes
-    assert all(p.grad is None for p in of.given.parameters())
+    assert [m.training for m in of.caller_model.modules()] == modes
+    assert all(p.grad is None for p in of.caller_model.parameters())
 
 
 def test_without_it_a_copy_is_kept_at_the_first_read():
@@ -74,8 +74,8 @@ def test_what_is_made_beside_begins_at_the_original_after_an_edit():
     of = given("layernorm")
     erase(of)
     twin = of.problem_copy("twin").model
-    assert of.given is not None and not any(shared(twin, of.given))
-    for name, value in of.given.state_dict().items():
+    assert of.caller_model is not None and not any(shared(twin, of.caller_model))
+    for name, value in of.caller_model.state_dict().items():
         assert torch.equal(twin.state_dict()[name], value)
 
 

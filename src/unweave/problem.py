@@ -51,8 +51,8 @@ class Problem:
             another seed.
         curves: The loss of every term at every step, in the unit of the task.
         traces: The measurements of probes, by name: rows of step, value and reliability.
-        given: The caller's model, which is never changed. If None, the first read of `original` makes a copy,
-            so it must come before the first edit.
+        caller_model: The caller's model, which is never changed. If None, the first read of `original` makes
+            a copy, so it must come before the first edit.
         watch: Called before every step of every descent with the problem and the number of the step.
     """
 
@@ -66,18 +66,18 @@ class Problem:
     memory: dict[str, tuple[object, Cost]] = field(default_factory=dict)
     curves: dict[str, list[float]] = field(default_factory=dict)
     traces: dict[str, list[tuple[int, float, float]]] = field(default_factory=dict)
-    given: nn.Module | None = None
+    caller_model: nn.Module | None = None
     watch: Watch | None = None
 
     @cached_property
     def original(self) -> nn.Module:
         """The model before the first edit: frozen, in evaluation mode, on the device of the weights.
 
-        It shares the memory of `given`, if both are on the same device.
+        It shares the memory of `caller_model`, if both are on the same device.
         """
-        if self.given is None:
-            self.given = copy.deepcopy(self.model)
-        return frozen_copy(self.given, share=True).to(self.device)
+        if self.caller_model is None:
+            self.caller_model = copy.deepcopy(self.model)
+        return frozen_copy(self.caller_model, share=True).to(self.device)
 
     @property
     def params(self) -> dict[str, nn.Parameter]:
@@ -125,7 +125,7 @@ class Problem:
         """
         key = hashlib.sha256(f"{self.generator.initial_seed()}:{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "little"))
-        model = copy.deepcopy(self.model if self.given is None else self.given).to(self.device)
+        model = copy.deepcopy(self.model if self.caller_model is None else self.caller_model).to(self.device)
         return Problem(self.task, model, self.split, generator, self.build, self.processes)
 
     def with_split(self, split: Split) -> "Problem":
@@ -136,8 +136,8 @@ class Problem:
         """The same request, without augmentation of the training data."""
         split = self.split
         calibration = split.calibration.tolist()
-        split_without = Split(Unaugmented(split.train), split.forget, split.held_out, calibration=calibration)
-        return self.with_split(split_without)
+        unaugmented = Split(Unaugmented(split.train), split.forget, split.held_out, calibration=calibration)
+        return self.with_split(unaugmented)
 
     def remember(self, name: str, make: Callable[["Problem"], T]) -> T:
         """The result of `make` on a copy of the problem, computed once for all methods that share `memory`.

@@ -77,10 +77,8 @@ class Split:
     @cached_property
     def forgotten_classes(self) -> tuple[int, ...]:
         """Classes without an example in the retain set, that is, forgotten whole."""
-        whole_classes = set(self.train.labels[self.forget].tolist()) - set(
-            self.train.labels[self.retain].tolist()
-        )
-        return tuple(sorted(whole_classes))
+        classes = set(self.train.labels[self.forget].tolist()) - set(self.train.labels[self.retain].tolist())
+        return tuple(sorted(classes))
 
     def part(self, name: Part) -> tuple[Source, Int[Tensor, " n"]]:
         """The source of a part, and the positions of the part in it."""
@@ -175,8 +173,8 @@ def source_positions(source: Source, examples: Sequence[int | str | np.integer])
     places = {name: place for place, name in enumerate(names)}
     unknown = [name for name in ids if name not in places]
     if unknown:
-        result = f"{count_of(unknown, examples)} not: {first_few(map(repr, unknown))}"
-        raise ValueError(f"ids must be those of training examples, found {result}")
+        found = f"{count_of(unknown, examples)} not: {first_few(map(repr, unknown))}"
+        raise ValueError(f"ids must be those of training examples, found {found}")
     result = [places[example] if isinstance(example, str) else int(example) for example in examples]
     outside = [place for place in result if not 0 <= place < len(source)]
     if outside:

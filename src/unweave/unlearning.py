@@ -52,7 +52,7 @@ def unlearn(
     held_out, calibration = split.held_out.to(place), split.calibration.tolist()
     on_device = Split(split.train.to(place), split.forget, held_out, calibration=calibration)
     generator = torch.Generator().manual_seed(seed)
-    problem = Problem(task, working.to(place), on_device, generator, build, given=model)
+    problem = Problem(task, working.to(place), on_device, generator, build, caller_model=model)
     if isinstance(task, Classifier):
         refuse_no_classifier(problem.model, on_device)
     cost = run_and_time(problem, method)

@@ -230,7 +230,7 @@ def test_unseen_takes_the_original_and_not_the_model_as_it_is():
     of = setting(TRAIN, FORGET, CALIBRATION, answers)
     assert losses([0.5]) > losses([1.0]) and pushed(of) == [0.0] * 3
     of = setting(TRAIN, FORGET, CALIBRATION, margins(0, TRAIN, [0.5] * 6))
-    of.given = frozen_copy(of.model)
+    of.caller_model = frozen_copy(of.model)
     with torch.no_grad():
         next(of.model.parameters())[HELD_OUT:] = torch.tensor([9.0, 0.0])
     assert losses([0.5]) < losses([0.0]) and min(pushed(of)) > 0.1

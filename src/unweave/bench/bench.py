@@ -88,7 +88,7 @@ def compare(
     if not searching:
         names = {stage.name: with_settings(stage.recipe, names[stage.name]) for stage in stages}
     stages_made: dict[str, Any] = {}
-    made = {"schema": record.SCHEMA, "environment": record.environment(), "stages": stages_made}
+    content = {"schema": record.SCHEMA, "environment": record.environment(), "stages": stages_made}
     with workers(jobs or cpu_count() or 1) as crew:
         list(run_jobs(crew, forget_set_jobs(stages), listener))
         logs: dict[str, dict[str, Study]] = {}
@@ -103,9 +103,9 @@ def compare(
         for stage in run_stages(stages, names, crew, listener):
             search = {name: study.trials for name, study in logs[stage.name].items()}
             stages_made[stage.name] = stage_record(stage, names[stage.name], search)
-            made |= frontiers(stages, stages_made)
-            record.write(made, folder)
-    return made
+            content |= frontiers(stages, stages_made)
+            record.write(content, folder)
+    return content
 
 
 def refuse_budgets(stages: Sequence[Stage]) -> None:
@@ -132,22 +132,26 @@ def with_settings(recipe: Recipe, methods: Sequence[str]) -> tuple[str, ...]:
     """
     if not recipe.tuning.budgets:
         return tuple(methods)
-    known = recipe.configured()
-    if not known.intersection(methods):
-        place = f"{recipe.name!r} has settings of {', '.join(sorted(known)) or 'no method'}"
-        named = ", ".join(name for name in methods if name not in REFERENCES) or "none of them"
-        raise ValueError(f"at a budget of {recipe.tuning.largest_budget} {place}, found {named}: give --tune")
-    return tuple(name for name in methods if name in REFERENCES or name in known)
+    configured = recipe.configured()
+    if not configured.intersection(methods):
+        place = f"{recipe.name!r} has settings of {', '.join(sorted(configured)) or 'no method'}"
+        requested = ", ".join(name for name in methods if name not in REFERENCES) or "none of them"
+        raise ValueError(
+            f"at a budget of {recipe.tuning.largest_budget} {place}, found {requested}: give --tune"
+        )
+    return tuple(name for name in methods if name in REFERENCES or name in configured)
 
 
-def frontiers(stages: Sequence[Stage], made: Mapping[str, Any]) -> dict[str, Any]:
+def frontiers(stages: Sequence[Stage], stages_made: Mapping[str, Any]) -> dict[str, Any]:
     """The frontier of each recipe that runs at budgets, from its finished stages; may be empty."""
-    named = {stage.recipe.name for stage in stages if stage.recipe.tuning.budgets}
-    found: dict[str, dict[float, Any]] = {}
+    with_budgets = {stage.recipe.name for stage in stages if stage.recipe.tuning.budgets}
+    by_recipe: dict[str, dict[float, Any]] = {}
     for stage in stages:
-        if stage.recipe.name in named and stage.name in made:
-            found.setdefault(stage.recipe.name, {})[stage.recipe.tuning.largest_budget] = made[stage.name]
-    return {"frontier": {name: frontier(each) for name, each in found.items()}} if found else {}
+        if stage.recipe.name in with_budgets and stage.name in stages_made:
+            by_recipe.setdefault(stage.recipe.name, {})[stage.recipe.tuning.largest_budget] = stages_made[
+                stage.name
+            ]
+    return {"frontier": {name: frontier(each) for name, each in by_recipe.items()}} if by_recipe else {}
 
 
 def obtain_studies(
@@ -165,11 +169,11 @@ def obtain_studies(
     return tune_stage(stage, methods, trials, crew, listener, smaller) if trials else {}
 
 
-def next_smaller(stage: Stage, others: Sequence[Stage]) -> Stage | None:
+def next_smaller(stage: Stage, stages: Sequence[Stage]) -> Stage | None:
     """The stage of the same recipe at the next smaller budget."""
     budget = stage.recipe.tuning.largest_budget
-    alike = [each for each in others if each.recipe.name == stage.recipe.name]
-    below = [each for each in alike if each.recipe.tuning.largest_budget < budget]
+    same_recipe = [each for each in stages if each.recipe.name == stage.recipe.name]
+    below = [each for each in same_recipe if each.recipe.tuning.largest_budget < budget]
     return max(below, key=lambda each: each.recipe.tuning.largest_budget, default=None)
 
 
@@ -182,8 +186,8 @@ def select_methods(recipe: Recipe, methods: Sequence[str] | None) -> tuple[str, 
         return tuple(dict.fromkeys([recipe.headline, *recipe.methods]))
     for name in methods:
         recipe.family.method_named(name)
-    known = [name for name in recipe.methods if name in methods or name == "original"]
-    return tuple(dict.fromkeys([*known, *methods]))
+    own = [name for name in recipe.methods if name in methods or name == "original"]
+    return tuple(dict.fromkeys([*own, *methods]))
 
 
 def limit_seeds(recipe: Recipe, seeds: int | None) -> Recipe:
@@ -195,10 +199,10 @@ def limit_seeds(recipe: Recipe, seeds: int | None) -> Recipe:
 
 def with_best_settings(recipe: Recipe, studies: Mapping[str, Study]) -> Recipe:
     """The recipe with the best settings found."""
-    found = {
+    best = {
         name: configure(recipe.method(name), nest_paths(study.settings)) for name, study in studies.items()
     }
-    return replace(recipe, methods={**recipe.methods, **found})
+    return replace(recipe, methods={**recipe.methods, **best})
 
 
 def run_stages(
@@ -219,11 +223,11 @@ def run_stages(
         [job for each in stages if each.name not in first for job in seeds[each.name]],
     ]
     jobs = list(chain(*rounds))
-    left = Counter(job.arguments[0].name for job in jobs)
+    unfinished = Counter(job.arguments[0].name for job in jobs)
     waiting = list(stages)
     for job, _ in run_jobs(lambda _: chain.from_iterable(map(crew, rounds)), jobs, listener):
-        left[job.arguments[0].name] -= 1
-        while waiting and left[waiting[0].name] == 0:
+        unfinished[job.arguments[0].name] -= 1
+        while waiting and unfinished[waiting[0].name] == 0:
             yield waiting.pop(0)
 
 
@@ -232,15 +236,15 @@ def forget_set_jobs(stages: Sequence[Stage]) -> list[Job]:
 
     Stages that may share those models share a job.
     """
-    alike: dict[str, list[Stage]] = {}
+    by_problem: dict[str, list[Stage]] = {}
     for stage in stages:
         if stage.has_trained_choice:
             data = replace(stage.recipe.data, forget="random", fraction=0.5)
-            alike.setdefault(repr((stage.facts(), data)), []).append(stage)
-    names = [", ".join(stage.name for stage in each) for each in alike.values()]
+            by_problem.setdefault(repr((stage.facts(), data)), []).append(stage)
+    names = [", ".join(stage.name for stage in each) for each in by_problem.values()]
     return [
         Job(f"{name}, forget set", choose_forget_sets, (each,))
-        for name, each in zip(names, alike.values(), strict=True)
+        for name, each in zip(names, by_problem.values(), strict=True)
     ]
 
 
@@ -258,8 +262,8 @@ def training_jobs(stages: Sequence[Stage]) -> list[Job]:
     jobs: dict[object, Job] = {}
     for stage in stages:
         name, seeds = stage.recipe.name, stage.recipe.seeds
-        alike = (repr(stage.facts()), repr(replace(stage.recipe.data, label=0)), *seeds)
-        for part, key, model in (("mixed", alike, "original"), ("retain", name, "retrained model")):
+        identity = (repr(stage.facts()), repr(replace(stage.recipe.data, label=0)), *seeds)
+        for part, key, model in (("mixed", identity, "original"), ("retain", name, "retrained model")):
             if len(seeds) == 1:
                 job = Job(f"{name}, {model} of seed {seeds[0]}", train_part, (stage, part, seeds[0]))
                 jobs.setdefault(key, job)

@@ -17,13 +17,13 @@ def read_or_make(place: Path, key: str, make: Callable[[], Content]) -> Content:
         ValueError: If the file holds no JSON object.
     """
     path = append_suffix(place, "json")
-    found = read_object(path, ": delete it, and it is made again") if path.exists() else {}
-    if found.get("key") != key:
-        made = {"key": key, **make()}
+    stored = read_object(path, ": delete it, and it is made again") if path.exists() else {}
+    if stored.get("key") != key:
+        content = {"key": key, **make()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(made))
-        found = json.loads(path.read_text(encoding="utf-8"))
-    return found
+        write_atomically(path, json.dumps(content))
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    return stored
 
 
 def file_name(name: str) -> str:

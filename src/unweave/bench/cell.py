@@ -75,9 +75,9 @@ def run_reference(stage: Stage, seed: int, original: StoredCell | None = None) -
     place = cell_path(stage, seed, REFERENCE)
 
     def make() -> Content:
-        trained = stage.load_or_train("retain", seed)
-        known = {"repr": stage.describe_retraining(), "peak_mib": None, "trace": {}}
-        return {**cost_row(trained.cost), **known, **write_answers(stage, trained.model, place)}
+        trained_model = stage.load_or_train("retain", seed)
+        facts = {"repr": stage.describe_retraining(), "peak_mib": None, "trace": {}}
+        return {**cost_row(trained_model.cost), **facts, **write_answers(stage, trained_model.model, place)}
 
     cell = read_or_make(place, cell_key(stage, seed, REFERENCE), make)
     if cell["failed"] is not None:
@@ -118,11 +118,11 @@ def write_answers(stage: Stage, model: nn.Module, place: Path, original: nn.Modu
     """Writes the answers of a model, before its cell, and probes the model."""
     exam = stage.exam()
     try:
-        found = exam.answers(model)
+        answers = exam.answers(model)
     except Failed as error:
         return {"failed": str(error), "probes": {}}
     place.parent.mkdir(parents=True, exist_ok=True)
-    exam.save(found, append_suffix(place, exam.suffix))
+    exam.save(answers, append_suffix(place, exam.suffix))
     return {"failed": None, "probes": exam.probes(model, original)}
 
 

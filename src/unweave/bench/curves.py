@@ -13,10 +13,10 @@ Rows = Sequence[Sequence[float | None]]
 
 def mean_trace(traces: Sequence[Mapping[str, Rows]]) -> dict[str, list[list[float]]]:
     """The mean of each of the first seed's curves over the seeds whose curve has the same steps."""
-    found = {name: [trace[name] for trace in traces if name in trace] for name in traces[0]}
+    by_name = {name: [trace[name] for trace in traces if name in trace] for name in traces[0]}
     return {
         name: mean_curve([curve for curve in curves if steps(curve) == steps(curves[0])])
-        for name, curves in found.items()
+        for name, curves in by_name.items()
     }
 
 
@@ -34,20 +34,23 @@ def steps(curve: Rows) -> list[float | None]:
     return [row[0] for row in curve]
 
 
-def histograms(measured: Mapping[str, Sequence[Mapping[str, Any]]], reference: str) -> dict[str, Any]:
+def histograms(measurements: Mapping[str, Sequence[Mapping[str, Any]]], reference: str) -> dict[str, Any]:
     """Losses over all seeds: of methods and of the retrained models on F, and of these on calibration data.
 
     Args:
-        measured: The measurements of each seed, by method.
+        measurements: The measurements of each seed, by method.
         reference: The name of the retrained models there.
     """
-    if not any(seed["losses"] for seeds in measured.values() for seed in seeds):
+    if not any(seed["losses"] for seeds in measurements.values() for seed in seeds):
         return {}
-    named = {name: (name, "forget") for name in measured if name not in (reference, "retrain")}
-    named |= {"retrain": (reference, "forget"), "calibration": (reference, "calibration")}
+    sources = {name: (name, "forget") for name in measurements if name not in (reference, "retrain")}
+    sources |= {"retrain": (reference, "forget"), "calibration": (reference, "calibration")}
     return {
-        title: {"edges": EDGES.tolist(), "counts": total([seed["losses"][part] for seed in measured[name]])}
-        for title, (name, part) in named.items()
+        title: {
+            "edges": EDGES.tolist(),
+            "counts": total([seed["losses"][part] for seed in measurements[name]]),
+        }
+        for title, (name, part) in sources.items()
     }
 
 

@@ -83,8 +83,8 @@ def differences(first: str, second: str, stages: Mapping[float, Content]) -> lis
     for budget, stage in stages.items():
         both = [stage["methods"].get(name, {}).get("per_seed") for name in (first, second)]
         if all(both):
-            found = paired_difference(*(each["gap"] for each in both if each))
-            rows.append({"first": first, "second": second, "budget": budget, **found})
+            difference = paired_difference(*(each["gap"] for each in both if each))
+            rows.append({"first": first, "second": second, "budget": budget, **difference})
     return rows
 
 
@@ -104,8 +104,8 @@ def margin_of_gap(stage: Content) -> float | None:
     if not stage["margins"] or not gaps:
         return None
     parts = list(gaps[0]["parts"])
-    known = metrics_for(parts)
-    return float(np.mean([known[part].points * margin(part, stage) for part in parts]))
+    metrics = metrics_for(parts)
+    return float(np.mean([metrics[part].points * margin(part, stage) for part in parts]))
 
 
 def margin(part: str, stage: Content) -> float:

@@ -8,7 +8,7 @@ from unweave.audits.score import compare
 
 
 def per_seed(
-    measured: Sequence[Mapping[str, Any]],
+    measurements: Sequence[Mapping[str, Any]],
     references: Sequence[Values],
     seconds: Sequence[float],
     retraining: Sequence[float],
@@ -17,24 +17,26 @@ def per_seed(
     """The figures of a method per seed, for ranks and the columns of other benchmarks.
 
     Args:
-        measured: The measurements of its cell, per seed.
+        measurements: The measurements of its cell, per seed.
         references: The metrics of the retrained model, per seed.
         seconds: The time of the method, per seed.
         retraining: The time of the retraining, per seed.
         metrics: The metrics by name.
     """
-    pairs = list(zip(measured, references, strict=True))
+    pairs = list(zip(measurements, references, strict=True))
     return {
         "gap": [mean_gap(each["values"], reference, metrics) for each, reference in pairs],
         "seconds": list(seconds),
         "cost": [ours / whole for ours, whole in zip(seconds, retraining, strict=True)],
-        **{key: [each["values"][key] for each in measured] for key in measured[0]["values"]},
-        **{key: [each["benchmarked"][key] for each in measured] for key in measured[0]["benchmarked"]},
+        **{key: [each["values"][key] for each in measurements] for key in measurements[0]["values"]},
+        **{
+            key: [each["benchmarked"][key] for each in measurements] for key in measurements[0]["benchmarked"]
+        },
     }
 
 
 def comparisons(
-    found: Mapping[str, Sequence[Values]],
+    by_method: Mapping[str, Sequence[Values]],
     references: Sequence[Values],
     ours: str,
     metrics: Mapping[str, Metric] = METRICS,
@@ -46,7 +48,7 @@ def comparisons(
     that the first method is closer.
 
     Args:
-        found: The metrics of each seed, by method.
+        by_method: The metrics of each seed, by method.
         ours: The first method; without it there are no tests.
         references: The metrics of the retrained model of each seed.
         metrics: The metrics by name.
@@ -54,20 +56,20 @@ def comparisons(
     """
     gaps = {
         name: [mean_gap(one, other, metrics) for one, other in zip(values, references, strict=True)]
-        for name, values in found.items()
+        for name, values in by_method.items()
     }
-    distances = {name: [each[distance] for each in values] for name, values in found.items()}
+    distances = {name: [each[distance] for each in values] for name, values in by_method.items()}
     return [
         row
         for metric, by_name in (("gap", gaps), (distance, distances))
-        if ours in found
+        if ours in by_method
         for row in compare_metric(metric, ours, by_name)
     ]
 
 
 def compare_metric(metric: str, ours: str, by_name: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     """Compares one method with every other, in one metric."""
-    others = {name: each for name, each in by_name.items() if name not in (ours, "retrain")}
+    theirs = {name: each for name, each in by_name.items() if name not in (ours, "retrain")}
     return [
         {
             "metric": metric,
@@ -77,5 +79,5 @@ def compare_metric(metric: str, ours: str, by_name: Mapping[str, Sequence[float]
             "p": test.p,
             "p_holm": test.adjusted,
         }
-        for name, test in compare(by_name[ours], others).items()
+        for name, test in compare(by_name[ours], theirs).items()
     ]

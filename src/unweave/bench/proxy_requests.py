@@ -23,15 +23,15 @@ def proxy_split(split: Split, data: Data, tuning: Tuning, seed: int) -> Split:
         ValueError: If the retain set is too small for a proxy request, or the part holds nothing of the
             request.
     """
-    train, gone = split.train, split.is_forget
+    train, is_forget = split.train, split.is_forget
     if tuning.limit is not None:
         keep = stratum(train, tuning.limit, data.seed)
-        train, gone = select_examples(train, keep), gone[keep]
+        train, is_forget = select_examples(train, keep), is_forget[keep]
     if tuning.against == "proxy":
         count = max(1, round(len(split.forget) * len(train) / len(split.train)))
-        forget = proxy_forget_set(train.labels, gone, whole_classes(split), count, seed)
-    elif bool(gone.any()):
-        forget = gone.nonzero()[:, 0]
+        forget = proxy_forget_set(train.labels, is_forget, whole_classes(split), count, seed)
+    elif bool(is_forget.any()):
+        forget = is_forget.nonzero()[:, 0]
     else:
         raise ValueError(
             f"tuning.limit = {tuning.limit} keeps nothing of the {len(split.forget)} examples to forget: "
@@ -42,12 +42,16 @@ def proxy_split(split: Split, data: Data, tuning: Tuning, seed: int) -> Split:
 
 def whole_classes(split: Split) -> tuple[int, ...]:
     """The classes that form the request; none if it also contains a part of a class."""
-    gone = split.forgotten_classes
-    return gone if set(split.train.labels[split.forget].tolist()) == set(gone) else ()
+    classes = split.forgotten_classes
+    return classes if set(split.train.labels[split.forget].tolist()) == set(classes) else ()
 
 
 def proxy_forget_set(
-    labels: Int[Tensor, " train"], gone: Bool[Tensor, " train"], whole: Sequence[int], count: int, seed: int
+    labels: Int[Tensor, " train"],
+    is_forget: Bool[Tensor, " train"],
+    whole: Sequence[int],
+    count: int,
+    seed: int,
 ) -> Int[Tensor, " n"]:
     """Positions of a forget set of the request's kind and size, drawn from its retain set.
 
@@ -56,14 +60,14 @@ def proxy_forget_set(
 
     Args:
         labels: The labels of the training data.
-        gone: The positions of the request.
+        is_forget: Whether each training example is in the request.
         whole: The classes that form the request; empty if it is not made of whole classes.
         count: The number of examples to draw, if not classes.
         seed: The seed of the choice.
     """
     if whole:
         return torch.isin(labels, torch.tensor(other_classes(labels, whole, seed))).nonzero()[:, 0]
-    stays = (~gone).nonzero()[:, 0]
+    stays = (~is_forget).nonzero()[:, 0]
     if count > len(stays):
         raise ValueError(
             f"a proxy request is as large as the request and drawn from its retain set, found {count} "

@@ -37,8 +37,8 @@ def default_settings(method: Method, space: Mapping[str, Range]) -> dict[str, An
 
 def keep_in_range(settings: Settings, space: Mapping[str, Range]) -> dict[str, Any]:
     """The settings that a search may draw, without those outside their ranges."""
-    drawn = {path: each for path, each in space.items() if not isinstance(each, Rest)}
-    return {path: settings[path] for path, each in drawn.items() if in_range(each, settings.get(path))}
+    ranges = {path: each for path, each in space.items() if not isinstance(each, Rest)}
+    return {path: settings[path] for path, each in ranges.items() if in_range(each, settings.get(path))}
 
 
 def in_range(choices: Log | Uniform | Whole | Choice, value: object) -> bool:
@@ -50,23 +50,23 @@ def in_range(choices: Log | Uniform | Whole | Choice, value: object) -> bool:
 
 def value_at(table: Mapping[str, Any], path: str) -> object:
     """The value at a dotted path: the kind of a table, None if there is nothing."""
-    first, _, rest = path.partition(".")
-    found = table.get(first)
-    if rest:
-        return value_at(found, rest) if isinstance(found, Mapping) else None
-    return found.get("kind") if isinstance(found, Mapping) else found
+    first, _, remainder = path.partition(".")
+    value = table.get(first)
+    if remainder:
+        return value_at(value, remainder) if isinstance(value, Mapping) else None
+    return value.get("kind") if isinstance(value, Mapping) else value
 
 
 def nest_paths(settings: Settings) -> dict[str, Any]:
     """Converts dotted paths to nested tables."""
-    made: dict[str, Any] = {}
+    nested: dict[str, Any] = {}
     for path, value in settings.items():
         *tables, key = path.split(".")
-        inner = made
+        inner = nested
         for table in tables:
             inner = inner.setdefault(table, {})
         inner[key] = value
-    return made
+    return nested
 
 
 def round_digits(value: object) -> object:

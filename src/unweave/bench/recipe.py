@@ -64,15 +64,15 @@ class Recipe(Setup):
 
     def default_method(self, name: str) -> Method:
         """The default of a method without a table in the recipe."""
-        own = self.method(name)
+        configured = self.method(name)
         default = _methods(self, {}).get(name) or _match_training(self.family.method_named(name), self.train)
-        return default if type(default) is type(own) else own
+        return default if type(default) is type(configured) else configured
 
     def configured(self) -> set[str]:
         """The names of the methods that have a table here, or settings of a caller's own."""
         bare, train = _methods(self, {}), self.train
-        others = self.methods.keys() - bare
-        bare |= {name: _match_training(self.family.method_named(name), train) for name in others}
+        methods = self.methods.keys() - bare
+        bare |= {name: _match_training(self.family.method_named(name), train) for name in methods}
         return {name for name, method in self.methods.items() if method != bare[name]}
 
     def table(self) -> dict[str, Any]:
@@ -153,10 +153,17 @@ def _table(place: str | Path) -> dict[str, Any]:
 def _at_budget(whole: Table, budget: float, settings: Table) -> dict[str, Any]:
     """A recipe at a budget, as plain values, with tables of those methods alone that have settings there."""
     tuning = {**require_mapping(whole.get("tuning", {}), "tuning"), "budget": budget, "budgets": [budget]}
-    own, found = (require_mapping(each.get("methods", {}), "methods") for each in (whole, settings))
+    recipe_tables, budget_tables = (
+        require_mapping(each.get("methods", {}), "methods") for each in (whole, settings)
+    )
     methods = {
-        name: merge_tables(*(require_mapping(each.get(name, {}), f"methods.{name}") for each in (own, found)))
-        for name in found
+        name: merge_tables(
+            *(
+                require_mapping(each.get(name, {}), f"methods.{name}")
+                for each in (recipe_tables, budget_tables)
+            )
+        )
+        for name in budget_tables
     }
     return {**whole, "tuning": tuning, "methods": methods}
 
@@ -175,9 +182,9 @@ def _text(place: str | Path) -> str:
             raise ValueError(f"expected a recipe at {place}, found no such file")
         return Path(place).read_text(encoding="utf-8")
     if str(place) not in recipe_names():
-        known = ", ".join(recipe_names())
+        names = ", ".join(recipe_names())
         raise ValueError(
-            f"unknown recipe {str(place)!r}{suggest_word(str(place), recipe_names())}; known: {known}"
+            f"unknown recipe {str(place)!r}{suggest_word(str(place), recipe_names())}; known: {names}"
         )
     return files("unweave").joinpath("recipes", f"{place}.toml").read_text(encoding="utf-8")
 
@@ -185,9 +192,9 @@ def _text(place: str | Path) -> str:
 def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
     """All methods: defaults, the recipe's training for those from scratch, and the settings of tables."""
     train = setup.train
-    known = dict(setup.family.methods) | {name: setup.family.method_named(name) for name in tables}
+    all_methods = dict(setup.family.methods) | {name: setup.family.method_named(name) for name in tables}
     shorter = shorten_training(train, setup.tuning.largest_budget)
-    defaults = {name: _match_training(method, train) for name, method in known.items()}
+    defaults = {name: _match_training(method, train) for name, method in all_methods.items()}
     defaults |= {"retrain": FromScratch(train), "short-retrain": FromScratch(shorter)}
     methods: dict[str, Method] = {
         name: _apply_table(method, tables.get(name, {}), train, f"methods.{name}")
@@ -222,8 +229,8 @@ def _match_training(method: T, train: Descent) -> T:
         )
     if not dataclasses.is_dataclass(method):
         return method
-    found = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
+    fields = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
     how = {"precision": train.precision, "weight_decay": train.weight_decay}
-    descents = {name: replace(found[name], **how) for name in AS_TRAINED if name in found}
-    inner = {name: _match_training(each, train) for name, each in found.items() if name in TRAINING}
+    descents = {name: replace(fields[name], **how) for name in AS_TRAINED if name in fields}
+    inner = {name: _match_training(each, train) for name, each in fields.items() if name in TRAINING}
     return replace(cast(Any, method), **descents, **inner)

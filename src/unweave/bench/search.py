@@ -62,8 +62,15 @@ def make_case(stage: Stage, seed: int) -> Case:
     exam, model = stage.exam(seed), stage.load_or_train("retain", seed, seed).model
     original, retrained = stage.load_or_train("mixed", seed, seed).model, exam.answers(model)
     second = exam.answers(stage.load_or_train("retain", SECOND + seed, seed).model)
-    wanted = {**exam.measure(retrained), **exam.probes(model)}
-    return Case(stage, seed, original, retrained, wanted, exam.measure_pair(second, retrained)[exam.distance])
+    retrained_values = {**exam.measure(retrained), **exam.probes(model)}
+    return Case(
+        stage,
+        seed,
+        original,
+        retrained,
+        retrained_values,
+        exam.measure_pair(second, retrained)[exam.distance],
+    )
 
 
 def search(
@@ -111,13 +118,13 @@ def search(
             study.enqueue_trial(starts[before])
         return study.ask(ranges)
 
-    def make(asked: "OptunaTrial") -> Trial:
-        drawn = {path: round_digits(value) for path, value in asked.params.items()}
-        settings = drawn | {path: rest.remaining(drawn) for path, rest in rests.items()}
+    def make(trial: "OptunaTrial") -> Trial:
+        drawn_settings = {path: round_digits(value) for path, value in trial.params.items()}
+        settings = drawn_settings | {path: rest.remaining(drawn_settings) for path, rest in rests.items()}
 
         def hopeless(value: float, step: int) -> bool:
-            asked.report(value, step)
-            return bool(asked.should_prune())
+            trial.report(value, step)
+            return bool(trial.should_prune())
 
         if many:
             return {"settings": settings, **run_trial(method, settings, cases, many=True)}
@@ -156,17 +163,17 @@ def run_trial(
             the others.
         many: Whether the value is the norm of the exam's objectives, which are then logged too.
     """
-    start, parts, aims, gradients, failed, pruned = time.perf_counter(), [], [], [], None, False
+    start, parts, aims, gradients, failure, pruned = time.perf_counter(), [], [], [], None, False
     try:
         configured = configure(method, nest_paths(settings))
         for step, each in enumerate(cases):
             problem = each.stage.problem(each.original, each.seed, {}, each.seed)
             gradients.append(run_and_time(problem, configured).gradients)
             exam = each.stage.exam(each.seed)
-            found = exam.answers(problem.model)
-            values = {**exam.measure(found, each.retrained), **exam.probes(problem.model)}
+            answers = exam.answers(problem.model)
+            values = {**exam.measure(answers, each.retrained), **exam.probes(problem.model)}
             parts.append(exam.score_trial(values, each.wanted, each.floor))
-            aims.append(exam.objectives(found, values, each.wanted) if many else {})
+            aims.append(exam.objectives(answers, values, each.wanted) if many else {})
             value = float(np.mean([each["value"] for each in parts]))
             if not math.isfinite(value + sum(aims[-1].values())):
                 raise Failed("the value of the trial is no finite number")
@@ -174,11 +181,11 @@ def run_trial(
                 pruned = True
                 break
     except (ValueError, Failed) as error:
-        failed = str(error)
-    spent = round(sum(gradients) / max(1, len(gradients)))
-    cost = {"seconds": time.perf_counter() - start, "gradient_evaluations": spent}
-    if failed is not None or pruned:
-        return {"value": None, "parts": {}, **cost, "failed": failed, "pruned": pruned}
+        failure = str(error)
+    evaluations = round(sum(gradients) / max(1, len(gradients)))
+    cost = {"seconds": time.perf_counter() - start, "gradient_evaluations": evaluations}
+    if failure is not None or pruned:
+        return {"value": None, "parts": {}, **cost, "failed": failure, "pruned": pruned}
     mean, told = mean_values(parts), {**cost, "failed": None, "pruned": False}
     if many:
         objectives = mean_values(aims)

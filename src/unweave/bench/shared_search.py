@@ -72,14 +72,14 @@ def run_trials(
         ask: Asks the study for the next trial, given the number of earlier ones.
         make: Runs a trial; returns its log with "value", None without one, and "pruned".
     """
-    done = wait_for_trials(study, place, wait=False)
-    while len(done) < trials:
+    finished_trials = wait_for_trials(study, place, wait=False)
+    while len(finished_trials) < trials:
         with hold_lock(place, "work"):
-            while (asked := claim_trial(study, place, trials, ask)) is not None:
-                asked.set_user_attr(LOG, make(asked))
-                finish_trial(study, asked.number, asked.user_attrs[LOG])
-        done = wait_for_trials(study, place, wait=True)
-    return [{"number": number, **each.user_attrs[LOG]} for number, each in enumerate(done)]
+            while (trial := claim_trial(study, place, trials, ask)) is not None:
+                trial.set_user_attr(LOG, make(trial))
+                finish_trial(study, trial.number, trial.user_attrs[LOG])
+        finished_trials = wait_for_trials(study, place, wait=True)
+    return [{"number": number, **each.user_attrs[LOG]} for number, each in enumerate(finished_trials)]
 
 
 def wait_for_trials(study: optuna.Study, place: Path | None, *, wait: bool) -> list[optuna.trial.FrozenTrial]:
@@ -89,8 +89,8 @@ def wait_for_trials(study: optuna.Study, place: Path | None, *, wait: bool) -> l
     """
     try:
         with hold_lock(place, "work", alone=True, wait=wait):
-            for lost in study.get_trials(states=(TrialState.RUNNING,)):
-                finish_trial(study, lost.number, lost.user_attrs.get(LOG))
+            for trial in study.get_trials(states=(TrialState.RUNNING,)):
+                finish_trial(study, trial.number, trial.user_attrs.get(LOG))
             return valid_trials(study)
     except BlockingIOError:
         return []

@@ -37,8 +37,8 @@ def make_split(
     Raises:
         ValueError: If there is no such example, or trained models must choose and there are none.
     """
-    loaded = load_data(data.name, folder=data.folder, limit=data.limit, seed=data.seed, augment=data.augment)
-    clean, held_out = (family.source(each).to(device) for each in loaded)
+    sources = load_data(data.name, folder=data.folder, limit=data.limit, seed=data.seed, augment=data.augment)
+    clean, held_out = (family.source(each).to(device) for each in sources)
     train = clean
     if data.noise:
         train = flip_labels(clean, data.noise, 1 + int(clean.labels.max()), data.seed + 1)
@@ -64,10 +64,10 @@ def _forget_positions(data: Data, clean: Source, train: Source, seed: int) -> to
             flipped = (train.labels != clean.labels).nonzero()[:, 0]
             return flipped[torch.randperm(len(flipped), generator=generator)[:size]]
         case "class":
-            found = (train.labels == data.label).nonzero()[:, 0]
-            if len(found) == 0:
+            positions = (train.labels == data.label).nonzero()[:, 0]
+            if len(positions) == 0:
                 labels = f"0..{int(train.labels.max())}"
                 raise ValueError(f"label must be one of the training data's, {labels}, found {data.label}")
-            return found
+            return positions
         case _:
             return torch.tensor(data.ids, dtype=torch.long)

@@ -146,7 +146,7 @@ class Stage:
         split, model = self.split(tuning_seed), copy.deepcopy(original)
         generator = torch.Generator().manual_seed(seed)
         task = self.recipe.family.task(split.n_classes, split.forgotten_classes)
-        return Problem(task, model, split, generator, self.build(split), memory=memory, given=original)
+        return Problem(task, model, split, generator, self.build(split), memory=memory, caller_model=original)
 
     def exam(self, tuning_seed: int | None = None) -> Exam[Any]:
         """The exam of its models; that of a tuning seed does not use the test set."""

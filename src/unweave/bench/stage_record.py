@@ -37,10 +37,10 @@ def stage_record(
     recipe, exam, first = stage.recipe, stage.exam(), headline_method(methods, stage.recipe.headline)
     references = [read_values(stage, seed, REFERENCE) for seed in recipe.seeds]
     retrained = [read_cell(stage, seed, REFERENCE) for seed in recipe.seeds]
-    fixed = calibration_margins(stage, recipe.calibration_seeds, "calibration")
+    margins = calibration_margins(stage, recipe.calibration_seeds, "calibration")
     # without them the reported retrained models show the difference of two, which fixes no margin
-    seen = fixed or calibration_margins(stage, recipe.seeds, "reported")
-    rows = {name: method_row(stage, name, references, fixed) for name in methods}
+    spread = margins or calibration_margins(stage, recipe.seeds, "reported")
+    rows = {name: method_row(stage, name, references, margins) for name in methods}
     ran = [name for name in methods if rows[name]["failed"] is None]
     cells = {
         name: [read_measurement(stage, seed, name) for seed in recipe.seeds] for name in (*ran, REFERENCE)
@@ -49,15 +49,15 @@ def stage_record(
         "recipe": stage.table(),
         "seeds": list(recipe.seeds),
         "data": describe_data(stage),
-        "margins": None if fixed is None else dict(fixed.margin),
+        "margins": None if margins is None else dict(margins.margin),
         "reference": {
-            **reference_row(references, fixed, exam.metrics, seen),
+            **reference_row(references, margins, exam.metrics, spread),
             "gradient_evaluations": mean([cell["gradient_evaluations"] for cell in retrained]),
         },
         "methods": rows,
         "headline": first,
         "partial": recipe.partial,
-        "floor": None if seen is None else seen.gap_floor,
+        "floor": None if spread is None else spread.gap_floor,
         "calibration_seeds": list(recipe.calibration_seeds),
         "histograms": histograms(cells, REFERENCE),
         "comparisons": comparisons(
@@ -102,16 +102,16 @@ def describe_data(stage: Stage) -> dict[str, Any]:
     split = stage.split()
     parts = ("forget", "retain", "calibration", "test")
     sizes = {name: len(split.part(name)[1]) for name in parts}
-    gone = list(split.forgotten_classes)
-    known = {
+    classes = list(split.forgotten_classes)
+    facts = {
         "name": stage.table()["data"]["name"],
         "digest": split.digest(),
         **sizes,
-        "forgotten_classes": gone,
+        "forgotten_classes": classes,
     }
     picked = stage.recipe.data.forget in PICKED
     ids = {"forget_ids": split.part("forget")[1].tolist()} if picked else {}
-    return {**known, **ids, **stage.exam().facts}
+    return {**facts, **ids, **stage.exam().facts}
 
 
 def calibration_margins(stage: Stage, seeds: Sequence[int], name: str) -> Margins | None:
@@ -131,7 +131,7 @@ def calibration_margins(stage: Stage, seeds: Sequence[int], name: str) -> Margin
 
 
 def method_row(
-    stage: Stage, name: str, references: Sequence[Values], fixed: Margins | None
+    stage: Stage, name: str, references: Sequence[Values], margins: Margins | None
 ) -> dict[str, Any]:
     """The row of one method; it has no figures if the method failed on any seed."""
     seeds = stage.recipe.seeds
@@ -149,31 +149,31 @@ def method_row(
     }
     failures = [each["failed"] for each in cells if each["failed"] is not None]
     if failures:
-        failed = f"{failures[0]} (on {len(failures)} of {len(seeds)} seeds)"
-        told = {"verdict": "FAIL", "reason": f"FAIL: it did not finish: {failed}", "failed": failed}
-        return {**row, "scores": {}, "gap": None, **told}
-    measured = [read_measurement(stage, seed, name) for seed in seeds]
-    spent = [each["seconds"] for each in cells]
-    apart = per_seed(measured, references, spent, whole, stage.exam().metrics)
-    return {**row, **judge_method(stage, name, references, fixed), "per_seed": apart, "failed": None}
+        failure = f"{failures[0]} (on {len(failures)} of {len(seeds)} seeds)"
+        judgement = {"verdict": "FAIL", "reason": f"FAIL: it did not finish: {failure}", "failed": failure}
+        return {**row, "scores": {}, "gap": None, **judgement}
+    measurements = [read_measurement(stage, seed, name) for seed in seeds]
+    times = [each["seconds"] for each in cells]
+    apart = per_seed(measurements, references, times, whole, stage.exam().metrics)
+    return {**row, **judge_method(stage, name, references, margins), "per_seed": apart, "failed": None}
 
 
 def judge_method(
-    stage: Stage, name: str, references: Sequence[Values], fixed: Margins | None
+    stage: Stage, name: str, references: Sequence[Values], margins: Margins | None
 ) -> dict[str, Any]:
     """Judges a method; returns its figures and the verdict."""
     seeds = stage.recipe.seeds
-    found = [read_values(stage, seed, name) for seed in seeds]
+    values = [read_values(stage, seed, name) for seed in seeds]
     original = [read_values(stage, seed, "original") for seed in seeds]
-    exam, allowed = stage.exam(), None if stage.recipe.partial else fixed
+    exam, verdict_margins = stage.exam(), None if stage.recipe.partial else margins
 
     def answers() -> list[Any]:
         return [read_answers(exam, cell_path(stage, seed, "original")) for seed in seeds]
 
-    judgement = exam.judge(found, references, allowed, original, answers)
+    judgement = exam.judge(values, references, verdict_margins, original, answers)
     return {
         "scores": {metric: asdict(each) for metric, each in judgement.scores.items()},
-        "gap": gap(found, references, exam.metrics),
+        "gap": gap(values, references, exam.metrics),
         "verdict": str(judgement.verdict),
         "reason": judgement.reason,
     }

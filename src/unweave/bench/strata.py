@@ -80,11 +80,11 @@ def held_out_loss(
     return losses
 
 
-def losses_of(model: nn.Module, train: Source, asked: Int64[Tensor, " n"]) -> Float64[Tensor, " n"]:
+def losses_of(model: nn.Module, train: Source, positions: Int64[Tensor, " n"]) -> Float64[Tensor, " n"]:
     """The cross-entropy of some examples, in nats; in float64, or confident outputs would tie."""
     with evaluating(model):
-        logits = torch.from_numpy(logits_of(model, (train, asked), device_of(model))).double()
-    return torch.nn.functional.cross_entropy(logits, train.labels[asked], reduction="none")
+        logits = torch.from_numpy(logits_of(model, (train, positions), device_of(model))).double()
+    return torch.nn.functional.cross_entropy(logits, train.labels[positions], reduction="none")
 
 
 def silhouette(
@@ -96,16 +96,16 @@ def silhouette(
     of other classes. RUM measures how entangled a whole set is by its variance and that of the rest against
     the distance of their means; this one ranks single examples.
     """
-    found = []
+    values = []
     for rows in torch.arange(len(labels)).split(ROWS):
         distance = torch.cdist(features[rows], features)
         same = labels[rows, None] == labels
-        own, other = distance.masked_fill(~same, torch.inf), distance.masked_fill(same, torch.inf)
-        own[torch.arange(len(rows)), rows] = torch.inf  # no row is its own neighbour
-        a, b = nearest(own, neighbours), nearest(other, neighbours)
+        same_class, other = distance.masked_fill(~same, torch.inf), distance.masked_fill(same, torch.inf)
+        same_class[torch.arange(len(rows)), rows] = torch.inf  # no row is its own neighbour
+        a, b = nearest(same_class, neighbours), nearest(other, neighbours)
         # rows at equal distances are entangled
-        found.append(torch.where(a < b, 1 - a / b, b / a.clamp_min(1e-300) - 1))
-    return torch.cat(found)
+        values.append(torch.where(a < b, 1 - a / b, b / a.clamp_min(1e-300) - 1))
+    return torch.cat(values)
 
 
 def nearest(distance: Float64[Tensor, "row n"], neighbours: int) -> Float64[Tensor, " row"]:
@@ -134,15 +134,15 @@ def hardest(
         size: The number of examples to choose.
         learn: Trains the models.
     """
-    chosen = best = lowest(losses, size)
+    positions = best = lowest(losses, size)
     least = torch.inf
     for _ in range(ROUNDS):
-        together = losses_of(learn(Split(train, chosen, held_out), "retain"), train, chosen)
+        together = losses_of(learn(Split(train, positions, held_out), "retain"), train, positions)
         if float(together.mean()) < least:
-            best, least = chosen, float(together.mean())
-        losses = losses.index_put((chosen,), together)
-        before, chosen = chosen, lowest(losses, size)
-        if torch.equal(before, chosen):
+            best, least = positions, float(together.mean())
+        losses = losses.index_put((positions,), together)
+        before, positions = positions, lowest(losses, size)
+        if torch.equal(before, positions):
             break
     return best
 

@@ -52,14 +52,16 @@ class Study:
     @property
     def best_trial(self) -> Trial | None:
         """The best trial with its budget, for a search at a larger one; None if every trial failed."""
-        done = [trial for trial in self.trials if trial["value"] is not None]
-        return {"budget": self.budget, **min(done, key=lambda trial: trial["value"])} if done else None
+        finished = [trial for trial in self.trials if trial["value"] is not None]
+        return (
+            {"budget": self.budget, **min(finished, key=lambda trial: trial["value"])} if finished else None
+        )
 
     @property
     def settings(self) -> Settings:
         """The best settings for all the data: `STEPS` are multiplied by `scale`."""
-        counted = {path: value for path, value in self.best.items() if path.rpartition(".")[2] in STEPS}
-        return {**self.best, **{path: self.scale_steps(value) for path, value in counted.items()}}
+        step_counts = {path: value for path, value in self.best.items() if path.rpartition(".")[2] in STEPS}
+        return {**self.best, **{path: self.scale_steps(value) for path, value in step_counts.items()}}
 
     def scale_steps(self, steps: int) -> int:
         """Scales the steps of a trial to all the data; zero stays zero."""
@@ -80,37 +82,37 @@ def read_studies(stage: Stage, methods: Sequence[str], folder: Path) -> dict[str
         ValueError: If a method has settings to search and the folder has no search of them, or a different
             one.
     """
-    name, wanted = stage.name, tunable_methods(stage, methods)
-    found = {each: folder / name / f"{file_name(each)}.json" for each in wanted}
-    missing = [each for each, path in found.items() if not path.exists()]
-    if missing:
+    name, names = stage.name, tunable_methods(stage, methods)
+    paths = {each: folder / name / f"{file_name(each)}.json" for each in names}
+    absent = [each for each, path in paths.items() if not path.exists()]
+    if absent:
         raise ValueError(
-            f"{folder} has no searches for the stage {name!r} of {', '.join(missing)}: tune it first, or "
+            f"{folder} has no searches for the stage {name!r} of {', '.join(absent)}: tune it first, or "
             "leave them out"
         )
-    read = {each: read_object(path, ": tune it again") for each, path in found.items()}
+    read = {each: read_object(path, ": tune it again") for each, path in paths.items()}
     for each, content in read.items():
-        refuse_other(content, facts_of(stage, each, space_of(stage, each)), found[each])
+        refuse_other(content, facts_of(stage, each, space_of(stage, each)), paths[each])
     budget = stage.recipe.tuning.largest_budget
     return {each: study_from(content["trials"], scale_of(stage), budget) for each, content in read.items()}
 
 
-def refuse_other(study: Mapping[str, Any], wanted: Mapping[str, str], place: Path) -> None:
+def refuse_other(study: Mapping[str, Any], expected: Mapping[str, str], place: Path) -> None:
     """Raises if the facts of a search differ from these."""
     facts = study.get("facts")
     if facts is None or "trials" not in study:
         raise ValueError(f"{place} does not name what was searched: tune it again")
-    (made,) = facts if len(facts) == 1 else ({},)
-    for name, each in wanted.items():
-        if made.get(name) != each:
-            both = f": expected {each}, found {made.get(name)}" if len(each) < LEGIBLE else ""
+    (facts_stored,) = facts if len(facts) == 1 else ({},)
+    for name, each in expected.items():
+        if facts_stored.get(name) != each:
+            both = f": expected {each}, found {facts_stored.get(name)}" if len(each) < LEGIBLE else ""
             raise ValueError(f"{place} was searched with a different {name}{both}: tune it again")
 
 
 def tunable_methods(stage: Stage, methods: Sequence[str]) -> list[str]:
     """The methods with settings to search."""
-    found = {each: stage.recipe.method(each) for each in methods if each not in REFERENCES}
-    return [each for each, method in found.items() if isinstance(method, Tunable)]
+    by_name = {each: stage.recipe.method(each) for each in methods if each not in REFERENCES}
+    return [each for each, method in by_name.items() if isinstance(method, Tunable)]
 
 
 def space_of(stage: Stage, name: str) -> Mapping[str, Range]:
@@ -141,8 +143,8 @@ def scale_of(stage: Stage) -> float:
     recipe = stage.recipe
     if recipe.tuning.limit is None:
         return 1.0
-    whole, seen = stage.split(), stage.split(recipe.tuning.seeds[0])
-    return evaluations(recipe.train, whole) / evaluations(recipe.train, seen)
+    whole, part = stage.split(), stage.split(recipe.tuning.seeds[0])
+    return evaluations(recipe.train, whole) / evaluations(recipe.train, part)
 
 
 def facts_of(stage: Stage, name: str, space: Mapping[str, Range]) -> dict[str, str]:
@@ -150,6 +152,15 @@ def facts_of(stage: Stage, name: str, space: Mapping[str, Range]) -> dict[str, s
     recipe, tuning = stage.recipe, dataclasses.asdict(stage.recipe.tuning)
     tuning["budget"] = recipe.tuning.largest_budget
     del tuning["trials"], tuning["budgets"]  # a search does not depend on those of other stages
-    known = {key: str(each) for key, each in stage.facts().items()}
-    told = {"tuning": str(tuning), START: repr(recipe.method(name)), "search space": repr(dict(space))}
-    return {"data set or forget set": stage.split().digest(), "family": repr(recipe.family), **known, **told}
+    stage_facts = {key: str(each) for key, each in stage.facts().items()}
+    search_facts = {
+        "tuning": str(tuning),
+        START: repr(recipe.method(name)),
+        "search space": repr(dict(space)),
+    }
+    return {
+        "data set or forget set": stage.split().digest(),
+        "family": repr(recipe.family),
+        **stage_facts,
+        **search_facts,
+    }

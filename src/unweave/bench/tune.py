@@ -41,7 +41,7 @@ def tune_stage(
         listener: Called after every job.
         smaller: The searches of the same recipe at the next smaller budget; see `study`.
     """
-    known = smaller or {}
+    previous = smaller or {}
     tuned, seeds = tunable_methods(stage, methods), stage.recipe.tuning.seeds
     for seed in seeds:  # raises for unfit requests and spaces before any training
         stage.split(seed)
@@ -51,12 +51,14 @@ def tune_stage(
     list(run_jobs(crew, jobs, listener))
     jobs = [
         Job(
-            f"{stage.name}, {trials} trials of {each}", study, ((stage,), each, trials, None, known.get(each))
+            f"{stage.name}, {trials} trials of {each}",
+            study,
+            ((stage,), each, trials, None, previous.get(each)),
         )
         for each in tuned
     ]
-    found = {job.arguments[1]: study for job, study in run_jobs(crew, jobs, listener)}
-    studies = {each: found[each] for each in tuned}
+    by_method = {job.arguments[1]: study for job, study in run_jobs(crew, jobs, listener)}
+    studies = {each: by_method[each] for each in tuned}
     folder = stage.folder / "tuning"
     folder.mkdir(parents=True, exist_ok=True)  # without tunable methods no search has created it
     write_atomically(folder / f"{stage.name}.toml", as_toml(studies, seeds))
@@ -99,8 +101,8 @@ def study(
     cells = [cell_key(stage, 0, repr(method) + repr(begin)) for stage in stages]
     formats = [SEARCHING_FORMAT, MEASURING_FORMAT]
     inherited = None if smaller is None else smaller.best_trial
-    known = {"inherited": inherited["settings"]} if inherited else {}
-    key = digest({"facts": facts, "cells": cells, "trials": trials, "format": formats, **known})
+    more = {"inherited": inherited["settings"]} if inherited else {}
+    key = digest({"facts": facts, "cells": cells, "trials": trials, "format": formats, **more})
     place = first.folder / "tuning" / "+".join(stage.name for stage in stages) / file_name(name)
 
     def make() -> Mapping[str, Any]:
@@ -125,15 +127,15 @@ def stretch(trial: Trial, budget: float, space: Mapping[str, Range]) -> Settings
 
 def as_toml(studies: Mapping[str, Study], seeds: Sequence[int]) -> str:
     """The best settings as tables of a recipe, with their source."""
-    return "\n".join(_table(name, found, seeds) for name, found in studies.items() if found.best)
+    return "\n".join(_table(name, search, seeds) for name, search in studies.items() if search.best)
 
 
-def _table(name: str, found: Study, seeds: Sequence[int]) -> str:
+def _table(name: str, search: Study, seeds: Sequence[int]) -> str:
     on = ", ".join(map(str, seeds))
-    source = f"# tuned: best of {len(found.trials)} trials on seeds {on}, value {found.value:.2f}"
-    if found.scale != 1:
-        source += f", with {found.scale:.3g} times the steps"
-    lines = [f"{_dotted(path)} = {_literal(path, value)}" for path, value in found.settings.items()]
+    source = f"# tuned: best of {len(search.trials)} trials on seeds {on}, value {search.value:.2f}"
+    if search.scale != 1:
+        source += f", with {search.scale:.3g} times the steps"
+    lines = [f"{_dotted(path)} = {_literal(path, value)}" for path, value in search.settings.items()]
     return "\n".join([f"[methods.{_key(name)}]  {source}", *lines, ""])
 
 

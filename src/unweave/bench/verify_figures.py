@@ -42,9 +42,9 @@ def refuse_disproved(record: Mapping[str, Any], path: Path) -> None:
     """
     folder = path if path.is_dir() else path.parent
     for name, stage in record["stages"].items():
-        for found in contradictions(name, stage, folder):
+        for contradiction in contradictions(name, stage, folder):
             raise ValueError(
-                f"{path}: {found}: the record or a file next to it was changed after it was "
+                f"{path}: {contradiction}: the record or a file next to it was changed after it was "
                 f"written: make it again with {rerun_command(record)}"
             )
 
@@ -61,8 +61,8 @@ def contradictions(name: str, stage: Stage, folder: Path) -> Iterator[str]:
 def check_verdicts(stage: Stage) -> Iterator[str]:
     """Yields verdicts that contradict the margins."""
     for name, row in stage["methods"].items():
-        known = [each["value"] is not None for each in row["scores"].values()]
-        if row["failed"] is not None or not all(known):
+        has_value = [each["value"] is not None for each in row["scores"].values()]
+        if row["failed"] is not None or not all(has_value):
             continue
         beyond = list(check_margins(row["scores"], stage["margins"] or {}))
         if row["verdict"] == "PASS" and (beyond or not stage["margins"]):
@@ -91,13 +91,13 @@ def check_evidence(stage: Stage, path: Path) -> Iterator[str]:
     if len(rows) != 1:
         return
     ((name, row),) = rows
-    said = {each: row["scores"][each]["value"] for each in ANEW if each in row["scores"]}
-    known = {each: value for each, value in said.items() if value is not None}
-    if known:
+    recorded = {each: row["scores"][each]["value"] for each in ANEW if each in row["scores"]}
+    finite_values = {each: value for each, value in recorded.items() if value is not None}
+    if finite_values:
         evidence = parquet.load(path)
-        takes = {each: METRICS[each].alone for each in known}
-        found = {each: take(evidence) for each, take in takes.items() if take is not None}
-        yield from compare_figures(name, known, found, f"{path.name} next to it gives")
+        takes = {each: METRICS[each].alone for each in finite_values}
+        recomputed = {each: take(evidence) for each, take in takes.items() if take is not None}
+        yield from compare_figures(name, finite_values, recomputed, f"{path.name} next to it gives")
 
 
 def check_cells(stage: Stage, folder: Path) -> Iterator[str]:
@@ -116,9 +116,9 @@ def check_cells(stage: Stage, folder: Path) -> Iterator[str]:
 def check_means(name: str, scores: Mapping[str, Any], cells: Sequence[Values], seeds: int) -> Iterator[str]:
     """Yields scores that differ from the mean of the cells, if every seed has a cell."""
     if len(cells) == seeds and cells:
-        shared = [each for each in scores if all(each in cell for cell in cells)]
-        means = {each: mean(cell[each] for cell in cells) for each in shared}
-        yield from compare_figures(name, {each: scores[each]["value"] for each in shared}, means, GIVEN)
+        common = [each for each in scores if all(each in cell for cell in cells)]
+        means = {each: mean(cell[each] for cell in cells) for each in common}
+        yield from compare_figures(name, {each: scores[each]["value"] for each in common}, means, GIVEN)
 
 
 def read_values(folder: Path, seeds: Sequence[int], name: str) -> list[Values]:
@@ -129,10 +129,12 @@ def read_values(folder: Path, seeds: Sequence[int], name: str) -> list[Values]:
     return [read_object(place).get("values", {}) for place in places]
 
 
-def compare_figures(name: str, said: Mapping[str, float | None], found: Values, where: str) -> Iterator[str]:
+def compare_figures(
+    name: str, recorded: Mapping[str, float | None], recomputed: Values, where: str
+) -> Iterator[str]:
     """Yields a sentence for every figure that differs from the recomputed one."""
-    for metric in (each for each in said if each in found):
-        value, other = said[metric], found[metric]
+    for metric in (each for each in recorded if each in recomputed):
+        value, other = recorded[metric], recomputed[metric]
         if value is None:
             same = not math.isfinite(other)
         else:

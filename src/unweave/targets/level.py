@@ -90,23 +90,28 @@ class HeldOutLevel:
         self.labels = problem.split.train.labels.to(problem.device)
         forget_losses, own_label = self.losses(problem, "forget")
         held_losses, held_label = self.losses(problem, "calibration")
-        is_stranger = not_among(held_label, classes)
-        if not bool(is_stranger.any()):
+        held_is_retained = not_among(held_label, classes)
+        if not bool(held_is_retained.any()):
             raise ValueError(
                 "the target 'level' needs calibration examples of classes that are not wholly forgotten, "
                 "found none"
             )
-        is_retained = not_among(own_label, classes)
+        forget_is_retained = not_among(own_label, classes)
         self.sides = (
-            {KNOWN: (forget_losses[is_retained].sort().values, held_losses[is_stranger].sort().values)}
-            if bool(is_retained.any())
+            {
+                KNOWN: (
+                    forget_losses[forget_is_retained].sort().values,
+                    held_losses[held_is_retained].sort().values,
+                )
+            }
+            if bool(forget_is_retained.any())
             else {}
         )
         for label in classes:
             other, _ = self.losses(problem, "calibration", under=label)
             self.sides[label] = (
                 forget_losses[own_label == label].sort().values,
-                other[is_stranger].sort().values,
+                other[held_is_retained].sort().values,
             )
 
     def losses(
@@ -117,10 +122,12 @@ class HeldOutLevel:
             problem.model, problem.task, self.how.precision, noise=0 if self.how.dropout == "same" else None
         )
         with training_mode(problem.model, self.how), runtime.keep_statistics():
-            levels = [self.loss(problem, runtime, batch) for batch in self.batches(problem, part, under)]
+            batch_losses = [
+                self.loss(problem, runtime, batch) for batch in self.batches(problem, part, under)
+            ]
         source, _ = problem.split.part(part)
         labels = source.labels[self.sampled_positions(problem, part)].to(problem.device)
-        return torch.cat(levels), labels
+        return torch.cat(batch_losses), labels
 
     def loss(self, problem: Problem, runtime: Runtime, batch: Batch) -> Float[Tensor, " batch"]:
         """The losses of a batch."""

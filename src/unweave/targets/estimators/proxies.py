@@ -85,7 +85,7 @@ def stack_log_probabilities(tables: list[Float[Tensor, "n class"]]) -> Float[Ten
 
 
 def pool_weights(
-    log_probabilities: Float[Tensor, "proxies n class"],
+    log_p: Float[Tensor, "proxies n class"],
     target: Float[Tensor, "n class"],
     *,
     iterations: int = 200,
@@ -95,16 +95,12 @@ def pool_weights(
     The divergence is convex in the weights. L-BFGS optimises their logarithms, so that none becomes negative.
 
     Args:
-        log_probabilities: The log-probabilities of each proxy.
+        log_p: The log-probabilities of each proxy.
         target: The logits of the wanted distribution.
         iterations: The most iterations of L-BFGS.
     """
-    p, table = target.double().softmax(-1), log_probabilities.double()
-    logs = (
-        torch.full((len(log_probabilities),), 1 / len(log_probabilities), dtype=torch.double)
-        .log()
-        .requires_grad_()
-    )
+    p, table = target.double().softmax(-1), log_p.double()
+    logs = torch.full((len(log_p),), 1 / len(log_p), dtype=torch.double).log().requires_grad_()
     optimizer = torch.optim.LBFGS([logs], max_iter=iterations, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
@@ -115,4 +111,4 @@ def pool_weights(
         return divergence
 
     optimizer.step(loss)
-    return logs.detach().exp().to(log_probabilities.dtype)
+    return logs.detach().exp().to(log_p.dtype)
