@@ -40,11 +40,11 @@ def levels(ranking: Ranking) -> list[list[tuple[float, float]]]:
     apart = 0.03 * len(ranking.ranks)
     for group in ranking.groups:
         first, last = ranking.ranks[group[0]], ranking.ranks[group[-1]]
-        free = next((line for line in lines if line[-1][1] + apart < first), None)
-        if free is None:
+        level = next((line for line in lines if line[-1][1] + apart < first), None)
+        if level is None:
             lines.append([(first, last)])
         else:
-            free.append((first, last))
+            level.append((first, last))
     return lines
 
 
@@ -76,13 +76,13 @@ class Scale:
             if rank == 1 or rank % step == 0:
                 self._line([self.at(rank)] * 2, [0, -3], INK, 0.8)
                 self._text(self.at(rank), -5, f"{rank}", ha="center", va="bottom")
-        told = f"critical difference {critical:.2f}"
+        label = f"critical difference {critical:.2f}"
         if critical > self.worst - 1:
-            self._text(self.at(1), -18, f"{told}: wider than the axis", ha="left", va="bottom")
+            self._text(self.at(1), -18, f"{label}: wider than the axis", ha="left", va="bottom")
             return
         ends = [self.at(1), self.at(1 + critical)]
         self._line(ends, [-22, -22], SERIES[1], 2.0)
-        self._text(ends[1] + 4, -22, told, ha="left", va="center")
+        self._text(ends[1] + 4, -22, label, ha="left", va="center")
 
     def name(self, text: str, rank: float, below: float, *, left: bool) -> None:
         """Writes a method's name next to the axis, `below` points under it, with a line to its rank."""

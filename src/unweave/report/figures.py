@@ -38,15 +38,15 @@ def tradeoff(stage: Mapping[str, Any]) -> str | None:
     to Retrain. None without a finite point.
     """
     utility = utility_of(stage)
-    shown = [(row, point) for row in rows(stage) if (point := _point(row, utility)) is not None]
-    if not shown:
+    marked = [(row, point) for row in rows(stage) if (point := _point(row, utility)) is not None]
+    if not marked:
         return None
     margins = stage["margins"] or {}
     ua, ta = finite(margins.get("ua")), finite(margins.get(utility))
     with axes(4.0, 3.5) as (figure, plot):
         _target(plot, ua, ta)
         _scale(plot, ua or 1.0, ta or 1.0)
-        for row, point in shown:
+        for row, point in marked:
             _mark(plot, row, point)
         _times(plot)
         plot.margins(0.12)
@@ -54,9 +54,9 @@ def tradeoff(stage: Mapping[str, Any]) -> str | None:
         plot.set_ylabel(f"Utility: {heading(utility)} minus Retrain's, points")
         # Names are placed in pixels, which only a finished layout has.
         figure.draw_without_rendering()
-        names, points = [row.name for row, _ in shown], [point for _, point in shown]
+        names, points = [row.name for row, _ in marked], [point for _, point in marked]
         write_names(plot, names, points, figure.dpi / 72, keep=[(0.0, 0.0)])
-        return svg(figure, f"Forgetting against utility and time of {len(shown)} methods")
+        return svg(figure, f"Forgetting against utility and time of {len(marked)} methods")
 
 
 def conflict(stage: Mapping[str, Any]) -> str | None:
@@ -64,12 +64,12 @@ def conflict(stage: Mapping[str, Any]) -> str | None:
 
     Only traces of the conflict probe have a split-half reliability; losses have none, and are not drawn here.
     """
-    probed = {
+    by_method = {
         row.name: _cosine_curve(stage["methods"][row.name])
         for row in rows(stage)
         if row.name in stage["methods"]
     }
-    curves = {name: curve for name, curve in probed.items() if curve is not None}
+    curves = {name: curve for name, curve in by_method.items() if curve is not None}
     if not curves:
         return None
     with axes(4.0, 3.5) as (figure, plot):
@@ -135,8 +135,8 @@ def _scale(plot: Axes, ua: float, ta: float) -> None:
     plot.set_xscale("symlog", linthresh=ua, linscale=1.2)
     plot.set_yscale("symlog", linthresh=ta, linscale=1.2)
     for axis, threshold in ((plot.xaxis, ua), (plot.yaxis, ta)):
-        reached = [tick for tick in (0.1, 0.3, 1, 3, 10, 30, 100) if tick >= threshold / 2]
-        ticks(axis, [-tick for tick in reached] + [0] + reached)
+        magnitudes = [tick for tick in (0.1, 0.3, 1, 3, 10, 30, 100) if tick >= threshold / 2]
+        ticks(axis, [-tick for tick in magnitudes] + [0] + magnitudes)
         axis.set_major_formatter(
             lambda value, _: f"{value:+g}".replace("-", "\N{MINUS SIGN}") if value else "0"
         )

@@ -32,9 +32,9 @@ def order_methods(frontier: Frontier) -> list[str]:
     """Sorts methods by their cost of a PASS, then by their gap at the largest budget."""
 
     def place(name: str) -> tuple[float, float]:
-        found = frontier["methods"][name]
-        cost = finite(found["cost_of_pass"])
-        last = finite(gap_of(found["points"][-1]))
+        method = frontier["methods"][name]
+        cost = finite(method["cost_of_pass"])
+        last = finite(gap_of(method["points"][-1]))
         return math.inf if cost is None else cost, math.inf if last is None else last
 
     return sorted(frontier["methods"], key=place)
@@ -55,11 +55,11 @@ def paired_grid(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
     """Header and lines: the difference of the gaps of each pair of methods, by budget."""
     pairs = dict.fromkeys((row["first"], row["second"]) for row in frontier["paired"])
     cells = {(row["first"], row["second"], row["budget"]): row for row in frontier["paired"]}
-    found = [[cells.get((*pair, budget)) for budget in frontier["budgets"]] for pair in pairs]
+    lines_found = [[cells.get((*pair, budget)) for budget in frontier["budgets"]] for pair in pairs]
     header = ["Pair", *(f"{budget:g}" for budget in frontier["budgets"])]
     return header, [
         [f"{first} less {second}", *map(_difference, line)]
-        for (first, second), line in zip(pairs, found, strict=True)
+        for (first, second), line in zip(pairs, lines_found, strict=True)
     ]
 
 
@@ -81,12 +81,18 @@ def conclusion(frontier: Frontier) -> str | None:
     # without margins there is no verdict
     before = "" if passes or frontier["margin"] is None else "No unlearning method passes at these budgets. "
     at = f"At {_percent(budget)} of a retraining's gradients"
-    told = f"{before}{at}, {name} is {number(gap)} points from a retrained model"
-    told += ", and passes" if passes else ""
-    later = [_percent(more) for more, _, who, done in ours if who == name and more > budget and not done]
-    told += f", though not at {' or '.join(later)}" if passes and later else ""
+    sentence = f"{before}{at}, {name} is {number(gap)} points from a retrained model"
+    sentence += ", and passes" if passes else ""
+    later = [
+        _percent(more)
+        for more, _, who, still_passes in ours
+        if who == name and more > budget and not still_passes
+    ]
+    sentence += f", though not at {' or '.join(later)}" if passes and later else ""
     scratch = [gap for at, gap, who, _ in reached if (at, who) == (budget, TO_BEAT)]
-    return told + (f"; training from scratch for as long is {number(scratch[0])} away." if scratch else ".")
+    return sentence + (
+        f"; training from scratch for as long is {number(scratch[0])} away." if scratch else "."
+    )
 
 
 def sentences(frontier: Frontier) -> list[str]:
@@ -96,37 +102,37 @@ def sentences(frontier: Frontier) -> list[str]:
         "A model each of whose parts lies at its margin has a mean gap of": frontier["margin"],
         "The untouched original has one of": frontier["original"],
     }
-    return [f"{told} {number(gap)}." for told, gap in levels.items() if finite(gap) is not None]
+    return [f"{beginning} {number(gap)}." for beginning, gap in levels.items() if finite(gap) is not None]
 
 
 def opening(frontier: Frontier) -> list[str]:
     """The sentences before the tables: the conclusion, and what the gaps are to be read beside."""
-    found = conclusion(frontier)
-    return [*([found] if found else []), *sentences(frontier)]
+    first = conclusion(frontier)
+    return [*([first] if first else []), *sentences(frontier)]
 
 
 def grids(frontier: Frontier) -> list[tuple[str, list[str], list[list[str]]]]:
     """The tables of a frontier, each with a caption."""
-    found = [(LEGEND, *grid(frontier)), (PAIRED, *paired_grid(frontier))]
-    return [table for table in found if table[-1]]
+    tables = [(LEGEND, *grid(frontier)), (PAIRED, *paired_grid(frontier))]
+    return [table for table in tables if table[-1]]
 
 
 def text(name: str, frontier: Frontier, *, width: int) -> list[str]:
     """A recipe's frontier as lines of plain text."""
     lines = [title(name), *table_formats.wrap(opening(frontier), width)]
-    for said, header, cells in grids(frontier):
+    for legend, header, cells in grids(frontier):
         table = table_formats.columns(header, cells, words=1, width=width)
         for line in cells:
             table.add_row(*table_formats.texts(line))
-        lines += ["", *table_formats.plain_lines(table), *table_formats.wrap([said], width)]
+        lines += ["", *table_formats.plain_lines(table), *table_formats.wrap([legend], width)]
     return [*lines, ""]
 
 
 def markdown(name: str, frontier: Frontier) -> list[str]:
     """A recipe's frontier as sections of Markdown."""
     return [
-        table_formats.markdown(title(name), [*opening(frontier), said], header, lines, words=1)
-        for said, header, lines in grids(frontier)
+        table_formats.markdown(title(name), [*opening(frontier), legend], header, lines, words=1)
+        for legend, header, lines in grids(frontier)
     ]
 
 
@@ -152,9 +158,9 @@ def _percent(budget: float) -> str:
 
 
 def _line(name: str, frontier: Frontier) -> list[str]:
-    found = frontier["methods"][name]
-    points = {point["budget"]: point for point in found["points"]}
-    cost = finite(found["cost_of_pass"])
+    method = frontier["methods"][name]
+    points = {point["budget"]: point for point in method["points"]}
+    cost = finite(method["cost_of_pass"])
     cells = [_cell(points.get(budget)) for budget in frontier["budgets"]]
     return [name, *cells, "none" if cost is None else f"{cost:g}"]
 

@@ -27,17 +27,17 @@ def figure(frontier: Mapping[str, Any]) -> str | None:
     The best methods and the baseline are named, other lines are thin. A filled point is a PASS. The shaded
     region ends at the gap of a model at its margins. None without a point to draw.
     """
-    found = {name: finite_points(frontier["methods"][name]) for name in order_methods(frontier)}
-    drawn = {name: points for name, points in found.items() if points}
-    if not drawn:
+    points_by_name = {name: finite_points(frontier["methods"][name]) for name in order_methods(frontier)}
+    lines = {name: points for name, points in points_by_name.items() if points}
+    if not lines:
         return None
-    best = [name for name in drawn if name != TO_BEAT][:BEST]
-    named = [*best, *([TO_BEAT] if TO_BEAT in drawn else [])]
-    with axes(4.7, 3.6) as (made, plot):
+    best = [name for name in lines if name != TO_BEAT][:BEST]
+    labelled = [*best, *([TO_BEAT] if TO_BEAT in lines else [])]
+    with axes(4.7, 3.6) as (image, plot):
         plot.set_xscale("log")
         plot.set_yscale("log")
-        for name in [*(each for each in drawn if each not in named), *named]:
-            _line(plot, name, drawn[name], *_style(name, best))
+        for name in [*(each for each in lines if each not in labelled), *labelled]:
+            _line(plot, name, lines[name], *_style(name, best))
         _levels(plot, frontier)
         for axis, at in ((plot.xaxis, frontier["budgets"]), (plot.yaxis, round_between(*plot.get_ylim()))):
             ticks(axis, at)
@@ -45,18 +45,18 @@ def figure(frontier: Mapping[str, Any]) -> str | None:
         plot.set_xlabel("Gradient evaluations, relative to one retrain")
         plot.set_ylabel("Mean gap, points")
         # below the plot, which leaves it the width of a telephone
-        made.legend(frameon=False, loc="outside lower center", ncols=2, handlelength=2.2)
-        return svg(made, f"Gap against cost of {len(drawn)} methods")
+        image.legend(frameon=False, loc="outside lower center", ncols=2, handlelength=2.2)
+        return svg(image, f"Gap against cost of {len(lines)} methods")
 
 
 def finite_points(method: Mapping[str, Any]) -> Marked:
     """The points of a method that can be drawn: those with a finite gap and a cost."""
-    found: list[tuple[Point, bool]] = []
+    marks: list[tuple[Point, bool]] = []
     for point in method["points"]:
         cost, gap = finite(point["gradient_evaluations"]), gap_of(point)
         if cost and gap is not None:
-            found.append(((cost, max(gap, LEAST)), point["verdict"] == "PASS"))
-    return found
+            marks.append(((cost, max(gap, LEAST)), point["verdict"] == "PASS"))
+    return marks
 
 
 def _style(name: str, best: Sequence[str]) -> tuple[str, str, float]:
@@ -67,18 +67,18 @@ def _style(name: str, best: Sequence[str]) -> tuple[str, str, float]:
 
 
 def _line(plot: Axes, name: str, points: Marked, colour: str, dash: str, width: float) -> None:
-    named = width > THIN
-    order = 2 if named else 1
+    is_labelled = width > THIN
+    order = 2 if is_labelled else 1
     plot.plot(
         *zip(*(point for point, _ in points), strict=True),
         color=colour,
         linestyle=dash,
         linewidth=width,
-        label=shorten(name) if named else None,
+        label=shorten(name) if is_labelled else None,
         zorder=order,
     )
     for point, passes in points:
-        face, size = colour if passes else PAPER, 22 if named else 9
+        face, size = colour if passes else PAPER, 22 if is_labelled else 9
         plot.scatter(*point, s=size, facecolor=face, edgecolor=colour, linewidth=0.9, zorder=3)
 
 

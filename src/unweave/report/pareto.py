@@ -26,17 +26,17 @@ def pareto(stage: Mapping[str, Any]) -> str | None:
     fewer than two methods to draw.
     """
     utility = utility_of(stage)
-    found = {row.name: of for row in rows(stage) if (of := _figures(row, utility)) is not None}
-    if len(found) < 2:
+    figures = {row.name: of for row in rows(stage) if (of := _figures(row, utility)) is not None}
+    if len(figures) < 2:
         return None
-    points = {name: each[:2] for name, each in found.items()}
-    stairs, best = front([points[name] for name in undominated(points)]), undominated(found)
+    points = {name: each[:2] for name, each in figures.items()}
+    stairs, best = front([points[name] for name in undominated(points)]), undominated(figures)
     with axes(4.0, 3.5) as (figure, plot):
         plot.set_xscale("log")
         plot.set_yscale("log")
         _levels(plot, stage)
         plot.plot(*zip(*stairs, strict=True), color=SERIES[1], linewidth=1.2, alpha=0.7, zorder=1)
-        for name, (time, gap, lacking) in found.items():
+        for name, (time, gap, lacking) in figures.items():
             face = SERIES[0] if name in best else "none"
             plot.scatter(
                 time, gap, s=_area(lacking), facecolor=face, edgecolor=SERIES[0], alpha=0.8, zorder=2
@@ -52,7 +52,7 @@ def pareto(stage: Mapping[str, Any]) -> str | None:
         figure.draw_without_rendering()
         cross = [(1.0, floor)] if (floor := finite(stage.get("floor"))) else []
         write_names(plot, list(points), list(points.values()), figure.dpi / 72, keep=along(stairs) + cross)
-        return svg(figure, f"Gap against time and utility of {len(found)} methods")
+        return svg(figure, f"Gap against time and utility of {len(figures)} methods")
 
 
 def undominated(points: Mapping[str, tuple[float, ...]]) -> list[str]:
@@ -80,13 +80,13 @@ def along(stairs: Sequence[Point]) -> list[Point]:
 
 def round_between(low: float, high: float) -> list[float]:
     """Round numbers for a logarithmic axis: at least three if possible, and few otherwise."""
-    found: list[float] = []
+    ticks: list[float] = []
     for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
-        found = [step * 10.0**power for power in range(-6, 5) for step in steps]
-        found = [each for each in found if low <= each <= high]
-        if len(found) > 2:
+        ticks = [step * 10.0**power for power in range(-6, 5) for step in steps]
+        ticks = [each for each in ticks if low <= each <= high]
+        if len(ticks) > 2:
             break
-    return found
+    return ticks
 
 
 def _figures(row: Row, utility: str) -> tuple[float, float, float] | None:

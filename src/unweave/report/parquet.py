@@ -37,9 +37,9 @@ def write(lines: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind], path:
 
     kinds = {str: pyarrow.string(), bool: pyarrow.bool_(), int: pyarrow.int64(), float: pyarrow.float64()}
     schema = pyarrow.schema([(name, kinds[kind]) for name, kind in columns.items()])
-    with draft(Path(path)) as beside:
-        file.write_table(pyarrow.Table.from_pylist(list(lines), schema=schema), beside)
-        os.replace(beside, path)
+    with draft(Path(path)) as draft_path:
+        file.write_table(pyarrow.Table.from_pylist(list(lines), schema=schema), draft_path)
+        os.replace(draft_path, path)
     return Path(path)
 
 
@@ -48,7 +48,7 @@ def long(name: str, stage: Mapping[str, Any]) -> list[dict[str, Any]]:
     margins = stage["margins"] or {}
     lines = []
     for row in rows(stage):
-        shared = {
+        common = {
             "stage": name,
             "method": row.name,
             "verdict": row.status,
@@ -77,6 +77,6 @@ def long(name: str, stage: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "difference": cell.gap,
                 "margin": margins.get(metric),
             }
-            lines.append(shared | figures)
-        lines += [] if row.scores else [shared]
+            lines.append(common | figures)
+        lines += [] if row.scores else [common]
     return lines

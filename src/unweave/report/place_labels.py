@@ -22,12 +22,14 @@ def place(
         gap: distance between a point and its label, pixels.
         keep: other points to leave uncovered, pixels.
     """
-    taken = [(x - gap / 2, y - gap / 2, x + gap / 2, y + gap / 2) for x, y in (*points, *keep)]
+    occupied = [(x - gap / 2, y - gap / 2, x + gap / 2, y + gap / 2) for x, y in (*points, *keep)]
     corners: list[Point] = []
     for point, size in zip(points, sizes, strict=True):
         boxes = _around(point, size, gap)
-        box = min(boxes, key=lambda box: _outside(box, frame) + sum(_overlap(box, other) for other in taken))
-        taken.append(box)
+        box = min(
+            boxes, key=lambda box: _outside(box, frame) + sum(_overlap(box, other) for other in occupied)
+        )
+        occupied.append(box)
         corners.append(box[:2])
     return corners
 

@@ -47,46 +47,50 @@ def refuse_unmeasured(record: Record) -> None:
 
 def figures_of(stage: Record) -> dict[str, Figures]:
     """Mean, standard deviation and number of seeds, by method and column; without failed methods."""
-    found = {name: row.get("per_seed", {}) for name, row in stage["methods"].items()}
+    by_method = {name: row.get("per_seed", {}) for name, row in stage["methods"].items()}
     # the untouched original takes no time
-    speeds = {name: [] if name == "original" else told.get("cost", []) for name, told in found.items()}
+    speeds = {
+        name: [] if name == "original" else per_seed.get("cost", []) for name, per_seed in by_method.items()
+    }
     return {
         name: {
-            **{key: summarise(told.get(key, [])) for key in COLUMNS if key != "speed_up"},
+            **{key: summarise(per_seed.get(key, [])) for key in COLUMNS if key != "speed_up"},
             "speed_up": summarise([1 / cost if cost else None for cost in speeds[name]]),
         }
-        for name, told in found.items()
+        for name, per_seed in by_method.items()
     }
 
 
 def summarise(values: list[float | None]) -> dict[str, float | int | None]:
     """Mean, standard deviation and number of the seeds with a number."""
-    known = [each for each in map(finite, values) if each is not None]
-    middle, deviation = mean(known) if known else None, stdev(known) if len(known) > 1 else None
-    return {"mean": middle, "deviation": deviation, "n": len(known)}
+    numbers = [each for each in map(finite, values) if each is not None]
+    middle, deviation = mean(numbers) if numbers else None, stdev(numbers) if len(numbers) > 1 else None
+    return {"mean": middle, "deviation": deviation, "n": len(numbers)}
 
 
 def ranks_of(*stages: Record) -> dict[str, float]:
     """The mean rank over seeds and stages of the methods common to all stages, the best first."""
-    found = [block for stage in stages for block in seed_ranks(stage)]
-    common = [name for name in found[0] if all(name in block for block in found)] if found else []
-    means = {name: mean(block[name] for block in found) for name in common}
+    all_blocks = [block for stage in stages for block in seed_ranks(stage)]
+    common = (
+        [name for name in all_blocks[0] if all(name in block for block in all_blocks)] if all_blocks else []
+    )
+    means = {name: mean(block[name] for block in all_blocks) for name in common}
     return dict(sorted(means.items(), key=lambda item: item[1]))
 
 
 def seed_ranks(stage: Record) -> list[dict[str, float]]:
     """The mean of a method's two ranks, by seed and method; failed methods share the last."""
-    retained = zip(*(blocks(stage, key) for key in RETENTIONS), strict=True)
-    off = [{name: deviation([part[name] for part in parts]) for name in parts[0]} for parts in retained]
-    hidden = [{name: -each for name, each in block.items()} for block in blocks(stage, "indiscernibility")]
-    both = [(rank_values(one), rank_values(other)) for one, other in zip(off, hidden, strict=True)]
+    retentions = zip(*(blocks(stage, key) for key in RETENTIONS), strict=True)
+    off = [{name: deviation([part[name] for part in parts]) for name in parts[0]} for parts in retentions]
+    negated = [{name: -each for name, each in block.items()} for block in blocks(stage, "indiscernibility")]
+    both = [(rank_values(one), rank_values(other)) for one, other in zip(off, negated, strict=True)]
     return [{name: (one[name] + other[name]) / 2 for name in one} for one, other in both]
 
 
 def deviation(retentions: list[float]) -> float:
     """The sum of distances from 1, without undefined retentions, as for a class forgotten whole."""
-    known = [each for each in map(finite, retentions) if each is not None]
-    return sum(abs(1 - each) for each in known) if known else float("nan")
+    numbers = [each for each in map(finite, retentions) if each is not None]
+    return sum(abs(1 - each) for each in numbers) if numbers else float("nan")
 
 
 def agreement_of(record: Record) -> Agreement:

@@ -18,10 +18,10 @@ from unweave.report.ranking import REFERENCES
 
 def grid(stage: Record) -> tuple[list[str], list[list[str]]]:
     """The header and the rows of one stage as text: references, then methods by rank, then failed ones."""
-    found, ranks, failed = figures_of(stage), ranks_of(stage), failures(stage)
-    names = [name for name in REFERENCES if name in found]
+    figures, ranks, failed = figures_of(stage), ranks_of(stage), failures(stage)
+    names = [name for name in REFERENCES if name in figures]
     names += [name for name in ranks if name not in failed] + list(failed)
-    columns = {name: list(map(format_figure, found[name].values())) for name in names}
+    columns = {name: list(map(format_figure, figures[name].values())) for name in names}
     columns |= {name: ["FAILED", *columns[name][1:]] for name in failed}
     return ["Method", *COLUMNS.values(), "Rank"], [
         [name, *columns[name], number(ranks.get(name), 1)] for name in names
@@ -30,8 +30,8 @@ def grid(stage: Record) -> tuple[list[str], list[list[str]]]:
 
 def format_figure(figure: Mapping[str, float | int | None]) -> str:
     """Mean and standard deviation."""
-    middle, beside = number(figure["mean"], 3), number(figure["deviation"], 3)
-    return middle if beside == DASH else f"{middle} ±{beside}"
+    middle, spread = number(figure["mean"], 3), number(figure["deviation"], 3)
+    return middle if spread == DASH else f"{middle} ±{spread}"
 
 
 def sentences(stage: Record) -> list[str]:
@@ -64,8 +64,8 @@ def text(record: Record, *, width: int = 100) -> str:
     """Every stage as plain text."""
     parts = [f"{line}\n" for line in [explain_unverified(record)] if line]
     for name, stage in record["stages"].items():
-        said = [line for sentence in sentences(stage) for line in textwrap.wrap(sentence, width)]
-        parts.append("\n".join([name, *said, "", *table_formats.plain_lines(terminal(stage, width)), ""]))
+        notes = [line for sentence in sentences(stage) for line in textwrap.wrap(sentence, width)]
+        parts.append("\n".join([name, *notes, "", *table_formats.plain_lines(terminal(stage, width)), ""]))
     return "\n".join([*parts, *textwrap.wrap(legend(record), width)])
 
 
@@ -107,8 +107,8 @@ def long(name: str, stage: Record) -> list[dict[str, Any]]:
         *({"stage": name, "method": method, "failed": reason} for method, reason in failed.items()),
         *(
             {"stage": name, "method": method, "figure": key, **figure}
-            for method, found in figures_of(stage).items()
-            for key, figure in found.items()
+            for method, figures in figures_of(stage).items()
+            for key, figure in figures.items()
             if method not in failed
         ),
     ]

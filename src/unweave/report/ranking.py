@@ -17,19 +17,19 @@ def blocks(stage: Mapping[str, Any], figure: str = "gap") -> list[dict[str, floa
     It is empty if the record has no figures per seed, as those of older versions.
     """
     methods = {name: row for name, row in stage["methods"].items() if name not in REFERENCES}
-    told = {name: row.get("per_seed", {}).get(figure) for name, row in methods.items()}
-    silent = [name for name, row in methods.items() if told[name] is None and row["failed"] is None]
-    if silent or not any(told.values()):
+    values = {name: row.get("per_seed", {}).get(figure) for name, row in methods.items()}
+    silent = [name for name, row in methods.items() if values[name] is None and row["failed"] is None]
+    if silent or not any(values.values()):
         return []
     return [
-        {name: math.nan if each is None else number(each[i]) for name, each in told.items()}
+        {name: math.nan if each is None else number(each[i]) for name, each in values.items()}
         for i in range(len(stage["seeds"]))
     ]
 
 
 def number(value: float | None) -> float:
     """The number; NaN if it is missing or not finite."""
-    return math.nan if (found := finite(value)) is None else found
+    return math.nan if (finite_value := finite(value)) is None else finite_value
 
 
 def rank_stages(stages: Sequence[Mapping[str, Any]]) -> Ranking | None:
@@ -38,14 +38,14 @@ def rank_stages(stages: Sequence[Mapping[str, Any]]) -> Ranking | None:
     None if there is nothing to rank: fewer than two methods or blocks, a record without figures per seed, or
     two stages that share a seed on the same data, which make no independent blocks.
     """
-    found = [blocks(stage) for stage in stages]
+    by_stage = [blocks(stage) for stage in stages]
     owners = [(stage["data"].get("digest"), seed) for stage in stages for seed in stage["seeds"]]
-    if not all(found) or len(set(owners)) < len(owners) or len(owners) < 2:
+    if not all(by_stage) or len(set(owners)) < len(owners) or len(owners) < 2:
         return None
-    common = [name for name in found[0][0] if all(name in each[0] for each in found)]
+    common = [name for name in by_stage[0][0] if all(name in each[0] for each in by_stage)]
     if len(common) < 2:
         return None
-    return ranking([{name: block[name] for name in common} for each in found for block in each])
+    return ranking([{name: block[name] for name in common} for each in by_stage for block in each])
 
 
 def ours_of(stage: Mapping[str, Any]) -> str | None:
@@ -63,5 +63,5 @@ def _tests(stage: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The tests of the gap; none with one seed. The schema does not fix the keys of a comparison."""
     if len(stage["seeds"]) < 2:
         return []
-    told = [row for row in stage.get("comparisons", []) if {"first", "second", "p_holm"} <= row.keys()]
-    return [row for row in told if row.get("metric") == "gap"]
+    comparisons = [row for row in stage.get("comparisons", []) if {"first", "second", "p_holm"} <= row.keys()]
+    return [row for row in comparisons if row.get("metric") == "gap"]

@@ -61,12 +61,12 @@ class Ranking:
     @property
     def groups(self) -> list[tuple[str, ...]]:
         """The largest sets of two or more neighbours whose mean ranks differ by less than `critical`."""
-        names, found = list(self.ranks), list[tuple[str, ...]]()
+        names, cliques = list(self.ranks), list[tuple[str, ...]]()
         for i, first in enumerate(names):
             near = [name for name in names[i:] if self.ranks[name] - self.ranks[first] < self.critical]
-            if len(near) > 1 and not (found and near[-1] in found[-1]):
-                found.append(tuple(near))
-        return found
+            if len(near) > 1 and not (cliques and near[-1] in cliques[-1]):
+                cliques.append(tuple(near))
+        return cliques
 
 
 def ranking(blocks: Sequence[Mapping[str, float]]) -> Ranking:
@@ -81,8 +81,8 @@ def ranking(blocks: Sequence[Mapping[str, float]]) -> Ranking:
     """
     if not blocks or any(block.keys() != blocks[0].keys() for block in blocks):
         raise ValueError("ranks need at least one block, and the same methods in each")
-    placed = [rank_values(block) for block in blocks]
-    means = {name: float(np.mean([block[name] for block in placed])) for name in blocks[0]}
+    ranked_blocks = [rank_values(block) for block in blocks]
+    means = {name: float(np.mean([block[name] for block in ranked_blocks])) for name in blocks[0]}
     return Ranking(dict(sorted(means.items(), key=lambda item: item[1])), len(blocks))
 
 

@@ -103,31 +103,31 @@ def rows(stage: Mapping[str, Any]) -> list[Row]:
     """The rows of one stage of a record, in the order of this file's first lines."""
     p, ranking = adjusted_p_values(stage), rank_stages([stage])
     ranks = {} if ranking is None else ranking.ranks
-    found = [_row(name, method) for name, method in stage["methods"].items()]
-    methods = [replace(row, p=p.get(row.name), rank=ranks.get(row.name)) for row in found]
+    all_rows = [_row(name, method) for name, method in stage["methods"].items()]
+    methods = [replace(row, p=p.get(row.name), rank=ranks.get(row.name)) for row in all_rows]
     several = len(stage["seeds"]) > 1
     best = min(filter(_ranks, methods), key=_distance, default=None) if several else None
     marked = [replace(row, best=row is best) for row in methods]
     reference = _reference(stage)
     # A record may list the reference a second time, as the method `retrain`; its own measurement stays a row.
-    others = [row for row in marked if not (row.name == "retrain" and row.scores == reference.scores)]
-    return [*([reference] if reference.scores else []), *sorted(others, key=_order)]
+    rest = [row for row in marked if not (row.name == "retrain" and row.scores == reference.scores)]
+    return [*([reference] if reference.scores else []), *sorted(rest, key=_order)]
 
 
 def headline(stage: Mapping[str, Any]) -> Row | None:
     """The row whose verdict opens a report: the record's headline, or the first that is no reference."""
     by_name = {row.name: row for row in rows(stage)}
-    named = [stage["headline"]] if "headline" in stage else list(stage["methods"])
-    found = [by_name[name] for name in named if name in by_name]
-    return next((row for row in found if row.kind == "method"), found[0] if found else None)
+    names = [stage["headline"]] if "headline" in stage else list(stage["methods"])
+    candidates = [by_name[name] for name in names if name in by_name]
+    return next((row for row in candidates if row.kind == "method"), candidates[0] if candidates else None)
 
 
 def metric_ids(stage: Mapping[str, Any]) -> list[str]:
     """The metric ids of the stage's rows: the library's in its own order, then others."""
     tables = [stage["reference"]["scores"], *(method["scores"] for method in stage["methods"].values())]
     present = dict.fromkeys(metric for scores in tables for metric in scores)
-    known = metrics_for(present)
-    return [metric for metric in known if metric in present] + [m for m in present if m not in known]
+    library = metrics_for(present)
+    return [metric for metric in library if metric in present] + [m for m in present if m not in library]
 
 
 def gap_ids(stage: Mapping[str, Any]) -> list[str]:

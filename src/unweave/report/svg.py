@@ -67,11 +67,11 @@ def svg(figure: Figure, label: str) -> str:
     """
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    drawn = file.getvalue()
-    box = re.search(r'viewBox="([^"]+)"', drawn)
+    source = file.getvalue()
+    box = re.search(r'viewBox="([^"]+)"', source)
     assert box is not None
     # matplotlib numbers its groups from one in every figure, and nothing refers to them.
-    inside = re.sub(r'<g id="[^"]*">', "<g>", drawn[drawn.index("<defs>") :])
+    inside = re.sub(r'<g id="[^"]*">', "<g>", source[source.index("<defs>") :])
     prefix = hashlib.sha256((label + inside).encode()).hexdigest()[:8]
     inside = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", inside)
     # `href` alone needs no namespace, whose declaration looks like a link out of the page.

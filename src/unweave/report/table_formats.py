@@ -17,13 +17,13 @@ _MARKDOWN |= {"<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " ", "\r": " "}
 
 
 def markdown(
-    title: str, said: Sequence[str], header: Sequence[str], lines: Sequence[Sequence[str]], *, words: int
+    title: str, notes: Sequence[str], header: Sequence[str], lines: Sequence[Sequence[str]], *, words: int
 ) -> str:
     """A heading, sentences and a table whose first columns are words."""
     table = [[escape(cell) for cell in line] for line in [header, *lines]]
     table.insert(1, [":--" if i < words else "--:" for i in range(len(header))])
-    drawn = [f"| {' | '.join(line)} |" for line in table]
-    return "\n".join([f"## {escape(title)}", "", "\n\n".join(map(escape, said)), "", *drawn])
+    rows = [f"| {' | '.join(line)} |" for line in table]
+    return "\n".join([f"## {escape(title)}", "", "\n\n".join(map(escape, notes)), "", *rows])
 
 
 def tabular(
@@ -41,11 +41,11 @@ def tabular(
     ]
     for i in bold:
         body[i][0] = rf"\textbf{{{body[i][0]}}}"
-    drawn = [" & ".join(line) + r" \\" for line in [[_escape(cell, _LATEX) for cell in header], *body]]
+    rows = [" & ".join(line) + r" \\" for line in [[_escape(cell, _LATEX) for cell in header], *body]]
     columns = "l" * words + "r" * (len(header) - words)
     # A line break in the title would end the comment.
     top = [f"% {' '.join(title.split())}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-    return "\n".join([*top, drawn[0], r"\midrule", *drawn[1:], r"\bottomrule", r"\end{tabular}"])
+    return "\n".join([*top, rows[0], r"\midrule", *rows[1:], r"\bottomrule", r"\end{tabular}"])
 
 
 def columns(header: Sequence[str], lines: Sequence[Sequence[str]], *, words: int, width: int) -> Table:

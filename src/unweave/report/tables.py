@@ -28,19 +28,19 @@ _STYLES = {"PASS": "green", "FAIL": "red", "FAILED": "red", "INCONCLUSIVE": "yel
 
 def grid(stage: Mapping[str, Any], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """The header and the rows of one stage as text, with a column for each of `metrics`."""
-    found = rows(stage)
-    compared = comparison_columns(found, ours_of(stage))
-    header = ["Method", "Verdict", "Gap", *compared, *map(heading, metrics), "Cost", "Seconds"]
+    all_rows = rows(stage)
+    comparison = comparison_columns(all_rows, ours_of(stage))
+    header = ["Method", "Verdict", "Gap", *comparison, *map(heading, metrics), "Cost", "Seconds"]
     return header, [
-        _line(row, [each[i] for each in compared.values()], metrics) for i, row in enumerate(found)
+        _line(row, [each[i] for each in comparison.values()], metrics) for i, row in enumerate(all_rows)
     ]
 
 
-def comparison_columns(found: Sequence[Row], ours: str | None) -> dict[str, list[str]]:
+def comparison_columns(all_rows: Sequence[Row], ours: str | None) -> dict[str, list[str]]:
     """The columns that compare methods, by heading, as far as the record has them."""
     columns = {
-        f"p vs {ours}": [None if row.p is None else probability(row.p) for row in found],
-        "Rank": [None if row.rank is None else number(row.rank, 1) for row in found],
+        f"p vs {ours}": [None if row.p is None else probability(row.p) for row in all_rows],
+        "Rank": [None if row.rank is None else number(row.rank, 1) for row in all_rows],
     }
     return {name: [cell or DASH for cell in cells] for name, cells in columns.items() if any(cells)}
 
@@ -48,14 +48,14 @@ def comparison_columns(found: Sequence[Row], ours: str | None) -> dict[str, list
 def brief_metrics(stage: Mapping[str, Any]) -> list[str]:
     """The stage's metric ids that the verdict or the mean gap uses: they fit a terminal."""
     ids, parts = metric_ids(stage), gap_ids(stage)
-    known = metrics_for(ids)
-    return [m for m in ids if m in parts or (m in known and known[m].primary)]
+    library = metrics_for(ids)
+    return [m for m in ids if m in parts or (m in library and library[m].primary)]
 
 
 def legend(record: Mapping[str, Any], *, width: int | None = None) -> str:
     """The legend of a table's columns; with a width, of those that fit."""
-    made = {", ".join(map(heading, gap_ids(stage))): None for stage in record["stages"].values()}
-    parts = " or ".join(each for each in made if each)
+    descriptions = {", ".join(map(heading, gap_ids(stage))): None for stage in record["stages"].values()}
+    parts = " or ".join(each for each in descriptions if each)
     gap = f"Gap: mean |difference| from Retrain over {parts}, points. " if parts else ""
     aims = " ".join(dict.fromkeys(aim(stage) for stage in record["stages"].values()))
     cost = f"Cost: relative to one retrain. {BRACKETS}"
@@ -64,11 +64,11 @@ def legend(record: Mapping[str, Any], *, width: int | None = None) -> str:
 
 def _comparison_legend(record: Mapping[str, Any], width: int | None) -> str:
     """The legend of the columns that compare methods, if there are any."""
-    shown = {name for stage in record["stages"].values() for name in _headings(stage, width)}
+    headings = {name for stage in record["stages"].values() for name in _headings(stage, width)}
     test = "p: paired Wilcoxon test of the gap, with Holm's correction. "
     rank = "Rank: mean over seeds, by the gap; what failed shares the last. "
-    tested = any(name.startswith("p vs ") for name in shown)
-    return f"{test if tested else ''}{rank if 'Rank' in shown else ''}"
+    has_test = any(name.startswith("p vs ") for name in headings)
+    return f"{test if has_test else ''}{rank if 'Rank' in headings else ''}"
 
 
 def _headings(stage: Mapping[str, Any], width: int | None) -> list[str]:
@@ -101,9 +101,9 @@ def terminal(stage: Mapping[str, Any], *, width: int = 100) -> Table:
         width: The width in characters; too few hold neither the tests nor the ranks.
     """
     header, lines = grid(stage, brief_metrics(stage))
-    shown = fitting_columns(header, lines, width)
-    lines = [[line[i] for i in shown] for line in lines]
-    table = table_formats.columns([header[i] for i in shown], lines, words=2, width=width)
+    columns = fitting_columns(header, lines, width)
+    lines = [[line[i] for i in columns] for line in lines]
+    table = table_formats.columns([header[i] for i in columns], lines, words=2, width=width)
     for row, line in zip(rows(stage), lines, strict=True):
         texts = table_formats.texts(line)
         texts[1].stylize(_STYLES.get(row.status, ""))
@@ -114,11 +114,11 @@ def terminal(stage: Mapping[str, Any], *, width: int = 100) -> Table:
 def fitting_columns(header: Sequence[str], lines: Sequence[Sequence[str]], width: int) -> list[int]:
     """The columns that fit; never the seconds, since the cost gives the same relative to a retrain."""
     longest = list(map(table_formats.longest_word, zip(header, *lines, strict=True)))
-    shown = list(range(len(header) - 1))
-    for spare in [i for i in shown if header[i].startswith("p vs ") or header[i] == "Rank"]:
-        if sum(longest[i] + 1 for i in shown) > width + 1:  # the last column has no padding
-            shown.remove(spare)
-    return shown
+    columns = list(range(len(header) - 1))
+    for spare in [i for i in columns if header[i].startswith("p vs ") or header[i] == "Rank"]:
+        if sum(longest[i] + 1 for i in columns) > width + 1:  # the last column has no padding
+            columns.remove(spare)
+    return columns
 
 
 def text(record: Mapping[str, Any], *, width: int = 100) -> str:
@@ -164,42 +164,42 @@ def sentences(stage: Mapping[str, Any]) -> list[str]:
     """Sentences on the headline's verdict, the floor, the search of settings, and failures."""
     top = headline(stage)
     failed = [row for row in rows(stage) if row.status == "FAILED" and row != top]
-    told = [f"{row.name}: {row.status}: {row.reason}" for row in [top, *failed] if row is not None]
+    verdicts = [f"{row.name}: {row.status}: {row.reason}" for row in [top, *failed] if row is not None]
     partial = ["Partial run: no verdict."] if stage.get("partial", False) else []
     gap = number(stage.get("floor"))
     floor = [] if gap == DASH else [f"Two retrained models differ by a mean gap of {gap}."]
-    return [*partial, *told[:1], *floor, *search_sentences(stage), *told[1:]]
+    return [*partial, *verdicts[:1], *floor, *search_sentences(stage), *verdicts[1:]]
 
 
 def search_sentences(stage: Mapping[str, Any]) -> list[str]:
     """A sentence on the search of settings; none without a search."""
     if "tuned" not in stage:
         return []
-    told = stage["tuned"]
-    seeds = ", ".join(map(str, told["seeds"]))
-    spent = "a retraining"  # records of older versions lack the cost
-    if "retraining" in told:
-        spent = f"the {told['retraining']} gradient evaluations of {spent}"
+    search = stage["tuned"]
+    seeds = ", ".join(map(str, search["seeds"]))
+    cost = "a retraining"  # records of older versions lack the cost
+    if "retraining" in search:
+        cost = f"the {search['retraining']} gradient evaluations of {cost}"
     return [
-        f"Settings were searched with {told['trials']} trials per method {_ON[told['against']]}, "
-        f"on seeds {seeds}, each within {told['budget']:g} times {spent}."
+        f"Settings were searched with {search['trials']} trials per method {_ON[search['against']]}, "
+        f"on seeds {seeds}, each within {search['budget']:g} times {cost}."
     ]
 
 
-def _line(row: Row, compared: Sequence[str], metrics: Sequence[str]) -> list[str]:
+def _line(row: Row, comparison: Sequence[str], metrics: Sequence[str]) -> list[str]:
     cells = [row.scores.get(metric) for metric in metrics]
-    shown = [
+    figures = [
         DASH if cell is None else interval(cell.value, cell.low, cell.high, digits(metric))
         for metric, cell in zip(metrics, cells, strict=True)
     ]
     gap = interval(row.gap.mean, row.gap.low, row.gap.high, 2)
-    return [row.name, row.status, gap, *compared, *shown, number(row.cost), number(row.seconds)]
+    return [row.name, row.status, gap, *comparison, *figures, number(row.cost), number(row.seconds)]
 
 
 def _stage_text(name: str, stage: Mapping[str, Any], width: int) -> str:
     table = table_formats.plain_lines(terminal(stage, width=width))
-    said = table_formats.wrap(sentences(stage), width)
-    return "\n".join([name, *said, "", *table, ""])
+    notes = table_formats.wrap(sentences(stage), width)
+    return "\n".join([name, *notes, "", *table, ""])
 
 
 def _tabular(name: str, stage: Mapping[str, Any]) -> str:
