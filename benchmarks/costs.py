@@ -76,7 +76,7 @@ def images(n: int) -> Resident:
 
 
 def of_length(method: Method, steps: int) -> Method:
-    """The method with so many steps and none of recovery; itself if it has no steps."""
+    """The method with this number of steps and without recovery; itself if it has no steps."""
     if isinstance(method, Pipeline):
         found = zip(method.names, method.stages, strict=True)
         kept = {name: of_length(each, steps) for name, each in found if not isinstance(each, Recover)}
@@ -151,7 +151,7 @@ def row(method: Method, times: Sequence[tuple[float, float]], base: Sequence[tup
 
 
 def measure(names: Sequence[str] | None, rounds: int) -> dict[str, Any]:
-    """Every method, or those named beside the base."""
+    """Every method, or the named ones with the base."""
     all_of_them = {DEFAULT: method_named(DEFAULT), **methods_for("classifier")}
     known = {name: method for name, method in all_of_them.items() if name != "original"}
     methods = {name: method for name, method in known.items() if names is None or name in {*names, BASE}}

@@ -41,7 +41,7 @@ SHORT = Whole(30, 150)
 
 @dataclass(frozen=True)
 class Plan:
-    """What is forgotten of a data set.
+    """The forget set of a data set.
 
     Args:
         recipe: What is trained.

@@ -118,7 +118,7 @@ class Case:
         return self.stage.problem(self.original, self.seed, self.memory, self.data_seed)
 
     def lasting(self, share: float, price: int = 1) -> Descent:
-        """The recipe's training for a share of its gradient evaluations, at so many a step."""
+        """The recipe's training for a share of its gradient evaluations, at a number of them per step."""
         steps = max(1, round(share * self.retrained.cost.gradients / price))
         return replace(self.stage.recipe.train, epochs=None, steps=steps)
 

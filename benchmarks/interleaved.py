@@ -1,4 +1,4 @@
-"""How competitors are timed against each other: in interleaved rounds, each beside one of them in its round.
+"""Times competitors in interleaved rounds, each relative to one of them in the same round.
 
 In each round every competitor takes a short descent of its own from the same weights, over batches of the
 same sizes, and its time is divided by that of the base in the same round. Reported is the median over
@@ -55,7 +55,7 @@ class Setting(Protocol):
         ...
 
     def how(self, steps: int) -> Descent:
-        """The descent of so many steps."""
+        """The descent of a number of steps."""
         ...
 
     def problem(self, device: str) -> Problem:

@@ -114,12 +114,12 @@ SETTINGS = {
 
 @dataclass
 class Watch:
-    """Looks at both gradients every so many steps.
+    """Measures both gradients every few steps.
 
     Args:
         probe: Draws the halves, and takes a gradient on one.
         weight: The weight of the forget loss.
-        every: The number of steps between two looks.
+        every: The number of steps between two measurements.
         looks: What was seen.
         clipped: At how many steps the norm was clipped, to 1.
     """
@@ -176,7 +176,7 @@ def forget(problem: Problem, start: Redraw | None, lur: LUR) -> Watch:
     if start is not None:
         start(problem)
     retain, unlearn = nll("retain"), lur.forget(problem, lur.how)
-    # the bound of "lagged" is measured on batches of its own: beside, that takes none of the run's randomness
+    # the bound of "lagged" is measured on separate batches, so it takes none of the run's randomness
     weight, alpha = lur.measure_units(problem.problem_copy("bound"), None, retain, unlearn)
     steps = lur.how.steps or 0
     probe = Probe(1, retain, unlearn, size=len(problem.split.train))

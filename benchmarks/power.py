@@ -79,7 +79,7 @@ class Models:
 
     Args:
         alone: Per model, the metrics of one model.
-        beside: Per model and retrained model, the metrics of two.
+        beside: The metrics of two models, per model and retrained model.
         sizes: The number of examples of each part.
     """
 
@@ -133,7 +133,7 @@ def hide(model: nn.Module, classes: Sequence[int]) -> nn.Module:
 
 
 def audit(found: Models, rng: np.random.Generator) -> dict[str, Judgement]:
-    """One audit of each kind of model, beside the same references and with the same margins."""
+    """One audit of each kind of model, with the same references and margins."""
     retrained, beside = found.alone["retrained"], found.beside["retrained"]
     dealt = rng.permutation(len(retrained))[: RETRAINS + 2 * SEEDS]
     calibration, references, again = np.split(dealt, [RETRAINS, RETRAINS + SEEDS])

@@ -5,9 +5,9 @@
 
 LUR runs with each of its targets, and with the usual losses, which have none; it begins between the
 original's weights and fresh ones, and a recovery follows. Each is tuned by 60 trials on the two tuning seeds
-of digits-trace, at equal gradient evaluations, proxies included. With the settings found there it runs on ten
+of digits-trace, at equal gradient evaluations, proxies included. With the best settings it runs on ten
 seeds of digits-trace and of stages that nothing was tuned on: fewer and more wrong labels, more to forget, a
-narrower net. Beside it stands what a second retrained model differs by.
+narrower net. The table also has the difference of a second retrained model.
 """
 
 import argparse
@@ -148,7 +148,7 @@ def crew(jobs: int) -> ProcessPoolExecutor:
 
 
 def summary(rows: Sequence[Row]) -> Row:
-    """Of each target: means over seeds with their intervals, and how its gap differs from that of "level"."""
+    """Means over seeds with intervals for each target, and the difference of its gap from that of "level"."""
     by_target = {
         target: [row for row in rows if row["target"] == target] for target in (SECOND_RETRAIN, *TARGETS)
     }

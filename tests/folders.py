@@ -94,7 +94,7 @@ def load():
 
 
 def images(path: Path, *, n: int = 120, size: int = 4, classes: int = CLASSES) -> str:
-    """Writes so many noisy images around the pattern of each class; returns the path of the file."""
+    """Writes noisy images around the pattern of each class; returns the path of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     labels = np.arange(n * classes) % classes

@@ -57,7 +57,7 @@ def error_on(model: nn.Module, batch: Batch, target: Tensor | None = None) -> Te
 def on_the_way(
     model: nn.Module, x: Tensor, condition: int, null: int, updates: int, *, steps: int, scale: float
 ) -> Tensor:
-    """One image after so many of the updates of DDIM, with a linear schedule of 1000 times, written out."""
+    """One image after a number of DDIM updates, with a linear schedule of 1000 times, written out."""
     left = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)
     times = [i * (1000 // steps) for i in range(steps)][::-1]
 

@@ -43,7 +43,7 @@ def source(n: int, seed: int, dtype: torch.dtype = torch.float64) -> Resident:
 
 
 def problem(model: nn.Module | None = None, *, n: int = 48, seed: int = 0) -> Problem:
-    """A request to forget every fourth of so many examples."""
+    """A request to forget every fourth example."""
     model = net() if model is None else model
     dtype = next(model.parameters()).dtype
     split = Split(source(n, 1, dtype), range(0, n, 4), source(24, 2, dtype))
@@ -110,7 +110,7 @@ def quadratic(matrix: Tensor, centre: Tensor) -> Objective:
 
 
 def vector_problem(values: Tensor) -> Problem:
-    """A problem whose weights are a vector; its data is never looked at."""
+    """A problem whose weights are a vector; its data is never read."""
     of = problem()
     of.model = Vector(values)
     return of

@@ -1,4 +1,4 @@
-"""The function `audit`: one model and retrained models, a verdict first, and what is missing named."""
+"""The function `audit`: one model and retrained models; the verdict comes first, missing parts are named."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""A search that is shared: so many trials as a whole, none of them lost but the one that ran."""
+"""A search shared by processes: N trials in total, and only a running trial can be lost."""
 
 import os
 import signal

@@ -166,7 +166,7 @@ def test_twins_of_another_class_and_the_only_one_of_a_class_are_entangled() -> N
 
 
 class Told(nn.Module):
-    """Answers with the loss that was told for the example of each number, of two classes."""
+    """Answers with the given loss for the example of each number, of two classes."""
 
     def __init__(self, losses: Tensor) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Forged records are refused by every verb that shows them: by their digest, or by what lies beside them."""
+"""Forged records are refused by every verb that shows them: by their digest, or by the files next to them."""
 
 import json
 import shutil

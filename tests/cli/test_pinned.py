@@ -1,4 +1,4 @@
-"""A run is only audited beside the original that it came from."""
+"""A run is only audited with the original that it came from."""
 
 import json
 from pathlib import Path

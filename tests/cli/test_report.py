@@ -14,7 +14,7 @@ from unweave.cli import demo, main
 from unweave.record import record
 
 METHODS = "neggrad+,short-retrain"
-"""Of a demo: the first runs at one budget of the frontier, the other at all."""
+"""Recipes of a demo: the first runs at one budget of the frontier, the other at all."""
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ def lines(text: str) -> list[str]:
 
 @pytest.fixture
 def fits(capsys, monkeypatch):
-    """Prints on a terminal of so many columns; returns its lines."""
+    """Prints on a terminal of a given width; returns its lines."""
 
     def called(printed) -> list[str]:
         capsys.readouterr()

@@ -79,7 +79,7 @@ def alignment(of: Problem) -> Tensor:
 
 
 def follow(of: Problem, mode: str, alpha: float, steps: int = 1) -> Tensor:
-    """The direction of a mode after so many steps at frozen weights."""
+    """The direction of a mode after a number of steps at frozen weights."""
     terms = MODES[mode](*losses(of), alpha)
     return frozen_steps(of, terms, steps)[-1]
 

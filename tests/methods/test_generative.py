@@ -163,7 +163,7 @@ def test_the_student_draws_with_its_own_weights():
 
 @torch.no_grad()
 def drawn(model: nn.Module, batch: Batch, i: int, condition: int, like: Tensor) -> Tensor:
-    """The image of one example on its way, from the noise that hangs on its id."""
+    """The image of one example on its way, from the noise of its id."""
     size = like[0].numel()
     noise = normal(uniform(batch.ids[i : i + 1], batch.key, 3 + size)[:, 3:]).view(like[0].shape)
     bin_of_five = int(batch.inputs["time"][i]) // 200
@@ -201,7 +201,7 @@ class Linear(nn.Module):
 
 
 def one_pixel(n: int, task: Diffusion) -> Problem:
-    """A request to forget a black pixel among so many of two classes."""
+    """A request to forget a black pixel among others of two classes."""
     source = Resident(torch.zeros(n, 1, 1, 1, dtype=torch.float64), torch.arange(n) % 2)
     return Problem(task, Linear(), Split(source, [0], source), torch.Generator().manual_seed(0))
 

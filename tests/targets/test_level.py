@@ -106,7 +106,7 @@ def test_a_class_that_is_gone_should_be_as_unlikely_as_for_the_other_classes():
 
 
 def test_a_part_of_a_class_is_compared_with_what_is_retained_elsewhere():
-    """Beside a class that is gone, the rest is compared with held-out examples of classes that stay."""
+    """If a class is forgotten whole, the others are compared with held-out examples of retained classes."""
     train, held_out = [0, 1, 0, 1, 0, 0], [0, 1, 0, 1]
     rows = margins(0, train, [1, 1, 1, 1, 1, 1]) | margins(HELD_OUT, held_out, [2, 7, -1, 7])
     of = setting(train, [0, 1, 3], held_out, rows)

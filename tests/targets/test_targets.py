@@ -24,7 +24,7 @@ HELD_OUT = 100
 
 
 class Table(nn.Module):
-    """Says of each example what it was told to say."""
+    """Gives the stored answer for each example."""
 
     def __init__(self, rows: dict[int, list[float]], n_classes: int) -> None:
         super().__init__()

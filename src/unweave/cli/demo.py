@@ -21,7 +21,7 @@ CLASSIFIERS = (
 """The methods of a demo of classifiers; `unweave bench` runs all."""
 
 BUDGETS = (0.1, 0.2, 0.3)
-"""Of the frontier: at each run those methods that the recipe at that budget has settings of."""
+"""The methods of the frontier; each run takes those that its recipe has settings of."""
 
 IMAGES = 50
 """The number of images of each class."""

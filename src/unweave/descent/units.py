@@ -75,7 +75,7 @@ class Ratio:
         """The absolute weight.
 
         Raises:
-            ValueError: If one of the gradients is zero, or as small beside the other as rounding.
+            ValueError: If one of the gradients is zero, or as small as rounding errors of the other.
         """
         with step.runtime.keep_statistics():
             pull, push = (float(norm(step.gradient(each))) for each in (retain, forget))

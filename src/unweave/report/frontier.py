@@ -64,9 +64,9 @@ def paired_grid(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
 
 
 def conclusion(frontier: Frontier) -> str | None:
-    """What the cheapest PASS costs beside training from scratch for as long, in words.
+    """A sentence that compares the cheapest PASS with training from scratch for as long.
 
-    Of equals it is the nearest. Where no method passes from a budget on, it is the first PASS, and where none
+    Among equals it takes the nearest. If no method passes from a budget on, it takes the first PASS; if none
     passes at all, the nearest at the largest budget. None without a method that ran to its end.
     """
     reached = _reached(frontier)
@@ -106,7 +106,7 @@ def sentences(frontier: Frontier) -> list[str]:
 
 
 def opening(frontier: Frontier) -> list[str]:
-    """The sentences before the tables: the conclusion, and what the gaps are to be read beside."""
+    """The sentences before the tables: the conclusion, and the reference values of the gap."""
     first = conclusion(frontier)
     return [*([first] if first else []), *sentences(frontier)]
 

@@ -1,4 +1,4 @@
-"""Contact sheets: a row per class, and a frame around what is forgotten."""
+"""Contact sheets: a row per class, and a frame around the forgotten ones."""
 
 import base64
 import io

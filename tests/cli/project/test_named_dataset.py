@@ -1,4 +1,4 @@
-"""Ids beside a data set: told once, and checked."""
+"""Ids for a data set: given once, and checked."""
 
 import pytest
 import torch
