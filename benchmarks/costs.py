@@ -78,9 +78,9 @@ def images(n: int) -> Resident:
 def of_length(method: Method, steps: int) -> Method:
     """The method with this number of steps and without recovery; itself if it has no steps."""
     if isinstance(method, Pipeline):
-        found = zip(method.names, method.stages, strict=True)
-        kept = {name: of_length(each, steps) for name, each in found if not isinstance(each, Recover)}
-        return Pipeline(*kept.values(), names=tuple(kept))
+        stages = zip(method.names, method.stages, strict=True)
+        shortened = {name: of_length(each, steps) for name, each in stages if not isinstance(each, Recover)}
+        return Pipeline(*shortened.values(), names=tuple(shortened))
     names = {field.name for field in fields(cast(Any, method))}
     if "how" not in names:
         return method
@@ -88,18 +88,18 @@ def of_length(method: Method, steps: int) -> Method:
     return replace(cast(Any, method), how=how)
 
 
-def spent(method: Method) -> Run:
+def measure_run(method: Method) -> Run:
     """One run from fresh weights."""
-    asked = problem()
+    request = problem()
     start = process_time()
-    method(asked)
+    method(request)
     seconds = process_time() - start
-    return Run(seconds, asked.cost.gradients, asked.cost.examples / N)
+    return Run(seconds, request.cost.gradients, request.cost.examples / N)
 
 
 def per_step(method: Method) -> tuple[float, float]:
     """Seconds of a step, and of all that is no step; NaN and the whole where a method has none."""
-    short, long = spent(of_length(method, SHORT)), spent(of_length(method, LONG))
+    short, long = measure_run(of_length(method, SHORT)), measure_run(of_length(method, LONG))
     if short.gradients == long.gradients:
         return float("nan"), short.seconds
     step = (long.seconds - short.seconds) / (LONG - SHORT)
@@ -121,9 +121,9 @@ def peak(method: Method) -> float | None:
     """MiB that a short run needs beyond model and data. For a fresh process."""
     torch.set_num_threads(1)
     warm_up()
-    asked, short = problem(), of_length(method, SHORT)
+    request, short = problem(), of_length(method, SHORT)
     before = resident("VmRSS")
-    short(asked)
+    short(request)
     after = resident("VmHWM")
     return None if before is None or after is None else after - before
 
@@ -136,7 +136,7 @@ def alone(method: Method) -> float | None:
 
 def row(method: Method, times: Sequence[tuple[float, float]], base: Sequence[tuple[float, float]]) -> dict:
     """What is reported of one method."""
-    whole = spent(method)
+    whole = measure_run(method)
     ratios = [mine / theirs for (mine, _), (theirs, _) in zip(times, base, strict=True)]
     before = [mine / theirs for (_, mine), (theirs, _) in zip(times, base, strict=True)]
     return {
@@ -153,18 +153,18 @@ def row(method: Method, times: Sequence[tuple[float, float]], base: Sequence[tup
 def measure(names: Sequence[str] | None, rounds: int) -> dict[str, Any]:
     """Every method, or the named ones with the base."""
     all_of_them = {DEFAULT: method_named(DEFAULT), **methods_for("classifier")}
-    known = {name: method for name, method in all_of_them.items() if name != "original"}
-    methods = {name: method for name, method in known.items() if names is None or name in {*names, BASE}}
-    spent(methods[BASE])  # the first run of a process allocates and imports
+    runnable = {name: method for name, method in all_of_them.items() if name != "original"}
+    methods = {name: method for name, method in runnable.items() if names is None or name in {*names, BASE}}
+    measure_run(methods[BASE])  # the first run of a process allocates and imports
     times = rounds_of(methods, rounds)
     rows = {name: row(method, times[name], times[BASE]) for name, method in methods.items()}
     return {"base": BASE, "rounds": rounds, "methods": rows, "environment": environment()}
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(results: Mapping[str, Any]) -> str:
     """The rows as text."""
-    lines = [f"relative to a step of {found['base']}, {found['rounds']} rounds"]
-    for name, each in found["methods"].items():
+    lines = [f"relative to a step of {results['base']}, {results['rounds']} rounds"]
+    for name, each in results["methods"].items():
         memory = "unknown" if each["peak_mib"] is None else f"{each['peak_mib']:.0f} MiB"
         lines.append(
             f"  {name:<16} step {each['step_ratio']:5.2f}  besides {each['besides_in_steps']:6.1f} steps  "
@@ -181,12 +181,12 @@ def main() -> None:
     parser.add_argument("--methods", help="names with commas between; all if left out")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--record", type=Path, help="the file to keep everything in as JSON")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    found = measure(asked.methods and asked.methods.split(","), asked.rounds)
-    if asked.record:
-        asked.record.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(table(found))
+    results = measure(arguments.methods and arguments.methods.split(","), arguments.rounds)
+    if arguments.record:
+        arguments.record.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(table(results))
 
 
 if __name__ == "__main__":

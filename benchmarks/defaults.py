@@ -112,27 +112,27 @@ def candidates() -> Iterator[Recipe]:
     """Every stage of the study with every candidate."""
     for stage, (recipe, data) in STUDY.items():
         table = load(recipe).table()
-        for name, changed in CANDIDATES.items():
-            cut = {**table["data"], **data, "seed": CUT}
-            own = {"name": f"{stage}, {name}", "data": cut, "methods": {DEFAULT: changed}}
-            yield parse({**table, **SEEDS, **own})
+        for name, settings in CANDIDATES.items():
+            split_table = {**table["data"], **data, "seed": CUT}
+            changes = {"name": f"{stage}, {name}", "data": split_table, "methods": {DEFAULT: settings}}
+            yield parse({**table, **SEEDS, **changes})
 
 
-def judged(folders: Mapping[str, str | None]) -> Iterator[Recipe]:
-    """The judged stages, whose methods have their defaults."""
+def judging_recipes(folders: Mapping[str, str | None]) -> Iterator[Recipe]:
+    """The stages that judge the defaults; their methods have default settings."""
     for name, table in JUDGED.items():
         data = {**table["data"], "folder": folders.get(table["data"]["name"])}
         yield parse({**table, "name": name, "data": data})
 
 
-def run(recipe: Recipe, asked: argparse.Namespace, *methods: str) -> Row:
+def run(recipe: Recipe, arguments: argparse.Namespace, *methods: str) -> Row:
     """A stage of a record; a retrain gets as many gradient evaluations as the defaults took."""
-    made = bench([recipe], asked.folder, methods=methods, jobs=asked.jobs, listener=say)
-    (stage,) = made["stages"].values()
+    content = bench([recipe], arguments.folder, methods=methods, jobs=arguments.jobs, listener=say)
+    (stage,) = content["stages"].values()
     if "short-retrain" in methods or len(methods) == 1:
-        return {**stage, "environment": made["environment"]}
+        return {**stage, "environment": content["environment"]}
     share = stage["methods"][DEFAULT]["gradient_evaluations"] / stage["reference"]["gradient_evaluations"]
-    return run(recipe.within(min(1.0, share)), asked, *methods, "short-retrain")
+    return run(recipe.within(min(1.0, share)), arguments, *methods, "short-retrain")
 
 
 def compact(stage: Row) -> Row:
@@ -148,13 +148,13 @@ def compact(stage: Row) -> Row:
 
 def row_of(row: Row, whole: float) -> Row:
     """A method: its verdict, its gap, every mean less the retrained models', and its cost."""
-    told = {key: row[key] for key in ("repr", "verdict", "reason")}
-    told |= {"share": short(row["gradient_evaluations"] / whole), "share_of_seconds": short(row["cost"])}
+    facts = {key: row[key] for key in ("repr", "verdict", "reason")}
+    facts |= {"share": short(row["gradient_evaluations"] / whole), "share_of_seconds": short(row["cost"])}
     if row["failed"] is not None:
-        return told
+        return facts
     gap = {key: short(row["gap"][key]) for key in ("mean", "low", "high")}
     apart = {name: short(score["gap"]) for name, score in row["scores"].items() if score["gap"] is not None}
-    return {**told, "gap": gap, "apart": apart, "gaps": [short(each) for each in row["per_seed"]["gap"]]}
+    return {**facts, "gap": gap, "apart": apart, "gaps": [short(each) for each in row["per_seed"]["gap"]]}
 
 
 def short(value: float) -> float:
@@ -162,17 +162,17 @@ def short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def keep(part: str, found: Row, asked: argparse.Namespace) -> None:
+def keep(part: str, results: Row, arguments: argparse.Namespace) -> None:
     """Prints a row of a part, and puts it into the record."""
-    rows = found["rows"]
+    rows = results["rows"]
     for name, row in rows.items():
         for method, each in row["methods"].items():
             gap = number(each["gap"]["mean"]) if "gap" in each else "-"
             print(f"{name:44} {method:14} {each['share']:5.2f} {gap:>6} {each['reason'][:90]}")
-    if asked.record:
-        before = json.loads(asked.record.read_text("utf-8")) if asked.record.exists() else {}
-        record = {"question": (__doc__ or "").splitlines()[0], **before, part: found}
-        asked.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if arguments.record:
+        before = json.loads(arguments.record.read_text("utf-8")) if arguments.record.exists() else {}
+        record = {"question": (__doc__ or "").splitlines()[0], **before, part: results}
+        arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def say(progress: Progress) -> None:
@@ -193,14 +193,14 @@ def main() -> None:
         "--folder", type=Path, default=Path("unweave-defaults"), help="keeps models and cells"
     )
     parser.add_argument("--record", type=Path, help="the file that the rows are written to")
-    asked = parser.parse_args()
-    if asked.part == "choose":
-        made = {recipe.name: run(recipe, asked, DEFAULT) for recipe in candidates()}
+    arguments = parser.parse_args()
+    if arguments.part == "choose":
+        stages = {recipe.name: run(recipe, arguments, DEFAULT) for recipe in candidates()}
     else:
-        folders = {"cifar10": asked.cifar10, "fashion-mnist": asked.fashion_mnist}
-        made = {each.name: run(each, asked, DEFAULT, "retrain") for each in judged(folders)}
-    rows = {name: compact(stage) for name, stage in made.items()}
-    keep(asked.part, {"environment": next(iter(made.values()))["environment"], "rows": rows}, asked)
+        folders = {"cifar10": arguments.cifar10, "fashion-mnist": arguments.fashion_mnist}
+        stages = {each.name: run(each, arguments, DEFAULT, "retrain") for each in judging_recipes(folders)}
+    rows = {name: compact(stage) for name, stage in stages.items()}
+    keep(arguments.part, {"environment": next(iter(stages.values()))["environment"], "rows": rows}, arguments)
 
 
 if __name__ == "__main__":

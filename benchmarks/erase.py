@@ -68,17 +68,17 @@ PLANS = {
 }
 
 
-def forgetting(plan: Plan, labels: Sequence[int], folder: Path, device: str) -> list[Stage]:
+def class_stages(plan: Plan, labels: Sequence[int], folder: Path, device: str) -> list[Stage]:
     """A stage per class that is forgotten."""
     recipe = load(plan.recipe)
     # searched on classes of its own, from the recipe's settings on
     recipe = replace(recipe, tuning=replace(recipe.tuning, against="retrain", begin="recipe"))
-    named = {label: replace(recipe, name=f"{recipe.name}-{label}") for label in labels}
-    recipes = [replace(each, data=replace(each.data, label=label)) for label, each in named.items()]
+    by_label = {label: replace(recipe, name=f"{recipe.name}-{label}") for label in labels}
+    recipes = [replace(each, data=replace(each.data, label=label)) for label, each in by_label.items()]
     return [Stage(each, folder, device) for each in recipes]
 
 
-def tuned(
+def tune_methods(
     plan: Plan, stages: Sequence[Stage], methods: Sequence[str], trials: int, jobs: int
 ) -> dict[str, Study]:
     """The searches of methods over the classes of `stages`; short-retrain, of given length, has none."""
@@ -97,13 +97,13 @@ def tuned(
 
 def space_of(plan: Plan, recipe: Recipe, name: str) -> dict[str, Range]:
     """What a search of a method chooses from; of a pipeline, in every stage but its recovery."""
-    method, found = recipe.method(name), {}
+    method, ranges = recipe.method(name), {}
     for before, stage in stages_of(method).items():
-        own = "" if isinstance(stage, Recover) else before.rstrip(".") or name
-        space = recipe.family.space(own, stage, plan.steps.high) if own else {}
-        found |= {f"{before}{path}": each for path, each in space.items()}
-        found |= {f"{before}how.steps": plan.steps} if space else {}
-    return found
+        stage_name = "" if isinstance(stage, Recover) else before.rstrip(".") or name
+        space = recipe.family.space(stage_name, stage, plan.steps.high) if stage_name else {}
+        ranges |= {f"{before}{path}": each for path, each in space.items()}
+        ranges |= {f"{before}how.steps": plan.steps} if space else {}
+    return ranges
 
 
 def train(stage: Stage, part: Literal["mixed", "retain"], seed: int, tuning_seed: int) -> None:
@@ -128,19 +128,21 @@ def main() -> None:
     parser.add_argument("--methods", help="names with commas between them; by default those of the data set")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="where the models are; with cuda --jobs 1 is best")
-    given = parser.parse_args()
-    plan, out, device = PLANS[given.data], given.out, given.device
-    methods = select_methods(load(plan.recipe), given.methods.split(",") if given.methods else plan.methods)
+    arguments = parser.parse_args()
+    plan, out, device = PLANS[arguments.data], arguments.out, arguments.device
+    methods = select_methods(
+        load(plan.recipe), arguments.methods.split(",") if arguments.methods else plan.methods
+    )
     studies: dict[str, Study] = {}
-    if given.tune:
-        searched = forgetting(plan, plan.tuned_on, out, device)
-        studies = tuned(plan, searched, methods, given.tune, given.jobs)
-        print(as_toml(studies, searched[0].recipe.tuning.seeds))
-    if given.record or not studies:
-        stages = forgetting(plan, plan.classes, out, device)
-        compare(stages, out, methods=methods, jobs=given.jobs, studies=studies, listener=say)
-    if given.record:
-        given.record.write_bytes((out / record.FILE).read_bytes())
+    if arguments.tune:
+        search_stages = class_stages(plan, plan.tuned_on, out, device)
+        studies = tune_methods(plan, search_stages, methods, arguments.tune, arguments.jobs)
+        print(as_toml(studies, search_stages[0].recipe.tuning.seeds))
+    if arguments.record or not studies:
+        stages = class_stages(plan, plan.classes, out, device)
+        compare(stages, out, methods=methods, jobs=arguments.jobs, studies=studies, listener=say)
+    if arguments.record:
+        arguments.record.write_bytes((out / record.FILE).read_bytes())
 
 
 if __name__ == "__main__":

@@ -39,20 +39,20 @@ def table(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
 
 def cell(values: Sequence[float | None], metric: str) -> str:
     """A mean with half of its interval; a dash where there is none."""
-    known = [value for value in values if value is not None]
-    if not known:
+    measured = [value for value in values if value is not None]
+    if not measured:
         return number(None)
-    low, high = t_interval(known)
-    return f"{number(float(np.mean(known)), digits(metric))} ± {number((high - low) / 2, digits(metric))}"
+    low, high = t_interval(measured)
+    return f"{number(float(np.mean(measured)), digits(metric))} ± {number((high - low) / 2, digits(metric))}"
 
 
 def figures(stages: Stages, metrics: Sequence[str]) -> str:
     """Scores of the retrained models, the original and every method, nearest first."""
     scores = {"retrained": [stage["reference"]["scores"] for stage in stages]}
-    for name in ranked(stages):
-        scores[titled(stages, name)] = [stage["methods"][name]["scores"] for stage in stages]
-    known = set().union(*(each for per_stage in scores.values() for each in per_stage))
-    metrics = [each for each in metrics if each in known]
+    for name in rank_methods(stages):
+        scores[title_of(stages, name)] = [stage["methods"][name]["scores"] for stage in stages]
+    available = set().union(*(each for per_stage in scores.values() for each in per_stage))
+    metrics = [each for each in metrics if each in available]
     rows = {
         name: [cell([value(each, metric) for each in per_stage], metric) for metric in metrics]
         for name, per_stage in scores.items()
@@ -60,7 +60,7 @@ def figures(stages: Stages, metrics: Sequence[str]) -> str:
     return table([heading(each) for each in metrics], rows)
 
 
-def titled(stages: Stages, name: str) -> str:
+def title_of(stages: Stages, name: str) -> str:
     """A method, and on how many classes it ended well where that is not on all."""
     done = len(gaps(stages, name))
     return name if done == len(stages) else f"{name} ({done} of {len(stages)} classes)"
@@ -71,7 +71,7 @@ def value(scores: Mapping[str, Any], metric: str) -> float | None:
     return scores[metric]["value"] if metric in scores else None
 
 
-def ranked(stages: Stages) -> list[str]:
+def rank_methods(stages: Stages) -> list[str]:
     """The original, then the methods by their mean gap; those that failed on most classes last."""
 
     def rank(name: str) -> tuple[int, float]:
@@ -90,11 +90,11 @@ def costs(stages: Stages) -> str:
     """The mean gap and what it cost."""
     floors = [stage["floor"] for stage in stages if stage["floor"] is not None]
     rows = {"two retrained": [cell(floors, "ua"), *[number(None)] * len(COSTS)]} if floors else {}
-    for name in ranked(stages):
-        spent = [float(np.mean([stage["methods"][name][each] for stage in stages])) for each in COSTS]
-        rows[titled(stages, name)] = [
+    for name in rank_methods(stages):
+        means = [float(np.mean([stage["methods"][name][each] for stage in stages])) for each in COSTS]
+        rows[title_of(stages, name)] = [
             cell(gaps(stages, name), "ua"),
-            *(number(each, 2 if each < 10 else 0) for each in spent),
+            *(number(each, 2 if each < 10 else 0) for each in means),
         ]
     return table(["mean gap, points", *(TITLES.get(each, each) for each in COSTS)], rows)
 
@@ -106,11 +106,11 @@ def conflict(stages: Stages) -> str:
     if not len(rows):
         return ""
     thirds = np.array_split(rows[rows[:, 0].argsort()], 3)
-    made = {
+    lines = {
         f"steps {third[0, 0]:.0f} to {third[-1, 0]:.0f}": [number(x, 3) for x in third[:, 1:].mean(0)]
         for third in thirds
     }
-    return table(["cosine", "split-half"], made)
+    return table(["cosine", "split-half"], lines)
 
 
 def main() -> None:

@@ -61,7 +61,7 @@ STAGES: Mapping[str, int] = {
 """Seeds of each."""
 
 
-def paid(how: Descent) -> dict[str, Estimator]:
+def budgeted_estimators(how: Descent) -> dict[str, Estimator]:
     """The estimators that train something, all of them for as long as `how` says in total."""
     half, scratch, shrunk = share_length(how, 2), Proxy(how=how), Proxy("shrunk", 0.4, how)
     return {
@@ -156,11 +156,11 @@ class Case:
         return {"gap": mean_gap(values, measure(reference, None)), "reached_tv": values["tv"]}
 
 
-def distances(answers: Logits, wanted: Logits, labels: Labels) -> Row:
+def distances(answers: Logits, target: Logits, labels: Labels) -> Row:
     """Per-example distances, means over examples: total variation, divergence, order, and level."""
-    p, q = probabilities(answers), probabilities(wanted)
-    orders = [ranks(margin(each, labels)) for each in (answers, wanted)]
-    levels = [confidence(each, labels).mean() for each in (answers, wanted)]
+    p, q = probabilities(answers), probabilities(target)
+    orders = [ranks(margin(each, labels)) for each in (answers, target)]
+    levels = [confidence(each, labels).mean() for each in (answers, target)]
     log = np.log(np.maximum(p, 1e-300))
     return {
         "tv": float(np.abs(p - q).sum(1).mean() / 2),
@@ -170,7 +170,7 @@ def distances(answers: Logits, wanted: Logits, labels: Labels) -> Row:
     }
 
 
-def kept(folder: str, budgets: Sequence[float], name: str, seed: int) -> list[Row]:
+def rows_of_seed(folder: str, budgets: Sequence[float], name: str, seed: int) -> list[Row]:
     """All rows of one seed of a stage, from the folder if they were measured before."""
     place = Path(folder) / f"{name}-{seed}.json"
     if not place.exists():
@@ -183,19 +183,21 @@ def runs_of(
 ) -> list[Row]:
     """All rows of one seed of a stage; models are kept in the folder."""
     case = Case(Stage(load(name), Path(folder)), seed, data_seed)
-    asked = [(each, None, found) for each, found in FREE.items()]
+    runs = [(each, None, estimator) for each, estimator in FREE.items()]
     for budget in budgets:
-        asked += [(each, budget, found) for each, found in paid(case.lasting(budget)).items()]
+        runs += [
+            (each, budget, estimator) for each, estimator in budgeted_estimators(case.lasting(budget)).items()
+        ]
     short = Proxy(how=case.lasting(REACHED + DESCENT))(case.problem())
-    known = {
+    models = {
         SECOND_RETRAIN: case.second,
         ORIGINAL: case.original,
         ITSELF: case.retrained.model,
         SHORT: short,
     }
-    rows = [{"estimator": each, "budget": None, **stood(case, model)} for each, model in known.items()]
-    for each, share, found in asked:
-        rows.append({"estimator": each, "budget": share, **estimated(case, found, share)})
+    rows = [{"estimator": each, "budget": None, **stood(case, model)} for each, model in models.items()]
+    for each, share, estimator in runs:
+        rows.append({"estimator": each, "budget": share, **measure_estimate(case, estimator, share)})
     return [{"stage": name, "seed": seed, **row} for row in rows]
 
 
@@ -205,36 +207,40 @@ def stood(case: Case, model: nn.Module) -> Row:
     return {**case.figures(answers), **case.gap(answers), "own_gap": case.standing(model)["gap"]}
 
 
-def estimated(case: Case, estimator: Estimator, share: float | None) -> Row:
+def measure_estimate(case: Case, estimator: Estimator, share: float | None) -> Row:
     """The figures of an estimate, and its cost relative to retraining."""
-    problem, found = case.problem(), []
+    problem, estimates = case.problem(), []
     try:
-        cost = run_and_time(problem, lambda problem: found.append(estimator(problem)))
+        cost = run_and_time(problem, lambda problem: estimates.append(estimator(problem)))
     except ValueError as error:
         return {"refused": str(error)}
-    answers, whole = found[0].logits.numpy(), case.retrained.cost
+    answers, whole = estimates[0].logits.numpy(), case.retrained.cost
     relative = {
         "gradients": cost.gradients / whole.gradients,
         "examples": cost.examples / whole.examples,
         "seconds": cost.seconds / whole.seconds,
     }
-    reached = case.gap(answers) if share in (None, REACHED) else {}
-    return {"cost": relative, **case.figures(answers), **reached}
+    gap = case.gap(answers) if share in (None, REACHED) else {}
+    return {"cost": relative, **case.figures(answers), **gap}
 
 
 def experiment(stages: Mapping[str, int], budgets: Sequence[float], jobs: int, folder: str) -> Row:
     """The whole record; the first seed of every stage comes first."""
     seeds = {name: load(name).seeds[:count] for name, count in stages.items()}
     tasks = [(place, name, seed) for name in stages for place, seed in enumerate(seeds[name])]
-    names, chosen = zip(*((name, seed) for _, name, seed in sorted(tasks)), strict=True)
+    names, seed_of_task = zip(*((name, seed) for _, name, seed in sorted(tasks)), strict=True)
     with crew(jobs) as pool:
-        rows = [row for found in pool.map(partial(kept, folder, budgets), names, chosen) for row in found]
+        rows = [
+            row
+            for seed_rows in pool.map(partial(rows_of_seed, folder, budgets), names, seed_of_task)
+            for row in seed_rows
+        ]
     return {
         "question": (__doc__ or "").splitlines()[0],
         "descent": {
             "share": DESCENT,
             "to_estimates_at": REACHED,
-            "estimators": repr(paid(Descent(epochs=1))),
+            "estimators": repr(budgeted_estimators(Descent(epochs=1))),
         },
         "environment": environment(),
         "summary": {name: summary([row for row in rows if row["stage"] == name]) for name in stages},
@@ -253,25 +259,29 @@ def summary(rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         groups.setdefault((row["estimator"], row["budget"]), []).append(row)
     return [
-        {"estimator": name, "budget": budget, **of_group(found, groups[PLAIN, budget or REACHED])}
-        for (name, budget), found in groups.items()
+        {"estimator": name, "budget": budget, **of_group(of_estimator, groups[PLAIN, budget or REACHED])}
+        for (name, budget), of_estimator in groups.items()
     ]
 
 
-def of_group(rows: Sequence[Row], plain: Sequence[Row]) -> Row:
-    """The figures of one estimator at one budget; `plain` are those of the plain proxy, by seed."""
-    done = [row for row in rows if "refused" not in row]
-    if not done:
+def of_group(rows: Sequence[Row], proxy_rows: Sequence[Row]) -> Row:
+    """The figures of one estimator at one budget; `proxy_rows` are those of the plain proxy, by seed."""
+    finished = [row for row in rows if "refused" not in row]
+    if not finished:
         return {"refused": rows[0]["refused"]}
-    by_seed = {row["seed"]: row for row in plain}
+    by_seed = {row["seed"]: row for row in proxy_rows}
     figures = {}
     for key in MEASURED:
-        if key in done[0]:
-            figures[key] = with_interval([row[key] for row in done])
-            others = [row[key] - by_seed[row["seed"]][key] for row in done if key in by_seed[row["seed"]]]
-            figures[key] |= {"less_the_proxy": with_interval(others)} if others else {}
-    cost = {key: float(np.mean([row["cost"][key] for row in done])) for key in done[0].get("cost", {})}
-    return {"seeds": len(done), "cost": cost, **figures}
+        if key in finished[0]:
+            figures[key] = with_interval([row[key] for row in finished])
+            differences = [
+                row[key] - by_seed[row["seed"]][key] for row in finished if key in by_seed[row["seed"]]
+            ]
+            figures[key] |= {"less_the_proxy": with_interval(differences)} if differences else {}
+    cost = {
+        key: float(np.mean([row["cost"][key] for row in finished])) for key in finished[0].get("cost", {})
+    }
+    return {"seeds": len(finished), "cost": cost, **figures}
 
 
 MEASURED = ("tv", "kl", "rank", "level", "tv_elsewhere", "rank_elsewhere", "gap", "reached_tv", "own_gap")
@@ -282,10 +292,10 @@ def with_interval(values: Sequence[float]) -> Row:
     return {"mean": float(np.mean(values)), "interval": t_interval(values) if len(values) > 1 else None}
 
 
-def printed(found: Row) -> list[str]:
+def table_lines(results: Row) -> list[str]:
     """The tables as lines."""
     lines: list[str] = []
-    for name, rows in found["summary"].items():
+    for name, rows in results["summary"].items():
         lines += ["", f"{name:40} budget gradients seconds    TV    KL  rank level   gap"]
         for row in rows:
             title = f"  {row['estimator']:38} {row['budget'] or '':>6}"
@@ -311,15 +321,15 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="how many processes")
     parser.add_argument("--folder", type=Path, help="keeps models and finished seeds, to go on")
     parser.add_argument("--record", type=Path, help="a file for everything that was measured")
-    given = parser.parse_args()
-    if REACHED not in given.budgets:
+    arguments = parser.parse_args()
+    if REACHED not in arguments.budgets:
         parser.error(f"the budgets must hold {REACHED}, at which estimates are descended to")
-    stages = {name: min(given.seeds or STAGES[name], STAGES[name]) for name in given.stages}
+    stages = {name: min(arguments.seeds or STAGES[name], STAGES[name]) for name in arguments.stages}
     with TemporaryDirectory() as empty:
-        found = experiment(stages, given.budgets, given.jobs, str(given.folder or empty))
-    print("\n".join(printed(found)))
-    if given.record:
-        given.record.write_text(json.dumps(found, indent=1) + "\n")
+        results = experiment(stages, arguments.budgets, arguments.jobs, str(arguments.folder or empty))
+    print("\n".join(table_lines(results)))
+    if arguments.record:
+        arguments.record.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -79,14 +79,14 @@ def silent() -> Iterator[None]:
 
 def visits(run: Callable[[], object]) -> Visits:
     """What a call visits."""
-    seen = Visits()
+    recorder = Visits()
     with silent():
-        sys.setprofile(seen.see)
+        sys.setprofile(recorder.see)
         try:
             run()
         finally:
             sys.setprofile(None)
-    return seen
+    return recorder
 
 
 def unlearn() -> None:
@@ -101,7 +101,7 @@ def main() -> None:
     """Prints a line per command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--list", action="store_true", help="name the files")
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "project.py"
         project.write_text(PROJECT)
@@ -130,7 +130,7 @@ def main() -> None:
                 before()
             seen = visits(counted)
             print(f"{name:8} {len(seen.files):4} files  {seen.changes:8} changes of file")
-            if given.list:
+            if options.list:
                 print("\n".join(sorted(f"    {Path(each).relative_to(PACKAGE)}" for each in seen.files)))
 
 

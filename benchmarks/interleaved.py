@@ -99,9 +99,10 @@ def shifts(setting: Setting, modes: Sequence[str], device: str) -> dict[str, flo
     Raises:
         RuntimeError: If a lookahead does nothing, which would be timed for nothing.
     """
-    joint = moved(setting, "joint", device)
+    joint = displacement(setting, "joint", device)
     away = {
-        mode: float(norm(add(moved(setting, mode, device), joint, scale=-1)) / norm(joint)) for mode in modes
+        mode: float(norm(add(displacement(setting, mode, device), joint, scale=-1)) / norm(joint))
+        for mode in modes
     }
     if min(away.values()) < 1e-4:
         raise RuntimeError(
@@ -110,7 +111,7 @@ def shifts(setting: Setting, modes: Sequence[str], device: str) -> dict[str, flo
     return away
 
 
-def moved(setting: Setting, competitor: str, device: str) -> Params:
+def displacement(setting: Setting, competitor: str, device: str) -> Params:
     """Where one step of plain gradient descent leads."""
     problem = setting.problem(device)
     before = {name: p.detach().clone() for name, p in problem.params.items()}
@@ -173,13 +174,13 @@ def measure(
         modes: Those whose step must lead elsewhere than that of "joint".
     """
     times = {name: seconds(setting, rounds, device) for name, setting in settings.items()}
-    paired = {
+    ratios = {
         name: {k: [a / b for a, b in zip(v, t[base], strict=True)] for k, v in t.items()}
         for name, t in times.items()
     }
     return {
-        "ratios": {name: {k: median(v) for k, v in r.items()} for name, r in paired.items()},
-        "quartiles": {name: {k: quantiles(v, n=4)[::2] for k, v in r.items()} for name, r in paired.items()},
+        "ratios": {name: {k: median(v) for k, v in r.items()} for name, r in ratios.items()},
+        "quartiles": {name: {k: quantiles(v, n=4)[::2] for k, v in r.items()} for name, r in ratios.items()},
         "targets": {name: setting.targets for name, setting in settings.items()},
         "seconds": {name: {k: median(v) for k, v in t.items()} for name, t in times.items()},
         "memory": {
@@ -194,18 +195,18 @@ def measure(
     }
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(results: Mapping[str, Any]) -> str:
     """The ratios with their quartiles, and the memory, as text."""
     lines = []
-    for name, ratios in found["ratios"].items():
-        lines.append(f"{name}, {found['rounds']} rounds, relative to {found['base']}")
+    for name, ratios in results["ratios"].items():
+        lines.append(f"{name}, {results['rounds']} rounds, relative to {results['base']}")
         for competitor, ratio in ratios.items():
-            low, high = found["quartiles"][name][competitor]
-            most = found["targets"][name].get(competitor)
+            low, high = results["quartiles"][name][competitor]
+            most = results["targets"][name].get(competitor)
             target = "" if most is None else f"  at most {most:.2f}: {'yes' if ratio <= most else 'NO'}"
-            memory = found["memory"][name][competitor]
-            held = "unknown" if memory is None else f"{memory:.0f} MiB"
-            lines.append(f"  {competitor:<13} {ratio:.3f} ({low:.3f} to {high:.3f})  {held}{target}")
+            memory = results["memory"][name][competitor]
+            peak = "unknown" if memory is None else f"{memory:.0f} MiB"
+            lines.append(f"  {competitor:<13} {ratio:.3f} ({low:.3f} to {high:.3f})  {peak}{target}")
     return "\n".join(lines)
 
 
@@ -221,11 +222,13 @@ def report(
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--record", type=Path, help="the file to keep the same object in")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    chosen = {name: settings[name] for name in asked.settings.split(",")}
-    found = measure(chosen, asked.rounds, asked.device, base=base, modes=modes) | {"alpha": alpha}
-    text = json.dumps(found, indent=1)
-    if asked.record:
-        asked.record.write_text(text + "\n", encoding="utf-8")
-    print(text if asked.json else table(found))
+    selection = {name: settings[name] for name in arguments.settings.split(",")}
+    results = measure(selection, arguments.rounds, arguments.device, base=base, modes=modes) | {
+        "alpha": alpha
+    }
+    text = json.dumps(results, indent=1)
+    if arguments.record:
+        arguments.record.write_text(text + "\n", encoding="utf-8")
+    print(text if arguments.json else table(results))

@@ -28,7 +28,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
-from mechanism_tables import AHEAD, WEIGHED, Row, Table, drawn, of_gap, plain, printed, summary
+from mechanism_tables import AHEAD, WEIGHED, Row, Table, draw_figure, of_gap, summary, table_text, to_json
 from torch import nn
 
 from unweave.audits.classifier.collect import collect
@@ -120,7 +120,7 @@ class Watch:
         probe: Draws the halves, and takes a gradient on one.
         weight: The weight of the forget loss.
         every: The number of steps between two measurements.
-        looks: What was seen.
+        looks: The measurements.
         clipped: At how many steps the norm was clipped, to 1.
     """
 
@@ -152,8 +152,8 @@ class Watch:
         g = gramian(retain + forget).double()
         cosine, disattenuated, reliability = cosines(g)
         inner, r, f = float(g[:2, 2:].mean()), float(g[:2, :2].mean().sqrt()), float(g[2:, 2:].mean().sqrt())
-        weighted = self.weight * f
-        total = max(0.0, r**2 + 2 * self.weight * inner + weighted**2) ** 0.5
+        forget_norm = self.weight * f
+        total = max(0.0, r**2 + 2 * self.weight * inner + forget_norm**2) ** 0.5
         return {
             "cosine": cosine,
             "disattenuated": disattenuated,
@@ -161,7 +161,7 @@ class Watch:
             "inner": inner,
             "retain_norm": r,
             "forget_norm": f,
-            "imbalance": total / (r + weighted),
+            "imbalance": total / (r + forget_norm),
             "ascent_cosine": cosines(gramian(retain + ascent))[0],
             "held_out_cosine": cosines(gramian(held_out + forget))[0],
         }
@@ -193,7 +193,7 @@ def evidence(model: nn.Module, split: Split) -> Evidence:
     return collect(model, {part: split.part(part) for part in parts}, device="cpu")
 
 
-def trained(stage: str, seed: int, data_seed: int | None) -> tuple[Callable[[], Problem], Evidence]:
+def load_trained(stage: str, seed: int, data_seed: int | None) -> tuple[Callable[[], Problem], Evidence]:
     """What makes the request to forget, over one original; and the retrained model's answers."""
     recipe = load(stage)
     split = make_split(recipe.data)
@@ -218,7 +218,7 @@ def trained(stage: str, seed: int, data_seed: int | None) -> tuple[Callable[[], 
 def runs_of(stage: str, seed: int) -> list[Row]:
     """All runs of a stage at one seed, and where the original and the retrained model are."""
     torch.set_num_threads(1)
-    problem_of, reference = trained(stage, seed, None)
+    problem_of, reference = load_trained(stage, seed, None)
     untouched = problem_of()
     rows: list[Row] = []
     for name in (name for name, setting in SETTINGS.items() if setting.stage == stage):
@@ -252,9 +252,11 @@ def runs_of_setting(
             continue
         draws.add(problem.generator.get_state().numpy().tobytes())
         after = {key: p.detach() for key, p in problem.params.items()}
-        moved = {"moved": float(norm(add(after, before, scale=-1)))}
+        distance = {"moved": float(norm(add(after, before, scale=-1)))}
         answers = evidence(problem.model, problem.split)
-        rows.append(row | seen(watch, lur.how) | moved | distances(answers, reference, on="test"))
+        rows.append(
+            row | summarise_watch(watch, lur.how) | distance | distances(answers, reference, on="test")
+        )
     if len(draws) != 1:
         raise RuntimeError(
             f"{name}, seed {seed}: all runs must draw the same batches, found {len(draws)} orders"
@@ -262,7 +264,7 @@ def runs_of_setting(
     return rows
 
 
-def seen(watch: Watch, how: Descent) -> Row:
+def summarise_watch(watch: Watch, how: Descent) -> Row:
     """Means over the second half of a descent, the end, and the cosines of every look.
 
     The disattenuated cosine is weighted by the reliability of each look: without any, it is all noise.
@@ -291,7 +293,7 @@ def distances(answers: Evidence, reference: Evidence, *, on: HeldOut) -> Row:
 def choice_of(seed: int) -> list[Row]:
     """The gap of joint on trace at several weights, on another forget set and never on the test part."""
     torch.set_num_threads(1)
-    problem_of, reference = trained("digits-trace", seed, seed)
+    problem_of, reference = load_trained("digits-trace", seed, seed)
     rows: list[Row] = []
     for weight in TRIED:
         problem = problem_of()
@@ -341,18 +343,18 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help="a file for everything that was measured")
     parser.add_argument("--read", type=Path, help="a record to show instead of a run")
     parser.add_argument("--plot", type=Path, help="an SVG file for the figure")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     record = (
-        json.loads(asked.read.read_text())
-        if asked.read
-        else plain(experiment(SEEDS[: asked.seeds], asked.jobs))
+        json.loads(arguments.read.read_text())
+        if arguments.read
+        else to_json(experiment(SEEDS[: arguments.seeds], arguments.jobs))
     )
-    print(printed(record))
-    if asked.record:
-        asked.record.write_text(json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n")
-    if asked.plot:
+    print(table_text(record))
+    if arguments.record:
+        arguments.record.write_text(json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n")
+    if arguments.plot:
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "unweave"}):
-            drawn(record).savefig(asked.plot, format="svg", metadata={"Date": None})
+            draw_figure(record).savefig(arguments.plot, format="svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

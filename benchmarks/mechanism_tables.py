@@ -49,8 +49,8 @@ class Table:
 
     def of(self, run: Run, key: str) -> Values:
         """The values over seeds; NaN where the run was refused or nothing could be measured."""
-        found = [self.rows[(*run, seed)].get(key) for seed in self.seeds]
-        return np.array([np.nan if value is None else value for value in found], float)
+        results = [self.rows[(*run, seed)].get(key) for seed in self.seeds]
+        return np.array([np.nan if value is None else value for value in results], float)
 
     def change(self, run: Run, key: str) -> Values:
         """The difference to joint of the same seed."""
@@ -82,15 +82,20 @@ class Table:
 
 def estimate(values: Values) -> Row:
     """Mean and 95 % t interval over the seeds that have a value."""
-    known = values[~np.isnan(values)]
-    low, high = t_interval(known.tolist())
-    return {"mean": float(known.mean()) if len(known) else None, "low": low, "high": high, "n": len(known)}
+    measured = values[~np.isnan(values)]
+    low, high = t_interval(measured.tolist())
+    return {
+        "mean": float(measured.mean()) if len(measured) else None,
+        "low": low,
+        "high": high,
+        "n": len(measured),
+    }
 
 
 def spearman(a: Values, b: Values) -> float:
     """Rank correlation over the pairs that are known; NaN if a side does not vary."""
-    known = ~(np.isnan(a) | np.isnan(b))
-    a, b = rankdata(a[known]), rankdata(b[known])
+    both = ~(np.isnan(a) | np.isnan(b))
+    a, b = rankdata(a[both]), rankdata(b[both])
     return float(np.corrcoef(a, b)[0, 1]) if len(a) > 2 and a.std() * b.std() > 0 else float("nan")
 
 
@@ -107,8 +112,8 @@ def correlation(pairs: Callable[[Run, str], Values], runs: Sequence[Run], aligne
     draws = np.random.default_rng(0).integers(a.shape[1], size=(RESAMPLES, a.shape[1]))
     resampled = [spearman(a[:, seeds].ravel(), b[:, seeds].ravel()) for seeds in draws]
     low, high = np.nanpercentile(resampled, [2.5, 97.5])
-    known = int((~np.isnan(a + b)).sum())
-    return {"mean": spearman(a.ravel(), b.ravel()), "low": float(low), "high": float(high), "n": known}
+    count = int((~np.isnan(a + b)).sum())
+    return {"mean": spearman(a.ravel(), b.ravel()), "low": float(low), "high": float(high), "n": count}
 
 
 ALIGNED = (
@@ -142,7 +147,7 @@ def summary(table: Table) -> Row:
             (estimate(table.of(run, "gap")) for run in WEIGHED), key=lambda score: score["mean"]
         ),
         "looks": {"undefined": float(np.isnan(looks).mean()), "outside": float((np.abs(looks) > 1).mean())},
-        "runs": {label(run): described(table, run) for run in [*AHEAD, *WEIGHED]},
+        "runs": {label(run): describe_run(table, run) for run in [*AHEAD, *WEIGHED]},
         "trend": {key: {mode: trend(table, mode, key) for mode in MODES} for key in (*ALIGNED, "gap")},
         "correlation": {
             key: {view: correlation(*how, key) for view, how in views.items()} for key in ALIGNED[:3]
@@ -150,7 +155,7 @@ def summary(table: Table) -> Row:
     }
 
 
-def described(table: Table, run: Run) -> Row:
+def describe_run(table: Table, run: Run) -> Row:
     """One run over the seeds: as it is, minus joint's, and minus that of joint at equal forgetting."""
     whole = {key: estimate(table.of(run, key)) for key in (*ALIGNED, *ENDS)}
     change = {f"change {key}": estimate(table.change(run, key)) for key in (*ALIGNED, "gap", "tv")}
@@ -167,57 +172,67 @@ def label(run: Run) -> str:
     return f"{mode} {alpha:g}" if mode != "joint" else f"joint x{weight:.3g}"
 
 
-def printed(record: Row) -> str:
+def table_text(record: Row) -> str:
     """The tables of a record in Markdown."""
-    found: Mapping[str, Row] = record["summary"]
-    tables = (aligned(found), gaps(found), correlations(found))
+    results: Mapping[str, Row] = record["summary"]
+    tables = (aligned(results), gaps(results), correlations(results))
     return "\n".join(text for table in tables for text in table)
 
 
-def aligned(found: Mapping[str, Row]) -> list[str]:
+def aligned(results: Mapping[str, Row]) -> list[str]:
     """How the cosine answers to alpha."""
-    every = [(name, mode) for name in found for mode in MODES]
-    nested = [(name, "nested") for name in found]
+    every = [(name, mode) for name in results for mode in MODES]
+    nested = [(name, "nested") for name in results]
     looks = {
         name: [f"{each['looks'][key]:.0%}" for key in ("undefined", "outside")]
-        for name, each in found.items()
+        for name, each in results.items()
     }
     return [
-        *by_alpha(found, every, "cosine", "Cosine, minus joint's"),
-        *by_alpha(found, nested, "cosine", "Cosine, minus that of joint at equal forgetting", kind="beyond"),
+        *by_alpha(results, every, "cosine", "Cosine, minus joint's"),
         *by_alpha(
-            found, nested, "held_out_cosine", "Cosine with the gradient on held-out data, minus joint's"
+            results, nested, "cosine", "Cosine, minus that of joint at equal forgetting", kind="beyond"
         ),
-        *by_alpha(found, nested, "disattenuated", "Disattenuated cosine, minus joint's"),
+        *by_alpha(
+            results, nested, "held_out_cosine", "Cosine with the gradient on held-out data, minus joint's"
+        ),
+        *by_alpha(results, nested, "disattenuated", "Disattenuated cosine, minus joint's"),
         *rows_of("Looks at which that is undefined, or outside [-1, 1]", ["undefined", "outside"], looks),
     ]
 
 
-def gaps(found: Mapping[str, Row]) -> list[str]:
+def gaps(results: Mapping[str, Row]) -> list[str]:
     """How the distance to the retrained model answers to alpha."""
-    every = [(name, mode) for name in found for mode in MODES]
-    nested = [(name, "nested") for name in found]
+    every = [(name, mode) for name in results for mode in MODES]
+    nested = [(name, "nested") for name in results]
     scores = {
         name: (each["original"], each["runs"]["joint x1"]["gap"], each["best joint"])
-        for name, each in found.items()
+        for name, each in results.items()
     }
-    around = {name: [f"{found[name]['floor']:.2f}", *map(said, three)] for name, three in scores.items()}
+    around = {
+        name: [f"{results[name]['floor']:.2f}", *map(format_score, three)] for name, three in scores.items()
+    }
     return [
         *rows_of("Mean gap", ["two retrained models", "original", "joint", "joint, best weight"], around),
-        *by_alpha(found, every, "gap", "Mean gap, minus joint's"),
-        *by_alpha(found, nested, "gap", "Mean gap, minus that of joint at equal forgetting", kind="beyond"),
+        *by_alpha(results, every, "gap", "Mean gap, minus joint's"),
+        *by_alpha(results, nested, "gap", "Mean gap, minus that of joint at equal forgetting", kind="beyond"),
         *by_alpha(
-            found, nested, "tv", "Total variation on F, minus joint's at equal forgetting", kind="beyond"
+            results, nested, "tv", "Total variation on F, minus joint's at equal forgetting", kind="beyond"
         ),
     ]
 
 
-def correlations(found: Mapping[str, Row]) -> list[str]:
+def correlations(results: Mapping[str, Row]) -> list[str]:
     """Trends with alpha, and of alignment with the gap."""
     kinds = [(key, mode) for key in ("cosine", "gap") for mode in MODES]
-    trends = {name: [said(each["trend"][key][mode]) for key, mode in kinds] for name, each in found.items()}
-    pairs = {name: list(map(said, each["correlation"]["cosine"].values())) for name, each in found.items()}
-    views = list(next(iter(found.values()))["correlation"]["cosine"])
+    trends = {
+        name: [format_score(each["trend"][key][mode]) for key, mode in kinds]
+        for name, each in results.items()
+    }
+    pairs = {
+        name: list(map(format_score, each["correlation"]["cosine"].values()))
+        for name, each in results.items()
+    }
+    views = list(next(iter(results.values()))["correlation"]["cosine"])
     return [
         *rows_of(
             "Rank correlation with alpha within a seed", [f"{key}, {mode}" for key, mode in kinds], trends
@@ -233,14 +248,14 @@ def rows_of(title: str, columns: Sequence[str], lines: Mapping[str, Sequence[str
 
 
 def by_alpha(
-    found: Mapping[str, Row], rows: Sequence[tuple[str, str]], key: str, title: str, *, kind: str = "change"
+    results: Mapping[str, Row], rows: Sequence[tuple[str, str]], key: str, title: str, *, kind: str = "change"
 ) -> list[str]:
     """A quantity over alphas, one line per setting and mode."""
     lines = {}
     for name, mode in rows:
-        runs = found[name]["runs"]
+        runs = results[name]["runs"]
         cells = [cell(runs[f"{mode} {alpha:g}"], f"{kind} {key}") for alpha in ALPHAS]
-        lines[f"{name}: {mode}"] = [said(runs["joint x1"][key]), *cells]
+        lines[f"{name}: {mode}"] = [format_score(runs["joint x1"][key]), *cells]
     return rows_of(title, ["joint", *(f"alpha {alpha:g}" for alpha in ALPHAS)], lines)
 
 
@@ -253,12 +268,12 @@ def cell(run: Row, key: str) -> str:
         else ""
     )
     return (
-        " ".join(part for part in (said(run[key]) if run[key]["n"] else "", refused, missing) if part)
+        " ".join(part for part in (format_score(run[key]) if run[key]["n"] else "", refused, missing) if part)
         or "none"
     )
 
 
-def said(score: Mapping[str, Any]) -> str:
+def format_score(score: Mapping[str, Any]) -> str:
     """An estimate with its interval."""
     if score["mean"] is None or np.isnan(score["mean"]):
         return "none"
@@ -275,11 +290,11 @@ PANELS = {
 COLOURS = {"exact": "#0072b2", "nested": "#d55e00", "lagged": "#009e73"}
 
 
-def drawn(record: Row) -> Figure:
+def draw_figure(record: Row) -> Figure:
     """Alignment and gap against alpha, one column per setting."""
     figure = Figure(figsize=(11, 5.8), layout="constrained", facecolor="white")
     panels = figure.subplots(len(PANELS), len(record["summary"]), sharex=True, sharey="row", squeeze=False)
-    for column, (name, found) in enumerate(record["summary"].items()):
+    for column, (name, results) in enumerate(record["summary"].items()):
         panels[0, column].set_title(name.replace(", twice", ",\ntwice"), fontsize=9)
         panels[-1, column].set_xlabel("alpha")
         for panel, key in zip(panels[:, column], PANELS, strict=True):
@@ -290,7 +305,7 @@ def drawn(record: Row) -> Figure:
                 line(
                     panel,
                     mode,
-                    [found["runs"][f"{mode} {alpha:g}"][key] for alpha in ALPHAS],
+                    [results["runs"][f"{mode} {alpha:g}"][key] for alpha in ALPHAS],
                     1.07 ** (i - 1),
                 )
     for panel, title in zip(panels[:, 0], PANELS.values(), strict=True):
@@ -299,21 +314,21 @@ def drawn(record: Row) -> Figure:
     return figure
 
 
-def line(panel: Axes, mode: str, scores: Sequence[Row], beside: float) -> None:
+def line(panel: Axes, mode: str, scores: Sequence[Row], factor: float) -> None:
     """One mode: means over seeds and their intervals, where all seeds ran or most."""
-    shown = [(alpha * beside, score) for alpha, score in zip(ALPHAS, scores, strict=True) if score["n"] > 3]
-    middle = [score["mean"] for _, score in shown]
-    reach = np.array([[score["mean"] - score["low"], score["high"] - score["mean"]] for _, score in shown]).T
+    points = [(alpha * factor, score) for alpha, score in zip(ALPHAS, scores, strict=True) if score["n"] > 3]
+    middle = [score["mean"] for _, score in points]
+    reach = np.array([[score["mean"] - score["low"], score["high"] - score["mean"]] for _, score in points]).T
     style = {"marker": "o", "markersize": 3, "linewidth": 1, "capsize": 2}
-    panel.errorbar([x for x, _ in shown], middle, yerr=reach, color=COLOURS[mode], label=mode, **style)
+    panel.errorbar([x for x, _ in points], middle, yerr=reach, color=COLOURS[mode], label=mode, **style)
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401  (whatever JSON can hold)
+def to_json(value: Any) -> Any:  # noqa: ANN401  (whatever JSON can hold)
     """The value with five significant digits, and null for NaN."""
     if isinstance(value, Mapping):
-        return {key: plain(each) for key, each in value.items()}
+        return {key: to_json(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
+        return [to_json(each) for each in value]
     if isinstance(value, float):
         return None if np.isnan(value) else float(f"{value:.5g}")
     return value
