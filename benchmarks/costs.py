@@ -174,7 +174,7 @@ def table(results: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measures, prints, and keeps a record if asked to."""
+    """Measures and prints; keeps a record if there is `--record`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
