@@ -53,6 +53,9 @@ CUTS = (7, 8)
 DIGIT = 5
 """The digit to forget on which a stage was chosen; the recipe forgets another."""
 
+GARMENT = 2
+"""The garment to forget on which a stage was chosen, pullovers; the recipe forgets another."""
+
 BEFORE = {"weight_decay": 5e-4, "epochs": 30}
 """How digits-clean was trained before."""
 
@@ -69,6 +72,10 @@ CANDIDATES: Mapping[str, Sequence[Change]] = {
     "digits-class": [
         {"data": {"label": DIGIT}, "model": {"settings": width}}
         for width in ({"hidden": 12}, {"bottleneck": 16}, {"bottleneck": 32}, {"bottleneck": 64})
+    ],
+    "fashion-mnist-class": [
+        {"data": {"label": GARMENT}, "model": {"settings": width}}
+        for width in ({"bottleneck": 8}, {"bottleneck": 16})
     ],
 }
 
