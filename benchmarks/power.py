@@ -53,6 +53,9 @@ CUTS = (7, 8)
 DIGIT = 5
 """The digit to forget on which a stage was chosen; the recipe forgets another."""
 
+GARMENT = 2
+"""The garment to forget on which a stage was chosen, pullovers; the recipe forgets another."""
+
 BEFORE = {"weight_decay": 5e-4, "epochs": 30}
 """How digits-clean was trained before."""
 
@@ -69,6 +72,10 @@ CANDIDATES: Mapping[str, Sequence[Change]] = {
     "digits-class": [
         {"data": {"label": DIGIT}, "model": {"settings": width}}
         for width in ({"hidden": 12}, {"bottleneck": 16}, {"bottleneck": 32}, {"bottleneck": 64})
+    ],
+    "fashion-mnist-class": [
+        {"data": {"label": GARMENT}, "model": {"settings": width}}
+        for width in ({"bottleneck": 8}, {"bottleneck": 16})
     ],
 }
 
@@ -238,7 +245,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("recipes", nargs="*", help="names of recipes that ship, or TOML files")
-    parser.add_argument("--candidates", action="store_true", help="also the stages that were tried")
+    parser.add_argument(
+        "--candidates", action="store_true", help="instead, what was tried for them, or for all"
+    )
     parser.add_argument("--retrains", type=int, default=60, help="how many retrained models")
     parser.add_argument("--originals", type=int, default=20, help="how many originals")
     parser.add_argument("--audits", type=int, default=500, help="how many audits")
@@ -247,10 +256,10 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help="the file that the rows are added to")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    tried = CANDIDATES if asked.candidates else {}
-    work: list[tuple[str, Change]] = [(name, {}) for name in asked.recipes]
-    work += [(name, change) for name, changes in tried.items() for change in changes]
-    for name, change in work:
+    work: Mapping[str, Sequence[Change]] = {name: [{}] for name in asked.recipes}
+    if asked.candidates:
+        work = {name: CANDIDATES[name] for name in asked.recipes or CANDIDATES}
+    for name, change in [(name, each) for name, changes in work.items() for each in changes]:
         row = row_of(stage_of(name, change, asked.folder, asked.data), change, asked)
         print(printed(row), flush=True)
         if asked.record:

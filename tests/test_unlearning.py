@@ -88,6 +88,11 @@ def test_what_it_cost_is_counted(split, model) -> None:
     assert list(result.curves) == ["nll(retain)"] and len(result.curves["nll(retain)"]) == 3
 
 
+def test_a_pipeline_is_named_by_its_stages(split, model) -> None:
+    pipeline = unweave.Pipeline(METHOD, unweave.Recover(how=METHOD.how))
+    assert unweave.unlearn(model, split, pipeline).name == "finetune:recover"
+
+
 def test_dicts_with_string_ids_are_forgotten_by_name(model) -> None:
     split = Split(Dictionaries(*data(60, 0)), ["person-3", "person-7"], Dictionaries(*data(30, 1)))
     result = unweave.unlearn(model, split, unweave.LUR(how=Descent(lr=0.05, steps=3, batch=16)))

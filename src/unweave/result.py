@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from unweave.methods.pipeline import JOINT, Pipeline
 from unweave.problem import Problem
 from unweave.record import checkpoint, record
 from unweave.record.files import follow_umask
@@ -64,7 +65,9 @@ class Result:
 
     @property
     def name(self) -> str:
-        """The name of the method in tables."""
+        """The name of the method in tables; of a pipeline, the names of its stages."""
+        if isinstance(self.method, Pipeline):
+            return JOINT.join(self.method.names)
         return self.method.__name__ if isinstance(self.method, FunctionType) else type(self.method).__name__
 
     def row(self, cost: float | None = None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from unweave.bench.cell import cell_path
 from unweave.bench.frontier import cost_of_pass, differences, frontier, margin_of_gap, paired_difference
 from unweave.bench.recipe import Recipe, load, parse
 from unweave.bench.stage import Stage
+from unweave.bench.study import study_from
 from unweave.methods import METHODS
 from unweave.record import record
 
@@ -139,6 +140,16 @@ def test_every_budget_is_a_stage_with_searches_within_it(run) -> None:
         again = parse(json.loads(json.dumps(stage["recipe"])))
         assert again.tuning.largest_budget == budget and again.tuning.budgets == BUDGETS
     assert {path.name for path in (folder / "tuning").glob("*.toml")} == {"tiny@0.1.toml", "tiny@0.3.toml"}
+
+
+def test_a_larger_budget_knows_the_best_trial_of_the_smaller_one(run) -> None:
+    folder, made = run
+    small, large = made["stages"].values()
+    assert small["tuned"]["trials"] == large["tuned"]["trials"] == 2
+    for name, (inherited, *own) in large["search"].items():
+        assert inherited == {**study_from(small["search"][name]).best_trial, "budget": 0.1} and len(own) == 2
+    again = bench([budgeted()], folder / "again", methods=["lur"], jobs=1, tuned=folder / "tuning")
+    assert again["stages"]["tiny@0.3"]["search"]["lur"] == large["search"]["lur"]
 
 
 def test_the_record_has_their_frontier(run) -> None:

@@ -59,12 +59,25 @@ def mlp(n_classes: int, inputs: int = 64, hidden: int = 512, bottleneck: int | N
 
 
 def conv(
-    n_classes: int, channels: int = 1, width: int = 16, hidden: int = 46, size: int = 28
+    n_classes: int,
+    channels: int = 1,
+    width: int = 16,
+    hidden: int = 46,
+    size: int = 28,
+    bottleneck: int | None = None,
 ) -> nn.Sequential:
     """Two convolutions with stride 2 and two linear layers, for images [batch, channels, size, size].
 
     77,444 weights on Fashion-MNIST: cheap on one core, and large enough to memorise 12,000 images. There is
     no normalisation layer; weights start Kaiming-normal, biases at zero.
+
+    Args:
+        n_classes: Length of the output.
+        channels: Channels of an image.
+        width: Channels after the first convolution; the second has twice as many.
+        hidden: Width of the hidden layer.
+        size: Height and width of an image, in pixels.
+        bottleneck: Width of a linear layer before the head, as in `mlp`; None: no such layer.
     """
     model = nn.Sequential(
         nn.Conv2d(channels, width, 3, stride=2, padding=1),
@@ -74,7 +87,8 @@ def conv(
         nn.Flatten(),
         nn.Linear(2 * width * (-(-size // 4)) ** 2, hidden),
         nn.ReLU(),
-        nn.Linear(hidden, n_classes),
+        *([] if bottleneck is None else [nn.Linear(hidden, bottleneck)]),
+        nn.Linear(bottleneck or hidden, n_classes),
     )
     for weight in model.parameters():
         if weight.ndim > 1:
