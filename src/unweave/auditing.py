@@ -144,11 +144,11 @@ def audit_answers(
     found, before = answers
     if not isinstance(reference, Retrain):
         return judge_answers(exam, result, found, before, *as_answers(found, reference or (), calibration))
-    compared, calibrating = (
+    reference_answers, calibrating = (
         [load_or_retrain(reference, result.split, seed, exam, found) for seed in seeds]
         for seeds in (reference.seeds, reference.calibration_seeds)
     )
-    return judge_answers(exam, result, found, before, compared, calibrating)
+    return judge_answers(exam, result, found, before, reference_answers, calibrating)
 
 
 def default_exam(result: Result) -> Exam[Any]:
@@ -173,37 +173,39 @@ def judge_answers(
     subject: Result | Evidence,
     found: Answers[Found],
     before: Answers[Found] | None,
-    compared: Sequence[Answers[Found]],
+    reference_answers: Sequence[Answers[Found]],
     calibrating: Sequence[Answers[Found]],
 ) -> Audit:
     """Judges the answers of one model."""
-    refuse_copies(exam, [each.found for each in (*compared, *calibrating)])
-    fixed = calibrate_margins(exam, calibrating)
-    references = [each.measure(exam) for each in compared]
+    refuse_copies(exam, [each.found for each in (*reference_answers, *calibrating)])
+    margins = calibrate_margins(exam, calibrating)
+    references = [each.measure(exam) for each in reference_answers]
     drift = {} if before is None else exam.drift(found.found, before.found)
-    values = [{**each, **drift} for each in measure_against(exam, found, compared)]
-    original = measure_against(exam, before, compared) if before is not None and compared else []
+    values = [{**each, **drift} for each in measure_against(exam, found, reference_answers)]
+    original = (
+        measure_against(exam, before, reference_answers) if before is not None and reference_answers else []
+    )
     answers = [] if before is None else [before.found]
-    judgement = exam.judge(values, references, fixed, original, lambda: answers)
-    if judgement.verdict is Verdict.PASS and not found.probes and (hidden := exam.probe_caveat(found.found)):
-        judgement = replace(judgement, reason=f"{judgement.reason}; {hidden}")
+    judgement = exam.judge(values, references, margins, original, lambda: answers)
+    if judgement.verdict is Verdict.PASS and not found.probes and (caveat := exam.probe_caveat(found.found)):
+        judgement = replace(judgement, reason=f"{judgement.reason}; {caveat}")
     judgement = as_one_model(exam, judgement)
     name = subject.name if isinstance(subject, Result) else "model"
-    sheets = draw_sheets(exam, {name: [found], "original": [before], "retrained": compared[:1]})
-    made = audit_record(
+    sheets = draw_sheets(exam, {name: [found], "original": [before], "retrained": reference_answers[:1]})
+    audit_content = audit_record(
         subject,
         judgement,
         values,
         references,
-        fixed,
+        margins,
         metrics=exam.metrics,
         sheets=sheets,
-        retraining=retraining_cost([*compared, *calibrating]),
+        retraining=retraining_cost([*reference_answers, *calibrating]),
     )
     if original:
-        untouched = as_one_model(exam, exam.judge(original, references, fixed, original, lambda: answers))
-        made = add_original(made, untouched, original, references, exam.metrics)
-    return Audit(judgement, found.found, made, exam)
+        untouched = as_one_model(exam, exam.judge(original, references, margins, original, lambda: answers))
+        audit_content = add_original(audit_content, untouched, original, references, exam.metrics)
+    return Audit(judgement, found.found, audit_content, exam)
 
 
 def draw_sheets(exam: Exam[Found], answers: Mapping[str, Sequence[Answers[Found] | None]]) -> dict[str, str]:
@@ -227,10 +229,10 @@ def refuse_copies(exam: Exam[Found], references: Sequence[Found]) -> None:
 
 
 def measure_against(
-    exam: Exam[Found], found: Answers[Found], compared: Sequence[Answers[Found]]
+    exam: Exam[Found], found: Answers[Found], references: Sequence[Answers[Found]]
 ) -> list[dict[str, float]]:
     """The metrics of one model, compared with each reference in turn; without references its own metrics."""
-    return [found.measure(exam, each) for each in compared] or [found.measure(exam)]
+    return [found.measure(exam, each) for each in references] or [found.measure(exam)]
 
 
 def as_one_model(exam: Exam[Any], judgement: Judgement) -> Judgement:

@@ -123,7 +123,7 @@ def test_a_value_is_the_mean_gap_the_excess_of_total_variation_and_the_auc(tmp_p
     near = run_trial(drift, {"by": 0.0}, [dataclasses.replace(case_, floor=1.0)])
     assert near["parts"]["excess"] == 0 and near["parts"]["tv"] == parts["tv"]
     own_auc = stage.exam(1000).answers(case_.original)
-    off = abs(measure(own_auc, on="calibration")["auc"] - case_.wanted["auc"])
+    off = abs(measure(own_auc, on="calibration")["auc"] - case_.retrained_metrics["auc"])
     assert parts["auc"] == pytest.approx(off)
     assert trial["failed"] is None and trial["gradient_evaluations"] == 0
 
@@ -195,7 +195,7 @@ def test_from_a_hundred_trials_on_the_benchmarks_four_objectives_are_minimised(t
     off = run_trial(Drift(), {"by": 0.0}, [case_], many=True)["objectives"]
     ours = measure(evidence, on="calibration")
     for name in ("ra", "ua", "ta"):
-        assert off[name] == pytest.approx(abs(ours[name] - case_.wanted[name]) / 100 / 3)
+        assert off[name] == pytest.approx(abs(ours[name] - case_.retrained_metrics[name]) / 100 / 3)
     losses = [loss(evidence.logits[part], evidence.labels[part]) for part in ("forget", "calibration")]
     assert off["discernibility"] == pytest.approx(1 - indiscernibility(*losses))
 

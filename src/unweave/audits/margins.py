@@ -95,13 +95,13 @@ def margins(
         expected[name] = float(np.mean(values))
         band[name] = (_quantile(values, 0.025), _quantile(values, 0.975))
         margin[name] = _margin(metrics[name], WIDENING * _quantile(values, 0.95), sizes)
-    tested = [metric.id for metric in metrics.values() if metric.primary or metric.needs_model]
-    measured = {**alone[0], **pairs[0]}
-    has_gap = all(metric.id in measured for metric in metrics.values() if metric.points)
+    judged_metrics = [metric.id for metric in metrics.values() if metric.primary or metric.needs_model]
+    available = {**alone[0], **pairs[0]}
+    has_gap = all(metric.id in available for metric in metrics.values() if metric.points)
     both = zip(combinations(alone, 2), pairs, strict=True)
     gaps = [mean_gap({**one, **pair}, other, metrics) for (one, other), pair in both] if has_gap else [np.nan]
     return Margins(
-        margin={name: margin[name] for name in tested if name in margin},
+        margin={name: margin[name] for name in judged_metrics if name in margin},
         null_band=band,
         expected=expected,
         gap_floor=float(np.mean(gaps)),
@@ -109,10 +109,10 @@ def margins(
     )
 
 
-def _margin(metric: Metric, seen: float, sizes: Mapping[str, int]) -> float:
+def _margin(metric: Metric, spread: float, sizes: Mapping[str, int]) -> float:
     """The margin from the differences of retrained models, limited to the metric's floor and ceiling."""
     one_example = metric.bounds[1] / sizes[metric.counts] if metric.counts else 0.0
-    return min(metric.ceiling, max(metric.floor, one_example, seen))
+    return min(metric.ceiling, max(metric.floor, one_example, spread))
 
 
 def _quantile(values: Sequence[float], q: float) -> float:

@@ -98,16 +98,16 @@ def run_method(
         problem = stage.problem(original(), seed, memory)
         if every:
             problem.watch = Probe(every)
-        failed = None
+        failure = None
         with peak_memory(stage.device) as peak:
             try:
                 cost = run_and_time(problem, method)
             except (ValueError, Failed) as error:
-                cost, failed = problem.cost, str(error)
+                cost, failure = problem.cost, str(error)
         trace = trace_rows(problem.traces, problem.curves)
         known = {"repr": repr(method), "peak_mib": peak.mib, "trace": trace}
-        found = {"failed": failed, "probes": {}}
-        if failed is None:
+        found = {"failed": failure, "probes": {}}
+        if failure is None:
             found = write_answers(stage, problem.model, place, original())
         return {**cost_row(cost), **known, **found}
 

@@ -45,7 +45,7 @@ class Case:
         seed: The seed of the training and of the proxy request.
         original: The model to unlearn.
         retrained: The answers of the retrained model.
-        wanted: The metrics of the retrained model.
+        retrained_metrics: The metrics of the retrained model.
         floor: The distance on the forget set between two retrained models.
     """
 
@@ -53,7 +53,7 @@ class Case:
     seed: int
     original: nn.Module
     retrained: Any
-    wanted: Mapping[str, float]
+    retrained_metrics: Mapping[str, float]
     floor: float
 
 
@@ -172,8 +172,8 @@ def run_trial(
             exam = each.stage.exam(each.seed)
             answers = exam.answers(problem.model)
             values = {**exam.measure(answers, each.retrained), **exam.probes(problem.model)}
-            parts.append(exam.score_trial(values, each.wanted, each.floor))
-            aims.append(exam.objectives(answers, values, each.wanted) if many else {})
+            parts.append(exam.score_trial(values, each.retrained_metrics, each.floor))
+            aims.append(exam.objectives(answers, values, each.retrained_metrics) if many else {})
             value = float(np.mean([each["value"] for each in parts]))
             if not math.isfinite(value + sum(aims[-1].values())):
                 raise Failed("the value of the trial is no finite number")

@@ -30,7 +30,7 @@ ANEW = ("ua", "ra", "ta", "auc")
 """The metrics that are recomputed from evidence."""
 TOLERANCE = 1e-6
 """Tolerance in a metric's unit: sums of floats on another machine may differ by this."""
-GIVEN = "its cells next to it give"
+FROM_CELLS = "its cells next to it give"
 
 
 def refuse_disproved(record: Mapping[str, Any], path: Path) -> None:
@@ -107,7 +107,7 @@ def check_cells(stage: Stage, folder: Path) -> Iterator[str]:
         cells = read_values(folder, stage["seeds"], name)
         for figure, values in row.get("per_seed", {}).items():
             for value, cell in zip(values, cells, strict=False):
-                yield from compare_figures(name, {figure: value}, cell, GIVEN)
+                yield from compare_figures(name, {figure: value}, cell, FROM_CELLS)
         yield from check_means(name, row["scores"], cells, len(stage["seeds"]))
     retrained = read_values(folder, stage["seeds"], REFERENCE)
     yield from check_means("Retrain", stage["reference"]["scores"], retrained, len(stage["seeds"]))
@@ -118,7 +118,7 @@ def check_means(name: str, scores: Mapping[str, Any], cells: Sequence[Values], s
     if len(cells) == seeds and cells:
         common = [each for each in scores if all(each in cell for cell in cells)]
         means = {each: mean(cell[each] for cell in cells) for each in common}
-        yield from compare_figures(name, {each: scores[each]["value"] for each in common}, means, GIVEN)
+        yield from compare_figures(name, {each: scores[each]["value"] for each in common}, means, FROM_CELLS)
 
 
 def read_values(folder: Path, seeds: Sequence[int], name: str) -> list[Values]:

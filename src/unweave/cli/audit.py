@@ -124,11 +124,11 @@ def audit_evidence(evidence: Path, reference: Path | None, original: Path | None
     )
     n_calibration = RETRAINS if len(references) >= SEEDS + RETRAINS else 0
     before = None if original is None else answer_files.read_evidence(original)
-    compared, calibration = (
+    comparison_models, calibration = (
         references[: len(references) - n_calibration],
         references[len(references) - n_calibration :],
     )
-    outcome = compare(subject, compared, calibration=calibration, original=before)
+    outcome = compare(subject, comparison_models, calibration=calibration, original=before)
     sources = [evidence, *files, *([] if original is None else [original])]
     facts = {"verb": "audit", "evidence": [sha256(path) for path in sources]}
     place = out.choose_folder(flags.out or Path("unweave-audit"), facts)

@@ -23,7 +23,7 @@ from unweave.report.numbers import number
 from unweave.split import Split
 
 FILE = "check.json"
-NAMED = 5
+MAX_NAMES = 5
 """The largest number of methods that a sentence names."""
 COLUMNS: Mapping[str, tuple[str, int]] = {
     "Seconds": ("seconds", 1),
@@ -183,8 +183,8 @@ def retraining_advice(costs: Mapping[str, float]) -> list[str]:
     phrases = [
         f"{name} ({number(cost, 2)}{'' if i else unit})" for i, (name, cost) in enumerate(costs.items())
     ]
-    if len(phrases) > NAMED:
-        phrases = [*phrases[:NAMED], f"{len(phrases) - NAMED} more methods"]
+    if len(phrases) > MAX_NAMES:
+        phrases = [*phrases[:MAX_NAMES], f"{len(phrases) - MAX_NAMES} more methods"]
     names = " and ".join(filter(None, (", ".join(phrases[:-1]), phrases[-1])))
     return [f"Retraining costs less than {names}: use --method retrain, which is exact.", ""]
 

@@ -68,7 +68,7 @@ def runs_any(recipe: Recipe, methods: str | None) -> bool:
     return not recipe.tuning.budgets or bool(recipe.configured().intersection(names))
 
 
-SHOWN: Mapping[str, Callable[[bool], Demonstration]] = {"digits": digits, "diffusion": diffusion}
+DEMONSTRATIONS: Mapping[str, Callable[[bool], Demonstration]] = {"digits": digits, "diffusion": diffusion}
 
 
 def demo(
@@ -96,7 +96,7 @@ def demo(
         jobs: The number of worker processes; by default one per core.
         flags: The flags of every verb.
     """
-    demonstration = SHOWN[what](quick)
+    demonstration = DEMONSTRATIONS[what](quick)
     count, recipes = seeds if seeds is not None else demonstration.seeds, list(demonstration.recipes)
     if count is not None and count < SEEDS:
         # without a verdict there is no use for calibration models

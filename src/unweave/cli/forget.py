@@ -109,9 +109,13 @@ def forget(
         after = glance(exam, result.model)
         listener(Progress(method, 2, 2))
         result.save(folder, write=folder_writer(project, result, name=method))
-        made = record.load(folder)
-        facts = {"model": model_label(model), "asked": request.words(), "date": made["environment"]["date"]}
-        record.write(add_request(made, facts), folder)
+        saved_record = record.load(folder)
+        facts = {
+            "model": model_label(model),
+            "asked": request.words(),
+            "date": saved_record["environment"]["date"],
+        }
+        record.write(add_request(saved_record, facts), folder)
     print_result(result, method, exam=exam, before=before, after=after, folder=folder, flags=flags)
     return 0
 

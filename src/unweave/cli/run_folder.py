@@ -24,7 +24,7 @@ from unweave.result import PRETRAINED, Result
 from unweave.split import Split
 from unweave.weights.cost import Cost
 
-ASKED = ("model", "recipe", "device", "method", "settings", "seed")
+REQUEST_KEYS = ("model", "recipe", "device", "method", "settings", "seed")
 """The keys of a request."""
 
 
@@ -34,7 +34,7 @@ def read_request(run: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise ValueError(f"expected a folder that forget wrote, found no {forget.CLAIM} in {run}")
     request = read_object(path, ": run forget again")
-    absent = [key for key in ASKED if key not in request]
+    absent = [key for key in REQUEST_KEYS if key not in request]
     if absent:
         raise ValueError(f"{path} must hold the request of forget, {absent[0]!r} is missing: run it again")
     return request

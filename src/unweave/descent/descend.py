@@ -260,7 +260,7 @@ def combined_direction(step: Step, phase: Phase, generator: torch.Generator) -> 
     if step.index == 0 and not phase.idle:
         refuse_zero(gradients)
     if phase.rule == "total":
-        return sum_gradients(gradients, copy=bool(step.runtime.carried or step.runtime.held))
+        return sum_gradients(gradients, copy=bool(step.runtime.carried or step.runtime.reused))
     rule = phase.rule if callable(phase.rule) else RULES[phase.rule]
     return combine(gradients, rule(gramian(gradients), generator))
 

@@ -167,9 +167,9 @@ class ReusedGradient:
 
     def gradient(self, step: Step) -> Params:
         """The gradient, computed again if it is due."""
-        if step.index % self.every == 0 or id(self) not in step.runtime.held:
-            step.runtime.held[id(self)] = step.gradient(self.term)
-        return step.runtime.held[id(self)]
+        if step.index % self.every == 0 or id(self) not in step.runtime.reused:
+            step.runtime.reused[id(self)] = step.gradient(self.term)
+        return step.runtime.reused[id(self)]
 
 
 def nested(retain: Term, forget: Term, alpha: float) -> list[Term]:

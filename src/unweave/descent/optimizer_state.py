@@ -91,7 +91,7 @@ class Pinned:
                 f"{len(weights)}: {strange[0]!r} is in one of the two alone"
             )
         masks = {} if where is None else {name: where[name] == 0 for name in weights}
-        self.held = [
+        self.pinned = [
             (weights[name], mask, weights[name].detach().clone())
             for name, mask in masks.items()
             if bool(mask.any())
@@ -99,7 +99,7 @@ class Pinned:
 
     def restore(self, update: torch.optim.Optimizer) -> None:
         """Restores the pinned weights, and zeroes their optimizer state."""
-        for p, mask, start in self.held:
+        for p, mask, start in self.pinned:
             weights = p.detach()  # the same memory
             weights.copy_(torch.where(mask, start, weights))
             for state in update.state[p].values():

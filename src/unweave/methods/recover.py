@@ -122,30 +122,30 @@ class Check:
         enough: The loss that is low enough.
         batch: The number of examples in a forward pass.
         patience: The number of checks without a decrease by `LESS` after which the loss has stalled.
-        seen: The losses at the checks so far.
+        losses: The losses at the checks so far.
     """
 
     enough: float
     batch: int
     patience: int
-    seen: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
 
     def __call__(self, problem: Problem) -> bool:
         """Checks the loss; the passes are charged as examples."""
-        self.seen.append(mean_retain_loss(problem, problem.model, self.batch))
+        self.losses.append(mean_retain_loss(problem, problem.model, self.batch))
         rows = problem.traces.setdefault("restored", [])
-        rows.append((len(rows), self.seen[-1] / max(self.enough, SMALLEST), math.nan))
+        rows.append((len(rows), self.losses[-1] / max(self.enough, SMALLEST), math.nan))
         return self.reached or self.stalled
 
     @property
     def reached(self) -> bool:
         """Whether the loss was low enough at the last check."""
-        return bool(self.seen) and self.seen[-1] <= self.enough
+        return bool(self.losses) and self.losses[-1] <= self.enough
 
     @property
     def stalled(self) -> bool:
         """Whether the loss has stopped falling."""
-        before, since = self.seen[: -self.patience], self.seen[-self.patience :]
+        before, since = self.losses[: -self.patience], self.losses[-self.patience :]
         return bool(before) and min(since) > (1 - LESS) * min(before)
 
 

@@ -18,7 +18,7 @@ LEGEND = (
     "P: PASS, F: FAIL, ?: INCONCLUSIVE. Cost of a PASS: the smallest budget at which, and at every larger "
     "one tested, a method passes."
 )
-PAIRED = (
+PAIRED_LEGEND = (
     "Difference of the mean gaps, paired by seed, with its 95 % interval; below zero, the first is nearer."
 )
 
@@ -113,7 +113,7 @@ def opening(frontier: Frontier) -> list[str]:
 
 def grids(frontier: Frontier) -> list[tuple[str, list[str], list[list[str]]]]:
     """The tables of a frontier, each with a caption."""
-    tables = [(LEGEND, *grid(frontier)), (PAIRED, *paired_grid(frontier))]
+    tables = [(LEGEND, *grid(frontier)), (PAIRED_LEGEND, *paired_grid(frontier))]
     return [table for table in tables if table[-1]]
 
 

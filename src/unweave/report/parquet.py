@@ -12,10 +12,10 @@ Kind = type[str] | type[bool] | type[int] | type[float]
 
 WORDS = ("stage", "method", "verdict", "reason", "failed", "metric", "direction")
 FIGURES = ("n", "value", "low", "high", "reference", "null_low", "null_high", "difference", "margin")
-SPENT = ("mean_gap", "p_holm", "mean_rank", "seconds", "cost", "peak_mib", "gradient_evaluations")
+COST_COLUMNS = ("mean_gap", "p_holm", "mean_rank", "seconds", "cost", "peak_mib", "gradient_evaluations")
 COLUMNS: Mapping[str, Kind] = {
     **dict.fromkeys(WORDS, str),
-    **dict.fromkeys((*FIGURES, *SPENT), float),
+    **dict.fromkeys((*FIGURES, *COST_COLUMNS), float),
     "failed": bool,
     "n": int,
 }

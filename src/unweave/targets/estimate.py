@@ -8,7 +8,7 @@ from unweave.descent.descend import Descent
 from unweave.descent.objective import Objective
 from unweave.problem import Problem
 from unweave.space import Range
-from unweave.targets.estimators import FREE, EstimatorName, estimator_named
+from unweave.targets.estimators import WITHOUT_PROXY, EstimatorName, estimator_named
 from unweave.targets.estimators.held_out import match_table
 from unweave.targets.estimators.proxy import Proxy, proxy_space
 
@@ -30,7 +30,7 @@ class Estimate:
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """The search space: the estimator's models take a fifth of the budget."""
-        return {} if self.estimator in FREE else proxy_space(budget)
+        return {} if self.estimator in WITHOUT_PROXY else proxy_space(budget)
 
     def __call__(self, problem: Problem, how: Descent) -> Objective:
         """The forget objective."""

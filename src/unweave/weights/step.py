@@ -59,7 +59,7 @@ class Runtime:
         shifts: The step and the size of some lookaheads, relative to the norm of the weights; not recorded if
             None.
         carried: The ids of the terms whose gradients the next step needs.
-        held: Gradients that several steps reuse, by the id of their term.
+        reused: Gradients that several steps reuse, by the id of their term.
         spare: Memory for the saved weights during a lookahead, reused by the next.
         compile: Compile the forward passes.
     """
@@ -75,7 +75,7 @@ class Runtime:
     losses: list[tuple[str, list[Tensor]]] = field(default_factory=list)
     shifts: list[tuple[int, Tensor]] | None = None
     carried: set[int] = field(default_factory=set)
-    held: dict[int, Params] = field(default_factory=dict)
+    reused: dict[int, Params] = field(default_factory=dict)
     spare: list[list[Tensor]] = field(default_factory=list)
     compile: bool = False
 

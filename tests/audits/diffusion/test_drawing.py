@@ -59,15 +59,15 @@ def test_what_is_drawn_does_not_depend_on_the_chunk(fresh: Drawing):
 
 def test_the_looks_are_at_the_same_training_whoever_looks(fresh: Drawing):
     before = weights(fresh)
-    relearner = Relearner(fresh, GONE, SHORT, looks=(2, 4))
+    relearner = Relearner(fresh, GONE, SHORT, checks=(2, 4))
     assert isinstance(relearner, Relearn)
-    looks = relearner(IMAGES[:10])
-    assert [step for step, _ in looks] == [0, 2, 4, 6]
-    moved = [float((weights(each) - before).norm()) for _, each in looks]
+    checks = relearner(IMAGES[:10])
+    assert [step for step, _ in checks] == [0, 2, 4, 6]
+    moved = [float((weights(each) - before).norm()) for _, each in checks]
     assert moved[0] == 0 and moved == sorted(moved) and len(set(moved)) == 4
     assert torch.equal(weights(fresh), before)
-    (_, start), (_, end) = replace(relearner, looks=())(IMAGES[:10])
-    assert torch.equal(weights(start), before) and torch.equal(weights(end), weights(looks[-1][1]))
+    (_, start), (_, end) = replace(relearner, checks=())(IMAGES[:10])
+    assert torch.equal(weights(start), before) and torch.equal(weights(end), weights(checks[-1][1]))
     again = replace(relearner, seed=1)(IMAGES[:10])
     assert not torch.equal(weights(again[-1][1]), weights(end))
 
@@ -75,7 +75,7 @@ def test_the_looks_are_at_the_same_training_whoever_looks(fresh: Drawing):
 def test_the_first_step_is_adams_on_all_weights_also_on_those_that_were_frozen(fresh: Drawing):
     for name, p in fresh.model.named_parameters():
         p.requires_grad_("class_embedding" in name)
-    (_, start), (_, end) = Relearner(fresh, GONE, replace(SHORT, steps=1), looks=())(IMAGES)
+    (_, start), (_, end) = Relearner(fresh, GONE, replace(SHORT, steps=1), checks=())(IMAGES)
     before, after = start.model.state_dict(), end.model.state_dict()
     by = {name: (after[name] - before[name]).abs() for name in before}
     for name, moved in by.items():

@@ -38,7 +38,7 @@ def relearned(pace: float, **settings):
 def test_more_images_bring_a_class_back_sooner_and_residue_sooner_than_none():
     residue, gone = relearned(0.05), relearned(0.01)
     assert set(residue) == {10, 100}
-    assert residue[10].looks[0] == (0, Share(0, 40))
+    assert residue[10].checks[0] == (0, Share(0, 40))
     assert (residue[10].steps(), residue[100].steps()) == (20, 10)
     assert (gone[10].steps(), gone[100].steps()) == (float("inf"), 10)
 

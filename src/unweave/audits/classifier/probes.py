@@ -180,10 +180,10 @@ def last_input(model: nn.Module) -> Iterator[list[Tensor]]:
 def _ridge(
     features: Float64[Tensor, "n feature"], target: Float64[Tensor, "n class"]
 ) -> Float64[Tensor, "feature class"]:
-    scaled = features / features.square().mean().sqrt()
-    gram = scaled.T @ scaled
+    unit_features = features / features.square().mean().sqrt()
+    gram = unit_features.T @ unit_features
     gram.diagonal().add_(RIDGE * len(features))
-    return torch.linalg.solve(gram, scaled.T @ target)
+    return torch.linalg.solve(gram, unit_features.T @ target)
 
 
 def _sample(cut: Cut, most: int, generator: torch.Generator) -> Cut:

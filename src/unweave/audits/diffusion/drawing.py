@@ -23,7 +23,7 @@ from unweave.tasks.diffusion.sample import Sampler, sample
 from unweave.tasks.diffusion.scopes import merge_low_rank
 
 RELEARNING = Descent(lr=1e-4, steps=60, batch=32, optimizer="adam")
-LOOKS = (5, 10, 15, 20, 30, 40)
+CHECKS = (5, 10, 15, 20, 30, 40)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,14 +69,14 @@ class Relearner:
         drawing: Draws from the denoiser, which stays unchanged.
         condition: The class.
         how: The training.
-        looks: The steps after which to check.
+        checks: The steps after which to check.
         seed: The seed of the order of the images and of their noise and times.
     """
 
     drawing: Drawing
     condition: int
     how: Descent = RELEARNING
-    looks: Sequence[int] = LOOKS
+    checks: Sequence[int] = CHECKS
     seed: int = 0
 
     def __call__(self, images: Tensor) -> list[tuple[int, Drawing]]:
@@ -84,7 +84,7 @@ class Relearner:
         checks: list[tuple[int, Drawing]] = []
 
         def look(problem: Problem, index: int) -> None:
-            if index in {0, *self.looks}:
+            if index in {0, *self.checks}:
                 checks.append((index, replace(self.drawing, model=copy.deepcopy(problem.model))))
 
         problem = self.problem(images)

@@ -28,14 +28,14 @@ class Relearning:
     """The course of relearning.
 
     Args:
-        looks: The steps, and the share of images that show the class then, in order.
+        checks: The steps, and the share of images that show the class then, in order.
     """
 
-    looks: tuple[tuple[int, Share], ...]
+    checks: tuple[tuple[int, Share], ...]
 
     def steps(self, share: float = 0.5) -> float:
         """Steps until at least this share of images shows the class; infinite if no check found it."""
-        return next((float(step) for step, found in self.looks if found.value >= share), float("inf"))
+        return next((float(step) for step, found in self.checks if found.value >= share), float("inf"))
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def measure_relearning(
     """
     order = torch.randperm(len(check_images(images, fewest=max(sizes))), generator=generator)
     return {
-        size: _summarise_looks(relearn(images[order[:size]]), condition, hit, seeds, guidance)
+        size: _summarise_checks(relearn(images[order[:size]]), condition, hit, seeds, guidance)
         for size in sizes
     }
 
@@ -105,9 +105,9 @@ def drop_adapter(
     return Dropped(count_hits(images, hit), float(same))
 
 
-def _summarise_looks(
-    looks: Iterable[tuple[int, Generate]], condition: int, hit: Hit, seeds: Sequence[int], guidance: float
+def _summarise_checks(
+    checks: Iterable[tuple[int, Generate]], condition: int, hit: Hit, seeds: Sequence[int], guidance: float
 ) -> Relearning:
     return Relearning(
-        tuple((step, count_hits(generate(condition, seeds, guidance), hit)) for step, generate in looks)
+        tuple((step, count_hits(generate(condition, seeds, guidance), hit)) for step, generate in checks)
     )

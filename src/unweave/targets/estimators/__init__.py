@@ -27,7 +27,7 @@ EstimatorName = Literal[
 ]
 """The names of estimators in recipes."""
 
-FREE = ("original-ranks", "influence")
+WITHOUT_PROXY = ("original-ranks", "influence")
 """The estimators that train nothing."""
 
 

@@ -25,11 +25,11 @@ class ModelLogits:
 
     Args:
         forget: The logits on the forget set, in its order.
-        held: The logits on the calibration set, in its order.
+        calibration: The logits on the calibration set, in its order.
     """
 
     forget: Float[Tensor, "forget class"]
-    held: Float[Tensor, "held class"]
+    calibration: Float[Tensor, "held class"]
 
     @classmethod
     def of(cls, problem: Problem, model: nn.Module) -> "ModelLogits":
@@ -65,7 +65,7 @@ def shift_to_level(problem: Problem, answers: ModelLogits) -> Float[Tensor, "for
             "a held-out level needs calibration examples of classes that are not wholly forgotten, found "
             "none: pass sharpen= to 'match'"
         )
-    calibration = answers.held[strangers]
+    calibration = answers.calibration[strangers]
     choice, held_choice = answers.forget.argmax(1), calibration.argmax(1)
     level = margin(logits(problem, problem.original, "calibration")[strangers], held_choice).sort().values
     order = margin(calibration, held_choice).sort().values

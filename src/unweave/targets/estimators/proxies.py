@@ -69,10 +69,12 @@ class Pool:
         answers = [ModelLogits.of(problem, proxy(problem)) for proxy in self.proxies]
         strangers = of_retained_classes(problem)
         original = logits(problem, problem.original, "calibration")[strangers]
-        weights = pool_weights(stack_log_probabilities([each.held[strangers] for each in answers]), original)
+        weights = pool_weights(
+            stack_log_probabilities([each.calibration[strangers] for each in answers]), original
+        )
         forget, calibration = (
             torch.einsum("j,jnc->nc", weights, stack_log_probabilities(tables))
-            for tables in ([each.forget for each in answers], [each.held for each in answers])
+            for tables in ([each.forget for each in answers], [each.calibration for each in answers])
         )
         return EstimatedLogits(
             forget if self.level == "own" else shift_to_level(problem, ModelLogits(forget, calibration))

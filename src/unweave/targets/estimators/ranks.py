@@ -65,7 +65,7 @@ class Ranks:
         ranks = (
             proxy_margins
             if is_memorised(
-                spearman(proxy_margins, original_margins), spearman(margin(by.held, strange), level)
+                spearman(proxy_margins, original_margins), spearman(margin(by.calibration, strange), level)
             )
             else original_margins
         )
@@ -111,16 +111,18 @@ def strange_labels(problem: Problem, proxy: ModelLogits) -> Int[Tensor, " held"]
     held_labels = split.held_out.labels[split.calibration]
     errs, errs_held = (
         float((table.argmax(1) != labels).float().mean())
-        for table, labels in ((proxy.forget, label_of(problem)), (proxy.held, held_labels))
+        for table, labels in ((proxy.forget, label_of(problem)), (proxy.calibration, held_labels))
     )
     share = max(0.0, errs - errs_held) / max(1 - errs_held, 1e-9)
     generator = torch.Generator().manual_seed(problem.generator.initial_seed())
     replaced = torch.randperm(len(held_labels), generator=generator)[: round(share * len(held_labels))]
     draw = torch.rand(len(replaced), generator=generator)
-    return held_labels.index_copy(0, replaced, differ(held_labels[replaced], proxy.held.shape[1], draw))
+    return held_labels.index_copy(
+        0, replaced, differ(held_labels[replaced], proxy.calibration.shape[1], draw)
+    )
 
 
-def is_memorised(forget: float, held: float) -> bool:
+def is_memorised(forget: float, calibration: float) -> bool:
     r"""Whether the original has memorised the forget set, so that its ranks do not show what is hard.
 
     A proxy, the original and a retrained model are three readings of how hard examples are. On held-out data
@@ -133,9 +135,9 @@ def is_memorised(forget: float, held: float) -> bool:
 
     Args:
         forget: Spearman's correlation f of proxy and original on the forget set.
-        held: The same correlation, c, on the calibration set.
+        calibration: The same correlation, c, on the calibration set.
     """
-    return forget < max(held, 0.0) ** 2
+    return forget < max(calibration, 0.0) ** 2
 
 
 def spearman(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
