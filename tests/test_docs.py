@@ -111,16 +111,16 @@ def test_every_block_of_the_readme_runs(workplace: Path):
     assert files(by_python) == MODEL_FILES | {"report.html", "evidence.parquet"}
     assert files(by_command) >= MODEL_FILES | {"forget.json"}
     for place in (by_python, by_command / "audit"):
-        judged(place)
+        assert_judged(place)
 
 
 def test_every_block_about_a_model_of_your_own_runs(workplace: Path):
     run(OWN_MODEL, workplace)
     assert files(workplace / "without-scans") >= MODEL_FILES | {"forget.json"}
-    judged(workplace / "without-scans" / "audit")
+    assert_judged(workplace / "without-scans" / "audit")
 
 
-def judged(place: Path) -> None:
+def assert_judged(place: Path) -> None:
     """Asserts that the record there holds a verdict, with a margin for every tested figure."""
     (stage,) = record.load(place)["stages"].values()
     (row,) = (row for name, row in stage["methods"].items() if name != "original")

@@ -15,14 +15,14 @@ from unweave.problem import Problem, frozen_copy
 from unweave.targets import Level
 
 
-def given(family: str) -> Problem:
+def problem_with_model(family: str) -> Problem:
     """A problem whose caller still holds the model."""
     of = problem(family)
     of.caller_model = copy.deepcopy(of.model)
     return of
 
 
-def shared(a: nn.Module, b: nn.Module) -> list[bool]:
+def share_memory(a: nn.Module, b: nn.Module) -> list[bool]:
     """Per weight and buffer whether both lie in the same memory."""
     pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
     return [x.data_ptr() == y.data_ptr() for x, y in pairs]
@@ -37,9 +37,9 @@ def erase(of: Problem) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_shares_the_memory_of_what_was_given_frozen_and_in_evaluation_mode(family: str):
-    of = given(family)
+    of = problem_with_model(family)
     assert of.caller_model is not None
-    assert all(shared(of.original, of.caller_model)) and not any(shared(of.original, of.model))
+    assert all(share_memory(of.original, of.caller_model)) and not any(share_memory(of.original, of.model))
     assert not any(p.requires_grad for p in of.original.parameters())
     assert not any(m.training for m in of.original.modules())
     assert [m.training for m in of.caller_model.modules()] == [m.training for m in of.model.modules()]
@@ -49,7 +49,7 @@ def test_it_shares_the_memory_of_what_was_given_frozen_and_in_evaluation_mode(fa
 
 @pytest.mark.parametrize("method", [LUR(), LUR(retain="both", forget=Level()), SalUn()], ids=repr)
 def test_it_survives_a_method_and_leaves_what_was_given(method: LUR | SalUn):
-    of = given("batchnorm")
+    of = problem_with_model("batchnorm")
     assert of.caller_model is not None
     before, modes = snapshot(of.caller_model), [m.training for m in of.caller_model.modules()]
     shortened(method)(of)
@@ -63,7 +63,7 @@ def test_it_survives_a_method_and_leaves_what_was_given(method: LUR | SalUn):
 def test_without_it_a_copy_is_kept_at_the_first_read():
     of = problem("layernorm")
     before, original = snapshot(of.model), of.original
-    assert not any(shared(original, of.model))
+    assert not any(share_memory(original, of.model))
     erase(of)
     assert of.original is original
     for model in (original, of.problem_copy("twin").model):
@@ -71,17 +71,17 @@ def test_without_it_a_copy_is_kept_at_the_first_read():
 
 
 def test_what_is_made_beside_begins_at_the_original_after_an_edit():
-    of = given("layernorm")
+    of = problem_with_model("layernorm")
     erase(of)
     twin = of.problem_copy("twin").model
-    assert of.caller_model is not None and not any(shared(twin, of.caller_model))
+    assert of.caller_model is not None and not any(share_memory(twin, of.caller_model))
     for name, value in of.caller_model.state_dict().items():
         assert torch.equal(twin.state_dict()[name], value)
 
 
 def test_the_same_request_over_other_data_has_the_same_original():
-    of = given("layernorm")
-    assert all(shared(of.with_split(of.split).original, of.original))
+    of = problem_with_model("layernorm")
+    assert all(share_memory(of.with_split(of.split).original, of.original))
 
 
 @pytest.mark.parametrize("share", [False, True])
@@ -89,7 +89,7 @@ def test_tied_weights_stay_tied(share: bool):
     of = problem("language")
     copied = frozen_copy(of.model, share=share)
     assert copied.head.weight is copied.embed.weight and copied.head.weight is not of.model.head.weight
-    assert all(shared(copied, of.model)) == share
+    assert all(share_memory(copied, of.model)) == share
     tokens = of.split.train.inputs[0][:3, :-1]
     with torch.no_grad():
         assert torch.equal(copied(tokens), copy.deepcopy(of.model).eval()(tokens))
@@ -109,7 +109,7 @@ def test_what_is_written_where_memory_is_shared_is_seen():
 
 @pytest.mark.parametrize("name", ["lur", "lur-match", "salun", "bad-teacher", "scrub", "random-label"])
 def test_a_method_ends_at_the_same_bits_whether_the_caller_holds_the_model_or_not(name: str):
-    held, alone = given("batchnorm"), problem("batchnorm")
+    held, alone = problem_with_model("batchnorm"), problem("batchnorm")
     for of in (held, alone):
         shortened(METHODS[name])(of)
     assert all(torch.equal(v, alone.model.state_dict()[n]) for n, v in held.model.state_dict().items())

@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("strata")
 
 
-def moved(split: Split) -> Tensor:
+def noisy_rows(split: Split) -> Tensor:
     """Whose labels the noise moved."""
     clean, _ = load("digits", limit=300)
     return split.train.labels != clean.labels
@@ -71,12 +71,12 @@ def losses(recipe: Recipe) -> Tensor:
 
 def test_mislabelled_examples_all_have_a_moved_label() -> None:
     split = make_split(Data("digits", noise=0.2, forget="mislabelled", fraction=0.1, limit=300))
-    assert len(split.forget) == 30 and bool(moved(split)[split.forget].all())
+    assert len(split.forget) == 30 and bool(noisy_rows(split)[split.forget].all())
 
 
 def test_all_that_are_mislabelled_can_be_forgotten() -> None:
     split = make_split(Data("digits", noise=0.2, forget="mislabelled", fraction=0.2, limit=300))
-    assert torch.equal(split.forget, moved(split).nonzero()[:, 0])
+    assert torch.equal(split.forget, noisy_rows(split).nonzero()[:, 0])
 
 
 def test_mislabelled_examples_are_chosen_by_the_seed() -> None:
@@ -107,8 +107,8 @@ def test_memorized_examples_have_the_highest_held_out_losses_and_generalized_the
 
 def test_memorized_examples_are_mostly_those_with_a_moved_label(folder: Path) -> None:
     memorized, generalized = (Stage(of(name), folder).split() for name in ("memorized", "generalized"))
-    assert moved(memorized)[memorized.forget].double().mean() > 0.8  # of all it is a fifth
-    assert not bool(moved(generalized)[generalized.forget].any())
+    assert noisy_rows(memorized)[memorized.forget].double().mean() > 0.8  # of all it is a fifth
+    assert not bool(noisy_rows(generalized)[generalized.forget].any())
 
 
 def test_entangled_examples_are_by_features_nearest_to_other_classes(folder: Path) -> None:

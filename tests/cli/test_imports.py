@@ -45,7 +45,7 @@ def fresh(monkeypatch):
     forgets()
 
 
-def written(folder: Path, **modules: str) -> str:
+def write_project(folder: Path, **modules: str) -> str:
     """A project that imports some modules beside it."""
     imports = "\n".join(f"import {name.replace('__', '.')}" for name in modules)
     for name, text in modules.items():
@@ -56,7 +56,7 @@ def written(folder: Path, **modules: str) -> str:
 
 
 def test_a_change_beside_it_or_below_shows(tmp_path, fresh):
-    place = written(tmp_path / "mine", beside="A = 1", below__deeper="A = 1")
+    place = write_project(tmp_path / "mine", beside="A = 1", below__deeper="A = 1")
     found = [load(place).facts]
     for name in ("beside.py", "below/deeper.py"):
         (tmp_path / "mine" / name).write_text("A = 22")
@@ -73,12 +73,12 @@ def test_alone_it_is_known_by_its_own_digest(project):
 
 
 def test_what_was_not_loaded_or_was_installed_does_not_count(tmp_path, fresh, monkeypatch):
-    place = written(tmp_path / "mine")
+    place = write_project(tmp_path / "mine")
     before = load(place).facts
     installed = tmp_path / "mine" / "env" / "site-packages"
     monkeypatch.syspath_prepend(installed)
-    written(installed, other="A = 1")
-    written(tmp_path / "mine", beside="A = 1")
+    write_project(installed, other="A = 1")
+    write_project(tmp_path / "mine", beside="A = 1")
     projects.project(tmp_path / "mine")
     __import__("other")
     assert load(place).facts == before
@@ -86,7 +86,7 @@ def test_what_was_not_loaded_or_was_installed_does_not_count(tmp_path, fresh, mo
 
 def test_models_retrained_by_an_earlier_module_are_not_used(run, here, tmp_path, fresh):
     folder = tmp_path / "mine"
-    place = written(folder, beside=TRAINING)
+    place = write_project(folder, beside=TRAINING)
     (folder / "project.py").write_text(f"{projects.PROJECT}\nfrom beside import train\n")
     short = ("--random", 0.3, "--method", "finetune", "--set", "how.epochs=1", "--quiet")
     assert run("forget", place, *short).code == 0

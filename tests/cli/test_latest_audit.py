@@ -18,7 +18,7 @@ def audited(run, here, forgotten) -> Path:
     return forgotten
 
 
-def shown(run, place: Path) -> str:
+def table_reason(run, place: Path) -> str:
     """The reason that the table of a run gives."""
     (stage,) = json.loads(run("bench", "table", place, "--json").out).values()
     (row,) = (row for name, row in stage["methods"].items() if name != "original")
@@ -35,7 +35,7 @@ def test_the_newest_record_counts(run, audited):
     for newest in ("audit-2", "audit"):
         for name in ("audit", "audit-2"):
             dated(audited / name, 2000 if name == newest else 1000)
-        assert shown(run, audited) == row_of(audited / newest)["reason"]
+        assert table_reason(run, audited) == row_of(audited / newest)["reason"]
         report = json.loads(run("report", audited, "--json").out)["report"]
         assert report == str(audited / newest / "report.html")
 
@@ -44,4 +44,4 @@ def test_unfinished_ones_and_other_names_do_not(run, audited):
     shutil.copytree(audited / "audit", audited / "audit-notes")
     dated(audited / "audit-notes", 4_000_000_000)
     (audited / "audit-3").mkdir()
-    assert shown(run, audited) == row_of(audited / "audit-2")["reason"]
+    assert table_reason(run, audited) == row_of(audited / "audit-2")["reason"]

@@ -32,7 +32,7 @@ def vector(i: int) -> torch.Tensor:
     return torch.tensor([float(i), -float(i)])
 
 
-def loaded(items: list[Any], **settings: Any) -> UserDataset:
+def user_dataset(items: list[Any], **settings: Any) -> UserDataset:
     return UserDataset(Listed(items), **settings)
 
 
@@ -55,7 +55,7 @@ def records(n: int = 5) -> list[dict[str, Any]]:
 
 
 def test_it_is_a_source() -> None:
-    assert isinstance(loaded(pairs()), Source)
+    assert isinstance(user_dataset(pairs()), Source)
 
 
 @forks
@@ -63,7 +63,7 @@ def test_it_is_a_source() -> None:
 def test_it_hands_out_what_a_resident_set_does(workers: int) -> None:
     numbers, labels = torch.stack([vector(i) for i in range(7)]), torch.tensor([i % 3 for i in range(7)])
     order = [torch.tensor([6, 0, 3]), torch.tensor([1]), torch.tensor([2, 5])]
-    ours = loaded(pairs(), workers=workers)
+    ours = user_dataset(pairs(), workers=workers)
     resident = Resident(numbers, labels)
     assert torch.equal(ours.labels, resident.labels)
     for left, right in zip(ours.stream(order), resident.stream(order), strict=True):
@@ -79,38 +79,40 @@ def test_a_tensor_data_set_needs_nothing() -> None:
 
 
 def test_a_dict_with_several_tensors_gives_keywords_and_names() -> None:
-    raw = one(loaded(records()), [4, 1])
+    raw = one(user_dataset(records()), [4, 1])
     assert isinstance(raw.inputs, dict)
     assert list(raw.inputs) == ["tokens", "mask"]
     assert raw.inputs["mask"].tolist() == [[-4.0, 4.0], [-1.0, 1.0]]
-    assert loaded(records()).names == ("user-0", "user-1", "user-2", "user-3", "user-4")
+    assert user_dataset(records()).names == ("user-0", "user-1", "user-2", "user-3", "user-4")
 
 
 def test_a_dict_with_one_tensor_gives_a_positional_argument() -> None:
-    raw = one(loaded([{"x": vector(i), "labels": i} for i in range(3)]), [2])
+    raw = one(user_dataset([{"x": vector(i), "labels": i} for i in range(3)]), [2])
     assert first(raw).tolist() == [[2.0, -2.0]]
     assert raw.target.tolist() == [2]
-    assert loaded([{"x": vector(0), "labels": 0}]).names is None
+    assert user_dataset([{"x": vector(0), "labels": 0}]).names is None
 
 
 def test_a_tuple_with_several_inputs_gives_them_in_order() -> None:
-    raw = one(loaded([(vector(i), vector(10 + i), i) for i in range(3)]), [1])
+    raw = one(user_dataset([(vector(i), vector(10 + i), i) for i in range(3)]), [1])
     assert isinstance(raw.inputs, tuple)
     assert [value.tolist() for value in raw.inputs] == [[[1.0, -1.0]], [[11.0, -11.0]]]
 
 
 def test_label_and_id_can_be_elsewhere() -> None:
-    leading = loaded([(i, vector(i)) for i in range(3)], label=0)
+    leading = user_dataset([(i, vector(i)) for i in range(3)], label=0)
     assert leading.labels.tolist() == [0, 1, 2]
     assert first(one(leading, [2])).tolist() == [[2.0, -2.0]]
-    keyed = loaded([{"x": vector(i), "kind": i, "key": f"k{i}"} for i in range(3)], label="kind", id="key")
+    keyed = user_dataset(
+        [{"x": vector(i), "kind": i, "key": f"k{i}"} for i in range(3)], label="kind", id="key"
+    )
     assert keyed.labels.tolist() == [0, 1, 2]
     assert keyed.names == ("k0", "k1", "k2")
 
 
 def test_reading_draws_nothing_from_the_global_generator() -> None:
     before = torch.random.get_rng_state()
-    source = loaded(pairs())
+    source = user_dataset(pairs())
     assert source.digest()
     one(source, [0])
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -121,7 +123,7 @@ def test_an_endless_order_is_read_as_it_is_needed() -> None:
         while True:
             yield torch.tensor([1])
 
-    stream = loaded(pairs()).stream(forever())
+    stream = user_dataset(pairs()).stream(forever())
     assert [next(stream).ids.item() for _ in range(3)] == [1, 1, 1]
 
 
@@ -146,8 +148,8 @@ def test_to_moves_batches_and_keeps_what_was_read() -> None:
 
 @forks
 def test_the_digest_is_a_function_of_content() -> None:
-    source = loaded(records())
-    assert source.digest() == loaded(records(), workers=1).digest()
+    source = user_dataset(records())
+    assert source.digest() == user_dataset(records(), workers=1).digest()
     changed = [records() for _ in range(4)]
     changed[0][2]["tokens"] = vector(9)
     changed[1][2]["label"] = 5
@@ -155,15 +157,15 @@ def test_the_digest_is_a_function_of_content() -> None:
     changed[3][2]["mask"] = changed[3][2]["mask"].double()
     digests = {
         source.digest(),
-        *(loaded(items).digest() for items in changed),
-        loaded(records()[::-1]).digest(),
+        *(user_dataset(items).digest() for items in changed),
+        user_dataset(records()[::-1]).digest(),
     }
     assert len(digests) == 6
 
 
 def test_values_without_a_numpy_type_have_a_digest() -> None:
     items = [(torch.ones(2, dtype=torch.bfloat16), 0), (torch.zeros((), dtype=torch.bfloat16), 1)]
-    assert len(loaded(items).digest()) == 64
+    assert len(user_dataset(items).digest()) == 64
 
 
 def test_a_data_set_that_draws_at_random_is_refused() -> None:
@@ -210,7 +212,7 @@ def broken(position: int, item: Any) -> list[Any]:
     ],
 )
 def test_an_item_that_does_not_fit_is_named(item: Any, message: str) -> None:
-    source = loaded(broken(6, item))
+    source = user_dataset(broken(6, item))
     with pytest.raises(ValueError, match=message):
         _ = source.labels
 
@@ -230,24 +232,24 @@ def test_an_item_that_does_not_fit_is_named(item: Any, message: str) -> None:
 )
 def test_items_that_make_no_batch_are_named(item: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        one(loaded(broken(6, item)), [5, 6])
+        one(user_dataset(broken(6, item)), [5, 6])
 
 
 @forks
 @pytest.mark.slow  # torch waits five seconds for a worker that raised
 def test_an_error_in_a_worker_still_names_the_item() -> None:
     with pytest.raises(ValueError, match="item 6 must have one label"):
-        one(loaded(broken(6, {"tokens": vector(0)}), workers=1), [5, 6])
+        one(user_dataset(broken(6, {"tokens": vector(0)}), workers=1), [5, 6])
 
 
 def test_settings_for_dicts_are_refused_on_tuples() -> None:
     for settings in ({"label": "kind"}, {"id": "key"}):
         with pytest.raises(ValueError, match="found a tuple in item 0"):
-            loaded(pairs(), **settings)
+            user_dataset(pairs(), **settings)
     with pytest.raises(ValueError, match="with the label at 5"):
-        loaded(pairs(), label=5)
+        user_dataset(pairs(), label=5)
     with pytest.raises(ValueError, match="item 0 must have an id under 'key', found none"):
-        loaded(records(), id="key")
+        user_dataset(records(), id="key")
 
 
 def test_a_data_set_that_cannot_be_read_by_position_is_refused() -> None:
@@ -263,13 +265,13 @@ def test_a_data_set_that_cannot_be_read_by_position_is_refused() -> None:
     with pytest.raises(ValueError, match="must have a length"):
         UserDataset(Lengthless())
     with pytest.raises(ValueError, match="must have an example"):
-        loaded([])
+        user_dataset([])
 
 
 def test_items_that_are_views_across_a_tensor_have_the_digest_of_their_values() -> None:
     columns = torch.arange(12.0).view(4, 3)
-    views = loaded([(columns[:, i], i) for i in range(3)])
-    copies = loaded([(columns[:, i].clone(), i) for i in range(3)])
+    views = user_dataset([(columns[:, i], i) for i in range(3)])
+    copies = user_dataset([(columns[:, i].clone(), i) for i in range(3)])
     assert views.digest() == copies.digest()
     assert first(one(views, [1])).tolist() == [[1.0, 4.0, 7.0, 10.0]]
 

@@ -52,7 +52,7 @@ def ce(model: nn.Module, drawn: Batch) -> Tensor:
     return F.cross_entropy(model(*drawn.inputs), drawn.target)
 
 
-def moved(a: Problem, b: nn.Module) -> float:
+def distance_between(a: Problem, b: nn.Module) -> float:
     return max(
         float((p - q).detach().abs().max()) for p, q in zip(a.model.parameters(), b.parameters(), strict=True)
     )
@@ -98,8 +98,8 @@ def test_it_is_the_loop_that_one_writes(name, plain):
         forgetting = -F.cross_entropy(by_hand(*f.inputs), f.target, reduction="none").log1p().mean()
         (ce(by_hand, r) + WEIGHT * forgetting).backward()
         optimizer.step()
-    assert moved(of, by_hand) < 1e-12
-    assert moved(of, net()) > 0.01
+    assert distance_between(of, by_hand) < 1e-12
+    assert distance_between(of, net()) > 0.01
 
 
 def test_two_terms_are_their_sum_and_a_rule_is_a_rule():
@@ -109,8 +109,8 @@ def test_two_terms_are_their_sum_and_a_rule_is_a_rule():
     descend(together, how, Phase([a + b]))
     descend(apart, how, Phase([a, b]))
     descend(projected, how, Phase([a, b], rule="pcgrad"))
-    assert moved(together, apart.model) < 1e-14
-    assert moved(projected, apart.model) > 1e-4
+    assert distance_between(together, apart.model) < 1e-14
+    assert distance_between(projected, apart.model) > 1e-4
 
 
 def test_one_step_of_a_rule_is_the_rule():
@@ -135,7 +135,7 @@ def test_a_users_own_rule_is_used():
     terms = [nll("retain"), -nll("forget")]
     descend(ruled, how, Phase(terms, rule=lambda gramian, generator: gramian.new_tensor([0.5, 0.0])))
     descend(alone, how, Phase([0.5 * nll("retain"), 0.0 * nll("forget")], idle=True))
-    assert moved(ruled, alone.model) < 1e-14
+    assert distance_between(ruled, alone.model) < 1e-14
 
 
 def test_a_users_own_optimizer_is_used():
@@ -148,7 +148,7 @@ def test_a_users_own_optimizer_is_used():
         plain.zero_grad()
         ce(by_hand, r).backward()
         plain.step()
-    assert moved(of, by_hand) < 1e-12
+    assert distance_between(of, by_hand) < 1e-12
     assert made.rates[0] == [0.03]
 
 
@@ -272,7 +272,7 @@ def test_micro_batches_are_whole_batches(mode: str, make):
     for of, micro in ((whole, None), (cut, 3)):
         terms = MODES[mode](nll("retain"), WEIGHT * mislabel(), 0.1)
         descend(of, Descent(lr=0.05, steps=4, batch=11, forget_batch=5, micro_batch=micro), Phase(terms))
-    assert moved(cut, whole.model) < 1e-12
+    assert distance_between(cut, whole.model) < 1e-12
     assert cut.curves.keys() == whole.curves.keys()
     for name, curve in whole.curves.items():
         assert cut.curves[name] == pytest.approx(curve, abs=1e-12)
@@ -469,12 +469,12 @@ def test_phases_share_the_momentum_and_the_schedule():
     how = Descent(steps=6, batch=36, schedule="cosine", warmup=0.2)
     assert descend(two, how, Phase([retain]), Phase([retain], share=2.0), optimizer=made) == 6
     descend(one, how, Phase([retain]), optimizer=sgd)
-    assert moved(two, one.model) < 1e-12
+    assert distance_between(two, one.model) < 1e-12
     assert [rate for (rate,) in made.rates] == pytest.approx([0.1 * how.rate(i / 6) for i in range(6)])
     fresh = problem()
     descend(fresh, Descent(steps=2), Phase([retain]), optimizer=sgd)
     descend(fresh, Descent(steps=4), Phase([retain]), optimizer=sgd)
-    assert moved(fresh, one.model) > 1e-4  # a momentum of its own each
+    assert distance_between(fresh, one.model) > 1e-4  # a momentum of its own each
 
 
 def test_each_phase_has_its_terms_mask_and_feed():
@@ -544,7 +544,7 @@ def test_frozen_statistics_stay_and_are_used():
     with torch.no_grad():
         for p, g in zip(plain.parameters(), gradient, strict=True):
             p.sub_(0.05 * g)
-    assert moved(by_hand, plain) < 1e-14
+    assert distance_between(by_hand, plain) < 1e-14
 
 
 def test_training_statistics_are_those_of_a_plain_loop():
@@ -558,7 +558,7 @@ def test_training_statistics_are_those_of_a_plain_loop():
         with torch.no_grad():
             for p in by_hand.parameters():
                 p.sub_(0.05 * p.grad)
-    assert moved(of, by_hand) < 1e-13
+    assert distance_between(of, by_hand) < 1e-13
     for a, b in zip(of.model.buffers(), by_hand.buffers(), strict=True):
         assert torch.allclose(a.double(), b.double(), rtol=0, atol=1e-13)
 

@@ -85,7 +85,7 @@ def flat(gradients: list[Tensor]) -> Tensor:
     return torch.cat([g.flatten() for g in gradients])
 
 
-def measured(of: Problem, probe: Probe) -> tuple[int, float, float]:
+def measure_once(of: Problem, probe: Probe) -> tuple[int, float, float]:
     probe(of, 0)
     return of.traces["cosine"][-1]
 
@@ -106,7 +106,7 @@ def test_it_leaves_everything_as_it_was(family: str):
 
 def test_it_measures_the_two_gradients_in_evaluation_mode():
     of = problem("batchnorm", dtype=torch.float64)
-    index, plain, _ = measured(of, Probe(1, nll("retain"), 0.3 * -nll("forget"), size=6))
+    index, plain, _ = measure_once(of, Probe(1, nll("retain"), 0.3 * -nll("forget"), size=6))
     model = copy.deepcopy(of.model).eval()
     ps = list(model.parameters())
     shuffled = [
@@ -129,16 +129,16 @@ def test_it_measures_the_two_gradients_in_evaluation_mode():
 
 def test_a_gradient_against_itself_agrees_and_against_its_negation_does_not():
     of = problem("layernorm", dtype=torch.float64)
-    assert measured(of, Probe(1, nll("forget"), nll("forget")))[1] == pytest.approx(1.0)
-    assert measured(of, Probe(1, nll("retain"), -nll("retain")))[1] == pytest.approx(-1.0)
+    assert measure_once(of, Probe(1, nll("forget"), nll("forget")))[1] == pytest.approx(1.0)
+    assert measure_once(of, Probe(1, nll("retain"), -nll("retain")))[1] == pytest.approx(-1.0)
 
 
 def test_only_the_moving_weights_count():
     of = problem("layernorm", dtype=torch.float64)
     where = {name: torch.full_like(p, float(name == "6.bias")) for name, p in of.params.items()}
     probe = Probe(every=1, where=where)
-    everywhere = measured(of, Probe(every=1))[1]
-    there = measured(of, probe)[1]
+    everywhere = measure_once(of, Probe(every=1))[1]
+    there = measure_once(of, probe)[1]
     halves = [
         probe.gradient(of, objective, half)["6.bias"]
         for objective in (probe.retain, probe.forget)

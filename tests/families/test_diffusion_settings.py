@@ -57,7 +57,7 @@ def test_the_first_steps_go_as_they_are_set(name: str):
     assert any(not torch.equal(p, before[n]) for n, p in of.params.items()) == (name != "original")
 
 
-def shown(of: Problem) -> list[float]:
+def recognised_shares(of: Problem) -> list[float]:
     """Per class, the share of the images under it that are nearest to its pattern."""
     patterns = torch.randn(every_family.CLASSES, 1, 4, 4, generator=torch.Generator().manual_seed(100))
     asked = torch.arange(every_family.CLASSES).repeat_interleave(EACH)
@@ -70,12 +70,12 @@ def shown(of: Problem) -> list[float]:
 @pytest.mark.parametrize("name", [*FORGETTING, *DAMAGING])
 def test_a_class_is_drawn_no_more_and_the_others_are(name: str):
     of = every_family.problem("unet", whole_class=True)
-    before = shown(of)
+    before = recognised_shares(of)
     method = soon(PRESETS[name], steps=80, lr=6e-3)
     if name.startswith(("lur", "joint")):
         method = Pipeline(method, Recover(until=None, how=replace(method.how, steps=10)))
     method(of)
-    after = shown(of)
+    after = recognised_shares(of)
     kept = [float(torch.tensor(each[:GONE]).mean()) for each in (before, after)]
     assert min(before) > 0.7
     assert after[GONE] < (0.65 if name == "erasediff" else 0.45)

@@ -46,7 +46,7 @@ class Constant(nn.Module):
 STUDENT, ORIGINAL = (2.0, 7.0, 4.0, 1.0), (2.0, 5.0, 4.0, 1.0)
 
 
-def asked(**settings) -> tuple[Step, Batch]:
+def make_step(**settings) -> tuple[Step, Batch]:
     """A student at a step over four examples of class 1, and what was drawn of them."""
     model, task = Constant(*STUDENT), Diffusion(3, null=3, forgotten=(1,), **settings)
     source = Resident(torch.zeros(4, 1, 2, 2, dtype=torch.float64), torch.ones(4, dtype=torch.long))
@@ -72,13 +72,13 @@ def said(objective: Objective, at: Step) -> float:
     ids=["next", "fixed", "null", "away"],
 )
 def test_the_answer_under_another_condition_is_the_targets_by_hand(settings: dict, target: float):
-    at, _ = asked(**settings)
+    at, _ = make_step(**settings)
     found = said(mislabel(teacher=frozen_copy(Constant(*ORIGINAL))), at)
     assert found == pytest.approx((7 - target) ** 2, rel=TIGHT)
 
 
 def test_the_other_losses_of_a_denoiser_by_hand():
-    at, batch = asked(other="noise")
+    at, batch = make_step(other="noise")
     original = frozen_copy(Constant(*ORIGINAL))
     errors = (7 - batch.target).square().mean((1, 2, 3))
     assert said(nll("retain"), at) == pytest.approx(float(errors.mean()), rel=TIGHT)

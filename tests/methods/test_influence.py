@@ -125,7 +125,7 @@ def released(v: Tensor, examples: Tensor, n: int = 1000) -> Tensor:
     return found
 
 
-def alike(a: Tensor, b: Tensor) -> Tensor:
+def cosine_of(a: Tensor, b: Tensor) -> Tensor:
     return F.cosine_similarity(a, b, dim=-1).abs()
 
 
@@ -137,11 +137,11 @@ def test_the_direction_is_that_of_the_whole_curvature():
     damped = curvature(of) + 0.01 * torch.eye(len(v)).double()
     Influence(damping=0.01, iterations=60, batches=100)(of)
     ours, theirs = flat(of) - before, released(v, examples)
-    assert float(alike(theirs - v, examples[0])) > 1 - 1e-9
+    assert float(cosine_of(theirs - v, examples[0])) > 1 - 1e-9
     assert float((damped @ ours - v).norm() / v.norm()) < 1e-8
     assert float((damped @ theirs - v).norm() / v.norm()) > 0.3
     bent = ours - (ours @ v / (v @ v)) * v  # what the curvature adds to a plain step along v
-    assert float(bent.norm() / ours.norm()) > 0.3 and float(alike(bent, examples).max()) < 0.9
+    assert float(bent.norm() / ours.norm()) > 0.3 and float(cosine_of(bent, examples).max()) < 0.9
 
 
 # --- conjugate gradients

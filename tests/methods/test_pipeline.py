@@ -36,7 +36,7 @@ def state(of: Problem) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in of.model.state_dict().items()}
 
 
-def alike(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+def same_weights(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return all(torch.equal(value, b[name]) for name, value in a.items())
 
 
@@ -59,7 +59,7 @@ def test_stages_run_in_order_and_each_sees_what_the_one_before_left():
     before, watchers = state(of), [Watcher(1.0), Watcher(2.0)]
     Pipeline(*watchers, names=("one", "two"))(of)
     ((_, first, original),), ((_, second, same),) = (each.seen for each in watchers)
-    assert alike(first, before) and original is same is of.original
+    assert same_weights(first, before) and original is same is of.original
     for name in of.params:
         assert torch.equal(second[name], before[name] + 1.0)
         assert torch.equal(of.params[name].detach(), before[name] + 1.0 + 2.0)
@@ -74,7 +74,7 @@ def test_a_pipeline_of_one_stage_is_that_stage_bit_for_bit(stage: Method):
     alone, piped = problem("batchnorm"), problem("batchnorm")
     stage(alone)
     Pipeline(stage)(piped)
-    assert alike(state(alone), state(piped)) and alone.curves == piped.curves
+    assert same_weights(state(alone), state(piped)) and alone.curves == piped.curves
     assert (alone.cost.gradients, alone.cost.examples) == (piped.cost.gradients, piped.cost.examples)
 
 
@@ -84,7 +84,7 @@ def test_a_pipeline_is_its_stages_by_hand():
     Pipeline(*stages)(of)
     for stage in stages:
         stage(by_hand)
-    assert alike(state(of), state(by_hand))
+    assert same_weights(state(of), state(by_hand))
 
 
 # --- the original
@@ -325,4 +325,4 @@ def test_a_function_of_a_user_is_a_stage():
     of, twin = problem("layernorm"), problem("layernorm")
     Pipeline(forget_nothing, LATER, names=("mine", "recover"))(of)
     LATER(twin)
-    assert alike(state(of), state(twin))
+    assert same_weights(state(of), state(twin))

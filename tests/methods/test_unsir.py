@@ -26,7 +26,7 @@ SHORT = UNSIR(
 )
 
 
-def asked(family: str = "layernorm", seed: int = 0) -> tuple[Problem, Recorder]:
+def recorded_problem(family: str = "layernorm", seed: int = 0) -> tuple[Problem, Recorder]:
     """Class 3 is to be forgotten."""
     recorder = Recorder()
     return problem(family, dtype=torch.float64, whole_class=True, scorer=recorder, seed=seed), recorder
@@ -51,9 +51,9 @@ class Adam:
 
 @pytest.mark.parametrize("family", ["layernorm", "batchnorm"])
 def test_the_noise(family: str):
-    of, _ = asked(family)
+    of, _ = recorded_problem(family)
     plain = copy.deepcopy(of.model).eval()
-    (start,), _ = draw_noise(asked(family)[0], 5)
+    (start,), _ = draw_noise(recorded_problem(family)[0], 5)
     noise, adam = start.detach().clone().requires_grad_(), Adam(0.1)
     for _ in range(3):
         away = -F.cross_entropy(plain(noise), torch.full((5,), 3))
@@ -66,7 +66,7 @@ def test_the_noise(family: str):
 
 @pytest.mark.parametrize("family", ["layernorm", "batchnorm"])
 def test_impair_and_repair(family: str):
-    of, recorder = asked(family)
+    of, recorder = recorded_problem(family)
     plain = copy.deepcopy(of.model).train()
     SHORT(of)
     stay = len(of.split.retain)
@@ -95,8 +95,8 @@ def test_noise_that_a_model_says_nothing_of_shrinks_by_the_rate_of_adam():
 
 
 def test_the_model_is_farther_from_the_class_on_learned_noise_than_on_drawn():
-    of, _ = asked()
-    (start,), _ = draw_noise(asked()[0], 32)
+    of, _ = recorded_problem()
+    (start,), _ = draw_noise(recorded_problem()[0], 32)
     (found,) = UNSIR().noise_of(of, 3)
     target = torch.full((32,), 3)
     with torch.no_grad():
@@ -109,10 +109,10 @@ def test_the_model_is_farther_from_the_class_on_learned_noise_than_on_drawn():
 
 @pytest.mark.parametrize("family", ["layernorm", "batchnorm"])
 def test_every_noise_image_comes_equally_often(family: str):
-    of, recorder = asked(family)
+    of, recorder = recorded_problem(family)
     method = UNSIR(noise_steps=1, repeats=3)
     method(of)
-    (found,) = method.noise_of(asked(family)[0], 3)
+    (found,) = method.noise_of(recorded_problem(family)[0], 3)
     stay = set(of.split.retain.tolist())
     impair = [batch for batch in recorder.drawn if bool((batch.target == 3).any())]
     rows = torch.cat([batch.inputs[0] for batch in impair])
@@ -120,7 +120,7 @@ def test_every_noise_image_comes_equally_often(family: str):
     assert sorted(ids.tolist()) == list(range(96 + len(stay)))  # one epoch, each once
     noise = rows[target == 3]
     assert len(noise) == 96 and len(noise.unique(dim=0)) == 32
-    staged = method.noise_split(asked(family)[0]).train.noise[0]
+    staged = method.noise_split(recorded_problem(family)[0]).train.noise[0]
     counts = [(noise - image).flatten(1).abs().sum(1).eq(0).sum() for image in staged]
     assert counts == [3] * 32 and staged.shape == found.shape
     given = of.split.train.inputs[0][of.split.retain]
@@ -128,7 +128,7 @@ def test_every_noise_image_comes_equally_often(family: str):
 
 
 def test_so_many_of_each_class_are_taken_at_most():
-    of, _ = asked()
+    of, _ = recorded_problem()
     split = replace(SHORT, per_class=4).noise_split(of)
     labels = split.train.labels[split.retain]
     assert labels.bincount().tolist() == [4, 4, 4]

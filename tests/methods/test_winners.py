@@ -36,7 +36,7 @@ def fresh(family: str = "batchnorm") -> Problem:
     return recorded(family)[0]
 
 
-def moved(after: nn.Module, before: nn.Module) -> dict[str, Tensor]:
+def weight_changes(after: nn.Module, before: nn.Module) -> dict[str, Tensor]:
     """The displacement of every weight that is not where it was, but for a step of no length."""
     pairs = zip(after.named_parameters(), before.named_parameters(), strict=True)
     apart = {name: (p - q).detach() for (name, p), (_, q) in pairs}
@@ -64,7 +64,7 @@ def kicks(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
     def watched(of: Problem, std: Importance) -> None:
         before = copy.deepcopy(of.model)
         perturb(of, std)
-        seen.append(moved(of.model, before))
+        seen.append(weight_changes(of.model, before))
 
     monkeypatch.setattr(edit, "perturb", watched)
     return seen
@@ -141,7 +141,7 @@ def test_noise_has_its_standard_deviation_and_stays_in_the_first_kernel(kicks: l
     before = copy.deepcopy(of.model)
     still(of, CFW(noise=0.6, last_noise=0.05))
     (last,) = kicks
-    first = moved(of.model, before)
+    first = weight_changes(of.model, before)
     assert first.keys() == last.keys() == {"0.weight"}
     # 3,000 draws: the deviation of a deviation is 1.3 in a hundred
     assert float(last["0.weight"].std()) == pytest.approx(0.05, rel=0.06)
@@ -312,7 +312,7 @@ def test_normalisations_train_in_all_rounds_and_get_no_noise(kicks: list[dict[st
     whole(RNI(layers=0.0, rounds=4, last=0.2), steps=5, lr=1e-3)(of)  # one layer a round
     noised = {name for noise in kicks for name in noise}
     assert noised and noised <= {*LAYERS}
-    assert moved(of.model, before).keys() >= {
+    assert weight_changes(of.model, before).keys() >= {
         f"{norm}.{kind}" for norm in ("bn1", "bn2", "downsample.1") for kind in ("weight", "bias")
     }
 
@@ -356,14 +356,14 @@ def test_settings_of_rni_out_of_range_are_refused(changes: dict):
 # --- KDE
 
 
-def taught(lr: float = 0.1) -> KDE:
+def kde_method(lr: float = 0.1) -> KDE:
     """Two steps on calibration data, of which each sees all."""
     return KDE(temperature=3.0, taught=Descent(lr=lr, steps=2, batch=100, momentum=0.9, weight_decay=0.01))
 
 
 def test_kde():
-    method, original = whole(taught(), steps=2), fresh().model.eval()
-    plain = still(fresh(), taught(lr=STILL)).train()
+    method, original = whole(kde_method(), steps=2), fresh().model.eval()
+    plain = still(fresh(), kde_method(lr=STILL)).train()
     (of, recorder), loss = recorded("batchnorm"), nn.CrossEntropyLoss()
     plain.load_state_dict({**plain.state_dict(), **dict(of.model.named_buffers())})
     method(of)
@@ -404,7 +404,7 @@ def test_the_first_layer_and_the_head_are_told_by_place_and_alone_start_afresh()
     """Released: a stem of another name than conv1 kept what it knew, without a word."""
     for family, ends in (("layernorm", ("0.", "6.")), ("batchnorm", ("conv1", "fc"))):
         of, anew, before = fresh(family), fresh(family).fresh_model(), fresh(family).model
-        still(of, taught(lr=STILL))
+        still(of, kde_method(lr=STILL))
         for name, p in of.model.named_parameters():
             old, new = before.get_parameter(name), anew.get_parameter(name)
             # steps of no length move a zero
@@ -417,7 +417,7 @@ def test_kde_reads_no_label_of_calibration_data():
     shifted = Toy(data.inputs, (data.labels + 1) % 4)
     other.split = Split(other.split.train, other.split.forget, shifted, calibration=data_ids)
     for of in (one, other):
-        whole(taught(), steps=2)(of)
+        whole(kde_method(), steps=2)(of)
     assert moved_apart(one.model, other.model) == 0
 
 

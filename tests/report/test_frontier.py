@@ -61,7 +61,7 @@ def test_pairs_have_a_difference_with_its_interval_at_each_budget(found):
     assert lines[0][header.index("0.3")] == interval(row["difference"], row["low"], row["high"])
 
 
-def told(found):
+def conclusion_parts(found):
     """Budget, method and gap that the conclusion names, what of training from scratch, and how it is put."""
     sentence = conclusion(found)
     pattern = r"At (\S+) % of a retraining's gradients, (\S+) is (\S+) points from a retrained model(.*)"
@@ -98,31 +98,31 @@ def gap(found, name, budget):
 )
 def test_the_conclusion_is_what_a_pass_costs_or_the_first_pass_there_is(found, lur, joint, expected):
     given = verdicts(found, lur=lur, joint=joint)
-    budget, name, said, scratch, sentence = told(given)
+    budget, name, said, scratch, sentence = conclusion_parts(given)
     assert (budget, name) == expected[:2] and expected[2] in sentence
     assert (said, scratch) == (gap(found, name, budget), gap(found, TO_BEAT, budget))
 
 
 def test_of_equals_the_conclusion_names_the_nearest(found):
     given = verdicts(found, lur="FFP", joint="FFP")
-    _, name, said, *_ = told(given)
+    _, name, said, *_ = conclusion_parts(given)
     assert float(said) == min(float(gap(found, each, 0.6)) for each in ("lur", "joint"))
     assert said == gap(found, name, 0.6)
 
 
 def test_without_a_pass_the_conclusion_is_of_the_largest_budget_and_says_so(found):
     failing = verdicts(found, joint="FFI")
-    budget, name, said, _, sentence = told(failing)
+    budget, name, said, _, sentence = conclusion_parts(failing)
     assert (budget, name, said) == (0.6, "joint", gap(found, "joint", 0.6))
     assert sentence.startswith("No unlearning method passes at these") and "and passes" not in sentence
     alone = put(failing, "methods", value={"joint": failing["methods"]["joint"]})
-    assert told(alone)[3] is None
+    assert conclusion_parts(alone)[3] is None
 
 
 def test_without_margins_no_verdict_is_missed(found):
     unjudged = put(found, "margin", value=None)
     unjudged = put(unjudged, "methods", value={"joint": found["methods"]["joint"]})
-    assert told(unjudged)[4].startswith("At 60 %")
+    assert conclusion_parts(unjudged)[4].startswith("At 60 %")
     assert conclusion(put(found, "methods", value={"diverged": found["methods"]["diverged"]})) is None
 
 

@@ -56,7 +56,7 @@ def small(record):
     return record | {"stages": {"trace": small | extra}}
 
 
-def written(value, decimals):
+def format_value(value, decimals):
     return f"{value:.{decimals}f}".replace("-", MINUS)
 
 
@@ -71,7 +71,7 @@ def test_every_score_stands_in_its_methods_row(record, text):
     for name, method in record["stages"]["trace"]["methods"].items():
         if method["failed"] is None:
             for metric, score in method["scores"].items():
-                shown = [written(score[key], digits(metric)) for key in ("value", "low", "high")]
+                shown = [format_value(score[key], digits(metric)) for key in ("value", "low", "high")]
                 assert row_of(page, name, among=shown)
 
 
@@ -80,19 +80,27 @@ def test_every_difference_margin_and_part_of_the_gap_is_on_the_page(record, text
     stage = record["stages"]["trace"]
     for name, method in stage["methods"].items():
         if method["failed"] is None:
-            gaps = [written(abs(score["gap"]), digits(metric)) for metric, score in method["scores"].items()]
-            parts = [written(part, 2) for part in method["gap"]["parts"].values()]
+            gaps = [
+                format_value(abs(score["gap"]), digits(metric)) for metric, score in method["scores"].items()
+            ]
+            parts = [format_value(part, 2) for part in method["gap"]["parts"].values()]
             assert row_of(page, name, among=gaps)
             assert row_of(
                 page,
                 name,
-                among=[written(method["gap"]["mean"], 2), written(method["gap"]["of_means"], 2), *parts],
+                among=[
+                    format_value(method["gap"]["mean"], 2),
+                    format_value(method["gap"]["of_means"], 2),
+                    *parts,
+                ],
             )
             assert row_of(
-                page, name, among=[written(method["peak_mib"], 0), str(method["gradient_evaluations"])]
+                page, name, among=[format_value(method["peak_mib"], 0), str(method["gradient_evaluations"])]
             )
     assert row_of(
-        page, "Margin", among=[written(margin, digits(metric)) for metric, margin in stage["margins"].items()]
+        page,
+        "Margin",
+        among=[format_value(margin, digits(metric)) for metric, margin in stage["margins"].items()],
     )
 
 
@@ -100,9 +108,13 @@ def test_retrain_stands_beside_the_methods_with_its_band(record, text):
     page = Page(text)
     reference = record["stages"]["trace"]["reference"]
     shown = ("ua", "ra", "ta", "mia", "auc", "tv")
-    assert row_of(page, "Retrain", among=[written(reference["scores"][m]["value"], digits(m)) for m in shown])
     assert row_of(
-        page, "Retrain,", among=[written(end, digits(m)) for m in shown for end in reference["null_band"][m]]
+        page, "Retrain", among=[format_value(reference["scores"][m]["value"], digits(m)) for m in shown]
+    )
+    assert row_of(
+        page,
+        "Retrain,",
+        among=[format_value(end, digits(m)) for m in shown for end in reference["null_band"][m]],
     )
 
 

@@ -64,7 +64,7 @@ def usual(forget: list[float]) -> Problem:
     return proxied([2, -1, 1], [3, -2, 2, 4], original(forget))
 
 
-def placed(estimate: EstimatedLogits) -> list[float]:
+def true_margins(estimate: EstimatedLogits) -> list[float]:
     """The true-class margins of the estimate."""
     return margin(estimate.logits, torch.tensor([TRAIN[i] for i in FORGET])).tolist()
 
@@ -134,7 +134,7 @@ def test_a_table_has_the_rows_in_their_places():
 def test_a_proxys_answers_are_at_the_held_out_level_or_their_own():
     of = usual([5, 1, 3])
     own, held = (Answers(SCRATCH, level)(of).logits for level in ("own", "held-out"))
-    assert placed(EstimatedLogits(own)) == [2, -1, 1]
+    assert true_margins(EstimatedLogits(own)) == [2, -1, 1]
     assert torch.equal(held, held_out_level(of, SCRATCH(of))[:3]) and not torch.equal(held, own)
 
 
@@ -154,7 +154,7 @@ def test_a_pool_of_one_is_a_temperature():
     # one weight w for margins 3, -3, 3, -3 under an original at 1.5, -1.5, ...: w = 1/2 fits all of them
     held = margins(HELD_OUT, CALIBRATION, [1.5, -1.5, 1.5, -1.5])
     of = proxied([2, -1, 1], [3, -3, 3, -3], margins(0, TRAIN, [9] * 6) | held)
-    assert placed(Pool((SCRATCH,), "own")(of)) == pytest.approx([1.0, -0.5, 0.5], abs=1e-4)
+    assert true_margins(Pool((SCRATCH,), "own")(of)) == pytest.approx([1.0, -0.5, 0.5], abs=1e-4)
 
 
 # --- ranks
@@ -162,14 +162,14 @@ def test_a_pool_of_one_is_a_temperature():
 
 def test_the_originals_ranks_place_the_margins_by_hand():
     # ranks 2, 0, 1 of three: quantiles 5/6, 1/6, 1/2 of -1, 0, 2, 4
-    assert placed(Ranks("original")(usual([5, 1, 3]))) == pytest.approx([3.0, -0.5, 1.0])
+    assert true_margins(Ranks("original")(usual([5, 1, 3]))) == pytest.approx([3.0, -0.5, 1.0])
 
 
 def test_a_proxys_ranks_place_the_margins_by_hand():
     # agreeing: ranks 1, 0 of two in the original's 2, 4, 0 where the proxy agrees; disagreeing: its -1
     wanted = np.quantile([0, 2, 4], [0.75, 0.25])
     assert wanted.tolist() == [3.0, 1.0]
-    assert placed(Ranks("proxy", SCRATCH)(usual([5, 1, 3]))) == pytest.approx([3.0, -1.0, 1.0])
+    assert true_margins(Ranks("proxy", SCRATCH)(usual([5, 1, 3]))) == pytest.approx([3.0, -1.0, 1.0])
 
 
 def test_the_rest_is_shared_as_on_held_out_examples_of_the_same_label():
@@ -250,7 +250,7 @@ def test_a_record_is_answered_by_a_model_that_has_not_seen_it():
     of = usual([5, 1, 3])
     how = Descent(lr=1.0, steps=3, momentum=0.0)  # moves the rows of all that is seen, and no others
     estimator = Shards(2, "own", how)
-    assert placed(estimator(of)) == [2, -1, 1]
+    assert true_margins(estimator(of)) == [2, -1, 1]
     folds, models = of.remember(repr(estimator), estimator.train)
     untouched = cast(Table, of.build()).rows
     for fold, model in zip(folds, models, strict=True):

@@ -25,7 +25,7 @@ def columns(n: int = 2) -> dict[str, list]:
     }
 
 
-def written(path, **changes):
+def write_evidence(path, **changes):
     pq.write_table(pa.table({**columns(), **changes}), path)
     return path
 
@@ -48,7 +48,7 @@ def test_what_is_saved_is_loaded_bit_for_bit(path, names):
 
 
 def test_a_file_from_elsewhere_is_read(path):
-    evidence = load(written(path), forgotten_classes=(1,))
+    evidence = load(write_evidence(path), forgotten_classes=(1,))
     assert evidence.logits["retain"].tolist() == [[0.5, 2.0], [0.5, 3.0]]
     assert evidence.ids["test"].tolist() == ["image-6", "image-7"]
     assert evidence.forgotten_classes == (1,)
@@ -99,7 +99,7 @@ def test_a_failing_write_leaves_the_old_file(path, monkeypatch):
 )
 def test_bad_files_are_refused_by_what_is_wrong(path, changes, message):
     with pytest.raises(ValueError, match=message):
-        load(written(path, **changes))
+        load(write_evidence(path, **changes))
 
 
 def test_missing_files_and_columns_and_other_formats_are_refused(path):
@@ -116,14 +116,14 @@ def test_missing_files_and_columns_and_other_formats_are_refused(path):
 def test_labels_and_logits_of_other_types_are_read(path):
     names = pa.array(columns()["part"]).dictionary_encode()
     logits = pa.array(columns()["logits"], pa.list_(pa.float64(), 2))
-    evidence = load(written(path, part=names, label=[0.0, 1.0] * 4, logits=logits))
+    evidence = load(write_evidence(path, part=names, label=[0.0, 1.0] * 4, logits=logits))
     assert evidence.labels["test"].tolist() == [0, 1]
     assert evidence.logits["retain"].tolist() == [[0.5, 2.0], [0.5, 3.0]]
 
 
 @pytest.mark.parametrize("at", [0.1, 0.3, 0.5, 0.7, 0.9])
 def test_a_garbled_file_is_refused_as_no_parquet(path, at):
-    whole = written(path).read_bytes()
+    whole = write_evidence(path).read_bytes()
     start = int(at * len(whole))
     path.write_bytes(whole[:start] + bytes(b ^ 0x5A for b in whole[start : start + 40]) + whole[start + 40 :])
     with pytest.raises(ValueError, match="expected a parquet file"):

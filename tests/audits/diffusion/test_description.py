@@ -10,13 +10,13 @@ from unweave.audits.diffusion.metrics import measure_generation
 from unweave.audits.diffusion.samples import Samples, recognise
 
 
-def described(found: Samples):
+def describe_samples(found: Samples):
     return describe(found, rng=np.random.default_rng(0))
 
 
 def test_every_figure_is_the_metrics_own_inside_its_interval():
     found = samples(1)
-    values, description = measure_generation(found), described(found)
+    values, description = measure_generation(found), describe_samples(found)
     gone = description.forgotten[0]
     assert 100 * (1 - gone.hit.value) == pytest.approx(values["ua"])
     assert gone.spread.effective == values["effective"]
@@ -45,6 +45,6 @@ def test_digits_that_became_eights_are_forgotten_and_stand_out_by_their_spread()
     assert after["effective"] < 1.5 < 6 < measure_generation(retrained)["effective"]
     assert after["class_tv"] > 0.7 and after["kid_forget"] > 0.1
     assert after["kid"] == before["kid"]
-    kid = described(remapped).kid
+    kid = describe_samples(remapped).kid
     assert kid.low < 0.05 and kid.value < 0.05
-    assert described(remapped).forgotten[4].spread.top == 8
+    assert describe_samples(remapped).forgotten[4].spread.top == 8

@@ -14,12 +14,12 @@ def recogniser() -> Recogniser:
     return digits_recogniser()
 
 
-def moved(images: torch.Tensor, recogniser: Recogniser, original: torch.Tensor = IMAGES):
+def measure_drift(images: torch.Tensor, recogniser: Recogniser, original: torch.Tensor = IMAGES):
     return drift(images, original, recogniser)
 
 
 def test_equal_images_have_not_moved(recogniser):
-    found = moved(IMAGES, recogniser)
+    found = measure_drift(IMAGES, recogniser)
     assert (found.pixel, found.feature) == (0, 0)
 
 
@@ -28,29 +28,29 @@ def test_it_grows_with_the_change_and_does_not_depend_on_the_order_of_the_pairs(
         (IMAGES + 0).clamp(max=255 - step) + step
         for step in (torch.tensor(5).byte(), torch.tensor(60).byte())
     )
-    near, far = moved(slight, recogniser), moved(strong, recogniser)
+    near, far = measure_drift(slight, recogniser), measure_drift(strong, recogniser)
     assert 0 < near.pixel < far.pixel and 0 < near.feature < far.feature
-    turned = moved(slight.flip(0), recogniser, IMAGES.flip(0))
+    turned = measure_drift(slight.flip(0), recogniser, IMAGES.flip(0))
     assert turned.feature == pytest.approx(near.feature, abs=1e-6)
 
 
 def test_by_hand_in_grey_levels_where_bytes_would_wrap_around(recogniser):
     dark, light = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.full((4, 1, 8, 8), 200, dtype=torch.uint8)
     light[0] = 0
-    found = moved(dark, recogniser, light)
+    found = measure_drift(dark, recogniser, light)
     assert found.pixel == 150
     one = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     one[:, 0, 0, 0] = 8
-    assert moved(dark, recogniser, one).pixel == 1
+    assert measure_drift(dark, recogniser, one).pixel == 1
 
 
 def test_features_are_compared_per_image(recogniser):
     others = HELD_OUT.inputs[60:120]
     difference = recogniser(IMAGES).features - recogniser(others).features
     expected = np.mean([np.sqrt(np.mean(row**2)) for row in difference])
-    assert moved(IMAGES, recogniser, others).feature == pytest.approx(expected, abs=1e-12)
+    assert measure_drift(IMAGES, recogniser, others).feature == pytest.approx(expected, abs=1e-12)
 
 
 def test_images_without_a_partner_are_refused(recogniser):
     with pytest.raises(ValueError, match="an image of the original for each, found 60 and 59"):
-        moved(IMAGES, recogniser, IMAGES[1:])
+        measure_drift(IMAGES, recogniser, IMAGES[1:])

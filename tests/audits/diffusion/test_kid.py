@@ -6,16 +6,16 @@ from audits.diffusion.toys import TRAIN
 from unweave.audits.diffusion.kid import kernel, kid, kid_interval
 
 
-def drawn(seed: int, n: int = 80, *, shift: float = 0.0, d: int = 5) -> list[np.ndarray]:
+def random_features(seed: int, n: int = 80, *, shift: float = 0.0, d: int = 5) -> list[np.ndarray]:
     return [np.random.default_rng(seed).normal(size=(n, d)) + shift]
 
 
 def grouped(seed: int, n: int = 30, *, shift: float = 0.0) -> list[np.ndarray]:
     """Three conditions that lie far apart."""
-    return [drawn(seed + 1000 * i, n, shift=shift + 2 * i)[0] for i in range(3)]
+    return [random_features(seed + 1000 * i, n, shift=shift + 2 * i)[0] for i in range(3)]
 
 
-@pytest.mark.parametrize("draw", [drawn, grouped])
+@pytest.mark.parametrize("draw", [random_features, grouped])
 def test_equal_distributions_are_at_zero_on_average_and_often_below(draw):
     found = np.array([kid(draw(2 * i), draw(2 * i + 1)) for i in range(100)])
     assert abs(found.mean()) < 3 * found.std() / np.sqrt(100)
@@ -44,8 +44,13 @@ def test_halves_of_real_digits_are_near_and_other_digits_far():
 
 
 def test_it_grows_with_the_shift_and_does_not_depend_on_the_number_of_images():
-    one, two = (np.mean([kid(drawn(i), drawn(i + 50, shift=s)) for i in range(50)]) for s in (0.3, 0.6))
-    large = np.mean([kid(drawn(i, 400), drawn(i + 50, 400, shift=0.6)) for i in range(50)])
+    one, two = (
+        np.mean([kid(random_features(i), random_features(i + 50, shift=s)) for i in range(50)])
+        for s in (0.3, 0.6)
+    )
+    large = np.mean(
+        [kid(random_features(i, 400), random_features(i + 50, 400, shift=0.6)) for i in range(50)]
+    )
     assert 0 < 2 * one < two
     assert large == pytest.approx(two, rel=0.1)
 
@@ -60,7 +65,7 @@ def test_order_and_sides_do_not_matter():
 
 
 def test_one_group_is_the_unbiased_sum_over_sklearns_kernel():
-    (first,), (second,) = drawn(0, 83), drawn(1, 61, shift=0.2)
+    (first,), (second,) = random_features(0, 83), random_features(1, 61, shift=0.2)
     settings = {"degree": 3, "gamma": 1 / 5, "coef0": 1}
     xx, yy, xy = (
         polynomial_kernel(*pair, **settings) for pair in ((first, first), (second, second), (first, second))
@@ -84,14 +89,23 @@ def test_it_equals_torchmetrics_poly_mmd():
 
 
 def test_the_interval_covers_the_truth_about_nineteen_times_in_twenty():
-    truth = np.mean([kid(drawn(i, 1000), drawn(i + 50000, 1000, shift=0.4)) for i in range(10)])
-    for draw, n, shift, value in ((drawn, 60, 0.0, 0.0), (drawn, 60, 0.4, truth), (grouped, 20, 0.0, 0.0)):
+    truth = np.mean(
+        [kid(random_features(i, 1000), random_features(i + 50000, 1000, shift=0.4)) for i in range(10)]
+    )
+    for draw, n, shift, value in (
+        (random_features, 60, 0.0, 0.0),
+        (random_features, 60, 0.4, truth),
+        (grouped, 20, 0.0, 0.0),
+    ):
         found = [kid_interval(draw(i, n), draw(i + 7000, n, shift=shift)) for i in range(100)]
         assert np.mean([each.low <= value <= each.high for each in found]) > 0.9
 
 
 def test_more_images_give_a_narrower_interval():
-    few, many = ([kid_interval(drawn(i, n), drawn(i + 9, n, shift=0.4)) for i in range(9)] for n in (60, 600))
+    few, many = (
+        [kid_interval(random_features(i, n), random_features(i + 9, n, shift=0.4)) for i in range(9)]
+        for n in (60, 600)
+    )
     assert (
         np.mean([each.high - each.low for each in many]) < np.mean([each.high - each.low for each in few]) / 2
     )
@@ -99,11 +113,11 @@ def test_more_images_give_a_narrower_interval():
 
 def test_too_few_images_or_two_spaces_are_refused():
     with pytest.raises(ValueError, match="a KID needs at least 20 images in each group, found 19"):
-        kid(drawn(0), [*drawn(1), *drawn(2, 19)])
+        kid(random_features(0), [*random_features(1), *random_features(2, 19)])
     with pytest.raises(ValueError, match="a KID needs at least 20 images in each group, found 0"):
-        kid(drawn(0), [])
+        kid(random_features(0), [])
     with pytest.raises(ValueError, match="one space, found 5 and 6 numbers"):
-        kid_interval(drawn(0), drawn(1, d=6))
+        kid_interval(random_features(0), random_features(1, d=6))
 
 
 def test_images_of_one_seed_are_no_two_independent_images():

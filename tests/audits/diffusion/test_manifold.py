@@ -5,25 +5,25 @@ from sklearn.neighbors import NearestNeighbors
 from unweave.audits.diffusion.manifold import precision, recall
 
 
-def drawn(seed: int, n: int = 120, *, scale: float = 1.0) -> np.ndarray:
+def random_features(seed: int, n: int = 120, *, scale: float = 1.0) -> np.ndarray:
     return scale * np.random.default_rng(seed).normal(size=(n, 4))
 
 
 def test_a_set_lies_in_its_own_region_and_in_none_that_is_far_away():
-    one = drawn(0)
+    one = random_features(0)
     assert precision(generated=one, real=one).value == recall(generated=one, real=one).value == 1
     assert precision(generated=one + 100, real=one).value == recall(generated=one + 100, real=one).value == 0
 
 
 def test_lost_variety_costs_recall_and_broken_images_cost_precision():
-    real = drawn(0)
-    timid, wild = drawn(1, scale=0.2), drawn(1, scale=4.0)
+    real = random_features(0)
+    timid, wild = random_features(1, scale=0.2), random_features(1, scale=4.0)
     assert precision(generated=timid, real=real).value > 0.95 > 5 * recall(generated=timid, real=real).value
     assert precision(generated=wild, real=real).value < 0.3 < 0.95 < recall(generated=wild, real=real).value
 
 
 def test_the_sides_mirror_each_other_and_order_does_not_matter():
-    one, other = drawn(0), drawn(1, 90, scale=1.5)
+    one, other = random_features(0), random_features(1, 90, scale=1.5)
     assert precision(generated=one, real=other) == recall(generated=other, real=one)
     mixed = np.random.default_rng(2).permutation(120)
     assert precision(generated=one[mixed], real=other) == precision(generated=one, real=other)
@@ -40,7 +40,7 @@ def test_by_hand_on_a_line():
 
 
 def test_it_equals_sklearns_neighbours():
-    real, generated = drawn(0), drawn(1, 90, scale=1.5)
+    real, generated = random_features(0), random_features(1, 90, scale=1.5)
     radius = NearestNeighbors(n_neighbors=4).fit(real).kneighbors(real)[0][:, 3]  # itself is the first
     inside = [(np.linalg.norm(real - row, axis=1) <= radius).any() for row in generated]
     assert precision(generated=generated, real=real).successes == sum(inside)
@@ -48,6 +48,6 @@ def test_it_equals_sklearns_neighbours():
 
 def test_too_few_images_or_two_spaces_are_refused():
     with pytest.raises(ValueError, match="3 nearest neighbours needs more than 3 images, found 3"):
-        precision(generated=drawn(0), real=drawn(1, 3))
+        precision(generated=random_features(0), real=random_features(1, 3))
     with pytest.raises(ValueError, match="one space, found 4 and 2 numbers"):
-        recall(generated=drawn(0)[:, :2], real=drawn(1))
+        recall(generated=random_features(0)[:, :2], real=random_features(1))

@@ -28,7 +28,7 @@ def margins():
     )
 
 
-def measured(generators, references, **attacked: float):
+def metric_values(generators, references, **attacked: float):
     """What each makes beside its retrained one, and what attacks found."""
     pairs = zip(generators, references, strict=True)
     return [{**measure_generation(one, other), **attacked} for one, other in pairs]
@@ -42,8 +42,8 @@ def judged(retrained, margins):
         generators = [samples(seed + 200, turns, wrong=wrong, blur=blur) for seed in SEEDS[:n]]
         original = [samples(seed + 300, before) for seed in SEEDS[:n]]
         references = retrained[:n]
-        values = measured(generators, references, **found)
-        befores = measured(original, references, **(KNOWN if found else {}))
+        values = metric_values(generators, references, **found)
+        befores = metric_values(original, references, **(KNOWN if found else {}))
         alone = [{**measure_generation(each), **(RESISTS if found else {})} for each in references]
         return judge_generation(values, alone, margins, original=befores, missing=never_generated(original))
 
@@ -99,9 +99,9 @@ def test_a_class_that_the_original_never_generates_is_inconclusive(judged):
 
 def test_a_class_whose_absence_nobody_sees_is_inconclusive_before_any_fail(retrained, margins):
     alone = [{**measure_generation(each), **RESISTS} for each in retrained]
-    like = measured([samples(seed + 300) for seed in SEEDS], retrained, **RESISTS)
+    like = metric_values([samples(seed + 300) for seed in SEEDS], retrained, **RESISTS)
     found = judge_generation(
-        measured([samples(seed + 200, wrong=0.2) for seed in SEEDS], retrained, **RESISTS),
+        metric_values([samples(seed + 200, wrong=0.2) for seed in SEEDS], retrained, **RESISTS),
         alone,
         margins,
         original=like,
@@ -172,8 +172,8 @@ def unsettled_margins():
 @pytest.mark.parametrize("turns", [None, *ONE_OTHER])
 def test_where_retrained_generators_differ_as_much_as_the_original_nobody_passes(unsettled_margins, turns):
     references = [unsettled(seed) for seed in SEEDS]
-    values = measured([unsettled(7, turns)] * 10, references, **RESISTS)
-    befores = measured([unsettled(7, ORIGINAL)] * 10, references, **KNOWN)
+    values = metric_values([unsettled(7, turns)] * 10, references, **RESISTS)
+    befores = metric_values([unsettled(7, ORIGINAL)] * 10, references, **KNOWN)
     alone = [{**measure_generation(each), **RESISTS} for each in references]
     judged = judge_generation(values, alone, unsettled_margins, original=befores)
     assert judged.verdict == Verdict.INCONCLUSIVE, judged.reason

@@ -7,12 +7,12 @@ from torch.utils.data import TensorDataset
 from unweave.cli.project.named_dataset import NamedDataset
 
 
-def named(*given: object) -> NamedDataset:
+def named_dataset(*given: object) -> NamedDataset:
     return NamedDataset(TensorDataset(torch.eye(3), torch.arange(3)), given=given)
 
 
 def test_the_names_are_made_once_however_often_they_are_asked_for() -> None:
-    source = named("a", "b", "c")
+    source = named_dataset("a", "b", "c")
     assert source.names == ("a", "b", "c")
     assert source.names is source.names
     assert source.to("meta").names is source.names
@@ -28,4 +28,4 @@ def test_the_names_are_made_once_however_often_they_are_asked_for() -> None:
 )
 def test_other_ids_are_refused(given, message) -> None:
     with pytest.raises(ValueError, match=message):
-        named(*given)
+        named_dataset(*given)

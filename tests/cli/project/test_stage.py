@@ -69,7 +69,7 @@ def test_under_a_raised_number_a_retrained_model_is_made_again(reading, monkeypa
     assert len(list((reading.parent / "run" / "models").iterdir())) == 2
 
 
-def practising(path: Path, forget: tuple[int, ...] = (1, 2, 3), **changes: object) -> UserModelStage:
+def tuned_stage(path: Path, forget: tuple[int, ...] = (1, 2, 3), **changes: object) -> UserModelStage:
     """The stage with other tuning."""
     made = stage(path, forget)
     tuning = dataclasses.replace(made.recipe.tuning, **changes)
@@ -133,13 +133,13 @@ def test_proxies_of_an_original_that_has_forgotten_before_are_refused(reading, m
     project = dataclasses.replace(place.load_project(stage(reading).place, "cpu"), forgotten=(2,))
     monkeypatch.setattr(given, "load_project", lambda *_: project)
     with pytest.raises(ValueError, match="would learn class 2.*tune --against retrain"):
-        practising(reading).refuse_unsearchable()
-    practising(reading, against="retrain").refuse_unsearchable()
+        tuned_stage(reading).refuse_unsearchable()
+    tuned_stage(reading, against="retrain").refuse_unsearchable()
 
 
 def test_an_original_of_all_the_data_is_not_compared_on_a_part(reading):
     with pytest.raises(ValueError, match="limit = 60: remove it"):
-        practising(reading, limit=60).refuse_unsearchable()
+        tuned_stage(reading, limit=60).refuse_unsearchable()
 
 
 ITSELF = """
