@@ -167,7 +167,7 @@ def test_a_standstill_lasts_for_a_pass_over_the_retain_data(monkeypatch: pytest.
     [([3.0], False), ([3.0, 2.99, 2.98], True), ([3.0, 2.9, 2.95], False), ([3, 2, 1.99, 1.9, 1.95], False)],
 )
 def test_a_standstill_is_no_fall_by_a_fiftieth_in_the_last_checks(seen: list[float], stalled: bool):
-    assert Check(0.1, 7, patience=2, seen=seen).stalled == stalled
+    assert Check(0.1, 7, patience=2, losses=seen).stalled == stalled
 
 
 def test_the_trace_says_at_every_check_how_near_the_model_is():
