@@ -32,7 +32,7 @@ def place(tmp_path_factory) -> Path:
         return replace(shown, recipes=tuple(short(recipe) for recipe in shown.recipes))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "SHOWN", {"diffusion": tiny})
+        patch.setattr(demo, "DEMONSTRATIONS", {"diffusion": tiny})
         assert main(["demo", "diffusion", "--quick", "--jobs", "1", "--quiet", "--out", str(folder)]) == 0
     return folder
 
