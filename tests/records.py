@@ -58,7 +58,8 @@ def at_budgets(*budgets: float) -> dict[str, Any]:
             row = stage["methods"][name]
             row["gap"] |= {end: row["gap"][end] * 0.3 / budget for end in ("mean", "low", "high")}
             row |= {"gradient_evaluations": 3400 * budget, "cost": 1.2 * budget}
-            row["verdict"] = row["verdict"] if budget > 0.1 else "FAIL"
+            if budget <= 0.1:
+                row |= {"verdict": "FAIL", "reason": _reason("FAIL")}
         stages[budget] = stage
     named = {f"trace@{budget}": stage for budget, stage in stages.items()}
     return made | {"stages": named, "frontier": {"trace": frontier(stages)}}

@@ -146,10 +146,22 @@ def test_a_larger_budget_knows_the_best_trial_of_the_smaller_one(run) -> None:
     folder, made = run
     small, large = made["stages"].values()
     assert small["tuned"]["trials"] == large["tuned"]["trials"] == 2
-    for name, (inherited, *own) in large["search"].items():
+    searches = dict(large["search"])
+    assert len(searches.pop("short-retrain")) == 2, "a longer training is another one"
+    for name, (inherited, *own) in searches.items():
         assert inherited == {**study_from(small["search"][name]).best_trial, "budget": 0.1} and len(own) == 2
     again = bench([budgeted()], folder / "again", methods=["lur"], jobs=1, tuned=folder / "tuning")
     assert again["stages"]["tiny@0.3"]["search"]["lur"] == large["search"]["lur"]
+
+
+def test_the_order_of_the_budgets_changes_nothing(run, tmp_path) -> None:
+    _, made = run
+    turned = budgeted(tuning={"budgets": list(reversed(BUDGETS)), "seeds": [1000]})
+    again = bench([turned], tmp_path, methods=["joint"], jobs=1, tune=2)
+    for name, stage in again["stages"].items():
+        logs = (each["search"]["joint"] for each in (stage, made["stages"][name]))
+        ours, theirs = ([(trial["settings"], trial["value"]) for trial in log] for log in logs)
+        assert ours == theirs, name
 
 
 def test_the_record_has_their_frontier(run) -> None:

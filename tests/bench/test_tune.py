@@ -97,6 +97,15 @@ def test_a_search_at_a_larger_budget_begins_with_the_best_of_the_smaller_one(tmp
     assert len(again.trials) == 3, "a search whose trials all failed leaves nothing"
 
 
+def test_a_method_as_long_as_its_budget_begins_with_the_settings_alone_of_the_smaller_one(tmp_path) -> None:
+    recipe = tuned_so(tiny(), budgets=(0.2, 0.4), trials=2, seeds=(1000,))
+    small, large = Stage(recipe, tmp_path).split_by_budget()
+    below = tune.study((small,), "short-retrain", 2)
+    above = tune.study((large,), "short-retrain", 2, smaller=below)
+    assert [trial["gradient_evaluations"] for trial in above.trials] == [16, 16], "none of 8 steps"
+    assert above.trials[1]["settings"]["how.lr"] == below.best["how.lr"]
+
+
 def test_settings_that_a_larger_budget_does_not_allow_are_drawn_anew() -> None:
     trial = {"budget": 0.1, "settings": {"how.steps": 40, "recover.budget": 100, "forget": "gone", "lr": 0.3}}
     space = {

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 import projects
-from records import put, synthetic
+from bench.tiny import tiny
+from records import at_budgets, put, synthetic
 from unweave.audits.classifier import parquet
+from unweave.bench.bench import bench as run_bench
 from unweave.cli import main
 from unweave.record import record
 from unweave.record.digest import seal
@@ -23,6 +25,8 @@ def made(tmp_path_factory) -> Path:
     assert main(["audit", str(folder / "run"), "--references", "2", "--quiet"]) == 1
     bench = ["--methods", "finetune", "--jobs", "1", "--quiet", "--out", str(folder / "bench")]
     assert main(["bench", recipe, *bench]) == 0
+    recipe = tiny(name="costs", tuning={"budgets": [0.1, 0.3], "seeds": [1000]})
+    run_bench([recipe], folder / "costs", methods=["lur:recover"], jobs=1, tune=1)
     return folder
 
 
@@ -94,8 +98,49 @@ def test_the_figures_of_retrained_models_are_compared_as_well(run, forge):
     assert told.code == 2 and "Retrain has UA 55.5, but its cells next to it give " in told.error
 
 
+COSTS = ("stages", "costs@0.3", "methods", "lur:recover")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ((*COSTS, "scores", "ra", "value"), 55.5, "lur:recover has RA 55.5, but its cells beside it give "),
+        ((*COSTS, "per_seed", "gap"), [0.5, 0.5], "lur:recover has gap 0.5, but its cells beside it give "),
+        ((*COSTS, "gap", "mean"), 0.5, "lur:recover has gap 0.5, but its cells beside it give "),
+        (
+            ("stages", "costs@0.3", "reference", "scores", "ua", "value"),
+            55.5,
+            "Retrain has UA 55.5, but its cells beside it give ",
+        ),
+    ],
+)
+def test_pipelines_and_stages_at_budgets_are_compared_with_their_cells(run, forge, path, value, told):
+    answer = run("bench", "table", forge("costs", *path, value=value, again=True))
+    assert answer.code == 2 and told in answer.error
+
+
+LUR = ("frontier", "trace", "methods", "lur")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ((*LUR, "cost_of_pass"), 0.2, "the frontier of trace gives lur a PASS at 0.2, and its stages do not"),
+        ((*LUR, "points", 0, "verdict"), "FAIL", "lur has the verdict FAIL, but its stage at 0.3 gives PASS"),
+        ((*LUR, "points", 1, "gap", "mean"), 0.2, "lur has gap 0.2, but its stage at 0.6 gives "),
+        (("stages", "trace@0.3", "methods", "lur", "verdict"), "INCONCLUSIVE", "and its reason says: PASS: "),
+    ],
+)
+def test_a_frontier_says_what_its_stages_say_and_a_verdict_what_its_reason_says(run, here, path, value, told):
+    made = record.to_json_values(at_budgets(0.3, 0.6))
+    (here / "forged").mkdir()
+    (here / "forged" / "record.json").write_text(json.dumps(seal(put(made, *path, value=value))))
+    answer = run("bench", "table", "forged")
+    assert answer.code == 2 and told in answer.error
+
+
 def test_what_is_as_it_was_written_is_shown_with_and_without_what_lies_beside_it(run, made, here):
-    for name in ("run", "bench"):
+    for name in ("run", "bench", "costs"):
         assert run("bench", "table", made / name).code == 0
         shutil.copy(made / name / ("audit" if name == "run" else "") / "record.json", here / f"{name}.json")
         assert run("bench", "table", here / f"{name}.json").code == 0

@@ -92,7 +92,8 @@ def compare(
     with workers(jobs or cpu_count() or 1) as crew:
         list(run_jobs(crew, forget_set_jobs(stages), listener))
         logs: dict[str, dict[str, Study]] = {}
-        for stage in stages:
+        # a search begins with what a smaller budget found, in whatever order the budgets were given
+        for stage in sorted(stages, key=lambda each: each.recipe.tuning.largest_budget):
             below = next_smaller(stage, [each for each in stages if each.name in logs])
             smaller = logs[below.name] if below else {}
             made_here = obtain_studies(stage, names[stage.name], tune, tuned, crew, listener, smaller)

@@ -13,6 +13,7 @@ from unweave.bench.search import Trial
 from unweave.bench.stage import Stage
 from unweave.descent.descend import Descent
 from unweave.descent.feed import steps_per_epoch
+from unweave.methods import Method
 from unweave.methods.configure import refuse_unknown_settings
 from unweave.record.files import read_object
 from unweave.space import Range, Tunable
@@ -41,6 +42,7 @@ class Study:
             gradient evaluations, failed, pruned; and its budget, if it is of a search at a smaller one.
         scale: The length of retraining on all the data, relative to the data of the trials.
         budget: The budget of the search, relative to a retraining; None if unknown.
+        method: The method whose settings were searched; None if unknown.
     """
 
     best: Settings
@@ -48,6 +50,7 @@ class Study:
     trials: Sequence[Trial]
     scale: float = 1.0
     budget: float | None = None
+    method: Method | None = None
 
     @property
     def best_trial(self) -> Trial | None:
@@ -68,9 +71,11 @@ class Study:
         return max(min(steps, 1), round(self.scale * steps))
 
 
-def study_from(trials: Sequence[Trial], scale: float = 1.0, budget: float | None = None) -> Study:
+def study_from(
+    trials: Sequence[Trial], scale: float = 1.0, budget: float | None = None, method: Method | None = None
+) -> Study:
     """Makes a study from a log of trials."""
-    empty = Study({}, math.nan, trials, scale, budget)
+    empty = Study({}, math.nan, trials, scale, budget, method)
     best = empty.best_trial
     return replace(empty, best=best["settings"], value=best["value"]) if best else empty
 

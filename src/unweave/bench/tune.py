@@ -84,7 +84,9 @@ def study(
     An interrupted search resumes after its last trial, and several processes can share one search.
 
     What fits a smaller budget fits a larger one. So the best trial at the next smaller budget opens the log
-    and is not run again, and the second trial of a search takes its settings, with steps in proportion.
+    and is not run again, and the second trial of a search takes its settings, with steps in proportion. Where
+    the method itself depends on the budget, as a training from scratch does, the same settings are another
+    run, and the log begins with the search's own trials.
 
     Args:
         stages: The stages; settings, space and seeds are those of the first.
@@ -100,19 +102,21 @@ def study(
     facts = [facts_of(stage, name, space) for stage in stages]
     cells = [cell_key(stage, 0, repr(method) + repr(begin)) for stage in stages]
     formats = [SEARCHING_FORMAT, MEASURING_FORMAT]
-    inherited = None if smaller is None else smaller.best_trial
-    more = {"inherited": inherited["settings"]} if inherited else {}
-    key = digest({"facts": facts, "cells": cells, "trials": trials, "format": formats, **more})
+    below = None if smaller is None else smaller.best_trial
+    inherited = [below] if below and smaller and smaller.method == method else []
+    known = {"inherited" if inherited else "second": below["settings"]} if below else {}
+    key = digest({"facts": facts, "cells": cells, "trials": trials, "format": formats, **known})
     place = first.folder / "tuning" / "+".join(stage.name for stage in stages) / file_name(name)
 
     def make() -> Mapping[str, Any]:
         cases = [make_case(stage, seed) for stage in stages for seed in tuning.seeds]
         journal = append_suffix(place, "journal")
-        second = stretch(inherited, tuning.largest_budget, space) if inherited else None
+        second = stretch(below, tuning.largest_budget, space) if below else None
         log = search(method, space, trials, cases, begin=begin, second=second, journal=journal, name=key)
-        return {"facts": facts, "trials": [inherited, *log] if inherited else log}
+        return {"facts": facts, "trials": [*inherited, *log]}
 
-    return study_from(read_or_make(place, key, make)["trials"], scale_of(first), tuning.largest_budget)
+    found = read_or_make(place, key, make)["trials"]
+    return study_from(found, scale_of(first), tuning.largest_budget, method)
 
 
 def stretch(trial: Trial, budget: float, space: Mapping[str, Range]) -> Settings:

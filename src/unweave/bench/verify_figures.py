@@ -3,7 +3,8 @@
 - For an audit of a classifier, `evidence.parquet` holds the model's answers: UA, RA, TA and AUC are
 recomputed. MIA, whose attack takes as long as all others together, is not, nor are metrics that need the
 retrained models. - For a benchmark, `cells` holds the measurements of every model: every figure must be their
-mean. - For any record, a PASS must have every figure within its margin, and a FAIL one beyond.
+mean. - For any record, a PASS must have every figure within its margin, and a FAIL one beyond; a reason must
+begin with its verdict; and a frontier must say what its stages say.
 
 Missing files are not checked. A figure that passes may still be forged together with its evidence.
 """
@@ -16,8 +17,10 @@ from typing import Any
 
 from unweave.audits.classifier import parquet
 from unweave.audits.metric_names import metrics_for
-from unweave.audits.metrics import METRICS
-from unweave.bench.cell import REFERENCE
+from unweave.audits.metrics import METRICS, mean_gap
+from unweave.bench.cache import file_name
+from unweave.bench.cell import REFERENCE, UNBUDGETED
+from unweave.bench.frontier import curve
 from unweave.record.digest import rerun_command
 from unweave.record.files import read_object
 from unweave.report.numbers import heading
@@ -41,28 +44,58 @@ def refuse_disproved(record: Mapping[str, Any], path: Path) -> None:
         path: Its file or folder.
     """
     folder = path if path.is_dir() else path.parent
+    for found in contradictions(record, folder):
+        raise ValueError(
+            f"{path}: {found}: the record or a file next to it was changed after it was "
+            f"written: make it again with {rerun_command(record)}"
+        )
+
+
+def contradictions(record: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    """Yields a sentence for every contradicted figure or verdict of a record."""
     for name, stage in record["stages"].items():
-        for contradiction in contradictions(name, stage, folder):
-            raise ValueError(
-                f"{path}: {contradiction}: the record or a file next to it was changed after it was "
-                f"written: make it again with {rerun_command(record)}"
-            )
+        yield from check_verdicts(stage)
+        if name == AUDIT and (folder / EVIDENCE).is_file():
+            yield from check_evidence(stage, folder / EVIDENCE)
+        if (folder / "cells").is_dir():
+            yield from check_cells(name, stage, folder / "cells")
+    for name, found in record.get("frontier", {}).items():
+        yield from check_frontier(name, found, record["stages"])
 
 
-def contradictions(name: str, stage: Stage, folder: Path) -> Iterator[str]:
-    """Yields a sentence for every contradicted figure or verdict of a stage."""
-    yield from check_verdicts(stage)
-    if name == AUDIT and (folder / EVIDENCE).is_file():
-        yield from check_evidence(stage, folder / EVIDENCE)
-    if (folder / "cells" / name).is_dir():
-        yield from check_cells(stage, folder / "cells" / name)
+def check_frontier(name: str, found: Mapping[str, Any], stages: Mapping[str, Stage]) -> Iterator[str]:
+    """Yields points of a recipe's frontier, and costs of a PASS, that contradict its stages."""
+    known = {budget: stages.get(f"{name}@{budget}", stages.get(name)) for budget in found["budgets"]}
+    there = {budget: stage for budget, stage in known.items() if stage is not None}
+    for method, row in found["methods"].items():
+        own = curve(method, there)
+        if len(own["points"]) != len(row["points"]) or own["cost_of_pass"] != row["cost_of_pass"]:
+            said = "no PASS" if row["cost_of_pass"] is None else f"a PASS at {row['cost_of_pass']:g}"
+            yield f"the frontier of {name} gives {method} {said}, and its stages do not"
+            return
+        for point, other in zip(row["points"], own["points"], strict=True):
+            where = f"its stage at {point['budget']:g} gives"
+            if point["verdict"] != other["verdict"]:
+                yield f"{method} has the verdict {point['verdict']}, but {where} {other['verdict']}"
+            figures = [
+                {"gap": (each["gap"] or {}).get("mean"), "cost": each["gradient_evaluations"]}
+                for each in (point, other)
+            ]
+            yield from compare_figures(method, figures[0], drop_unknown(figures[1]), where)
+
+
+def drop_unknown(values: Mapping[str, float | None]) -> dict[str, float]:
+    """The known values."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def check_verdicts(stage: Stage) -> Iterator[str]:
-    """Yields verdicts that contradict the margins."""
+    """Yields verdicts that contradict the margins or their own reason."""
     for name, row in stage["methods"].items():
-        has_value = [each["value"] is not None for each in row["scores"].values()]
-        if row["failed"] is not None or not all(has_value):
+        if row["failed"] is None and not row["reason"].startswith(row["verdict"]):
+            yield f"{name} has the verdict {row['verdict']}, and its reason says: {row['reason']}"
+        known = [each["value"] is not None for each in row["scores"].values()]
+        if row["failed"] is not None or not all(known):
             continue
         beyond = list(check_margins(row["scores"], stage["margins"] or {}))
         if row["verdict"] == "PASS" and (beyond or not stage["margins"]):
@@ -91,50 +124,61 @@ def check_evidence(stage: Stage, path: Path) -> Iterator[str]:
     if len(rows) != 1:
         return
     ((name, row),) = rows
-    recorded = {each: row["scores"][each]["value"] for each in ANEW if each in row["scores"]}
-    finite_values = {each: value for each, value in recorded.items() if value is not None}
-    if finite_values:
+    said = {each: row["scores"][each]["value"] for each in ANEW if each in row["scores"]}
+    known = {each: value for each, value in said.items() if value is not None}
+    if known:
         evidence = parquet.load(path)
-        takes = {each: METRICS[each].alone for each in finite_values}
-        recomputed = {each: take(evidence) for each, take in takes.items() if take is not None}
-        yield from compare_figures(name, finite_values, recomputed, f"{path.name} next to it gives")
+        takes = {each: METRICS[each].alone for each in known}
+        found = {each: take(evidence) for each, take in takes.items() if take is not None}
+        yield from compare_figures(name, known, found, f"{path.name} next to it gives")
 
 
-def check_cells(stage: Stage, folder: Path) -> Iterator[str]:
+def check_cells(name: str, stage: Stage, cells: Path) -> Iterator[str]:
     """Yields figures that contradict the cells, per seed and as means."""
-    rows = {name: row for name, row in stage["methods"].items() if row["failed"] is None}
-    for name, row in rows.items():
-        cells = read_values(folder, stage["seeds"], name)
-        for figure, values in row.get("per_seed", {}).items():
-            for value, cell in zip(values, cells, strict=False):
-                yield from compare_figures(name, {figure: value}, cell, FROM_CELLS)
-        yield from check_means(name, row["scores"], cells, len(stage["seeds"]))
-    retrained = read_values(folder, stage["seeds"], REFERENCE)
+    retrained = read_values(cells, name, stage, REFERENCE)
     yield from check_means("Retrain", stage["reference"]["scores"], retrained, len(stage["seeds"]))
+    rows = {method: row for method, row in stage["methods"].items() if row["failed"] is None}
+    for method, row in rows.items():
+        own = read_values(cells, name, stage, method)
+        if retrained:
+            own = [cell | gap_of(cell, other) for cell, other in zip(own, retrained, strict=False)]
+        for seed, cell in enumerate(own):
+            said = {figure: each[seed] for figure, each in row.get("per_seed", {}).items()}
+            yield from compare_figures(method, said, cell, FROM_CELLS)
+        means = (
+            row["scores"] if row["gap"] is None else {**row["scores"], "gap": {"value": row["gap"]["mean"]}}
+        )
+        yield from check_means(method, means, own, len(stage["seeds"]))
+
+
+def gap_of(cell: Values, reference: Values) -> dict[str, float]:
+    """The mean gap of a cell; empty if a metric of it was not measured."""
+    metrics = metrics_for(cell)
+    parts = [metric.id for metric in metrics.values() if metric.points]
+    return {"gap": mean_gap(cell, reference, metrics)} if all(part in cell for part in parts) else {}
 
 
 def check_means(name: str, scores: Mapping[str, Any], cells: Sequence[Values], seeds: int) -> Iterator[str]:
     """Yields scores that differ from the mean of the cells, if every seed has a cell."""
     if len(cells) == seeds and cells:
-        common = [each for each in scores if all(each in cell for cell in cells)]
-        means = {each: mean(cell[each] for cell in cells) for each in common}
-        yield from compare_figures(name, {each: scores[each]["value"] for each in common}, means, FROM_CELLS)
+        shared = [each for each in scores if all(each in cell for cell in cells)]
+        means = {each: mean(cell[each] for cell in cells) for each in shared}
+        yield from compare_figures(name, {each: scores[each]["value"] for each in shared}, means, FROM_CELLS)
 
 
-def read_values(folder: Path, seeds: Sequence[int], name: str) -> list[Values]:
+def read_values(cells: Path, name: str, stage: Stage, method: str) -> list[dict[str, float]]:
     """Reads the measurements of a method's existing cells, in the order of the seeds."""
-    places = [folder / str(seed) / f"{name}.values.json" for seed in seeds]
+    folder = cells / (stage["recipe"].get("name", name) if method in UNBUDGETED else name)
+    places = [folder / str(seed) / f"{file_name(method)}.values.json" for seed in stage["seeds"]]
     if not all(place.is_file() for place in places):
         return []
     return [read_object(place).get("values", {}) for place in places]
 
 
-def compare_figures(
-    name: str, recorded: Mapping[str, float | None], recomputed: Values, where: str
-) -> Iterator[str]:
+def compare_figures(name: str, said: Mapping[str, float | None], found: Values, where: str) -> Iterator[str]:
     """Yields a sentence for every figure that differs from the recomputed one."""
-    for metric in (each for each in recorded if each in recomputed):
-        value, other = recorded[metric], recomputed[metric]
+    for metric in (each for each in said if each in found):
+        value, other = said[metric], found[metric]
         if value is None:
             same = not math.isfinite(other)
         else:
