@@ -104,13 +104,13 @@ COSTS = ("stages", "costs@0.3", "methods", "lur:recover")
 @pytest.mark.parametrize(
     ("path", "value", "told"),
     [
-        ((*COSTS, "scores", "ra", "value"), 55.5, "lur:recover has RA 55.5, but its cells beside it give "),
-        ((*COSTS, "per_seed", "gap"), [0.5, 0.5], "lur:recover has gap 0.5, but its cells beside it give "),
-        ((*COSTS, "gap", "mean"), 0.5, "lur:recover has gap 0.5, but its cells beside it give "),
+        ((*COSTS, "scores", "ra", "value"), 55.5, "lur:recover has RA 55.5, but its cells next to it give "),
+        ((*COSTS, "per_seed", "gap"), [0.5, 0.5], "lur:recover has gap 0.5, but its cells next to it give "),
+        ((*COSTS, "gap", "mean"), 0.5, "lur:recover has gap 0.5, but its cells next to it give "),
         (
             ("stages", "costs@0.3", "reference", "scores", "ua", "value"),
             55.5,
-            "Retrain has UA 55.5, but its cells beside it give ",
+            "Retrain has UA 55.5, but its cells next to it give ",
         ),
     ],
 )
