@@ -132,7 +132,7 @@ def run(recipe: Recipe, arguments: argparse.Namespace, *methods: str) -> Row:
     if "short-retrain" in methods or len(methods) == 1:
         return {**stage, "environment": content["environment"]}
     share = stage["methods"][DEFAULT]["gradient_evaluations"] / stage["reference"]["gradient_evaluations"]
-    return run(recipe.within(min(1.0, share)), arguments, *methods, "short-retrain")
+    return run(recipe.with_budget(min(1.0, share)), arguments, *methods, "short-retrain")
 
 
 def compact(stage: Row) -> Row:

@@ -92,7 +92,7 @@ class Budget:
         vector_steps: The steps of Adam on a vector, from each start.
         vector_lr: The learning rate of Adam on a vector.
         relearning: The descent that learns the class again.
-        checks: The steps after which relearning is checked.
+        looks: The steps after which relearning is checked.
         seed: The seed of everything but the images.
     """
 
@@ -104,7 +104,7 @@ class Budget:
     vector_steps: int = 50
     vector_lr: float = 0.05
     relearning: Descent = RELEARNING
-    checks: Sequence[int] = CHECKS
+    looks: Sequence[int] = CHECKS
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -217,7 +217,7 @@ def try_optimised_vector(target: Target, budget: Budget) -> Numbers:
 def try_relearning(target: Target, budget: Budget) -> Numbers:
     """Fine-tunes a copy on a few images."""
     curves = measure_relearning(
-        Relearner(target.drawing, target.condition, budget.relearning, budget.checks, budget.seed),
+        Relearner(target.drawing, target.condition, budget.relearning, budget.looks, budget.seed),
         target.images,
         target.condition,
         target.hit,
