@@ -100,7 +100,7 @@ def test_a_recovery_that_ends_once_the_model_is_restored_is_foreseen_at_its_most
     ]
     told = run("forget", place, "--random", 0.1, "--quiet", "--json", "--method", "finetune:recover").out
     assert foreseen == pytest.approx(10 + 40) and 10 < json.loads(told)["gradient_evaluations"] < 10 + 40
-    assert "assumed to take its most" in run("check", place, *method).out
+    assert "assumed to take its maximum" in run("check", place, *method).out
 
 
 def test_where_nothing_says_what_to_forget_it_is_a_random_tenth(run, here, project):
