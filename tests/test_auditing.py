@@ -226,6 +226,14 @@ def test_references_of_another_train_are_refused(result, tmp_path, monkeypatch, 
     assert {path: path.read_bytes() for path in (tmp_path / "kept").iterdir()} == before
 
 
+def test_another_train_of_the_same_file_is_refused(result, tmp_path, monkeypatch) -> None:
+    second = "\n\ndef other(dataset, seed):\n    return train(dataset, seed + 50)\n"
+    mine = own_train(tmp_path / "mine", monkeypatch, end=second)
+    unweave.audit(result, Retrain(mine.train, range(1), [7, 8], folder=tmp_path / "kept"))
+    with pytest.raises(ValueError, match=r"answers of a model that another train\(\) made"):
+        unweave.audit(result, Retrain(mine.other, range(1), [7, 8], folder=tmp_path / "kept"))
+
+
 def test_another_name_of_the_code_is_another_train(result, tmp_path) -> None:
     train = Trainer()
     unweave.audit(result, Retrain(train, range(1), [7, 8], folder=tmp_path, code="15 steps"))
@@ -237,12 +245,17 @@ def bound(rate: float):
     return lambda dataset, seed: Trainer()(dataset, seed) if rate else build()
 
 
+def given(rate: float):
+    return lambda dataset, seed, rate=rate: Trainer()(dataset, seed) if rate else build()
+
+
 @pytest.mark.parametrize(
     ("train", "found"),
     [
         (Trainer(), "an object of Trainer"),
         (partial(own_train, hidden=3), "an object of partial"),
-        (bound(0.1), "a function that uses values from outside: rate"),
+        (bound(0.1), "a function with values of its own: rate"),
+        (given(0.1), "a function with values of its own: rate"),
         (eval("lambda dataset, seed: None"), "a function in '<string>', which is no file"),
     ],
 )

@@ -263,3 +263,8 @@ def test_a_result_is_a_value(split, model) -> None:
     with pytest.raises(AttributeError):
         result.seed = 3  # type: ignore[misc]  # the point of the test
     assert copy.copy(result).method == METHOD
+
+
+def test_a_class_is_no_method(split) -> None:
+    with pytest.raises(ValueError, match="the method must be an object, found the class FineTune: call it"):
+        unweave.unlearn(build(), split, method=FineTune)  # pyright: ignore[reportArgumentType]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unweave.descent.train import run_and_time
 from unweave.errors import Failed
-from unweave.methods.about import refuse_family
+from unweave.methods.about import refuse_family, refuse_no_method
 from unweave.problem import Problem
 from unweave.record.checkpoint import difference, shapes
 from unweave.result import Method, Result
@@ -44,6 +44,7 @@ def unlearn(
             model or its family, or replaces the model by another object.
         Failed: If the run ends without a usable model: NaN, a single answer to everything, or no change.
     """
+    refuse_no_method(method, "the method")
     refuse_unusable(model)
     task = task or Classifier(split.n_classes)
     refuse_family(method, task)

@@ -14,7 +14,7 @@ from unweave.audits.classifier import deep_unlearn, parquet
 from unweave.audits.classifier.collect import collect
 from unweave.audits.classifier.exam import EDGES
 from unweave.audits.metrics import mean_gap, measure
-from unweave.bench import cell, stage_record
+from unweave.bench import cache, cell, stage_record
 from unweave.bench.bench import bench, calibration_jobs, limit_seeds, seed_jobs, select_methods, training_jobs
 from unweave.bench.cache import file_name
 from unweave.bench.curves import mean_curve, mean_trace
@@ -231,6 +231,25 @@ def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, monkeypatch) -> N
     monkeypatch.setattr(parquet, "save", save)
     bench([tiny()], tmp_path, methods=METHODS, jobs=1)
     assert {name: content for name, content in cells(tmp_path).items() if name in done} == done
+
+
+def test_answers_of_an_unfinished_cell_are_not_those_of_an_earlier_one(tmp_path, monkeypatch) -> None:
+    stage, changed = Stage(tiny(), tmp_path), Stage(tiny(methods={}), tmp_path)
+    model = stage.load_or_train("mixed", 0).model
+    cell.run_method(stage, lambda: model, 0, "finetune", {})
+    answers = cell.cell_path(stage, 0, "finetune").with_name("finetune.parquet")
+    before = answers.read_bytes()
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "write_atomically", stop)
+        with pytest.raises(KeyboardInterrupt):
+            cell.run_method(changed, lambda: model, 0, "finetune", {})
+    assert answers.read_bytes() != before
+    cell.run_method(stage, lambda: model, 0, "finetune", {})
+    assert answers.read_bytes() == before
 
 
 def test_two_processes_find_what_one_found(run, tmp_path) -> None:

@@ -19,6 +19,7 @@ from unweave.bench.stage import Stage
 from unweave.bench.study import study_from
 from unweave.methods import METHODS
 from unweave.record import record
+from unweave.report.frontier import conclusion, grid
 
 VERDICTS = st.sampled_from(["PASS", "FAIL", "INCONCLUSIVE"])
 BUDGETS = (0.1, 0.3)
@@ -72,6 +73,21 @@ def test_a_frontier_is_what_its_stages_say_in_the_order_of_budgets() -> None:
 def test_a_method_that_failed_stays_and_passes_nowhere() -> None:
     found = frontier(stages())["methods"]["diverged"]
     assert found["cost_of_pass"] is None and all("NaN" in point["failed"] for point in found["points"])
+
+
+def test_a_pass_beyond_the_budget_does_not_count() -> None:
+    found = stages()
+    assert frontier(found)["methods"]["lur"]["cost_of_pass"] == 0.3
+    found[0.3]["methods"]["lur"]["gradient_evaluations"] *= 1.08
+    assert frontier(found)["methods"]["lur"]["cost_of_pass"] == 0.3, "what is measured first is small"
+    found[0.3]["methods"]["lur"]["gradient_evaluations"] *= 1.5
+    made = frontier(found)
+    assert made["methods"]["lur"]["cost_of_pass"] == 0.6
+    alone = {**made, "methods": {"lur": made["methods"]["lur"]}}
+    assert str(conclusion(alone)).startswith("At 60 %")
+    header, lines = grid(made)
+    (row,) = (line for line in lines if line[0] == "lur")
+    assert row[header.index("0.3")].endswith(" P+") and row[header.index("0.6")].endswith(" P")
 
 
 def test_the_margin_of_the_gap_is_that_of_its_parts_and_of_mia_as_retrained_models_differ() -> None:

@@ -202,6 +202,26 @@ class TestOut:
         refused("say with --out where", "bench", "table", trained[1], "--format", "parquet")
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"methods = 3", "own.toml: methods must be a table, found 3"),
+        (b"[[methods]]", r"own.toml: methods must be a table, found \[\{\}\]"),
+        (b"[methods.lur", "--tuned must be TOML, found .*own.toml: Expected ']'"),
+        (b"\xff", "--tuned must be TOML, found .*own.toml: 'utf-8' codec"),
+    ],
+)
+def test_settings_that_are_none(refused, project, here, content, sentence):
+    (here / "own.toml").write_bytes(content)
+    flags = ("--method", "lur", "--tuned", here / "own.toml", "--quiet")
+    refused(sentence, "forget", project, "--random", 0.1, *flags)
+
+
+def test_a_record_nested_without_end(refused, here):
+    (here / "record.json").write_text("[" * 100_000)
+    refused("expected JSON in .*record.json, found tables nested too deeply", "report", here / "record.json")
+
+
 class TestEarlierVersions:
     """What a version has left whose LUR had a recovery of its own."""
 

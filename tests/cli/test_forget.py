@@ -100,6 +100,16 @@ class TestFiles:
             assert (told["out"], told["done_before"]) == ("forgotten", False)
             assert names(here) == ["forgotten"] and names(here / "forgotten") == MODEL
 
+    @pytest.mark.parametrize("name", ["model.safetensors", "record.json", "split.json"])
+    def test_a_run_with_a_broken_file_is_done_again(self, run, here, place, name):
+        assert run("forget", place, *IDS, *SHORT, "--quiet").code == 0
+        file = here / "forgotten" / name
+        whole = file.read_bytes()
+        file.write_bytes(whole.replace(b"examples", b"exempla") if name == "record.json" else whole[:60])
+        told = json.loads(run("forget", place, *IDS, *SHORT, "--quiet", "--json").out)
+        assert (told["out"], told["done_before"]) == ("forgotten", False)
+        assert name == "record.json" or file.read_bytes() == whole
+
     def test_a_run_of_anything_else_gets_a_number(self, run, here, listed, place):
         assert run("forget", place, *IDS, *SHORT, "--quiet").code == 0
         before = listed(here)

@@ -13,7 +13,7 @@ from plain import moved_apart
 from test_methods import rebuilt, shortened
 from unweave.descent.descend import Descent
 from unweave.methods import METHODS, STAGES, Method, method_named
-from unweave.methods.about import About
+from unweave.methods.about import About, refuse_no_method
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.lur import LUR
@@ -326,3 +326,22 @@ def test_a_function_of_a_user_is_a_stage():
     Pipeline(forget_nothing, LATER, names=("mine", "recover"))(of)
     LATER(twin)
     assert same_weights(state(of), state(twin))
+
+
+@pytest.mark.parametrize(
+    ("stages", "names", "message"),
+    [
+        ([LUR], None, "a stage of a pipeline must be an object, found the class LUR: call it first"),
+        ([LUR()], ["lur", "recover"], "expected 1 names of stages, found 2: lur, recover"),
+        ([LUR(), LUR()], None, "a name of its own, found lur, lur: in Python, give names="),
+    ],
+)
+def test_what_is_no_pipeline_is_refused_at_once(stages, names, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        Pipeline(*stages, names=names)
+
+
+@pytest.mark.parametrize("stage", ["lur", [LUR(), Recover()]])
+def test_what_can_not_be_called_is_no_stage(stage) -> None:
+    with pytest.raises(ValueError, match="a stage of a pipeline must be a method such as LUR.., found "):
+        refuse_no_method(stage, "a stage of a pipeline")

@@ -18,7 +18,7 @@ from unweave.audits.metrics import Values
 from unweave.data.subset import dataset_of
 from unweave.descent.train import count_training
 from unweave.errors import Failed
-from unweave.record.code_digest import code_digest, file_of
+from unweave.record.code_digest import file_of, function_digest
 from unweave.record.files import read_object, write_atomically
 from unweave.split import Split
 from unweave.weights.cost import Cost
@@ -35,8 +35,9 @@ class Retrain:
         calibration_seeds: The seeds of further models that only fix the margins; a verdict needs twelve.
         folder: Stores the answers of the models, so that an interrupted audit can resume; None stores
             nothing. Answers of models made by another `train` are refused.
-        code: Identifies this `train`. By default the digest of its file and of the modules it imported from
-            the same folder; it does not cover values from elsewhere, such as the command line.
+        code: Identifies this `train`. By default its place in its file, with the digest of that file and of
+            the modules it imported from the same folder; it does not cover values from elsewhere, such as the
+            command line.
 
     Raises:
         ValueError: If a seed is in both lists, or if answers are stored and `train` has no source file.
@@ -58,7 +59,7 @@ class Retrain:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of `code` or of its default; computed once, because a training may import more modules."""
-        code = code_digest(file_of(self.train)) if self.code is None else self.code
+        code = function_digest(self.train) if self.code is None else self.code
         return hashlib.sha256(code.encode()).hexdigest()
 
 

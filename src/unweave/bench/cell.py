@@ -122,6 +122,7 @@ def write_answers(stage: Stage, model: nn.Module, place: Path, original: nn.Modu
     except Failed as error:
         return {"failed": str(error), "probes": {}}
     place.parent.mkdir(parents=True, exist_ok=True)
+    append_suffix(place, "json").unlink(missing_ok=True)  # an earlier cell does not describe these answers
     exam.save(answers, append_suffix(place, exam.suffix))
     return {"failed": None, "probes": exam.probes(model, original)}
 

@@ -14,6 +14,7 @@ from unweave.audits.margins import WIDENING
 from unweave.audits.metric_names import metrics_for
 from unweave.audits.score import t_interval
 from unweave.bench.study import REFERENCES
+from unweave.report.frontier import verdict_of
 
 KINDS = ("{}", "{}:recover", "shrink-perturb:{}:recover")
 """The forms of a method: alone, with a recovery, and with a start and a recovery."""
@@ -53,8 +54,8 @@ def frontier(stages: Mapping[float, Content]) -> dict[str, Any]:
 def curve(name: str, stages: Mapping[float, Content]) -> dict[str, Any]:
     """One method at each of its budgets."""
     ran = {budget: stage for budget, stage in stages.items() if name in stage["methods"]}
-    verdicts = {budget: stage["methods"][name]["verdict"] for budget, stage in ran.items()}
     points = [point(stage["methods"][name], stage, budget) for budget, stage in ran.items()]
+    verdicts = {each["budget"]: verdict_of(each) for each in points}
     return {"points": points, "cost_of_pass": cost_of_pass(verdicts)}
 
 

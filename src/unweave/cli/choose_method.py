@@ -12,6 +12,7 @@ from unweave.cli.project import Project
 from unweave.methods import Method
 from unweave.methods.configure import configure
 from unweave.problem import Problem
+from unweave.tables import require_mapping
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,19 @@ def tuned_method(
         raise ValueError(f"{place} has settings of another version of {name}: {error}: {again}") from error
 
 
+def read_methods(place: Path) -> Mapping[str, Any]:
+    """The tables of methods in a file of settings.
+
+    Raises:
+        ValueError: If it is not TOML with tables of methods.
+    """
+    try:
+        table = tomllib.loads(place.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"--tuned must be TOML, found {place}: {error}") from error
+    return require_mapping(table.get("methods", {}), f"{place}: methods")
+
+
 def read_search(tuning: Path, model: str, method: str) -> Mapping[str, Any]:
     """Reads the settings that `bench --tune` found for a method on a model.
 
@@ -100,7 +114,7 @@ def read_search(tuning: Path, model: str, method: str) -> Mapping[str, Any]:
             f"--tuned must be the folder 'tuning' of a bench of {model}, found no {place.name} in "
             f"{folder}{advice}"
         )
-    tables = tomllib.loads(place.read_text(encoding="utf-8")).get("methods", {})
+    tables = read_methods(place)
     if method not in tables:
         raise ValueError(
             f"{place} must have settings of {method}, found {', '.join(tables) or 'none'}: tune it first"

@@ -17,10 +17,11 @@ from unweave.cli.project import Project, load
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
 from unweave.methods import DEFAULT, method_named
 from unweave.record import checkpoint, record
+from unweave.record.files import sha256
 from unweave.record.one_model import add_request
 from unweave.record.record import package_digest
 from unweave.report.numbers import number
-from unweave.result import PRETRAINED, Pretrained, Result, refuse_foreign
+from unweave.result import PRETRAINED, Pretrained, Result, read_if_present, refuse_foreign
 from unweave.split import Split
 from unweave.tables import merge_tables
 from unweave.unlearning import unlearn
@@ -139,10 +140,23 @@ def request_facts(
 
 
 def is_done(folder: Path, project: Project) -> bool:
-    """Whether a folder holds all files of this run."""
+    """Whether a folder holds all files of this run, as they were written."""
     own_form = project.write is not None or isinstance(project.model, Pretrained)
     files = (checkpoint.WEIGHTS, checkpoint.SIDECAR, SPLIT, record.FILE, *([PRETRAINED] if own_form else []))
-    return all((folder / name).exists() for name in files)
+    return all((folder / name).exists() for name in files) and is_whole(folder, project)
+
+
+def is_whole(folder: Path, project: Project) -> bool:
+    """Whether the files of a run fit together: after a crash or a full disk some may be cut or missing."""
+    sidecar = read_if_present(folder / checkpoint.SIDECAR)
+    try:
+        (stage,) = record.load(folder)["stages"].values()
+        split = Split.load(folder / SPLIT, project.train, project.test)
+    except ValueError:
+        return False
+    dated = stage.get("request", {}).get("date") is not None  # what is added last
+    same = sidecar.get("split") == split.digest()
+    return dated and same and sidecar.get("weights") == sha256(folder / checkpoint.WEIGHTS)
 
 
 def folder_writer(

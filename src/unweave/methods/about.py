@@ -40,6 +40,17 @@ class HasAbout(Protocol):
     about: ClassVar[About]
 
 
+def refuse_no_method(method: object, what: str) -> None:
+    """Raises if something is no method, such as a name, a class or a list."""
+    if isinstance(method, type):
+        raise ValueError(f"{what} must be an object, found the class {method.__name__}: call it first")
+    if not callable(method):
+        raise ValueError(
+            f"{what} must be a method such as LUR(), found {method!r}: unweave.methods.method_named() makes "
+            "one from a name, and Pipeline(*methods) from several methods"
+        )
+
+
 def refuse_family(method: object, task: Task) -> None:
     """Raises if a method does not support the family of the task."""
     if isinstance(method, HasAbout) and not method.about.serves(family_of(task)):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import ClassVar, Protocol, runtime_checkable
 
-from unweave.methods.about import REFERENCE, About, HasAbout, refuse_family
+from unweave.methods.about import REFERENCE, About, HasAbout, refuse_family, refuse_no_method
 from unweave.methods.recover import Recover
 from unweave.problem import Problem
 from unweave.space import Range, Tunable, prefix_paths
@@ -114,11 +114,17 @@ def refuse_unfit(stages: Sequence[Stage], names: Sequence[str]) -> None:
     """Raises if these stages do not form a pipeline."""
     if not stages:
         raise ValueError("a pipeline needs at least one stage, found none")
+    if len(names) != len(stages):
+        raise ValueError(f"expected {len(stages)} names of stages, found {len(names)}: {', '.join(names)}")
     for each, name in zip(stages, names, strict=True):
+        refuse_no_method(each, "a stage of a pipeline")
         if isinstance(each, HasAbout) and each.about.paper == REFERENCE:
-            raise ValueError(f"a stage of a pipeline must not be a reference, found {name!r}: leave it out")
+            raise ValueError(f"a stage of a pipeline is no reference, found {name!r}: leave it out")
     if len(set(names)) < len(names):
-        raise ValueError(f"the stages of a pipeline need different names, found {', '.join(names)}")
+        found = ", ".join(names)
+        raise ValueError(
+            f"each stage of a pipeline needs a name of its own, found {found}: in Python, give names="
+        )
     limits = [each.about.families for each in stages if isinstance(each, HasAbout) and each.about.families]
     if limits and not set(limits[0]).intersection(*limits):
         families = " and ".join(dict.fromkeys(chain(*limits)))

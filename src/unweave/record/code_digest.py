@@ -27,12 +27,12 @@ def file_of(train: Callable[..., object]) -> Path:
     """The file that defines a function completely.
 
     Raises:
-        ValueError: If it is an object, a closure over values, or in no file.
+        ValueError: If it is an object, a function with values of its own, or in no file.
     """
     if not isinstance(train, FunctionType):
         found = f"an object of {type(train).__name__}"
-    elif train.__code__.co_freevars:
-        found = f"a function that uses values from outside: {', '.join(train.__code__.co_freevars)}"
+    elif own := own_values(train):
+        found = f"a function with values of its own: {', '.join(own)}"
     elif not Path(train.__code__.co_filename).is_file():
         found = f"a function in {train.__code__.co_filename!r}, which is no file"
     else:
@@ -41,6 +41,23 @@ def file_of(train: Callable[..., object]) -> Path:
         f"train must be a function at the top of a file, so that its answers can be kept, found {found}: or "
         "name its code and all that it depends on with code=, such as code='rate 0.1'"
     )
+
+
+def own_values(function: FunctionType) -> tuple[str, ...]:
+    """The names of the values that a function inside another one got from there."""
+    code, given = function.__code__, len(function.__defaults__ or ())
+    defaults = (
+        *code.co_varnames[code.co_argcount - given : code.co_argcount],
+        *(function.__kwdefaults__ or ()),
+    )
+    return (*code.co_freevars, *(defaults if "<locals>" in function.__qualname__ else ()))
+
+
+def function_digest(train: Callable[..., object]) -> str:
+    """`code_digest` of the file of a function, with the function's place there: a file can hold several."""
+    path = file_of(train)
+    assert isinstance(train, FunctionType)
+    return f"{code_digest(path)} {train.__qualname__} {train.__code__.co_firstlineno}"
 
 
 def imported_files(folder: Path) -> list[Path]:

@@ -104,6 +104,8 @@ def load(path: str | Path) -> dict[str, Any]:
         ) from error
     except UnicodeDecodeError as error:
         raise ValueError(f"expected JSON text in {path}, found bytes that are not UTF-8") from error
+    except RecursionError as error:
+        raise ValueError(f"expected JSON in {path}, found tables nested too deeply") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"expected JSON in {path}, found at line {error.lineno}: {error.msg}") from error
     try:

@@ -12,11 +12,13 @@ Frontier = Mapping[str, Any]
 COST = "Cost of a PASS"
 TO_BEAT = "short-retrain"
 """Training from scratch, which an unlearning method must beat to be worth its trouble."""
+OVER = 1.1
+"""A run keeps to its budget if it spends at most a tenth more: some methods measure something first."""
 LETTERS = {"PASS": "P", "FAIL": "F", "INCONCLUSIVE": "?"}
 LEGEND = (
     "Budgets are relative to the gradient evaluations of a retraining. Cells: mean gap over seeds, points; "
-    "P: PASS, F: FAIL, ?: INCONCLUSIVE. Cost of a PASS: the smallest budget at which, and at every larger "
-    "one tested, a method passes."
+    "P: PASS, F: FAIL, ?: INCONCLUSIVE; +: it spent more than the budget, so that a PASS does not count. "
+    "Cost of a PASS: the smallest budget at which, and at every larger one tested, a method passes."
 )
 PAIRED_LEGEND = (
     "Difference of the mean gaps, paired by seed, with its 95 % interval; below zero, the first is nearer."
@@ -43,6 +45,16 @@ def order_methods(frontier: Frontier) -> list[str]:
 def gap_of(point: Mapping[str, Any]) -> float | None:
     """The mean gap of a point; None if the method failed."""
     return None if point["gap"] is None or point["failed"] is not None else finite(point["gap"]["mean"])
+
+
+def verdict_of(point: Mapping[str, Any]) -> str:
+    """The verdict of a point within its budget; a PASS that cost more than the budget is none."""
+    return "OVER" if point["verdict"] == "PASS" and exceeds_budget(point) else point["verdict"]
+
+
+def exceeds_budget(point: Mapping[str, Any]) -> bool:
+    """Whether a run spent more than its budget."""
+    return (finite(point["gradient_evaluations"]) or 0.0) > OVER * point["budget"]
 
 
 def grid(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
@@ -147,7 +159,7 @@ def _reached(frontier: Frontier) -> list[tuple[float, float, str, bool]]:
     """Budget, gap, method, and whether it passes, of every point with a gap."""
     points = [(name, point) for name, method in frontier["methods"].items() for point in method["points"]]
     return [
-        (point["budget"], gap, name, point["verdict"] == "PASS")
+        (point["budget"], gap, name, verdict_of(point) == "PASS")
         for name, point in points
         if (gap := gap_of(point)) is not None
     ]
@@ -168,7 +180,7 @@ def _line(name: str, frontier: Frontier) -> list[str]:
 def _cell(point: Mapping[str, Any] | None) -> str:
     if point is None:
         return DASH
-    return f"{number(gap_of(point))} {LETTERS[point['verdict']]}"
+    return f"{number(gap_of(point))} {LETTERS[point['verdict']]}{'+' if exceeds_budget(point) else ''}"
 
 
 def _difference(row: Mapping[str, Any] | None) -> str:
