@@ -17,7 +17,7 @@ from unweave.bench.curves import histograms, mean_trace
 from unweave.bench.paired_seeds import comparisons, per_seed
 from unweave.bench.stage import Stage
 from unweave.bench.strata import TRAINED
-from unweave.bench.study import REFERENCES, evaluations, scale_of
+from unweave.bench.study import REFERENCES, count_own, evaluations, scale_of
 from unweave.descent.train import digest
 
 PICKED = ("mislabelled", *TRAINED)
@@ -90,11 +90,6 @@ def search_row(stage: Stage, search: Mapping[str, Sequence[Content]]) -> dict[st
     retraining = evaluations(stage.recipe.train, stage.split(tuning.seeds[0]))
     facts |= {"limit": tuning.limit, "scale": scale_of(stage), "trials": trials, "retraining": retraining}
     return {"tuned": facts, "search": {name: list(log) for name, log in search.items()}}
-
-
-def count_own(trials: Sequence[Content]) -> int:
-    """The number of trials of a search itself, without the one of a smaller budget."""
-    return sum("budget" not in trial for trial in trials)
 
 
 def describe_data(stage: Stage) -> dict[str, Any]:

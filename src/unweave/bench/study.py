@@ -80,6 +80,11 @@ def study_from(
     return replace(empty, best=best["settings"], value=best["value"]) if best else empty
 
 
+def count_own(trials: Sequence[Trial]) -> int:
+    """The number of trials of a search itself, without the one of a smaller budget."""
+    return sum("budget" not in trial for trial in trials)
+
+
 def read_studies(stage: Stage, methods: Sequence[str], folder: Path) -> dict[str, Study]:
     """Reads the searches in the folder `tuning` of an earlier run, whatever code has changed since.
 

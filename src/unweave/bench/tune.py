@@ -9,7 +9,16 @@ from unweave.bench.cell import MEASURING_FORMAT, cell_key
 from unweave.bench.ranges import Settings, keep_in_range
 from unweave.bench.search import SECOND, Trial, make_case, search
 from unweave.bench.stage import Stage
-from unweave.bench.study import STEPS, Study, facts_of, scale_of, space_of, study_from, tunable_methods
+from unweave.bench.study import (
+    STEPS,
+    Study,
+    count_own,
+    facts_of,
+    scale_of,
+    space_of,
+    study_from,
+    tunable_methods,
+)
 from unweave.bench.workers import Crew, Job, Listener, run_jobs
 from unweave.descent.train import digest
 from unweave.record.files import write_atomically
@@ -136,7 +145,7 @@ def as_toml(studies: Mapping[str, Study], seeds: Sequence[int]) -> str:
 
 def _table(name: str, search: Study, seeds: Sequence[int]) -> str:
     on = ", ".join(map(str, seeds))
-    source = f"# tuned: best of {len(search.trials)} trials on seeds {on}, value {search.value:.2f}"
+    source = f"# tuned: best of {count_own(search.trials)} trials on seeds {on}, value {search.value:.2f}"
     if search.scale != 1:
         source += f", with {search.scale:.3g} times the steps"
     lines = [f"{_dotted(path)} = {_literal(path, value)}" for path, value in search.settings.items()]
