@@ -27,11 +27,11 @@ class Classifier:
     def draw(self, raw: Raw, generator: torch.Generator) -> Batch:
         """Draws for each example a uniform class among the wrong ones."""
         key = draw_key(generator)
-        return Batch(raw.ids, raw.inputs, raw.target, lambda: self.wrong_labels(raw, key), key=key)
+        return Batch(raw.ids, raw.inputs, raw.label, lambda: self.wrong_labels(raw, key), key=key)
 
     def wrong_labels(self, raw: Raw, key: int) -> Int[Tensor, " batch"]:
         """A wrong class for each example, determined by the key and its id."""
-        return differ(raw.target, self.n_classes, uniform(raw.ids, key)[:, 0])
+        return differ(raw.label, self.n_classes, uniform(raw.ids, key)[:, 0])
 
     def loss(
         self, output: Float[Tensor, "batch class"], target: Int[Tensor, " batch"]

@@ -129,7 +129,7 @@ def _steps(
     student = copy.deepcopy(model).eval()
     weights = [weight for weight in student.parameters() if weight.requires_grad]
     inputs, questions = to_device(learned, device), to_device(asked, device)
-    target, answers = learned.target.to(device), asked.target.to(device)
+    target, answers = learned.label.to(device), asked.label.to(device)
     for step in range(limit):
         with torch.no_grad():
             if (call(student, questions).argmax(1) == answers).double().mean() >= 0.5:
