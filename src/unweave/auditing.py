@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unweave.audits.classifier.evidence import Evidence
-from unweave.audits.classifier.exam import ANSWERED, Classified
+from unweave.audits.classifier.exam import ANSWERED
 from unweave.audits.exam import Exam, Found
 from unweave.audits.margins import Margins
 from unweave.audits.one_model import add_original, audit_record
@@ -24,7 +24,6 @@ from unweave.errors import Failed
 from unweave.record import record
 from unweave.result import Result
 from unweave.tasks import family_of
-from unweave.tasks.diffusion import Diffusion
 
 __all__ = ["Audit", "Evidence", "Retrain", "Verdict", "audit"]
 
@@ -94,7 +93,7 @@ def audit(
             verdict.
         calibration: The answers of at least twelve other retrained models, if `reference` is evidence.
         original: The answers of the model before unlearning; a `Result` knows its original.
-        exam: The questions to the models of a `Result`; those for classifiers if None. A generator needs one:
+        exam: The questions to the models of a `Result`; those of its family if None. A generator needs one:
             `unweave.families.diffusion.Generation(attacks=25).exam(result.split)`.
 
     Raises:
@@ -150,11 +149,14 @@ def audit_answers(
 
 
 def default_exam(result: Result) -> Exam[Any]:
-    """The exam for classifiers; raises for a generator, whose exam depends on more than the data."""
-    if family_of(result.task) == Diffusion.family:
-        advice = "exam=Generation(attacks=25).exam(result.split), of unweave.families.diffusion"
-        raise ValueError(f"the audit of a generator needs an exam, found none: pass {advice}")
-    return Classified(result.split, device=None)
+    """The exam of the task's family, or of classifiers if the task is a user's own.
+
+    Raises:
+        ValueError: If an exam depends on more than the data, as that of a generator does.
+    """
+    from unweave.families import DEFAULT_FAMILY, FAMILIES  # attackers and recognisers take time to import
+
+    return FAMILIES.get(family_of(result.task), DEFAULT_FAMILY).default_exam(result.split)
 
 
 def as_answers(

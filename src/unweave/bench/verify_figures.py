@@ -15,9 +15,9 @@ from statistics import mean
 from typing import Any
 
 from unweave.audits.classifier import parquet
-from unweave.audits.metric_names import metrics_for
 from unweave.audits.metrics import METRICS
 from unweave.bench.cell import REFERENCE
+from unweave.families import metrics_for
 from unweave.record.digest import rerun_command
 from unweave.record.files import read_object
 from unweave.report.numbers import heading

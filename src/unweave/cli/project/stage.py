@@ -24,7 +24,7 @@ from unweave.cli.project.place import Place, load_project, load_proxy_split, loa
 from unweave.cli.project.recipe import RECIPE
 from unweave.descent.descend import Descent
 from unweave.descent.train import TRAINING_FORMAT, Trained, count_training, digest
-from unweave.families.diffusion import Generation
+from unweave.families import family_tables
 from unweave.record import checkpoint
 from unweave.record.files import read_object, write_atomically
 from unweave.split import Split
@@ -138,7 +138,8 @@ class Given(Stage):
     def table(self) -> dict[str, Any]:
         """The stage as a record describes it: the project and the settings."""
         told = self.recipe.table()
-        kept = {key: told[key] for key in ("name", "seeds", "calibration_seeds", "generation", "methods")}
+        about = ("name", "seeds", "calibration_seeds", *family_tables(self.recipe.family), "methods")
+        kept = {key: told[key] for key in about}
         # a record contains no path of a machine
         given = {key: fact for key, fact in self.facts().items() if key != "project"}
         return {**kept, "given": given, "data": {"name": "given"}}
@@ -175,7 +176,7 @@ def recipe_of(place: Place, project: Project, split: Split) -> Recipe:
         model=Architecture("given"),
         train=Descent(epochs=1.0) if told is None else told.train,  # or as long as measured
         tuning=Tuning(begin="recipe"),  # without a recipe methods have their defaults
-        generation=project.family if isinstance(project.family, Generation) else None,
+        family=project.family,
         methods=project.methods,
     )
     if told is None:
@@ -193,6 +194,6 @@ def find_recipe(place: Place, project: Project) -> Recipe | None:
 
 def data_of(project: Project, split: Split) -> Data:
     """The forget set as in a recipe: a class, or positions."""
-    if isinstance(project.family, Generation) or len(whole_classes(split)) == 1:
+    if project.family.whole_classes or len(whole_classes(split)) == 1:
         return Data("images", forget="class", label=int(split.train.labels[split.forget][0]))
     return Data("images", forget="ids", ids=tuple(split.forget.tolist()))
