@@ -14,7 +14,7 @@ from typing import Any
 
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED
-from unweave.audits.exam import Exam, Found
+from unweave.audits.exam import Answering, Exam, Found, Judging, Measuring, Reporting
 from unweave.audits.margins import Margins
 from unweave.audits.one_model import add_original, audit_record
 from unweave.audits.references import Answers, Retrain, collect_answers, load_or_retrain, retraining_cost
@@ -114,7 +114,7 @@ def audit(
     return audit_answers(result, collect_answer_pair(result, asked), reference, calibration, exam=asked)
 
 
-def collect_answer_pair(result: Result, exam: Exam[Found]) -> tuple[Answers[Found], Answers[Found]]:
+def collect_answer_pair(result: Result, exam: Answering[Found]) -> tuple[Answers[Found], Answers[Found]]:
     """Collects the answers of the unlearned model and of the original.
 
     Raises:
@@ -206,7 +206,9 @@ def judge_answers(
     return Audit(judgement, found.found, made, exam)
 
 
-def draw_sheets(exam: Exam[Found], answers: Mapping[str, Sequence[Answers[Found] | None]]) -> dict[str, str]:
+def draw_sheets(
+    exam: Reporting[Found], answers: Mapping[str, Sequence[Answers[Found] | None]]
+) -> dict[str, str]:
     """Pictures of the answers, by model; empty if an exam draws none."""
     shown = {
         name: exam.sheet(each[0].found) for name, each in answers.items() if each and each[0] is not None
@@ -214,7 +216,7 @@ def draw_sheets(exam: Exam[Found], answers: Mapping[str, Sequence[Answers[Found]
     return {name: sheet for name, sheet in shown.items() if sheet is not None}
 
 
-def refuse_copies(exam: Exam[Found], references: Sequence[Found]) -> None:
+def refuse_copies(exam: Answering[Found], references: Sequence[Found]) -> None:
     """Raises if two retrained models give the same answers: copies do not show the spread of retraining."""
     seen: dict[str, int] = {}
     for index, each in enumerate(references):
@@ -227,25 +229,25 @@ def refuse_copies(exam: Exam[Found], references: Sequence[Found]) -> None:
 
 
 def measure_against(
-    exam: Exam[Found], found: Answers[Found], compared: Sequence[Answers[Found]]
+    exam: Measuring[Found], found: Answers[Found], compared: Sequence[Answers[Found]]
 ) -> list[dict[str, float]]:
     """The metrics of one model, compared with each reference in turn; without references its own metrics."""
     return [found.measure(exam, each) for each in compared] or [found.measure(exam)]
 
 
-def as_one_model(exam: Exam[Any], judgement: Judgement) -> Judgement:
+def as_one_model(exam: Measuring[Any], judgement: Judgement) -> Judgement:
     """The judgement with scores of one model, without intervals that need several."""
     scores = {name: drop_interval(exam, name, each) for name, each in judgement.scores.items()}
     return replace(judgement, scores=scores)
 
 
-def drop_interval(exam: Exam[Any], name: str, score: Score) -> Score:
+def drop_interval(exam: Measuring[Any], name: str, score: Score) -> Score:
     """Removes the interval of a score that compares with no reference: one model has no spread."""
     nan = float("nan")
     return score if exam.metrics[name].needs_reference else replace(score, n=1, low=nan, high=nan)
 
 
-def calibrate_margins(exam: Exam[Found], calibrating: Sequence[Answers[Found]]) -> Margins | None:
+def calibrate_margins(exam: Judging[Found], calibrating: Sequence[Answers[Found]]) -> Margins | None:
     """The margins from calibration models; None with fewer than two."""
     if len(calibrating) < 2:
         return None

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unweave.audits.exam import Exam, glance
+from unweave.audits.exam import Glancing, glance
 from unweave.bench.study import REFERENCES
 from unweave.bench.workers import Listener, Progress
 from unweave.cli import out, progress, show, timing
@@ -97,7 +97,7 @@ def inspect_model(
     original: nn.Module,
     project: Project,
     split: Split,
-    exam: Exam[Any],
+    exam: Glancing[Any],
     chosen: list[str],
     listener: Listener,
 ) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def warm_up(project: Project, model: nn.Module, split: Split) -> None:
     timing.estimate(project.methods["finetune"], model, split, project)
 
 
-def print_report(model: str, found: Mapping[str, Any], exam: Exam[Any], missing: str) -> None:
+def print_report(model: str, found: Mapping[str, Any], exam: Glancing[Any], missing: str) -> None:
     """Prints the findings.
 
     Args:
@@ -230,7 +230,7 @@ def data_line(data: Mapping[str, Any], *, ids: bool) -> str:
     return f"Data: {parts}, {held_out}; {data['classes']} classes; examples are known {known}."
 
 
-def answer_lines(found: Mapping[str, float], exam: Exam[Any]) -> list[str]:
+def answer_lines(found: Mapping[str, float], exam: Glancing[Any]) -> list[str]:
     """One line for each figure of the model's answers."""
     lines = [f"{each.title}: {number(found[each.id], each.digits)}" for each in exam.glances]
     return [*lines, exam.glance_note] if exam.glance_note else lines

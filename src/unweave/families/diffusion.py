@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from unweave.audits.diffusion.attacks import Budget
-from unweave.audits.diffusion.exam import Generated, refuse_unfit
+from unweave.audits.diffusion.exam import Generated
 from unweave.audits.diffusion.fid import refuse_no_fid
 from unweave.audits.diffusion.kid import FEWEST
+from unweave.audits.diffusion.real_images import refuse_unfit
 from unweave.audits.diffusion.recogniser import Recogniser, train_recogniser
 from unweave.audits.diffusion.verdict import EVERY
-from unweave.audits.exam import Exam
+from unweave.audits.exam import Exam, Glancing
 from unweave.audits.metrics import Metric
 from unweave.data import Source
 from unweave.data.datasets import as_images
@@ -169,7 +170,7 @@ class Generation(Family):
         advice = "exam=Generation(attacks=25).exam(result.split), of unweave.families.diffusion"
         raise ValueError(f"the audit of a generator needs an exam, found none: pass {advice}")
 
-    def short_exam(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
+    def short_exam(self, split: Split, *, cache: Path | None = None) -> Glancing[Any]:
         """The smallest number of images of every class that allows a KID."""
         short = replace(self, images=FEWEST, attacks=0, inception=None)
         return short.exam(split, cache=cache)

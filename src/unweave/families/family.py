@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from unweave.audits.exam import Exam
+from unweave.audits.exam import Exam, Glancing
 from unweave.audits.metrics import Metric
 from unweave.data import Source
 from unweave.methods import Method, method_named, methods_for
@@ -99,7 +99,7 @@ class Family(Protocol):
         """
         return self.exam(split)
 
-    def short_exam(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
+    def short_exam(self, split: Split, *, cache: Path | None = None) -> Glancing[Any]:
         """A short exam, before and after unlearning; by default the whole one. Arguments are those of `exam`.
 
         Raises:
