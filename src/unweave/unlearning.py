@@ -16,6 +16,8 @@ from unweave.split import Split
 from unweave.tasks import Checking, Task
 from unweave.tasks.classifier import Classifier
 
+__all__ = ["unlearn"]
+
 
 def unlearn(
     model: nn.Module,

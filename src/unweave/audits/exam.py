@@ -17,6 +17,18 @@ from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values
 from unweave.audits.verdict import Judgement
 
+__all__ = [
+    "Answering",
+    "Exam",
+    "Glance",
+    "Glancing",
+    "Judging",
+    "Measuring",
+    "Reporting",
+    "Searching",
+    "Storing",
+]
+
 Found = TypeVar("Found")
 """The answers of a model: logits, or images."""
 

@@ -22,6 +22,8 @@ from unweave.record.files import read_object, write_atomically
 from unweave.split import Split
 from unweave.weights.cost import Cost
 
+__all__ = ["Retrain"]
+
 
 @dataclass(frozen=True)
 class Retrain:

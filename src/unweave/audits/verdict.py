@@ -45,6 +45,8 @@ from unweave.audits.margins import RETRAINS, Margins
 from unweave.audits.metrics import METRICS, Finding, Metric, Values
 from unweave.audits.score import Score, score
 
+__all__ = ["Judgement", "Verdict", "judge"]
+
 SEEDS = 10
 POWER = 2.0
 """The least distance of the original in some metric, in margins: then half of it is still outside."""

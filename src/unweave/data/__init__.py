@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+__all__ = ["Raw", "Source"]
+
 
 @dataclass(frozen=True, eq=False)
 class Raw:

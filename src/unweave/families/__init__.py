@@ -13,7 +13,7 @@ from unweave.families.diffusion import Generation
 from unweave.families.family import Family
 from unweave.tables import Table, as_table, read
 
-__all__ = ["DEFAULT_FAMILY", "FAMILIES", "Classification", "Family", "Generation"]
+__all__ = ["DEFAULT_FAMILY", "FAMILIES"]
 
 FAMILIES: dict[str, Family] = {each.name: each for each in (Classification(), Generation())}
 """Every family with its default settings, by the word of tasks and methods."""

@@ -17,6 +17,8 @@ from unweave.split import Split
 from unweave.tasks.classifier import Classifier, refuse_unfit
 from unweave.tasks.models import build
 
+__all__ = ["Classification"]
+
 ASSUMED = 0.1
 """The fraction of examples in the assumed forget set, without a request."""
 

@@ -38,6 +38,8 @@ from unweave.tasks.diffusion.sample import Sampler
 from unweave.tasks.diffusion.schedule import Schedule
 from unweave.tasks.models import DENOISERS, build
 
+__all__ = ["Generation"]
+
 SEARCHED = 10**12
 """The first seed of the images of a search; those of reported images start at zero."""
 

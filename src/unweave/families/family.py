@@ -17,6 +17,8 @@ from unweave.space import Range, Tunable
 from unweave.split import Split
 from unweave.tasks import Task
 
+__all__ = ["Family"]
+
 Device = torch.device | str | None
 Write = Callable[[nn.Module, Path, Mapping[str, object]], object]
 """Writes a model into a folder, with facts about it."""

@@ -12,6 +12,8 @@ from unweave.targets.estimators import FREE, EstimatorName, estimator_named
 from unweave.targets.estimators.held_out import match_table
 from unweave.targets.estimators.proxy import Proxy, proxy_space
 
+__all__ = ["Estimate"]
+
 
 @dataclass(frozen=True)
 class Estimate:

@@ -29,6 +29,8 @@ from unweave.split import Part
 from unweave.tasks import Batch
 from unweave.weights.step import Runtime, Step
 
+__all__ = ["Level"]
+
 KNOWN = -1
 """Key of all classes with retained examples."""
 

@@ -12,6 +12,8 @@ from unweave.targets.estimators.held_out import held_out_level, match_table
 from unweave.targets.estimators.proxy import Proxy, proxy_space
 from unweave.tasks.classifier import classifies
 
+__all__ = ["Match"]
+
 
 @dataclass(frozen=True)
 class Match:

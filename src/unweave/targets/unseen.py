@@ -22,6 +22,8 @@ from unweave.tasks import Batch
 from unweave.tasks.classifier import classifies
 from unweave.weights.step import Step
 
+__all__ = ["Unseen"]
+
 Levels = tuple[Float[Tensor, " n"], Float[Tensor, " n"]]
 """The loss at which each training example is left alone, if it is named rightly and if wrongly, in nats."""
 

@@ -12,6 +12,19 @@ from torch import Tensor, nn
 
 from unweave.data import Raw, Source
 
+__all__ = [
+    "Batch",
+    "Checking",
+    "Inputs",
+    "OfFamily",
+    "Predict",
+    "Surrogates",
+    "Task",
+    "call",
+    "evaluating",
+    "family_of",
+]
+
 Inputs = tuple[Tensor, ...] | Mapping[str, Tensor]
 Predict = Callable[[Inputs], Tensor]
 

@@ -13,6 +13,8 @@ from unweave.data.keyed_draws import draw_key, uniform
 from unweave.errors import Failed
 from unweave.tasks import Batch, Predict, Task, call, evaluating, family_of
 
+__all__ = ["Classifier"]
+
 
 @dataclass(frozen=True)
 class Classifier:

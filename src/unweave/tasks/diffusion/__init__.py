@@ -15,6 +15,8 @@ from unweave.data.keyed_draws import draw_key, normal, uniform
 from unweave.tasks import Batch, Inputs, Predict, Task
 from unweave.tasks.diffusion.schedule import Schedule
 
+__all__ = ["Diffusion"]
+
 Times = Literal["uniform", "antithetic"]
 Reduction = Literal["mean", "sum"]
 Other = Literal["random", "next", "fixed", "null", "away", "noise"]
