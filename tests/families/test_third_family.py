@@ -198,7 +198,8 @@ def test_a_recipe_of_a_third_family_runs_from_its_own_table(tmp_path: Path) -> N
 
 
 def test_a_model_is_of_one_family() -> None:
-    assert read_family({}) is read_family({"generation": None}) is DEFAULT_FAMILY
+    for table in ({}, {"generation": None}, {"generation": "none"}):
+        assert read_family(table) is DEFAULT_FAMILY
     with pytest.raises(ValueError, match="one family, found the tables generation and regression"):
         read_family({"generation": {}, "regression": {}})
     with pytest.raises(ValueError, match=r"unknown key 'pover' in regression .did you mean 'power'"):

@@ -11,7 +11,7 @@ from unweave.audits.metrics import Metric
 from unweave.families.classifier import Classification
 from unweave.families.diffusion import Generation
 from unweave.families.family import Family
-from unweave.tables import Table, as_table, read
+from unweave.tables import NOTHING, Table, as_table, read
 
 __all__ = ["DEFAULT_FAMILY", "FAMILIES"]
 
@@ -37,7 +37,7 @@ def read_family(table: Table) -> Family:
         ValueError: If there are tables of several families, or a setting is unknown or wrong.
     """
     known = families_by_table()
-    given = [key for key in known if table.get(key) is not None]
+    given = [key for key in known if table.get(key) not in (None, NOTHING)]
     if len(given) > 1:
         raise ValueError(f"a model is of one family, found the tables {' and '.join(given)}: leave one")
     return read(type(known[given[0]]), table[given[0]], given[0]) if given else DEFAULT_FAMILY
