@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from unweave.audits.classifier.evidence import Evidence
-from unweave.audits.classifier.exam import ANSWERED, Classified
-from unweave.audits.exam import Exam, Found
+from unweave.audits.classifier.exam import ANSWERED
+from unweave.audits.exam import Answering, Exam, Found, Judging, Measuring, Reporting
 from unweave.audits.margins import Margins
 from unweave.audits.one_model import add_original, audit_record
 from unweave.audits.references import Answers, Retrain, collect_answers, load_or_retrain, retraining_cost
@@ -24,7 +24,6 @@ from unweave.errors import Failed
 from unweave.record import record
 from unweave.result import Result
 from unweave.tasks import family_of
-from unweave.tasks.diffusion import Diffusion
 
 __all__ = ["Audit", "Evidence", "Retrain", "Verdict", "audit"]
 
@@ -94,7 +93,7 @@ def audit(
             verdict.
         calibration: The answers of at least twelve other retrained models, if `reference` is evidence.
         original: The answers of the model before unlearning; a `Result` knows its original.
-        exam: The questions to the models of a `Result`; those for classifiers if None. A generator needs one:
+        exam: The questions to the models of a `Result`; those of its family if None. A generator needs one:
             `unweave.families.diffusion.Generation(attacks=25).exam(result.split)`.
 
     Raises:
@@ -117,7 +116,7 @@ def audit(
     )
 
 
-def collect_answer_pair(result: Result, exam: Exam[Found]) -> tuple[Answers[Found], Answers[Found]]:
+def collect_answer_pair(result: Result, exam: Answering[Found]) -> tuple[Answers[Found], Answers[Found]]:
     """Collects the answers of the unlearned model and of the original.
 
     Raises:
@@ -152,11 +151,14 @@ def audit_answers(
 
 
 def default_exam(result: Result) -> Exam[Any]:
-    """The exam for classifiers; raises for a generator, whose exam depends on more than the data."""
-    if family_of(result.task) == Diffusion.family:
-        advice = "exam=Generation(attacks=25).exam(result.split), of unweave.families.diffusion"
-        raise ValueError(f"the audit of a generator needs an exam, found none: pass {advice}")
-    return Classified(result.split, device=None)
+    """The exam of the task's family, or of classifiers if the task is a user's own.
+
+    Raises:
+        ValueError: If an exam depends on more than the data, as that of a generator does.
+    """
+    from unweave.families import DEFAULT_FAMILY, FAMILIES  # attackers and recognisers take time to import
+
+    return FAMILIES.get(family_of(result.task), DEFAULT_FAMILY).default_exam(result.split)
 
 
 def as_answers(
@@ -208,7 +210,9 @@ def judge_answers(
     return Audit(judgement, found.found, audit_content, exam)
 
 
-def draw_sheets(exam: Exam[Found], answers: Mapping[str, Sequence[Answers[Found] | None]]) -> dict[str, str]:
+def draw_sheets(
+    exam: Reporting[Found], answers: Mapping[str, Sequence[Answers[Found] | None]]
+) -> dict[str, str]:
     """Pictures of the answers, by model; empty if an exam draws none."""
     sheets = {
         name: exam.sheet(each[0].found) for name, each in answers.items() if each and each[0] is not None
@@ -216,7 +220,7 @@ def draw_sheets(exam: Exam[Found], answers: Mapping[str, Sequence[Answers[Found]
     return {name: sheet for name, sheet in sheets.items() if sheet is not None}
 
 
-def refuse_copies(exam: Exam[Found], references: Sequence[Found]) -> None:
+def refuse_copies(exam: Answering[Found], references: Sequence[Found]) -> None:
     """Raises if two retrained models give the same answers: copies do not show the spread of retraining."""
     first_index: dict[str, int] = {}
     for index, each in enumerate(references):
@@ -229,25 +233,25 @@ def refuse_copies(exam: Exam[Found], references: Sequence[Found]) -> None:
 
 
 def measure_against(
-    exam: Exam[Found], found: Answers[Found], references: Sequence[Answers[Found]]
+    exam: Measuring[Found], found: Answers[Found], references: Sequence[Answers[Found]]
 ) -> list[dict[str, float]]:
     """The metrics of one model, compared with each reference in turn; without references its own metrics."""
     return [found.measure(exam, each) for each in references] or [found.measure(exam)]
 
 
-def as_one_model(exam: Exam[Any], judgement: Judgement) -> Judgement:
+def as_one_model(exam: Measuring[Any], judgement: Judgement) -> Judgement:
     """The judgement with scores of one model, without intervals that need several."""
     scores = {name: drop_interval(exam, name, each) for name, each in judgement.scores.items()}
     return replace(judgement, scores=scores)
 
 
-def drop_interval(exam: Exam[Any], name: str, score: Score) -> Score:
+def drop_interval(exam: Measuring[Any], name: str, score: Score) -> Score:
     """Removes the interval of a score that compares with no reference: one model has no spread."""
     nan = float("nan")
     return score if exam.metrics[name].needs_reference else replace(score, n=1, low=nan, high=nan)
 
 
-def calibrate_margins(exam: Exam[Found], calibrating: Sequence[Answers[Found]]) -> Margins | None:
+def calibrate_margins(exam: Judging[Found], calibrating: Sequence[Answers[Found]]) -> Margins | None:
     """The margins from calibration models; None with fewer than two."""
     if len(calibrating) < 2:
         return None

@@ -18,6 +18,8 @@ from unweave.tasks import Task
 from unweave.weights.cost import Cost
 from unweave.weights.processes import Processes
 
+__all__ = ["Problem", "frozen_copy"]
+
 T = TypeVar("T")
 
 Watch = Callable[["Problem", int], None]

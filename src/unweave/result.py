@@ -22,6 +22,8 @@ from unweave.split import PARTS, Split
 from unweave.tasks import Task
 from unweave.weights.cost import Cost
 
+__all__ = ["Result"]
+
 Method = Callable[[Problem], None]
 
 PRETRAINED = "pretrained"

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+__all__ = ["Choice", "Log", "Range", "Rest", "Tunable", "Uniform", "Whole", "up_to"]
+
 
 @dataclass(frozen=True)
 class Log:

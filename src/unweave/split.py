@@ -18,6 +18,8 @@ from unweave.data import Source
 from unweave.data.user_dataset import UserDataset
 from unweave.record.files import write_atomically
 
+__all__ = ["Split"]
+
 Part = Literal["forget", "retain", "mixed", "calibration", "test"]
 PARTS: tuple[Part, ...] = ("forget", "retain", "calibration", "test")
 """`mixed` is forget and retain together, as the original model saw them."""

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, reduce, singledispatch
 from operator import or_
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from unweave.choices import suggest_word
@@ -38,22 +38,29 @@ def kind_of(kind: type) -> str:
     return kind.__name__.lower()
 
 
-def read(kind: type[T], table: object, path: str) -> T:
+def read(kind: type[T], table: object, path: str, *, given: Table = MappingProxyType({})) -> T:
     """Builds a dataclass from one value per field; errors name `path`, which is "" for a whole recipe.
 
-    Raises:
-        ValueError: If a field is unknown or missing, or a value is wrong; the message says where.
-    """
-    return build(kind, require_mapping(table, path), path)
-
-
-def build(kind: type[T], table: Table, path: str) -> T:
-    """Builds a dataclass from one value per field, nested dataclasses first.
+    Args:
+        kind: The dataclass.
+        table: The values, as in TOML or JSON.
+        path: The place of the table.
+        given: Fields that are not in the table, with their values.
 
     Raises:
         ValueError: If a field is unknown or missing, or a value is wrong; the message says where.
     """
-    hints, fields = get_type_hints(kind), dataclasses.fields(cast(Any, kind))
+    return build(kind, require_mapping(table, path), path, given=given)
+
+
+def build(kind: type[T], table: Table, path: str, *, given: Table = MappingProxyType({})) -> T:
+    """Builds a dataclass from one value per field, nested dataclasses first; see `read`.
+
+    Raises:
+        ValueError: If a field is unknown or missing, or a value is wrong; the message says where.
+    """
+    hints = get_type_hints(kind)
+    fields = [each for each in dataclasses.fields(cast(Any, kind)) if each.name not in given]
     refuse_unknown(table, [field.name for field in fields], path, field_paths(kind))
     for field in fields:
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -61,7 +68,7 @@ def build(kind: type[T], table: Table, path: str) -> T:
             raise ValueError(f"{join_path(path, field.name)} is missing")
     values = {name: value_of(hints[name], value, join_path(path, name)) for name, value in table.items()}
     try:
-        return kind(**values)
+        return kind(**values, **given)
     except ValueError as error:
         raise ValueError(f"{path}: {error}".removeprefix(": ")) from error
 

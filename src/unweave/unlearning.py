@@ -13,8 +13,10 @@ from unweave.problem import Problem
 from unweave.record.checkpoint import difference, shapes
 from unweave.result import Method, Result
 from unweave.split import Split
-from unweave.tasks import Task, call, evaluating
-from unweave.tasks.classifier import Classifier, refuse_unfit
+from unweave.tasks import Checking, Task
+from unweave.tasks.classifier import Classifier
+
+__all__ = ["unlearn"]
 
 
 def unlearn(
@@ -54,13 +56,14 @@ def unlearn(
     on_device = Split(split.train.to(place), split.forget, held_out, calibration=calibration)
     generator = torch.Generator().manual_seed(seed)
     problem = Problem(task, working.to(place), on_device, generator, build, caller_model=model)
-    if isinstance(task, Classifier):
-        refuse_no_classifier(problem.model, on_device)
+    if isinstance(task, Checking):
+        for name, source in (("train", on_device.train), ("test", on_device.held_out)):
+            task.refuse_unfit(problem.model, source, name)
     cost = run_and_time(problem, method)
     refuse_other_shapes(model, problem.model)
     refuse_unchanged(model, problem.model)
-    if isinstance(task, Classifier):
-        refuse_collapsed(problem.model, on_device)
+    if isinstance(task, Checking):
+        task.refuse_collapsed(problem.model, *on_device.part("retain"))
     unlearned = problem.model.eval()
     return Result(unlearned, method, split, task, seed, model, cost, problem.curves, problem.traces)
 
@@ -74,12 +77,6 @@ def refuse_unusable(model: nn.Module) -> None:
             raise ValueError(
                 f"weights must be finite, found NaN or infinity in {name!r}: train the model again"
             )
-
-
-def refuse_no_classifier(model: nn.Module, split: Split) -> None:
-    """Raises if a classifier has no logit for one of the labels."""
-    for name, source in (("train", split.train), ("test", split.held_out)):
-        refuse_unfit(model, source, name)
 
 
 def refuse_other_shapes(before: nn.Module, after: nn.Module) -> None:
@@ -97,20 +94,6 @@ def refuse_unchanged(before: nn.Module, after: nn.Module) -> None:
             raise Failed(f"{name!r} is no longer finite: the learning rate or the forget loss is too strong")
     if all(old.shape == new.shape and torch.equal(old.cpu(), new.cpu()) for _, old, new in pairs):
         raise Failed("nothing changed: the method left every weight as it was")
-
-
-@torch.no_grad()
-def refuse_collapsed(model: nn.Module, split: Split) -> None:
-    """Raises if the model predicts one class for the whole retain set, which has several labels."""
-    source, ids = split.part("retain")
-    if len(source.labels[ids].unique()) == 1:
-        return
-    with evaluating(model):
-        batches = source.stream(ids.split(1024))
-        answers = torch.cat([call(model, raw.inputs).argmax(-1).unique() for raw in batches]).unique()
-    if len(answers) == 1:
-        answer = f"it answers class {int(answers)} to all retain data"
-        raise Failed(f"the model collapsed: {answer}; use a weaker forget loss or a lower learning rate")
 
 
 def state(model: nn.Module) -> list[tuple[str, Tensor]]:

@@ -5,8 +5,8 @@ import pytest
 
 from audits.answers import answering, drawn
 from unweave.audits.margins import calibrate, margins
-from unweave.audits.metric_names import FAMILIES
 from unweave.audits.metrics import mean_gap, measure, measure_pair
+from unweave.families import FAMILIES
 
 SIZES = {"forget": 100, "retain": 400, "calibration": 100, "test": 200}
 PLAIN = {"ra": 100.0, "ta": 90.0, "mia": 10.0, "auc": 0.5}
@@ -31,7 +31,7 @@ def test_margin_is_never_below_the_floor_nor_below_one_example():
     assert found.margin == {"ua": 1.0, "ra": 0.5, "ta": 0.5, "auc": 0.02, "tv": 0.01}
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=["classifier", "generator"])
+@pytest.mark.parametrize("family", [each.metrics for each in FAMILIES.values()], ids=FAMILIES)
 def test_every_margin_has_a_floor_that_is_a_difference_to_a_person(family):
     tested = [metric for metric in family.values() if metric.primary or metric.needs_model]
     assert {metric.id for metric in tested if metric.floor <= 0} == set()
@@ -42,7 +42,7 @@ def test_every_margin_has_a_floor_that_is_a_difference_to_a_person(family):
 
 
 def test_a_share_of_images_has_a_margin_of_one_image():
-    few, generator = {"forget": 20, "retain": 400, "attack": 50}, FAMILIES[1]
+    few, generator = {"forget": 20, "retain": 400, "attack": 50}, FAMILIES["diffusion"].metrics
     alone = [dict.fromkeys(("ua", "ra", "kid", "effective"), 1.0)] * 3
     found = margins(alone, [{"class_tv": 0.0, "kid_forget": 0.0}] * 3, sizes=few, metrics=generator)
     assert (found.margin["ua"], found.margin["class_tv"]) == (5.0, 0.05)

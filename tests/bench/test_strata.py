@@ -62,7 +62,7 @@ def losses(recipe: Recipe) -> Tensor:
         ((raw),) = split.train.stream([fold])
         with torch.no_grad():
             chances = model(*raw.inputs).double().softmax(1)
-        found[fold] = -chances[torch.arange(len(fold)), raw.target].log()
+        found[fold] = -chances[torch.arange(len(fold)), raw.label].log()
     return found
 
 

@@ -127,10 +127,10 @@ def test_flipped_labels_change_targets_and_nothing_else() -> None:
     assert (len(noisy), noisy.names) == (6, source.names)
     (before,), (after,) = (list(each.stream([torch.tensor([5, 0])])) for each in (source, noisy))
     assert torch.equal(first(before), first(after))
-    assert torch.equal(after.target, noisy.labels[[5, 0]])
+    assert torch.equal(after.label, noisy.labels[[5, 0]])
     assert noisy.digest() != source.digest()
     assert source.labels.tolist() == [0, 1, 2, 0, 1, 2]
-    assert next(noisy.to("meta").stream([torch.tensor([1], device="meta")])).target.device.type == "meta"
+    assert next(noisy.to("meta").stream([torch.tensor([1], device="meta")])).label.device.type == "meta"
 
 
 def test_fashion_mnist_is_read_plain_and_gzipped(idx_folder: Path) -> None:

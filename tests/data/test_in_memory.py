@@ -41,7 +41,7 @@ def test_a_batch_holds_the_examples_at_its_positions_in_order() -> None:
     ).view(1, 2, 1, 1)
     torch.testing.assert_close(first(raw), by_hand)
     assert raw.ids.tolist() == [7, 0, 7]
-    assert torch.equal(raw.target, source.labels[[7, 0, 7]])
+    assert torch.equal(raw.label, source.labels[[7, 0, 7]])
 
 
 def test_images_without_mean_and_std_are_scaled_to_one() -> None:
@@ -122,7 +122,7 @@ def test_a_source_that_does_not_augment_draws_nothing() -> None:
 def test_to_moves_batches_and_keeps_labels_on_the_cpu() -> None:
     moved = images().to("meta")
     (raw,) = moved.stream([torch.tensor([3, 1], device="meta")])
-    assert {raw.ids.device.type, first(raw).device.type, raw.target.device.type} == {"meta"}
+    assert {raw.ids.device.type, first(raw).device.type, raw.label.device.type} == {"meta"}
     assert moved.labels.device.type == "cpu"
 
 

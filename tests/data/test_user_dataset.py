@@ -68,7 +68,7 @@ def test_it_hands_out_what_a_resident_set_does(workers: int) -> None:
     assert torch.equal(ours.labels, resident.labels)
     for left, right in zip(ours.stream(order), resident.stream(order), strict=True):
         assert torch.equal(left.ids, right.ids)
-        assert torch.equal(left.target, right.target)
+        assert torch.equal(left.label, right.label)
         assert torch.equal(first(left), first(right))
 
 
@@ -89,7 +89,7 @@ def test_a_dict_with_several_tensors_gives_keywords_and_names() -> None:
 def test_a_dict_with_one_tensor_gives_a_positional_argument() -> None:
     raw = one(user_dataset([{"x": vector(i), "labels": i} for i in range(3)]), [2])
     assert first(raw).tolist() == [[2.0, -2.0]]
-    assert raw.target.tolist() == [2]
+    assert raw.label.tolist() == [2]
     assert user_dataset([{"x": vector(0), "labels": 0}]).names is None
 
 
@@ -143,7 +143,7 @@ def test_to_moves_batches_and_keeps_what_was_read() -> None:
     assert torch.equal(moved.labels, source.labels)
     assert dataset.reads == reads
     raw = one(moved, [0])
-    assert {raw.ids.device.type, first(raw).device.type, raw.target.device.type} == {"meta"}
+    assert {raw.ids.device.type, first(raw).device.type, raw.label.device.type} == {"meta"}
 
 
 @forks

@@ -382,7 +382,7 @@ def test_it_stops_once_forget_data_is_no_better_than_strange_data():
     def mean(of: Problem, part) -> float:
         data, ids = of.split.part(part)
         (raw,) = data.stream([ids])
-        return float(F.cross_entropy(of.model(*raw.inputs), raw.target).detach())
+        return float(F.cross_entropy(of.model(*raw.inputs), raw.label).detach())
 
     assert mean(learned, "forget") < mean(learned, "calibration")
     taken = descend(learned, how, Phase([-nll("forget")]))

@@ -24,7 +24,7 @@ def by_hand(of: Problem, size: int) -> list[Tensor]:
     with evaluating(of.model):
         for ids in of.split.forget[order].split(size):
             (raw,) = of.split.train.stream([ids])
-            loss = nn.functional.cross_entropy(of.model(*raw.inputs), raw.target)
+            loss = nn.functional.cross_entropy(of.model(*raw.inputs), raw.label)
             found.append(
                 torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(of.params.values()))])
             )

@@ -163,7 +163,7 @@ def saliency(plain: nn.Module, of: Problem) -> list[Tensor]:
     """The size of the gradient over all forget data, as it is."""
     source, ids = of.split.part("forget")
     raw = next(iter(source.stream([ids])))
-    return [g.abs() for g in grad(plain, F.cross_entropy(plain(raw.inputs[0]), raw.target))]
+    return [g.abs() for g in grad(plain, F.cross_entropy(plain(raw.inputs[0]), raw.label))]
 
 
 def highest(scores: list[Tensor], count: int) -> list[Tensor]:

@@ -221,6 +221,6 @@ def test_noise_and_examples_come_in_the_order_asked_for(kind: type[Toy]):
         -1.0,
         -20.0,
     ]
-    assert first.target.tolist() == [3, 3, 1, 2] and first.ids.tolist() == [5, 0, 4, 3]
-    assert [raw.target.tolist() for raw in rest] == [[3, 2], [1]]
+    assert first.label.tolist() == [3, 3, 1, 2] and first.ids.tolist() == [5, 0, 4, 3]
+    assert [raw.label.tolist() for raw in rest] == [[3, 2], [1]]
     assert data.digest() != replace(data, repeats=1).digest() != replace(data, noise=noise[::-1]).digest()

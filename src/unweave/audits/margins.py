@@ -18,6 +18,8 @@ from unweave.audits.classifier.evidence import Evidence, HeldOut
 from unweave.audits.classifier.probes import probe_size
 from unweave.audits.metrics import METRICS, Metric, Values, mean_gap, measure, measure_pair
 
+__all__ = ["Margins", "margins"]
+
 RETRAINS = 12
 WIDENING = 1.5
 

@@ -14,6 +14,8 @@ import numpy as np
 from unweave.audits.classifier import accuracy, distance, membership
 from unweave.audits.classifier.evidence import Evidence, HeldOut
 
+__all__ = ["METRICS", "Metric", "Values"]
+
 Direction = Literal["match", "lower", "higher"]
 Finding = Literal["under-forgetting", "over-forgetting", "damage", "wrong examples", "unlike retraining"]
 Values = Mapping[str, float]

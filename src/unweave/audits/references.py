@@ -12,8 +12,7 @@ from typing import Generic
 from torch import nn
 from torch.utils.data import Dataset
 
-from unweave.audits.classifier.evidence import Evidence
-from unweave.audits.exam import Exam, Found
+from unweave.audits.exam import Answering, Found, Measuring, Storing
 from unweave.audits.metrics import Values
 from unweave.data.subset import dataset_of
 from unweave.descent.train import count_training
@@ -22,6 +21,8 @@ from unweave.record.code_digest import file_of, function_digest
 from unweave.record.files import read_object, write_atomically
 from unweave.split import Split
 from unweave.weights.cost import Cost
+
+__all__ = ["Retrain"]
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,13 @@ class Answers(Generic[Found]):
     probes: Values = field(default_factory=dict)
     cost: Cost | None = None
 
-    def measure(self, exam: Exam[Found], reference: "Answers[Found] | None" = None) -> dict[str, float]:
+    def measure(self, exam: Measuring[Found], reference: "Answers[Found] | None" = None) -> dict[str, float]:
         """Every metric; with a reference also those that compare."""
         return {**exam.measure(self.found, None if reference is None else reference.found), **self.probes}
 
 
 def load_or_retrain(
-    reference: Retrain, split: Split, seed: int, exam: Exam[Found], audited: Answers[Found] | None = None
+    reference: Retrain, split: Split, seed: int, exam: Storing[Found], audited: Answers[Found] | None = None
 ) -> Answers[Found]:
     """The answers of the reference of one seed, read from the reference's folder or retrained now.
 
@@ -122,7 +123,7 @@ def load_or_retrain(
 
 
 def retrain(
-    reference: Retrain, split: Split, seed: int, exam: Exam[Found], audited: Answers[Found] | None
+    reference: Retrain, split: Split, seed: int, exam: Answering[Found], audited: Answers[Found] | None
 ) -> Answers[Found]:
     """Retrains a model now and collects its answers; arguments are those of `load_or_retrain`.
 
@@ -136,23 +137,15 @@ def retrain(
         answers = replace(collect_answers(model, exam), cost=cost)
     except Failed as error:
         raise Failed(f"the model retrained with seed {seed}: {error}") from error
-    if audited is not None:
-        refuse_other_logits(answers.found, audited.found, seed)
+    unlike = "" if audited is None else exam.explain_unlike(answers.found, audited.found)
+    if unlike:
+        raise Failed(f"the model retrained with seed {seed} {unlike}: train() must make the same model")
     return answers
 
 
-def refuse_other_logits(found: object, audited: object, seed: int) -> None:
-    """Raises if a retrained classifier and the audited one have different numbers of logits."""
-    if not isinstance(found, Evidence) or not isinstance(audited, Evidence):
-        return
-    if found.n_classes != audited.n_classes:
-        raise Failed(
-            f"the model retrained with seed {seed} gives {found.n_classes} logits per example, and the "
-            f"audited one {audited.n_classes}: train() must make the same model"
-        )
-
-
-def collect_answers(model: nn.Module, exam: Exam[Found], original: nn.Module | None = None) -> Answers[Found]:
+def collect_answers(
+    model: nn.Module, exam: Answering[Found], original: nn.Module | None = None
+) -> Answers[Found]:
     """Collects the answers and probes of a model; some probes also need its original."""
     return Answers(exam.answers(model), exam.probes(model, original))
 

@@ -45,6 +45,8 @@ from unweave.audits.margins import RETRAINS, Margins
 from unweave.audits.metrics import METRICS, Finding, Metric, Values
 from unweave.audits.score import Score, score
 
+__all__ = ["Judgement", "Verdict", "judge"]
+
 SEEDS = 10
 POWER = 2.0
 """The least distance of the original in some metric, in margins: then half of it is still outside."""
@@ -152,8 +154,9 @@ def _decide(
     unclear = [_open_clause(metrics[name], test) for name, test in tests.items() if test.outcome == "open"]
     if unclear:
         return Verdict.INCONCLUSIVE, f"more seeds are needed: {'; '.join(unclear)}"
+    n = next(iter(scores.values())).n
     names = _join_words([metrics[name].title for name in tests])
-    equal = f"{names} equal retrained models' within the margins, over {scores['ua'].n} seeds"
+    equal = f"{names} equal retrained models' within the margins, over {n} seeds"
     return Verdict.PASS, f"{equal}; {_power(before, metrics)}"
 
 

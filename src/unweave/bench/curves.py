@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from unweave.audits.classifier.exam import EDGES
-
 Rows = Sequence[Sequence[float | None]]
 """A curve: rows of step, value and reliability."""
 
@@ -34,22 +32,22 @@ def steps(curve: Rows) -> list[float | None]:
     return [row[0] for row in curve]
 
 
-def histograms(measurements: Mapping[str, Sequence[Mapping[str, Any]]], reference: str) -> dict[str, Any]:
+def histograms(
+    measurements: Mapping[str, Sequence[Mapping[str, Any]]], reference: str, edges: Sequence[float]
+) -> dict[str, Any]:
     """Losses over all seeds: of methods and of the retrained models on F, and of these on calibration data.
 
     Args:
         measurements: The measurements of each seed, by method.
         reference: The name of the retrained models there.
+        edges: The edges of the histograms, in the unit of the loss.
     """
     if not any(seed["losses"] for seeds in measurements.values() for seed in seeds):
         return {}
     sources = {name: (name, "forget") for name in measurements if name not in (reference, "retrain")}
     sources |= {"retrain": (reference, "forget"), "calibration": (reference, "calibration")}
     return {
-        title: {
-            "edges": EDGES.tolist(),
-            "counts": total([seed["losses"][part] for seed in measurements[name]]),
-        }
+        title: {"edges": list(edges), "counts": total([seed["losses"][part] for seed in measurements[name]])}
         for title, (name, part) in sources.items()
     }
 

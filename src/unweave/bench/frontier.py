@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from unweave.audits.margins import WIDENING
-from unweave.audits.metric_names import metrics_for
 from unweave.audits.score import t_interval
 from unweave.bench.study import REFERENCES
+from unweave.families import metrics_for
 from unweave.report.frontier import verdict_of
 
 KINDS = ("{}", "{}:recover", "shrink-perturb:{}:recover")

@@ -9,10 +9,11 @@ key, choice or method raises an error that suggests the nearest known one.
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from torch import nn
@@ -20,14 +21,26 @@ from torch import nn
 from unweave.bench.setup import Setup
 from unweave.choices import suggest_word
 from unweave.descent.descend import Descent
-from unweave.methods import Method, methods_for
+from unweave.families import DEFAULT_FAMILY, families_by_table, family_tables, read_family
+from unweave.methods import Method
 from unweave.methods.configure import configure, stages_of
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.simple import FromScratch
-from unweave.tables import Table, as_table, merge_tables, read, refuse_unknown, require_mapping
+from unweave.tables import (
+    Table,
+    as_table,
+    field_paths,
+    merge_tables,
+    read,
+    refuse_unknown,
+    require_mapping,
+)
 from unweave.targets import refuse_other_family
 
 T = TypeVar("T")
+
+FAMILY, METHODS = "family", "methods"
+"""The fields that are not read like the others: a family has a table of its own name."""
 
 AS_TRAINED, TRAINING = ("how", "impair"), ("forget", "proxy")
 """The fields that hold a descent like the training, and those that hold dataclasses with such a field."""
@@ -48,7 +61,7 @@ class Recipe(Setup):
         methods: Every method by name, with its settings.
     """
 
-    methods: Mapping[str, Method] = field(default_factory=lambda: methods_for("classifier"))
+    methods: Mapping[str, Method] = field(default_factory=lambda: DEFAULT_FAMILY.methods)
 
     def build(self, n_classes: int) -> nn.Module:
         """Builds a fresh model."""
@@ -77,7 +90,10 @@ class Recipe(Setup):
 
     def table(self) -> dict[str, Any]:
         """The complete recipe as plain values, for `parse`."""
-        return as_table(self)
+        found: dict[str, Any] = {}
+        for key, value in as_table(self).items():
+            found |= family_tables(self.family) if key == FAMILY else {key: value}
+        return found
 
     def with_budget(self, budget: float) -> "Recipe":
         """The recipe with another budget, all of which short-retrain spends."""
@@ -94,15 +110,19 @@ class Recipe(Setup):
         return replace(self, train=train, data=replace(self.data, limit=limit), partial=True)
 
 
-def load(place: str | Path) -> Recipe:
+def load(place: str | Path, changes: Table = MappingProxyType({})) -> Recipe:
     """Loads a recipe by the path of its TOML file, or by the name of one of the package's recipes.
 
     `NAME@0.1` is the recipe `NAME` at a budget of 0.1, with the settings that were searched within it.
 
+    Args:
+        place: The path or the name.
+        changes: Keys to change, as in TOML.
+
     Raises:
         ValueError: If there is no such recipe, or it is invalid.
     """
-    return parse(_table(place))
+    return parse(merge_tables(_table(place), changes))
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -117,10 +137,19 @@ def parse(table: Table) -> Recipe:
     Raises:
         ValueError: If a key, choice or method is unknown, or a value has the wrong type or range.
     """
-    setup = read(Setup, {key: value for key, value in table.items() if key != "methods"}, "")
-    return Recipe(
-        **vars(setup), methods=_methods(setup, require_mapping(table.get("methods", {}), "methods"))
-    )
+    refuse_unknown_keys([key for key in table if key != METHODS])
+    family, apart = read_family(table), {METHODS, *families_by_table()}
+    plain = {key: value for key, value in table.items() if key not in apart}
+    setup = read(Setup, plain, "", given={FAMILY: family})
+    return Recipe(**vars(setup), methods=_methods(setup, require_mapping(table.get(METHODS, {}), METHODS)))
+
+
+def refuse_unknown_keys(keys: Iterable[str]) -> None:
+    """Raises at a key that is no field of a setup and no table of a family."""
+    families, fields = families_by_table(), [path for path in field_paths(Setup) if path != FAMILY]
+    inner = [f"{key}.{path}" for key, each in families.items() for path in field_paths(type(each))]
+    known = [*(path for path in fields if "." not in path), *families]
+    refuse_unknown(dict.fromkeys(keys), known, "", [*fields, *families, *inner])
 
 
 def training_length(method: Method) -> tuple[int | None, float | None]:

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unweave.descent.descend import Descent
-from unweave.families.classifier import Classification
-from unweave.families.diffusion import Generation
+from unweave.families import DEFAULT_FAMILY
 from unweave.families.family import Family
 from unweave.methods import DEFAULT, method_named
 
@@ -148,7 +147,7 @@ class Setup:
         probe: The number of steps between two measurements of the conflict of the headline's two gradients; 0
             measures none.
         partial: Whether training is shortened on purpose, which rules out a verdict.
-        generation: The settings of denoisers; None for classifiers.
+        family: The family of its models, with its settings; read from a table of the family's own.
         save_every: The largest number of steps lost by an interrupted training; all if None.
     """
 
@@ -162,19 +161,14 @@ class Setup:
     headline: str = DEFAULT
     probe: int = 0
     partial: bool = False
-    generation: Generation | None = None
+    family: Family = DEFAULT_FAMILY
     save_every: int | None = None
-
-    @property
-    def family(self) -> Family:
-        """The family of its models."""
-        return self.generation or Classification()
 
     def __post_init__(self) -> None:
         if self.name in ("", ".", "..") or set(self.name) & set("/\\\0"):
             raise ValueError(f"name must be a valid file name, without / and \\, found {self.name!r}")
-        if self.generation is not None and self.data.forget != "class":
-            raise ValueError(f"a generator forgets a class, found forget = {self.data.forget!r}")
+        if self.family.whole_classes and self.data.forget != "class":
+            raise ValueError(f"a {self.family.noun} forgets a class, found forget = {self.data.forget!r}")
         if self.save_every is not None and self.save_every < 1:
             raise ValueError(f"save_every must be at least 1 step, found {self.save_every}")
         if self.probe < 0:

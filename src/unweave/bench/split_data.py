@@ -9,20 +9,18 @@ from unweave.bench.setup import Data
 from unweave.data import Source
 from unweave.data.datasets import flip_labels
 from unweave.data.datasets import load as load_data
-from unweave.families.classifier import Classification
+from unweave.families import DEFAULT_FAMILY
 from unweave.families.family import Family
 from unweave.split import Split
 
 Choose = Callable[[Source, Source], torch.Tensor]
 """Returns the positions of the forget set, from training data and held-out data."""
 
-CLASSIFIERS = Classification()
-
 
 def make_split(
     data: Data,
     *,
-    family: Family = CLASSIFIERS,
+    family: Family = DEFAULT_FAMILY,
     device: str = "cpu",
     choose: Choose | None = None,
 ) -> Split:

@@ -71,7 +71,7 @@ class Stage:
         place = self.folder.absolute()  # its folder stores the chosen forget set
         models = {**self.facts(), "folder": place} if self.has_trained_choice else {}
         practice = recipe.tuning.against, recipe.tuning.limit
-        key = (repr((recipe.data, recipe.generation, practice, models)), tuning_seed, self.device)
+        key = (repr((recipe.data, recipe.family, practice, models)), tuning_seed, self.device)
         if key not in _splits:
             if tuning_seed is None:
                 _splits[key] = make_split(

@@ -59,7 +59,7 @@ def stage_record(
         "partial": recipe.partial,
         "floor": None if spread is None else spread.gap_floor,
         "calibration_seeds": list(recipe.calibration_seeds),
-        "histograms": histograms(cells, REFERENCE),
+        "histograms": histograms(cells, REFERENCE, exam.edges),
         "comparisons": comparisons(
             {name: [each["values"] for each in cells[name]] for name in ran},
             references,

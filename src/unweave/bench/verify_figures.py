@@ -16,11 +16,11 @@ from statistics import mean
 from typing import Any
 
 from unweave.audits.classifier import parquet
-from unweave.audits.metric_names import metrics_for
 from unweave.audits.metrics import METRICS, mean_gap
 from unweave.bench.cache import file_name
 from unweave.bench.cell import REFERENCE, UNBUDGETED
 from unweave.bench.frontier import curve
+from unweave.families import metrics_for
 from unweave.record.digest import rerun_command
 from unweave.record.files import read_object
 from unweave.report.numbers import heading

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unweave.audits.exam import Exam, glance
+from unweave.audits.exam import Glancing, glance
 from unweave.bench.study import REFERENCES
 from unweave.bench.workers import Listener, Progress
 from unweave.cli import out, progress, show, timing
@@ -99,7 +99,7 @@ def inspect_model(
     original: nn.Module,
     project: Project,
     split: Split,
-    exam: Exam[Any],
+    exam: Glancing[Any],
     names: list[str],
     listener: Listener,
 ) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def warm_up(project: Project, model: nn.Module, split: Split) -> None:
     timing.estimate(project.methods["finetune"], model, split, project)
 
 
-def print_report(model: str, findings: Mapping[str, Any], exam: Exam[Any], obstacle: str) -> None:
+def print_report(model: str, findings: Mapping[str, Any], exam: Glancing[Any], obstacle: str) -> None:
     """Prints the findings.
 
     Args:
@@ -234,7 +234,7 @@ def data_line(data: Mapping[str, Any], *, ids: bool) -> str:
     return f"Data: {parts}, {held_out}; {data['classes']} classes; examples are known {naming}."
 
 
-def answer_lines(figures: Mapping[str, float], exam: Exam[Any]) -> list[str]:
+def answer_lines(figures: Mapping[str, float], exam: Glancing[Any]) -> list[str]:
     """One line for each figure of the model's answers."""
     lines = [f"{each.title}: {number(figures[each.id], each.digits)}" for each in exam.glances]
     return [*lines, exam.glance_note] if exam.glance_note else lines

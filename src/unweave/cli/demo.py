@@ -53,13 +53,12 @@ def digits(quick: bool) -> Demonstration:
 
 def diffusion(quick: bool) -> Demonstration:
     """A generator that forgets one digit, with few images; a quick run has no attacks."""
-    recipe = load_recipe("digit-images-class")
-    assert recipe.generation is not None
-    few = replace(recipe.generation, images=IMAGES)
+    few = {"images": IMAGES, **({"attacks": 0} if quick else {})}
+    recipe = load_recipe("digit-images-class", {"generation": few})
     if quick:
-        hurried = replace(recipe, generation=replace(few, attacks=0)).with_short_training(QUICK_STEPS)
+        hurried = recipe.with_short_training(QUICK_STEPS)
         return Demonstration((hurried,), "lur:recover,salun", seeds=1)
-    return Demonstration((replace(recipe, generation=few),), "lur:recover,salun,sa,joint:recover", seeds=1)
+    return Demonstration((recipe,), "lur:recover,salun,sa,joint:recover", seeds=1)
 
 
 def runs_any(recipe: Recipe, methods: str | None) -> bool:

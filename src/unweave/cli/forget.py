@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from unweave.audits.exam import Exam, glance
+from unweave.audits.exam import Glancing, glance
 from unweave.bench.workers import Listener, Progress
 from unweave.cli import out, progress, show
 from unweave.cli.choose_method import configure_method, read_search, tuned_method
@@ -208,7 +208,7 @@ def print_result(
     result: Result,
     name: str,
     *,
-    exam: Exam[Any],
+    exam: Glancing[Any],
     before: Mapping[str, float],
     after: Mapping[str, float],
     folder: Path,

@@ -10,6 +10,7 @@ from unweave.bench.recipe import Recipe
 from unweave.bench.setup import Against
 from unweave.bench.stage import Stage
 from unweave.cli import out
+from unweave.families import FAMILIES
 from unweave.report.protocol import Protocol
 
 GROWING = ("seeds", "methods", "budgets")
@@ -86,9 +87,12 @@ class Plan:
     def refuse_other_families(self, recipes: Sequence[Recipe]) -> None:
         """Raises if the protocol does not support the family of a recipe."""
         for recipe in recipes:
-            if self.protocol is not None and recipe.family.name != "classifier":
+            if self.protocol is not None and self.protocol not in recipe.family.protocols:
                 found = f"{recipe.name!r}, of family {recipe.family.name!r}"
-                raise ValueError(f"--protocol {self.protocol} is for recipes of classifiers, found {found}")
+                known = " or ".join(
+                    f"{each.noun}s" for each in FAMILIES.values() if self.protocol in each.protocols
+                )
+                raise ValueError(f"--protocol {self.protocol} is for recipes of {known}, found {found}")
 
 
 def refuse_no_searches(folder: Path) -> None:

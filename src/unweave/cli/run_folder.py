@@ -112,13 +112,11 @@ def refuse_other(original: nn.Module, sidecar: Mapping[str, object], run: Path) 
 
 
 def refuse_other_published(model: nn.Module, project: Project, run: Path) -> None:
-    """Raises if the audited model differs from the one in the diffusers folder of the run."""
+    """Raises if the audited model differs from the one in the family's own format in the run's folder."""
     published = run / PRETRAINED
     if project.write is None or not published.is_dir():
         return
-    from unweave.tasks.diffusion.weights import refuse_other_model
-
-    refuse_other_model(published, model)
+    project.family.refuse_other_written(published, model)
 
 
 def probe_traces(

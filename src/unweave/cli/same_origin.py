@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
+from unweave.families import families_by_table
 from unweave.record.digest import rerun_command
 from unweave.record.record import explain_unverified
 from unweave.report.html import flatten
 
 Record = Mapping[str, Any]
 
-ABOUT = ("data", "model", "train", "generation")
-"""The parts of a recipe that define the problem; the others choose methods and seeds."""
+ABOUT = ("data", "model", "train")
+"""The parts of a recipe that, with its family's table, define the problem; others choose methods, seeds."""
 
 
 def refuse_mixed(records: Mapping[str, Record]) -> None:
@@ -57,7 +58,7 @@ def difference(one: Record, other: Record) -> str:
 
 def problem_facts(recipe: Record) -> dict[str, Any]:
     """The problem that a recipe defines, without paths of files, which the digest covers."""
-    facts = {key: recipe[key] for key in ABOUT if key in recipe}
+    facts = {key: recipe[key] for key in (*ABOUT, *families_by_table()) if key in recipe}
     if isinstance(facts.get("data"), Mapping):
         facts["data"] = {key: value for key, value in facts["data"].items() if key != "folder"}
     return facts

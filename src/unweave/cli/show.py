@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from unweave.audits.metric_names import KNOWN
+from unweave.families import metric_named
 from unweave.record.record import to_json_values
 from unweave.report import frontier, table_formats, tables
 from unweave.report.numbers import digits, heading, number
@@ -114,9 +114,11 @@ def figure_line(
 ) -> list[str]:
     """One line of a verdict's table; the value of the original, if known, comes first."""
     aim = {"match": "equal", "lower": "low", "higher": "high"}[score["direction"]]
-    gap = None if KNOWN[metric].needs_reference else score["gap"]  # the margin applies to the value itself
+    known = metric_named(metric)
+    assert known is not None
+    gap = None if known.needs_reference else score["gap"]  # the margin applies to the value itself
     numbers = [*before, score["value"], score["reference"], gap, margins.get(metric)]
-    return [heading(metric), KNOWN[metric].unit, *(number(each, digits(metric)) for each in numbers), aim]
+    return [heading(metric), known.unit, *(number(each, digits(metric)) for each in numbers), aim]
 
 
 def format_changed(settings: object) -> str:

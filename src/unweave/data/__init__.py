@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+__all__ = ["Raw", "Source"]
+
 
 @dataclass(frozen=True, eq=False)
 class Raw:
@@ -22,12 +24,14 @@ class Raw:
         ids: Positions of the examples in their source, with shape [batch].
         inputs: The inputs of the model: positional arguments (tuple) or keywords (dict), each with shape
             [batch, ...].
-        target: Labels, with shape [batch].
+        label: What selects a forget set and its classes, with shape [batch]. A task may also take it as the
+            target of the output (classification) or as the condition of the input (class-conditional
+            diffusion); any other target or condition is among the inputs.
     """
 
     ids: Int64[Tensor, " batch"]
     inputs: tuple[Tensor, ...] | dict[str, Tensor]
-    target: Int64[Tensor, " batch"]
+    label: Int64[Tensor, " batch"]
 
 
 @runtime_checkable
@@ -36,7 +40,7 @@ class Source(Protocol):
 
     @property
     def labels(self) -> Int64[Tensor, " n"]:
-        """The label of every example, with shape [n], on the CPU."""
+        """The label of every example, which selects forget sets and classes; shape [n], on the CPU."""
         ...
 
     @property

@@ -96,10 +96,10 @@ class Relabelled:
 
     def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
         """Yield the examples at the positions of each index tensor; see `Source.stream`."""
-        target = self.labels
+        labels = self.labels
         for raw in self.source.stream(order, generator=generator):
-            target = target.to(raw.ids.device)  # copied once, when the first batch shows the device
-            yield Raw(raw.ids, raw.inputs, target.index_select(0, raw.ids))
+            labels = labels.to(raw.ids.device)  # copied once, when the first batch shows the device
+            yield Raw(raw.ids, raw.inputs, labels.index_select(0, raw.ids))
 
     def digest(self) -> str:
         """SHA-256 of the source's digest and the labels."""

@@ -46,7 +46,7 @@ class Resident:
 
     def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
         """Yield the examples at the positions of each index tensor; see `Source.stream`."""
-        inputs, target, device = self.inputs, self._target, self.inputs.device
+        inputs, labels, device = self.inputs, self._labels, self.inputs.device
         normalise = inputs.dtype == torch.uint8
         augment = None if self.crop == 0 and not self.flip else generator
         for index in order:
@@ -56,7 +56,7 @@ class Resident:
                 batch = _augment(batch, draw_uniform(ids, augment, 3), crop=self.crop, flip=self.flip)
             if normalise:
                 batch = batch.to(torch.float32).mul_(self._scale).add_(self._shift)
-            yield Raw(ids, (batch,), target.index_select(0, ids))
+            yield Raw(ids, (batch,), labels.index_select(0, ids))
 
     def digest(self) -> str:
         """SHA-256 of inputs, labels, names, normalisation and augmentation."""
@@ -67,7 +67,7 @@ class Resident:
         return replace(self, inputs=self.inputs.to(device))
 
     @cached_property
-    def _target(self) -> Tensor:
+    def _labels(self) -> Tensor:
         return self.labels.to(self.inputs.device)
 
     @cached_property

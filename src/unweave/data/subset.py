@@ -29,4 +29,4 @@ class Examples(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor | int, ...]:
         (raw,) = self.source.stream([self.ids[index : index + 1]])
         fields = raw.inputs.values() if isinstance(raw.inputs, dict) else raw.inputs
-        return (*(field[0] for field in fields), int(raw.target))
+        return (*(field[0] for field in fields), int(raw.label))

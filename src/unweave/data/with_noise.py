@@ -81,8 +81,8 @@ class Noisy:
         def joined(noise: Tensor, examples: Tensor) -> Tensor:
             return torch.cat([noise[rows.to(noise.device)].to(examples), examples[:count]])[order]
 
-        target = joined(self.noise_labels, raw.target)
+        label = joined(self.noise_labels, raw.label)
         fields = raw.inputs.values() if isinstance(raw.inputs, dict) else raw.inputs
         both = [joined(x, y) for x, y in zip(self.noise, fields, strict=True)]
         inputs = dict(zip(raw.inputs, both, strict=True)) if isinstance(raw.inputs, dict) else tuple(both)
-        return Raw(ids.to(raw.ids.device), inputs, target)
+        return Raw(ids.to(raw.ids.device), inputs, label)

@@ -10,6 +10,8 @@ from unweave.split import Part
 from unweave.weights.params import Params, add
 from unweave.weights.step import Runtime, Step
 
+__all__ = ["lur_backward"]
+
 
 def lur_backward(
     retain_loss: Callable[[], Tensor],

@@ -25,6 +25,8 @@ from unweave.tasks import Batch, evaluating
 from unweave.weights.params import Params, combine, gramian
 from unweave.weights.step import Precision, Runtime, Step, Term
 
+__all__ = ["Descent", "Phase", "descend"]
+
 CHECK = 50
 """Number of steps between two checks of the losses, which wait for the device."""
 

@@ -11,6 +11,18 @@ from unweave.errors import Failed
 from unweave.problem import Problem
 from unweave.weights.params import Params
 
+__all__ = [
+    "dampen",
+    "grow_head",
+    "perturb",
+    "quantize",
+    "reinitialize",
+    "restart",
+    "shift",
+    "shrink",
+    "shrink_and_perturb",
+]
+
 
 @torch.no_grad()
 def reinitialize(problem: Problem, where: Mask) -> None:

@@ -21,6 +21,8 @@ from unweave.tasks import evaluating
 from unweave.weights.params import Params, add, multiply
 from unweave.weights.step import Runtime, Step
 
+__all__ = ["Importance", "Mask", "choose_weights", "fisher", "invert", "ratio", "saliency", "snip", "top"]
+
 Importance = Params
 Mask = Params
 """A multiplier in [0, 1] per weight."""

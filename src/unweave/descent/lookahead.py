@@ -16,6 +16,8 @@ from unweave.split import Part
 from unweave.weights.params import Params, add, norm
 from unweave.weights.step import Step, Term
 
+__all__ = ["Lookahead"]
+
 
 @dataclass(frozen=True, eq=False)
 class Lookahead:

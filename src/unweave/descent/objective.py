@@ -20,6 +20,20 @@ from unweave.tasks import Batch, Inputs, Surrogates, call
 from unweave.weights.params import Params
 from unweave.weights.step import Step, mean_over
 
+__all__ = [
+    "Objective",
+    "bounded",
+    "clamped",
+    "distill",
+    "ewc",
+    "l1",
+    "mislabel",
+    "nll",
+    "on",
+    "surrogate",
+    "uniform",
+]
+
 RetainLoss = Literal["nll", "distill", "both"]
 """What the retain loss compares with: the labels, the original model, or both."""
 

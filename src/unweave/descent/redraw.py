@@ -14,6 +14,8 @@ from unweave.descent.objective import nll
 from unweave.problem import Problem
 from unweave.weights.params import multiply
 
+__all__ = ["redraw_sensitive"]
+
 
 def redraw_sensitive(
     problem: Problem, fraction: float, *, eligible: str | None = None, within: Mask | None = None

@@ -1,1 +1,64 @@
-"""Families of models: each file ties a task to its methods, data, models and audit."""
+"""Families of models: the registry, and one file per family that ties a task to its methods, data and audit.
+
+A new family is one file in `unweave.tasks`, one here, one package in `unweave.audits`, and one line in
+`FAMILIES`. Everything above asks the registry, or the `Family` of a recipe or a project.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from unweave.audits.metrics import Metric
+from unweave.families.classifier import Classification
+from unweave.families.diffusion import Generation
+from unweave.families.family import Family
+from unweave.tables import NOTHING, Table, as_table, read
+
+__all__ = ["DEFAULT_FAMILY", "FAMILIES"]
+
+FAMILIES: dict[str, Family] = {each.name: each for each in (Classification(), Generation())}
+"""Every family with its default settings, by the word of tasks and methods."""
+
+DEFAULT_FAMILY = FAMILIES[Classification.name]
+"""The family of a model of which nothing else is said."""
+
+ALWAYS_WRITTEN = (Generation.table,)
+"""The tables that every recipe has in a record, empty for other families, as records have always had them."""
+
+
+def families_by_table() -> dict[str, Family]:
+    """The families with a table of their own, by its key in a recipe."""
+    return {each.table: each for each in FAMILIES.values() if each.table is not None}
+
+
+def read_family(table: Table) -> Family:
+    """The family whose table is in a recipe, or in what `load()` of a project returns.
+
+    Raises:
+        ValueError: If there are tables of several families, or a setting is unknown or wrong.
+    """
+    known = families_by_table()
+    given = [key for key in known if table.get(key) not in (None, NOTHING)]
+    if len(given) > 1:
+        raise ValueError(f"a model is of one family, found the tables {' and '.join(given)}: leave one")
+    return read(type(known[given[0]]), table[given[0]], given[0]) if given else DEFAULT_FAMILY
+
+
+def family_tables(family: Family) -> dict[str, Any]:
+    """The tables of a recipe that say of which family it is, for `read_family`."""
+    empty = dict.fromkeys(key for key in ALWAYS_WRITTEN if key is not None)
+    return empty if family.table is None else {**empty, family.table: as_table(family)}
+
+
+def family_for(names: Collection[str]) -> Family:
+    """The family with most of the metrics of those names; the first family if no name is known."""
+    return max(FAMILIES.values(), key=lambda family: len(family.metrics.keys() & set(names)))
+
+
+def metrics_for(names: Collection[str]) -> Mapping[str, Metric[Any]]:
+    """The metrics of `family_for`."""
+    return family_for(names).metrics
+
+
+def metric_named(name: str) -> Metric[Any] | None:
+    """The metric of that name; None if it is unknown. Families that share a name share title and unit."""
+    return next((each.metrics[name] for each in FAMILIES.values() if name in each.metrics), None)

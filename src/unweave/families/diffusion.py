@@ -1,5 +1,7 @@
 """The family of denoisers, set by the table "generation" of a recipe."""
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -10,25 +12,33 @@ import torch
 from torch import nn
 
 from unweave.audits.diffusion.attacks import Budget
-from unweave.audits.diffusion.exam import Generated, refuse_unfit
+from unweave.audits.diffusion.exam import Generated
 from unweave.audits.diffusion.fid import refuse_no_fid
 from unweave.audits.diffusion.kid import FEWEST
+from unweave.audits.diffusion.real_images import refuse_unfit
 from unweave.audits.diffusion.recogniser import Recogniser, train_recogniser
-from unweave.audits.exam import Exam
+from unweave.audits.diffusion.verdict import EVERY
+from unweave.audits.exam import Exam, Glancing
+from unweave.audits.metrics import Metric
 from unweave.data import Source
 from unweave.data.datasets import as_images
 from unweave.data.in_memory import Resident
 from unweave.families.diffusion_settings import PRESETS, RANGES, RATE, STAGE_PRESETS
-from unweave.families.family import Device
+from unweave.families.family import Device, Family, Write
 from unweave.methods import Method, method_named
 from unweave.methods.pipeline import Pipeline, Stage, stage_spaces
+from unweave.record.files import sha256, write_atomically
+from unweave.result import Pretrained
 from unweave.space import Range, Tunable
 from unweave.split import Split
 from unweave.tasks import call, evaluating
 from unweave.tasks.diffusion import Diffusion, Other, Reduction, Times
+from unweave.tasks.diffusion.folder_config import MANIFEST, WEIGHTS
 from unweave.tasks.diffusion.sample import Sampler
 from unweave.tasks.diffusion.schedule import Schedule
 from unweave.tasks.models import DENOISERS, build
+
+__all__ = ["Generation"]
 
 SEARCHED = 10**12
 """The first seed of the images of a search; those of reported images start at zero."""
@@ -41,7 +51,7 @@ LAST = -1
 
 
 @dataclass(frozen=True)
-class Generation:
+class Generation(Family):
     """Denoisers that generate images of a class.
 
     Args:
@@ -64,6 +74,13 @@ class Generation:
     """
 
     name: ClassVar[str] = Diffusion.family
+    noun: ClassVar[str] = "generator"
+    table: ClassVar[str | None] = "generation"
+    metrics: ClassVar[Mapping[str, Metric[Any]]] = EVERY
+    aim: ClassVar[str] = (
+        "On the forgotten condition Retrain is the target; on the rest, no worse than Retrain."
+    )
+    whole_classes: ClassVar[bool] = True
     null: int | None = LAST
     drop: float = 0.1
     other: Other = "random"
@@ -150,7 +167,12 @@ class Generation:
         """The first class."""
         return (data.labels == data.labels.min()).nonzero()[:, 0]
 
-    def short_exam(self, split: Split, *, cache: Path | None = None) -> Exam[Any]:
+    def default_exam(self, split: Split) -> Exam[Any]:
+        """Raises: the exam of a generator depends on how its images are drawn."""
+        advice = "exam=Generation(attacks=25).exam(result.split), of unweave.families.diffusion"
+        raise ValueError(f"the audit of a generator needs an exam, found none: pass {advice}")
+
+    def short_exam(self, split: Split, *, cache: Path | None = None) -> Glancing[Any]:
         """The smallest number of images of every class that allows a KID."""
         short = replace(self, images=FEWEST, attacks=0, inception=None)
         return short.exam(split, cache=cache)
@@ -171,6 +193,41 @@ class Generation:
             first_seed=SEARCHED if searching else 0,
             inception=None if searching or self.inception is None else Path(self.inception),
         )
+
+    def writer(self, n_classes: int) -> Write:
+        """A function that writes a denoiser as a diffusers folder, with its noise and conditions."""
+        task = self.task(n_classes)
+
+        def write(model: nn.Module, out: Path, facts: Mapping[str, object]) -> None:
+            if not isinstance(model, Pretrained):
+                found = type(model).__name__
+                raise ValueError(
+                    f"a recipe's denoiser must have save_pretrained() of diffusers, found {found}"
+                )
+            model.save_pretrained(str(out))
+            schedule = dataclasses.asdict(task.schedule)
+            known = {"n_classes": n_classes, "null": task.null, "schedule": schedule}
+            known |= {"weights_after": sha256(out / WEIGHTS), "history": []}
+            write_atomically(out / MANIFEST, json.dumps({**known, **facts}, indent=2) + "\n")
+
+        return write
+
+    def refuse_other_written(self, folder: Path, model: nn.Module) -> None:
+        """Raises if a diffusers folder holds other weights than the model's."""
+        from unweave.tasks.diffusion.weights import refuse_other_model
+
+        refuse_other_model(folder, model)
+
+
+def denoisers(family: Family) -> Generation:
+    """Returns the family if it is that of denoisers.
+
+    Raises:
+        ValueError: If it is another family.
+    """
+    if not isinstance(family, Generation):
+        raise ValueError("--recipe must be one of a generator, found a recipe without a table generation")
+    return family
 
 
 @cache

@@ -45,6 +45,8 @@ from unweave.methods.unsir import UNSIR
 from unweave.problem import Problem
 from unweave.targets import Level
 
+__all__ = ["DEFAULT", "METHODS", "STAGES", "Method", "method_named", "methods_for"]
+
 
 @runtime_checkable
 class Method(Protocol):

@@ -5,6 +5,8 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from unweave.tasks import Task, family_of
 
+__all__ = ["About", "refuse_family"]
+
 REFERENCE = "reference"
 """Replaces the paper of rows that are no method, but references to compare methods with."""
 

@@ -16,6 +16,8 @@ from unweave.problem import Problem
 from unweave.space import Choice, Log, Range, up_to
 from unweave.tasks.classifier import differ
 
+__all__ = ["Amnesiac"]
+
 
 @dataclass(frozen=True)
 class Amnesiac:

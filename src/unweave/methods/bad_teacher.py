@@ -15,6 +15,8 @@ from unweave.space import Log, Range, up_to
 from unweave.tasks import Batch
 from unweave.weights.step import Step
 
+__all__ = ["BadTeacher"]
+
 
 @dataclass(frozen=True)
 class BadTeacher:

@@ -22,6 +22,8 @@ from unweave.tasks import Batch
 from unweave.weights.params import scale
 from unweave.weights.step import Step
 
+__all__ = ["CFW"]
+
 
 @dataclass(frozen=True)
 class CFW:

@@ -20,6 +20,8 @@ from unweave.problem import Problem
 from unweave.space import RATES, SCHEDULES, Log, Range, Uniform, up_to
 from unweave.targets import Mislabel, Target
 
+__all__ = ["MGDA", "CAGrad", "MUNBa", "PCGrad", "UPGrad"]
+
 TASKS = (
     "for several tasks; the two here, the settings and the weight of the forget loss are ours; wrong labels "
     "exclude the true one and are redrawn at every step"

@@ -17,6 +17,8 @@ from unweave.methods.about import About
 from unweave.problem import Problem
 from unweave.space import RATES, Range, up_to
 
+__all__ = ["ConvolutionTranspose"]
+
 
 @dataclass(frozen=True)
 class ConvolutionTranspose:

@@ -22,6 +22,8 @@ from unweave.tasks.diffusion import denoising
 from unweave.weights.params import Params, combine, dot, norm
 from unweave.weights.step import Step, Term
 
+__all__ = ["EraseDiff"]
+
 
 @dataclass(frozen=True)
 class EraseDiff:

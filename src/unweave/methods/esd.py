@@ -23,6 +23,8 @@ from unweave.tasks.diffusion import Diffusion, denoising, guide_away, keyed_nois
 from unweave.tasks.diffusion.sample import Sampler, ddim, guided_prediction, refuse_impossible
 from unweave.weights.step import Step
 
+__all__ = ["ESD"]
+
 
 @dataclass(frozen=True)
 class ESD:

@@ -23,6 +23,8 @@ from unweave.tasks import Batch
 from unweave.weights.params import Params
 from unweave.weights.step import Step
 
+__all__ = ["FCS"]
+
 
 @dataclass(frozen=True)
 class FCS:

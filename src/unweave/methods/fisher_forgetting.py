@@ -20,6 +20,8 @@ from unweave.tasks import Batch, Inputs, call, evaluating
 from unweave.weights.params import Params, add, is_sharded, scale
 from unweave.weights.step import Step
 
+__all__ = ["FisherForgetting"]
+
 FLOOR = 1e-8
 """Added to the information, as in the released code, to avoid a division by zero."""
 

@@ -23,6 +23,8 @@ from unweave.targets import Ascent, Target, ascents
 from unweave.weights.params import Params
 from unweave.weights.step import Step
 
+__all__ = ["GDRGMA"]
+
 
 @dataclass(frozen=True)
 class GDRGMA:

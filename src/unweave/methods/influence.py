@@ -23,6 +23,8 @@ from unweave.tasks import evaluating
 from unweave.weights.conjugate_gradients import conjugate_gradients
 from unweave.weights.params import Params, add, norm, scale
 
+__all__ = ["Influence"]
+
 
 @dataclass(frozen=True)
 class Influence:

@@ -20,6 +20,8 @@ from unweave.problem import Problem
 from unweave.space import RATES, Range, Uniform, up_to
 from unweave.split import Part
 
+__all__ = ["KDE"]
+
 
 @dataclass(frozen=True)
 class KDE:

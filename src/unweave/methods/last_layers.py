@@ -23,6 +23,8 @@ from unweave.methods.about import About, refuse_family
 from unweave.problem import Problem
 from unweave.space import RATES, Range, Whole, up_to
 
+__all__ = ["CFk", "EUk"]
+
 
 @dataclass(frozen=True)
 class CFk:

@@ -24,6 +24,8 @@ from unweave.targets import Target, Unseen, ascents
 from unweave.targets.estimators.proxy import PROXY_SHARE
 from unweave.weights.step import Term
 
+__all__ = ["LUR"]
+
 Mode = Literal["nested", "lagged", "exact", "first-order", "joint"]
 
 TERMS: Mapping[Mode, Callable[[Objective, Objective, float], list[Term]]] = {

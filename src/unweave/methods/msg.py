@@ -22,6 +22,8 @@ from unweave.space import RATES, SCHEDULES, Range, Uniform, up_to
 from unweave.split import Part
 from unweave.weights.params import add, scale
 
+__all__ = ["MaskedSmallGradients"]
+
 
 @dataclass(frozen=True)
 class MaskedSmallGradients:

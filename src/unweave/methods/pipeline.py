@@ -18,6 +18,8 @@ from unweave.problem import Problem
 from unweave.space import Range, Tunable, prefix_paths
 from unweave.tables import as_table
 
+__all__ = ["Pipeline"]
+
 JOINT = ":"
 """Joins the names of stages; no name of a method contains it."""
 

@@ -26,6 +26,8 @@ from unweave.split import Part
 from unweave.tasks import Batch
 from unweave.weights.step import Step
 
+__all__ = ["PRMQ"]
+
 
 @dataclass(frozen=True)
 class PRMQ:

@@ -21,6 +21,8 @@ from unweave.problem import Problem
 from unweave.space import RATES, Log, Range, Uniform, up_to
 from unweave.weights.params import multiply, scale
 
+__all__ = ["RNI"]
+
 
 @dataclass(frozen=True)
 class RNI:

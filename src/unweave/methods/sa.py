@@ -22,6 +22,8 @@ from unweave.tasks.diffusion import denoising, images
 from unweave.tasks.diffusion.sample import Sampler, sample
 from unweave.weights.params import add, scale
 
+__all__ = ["SelectiveAmnesia"]
+
 
 @dataclass(frozen=True)
 class SelectiveAmnesia:

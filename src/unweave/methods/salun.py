@@ -13,6 +13,8 @@ from unweave.problem import Problem
 from unweave.space import RATES, SCHEDULES, Choice, Range, Uniform, up_to
 from unweave.targets import Mislabel, Target
 
+__all__ = ["SalUn"]
+
 
 @dataclass(frozen=True)
 class SalUn:

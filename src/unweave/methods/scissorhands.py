@@ -15,6 +15,8 @@ from unweave.problem import Problem
 from unweave.space import RATES, SCHEDULES, Log, Range, up_to
 from unweave.targets import Ascent, Target, ascents
 
+__all__ = ["Scissorhands"]
+
 
 @dataclass(frozen=True)
 class Scissorhands:

@@ -21,6 +21,8 @@ from unweave.targets.estimators.held_out import logits
 from unweave.tasks import Batch
 from unweave.weights.step import Step
 
+__all__ = ["SCRUB"]
+
 
 @dataclass(frozen=True)
 class SCRUB:

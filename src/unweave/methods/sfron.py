@@ -21,6 +21,8 @@ from unweave.tasks import Batch
 from unweave.weights.params import Params, combine
 from unweave.weights.step import Step
 
+__all__ = ["SFRon"]
+
 SMALLEST = 1e-6
 """Smaller losses count as this one, in nats: losses of memorised examples are zero in float32."""
 

@@ -13,6 +13,17 @@ from unweave.problem import Problem
 from unweave.space import RATES, SCHEDULES, Log, Range, Uniform, Whole, up_to
 from unweave.targets import Ascent, Mislabel, Target, ascents
 
+__all__ = [
+    "FineTune",
+    "FromScratch",
+    "GradientAscent",
+    "L1Sparse",
+    "NegGradPlus",
+    "Original",
+    "RandomLabel",
+    "Shrink",
+]
+
 
 @dataclass(frozen=True)
 class Original:

@@ -21,6 +21,8 @@ from unweave.space import Log, Range
 from unweave.split import Part
 from unweave.weights.params import scale
 
+__all__ = ["SelectiveSynapticDampening"]
+
 
 @dataclass(frozen=True)
 class SelectiveSynapticDampening:

@@ -15,6 +15,8 @@ from unweave.methods.about import About
 from unweave.problem import Problem
 from unweave.space import Log, Range, Uniform
 
+__all__ = ["Fresh", "Redraw", "ShrinkPerturb"]
+
 
 @dataclass(frozen=True)
 class ShrinkPerturb:

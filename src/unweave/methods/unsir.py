@@ -20,6 +20,8 @@ from unweave.space import Log, Range, up_to
 from unweave.split import Split
 from unweave.tasks import Inputs, call
 
+__all__ = ["UNSIR"]
+
 
 @dataclass(frozen=True)
 class UNSIR:

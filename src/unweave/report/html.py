@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from unweave.audits.metric_names import KNOWN, metrics_for
+from unweave.families import metric_named, metrics_for
 from unweave.record.files import write_atomically
 from unweave.record.record import explain_unverified
 from unweave.report import figures, frontier, protocol_tables
@@ -268,7 +268,8 @@ def _terms(stages: list[Stage]) -> list[Term]:
 
 def metric_meaning(metric: str) -> str:
     """One sentence on the meaning of a metric; empty if this version does not know it."""
-    return KNOWN[metric].says if metric in KNOWN else ""
+    known = metric_named(metric)
+    return "" if known is None else known.says
 
 
 def deletion_facts(request: Mapping[str, Any], date: str | None) -> list[tuple[str, str]]:

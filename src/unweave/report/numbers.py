@@ -2,7 +2,7 @@
 
 import math
 
-from unweave.audits.metric_names import KNOWN
+from unweave.families import metric_named
 
 DASH = "\N{EN DASH}"
 
@@ -36,10 +36,11 @@ def interval(value: float | None, low: float | None, high: float | None, digits:
 
 def digits(metric: str) -> int:
     """Decimals of a metric: two for percentages, one for steps, three for shares, correlations and bits."""
-    unit = KNOWN[metric].unit if metric in KNOWN else ""
-    return {"%": 2, "steps": 1}.get(unit, 3)
+    known = metric_named(metric)
+    return {"%": 2, "steps": 1}.get("" if known is None else known.unit, 3)
 
 
 def heading(metric: str) -> str:
     """A column's name: the metric's title, or the id of a metric that this version does not know."""
-    return KNOWN[metric].title if metric in KNOWN else metric
+    known = metric_named(metric)
+    return metric if known is None else known.title

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from unweave.audits.metric_names import KNOWN, metrics_for
+from unweave.families import metric_named, metrics_for
 from unweave.report.numbers import finite
 from unweave.report.ranking import adjusted_p_values, rank_stages
 
@@ -144,7 +144,8 @@ def is_outside(metric: str, cell: Cell, margin: float | None) -> bool:
     """
     if (limit := finite(margin)) is None:
         return False
-    compares = metric in KNOWN and KNOWN[metric].needs_reference
+    known = metric_named(metric)
+    compares = known is not None and known.needs_reference
     distance = cell.value if compares else cell.gap
     return distance is not None and abs(distance) > limit
 

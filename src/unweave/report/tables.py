@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from unweave.audits.metric_names import METRICS, metrics_for
+from unweave.families import family_for, metrics_for
 from unweave.record.record import explain_unverified
 from unweave.report import frontier, table_formats
 from unweave.report.numbers import DASH, digits, heading, interval, number, probability
@@ -78,9 +78,7 @@ def _headings(stage: Mapping[str, Any], width: int | None) -> list[str]:
 
 def aim(stage: Mapping[str, Any]) -> str:
     """A sentence on good values, by the family of the stage's metrics."""
-    if metrics_for(metric_ids(stage)) is METRICS:
-        return "Retrain is the target of every column; none is better when larger."
-    return "On the forgotten condition Retrain is the target; on the rest, no worse than Retrain."
+    return family_for(metric_ids(stage)).aim
 
 
 def single_seed_note(record: Mapping[str, Any]) -> str:

@@ -17,6 +17,8 @@ from unweave.targets.quantile import Quantile
 from unweave.targets.unseen import Unseen
 from unweave.targets.usual import Ascent, Bounded, Clamped, Mislabel, Surrogate, Uniform
 
+__all__ = ["TARGETS", "Target"]
+
 Target = (
     Bounded | Clamped | Ascent | Mislabel | Uniform | Surrogate | Unseen | Level | Match | Quantile | Estimate
 )

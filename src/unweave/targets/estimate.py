@@ -12,6 +12,8 @@ from unweave.targets.estimators import WITHOUT_PROXY, EstimatorName, estimator_n
 from unweave.targets.estimators.held_out import match_table
 from unweave.targets.estimators.proxy import Proxy, proxy_space
 
+__all__ = ["Estimate"]
+
 
 @dataclass(frozen=True)
 class Estimate:

@@ -29,6 +29,8 @@ from unweave.split import Part
 from unweave.tasks import Batch
 from unweave.weights.step import Runtime, Step
 
+__all__ = ["Level"]
+
 KNOWN = -1
 """Key of all classes with retained examples."""
 
@@ -138,8 +140,8 @@ class HeldOutLevel:
         source, _ = problem.split.part(part)
         generator = torch.Generator().manual_seed(problem.generator.initial_seed())
         for raw in source.stream(self.sampled_positions(problem, part).split(self.how.batch)):
-            label = raw.target if under is None else torch.full_like(raw.target, under)
-            yield problem.task.draw(replace(raw, target=label), generator)
+            label = raw.label if under is None else torch.full_like(raw.label, under)
+            yield problem.task.draw(replace(raw, label=label), generator)
             problem.cost.examples += len(raw.ids)
 
     def sampled_positions(self, problem: Problem, part: Part) -> Int[Tensor, " n"]:

@@ -10,7 +10,9 @@ from unweave.problem import Problem
 from unweave.space import Range
 from unweave.targets.estimators.held_out import held_out_level, match_table
 from unweave.targets.estimators.proxy import Proxy, proxy_space
-from unweave.tasks.classifier import Classifier
+from unweave.tasks.classifier import classifies
+
+__all__ = ["Match"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,6 @@ class Match:
     def __call__(self, problem: Problem, how: Descent) -> Objective:
         """The forget objective."""
         proxy = self.proxy(problem)
-        if self.sharpen is None and isinstance(problem.task, Classifier):
+        if self.sharpen is None and classifies(problem.task):
             return match_table(held_out_level(problem, proxy))
         return distill(proxy, "forget", temperature=self.sharpen or 1.0)

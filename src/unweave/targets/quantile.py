@@ -12,6 +12,8 @@ from unweave.space import Range
 from unweave.targets.estimators.proxy import Proxy, proxy_space
 from unweave.targets.estimators.quantiles import margin_loss, quantiles
 
+__all__ = ["Quantile"]
+
 
 @dataclass(frozen=True)
 class Quantile:

@@ -19,8 +19,10 @@ from unweave.descent.objective import Objective, on
 from unweave.problem import Problem
 from unweave.targets.estimators.held_out import logits_at, of_retained_classes
 from unweave.tasks import Batch
-from unweave.tasks.classifier import Classifier
+from unweave.tasks.classifier import classifies
 from unweave.weights.step import Step
+
+__all__ = ["Unseen"]
 
 Levels = tuple[Float[Tensor, " n"], Float[Tensor, " n"]]
 """The loss at which each training example is left alone, if it is named rightly and if wrongly, in nats."""
@@ -37,7 +39,7 @@ class Unseen:
 
     def __call__(self, problem: Problem, how: Descent) -> Objective:
         """The forget objective."""
-        if isinstance(problem.task, Classifier):
+        if classifies(problem.task):
             return raised_to(*levels_of(problem))
         with torch.no_grad():
             mean = mean_loss_at(problem, problem.original, *problem.split.part("calibration"), how.batch)

@@ -8,6 +8,8 @@ from unweave.descent.descend import Descent
 from unweave.descent.objective import Objective, nll
 from unweave.problem import Problem
 
+__all__ = ["Ascent", "Bounded", "Clamped", "Mislabel", "Surrogate", "Uniform"]
+
 
 @dataclass(frozen=True)
 class Bounded:

@@ -10,7 +10,20 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from unweave.data import Raw
+from unweave.data import Raw, Source
+
+__all__ = [
+    "Batch",
+    "Checking",
+    "Inputs",
+    "OfFamily",
+    "Predict",
+    "Surrogates",
+    "Task",
+    "call",
+    "evaluating",
+    "family_of",
+]
 
 Inputs = tuple[Tensor, ...] | Mapping[str, Tensor]
 Predict = Callable[[Inputs], Tensor]
@@ -92,6 +105,19 @@ class Surrogates(Protocol):
 
     def surrogate(self, batch: Batch) -> Batch:
         """The batch with surrogate examples under the same labels, which show nothing of the forget set."""
+        ...
+
+
+@runtime_checkable
+class Checking(Protocol):
+    """A task that can tell whether a model is usable, before and after unlearning."""
+
+    def refuse_unfit(self, model: nn.Module, data: Source, name: str) -> None:
+        """Raises a ValueError if the model can't be run on the data; the message names the data."""
+        ...
+
+    def refuse_collapsed(self, model: nn.Module, data: Source, ids: Int[Tensor, " n"]) -> None:
+        """Raises `Failed` if the model's outputs on those examples are of no use."""
         ...
 
 

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from unweave.data import Raw, Source
 from unweave.data.keyed_draws import draw_key, uniform
-from unweave.tasks import Batch, Predict, call, evaluating
+from unweave.errors import Failed
+from unweave.tasks import Batch, Predict, Task, call, evaluating, family_of
+
+__all__ = ["Classifier"]
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,11 @@ class Classifier:
     def draw(self, raw: Raw, generator: torch.Generator) -> Batch:
         """Draws for each example a uniform class among the wrong ones."""
         key = draw_key(generator)
-        return Batch(raw.ids, raw.inputs, raw.target, lambda: self.wrong_labels(raw, key), key=key)
+        return Batch(raw.ids, raw.inputs, raw.label, lambda: self.wrong_labels(raw, key), key=key)
 
     def wrong_labels(self, raw: Raw, key: int) -> Int[Tensor, " batch"]:
         """A wrong class for each example, determined by the key and its id."""
-        return differ(raw.target, self.n_classes, uniform(raw.ids, key)[:, 0])
+        return differ(raw.label, self.n_classes, uniform(raw.ids, key)[:, 0])
 
     def loss(
         self, output: Float[Tensor, "batch class"], target: Int[Tensor, " batch"]
@@ -49,6 +52,19 @@ class Classifier:
     def mislabel(self, batch: Batch, predict: Predict) -> Tensor:
         """The wrong classes drawn with the batch."""
         return batch.other
+
+    def refuse_unfit(self, model: nn.Module, data: Source, name: str) -> None:
+        """Raises if the model can't be run on the data, or has no logit for one of its labels."""
+        refuse_unfit(model, data, name)
+
+    def refuse_collapsed(self, model: nn.Module, data: Source, ids: Int[Tensor, " n"]) -> None:
+        """Raises if the model predicts one class for those examples, which have several labels."""
+        refuse_collapsed(model, data, ids)
+
+
+def classifies(task: Task) -> bool:
+    """Whether the outputs of a task's models are logits of the label."""
+    return family_of(task) == Classifier.family
 
 
 def differ(labels: Int[Tensor, " batch"], n: int, draw: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:
@@ -75,6 +91,19 @@ def refuse_unfit(model: nn.Module, data: Source, name: str) -> None:
     if int(data.labels.max()) >= output.shape[1]:
         expected, found = f"0..{output.shape[1] - 1}, the model's outputs", int(data.labels.max())
         raise ValueError(f"labels of {name!r} must be in {expected}, found {found}")
+
+
+@torch.no_grad()
+def refuse_collapsed(model: nn.Module, data: Source, ids: Int[Tensor, " n"]) -> None:
+    """Raises if the model predicts one class for those examples, which have several labels."""
+    if len(data.labels[ids].unique()) == 1:
+        return
+    with evaluating(model):
+        batches = data.stream(ids.split(1024))
+        answers = torch.cat([call(model, raw.inputs).argmax(-1).unique() for raw in batches]).unique()
+    if len(answers) == 1:
+        answer = f"it answers class {int(answers)} to all retain data"
+        raise Failed(f"the model collapsed: {answer}; use a weaker forget loss or a lower learning rate")
 
 
 def refuse_other_outputs(output: Tensor, n: int) -> None:

@@ -17,6 +17,8 @@ from unweave.weights.params import Params, multiply, norm
 from unweave.weights.processes import Processes
 from unweave.weights.shift import HALF, refuse_half, shift_weights, substitute_weights
 
+__all__ = ["Step", "Term"]
+
 Precision = Literal["fp32", "bf16"]
 NOTED = 50
 """Number of steps between two records of the size of a lookahead."""

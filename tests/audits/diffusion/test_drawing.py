@@ -90,7 +90,7 @@ def test_images_are_learned_in_the_range_in_which_they_are_drawn(fresh: Drawing)
     of = Relearner(fresh, GONE).problem(IMAGES)
     (raw,) = of.split.train.stream([torch.arange(len(IMAGES))])
     torch.testing.assert_close(raw.inputs[0], IMAGES / 127.5 - 1)
-    assert raw.target.tolist() == [GONE] * len(IMAGES) and of.task.drop == 0
+    assert raw.label.tolist() == [GONE] * len(IMAGES) and of.task.drop == 0
     with pytest.raises(ValueError, match=r"images must have shape \[n, 1, 4, 4\], found \[2, 1, 8, 8\]"):
         Relearner(fresh, GONE)(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
 

@@ -76,7 +76,7 @@ def test_the_noisy_image_is_that_of_the_formula():
     noisy, time, condition = batch.inputs
     left = alphas_cumprod(Schedule(), torch.device("cpu"))[time].view(-1, 1, 1, 1)
     torch.testing.assert_close(noisy, left.sqrt() * images + (1 - left).sqrt() * batch.target)
-    assert torch.equal(condition, raw().target)
+    assert torch.equal(condition, raw().label)
 
 
 def test_times_are_uniform_and_the_noise_is_normal():
@@ -107,13 +107,13 @@ def test_a_condition_is_dropped_as_often_as_asked():
     condition = parts(replace(GUIDED, drop=0.1), raw(1000))[2]
     dropped = condition == 4
     assert stats.binomtest(int(dropped.sum()), 1000, 0.1).pvalue > 0.01
-    assert torch.equal(condition[~dropped], raw(1000).target[~dropped])
+    assert torch.equal(condition[~dropped], raw(1000).label[~dropped])
 
 
 def test_a_forgotten_class_is_never_dropped_and_never_a_counterfactual():
     task = replace(GUIDED, forgotten=(1, 2))
     batch = draw(task, raw(1000))
-    gone = torch.isin(raw(1000).target, torch.tensor([1, 2]))
+    gone = torch.isin(raw(1000).label, torch.tensor([1, 2]))
     assert bool((batch.inputs[2][gone] != 4).all()) and bool((batch.inputs[2][~gone] == 4).any())
     assert set(batch.other[gone].tolist()) == {0, 3}
     counts = torch.bincount(batch.other[gone], minlength=4)
@@ -128,15 +128,15 @@ def test_no_condition_stays_none_under_the_counterfactual():
 
 
 def test_counterfactuals_of_each_policy():
-    label = raw(1000).target
+    label = raw(1000).label
     random = draw(PLAIN, raw(1000)).other
     assert bool((random != label).all())
     for c in range(4):
         counts = torch.bincount(random[label == c], minlength=4)
         assert counts[c] == 0 and stats.chisquare(counts[counts > 0]).pvalue > 0.01
-    assert torch.equal(draw(replace(PLAIN, other="next"), raw()).other, (raw().target + 1) % 4)
+    assert torch.equal(draw(replace(PLAIN, other="next"), raw()).other, (raw().label + 1) % 4)
     skipping = draw(replace(PLAIN, other="next", forgotten=(0,)), raw()).other
-    assert torch.equal(skipping, torch.tensor([1, 2, 3, 1])[raw().target])
+    assert torch.equal(skipping, torch.tensor([1, 2, 3, 1])[raw().label])
     assert bool((draw(replace(PLAIN, other="fixed", anchor=2), raw()).other == 2).all())
     assert bool((draw(Diffusion(4, null=4, other="null"), raw()).other == 4).all())
 
@@ -321,7 +321,7 @@ def test_an_unknown_choice_is_no_silent_default(field: str):
 def test_labels_beyond_the_classes_are_refused():
     # the first of them is the index of the null condition
     with pytest.raises(ValueError, match="labels must be in 0..3, found 0 to 4"):
-        draw(GUIDED, replace(raw(5), target=torch.arange(5)))
+        draw(GUIDED, replace(raw(5), label=torch.arange(5)))
 
 
 @pytest.mark.parametrize(

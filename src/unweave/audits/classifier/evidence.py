@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from unweave.methods.pipeline import _
 from unweave.split import PARTS
 
+__all__ = ["Evidence"]
+
 HeldOut = Literal["calibration", "test"]
 
 # Parts differ in length, so only the class axis could have a name; `Evidence` checks the shapes.

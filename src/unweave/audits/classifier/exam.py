@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from unweave.audits.classifier.collect import Cut, collect
 from unweave.audits.classifier.evidence import Evidence, HeldOut
 from unweave.audits.classifier.logits import loss
 from unweave.audits.classifier.probes import probe, probe_size
-from unweave.audits.exam import Glance
+from unweave.audits.exam import Exam, Glance
 from unweave.audits.margins import Margins, calibrate
 from unweave.audits.metrics import GAP, METRICS, Metric, Values, mean_gap, measure, measure_pair
 from unweave.audits.verdict import Judgement, judge
@@ -37,7 +37,7 @@ EDGES = np.geomspace(1e-5, 32, 45)
 
 
 @dataclass(frozen=True)
-class Classified:
+class Classified(Exam[Evidence]):
     """Questions to classifiers about one split.
 
     Args:
@@ -52,17 +52,13 @@ class Classified:
     metrics: ClassVar[Mapping[str, Metric[Evidence]]] = METRICS
     distance: ClassVar[str] = "tv"
     suffix: ClassVar[str] = "parquet"
+    edges: ClassVar[Sequence[float]] = tuple(EDGES.tolist())
     glances: ClassVar[Sequence[Glance]] = (
         Glance("forget", "Accuracy on the forget set, %", 2, lambda values: 100 - values["ua"]),
         Glance("retain", "Accuracy on the retain set, %", 2, lambda values: values["ra"]),
         Glance("test", "Accuracy on test, %", 2, lambda values: values["ta"]),
         Glance("auc", "Membership AUC", 3, lambda values: values["auc"]),
     )
-
-    @property
-    def glance_note(self) -> str:
-        """Empty: the glances use every example."""
-        return ""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -76,16 +72,6 @@ class Classified:
         """The sources and positions of some parts of the data."""
         assert self.split is not None
         return {part: self.split.part(part) for part in parts}
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Empty: the figures depend on the model and the data alone."""
-        return {}
-
-    @property
-    def digest(self) -> str:
-        """Empty: logits depend on the model and the data alone."""
-        return ""
 
     def answers(self, model: nn.Module) -> Evidence:
         """Collects the logits of every example of the allowed parts."""
@@ -125,10 +111,6 @@ class Classified:
         """Every metric."""
         return measure(found, reference, on=self.on)
 
-    def drift(self, found: Evidence, original: Evidence) -> dict[str, float]:
-        """Empty: accuracies show the damage to a classifier."""
-        return {}
-
     def benchmark_metrics(self, found: Evidence, reference: Evidence) -> dict[str, float]:
         """The figures of Deep Unlearn."""
         return deep_unlearn.figures(found, reference)
@@ -151,6 +133,12 @@ class Classified:
         logits = b"".join(found.logits[part].tobytes() for part in sorted(found.logits))
         return hashlib.sha256(logits).hexdigest()
 
+    def explain_unlike(self, found: Evidence, audited: Evidence) -> str:
+        """Whether the numbers of logits differ."""
+        if found.n_classes == audited.n_classes:
+            return ""
+        return f"gives {found.n_classes} logits per example, and the audited one {audited.n_classes}"
+
     def histograms(self, found: Evidence) -> dict[str, list[int]]:
         """Histograms of the cross-entropy on the forget set, and on comparable calibration examples."""
         parts = {"forget": slice(None), "calibration": found.unseen}
@@ -158,13 +146,6 @@ class Classified:
             part: histogram(loss(found.logits[part][rows], found.labels[part][rows]))
             for part, rows in parts.items()
         }
-
-    def describe(self, found: Evidence) -> dict[str, Any]:
-        """Empty: its examples are the same for every model, so intervals over them say nothing."""
-        return {}
-
-    def sheet(self, found: Evidence) -> None:
-        """None: logits have no picture."""
 
     def score_trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
         """The mean gap in points, and the other distances that a verdict uses, each in its own unit."""

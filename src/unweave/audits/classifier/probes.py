@@ -135,7 +135,7 @@ def _steps(
     student = copy.deepcopy(model).eval()
     weights = [weight for weight in student.parameters() if weight.requires_grad]
     inputs, questions = to_device(training, device), to_device(unseen_batch, device)
-    target, answers = training.target.to(device), unseen_batch.target.to(device)
+    target, answers = training.label.to(device), unseen_batch.label.to(device)
     for step in range(limit):
         with torch.no_grad():
             if (call(student, questions).argmax(1) == answers).double().mean() >= 0.5:

@@ -8,39 +8,33 @@ image, and other seeds than reported images.
 """
 
 import hashlib
-import os
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unweave.audits.diffusion import npz
 from unweave.audits.diffusion.attacks import Budget, Target, attack, without_adapter
 from unweave.audits.diffusion.description import describe
 from unweave.audits.diffusion.drawing import Drawing
 from unweave.audits.diffusion.drift import drift
 from unweave.audits.diffusion.fid import fid, refuse_no_fid
-from unweave.audits.diffusion.kid import FEWEST
 from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
+from unweave.audits.diffusion.real_images import images_of, refuse_unfit, shape_of
 from unweave.audits.diffusion.recogniser import Recogniser, Seen, hits
-from unweave.audits.diffusion.revival import SIZES
 from unweave.audits.diffusion.samples import Samples, recognise
 from unweave.audits.diffusion.sheet import sheet
 from unweave.audits.diffusion.verdict import EVERY, calibrate_generation, judge_generation, never_generated
-from unweave.audits.exam import Glance
+from unweave.audits.exam import Exam, Glance
 from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values, gap_parts, mean_gap
 from unweave.audits.score import Share
 from unweave.audits.verdict import Judgement
-from unweave.data import Source
-from unweave.data.in_memory import Resident
-from unweave.record.files import draft
 from unweave.split import Split
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.sample import Sampler, sample
@@ -57,7 +51,7 @@ APART = 100_000
 
 
 @dataclass(frozen=True)
-class Generated:
+class Generated(Exam[Drawn]):
     """Questions to generators about one split.
 
     Args:
@@ -156,25 +150,11 @@ class Generated:
 
     def save(self, found: Drawn, path: Path) -> None:
         """Writes the images as arrays named by their class."""
-        with draft(path) as beside:
-            with beside.open("wb") as file:
-                np.savez_compressed(
-                    file, allow_pickle=False, **{str(label): each.numpy() for label, each in found.items()}
-                )
-            os.replace(beside, path)
+        npz.save(found, path)
 
     def load(self, path: Path) -> Drawn:
-        """Reads the images.
-
-        Raises:
-            ValueError: If the file is truncated.
-        """
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return {int(label): torch.from_numpy(arrays[label]) for label in arrays.files}
-        except (ValueError, EOFError, BadZipFile, zlib.error) as error:
-            again = f"delete it and {path.with_suffix('.json').name}, and it is made again"
-            raise ValueError(f"{path} is truncated or holds no images ({error}): {again}") from error
+        """Reads the images."""
+        return npz.load(path)
 
     def probes(self, model: nn.Module, original: nn.Module | None = None) -> dict[str, float]:
         """Attacks that try to recover a class; means over the forgotten classes.
@@ -232,10 +212,6 @@ class Generated:
         apart = drift(ours, theirs, self.recogniser)
         return {"drift_pixel": apart.pixel, "drift_feature": apart.feature}
 
-    def benchmark_metrics(self, found: Drawn, reference: Drawn) -> dict[str, float]:
-        """Empty."""
-        return {}
-
     def measure_pair(self, found: Drawn, reference: Drawn) -> dict[str, float]:
         """The metrics that compare."""
         return measure_generation_pair(self.samples(found), self.samples(reference))
@@ -245,10 +221,6 @@ class Generated:
         attacked = None if self.budget is None else self.budget.images
         return calibrate_generation([self.samples(each) for each in found], probes=probes, attacked=attacked)
 
-    def probe_caveat(self, found: Drawn) -> str:
-        """Empty: without attacks nothing passes anyway."""
-        return ""
-
     def fingerprint(self, found: Drawn) -> str:
         """The digest of the images."""
         return hashlib.sha256(b"".join(found[label].numpy().tobytes() for label in sorted(found))).hexdigest()
@@ -256,10 +228,6 @@ class Generated:
     def samples(self, found: Drawn) -> Samples:
         """The recogniser's view of the images, with real images to compare."""
         return recognise(self.recogniser, found, self.real, forgotten=self.split.forgotten_classes)
-
-    def histograms(self, found: Drawn) -> dict[str, list[int]]:
-        """Empty: a generator has no loss of a single image."""
-        return {}
 
     def describe(self, found: Drawn) -> dict[str, Any]:
         """Shares of images that show their class, and the recognised classes of forgotten conditions."""
@@ -294,49 +262,3 @@ class Generated:
         """Judges the models; inconclusive if the original never generates a forgotten class."""
         missing = never_generated([self.samples(each) for each in answers()])
         return judge_generation(values, references, margins, original=original, missing=missing)
-
-
-def images_of(source: Source, label: int) -> Tensor:
-    """The images of a class, as bytes on the CPU."""
-    assert isinstance(source, Resident)
-    return source.inputs[(source.labels == label).to(source.inputs.device)].cpu()
-
-
-def shape_of(source: Source) -> tuple[int, int, int]:
-    """Channels, height and width of the images of a source."""
-    assert isinstance(source, Resident)
-    channels, height, width = source.inputs.shape[1:]
-    return int(channels), int(height), int(width)
-
-
-def refuse_unfit(split: Split, *, searching: bool = False, attacked: bool = False) -> None:
-    """Raises if the forget set is not made of whole classes, or a class has too few real images.
-
-    Args:
-        split: The images.
-        searching: Whether images are compared with training images instead of held-out ones.
-        attacked: Whether attacks relearn a forgotten class from real images.
-    """
-    gone = split.forgotten_classes
-    if set(split.train.labels[split.forget].tolist()) != set(gone):
-        raise ValueError(
-            "a generator can only forget whole classes, found a forget set with retained examples of "
-            "its classes: name a class"
-        )
-    if len(gone) == split.n_classes:
-        raise ValueError(f"a generator must keep a class, found all {split.n_classes} in the forget set")
-    counts = (split.train if searching else split.held_out).labels.bincount(minlength=split.n_classes)
-    for label in set(range(split.n_classes)) - set(gone):
-        if counts[label] < FEWEST:
-            part = "training" if searching else "held-out"
-            raise ValueError(
-                f"a KID needs {FEWEST} {part} images of each retained class, found {int(counts[label])} of "
-                f"class {label}: give more"
-            )
-    counts = split.train.labels.bincount(minlength=split.n_classes)
-    for label in gone if attacked else ():
-        if counts[label] < max(SIZES):
-            raise ValueError(
-                f"relearning needs {max(SIZES)} training images of a forgotten class, found "
-                f"{int(counts[label])} of class {label}: set attacks = 0, or give more"
-            )

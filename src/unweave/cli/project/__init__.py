@@ -6,11 +6,9 @@ from unweave.bench.recipe import load as load_recipe
 from unweave.bench.recipe import recipe_names
 from unweave.choices import suggest_word
 from unweave.cli.project.diffusers_folder import CONFIGS, from_local, is_local
-from unweave.cli.project.project import Project
+from unweave.cli.project.project import Project as Project
 from unweave.cli.project.recipe import from_folder, from_recipe
 from unweave.cli.project.user_code import from_file
-
-__all__ = ["Project", "load"]
 
 
 def load(

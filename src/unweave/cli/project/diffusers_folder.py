@@ -10,11 +10,12 @@ from unweave.bench.recipe import Recipe
 from unweave.bench.recipe import load as load_recipe
 from unweave.bench.setup import Data
 from unweave.bench.split_data import make_split
-from unweave.cli.project.project import Project, Write
+from unweave.cli.project.project import Project
 from unweave.cli.project.recipe import make_retraining
 from unweave.data.datasets import NAMES
 from unweave.data.in_memory import Resident
-from unweave.families.diffusion import Generation
+from unweave.families.diffusion import Generation, denoisers
+from unweave.families.family import Write
 from unweave.record.files import sha256
 from unweave.split import Split
 
@@ -66,9 +67,7 @@ def read_folder(place: Path, data: str | None, recipe: Recipe | None, device: st
         from unweave.tasks.diffusion import folder, folder_config
     except ImportError as error:
         raise ValueError(str(error)) from error
-    generation = Generation() if recipe is None else recipe.generation
-    if generation is None:
-        raise ValueError("--recipe must be one of a generator, found a recipe without a table generation")
+    generation = Generation() if recipe is None else denoisers(recipe.family)
     folder_config.refuse_unsupported(place)
     split = make_split(data_of(data, recipe), family=generation, device=device)
     loaded = folder.load(place, n_classes=split.n_classes)

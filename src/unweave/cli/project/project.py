@@ -10,17 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from unweave.bench.split_data import CLASSIFIERS
 from unweave.data import Source
-from unweave.families.family import Family
+from unweave.families import DEFAULT_FAMILY
+from unweave.families.family import Family, Write
 from unweave.methods import Method
 from unweave.split import Split
 from unweave.tasks import Task
 
 Retraining = Callable[[Split, int], nn.Module]
 """Trains a model with a seed on the retain set of a split."""
-Write = Callable[[nn.Module, Path, Mapping[str, object]], object]
-"""Writes a model into a folder, with facts about it."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +40,19 @@ class Project:
         build: Makes a model with fresh weights; None if the model's modules redraw themselves.
         source: The folder of a model with its own format, which is never changed.
         forgotten: The classes forgotten by earlier edits, from its manifest.
-        write: Writes another model and facts about it as a diffusers folder, as a copy of the source with new
-            weights if there is one. None for other models.
+        write: Writes another model and facts about it in the family's own format, as a copy of the source
+            with new weights if there is one. None without such a format.
     """
 
     facts: Mapping[str, Any]
     train: Source
     test: Source
     calibration: float | Sequence[int]
-    family: Family = CLASSIFIERS
+    family: Family = DEFAULT_FAMILY
     model: nn.Module | None = None
     forget: torch.Tensor | None = None
-    methods: Mapping[str, Method] = dataclasses.field(default_factory=lambda: CLASSIFIERS.methods)
-    named: Callable[[str], Method] = CLASSIFIERS.method_named
+    methods: Mapping[str, Method] = dataclasses.field(default_factory=lambda: DEFAULT_FAMILY.methods)
+    named: Callable[[str], Method] = DEFAULT_FAMILY.method_named
     original: Callable[[int, Path | None], nn.Module] | None = None
     retrain: Retraining | None = None
     build: Callable[[], nn.Module] | None = None

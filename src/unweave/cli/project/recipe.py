@@ -1,8 +1,7 @@
 """The model of a recipe: trained on demand, or read from a folder."""
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
@@ -10,15 +9,11 @@ from torch import nn
 from unweave.bench.recipe import Recipe
 from unweave.bench.recipe import load as load_recipe
 from unweave.bench.split_data import make_split
-from unweave.cli.project.project import Project, Retraining, Write
+from unweave.cli.project.project import Project, Retraining
 from unweave.descent.train import train_model
-from unweave.families.diffusion import Generation
 from unweave.families.family import Family
 from unweave.record import checkpoint
-from unweave.record.files import sha256, write_atomically
-from unweave.result import Pretrained
 from unweave.split import Split
-from unweave.tasks.diffusion.folder_config import MANIFEST, WEIGHTS
 
 RECIPE = "recipe.toml"
 
@@ -27,7 +22,7 @@ def from_recipe(recipe: Recipe, device: str) -> Project:
     """The project of a recipe; its model is trained on demand."""
     family = recipe.family
     split = make_split(recipe.data, family=family, device=device)
-    parts = ("data", "model", "train", *(("generation",) if recipe.generation else ()))
+    parts = ("data", "model", "train", family.table)
     table = {key: value for key, value in recipe.table().items() if key in parts}
     task = family.task(split.n_classes)
 
@@ -52,7 +47,7 @@ def from_recipe(recipe: Recipe, device: str) -> Project:
         original=original,
         retrain=make_retraining(recipe, family, build, device),
         build=build,
-        write=None if recipe.generation is None else folder_writer(recipe.generation, split.n_classes),
+        write=family.writer(split.n_classes),
     )
 
 
@@ -66,26 +61,6 @@ def make_retraining(
         return train_model(recipe.train, build, request_split, "retain", seed, task=task, device=device).model
 
     return retrain
-
-
-def folder_writer(family: Generation, n_classes: int) -> Write:
-    """A function that writes a recipe's denoiser as a diffusers folder, with its noise and conditions."""
-    task = family.task(n_classes)
-
-    def write(model: nn.Module, out: Path, facts: Mapping[str, object]) -> None:
-        if not isinstance(model, Pretrained):
-            kind = type(model).__name__
-            raise ValueError(f"a recipe's denoiser must have save_pretrained() of diffusers, found {kind}")
-        model.save_pretrained(str(out))
-        facts_known = {
-            "n_classes": n_classes,
-            "null": task.null,
-            "schedule": dataclasses.asdict(task.schedule),
-        }
-        facts_known |= {"weights_after": sha256(out / WEIGHTS), "history": []}
-        write_atomically(out / MANIFEST, json.dumps({**facts_known, **facts}, indent=2) + "\n")
-
-    return write
 
 
 def from_folder(folder: Path, recipe: str | None, device: str) -> Project:

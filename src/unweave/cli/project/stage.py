@@ -24,7 +24,7 @@ from unweave.cli.project.place import Place, load_project, load_proxy_split, loa
 from unweave.cli.project.recipe import RECIPE
 from unweave.descent.descend import Descent
 from unweave.descent.train import TRAINING_FORMAT, TrainedModel, count_training, digest
-from unweave.families.diffusion import Generation
+from unweave.families import family_tables
 from unweave.record import checkpoint
 from unweave.record.files import read_object, write_atomically
 from unweave.split import Split
@@ -138,9 +138,8 @@ class UserModelStage(Stage):
     def table(self) -> dict[str, Any]:
         """The stage as a record describes it: the project and the settings."""
         recipe_table = self.recipe.table()
-        parts = {
-            key: recipe_table[key] for key in ("name", "seeds", "calibration_seeds", "generation", "methods")
-        }
+        names = ("name", "seeds", "calibration_seeds", *family_tables(self.recipe.family), "methods")
+        parts = {key: recipe_table[key] for key in names}
         # a record contains no path of a machine
         facts = {key: fact for key, fact in self.facts().items() if key != "project"}
         return {**parts, "given": facts, "data": {"name": "given"}}
@@ -177,7 +176,7 @@ def recipe_of(place: Place, project: Project, split: Split) -> Recipe:
         model=Architecture("given"),
         train=Descent(epochs=1.0) if chosen_recipe is None else chosen_recipe.train,  # or as long as measured
         tuning=Tuning(begin="recipe"),  # without a recipe methods have their defaults
-        generation=project.family if isinstance(project.family, Generation) else None,
+        family=project.family,
         methods=project.methods,
     )
     if chosen_recipe is None:
@@ -201,6 +200,6 @@ def find_recipe(place: Place, project: Project) -> Recipe | None:
 
 def data_of(project: Project, split: Split) -> Data:
     """The forget set as in a recipe: a class, or positions."""
-    if isinstance(project.family, Generation) or len(whole_classes(split)) == 1:
+    if project.family.whole_classes or len(whole_classes(split)) == 1:
         return Data("images", forget="class", label=int(split.train.labels[split.forget][0]))
     return Data("images", forget="ids", ids=tuple(split.forget.tolist()))

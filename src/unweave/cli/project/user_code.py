@@ -2,9 +2,9 @@
 
 It defines `load()`, which returns a dict: `model` (a trained `nn.Module`), `train` and `test` (map-style data
 sets), and optionally `ids` (a string per training example) and `calibration` (a separate data set, positions
-in `test`, or a fraction of it). With `generation`, a table as in a recipe, the model is a denoiser `f(x_t, t,
-condition)`, and the examples are images as bytes with their class. It may define `train(dataset, seed) ->
-model`, which trains the retrained references.
+in `test`, or a fraction of it). A family's table, as in a recipe, makes the model one of that family: with
+`generation` it is a denoiser `f(x_t, t, condition)`, and the examples are images as bytes with their class.
+The file may define `train(dataset, seed) -> model`, which trains the retrained references.
 """
 
 import importlib.util
@@ -23,18 +23,16 @@ from unweave.cli.project.project import Project, Retraining
 from unweave.data import Source
 from unweave.data.subset import dataset_of
 from unweave.errors import Failed
-from unweave.families.classifier import Classification
-from unweave.families.diffusion import Generation
-from unweave.families.family import Family
+from unweave.families import families_by_table, read_family
 from unweave.record.checkpoint import contents, difference, shapes
 from unweave.record.code_digest import code_digest
 from unweave.split import Split, as_source
-from unweave.tables import read as read_table
 from unweave.tables import refuse_unknown
 from unweave.unlearning import refuse_unusable
 
 T = TypeVar("T")
-KEYS = ("model", "train", "test", "ids", "calibration", "generation")
+KEYS = ("model", "train", "test", "ids", "calibration")
+"""What `load()` may return, beside the table of a family; the first three are needed."""
 
 
 def from_file(path: Path) -> Project:
@@ -53,7 +51,7 @@ def from_file(path: Path) -> Project:
     )
     test, calibration = split_held_out(returned["test"], test, returned.get("calibration", 0.5))
     refuse_unusable(model)
-    family = family_of(returned.get("generation"))
+    family = read_family(returned)
     sources = {name: family.source(data) for name, data in (("train", train_data), ("test", test))}
     n_classes = 1 + max(int(data.labels.max()) for data in sources.values())
     for name, data in sources.items():
@@ -80,11 +78,6 @@ def run_load(path: Path) -> tuple[Mapping[str, Any], Callable[..., Any] | None]:
     if load is None:
         raise ValueError(f"{path} must define load(), which returns a dict of model, train and test")
     return check_keys(call_user_code(path, "load()", load), path), train
-
-
-def family_of(generation: object) -> Family:
-    """The family of the model: denoisers if there is a table `generation`."""
-    return Classification() if generation is None else read_table(Generation, generation, "generation")
 
 
 def import_file(path: Path) -> ModuleType:
@@ -124,7 +117,7 @@ def check_keys(returned: object, path: Path) -> Mapping[str, Any]:
     if not isinstance(returned, Mapping):
         found = type(returned).__name__
         raise ValueError(f"load() of {path} must return a dict of model, train and test, found {found}")
-    refuse_unknown(returned, KEYS, f"what load() of {path} returns")
+    refuse_unknown(returned, [*KEYS, *families_by_table()], f"what load() of {path} returns")
     absent = [key for key in KEYS[:3] if key not in returned]
     if absent:
         found = ", ".join(map(str, returned)) or "none"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unweave.problem import Problem
 from unweave.targets.estimators.held_out import spread
-from unweave.tasks.classifier import Classifier
+from unweave.tasks.classifier import classifies
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Estimator(Protocol):
 
 def refuse_other_than_classifiers(problem: Problem) -> None:
     """Raises if the task is no classification."""
-    if not isinstance(problem.task, Classifier):
+    if not classifies(problem.task):
         raise ValueError(
             f"an estimate is a table of a classifier's logits, found the task {type(problem.task).__name__}: "
             "use forget='match'"

@@ -10,7 +10,7 @@ from unweave.problem import Problem
 from unweave.split import Part
 from unweave.targets.estimators.held_out import forgotten_classes, logits, of_retained_classes
 from unweave.tasks import Batch
-from unweave.tasks.classifier import Classifier, margin
+from unweave.tasks.classifier import classifies, margin
 from unweave.weights.step import Step
 
 
@@ -29,7 +29,7 @@ def quantiles(problem: Problem, ranks: nn.Module) -> Float[Tensor, " n"]:
     Raises:
         ValueError: If the task is no classification, or no held-out examples suit the forget set.
     """
-    if not isinstance(problem.task, Classifier):
+    if not classifies(problem.task):
         raise ValueError(
             f"quantile targets are margins of a classifier, found the task {type(problem.task).__name__}: "
             "use 'match'"

@@ -15,6 +15,8 @@ from unweave.data.keyed_draws import draw_key, normal, uniform
 from unweave.tasks import Batch, Inputs, Predict, Task
 from unweave.tasks.diffusion.schedule import Schedule
 
+__all__ = ["Diffusion"]
+
 Times = Literal["uniform", "antithetic"]
 Reduction = Literal["mean", "sum"]
 Other = Literal["random", "next", "fixed", "null", "away", "noise"]
@@ -97,13 +99,13 @@ class Diffusion:
 
     def draw(self, raw: Raw, generator: torch.Generator) -> Batch:
         """Draws time, noise, dropping and counterfactual of each image from its id and the key."""
-        clean = images(raw)
-        refuse_unknown(raw.target, self.n_classes)
+        clean, condition = images(raw), raw.label
+        refuse_unknown(condition, self.n_classes)
         key = draw_key(generator)
         draws = uniform(raw.ids, key, DRAWN)
         noise, time = keyed_noise(raw.ids, key, clean, 0), self.times_from(draws[:, 0])
-        dropped = (draws[:, 1] < self.drop) & ~isin(raw.target, self.forgotten)
-        condition, other = raw.target, self.other_condition(raw.target, draws[:, 2])
+        dropped = (draws[:, 1] < self.drop) & ~isin(raw.label, self.forgotten)
+        other = self.other_condition(condition, draws[:, 2])
         if self.null is not None:
             condition, other = (value.masked_fill(dropped, self.null) for value in (condition, other))
         inputs = self.named_inputs(self.schedule.add_noise(clean, noise, time), time, condition)
@@ -118,18 +120,18 @@ class Diffusion:
         return torch.cat([half, self.schedule.steps - 1 - half])[: len(times)]
 
     def other_condition(
-        self, label: Int[Tensor, " batch"], draw: Float64[Tensor, " batch"]
+        self, condition: Int[Tensor, " batch"], draw: Float64[Tensor, " batch"]
     ) -> Int[Tensor, " batch"]:
-        """Another condition for each label, never a forgotten class; `draw` is uniform in [0, 1)."""
+        """Another condition than each, never a forgotten class; `draw` is uniform in [0, 1)."""
         if self.other in ("fixed", "null", "away"):
             chosen = self.anchor if self.other == "fixed" else self.null
             assert chosen is not None
-            return torch.full_like(label, chosen)
-        kept = device_integers(self.retained_classes, label.device)
-        choices = len(kept) - isin(label, self.retained_classes).long()
+            return torch.full_like(condition, chosen)
+        kept = device_integers(self.retained_classes, condition.device)
+        choices = len(kept) - isin(condition, self.retained_classes).long()
         ahead = 0 if self.other == "next" else (draw * choices).long()
-        # counted from the first kept class after the label, so its own comes last and is never reached
-        return kept[(torch.searchsorted(kept, label, right=True) + ahead) % len(kept)]
+        # counted from the first kept class after the condition, so its own comes last and is never reached
+        return kept[(torch.searchsorted(kept, condition, right=True) + ahead) % len(kept)]
 
     def named_inputs(self, noisy: Tensor, time: Tensor, condition: Tensor) -> Inputs:
         """The inputs of the model."""

@@ -24,6 +24,8 @@ from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.condition_vectors import Condition, refuse_other_width, vectors
 from unweave.tasks.diffusion.schedule import Schedule, betas_of
 
+__all__ = ["Sampler", "sample"]
+
 AT_ONCE = 256
 """The default number of images drawn together."""
 

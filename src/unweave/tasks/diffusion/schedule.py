@@ -17,6 +17,8 @@ from torch import Tensor
 from unweave.choices import refuse_outside, refuse_unknown_choices
 from unweave.tables import read
 
+__all__ = ["Schedule"]
+
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Images = Float[Tensor, "batch *shape"]
 Kind = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
