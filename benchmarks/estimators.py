@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from compact import write_compact
 from torch import nn
 
 from unweave.audits.classifier.distance import ranks
@@ -319,7 +320,7 @@ def main() -> None:
         found = experiment(stages, given.budgets, given.jobs, str(given.folder or empty))
     print("\n".join(printed(found)))
     if given.record:
-        given.record.write_text(json.dumps(found, indent=1) + "\n")
+        write_compact(found, given.record)
 
 
 if __name__ == "__main__":

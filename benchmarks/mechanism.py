@@ -16,7 +16,6 @@ which no descent sees.
 
 import argparse
 import copy
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
+from compact import write_compact
 from mechanism_tables import AHEAD, WEIGHED, Row, Table, drawn, of_gap, plain, printed, summary
 from torch import nn
 
@@ -46,6 +46,7 @@ from unweave.methods.lur import LUR, TERMS
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.starts import Redraw
 from unweave.problem import Problem
+from unweave.record.compact import read_record
 from unweave.record.record import environment
 from unweave.split import Split
 from unweave.targets import Bounded, Match
@@ -342,14 +343,10 @@ def main() -> None:
     parser.add_argument("--read", type=Path, help="a record to show instead of a run")
     parser.add_argument("--plot", type=Path, help="an SVG file for the figure")
     asked = parser.parse_args()
-    record = (
-        json.loads(asked.read.read_text())
-        if asked.read
-        else plain(experiment(SEEDS[: asked.seeds], asked.jobs))
-    )
+    record = read_record(asked.read) if asked.read else plain(experiment(SEEDS[: asked.seeds], asked.jobs))
     print(printed(record))
     if asked.record:
-        asked.record.write_text(json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n")
+        write_compact(record, asked.record)
     if asked.plot:
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "unweave"}):
             drawn(record).savefig(asked.plot, format="svg", metadata={"Date": None})
