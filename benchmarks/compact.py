@@ -3,7 +3,7 @@
     python benchmarks/compact.py unweave-bench/record.json records/digits.json
 
 The first file is the record of a run or a record in any form; the second may be the same. No number is
-rounded. A picture becomes WebP without loss, or of quality 80 where that halves its size.
+rounded. A picture becomes WebP without loss, or of quality 60 where that halves its size.
 """
 
 import argparse
@@ -44,11 +44,13 @@ PLACES: Mapping[str, str] = {
     "summary/{stage}//[row]/{figure}/{statistic}": "summary",
     "summary/{setting}/runs//{run}/{figure}/{statistic}": "summary",
     "summary/alone/{stage}/factors//{factor}/[level]/{figure}": "summary",
+    "stages/{stage}/summary/methods//{method}/{figure}/{statistic}": "summary",
     "{part}/rows/{stage}/methods/{method}/gaps//[seed]": "values",
+    "{part}/rows/{stage}/methods/{method}/repr//": "methods",
 }
 """The table for each large part of a record: where it lies // the further columns of its values."""
 PICTURES = "stages/{stage}/sheets/{method}"
-QUALITY = 80
+QUALITY = 60
 
 
 def write_compact(made: Mapping[str, Any], path: Path) -> None:
@@ -93,11 +95,21 @@ def webp(uri: str) -> bytes:
     if uri.startswith("data:image/webp"):
         return content
     picture = Image.open(io.BytesIO(content))
-    exact, near = io.BytesIO(), io.BytesIO()
-    picture.save(exact, "WEBP", lossless=True, quality=100, method=6, exact=True)
-    picture.save(near, "WEBP", quality=QUALITY, method=6)
-    halved = 2 * near.tell() <= exact.tell()
-    return near.getvalue() if halved else exact.getvalue()
+    near, exact = encode(picture, lossless=False, effort=QUALITY), encode(picture, lossless=True, effort=50)
+    return near if 2 * len(near) <= len(exact) else encode(picture, lossless=True, effort=100)
+
+
+def encode(picture: Image.Image, *, lossless: bool, effort: int) -> bytes:
+    """A picture in WebP.
+
+    Args:
+        picture: The picture.
+        lossless: Whether every pixel stays, transparent ones too.
+        effort: The quality of a picture with loss; without loss, how long a smaller file is searched for.
+    """
+    file = io.BytesIO()
+    picture.save(file, "WEBP", lossless=lossless, quality=effort, method=6, exact=lossless)
+    return file.getvalue()
 
 
 def take_pictures(rest: Any) -> Iterator[tuple[str, Keys, bytes]]:
@@ -176,7 +188,7 @@ def as_parquet(place: Sequence[str], rows: Sequence[tuple[Keys, Any]]) -> bytes:
     file = io.BytesIO()
     keyed = [name for name in made if name != "value"]  # numbers hardly repeat
     parquet.write_table(
-        pyarrow.table(made), file, compression="zstd", compression_level=19, use_dictionary=keyed
+        pyarrow.table(made), file, compression="brotli", compression_level=11, use_dictionary=keyed
     )
     return file.getvalue()
 

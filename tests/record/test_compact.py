@@ -45,7 +45,7 @@ def pixels(uri: str) -> np.ndarray:
 
 
 def drawn(random: np.random.Generator, *, smooth: bool = False) -> np.ndarray:
-    """A picture of noise, or of a slope that quality 80 halves."""
+    """A picture of noise, or of a slope, which loss halves."""
     if smooth:
         slope = np.add.outer(np.arange(256), np.arange(256)) / 2
         return np.repeat((slope + random.normal(0, 3, (256, 256))).clip(0, 255)[..., None], 3, -1).astype(
