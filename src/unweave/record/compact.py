@@ -9,9 +9,9 @@ folder `NAME`, with its SHA-256 and the place of its content, which for a table 
 number, and `text` its JSON unless it is a float or null. A row whose last keys are null belongs to the place
 that ends before them.
 
-Verified: the bytes of every file against the summary, so that no part comes from another study. The summary
-has no digest of its own. A record with a digest carries that of the whole which is returned here; where its
-pictures were encoded anew, the digest was computed again with them, and is not the one of the run.
+What is verified: the bytes of every file, against the summary, so that no part comes from another study. The
+summary has no digest of its own. A record of schema 2 has the digest of the whole record that is returned
+here. Where its pictures were encoded anew, the writer computed that digest: it is not the one of the run.
 """
 
 import base64
