@@ -94,11 +94,11 @@ def put(place: Any, keys: Keys, value: object) -> None:
 
 def child(place: Any, key: str | int, new: object) -> Any:
     """The value under a key or at a position; `new`, stored there, if there is none or an empty text."""
-    if isinstance(place, list):
-        if key == len(place):
-            place.append(new)
-    elif not place.get(key):
-        place[key] = new
+    if isinstance(place, dict):
+        if not place.get(key):
+            place[key] = new
+    elif key == len(place):
+        place.append(new)
     return place[key]
 
 
