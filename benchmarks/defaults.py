@@ -12,15 +12,17 @@ The folder keeps models and cells, and the same command goes on where it was sto
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from compact import write_compact
 
 from unweave.bench.bench import bench
 from unweave.bench.recipe import Recipe, load, parse
 from unweave.bench.workers import Progress
 from unweave.methods import DEFAULT
+from unweave.record.compact import read_record
 from unweave.report.numbers import number
 
 Row = dict[str, Any]
@@ -170,9 +172,9 @@ def keep(part: str, results: Row, arguments: argparse.Namespace) -> None:
             gap = number(each["gap"]["mean"]) if "gap" in each else "-"
             print(f"{name:44} {method:14} {each['share']:5.2f} {gap:>6} {each['reason'][:90]}")
     if arguments.record:
-        before = json.loads(arguments.record.read_text("utf-8")) if arguments.record.exists() else {}
+        before = read_record(arguments.record) if arguments.record.exists() else {}
         record = {"question": (__doc__ or "").splitlines()[0], **before, part: results}
-        arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_compact(record, arguments.record)
 
 
 def say(progress: Progress) -> None:

@@ -22,6 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from compact import write_compact
+
 from unweave.bench.bench import compare, select_methods
 from unweave.bench.recipe import Recipe, load
 from unweave.bench.stage import Stage
@@ -121,7 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data", choices=PLANS)
     parser.add_argument("--out", type=Path, default=Path("unweave-erase"), help="keeps models and cells")
-    parser.add_argument("--record", type=Path, help="where the record is copied to")
+    parser.add_argument("--record", type=Path, help="where the record is written to, in its compact form")
     parser.add_argument(
         "--tune", type=int, default=0, help="trials per method; without --record no more is done"
     )
@@ -142,7 +144,7 @@ def main() -> None:
         stages = class_stages(plan, plan.classes, out, device)
         compare(stages, out, methods=methods, jobs=arguments.jobs, studies=studies, listener=say)
     if arguments.record:
-        arguments.record.write_bytes((out / record.FILE).read_bytes())
+        write_compact(record.load(out), arguments.record)
 
 
 if __name__ == "__main__":

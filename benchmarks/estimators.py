@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from compact import write_compact
 from torch import nn
 
 from unweave.audits.classifier.distance import ranks
@@ -329,7 +330,7 @@ def main() -> None:
         results = experiment(stages, arguments.budgets, arguments.jobs, str(arguments.folder or empty))
     print("\n".join(table_lines(results)))
     if arguments.record:
-        arguments.record.write_text(json.dumps(results, indent=1) + "\n")
+        write_compact(results, arguments.record)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ the gap of every seed, the verdict and the costs: no pictures, no histograms, no
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from compact import write_compact
 
 from unweave.bench.bench import bench
 from unweave.bench.recipe import Recipe, load
@@ -29,7 +30,7 @@ DIGITS = 4
 """Significant digits of a number: the third says nothing about seeds any more."""
 
 
-def compact(made: Mapping[str, Any]) -> Row:
+def selected(made: Mapping[str, Any]) -> Row:
     """A record without all that only a page draws, each number once and rounded."""
     named = made["frontier"]
     return {
@@ -143,7 +144,7 @@ def main() -> None:
         if given.plot:
             plot(name, found, given.plot)
     if given.record:
-        given.record.write_text(json.dumps(compact(made), separators=(",", ":")) + "\n")
+        write_compact(selected(made), given.record)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ and what the lookahead adds. With another record of the same stage: how much the
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from unweave.record.compact import read_record
 
 Stage = Mapping[str, Any]
 MARKS = {"PASS": "P", "FAIL": "F", "INCONCLUSIVE": "?"}
@@ -124,12 +125,12 @@ def main() -> None:
     parser.add_argument("record", type=Path)
     parser.add_argument("--against", type=Path, help="another record of the same stages")
     arguments = parser.parse_args()
-    stages = json.loads(arguments.record.read_text(encoding="utf-8"))["stages"]
+    stages = read_record(arguments.record)["stages"]
     print("\n".join(cost_table(stages)))
     for name, stage in stages.items():
         print_stage(name, stage)
     if arguments.against:
-        others = json.loads(arguments.against.read_text(encoding="utf-8"))["stages"]
+        others = read_record(arguments.against)["stages"]
         for name in stages.keys() & others.keys():
             print(f"\n### {name}: two searches\n")
             print("\n".join(luck_table(stages[name], others[name])))

@@ -16,7 +16,6 @@ which no descent sees.
 
 import argparse
 import copy
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
+from compact import write_compact
 from mechanism_tables import AHEAD, WEIGHED, Row, Table, draw_figure, of_gap, summary, table_text, to_json
 from torch import nn
 
@@ -46,6 +46,7 @@ from unweave.methods.lur import LUR, TERMS
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.starts import Redraw
 from unweave.problem import Problem
+from unweave.record.compact import read_record
 from unweave.record.record import environment
 from unweave.split import Split
 from unweave.targets import Bounded, Match
@@ -345,13 +346,13 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="an SVG file for the figure")
     arguments = parser.parse_args()
     record = (
-        json.loads(arguments.read.read_text())
+        read_record(arguments.read)
         if arguments.read
         else to_json(experiment(SEEDS[: arguments.seeds], arguments.jobs))
     )
     print(table_text(record))
     if arguments.record:
-        arguments.record.write_text(json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n")
+        write_compact(record, arguments.record)
     if arguments.plot:
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "unweave"}):
             draw_figure(record).savefig(arguments.plot, format="svg", metadata={"Date": None})

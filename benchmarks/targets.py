@@ -11,7 +11,6 @@ narrower net. The table also has the difference of a second retrained model.
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from compact import write_compact
 
 from unweave.audits.metrics import mean_gap, measure
 from unweave.audits.score import t_interval
@@ -200,7 +200,7 @@ def main() -> None:
     found = experiment(given.seeds, given.trials, given.jobs)
     print("\n".join(printed(found)))
     if given.record:
-        given.record.write_text(json.dumps(found, indent=1) + "\n")
+        write_compact(found, given.record)
 
 
 if __name__ == "__main__":

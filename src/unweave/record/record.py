@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from unweave.record.compact import restore
 from unweave.record.digest import KEY, refuse_changed, seal
 from unweave.record.files import write_atomically
 from unweave.record.json_values import to_json_values
@@ -88,7 +89,7 @@ def load(path: str | Path) -> dict[str, Any]:
     """Reads and validates a record, and verifies its digest, which is not returned.
 
     Args:
-        path: The file, or the folder with its record.json.
+        path: The file, which may be a summary (`unweave.record.compact`), or the folder with its record.json.
 
     Raises:
         ValueError: If there is no such file, it is not JSON, it does not follow the schema, or it was changed
@@ -108,6 +109,8 @@ def load(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"expected JSON in {path}, found tables nested too deeply") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"expected JSON in {path}, found at line {error.lineno}: {error.msg}") from error
+    if isinstance(record, dict):
+        record = restore(record, path)
     try:
         validate(record)
     except ValueError as error:

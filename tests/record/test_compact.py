@@ -1,0 +1,167 @@
+"""A compact record is read back as the record that it was made of, and its files only together."""
+
+import base64
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from records import synthetic
+from unweave.cli import main
+from unweave.record import record
+from unweave.record.compact import read_record
+from unweave.record.digest import digest_of
+
+ROOT = Path(__file__).parents[2]
+KEPT = sorted((ROOT / "records").glob("*.json"))
+in_the_clone = pytest.mark.skipif(not KEPT, reason="the records are in the clone only")
+
+
+@pytest.fixture(scope="module")
+def compact():
+    """The writer, which is a script."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        import compact
+
+        yield compact
+    del sys.modules["compact"]
+
+
+def uri(pixels: np.ndarray, form: str = "png") -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, form.upper())
+    return f"data:image/{form};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def pixels(uri: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGBA"))
+
+
+def drawn(random: np.random.Generator, *, smooth: bool = False) -> np.ndarray:
+    """A picture of eight colours, clear or not; or of a slope, which loss halves."""
+    if smooth:
+        slope = np.add.outer(np.arange(256), np.arange(256)) / 2
+        return np.repeat((slope + random.normal(0, 3, (256, 256))).clip(0, 255)[..., None], 3, -1).astype(
+            "u1"
+        )
+    return random.choice(np.array([0, 255], dtype=np.uint8), (24, 24, 4))
+
+
+def test_a_record_of_a_run_is_the_same_in_its_compact_form(compact, tmp_path):
+    record.write(synthetic(), tmp_path)
+    made = json.loads((tmp_path / "record.json").read_text())
+    compact.write_compact(record.load(tmp_path), tmp_path / "small.json")
+    assert json.dumps(read_record(tmp_path / "small.json")) == json.dumps(made), "with its digest and order"
+    assert record.load(tmp_path / "small.json") == record.load(tmp_path)
+    summary = json.loads((tmp_path / "small.json").read_text())
+    assert summary["files"].keys() == {each.name for each in (tmp_path / "small").iterdir()}
+    assert "scores.parquet" in summary["files"]
+
+
+leaf = st.one_of(st.none(), st.booleans(), st.integers(-(2**80), 2**80), st.floats(), st.text(max_size=3))
+tree = st.recursive(
+    leaf,
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=3), below, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(parts=st.lists(tree, min_size=6, max_size=6))
+@settings(deadline=None, max_examples=60)
+def test_any_values_at_the_places_of_tables_come_back_with_their_types(compact, tmp_path_factory, parts):
+    one, two, three, four, five, six = parts
+    method = {"per_seed": one, "scores": two, "repr": three}
+    stage = {"methods": {"a": method, "b": dict(method)}, "search": {"a": four}, "recipe": {"methods": six}}
+    made = {
+        "question": "?",
+        "stages": {"s/1": stage, "t": {"comparisons": five}},
+        "runs": four,
+        "summary": six,
+    }
+    place = tmp_path_factory.mktemp("any") / "made.json"
+    compact.write_compact(made, place)
+    assert json.dumps(read_record(place)) == json.dumps(made)
+
+
+def test_the_columns_of_a_table_are_the_keys_of_its_values(compact, tmp_path):
+    from pyarrow import parquet
+
+    compact.write_compact({"runs": [{"seed": 7, "gap": 0.1, "failed": None}]}, tmp_path / "made.json")
+    rows = parquet.read_table(tmp_path / "made" / "runs.parquet").to_pylist()
+    assert [(row["run"], row["figure"], row["value"], row["text"]) for row in rows] == [
+        (0, "seed", 7.0, "7"),
+        (0, "gap", 0.1, None),
+        (0, "failed", None, None),
+    ]
+
+
+def test_pictures_lose_no_pixel_unless_that_halves_them(compact, tmp_path):
+    random, made = np.random.default_rng(0), synthetic()
+    sharp, slope = drawn(random), drawn(random, smooth=True)
+    made["stages"]["trace"]["sheets"] = {"lur:recover": uri(sharp), "original": uri(slope)}
+    compact.write_compact(made, tmp_path / "made.json")
+    found = record.load(tmp_path / "made.json")["stages"]["trace"]["sheets"]
+    assert (pixels(found["lur:recover"]) == sharp).all()
+    apart = pixels(found["original"])[..., :3].astype(int) - slope
+    assert 0 < np.abs(apart).mean() < 5
+    assert {each.name for each in (tmp_path / "made").glob("*.webp")} == {
+        "trace-lur-recover.webp",
+        "trace-original.webp",
+    }
+    assert digest_of(read_record(tmp_path / "made.json")) == read_record(tmp_path / "made.json")["digest"]
+    compact.write_compact(record.load(tmp_path / "made.json"), tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "made.json").read_bytes(), "encoded once"
+
+
+def test_a_record_without_large_parts_is_one_file_and_leaves_no_earlier_one(compact, tmp_path):
+    compact.write_compact({"runs": [{"gap": 0.1}]}, tmp_path / "made.json")
+    compact.write_compact({"question": "?", "runs": []}, tmp_path / "made.json")
+    assert json.loads((tmp_path / "made.json").read_text()) == {"question": "?", "runs": []}
+    assert not list((tmp_path / "made").iterdir())
+
+
+@pytest.mark.parametrize(
+    "command", [["report", "made.json", "--out", "page"], ["bench", "table", "made.json"]]
+)
+def test_a_part_that_is_missing_or_of_another_study_is_refused_by_name(
+    compact, tmp_path, monkeypatch, capsys, command
+):
+    monkeypatch.chdir(tmp_path)
+    compact.write_compact(synthetic(), tmp_path / "made.json")
+    part = tmp_path / "made" / "scores.parquet"
+    part.write_bytes(part.read_bytes()[:-9] + b"different")
+    assert main(command) == 2
+    assert "scores.parquet is not the file that the summary of its record names" in capsys.readouterr().err
+    part.unlink()
+    with pytest.raises(
+        ValueError, match=r"expected .*scores\.parquet, a part of the record, found none: put"
+    ):
+        record.load("made.json")
+
+
+def test_a_changed_summary_of_a_record_with_a_digest_is_refused(compact, tmp_path):
+    compact.write_compact(synthetic(), tmp_path / "made.json")
+    found = json.loads((tmp_path / "made.json").read_text())
+    found["stages"]["trace"]["floor"] = 0.5
+    (tmp_path / "made.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=r"made\.json was changed after it was written"):
+        record.load(tmp_path / "made.json")
+
+
+@in_the_clone
+def test_every_record_in_the_tree_is_whole():
+    for place in KEPT:
+        assert read_record(place), place
+    assert record.load(ROOT / "records" / "cifar10-partial.json")["stages"]
+
+
+@in_the_clone
+def test_the_records_stay_under_four_megabytes():
+    assert sum(each.stat().st_size for each in (ROOT / "records").rglob("*") if each.is_file()) <= 4 * 2**20
