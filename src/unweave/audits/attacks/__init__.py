@@ -1,10 +1,10 @@
-"""Attacks on unlearned models, each one a pure function of evidence: arrays of losses, margins or logits.
+"""Attacks on unlearned models, each one file that reads like its paper; `ATTACKS` lists them.
 
-This room stands in `audits`: an attack reads answers that `populations` and `audits.classifier.collect`
-gathered, and it never sees a model. `ATTACKS` lists them.
+This room stands in `audits`: a membership attack is a pure function of answers that `populations` and
+`audits.classifier.collect` gathered, and never sees a model. Only the inversion of an update needs one.
 """
 
-from unweave.audits.attacks import forget_vs_unseen, forgetting_quality, klom, rmia, ulira
+from unweave.audits.attacks import forget_vs_unseen, forgetting_quality, inversion, klom, rmia, ulira
 from unweave.audits.attacks.result import Attack
 
 _ALL = (
@@ -47,6 +47,14 @@ _ALL = (
         fewest=klom.FEWEST,
         says="How far the margins of an example are distributed otherwise than among retrained models.",
         cannot=klom.CANNOT,
+    ),
+    Attack(
+        name="inversion",
+        paper="Hu et al., S&P 2024, arXiv 2404.03233",
+        evidence="the weights before and after a deletion, and candidate records",
+        fewest=1,
+        says="How often the deleted record is nearest to what its deletion lets an attacker reconstruct.",
+        cannot=inversion.CANNOT,
     ),
 )
 ATTACKS: dict[str, Attack] = {attack.name: attack for attack in _ALL}
