@@ -20,7 +20,7 @@ from unweave.descent.objective import nll
 from unweave.descent.saved_state import StateFile
 from unweave.problem import Problem, add_time
 from unweave.record import checkpoint
-from unweave.split import Split
+from unweave.split import Part, Split
 from unweave.tasks import Task
 from unweave.tasks.classifier import Classifier
 from unweave.weights.cost import Cost
@@ -83,31 +83,68 @@ def train_model(
         Failed: If the loss is no longer finite.
         ValueError: If a stored model was trained on other data.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = build().to(device)
-    facts = {"split": split.digest(part), "part": part, "recipe": repr(how), "seed": seed}
-    facts |= {"format": TRAINING_FORMAT, "task": repr(task)}
-    identity = {
-        "model": repr(model),
-        "weights": checkpoint.architecture(model.state_dict()),
-        "device": device,
-    }
-    place = None if cache is None else cache / digest({**facts, **identity})[:20]
-    if place is not None and (place / checkpoint.WEIGHTS).exists() and (place / checkpoint.SIDECAR).exists():
-        sidecar = checkpoint.load(place, model, split_digest=split.digest(part))
-        return TrainedModel(model.eval(), Cost(**cast(Mapping, sidecar["cost"])))
-    generator = torch.Generator().manual_seed(seed)
-    problem = Problem(task or Classifier(split.n_classes), model, split, generator, build)
+    model = seeded_model(build, seed, device)
+    facts = training_facts(how, split, part, seed, task)
+    place = None if cache is None else cache / model_key(facts, model, device)
+    stored = None if place is None else load_trained(place, model, split, part)
+    if stored is not None:
+        return stored
+    problem = training_problem(model, build, split, seed, task)
     state_file = None if place is None or save_every is None else StateFile(place / STATE, save_every)
     warm_up()
     with add_time(problem.cost):
         descend(problem, how, Phase([nll(part)]), state_file=state_file)
         synchronize(device)
+    trained = TrainedModel(model.eval(), problem.cost)
     if place is not None:
-        checkpoint.save(place, model.state_dict(), {**facts, "cost": dataclasses.asdict(problem.cost)})
+        keep_trained(place, trained, facts)
         (place / STATE).unlink(missing_ok=True)
-    return TrainedModel(model.eval(), problem.cost)
+    return trained
+
+
+def training_facts(how: Descent, split: Split, part: Part, seed: int, task: Task | None) -> dict[str, object]:
+    """The facts about a training that its sidecar states."""
+    facts = {"split": split.digest(part), "part": part, "recipe": repr(how), "seed": seed}
+    return facts | {"format": TRAINING_FORMAT, "task": repr(task)}
+
+
+def model_key(facts: Mapping[str, object], model: nn.Module, device: str) -> str:
+    """The name of a stored model: a digest of the facts, the architecture and the device."""
+    built = {"model": repr(model), "weights": checkpoint.architecture(model.state_dict()), "device": device}
+    return digest({**facts, **built})[:20]
+
+
+def load_trained(place: Path, model: nn.Module, split: Split, part: Part) -> TrainedModel | None:
+    """Reads a stored model into a fresh one; None if there is none.
+
+    Raises:
+        ValueError: If it was trained on other data.
+    """
+    if not ((place / checkpoint.WEIGHTS).exists() and (place / checkpoint.SIDECAR).exists()):
+        return None
+    sidecar = checkpoint.load(place, model, split_digest=split.digest(part))
+    return TrainedModel(model.eval(), Cost(**cast(Mapping, sidecar["cost"])))
+
+
+def keep_trained(place: Path, trained: TrainedModel, facts: Mapping[str, object]) -> None:
+    """Stores a model with its cost and the facts about its training."""
+    cost = dataclasses.asdict(trained.cost)
+    checkpoint.save(place, trained.model.state_dict(), {**facts, "cost": cost})
+
+
+def seeded_model(build: Callable[[], nn.Module], seed: int, device: str) -> nn.Module:
+    """The fresh model of a seed; torch's global generator stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build().to(device)
+
+
+def training_problem(
+    model: nn.Module, build: Callable[[], nn.Module], split: Split, seed: int, task: Task | None
+) -> Problem:
+    """The problem that a training from fresh weights descends on; its seed gives the order of the data."""
+    generator = torch.Generator().manual_seed(seed)
+    return Problem(task or Classifier(split.n_classes), model, split, generator, build)
 
 
 def synchronize(device: torch.device | str) -> None:

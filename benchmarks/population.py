@@ -1,0 +1,113 @@
+"""The CPU time of a population of digits nets: trained together, and one after the other.
+
+    OMP_NUM_THREADS=1 python benchmarks/population.py             # minutes of one core
+    python benchmarks/population.py --models 64 --rounds 3 --record population.json
+
+The nets are those of the recipe `digits-trace`, 64-512-10, each with its own weights and order and without
+its own half of the forget set. In each round both ways train the same models, one after the other on one
+thread, and the order of the two ways alternates. Reported are CPU times, their ratio per round, and the
+accuracy of the models on the test set, which must not depend on the way.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, median
+from time import process_time
+from typing import Any
+
+import torch
+
+from unweave.audits.classifier.accuracy import ta
+from unweave.audits.classifier.collect import collect
+from unweave.bench.recipe import Recipe, load
+from unweave.bench.split_data import make_split
+from unweave.populations.halves import antithetic_halves, half_members
+from unweave.populations.population import TOGETHER, Member, Population, train_population
+from unweave.record.record import environment
+
+
+def members_of(recipe: Recipe, models: int) -> list[Member]:
+    """Members that train on the retain set and one half of the forget set."""
+    split = make_split(recipe.data, family=recipe.family)
+    halves = antithetic_halves(len(split.forget), models // 2, torch.Generator().manual_seed(0))
+    return half_members(split, halves)
+
+
+def train(recipe: Recipe, members: Sequence[Member], together: int) -> tuple[float, Population]:
+    """The CPU seconds of training all members, and the models."""
+    start = process_time()
+    found = train_population(
+        recipe.train, lambda: recipe.build(members[0].split.n_classes), members, together=together
+    )
+    return process_time() - start, found
+
+
+def accuracies(members: Sequence[Member], population: Population) -> list[float]:
+    """The accuracy of each model on the test set, in percent."""
+    parts = [
+        {name: member.split.part(name) for name in ("forget", "retain", "calibration", "test")}
+        for member in members
+    ]
+    return [
+        ta(collect(trained.model, cut, device="cpu"))
+        for trained, cut in zip(population.models, parts, strict=True)
+    ]
+
+
+def measure(models: int, rounds: int) -> dict[str, Any]:
+    """Everything that is reported."""
+    recipe = load("digits-trace")
+    members = members_of(recipe, models)
+    train(recipe, members[:2], TOGETHER), train(recipe, members[:1], 1)  # the first run imports and allocates
+    seconds: dict[int, list[float]] = {TOGETHER: [], 1: []}
+    tested: dict[int, list[float]] = {}
+    for number in range(rounds):
+        for together in (1, TOGETHER) if number % 2 else (TOGETHER, 1):
+            spent, population = train(recipe, members, together)
+            assert not population.alone, population.alone
+            seconds[together].append(spent)
+            tested[together] = accuracies(members, population)
+    ratios = [one / other for one, other in zip(seconds[1], seconds[TOGETHER], strict=True)]
+    differences = [abs(one - other) for one, other in zip(tested[1], tested[TOGETHER], strict=True)]
+    return {
+        "models": models,
+        "rounds": rounds,
+        "together": TOGETHER,
+        "seconds_together": seconds[TOGETHER],
+        "seconds_alone": seconds[1],
+        "ratios": ratios,
+        "ratio": median(ratios),
+        "accuracy": {"together": mean(tested[TOGETHER]), "alone": mean(tested[1])},
+        "largest_difference": max(differences),
+        "environment": environment(),
+    }
+
+
+def main() -> None:
+    """Measures, prints, and keeps a record if asked to."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", type=int, default=64, help="an even number")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--record", type=Path, help="the file to keep everything in as JSON")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    found = measure(asked.models, asked.rounds)
+    if asked.record:
+        asked.record.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(
+        f"{found['models']} models, {found['rounds']} rounds of CPU seconds, one thread\n"
+        f"  together  {' '.join(f'{each:.1f}' for each in found['seconds_together'])}\n"
+        f"  alone     {' '.join(f'{each:.1f}' for each in found['seconds_alone'])}\n"
+        f"  ratio     {found['ratio']:.2f}  at least 2.00: {'yes' if found['ratio'] >= 2 else 'NO'}\n"
+        "  accuracy  "
+        f"{found['accuracy']['together']:.2f} % together, {found['accuracy']['alone']:.2f} % alone, "
+        f"largest difference of a pair {found['largest_difference']:.2f} points"
+    )
+
+
+if __name__ == "__main__":
+    main()

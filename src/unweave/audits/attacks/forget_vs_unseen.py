@@ -1,0 +1,130 @@
+"""Membership by one threshold on one model: the forget set against unseen examples, for every statistic.
+
+The attack is as strong as its threshold is good, so it is told the answers: its AUC and its true-positive
+rates are the best that one threshold for all examples can do. It is read against retrained models and with
+its sign: below them, forget examples look worse than unseen ones, which gives them away as well.
+
+The confidence and the loss order examples exactly as the margin does. The modified entropy (Song and Mittal,
+2021, arXiv 2003.10595) is
+
+    Mentr(x, y) = -(1 - p_y) log p_y - sum_{k != y} p_k log(1 - p_k),
+
+which falls with p_y. The released code of SalUn and of those who copied it has 1 - p for p in the first
+factor of every class, and then does not depend on the label at all.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, Float64, Int
+
+from unweave.audits.attacks.rates import delong, tpr_at_fpr
+from unweave.audits.attacks.result import AttackResult, spread_band
+from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.classifier.logits import correct, level, log_sum_exp, loss, margin
+
+Logits = Float[np.ndarray, "batch class"]
+Labels = Int[np.ndarray, " batch"]
+PerExample = Float64[np.ndarray, " batch"]
+Scores = Float64[np.ndarray, "_"]
+
+FEWEST = 2
+CANNOT = (
+    "What an attack with a threshold for each example finds: one for all overlooks records that are unusual "
+    "for themselves; and nothing where F and the unseen examples differ by more than membership."
+)
+
+
+def forget_vs_unseen(
+    unlearned: Evidence, retrained: Sequence[Evidence], *, statistic: str = "margin", fpr: float = 0.1
+) -> dict[str, AttackResult]:
+    """The attack by one statistic, by figure: "auc", "advantage" (2 x balanced accuracy - 1) and "tpr".
+
+    Args:
+        unlearned: The answers of the model to attack.
+        retrained: The answers of at least two retrained models to the same examples.
+        statistic: A key of `STATISTICS`.
+        fpr: The false-positive rate of "tpr".
+
+    Raises:
+        ValueError: If the statistic is unknown, there are fewer than two retrained models, or logits are not
+            finite.
+    """
+    if statistic not in STATISTICS:
+        raise ValueError(f"unknown statistic {statistic!r}; known: {', '.join(STATISTICS)}")
+    if len(retrained) < FEWEST:
+        raise ValueError(f"the attack needs at least {FEWEST} retrained models, found {len(retrained)}")
+    everyone = [unlearned, *(each.like(unlearned) for each in retrained)]
+    if not all(each.finite for each in everyone):
+        raise ValueError("the attack needs finite logits, found NaN or infinity: leave out what failed")
+    ours, *theirs = (figures(each, statistic, fpr) for each in everyone)
+    found = {}
+    for name, (value, low, high) in ours.items():
+        values = [each[name][0] for each in theirs]
+        found[name] = AttackResult(value, low, high, float(np.mean(values)), spread_band(values), CANNOT)
+    return found
+
+
+def figures(evidence: Evidence, statistic: str, fpr: float) -> dict[str, tuple[float, float, float]]:
+    """The figures of one model with intervals over its examples."""
+    unseen = evidence.unseen
+    members = STATISTICS[statistic](evidence.logits["forget"], evidence.labels["forget"])
+    others = STATISTICS[statistic](
+        evidence.logits["calibration"][unseen], evidence.labels["calibration"][unseen]
+    )
+    members, others = level(members), level(others)
+    rates = tpr_at_fpr(members, others, fpr).tpr
+    return {
+        "auc": delong(members, others),
+        "advantage": advantage(members, others),
+        "tpr": (rates.value, rates.low, rates.high),
+    }
+
+
+def advantage(members: Scores, others: Scores) -> tuple[float, float, float]:
+    """TPR - FPR at the median of all scores, with Newcombe's 95 % interval; below 0 it is signed.
+
+    The median is the threshold of an attacker who knows that half of the examples are members.
+    """
+    from unweave.audits.score import wilson
+
+    pooled = np.concatenate([np.repeat(members, len(others)), np.repeat(others, len(members))])
+    threshold = np.median(pooled)
+    counts = [(int((each > threshold).sum()), len(each)) for each in (members, others)]
+    (p, n), (q, m) = counts
+    (p_low, p_high), (q_low, q_high) = wilson(p, n), wilson(q, m)
+    tpr, fpr = p / n, q / m
+    low = tpr - fpr - np.hypot(tpr - p_low, q_high - fpr)
+    high = tpr - fpr + np.hypot(p_high - tpr, fpr - q_low)
+    return tpr - fpr, float(low), float(high)
+
+
+def entropy(logits: Logits, labels: Labels) -> PerExample:
+    """-sum_k p_k log p_k of each example, in nats; it does not use the label."""
+    exact = logits.astype(np.float64)
+    log_p = exact - log_sum_exp(exact)[:, None]
+    return -(np.exp(log_p) * log_p).sum(axis=1)
+
+
+def modified_entropy(logits: Logits, labels: Labels) -> PerExample:
+    """Mentr of each example, in nats; finite even if a probability rounds to 1."""
+    exact, rows = logits.astype(np.float64), np.arange(len(labels))
+    log_p, own = exact - log_sum_exp(exact)[:, None], loss(logits, labels)
+    probability = np.exp(log_p)
+    # 1 - p of the largest class, from the logits of the others, where p may round to 1
+    rest, top = exact.copy(), exact.argmax(axis=1)
+    rest[rows, top] = -np.inf
+    probability[rows, top] = np.minimum(probability[rows, top], 1 - 1e-16)
+    log_rest = np.log1p(-probability)
+    log_rest[rows, top] = log_sum_exp(rest) - log_sum_exp(exact)
+    products = np.exp(log_p) * log_rest
+    return np.exp(log_rest[rows, labels]) * own - (products.sum(axis=1) - products[rows, labels])
+
+
+STATISTICS: Mapping[str, Callable[[Logits, Labels], PerExample]] = {
+    "margin": margin,
+    "correctness": correct,
+    "entropy": lambda logits, labels: -entropy(logits, labels),
+    "modified entropy": lambda logits, labels: -modified_entropy(logits, labels),
+}
+"""Numbers of an example that are larger for members."""

@@ -1,0 +1,165 @@
+"""The forgetting quality of the NeurIPS 2023 challenge (Triantafillou et al.), https://arxiv.org/abs/2406.09073.
+
+For each forget example, N margins of unlearned models are told from N margins of retrained models by every
+rule with one threshold and by every interval. A rule with the rates FPR and FNR shows
+
+    epsilon = max(log(1 - delta - FPR) - log FNR, log(1 - delta - FNR) - log FPR),
+
+the loss of differential privacy, and an example counts by its worst rule:
+
+    h = 2^-floor(epsilon / 0.5),  or 0 from epsilon = ceil(log(N - 1)) on;    F = mean of h.
+
+The largest of many empirical rules is biased upwards: models of one distribution have an F of about 0.1, not
+1. So the figure is F / F_null, with F_null between two halves of the retrained models. Both are taken with
+N / 2 models of each kind, because F also depends on their number.
+
+As in the released code: rules with exactly one rate of zero are dropped, one that separates all counts as 50,
+and so does an example with a spread of one kind below 1 % of the other's. Unlike it: thresholds are the
+values themselves, not a grid of 0.01 nats.
+"""
+
+import math
+
+import numpy as np
+from jaxtyping import Float64
+
+from unweave.audits.attacks.rates import clopper_pearson
+from unweave.audits.attacks.result import AttackResult, halvings, refuse_few, refuse_unlike, spread_band
+from unweave.audits.score import bootstrap
+
+FEWEST = 32
+DELTA = 1e-5
+CAP = 50.0
+BUCKET = 0.5
+PEAKED = 0.01
+RULES = 4_000_000
+"""Rules of all examples in memory at once."""
+TINY = 1e-12
+CANNOT = (
+    "A guarantee: epsilon is a lower bound from finitely many models, and with N of each kind none above "
+    "`largest_epsilon(N)` can be shown; it is about margins of the forget set alone."
+)
+
+Margins = Float64[np.ndarray, "_ _"]  # [model, example]; the two kinds are checked against each other
+PerExample = Float64[np.ndarray, "_"]
+
+
+def forgetting_quality(unlearned: Margins, retrained: Margins) -> AttackResult:
+    """F / F_null; 1 for a method that equals retraining, 0 for one that every example gives away.
+
+    `besides` has "F" as published, with all N models, and "F_null" of halves.
+
+    Args:
+        unlearned: The margins of the forget examples by unlearned models, each from an original of its own.
+        retrained: Their margins by as many retrained models.
+
+    Raises:
+        ValueError: If there are fewer than 32 models of a kind, other numbers of models or examples, or NaN.
+    """
+    refuse_few("the forgetting quality", FEWEST, len(unlearned), len(retrained))
+    refuse_unlike("the forgetting quality", unlearned, retrained)
+    if len(unlearned) != len(retrained):
+        found = f"{len(unlearned)} and {len(retrained)}"
+        raise ValueError(f"the forgetting quality needs as many models of both kinds, found {found}")
+    rng = np.random.default_rng(0)
+    halves = halvings(len(retrained), rng)
+    null = np.array([points(retrained[one], retrained[other]) for one, other in halves])
+    ours = np.mean([points(unlearned[one], retrained[other]) for one, other in halves], axis=0)
+    per_null = null.mean(axis=0)
+    ratio = bootstrap(
+        len(ours), lambda rows: float(ours[rows].mean() / max(per_null[rows].mean(), 1e-12)), rng=rng
+    )
+    return AttackResult(
+        ratio.value,
+        ratio.low,
+        ratio.high,
+        1.0,
+        spread_band(null.mean(axis=1) / null.mean()),
+        CANNOT,
+        besides={"F": float(points(unlearned, retrained).mean()), "F_null": float(null.mean())},
+    )
+
+
+def final_score(quality: float, accuracy: tuple[float, float], reference: tuple[float, float]) -> float:
+    """The challenge's score: F times the retain and the test accuracy, relative to retrained models'.
+
+    Args:
+        quality: F.
+        accuracy: The accuracy on the retain set and on the test set.
+        reference: The same of retrained models.
+    """
+    return quality * (accuracy[0] / reference[0]) * (accuracy[1] / reference[1])
+
+
+def points(unlearned: Margins, retrained: Margins) -> PerExample:
+    """h of each example, in [0, 1]."""
+    most = math.ceil(math.log(len(unlearned) - 1))
+    found = epsilons(unlearned, retrained)
+    return np.where(found < most, 2.0 ** -np.floor(found / BUCKET), 0.0)
+
+
+def epsilons(one: Margins, other: Margins) -> PerExample:
+    """The epsilon of the best rule that tells the two sets of each example apart, in [0, 50]."""
+    spreads = np.ptp(one, axis=0), np.ptp(other, axis=0)
+    larger, smaller = np.maximum(*spreads), np.minimum(*spreads)
+    found = np.where(smaller < PEAKED * larger, CAP, 0.0)
+    found[(larger == 0) & (one[0] != other[0])] = CAP
+    rest = np.flatnonzero((found == 0) & (larger > 0))
+    block = max(1, RULES // (len(one) + len(other)) ** 2)
+    for rows in np.split(rest, range(block, len(rest), block)):
+        pair = one[:, rows], other[:, rows]
+        swap = np.median(pair[0], axis=0) <= np.median(pair[1], axis=0)
+        found[rows] = best_rule(*rates(*ordered(*pair, swap), above_only=True))
+        swap = spreads[0][rows] >= spreads[1][rows]
+        found[rows] = np.maximum(found[rows], best_rule(*rates(*ordered(*pair, swap), above_only=False)))
+    return found
+
+
+def ordered(one: np.ndarray, other: np.ndarray, swap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The positive and the negative set of each example: the two, or the two the other way round."""
+    return np.where(swap, other, one), np.where(swap, one, other)
+
+
+def rates(positive: np.ndarray, negative: np.ndarray, *, above_only: bool) -> tuple[np.ndarray, np.ndarray]:
+    """FPR and FNR of each rule, both [rule, example].
+
+    The rules are "positive from a value on", or also "positive from a value on and below another".
+    """
+    pooled = np.concatenate([positive, negative])
+    order = pooled.argsort(axis=0, kind="stable")
+    ascending = np.take_along_axis(pooled, order, axis=0)
+    first = np.diff(ascending, axis=0, prepend=-np.inf) > 0  # of equal values; no rule lies between them
+    of_negative = order >= len(positive)
+    below = share_below(of_negative, first), share_below(~of_negative, first)
+    if above_only:
+        return 1 - below[0][:-1], below[1][:-1]
+    low, high = np.triu_indices(len(below[0]), k=1)
+    return below[0][high] - below[0][low], 1 - (below[1][high] - below[1][low])
+
+
+def share_below(mine: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """The share of a set below each value of both sets, and below infinity, [value + 1, example].
+
+    Args:
+        mine: Whether a value is of the set, [value, example] in ascending order.
+        first: Whether it is the first of equal values.
+    """
+    before = np.concatenate([np.zeros((1, mine.shape[1])), mine.cumsum(axis=0)])
+    cuts = np.concatenate([first, np.ones((1, mine.shape[1]), dtype=bool)])
+    return np.maximum.accumulate(np.where(cuts, before, 0), axis=0) / mine.sum(axis=0)
+
+
+def best_rule(fpr: np.ndarray, fnr: np.ndarray) -> PerExample:
+    """The largest epsilon of the rules of each example; one rate of zero alone shows too few models."""
+    fpr, fnr = (np.where(np.abs(rate) < TINY, 0.0, rate) for rate in (fpr, fnr))
+    usable = (fpr > 0) & (fnr > 0)
+    left = np.maximum(1 - DELTA - np.stack([fpr, fnr]), TINY)
+    shown = np.log(left / np.where(usable, np.stack([fnr, fpr]), 1.0)).max(axis=0)
+    best = np.where(usable, shown, 0.0).max(axis=0, initial=0.0)
+    return np.where(((fpr == 0) & (fnr == 0)).any(axis=0), CAP, best)
+
+
+def largest_epsilon(models: int) -> float:
+    """The largest epsilon that N models of each kind can show with 97.5 % confidence: all are told apart."""
+    error = clopper_pearson(0, models)[1]
+    return math.log((1 - DELTA - error) / error)

@@ -1,0 +1,149 @@
+"""KLoM, the KL divergence of margins (Georgiev et al., 2024), https://arxiv.org/abs/2410.23232.
+
+For each example, the margins of N unlearned models and of N retrained ones become histograms u and r, and
+
+    KLoM(x) = KL(u || r) = sum_b u_b log(u_b / r_b),  in nats.
+
+Its floor is the value for two samples of one distribution. It depends on N: 0.33 at N = 100 for the published
+20 bins, 0.84 at 50, 5.6 at 10. So figures of other N can't be compared, and N < 50 is refused.
+
+`klom` has ten bins between quantiles of all 2 N margins, and half a count more in every bin. Then only the
+order of the margins matters, the floor is the same for every continuous distribution, and it is near 0.1 at N
+= 100. `klom_published` has 20 equal bins over the joint range, margins clipped at +-100, and at least 1e-5 in
+the bins of r, as published. Unlike the code of EasyDUB (arXiv 2602.16400), its last bin contains its right
+edge: there the largest value falls outside, and a constant output of 5 looks like a constant output of 3.
+
+`klom_gauss` is for fewer models: the divergence of two Gaussians with one pooled deviation, minus its bias.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+from jaxtyping import Float64
+
+from unweave.audits.attacks.result import AttackResult, halvings, refuse_few, refuse_unlike, spread_band
+from unweave.audits.score import bootstrap
+
+FEWEST = 50
+BINS = 10
+PUBLISHED_BINS = 20
+CLIP = 100.0
+LEAST = 1e-5
+DRAWS = 400
+CANNOT = (
+    "Anything but the margin of the true class, one example at a time; nor a difference below its floor, and "
+    "a reference trained by another recipe dominates it."
+)
+
+Margins = Float64[np.ndarray, "_ _"]  # [model, example]; the two kinds are checked against each other
+PerExample = Float64[np.ndarray, "_"]
+Divergence = Callable[[Margins, Margins], PerExample]
+
+
+def klom(unlearned: Margins, retrained: Margins) -> AttackResult:
+    """The mean KLoM over examples, with bins between quantiles; `besides` has "floor", "median" and "p95".
+
+    The value of retrained models is the floor plus what two halves of them have above their own floor.
+
+    Args:
+        unlearned: The margins of some examples by unlearned models, each from an original of its own.
+        retrained: Their margins by as many retrained models.
+
+    Raises:
+        ValueError: If there are fewer than 50 models of a kind, other numbers of models or examples, or NaN.
+    """
+    return measure(unlearned, retrained, by_quantiles)
+
+
+def klom_published(unlearned: Margins, retrained: Margins) -> AttackResult:
+    """The mean KLoM over examples, with the published 20 equal bins; see `klom`."""
+    return measure(unlearned, retrained, by_equal_bins)
+
+
+def klom_gauss(unlearned: Margins, retrained: Margins) -> PerExample:
+    """(mu_u - mu_r)^2 / (2 sigma^2) - 1 / N of each example, with the pooled deviation; not a KLoM.
+
+    Raises:
+        ValueError: If there are fewer than two models of a kind, or other examples, or NaN.
+    """
+    refuse_few("klom_gauss", 2, len(unlearned), len(retrained))
+    refuse_unlike("klom_gauss", unlearned, retrained)
+    distance = (unlearned.mean(axis=0) - retrained.mean(axis=0)) ** 2
+    pooled = (unlearned.var(axis=0, ddof=1) + retrained.var(axis=0, ddof=1)) / 2
+    bias = (1 / len(unlearned) + 1 / len(retrained)) / 2
+    known = pooled > 0
+    ratio = np.divide(distance, 2 * pooled, out=np.where(distance > 0, np.inf, 0.0), where=known)
+    return np.where(known, ratio - bias, ratio)
+
+
+def measure(unlearned: Margins, retrained: Margins, divergence: Divergence) -> AttackResult:
+    """The mean of a divergence beside its floor."""
+    refuse_few("KLoM", FEWEST, len(unlearned), len(retrained))
+    refuse_unlike("KLoM", unlearned, retrained)
+    if len(unlearned) != len(retrained):
+        found = f"{len(unlearned)} and {len(retrained)}"
+        raise ValueError(f"KLoM needs as many models of both kinds, found {found}")
+    rng, each = np.random.default_rng(0), divergence(unlearned, retrained)
+    level = floor(len(retrained), divergence)
+    halves = [
+        level + float(divergence(retrained[one], retrained[other]).mean()) - floor(len(one), divergence)
+        for one, other in halvings(len(retrained), rng)
+    ]
+    mean = bootstrap(len(each), lambda rows: float(each[rows].mean()), rng=rng)
+    return AttackResult(
+        mean.value,
+        mean.low,
+        mean.high,
+        float(np.mean(halves)),
+        spread_band(halves),
+        CANNOT,
+        besides={
+            "floor": level,
+            "median": float(np.median(each)),
+            "p95": float(np.quantile(each, 0.95)),
+        },
+    )
+
+
+@cache
+def floor(models: int, divergence: Divergence) -> float:
+    """The mean divergence of N margins from N of the same Gaussian distribution."""
+    drawn = np.random.default_rng(0).normal(size=(2 * models, DRAWS))
+    return float(divergence(drawn[:models], drawn[models:]).mean())
+
+
+def by_quantiles(unlearned: Margins, retrained: Margins) -> PerExample:
+    """KLoM with ten bins between quantiles of all margins, and half a count more in every bin."""
+
+    def one(ours: np.ndarray, theirs: np.ndarray) -> float:
+        pooled = np.concatenate([ours, theirs])
+        edges = np.unique(np.quantile(pooled, np.arange(1, BINS) / BINS))
+        counts = [
+            np.bincount(np.searchsorted(edges, each, side="right"), minlength=len(edges) + 1) + 0.5
+            for each in (ours, theirs)
+        ]
+        return relative_entropy(*(each / each.sum() for each in counts))
+
+    return np.array([one(*pair) for pair in zip(unlearned.T, retrained.T, strict=True)])
+
+
+def by_equal_bins(unlearned: Margins, retrained: Margins) -> PerExample:
+    """KLoM with 20 equal bins over the joint range, and at least 1e-5 in the bins of the retrained."""
+
+    def one(ours: np.ndarray, theirs: np.ndarray) -> float:
+        pooled = np.concatenate([ours, theirs])
+        if np.ptp(pooled) == 0:
+            return 0.0
+        edges = np.linspace(pooled.min(), pooled.max(), PUBLISHED_BINS + 1)
+        u, r = (np.histogram(each, edges)[0] / len(each) for each in (ours, theirs))
+        return relative_entropy(u, np.maximum(r, LEAST))
+
+    pairs = zip(np.clip(unlearned, -CLIP, CLIP).T, np.clip(retrained, -CLIP, CLIP).T, strict=True)
+    return np.array([one(*pair) for pair in pairs])
+
+
+def relative_entropy(u: Float64[np.ndarray, " bin"], r: Float64[np.ndarray, " bin"]) -> float:
+    """sum u log(u / r) over the bins with u > 0, in nats."""
+    filled = u > 0
+    return float((u[filled] * np.log(u[filled] / r[filled])).sum())

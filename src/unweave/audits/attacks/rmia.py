@@ -1,0 +1,155 @@
+"""Offline RMIA (Zarifzadeh et al., 2024), https://arxiv.org/abs/2312.03262: membership from few references.
+
+How much more does the model believe in x than models that never saw it, compared with the same for records z
+that nobody saw?
+
+    LR(x, z) = (p(x | theta) / p(x)) / (p(z | theta) / p(z)),    score(x) = share of z with LR(x, z) >= gamma,
+
+where p(. | theta) is the probability of the true class. Offline, references give the prior of a record that
+they did not train on, and `a` corrects it for those that would have:
+
+    p(x) = ((1 + a) p_out(x) + (1 - a)) / 2.
+
+To audit unlearning, retrained models are the references. Each in turn is left out, and is then a target
+itself: its score is what a perfect deletion gives.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from unweave.audits.attacks.rates import delong, tpr_at_fpr
+from unweave.audits.attacks.result import AttackResult, spread_band
+from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.classifier.logits import confidence
+
+FEWEST = 2
+GAMMA = 1.0
+A = 0.3
+CANNOT = (
+    "What an attacker with the original model or with models trained on the forget set would find; the score "
+    "of a record depends on a, gamma and on z with the right mix of classes."
+)
+
+PerExample = Float64[np.ndarray, " _"]
+
+
+@dataclass(frozen=True)
+class Confidences:
+    """The probability of the true class by one model, in [0, 1].
+
+    Args:
+        forget: Of the forget examples.
+        unseen: Of held-out examples to tell them from.
+        population: Of other held-out examples, the z of the score.
+    """
+
+    forget: PerExample
+    unseen: PerExample
+    population: PerExample
+
+    @property
+    def parts(self) -> dict[str, PerExample]:
+        """All three by name."""
+        return {"forget": self.forget, "unseen": self.unseen, "population": self.population}
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> "Confidences":
+        """Those of a model's evidence: every second calibration example is a z."""
+        rows = evidence.unseen
+        held_out = confidence(evidence.logits["calibration"][rows], evidence.labels["calibration"][rows])
+        forget = confidence(evidence.logits["forget"], evidence.labels["forget"])
+        return cls(forget, held_out[::2], held_out[1::2])
+
+
+def rmia(
+    unlearned: Confidences,
+    retrained: Sequence[Confidences],
+    *,
+    a: float = A,
+    gamma: float = GAMMA,
+    fpr: float = 0.1,
+) -> dict[str, AttackResult]:
+    """The attack on one model, by figure: "auc" of F against unseen examples, and "tpr".
+
+    The unlearned model is attacked once per retrained model, without it among the references, as each
+    retrained model is. Values are means over these attacks; intervals are those of the first, over examples.
+
+    Args:
+        unlearned: The model to attack.
+        retrained: Models retrained without the forget set.
+        a: How much less a reference that would have seen a record differs from 1, in [0, 1]; see `choose_a`.
+        gamma: The smallest likelihood ratio that counts.
+        fpr: The false-positive rate of "tpr".
+
+    Raises:
+        ValueError: If there are fewer than two retrained models, other numbers of examples, or confidences
+            outside [0, 1].
+    """
+    refuse_unfit(unlearned, retrained)
+    rest = [[other for other in retrained if other is not one] for one in retrained]
+    ours = [figures(unlearned, references, a, gamma, fpr) for references in rest]
+    theirs = [figures(one, refs, a, gamma, fpr) for one, refs in zip(retrained, rest, strict=True)]
+    found = {}
+    for name in ("auc", "tpr"):
+        values = [each[name][0] for each in theirs]
+        _, low, high = ours[0][name]
+        mean = float(np.mean([each[name][0] for each in ours]))
+        found[name] = AttackResult(mean, low, high, float(np.mean(values)), spread_band(values), CANNOT)
+    return found
+
+
+def figures(
+    target: Confidences, references: Sequence[Confidences], a: float, gamma: float, fpr: float
+) -> dict[str, tuple[float, float, float]]:
+    """The AUC and the true-positive rate of one attack, each with its interval over examples."""
+    members, others = (scores(target, references, part, a=a, gamma=gamma) for part in ("forget", "unseen"))
+    tpr = tpr_at_fpr(members, others, fpr).tpr
+    return {"auc": delong(members, others), "tpr": (tpr.value, tpr.low, tpr.high)}
+
+
+def scores(
+    target: Confidences, references: Sequence[Confidences], part: str, *, a: float, gamma: float
+) -> PerExample:
+    """The score of each example of a part, in [0, 1]."""
+    x, z = (ratios(target, references, name, a) for name in (part, "population"))
+    return np.searchsorted(np.sort(z), x / gamma, side="right") / len(z)
+
+
+def ratios(target: Confidences, references: Sequence[Confidences], part: str, a: float) -> PerExample:
+    """p(x | theta) / p(x) of each example of a part."""
+    out = np.mean([each.parts[part] for each in references], axis=0)
+    return target.parts[part] / (((1 + a) * out + (1 - a)) / 2)
+
+
+def choose_a(known: Confidences, references: Sequence[Confidences], *, gamma: float = GAMMA) -> float:
+    """The `a`, in steps of 0.1, that attacks a model of known members best.
+
+    Args:
+        known: A model that trained on its `forget` examples; not the one to audit.
+        references: Models that did not.
+        gamma: The smallest likelihood ratio that counts.
+    """
+
+    def area(a: float) -> float:
+        members, others = (scores(known, references, part, a=a, gamma=gamma) for part in ("forget", "unseen"))
+        return delong(members, others)[0]
+
+    return max((round(0.1 * step, 1) for step in range(11)), key=area)
+
+
+def refuse_unfit(unlearned: Confidences, retrained: Sequence[Confidences]) -> None:
+    """Raises if the models can't be compared."""
+    if len(retrained) < FEWEST:
+        raise ValueError(
+            f"RMIA needs at least {FEWEST} retrained models, one to attack and one as its reference, found "
+            f"{len(retrained)}"
+        )
+    for part in ("forget", "unseen", "population"):
+        rows = [each.parts[part] for each in (unlearned, *retrained)]
+        if len({len(row) for row in rows}) > 1:
+            raise ValueError(f"all models must answer the same {part} examples, found {[*map(len, rows)]}")
+        if not all(((row >= 0) & (row <= 1)).all() for row in rows):
+            raise ValueError(f"confidences must be in [0, 1], found others or NaN in {part!r}")

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+from scipy.stats import entropy as scipy_entropy
+
+from audits.answers import answering, drawn
+from unweave.audits.attacks import ATTACKS
+from unweave.audits.attacks.forget_vs_unseen import (
+    STATISTICS,
+    advantage,
+    entropy,
+    forget_vs_unseen,
+    modified_entropy,
+)
+from unweave.audits.classifier.logits import probabilities
+from unweave.audits.classifier.membership import auc
+
+LOGITS = np.random.default_rng(0).normal(scale=3, size=(40, 10))
+LABELS = np.arange(40) % 10
+
+
+def test_every_attack_says_what_it_needs_and_what_it_cannot_show() -> None:
+    for name, attack in ATTACKS.items():
+        assert attack.name == name and attack.fewest >= 1
+        assert attack.says.endswith(".") and attack.cannot.endswith(".")
+        assert "arXiv" in attack.paper and attack.evidence
+
+
+def test_entropy_equals_scipy() -> None:
+    assert entropy(LOGITS, LABELS) == pytest.approx(scipy_entropy(probabilities(LOGITS), axis=1))
+
+
+def test_modified_entropy_is_its_formula_and_that_of_released_code_is_not() -> None:
+    p = probabilities(LOGITS)
+    rows, own = np.arange(40), probabilities(LOGITS)[np.arange(40), LABELS]
+    others = p * np.log(1 - p)
+    expected = -(1 - own) * np.log(own) - (others.sum(axis=1) - others[rows, LABELS])
+    assert modified_entropy(LOGITS, LABELS) == pytest.approx(expected, rel=1e-9)
+    released = -((1 - p) * np.log(p)).sum(axis=1)  # no label in it
+    assert np.corrcoef(released, expected)[0, 1] < 0.9
+
+
+def test_modified_entropy_by_hand_and_with_its_label() -> None:
+    logits = np.log(np.array([[0.7, 0.2, 0.1]]))
+    hand = -0.3 * np.log(0.7) - 0.2 * np.log(0.8) - 0.1 * np.log(0.9)
+    assert modified_entropy(logits, np.array([0])) == pytest.approx(hand)
+    assert modified_entropy(logits, np.array([1])) == pytest.approx(
+        -0.8 * np.log(0.2) - 0.7 * np.log(0.3) - 0.1 * np.log(0.9)
+    )
+
+
+def test_statistics_are_finite_where_a_probability_rounds_to_one() -> None:
+    logits = np.array([[60.0, 0.0, 0.0], [0.0, 60.0, 0.0]], dtype=np.float32)
+    for name, statistic in STATISTICS.items():
+        right, wrong = statistic(logits, np.array([0, 0]))
+        assert np.isfinite([right, wrong]).all()
+        assert right > wrong or name == "entropy"
+
+
+def test_the_area_is_that_of_the_audit() -> None:
+    found = forget_vs_unseen(drawn(1), [drawn(2), drawn(3)])
+    assert found["auc"].value == pytest.approx(auc(drawn(1)), abs=1e-12)
+    assert found["auc"].retrained == pytest.approx((auc(drawn(2)) + auc(drawn(3))) / 2)
+
+
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_members_are_found_and_a_constant_model_tells_nothing(statistic: str) -> None:
+    own, retrained = drawn(1), [drawn(2), drawn(3)]
+    sure = answering(own, forget=20 * np.eye(4)[own.labels["forget"]])
+    found = forget_vs_unseen(sure, retrained, statistic=statistic)
+    assert found["auc"].value > found["auc"].null_band[1]
+    flat = answering(own, **{part: np.zeros_like(own.logits[part]) for part in ("forget", "calibration")})
+    if statistic != "correctness":  # a constant answer is right where the label is 0
+        found = forget_vs_unseen(flat, retrained, statistic=statistic)
+        assert (found["auc"].value, found["advantage"].value) == (0.5, 0.0)
+
+
+def test_the_advantage_is_signed_and_its_interval_holds_it() -> None:
+    high, low = np.arange(50.0) + 100, np.arange(40.0)
+    assert advantage(high, low)[0] == 1.0 and advantage(low, high)[0] == -1.0
+    for value, least, most in (advantage(high, low), advantage(low, high), advantage(low, low)):
+        assert -1 <= least <= value <= most <= 1
+
+
+def test_unfit_evidence_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown statistic 'marign'"):
+        forget_vs_unseen(drawn(1), [drawn(2), drawn(3)], statistic="marign")
+    with pytest.raises(ValueError, match="at least 2 retrained models, found 1"):
+        forget_vs_unseen(drawn(1), [drawn(2)])
+    with pytest.raises(ValueError, match="found NaN or infinity"):
+        forget_vs_unseen(answering(drawn(1), retain=np.full((300, 4), np.nan)), [drawn(2), drawn(3)])

@@ -1,0 +1,177 @@
+import copy
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from unweave.audits.attacks.inversion import (
+    Search,
+    align,
+    cosine,
+    is_nearest,
+    label_from_bias,
+    label_from_probes,
+    loss_gradient,
+    matching_loss,
+    recover,
+    reidentification,
+    total_variation,
+    update_between,
+)
+from unweave.data.datasets import load
+from unweave.descent.descend import Descent
+from unweave.descent.train import train_model
+from unweave.split import Split
+from unweave.tasks.models import build
+
+SEARCH = Search(iterations=120, restarts=1, least=-0.85, most=1.9)
+IMAGE = (1, 8, 8)
+
+
+@cache
+def digits() -> tuple[Split, nn.Module]:
+    """The digits, and a net trained on them for a moment."""
+    train, test = load("digits")
+    split = Split(train, [0], test)
+    how = Descent(lr=0.1, steps=120)
+    return split, train_model(how, lambda: build("mlp", 10, {"hidden": 64}), split, "mixed", 0).model
+
+
+def record(i: int) -> tuple[torch.Tensor, int]:
+    split, _ = digits()
+    (raw,) = split.train.stream([torch.tensor([i])])
+    return raw.inputs[0], int(raw.target)
+
+
+def ascended(i: int, lr: float = 0.01, where: float = 1.0) -> nn.Module:
+    """The net after one ascent step on one record, on a share of the weights."""
+    _, model = digits()
+    inputs, label = record(i)
+    after = copy.deepcopy(model)
+    gradient = loss_gradient(model, inputs, torch.tensor([label]))
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, p in after.named_parameters():
+            p.add_(lr * gradient[name] * (torch.rand(p.shape, generator=draw) <= where))
+    return after
+
+
+def decoys(i: int, n: int = 99) -> torch.Tensor:
+    """Other records of its class."""
+    split, _ = digits()
+    same = (split.train.labels == split.train.labels[i]).nonzero()[:, 0]
+    (raw,) = split.train.stream([same[same != i][:n]])
+    return raw.inputs[0]
+
+
+@pytest.mark.parametrize("where", [1.0, 0.3])
+def test_a_record_is_identified_from_one_ascent_step_also_by_a_mask(where: float) -> None:
+    _, model = digits()
+    hits = {}
+    for i in (3, 17):
+        inputs, label = record(i)
+        found = recover(
+            model,
+            update_between(model, ascended(i, where=where)),
+            label,
+            (64,),
+            image=IMAGE,
+            search=SEARCH,
+        )
+        hits[i] = is_nearest(found.inputs, inputs[0], decoys(i))
+        assert SEARCH.least <= float(found.inputs.min()) <= float(found.inputs.max()) <= SEARCH.most
+    assert reidentification(hits).value == 1.0
+    assert reidentification(hits).low == pytest.approx(0.1581, abs=1e-4)
+
+
+def test_the_update_of_another_record_does_not_identify_this_one() -> None:
+    _, model = digits()
+    label = record(3)[1]
+    other = next(i for i in range(4, 400) if record(i)[1] == label)
+    found = recover(model, update_between(model, ascended(other)), label, (64,), image=IMAGE, search=SEARCH)
+    rest = torch.cat([decoys(3, 98), record(other)[0]])
+    assert not is_nearest(found.inputs, record(3)[0][0], rest)
+
+
+def test_restarts_are_compared_by_what_was_minimised() -> None:
+    _, model = digits()
+    update, label, search = (
+        update_between(model, ascended(3)),
+        record(3)[1],
+        replace(SEARCH, iterations=5, restarts=3),
+    )
+    found = recover(model, update, label, (64,), image=IMAGE, search=search)
+    again = matching_loss(model, update, label, found.inputs[None].requires_grad_(), IMAGE, search)
+    assert found.loss == min(found.losses) == pytest.approx(float(again.detach()), abs=1e-6)
+    assert len(set(found.losses)) == 3
+
+
+def test_an_ascent_step_is_the_summed_gradient_exactly() -> None:
+    torch.manual_seed(0)
+    model = build("mlp", 3, {"inputs": 5, "hidden": 7}).double()
+    inputs, labels = torch.randn(4, 5, dtype=torch.float64), torch.tensor([0, 2, 1, 1])
+    after = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(after.parameters(), 0.1)
+    (-functional.cross_entropy(after(inputs), labels, reduction="sum")).backward()
+    optimizer.step()
+    gradient = loss_gradient(model, inputs, labels)
+    for name, change in update_between(model, after).items():
+        torch.testing.assert_close(change, 0.1 * gradient[name], rtol=0, atol=1e-12)
+    assert float(cosine(gradient, update_between(model, after))) == pytest.approx(1, abs=1e-9)
+
+
+def test_exact_deletion_of_one_full_batch_step_is_the_records_gradient() -> None:
+    torch.manual_seed(0)
+    model = build("mlp", 3, {"inputs": 5, "hidden": 7}).double()
+    inputs, labels, n = torch.randn(6, 5, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 2]), 6
+
+    def trained(rows: slice) -> nn.Module:
+        after = copy.deepcopy(model)
+        functional.cross_entropy(after(inputs[rows]), labels[rows]).backward()
+        torch.optim.SGD(after.parameters(), 0.1).step()
+        return after
+
+    whole, without = (update_between(model, trained(rows)) for rows in (slice(n), slice(1, n)))
+    delta = {name: -(n * whole[name] - (n - 1) * without[name]) for name in whole}
+    gradient = loss_gradient(model, inputs[:1], labels[:1])
+    for name, g in gradient.items():
+        torch.testing.assert_close(delta[name], 0.1 * g, rtol=0, atol=1e-12)
+
+
+def test_the_update_is_aligned_with_the_deleted_record_most() -> None:
+    split, model = digits()
+    (raw,) = split.train.stream([torch.arange(60)])
+    found = align(model, update_between(model, ascended(17)), raw.inputs[0], raw.target)
+    assert int(found.argmax()) == 17 and float(found[17]) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_bias_of_softmax_regression_tells_the_label() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(5, 4)
+    for label in range(4):
+        gradient = loss_gradient(model, torch.randn(1, 5), torch.tensor([label]))
+        assert label_from_bias(0.1 * gradient["bias"]) == label
+
+
+def test_probes_tell_the_class_that_became_least_sure() -> None:
+    before = torch.full((3, 10), 0.9995)
+    after = before - torch.tensor([[0.01], [0.2], [0.0]])
+    assert label_from_probes(before, after) == 1
+
+
+def test_total_variation_by_hand() -> None:
+    assert float(total_variation(torch.ones(1, 1, 4, 4))) == 0
+    assert float(total_variation(torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]]))) == 1
+
+
+def test_updates_that_cannot_be_inverted_are_refused() -> None:
+    _, model = digits()
+    with pytest.raises(ValueError, match="no weight changed"):
+        update_between(model, copy.deepcopy(model))
+    with pytest.raises(ValueError, match="found another: tensor '0.weight' must be"):
+        update_between(model, build("mlp", 10, {"hidden": 65}))
+    with pytest.raises(ValueError, match="least must be below most"):
+        Search(least=1.0, most=0.0)

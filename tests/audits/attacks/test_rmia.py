@@ -1,0 +1,72 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from audits.answers import drawn
+from unweave.audits.attacks.rmia import Confidences, choose_a, rmia, scores
+from unweave.audits.classifier.logits import confidence
+
+
+def model(seed: int, shift: float = 0.0, examples: int = 400) -> Confidences:
+    """One difficulty per example, noise per model, and a shift of the logit on F."""
+    hard, rng = np.random.default_rng(99), np.random.default_rng(seed)
+    logits = [hard.normal(1, 2, examples) + rng.normal(size=examples) for _ in range(3)]
+    logits[0] += shift
+    return Confidences(*(1 / (1 + np.exp(-each)) for each in logits))
+
+
+def test_the_score_is_the_papers_share_pair_by_pair() -> None:
+    target, references = model(0, 1.0, 30), [model(1, examples=30), model(2, examples=30)]
+    found = scores(target, references, "forget", a=0.4, gamma=1.2)
+    for i, score in enumerate(found):
+        caught = 0
+        for j in range(30):
+            p_x, p_z = (
+                (1.4 * (references[0].parts[name][k] + references[1].parts[name][k]) / 2 + 0.6) / 2
+                for name, k in (("forget", i), ("population", j))
+            )
+            caught += (target.forget[i] / p_x) / (target.population[j] / p_z) >= 1.2
+        assert score == caught / 30
+
+
+def test_a_retrained_model_is_at_chance_and_a_shift_is_found() -> None:
+    retrained = [model(seed) for seed in range(1, 6)]
+    null, found = rmia(model(10), retrained), rmia(model(10, 2.0), retrained)
+    assert null["auc"].value == pytest.approx(0.5, abs=0.05)
+    low, high = null["auc"].null_band
+    assert low <= null["auc"].retrained <= high
+    for name in ("auc", "tpr"):
+        assert found[name].value > found[name].null_band[1] and found[name].low > found[name].retrained
+
+
+def test_a_constant_output_tells_nothing() -> None:
+    constant = Confidences(*[np.full(50, 0.1)] * 3)
+    found = rmia(constant, [constant, replace(constant), replace(constant)])
+    assert found["auc"].value == 0.5 and found["tpr"].value == 0
+
+
+def test_a_is_chosen_on_a_model_of_known_members() -> None:
+    known, references = model(20, 3.0), [model(seed) for seed in range(3)]
+    chosen = choose_a(known, references)
+    areas = {a: rmia(known, [references[0], references[1]], a=a)["auc"].value for a in (chosen, 0.0, 1.0)}
+    assert chosen in [round(0.1 * i, 1) for i in range(11)] and areas[chosen] >= max(areas.values()) - 0.02
+
+
+def test_confidences_are_cut_from_evidence() -> None:
+    evidence = drawn(1)
+    held_out = confidence(evidence.logits["calibration"], evidence.labels["calibration"])
+    found = Confidences.of(evidence)
+    assert np.array_equal(found.unseen, held_out[::2]) and np.array_equal(found.population, held_out[1::2])
+    assert len(found.forget) == len(evidence.labels["forget"])
+
+
+def test_unfit_evidence_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 2 retrained models"):
+        rmia(model(0), [model(1)])
+    with pytest.raises(ValueError, match="the same forget examples, found"):
+        rmia(model(0), [model(1), model(2, examples=399)])
+    with pytest.raises(ValueError, match="NaN in 'unseen'"):
+        rmia(replace(model(0), unseen=np.full(400, np.nan)), [model(1), model(2)])
+    with pytest.raises(ValueError, match="needs at least 1000 non-members"):
+        rmia(model(0), [model(1), model(2)], fpr=0.001)

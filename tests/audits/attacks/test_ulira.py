@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+
+from audits.attacks.evidence import shadows
+from unweave.audits.attacks.ulira import (
+    Shadows,
+    accuracy,
+    figures,
+    leave_one_pair_out,
+    null_figures,
+    ulira,
+)
+
+
+def rate(pairs: int, shift: float, targets: int = 3000) -> float:
+    return figures(*shadows(pairs, targets, 1, shift).sides, fpr=0.01)["accuracy"]
+
+
+@pytest.mark.parametrize("pairs", [8, 11, 33])
+def test_where_there_is_nothing_to_find_every_figure_is_chance(pairs: int) -> None:
+    found = figures(*shadows(pairs, 3000, 1).sides, fpr=0.01)
+    assert found["accuracy"] == pytest.approx(0.5, abs=0.02)
+    assert found["worst decile"] == pytest.approx(0.5, abs=0.02)
+    assert found["auc"] == pytest.approx(0.5, abs=0.02)
+    assert found["tpr"] == pytest.approx(0.01, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "shift", "expected"), [(11, 0.5, 0.574), (11, 1.0, 0.686), (33, 0.5, 0.580), (33, 1.0, 0.685)]
+)
+def test_a_known_shift_is_found_as_often_as_it_should_be(pairs: int, shift: float, expected: float) -> None:
+    assert rate(pairs, shift) == pytest.approx(expected, abs=0.015)
+
+
+def test_scoring_what_was_fitted_would_find_something_where_nothing_is() -> None:
+    ours, never = shadows(32, 3000, 1).sides
+    fits = [(side.mean(axis=0), side.std(axis=0, ddof=1)) for side in (ours, never)]
+
+    def log_ratio(margins: np.ndarray) -> np.ndarray:
+        unlearned, unseen = (-np.log(s) - ((margins - m) / s) ** 2 / 2 for m, s in fits)
+        return unlearned - unseen
+
+    assert accuracy(log_ratio(ours), log_ratio(never)).mean() == pytest.approx(0.56, abs=0.01)
+    assert accuracy(*leave_one_pair_out(ours, never)).mean() == pytest.approx(0.50, abs=0.01)
+
+
+def test_a_pair_has_no_part_in_its_own_score() -> None:
+    ours, never = shadows(10, 20, 1).sides
+    before = leave_one_pair_out(ours, never)[0]
+    moved = never.copy()
+    moved[3] += 100
+    assert np.allclose(leave_one_pair_out(ours, moved)[0][3], before[3], rtol=1e-9)
+    assert not np.allclose(leave_one_pair_out(ours, moved)[0][4], before[4])
+
+
+@pytest.mark.parametrize("pairs", [8, 40])
+def test_correctness_alone_or_a_constant_gives_no_nan(pairs: int) -> None:
+    seen = shadows(pairs, 30, 1).seen
+    constant = Shadows(np.full(seen.shape, 0.1), seen)
+    found = ulira(constant, constant, fpr=0.1)
+    assert (found["accuracy"].value, found["worst decile"].value, found["auc"].value) == (0.5, 0.5, 0.5)
+    right = Shadows(seen.astype(float), seen)  # zero deviation on both sides, and apart
+    assert figures(*right.sides, fpr=0.1) == {"accuracy": 1.0, "worst decile": 1.0, "auc": 1.0, "tpr": 1.0}
+
+
+def test_the_result_stands_between_floor_and_ceiling() -> None:
+    found = ulira(shadows(16, 100, 1, 1.0), shadows(16, 100, 2), shadows(16, 100, 3, 3.0))
+    for result in found.values():
+        low, high = result.null_band
+        assert low <= result.retrained <= high
+        assert result.low < result.value < result.high and result.value > high
+        assert result.original is not None and result.original > result.value
+        assert result.cannot.endswith(".")
+
+
+def test_the_null_band_holds_retrained_models_as_a_rule() -> None:
+    inside = 0
+    for seed in range(5):
+        sides = shadows(8, 40, seed).sides
+        null = [each["accuracy"] for each in null_figures(*sides, 0.1)]
+        low, high = np.quantile(null, [0.025, 0.975])
+        inside += low <= figures(*sides, 0.1)["accuracy"] <= high
+    assert inside >= 4
+
+
+def test_one_exposed_target_in_ten_shows_in_the_worst_decile() -> None:
+    base = shadows(16, 100, 1)
+    exposed = np.where(base.seen & (np.arange(100) < 10), base.margins + 3, base.margins)
+    found = figures(*Shadows(exposed, base.seen).sides, fpr=0.01)
+    assert found["accuracy"] < 0.56 and found["worst decile"] > 0.85
+
+
+def test_unfit_evidence_is_refused() -> None:
+    good = shadows(8, 20, 1)
+    with pytest.raises(ValueError, match="at least 16 models of each kind, found 14"):
+        Shadows(good.margins[:14], good.seen[:14])
+    with pytest.raises(ValueError, match="complementary halves"):
+        Shadows(good.margins, np.ones_like(good.seen))
+    with pytest.raises(ValueError, match="even number of models"):
+        Shadows(good.margins[:15], good.seen[:15])
+    with pytest.raises(ValueError, match="NaN or infinity in 1 of 320 numbers"):
+        Shadows(np.where(np.arange(320).reshape(16, 20) == 7, np.nan, good.margins), good.seen)
+    with pytest.raises(ValueError, match="the same examples"):
+        ulira(good, shadows(8, 21, 1))
