@@ -55,7 +55,7 @@ class SelectiveAmnesia:
         "the Fisher information is over the replayed examples, none of a forgotten class, at random times, "
         "on pixels as the training has them; conditions are dropped there and in the replay as the task "
         "says, so that guidance is held; the average of the weights is warmed up",
-        families=("diffusion",),
+        families=("diffusion", "text-to-image"),
     )
 
     retain_weight: float = 1.0

@@ -5,7 +5,6 @@ trained too. The last prompt is the empty one: the null condition. Needs the ext
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -14,25 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from unweave.tasks.diffusion.text_to_image import Tokens
+
 AT_ONCE = 64
 """The number of prompts encoded together."""
 
 Condition = Int[Tensor, " batch"] | Float[Tensor, "batch token feature"]
 """The number of a prompt for each image, or embeddings instead of it."""
-
-
-@dataclass(frozen=True, eq=False)
-class Tokens:
-    """Prompts as token ids.
-
-    Args:
-        ids: The tokens of each prompt, padded, shape `[prompt, token]`.
-        lengths: The number of tokens of each prompt, without padding but with the first and the last token,
-            which every prompt has.
-    """
-
-    ids: Int[Tensor, "prompt token"]
-    lengths: Int[Tensor, " prompt"]
 
 
 class Cached(nn.Module):

@@ -2,8 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from unweave.tasks import Task
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.schedule import Schedule
 
@@ -114,3 +118,59 @@ def make_task(prompts: Prompts, schedule: Schedule, *, drop: float = 0.1) -> Tex
         space="latents",
         prompts=prompts,
     )
+
+
+def prompted(task: Task) -> TextToImage:
+    """Returns the task if it is one of prompts.
+
+    Raises:
+        ValueError: If it is another task.
+    """
+    if not isinstance(task, TextToImage):
+        raise ValueError(
+            f"this method is for prompts and needs the task TextToImage, found {type(task).__name__}"
+        )
+    return task
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Prompts as token ids.
+
+    Args:
+        ids: The tokens of each prompt, padded, shape `[prompt, token]`.
+        lengths: The number of tokens of each prompt, without padding but with the first and the last token,
+            which every prompt has.
+    """
+
+    ids: Int[Tensor, "prompt token"]
+    lengths: Int[Tensor, " prompt"]
+
+
+@runtime_checkable
+class Words(Protocol):
+    """The embeddings of the prompts of a model."""
+
+    tokens: Tokens
+
+    def __call__(self, condition: Int[Tensor, " batch"], /) -> Float[Tensor, "batch token feature"]:
+        """The embeddings of some prompts."""
+        ...
+
+
+@runtime_checkable
+class TakesPrompts(Protocol):
+    """A model whose conditions are prompts."""
+
+    words: Words
+
+
+def words_of(model: nn.Module) -> Words:
+    """The embeddings of a model's prompts.
+
+    Raises:
+        ValueError: If it takes none.
+    """
+    if not isinstance(model, TakesPrompts):
+        raise ValueError(f"{type(model).__name__} takes no prompts: load a text-to-image pipeline")
+    return model.words
