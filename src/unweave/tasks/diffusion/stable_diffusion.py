@@ -28,7 +28,7 @@ from unweave.tasks.diffusion.manifest import Manifest, Step, manifest_of
 from unweave.tasks.diffusion.prompts import Cached, Encoded, Prompted, encode_prompts, tokenize
 from unweave.tasks.diffusion.schedule import Schedule
 from unweave.tasks.diffusion.scopes import Scope, additions, merge_low_rank, restrict
-from unweave.tasks.diffusion.text_to_image import EMPTY, Prompts
+from unweave.tasks.diffusion.text_to_image import EMPTY, Prompts, Tokens
 from unweave.tasks.diffusion.weights import refuse_other, rename_as, weights_of
 
 PIPELINE = "StableDiffusionPipeline"
@@ -91,6 +91,22 @@ class StableDiffusion:
         """The concepts forgotten by earlier edits."""
         return tuple(sorted({name for step in self.past for name in step.forgotten_concepts}))
 
+    def tokens(self, prompts: Prompts) -> Tokens:
+        """The tokens of prompts, the empty one last.
+
+        Raises:
+            ValueError: If a prompt is too long; the error names it.
+        """
+        longest = int(self.text_encoder.config.max_position_embeddings)
+        return tokenize(self.tokenizer, [*prompts.texts, EMPTY], longest)
+
+    def fresh(self, model: Prompted) -> Prompted:
+        """The same architecture under the same prompts, with fresh weights from torch's global generator."""
+        words = model.words
+        if isinstance(words, Encoded):
+            words = Encoded(words.tokens, CLIPTextModel(self.text_encoder.config))
+        return Prompted(type(self.unet)(**self.unet.config), words)
+
     def model(self, prompts: Prompts, scope: Scope = "all", *, rank: int = 8, seed: int = 0) -> Prompted:
         """A copy of the denoiser under prompts, of which the weights of a scope are trainable.
 
@@ -99,8 +115,7 @@ class StableDiffusion:
         Raises:
             ValueError: If a prompt is too long; the error names it.
         """
-        longest = int(self.text_encoder.config.max_position_embeddings)
-        tokens = tokenize(self.tokenizer, [*prompts.texts, EMPTY], longest)
+        tokens = self.tokens(prompts)
         words: Cached | Encoded = (
             Encoded(tokens, copy.deepcopy(self.text_encoder))
             if scope == "text encoder"
