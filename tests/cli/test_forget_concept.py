@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -37,7 +36,7 @@ def test_a_concept_is_forgotten_from_folder_to_folder(run, given: Path, here: Pa
     flags = ("--concept", "a three", "--as", "a four", "--keep", "a five", "--data", given / "images")
     told = run("forget", given / "sd", *flags, *SHORT, "--out", here / "out")
     assert told.code == 0, told.error
-    assert "'a three': 5 of 14 training images hold it. Forgot with lur in" in told.out
+    assert "'a three': 5 of 15 training images hold it. Forgot with lur in" in told.out
     assert contents(given) == before
     after = contents(here / "out" / "pretrained")
     same = contents(given / "sd")
@@ -53,7 +52,7 @@ def test_a_concept_is_forgotten_from_folder_to_folder(run, given: Path, here: Pa
     )
     pipeline.set_progress_bar_config(disable=True)
     drawn = pipeline("a three", num_inference_steps=2, output_type="pt").images
-    assert drawn.shape == (1, 3, 16, 16) and bool(torch.tensor(drawn).isfinite().all())
+    assert drawn.shape == (1, 3, 16, 16) and bool(drawn.isfinite().all())
     again = run("forget", given / "sd", *flags, *SHORT, "--out", here / "out")
     assert again.code == 0 and "Done already" in again.out and not (here / "out-2").exists()
     flags = ("--concept", "red", "--data", given / "images", *SHORT, "--out", here / "next")
@@ -72,7 +71,7 @@ def test_additions_of_low_rank_are_written_too(run, given: Path, here: Path):
 def test_a_dry_run_writes_nothing(run, given: Path, here: Path):
     flags = ("--concept", "three", "--column", "number", "--data", given / "images")
     told = run("forget", given / "sd", *flags, *SHORT, "--dry-run")
-    assert told.code == 0 and "5 of 14 training images hold it. Nothing was written." in told.out
+    assert told.code == 0 and "5 of 15 training images hold it. Nothing was written." in told.out
     assert list(here.iterdir()) == []
 
 

@@ -18,6 +18,7 @@ from smooth import MODES, WEIGHT, direction, step
 from text_to_image import pipeline, request
 from unweave.descent.descend import Descent
 from unweave.descent.objective import mislabel, nll
+from unweave.errors import Failed
 from unweave.methods import Method, methods_for
 from unweave.methods.bad_teacher import BadTeacher
 from unweave.methods.conflict import MUNBa
@@ -255,6 +256,14 @@ def test_uce_of_the_first_release_maps_the_tokens_from_the_last_on():
     assert len(old) == len(new) == 77 - (length - 2) and not len(kept)
     torch.testing.assert_close(old[:1], rows(["a three"]).double(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(new[:1], rows(["a four"]).double(), rtol=1e-4, atol=1e-5)
+
+
+def test_uce_fails_on_weights_that_are_not_finite():
+    of = request()
+    with torch.no_grad():
+        next(iter(of.params.values())).fill_(float("nan"))
+    with pytest.raises(Failed, match="finite"):
+        UCE()(of)
 
 
 def test_uce_needs_its_matrices_and_prompts():

@@ -57,7 +57,10 @@ NO_CONCEPT = Concepts()
 class Work(Protocol):
     """A pipeline, the request to it, and the model that a method edits."""
 
-    concepts: Concepts
+    @property
+    def concepts(self) -> Concepts:
+        """The request as given."""
+        ...
 
     @property
     def counts(self) -> tuple[int, int]:

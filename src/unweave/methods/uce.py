@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unweave.choices import refuse_outside, refuse_unknown_choices
+from unweave.descent.losses import refuse_nonfinite
 from unweave.methods.about import About, refuse_family
 from unweave.problem import Problem
 from unweave.space import Log, Range
@@ -64,6 +65,7 @@ class UCE:
 
         Raises:
             ValueError: If the model takes no prompts, or its keys and values are frozen.
+            Failed: If a weight is not finite.
         """
         refuse_family(self, problem.task)
         edited = keys_and_values(problem)
@@ -73,6 +75,7 @@ class UCE:
         with torch.no_grad():
             for weight in edited:
                 weight.copy_((weight.double() @ change).to(weight))
+        refuse_nonfinite(problem.params)
 
     def embeddings(self, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
         """The embeddings of the concepts, of what replaces them, and of what is kept; [n, feature] each."""
