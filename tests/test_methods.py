@@ -77,13 +77,16 @@ REFUSED = {
     ("ct", "layernorm"): "convolution kernels, and this model has none",
     ("ct", "language"): "convolution kernels, and this model has none",
 }
-GENERATIVE = [name for name, method in CASES.items() if not method.about.serves("classifier")]
+PROMPTED = [name for name, method in CASES.items() if method.about.families == ("text-to-image",)]
+for other in FAMILIES:
+    REFUSED |= {(name, other): "is for models of the family text-to-image, found" for name in PROMPTED}
+GENERATIVE = [name for name, method in CASES.items() if method.about.families[:1] == ("diffusion",)]
 for other in [family for family in FAMILIES if family not in every_family.DENOISERS]:
     found = type(every_family.task(other)).__name__
     REFUSED |= {(name, other): f"is for denoisers .* found {found}" for name in GENERATIVE}
-CLASSIFYING = [name for name, method in CASES.items() if not method.about.serves("diffusion")]
+CLASSIFYING = [name for name, method in CASES.items() if method.about.families[:1] == ("classifier",)]
 for other in ("language", *every_family.DENOISERS):
-    REFUSED |= {(name, other): "is for models of the family classifier, found" for name in CLASSIFYING}
+    REFUSED |= {(name, other): "is for models of the family classifier.*, found" for name in CLASSIFYING}
 WORKING = [
     (name, family)
     for name, method in CASES.items()
@@ -502,7 +505,7 @@ FIRST = dict(reversed(WORKING))
 """A family for each method."""
 
 
-@pytest.mark.parametrize(("name", "family"), [(name, FIRST[name]) for name in CONTINUING])
+@pytest.mark.parametrize(("name", "family"), [(n, FIRST[n]) for n in CONTINUING if n in FIRST])
 def test_nan_weights_fail(name: str, family: str):
     of = request(CASES[name], family)
     with torch.no_grad():

@@ -12,6 +12,7 @@ from unweave.bench.workers import Listener, Progress
 from unweave.cli import out, progress, show
 from unweave.cli.choose_method import configure_method, read_search, tuned_method
 from unweave.cli.dry_run import print_plan
+from unweave.cli.forget_concept import NO_CONCEPT, Concepts, forget_concept, refuse_no_concept
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
 from unweave.cli.project import Project, load
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
@@ -38,6 +39,7 @@ def forget(
     /,
     *,
     request: Request = NOTHING,
+    concepts: Concepts = NO_CONCEPT,
     method: str = DEFAULT,
     set: tuple[str, ...] = (),
     tuned: Path | None = None,
@@ -57,18 +59,26 @@ def forget(
     Args:
         model: project.py, a recipe, or a model's folder.
         request: The forget set.
+        concepts: The concepts that a text-to-image model forgets.
         method: A method, or a pipeline such as lur:recover; see unweave methods.
         set: A setting of the method, such as how.lr=0.1, or of a pipeline's stage, such as
             recover.how.lr=0.1; can be given several times.
         tuned: The folder `tuning` of a bench of this model; its settings are the defaults. For a bench at
             several budgets, the file of one of them, such as tuning/digits-trace@0.1.toml.
         recipe: The recipe of a model's folder that has no recipe in it.
-        data: The images for a diffusers folder: a folder with one sub-folder per class, or an .npz file.
+        data: The images for a diffusers folder: a folder with one sub-folder per class, or an .npz file;
+            for a text-to-image model a folder with captions, in metadata.jsonl or metadata.csv.
         dry_run: Only print what forget would do, and its cost.
         flags: The flags of every verb.
     """
     tables = parse_settings(set)
     method_named(method)
+    if concepts.concept:
+        refuse_other_requests(request, tuned, recipe)
+        return forget_concept(
+            model, concepts, method=method, tables=tables, data=data, dry_run=dry_run, flags=flags
+        )
+    refuse_no_concept(model, concepts)
     tuned_tables = {} if tuned is None else read_search(tuned, model, method)
     project = load(model, recipe=recipe, data=data, device=flags.device)
     method_named(method, project.family.name)
@@ -119,6 +129,13 @@ def forget(
         record.write(add_request(saved_record, facts), folder)
     print_result(result, method, exam=exam, before=before, after=after, folder=folder, flags=flags)
     return 0
+
+
+def refuse_other_requests(request: Request, tuned: Path | None, recipe: str | None) -> None:
+    """Raises if a concept is named beside another forget set, or with settings for other models."""
+    given = [*request.flags(), *[name for name, value in (("tuned", tuned), ("recipe", recipe)) if value]]
+    if given:
+        raise ValueError(f"--{given[0]} does not go with --concept: leave one out")
 
 
 def request_facts(

@@ -41,6 +41,7 @@ from unweave.methods.simple import (
 )
 from unweave.methods.ssd import SelectiveSynapticDampening
 from unweave.methods.starts import Fresh, Redraw, ShrinkPerturb
+from unweave.methods.uce import UCE
 from unweave.methods.unsir import UNSIR
 from unweave.problem import Problem
 from unweave.targets import Level
@@ -101,6 +102,7 @@ METHODS: Mapping[str, Method] = {
     "sa": SelectiveAmnesia(),
     "esd": ESD(),
     "erasediff": EraseDiff(),
+    "uce": UCE(),
     "original": Original(),
     "retrain": FromScratch(),
 }

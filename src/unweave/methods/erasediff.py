@@ -52,7 +52,7 @@ class EraseDiff:
         "the original answers for another class, not the model that is trained; that class is drawn for each "
         "example, not each batch; one optimizer for all outer epochs, and a fresh one for each value "
         "function; a batch of both parts at every step",
-        families=("diffusion",),
+        families=("diffusion", "text-to-image"),
     )
 
     weight: float | None = 0.1

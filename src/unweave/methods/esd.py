@@ -53,7 +53,7 @@ class ESD:
         "1 gradient; on average half of the sampler's passes, and 2 of the original",
         "class ids in place of prompts, one for each image of a batch; all weights move unless where says "
         "otherwise",
-        families=("diffusion",),
+        families=("diffusion", "text-to-image"),
     )
 
     eta: float = 1.0

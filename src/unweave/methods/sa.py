@@ -18,7 +18,7 @@ from unweave.methods.about import About
 from unweave.problem import Problem
 from unweave.space import Log, Range, Whole
 from unweave.split import Split
-from unweave.tasks.diffusion import denoising, images
+from unweave.tasks.diffusion import denoising
 from unweave.tasks.diffusion.sample import Sampler, sample
 from unweave.weights.params import add, scale
 
@@ -57,7 +57,7 @@ class SelectiveAmnesia:
         "the Fisher information is over the replayed examples, none of a forgotten class, at random times, "
         "on pixels as the training has them; conditions are dropped there and in the replay as the task "
         "says, so that guidance is held; the average of the weights is warmed up",
-        families=("diffusion",),
+        families=("diffusion", "text-to-image"),
     )
 
     retain_weight: float = 1.0
@@ -121,7 +121,7 @@ class SelectiveAmnesia:
         task, split = denoising(problem.task), problem.split
         labels = split.train.labels[split.retain].unique().repeat_interleave(self.per_class)
         (example,) = split.train.stream([split.forget[:1]])
-        channels, height, width = images(example).shape[1:]
+        channels, height, width = task.clean_images(example, 0).shape[1:]
         seed = problem.seed()
         generated = sample(
             problem.model,

@@ -39,13 +39,13 @@ TARGETS: Mapping[str, Target] = {
 }
 """The targets by the names that recipes and the command line use."""
 
-FAMILIES: Mapping[type, str] = {
-    Uniform: "classifier",
-    Quantile: "classifier",
-    Estimate: "classifier",
-    Surrogate: "diffusion",
+FAMILIES: Mapping[type, tuple[str, ...]] = {
+    Uniform: ("classifier",),
+    Quantile: ("classifier",),
+    Estimate: ("classifier",),
+    Surrogate: ("diffusion", "text-to-image"),
 }
-"""The family of each target that is for one family only."""
+"""The families of each target that is not for all."""
 
 
 def ascents(target: object) -> dict[str, Range]:
@@ -56,9 +56,10 @@ def ascents(target: object) -> dict[str, Range]:
 
 def refuse_other_family(target: object, family: str, path: str) -> None:
     """Raises if a target is for models of another family; errors name `path`."""
-    needs = FAMILIES.get(type(target), family)
-    if needs != family:
+    needed = FAMILIES.get(type(target), (family,))
+    if family not in needed:
         raise ValueError(
-            f"{path} = {type(target).__name__.lower()!r} is for models of the family {needs}, and this is "
+            f"{path} = {type(target).__name__.lower()!r} is for models of the family "
+            f"{' or '.join(needed)}, and this is "
             f"about {family}: use another target, such as 'clamped'"
         )

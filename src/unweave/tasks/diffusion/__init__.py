@@ -1,4 +1,7 @@
-"""Class-conditional diffusion: the model predicts the noise that was added to an image of a class."""
+"""Conditional diffusion: the model predicts the noise that was added to an image of a class or a prompt.
+
+A condition is a number: a class, or the place of a prompt in the model's list. Images are pixels or latents.
+"""
 
 import math
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ __all__ = ["Diffusion"]
 
 Times = Literal["uniform", "antithetic"]
 Reduction = Literal["mean", "sum"]
+Space = Literal["pixels", "latents"]
 Other = Literal["random", "next", "fixed", "null", "away", "noise"]
 
 DRAWN = 3
@@ -52,6 +56,8 @@ class Diffusion:
         reduction: The squared error per example, over channels and pixels: the mean, or the sum, to which the
             loss weights of Selective Amnesia, SalUn and SFRon on CIFAR-10 refer.
         names: The names of the three inputs, if the model takes them by name; by position if None.
+        space: Whether the model denoises pixels or latents. A latent is drawn from the distribution that an
+            autoencoder gives for the image, once in a batch: all passes of a step see the same.
 
     Raises:
         ValueError: If these settings do not fit together.
@@ -69,6 +75,7 @@ class Diffusion:
     forgotten: tuple[int, ...] = ()
     reduction: Reduction = "mean"
     names: tuple[str, str, str] | None = None
+    space: Space = "pixels"
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
@@ -95,13 +102,15 @@ class Diffusion:
     @property
     def retained_classes(self) -> tuple[int, ...]:
         """The classes that are not forgotten whole."""
-        return tuple(c for c in range(self.n_classes) if c not in self.forgotten)
+        gone = set(self.forgotten)
+        return tuple(c for c in range(self.n_classes) if c not in gone)
 
     def draw(self, raw: Raw, generator: torch.Generator) -> Batch:
         """Draws time, noise, dropping and counterfactual of each image from its id and the key."""
-        clean, condition = images(raw), raw.label
+        condition = raw.label
         refuse_unknown(condition, self.n_classes)
         key = draw_key(generator)
+        clean = self.clean_images(raw, key)
         draws = uniform(raw.ids, key, DRAWN)
         noise, time = keyed_noise(raw.ids, key, clean, 0), self.times_from(draws[:, 0])
         dropped = (draws[:, 1] < self.drop) & ~isin(raw.label, self.forgotten)
@@ -110,6 +119,14 @@ class Diffusion:
             condition, other = (value.masked_fill(dropped, self.null) for value in (condition, other))
         inputs = self.named_inputs(self.schedule.add_noise(clean, noise, time), time, condition)
         return Batch(raw.ids, inputs, self.schedule.target(clean, noise, time), other, key=key)
+
+    def clean_images(self, raw: Raw, key: int) -> Float[Tensor, "batch channel height width"]:
+        """The images without noise: pixels as they are, or latents drawn by id and key.
+
+        Raises:
+            ValueError: If an example is no image, or no distribution of latents.
+        """
+        return images(raw) if self.space == "pixels" else keyed_latents(raw, key)
 
     def times_from(self, draw: Float64[Tensor, " batch"]) -> Int[Tensor, " batch"]:
         """Converts uniform numbers to times."""
@@ -174,11 +191,17 @@ class Diffusion:
     def surrogate(self, batch: Batch) -> Batch:
         r"""The batch with images of independent pixels :math:`\sim U[-1, 1]`, at the same times and noise.
 
-        The surrogate distribution of Selective Amnesia (Heng & Soh, 2023) for pixels. An example whose
-        condition is dropped keeps its image: noise would teach the model to forget without a condition too.
+        The surrogate distribution of Selective Amnesia (Heng & Soh, 2023) for pixels; latents are
+        :math:`\sim N(0, 1)`, which is ours. An example whose condition is dropped keeps its image: noise
+        would teach the model to forget without a condition too.
         """
         noisy, time, condition = self.parts(batch)
-        noise, pixels = keyed_noise(batch.ids, batch.key, noisy, 0), keyed_pixels(batch.ids, batch.key, noisy)
+        noise = keyed_noise(batch.ids, batch.key, noisy, 0)
+        pixels = (
+            keyed_pixels(batch.ids, batch.key, noisy)
+            if self.space == "pixels"
+            else keyed_noise(batch.ids, batch.key, noisy, 2)
+        )
         kept = self.is_unconditional(condition, noisy)
         x = torch.where(kept, noisy, self.schedule.add_noise(pixels, noise, time))
         target = torch.where(kept, batch.target, self.schedule.target(pixels, noise, time))
@@ -236,6 +259,25 @@ def keyed_pixels(ids: Int[Tensor, " batch"], key: int, like: Tensor) -> Tensor:
     """Uniform pixels in [-1, 1] for each example, in the shape and type of `like`."""
     size = math.prod(like.shape[1:])
     return (2 * uniform(ids, key, size, first=DRAWN + 2 * size) - 1).to(like.dtype).view_as(like)
+
+
+def keyed_latents(raw: Raw, key: int) -> Float[Tensor, "batch channel height width"]:
+    """One latent of each example, from its distribution; an example that is one latent stays unchanged.
+
+    Raises:
+        ValueError: If an example is neither the mean and deviation of a latent, nor a latent.
+    """
+    fields = list(raw.inputs.values() if isinstance(raw.inputs, dict) else raw.inputs)
+    if len(fields) == 1 and fields[0].ndim == 4 and fields[0].is_floating_point():
+        return fields[0]
+    if len(fields) != 2 or any(field.ndim != 4 or not field.is_floating_point() for field in fields):
+        shapes = [f"{field.dtype} {list(field.shape[1:])}" for field in fields]
+        raise ValueError(
+            "an example must be the mean and the deviation of a latent [channel, height, width], found "
+            f"{', '.join(shapes)}: encode the images first"
+        )
+    mean, deviation = fields
+    return mean + deviation * keyed_noise(raw.ids, key, mean, 3)
 
 
 def images(raw: Raw) -> Float[Tensor, "batch channel height width"]:

@@ -13,15 +13,23 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from unweave.record.files import sha256
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.adapters import build_adapter, conditions, shape_of
+from unweave.tasks.diffusion.autoencoder import read_autoencoder
 from unweave.tasks.diffusion.folder_config import MANIFEST as MANIFEST
 from unweave.tasks.diffusion.folder_config import WEIGHTS as WEIGHTS
-from unweave.tasks.diffusion.folder_config import component_of, name_file_in_errors, read, schedule_of
+from unweave.tasks.diffusion.folder_config import (
+    autoencoder_of,
+    component_of,
+    name_file_in_errors,
+    read,
+    schedule_of,
+)
 from unweave.tasks.diffusion.folder_files import Contents, contents, copy
 from unweave.tasks.diffusion.manifest import Manifest, Step, manifest_of
 from unweave.tasks.diffusion.schedule import Schedule
@@ -38,11 +46,12 @@ class Denoiser:
         schedule: The noise schedule of its training, and its prediction target.
         n_classes: Labels are `0 .. n_classes - 1`.
         null: The index of the null condition; None if there is none, which rules out guidance.
-        shape: Channels, height and width of its images.
+        shape: Channels, height and width of its images, or latents.
         folder: The folder that it was read from.
         component: The folder of its weights, relative to `folder`.
         contents: The files that a copy of the folder keeps.
         past: The earlier edits by unweave.
+        autoencoder: Converts images to the latents that the model denoises; None if it denoises pixels.
     """
 
     model: nn.Module
@@ -54,6 +63,7 @@ class Denoiser:
     component: str
     contents: Contents
     past: tuple[Step, ...]
+    autoencoder: AutoencoderKL | None = None
 
     @property
     def forgotten(self) -> tuple[int, ...]:
@@ -64,7 +74,8 @@ class Denoiser:
     def task(self) -> Diffusion:
         """Its task; a tenth of the conditions is dropped, as usual, if it has a null condition."""
         drop = 0.0 if self.null is None else 0.1
-        return Diffusion(self.n_classes, schedule=self.schedule, null=self.null, drop=drop)
+        space = "pixels" if self.autoencoder is None else "latents"
+        return Diffusion(self.n_classes, schedule=self.schedule, null=self.null, drop=drop, space=space)
 
     def fresh(self) -> nn.Module:
         """The same architecture with fresh weights from torch's global generator."""
@@ -93,12 +104,14 @@ def load(folder: str | Path, *, n_classes: int | None = None, schedule: Schedule
     noise = schedule_of(place, component, told.schedule) if schedule is None else schedule
     with name_file_in_errors(path), torch.random.fork_rng(devices=[]):
         shape, model = shape_of(config), build_adapter(config)
+        latent = autoencoder_of(place, component)
+        autoencoder = None if latent is None else read_autoencoder(latent)
     classes, null = conditions(model, told.n_classes if n_classes is None else n_classes)
     kept = contents(place, component)
     fill(model, weights_of(place / component))
     refuse_other_file(place / component / WEIGHTS, told.weights_after)
     past = () if known is None else known.past
-    return Denoiser(model.eval(), noise, classes, null, shape, place, component, kept, past)
+    return Denoiser(model.eval(), noise, classes, null, shape, place, component, kept, past, autoencoder)
 
 
 def save(source: Denoiser, model: nn.Module, out: str | Path, facts: Mapping[str, object]) -> Path:
@@ -116,21 +129,47 @@ def save(source: Denoiser, model: nn.Module, out: str | Path, facts: Mapping[str
     Raises:
         ValueError: If the folder exists or overlaps the source, or the weights do not fit the source.
     """
-    place, target = source.folder.resolve(), Path(out).resolve()
-    if place == target or place in target.parents or target in place.parents:
-        raise ValueError(f"the result must lie outside of the source folder {source.folder}, found {out}")
-    if target.exists():
-        raise ValueError(f"{out} exists: name a new folder")
     state = {name: p.detach().cpu().contiguous() for name, p in merge_low_rank(model).state_dict().items()}
     refuse_other(source.model.state_dict(), state)
+    known = {"n_classes": source.n_classes, "null": source.null, "schedule": asdict(source.schedule)}
+    edit = Edit(source.folder, source.component, WEIGHTS, source.contents, source.past)
+    return write_copy(edit, state, out, known | dict(facts))
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What a copy of a folder changes.
+
+    Args:
+        folder: The source.
+        component: The folder of the edited model, relative to it.
+        weights: The file of its weights.
+        contents: The files that the copy keeps.
+        past: The earlier edits by unweave.
+    """
+
+    folder: Path
+    component: str
+    weights: str
+    contents: Contents
+    past: tuple[Step, ...]
+
+
+def write_copy(edit: Edit, state: Mapping[str, Tensor], out: str | Path, facts: Mapping[str, object]) -> Path:
+    """Writes a copy of a folder with other weights of one model, and a manifest; see `save`."""
+    place, target = edit.folder.resolve(), Path(out).resolve()
+    if place == target or place in target.parents or target in place.parents:
+        raise ValueError(f"the result must lie outside of the source folder {edit.folder}, found {out}")
+    if target.exists():
+        raise ValueError(f"{out} exists: name a new folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as workplace:
         made = Path(workplace) / target.name
-        weights = made / source.component / WEIGHTS
+        weights = made / edit.component / edit.weights
         weights.parent.mkdir(parents=True)
-        copy(place, source.contents.kept, made)
-        save_file(state, weights, {"format": "pt"})
-        said = manifest(source, place / source.component / WEIGHTS, weights) | dict(facts)
+        copy(place, edit.contents.kept, made)
+        save_file(dict(state), weights, {"format": "pt"})
+        said = manifest(edit, place / edit.component / edit.weights, weights) | dict(facts)
         (made / MANIFEST).write_text(json.dumps(said, indent=2) + "\n")
         os.replace(made, target)
     return target
@@ -144,16 +183,13 @@ def refuse_other_file(weights: Path, expected: str | None) -> None:
         )
 
 
-def manifest(source: Denoiser, before: Path, after: Path) -> dict[str, object]:
+def manifest(edit: Edit, before: Path, after: Path) -> dict[str, object]:
     """The manifest: digests of the weights before and after, and the version of unweave."""
     return {
-        "component": source.component,
+        "component": edit.component,
         "weights_before": sha256(before),
         "weights_after": sha256(after),
-        "n_classes": source.n_classes,
-        "null": source.null,
-        "schedule": asdict(source.schedule),
-        "left_out": list(source.contents.left_out),
-        "history": [asdict(step) for step in source.past],
+        "left_out": list(edit.contents.left_out),
+        "history": [asdict(step) for step in edit.past],
         "versions": {name: version(name) for name in ("unweave", "torch", "diffusers")},
     }

@@ -24,9 +24,16 @@ LATENT = ("vae", "vqvae", "vqmodel", "movq", "vqgan")
 
 
 def refuse_unsupported(folder: str | Path) -> None:
-    """Raises if a folder holds no supported model of images; reads no weights."""
+    """Raises if a folder holds no supported model of images themselves; reads no weights."""
     place = Path(folder)
-    refuse_other_class(read(place / component_of(place) / "config.json"))
+    component = component_of(place)
+    refuse_other_class(read(place / component / "config.json"))
+    latent = autoencoder_of(place, component)
+    if latent is not None:
+        raise ValueError(
+            f"the denoiser in {place} denoises the latents of {latent.name} (AutoencoderKL), and here only "
+            "denoisers of images themselves are supported: load it with unweave.tasks.diffusion.folder"
+        )
 
 
 def component_of(place: Path) -> str:
@@ -34,12 +41,10 @@ def component_of(place: Path) -> str:
     if not place.is_dir():
         raise ValueError(f"expected a folder, found none at {place}")
     if not (place / INDEX).exists():
-        refuse_latent(place.absolute().parent, place.absolute().name)
         return "."
     named = components(place)
     found = [name for name, kind in named.items() if kind in ADAPTERS]
     if len(found) == 1:
-        refuse_latent(place, found[0])
         return found[0]
     if found:
         raise ValueError(
@@ -54,15 +59,26 @@ def component_of(place: Path) -> str:
     )
 
 
-def refuse_latent(pipeline: Path, component: str) -> None:
-    """Raises if a component of a pipeline denoises latents instead of images."""
+def autoencoder_of(place: Path, component: str) -> Path | None:
+    """The folder of the autoencoder whose latents a component denoises; None if it denoises images.
+
+    Raises:
+        ValueError: If the latents are of another kind than those of an AutoencoderKL.
+    """
+    own = (place / component).absolute()
+    pipeline = own.parent if component == "." else place
     named = components(pipeline) if (pipeline / INDEX).exists() else {}
-    for name, kind in named.items() if component in named else ():
+    if own.name not in named:
+        return None
+    for name, kind in named.items():
+        if kind == "AutoencoderKL":
+            return pipeline / name
         if name in LATENT or kind.startswith(("Autoencoder", "VQ")):
             raise ValueError(
-                f"the pipeline in {pipeline} denoises the latents of its {name} ({kind}), and only denoisers "
-                "of images themselves are supported"
+                f"the pipeline in {pipeline} denoises the latents of its {name} ({kind}), and only those of "
+                "an AutoencoderKL are supported"
             )
+    return None
 
 
 def components(place: Path) -> dict[str, str]:

@@ -29,19 +29,20 @@ class Contents:
     left_out: tuple[str, ...]
 
 
-def contents(place: Path, component: str) -> Contents:
+def contents(place: Path, component: str, weights: str = WEIGHTS) -> Contents:
     """Decides which files a copy of a source keeps and leaves out.
 
     Args:
         place: The source.
-        component: The folder of its denoiser, relative to it.
+        component: The folder of the edited model, relative to it.
+        weights: The file of its weights.
 
     Raises:
         ValueError: If a file to keep can't be read.
     """
     own = place / component
     others = components(place).keys() - {component} if (place / INDEX).exists() else frozenset()
-    entries = sorted({path for folder in (place, own) for path in folder.iterdir()} - {own, own / WEIGHTS})
+    entries = sorted({path for folder in (place, own) for path in folder.iterdir()} - {own, own / weights})
     kept = {path for path in entries if is_text(path) or (path.parent == place and path.name in others)}
     refuse_unreadable(kept)
     return Contents(relative(kept, place), relative(set(entries) - kept, place))

@@ -15,6 +15,7 @@ class Step:
 
     Args:
         forgotten_classes: The classes that it forgot.
+        forgotten_concepts: The concepts that a text-to-image model forgot, as the user named them.
         method: The name of the method.
         settings: The method with its settings.
         seed: The seed of the method.
@@ -24,6 +25,7 @@ class Step:
     """
 
     forgotten_classes: tuple[int, ...] = ()
+    forgotten_concepts: tuple[str, ...] = ()
     method: str | None = None
     settings: str | None = None
     seed: int | None = None

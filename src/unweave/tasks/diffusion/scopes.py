@@ -12,14 +12,30 @@ from torch import nn
 if TYPE_CHECKING:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-Scope = Literal["all", "attention", "class embedding", "lora"]
+Scope = Literal[
+    "all",
+    "attention",
+    "cross-attention",
+    "cross-attention keys and values",
+    "self-attention",
+    "all but cross-attention",
+    "class embedding",
+    "text encoder",
+    "lora",
+]
 
 PATTERNS: Mapping[str, str] = {
     "all": "",
     "attention": r"(^|\.)(attentions\.\d+|attn\d+)\.",
+    "cross-attention": r"(^|\.)attn2\.",
+    "cross-attention keys and values": r"(^|\.)attn2\.to_[kv]\.",
+    "self-attention": r"(^|\.)attn1\.",
+    # as released for ESD and Selective Amnesia: the embedding of the time and the output stay too
+    "all but cross-attention": r"^(?!.*\b(attn2|time_embedding|conv_norm_out|conv_out|text_encoder)\.)",
     "class embedding": r"(^|\.)class_embed(ding|der)\.",
+    "text encoder": r"(^|\.)text_encoder\.",
 }
-"""The patterns of the weights' names, for diffusers' UNet2DModel and DiTTransformer2DModel."""
+"""The patterns of the weights' names, for diffusers' denoisers and the text encoder of a pipeline."""
 
 PROJECTIONS = r".*\.(to_q|to_k|to_v|to_out\.0)"
 """The layers that get a low-rank addition."""

@@ -1,5 +1,6 @@
 """The weights of a denoiser on disk: one safetensors file, read as float32."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,27 +12,39 @@ from torch import Tensor, nn
 from unweave.tasks.diffusion.folder_config import WEIGHTS, component_of
 from unweave.tasks.diffusion.scopes import merge_low_rank
 
+OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""Names of the attention of an autoencoder in files from before diffusers 0.17."""
 
-def weights_of(component: Path) -> dict[str, Tensor]:
+POSITIONS = "embeddings.position_ids"
+"""A buffer of constants in files of text encoders from before transformers 4.31."""
+
+
+def weights_of(component: Path, name: str = WEIGHTS) -> dict[str, Tensor]:
     """Reads the weights in float32.
+
+    Args:
+        component: The folder of the model.
+        name: The file of its weights.
 
     Raises:
         ValueError: If they are sharded, in another format, truncated, or not finite.
     """
-    path = component / WEIGHTS
+    path = component / name
+    if not component.is_dir():
+        raise ValueError(f"expected the folder {component} of a pipeline, found none")
     if not path.exists():
         others = sorted(f.name for f in component.iterdir() if f.suffix in (".safetensors", ".bin", ".ckpt"))
         if list(component.glob("*.index.json")):
-            raise ValueError(f"the weights in {component} are sharded: save them as one {WEIGHTS} first")
-        raise ValueError(f"{component} has no {WEIGHTS}, found {', '.join(others) or 'no weights'}")
+            raise ValueError(f"the weights in {component} are sharded: save them as one {name} first")
+        raise ValueError(f"{component} has no {name}, found {', '.join(others) or 'no weights'}")
     try:
         found = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or no safetensors file: {error}") from error
-    for name, value in found.items():
+    for key, value in found.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise ValueError(f"weights must be finite, found NaN or infinity in {name!r} of {path}")
-    return {name: value.float() if value.is_floating_point() else value for name, value in found.items()}
+            raise ValueError(f"weights must be finite, found NaN or infinity in {key!r} of {path}")
+    return {key: value.float() if value.is_floating_point() else value for key, value in found.items()}
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -63,3 +76,25 @@ def refuse_other_model(folder: Path, model: nn.Module) -> None:
             f"{component / WEIGHTS} does not hold the model of this run, its weights have changed since: put "
             "the earlier ones back, or run forget again"
         )
+
+
+def rename_as(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Renames weights as another version of diffusers or transformers names them.
+
+    Text encoders lost the prefix `text_model.` and a buffer of positions, autoencoders the old names of
+    attention.
+    """
+    names = {plain_name(name): name for name in like}
+    found = {names.get(plain_name(name), name): value for name, value in state.items()}
+    buffers = {name: value for name, value in like.items() if POSITIONS in name}
+    return {name: value for name, value in found.items() if POSITIONS not in name} | buffers
+
+
+def plain_name(name: str) -> str:
+    """The name of a weight in the present version of diffusers and transformers."""
+    plain = name.removeprefix("text_model.")
+    return re.sub(
+        r"(attentions\.\d+)\.(query|key|value|proj_attn)\.",
+        lambda found: f"{found[1]}.{OLD_NAMES[found[2]]}.",
+        plain,
+    )

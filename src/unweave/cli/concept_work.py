@@ -1,0 +1,106 @@
+"""The work of erasing concepts: reads a pipeline and its images, runs a method, writes the result.
+
+Needs the extra `unweave[diffusion]`; `unweave forget` imports it only for a text-to-image model.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unweave.cli.forget_concept import Concepts
+from unweave.data.captions import read_captioned
+from unweave.methods import Method
+from unweave.record import checkpoint, record
+from unweave.record.one_model import add_request
+from unweave.record.record import package_digest
+from unweave.result import Result
+from unweave.tasks.diffusion.concept_request import ConceptRequest, Erasure, make_request
+from unweave.tasks.diffusion.prompts import Prompted
+from unweave.tasks.diffusion.stable_diffusion import (
+    StableDiffusion,
+    load,
+    refuse_other_pipeline,
+    save,
+    save_low_rank,
+)
+from unweave.unlearning import unlearn
+
+LORA = "lora"
+
+
+@dataclass(frozen=True)
+class ConceptWork:
+    """A pipeline, the request to it, and the model that a method edits.
+
+    Args:
+        concepts: The request as given.
+        pipeline: The pipeline.
+        request: The request to it.
+        model: The model, with the weights of the scope trainable.
+    """
+
+    concepts: Concepts
+    pipeline: StableDiffusion
+    request: ConceptRequest
+    model: Prompted
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """The number of images to forget, and of all training images."""
+        return len(self.request.split.forget), len(self.request.split.train)
+
+    def facts(self) -> dict[str, Any]:
+        """The facts that a run depends on."""
+        return {
+            "verb": "forget",
+            "model": str(self.pipeline.folder.resolve()),
+            "original": checkpoint.contents(self.model.state_dict()),
+            "split": self.request.split.digest(),
+            "request": repr(self.concepts),
+            "code": package_digest(),
+        }
+
+    def run(self, method: Method, *, seed: int, device: str | None) -> Result:
+        """Runs a method on a copy of the model."""
+
+        def build() -> Prompted:
+            return self.pipeline.fresh(self.model)
+
+        request = self.request
+        return unlearn(
+            self.model, request.split, method, task=request.task, seed=seed, device=device, build=build
+        )
+
+    def save(self, result: Result, folder: Path, *, name: str) -> None:
+        """Writes the record, the pipeline, and the low-rank additions if there are any."""
+        model = result.model
+        assert isinstance(model, Prompted)
+        facts = {
+            "method": name,
+            "settings": repr(result.method),
+            "seed": result.seed,
+            "split": result.split.digest(),
+            "forgotten_concepts": list(self.concepts.concept),
+        }
+        result.save(folder, write=lambda _, place: save(self.pipeline, model, place, facts))
+        if self.concepts.scope == LORA:
+            save_low_rank(model, folder / LORA)
+        made = record.load(folder)
+        asked = " ".join(f"--concept {each!r}" for each in self.concepts.concept)
+        about = {"model": self.pipeline.folder.name, "asked": asked, "date": made["environment"]["date"]}
+        record.write(add_request(made, about), folder)
+
+
+def read(model: str, concepts: Concepts, data: str) -> ConceptWork:
+    """Reads a pipeline and its images.
+
+    Raises:
+        ValueError: If the pipeline, the images or the request can't be used.
+    """
+    erasure = Erasure(concepts.concept, concepts.column, concepts.keep, concepts.target)
+    refuse_other_pipeline(Path(model))
+    train, test = read_captioned(data)
+    pipeline = load(model)
+    request = make_request(pipeline, train, test, erasure)
+    edited = pipeline.model(request.prompts, concepts.scope, rank=concepts.rank)
+    return ConceptWork(concepts, pipeline, request, edited)

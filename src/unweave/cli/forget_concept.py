@@ -1,0 +1,153 @@
+"""`unweave forget FOLDER --concept ...`: erases concepts from a Stable Diffusion pipeline in a local folder.
+
+There is no audit of text-to-image models yet, so the record says INCONCLUSIVE.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Protocol, runtime_checkable
+
+from cyclopts import Parameter
+
+from unweave.bench.recipe import refuse_unfit_targets
+from unweave.bench.workers import Progress
+from unweave.cli import out, progress, show
+from unweave.cli.options import CommonFlags
+from unweave.families.text_to_image_settings import text_to_image_method
+from unweave.methods import Method
+from unweave.methods.configure import configure
+from unweave.record import record
+from unweave.record.files import read_object
+from unweave.result import PRETRAINED, Result, refuse_foreign
+from unweave.tasks.diffusion.scopes import Scope
+
+CLAIM = "forget.json"
+INDEX = "model_index.json"
+PIPELINE = "StableDiffusionPipeline"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Concepts:
+    """The concepts that a text-to-image model forgets.
+
+    Args:
+        concept: A concept, such as "a three": the captions that hold its words are the forget set. Can be
+            given several times.
+        column: The column of the metadata that has the concepts as values, instead of the captions.
+        keep: A prompt to keep that no caption needs to hold; can be given several times.
+        target: The prompt that replaces a concept; by default the empty one.
+        scope: The weights to train.
+        rank: The rank of the additions of scope "lora".
+    """
+
+    concept: tuple[str, ...] = ()
+    column: str | None = None
+    keep: tuple[str, ...] = ()
+    target: Annotated[str | None, Parameter(name="--as")] = None
+    scope: Scope = "cross-attention"
+    rank: int = 8
+
+
+NO_CONCEPT = Concepts()
+
+
+@runtime_checkable
+class Work(Protocol):
+    """A pipeline, the request to it, and the model that a method edits."""
+
+    @property
+    def concepts(self) -> Concepts:
+        """The request as given."""
+        ...
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """The number of images to forget, and of all training images."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """The facts that a run depends on."""
+        ...
+
+    def run(self, method: Method, *, seed: int, device: str | None) -> Result:
+        """Runs a method on a copy of the model."""
+        ...
+
+    def save(self, result: Result, folder: Path, *, name: str) -> None:
+        """Writes the record, the pipeline, and the low-rank additions if there are any."""
+        ...
+
+
+def refuse_no_concept(model: str, concepts: Concepts) -> None:
+    """Raises if a text-to-image pipeline is given without a concept, or settings of one without it."""
+    index = Path(model) / INDEX
+    if index.is_file() and read_object(index).get("_class_name") == PIPELINE:
+        raise ValueError(f"{model} holds a text-to-image model: name what to forget with --concept")
+    if concepts != NO_CONCEPT:
+        raise ValueError("--column, --keep, --as, --scope and --rank go with --concept, found none")
+
+
+def forget_concept(
+    model: str,
+    concepts: Concepts,
+    *,
+    method: str,
+    tables: Mapping[str, Any],
+    data: str | None,
+    dry_run: bool,
+    flags: CommonFlags,
+) -> int:
+    """Writes a copy of a pipeline that has forgotten the concepts."""
+    if data is None:
+        raise ValueError(
+            "a pipeline does not hold the images that it was trained on: name a folder of images with "
+            "captions (metadata.jsonl or metadata.csv) with --data"
+        )
+    chosen = configure(text_to_image_method(method), tables, f"method {method}")
+    refuse_unfit_targets(chosen, "text-to-image", method)
+    place = flags.out or Path("forgotten")
+    out.refuse_within(place, Path(model), data)
+    with progress.show_progress(f"Reading {model} and {data}", quiet=flags.quiet) as listener:
+        work = read_work(model, concepts, data)
+        seed = flags.seed or 0
+        asked = work.facts() | {"method": repr(chosen), "seed": seed, "device": flags.device}
+        folder = out.choose_folder(place, asked, claim=CLAIM)
+        if (folder / record.FILE).exists() and (folder / PRETRAINED).is_dir():
+            note = f"Done already: {folder} holds this run. Model: {folder / PRETRAINED}"
+            return print_end(note, work, folder=folder, flags=flags)
+        refuse_foreign(folder)
+        if dry_run:
+            return print_end("Nothing was written.", work, folder=folder, flags=flags)
+        with out.open_folder(folder, asked, claim=CLAIM):
+            listener(Progress(method, 0, 1))
+            result = work.run(chosen, seed=seed, device=flags.device)
+            listener(Progress(method, 1, 1))
+            work.save(result, folder, name=method)
+    spent = f"Forgot with {method} in {result.cost.seconds:.1f} s. Not audited."
+    return print_end(f"{spent} Model: {folder / PRETRAINED}", work, folder=folder, flags=flags)
+
+
+def read_work(model: str, concepts: Concepts, data: str) -> Work:
+    """Reads a pipeline and its images.
+
+    Raises:
+        ValueError: If an extra is not installed, or the pipeline, the images or the request can't be used.
+    """
+    try:
+        from unweave.cli import concept_work
+    except ImportError as error:
+        raise ValueError(f"{error}: text-to-image needs the extra unweave[diffusion]") from error
+    return concept_work.read(model, concepts, data)
+
+
+def print_end(note: str, work: Work, *, folder: Path, flags: CommonFlags) -> int:
+    """Prints what was done; returns the exit code."""
+    (n, of), named = work.counts, list(work.concepts.concept)
+    if flags.json:
+        show.print_json({"out": str(folder), "forgotten": n, "of": of, "concepts": named, "note": note})
+    else:
+        held = f"{', '.join(map(repr, named))}: {n} of {of} training images hold it."
+        show.print_sentences(f"{held} {note}")
+    return 0

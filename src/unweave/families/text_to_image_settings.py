@@ -1,0 +1,32 @@
+"""The methods with settings for text-to-image models, by the names of the registry.
+
+These are starting points for a small model, as for class-conditional denoisers; none is from a paper.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from unweave.families.diffusion_settings import EDIT, STAGE_PRESETS
+from unweave.families.diffusion_settings import PRESETS as DENOISERS
+from unweave.methods import Method, method_named
+from unweave.methods.scissorhands import Scissorhands
+from unweave.methods.sfron import SFRon
+from unweave.methods.uce import UCE
+from unweave.tasks.diffusion.text_to_image import TextToImage
+
+PRESETS: Mapping[str, Method] = {
+    **DENOISERS,
+    "scissorhands": Scissorhands(trim=0.03, eligible=r"up_blocks\..*attentions", how=EDIT),
+    "sfron": SFRon(strength=1.0, how=replace(EDIT, max_norm=1.0)),
+    "uce": UCE(),
+}
+"""All methods that support text-to-image models."""
+
+
+def text_to_image_method(name: str) -> Method:
+    """The method, stage or pipeline of a name, with settings for text-to-image models.
+
+    Raises:
+        ValueError: If there is none of that name for this family.
+    """
+    return method_named(name, TextToImage.family, {**STAGE_PRESETS, **PRESETS})

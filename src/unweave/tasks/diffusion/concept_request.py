@@ -1,0 +1,138 @@
+"""A request to erase concepts from a text-to-image model: prompts, latents in four parts, and the task."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from unweave.data.captions import Captioned, Concept, hold_out, holds_phrase
+from unweave.data.latents import Latents
+from unweave.split import Split
+from unweave.tasks.diffusion.autoencoder import encode
+from unweave.tasks.diffusion.stable_diffusion import StableDiffusion
+from unweave.tasks.diffusion.text_to_image import Prompts, TextToImage, make_task, number_prompts
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """What to erase, and what stays.
+
+    Args:
+        concepts: The concepts as the user named them, such as "a three".
+        column: The column of the metadata whose values are the concepts; their words in the captions if None.
+        keep: Prompts to keep that no caption needs to hold.
+        target: The prompt that replaces a concept; the empty prompt if None.
+
+    Raises:
+        ValueError: If there is no concept, or a kept prompt or the target holds one.
+    """
+
+    concepts: tuple[str, ...]
+    column: str | None = None
+    keep: tuple[str, ...] = ()
+    target: str | None = None
+
+    def __post_init__(self) -> None:
+        if not all(each.strip() for each in (*self.concepts, *self.keep)) or not self.concepts:
+            raise ValueError(f"name a concept to forget, and no empty ones, found {list(self.concepts)}")
+        for kind, texts in (("keep", self.keep), ("as", () if self.target is None else (self.target,))):
+            for text in texts:
+                held = [concept for concept in self.concepts if holds_phrase(text, concept)]
+                if held:
+                    raise ValueError(
+                        f"--{kind} {text!r} holds the concept {held[0]!r}, which is to be forgotten: name "
+                        "another prompt"
+                    )
+
+    def holds(self, data: Captioned) -> Bool[Tensor, " n"]:
+        """Which images hold a concept.
+
+        Raises:
+            ValueError: If no caption holds one of them.
+        """
+        if self.column is None:
+            return Concept(words=self.concepts).holds(data)
+        return Concept(column=self.column, values=self.concepts).holds(data)
+
+
+@dataclass(frozen=True)
+class ConceptRequest:
+    """A request, ready for a method.
+
+    Args:
+        prompts: The prompts of the model.
+        task: How the model is run and scored.
+        split: The latents of the images in four parts.
+    """
+
+    prompts: Prompts
+    task: TextToImage
+    split: Split
+
+
+def make_request(
+    pipeline: StableDiffusion, data: Captioned, test: Captioned | None, erasure: Erasure
+) -> ConceptRequest:
+    """Encodes images and numbers prompts.
+
+    Args:
+        pipeline: The model.
+        data: The images that it was trained on.
+        test: Held-out images; a fifth of the others if None.
+        erasure: What to erase.
+
+    Raises:
+        ValueError: If images do not have the size of the model, no caption or every caption holds a concept,
+            a prompt is too long, or captions to keep hold a concept that was forgotten before.
+    """
+    refuse_other_size(pipeline, [data] if test is None else [data, test])
+    holds = erasure.holds(data)
+    parts = [*hold_out(holds)] if test is None else [torch.arange(len(data))]
+    train, held_out = data.part(parts[0]), data.part(parts[1]) if test is None else test
+    holds = holds[parts[0]]
+    refuse_forgotten_before(pipeline, train.part((~holds).nonzero()[:, 0]))
+    gone = [text for text, held in zip(train.captions, holds.tolist(), strict=True) if held]
+    gone += [text for text in held_out.captions if any(holds_phrase(text, each) for each in erasure.concepts)]
+    prompts = number_prompts(
+        [*train.captions, *held_out.captions],
+        concepts=erasure.concepts,
+        forgotten=gone,
+        kept=erasure.keep,
+        target=erasure.target,
+    )
+    pipeline.tokens(prompts)  # a prompt that is too long is an error before images are encoded
+    sources = [latents_of(pipeline, part, prompts) for part in (train, held_out)]
+    split = Split(sources[0], holds.nonzero()[:, 0], sources[1])
+    return ConceptRequest(prompts, make_task(prompts, pipeline.schedule), split)
+
+
+def latents_of(pipeline: StableDiffusion, data: Captioned, prompts: Prompts) -> Latents:
+    """The latents of images under the numbers of their captions."""
+    numbers = {text: number for number, text in enumerate(prompts.texts)}
+    labels = torch.tensor([numbers.get(text, prompts.null) for text in data.captions])
+    mean, deviation = encode(pipeline.autoencoder, data.images)
+    return Latents(mean, deviation, labels, data.names)
+
+
+def refuse_other_size(pipeline: StableDiffusion, parts: Sequence[Captioned]) -> None:
+    """Raises if images do not have the size of the model."""
+    for part in parts:
+        found, expected = list(part.images.shape[1:]), list(pipeline.image_shape)
+        if found != expected:
+            raise ValueError(
+                f"the model draws images of shape {expected} (channel, height, width), found {found} in "
+                f"{part.place}: bring the data to that size"
+            )
+
+
+def refuse_forgotten_before(pipeline: StableDiffusion, kept: Captioned) -> None:
+    """Raises if captions to keep hold a concept of an earlier edit, which would be learned again."""
+    for concept in pipeline.forgotten:
+        held = [text for text in kept.captions if holds_phrase(text, concept)]
+        if held:
+            raise ValueError(
+                f"{concept!r} was forgotten before, and captions such as {held[0]!r} would teach it again: "
+                "forget it too"
+            )

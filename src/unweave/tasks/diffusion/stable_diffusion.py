@@ -1,0 +1,274 @@
+"""Stable Diffusion 1.x and 2.x on disk: reads a local pipeline, and writes an edited copy of it.
+
+Nothing is downloaded, and the source is never changed. Needs the extra `unweave[diffusion]`.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from unweave.tasks.diffusion.autoencoder import factor_of, read_autoencoder
+from unweave.tasks.diffusion.components import Settings, read_part
+from unweave.tasks.diffusion.folder import Edit, refuse_other_file, write_copy
+from unweave.tasks.diffusion.folder_config import (
+    INDEX,
+    WEIGHTS,
+    components,
+    read,
+    schedule_of,
+)
+from unweave.tasks.diffusion.folder_files import contents
+from unweave.tasks.diffusion.manifest import Manifest, Step, manifest_of
+from unweave.tasks.diffusion.prompts import Cached, Encoded, Prompted, encode_prompts, tokenize
+from unweave.tasks.diffusion.schedule import Schedule
+from unweave.tasks.diffusion.scopes import Scope, additions, merge_low_rank, restrict
+from unweave.tasks.diffusion.text_to_image import EMPTY, Prompts, Tokens
+from unweave.tasks.diffusion.weights import refuse_other, rename_as, weights_of
+
+PIPELINE = "StableDiffusionPipeline"
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel",),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+}
+"""The classes of the components that a pipeline must have."""
+
+FILES: Mapping[str, str] = {"unet": WEIGHTS, "text_encoder": "model.safetensors"}
+"""The files of weights of the components that can be edited."""
+
+LEGACY = ("vocab.json", "merges.txt")
+"""The files of a tokenizer from before transformers 5."""
+
+OTHER_CONDITIONS = (
+    "addition_embed_type",
+    "class_embed_type",
+    "encoder_hid_dim_type",
+    "num_class_embeds",
+    "time_cond_proj_dim",
+)
+"""Settings of a denoiser that needs more than a prompt."""
+
+
+@dataclass(frozen=True)
+class StableDiffusion:
+    """A text-to-image pipeline read from a folder; all models are in float32, on the CPU.
+
+    Args:
+        unet: The denoiser of latents.
+        autoencoder: Converts images to latents and back.
+        text_encoder: Makes the embeddings of prompts.
+        tokenizer: Makes the tokens of prompts.
+        schedule: The noise schedule of its training, and its prediction target.
+        shape: Channels, height and width of its latents.
+        folder: The folder that it was read from.
+        past: The earlier edits by unweave.
+    """
+
+    unet: UNet2DConditionModel
+    autoencoder: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    schedule: Schedule
+    shape: tuple[int, int, int]
+    folder: Path
+    past: tuple[Step, ...]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of its images."""
+        factor, (_, height, width) = factor_of(self.autoencoder), self.shape
+        return int(self.autoencoder.config["in_channels"]), factor * height, factor * width
+
+    @property
+    def forgotten(self) -> tuple[str, ...]:
+        """The concepts forgotten by earlier edits."""
+        return tuple(sorted({name for step in self.past for name in step.forgotten_concepts}))
+
+    def tokens(self, prompts: Prompts) -> Tokens:
+        """The tokens of prompts, the empty one last.
+
+        Raises:
+            ValueError: If a prompt is too long; the error names it.
+        """
+        longest = int(self.text_encoder.config.max_position_embeddings)
+        return tokenize(self.tokenizer, [*prompts.texts, EMPTY], longest)
+
+    def fresh(self, model: Prompted) -> Prompted:
+        """The same architecture under the same prompts, with fresh weights from torch's global generator."""
+        words = model.words
+        if isinstance(words, Encoded):
+            words = Encoded(words.tokens, CLIPTextModel(self.text_encoder.config))
+        return Prompted(type(self.unet)(**self.unet.config), words)
+
+    def model(self, prompts: Prompts, scope: Scope = "all", *, rank: int = 8, seed: int = 0) -> Prompted:
+        """A copy of the denoiser under prompts, of which the weights of a scope are trainable.
+
+        The text encoder is part of it only for its own scope.
+
+        Raises:
+            ValueError: If a prompt is too long; the error names it.
+        """
+        tokens = self.tokens(prompts)
+        words: Cached | Encoded = (
+            Encoded(tokens, copy.deepcopy(self.text_encoder))
+            if scope == "text encoder"
+            else Cached(tokens, encode_prompts(self.text_encoder, tokens))
+        )
+        model = Prompted(copy.deepcopy(self.unet), words).eval()
+        restrict(model, scope, rank=rank, seed=seed)
+        return model
+
+
+def load(folder: str | Path) -> StableDiffusion:
+    """Reads a pipeline from a local folder.
+
+    Raises:
+        ValueError: If it is another pipeline, a component is missing, unsupported, sharded or truncated, or
+            the weights differ from the manifest of an edited model.
+    """
+    place = Path(folder)
+    refuse_other_pipeline(place)
+    known = manifest_of(place)
+    told = Manifest() if known is None else known
+    schedule = schedule_of(place, "unet", told.schedule)
+    with torch.random.fork_rng(devices=[]):
+        unet, autoencoder = read_part(place / "unet", build_unet), read_autoencoder(place / "vae")
+        text_encoder = read_part(place / "text_encoder", build_text_encoder, FILES["text_encoder"])
+    contents(place, "unet")
+    if known is not None:
+        refuse_other_file(place / told.component / FILES[told.component], told.weights_after)
+    tokenizer = read_tokenizer(place / "tokenizer")
+    past = () if known is None else known.past
+    shape = latent_shape(place, unet, autoencoder)
+    return StableDiffusion(unet, autoencoder, text_encoder, tokenizer, schedule, shape, place, past)
+
+
+def save(source: StableDiffusion, model: Prompted, out: str | Path, facts: Mapping[str, object]) -> Path:
+    """Writes a copy of the source folder with new weights of the edited component, and a manifest.
+
+    Low-rank additions are merged. Other files of the component's weights are left out and listed in the
+    manifest; all other components are copied byte for byte.
+
+    Args:
+        source: The pipeline as it was read.
+        model: The edited model.
+        out: A folder that does not exist yet, outside of the source.
+        facts: Further facts for the manifest, such as `forgotten_concepts`.
+
+    Raises:
+        ValueError: If the folder exists or overlaps the source, or not exactly one component has changed.
+    """
+    whole = merge_low_rank(model)
+    assert isinstance(whole, Prompted)
+    found: dict[str, tuple[nn.Module, nn.Module]] = {"unet": (source.unet, whole.unet)}
+    if isinstance(whole.words, Encoded):
+        found["text_encoder"] = (source.text_encoder, whole.words.text_encoder)
+    changed = [name for name, (before, after) in found.items() if differ(before, after)]
+    if len(changed) != 1:
+        raise ValueError(f"one component must have changed, found {' and '.join(changed) or 'none'}")
+    (component,) = changed
+    name, state = FILES[component], found[component][1].state_dict()
+    before = weights_of(source.folder / component, name)
+    kept = contents(source.folder, component, name)
+    edit = Edit(source.folder, component, name, kept, source.past)
+    known = {"schedule": asdict(source.schedule)}
+    return write_copy(edit, rename_as(state, before), out, known | dict(facts))
+
+
+def save_low_rank(model: Prompted, out: str | Path) -> Path:
+    """Writes the low-rank additions of a model as a file that diffusers' `load_lora_weights` takes.
+
+    Raises:
+        ValueError: If the model has none, or the folder exists.
+    """
+    found = additions(model.unet)
+    if not found:
+        raise ValueError("the model has no low-rank additions: load it with scope 'lora'")
+    if Path(out).exists():
+        raise ValueError(f"{out} exists: name a new folder")
+    layers: dict[str, nn.Module | Tensor] = {}
+    for name, _ in found:
+        for half in ("lora_A", "lora_B"):
+            weight = model.unet.get_parameter(f"{name}.{half}.default.weight")
+            layers[f"{name}.{half}.weight"] = weight.detach().cpu().contiguous()
+    StableDiffusionPipeline.save_lora_weights(str(out), unet_lora_layers=layers)
+    return Path(out)
+
+
+def refuse_other_pipeline(place: Path) -> None:
+    """Raises if a folder holds no pipeline of this kind; reads no weights."""
+    if not place.is_dir():
+        raise ValueError(f"expected a folder, found none at {place}")
+    pipeline = read(place / INDEX).get("_class_name")
+    if pipeline != PIPELINE:
+        raise ValueError(f"the pipeline in {place} must be a {PIPELINE} (1.x or 2.x), found {pipeline!r}")
+    named = components(place)
+    for name, kinds in PARTS.items():
+        if named.get(name) not in kinds:
+            raise ValueError(
+                f"{name} in {place / INDEX} must be a {' or '.join(kinds)}, found {named.get(name)!r}"
+            )
+
+
+def build_unet(settings: Settings) -> UNet2DConditionModel:
+    """Builds a denoiser with fresh weights.
+
+    Raises:
+        ValueError: If it needs more than a prompt.
+    """
+    for key in OTHER_CONDITIONS:
+        if settings.get(key) is not None:
+            raise ValueError(f"{key} must be null, found {settings[key]!r}: only prompts are supported")
+    return UNet2DConditionModel(**settings)
+
+
+def build_text_encoder(settings: Settings) -> CLIPTextModel:
+    """Builds a text encoder with fresh weights."""
+    return CLIPTextModel(CLIPTextConfig.from_dict(settings))
+
+
+def read_tokenizer(place: Path) -> CLIPTokenizer:
+    """Reads the tokenizer."""
+    if not place.is_dir():
+        raise ValueError(f"expected the folder {place} of a pipeline, found none")
+    if not ((place / "tokenizer.json").exists() or all((place / name).exists() for name in LEGACY)):
+        # transformers would make an empty tokenizer of such a folder
+        raise ValueError(f"{place} must hold tokenizer.json, or {' and '.join(LEGACY)}; found neither")
+    try:
+        return CLIPTokenizer.from_pretrained(place, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{place} holds no tokenizer that can be read: {error}") from error
+
+
+def latent_shape(place: Path, unet: UNet2DConditionModel, autoencoder: AutoencoderKL) -> tuple[int, int, int]:
+    """Channels, height and width of the latents.
+
+    Raises:
+        ValueError: If the denoiser takes other channels than the autoencoder makes, as for inpainting.
+    """
+    size, channels = unet.config["sample_size"], int(unet.config["in_channels"])
+    made = int(autoencoder.config["latent_channels"])
+    if channels != made:
+        raise ValueError(
+            f"the denoiser in {place} must take the {made} channels of its autoencoder, found {channels}"
+        )
+    height, width = (size, size) if isinstance(size, int) else size
+    return channels, height, width
+
+
+def differ(before: nn.Module, after: nn.Module) -> bool:
+    """Whether two models differ in a weight or buffer.
+
+    Raises:
+        ValueError: If they differ in the names or shapes of weights.
+    """
+    first, second = before.state_dict(), after.state_dict()
+    refuse_other(first, second)
+    return any(not torch.equal(value, second[name].cpu()) for name, value in first.items())

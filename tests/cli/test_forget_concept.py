@@ -1,0 +1,110 @@
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from stable_diffusion import write_images, write_pipeline  # noqa: E402  # after diffusers is known to be there
+
+SHORT = ("--set", "how.steps=2", "--set", "how.batch=4", "--method", "lur", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("model")
+    write_images(place / "images", each=3)
+    return write_pipeline(place / "sd").parent
+
+
+@pytest.fixture
+def given(source: Path, here: Path) -> Path:
+    """A folder with a pipeline and its images, beside the working folder."""
+    return Path(shutil.copytree(source, here.parent / "given"))
+
+
+def contents(place: Path) -> dict[str, str]:
+    files = sorted(path for path in place.rglob("*") if path.is_file())
+    return {str(path.relative_to(place)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_concept_is_forgotten_from_folder_to_folder(run, given: Path, here: Path):
+    before = contents(given)
+    flags = ("--concept", "a three", "--as", "a four", "--keep", "a five", "--data", given / "images")
+    told = run("forget", given / "sd", *flags, *SHORT, "--out", here / "out")
+    assert told.code == 0, told.error
+    assert "'a three': 5 of 15 training images hold it. Forgot with lur in" in told.out
+    assert contents(given) == before
+    after = contents(here / "out" / "pretrained")
+    same = contents(given / "sd")
+    assert after.keys() == same.keys() | {"unlearning_manifest.json"}
+    changed = [name for name in same if after[name] != same[name]]
+    assert changed == ["unet/diffusion_pytorch_model.safetensors"]
+    manifest = json.loads((here / "out" / "pretrained" / "unlearning_manifest.json").read_text())
+    assert manifest["forgotten_concepts"] == ["a three"] and manifest["method"] == "lur"
+    made = json.loads((here / "out" / "record.json").read_text())
+    assert made["stages"]["audit"]["request"]["asked"] == "--concept 'a three'"
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+        here / "out" / "pretrained", local_files_only=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    drawn = pipeline("a three", num_inference_steps=2, output_type="pt").images
+    assert drawn.shape == (1, 3, 16, 16) and bool(drawn.isfinite().all())
+    again = run("forget", given / "sd", *flags, *SHORT, "--out", here / "out")
+    assert again.code == 0 and "Done already" in again.out and not (here / "out-2").exists()
+    flags = ("--concept", "red", "--data", given / "images", *SHORT, "--out", here / "next")
+    told = run("forget", here / "out" / "pretrained", *flags)
+    assert told.code == 2 and "'a three' was forgotten before" in told.error
+
+
+def test_additions_of_low_rank_are_written_too(run, given: Path, here: Path):
+    flags = ("--concept", "three", "--concept", "four", "--scope", "lora", "--rank", "2")
+    told = run("forget", given / "sd", *flags, "--data", given / "images", *SHORT, "--out", here / "out")
+    assert told.code == 0, told.error
+    assert (here / "out" / "lora" / "pytorch_lora_weights.safetensors").exists()
+    assert (here / "out" / "pretrained" / "model_index.json").exists()
+
+
+def test_a_dry_run_writes_nothing(run, given: Path, here: Path):
+    flags = ("--concept", "three", "--column", "number", "--data", given / "images")
+    told = run("forget", given / "sd", *flags, *SHORT, "--dry-run")
+    assert told.code == 0 and "5 of 15 training images hold it. Nothing was written." in told.out
+    assert list(here.iterdir()) == []
+
+
+THREE = ("--concept", "a three")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ((), "holds a text-to-image model: name what to forget with --concept"),
+        (("--as", "a four"), "name what to forget with --concept"),
+        (("--concept", "a nine"), "no caption in .* holds 'a nine'"),
+        (("--concept", "a"), "forget must name some but not all|two images without the concept are needed"),
+        ((*THREE, "--keep", "a big three"), "--keep 'a big three' holds the concept 'a three'"),
+        ((*THREE, "--as", "three"), "--as 'three' holds the concept 'a three'"),
+        ((*THREE, "--as", "x" * 90), "a prompt must have at most 77 tokens, found 92 in 'xxx"),
+        ((*THREE, "--class", "3"), "--class does not go with --concept"),
+        ((*THREE, "--scope", "everything"), "scope"),
+        ((*THREE, "--method", "scrub"), "is for models of the family classifier"),
+        ((*THREE, "--set", "forget=uniform"), "'uniform' is for models of the family classifier"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused(flags, sentence: str, refused, given: Path):
+    method = () if "--method" in flags else SHORT[4:6]
+    refused(sentence, "forget", given / "sd", *flags, "--data", given / "images", *method, "--quiet")
+
+
+def test_images_that_do_not_fit_are_refused(refused, given: Path):
+    small = write_images(given / "small", size=8)
+    asked = ("forget", given / "sd", *THREE, *SHORT)
+    refused(r"draws images of shape \[3, 16, 16\] .*, found \[3, 8, 8\]", *asked, "--data", small)
+    refused("name a folder of images with captions", *asked)
+    refused("--out must lie outside", *asked, "--data", given / "images", "--out", given / "sd" / "out")
+    index = given / "sd" / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": "StableDiffusion3Pipeline"}))
+    refused("found 'StableDiffusion3Pipeline'", *asked, "--data", given / "images")

@@ -1,0 +1,128 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unweave.data.captions import Concept, hold_out, holds_phrase, read_captioned
+
+CAPTIONS = ["a red three", "A blue Three!", "thirty-three reds", "a red two", "a two"]
+
+
+def write(folder: Path, rows: list[dict], *, form: str = "jsonl", size: int = 4) -> Path:
+    folder.mkdir(parents=True)
+    for i, row in enumerate(rows):
+        pixels = np.full((size, size, 3), i, dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / row["file_name"])
+    if form == "csv":
+        lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+    else:
+        lines = [json.dumps(row) for row in rows]
+    (folder / f"metadata.{form}").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def rows(captions: list[str] = CAPTIONS) -> list[dict]:
+    return [{"file_name": f"{i}.png", "text": text, "n": i % 2} for i, text in enumerate(captions)]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_images_are_read_with_their_captions(form: str, tmp_path: Path):
+    data, test = read_captioned(write(tmp_path / "images", rows(), form=form))
+    assert test is None and data.captions == CAPTIONS and data.names[2] == "2.png"
+    assert data.images.shape == (5, 3, 4, 4) and data.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert data.part(torch.tensor([3])).captions == ["a red two"]
+
+
+def test_a_test_part_is_read(tmp_path: Path):
+    for part in ("train", "test"):
+        write(tmp_path / "images" / part, rows())
+    train, test = read_captioned(tmp_path / "images")
+    assert test is not None and len(train) == len(test) == 5
+
+
+@pytest.mark.parametrize(
+    ("concept", "expected"),
+    [
+        (Concept(words=("a three",)), [0, 1, 2]),
+        (Concept(words=("three", "red two")), [0, 1, 2, 3]),
+        (Concept(words=("red",)), [0, 3]),
+        (Concept(prompts=("a red three", "a two")), [0, 4]),
+        (Concept(column="n", values=("1",)), [1, 3]),
+    ],
+)
+def test_captions_that_hold_a_concept(concept: Concept, expected: list[int], tmp_path: Path):
+    data, _ = read_captioned(write(tmp_path / "images", rows()))
+    assert concept.holds(data).nonzero()[:, 0].tolist() == expected
+
+
+def test_a_phrase_is_whole_words_in_a_row():
+    assert holds_phrase("a bold, blue zero", "Blue zero") and not holds_phrase("a bluezero", "blue zero")
+    assert not holds_phrase("a blue bold zero", "blue zero") and not holds_phrase("freedom", "red")
+
+
+@pytest.mark.parametrize(
+    "concept", [Concept(words=("four",)), Concept(prompts=("a red",)), Concept(column="n", values=("7",))]
+)
+def test_a_concept_that_no_caption_holds_is_refused(concept: Concept, tmp_path: Path):
+    data, _ = read_captioned(write(tmp_path / "images", rows()))
+    with pytest.raises(ValueError, match="no caption in .* holds .*: name the concept in the words"):
+        concept.holds(data)
+
+
+def test_a_fifth_of_each_kind_is_held_out():
+    holds = torch.arange(30) < 10
+    kept, out = hold_out(holds)
+    assert sorted([*kept.tolist(), *out.tolist()]) == list(range(30))
+    assert int(holds[out].sum()) == 2 and len(out) == 6
+    with pytest.raises(ValueError, match="two images with the concept are needed, .* found 1"):
+        hold_out(torch.arange(30) < 1)
+
+
+def other_size(folder: Path) -> None:
+    Image.fromarray(np.zeros((5, 4, 3), np.uint8)).save(folder / "1.png")
+
+
+def sixteen_bits(folder: Path) -> None:
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(folder / "1.png")
+
+
+def lines(folder: Path, text: str) -> None:
+    (folder / "metadata.jsonl").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (
+            lambda f: (f / "metadata.jsonl").unlink(),
+            "must hold one of metadata.jsonl and metadata.csv .*neither",
+        ),
+        (lambda f: (f / "metadata.csv").write_text("a"), "found metadata.jsonl and metadata.csv"),
+        (lambda f: (f / "1.png").unlink(), "has 1 captions without an image, such as 1.png"),
+        (
+            lambda f: (f / "x.png").write_bytes((f / "1.png").read_bytes()),
+            "1 images without a caption.*x.png",
+        ),
+        (
+            lambda f: lines(f, json.dumps(rows()[0]) + "\n" + json.dumps(rows()[0])),
+            "images without a caption",
+        ),
+        (lambda f: lines(f, "{"), "metadata.jsonl can't be read"),
+        (lambda f: lines(f, "[]"), "must hold a JSON object"),
+        (lambda f: lines(f, ""), "has no rows"),
+        (lambda f: lines(f, '{"file_name": "0.png", "caption": "x"}'), "row 1 of .* has no 'text', found"),
+        (other_size, "images must be of one size, found 4 x 4 in .* and 4 x 5 in .*1.png"),
+        (sixteen_bits, "must have eight bits a channel"),
+        (lambda f: (f / "1.png").write_bytes(b"no"), "is truncated or no image"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_refused(harm, message: str, tmp_path: Path):
+    folder = write(tmp_path / "images", rows())
+    harm(folder)
+    with pytest.raises(ValueError, match=message):
+        read_captioned(folder)
+    with pytest.raises(ValueError, match="expected a folder of images with captions"):
+        read_captioned(tmp_path / "nowhere")

@@ -1,0 +1,315 @@
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+from safetensors.torch import load_file, save_file  # noqa: E402  # after diffusers is known to be there
+
+from stable_diffusion import write_dit, write_pipeline  # noqa: E402
+from unweave.tasks.diffusion import folder  # noqa: E402
+from unweave.tasks.diffusion.autoencoder import decode  # noqa: E402
+from unweave.tasks.diffusion.prompts import Prompted  # noqa: E402
+from unweave.tasks.diffusion.sample import Sampler, sample  # noqa: E402
+from unweave.tasks.diffusion.scopes import PATTERNS, additions, merge_low_rank  # noqa: E402
+from unweave.tasks.diffusion.stable_diffusion import (  # noqa: E402
+    StableDiffusion,
+    load,
+    save,
+    save_low_rank,
+)
+from unweave.tasks.diffusion.text_to_image import make_task, number_prompts  # noqa: E402
+
+PROMPTS = number_prompts(["a red three", "a blue two"], concepts=["a three"], forgotten=["a red three"])
+HOW = Sampler("ddim", 4, guidance=3.0, spacing="leading")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """A pipeline that no test writes to."""
+    return write_pipeline(tmp_path_factory.mktemp("source") / "sd")
+
+
+@pytest.fixture
+def sd(source: Path, tmp_path: Path) -> Path:
+    """A pipeline of the test's own."""
+    return Path(shutil.copytree(source, tmp_path / "sd"))
+
+
+def contents(place: Path) -> dict[str, str]:
+    files = sorted(path for path in place.rglob("*") if path.is_file())
+    return {str(path.relative_to(place)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def moved(model: Prompted, seed: int = 0) -> Prompted:
+    """The model with all trainable weights changed."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad:
+                p.add_(0.1 * torch.randn(p.shape, generator=generator))
+    return model
+
+
+def noise(found: StableDiffusion, n: int) -> Tensor:
+    return torch.stack(
+        [torch.randn(found.shape, generator=torch.Generator().manual_seed(i)) for i in range(n)]
+    )
+
+
+def pipeline_of(place: Path):
+    made = diffusers.StableDiffusionPipeline.from_pretrained(place, local_files_only=True)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def drawn_by_diffusers(pipeline, start: Tensor, prompts: list[str], output: str) -> Tensor:
+    found = pipeline(
+        prompts, latents=start, num_inference_steps=4, guidance_scale=3.0, output_type=output
+    ).images
+    return found if output == "latent" else 2 * found - 1
+
+
+def drawn_by_us(found: StableDiffusion, model: Prompted, prompts: list[str]) -> Tensor:
+    numbers = torch.tensor([PROMPTS.number(each) for each in prompts])
+    task = make_task(PROMPTS, found.schedule)
+    return sample(model, task, numbers, shape=found.shape, how=HOW, rounded=False)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_our_sampler_draws_as_diffusers_does(prediction: str, tmp_path: Path):
+    place = write_pipeline(tmp_path / "sd", prediction=prediction)
+    found, prompts = load(place), ["a three", "a blue two", ""]
+    assert found.schedule.prediction == prediction
+    ours, pipeline = drawn_by_us(found, found.model(PROMPTS), prompts), pipeline_of(place)
+    latents = drawn_by_diffusers(pipeline, noise(found, 3), prompts, "latent")
+    torch.testing.assert_close(ours, latents, rtol=1e-4, atol=1e-4)
+    images = drawn_by_diffusers(pipeline, noise(found, 3), prompts, "pt")
+    decoded = decode(found.autoencoder, ours, rounded=False).clamp(-1, 1)
+    torch.testing.assert_close(decoded, images, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scope", "changed"),
+    [
+        ("cross-attention", "unet/diffusion_pytorch_model.safetensors"),
+        ("lora", "unet/diffusion_pytorch_model.safetensors"),
+        ("text encoder", "text_encoder/model.safetensors"),
+    ],
+)
+def test_a_copy_differs_in_one_file_and_diffusers_draws_the_same_from_it(
+    scope, changed: str, sd: Path, tmp_path: Path
+):
+    (sd / "safety_checker").mkdir()
+    (sd / "safety_checker" / "model.safetensors").write_bytes(b"kept as found")
+    index = sd / "model_index.json"
+    told = json.loads(index.read_text())
+    told["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index.write_text(json.dumps(told))
+    before, found = contents(sd), load(sd)
+    model = moved(found.model(PROMPTS, scope))
+    out = save(found, model, tmp_path / "out", {"forgotten_concepts": ["a three"]})
+    assert contents(sd) == before, "the source"
+    after = contents(out)
+    assert after.keys() == before.keys() | {folder.MANIFEST}
+    assert [name for name in before if after[name] != before[name]] == [changed]
+    again = load(out)
+    assert again.forgotten == ("a three",) and again.schedule == found.schedule
+    shutil.rmtree(out / "safety_checker")
+    told["safety_checker"] = [None, None]
+    (out / "model_index.json").write_text(json.dumps(told))
+    theirs = drawn_by_diffusers(pipeline_of(out), noise(found, 1), ["a three"], "latent")
+    torch.testing.assert_close(drawn_by_us(found, model, ["a three"]), theirs, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(theirs, drawn_by_us(found, found.model(PROMPTS), ["a three"]), atol=1e-2)
+
+
+def test_a_file_of_low_rank_is_read_by_diffusers_bit_for_bit(sd: Path, tmp_path: Path):
+    found = load(sd)
+    model = moved(found.model(PROMPTS, "lora", rank=2))
+    place = save_low_rank(model, tmp_path / "lora")
+    pipeline = pipeline_of(sd)
+    pipeline.load_lora_weights(place)
+    ours, theirs = model.unet.state_dict(), pipeline.unet.state_dict()
+    assert any("lora_B" in name for name in ours)
+    assert all(
+        torch.equal(value, theirs[name.replace("default", "default_0")]) for name, value in ours.items()
+    )
+    words = model.words(torch.tensor([PROMPTS.number("a three")]))
+    x, t = noise(found, 1), torch.tensor([500])
+    with torch.no_grad():
+        said = pipeline.unet(x, t, encoder_hidden_states=words, return_dict=False)[0]
+        torch.testing.assert_close(model(x, t, words), said, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(merge_low_rank(model)(x, t, words), said, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(said, found.model(PROMPTS)(x, t, words), atol=1e-3)
+
+
+@pytest.mark.parametrize("scope", [each for each in PATTERNS if each not in ("attention", "class embedding")])
+def test_a_scope_is_what_its_name_says(scope, source: Path):
+    model = load(source).model(PROMPTS, scope)
+    everything = {name for name, _ in model.named_parameters()}
+    found = {name for name, p in model.named_parameters() if p.requires_grad}
+    expected = {
+        "all": everything,
+        "cross-attention": {n for n in everything if ".attn2." in n},
+        "cross-attention keys and values": {
+            n for n in everything if ".attn2.to_k." in n or ".attn2.to_v." in n
+        },
+        "self-attention": {n for n in everything if ".attn1." in n},
+        "all but cross-attention": {
+            n
+            for n in everything
+            if ".attn2." not in n
+            and not n.startswith(("unet.time_embedding.", "unet.conv_norm_out.", "unet.conv_out."))
+        },
+        "text encoder": {n for n in everything if n.startswith("words.text_encoder.")},
+    }
+    assert found == expected[scope] != set()
+    assert any(name.startswith("words.") for name in everything) == (scope == "text encoder")
+
+
+def test_the_teacher_of_additions_of_low_rank_is_the_model_without_them(source: Path):
+    found = load(source)
+    model = found.model(PROMPTS, "lora")
+    x, t, condition = noise(found, 2), torch.tensor([10, 900]), torch.tensor([0, PROMPTS.null])
+    with torch.no_grad():
+        first = model(x, t, condition)
+        for _, addition in additions(model):
+            addition.enable_adapters(False)
+        assert torch.equal(first, model(x, t, condition))
+        torch.testing.assert_close(first, found.model(PROMPTS)(x, t, condition), rtol=1e-4, atol=1e-5)
+
+
+def test_a_result_that_is_no_edit_of_one_component_is_refused(source: Path, tmp_path: Path):
+    found = load(source)
+    with pytest.raises(ValueError, match="one component must have changed, found none"):
+        save(found, found.model(PROMPTS), tmp_path / "out", {})
+    both = found.model(PROMPTS, "text encoder")
+    both.requires_grad_(True)
+    with pytest.raises(ValueError, match="must have changed, found unet and text_encoder"):
+        save(found, moved(both), tmp_path / "out", {})
+    with pytest.raises(ValueError, match="must lie outside of the source folder"):
+        save(found, moved(found.model(PROMPTS)), source / "out", {})
+    with pytest.raises(ValueError, match="has no low-rank additions: load it with scope 'lora'"):
+        save_low_rank(found.model(PROMPTS), tmp_path / "lora")
+    assert not (tmp_path / "out").exists()
+
+
+def index(**changes: object) -> Callable[[Path], None]:
+    def harm(place: Path) -> None:
+        path = place / "model_index.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return harm
+
+
+def config(name: str, **changes: object) -> Callable[[Path], None]:
+    def harm(place: Path) -> None:
+        path = place / name / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return harm
+
+
+def shard(place: Path) -> None:
+    path = place / "vae" / "diffusion_pytorch_model.safetensors"
+    path.rename(path.with_name("diffusion_pytorch_model-00001-of-00001.safetensors"))
+    path.with_suffix(".safetensors.index.json").write_text("{}")
+
+
+def not_finite(place: Path) -> None:
+    path = place / "text_encoder" / "model.safetensors"
+    weights = load_file(path)
+    next(iter(weights.values())).view(-1)[0] = float("nan")
+    save_file(weights, path)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (shutil.rmtree, "expected a folder, found none"),
+        (lambda place: (place / "model_index.json").unlink(), "has no model_index.json"),
+        (index(_class_name="StableDiffusionXLPipeline"), "found 'StableDiffusionXLPipeline'"),
+        (index(_class_name="FluxPipeline"), "must be a StableDiffusionPipeline .*, found 'FluxPipeline'"),
+        (index(vae=["diffusers", "AutoencoderTiny"]), "vae in .* AutoencoderKL, found 'AutoencoderTiny'"),
+        (index(text_encoder=[None, None]), "text_encoder in .* must be a CLIPTextModel, found None"),
+        (lambda place: shutil.rmtree(place / "text_encoder"), "text_encoder has no config.json"),
+        (lambda place: shutil.rmtree(place / "tokenizer"), "expected the folder .*tokenizer of a pipeline"),
+        (
+            lambda place: (place / "tokenizer" / "tokenizer.json").unlink(),
+            "tokenizer must hold tokenizer.json, or vocab.json and merges.txt",
+        ),
+        (shard, "vae are sharded: save them as one diffusion_pytorch_model.safetensors"),
+        (not_finite, "must be finite, found NaN or infinity"),
+        (config("unet", addition_embed_type="text_time"), "addition_embed_type must be null"),
+        (config("unet", in_channels=9), "expected shape"),
+        (lambda place: shutil.rmtree(place / "scheduler"), "has no scheduler_config.json"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_refused(sd: Path, harm, message: str):
+    harm(sd)
+    with pytest.raises(ValueError, match=message):
+        load(sd)
+
+
+def test_a_changed_copy_is_refused(sd: Path, tmp_path: Path):
+    found = load(sd)
+    out = save(found, moved(found.model(PROMPTS, "text encoder")), tmp_path / "out", {})
+    shutil.copy(sd / "text_encoder" / "model.safetensors", out / "text_encoder" / "model.safetensors")
+    with pytest.raises(ValueError, match="is not the file that .* describes"):
+        load(out)
+
+
+def test_files_of_earlier_versions_are_read_and_written_under_their_own_names(sd: Path, tmp_path: Path):
+    words, latent = sd / "text_encoder" / "model.safetensors", sd / "vae" / folder.WEIGHTS
+    old = {f"text_model.{name}": value for name, value in load_file(words).items()}
+    old["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    save_file(old, words)
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    renamed = {}
+    for name, value in load_file(latent).items():
+        for new, before in names.items():
+            name = name.replace(f"attentions.0.{new}.", f"attentions.0.{before}.")
+        renamed[name] = value
+    assert any("proj_attn" in name for name in renamed)
+    save_file(renamed, latent)
+    found = load(sd)
+    out = save(found, moved(found.model(PROMPTS, "text encoder")), tmp_path / "out", {})
+    assert load_file(out / "text_encoder" / "model.safetensors").keys() == old.keys()
+    assert load(out).text_encoder.state_dict().keys() == found.text_encoder.state_dict().keys()
+
+
+def test_a_latent_transformer_draws_as_diffusers_does(tmp_path: Path):
+    place = write_dit(tmp_path / "dit")
+    found = folder.load(place)
+    assert found.autoencoder is not None and found.task.space == "latents"
+    pipeline = diffusers.DiTPipeline.from_pretrained(place, local_files_only=True)
+    classes, x = torch.tensor([0, 3]), noise(found, 2)
+    ours = sample(found.model, found.task, classes, shape=found.shape, how=HOW, rounded=False)
+    scheduler = pipeline.scheduler
+    scheduler.set_timesteps(4)
+    none = torch.full_like(classes, 4)  # their own call guides with class 1000 alone
+    with torch.no_grad():
+        for time in scheduler.timesteps:
+            said = [
+                pipeline.transformer.eval()(x, time.expand(2), each).sample[:, :4] for each in (classes, none)
+            ]
+            x = scheduler.step(said[1] + 3.0 * (said[0] - said[1]), time, x).prev_sample
+        theirs = pipeline.vae.decode(x / pipeline.vae.config.scaling_factor).sample
+    torch.testing.assert_close(ours, x, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(decode(found.autoencoder, ours, rounded=False), theirs, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        next(found.model.parameters()).add_(0.1)
+    before, out = contents(place), folder.save(folder.load(place), found.model, tmp_path / "out", {})
+    after = contents(out)
+    changed = f"transformer/{folder.WEIGHTS}"
+    assert [name for name in before if after[name] != before[name]] == [changed]
+    again = diffusers.DiTPipeline.from_pretrained(out, local_files_only=True).transformer.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in found.model.state_dict().items())
