@@ -138,17 +138,18 @@ def faults_of(module: Path, root: Path) -> list[Fault]:
 
 
 def draw(root: Path, number: int, seed: int) -> list[Fault]:
-    """As many faults from every package, their kinds equally likely; one a line at most."""
-    chance, drawn, taken = random.Random(seed), [], set()
-    for package in PACKAGES:
+    """As many faults from every package in turn, their kinds equally likely; one a line at most."""
+    chance, taken = random.Random(seed), set()
+    drawn: list[list[Fault]] = [[] for _ in PACKAGES]
+    for package, of in zip(PACKAGES, drawn, strict=True):
         modules = sorted((root / "src" / "unweave" / package).rglob("*.py"))
         pool = [fault for module in modules for fault in faults_of(module, root)]
         for _ in range(number // len(PACKAGES)):
             left = [each for each in pool if place(each) not in taken]
             kind = chance.choice(sorted({each["kind"] for each in left}))
-            drawn.append(chance.choice([each for each in left if each["kind"] == kind]))
-            taken.add(place(drawn[-1]))
-    return drawn
+            of.append(chance.choice([each for each in left if each["kind"] == kind]))
+            taken.add(place(of[-1]))
+    return [fault for each in zip(*drawn, strict=True) for fault in each]
 
 
 def place(fault: Fault) -> tuple[str, str, str]:
