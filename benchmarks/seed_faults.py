@@ -4,13 +4,14 @@
     python benchmarks/seed_faults.py records/faults.json --tree OLD --as before --survivors-of after
 
 Nothing is written into the tree: the tests run in a copy, and a fault is put into the loaded function of a
-fork. So the package and the tests are imported once, and a run that was stopped goes on where it was. Under a
-fault run the tests of its package, those elsewhere that import its module, and those that all methods share,
-until one fails or the time is over. A test that hangs has caught it. The processes that a test starts do not
-have the fault, so those tests come last.
+fork. So the package and the tests are imported once, and a run that was stopped goes on where it was; with more
+seconds, faults whose tests were cut short run again. Under a fault run the tests of its package, those elsewhere
+that import its module, and those that all methods share, until one fails or the time is over. A test that hangs
+has caught it. The processes that a test starts do not have the fault, so those tests come last.
 """
 
 import argparse
+import contextlib
 import gc
 import importlib
 import json
@@ -128,7 +129,7 @@ def test_fork(root: Path, fault: Fault, text: str, seconds: float, out: Path) ->
             pytest.main([*FLAGS, *files], plugins=[watch])
     signal.setitimer(signal.ITIMER_PROF, 0)
     caught = {"outcome": "caught", "by": watch.caught_by}
-    survived = {"outcome": "survived", "all_tests_ran": not watch.cut}
+    survived = {"outcome": "survived"} | ({"cut_after": seconds} if watch.cut else {})
     out.write_text(json.dumps(caught if watch.caught_by else survived))
 
 
@@ -166,10 +167,8 @@ def load(tree: Path) -> Path:
     sys.dont_write_bytecode = False
     torch.set_num_threads(1)
     install_import_hook("unweave", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
-    here = Path.cwd()
-    os.chdir(root)
-    pytest.main([*FLAGS, "--collect-only", "-qq", *(f"tests/{each}" for each in (*PACKAGES, *SHARED))])
-    os.chdir(here)
+    with contextlib.chdir(root):
+        pytest.main([*FLAGS, "--collect-only", "-qq", *(f"tests/{each}" for each in (*PACKAGES, *SHARED))])
     return root
 
 
@@ -180,15 +179,14 @@ def main() -> None:
     read.add_argument("--tree", type=Path, default=Path.cwd(), help="the clone whose tests are run")
     read.add_argument("--as", dest="name", default="after", help="the name of this column of the record")
     read.add_argument("--survivors-of", help="only the faults that survived in this column")
-    read.add_argument("--number", type=int, default=120)
-    read.add_argument("--seed", type=int, default=0)
+    read.add_argument("--number", type=int, default=120, help="of faults, drawn with seed 0")
     read.add_argument("--seconds", type=float, default=60, help="CPU time for the tests of a fault")
     of = read.parse_args()
-    faults = json.loads(of.record.read_text()) if of.record.exists() else draw(of.tree, of.number, of.seed)
+    faults = json.loads(of.record.read_text()) if of.record.exists() else draw(of.tree, of.number, seed=0)
     root = load(of.tree)
     for fault in faults:
-        asked = not of.survivors_of or fault.get(of.survivors_of, {}).get("outcome") == "survived"
-        if of.name in fault or not asked:
+        known = of.name in fault and fault[of.name].get("cut_after", of.seconds) >= of.seconds
+        if known or (of.survivors_of and fault.get(of.survivors_of, {}).get("outcome") != "survived"):
             continue
         text = seeded(root, fault)
         found = outcome_of(root, fault, text, of.seconds) if text else {"outcome": "no such line"}
