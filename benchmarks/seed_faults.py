@@ -4,10 +4,11 @@
     python benchmarks/seed_faults.py records/faults.json --tree OLD --as before --survivors-of after
 
 Nothing is written into the tree: the tests run in a copy, and a fault is put into the loaded function of a
-fork. So the package and the tests are imported once, and a run that was stopped goes on where it was; with more
-seconds, faults whose tests were cut short run again. Under a fault run the tests of its package, those elsewhere
-that import its module, and those that all methods share, until one fails or the time is over. A test that hangs
-has caught it. The processes that a test starts do not have the fault, so those tests come last.
+fork. So the package and the tests are imported once, and a run that was stopped goes on where it was; with
+more seconds, faults whose tests were cut short run again. Under a fault run the tests of its package, those
+elsewhere that import its module, and those that all methods share, until one fails or the time is over. A
+test that hangs has caught it. The processes that a test starts do not have the fault, so those tests come
+last.
 """
 
 import argparse
