@@ -6,6 +6,7 @@ from typing import Literal
 
 import pytest
 
+from for_each import for_each
 from unweave.bench import recipe
 from unweave.choices import refuse_outside, refuse_unknown_choices, suggest_word
 from unweave.data import datasets
@@ -43,7 +44,7 @@ def test_anything_else_is_refused_by_the_name_of_its_field(given: dict) -> None:
         Settings(**given)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("kind", "given"),
     [
         (ESD, {"erase_from": "nul"}),
@@ -99,7 +100,7 @@ def test_an_end_with_a_bracket_is_part_of_its_interval() -> None:
     settings.__post_init__()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("kind", "name"),
     [
         (LUR, "where"),

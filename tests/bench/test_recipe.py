@@ -29,7 +29,7 @@ POWER = Path(__file__).parents[2] / "records" / "power.json"
 BASE = {"name": "x", "data": {"name": "digits"}, "model": {"name": "mlp"}, "train": {"epochs": 3}}
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@for_each("name", recipe_names())
 def test_a_recipe_is_rebuilt_from_its_table_in_json(name: str) -> None:
     recipe = load(name)
     assert parse(json.loads(json.dumps(recipe.table()))) == recipe
@@ -40,7 +40,7 @@ def test_the_recipes_of_the_benchmarks_are_there() -> None:
     assert wanted | {"cifar10-resnet18-random10", "cifar10-resnet18-class"} <= set(recipe_names())
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@for_each("name", recipe_names())
 def test_every_number_of_a_recipe_is_followed_by_its_source(name: str) -> None:
     sourced = False
     for line in files("unweave").joinpath("recipes", f"{name}.toml").read_text().splitlines():
@@ -132,7 +132,7 @@ def test_a_setting_of_the_recipe_stays_where_the_search_left_it(mine) -> None:
     assert load(mine / "mine@0.1.toml").configured() == {"finetune", "lur:recover"}, "of 0.6 is SalUn's"
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "text", "message"),
     [
         ("mine@1.5", SETTINGS, r"a budget must be a fraction of retraining in \(0, 1\], found 1.5"),

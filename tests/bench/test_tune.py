@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bench.tiny import METHODS, Drift, tiny, with_drift
+from for_each import for_each
 from unweave.audits.classifier.deep_unlearn import indiscernibility
 from unweave.audits.classifier.logits import loss
 from unweave.audits.metrics import measure
@@ -489,7 +490,7 @@ def test_a_range_without_room_is_refused(kind, values) -> None:
         kind(*values)
 
 
-@pytest.mark.parametrize("name", [*METHODS, *OTHERS])
+@for_each("name", [*METHODS, *OTHERS])
 def test_every_tunable_method_names_fields_that_it_has_and_keeps_to_its_budget(name) -> None:
     method = tiny().method(name)
     assert isinstance(method, Tunable)

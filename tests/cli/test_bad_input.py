@@ -143,7 +143,7 @@ class TestRanges:
         place.write_text(place.read_text().replace("fraction = 0.1", "fraction = 1.5"))
         refused(r"fraction must be in \(0, 1\), found 1.5", "bench", place)
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("flag", "value", "sentence"),
         [
             ("--seeds", 0, "seeds must be in"),

@@ -112,7 +112,7 @@ class TestMethods:
 
 
 class TestHelp:
-    @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+    @for_each("verb", VERBS)
     def test_every_flag_of_a_verb_is_explained(self, run, verb):
         told = run(*verb, "--help")
         assert told.code == 0 and told.error == "" and "\x1b" not in told.out

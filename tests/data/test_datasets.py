@@ -3,8 +3,10 @@
 import gzip
 import io
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -163,6 +165,21 @@ def test_cifar10_is_read_from_parquet_in_order(parquet_folder: Path, pictures: n
     torch.testing.assert_close(everything(train), by_hand[:6])
     torch.testing.assert_close(everything(held_out), by_hand[6:])
     assert (train.labels.tolist(), held_out.labels.tolist()) == ([0, 1, 2, 3, 4, 5], [6, 7])
+
+
+def test_cifar10_of_torchvision_is_that_of_the_parquet_files(
+    parquet_folder: Path, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class CIFAR10:
+        """What torchvision downloads: images of shape [n, height, width, channels], and a list of labels."""
+
+        def __init__(self, root: str, *, train: bool, download: bool) -> None:
+            part = slice(0, 6) if train else slice(6, 8)
+            self.data, self.targets = pictures[part], list(range(8))[part]
+
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", SimpleNamespace(CIFAR10=CIFAR10))
+    published, read = load("cifar10"), load("cifar10", folder=str(parquet_folder))
+    assert [each.digest() for each in published] == [each.digest() for each in read]
 
 
 def test_without_augmentation_training_images_are_as_they_are(parquet_folder: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from for_each import for_each
 from unweave.data import Raw, Source
 from unweave.data.in_memory import Resident
 
@@ -154,7 +155,7 @@ def test_the_digest_is_pinned() -> None:
 BYTES, FLOATS, LABELS = torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, 5), torch.tensor([0, 1])
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("arguments", "message"),
     [
         ({"inputs": BYTES[:1], "labels": LABELS}, "found 1 and 2"),

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from for_each import for_each
 from smooth import MODES, WEIGHT, batch, bits, flat, net, problem, source, step
 from unweave.data import Raw
 from unweave.data.in_memory import Resident
@@ -211,13 +212,13 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("message", BAD)
+@for_each("message", BAD)
 def test_bad_settings_are_named_with_what_was_found(message: str):
     with pytest.raises(ValueError, match=message):
         Descent(**BAD[message])
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("field", "choices"),
     [
         ("optimizer", "'sgd', 'adam', 'adamw'"),

@@ -51,7 +51,7 @@ jacobians = st.builds(
 # --- properties
 
 
-@pytest.mark.parametrize("rule", RULES)
+@for_each("rule", RULES)
 def test_one_term_is_followed_as_it_is(rule: RuleName):
     assert RULES[rule](torch.tensor([[3.0]]), seeded()).tolist() == [1.0]
     assert RULES[rule](torch.tensor([[0.0]]), seeded()).tolist() == [1.0]
@@ -95,7 +95,7 @@ def test_directions_scale_with_the_gradients(J: Tensor, by: float):
         assert close(direction(rule, by * J), by * direction(rule, J), by * J)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@for_each("rule", RULES)
 def test_a_gradient_of_zero_is_no_division_by_zero(rule: RuleName):
     for J in (
         torch.tensor([[1.0, 2.0], [0.0, 0.0]]),
@@ -151,7 +151,7 @@ def test_total_is_the_sum():
     assert total(torch.eye(3), seeded()).tolist() == [1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("rule", [project, gem, nash, mgda, cagrad, upgrad])
+@for_each("rule", [project, gem, nash, mgda, cagrad, upgrad])
 def test_rules_for_two_refuse_three(rule):
     with pytest.raises(ValueError, match=f"rule '{rule.__name__}' is for two terms, found 3: use 'total'"):
         rule(torch.eye(3), seeded())

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from for_each import for_each
 from plain import Sgd, ce, clip, dot, grad, moved_apart, recorded, whole
 from smooth import both, definite, flat, problem, quadratic, step, vector_problem
 from unweave.descent.curvature import curvature_along, top_eigenvalue
@@ -98,8 +99,8 @@ def test_the_original_does_not_diverge_from_itself_but_for_rounding():
         whole(LUR(retain="distill", alpha=0.1, weight=Ratio(0.3)), steps=1)(recorded()[0])
 
 
-@pytest.mark.parametrize("unit", [Along, Curvature, Ratio])
-@pytest.mark.parametrize("wrong", [-1.0, math.nan, math.inf])
+@for_each("unit", [Along, Curvature, Ratio])
+@for_each("wrong", [-1.0, math.nan, math.inf])
 def test_a_multiple_without_sense_is_refused(unit: type[Along | Curvature | Ratio], wrong: float):
     with pytest.raises(ValueError, match=rf"times must be in \[0, inf\), found {wrong}"):
         unit(wrong)

@@ -144,7 +144,7 @@ def test_settings_without_sense_are_refused(wrong: dict[str, float]):
 
 def test_a_search_chooses_numbers_and_what_the_target_has_to_choose():
     space = LUR().space(120)
-    assert space["forget"] == Choice(("ascent", "bounded", "clamped"))
+    assert space["forget"] == Choice(("ascent", "bounded", "clamped", "unseen"))
     assert {"alpha", "weight", "how.lr", "how.steps", "how.schedule"} < space.keys()
     assert "alpha" not in LUR(mode="joint").space(120) and "forget" not in LUR(forget=Level()).space(120)
     matching = LUR(forget=Match()).space(120)

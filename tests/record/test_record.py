@@ -70,7 +70,7 @@ def test_an_unknown_key_is_refused_by_name(path):
         record.validate(put(synthetic(), *path, "surprise", value=1))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("path", "value"),
     [
         ((*LUR, "verdict"), "OK"),

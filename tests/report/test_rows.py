@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from for_each import for_each
 from records import put, synthetic, without
 from unweave.report.numbers import DASH, interval, number, probability
 from unweave.report.ranking import blocks, ours_of, rank_stages
@@ -108,7 +109,7 @@ def test_the_margin_of_a_distance_between_two_models_bounds_the_distance(stage, 
     assert is_outside("tv", cell, 0.0944) is beyond
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("value", "digits", "text"),
     [
         (None, 2, DASH), (math.nan, 2, DASH), (math.inf, 2, DASH),

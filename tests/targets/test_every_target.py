@@ -1,6 +1,7 @@
 """What every target owes to every family of models, and to every method that takes one."""
 
 from dataclasses import fields, replace
+from itertools import product
 
 import pytest
 import torch
@@ -58,8 +59,7 @@ def joint(name: str) -> LUR:
     return LUR(mode="joint", forget=CASES[name])
 
 
-@pytest.mark.parametrize(("name", "family"), WORKING)
-def test_a_method_that_follows_it_moves_the_weights_and_leaves_the_rest_as_found(name: str, family: str):
+def check_weights_move(name: str, family: str):
     run = outcome(joint(name), family)
     assert all(bool(value.isfinite().all()) for value in run.after.values() if value.is_floating_point())
     assert any(not torch.equal(run.before[n], run.after[n]) for n in run.problem.params)
@@ -67,13 +67,21 @@ def test_a_method_that_follows_it_moves_the_weights_and_leaves_the_rest_as_found
     assert run.kept == (True,) * 7, "modes, requires_grad, dtypes, gradients, hooks, global generator, data"
 
 
-@pytest.mark.parametrize(("name", "family"), WORKING)
-def test_the_same_seed_gives_the_same_bits(name: str, family: str):
+def check_seed_decides_bits(name: str, family: str):
     run, again = outcome(joint(name), family), problem(family)
     next(again.model.children()).eval()
     shortened(joint(name))(again)
     assert all(torch.equal(value, run.after[n]) for n, value in again.model.state_dict().items())
     assert again.curves == run.problem.curves
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_contract(name: str, subtests: pytest.Subtests):
+    families = [family for case, family in WORKING if case == name]
+    assert families
+    for family, check in product(families, (check_weights_move, check_seed_decides_bits)):
+        with subtests.test(check.__name__, family=family):
+            check(name, family)
 
 
 @for_each(("name", "family"), REFUSED)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gloo
+from for_each import for_each
 from unweave.weights import processes
 from unweave.weights.processes import Processes, buckets
 
@@ -17,7 +18,7 @@ def found(tmp_path_factory) -> list[dict[str, gloo.Found]]:
     return gloo.together(2, tmp_path_factory.mktemp("gloo"))
 
 
-@pytest.mark.parametrize("name", gloo.CASES)
+@for_each("name", gloo.CASES)
 def test_two_processes_equal_one(name: str, found):
     alone = gloo.CASES[name]()
     assert isinstance(alone, dict)

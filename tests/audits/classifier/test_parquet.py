@@ -6,6 +6,7 @@ import pytest
 from pyarrow import parquet as pq
 
 from audits.answers import answering, drawn
+from for_each import for_each
 from unweave.audits.classifier.parquet import load, save
 
 
@@ -69,7 +70,7 @@ def test_a_failing_write_leaves_the_old_file(path, monkeypatch):
     assert len(list(path.parent.iterdir())) == 1
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("changes", "message"),
     [
         ({"logits": [[0.5, float("nan")]] * 8}, "logits contain NaN or infinity .* first at id image-0"),

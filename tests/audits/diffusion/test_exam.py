@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import every_family
+from unweave.audits.diffusion.attacks import Budget
 from unweave.audits.diffusion.exam import TRIAL, Generated
 from unweave.audits.diffusion.kid import kid
 from unweave.audits.diffusion.metrics import GENERATION
@@ -17,6 +19,7 @@ from unweave.errors import Failed
 from unweave.split import Split
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.scopes import restrict
 
 CLASSES, SIZE, COUNT = 3, 4, 24
 
@@ -67,6 +70,29 @@ def exam(count: int = COUNT, *, searching: bool = False, forgotten: int = 1) -> 
 
 def test_it_is_an_exam() -> None:
     assert isinstance(exam(), Exam)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of peft, under NumPy 2
+def test_attackers_of_an_addition_alone_have_the_original_and_classes_are_averaged(monkeypatch) -> None:
+    pytest.importorskip("peft")
+    train, held_out = images(100, 0), images(20, 1)
+    split = Split(train, (train.labels > 0).nonzero()[:, 0], held_out)
+    task = Diffusion(CLASSES, null=CLASSES, forgotten=(1, 2))
+    recogniser = make_recogniser(nearest(), train, held_out)
+    asked = Generated(split, task, recogniser, Sampler(steps=5), COUNT, budget=Budget())
+    given: list[nn.Module | None] = []
+
+    def attack_class(
+        self: Generated, model: nn.Module, label: int, budget: Budget, original: nn.Module | None
+    ) -> dict[str, float]:
+        given.append(original)
+        return {"asked": float(label)}
+
+    monkeypatch.setattr(Generated, "attack_class", attack_class)
+    model, original = every_family.unet(), every_family.unet()
+    assert asked.probes(model, original) == {"asked": 1.5} and given == [None, None]
+    restrict(model, "lora", rank=2)
+    assert asked.probes(model, original) == {"asked": 1.5} and given[2:] == [original, original]
 
 
 def test_an_image_hangs_on_its_class_and_number() -> None:

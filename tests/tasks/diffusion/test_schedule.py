@@ -17,7 +17,7 @@ SCHEDULES = (
 )
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@for_each("schedule", SCHEDULES)
 def test_the_image_fades_and_never_comes_back(schedule: Schedule):
     left = alphas_cumprod(schedule, CPU)
     assert len(left) == schedule.steps and bool((left.diff() < 0).all())
@@ -25,7 +25,7 @@ def test_the_image_fades_and_never_comes_back(schedule: Schedule):
     assert bool(left[-1] == 0) == schedule.zero_snr
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@for_each("schedule", SCHEDULES)
 def test_noisy_images_of_unit_images_have_unit_variance(schedule: Schedule):
     time = torch.arange(0, schedule.steps, max(1, schedule.steps // 5))
     signal, spread = schedule.scales(time, torch.zeros(len(time), 1, 2, 2, dtype=torch.float64))
@@ -62,7 +62,7 @@ def test_the_first_and_last_share_of_the_published_schedule():
     assert float(left[-1]) == pytest.approx(4.035829765375676e-05, rel=1e-12)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@for_each("schedule", SCHEDULES)
 def test_it_is_the_schedule_of_diffusers(schedule: Schedule):
     diffusers = pytest.importorskip("diffusers")
     theirs = diffusers.DDIMScheduler(
@@ -103,7 +103,7 @@ def test_of_another_solver_only_the_noise_is_read(name: str):
     assert read == Schedule("scaled_linear", start=0.00085, end=0.012, prediction="v_prediction")
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("config", "expected"),
     [
         ({"clip_sample": True}, Schedule(clip=1.0)),

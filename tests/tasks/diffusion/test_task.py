@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from for_each import for_each
 from unweave.data import Raw
 from unweave.data.in_memory import Resident
 from unweave.data.keyed_draws import draw_uniform, normal
@@ -291,7 +292,7 @@ def test_pinned_values():
 # --- what is refused
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("settings", "message"),
     [
         ({"drop": 0.1}, "need the index that stands for no condition: pass null="),
