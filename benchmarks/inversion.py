@@ -53,7 +53,7 @@ def deleted(recipe: Recipe, original: nn.Module, split: Split, method: str) -> n
     """The net after the deletion of the split's forget set."""
     model, n = copy.deepcopy(original), split.n_classes
     generator = torch.Generator().manual_seed(0)
-    problem = Problem(Classifier(n), model, split, generator, lambda: recipe.build(n), given=original)
+    problem = Problem(Classifier(n), model, split, generator, lambda: recipe.build(n), caller_model=original)
     (one_step() if method == STEP else method_named(method))(problem)
     return model
 
@@ -62,7 +62,7 @@ def control(original: nn.Module, split: Split, size: float, seed: int) -> dict[s
     """The update of an ascent step on 16 retain examples, of the given norm."""
     drawn = torch.randperm(len(split.retain), generator=torch.Generator().manual_seed(seed))[:16]
     (raw,) = split.train.stream([split.retain[drawn]])
-    gradient = loss_gradient(original, raw.inputs[0], raw.target)
+    gradient = loss_gradient(original, raw.inputs[0], raw.label)
     return scale(gradient, size / float(norm(gradient)))
 
 

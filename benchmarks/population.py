@@ -23,8 +23,8 @@ from unweave.audits.classifier.accuracy import ta
 from unweave.audits.classifier.collect import collect
 from unweave.bench.recipe import Recipe, load
 from unweave.bench.split_data import make_split
-from unweave.populations.halves import antithetic_halves, half_members
-from unweave.populations.population import TOGETHER, Member, Population, train_population
+from unweave.descent.populations.halves import antithetic_halves, half_members
+from unweave.descent.populations.population import TOGETHER, Member, Population, train_population
 from unweave.record.record import environment
 
 

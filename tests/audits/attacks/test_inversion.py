@@ -43,7 +43,7 @@ def digits() -> tuple[Split, nn.Module]:
 def record(i: int) -> tuple[torch.Tensor, int]:
     split, _ = digits()
     (raw,) = split.train.stream([torch.tensor([i])])
-    return raw.inputs[0], int(raw.target)
+    return raw.inputs[0], int(raw.label)
 
 
 def ascended(i: int, lr: float = 0.01, where: float = 1.0) -> nn.Module:
@@ -144,7 +144,7 @@ def test_exact_deletion_of_one_full_batch_step_is_the_records_gradient() -> None
 def test_the_update_is_aligned_with_the_deleted_record_most() -> None:
     split, model = digits()
     (raw,) = split.train.stream([torch.arange(60)])
-    found = align(model, update_between(model, ascended(17)), raw.inputs[0], raw.target)
+    found = align(model, update_between(model, ascended(17)), raw.inputs[0], raw.label)
     assert int(found.argmax()) == 17 and float(found[17]) == pytest.approx(1, abs=1e-3)
 
 

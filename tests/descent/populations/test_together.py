@@ -10,10 +10,10 @@ from torch import nn
 import every_family
 from unweave.data.in_memory import Resident
 from unweave.descent.descend import Descent
+from unweave.descent.populations import population
+from unweave.descent.populations.population import Member, train_population
 from unweave.descent.train import train_model
 from unweave.errors import Failed
-from unweave.populations import population
-from unweave.populations.population import Member, train_population
 from unweave.split import Split
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.schedule import Schedule

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from unweave.populations.population import Member
+from unweave.descent.populations.population import Member
 from unweave.split import Split
 
 

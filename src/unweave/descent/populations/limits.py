@@ -9,7 +9,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from unweave.data import Source
 from unweave.descent.descend import Descent, training_mode
-from unweave.populations.together import batch_losses, stack_fixed, stack_weights, stacked_forward
+from unweave.descent.populations.together import batch_losses, stack_fixed, stack_weights, stacked_forward
 from unweave.problem import Problem
 from unweave.split import Part
 from unweave.tasks.classifier import Classifier

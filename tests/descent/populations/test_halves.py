@@ -1,8 +1,8 @@
 import pytest
 import torch
+from descent.populations.test_together import source
 
-from populations.test_together import source
-from unweave.populations.halves import antithetic_halves, half_members
+from unweave.descent.populations.halves import antithetic_halves, half_members
 from unweave.split import Split
 
 

@@ -8,6 +8,8 @@ from typing import Literal
 from torch import nn
 
 from unweave.descent.descend import Descent
+from unweave.descent.populations.limits import why_alone
+from unweave.descent.populations.together import descend_together
 from unweave.descent.train import (
     TrainedModel,
     keep_trained,
@@ -20,8 +22,6 @@ from unweave.descent.train import (
     training_problem,
     warm_up,
 )
-from unweave.populations.limits import why_alone
-from unweave.populations.together import descend_together
 from unweave.problem import Problem, add_time
 from unweave.record import checkpoint
 from unweave.split import Part, Split
