@@ -183,7 +183,8 @@ def main() -> None:
     read.add_argument("--number", type=int, default=120, help="of faults, drawn with seed 0")
     read.add_argument("--seconds", type=float, default=60, help="CPU time for the tests of a fault")
     of = read.parse_args()
-    faults = json.loads(of.record.read_text()) if of.record.exists() else draw(of.tree, of.number, seed=0)
+    record = json.loads(of.record.read_text()) if of.record.exists() else {}
+    faults = record.get("faults") or draw(of.tree, of.number, seed=0)
     root = load(of.tree)
     for fault in faults:
         known = of.name in fault and fault[of.name].get("cut_after", of.seconds) >= of.seconds
@@ -192,7 +193,8 @@ def main() -> None:
         text = seeded(root, fault)
         found = outcome_of(root, fault, text, of.seconds) if text else {"outcome": "no such line"}
         fault[of.name] = found
-        of.record.write_text(json.dumps(faults, indent=1) + "\n", encoding="utf-8")
+        record = {"question": "Which of 120 seeded faults do the tests catch?", "faults": faults}
+        of.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         print(fault["module"], fault["function"], found["outcome"], found.get("by", ""), flush=True)
 
 

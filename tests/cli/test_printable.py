@@ -20,7 +20,10 @@ def theirs(tmp_path) -> Path:
     """The record of somebody else, with such characters wherever a text stands."""
     made = synthetic()
     trace = made["stages"]["trace"]
-    told = trace["methods"]["lur"] | {"reason": f"No {HOSTILE}", "repr": HOSTILE}
+    told = trace["methods"]["lur"] | {
+        "reason": f"{trace['methods']['lur']['verdict']}: {HOSTILE}",
+        "repr": HOSTILE,
+    }
     stage = trace | {"methods": {**trace["methods"], f"method {HOSTILE}": told}}
     made = made | {"stages": {f"stage {HOSTILE}": stage, **made["stages"]}}
     (tmp_path / "theirs").mkdir()

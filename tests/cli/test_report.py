@@ -10,6 +10,7 @@ import pytest
 
 import projects
 from cli.written import names, row_of
+from unweave.bench.recipe import load
 from unweave.cli import demo, main
 from unweave.record import record
 
@@ -37,7 +38,7 @@ def place(tmp_path_factory) -> Path:
 
 
 BUDGETS = [0.1, 0.2, 0.3]
-STAGES = [*(f"digits-trace@{budget}" for budget in BUDGETS), "digits-class"]
+STAGES = [*(f"digits-trace@{budget}" for budget in BUDGETS), "digits-class@0.3"]
 
 
 class Page(HTMLParser):
@@ -128,15 +129,18 @@ class TestDemo:
         assert 0 < page.index("Gap against cost of") < page.index("<table")
 
     def test_a_method_without_settings_at_budgets_runs_where_there_are_none(self):
-        recipes = demo.digits(quick=True).recipes
-        ran = [recipe.name for recipe in recipes if demo.runs_any(recipe, "ascent,scrub")]
-        assert ran == ["digits-class"] and all(demo.runs_any(recipe, None) for recipe in recipes)
+        digits = demo.digits(quick=True)
+        for methods, budgets in (("ascent,scrub", ()), ("scissorhands,scrub", (0.1, 0.2, 0.3))):
+            *tuned, untuned = digits.recipes_for(methods)
+            assert untuned == load("digits-class")
+            assert tuple(recipe.tuning.largest_budget for recipe in tuned) == budgets
+        assert digits.recipes_for(digits.methods) == digits.recipes_for(None) == list(digits.recipes)
 
     def test_the_frontier_is_of_few_methods(self):
         few = {"lur:recover", "lur-lagged:recover", "joint:recover", "salun:recover", "short-retrain"}
-        *found, _ = (recipe.configured() for recipe in demo.digits(quick=False).recipes)
-        assert [names for names in found if names == few] == found[:1] + found[2:]
-        assert few < found[1] < set(demo.CLASSIFIERS.split(",")), "0.2 is the recipe's own budget"
+        at_01, at_02, at_03, on_class = (recipe.configured() for recipe in demo.digits(quick=False).recipes)
+        assert on_class == few and at_01 == at_03 == few | {"scissorhands"}
+        assert few < at_02, "0.2 is the recipe's own budget"
 
     def test_the_two_problems_are_a_tenth_with_wrong_labels_and_one_digit(self, place):
         trace, *_, whole = record.load(place)["stages"].values()

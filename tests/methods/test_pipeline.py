@@ -210,7 +210,7 @@ def test_names_make_two_stages_of_one_kind_apart():
 @pytest.mark.parametrize(
     ("family", "stage", "found"),
     [
-        ("layernorm", ESD(), "diffusion, found classifier"),
+        ("layernorm", ESD(), "diffusion or text-to-image, found classifier"),
         ("denoiser", UNSIR(), "classifier, found diffusion"),
     ],
 )
@@ -225,14 +225,16 @@ def test_a_stage_for_another_family_is_refused_before_the_first_one_runs(
 
 def test_a_pipeline_is_for_the_families_that_all_its_stages_are_for():
     assert Pipeline(LUR(), LATER).about.families == ()
-    assert Pipeline(Redraw(), EraseDiff()).about.families == ("diffusion",)
+    assert Pipeline(Redraw(), EraseDiff()).about.families == ("diffusion", "text-to-image")
     assert not Pipeline(EraseDiff(), LATER).about.serves("classifier")
     with pytest.raises(ValueError, match="'erasediff' is for models of the family diffusion"):
         method_named("erasediff:recover", "classifier")
 
 
 def test_stages_that_share_no_family_are_refused():
-    with pytest.raises(ValueError, match="for one family of models, found diffusion and classifier"):
+    with pytest.raises(
+        ValueError, match="one family of models, found diffusion or text-to-image, and classifier"
+    ):
         Pipeline(ESD(), UNSIR())
 
 
@@ -333,7 +335,7 @@ def test_a_function_of_a_user_is_a_stage():
     [
         ([LUR], None, "a stage of a pipeline must be an object, found the class LUR: call it first"),
         ([LUR()], ["lur", "recover"], "expected 1 names of stages, found 2: lur, recover"),
-        ([LUR(), LUR()], None, "a name of its own, found lur, lur: in Python, give names="),
+        ([LUR(), LUR()], None, "need different names, found lur, lur: in Python, give names="),
     ],
 )
 def test_what_is_no_pipeline_is_refused_at_once(stages, names, message) -> None:

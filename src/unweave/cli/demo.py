@@ -7,6 +7,7 @@ from typing import Literal
 from unweave.audits.verdict import SEEDS
 from unweave.bench.recipe import Recipe
 from unweave.bench.recipe import load as load_recipe
+from unweave.bench.study import REFERENCES
 from unweave.cli import bench, show
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_names
 from unweave.cli.plan import Plan
@@ -35,16 +36,33 @@ class Demonstration:
         recipes: One recipe per stage.
         methods: Method names separated by commas; all if None.
         seeds: The number of seeds; all of the recipes if None.
+        untuned: The recipe for methods that none of the others has settings of; None if they run anything.
     """
 
     recipes: tuple[Recipe, ...]
     methods: str | None = None
     seeds: int | None = None
+    untuned: Recipe | None = None
+
+    def recipes_for(self, methods: str | None) -> list[Recipe]:
+        """The recipes that run any of the methods: at a budget a recipe needs settings of one."""
+        names = set(parse_names(methods) or ())
+        settings = [recipe.configured() if recipe.tuning.budgets else names for recipe in self.recipes]
+        running = [
+            recipe for recipe, tuned in zip(self.recipes, settings, strict=True) if not names or names & tuned
+        ]
+        others = names - set(REFERENCES).union(*settings)
+        return [*running, self.untuned] if self.untuned and others else running
 
 
 def digits(quick: bool) -> Demonstration:
     """Classifiers that forget mislabelled examples at several budgets, and one digit at one."""
-    return Demonstration(tuple(map(load_recipe, DIGITS)), CLASSIFIERS, seeds=QUICK if quick else None)
+    return Demonstration(
+        tuple(map(load_recipe, DIGITS)),
+        CLASSIFIERS,
+        seeds=QUICK if quick else None,
+        untuned=load_recipe("digits-class"),
+    )
 
 
 def diffusion(quick: bool) -> Demonstration:
@@ -55,12 +73,6 @@ def diffusion(quick: bool) -> Demonstration:
         hurried = recipe.with_short_training(QUICK_STEPS)
         return Demonstration((hurried,), "lur:recover,salun", seeds=1)
     return Demonstration((recipe,), "lur:recover,salun,sa,joint:recover", seeds=1)
-
-
-def runs_any(recipe: Recipe, methods: str | None) -> bool:
-    """Whether a recipe runs any of the methods: at a budget it needs settings of one."""
-    names = parse_names(methods) or recipe.methods
-    return not recipe.tuning.budgets or bool(recipe.configured().intersection(names))
 
 
 DEMONSTRATIONS: Mapping[str, Callable[[bool], Demonstration]] = {"digits": digits, "diffusion": diffusion}
@@ -92,12 +104,12 @@ def demo(
         flags: The flags of every verb.
     """
     demonstration = DEMONSTRATIONS[what](quick)
-    count, recipes = seeds if seeds is not None else demonstration.seeds, list(demonstration.recipes)
+    count = seeds if seeds is not None else demonstration.seeds
+    method_names = demonstration.methods if methods is None else methods
+    recipes = demonstration.recipes_for(method_names)
     if count is not None and count < SEEDS:
         # without a verdict there is no use for calibration models
         recipes = [replace(recipe, calibration_seeds=()) for recipe in recipes]
-    method_names = demonstration.methods if methods is None else methods
-    recipes = [recipe for recipe in recipes if runs_any(recipe, method_names)]
     plan = Plan(methods=method_names, seeds=count, jobs=jobs)
     folder = bench.run_recipes(recipes, "unweave-demo", plan, flags)
     if count is not None and count < SEEDS and not flags.json:

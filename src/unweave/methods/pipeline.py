@@ -121,15 +121,15 @@ def refuse_unfit(stages: Sequence[Stage], names: Sequence[str]) -> None:
     for each, name in zip(stages, names, strict=True):
         refuse_no_method(each, "a stage of a pipeline")
         if isinstance(each, HasAbout) and each.about.paper == REFERENCE:
-            raise ValueError(f"a stage of a pipeline is no reference, found {name!r}: leave it out")
+            raise ValueError(f"a stage of a pipeline must not be a reference, found {name!r}: leave it out")
     if len(set(names)) < len(names):
         found = ", ".join(names)
         raise ValueError(
-            f"each stage of a pipeline needs a name of its own, found {found}: in Python, give names="
+            f"the stages of a pipeline need different names, found {found}: in Python, give names="
         )
     limits = [each.about.families for each in stages if isinstance(each, HasAbout) and each.about.families]
     if limits and not set(limits[0]).intersection(*limits):
-        families = " and ".join(dict.fromkeys(chain(*limits)))
+        families = ", and ".join(dict.fromkeys(" or ".join(each) for each in limits))
         raise ValueError(f"the stages of a pipeline must be for one family of models, found {families}")
 
 

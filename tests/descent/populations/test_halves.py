@@ -1,7 +1,7 @@
 import pytest
 import torch
-from descent.populations.test_together import source
 
+from descent.populations.test_together import source
 from unweave.descent.populations.halves import antithetic_halves, half_members
 from unweave.split import Split
 

@@ -12,14 +12,14 @@ from unweave.descent.descend import Descent, training_mode
 from unweave.descent.populations.together import batch_losses, stack_fixed, stack_weights, stacked_forward
 from unweave.problem import Problem
 from unweave.split import Part
-from unweave.tasks.classifier import Classifier
+from unweave.tasks.classifier import classifies
 
 
 def why_alone(problems: Sequence[Problem], how: Descent, part: Part) -> str:
     """Why these models are trained one after the other; empty if they can be trained together."""
     first = problems[0]
     source, ids = first.split.part(part)
-    if not isinstance(first.task, Classifier):
+    if not classifies(first.task):
         return f"only classifiers are trained together, found the task {type(first.task).__name__}"
     return (
         descent_reason(how, len(ids))
