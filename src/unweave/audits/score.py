@@ -66,18 +66,24 @@ class Interval:
 
 @dataclass(frozen=True)
 class Share:
-    """A share of n, with Wilson's 95 % interval.
+    """A share of n, with its 95 % interval.
 
     Args:
         successes: The number of successes.
         n: The number of trials, at least one.
+        exact: Whether the interval is Clopper and Pearson's; Wilson's if not.
     """
 
     successes: int
     n: int
+    exact: bool = False
 
     def __post_init__(self) -> None:
-        wilson(self.successes, self.n)  # raises if this is no share
+        self.interval()  # raises if this is no share
+
+    def interval(self) -> tuple[float, float]:
+        """Both ends."""
+        return (clopper_pearson if self.exact else wilson)(self.successes, self.n)
 
     @property
     def value(self) -> float:
@@ -87,12 +93,12 @@ class Share:
     @property
     def low(self) -> float:
         """Lower end of the interval."""
-        return wilson(self.successes, self.n)[0]
+        return self.interval()[0]
 
     @property
     def high(self) -> float:
         """Upper end."""
-        return wilson(self.successes, self.n)[1]
+        return self.interval()[1]
 
 
 @dataclass(frozen=True)
@@ -192,6 +198,18 @@ def compare(ours: Sequence[float], theirs_by_name: Mapping[str, Sequence[float]]
         name: Comparison(float(np.mean(np.subtract(ours, theirs))), p[name], adjusted[name])
         for name, theirs in theirs_by_name.items()
     }
+
+
+def clopper_pearson(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    """The exact two-sided interval of a rate."""
+    from scipy.special import betaincinv
+
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"expected 0 <= successes <= n and n > 0, found {successes} of {n}")
+    tail = (1 - level) / 2
+    low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, tail))
+    high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1 - tail))
+    return low, high
 
 
 def wilson(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float]:

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from unweave.audits.attacks.rates import ExactShare, clopper_pearson, delong, tpr_at_fpr
+from unweave.audits.attacks.rates import delong, tpr_at_fpr
+from unweave.audits.score import Share, clopper_pearson
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 1000), (18, 20), (20, 20), (1, 100)])
@@ -20,7 +21,7 @@ def test_clopper_pearson_has_its_known_values() -> None:
     low, high = clopper_pearson(10, 1000)
     assert (round(low, 3), round(high, 3)) == (0.005, 0.018)
     with pytest.raises(ValueError, match="found 3 of 2"):
-        ExactShare(3, 2)
+        Share(3, 2, exact=True)
 
 
 @given(st.integers(0, 5), st.sampled_from([0.01, 0.05, 0.1, 0.3]))

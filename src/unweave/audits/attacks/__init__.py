@@ -1,7 +1,7 @@
 """Attacks on unlearned models, each one file that reads like its paper; `ATTACKS` lists them.
 
-This room stands in `audits`: a membership attack is a pure function of answers that `populations` and
-`audits.classifier.collect` gathered, and never sees a model. Only the inversion of an update needs one.
+This room stands in `audits`: a membership attack is a pure function of answers that `descent.populations`
+and `audits.classifier.collect` gathered, and never sees a model. Only the inversion of an update needs one.
 """
 
 from unweave.audits.attacks import forget_vs_unseen, forgetting_quality, inversion, klom, rmia, ulira

@@ -23,9 +23,8 @@ import math
 import numpy as np
 from jaxtyping import Float64
 
-from unweave.audits.attacks.rates import clopper_pearson
 from unweave.audits.attacks.result import AttackResult, halvings, refuse_few, refuse_unlike, spread_band
-from unweave.audits.score import bootstrap
+from unweave.audits.score import bootstrap, clopper_pearson
 
 FEWEST = 32
 DELTA = 1e-5

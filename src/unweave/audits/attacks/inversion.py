@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unweave.audits.attacks.rates import ExactShare
+from unweave.audits.score import Share
 from unweave.choices import refuse_outside
 from unweave.record.checkpoint import difference, shapes
 from unweave.tasks import evaluating
@@ -214,10 +214,10 @@ def is_nearest(recovered: Tensor, record: Tensor, decoys: Float[Tensor, "decoy .
     return bool((record - recovered).square().sum() < distances.min())
 
 
-def reidentification(hits: Mapping[int, bool]) -> ExactShare:
+def reidentification(hits: Mapping[int, bool]) -> Share:
     """The share of records that were re-identified, with its exact interval.
 
     Args:
         hits: For each deleted record, by position, whether it was nearest to its reconstruction.
     """
-    return ExactShare(sum(hits.values()), len(hits))
+    return Share(sum(hits.values()), len(hits), exact=True)

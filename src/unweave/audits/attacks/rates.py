@@ -10,36 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-
-@dataclass(frozen=True)
-class ExactShare:
-    """A share of n with its exact 95 % interval (Clopper and Pearson, 1934).
-
-    Args:
-        successes: The number of successes.
-        n: The number of trials, at least one.
-    """
-
-    successes: int
-    n: int
-
-    def __post_init__(self) -> None:
-        clopper_pearson(self.successes, self.n)  # raises if this is no share
-
-    @property
-    def value(self) -> float:
-        """The share, in [0, 1]."""
-        return self.successes / self.n
-
-    @property
-    def low(self) -> float:
-        """Lower end of the interval."""
-        return clopper_pearson(self.successes, self.n)[0]
-
-    @property
-    def high(self) -> float:
-        """Upper end."""
-        return clopper_pearson(self.successes, self.n)[1]
+from unweave.audits.score import Share
 
 
 @dataclass(frozen=True)
@@ -53,8 +24,8 @@ class Rates:
     """
 
     threshold: float
-    tpr: ExactShare
-    fpr: ExactShare
+    tpr: Share
+    fpr: Share
 
 
 def tpr_at_fpr(
@@ -80,19 +51,7 @@ def tpr_at_fpr(
         )
     threshold = float(np.sort(others)[::-1][allowed])
     caught, false = int((members > threshold).sum()), int((others > threshold).sum())
-    return Rates(threshold, ExactShare(caught, len(members)), ExactShare(false, len(others)))
-
-
-def clopper_pearson(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
-    """The exact two-sided interval of a rate."""
-    from scipy.special import betaincinv
-
-    if not 0 <= successes <= n or n == 0:
-        raise ValueError(f"expected 0 <= successes <= n and n > 0, found {successes} of {n}")
-    tail = (1 - level) / 2
-    low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, tail))
-    high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1 - tail))
-    return low, high
+    return Rates(threshold, Share(caught, len(members), exact=True), Share(false, len(others), exact=True))
 
 
 def delong(
