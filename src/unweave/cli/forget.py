@@ -119,23 +119,26 @@ def forget(
         )
         after = glance(exam, result.model)
         listener(Progress(method, 2, 2))
-        result.save(folder, write=folder_writer(project, result, name=method))
-        saved_record = record.load(folder)
-        facts = {
-            "model": model_label(model),
-            "asked": request.words(),
-            "date": saved_record["environment"]["date"],
-        }
-        record.write(add_request(saved_record, facts), folder)
+        save_result(result, project, folder, name=method, model=model, request=request)
     print_result(result, method, exam=exam, before=before, after=after, folder=folder, flags=flags)
     return 0
 
 
+def save_result(
+    result: Result, project: Project, folder: Path, *, name: str, model: str, request: Request
+) -> None:
+    """Writes the result, and the request into its record."""
+    result.save(folder, write=folder_writer(project, result, name=name))
+    saved = record.load(folder)
+    facts = {"model": model_label(model), "asked": request.words(), "date": saved["environment"]["date"]}
+    record.write(add_request(saved, facts), folder)
+
+
 def refuse_other_requests(request: Request, tuned: Path | None, recipe: str | None) -> None:
     """Raises if a concept is named beside another forget set, or with settings for other models."""
-    given = [*request.flags(), *[name for name, value in (("tuned", tuned), ("recipe", recipe)) if value]]
-    if given:
-        raise ValueError(f"--{given[0]} does not go with --concept: leave one out")
+    flags = [*request.flags(), *[name for name, value in (("tuned", tuned), ("recipe", recipe)) if value]]
+    if flags:
+        raise ValueError(f"--{flags[0]} does not go with --concept: leave one out")
 
 
 def request_facts(
