@@ -20,7 +20,7 @@ from audits.answers import drawn
 from unweave.audits.classifier import parquet
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED, Classified
-from unweave.audits.metrics import METRICS, measure
+from unweave.audits.classifier.metrics import METRICS, measure
 from unweave.audits.references import Answers, Retrain
 from unweave.audits.verdict import Verdict
 from unweave.descent.descend import Descent

@@ -9,7 +9,7 @@ import pytest
 from markupsafe import escape
 
 from records import METRICS, put, synthetic, without
-from unweave.audits.metrics import METRICS as KNOWN
+from unweave.audits.classifier.metrics import METRICS as KNOWN
 from unweave.report import html, tables
 from unweave.report.numbers import digits
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.margins import Margins
-from unweave.audits.metrics import METRICS, Metric, Values
+from unweave.audits.metrics import Metric, Values
 from unweave.audits.summary import gap, reference_row
 from unweave.audits.verdict import Judgement
 from unweave.record.one_model import UNKNOWN, one_model, request_row
@@ -23,7 +23,7 @@ def audit_record(
     references: Sequence[Values],
     calibration_margins: Margins | None,
     *,
-    metrics: Mapping[str, Metric] = METRICS,
+    metrics: Mapping[str, Metric],
     sheets: Mapping[str, str] | None = None,
     retraining: Cost | None = None,
 ) -> dict[str, Any]:

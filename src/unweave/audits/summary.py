@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from unweave.audits.margins import Margins
-from unweave.audits.metrics import METRICS, Metric, Values, gap_of_means, gap_parts, mean_gap
+from unweave.audits.metrics import Metric, Values, gap_of_means, gap_parts, mean_gap
 from unweave.audits.score import interval, score
 
 POINTS = (0.0, 100.0)
@@ -17,7 +17,7 @@ POINTS = (0.0, 100.0)
 def reference_row(
     references: Sequence[Values],
     calibration_margins: Margins | None,
-    metrics: Mapping[str, Metric] = METRICS,
+    metrics: Mapping[str, Metric],
     spread: Margins | None = None,
 ) -> dict[str, Any]:
     """The row of the retrained models: their own metrics, and those of pairs.
@@ -48,7 +48,7 @@ def reference_row(
 
 
 def gap(
-    values: Sequence[Values], references: Sequence[Values], metrics: Mapping[str, Metric] = METRICS
+    values: Sequence[Values], references: Sequence[Values], metrics: Mapping[str, Metric]
 ) -> dict[str, Any]:
     """The mean gap in both senses, and its parts."""
     pairs = list(zip(values, references, strict=True))

@@ -42,7 +42,7 @@ import numpy as np
 
 from unweave.audits.equivalence import Equivalence, equivalences
 from unweave.audits.margins import RETRAINS, Margins
-from unweave.audits.metrics import METRICS, Finding, Metric, Values
+from unweave.audits.metrics import Finding, Metric, Values
 from unweave.audits.score import Score, score
 
 __all__ = ["Judgement", "Verdict", "judge"]
@@ -91,7 +91,7 @@ def judge(
     *,
     original: Sequence[Values] | None = None,
     seeds_needed: int = SEEDS,
-    metrics: Mapping[str, Metric] = METRICS,
+    metrics: Mapping[str, Metric],
 ) -> Judgement:
     """Judges a method from the metrics of its models and of models retrained on the same seeds.
 

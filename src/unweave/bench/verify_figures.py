@@ -16,7 +16,8 @@ from statistics import mean
 from typing import Any
 
 from unweave.audits.classifier import parquet
-from unweave.audits.metrics import METRICS, mean_gap
+from unweave.audits.classifier.metrics import METRICS
+from unweave.audits.metrics import mean_gap
 from unweave.bench.cache import file_name
 from unweave.bench.cell import REFERENCE, UNBUDGETED
 from unweave.bench.frontier import curve

@@ -21,10 +21,12 @@ from unweave.audits.classifier import deep_unlearn, parquet
 from unweave.audits.classifier.collect import Cut, collect
 from unweave.audits.classifier.evidence import Evidence, HeldOut
 from unweave.audits.classifier.logits import loss
+from unweave.audits.classifier.margins import calibrate
+from unweave.audits.classifier.metrics import GAP, METRICS, measure, measure_pair
 from unweave.audits.classifier.probes import probe, probe_size
 from unweave.audits.exam import Exam, Glance
-from unweave.audits.margins import Margins, calibrate
-from unweave.audits.metrics import GAP, METRICS, Metric, Values, mean_gap, measure, measure_pair
+from unweave.audits.margins import Margins
+from unweave.audits.metrics import Metric, Values, mean_gap
 from unweave.audits.verdict import Judgement, judge
 from unweave.errors import Failed
 from unweave.split import PARTS, Part, Split
@@ -151,7 +153,7 @@ class Classified(Exam[Evidence]):
         """The mean gap in points, and the other distances that a verdict uses, each in its own unit."""
         off = {name: abs(values[name] - wanted[name]) for name in POINTS if name in wanted}
         over = {"tv": values["tv"], "excess": max(0.0, values["tv"] - floor)}
-        parts = {"gap": mean_gap(values, wanted), **over, **off}
+        parts = {"gap": mean_gap(values, wanted, METRICS), **over, **off}
         more = sum(POINTS[name] * each for name, each in parts.items() if name in POINTS)
         return {"value": parts["gap"] + more / len(GAP), **parts}
 
@@ -169,7 +171,7 @@ class Classified(Exam[Evidence]):
         answers: Callable[[], Sequence[Evidence]],
     ) -> Judgement:
         """Judges the models of several seeds."""
-        return judge(values, references, margins, original=original)
+        return judge(values, references, margins, original=original, metrics=METRICS)
 
 
 ANSWERED = Classified(None)
