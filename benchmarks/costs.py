@@ -26,7 +26,7 @@ import torch
 from interleaved import resident
 
 from unweave.data.in_memory import Resident
-from unweave.descent.train import warm_up
+from unweave.descent.timing import warm_up
 from unweave.methods import DEFAULT, Method, method_named, methods_for
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.recover import Recover

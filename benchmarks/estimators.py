@@ -36,7 +36,8 @@ from unweave.bench.search import SECOND
 from unweave.bench.stage import Memory, Stage
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.objective import nll
-from unweave.descent.train import TrainedModel, run_and_time
+from unweave.descent.timing import run_and_time
+from unweave.descent.train import TrainedModel
 from unweave.problem import Problem
 from unweave.record.files import write_atomically
 from unweave.record.record import environment

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import torch
 
 from unweave.descent.descend import Descent
-from unweave.descent.train import synchronize
+from unweave.descent.timing import synchronize
 from unweave.problem import Problem
 from unweave.record.record import environment
 from unweave.weights.params import Params, add, norm

@@ -23,7 +23,7 @@ import torch
 from unweave.bench.recipe import load
 from unweave.bench.stage import Stage
 from unweave.bench.study import REFERENCES
-from unweave.descent.train import warm_up
+from unweave.descent.timing import warm_up
 from unweave.methods import Method
 from unweave.record.record import environment
 

@@ -33,7 +33,7 @@ from unweave.bench.search import SECOND, Trial, make_case, search
 from unweave.bench.stage import Stage
 from unweave.bench.study import study_from
 from unweave.bench.tune import prepare
-from unweave.descent.train import run_and_time
+from unweave.descent.timing import run_and_time
 from unweave.errors import Failed
 from unweave.methods.configure import configure
 from unweave.methods.pipeline import Pipeline

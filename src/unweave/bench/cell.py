@@ -17,7 +17,8 @@ from unweave.bench.cache import Content, append_suffix, file_name, read_or_make
 from unweave.bench.peak_memory import peak_memory
 from unweave.bench.stage import Memory, Stage
 from unweave.descent.probe import Probe
-from unweave.descent.train import TRAINING_FORMAT, digest, run_and_time
+from unweave.descent.timing import run_and_time
+from unweave.descent.train import TRAINING_FORMAT, digest
 from unweave.errors import Failed
 from unweave.record.traces import trace_rows
 from unweave.weights.cost import Cost
