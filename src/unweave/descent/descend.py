@@ -257,8 +257,8 @@ def combined_direction(step: Step, phase: Phase, generator: torch.Generator) -> 
     present = [term for term in phase.terms if term.present(step)]
     if not present:
         return {}
-    # The last term first: in `nested` it is the first term's step, so that its gradients come before the third;
-    # in `exact` it builds the graph of the first term on its way, and keeps that gradient.
+    # The last term first: in `nested` its gradient is the step of the first term, and in `exact` it builds the
+    # graph of the first term on its way and keeps that gradient.
     gradients = [step.gradient(term) for term in reversed(present)][::-1]
     if step.index == 0 and not phase.idle:
         refuse_zero(gradients)
