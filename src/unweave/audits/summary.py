@@ -10,7 +10,7 @@ from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values, gap_of_means, gap_parts, mean_gap
 from unweave.audits.score import interval, score
 
-POINTS = (0.0, 100.0)
+GAP_RANGE = (0.0, 100.0)
 """The range of a mean gap, which averages differences of percentages or shares."""
 
 
@@ -53,7 +53,7 @@ def gap(
     """The mean gap in both senses, and its parts."""
     pairs = list(zip(values, references, strict=True))
     each = [mean_gap(one, other, metrics) for one, other in pairs]
-    low, high = interval(each, POINTS)
+    low, high = interval(each, GAP_RANGE)
     apart = [gap_parts(one, other, metrics) for one, other in pairs]
     parts = {name: mean([seed[name] for seed in apart]) for name in apart[0]}
     whole = gap_of_means(values, references, metrics)

@@ -27,7 +27,7 @@ from unweave.weights.step import Precision, Runtime, Step, Term
 
 __all__ = ["Descent", "Phase", "descend"]
 
-CHECK = 50
+LOSS_CHECK = 50
 """Number of steps between two checks of the losses, which wait for the device."""
 
 OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -230,7 +230,7 @@ def run_phase(
         pinned.restore(update)
         train_state.follow_average(how.ema, begin + index)
         before = {key: step.memory[key][1] for key in runtime.carried if key in step.memory}
-        if index % CHECK == CHECK - 1:
+        if index % LOSS_CHECK == LOSS_CHECK - 1:
             collect_losses(problem, runtime)
         if (index + 1) % how.stop_every == 0 and phase.is_over(problem, how, train_state):
             break
@@ -257,7 +257,7 @@ def combined_direction(step: Step, phase: Phase, generator: torch.Generator) -> 
     present = [term for term in phase.terms if term.present(step)]
     if not present:
         return {}
-    # The last term first: in `nested` its gradient is the step of the first term, and in `exact` it builds the
+    # The last term first: in `nested` its gradient is the step of the first term; in `exact` it builds the
     # graph of the first term on its way and keeps that gradient.
     gradients = [step.gradient(term) for term in reversed(present)][::-1]
     if step.index == 0 and not phase.idle:

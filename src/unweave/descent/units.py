@@ -102,7 +102,7 @@ def first_step(problem: Problem, how: Descent, where: Mask | None, *terms: Term)
     return step
 
 
-CHECK = 4
+DIVERGENCE_GRADIENTS = 4
 """The gradient evaluations that `refuse_divergence` takes."""
 
 

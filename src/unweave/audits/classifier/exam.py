@@ -31,7 +31,7 @@ from unweave.audits.verdict import Judgement, judge
 from unweave.errors import Failed
 from unweave.split import PARTS, Part, Split
 
-POINTS = {"excess": 100.0, "auc": 100.0, "probe": 1.0, "relearn": 1.0}
+TRIAL_POINTS = {"excess": 100.0, "auc": 100.0, "probe": 1.0, "relearn": 1.0}
 """The value of one unit of each distance in points, in addition to the four parts of the mean gap."""
 
 EDGES = np.geomspace(1e-5, 32, 45)
@@ -151,10 +151,10 @@ class Classified(Exam[Evidence]):
 
     def score_trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
         """The mean gap in points, and the other distances that a verdict uses, each in its own unit."""
-        off = {name: abs(values[name] - wanted[name]) for name in POINTS if name in wanted}
+        off = {name: abs(values[name] - wanted[name]) for name in TRIAL_POINTS if name in wanted}
         over = {"tv": values["tv"], "excess": max(0.0, values["tv"] - floor)}
         parts = {"gap": mean_gap(values, wanted, METRICS), **over, **off}
-        more = sum(POINTS[name] * each for name, each in parts.items() if name in POINTS)
+        more = sum(TRIAL_POINTS[name] * each for name, each in parts.items() if name in TRIAL_POINTS)
         return {"value": parts["gap"] + more / len(GAP), **parts}
 
     def objectives(self, found: Evidence, values: Values, wanted: Values) -> dict[str, float]:
