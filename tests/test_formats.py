@@ -21,7 +21,7 @@ import torch
 from audits.answers import drawn
 from audits.diffusion.toys import samples
 from portable import TRAINING, double, fingerprint, original, problem, shortened, split, trained
-from unweave.audits.classifier.exam import ANSWERED, Classified
+from unweave.audits.classifier.exam import ANSWERED, ClassifierExam
 from unweave.audits.diffusion.metrics import measure_generation
 from unweave.bench import cell, stage, tune
 from unweave.bench.setup import Data
@@ -86,7 +86,7 @@ def unlearned(method: Method, family: str) -> Mapping[str, float]:
 
 def answered() -> Mapping[str, float]:
     """The logits of a classifier, and attacks on its features."""
-    exam, model = Classified(split("classifier", whole_class=True)), original("classifier")
+    exam, model = ClassifierExam(split("classifier", whole_class=True)), original("classifier")
     logits = exam.answers(model).logits
     return fingerprint(*(torch.tensor(logits[part]).double() for part in sorted(logits))) | exam.probes(model)
 

@@ -94,7 +94,7 @@ def audit(
         calibration: The answers of at least twelve other retrained models, if `reference` is evidence.
         original: The answers of the model before unlearning; a `Result` knows its original.
         exam: The questions to the models of a `Result`; those of its family if None. A generator needs one:
-            `unweave.families.diffusion.Generation(attacks=25).exam(result.split)`.
+            `unweave.families.diffusion.DiffusionFamily(attacks=25).exam(result.split)`.
 
     Raises:
         ValueError: If models are to be retrained but the data is unknown, if the evidence is about other

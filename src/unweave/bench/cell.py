@@ -167,5 +167,5 @@ def read_answers(exam: Storing[Found], place: Path) -> Found:
 def cell_key(stage: Stage, seed: int, method: str) -> str:
     """The digest of everything a cell depends on."""
     recipe, data = stage.recipe, stage.split().digest()
-    facts = {**stage.facts(), "data": data, "device": stage.device, "family": repr(recipe.family)}
+    facts = {**stage.facts(), "data": data, "device": stage.device, "family": recipe.family.key}
     return digest({**facts, "seed": seed, "method": method, "format": [TRAINING_FORMAT, METHODS_FORMAT]})

@@ -8,20 +8,20 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from unweave.audits.metrics import Metric
-from unweave.families.classifier import Classification
-from unweave.families.diffusion import Generation
+from unweave.families.classifier import ClassifierFamily
+from unweave.families.diffusion import DiffusionFamily
 from unweave.families.family import Family
 from unweave.tables import NOTHING, Table, as_table, read
 
 __all__ = ["DEFAULT_FAMILY", "FAMILIES"]
 
-FAMILIES: dict[str, Family] = {each.name: each for each in (Classification(), Generation())}
+FAMILIES: dict[str, Family] = {each.name: each for each in (ClassifierFamily(), DiffusionFamily())}
 """Every family with its default settings, by the word of tasks and methods."""
 
-DEFAULT_FAMILY = FAMILIES[Classification.name]
+DEFAULT_FAMILY = FAMILIES[ClassifierFamily.name]
 """The family of a model of which nothing else is said."""
 
-ALWAYS_WRITTEN = (Generation.table,)
+ALWAYS_WRITTEN = (DiffusionFamily.table,)
 """The tables that every recipe has in a record, empty for other families, as records have always had them."""
 
 

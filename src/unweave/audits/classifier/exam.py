@@ -39,7 +39,7 @@ EDGES = np.geomspace(1e-5, 32, 45)
 
 
 @dataclass(frozen=True)
-class Classified(Exam[Evidence]):
+class ClassifierExam(Exam[Evidence]):
     """Questions to classifiers about one split.
 
     Args:
@@ -174,7 +174,7 @@ class Classified(Exam[Evidence]):
         return judge(values, references, margins, original=original, metrics=METRICS)
 
 
-ANSWERED = Classified(None)
+ANSWERED = ClassifierExam(None)
 """The exam of models of which only the answers are known."""
 
 
