@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from torch import nn
 
 from unweave.data.in_memory import Resident
 from unweave.descent.descend import Descent
