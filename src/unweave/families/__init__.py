@@ -1,10 +1,15 @@
 """Families of models: the registry, and one file per family that ties a task to its methods, data and audit.
 
 A new family is one file in `unweave.tasks`, one here, one package in `unweave.audits`, and one line in
-`FAMILIES`. Everything above asks the registry, or the `Family` of a recipe or a project.
+`FAMILIES`. If its data is of a new kind, it also needs a `unweave.data.Source`. Everything above asks the
+registry, or the `Family` of a recipe or a project; `tests/families/test_third_family.py` is a whole example.
+
+Three traps: the stage of a record names its family, but earlier records do not, and `family_of_stage` guesses
+theirs by the ids of metrics; families that share the id of a metric must share its title and unit; and
+`--data`, folders of diffusers and answers in parquet without a model belong to one family each.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from unweave.audits.metrics import Metric
@@ -49,14 +54,16 @@ def family_tables(family: Family) -> dict[str, Any]:
     return empty if family.table is None else {**empty, family.table: as_table(family)}
 
 
-def family_for(names: Collection[str]) -> Family:
-    """The family with most of the metrics of those names; the first family if no name is known."""
-    return max(FAMILIES.values(), key=lambda family: len(family.metrics.keys() & set(names)))
+def family_of_stage(stage: Mapping[str, Any]) -> Family:
+    """The family of a stage of a record.
 
-
-def metrics_for(names: Collection[str]) -> Mapping[str, Metric[Any]]:
-    """The metrics of `family_for`."""
-    return family_for(names).metrics
+    In a record that names none, or one that is not registered, it is the family that has most of the stage's
+    metrics, or else the first.
+    """
+    named = FAMILIES.get(stage.get("family", ""))
+    tables = [stage["reference"]["scores"], *(method["scores"] for method in stage["methods"].values())]
+    ids = {metric for scores in tables for metric in scores}
+    return named or max(FAMILIES.values(), key=lambda family: len(family.metrics.keys() & ids))
 
 
 def metric_named(name: str) -> Metric[Any] | None:

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from unweave.families import metric_named, metrics_for
+from unweave.families import family_of_stage, metric_named
 from unweave.record.files import write_atomically
 from unweave.record.record import explain_unverified
 from unweave.report import figures, frontier, protocol_tables
@@ -254,7 +254,8 @@ def _glossary(stages: list[Stage]) -> list[Any]:
     shown: dict[str, Any] = {}
     for stage in stages:
         ids = (*stage.metrics, *stage.further)
-        shown |= {entry.says: entry for name, entry in metrics_for(ids).items() if name in ids}
+        known = family_of_stage(stage.record).metrics
+        shown |= {entry.says: entry for name, entry in known.items() if name in ids}
     return list(shown.values())
 
 
