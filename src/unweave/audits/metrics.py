@@ -14,6 +14,7 @@ __all__ = ["Metric", "Values"]
 
 Direction = Literal["match", "lower", "higher"]
 Finding = Literal["under-forgetting", "over-forgetting", "damage", "wrong examples", "unlike retraining"]
+Axis = Literal["forgetting", "utility"]
 Values = Mapping[str, float]
 
 Found = TypeVar("Found")
@@ -42,6 +43,9 @@ class Metric(Generic[Found]):
         maximum: The largest value, in the metric's unit; a percentage needs none.
         counts: The part whose examples it counts: the margin is then at least one example.
         points: The value of one unit in the mean gap, in percentage points; zero leaves the metric out.
+        drawn: The axis of a report's figures that shows it; None if none does.
+        of_features: Whether it uses the features below the last layer, which a change of that layer can't
+            satisfy.
     """
 
     id: str
@@ -60,6 +64,8 @@ class Metric(Generic[Found]):
     maximum: float = math.inf
     counts: str | None = None
     points: float = 0.0
+    drawn: Axis | None = None
+    of_features: bool = False
 
     @property
     def ceiling(self) -> float:

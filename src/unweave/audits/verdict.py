@@ -18,8 +18,8 @@ names any metric that still differs.
 
 Differences smaller than a margin are invisible: if the original is less than `POWER` margins away in every
 metric, a model that forgot only half could pass, so nothing passes. A PASS says how far away the original is.
-If classes are forgotten whole, this must hold for the probe of the features itself: one bias of the last
-layer can satisfy the other metrics, and can be reverted.
+If classes are forgotten whole, this must hold for the probe of the features itself (`Metric.of_features`):
+one bias of the last layer can satisfy the other metrics, and can be reverted.
 
 A FAIL begins with the metric furthest outside, in units of its margin. The faults:
 
@@ -54,8 +54,6 @@ NO_INFLUENCE = (
     "the forget set has no measurable influence: even the untouched original is not shown to differ from "
     "retraining"
 )
-FEATURES = "probe"
-"""The only metric that a change of the last layer can't satisfy: it uses the features below."""
 LEVEL: frozenset[Finding] = frozenset({"under-forgetting", "over-forgetting"})
 
 
@@ -164,10 +162,13 @@ def _explain_low_power(before: Mapping[str, Equivalence], metrics: Mapping[str, 
     """Why the metrics could miss a fault here, judging by the original; None if they could not."""
     if _furthest(before)[1] < POWER:
         return f"{_power(before, metrics)}: a model that forgot half could pass, {POWER:g} margins are needed"
-    probe_test = before.get(FEATURES)
-    if probe_test is not None and (probe_test.finding is None or probe_test.margins < POWER):
-        distance = f"the untouched original is {probe_test.margins:.1f} margins out in the probe"
-        return f"{distance}: a class that the last layer only hides could pass, {POWER:g} margins are needed"
+    for name in (each for each in before if metrics[each].of_features):
+        if before[name].finding is None or before[name].margins < POWER:
+            out, title = before[name].margins, metrics[name].title
+            distance = f"the untouched original is {out:.1f} margins out in the {title}"
+            return (
+                f"{distance}: a class that the last layer only hides could pass, {POWER:g} margins are needed"
+            )
     return None
 
 

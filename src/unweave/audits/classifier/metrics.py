@@ -28,6 +28,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         floor=0.5,
         counts="forget",
         points=1.0,
+        drawn="forgetting",
     ),
     Metric(
         id="ra",
@@ -58,6 +59,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         floor=0.5,
         counts="test",
         points=1.0,
+        drawn="utility",
     ),
     Metric(
         id="mia",
@@ -169,6 +171,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         above="under-forgetting",
         floor=0.5,
         counts="probe",
+        of_features=True,
     ),
     Metric(
         id="relearn",
