@@ -19,15 +19,8 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from unweave.data import Raw
-from unweave.descent.descend import (
-    LOSS_CHECK,
-    Descent,
-    Phase,
-    phase_lengths,
-    plan_inputs,
-    set_rate,
-    training_mode,
-)
+from unweave.descent.batches import plan_inputs
+from unweave.descent.descend import LOSS_CHECK, Descent, Phase, phase_lengths, set_rate, training_mode
 from unweave.descent.feed import FEEDS
 from unweave.descent.losses import refuse_nonfinite
 from unweave.descent.objective import nll
