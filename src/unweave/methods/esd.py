@@ -19,7 +19,8 @@ from unweave.methods.about import About
 from unweave.problem import Problem
 from unweave.space import Log, Range, Uniform, up_to
 from unweave.tasks import Batch, call, evaluating
-from unweave.tasks.diffusion import Diffusion, denoising, guide_away, keyed_noise
+from unweave.tasks.diffusion import Diffusion, denoising, guide_away
+from unweave.tasks.diffusion.keyed_images import keyed_noise
 from unweave.tasks.diffusion.sample import Sampler, ddim, guided_prediction, refuse_impossible
 from unweave.weights.step import Step
 
