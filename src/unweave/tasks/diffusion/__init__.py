@@ -14,7 +14,7 @@ from torch import Tensor
 from unweave.choices import refuse_unknown_choices
 from unweave.data import Raw
 from unweave.data.keyed_draws import draw_key, uniform
-from unweave.tasks import Batch, Inputs, Predict, Task
+from unweave.tasks import Batch, Inputs, Predict
 from unweave.tasks.diffusion.keyed_images import DRAWN, images, keyed_latents, keyed_noise, keyed_pixels
 from unweave.tasks.diffusion.schedule import Schedule
 
@@ -217,19 +217,6 @@ class Diffusion:
         """Which examples have no condition, shaped to choose among `like`."""
         none = torch.zeros_like(condition) if self.null is None else condition == self.null
         return none.bool().view(-1, *[1] * (like.ndim - 1))
-
-
-def denoising(task: Task) -> Diffusion:
-    """Returns the task if it is a diffusion task.
-
-    Raises:
-        ValueError: If it is another task.
-    """
-    if not isinstance(task, Diffusion):
-        raise ValueError(
-            f"this method is for denoisers and needs the task Diffusion, found {type(task).__name__}"
-        )
-    return task
 
 
 def guide_away(start: Tensor, said: Tensor, plain: Tensor, eta: float) -> Tensor:
