@@ -132,12 +132,12 @@ def test_right_level_on_wrong_examples_fails_by_that_name(stage):
 def test_nan_fails_with_one_seed_and_without_reference(stage):
     judgement = judge([measure(broken(stage.original[0]))], [], None, metrics=METRICS)
     assert judgement.verdict == Verdict.FAIL
-    assert judgement.reason == "FAIL: NaN: the logits of 1 of 1 models contain NaN or infinity"
+    assert judgement.reason == "FAIL: NaN: the answers of 1 of 1 models contain NaN or infinity"
 
 
 def test_one_nan_model_among_ten_fails(stage):
     judgement = stage.judge([broken(stage.retrained[-1]), *stage.retrained[-SEEDS:-1]])
-    assert judgement.reason.startswith("FAIL: NaN: the logits of 1 of 10 models")
+    assert judgement.reason.startswith("FAIL: NaN: the answers of 1 of 10 models")
 
 
 def test_genuine_retrains_pass_nine_of_ten_resampled_audits(stage):

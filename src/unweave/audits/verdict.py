@@ -109,7 +109,7 @@ def judge(
     scores = _scores(values, references, margins, metrics)
     broken = sum(any(np.isnan(value) for value in each.values()) for each in values)
     if broken:
-        reason = f"FAIL: NaN: the logits of {broken} of {len(values)} models contain NaN or infinity"
+        reason = f"FAIL: NaN: the answers of {broken} of {len(values)} models contain NaN or infinity"
         return Judgement(Verdict.FAIL, reason, scores, {})
     lacking = "; ".join(_list_missing(len(values), len(references), margins, seeds_needed))
     if lacking or margins is None:
