@@ -1,8 +1,8 @@
 """Families of models: the registry, and one file per family that ties a task to its methods, data and audit.
 
-A new family is one file in `unweave.tasks`, one here, one package in `unweave.audits`, and one line in
-`FAMILIES`. If its data is of a new kind, it also needs a `unweave.data.Source`. Everything above asks the
-registry, or the `Family` of a recipe or a project; `tests/families/test_third_family.py` is a whole example.
+A new family is one file in `unweave.tasks`, one here, one package in `unweave.audits`, one line in
+`FAMILIES`, and a `unweave.data.Source` if its data is of a new kind: see CONTRIBUTING. Everything above asks
+the registry, or the `Family` of a recipe or a project.
 
 Three traps: the stage of a record names its family, but earlier records do not, and `family_of_stage` guesses
 theirs by the ids of metrics; families that share the id of a metric must share its title and unit; and
