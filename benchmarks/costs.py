@@ -11,22 +11,20 @@ in the same round; reported is the median. Passes are the examples that gradient
 that a model was asked about, in a run with the method's defaults, relative to the training data.
 """
 
-import argparse
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
 from multiprocessing import get_context
-from pathlib import Path
 from statistics import median
 from time import process_time
 from typing import Any, cast
 
 import torch
 from interleaved import resident
+from timed_rounds import make_parser, turns, write_record
 
 from unweave.data.in_memory import Resident
-from unweave.descent.train import warm_up
+from unweave.descent.timing import warm_up
 from unweave.methods import DEFAULT, Method, method_named, methods_for
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.recover import Recover
@@ -110,10 +108,8 @@ def rounds_of(methods: Mapping[str, Method], rounds: int) -> dict[str, list[tupl
     """The two times of every method, one pair per round; each round begins with another method."""
     names = list(methods)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    for i in range(rounds):
-        turn = i % len(names)
-        for name in names[turn:] + names[:turn]:
-            times[name].append(per_step(methods[name]))
+    for name in turns(names, rounds):
+        times[name].append(per_step(methods[name]))
     return times
 
 
@@ -175,17 +171,12 @@ def table(results: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Measures and prints; keeps a record if there is `--record`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, rounds=9)
     parser.add_argument("--methods", help="names with commas between; all if left out")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--record", type=Path, help="the file to keep everything in as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = measure(arguments.methods and arguments.methods.split(","), arguments.rounds)
-    if arguments.record:
-        arguments.record.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_record(arguments.record, results)
     print(table(results))
 
 

@@ -28,14 +28,16 @@ from torch import nn
 
 from unweave.audits.classifier.distance import ranks
 from unweave.audits.classifier.logits import Labels, Logits, confidence, margin, probabilities
-from unweave.audits.metrics import mean_gap, measure
+from unweave.audits.classifier.metrics import METRICS, measure
+from unweave.audits.metrics import mean_gap
 from unweave.audits.score import t_interval
 from unweave.bench.recipe import load
 from unweave.bench.search import SECOND
 from unweave.bench.stage import Memory, Stage
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.objective import nll
-from unweave.descent.train import TrainedModel, run_and_time
+from unweave.descent.timing import run_and_time
+from unweave.descent.train import TrainedModel
 from unweave.problem import Problem
 from unweave.record.files import write_atomically
 from unweave.record.record import environment
@@ -154,7 +156,7 @@ class Case:
         exam = self.stage.exam(self.data_seed)
         reference = exam.answers(self.retrained.model)
         values = measure(exam.answers(model), reference)
-        return {"gap": mean_gap(values, measure(reference, None)), "reached_tv": values["tv"]}
+        return {"gap": mean_gap(values, measure(reference, None), METRICS), "reached_tv": values["tv"]}
 
 
 def distances(answers: Logits, target: Logits, labels: Labels) -> Row:

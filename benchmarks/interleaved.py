@@ -9,7 +9,6 @@ Memory is the peak of a fresh process during the steps, less what it held before
 activations.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +20,10 @@ from statistics import median, quantiles
 from typing import Any, Protocol
 
 import torch
+from timed_rounds import make_parser, turns, write_record
 
 from unweave.descent.descend import Descent
-from unweave.descent.train import synchronize
+from unweave.descent.timing import synchronize
 from unweave.problem import Problem
 from unweave.record.record import environment
 from unweave.weights.params import Params, add, norm
@@ -123,13 +123,11 @@ def seconds(setting: Setting, rounds: int, device: str) -> dict[str, list[float]
     """Seconds per step of every competitor, one number per round; each round begins with another one."""
     names = list(setting.competitors)
     times: dict[str, list[float]] = {name: [] for name in names}
-    for i in range(rounds):
-        turn = i % len(names)
-        for name in names[turn:] + names[:turn]:
-            clock = Clock(torch.device(device), setting.warm)
-            how = setting.how(setting.warm + setting.steps)
-            setting.run(name, setting.problem(device), how, clock.tick)
-            times[name].append((clock.now() - clock.start) / setting.steps)
+    for name in turns(names, rounds):
+        clock = Clock(torch.device(device), setting.warm)
+        how = setting.how(setting.warm + setting.steps)
+        setting.run(name, setting.problem(device), how, clock.tick)
+        times[name].append((clock.now() - clock.start) / setting.steps)
     return times
 
 
@@ -214,21 +212,15 @@ def report(
     description: str, settings: Mapping[str, Setting], *, base: str, modes: Sequence[str], alpha: float
 ) -> None:
     """The command: measures, prints, and keeps a record if asked to."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(description, rounds=25)
     parser.add_argument("--settings", default=",".join(settings), help="names with commas between")
-    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--record", type=Path, help="the file to keep the same object in")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     selection = {name: settings[name] for name in arguments.settings.split(",")}
     results = measure(selection, arguments.rounds, arguments.device, base=base, modes=modes) | {
         "alpha": alpha
     }
-    text = json.dumps(results, indent=1)
-    if arguments.record:
-        arguments.record.write_text(text + "\n", encoding="utf-8")
-    print(text if arguments.json else table(results))
+    write_record(arguments.record, results)
+    print(json.dumps(results, indent=1) if arguments.json else table(results))

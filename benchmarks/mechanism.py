@@ -32,9 +32,10 @@ from mechanism_tables import AHEAD, WEIGHED, Row, Table, draw_figure, of_gap, su
 from torch import nn
 
 from unweave.audits.classifier.collect import collect
-from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.classifier.evidence import Evidence, HeldOut
 from unweave.audits.classifier.logits import loss
-from unweave.audits.metrics import GAP, HeldOut, mean_gap, measure
+from unweave.audits.classifier.metrics import GAP, METRICS, measure
+from unweave.audits.metrics import mean_gap
 from unweave.bench.recipe import load
 from unweave.bench.split_data import make_split
 from unweave.descent.descend import Descent, Phase, descend
@@ -288,7 +289,7 @@ def distances(answers: Evidence, reference: Evidence, *, on: HeldOut) -> Row:
     values, target = measure(answers, reference, on=on), measure(reference, reference, on=on)
     apart = {name: values[name] - target[name] for name in GAP}
     level = float(loss(answers.logits["forget"], answers.labels["forget"]).mean())
-    return {**apart, "gap": mean_gap(values, target), "tv": values["tv"], "forget_loss": level}
+    return {**apart, "gap": mean_gap(values, target, METRICS), "tv": values["tv"], "forget_loss": level}
 
 
 def choice_of(seed: int) -> list[Row]:

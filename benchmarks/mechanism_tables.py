@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from unweave.audits.metrics import GAP, mean_gap
+from unweave.audits.classifier.metrics import GAP, METRICS
+from unweave.audits.metrics import mean_gap
 from unweave.audits.score import t_interval
 
 Row = dict[str, Any]
@@ -77,7 +78,7 @@ class Table:
     def floor(self) -> float:
         """The mean gap of two retrained models, over all pairs of seeds."""
         retrained = [of_gap(self.rows[("retrained", 0.0, 0.0, seed)]) for seed in self.seeds]
-        return float(np.mean([mean_gap(a, b) for a, b in combinations(retrained, 2)] or [np.nan]))
+        return float(np.mean([mean_gap(a, b, METRICS) for a, b in combinations(retrained, 2)] or [np.nan]))
 
 
 def estimate(values: Values) -> Row:

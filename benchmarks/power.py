@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from unweave.audits.classifier.metrics import METRICS
 from unweave.audits.margins import RETRAINS, margins
 from unweave.audits.metrics import Values
 from unweave.audits.verdict import SEEDS, Judgement, Verdict, judge
@@ -145,7 +146,7 @@ def audit(found: Models, rng: np.random.Generator) -> dict[str, Judgement]:
     dealt = rng.permutation(len(retrained))[: RETRAINS + 2 * SEEDS]
     calibration, references, again = np.split(dealt, [RETRAINS, RETRAINS + SEEDS])
     pairs = [beside[i][j] for i, j in combinations(calibration, 2)]
-    fixed = margins([retrained[i] for i in calibration], pairs, sizes=found.sizes)
+    fixed = margins([retrained[i] for i in calibration], pairs, sizes=found.sizes, metrics=METRICS)
     judged = {kind: rng.permutation(len(group))[:SEEDS] for kind, group in found.alone.items()}
     judged["retrained"] = again
     values = {
@@ -156,7 +157,9 @@ def audit(found: Models, rng: np.random.Generator) -> dict[str, Judgement]:
         for kind, some in judged.items()
     }
     wanted, original = [retrained[i] for i in references], values["original"]
-    return {kind: judge(each, wanted, fixed, original=original) for kind, each in values.items()}
+    return {
+        kind: judge(each, wanted, fixed, original=original, metrics=METRICS) for kind, each in values.items()
+    }
 
 
 def summary(judgements: Sequence[Judgement]) -> Row:

@@ -8,9 +8,7 @@ retraining's of its round; so are its gradient evaluations. `overhead` is the me
 1 means that a method is as dear as its gradients.
 """
 
-import argparse
 import copy
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median, quantiles
@@ -19,11 +17,12 @@ from time import process_time
 from typing import Any
 
 import torch
+from timed_rounds import make_parser, turns, write_record
 
 from unweave.bench.recipe import load
 from unweave.bench.stage import Stage
 from unweave.bench.study import REFERENCES
-from unweave.descent.train import warm_up
+from unweave.descent.timing import warm_up
 from unweave.methods import Method
 from unweave.record.record import environment
 
@@ -41,10 +40,8 @@ def measure(stage: Stage, rounds: int) -> Times:
     methods[BASE] = recipe.method(BASE)
     original = stage.load_or_train("mixed", seed).model
     names, times = list(methods), {name: [] for name in methods}
-    for i in range(rounds):
-        turn = i % len(names)
-        for name in names[turn:] + names[:turn]:
-            times[name].append(run(stage, original, seed, methods[name]))
+    for name in turns(names, rounds):
+        times[name].append(run(stage, original, seed, methods[name]))
     return times
 
 
@@ -89,12 +86,8 @@ def table(name: str, rows: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Measures, prints, and writes a record."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, rounds=9)
     parser.add_argument("recipes", nargs="+", help="recipes at a budget, such as digits-trace@0.3")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--record", type=Path, help="the file that gets all figures as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warm_up()
@@ -103,9 +96,8 @@ def main() -> None:
         for name in arguments.recipes:
             stages[name] = summarize(measure(Stage(load(name), Path(folder)), arguments.rounds))
             print(table(name, stages[name]), flush=True)
-    if arguments.record:
-        record = {"rounds": arguments.rounds, "stages": stages, "environment": environment()}
-        arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    record = {"rounds": arguments.rounds, "stages": stages, "environment": environment()}
+    write_record(arguments.record, record)
 
 
 if __name__ == "__main__":

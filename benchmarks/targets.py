@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from compact import write_compact
 
-from unweave.audits.metrics import mean_gap, measure
+from unweave.audits.classifier.metrics import METRICS, measure
+from unweave.audits.metrics import mean_gap
 from unweave.audits.score import t_interval
 from unweave.bench.ranges import Settings, nest_paths
 from unweave.bench.recipe import Recipe, load, parse
@@ -32,7 +33,7 @@ from unweave.bench.search import SECOND, Trial, make_case, search
 from unweave.bench.stage import Stage
 from unweave.bench.study import study_from
 from unweave.bench.tune import prepare
-from unweave.descent.train import run_and_time
+from unweave.descent.timing import run_and_time
 from unweave.errors import Failed
 from unweave.methods.configure import configure
 from unweave.methods.pipeline import Pipeline
@@ -116,7 +117,11 @@ def runs_of(folder: str, best: Mapping[str, Settings], name: str, seed: int) -> 
     rows: list[Row] = []
     for target, answers, gradients in seen:
         values = measure(answers, reference)
-        apart = {"gap": mean_gap(values, wanted), "tv": values["tv"], "auc": values["auc"] - wanted["auc"]}
+        apart = {
+            "gap": mean_gap(values, wanted, METRICS),
+            "tv": values["tv"],
+            "auc": values["auc"] - wanted["auc"],
+        }
         rows.append(
             {"stage": name, "seed": seed, "target": target, **apart, "gradient_evaluations": gradients}
         )

@@ -174,8 +174,8 @@ class NextToken:
 MODELS = {"batchnorm": ConvNet, "layernorm": layer_norm_net, "denoiser": Denoiser, "language": Transformer}
 if find_spec("diffusers"):
     MODELS |= {"unet": unet, "dit": dit}
-FAMILIES = tuple(MODELS)
-DENOISERS = tuple(family for family in FAMILIES if family in ("denoiser", "unet", "dit"))
+MODEL_KINDS = tuple(MODELS)
+DENOISERS = tuple(family for family in MODEL_KINDS if family in ("denoiser", "unet", "dit"))
 STEPS = {"batchnorm": 50, "layernorm": 40, "denoiser": 240, "language": 60, "unet": 150, "dit": 300}
 
 

@@ -13,8 +13,9 @@ from torch.multiprocessing.spawn import spawn
 
 from smooth import MODES, WEIGHT, flat, net, problem
 from unweave.data.in_memory import Resident
+from unweave.descent.batches import step_batches
 from unweave.descent.curvature import top_eigenvalue
-from unweave.descent.descend import Descent, Phase, descend, step_batches
+from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.importance import fisher, saliency, snip, top
 from unweave.descent.lookahead import lagged, nested
 from unweave.descent.objective import bounded, l1, mislabel, nll

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from unweave.data.in_memory import Resident
 from unweave.descent.descend import Phase, combined_direction
-from unweave.descent.objective import Objective, OnWeights
+from unweave.descent.objective import Objective
+from unweave.descent.weighted_sum import OnWeights
 from unweave.methods.lur import TERMS
 from unweave.problem import Problem
 from unweave.split import Part, Split

@@ -19,8 +19,8 @@ import unweave
 from audits.answers import drawn
 from unweave.audits.classifier import parquet
 from unweave.audits.classifier.evidence import Evidence
-from unweave.audits.classifier.exam import ANSWERED, Classified
-from unweave.audits.metrics import METRICS, measure
+from unweave.audits.classifier.exam import ANSWERED, ClassifierExam
+from unweave.audits.classifier.metrics import METRICS, measure
 from unweave.audits.references import Answers, Retrain
 from unweave.audits.verdict import Verdict
 from unweave.descent.descend import Descent
@@ -354,7 +354,7 @@ def test_importing_the_library_imports_nothing_heavy() -> None:
 
 def test_a_generator_without_an_exam_is_refused_with_what_to_pass(result) -> None:
     denoiser = replace(result, task=Diffusion(3))
-    with pytest.raises(ValueError, match=r"a generator needs an exam.*Generation\(attacks=25\)\.exam"):
+    with pytest.raises(ValueError, match=r"a generator needs an exam.*DiffusionFamily\(attacks=25\)\.exam"):
         unweave.audit(denoiser)
 
 
@@ -366,7 +366,7 @@ def test_references_are_read_under_the_same_exam_alone(result, tmp_path) -> None
     assert [seed for _, seed in train.asked] == [0, 7, 8] * 2
 
 
-class Otherwise(Classified):
+class Otherwise(ClassifierExam):
     digest = "0123"
 
 

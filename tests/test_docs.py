@@ -19,7 +19,7 @@ import torch
 import projects
 import test_methods
 import unweave
-from every_family import FAMILIES
+from every_family import MODEL_KINDS
 from for_each import for_each
 from pages import LINK, PAGES, RECORD, ROOT, anchors, blocks, code_in, figures, prose, sections, table, text
 from unweave import cli
@@ -139,7 +139,7 @@ def test_the_example_of_contributing_is_a_method(workplace: Path, monkeypatch: p
     assert isinstance(method, Method) and eval(repr(method), space) == method
     parity()
     monkeypatch.setitem(test_methods.CASES, EXAMPLE, method)
-    for family in FAMILIES:  # the contract, as that line has it run
+    for family in MODEL_KINDS:  # the contract, as that line has it run
         for check in test_methods.CONTRACT:
             check(EXAMPLE, family)
 

@@ -21,7 +21,7 @@ import torch
 from audits.answers import drawn
 from audits.diffusion.toys import samples
 from portable import TRAINING, double, fingerprint, original, problem, shortened, split, trained
-from unweave.audits.classifier.exam import ANSWERED, Classified
+from unweave.audits.classifier.exam import ANSWERED, ClassifierExam
 from unweave.audits.diffusion.metrics import measure_generation
 from unweave.bench import cell, stage, tune
 from unweave.bench.setup import Data
@@ -32,11 +32,11 @@ from unweave.methods import Method, methods_for
 from unweave.methods.unsir import UNSIR
 
 FORMATS = {
-    "TRAINING_FORMAT": (train.TRAINING_FORMAT, "train.py"),
-    "METHODS_FORMAT": (cell.METHODS_FORMAT, "run/cell.py"),
-    "MEASURING_FORMAT": (cell.MEASURING_FORMAT, "run/cell.py"),
-    "CHOOSING_FORMAT": (stage.CHOOSING_FORMAT, "run/stage.py"),
-    "SEARCHING_FORMAT": (tune.SEARCHING_FORMAT, "run/tune.py"),
+    "TRAINING_FORMAT": (train.TRAINING_FORMAT, "descent/train.py"),
+    "METHODS_FORMAT": (cell.METHODS_FORMAT, "bench/cell.py"),
+    "MEASURING_FORMAT": (cell.MEASURING_FORMAT, "bench/cell.py"),
+    "CHOOSING_FORMAT": (stage.CHOOSING_FORMAT, "bench/stage.py"),
+    "SEARCHING_FORMAT": (tune.SEARCHING_FORMAT, "bench/tune.py"),
 }
 """Each number, and the file of the package that it is in."""
 
@@ -86,7 +86,7 @@ def unlearned(method: Method, family: str) -> Mapping[str, float]:
 
 def answered() -> Mapping[str, float]:
     """The logits of a classifier, and attacks on its features."""
-    exam, model = Classified(split("classifier", whole_class=True)), original("classifier")
+    exam, model = ClassifierExam(split("classifier", whole_class=True)), original("classifier")
     logits = exam.answers(model).logits
     return fingerprint(*(torch.tensor(logits[part]).double() for part in sorted(logits))) | exam.probes(model)
 
@@ -226,7 +226,7 @@ def test_a_result_that_changed_is_pinned_under_a_raised_number_only(monkeypatch,
     with pytest.raises(SystemExit, match="raise MEASURING_FORMAT"):
         pin()
     assert (tmp_path / "formats.json").read_text() == before
-    monkeypatch.setitem(FORMATS, "MEASURING_FORMAT", (cell.MEASURING_FORMAT + 1, "run/cell.py"))
+    monkeypatch.setitem(FORMATS, "MEASURING_FORMAT", (cell.MEASURING_FORMAT + 1, "bench/cell.py"))
     pin()
     assert [entry["result"]["auc"] for entry in load().values()] == [0.7, 0.5]
     assert not any(complaint(name, each, load()[name]) for name, each in CASES.items())

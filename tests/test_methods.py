@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import every_family
 import shards
-from every_family import FAMILIES, answers, loss_on, original, problem, request
+from every_family import MODEL_KINDS, answers, loss_on, original, problem, request
 from for_each import for_each
 from shorten import each_within
 from unweave import methods
@@ -78,10 +78,10 @@ REFUSED = {
     ("ct", "language"): "convolution kernels, and this model has none",
 }
 PROMPTED = [name for name, method in CASES.items() if method.about.families == ("text-to-image",)]
-for other in FAMILIES:
+for other in MODEL_KINDS:
     REFUSED |= {(name, other): "is for models of the family text-to-image, found" for name in PROMPTED}
 GENERATIVE = [name for name, method in CASES.items() if method.about.families[:1] == ("diffusion",)]
-for other in [family for family in FAMILIES if family not in every_family.DENOISERS]:
+for other in [family for family in MODEL_KINDS if family not in every_family.DENOISERS]:
     found = type(every_family.task(other)).__name__
     REFUSED |= {(name, other): f"is for denoisers .* found {found}" for name in GENERATIVE}
 CLASSIFYING = [name for name, method in CASES.items() if method.about.families[:1] == ("classifier",)]
@@ -90,7 +90,7 @@ for other in ("language", *every_family.DENOISERS):
 WORKING = [
     (name, family)
     for name, method in CASES.items()
-    for family in FAMILIES
+    for family in MODEL_KINDS
     if (name, family) not in REFUSED and method.about.serves(family_of(every_family.task(family)))
 ]
 FORGETTING = (
@@ -344,7 +344,7 @@ def reshaped(how: Descent, optimizer: str) -> Descent:
 
 
 @for_each("optimizer", ["sgd", "adam", "adamw"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODEL_KINDS)
 @for_each("mode", ["nested", "lagged", "exact", "joint"])
 def test_only_the_named_weights_move(family: str, mode: str, optimizer: str):
     chosen = {
@@ -364,7 +364,7 @@ def test_only_the_named_weights_move(family: str, mode: str, optimizer: str):
 
 
 @for_each("optimizer", ["sgd", "adam", "adamw"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODEL_KINDS)
 @for_each("method", [SalUn(0.3), SalUn(0.3, feed="sequential"), LUR(where=Salient(0.3))])
 def test_only_the_salient_fraction_moves(family: str, method: SalUn | LUR, optimizer: str):
     of = problem(family)
@@ -376,7 +376,7 @@ def test_only_the_salient_fraction_moves(family: str, method: SalUn | LUR, optim
 
 
 @for_each("optimizer", ["sgd", "adam", "adamw"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODEL_KINDS)
 def test_kept_weights_of_msg_stay_where_nothing_is_kept_moving(family: str, optimizer: str):
     of = problem(family)
     before = snapshot(of.model)
@@ -515,7 +515,7 @@ def test_nan_weights_fail(name: str, family: str):
         shortened(CASES[name])(of)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODEL_KINDS)
 @for_each("name", ["retrain", "shrink", "lur", "scissorhands"])
 def test_tied_and_frozen_weights_stay_so(name: str, family: str):
     of = problem(family)
@@ -624,11 +624,11 @@ def uneven(method: Method, family: str) -> Method:
 SHARED_RUNS = {
     f"{name}-{family}": (family, uneven(CASES[name], family))
     for name in SHARED
-    for family in FAMILIES
+    for family in MODEL_KINDS
     if (name, family) in WORKING
 }
 MATCH = LUR(forget=Match())
-SHARED_RUNS |= {f"match-{family}": (family, uneven(MATCH, family)) for family in FAMILIES}
+SHARED_RUNS |= {f"match-{family}": (family, uneven(MATCH, family)) for family in MODEL_KINDS}
 SHARED_RUNS["lur-single"] = (
     "layernorm",
     replace(uneven(LUR(), "layernorm"), how=short(LUR().how, batch=15, forget_batch=1)),

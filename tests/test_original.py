@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from every_family import FAMILIES, problem
+from every_family import MODEL_KINDS, problem
 from test_methods import shortened, snapshot
 from unweave.methods import METHODS
 from unweave.methods.lur import LUR
@@ -35,7 +35,7 @@ def erase(of: Problem) -> None:
         p.zero_()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODEL_KINDS)
 def test_it_shares_the_memory_of_what_was_given_frozen_and_in_evaluation_mode(family: str):
     of = problem_with_model(family)
     assert of.caller_model is not None

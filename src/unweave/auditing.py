@@ -94,7 +94,7 @@ def audit(
         calibration: The answers of at least twelve other retrained models, if `reference` is evidence.
         original: The answers of the model before unlearning; a `Result` knows its original.
         exam: The questions to the models of a `Result`; those of its family if None. A generator needs one:
-            `unweave.families.diffusion.Generation(attacks=25).exam(result.split)`.
+            `unweave.families.diffusion.DiffusionFamily(attacks=25).exam(result.split)`.
 
     Raises:
         ValueError: If models are to be retrained but the data is unknown, if the evidence is about other
@@ -151,14 +151,21 @@ def audit_answers(
 
 
 def default_exam(result: Result) -> Exam[Any]:
-    """The exam of the task's family, or of classifiers if the task is a user's own.
+    """The exam of the task's family.
 
     Raises:
-        ValueError: If an exam depends on more than the data, as that of a generator does.
+        ValueError: If the family is unknown, or its exam depends on more than the data, as that of a
+            generator does.
     """
-    from unweave.families import DEFAULT_FAMILY, FAMILIES  # attackers and recognisers take time to import
+    from unweave.families import FAMILIES  # attackers and recognisers take time to import
 
-    return FAMILIES.get(family_of(result.task), DEFAULT_FAMILY).default_exam(result.split)
+    name = family_of(result.task)
+    if name not in FAMILIES:
+        raise ValueError(
+            f"expected a task of a family with an exam ({', '.join(FAMILIES)}), found {name}: pass exam=, or "
+            "set the task's attribute `family`"
+        )
+    return FAMILIES[name].default_exam(result.split)
 
 
 def as_answers(

@@ -145,7 +145,7 @@ class Problem:
         """The result of `make` on a copy of the problem, computed once for all methods that share `memory`.
 
         The full cost is charged every time, seconds included. A clock around the whole method also saw the
-        making of the result; `train.run_and_time` subtracts it.
+        making of the result; `timing.run_and_time` subtracts it.
         """
         key = f"{self.generator.initial_seed()}:{name}"
         if key not in self.memory:

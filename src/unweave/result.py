@@ -19,7 +19,7 @@ from unweave.record.files import follow_umask
 from unweave.record.one_model import SHOWN, one_model, request_row
 from unweave.record.traces import trace_rows
 from unweave.split import PARTS, Split
-from unweave.tasks import Task
+from unweave.tasks import OfFamily, Task
 from unweave.weights.cost import Cost
 
 __all__ = ["Result"]
@@ -94,12 +94,19 @@ class Result:
         facts = {"digest": self.split.digest(), "forgotten_classes": list(self.split.forgotten_classes)}
         return {**facts, **{part: len(self.split.part(part)[1]) for part in PARTS}}
 
+    @property
+    def family(self) -> str | None:
+        """The family of the model, if its task names one."""
+        return self.task.family if isinstance(self.task, OfFamily) else None
+
     def as_record(self) -> dict[str, Any]:
         """The record of the model before any audit."""
         reason = "INCONCLUSIVE: no verdict: the model was not audited yet"
         none = {"scores": {}, "gap": None, "verdict": "INCONCLUSIVE", "reason": reason}
         row = {**none, "peak_mib": None, "failed": None, **self.row()}
-        return one_model({self.name: row}, self.request(), self.sizes(), seeds=[self.seed])
+        return one_model(
+            {self.name: row}, self.request(), self.sizes(), family=self.family, seeds=[self.seed]
+        )
 
     def save(self, folder: str | Path, *, write: Callable[[nn.Module, Path], object] | None = None) -> None:
         """Writes the model, `split.json` and `record.json`, whose verdict is INCONCLUSIVE until an audit.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from unweave.descent.train import run_and_time
+from unweave.descent.timing import run_and_time
 from unweave.errors import Failed
 from unweave.methods.about import refuse_family, refuse_no_method
 from unweave.problem import Problem

@@ -10,10 +10,11 @@ import torch
 from audits.answers import CLASSES, Examples, Networks, answering, networks, one_digit, records, train, uses
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.logits import probabilities
+from unweave.audits.classifier.margins import calibrate
+from unweave.audits.classifier.metrics import METRICS, measure, measure_pair
 from unweave.audits.classifier.probes import probe
 from unweave.audits.equivalence import equivalence
-from unweave.audits.margins import Margins, calibrate, margins
-from unweave.audits.metrics import METRICS, measure, measure_pair
+from unweave.audits.margins import Margins, margins
 from unweave.audits.verdict import Judgement, Verdict, judge
 
 SEEDS = 10
@@ -51,7 +52,13 @@ class Stage:
             [measure(*pair) for pair in zip(each, self.references, strict=True)]
             for each in (evidence, self.original)
         )
-        return judge(values, [measure(each) for each in self.references], self.margins, original=before)
+        return judge(
+            values,
+            [measure(each) for each in self.references],
+            self.margins,
+            original=before,
+            metrics=METRICS,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -123,14 +130,14 @@ def test_right_level_on_wrong_examples_fails_by_that_name(stage):
 
 
 def test_nan_fails_with_one_seed_and_without_reference(stage):
-    judgement = judge([measure(broken(stage.original[0]))], [], None)
+    judgement = judge([measure(broken(stage.original[0]))], [], None, metrics=METRICS)
     assert judgement.verdict == Verdict.FAIL
-    assert judgement.reason == "FAIL: NaN: the logits of 1 of 1 models contain NaN or infinity"
+    assert judgement.reason == "FAIL: NaN: the answers of 1 of 1 models contain NaN or infinity"
 
 
 def test_one_nan_model_among_ten_fails(stage):
     judgement = stage.judge([broken(stage.retrained[-1]), *stage.retrained[-SEEDS:-1]])
-    assert judgement.reason.startswith("FAIL: NaN: the logits of 1 of 10 models")
+    assert judgement.reason.startswith("FAIL: NaN: the answers of 1 of 10 models")
 
 
 def test_genuine_retrains_pass_nine_of_ten_resampled_audits(stage):
@@ -147,9 +154,9 @@ def test_genuine_retrains_pass_nine_of_ten_resampled_audits(stage):
         dealt = rng.permutation(36)[: CALIBRATION + 2 * SEEDS]
         calibration, references, again = np.split(dealt, [CALIBRATION, CALIBRATION + SEEDS])
         between = [pairs[frozenset(pair)] for pair in combinations(calibration, 2)]
-        fixed = margins([found[i] for i in calibration], between, sizes=sizes)
+        fixed = margins([found[i] for i in calibration], between, sizes=sizes, metrics=METRICS)
         values = [{**found[i], **pairs[frozenset((i, j))]} for i, j in zip(again, references, strict=True)]
-        judgement = judge(values, [found[i] for i in references], fixed, original=before)
+        judgement = judge(values, [found[i] for i in references], fixed, original=before, metrics=METRICS)
         passed += judgement.verdict == Verdict.PASS
     assert passed >= 180
 
@@ -166,7 +173,7 @@ def test_false_passes_at_the_margin_stay_below_six_and_a_half_percent(stage, shi
         values = [{**reference, "ua": level + noise, "tv": 0.0} for noise in seeds[0]]
         before = [{**each, "ua": 20 + 9 * fixed.margin["ua"]} for each in values]
         references = [{**reference, "ua": 20 + noise} for noise in seeds[1]]
-        judgement = judge(values, references, fixed, original=before)
+        judgement = judge(values, references, fixed, original=before, metrics=METRICS)
         passed += judgement.verdict == Verdict.PASS
         failed += judgement.verdict == Verdict.FAIL
     assert 0.035 * 1500 < passed <= 0.065 * 1500
@@ -192,7 +199,7 @@ def test_hidden_class_fails_by_its_features():
         for own, reference, module in zip(zeroed.evidence(data), references, zeroed.modules(), strict=True)
     ]
     reported = retrained[CALIBRATION:-SEEDS]
-    judgement = judge(values, reported, fixed)
+    judgement = judge(values, reported, fixed, metrics=METRICS)
     assert judgement.reason.startswith("FAIL: under-forgetting: ")
     assert judgement.tests["relearn"].finding == "under-forgetting"
     genuine = equivalence(METRICS["relearn"], retrained[:SEEDS], reported, fixed.margin["relearn"])
@@ -220,7 +227,7 @@ def test_a_class_hidden_by_a_low_bias_fails_by_its_features_where_they_are_narro
         ]
         for answers in (evidence, trained.evidence(data))
     )
-    judgement = judge(values, retrained[CALIBRATION:-SEEDS], fixed, original=before)
+    judgement = judge(values, retrained[CALIBRATION:-SEEDS], fixed, original=before, metrics=METRICS)
     assert judgement.verdict == Verdict.FAIL
     assert judgement.tests["probe"].finding == "under-forgetting"
     assert judgement.tests["relearn"].finding is None  # which a low bias buys
@@ -228,7 +235,7 @@ def test_a_class_hidden_by_a_low_bias_fails_by_its_features_where_they_are_narro
 
 def test_too_few_seeds_reference_and_retrains_are_named_together(stage):
     values = [measure(stage.original[0], stage.references[0])] * 2
-    judgement = judge(values, [], calibrate(stage.retrained[:3]))
+    judgement = judge(values, [], calibrate(stage.retrained[:3]), metrics=METRICS)
     assert judgement.verdict == Verdict.INCONCLUSIVE
     assert judgement.reason == (
         "INCONCLUSIVE: no verdict: no retrained model to compare with; 2 seeds, 10 needed; "

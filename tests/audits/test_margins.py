@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from audits.answers import answering, drawn
-from unweave.audits.margins import calibrate, margins
-from unweave.audits.metrics import mean_gap, measure, measure_pair
+from unweave.audits.classifier.margins import calibrate
+from unweave.audits.classifier.metrics import METRICS, measure, measure_pair
+from unweave.audits.margins import margins
+from unweave.audits.metrics import mean_gap
 from unweave.families import FAMILIES
 
 SIZES = {"forget": 100, "retain": 400, "calibration": 100, "test": 200}
@@ -15,7 +17,10 @@ PLAIN = {"ra": 100.0, "ta": 90.0, "mia": 10.0, "auc": 0.5}
 def test_margin_is_one_and_a_half_quantiles_of_the_pairwise_differences():
     values = [4.0, 8.0, 10.0]
     found = margins(
-        [{**PLAIN, "ua": ua} for ua in values], [{"tv": 0.1}, {"tv": 0.2}, {"tv": 0.3}], sizes=SIZES
+        [{**PLAIN, "ua": ua} for ua in values],
+        [{"tv": 0.1}, {"tv": 0.2}, {"tv": 0.3}],
+        sizes=SIZES,
+        metrics=METRICS,
     )
     spread = np.quantile([4, 6, 2], 0.95)
     assert found.margin["ua"] == pytest.approx(1.5 * spread)
@@ -27,7 +32,7 @@ def test_margin_is_one_and_a_half_quantiles_of_the_pairwise_differences():
 
 
 def test_margin_is_never_below_the_floor_nor_below_one_example():
-    found = margins([{**PLAIN, "ua": 5.0}] * 3, [{"tv": 0.0}] * 3, sizes=SIZES)
+    found = margins([{**PLAIN, "ua": 5.0}] * 3, [{"tv": 0.0}] * 3, sizes=SIZES, metrics=METRICS)
     assert found.margin == {"ua": 1.0, "ra": 0.5, "ta": 0.5, "auc": 0.02, "tv": 0.01}
 
 
@@ -50,7 +55,10 @@ def test_a_share_of_images_has_a_margin_of_one_image():
 
 def test_a_band_stays_within_the_range_of_its_metric():
     found = margins(
-        [{**PLAIN, "ua": ua, "ra": 99.9} for ua in (0.0, 9.0, 0.5)], [{"tv": 0.1}] * 3, sizes=SIZES
+        [{**PLAIN, "ua": ua, "ra": 99.9} for ua in (0.0, 9.0, 0.5)],
+        [{"tv": 0.1}] * 3,
+        sizes=SIZES,
+        metrics=METRICS,
     )
     assert found.null_band["ua"][0] == 0.0 and found.null_band["ra"][1] <= 100.0
 
@@ -63,7 +71,7 @@ def test_calibrate_measures_every_pair():
     assert found.expected["tv"] == pytest.approx(np.mean(tv), abs=1e-12)
     assert found.expected["ua"] == pytest.approx(np.mean([each["ua"] for each in alone]), abs=1e-12)
     assert found.gap_floor == pytest.approx(
-        np.mean([mean_gap(a, b) for a, b in combinations(alone, 2)]), abs=1e-12
+        np.mean([mean_gap(a, b, METRICS) for a, b in combinations(alone, 2)]), abs=1e-12
     )
     assert list(found.margin) == ["ua", "ra", "ta", "auc", "tv"]
 

@@ -9,7 +9,8 @@ import pytest
 
 from audits.answers import answering, drawn
 from unweave.audits.classifier import accuracy, distance, membership
-from unweave.audits.metrics import GAP, METRICS, gap_of_means, mean_gap, measure, measure_pair
+from unweave.audits.classifier.metrics import GAP, METRICS, measure, measure_pair
+from unweave.audits.metrics import gap_of_means, mean_gap
 
 
 def values(ua: float, ra: float, ta: float, mia: float) -> dict[str, float]:
@@ -82,14 +83,14 @@ def test_the_order_of_rows_does_not_matter_but_other_examples_are_refused():
 
 def test_the_mean_gap_by_hand():
     assert GAP == ("ua", "ra", "ta", "mia")
-    assert mean_gap(values(3, 99, 90, 10), values(5, 100, 92, 13)) == 2
-    assert mean_gap(values(5, 100, 92, 13), values(5, 100, 92, 13)) == 0
+    assert mean_gap(values(3, 99, 90, 10), values(5, 100, 92, 13), METRICS) == 2
+    assert mean_gap(values(5, 100, 92, 13), values(5, 100, 92, 13), METRICS) == 0
 
 
 def test_the_gap_of_means_cancels_what_the_mean_of_gaps_keeps():
     above, below, reference = values(6, 100, 92, 13), values(4, 100, 92, 13), values(5, 100, 92, 13)
-    assert gap_of_means([above, below], [reference, reference]) == 0
-    assert np.mean([mean_gap(each, reference) for each in (above, below)]) == 0.25
+    assert gap_of_means([above, below], [reference, reference], METRICS) == 0
+    assert np.mean([mean_gap(each, reference, METRICS) for each in (above, below)]) == 0.25
 
 
 def test_measuring_a_model_of_digits_takes_milliseconds():

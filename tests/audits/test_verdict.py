@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from unweave.audits.classifier.metrics import METRICS
 from unweave.audits.equivalence import equivalence
 from unweave.audits.margins import Margins, margins
-from unweave.audits.metrics import METRICS
 from unweave.audits.verdict import Verdict, judge
 
 MARGIN = {"ua": 3.1, "ra": 0.5, "ta": 1.0, "auc": 0.03, "tv": 0.2}
@@ -25,7 +25,7 @@ def seeds(scale: float = 1.0, **changes: float) -> list[dict[str, float]]:
 
 
 def reason(scale: float = 1.0, **changes: float) -> str:
-    return judge(seeds(scale, **changes), seeds(0), MARGINS, original=seeds(ua=0.0)).reason
+    return judge(seeds(scale, **changes), seeds(0), MARGINS, original=seeds(ua=0.0), metrics=METRICS).reason
 
 
 def test_equivalence_is_the_two_one_sided_t_tests():
@@ -62,26 +62,28 @@ def test_a_distance_at_its_margin_without_spread_is_not_equal():
 def test_where_nothing_was_to_forget_no_difference_is_a_fail():
     # one easy record: nobody can tell the original from a retrained model, whatever else differs
     like = [{**RETRAINED, "tv": 0.05}] * 10
-    found = judge([{**each, "tv": 0.9} for each in like], like, MARGINS, original=like)
+    found = judge([{**each, "tv": 0.9} for each in like], like, MARGINS, original=like, metrics=METRICS)
     assert found.verdict == Verdict.INCONCLUSIVE
     assert found.reason.startswith("INCONCLUSIVE: the forget set has no measurable influence: ")
     assert found.reason.endswith(
         "; all the same, wrong examples: TV on F 0.900 against 0.050 between two retrained models "
         "(at most 0.200)"
     )
-    alike = judge(like, like, MARGINS, original=like)
+    alike = judge(like, like, MARGINS, original=like, metrics=METRICS)
     assert alike.reason.endswith("even the untouched original is not shown to differ from retraining")
 
 
 def test_an_easy_record_is_no_false_alarm():
-    fixed = margins([RETRAINED] * 12, [{"tv": 1e-7}] * 66, sizes={"forget": 1, "retain": 99, "test": 99})
+    fixed = margins(
+        [RETRAINED] * 12, [{"tv": 1e-7}] * 66, sizes={"forget": 1, "retain": 99, "test": 99}, metrics=METRICS
+    )
     like, far = [{**RETRAINED, "tv": 1e-7}] * 10, [{**RETRAINED, "tv": 1e-6}] * 10
     assert fixed.margin["tv"] == 0.01
-    assert judge(far, like, fixed, original=far).verdict == Verdict.INCONCLUSIVE
+    assert judge(far, like, fixed, original=far, metrics=METRICS).verdict == Verdict.INCONCLUSIVE
 
 
 def test_an_equal_model_passes_and_says_over_how_many_seeds():
-    judgement = judge(seeds(), seeds(0), MARGINS, original=seeds(ua=0.0))
+    judgement = judge(seeds(), seeds(0), MARGINS, original=seeds(ua=0.0), metrics=METRICS)
     assert judgement.verdict == Verdict.PASS
     assert judgement.reason == (
         "PASS: UA, RA, TA, AUC and TV on F equal retrained models' within the margins, over 10 seeds; "
@@ -96,19 +98,19 @@ def test_a_class_passes_only_where_the_probe_would_have_seen_it(probe, verdict):
     fixed = replace(MARGINS, margin={**MARGIN, "probe": 10.0, "relearn": 2.0})
     like = [{**each, "probe": 60.0, "relearn": 15.0} for each in seeds(0)]
     before = [{**each, "ua": 0.0, "probe": probe, "relearn": 1.0} for each in like]
-    judgement = judge(like, like, fixed, original=before)
+    judgement = judge(like, like, fixed, original=before, metrics=METRICS)
     assert judgement.verdict == verdict
     assert ("only hides" in judgement.reason) == (verdict == "INCONCLUSIVE")
 
 
 def test_without_the_original_nothing_passes():
-    judgement = judge(seeds(), seeds(0), MARGINS)
+    judgement = judge(seeds(), seeds(0), MARGINS, metrics=METRICS)
     assert judgement.verdict == Verdict.INCONCLUSIVE
     assert judgement.reason.endswith("the audit can't tell whether there was anything to forget")
 
 
 def test_without_the_original_a_fault_is_found():
-    assert judge(seeds(ua=40.0), seeds(0), MARGINS).verdict == Verdict.FAIL
+    assert judge(seeds(ua=40.0), seeds(0), MARGINS, metrics=METRICS).verdict == Verdict.FAIL
 
 
 @pytest.mark.parametrize(
@@ -164,20 +166,20 @@ def test_an_interval_across_the_margin_is_inconclusive_and_says_so():
 
 def test_more_seeds_can_be_asked_for():
     assert (
-        judge(seeds(), seeds(0), MARGINS, seeds_needed=20).reason
+        judge(seeds(), seeds(0), MARGINS, seeds_needed=20, metrics=METRICS).reason
         == "INCONCLUSIVE: no verdict: 10 seeds, 20 needed"
     )
 
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_the_verdict_of_few_seeds_counts_them(n):
-    found = judge(seeds()[:n], seeds(0)[:n], MARGINS).reason
+    found = judge(seeds()[:n], seeds(0)[:n], MARGINS, metrics=METRICS).reason
     assert found == f"INCONCLUSIVE: no verdict: {n} seed{'s' if n > 1 else ''}, 10 needed"
 
 
 def test_scores_stand_beside_the_reported_retrains_and_of_two_models_beside_the_calibration_pairs():
     references = [{name: value + 0.5 for name, value in RETRAINED.items() if name != "tv"}] * 10
-    scores = judge(seeds(0), references, MARGINS).scores
+    scores = judge(seeds(0), references, MARGINS, metrics=METRICS).scores
     assert (scores["ua"].reference, scores["ua"].gap) == (pytest.approx(13.4), pytest.approx(-0.5))
     assert (scores["tv"].reference, scores["tv"].direction) == (0.15, "lower")
     assert scores["mia"].null_band == (19.0, 21.0)
@@ -185,9 +187,9 @@ def test_scores_stand_beside_the_reported_retrains_and_of_two_models_beside_the_
 
 def test_unpaired_or_missing_figures_are_refused():
     with pytest.raises(ValueError, match="expected 10 retrained models, one per seed, found 9"):
-        judge(seeds(), seeds()[:9], MARGINS)
+        judge(seeds(), seeds()[:9], MARGINS, metrics=METRICS)
     with pytest.raises(ValueError, match="found none"):
-        judge([], [], MARGINS)
+        judge([], [], MARGINS, metrics=METRICS)
     without = [{name: each[name] for name in each if name != "tv"} for each in seeds()]
     with pytest.raises(ValueError, match=r"found no \['tv'\]"):
-        judge(without, without, MARGINS)
+        judge(without, without, MARGINS, metrics=METRICS)

@@ -13,7 +13,8 @@ from bench.tiny import METHODS, Drift, tiny, with_drift
 from unweave.audits.classifier import deep_unlearn, parquet
 from unweave.audits.classifier.collect import collect
 from unweave.audits.classifier.exam import EDGES
-from unweave.audits.metrics import mean_gap, measure
+from unweave.audits.classifier.metrics import METRICS, measure
+from unweave.audits.metrics import mean_gap
 from unweave.bench import cache, cell, stage_record
 from unweave.bench.bench import bench, calibration_jobs, limit_seeds, seed_jobs, select_methods, training_jobs
 from unweave.bench.cache import file_name
@@ -69,7 +70,7 @@ def test_its_figures_are_those_of_models_trained_by_hand(run) -> None:
         assert stage["reference"]["scores"][name]["value"] == np.mean([each[name] for each in wanted])
     row = stage["methods"]["original"]
     assert row["scores"]["tv"]["value"] == np.mean([each["tv"] for each in originals])
-    gaps = [mean_gap(one, other) for one, other in zip(originals, wanted, strict=True)]
+    gaps = [mean_gap(one, other, METRICS) for one, other in zip(originals, wanted, strict=True)]
     assert row["gap"]["mean"] == pytest.approx(np.mean(gaps), abs=1e-12)
     assert row["gap"]["of_means"] <= row["gap"]["mean"] + 1e-12
     assert np.mean(list(row["gap"]["parts"].values())) == pytest.approx(row["gap"]["mean"], abs=1e-12)
@@ -330,8 +331,8 @@ def test_a_comparison_says_who_is_closer() -> None:
 
     references = [values(0, 0)] * 6
     found = {"lur": [values(1, 0.1)] * 6, "salun": [values(-3 - seed, 0.1) for seed in range(6)]}
-    assert comparisons(found, references, "finetune") == [], "it did not run"
-    gap, tv = comparisons(found, references, "lur")
+    assert comparisons(found, references, "finetune", METRICS, "tv") == [], "it did not run"
+    gap, tv = comparisons(found, references, "lur", METRICS, "tv")
     assert (gap["first"], gap["second"], gap["metric"]) == ("lur", "salun", "gap")
     # six pairs, all with the same sign: the exact two-sided p of the signed-rank test is 2 / 2^6
     assert gap["difference"] == pytest.approx(1 - 5.5) and gap["p"] == gap["p_holm"] == pytest.approx(2 / 64)

@@ -12,7 +12,7 @@ from bench.tiny import METHODS, Drift, tiny, with_drift
 from for_each import for_each
 from unweave.audits.classifier.deep_unlearn import indiscernibility
 from unweave.audits.classifier.logits import loss
-from unweave.audits.metrics import measure
+from unweave.audits.classifier.metrics import measure
 from unweave.bench import search as searches
 from unweave.bench import stage as stages
 from unweave.bench import tune

@@ -7,7 +7,8 @@ from torch.func import functional_call
 
 from smooth import batch, bits, definite, problem, quadratic, step, vector_problem
 from unweave.descent.curvature import top_eigenvalue
-from unweave.descent.objective import Objective, OnWeights, nll
+from unweave.descent.objective import Objective, nll
+from unweave.descent.weighted_sum import OnWeights
 
 
 def of_matrix(matrix: Tensor, iterations: int = 60) -> float:

@@ -17,7 +17,8 @@ from for_each import for_each
 from smooth import MODES, WEIGHT, batch, bits, flat, net, problem, source, step
 from unweave.data import Raw
 from unweave.data.in_memory import Resident
-from unweave.descent.descend import Descent, Phase, descend, step_batches, training_mode
+from unweave.descent.batches import step_batches
+from unweave.descent.descend import Descent, Phase, descend, training_mode
 from unweave.descent.importance import match_names, top
 from unweave.descent.lookahead import Lookahead, nested
 from unweave.descent.objective import bounded, clamped, l1, mislabel, nll, on

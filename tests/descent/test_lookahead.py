@@ -29,9 +29,10 @@ from smooth import (
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.hessian import differentiate_twice
 from unweave.descent.lookahead import Every, Lookahead, Previous, ReusedGradient, exact, lagged, nested
-from unweave.descent.objective import Objective, OnWeights, bounded, nll
+from unweave.descent.objective import Objective, bounded, nll
 from unweave.descent.probe import Probe
 from unweave.descent.units import refuse_divergence
+from unweave.descent.weighted_sum import OnWeights
 from unweave.problem import Problem
 from unweave.weights.params import add, dot, norm
 from unweave.weights.step import Runtime, Step, Term

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 import unweave
 from smooth import WEIGHT, bits, direction, flat, net, problem, step
-from unweave.descent.backward import lur_backward
 from unweave.descent.lookahead import nested
+from unweave.descent.lur_backward import lur_backward
 from unweave.descent.objective import bounded, nll
 
 

@@ -1,8 +1,6 @@
 """Training: what starts equal stays equal, and a kept model is the model."""
 
-import copy
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,14 +13,12 @@ import every_family
 from unweave.data.in_memory import Resident
 from unweave.descent import train
 from unweave.descent.descend import Descent
-from unweave.descent.train import count_training, digest, run_and_time, train_model
+from unweave.descent.train import digest, train_model
 from unweave.problem import Problem
 from unweave.record import checkpoint
 from unweave.split import Split
-from unweave.tasks.classifier import Classifier
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.schedule import Schedule
-from unweave.weights.cost import Cost
 
 HOW = Descent(lr=0.1, steps=5, batch=16)
 
@@ -74,50 +70,6 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_generator(split
     assert not first.training
 
 
-def test_steps_of_anyones_training_are_counted(split) -> None:
-    cost, model = Cost(), build()
-    with count_training(cost):
-        assert train_model(HOW, build, split, "retain", 0).cost.gradients == HOW.steps
-    with count_training(cost):
-        for optimizer in (torch.optim.SGD(model.parameters(), 0.1), torch.optim.Adam(model.parameters())):
-            model(torch.ones(1, 6)).sum().backward()
-            optimizer.step()
-    assert cost.gradients == 5 + 2 and cost.seconds > 0
-    with pytest.raises(ZeroDivisionError), count_training(cost):
-        raise ZeroDivisionError
-    optimizer.step()
-    assert cost.gradients == 7, "nothing is counted outside"
-
-
-def test_optimizers_that_share_a_gradient_are_counted_once() -> None:
-    cost, model = Cost(), build()
-    both = [torch.optim.Adam(part.parameters()) for part in (model[0], model[2])]
-    with count_training(cost):
-        for _ in range(4):
-            model(torch.ones(1, 6)).sum().backward()
-            for optimizer in both:
-                optimizer.step()
-    assert cost.gradients == 4
-
-
-@pytest.mark.parametrize("named", [False, True])
-def test_every_gradient_that_an_optimizer_asks_for_is_counted(named: bool) -> None:
-    cost, model, asked = Cost(), build(), []
-    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=5)
-
-    def closure() -> float:
-        optimizer.zero_grad()
-        loss = model(torch.ones(1, 6)).square().sum()
-        loss.backward()
-        asked.append(loss)
-        return loss.item()
-
-    with count_training(cost):
-        for _ in range(2):
-            assert (optimizer.step(closure=closure) if named else optimizer.step(closure)) > 0
-    assert cost.gradients == len(asked) > 2
-
-
 def test_a_kept_model_is_read_with_its_cost(split, tmp_path) -> None:
     first = train_model(HOW, build, split, "mixed", 1, cache=tmp_path)
     (place,) = tmp_path.iterdir()
@@ -156,29 +108,6 @@ def test_half_a_kept_model_is_trained_again(split, tmp_path) -> None:
     (place / checkpoint.WEIGHTS).unlink()
     again = train_model(HOW, build, split, "mixed", 1, cache=tmp_path)
     assert torch.equal(weights(first.model), weights(again.model))
-
-
-def test_a_shared_result_is_charged_to_who_makes_it_and_to_who_takes_it(split) -> None:
-    def proxy(problem: Problem) -> int:
-        time.sleep(0.05)
-        problem.cost += Cost(7, 70)
-        return 1
-
-    def method(problem: Problem) -> None:
-        problem.remember("proxy", proxy)
-        time.sleep(0.02)
-
-    memory: dict[str, tuple[object, Cost]] = {}
-    spent = []
-    for _ in range(2):
-        model = copy.deepcopy(build())
-        spent.append(
-            run_and_time(
-                Problem(Classifier(3), model, split, torch.Generator().manual_seed(0), memory=memory), method
-            )
-        )
-    assert [each.gradients for each in spent] == [7, 7]
-    assert all(0.07 <= each.seconds < 0.07 + 0.05 for each in spent), spent
 
 
 def test_equal_values_have_one_digest() -> None:

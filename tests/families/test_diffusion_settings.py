@@ -12,7 +12,7 @@ from presets import soon
 pytest.importorskip("diffusers")
 
 from unweave.bench.ranges import default_settings, nest_paths
-from unweave.families.diffusion import Generation
+from unweave.families.diffusion import DiffusionFamily
 from unweave.families.diffusion_settings import PRESETS
 from unweave.methods import METHODS, methods_for
 from unweave.methods.configure import configure
@@ -39,7 +39,7 @@ def test_they_are_of_the_methods_that_are_for_denoisers():
 
 @for_each("name", [name for name in PRESETS if name != "retrain"])
 def test_a_search_begins_with_them_and_tries_rates_that_suit(name: str):
-    method, family = PRESETS[name], Generation()
+    method, family = PRESETS[name], DiffusionFamily()
     space = family.space(name, method, 400)
     assert bool(space) == isinstance(method, Tunable)
     settings = default_settings(method, space)

@@ -22,7 +22,7 @@ from unweave.bench.bench import bench
 from unweave.bench.recipe import parse
 from unweave.data.datasets import load
 from unweave.descent.descend import Descent
-from unweave.families import DEFAULT_FAMILY, FAMILIES, read_family
+from unweave.families import DEFAULT_FAMILY, FAMILIES, family_of_stage, read_family
 from unweave.families.family import Family
 from unweave.methods.simple import FineTune
 from unweave.split import Split
@@ -181,7 +181,7 @@ def test_a_third_family_is_unlearned_and_audited_by_its_own_exam() -> None:
     found = unweave.audit(result)
     assert isinstance(found.exam, Errors) and found.verdict == "INCONCLUSIVE"
     assert found.scores.keys() == {"error"} and found.scores["error"].value > 0
-    assert "Error on F" in str(found)
+    assert "Error on F" in str(found) and found.record["stages"]["audit"]["family"] == "regression"
     with pytest.raises(ValueError, match="for models of the family classifier, found regression"):
         unweave.unlearn(model, split, unweave.METHODS["scrub"], task=family.task(10))
 
@@ -191,10 +191,35 @@ def test_a_recipe_of_a_third_family_runs_from_its_own_table(tmp_path: Path) -> N
     assert recipe.family == Regression(power=1.5) and recipe.table()["generation"] is None
     assert parse(recipe.table()) == recipe
     stage = bench([recipe], tmp_path, methods=("finetune",), jobs=1)["stages"]["tiny"]
-    assert stage["recipe"]["regression"] == {"power": 1.5}
+    assert stage["family"] == "regression" and stage["recipe"]["regression"] == {"power": 1.5}
     assert stage["methods"].keys() == {"finetune", "original"}
     assert stage["methods"]["finetune"]["scores"].keys() == stage["reference"]["scores"].keys() == {"error"}
     assert list((tmp_path / "cells").rglob("finetune.npy"))
+
+
+def test_a_stage_is_of_the_family_that_it_names_and_an_earlier_one_of_that_with_most_of_its_metrics() -> None:
+    def stage(*metrics: str, **named: str) -> dict[str, Any]:
+        return {**named, "reference": {"scores": {}}, "methods": {"lur": {"scores": dict.fromkeys(metrics)}}}
+
+    assert family_of_stage(stage("error", family="diffusion")) is FAMILIES["diffusion"]
+    assert family_of_stage(stage("ua", "ra", "kid")) is FAMILIES["diffusion"]
+    assert family_of_stage(stage("error")) is FAMILIES["regression"]
+    assert family_of_stage(stage("ua", "ra", "ta", family="regression")) is FAMILIES["regression"]
+    assert family_of_stage(stage("ua", "ra", "ta", family="unknown")) is DEFAULT_FAMILY
+
+
+def test_a_task_of_an_unknown_family_takes_no_other_familys_exam() -> None:
+    train, test = load("digits", limit=200)
+    method, split = FineTune(Descent(lr=0.1, steps=1)), Split(train, torch.arange(20), test)
+    model = Regression().build("two-layers", 10, {"hidden": 8})
+    result = unweave.unlearn(model, split, method, task=Nameless())
+    with pytest.raises(ValueError, match=r"classifier, diffusion, regression.*found unnamed: pass exam="):
+        unweave.audit(result)
+
+
+@dataclass(frozen=True)
+class Nameless(Completing):
+    family: ClassVar[str] = "unnamed"
 
 
 def test_a_model_is_of_one_family() -> None:
@@ -207,7 +232,7 @@ def test_a_model_is_of_one_family() -> None:
 
 
 def test_no_other_file_asks_which_family_a_model_is_of() -> None:
-    words = "Classification|Generation|Classified|Generated|Classifier|Diffusion"
+    words = "ClassifierFamily|DiffusionFamily|ClassifierExam|DiffusionExam|Classifier|Diffusion"
     asks = re.compile(rf"isinstance\([^()]*(\([^()]*\))?[^()]*\b({words})\b")
     own = ("tasks", "families", "audits/classifier", "audits/diffusion")
     files = [path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")]

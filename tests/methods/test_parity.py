@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from every_family import Toy, answers, problem
 from plain import Recorder, Sgd, batches, ce, clip, dot, grad, moved_apart, recorded, start_of, weights, whole
-from unweave.descent.descend import Descent, Phase, step_batches
+from unweave.descent.batches import step_batches
+from unweave.descent.descend import Descent, Phase
 from unweave.descent.edit import restart
 from unweave.descent.objective import nll
 from unweave.methods.ct import ConvolutionTranspose

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from every_family import FAMILIES, problem
+from every_family import MODEL_KINDS, problem
 from unweave.descent.redraw import eligible_weights, most_sensitive
 from unweave.methods import Method
 from unweave.methods.starts import Fresh, Redraw, ShrinkPerturb
@@ -65,7 +65,7 @@ def test_redraw_takes_a_fraction_of_the_eligible_weights():
     assert moved == round(0.1 * eligible)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODEL_KINDS)
 def test_fresh_weights_are_those_of_a_new_model_and_frozen_ones_stay(family: str):
     of, twin = problem(family), problem(family)
     before, fresh = snapshot(of), twin.fresh_model()

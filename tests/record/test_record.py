@@ -38,6 +38,41 @@ def test_the_synthetic_record_follows_the_schema():
     record.validate(synthetic())
 
 
+PARTS = {
+    "classifier": ("ua", "ra", "ta", "mia"),
+    "diffusion": ("ua", "ra", "class_tv"),
+    "regression": ("ua", "error"),
+}
+FAMILY = ("stages", "trace", "family")
+
+
+def of_family(family: str, parts: tuple[str, ...]):
+    """A record that names a family, in which one method's gap has those parts."""
+    rows = synthetic()["stages"]["trace"]["methods"]
+    emptied = {name: row | {"gap": None} for name, row in rows.items() if name != "lur"}
+    emptied["lur"] = rows["lur"] | {"gap": rows["lur"]["gap"] | {"parts": dict.fromkeys(parts, 1.0)}}
+    return put(put(synthetic(), "stages", "trace", "methods", value=emptied), *FAMILY, value=family)
+
+
+@for_each("family", PARTS)
+def test_the_family_of_a_stage_decides_the_parts_of_its_gaps(family):
+    record.validate(of_family(family, PARTS[family]))
+
+
+@for_each(
+    ("family", "parts", "said"),
+    [
+        ("classifier", PARTS["diffusion"], "gap.parts"),
+        ("diffusion", PARTS["classifier"], "gap.parts"),
+        ("classifier", PARTS["regression"], "gap.parts"),
+        ("diffusion", ("ua", "ra"), "class_tv"),
+    ],
+)
+def test_the_parts_of_another_family_are_refused(family, parts, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        record.validate(of_family(family, parts))
+
+
 @for_each(
     "path",
     [("schema",), ("environment",), ("stages",)]

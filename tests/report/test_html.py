@@ -9,9 +9,10 @@ import pytest
 from markupsafe import escape
 
 from records import METRICS, put, synthetic, without
-from unweave.audits.metrics import METRICS as KNOWN
+from unweave.audits.classifier.metrics import METRICS as KNOWN
 from unweave.report import html, tables
 from unweave.report.numbers import digits
+from unweave.report.template import flatten
 
 MINUS = "\N{MINUS SIGN}"
 HOSTILE = '"><script>alert(1)</script><img src=http://x onerror=alert(1)>'
@@ -276,8 +277,8 @@ def test_a_record_that_cannot_be_drawn_leaves_the_old_page(small, tmp_path):
 
 
 def test_nested_settings_are_pairs_of_dotted_names():
-    made = html.flatten({"a": {"b": 1, "c": [1.5, None]}, "d": {}, "e": True, "f": -0.25})
-    error = html.flatten({"error": {"value": 2.5, "low": 1.25, "high": 4.0}})
+    made = flatten({"a": {"b": 1, "c": [1.5, None]}, "d": {}, "e": True, "f": -0.25})
+    error = flatten({"error": {"value": 2.5, "low": 1.25, "high": 4.0}})
     assert error == [("error", "2.5 [1.25, 4]")]
     assert made == [("a.b", "1"), ("a.c", "1.5, –"), ("d", "{}"), ("e", "yes"), ("f", f"{MINUS}0.25")]
 

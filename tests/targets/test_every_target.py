@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import every_family
-from every_family import FAMILIES, loss_on, problem
+from every_family import MODEL_KINDS, loss_on, problem
 from for_each import for_each
 from test_methods import (
     STEPS,
@@ -51,7 +51,7 @@ for family in ("language", *every_family.DENOISERS):
             REFUSED[name, family] = f"margins of a classifier, found the task {found}"
         if isinstance(target, Estimate):
             REFUSED[name, family] = f"a classifier's logits, found the task {found}"
-WORKING = [(name, family) for name in CASES for family in FAMILIES if (name, family) not in REFUSED]
+WORKING = [(name, family) for name in CASES for family in MODEL_KINDS if (name, family) not in REFUSED]
 
 
 def joint(name: str) -> LUR:

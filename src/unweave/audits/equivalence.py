@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from unweave.audits.metrics import METRICS, Finding, Metric, Values
+from unweave.audits.metrics import Finding, Metric, Values
 from unweave.audits.score import t_interval
 
 Outcome = Literal["equal", "different", "open"]
@@ -48,7 +48,7 @@ def equivalences(
     references: Sequence[Values],
     margins: Mapping[str, float],
     *,
-    metrics: Mapping[str, Metric] = METRICS,
+    metrics: Mapping[str, Metric],
 ) -> dict[str, Equivalence]:
     """Tests every primary metric, and the probes that both sides have, against its margin.
 

@@ -14,9 +14,7 @@ from itertools import combinations
 
 import numpy as np
 
-from unweave.audits.classifier.evidence import Evidence, HeldOut
-from unweave.audits.classifier.probes import probe_size
-from unweave.audits.metrics import METRICS, Metric, Values, mean_gap, measure, measure_pair
+from unweave.audits.metrics import Metric, Values, mean_gap
 
 __all__ = ["Margins", "margins"]
 
@@ -45,35 +43,12 @@ class Margins:
     n: int
 
 
-def calibrate(
-    retrains: Sequence[Evidence], *, probes: Sequence[Values] | None = None, on: HeldOut = "test"
-) -> Margins:
-    """Computes margins from models retrained without one forget set, on seeds that are never reported.
-
-    Args:
-        retrains: The evidence of the models, at least two; a verdict needs 12.
-        probes: The results of `unweave.audits.classifier.probes` per model; may be empty.
-        on: The held-out part used as test set.
-    """
-    if len(retrains) < 2:
-        raise ValueError(f"expected at least two retrained models to compare, found {len(retrains)}")
-    if not all(each.finite for each in retrains):
-        raise ValueError("a retrained model's logits contain NaN or infinity: retrain it")
-    probes = [{}] * len(retrains) if probes is None else probes
-    alone = [{**measure(each, on=on), **extra} for each, extra in zip(retrains, probes, strict=True)]
-    pairs = [measure_pair(first, second, on=on) for first, second in combinations(retrains, 2)]
-    first = retrains[0].with_test(on)
-    forget_size = len(first.labels["forget"])
-    sizes = {part: len(first.without_forgotten_classes(part)[1]) for part in ("retain", "test")}
-    return margins(alone, pairs, sizes={"forget": forget_size, "probe": probe_size(forget_size), **sizes})
-
-
 def margins(
     alone: Sequence[Values],
     pairs: Sequence[Values],
     *,
     sizes: Mapping[str, int],
-    metrics: Mapping[str, Metric] = METRICS,
+    metrics: Mapping[str, Metric],
 ) -> Margins:
     """Computes margins from measured values.
 

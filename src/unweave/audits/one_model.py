@@ -6,11 +6,12 @@ from typing import Any
 
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.margins import Margins
-from unweave.audits.metrics import METRICS, Metric, Values
+from unweave.audits.metrics import Metric, Values
 from unweave.audits.summary import gap, reference_row
 from unweave.audits.verdict import Judgement
 from unweave.record.one_model import UNKNOWN, one_model, request_row
 from unweave.result import Result
+from unweave.tasks.classifier import Classifier
 from unweave.weights.cost import Cost
 
 Subject = Result | Evidence
@@ -23,7 +24,7 @@ def audit_record(
     references: Sequence[Values],
     calibration_margins: Margins | None,
     *,
-    metrics: Mapping[str, Metric] = METRICS,
+    metrics: Mapping[str, Metric],
     sheets: Mapping[str, str] | None = None,
     retraining: Cost | None = None,
 ) -> dict[str, Any]:
@@ -46,6 +47,7 @@ def audit_record(
         {subject.name if is_result else "model": row},
         subject.request() if is_result else evidence_request(subject),
         subject.sizes() if is_result else {part: len(labels) for part, labels in subject.labels.items()},
+        family=subject.family if is_result else Classifier.family,
         seeds=[subject.seed] if is_result else [],
         reference=None if reference is None else {**reference, **retraining_row(retraining)},
         margins=None if calibration_margins is None else dict(calibration_margins.margin),

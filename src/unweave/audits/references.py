@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from unweave.audits.exam import Answering, Found, Measuring, Storing
 from unweave.audits.metrics import Values
 from unweave.data.subset import dataset_of
-from unweave.descent.train import count_training
+from unweave.descent.timing import count_training
 from unweave.errors import Failed
 from unweave.record.code_digest import file_of, function_digest
 from unweave.record.files import read_object, write_atomically

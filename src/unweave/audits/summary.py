@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 
 from unweave.audits.margins import Margins
-from unweave.audits.metrics import METRICS, Metric, Values, gap_of_means, gap_parts, mean_gap
+from unweave.audits.metrics import Metric, Values, gap_of_means, gap_parts, mean_gap
 from unweave.audits.score import interval, score
 
-POINTS = (0.0, 100.0)
+GAP_RANGE = (0.0, 100.0)
 """The range of a mean gap, which averages differences of percentages or shares."""
 
 
 def reference_row(
     references: Sequence[Values],
     calibration_margins: Margins | None,
-    metrics: Mapping[str, Metric] = METRICS,
+    metrics: Mapping[str, Metric],
     spread: Margins | None = None,
 ) -> dict[str, Any]:
     """The row of the retrained models: their own metrics, and those of pairs.
@@ -48,12 +48,12 @@ def reference_row(
 
 
 def gap(
-    values: Sequence[Values], references: Sequence[Values], metrics: Mapping[str, Metric] = METRICS
+    values: Sequence[Values], references: Sequence[Values], metrics: Mapping[str, Metric]
 ) -> dict[str, Any]:
     """The mean gap in both senses, and its parts."""
     pairs = list(zip(values, references, strict=True))
     each = [mean_gap(one, other, metrics) for one, other in pairs]
-    low, high = interval(each, POINTS)
+    low, high = interval(each, GAP_RANGE)
     apart = [gap_parts(one, other, metrics) for one, other in pairs]
     parts = {name: mean([seed[name] for seed in apart]) for name in apart[0]}
     whole = gap_of_means(values, references, metrics)

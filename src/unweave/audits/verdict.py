@@ -18,8 +18,8 @@ names any metric that still differs.
 
 Differences smaller than a margin are invisible: if the original is less than `POWER` margins away in every
 metric, a model that forgot only half could pass, so nothing passes. A PASS says how far away the original is.
-If classes are forgotten whole, this must hold for the probe of the features itself: one bias of the last
-layer can satisfy the other metrics, and can be reverted.
+If classes are forgotten whole, this must hold for the probe of the features itself (`Metric.of_features`):
+one bias of the last layer can satisfy the other metrics, and can be reverted.
 
 A FAIL begins with the metric furthest outside, in units of its margin. The faults:
 
@@ -42,7 +42,7 @@ import numpy as np
 
 from unweave.audits.equivalence import Equivalence, equivalences
 from unweave.audits.margins import RETRAINS, Margins
-from unweave.audits.metrics import METRICS, Finding, Metric, Values
+from unweave.audits.metrics import Finding, Metric, Values
 from unweave.audits.score import Score, score
 
 __all__ = ["Judgement", "Verdict", "judge"]
@@ -54,8 +54,6 @@ NO_INFLUENCE = (
     "the forget set has no measurable influence: even the untouched original is not shown to differ from "
     "retraining"
 )
-FEATURES = "probe"
-"""The only metric that a change of the last layer can't satisfy: it uses the features below."""
 LEVEL: frozenset[Finding] = frozenset({"under-forgetting", "over-forgetting"})
 
 
@@ -91,7 +89,7 @@ def judge(
     *,
     original: Sequence[Values] | None = None,
     seeds_needed: int = SEEDS,
-    metrics: Mapping[str, Metric] = METRICS,
+    metrics: Mapping[str, Metric],
 ) -> Judgement:
     """Judges a method from the metrics of its models and of models retrained on the same seeds.
 
@@ -111,7 +109,7 @@ def judge(
     scores = _scores(values, references, margins, metrics)
     broken = sum(any(np.isnan(value) for value in each.values()) for each in values)
     if broken:
-        reason = f"FAIL: NaN: the logits of {broken} of {len(values)} models contain NaN or infinity"
+        reason = f"FAIL: NaN: the answers of {broken} of {len(values)} models contain NaN or infinity"
         return Judgement(Verdict.FAIL, reason, scores, {})
     lacking = "; ".join(_list_missing(len(values), len(references), margins, seeds_needed))
     if lacking or margins is None:
@@ -164,10 +162,13 @@ def _explain_low_power(before: Mapping[str, Equivalence], metrics: Mapping[str, 
     """Why the metrics could miss a fault here, judging by the original; None if they could not."""
     if _furthest(before)[1] < POWER:
         return f"{_power(before, metrics)}: a model that forgot half could pass, {POWER:g} margins are needed"
-    probe_test = before.get(FEATURES)
-    if probe_test is not None and (probe_test.finding is None or probe_test.margins < POWER):
-        distance = f"the untouched original is {probe_test.margins:.1f} margins out in the probe"
-        return f"{distance}: a class that the last layer only hides could pass, {POWER:g} margins are needed"
+    for name in (each for each in before if metrics[each].of_features):
+        if before[name].finding is None or before[name].margins < POWER:
+            out, title = before[name].margins, metrics[name].title
+            distance = f"the untouched original is {out:.1f} margins out in the {title}"
+            return (
+                f"{distance}: a class that the last layer only hides could pass, {POWER:g} margins are needed"
+            )
     return None
 
 

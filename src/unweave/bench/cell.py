@@ -17,7 +17,8 @@ from unweave.bench.cache import Content, append_suffix, file_name, read_or_make
 from unweave.bench.peak_memory import peak_memory
 from unweave.bench.stage import Memory, Stage
 from unweave.descent.probe import Probe
-from unweave.descent.train import TRAINING_FORMAT, digest, run_and_time
+from unweave.descent.timing import run_and_time
+from unweave.descent.train import TRAINING_FORMAT, digest
 from unweave.errors import Failed
 from unweave.record.traces import trace_rows
 from unweave.weights.cost import Cost
@@ -166,5 +167,5 @@ def read_answers(exam: Storing[Found], place: Path) -> Found:
 def cell_key(stage: Stage, seed: int, method: str) -> str:
     """The digest of everything a cell depends on."""
     recipe, data = stage.recipe, stage.split().digest()
-    facts = {**stage.facts(), "data": data, "device": stage.device, "family": repr(recipe.family)}
+    facts = {**stage.facts(), "data": data, "device": stage.device, "family": recipe.family.key}
     return digest({**facts, "seed": seed, "method": method, "format": [TRAINING_FORMAT, METHODS_FORMAT]})

@@ -13,7 +13,7 @@ import numpy as np
 from unweave.audits.margins import WIDENING
 from unweave.audits.score import t_interval
 from unweave.bench.study import REFERENCES
-from unweave.families import metrics_for
+from unweave.families import family_of_stage
 from unweave.report.frontier import verdict_of
 
 KINDS = ("{}", "{}:recover", "shrink-perturb:{}:recover")
@@ -105,7 +105,7 @@ def margin_of_gap(stage: Content) -> float | None:
     if not stage["margins"] or not gaps:
         return None
     parts = list(gaps[0]["parts"])
-    metrics = metrics_for(parts)
+    metrics = family_of_stage(stage).metrics
     return float(np.mean([metrics[part].points * margin(part, stage) for part in parts]))
 
 

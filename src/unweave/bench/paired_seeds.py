@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unweave.audits.metrics import METRICS, Metric, Values, mean_gap
+from unweave.audits.metrics import Metric, Values, mean_gap
 from unweave.audits.score import compare
 
 
@@ -12,7 +12,7 @@ def per_seed(
     references: Sequence[Values],
     seconds: Sequence[float],
     retraining: Sequence[float],
-    metrics: Mapping[str, Metric] = METRICS,
+    metrics: Mapping[str, Metric],
 ) -> dict[str, list[float]]:
     """The figures of a method per seed, for ranks and the columns of other benchmarks.
 
@@ -39,8 +39,8 @@ def comparisons(
     by_method: Mapping[str, Sequence[Values]],
     references: Sequence[Values],
     ours: str,
-    metrics: Mapping[str, Metric] = METRICS,
-    distance: str = "tv",
+    metrics: Mapping[str, Metric],
+    distance: str,
 ) -> list[dict[str, Any]]:
     """One method against every other: exact Wilcoxon tests, with Holm's correction over the others.
 

@@ -17,7 +17,8 @@ from torch import nn
 
 from unweave.bench.ranges import Settings, default_settings, distribution, nest_paths, round_digits
 from unweave.bench.stage import Stage
-from unweave.descent.train import digest, run_and_time
+from unweave.descent.timing import run_and_time
+from unweave.descent.train import digest
 from unweave.errors import Failed
 from unweave.methods import Method
 from unweave.methods.configure import configure

@@ -46,6 +46,7 @@ def stage_record(
         name: [read_measurement(stage, seed, name) for seed in recipe.seeds] for name in (*ran, REFERENCE)
     }
     return {
+        "family": recipe.family.name,
         "recipe": stage.table(),
         "seeds": list(recipe.seeds),
         "data": describe_data(stage),

@@ -170,7 +170,7 @@ def facts_of(stage: Stage, name: str, space: Mapping[str, Range]) -> dict[str, s
     }
     return {
         "data set or forget set": stage.split().digest(),
-        "family": repr(recipe.family),
+        "family": recipe.family.key,
         **stage_facts,
         **search_facts,
     }

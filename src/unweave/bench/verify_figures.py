@@ -16,11 +16,12 @@ from statistics import mean
 from typing import Any
 
 from unweave.audits.classifier import parquet
-from unweave.audits.metrics import METRICS, mean_gap
+from unweave.audits.classifier.metrics import METRICS
+from unweave.audits.metrics import Metric, mean_gap
 from unweave.bench.cache import file_name
 from unweave.bench.cell import REFERENCE, UNBUDGETED
 from unweave.bench.frontier import curve
-from unweave.families import metrics_for
+from unweave.families import family_of_stage
 from unweave.record.digest import rerun_command
 from unweave.record.files import read_object
 from unweave.report.numbers import heading
@@ -97,16 +98,17 @@ def check_verdicts(stage: Stage) -> Iterator[str]:
         known = [each["value"] is not None for each in row["scores"].values()]
         if row["failed"] is not None or not all(known):
             continue
-        beyond = list(check_margins(row["scores"], stage["margins"] or {}))
+        beyond = list(check_margins(row["scores"], stage["margins"] or {}, family_of_stage(stage).metrics))
         if row["verdict"] == "PASS" and (beyond or not stage["margins"]):
             yield f"{name} has the verdict PASS, {beyond[0] if beyond else 'and there are no margins'}"
         if row["verdict"] == "FAIL" and not beyond:
             yield f"{name} has the verdict FAIL, and no figure is beyond its margin"
 
 
-def check_margins(scores: Mapping[str, Any], margins: Mapping[str, float | None]) -> Iterator[str]:
+def check_margins(
+    scores: Mapping[str, Any], margins: Mapping[str, float | None], metrics: Mapping[str, Metric]
+) -> Iterator[str]:
     """Yields a clause for every figure beyond its margin on a side that would be a fault."""
-    metrics = metrics_for(scores)
     for name, margin in margins.items():
         if name not in scores or name not in metrics or margin is None:
             continue
@@ -138,10 +140,11 @@ def check_cells(name: str, stage: Stage, cells: Path) -> Iterator[str]:
     retrained = read_values(cells, name, stage, REFERENCE)
     yield from check_means("Retrain", stage["reference"]["scores"], retrained, len(stage["seeds"]))
     rows = {method: row for method, row in stage["methods"].items() if row["failed"] is None}
+    metrics = family_of_stage(stage).metrics
     for method, row in rows.items():
         own = read_values(cells, name, stage, method)
         if retrained:
-            own = [cell | gap_of(cell, other) for cell, other in zip(own, retrained, strict=False)]
+            own = [cell | gap_of(cell, other, metrics) for cell, other in zip(own, retrained, strict=False)]
         for seed, cell in enumerate(own):
             said = {figure: each[seed] for figure, each in row.get("per_seed", {}).items()}
             yield from compare_figures(method, said, cell, FROM_CELLS)
@@ -151,9 +154,8 @@ def check_cells(name: str, stage: Stage, cells: Path) -> Iterator[str]:
         yield from check_means(method, means, own, len(stage["seeds"]))
 
 
-def gap_of(cell: Values, reference: Values) -> dict[str, float]:
+def gap_of(cell: Values, reference: Values, metrics: Mapping[str, Metric]) -> dict[str, float]:
     """The mean gap of a cell; empty if a metric of it was not measured."""
-    metrics = metrics_for(cell)
     parts = [metric.id for metric in metrics.values() if metric.points]
     return {"gap": mean_gap(cell, reference, metrics)} if all(part in cell for part in parts) else {}
 

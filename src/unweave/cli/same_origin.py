@@ -7,7 +7,7 @@ from typing import Any
 from unweave.families import families_by_table
 from unweave.record.digest import rerun_command
 from unweave.record.record import explain_unverified
-from unweave.report.html import flatten
+from unweave.report.template import flatten
 
 Record = Mapping[str, Any]
 

@@ -22,7 +22,7 @@ from unweave.bench.peak_memory import peak_memory
 from unweave.bench.ranges import nest_paths
 from unweave.cli.describe_settings import descents
 from unweave.cli.project import Project
-from unweave.descent.train import run_and_time
+from unweave.descent.timing import run_and_time
 from unweave.methods import Method
 from unweave.methods.configure import configure, stages_of
 from unweave.methods.recover import Recover

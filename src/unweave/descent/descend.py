@@ -1,157 +1,33 @@
 """The training loop that all methods share."""
 
-import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import accumulate, islice, pairwise, tee
-from typing import Literal
+from itertools import accumulate, islice, pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from unweave.choices import refuse_outside, refuse_unknown_choices
-from unweave.descent.feed import FEEDS, FeedName, Plan, steps_per_epoch
+from unweave.descent.batches import plan_inputs, step_batches
+from unweave.descent.feed import steps_per_epoch
 from unweave.descent.importance import Mask
-from unweave.descent.losses import collect_losses, is_forgotten, refuse_nonfinite
+from unweave.descent.losses import collect_losses, refuse_nonfinite
 from unweave.descent.optimizer_state import Pinned, TrainState, start_average
-from unweave.descent.rules import RULES, Rule, RuleName
+from unweave.descent.rules import RULES
 from unweave.descent.saved_state import StateFile
+from unweave.descent.settings import Descent, Phase
 from unweave.problem import Problem
-from unweave.split import Part
-from unweave.tasks import Batch, evaluating
+from unweave.tasks import evaluating
 from unweave.weights.params import Params, combine, gramian
-from unweave.weights.step import Precision, Runtime, Step, Term
+from unweave.weights.step import Runtime, Step
 
 __all__ = ["Descent", "Phase", "descend"]
 
-CHECK = 50
+LOSS_CHECK = 50
 """Number of steps between two checks of the losses, which wait for the device."""
 
 OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
-
-
-@dataclass(frozen=True)
-class Descent:
-    """Length, optimizer and learning rate of a training.
-
-    Args:
-        lr: The learning rate.
-        steps: The number of updates; give this or `epochs`.
-        epochs: The number of passes, as the feed counts them; give this or `steps`.
-        batch: The number of retain (or mixed) examples per step, over all processes.
-        forget_batch: The number of forget examples per step; `batch` if None.
-        micro_batch: The largest number of examples in one forward pass; no limit if None.
-        optimizer: The optimizer; `descend` takes a user's own instead.
-        momentum: The momentum of SGD.
-        weight_decay: The weight decay.
-        schedule: How the learning rate falls, after the warm-up.
-        warmup: The fraction of steps over which it first rises, linearly.
-        max_norm: The largest norm of the combined gradient; no limit if None.
-        norm: "train": BatchNorm normalises by the batch and updates its statistics. "frozen": it uses its
-            statistics unchanged.
-        dropout: "off": no dropout. "same": dropout draws one mask for all passes of a step.
-        ema: The decay of an average of the weights, which becomes the result; no average if None. After n
-            steps the decay is at most (1 + n) / (10 + n), as in TensorFlow: with a constant decay a short run
-            would end near its first weights, and the average would hide what it forgot.
-        precision: The number type of the forward passes.
-        compile: Compile the forward passes. Compilation takes minutes and needs a C++ compiler; it pays on a
-            GPU in long trainings. torch then chooses the memory layout of convolutions, and no second
-            derivative is available.
-        stop: "forgotten" ends a phase that uses the forget set once the mean loss on the forget set has
-            reached the mean loss on the calibration set.
-        stop_every: The number of steps between two checks of `stop`.
-        unused: Names of weights that the loss need not depend on.
-    """
-
-    lr: float = 0.05
-    steps: int | None = None
-    epochs: float | None = None
-    batch: int = 128
-    forget_batch: int | None = None
-    micro_batch: int | None = None
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine", "linear"] = "constant"
-    warmup: float = 0.0
-    max_norm: float | None = None
-    norm: Literal["train", "frozen"] = "train"
-    dropout: Literal["off", "same"] = "off"
-    ema: float | None = None
-    precision: Precision = "fp32"
-    compile: bool = False
-    stop: Literal["never", "forgotten"] = "never"
-    stop_every: int = 10
-    unused: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        refuse_unknown_choices(self)
-        refuse_outside(self, "(0, inf)", "lr", "epochs")
-        refuse_outside(self, "(0, inf]", "max_norm")
-        refuse_outside(self, "[1, inf)", "steps", "batch", "forget_batch", "micro_batch", "stop_every")
-        refuse_outside(self, "[0, 1)", "warmup", "momentum", "ema")
-        refuse_outside(self, "[0, inf)", "weight_decay")
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError(
-                f"a descent needs either steps or epochs, found steps={self.steps}, epochs={self.epochs}"
-            )
-
-    def rate(self, progress: float) -> float:
-        """The learning rate at a progress in [0, 1), relative to `lr`."""
-        if progress < self.warmup:
-            return progress / self.warmup
-        decay = (progress - self.warmup) / (1 - self.warmup)
-        return {"constant": 1.0, "linear": 1 - decay, "cosine": (1 + math.cos(math.pi * decay)) / 2}[
-            self.schedule
-        ]
-
-    def optimizer_over(self, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimizer over these weights."""
-        if self.optimizer == "sgd":
-            return torch.optim.SGD(weights, self.lr, self.momentum, weight_decay=self.weight_decay)
-        kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
-        return kind(weights, self.lr, weight_decay=self.weight_decay)
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of a descent.
-
-    Args:
-        terms: One gradient per term; a sum of objectives is one term.
-        rule: How to combine the gradients of the terms: a name, or your own rule.
-        where: A multiplier in [0, 1] per weight; a weight with multiplier zero ends bit for bit unchanged.
-        feed: The order in which examples arrive.
-        idle: Allow a zero gradient at step 0, as of a loss that starts at its minimum; otherwise it is an
-            error.
-        share: The fraction of the steps, relative to the other phases.
-        watch: Called before every step with the problem and the number of the step: for probes, and for edits
-            of trainable weights.
-        until: Ends the phase early once it returns true. It is called every `stop_every` steps, on the
-            average of the weights if there is one.
-    """
-
-    terms: Sequence[Term]
-    rule: RuleName | Rule = "total"
-    where: Mask | None = None
-    feed: FeedName = "paired"
-    idle: bool = False
-    share: float = 1.0
-    watch: Callable[[Problem, int], None] | None = None
-    until: Callable[[Problem], bool] | None = None
-
-    def is_over(self, problem: Problem, how: Descent, train_state: TrainState) -> bool:
-        """Whether the phase ends at this step."""
-        follows_forget = any(term.parts & {"forget", "mixed"} for term in self.terms)
-        if how.stop == "forgotten" and follows_forget and is_forgotten(problem, how.batch):
-            return True
-        if self.until is None:
-            return False
-        with train_state.use_average():
-            return self.until(problem)
 
 
 def descend(
@@ -230,7 +106,7 @@ def run_phase(
         pinned.restore(update)
         train_state.follow_average(how.ema, begin + index)
         before = {key: step.memory[key][1] for key in runtime.carried if key in step.memory}
-        if index % CHECK == CHECK - 1:
+        if index % LOSS_CHECK == LOSS_CHECK - 1:
             collect_losses(problem, runtime)
         if (index + 1) % how.stop_every == 0 and phase.is_over(problem, how, train_state):
             break
@@ -257,7 +133,8 @@ def combined_direction(step: Step, phase: Phase, generator: torch.Generator) -> 
     present = [term for term in phase.terms if term.present(step)]
     if not present:
         return {}
-    # the last term first: an exact lookahead builds the graph of the first on its way, and keeps the gradient
+    # The last term first: in `nested` its gradient is the step of the first term; in `exact` it builds the
+    # graph of the first term on its way and keeps that gradient.
     gradients = [step.gradient(term) for term in reversed(present)][::-1]
     if step.index == 0 and not phase.idle:
         refuse_zero(gradients)
@@ -309,50 +186,6 @@ def phase_lengths(problem: Problem, phases: Sequence[Phase], how: Descent) -> li
             f"{how.steps} steps are too few for {len(phases)} phases: phase {1 + lengths.index(0)} gets none"
         )
     return lengths
-
-
-def plan_inputs(problem: Problem, phase: Phase, how: Descent) -> tuple[dict[Part, Tensor], dict[Part, int]]:
-    """The positions and batch sizes of the parts of the data that a phase needs, forget set first."""
-    part_names = frozenset().union(*(term.parts for term in phase.terms))
-    parts: list[Part] = [part for part in ("forget", "retain", "mixed", "calibration") if part in part_names]
-    ids: dict[Part, Tensor] = {part: problem.split.part(part)[1] for part in parts}
-    return ids, {part: how.forget_batch or how.batch if part == "forget" else how.batch for part in parts}
-
-
-def step_batches(
-    problem: Problem, phase: Phase, how: Descent
-) -> Iterator[tuple[dict[Part, list[Batch]], dict[Part, int]]]:
-    """Yields this process's micro-batches of each step by part, and the size of the whole batch by part."""
-    ids, sizes = plan_inputs(problem, phase, how)
-    # a generator of its own: a DataLoader reads ahead, and a rule may draw in between
-    order = torch.Generator().manual_seed(problem.seed())
-    plans, *copies = tee(FEEDS[phase.feed](ids, sizes, order), 1 + len(ids))
-    streams = {part: draw_batches(problem, part, copy, how) for part, copy in zip(ids, copies, strict=True)}
-    for plan in plans:
-        yield {part: next(streams[part]) for part in plan}, {part: len(rows) for part, rows in plan.items()}
-
-
-def draw_batches(problem: Problem, part: Part, plans: Iterator[Plan], how: Descent) -> Iterator[list[Batch]]:
-    """Yields the micro-batches of one part, step by step; none if this process has no rows of a batch.
-
-    A batch is read and drawn whole and then cut, so the draws depend on neither micro-batches nor processes.
-    """
-    source, _ = problem.split.part(part)
-    key = torch.Generator().manual_seed(problem.seed())
-    augment = torch.Generator().manual_seed(problem.seed())
-    wholes, reads = tee(plan[part] for plan in plans if part in plan)
-    raws = source.stream(map(problem.processes.rows_to_read, reads), generator=augment)
-    for whole, raw in zip(wholes, raws, strict=False):
-        batch = mark_forget_rows(problem, part, problem.task.draw(raw, key))
-        yield batch.split(how.micro_batch or len(batch)) if problem.processes.owns(whole) else []
-
-
-def mark_forget_rows(problem: Problem, part: Part, batch: Batch) -> Batch:
-    """Marks the forget rows of a mixed batch; any other batch is returned unchanged."""
-    if part != "mixed":
-        return batch
-    forget = problem.split.is_forget[batch.ids.cpu()].to(batch.target.device)
-    return replace(batch, forget=forget)
 
 
 @contextmanager

@@ -62,8 +62,8 @@ class Lookahead:
             return step.gradient(self.outer)
         if self.hessian == "exact":
             return self._exact(step)
-        with step.at(step.gradient(self.through), -self.lr) as ahead:
-            return ahead.gradient(self.outer)
+        with step.at(step.gradient(self.through), -self.lr) as shifted:
+            return shifted.gradient(self.outer)
 
     def _exact(self, step: Step) -> Params:
         if not isinstance(self.through, Objective):
@@ -76,8 +76,8 @@ class Lookahead:
             )
         with twice_differentiable():
             hessian = differentiate_twice(step, self.through)
-            with step.at_copy(step.gradient(self.through), -self.lr) as ahead:
-                gradient = ahead.gradient(self.outer)
+            with step.at_copy(step.gradient(self.through), -self.lr) as shifted:
+                gradient = shifted.gradient(self.outer)
             return add(gradient, hessian(gradient), scale=-self.lr)
 
 
@@ -180,12 +180,14 @@ def nested(retain: Term, forget: Term, alpha: float) -> list[Term]:
     :math:`V = \nabla U(\theta - \alpha g_r)`, and :math:`\nabla R(\theta - \alpha V) + V` is the gradient of
     :math:`R(\theta) + U(\theta - \alpha \nabla R(\theta))` up to :math:`\frac{\alpha^2}{2} D^3 R[V, V]`.
     """
+    # first gradient: of retain, at theta; second gradient: of forget, at the look-ahead weights
     ahead = Lookahead(forget, through=retain, lr=alpha)
+    # third gradient: of retain, at theta minus alpha times the second
     return [Lookahead(retain, through=ahead, lr=alpha), ahead]
 
 
 def lagged(retain: Term, forget: Term, alpha: float) -> list[Term]:
-    """The terms of LUR at two gradients a step: the inner retain gradient is that of the previous step."""
+    """The terms of LUR at two gradients a step: the first of `nested` is the third of the previous step."""
     previous = Previous(first=retain)
     ahead = Lookahead(forget, through=previous, lr=alpha)
     row = Lookahead(retain, through=ahead, lr=alpha)

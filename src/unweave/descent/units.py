@@ -7,8 +7,9 @@ import math
 from dataclasses import dataclass
 
 from unweave.choices import refuse_outside
+from unweave.descent.batches import step_batches
 from unweave.descent.curvature import curvature_along, top_eigenvalue
-from unweave.descent.descend import Descent, Phase, make_runtime, step_batches
+from unweave.descent.descend import Descent, Phase, make_runtime
 from unweave.descent.importance import Mask
 from unweave.descent.objective import Objective
 from unweave.problem import Problem
@@ -102,7 +103,7 @@ def first_step(problem: Problem, how: Descent, where: Mask | None, *terms: Term)
     return step
 
 
-CHECK = 4
+DIVERGENCE_GRADIENTS = 4
 """The gradient evaluations that `refuse_divergence` takes."""
 
 

@@ -1,27 +1,32 @@
 """Families of models: the registry, and one file per family that ties a task to its methods, data and audit.
 
-A new family is one file in `unweave.tasks`, one here, one package in `unweave.audits`, and one line in
-`FAMILIES`. Everything above asks the registry, or the `Family` of a recipe or a project.
+A new family is one file in `unweave.tasks`, one here, one package in `unweave.audits`, one line in
+`FAMILIES`, and a `unweave.data.Source` if its data is of a new kind: see CONTRIBUTING. Everything above asks
+the registry, or the `Family` of a recipe or a project.
+
+Three traps: the stage of a record names its family, but earlier records do not, and `family_of_stage` guesses
+theirs by the ids of metrics; families that share the id of a metric must share its title and unit; and
+`--data`, folders of diffusers and answers in parquet without a model belong to one family each.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from unweave.audits.metrics import Metric
-from unweave.families.classifier import Classification
-from unweave.families.diffusion import Generation
+from unweave.families.classifier import ClassifierFamily
+from unweave.families.diffusion import DiffusionFamily
 from unweave.families.family import Family
 from unweave.tables import NOTHING, Table, as_table, read
 
 __all__ = ["DEFAULT_FAMILY", "FAMILIES"]
 
-FAMILIES: dict[str, Family] = {each.name: each for each in (Classification(), Generation())}
+FAMILIES: dict[str, Family] = {each.name: each for each in (ClassifierFamily(), DiffusionFamily())}
 """Every family with its default settings, by the word of tasks and methods."""
 
-DEFAULT_FAMILY = FAMILIES[Classification.name]
+DEFAULT_FAMILY = FAMILIES[ClassifierFamily.name]
 """The family of a model of which nothing else is said."""
 
-ALWAYS_WRITTEN = (Generation.table,)
+ALWAYS_WRITTEN = (DiffusionFamily.table,)
 """The tables that every recipe has in a record, empty for other families, as records have always had them."""
 
 
@@ -49,14 +54,16 @@ def family_tables(family: Family) -> dict[str, Any]:
     return empty if family.table is None else {**empty, family.table: as_table(family)}
 
 
-def family_for(names: Collection[str]) -> Family:
-    """The family with most of the metrics of those names; the first family if no name is known."""
-    return max(FAMILIES.values(), key=lambda family: len(family.metrics.keys() & set(names)))
+def family_of_stage(stage: Mapping[str, Any]) -> Family:
+    """The family of a stage of a record.
 
-
-def metrics_for(names: Collection[str]) -> Mapping[str, Metric[Any]]:
-    """The metrics of `family_for`."""
-    return family_for(names).metrics
+    In a record that names none, or one that is not registered, it is the family that has most of the stage's
+    metrics, or else the first.
+    """
+    named = FAMILIES.get(stage.get("family", ""))
+    tables = [stage["reference"]["scores"], *(method["scores"] for method in stage["methods"].values())]
+    ids = {metric for scores in tables for metric in scores}
+    return named or max(FAMILIES.values(), key=lambda family: len(family.metrics.keys() & ids))
 
 
 def metric_named(name: str) -> Metric[Any] | None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from unweave.audits.classifier.exam import Classified
+from unweave.audits.classifier.exam import ClassifierExam
 from unweave.audits.exam import Exam
 from unweave.audits.metrics import Metric
 from unweave.data import Source
@@ -17,19 +17,20 @@ from unweave.split import Split
 from unweave.tasks.classifier import Classifier, refuse_unfit
 from unweave.tasks.models import build
 
-__all__ = ["Classification"]
+__all__ = ["ClassifierFamily"]
 
 ASSUMED = 0.1
 """The fraction of examples in the assumed forget set, without a request."""
 
 
 @dataclass(frozen=True)
-class Classification(Family):
+class ClassifierFamily(Family):
     """Models that say which class an example is of."""
 
     name: ClassVar[str] = Classifier.family
     noun: ClassVar[str] = "classifier"
-    metrics: ClassVar[Mapping[str, Metric[Any]]] = Classified.metrics
+    metrics: ClassVar[Mapping[str, Metric[Any]]] = ClassifierExam.metrics
+    former_class: ClassVar[str | None] = "Classification"
     protocols: ClassVar[tuple[str, ...]] = ("deep-unlearn",)
 
     def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
@@ -53,4 +54,4 @@ class Classification(Family):
         self, split: Split, *, device: Device = None, searching: bool = False, cache: Path | None = None
     ) -> Exam[Any]:
         """The exam: logits, and attacks on features; short enough to be the short exam as well."""
-        return Classified(split, device, "calibration" if searching else "test")
+        return ClassifierExam(split, device, "calibration" if searching else "test")

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from unweave.audits.diffusion.attacks import Budget
-from unweave.audits.diffusion.exam import Generated
+from unweave.audits.diffusion.exam import DiffusionExam
 from unweave.audits.diffusion.fid import refuse_no_fid
 from unweave.audits.diffusion.kid import FEWEST
 from unweave.audits.diffusion.real_images import refuse_unfit
@@ -38,7 +38,7 @@ from unweave.tasks.diffusion.sample import Sampler
 from unweave.tasks.diffusion.schedule import Schedule
 from unweave.tasks.models import DENOISERS, build
 
-__all__ = ["Generation"]
+__all__ = ["DiffusionFamily"]
 
 SEARCHED = 10**12
 """The first seed of the images of a search; those of reported images start at zero."""
@@ -51,7 +51,7 @@ LAST = -1
 
 
 @dataclass(frozen=True)
-class Generation(Family):
+class DiffusionFamily(Family):
     """Denoisers that generate images of a class.
 
     Args:
@@ -76,6 +76,7 @@ class Generation(Family):
     name: ClassVar[str] = Diffusion.family
     noun: ClassVar[str] = "generator"
     table: ClassVar[str | None] = "generation"
+    former_class: ClassVar[str | None] = "Generation"
     metrics: ClassVar[Mapping[str, Metric[Any]]] = EVERY
     aim: ClassVar[str] = (
         "On the forgotten condition Retrain is the target; on the rest, no worse than Retrain."
@@ -169,7 +170,7 @@ class Generation(Family):
 
     def default_exam(self, split: Split) -> Exam[Any]:
         """Raises: the exam of a generator depends on how its images are drawn."""
-        advice = "exam=Generation(attacks=25).exam(result.split), of unweave.families.diffusion"
+        advice = "exam=DiffusionFamily(attacks=25).exam(result.split), of unweave.families.diffusion"
         raise ValueError(f"the audit of a generator needs an exam, found none: pass {advice}")
 
     def short_exam(self, split: Split, *, cache: Path | None = None) -> Glancing[Any]:
@@ -182,7 +183,7 @@ class Generation(Family):
     ) -> Exam[Any]:
         """Images of every class."""
         refuse_unfit(split, searching=searching, attacked=bool(self.attacks) and not searching)
-        return Generated(
+        return DiffusionExam(
             split,
             self.task(split.n_classes, split.forgotten_classes),
             recogniser_of(self.recogniser, split, None if device is None else str(device), cache),
@@ -219,13 +220,13 @@ class Generation(Family):
         refuse_other_model(folder, model)
 
 
-def denoisers(family: Family) -> Generation:
+def denoisers(family: Family) -> DiffusionFamily:
     """Returns the family if it is that of denoisers.
 
     Raises:
         ValueError: If it is another family.
     """
-    if not isinstance(family, Generation):
+    if not isinstance(family, DiffusionFamily):
         raise ValueError("--recipe must be one of a generator, found a recipe without a table generation")
     return family
 

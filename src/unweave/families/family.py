@@ -46,6 +46,15 @@ class Family(Protocol):
     protocols: ClassVar[tuple[str, ...]] = ()
     """The published benchmarks whose figures its exam has (see `unweave.report.protocol`)."""
 
+    former_class: ClassVar[str | None] = None
+    """The class name that keys of caches keep after the class was renamed; subclasses do not share it."""
+
+    @property
+    def key(self) -> str:
+        """The family and its settings, for keys of caches."""
+        former = vars(type(self)).get("former_class")
+        return repr(self).replace(type(self).__name__, former, 1) if former else repr(self)
+
     @property
     def methods(self) -> Mapping[str, Method]:
         """The methods by name, with settings for this family; by default those of the registry."""

@@ -17,8 +17,8 @@ from unweave.problem import Problem
 from unweave.space import Log, Range, up_to
 from unweave.split import Part
 from unweave.targets import Mislabel, Target
-from unweave.tasks import Batch
-from unweave.tasks.diffusion import denoising
+from unweave.tasks import Batch, require_task
+from unweave.tasks.diffusion import Diffusion
 from unweave.weights.params import Params, combine, dot, norm
 from unweave.weights.step import Step, Term
 
@@ -76,7 +76,7 @@ class EraseDiff:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        denoising(problem.task)
+        require_task(problem.task, Diffusion, "denoisers")
         retain, forget = nll("retain"), self.forget(problem, self.how)
         (steps,) = phase_lengths(problem, [Phase([retain + forget])], self.how)
         least = Least(forget, self.passes, self.how, every=math.ceil(steps / self.outer))

@@ -18,8 +18,9 @@ from unweave.descent.objective import Objective, on
 from unweave.methods.about import About
 from unweave.problem import Problem
 from unweave.space import Log, Range, Uniform, up_to
-from unweave.tasks import Batch, call, evaluating
-from unweave.tasks.diffusion import Diffusion, denoising, guide_away, keyed_noise
+from unweave.tasks import Batch, call, evaluating, require_task
+from unweave.tasks.diffusion import Diffusion, guide_away
+from unweave.tasks.diffusion.keyed_images import keyed_noise
 from unweave.tasks.diffusion.sample import Sampler, ddim, guided_prediction, refuse_impossible
 from unweave.weights.step import Step
 
@@ -87,7 +88,7 @@ class ESD:
         Raises:
             ValueError: If the model has no null condition, or `erase_from` is no class of it.
         """
-        task = replace(denoising(problem.task), drop=0.0)
+        task = replace(require_task(problem.task, Diffusion, "denoisers"), drop=0.0)
         labels = problem.split.train.labels[problem.split.forget].unique()
         self.refuse(task, labels)
         where = None if self.where is None else match_names(problem.params, self.where)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from unweave.choices import refuse_outside
-from unweave.descent.descend import Descent, Phase, descend, plan_inputs
+from unweave.descent.batches import plan_inputs
+from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.feed import steps_per_epoch
 from unweave.descent.objective import Objective, nll
 from unweave.methods.about import About, refuse_family

@@ -16,7 +16,7 @@ from unweave.descent.importance import Mask, Salient, choose_weights
 from unweave.descent.lookahead import exact, lagged, nested
 from unweave.descent.objective import Objective, RetainLoss, retain_loss
 from unweave.descent.rules import RuleName
-from unweave.descent.units import CHECK, Along, Curvature, Ratio, first_step, refuse_divergence
+from unweave.descent.units import DIVERGENCE_GRADIENTS, Along, Curvature, Ratio, first_step, refuse_divergence
 from unweave.methods.about import About
 from unweave.problem import Problem
 from unweave.space import RATES, SCHEDULES, Log, Range, Tunable, prefix_paths, up_to
@@ -88,7 +88,8 @@ class LUR:
         """The search space: alpha and the weight as numbers, and the target's own settings."""
         target = self.forget.space(budget) if isinstance(self.forget, Tunable) else {}
         evaluations = budget - (round(PROXY_SHARE * budget) if target else 0)
-        evaluations -= CHECK + 1 if self.mode == "lagged" else 0  # and the retain gradient of its first step
+        if self.mode == "lagged":  # it also takes the retain gradient of its first step
+            evaluations -= DIVERGENCE_GRADIENTS + 1
         return {
             **({} if self.mode == "joint" else {"alpha": Log(0.01, 0.1 if self.mode == "lagged" else 0.3)}),
             **prefix_paths("forget", target),

@@ -18,7 +18,8 @@ from unweave.methods.about import About
 from unweave.problem import Problem
 from unweave.space import Log, Range, Whole
 from unweave.split import Split
-from unweave.tasks.diffusion import denoising
+from unweave.tasks import require_task
+from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.sample import Sampler, sample
 from unweave.weights.params import add, scale
 
@@ -96,7 +97,7 @@ class SelectiveAmnesia:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        denoising(problem.task)
+        require_task(problem.task, Diffusion, "denoisers")
         if self.replay == "generated":
             problem = replace(problem, split=self.replay_split(problem))
         anchor = {name: p.detach().clone() for name, p in problem.params.items()}
@@ -118,7 +119,7 @@ class SelectiveAmnesia:
 
     def generate_images(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """Draws images of retained classes from the problem's model; returns images and classes."""
-        task, split = denoising(problem.task), problem.split
+        task, split = require_task(problem.task, Diffusion, "denoisers"), problem.split
         labels = split.train.labels[split.retain].unique().repeat_interleave(self.per_class)
         (example,) = split.train.stream([split.forget[:1]])
         channels, height, width = task.clean_images(example, 0).shape[1:]

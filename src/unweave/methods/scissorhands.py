@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from unweave.choices import refuse_no_pattern, refuse_outside
-from unweave.descent.descend import Descent, Phase, descend, plan_inputs
+from unweave.descent.batches import plan_inputs
+from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.feed import steps_per_epoch
 from unweave.descent.lookahead import ReusedGradient
 from unweave.descent.objective import nll

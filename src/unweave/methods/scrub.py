@@ -10,7 +10,8 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from unweave.choices import refuse_outside
-from unweave.descent.descend import Descent, Phase, descend, plan_inputs
+from unweave.descent.batches import plan_inputs
+from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.feed import steps_per_epoch
 from unweave.descent.objective import Objective, nll, on, reference, refuse_trainable
 from unweave.methods.about import About, refuse_family

@@ -14,8 +14,9 @@ from unweave.descent.losses import refuse_nonfinite
 from unweave.methods.about import About, refuse_family
 from unweave.problem import Problem
 from unweave.space import Log, Range
+from unweave.tasks import require_task
 from unweave.tasks.diffusion.scopes import PATTERNS
-from unweave.tasks.diffusion.text_to_image import Words, prompted, words_of
+from unweave.tasks.diffusion.text_to_image import TextToImage, Words, words_of
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class UCE:
 
     def embeddings(self, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
         """The embeddings of the concepts, of what replaces them, and of what is kept; [n, feature] each."""
-        task, words = prompted(problem.task), words_of(problem.model)
+        task, words = require_task(problem.task, TextToImage, "prompts"), words_of(problem.model)
         labels, split = problem.split.train.labels, problem.split
         concepts = task.prompts.concepts or tuple(labels[split.forget].unique().tolist())
         kept = set(task.prompts.kept)

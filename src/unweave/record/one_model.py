@@ -17,6 +17,7 @@ def one_model(
     request: Mapping[str, Any],
     data: Mapping[str, Any],
     *,
+    family: str | None = None,
     seeds: Sequence[int] = (),
     reference: Mapping[str, Any] | None = None,
     margins: Mapping[str, float] | None = None,
@@ -29,6 +30,7 @@ def one_model(
         methods: The row of the model, and of the untouched original if there is one, by name.
         request: The row of the request.
         data: The sizes of the parts of the data.
+        family: The family of the model, if its task names one.
         seeds: The seed of the method, if known.
         reference: The row of the retrained models.
         margins: The margin of each metric; None without.
@@ -36,6 +38,7 @@ def one_model(
         sheets: Pictures of the answers, by model.
     """
     stage = {
+        **({} if family is None else {"family": family}),
         "recipe": {},
         "seeds": list(seeds),
         "request": dict(request),

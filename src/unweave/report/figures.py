@@ -8,9 +8,11 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from unweave.audits.metrics import Axis
+from unweave.families import family_of_stage
 from unweave.report.numbers import finite, heading
 from unweave.report.place_labels import Point
-from unweave.report.rows import Row, metric_ids, rows
+from unweave.report.rows import Row, rows
 from unweave.report.svg import DASHES, FAINT, INK, SERIES, axes, svg, ticks
 from unweave.report.write_labels import shorten, write_names
 
@@ -32,25 +34,27 @@ def losses(stage: Mapping[str, Any]) -> dict[str, str]:
 
 
 def tradeoff(stage: Mapping[str, Any]) -> str | None:
-    """Forgetting (UA minus Retrain's) against utility (TA minus Retrain's); a point's area is its time.
+    """Forgetting against utility, each minus Retrain's; a point's area is its time.
 
-    A generator has no TA, and its utility is RA. The box is the margin within which a method counts as equal
-    to Retrain. None without a finite point.
+    The metrics of the family say which two are drawn: for a classifier UA and TA, for a generator UA and RA.
+    The box is the margin within which a method counts as equal to Retrain. None without a finite point.
     """
-    utility = utility_of(stage)
-    marked = [(row, point) for row in rows(stage) if (point := _point(row, utility)) is not None]
+    forgetting, utility = drawn_metric(stage, "forgetting"), drawn_metric(stage, "utility")
+    if forgetting is None or utility is None:
+        return None
+    marked = [(row, point) for row in rows(stage) if (point := _point(row, forgetting, utility)) is not None]
     if not marked:
         return None
     margins = stage["margins"] or {}
-    ua, ta = finite(margins.get("ua")), finite(margins.get(utility))
+    width, height = finite(margins.get(forgetting)), finite(margins.get(utility))
     with axes(4.0, 3.5) as (figure, plot):
-        _target(plot, ua, ta)
-        _scale(plot, ua or 1.0, ta or 1.0)
+        _target(plot, width, height)
+        _scale(plot, width or 1.0, height or 1.0)
         for row, point in marked:
             _mark(plot, row, point)
         _times(plot)
         plot.margins(0.12)
-        plot.set_xlabel("Forgetting: UA minus Retrain's, points")
+        plot.set_xlabel(f"Forgetting: {heading(forgetting)} minus Retrain's, points")
         plot.set_ylabel(f"Utility: {heading(utility)} minus Retrain's, points")
         # Names are placed in pixels, which only a finished layout has.
         figure.draw_without_rendering()
@@ -109,32 +113,35 @@ def _shares(counts: Sequence[float]) -> list[float]:
     return [count / total if total else 0.0 for count in counts]
 
 
-def utility_of(stage: Mapping[str, Any]) -> str:
-    """The metric of utility: test accuracy, or for a generator the accuracy of retained conditions."""
-    return "ta" if "ta" in metric_ids(stage) else "ra"
+def drawn_metric(stage: Mapping[str, Any], axis: Axis) -> str | None:
+    """The metric of the stage's family that an axis shows; None if there is none."""
+    metrics = family_of_stage(stage).metrics
+    return next((name for name, metric in metrics.items() if metric.drawn == axis), None)
 
 
-def _point(row: Row, utility: str) -> Point | None:
-    """Differences of UA and the utility from Retrain's, points; None for Retrain and for failures."""
-    if row.kind == "reference" or row.status == "FAILED" or not {"ua", utility} <= row.scores.keys():
+def _point(row: Row, forgetting: str, utility: str) -> Point | None:
+    """Differences of both metrics from Retrain's, points; None for Retrain and for failures."""
+    if row.kind == "reference" or row.status == "FAILED" or not {forgetting, utility} <= row.scores.keys():
         return None
-    ua, ta = row.scores["ua"].gap, row.scores[utility].gap
-    return None if ua is None or ta is None else (ua, ta)
+    x, y = row.scores[forgetting].gap, row.scores[utility].gap
+    return None if x is None or y is None else (x, y)
 
 
-def _target(plot: Axes, ua: float | None, ta: float | None) -> None:
+def _target(plot: Axes, width: float | None, height: float | None) -> None:
     plot.axhline(0, color=FAINT, linewidth=0.8, zorder=0)
     plot.axvline(0, color=FAINT, linewidth=0.8, zorder=0)
     plot.plot([0], [0], marker="+", markersize=11, markeredgewidth=1.6, color=INK, zorder=3)
-    if ua is not None and ta is not None:
-        plot.fill_between([-ua, ua], -ta, ta, color=SERIES[2], alpha=0.16, linewidth=0, zorder=0)
+    if width is not None and height is not None:
+        plot.fill_between(
+            [-width, width], -height, height, color=SERIES[2], alpha=0.16, linewidth=0, zorder=0
+        )
 
 
-def _scale(plot: Axes, ua: float, ta: float) -> None:
+def _scale(plot: Axes, width: float, height: float) -> None:
     # Good methods crowd around Retrain while bad ones lie tens of points away: logarithmic beyond the margin.
-    plot.set_xscale("symlog", linthresh=ua, linscale=1.2)
-    plot.set_yscale("symlog", linthresh=ta, linscale=1.2)
-    for axis, threshold in ((plot.xaxis, ua), (plot.yaxis, ta)):
+    plot.set_xscale("symlog", linthresh=width, linscale=1.2)
+    plot.set_yscale("symlog", linthresh=height, linscale=1.2)
+    for axis, threshold in ((plot.xaxis, width), (plot.yaxis, height)):
         magnitudes = [tick for tick in (0.1, 0.3, 1, 3, 10, 30, 100) if tick >= threshold / 2]
         ticks(axis, [-tick for tick in magnitudes] + [0] + magnitudes)
         axis.set_major_formatter(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from unweave.report.figures import utility_of
+from unweave.report.figures import drawn_metric
 from unweave.report.numbers import finite, heading
 from unweave.report.place_labels import Point
 from unweave.report.rows import Row, rows
@@ -25,7 +25,9 @@ def pareto(stage: Mapping[str, Any]) -> str | None:
     filled point is not dominated in all three. The original is a line, because it takes no time. None with
     fewer than two methods to draw.
     """
-    utility = utility_of(stage)
+    utility = drawn_metric(stage, "utility")
+    if utility is None:
+        return None
     figures = {row.name: of for row in rows(stage) if (of := _figures(row, utility)) is not None}
     if len(figures) < 2:
         return None

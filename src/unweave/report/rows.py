@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from unweave.families import metric_named, metrics_for
+from unweave.families import family_of_stage, metric_named
 from unweave.report.numbers import finite
 from unweave.report.ranking import adjusted_p_values, rank_stages
 
@@ -126,7 +126,7 @@ def metric_ids(stage: Mapping[str, Any]) -> list[str]:
     """The metric ids of the stage's rows: the library's in its own order, then others."""
     tables = [stage["reference"]["scores"], *(method["scores"] for method in stage["methods"].values())]
     present = dict.fromkeys(metric for scores in tables for metric in scores)
-    library = metrics_for(present)
+    library = family_of_stage(stage).metrics
     return [metric for metric in library if metric in present] + [m for m in present if m not in library]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from unweave.families import family_for, metrics_for
+from unweave.families import family_of_stage
 from unweave.record.record import explain_unverified
 from unweave.report import frontier, table_formats
 from unweave.report.numbers import DASH, digits, heading, interval, number, probability
@@ -48,7 +48,7 @@ def comparison_columns(all_rows: Sequence[Row], ours: str | None) -> dict[str, l
 def brief_metrics(stage: Mapping[str, Any]) -> list[str]:
     """The stage's metric ids that the verdict or the mean gap uses: they fit a terminal."""
     ids, parts = metric_ids(stage), gap_ids(stage)
-    library = metrics_for(ids)
+    library = family_of_stage(stage).metrics
     return [m for m in ids if m in parts or (m in library and library[m].primary)]
 
 
@@ -77,8 +77,8 @@ def _headings(stage: Mapping[str, Any], width: int | None) -> list[str]:
 
 
 def aim(stage: Mapping[str, Any]) -> str:
-    """A sentence on good values, by the family of the stage's metrics."""
-    return family_for(metric_ids(stage)).aim
+    """A sentence on good values, by the family of the stage."""
+    return family_of_stage(stage).aim
 
 
 def single_seed_note(record: Mapping[str, Any]) -> str:

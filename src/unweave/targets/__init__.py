@@ -39,7 +39,7 @@ TARGETS: Mapping[str, Target] = {
 }
 """The targets by the names that recipes and the command line use."""
 
-FAMILIES: Mapping[type, tuple[str, ...]] = {
+LIMITED_TO: Mapping[type, tuple[str, ...]] = {
     Uniform: ("classifier",),
     Quantile: ("classifier",),
     Estimate: ("classifier",),
@@ -56,7 +56,7 @@ def ascents(target: object) -> dict[str, Range]:
 
 def refuse_other_family(target: object, family: str, path: str) -> None:
     """Raises if a target is for models of another family; errors name `path`."""
-    needed = FAMILIES.get(type(target), (family,))
+    needed = LIMITED_TO.get(type(target), (family,))
     if family not in needed:
         raise ValueError(
             f"{path} = {type(target).__name__.lower()!r} is for models of the family "

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,6 +27,7 @@ __all__ = [
 
 Inputs = tuple[Tensor, ...] | Mapping[str, Tensor]
 Predict = Callable[[Inputs], Tensor]
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +132,24 @@ class OfFamily(Protocol):
 def family_of(task: Task) -> str:
     """The family of a task, or else the name of its class."""
     return task.family if isinstance(task, OfFamily) else type(task).__name__
+
+
+def require_task(task: Task, kind: type[Kind], subject: str) -> Kind:
+    """Returns the task if it is of a kind.
+
+    Args:
+        task: The task of a problem.
+        kind: The class that a method needs.
+        subject: What the method is for, such as "denoisers".
+
+    Raises:
+        ValueError: If it is of another.
+    """
+    if not isinstance(task, kind):
+        raise ValueError(
+            f"this method is for {subject} and needs the task {kind.__name__}, found {type(task).__name__}"
+        )
+    return task
 
 
 def call(model: nn.Module, inputs: Inputs) -> Tensor:

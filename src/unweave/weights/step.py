@@ -50,7 +50,7 @@ class Runtime:
 
     Args:
         model: The module that is run.
-        family: The task, which scores outputs; None if the caller's own closures do that.
+        scorer: The task, which scores outputs; None if the caller's own closures do that.
         precision: The type of the forward pass; weights and gradients stay as they are.
         processes: The processes that share the work.
         cost: Counts gradient evaluations and examples.
@@ -67,7 +67,7 @@ class Runtime:
     """
 
     model: nn.Module
-    family: Task | None
+    scorer: Task | None
     precision: Precision = "fp32"
     processes: Processes = field(default_factory=Processes)
     cost: Cost = field(default_factory=Cost)
@@ -88,9 +88,9 @@ class Runtime:
     @property
     def task(self) -> Task:
         """The task, which scores outputs."""
-        if self.family is None:
+        if self.scorer is None:
             raise ValueError("these steps have no task: only closures can be followed")
-        return self.family
+        return self.scorer
 
     @contextmanager
     def keep_statistics(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import every_family
 from unweave.audits.diffusion.attacks import Budget
-from unweave.audits.diffusion.exam import TRIAL, Generated
+from unweave.audits.diffusion.exam import TRIAL, DiffusionExam
 from unweave.audits.diffusion.kid import kid
 from unweave.audits.diffusion.metrics import GENERATION
 from unweave.audits.diffusion.recogniser import make_recogniser
@@ -58,12 +58,12 @@ def nearest() -> nn.Module:
     return model
 
 
-def exam(count: int = COUNT, *, searching: bool = False, forgotten: int = 1) -> Generated:
+def exam(count: int = COUNT, *, searching: bool = False, forgotten: int = 1) -> DiffusionExam:
     train, held_out = images(30, 0), images(20, 1)
     split = Split(train, (train.labels == forgotten).nonzero()[:, 0], held_out)
     task = Diffusion(CLASSES, null=CLASSES, forgotten=(forgotten,))
     sampler = Sampler("ddim", steps=5, clip=True)
-    return Generated(
+    return DiffusionExam(
         split, task, make_recogniser(nearest(), train, held_out), sampler, count, searching=searching
     )
 
@@ -79,16 +79,16 @@ def test_attackers_of_an_addition_alone_have_the_original_and_classes_are_averag
     split = Split(train, (train.labels > 0).nonzero()[:, 0], held_out)
     task = Diffusion(CLASSES, null=CLASSES, forgotten=(1, 2))
     recogniser = make_recogniser(nearest(), train, held_out)
-    asked = Generated(split, task, recogniser, Sampler(steps=5), COUNT, budget=Budget())
+    asked = DiffusionExam(split, task, recogniser, Sampler(steps=5), COUNT, budget=Budget())
     given: list[nn.Module | None] = []
 
     def attack_class(
-        self: Generated, model: nn.Module, label: int, budget: Budget, original: nn.Module | None
+        self: DiffusionExam, model: nn.Module, label: int, budget: Budget, original: nn.Module | None
     ) -> dict[str, float]:
         given.append(original)
         return {"asked": float(label)}
 
-    monkeypatch.setattr(Generated, "attack_class", attack_class)
+    monkeypatch.setattr(DiffusionExam, "attack_class", attack_class)
     model, original = every_family.unet(), every_family.unet()
     assert asked.probes(model, original) == {"asked": 1.5} and given == [None, None]
     restrict(model, "lora", rank=2)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from unweave.audits.classifier.evidence import Evidence
 from unweave.data import Source
-from unweave.methods.pipeline import _
 from unweave.tasks import call, evaluating
 from unweave.tasks.classifier import to_device
 

@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from unweave.methods.pipeline import _
 from unweave.split import PARTS
 
 __all__ = ["Evidence"]

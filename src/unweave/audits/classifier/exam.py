@@ -21,15 +21,17 @@ from unweave.audits.classifier import deep_unlearn, parquet
 from unweave.audits.classifier.collect import Cut, collect
 from unweave.audits.classifier.evidence import Evidence, HeldOut
 from unweave.audits.classifier.logits import loss
+from unweave.audits.classifier.margins import calibrate
+from unweave.audits.classifier.metrics import GAP, METRICS, measure, measure_pair
 from unweave.audits.classifier.probes import probe, probe_size
 from unweave.audits.exam import Exam, Glance
-from unweave.audits.margins import Margins, calibrate
-from unweave.audits.metrics import GAP, METRICS, Metric, Values, mean_gap, measure, measure_pair
+from unweave.audits.margins import Margins
+from unweave.audits.metrics import Metric, Values, mean_gap
 from unweave.audits.verdict import Judgement, judge
 from unweave.errors import Failed
 from unweave.split import PARTS, Part, Split
 
-POINTS = {"excess": 100.0, "auc": 100.0, "probe": 1.0, "relearn": 1.0}
+TRIAL_POINTS = {"excess": 100.0, "auc": 100.0, "probe": 1.0, "relearn": 1.0}
 """The value of one unit of each distance in points, in addition to the four parts of the mean gap."""
 
 EDGES = np.geomspace(1e-5, 32, 45)
@@ -37,7 +39,7 @@ EDGES = np.geomspace(1e-5, 32, 45)
 
 
 @dataclass(frozen=True)
-class Classified(Exam[Evidence]):
+class ClassifierExam(Exam[Evidence]):
     """Questions to classifiers about one split.
 
     Args:
@@ -149,10 +151,10 @@ class Classified(Exam[Evidence]):
 
     def score_trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
         """The mean gap in points, and the other distances that a verdict uses, each in its own unit."""
-        off = {name: abs(values[name] - wanted[name]) for name in POINTS if name in wanted}
+        off = {name: abs(values[name] - wanted[name]) for name in TRIAL_POINTS if name in wanted}
         over = {"tv": values["tv"], "excess": max(0.0, values["tv"] - floor)}
-        parts = {"gap": mean_gap(values, wanted), **over, **off}
-        more = sum(POINTS[name] * each for name, each in parts.items() if name in POINTS)
+        parts = {"gap": mean_gap(values, wanted, METRICS), **over, **off}
+        more = sum(TRIAL_POINTS[name] * each for name, each in parts.items() if name in TRIAL_POINTS)
         return {"value": parts["gap"] + more / len(GAP), **parts}
 
     def objectives(self, found: Evidence, values: Values, wanted: Values) -> dict[str, float]:
@@ -169,10 +171,10 @@ class Classified(Exam[Evidence]):
         answers: Callable[[], Sequence[Evidence]],
     ) -> Judgement:
         """Judges the models of several seeds."""
-        return judge(values, references, margins, original=original)
+        return judge(values, references, margins, original=original, metrics=METRICS)
 
 
-ANSWERED = Classified(None)
+ANSWERED = ClassifierExam(None)
 """The exam of models of which only the answers are known."""
 
 

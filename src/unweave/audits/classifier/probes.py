@@ -17,7 +17,6 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from unweave.audits.classifier.collect import Cut
 from unweave.data import Source
-from unweave.methods.pipeline import _
 from unweave.tasks import call, evaluating
 from unweave.tasks.classifier import to_device
 

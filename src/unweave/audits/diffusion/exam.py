@@ -51,7 +51,7 @@ APART = 100_000
 
 
 @dataclass(frozen=True)
-class Generated(Exam[Drawn]):
+class DiffusionExam(Exam[Drawn]):
     """Questions to generators about one split.
 
     Args:

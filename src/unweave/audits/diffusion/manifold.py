@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from unweave.audits.score import Share
-from unweave.methods.pipeline import _
 
 NEIGHBOURS = 3  # the paper's k
 

@@ -61,6 +61,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         floor=0.5,
         counts="forget",
         points=1.0,
+        drawn="forgetting",
     ),
     Metric(
         id="ra",
@@ -76,6 +77,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         floor=1.0,
         counts="retain",
         points=1.0,
+        drawn="utility",
     ),
     Metric(
         id="kid",

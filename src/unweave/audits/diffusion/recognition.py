@@ -13,7 +13,6 @@ from jaxtyping import Float64
 from unweave.audits.classifier.logits import probabilities
 from unweave.audits.diffusion.samples import Samples
 from unweave.audits.score import Share
-from unweave.methods.pipeline import _
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from unweave.audits.diffusion.recogniser import Recogniser, Seen
-from unweave.methods.pipeline import _
 
 Rows = Float64[np.ndarray, "_ _"]  # conditions may differ in number of images
 

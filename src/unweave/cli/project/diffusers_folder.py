@@ -14,7 +14,7 @@ from unweave.cli.project.project import Project
 from unweave.cli.project.recipe import make_retraining
 from unweave.data.datasets import NAMES
 from unweave.data.in_memory import Resident
-from unweave.families.diffusion import Generation, denoisers
+from unweave.families.diffusion import DiffusionFamily, denoisers
 from unweave.families.family import Write
 from unweave.record.files import sha256
 from unweave.split import Split
@@ -39,7 +39,7 @@ class Local:
 
     model: nn.Module
     fresh: Callable[[], nn.Module]
-    family: Generation
+    family: DiffusionFamily
     split: Split
     weights: str
     write: Write
@@ -67,7 +67,7 @@ def read_folder(place: Path, data: str | None, recipe: Recipe | None, device: st
         from unweave.tasks.diffusion import folder, folder_config
     except ImportError as error:
         raise ValueError(str(error)) from error
-    generation = Generation() if recipe is None else denoisers(recipe.family)
+    generation = DiffusionFamily() if recipe is None else denoisers(recipe.family)
     folder_config.refuse_unsupported(place)
     split = make_split(data_of(data, recipe), family=generation, device=device)
     loaded = folder.load(place, n_classes=split.n_classes)
@@ -89,7 +89,7 @@ def from_local(folder: Path, recipe: str | None, data: str | None, device: str) 
     """The project of a denoiser in a diffusers folder; a recipe allows to retrain it."""
     loaded_recipe = None if recipe is None else load_recipe(recipe)
     local = read_folder(folder, data, loaded_recipe, device)
-    facts = {"weights": local.weights, "data": local.split.digest("mixed"), "family": repr(local.family)}
+    facts = {"weights": local.weights, "data": local.split.digest("mixed"), "family": local.family.key}
     facts |= {"train": None if loaded_recipe is None else repr(loaded_recipe.train), "device": device}
     return Project(
         facts=facts,
@@ -125,7 +125,7 @@ def data_of(images: str | None, recipe: Recipe | None) -> Data:
     return replace(data, name=name, folder=folder)
 
 
-def without_guidance(family: Generation) -> Generation:
+def without_guidance(family: DiffusionFamily) -> DiffusionFamily:
     """The family with a sampler without guidance."""
     return replace(family, sampler=replace(family.sampler, guidance=1.0))
 

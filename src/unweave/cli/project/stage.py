@@ -23,7 +23,8 @@ from unweave.cli.project import Project
 from unweave.cli.project.place import Place, load_project, load_proxy_split, load_split, weights_digest
 from unweave.cli.project.recipe import RECIPE
 from unweave.descent.descend import Descent
-from unweave.descent.train import TRAINING_FORMAT, TrainedModel, count_training, digest
+from unweave.descent.timing import count_training
+from unweave.descent.train import TRAINING_FORMAT, TrainedModel, digest
 from unweave.families import family_tables
 from unweave.record import checkpoint
 from unweave.record.files import read_object, write_atomically

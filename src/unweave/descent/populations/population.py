@@ -10,17 +10,16 @@ from torch import nn
 from unweave.descent.descend import Descent
 from unweave.descent.populations.limits import why_alone
 from unweave.descent.populations.together import descend_together
+from unweave.descent.timing import synchronize, warm_up
 from unweave.descent.train import (
     TrainedModel,
     keep_trained,
     load_trained,
     model_key,
     seeded_model,
-    synchronize,
     train_model,
     training_facts,
     training_problem,
-    warm_up,
 )
 from unweave.problem import Problem, add_time
 from unweave.record import checkpoint

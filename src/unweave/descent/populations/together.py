@@ -19,7 +19,8 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from unweave.data import Raw
-from unweave.descent.descend import CHECK, Descent, Phase, phase_lengths, plan_inputs, set_rate, training_mode
+from unweave.descent.batches import plan_inputs
+from unweave.descent.descend import LOSS_CHECK, Descent, Phase, phase_lengths, set_rate, training_mode
 from unweave.descent.feed import FEEDS
 from unweave.descent.losses import refuse_nonfinite
 from unweave.descent.objective import nll
@@ -69,7 +70,7 @@ def descend_together(problems: Sequence[Problem], how: Descent, part: Part) -> N
                 clip_each(weights, how.max_norm)
             state.update.step()
             state.follow_average(how.ema, index)
-            if index % CHECK == CHECK - 1:
+            if index % LOSS_CHECK == LOSS_CHECK - 1:
                 refuse_infinite_losses(losses)
         state.keep_average()
     refuse_nonfinite(weights)

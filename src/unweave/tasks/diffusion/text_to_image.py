@@ -7,7 +7,6 @@ from typing import ClassVar, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from unweave.tasks import Task
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.schedule import Schedule
 
@@ -118,19 +117,6 @@ def make_task(prompts: Prompts, schedule: Schedule, *, drop: float = 0.1) -> Tex
         space="latents",
         prompts=prompts,
     )
-
-
-def prompted(task: Task) -> TextToImage:
-    """Returns the task if it is one of prompts.
-
-    Raises:
-        ValueError: If it is another task.
-    """
-    if not isinstance(task, TextToImage):
-        raise ValueError(
-            f"this method is for prompts and needs the task TextToImage, found {type(task).__name__}"
-        )
-    return task
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,7 +41,7 @@ def lur_backward(
     if not weights:
         raise ValueError("lur_backward got no trainable weights")
     before = [(p, p.grad) for p in weights.values()]
-    step = Step(weights, Runtime(nn.Identity(), family=None), {}, {})
+    step = Step(weights, Runtime(nn.Identity(), scorer=None), {}, {})
     row, ahead = nested(Closure("retain", retain_loss), Closure("forget", forget_loss, weight), alpha)
     try:
         total = add(step.gradient(row), step.gradient(ahead))
