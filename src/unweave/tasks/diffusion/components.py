@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from unweave.tasks.diffusion.folder_config import WEIGHTS, name_file_in_errors, read
+from unweave.tasks.diffusion.file_names import WEIGHTS
+from unweave.tasks.diffusion.folder_config import name_file_in_errors, read
 from unweave.tasks.diffusion.weights import fill, rename_as, weights_of
 
 Settings = dict[str, Any]

@@ -21,8 +21,8 @@ from unweave.record.files import sha256
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.adapters import build_adapter, conditions, shape_of
 from unweave.tasks.diffusion.autoencoder import read_autoencoder
-from unweave.tasks.diffusion.folder_config import MANIFEST as MANIFEST
-from unweave.tasks.diffusion.folder_config import WEIGHTS as WEIGHTS
+from unweave.tasks.diffusion.file_names import MANIFEST as MANIFEST
+from unweave.tasks.diffusion.file_names import WEIGHTS as WEIGHTS
 from unweave.tasks.diffusion.folder_config import (
     autoencoder_of,
     component_of,

@@ -10,15 +10,9 @@ from typing import Any
 
 from unweave.record.files import read_object
 from unweave.tasks.diffusion.adapters import ADAPTERS, refuse_other_class
+from unweave.tasks.diffusion.file_names import INDEX
 from unweave.tasks.diffusion.schedule import Schedule
 
-MANIFEST = "unlearning_manifest.json"
-"""The file with facts about a model that unweave wrote into a diffusers folder."""
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-"""The file of a model's weights in a diffusers folder."""
-
-INDEX = "model_index.json"
 LATENT = ("vae", "vqvae", "vqmodel", "movq", "vqgan")
 """Components that convert between images and latents."""
 

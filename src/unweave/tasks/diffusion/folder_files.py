@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unweave.tasks.diffusion.folder_config import INDEX, WEIGHTS, components
+from unweave.tasks.diffusion.file_names import INDEX, WEIGHTS
+from unweave.tasks.diffusion.folder_config import components
 
 TEXTS = (".json", ".md", ".txt", ".py")
 

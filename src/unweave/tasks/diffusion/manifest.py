@@ -5,7 +5,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from unweave import tables
-from unweave.tasks.diffusion.folder_config import MANIFEST, name_file_in_errors, read
+from unweave.tasks.diffusion.file_names import MANIFEST
+from unweave.tasks.diffusion.folder_config import name_file_in_errors, read
 from unweave.tasks.diffusion.schedule import Schedule
 
 

@@ -15,14 +15,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from unweave.tasks.diffusion.autoencoder import factor_of, read_autoencoder
 from unweave.tasks.diffusion.components import Settings, read_part
+from unweave.tasks.diffusion.file_names import INDEX, WEIGHTS
 from unweave.tasks.diffusion.folder import Edit, refuse_other_file, write_copy
-from unweave.tasks.diffusion.folder_config import (
-    INDEX,
-    WEIGHTS,
-    components,
-    read,
-    schedule_of,
-)
+from unweave.tasks.diffusion.folder_config import components, read, schedule_of
 from unweave.tasks.diffusion.folder_files import contents
 from unweave.tasks.diffusion.manifest import Manifest, Step, manifest_of
 from unweave.tasks.diffusion.prompts import Cached, Encoded, Prompted, encode_prompts, tokenize

@@ -9,7 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from unweave.tasks.diffusion.folder_config import WEIGHTS, component_of
+from unweave.tasks.diffusion.file_names import WEIGHTS
+from unweave.tasks.diffusion.folder_config import component_of
 from unweave.tasks.diffusion.scopes import merge_low_rank
 
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
