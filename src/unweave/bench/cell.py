@@ -36,7 +36,7 @@ Raise it in the commit that changes any of these for a method of given settings;
 Another default or setting needs no raise, because the key of a cell includes `repr(method)`.
 """
 
-MEASURING_FORMAT = 1
+MEASURING_FORMAT = 2
 """Format number of metrics: it stands for all code that computes metrics from the answers of cells.
 
 Raise it in the commit that changes a metric or adds one: cells are then measured again, but not run again.

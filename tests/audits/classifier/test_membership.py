@@ -64,6 +64,17 @@ def test_mia_takes_no_test_example_of_a_class_forgotten_whole(monkeypatch):
     assert len(asked[2]) == len(evidence.labels["forget"])
 
 
+def test_merging_close_points_changes_no_membership(monkeypatch):
+    random = np.random.default_rng(0)
+    members, others = random.beta(9, 0.4, 2_000), random.beta(5, 0.6, 2_000)
+    queries = random.beta(7, 0.5, 500)
+    merged = predict_members(members, others, queries)
+    monkeypatch.setattr(membership, "WHOLE", 4_001)
+    whole = predict_members(members, others, queries)
+    assert 0 < whole.mean() < 1
+    assert (merged == whole).mean() >= 0.998, "1 of 500 may lie on the boundary"
+
+
 def test_attack_names_members_where_they_are():
     members, others = np.linspace(0.9, 1, 20), np.linspace(0, 0.5, 20)
     assert predict_members(members, others, np.array([0.95, 0.2])).tolist() == [1, 0]
