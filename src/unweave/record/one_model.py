@@ -22,6 +22,7 @@ def one_model(
     margins: Mapping[str, float] | None = None,
     floor: float | None = None,
     sheets: Mapping[str, str] | None = None,
+    attacks: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The record of one model.
 
@@ -34,6 +35,7 @@ def one_model(
         margins: The margin of each metric; None without.
         floor: The mean gap of two retrained models.
         sheets: Pictures of the answers, by model.
+        attacks: The attacks of the audit, and what they found; None without.
     """
     stage = {
         "recipe": {},
@@ -45,6 +47,7 @@ def one_model(
         "methods": dict(methods),
         "floor": floor,
         **({"sheets": dict(sheets)} if sheets else {}),
+        **({"attacks": dict(attacks)} if attacks else {}),
     }
     return {"schema": record.SCHEMA, "environment": record.environment(), "stages": {"audit": stage}}
 
