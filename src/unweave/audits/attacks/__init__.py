@@ -4,15 +4,36 @@ This room stands in `audits`: an attack is a pure function of answers that `desc
 `audits.classifier.collect` gathered, or of the numbers that it kept of a model when it examined it.
 """
 
-from unweave.audits.attacks import forget_vs_unseen, forgetting_quality, inversion, klom, rmia, ulira
+from unweave.audits.attacks import (
+    alignment,
+    compression,
+    forget_vs_unseen,
+    forgetting_quality,
+    functional_distance,
+    inversion,
+    klom,
+    relearning,
+    representation,
+    rmia,
+    streisand,
+    ulira,
+    zrf,
+)
 from unweave.audits.attacks.attack import Attack
 
 _ALL = (
     forget_vs_unseen.ATTACK,
     rmia.ATTACK,
+    functional_distance.ATTACK,
+    streisand.ATTACK,
+    representation.ATTACK,
+    zrf.ATTACK,
+    compression.ATTACK,
+    relearning.ATTACK,
+    alignment.ATTACK,
+    inversion.ATTACK,
     ulira.ATTACK,
     forgetting_quality.ATTACK,
     klom.ATTACK,
-    inversion.ATTACK,
 )
 ATTACKS: dict[str, Attack] = {attack.name: attack for attack in _ALL}

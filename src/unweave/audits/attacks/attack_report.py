@@ -109,23 +109,28 @@ def run_attacks(plan: Plan, case: Case, faults: Faults) -> AttackReport:
     answers = case.unlearned.answers
     classes = answers.n_classes
     if not answers.finite:
-        return AttackReport(without_attacks(plan), case, {}, {})
+        why = "the answers of the model contain NaN or infinity"
+        return AttackReport(leave_out(plan, plan.attacks, why), case, {}, {})
     if classes < 2:
         raise ValueError(f"attacks need at least two classes, found {classes}")
     results, seconds, nulls = {}, {}, []
     for attack in plan.attacks:
         start = time.perf_counter()
         null = null_of(attack, case)
-        results[attack.name] = results_of(attack, case, null)
-        seconds[attack.name] = time.perf_counter() - start
-        nulls.append((attack, null))
-    return AttackReport(plan, case, results, seconds, run_controls(case, nulls, faults))
+        found = results_of(attack, case, null)
+        if found:
+            results[attack.name], seconds[attack.name] = found, time.perf_counter() - start
+            nulls.append((attack, null))
+    empty = [attack for attack in plan.attacks if attack.name not in results]
+    ran = leave_out(plan, empty, "it has no figure here: too few examples, or a model without an update")
+    return AttackReport(ran, case, results, seconds, run_controls(case, nulls, faults))
 
 
-def without_attacks(plan: Plan) -> Plan:
-    """The plan for a model whose answers can't be attacked."""
-    why = "the answers of the model contain NaN or infinity"
-    return replace(plan, attacks=(), not_run={**plan.not_run, **{each.name: why for each in plan.attacks}})
+def leave_out(plan: Plan, attacks: Sequence[Attack], why: str) -> Plan:
+    """The plan without some attacks, which are not run for one reason."""
+    names = {attack.name for attack in attacks}
+    left = [attack for attack in plan.attacks if attack.name not in names]
+    return replace(plan, attacks=left, not_run={**plan.not_run, **dict.fromkeys(names, why)})
 
 
 def results_of(attack: Attack, case: Case, null: Null) -> dict[str, AttackResult]:
