@@ -200,10 +200,10 @@ def print_audit(outcome: Audit, place: Path, flags: CommonFlags) -> int:
 
 def print_attacks(found: Mapping[str, Any]) -> None:
     """Prints what the attacks found, what was not run, and what can be claimed."""
-    header, lines = attack_tables.grid(found)
+    header, lines = attack_tables.brief(found)
     show.print_lines("")
     if lines:
-        show.print_table(header, lines, words=(0, 1, len(header) - 1))
+        show.print_table(header, lines, words=(0, len(header) - 1))
     show.print_sentences("", *attack_tables.sentences(found))
 
 

@@ -17,6 +17,8 @@ HEADER = (
     "Shows from",
     "Finding",
 )
+BRIEF = (2, 4, 6, 8)
+"""The columns that fit a terminal."""
 WORDS = 2
 """The number of columns of words before the numbers."""
 
@@ -24,6 +26,15 @@ WORDS = 2
 def grid(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """The header and a line per figure."""
     return [*HEADER], [line(row) for row in found["results"]]
+
+
+def brief(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The same for a terminal: without original, null band and the smallest difference that shows."""
+    header, lines = grid(found)
+    title = f"{header[0]}: {header[1].lower()}"
+    return [title, *(header[i] for i in BRIEF)], [
+        [f"{each[0]}: {each[1]}", *(each[i] for i in BRIEF)] for each in lines
+    ]
 
 
 def line(row: Mapping[str, Any]) -> list[str]:

@@ -208,8 +208,8 @@ def _attacks_text(stage: Mapping[str, Any], width: int) -> list[str]:
     """The attacks of an audit as lines; none without."""
     if "attacks" not in stage:
         return []
-    header, lines = attack_tables.grid(stage["attacks"])
-    table = table_formats.columns(header, lines, words=attack_tables.WORDS, width=width)
+    header, lines = attack_tables.brief(stage["attacks"])
+    table = table_formats.columns(header, lines, words=1, width=width)
     for line in lines:
         table.add_row(*table_formats.texts(line))
     notes = table_formats.wrap(attack_tables.sentences(stage["attacks"]), width)

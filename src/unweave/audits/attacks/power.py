@@ -32,8 +32,7 @@ def power_sentence(results: Results, records: int, unseen: int) -> str:
         return (
             f"With {records} records against {unseen} unseen ones, an AUC of 1/2 has a standard error of "
             f"{error:.3f}: the smallest shift that shows is {SHOWN * error:.3f}, "
-            f"{deviations(SHOWN * error):.2f} standard deviations of the margin, and without retrained "
-            "models it may have other causes."
+            f"{deviations(SHOWN * error):.2f} standard deviations of the margin. It may have other causes."
         )
     place = MEMBERSHIP if MEMBERSHIP in known else min(known, key=lambda each: known[each])
     attack, figure = place
