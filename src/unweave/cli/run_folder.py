@@ -170,14 +170,15 @@ def retrain_all(
     attacks: Sequence[str] = (),
 ) -> None:
     """Retrains every missing model, and stores its answers and what these attacks need of it."""
-    arguments = [(str(run.resolve()), seed, str(folder), device, tuple(attacks)) for seed in seeds]
+    more = (tuple(attacks),) if attacks else ()
+    arguments = [(str(run.resolve()), seed, str(folder), device, *more) for seed in seeds]
     work = [Job(f"retrained with seed {each[1]}", retrain_one, each) for each in arguments]
     with workers(min(jobs, max(1, len(seeds)))) as crew:
         for _ in run_jobs(crew, work, listener):
             pass
 
 
-def retrain_one(run: str, seed: int, folder: str, device: str | None, attacks: Sequence[str]) -> None:
+def retrain_one(run: str, seed: int, folder: str, device: str | None, attacks: Sequence[str] = ()) -> None:
     """Retrains one model, in this process or a worker."""
     project, split = open_run(run, device)
     exam = make_exam(Path(run), project, split)
