@@ -1,12 +1,17 @@
 """`unweave attacks` and `unweave audit --attacks`."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import projects
+import unweave
 from audits.attacks.toy import CALIBRATION, ORIGINAL, REFERENCES, answers
 from cli.written import stage_of
 from for_each import for_each
@@ -129,3 +134,52 @@ def test_a_tier_sets_the_number_of_references_and_the_budget_what_fits(run, here
 )
 def test_bad_input_is_refused_before_anything_is_retrained(refused, made, flags, sentence):
     refused(sentence, "audit", made, *flags, "--quiet")
+
+
+NEW = '''
+"""The share of forget examples that the model names rightly."""
+
+from unweave.audits.attacks.attack import Attack
+from unweave.audits.attacks.means import share_interval
+from unweave.audits.classifier.logits import correct
+
+
+def attack_figures(shown, retrained):
+    """The share."""
+    right = correct(shown.answers.logits["forget"], shown.answers.labels["forget"])
+    return {"share": share_interval(right.tolist())}
+
+
+ATTACK = Attack(
+    name="plain",
+    paper="ours",
+    evidence="logits",
+    tier=0,
+    fewest=1,
+    cost="nothing",
+    says="A share.",
+    cannot="Anything else.",
+    figures=attack_figures,
+)
+'''
+
+
+def test_a_new_attack_is_one_file_and_one_line(files, tmp_path):
+    package = tmp_path / "unweave"
+    shutil.copytree(Path(unweave.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    room = package / "audits" / "attacks"
+    (room / "plain.py").write_text(NEW)
+    registry = (room / "__init__.py").read_text()
+    registry = registry.replace("    rmia,\n", "    plain,\n    rmia,\n", 1)
+    (room / "__init__.py").write_text(registry.replace("_ALL = (\n", "_ALL = (\n    plain.ATTACK,\n", 1))
+    flags = ["--reference", str(files / "reference"), "--attacks", "plain", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "unweave", "audit", "--evidence", str(files / "original.parquet"), *flags],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    (row,) = json.loads(done.stdout)["attacks"]["results"]
+    assert (row["attack"], row["figure"], row["finding"]) == ("plain", "share", "under-forgetting")

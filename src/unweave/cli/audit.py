@@ -9,7 +9,7 @@ from typing import Any
 from unweave.auditing import Audit, audit_answers, collect_answer_pair
 from unweave.auditing import audit as compare
 from unweave.audits.attacks.choose import Request, parse_budget
-from unweave.audits.attacks.prepare import attack_request, plan_of_models
+from unweave.audits.attacks.prepare import attack_request, plan_of_models, refuse_generator
 from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS, Verdict
 from unweave.cli import answer_files, out, progress, run_folder, show
@@ -89,6 +89,9 @@ def audit_run(run: Path, references: int, jobs: int, request: Request | None, fl
         raise ValueError(f"--jobs must be at least 1, found {jobs}")
     project, split = run_folder.open_run(str(run.resolve()), flags.device)
     seeds, calibration = seeds_of(references if project.retrain else 0, flags.seed or 0)
+    exam = run_folder.make_exam(run, project, split)
+    if request is not None:
+        refuse_generator(exam)
     digest = split.digest()
     model = copy.deepcopy(project.fresh_model())
     weights = checkpoint.load(run, model, split_digest=digest)["weights"]
@@ -98,7 +101,6 @@ def audit_run(run: Path, references: int, jobs: int, request: Request | None, fl
     folder = flags.out or run / "audit"
     out.refuse_within(folder, project.source, run_folder.read_request(run).get("data"))
     place = out.choose_folder(folder, facts, goes_on=extends)
-    exam = run_folder.make_exam(run, project, split)
     start = f"Auditing {run}{'' if seeds else ', with no retrained models'}"
     with out.open_folder(place, facts), progress.show_progress(start, quiet=flags.quiet) as listener:
         reference_folder = place / "references"

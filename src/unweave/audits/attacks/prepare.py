@@ -41,15 +41,20 @@ def plan_of_models(
     Raises:
         ValueError: If the result is no classifier.
     """
+    refuse_generator(exam)
+    model = result.model
+    seconds = seconds_per_gradient(model, result.split.part("forget"), exam.model_device(model))
+    models = 2 + retrained + calibrating
+    return plan_attacks(request, retrained=retrained, models=models, seconds_per_gradient=seconds)
+
+
+def refuse_generator(exam: Exam[Any]) -> None:
+    """Raises if an exam is not of classifiers."""
     if not isinstance(exam, Classified):
         raise ValueError(
             "these attacks are for classifiers, and the attacks on a generator belong to its exam: set "
             "attacks in its table generation"
         )
-    model = result.model
-    seconds = seconds_per_gradient(model, result.split.part("forget"), exam.model_device(model))
-    models = 2 + retrained + calibrating
-    return plan_attacks(request, retrained=retrained, models=models, seconds_per_gradient=seconds)
 
 
 def plan_of_audit(
