@@ -89,9 +89,6 @@ def audit_run(run: Path, references: int, jobs: int, request: Request | None, fl
         raise ValueError(f"--jobs must be at least 1, found {jobs}")
     project, split = run_folder.open_run(str(run.resolve()), flags.device)
     seeds, calibration = seeds_of(references if project.retrain else 0, flags.seed or 0)
-    exam = run_folder.make_exam(run, project, split)
-    if request is not None:
-        refuse_generator(exam)
     digest = split.digest()
     model = copy.deepcopy(project.fresh_model())
     weights = checkpoint.load(run, model, split_digest=digest)["weights"]
@@ -101,6 +98,9 @@ def audit_run(run: Path, references: int, jobs: int, request: Request | None, fl
     folder = flags.out or run / "audit"
     out.refuse_within(folder, project.source, run_folder.read_request(run).get("data"))
     place = out.choose_folder(folder, facts, goes_on=extends)
+    exam = run_folder.make_exam(run, project, split)
+    if request is not None:
+        refuse_generator(exam)
     start = f"Auditing {run}{'' if seeds else ', with no retrained models'}"
     with out.open_folder(place, facts), progress.show_progress(start, quiet=flags.quiet) as listener:
         reference_folder = place / "references"
