@@ -42,6 +42,7 @@ def plan_of_models(
         ValueError: If the result is no classifier.
     """
     refuse_generator(exam)
+    assert isinstance(exam, Classified)
     model = result.model
     seconds = seconds_per_gradient(model, result.split.part("forget"), exam.model_device(model))
     models = 2 + retrained + calibrating
