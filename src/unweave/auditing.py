@@ -12,6 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unweave.audits.attacks.attack_report import judge_with_attacks, run_attacks
+from unweave.audits.attacks.choose import Plan
+from unweave.audits.attacks.metric_faults import MetricFaults
+from unweave.audits.attacks.prepare import (
+    attack_case,
+    attack_request,
+    examiner_of,
+    plan_of_answers,
+    plan_of_audit,
+)
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED
 from unweave.audits.exam import Answering, Exam, Found, Judging, Measuring, Reporting
@@ -80,6 +90,9 @@ def audit(
     calibration: Sequence[Evidence] = (),
     original: Evidence | None = None,
     exam: Exam[Any] | None = None,
+    attacks: str | None = None,
+    tier: int | None = None,
+    budget: float | None = None,
 ) -> Audit:
     """Compares one unlearned model with models retrained without the forget set.
 
@@ -95,6 +108,12 @@ def audit(
         original: The answers of the model before unlearning; a `Result` knows its original.
         exam: The questions to the models of a `Result`; those of its family if None. A generator needs one:
             `unweave.families.diffusion.DiffusionFamily(attacks=25).exam(result.split)`.
+        attacks: The attacks on a classifier: "default", "all", or names of `unweave attacks` with commas
+            between; None for none. An attack that finds something takes a PASS away, and controls say
+            whether the audit is valid.
+        tier: The largest tier of the attacks; None for any.
+        budget: The most seconds that attacks may take to examine the models, the cheapest first; None for
+            any.
 
     Raises:
         ValueError: If models are to be retrained but the data is unknown, if the evidence is about other
@@ -102,18 +121,19 @@ def audit(
             NaN.
         Failed: If the answers of a retrained model are unusable.
     """
+    request = attack_request(attacks, tier, budget)
     if isinstance(result, Evidence):
         if isinstance(reference, Retrain):
             advice = "give the answers of retrained models, or audit a result"
             raise ValueError(f"expected data to retrain on, found evidence alone: {advice}")
         answers, before = Answers(result), None if original is None else Answers(original)
-        return judge_answers(
-            ANSWERED, result, answers, before, *as_answers(answers, reference or (), calibration)
-        )
+        given = as_answers(answers, reference or (), calibration)
+        plan = None if request is None else plan_of_answers(request, len(given[0]))
+        return judge_answers(ANSWERED, result, answers, before, *given, plan=plan)
     chosen_exam = exam or default_exam(result)
-    return audit_answers(
-        result, collect_answer_pair(result, chosen_exam), reference, calibration, exam=chosen_exam
-    )
+    answer_pair = collect_answer_pair(result, chosen_exam)
+    plan = None if request is None else plan_of_audit(request, result, reference, chosen_exam)
+    return audit_answers(result, answer_pair, reference, calibration, exam=chosen_exam, plan=plan)
 
 
 def collect_answer_pair(result: Result, exam: Answering[Found]) -> tuple[Answers[Found], Answers[Found]]:
@@ -138,16 +158,24 @@ def audit_answers(
     calibration: Sequence[Any] = (),
     *,
     exam: Exam[Any],
+    plan: Plan | None = None,
 ) -> Audit:
     """Audits a result of `unlearn` from its answers and those of the original; see `audit`."""
     found, before = answers
+    examiner = examiner_of(plan, result, exam)
+    if examiner is not None:
+        found, before = (
+            replace(each, exhibits=examiner(model))
+            for each, model in ((found, result.model), (before, result.original))
+        )
     if not isinstance(reference, Retrain):
-        return judge_answers(exam, result, found, before, *as_answers(found, reference or (), calibration))
+        given = as_answers(found, reference or (), calibration)
+        return judge_answers(exam, result, found, before, *given, plan=plan)
     reference_answers, calibrating = (
-        [load_or_retrain(reference, result.split, seed, exam, found) for seed in seeds]
+        [load_or_retrain(reference, result.split, seed, exam, found, examiner=examiner) for seed in seeds]
         for seeds in (reference.seeds, reference.calibration_seeds)
     )
-    return judge_answers(exam, result, found, before, reference_answers, calibrating)
+    return judge_answers(exam, result, found, before, reference_answers, calibrating, plan=plan)
 
 
 def default_exam(result: Result) -> Exam[Any]:
@@ -184,9 +212,14 @@ def judge_answers(
     before: Answers[Found] | None,
     reference_answers: Sequence[Answers[Found]],
     calibrating: Sequence[Answers[Found]],
+    *,
+    plan: Plan | None = None,
 ) -> Audit:
-    """Judges the answers of one model."""
-    refuse_copies(exam, [each.found for each in (*reference_answers, *calibrating)])
+    """Judges the answers of one model, and attacks it if there is a plan."""
+    retrained = [each.found for each in (*reference_answers, *calibrating)]
+    refuse_copies(exam, retrained)
+    if before is not None:
+        refuse_original(exam, retrained, before.found)
     margins = calibrate_margins(exam, calibrating)
     references = [each.measure(exam) for each in reference_answers]
     drift = {} if before is None else exam.drift(found.found, before.found)
@@ -198,6 +231,12 @@ def judge_answers(
     judgement = exam.judge(values, references, margins, original, lambda: answers)
     if judgement.verdict is Verdict.PASS and not found.probes and (caveat := exam.probe_caveat(found.found)):
         judgement = replace(judgement, reason=f"{judgement.reason}; {caveat}")
+    report = None
+    if plan is not None:
+        case = attack_case(found, before, reference_answers, calibrating)
+        faults = MetricFaults(exam, {} if margins is None else margins.margin)
+        report = run_attacks(plan, case, faults)
+        judgement = judge_with_attacks(judgement, report)
     judgement = as_one_model(exam, judgement)
     name = subject.name if isinstance(subject, Result) else "model"
     sheets = draw_sheets(exam, {name: [found], "original": [before], "retrained": reference_answers[:1]})
@@ -210,6 +249,7 @@ def judge_answers(
         metrics=exam.metrics,
         sheets=sheets,
         retraining=retraining_cost([*reference_answers, *calibrating]),
+        attacks=None if report is None else report.as_record(),
     )
     if original:
         untouched = as_one_model(exam, exam.judge(original, references, margins, original, lambda: answers))
@@ -236,6 +276,16 @@ def refuse_copies(exam: Answering[Found], references: Sequence[Found]) -> None:
             raise ValueError(
                 f"retrained models must differ, found the same answers in numbers {first} and {index}: "
                 "does train(dataset, seed) use its seed?"
+            )
+
+
+def refuse_original(exam: Answering[Found], retrained: Sequence[Found], original: Found) -> None:
+    """Raises if a retrained model gives the original's answers: it was trained on the forget set."""
+    for index, each in enumerate(retrained):
+        if exam.fingerprint(each) == exam.fingerprint(original):
+            raise ValueError(
+                f"reference {index} answers as the original does, so it was trained on the forget set: does "
+                "train(dataset, seed) train a fresh model on the dataset that it gets?"
             )
 
 

@@ -27,6 +27,7 @@ def audit_record(
     metrics: Mapping[str, Metric],
     sheets: Mapping[str, str] | None = None,
     retraining: Cost | None = None,
+    attacks: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The record of one model.
 
@@ -39,6 +40,7 @@ def audit_record(
         metrics: The metrics by name.
         sheets: Pictures of the answers, by model.
         retraining: The cost of one retraining; None if unknown.
+        attacks: The attacks of the audit, and what they found; None without.
     """
     is_result = isinstance(subject, Result)
     row = {**audit_row(judgement, values, references, metrics), **method_row(subject, retraining)}
@@ -53,6 +55,7 @@ def audit_record(
         margins=None if calibration_margins is None else dict(calibration_margins.margin),
         floor=None if calibration_margins is None else calibration_margins.gap_floor,
         sheets=sheets,
+        attacks=attacks,
     )
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Generic
 from torch import nn
 from torch.utils.data import Dataset
 
+from unweave.audits.attacks.attack import Examiner, Exhibit
 from unweave.audits.exam import Answering, Found, Measuring, Storing
 from unweave.audits.metrics import Values
 from unweave.data.subset import dataset_of
@@ -72,11 +73,13 @@ class Answers(Generic[Found]):
         found: The logits or the images.
         probes: The results of attacks on the model, by metric; empty if only its answers are known.
         cost: The cost of its training; None if unknown.
+        exhibits: What attacks kept of the model, by the attack's name.
     """
 
     found: Found
     probes: Values = field(default_factory=dict)
     cost: Cost | None = None
+    exhibits: Mapping[str, Exhibit] = field(default_factory=dict)
 
     def measure(self, exam: Measuring[Found], reference: "Answers[Found] | None" = None) -> dict[str, float]:
         """Every metric; with a reference also those that compare."""
@@ -84,7 +87,13 @@ class Answers(Generic[Found]):
 
 
 def load_or_retrain(
-    reference: Retrain, split: Split, seed: int, exam: Storing[Found], audited: Answers[Found] | None = None
+    reference: Retrain,
+    split: Split,
+    seed: int,
+    exam: Storing[Found],
+    audited: Answers[Found] | None = None,
+    *,
+    examiner: Examiner | None = None,
 ) -> Answers[Found]:
     """The answers of the reference of one seed, read from the reference's folder or retrained now.
 
@@ -94,24 +103,28 @@ def load_or_retrain(
         seed: The seed of its training.
         exam: The questions to it.
         audited: The answers that it will be compared with.
+        examiner: Takes from the model what attacks need; a stored model that was examined for fewer attacks
+            is retrained. None for no attacks.
 
     Raises:
         Failed: If its answers are unusable.
         ValueError: If another `train` made the stored answers.
     """
     if reference.folder is None:
-        return retrain(reference, split, seed, exam, audited)
+        return retrain(reference, split, seed, exam, audited, examiner=examiner)
     name = "-".join(filter(None, (split.digest()[:16], exam.digest, str(seed))))
     place = Path(reference.folder) / f"{name}.json"
     answer_file = place.with_suffix(f".{exam.suffix}")
     code = reference.digest
-    if not place.exists():
-        answers = retrain(reference, split, seed, exam, audited)
+    if not place.exists() or lacks_exhibits(place, code, examiner):
+        answers = retrain(reference, split, seed, exam, audited, examiner=examiner)
         place.parent.mkdir(parents=True, exist_ok=True)
         exam.save(answers.found, answer_file)
         assert answers.cost is not None
         cost = asdict(answers.cost)
         facts = {"code": code, "probes": dict(answers.probes), "cost": cost}
+        if examiner is not None:
+            facts |= {"exhibits": answers.exhibits, "original": examiner.original_digest}
         write_atomically(place, json.dumps(facts))
     content = read_object(place, ": delete it")
     if content.get("code") != code:
@@ -119,11 +132,28 @@ def load_or_retrain(
             f"{place} has the answers of a model that another train() made: give this one another folder, or "
             "delete that one"
         )
-    return Answers(exam.load(answer_file), content["probes"], Cost(**content["cost"]))
+    cost = Cost(**content["cost"])
+    return Answers(exam.load(answer_file), content["probes"], cost, content.get("exhibits", {}))
+
+
+def lacks_exhibits(place: Path, code: str, examiner: Examiner | None) -> bool:
+    """Whether a stored model of this `train` was examined for fewer attacks, or beside another original."""
+    if examiner is None or not examiner.attacks:
+        return False
+    content = read_object(place, ": delete it")
+    other = content.get("original") != examiner.original_digest
+    lacking = not set(examiner.names) <= content.get("exhibits", {}).keys()
+    return content.get("code") == code and (other or lacking)
 
 
 def retrain(
-    reference: Retrain, split: Split, seed: int, exam: Answering[Found], audited: Answers[Found] | None
+    reference: Retrain,
+    split: Split,
+    seed: int,
+    exam: Answering[Found],
+    audited: Answers[Found] | None,
+    *,
+    examiner: Examiner | None = None,
 ) -> Answers[Found]:
     """Retrains a model now and collects its answers; arguments are those of `load_or_retrain`.
 
@@ -140,7 +170,7 @@ def retrain(
     unlike = "" if audited is None else exam.explain_unlike(answers.found, audited.found)
     if unlike:
         raise Failed(f"the model retrained with seed {seed} {unlike}: train() must make the same model")
-    return answers
+    return answers if examiner is None else replace(answers, exhibits=examiner(model))
 
 
 def collect_answers(

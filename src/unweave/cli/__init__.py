@@ -13,7 +13,7 @@ import torch
 from cyclopts import App, CycloptsError, Parameter
 
 from unweave import __version__
-from unweave.cli import audit, bench, check, demo, forget, methods, report
+from unweave.cli import attacks, audit, bench, check, demo, forget, methods, report
 from unweave.cli.show import escape_controls
 from unweave.errors import Failed
 
@@ -29,7 +29,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 for order, verb in enumerate(
-    (demo.demo, methods.methods, check.check, forget.forget, audit.audit, report.report)
+    (demo.demo, methods.methods, attacks.attacks, check.check, forget.forget, audit.audit, report.report)
 ):
     app.command(verb, sort_key=order)
 app.command(bench.app)

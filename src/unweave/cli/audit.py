@@ -2,12 +2,14 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from unweave.auditing import Audit, audit_answers, collect_answer_pair
 from unweave.auditing import audit as compare
+from unweave.audits.attacks.choose import Request, parse_budget
+from unweave.audits.attacks.prepare import attack_request, plan_of_models, refuse_generator
 from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS, Verdict
 from unweave.cli import answer_files, out, progress, run_folder, show
@@ -15,7 +17,7 @@ from unweave.cli.options import DEFAULTS, CommonFlags
 from unweave.record import checkpoint, record
 from unweave.record.files import sha256
 from unweave.record.one_model import add_request
-from unweave.report import html
+from unweave.report import attack_tables, html
 from unweave.report.numbers import number
 
 CALIBRATION = 100
@@ -29,7 +31,10 @@ def audit(
     evidence: Path | None = None,
     reference: Path | None = None,
     original: Path | None = None,
-    references: int = SEEDS,
+    references: int | None = None,
+    attacks: str | None = None,
+    tier: int | None = None,
+    budget: str | None = None,
     jobs: int = 1,
     flags: CommonFlags = DEFAULTS,
 ) -> int:
@@ -45,24 +50,38 @@ def audit(
             the last 12 by name fix the margins, the others are the references.
         original: With --evidence: a parquet file with the original's answers; shows whether there was
             anything to forget.
-        references: The number of references to retrain. A verdict needs ten; twelve more models are then
-            retrained to fix the margins.
+        references: The number of references to retrain, by default ten, or those of --tier. A verdict needs
+            ten; twelve more models are then retrained to fix the margins.
+        attacks: Attack a classifier as well: default, all, or names of unweave attacks with commas between.
+        tier: The largest tier of the attacks: 0 the two models, 1 one retrained model, 2 a verdict's.
+        budget: The most time that attacks may take to examine the models, such as 90s or 10m; the cheapest
+            run first, and the report names the others. Retraining is not counted.
         jobs: The number of worker processes for retraining, with one thread each; 1 uses this process with
             all its threads.
         flags: The flags of every verb.
     """
+    request = attack_request(attacks, tier, None if budget is None else parse_budget(budget))
     if (run is None) == (evidence is None):
         found = "neither" if run is None else "both"
         raise ValueError(f"audit needs either the folder of a run or --evidence, found {found}")
     if evidence is not None:
-        return audit_evidence(evidence, reference, original, flags)
+        return audit_evidence(evidence, reference, original, request, flags)
     if reference is not None or original is not None:
         raise ValueError("--reference and --original go with --evidence: a run has its own")
     assert run is not None
-    return audit_run(run, references, jobs, flags)
+    return audit_run(run, count_references(references, request), jobs, request, flags)
 
 
-def audit_run(run: Path, references: int, jobs: int, flags: CommonFlags) -> int:
+def count_references(references: int | None, request: Request | None) -> int:
+    """The number of references: as given, or what the largest tier of the attacks allows."""
+    if references is not None:
+        return references
+    return (
+        SEEDS if request is None or request.tier is None else min(SEEDS, (0, 1, SEEDS, SEEDS)[request.tier])
+    )
+
+
+def audit_run(run: Path, references: int, jobs: int, request: Request | None, flags: CommonFlags) -> int:
     """Audits a folder of forget."""
     if not 0 <= references <= CALIBRATION:
         raise ValueError(f"--references must be in 0..{CALIBRATION}, found {references}")
@@ -75,10 +94,13 @@ def audit_run(run: Path, references: int, jobs: int, flags: CommonFlags) -> int:
     weights = checkpoint.load(run, model, split_digest=digest)["weights"]
     run_folder.refuse_other_published(model, project, run)
     facts = {"verb": "audit", "weights": weights, "facts": project.facts, "references": seeds}
+    facts |= {} if request is None else {"attacks": asdict(request)}
     folder = flags.out or run / "audit"
     out.refuse_within(folder, project.source, run_folder.read_request(run).get("data"))
     place = out.choose_folder(folder, facts, goes_on=extends)
     exam = run_folder.make_exam(run, project, split)
+    if request is not None:
+        refuse_generator(exam)
     start = f"Auditing {run}{'' if seeds else ', with no retrained models'}"
     with out.open_folder(place, facts), progress.show_progress(start, quiet=flags.quiet) as listener:
         reference_folder = place / "references"
@@ -86,11 +108,19 @@ def audit_run(run: Path, references: int, jobs: int, flags: CommonFlags) -> int:
         answer_pair = collect_answer_pair(
             result, exam
         )  # an error that makes the audit useless comes before any retraining
-        run_folder.retrain_all(run, [*seeds, *calibration], reference_folder, jobs, flags.device, listener)
+        plan = (
+            None
+            if request is None
+            else plan_of_models(request, result, exam, retrained=len(seeds), calibrating=len(calibration))
+        )
+        examined = () if plan is None else tuple(attack.name for attack in plan.examining)
+        run_folder.retrain_all(
+            run, [*seeds, *calibration], reference_folder, jobs, flags.device, listener, examined
+        )
         reference = (
             run_folder.make_reference(project, split, seeds, calibration, reference_folder) if seeds else None
         )
-        outcome = audit_answers(result, answer_pair, reference, exam=exam)
+        outcome = audit_answers(result, answer_pair, reference, exam=exam, plan=plan)
         outcome = replace(outcome, record=add_request(outcome.record, run_folder.request_facts(run)))
         outcome.save(place)
     return print_audit(outcome, place, flags)
@@ -107,12 +137,19 @@ def seeds_of(references: int, first: int) -> tuple[list[int], list[int]]:
 
 
 def extends(facts: out.Facts, earlier: out.Facts) -> bool:
-    """Whether a new request extends an old one: the same model, at least as many references."""
-    same = all(facts[key] == earlier.get(key) for key in facts if key != "references")
-    return same and set(earlier["references"]) <= set(facts["references"])
+    """Whether a new request extends an old one: one model, no fewer references, the same attacks or none."""
+    same = all(facts[key] == earlier.get(key) for key in facts if key not in ("references", "attacks"))
+    attacks = earlier.get("attacks") in (None, facts.get("attacks"))
+    return same and attacks and set(earlier["references"]) <= set(facts["references"])
 
 
-def audit_evidence(evidence: Path, reference: Path | None, original: Path | None, flags: CommonFlags) -> int:
+def audit_evidence(
+    evidence: Path,
+    reference: Path | None,
+    original: Path | None,
+    request: Request | None,
+    flags: CommonFlags,
+) -> int:
     """Audits a model by its answers."""
     if reference is None:
         needed = "--reference, a folder with the answers of retrained models"
@@ -128,9 +165,12 @@ def audit_evidence(evidence: Path, reference: Path | None, original: Path | None
         references[: len(references) - n_calibration],
         references[len(references) - n_calibration :],
     )
-    outcome = compare(subject, comparison_models, calibration=calibration, original=before)
+    asked = {} if request is None else asdict(request)
+    names = {"attacks": asked.get("names"), "tier": asked.get("tier"), "budget": asked.get("budget")}
+    outcome = compare(subject, comparison_models, calibration=calibration, original=before, **names)
     sources = [evidence, *files, *([] if original is None else [original])]
     facts = {"verb": "audit", "evidence": [sha256(path) for path in sources]}
+    facts |= {"attacks": asked} if asked else {}
     place = out.choose_folder(flags.out or Path("unweave-audit"), facts)
     outcome = replace(outcome, record=add_request(outcome.record, {"model": evidence.name}))
     with out.open_folder(place, facts):
@@ -149,12 +189,24 @@ def print_audit(outcome: Audit, place: Path, flags: CommonFlags) -> int:
         figures["original"] = None if before is None else before["scores"]
         places = {"out": str(place), "report": str(place / html.FILE)}
         whole = {key: stage["reference"].get(key) for key in ("seconds", "gradient_evaluations")}
+        figures |= {"attacks": stage["attacks"]} if "attacks" in stage else {}
         show.print_json({**figures, "margins": stage["margins"], **cost, "retraining": whole, **places})
     else:
         show.print_verdict(stage, row, before)
+        if "attacks" in stage:
+            print_attacks(stage["attacks"])
         show.print_sentences(*cost_sentence(row, stage["reference"]))
         show.print_lines("", f"Report: {place / html.FILE}")
     return 0 if outcome.verdict is Verdict.PASS else 1
+
+
+def print_attacks(found: Mapping[str, Any]) -> None:
+    """Prints what the attacks found, what was not run, and what can be claimed."""
+    header, lines = attack_tables.brief(found)
+    show.print_lines("")
+    if lines:
+        show.print_table(header, lines, words=(0, len(header) - 1))
+    show.print_sentences("", *attack_tables.sentences(found))
 
 
 def audited_rows(stage: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:

@@ -10,6 +10,10 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from unweave.auditing import load_or_retrain
+from unweave.audits.attacks.attack import Examiner
+from unweave.audits.attacks.choose import attack_named
+from unweave.audits.attacks.prepare import examine_with
+from unweave.audits.classifier.exam import Classified
 from unweave.audits.exam import Exam
 from unweave.audits.references import Retrain
 from unweave.bench.workers import Job, Listener, run_jobs, workers
@@ -157,21 +161,41 @@ def make_reference(
 
 
 def retrain_all(
-    run: Path, seeds: Sequence[int], folder: Path, jobs: int, device: str | None, listener: Listener
+    run: Path,
+    seeds: Sequence[int],
+    folder: Path,
+    jobs: int,
+    device: str | None,
+    listener: Listener,
+    attacks: Sequence[str] = (),
 ) -> None:
-    """Retrains every missing model, and stores its answers."""
-    arguments = [(str(run.resolve()), seed, str(folder), device) for seed in seeds]
+    """Retrains every missing model, and stores its answers and what these attacks need of it."""
+    more = (tuple(attacks),) if attacks else ()
+    arguments = [(str(run.resolve()), seed, str(folder), device, *more) for seed in seeds]
     work = [Job(f"retrained with seed {each[1]}", retrain_one, each) for each in arguments]
     with workers(min(jobs, max(1, len(seeds)))) as crew:
         for _ in run_jobs(crew, work, listener):
             pass
 
 
-def retrain_one(run: str, seed: int, folder: str, device: str | None) -> None:
+def retrain_one(run: str, seed: int, folder: str, device: str | None, attacks: Sequence[str] = ()) -> None:
     """Retrains one model, in this process or a worker."""
     project, split = open_run(run, device)
     exam = make_exam(Path(run), project, split)
-    load_or_retrain(make_reference(project, split, [seed], [], Path(folder)), split, seed, exam)
+    examiner = make_examiner(run, device, attacks) if attacks else None
+    reference = make_reference(project, split, [seed], [], Path(folder))
+    load_or_retrain(reference, split, seed, exam, examiner=examiner)
+
+
+@cache
+def make_examiner(run: str, device: str | None, attacks: Sequence[str]) -> Examiner:
+    """What takes from retrained models what attacks need; once per process."""
+    project, split = open_run(run, device)
+    exam = make_exam(Path(run), project, split)
+    assert isinstance(exam, Classified)
+    original = load_original(Path(run), project, read_request(Path(run))["seed"])
+    chosen = [attack_named(name) for name in attacks]
+    return examine_with(chosen, exam, original.to(device or next(original.parameters()).device))
 
 
 def make_exam(run: Path, project: Project, split: Split) -> Exam[Any]:

@@ -23,6 +23,7 @@ def one_model(
     margins: Mapping[str, float] | None = None,
     floor: float | None = None,
     sheets: Mapping[str, str] | None = None,
+    attacks: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The record of one model.
 
@@ -36,6 +37,7 @@ def one_model(
         margins: The margin of each metric; None without.
         floor: The mean gap of two retrained models.
         sheets: Pictures of the answers, by model.
+        attacks: The attacks of the audit, and what they found; None without.
     """
     stage = {
         **({} if family is None else {"family": family}),
@@ -48,6 +50,7 @@ def one_model(
         "methods": dict(methods),
         "floor": floor,
         **({"sheets": dict(sheets)} if sheets else {}),
+        **({"attacks": dict(attacks)} if attacks else {}),
     }
     return {"schema": record.SCHEMA, "environment": record.environment(), "stages": {"audit": stage}}
 

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from unweave.families import family_of_stage
 from unweave.record.files import write_atomically
 from unweave.record.record import explain_unverified
-from unweave.report import figures, frontier, protocol_tables
+from unweave.report import attack_tables, figures, frontier, protocol_tables
 from unweave.report.diagram import critical_difference
 from unweave.report.frontier_figure import figure as frontier_figure
 from unweave.report.numbers import heading
@@ -58,6 +58,23 @@ class Ranks:
 
 
 @dataclass(frozen=True)
+class Attacks:
+    """The attacks of an audit for the template.
+
+    Args:
+        header: of their table.
+        lines: a line per figure.
+        said: sentences on claims, power, controls, and attacks that were not run.
+        limits: what each attack cannot show.
+    """
+
+    header: list[str]
+    lines: list[list[str]]
+    said: list[str]
+    limits: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Stage:
     """One stage of a record for the template.
 
@@ -78,6 +95,7 @@ class Stage:
         ranks: the methods' ranks over the seeds, None where there are none.
         pareto: SVG, None without two methods that took time.
         protocol: header and rows of Deep Unlearn's columns, None where they were not measured.
+        attacks: the attacks of an audit, None without.
         sheets: pictures of what a generator draws, the original's and Retrain's first.
     """
 
@@ -97,6 +115,7 @@ class Stage:
     ranks: "Ranks | None"
     pareto: Markup | None
     protocol: tuple[list[str], list[list[str]]] | None
+    attacks: Attacks | None
     sheets: dict[str, str]
 
     def verdicts(self) -> dict[str, list[str]]:
@@ -186,6 +205,7 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
         ranks=_ranks([stage]),
         pareto=None if front is None else Markup(front),
         protocol=protocol_tables.grid(stage) if has_figures(stage) else None,
+        attacks=_attacks(stage),
         sheets=_sheets(made, stage.get("sheets", {})),
     )
 
@@ -200,6 +220,14 @@ def _frontier(name: str, found: Mapping[str, Any]) -> Frontier:
 def _ranks(stages: list[Mapping[str, Any]]) -> Ranks | None:
     ranking = rank_stages(stages)
     return None if ranking is None else Ranks(ranking, Markup(critical_difference(ranking)))
+
+
+def _attacks(stage: Mapping[str, Any]) -> Attacks | None:
+    if "attacks" not in stage:
+        return None
+    found = stage["attacks"]
+    limits = {row["attack"]: row["cannot"] for row in found["results"]}
+    return Attacks(*attack_tables.grid(found), attack_tables.sentences(found), limits)
 
 
 def _sheets(made: list[Row], pictures: Mapping[str, str]) -> dict[str, str]:

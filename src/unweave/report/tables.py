@@ -12,7 +12,7 @@ from rich.table import Table
 
 from unweave.families import family_of_stage
 from unweave.record.record import explain_unverified
-from unweave.report import frontier, table_formats
+from unweave.report import attack_tables, frontier, table_formats
 from unweave.report.numbers import DASH, digits, heading, interval, number, probability
 from unweave.report.ranking import ours_of
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, rows
@@ -142,8 +142,12 @@ def markdown(record: Mapping[str, Any]) -> str:
         part for name, each in record.get("frontier", {}).items() for part in frontier.markdown(name, each)
     ]
     parts = [
-        table_formats.markdown(name, sentences(stage), *grid(stage, metric_ids(stage)), words=2)
+        table
         for name, stage in record["stages"].items()
+        for table in (
+            table_formats.markdown(name, sentences(stage), *grid(stage, metric_ids(stage)), words=2),
+            *_attacks_markdown(name, stage),
+        )
     ]
     first = [table_formats.escape(line) for line in [explain_unverified(record)] if line]
     return "\n\n".join([*first, *before, *parts, table_formats.escape(legend(record))]) + "\n"
@@ -197,7 +201,27 @@ def _line(row: Row, comparison: Sequence[str], metrics: Sequence[str]) -> list[s
 def _stage_text(name: str, stage: Mapping[str, Any], width: int) -> str:
     table = table_formats.plain_lines(terminal(stage, width=width))
     notes = table_formats.wrap(sentences(stage), width)
-    return "\n".join([name, *notes, "", *table, ""])
+    return "\n".join([name, *notes, "", *table, "", *_attacks_text(stage, width)])
+
+
+def _attacks_text(stage: Mapping[str, Any], width: int) -> list[str]:
+    """The attacks of an audit as lines; none without."""
+    if "attacks" not in stage:
+        return []
+    header, lines = attack_tables.brief(stage["attacks"])
+    table = table_formats.columns(header, lines, words=1, width=width)
+    for line in lines:
+        table.add_row(*table_formats.texts(line))
+    notes = table_formats.wrap(attack_tables.sentences(stage["attacks"]), width)
+    return [*(table_formats.plain_lines(table) if lines else []), "", *notes, ""]
+
+
+def _attacks_markdown(name: str, stage: Mapping[str, Any]) -> list[str]:
+    """The attacks of an audit as a heading, sentences and a table; nothing without."""
+    if "attacks" not in stage:
+        return []
+    notes, table = attack_tables.sentences(stage["attacks"]), attack_tables.grid(stage["attacks"])
+    return [table_formats.markdown(f"{name}: attacks", notes, *table, words=attack_tables.WORDS)]
 
 
 def _tabular(name: str, stage: Mapping[str, Any]) -> str:

@@ -18,10 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
+from unweave.audits.attacks.attack import Attack, Figures, Shown
 from unweave.audits.attacks.rates import delong, tpr_at_fpr
 from unweave.audits.attacks.result import AttackResult, spread_band
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.logits import correct, level, log_sum_exp, loss, margin
+from unweave.audits.score import Interval
 
 Logits = Float[np.ndarray, "batch class"]
 Labels = Int[np.ndarray, " batch"]
@@ -65,14 +67,34 @@ def forget_vs_unseen(
     return found
 
 
+def attack_figures(shown: Shown, retrained: Sequence[Shown]) -> Figures:
+    """The AUC of every statistic, and of the margin the advantage and the rates that the examples allow."""
+    found = {f"auc of {name}": figure(shown.answers, name) for name in STATISTICS}
+    members, others = scores(shown.answers, "margin")
+    found["advantage"] = Interval(*advantage(members, others))
+    for fpr in (0.1, 0.01):
+        if fpr * len(others) >= 1:
+            rate = tpr_at_fpr(members, others, fpr).tpr
+            found[f"tpr at {100 * fpr:g} % fpr"] = Interval(rate.value, rate.low, rate.high)
+    return found
+
+
+def figure(evidence: Evidence, statistic: str) -> Interval:
+    """The AUC of one statistic."""
+    return Interval(*delong(*scores(evidence, statistic)))
+
+
+def scores(evidence: Evidence, statistic: str) -> tuple[Scores, Scores]:
+    """The levels of a statistic on the forget set and on unseen examples."""
+    unseen, of = evidence.unseen, STATISTICS[statistic]
+    members = of(evidence.logits["forget"], evidence.labels["forget"])
+    others = of(evidence.logits["calibration"][unseen], evidence.labels["calibration"][unseen])
+    return level(members), level(others)
+
+
 def figures(evidence: Evidence, statistic: str, fpr: float) -> dict[str, tuple[float, float, float]]:
     """The figures of one model with intervals over its examples."""
-    unseen = evidence.unseen
-    members = STATISTICS[statistic](evidence.logits["forget"], evidence.labels["forget"])
-    others = STATISTICS[statistic](
-        evidence.logits["calibration"][unseen], evidence.labels["calibration"][unseen]
-    )
-    members, others = level(members), level(others)
+    members, others = scores(evidence, statistic)
     rates = tpr_at_fpr(members, others, fpr).tpr
     return {
         "auc": delong(members, others),
@@ -128,3 +150,15 @@ STATISTICS: Mapping[str, Callable[[Logits, Labels], PerExample]] = {
     "modified entropy": lambda logits, labels: -modified_entropy(logits, labels),
 }
 """Numbers of an example that are larger for members."""
+
+ATTACK = Attack(
+    name="forget-vs-unseen",
+    paper="Yeom et al., 2018, arXiv 1709.01604; Song & Mittal, 2021, arXiv 2003.10595",
+    evidence="logits of the model",
+    tier=0,
+    fewest=FEWEST,
+    cost="no further pass of the model",
+    says="How well one threshold on one statistic tells forget examples from unseen ones.",
+    cannot=CANNOT,
+    figures=attack_figures,
+)

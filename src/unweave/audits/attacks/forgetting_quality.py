@@ -23,6 +23,7 @@ import math
 import numpy as np
 from jaxtyping import Float64
 
+from unweave.audits.attacks.attack import Attack
 from unweave.audits.attacks.result import AttackResult, halvings, refuse_few, refuse_unlike, spread_band
 from unweave.audits.score import bootstrap, clopper_pearson
 
@@ -162,3 +163,19 @@ def largest_epsilon(models: int) -> float:
     """The largest epsilon that N models of each kind can show with 97.5 % confidence: all are told apart."""
     error = clopper_pearson(0, models)[1]
     return math.log((1 - DELTA - error) / error)
+
+
+ATTACK = Attack(
+    name="forgetting-quality",
+    paper="Triantafillou et al., 2024, arXiv 2406.09073",
+    evidence="margins of many unlearned models and of as many retrained ones",
+    tier=3,
+    fewest=FEWEST,
+    cost="N originals, N unlearnings and N retrainings; N = 64 screens",
+    says="How few rules tell unlearned from retrained models, example by example; 1 is as retraining.",
+    cannot=CANNOT,
+    above=None,
+    below="under- or over-forgetting",
+    default=False,
+    command="benchmarks/shadows.py",
+)

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unweave.audits.attacks.attack import Attack
 from unweave.audits.score import Share
 from unweave.choices import refuse_outside
 from unweave.record.checkpoint import difference, shapes
@@ -221,3 +222,19 @@ def reidentification(hits: Mapping[int, bool]) -> Share:
         hits: For each deleted record, by position, whether it was nearest to its reconstruction.
     """
     return Share(sum(hits.values()), len(hits), exact=True)
+
+
+ATTACK = Attack(
+    name="inversion",
+    paper="Hu et al., S&P 2024, arXiv 2404.03233",
+    evidence="the weights before and after a deletion, and candidate records",
+    tier=0,
+    fewest=1,
+    cost="hundreds of gradient evaluations per record and restart",
+    says="How often the deleted record is nearest to what its deletion lets an attacker reconstruct.",
+    cannot=CANNOT,
+    above="a leak of the deletion",
+    below=None,
+    default=False,
+    command="benchmarks/inversion.py",
+)

@@ -22,6 +22,7 @@ from functools import cache
 import numpy as np
 from jaxtyping import Float64
 
+from unweave.audits.attacks.attack import Attack
 from unweave.audits.attacks.result import AttackResult, halvings, refuse_few, refuse_unlike, spread_band
 from unweave.audits.score import bootstrap
 
@@ -147,3 +148,19 @@ def relative_entropy(u: Float64[np.ndarray, " bin"], r: Float64[np.ndarray, " bi
     """sum u log(u / r) over the bins with u > 0, in nats."""
     filled = u > 0
     return float((u[filled] * np.log(u[filled] / r[filled])).sum())
+
+
+ATTACK = Attack(
+    name="klom",
+    paper="Georgiev et al., 2024, arXiv 2410.23232",
+    evidence="margins of many unlearned models and of as many retrained ones",
+    tier=3,
+    fewest=FEWEST,
+    cost="N originals, N unlearnings and N retrainings; N = 100 is good",
+    says="How far the margins of an example are distributed otherwise than among retrained models.",
+    cannot=CANNOT,
+    above="under- or over-forgetting",
+    below=None,
+    default=False,
+    command="benchmarks/shadows.py",
+)

@@ -19,42 +19,27 @@ class AttackResult:
         value: The figure of the unlearned models.
         low: Lower end of its 95 % interval.
         high: Upper end.
-        retrained: The figure of models retrained without the forget set, by the same steps.
-        null_band: The range of that figure among retrained models.
+        retrained: The figure of models retrained without the forget set, by the same steps; None without.
+        null_band: The range of that figure among retrained models; None with fewer than two.
         cannot: One sentence on what the figure cannot show.
         original: The figure without any unlearning, by the same steps; None if it is not measured.
         besides: Further figures by name, such as a floor.
+        margin: The largest difference that counts as none; None without calibration retrains.
+        shows_from: The smallest difference that would be found; None without a margin.
+        finding: The fault that the attack found; None if it found none or has no margin.
     """
 
     value: float
     low: float
     high: float
-    retrained: float
-    null_band: tuple[float, float]
+    retrained: float | None
+    null_band: tuple[float, float] | None
     cannot: str
     original: float | None = None
     besides: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Attack:
-    """An attack as a list shows it.
-
-    Args:
-        name: Its name.
-        paper: Where it is from.
-        evidence: What it needs, in one clause.
-        fewest: The fewest models of each kind.
-        says: What its figure means, in one sentence.
-        cannot: What it cannot show, in one sentence.
-    """
-
-    name: str
-    paper: str
-    evidence: str
-    fewest: int
-    says: str
-    cannot: str
+    margin: float | None = None
+    shows_from: float | None = None
+    finding: str | None = None
 
 
 def band(values: Sequence[float] | Float[np.ndarray, " n"]) -> tuple[float, float]:

@@ -20,10 +20,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
+from unweave.audits.attacks.attack import Attack, Figures, Shown
 from unweave.audits.attacks.rates import delong, tpr_at_fpr
 from unweave.audits.attacks.result import AttackResult, spread_band
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.logits import confidence
+from unweave.audits.score import Interval
 
 FEWEST = 2
 GAMMA = 1.0
@@ -153,3 +155,29 @@ def refuse_unfit(unlearned: Confidences, retrained: Sequence[Confidences]) -> No
             raise ValueError(f"all models must answer the same {part} examples, found {[*map(len, rows)]}")
         if not all(((row >= 0) & (row <= 1)).all() for row in rows):
             raise ValueError(f"confidences must be in [0, 1], found others or NaN in {part!r}")
+
+
+def attack_figures(shown: Shown, retrained: Sequence[Shown]) -> Figures:
+    """The AUC, and the true-positive rate that the examples allow; none without references."""
+    if not retrained:
+        return {}
+    target, references = Confidences.of(shown.answers), [Confidences.of(each.answers) for each in retrained]
+    members, others = (scores(target, references, part, a=A, gamma=GAMMA) for part in ("forget", "unseen"))
+    found = {"auc": Interval(*delong(members, others))}
+    if len(others) >= 10:
+        rate = tpr_at_fpr(members, others, 0.1).tpr
+        found["tpr at 10 % fpr"] = Interval(rate.value, rate.low, rate.high)
+    return found
+
+
+ATTACK = Attack(
+    name="rmia",
+    paper="Zarifzadeh et al., ICML 2024, arXiv 2312.03262",
+    evidence="confidences of the model and of retrained ones",
+    tier=1,
+    fewest=FEWEST,
+    cost="no further pass of the model",
+    says="How much more the model believes in a forget example than references do, relative to others.",
+    cannot=CANNOT,
+    figures=attack_figures,
+)

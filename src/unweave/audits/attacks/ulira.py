@@ -22,6 +22,7 @@ from math import ceil
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from unweave.audits.attacks.attack import Attack
 from unweave.audits.attacks.rates import delong, tpr_at_fpr
 from unweave.audits.attacks.result import AttackResult, band, refuse_few, refuse_unlike, two_way_bootstrap
 from unweave.audits.classifier.logits import RESOLUTION
@@ -185,3 +186,17 @@ def intervals(ours: PerPair, never: PerPair, fpr: float) -> dict[str, tuple[floa
         "auc": two_way_bootstrap(right.shape, lambda p, q: over(p, q, "auc"), rng, 200),
         "tpr": two_way_bootstrap(right.shape, lambda p, q: over(p, q, "tpr"), rng, 200),
     }
+
+
+ATTACK = Attack(
+    name="u-lira",
+    paper="Hayes et al., 2024, arXiv 2403.01218",
+    evidence="margins of antithetic pairs of shadow models, unlearned and retrained",
+    tier=3,
+    fewest=2 * FEWEST,
+    cost="T trainings and T unlearnings; T = 64 is good",
+    says="How often an attack on each record alone tells unlearned from never seen.",
+    cannot=CANNOT,
+    default=False,
+    command="benchmarks/shadows.py",
+)

@@ -7,7 +7,7 @@ from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.logits import confidence, level, margin
 
 WHOLE = 4_000
-"""Number of points from which the support vector classifier gets merged points: its time grows with the square."""
+"""Number of points from which the attack merges close ones: its time grows with the square of the number."""
 
 PLACES = 5
 """Decimals of merged points: a shift of 1e-5 is far below the tolerance of the fit, 1e-3."""

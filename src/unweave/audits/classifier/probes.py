@@ -67,7 +67,7 @@ def linear_probe(
         most: The largest number of examples from each set.
     """
     generator = torch.Generator().manual_seed(seed)
-    retain_part, forget_part = _sample(retain, most, generator), _sample(forget, most, generator)
+    retain_part, forget_part = sample(retain, most, generator), sample(forget, most, generator)
     fit_ids, test_ids = forget_part[1].tensor_split(2)
     features = [
         features_of(model, cut, device)
@@ -78,7 +78,7 @@ def linear_probe(
         for source, order in (retain_part, (forget_part[0], fit_ids), (forget_part[0], test_ids))
     ]
     fit_features, truth = torch.cat(features[:2]), torch.cat(labels[:2])
-    weights = _ridge(fit_features, one_hot(truth, int(max(each.max() for each in labels)) + 1).double())
+    weights = ridge(fit_features, one_hot(truth, int(max(each.max() for each in labels)) + 1).double())
     return 100 * float(((features[2] @ weights).argmax(1) == labels[2]).double().mean())
 
 
@@ -116,7 +116,7 @@ def relearning(
     """
     if len(forget[1]) <= examples:
         raise ValueError(f"relearning needs more than {examples} forget examples, found {len(forget[1])}")
-    source, order = _sample(forget, examples + test_size, torch.Generator().manual_seed(seed))
+    source, order = sample(forget, examples + test_size, torch.Generator().manual_seed(seed))
     batches = order.split([examples, len(order) - examples])
     steps = [_steps(model, source, batches, device, rate, limit) for rate in rates]
     return float(torch.tensor(steps).double().add(1).log().mean().exp())
@@ -176,15 +176,17 @@ def last_input(model: nn.Module) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def _ridge(
+def ridge(
     features: Float64[Tensor, "n feature"], target: Float64[Tensor, "n class"]
 ) -> Float64[Tensor, "feature class"]:
+    """Ridge regression on features scaled to a root mean square of 1; see `linear_probe`."""
     unit_features = features / features.square().mean().sqrt()
     gram = unit_features.T @ unit_features
     gram.diagonal().add_(RIDGE * len(features))
     return torch.linalg.solve(gram, unit_features.T @ target)
 
 
-def _sample(cut: Cut, most: int, generator: torch.Generator) -> Cut:
+def sample(cut: Cut, most: int, generator: torch.Generator) -> Cut:
+    """At most that many examples, drawn without replacement."""
     source, order = cut
     return source, order[torch.randperm(len(order), generator=generator)[:most]]

@@ -1,0 +1,62 @@
+"""Attacks with shadow models (T3): how well an attack on each record tells unlearned from never seen.
+
+    OMP_NUM_THREADS=1 python benchmarks/shadows.py --models 16                   # minutes of one core
+    OMP_NUM_THREADS=1 python benchmarks/shadows.py --models 64 --record records/shadows-digits.json
+
+T originals of the recipe are trained together, each on the retain set and its half of the targets; each
+method unlearns that half; T models are retrained without any target. U-LiRA (mean and worst decile) and RMIA
+attack all kinds alike, and with T = 64 the forgetting quality as well: "retrain" is the floor and "original"
+the ceiling. Models are stored in --out by digest, so the same command goes on after an interruption, and
+loses at most the running model, or the running group of models that are trained together.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from unweave.bench.attack_shadows import run_study, summarize
+from unweave.bench.recipe import load
+from unweave.bench.shadows import ShadowStudy
+from unweave.record.files import write_atomically
+from unweave.record.json_values import to_json_values
+from unweave.record.record import environment
+
+METHODS = "lur,lur:recover,joint,salun,neggrad+,scissorhands,msg,ascent"
+
+
+def hear(name: str, done: int, total: int) -> None:
+    """Prints a line at every eighth model."""
+    if done % 8 == 0 or done == total:
+        print(f"{name}: {done} of {total} models", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Trains, unlearns, attacks, prints, and keeps a record if asked to."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--recipe", default="digits-trace", help="a recipe of classifiers")
+    parser.add_argument("--models", type=int, default=64, help="T, an even number from 16 on")
+    parser.add_argument("--methods", default=METHODS, help="names with commas between")
+    parser.add_argument("--out", type=Path, default=Path("unweave-shadows"), help="where models are stored")
+    parser.add_argument("--record", type=Path, help="the file to keep everything in as JSON")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    start, study = time.process_time(), ShadowStudy(load(asked.recipe), asked.models, asked.out)
+    methods = [name for name in asked.methods.split(",") if name]
+    for name in methods:
+        study.recipe.method(name)  # raises for an unknown name before anything is trained
+    found = run_study(study, methods, hear)
+    found |= {"cpu_seconds": time.process_time() - start, "environment": environment()}
+    if asked.record:
+        write_atomically(asked.record, json.dumps(to_json_values(found), indent=1) + "\n")
+    print("\n".join(summarize(found)))
+    print(f"{found['cpu_seconds']:.0f} s of one core")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Puts the figures of an attack beside those of retrained models: null band, margin and finding.
+
+The margin of a figure is that of the metrics of a verdict (`unweave.audits.margins`): 1.5 x the 95 % quantile
+of the difference between two calibration retrains, at least the attack's floor and one forget example. A
+figure is found to differ if the 90 % t interval of its difference from the references lies outside the
+margin. An attack that finds nothing proves nothing, so there is no test of equality here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from unweave.audits.attacks.attack import Attack, Figures, Shown
+from unweave.audits.attacks.result import AttackResult, spread_band
+from unweave.audits.margins import RETRAINS, WIDENING
+from unweave.audits.score import t_interval
+from unweave.audits.verdict import SEEDS
+
+WIDEST = 0.95
+"""The widest margin; all figures of attacks lie in a range of 1."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """The models of an audit, as attacks see them.
+
+    Args:
+        unlearned: The model to attack.
+        retrained: The references, retrained without the forget set.
+        calibration: Further retrained models, which only fix the margins.
+        original: The model before unlearning; None if it is unknown.
+    """
+
+    unlearned: Shown
+    retrained: Sequence[Shown] = ()
+    calibration: Sequence[Shown] = ()
+    original: Shown | None = None
+
+    @property
+    def tier(self) -> int:
+        """The tier of what can be claimed from these models."""
+        if len(self.retrained) >= SEEDS and len(self.calibration) >= RETRAINS:
+            return 2
+        return 1 if self.retrained else 0
+
+    @property
+    def records(self) -> int:
+        """The number of forget examples."""
+        return len(self.unlearned.answers.labels["forget"])
+
+    def without(self, position: int) -> "Case":
+        """The case of one reference as the model to attack, beside all other references."""
+        rest = [each for index, each in enumerate(self.retrained) if index != position]
+        return Case(self.retrained[position], rest, self.calibration)
+
+
+@dataclass(frozen=True)
+class Null:
+    """The figures of retrained models by one attack, against which any model is held.
+
+    Args:
+        references: The figures of each reference, with all other references beside it.
+        margins: The margin of each figure; empty without enough calibration retrains.
+        bands: The null band of each figure; empty with fewer than two retrained models.
+    """
+
+    references: Sequence[Figures]
+    margins: Mapping[str, float]
+    bands: Mapping[str, tuple[float, float]]
+
+
+def findings(attack: Attack, shown: Shown, case: Case, null: Null) -> list[str]:
+    """The figures of another model by which the attack tells it from the references of a case."""
+    found = judge_figures(attack, figures_of(attack, shown, case.retrained), null)
+    return [name for name, result in found.items() if result.finding is not None]
+
+
+def figures_of(attack: Attack, shown: Shown, retrained: Sequence[Shown]) -> Figures:
+    """The figures of one model; none if the attack did not examine it."""
+    if attack.figures is None:
+        raise ValueError(f"an audit of one model can't run the attack {attack.name}: use {attack.command}")
+    if not all(each.answers.finite for each in (shown, *retrained)):
+        raise ValueError(f"{attack.name} needs finite logits, found NaN or infinity: leave out what failed")
+    if attack.examine is not None and attack.name not in shown.exhibits:
+        return {}
+    return attack.figures(shown, retrained)
+
+
+def null_of(attack: Attack, case: Case) -> Null:
+    """The figures of the retrained models."""
+    references = [
+        figures_of(attack, each, case.without(index).retrained) for index, each in enumerate(case.retrained)
+    ]
+    calibration = [figures_of(attack, each, case.retrained) for each in case.calibration]
+    spread_by = calibration if len(calibration) >= 2 else references
+    values = {
+        name: [each[name].value for each in spread_by] for name in common_names([*references, *calibration])
+    }
+    floor = max(attack.floor, 1 / case.records)
+    return Null(
+        references,
+        margins={
+            name: min(WIDEST, max(floor, WIDENING * spread(each)))
+            for name, each in values.items()
+            if case.tier >= 2
+        },
+        bands={name: spread_band(each) for name, each in values.items() if len(each) >= 2},
+    )
+
+
+def common_names(found: Sequence[Figures]) -> list[str]:
+    """The names of the figures that all models have."""
+    return [name for name in (found[0] if found else ()) if all(name in each for each in found)]
+
+
+def spread(values: Sequence[float]) -> float:
+    """The 95 % quantile of the difference of two values."""
+    return float(np.quantile([abs(one - other) for one, other in combinations(values, 2)], 0.95))
+
+
+def judge_figures(
+    attack: Attack, found: Figures, null: Null, originals: Mapping[str, float] | None = None
+) -> dict[str, AttackResult]:
+    """Holds the figures of a model against those of retrained models."""
+    results = {}
+    for name, each in found.items():
+        values = [other[name].value for other in null.references if name in other]
+        margin = null.margins.get(name)
+        low, high = t_interval([each.value - other for other in values], level=0.9)
+        shows_from = None if margin is None else margin + (high - low) / 2
+        finding = None
+        if margin is not None:
+            finding = attack.above if low > margin else attack.below if high < -margin else None
+        results[name] = AttackResult(
+            each.value,
+            each.low,
+            each.high,
+            float(np.mean(values)) if values else None,
+            null.bands.get(name),
+            attack.cannot,
+            (originals or {}).get(name),
+            margin=margin,
+            shows_from=shows_from,
+            finding=finding,
+        )
+    return results

@@ -1,0 +1,87 @@
+"""Compression: what comes back when the weights are rounded or pruned (Zhang et al., 2025, arXiv 2410.16454).
+
+A small change of the weights that hides F can be smaller than half a step of 4-bit weights, which then round
+back to those of the original. Each matrix of weights is rounded to 8 or 4 bits, symmetric around zero with
+one scale, or loses the smaller half of its weights; vectors stay. Then F is classified, and told from unseen
+examples by the margin.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unweave.audits.attacks.attack import Attack, Exhibit, Figures, Shown, Subject
+from unweave.audits.attacks.means import share_interval
+from unweave.audits.attacks.rates import delong
+from unweave.audits.classifier.collect import logits_of
+from unweave.audits.classifier.logits import correct, level, margin
+from unweave.audits.score import Interval
+
+NAME = "compression"
+
+
+def quantize(weight: Tensor, bits: int) -> Tensor:
+    """The weight rounded to the whole multiples of a step, as many as the bits have on both sides of zero."""
+    most = 2 ** (bits - 1) - 1
+    step = weight.abs().max().clamp(min=1e-30) / most
+    return (weight / step).round() * step
+
+
+def prune(weight: Tensor) -> Tensor:
+    """The weight without the half that is smallest in size."""
+    limit = weight.abs().flatten().median()
+    return weight * (weight.abs() > limit)
+
+
+EDITS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "8 bit": lambda weight: quantize(weight, 8),
+    "4 bit": lambda weight: quantize(weight, 4),
+    "pruned by half": prune,
+}
+
+
+def examine(subject: Subject) -> Exhibit:
+    """For each edit: whether each forget example is right, and the margins of F and of unseen examples."""
+    found: dict[str, list[float]] = {}
+    for name, edit in EDITS.items():
+        model = copy.deepcopy(subject.model).eval()
+        with torch.no_grad():
+            for p in model.parameters():
+                if p.ndim >= 2:
+                    p.copy_(edit(p))
+        for part, cut in (("forget", subject.cuts["forget"]), ("unseen", subject.unseen)):
+            logits, labels = logits_of(model, cut, subject.device), cut[0].labels[cut[1]].numpy()
+            found[f"{name}, {part}"] = margin(logits, labels).tolist()
+            if part == "forget":
+                found[f"{name}, right"] = correct(logits, labels).tolist()
+    return found
+
+
+def attack_figures(shown: Shown, retrained: Sequence[Shown]) -> Figures:
+    """The accuracy on F and the AUC of the margin, after each edit."""
+    exhibit, found = shown.exhibits[NAME], {}
+    for name in EDITS:
+        found[f"accuracy, {name}"] = share_interval(exhibit[f"{name}, right"])
+        members, others = (level(np.array(exhibit[f"{name}, {part}"])) for part in ("forget", "unseen"))
+        if min(len(members), len(others)) >= 2:
+            found[f"auc, {name}"] = Interval(*delong(members, others))
+    return found
+
+
+ATTACK = Attack(
+    name=NAME,
+    paper="Zhang et al., 2025, arXiv 2410.16454",
+    evidence="the model and retrained ones",
+    tier=0,
+    fewest=2,
+    cost="six passes over the forget set and unseen examples",
+    says="How well the model with rounded or pruned weights classifies F, and tells it from unseen examples.",
+    cannot="Other ways to compress, such as scales per channel, rounding with calibration, or distillation.",
+    figures=attack_figures,
+    examine=examine,
+    gradients=15,
+    default=False,
+)

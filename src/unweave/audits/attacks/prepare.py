@@ -1,0 +1,99 @@
+"""Prepares the attacks of an audit: from what was asked for and the models that there are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from unweave.audits.attacks.attack import Attack, Examiner, Shown
+from unweave.audits.attacks.beside import Case
+from unweave.audits.attacks.choose import Plan, Request, plan_attacks
+from unweave.audits.attacks.timing import seconds_per_gradient
+from unweave.audits.classifier.exam import Classified
+from unweave.audits.exam import Exam
+from unweave.audits.references import Answers, Retrain
+from unweave.result import Result
+
+
+def attack_request(attacks: str | None, tier: int | None, budget: float | None) -> Request | None:
+    """The attacks that were asked for; None for none.
+
+    Raises:
+        ValueError: If there is a tier or a budget without attacks, or a name is unknown.
+    """
+    if attacks is not None:
+        return Request(attacks, tier, budget)
+    if tier is not None or budget is not None:
+        raise ValueError("a tier and a budget are of attacks, found none: choose attacks as well")
+    return None
+
+
+def plan_of_answers(request: Request, references: int) -> Plan:
+    """The attacks on a model of which only the answers are known."""
+    return plan_attacks(request, retrained=references, models=0, seconds_per_gradient=None)
+
+
+def plan_of_models(
+    request: Request, result: Result, exam: Exam[Any], *, retrained: int, calibrating: int
+) -> Plan:
+    """The attacks on a result, which can be examined together with the models that are to be retrained.
+
+    Raises:
+        ValueError: If the result is no classifier.
+    """
+    refuse_generator(exam)
+    assert isinstance(exam, Classified)
+    model = result.model
+    seconds = seconds_per_gradient(model, result.split.part("forget"), exam.model_device(model))
+    models = 2 + retrained + calibrating
+    return plan_attacks(request, retrained=retrained, models=models, seconds_per_gradient=seconds)
+
+
+def refuse_generator(exam: Exam[Any]) -> None:
+    """Raises if an exam is not of classifiers."""
+    if not isinstance(exam, Classified):
+        raise ValueError(
+            "these attacks are for classifiers, and the attacks on a generator belong to its exam: set "
+            "attacks in its table generation"
+        )
+
+
+def plan_of_audit(
+    request: Request, result: Result, reference: Retrain | Sequence[Any] | None, exam: Exam[Any]
+) -> Plan:
+    """The attacks on a result beside its references; where only answers of these are known, on answers."""
+    if isinstance(reference, Retrain):
+        retrained, calibrating = len(reference.seeds), len(reference.calibration_seeds)
+        return plan_of_models(request, result, exam, retrained=retrained, calibrating=calibrating)
+    if reference:
+        return plan_of_answers(request, len(reference))
+    return plan_of_models(request, result, exam, retrained=0, calibrating=0)
+
+
+def examiner_of(plan: Plan | None, result: Result, exam: Exam[Any]) -> Examiner | None:
+    """What takes from each model what the attacks of a plan need; None if they need nothing more."""
+    if plan is None or not plan.examining:
+        return None
+    assert isinstance(exam, Classified)
+    return examine_with(plan.examining, exam, result.original)
+
+
+def examine_with(attacks: Sequence[Attack], exam: Classified, original: nn.Module) -> Examiner:
+    """What takes from models of an exam what some attacks need."""
+    cuts = exam.cuts(("forget", "retain", "calibration"))
+    return Examiner(attacks, cuts, original, exam.device, exam.forgotten_classes)
+
+
+def attack_case(
+    found: Answers[Any],
+    before: Answers[Any] | None,
+    references: Sequence[Answers[Any]],
+    calibrating: Sequence[Answers[Any]],
+) -> Case:
+    """What attacks see: the answers of all models to the same examples in the same order."""
+
+    def shown(each: Answers[Any]) -> Shown:
+        return Shown(each.found.like(found.found), each.exhibits)
+
+    original = None if before is None else shown(before)
+    return Case(shown(found), [*map(shown, references)], [*map(shown, calibrating)], original)

@@ -1,0 +1,59 @@
+"""Streisand tests (Golatkar et al., 2020), https://arxiv.org/abs/1911.04933: does F stand out as forgotten?
+
+A model that errs on F more than a model that never saw it gives F away as well. The tail is the share of F
+whose loss exceeds the 99 % quantile of the losses of retrained models on F: one in a hundred is expected. The
+Kolmogorov-Smirnov distance is that of the entropies on F from those on unseen examples; it needs no label.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from unweave.audits.attacks.attack import Attack, Figures, Shown
+from unweave.audits.attacks.forget_vs_unseen import entropy
+from unweave.audits.attacks.means import share_interval
+from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.classifier.logits import loss
+from unweave.audits.score import Interval
+
+QUANTILE = 0.99
+
+
+def attack_figures(shown: Shown, retrained: Sequence[Shown]) -> Figures:
+    """The distance of the entropies, and with references the tail."""
+    found = {"ks of entropy": Interval(entropy_distance(shown.answers), float("nan"), float("nan"))}
+    if retrained:
+        expected = np.concatenate([forget_losses(each.answers) for each in retrained])
+        above = forget_losses(shown.answers) > np.quantile(expected, QUANTILE)
+        found["tail"] = share_interval(above.astype(float).tolist())
+    return found
+
+
+def entropy_distance(answers: Evidence) -> float:
+    """The largest difference of the distribution functions of the entropy on F and on unseen examples."""
+    unseen = answers.unseen
+    ours = entropy(answers.logits["forget"], answers.labels["forget"])
+    theirs = entropy(answers.logits["calibration"][unseen], answers.labels["calibration"][unseen])
+    places = np.concatenate([ours, theirs])
+    below = [np.searchsorted(np.sort(each), places, side="right") / len(each) for each in (ours, theirs)]
+    return float(np.abs(below[0] - below[1]).max())
+
+
+def forget_losses(answers: Evidence) -> np.ndarray:
+    """The losses on F, in nats."""
+    return loss(answers.logits["forget"], answers.labels["forget"])
+
+
+ATTACK = Attack(
+    name="streisand",
+    paper="Golatkar et al., 2020, arXiv 1911.04933",
+    evidence="logits of the model and, for the tail, of retrained ones",
+    tier=0,
+    fewest=2,
+    cost="no further pass of the model",
+    says="How many forget examples have a loss that retrained models hardly give, and how far F stands out.",
+    cannot="Much on a small forget set: one in a hundred of a few hundred examples is a handful.",
+    figures=attack_figures,
+    above="F stands out",
+    below=None,
+)

@@ -1,0 +1,54 @@
+"""The zero retrain forgetting score (Chundawat et al., 2023), https://arxiv.org/abs/2205.08096.
+
+ZRF = 1 - mean over F of JS(p, p_d), in bits, where p_d are the answers of an untrained model of the same
+architecture, here the mean over ten. It is 1 for an untrained model, which is no aim: a model that answers
+like one has forgotten more than F. The aim is the score of retrained models.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from unweave.audits.attacks.attack import Attack, Exhibit, Figures, Shown, Subject
+from unweave.audits.attacks.fresh import fresh_copy
+from unweave.audits.attacks.means import mean_interval
+from unweave.audits.classifier.collect import logits_of
+from unweave.audits.classifier.distance import jensen_shannon
+from unweave.audits.classifier.logits import probabilities
+from unweave.tasks import evaluating
+
+TEACHERS = 10
+NAME = "zrf"
+
+
+def examine(subject: Subject) -> Exhibit:
+    """1 - JS of each forget example, as a mean over untrained models of the original's architecture."""
+    forget, device = subject.cuts["forget"], subject.device
+    with evaluating(subject.model):
+        ours = probabilities(logits_of(subject.model, forget, device))
+    untrained = [fresh_copy(subject.original, seed) for seed in range(TEACHERS)]
+    apart = [jensen_shannon(ours, probabilities(logits_of(each, forget, device))) for each in untrained]
+    return {"alike": (1 - np.mean(apart, axis=0)).tolist()}
+
+
+def attack_figures(shown: Shown, retrained: Sequence[Shown]) -> Figures:
+    """The score."""
+    return {"zrf": mean_interval(shown.exhibits[NAME]["alike"])}
+
+
+ATTACK = Attack(
+    name=NAME,
+    paper="Chundawat et al., 2023, arXiv 2205.08096",
+    evidence="the model, and the original's architecture for untrained ones",
+    tier=0,
+    fewest=2,
+    cost="ten passes of untrained models over the forget set",
+    says="How close the answers on the forget set are to those of untrained models.",
+    cannot="Whether F is forgotten: without retrained models the score has no right value.",
+    figures=attack_figures,
+    examine=examine,
+    gradients=10,
+    above="over-forgetting",
+    below="under-forgetting",
+    default=False,
+)

@@ -1,0 +1,79 @@
+"""The attacks of an audit as a table and sentences, for every form of a report."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from unweave.report.numbers import DASH, interval, number
+
+DIGITS = 3
+HEADER = (
+    "Attack",
+    "Figure",
+    "Model",
+    "Original",
+    "Retrained",
+    "Null band",
+    "Margin",
+    "Shows from",
+    "Finding",
+)
+BRIEF = (2, 4, 6, 8)
+"""The columns that fit a terminal."""
+WORDS = 2
+"""The number of columns of words before the numbers."""
+
+
+def grid(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The header and a line per figure."""
+    return [*HEADER], [line(row) for row in found["results"]]
+
+
+def brief(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The same for a terminal: without original, null band and the smallest difference that shows."""
+    header, lines = grid(found)
+    title = f"{header[0]}: {header[1].lower()}"
+    return [title, *(header[i] for i in BRIEF)], [
+        [f"{each[0]}: {each[1]}", *(each[i] for i in BRIEF)] for each in lines
+    ]
+
+
+def line(row: Mapping[str, Any]) -> list[str]:
+    """The cells of one figure."""
+    ends = row["null_band"]
+    band = DASH if ends is None else f"{number(ends[0], DIGITS)} to {number(ends[1], DIGITS)}"
+    others = [number(row[key], DIGITS) for key in ("margin", "shows_from")]
+    without = "none" if row["margin"] is not None else DASH
+    return [
+        row["attack"],
+        row["figure"],
+        interval(row["value"], row["low"], row["high"], DIGITS),
+        number(row["original"], DIGITS),
+        number(row["retrained"], DIGITS),
+        band,
+        *others,
+        row["finding"] or without,
+    ]
+
+
+def sentences(found: Mapping[str, Any]) -> list[str]:
+    """What can be claimed, the controls, and the attacks that were not run."""
+    return [found["claim"], found["power"], *control_sentences(found), *not_run_sentences(found)]
+
+
+def control_sentences(found: Mapping[str, Any]) -> list[str]:
+    """A sentence on the controls."""
+    if found["valid"] is None:
+        return ["Controls were not run: they need the models of a verdict."]
+    wrong = [each["name"] for each in found["controls"] if not each["held"]]
+    if wrong:
+        return [f"The audit is INVALID: it judges {' and '.join(wrong)} wrongly."]
+    told = [f"{each['name']} {'fails' if each['faults'] else 'passes'}" for each in found["controls"]]
+    return [f"The controls hold: {', '.join(told)}."]
+
+
+def not_run_sentences(found: Mapping[str, Any]) -> list[str]:
+    """A sentence per reason why attacks were not run."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in found["not_run"].items():
+        reasons.setdefault(why, []).append(name)
+    return [f"Not run: {', '.join(names)}: {why}." for why, names in reasons.items()]

@@ -1,0 +1,103 @@
+"""Which attacks run: names, tiers and budgets."""
+
+from dataclasses import replace
+
+import pytest
+
+from audits.attacks.toy import PLAIN
+from unweave.audits.attacks import ATTACKS, choose
+from unweave.audits.attacks.choose import (
+    Request,
+    attack_named,
+    chosen_attacks,
+    parse_budget,
+    plan_attacks,
+)
+
+DEAR = replace(PLAIN, name="dear", examine=lambda subject: {}, gradients=100)
+DEARER = replace(DEAR, name="dearer", gradients=300)
+BESIDE = replace(PLAIN, name="beside", tier=1)
+SHADOWS = replace(PLAIN, name="shadows", tier=3, figures=None, command="elsewhere.py", default=False)
+
+
+@pytest.fixture
+def registry(monkeypatch) -> None:
+    """Five attacks of other costs and tiers, the dearest first."""
+    known = {each.name: each for each in (DEARER, DEAR, BESIDE, PLAIN, SHADOWS)}
+    monkeypatch.setattr(choose, "ATTACKS", known)
+
+
+def planned(names="all", tier=None, budget=None, retrained=10, models=24, seconds: float | None = 0.01):
+    request = Request(names, tier, budget)
+    return plan_attacks(request, retrained=retrained, models=models, seconds_per_gradient=seconds)
+
+
+@pytest.mark.usefixtures("registry")
+class TestPlan:
+    def test_the_cheapest_run_first_and_what_is_not_run_is_named(self):
+        plan = planned()
+        assert [each.name for each in plan.attacks] == ["beside", "plain", "dear", "dearer"]
+        assert set(plan.not_run) == {"shadows"} and "run elsewhere.py" in plan.not_run["shadows"]
+        assert [each.name for each in plan.examining] == ["dear", "dearer"]
+
+    def test_every_attack_is_planned_or_has_a_reason(self):
+        for names in ("all", "default", "dear", "plain,shadows"):
+            for tier in (None, 0, 1, 2, 3):
+                plan = planned(names, tier)
+                assert {each.name for each in plan.attacks} | plan.not_run.keys() == choose.ATTACKS.keys()
+                assert not {each.name for each in plan.attacks} & plan.not_run.keys()
+
+    def test_a_budget_runs_what_fits_and_says_what_the_rest_would_take(self):
+        plan = planned(budget=30.0)  # dear takes 24 models x 100 gradients x 0.01 s = 24 s, dearer 72 s
+        assert [each.name for each in plan.attacks] == ["beside", "plain", "dear"]
+        assert plan.not_run["dearer"] == "it would take about 72 s, and 6 s of the budget are left"
+        assert [each.name for each in planned("dear", budget=1.0).attacks] == []
+
+    def test_a_tier_leaves_out_higher_ones(self):
+        plan = planned(tier=0)
+        assert [each.name for each in plan.attacks] == ["plain", "dear", "dearer"]
+        assert plan.not_run["beside"] == "its tier is T1, and T0 was asked for"
+
+    def test_answers_alone_can_not_be_examined(self):
+        plan = planned(seconds=None)
+        assert [each.name for each in plan.attacks] == ["beside", "plain"]
+        assert "only their answers are known" in plan.not_run["dear"]
+
+    def test_without_retrained_models_what_needs_one_is_not_run(self):
+        assert planned(retrained=0).not_run["beside"] == "it needs at least 1 retrained models, found none"
+
+    def test_default_is_a_part_of_all(self):
+        assert [each.name for each in chosen_attacks("default")] == ["dearer", "dear", "beside", "plain"]
+        assert chosen_attacks("plain, dear,plain") == [PLAIN, DEAR]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("20", 20), (".5m", 30)]
+)
+def test_a_budget_is_read(text: str, seconds: float) -> None:
+    assert parse_budget(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "0m", "-1m", "ten", "5 d", "1m30s", "nan", "inf", "m"])
+def test_a_budget_that_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="a budget must be a time such as 90s, 10m or 1h"):
+        parse_budget(text)
+
+
+def test_unknown_names_and_tiers_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown attack 'rima' .did you mean 'rmia'"):
+        attack_named("rima")
+    with pytest.raises(ValueError, match="unknown attack 'every'"):
+        Request("rmia,every")
+    with pytest.raises(ValueError, match="attacks must be default, all, or names such as rmia, found ' , '"):
+        Request(" , ")
+    with pytest.raises(ValueError, match="a tier must be one of 0, 1, 2, 3, found 4"):
+        Request(tier=4)
+    with pytest.raises(ValueError, match="a budget must be more than 0 seconds, found -1"):
+        Request(budget=-1.0)
+
+
+def test_every_attack_runs_in_an_audit_or_names_its_command() -> None:
+    for attack in ATTACKS.values():
+        assert (attack.figures is None) == bool(attack.command)
+        assert attack.examine is None or attack.gradients > 0

@@ -1,0 +1,167 @@
+"""Shadow models of a recipe: what each trains on and forgets, and that nothing is made twice."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import projects
+from pages import ROOT
+from unweave.audits.attacks.ulira import Shadows, ulira
+from unweave.bench.attack_shadows import rmia_of, run_study, summarize, unlearned_rows
+from unweave.bench.recipe import load
+from unweave.bench.shadows import FLOOR_SEED, Population, ShadowStudy
+from unweave.data.part_of_source import PartOfSource
+from unweave.errors import Failed
+from unweave.weights.cost import Cost
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[ShadowStudy, dict, list]:
+    """A study of sixteen tiny models, what it found, and what was heard."""
+    folder = tmp_path_factory.mktemp("shadows")
+    study = ShadowStudy(load(projects.recipe(folder)), 16, folder / "kept")
+    heard: list = []
+    found = run_study(study, ["ascent", "finetune"], lambda *each: heard.append(each))
+    return study, found, heard
+
+
+def files(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_each_model_forgets_the_half_that_it_trained_on(made) -> None:
+    study, _, _ = made
+    targets, retain = study.split.forget, study.split.retain
+    for index in range(4):
+        request, mine = study.request(index), targets[study.halves[index]]
+        train = request.train
+        assert isinstance(train, PartOfSource)
+        assert train.positions[request.forget].tolist() == mine.tolist()
+        assert train.positions[request.retain].tolist() == retain.tolist()
+        assert torch.equal(train.labels, study.split.train.labels[train.positions])
+        other = study.request(index ^ 1)
+        assert isinstance(other.train, PartOfSource)
+        pair = {*train.positions.tolist()} & {*other.train.positions.tolist()}
+        assert pair == set(retain.tolist())
+
+
+def test_the_floor_shares_neither_targets_nor_weights_with_an_original(made) -> None:
+    study, _, _ = made
+    assert study.models <= FLOOR_SEED
+    sidecars = [json.loads(path.read_text()) for path in (study.folder / "models").glob("*/model.json")]
+    originals = {each["split"] for each in sidecars if each["seed"] < FLOOR_SEED and "method" not in each}
+    floor = {each["split"] for each in sidecars if each["seed"] >= FLOOR_SEED}
+    assert floor == {study.split.digest("retain")} and not floor & originals
+    assert len(sidecars) == 4 * study.models
+
+
+def test_every_kind_of_model_is_attacked_and_the_floor_is_its_own_value(made) -> None:
+    study, found, _ = made
+    assert list(found["rows"]) == ["retrain", "original", "ascent", "finetune"]
+    for name, row in found["rows"].items():
+        assert row["failed"] is None and row["seconds"] > 0
+        for figure in ("u-lira: accuracy", "u-lira: worst decile", "rmia: auc"):
+            each = row["attacks"][figure]
+            assert 0 <= each["value"] <= 1
+            if name in ("retrain", "original"):
+                key = {"retrain": "retrained", "original": "original"}[name]
+                assert each[key] == pytest.approx(each["value"])
+        assert "forgetting-quality: F / F_null" not in row["attacks"]  # it needs 64 models
+    lines = summarize(found)
+    assert [line.split()[0] for line in lines[1:]] == ["retrain", "original", "ascent", "finetune"]
+    assert found["targets"] == len(study.split.forget)
+
+
+def test_nothing_is_made_twice_and_an_interruption_loses_the_running_model(made, monkeypatch) -> None:
+    study, found, heard = made
+    assert heard[-1] == ("finetune", 16, 16)
+    before = files(study.folder)
+    again = ShadowStudy(study.recipe, 16, study.folder)
+    assert run_study(again, ["ascent"], lambda *each: None)["rows"]["ascent"] == found["rows"]["ascent"]
+    assert files(study.folder) == before
+    fresh = ShadowStudy(study.recipe, 16, study.folder)
+    asked = []
+
+    def stop(name: str, done: int, total: int) -> None:
+        asked.append(done)
+        if name == "neggrad+" and done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(fresh, ["neggrad+"], stop)
+    assert len(files(study.folder)) == len(before) + 2 * 3
+
+
+def test_a_method_that_fails_keeps_its_row(made, monkeypatch) -> None:
+    study, _, _ = made
+
+    def fail(self, name: str, index: int):
+        raise Failed(f"{name} on model {index}: NaN")
+
+    monkeypatch.setattr(ShadowStudy, "unlearned", fail)
+    found = run_study(study, ["salun"], lambda *each: None)
+    assert found["rows"]["salun"] == {"failed": "salun on model 0: NaN"}
+    assert summarize(found)[-1].split(maxsplit=1) == ["salun", "FAILED: salun on model 0: NaN"]
+
+
+@pytest.mark.parametrize("models", [0, 14, 17])
+def test_too_few_or_odd_models_are_refused(models: int, tmp_path) -> None:
+    recipe = load(projects.recipe(tmp_path))
+    with pytest.raises(ValueError, match=f"in pairs, at least 16 of them for U-LiRA, found {models}"):
+        ShadowStudy(recipe, models, tmp_path)
+
+
+def gaussian(seed: int, seen: np.ndarray, shift: float = 0.0) -> Population:
+    """Models whose margins are Gaussian, higher by `shift` deviations where a target was seen."""
+    rng = np.random.default_rng(seed)
+    level = np.random.default_rng(99).normal(scale=2, size=seen.shape[1])
+    margins = level + rng.normal(size=seen.shape) + shift * seen
+    return Population(margins, 1 / (1 + np.exp(-rng.normal(scale=2, size=(len(seen), 60)))), Cost())
+
+
+def test_the_floor_of_synthetic_evidence_is_one_half_and_a_shift_shows() -> None:
+    seen = np.zeros((32, 200), dtype=bool)
+    rng = np.random.default_rng(0)
+    for pair in range(16):
+        seen[2 * pair, rng.permutation(200)[:100]] = True
+    seen[1::2] = ~seen[::2]
+    floor, null, known = gaussian(1, seen), gaussian(2, seen), gaussian(3, seen, shift=1.0)
+    by_shadows = [ulira(Shadows(each.margins, seen), Shadows(floor.margins, seen)) for each in (null, known)]
+    assert by_shadows[0]["accuracy"].value == pytest.approx(0.5, abs=0.02)
+    assert by_shadows[1]["accuracy"].value == pytest.approx(0.69, abs=0.02)  # the best there is is 0.691
+    by_ratio = [rmia_of(seen, each, floor, known)["auc"] for each in (null, known)]
+    assert by_ratio[0].value == pytest.approx(0.5, abs=0.02)
+    assert by_ratio[0].null_band[0] <= by_ratio[0].value <= by_ratio[0].null_band[1]
+    assert by_ratio[1].value > 0.65 and by_ratio[1].original == pytest.approx(by_ratio[1].value)
+
+
+def test_rows_of_each_target_are_of_the_models_that_saw_it() -> None:
+    seen = np.array([[True, False], [False, True], [False, True], [True, False]])
+    margins = np.arange(8.0).reshape(4, 2)
+    assert unlearned_rows(margins, seen).tolist() == [[0.0, 3.0], [6.0, 5.0]]
+
+
+def test_a_part_of_a_source_is_read_by_its_own_numbers(made) -> None:
+    source = made[0].split.train
+    part = PartOfSource(source, torch.tensor([7, 3, 5]))
+    (raw,) = part.stream([torch.tensor([2, 0])])
+    (there,) = source.stream([torch.tensor([5, 7])])
+    assert torch.equal(raw.inputs[0], there.inputs[0]) and raw.ids.tolist() == [2, 0]
+    assert torch.equal(raw.label, there.label) and len(part) == 3
+    endless = part.stream(repeat(torch.tensor([1])))
+    assert [next(endless).label.tolist() for _ in range(2)] == [[int(source.labels[3])]] * 2
+    assert part.digest() != PartOfSource(source, torch.tensor([3, 7, 5])).digest()
+    assert replace(part).digest() == part.digest()
+
+
+def test_the_command_refuses_an_unknown_method_before_it_trains(tmp_path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "shadows.py"), "--methods", "nothing"]
+    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True)
+    assert done.returncode != 0 and "nothing" in done.stderr and not (tmp_path / "out").exists()

@@ -1,0 +1,185 @@
+"""`unweave attacks` and `unweave audit --attacks`."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import projects
+import unweave
+from audits.attacks.toy import CALIBRATION, ORIGINAL, REFERENCES, answers
+from cli.written import stage_of
+from for_each import for_each
+from unweave.audits.attacks import ATTACKS
+from unweave.audits.attacks.attack import TIERS
+from unweave.audits.classifier import parquet
+from unweave.record import record
+
+
+class TestList:
+    def test_every_attack_is_listed_once_with_its_limits(self, run):
+        told = run("attacks")
+        assert told.code == 0 and told.error == ""
+        first, _, limits = told.out.partition("What each cannot show:")
+        for text in (first, limits):
+            names = re.findall(r"^([a-z-]+)  ", text, re.MULTILINE)
+            assert sorted(set(names)) == sorted(names) == sorted(ATTACKS)
+        assert all(f"T{tier}" in first for tier in TIERS)
+
+    def test_the_list_in_json_is_the_registry(self, run):
+        found = json.loads(run("attacks", "--json").out)
+        assert list(found) == list(ATTACKS)
+        for name, each in found.items():
+            attack = ATTACKS[name]
+            assert (each["tier"], each["cost"], each["cannot"]) == (attack.tier, attack.cost, attack.cannot)
+
+    def test_one_attack_is_shown_alone(self, run):
+        told = run("attacks", "rmia")
+        assert told.out.startswith(f"rmia: {ATTACKS['rmia'].paper}\n") and "klom" not in told.out
+        assert "Runs in: unweave audit --attacks." in told.out
+
+    def test_out_keeps_the_list(self, run, here):
+        told = run("attacks", "--json", "--out", "kept")
+        assert json.loads((here / "kept" / "attacks.json").read_text()) == json.loads(told.out)
+
+    def test_an_unknown_name_is_refused(self, refused):
+        refused("unknown attack 'rima' .did you mean 'rmia'", "attacks", "rima")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """The answers of a genuine retrain, of the original, and of all retrained models."""
+    folder = tmp_path_factory.mktemp("answers")
+    (folder / "reference").mkdir()
+    for number, each in enumerate([*REFERENCES, *CALIBRATION]):
+        parquet.save(each, folder / "reference" / f"seed {number}.parquet")
+    parquet.save(answers(50), folder / "good.parquet")
+    parquet.save(ORIGINAL, folder / "original.parquet")
+    return folder
+
+
+def test_answers_alone_are_attacked_and_what_needs_a_model_is_named(run, here, files):
+    flags = ("--reference", files / "reference", "--original", files / "original.parquet", "--attacks", "all")
+    told = run("audit", "--evidence", files / "good.parquet", *flags)
+    assert told.code == 0 and told.out.startswith("PASS: ")
+    found = stage_of(here / "unweave-audit")["attacks"]
+    assert found["valid"] and {row["attack"] for row in found["results"]} == {
+        "forget-vs-unseen", "rmia", "functional-distance", "streisand",
+    }  # fmt: skip
+    assert "only their answers are known" in found["not_run"]["relearning"]
+    said = " ".join(told.out.split())
+    assert "The controls hold: " in said and "Not run: zrf, compression, representation" in said
+    again = json.loads(run("audit", "--evidence", files / "good.parquet", *flags, "--json").out)
+    assert again["out"] == "unweave-audit" and again["attacks"]["controls"] == found["controls"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A run of a project of a user."""
+    from unweave.cli import main
+
+    folder = tmp_path_factory.mktemp("attacked")
+    place = projects.project(folder / "mine", projects.TRAINED)
+    short = ["--method", "finetune", "--set", "how.epochs=1", "--quiet"]
+    assert main(["forget", place, "--random", "0.3", "--out", str(folder / "run"), *short]) == 0
+    return folder / "run"
+
+
+def test_the_models_of_a_run_are_examined_and_attacks_are_added_to_an_earlier_audit(run, here, made):
+    plain = ("audit", made, "--out", here / "audit", "--references", 1, "--quiet", "--json")
+    assert run(*plain).code == 1
+    assert "attacks" not in stage_of(here / "audit")
+    asked = ("--attacks", "representation,zrf,rmia,functional-distance")
+    found = json.loads(run(*plain, *asked).out)
+    assert found["out"] == str(here / "audit") and found["attacks"]["tier"] == 1
+    rows = {(row["attack"], row["figure"]): row for row in found["attacks"]["results"]}
+    assert {attack for attack, _ in rows} == {"representation", "zrf", "functional-distance", "rmia"}
+    assert rows["zrf", "zrf"]["retrained"] is not None and rows["zrf", "zrf"]["original"] is not None
+    assert rows["functional-distance", "disagreement"]["retrained"] is None  # no other one to compare it with
+    (kept,) = (here / "audit" / "references").glob("*.json")
+    assert json.loads(kept.read_text())["exhibits"].keys() == {"representation", "zrf"}
+    other = json.loads(run(*plain, "--attacks", "rmia").out)
+    assert other["out"] == str(here / "audit-2")
+
+
+def test_a_tier_sets_the_number_of_references_and_the_budget_what_fits(run, here, made):
+    flags = ("--attacks", "all", "--tier", 0, "--budget", "0.001s", "--out", here / "audit", "--json")
+    found = json.loads(run("audit", made, *flags, "--quiet").out)
+    assert found["attacks"]["tier"] == 0 and found["attacks"]["budget"] == 0.001
+    assert not (here / "audit" / "references").exists()
+    assert {row["attack"] for row in found["attacks"]["results"]} == {"forget-vs-unseen", "streisand"}
+    reasons = found["attacks"]["not_run"]
+    assert reasons["rmia"] == "its tier is T1, and T0 was asked for"
+    assert re.match(r"it would take about .* of the budget are left", reasons["relearning"])
+    (stage,) = record.load(here / "audit")["stages"].values()
+    assert stage["attacks"] == found["attacks"]
+
+
+@for_each(
+    ("flags", "sentence"),
+    [
+        (("--attacks", "rima"), "unknown attack 'rima' .did you mean 'rmia'"),
+        (("--attacks", ","), "attacks must be default, all, or names such as rmia"),
+        (("--attacks", "all", "--tier", 5), "a tier must be one of 0, 1, 2, 3, found 5"),
+        (("--attacks", "all", "--budget", "soon"), "a budget must be a time such as 90s, 10m or 1h"),
+        (("--attacks", "all", "--budget", "0m"), "a budget must be a time such as 90s, 10m or 1h"),
+        (("--tier", 1), "a tier and a budget are of attacks, found none"),
+        (("--budget", "1m"), "a tier and a budget are of attacks, found none"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_retrained(refused, made, flags, sentence):
+    refused(sentence, "audit", made, *flags, "--quiet")
+
+
+NEW = '''
+"""The share of forget examples that the model names rightly."""
+
+from unweave.audits.attacks.attack import Attack
+from unweave.audits.attacks.means import share_interval
+from unweave.audits.classifier.logits import correct
+
+
+def attack_figures(shown, retrained):
+    """The share."""
+    right = correct(shown.answers.logits["forget"], shown.answers.labels["forget"])
+    return {"share": share_interval(right.tolist())}
+
+
+ATTACK = Attack(
+    name="plain",
+    paper="ours",
+    evidence="logits",
+    tier=0,
+    fewest=1,
+    cost="nothing",
+    says="A share.",
+    cannot="Anything else.",
+    figures=attack_figures,
+)
+'''
+
+
+def test_a_new_attack_is_one_file_and_one_line(files, tmp_path):
+    package = tmp_path / "unweave"
+    shutil.copytree(Path(unweave.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    room = package / "audits" / "attacks"
+    (room / "plain.py").write_text(NEW)
+    registry = (room / "__init__.py").read_text()
+    registry = registry.replace("    rmia,\n", "    plain,\n    rmia,\n", 1)
+    (room / "__init__.py").write_text(registry.replace("_ALL = (\n", "_ALL = (\n    plain.ATTACK,\n", 1))
+    flags = ["--reference", str(files / "reference"), "--attacks", "plain", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "unweave", "audit", "--evidence", str(files / "original.parquet"), *flags],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    (row,) = json.loads(done.stdout)["attacks"]["results"]
+    assert (row["attack"], row["figure"], row["finding"]) == ("plain", "share", "under-forgetting")
