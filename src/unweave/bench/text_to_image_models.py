@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, fit_recogniser
-from unweave.bench.text_to_image_recipe import TextToImageRecipe
+from unweave.bench.text_to_image_recipe import TextToImageRecipe, arrange
 from unweave.data.captioned_drawings import HELD_OUT_TEMPLATES, TEMPLATES
 from unweave.data.captions import Captioned, Concept, words_in
 from unweave.data.datasets import as_images
@@ -208,16 +208,18 @@ def write_pipeline(
     scheduler: DDIMScheduler,
 ) -> None:
     """Writes a pipeline as diffusers does; the folder appears when it is complete."""
-    pipeline = StableDiffusionPipeline(
-        vae=autoencoder,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=copy.deepcopy(unet).to(memory_format=torch.contiguous_format),
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    unet = copy.deepcopy(unet)
+    arrange(unet, torch.contiguous_format)  # safetensors takes no other
+    parts: dict[str, Any] = {
+        "vae": autoencoder,
+        "text_encoder": text_encoder,
+        "tokenizer": tokenizer,
+        "unet": unet,
+        "scheduler": scheduler,
+        "safety_checker": None,
+        "feature_extractor": None,
+    }
+    pipeline = StableDiffusionPipeline(**parts, requires_safety_checker=False)
     beside = folder.with_name(f".{folder.name}.{os.getpid()}")
     pipeline.save_pretrained(beside)
     os.replace(beside, folder)
