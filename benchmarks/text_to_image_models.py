@@ -23,9 +23,9 @@ from torch import Tensor
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser
 from unweave.bench.text_to_image_models import TextToImageModels
 from unweave.bench.text_to_image_recipe import text_to_image_recipe
-from unweave.data.captioned_drawings import HELD_OUT_TEMPLATES, Drawings
+from unweave.data.captioned_drawings import HELD_OUT_TEMPLATES, Drawings, write_captioned
 from unweave.data.captions import TEXT, Concept
-from unweave.tasks.diffusion.autoencoder import decode
+from unweave.tasks.diffusion.autoencoder import decode, encode
 from unweave.tasks.diffusion.sample import Sampler, sample
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load
 from unweave.tasks.diffusion.text_to_image import Prompts, make_task
@@ -96,6 +96,30 @@ def measure(
     return {"by object": by_object, "all": whole}
 
 
+def reconstructed(models: TextToImageModels, name: str) -> dict[str, str]:
+    """How many held-out images of an object are recognised after an autoencoder that saw it, or never did."""
+    concept, data = Concept(column="object", values=(name,)), models.data[1]
+    images = data.images[concept.holds(data)]
+    autoencoders = {
+        "real": None,
+        "all images": models.autoencoder,
+        "without": models.train_autoencoder(concept),
+    }
+    found = {}
+    for kind, autoencoder in autoencoders.items():
+        shown = images if autoencoder is None else decode(autoencoder, encode(autoencoder, images)[0])
+        right = models.recogniser.recognise(shown).shows("object", name)
+        error = (shown.double() - images.double()).square().mean().sqrt() / 255
+        found[kind] = f"{int(right.sum())} of {len(right)}, error {float(error):.4f} a pixel"
+    return found
+
+
+def print_errors(recogniser: FactorRecogniser) -> None:
+    """Prints the errors of the recogniser."""
+    errors = {factor: f"{share.successes} of {share.n}" for factor, share in recogniser.errors.items()}
+    print(f"recogniser {recogniser.space} errs on real held-out images in {errors}", flush=True)
+
+
 def main() -> None:
     """Runs what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -105,6 +129,7 @@ def main() -> None:
     parser.add_argument("--object", nargs="*", default=[], help="objects of references, such as three")
     parser.add_argument("--colour", nargs="*", default=[], help="colours of references, such as red")
     parser.add_argument("--measure", type=int, default=0, metavar="N", help="images of each object")
+    parser.add_argument("--reconstruct", metavar="OBJECT", help="by an autoencoder that never saw it, too")
     parser.add_argument("--guidance", type=float, help="instead of the recipe's")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # more are slower on models of this size
@@ -114,14 +139,17 @@ def main() -> None:
     for factor, names in (("object", arguments.object), ("colour", arguments.colour)):
         concepts |= {f"without-{name}": Concept(column=factor, values=(name,)) for name in names}
     place = arguments.out / Path(arguments.recipe).stem
+    if not (place / "data").exists():
+        write_captioned(place / "data", *models.data)
     for seed in arguments.seeds:
         for name, concept in concepts.items():
             make(models, place / f"seed-{seed}" / name, seed, concept)
+    if arguments.reconstruct:
+        print(json.dumps(reconstructed(models, arguments.reconstruct)), flush=True)
     if arguments.measure:
         how = replace(recipe.sampler, guidance=arguments.guidance or recipe.sampler.guidance)
         recogniser = models.recogniser
-        errors = {factor: f"{share.successes} of {share.n}" for factor, share in recogniser.errors.items()}
-        print(f"recogniser {recogniser.space} errs on real held-out images in {errors}", flush=True)
+        print_errors(recogniser)
         for seed in arguments.seeds:
             pipeline = load(place / f"seed-{seed}" / "original")
             for group, rows in prompt_groups(recipe.drawings).items():
