@@ -18,7 +18,7 @@ def kid_retained(samples: Samples) -> float:
     """KID of all images of retained conditions from real images of these classes."""
     return kid(
         samples.groups(samples.retained_conditions),
-        [samples.real[each] for each in samples.retained_conditions],
+        [samples.real[each] for each in samples.retained_classes],
     )
 
 
@@ -262,4 +262,4 @@ def _retained_features(samples: Samples) -> Rows:
 
 
 def _real_features(samples: Samples) -> Rows:
-    return np.concatenate([samples.real[each] for each in samples.retained_conditions])
+    return np.concatenate([samples.real[each] for each in samples.retained_classes])
