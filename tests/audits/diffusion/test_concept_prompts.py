@@ -65,7 +65,7 @@ def test_a_kind_may_be_left_out(tmp_path):
         ({"others": '["a blue three"]'}, "'a blue three', to be kept, shows the concept object = three"),
         (
             {"others": '["a picture"]'},
-            "'a picture', to be kept, must name a value of object: give it as a table",
+            "'a picture', to be kept, must name a value of object: give it",
         ),
         ({"others": '["two and four"]'}, "'two and four' names several values of object: two and four"),
         ({"others": '[{ text = "a two", objet = "two" }]'}, "unknown factor 'objet' .did you mean 'object'"),

@@ -1,4 +1,4 @@
-"""Reads the prompts of an audit of a concept from a file in TOML:
+"""Reads the prompts of an audit of a concept from a file in TOML.
 
     concept = { object = "three" }
     trained = ["a three", "a red three"]
