@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts, Prompt
-from unweave.audits.diffusion.factors import SeenFactors
 from unweave.audits.score import Share
 
 VALUES = {"object": ("two", "three", "four"), "colour": ("red", "blue")}
@@ -40,18 +39,27 @@ def squares(objects: Tensor, colours: Tensor, seed: int = 0) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What a recogniser sees."""
+
+    logits: Mapping[str, np.ndarray]
+    features: np.ndarray
+
+
+@dataclass(frozen=True)
 class Exact:
     """Recognises squares without error."""
 
-    values: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: VALUES)
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: VALUES)
     errors: Mapping[str, Share] = field(
         default_factory=lambda: {"object": Share(0, 100), "colour": Share(1, 100)}
     )
     digest: str = "0123456789abcdef" * 4
+    space: str = "0123456789ab"
 
-    def __call__(self, images: Tensor) -> SeenFactors:
+    def recognise(self, images: Tensor) -> Seen:
         means = images.double().mean(dim=(2, 3))
         level, colour = means.max(dim=1).values, (means[:, 2] > means[:, 0]).long()
         nearest = (level[:, None] - LEVELS.double()).abs()
         logits = {"object": -nearest.numpy(), "colour": 20 * np.eye(2)[colour.numpy()]}
-        return SeenFactors(logits, images.flatten(1).double().numpy() / 100)
+        return Seen(logits, images.flatten(1).double().numpy() / 100)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from audits.diffusion.concepts import PROMPTS, VALUES, Exact, squares
+from audits.diffusion.concepts import PROMPTS, VALUES, Exact, Seen, squares
 from unweave.audits.diffusion import recognition
+from unweave.audits.diffusion.concept_classes import Classes
 from unweave.audits.diffusion.concept_metrics import CONCEPT, KINDS, metrics_of
 from unweave.audits.diffusion.concept_samples import ConceptSamples, recognise_prompts, shows_concept
-from unweave.audits.diffusion.factors import Classes, FactorRecogniser, SeenFactors
 from unweave.audits.diffusion.metrics import measure_generation
 
 N = 20
@@ -28,23 +28,17 @@ def drawn(instead: dict[int, tuple[int, int]]) -> dict[int, torch.Tensor]:
 def samples(instead: dict[int, tuple[int, int]]) -> ConceptSamples:
     recogniser = Exact()
     real = {
-        label: recogniser(squares(torch.full((30,), label), torch.arange(30) % 2)).features
+        label: recogniser.recognise(squares(torch.full((30,), label), torch.arange(30) % 2)).features
         for label in (0, 2)
     }
     return recognise_prompts(recogniser, drawn(instead), real, PROMPTS)
 
 
-def test_the_exact_recogniser_is_one():
-    assert isinstance(Exact(), FactorRecogniser)
-
-
 def test_classes_are_the_joint_values_of_the_concepts_factors():
     pair = Classes(("object", "colour"), VALUES)
-    assert pair.names == ["two red", "two blue", "three red", "three blue", "four red", "four blue"]
+    assert len(pair) == 6
     assert [pair.number({"object": "three", "colour": each}) for each in ("red", "blue")] == [2, 3]
-    seen = SeenFactors(
-        {"object": np.array([[0.0, 3.0, 1.0]]), "colour": np.array([[2.0, 1.0]])}, np.zeros((1, 4))
-    )
+    seen = Seen({"object": np.array([[0.0, 3.0, 1.0]]), "colour": np.array([[2.0, 1.0]])}, np.zeros((1, 4)))
     joint = np.exp(pair.logits(seen))
     assert joint.sum() == pytest.approx(1) and joint.argmax() == 2
     assert joint.reshape(3, 2).sum(1) == pytest.approx(np.exp([0, 3, 1]) / np.exp([0, 3, 1]).sum())
@@ -71,7 +65,7 @@ def test_kinds_without_prompts_have_no_figures():
 
 
 def test_an_image_shows_a_concept_if_it_shows_all_its_values():
-    seen = Exact()(squares(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1])))
+    seen = Exact().recognise(squares(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1])))
     assert shows_concept(seen, PROMPTS, VALUES).tolist() == [False, True, True]
 
 

@@ -95,7 +95,7 @@ class ConceptPrompts:
     @property
     def named(self) -> str:
         """The concept in words, such as "object = three"."""
-        return ", ".join(f"{factor} = {value}" for factor, value in self.concept.items())
+        return in_words(self.concept)
 
     def of_kind(self, kind: str) -> tuple[Prompt, ...]:
         """The prompts of a kind."""
@@ -127,3 +127,8 @@ class ConceptPrompts:
                 f"{prompt.text!r}, to be kept, must name a value of {absent[0]}: give it as a table, such as "
                 f'{{ text = "{prompt.text}", {absent[0]} = "..." }}'
             )
+
+
+def in_words(shows: Mapping[str, str]) -> str:
+    """Values of factors in words, such as "object = three"."""
+    return ", ".join(f"{factor} = {value}" for factor, value in shows.items())

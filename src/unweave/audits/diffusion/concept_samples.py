@@ -1,14 +1,14 @@
 """`ConceptSamples`: the images of a text-to-image model as one recogniser of factors sees them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
+from unweave.audits.diffusion.concept_classes import Classes, Names, RecognisesFactors, ShowsFactors, shown
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
-from unweave.audits.diffusion.factors import Classes, FactorRecogniser, SeenFactors, shown
 from unweave.audits.diffusion.recognition import hit_rate
 from unweave.audits.diffusion.samples import Samples
 from unweave.audits.score import Share
@@ -35,7 +35,7 @@ class ConceptSamples(Samples):
 
 
 def recognise_prompts(
-    recogniser: FactorRecogniser,
+    recogniser: RecognisesFactors,
     images: Mapping[int, Tensor],
     real: Mapping[int, Float64[np.ndarray, "_ _"]],
     prompts: ConceptPrompts,
@@ -50,33 +50,31 @@ def recognise_prompts(
         prompts: The prompts.
     """
     classes = classes_of(prompts, recogniser)
-    seen = {number: recogniser(each) for number, each in images.items()}
+    seen = {number: recogniser.recognise(each) for number, each in images.items()}
     kept = range(len(prompts.forgotten), len(prompts.all))
     return ConceptSamples(
         logits={number: classes.logits(each) for number, each in seen.items()},
         features={number: each.features for number, each in seen.items()},
         real=real,
         forgotten=tuple(range(len(prompts.forgotten))),
-        space=recogniser.digest[:12],
+        space=recogniser.space,
         classes={
             number: classes.number(prompts.concept if number not in kept else prompt.shows)
             for number, prompt in enumerate(prompts.all)
         },
         kinds=prompts.kinds,
         agreement={
-            number: shown(seen[number], prompts.all[number].shows, recogniser.values).mean(axis=1)
+            number: shown(seen[number], prompts.all[number].shows, recogniser.names).mean(axis=1)
             for number in kept
         },
     )
 
 
-def classes_of(prompts: ConceptPrompts, recogniser: FactorRecogniser) -> Classes:
+def classes_of(prompts: ConceptPrompts, recogniser: RecognisesFactors) -> Classes:
     """The classes of the concept's factors."""
-    return Classes(tuple(prompts.concept), recogniser.values)
+    return Classes(tuple(prompts.concept), recogniser.names)
 
 
-def shows_concept(
-    seen: SeenFactors, prompts: ConceptPrompts, values: Mapping[str, Sequence[str]]
-) -> Bool[np.ndarray, " n"]:
+def shows_concept(seen: ShowsFactors, prompts: ConceptPrompts, values: Names) -> Bool[np.ndarray, " n"]:
     """Which images show the concept: all of its values are recognised."""
     return shown(seen, prompts.concept, values).min(axis=1)

@@ -83,6 +83,10 @@ class Drawing:
         """Real images as the task takes them."""
         return (self.check(images),)
 
+    def clean(self, images: Tensor) -> Float[Tensor, "n channel height width"]:
+        """Real images as the model sees them without noise."""
+        return self.check(images).float() / 127.5 - 1
+
     def source(self, images: Tensor, condition: int) -> Source:
         """Real images of a condition, as the model is trained on them."""
         return as_images(Resident(self.check(images), torch.full((len(images),), condition)))

@@ -21,7 +21,7 @@ from torch import nn
 from unweave.audits.diffusion.attacks import Budget, Target, attack, without_adapter
 from unweave.audits.diffusion.drawing import Drawing
 from unweave.audits.diffusion.fid import fid, refuse_no_fid
-from unweave.audits.diffusion.images_exam import Drawn, ImagesExam
+from unweave.audits.diffusion.images_exam import APART, Drawn, ImagesExam
 from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
 from unweave.audits.diffusion.real_images import images_of, refuse_unfit, shape_of
 from unweave.audits.diffusion.recogniser import Recogniser, Seen, hits
@@ -39,9 +39,6 @@ from unweave.tasks.diffusion.scopes import additions
 
 TRIAL = ("ua", "ra", "class_tv", "kid_retain")
 """The metrics that a search uses."""
-
-APART = 100_000
-"""The distance of the seeds of two classes, so that an image depends on its class and number alone."""
 
 
 @dataclass(frozen=True)

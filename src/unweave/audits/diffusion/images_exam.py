@@ -22,6 +22,9 @@ from unweave.audits.metrics import Values, gap_parts, mean_gap
 Drawn = Mapping[int, Tensor]
 """uint8 images [n, channel, height, width] in the order of their seeds, by condition."""
 
+APART = 100_000
+"""The distance of the seeds of two conditions, so that an image depends on its condition and number alone."""
+
 
 class ImagesExam(Exam[Drawn]):
     """Questions to generators whose answers are images by condition."""

@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unweave.audits.diffusion.clip_encoder import ClipEncoder
 from unweave.audits.diffusion.drawing import Drawing
 from unweave.audits.diffusion.images import check_images
 from unweave.data import Source
@@ -51,9 +52,14 @@ class LatentDrawing(Drawing):
         """The mean and the deviation of the latents of real images."""
         return encode(self.autoencoder, self.check(images))
 
+    def clean(self, images: Tensor) -> Float[Tensor, "n channel height width"]:
+        """The mean latents of real images."""
+        return self.inputs(images)[0]
+
     def source(self, images: Tensor, condition: int) -> Source:
         """The latents of real images of a prompt."""
-        return Latents(*self.inputs(images), torch.full((len(images),), condition))
+        mean, deviation = encode(self.autoencoder, self.check(images))
+        return Latents(mean, deviation, torch.full((len(images),), condition))
 
 
 class PromptedPipeline(nn.Module):
@@ -71,8 +77,8 @@ class PromptedPipeline(nn.Module):
         super().__init__()
         self.denoiser = pipeline.model(prompts)
         self.autoencoder, self.text_encoder = pipeline.autoencoder, pipeline.text_encoder
-        self.tokenizer, self.shape = pipeline.tokenizer, pipeline.shape
-        self.task = make_task(prompts, pipeline.schedule)
+        self.shape, self.task = pipeline.shape, make_task(prompts, pipeline.schedule)
+        self.encoder = ClipEncoder(pipeline.text_encoder, pipeline.tokenizer, pipeline.tokens(prompts))
 
     def drawing(self, how: Sampler) -> LatentDrawing:
         """Draws images under the prompts."""

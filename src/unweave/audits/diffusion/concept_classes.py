@@ -7,8 +7,8 @@ classes then apply to prompts.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import Protocol, runtime_checkable
+from math import prod
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -19,39 +19,48 @@ from unweave.audits.score import Share
 Rows = Float64[np.ndarray, "_ _"]  # factors differ in their number of values
 
 
-@dataclass(frozen=True)
-class SeenFactors:
-    """The recogniser's view of some images.
-
-    Args:
-        logits: Unnormalised scores `[n, value]` of the values of each factor.
-        features: The inputs of the heads `[n, feature]`, in units of their root mean square on real images.
-    """
-
-    logits: Mapping[str, Rows]
-    features: Rows
+Names = Mapping[str, Sequence[str]]
+"""The values of each factor, in the order of its logits."""
 
 
-@runtime_checkable
-class FactorRecogniser(Protocol):
-    """A classifier with one head per factor, trained on real images only."""
+class ShowsFactors(Protocol):
+    """A recogniser's view of some images."""
 
     @property
-    def values(self) -> Mapping[str, Sequence[str]]:
-        """The values of each factor, in the order of its logits."""
+    def logits(self) -> Mapping[str, Rows]:
+        """Unnormalised scores `[n, value]` of the values of each factor."""
+        ...
+
+    @property
+    def features(self) -> Rows:
+        """The inputs of the last layer `[n, feature]`."""
+        ...
+
+
+class RecognisesFactors(Protocol):
+    """A classifier of real images with one head per factor."""
+
+    @property
+    def names(self) -> Names:
+        """The values of each factor."""
         ...
 
     @property
     def errors(self) -> Mapping[str, Share]:
-        """The share of real held-out images whose value it mistakes, by factor."""
+        """The share of real held-out images in which it takes a factor for another value."""
         ...
 
     @property
     def digest(self) -> str:
-        """SHA-256 of architecture, weights and normalisation."""
+        """SHA-256 of all that its answers depend on."""
         ...
 
-    def __call__(self, images: Tensor) -> SeenFactors:
+    @property
+    def space(self) -> str:
+        """The name of the space of its features."""
+        ...
+
+    def recognise(self, images: Tensor) -> ShowsFactors:
         """Its view of uint8 images [n, channel, height, width]."""
         ...
 
@@ -66,12 +75,10 @@ class Classes:
     """
 
     factors: tuple[str, ...]
-    values: Mapping[str, Sequence[str]]
+    values: Names
 
-    @property
-    def names(self) -> list[str]:
-        """The name of each class, in the order of their numbers."""
-        return [" ".join(each) for each in product(*(self.values[factor] for factor in self.factors))]
+    def __len__(self) -> int:
+        return prod(len(self.values[factor]) for factor in self.factors)
 
     def number(self, shows: Mapping[str, str]) -> int:
         """The number of the class with these values; other factors do not matter."""
@@ -81,7 +88,7 @@ class Classes:
             found = found * len(known) + known.index(shows[factor])
         return found
 
-    def logits(self, seen: SeenFactors) -> Rows:
+    def logits(self, seen: ShowsFactors) -> Rows:
         """The log-probability of each class, with the factors taken as independent, `[n, class]`."""
         from scipy.special import log_softmax
 
@@ -92,9 +99,7 @@ class Classes:
         return joint
 
 
-def shown(
-    seen: SeenFactors, shows: Mapping[str, str], values: Mapping[str, Sequence[str]]
-) -> Bool[np.ndarray, "n factor"]:
+def shown(seen: ShowsFactors, shows: Mapping[str, str], values: Names) -> Bool[np.ndarray, "n factor"]:
     """Which of the values each image shows, in their order."""
     found = [
         seen.logits[factor].argmax(axis=1) == list(values[factor]).index(value)
