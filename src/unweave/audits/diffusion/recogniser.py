@@ -73,7 +73,7 @@ class Recogniser:
 
     def __call__(self, images: Tensor) -> Seen:
         """Its view of uint8 images [n, channel, height, width]; the model stays unchanged."""
-        logits, features = _answers(self.model, check_images(images, self.shape), self.mean, self.std)
+        logits, features = answers(self.model, check_images(images, self.shape), self.mean, self.std)
         return Seen(logits, features / self.scale)
 
     @property
@@ -85,11 +85,7 @@ class Recogniser:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the architecture, the weights and the normalisation."""
-        whole = hashlib.sha256(repr((self.model, self.shape, self.mean, self.std, self.scale)).encode())
-        for name, value in sorted(self.model.state_dict().items()):
-            whole.update(f"{name}:{value.dtype}:{list(value.shape)}:".encode())
-            whole.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return whole.hexdigest()
+        return digest_of(self.model, self.shape, self.mean, self.std, self.scale)
 
     @property
     def space(self) -> str:
@@ -139,17 +135,36 @@ def make_recogniser(model: nn.Module, train: Resident, held_out: Resident) -> Re
     """
     images = check_images(train.inputs)
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
-    logits, _ = _answers(model, check_images(held_out.inputs, shape), train.mean, train.std)
-    _, features = _answers(model, images, train.mean, train.std)
+    logits, _ = answers(model, check_images(held_out.inputs, shape), train.mean, train.std)
     confusion = np.zeros((logits.shape[1],) * 2, dtype=np.int64)
     np.add.at(confusion, (held_out.labels.numpy(), logits.argmax(axis=1)), 1)
+    scale = feature_scale(model, images, train.mean, train.std)
+    return Recogniser(model, shape, train.mean, train.std, scale, confusion)
+
+
+def feature_scale(model: nn.Module, images: Images, mean: tuple[float, ...], std: tuple[float, ...]) -> float:
+    """The root mean square of a classifier's features of images.
+
+    Raises:
+        ValueError: If it is zero or not finite.
+    """
+    _, features = answers(model, images, mean, std)
     scale = float(np.sqrt(np.square(features).mean()))
     if not scale > 0:
         raise ValueError(
             f"the classifier must find features in the training images, found a root mean square of {scale}: "
             "are they all of one colour?"
         )
-    return Recogniser(model, shape, train.mean, train.std, scale, confusion)
+    return scale
+
+
+def digest_of(model: nn.Module, *facts: object) -> str:
+    """SHA-256 of an architecture, its weights and facts about it."""
+    whole = hashlib.sha256(repr((model, *facts)).encode())
+    for name, value in sorted(model.state_dict().items()):
+        whole.update(f"{name}:{value.dtype}:{list(value.shape)}:".encode())
+        whole.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return whole.hexdigest()
 
 
 def hits(seen: Seen, condition: int, *, at_least: float = 0.0) -> Bool[np.ndarray, " n"]:
@@ -157,9 +172,10 @@ def hits(seen: Seen, condition: int, *, at_least: float = 0.0) -> Bool[np.ndarra
     return (seen.classes == condition) & (probabilities(seen.logits)[:, condition] >= at_least)
 
 
-def _answers(
+def answers(
     model: nn.Module, images: Images, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> tuple[Float64[np.ndarray, "n class"], Float64[np.ndarray, "n feature"]]:
+    """The logits of images, and their features: the inputs of the last layer."""
     device = next(model.parameters()).device
     source = Resident(images.to(device), torch.zeros(len(images), dtype=torch.int64), mean, std)
     logits, features = [], []

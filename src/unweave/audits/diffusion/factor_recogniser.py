@@ -1,0 +1,187 @@
+"""A recogniser of several factors: object, colour and style of an image, each with its own error known.
+
+One classifier of real images, with one softmax for each factor. Its penultimate activations are a space for
+distances, as those of `recogniser.Recogniser`. It must never be trained on generated images.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor, nn
+
+from unweave.audits.classifier.logits import probabilities
+from unweave.audits.diffusion.images import Shape, check_images
+from unweave.audits.diffusion.recogniser import answers, digest_of, feature_scale
+from unweave.audits.score import Share
+from unweave.data.captioned_drawings import factor_numbers
+from unweave.data.captions import Captioned
+from unweave.data.datasets import as_images
+from unweave.data.in_memory import Resident
+from unweave.descent.descend import Descent
+from unweave.descent.train import train_model
+from unweave.split import Split
+from unweave.tasks.factors import Factors, join_values
+from unweave.tasks.models import build
+
+TRAINING = Descent(lr=0.1, batch=128, weight_decay=5e-4, epochs=20, schedule="cosine", warmup=0.15)
+"""As for the recogniser of classes, on images that are shifted by up to one pixel."""
+
+SHIFT = 1
+"""The largest shift of a training image, in pixels."""
+
+Names = Mapping[str, Sequence[str]]
+"""The values of each factor, as `Drawings.names`."""
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """The recogniser's view of some images.
+
+    Args:
+        logits: Unnormalised scores of the values of each factor, shape `[n, value]`.
+        features: The inputs of its last layer, in units of their root mean square on real images.
+        names: The values of each factor.
+    """
+
+    logits: Mapping[str, Float64[np.ndarray, "n value"]]
+    features: Float64[np.ndarray, "n feature"]
+    names: Names
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def values(self, factor: str) -> Int64[np.ndarray, " n"]:
+        """The recognised value of a factor in each image, as its place among the names."""
+        return self.logits[factor].argmax(axis=1)
+
+    def probability(self, factor: str, value: str) -> Float64[np.ndarray, " n"]:
+        """The probability of a value of a factor in each image."""
+        place = self.place(factor, value)
+        return probabilities(self.logits[factor])[:, place]
+
+    def shows(self, factor: str, value: str) -> Bool[np.ndarray, " n"]:
+        """Which images show a value of a factor, such as the object "three"."""
+        place = self.place(factor, value)
+        return self.values(factor) == place
+
+    def place(self, factor: str, value: str) -> int:
+        """The place of a value among the names of its factor.
+
+        Raises:
+            ValueError: If the factor or the value is unknown.
+        """
+        known = self.names.get(factor, ())
+        if value not in known:
+            raise ValueError(
+                f"{value!r} must be a value of the factor {factor!r}: expected one of "
+                f"{', '.join(known) or ', '.join(self.names)}"
+            )
+        return list(known).index(value)
+
+
+@dataclass(frozen=True, eq=False)
+class FactorRecogniser:
+    """A classifier of real images with several factors.
+
+    Args:
+        model: Maps normalised images [batch, channel, height, width] to the logits of all factors.
+        names: The values of each factor, in the order of its logits.
+        shape: Channels, height and width of its training images.
+        mean: The mean of each channel, in units of the full range.
+        std: The standard deviation of each channel.
+        scale: Root mean square of the features on its training images.
+        errors: The share of real held-out images in which it takes a factor for another value.
+    """
+
+    model: nn.Module
+    names: Names
+    shape: Shape
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float
+    errors: Mapping[str, Share]
+
+    def recognise(self, images: Tensor) -> Recognised:
+        """Its view of uint8 images [n, channel, height, width]; the model stays unchanged."""
+        logits, features = answers(self.model, check_images(images, self.shape), self.mean, self.std)
+        return Recognised(split_logits(logits, self.names), features / self.scale, self.names)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the architecture, the weights, the names and the normalisation."""
+        names = {factor: tuple(values) for factor, values in self.names.items()}
+        return digest_of(self.model, names, self.shape, self.mean, self.std, self.scale)
+
+    @property
+    def space(self) -> str:
+        """The name of the space of its features: twelve hexadecimal digits."""
+        return self.digest[:12]
+
+
+def fit_recogniser(
+    train: Captioned,
+    held_out: Captioned,
+    names: Names,
+    *,
+    how: Descent = TRAINING,
+    width: int = 32,
+    hidden: int = 128,
+    seed: int = 0,
+    device: str = "cpu",
+    cache: Path | None = None,
+) -> FactorRecogniser:
+    """Trains a recogniser on real images, or reads it from the cache.
+
+    Args:
+        train: Square images with a column for each factor, in all combinations that are to be recognised
+            (see `Drawings.draw_every_pair`).
+        held_out: Held-out images; its errors are counted on all of them.
+        names: The values of each factor, as `Drawings.names`.
+        how: The training.
+        width: Channels after the first convolution (see `models.conv`).
+        hidden: The width of the hidden layer.
+        seed: The seed of its weights and of the order of the data.
+        device: The device to train on.
+        cache: The folder that stores it, by the digest of all it depends on; None stores nothing.
+    """
+    sources = [labelled(each, names) for each in (train, held_out)]
+    channels, size, _ = check_images(train.images).shape[1:]
+    task = Factors(tuple(len(values) for values in names.values()))
+    settings = {"channels": channels, "size": size, "width": width, "hidden": hidden}
+    shifted = replace(sources[0], crop=SHIFT).to(device)
+    split = Split(shifted, [0], sources[1].to(device))  # the forget set does not matter here
+    make = partial(build, "conv", sum(task.sizes), settings)
+    trained = train_model(how, make, split, "mixed", seed, task=task, device=device, cache=cache)
+    return make_recogniser(trained.model, sources[0], held_out, names)
+
+
+def make_recogniser(model: nn.Module, train: Resident, held_out: Captioned, names: Names) -> FactorRecogniser:
+    """Makes a recogniser of a trained model, and counts its errors on held-out images."""
+    images = check_images(train.inputs)
+    shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
+    scale = feature_scale(model, images, train.mean, train.std)
+    logits, _ = answers(model, check_images(held_out.images, shape), train.mean, train.std)
+    found, true = split_logits(logits, names), factor_numbers(held_out, names)
+    errors = {
+        factor: Share(int((found[factor].argmax(axis=1) != true[factor].numpy()).sum()), len(held_out))
+        for factor in names
+    }
+    return FactorRecogniser(model, names, shape, train.mean, train.std, scale, errors)
+
+
+def labelled(data: Captioned, names: Names) -> Resident:
+    """The images in [-1, 1], with one label for the values of all factors."""
+    values = list(factor_numbers(data, names).values())
+    return as_images(Resident(data.images, join_values(values, [len(each) for each in names.values()])))
+
+
+def split_logits(
+    logits: Float64[np.ndarray, "n logit"], names: Names
+) -> dict[str, Float64[np.ndarray, "n value"]]:
+    """The logits of each factor."""
+    ends = np.cumsum([len(values) for values in names.values()])[:-1]
+    return dict(zip(names, np.split(logits, ends, axis=1), strict=True))
