@@ -16,7 +16,7 @@ from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED
 from unweave.audits.exam import Answering, Exam, Found, Judging, Measuring, Reporting
 from unweave.audits.margins import Margins
-from unweave.audits.one_model import add_original, audit_record
+from unweave.audits.one_model import Subject, add_original, as_given, audit_record
 from unweave.audits.references import Answers, Retrain, collect_answers, load_or_retrain, retraining_cost
 from unweave.audits.score import Score
 from unweave.audits.verdict import Judgement, Verdict
@@ -172,7 +172,7 @@ def as_answers(
 
 def judge_answers(
     exam: Exam[Found],
-    subject: Result | Evidence,
+    subject: Subject,
     found: Answers[Found],
     before: Answers[Found] | None,
     reference_answers: Sequence[Answers[Found]],
@@ -192,7 +192,7 @@ def judge_answers(
     if judgement.verdict is Verdict.PASS and not found.probes and (caveat := exam.probe_caveat(found.found)):
         judgement = replace(judgement, reason=f"{judgement.reason}; {caveat}")
     judgement = as_one_model(exam, judgement)
-    name = subject.name if isinstance(subject, Result) else "model"
+    name = as_given(subject).name
     sheets = draw_sheets(exam, {name: [found], "original": [before], "retrained": reference_answers[:1]})
     audit_content = audit_record(
         subject,

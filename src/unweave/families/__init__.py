@@ -11,11 +11,14 @@ from unweave.audits.metrics import Metric
 from unweave.families.classifier import Classification
 from unweave.families.diffusion import Generation
 from unweave.families.family import Family
+from unweave.families.text_to_image import PromptedGeneration
 from unweave.tables import NOTHING, Table, as_table, read
 
 __all__ = ["DEFAULT_FAMILY", "FAMILIES"]
 
-FAMILIES: dict[str, Family] = {each.name: each for each in (Classification(), Generation())}
+FAMILIES: dict[str, Family] = {
+    each.name: each for each in (Classification(), Generation(), PromptedGeneration())
+}
 """Every family with its default settings, by the word of tasks and methods."""
 
 DEFAULT_FAMILY = FAMILIES[Classification.name]

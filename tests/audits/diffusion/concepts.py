@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts, Prompt
+from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, Recognised
 from unweave.audits.score import Share
 
 VALUES = {"object": ("two", "three", "four"), "colour": ("red", "blue")}
@@ -38,28 +39,23 @@ def squares(objects: Tensor, colours: Tensor, seed: int = 0) -> Tensor:
     return images.to(torch.uint8)
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What a recogniser sees."""
-
-    logits: Mapping[str, np.ndarray]
-    features: np.ndarray
-
-
-@dataclass(frozen=True)
-class Exact:
+@dataclass(frozen=True, eq=False)
+class Exact(FactorRecogniser):
     """Recognises squares without error."""
 
+    model: nn.Module = field(default_factory=nn.Identity)
     names: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: VALUES)
+    shape: tuple[int, int, int] = (3, 8, 8)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    scale: float = 100.0
     errors: Mapping[str, Share] = field(
         default_factory=lambda: {"object": Share(0, 100), "colour": Share(1, 100)}
     )
-    digest: str = "0123456789abcdef" * 4
-    space: str = "0123456789ab"
 
-    def recognise(self, images: Tensor) -> Seen:
+    def recognise(self, images: Tensor) -> Recognised:
         means = images.double().mean(dim=(2, 3))
         level, colour = means.max(dim=1).values, (means[:, 2] > means[:, 0]).long()
         nearest = (level[:, None] - LEVELS.double()).abs()
         logits = {"object": -nearest.numpy(), "colour": 20 * np.eye(2)[colour.numpy()]}
-        return Seen(logits, images.flatten(1).double().numpy() / 100)
+        return Recognised(logits, images.flatten(1).double().numpy() / self.scale, self.names)

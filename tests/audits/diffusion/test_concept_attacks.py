@@ -139,9 +139,7 @@ def test_a_prompt_that_leaves_no_room_is_refused(model: PromptedPipeline):
         model.encoder.tokenizer,
         replace(tokens, lengths=torch.full_like(tokens.lengths, 77)),
     )
-    with pytest.raises(
-        ValueError, match="room for a token before it, found 75 tokens of at most 75"
-    ):
+    with pytest.raises(ValueError, match="room for a token before it, found 75 tokens of at most 75"):
         choose_prefix(
             full, lambda _: torch.tensor(0.0), prompt=0, steps=1, generator=torch.Generator().manual_seed(0)
         )

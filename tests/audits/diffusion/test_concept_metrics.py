@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from audits.diffusion.concepts import PROMPTS, VALUES, Exact, Seen, squares
+from audits.diffusion.concepts import PROMPTS, VALUES, Exact, squares
 from unweave.audits.diffusion import recognition
 from unweave.audits.diffusion.concept_classes import Classes
 from unweave.audits.diffusion.concept_metrics import CONCEPT, KINDS, metrics_of
 from unweave.audits.diffusion.concept_samples import ConceptSamples, recognise_prompts, shows_concept
+from unweave.audits.diffusion.factor_recogniser import Recognised
 from unweave.audits.diffusion.metrics import measure_generation
 
 N = 20
@@ -38,7 +39,9 @@ def test_classes_are_the_joint_values_of_the_concepts_factors():
     pair = Classes(("object", "colour"), VALUES)
     assert len(pair) == 6
     assert [pair.number({"object": "three", "colour": each}) for each in ("red", "blue")] == [2, 3]
-    seen = Seen({"object": np.array([[0.0, 3.0, 1.0]]), "colour": np.array([[2.0, 1.0]])}, np.zeros((1, 4)))
+    seen = Recognised(
+        {"object": np.array([[0.0, 3.0, 1.0]]), "colour": np.array([[2.0, 1.0]])}, np.zeros((1, 4)), VALUES
+    )
     joint = np.exp(pair.logits(seen))
     assert joint.sum() == pytest.approx(1) and joint.argmax() == 2
     assert joint.reshape(3, 2).sum(1) == pytest.approx(np.exp([0, 3, 1]) / np.exp([0, 3, 1]).sum())
@@ -66,7 +69,7 @@ def test_kinds_without_prompts_have_no_figures():
 
 def test_an_image_shows_a_concept_if_it_shows_all_its_values():
     seen = Exact().recognise(squares(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1])))
-    assert shows_concept(seen, PROMPTS, VALUES).tolist() == [False, True, True]
+    assert shows_concept(seen, PROMPTS).tolist() == [False, True, True]
 
 
 def test_every_metric_has_a_meaning_and_a_limit():

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from unweave.audits.diffusion.attacks import Budget, Target
 from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS
 from unweave.audits.diffusion.concept_attacks import ConceptTarget, attack_concept
-from unweave.audits.diffusion.concept_classes import RecognisesFactors, ShowsFactors
 from unweave.audits.diffusion.concept_metrics import CONCEPT, metrics_of
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.concept_samples import (
@@ -28,6 +27,7 @@ from unweave.audits.diffusion.concept_samples import (
     shows_concept,
 )
 from unweave.audits.diffusion.drawing import Drawing
+from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, Recognised
 from unweave.audits.diffusion.images_exam import APART, Drawn, ImagesExam
 from unweave.audits.diffusion.metrics import measure_generation, measure_generation_pair
 from unweave.audits.diffusion.real_concepts import PICTURES, RealImages
@@ -71,7 +71,7 @@ class ConceptExam(ImagesExam):
     """
 
     prompts: ConceptPrompts
-    recogniser: RecognisesFactors
+    recogniser: FactorRecogniser
     real: RealImages
     sampler: Sampler
     count: int
@@ -90,15 +90,7 @@ class ConceptExam(ImagesExam):
     )
 
     def __post_init__(self) -> None:
-        self.real.refuse_too_few(self.kept_shows, self.prompts.concept, attacked=self.budget is not None)
-
-    @property
-    def kept_shows(self) -> list[dict[str, str]]:
-        """The values of the concept's factors that prompts to keep name, each once."""
-        found = {
-            tuple(each.shows[factor] for factor in self.prompts.concept): None for each in self.prompts.kept
-        }
-        return [dict(zip(self.prompts.concept, values, strict=True)) for values in found]
+        self.real.refuse_too_few(self.prompts, attacked=self.budget is not None)
 
     @cached_property
     def real_features(self) -> dict[int, Float64[np.ndarray, "_ _"]]:
@@ -106,11 +98,11 @@ class ConceptExam(ImagesExam):
         classes = classes_of(self.prompts, self.recogniser)
         return {
             classes.number(shows): self.recogniser.recognise(self.real.held_out_images(shows)).features
-            for shows in self.kept_shows
+            for shows in self.prompts.kept_shows
         }
 
     @property
-    def seeing(self) -> Callable[[Tensor], ShowsFactors]:
+    def seeing(self) -> Callable[[Tensor], Recognised]:
         """The recogniser."""
         return self.recogniser.recognise
 
@@ -173,7 +165,7 @@ class ConceptExam(ImagesExam):
 
     def hit(self, images: Tensor) -> Bool[np.ndarray, " n"]:
         """Which images show the concept."""
-        return shows_concept(self.recogniser.recognise(images), self.prompts, self.recogniser.names)
+        return shows_concept(self.recogniser.recognise(images), self.prompts)
 
     def probes(self, model: nn.Module, original: nn.Module | None = None) -> dict[str, float]:
         """Attacks that try to recover the concept; the original is for that on an addition of low rank.

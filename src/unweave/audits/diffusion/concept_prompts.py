@@ -93,6 +93,12 @@ class ConceptPrompts:
         return number_prompts([each.text for each in self.all], concepts=gone[:1], forgotten=gone)
 
     @property
+    def kept_shows(self) -> list[dict[str, str]]:
+        """The values of the concept's factors that prompts to keep name, each once."""
+        found = dict.fromkeys(tuple(each.shows[factor] for factor in self.concept) for each in self.kept)
+        return [dict(zip(self.concept, values, strict=True)) for values in found]
+
+    @property
     def named(self) -> str:
         """The concept in words, such as "object = three"."""
         return in_words(self.concept)

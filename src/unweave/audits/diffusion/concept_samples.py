@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from unweave.audits.diffusion.concept_classes import Classes, Names, RecognisesFactors, ShowsFactors, shown
+from unweave.audits.diffusion.concept_classes import Classes, shown
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
+from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, Recognised
 from unweave.audits.diffusion.recognition import hit_rate
 from unweave.audits.diffusion.samples import Samples
 from unweave.audits.score import Share
@@ -35,7 +36,7 @@ class ConceptSamples(Samples):
 
 
 def recognise_prompts(
-    recogniser: RecognisesFactors,
+    recogniser: FactorRecogniser,
     images: Mapping[int, Tensor],
     real: Mapping[int, Float64[np.ndarray, "_ _"]],
     prompts: ConceptPrompts,
@@ -63,18 +64,15 @@ def recognise_prompts(
             for number, prompt in enumerate(prompts.all)
         },
         kinds=prompts.kinds,
-        agreement={
-            number: shown(seen[number], prompts.all[number].shows, recogniser.names).mean(axis=1)
-            for number in kept
-        },
+        agreement={number: shown(seen[number], prompts.all[number].shows).mean(axis=1) for number in kept},
     )
 
 
-def classes_of(prompts: ConceptPrompts, recogniser: RecognisesFactors) -> Classes:
+def classes_of(prompts: ConceptPrompts, recogniser: FactorRecogniser) -> Classes:
     """The classes of the concept's factors."""
     return Classes(tuple(prompts.concept), recogniser.names)
 
 
-def shows_concept(seen: ShowsFactors, prompts: ConceptPrompts, values: Names) -> Bool[np.ndarray, " n"]:
+def shows_concept(seen: Recognised, prompts: ConceptPrompts) -> Bool[np.ndarray, " n"]:
     """Which images show the concept: all of its values are recognised."""
-    return shown(seen, prompts.concept, values).min(axis=1)
+    return shown(seen, prompts.concept).min(axis=1)

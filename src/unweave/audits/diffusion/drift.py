@@ -7,7 +7,7 @@ the class out. An edit with a larger distance changed more than necessary.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from unweave.audits.diffusion.images import check_images
 
 
+@runtime_checkable
 class HasFeatures(Protocol):
     """A recogniser's view of some images."""
 

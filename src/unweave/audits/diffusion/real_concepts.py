@@ -1,15 +1,15 @@
 """Real images with a column for each factor, for the audit of a concept."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from unweave.audits.diffusion.concept_prompts import in_words
+from unweave.audits.diffusion.concept_prompts import ConceptPrompts, in_words
 from unweave.audits.diffusion.kid import FEWEST
 from unweave.data.captions import FILE, TEXT, Captioned
 
@@ -55,39 +55,41 @@ class RealImages:
             whole.update(each.images.contiguous().numpy().data)
         return whole.hexdigest()
 
-    def held_out_images(self, shows: Mapping[str, str]) -> UInt8[Tensor, "n channel height width"]:
+    def held_out_images(self, values: Mapping[str, str]) -> UInt8[Tensor, "n channel height width"]:
         """The held-out images that show these values."""
-        return images_of(self.held_out, shows)
+        return images_of(self.held_out, values)
 
-    def training_images(self, shows: Mapping[str, str]) -> UInt8[Tensor, "n channel height width"]:
+    def training_images(self, values: Mapping[str, str]) -> UInt8[Tensor, "n channel height width"]:
         """The training images that show these values."""
-        return images_of(self.train, shows)
+        return images_of(self.train, values)
 
-    def refuse_too_few(
-        self, kept: Sequence[Mapping[str, str]], concept: Mapping[str, str], *, attacked: bool
-    ) -> None:
+    def refuse_too_few(self, prompts: ConceptPrompts, *, attacked: bool) -> None:
         """Raises if there are too few real images for a KID, or for attackers to learn from.
 
         Args:
-            kept: The values that prompts to keep name.
-            concept: The values of the concept.
+            prompts: The prompts.
             attacked: Whether attacks run.
         """
-        for shows in kept:
-            found = len(self.held_out_images(shows))
+        for values in prompts.kept_shows:
+            found = len(self.held_out_images(values))
             if found < FEWEST:
                 raise ValueError(
                     f"a KID needs {FEWEST} held-out images of what prompts to keep name, found {found} of "
-                    f"{in_words(shows)} in {self.held_out.place}: give more, or leave such prompts out"
+                    f"{in_words(values)} in {self.held_out.place}: give more, or leave such prompts out"
                 )
-        found = len(self.training_images(concept))
+        found = len(self.training_images(prompts.concept))
         if attacked and found < PICTURES:
             raise ValueError(
                 f"attacks need {PICTURES} training images of the concept, found {found} of "
-                f"{in_words(concept)} in {self.train.place}: set attacks=0, or give more"
+                f"{prompts.named} in {self.train.place}: set attacks=0, or give more"
             )
 
 
-def images_of(data: Captioned, shows: Mapping[str, str]) -> UInt8[Tensor, "n channel height width"]:
+def images_of(data: Captioned, values: Mapping[str, str]) -> UInt8[Tensor, "n channel height width"]:
     """The images whose columns have these values."""
-    return data.images[torch.tensor([shows.items() <= row.items() for row in data.rows])]
+    return data.images[shows(data, values)]
+
+
+def shows(data: Captioned, values: Mapping[str, str]) -> Bool[Tensor, " n"]:
+    """Which images have these values in their columns."""
+    return torch.tensor([values.items() <= row.items() for row in data.rows])
