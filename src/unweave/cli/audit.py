@@ -63,8 +63,8 @@ def audit(
         return audit_evidence(evidence, reference, original, flags)
     assert run is not None
     if concept.prompts is not None:
-        outcome, place, sentences = audit_concept(run, original, reference, concept, flags)
-        return print_audit(outcome, place, flags, *sentences)
+        outcome, place, absent = audit_concept(run, original, reference, concept, flags)
+        return print_audit(outcome, place, flags, absent)
     refuse_no_prompts(run, concept)
     if reference is not None or original is not None:
         raise ValueError("--reference and --original go with --evidence: a run has its own")

@@ -1,6 +1,5 @@
 """`unweave audit FOLDER --prompts`: compares a text-to-image model with ones retrained without a concept."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -80,11 +79,11 @@ def refuse_no_prompts(run: Path | None, given: ConceptFiles) -> None:
 
 def audit_concept(
     run: Path, original: Path | None, reference: Path | None, given: ConceptFiles, flags: CommonFlags
-) -> tuple[Audit, Path, list[str]]:
+) -> tuple[Audit, Path, str]:
     """Audits a text-to-image model.
 
     Returns:
-        The audit, its folder, and sentences on what was not run.
+        The audit, its folder, and a sentence on what was not run.
     """
     if given.data is None:
         raise ValueError(
@@ -103,7 +102,7 @@ def audit_concept(
         with out.open_folder(place, facts):
             outcome = work.run(place, listener)
             outcome.save(place)
-    return outcome, place, not_run(family, folders)
+    return outcome, place, f"Not run: {', '.join(not_run(family, folders))}."
 
 
 def find_folders(run: Path, original: Path | None, reference: Path | None) -> Folders:
@@ -168,11 +167,7 @@ def read_work(
 
 
 def not_run(family: PromptedGeneration, folders: Folders) -> list[str]:
-    """What the audit did not run, as a sentence; empty if that is nothing."""
+    """What an audit does not run, and how to run it."""
     absent = [] if family.attacks else ["attacks (give --set attacks=25)"]
     absent += [] if folders.retrained else ["retrained models (give --reference)"]
-    return [f"Not run: {', '.join([*absent, *ALWAYS_ABSENT])}."]
-
-
-ALWAYS_ABSENT: Sequence[str] = ("FID and CLIP score, which need weights from elsewhere",)
-"""What no audit of a concept runs."""
+    return [*absent, "FID and CLIP score, which need weights from elsewhere"]

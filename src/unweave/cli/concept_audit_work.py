@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from unweave.audits.one_model import GivenModel
 from unweave.audits.references import Answers, collect_answers
 from unweave.audits.verdict import SEEDS
 from unweave.bench.workers import Listener, Progress
-from unweave.cli.audit_concept import Folders
+from unweave.cli.audit_concept import Folders, not_run
 from unweave.data.captions import hold_out, read_captioned
 from unweave.errors import Failed
 from unweave.families.text_to_image import PromptedGeneration
@@ -134,6 +135,7 @@ class ConceptAudit:
         about = request_row(gone, [0] * len(gone), of=len(train), model=self.folders.original.name)
         about |= {"classes": {self.prompts.named: len(gone)}}
         data = {"digest": self.real.digest, "forget": len(gone), "retain": len(train) - len(gone)}
+        data |= {"not run": not_run(self.family, self.folders)}
         name, row, asked, seed = method_of(self.folders.run)
         return GivenModel(name, row, {**about, **asked}, {**data, **exam.facts}, seed)
 
@@ -194,10 +196,7 @@ def weights_digest(pipeline: StableDiffusion) -> str:
 
 def refuse_same(folders: Folders, digests: Mapping[Path, str]) -> None:
     """Raises if two folders that must differ hold the same weights."""
-    first: dict[str, Path] = {}
-    for folder in (folders.original, folders.edited, *folders.retrained):
-        same = first.setdefault(digests[folder], folder)
-        if same != folder:
-            raise ValueError(
-                f"{folder} must hold another model than {same}, found the same weights: leave one"
-            )
+    named = [folders.original, folders.edited, *folders.retrained]
+    for first, second in combinations(named, 2):
+        if digests[first] == digests[second]:
+            raise ValueError(f"{second} must hold another model than {first}, found the same: leave one")
