@@ -1,0 +1,133 @@
+"""Makes small text-to-image models: originals, references retrained without a concept, and what they draw.
+
+    python benchmarks/text_to_image_models.py --out models --seeds 0 1 2 --object three seven --colour red
+    python benchmarks/text_to_image_models.py --out models --measure 40
+
+Each model is a folder for diffusers: models/digits/seed-0/original, models/digits/seed-0/without-three.
+A second run continues an interrupted one: finished models stay, and an unfinished training resumes. With
+--measure, N images of each object are drawn from every original under prompts of the training, and under
+prompts that were never trained; a recogniser of real images says what they show.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from unweave.audits.diffusion.factor_recogniser import FactorRecogniser
+from unweave.bench.text_to_image_models import TextToImageModels
+from unweave.bench.text_to_image_recipe import text_to_image_recipe
+from unweave.data.captioned_drawings import HELD_OUT_TEMPLATES, Drawings
+from unweave.data.captions import TEXT, Concept
+from unweave.tasks.diffusion.autoencoder import decode
+from unweave.tasks.diffusion.sample import Sampler, sample
+from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load
+from unweave.tasks.diffusion.text_to_image import Prompts, make_task
+
+Row = Mapping[str, str]
+"""A prompt with the factors that it names."""
+
+
+def make(models: TextToImageModels, folder: Path, seed: int, concept: Concept | None) -> None:
+    """Trains and writes a model that is not there yet."""
+    if folder.exists():
+        print(f"{folder} is there", flush=True)
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    start = time.process_time()
+    cost = models.write(folder, seed, concept)
+    spent = time.process_time() - start
+    print(f"{folder}  {cost.gradients} gradients, {spent:.0f} CPU-seconds in this run", flush=True)
+
+
+def prompt_groups(drawings: Drawings) -> dict[str, list[dict[str, str]]]:
+    """The prompts to draw: those of the training, and those never trained."""
+    return {
+        "trained": drawings.prompts(),
+        "held-out templates": drawings.prompts(HELD_OUT_TEMPLATES),
+        "held-out pairs": drawings.prompts(held_out=True),
+    }
+
+
+def draw(
+    pipeline: StableDiffusion, texts: Sequence[str], how: Sampler
+) -> UInt8[Tensor, "n channel height width"]:
+    """Draws an image of each prompt, from seeds 0, 1, 2, ..."""
+    prompts = Prompts(tuple(dict.fromkeys(texts)))
+    numbers = torch.tensor([prompts.number(text) for text in texts])
+    task = make_task(prompts, pipeline.schedule)
+    latents = sample(pipeline.model(prompts), task, numbers, shape=pipeline.shape, how=how, rounded=False)
+    return decode(pipeline.autoencoder, latents)
+
+
+def chosen(rows: Sequence[Row], name: str, n: int) -> list[Row]:
+    """N prompts of an object, spread evenly over those that name it."""
+    found = [row for row in rows if row["object"] == name]
+    return [
+        found[place * len(found) // n] if n < len(found) else found[place % len(found)] for place in range(n)
+    ]
+
+
+def measure(
+    pipeline: StableDiffusion, rows: Sequence[Row], recogniser: FactorRecogniser, n: int, how: Sampler
+) -> dict[str, dict[str, float]]:
+    """The share of images that show what their prompt names: by object, and in all."""
+    drawn = [row for name in recogniser.names["object"] for row in chosen(rows, name, n)]
+    seen = recogniser.recognise(draw(pipeline, [row[TEXT] for row in drawn], how))
+    right = {
+        factor: [
+            (row["object"], bool(seen.shows(factor, row[factor])[place]))
+            for place, row in enumerate(drawn)
+            if factor in row
+        ]
+        for factor in recogniser.names
+    }
+    by_object = {
+        name: sum(each for found, each in right["object"] if found == name) / n
+        for name in recogniser.names["object"]
+    }
+    whole = {factor: sum(each for _, each in found) / len(found) for factor, found in right.items() if found}
+    return {"by object": by_object, "all": whole}
+
+
+def main() -> None:
+    """Runs what the arguments ask for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("unweave-text-to-image"))
+    parser.add_argument("--recipe", default="digits", help="a name, or the path of a TOML file")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--object", nargs="*", default=[], help="objects of references, such as three")
+    parser.add_argument("--colour", nargs="*", default=[], help="colours of references, such as red")
+    parser.add_argument("--measure", type=int, default=0, metavar="N", help="images of each object")
+    parser.add_argument("--guidance", type=float, help="instead of the recipe's")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # more are slower on models of this size
+    recipe = text_to_image_recipe(arguments.recipe)
+    models = TextToImageModels(recipe, arguments.out / "kept")
+    concepts: dict[str, Concept | None] = {"original": None}
+    for factor, names in (("object", arguments.object), ("colour", arguments.colour)):
+        concepts |= {f"without-{name}": Concept(column=factor, values=(name,)) for name in names}
+    place = arguments.out / Path(arguments.recipe).stem
+    for seed in arguments.seeds:
+        for name, concept in concepts.items():
+            make(models, place / f"seed-{seed}" / name, seed, concept)
+    if arguments.measure:
+        how = replace(recipe.sampler, guidance=arguments.guidance or recipe.sampler.guidance)
+        recogniser = models.recogniser
+        errors = {factor: f"{share.successes} of {share.n}" for factor, share in recogniser.errors.items()}
+        print(f"recogniser {recogniser.space} errs on real held-out images in {errors}", flush=True)
+        for seed in arguments.seeds:
+            pipeline = load(place / f"seed-{seed}" / "original")
+            for group, rows in prompt_groups(recipe.drawings).items():
+                found = measure(pipeline, rows, recogniser, arguments.measure, how)
+                print(json.dumps({"seed": seed, "prompts": group, **found}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from unweave.bench.recipe import recipe_names
+from unweave.bench.text_to_image_recipe import FOLDER, TextToImageRecipe, recipe_text, text_to_image_recipe
+from unweave.tables import as_table, read
+from unweave.tasks.diffusion.schedule import Schedule
+
+
+@pytest.mark.parametrize("name", ["digits", "garments"])
+def test_a_recipe_of_the_package(name: str):
+    recipe = text_to_image_recipe(name)
+    assert recipe.drawings.subject == name and recipe.train.ema and recipe.save_every
+    assert recipe.autoencoder.latent(recipe.drawings.size) == (4, 8, 8)
+    assert name not in recipe_names()
+    assert read(TextToImageRecipe, as_table(recipe), "") == recipe
+
+
+def test_there_are_no_other_recipes():
+    assert sorted(each.name for each in FOLDER.iterdir()) == ["digits.toml", "garments.toml"]
+
+
+def test_the_scheduler_has_the_noise_of_the_training():
+    recipe = text_to_image_recipe("digits")
+    assert Schedule.of({**recipe.scheduler().config, "_class_name": "DDIMScheduler"}) == recipe.schedule
+
+
+def test_a_recipe_from_a_file(tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    path.write_text(recipe_text("digits"))
+    assert text_to_image_recipe(path) == text_to_image_recipe("digits")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "expected a recipe at .*, found no such file"),
+        ("[drawings", "is not TOML"),
+        (
+            "[drawings]\n[autoencoder.train]\nsteps = 1\n[train]\nstep = 2\n",
+            "unknown key .step. in train .did you mean .steps",
+        ),
+        ("[drawings]\n", "autoencoder is missing"),
+    ],
+)
+def test_a_bad_recipe_is_refused(text: str | None, message: str, tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        text_to_image_recipe(path)
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(ValueError, match="unknown text-to-image recipe 'digit' .did you mean 'digits'"):
+        text_to_image_recipe("digit")
