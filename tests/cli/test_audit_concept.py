@@ -11,6 +11,7 @@ diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from stable_diffusion import write_images, write_pipeline  # noqa: E402  # after diffusers is known to be there
+from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS  # noqa: E402
 
 PROMPTS = """
 concept = { number = "three" }
@@ -101,6 +102,20 @@ def test_a_run_of_forget_knows_its_original_and_its_method(run, given: Path, her
     (stage,) = made["stages"].values()
     assert stage["methods"]["UCE"]["repr"].startswith("UCE(") and stage["request"]["model"] == "sd"
     assert stage["request"]["asked"] == "--concept 'a three'"
+
+
+@pytest.mark.slow
+def test_attacks_run_on_a_model_with_a_lora_file(run, given: Path, here: Path):
+    edit = ("--concept", "a three", "--scope", "lora", "--rank", "2", "--method", "lur", "--quiet")
+    steps = ("--set", "how.steps=2", "--set", "how.batch=4", "--data", given / "images")
+    assert run("forget", given / "sd", *edit, *steps, "--out", here / "gone").code == 0
+    told = run("audit", here / "gone", *flags(given, original=None), *SHORT, "--set", "attacks=2")
+    assert told.code == 1, told.error
+    assert "attacks" not in told.out.partition("Not run: ")[2]
+    made = json.loads((here / "gone" / "audit" / "record.json").read_text())
+    (stage,) = made["stages"].values()
+    scores = stage["methods"]["LUR"]["scores"]
+    assert scores.keys() >= CONCEPT_ATTACKS.keys() and scores["dropped_same"]["value"] == 100
 
 
 def fails(run, given: Path, here: Path, *arguments: object) -> str:

@@ -25,6 +25,7 @@ from unweave.audits.references import Answers, collect_answers
 from unweave.audits.verdict import SEEDS
 from unweave.bench.workers import Listener, Progress
 from unweave.cli.audit_concept import Folders, not_run
+from unweave.cli.concept_work import LORA
 from unweave.data.captions import hold_out, read_captioned
 from unweave.errors import Failed
 from unweave.families.text_to_image import PromptedGeneration
@@ -34,6 +35,7 @@ from unweave.record.files import read_object, write_atomically
 from unweave.record.one_model import UNKNOWN, request_row
 from unweave.record.record import package_digest
 from unweave.tasks.diffusion.concept_request import refuse_other_size
+from unweave.tasks.diffusion.low_rank_file import add_from_file
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load
 
 REFERENCES = "references"
@@ -80,8 +82,9 @@ class ConceptAudit:
         exam = self.exam(place / MODELS)
         total = len(self.digests) + 1
         listener(Progress("the recogniser", 1, total))
-        before = self.answers(self.folders.original, exam)
-        found = self.answers(self.folders.edited, exam, original=self.folders.original)
+        original = self.model(self.folders.original)
+        before = collect(original, self.folders.original, exam)
+        found = collect(self.edited_model(), self.folders.edited, exam, original)
         listener(Progress("the original and the model", 3, total))
         answers: list[Answers[Drawn]] = []
         for folder in self.folders.retrained:
@@ -105,24 +108,21 @@ class ConceptAudit:
         """A pipeline under the prompts."""
         return PromptedPipeline(load(folder), self.prompts.numbered).to(self.device or "cpu")
 
-    def answers(self, folder: Path, exam: ConceptExam, original: Path | None = None) -> Answers[Drawn]:
-        """The images of a model, and the attacks on it.
-
-        Raises:
-            ValueError: If they are unusable; the message names the folder.
-        """
-        before = None if original is None else self.model(original)
-        try:
-            return collect_answers(self.model(folder), exam, before)
-        except Failed as error:
-            raise ValueError(f"the model in {folder} can't be audited: {error}") from error
+    def edited_model(self) -> PromptedPipeline:
+        """The model under audit: of a run with a LoRA file, the original with it, as its users have it."""
+        lora = None if self.folders.run is None else self.folders.run / LORA
+        if lora is None or not lora.is_dir():
+            return self.model(self.folders.edited)
+        model = self.model(self.folders.original)
+        add_from_file(model.denoiser, lora)
+        return model
 
     def stored_answers(self, folder: Path, exam: ConceptExam, place: Path) -> Answers[Drawn]:
         """The answers of a retrained model, read from a folder if they are there."""
         name = f"{self.digests[folder][:16]}-{exam.digest}"
         facts, images = place / f"{name}.json", place / f"{name}.{exam.suffix}"
         if not facts.exists():
-            answers = self.answers(folder, exam)
+            answers = collect(self.model(folder), folder, exam)
             place.mkdir(parents=True, exist_ok=True)
             exam.save(answers.found, images)
             write_atomically(facts, json.dumps({"probes": dict(answers.probes)}))
@@ -138,6 +138,20 @@ class ConceptAudit:
         data |= {"not run": not_run(self.family, self.folders)}
         name, row, asked, seed = method_of(self.folders.run)
         return GivenModel(name, row, {**about, **asked}, {**data, **exam.facts}, seed)
+
+
+def collect(
+    model: PromptedPipeline, folder: Path, exam: ConceptExam, original: PromptedPipeline | None = None
+) -> Answers[Drawn]:
+    """The images of a model, and the attacks on it.
+
+    Raises:
+        ValueError: If they are unusable; the message names the folder.
+    """
+    try:
+        return collect_answers(model, exam, original)
+    except Failed as error:
+        raise ValueError(f"the model in {folder} can't be audited: {error}") from error
 
 
 def method_of(
