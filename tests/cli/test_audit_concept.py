@@ -157,6 +157,11 @@ def test_prompts_that_a_model_does_not_take_are_refused(run, given: Path, here: 
     (given / "long.toml").write_text(PROMPTS.replace("two plus one", "x" * 80))
     error = fails(run, given, here, given / "edited", *flags(given, prompts=given / "long.toml"))
     assert "a prompt must have at most 77 tokens, found 82" in error
+    full = PROMPTS.replace('"a three",', f'"{"x" * 71} a three",')
+    (given / "full.toml").write_text(full)
+    attacked = (*flags(given, prompts=given / "full.toml"), "--set", "attacks=2")
+    error = fails(run, given, here, given / "edited", *attacked)
+    assert "which has as many as the model takes: put a shorter prompt first" in error
     (given / "both.toml").write_text(PROMPTS.replace("a blue two", "a red three"))
     error = fails(run, given, here, given / "edited", *flags(given, prompts=given / "both.toml"))
     assert "'a red three' is both to be forgotten (trained) and kept (others)" in error

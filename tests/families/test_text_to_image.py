@@ -12,6 +12,7 @@ from unweave.audits.diffusion.concept_metrics import CONCEPT
 from unweave.data.in_memory import Resident
 from unweave.families import FAMILIES, family_for, metric_named
 from unweave.families.text_to_image import PromptedGeneration
+from unweave.methods.configure import configure
 from unweave.methods.simple import FineTune
 from unweave.methods.uce import UCE
 from unweave.result import Result
@@ -52,11 +53,18 @@ def test_what_only_recipes_ask_says_what_to_do():
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
-    [({"images": 19}, "images must be at least 20"), ({"attacks": -1}, "attacks must")],
+    [({"images": 19}, "images must be at least 20"), ({"attacks": -1}, "attacks")],
 )
 def test_settings_that_no_audit_can_use_are_refused(settings, expected):
     with pytest.raises(ValueError, match=expected):
         PromptedGeneration(**settings)
+
+
+def test_the_budget_of_attackers_can_be_set_by_tables():
+    tables = {"attacks": 3, "attacker": {"relearning": {"lr": 0.001}, "vector_steps": 5}, "images": 30}
+    found = configure(PromptedGeneration(), tables)
+    assert (found.attacks, found.attacker.relearning.lr, found.attacker.vector_steps) == (3, 0.001, 5)
+    assert found.attacker.seeds == 100 and found.sampler == PromptedGeneration().sampler
 
 
 def test_nothing_outside_of_the_families_asks_for_its_class():

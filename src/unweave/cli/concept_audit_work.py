@@ -37,6 +37,7 @@ from unweave.record.record import package_digest
 from unweave.tasks.diffusion.concept_request import refuse_other_size
 from unweave.tasks.diffusion.low_rank_file import add_from_file
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load
+from unweave.tasks.diffusion.text_to_image import Tokens
 
 REFERENCES = "references"
 """The folder of the answers of retrained models, from which an interrupted audit goes on."""
@@ -180,7 +181,9 @@ def read(
     for folder in (folders.original, folders.edited, *folders.retrained):
         pipeline = load(folder)
         refuse_other_size(pipeline, [real.train, real.held_out])
-        pipeline.tokens(asked.numbered)  # a prompt that is too long is an error
+        tokens = pipeline.tokens(asked.numbered)  # a prompt that is too long is an error
+        if family.attacks:
+            refuse_no_room(tokens, asked)
         digests[folder] = weights_digest(pipeline)
     refuse_same(folders, digests)
     real.refuse_too_few(asked, attacked=family.attacks > 0)
@@ -206,6 +209,15 @@ def weights_digest(pipeline: StableDiffusion) -> str:
     """The digest of all weights of a pipeline."""
     models = pipeline.unet, pipeline.autoencoder, pipeline.text_encoder
     return hashlib.sha256("".join(contents(each.state_dict()) for each in models).encode()).hexdigest()
+
+
+def refuse_no_room(tokens: Tokens, prompts: ConceptPrompts) -> None:
+    """Raises if attacks can't put a token before the prompt of the concept."""
+    if int(tokens.lengths[0]) >= tokens.ids.shape[1]:
+        raise ValueError(
+            f"attacks put tokens before {prompts.trained[0].text!r}, which has as many as the model takes: "
+            "put a shorter prompt first in trained, or set attacks=0"
+        )
 
 
 def refuse_same(folders: Folders, digests: Mapping[Path, str]) -> None:

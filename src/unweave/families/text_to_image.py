@@ -1,7 +1,7 @@
 """The family of text-to-image models, which are read from a folder of diffusers and never from a recipe."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from unweave.audits.diffusion.attacks import Budget
-from unweave.audits.diffusion.concept_exam import EVERY, ConceptExam
+from unweave.audits.diffusion.concept_exam import ConceptExam
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
+from unweave.audits.diffusion.concept_verdict import EVERY
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser
 from unweave.audits.diffusion.kid import FEWEST
 from unweave.audits.diffusion.real_concepts import RealImages
@@ -34,6 +35,9 @@ BY_FOLDER = (
     "it with unweave audit FOLDER --prompts"
 )
 
+ATTACKER = Budget()
+"""The default budget of attackers."""
+
 
 @dataclass(frozen=True)
 class PromptedGeneration(Family):
@@ -43,6 +47,7 @@ class PromptedGeneration(Family):
         sampler: How to draw images.
         images: The number of images of each prompt.
         attacks: The number of images per setting of the attacks that try to recover the concept; 0 runs none.
+        attacker: The rest of an attacker's budget.
     """
 
     name: ClassVar[str] = TextToImage.family
@@ -54,6 +59,7 @@ class PromptedGeneration(Family):
     sampler: Sampler = Sampler("dpm", steps=20, guidance=3.0)
     images: int = 25
     attacks: int = 0
+    attacker: Budget = ATTACKER
 
     def __post_init__(self) -> None:
         if self.attacks < 0:
@@ -84,7 +90,7 @@ class PromptedGeneration(Family):
         Raises:
             ValueError: If there are too few real images.
         """
-        budget = Budget(images=self.attacks) if self.attacks else None
+        budget = replace(self.attacker, images=self.attacks) if self.attacks else None
         return ConceptExam(prompts, recogniser, real, self.sampler, self.images, budget)
 
     def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:

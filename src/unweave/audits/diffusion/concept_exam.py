@@ -9,16 +9,15 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float64
 from torch import Tensor, nn
 
 from unweave.audits.diffusion.attacks import Budget, Target
-from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS
 from unweave.audits.diffusion.concept_attacks import ConceptTarget, attack_concept
-from unweave.audits.diffusion.concept_metrics import CONCEPT, metrics_of
+from unweave.audits.diffusion.concept_metrics import metrics_of
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.concept_samples import (
     ConceptSamples,
@@ -26,34 +25,18 @@ from unweave.audits.diffusion.concept_samples import (
     recognise_prompts,
     shows_concept,
 )
-from unweave.audits.diffusion.drawing import Drawing
+from unweave.audits.diffusion.concept_verdict import EVERY, explain_never_drawn, judge_concept
+from unweave.audits.diffusion.draws import drawer
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, Recognised
 from unweave.audits.diffusion.images_exam import APART, Drawn, ImagesExam
 from unweave.audits.diffusion.metrics import measure_generation, measure_generation_pair
 from unweave.audits.diffusion.real_concepts import PICTURES, RealImages
-from unweave.audits.diffusion.text_attacks import TextEncoder
-from unweave.audits.diffusion.verdict import calibrate_generation, explain_chance, judge_generation
+from unweave.audits.diffusion.verdict import calibrate_generation
 from unweave.audits.exam import Glance
 from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values
 from unweave.audits.verdict import Judgement
 from unweave.tasks.diffusion.sample import Sampler
-
-UNATTACKED = "no attacks ran, so the concept may only be hidden: set attacks"
-
-EVERY: Mapping[str, Metric[Any]] = {**CONCEPT, **CONCEPT_ATTACKS}
-"""The figures of the images and of the attacks."""
-
-
-@runtime_checkable
-class Draws(Protocol):
-    """A model that draws images of its prompts."""
-
-    encoder: TextEncoder
-
-    def drawing(self, how: Sampler) -> Drawing:
-        """What draws from it."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -213,36 +196,10 @@ class ConceptExam(ImagesExam):
         answers: Callable[[], Sequence[Drawn]],
     ) -> Judgement:
         """Judges the models; inconclusive if the original never draws the concept."""
-        return judge_generation(
+        return judge_concept(
             values,
             references,
             margins,
-            original=original,
-            missing=self.explain_never_drawn([self.samples(each) for each in answers()]),
-            unattacked=UNATTACKED,
-            metrics=EVERY,
-            attacks=CONCEPT_ATTACKS,
+            original,
+            missing=explain_never_drawn([self.samples(each) for each in answers()], self.prompts),
         )
-
-    def explain_never_drawn(self, original: Sequence[ConceptSamples]) -> str:
-        """Says that the original draws the concept no more often than by chance; empty if it does.
-
-        Only prompts as in training count: no model has to understand a paraphrase.
-        """
-        n_classes = len(classes_of(self.prompts, self.recogniser))
-        shares = [each.hits(each.kinds["trained"]) for each in original]
-        weak = explain_chance(shares, n_classes) if shares else ""
-        named = f"the original draws the concept {self.prompts.named} no more often than by chance"
-        return f"{named}: {weak}" if weak else ""
-
-
-def drawer(model: nn.Module) -> Draws:
-    """Returns the model if it draws images of its prompts.
-
-    Raises:
-        ValueError: If it does not.
-    """
-    if not isinstance(model, Draws):
-        found = type(model).__name__
-        raise ValueError(f"an audit of a concept needs a PromptedPipeline, found {found}: make one of it")
-    return model
