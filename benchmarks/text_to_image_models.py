@@ -1,12 +1,13 @@
 """Makes small text-to-image models: originals, references retrained without a concept, and what they draw.
 
     python benchmarks/text_to_image_models.py --out models --seeds 0 1 2 --object three seven --colour red
-    python benchmarks/text_to_image_models.py --out models --measure 40
+    python benchmarks/text_to_image_models.py --out models --object three --measure 40 --record found.json
+    python benchmarks/text_to_image_models.py --out models --reconstruct three
 
 Each model is a folder for diffusers: models/digits/seed-0/original, models/digits/seed-0/without-three.
 A second run continues an interrupted one: finished models stay, and an unfinished training resumes. With
---measure, N images of each object are drawn from every original under prompts of the training, and under
-prompts that were never trained; a recogniser of real images says what they show.
+--measure, N images of each object are drawn from every model that is named, under prompts of the training and
+under prompts that were never trained; a recogniser of real images says what they show.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import UInt8
@@ -23,9 +25,11 @@ from torch import Tensor
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser
 from unweave.bench.text_to_image_models import TextToImageModels
 from unweave.bench.text_to_image_recipe import text_to_image_recipe
-from unweave.data.captioned_drawings import HELD_OUT_TEMPLATES, Drawings
+from unweave.data.captioned_drawings import HELD_OUT_TEMPLATES, Drawings, write_captioned
 from unweave.data.captions import TEXT, Concept
-from unweave.tasks.diffusion.autoencoder import decode
+from unweave.record.files import write_atomically
+from unweave.tables import as_table
+from unweave.tasks.diffusion.autoencoder import decode, encode
 from unweave.tasks.diffusion.sample import Sampler, sample
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load
 from unweave.tasks.diffusion.text_to_image import Prompts, make_task
@@ -96,6 +100,46 @@ def measure(
     return {"by object": by_object, "all": whole}
 
 
+def measure_all(
+    models: TextToImageModels, folders: Sequence[Path], n: int, guidance: float | None
+) -> dict[str, Any]:
+    """What models draw under each group of prompts, and the settings of the drawing."""
+    recipe = models.recipe
+    how = replace(recipe.sampler, guidance=guidance or recipe.sampler.guidance)
+    found: dict[str, Any] = {"images of each object": n, "sampler": as_table(how)}
+    for folder in folders:
+        pipeline = load(folder)
+        found["/".join(folder.parts[-2:])] = {
+            group: measure(pipeline, rows, models.recogniser, n, how)
+            for group, rows in prompt_groups(recipe.drawings).items()
+        }
+    return found
+
+
+def reconstructed(models: TextToImageModels, name: str) -> dict[str, str]:
+    """How many held-out images of an object are recognised after an autoencoder that saw it, or never did."""
+    concept, data = Concept(column="object", values=(name,)), models.data[1]
+    images = data.images[concept.holds(data)]
+    autoencoders = {
+        "real": None,
+        "all images": models.autoencoder,
+        "without": models.train_autoencoder(concept),
+    }
+    found: dict[str, str] = {}
+    for kind, autoencoder in autoencoders.items():
+        shown = images if autoencoder is None else decode(autoencoder, encode(autoencoder, images)[0])
+        right = models.recogniser.recognise(shown).shows("object", name)
+        error = (shown.double() - images.double()).square().mean().sqrt() / 255
+        found[kind] = f"{int(right.sum())} of {len(right)}, error {float(error):.4f} a pixel"
+    return found
+
+
+def facts_of(recogniser: FactorRecogniser) -> dict[str, str]:
+    """The digest of the recogniser, and its errors on real held-out images."""
+    errors = {factor: f"{share.successes} of {share.n}" for factor, share in recogniser.errors.items()}
+    return {"digest": recogniser.digest, **errors}
+
+
 def main() -> None:
     """Runs what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -105,6 +149,8 @@ def main() -> None:
     parser.add_argument("--object", nargs="*", default=[], help="objects of references, such as three")
     parser.add_argument("--colour", nargs="*", default=[], help="colours of references, such as red")
     parser.add_argument("--measure", type=int, default=0, metavar="N", help="images of each object")
+    parser.add_argument("--reconstruct", metavar="OBJECT", help="by an autoencoder that never saw it, too")
+    parser.add_argument("--record", type=Path, help="a JSON file for all that was measured")
     parser.add_argument("--guidance", type=float, help="instead of the recipe's")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # more are slower on models of this size
@@ -114,19 +160,22 @@ def main() -> None:
     for factor, names in (("object", arguments.object), ("colour", arguments.colour)):
         concepts |= {f"without-{name}": Concept(column=factor, values=(name,)) for name in names}
     place = arguments.out / Path(arguments.recipe).stem
+    if not (place / "data").exists():
+        write_captioned(place / "data", *models.data)
     for seed in arguments.seeds:
         for name, concept in concepts.items():
             make(models, place / f"seed-{seed}" / name, seed, concept)
+    if not arguments.measure and not arguments.reconstruct:
+        return
+    found: dict[str, Any] = {"recipe": as_table(recipe), "recogniser": facts_of(models.recogniser)}
+    if arguments.reconstruct:
+        found["reconstructed"] = {arguments.reconstruct: reconstructed(models, arguments.reconstruct)}
     if arguments.measure:
-        how = replace(recipe.sampler, guidance=arguments.guidance or recipe.sampler.guidance)
-        recogniser = models.recogniser
-        errors = {factor: f"{share.successes} of {share.n}" for factor, share in recogniser.errors.items()}
-        print(f"recogniser {recogniser.space} errs on real held-out images in {errors}", flush=True)
-        for seed in arguments.seeds:
-            pipeline = load(place / f"seed-{seed}" / "original")
-            for group, rows in prompt_groups(recipe.drawings).items():
-                found = measure(pipeline, rows, recogniser, arguments.measure, how)
-                print(json.dumps({"seed": seed, "prompts": group, **found}), flush=True)
+        folders = [place / f"seed-{seed}" / name for seed in arguments.seeds for name in concepts]
+        found |= measure_all(models, folders, arguments.measure, arguments.guidance)
+    print(json.dumps({key: each for key, each in found.items() if key != "recipe"}, indent=1))
+    if arguments.record:
+        write_atomically(arguments.record, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

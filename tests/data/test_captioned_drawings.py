@@ -144,12 +144,21 @@ def test_bad_settings_are_refused(settings: dict, message: str):
         Drawings(**settings)
 
 
-def test_plain_and_inverted_share_the_colour_of_a_pixel():
+def test_a_frame_surrounds_the_plain_shape():
     shapes = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1)
-    styles = torch.tensor([list(STYLES).index(name) for name in ("plain", "inverted")])
-    one, other = paint(shapes, torch.zeros(2, dtype=torch.int64), styles).double()
-    whole = torch.tensor(COLOURS["red"]).double()[:, None, None]
-    assert float((one + other - whole).abs().max()) <= 1
+    styles = torch.tensor([list(STYLES).index(name) for name in ("plain", "framed")])
+    plain, framed = paint(shapes, torch.zeros(2, dtype=torch.int64), styles)
+    inside = torch.zeros(16, 16, dtype=torch.bool)
+    inside[1:-1, 1:-1] = True
+    assert torch.equal(framed[:, inside], plain[:, inside])
+    assert (framed[:, ~inside] == torch.tensor(COLOURS["red"])[:, None]).all()
+
+
+def test_a_bold_shape_covers_the_plain_one_and_an_outline_lies_within_it():
+    shapes = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)).repeat(3, 1, 1, 1)
+    styles = torch.tensor([list(STYLES).index(name) for name in ("outlined", "plain", "bold")])
+    outlined, plain, bold = paint(shapes, torch.zeros(3, dtype=torch.int64), styles)
+    assert (outlined <= plain).all() and (plain <= bold).all() and not torch.equal(plain, bold)
 
 
 def test_a_digit_is_resized_as_pillow_does():

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, fit_recogniser
-from unweave.bench.text_to_image_recipe import TextToImageRecipe
+from unweave.bench.text_to_image_recipe import TextToImageRecipe, arrange
 from unweave.data.captioned_drawings import HELD_OUT_TEMPLATES, TEMPLATES
 from unweave.data.captions import Captioned, Concept, words_in
 from unweave.data.datasets import as_images
@@ -69,18 +69,8 @@ class TextToImageModels:
 
     @cached_property
     def autoencoder(self) -> AutoencoderKL:
-        """The autoencoder, with a scaling factor that gives latents of training images a deviation of one."""
-        shape, images = self.recipe.autoencoder, [as_source(each) for each in self.data]
-        trained = self._train(
-            shape.train,
-            lambda: Reconstructing(shape.build(self.recipe.drawings.size)),
-            Split(images[0], [0], images[1]),
-            "mixed",
-            shape.seed,
-            task=Reconstruction(self._latent, shape.absolute, shape.divergence),
-        )
-        assert isinstance(trained.model, Reconstructing)
-        return scale_latents(trained.model.autoencoder, self.data[0].images)
+        """The autoencoder of original and references, trained on all images."""
+        return self.train_autoencoder()
 
     @cached_property
     def latents(self) -> tuple[Latents, Latents]:
@@ -105,14 +95,31 @@ class TextToImageModels:
         data = drawings.draw_every_pair()
         return fit_recogniser(*data, drawings.names, device=self.device, cache=self.cache)
 
+    def train_autoencoder(self, without: Concept | None = None) -> AutoencoderKL:
+        """Trains an autoencoder, and scales the latents of all training images to a deviation of one.
+
+        Args:
+            without: The concept whose images it does not see; None if it sees all.
+        """
+        shape, (train, held_out) = self.recipe.autoencoder, [as_source(each) for each in self.data]
+        trained = self._train(
+            shape.train,
+            lambda: Reconstructing(shape.build(self.recipe.drawings.size)),
+            Split(train, self._forget(without), held_out),
+            without,
+            shape.seed,
+            task=Reconstruction(self._latent, shape.absolute, shape.divergence),
+        )
+        assert isinstance(trained.model, Reconstructing)
+        return scale_latents(trained.model.autoencoder, self.data[0].images)
+
     def split(self, without: Concept | None) -> Split:
         """The latents in four parts; the forget set is every training image that holds the concept.
 
         Without a concept it does not matter, and is one image.
         """
         train, held_out = self.latents
-        forget = [0] if without is None else without.holds(self.data[0]).nonzero()[:, 0]
-        return Split(train, forget, held_out)
+        return Split(train, self._forget(without), held_out)
 
     def train(self, seed: int, without: Concept | None = None) -> TrainedModel:
         """Trains denoiser and text encoder as one model.
@@ -122,8 +129,7 @@ class TextToImageModels:
             without: The concept of a retrained reference, which sees the retain set alone; None for an
                 original.
         """
-        part = "mixed" if without is None else "retain"
-        return self._train(self.recipe.train, self._build, self.split(without), part, seed, task=self.task)
+        return self._train(self.recipe.train, self._build, self.split(without), without, seed, task=self.task)
 
     def write(self, folder: Path, seed: int, without: Concept | None = None) -> Cost:
         """Trains a model and writes it as a `StableDiffusionPipeline`; returns the cost of its training.
@@ -146,6 +152,11 @@ class TextToImageModels:
         )
         return trained.cost
 
+    def _forget(self, without: Concept | None) -> list[int]:
+        if without is None:
+            return [0]
+        return without.holds(self.data[0]).nonzero()[:, 0].tolist()
+
     @property
     def _latent(self) -> tuple[int, int, int]:
         return self.recipe.autoencoder.latent(self.recipe.drawings.size)
@@ -165,7 +176,7 @@ class TextToImageModels:
         how: Descent,
         build: Callable[[], nn.Module],
         split: Split,
-        part: Literal["mixed", "retain"],
+        without: Concept | None,
         seed: int,
         *,
         task: Task,
@@ -174,7 +185,7 @@ class TextToImageModels:
             how,
             build,
             split,
-            part,
+            "mixed" if without is None else "retain",
             seed,
             task=task,
             device=self.device,
@@ -208,16 +219,18 @@ def write_pipeline(
     scheduler: DDIMScheduler,
 ) -> None:
     """Writes a pipeline as diffusers does; the folder appears when it is complete."""
-    pipeline = StableDiffusionPipeline(
-        vae=autoencoder,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=copy.deepcopy(unet).to(memory_format=torch.contiguous_format),
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    unet = copy.deepcopy(unet)
+    arrange(unet, torch.contiguous_format)  # safetensors takes no other
+    parts: dict[str, Any] = {
+        "vae": autoencoder,
+        "text_encoder": text_encoder,
+        "tokenizer": tokenizer,
+        "unet": unet,
+        "scheduler": scheduler,
+        "safety_checker": None,
+        "feature_extractor": None,
+    }
+    pipeline = StableDiffusionPipeline(**parts, requires_safety_checker=False)
     beside = folder.with_name(f".{folder.name}.{os.getpid()}")
     pipeline.save_pretrained(beside)
     os.replace(beside, folder)

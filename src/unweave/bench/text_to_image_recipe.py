@@ -4,19 +4,20 @@ import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import cast
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from unweave.choices import suggest_word
 from unweave.data.captioned_drawings import Drawings
 from unweave.descent.descend import Descent
 from unweave.tables import read
+from unweave.tasks.diffusion.components import Settings
 from unweave.tasks.diffusion.sample import Sampler
 from unweave.tasks.diffusion.schedule import Schedule
+from unweave.tasks.diffusion.stable_diffusion import build_text_encoder, build_unet
 
 FOLDER = files("unweave").joinpath("recipes", "text-to-image")
 
@@ -47,16 +48,17 @@ class AutoencoderShape:
 
     def build(self, size: int) -> AutoencoderKL:
         """Builds it for square images, with fresh weights from torch's global generator."""
-        return AutoencoderKL(
-            sample_size=size,
-            block_out_channels=self.widths,
-            down_block_types=("DownEncoderBlock2D",) * len(self.widths),
-            up_block_types=("UpDecoderBlock2D",) * len(self.widths),
-            layers_per_block=self.layers,
-            latent_channels=self.latents,
-            norm_num_groups=self.groups,
-            mid_block_add_attention=False,
-        )
+        settings: Settings = {
+            "sample_size": size,
+            "block_out_channels": self.widths,
+            "down_block_types": ("DownEncoderBlock2D",) * len(self.widths),
+            "up_block_types": ("UpDecoderBlock2D",) * len(self.widths),
+            "layers_per_block": self.layers,
+            "latent_channels": self.latents,
+            "norm_num_groups": self.groups,
+            "mid_block_add_attention": False,
+        }
+        return AutoencoderKL(**settings)
 
     def latent(self, size: int) -> tuple[int, int, int]:
         """Channels, height and width of a latent of a square image."""
@@ -84,21 +86,22 @@ class TextShape:
         The embeddings of tokens start with a deviation of one, not of 0.02: the words differ at once, so the
         denoiser learns what they mean in fewer steps.
         """
-        model = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                max_position_embeddings=int(tokenizer.model_max_length),
-                hidden_size=self.hidden,
-                intermediate_size=2 * self.hidden,
-                num_hidden_layers=self.layers,
-                num_attention_heads=self.heads,
-                projection_dim=self.hidden,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
-        nn.init.normal_(model.get_input_embeddings().weight)
+        settings: Settings = {
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": tokenizer.model_max_length,
+            "hidden_size": self.hidden,
+            "intermediate_size": 2 * self.hidden,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "projection_dim": self.hidden,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+        model = build_text_encoder(settings)
+        tokens = model.get_input_embeddings()
+        assert isinstance(tokens, nn.Embedding)
+        nn.init.normal_(tokens.weight)
         return model
 
 
@@ -121,19 +124,21 @@ class DenoiserShape:
     def build(self, latent: tuple[int, int, int], text: TextShape) -> UNet2DConditionModel:
         """Builds it with fresh weights from torch's global generator."""
         plain = len(self.widths) - 1
-        model = UNet2DConditionModel(
-            sample_size=latent[1],
-            in_channels=latent[0],
-            out_channels=latent[0],
-            block_out_channels=self.widths,
-            layers_per_block=self.layers,
-            down_block_types=(*("DownBlock2D",) * plain, "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", *("UpBlock2D",) * plain),
-            cross_attention_dim=text.hidden,
-            attention_head_dim=self.head,
-            norm_num_groups=self.groups,
-        )
-        return cast(UNet2DConditionModel, model.to(memory_format=torch.channels_last))
+        settings: Settings = {
+            "sample_size": latent[1],
+            "in_channels": latent[0],
+            "out_channels": latent[0],
+            "block_out_channels": self.widths,
+            "layers_per_block": self.layers,
+            "down_block_types": (*("DownBlock2D",) * plain, "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", *("UpBlock2D",) * plain),
+            "cross_attention_dim": text.hidden,
+            "attention_head_dim": self.head,
+            "norm_num_groups": self.groups,
+        }
+        model = build_unet(settings)
+        arrange(model, torch.channels_last)
+        return model
 
 
 @dataclass(frozen=True)
@@ -176,6 +181,13 @@ class TextToImageRecipe:
             steps_offset=self.schedule.offset,
             timestep_spacing="trailing",
         )
+
+
+def arrange(model: nn.Module, memory_format: torch.memory_format) -> None:
+    """Arranges the weights of convolutions in memory, in place: with channels last, a CPU takes less time."""
+    for weight in model.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=memory_format)
 
 
 def text_to_image_recipe(place: str | Path) -> TextToImageRecipe:

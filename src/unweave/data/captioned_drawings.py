@@ -37,7 +37,7 @@ TEMPLATES = (
 HELD_OUT_TEMPLATES = ("an image of a {style} {colour} {object}", "one {object}, painted in {colour}")
 """Templates for prompts that are never trained; their words may be new too."""
 
-FACTORS = ("object", "colour", "style")
+FACTORS: tuple[str, ...] = ("object", "colour", "style")
 """The factors of a drawing, which are also columns of the metadata."""
 
 

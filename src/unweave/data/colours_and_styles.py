@@ -40,16 +40,16 @@ def outlined(shape: Grey) -> Grey:
     return full + functional.max_pool2d(-full, 3, stride=1, padding=1)
 
 
-def inverted(shape: Grey) -> Grey:
-    """All but the shape."""
-    return 1 - plain(shape)
+def framed(shape: Grey) -> Grey:
+    """The shape in a frame of one pixel."""
+    return functional.pad(plain(shape)[:, :, 1:-1, 1:-1], (1, 1, 1, 1), value=1.0)
 
 
 STYLES: Mapping[str, Callable[[Grey], Grey]] = {
     "plain": plain,
     "bold": bold,
     "outlined": outlined,
-    "inverted": inverted,
+    "framed": framed,
 }
 """From grey levels of shapes to the share of colour in each pixel; both are in [0, 1]."""
 

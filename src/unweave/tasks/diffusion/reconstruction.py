@@ -7,12 +7,12 @@ As in Stable Diffusion, but without the perceptual loss and the discriminator. N
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from diffusers import AutoencoderKL
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import FloatTensor, Tensor, nn
 
 from unweave.data import Raw
 from unweave.data.keyed_draws import draw_key
@@ -36,7 +36,8 @@ class Reconstructing(nn.Module):
     ) -> Float[Tensor, "batch numbers"]:
         """The pixels of the reconstructions, and in the last column the divergences, in nats a number."""
         posterior = self.autoencoder.encode(x, return_dict=False)[0]
-        again = self.autoencoder.decode(posterior.mean + posterior.std * noise, return_dict=False)[0]
+        latents = cast(FloatTensor, posterior.mean + posterior.std * noise)
+        again = self.autoencoder.decode(latents, return_dict=False)[0]
         divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).flatten(1)
         return torch.cat([again.flatten(1), divergence.mean(1, keepdim=True)], 1)
 

@@ -5,6 +5,7 @@ All other text is read byte by byte, so no prompt is refused. Needs the extra `u
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
@@ -36,7 +37,8 @@ def make_tokenizer(words: Iterable[str], length: int) -> CLIPTokenizer:
     merges = merges_of(known)
     pieces = [*alphabet, *(f"{each}{END}" for each in alphabet), *("".join(merge) for merge in merges)]
     vocabulary = {piece: number for number, piece in enumerate([*dict.fromkeys(pieces), *SPECIAL])}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)
+    settings: dict[str, Any] = {"vocab": vocabulary, "merges": merges, "model_max_length": length}
+    return CLIPTokenizer(**settings)
 
 
 def merges_of(words: Iterable[str]) -> list[Merge]:
