@@ -184,9 +184,7 @@ def judge_answers(
     references = [each.measure(exam) for each in reference_answers]
     drift = {} if before is None else exam.drift(found.found, before.found)
     values = [{**each, **drift} for each in measure_against(exam, found, reference_answers)]
-    original = (
-        measure_against(exam, before, reference_answers) if before is not None and reference_answers else []
-    )
+    original = [] if before is None else measure_against(exam, before, reference_answers)
     answers = [] if before is None else [before.found]
     judgement = exam.judge(values, references, margins, original, lambda: answers)
     if judgement.verdict is Verdict.PASS and not found.probes and (caveat := exam.probe_caveat(found.found)):

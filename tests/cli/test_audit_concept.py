@@ -100,6 +100,7 @@ def test_a_run_of_forget_knows_its_original_and_its_method(run, given: Path, her
     assert "retrained models (give --reference)" in told.out and "It took" in told.out
     made = json.loads((here / "gone" / "audit" / "record.json").read_text())
     (stage,) = made["stages"].values()
+    assert stage["methods"].keys() == {"original", "UCE"} and "Before" in told.out
     assert stage["methods"]["UCE"]["repr"].startswith("UCE(") and stage["request"]["model"] == "sd"
     assert stage["request"]["asked"] == "--concept 'a three'"
 
