@@ -120,11 +120,8 @@ def reconstructed(models: TextToImageModels, name: str) -> dict[str, str]:
     """How many held-out images of an object are recognised after an autoencoder that saw it, or never did."""
     concept, data = Concept(column="object", values=(name,)), models.data[1]
     images = data.images[concept.holds(data)]
-    autoencoders = {
-        "real": None,
-        "all images": models.autoencoder,
-        "without": models.train_autoencoder(concept),
-    }
+    other = models.train_autoencoder(concept)
+    autoencoders = {"no autoencoder": None, "of all images": models.autoencoder, "that never saw it": other}
     found: dict[str, str] = {}
     for kind, autoencoder in autoencoders.items():
         shown = images if autoencoder is None else decode(autoencoder, encode(autoencoder, images)[0])

@@ -1,0 +1,88 @@
+"""The script that makes and measures text-to-image models, on a recipe of a few steps."""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pages import ROOT
+from unweave.data.captions import read_captioned
+
+TINY = """
+length = 12
+[drawings]
+subject = "digits"
+copies = 1
+limit = 120
+[autoencoder]
+widths = [8, 8]
+groups = 4
+train = { steps = 2, batch = 4 }
+[text_encoder]
+hidden = 16
+heads = 2
+[denoiser]
+widths = [8, 16]
+groups = 4
+head = 2
+[train]
+steps = 2
+batch = 4
+"""
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import text_to_image_models
+
+    return text_to_image_models
+
+
+@pytest.fixture
+def run(script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(TINY)
+
+    def call(*arguments: object) -> None:
+        given = ["--out", tmp_path / "models", "--recipe", recipe, *arguments]
+        monkeypatch.setattr(sys, "argv", ["script", *map(str, given)])
+        script.main()
+
+    return call
+
+
+def test_finished_models_stay_and_others_are_added(run, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run()
+    place = tmp_path / "models" / "tiny"
+    weights = place / "seed-0" / "original" / "unet" / "diffusion_pytorch_model.safetensors"
+    before = weights.stat().st_mtime_ns
+    capsys.readouterr()
+    run("--object", "three")
+    said = capsys.readouterr().out
+    assert "original is there" in said and "without-three  2 gradients" in said
+    assert weights.stat().st_mtime_ns == before
+    assert sorted(each.name for each in (place / "seed-0").iterdir()) == ["original", "without-three"]
+    train, test = read_captioned(place / "data")
+    assert len(train) == 120 and test is not None and len(test) == 120
+
+
+def test_images_are_spread_over_the_prompts_of_an_object(script: ModuleType):
+    rows = [{"text": f"{name} {i}", "object": name} for name in ("one", "two") for i in range(5)]
+    assert [row["text"] for row in script.chosen(rows, "two", 2)] == ["two 0", "two 2"]
+    assert [row["text"] for row in script.chosen(rows, "one", 7)][4:] == ["one 4", "one 0", "one 1"]
+
+
+@pytest.mark.slow
+def test_a_record_says_what_was_measured(run, tmp_path: Path):
+    path = tmp_path / "found.json"
+    run("--object", "three", "--measure", 2, "--reconstruct", "three", "--record", path)
+    found = json.loads(path.read_text())
+    groups = found["seed-0/without-three"]
+    assert set(groups) == {"trained", "held-out templates", "held-out pairs"}
+    for each in groups.values():
+        assert len(each["by object"]) == 10 and 0 <= each["all"]["object"] <= 1
+    assert found["reconstructed"]["three"]["no autoencoder"].endswith("error 0.0000 a pixel")
+    assert found["recipe"]["train"]["steps"] == 2 and len(found["recogniser"]["digest"]) == 64
