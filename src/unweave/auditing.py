@@ -26,7 +26,7 @@ from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED
 from unweave.audits.exam import Answering, Exam, Found, Judging, Measuring, Reporting
 from unweave.audits.margins import Margins
-from unweave.audits.one_model import add_original, audit_record
+from unweave.audits.one_model import Subject, add_original, as_given, audit_record
 from unweave.audits.references import Answers, Retrain, collect_answers, load_or_retrain, retraining_cost
 from unweave.audits.score import Score
 from unweave.audits.verdict import Judgement, Verdict
@@ -207,7 +207,7 @@ def as_answers(
 
 def judge_answers(
     exam: Exam[Found],
-    subject: Result | Evidence,
+    subject: Subject,
     found: Answers[Found],
     before: Answers[Found] | None,
     reference_answers: Sequence[Answers[Found]],
@@ -224,9 +224,7 @@ def judge_answers(
     references = [each.measure(exam) for each in reference_answers]
     drift = {} if before is None else exam.drift(found.found, before.found)
     values = [{**each, **drift} for each in measure_against(exam, found, reference_answers)]
-    original = (
-        measure_against(exam, before, reference_answers) if before is not None and reference_answers else []
-    )
+    original = [] if before is None else measure_against(exam, before, reference_answers)
     answers = [] if before is None else [before.found]
     judgement = exam.judge(values, references, margins, original, lambda: answers)
     if judgement.verdict is Verdict.PASS and not found.probes and (caveat := exam.probe_caveat(found.found)):
@@ -238,7 +236,7 @@ def judge_answers(
         report = run_attacks(plan, case, faults)
         judgement = judge_with_attacks(judgement, report)
     judgement = as_one_model(exam, judgement)
-    name = subject.name if isinstance(subject, Result) else "model"
+    name = as_given(subject).name
     sheets = draw_sheets(exam, {name: [found], "original": [before], "retrained": reference_answers[:1]})
     audit_content = audit_record(
         subject,

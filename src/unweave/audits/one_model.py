@@ -1,7 +1,7 @@
 """The record of an audit of one model, from its verdict and figures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from unweave.audits.classifier.evidence import Evidence
@@ -14,7 +14,29 @@ from unweave.result import Result
 from unweave.tasks.classifier import Classifier
 from unweave.weights.cost import Cost
 
-Subject = Result | Evidence
+
+@dataclass(frozen=True)
+class GivenModel:
+    """A model that is known by its answers, or by its folder.
+
+    Args:
+        name: Its name in tables.
+        row: Its method and cost, as a record holds them.
+        about: The request, as a record holds it.
+        data: The sizes of the parts of the data, and further facts.
+        family: The word of its family; None if unknown.
+        seed: The seed of the method; None if unknown.
+    """
+
+    name: str
+    row: Mapping[str, Any]
+    about: Mapping[str, Any]
+    data: Mapping[str, Any]
+    family: str | None
+    seed: int | None = None
+
+
+Subject = Result | Evidence | GivenModel
 
 
 def audit_record(
@@ -42,21 +64,34 @@ def audit_record(
         retraining: The cost of one retraining; None if unknown.
         attacks: The attacks of the audit, and what they found; None without.
     """
-    is_result = isinstance(subject, Result)
-    row = {**audit_row(judgement, values, references, metrics), **method_row(subject, retraining)}
+    known = as_given(subject, retraining)
+    row = {**audit_row(judgement, values, references, metrics), **known.row}
     reference = reference_row(references, calibration_margins, metrics) if references else None
     return one_model(
-        {subject.name if is_result else "model": row},
-        subject.request() if is_result else evidence_request(subject),
-        subject.sizes() if is_result else {part: len(labels) for part, labels in subject.labels.items()},
-        family=subject.family if is_result else Classifier.family,
-        seeds=[subject.seed] if is_result else [],
+        {known.name: row},
+        known.about,
+        known.data,
+        family=known.family,
+        seeds=[] if known.seed is None else [known.seed],
         reference=None if reference is None else {**reference, **retraining_row(retraining)},
         margins=None if calibration_margins is None else dict(calibration_margins.margin),
         floor=None if calibration_margins is None else calibration_margins.gap_floor,
         sheets=sheets,
         attacks=attacks,
     )
+
+
+def as_given(subject: Subject, retraining: Cost | None = None) -> GivenModel:
+    """The facts about a model; its cost is relative to that of a retraining, if that is known."""
+    if isinstance(subject, GivenModel):
+        return subject
+    if isinstance(subject, Evidence):
+        sizes = {part: len(labels) for part, labels in subject.labels.items()}
+        row = {"repr": "a model known by its answers alone", **UNKNOWN}
+        return GivenModel("model", row, evidence_request(subject), sizes, Classifier.family)
+    whole = None if retraining is None else retraining.seconds
+    row = subject.row(subject.cost.seconds / whole if whole else None)
+    return GivenModel(subject.name, row, subject.request(), subject.sizes(), subject.family, subject.seed)
 
 
 def add_original(
@@ -88,14 +123,6 @@ def audit_row(
         "peak_mib": None,
         "failed": None,
     }
-
-
-def method_row(subject: Subject, retraining: Cost | None) -> dict[str, Any]:
-    """The method that made the model, and its cost relative to a retraining."""
-    if isinstance(subject, Evidence):
-        return {"repr": "a model known by its answers alone", **UNKNOWN}
-    whole = None if retraining is None else retraining.seconds
-    return subject.row(subject.cost.seconds / whole if whole else None)
 
 
 def retraining_row(retraining: Cost | None) -> dict[str, Any]:

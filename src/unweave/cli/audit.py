@@ -13,6 +13,7 @@ from unweave.audits.attacks.prepare import attack_request, plan_of_models, refus
 from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS, Verdict
 from unweave.cli import answer_files, out, progress, run_folder, show
+from unweave.cli.audit_concept import NO_PROMPTS, ConceptFiles, audit_concept, refuse_no_prompts
 from unweave.cli.options import DEFAULTS, CommonFlags
 from unweave.record import checkpoint, record
 from unweave.record.files import sha256
@@ -31,6 +32,7 @@ def audit(
     evidence: Path | None = None,
     reference: Path | None = None,
     original: Path | None = None,
+    concept: ConceptFiles = NO_PROMPTS,
     references: int | None = None,
     attacks: str | None = None,
     tier: int | None = None,
@@ -41,15 +43,18 @@ def audit(
     """Compare a model with models retrained without the data: PASS, FAIL or INCONCLUSIVE.
 
     For a folder of forget, the references are retrained by the project's train() or by the recipe. For any
-    other classifier, its answers are enough: a parquet file with the columns part, id, label and logits.
+    other classifier, its answers are enough: a parquet file with the columns part, id, label and logits. For
+    a text-to-image model, --prompts names its prompts, and --reference the folders of retrained models.
 
     Args:
-        run: The folder that forget wrote.
+        run: The folder that forget wrote; with --prompts also a pipeline's.
         evidence: Instead of a run: a parquet file with the model's answers.
-        reference: With --evidence: a folder with one parquet file per retrained model. A verdict needs 22:
-            the last 12 by name fix the margins, the others are the references.
+        reference: With --evidence: a folder with one parquet file per retrained model; with --prompts: one
+            with a pipeline's folder per retrained model. A verdict needs 22: the last 12 by name fix the
+            margins, the others are the references.
         original: With --evidence: a parquet file with the original's answers; shows whether there was
-            anything to forget.
+            anything to forget. With --prompts: the original's folder, if forget did not write the run.
+        concept: The files of an audit of a concept.
         references: The number of references to retrain, by default ten, or those of --tier. A verdict needs
             ten; twelve more models are then retrained to fix the margins.
         attacks: Attack a classifier as well: default, all, or names of unweave attacks with commas between.
@@ -66,9 +71,15 @@ def audit(
         raise ValueError(f"audit needs either the folder of a run or --evidence, found {found}")
     if evidence is not None:
         return audit_evidence(evidence, reference, original, request, flags)
+    assert run is not None
+    if concept.prompts is not None:
+        if request is not None:
+            raise ValueError("--attacks is for classifiers: with --prompts, give --set attacks=25")
+        outcome, place, absent = audit_concept(run, original, reference, concept, flags)
+        return print_audit(outcome, place, flags, absent)
+    refuse_no_prompts(run, concept)
     if reference is not None or original is not None:
         raise ValueError("--reference and --original go with --evidence: a run has its own")
-    assert run is not None
     return audit_run(run, count_references(references, request), jobs, request, flags)
 
 
@@ -178,8 +189,8 @@ def audit_evidence(
     return print_audit(outcome, place, flags)
 
 
-def print_audit(outcome: Audit, place: Path, flags: CommonFlags) -> int:
-    """Prints the verdict, the figures and where they are; returns the exit code."""
+def print_audit(outcome: Audit, place: Path, flags: CommonFlags, *sentences: str) -> int:
+    """Prints the verdict, the figures, further sentences and where they are; returns the exit code."""
     whole_record = record.load(place)
     (stage,) = whole_record["stages"].values()
     row, before = audited_rows(stage)
@@ -196,6 +207,7 @@ def print_audit(outcome: Audit, place: Path, flags: CommonFlags) -> int:
         if "attacks" in stage:
             print_attacks(stage["attacks"])
         show.print_sentences(*cost_sentence(row, stage["reference"]))
+        show.print_sentences(*sentences)
         show.print_lines("", f"Report: {place / html.FILE}")
     return 0 if outcome.verdict is Verdict.PASS else 1
 

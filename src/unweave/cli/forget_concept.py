@@ -1,6 +1,6 @@
 """`unweave forget FOLDER --concept ...`: erases concepts from a Stable Diffusion pipeline in a local folder.
 
-There is no audit of text-to-image models yet, so the record says INCONCLUSIVE.
+The record says INCONCLUSIVE until `unweave audit` compares the model with retrained ones.
 """
 
 from collections.abc import Mapping
@@ -82,11 +82,16 @@ class Work(Protocol):
 
 def refuse_no_concept(model: str, concepts: Concepts) -> None:
     """Raises if a text-to-image pipeline is given without a concept, or settings of one without it."""
-    index = Path(model) / INDEX
-    if index.is_file() and read_object(index).get("_class_name") == PIPELINE:
+    if is_pipeline(Path(model)):
         raise ValueError(f"{model} holds a text-to-image model: name what to forget with --concept")
     if concepts != NO_CONCEPT:
         raise ValueError("--column, --keep, --as, --scope and --rank go with --concept, found none")
+
+
+def is_pipeline(folder: Path) -> bool:
+    """Whether a folder holds a text-to-image pipeline."""
+    index = folder / INDEX
+    return index.is_file() and read_object(index).get("_class_name") == PIPELINE
 
 
 def forget_concept(

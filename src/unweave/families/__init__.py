@@ -16,11 +16,14 @@ from unweave.audits.metrics import Metric
 from unweave.families.classifier import ClassifierFamily
 from unweave.families.diffusion import DiffusionFamily
 from unweave.families.family import Family
+from unweave.families.text_to_image import TextToImageFamily
 from unweave.tables import NOTHING, Table, as_table, read
 
 __all__ = ["DEFAULT_FAMILY", "FAMILIES"]
 
-FAMILIES: dict[str, Family] = {each.name: each for each in (ClassifierFamily(), DiffusionFamily())}
+FAMILIES: dict[str, Family] = {
+    each.name: each for each in (ClassifierFamily(), DiffusionFamily(), TextToImageFamily())
+}
 """Every family with its default settings, by the word of tasks and methods."""
 
 DEFAULT_FAMILY = FAMILIES[ClassifierFamily.name]

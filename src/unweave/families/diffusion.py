@@ -23,13 +23,13 @@ from unweave.audits.metrics import Metric
 from unweave.data import Source
 from unweave.data.datasets import as_images
 from unweave.data.in_memory import Resident
-from unweave.families.diffusion_settings import PRESETS, RANGES, RATE, STAGE_PRESETS
+from unweave.families.diffusion_settings import PRESETS, STAGE_PRESETS, search_space
 from unweave.families.family import Device, Family, Write
 from unweave.methods import Method, method_named
 from unweave.methods.pipeline import Pipeline, Stage, stage_spaces
 from unweave.record.files import sha256, write_atomically
 from unweave.result import Pretrained
-from unweave.space import Range, Tunable
+from unweave.space import Range
 from unweave.split import Split
 from unweave.tasks import call, evaluating
 from unweave.tasks.diffusion import Diffusion, Other, Reduction, Times
@@ -42,9 +42,6 @@ __all__ = ["DiffusionFamily"]
 
 SEARCHED = 10**12
 """The first seed of the images of a search; those of reported images start at zero."""
-
-LENGTHS = ("how.steps", "budget", "until", "forget.proxy.how.steps")
-"""The settings of a method's own search space that set its length."""
 
 LAST = -1
 """Means the condition after those of all classes."""
@@ -125,10 +122,7 @@ class DiffusionFamily(Family):
         """The lengths of the method's own search space, and otherwise ranges for denoisers."""
         if isinstance(method, Pipeline):
             return stage_spaces(method, budget, self.space)
-        if not isinstance(method, Tunable):
-            return {}
-        lengths = {path: each for path, each in method.space(budget).items() if path in LENGTHS}
-        return {"how.lr": RATE, **lengths, **RANGES.get(name, {})}
+        return search_space(name, method, budget)
 
     def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
         """Builds a fresh denoiser."""

@@ -17,6 +17,7 @@ from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.lur import LUR
 from unweave.methods.msg import MaskedSmallGradients
+from unweave.methods.pipeline import Stage
 from unweave.methods.recover import Recover
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
@@ -30,7 +31,7 @@ from unweave.methods.simple import (
     RandomLabel,
     Shrink,
 )
-from unweave.space import Log, Range, Uniform
+from unweave.space import Log, Range, Tunable, Uniform
 from unweave.targets import Match, Mislabel
 from unweave.targets.estimators.proxy import Proxy
 from unweave.tasks.diffusion.sample import Sampler
@@ -122,3 +123,14 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
     "erasediff": {"weight": Log(0.03, 3.0)},
 }
 """The other ranges of a search, because those of classifiers do not suit denoisers."""
+
+LENGTHS = ("how.steps", "budget", "until", "forget.proxy.how.steps")
+"""The settings of a method's own search space that set its length."""
+
+
+def search_space(name: str, method: Stage, budget: int) -> Mapping[str, Range]:
+    """The lengths of a method's own search space, and otherwise ranges for denoisers."""
+    if not isinstance(method, Tunable):
+        return {}
+    lengths = {path: each for path, each in method.space(budget).items() if path in LENGTHS}
+    return {"how.lr": RATE, **lengths, **RANGES.get(name, {})}

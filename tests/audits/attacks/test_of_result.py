@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 
 import unweave
 from unweave.audits.attacks.prepare import refuse_generator
-from unweave.audits.diffusion.exam import Generated
+from unweave.audits.diffusion.exam import DiffusionExam
 from unweave.audits.references import Retrain
 from unweave.descent.descend import Descent
 from unweave.methods.simple import FineTune
@@ -80,6 +80,6 @@ def test_a_model_without_an_update_has_no_alignment_and_it_is_said(result, tmp_p
 
 
 def test_a_generator_is_refused_with_what_to_set() -> None:
-    exam = Generated.__new__(Generated)  # its kind is all that is asked
+    exam = DiffusionExam.__new__(DiffusionExam)  # its kind is all that is asked
     with pytest.raises(ValueError, match="these attacks are for classifiers.* set attacks in its table"):
         refuse_generator(exam)

@@ -101,7 +101,7 @@ def test_a_transformer_has_a_table_per_block_and_its_vector_holds_them_all():
 
 def test_a_vector_of_another_length_is_refused():
     model, task = of("dit")
-    with pytest.raises(ValueError, match="takes vectors of length 8, found 9"):
+    with pytest.raises(ValueError, match=r"takes vectors of shape \[8\], found \[9\]"):
         sample(model, task, torch.zeros(2, 9), shape=SHAPE)
 
 

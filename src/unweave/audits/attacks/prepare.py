@@ -9,7 +9,7 @@ from unweave.audits.attacks.attack import Attack, Examiner, Shown
 from unweave.audits.attacks.beside import Case
 from unweave.audits.attacks.choose import Plan, Request, plan_attacks
 from unweave.audits.attacks.timing import seconds_per_gradient
-from unweave.audits.classifier.exam import Classified
+from unweave.audits.classifier.exam import ClassifierExam
 from unweave.audits.exam import Exam
 from unweave.audits.references import Answers, Retrain
 from unweave.result import Result
@@ -42,7 +42,7 @@ def plan_of_models(
         ValueError: If the result is no classifier.
     """
     refuse_generator(exam)
-    assert isinstance(exam, Classified)
+    assert isinstance(exam, ClassifierExam)
     model = result.model
     seconds = seconds_per_gradient(model, result.split.part("forget"), exam.model_device(model))
     models = 2 + retrained + calibrating
@@ -51,7 +51,7 @@ def plan_of_models(
 
 def refuse_generator(exam: Exam[Any]) -> None:
     """Raises if an exam is not of classifiers."""
-    if not isinstance(exam, Classified):
+    if not isinstance(exam, ClassifierExam):
         raise ValueError(
             "these attacks are for classifiers, and the attacks on a generator belong to its exam: set "
             "attacks in its table generation"
@@ -74,11 +74,11 @@ def examiner_of(plan: Plan | None, result: Result, exam: Exam[Any]) -> Examiner 
     """What takes from each model what the attacks of a plan need; None if they need nothing more."""
     if plan is None or not plan.examining:
         return None
-    assert isinstance(exam, Classified)
+    assert isinstance(exam, ClassifierExam)
     return examine_with(plan.examining, exam, result.original)
 
 
-def examine_with(attacks: Sequence[Attack], exam: Classified, original: nn.Module) -> Examiner:
+def examine_with(attacks: Sequence[Attack], exam: ClassifierExam, original: nn.Module) -> Examiner:
     """What takes from models of an exam what some attacks need."""
     cuts = exam.cuts(("forget", "retain", "calibration"))
     return Examiner(attacks, cuts, original, exam.device, exam.forgotten_classes)

@@ -52,9 +52,10 @@ class Target:
         drawing: Draws from it.
         condition: The class.
         hit: Decides which images show it.
-        images: Real images of it, uint8 [n, channel, height, width], at least 100.
+        images: Real images of it, uint8 [n, channel, height, width], as many as the largest size.
         original: Draws from the denoiser before it forgot. Attacks then use its embedding of the class;
             otherwise the denoiser's own.
+        sizes: The numbers of images to relearn from.
     """
 
     drawing: Drawing
@@ -62,9 +63,10 @@ class Target:
     hit: Hit
     images: Tensor
     original: Drawing | None = None
+    sizes: Sequence[int] = SIZES
 
     def __post_init__(self) -> None:
-        check_images(self.images, self.drawing.shape, fewest=max(SIZES))
+        check_images(self.drawing.check(self.images), fewest=max(self.sizes))
 
     @property
     def guidance(self) -> float:
@@ -223,6 +225,7 @@ def try_relearning(target: Target, budget: Budget) -> Numbers:
         target.hit,
         budget.settings.judge,
         guidance=target.guidance,
+        sizes=target.sizes,
         generator=torch.Generator().manual_seed(budget.seed),
     )
     steps = {f"relearn_{size}": curve.steps() for size, curve in curves.items()}

@@ -67,7 +67,7 @@ class Description:
 
 def describe(samples: Samples, *, rng: np.random.Generator) -> Description:
     """Computes the figures of one generator; `rng` draws the bootstrap of the means."""
-    real = [samples.real[each] for each in samples.retained_conditions]
+    real = [samples.real[each] for each in samples.retained_classes]
     return Description(
         forgotten={
             condition: _describe_forgotten(samples, condition, rng) for condition in samples.forgotten

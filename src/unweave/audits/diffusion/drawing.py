@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unweave.audits.diffusion.images import check_images
-from unweave.data import Raw
+from unweave.data import Raw, Source
 from unweave.data.datasets import as_images
 from unweave.data.in_memory import Resident
 from unweave.descent.descend import Descent, Phase, descend
@@ -19,7 +19,7 @@ from unweave.split import Split
 from unweave.tasks import call
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.condition_vectors import vectors
-from unweave.tasks.diffusion.sample import Sampler, sample
+from unweave.tasks.diffusion.sample import Sampler, Start, sample, to_bytes
 from unweave.tasks.diffusion.scopes import merge_low_rank
 
 RELEARNING = Descent(lr=1e-4, steps=60, batch=32, optimizer="adam")
@@ -46,14 +46,53 @@ class Drawing:
 
     def __call__(self, condition: int | Tensor, seeds: Sequence[int], guidance: float) -> Tensor:
         """Draws one uint8 image per seed, under a class or a vector instead of its embedding."""
-        n, how = len(seeds), replace(self.how, guidance=guidance)
-        conditions = torch.full((n,), condition) if isinstance(condition, int) else condition.expand(n, -1)
-        return sample(
-            self.model, self.task, conditions, shape=self.shape, how=how, seeds=seeds, chunk=self.chunk
-        )
+        return self.draw(condition, seeds, guidance)
 
-    def vector(self, condition: int) -> Float[Tensor, " length"]:
-        """The embedding of a class."""
+    def draw(
+        self, condition: int | Tensor, seeds: Sequence[int], guidance: float, start: Start | None = None
+    ) -> Tensor:
+        """The same; with `start` not from noise but from images as the model sees them."""
+        n, how = len(seeds), replace(self.how, guidance=guidance)
+        conditions = (
+            torch.full((n,), condition)
+            if isinstance(condition, int)
+            else condition.expand(n, *condition.shape)
+        )
+        drawn = sample(
+            self.model,
+            self.task,
+            conditions,
+            shape=self.shape,
+            how=how,
+            seeds=seeds,
+            start=start,
+            chunk=self.chunk,
+            rounded=False,
+        )
+        return self.as_images(drawn)
+
+    def as_images(self, drawn: Float[Tensor, "n channel height width"]) -> Tensor:
+        """What the model draws, as uint8 images."""
+        return to_bytes(drawn)
+
+    def check(self, images: Tensor) -> Tensor:
+        """Returns real images, checked."""
+        return check_images(images, self.shape)
+
+    def inputs(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Real images as the task takes them."""
+        return (self.check(images),)
+
+    def clean(self, images: Tensor) -> Float[Tensor, "n channel height width"]:
+        """Real images as the model sees them without noise."""
+        return self.check(images).float() / 127.5 - 1
+
+    def source(self, images: Tensor, condition: int) -> Source:
+        """Real images of a condition, as the model is trained on them."""
+        return as_images(Resident(self.check(images), torch.full((len(images),), condition)))
+
+    def vector(self, condition: int) -> Float[Tensor, "*shape"]:
+        """The embedding of a class or a prompt."""
         device = next(self.model.parameters()).device
         return vectors(self.model, torch.tensor([condition], device=device))[0].detach()
 
@@ -94,8 +133,7 @@ class Relearner:
     def problem(self, images: Tensor) -> Problem:
         """The problem of relearning: a copy of the denoiser and the images, with conditions never dropped."""
         model = merge_low_rank(self.drawing.model)
-        labels = torch.full((len(images),), self.condition)
-        source = as_images(Resident(check_images(images, self.drawing.shape), labels))
+        source = self.drawing.source(images, self.condition)
         split = Split(source.to(next(model.parameters()).device), [0], source)  # all train
         task = replace(self.drawing.task, drop=0.0)
         return Problem(task, model, split, torch.Generator().manual_seed(self.seed))
@@ -115,13 +153,13 @@ def denoising_loss(
     model, task = frozen_copy(drawing.model), replace(drawing.task, names=None)
     weight = next(model.parameters())
     ids = torch.arange(draws, device=weight.device)
-    batch_images = check_images(images, drawing.shape).to(weight.device)[ids % len(images)]
-    batch = task.draw(Raw(ids, (batch_images,), torch.zeros_like(ids)), torch.Generator().manual_seed(seed))
+    shown = tuple(each.to(weight.device)[ids % len(images)] for each in drawing.inputs(images))
+    batch = task.draw(Raw(ids, shown, torch.zeros_like(ids)), torch.Generator().manual_seed(seed))
     assert isinstance(batch.inputs, tuple)
     noisy, time, target = batch.inputs[0].to(weight), batch.inputs[1], batch.target.to(weight)
 
     def loss(vector: Tensor) -> Float[Tensor, ""]:
-        prediction = call(model, drawing.task.named_inputs(noisy, time, vector.expand(draws, -1)))
+        prediction = call(model, drawing.task.named_inputs(noisy, time, vector.expand(draws, *vector.shape)))
         return task.loss(prediction, target).mean()
 
     return loss

@@ -5,14 +5,30 @@ the same seeds, although it starts from the original's first weights: its distan
 the class out. An edit with a larger distance changed more than necessary.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from unweave.audits.diffusion.images import check_images
-from unweave.audits.diffusion.recogniser import Recogniser
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """A recogniser's view of some images."""
+
+    @property
+    def features(self) -> Float64[np.ndarray, "n feature"]:
+        """Their features."""
+        ...
+
+
+Seeing = Callable[[Tensor], HasFeatures]
+"""A recogniser of any kind."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +44,7 @@ class Drift:
     feature: float
 
 
-def drift(images: Tensor, original: Tensor, recogniser: Recogniser) -> Drift:
+def drift(images: Tensor, original: Tensor, recogniser: Seeing) -> Drift:
     """Computes the drift of images.
 
     Args:

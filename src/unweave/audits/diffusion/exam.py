@@ -16,23 +16,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from unweave.audits.diffusion import npz
 from unweave.audits.diffusion.attacks import Budget, Target, attack, without_adapter
-from unweave.audits.diffusion.description import describe
 from unweave.audits.diffusion.drawing import Drawing
-from unweave.audits.diffusion.drift import drift
 from unweave.audits.diffusion.fid import fid, refuse_no_fid
+from unweave.audits.diffusion.images_exam import APART, Drawn, ImagesExam
 from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
 from unweave.audits.diffusion.real_images import images_of, refuse_unfit, shape_of
 from unweave.audits.diffusion.recogniser import Recogniser, Seen, hits
 from unweave.audits.diffusion.samples import Samples, recognise
-from unweave.audits.diffusion.sheet import sheet
 from unweave.audits.diffusion.verdict import EVERY, calibrate_generation, judge_generation, never_generated
-from unweave.audits.exam import Exam, Glance
+from unweave.audits.exam import Glance
 from unweave.audits.margins import Margins
-from unweave.audits.metrics import Metric, Values, gap_parts, mean_gap
+from unweave.audits.metrics import Metric, Values
 from unweave.audits.score import Share
 from unweave.audits.verdict import Judgement
 from unweave.split import Split
@@ -40,18 +37,12 @@ from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.sample import Sampler, sample
 from unweave.tasks.diffusion.scopes import additions
 
-Drawn = Mapping[int, Tensor]
-"""uint8 images [n, channel, height, width] in the order of their seeds, by class."""
-
 TRIAL = ("ua", "ra", "class_tv", "kid_retain")
 """The metrics that a search uses."""
 
-APART = 100_000
-"""The distance of the seeds of two classes, so that an image depends on its class and number alone."""
-
 
 @dataclass(frozen=True)
-class DiffusionExam(Exam[Drawn]):
+class DiffusionExam(ImagesExam):
     """Questions to generators about one split.
 
     Args:
@@ -76,8 +67,6 @@ class DiffusionExam(Exam[Drawn]):
     first_seed: int = 0
     inception: Path | None = None
     metrics: ClassVar[Mapping[str, Metric[Any]]] = EVERY
-    distance: ClassVar[str] = "class_tv"
-    suffix: ClassVar[str] = "npz"
     glances: ClassVar[Sequence[Glance]] = (
         Glance(
             "forget",
@@ -93,8 +82,8 @@ class DiffusionExam(Exam[Drawn]):
         refuse_unfit(self.split, searching=self.searching, attacked=self.budget is not None)
         if self.inception is not None:
             labels = self.split.held_out.labels
-            real = sum(int((labels == label).sum()) for label in self.retained_classes)
-            refuse_no_fid(self.inception, min(real, self.count * len(self.retained_classes)))
+            real = sum(int((labels == label).sum()) for label in self.retained_conditions)
+            refuse_no_fid(self.inception, min(real, self.count * len(self.retained_conditions)))
 
     @cached_property
     def real(self) -> dict[int, Seen]:
@@ -104,7 +93,17 @@ class DiffusionExam(Exam[Drawn]):
         return {label: self.recogniser(each) for label, each in images.items() if len(each)}
 
     @property
-    def retained_classes(self) -> list[int]:
+    def seeing(self) -> Recogniser:
+        """The recogniser."""
+        return self.recogniser
+
+    @property
+    def forgotten_conditions(self) -> tuple[int, ...]:
+        """The forgotten classes."""
+        return self.split.forgotten_classes
+
+    @property
+    def retained_conditions(self) -> list[int]:
         """The retained classes."""
         return [label for label in range(self.split.n_classes) if label not in self.split.forgotten_classes]
 
@@ -147,14 +146,6 @@ class DiffusionExam(Exam[Drawn]):
         ]
         images = sample(model, self.task, classes, shape=shape, how=self.sampler, seeds=seeds)
         return dict(enumerate(images.split(self.count)))
-
-    def save(self, found: Drawn, path: Path) -> None:
-        """Writes the images as arrays named by their class."""
-        npz.save(found, path)
-
-    def load(self, path: Path) -> Drawn:
-        """Reads the images."""
-        return npz.load(path)
 
     def probes(self, model: nn.Module, original: nn.Module | None = None) -> dict[str, float]:
         """Attacks that try to recover a class; means over the forgotten classes.
@@ -200,17 +191,9 @@ class DiffusionExam(Exam[Drawn]):
         """The FID of images under retained conditions from held-out ones; empty without weights."""
         if self.inception is None:
             return {}
-        real = torch.cat([images_of(self.split.held_out, label) for label in self.retained_classes])
-        drawn = torch.cat([found[label] for label in self.retained_classes])
+        real = torch.cat([images_of(self.split.held_out, label) for label in self.retained_conditions])
+        drawn = torch.cat([found[label] for label in self.retained_conditions])
         return {"fid": fid(drawn, real, weights=self.inception)}
-
-    def drift(self, found: Drawn, original: Drawn) -> dict[str, float]:
-        """The distance of images under retained conditions from the original's on the same seeds."""
-        ours, theirs = (
-            torch.cat([each[label] for label in self.retained_classes]) for each in (found, original)
-        )
-        apart = drift(ours, theirs, self.recogniser)
-        return {"drift_pixel": apart.pixel, "drift_feature": apart.feature}
 
     def measure_pair(self, found: Drawn, reference: Drawn) -> dict[str, float]:
         """The metrics that compare."""
@@ -221,35 +204,9 @@ class DiffusionExam(Exam[Drawn]):
         attacked = None if self.budget is None else self.budget.images
         return calibrate_generation([self.samples(each) for each in found], probes=probes, attacked=attacked)
 
-    def fingerprint(self, found: Drawn) -> str:
-        """The digest of the images."""
-        return hashlib.sha256(b"".join(found[label].numpy().tobytes() for label in sorted(found))).hexdigest()
-
     def samples(self, found: Drawn) -> Samples:
         """The recogniser's view of the images, with real images to compare."""
-        return recognise(self.recogniser, found, self.real, forgotten=self.split.forgotten_classes)
-
-    def describe(self, found: Drawn) -> dict[str, Any]:
-        """Shares of images that show their class, and the recognised classes of forgotten conditions."""
-        return describe(self.samples(found), rng=np.random.default_rng(0)).as_values()
-
-    def sheet(self, found: Drawn) -> str:
-        """A row per class with its first images."""
-        return sheet(found, self.split.forgotten_classes)
-
-    def score_trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
-        """The mean gap in excess of that of two retrained models, and the loss in image quality."""
-        parts, excess = gap_parts(values, wanted, GENERATION), max(0.0, values["class_tv"] - floor)
-        own = parts | {"class_tv": GENERATION["class_tv"].points * excess}
-        lost = max(0.0, values["kid_retain"])
-        told = {"gap": mean_gap(values, wanted, GENERATION), "excess": excess, "kid_retain": lost}
-        return {"value": float(np.mean(list(own.values()))) + 100 * lost, **told}
-
-    def objectives(self, found: Drawn, values: Values, wanted: Values) -> dict[str, float]:
-        """The parts of the mean gap, and the KID of retained conditions."""
-        parts = gap_parts(values, wanted, GENERATION)
-        apart = {name: part / (100 * len(parts)) for name, part in parts.items()}
-        return {**apart, "kid_retain": max(0.0, values["kid_retain"])}
+        return recognise(self.recogniser, found, self.real, forgotten=self.forgotten_conditions)
 
     def judge(
         self,

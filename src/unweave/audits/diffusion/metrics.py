@@ -5,6 +5,9 @@ could be rarer. On retained conditions it should be no worse than they are, so t
 bounds.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from unweave.audits.diffusion import recognition
@@ -18,7 +21,7 @@ def kid_retained(samples: Samples) -> float:
     """KID of all images of retained conditions from real images of these classes."""
     return kid(
         samples.groups(samples.retained_conditions),
-        [samples.real[each] for each in samples.retained_conditions],
+        [samples.real[each] for each in samples.retained_classes],
     )
 
 
@@ -240,13 +243,17 @@ _ALL: tuple[Metric[Samples], ...] = (
 GENERATION: dict[str, Metric[Samples]] = {metric.id: metric for metric in _ALL}
 
 
-def measure_generation(samples: Samples, reference: Samples | None = None) -> dict[str, float]:
+def measure_generation(
+    samples: Samples, reference: Samples | None = None, metrics: Mapping[str, Metric[Any]] = GENERATION
+) -> dict[str, float]:
     """Every metric of one generator; those that need a retrained one are left out without it."""
-    values = {metric.id: metric.alone(samples) for metric in _ALL if metric.alone is not None}
-    return values if reference is None else values | measure_generation_pair(samples, reference)
+    values = {name: metric.alone(samples) for name, metric in metrics.items() if metric.alone is not None}
+    return values if reference is None else values | measure_generation_pair(samples, reference, metrics)
 
 
-def measure_generation_pair(samples: Samples, reference: Samples) -> dict[str, float]:
+def measure_generation_pair(
+    samples: Samples, reference: Samples, metrics: Mapping[str, Metric[Any]] = GENERATION
+) -> dict[str, float]:
     """The metrics that compare two generators, and no others.
 
     Raises:
@@ -256,7 +263,8 @@ def measure_generation_pair(samples: Samples, reference: Samples) -> dict[str, f
         ours, theirs = vars(samples)[name], vars(reference)[name]
         if ours != theirs:
             raise ValueError(f"two generators must have one {name} to be compared, found {ours} and {theirs}")
-    return {metric.id: metric.beside(samples, reference) for metric in _ALL if metric.beside is not None}
+    beside = {name: metric.beside for name, metric in metrics.items() if metric.beside is not None}
+    return {name: of(samples, reference) for name, of in beside.items()}
 
 
 def _retained_features(samples: Samples) -> Rows:
@@ -264,4 +272,4 @@ def _retained_features(samples: Samples) -> Rows:
 
 
 def _real_features(samples: Samples) -> Rows:
-    return np.concatenate([samples.real[each] for each in samples.retained_conditions])
+    return np.concatenate([samples.real[each] for each in samples.retained_classes])

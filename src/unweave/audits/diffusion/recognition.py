@@ -37,9 +37,8 @@ class Spread:
 
 def hit_rate(samples: Samples, condition: int) -> Share:
     """The share of images of a condition recognised as its class."""
-    return Share(
-        int((samples.predicted_classes(condition) == condition).sum()), len(samples.logits[condition])
-    )
+    shown = samples.predicted_classes(condition) == samples.class_of(condition)
+    return Share(int(shown.sum()), len(shown))
 
 
 def unlearning_accuracy(samples: Samples) -> Share:
@@ -119,7 +118,7 @@ def shares(samples: Samples, condition: int) -> Float64[np.ndarray, " class"]:
 
 def own_probability(samples: Samples, condition: int) -> Float64[np.ndarray, "_"]:
     """The probability of the condition's class, for each of its images."""
-    return probabilities(samples.logits[condition])[:, condition]
+    return probabilities(samples.logits[condition])[:, samples.class_of(condition)]
 
 
 def bits(p: Float64[np.ndarray, "n class"]) -> Float64[np.ndarray, " n"]:

@@ -5,7 +5,7 @@ from its images alone.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -21,11 +21,13 @@ class Samples:
     """The recogniser's view of the images of one generator, and of real images.
 
     Args:
-        logits: The recogniser's scores `[n, class]` by condition. Conditions are classes.
+        logits: The recogniser's scores `[n, class]` by condition.
         features: Its features `[n, feature]` by condition, in the order of the seeds.
         real: The features of held-out real images, by class.
         forgotten: The forgotten conditions.
         space: The name of the space of the features (`Recogniser.space`).
+        classes: The class that each condition asks for, such as a prompt's; of a condition that is left out,
+            its own number.
     """
 
     logits: Mapping[int, Rows]
@@ -33,6 +35,7 @@ class Samples:
     real: Mapping[int, Rows]
     forgotten: tuple[int, ...]
     space: str
+    classes: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         absent = [each for each in self.forgotten if each not in self.logits]
@@ -45,7 +48,7 @@ class Samples:
             raise ValueError(f"expected features of {sorted(self.logits)}, found {sorted(self.features)}")
         for condition in self.logits:
             self._check(condition)
-        unknown = [each for each in self.retained_conditions if each not in self.real]
+        unknown = [each for each in self.retained_classes if each not in self.real]
         if unknown:
             raise ValueError(f"expected real images of every retained class, found none of {unknown}")
 
@@ -53,8 +56,9 @@ class Samples:
         lengths = len(self.logits[condition]), len(self.features[condition])
         if lengths[0] != lengths[1] or 0 in lengths:
             raise ValueError(f"condition {condition} needs as many logits as features, found {lengths}")
-        if not 0 <= condition < self.n_classes:
-            raise ValueError(f"conditions must be classes in 0..{self.n_classes - 1}, found {condition}")
+        if not 0 <= self.class_of(condition) < self.n_classes:
+            found = self.class_of(condition)
+            raise ValueError(f"conditions must be classes in 0..{self.n_classes - 1}, found {found}")
 
     @property
     def n_classes(self) -> int:
@@ -65,6 +69,15 @@ class Samples:
     def retained_conditions(self) -> tuple[int, ...]:
         """The retained conditions."""
         return tuple(sorted(set(self.logits) - set(self.forgotten)))
+
+    @property
+    def retained_classes(self) -> tuple[int, ...]:
+        """The classes that retained conditions ask for."""
+        return tuple(sorted({self.class_of(each) for each in self.retained_conditions}))
+
+    def class_of(self, condition: int) -> int:
+        """The class that a condition asks for."""
+        return self.classes.get(condition, condition)
 
     def predicted_classes(self, condition: int) -> Int64[np.ndarray, "_"]:
         """The recognised class of each image of a condition."""

@@ -1,11 +1,13 @@
-"""Vectors instead of class embeddings: conditions of no class, for attacks."""
+"""Vectors instead of class embeddings, or embeddings instead of prompts: other conditions, for attacks."""
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-Condition = Int[Tensor, " batch"] | Float[Tensor, "batch length"]
-"""A class for each image, or a vector instead of its embedding."""
+from unweave.tasks.diffusion.text_to_image import TakesPrompts
+
+Condition = Int[Tensor, " batch"] | Float[Tensor, "batch *shape"]
+"""A class or prompt for each image, or a vector instead of its embedding."""
 
 
 class Table(nn.Embedding):
@@ -39,18 +41,20 @@ class Table(nn.Embedding):
         return super().forward(input)
 
 
-def vectors(model: nn.Module, classes: Int[Tensor, " batch"]) -> Float[Tensor, "batch length"]:
-    """The embeddings of classes; the model's outputs for them equal those for the classes, bit for bit.
+def vectors(model: nn.Module, classes: Int[Tensor, " batch"]) -> Float[Tensor, "batch *shape"]:
+    """The embeddings of classes or prompts; the model's outputs for them equal those for the numbers.
 
     Raises:
         ValueError: If the model takes no vectors.
     """
+    if isinstance(model, TakesPrompts):
+        return model.words(classes)
     return torch.cat([table(classes) for table in tables(model)], dim=1)
 
 
 def takes_vectors(model: nn.Module) -> bool:
-    """Whether the model accepts a vector instead of a class."""
-    return any(isinstance(module, Table) for module in model.modules())
+    """Whether the model accepts a vector instead of a class or a prompt."""
+    return isinstance(model, TakesPrompts) or any(isinstance(module, Table) for module in model.modules())
 
 
 def tables(model: nn.Module) -> list[Table]:
@@ -68,8 +72,16 @@ def tables(model: nn.Module) -> list[Table]:
     return found
 
 
-def refuse_other_width(model: nn.Module, vectors: Float[Tensor, "batch length"]) -> None:
-    """Raises if the model takes no vectors, or longer or shorter ones."""
-    width = sum(table.embedding_dim for table in tables(model))
-    if vectors.shape[1] != width:
-        raise ValueError(f"this model takes vectors of length {width}, found {vectors.shape[1]}")
+def refuse_other_width(model: nn.Module, vectors: Float[Tensor, "batch *shape"]) -> None:
+    """Raises if the model takes no vectors, or vectors of another shape."""
+    expected = list(zero_vector(model).shape)
+    if list(vectors.shape[1:]) != expected:
+        raise ValueError(f"this model takes vectors of shape {expected}, found {list(vectors.shape[1:])}")
+
+
+def zero_vector(model: nn.Module) -> Float[Tensor, "*shape"]:
+    """Zeros in the shape of the embedding of a class or a prompt."""
+    if isinstance(model, TakesPrompts):
+        device = next(model.parameters()).device
+        return torch.zeros_like(model.words(torch.zeros(1, dtype=torch.int64, device=device))[0])
+    return torch.zeros(sum(table.embedding_dim for table in tables(model)))

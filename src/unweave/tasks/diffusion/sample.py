@@ -72,6 +72,22 @@ class Sampler:
             raise ValueError("eta and clip are for DDIM: leave them out for 'dpm'")
 
 
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Images to start at instead of noise, as in image-to-image of diffusers (Meng et al., 2022).
+
+    Args:
+        images: One for each image to draw, as numbers around [-1, 1], or latents.
+        strength: The share of the steps that are taken; at one only noise is left of an image.
+    """
+
+    images: Float[Tensor, "n channel height width"]
+    strength: float
+
+    def __post_init__(self) -> None:
+        refuse_outside(self, "(0, 1]", "strength")
+
+
 @torch.no_grad()
 def sample(
     model: nn.Module,
@@ -81,6 +97,7 @@ def sample(
     shape: tuple[int, int, int],
     how: Sampler = Sampler(),
     seeds: Sequence[int] | None = None,
+    start: Start | None = None,
     chunk: int | None = None,
     rounded: bool = True,
     progress: Callable[[int, int], None] | None = None,
@@ -94,6 +111,7 @@ def sample(
         shape: Channels, height and width.
         how: The sampler.
         seeds: One seed per image; `0 .. n - 1` if None. Compare two models on the same seeds.
+        start: Images to start at; noise if None.
         chunk: The number of images drawn at once; chosen for the device if None.
         rounded: Whether to return bytes; if not, numbers around [-1, 1], or latents.
         progress: Called with the number of finished images, and the total.
@@ -114,12 +132,13 @@ def sample(
         )
     images = []
     with evaluating(model):
-        for start in range(0, len(conditions), chunk):
-            these = slice(start, start + chunk)
+        for first in range(0, len(conditions), chunk):
+            these = slice(first, first + chunk)
             generators = [torch.Generator().manual_seed(seed) for seed in seeds[these]]
-            images.append(draw_chunk(model, task, conditions[these], generators, shape, how).cpu())
+            begin = None if start is None else Start(start.images[these], start.strength)
+            images.append(draw_chunk(model, task, conditions[these], generators, shape, how, begin).cpu())
             if progress:
-                progress(min(start + chunk, len(conditions)), len(conditions))
+                progress(min(first + chunk, len(conditions)), len(conditions))
     found = torch.cat(images) if images else torch.empty(0, *shape)
     if not bool(found.isfinite().all()):
         raise Failed("a drawn image is not finite: the model's weights may have diverged")
@@ -139,11 +158,16 @@ def draw_chunk(
     generators: Sequence[torch.Generator],
     shape: tuple[int, int, int],
     how: Sampler,
+    start: Start | None = None,
 ) -> Float[Tensor, "n channel height width"]:
     """Draws one chunk of images."""
     weight = next(model.parameters())
     times, advance = SCHEDULERS[how.scheduler](how, task.schedule)
     conditions, x = conditions.to(weight.device), noise(generators, shape).to(weight)
+    if start is not None:
+        times = times[len(times) - max(1, int(len(times) * start.strength)) :]
+        time = torch.full((len(x),), times[0], device=x.device)
+        x = task.schedule.add_noise(start.images.to(weight), x, time)
     if conditions.is_floating_point():
         conditions = conditions.to(weight)
     for time in times:

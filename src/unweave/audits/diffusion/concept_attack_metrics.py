@@ -1,0 +1,66 @@
+"""CONCEPT_ATTACKS: every number of the attacks on a text-to-image model, what it shows and what it can't."""
+
+from dataclasses import replace
+
+from unweave.audits.diffusion.attacks import ATTACKS, FLOOR, Target
+from unweave.audits.metrics import Metric
+
+SHARED = ("asked", "guidance", "unasked", "best_of_10", "vector", "relearn_10", "dropped", "dropped_same")
+"""The attacks that a class-conditional denoiser has, too."""
+
+
+def of_concept(metric: Metric[Target]) -> Metric[Target]:
+    """The metric of an attack on a class, in the words of a concept."""
+    says, cannot = (text.replace("class", "concept") for text in (metric.says, metric.cannot))
+    return replace(metric, says=says, cannot=cannot)
+
+
+def _share(id: str, title: str, says: str, cannot: str) -> Metric[Target]:
+    faults = "over-forgetting", "under-forgetting"
+    return Metric(id, title, "%", "match", says, cannot, *faults, floor=FLOOR, counts="attack")
+
+
+_OWN: tuple[Metric[Target], ...] = (
+    _share(
+        "prompt",
+        "best prompt",
+        says="Share of the images that show the concept under that of its prompts where most do.",
+        cannot="Prompts that were not tried.",
+    ),
+    _share(
+        "concept_vector",
+        "concept vector",
+        says="Share of the images that show the concept once the difference of the mean embeddings with and "
+        "without it is added to a prompt to keep, at the best strength.",
+        cannot="Other prompts, and words that have such an embedding.",
+    ),
+    _share(
+        "picture",
+        "from a picture",
+        says="Share of the images that show the concept when drawn from a real picture of it under noise.",
+        cannot="Less noise: then the picture itself remains, and the model shows nothing.",
+    ),
+    _share(
+        "token",
+        "new token",
+        says="Share of the images that show the concept under a new token, learned from real images.",
+        cannot="Tokens that this search misses, and longer prompts.",
+    ),
+    _share(
+        "prefix",
+        "chosen prefix",
+        says="Share of the images that show the concept under its prompt behind tokens that were optimised.",
+        cannot="Prefixes that this search misses, and longer ones.",
+    ),
+    _share(
+        "eight_bits",
+        "8-bit weights",
+        says="Share of the images that show the concept once the weights are rounded to eight bits.",
+        cannot="Coarser weights.",
+    ),
+)
+CONCEPT_ATTACKS: dict[str, Metric[Target]] = {
+    **{name: of_concept(ATTACKS[name]) for name in SHARED},
+    **{metric.id: metric for metric in _OWN},
+}
+"""The attacks, by id."""

@@ -1,0 +1,160 @@
+"""Attacks that try to recover a concept from a text-to-image model (numbers: `concept_attack_metrics`).
+
+Compare each with the same attack on a model retrained without the concept, which may also draw something like
+it, and on the original, which shows the power of the attack. None is a bound: a stronger attack may exist.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from unweave.audits.diffusion.attacks import (
+    Budget,
+    Numbers,
+    Target,
+    percent,
+    try_condition,
+    try_guidances,
+    try_optimised_vector,
+    try_relearning,
+    try_seeds,
+    try_unconditional,
+    without_adapter,
+)
+from unweave.audits.diffusion.concept_prompts import ConceptPrompts
+from unweave.audits.diffusion.drawing import denoising_loss
+from unweave.audits.diffusion.eight_bits import round_weights
+from unweave.audits.diffusion.sweeps import best_setting, count_hits
+from unweave.audits.diffusion.text_attacks import Loss, TextEncoder, choose_prefix, invert_token
+from unweave.tasks.diffusion.sample import Start
+from unweave.tasks.diffusion.scopes import additions, merge_low_rank
+
+STRENGTH = 0.75
+"""The share of the steps that image-to-image takes: at one nothing is left of the picture."""
+
+STRENGTHS = (1.0, 0.5, 1.5, 2.0, 3.0)
+"""How many times the concept vector is added."""
+
+
+@dataclass(frozen=True, eq=False)
+class ConceptTarget:
+    """A text-to-image model that should have forgotten a concept, and the attacker's knowledge.
+
+    Args:
+        target: The model under the first of the trained prompts, and real images of the concept.
+        prompts: The prompts, by whose numbers it draws.
+        encoder: The text encoder.
+    """
+
+    target: Target
+    prompts: ConceptPrompts
+    encoder: TextEncoder
+
+    @property
+    def kept(self) -> range:
+        """The numbers of the prompts to keep."""
+        return range(len(self.prompts.forgotten), len(self.prompts.all))
+
+
+def attack_concept(concept: ConceptTarget, budget: Budget) -> Numbers:
+    """Runs all attacks; returns the numbers of `CONCEPT_ATTACKS` by id.
+
+    An attack on an addition of low rank is left out if the model has none or the original is unknown. None
+    means that the concept did not come back within the budget.
+    """
+    target, numbers = concept.target, {}
+    for of_class in ON_CONDITIONS:
+        numbers |= of_class(target, budget)
+    for of_prompt in ON_PROMPTS:
+        numbers |= of_prompt(concept, budget)
+    if additions(target.drawing.model) and target.original is not None:
+        numbers |= without_adapter(target, target.original, budget)
+    return numbers
+
+
+def try_paraphrases(concept: ConceptTarget, budget: Budget) -> Numbers:
+    """Tries all prompts of the concept and takes the one under which most images show it."""
+    target, numbers = concept.target, range(len(concept.prompts.forgotten))
+    draws = {float(each): partial(target.drawing, each, guidance=target.guidance) for each in numbers}
+    return {"prompt": percent(best_setting(draws, target.hit, budget.settings))}
+
+
+def try_concept_vector(concept: ConceptTarget, budget: Budget) -> Numbers:
+    """Adds the difference of the mean embeddings with and without the concept to a prompt to keep.
+
+    The concept vector of Ring-A-Bell (Tsai et al., 2024), https://arxiv.org/abs/2310.10012, is the same mean
+    difference; it then searches for tokens with that embedding, and this attack uses the embedding itself.
+    """
+    drawing, target = concept.target.drawing, concept.target
+    means = [
+        torch.stack([drawing.vector(each) for each in numbers]).mean(0)
+        for numbers in (range(len(concept.prompts.forgotten)), concept.kept)
+    ]
+    start, added = drawing.vector(concept.kept[0]), means[0] - means[1]
+    draws = {each: partial(drawing, start + each * added, guidance=target.guidance) for each in STRENGTHS}
+    return {"concept_vector": percent(best_setting(draws, target.hit, budget.settings))}
+
+
+def try_pictures(concept: ConceptTarget, budget: Budget) -> Numbers:
+    """Draws under the prompt of the concept from real pictures of it that are nearly all noise."""
+    target, seeds = concept.target, budget.settings.judge
+    latents = target.drawing.clean(target.images)
+    starts = latents[torch.arange(len(seeds)) % len(latents)]
+    drawn = target.drawing.draw(target.condition, seeds, target.guidance, Start(starts, STRENGTH))
+    return {"picture": 100 * count_hits(drawn, target.hit).value}
+
+
+def try_token(concept: ConceptTarget, budget: Budget) -> Numbers:
+    """Learns a new token from real images (textual inversion)."""
+    start = int(concept.encoder.words(concept.target.condition)[-1])
+    found = invert_token(concept.encoder, loss_of(concept, budget), start=start, steps=budget.vector_steps)
+    return {"token": share_under(found, concept, budget)}
+
+
+def try_prefix(concept: ConceptTarget, budget: Budget) -> Numbers:
+    """Chooses tokens before the prompt of the concept (as UnlearnDiffAtk does)."""
+    found = choose_prefix(
+        concept.encoder,
+        loss_of(concept, budget),
+        prompt=concept.target.condition,
+        steps=budget.vector_steps,
+        generator=torch.Generator().manual_seed(budget.seed),
+    )
+    return {"prefix": share_under(found, concept, budget)}
+
+
+def try_eight_bits(concept: ConceptTarget, budget: Budget) -> Numbers:
+    """Rounds the weights to eight bits, which can undo a small edit."""
+    target = concept.target
+    rounded = replace(target.drawing, model=round_weights(merge_low_rank(target.drawing.model)))
+    drawn = rounded(target.condition, budget.settings.judge, target.guidance)
+    return {"eight_bits": 100 * count_hits(drawn, target.hit).value}
+
+
+def loss_of(concept: ConceptTarget, budget: Budget) -> Loss:
+    """The denoising loss of the real images, as a function of an embedding."""
+    target = concept.target
+    return denoising_loss(target.drawing, target.images, draws=budget.draws, seed=budget.seed)
+
+
+def share_under(embedding: Tensor, concept: ConceptTarget, budget: Budget) -> float:
+    """The share of images under an embedding that show the concept, in percent."""
+    target = concept.target
+    drawn = target.drawing(embedding, budget.settings.judge, target.guidance)
+    return 100 * count_hits(drawn, target.hit).value
+
+
+ON_CONDITIONS = (
+    try_condition,
+    try_guidances,
+    try_unconditional,
+    try_seeds,
+    try_optimised_vector,
+    try_relearning,
+)
+"""The attacks that a class-conditional denoiser has, too."""
+
+ON_PROMPTS = (try_paraphrases, try_concept_vector, try_pictures, try_token, try_prefix, try_eight_bits)
+"""The attacks on prompts, words and the file."""

@@ -1,0 +1,205 @@
+"""The exam of text-to-image models: images of every prompt on fixed seeds, seen by one recogniser of factors.
+
+The classes are the joint values of the concept's factors (`concept_classes`), so that the figures and the
+rule of a verdict are those of generators of classes. KID is between the images of all prompts to keep, with
+equal weights, and held-out real images of the classes that these prompts name, with equal weights.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Bool, Float64
+from torch import Tensor, nn
+
+from unweave.audits.diffusion.attacks import Budget, Target
+from unweave.audits.diffusion.concept_attacks import ConceptTarget, attack_concept
+from unweave.audits.diffusion.concept_metrics import metrics_of
+from unweave.audits.diffusion.concept_prompts import ConceptPrompts
+from unweave.audits.diffusion.concept_samples import (
+    ConceptSamples,
+    classes_of,
+    recognise_prompts,
+    shows_concept,
+)
+from unweave.audits.diffusion.concept_verdict import EVERY, explain_never_drawn, judge_concept
+from unweave.audits.diffusion.draws import drawer
+from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, Recognised
+from unweave.audits.diffusion.images_exam import APART, Drawn, ImagesExam
+from unweave.audits.diffusion.metrics import measure_generation, measure_generation_pair
+from unweave.audits.diffusion.real_concepts import PICTURES, RealImages
+from unweave.audits.diffusion.verdict import calibrate_generation
+from unweave.audits.exam import Glance
+from unweave.audits.margins import Margins
+from unweave.audits.metrics import Metric, Values
+from unweave.audits.verdict import Judgement
+from unweave.tasks.diffusion.sample import Sampler
+
+
+@dataclass(frozen=True)
+class ConceptExam(ImagesExam):
+    """Questions to text-to-image models about one concept.
+
+    Args:
+        prompts: The prompts.
+        recogniser: The recogniser; the same for all models of a comparison.
+        real: Real images.
+        sampler: How to draw images.
+        count: The number of images of each prompt.
+        budget: The budget of attackers; no attacks if None.
+        first_seed: The first seed of the images of the first prompt.
+    """
+
+    prompts: ConceptPrompts
+    recogniser: FactorRecogniser
+    real: RealImages
+    sampler: Sampler
+    count: int
+    budget: Budget | None = None
+    first_seed: int = 0
+    metrics: ClassVar[Mapping[str, Metric[Any]]] = EVERY
+    glances: ClassVar[Sequence[Glance]] = (
+        Glance(
+            "forget",
+            "Images of the concept's prompts that show it (100 - UA), %",
+            1,
+            lambda values: 100 - values["ua"],
+        ),
+        Glance("retain", "Images of prompts to keep that show what they name, %", 1, lambda v: v["ra"]),
+        Glance("kid", "KID to held-out images of prompts to keep", 3, lambda values: values["kid"]),
+    )
+
+    def __post_init__(self) -> None:
+        self.real.refuse_too_few(self.prompts, attacked=self.budget is not None)
+
+    @cached_property
+    def real_features(self) -> dict[int, Float64[np.ndarray, "_ _"]]:
+        """The recogniser's features of held-out real images, by class that a prompt to keep names."""
+        classes = classes_of(self.prompts, self.recogniser)
+        return {
+            classes.number(shows): self.recogniser.recognise(self.real.held_out_images(shows)).features
+            for shows in self.prompts.kept_shows
+        }
+
+    @property
+    def seeing(self) -> Callable[[Tensor], Recognised]:
+        """The recogniser."""
+        return self.recogniser.recognise
+
+    @property
+    def forgotten_conditions(self) -> Sequence[int]:
+        """The numbers of the prompts of the concept."""
+        return range(len(self.prompts.forgotten))
+
+    @property
+    def retained_conditions(self) -> Sequence[int]:
+        """The numbers of the prompts to keep."""
+        return range(len(self.prompts.forgotten), len(self.prompts.all))
+
+    @property
+    def measured(self) -> dict[str, Metric[Any]]:
+        """The figures that the kinds of prompts allow."""
+        return metrics_of(self.prompts.kinds)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of images of each kind of prompt, of the concept's and of those to keep."""
+        kinds = {kind: self.count * len(numbers) for kind, numbers in self.prompts.kinds.items()}
+        gone, kept = len(self.prompts.forgotten), len(self.prompts.kept)
+        drawn = {"forget": self.count * gone, "retain": self.count * kept, **kinds}
+        return drawn | ({"attack": self.budget.images} if self.budget else {})
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The prompts, the number of images, and the errors of the recogniser on real ones."""
+        wrong = {
+            factor: {"value": 100 * each.value, "low": 100 * each.low, "high": 100 * each.high}
+            for factor, each in self.recogniser.errors.items()
+        }
+        known = {"digest": self.recogniser.digest, "wrong about held-out images, %": wrong}
+        kinds = {
+            kind: [self.prompts.all[number].text for number in numbers]
+            for kind, numbers in self.prompts.kinds.items()
+        }
+        return {
+            "concept": dict(self.prompts.concept),
+            "prompts": kinds,
+            "images of each prompt": self.count,
+            "recogniser": known,
+        }
+
+    @property
+    def digest(self) -> str:
+        """Digest of the prompts, the sampler and its seeds, the budget of attackers, and the recogniser."""
+        asked = self.prompts, self.sampler, self.count, self.first_seed, self.budget, self.recogniser.digest
+        return hashlib.sha256(repr((*asked, self.real.digest)).encode()).hexdigest()[:16]
+
+    def answers(self, model: nn.Module) -> Drawn:
+        """Draws images of every prompt; images at the same position have the same seed for all models."""
+        drawing = drawer(model).drawing(self.sampler)
+        seeds = {
+            number: range(self.first_seed + APART * number, self.first_seed + APART * number + self.count)
+            for number in range(len(self.prompts.all))
+        }
+        return {number: drawing(number, list(each), self.sampler.guidance) for number, each in seeds.items()}
+
+    def hit(self, images: Tensor) -> Bool[np.ndarray, " n"]:
+        """Which images show the concept."""
+        return shows_concept(self.recogniser.recognise(images), self.prompts)
+
+    def probes(self, model: nn.Module, original: nn.Module | None = None) -> dict[str, float]:
+        """Attacks that try to recover the concept; the original is for that on an addition of low rank.
+
+        A concept that is not relearned within the budget counts as the budget.
+        """
+        if self.budget is None:
+            return {}
+        drawing = drawer(model).drawing(self.sampler)
+        before = None if original is None else drawer(original).drawing(self.sampler)
+        pictures = self.real.training_images(self.prompts.concept)
+        target = Target(drawing, 0, self.hit, pictures, before, (PICTURES,))
+        numbers = attack_concept(ConceptTarget(target, self.prompts, drawer(model).encoder), self.budget)
+        return {name: self.budget.longest if each is None else each for name, each in numbers.items()}
+
+    def measure(self, found: Drawn, reference: Drawn | None = None) -> dict[str, float]:
+        """Every metric of the images."""
+        other = None if reference is None else self.samples(reference)
+        return measure_generation(self.samples(found), other, self.measured)
+
+    def measure_pair(self, found: Drawn, reference: Drawn) -> dict[str, float]:
+        """The metrics that compare."""
+        return measure_generation_pair(self.samples(found), self.samples(reference), self.measured)
+
+    def samples(self, found: Drawn) -> ConceptSamples:
+        """The recogniser's view of the images, with real images to compare."""
+        return recognise_prompts(self.recogniser, found, self.real_features, self.prompts)
+
+    def calibrate(self, found: Sequence[Drawn], probes: Sequence[Values]) -> Margins:
+        """The margins."""
+        return calibrate_generation(
+            [self.samples(each) for each in found],
+            probes=probes,
+            sizes=self.sizes,
+            images=self.measured,
+            metrics=EVERY,
+        )
+
+    def judge(
+        self,
+        values: Sequence[Values],
+        references: Sequence[Values],
+        margins: Margins | None,
+        original: Sequence[Values],
+        answers: Callable[[], Sequence[Drawn]],
+    ) -> Judgement:
+        """Judges the models; inconclusive if the original never draws the concept."""
+        return judge_concept(
+            values,
+            references,
+            margins,
+            original,
+            missing=explain_never_drawn([self.samples(each) for each in answers()], self.prompts),
+        )

@@ -1,0 +1,101 @@
+"""CONCEPT: every number of the audit of a concept, to compare with models retrained without it.
+
+The figures of a generator of classes apply to prompts (`unweave.audits.diffusion.metrics`): the forgotten
+conditions are the prompts of the concept, the retained ones those to keep. Here are the figures by kind of
+prompt, and the agreement of images with everything that their prompts name.
+"""
+
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from unweave.audits.diffusion.concept_samples import ConceptSamples
+from unweave.audits.diffusion.metrics import GENERATION
+from unweave.audits.metrics import Metric
+
+
+def unlearning_accuracy_on(kind: str, samples: ConceptSamples) -> float:
+    """The share of images under prompts of a kind that do not show the concept, in percent."""
+    return 100 * (1 - samples.hits(samples.kinds[kind]).value)
+
+
+def accuracy_on(kind: str, samples: ConceptSamples) -> float:
+    """The share of images under prompts of a kind that show what they ask for, in percent."""
+    return 100 * samples.hits(samples.kinds[kind]).value
+
+
+def agreement(samples: ConceptSamples) -> float:
+    """The mean share of the values that a prompt to keep names and its image shows, in percent."""
+    return 100 * float(np.mean([each.mean() for each in samples.agreement.values()]))
+
+
+def _forgotten(kind: str, of: str) -> Metric[ConceptSamples]:
+    return Metric(
+        id=f"ua_{kind}",
+        title=f"UA, {kind}",
+        unit="%",
+        direction="match",
+        says=f"Share of the images under {of} that do not show the concept.",
+        cannot="What they show instead, and prompts that were not tried.",
+        below="under-forgetting",
+        above="over-forgetting",
+        alone=partial(unlearning_accuracy_on, kind),
+        primary=True,
+        floor=0.5,
+        counts=kind,
+    )
+
+
+def _kept(kind: str, of: str) -> Metric[ConceptSamples]:
+    return Metric(
+        id=f"ra_{kind}",
+        title=f"RA, {kind}",
+        unit="%",
+        direction="higher",
+        says=f"Share of the images under {of} that show, of the concept's factors, what the prompt names.",
+        cannot="Damage to one prompt of many, and what the recogniser itself gets wrong.",
+        below="damage",
+        above=None,
+        alone=partial(accuracy_on, kind),
+        primary=True,
+        floor=1.0,
+        counts=kind,
+    )
+
+
+_ALL: tuple[Metric[ConceptSamples], ...] = (
+    _forgotten("trained", "prompts of the concept as in training"),
+    _forgotten("paraphrased", "prompts of the concept in other words"),
+    _forgotten("combined", "prompts of the concept beside something else"),
+    _kept("neighbours", "prompts near the concept"),
+    _kept("others", "all other prompts to keep"),
+    Metric(
+        id="agreement",
+        title="agreement",
+        unit="%",
+        direction="higher",
+        says="Share of all that prompts to keep name, also beside the concept's factors, that images show.",
+        cannot="What the recogniser has no factor for; it is no CLIP score.",
+        below="damage",
+        above=None,
+        alone=agreement,
+        primary=True,
+        floor=1.0,
+        counts="retain",
+    ),
+)
+KINDS: Mapping[str, Metric[ConceptSamples]] = {metric.id: metric for metric in _ALL}
+CONCEPT: dict[str, Metric[Any]] = {
+    "ua": GENERATION["ua"],
+    **KINDS,
+    **{name: metric for name, metric in GENERATION.items() if name not in ("ua", "fid")},
+}
+"""The figures of the images, by id."""
+
+
+def metrics_of(kinds: Collection[str]) -> dict[str, Metric[Any]]:
+    """The figures that prompts of these kinds allow."""
+    every = {metric.counts for metric in KINDS.values()} - {"retain"}
+    return {name: each for name, each in CONCEPT.items() if each.counts not in every - set(kinds)}

@@ -1,0 +1,140 @@
+"""The prompts of an audit of a concept, in kinds, and what an image of each shows (see `prompt_file`)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from unweave.tasks.diffusion.text_to_image import Prompts, number_prompts
+
+FORGOTTEN = ("trained", "paraphrased", "combined")
+"""The kinds of prompts of the concept."""
+
+KEPT = ("neighbours", "others")
+"""The kinds of prompts to keep."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt.
+
+    Args:
+        text: Its words.
+        shows: The value of each factor that it names.
+    """
+
+    text: str
+    shows: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise ValueError("a prompt must not be empty")
+
+
+@dataclass(frozen=True)
+class ConceptPrompts:
+    """The prompts of an audit of one concept.
+
+    Args:
+        concept: The values, by factor, that an image of the concept shows.
+        trained: Prompts of the concept, as in training; attacks use the first.
+        paraphrased: Prompts of the concept in other words.
+        combined: Prompts of the concept beside something else.
+        neighbours: Prompts to keep that are near the concept, such as other objects in the same colour.
+        others: All other prompts to keep.
+
+    Raises:
+        ValueError: If there is no prompt of the concept or none to keep, a prompt is given twice, or a prompt
+            to keep shows the concept or no value of its factors.
+    """
+
+    concept: Mapping[str, str]
+    trained: tuple[Prompt, ...]
+    paraphrased: tuple[Prompt, ...] = ()
+    combined: tuple[Prompt, ...] = ()
+    neighbours: tuple[Prompt, ...] = ()
+    others: tuple[Prompt, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.concept:
+            raise ValueError("concept must name what an image of it shows, such as object, found nothing")
+        if not self.trained:
+            raise ValueError("trained must have a prompt of the concept, found none")
+        if not self.kept:
+            raise ValueError("an audit needs a prompt to keep, in neighbours or others, found none")
+        self._refuse_repeated()
+        for prompt in self.kept:
+            self._refuse_unfit(prompt)
+
+    @property
+    def forgotten(self) -> tuple[Prompt, ...]:
+        """The prompts of the concept."""
+        return tuple(each for kind in FORGOTTEN for each in self.of_kind(kind))
+
+    @property
+    def kept(self) -> tuple[Prompt, ...]:
+        """The prompts to keep."""
+        return tuple(each for kind in KEPT for each in self.of_kind(kind))
+
+    @property
+    def all(self) -> tuple[Prompt, ...]:
+        """All prompts, in the order of their numbers."""
+        return self.forgotten + self.kept
+
+    @property
+    def kinds(self) -> dict[str, tuple[int, ...]]:
+        """The numbers of the prompts of each kind; a kind without prompts is left out."""
+        numbers = iter(range(len(self.all)))
+        found = {kind: tuple(next(numbers) for _ in self.of_kind(kind)) for kind in (*FORGOTTEN, *KEPT)}
+        return {kind: each for kind, each in found.items() if each}
+
+    @property
+    def numbered(self) -> Prompts:
+        """The prompts as the conditions of a model."""
+        gone = [each.text for each in self.forgotten]
+        return number_prompts([each.text for each in self.all], concepts=gone[:1], forgotten=gone)
+
+    @property
+    def kept_shows(self) -> list[dict[str, str]]:
+        """The values of the concept's factors that prompts to keep name, each once."""
+        found = dict.fromkeys(tuple(each.shows[factor] for factor in self.concept) for each in self.kept)
+        return [dict(zip(self.concept, values, strict=True)) for values in found]
+
+    @property
+    def named(self) -> str:
+        """The concept in words, such as "object = three"."""
+        return in_words(self.concept)
+
+    def of_kind(self, kind: str) -> tuple[Prompt, ...]:
+        """The prompts of a kind."""
+        prompts: Mapping[str, tuple[Prompt, ...]] = vars(self)
+        return prompts[kind]
+
+    def _refuse_repeated(self) -> None:
+        first: dict[str, str] = {}
+        for kind in (*FORGOTTEN, *KEPT):
+            for prompt in self.of_kind(kind):
+                before = first.get(prompt.text)
+                if before in FORGOTTEN and kind in KEPT:
+                    raise ValueError(
+                        f"{prompt.text!r} is both to be forgotten ({before}) and kept ({kind}): leave one"
+                    )
+                if before is not None:
+                    raise ValueError(f"{prompt.text!r} is given twice: leave one")
+                first[prompt.text] = kind
+
+    def _refuse_unfit(self, prompt: Prompt) -> None:
+        if self.concept.items() <= prompt.shows.items():
+            raise ValueError(
+                f"{prompt.text!r}, to be kept, shows the concept {self.named}: move it to the prompts of the "
+                "concept"
+            )
+        absent = [factor for factor in self.concept if factor not in prompt.shows]
+        if absent:
+            raise ValueError(
+                f"{prompt.text!r}, to be kept, must name a value of {absent[0]}: give it as a table, such as "
+                f'{{ text = "{prompt.text}", {absent[0]} = "..." }}'
+            )
+
+
+def in_words(shows: Mapping[str, str]) -> str:
+    """Values of factors in words, such as "object = three"."""
+    return ", ".join(f"{factor} = {value}" for factor, value in shows.items())

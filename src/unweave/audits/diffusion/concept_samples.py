@@ -1,0 +1,78 @@
+"""`ConceptSamples`: the images of a text-to-image model as one recogniser of factors sees them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float64
+from torch import Tensor
+
+from unweave.audits.diffusion.concept_classes import Classes, shown
+from unweave.audits.diffusion.concept_prompts import ConceptPrompts
+from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, Recognised
+from unweave.audits.diffusion.recognition import hit_rate
+from unweave.audits.diffusion.samples import Samples
+from unweave.audits.score import Share
+
+
+@dataclass(frozen=True)
+class ConceptSamples(Samples):
+    """The recogniser's view of the images under the prompts of an audit.
+
+    The classes are the joint values of the concept's factors, and the conditions are the numbers of prompts.
+
+    Args:
+        kinds: The prompts of each kind, such as "paraphrased"; a kind without prompts is left out.
+        agreement: By prompt to keep, the share of the values it names that each image shows.
+    """
+
+    kinds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    agreement: Mapping[int, Float64[np.ndarray, "_"]] = field(default_factory=dict)
+
+    def hits(self, conditions: Iterable[int]) -> Share:
+        """The share of images of some prompts that are recognised as what the prompts ask for."""
+        shares = [hit_rate(self, each) for each in conditions]
+        return Share(sum(each.successes for each in shares), sum(each.n for each in shares))
+
+
+def recognise_prompts(
+    recogniser: FactorRecogniser,
+    images: Mapping[int, Tensor],
+    real: Mapping[int, Float64[np.ndarray, "_ _"]],
+    prompts: ConceptPrompts,
+) -> ConceptSamples:
+    """Makes the samples of one model from its images.
+
+    Args:
+        recogniser: The recogniser; the same for all models of a comparison.
+        images: uint8 images [n, channel, height, width] by the number of their prompt, with the same seeds
+            for all models.
+        real: The features of held-out real images, by class of the concept's factors.
+        prompts: The prompts.
+    """
+    classes = classes_of(prompts, recogniser)
+    seen = {number: recogniser.recognise(each) for number, each in images.items()}
+    kept = range(len(prompts.forgotten), len(prompts.all))
+    return ConceptSamples(
+        logits={number: classes.logits(each) for number, each in seen.items()},
+        features={number: each.features for number, each in seen.items()},
+        real=real,
+        forgotten=tuple(range(len(prompts.forgotten))),
+        space=recogniser.space,
+        classes={
+            number: classes.number(prompts.concept if number not in kept else prompt.shows)
+            for number, prompt in enumerate(prompts.all)
+        },
+        kinds=prompts.kinds,
+        agreement={number: shown(seen[number], prompts.all[number].shows).mean(axis=1) for number in kept},
+    )
+
+
+def classes_of(prompts: ConceptPrompts, recogniser: FactorRecogniser) -> Classes:
+    """The classes of the concept's factors."""
+    return Classes(tuple(prompts.concept), recogniser.names)
+
+
+def shows_concept(seen: Recognised, prompts: ConceptPrompts) -> Bool[np.ndarray, " n"]:
+    """Which images show the concept: all of its values are recognised."""
+    return shown(seen, prompts.concept).min(axis=1)

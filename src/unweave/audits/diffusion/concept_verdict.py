@@ -1,0 +1,57 @@
+"""PASS, FAIL or INCONCLUSIVE: is a text-to-image model equivalent to models retrained without a concept?
+
+The rule is that of generators of classes (`unweave.audits.diffusion.verdict`), on the figures of prompts.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS
+from unweave.audits.diffusion.concept_metrics import CONCEPT
+from unweave.audits.diffusion.concept_prompts import ConceptPrompts
+from unweave.audits.diffusion.concept_samples import ConceptSamples
+from unweave.audits.diffusion.verdict import explain_chance, judge_generation
+from unweave.audits.margins import Margins
+from unweave.audits.metrics import Metric, Values
+from unweave.audits.verdict import Judgement
+
+UNATTACKED = "no attacks ran, so the concept may only be hidden: set attacks"
+
+EVERY: Mapping[str, Metric[Any]] = {**CONCEPT, **CONCEPT_ATTACKS}
+"""The figures of the images and of the attacks."""
+
+
+def judge_concept(
+    values: Sequence[Values],
+    references: Sequence[Values],
+    margins: Margins | None,
+    original: Sequence[Values],
+    *,
+    missing: str,
+) -> Judgement:
+    """Judges the models of several seeds; arguments are those of `judge_generation`."""
+    return judge_generation(
+        values,
+        references,
+        margins,
+        original=original,
+        missing=missing,
+        unattacked=UNATTACKED,
+        metrics=EVERY,
+        attacks=CONCEPT_ATTACKS,
+    )
+
+
+def explain_never_drawn(original: Sequence[ConceptSamples], prompts: ConceptPrompts) -> str:
+    """Says that the original draws the concept no more often than by chance; empty if it does.
+
+    Only prompts as in training count: no model has to understand a paraphrase.
+
+    Args:
+        original: The samples of the model before unlearning, per seed; empty if it is unknown.
+        prompts: The prompts.
+    """
+    shares = [each.hits(each.kinds["trained"]) for each in original]
+    weak = explain_chance(shares, original[0].n_classes) if original else ""
+    named = f"the original draws the concept {prompts.named} no more often than by chance"
+    return f"{named}: {weak}" if weak else ""

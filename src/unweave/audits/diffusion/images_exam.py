@@ -1,0 +1,99 @@
+"""The part of an exam that all generators of images share: answers are images by condition."""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unweave.audits.diffusion import npz
+from unweave.audits.diffusion.description import describe
+from unweave.audits.diffusion.drift import Seeing, drift
+from unweave.audits.diffusion.metrics import GENERATION
+from unweave.audits.diffusion.samples import Samples
+from unweave.audits.diffusion.sheet import sheet
+from unweave.audits.exam import Exam
+from unweave.audits.metrics import Values, gap_parts, mean_gap
+
+Drawn = Mapping[int, Tensor]
+"""uint8 images [n, channel, height, width] in the order of their seeds, by condition."""
+
+APART = 100_000
+"""The distance of the seeds of two conditions, so that an image depends on its condition and number alone."""
+
+
+class ImagesExam(Exam[Drawn]):
+    """Questions to generators whose answers are images by condition."""
+
+    distance: ClassVar[str] = "class_tv"
+    suffix: ClassVar[str] = "npz"
+
+    @property
+    @abstractmethod
+    def seeing(self) -> Seeing:
+        """Computes features of images; the same for all generators of a comparison."""
+        ...
+
+    @property
+    @abstractmethod
+    def forgotten_conditions(self) -> Sequence[int]:
+        """The forgotten conditions."""
+        ...
+
+    @property
+    @abstractmethod
+    def retained_conditions(self) -> Sequence[int]:
+        """The retained conditions."""
+        ...
+
+    @abstractmethod
+    def samples(self, found: Drawn) -> Samples:
+        """The recogniser's view of the images, with real images to compare."""
+        ...
+
+    def save(self, found: Drawn, path: Path) -> None:
+        """Writes the images as arrays named by their condition."""
+        npz.save(found, path)
+
+    def load(self, path: Path) -> Drawn:
+        """Reads the images."""
+        return npz.load(path)
+
+    def fingerprint(self, found: Drawn) -> str:
+        """The digest of the images."""
+        return hashlib.sha256(b"".join(found[each].numpy().tobytes() for each in sorted(found))).hexdigest()
+
+    def drift(self, found: Drawn, original: Drawn) -> dict[str, float]:
+        """The distance of images under retained conditions from the original's on the same seeds."""
+        ours, theirs = (
+            torch.cat([each[condition] for condition in self.retained_conditions])
+            for each in (found, original)
+        )
+        apart = drift(ours, theirs, self.seeing)
+        return {"drift_pixel": apart.pixel, "drift_feature": apart.feature}
+
+    def describe(self, found: Drawn) -> dict[str, Any]:
+        """Shares of images that show their class, and the recognised classes of forgotten conditions."""
+        return describe(self.samples(found), rng=np.random.default_rng(0)).as_values()
+
+    def sheet(self, found: Drawn) -> str:
+        """A row per condition with its first images."""
+        return sheet(found, self.forgotten_conditions)
+
+    def score_trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
+        """The mean gap in excess of that of two retrained models, and the loss in image quality."""
+        parts, excess = gap_parts(values, wanted, GENERATION), max(0.0, values["class_tv"] - floor)
+        own = parts | {"class_tv": GENERATION["class_tv"].points * excess}
+        lost = max(0.0, values["kid_retain"])
+        told = {"gap": mean_gap(values, wanted, GENERATION), "excess": excess, "kid_retain": lost}
+        return {"value": float(np.mean(list(own.values()))) + 100 * lost, **told}
+
+    def objectives(self, found: Drawn, values: Values, wanted: Values) -> dict[str, float]:
+        """The parts of the mean gap, and the KID of retained conditions."""
+        parts = gap_parts(values, wanted, GENERATION)
+        apart = {name: part / (100 * len(parts)) for name, part in parts.items()}
+        return {**apart, "kid_retain": max(0.0, values["kid_retain"])}

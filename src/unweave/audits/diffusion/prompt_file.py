@@ -1,0 +1,112 @@
+"""Reads the prompts of an audit of a concept from a file in TOML.
+
+    concept = { object = "three" }
+    trained = ["a three", "a red three"]
+    paraphrased = ["two plus one"]
+    combined = ["a three beside a four"]
+    neighbours = ["a red two", { text = "twice two", object = "four" }]
+    others = ["a blue four"]
+
+`concept` says which values of which factors a recogniser finds in an image of the concept. The first of the
+trained prompts is the one that attacks use. A prompt to keep shows the values that its words name; a table
+names them where its words do not.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unweave.audits.diffusion.concept_prompts import FORGOTTEN, KEPT, ConceptPrompts, Prompt
+from unweave.choices import suggest_word
+from unweave.data.captions import holds_phrase
+from unweave.tables import refuse_unknown
+
+CONCEPT, TEXT = "concept", "text"
+
+Values = Mapping[str, Sequence[str]]
+"""The values that a recogniser knows, by factor."""
+
+
+def read_prompts(path: str | Path, values: Values) -> ConceptPrompts:
+    """Reads a file of prompts.
+
+    Args:
+        path: The file, in TOML.
+        values: The values of each factor that the recogniser knows.
+
+    Raises:
+        ValueError: If there is no such file, or its content can't be used; the message says where.
+    """
+    place = Path(path)
+    if not place.is_file():
+        raise ValueError(f"expected a file of prompts, found none at {place}")
+    try:
+        table = tomllib.loads(place.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{place} is not TOML: {error}") from error
+    try:
+        return make_prompts(table, values)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
+def make_prompts(table: Mapping[str, Any], values: Values) -> ConceptPrompts:
+    """Makes the prompts from the content of a file; see `read_prompts`."""
+    refuse_unknown(table, [CONCEPT, *FORGOTTEN, *KEPT], "the prompts")
+    for key in (CONCEPT, FORGOTTEN[0]):
+        if key not in table:
+            raise ValueError(f"{key} is missing")
+    concept = table[CONCEPT]
+    if not isinstance(concept, Mapping):
+        raise ValueError(f"concept must be a table of factors, such as object, found {concept!r}")
+    refuse_unknown_values(concept, values)
+    kinds = {
+        kind: tuple(prompts_of(kind, table[kind], values)) for kind in (*FORGOTTEN, *KEPT) if kind in table
+    }
+    return ConceptPrompts(dict(concept), **kinds)
+
+
+def prompts_of(kind: str, rows: object, values: Values) -> Iterator[Prompt]:
+    """Yields the prompts of a kind."""
+    if not isinstance(rows, list):
+        raise ValueError(f"{kind} must be a list of prompts, found {rows!r}")
+    for row in rows:
+        given = {TEXT: row} if isinstance(row, str) else row
+        if not isinstance(given, Mapping) or not isinstance(given.get(TEXT), str):
+            raise ValueError(f"{kind} must be texts, or tables with text, found {row!r}")
+        shows = {factor: value for factor, value in given.items() if factor != TEXT}
+        refuse_unknown_values(shows, values)
+        if kind in KEPT:
+            # paraphrases may name other values: "two plus one"
+            shows = values_in(given[TEXT], {f: each for f, each in values.items() if f not in shows}) | shows
+        yield Prompt(given[TEXT], shows)
+
+
+def values_in(text: str, values: Values) -> dict[str, str]:
+    """The value of each factor that a text names.
+
+    Raises:
+        ValueError: If it names several values of one factor.
+    """
+    found = {factor: [each for each in known if holds_phrase(text, each)] for factor, known in values.items()}
+    for factor, named in found.items():
+        if len(named) > 1:
+            raise ValueError(
+                f"{text!r} names several values of {factor}: {' and '.join(named)}; give it as a table, such "
+                f'as {{ text = "{text}", {factor} = "{named[0]}" }}'
+            )
+    return {factor: named[0] for factor, named in found.items() if named}
+
+
+def refuse_unknown_values(shows: Mapping[str, Any], values: Values) -> None:
+    """Raises at a factor or a value that the recogniser does not know."""
+    for factor, value in shows.items():
+        if factor not in values:
+            raise ValueError(
+                f"unknown factor {factor!r}{suggest_word(factor, values)}; known: {', '.join(values)}"
+            )
+        if value not in values[factor]:
+            guess = suggest_word(str(value), values[factor])
+            known = ", ".join(values[factor])
+            raise ValueError(f"unknown {factor} {value!r}{guess}; known: {known}")

@@ -1,0 +1,95 @@
+"""Real images with a column for each factor, for the audit of a concept."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, UInt8
+from torch import Tensor
+
+from unweave.audits.diffusion.concept_prompts import ConceptPrompts, in_words
+from unweave.audits.diffusion.kid import FEWEST
+from unweave.data.captions import FILE, TEXT, Captioned
+
+PICTURES = 10
+"""The number of real images of the concept from which attackers learn it again."""
+
+
+@dataclass(frozen=True, eq=False)
+class RealImages:
+    """Real images.
+
+    Args:
+        train: The training images, from which attackers take pictures of the concept.
+        held_out: Held-out images, with which drawn images are compared.
+    """
+
+    train: Captioned
+    held_out: Captioned
+
+    @property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """The values of each factor: of all columns that every image has, besides its file and caption.
+
+        Raises:
+            ValueError: If there is no such column.
+        """
+        rows = [*self.train.rows, *self.held_out.rows]
+        shared = [name for name in rows[0] if all(row.get(name) for row in rows)]
+        factors = [name for name in shared if name not in (FILE, TEXT)]
+        if not factors:
+            raise ValueError(
+                f"the metadata of {self.train.place} must have a column for each factor of an image, such as "
+                f"object and colour, which every image has; found only {', '.join(shared)}"
+            )
+        return {name: tuple(dict.fromkeys(row[name] for row in rows)) for name in factors}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the images and their rows."""
+        whole = hashlib.sha256()
+        for each in (self.train, self.held_out):
+            whole.update(repr((tuple(each.images.shape), each.rows)).encode())
+            whole.update(each.images.contiguous().numpy().data)
+        return whole.hexdigest()
+
+    def held_out_images(self, values: Mapping[str, str]) -> UInt8[Tensor, "n channel height width"]:
+        """The held-out images that show these values."""
+        return images_of(self.held_out, values)
+
+    def training_images(self, values: Mapping[str, str]) -> UInt8[Tensor, "n channel height width"]:
+        """The training images that show these values."""
+        return images_of(self.train, values)
+
+    def refuse_too_few(self, prompts: ConceptPrompts, *, attacked: bool) -> None:
+        """Raises if there are too few real images for a KID, or for attackers to learn from.
+
+        Args:
+            prompts: The prompts.
+            attacked: Whether attacks run.
+        """
+        for values in prompts.kept_shows:
+            found = len(self.held_out_images(values))
+            if found < FEWEST:
+                raise ValueError(
+                    f"a KID needs {FEWEST} held-out images of what prompts to keep name, found {found} of "
+                    f"{in_words(values)} in {self.held_out.place}: give more, or leave such prompts out"
+                )
+        found = len(self.training_images(prompts.concept))
+        if attacked and found < PICTURES:
+            raise ValueError(
+                f"attacks need {PICTURES} training images of the concept, found {found} of "
+                f"{prompts.named} in {self.train.place}: set attacks=0, or give more"
+            )
+
+
+def images_of(data: Captioned, values: Mapping[str, str]) -> UInt8[Tensor, "n channel height width"]:
+    """The images whose columns have these values."""
+    return data.images[shows(data, values)]
+
+
+def shows(data: Captioned, values: Mapping[str, str]) -> Bool[Tensor, " n"]:
+    """Which images have these values in their columns."""
+    return torch.tensor([values.items() <= row.items() for row in data.rows])

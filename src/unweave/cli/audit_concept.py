@@ -1,0 +1,173 @@
+"""`unweave audit FOLDER --prompts`: compares a text-to-image model with ones retrained without a concept."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from cyclopts import Parameter
+
+from unweave.auditing import Audit
+from unweave.bench.workers import Listener
+from unweave.cli import out, progress
+from unweave.cli.answer_files import natural_key
+from unweave.cli.forget_concept import CLAIM, INDEX, is_pipeline
+from unweave.cli.options import CommonFlags, parse_settings
+from unweave.families.text_to_image import TextToImageFamily
+from unweave.methods.configure import configure
+from unweave.record.files import read_object
+from unweave.result import PRETRAINED
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ConceptFiles:
+    """The files of an audit of a concept.
+
+    Args:
+        prompts: For a text-to-image model: a file in TOML with the prompts of the concept and those to keep.
+        data: With --prompts: a folder of real images with captions and a column for each factor, such as
+            object and colour; a recogniser is trained on them.
+        set: With --prompts: a setting, such as images=50, attacks=25 or sampler.steps=10; can be given
+            several times.
+    """
+
+    prompts: Path | None = None
+    data: str | None = None
+    set: tuple[str, ...] = ()
+
+
+NO_PROMPTS = ConceptFiles()
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The folders of models, each with a pipeline.
+
+    Args:
+        edited: The model under audit.
+        original: The model before unlearning.
+        retrained: The models retrained without the concept, by name.
+        run: The folder that forget wrote; None if the model is a pipeline alone.
+    """
+
+    edited: Path
+    original: Path
+    retrained: tuple[Path, ...]
+    run: Path | None
+
+
+@runtime_checkable
+class Work(Protocol):
+    """An audit that is ready to run."""
+
+    def facts(self) -> dict[str, Any]:
+        """The facts that it depends on."""
+        ...
+
+    def run(self, place: Path, listener: Listener) -> Audit:
+        """Draws images of every model, attacks them and judges; stores images in the folder."""
+        ...
+
+
+def refuse_no_prompts(run: Path | None, given: ConceptFiles) -> None:
+    """Raises if a text-to-image model is given without prompts, or settings of one without them."""
+    if run is not None and (is_pipeline(run) or is_pipeline(run / PRETRAINED)):
+        raise ValueError(f"{run} holds a text-to-image model: name the file of prompts with --prompts")
+    if given != NO_PROMPTS:
+        raise ValueError("--data and --set go with --prompts, found none")
+
+
+def audit_concept(
+    run: Path, original: Path | None, reference: Path | None, given: ConceptFiles, flags: CommonFlags
+) -> tuple[Audit, Path, str]:
+    """Audits a text-to-image model.
+
+    Returns:
+        The audit, its folder, and a sentence on what was not run.
+    """
+    if given.data is None:
+        raise ValueError(
+            "--prompts needs --data, a folder of real images with captions: a recogniser needs them"
+        )
+    family = configure(TextToImageFamily(), parse_settings(given.set), "--set")
+    folders = find_folders(run, original, reference)
+    place = flags.out or (Path("unweave-audit") if folders.run is None else folders.run / "audit")
+    for folder in (folders.edited, folders.original, *folders.retrained):
+        out.refuse_within(place, folder, given.data)
+    assert given.prompts is not None
+    with progress.show_progress(f"Reading {run} and {given.data}", quiet=flags.quiet) as listener:
+        work = read_work(folders, given.prompts, given.data, family, flags.device)
+        facts = work.facts()
+        place = out.choose_folder(place, facts)
+        with out.open_folder(place, facts):
+            outcome = work.run(place, listener)
+            outcome.save(place)
+    return outcome, place, f"Not run: {', '.join(not_run(family, folders))}."
+
+
+def find_folders(run: Path, original: Path | None, reference: Path | None) -> Folders:
+    """The folders of the models.
+
+    Raises:
+        ValueError: If one of them holds no pipeline, or the original is not named.
+    """
+    claim = run / CLAIM
+    edited = run / PRETRAINED if claim.is_file() else run
+    if original is None and claim.is_file():
+        original = Path(str(read_object(claim).get("model")))
+    if original is None:
+        raise ValueError(
+            "an audit of a concept needs the model before unlearning: name its folder with --original"
+        )
+    for name, folder in (("the model", edited), ("--original", original)):
+        refuse_no_pipeline(name, folder)
+    retrained = () if reference is None else list_pipelines(reference)
+    return Folders(edited, original, retrained, run if claim.is_file() else None)
+
+
+def refuse_no_pipeline(name: str, folder: Path) -> None:
+    """Raises if a folder holds no pipeline."""
+    if not is_pipeline(folder):
+        raise ValueError(
+            f"{name} must be a folder with a StableDiffusionPipeline, found no {INDEX} of one in {folder}"
+        )
+
+
+def list_pipelines(reference: Path) -> tuple[Path, ...]:
+    """The retrained models in a folder, by name; the folder itself if it is a pipeline.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if is_pipeline(reference):
+        return (reference,)
+    found = sorted(reference.iterdir(), key=natural_key) if reference.is_dir() else []
+    pipelines = tuple(each for each in found if is_pipeline(each))
+    if not pipelines:
+        raise ValueError(
+            f"--reference must hold a folder per retrained model, each with a StableDiffusionPipeline, found "
+            f"none in {reference}"
+        )
+    return pipelines
+
+
+def read_work(
+    folders: Folders, prompts: Path, data: str, family: TextToImageFamily, device: str | None
+) -> Work:
+    """Reads the models, the images and the prompts.
+
+    Raises:
+        ValueError: If an extra is not installed, or one of them can't be used.
+    """
+    try:
+        from unweave.cli import concept_audit_work
+    except ImportError as error:
+        raise ValueError(f"{error}: text-to-image needs the extra unweave[diffusion]") from error
+    return concept_audit_work.read(folders, prompts, data, family, device)
+
+
+def not_run(family: TextToImageFamily, folders: Folders) -> list[str]:
+    """What an audit does not run, and how to run it."""
+    absent = [] if family.attacks else ["attacks (give --set attacks=25)"]
+    absent += [] if folders.retrained else ["retrained models (give --reference)"]
+    return [*absent, "FID and CLIP score, which need weights from elsewhere"]

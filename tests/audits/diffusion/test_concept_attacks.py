@@ -1,0 +1,159 @@
+"""The attacks on a tiny pipeline of fresh weights."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+import text_to_image  # noqa: E402  # needs diffusers
+from audits.diffusion.concepts import PROMPTS, squares  # noqa: E402
+from unweave.audits.diffusion.attacks import Budget, Target  # noqa: E402
+from unweave.audits.diffusion.clip_encoder import ClipEncoder  # noqa: E402
+from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS  # noqa: E402
+from unweave.audits.diffusion.concept_attacks import (  # noqa: E402
+    ConceptTarget,
+    attack_concept,
+    try_concept_vector,
+    try_paraphrases,
+    try_pictures,
+)
+from unweave.audits.diffusion.eight_bits import round_rows, round_weights  # noqa: E402
+from unweave.audits.diffusion.latent_drawing import PromptedPipeline  # noqa: E402
+from unweave.audits.diffusion.text_attacks import TextEncoder, choose_prefix, invert_token  # noqa: E402
+from unweave.descent.descend import Descent  # noqa: E402
+from unweave.tasks.diffusion.sample import Sampler  # noqa: E402
+from unweave.tasks.diffusion.scopes import restrict  # noqa: E402
+
+BUDGET = Budget(
+    images=2,
+    guidances=(2.0,),
+    seeds=10,
+    draws=2,
+    vector_steps=2,
+    relearning=Descent(lr=1e-3, steps=2, batch=4, optimizer="adam"),
+    looks=(1,),
+)
+PICTURES = squares(torch.ones(10, dtype=torch.int64), torch.arange(10) % 2).repeat_interleave(2, 2)
+PICTURES = PICTURES.repeat_interleave(2, 3)
+
+
+@pytest.fixture
+def model() -> PromptedPipeline:
+    return PromptedPipeline(text_to_image.pipeline(), PROMPTS.numbered)
+
+
+def bright(images: Tensor) -> np.ndarray:
+    return (images.double().mean((1, 2, 3)) > 128).numpy()
+
+
+def concept(model: PromptedPipeline, hit=bright, original=None) -> ConceptTarget:
+    drawing = model.drawing(Sampler("ddim", 2, guidance=2.0))
+    before = None if original is None else original.drawing(drawing.how)
+    return ConceptTarget(Target(drawing, 0, hit, PICTURES, before, (10,)), PROMPTS, model.encoder)
+
+
+def vector_of(model: nn.Module) -> Tensor:
+    return nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+
+
+def test_every_attack_has_a_number_and_the_model_stays(model: PromptedPipeline):
+    before = vector_of(model)
+    numbers = attack_concept(concept(model), BUDGET)
+    assert list(numbers) and set(numbers) == set(CONCEPT_ATTACKS) - {"dropped", "dropped_same"}
+    assert all(each is None or 0 <= each <= 100 for each in numbers.values())
+    assert torch.equal(vector_of(model), before)
+
+
+def test_an_addition_that_is_dropped_leaves_the_original(model: PromptedPipeline):
+    edited = PromptedPipeline(text_to_image.pipeline(), PROMPTS.numbered)
+    restrict(edited.denoiser, "lora", rank=2)
+    with torch.no_grad():
+        for name, p in edited.denoiser.named_parameters():
+            if "lora_B" in name:
+                p.add_(0.5)
+    numbers = attack_concept(concept(edited, original=model), BUDGET)
+    assert numbers["dropped_same"] == 100
+    assert numbers["dropped"] == attack_concept(concept(model), BUDGET)["asked"]
+
+
+def test_attacks_find_what_their_controls_reach(model: PromptedPipeline):
+    """Each image that an attack draws is recognised as a hit only if it is the one that its control gives."""
+    target = concept(model).target
+    drawing, seeds = target.drawing, BUDGET.settings.judge
+
+    def only(images: Tensor):
+        known = {image.numpy().tobytes() for image in images}
+        return lambda found: np.array([image.numpy().tobytes() in known for image in found])
+
+    both = [*BUDGET.settings.search, *seeds]
+    paraphrase = concept(model, only(drawing(2, both, 2.0)))
+    assert try_paraphrases(paraphrase, BUDGET) == {"prompt": 100}
+    means = [torch.stack([drawing.vector(i) for i in each]).mean(0) for each in (range(4), range(4, 8))]
+    start = drawing.vector(4) + 2.0 * (means[0] - means[1])
+    assert try_concept_vector(concept(model, only(drawing(start, both, 2.0))), BUDGET) == {
+        "concept_vector": 100
+    }
+    assert try_pictures(concept(model, only(drawing(0, seeds, 2.0))), BUDGET) == {"picture": 0}
+
+
+def test_the_encoder_gives_the_embedding_of_a_prompt_from_its_words(model: PromptedPipeline):
+    encoder = model.encoder
+    assert isinstance(encoder, TextEncoder)
+    for prompt in (0, 3):
+        rows = encoder.table[encoder.words(prompt)]
+        assert torch.equal(encoder(rows), model.denoiser.words(torch.tensor([prompt]))[0])
+    assert encoder.longest == 75
+
+
+def test_tokens_lower_the_loss_that_they_are_chosen_for(model: PromptedPipeline):
+    encoder = model.encoder
+    goal = encoder(encoder.table[encoder.words(5)]).detach()
+
+    def loss(embedding: Tensor) -> Tensor:
+        return (embedding - goal).square().mean()
+
+    start = int(encoder.words(0)[-1])
+    plain = loss(encoder(encoder.table[start][None]))
+    assert loss(invert_token(encoder, loss, start=start, steps=20)) < plain
+    tried: list[float] = []
+
+    def noted(embedding: Tensor) -> Tensor:
+        tried.append(float(loss(embedding).detach()))
+        return loss(embedding)
+
+    found = choose_prefix(encoder, noted, prompt=0, steps=10, generator=torch.Generator().manual_seed(0))
+    assert float(loss(found)) == pytest.approx(min(tried)) and min(tried) < tried[0]
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(model: PromptedPipeline):
+    tokens = model.encoder.tokens
+    full = ClipEncoder(
+        model.encoder.model,
+        model.encoder.tokenizer,
+        replace(tokens, lengths=torch.full_like(tokens.lengths, 77)),
+    )
+    with pytest.raises(ValueError, match="room for a token before it, found 75 tokens of at most 75"):
+        choose_prefix(
+            full, lambda _: torch.tensor(0.0), prompt=0, steps=1, generator=torch.Generator().manual_seed(0)
+        )
+
+
+def test_weights_of_eight_bits_are_multiples_of_a_step_and_near():
+    weight = torch.tensor([[127.0, 1.4, -0.6], [0.0, 0.0, 0.0], [1.27, 0.014, -1.0]])
+    expected = torch.tensor([[127.0, 1.0, -1.0], [0.0, 0.0, 0.0], [1.27, 0.01, -1.0]])
+    assert torch.allclose(round_rows(weight), expected)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Linear(4, 2))
+    before = copy.deepcopy(model)
+    rounded = round_weights(model)
+    for (name, old), new in zip(before.named_parameters(), rounded.parameters(), strict=True):
+        step = old.abs().max() / 127
+        assert (old - new).abs().max() <= step / 2 + 1e-6
+        assert torch.equal(old, new) == (old.ndim == 1), name
+    assert torch.equal(vector_of(model), vector_of(before))

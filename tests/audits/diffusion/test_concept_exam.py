@@ -1,0 +1,195 @@
+"""The exam of text-to-image models, on a model that draws squares (see `concepts`)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from audits.diffusion.concepts import PROMPTS, Exact, squares
+from unweave.audits.diffusion.attacks import Budget
+from unweave.audits.diffusion.concept_exam import ConceptExam
+from unweave.audits.diffusion.concept_verdict import EVERY
+from unweave.audits.diffusion.real_concepts import RealImages
+from unweave.audits.exam import Exam
+from unweave.audits.verdict import Verdict
+from unweave.data.captions import FILE, TEXT, Captioned
+from unweave.tasks.diffusion.sample import Sampler
+
+ASKED = (1, 1, 1, 1, 0, 2, 0, 2)
+"""The object of each prompt."""
+FIRST_BLUE = 6
+
+
+@dataclass
+class Squares(nn.Module):
+    """Draws squares: the object of the prompt, or with some probability another; each by its seed.
+
+    Args:
+        turns: The probability of each object under prompts of the concept.
+        wrong: The probability of another object under prompts to keep.
+        model_seed: Two models with different numbers draw different images.
+    """
+
+    turns: Sequence[float] = (0.0, 1.0, 0.0)
+    wrong: float = 0.02
+    model_seed: int = 0
+    encoder: Any = field(default=None)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def drawing(self, how: Sampler):
+        return self.draw
+
+    def draw(self, condition: int, seeds: Sequence[int], guidance: float) -> Tensor:
+        rng = np.random.default_rng([self.model_seed, *seeds])
+        label = ASKED[condition]
+        odds = self.turns if label == 1 else np.where(np.arange(3) == label, 1 - self.wrong, self.wrong / 2)
+        objects = torch.from_numpy(rng.choice(3, size=len(seeds), p=odds))
+        blue = torch.full((len(seeds),), int(condition >= FIRST_BLUE))
+        return squares(objects, blue, seed=int(rng.integers(2**31)))
+
+
+def captioned(n: int, seed: int, objects: Sequence[int] = (0, 1, 2)) -> Captioned:
+    labels = torch.tensor([each for each in objects for _ in range(n)])
+    colours = torch.arange(len(labels)) % 2
+    names = ("two", "three", "four"), ("red", "blue")
+    rows = tuple(
+        {FILE: f"{i}.png", TEXT: "", "object": names[0][label], "colour": names[1][colour]}
+        for i, (label, colour) in enumerate(zip(labels.tolist(), colours.tolist(), strict=True))
+    )
+    return Captioned(squares(labels, colours, seed), rows, Path("images"))
+
+
+def exam(count: int = 20, **changes: Any) -> ConceptExam:
+    real = RealImages(captioned(12, 1), captioned(30, 2))
+    given = {"prompts": PROMPTS, "recogniser": Exact(), "real": real, "sampler": Sampler(steps=2)}
+    return ConceptExam(**{**given, "count": count, **changes})
+
+
+def test_it_is_an_exam():
+    assert isinstance(exam(), Exam)
+
+
+def test_an_image_belongs_to_its_prompt_and_number():
+    drawn: list[tuple[int, list[int]]] = []
+
+    class Notes(Squares):
+        def draw(self, condition: int, seeds: Sequence[int], guidance: float) -> Tensor:
+            drawn.append((condition, list(seeds)))
+            return super().draw(condition, seeds, guidance)
+
+    found = exam(3).answers(Notes())
+    assert [len(each) for each in found.values()] == [3] * 8
+    assert drawn[2] == (2, [200_000, 200_001, 200_002])
+
+
+def test_answers_are_stored_and_what_they_depend_on_is_in_the_digest(tmp_path):
+    found = exam().answers(Squares())
+    exam().save(found, tmp_path / "found.npz")
+    again = exam().load(tmp_path / "found.npz")
+    assert exam().fingerprint(again) == exam().fingerprint(found)
+    prompts = replace(PROMPTS, others=PROMPTS.others[:1])
+    others = [exam(21), exam(prompts=prompts), exam(sampler=Sampler(steps=3)), exam(budget=Budget())]
+    others += [exam(real=RealImages(captioned(12, 1), captioned(30, 3)))]
+    assert len({exam().digest, *(each.digest for each in others)}) == 6
+
+
+def test_measures_name_every_figure_and_real_images_are_near():
+    model, edited = exam().answers(Squares()), exam().answers(Squares((0.7, 0.0, 0.3), model_seed=1))
+    values = exam().measure(edited, model)
+    assert set(values) <= set(EVERY) and values["ua"] == 100 and values["class_tv"] == 1
+    assert values["ra"] > 90 and values["agreement"] > 95
+    assert exam().drift(edited, model).keys() == {"drift_pixel", "drift_feature"}
+    assert exam().drift(model, model) == {"drift_pixel": 0, "drift_feature": 0}
+    assert exam().measure(model)["ua_trained"] == 0
+
+
+def test_facts_state_the_errors_of_the_recogniser_by_its_digest():
+    facts = exam().facts
+    assert facts["recogniser"]["digest"] == Exact().digest
+    assert facts["recogniser"]["wrong about held-out images, %"]["colour"]["value"] == 1
+    assert facts["prompts"]["paraphrased"] == ["two plus one"] and facts["concept"] == {"object": "three"}
+
+
+def judged(
+    turns: Sequence[float], *, wrong: float = 0.02, original=(0.0, 1.0, 0.0), n: int = 10, retrained: int = 12
+):
+    asked = exam(50, budget=Budget(images=25))
+    gone = (0.5, 0.1, 0.4)
+    references = [asked.answers(Squares(gone, model_seed=10 + i)) for i in range(n)]
+    margins = asked.calibrate(
+        [asked.answers(Squares(gone, model_seed=50 + i)) for i in range(retrained)],
+        [{"asked": 10.0}] * retrained,
+    )
+    before = asked.answers(Squares(original, model_seed=1))
+    found = asked.answers(Squares(turns, wrong, model_seed=2))
+    return asked.judge(
+        [{**asked.measure(found, each), "asked": 10.0} for each in references],
+        [{**asked.measure(each), "asked": 10.0} for each in references],
+        margins,
+        [{**asked.measure(before, each), "asked": 100.0} for each in references],
+        lambda: [before],
+    )
+
+
+def test_a_model_like_retrained_ones_passes():
+    found = judged((0.5, 0.1, 0.4))
+    assert found.verdict == Verdict.PASS, found.reason
+
+
+def test_a_model_that_still_draws_the_concept_or_lost_what_is_kept_fails():
+    found = judged((0.3, 0.5, 0.2))
+    assert found.verdict == Verdict.FAIL and "under-forgetting" in found.reason
+    found = judged((0.5, 0.1, 0.4), wrong=0.4)
+    assert found.verdict == Verdict.FAIL and "damage" in found.reason
+
+
+def test_a_concept_that_the_original_never_draws_is_inconclusive():
+    found = judged((0.5, 0.1, 0.4), original=(0.5, 0.1, 0.4))
+    assert found.verdict == Verdict.INCONCLUSIVE
+    assert "nothing to forget: the original draws the concept object = three no more often" in found.reason
+
+
+def test_without_attacks_or_retrained_models_nothing_passes():
+    asked = exam(50)
+    found = asked.answers(Squares((0.5, 0.1, 0.4)))
+    told = asked.judge([asked.measure(found)], [], None, [], lambda: [asked.answers(Squares())])
+    assert told.verdict == Verdict.INCONCLUSIVE
+    assert "no retrained model" in told.reason and "no attacks ran" in told.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"real": RealImages(captioned(12, 1), captioned(19, 2))},
+            "a KID needs 20 held-out images of what prompts to keep name, found 19 of object = two in images",
+        ),
+        (
+            {"real": RealImages(captioned(9, 1), captioned(30, 2)), "budget": Budget()},
+            "attacks need 10 training images of the concept, found 9 of object = three in images",
+        ),
+    ],
+)
+def test_too_few_real_images_are_refused(changes, expected):
+    with pytest.raises(ValueError, match=expected):
+        exam(**changes)
+
+
+def test_a_model_that_draws_no_prompts_is_refused():
+    with pytest.raises(ValueError, match="needs a PromptedPipeline, found Linear"):
+        exam().answers(nn.Linear(1, 1))
+
+
+def test_columns_that_every_image_has_are_its_factors():
+    real = RealImages(captioned(2, 1), captioned(2, 2))
+    assert real.names == {"object": ("two", "three", "four"), "colour": ("red", "blue")}
+    bare = replace(real.train, rows=tuple({FILE: row[FILE], TEXT: "a two"} for row in real.train.rows))
+    with pytest.raises(ValueError, match="must have a column for each factor .* found only file_name, text"):
+        assert RealImages(bare, bare).names

@@ -1,0 +1,79 @@
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from audits.diffusion.concepts import PROMPTS, VALUES, Exact, squares
+from unweave.audits.diffusion import recognition
+from unweave.audits.diffusion.concept_classes import Classes
+from unweave.audits.diffusion.concept_metrics import CONCEPT, KINDS, metrics_of
+from unweave.audits.diffusion.concept_samples import ConceptSamples, recognise_prompts, shows_concept
+from unweave.audits.diffusion.factor_recogniser import Recognised
+from unweave.audits.diffusion.metrics import measure_generation
+
+N = 20
+
+
+def drawn(instead: dict[int, tuple[int, int]]) -> dict[int, torch.Tensor]:
+    """Images of each prompt; some prompts show N - k images of the concept's object and k of another."""
+    asked = {0: 1, 1: 1, 2: 1, 3: 1, 4: 0, 5: 2, 6: 0, 7: 2}
+    images = {}
+    for number, label in asked.items():
+        other, k = instead.get(number, (0, 0))
+        objects = torch.tensor([other] * k + [label] * (N - k))
+        images[number] = squares(objects, torch.full((N,), int(number > 5)), seed=number)
+    return images
+
+
+def samples(instead: dict[int, tuple[int, int]]) -> ConceptSamples:
+    recogniser = Exact()
+    real = {
+        label: recogniser.recognise(squares(torch.full((30,), label), torch.arange(30) % 2)).features
+        for label in (0, 2)
+    }
+    return recognise_prompts(recogniser, drawn(instead), real, PROMPTS)
+
+
+def test_classes_are_the_joint_values_of_the_concepts_factors():
+    pair = Classes(("object", "colour"), VALUES)
+    assert len(pair) == 6
+    assert [pair.number({"object": "three", "colour": each}) for each in ("red", "blue")] == [2, 3]
+    seen = Recognised(
+        {"object": np.array([[0.0, 3.0, 1.0]]), "colour": np.array([[2.0, 1.0]])}, np.zeros((1, 4)), VALUES
+    )
+    joint = np.exp(pair.logits(seen))
+    assert joint.sum() == pytest.approx(1) and joint.argmax() == 2
+    assert joint.reshape(3, 2).sum(1) == pytest.approx(np.exp([0, 3, 1]) / np.exp([0, 3, 1]).sum())
+
+
+def test_figures_are_by_kind_of_prompt():
+    found = samples({0: (0, 20), 1: (2, 10), 2: (0, 5), 4: (1, 4), 6: (2, 2)})
+    values = measure_generation(found, metrics=metrics_of(found.kinds))
+    assert (values["ua_trained"], values["ua_paraphrased"], values["ua_combined"]) == (75, 25, 0)
+    assert values["ua"] == pytest.approx(100 * 35 / 80) == recognition.ua(found)
+    assert (values["ra_neighbours"], values["ra_others"]) == (90, 95)
+    assert values["ra"] == pytest.approx(92.5)
+    # a wrong object is one of two values named: 6 of 80 images show half
+    assert values["agreement"] == pytest.approx(100 * (1 - 6 / 80 / 2))
+    assert set(values) == {name for name, metric in CONCEPT.items() if metric.alone}
+
+
+def test_kinds_without_prompts_have_no_figures():
+    assert set(CONCEPT) - set(metrics_of({"trained", "others"})) == {
+        "ua_paraphrased",
+        "ua_combined",
+        "ra_neighbours",
+    }
+
+
+def test_an_image_shows_a_concept_if_it_shows_all_its_values():
+    seen = Exact().recognise(squares(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1])))
+    assert shows_concept(seen, PROMPTS).tolist() == [False, True, True]
+
+
+def test_every_metric_has_a_meaning_and_a_limit():
+    for name, metric in KINDS.items():
+        assert name == metric.id and re.fullmatch("[a-z][a-z0-9_]*", name)
+        assert metric.says.endswith(".") and metric.cannot.endswith(".") and metric.primary
+        assert metric.floor > 0 and "fid" not in (name + metric.title).lower()

@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pytest
+
+from unweave.audits.diffusion.concept_prompts import ConceptPrompts, Prompt
+from unweave.audits.diffusion.prompt_file import read_prompts
+
+VALUES = {"object": ("two", "three", "four"), "colour": ("red", "blue")}
+LINES = {
+    "concept": '{ object = "three" }',
+    "trained": '["a three", "a red three"]',
+    "paraphrased": '["two plus one"]',
+    "combined": '["a three beside a four"]',
+    "neighbours": '["a red two", { text = "twice two", object = "four" }]',
+    "others": '["a blue four"]',
+}
+
+
+def written(folder: Path, **lines: str | None) -> Path:
+    path = folder / "prompts.toml"
+    path.write_text("".join(f"{key} = {line}\n" for key, line in (LINES | lines).items() if line))
+    return path
+
+
+def test_a_file_has_prompts_by_kind_and_what_they_show(tmp_path):
+    found = read_prompts(written(tmp_path), VALUES)
+    assert found.concept == {"object": "three"}
+    assert [each.text for each in found.forgotten] == [
+        "a three",
+        "a red three",
+        "two plus one",
+        "a three beside a four",
+    ]
+    assert found.neighbours == (
+        Prompt("a red two", {"object": "two", "colour": "red"}),
+        Prompt("twice two", {"object": "four"}),
+    )
+    assert found.kinds == {
+        "trained": (0, 1),
+        "paraphrased": (2,),
+        "combined": (3,),
+        "neighbours": (4, 5),
+        "others": (6,),
+    }
+    assert found.numbered.forgotten == (0, 1, 2, 3) and found.numbered.concepts == (0,)
+    assert found.numbered.texts[6] == "a blue four"
+
+
+def test_a_kind_may_be_left_out(tmp_path):
+    found = read_prompts(written(tmp_path, paraphrased=None, others=None), VALUES)
+    assert found.kinds.keys() == {"trained", "combined", "neighbours"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ({"concept": None}, "concept is missing"),
+        ({"concept": "{}"}, "concept must name what an image of it shows, such as object, found nothing"),
+        ({"concept": '{ shape = "three" }'}, "unknown factor 'shape'; known: object, colour"),
+        ({"concept": '{ object = "thre" }'}, "unknown object 'thre' .did you mean 'three'.*; known: two"),
+        ({"trained": None}, "trained is missing"),
+        ({"trained": "[]"}, "trained must have a prompt"),
+        ({"neighbours": None, "others": None}, "a prompt to keep, in neighbours or others, found none"),
+        ({"others": '["a red three"]'}, "'a red three' is both to be forgotten .trained. and kept .others."),
+        ({"others": '["a blue three"]'}, "'a blue three', to be kept, shows the concept object = three"),
+        (
+            {"others": '["a picture"]'},
+            "'a picture', to be kept, must name a value of object: give it",
+        ),
+        ({"others": '["two and four"]'}, "'two and four' names several values of object: two and four"),
+        ({"others": '[{ text = "a two", objet = "two" }]'}, "unknown factor 'objet' .did you mean 'object'"),
+        ({"others": '["a two", "a two"]'}, "'a two' is given twice"),
+        ({"others": '[""]'}, "a prompt must not be empty"),
+        ({"others": "[3]"}, "others must be texts, or tables with text, found 3"),
+        ({"others": '"a two"'}, "others must be a list of prompts, found 'a two'"),
+        ({"other": '["a two"]'}, "unknown key 'other' in the prompts .did you mean 'others'"),
+        ({"others": "["}, "is not TOML"),
+    ],
+)
+def test_prompts_that_cannot_be_audited_are_refused(tmp_path, lines, expected):
+    with pytest.raises(ValueError, match=expected):
+        read_prompts(written(tmp_path, **lines), VALUES)
+
+
+def test_a_file_must_be_there(tmp_path):
+    with pytest.raises(ValueError, match="expected a file of prompts, found none at .*none.toml"):
+        read_prompts(tmp_path / "none.toml", VALUES)
+
+
+def test_prompts_can_be_made_in_code():
+    shown = {"object": "four"}
+    found = ConceptPrompts({"object": "three"}, (Prompt("a three"),), neighbours=(Prompt("a four", shown),))
+    assert found.numbered.texts == ("a three", "a four")

@@ -1,0 +1,203 @@
+"""`unweave audit FOLDER --prompts`, over tiny pipelines of fresh weights."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from stable_diffusion import write_images, write_pipeline  # noqa: E402  # after diffusers is known to be there
+from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS  # noqa: E402
+
+PROMPTS = """
+concept = { number = "three" }
+trained = ["a three", "a red three"]
+paraphrased = ["two plus one"]
+neighbours = ["a red two", "a red four"]
+others = ["a blue two"]
+"""
+SHORT = ("--set", "images=20", "--set", "sampler.steps=2", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("models")
+    for name, seed in (("sd", 0), ("edited", 1), ("retrained/2", 2), ("retrained/10", 3)):
+        write_pipeline(place / name, seed=seed)
+    write_images(place / "images", each=51)
+    write_images(place / "few", each=6)
+    (place / "prompts.toml").write_text(PROMPTS)
+    return place
+
+
+@pytest.fixture
+def given(source: Path, here: Path) -> Path:
+    return Path(shutil.copytree(source, here.parent / "given"))
+
+
+def contents(place: Path) -> dict[str, str]:
+    files = sorted(path for path in place.rglob("*") if path.is_file())
+    return {str(path.relative_to(place)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def flags(given: Path, **changes: object) -> list[object]:
+    named = {"original": given / "sd", "prompts": given / "prompts.toml", "data": given / "images"}
+    chosen = {key: value for key, value in {**named, **changes}.items() if value is not None}
+    return [part for key, value in chosen.items() for part in (f"--{key}", value)]
+
+
+def test_a_folder_is_compared_with_retrained_ones_and_nothing_else_is_written(run, given: Path, here: Path):
+    before = contents(given)
+    asked = ("audit", given / "edited", *flags(given, reference=given / "retrained"), *SHORT)
+    told = run(*asked, "--out", here / "out")
+    assert told.code == 1, told.error
+    assert told.out.startswith("INCONCLUSIVE: ")
+    assert "Not run: attacks (give --set attacks=25), FID and CLIP score" in told.out
+    assert contents(given) == before
+    made = json.loads((here / "out" / "record.json").read_text())
+    (stage,) = made["stages"].values()
+    scores = stage["methods"]["model"]["scores"]
+    assert scores.keys() >= {"ua_trained", "ua_paraphrased", "ra_neighbours", "ra_others", "agreement", "kid"}
+    assert "ua_combined" not in scores and "fid" not in scores
+    assert scores["kid_retain"]["n"] == 2 and stage["methods"].keys() == {"original", "model"}
+    assert stage["request"]["classes"] == {"number = three": stage["request"]["examples"]}
+    assert stage["data"]["prompts"]["paraphrased"] == ["two plus one"]
+    assert len(stage["data"]["recogniser"]["digest"]) == 64
+    assert stage["sheets"].keys() == {"model", "original", "retrained"}
+    assert stage["data"]["not run"] == [
+        "attacks (give --set attacks=25)",
+        "FID and CLIP score, which need weights from elsewhere",
+    ]
+    page = (here / "out" / "report.html").read_text()
+    assert "UA, paraphrased" in page and ">FID<" not in page
+    assert "a three; a red three; two plus one; a red two" in page
+    drawn = contents(here / "out" / "references")
+    again = run(*asked, "--out", here / "out", "--json")
+    assert again.code == 1 and json.loads(again.out)["verdict"] == "INCONCLUSIVE"
+    assert contents(here / "out" / "references") == drawn and not (here / "out-2").exists()
+
+
+def test_a_run_of_forget_knows_its_original_and_its_method(run, given: Path, here: Path):
+    edit = (
+        "--concept",
+        "a three",
+        "--as",
+        "a four",
+        "--data",
+        given / "images",
+        "--method",
+        "uce",
+        "--quiet",
+    )
+    assert run("forget", given / "sd", *edit, "--out", here / "gone").code == 0
+    told = run("audit", here / "gone", *flags(given, original=None), *SHORT)
+    assert told.code == 1, told.error
+    assert "no retrained model to compare with" in told.out and "no attacks ran" in told.out
+    assert "retrained models (give --reference)" in told.out and "It took" in told.out
+    made = json.loads((here / "gone" / "audit" / "record.json").read_text())
+    (stage,) = made["stages"].values()
+    assert stage["methods"].keys() == {"original", "UCE"} and "Before" in told.out
+    assert stage["methods"]["UCE"]["repr"].startswith("UCE(") and stage["request"]["model"] == "sd"
+    assert stage["request"]["asked"] == "--concept 'a three'"
+
+
+@pytest.mark.slow
+def test_attacks_run_on_a_model_with_a_lora_file(run, given: Path, here: Path):
+    edit = ("--concept", "a three", "--scope", "lora", "--rank", "2", "--method", "lur", "--quiet")
+    steps = ("--set", "how.steps=2", "--set", "how.batch=4", "--data", given / "images")
+    assert run("forget", given / "sd", *edit, *steps, "--out", here / "gone").code == 0
+    told = run("audit", here / "gone", *flags(given, original=None), *SHORT, "--set", "attacks=2")
+    assert told.code == 1, told.error
+    assert "give --set attacks" not in told.out and "no attacks ran" not in told.out
+    made = json.loads((here / "gone" / "audit" / "record.json").read_text())
+    (stage,) = made["stages"].values()
+    scores = stage["methods"]["LUR"]["scores"]
+    assert scores.keys() >= CONCEPT_ATTACKS.keys() and scores["dropped_same"]["value"] == 100
+
+
+def fails(run, given: Path, here: Path, *arguments: object) -> str:
+    before = contents(given)
+    told = run("audit", *arguments, *SHORT, "--out", here / "out")
+    assert told.code == 2 and not (here / "out").exists() and contents(given) == before
+    return told.error
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"data": None}, "--prompts needs --data"),
+        ({"prompts": None}, "holds a text-to-image model: name the file of prompts with --prompts"),
+        ({"original": None}, "needs the model before unlearning"),
+        (
+            {"original": "images"},
+            "--original must be a folder with a StableDiffusionPipeline, found no",
+        ),
+        ({"original": "edited"}, "must hold another model than"),
+        ({"prompts": "none.toml"}, "expected a file of prompts, found none"),
+        ({"reference": "images"}, "--reference must hold a folder per retrained model"),
+        ({"reference": "sd"}, "must hold another model than"),
+        (
+            {"data": "few"},
+            "held-out images of what prompts to keep name, found 2 of number = two",
+        ),
+        ({"data": "sd"}, "metadata.jsonl"),
+    ],
+)
+def test_what_cannot_be_audited_is_refused_before_anything_is_drawn(
+    run, given: Path, here: Path, changes, expected
+):
+    paths = {key: value if value is None else given / value for key, value in changes.items()}
+    assert expected in fails(run, given, here, given / "edited", *flags(given, **paths))
+
+
+def test_prompts_that_a_model_does_not_take_are_refused(run, given: Path, here: Path):
+    (given / "long.toml").write_text(PROMPTS.replace("two plus one", "x" * 80))
+    error = fails(run, given, here, given / "edited", *flags(given, prompts=given / "long.toml"))
+    assert "a prompt must have at most 77 tokens, found 82" in error
+    full = PROMPTS.replace('"a three",', f'"{"x" * 69} a three",')
+    (given / "full.toml").write_text(full)
+    attacked = (*flags(given, prompts=given / "full.toml"), "--set", "attacks=2")
+    error = fails(run, given, here, given / "edited", *attacked)
+    assert "which has as many as the model takes: put a shorter prompt first" in error
+    (given / "both.toml").write_text(PROMPTS.replace("a blue two", "a red three"))
+    error = fails(run, given, here, given / "edited", *flags(given, prompts=given / "both.toml"))
+    assert "'a red three' is both to be forgotten (trained) and kept (others)" in error
+
+
+def test_images_of_another_size_and_folders_inside_are_refused(run, given: Path, here: Path):
+    write_images(given / "large", each=51, size=32)
+    error = fails(run, given, here, given / "edited", *flags(given, data=given / "large"))
+    assert "the model draws images of shape [3, 16, 16]" in error
+    told = run("audit", given / "edited", *flags(given), *SHORT, "--out", given / "sd" / "audit")
+    assert told.code == 2 and "--out must lie outside of the model's folder" in told.error
+
+
+def test_settings_that_are_unknown_or_too_small_are_refused(run, given: Path, here: Path):
+    for setting, expected in (
+        ("image=30", "unknown key 'image'"),
+        ("images=5", "images must be at least 20"),
+    ):
+        told = run("audit", given / "edited", *flags(given), "--set", setting, "--out", here / "out")
+        assert told.code == 2 and expected in told.error
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (float("nan"), "weights must be finite, found NaN or infinity in 'conv_in.weight'"),
+        (1e30, "edited can't be audited: a drawn image is not finite"),
+    ],
+)
+def test_weights_and_images_that_are_not_numbers_are_named(run, given: Path, here: Path, value, expected):
+    from safetensors.torch import load_file, save_file
+
+    path = given / "edited" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights["conv_in.weight"][:] = value
+    save_file(weights, path, {"format": "pt"})
+    told = run("audit", given / "edited", *flags(given), *SHORT, "--out", here / "out")
+    assert told.code in (2, 3) and expected in told.error
