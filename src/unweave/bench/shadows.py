@@ -29,12 +29,12 @@ from unweave.bench.split_data import make_split
 from unweave.data.part_of_source import PartOfSource
 from unweave.descent.populations.halves import antithetic_halves, half_members
 from unweave.descent.populations.population import Member, train_population
+from unweave.descent.timing import run_and_time
 from unweave.descent.train import (
     TrainedModel,
     keep_trained,
     load_trained,
     model_key,
-    run_and_time,
     seeded_model,
     training_facts,
 )

@@ -116,9 +116,8 @@ def run_recipes(recipes: Sequence[Recipe], name: str, plan: Plan, flags: CommonF
     }
     place = out.choose_folder(flags.out or Path(name), facts, goes_on=extends)
     jobs = 1 if plan.jobs is None and device != "cpu" else plan.jobs
-    with claim_folder(
-        ", ".join(recipe.name for recipe in recipes), place, facts, quiet=flags.quiet
-    ) as listener:
+    names = ", ".join(dict.fromkeys(recipe.name for recipe in recipes))  # several budgets share a name
+    with claim_folder(names, place, facts, quiet=flags.quiet) as listener:
         run_bench(
             recipes,
             place,

@@ -23,7 +23,10 @@ from unweave.audits.score import Share
 from unweave.audits.verdict import SEEDS, Judgement, Verdict, judge
 
 NONE = "INCONCLUSIVE: no verdict: "
-UNATTACKED = "no attacks ran, so the class may only be hidden: set attacks in the table generation"
+UNATTACKED = (
+    "no attacks ran, so the class may only be hidden: set attacks in the table [generation] of the recipe "
+    "that forget takes with --recipe"
+)
 EVERY: Mapping[str, Metric[Any]] = {**GENERATION, **ATTACKS}
 """Attacks are tested too if the calibration retrains were attacked."""
 
