@@ -5,6 +5,7 @@ negate. Where a formula below has no mean, the value is per example and the mean
 the step.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from unweave.problem import Problem, Watch
 from unweave.split import Part
 from unweave.tasks import Batch, Inputs, Surrogates, call
 from unweave.weights.params import Params
+from unweave.weights.sharded import add_up, local, local_with_gradient
 from unweave.weights.step import Step, mean_over
 
 __all__ = [
@@ -152,10 +154,12 @@ class Objective:
         """Scalars that sum to the objective: one per micro-batch, and one for the penalties."""
         for part, here in self.by_part.items():
             if part in step.batches:
-                step.count(sum(map(len, step.batches[part])))
+                step.count(sum(len(batch) for batch in step.batches[part] if not batch.blank))
                 notes = [step.note(piece.name) for _, piece in here]
                 for batch in step.batches[part]:
-                    shares = [mean_over(piece.value(step, batch), step.sizes[part]) for _, piece in here]
+                    values = [piece.value(step, batch) for _, piece in here]
+                    size = math.inf if batch.blank else step.sizes[part]
+                    shares = [mean_over(value, size) for value in values]
                     yield weighted_sum([w for w, _ in here], shares, notes)
         if self.penalties:
             count = step.runtime.processes.count  # every process holds all weights, and gradients are summed
@@ -314,9 +318,8 @@ def l1(strength: Callable[[float], float]) -> Objective:
     r""":math:`\gamma \|\theta\|_1` with :math:`\gamma` a function of the progress in [0, 1)."""
 
     def value(step: Step) -> Tensor:
-        return (
-            strength(step.index / step.of) * torch.stack([p.abs().sum() for p in step.params.values()]).sum()
-        )
+        sums = [local_with_gradient(p).abs().sum() for p in step.params.values()]
+        return strength(step.index / step.of) * add_up(step.params.values(), sums)
 
     return Objective(((1.0, OnWeights("l1", value)),))
 
@@ -325,8 +328,11 @@ def ewc(anchor: Params, importance: Params) -> Objective:
     r""":math:`\sum_j F_j (\theta_j - \theta^*_j)^2`, the elastic pull of Kirkpatrick et al. (2017)."""
 
     def value(step: Step) -> Tensor:
-        pulls = [(importance[name] * (p - anchor[name]).square()).sum() for name, p in step.params.items()]
-        return torch.stack(pulls).sum()
+        pulls = [
+            (local(importance[name]) * (local_with_gradient(p) - local(anchor[name])).square()).sum()
+            for name, p in step.params.items()
+        ]
+        return add_up(step.params.values(), pulls)
 
     return Objective(((1.0, OnWeights("ewc", value)),))
 
