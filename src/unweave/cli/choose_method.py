@@ -29,9 +29,10 @@ class Retraining:
 
     def __call__(self, problem: Problem) -> None:
         """Copies the weights of a retrained model into the problem's model."""
-        assert self.project.retrain is not None
-        model = self.project.retrain(problem.split, self.seed)
-        problem.model.load_state_dict(model.state_dict())
+        retrain = self.project.retrain
+        assert retrain is not None
+        state = problem.processes.from_first(lambda: dict(retrain(problem.split, self.seed).state_dict()))
+        problem.model.load_state_dict(state)
 
     def __repr__(self) -> str:
         return f"train(dataset, {self.seed})"
