@@ -24,6 +24,7 @@ from unweave.errors import Failed
 from unweave.record import record
 from unweave.result import Result
 from unweave.tasks import family_of
+from unweave.weights.processes import Processes
 
 __all__ = ["Audit", "Evidence", "Retrain", "Verdict", "audit"]
 
@@ -65,7 +66,13 @@ class Audit:
         return f"{self.reason}\n\n{tables.text(self.record)}"
 
     def save(self, folder: str | Path) -> None:
-        """Writes `report.html`, `record.json` and `evidence.parquet`, or `evidence.npz` for images."""
+        """Writes `report.html`, `record.json` and `evidence.parquet`, or `evidence.npz` for images.
+
+        Of several processes that share a model, the first writes, and all must call this.
+        """
+        Processes.current().from_first(lambda: self._write(folder))
+
+    def _write(self, folder: str | Path) -> None:
         from unweave.report import html  # jinja2 and matplotlib take time to import
 
         record.write(self.record, folder)

@@ -16,7 +16,7 @@ from unweave.split import Split
 from unweave.tasks import Checking, Task
 from unweave.tasks.classifier import Classifier
 from unweave.weights.sharded import names_where, not_finite
-from unweave.weights.sharded_model import ShardedOriginal, is_model_sharded
+from unweave.weights.sharded_model import ShardedOriginal, is_model_sharded, refuse_wrapped
 
 __all__ = ["unlearn"]
 
@@ -53,6 +53,7 @@ def unlearn(
         Failed: If the run ends without a usable model: NaN, a single answer to everything, or no change.
     """
     refuse_no_method(method, "the method")
+    refuse_wrapped(model)
     refuse_unusable(model)
     task = task or Classifier(split.n_classes)
     refuse_family(method, task)

@@ -13,6 +13,7 @@ from unweave.methods import Method
 from unweave.methods.configure import configure
 from unweave.problem import Problem
 from unweave.tables import require_mapping
+from unweave.weights.sharded_model import load_whole
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Retraining:
         retrain = self.project.retrain
         assert retrain is not None
         state = problem.processes.from_first(lambda: dict(retrain(problem.split, self.seed).state_dict()))
-        problem.model.load_state_dict(state)
+        load_whole(problem.model, state)
 
     def __repr__(self) -> str:
         return f"train(dataset, {self.seed})"

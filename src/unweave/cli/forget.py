@@ -1,8 +1,7 @@
 """`unweave forget`: writes a new model that has forgotten some of its data; never changes the original."""
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from unweave.cli.forget_concept import NO_CONCEPT, Concepts, forget_concept, ref
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
 from unweave.cli.project import Project, load
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
+from unweave.cli.shared_run import open_on_first, refuse_other_facts, refuse_unfit_flags
 from unweave.methods import DEFAULT, method_named
 from unweave.record import checkpoint, record
 from unweave.record.files import sha256
@@ -82,9 +82,8 @@ def forget(
     """
     tables, processes = parse_settings(set), Processes.current()
     method_named(method)
-    refuse_no_shards(processes, shard=shard, blocks=blocks)
+    refuse_unfit_flags(shard=shard, blocks=blocks, concept=bool(concepts.concept))
     if concepts.concept:
-        refuse_shared_concept(processes)
         refuse_other_requests(request, tuned, recipe)
         return forget_concept(
             model, concepts, method=method, tables=tables, data=data, dry_run=dry_run, flags=flags
@@ -109,15 +108,19 @@ def forget(
     }
     place = flags.out or Path("forgotten")
     out.refuse_within(place, project.source, data)
-    refuse_other_facts(run_facts, processes)
+    refuse_other_facts(run_facts)
     folder, done = processes.from_first(lambda: find_folder(place, run_facts, project))
     if done:
         print_done(split, method, folder=folder, flags=flags)
         return 0
     if dry_run:
-        return print_plan(chosen_method, method, split=split, project=project, folder=folder, flags=flags)
+        return processes.from_first(  # alone: a clock decides how long it measures
+            lambda: print_plan(
+                chosen_method, method, split=split, project=project, folder=folder, flags=flags
+            )
+        )
     with (
-        open_folder(folder, run_facts, processes),
+        open_on_first(folder, run_facts, CLAIM),
         progress.show_progress(f"Loaded {model}", quiet=flags.quiet) as listener,
     ):
         original = load_original(
@@ -148,41 +151,6 @@ def find_folder(place: Path, run_facts: out.Facts, project: Project) -> tuple[Pa
     if not done:
         refuse_foreign(folder)
     return folder, done
-
-
-@contextmanager
-def open_folder(folder: Path, run_facts: out.Facts, processes: Processes) -> Iterator[None]:
-    """Claims the folder of a run for the body, on the first process."""
-    with out.open_folder(folder, run_facts, claim=CLAIM) if processes.rank == 0 else nullcontext():
-        yield
-
-
-def refuse_other_facts(run_facts: out.Facts, processes: Processes) -> None:
-    """Raises if this process has another model or other data than the first."""
-    first = processes.from_first(lambda: out.as_read_back(run_facts))
-    others = [name for name, fact in out.as_read_back(run_facts).items() if fact != first.get(name)]
-    if others:
-        raise ValueError(
-            f"all processes must load the same model and data, found another {others[0]!r} on process "
-            f"{processes.rank}: let load() seed what it draws"
-        )
-
-
-def refuse_no_shards(processes: Processes, *, shard: bool, blocks: str | None) -> None:
-    """Raises if the flags of sharding do not fit each other or the processes."""
-    if blocks is not None and not shard:
-        raise ValueError("--blocks goes with --shard, found it alone: add --shard")
-    if shard and processes.count == 1:
-        raise ValueError(
-            "--shard cuts the model over several processes, found one: start it with torchrun, such as "
-            "torchrun --nproc-per-node 2 -m unweave forget ..."
-        )
-
-
-def refuse_shared_concept(processes: Processes) -> None:
-    """Raises if several processes are to erase a concept."""
-    if processes.count > 1:
-        raise ValueError(f"--concept runs in one process, found {processes.count}: start it without torchrun")
 
 
 def save_result(

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from unweave.tasks import evaluating
-from unweave.weights.sharded import is_sharded, local
+from unweave.weights.sharded import cut, is_sharded, local
 
 __all__ = ["ShardedOriginal", "class_name", "is_model_sharded", "whole_copy", "whole_state"]
 
@@ -155,6 +155,15 @@ def whole_state(model: nn.Module) -> Mapping[str, Tensor]:
         return state
     whole = ((name, gather(each)) for name, each in state.items())
     return {name: each.cpu() for name, each in whole if dist.get_rank() == 0}
+
+
+def load_whole(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Loads a whole state, which every process holds, into a model that may be sharded."""
+    if not is_model_sharded(model):
+        model.load_state_dict(state)
+        return
+    own = model.state_dict()
+    model.load_state_dict({name: cut(each, own[name]) for name, each in state.items()})
 
 
 def gather(tensor: Tensor) -> Tensor:
