@@ -15,7 +15,7 @@ from torch.multiprocessing.spawn import spawn
 
 import every_family
 from smooth import source
-from unweave import unlearn
+from unweave import audit, unlearn
 from unweave.descent.descend import Descent
 from unweave.descent.importance import top
 from unweave.descent.units import Curvature
@@ -203,11 +203,17 @@ def before_and_after() -> dict[str, Tensor]:
     """What the original answers before the edit, and what the original of the result answers after it."""
     task, split = setting("transformer", torch.float64)
     of = shard(model("transformer", torch.float64))
-    (raw,) = split.train.stream([torch.arange(7)])
+    (raw,) = split.train.stream([split.retain])
     with torch.no_grad():
         before = call(of, raw.inputs)
-        result = unlearn(of, split, METHODS["nested"], task=task)
+    result = unlearn(of, split, METHODS["nested"], task=task)
+    evidence = {
+        "edited": audit(result).evidence,
+        "original": audit(replace(result, model=result.original)).evidence,
+    }
+    with torch.no_grad():
         return {
+            **{f"{name} in audit": torch.as_tensor(each.logits["retain"]) for name, each in evidence.items()},
             "before": before,
             "original": call(result.original, raw.inputs),
             "edited": call(of, raw.inputs),
@@ -229,7 +235,7 @@ def refusals() -> dict[str, str]:
     def tried(method: Method) -> Callable[[], object]:
         return lambda: unlearn(shard(model("mlp", torch.float64, 1)), split, method, task=task)
 
-    by_columns = model("mlp", torch.float64, 1)
+    by_columns = nn.Sequential(nn.Linear(6, CLASSES))
     fully_shard(by_columns, shard_placement_fn=lambda p: Shard(p.ndim - 1))
     wrapped = nn.parallel.DistributedDataParallel(model("mlp", torch.float64, 1))
     return {

@@ -145,7 +145,7 @@ class Problem:
         """
         key = hashlib.sha256(f"{self.generator.initial_seed()}:{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "little"))
-        refuse_copy(self.model)
+        refuse_copy(self.model, "this method or target")
         model = copy.deepcopy(self.model if self.caller_model is None else self.caller_model).to(self.device)
         return Problem(self.task, model, self.split, generator, self.build, self.processes)
 
@@ -187,7 +187,7 @@ def frozen_copy(model: nn.Module, *, share: bool = False) -> nn.Module:
     Raises:
         ValueError: If the model is sharded.
     """
-    refuse_copy(model)
+    refuse_copy(model, "this method or target")
     memo: dict[int, object] = {}
     if share:
         memo |= {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}

@@ -53,6 +53,8 @@ def test_the_model_is_edited_in_place_and_the_original_still_answers(found):
         assert bool(answers["same object"])
         assert torch.equal(answers["original"], answers["before"])
         assert not torch.allclose(answers["edited"], answers["before"])
+        for name, answered in (("edited", answers["edited"]), ("original", answers["before"])):
+            torch.testing.assert_close(answers[f"{name} in audit"].double(), answered, rtol=0, atol=1e-5)
 
 
 def test_one_file_is_saved_and_reads_into_a_whole_model(found, place):

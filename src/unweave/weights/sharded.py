@@ -87,9 +87,9 @@ class AddProcesses(torch.autograd.Function):
         return sum_over_processes(value)
 
     @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:
+    def backward(ctx: object, *grad_outputs: Tensor) -> Tensor:
         """The gradient by this process's value."""
-        return gradient
+        return grad_outputs[0]
 
 
 def sum_over_processes(value: Tensor) -> Tensor:

@@ -56,12 +56,12 @@ def refuse_wrapped(model: nn.Module) -> None:
         )
 
 
-def refuse_copy(model: nn.Module) -> None:
-    """Raises if a model is sharded, for what needs a copy of it."""
+def refuse_copy(model: nn.Module, trained_by: str) -> None:
+    """Raises if a model is sharded, for what trains a copy of it."""
     if is_model_sharded(model):
         raise ValueError(
-            "a sharded model can't be copied, and this method or target trains a copy: choose another, or "
-            "use processes that each hold the whole model"
+            f"a sharded model can't be copied, and {trained_by} trains a copy: choose another, or use "
+            "processes that each hold the whole model"
         )
 
 
@@ -87,7 +87,9 @@ class ShardedOriginal(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self._edited = (model,)  # in a tuple: it is no module of this one, which has nothing to train
-        self._kept = {name: local(each).clone() for name, each in changeable(model).items()}
+        self.kept = nn.ParameterList(
+            nn.Parameter(local(each).clone(), requires_grad=False) for each in changeable(model).values()
+        )
 
     @property
     def edited(self) -> nn.Module:
@@ -110,13 +112,13 @@ class ShardedOriginal(nn.Module):
 
     def changed(self) -> bool:
         """Whether any of this process's weights or buffers differs from the original's."""
-        now = changeable(self.edited)
-        return any(not torch.equal(kept, local(now[name])) for name, kept in self._kept.items())
+        pairs = zip(self.kept, changeable(self.edited).values(), strict=True)
+        return any(not torch.equal(kept, local(now)) for kept, now in pairs)
 
     def _exchange(self) -> None:
         reshard(self.edited)
-        for name, each in changeable(self.edited).items():
-            here, kept = local(each), self._kept[name]
+        for kept, each in zip(self.kept, changeable(self.edited).values(), strict=True):
+            here = local(each)
             # an earlier pass may still need an unchanged buffer for its gradient
             if is_sharded(each) or not torch.equal(here, kept):
                 present = here.clone()

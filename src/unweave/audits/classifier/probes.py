@@ -20,6 +20,7 @@ from unweave.data import Source
 from unweave.methods.pipeline import _
 from unweave.tasks import call, evaluating
 from unweave.tasks.classifier import to_device
+from unweave.weights.sharded_model import refuse_copy
 
 BATCH = 1024
 MOST = 2000
@@ -132,6 +133,7 @@ def _steps(
     limit: int,
 ) -> int:
     training, unseen_batch = source.stream(order)
+    refuse_copy(model, "relearning")
     student = copy.deepcopy(model).eval()
     weights = [weight for weight in student.parameters() if weight.requires_grad]
     inputs, questions = to_device(training, device), to_device(unseen_batch, device)
