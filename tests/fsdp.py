@@ -121,7 +121,7 @@ HOW = Descent(lr=0.05, steps=3, batch=11, forget_batch=5, max_norm=1.0, micro_ba
 SHORT = replace(HOW, optimizer="adam", lr=0.01, ema=0.5)
 METHODS: Mapping[str, Method] = {
     "nested": LUR(how=HOW),
-    "lagged": LUR(mode="lagged", alpha=0.02, retain="both", rule="pcgrad", how=HOW),
+    "lagged": LUR(mode="lagged", alpha=0.01, retain="both", rule="pcgrad", how=HOW),
     "joint": LUR(mode="joint", weight=0.3, how=SHORT),
     "salun": SalUn(how=replace(HOW, weight_decay=0.01)),
     "scissorhands": Scissorhands(trim=0.3, forget=Mislabel(), how=HOW),

@@ -100,13 +100,15 @@ class Failures:
 @contextmanager
 def join_group() -> Iterator[Failures]:
     """Joins the process group for the body."""
-    store, rank, count = next(dist.rendezvous("env://"))
+    held, rank, count = next(dist.rendezvous("env://"))
+    # torchrun's store outlives the processes that it starts again
+    store = dist.PrefixStore(f"unweave {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", held)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     dist.init_process_group(
         store=dist.PrefixStore("group", store), rank=rank, world_size=count, timeout=PATIENCE
     )
-    failures = Failures(dist.PrefixStore("unweave", store))
+    failures = Failures(dist.PrefixStore("errors", store))
     before = signal.signal(signal.SIGTERM, interrupt)  # of torchrun, after another process has failed
     try:
         yield failures
