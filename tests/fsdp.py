@@ -24,12 +24,14 @@ from unweave.methods import Method
 from unweave.methods.conflict import MUNBa
 from unweave.methods.fisher_forgetting import FisherForgetting
 from unweave.methods.lur import LUR
+from unweave.methods.msg import MaskedSmallGradients
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.recover import Recover, Restored
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.scrub import SCRUB
 from unweave.methods.simple import FineTune, FromScratch, L1Sparse, NegGradPlus
+from unweave.methods.starts import ShrinkPerturb
 from unweave.split import Split
 from unweave.targets import Match, Mislabel
 from unweave.tasks import Task, call
@@ -91,11 +93,16 @@ def setting(kind: str, dtype: torch.dtype) -> tuple[Task, Split]:
     return Classifier(CLASSES), Split(source(45, 1, dtype), range(0, 45, 4), source(24, 2, dtype))
 
 
+def build(kind: str, dtype: torch.dtype) -> nn.Module:
+    """A whole model with fresh weights."""
+    return (every_family.unet if kind == "unet" else BUILD[kind])().to(dtype)
+
+
 def model(kind: str, dtype: torch.dtype, steps: int = 30) -> nn.Module:
     """A model that has learnt something, the same on every process."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        made = (every_family.unet if kind == "unet" else BUILD[kind])().to(dtype)
+        made = build(kind, dtype)
     task, split = setting(kind, dtype)
     optimizer = torch.optim.Adam(made.parameters(), 0.02)
     for _ in range(steps):
@@ -140,6 +147,12 @@ CASES: dict[str, tuple[str, torch.dtype, Method]] = {
     **{f"mlp, {name}": ("mlp", torch.float64, method) for name, method in METHODS.items()},
     **{f"transformer, {name}": ("transformer", torch.float64, method) for name, method in METHODS.items()},
     **{f"unet, {name}": ("unet", torch.float64, METHODS[name]) for name in METHODS if name != "scrub"},
+    "transformer, from scratch": ("transformer", torch.float64, FromScratch(how=HOW)),
+    "transformer, shrink-perturb": (
+        "transformer",
+        torch.float64,
+        Pipeline(ShrinkPerturb(), FineTune(how=HOW)),
+    ),
     "mlp, one forget example": ("mlp", torch.float64, ONE_EXAMPLE),
     **{
         f"{kind}, {name}, float32": (kind, torch.float32, METHODS[name])
@@ -154,7 +167,8 @@ def found(kind: str, dtype: torch.dtype, method: Method, *, sharded: bool) -> Fo
     task, split = setting(kind, dtype)
     original = model(kind, dtype)
     try:
-        result = unlearn(shard(original) if sharded else original, split, method, task=task)
+        given = shard(original) if sharded else original
+        result = unlearn(given, split, method, task=task, build=lambda: build(kind, dtype))
     except (ValueError, Failed) as error:
         return str(error)
     return dict(whole_state(result.model))
@@ -244,6 +258,7 @@ def refusals() -> dict[str, str]:
         "fisher": error(tried(FisherForgetting())),
         "proxy": error(tried(LUR(forget=Match(), how=HOW))),
         "fresh": error(tried(FromScratch(how=HOW))),
+        "msg": error(tried(MaskedSmallGradients(how=HOW))),
         "compiled": error(tried(FineTune(how=replace(HOW, compile=True)))),
         "columns": error(lambda: unlearn(by_columns, split, FineTune(how=HOW), task=task)),
         "wrapped": error(lambda: unlearn(wrapped, split, FineTune(how=HOW), task=task)),
