@@ -76,7 +76,7 @@ REFUSED = {
     "fisher": "gradients of single examples need whole weights, found sharded ones",
     "proxy": "a sharded model can't be copied, and this method or target trains a copy",
     "fresh": "fresh weights for a sharded model need a function that builds it: pass build=",
-    "msg": "msg ranks the weights of each matrix, of which a process that shares a sharded model holds a piece",
+    "msg": "msg ranks the weights of each matrix, and each process holds a piece of a sharded one",
     "compiled": "the passes of a sharded model are not compiled yet",
     "columns": "must be cut into rows over all 2 processes, found 0.weight",
     "wrapped": "expected a model that is not wrapped, found DistributedDataParallel",

@@ -68,8 +68,8 @@ class MaskedSmallGradients:
         """
         if problem.processes.sharded:
             raise ValueError(
-                "msg ranks the weights of each matrix, of which a process that shares a sharded model holds a "
-                "piece: use another method"
+                "msg ranks the weights of each matrix, and each process holds a piece of a sharded one: use "
+                "another method"
             )
         masks = smallest(contrast(problem), self.rate, problem)
         if not masks:
