@@ -65,11 +65,17 @@ def commands(tmp_path_factory) -> dict[str, list[str]]:
         "sharded": forget(
             double, place / "out" / "sharded", "--method", "lur", "--shard", "--blocks", "first"
         ),
-        "no block": forget(single, place / "out" / "block", "--shard"),
+        "no block": forget(single, place / "out" / "block", "--method", "lur", "--shard"),
         "bad input": forget(single, place / "out" / "bad", "--method", "lurr"),
-        "one fails": forget(projects.project(place / "one", ONE_FAILS), place / "out" / "one"),
-        "fails late": forget(projects.project(place / "late", LATE), place / "out" / "late"),
-        "other weights": forget(projects.project(place / "other", OTHER_WEIGHTS), place / "out" / "other"),
+        "one fails": forget(
+            projects.project(place / "one", ONE_FAILS), place / "out" / "one", "--method", "lur"
+        ),
+        "fails late": forget(
+            projects.project(place / "late", LATE), place / "out" / "late", "--method", "lur"
+        ),
+        "other weights": forget(
+            projects.project(place / "other", OTHER_WEIGHTS), place / "out" / "other", "--method", "lur"
+        ),
         "bench": ["bench", "digits-clean", "--out", str(place / "out" / "bench")],
     }
 
