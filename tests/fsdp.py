@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard
@@ -174,6 +175,18 @@ def found(kind: str, dtype: torch.dtype, method: Method, *, sharded: bool) -> Fo
     return dict(whole_state(result.model))
 
 
+def root_whole(*, sharded: bool) -> dict[str, Tensor]:
+    """Unlearning where the blocks alone are sharded, and their passes are checkpointed."""
+    task, split = setting("transformer", torch.float64)
+    of = model("transformer", torch.float64)
+    of.blocks = nn.ModuleList(map(checkpoint_wrapper, of.blocks))
+    if sharded:
+        for block in of.blocks:
+            fully_shard(block)
+    result = unlearn(of, split, METHODS["nested"], task=task)
+    return {name: gather(each) for name, each in result.model.state_dict().items()}
+
+
 def vectors(*, sharded: bool) -> dict[str, Tensor]:
     """Every operation on vectors over weights, some of them equal; whole on every process."""
     of = shard(mlp().double()) if sharded else mlp().double()
@@ -269,7 +282,12 @@ def work(rank: int, count: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
     everything = {name: found(*case, sharded=True) for name, case in CASES.items()}
-    everything |= {"vectors": vectors(sharded=True), "answers": before_and_after(), "refusals": refusals()}
+    everything |= {
+        "root whole": root_whole(sharded=True),
+        "vectors": vectors(sharded=True),
+        "answers": before_and_after(),
+        "refusals": refusals(),
+    }
     saved(Path(folder) / "saved")
     torch.save(everything, f"{folder}/{rank}.pt")
     dist.destroy_process_group()

@@ -36,6 +36,13 @@ def test_sharded_processes_end_where_one_does(name: str, found):
     assert moved > 1e-3 * size
 
 
+def test_a_model_may_be_sharded_in_part_and_checkpointed(found):
+    alone = fsdp.root_whole(sharded=False)
+    for each in found:
+        for key, value in alone.items():
+            torch.testing.assert_close(each["root whole"][key], value, rtol=0, atol=1e-12)
+
+
 def test_vectors_over_pieces_are_those_over_whole_weights(found):
     alone = fsdp.vectors(sharded=False)
     for each in found:
