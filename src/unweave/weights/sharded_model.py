@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from unweave.tasks import evaluating
 from unweave.weights.sharded import cut, is_sharded, local
 
-__all__ = ["ShardedOriginal", "class_name", "is_model_sharded", "whole_copy", "whole_state"]
-
 
 def is_model_sharded(model: nn.Module) -> bool:
     """Whether a model has sharded weights."""
@@ -47,7 +45,7 @@ def refuse_other_placement(name: str, tensor: Tensor) -> None:
 
 def refuse_wrapped(model: nn.Module) -> None:
     """Raises if a module of torch's earlier kinds of data parallelism wraps the model or a part of it."""
-    kinds = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
+    kinds = ("DistributedDataParallel", "FullyShardedDataParallel")
     found = next((type(m).__name__ for m in model.modules() if type(m).__name__ in kinds), None)
     if found is not None:
         raise ValueError(
