@@ -1,5 +1,6 @@
 """Methods on models that `fully_shard` cuts over processes, for spawned processes to import."""
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -99,8 +100,14 @@ def build(kind: str, dtype: torch.dtype) -> nn.Module:
     return (every_family.unet if kind == "unet" else BUILD[kind])().to(dtype)
 
 
-def model(kind: str, dtype: torch.dtype, steps: int = 30) -> nn.Module:
+def model(kind: str, dtype: torch.dtype) -> nn.Module:
     """A model that has learnt something, the same on every process."""
+    return copy.deepcopy(learnt(kind, dtype))
+
+
+@cache
+def learnt(kind: str, dtype: torch.dtype, steps: int = 30) -> nn.Module:
+    """Trains a model for a moment."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         made = build(kind, dtype)
@@ -260,11 +267,11 @@ def refusals() -> dict[str, str]:
         return ""
 
     def tried(method: Method) -> Callable[[], object]:
-        return lambda: unlearn(shard(model("mlp", torch.float64, 1)), split, method, task=task)
+        return lambda: unlearn(shard(model("mlp", torch.float64)), split, method, task=task)
 
     by_columns = nn.Sequential(nn.Linear(6, CLASSES))
     fully_shard(by_columns, shard_placement_fn=lambda p: Shard(p.ndim - 1))
-    wrapped = nn.parallel.DistributedDataParallel(model("mlp", torch.float64, 1))
+    wrapped = nn.parallel.DistributedDataParallel(model("mlp", torch.float64))
     return {
         "exact": error(tried(LUR(mode="exact", alpha=0.05, how=HOW))),
         "curvature": error(tried(LUR(alpha=Curvature(), how=HOW))),
