@@ -34,7 +34,7 @@ README, CONTRIBUTING = "README.md", "CONTRIBUTING.md"
 COMMANDS_PAGE, METHODS_PAGE, OWN_MODEL, PAPERS = (
     f"docs/{name}.md" for name in ("commands", "methods", "your-own-model", "papers")
 )
-OTHER_PROGRAMS = {"python3", "ruff", "pyright", "mkdocs", ".ci/run"}
+OTHER_PROGRAMS = {"python3", "torchrun", "ruff", "pyright", "mkdocs", ".ci/run"}
 VERBS = [name for name in cli.app if not name.startswith("-")]
 EXAMPLE, MODULE, KIND = "kl-min", "kl_minimization", "KLMinimization"
 """The method of CONTRIBUTING's example: its name in the registry, its file, its class."""

@@ -15,15 +15,15 @@ from typing import Any
 from unweave.audits.attacks.attack_report import judge_with_attacks, run_attacks
 from unweave.audits.attacks.choose import Plan
 from unweave.audits.attacks.metric_faults import MetricFaults
-from unweave.audits.attacks.prepare import (
+from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.classifier.exam import ANSWERED
+from unweave.audits.classifier.prepare_attacks import (
     attack_case,
     attack_request,
     examiner_of,
     plan_of_answers,
     plan_of_audit,
 )
-from unweave.audits.classifier.evidence import Evidence
-from unweave.audits.classifier.exam import ANSWERED
 from unweave.audits.exam import Answering, Exam, Found, Judging, Measuring, Reporting
 from unweave.audits.margins import Margins
 from unweave.audits.one_model import Subject, add_original, as_given, audit_record
@@ -34,6 +34,7 @@ from unweave.errors import Failed
 from unweave.record import record
 from unweave.result import Result
 from unweave.tasks import family_of
+from unweave.weights.processes import Processes
 
 __all__ = ["Audit", "Evidence", "Retrain", "Verdict", "audit"]
 
@@ -75,7 +76,13 @@ class Audit:
         return f"{self.reason}\n\n{tables.text(self.record)}"
 
     def save(self, folder: str | Path) -> None:
-        """Writes `report.html`, `record.json` and `evidence.parquet`, or `evidence.npz` for images."""
+        """Writes `report.html`, `record.json` and `evidence.parquet`, or `evidence.npz` for images.
+
+        Of several processes that share a model, the first writes, and all must call this.
+        """
+        Processes.current().from_first(lambda: self._write(folder))
+
+    def _write(self, folder: str | Path) -> None:
         from unweave.report import html  # jinja2 and matplotlib take time to import
 
         record.write(self.record, folder)

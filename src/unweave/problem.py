@@ -17,6 +17,13 @@ from unweave.split import Split
 from unweave.tasks import Task
 from unweave.weights.cost import Cost
 from unweave.weights.processes import Processes
+from unweave.weights.sharded_model import (
+    ShardedOriginal,
+    is_model_sharded,
+    prepare_sharded,
+    refuse_copy,
+    refuse_wrapped,
+)
 
 __all__ = ["Problem", "frozen_copy"]
 
@@ -71,12 +78,23 @@ class Problem:
     caller_model: nn.Module | None = None
     watch: Watch | None = None
 
+    def __post_init__(self) -> None:
+        refuse_wrapped(self.model)
+        if is_model_sharded(self.model):
+            prepare_sharded(self.model)
+            self.processes = replace(self.processes, sharded=True)
+
     @cached_property
     def original(self) -> nn.Module:
         """The model before the first edit: frozen, in evaluation mode, on the device of the weights.
 
-        It shares the memory of `caller_model`, if both are on the same device.
+        It shares the memory of `caller_model`, if both are on the same device. The original of a sharded
+        model is a `ShardedOriginal`.
         """
+        if self.caller_model is None and self.processes.sharded:
+            self.caller_model = ShardedOriginal(self.model)
+        if isinstance(self.caller_model, ShardedOriginal):
+            return self.caller_model
         if self.caller_model is None:
             self.caller_model = copy.deepcopy(self.model)
         return frozen_copy(self.caller_model, share=True).to(self.device)
@@ -127,6 +145,7 @@ class Problem:
         """
         key = hashlib.sha256(f"{self.generator.initial_seed()}:{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "little"))
+        refuse_copy(self.model, "this method or target")
         model = copy.deepcopy(self.model if self.caller_model is None else self.caller_model).to(self.device)
         return Problem(self.task, model, self.split, generator, self.build, self.processes)
 
@@ -164,7 +183,11 @@ def frozen_copy(model: nn.Module, *, share: bool = False) -> nn.Module:
     Args:
         model: Stays unchanged.
         share: Share the memory of weights and buffers with the model.
+
+    Raises:
+        ValueError: If the model is sharded.
     """
+    refuse_copy(model, "this method or target")
     memo: dict[int, object] = {}
     if share:
         memo |= {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
@@ -176,8 +199,10 @@ def redrawn_copy(model: nn.Module) -> nn.Module:
     """A copy of the model whose modules have redrawn their weights.
 
     Raises:
-        ValueError: If a module holds weights but has no `reset_parameters`.
+        ValueError: If a module holds weights but has no `reset_parameters`, or the model is sharded.
     """
+    if is_model_sharded(model):
+        raise ValueError("fresh weights for a sharded model need a function that builds it: pass build=")
     fresh = copy.deepcopy(model)
     for name, module in fresh.named_modules():
         if isinstance(module, Resettable):

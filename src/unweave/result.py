@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 from unweave.methods.pipeline import JOINT, Pipeline
 from unweave.problem import Problem
@@ -21,6 +21,8 @@ from unweave.record.traces import trace_rows
 from unweave.split import PARTS, Split
 from unweave.tasks import OfFamily, Task
 from unweave.weights.cost import Cost
+from unweave.weights.processes import Processes
+from unweave.weights.sharded_model import class_name, is_model_sharded, whole_copy, whole_state
 
 __all__ = ["Result"]
 
@@ -44,12 +46,12 @@ class Result:
     """An unlearned model, with all that made it.
 
     Args:
-        model: The edited copy, in evaluation mode.
+        model: The edited copy, in evaluation mode; the caller's own object if that is sharded.
         method: The method that edited it.
         split: The data, with the forget set.
         task: Scores the model.
         seed: The seed of the method.
-        original: The model before unlearning; the caller's own object.
+        original: The model before unlearning: the caller's own object, or a `ShardedOriginal`.
         cost: The cost of the method.
         curves: The loss of every term at every step.
         traces: The measurements of probes, by name: rows of step, value and reliability.
@@ -86,7 +88,7 @@ class Result:
         split, forget = self.split, self.split.forget
         places, names = forget[:SHOWN].tolist(), split.train.names
         ids = places if names is None else [names[place] for place in places]
-        labels, model = split.train.labels[forget].tolist(), type(self.original).__name__
+        labels, model = split.train.labels[forget].tolist(), class_name(self.original)
         return request_row(ids, labels, of=len(split.train), model=model)
 
     def sizes(self) -> dict[str, Any]:
@@ -112,7 +114,8 @@ class Result:
         """Writes the model, `split.json` and `record.json`, whose verdict is INCONCLUSIVE until an audit.
 
         The model is written as `model.safetensors` with `model.json`, which identifies the original by the
-        digest of its weights. A model with `save_pretrained` is also written by that.
+        digest of its weights. A model with `save_pretrained` is also written by that. Of several processes
+        that share a model, the first writes, and all must call this.
 
         Args:
             folder: Created if it is missing.
@@ -122,18 +125,30 @@ class Result:
             ValueError: If the folder holds a model or a record that unweave did not write. Files of an
                 earlier save are replaced.
         """
-        place = Path(folder)
+        original = whole_state(self.original)
+        digest = checkpoint.contents(original)
+        del original  # before the edited model is gathered
+        state = whole_state(self.model)
+        Processes.current().from_first(lambda: self._write(Path(folder), state, digest, write))
+
+    def _write(
+        self,
+        place: Path,
+        state: Mapping[str, Tensor],
+        digest: str,
+        write: Callable[[nn.Module, Path], object] | None,
+    ) -> None:
+        """Writes the files, on the first process; `digest` is that of the original's weights."""
         refuse_foreign(place)
         facts = {"split": self.split.digest(), "recipe": repr(self.method), "seed": self.seed}
-        origin = {"original": checkpoint.contents(self.original.state_dict())}
-        code = record.environment()["code"]
-        checkpoint.save(place, self.model.state_dict(), {**facts, **origin, "code": code})
+        checkpoint.save(place, state, {**facts, "original": digest, "code": record.environment()["code"]})
         self.split.save(place / "split.json")
         with replace_folder(place / PRETRAINED) as draft_folder:
+            model = whole_copy(self.model, state) if is_model_sharded(self.model) else self.model
             if write is not None:
-                write(self.model, draft_folder)
-            elif isinstance(self.model, Pretrained):
-                self.model.save_pretrained(str(draft_folder))
+                write(model, draft_folder)
+            elif isinstance(model, Pretrained):
+                model.save_pretrained(str(draft_folder))
         record.write(self.as_record(), place)
 
 

@@ -1,7 +1,7 @@
 """Makes a copy of a model forget, with checks before and after."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from unweave.result import Method, Result
 from unweave.split import Split
 from unweave.tasks import Checking, Task
 from unweave.tasks.classifier import Classifier
+from unweave.weights.sharded import names_where, not_finite
+from unweave.weights.sharded_model import ShardedOriginal, is_model_sharded, refuse_wrapped
 
 __all__ = ["unlearn"]
 
@@ -30,6 +32,10 @@ def unlearn(
     build: Callable[[], nn.Module] | None = None,
 ) -> Result:
     """Makes a copy of a model forget; the model itself stays unchanged.
+
+    A model that `fully_shard` has cut over several processes can't be copied: it is edited in place, and
+    `Result.original` answers as it did before. Each process keeps its pieces of the original for that. All
+    processes must call this together, with the same arguments.
 
     Args:
         model: A model trained on the forget set and the retain set of `split`.
@@ -47,55 +53,68 @@ def unlearn(
         Failed: If the run ends without a usable model: NaN, a single answer to everything, or no change.
     """
     refuse_no_method(method, "the method")
+    refuse_wrapped(model)
     refuse_unusable(model)
     task = task or Classifier(split.n_classes)
     refuse_family(method, task)
-    working = copy.deepcopy(model)
-    place = torch.device(device) if device is not None else next(working.parameters()).device
+    sharded = is_model_sharded(model)
+    forms, original = shapes(model.state_dict()), ShardedOriginal(model) if sharded else model
+    place = torch.device(device) if device is not None else next(model.parameters()).device
+    working = model if sharded else copy.deepcopy(model).to(place)
     held_out, calibration = split.held_out.to(place), split.calibration.tolist()
     on_device = Split(split.train.to(place), split.forget, held_out, calibration=calibration)
     generator = torch.Generator().manual_seed(seed)
-    problem = Problem(task, working.to(place), on_device, generator, build, caller_model=model)
+    problem = Problem(task, working, on_device, generator, build, caller_model=original)
     if isinstance(task, Checking):
         for name, source in (("train", on_device.train), ("test", on_device.held_out)):
             task.refuse_unfit(problem.model, source, name)
     cost = run_and_time(problem, method)
-    refuse_other_shapes(model, problem.model)
-    refuse_unchanged(model, problem.model)
+    refuse_other_shapes(forms, problem.model)
+    refuse_nonfinite(problem.model)
+    refuse_unchanged(original, problem)
     if isinstance(task, Checking):
         task.refuse_collapsed(problem.model, *on_device.part("retain"))
     unlearned = problem.model.eval()
-    return Result(unlearned, method, split, task, seed, model, cost, problem.curves, problem.traces)
+    return Result(unlearned, method, split, task, seed, original, cost, problem.curves, problem.traces)
 
 
 def refuse_unusable(model: nn.Module) -> None:
     """Raises if no weight is trainable, or a weight is NaN or infinite."""
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("the model has no trainable weights: set requires_grad on those to train")
-    for name, value in state(model):
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise ValueError(
-                f"weights must be finite, found NaN or infinity in {name!r}: train the model again"
-            )
+    for name in names_where(numbers(model), not_finite):
+        raise ValueError(f"weights must be finite, found NaN or infinity in {name!r}: train the model again")
 
 
-def refuse_other_shapes(before: nn.Module, after: nn.Module) -> None:
+def refuse_other_shapes(before: Mapping[str, str], after: nn.Module) -> None:
     """Raises if a method has changed the names or shapes of the weights."""
-    changes = difference(shapes(before.state_dict()), shapes(after.state_dict()))
+    changes = difference(before, shapes(after.state_dict()))
     if changes:
         raise ValueError(f"the method must keep the shapes of the weights: {changes}")
 
 
-def refuse_unchanged(before: nn.Module, after: nn.Module) -> None:
-    """Raises if no weight or buffer has changed, or one is NaN or infinite."""
-    pairs = [(name, old, new) for (name, old), (_, new) in zip(state(before), state(after), strict=True)]
-    for name, _, new in pairs:
-        if new.is_floating_point() and not bool(torch.isfinite(new).all()):
-            raise Failed(f"{name!r} is no longer finite: the learning rate or the forget loss is too strong")
-    if all(old.shape == new.shape and torch.equal(old.cpu(), new.cpu()) for _, old, new in pairs):
+def refuse_nonfinite(model: nn.Module) -> None:
+    """Raises if a weight or buffer is NaN or infinite."""
+    for name in names_where(numbers(model), not_finite):
+        raise Failed(f"{name!r} is no longer finite: the learning rate or the forget loss is too strong")
+
+
+def refuse_unchanged(before: nn.Module, problem: Problem) -> None:
+    """Raises if no weight or buffer has changed."""
+    if isinstance(before, ShardedOriginal):
+        changed = problem.processes.anywhere(before.changed(), problem.device)
+    else:
+        pairs = zip(state(before).values(), state(problem.model).values(), strict=True)
+        changed = any(not torch.equal(old.cpu(), new.cpu()) for old, new in pairs)
+    if not changed:
         raise Failed("nothing changed: the method left every weight as it was")
 
 
-def state(model: nn.Module) -> list[tuple[str, Tensor]]:
+def state(model: nn.Module) -> dict[str, Tensor]:
     """All weights and buffers by name, in order."""
-    return [*model.named_parameters(), *model.named_buffers()]
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def numbers(model: nn.Module) -> dict[str, Tensor]:
+    """The weights and buffers that hold floating-point numbers."""
+    return {name: each for name, each in state(model).items() if each.is_floating_point()}

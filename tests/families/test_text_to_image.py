@@ -1,5 +1,7 @@
 import ast
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from unweave.auditing import default_exam
 from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS
 from unweave.audits.diffusion.concept_metrics import CONCEPT
 from unweave.data.in_memory import Resident
-from unweave.families import FAMILIES, family_for, metric_named
+from unweave.families import FAMILIES, family_of_stage, metric_named
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.methods.configure import configure
 from unweave.methods.simple import FineTune
@@ -32,8 +34,11 @@ def test_it_is_registered_under_the_word_of_its_task():
 
 
 def test_its_metrics_are_told_from_those_of_other_families():
-    assert family_for(CONCEPT) is FAMILIES["text-to-image"]
-    assert family_for(["ua", "ra", "class_tv", "kid"]) is FAMILIES["diffusion"]
+    def stage(metrics: Iterable[str]) -> dict[str, Any]:
+        return {"reference": {"scores": {}}, "methods": {"lur": {"scores": dict.fromkeys(metrics)}}}
+
+    assert family_of_stage(stage(CONCEPT)) is FAMILIES["text-to-image"]
+    assert family_of_stage(stage(["ua", "ra", "class_tv", "kid"])) is FAMILIES["diffusion"]
     for name in (*CONCEPT, *CONCEPT_ATTACKS):
         known, own = metric_named(name), TextToImageFamily.metrics[name]
         assert known is not None and (known.title, known.unit) == (own.title, own.unit)

@@ -13,7 +13,7 @@ import torch
 from cyclopts import App, CycloptsError, Parameter
 
 from unweave import __version__
-from unweave.cli import attacks, audit, bench, check, demo, forget, methods, report
+from unweave.cli import attacks, audit, bench, check, demo, forget, methods, process_group, report
 from unweave.cli.show import escape_controls
 from unweave.errors import Failed
 
@@ -41,44 +41,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The arguments after the program's name; those of this process if None.
     """
+    words = sys.argv[1:] if arguments is None else arguments
+    shared = process_group.is_launched()
+    code, error = process_group.run_shared(lambda: run(words), words) if shared else run(words)
+    if error is not None:
+        print(f"unweave: {escape_controls(' '.join(error.split()))}", file=sys.stderr)
+    return code
+
+
+def run(arguments: Sequence[str]) -> process_group.Outcome:
+    """Runs the command line; returns the exit code and the text of an error."""
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (CycloptsError, ValueError) as error:
-        return print_error(BAD_INPUT, str(error))
+        return BAD_INPUT, str(error)
     except (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
-        return print_error(BAD_INPUT, str(error))
+        return BAD_INPUT, str(error)
     except ImportError as error:  # an extra is not installed; the message names it
-        return print_error(BAD_INPUT, str(error))
+        return BAD_INPUT, str(error)
     except BrokenPipeError:  # the reader of the pipe has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return INTERRUPTED
+        return INTERRUPTED, None
     except Failed as error:
-        return print_error(FAILED, str(error))
+        return FAILED, str(error)
     except OSError as error:
-        return print_error(
+        return (
             FAILED,
             f"writing failed: {error}; what is finished stays, and the same command goes on from there",
         )
     except torch.OutOfMemoryError as error:
-        return print_error(
-            FAILED, f"the device is out of memory: {str(error).splitlines()[0]}: use smaller batches"
-        )
+        return FAILED, f"the device is out of memory: {str(error).splitlines()[0]}: use smaller batches"
     except BrokenProcessPool:
-        return print_error(
-            FAILED, "a worker process was killed, perhaps for lack of memory: use fewer --jobs"
-        )
+        return FAILED, "a worker process was killed, perhaps for lack of memory: use fewer --jobs"
     except SystemExit as error:
         if error.code:
             raise
-        return print_error(BAD_INPUT, "the project's code ended the program: sys.exit() would read as a PASS")
+        return BAD_INPUT, "the project's code ended the program: sys.exit() would read as a PASS"
     except KeyboardInterrupt:
-        return print_error(
-            INTERRUPTED, "interrupted: what is finished stays, and the same command goes on from there"
-        )
-    return code or DONE
-
-
-def print_error(code: int, message: str) -> int:
-    """Prints an error in one line; returns the exit code."""
-    print(f"unweave: {escape_controls(' '.join(message.split()))}", file=sys.stderr)
-    return code
+        return INTERRUPTED, "interrupted: what is finished stays, and the same command goes on from there"
+    return code or DONE, None

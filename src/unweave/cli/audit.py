@@ -9,7 +9,7 @@ from typing import Any
 from unweave.auditing import Audit, audit_answers, collect_answer_pair
 from unweave.auditing import audit as compare
 from unweave.audits.attacks.choose import Request, parse_budget
-from unweave.audits.attacks.prepare import attack_request, plan_of_models, refuse_generator
+from unweave.audits.classifier.prepare_attacks import attack_request, plan_of_models, refuse_generator
 from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS, Verdict
 from unweave.cli import answer_files, out, progress, run_folder, show

@@ -13,6 +13,7 @@ from unweave.methods import Method
 from unweave.methods.configure import configure
 from unweave.problem import Problem
 from unweave.tables import require_mapping
+from unweave.weights.sharded_model import load_whole
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,10 @@ class Retraining:
 
     def __call__(self, problem: Problem) -> None:
         """Copies the weights of a retrained model into the problem's model."""
-        assert self.project.retrain is not None
-        model = self.project.retrain(problem.split, self.seed)
-        problem.model.load_state_dict(model.state_dict())
+        retrain = self.project.retrain
+        assert retrain is not None
+        state = problem.processes.from_first(lambda: dict(retrain(problem.split, self.seed).state_dict()))
+        load_whole(problem.model, state)
 
     def __repr__(self) -> str:
         return f"train(dataset, {self.seed})"

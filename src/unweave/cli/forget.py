@@ -16,6 +16,7 @@ from unweave.cli.forget_concept import NO_CONCEPT, Concepts, forget_concept, ref
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
 from unweave.cli.project import Project, load
 from unweave.cli.request import NOTHING, Request, about_own_images, positions
+from unweave.cli.shared_run import open_on_first, refuse_other_facts, refuse_unfit_flags
 from unweave.methods import DEFAULT, method_named
 from unweave.record import checkpoint, record
 from unweave.record.files import sha256
@@ -26,6 +27,9 @@ from unweave.result import PRETRAINED, Pretrained, Result, read_if_present, refu
 from unweave.split import Split
 from unweave.tables import merge_tables
 from unweave.unlearning import unlearn
+from unweave.weights.processes import Processes
+from unweave.weights.shard import shard_model
+from unweave.weights.sharded_model import gather_on_first
 
 CLAIM = "forget.json"
 MODELS = "models"
@@ -45,6 +49,8 @@ def forget(
     tuned: Path | None = None,
     recipe: str | None = None,
     data: str | None = None,
+    shard: bool = False,
+    blocks: str | None = None,
     dry_run: bool = False,
     flags: CommonFlags = DEFAULTS,
 ) -> int:
@@ -68,11 +74,15 @@ def forget(
         recipe: The recipe of a model's folder that has no recipe in it.
         data: The images for a diffusers folder: a folder with one sub-folder per class, or an .npz file;
             for a text-to-image model a folder with captions, in metadata.jsonl or metadata.csv.
+        shard: Under torchrun, cut the model over the processes (FSDP2); otherwise each holds all of it.
+        blocks: With --shard, a pattern for the names of the modules that are gathered one at a time; by
+            default the model's own repeated layers.
         dry_run: Only print what forget would do, and its cost.
         flags: The flags of every verb.
     """
-    tables = parse_settings(set)
+    tables, processes = parse_settings(set), Processes.current()
     method_named(method)
+    refuse_unfit_flags(shard=shard, blocks=blocks, concept=bool(concepts.concept))
     if concepts.concept:
         refuse_other_requests(request, tuned, recipe)
         return forget_concept(
@@ -98,40 +108,63 @@ def forget(
     }
     place = flags.out or Path("forgotten")
     out.refuse_within(place, project.source, data)
-    folder = out.choose_folder(place, run_facts, claim=CLAIM)
-    if is_done(folder, project):
+    refuse_other_facts(run_facts)
+    folder, done = processes.from_first(lambda: find_folder(place, run_facts, project))
+    if done:
         print_done(split, method, folder=folder, flags=flags)
         return 0
-    refuse_foreign(folder)
     if dry_run:
-        return print_plan(chosen_method, method, split=split, project=project, folder=folder, flags=flags)
+        return processes.from_first(  # alone: a clock decides how long it measures
+            lambda: print_plan(
+                chosen_method, method, split=split, project=project, folder=folder, flags=flags
+            )
+        )
     with (
-        out.open_folder(folder, run_facts, claim=CLAIM),
+        open_on_first(folder, run_facts, CLAIM),
         progress.show_progress(f"Loaded {model}", quiet=flags.quiet) as listener,
     ):
-        original = load_original(project, seed, models=folder / MODELS, listener=listener)
+        original = load_original(
+            project, seed, device=flags.device, models=folder / MODELS, listener=listener
+        )
         exam = project.family.short_exam(split, cache=folder / MODELS)
-        before = glance(exam, original)
+        before = processes.from_first(lambda: glance(exam, original))
         listener(Progress(f"the original; now {method}", 1, 2))
         task, build = project.task(split), project.build
-        result = unlearn(
-            original, split, chosen_method, task=task, seed=seed, device=flags.device, build=build
-        )
-        after = glance(exam, result.model)
+        given = shard_model(original, blocks) if shard else original
+        result = unlearn(given, split, chosen_method, task=task, seed=seed, device=flags.device, build=build)
+        whole = gather_on_first(result.model)
+        after = processes.from_first(lambda: glance(exam, whole))
         listener(Progress(method, 2, 2))
         save_result(result, project, folder, name=method, model=model, request=request)
     print_result(result, method, exam=exam, before=before, after=after, folder=folder, flags=flags)
     return 0
 
 
+def find_folder(place: Path, run_facts: out.Facts, project: Project) -> tuple[Path, bool]:
+    """The folder of a run, and whether it holds the finished run.
+
+    Raises:
+        ValueError: If the folder can't be used.
+    """
+    folder = out.choose_folder(place, run_facts, claim=CLAIM)
+    done = is_done(folder, project)
+    if not done:
+        refuse_foreign(folder)
+    return folder, done
+
+
 def save_result(
     result: Result, project: Project, folder: Path, *, name: str, model: str, request: Request
 ) -> None:
-    """Writes the result, and the request into its record."""
+    """Writes the result, and the request into its record; on the first process."""
     result.save(folder, write=folder_writer(project, result, name=name))
-    saved = record.load(folder)
-    facts = {"model": model_label(model), "asked": request.words(), "date": saved["environment"]["date"]}
-    record.write(add_request(saved, facts), folder)
+
+    def describe() -> None:
+        saved = record.load(folder)
+        facts = {"model": model_label(model), "asked": request.words(), "date": saved["environment"]["date"]}
+        record.write(add_request(saved, facts), folder)
+
+    Processes.current().from_first(describe)
 
 
 def refuse_other_requests(request: Request, tuned: Path | None, recipe: str | None) -> None:
@@ -196,13 +229,21 @@ def folder_writer(
     return lambda model, folder: write(model, folder, facts)
 
 
-def load_original(project: Project, seed: int, *, models: Path, listener: Listener) -> nn.Module:
-    """The original: the given model, or one trained by its recipe."""
+def load_original(
+    project: Project, seed: int, *, device: str | None, models: Path, listener: Listener
+) -> nn.Module:
+    """The original: the given model, or one that the first process trains by its recipe."""
     if project.model is not None:
         return project.model
-    assert project.original is not None
+    train, processes = project.original, Processes.current()
+    assert train is not None
     listener(Progress("the data; now training the original", 0, 2))
-    return project.original(seed, models)
+    if processes.count == 1:
+        return train(seed, models)
+    state = processes.from_first(lambda: dict(train(seed, models).cpu().state_dict()))
+    original = project.fresh_model()
+    original.load_state_dict(state)
+    return original.to(device or "cpu").eval()
 
 
 def forgotten_ids(split: Split) -> list[str] | list[int]:

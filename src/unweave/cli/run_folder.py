@@ -12,8 +12,7 @@ from torch.utils.data import Dataset
 from unweave.auditing import load_or_retrain
 from unweave.audits.attacks.attack import Examiner
 from unweave.audits.attacks.choose import attack_named
-from unweave.audits.attacks.prepare import examine_with
-from unweave.audits.classifier.exam import ClassifierExam
+from unweave.audits.classifier.prepare_attacks import examine_with
 from unweave.audits.exam import Exam
 from unweave.audits.references import Retrain
 from unweave.bench.workers import Job, Listener, run_jobs, workers
@@ -192,7 +191,6 @@ def make_examiner(run: str, device: str | None, attacks: Sequence[str]) -> Exami
     """What takes from retrained models what attacks need; once per process."""
     project, split = open_run(run, device)
     exam = make_exam(Path(run), project, split)
-    assert isinstance(exam, ClassifierExam)
     original = load_original(Path(run), project, read_request(Path(run))["seed"])
     chosen = [attack_named(name) for name in attacks]
     return examine_with(chosen, exam, original.to(device or next(original.parameters()).device))

@@ -36,7 +36,7 @@ def step_batches(
 
 
 def draw_batches(problem: Problem, part: Part, plans: Iterator[Plan], how: Descent) -> Iterator[list[Batch]]:
-    """Yields the micro-batches of one part, step by step; none if this process has no rows of a batch.
+    """Yields this process's micro-batches of one part, step by step.
 
     A batch is read and drawn whole and then cut, so the draws depend on neither micro-batches nor processes.
     """
@@ -47,7 +47,7 @@ def draw_batches(problem: Problem, part: Part, plans: Iterator[Plan], how: Desce
     raws = source.stream(map(problem.processes.rows_to_read, reads), generator=augment)
     for whole, raw in zip(wholes, raws, strict=False):
         batch = mark_forget_rows(problem, part, problem.task.draw(raw, key))
-        yield batch.split(how.micro_batch or len(batch)) if problem.processes.owns(whole) else []
+        yield problem.processes.micro_batches(whole, batch, how.micro_batch)
 
 
 def mark_forget_rows(problem: Problem, part: Part, batch: Batch) -> Batch:

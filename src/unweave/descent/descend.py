@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from itertools import accumulate, islice, pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -19,7 +19,8 @@ from unweave.descent.saved_state import StateFile
 from unweave.descent.settings import Descent, Phase
 from unweave.problem import Problem
 from unweave.tasks import evaluating
-from unweave.weights.params import Params, combine, gramian
+from unweave.weights.params import Params, clip, combine, gramian, rebuild
+from unweave.weights.sharded import names_where, pieces
 from unweave.weights.step import Runtime, Step
 
 __all__ = ["Descent", "Phase", "descend"]
@@ -60,6 +61,7 @@ def descend(
         raise ValueError(f"a descent is saved in one phase, found {len(phases)}: leave out `state_file`")
     with training_mode(problem.model, how, still):
         refuse_batch_statistics(problem, how)
+        refuse_compiled_shards(problem, how)
         weights = problem.params
         average = {} if how.ema is None else start_average(weights)
         train_state = TrainState(weights, (optimizer or how.optimizer_over)(list(weights.values())), average)
@@ -100,8 +102,8 @@ def run_phase(
         direction = combined_direction(step, phase, problem.generator)
         for name, p in weights.items():
             p.grad = direction.get(name)
-        if how.max_norm is not None:
-            nn.utils.clip_grad_norm_(list(weights.values()), how.max_norm)
+        if how.max_norm is not None and direction:
+            clip(direction, how.max_norm)
         update.step()
         pinned.restore(update)
         train_state.follow_average(how.ema, begin + index)
@@ -147,7 +149,7 @@ def combined_direction(step: Step, phase: Phase, generator: torch.Generator) -> 
 def refuse_zero(gradients: list[Params]) -> None:
     """Raises if a gradient is zero: a student equal to its teacher, or a loss capped everywhere."""
     for number, gradient in enumerate(gradients, start=1):
-        if not any(bool(g.any()) for g in gradient.values()):
+        if not names_where(gradient, Tensor.bool):
             raise ValueError(
                 f"the gradient of term {number} of {len(gradients)} is zero in every weight: nothing would "
                 "be learned from it; start elsewhere, or choose another loss"
@@ -156,14 +158,12 @@ def refuse_zero(gradients: list[Params]) -> None:
 
 def sum_gradients(gradients: list[Params], *, copy: bool) -> Params:
     """Sums the gradients; `copy` clones a single one, because clipping must not change what is reused."""
-    total = (
-        [g.clone() for g in gradients[0].values()]
-        if copy and len(gradients) == 1
-        else list(gradients[0].values())
-    )
+    total = pieces(gradients[0].values())
+    if copy and len(gradients) == 1:
+        total = [g.clone() for g in total]
     for gradient in gradients[1:]:
-        total = torch._foreach_add(total, list(gradient.values()))
-    return dict(zip(gradients[0], total, strict=True))
+        total = torch._foreach_add(total, pieces(gradient.values()))
+    return rebuild(gradients[0], total)
 
 
 def phase_lengths(problem: Problem, phases: Sequence[Phase], how: Descent) -> list[int]:
@@ -216,6 +216,12 @@ def refuse_batch_statistics(problem: Problem, how: Descent) -> None:
             "a BatchNorm without running statistics normalises by the shard of a process, so several would "
             "not equal one: use one process"
         )
+
+
+def refuse_compiled_shards(problem: Problem, how: Descent) -> None:
+    """Raises if the passes of a sharded model are to be compiled."""
+    if problem.processes.sharded and how.compile:
+        raise ValueError("the passes of a sharded model are not compiled yet: set compile = false")
 
 
 def set_rate(update: torch.optim.Optimizer, how: Descent, progress: float) -> None:

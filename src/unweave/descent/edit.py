@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from unweave.descent.importance import Importance, Mask, weights_of_modules
 from unweave.errors import Failed
 from unweave.problem import Problem
-from unweave.weights.params import Params
+from unweave.weights.params import Params, multiply
+from unweave.weights.sharded import cut, names_where, not_finite
+from unweave.weights.sharded_model import is_model_sharded
 
 __all__ = [
     "dampen",
@@ -27,18 +29,17 @@ __all__ = [
 @torch.no_grad()
 def reinitialize(problem: Problem, where: Mask) -> None:
     """Redraws the masked weights as PyTorch's layers do, U(-1, 1) / sqrt(fan_in); vectors become zero."""
-    for name, p in problem.params.items():
-        mask = where[name].bool()
-        if bool(mask.any()):
-            p.copy_(torch.where(mask, redraw(p, problem.generator), p))
+    for name in names_where(where, Tensor.bool):
+        p = problem.params[name]
+        p.copy_(torch.where(where[name].bool(), redraw(p, problem.generator), p))
 
 
 def redraw(p: Tensor, generator: torch.Generator) -> Tensor:
     """Fresh values for a weight: Kaiming uniform, a = sqrt(5), as PyTorch's layers use; zero for vectors."""
     if p.ndim < 2:
         return torch.zeros_like(p)
-    bound = 1 / math.sqrt(p[0].numel())
-    return (torch.rand(p.shape, generator=generator, dtype=p.dtype) * 2 * bound - bound).to(p.device)
+    bound = 1 / math.sqrt(p.shape[1:].numel())
+    return cut(torch.rand(p.shape, generator=generator, dtype=p.dtype) * 2 * bound - bound, p)
 
 
 @torch.no_grad()
@@ -52,7 +53,7 @@ def dampen(problem: Problem, scale: Importance) -> None:
 def perturb(problem: Problem, std: Importance) -> None:
     """Adds Gaussian noise with one standard deviation per weight."""
     for name, p in problem.params.items():
-        p.add_(std[name] * torch.randn(p.shape, generator=problem.generator, dtype=p.dtype).to(p.device))
+        p.add_(std[name] * cut(torch.randn(p.shape, generator=problem.generator, dtype=p.dtype), p))
 
 
 @torch.no_grad()
@@ -62,11 +63,11 @@ def quantize(problem: Problem, to: torch.dtype) -> None:
     Raises:
         Failed: If a weight is beyond the range of that type.
     """
+    rounded = {name: p.to(to) for name, p in problem.params.items()}
+    for name in names_where(rounded, not_finite):
+        raise Failed(f"the weights {name} are beyond the range of {to}")
     for name, p in problem.params.items():
-        rounded = p.to(to)
-        if not bool(rounded.isfinite().all()):
-            raise Failed(f"the weights {name} are beyond the range of {to}")
-        p.copy_(rounded)
+        p.copy_(rounded[name])
 
 
 def perturb_first(std: Importance) -> Callable[[Problem, int], None]:
@@ -112,7 +113,7 @@ def restart(problem: Problem, keep: Sequence[nn.Module] = ()) -> None:
     excluded = {id(x) for m in keep for x in [*m.parameters(recurse=False), *m.buffers(recurse=False)]}
     for target, source in zip(problem.model.parameters(), fresh.parameters(), strict=True):
         if target.requires_grad and id(target) not in excluded:
-            target.copy_(source)
+            target.copy_(cut(source, target))
     for target, source in zip(problem.model.buffers(), fresh.buffers(), strict=True):
         if id(target) not in excluded:
             target.copy_(source)
@@ -129,7 +130,7 @@ def renew(problem: Problem, modules: Sequence[nn.Module]) -> None:
     ids = {id(m) for m in modules}
     rest = [m for m in problem.model.modules() if id(m) not in ids]
     here, there = weights_of_modules(modules, problem.params), weights_of_modules(rest, problem.params)
-    shared = [name for name in here if bool((here[name] * there[name]).any())]
+    shared = names_where(multiply(here, there), Tensor.bool)
     if shared:
         raise ValueError(
             f"the weights {shared[0]} are to be redrawn, and other modules share them: use another method"
@@ -151,7 +152,7 @@ def shrink_and_perturb(problem: Problem, keep: float, within: Mask | None = None
     """
     fresh = dict(problem.fresh_model().named_parameters())
     for name, p in problem.params.items():
-        faded = p.lerp(fresh[name], 1 - keep)
+        faded = p.lerp(cut(fresh[name], p), 1 - keep)
         p.copy_(faded if within is None else torch.where(within[name] > 0, faded, p))
 
 
@@ -163,6 +164,8 @@ def grow_head(problem: Problem) -> None:
         ValueError: If the head is not linear.
     """
     name, head = problem.head
+    if is_model_sharded(problem.model):
+        raise ValueError("the head of a sharded model can't grow: use another method")
     if not isinstance(head, nn.Linear):
         raise ValueError(f"only a linear head can grow, found {type(head).__name__} at {name!r}")
     row = redraw(head.weight[:1], problem.generator)

@@ -7,7 +7,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unweave.descent.objective import Objective
-from unweave.weights.params import Params, is_sharded
+from unweave.weights.params import Params
+from unweave.weights.sharded import is_sharded
 from unweave.weights.step import Step
 
 

@@ -18,7 +18,9 @@ from unweave.errors import Failed
 from unweave.problem import Problem
 from unweave.split import Part
 from unweave.tasks import evaluating
-from unweave.weights.params import Params, add, multiply
+from unweave.weights.highest import highest_of, highest_of_shards
+from unweave.weights.params import Params, add, multiply, rebuild
+from unweave.weights.sharded import is_sharded, names_where, pieces
 from unweave.weights.step import Runtime, Step
 
 __all__ = ["Importance", "Mask", "choose_weights", "fisher", "invert", "ratio", "saliency", "snip", "top"]
@@ -43,7 +45,7 @@ def steps(
         raws = source.stream(problem.processes.rows_to_read(rows) for rows in order)
         for rows, raw in zip(order, raws, strict=True):
             repeats = [problem.task.draw(raw, key) for _ in range(draws)]
-            ours = repeats if problem.processes.owns(rows) else []
+            ours = [each for one in repeats for each in problem.processes.micro_batches(rows, one)]
             yield Step(problem.params, runtime, {part: ours}, {part: len(rows)}, index=1)
 
 
@@ -111,20 +113,15 @@ def top(scores: Importance, fraction: float) -> Mask:
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction must be in [0, 1], found {fraction}")
-    flat = torch.cat([s.flatten() for s in scores.values()])
-    if bool(flat.isnan().any()):
+    if names_where(scores, torch.isnan):
         raise Failed(
             "the scores of weights are NaN: the model or the loss that they come from is no longer finite"
         )
-    mask, count = torch.zeros_like(flat), round(fraction * flat.numel())
-    if count:
-        least = flat.kthvalue(
-            flat.numel() - count + 1
-        ).values  # a quarter of the time of topk on eleven million
-        mask[flat > least] = 1
-        mask[(flat == least).nonzero()[: count - int(mask.count_nonzero()), 0]] = 1
-    pieces = mask.split([s.numel() for s in scores.values()])
-    return {name: piece.view_as(s) for piece, (name, s) in zip(pieces, scores.items(), strict=True)}
+    own, count = pieces(scores.values()), round(fraction * sum(s.numel() for s in scores.values()))
+    highest = highest_of_shards if any(map(is_sharded, scores.values())) else highest_of
+    mask = highest(own, count).to(own[0].dtype)
+    parts = mask.split([s.numel() for s in own])
+    return rebuild(scores, [part.view_as(s) for part, s in zip(parts, own, strict=True)])
 
 
 def match_names(params: Params, pattern: str) -> Mask:
@@ -134,7 +131,7 @@ def match_names(params: Params, pattern: str) -> Mask:
         ValueError: If no name matches.
     """
     masks = {name: torch.full_like(p, float(bool(re.search(pattern, name)))) for name, p in params.items()}
-    if not any(bool(mask.any()) for mask in masks.values()):
+    if not names_where(masks, Tensor.bool):
         raise ValueError(f"no weight matches {pattern!r}; the first are {', '.join(list(params)[:3])}")
     return masks
 

@@ -13,6 +13,7 @@ from unweave.errors import Failed
 from unweave.problem import Problem
 from unweave.split import Part
 from unweave.tasks import call, evaluating
+from unweave.weights.sharded import names_where, not_finite
 from unweave.weights.step import Runtime
 
 SWALLOWED = 1e-3
@@ -58,11 +59,10 @@ def values_of(problem: Problem, runtime: Runtime) -> list[float]:
 
 def refuse_nonfinite(weights: Mapping[str, Tensor]) -> None:
     """Raises if a weight is NaN or infinite."""
-    for name, p in weights.items():
-        if not bool(torch.isfinite(p).all()):
-            raise Failed(
-                f"the weights {name} are no longer finite: the learning rate or the forget loss is too strong"
-            )
+    for name in names_where(weights, not_finite):
+        raise Failed(
+            f"the weights {name} are no longer finite: the learning rate or the forget loss is too strong"
+        )
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from unweave.problem import Problem
 from unweave.split import Part
 from unweave.tasks import Batch, Inputs, Surrogates, call
 from unweave.weights.params import Params
+from unweave.weights.sharded import add_up, local, local_with_gradient
 from unweave.weights.step import Step
 
 __all__ = [
@@ -163,9 +164,8 @@ def l1(strength: Callable[[float], float]) -> Objective:
     r""":math:`\gamma \|\theta\|_1` with :math:`\gamma` a function of the progress in [0, 1)."""
 
     def value(step: Step) -> Tensor:
-        return (
-            strength(step.index / step.of) * torch.stack([p.abs().sum() for p in step.params.values()]).sum()
-        )
+        sums = [local_with_gradient(p).abs().sum() for p in step.params.values()]
+        return strength(step.index / step.of) * add_up(step.params.values(), sums)
 
     return Objective(((1.0, OnWeights("l1", value)),))
 
@@ -174,8 +174,11 @@ def ewc(anchor: Params, importance: Params) -> Objective:
     r""":math:`\sum_j F_j (\theta_j - \theta^*_j)^2`, the elastic pull of Kirkpatrick et al. (2017)."""
 
     def value(step: Step) -> Tensor:
-        pulls = [(importance[name] * (p - anchor[name]).square()).sum() for name, p in step.params.items()]
-        return torch.stack(pulls).sum()
+        pulls = [
+            (local(importance[name]) * (local_with_gradient(p) - local(anchor[name])).square()).sum()
+            for name, p in step.params.items()
+        ]
+        return add_up(step.params.values(), pulls)
 
     return Objective(((1.0, OnWeights("ewc", value)),))
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unweave.descent.importance import Mask
+from unweave.weights.sharded import local, pieces
 from unweave.weights.step import HALF
 
 
@@ -31,7 +32,7 @@ class TrainState:
         if decay is not None:
             share = 1 - min(decay, (1 + before) / (10 + before))
             weights = [p.detach().to(self.average[name].dtype) for name, p in self.weights.items()]
-            torch._foreach_lerp_(list(self.average.values()), weights, share)
+            torch._foreach_lerp_(pieces(self.average.values()), pieces(weights), share)
 
     @contextmanager
     def use_average(self) -> Iterator[None]:
@@ -90,9 +91,9 @@ class Pinned:
                 f"a mask has one multiplier per trainable weight, by its name, found {len(where)} for "
                 f"{len(weights)}: {strange[0]!r} is in one of the two alone"
             )
-        masks = {} if where is None else {name: where[name] == 0 for name in weights}
+        masks = {} if where is None else {name: local(where[name]) == 0 for name in weights}
         self.pinned = [
-            (weights[name], mask, weights[name].detach().clone())
+            (weights[name], mask, local(weights[name].detach()).clone())
             for name, mask in masks.items()
             if bool(mask.any())
         ]
@@ -100,8 +101,8 @@ class Pinned:
     def restore(self, update: torch.optim.Optimizer) -> None:
         """Restores the pinned weights, and zeroes their optimizer state."""
         for p, mask, start in self.pinned:
-            weights = p.detach()  # the same memory
+            weights = local(p.detach())  # the same memory
             weights.copy_(torch.where(mask, start, weights))
             for state in update.state[p].values():
                 if isinstance(state, Tensor) and state.shape == p.shape:
-                    state.masked_fill_(mask, 0)
+                    local(state).masked_fill_(mask, 0)

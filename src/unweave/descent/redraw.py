@@ -13,6 +13,7 @@ from unweave.descent.importance import Mask, snip, top
 from unweave.descent.objective import nll
 from unweave.problem import Problem
 from unweave.weights.params import multiply
+from unweave.weights.sharded import names_where
 
 __all__ = ["redraw_sensitive"]
 
@@ -51,7 +52,8 @@ def eligible_weights(problem: Problem, pattern: str | None, within: Mask | None 
     Raises:
         ValueError: If there are none.
     """
-    movable = {name: p for name, p in problem.params.items() if within is None or bool(within[name].any())}
+    names = problem.params if within is None else names_where(within, torch.Tensor.bool)
+    movable = {name: problem.params[name] for name in names}
     inside = {id(p) for p in movable.values()}
     bearing = [m for _, m in problem.blocks if any(id(p) in inside for p in m.parameters(recurse=False))]
     modules = bearing if pattern is not None else bearing[-max(1, len(bearing) // 3) :]

@@ -4,6 +4,7 @@ Objectives are local scalars; their gradients are global vectors. An objective i
 the weights and of a step's batches. Objectives add, scale and negate.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -132,10 +133,12 @@ class Objective:
         """Scalars that sum to the objective: one per micro-batch, and one for the penalties."""
         for part, here in self.by_part.items():
             if part in step.batches:
-                step.count(sum(map(len, step.batches[part])))
+                step.count(sum(len(batch) for batch in step.batches[part] if not batch.blank))
                 notes = [step.note(piece.name) for _, piece in here]
                 for batch in step.batches[part]:
-                    shares = [mean_over(piece.value(step, batch), step.sizes[part]) for _, piece in here]
+                    values = [piece.value(step, batch) for _, piece in here]
+                    size = math.inf if batch.blank else step.sizes[part]
+                    shares = [mean_over(value, size) for value in values]
                     yield weighted_sum([w for w, _ in here], shares, notes)
         if self.penalties:
             count = step.runtime.processes.count  # every process holds all weights, and gradients are summed

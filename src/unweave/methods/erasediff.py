@@ -20,6 +20,7 @@ from unweave.targets import Mislabel, Target
 from unweave.tasks import Batch, require_task
 from unweave.tasks.diffusion import Diffusion
 from unweave.weights.params import Params, combine, dot, norm
+from unweave.weights.sharded_model import refuse_copy
 from unweave.weights.step import Step, Term
 
 __all__ = ["EraseDiff"]
@@ -106,6 +107,7 @@ class Least:
     def __call__(self, problem: Problem, index: int) -> None:
         """Searches every `every` steps, on a copy of the model; charges the problem."""
         if self.passes and index % self.every == 0:
+            refuse_copy(problem.model, "erasediff's search for the least loss")
             inner = replace(problem, model=copy.deepcopy(problem.model), curves={}, traces={}, watch=None)
             descend(inner, replace(self.how, steps=None, epochs=self.passes, ema=None), Phase([self.forget]))
             ((_, losses),) = inner.curves.items()

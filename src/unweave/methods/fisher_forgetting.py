@@ -17,7 +17,8 @@ from unweave.methods.about import About, refuse_family
 from unweave.problem import Problem
 from unweave.space import Log, Range
 from unweave.tasks import Batch, Inputs, call, evaluating
-from unweave.weights.params import Params, add, is_sharded, scale
+from unweave.weights.params import Params, add, scale
+from unweave.weights.sharded import is_sharded, names_where, not_finite
 from unweave.weights.step import Step
 
 __all__ = ["FisherForgetting"]
@@ -71,7 +72,7 @@ class FisherForgetting:
         """
         refuse_family(self, problem.task)
         fisher_information = information(problem, batch=self.batch)
-        if not all(bool(f.isfinite().all()) for f in fisher_information.values()):
+        if names_where(fisher_information, not_finite):
             raise Failed("the Fisher information is no longer finite: the model is not")
         variance = {
             name: self.alpha * (1 / (f + FLOOR)).clamp(max=self.largest)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from unweave.choices import refuse_outside
 from unweave.descent.descend import Descent, Phase, descend
@@ -22,6 +22,7 @@ from unweave.descent.objective import nll
 from unweave.methods.about import About, refuse_family
 from unweave.problem import Problem
 from unweave.space import RATES, Range, Whole, up_to
+from unweave.weights.sharded import names_where
 
 __all__ = ["CFk", "EUk"]
 
@@ -120,7 +121,7 @@ def weights_outside(earlier: list[nn.Module], problem: Problem) -> Mask:
         ValueError: If no trainable weight is left.
     """
     where = invert(weights_of_modules(earlier, problem.params))
-    if not any(bool(mask.any()) for mask in where.values()):
+    if not names_where(where, Tensor.bool):
         raise ValueError(
             "the last k layers have no trainable weight that earlier ones do not share: choose a larger k"
         )

@@ -64,8 +64,13 @@ class MaskedSmallGradients:
         """Edits the problem's model in place.
 
         Raises:
-            ValueError: If no matrix or kernel is trainable.
+            ValueError: If no matrix or kernel is trainable, or the model is sharded.
         """
+        if problem.processes.sharded:
+            raise ValueError(
+                "msg ranks the weights of each matrix, and each process holds a piece of a sharded one: use "
+                "another method"
+            )
         masks = smallest(contrast(problem), self.rate, problem)
         if not masks:
             raise ValueError(

@@ -19,6 +19,7 @@ from unweave.space import RATES, SCHEDULES, Log, Range, up_to
 from unweave.split import Part
 from unweave.tasks import Batch
 from unweave.weights.params import Params, combine
+from unweave.weights.sharded import names_where, not_finite
 from unweave.weights.step import Step
 
 __all__ = ["SFRon"]
@@ -98,10 +99,10 @@ class SFRon:
         examples = len(problem.split.forget)
         size = math.ceil(examples / math.ceil(examples / self.how.batch))
         matters = ratio(*(fisher(problem, nll(part), batch=size) for part in ("forget", "retain")))
-        if not all(bool(r.isfinite().all()) for r in matters.values()):
+        if names_where(matters, not_finite):
             raise Failed("a Fisher information is no longer finite: the model or its loss is not")
         mask = {name: (r >= self.threshold).to(r) for name, r in matters.items()}
-        if not any(bool(m.any()) for m in mask.values()):
+        if not names_where(mask, Tensor.bool):
             raise ValueError(
                 f"no weight matters {self.threshold:g} times as much to forget as to retain data: lower "
                 "threshold"

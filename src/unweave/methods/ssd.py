@@ -20,6 +20,7 @@ from unweave.problem import Problem
 from unweave.space import Log, Range
 from unweave.split import Part
 from unweave.weights.params import scale
+from unweave.weights.sharded import names_where, not_finite
 
 __all__ = ["SelectiveSynapticDampening"]
 
@@ -89,7 +90,7 @@ class SelectiveSynapticDampening:
             importance = fisher(problem, nll(part), batch=size)
         else:
             importance = sensitivity(problem, part, batch=size)
-        if not all(bool(scores.isfinite().all()) for scores in importance.values()):
+        if names_where(importance, not_finite):
             raise Failed("an importance is no longer finite: the model or its loss is not")
         return importance
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
@@ -42,6 +42,8 @@ class Batch:
         forget: Which rows are forget examples, shape `[batch]`; only in a mixed batch.
         key: The key that determines, with an id, all draws for an example. The task can draw more from it
             later, and a part of the batch gets the same draws as in the whole batch.
+        blank: Whether its loss counts as zero. A process without rows of an uneven batch takes such a pass
+            along with the others if the weights are sharded.
     """
 
     ids: Int[Tensor, " batch"]
@@ -50,6 +52,7 @@ class Batch:
     counterfactual: Tensor | Callable[[], Tensor]
     forget: Bool[Tensor, " batch"] | None = None
     key: int = 0
+    blank: bool = False
 
     def __len__(self) -> int:
         return len(self.target)
@@ -64,6 +67,10 @@ class Batch:
         if size >= len(self):
             return [self]
         return [self.rows(slice(start, start + size)) for start in range(0, len(self), size)]
+
+    def blank_row(self) -> "Batch":
+        """The first example alone, with a loss that counts as zero."""
+        return replace(self.rows(slice(1)), blank=True)
 
     def rows(self, rows: slice) -> "Batch":
         """Some of the examples."""

@@ -4,40 +4,59 @@ Every operation handles all tensors at once (`torch._foreach_*`), so a model of 
 a few kernel launches instead of hundreds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+
+from unweave.weights.sharded import add_up, as_sharded, is_sharded, pieces
 
 Params = Mapping[str, Tensor]
 """One tensor per trainable weight, in the order of `model.named_parameters()`."""
 
 
+def rebuild(like: Params, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+    """A vector of these tensors, or of these pieces of sharded ones, named as `like`."""
+    named = dict(zip(like, tensors, strict=True))
+    if not any(map(is_sharded, like.values())):
+        return named
+    return {name: as_sharded(each, like[name]) for name, each in named.items()}
+
+
 def add(a: Params, b: Params, *, scale: float = 1.0) -> dict[str, Tensor]:
     """`a + scale * b`, as a new vector."""
-    return dict(zip(a, torch._foreach_add(list(a.values()), list(b.values()), alpha=scale), strict=True))
+    return rebuild(a, torch._foreach_add(pieces(a.values()), pieces(b.values()), alpha=scale))
 
 
 def multiply(a: Params, b: Params) -> dict[str, Tensor]:
     """The elementwise product, name by name, as a new vector."""
-    return dict(zip(a, torch._foreach_mul(list(a.values()), [b[name] for name in a]), strict=True))
+    return rebuild(a, torch._foreach_mul(pieces(a.values()), pieces(b[name] for name in a)))
 
 
-def scale(a: Params, by: float) -> dict[str, Tensor]:
+def scale(a: Params, by: float | Tensor) -> dict[str, Tensor]:
     """`by * a`, as a new vector."""
-    return dict(zip(a, torch._foreach_mul(list(a.values()), by), strict=True))
+    return rebuild(a, torch._foreach_mul(pieces(a.values()), by))
 
 
 def dot(a: Params, b: Params) -> Float[Tensor, ""]:
     """The inner product over all weights; stays on the device."""
-    products = [torch.dot(u.flatten(), v.flatten()) for u, v in zip(a.values(), b.values(), strict=True)]
-    return sum_pieces(torch.stack(products).sum())
+    pairs = zip(pieces(a.values()), pieces(b.values()), strict=True)
+    return add_up(a.values(), [torch.dot(u.flatten(), v.flatten()) for u, v in pairs])
 
 
 def norm(a: Params) -> Float[Tensor, ""]:
     """The Euclidean norm over all weights; stays on the device."""
-    return sum_pieces(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(a.values())))))
+    norms = torch._foreach_norm(pieces(a.values()))
+    if not any(map(is_sharded, a.values())):
+        return torch.linalg.vector_norm(torch.stack(norms))
+    return add_up(a.values(), torch._foreach_mul(norms, norms)).sqrt()
+
+
+def clip(a: Params, largest: float) -> None:
+    """Scales a vector in place so that its norm is at most `largest`, as `nn.utils.clip_grad_norm_` does."""
+    factor = (largest / (norm(a) + 1e-6)).clamp(max=1)
+    torch._foreach_mul_(pieces(a.values()), factor)
 
 
 def gramian(vectors: list[Params]) -> Float[Tensor, "m m"]:
@@ -49,22 +68,7 @@ def gramian(vectors: list[Params]) -> Float[Tensor, "m m"]:
 
 def combine(vectors: list[Params], weights: Float[Tensor, " m"]) -> dict[str, Tensor]:
     r""":math:`\sum_i w_i g_i`; the weights stay on the device."""
-    names = list(vectors[0])
-    total = torch._foreach_mul(list(vectors[0].values()), weights[0])
+    total = torch._foreach_mul(pieces(vectors[0].values()), weights[0])
     for vector, weight in zip(vectors[1:], weights[1:], strict=True):
-        torch._foreach_add_(total, torch._foreach_mul(list(vector.values()), weight))
-    return dict(zip(names, total, strict=True))
-
-
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether this process holds only a piece of the tensor (FSDP2)."""
-    if type(tensor) in (Tensor, nn.Parameter):
-        return False
-    from torch.distributed.tensor import DTensor  # takes half a second, and only sharded models need it
-
-    return isinstance(tensor, DTensor)
-
-
-def sum_pieces(value: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """Sums a scalar over the pieces of sharded weights; a plain tensor on every process."""
-    return value.full_tensor() if is_sharded(value) else value  # pyright: ignore[reportAttributeAccessIssue]
+        torch._foreach_add_(total, torch._foreach_mul(pieces(vector.values()), weight))
+    return rebuild(vectors[0], total)

@@ -1,16 +1,25 @@
 """Several processes that train one model: how examples are shared out and gradients summed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from unweave.weights.params import Params, is_sharded, scale
+from unweave.tasks import Batch
+from unweave.weights.params import Params, scale
+from unweave.weights.sharded import is_sharded
 
 BUCKET = 25 * 2**20
 """The size of one message in bytes; DistributedDataParallel's default."""
+
+T = TypeVar("T")
+
+_works_alone: ContextVar[bool] = ContextVar("works_alone", default=False)
 
 
 @dataclass(frozen=True)
@@ -23,17 +32,38 @@ class Processes:
     Args:
         rank: The index of this process, from 0.
         count: The number of processes.
+        sharded: Whether each holds a piece of every weight (FSDP2), so that all must take part in every pass.
     """
 
     rank: int = 0
     count: int = 1
+    sharded: bool = False
 
     @classmethod
     def current(cls) -> "Processes":
         """The default process group of `torch.distributed`, or the only process."""
-        if not (dist.is_available() and dist.is_initialized()):
+        if _works_alone.get() or not (dist.is_available() and dist.is_initialized()):
             return cls()
         return cls(dist.get_rank(), dist.get_world_size())
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """The result of a function that the first process runs alone; the other processes get a copy.
+
+        All processes must call this together. The result is pickled.
+
+        Raises:
+            Exception: On every process, whatever the function raised on the first.
+        """
+        if self.count == 1:
+            return make()
+        message: list[tuple[T | None, Exception | None]] = [(None, None)]
+        if self.rank == 0:
+            message = [attempt_alone(make)]
+        dist.broadcast_object_list(message, src=0)
+        value, error = message[0]
+        if error is not None:
+            raise error
+        return value  # pyright: ignore[reportReturnType]  # None only if `make` returned it
 
     def shard(self, ids: Tensor) -> Tensor:
         """The rows of a whole batch that this process takes."""
@@ -50,6 +80,30 @@ class Processes:
         """Whether this process has any row of a whole batch."""
         return len(ids) > self.rank
 
+    def micro_batches(self, whole: Tensor, batch: Batch, size: int | None = None) -> list[Batch]:
+        """This process's part of a whole batch, in micro-batches; empty if it has no rows.
+
+        If the weights are sharded, all processes get as many micro-batches: the missing ones are blank.
+
+        Args:
+            whole: The ids of the whole batch.
+            batch: What this process has read of it: see `rows_to_read`.
+            size: The largest number of examples in a micro-batch; no limit if None.
+        """
+        own = batch.split(size or len(batch)) if self.owns(whole) else []
+        if not self.sharded:
+            return own
+        largest = -(-len(whole) // self.count)
+        return own + [batch.blank_row() for _ in range(-(-largest // (size or largest)) - len(own))]
+
+    def anywhere(self, flag: bool, device: torch.device | str = "cpu") -> bool:
+        """Whether a flag is set on any process; all must call this together."""
+        if self.count == 1:
+            return flag
+        flags = torch.tensor(int(flag), device=device)
+        dist.all_reduce(flags)
+        return bool(flags)
+
     def total(self, gradient: Params) -> Params:
         """The sum over processes, in messages of at most `BUCKET` bytes.
 
@@ -57,8 +111,13 @@ class Processes:
         """
         if self.count == 1:
             return gradient
-        if any(map(is_sharded, gradient.values())):
-            return scale(gradient, self.count)
+        averaged = {name: each for name, each in gradient.items() if is_sharded(each)}
+        own = {name: each for name, each in gradient.items() if name not in averaged}
+        total = {**scale(averaged, self.count), **self.sum(own)} if averaged else self.sum(own)
+        return {name: total[name] for name in gradient} if averaged else total
+
+    def sum(self, gradient: Params) -> dict[str, Tensor]:
+        """The sum over processes of tensors that each holds whole."""
         summed: dict[str, Tensor] = {}
         for names in buckets(gradient):
             flat = torch.cat([gradient[name].flatten() for name in names])
@@ -66,6 +125,25 @@ class Processes:
             pieces = flat.split([gradient[name].numel() for name in names])
             summed |= {name: piece.view_as(gradient[name]) for name, piece in zip(names, pieces, strict=True)}
         return summed
+
+
+@contextmanager
+def work_alone() -> Iterator[None]:
+    """Makes this process the only one for the body, in which the other processes take no part."""
+    token = _works_alone.set(True)
+    try:
+        yield
+    finally:
+        _works_alone.reset(token)
+
+
+def attempt_alone(make: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    """Calls a function on this process alone; returns its result, or its error."""
+    try:
+        with work_alone():
+            return make(), None
+    except Exception as error:  # noqa: BLE001  # raised again on every process
+        return None, error
 
 
 def buckets(gradient: Params) -> Iterator[list[str]]:

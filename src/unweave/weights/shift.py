@@ -6,7 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from unweave.weights.params import Params, is_sharded
+from unweave.weights.params import Params
+from unweave.weights.sharded import pieces
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -35,26 +36,17 @@ def shift_weights(
         spare: Memory for the saved weights, reused by later shifts.
     """
     # detach shares the memory, and autograd still notices the changes
-    weights = [p.detach() for p in params.values()]
+    weights = pieces(p.detach() for p in params.values())
     originals = spare.pop() if spare else [torch.empty_like(p) for p in weights]
-    copy(weights, into=originals)
+    torch._foreach_copy_(originals, weights)
     try:
-        torch._foreach_add_(weights, [direction[name] for name in params], alpha=size)
+        torch._foreach_add_(weights, pieces(direction[name] for name in params), alpha=size)
         torch.clear_autocast_cache()  # the caller's autocast would go on using weights that it cast earlier
         yield
     finally:
-        copy(originals, into=weights)
+        torch._foreach_copy_(weights, originals)
         spare.append(originals)
         torch.clear_autocast_cache()
-
-
-def copy(values: list[Tensor], *, into: list[Tensor]) -> None:
-    """Copies the values."""
-    if any(map(is_sharded, values)):  # sharded tensors have no `_foreach_copy_`
-        for target, value in zip(into, values, strict=True):
-            target.copy_(value)
-    else:
-        torch._foreach_copy_(into, values)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from unweave.tasks import Batch, Task, call
 from unweave.weights.cost import Cost
 from unweave.weights.params import Params, multiply, norm
 from unweave.weights.processes import Processes
+from unweave.weights.sharded import local
 from unweave.weights.shift import HALF, refuse_half, shift_weights, substitute_weights
 
 __all__ = ["Step", "Term"]
@@ -209,7 +210,7 @@ class Step:
     def total(self, shares: Iterable[Tensor]) -> Tensor:
         """The sum of scalars over all micro-batches and processes."""
         # a process may have no rows of an uneven batch
-        nothing = next(iter(self.params.values())).new_zeros(())
+        nothing = local(next(iter(self.params.values()))).new_zeros(())
         return self.runtime.processes.total({"total": sum(shares, start=nothing)})["total"]
 
     def backward(self, losses: Iterable[Tensor]) -> Params:
@@ -289,6 +290,6 @@ class Step:
         return child
 
 
-def mean_over(values: Float[Tensor, " batch"], size: int) -> Float[Tensor, ""]:
-    """This micro-batch's share of the mean over `size` examples."""
+def mean_over(values: Float[Tensor, " batch"], size: float) -> Float[Tensor, ""]:
+    """This micro-batch's share of the mean over `size` examples; zero if that is infinite."""
     return values.mean() if len(values) == size else values.sum() / size

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import unweave
-from unweave.audits.attacks.prepare import refuse_generator
+from unweave.audits.classifier.prepare_attacks import refuse_generator
 from unweave.audits.diffusion.exam import DiffusionExam
 from unweave.audits.references import Retrain
 from unweave.descent.descend import Descent

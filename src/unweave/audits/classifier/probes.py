@@ -19,6 +19,7 @@ from unweave.audits.classifier.collect import Cut
 from unweave.data import Source
 from unweave.tasks import call, evaluating
 from unweave.tasks.classifier import to_device
+from unweave.weights.sharded_model import refuse_copy
 
 BATCH = 1024
 MOST = 2000
@@ -131,6 +132,7 @@ def _steps(
     limit: int,
 ) -> int:
     training, unseen_batch = source.stream(order)
+    refuse_copy(model, "relearning")
     student = copy.deepcopy(model).eval()
     weights = [weight for weight in student.parameters() if weight.requires_grad]
     inputs, questions = to_device(training, device), to_device(unseen_batch, device)

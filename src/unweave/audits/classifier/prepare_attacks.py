@@ -74,12 +74,12 @@ def examiner_of(plan: Plan | None, result: Result, exam: Exam[Any]) -> Examiner 
     """What takes from each model what the attacks of a plan need; None if they need nothing more."""
     if plan is None or not plan.examining:
         return None
-    assert isinstance(exam, ClassifierExam)
     return examine_with(plan.examining, exam, result.original)
 
 
-def examine_with(attacks: Sequence[Attack], exam: ClassifierExam, original: nn.Module) -> Examiner:
-    """What takes from models of an exam what some attacks need."""
+def examine_with(attacks: Sequence[Attack], exam: Exam[Any], original: nn.Module) -> Examiner:
+    """What takes from models of an exam of classifiers what some attacks need."""
+    assert isinstance(exam, ClassifierExam)
     cuts = exam.cuts(("forget", "retain", "calibration"))
     return Examiner(attacks, cuts, original, exam.device, exam.forgotten_classes)
 

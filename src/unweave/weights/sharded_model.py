@@ -1,0 +1,220 @@
+"""Models that FSDP2's `fully_shard` has cut over processes: they are edited in place and never copied."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from unweave.tasks import evaluating
+from unweave.weights.sharded import cut, is_sharded, local
+
+
+def is_model_sharded(model: nn.Module) -> bool:
+    """Whether a model has sharded weights."""
+    return any(map(is_sharded, model.parameters()))
+
+
+def prepare_sharded(model: nn.Module) -> None:
+    """Lets a sharded model free its whole weights after every pass, so that none outlives an edit of them.
+
+    Raises:
+        ValueError: If it is sharded in a way that is not supported.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    for name, p in model.named_parameters():
+        if is_sharded(p):
+            refuse_other_placement(name, p)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_reshard_after_forward(True, recurse=False)
+
+
+def refuse_other_placement(name: str, tensor: Tensor) -> None:
+    """Raises unless a tensor is cut into rows over all processes."""
+    mesh, placements = tensor.device_mesh, tensor.placements  # pyright: ignore[reportAttributeAccessIssue]
+    if mesh.ndim != 1 or mesh.size() != dist.get_world_size() or not placements[0].is_shard(0):
+        raise ValueError(
+            f"a sharded model must be cut into rows over all {dist.get_world_size()} processes, found {name} "
+            f"as {placements} over {tuple(mesh.shape)}: use fully_shard with a mesh of one dimension"
+        )
+
+
+def refuse_wrapped(model: nn.Module) -> None:
+    """Raises if a module of torch's earlier kinds of data parallelism wraps the model or a part of it."""
+    kinds = ("DistributedDataParallel", "FullyShardedDataParallel")
+    found = next((type(m).__name__ for m in model.modules() if type(m).__name__ in kinds), None)
+    if found is not None:
+        raise ValueError(
+            f"expected a model that is not wrapped, found {found}: give the model itself, whose gradients "
+            "unweave adds up, or shard it by torch.distributed.fsdp.fully_shard"
+        )
+
+
+def refuse_copy(model: nn.Module, trained_by: str) -> None:
+    """Raises if a model is sharded, for what trains a copy of it."""
+    if is_model_sharded(model):
+        raise ValueError(
+            f"a sharded model can't be copied, and {trained_by} trains a copy: choose another, or use "
+            "processes that each hold the whole model"
+        )
+
+
+def reshard(model: nn.Module) -> None:
+    """Frees the whole weights that a pass may have left."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+class ShardedOriginal(nn.Module):
+    """Answers as a sharded model did before it was edited.
+
+    A copy of the model is impossible. So each process keeps its pieces of the trainable weights, puts them in
+    the place of the present ones for a pass, and then puts the present ones back, bit for bit.
+
+    Args:
+        model: The sharded model, not yet edited.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._edited = (model,)  # in a tuple: it is no module of this one, which has nothing to train
+        self.kept = nn.ParameterList(
+            nn.Parameter(local(each).clone(), requires_grad=False) for each in changeable(model).values()
+        )
+
+    @property
+    def edited(self) -> nn.Module:
+        """The model that is edited."""
+        return self._edited[0]
+
+    def forward(self, *args: object, **kwargs: object) -> object:
+        """The answer of the original, in evaluation mode and without a gradient."""
+        with torch.no_grad(), evaluating(self.edited), self.put_back():
+            return self.edited(*args, **kwargs)
+
+    @contextmanager
+    def put_back(self) -> Iterator[nn.Module]:
+        """Yields the model with its original weights."""
+        self._exchange()
+        try:
+            yield self.edited
+        finally:
+            self._exchange()
+
+    def changed(self) -> bool:
+        """Whether any of this process's weights or buffers differs from the original's."""
+        pairs = zip(self.kept, changeable(self.edited).values(), strict=True)
+        return any(not torch.equal(kept, local(now)) for kept, now in pairs)
+
+    def _exchange(self) -> None:
+        reshard(self.edited)
+        for kept, each in zip(self.kept, changeable(self.edited).values(), strict=True):
+            here = local(each)
+            # an earlier pass may still need an unchanged buffer for its gradient
+            if is_sharded(each) or not torch.equal(here, kept):
+                present = here.clone()
+                here.copy_(kept)
+                kept.copy_(present)
+
+
+def changeable(model: nn.Module) -> dict[str, Tensor]:
+    """The trainable weights and the buffers of a model."""
+    trainable = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    return {**trainable, **dict(model.named_buffers())}
+
+
+def class_name(model: nn.Module) -> str:
+    """The name of a model's class, without what sharding makes of it."""
+    return plain_class(model.edited if isinstance(model, ShardedOriginal) else model).__name__
+
+
+def plain_class(module: nn.Module) -> type[nn.Module]:
+    """The class of a module before it was sharded."""
+    if type(module).__name__.startswith("FSDP") and type(module).__mro__[1].__name__ == "FSDPModule":
+        return type(module).__mro__[2]
+    return type(module)
+
+
+def whole_state(model: nn.Module) -> Mapping[str, Tensor]:
+    """The state of a model; of a sharded one on the CPU of the first process, and empty on the others.
+
+    All processes that share a model must call this together.
+    """
+    if isinstance(model, ShardedOriginal):
+        with model.put_back() as restored:
+            return whole_state(restored)
+    state = model.state_dict()
+    if not is_model_sharded(model):
+        return state
+    whole = ((name, gather(each)) for name, each in state.items())
+    return {name: each.cpu() for name, each in whole if dist.get_rank() == 0}
+
+
+def load_whole(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Loads a whole state, which every process holds, into a model that may be sharded."""
+    if not is_model_sharded(model):
+        model.load_state_dict(state)
+        return
+    own = model.state_dict()
+    model.load_state_dict({name: cut(each, own[name]) for name, each in state.items()})
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """The whole of a tensor, on every process."""
+    return tensor.detach().full_tensor() if is_sharded(tensor) else tensor.detach()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def gather_on_first(model: nn.Module) -> nn.Module:
+    """A whole copy of a sharded model, on the CPU of the first process; the model itself elsewhere.
+
+    All processes that share a model must call this together.
+    """
+    if not is_model_sharded(model):
+        return model
+    state = whole_state(model)
+    return whole_copy(model, state) if dist.get_rank() == 0 else model
+
+
+def whole_copy(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """A model that is not sharded, of the same class and settings, to be written.
+
+    Args:
+        model: The sharded model.
+        state: Its whole state, from `whole_state`.
+    """
+    return _copy_module(model, "", partial(_whole_tensor, state, {}))
+
+
+def _whole_tensor(
+    state: Mapping[str, Tensor], seen: dict[int, Tensor], name: str, tensor: Tensor | None
+) -> Tensor | None:
+    """The whole tensor of that name; the same object for a tied one."""
+    if tensor is None:
+        return None
+    if id(tensor) not in seen:
+        value = state[name] if name in state else gather(tensor).cpu()  # a buffer that is not saved
+        is_weight = isinstance(tensor, nn.Parameter)
+        seen[id(tensor)] = nn.Parameter(value, requires_grad=tensor.requires_grad) if is_weight else value
+    return seen[id(tensor)]
+
+
+def _copy_module(
+    module: nn.Module, path: str, whole: Callable[[str, Tensor | None], Tensor | None]
+) -> nn.Module:
+    copied = object.__new__(plain_class(module))
+    hooks = {name: type(value)() for name, value in vars(module).items() if name.endswith("_hooks")}
+    copied.__dict__ |= {**vars(module), **hooks}  # sharding works by hooks
+    copied._parameters = {name: whole(path + name, p) for name, p in module._parameters.items()}  # pyright: ignore[reportAttributeAccessIssue]
+    copied._buffers = {name: whole(path + name, b) for name, b in module._buffers.items()}
+    copied._modules = {
+        name: None if child is None else _copy_module(child, f"{path}{name}.", whole)
+        for name, child in module._modules.items()
+    }
+    return copied

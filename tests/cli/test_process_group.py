@@ -1,0 +1,153 @@
+"""`torchrun -m unweave forget`: the same model as one process makes, said and written once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import launched
+import projects
+
+SHORT = ("--set", "how.steps=6", "--set", "how.batch=21", "--set", "how.forget_batch=7", "--seed", 1)
+DOUBLE = "def load():\n    torch.manual_seed(0)\n    return given(model=Net(torch.float64))\n"
+ONE_FAILS = """
+import os
+
+
+def load():
+    torch.manual_seed(0)
+    if os.environ.get("RANK") == "1":
+        raise KeyError("no such file")
+    return given()
+"""
+OTHER_WEIGHTS = """
+import os
+
+
+def load():
+    torch.manual_seed(int(os.environ["RANK"]))
+    return given()
+"""
+LATE = """
+import os
+import traceback
+
+
+class Late(Records):
+    def __getitem__(self, i):
+        if os.environ.get("RANK") == "1" and any("draw_batches" in str(f) for f in traceback.extract_stack()):
+            raise OSError("the disk is gone")
+        return super().__getitem__(i)
+
+
+def load():
+    torch.manual_seed(0)
+    return given(train=Late(90, 0))
+"""
+
+
+def forget(place: object, out: Path, *more: object) -> list[str]:
+    return [str(each) for each in ("forget", place, "--random", 0.3, *SHORT, "--out", out, *more)]
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory) -> dict[str, list[str]]:
+    place = tmp_path_factory.mktemp("shared")
+    single, double = projects.project(place / "single"), projects.project(place / "double", DOUBLE)
+    return {
+        "single": forget(single, place / "out" / "single", "--method", "lur"),
+        "again": forget(single, place / "out" / "single", "--method", "lur"),
+        "double": forget(double, place / "out" / "double", "--method", "salun"),
+        "sharded": forget(
+            double, place / "out" / "sharded", "--method", "lur", "--shard", "--blocks", "first"
+        ),
+        "no block": forget(single, place / "out" / "block", "--method", "lur", "--shard"),
+        "bad input": forget(single, place / "out" / "bad", "--method", "lurr"),
+        "one fails": forget(
+            projects.project(place / "one", ONE_FAILS), place / "out" / "one", "--method", "lur"
+        ),
+        "fails late": forget(
+            projects.project(place / "late", LATE), place / "out" / "late", "--method", "lur"
+        ),
+        "other weights": forget(
+            projects.project(place / "other", OTHER_WEIGHTS), place / "out" / "other", "--method", "lur"
+        ),
+        "bench": ["bench", "digits-clean", "--out", str(place / "out" / "bench")],
+    }
+
+
+@pytest.fixture(scope="module")
+def said(commands, tmp_path_factory) -> dict[str, list[launched.Said]]:
+    found = launched.run_shared(list(commands.values()), tmp_path_factory.mktemp("said"))
+    return dict(zip(commands, found, strict=True))
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("single", 1e-6), ("double", 1e-12), ("sharded", 1e-12)])
+def test_two_processes_end_where_one_does(run, commands, said, tmp_path, name, tolerance):
+    assert [each.code for each in said[name]] == [0, 0], said[name]
+    words = commands[name]
+    place = Path(words[words.index("--out") + 1])
+    words = [str(tmp_path / "alone") if word == str(place) else word for word in words]
+    words = words[: words.index("--shard")] if "--shard" in words else words
+    assert run(*words).code == 0
+    shared, alone = (load_file(folder / "model.safetensors") for folder in (place, tmp_path / "alone"))
+    for key, value in alone.items():
+        assert float((shared[key] - value).norm() / value.norm()) < tolerance, key
+
+
+def test_the_first_process_alone_prints(said):
+    first, second = said["single"]
+    assert "Forgot 27 of 90 examples with lur" in first.out and "1/2  the original" in first.error
+    assert (second.out, second.error) == ("", "")
+
+
+def test_the_same_request_is_done_already_on_all(said):
+    first, second = said["again"]
+    assert [first.code, second.code] == [0, 0] and first.out.startswith("Done already") and second.out == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("bad input", "lurr"),
+        (
+            "no block",
+            "a sharded model needs blocks, two or more in one nn.ModuleList or nn.Sequential, found",
+        ),
+        ("one fails", "KeyError: 'no such file'"),
+        ("fails late", "the disk is gone"),
+        ("other weights", "all processes must load the same model and data, found another 'original' on"),
+        ("bench", "bench runs in one process, found 2: start it without torchrun"),
+    ],
+)
+def test_an_error_is_printed_once_ends_all_and_leaves_nothing(commands, said, name, sentence):
+    errors = [line for each in said[name] for line in each.error.splitlines() if line.startswith("unweave: ")]
+    assert len(errors) == 1 and sentence in errors[0], said[name]
+    assert all(each.code in (2, 3) for each in said[name])
+    words = commands[name]
+    assert not Path(words[words.index("--out") + 1]).exists()
+
+
+def test_shards_need_processes(refused, tmp_path):
+    place = projects.project(tmp_path / "mine")
+    refused(
+        "--shard cuts the model over several processes, found one: start it with torchrun",
+        *forget(place, tmp_path / "out", "--shard"),
+    )
+    refused("--blocks goes with --shard, found it alone", *forget(place, tmp_path / "out", "--blocks", "x"))
+
+
+def test_torchrun_starts_it(tmp_path):
+    """The launcher itself, once: its store and its variables are not those of the tests above."""
+    words = forget(projects.project(tmp_path / "mine"), tmp_path / "out", "--method", "lur", "--quiet")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, "-m", "unweave", *words], capture_output=True, text=True, timeout=300, env=dict(os.environ)
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Forgot 27 of 90") == 1
+    assert torch.isfinite(load_file(tmp_path / "out" / "model.safetensors")["first.weight"]).all()

@@ -1,0 +1,53 @@
+"""Which modules of a model are its blocks."""
+
+import pytest
+from torch import nn
+
+from fsdp import Transformer, mlp
+from unweave.weights.shard import find_blocks
+
+
+class Stages(nn.Module):
+    """A stem, two stages of blocks of two layers, and a head, as residual networks are built."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+        for name in ("layer1", "layer2"):
+            setattr(
+                self,
+                name,
+                nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(2))),
+            )
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        (mlp(), ["0", "2", "4"]),
+        (Transformer(), ["blocks.0", "blocks.1"]),
+        (Stages(), ["layer1.0", "layer1.1", "layer2.0", "layer2.1"]),
+        (
+            nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8), 3, enable_nested_tensor=False),
+            [f"layers.{i}" for i in range(3)],
+        ),
+    ],
+)
+def test_repeated_layers_are_blocks(model, names):
+    assert find_blocks(model) == names
+
+
+def test_a_pattern_names_them():
+    assert find_blocks(Transformer(), r"blocks\.\d+\.(qkv|up)$") == [
+        f"blocks.{i}.{name}" for i in range(2) for name in ("qkv", "up")
+    ]
+
+
+def test_a_model_without_blocks_is_refused():
+    alone = nn.Sequential(nn.Linear(3, 2))
+    with pytest.raises(
+        ValueError, match="needs blocks, two or more in one nn.ModuleList or nn.Sequential, found none"
+    ):
+        find_blocks(alone)
+    with pytest.raises(ValueError, match="names that match 'layer', found none: .* the modules are 0"):
+        find_blocks(alone, "layer")

@@ -1,0 +1,96 @@
+"""A model cut over two processes ends where a whole one does; what can't be right is refused by name."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import fsdp
+from for_each import for_each
+from unweave.record import checkpoint
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("fsdp")
+
+
+@pytest.fixture(scope="module")
+def found(place) -> list[dict[str, fsdp.Found]]:
+    return fsdp.together(2, place)
+
+
+@for_each("name", fsdp.CASES)
+def test_sharded_processes_end_where_one_does(name: str, found):
+    kind, dtype, method = fsdp.CASES[name]
+    alone, shared = fsdp.found(kind, dtype, method, sharded=False), found[0][name]
+    assert isinstance(alone, dict) and isinstance(shared, dict), (alone, shared)
+    assert shared.keys() == alone.keys()
+    start = dict(fsdp.model(kind, dtype).named_parameters())
+    difference, moved, size = (
+        torch.stack([(a[k].double() - b[k].double()).norm() for k in start]).norm()
+        for a, b in ((shared, alone), (alone, start), (alone, {k: torch.zeros(()) for k in start}))
+    )
+    assert difference < (1e-12 if dtype == torch.float64 else 1e-6) * size
+    assert moved > 1e-3 * size
+
+
+def test_a_model_may_be_sharded_in_part_and_checkpointed(found):
+    alone = fsdp.root_whole(sharded=False)
+    for each in found:
+        for key, value in alone.items():
+            torch.testing.assert_close(each["root whole"][key], value, rtol=0, atol=1e-12)
+
+
+def test_vectors_over_pieces_are_those_over_whole_weights(found):
+    alone = fsdp.vectors(sharded=False)
+    for each in found:
+        shared = each["vectors"]
+        assert shared.keys() == alone.keys()
+        for key, value in alone.items():
+            torch.testing.assert_close(
+                shared[key], value, rtol=1e-14, atol=0, msg=lambda m, key=key: f"{key}: {m}"
+            )
+
+
+def test_the_model_is_edited_in_place_and_the_original_still_answers(found):
+    for each in found:
+        answers = each["answers"]
+        assert bool(answers["same object"])
+        assert torch.equal(answers["original"], answers["before"])
+        assert not torch.allclose(answers["edited"], answers["before"])
+        for name, answered in (("edited", answers["edited"]), ("original", answers["before"])):
+            torch.testing.assert_close(answers[f"{name} in audit"].double(), answered, rtol=0, atol=1e-5)
+
+
+def test_one_file_is_saved_and_reads_into_a_whole_model(found, place):
+    whole = fsdp.Transformer().double()
+    sidecar = checkpoint.load(place / "saved", whole)
+    expected = found[0]["transformer, nested"]
+    assert all(torch.equal(value, expected[name]) for name, value in whole.state_dict().items())
+    original = fsdp.model("transformer", torch.float64).state_dict()
+    assert sidecar["original"] == checkpoint.contents(original)
+    record = json.loads((place / "saved" / "record.json").read_text())
+    (stage,) = record["stages"].values()
+    assert stage["request"]["model"] == "Transformer"
+    assert load_file(place / "saved" / "model.safetensors").keys() == original.keys()
+
+
+REFUSED = {
+    "exact": "need whole weights, found sharded ones: use mode 'nested'",
+    "curvature": "need whole weights, found sharded ones",
+    "fisher": "gradients of single examples need whole weights, found sharded ones",
+    "proxy": "a sharded model can't be copied, and this method or target trains a copy",
+    "fresh": "fresh weights for a sharded model need a function that builds it: pass build=",
+    "msg": "msg ranks the weights of each matrix, and each process holds a piece of a sharded one",
+    "compiled": "the passes of a sharded model are not compiled yet",
+    "columns": "must be cut into rows over all 2 processes, found 0.weight",
+    "wrapped": "expected a model that is not wrapped, found DistributedDataParallel",
+}
+
+
+@for_each(("name", "sentence"), REFUSED.items())
+def test_what_can_not_be_right_is_refused_by_name(name: str, sentence: str, found):
+    for each in found:
+        assert sentence in each["refusals"][name]
