@@ -10,8 +10,8 @@ import projects
 import unweave
 from cli.written import bits, names, row_of, stage_of
 from unweave.audits.classifier import parquet
-from unweave.cli import run_folder
 from unweave.cli.audit import CALIBRATION
+from unweave.cli.inputs import run_folder
 from unweave.record import record
 
 FILES = ["evidence.parquet", "record.json", "references", "report.html", "run.json"]

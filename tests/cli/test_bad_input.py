@@ -8,7 +8,7 @@ import pytest
 import projects
 from for_each import for_each
 from projects import loads
-from unweave.cli.out import CLAIM
+from unweave.cli.inputs.out import CLAIM
 
 FORGET = ("--method", "finetune", "--set", "how.epochs=1", "--quiet")
 

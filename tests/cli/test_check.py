@@ -8,7 +8,7 @@ import pytest
 
 import projects
 from projects import TRAINED, loads
-from unweave.cli import timing
+from unweave.cli.checks import timing
 from unweave.methods import methods_for
 
 FEW = ("--methods", "finetune,salun", "--quiet")

@@ -10,8 +10,8 @@ import pytest
 import unweave
 from for_each import for_each
 from unweave import cli
-from unweave.cli import show
 from unweave.cli.options import parse_settings
+from unweave.cli.terminal import show
 from unweave.methods import METHODS, STAGES, method_named
 from unweave.methods.configure import configure
 from unweave.methods.pipeline import Pipeline

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import projects
-from unweave.cli import run_folder
+from unweave.cli.inputs import run_folder
 from unweave.cli.project import load
 
 TRAINING = """

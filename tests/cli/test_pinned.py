@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import projects
-from unweave.cli import run_folder
+from unweave.cli.inputs import run_folder
 from unweave.record import checkpoint
 
 LOADING = """

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from records import synthetic
-from unweave.cli import show
+from unweave.cli.terminal import show
 from unweave.record.digest import seal
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\x9b31mPASS\r\u202egnp\ud800"

@@ -26,15 +26,7 @@ from unweave.methods import Method
 from unweave.methods.configure import configure, stages_of
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.simple import FromScratch
-from unweave.tables import (
-    Table,
-    as_table,
-    field_paths,
-    merge_tables,
-    read,
-    refuse_unknown,
-    require_mapping,
-)
+from unweave.tables import Table, as_table, field_paths, merge_tables, read, refuse_unknown, require_mapping
 from unweave.targets import refuse_other_family
 
 T = TypeVar("T")

@@ -13,8 +13,9 @@ import torch
 from cyclopts import App, CycloptsError, Parameter
 
 from unweave import __version__
-from unweave.cli import attacks, audit, bench, check, demo, forget, methods, process_group, report
-from unweave.cli.show import escape_controls
+from unweave.cli import attacks, audit, bench, check, demo, forget, methods, report
+from unweave.cli.processes import process_group
+from unweave.cli.terminal.show import escape_controls
 from unweave.errors import Failed
 
 DONE, NOT_PASSED, BAD_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 130

@@ -7,8 +7,9 @@ from typing import Any
 from unweave.audits.attacks import ATTACKS
 from unweave.audits.attacks.attack import TIERS, Attack
 from unweave.audits.attacks.choose import attack_named
-from unweave.cli import out, show
+from unweave.cli.inputs import out
 from unweave.cli.options import DEFAULTS, CommonFlags
+from unweave.cli.terminal import show
 from unweave.record.files import write_atomically
 
 FILE = "attacks.json"

@@ -12,9 +12,10 @@ from unweave.audits.attacks.choose import Request, parse_budget
 from unweave.audits.classifier.prepare_attacks import attack_request, plan_of_models, refuse_generator
 from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS, Verdict
-from unweave.cli import answer_files, out, progress, run_folder, show
 from unweave.cli.audit_concept import NO_PROMPTS, ConceptFiles, audit_concept, refuse_no_prompts
+from unweave.cli.inputs import answer_files, out, run_folder
 from unweave.cli.options import DEFAULTS, CommonFlags
+from unweave.cli.terminal import progress, show
 from unweave.record import checkpoint, record
 from unweave.record.files import sha256
 from unweave.record.one_model import add_request

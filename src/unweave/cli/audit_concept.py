@@ -8,10 +8,11 @@ from cyclopts import Parameter
 
 from unweave.auditing import Audit
 from unweave.bench.workers import Listener
-from unweave.cli import out, progress
-from unweave.cli.answer_files import natural_key
 from unweave.cli.forget_concept import CLAIM, INDEX, is_pipeline
+from unweave.cli.inputs import out
+from unweave.cli.inputs.answer_files import natural_key
 from unweave.cli.options import CommonFlags, parse_settings
+from unweave.cli.terminal import progress
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.methods.configure import configure
 from unweave.record.files import read_object
@@ -160,7 +161,7 @@ def read_work(
         ValueError: If an extra is not installed, or one of them can't be used.
     """
     try:
-        from unweave.cli import concept_audit_work
+        from unweave.cli.inputs import concept_audit_work
     except ImportError as error:
         raise ValueError(f"{error}: text-to-image needs the extra unweave[diffusion]") from error
     return concept_audit_work.read(folders, prompts, data, family, device)

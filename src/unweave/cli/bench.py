@@ -14,13 +14,14 @@ from unweave.bench.recipe import Recipe
 from unweave.bench.recipe import load as load_recipe
 from unweave.bench.setup import Against
 from unweave.bench.workers import Listener, refuse_too_many
-from unweave.cli import out, progress, show
+from unweave.cli.inputs import out
+from unweave.cli.inputs.plan import Plan, extends, refuse_unreadable
+from unweave.cli.inputs.request import NOTHING, Request, positions
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_fractions, parse_names
-from unweave.cli.plan import Plan, extends, refuse_unreadable
 from unweave.cli.project.place import Place, is_given, load_project
 from unweave.cli.project.stage import UserModelStage, stage_of
-from unweave.cli.request import NOTHING, Request, positions
 from unweave.cli.table import as_text, summary, table
+from unweave.cli.terminal import progress, show
 from unweave.record import record
 from unweave.report import html
 from unweave.report.protocol import Protocol

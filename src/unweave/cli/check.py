@@ -11,11 +11,13 @@ from torch import nn
 from unweave.audits.exam import Glancing, glance
 from unweave.bench.study import REFERENCES
 from unweave.bench.workers import Listener, Progress
-from unweave.cli import out, progress, show, timing
-from unweave.cli.notes import missing_retraining, notes
+from unweave.cli.checks import timing
+from unweave.cli.checks.notes import missing_retraining, notes
+from unweave.cli.inputs import out
+from unweave.cli.inputs.request import NOTHING, Request, about_own_images, positions
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_names
 from unweave.cli.project import Project, load
-from unweave.cli.request import NOTHING, Request, about_own_images, positions
+from unweave.cli.terminal import progress, show
 from unweave.methods import DEFAULT, method_named
 from unweave.record.files import write_atomically
 from unweave.record.record import to_json_values

@@ -8,9 +8,10 @@ from unweave.audits.verdict import SEEDS
 from unweave.bench.recipe import Recipe
 from unweave.bench.recipe import load as load_recipe
 from unweave.bench.study import REFERENCES
-from unweave.cli import bench, show
+from unweave.cli import bench
+from unweave.cli.inputs.plan import Plan
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_names
-from unweave.cli.plan import Plan
+from unweave.cli.terminal import show
 
 QUICK = 2
 """The number of seeds of a quick run of classifiers."""

@@ -9,14 +9,15 @@ from torch import nn
 
 from unweave.audits.exam import Glancing, glance
 from unweave.bench.workers import Listener, Progress
-from unweave.cli import out, progress, show
-from unweave.cli.choose_method import configure_method, read_search, tuned_method
-from unweave.cli.dry_run import print_plan
+from unweave.cli.checks.dry_run import print_plan
 from unweave.cli.forget_concept import NO_CONCEPT, Concepts, forget_concept, refuse_no_concept
+from unweave.cli.inputs import out
+from unweave.cli.inputs.choose_method import configure_method, read_search, tuned_method
+from unweave.cli.inputs.request import NOTHING, Request, about_own_images, positions
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
+from unweave.cli.processes.shared_run import open_on_first, refuse_other_facts, refuse_unfit_flags
 from unweave.cli.project import Project, load
-from unweave.cli.request import NOTHING, Request, about_own_images, positions
-from unweave.cli.shared_run import open_on_first, refuse_other_facts, refuse_unfit_flags
+from unweave.cli.terminal import progress, show
 from unweave.methods import DEFAULT, method_named
 from unweave.record import checkpoint, record
 from unweave.record.files import sha256

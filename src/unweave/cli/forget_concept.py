@@ -12,8 +12,9 @@ from cyclopts import Parameter
 
 from unweave.bench.recipe import refuse_unfit_targets
 from unweave.bench.workers import Progress
-from unweave.cli import out, progress, show
+from unweave.cli.inputs import out
 from unweave.cli.options import CommonFlags
+from unweave.cli.terminal import progress, show
 from unweave.families.text_to_image_settings import text_to_image_method
 from unweave.methods import Method
 from unweave.methods.configure import configure
@@ -141,7 +142,7 @@ def read_work(model: str, concepts: Concepts, data: str) -> Work:
         ValueError: If an extra is not installed, or the pipeline, the images or the request can't be used.
     """
     try:
-        from unweave.cli import concept_work
+        from unweave.cli.inputs import concept_work
     except ImportError as error:
         raise ValueError(f"{error}: text-to-image needs the extra unweave[diffusion]") from error
     return concept_work.read(model, concepts, data)

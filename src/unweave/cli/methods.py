@@ -5,9 +5,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unweave.cli import out, show
-from unweave.cli.describe_settings import descents, first_line, setting_choices, setting_meanings
+from unweave.cli.inputs import out
 from unweave.cli.options import DEFAULTS, CommonFlags, flatten
+from unweave.cli.terminal import show
+from unweave.cli.terminal.describe_settings import descents, first_line, setting_choices, setting_meanings
 from unweave.methods import DEFAULT, METHODS, STAGES, Method, method_named
 from unweave.record.files import write_atomically
 from unweave.tables import as_table

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unweave.cli import out, show
+from unweave.cli.inputs import out
 from unweave.cli.options import DEFAULTS, CommonFlags
 from unweave.cli.table import FILES, load_records, merge_records, record_path
+from unweave.cli.terminal import show
 from unweave.record.files import write_atomically
 from unweave.report import html, tables
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unweave.bench.verify_figures import refuse_disproved
-from unweave.cli import out, show
+from unweave.cli.inputs import out
+from unweave.cli.inputs.same_origin import refuse_mixed
 from unweave.cli.options import DEFAULTS, CommonFlags
-from unweave.cli.same_origin import refuse_mixed
+from unweave.cli.terminal import show
 from unweave.record import record
 from unweave.record.files import write_atomically
 from unweave.report import html, protocol_tables, tables

@@ -6,13 +6,7 @@ import pytest
 
 from audits.attacks.toy import PLAIN
 from unweave.audits.attacks import ATTACKS, choose
-from unweave.audits.attacks.choose import (
-    Request,
-    attack_named,
-    chosen_attacks,
-    parse_budget,
-    plan_attacks,
-)
+from unweave.audits.attacks.choose import Request, attack_named, chosen_attacks, parse_budget, plan_attacks
 
 DEAR = replace(PLAIN, name="dear", examine=lambda subject: {}, gradients=100)
 DEARER = replace(DEAR, name="dearer", gradients=300)

@@ -2,14 +2,7 @@ import numpy as np
 import pytest
 
 from audits.attacks.evidence import shadows
-from unweave.audits.attacks.ulira import (
-    Shadows,
-    accuracy,
-    figures,
-    leave_one_pair_out,
-    null_figures,
-    ulira,
-)
+from unweave.audits.attacks.ulira import Shadows, accuracy, figures, leave_one_pair_out, null_figures, ulira
 
 
 def rate(pairs: int, shift: float, targets: int = 3000) -> float:

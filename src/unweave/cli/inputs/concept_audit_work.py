@@ -25,7 +25,7 @@ from unweave.audits.references import Answers, collect_answers
 from unweave.audits.verdict import SEEDS
 from unweave.bench.workers import Listener, Progress
 from unweave.cli.audit_concept import Folders, not_run
-from unweave.cli.concept_work import LORA
+from unweave.cli.inputs.concept_work import LORA
 from unweave.data.captions import hold_out, read_captioned
 from unweave.errors import Failed
 from unweave.families.text_to_image import TextToImageFamily

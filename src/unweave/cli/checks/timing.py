@@ -20,8 +20,8 @@ from torch import nn
 
 from unweave.bench.peak_memory import peak_memory
 from unweave.bench.ranges import nest_paths
-from unweave.cli.describe_settings import descents
 from unweave.cli.project import Project
+from unweave.cli.terminal.describe_settings import descents
 from unweave.descent.timing import run_and_time
 from unweave.methods import Method
 from unweave.methods.configure import configure, stages_of

@@ -9,7 +9,7 @@ from unweave.bench.bench import limit_seeds, refuse_repeated_stages
 from unweave.bench.recipe import Recipe
 from unweave.bench.setup import Against
 from unweave.bench.stage import Stage
-from unweave.cli import out
+from unweave.cli.inputs import out
 from unweave.families import FAMILIES
 from unweave.report.protocol import Protocol
 

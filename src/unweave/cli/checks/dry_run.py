@@ -3,12 +3,13 @@
 import dataclasses
 from pathlib import Path
 
-from unweave.cli import show, timing
 from unweave.cli.check import data_sizes, retraining_advice, slower_methods, warm_up
-from unweave.cli.choose_method import Retraining
+from unweave.cli.checks import timing
+from unweave.cli.inputs.choose_method import Retraining
+from unweave.cli.inputs.request import about_own_images
 from unweave.cli.options import CommonFlags
 from unweave.cli.project import Project
-from unweave.cli.request import about_own_images
+from unweave.cli.terminal import show
 from unweave.methods import Method
 from unweave.report.numbers import number
 from unweave.split import Split

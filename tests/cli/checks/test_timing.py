@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from unweave.cli import timing
+from unweave.cli.checks import timing
 from unweave.cli.project import Project
 from unweave.cli.project.project import Retraining
 from unweave.methods import METHODS

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from records import synthetic
-from unweave.cli import show
+from unweave.cli.terminal import show
 from unweave.record import record
 from unweave.report.rows import headline
 

@@ -17,7 +17,7 @@ from unweave.audits.exam import Exam
 from unweave.audits.references import Retrain
 from unweave.bench.workers import Job, Listener, run_jobs, workers
 from unweave.cli import forget
-from unweave.cli.choose_method import Retraining, tuned_method
+from unweave.cli.inputs.choose_method import Retraining, tuned_method
 from unweave.cli.project import Project, load
 from unweave.descent.train import digest
 from unweave.methods import Method

@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 
 from unweave.bench.workers import Listener, Progress
-from unweave.cli.show import escape_controls
+from unweave.cli.terminal.show import escape_controls
 
 
 @contextmanager

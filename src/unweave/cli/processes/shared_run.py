@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from unweave.cli import out
+from unweave.cli.inputs import out
 from unweave.weights.processes import Processes
 
 

@@ -1,0 +1,1 @@
+"""What a verb is given: the request, the method, its folders; checked before any computation."""

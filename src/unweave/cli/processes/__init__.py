@@ -1,0 +1,1 @@
+"""A command that several processes run together, as torchrun starts them."""
