@@ -93,7 +93,7 @@ def make_request(
     train, held_out = data.part(parts[0]), data.part(parts[1]) if test is None else test
     holds = holds[parts[0]]
     refuse_forgotten_before(pipeline, train.part((~holds).nonzero()[:, 0]))
-    # a caption that names no colour belongs to images of every colour: only some of them are in the forget set
+    # a caption without a colour belongs to images of every colour, and only some are in the forget set
     kept = {text for text, held in zip(train.captions, holds.tolist(), strict=True) if not held}
     gone = {*train.captions} - kept
     gone |= {text for text in held_out.captions if any(holds_phrase(text, each) for each in erasure.concepts)}
