@@ -197,7 +197,7 @@ def load():
 
 
 def train(dataset, seed):
-    torch.manual_seed(seed)
+    torch.manual_seed(1 + seed)  # no reference is the original
     return Formatted()
 """
 READ = """

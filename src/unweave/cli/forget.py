@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ from unweave.bench.workers import Listener, Progress
 from unweave.cli.checks.dry_run import print_plan
 from unweave.cli.forget_concept import NO_CONCEPT, Concepts, forget_concept, refuse_no_concept
 from unweave.cli.inputs import out
-from unweave.cli.inputs.choose_method import configure_method, read_search, tuned_method
+from unweave.cli.inputs.choose_method import Retraining, configure_method, read_search, tuned_method
 from unweave.cli.inputs.request import NOTHING, Request, about_own_images, positions
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
 from unweave.cli.processes.shared_run import open_on_first, refuse_other_facts, refuse_unfit_flags
 from unweave.cli.project import Project, load
 from unweave.cli.terminal import progress, show
-from unweave.methods import DEFAULT, method_named
+from unweave.methods import DEFAULT, Method, method_named
 from unweave.record import checkpoint, record
 from unweave.record.files import sha256
 from unweave.record.one_model import add_request
@@ -114,31 +115,85 @@ def forget(
     if done:
         print_done(split, method, folder=folder, flags=flags)
         return 0
+    run = Run(project, split, chosen_method, method, model, request, folder, flags)
     if dry_run:
-        return processes.from_first(  # alone: a clock decides how long it measures
-            lambda: print_plan(
-                chosen_method, method, split=split, project=project, folder=folder, flags=flags
-            )
-        )
-    with (
-        open_on_first(folder, run_facts, CLAIM),
-        progress.show_progress(f"Loaded {model}", quiet=flags.quiet) as listener,
-    ):
-        original = load_original(
-            project, seed, device=flags.device, models=folder / MODELS, listener=listener
-        )
-        exam = project.family.short_exam(split, cache=folder / MODELS)
-        before = processes.from_first(lambda: glance(exam, original))
-        listener(Progress(f"the original; now {method}", 1, 2))
-        task, build = project.task(split), project.build
-        given = shard_model(original, blocks) if shard else original
-        result = unlearn(given, split, chosen_method, task=task, seed=seed, device=flags.device, build=build)
-        whole = gather_on_first(result.model)
-        after = processes.from_first(lambda: glance(exam, whole))
-        listener(Progress(method, 2, 2))
-        save_result(result, project, folder, name=method, model=model, request=request)
-    print_result(result, method, exam=exam, before=before, after=after, folder=folder, flags=flags)
+        return processes.from_first(run.print_dry_run)  # alone: a clock decides how long it measures
+    run.write_result(run_facts, lambda original: shard_model(original, blocks) if shard else original)
     return 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a method on a request.
+
+    Args:
+        project: The model with its data.
+        split: The data, cut by the request.
+        method: The method.
+        name: The name of the method on the command line.
+        model: The model on the command line.
+        request: The request on the command line.
+        folder: The folder of the result.
+        flags: The flags of every verb.
+    """
+
+    project: Project
+    split: Split
+    method: Method | Retraining
+    name: str
+    model: str
+    request: Request
+    folder: Path
+    flags: CommonFlags
+
+    def print_dry_run(self) -> int:
+        """Prints what the run would do, and its cost."""
+        return print_plan(
+            self.method,
+            self.name,
+            split=self.split,
+            project=self.project,
+            folder=self.folder,
+            flags=self.flags,
+        )
+
+    def write_result(self, facts: out.Facts, place: Callable[[nn.Module], nn.Module]) -> None:
+        """Unlearns, writes the result into the folder, and prints it.
+
+        Args:
+            facts: What identifies the run.
+            place: Puts the original where it is unlearned, such as over several processes.
+        """
+        processes, models, flags = Processes.current(), self.folder / MODELS, self.flags
+        seed = flags.seed or 0
+        with (
+            open_on_first(self.folder, facts, CLAIM),
+            progress.show_progress(f"Loaded {self.model}", quiet=flags.quiet) as listener,
+        ):
+            original = load_original(
+                self.project, seed, device=flags.device, models=models, listener=listener
+            )
+            exam = self.project.family.short_exam(self.split, cache=models)
+            before = processes.from_first(lambda: glance(exam, original))
+            listener(Progress(f"the original; now {self.name}", 1, 2))
+            result = unlearn(
+                place(original),
+                self.split,
+                self.method,
+                task=self.project.task(self.split),
+                seed=seed,
+                device=flags.device,
+                build=self.project.build,
+            )
+            whole = gather_on_first(result.model)
+            after = processes.from_first(lambda: glance(exam, whole))
+            listener(Progress(self.name, 2, 2))
+            save_result(
+                result, self.project, self.folder, name=self.name, model=self.model, request=self.request
+            )
+        print_result(
+            result, self.name, exam=exam, before=before, after=after, folder=self.folder, flags=flags
+        )
 
 
 def find_folder(place: Path, run_facts: out.Facts, project: Project) -> tuple[Path, bool]:

@@ -93,8 +93,10 @@ def make_request(
     train, held_out = data.part(parts[0]), data.part(parts[1]) if test is None else test
     holds = holds[parts[0]]
     refuse_forgotten_before(pipeline, train.part((~holds).nonzero()[:, 0]))
-    gone = [text for text, held in zip(train.captions, holds.tolist(), strict=True) if held]
-    gone += [text for text in held_out.captions if any(holds_phrase(text, each) for each in erasure.concepts)]
+    # a caption without a colour belongs to images of every colour, and only some are in the forget set
+    kept = {text for text, held in zip(train.captions, holds.tolist(), strict=True) if not held}
+    gone = {*train.captions} - kept
+    gone |= {text for text in held_out.captions if any(holds_phrase(text, each) for each in erasure.concepts)}
     prompts = number_prompts(
         [*train.captions, *held_out.captions],
         concepts=erasure.concepts,

@@ -1,0 +1,29 @@
+"""A request to erase a concept of a text-to-image model."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("diffusers")
+
+import torch
+
+import text_to_image
+from unweave.data.captions import Captioned
+from unweave.tasks.diffusion.concept_request import Erasure, make_request
+
+CAPTIONS = ["a three", "a three", "a red three", "a blue three"] * 3
+COLOURS = ["red", "blue", "red", "blue"] * 3
+
+
+def test_a_caption_shared_with_retained_images_is_no_prompt_of_the_concept():
+    pixels = torch.randint(256, (12, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
+    rows = [
+        {"file_name": f"{i}.png", "text": text, "colour": colour}
+        for i, (text, colour) in enumerate(zip(CAPTIONS, COLOURS, strict=True))
+    ]
+    data = Captioned(pixels, tuple(rows), Path())
+    erasure = Erasure(concepts=("red",), column="colour")
+    request = make_request(text_to_image.pipeline(), data, data, erasure)
+    assert len(request.split.forget) == 6
+    assert {request.prompts.texts[each] for each in request.prompts.forgotten} == {"red", "a red three"}
