@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -24,6 +25,7 @@ from for_each import for_each
 from pages import LINK, PAGES, RECORD, ROOT, anchors, blocks, code_in, figures, prose, sections, table, text
 from unweave import cli
 from unweave.auditing import Audit
+from unweave.audits.diffusion.prompt_file import read_prompts
 from unweave.bench import recipe
 from unweave.descent.descend import Descent
 from unweave.methods import METHODS, Method
@@ -66,7 +68,8 @@ def run(page: str, folder: Path) -> dict[str, object]:
                     exec(compile(block.code, block.place, "exec"), space)
             case "toml":
                 assert block.file is not None, f"{block.place}: its first line names no file"
-                recipe.load(folder / block.file)
+                read = read_prompts if "concept" in tomllib.loads(block.code) else recipe.load
+                read(folder / block.file)
             case "sh":
                 for program, *arguments in block.commands:
                     follow(program, arguments, block.place)

@@ -42,7 +42,8 @@ def test_every_margin_has_a_floor_that_is_a_difference_to_a_person(family):
     assert {metric.id for metric in tested if metric.floor <= 0} == set()
     alone = [dict.fromkeys((metric.id for metric in tested if not metric.needs_reference), 1.0)] * 3
     pairs = [dict.fromkeys((metric.id for metric in tested if metric.needs_reference), 1.0e-9)] * 3
-    found = margins(alone, pairs, sizes=dict.fromkeys((*SIZES, "probe", "attack"), 10**6), metrics=family)
+    counted = {*SIZES, "probe", "attack", *(metric.counts for metric in tested if metric.counts)}
+    found = margins(alone, pairs, sizes=dict.fromkeys(counted, 10**6), metrics=family)
     assert found.margin == {metric.id: metric.floor for metric in tested}
 
 
