@@ -56,6 +56,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
             del sys.modules[name]
 
 
+FACTORS = {"object": ("two", "three", "four", "seven"), "colour": ("red", "blue")}
+"""The factors of the images that a page with prompts speaks of."""
+
+
 def run(page: str, folder: Path) -> dict[str, object]:
     """Runs the blocks of a page in their order; those of Python in one namespace, which is returned."""
     space: dict[str, object] = {}
@@ -68,8 +72,10 @@ def run(page: str, folder: Path) -> dict[str, object]:
                     exec(compile(block.code, block.place, "exec"), space)
             case "toml":
                 assert block.file is not None, f"{block.place}: its first line names no file"
-                read = read_prompts if "concept" in tomllib.loads(block.code) else recipe.load
-                read(folder / block.file)
+                if "concept" in tomllib.loads(block.code):
+                    read_prompts(folder / block.file, FACTORS)
+                else:
+                    recipe.load(folder / block.file)
             case "sh":
                 for program, *arguments in block.commands:
                     follow(program, arguments, block.place)
