@@ -49,7 +49,7 @@ class Reconstruction:
     Args:
         latent: Channels, height and width of a latent.
         absolute: The weight of the mean absolute error; of the mean squared error it is one.
-        divergence: The weight of the divergence.
+        divergence_weight: The weight of the divergence.
     """
 
     family: ClassVar[str] = "autoencoder"
