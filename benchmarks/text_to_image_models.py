@@ -105,7 +105,7 @@ def measure_all(
 ) -> dict[str, Any]:
     """What models draw under each group of prompts, and the settings of the drawing."""
     recipe = models.recipe
-    how = replace(recipe.sampler, guidance=guidance or recipe.sampler.guidance)
+    how = recipe.sampler if guidance is None else replace(recipe.sampler, guidance=guidance)
     found: dict[str, Any] = {"images of each object": n, "sampler": as_table(how)}
     for folder in folders:
         pipeline = load(folder)

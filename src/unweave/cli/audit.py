@@ -70,12 +70,19 @@ def audit(
     if (run is None) == (evidence is None):
         found = "neither" if run is None else "both"
         raise ValueError(f"audit needs either the folder of a run or --evidence, found {found}")
+    retrains = references is not None or jobs != 1
     if evidence is not None:
+        if concept != NO_PROMPTS or retrains:
+            raise ValueError("--prompts, --data, --set, --references and --jobs don't go with --evidence")
         return audit_evidence(evidence, reference, original, request, flags)
     assert run is not None
     if concept.prompts is not None:
         if request is not None:
             raise ValueError("--attacks is for classifiers: with --prompts, give --set attacks=25")
+        if retrains:
+            raise ValueError(
+                "--references and --jobs retrain, which a text-to-image model is not here: give --reference"
+            )
         outcome, place, absent = audit_concept(run, original, reference, concept, flags)
         return print_audit(outcome, place, flags, absent)
     refuse_no_prompts(run, concept)
@@ -88,9 +95,8 @@ def count_references(references: int | None, request: Request | None) -> int:
     """The number of references: as given, or what the largest tier of the attacks allows."""
     if references is not None:
         return references
-    return (
-        SEEDS if request is None or request.tier is None else min(SEEDS, (0, 1, SEEDS, SEEDS)[request.tier])
-    )
+    tier = None if request is None else request.tier
+    return tier if tier in (0, 1) else SEEDS
 
 
 def audit_run(run: Path, references: int, jobs: int, request: Request | None, flags: CommonFlags) -> int:

@@ -67,8 +67,14 @@ def control_sentences(found: Mapping[str, Any]) -> list[str]:
     wrong = [each["name"] for each in found["controls"] if not each["held"]]
     if wrong:
         return [f"The audit is INVALID: it judges {' and '.join(wrong)} wrongly."]
-    told = [f"{each['name']} {'fails' if each['faults'] else 'passes'}" for each in found["controls"]]
-    return [f"The controls hold: {', '.join(told)}."]
+    return [f"The controls hold: {', '.join(map(control_clause, found['controls']))}."]
+
+
+def control_clause(control: Mapping[str, Any]) -> str:
+    """What a control that holds did; a few of many genuine retrains may fail."""
+    if control["expected"] == "passes" and control["faults"]:
+        return f"{control['name']} fail, no more than may"
+    return f"{control['name']} {control['expected']}"
 
 
 def not_run_sentences(found: Mapping[str, Any]) -> list[str]:

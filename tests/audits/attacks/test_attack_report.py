@@ -82,7 +82,7 @@ class TestControls:
             found = judge_with_attacks(Judgement(verdict, f"{verdict}: so", {}, {}), report)
             assert found.verdict is Verdict.INCONCLUSIVE
             assert found.reason == (
-                "INCONCLUSIVE: the audit is invalid: 10 of 10 genuine retrains is told from other retrained "
+                "INCONCLUSIVE: the audit is invalid: 10 of 10 genuine retrains are told from other retrained "
                 "models by UA"
             )
 

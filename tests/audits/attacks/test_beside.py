@@ -95,3 +95,17 @@ def test_a_distance_is_a_fault_on_one_side_only() -> None:
     assert attacked(distance, low)["mean"].finding is None
     low.logits["forget"] += 200
     assert attacked(distance, low)["mean"].finding == "wrong examples"
+
+
+@for_each("name", ON_ANSWERS)
+def test_a_single_forget_record_leaves_the_other_attacks_to_run(name: str) -> None:
+    def single(each: Evidence) -> Evidence:
+        def cut(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return {part: values[:1] if part == "forget" else values for part, values in rows.items()}
+
+        return replace(each, logits=cut(each.logits), labels=cut(each.labels), ids=cut(each.ids))
+
+    models = {"references": [*map(single, REFERENCES)], "calibration": [*map(single, CALIBRATION)]}
+    of = replace(case(single(ORIGINAL), **models), original=None)
+    for found in results_of(ATTACKS[name], of, null_of(ATTACKS[name], of)).values():
+        assert np.isfinite(found.value)

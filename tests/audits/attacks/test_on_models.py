@@ -16,8 +16,8 @@ from audits.attacks.toy import answers
 from for_each import for_each
 from unweave.audits.attacks import ATTACKS, alignment, compression, representation, streisand, zrf
 from unweave.audits.attacks.attack import Attack, Figures, Shown, Subject
-from unweave.audits.attacks.fresh import fresh_copy
 from unweave.audits.attacks.functional_distance import attack_figures as distances
+from unweave.audits.attacks.zrf import fresh_copy
 from unweave.audits.classifier.distance import js
 from unweave.audits.classifier.logits import margin
 from unweave.audits.classifier.probes import linear_probe
@@ -155,7 +155,7 @@ class TestZRF:
                 super().__init__()
                 self.weight = nn.Parameter(torch.zeros(3))
 
-        with pytest.raises(ValueError, match=r"layers with reset_parameters\(\), found none in Raw"):
+        with pytest.raises(ValueError, match=r"module .Raw. has weights but no reset_.*leave out zrf"):
             fresh_copy(Raw(), 0)
 
 

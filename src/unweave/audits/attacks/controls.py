@@ -45,7 +45,8 @@ class Control:
         """What happened, as a clause."""
         if not self.faults:
             return f"nothing tells {self.name} from retrained models"
-        return f"{self.name} is told from other retrained models by {', '.join(self.faults[:3])}"
+        verb = "are" if self.name[0].isdigit() else "is"
+        return f"{self.name} {verb} told from other retrained models by {', '.join(self.faults[:3])}"
 
 
 def run_controls(case: Case, nulls: Nulls, faults: Faults) -> list[Control]:

@@ -68,7 +68,12 @@ def forget_vs_unseen(
 
 
 def attack_figures(shown: Shown, retrained: Sequence[Shown]) -> Figures:
-    """The AUC of every statistic, and of the margin the advantage and the rates that the examples allow."""
+    """The AUC of every statistic, and of the margin the advantage and the rates that the examples allow.
+
+    None if the forget set or the unseen examples are a single one: an AUC has no interval then.
+    """
+    if any(len(each) < 2 for each in scores(shown.answers, "margin")):
+        return {}
     found = {f"auc of {name}": figure(shown.answers, name) for name in STATISTICS}
     members, others = scores(shown.answers, "margin")
     found["advantage"] = Interval(*advantage(members, others))

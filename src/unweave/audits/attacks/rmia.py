@@ -158,11 +158,16 @@ def refuse_unfit(unlearned: Confidences, retrained: Sequence[Confidences]) -> No
 
 
 def attack_figures(shown: Shown, retrained: Sequence[Shown]) -> Figures:
-    """The AUC, and the true-positive rate that the examples allow; none without references."""
+    """The AUC, and the true-positive rate that the examples allow.
+
+    None without references, or if the forget set or the unseen examples are a single one.
+    """
     if not retrained:
         return {}
     target, references = Confidences.of(shown.answers), [Confidences.of(each.answers) for each in retrained]
     members, others = (scores(target, references, part, a=A, gamma=GAMMA) for part in ("forget", "unseen"))
+    if min(len(members), len(others)) < 2:
+        return {}
     found = {"auc": Interval(*delong(members, others))}
     if len(others) >= 10:
         rate = tpr_at_fpr(members, others, 0.1).tpr

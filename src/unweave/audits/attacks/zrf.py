@@ -8,13 +8,15 @@ like one has forgotten more than F. The aim is the score of retrained models.
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import nn
 
 from unweave.audits.attacks.attack import Attack, Exhibit, Figures, Shown, Subject
-from unweave.audits.attacks.fresh import fresh_copy
 from unweave.audits.attacks.means import mean_interval
 from unweave.audits.classifier.collect import logits_of
 from unweave.audits.classifier.distance import jensen_shannon
 from unweave.audits.classifier.logits import probabilities
+from unweave.problem import redrawn_copy
 from unweave.tasks import evaluating
 
 TEACHERS = 10
@@ -29,6 +31,22 @@ def examine(subject: Subject) -> Exhibit:
     untrained = [fresh_copy(subject.original, seed) for seed in range(TEACHERS)]
     apart = [jensen_shannon(ours, probabilities(logits_of(each, forget, device))) for each in untrained]
     return {"alike": (1 - np.mean(apart, axis=0)).tolist()}
+
+
+def fresh_copy(model: nn.Module, seed: int) -> nn.Module:
+    """A copy of the model whose layers are initialised again; torch's global generators stay as they were.
+
+    Raises:
+        ValueError: If a layer with weights can't initialise itself.
+    """
+    gpus = {p.device for p in model.parameters() if p.is_cuda}
+    with torch.random.fork_rng(devices=[*gpus]):
+        torch.manual_seed(seed)
+        try:
+            return redrawn_copy(model).eval()
+        except ValueError as error:
+            what = str(error).partition(": ")[0]
+            raise ValueError(f"zrf needs untrained models, and {what}: leave out zrf") from error
 
 
 def attack_figures(shown: Shown, retrained: Sequence[Shown]) -> Figures:

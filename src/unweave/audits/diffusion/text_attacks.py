@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from unweave.audits.diffusion.conditioning import minimise
+from unweave.errors import Failed
 
 Loss = Callable[[Tensor], Float[Tensor, ""]]
 """The denoising loss under an embedding of a prompt, `[token, feature]`."""
@@ -91,8 +92,11 @@ def choose_prefix(
         generator: Chooses the first tokens.
 
     Raises:
-        ValueError: If the prompt leaves no room for a token.
+        ValueError: If the prompt leaves no room for a token, or there is no step.
+        Failed: If a loss is NaN or infinite.
     """
+    if steps < 1:
+        raise ValueError(f"the search for a prefix needs at least one step, found {steps}")
     table, words = encoder.table, encoder.words(prompt)
     room = min(PREFIX, encoder.longest - len(words))
     if room < 1:
@@ -109,6 +113,8 @@ def choose_prefix(
         hard = one_hot(soft.argmax(1), len(table)).to(soft)
         rows = (hard + soft - soft.detach()) @ table  # the value of the hard choice, the gradient of the soft
         value = loss(encoder(torch.cat([rows, own])))
+        if not value.isfinite():
+            raise Failed("NaN: the loss of a prefix is NaN or infinite")
         if value.item() < lowest:
             best, lowest = torch.cat([hard @ table, own]), value.item()
         (scores.grad,) = torch.autograd.grad(value, [scores])
