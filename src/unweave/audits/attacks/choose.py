@@ -120,8 +120,8 @@ def why_not(attack: Attack, request: Request, retrained: int, seconds_per_gradie
         return f"it needs more than an audit of one model has: {attack.evidence}; run {attack.command}"
     if attack.examine is not None and seconds_per_gradient is None:
         return "it needs the models themselves, and only their answers are known"
-    if attack.tier >= 1 and retrained < attack.fewest:
-        return f"it needs at least {attack.fewest} retrained models, found {retrained or 'none'}"
+    if attack.tier >= 1 and retrained < 1:
+        return f"it needs at least {attack.fewest} retrained models, found none"
     return ""
 
 
