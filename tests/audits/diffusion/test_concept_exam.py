@@ -193,3 +193,7 @@ def test_columns_that_every_image_has_are_its_factors():
     bare = replace(real.train, rows=tuple({FILE: row[FILE], TEXT: "a two"} for row in real.train.rows))
     with pytest.raises(ValueError, match="must have a column for each factor .* found only file_name, text"):
         assert RealImages(bare, bare).names
+    rows = tuple(row | {"id": str(i)} for i, row in enumerate(real.train.rows))
+    numbered = replace(real.train, rows=rows)
+    with pytest.raises(ValueError, match=r"the column 'id' of .* must be a factor with few values, found"):
+        assert RealImages(numbered, numbered.part(torch.arange(1))).names

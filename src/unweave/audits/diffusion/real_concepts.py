@@ -34,7 +34,7 @@ class RealImages:
         """The values of each factor: of all columns that every image has, besides its file and caption.
 
         Raises:
-            ValueError: If there is no such column.
+            ValueError: If there is no such column, or one tells single images apart, as an id does.
         """
         rows = [*self.train.rows, *self.held_out.rows]
         shared = [name for name in rows[0] if all(row.get(name) for row in rows)]
@@ -44,7 +44,14 @@ class RealImages:
                 f"the metadata of {self.train.place} must have a column for each factor of an image, such as "
                 f"object and colour, which every image has; found only {', '.join(shared)}"
             )
-        return {name: tuple(dict.fromkeys(row[name] for row in rows)) for name in factors}
+        values = {name: tuple(dict.fromkeys(row[name] for row in rows)) for name in factors}
+        for name, found in values.items():
+            if len(found) > len(rows) / 2:
+                raise ValueError(
+                    f"the column {name!r} of {self.train.place} must be a factor with few values, found "
+                    f"{len(found)} in {len(rows)} images: take it out of the metadata"
+                )
+        return values
 
     @cached_property
     def digest(self) -> str:
