@@ -37,9 +37,11 @@ def train(dataset, seed):
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rows = [dataset[i] for i in range(len(dataset))]
+    x, y = torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows])
     for _ in range(20):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(inputs[:80]), labels[:80]).backward()
+        nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
     return model
 
