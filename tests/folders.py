@@ -100,7 +100,7 @@ def images(path: Path, *, n: int = 120, size: int = 4, classes: int = CLASSES) -
     labels = np.arange(n * classes) % classes
     patterns = 255 * rng.integers(2, size=(classes, size, size))
     noisy = (patterns[labels] + 20 * rng.normal(size=(len(labels), size, size))).clip(0, 255)
-    np.savez(path, allow_pickle=False, images=noisy.astype(np.uint8), labels=labels)
+    np.savez(path, images=noisy.astype(np.uint8), labels=labels)
     return str(path)
 
 

@@ -38,7 +38,7 @@ def test_who_names_a_test_part_hears_of_no_other(run, here, tmp_path, source):
     place = Path(folders.images(tmp_path / "images.npz"))
     with np.load(place) as found:
         arrays = dict(found)
-    np.savez(place, allow_pickle=False, **arrays, test_images=arrays["images"], test_labels=arrays["labels"])
+    np.savez(place, **arrays, test_images=arrays["images"], test_labels=arrays["labels"])
     told = run("forget", source, "--data", place, "--class", 3, *PLAN)
     assert told.code == 0 and told.out.startswith("Would forget 120 of 480"), told.error
     assert "set aside" not in told.out

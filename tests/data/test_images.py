@@ -26,7 +26,7 @@ def write_folder(folder: Path, classes: dict[str, np.ndarray], suffix: str = "pn
 
 
 def archive(path: Path, **arrays: np.ndarray) -> Path:
-    np.savez(path, allow_pickle=False, **arrays)
+    np.savez(path, **arrays)
     return path
 
 

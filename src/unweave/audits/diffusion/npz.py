@@ -17,9 +17,7 @@ def save(images: Mapping[int, Tensor], path: Path) -> None:
     """Writes images by class, atomically."""
     with draft(path) as beside:
         with beside.open("wb") as file:
-            np.savez_compressed(
-                file, allow_pickle=False, **{str(label): each.numpy() for label, each in images.items()}
-            )
+            np.savez_compressed(file, **{str(label): each.numpy() for label, each in images.items()})
         os.replace(beside, path)
 
 
