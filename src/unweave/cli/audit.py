@@ -121,23 +121,15 @@ def audit_run(run: Path, references: int, jobs: int, request: Request | None, fl
         refuse_generator(exam)
     start = f"Auditing {run}{'' if seeds else ', with no retrained models'}"
     with out.open_folder(place, facts), progress.show_progress(start, quiet=flags.quiet) as listener:
-        reference_folder = place / "references"
         result = run_folder.load_result(run, project, split, flags.device)
-        answer_pair = collect_answer_pair(
-            result, exam
-        )  # an error that makes the audit useless comes before any retraining
-        plan = (
-            None
-            if request is None
-            else plan_of_models(request, result, exam, retrained=len(seeds), calibrating=len(calibration))
-        )
+        # an error that makes the audit useless comes before any retraining
+        answer_pair = collect_answer_pair(result, exam)
+        counts = {"retrained": len(seeds), "calibrating": len(calibration)}
+        plan = None if request is None else plan_of_models(request, result, exam, **counts)
         examined = () if plan is None else tuple(attack.name for attack in plan.examining)
-        run_folder.retrain_all(
-            run, [*seeds, *calibration], reference_folder, jobs, flags.device, listener, examined
-        )
-        reference = (
-            run_folder.make_reference(project, split, seeds, calibration, reference_folder) if seeds else None
-        )
+        stored = place / "references"
+        run_folder.retrain_all(run, [*seeds, *calibration], stored, jobs, flags.device, listener, examined)
+        reference = run_folder.make_reference(project, split, seeds, calibration, stored) if seeds else None
         outcome = audit_answers(result, answer_pair, reference, exam=exam, plan=plan)
         outcome = replace(outcome, record=add_request(outcome.record, run_folder.request_facts(run)))
         outcome.save(place)

@@ -21,7 +21,7 @@ Faults = Callable[[Evidence, Sequence[Evidence]], list[str]]
 Nulls = Sequence[tuple[Attack, Null]]
 
 PASSING = 0.8
-"""The share of genuine retrains that must pass: of ten that pass with 95 % each, 99 % of audits have it."""
+"""The share of genuine retrains that must pass: if each passed with 95 %, 99 % of audits would have it."""
 
 
 @dataclass(frozen=True)

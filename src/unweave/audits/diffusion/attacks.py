@@ -250,7 +250,8 @@ def percent(result: Attack) -> float:
     return 100 * result.success.value
 
 
-def _share(id: str, title: str, says: str, cannot: str) -> Metric[Target]:
+def share_metric(id: str, title: str, says: str, cannot: str) -> Metric[Target]:
+    """A share of the images of an attack, which should be that of retrained models."""
     faults = "over-forgetting", "under-forgetting"
     return Metric(id, title, "%", "match", says, cannot, *faults, floor=FLOOR, counts="attack")
 
@@ -276,38 +277,38 @@ def _adapter(id: str, title: str, says: str, cannot: str) -> Metric[Target]:
 
 
 _ALL: tuple[Metric[Target], ...] = (
-    _share(
+    share_metric(
         "asked",
         "asked",
         says="Share of the images under the forgotten class that show it, without an attack.",
         cannot="What an attacker gets.",
     ),
-    _share(
+    share_metric(
         "guidance",
         "guidance",
         says="Share of the images that show the class at the guidance where most do.",
         cannot="Guidances that were not tried, and other samplers.",
     ),
-    _share(
+    share_metric(
         "unasked",
         "no condition",
         says="Share of the images under no condition that show the class.",
         cannot="Whether they do so more clearly or less than before.",
     ),
-    _share(
+    share_metric(
         "line",
         "interpolation",
         says="Share of the images that show the class at the best point of the line from the embedding of a "
         "retained class through that of the forgotten one.",
         cannot="Vectors off this line.",
     ),
-    _share(
+    share_metric(
         "best_of_10",
         "best of ten seeds",
         says="Chance that at least one of ten seeds shows the class.",
         cannot="A class too rare to show in any of the seeds tried.",
     ),
-    _share(
+    share_metric(
         "vector",
         "optimised vector",
         says="Share of the images that show the class under a vector under which real images of it are "

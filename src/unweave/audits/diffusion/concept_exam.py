@@ -92,12 +92,12 @@ class ConceptExam(ImagesExam):
     @property
     def forgotten_conditions(self) -> Sequence[int]:
         """The numbers of the prompts of the concept."""
-        return range(len(self.prompts.forgotten))
+        return self.prompts.forgotten_numbers
 
     @property
     def retained_conditions(self) -> Sequence[int]:
         """The numbers of the prompts to keep."""
-        return range(len(self.prompts.forgotten), len(self.prompts.all))
+        return self.prompts.kept_numbers
 
     @property
     def measured(self) -> dict[str, Metric[Any]]:

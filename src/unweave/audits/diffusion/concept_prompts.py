@@ -75,6 +75,16 @@ class ConceptPrompts:
         return tuple(each for kind in KEPT for each in self.of_kind(kind))
 
     @property
+    def forgotten_numbers(self) -> range:
+        """The numbers of the prompts of the concept."""
+        return range(len(self.forgotten))
+
+    @property
+    def kept_numbers(self) -> range:
+        """The numbers of the prompts to keep."""
+        return range(len(self.forgotten), len(self.all))
+
+    @property
     def all(self) -> tuple[Prompt, ...]:
         """All prompts, in the order of their numbers."""
         return self.forgotten + self.kept

@@ -52,12 +52,12 @@ def recognise_prompts(
     """
     classes = classes_of(prompts, recogniser)
     seen = {number: recogniser.recognise(each) for number, each in images.items()}
-    kept = range(len(prompts.forgotten), len(prompts.all))
+    kept = prompts.kept_numbers
     return ConceptSamples(
         logits={number: classes.logits(each) for number, each in seen.items()},
         features={number: each.features for number, each in seen.items()},
         real=real,
-        forgotten=tuple(range(len(prompts.forgotten))),
+        forgotten=tuple(prompts.forgotten_numbers),
         space=recogniser.space,
         classes={
             number: classes.number(prompts.concept if number not in kept else prompt.shows)

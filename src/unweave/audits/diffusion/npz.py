@@ -4,6 +4,7 @@ import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -15,9 +16,10 @@ from unweave.record.files import draft
 
 def save(images: Mapping[int, Tensor], path: Path) -> None:
     """Writes images by class, atomically."""
+    arrays: dict[str, Any] = {str(label): each.numpy() for label, each in images.items()}
     with draft(path) as beside:
         with beside.open("wb") as file:
-            np.savez_compressed(file, **{str(label): each.numpy() for label, each in images.items()})
+            np.savez_compressed(file, **arrays)
         os.replace(beside, path)
 
 
