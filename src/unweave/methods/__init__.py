@@ -10,6 +10,7 @@ from unweave.methods.bad_teacher import BadTeacher
 from unweave.methods.cfw import CFW
 from unweave.methods.conflict import MGDA, CAGrad, MUNBa, PCGrad, UPGrad
 from unweave.methods.ct import ConvolutionTranspose
+from unweave.methods.defences import Obfuscate, Prune
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.fcs import FCS
@@ -113,8 +114,10 @@ STAGES: Mapping[str, Method] = {
     "redraw": Redraw(),
     "fresh": Fresh(),
     "recover": Recover(),
+    "obfuscate": Obfuscate(),
+    "prune": Prune(),
 }
-"""Starts and recoveries: methods that are useful in a pipeline only."""
+"""Starts, recoveries and defences: methods that are useful in a pipeline only."""
 
 
 DEFAULT = "lur:recover"
