@@ -14,6 +14,7 @@ from unweave.families import family_of_stage
 from unweave.record.record import explain_unverified
 from unweave.report import attack_tables, frontier, table_formats
 from unweave.report.numbers import DASH, digits, heading, interval, number, probability
+from unweave.report.qualification_tables import audit_sentences
 from unweave.report.ranking import ours_of
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, rows
 
@@ -170,7 +171,8 @@ def sentences(stage: Mapping[str, Any]) -> list[str]:
     partial = ["Partial run: no verdict."] if stage.get("partial", False) else []
     gap = number(stage.get("floor"))
     floor = [] if gap == DASH else [f"Two retrained models differ by a mean gap of {gap}."]
-    return [*partial, *verdicts[:1], *floor, *search_sentences(stage), *verdicts[1:]]
+    qualified = audit_sentences(stage["qualified"]) if "qualified" in stage else []
+    return [*partial, *verdicts[:1], *qualified, *floor, *search_sentences(stage), *verdicts[1:]]
 
 
 def search_sentences(stage: Mapping[str, Any]) -> list[str]:

@@ -99,7 +99,7 @@ def print_verdict(
         "Unit",
         *(["Before"] if original_scores else []),
         "Model",
-        "Retrained",
+        "Expected" if "qualified" in stage else "Retrained",
         "Difference",
         "Margin",
     ]
