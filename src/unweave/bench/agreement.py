@@ -15,6 +15,7 @@ from unweave.audits.classifier.held_out import HELD_OUT_TV, HeldOut
 from unweave.audits.like_requests import LikeRequest, judge_by_like, nearest
 from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values
+from unweave.bench.cache import append_suffix
 from unweave.bench.cell import REFERENCE, cell_path, read_answers
 from unweave.bench.stage import Stage
 from unweave.bench.stage_record import read_values
@@ -39,38 +40,43 @@ class Proxy:
     margins: Margins
 
 
-def count_agreement(proxies: Sequence[Proxy], method: str, control: int) -> dict[str, Any]:
-    """By kind of model, how often each verdict without references meets each verdict with them.
+def count_agreement(proxies: Sequence[Proxy], method: str, control: int) -> list[dict[str, Any]]:
+    """How often each verdict without references meets each verdict with them: a row per stratum and model.
 
     Args:
         proxies: The requests.
         method: The name of the method.
         control: The seed of the retrained model that is judged.
     """
-    pairs: dict[str, Counter[str]] = {method: Counter(), "original": Counter(), "retrained": Counter()}
+    pairs: dict[tuple[str, str], Counter[str]] = {}
     for proxy in proxies:
         others = [each.like for each in proxies if each is not proxy]
-        seeds = proxy.stage.recipe.seeds
-        subjects = [(method, method, seed) for seed in seeds if ran(proxy.stage, method, seed)]
-        for kind, name, seed in (
-            *subjects,
-            ("original", "original", seeds[0]),
-            ("retrained", REFERENCE, control),
-        ):
-            qualified = judge_without(proxy, name, seed, others, gate=kind == method)
-            pairs[kind][f"{qualified}/{judge_with(proxy, name, seed)}"] += 1
-    return {kind: summarize(counts) for kind, counts in pairs.items()}
+        for model, name, seed in list_subjects(proxy.stage, method, control):
+            without = judge_without(proxy, name, seed, others, gate=model == method)
+            found = pairs.setdefault((proxy.like.stratum, model), Counter())
+            found[f"{without}/{judge_with(proxy, name, seed)}"] += 1
+    strata = Counter(each.like.stratum for each in proxies)
+    return [
+        {
+            "stratum": stratum,
+            "model": model,
+            "requests": strata[stratum],
+            "pairs": dict(sorted(found.items())),
+        }
+        for (stratum, model), found in pairs.items()
+    ]
+
+
+def list_subjects(stage: Stage, method: str, control: int) -> list[tuple[str, str, int]]:
+    """The models of a request that are judged twice: their kind, and the name and the seed of their cell."""
+    seeds = stage.recipe.seeds
+    own = [(method, method, seed) for seed in seeds if ran(stage, method, seed)]
+    return [*own, ("original", "original", seeds[0]), ("retrained", REFERENCE, control)]
 
 
 def ran(stage: Stage, name: str, seed: int) -> bool:
     """Whether a method ended with a model."""
-    return cell_path(stage, seed, name).with_name(f"{cell_path(stage, seed, name).name}.values.json").exists()
-
-
-def summarize(counts: Counter[str]) -> dict[str, Any]:
-    """The number of models, of equal verdicts, and of each pair of verdicts, without references first."""
-    same = sum(n for pair, n in counts.items() if len(set(pair.split("/"))) == 1)
-    return {"models": counts.total(), "same": same, "pairs": dict(sorted(counts.items()))}
+    return append_suffix(cell_path(stage, seed, name), "values.json").exists()
 
 
 def judge_with(proxy: Proxy, name: str, seed: int) -> str:

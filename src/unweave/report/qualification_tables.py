@@ -1,16 +1,21 @@
 """A qualification as tables and sentences, for every form of a report."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 VERDICTS = ("PASS", "FAIL", "INCONCLUSIVE")
+Rows = Sequence[Mapping[str, Any]]
 Grid = tuple[list[str], list[list[str]]]
 
 
 def grids(found: Mapping[str, Any]) -> list[Grid]:
-    """The header and the lines of both tables: verdicts by stratum, and agreement by kind of model."""
-    return [by_stratum(found), by_model(found["agreement"])]
+    """The header and the lines of each table: verdicts by stratum, then agreement by stratum and by model."""
+    return [
+        by_stratum(found),
+        agreement_by("stratum", "Judged without retraining", found["agreement"]),
+        agreement_by("model", "Judged without retraining", found["agreement"]),
+    ]
 
 
 def by_stratum(found: Mapping[str, Any]) -> Grid:
@@ -26,15 +31,24 @@ def by_stratum(found: Mapping[str, Any]) -> Grid:
     return ["Stratum", "Requests", "Records", *VERDICTS], lines
 
 
-def by_model(agreement: Mapping[str, Any]) -> Grid:
-    """A line per kind of model: how verdicts without retrained models compare with those from them."""
-    header = ["Without retraining", "Models", "Same", "PASS, not FAIL", "FAIL, not PASS", "Other"]
+def agreement_by(key: str, title: str, agreement: Rows) -> Grid:
+    """How verdicts without retrained models compare with those from them, by stratum or by kind of model."""
+    header = [title, "Models", "Same", "PASS, not FAIL", "FAIL, not PASS", "Other"]
     lines = []
-    for kind, row in agreement.items():
-        wrong = [row["pairs"].get(pair, 0) for pair in ("PASS/FAIL", "FAIL/PASS")]
-        rest = row["models"] - row["same"] - sum(wrong)
-        lines.append([kind, *(str(n) for n in (row["models"], row["same"], *wrong, rest))])
+    for name in dict.fromkeys(row[key] for row in agreement):
+        counts = tally([row for row in agreement if row[key] == name])
+        lines.append([name, *(str(n) for n in counts)])
     return header, lines
+
+
+def tally(agreement: Rows) -> tuple[int, int, int, int, int]:
+    """The numbers of models, of equal verdicts, of false PASSes, of false FAILs, and of the others."""
+    pairs: Counter[str] = Counter()
+    for row in agreement:
+        pairs.update(row["pairs"])
+    n, same = pairs.total(), sum(pairs[f"{verdict}/{verdict}"] for verdict in VERDICTS)
+    passes, fails = pairs["PASS/FAIL"], pairs["FAIL/PASS"]
+    return n, same, passes, fails, n - same - passes - fails
 
 
 def sentences(found: Mapping[str, Any]) -> list[str]:
@@ -42,14 +56,14 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     return [agreement_sentence(found["agreement"]), *skipped_sentences(found)]
 
 
-def agreement_sentence(agreement: Mapping[str, Any]) -> str:
+def agreement_sentence(agreement: Rows) -> str:
     """How often verdicts without retrained models agree, and how often they are the opposite."""
-    rows = agreement.values()
-    n, same = (sum(row[key] for row in rows) for key in ("models", "same"))
-    opposite = sum(row["pairs"].get(pair, 0) for row in rows for pair in ("PASS/FAIL", "FAIL/PASS"))
+    requests = sum({row["stratum"]: row["requests"] for row in agreement}.values())
+    n, same, passes, fails, _ = tally(agreement)
     return (
-        f"Judged by the other requests alone, {same} of {n} models have the verdict that their own retrained "
-        f"models give, and {opposite} the opposite one; the others are INCONCLUSIVE in one of both ways."
+        f"Judged by the other requests alone, {same} of the {n} models of {requests} requests have the "
+        f"verdict that their own retrained models give; {passes} PASS instead of FAIL, {fails} FAIL instead "
+        "of PASS; the others are INCONCLUSIVE in one of both ways."
     )
 
 
@@ -61,9 +75,9 @@ def skipped_sentences(found: Mapping[str, Any]) -> list[str]:
 def audit_sentences(found: Mapping[str, Any]) -> list[str]:
     """What a verdict without references rests on."""
     about = found["about"]
-    like = found["like"]
+    own = [row for row in found["agreement"] if row["stratum"] == found["stratum"]]
     facts = [
-        f"{title} {cell(about[name])} (theirs {cell_range([each[name] for each in like])})"
+        f"{title} {cell(about[name])} (theirs {cell_range([each[name] for each in found['like']])})"
         for name, title in (
             ("size", "records"),
             ("class_mix", "distance of its class mix"),
@@ -74,7 +88,8 @@ def audit_sentences(found: Mapping[str, Any]) -> list[str]:
     return [
         "No reference of this request was retrained: its retrained models' figures are predicted from "
         f"{found['requests']} requests of the stratum {found['stratum']}, the nearest by {', '.join(facts)}.",
-        f"In the qualification {found['digest'][:12]}: {agreement_sentence(found['agreement'])}",
+        f"The worth of such a verdict, measured on that stratum in the qualification {found['digest'][:12]}: "
+        f"{agreement_sentence(own)}",
     ]
 
 

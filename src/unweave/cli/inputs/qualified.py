@@ -1,6 +1,6 @@
 """Audits a run without retraining, from a folder of `unweave qualify`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from unweave.bench.agreement import smallest_margins
 from unweave.bench.cell import REFERENCE
 from unweave.bench.qualification import describe, silhouettes
 from unweave.cli.project import Project
+from unweave.descent.train import digest
 from unweave.record import record
 from unweave.record.digest import digest_of
 from unweave.record.files import sha256
@@ -28,6 +29,7 @@ WHAT = {
     "family": "the family",
     "model": "the original's weights",
     "data": "the data",
+    "training": "the code or the recipe that trains",
     "settings": "the method and its settings",
 }
 """What a run and its qualification must share."""
@@ -47,7 +49,7 @@ class Qualified:
     digest: str
     requests: list[LikeRequest]
     held_out: HeldOut
-    agreement: Mapping[str, Any]
+    agreement: Sequence[Mapping[str, Any]]
 
 
 def facts_of(project: Project, weights: str, settings: str) -> dict[str, str]:
@@ -59,7 +61,9 @@ def facts_of(project: Project, weights: str, settings: str) -> dict[str, str]:
         settings: The method, with all of its settings.
     """
     data = project.split(torch.tensor([0])).digest("mixed", "calibration", "test")
-    return {"family": project.family.name, "model": weights, "data": data, "settings": settings}
+    training = {key: fact for key, fact in project.facts.items() if key != "project"}  # without its place
+    facts = {"family": project.family.name, "model": weights, "data": data, "training": digest(training)}
+    return {**facts, "settings": settings}
 
 
 def read_qualified(folder: Path, facts: Mapping[str, str]) -> Qualified:
@@ -68,7 +72,7 @@ def read_qualified(folder: Path, facts: Mapping[str, str]) -> Qualified:
     Raises:
         ValueError: If it is no such folder, is not finished or was changed, or is about something else.
     """
-    found = record.load(folder)
+    found = record.load(folder) if (folder / record.FILE).is_file() else {}
     if "qualification" not in found:
         raise ValueError(
             f"--qualified must be a finished folder of unweave qualify, found none at {folder}: if it was "
@@ -84,14 +88,14 @@ def read_qualified(folder: Path, facts: Mapping[str, str]) -> Qualified:
     requests = [
         LikeRequest(**{**each, "about": About(**each["about"])}) for each in known["requests"].values()
     ]
-    folds = [read_fold(folder, name, digest) for name, digest in known["folds"].items()]
+    folds = [read_fold(folder, name, expected) for name, expected in known["folds"].items()]
     return Qualified(digest_of(found), requests, HeldOut(folds), known["agreement"])
 
 
-def read_fold(folder: Path, name: str, digest: str) -> Evidence:
+def read_fold(folder: Path, name: str, expected: str) -> Evidence:
     """The answers of a model that was trained without a fold, as they were recorded."""
     path = folder / "cells" / name / f"{REFERENCE}.parquet"
-    if not path.is_file() or sha256(path) != digest:
+    if not path.is_file() or sha256(path) != expected:
         problem = "was changed" if path.is_file() else "is missing"
         raise ValueError(f"{path} {problem}: delete the folder {folder / 'cells' / name}, and qualify again")
     return parquet.load(path)
