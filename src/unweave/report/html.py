@@ -247,6 +247,9 @@ def _ranks(stages: list[Mapping[str, Any]]) -> Ranks | None:
 
 
 def _attacks(stage: Mapping[str, Any]) -> Attacks | None:
+    if stage.get("attacked_methods"):
+        table = attack_tables.method_grid(stage["attacked_methods"])
+        return Attacks(*table, [attack_tables.METHODS_SENTENCE], {})
     if "attacks" not in stage:
         return None
     found = stage["attacks"]
