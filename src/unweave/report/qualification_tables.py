@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 VERDICTS = ("PASS", "FAIL", "INCONCLUSIVE")
@@ -33,22 +34,49 @@ def by_stratum(found: Mapping[str, Any]) -> Grid:
 
 def agreement_by(key: str, title: str, agreement: Rows) -> Grid:
     """How verdicts without retrained models compare with those from them, by stratum or by kind of model."""
-    header = [title, "Models", "Same", "PASS, not FAIL", "FAIL, not PASS", "Other"]
+    header = [title, "Models", "Decided", "Same", "Open", "False PASS", "False FAIL"]
     lines = []
     for name in dict.fromkeys(row[key] for row in agreement):
-        counts = tally([row for row in agreement if row[key] == name])
-        lines.append([name, *(str(n) for n in counts)])
+        found = tally([row for row in agreement if row[key] == name])
+        counts = (found.models, found.decided, found.same, found.open, found.false_pass, found.false_fail)
+        lines.append([name, *map(str, counts)])
     return header, lines
 
 
-def tally(agreement: Rows) -> tuple[int, int, int, int, int]:
-    """The numbers of models, of equal verdicts, of false PASSes, of false FAILs, and of the others."""
+@dataclass(frozen=True)
+class Tally:
+    """Numbers of models that were judged with and without the retrained models of their request.
+
+    Args:
+        models: All of them.
+        decided: Those that the retrained models give a PASS or a FAIL.
+        same: Those of the decided that have the same verdict without.
+        open: Those of the decided that are INCONCLUSIVE without.
+        false_pass: Those that pass without alone.
+        false_fail: Those that fail without alone.
+    """
+
+    models: int
+    decided: int
+    same: int
+    open: int
+    false_pass: int
+    false_fail: int
+
+
+def tally(agreement: Rows) -> Tally:
+    """Counts the models of some rows."""
     pairs: Counter[str] = Counter()
     for row in agreement:
         pairs.update(row["pairs"])
-    n, same = pairs.total(), sum(pairs[f"{verdict}/{verdict}"] for verdict in VERDICTS)
-    passes, fails = pairs["PASS/FAIL"], pairs["FAIL/PASS"]
-    return n, same, passes, fails, n - same - passes - fails
+    return Tally(
+        models=pairs.total(),
+        decided=pairs.total() - sum(pairs[f"{verdict}/INCONCLUSIVE"] for verdict in VERDICTS),
+        same=pairs["PASS/PASS"] + pairs["FAIL/FAIL"],
+        open=pairs["INCONCLUSIVE/PASS"] + pairs["INCONCLUSIVE/FAIL"],
+        false_pass=pairs["PASS/FAIL"] + pairs["PASS/INCONCLUSIVE"],
+        false_fail=pairs["FAIL/PASS"] + pairs["FAIL/INCONCLUSIVE"],
+    )
 
 
 def sentences(found: Mapping[str, Any]) -> list[str]:
@@ -57,13 +85,14 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
 
 
 def agreement_sentence(agreement: Rows) -> str:
-    """How often verdicts without retrained models agree, and how often they are the opposite."""
+    """How often verdicts without retrained models agree with those from them, and are wrong."""
     requests = sum({row["stratum"]: row["requests"] for row in agreement}.values())
-    n, same, passes, fails, _ = tally(agreement)
+    found = tally(agreement)
     return (
-        f"Judged by the other requests alone, {same} of the {n} models of {requests} requests have the "
-        f"verdict that their own retrained models give; {passes} PASS instead of FAIL, {fails} FAIL instead "
-        "of PASS; the others are INCONCLUSIVE in one of both ways."
+        f"Of {found.models} models of {requests} requests, {found.decided} pass or fail by their own "
+        f"retrained models. Judged by the other requests alone, {found.same} of these have the same verdict "
+        f"and {found.open} are INCONCLUSIVE; {found.false_pass} of all pass and {found.false_fail} fail "
+        "that do not by their retrained models."
     )
 
 

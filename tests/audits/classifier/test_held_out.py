@@ -48,9 +48,17 @@ def test_only_the_examples_of_the_request_count():
     assert FOLDS.figures(WHOLE.ids["forget"][~right])["ua"] == 100
 
 
+def test_models_disagree_as_far_as_they_are_apart():
+    ids, other = WHOLE.ids["forget"], drawn(2)
+    assert HeldOut([WHOLE, WHOLE]).disagreement(ids) == pytest.approx(0.0, abs=1e-12)
+    assert HeldOut([*FOLDS.folds, other]).disagreement(ids) == pytest.approx(measure_pair(other, WHOLE)["tv"])
+    with pytest.raises(ValueError, match="found one"):
+        FOLDS.disagreement(ids)  # no example has two models
+
+
 def test_nothing_of_folds_is_expected_of_whole_classes():
     original = {"ua": 0.0, "ra": 98.0, "ta": 90.0, "auc": 0.9, "probe": 99.0, "mia": 1.0}
     found = FOLDS.expect(original, WHOLE.ids["forget"], whole=True)
     assert found == {"ra": 98.0, "ta": 90.0, "ua": 0.0, "auc": 0.0, "probe": 0.0}
-    others = FOLDS.expect(original, WHOLE.ids["forget"], whole=False)
+    others = HeldOut([*FOLDS.folds, drawn(2)]).expect(original, WHOLE.ids["forget"], whole=False)
     assert others.keys() == {"ra", "ta", "ua", "auc", HELD_OUT_TV}

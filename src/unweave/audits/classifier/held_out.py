@@ -7,6 +7,7 @@ fold's model has learned.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 from jaxtyping import Bool, Shaped
@@ -56,6 +57,14 @@ class HeldOut:
         parts = [tv_of_shared(found, each) for each in self.folds]
         return sum(total for total, _ in parts) / sum(n for _, n in parts)
 
+    def disagreement(self, ids: Ids) -> float:
+        """Total variation of these answers from each other, as a mean over examples and pairs of models."""
+        pairs = [tv_of_shared(one, other) for one, other in combinations(self.about(ids), 2)]
+        count = sum(n for _, n in pairs)
+        if count == 0:
+            raise ValueError("expected two models that were trained without an example, found one: give more")
+        return sum(total for total, _ in pairs) / count
+
     def expect(self, original: Values, ids: Ids, *, whole: bool | None) -> dict[str, float]:
         """What is expected of retrained models without retraining, up to an offset that like requests share.
 
@@ -68,7 +77,7 @@ class HeldOut:
         if whole:
             return {**kept, **{name: 0.0 for name in CLASSES if name in original}}
         figures = self.figures(ids)
-        return {**kept, "ua": figures["ua"], "auc": figures["auc"], HELD_OUT_TV: 0.0}
+        return {**kept, "ua": figures["ua"], "auc": figures["auc"], HELD_OUT_TV: self.disagreement(ids)}
 
 
 def restrict(evidence: Evidence, rows: Bool[np.ndarray, " forget"]) -> Evidence:
