@@ -88,6 +88,7 @@ class TestQualification:
         lost = next(folder.glob("cells/random-2/100/retrained.json"))
         lost.unlink()
         told = run("qualify", place, *METHOD, *FEW, "--out", folder)
+        assert "Cost, retrains" in told.out
         assert told.code == 0 and "models of 4 requests" in " ".join(told.out.split())
         after = {path: path.stat().st_mtime_ns for path in (folder / "cells").rglob("*.parquet")}
         assert {path for path in cells if after[path] != cells[path]} == {lost.with_suffix(".parquet")}

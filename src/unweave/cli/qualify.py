@@ -1,9 +1,7 @@
 """`unweave qualify`: tests a method on proxy requests of a model; later audits then need no retraining."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -119,12 +117,13 @@ def stage_maker(place: Place, folder: Path, device: str, name: str, method: Meth
 
 def print_qualification(folder: Path, flags: CommonFlags) -> None:
     """Prints the verdicts by stratum, and how verdicts without retrained models agree with them."""
-    found: Mapping[str, Any] = record.load(folder)["qualification"]
+    whole = record.load(folder)
+    found = whole["qualification"]
     if flags.json:
         places = {"out": str(folder), "report": str(folder / html.FILE)}
         show.print_json({**places, "qualification": found})
         return
-    for header, lines in qualification_tables.grids(found):
+    for header, lines in qualification_tables.grids(whole):
         show.print_table(header, lines)
         show.print_lines("")
     show.print_sentences(*qualification_tables.sentences(found))

@@ -237,8 +237,8 @@ def _frontier(name: str, found: Mapping[str, Any]) -> Frontier:
 def _qualification(record: Mapping[str, Any]) -> Qualification | None:
     if "qualification" not in record:
         return None
-    found = record["qualification"]
-    return Qualification(qualification_tables.grids(found), qualification_tables.sentences(found))
+    said = qualification_tables.sentences(record["qualification"])
+    return Qualification(qualification_tables.grids(record), said)
 
 
 def _ranks(stages: list[Mapping[str, Any]]) -> Ranks | None:

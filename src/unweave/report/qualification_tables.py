@@ -5,31 +5,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unweave.report.numbers import number
+
 VERDICTS = ("PASS", "FAIL", "INCONCLUSIVE")
 Rows = Sequence[Mapping[str, Any]]
 Grid = tuple[list[str], list[list[str]]]
 
 
-def grids(found: Mapping[str, Any]) -> list[Grid]:
+def grids(record: Mapping[str, Any]) -> list[Grid]:
     """The header and the lines of each table: verdicts by stratum, then agreement by stratum and by model."""
+    found = record["qualification"]
     return [
-        by_stratum(found),
+        by_stratum(found, record["stages"]),
         agreement_by("stratum", "Judged without retraining", found["agreement"]),
         agreement_by("model", "Judged without retraining", found["agreement"]),
     ]
 
 
-def by_stratum(found: Mapping[str, Any]) -> Grid:
-    """A line per stratum: the size of its requests, and the verdicts on the method from retrained models."""
-    requests = found["requests"].values()
+def by_stratum(found: Mapping[str, Any], stages: Mapping[str, Any]) -> Grid:
+    """A line per stratum: its requests, the method's largest cost, and the verdicts from retrained models."""
+    requests = found["requests"]
     lines = []
-    for stratum in dict.fromkeys(each["stratum"] for each in requests):
-        own = [each for each in requests if each["stratum"] == stratum]
+    for stratum in dict.fromkeys(each["stratum"] for each in requests.values()):
+        names = [name for name, each in requests.items() if each["stratum"] == stratum]
+        own = [requests[name] for name in names]
+        cost = number(max(stages[name]["methods"][found["method"]]["cost"] for name in names))
         sizes = sorted({each["about"]["size"] for each in own})
         size = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
         counts = Counter(each["verdict"] for each in own)
-        lines.append([stratum, str(len(own)), size, *(str(counts[verdict]) for verdict in VERDICTS)])
-    return ["Stratum", "Requests", "Records", *VERDICTS], lines
+        lines.append([stratum, str(len(own)), size, cost, *(str(counts[verdict]) for verdict in VERDICTS)])
+    return ["Stratum", "Requests", "Records", "Cost, retrains", *VERDICTS], lines
 
 
 def agreement_by(key: str, title: str, agreement: Rows) -> Grid:
