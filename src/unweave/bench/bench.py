@@ -8,6 +8,8 @@ from os import cpu_count
 from pathlib import Path
 from typing import Any, Literal
 
+from unweave.audits.attacks.attack import Attack
+from unweave.bench.attacked_cells import refuse_unattackable
 from unweave.bench.cell import run_reference, run_seed
 from unweave.bench.frontier import frontier
 from unweave.bench.ranges import nest_paths
@@ -31,6 +33,7 @@ def bench(
     tune: int = 0,
     tuned: str | Path | None = None,
     studies: Mapping[str, Study] | None = None,
+    attacks: Sequence[Attack] = (),
     device: str = "cpu",
     listener: Listener = lambda progress: None,
 ) -> dict[str, Any]:
@@ -50,6 +53,7 @@ def bench(
         tune: The number of tuning trials per method; 0 uses the recipes' settings.
         tuned: The folder `tuning` of an earlier run; uses its searches instead of new ones.
         studies: Searches from elsewhere, by method, for all stages; they take precedence.
+        attacks: Attacks on the answers of all models, for the record.
         device: The device of the models.
         listener: Called after every job.
 
@@ -63,7 +67,15 @@ def bench(
     """
     stages = [Stage(limit_seeds(recipe, seeds), Path(folder), device) for recipe in recipes]
     return compare(
-        stages, folder, methods=methods, jobs=jobs, tune=tune, tuned=tuned, studies=studies, listener=listener
+        stages,
+        folder,
+        methods=methods,
+        jobs=jobs,
+        tune=tune,
+        tuned=tuned,
+        studies=studies,
+        attacks=attacks,
+        listener=listener,
     )
 
 
@@ -76,9 +88,12 @@ def compare(
     tune: int = 0,
     tuned: str | Path | None = None,
     studies: Mapping[str, Study] | None = None,
+    attacks: Sequence[Attack] = (),
     listener: Listener = lambda progress: None,
 ) -> dict[str, Any]:
     """Runs stages; see `bench`."""
+    for stage in stages if attacks else ():
+        refuse_unattackable(stage.recipe)
     searching = bool(tune) or tuned is not None
     if not searching:
         refuse_budgets(stages)
@@ -103,7 +118,7 @@ def compare(
         ]
         for stage in run_stages(stages, names, crew, listener):
             search = {name: study.trials for name, study in logs[stage.name].items()}
-            stages_made[stage.name] = stage_record(stage, names[stage.name], search)
+            stages_made[stage.name] = stage_record(stage, names[stage.name], search, attacks)
             content |= frontiers(stages, stages_made)
             record.write(content, folder)
     return content

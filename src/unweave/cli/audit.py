@@ -14,12 +14,13 @@ from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS, Verdict
 from unweave.cli.audit_concept import NO_PROMPTS, ConceptFiles, audit_concept, refuse_no_prompts
 from unweave.cli.inputs import answer_files, out, run_folder
+from unweave.cli.inputs.qualified import audit_qualified, facts_of, read_qualified
 from unweave.cli.options import DEFAULTS, CommonFlags
 from unweave.cli.terminal import progress, show
 from unweave.record import checkpoint, record
 from unweave.record.files import sha256
 from unweave.record.one_model import add_request
-from unweave.report import attack_tables, html
+from unweave.report import attack_tables, html, qualification_tables
 from unweave.report.numbers import number
 
 CALIBRATION = 100
@@ -35,6 +36,7 @@ def audit(
     original: Path | None = None,
     concept: ConceptFiles = NO_PROMPTS,
     references: int | None = None,
+    qualified: Path | None = None,
     attacks: str | None = None,
     tier: int | None = None,
     budget: str | None = None,
@@ -58,6 +60,8 @@ def audit(
         concept: The files of an audit of a concept.
         references: The number of references to retrain, by default ten, or those of --tier. A verdict needs
             ten; twelve more models are then retrained to fix the margins.
+        qualified: The folder of unweave qualify for this model and method: nothing is retrained, and the
+            verdict is predicted from its requests, which is weaker.
         attacks: Attack a classifier as well: default, all, or names of unweave attacks with commas between.
         tier: The largest tier of the attacks: 0 the two models, 1 one retrained model, 2 a verdict's.
         budget: The most time that attacks may take to examine the models, such as 90s or 10m; the cheapest
@@ -71,6 +75,17 @@ def audit(
         found = "neither" if run is None else "both"
         raise ValueError(f"audit needs either the folder of a run or --evidence, found {found}")
     retrains = references is not None or jobs != 1
+    if qualified is not None and (
+        evidence is not None
+        or concept.prompts is not None
+        or retrains
+        or request is not None
+        or reference is not None
+    ):
+        raise ValueError(
+            "--qualified judges a run without retraining: it does not go with --evidence, --prompts, "
+            "--reference, --references, --jobs or --attacks"
+        )
     if evidence is not None:
         if concept != NO_PROMPTS or retrains:
             raise ValueError("--prompts, --data, --set, --references and --jobs don't go with --evidence")
@@ -88,6 +103,8 @@ def audit(
     refuse_no_prompts(run, concept)
     if reference is not None or original is not None:
         raise ValueError("--reference and --original go with --evidence: a run has its own")
+    if qualified is not None:
+        return audit_without_retraining(run, qualified, flags)
     return audit_run(run, count_references(references, request), jobs, request, flags)
 
 
@@ -131,6 +148,28 @@ def audit_run(run: Path, references: int, jobs: int, request: Request | None, fl
         run_folder.retrain_all(run, [*seeds, *calibration], stored, jobs, flags.device, listener, examined)
         reference = run_folder.make_reference(project, split, seeds, calibration, stored) if seeds else None
         outcome = audit_answers(result, answer_pair, reference, exam=exam, plan=plan)
+        outcome = replace(outcome, record=add_request(outcome.record, run_folder.request_facts(run)))
+        outcome.save(place)
+    return print_audit(outcome, place, flags)
+
+
+def audit_without_retraining(run: Path, folder: Path, flags: CommonFlags) -> int:
+    """Audits a folder of forget from the folder of a qualification."""
+    project, split = run_folder.open_run(str(run.resolve()), flags.device)
+    result = run_folder.load_result(run, project, split, flags.device)
+    original = checkpoint.contents(result.original.state_dict())
+    about = facts_of(project, original, repr(result.method))
+    qualification = read_qualified(folder, about)
+    weights = checkpoint.contents(result.model.state_dict())
+    facts = {"verb": "audit", "weights": weights, "facts": project.facts, "qualified": qualification.digest}
+    place = flags.out or run / "audit-qualified"
+    out.refuse_within(place, project.source, run_folder.read_request(run).get("data"))
+    place = out.choose_folder(place, facts)
+    exam = run_folder.make_exam(run, project, split)
+    start = f"Auditing {run} by {folder}, with no retrained models"
+    with out.open_folder(place, facts), progress.show_progress(start, quiet=flags.quiet):
+        answer_pair = collect_answer_pair(result, exam)
+        outcome = audit_qualified(result, answer_pair, exam, qualification)
         outcome = replace(outcome, record=add_request(outcome.record, run_folder.request_facts(run)))
         outcome.save(place)
     return print_audit(outcome, place, flags)
@@ -199,12 +238,14 @@ def print_audit(outcome: Audit, place: Path, flags: CommonFlags, *sentences: str
         figures["original"] = None if before is None else before["scores"]
         places = {"out": str(place), "report": str(place / html.FILE)}
         whole = {key: stage["reference"].get(key) for key in ("seconds", "gradient_evaluations")}
-        figures |= {"attacks": stage["attacks"]} if "attacks" in stage else {}
+        figures |= {key: stage[key] for key in ("attacks", "qualified") if key in stage}
         show.print_json({**figures, "margins": stage["margins"], **cost, "retraining": whole, **places})
     else:
         show.print_verdict(stage, row, before)
         if "attacks" in stage:
             print_attacks(stage["attacks"])
+        if "qualified" in stage:
+            show.print_sentences("", *qualification_tables.audit_sentences(stage["qualified"]))
         show.print_sentences(*cost_sentence(row, stage["reference"]))
         show.print_sentences(*sentences)
         show.print_lines("", f"Report: {place / html.FILE}")

@@ -47,6 +47,7 @@ def bench(
     budgets: str | None = None,
     jobs: int | None = None,
     protocol: Protocol | None = None,
+    attacks: str | None = None,
     flags: CommonFlags = DEFAULTS,
 ) -> int:
     """Compare methods over seeds with equal tuning: cells, record.json and report.html.
@@ -72,9 +73,11 @@ def bench(
         jobs: The number of worker processes, at most one per core or GPU; by default one per core, or one on
             a device.
         protocol: Print the columns of another benchmark: deep-unlearn, for classifiers over ten seeds.
+        attacks: Attack the answers of each method and seed, and those of the retrained models: default, all,
+            or names of unweave attacks with commas between that need answers alone.
         flags: The flags of every verb.
     """
-    plan = Plan(methods, seeds, tune, against, tuned, parse_fractions(budgets), jobs, protocol)
+    plan = Plan(methods, seeds, tune, against, tuned, parse_fractions(budgets), jobs, protocol, attacks)
     if is_given(recipes):
         place = Place(single_place(recipes), recipe, data)
         print_summary(run_model(place, request, plan, flags), flags, protocol)
@@ -126,6 +129,7 @@ def run_recipes(recipes: Sequence[Recipe], name: str, plan: Plan, flags: CommonF
             jobs=jobs,
             tune=plan.tune or 0,
             tuned=plan.tuned,
+            attacks=plan.chosen_attacks,
             device=device,
             listener=listener,
         )
@@ -180,6 +184,7 @@ def run_model(place: Place, request: Request, plan: Plan, flags: CommonFlags) ->
             jobs=plan.jobs or 1,
             tune=plan.tune or 0,
             tuned=plan.tuned,
+            attacks=plan.chosen_attacks,
             listener=listener,
         )
     return folder

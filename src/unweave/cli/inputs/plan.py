@@ -3,8 +3,11 @@
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
+from unweave.audits.attacks.attack import Attack
+from unweave.bench.attacked_cells import answer_attacks
 from unweave.bench.bench import limit_seeds, refuse_repeated_stages
 from unweave.bench.recipe import Recipe
 from unweave.bench.setup import Against
@@ -30,6 +33,7 @@ class Plan:
         budgets: The budgets of the methods, one stage each; those of the recipe if None.
         jobs: The number of worker processes; chosen for the device if None.
         protocol: The benchmark whose columns are printed; our own if None.
+        attacks: Attacks on the answers of all models; none if None.
     """
 
     methods: str | None = None
@@ -40,6 +44,7 @@ class Plan:
     budgets: tuple[float, ...] | None = None
     jobs: int | None = None
     protocol: Protocol | None = None
+    attacks: str | None = None
 
     def __post_init__(self) -> None:
         if self.tune is not None and self.tune < 1:
@@ -55,6 +60,7 @@ class Plan:
                 "--budgets limits a search: give it with --tune or --tuned, or name recipes that "
                 "have settings of a budget, such as digits-trace@0.1"
             )
+        answer_attacks(self.attacks or "default")  # raises for an unknown one
         if self.jobs is not None and self.jobs < 1:
             raise ValueError(f"--jobs must be at least 1, found {self.jobs}")
         if self.tune and importlib.util.find_spec("optuna") is None:
@@ -66,6 +72,11 @@ class Plan:
             )
         if self.tuned is not None:
             refuse_no_searches(self.tuned)
+
+    @cached_property
+    def chosen_attacks(self) -> tuple[Attack, ...]:
+        """The attacks."""
+        return () if self.attacks is None else answer_attacks(self.attacks)
 
     @property
     def searches(self) -> bool:

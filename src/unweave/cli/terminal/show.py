@@ -99,7 +99,7 @@ def print_verdict(
         "Unit",
         *(["Before"] if original_scores else []),
         "Model",
-        "Retrained",
+        "Expected" if "qualified" in stage else "Retrained",
         "Difference",
         "Margin",
     ]
@@ -149,5 +149,6 @@ def print_stages(record: Mapping[str, Any]) -> None:
         print_sentences(*tables.sentences(stage), "")
         grid = tables.terminal(stage, width=console().width)
         console(table_formats.breadth(grid)).print(grid)
+        print_lines(*tables.attacked_methods_text(stage, console().width))
         print_lines("")
     console().print(Text(tables.legend(record, width=console().width), style="dim"))
