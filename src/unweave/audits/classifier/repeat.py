@@ -49,8 +49,8 @@ def refuse_varying_answers(
     different = int((~(apart <= TOLERANCE)).sum())  # NaN is different as well
     if different:
         raise Failed(
-            f"the same example got another answer in another batch: {different} of {len(order)} differ by over "
-            f"{TOLERANCE:g} of the probability; an audit needs a model whose answer depends on the "
+            f"the same example got another answer in another batch: {different} of {len(order)} differ "
+            f"by over {TOLERANCE:g} of the probability; an audit needs a model whose answer depends on the "
             "example alone: switch off what draws random numbers or mixes the examples of a batch"
         )
 
