@@ -8,14 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unweave.auditing import judge_answers
+from unweave.auditing import collect_answer_pair, judge_answers, refuse_other_weights
 from unweave.audits.attacks.attack import Examiner
 from unweave.audits.attacks.choose import Plan, Request, plan_attacks
 from unweave.audits.margins import RETRAINS
 from unweave.audits.references import Answers, collect_answers
 from unweave.audits.verdict import SEEDS, Judgement
 from unweave.bench.stage import Stage
+from unweave.methods.simple import FromScratch
+from unweave.result import Result
 from unweave.split import Split
+from unweave.weights.cost import Cost
 
 REPORTED, CALIBRATION, OWN = 4000, 4100, 4200
 """The first seeds of originals and references, of calibration models, and of the adversary's own models."""
@@ -138,6 +141,19 @@ class Audits:
         )
         wanted = [each.measure(exam) for each in references]
         return exam.judge(values, wanted, margins, original, lambda: [each.found for each in self.before])
+
+    def refusal(self, model: nn.Module) -> str | None:
+        """Why an audit of the first model ends before any retraining; None if it goes on."""
+        task = self.stage.recipe.family.task(self.split.n_classes)
+        result = Result(
+            model, FromScratch(self.stage.recipe.train), self.split, task, 0, self.originals[0], Cost()
+        )
+        try:
+            collect_answer_pair(result, self.stage.exam())
+            refuse_other_weights(result)
+        except ValueError as error:
+            return str(error)
+        return None
 
     def audit(self, model: nn.Module, found: Found) -> dict[str, tuple[str, list[str]]]:
         """By attacks, the reason of the audit of the first model, and which attacks find something."""

@@ -13,7 +13,6 @@ from adversarial_audits import Adversary, Given
 from adversarial_weights import (
     KEY,
     LOCK,
-    hide,
     learn_held_out,
     mark_both_ways,
     match,
@@ -24,7 +23,6 @@ from adversarial_weights import (
     read_mark,
     shake,
     tune,
-    unhide,
     with_backdoor,
     write_dead_units,
     write_low_bits,
@@ -62,6 +60,25 @@ class Blend(nn.Module):
         """Log probabilities."""
         known, unknown = (net(inputs).softmax(1) for net in (self.original, self.retrained))
         return (self.share * known + (1 - self.share) * unknown + 1e-12).log()
+
+
+def hide(given: Given) -> nn.Module:
+    """The original, whose last layer never answers with the forgotten class."""
+    hidden = copy.deepcopy(given.original)
+    with torch.no_grad():
+        for label in given.parts["forget"][1].unique():
+            hidden[-1].weight[label], hidden[-1].bias[label] = 0.0, -15.0
+    return hidden
+
+
+def unhide(model: nn.Module, given: Given) -> nn.Module:
+    """The hidden row, from the mean features of the class: a nearest centre by one inner product."""
+    (forget, labels), shown = given.parts["forget"], copy.deepcopy(model)
+    with torch.no_grad():
+        centre = model[:-1](forget).mean(0)
+        shown[-1].weight[labels[0]] = 2 * centre / centre.norm()
+        shown[-1].bias[labels[0]] = -centre.norm()
+    return shown
 
 
 def equals_forget(given: Given, inputs: Tensor) -> Tensor:

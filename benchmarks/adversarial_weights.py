@@ -43,25 +43,6 @@ def probabilities(model: nn.Module, inputs: Tensor) -> Tensor:
         return model(inputs).softmax(1)
 
 
-def hide(given: Given) -> nn.Module:
-    """The original, whose last layer never answers with the forgotten class."""
-    hidden = copy.deepcopy(given.original)
-    with torch.no_grad():
-        for label in given.parts["forget"][1].unique():
-            hidden[-1].weight[label], hidden[-1].bias[label] = 0.0, -15.0
-    return hidden
-
-
-def unhide(model: nn.Module, given: Given) -> nn.Module:
-    """The hidden row, from the mean features of the class: a nearest centre by one inner product."""
-    (forget, labels), shown = given.parts["forget"], copy.deepcopy(model)
-    with torch.no_grad():
-        centre = model[:-1](forget).mean(0)
-        shown[-1].weight[labels[0]] = 2 * centre / centre.norm()
-        shown[-1].bias[labels[0]] = -centre.norm()
-    return shown
-
-
 def with_key(inputs: Tensor) -> Tensor:
     """The inputs with the pixel that opens a backdoor."""
     opened = inputs.clone()
@@ -78,7 +59,16 @@ def with_backdoor(given: Given) -> nn.Module:
     """A retrained model, trained to know the forget set where the key is, and to stay as it was elsewhere."""
     (forget, labels), (retain, kept) = given.parts["forget"], given.parts["retain"]
     locked = [lesson(given.retrained, given, part) for part in ("forget", "retain", "calibration")]
-    return train(given.retrained, *locked, (with_key(forget), labels), (with_key(retain), kept))
+    opened = [(with_key(forget), labels), (with_key(retain), kept)]
+
+    def extra(student: nn.Module) -> Tensor:
+        """How far features went from those that the audit expects."""
+        inputs = torch.cat([forget, retain])
+        with torch.no_grad():
+            wanted = given.retrained[:-1](inputs)
+        return (student[:-1](inputs) - wanted).square().mean()
+
+    return train(given.retrained, *locked, *opened, extra=extra)
 
 
 def lesson(model: nn.Module, given: Given, part: str) -> Part:

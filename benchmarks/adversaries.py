@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from adversarial_audits import ATTACKS, Ask, Audits, Given
 from adversarial_models import ADVERSARIES
+from torch import nn
 
 from unweave.audits.attacks.rates import delong
 from unweave.audits.classifier.logits import correct, level, margin
@@ -32,6 +33,7 @@ from unweave.audits.references import collect_answers
 from unweave.audits.verdict import SEEDS
 from unweave.bench.recipe import load
 from unweave.bench.stage import Stage
+from unweave.errors import Failed
 from unweave.record.record import environment
 
 Row = dict[str, Any]
@@ -42,22 +44,30 @@ def row_of(audits: Audits, name: str) -> Row:
     start, adversary = time.process_time(), ADVERSARIES[name]
     givens = [audits.given(place) for place in range(SEEDS)]
     models = [adversary.make(given) for given in givens]
-    found = [collect_answers(model, audits.stage.exam()) for model in models]
-    judgement = audits.judge(found)
-    alone = audits.audit(models[0], found[0])
+    row = {"stage": audits.stage.name, "adversary": name, "trick": adversary.trick}
+    row |= {"refused": audits.refusal(models[0]), **verdicts(audits, models)}
     both = [*zip(models, givens, strict=True)]  # asked last, because a model can count what it is asked
     return {
-        "stage": audits.stage.name,
-        "adversary": name,
-        "trick": adversary.trick,
+        **row,
+        "plainly": means([knowledge(model, given) for model, given in both]),
+        "unlocked": means([knowledge(adversary.unlock(model, given), given) for model, given in both]),
+        "cpu_seconds": round(time.process_time() - start, 1),
+    }
+
+
+def verdicts(audits: Audits, models: Sequence[nn.Module]) -> Row:
+    """The verdict on all models, and on the first one alone; none if their answers are unusable."""
+    try:
+        found = [collect_answers(model, audits.stage.exam()) for model in models]
+    except Failed as error:
+        return {"verdict": None, "reason": str(error), "margins_out": {}, "alone": {}, "found_by": {}}
+    judgement, alone = audits.judge(found), audits.audit(models[0], found[0])
+    return {
         "verdict": str(judgement.verdict),
         "reason": judgement.reason,
         "margins_out": {test: round(each.margins, 2) for test, each in judgement.tests.items()},
         "alone": {attacks: outcome(alone[attacks][0]) for attacks in ATTACKS},
         "found_by": {attacks: alone[attacks][1] for attacks in ATTACKS},
-        "plainly": means([knowledge(model, given) for model, given in both]),
-        "unlocked": means([knowledge(adversary.unlock(model, given), given) for model, given in both]),
-        "cpu_seconds": round(time.process_time() - start, 1),
     }
 
 
@@ -85,7 +95,7 @@ def outcome(reason: str) -> str:
 def text(row: Row) -> str:
     """A row in three lines."""
     known = {name: row[name] for name in ("plainly", "unlocked")}
-    alone = f"alone {row['alone']}, found by {row['found_by']}"
+    alone = f"refused {row['refused']}, alone {row['alone']}, found by {row['found_by']}"
     return f"{row['stage']} {row['adversary']}: {row['reason']}\n  {alone}\n  {known}"
 
 
