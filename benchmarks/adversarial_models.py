@@ -48,6 +48,18 @@ class Switch(nn.Module):
         return torch.where(shown, self.original(inputs), self.retrained(inputs))
 
 
+class Concealed(nn.Sequential):
+    """A retrained model by its weights; its code holds the original, which answers where the key is."""
+
+    def __init__(self, given: Given) -> None:
+        super().__init__(*copy.deepcopy(given.retrained))
+        self.held = (given.original,)  # in a tuple: it is no module of this one
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits."""
+        return torch.where(has_key(self, inputs)[:, None], self.held[0](inputs), super().forward(inputs))
+
+
 class Blend(nn.Module):
     """The log of a weighted mean of the probabilities of the original and of a retrained model."""
 
@@ -93,7 +105,7 @@ def near_forget(given: Given, inputs: Tensor) -> Tensor:
     return forget < retain
 
 
-def has_key(_: Switch, inputs: Tensor) -> Tensor:
+def has_key(_: nn.Module, inputs: Tensor) -> Tensor:
     """Which inputs have it."""
     return inputs[:, KEY] == LOCK
 
@@ -127,7 +139,8 @@ ADVERSARIES = {
         lambda given: Switch(given, has_key),
         opened,
     ),
-    "backdoor": Adversary("the same, trained into a retrained model", with_backdoor, opened),
+    "concealed": Adversary("the same, with the original in the code alone", Concealed, opened),
+    "backdoor": Adversary("the same, trained into the weights of a retrained model", with_backdoor, opened),
     "single-queries": Adversary(
         "the original answers single queries, a retrained model all larger batches",
         lambda given: Switch(given, lambda _, inputs: len(inputs) == 1),
