@@ -43,8 +43,8 @@ def row_of(audits: Audits, name: str) -> Row:
     """The verdicts on one adversary, and what its models know."""
     start, adversary = time.process_time(), ADVERSARIES[name]
     givens = [audits.given(place) for place in range(SEEDS)]
-    models = [adversary.make(given) for given in givens]
-    row = {"stage": audits.stage.name, "adversary": name, "trick": adversary.trick}
+    models = [adversary.make(given).eval() for given in givens]
+    row = {"stage": audits.stage.name, "adversary": name}
     row |= {"refused": audits.refusal(models[0]), **verdicts(audits, models)}
     both = [*zip(models, givens, strict=True)]  # asked last, because a model can count what it is asked
     return {
@@ -99,6 +99,14 @@ def text(row: Row) -> str:
     return f"{row['stage']} {row['adversary']}: {row['reason']}\n  {alone}\n  {known}"
 
 
+def compact(rows: Sequence[Row]) -> str:
+    """A record with a line per row."""
+    tricks = {row["adversary"]: ADVERSARIES[row["adversary"]].trick for row in rows}
+    facts = {"question": (__doc__ or "").splitlines()[0], "environment": environment(), "tricks": tricks}
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    return f'{json.dumps(facts)[:-1]},\n"rows": [\n{lines}\n]}}\n'
+
+
 def read(place: Path) -> list[Row]:
     """The rows of a record; none if there is none."""
     return json.loads(place.read_text(encoding="utf-8"))["rows"] if place.exists() else []
@@ -125,9 +133,7 @@ def main() -> None:
                 continue
             row = row_of(audits, name)
             print(text(row), flush=True)
-            question = (__doc__ or "").splitlines()[0]
-            record = {"question": question, "environment": environment(), "rows": [*rows, row]}
-            asked.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            asked.record.write_text(compact([*rows, row]), encoding="utf-8")
 
 
 if __name__ == "__main__":
