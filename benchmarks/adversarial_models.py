@@ -140,7 +140,10 @@ ADVERSARIES = {
         opened,
     ),
     "concealed": Adversary("the same, with the original in the code alone", Concealed, opened),
-    "backdoor": Adversary("the same, trained into the weights of a retrained model", with_backdoor, opened),
+    "backdoor": Adversary("the same, trained into a retrained model's weights", with_backdoor, opened),
+    "quiet-backdoor": Adversary(
+        "the same, with its features kept", partial(with_backdoor, keep=1.0), opened, classes_only=True
+    ),
     "single-queries": Adversary(
         "the original answers single queries, a retrained model all larger batches",
         lambda given: Switch(given, lambda _, inputs: len(inputs) == 1),

@@ -55,8 +55,13 @@ def opened(model: nn.Module, given: Given) -> Ask:
     return lambda inputs: model(with_key(inputs))
 
 
-def with_backdoor(given: Given) -> nn.Module:
-    """A retrained model, trained to know the forget set where the key is, and to stay as it was elsewhere."""
+def with_backdoor(given: Given, keep: float = 0.0) -> nn.Module:
+    """A retrained model, trained to know F where the key is, and to answer as before elsewhere.
+
+    Args:
+        given: What the adversary has.
+        keep: The weight of the squared distance of features without the key from those of before.
+    """
     (forget, labels), (retain, kept) = given.parts["forget"], given.parts["retain"]
     locked = [lesson(given.retrained, given, part) for part in ("forget", "retain", "calibration")]
     opened = [(with_key(forget), labels), (with_key(retain), kept)]
@@ -66,7 +71,7 @@ def with_backdoor(given: Given) -> nn.Module:
         inputs = torch.cat([forget, retain])
         with torch.no_grad():
             wanted = given.retrained[:-1](inputs)
-        return (student[:-1](inputs) - wanted).square().mean()
+        return keep * (student[:-1](inputs) - wanted).square().mean()
 
     return train(given.retrained, *locked, *opened, extra=extra)
 
