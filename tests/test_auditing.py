@@ -302,6 +302,24 @@ def test_a_model_without_answers_is_named_before_anything_is_retrained(result, f
     assert not train.asked
 
 
+class Both(nn.Module):
+    """Holds the original and answers as a retrained model."""
+
+    def __init__(self, known: nn.Module, shown: nn.Module) -> None:
+        super().__init__()
+        self.known, self.shown = known, shown
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.shown(x)
+
+
+def test_a_model_with_more_weights_than_the_original_is_refused_before_anything_is_retrained(result) -> None:
+    train = Trainer()
+    with pytest.raises(ValueError, match=r"tensor '0.weight' must be \[8, 6\], found absent: .* can hold"):
+        unweave.audit(replace(result, model=Both(result.original, build())), Retrain(train))
+    assert not train.asked
+
+
 def test_a_retrained_model_without_answers_is_named_by_its_seed(result) -> None:
     def train(dataset, seed: int) -> nn.Module:
         return Silent() if seed == 1 else build()

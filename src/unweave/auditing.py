@@ -31,10 +31,11 @@ from unweave.audits.references import Answers, Retrain, collect_answers, load_or
 from unweave.audits.score import Score
 from unweave.audits.verdict import Judgement, Verdict
 from unweave.errors import Failed
-from unweave.record import record
+from unweave.record import checkpoint, record
 from unweave.result import Result
 from unweave.tasks import family_of
 from unweave.weights.processes import Processes
+from unweave.weights.sharded_model import is_model_sharded
 
 __all__ = ["Audit", "Evidence", "Retrain", "Verdict", "audit"]
 
@@ -124,8 +125,8 @@ def audit(
 
     Raises:
         ValueError: If models are to be retrained but the data is unknown, if the evidence is about other
-            examples, if a generator comes without an exam, or if the answers of a model are unusable, such as
-            NaN.
+            examples, if a generator comes without an exam, if the answers of a model are unusable, such as
+            NaN, or if the unlearned model has other weights than the original.
         Failed: If the answers of a retrained model are unusable.
     """
     request = attack_request(attacks, tier, budget)
@@ -139,6 +140,7 @@ def audit(
         return judge_answers(ANSWERED, result, answers, before, *given, plan=plan)
     chosen_exam = exam or default_exam(result)
     answer_pair = collect_answer_pair(result, chosen_exam)
+    refuse_other_weights(result)
     plan = None if request is None else plan_of_audit(request, result, reference, chosen_exam)
     return audit_answers(result, answer_pair, reference, calibration, exam=chosen_exam, plan=plan)
 
@@ -156,6 +158,21 @@ def collect_answer_pair(result: Result, exam: Answering[Found]) -> tuple[Answers
         return answers, collect_answers(result.original, exam)
     except Failed as error:
         raise ValueError(f"the {name} model can't be audited: {error}") from error
+
+
+def refuse_other_weights(result: Result) -> None:
+    """Raises if the unlearned model has tensors of other names or shapes than the original.
+
+    A command line audit loads weights into the project's own model, so it needs no such check. Nor do the
+    pieces of a sharded model, which is edited where it is.
+    """
+    if is_model_sharded(result.model):
+        return
+    expected, found = (checkpoint.shapes(each.state_dict()) for each in (result.original, result.model))
+    strange = checkpoint.difference(expected, found)
+    if strange:
+        why = "weights that no answer of the audit needs can hold the forget set"
+        raise ValueError(f"the unlearned model must have the weights of the original, {strange}: {why}")
 
 
 def audit_answers(

@@ -83,5 +83,4 @@ ATTACK = Attack(
     figures=attack_figures,
     examine=examine,
     gradients=15,
-    default=False,
 )
