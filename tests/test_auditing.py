@@ -21,7 +21,8 @@ from unweave.audits.classifier import parquet
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED, ClassifierExam
 from unweave.audits.classifier.metrics import METRICS, measure
-from unweave.audits.references import Answers, Retrain
+from unweave.audits.answers import Answers
+from unweave.audits.references import Retrain
 from unweave.audits.verdict import Verdict
 from unweave.descent.descend import Descent
 from unweave.errors import Failed

@@ -27,7 +27,8 @@ from unweave.audits.classifier.prepare_attacks import (
 from unweave.audits.exam import Answering, Exam, Found, Judging, Measuring, Reporting
 from unweave.audits.margins import Margins
 from unweave.audits.one_model import Subject, add_original, as_given, audit_record
-from unweave.audits.references import Answers, Retrain, collect_answers, load_or_retrain, retraining_cost
+from unweave.audits.answers import Answers, collect_answers
+from unweave.audits.references import Retrain, load_or_retrain, retraining_cost
 from unweave.audits.score import Score
 from unweave.audits.verdict import Judgement, Verdict
 from unweave.errors import Failed
@@ -99,7 +100,7 @@ def audit(
     exam: Exam[Any] | None = None,
     attacks: str | None = None,
     tier: int | None = None,
-    budget: float | None = None,
+    budget: int | None = None,
 ) -> Audit:
     """Compares one unlearned model with models retrained without the forget set.
 
@@ -119,8 +120,8 @@ def audit(
             between; None for none. An attack that finds something takes a PASS away, and controls say
             whether the audit is valid.
         tier: The largest tier of the attacks; None for any.
-        budget: The most seconds that attacks may take to examine the models, the cheapest first; None for
-            any.
+        budget: The most gradient evaluations that attacks may take to examine each model, the cheapest first;
+            None for any.
 
     Raises:
         ValueError: If models are to be retrained but the data is unknown, if the evidence is about other
@@ -139,7 +140,7 @@ def audit(
         return judge_answers(ANSWERED, result, answers, before, *given, plan=plan)
     chosen_exam = exam or default_exam(result)
     answer_pair = collect_answer_pair(result, chosen_exam)
-    plan = None if request is None else plan_of_audit(request, result, reference, chosen_exam)
+    plan = None if request is None else plan_of_audit(request, reference, chosen_exam)
     return audit_answers(result, answer_pair, reference, calibration, exam=chosen_exam, plan=plan)
 
 

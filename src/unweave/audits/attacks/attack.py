@@ -73,6 +73,9 @@ class Shown:
     exhibits: Mapping[str, Exhibit] = field(default_factory=dict)
 
 
+EXAMINING_FORMAT = 1
+"""Raised with every change of what an attack keeps of a model, so that stored models are examined again."""
+
 Figures = Mapping[str, Interval]
 """The figures of one model by name, each with its 95 % interval over examples; NaN ends if there is none."""
 

@@ -21,7 +21,7 @@ from unweave.audits.diffusion.prompt_file import read_prompts
 from unweave.audits.diffusion.real_concepts import RealImages, shows
 from unweave.audits.margins import RETRAINS
 from unweave.audits.one_model import GivenModel
-from unweave.audits.references import Answers, collect_answers
+from unweave.audits.answers import Answers, collect_answers
 from unweave.audits.verdict import SEEDS
 from unweave.bench.workers import Listener, Progress
 from unweave.cli.audit_concept import Folders, not_run
