@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unweave.audits.answers import Answers, collect_answers
 from unweave.audits.attacks.attack_report import judge_with_attacks, run_attacks
 from unweave.audits.attacks.choose import Plan
 from unweave.audits.attacks.metric_faults import MetricFaults
@@ -27,7 +28,6 @@ from unweave.audits.classifier.prepare_attacks import (
 from unweave.audits.exam import Answering, Exam, Found, Judging, Measuring, Reporting
 from unweave.audits.margins import Margins
 from unweave.audits.one_model import Subject, add_original, as_given, audit_record
-from unweave.audits.answers import Answers, collect_answers
 from unweave.audits.references import Retrain, load_or_retrain, retraining_cost
 from unweave.audits.score import Score
 from unweave.audits.verdict import Judgement, Verdict

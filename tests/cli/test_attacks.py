@@ -73,7 +73,7 @@ def test_answers_alone_are_attacked_and_what_needs_a_model_is_named(run, here, f
     }  # fmt: skip
     assert "only their answers are known" in found["not_run"]["relearning"]
     said = " ".join(told.out.split())
-    assert "The controls hold: " in said and "Not run: zrf, compression, representation" in said
+    assert "The controls hold: " in said and "Not run: representation, compression, zrf" in said
     again = json.loads(run("audit", "--evidence", files / "good.parquet", *flags, "--json").out)
     assert again["out"] == "unweave-audit" and again["attacks"]["controls"] == found["controls"]
 
@@ -106,19 +106,18 @@ def test_the_models_of_a_run_are_examined_and_attacks_are_added_to_an_earlier_au
 
 
 def test_other_attacks_get_a_report_of_their_own_and_share_the_retrained_models(run, here, made, listed):
-    plain = ("audit", made, "--out", here / "audit", "--references", 1, "--quiet", "--json")
-    first = json.loads(run(*plain, "--attacks", "rmia").out)
+    plain = ("audit", made, "--out", here / "audit", "--quiet", "--json", "--references")
+    first = json.loads(run(*plain, 1, "--attacks", "rmia").out)
     before = listed(here / "audit")
-    other = json.loads(run(*plain, "--attacks", "representation,functional-distance").out)
+    other = json.loads(run(*plain, 1, "--attacks", "representation,functional-distance").out)
     assert other["out"] == str(here / "audit-2") and other["scores"] == first["scores"]
     assert not (here / "audit-2" / "references").exists()
     after = listed(here / "audit")
     assert before.items() <= after.items()
     (kept,) = after.keys() - before.keys()
     assert Path(kept).name.startswith("attacks-")
-    few = json.loads(run(*plain, "--references", 0).out)
-    assert few["out"] == str(here / "audit-3")
-    again = json.loads(run(*plain, "--attacks", "rmia").out)
+    assert json.loads(run(*plain, 0).out)["out"] == str(here / "audit-3")
+    again = json.loads(run(*plain, 1, "--attacks", "rmia").out)
     assert again["out"] == str(here / "audit") and again["scores"] == first["scores"]
 
 
@@ -170,7 +169,6 @@ ATTACK = Attack(
     evidence="logits",
     tier=0,
     fewest=1,
-    cost="nothing",
     says="A share.",
     cannot="Anything else.",
     figures=attack_figures,

@@ -39,9 +39,11 @@ class ReferenceFiles:
         return self.facts.with_suffix("")
 
     def write(self, answers: Answers[Found], model: nn.Module, exam: Storing[Found]) -> None:
-        """Stores a model and its answers."""
+        """Stores a model and its answers, instead of one whose facts were deleted."""
         assert answers.cost is not None
         self.folder.mkdir(parents=True, exist_ok=True)
+        for stale in self.folder.glob("attacks-*.json"):
+            stale.unlink()
         exam.save(answers.found, self.facts.with_suffix(f".{exam.suffix}"))
         state = whole_state(model)
         if state:  # of a sharded model the first process alone has it

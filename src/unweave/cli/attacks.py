@@ -48,7 +48,7 @@ def describe_attack(attack: Attack) -> dict[str, Any]:
         "says": attack.says,
         "cannot": attack.cannot,
         "default": attack.default,
-        "runs_in": attack.command or "unweave audit --attacks",
+        "runs_in": attack.function or "unweave audit --attacks",
     }
 
 

@@ -84,7 +84,7 @@ def test_what_can_not_be_attacked_is_refused() -> None:
     broken.logits["retain"][0, 0] = np.nan
     with pytest.raises(ValueError, match="plain needs finite logits, found NaN or infinity"):
         attacked(PLAIN, answers(50), references=[*REFERENCES[:9], broken])
-    with pytest.raises(ValueError, match="can't run the attack u-lira: use benchmarks/shadows.py"):
+    with pytest.raises(ValueError, match="can't run the attack u-lira: call unweave.audits.*ulira"):
         attacked(ATTACKS["u-lira"], answers(50))
 
 

@@ -1,5 +1,6 @@
 """Which attacks run: names, tiers and budgets."""
 
+import pkgutil
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from unweave.audits.attacks.choose import Request, attack_named, chosen_attacks,
 DEAR = replace(PLAIN, name="dear", examine=lambda subject: {}, gradients=100)
 DEARER = replace(DEAR, name="dearer", gradients=300)
 BESIDE = replace(PLAIN, name="beside", tier=1)
-SHADOWS = replace(PLAIN, name="shadows", tier=3, figures=None, command="elsewhere.py", default=False)
+SHADOWS = replace(PLAIN, name="shadows", tier=3, figures=None, function="elsewhere.run", default=False)
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ class TestPlan:
     def test_the_cheapest_run_first_and_what_is_not_run_is_named(self):
         plan = planned()
         assert [each.name for each in plan.attacks] == ["beside", "plain", "dear", "dearer"]
-        assert set(plan.not_run) == {"shadows"} and "run elsewhere.py" in plan.not_run["shadows"]
+        assert set(plan.not_run) == {"shadows"} and "call elsewhere.run" in plan.not_run["shadows"]
         assert [each.name for each in plan.examining] == ["dear", "dearer"]
 
     def test_every_attack_is_planned_or_has_a_reason(self):
@@ -80,7 +81,8 @@ def test_unknown_names_and_tiers_are_refused() -> None:
         Request(budget=-1)
 
 
-def test_every_attack_runs_in_an_audit_or_names_its_command() -> None:
+def test_every_attack_runs_in_an_audit_or_names_a_function() -> None:
     for attack in ATTACKS.values():
-        assert (attack.figures is None) == bool(attack.command)
-        assert attack.examine is None or attack.gradients > 0
+        assert (attack.figures is None) == bool(attack.function) == bool(attack.function_cost)
+        assert (attack.examine is None) == (attack.gradients == 0)
+        assert not attack.function or callable(pkgutil.resolve_name(attack.function))

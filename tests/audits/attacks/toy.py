@@ -47,7 +47,6 @@ PLAIN = Attack(
     evidence="logits of the model",
     tier=0,
     fewest=1,
-    cost="nothing",
     says="A mean.",
     cannot="Anything else.",
     figures=mean_of_forget,

@@ -90,18 +90,19 @@ class Attack:
         evidence: What it needs, in one clause.
         tier: The models that it needs beside the unlearned one (see `TIERS`).
         fewest: The fewest models of each kind.
-        cost: What it costs, in one clause.
         says: What its figure means, in one sentence.
         cannot: What it cannot show, in one sentence.
         figures: Computes the figures of one model. The retrained models it gets never contain that model.
-            None if an audit of one model can't run it; `command` then can.
+            None if an audit of one model can't run it; `function` then can.
         examine: Takes from a model what `figures` needs; None if the answers are enough.
-        gradients: The gradient evaluations that `examine` takes per model, about; for the budget.
+        gradients: The gradient evaluations of batches of 128 that `examine` takes per model with a forget set
+            of a thousand, about; a forward pass counts as a third.
         above: The fault of a model whose figures are above those of retrained models; None if that is none.
         below: The fault of a model whose figures are below.
         floor: The smallest difference that counts.
         default: Whether it is among the attacks of `default`.
-        command: What runs it outside an audit; empty if an audit does.
+        function: What runs it outside an audit; empty if an audit does.
+        function_cost: What that takes, in one clause.
     """
 
     name: str
@@ -109,7 +110,6 @@ class Attack:
     evidence: str
     tier: Tier
     fewest: int
-    cost: str
     says: str
     cannot: str
     figures: Callable[[Shown, Sequence[Shown]], Figures] | None = None
@@ -119,7 +119,16 @@ class Attack:
     below: str | None = "over-forgetting"
     floor: float = 0.02
     default: bool = True
-    command: str = ""
+    function: str = ""
+    function_cost: str = ""
+
+    @property
+    def cost(self) -> str:
+        """What it costs, in one clause."""
+        if self.function:
+            return self.function_cost
+        many = f"about {self.gradients} gradient evaluations per model"
+        return many if self.gradients else "no further pass of the model"
 
 
 @dataclass(frozen=True)

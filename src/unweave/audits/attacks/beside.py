@@ -80,7 +80,7 @@ def findings(attack: Attack, shown: Shown, case: Case, null: Null) -> list[str]:
 def figures_of(attack: Attack, shown: Shown, retrained: Sequence[Shown]) -> Figures:
     """The figures of one model; none if the attack did not examine it."""
     if attack.figures is None:
-        raise ValueError(f"an audit of one model can't run the attack {attack.name}: use {attack.command}")
+        raise ValueError(f"an audit of one model can't run the attack {attack.name}: call {attack.function}")
     if not all(each.answers.finite for each in (shown, *retrained)):
         raise ValueError(f"{attack.name} needs finite logits, found NaN or infinity: leave out what failed")
     if attack.examine is not None and attack.name not in shown.exhibits:

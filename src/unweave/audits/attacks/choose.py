@@ -110,7 +110,7 @@ def why_not(attack: Attack, request: Request, retrained: int, *, has_models: boo
     if request.tier is not None and attack.tier > request.tier:
         return f"its tier is T{attack.tier}, and T{request.tier} was asked for"
     if attack.figures is None:
-        return f"it needs more than an audit of one model has: {attack.evidence}; run {attack.command}"
+        return f"it needs more than an audit of one model has: {attack.evidence}; call {attack.function}"
     if attack.examine is not None and not has_models:
         return "it needs the models themselves, and only their answers are known"
     if attack.tier >= 1 and retrained < 1:

@@ -77,11 +77,10 @@ ATTACK = Attack(
     evidence="the model and retrained ones",
     tier=0,
     fewest=2,
-    cost="six passes over the forget set and unseen examples",
     says="How well the model with rounded or pruned weights classifies F, and tells it from unseen examples.",
     cannot="Other ways to compress, such as scales per channel, rounding with calibration, or distillation.",
     figures=attack_figures,
     examine=examine,
-    gradients=15,
+    gradients=16,
     default=False,
 )

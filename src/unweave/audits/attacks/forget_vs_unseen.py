@@ -162,7 +162,6 @@ ATTACK = Attack(
     evidence="logits of the model",
     tier=0,
     fewest=FEWEST,
-    cost="no further pass of the model",
     says="How well one threshold on one statistic tells forget examples from unseen ones.",
     cannot=CANNOT,
     figures=attack_figures,

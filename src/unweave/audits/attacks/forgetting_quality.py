@@ -171,11 +171,11 @@ ATTACK = Attack(
     evidence="margins of many unlearned models and of as many retrained ones",
     tier=3,
     fewest=FEWEST,
-    cost="N originals, N unlearnings and N retrainings; N = 64 screens",
+    function_cost="N originals, N unlearnings and N retrainings; N = 64 screens",
     says="How few rules tell unlearned from retrained models, example by example; 1 is as retraining.",
     cannot=CANNOT,
     above=None,
     below="under- or over-forgetting",
     default=False,
-    command="benchmarks/shadows.py",
+    function="unweave.audits.attacks.forgetting_quality.forgetting_quality",
 )

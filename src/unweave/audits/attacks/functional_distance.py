@@ -39,7 +39,6 @@ ATTACK = Attack(
     evidence="logits of the model and of retrained ones on the forget set",
     tier=1,
     fewest=2,
-    cost="no further pass of the model",
     says="How far the answers on the forget set are from those of retrained models.",
     cannot="Which examples differ, and residue that no answer shows; it depends on calibration.",
     figures=attack_figures,

@@ -230,11 +230,11 @@ ATTACK = Attack(
     evidence="the weights before and after a deletion, and candidate records",
     tier=0,
     fewest=1,
-    cost="hundreds of gradient evaluations per record and restart",
+    function_cost="hundreds of gradient evaluations per record and restart",
     says="How often the deleted record is nearest to what its deletion lets an attacker reconstruct.",
     cannot=CANNOT,
     above="a leak of the deletion",
     below=None,
     default=False,
-    command="benchmarks/inversion.py",
+    function="unweave.audits.attacks.inversion.recover",
 )

@@ -156,11 +156,11 @@ ATTACK = Attack(
     evidence="margins of many unlearned models and of as many retrained ones",
     tier=3,
     fewest=FEWEST,
-    cost="N originals, N unlearnings and N retrainings; N = 100 is good",
+    function_cost="N originals, N unlearnings and N retrainings; N = 100 is good",
     says="How far the margins of an example are distributed otherwise than among retrained models.",
     cannot=CANNOT,
     above="under- or over-forgetting",
     below=None,
     default=False,
-    command="benchmarks/shadows.py",
+    function="unweave.audits.attacks.klom.klom",
 )

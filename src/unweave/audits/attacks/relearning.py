@@ -91,11 +91,10 @@ ATTACK = Attack(
     evidence="the model and retrained ones",
     tier=0,
     fewest=2,
-    cost="120 gradient evaluations per model",
     says="How much of F the model knows again while it trains on a little of F, or on retain data alone.",
     cannot="What more steps, other rates or other data would bring back.",
     figures=attack_figures,
     examine=examine,
-    gradients=250,
+    gradients=180,
     default=False,
 )

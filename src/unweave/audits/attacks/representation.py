@@ -120,10 +120,9 @@ ATTACK = Attack(
     evidence="features of the model and of retrained ones",
     tier=0,
     fewest=2,
-    cost="one pass over at most 2000 examples of each part",
     says="How well the features alone tell the classes of forget examples, and F from unseen examples.",
     cannot="What other layers hold, and what a classifier with more power would find.",
     figures=attack_figures,
     examine=examine,
-    gradients=25,
+    gradients=16,
 )

@@ -181,7 +181,6 @@ ATTACK = Attack(
     evidence="confidences of the model and of retrained ones",
     tier=1,
     fewest=FEWEST,
-    cost="no further pass of the model",
     says="How much more the model believes in a forget example than references do, relative to others.",
     cannot=CANNOT,
     figures=attack_figures,

@@ -50,7 +50,6 @@ ATTACK = Attack(
     evidence="logits of the model and, for the tail, of retrained ones",
     tier=0,
     fewest=2,
-    cost="no further pass of the model",
     says="How many forget examples have a loss that retrained models hardly give, and how far F stands out.",
     cannot="Much on a small forget set: one in a hundred of a few hundred examples is a handful.",
     figures=attack_figures,

@@ -194,9 +194,9 @@ ATTACK = Attack(
     evidence="margins of antithetic pairs of shadow models, unlearned and retrained",
     tier=3,
     fewest=2 * FEWEST,
-    cost="T trainings and T unlearnings; T = 64 is good",
+    function_cost="T trainings and T unlearnings; T = 64 is good",
     says="How often an attack on each record alone tells unlearned from never seen.",
     cannot=CANNOT,
     default=False,
-    command="benchmarks/shadows.py",
+    function="unweave.audits.attacks.ulira.ulira",
 )

@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import nn
 
+from unweave.audits.answers import Answers
 from unweave.audits.attacks.attack import Attack, Examiner, Shown
 from unweave.audits.attacks.beside import Case
 from unweave.audits.attacks.choose import Plan, Request, plan_attacks
 from unweave.audits.classifier.exam import ClassifierExam
 from unweave.audits.exam import Exam
-from unweave.audits.answers import Answers
 from unweave.audits.references import Retrain
 from unweave.result import Result
 

@@ -56,7 +56,9 @@ def siblings(out: Path) -> Iterator[Path]:
     return (out if number == 1 else out.with_name(f"{out.name}-{number}") for number in count(1))
 
 
-def find_earlier(out: Path, facts: Facts, shares: Callable[[Facts, Facts], bool], holding: str) -> Path | None:
+def find_earlier(
+    out: Path, facts: Facts, shares: Callable[[Facts, Facts], bool], holding: str
+) -> Path | None:
     """The first folder of `out` and its siblings whose request shares its work with this one.
 
     Args:
