@@ -73,7 +73,7 @@ class Shown:
     exhibits: Mapping[str, Exhibit] = field(default_factory=dict)
 
 
-EXAMINING_FORMAT = 1
+EXAMINING_FORMAT = 2
 """Raised with every change of what an attack keeps of a model, so that stored models are examined again."""
 
 Figures = Mapping[str, Interval]
