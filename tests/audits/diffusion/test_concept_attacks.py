@@ -25,7 +25,7 @@ from unweave.audits.diffusion.concept_attacks import (  # noqa: E402
     try_paraphrases,
     try_pictures,
 )
-from unweave.audits.diffusion.eight_bits import round_rows, round_weights  # noqa: E402
+from unweave.audits.diffusion.eight_bits import round_weights  # noqa: E402
 from unweave.audits.diffusion.latent_drawing import PromptedPipeline  # noqa: E402
 from unweave.audits.diffusion.text_attacks import TextEncoder, choose_prefix, invert_token  # noqa: E402
 from unweave.descent.descend import Descent  # noqa: E402
@@ -157,10 +157,7 @@ def test_a_prompt_that_leaves_no_room_is_refused(model: PromptedPipeline):
         )
 
 
-def test_weights_of_eight_bits_are_multiples_of_a_step_and_near():
-    weight = torch.tensor([[127.0, 1.4, -0.6], [0.0, 0.0, 0.0], [1.27, 0.014, -1.0]])
-    expected = torch.tensor([[127.0, 1.0, -1.0], [0.0, 0.0, 0.0], [1.27, 0.01, -1.0]])
-    assert torch.allclose(round_rows(weight), expected)
+def test_matrices_have_eight_bits_and_vectors_stay():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Linear(4, 2))
     before = copy.deepcopy(model)
     rounded = round_weights(model)

@@ -18,16 +18,15 @@ from unweave.audits.attacks.means import share_interval
 from unweave.audits.attacks.rates import delong
 from unweave.audits.classifier.collect import logits_of
 from unweave.audits.classifier.logits import correct, level, margin
+from unweave.audits.quantize import quantize
 from unweave.audits.score import Interval
 
 NAME = "compression"
 
 
-def quantize(weight: Tensor, bits: int) -> Tensor:
-    """The weight rounded to the whole multiples of a step, as many as the bits have on both sides of zero."""
-    most = 2 ** (bits - 1) - 1
-    step = weight.abs().max().clamp(min=1e-30) / most
-    return (weight / step).round() * step
+def with_one_scale(weight: Tensor, bits: int) -> Tensor:
+    """The weight rounded with one step for all of it."""
+    return quantize(weight.reshape(1, -1), bits).view_as(weight)
 
 
 def prune(weight: Tensor) -> Tensor:
@@ -37,8 +36,8 @@ def prune(weight: Tensor) -> Tensor:
 
 
 EDITS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "8 bit": lambda weight: quantize(weight, 8),
-    "4 bit": lambda weight: quantize(weight, 4),
+    "8 bit": lambda weight: with_one_scale(weight, 8),
+    "4 bit": lambda weight: with_one_scale(weight, 4),
     "pruned by half": prune,
 }
 
