@@ -28,7 +28,7 @@ def audit(model: Evidence, attacks: str | None = "default", references=REFERENCE
 
 
 def reported(attacks: str, model: Evidence, faults=lambda answers, references: []):
-    plan = plan_attacks(Request(attacks), retrained=10, models=24, seconds_per_gradient=None)
+    plan = plan_attacks(Request(attacks), retrained=10, has_models=False)
     return run_attacks(plan, case(model), faults)
 
 
@@ -155,7 +155,7 @@ class TestBadInput:
             logits = {part: logits[:, :1] for part, logits in each.logits.items()}
             return Evidence(logits, {part: 0 * labels for part, labels in each.labels.items()}, each.ids)
 
-        plan = plan_attacks(Request(), retrained=0, models=2, seconds_per_gradient=None)
+        plan = plan_attacks(Request(), retrained=0, has_models=False)
         of = case(narrow(answers(50)), references=[], calibration=[])
         with pytest.raises(ValueError, match="attacks need at least two classes, found 1"):
             run_attacks(plan, of, lambda answers, references: [])

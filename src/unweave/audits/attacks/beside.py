@@ -8,13 +8,12 @@ margin. An attack that finds nothing proves nothing, so there is no test of equa
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 
 from unweave.audits.attacks.attack import Attack, Figures, Shown
 from unweave.audits.attacks.result import AttackResult, spread_band
-from unweave.audits.margins import RETRAINS, WIDENING
+from unweave.audits.margins import RETRAINS, WIDENING, spread
 from unweave.audits.score import t_interval
 from unweave.audits.verdict import SEEDS
 
@@ -113,11 +112,6 @@ def null_of(attack: Attack, case: Case) -> Null:
 def common_names(found: Sequence[Figures]) -> list[str]:
     """The names of the figures that all models have."""
     return [name for name in (found[0] if found else ()) if all(name in each for each in found)]
-
-
-def spread(values: Sequence[float]) -> float:
-    """The 95 % quantile of the difference of two values."""
-    return float(np.quantile([abs(one - other) for one, other in combinations(values, 2)], 0.95))
 
 
 def judge_figures(
