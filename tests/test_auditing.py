@@ -213,6 +213,15 @@ def test_references_of_the_same_code_are_read_by_a_new_process(result, tmp_path,
         assert asked == mine.ASKED
 
 
+def test_progress_goes_to_the_log_alone(result, caplog, capsys) -> None:
+    with caplog.at_level("INFO", logger="unweave"):
+        unweave.audit(result, Retrain(Trainer(), seeds=range(2), calibration_seeds=(7, 8)))
+    assert [each.getMessage() for each in caplog.records if each.name == "unweave.auditing"] == [
+        f"retrained model {number} of 4 (seed {seed})" for number, seed in enumerate((0, 1, 7, 8), start=1)
+    ]
+    assert capsys.readouterr() == ("", "")
+
+
 def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

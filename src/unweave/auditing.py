@@ -7,6 +7,7 @@ audit.save("forgotten/")
 ```
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +37,8 @@ from unweave.record import record
 from unweave.result import Result
 from unweave.tasks import family_of
 from unweave.weights.processes import Processes
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Audit", "Evidence", "Retrain", "Verdict", "audit"]
 
@@ -108,6 +111,8 @@ def audit(
     uncertainty comes from their seeds. A claim about a method needs one original per seed: see
     `unweave.bench.bench`.
 
+    Retraining takes time: the logger `unweave.auditing` reports each retrained model at level INFO.
+
     Args:
         result: The result of `unlearn`, or the answers of any model.
         reference: How to retrain, or the answers of at least ten retrained models. Without it there is no
@@ -179,11 +184,13 @@ def audit_answers(
     if not isinstance(reference, Retrain):
         given = as_answers(found, reference or (), calibration)
         return judge_answers(exam, result, found, before, *given, plan=plan)
-    reference_answers, calibrating = (
-        [load_or_retrain(reference, result.split, seed, exam, found, examiner=examiner) for seed in seeds]
-        for seeds in (reference.seeds, reference.calibration_seeds)
-    )
-    return judge_answers(exam, result, found, before, reference_answers, calibrating, plan=plan)
+    seeds, retrained = [*reference.seeds, *reference.calibration_seeds], []
+    for number, seed in enumerate(seeds, start=1):
+        retrained.append(load_or_retrain(reference, result.split, seed, exam, found, examiner=examiner))
+        log.info("retrained model %d of %d (seed %d)", number, len(seeds), seed)
+    references = len(reference.seeds)
+    compared, calibrating = retrained[:references], retrained[references:]
+    return judge_answers(exam, result, found, before, compared, calibrating, plan=plan)
 
 
 def default_exam(result: Result) -> Exam[Any]:
