@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from unweave.audits.answers import Answers, collect_answers
-from unweave.audits.attacks.attack_report import judge_with_attacks, run_attacks
-from unweave.audits.attacks.choose import Plan
-from unweave.audits.attacks.metric_faults import MetricFaults
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED
-from unweave.audits.classifier.prepare_attacks import (
-    attack_case,
+from unweave.audits.exam import Answering, Exam, Found, Judging, Measuring, Reporting
+from unweave.audits.harness.metric_faults import MetricFaults
+from unweave.audits.harness.plan import Plan
+from unweave.audits.harness.prepare import (
     attack_request,
     examiner_of,
+    gather_models,
     plan_of_answers,
     plan_of_audit,
 )
-from unweave.audits.exam import Answering, Exam, Found, Judging, Measuring, Reporting
+from unweave.audits.harness.report import judge_with_attacks, run_attacks
 from unweave.audits.margins import Margins
 from unweave.audits.one_model import Subject, add_original, as_given, audit_record
 from unweave.audits.references import Retrain, load_or_retrain, retraining_cost
@@ -178,7 +178,7 @@ def audit_answers(
     examiner = examiner_of(plan, result, exam)
     if examiner is not None:
         found, before = (
-            replace(each, exhibits=examiner(model))
+            replace(each, measurements=examiner(model))
             for each, model in ((found, result.model), (before, result.original))
         )
     if not isinstance(reference, Retrain):
@@ -246,9 +246,9 @@ def judge_answers(
         judgement = replace(judgement, reason=f"{judgement.reason}; {caveat}")
     report = None
     if plan is not None:
-        case = attack_case(found, before, reference_answers, calibrating)
+        models = gather_models(found, before, reference_answers, calibrating)
         faults = MetricFaults(exam, {} if margins is None else margins.margin)
-        report = run_attacks(plan, case, faults)
+        report = run_attacks(plan, models, faults)
         judgement = judge_with_attacks(judgement, report)
     judgement = as_one_model(exam, judgement)
     name = as_given(subject).name

@@ -15,8 +15,8 @@ import unweave
 from audits.attacks.toy import CALIBRATION, ORIGINAL, REFERENCES, answers
 from cli.written import stage_of
 from for_each import for_each
+from unweave.audits.attack import TIERS
 from unweave.audits.attacks import ATTACKS
-from unweave.audits.attacks.attack import TIERS
 from unweave.audits.classifier import parquet
 from unweave.record import record
 
@@ -152,14 +152,14 @@ def test_bad_input_is_refused_before_anything_is_retrained(refused, made, flags,
 NEW = '''
 """The share of forget examples that the model names rightly."""
 
-from unweave.audits.attacks.attack import Attack
-from unweave.audits.attacks.means import share_interval
+from unweave.audits.attack import Attack
+from unweave.audits.intervals import share_interval
 from unweave.audits.classifier.logits import correct
 
 
-def attack_figures(shown, retrained):
+def attack_figures(model, retrained):
     """The share."""
-    right = correct(shown.answers.logits["forget"], shown.answers.labels["forget"])
+    right = correct(model.found.logits["forget"], model.found.labels["forget"])
     return {"share": share_interval(right.tolist())}
 
 

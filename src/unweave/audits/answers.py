@@ -1,15 +1,17 @@
 """The answers of one model to an audit's questions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic
 
 from torch import nn
 
-from unweave.audits.attacks.attack import Exhibit
 from unweave.audits.exam import Answering, Found, Measuring
 from unweave.audits.metrics import Values
 from unweave.weights.cost import Cost
+
+Measurements = Mapping[str, Sequence[float]]
+"""The numbers that an attack measured of one model, by name."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +22,13 @@ class Answers(Generic[Found]):
         found: The logits or the images.
         probes: The results of attacks on the model, by metric; empty if only its answers are known.
         cost: The cost of its training; None if unknown.
-        exhibits: What attacks kept of the model, by the attack's name.
+        measurements: What attacks kept of the model, by the attack's name.
     """
 
     found: Found
     probes: Values = field(default_factory=dict)
     cost: Cost | None = None
-    exhibits: Mapping[str, Exhibit] = field(default_factory=dict)
+    measurements: Mapping[str, Measurements] = field(default_factory=dict)
 
     def measure(self, exam: Measuring[Found], reference: "Answers[Found] | None" = None) -> dict[str, float]:
         """Every metric; with a reference also those that compare."""

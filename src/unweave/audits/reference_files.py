@@ -11,8 +11,8 @@ from pathlib import Path
 
 from torch import nn
 
-from unweave.audits.answers import Answers
-from unweave.audits.attacks.attack import EXAMINING_FORMAT, Examiner, Exhibit
+from unweave.audits.answers import Answers, Measurements
+from unweave.audits.attack import EXAMINING_FORMAT, Examiner
 from unweave.audits.exam import Found, Storing
 from unweave.record import checkpoint
 from unweave.record.files import read_object, write_atomically
@@ -66,7 +66,7 @@ class ReferenceFiles:
         found = exam.load(self.facts.with_suffix(f".{exam.suffix}"))
         return Answers(found, content["probes"], Cost(**content["cost"]))
 
-    def examine(self, examiner: Examiner) -> Mapping[str, Exhibit]:
+    def examine(self, examiner: Examiner) -> Mapping[str, Measurements]:
         """What attacks keep of the model, beside one original; only what is not stored is examined.
 
         Raises:

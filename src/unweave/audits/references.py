@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from unweave.audits.answers import Answers, collect_answers
-from unweave.audits.attacks.attack import Examiner
+from unweave.audits.attack import Examiner
 from unweave.audits.exam import Answering, Found, Storing
 from unweave.audits.reference_files import ReferenceFiles
 from unweave.data.subset import dataset_of
@@ -89,13 +89,13 @@ def load_or_retrain(
     """
     if reference.folder is None:
         answers, model = retrain(reference, split, seed, exam, audited)
-        return answers if examiner is None else replace(answers, exhibits=examiner(model))
+        return answers if examiner is None else replace(answers, measurements=examiner(model))
     name = "-".join(filter(None, (split.digest()[:16], exam.digest, str(seed))))
     files = ReferenceFiles(Path(reference.folder) / f"{name}.json", reference.digest)
     if not files.facts.exists():
         files.write(*retrain(reference, split, seed, exam, audited), exam)
     answers = files.read(exam)
-    return answers if examiner is None else replace(answers, exhibits=files.examine(examiner))
+    return answers if examiner is None else replace(answers, measurements=files.examine(examiner))
 
 
 def retrain(

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from unweave.audits.attack_result import AttackResult, halvings, spread_band
 from unweave.audits.attacks import forgetting_quality, klom, rmia, ulira
-from unweave.audits.attacks.result import AttackResult, halvings, spread_band
 from unweave.audits.attacks.rmia import Confidences
 from unweave.audits.attacks.ulira import Shadows
 from unweave.bench.shadows import Listener, Margins, Population, ShadowStudy

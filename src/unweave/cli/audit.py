@@ -8,8 +8,8 @@ from typing import Any
 
 from unweave.auditing import Audit, audit_answers, collect_answer_pair
 from unweave.auditing import audit as compare
-from unweave.audits.attacks.choose import Request
-from unweave.audits.classifier.prepare_attacks import attack_request, plan_of_models, refuse_generator
+from unweave.audits.harness.plan import Request
+from unweave.audits.harness.prepare import attack_request, plan_of_models, refuse_generator
 from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS, Verdict
 from unweave.cli.audit_concept import NO_PROMPTS, ConceptFiles, audit_concept, refuse_no_prompts

@@ -14,8 +14,9 @@ from torch import nn
 from audits.answers import answering, drawn, networks, one_digit, train, uses
 from audits.attacks.toy import answers
 from for_each import for_each
+from unweave.audits.answers import Answers
+from unweave.audits.attack import Attack, Figures, Subject
 from unweave.audits.attacks import ATTACKS, alignment, compression, representation, streisand, zrf
-from unweave.audits.attacks.attack import Attack, Figures, Shown, Subject
 from unweave.audits.attacks.functional_distance import attack_figures as distances
 from unweave.audits.attacks.zrf import fresh_copy
 from unweave.audits.classifier.distance import js
@@ -48,8 +49,8 @@ def figures(name: str, model: nn.Module, original: nn.Module, cuts=None) -> Figu
     """The figures of one model without references."""
     attack: Attack = ATTACKS[name]
     assert attack.examine is not None and attack.figures is not None
-    exhibit = attack.examine(subject(model, original, cuts))
-    return attack.figures(Shown(BLANK, {name: exhibit}), [])
+    kept = attack.examine(subject(model, original, cuts))
+    return attack.figures(Answers(BLANK, measurements={name: kept}), [])
 
 
 @for_each("name", EXAMINING)
@@ -147,14 +148,14 @@ def test_membership_is_found_where_members_are_elsewhere(trained) -> None:
     whole = replace(moved, forgotten_classes=())
     model = nn.Sequential(nn.Identity(), nn.Linear(64, 10))
     cuts = {part: (whole, order) for part, order in whole.parts.items()}
-    exhibit = representation.examine(Subject(model, cuts, "cpu", model))
-    found = representation.attack_figures(Shown(BLANK, {"representation": exhibit}), [])
+    kept = representation.examine(Subject(model, cuts, "cpu", model))
+    found = representation.attack_figures(Answers(BLANK, measurements={"representation": kept}), [])
     assert found["membership"].value > 0.95
     strangers = torch.arange(700, 1100)[torch.randperm(400, generator=torch.Generator().manual_seed(0))]
     cuts = {"retain": DATA.cuts["retain"], "forget": (DATA, strangers[:200])}
     cuts["calibration"] = (DATA, strangers[200:])
-    exhibit = representation.examine(Subject(model, cuts, "cpu", model))
-    found = representation.attack_figures(Shown(BLANK, {"representation": exhibit}), [])
+    kept = representation.examine(Subject(model, cuts, "cpu", model))
+    found = representation.attack_figures(Answers(BLANK, measurements={"representation": kept}), [])
     assert found["membership"].value == pytest.approx(0.5, abs=0.12)
 
 
@@ -244,9 +245,9 @@ class TestAlignment:
             slopes = torch.autograd.grad(loss, [*original.parameters()])
             for p, slope in zip(model.parameters(), slopes, strict=True):
                 p.add_(slope)
-        exhibit = alignment.examine(subject(model, original, {**DATA.cuts, "forget": (DATA, record[None])}))
-        assert exhibit["forget"] == pytest.approx([1.0], abs=1e-4)
-        assert max(exhibit["unseen"]) < 1
+        kept = alignment.examine(subject(model, original, {**DATA.cuts, "forget": (DATA, record[None])}))
+        assert kept["forget"] == pytest.approx([1.0], abs=1e-4)
+        assert max(kept["unseen"]) < 1
 
     def test_no_update_has_no_figure(self, trained):
         original = trained["original"]
@@ -277,18 +278,18 @@ def test_too_few_examples_have_no_figure(name: str, trained) -> None:
 class TestOnAnswers:
     def test_distances_are_means_over_the_references(self):
         ours, theirs = answers(1), [answers(2), answers(3)]
-        found = distances(Shown(ours), [*map(Shown, theirs)])
+        found = distances(Answers(ours), [*map(Answers, theirs)])
         assert found["js in bits"].value == pytest.approx(np.mean([js(ours, each) for each in theirs]))
         apart = [ours.logits["forget"].argmax(1) != each.logits["forget"].argmax(1) for each in theirs]
         assert found["disagreement"].value == pytest.approx(np.mean(apart))
-        assert distances(Shown(ours), []) == {}
+        assert distances(Answers(ours), []) == {}
 
     def test_opposite_answers_are_as_far_as_can_be_and_the_defect_of_released_code_is_not_bounded(self):
         base = drawn(0)
         sure = np.full((100, 4), -50.0, dtype=np.float32)
         one, other = sure.copy(), sure.copy()
         one[:, 0] = other[:, 1] = 50.0
-        found = distances(Shown(answering(base, forget=one)), [Shown(answering(base, forget=other))])
+        found = distances(Answers(answering(base, forget=one)), [Answers(answering(base, forget=other))])
         assert [each.value for each in found.values()] == pytest.approx([1.0, 1.0, 1.0])
         p, q = np.array([1 - 3e-6, 1e-6, 1e-6, 1e-6]), np.array([1e-6, 1 - 3e-6, 1e-6, 1e-6])
         middle = (p + q) / 2
@@ -296,14 +297,14 @@ class TestOnAnswers:
         assert released > math.log(2)  # KL(m || p) is unbounded, and it is an average over classes
 
     def test_the_tail_of_a_retrained_model_is_one_in_a_hundred(self):
-        many = [Shown(answers(seed)) for seed in range(60, 80)]
+        many = [Answers(answers(seed)) for seed in range(60, 80)]
         tails = [
             streisand.attack_figures(each, many[:i] + many[i + 1 :])["tail"].value
             for i, each in enumerate(many)
         ]
         assert np.mean(tails) == pytest.approx(0.01, abs=0.004)
         flipped = answers(60, lift=-20.0)
-        assert streisand.attack_figures(Shown(flipped), many)["tail"].value > 0.9
+        assert streisand.attack_figures(Answers(flipped), many)["tail"].value > 0.9
 
     def test_the_distance_of_entropies_is_scipys(self):
         found = answers(5)

@@ -4,6 +4,7 @@ This room stands in `audits`: an attack is a pure function of answers that `desc
 `audits.classifier.collect` gathered, or of the numbers that it kept of a model when it examined it.
 """
 
+from unweave.audits.attack import Attack
 from unweave.audits.attacks import (
     alignment,
     compression,
@@ -19,7 +20,6 @@ from unweave.audits.attacks import (
     ulira,
     zrf,
 )
-from unweave.audits.attacks.attack import Attack
 
 _ALL = (
     forget_vs_unseen.ATTACK,

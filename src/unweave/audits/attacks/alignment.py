@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from unweave.audits.attacks.attack import Attack, Exhibit, Figures, Shown, Subject
+from unweave.audits.attack import Attack, Figures, Measurements, ModelAnswers, Subject
 from unweave.audits.attacks.inversion import align, any_change, weight_changes
-from unweave.audits.attacks.rates import delong
 from unweave.audits.classifier.probes import sample
+from unweave.audits.rates import delong
 from unweave.audits.score import Interval
 
 NAME = "update-alignment"
@@ -22,7 +22,7 @@ MOST = 100
 """The most examples of F, and of unseen ones: each takes a gradient of its own."""
 
 
-def examine(subject: Subject) -> Exhibit:
+def examine(subject: Subject) -> Measurements:
     """The cosine of each example; empty for a model without an update, such as the original.
 
     Raises:
@@ -39,12 +39,12 @@ def examine(subject: Subject) -> Exhibit:
     }
 
 
-def attack_figures(shown: Shown, retrained: Sequence[Shown]) -> Figures:
+def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The AUC of F against unseen examples; none for a model without an update."""
-    exhibit = shown.exhibits[NAME]
-    if not exhibit or min(map(len, exhibit.values())) < 2:
+    kept = model.measurements[NAME]
+    if not kept or min(map(len, kept.values())) < 2:
         return {}
-    return {"auc": Interval(*delong(np.array(exhibit["forget"]), np.array(exhibit["unseen"])))}
+    return {"auc": Interval(*delong(np.array(kept["forget"]), np.array(kept["unseen"])))}
 
 
 ATTACK = Attack(

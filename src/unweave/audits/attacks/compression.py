@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unweave.audits.attacks.attack import Attack, Exhibit, Figures, Shown, Subject
-from unweave.audits.attacks.means import share_interval
-from unweave.audits.attacks.rates import delong
+from unweave.audits.attack import Attack, Figures, Measurements, ModelAnswers, Subject
 from unweave.audits.classifier.collect import logits_of
 from unweave.audits.classifier.logits import correct, level, margin
+from unweave.audits.intervals import share_interval
 from unweave.audits.quantize import quantize
+from unweave.audits.rates import delong
 from unweave.audits.score import Interval
 
 NAME = "compression"
@@ -42,7 +42,7 @@ EDITS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def examine(subject: Subject) -> Exhibit:
+def examine(subject: Subject) -> Measurements:
     """For each edit: whether each forget example is right, and the margins of F and of unseen examples."""
     found: dict[str, list[float]] = {}
     for name, edit in EDITS.items():
@@ -59,12 +59,12 @@ def examine(subject: Subject) -> Exhibit:
     return found
 
 
-def attack_figures(shown: Shown, retrained: Sequence[Shown]) -> Figures:
+def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The accuracy on F and the AUC of the margin, after each edit."""
-    exhibit, found = shown.exhibits[NAME], {}
+    kept, found = model.measurements[NAME], {}
     for name in EDITS:
-        found[f"accuracy, {name}"] = share_interval(exhibit[f"{name}, right"])
-        members, others = (level(np.array(exhibit[f"{name}, {part}"])) for part in ("forget", "unseen"))
+        found[f"accuracy, {name}"] = share_interval(kept[f"{name}, right"])
+        members, others = (level(np.array(kept[f"{name}, {part}"])) for part in ("forget", "unseen"))
         if min(len(members), len(others)) >= 2:
             found[f"auc, {name}"] = Interval(*delong(members, others))
     return found

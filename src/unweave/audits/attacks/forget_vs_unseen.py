@@ -18,10 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from unweave.audits.attacks.attack import Attack, Figures, Shown
-from unweave.audits.attacks.rates import delong, tpr_at_fpr
+from unweave.audits.attack import Attack, Figures, ModelAnswers
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.logits import correct, level, log_sum_exp, loss, margin
+from unweave.audits.rates import delong, tpr_at_fpr
 from unweave.audits.score import Interval
 
 Logits = Float[np.ndarray, "batch class"]
@@ -36,15 +36,15 @@ CANNOT = (
 )
 
 
-def attack_figures(shown: Shown, retrained: Sequence[Shown]) -> Figures:
+def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The AUC of every statistic, and of the margin the advantage and the rates that the examples allow.
 
     None if the forget set or the unseen examples are a single one: an AUC has no interval then.
     """
-    if any(len(each) < 2 for each in scores(shown.answers, "margin")):
+    if any(len(each) < 2 for each in scores(model.found, "margin")):
         return {}
-    found = {f"auc of {name}": figure(shown.answers, name) for name in STATISTICS}
-    members, others = scores(shown.answers, "margin")
+    found = {f"auc of {name}": figure(model.found, name) for name in STATISTICS}
+    members, others = scores(model.found, "margin")
     found["advantage"] = Interval(*advantage(members, others))
     for fpr in (0.1, 0.01):
         if fpr * len(others) >= 1:

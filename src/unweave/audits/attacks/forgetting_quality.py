@@ -23,8 +23,8 @@ import math
 import numpy as np
 from jaxtyping import Float64
 
-from unweave.audits.attacks.attack import Attack
-from unweave.audits.attacks.result import AttackResult, halvings, refuse_few, refuse_unlike, spread_band
+from unweave.audits.attack import Attack
+from unweave.audits.attack_result import AttackResult, halvings, refuse_few, refuse_unlike, spread_band
 from unweave.audits.score import bootstrap, clopper_pearson
 
 FEWEST = 32

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unweave.audits.attacks.attack import Attack
+from unweave.audits.attack import Attack
 from unweave.audits.classifier.collect import Cut
 from unweave.audits.score import Share
 from unweave.choices import refuse_outside

@@ -15,10 +15,10 @@ from itertools import islice
 
 import torch
 
-from unweave.audits.attacks.attack import Attack, Exhibit, Figures, Shown, Subject
-from unweave.audits.attacks.means import mean_interval
+from unweave.audits.attack import Attack, Figures, Measurements, ModelAnswers, Subject
 from unweave.audits.classifier.collect import Cut
 from unweave.audits.classifier.probes import RATES, right, sample, train_copy
+from unweave.audits.intervals import mean_interval
 
 NAME = "relearning"
 SHARES = (0.01, 0.05, 0.1)
@@ -30,7 +30,7 @@ ASKED = 200
 FEWEST_EXAMPLES = 2
 
 
-def examine(subject: Subject) -> Exhibit:
+def examine(subject: Subject) -> Measurements:
     """For each other forget example, the share of steps and rates at which the model knows it.
 
     Empty with a single forget example.
@@ -66,9 +66,9 @@ def curve_area(subject: Subject, known: Cut, asked: Cut) -> list[float]:
     return torch.stack(hits).mean(0).tolist()
 
 
-def attack_figures(shown: Shown, retrained: Sequence[Shown]) -> Figures:
+def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The area of each curve."""
-    return {name: mean_interval(values) for name, values in shown.exhibits[NAME].items()}
+    return {name: mean_interval(values) for name, values in model.measurements[NAME].items()}
 
 
 ATTACK = Attack(

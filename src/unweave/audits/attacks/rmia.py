@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from unweave.audits.attacks.attack import Attack, Figures, Shown
-from unweave.audits.attacks.rates import delong, tpr_at_fpr
+from unweave.audits.attack import Attack, Figures, ModelAnswers
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.logits import confidence
+from unweave.audits.rates import delong, tpr_at_fpr
 from unweave.audits.score import Interval
 
 FEWEST = 2
@@ -88,14 +88,14 @@ def ratios(target: Confidences, references: Sequence[Confidences], part: str, a:
     return target.parts[part] / (((1 + a) * out + (1 - a)) / 2)
 
 
-def attack_figures(shown: Shown, retrained: Sequence[Shown]) -> Figures:
+def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The AUC, and the true-positive rate that the examples allow.
 
     None without references, or if the forget set or the unseen examples are a single one.
     """
     if not retrained:
         return {}
-    target, references = Confidences.of(shown.answers), [Confidences.of(each.answers) for each in retrained]
+    target, references = Confidences.of(model.found), [Confidences.of(each.found) for each in retrained]
     members, others = (scores(target, references, part, a=A, gamma=GAMMA) for part in ("forget", "unseen"))
     if min(len(members), len(others)) < 2:
         return {}

@@ -1,19 +1,20 @@
 """The interface of an attack. A new one is a file with its `ATTACK`, and a line in `ATTACKS`.
 
 An attack computes figures of one model, from its answers and those of retrained models. All the rest is the
-same for every attack (`unweave.audits.attacks.beside`): the figures of retrained models by the same steps,
+same for every attack (`unweave.audits.harness.compare`): the figures of retrained models by the same steps,
 the null band, the margin and the finding. An attack that needs the model itself first examines it, and its
 figures are computed from the numbers that it kept.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import nn
 
+from unweave.audits.answers import Answers, Measurements
 from unweave.audits.classifier.collect import Cut
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.score import Interval
@@ -27,9 +28,6 @@ TIERS: Mapping[int, str] = {
     3: "shadow models",
 }
 """What an attack needs beside the answers of the unlearned model, by tier."""
-
-Exhibit = Mapping[str, Sequence[float]]
-"""The numbers that an attack keeps of one model, by name."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +58,8 @@ class Subject:
         return source, order[torch.isin(source.labels[order], torch.tensor(self.forgotten_classes))]
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What attacks see of one model.
-
-    Args:
-        answers: Its logits.
-        exhibits: What each attack kept of it, by the attack's name.
-    """
-
-    answers: Evidence
-    exhibits: Mapping[str, Exhibit] = field(default_factory=dict)
-
+ModelAnswers = Answers[Evidence]
+"""What an attack sees of one model: its logits, and what the attacks measured of it."""
 
 EXAMINING_FORMAT = 2
 """Raised with every change of what an attack keeps of a model, so that stored models are examined again."""
@@ -112,8 +100,8 @@ class Attack:
     fewest: int
     says: str
     cannot: str
-    figures: Callable[[Shown, Sequence[Shown]], Figures] | None = None
-    examine: Callable[[Subject], Exhibit] | None = None
+    figures: Callable[[ModelAnswers, Sequence[ModelAnswers]], Figures] | None = None
+    examine: Callable[[Subject], Measurements] | None = None
     gradients: int = 0
     above: str | None = "under-forgetting"
     below: str | None = "over-forgetting"
@@ -159,7 +147,7 @@ class Examiner:
         """The digest of the original's weights, beside which models are examined."""
         return checkpoint.contents(self.original.state_dict())
 
-    def __call__(self, model: nn.Module) -> dict[str, Exhibit]:
+    def __call__(self, model: nn.Module) -> dict[str, Measurements]:
         """What each attack keeps of a model, by its name."""
         device = next(model.parameters()).device if self.device is None else self.device
         subject = Subject(model, self.cuts, device, self.original, self.forgotten_classes)

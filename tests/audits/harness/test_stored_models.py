@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import unweave
-from unweave.audits.classifier.prepare_attacks import refuse_generator
 from unweave.audits.diffusion.exam import DiffusionExam
+from unweave.audits.harness.prepare import refuse_generator
 from unweave.audits.references import Retrain
 from unweave.descent.descend import Descent
 from unweave.methods.simple import FineTune
@@ -75,8 +75,8 @@ def test_further_attacks_examine_the_stored_models_and_leave_earlier_numbers(res
     assert values(found).items() <= values(more).items() and values(beside) != values(found)
     assert all(path.read_bytes() == content for path, content in files.items())
     assert len(kept) == 4 and len([*tmp_path.rglob("attacks-*.json")]) == 8
-    for path, exhibits in kept.items():
-        assert exhibits.items() <= json.loads(path.read_text()).items()
+    for path, measured in kept.items():
+        assert measured.items() <= json.loads(path.read_text()).items()
     again = unweave.audit(result, Retrain(train, range(1, 3), [7, 8], folder=tmp_path, code="15 steps"))
     assert {name: each.value for name, each in again.scores.items()} == {
         name: each.value for name, each in plain.scores.items()

@@ -8,12 +8,13 @@ import pytest
 
 import unweave
 from audits.attacks.toy import CALIBRATION, ORIGINAL, REFERENCES, answers, case
-from unweave.audits.attacks import ATTACKS, controls
-from unweave.audits.attacks.attack_report import judge_with_attacks, run_attacks
-from unweave.audits.attacks.choose import Request, plan_attacks
-from unweave.audits.attacks.controls import constant, random, run_controls
-from unweave.audits.attacks.power import SHOWN, chance_error, deviations
+from unweave.audits.attacks import ATTACKS
 from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.harness import controls
+from unweave.audits.harness.controls import constant, random, run_controls
+from unweave.audits.harness.plan import Request, plan_attacks
+from unweave.audits.harness.power import SHOWN, chance_error, deviations
+from unweave.audits.harness.report import judge_with_attacks, run_attacks
 from unweave.audits.verdict import Judgement, Verdict
 from unweave.record import record
 from unweave.report import html, tables

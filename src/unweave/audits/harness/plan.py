@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from unweave.audits.attack import TIERS, Attack
 from unweave.audits.attacks import ATTACKS
-from unweave.audits.attacks.attack import TIERS, Attack
 from unweave.choices import suggest_word
 
 GROUPS = ("default", "all")

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from audits.attacks.toy import PLAIN
-from unweave.audits.attacks import ATTACKS, choose
-from unweave.audits.attacks.choose import Request, attack_named, chosen_attacks, plan_attacks
+from unweave.audits.attacks import ATTACKS
+from unweave.audits.harness import plan as planning
+from unweave.audits.harness.plan import Request, attack_named, chosen_attacks, plan_attacks
 
 DEAR = replace(PLAIN, name="dear", examine=lambda subject: {}, gradients=100)
 DEARER = replace(DEAR, name="dearer", gradients=300)
@@ -19,7 +20,7 @@ SHADOWS = replace(PLAIN, name="shadows", tier=3, figures=None, function="elsewhe
 def registry(monkeypatch) -> None:
     """Five attacks of other costs and tiers, the dearest first."""
     known = {each.name: each for each in (DEARER, DEAR, BESIDE, PLAIN, SHADOWS)}
-    monkeypatch.setattr(choose, "ATTACKS", known)
+    monkeypatch.setattr(planning, "ATTACKS", known)
 
 
 def planned(names="all", tier=None, budget=None, retrained=10, has_models=True):
@@ -38,7 +39,7 @@ class TestPlan:
         for names in ("all", "default", "dear", "plain,shadows"):
             for tier in (None, 0, 1, 2, 3):
                 plan = planned(names, tier)
-                assert {each.name for each in plan.attacks} | plan.not_run.keys() == choose.ATTACKS.keys()
+                assert {each.name for each in plan.attacks} | plan.not_run.keys() == planning.ATTACKS.keys()
                 assert not {each.name for each in plan.attacks} & plan.not_run.keys()
 
     def test_a_budget_runs_what_fits_and_says_what_the_rest_would_take(self):

@@ -1,16 +1,17 @@
 """Prepares the attacks of an audit: from what was asked for and the models that there are."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from unweave.audits.answers import Answers
-from unweave.audits.attacks.attack import Attack, Examiner, Shown
-from unweave.audits.attacks.beside import Case
-from unweave.audits.attacks.choose import Plan, Request, plan_attacks
+from unweave.audits.attack import Attack, Examiner, ModelAnswers
 from unweave.audits.classifier.exam import ClassifierExam
 from unweave.audits.exam import Exam
+from unweave.audits.harness.compare import AuditedModels
+from unweave.audits.harness.plan import Plan, Request, plan_attacks
 from unweave.audits.references import Retrain
 from unweave.result import Result
 
@@ -75,16 +76,16 @@ def examine_with(attacks: Sequence[Attack], exam: Exam[Any], original: nn.Module
     return Examiner(attacks, cuts, original, exam.device, exam.forgotten_classes)
 
 
-def attack_case(
+def gather_models(
     found: Answers[Any],
     before: Answers[Any] | None,
     references: Sequence[Answers[Any]],
     calibrating: Sequence[Answers[Any]],
-) -> Case:
+) -> AuditedModels:
     """What attacks see: the answers of all models to the same examples in the same order."""
 
-    def shown(each: Answers[Any]) -> Shown:
-        return Shown(each.found.like(found.found), each.exhibits)
+    def ordered(each: Answers[Any]) -> ModelAnswers:
+        return replace(each, found=each.found.like(found.found))
 
-    original = None if before is None else shown(before)
-    return Case(shown(found), [*map(shown, references)], [*map(shown, calibrating)], original)
+    original = None if before is None else ordered(before)
+    return AuditedModels(found, [*map(ordered, references)], [*map(ordered, calibrating)], original)
