@@ -16,7 +16,7 @@ from audits.attacks.toy import answers
 from for_each import for_each
 from unweave.audits.answers import Answers
 from unweave.audits.attack import Attack, Figures, Subject
-from unweave.audits.attacks import ATTACKS, alignment, compression, representation, streisand, zrf
+from unweave.audits.attacks import ATTACKS, compression, representation, streisand, update_alignment, zrf
 from unweave.audits.attacks.functional_distance import attack_figures as distances
 from unweave.audits.attacks.zrf import fresh_copy
 from unweave.audits.classifier.distance import js
@@ -245,7 +245,9 @@ class TestAlignment:
             slopes = torch.autograd.grad(loss, [*original.parameters()])
             for p, slope in zip(model.parameters(), slopes, strict=True):
                 p.add_(slope)
-        kept = alignment.examine(subject(model, original, {**DATA.cuts, "forget": (DATA, record[None])}))
+        kept = update_alignment.examine(
+            subject(model, original, {**DATA.cuts, "forget": (DATA, record[None])})
+        )
         assert kept["forget"] == pytest.approx([1.0], abs=1e-4)
         assert max(kept["unseen"]) < 1
 

@@ -6,7 +6,6 @@ This room stands in `audits`: an attack is a pure function of answers that `desc
 
 from unweave.audits.attack import Attack
 from unweave.audits.attacks import (
-    alignment,
     compression,
     forget_vs_unseen,
     forgetting_quality,
@@ -18,6 +17,7 @@ from unweave.audits.attacks import (
     rmia,
     streisand,
     ulira,
+    update_alignment,
     zrf,
 )
 
@@ -30,7 +30,7 @@ _ALL = (
     zrf.ATTACK,
     compression.ATTACK,
     relearning.ATTACK,
-    alignment.ATTACK,
+    update_alignment.ATTACK,
     inversion.ATTACK,
     ulira.ATTACK,
     forgetting_quality.ATTACK,
