@@ -62,7 +62,7 @@ class ConceptExam(ImagesExam):
     first_seed: int = 0
     metrics: ClassVar[Mapping[str, Metric[Any]]] = EVERY
     glances: ClassVar[Sequence[Glance]] = (
-        Glance("ua", "UA: images of the concept's prompts that do not show it, %", 1),
+        Glance("ua", "UA: images of the concept's prompts without it, %", 1),
         Glance("ra", "RA: images of prompts to keep that show what they name, %", 1),
         Glance("kid", "KID to held-out images of prompts to keep", 3),
     )

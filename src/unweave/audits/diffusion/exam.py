@@ -68,7 +68,7 @@ class DiffusionExam(ImagesExam):
     inception: Path | None = None
     metrics: ClassVar[Mapping[str, Metric[Any]]] = EVERY
     glances: ClassVar[Sequence[Glance]] = (
-        Glance("ua", "UA: images under the forgotten class that are not taken for it, %", 1),
+        Glance("ua", "UA: images not taken for the forgotten class, %", 1),
         Glance("ra", "RA: retained images taken for their class, %", 1),
         Glance("kid", "KID to held-out images of retained classes", 3),
     )
