@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from unweave.auditing import collect_answer_pair, judge_answers, refuse_other_weights
-from unweave.audits.attacks.attack import Examiner
-from unweave.audits.attacks.choose import Plan, Request, plan_attacks
+from unweave.audits.attack import Examiner
+from unweave.audits.harness.plan import Plan, Request, plan_attacks
 from unweave.audits.margins import RETRAINS
 from unweave.audits.references import Answers, collect_answers
 from unweave.audits.verdict import SEEDS, Judgement
@@ -112,7 +112,7 @@ class Audits:
         """The answers of the first original and of the retrained models, with what attacks need."""
         models = [self.originals[0], *self.retrained]
         found = [self.before[0], *self.answers]
-        return [replace(each, exhibits=self.examiner(m)) for each, m in zip(found, models, strict=True)]
+        return [replace(each, measurements=self.examiner(m)) for each, m in zip(found, models, strict=True)]
 
     def given(self, place: int) -> Given:
         """What the adversary has of one seed."""
@@ -161,7 +161,7 @@ class Audits:
         for attacks in ATTACKS:
             chosen = plan(attacks)
             try:
-                ours = replace(found, exhibits=replace(self.examiner, attacks=chosen.examining)(model))
+                ours = replace(found, measurements=replace(self.examiner, attacks=chosen.examining)(model))
             except ValueError as error:
                 outcomes[attacks] = f"refused: {error}", []
                 continue
@@ -174,5 +174,4 @@ class Audits:
 
 def plan(attacks: str) -> Plan:
     """The attacks of a name, without a budget."""
-    models = 2 + SEEDS + RETRAINS
-    return plan_attacks(Request(attacks), retrained=SEEDS, models=models, seconds_per_gradient=0.0)
+    return plan_attacks(Request(attacks), retrained=SEEDS, has_models=True)

@@ -27,8 +27,8 @@ from adversarial_audits import ATTACKS, Ask, Audits, Given
 from adversarial_models import ADVERSARIES
 from torch import nn
 
-from unweave.audits.attacks.rates import delong
 from unweave.audits.classifier.logits import correct, level, margin
+from unweave.audits.rates import delong
 from unweave.audits.references import collect_answers
 from unweave.audits.verdict import SEEDS
 from unweave.bench.recipe import load

@@ -62,7 +62,7 @@ def control(original: nn.Module, split: Split, size: float, seed: int) -> dict[s
     """The update of an ascent step on 16 retain examples, of the given norm."""
     drawn = torch.randperm(len(split.retain), generator=torch.Generator().manual_seed(seed))[:16]
     (raw,) = split.train.stream([split.retain[drawn]])
-    gradient = loss_gradient(original, raw.inputs[0], raw.label)
+    gradient = loss_gradient(original, raw.inputs, raw.label)
     return scale(gradient, size / float(norm(gradient)))
 
 

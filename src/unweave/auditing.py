@@ -7,27 +7,29 @@ audit.save("forgotten/")
 ```
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unweave.audits.attacks.attack_report import judge_with_attacks, run_attacks
-from unweave.audits.attacks.choose import Plan
-from unweave.audits.attacks.metric_faults import MetricFaults
+from unweave.audits.answers import Answers, collect_answers
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED
-from unweave.audits.classifier.prepare_attacks import (
-    attack_case,
+from unweave.audits.exam import Answering, Exam, Found, Judging, Measuring, Reporting
+from unweave.audits.harness.metric_faults import MetricFaults
+from unweave.audits.harness.plan import Plan
+from unweave.audits.harness.prepare import (
     attack_request,
     examiner_of,
+    gather_models,
     plan_of_answers,
     plan_of_audit,
 )
-from unweave.audits.exam import Answering, Exam, Found, Judging, Measuring, Reporting
+from unweave.audits.harness.report import judge_with_attacks, run_attacks
 from unweave.audits.margins import Margins
 from unweave.audits.one_model import Subject, add_original, as_given, audit_record
-from unweave.audits.references import Answers, Retrain, collect_answers, load_or_retrain, retraining_cost
+from unweave.audits.references import Retrain, load_or_retrain, retraining_cost
 from unweave.audits.score import Score
 from unweave.audits.verdict import Judgement, Verdict
 from unweave.errors import Failed
@@ -36,6 +38,8 @@ from unweave.result import Result
 from unweave.tasks import family_of
 from unweave.weights.processes import Processes
 from unweave.weights.sharded_model import is_model_sharded
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Audit", "Evidence", "Retrain", "Verdict", "audit"]
 
@@ -100,13 +104,15 @@ def audit(
     exam: Exam[Any] | None = None,
     attacks: str | None = None,
     tier: int | None = None,
-    budget: float | None = None,
+    budget: int | None = None,
 ) -> Audit:
     """Compares one unlearned model with models retrained without the forget set.
 
     The claim is about this one model: its figures against the mean of the retrained references, whose
     uncertainty comes from their seeds. A claim about a method needs one original per seed: see
     `unweave.bench.bench`.
+
+    Retraining takes time: the logger `unweave.auditing` reports each retrained model at level INFO.
 
     Args:
         result: The result of `unlearn`, or the answers of any model.
@@ -120,8 +126,8 @@ def audit(
             between; None for none. An attack that finds something takes a PASS away, and controls say
             whether the audit is valid.
         tier: The largest tier of the attacks; None for any.
-        budget: The most seconds that attacks may take to examine the models, the cheapest first; None for
-            any.
+        budget: The most gradient evaluations that attacks may take to examine each model, the cheapest first;
+            None for any.
 
     Raises:
         ValueError: If models are to be retrained but the data is unknown, if the evidence is about other
@@ -141,7 +147,7 @@ def audit(
     chosen_exam = exam or default_exam(result)
     answer_pair = collect_answer_pair(result, chosen_exam)
     refuse_other_weights(result)
-    plan = None if request is None else plan_of_audit(request, result, reference, chosen_exam)
+    plan = None if request is None else plan_of_audit(request, reference, chosen_exam)
     return audit_answers(result, answer_pair, reference, calibration, exam=chosen_exam, plan=plan)
 
 
@@ -189,17 +195,19 @@ def audit_answers(
     examiner = examiner_of(plan, result, exam)
     if examiner is not None:
         found, before = (
-            replace(each, exhibits=examiner(model))
+            replace(each, measurements=examiner(model))
             for each, model in ((found, result.model), (before, result.original))
         )
     if not isinstance(reference, Retrain):
         given = as_answers(found, reference or (), calibration)
         return judge_answers(exam, result, found, before, *given, plan=plan)
-    reference_answers, calibrating = (
-        [load_or_retrain(reference, result.split, seed, exam, found, examiner=examiner) for seed in seeds]
-        for seeds in (reference.seeds, reference.calibration_seeds)
-    )
-    return judge_answers(exam, result, found, before, reference_answers, calibrating, plan=plan)
+    seeds, retrained = [*reference.seeds, *reference.calibration_seeds], []
+    for number, seed in enumerate(seeds, start=1):
+        retrained.append(load_or_retrain(reference, result.split, seed, exam, found, examiner=examiner))
+        log.info("retrained model %d of %d (seed %d)", number, len(seeds), seed)
+    references = len(reference.seeds)
+    compared, calibrating = retrained[:references], retrained[references:]
+    return judge_answers(exam, result, found, before, compared, calibrating, plan=plan)
 
 
 def default_exam(result: Result) -> Exam[Any]:
@@ -255,9 +263,9 @@ def judge_answers(
         judgement = replace(judgement, reason=f"{judgement.reason}; {caveat}")
     report = None
     if plan is not None:
-        case = attack_case(found, before, reference_answers, calibrating)
+        models = gather_models(found, before, reference_answers, calibrating)
         faults = MetricFaults(exam, {} if margins is None else margins.margin)
-        report = run_attacks(plan, case, faults)
+        report = run_attacks(plan, models, faults)
         judgement = judge_with_attacks(judgement, report)
     judgement = as_one_model(exam, judgement)
     name = as_given(subject).name

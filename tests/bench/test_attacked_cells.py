@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from bench.tiny import tiny
+from unweave.audits.attack import ModelAnswers
 from unweave.audits.attacks import ATTACKS
-from unweave.audits.attacks.attack import Shown
 from unweave.audits.classifier import parquet
 from unweave.bench.attacked_cells import answer_attacks
 from unweave.bench.bench import bench
@@ -27,7 +27,7 @@ def run(tmp_path_factory):
 def test_its_figures_are_those_of_an_audit_of_each_model(run):
     folder, stage = run
     shown = {
-        name: [Shown(parquet.load(folder / f"cells/tiny/{seed}/{name}.parquet")) for seed in (0, 1)]
+        name: [ModelAnswers(parquet.load(folder / f"cells/tiny/{seed}/{name}.parquet")) for seed in (0, 1)]
         for name in ("finetune", "original", "retrained")
     }
     assert {row["attack"] for row in stage["attacked_methods"]} == set(NAMES.split(","))

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unweave.audits.attacks.attack import Attack, Shown
-from unweave.audits.attacks.beside import Case, figures_of, judge_figures, null_of
-from unweave.audits.attacks.choose import GROUPS, chosen_attacks
+from unweave.audits.attack import Attack, ModelAnswers
+from unweave.audits.harness.compare import AuditedModels, figures_of, judge_figures, null_of
+from unweave.audits.harness.plan import GROUPS, chosen_attacks
 from unweave.bench.cell import REFERENCE, cell_path, read_answers
 from unweave.bench.recipe import Recipe
 from unweave.bench.stage import Stage
@@ -51,17 +51,19 @@ def attack_rows(stage: Stage, methods: Sequence[str], attacks: Sequence[Attack])
     """
     seeds, calibration = stage.recipe.seeds, stage.recipe.calibration_seeds
     references, fixing = ([show(stage, REFERENCE, seed) for seed in some] for some in (seeds, calibration))
-    case = Case(references[0], references, fixing)
+    case = AuditedModels(references[0], references, fixing)
     shown = {name: [show(stage, name, seed) for seed in seeds] for name in methods}
     return [row for attack in attacks for row in rows_of(attack, case, shown)]
 
 
-def show(stage: Stage, name: str, seed: int) -> Shown:
+def show(stage: Stage, name: str, seed: int) -> ModelAnswers:
     """The answers of a cell."""
-    return Shown(read_answers(stage.exam(), cell_path(stage, seed, name)))
+    return ModelAnswers(read_answers(stage.exam(), cell_path(stage, seed, name)))
 
 
-def rows_of(attack: Attack, case: Case, shown: Mapping[str, Sequence[Shown]]) -> list[dict[str, Any]]:
+def rows_of(
+    attack: Attack, case: AuditedModels, shown: Mapping[str, Sequence[ModelAnswers]]
+) -> list[dict[str, Any]]:
     """The rows of one attack; a model is attacked beside the references of all seeds, as in an audit."""
     null = null_of(attack, case)
     results = {

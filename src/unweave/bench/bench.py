@@ -8,7 +8,7 @@ from os import cpu_count
 from pathlib import Path
 from typing import Any, Literal
 
-from unweave.audits.attacks.attack import Attack
+from unweave.audits.attack import Attack
 from unweave.bench.attacked_cells import refuse_unattackable
 from unweave.bench.cell import run_reference, run_seed
 from unweave.bench.frontier import frontier

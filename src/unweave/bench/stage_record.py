@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from unweave.audits.attacks.attack import Attack
+from unweave.audits.attack import Attack
 from unweave.audits.margins import Margins, margins
 from unweave.audits.metrics import Values
 from unweave.audits.summary import gap, mean, reference_row

@@ -8,8 +8,8 @@ from typing import Any
 
 from unweave.auditing import Audit, audit_answers, collect_answer_pair
 from unweave.auditing import audit as compare
-from unweave.audits.attacks.choose import Request, parse_budget
-from unweave.audits.classifier.prepare_attacks import attack_request, plan_of_models, refuse_generator
+from unweave.audits.harness.plan import Request
+from unweave.audits.harness.prepare import attack_request, plan_of_models, refuse_generator
 from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS, Verdict
 from unweave.cli.audit_concept import NO_PROMPTS, ConceptFiles, audit_concept, refuse_no_prompts
@@ -23,6 +23,8 @@ from unweave.record.one_model import add_request
 from unweave.report import attack_tables, html, qualification_tables
 from unweave.report.numbers import number
 
+REFERENCES = "references"
+"""The folder of retrained models."""
 CALIBRATION = 100
 """The first seed of the calibration models, if the first of the references is 0."""
 
@@ -39,7 +41,7 @@ def audit(
     qualified: Path | None = None,
     attacks: str | None = None,
     tier: int | None = None,
-    budget: str | None = None,
+    budget: int | None = None,
     jobs: int = 1,
     flags: CommonFlags = DEFAULTS,
 ) -> int:
@@ -64,13 +66,13 @@ def audit(
             verdict is predicted from its requests, which is weaker.
         attacks: Attack a classifier as well: default, all, or names of unweave attacks with commas between.
         tier: The largest tier of the attacks: 0 the two models, 1 one retrained model, 2 a verdict's.
-        budget: The most time that attacks may take to examine the models, such as 90s or 10m; the cheapest
-            run first, and the report names the others. Retraining is not counted.
+        budget: The most gradient evaluations that attacks may take to examine each model; the cheapest run
+            first, and the report names the others. Retraining is not counted.
         jobs: The number of worker processes for retraining, with one thread each; 1 uses this process with
             all its threads.
         flags: The flags of every verb.
     """
-    request = attack_request(attacks, tier, None if budget is None else parse_budget(budget))
+    request = attack_request(attacks, tier, budget)
     if (run is None) == (evidence is None):
         found = "neither" if run is None else "both"
         raise ValueError(f"audit needs either the folder of a run or --evidence, found {found}")
@@ -141,10 +143,9 @@ def audit_run(run: Path, references: int, jobs: int, request: Request | None, fl
         result = run_folder.load_result(run, project, split, flags.device)
         # an error that makes the audit useless comes before any retraining
         answer_pair = collect_answer_pair(result, exam)
-        counts = {"retrained": len(seeds), "calibrating": len(calibration)}
-        plan = None if request is None else plan_of_models(request, result, exam, **counts)
+        plan = None if request is None else plan_of_models(request, exam, len(seeds))
         examined = () if plan is None else tuple(attack.name for attack in plan.examining)
-        stored = place / "references"
+        stored = (out.find_earlier(folder, facts, same_models, REFERENCES) or place) / REFERENCES
         run_folder.retrain_all(run, [*seeds, *calibration], stored, jobs, flags.device, listener, examined)
         reference = run_folder.make_reference(project, split, seeds, calibration, stored) if seeds else None
         outcome = audit_answers(result, answer_pair, reference, exam=exam, plan=plan)
@@ -187,9 +188,14 @@ def seeds_of(references: int, first: int) -> tuple[list[int], list[int]]:
 
 def extends(facts: out.Facts, earlier: out.Facts) -> bool:
     """Whether a new request extends an old one: one model, no fewer references, the same attacks or none."""
-    same = all(facts[key] == earlier.get(key) for key in facts if key not in ("references", "attacks"))
     attacks = earlier.get("attacks") in (None, facts.get("attacks"))
-    return same and attacks and set(earlier["references"]) <= set(facts["references"])
+    fewer = set(earlier.get("references", ())) - set(facts["references"])
+    return same_models(facts, earlier) and attacks and not fewer
+
+
+def same_models(facts: out.Facts, earlier: out.Facts) -> bool:
+    """Whether two requests are about one model, whose retrained models they share."""
+    return all(facts[key] == earlier.get(key) for key in facts if key not in ("references", "attacks"))
 
 
 def audit_evidence(

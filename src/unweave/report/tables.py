@@ -60,7 +60,19 @@ def legend(record: Mapping[str, Any], *, width: int | None = None) -> str:
     gap = f"Gap: mean |difference| from Retrain over {parts}, points. " if parts else ""
     aims = " ".join(dict.fromkeys(aim(stage) for stage in record["stages"].values()))
     cost = f"Cost: relative to one retrain. {BRACKETS}"
-    return f"{gap}{_comparison_legend(record, width)}{cost} {aims}{single_seed_note(record)}"
+    verdict = _verdict_legend(record)
+    return f"{gap}{verdict}{_comparison_legend(record, width)}{cost} {aims}{single_seed_note(record)}"
+
+
+def _verdict_legend(record: Mapping[str, Any]) -> str:
+    """The metrics of the tables that a verdict tests."""
+    tested = {
+        heading(metric): None
+        for stage in record["stages"].values()
+        for metric in brief_metrics(stage)
+        if (known := family_of_stage(stage).metrics.get(metric)) is not None and known.primary
+    }
+    return f"Verdict: on {', '.join(tested)}; other figures are only shown. " if tested else ""
 
 
 def _comparison_legend(record: Mapping[str, Any], width: int | None) -> str:

@@ -2,6 +2,7 @@ import copy
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,7 +14,6 @@ from unweave.audits.attacks.inversion import (
     cosine,
     is_nearest,
     label_from_bias,
-    label_from_probes,
     loss_gradient,
     matching_loss,
     recover,
@@ -51,7 +51,7 @@ def ascended(i: int, lr: float = 0.01, where: float = 1.0) -> nn.Module:
     _, model = digits()
     inputs, label = record(i)
     after = copy.deepcopy(model)
-    gradient = loss_gradient(model, inputs, torch.tensor([label]))
+    gradient = loss_gradient(model, (inputs,), torch.tensor([label]))
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, p in after.named_parameters():
@@ -117,7 +117,7 @@ def test_an_ascent_step_is_the_summed_gradient_exactly() -> None:
     optimizer = torch.optim.SGD(after.parameters(), 0.1)
     (-functional.cross_entropy(after(inputs), labels, reduction="sum")).backward()
     optimizer.step()
-    gradient = loss_gradient(model, inputs, labels)
+    gradient = loss_gradient(model, (inputs,), labels)
     for name, change in update_between(model, after).items():
         torch.testing.assert_close(change, 0.1 * gradient[name], rtol=0, atol=1e-12)
     assert float(cosine(gradient, update_between(model, after))) == pytest.approx(1, abs=1e-9)
@@ -136,30 +136,23 @@ def test_exact_deletion_of_one_full_batch_step_is_the_records_gradient() -> None
 
     whole, without = (update_between(model, trained(rows)) for rows in (slice(n), slice(1, n)))
     delta = {name: -(n * whole[name] - (n - 1) * without[name]) for name in whole}
-    gradient = loss_gradient(model, inputs[:1], labels[:1])
+    gradient = loss_gradient(model, (inputs[:1],), labels[:1])
     for name, g in gradient.items():
         torch.testing.assert_close(delta[name], 0.1 * g, rtol=0, atol=1e-12)
 
 
 def test_the_update_is_aligned_with_the_deleted_record_most() -> None:
     split, model = digits()
-    (raw,) = split.train.stream([torch.arange(60)])
-    found = align(model, update_between(model, ascended(17)), raw.inputs[0], raw.label)
-    assert int(found.argmax()) == 17 and float(found[17]) == pytest.approx(1, abs=1e-3)
+    found = align(model, update_between(model, ascended(17)), (split.train, torch.arange(60)), "cpu")
+    assert int(np.argmax(found)) == 17 and found[17] == pytest.approx(1, abs=1e-3)
 
 
 def test_the_bias_of_softmax_regression_tells_the_label() -> None:
     torch.manual_seed(0)
     model = nn.Linear(5, 4)
     for label in range(4):
-        gradient = loss_gradient(model, torch.randn(1, 5), torch.tensor([label]))
+        gradient = loss_gradient(model, (torch.randn(1, 5),), torch.tensor([label]))
         assert label_from_bias(0.1 * gradient["bias"]) == label
-
-
-def test_probes_tell_the_class_that_became_least_sure() -> None:
-    before = torch.full((3, 10), 0.9995)
-    after = before - torch.tensor([[0.01], [0.2], [0.0]])
-    assert label_from_probes(before, after) == 1
 
 
 def test_total_variation_by_hand() -> None:

@@ -58,10 +58,10 @@ class ClassifierExam(Exam[Evidence]):
     suffix: ClassVar[str] = "parquet"
     edges: ClassVar[Sequence[float]] = tuple(EDGES.tolist())
     glances: ClassVar[Sequence[Glance]] = (
-        Glance("forget", "Accuracy on the forget set, %", 2, lambda values: 100 - values["ua"]),
-        Glance("retain", "Accuracy on the retain set, %", 2, lambda values: values["ra"]),
-        Glance("test", "Accuracy on test, %", 2, lambda values: values["ta"]),
-        Glance("auc", "Membership AUC", 3, lambda values: values["auc"]),
+        Glance("ua", "UA: error on the forget set, %", 2),
+        Glance("ra", "RA: accuracy on the retain set, %", 2),
+        Glance("ta", "TA: accuracy on the test set, %", 2),
+        Glance("auc", "AUC of membership", 3),
     )
 
     @property

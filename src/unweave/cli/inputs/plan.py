@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from unweave.audits.attacks.attack import Attack
+from unweave.audits.attack import Attack
 from unweave.bench.attacked_cells import answer_attacks
 from unweave.bench.bench import limit_seeds, refuse_repeated_stages
 from unweave.bench.recipe import Recipe

@@ -18,6 +18,11 @@ from unweave.report.numbers import digits, heading, number
 
 T = TypeVar("T")
 
+TESTED = (
+    "A figure with a margin is tested: it must be shown to lie within the margin. The others are only shown."
+)
+"""The legend of a verdict's table."""
+
 WIDTH = 100
 """The number of columns without a terminal."""
 
@@ -104,6 +109,7 @@ def print_verdict(
         "Margin",
     ]
     print_table([*header, "Aim"], rows, words=(0, 1, len(header)))
+    print_sentences("", TESTED)
 
 
 def figure_line(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unweave.auditing import Audit, judge_answers
+from unweave.audits.answers import Answers, collect_answers
 from unweave.audits.diffusion.concept_exam import ConceptExam
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.factor_recogniser import fit_recogniser
@@ -21,7 +22,6 @@ from unweave.audits.diffusion.prompt_file import read_prompts
 from unweave.audits.diffusion.real_concepts import RealImages, shows
 from unweave.audits.margins import RETRAINS
 from unweave.audits.one_model import GivenModel
-from unweave.audits.references import Answers, collect_answers
 from unweave.audits.verdict import SEEDS
 from unweave.bench.workers import Listener, Progress
 from unweave.cli.audit_concept import Folders, not_run

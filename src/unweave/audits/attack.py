@@ -1,19 +1,20 @@
 """The interface of an attack. A new one is a file with its `ATTACK`, and a line in `ATTACKS`.
 
 An attack computes figures of one model, from its answers and those of retrained models. All the rest is the
-same for every attack (`unweave.audits.attacks.beside`): the figures of retrained models by the same steps,
+same for every attack (`unweave.audits.harness.compare`): the figures of retrained models by the same steps,
 the null band, the margin and the finding. An attack that needs the model itself first examines it, and its
 figures are computed from the numbers that it kept.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import nn
 
+from unweave.audits.answers import Answers, Measurements
 from unweave.audits.classifier.collect import Cut
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.score import Interval
@@ -27,9 +28,6 @@ TIERS: Mapping[int, str] = {
     3: "shadow models",
 }
 """What an attack needs beside the answers of the unlearned model, by tier."""
-
-Exhibit = Mapping[str, Sequence[float]]
-"""The numbers that an attack keeps of one model, by name."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +58,11 @@ class Subject:
         return source, order[torch.isin(source.labels[order], torch.tensor(self.forgotten_classes))]
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What attacks see of one model.
+ModelAnswers = Answers[Evidence]
+"""What an attack sees of one model: its logits, and what the attacks measured of it."""
 
-    Args:
-        answers: Its logits.
-        exhibits: What each attack kept of it, by the attack's name.
-    """
-
-    answers: Evidence
-    exhibits: Mapping[str, Exhibit] = field(default_factory=dict)
-
+EXAMINING_FORMAT = 2
+"""Raised with every change of what an attack keeps of a model, so that stored models are examined again."""
 
 Figures = Mapping[str, Interval]
 """The figures of one model by name, each with its 95 % interval over examples; NaN ends if there is none."""
@@ -87,18 +78,19 @@ class Attack:
         evidence: What it needs, in one clause.
         tier: The models that it needs beside the unlearned one (see `TIERS`).
         fewest: The fewest models of each kind.
-        cost: What it costs, in one clause.
         says: What its figure means, in one sentence.
         cannot: What it cannot show, in one sentence.
         figures: Computes the figures of one model. The retrained models it gets never contain that model.
-            None if an audit of one model can't run it; `command` then can.
+            None if an audit of one model can't run it; `function` then can.
         examine: Takes from a model what `figures` needs; None if the answers are enough.
-        gradients: The gradient evaluations that `examine` takes per model, about; for the budget.
+        gradients: The gradient evaluations of batches of 128 that `examine` takes per model with a forget set
+            of a thousand, about; a forward pass counts as a third.
         above: The fault of a model whose figures are above those of retrained models; None if that is none.
         below: The fault of a model whose figures are below.
         floor: The smallest difference that counts.
         default: Whether it is among the attacks of `default`.
-        command: What runs it outside an audit; empty if an audit does.
+        function: What runs it outside an audit; empty if an audit does.
+        function_cost: What that takes, in one clause.
     """
 
     name: str
@@ -106,17 +98,25 @@ class Attack:
     evidence: str
     tier: Tier
     fewest: int
-    cost: str
     says: str
     cannot: str
-    figures: Callable[[Shown, Sequence[Shown]], Figures] | None = None
-    examine: Callable[[Subject], Exhibit] | None = None
+    figures: Callable[[ModelAnswers, Sequence[ModelAnswers]], Figures] | None = None
+    examine: Callable[[Subject], Measurements] | None = None
     gradients: int = 0
     above: str | None = "under-forgetting"
     below: str | None = "over-forgetting"
     floor: float = 0.02
     default: bool = True
-    command: str = ""
+    function: str = ""
+    function_cost: str = ""
+
+    @property
+    def cost(self) -> str:
+        """What it costs, in one clause."""
+        if self.function:
+            return self.function_cost
+        many = f"about {self.gradients} gradient evaluations per model"
+        return many if self.gradients else "no further pass of the model"
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Examiner:
         """The digest of the original's weights, beside which models are examined."""
         return checkpoint.contents(self.original.state_dict())
 
-    def __call__(self, model: nn.Module) -> dict[str, Exhibit]:
+    def __call__(self, model: nn.Module) -> dict[str, Measurements]:
         """What each attack keeps of a model, by its name."""
         device = next(model.parameters()).device if self.device is None else self.device
         subject = Subject(model, self.cuts, device, self.original, self.forgotten_classes)

@@ -1,4 +1,4 @@
-"""Puts the figures of an attack beside those of retrained models: null band, margin and finding.
+"""Compares the figures of an attack with those of retrained models: null band, margin and finding.
 
 The margin of a figure is that of the metrics of a verdict (`unweave.audits.margins`): 1.5 x the 95 % quantile
 of the difference between two calibration retrains, at least the attack's floor and one forget example. A
@@ -8,13 +8,12 @@ margin. An attack that finds nothing proves nothing, so there is no test of equa
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 
-from unweave.audits.attacks.attack import Attack, Figures, Shown
-from unweave.audits.attacks.result import AttackResult, spread_band
-from unweave.audits.margins import RETRAINS, WIDENING
+from unweave.audits.attack import Attack, Figures, ModelAnswers
+from unweave.audits.attack_result import AttackResult, spread_band
+from unweave.audits.margins import RETRAINS, WIDENING, spread
 from unweave.audits.score import t_interval
 from unweave.audits.verdict import SEEDS
 
@@ -23,7 +22,7 @@ WIDEST = 0.95
 
 
 @dataclass(frozen=True)
-class Case:
+class AuditedModels:
     """The models of an audit, as attacks see them.
 
     Args:
@@ -33,10 +32,10 @@ class Case:
         original: The model before unlearning; None if it is unknown.
     """
 
-    unlearned: Shown
-    retrained: Sequence[Shown] = ()
-    calibration: Sequence[Shown] = ()
-    original: Shown | None = None
+    unlearned: ModelAnswers
+    retrained: Sequence[ModelAnswers] = ()
+    calibration: Sequence[ModelAnswers] = ()
+    original: ModelAnswers | None = None
 
     @property
     def tier(self) -> int:
@@ -48,12 +47,12 @@ class Case:
     @property
     def records(self) -> int:
         """The number of forget examples."""
-        return len(self.unlearned.answers.labels["forget"])
+        return len(self.unlearned.found.labels["forget"])
 
-    def without(self, position: int) -> "Case":
-        """The case of one reference as the model to attack, beside all other references."""
+    def without(self, position: int) -> "AuditedModels":
+        """One reference as the model to attack, with all other references."""
         rest = [each for index, each in enumerate(self.retrained) if index != position]
-        return Case(self.retrained[position], rest, self.calibration)
+        return AuditedModels(self.retrained[position], rest, self.calibration)
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Null:
     """The figures of retrained models by one attack, against which any model is held.
 
     Args:
-        references: The figures of each reference, with all other references beside it.
+        references: The figures of each reference, compared with all others.
         margins: The margin of each figure; empty without enough calibration retrains.
         bands: The null band of each figure; empty with fewer than two retrained models.
     """
@@ -71,40 +70,41 @@ class Null:
     bands: Mapping[str, tuple[float, float]]
 
 
-def findings(attack: Attack, shown: Shown, case: Case, null: Null) -> list[str]:
-    """The figures of another model by which the attack tells it from the references of a case."""
-    found = judge_figures(attack, figures_of(attack, shown, case.retrained), null)
+def findings(attack: Attack, model: ModelAnswers, models: AuditedModels, null: Null) -> list[str]:
+    """The figures of another model by which the attack tells it from the references."""
+    found = judge_figures(attack, figures_of(attack, model, models.retrained), null)
     return [name for name, result in found.items() if result.finding is not None]
 
 
-def figures_of(attack: Attack, shown: Shown, retrained: Sequence[Shown]) -> Figures:
+def figures_of(attack: Attack, model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The figures of one model; none if the attack did not examine it."""
     if attack.figures is None:
-        raise ValueError(f"an audit of one model can't run the attack {attack.name}: use {attack.command}")
-    if not all(each.answers.finite for each in (shown, *retrained)):
+        raise ValueError(f"an audit of one model can't run the attack {attack.name}: call {attack.function}")
+    if not all(each.found.finite for each in (model, *retrained)):
         raise ValueError(f"{attack.name} needs finite logits, found NaN or infinity: leave out what failed")
-    if attack.examine is not None and attack.name not in shown.exhibits:
+    if attack.examine is not None and attack.name not in model.measurements:
         return {}
-    return attack.figures(shown, retrained)
+    return attack.figures(model, retrained)
 
 
-def null_of(attack: Attack, case: Case) -> Null:
+def null_of(attack: Attack, models: AuditedModels) -> Null:
     """The figures of the retrained models."""
     references = [
-        figures_of(attack, each, case.without(index).retrained) for index, each in enumerate(case.retrained)
+        figures_of(attack, each, models.without(index).retrained)
+        for index, each in enumerate(models.retrained)
     ]
-    calibration = [figures_of(attack, each, case.retrained) for each in case.calibration]
+    calibration = [figures_of(attack, each, models.retrained) for each in models.calibration]
     spread_by = calibration if len(calibration) >= 2 else references
     values = {
         name: [each[name].value for each in spread_by] for name in common_names([*references, *calibration])
     }
-    floor = max(attack.floor, 1 / case.records)
+    floor = max(attack.floor, 1 / models.records)
     return Null(
         references,
         margins={
             name: min(WIDEST, max(floor, WIDENING * spread(each)))
             for name, each in values.items()
-            if case.tier >= 2
+            if models.tier >= 2
         },
         bands={name: spread_band(each) for name, each in values.items() if len(each) >= 2},
     )
@@ -113,11 +113,6 @@ def null_of(attack: Attack, case: Case) -> Null:
 def common_names(found: Sequence[Figures]) -> list[str]:
     """The names of the figures that all models have."""
     return [name for name in (found[0] if found else ()) if all(name in each for each in found)]
-
-
-def spread(values: Sequence[float]) -> float:
-    """The 95 % quantile of the difference of two values."""
-    return float(np.quantile([abs(one - other) for one, other in combinations(values, 2)], 0.95))
 
 
 def judge_figures(

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float, Int64
+
+from unweave.audits.margins import spread
 
 HALVINGS = 20
 """Random halvings of the retrained models, whose differences give a null band."""
@@ -48,10 +49,10 @@ def band(values: Sequence[float] | Float[np.ndarray, " n"]) -> tuple[float, floa
     return float(low), float(high)
 
 
-def spread_band(values: Sequence[float] | Float[np.ndarray, " n"]) -> tuple[float, float]:
+def spread_band(values: Sequence[float]) -> tuple[float, float]:
     """The mean of retrained models plus and minus the 95 % quantile of the difference of two of them."""
-    spread = float(np.quantile([abs(one - other) for one, other in combinations(values, 2)], 0.95))
-    return float(np.mean(values)) - spread, float(np.mean(values)) + spread
+    mean, reach = float(np.mean(values)), spread(values)
+    return mean - reach, mean + reach
 
 
 def halvings(models: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float64
 
-from unweave.audits.score import Interval, Share
+from unweave.audits.score import Interval, Share, Z
 
 
 def mean_interval(values: Sequence[float] | Float64[np.ndarray, " example"]) -> Interval:
@@ -15,7 +15,7 @@ def mean_interval(values: Sequence[float] | Float64[np.ndarray, " example"]) -> 
     mean = float(array.mean())
     if len(array) < 2:
         return Interval(mean, math.nan, math.nan)
-    reach = 1.959963984540054 * float(array.std(ddof=1)) / math.sqrt(len(array))
+    reach = Z * float(array.std(ddof=1)) / math.sqrt(len(array))
     return Interval(mean, max(0.0, mean - reach), min(1.0, mean + reach))
 
 

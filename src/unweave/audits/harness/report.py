@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unweave.audits.attacks.attack import Attack
-from unweave.audits.attacks.beside import Case, Null, figures_of, judge_figures, null_of
-from unweave.audits.attacks.choose import Plan
-from unweave.audits.attacks.controls import Control, Faults, run_controls
-from unweave.audits.attacks.power import power_sentence
-from unweave.audits.attacks.result import AttackResult
+from unweave.audits.attack import Attack
+from unweave.audits.attack_result import AttackResult
+from unweave.audits.harness.compare import AuditedModels, Null, figures_of, judge_figures, null_of
+from unweave.audits.harness.controls import Control, Faults, run_controls
+from unweave.audits.harness.plan import Plan
+from unweave.audits.harness.power import power_sentence
 from unweave.audits.verdict import Judgement, Verdict
 
 CLAIMS: Mapping[int, str] = {
@@ -30,14 +30,14 @@ class AttackReport:
 
     Args:
         plan: The attacks that ran, and why the others did not.
-        case: The models.
+        models: The models.
         results: By attack and figure.
         seconds: What each attack took on the answers of all models.
         controls: Models whose verdict is known; empty without the models that a verdict needs.
     """
 
     plan: Plan
-    case: Case
+    models: AuditedModels
     results: Mapping[str, Mapping[str, AttackResult]]
     seconds: Mapping[str, float]
     controls: Sequence[Control] = ()
@@ -50,14 +50,16 @@ class AttackReport:
     @property
     def claim(self) -> str:
         """What can be claimed from what was run."""
-        case = self.case
-        return CLAIMS[case.tier].format(references=len(case.retrained), calibration=len(case.calibration))
+        models = self.models
+        return CLAIMS[models.tier].format(
+            references=len(models.retrained), calibration=len(models.calibration)
+        )
 
     @property
     def power(self) -> str:
         """The smallest shift that shows."""
-        unseen = int(self.case.unlearned.answers.unseen.sum())
-        return power_sentence(self.results, self.case.records, unseen)
+        unseen = int(self.models.unlearned.found.unseen.sum())
+        return power_sentence(self.results, self.models.records, unseen)
 
     @property
     def found(self) -> list[str]:
@@ -75,7 +77,7 @@ class AttackReport:
         request = self.plan.request
         return {
             "asked": request.names,
-            "tier": self.case.tier,
+            "tier": self.models.tier,
             "largest_tier": request.tier,
             "budget": request.budget,
             "claim": self.claim,
@@ -94,36 +96,36 @@ class AttackReport:
         }
 
 
-def run_attacks(plan: Plan, case: Case, faults: Faults) -> AttackReport:
+def run_attacks(plan: Plan, models: AuditedModels, faults: Faults) -> AttackReport:
     """Runs the attacks of a plan and the controls.
 
     Args:
         plan: The attacks.
-        case: The models; the answers of all are to the same examples in the same order.
+        models: The models; the answers of all are to the same examples in the same order.
         faults: The metrics by which a verdict tells a model from references.
 
     Raises:
         ValueError: If there are fewer than two classes, or the answers of a retrained model or of the
             original are not finite.
     """
-    answers = case.unlearned.answers
+    answers = models.unlearned.found
     classes = answers.n_classes
     if not answers.finite:
         why = "the answers of the model contain NaN or infinity"
-        return AttackReport(leave_out(plan, plan.attacks, why), case, {}, {})
+        return AttackReport(leave_out(plan, plan.attacks, why), models, {}, {})
     if classes < 2:
         raise ValueError(f"attacks need at least two classes, found {classes}")
     results, seconds, nulls = {}, {}, []
     for attack in plan.attacks:
         start = time.perf_counter()
-        null = null_of(attack, case)
-        found = results_of(attack, case, null)
+        null = null_of(attack, models)
+        found = results_of(attack, models, null)
         if found:
             results[attack.name], seconds[attack.name] = found, time.perf_counter() - start
             nulls.append((attack, null))
     empty = [attack for attack in plan.attacks if attack.name not in results]
     ran = leave_out(plan, empty, "it has no figure here: too few examples, or a model without an update")
-    return AttackReport(ran, case, results, seconds, run_controls(case, nulls, faults))
+    return AttackReport(ran, models, results, seconds, run_controls(models, nulls, faults))
 
 
 def leave_out(plan: Plan, attacks: Sequence[Attack], why: str) -> Plan:
@@ -133,10 +135,10 @@ def leave_out(plan: Plan, attacks: Sequence[Attack], why: str) -> Plan:
     return replace(plan, attacks=left, not_run={**plan.not_run, **dict.fromkeys(names, why)})
 
 
-def results_of(attack: Attack, case: Case, null: Null) -> dict[str, AttackResult]:
+def results_of(attack: Attack, models: AuditedModels, null: Null) -> dict[str, AttackResult]:
     """The results of one attack, by figure."""
-    before = {} if case.original is None else figures_of(attack, case.original, case.retrained)
-    found = figures_of(attack, case.unlearned, case.retrained)
+    before = {} if models.original is None else figures_of(attack, models.original, models.retrained)
+    found = figures_of(attack, models.unlearned, models.retrained)
     return judge_figures(attack, found, null, {name: each.value for name, each in before.items()})
 
 

@@ -8,12 +8,13 @@ import pytest
 
 import unweave
 from audits.attacks.toy import CALIBRATION, ORIGINAL, REFERENCES, answers, case
-from unweave.audits.attacks import ATTACKS, controls
-from unweave.audits.attacks.attack_report import judge_with_attacks, run_attacks
-from unweave.audits.attacks.choose import Request, plan_attacks
-from unweave.audits.attacks.controls import constant, random, run_controls
-from unweave.audits.attacks.power import SHOWN, chance_error, deviations
+from unweave.audits.attacks import ATTACKS
 from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.harness import controls
+from unweave.audits.harness.controls import constant, random, run_controls
+from unweave.audits.harness.plan import Request, plan_attacks
+from unweave.audits.harness.power import SHOWN, chance_error, deviations
+from unweave.audits.harness.report import judge_with_attacks, run_attacks
 from unweave.audits.verdict import Judgement, Verdict
 from unweave.record import record
 from unweave.report import html, tables
@@ -28,7 +29,7 @@ def audit(model: Evidence, attacks: str | None = "default", references=REFERENCE
 
 
 def reported(attacks: str, model: Evidence, faults=lambda answers, references: []):
-    plan = plan_attacks(Request(attacks), retrained=10, models=24, seconds_per_gradient=None)
+    plan = plan_attacks(Request(attacks), retrained=10, has_models=False)
     return run_attacks(plan, case(model), faults)
 
 
@@ -155,7 +156,7 @@ class TestBadInput:
             logits = {part: logits[:, :1] for part, logits in each.logits.items()}
             return Evidence(logits, {part: 0 * labels for part, labels in each.labels.items()}, each.ids)
 
-        plan = plan_attacks(Request(), retrained=0, models=2, seconds_per_gradient=None)
+        plan = plan_attacks(Request(), retrained=0, has_models=False)
         of = case(narrow(answers(50)), references=[], calibration=[])
         with pytest.raises(ValueError, match="attacks need at least two classes, found 1"):
             run_attacks(plan, of, lambda answers, references: [])

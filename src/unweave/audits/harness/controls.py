@@ -12,9 +12,10 @@ from typing import Literal
 
 import numpy as np
 
-from unweave.audits.attacks.attack import Attack, Shown
-from unweave.audits.attacks.beside import Case, Null, findings
+from unweave.audits.answers import Answers
+from unweave.audits.attack import Attack, ModelAnswers
 from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.harness.compare import AuditedModels, Null, findings
 
 Faults = Callable[[Evidence, Sequence[Evidence]], list[str]]
 """The metrics by which a verdict tells a model from references."""
@@ -49,28 +50,28 @@ class Control:
         return f"{self.name} {verb} told from other retrained models by {', '.join(self.faults[:3])}"
 
 
-def run_controls(case: Case, nulls: Nulls, faults: Faults) -> list[Control]:
+def run_controls(models: AuditedModels, nulls: Nulls, faults: Faults) -> list[Control]:
     """The controls of an audit; none without the models that a verdict needs.
 
     Args:
-        case: The models of the audit.
+        models: The models of the audit.
         nulls: The attacks that ran, each with the figures of retrained models.
         faults: The metrics that tell a model from references.
     """
-    if case.tier < 2:
+    if models.tier < 2:
         return []
-    answers, original = case.unlearned.answers, case.original
-    broken = {"a constant model": Shown(constant(answers)), "a random model": Shown(random(answers))}
+    answers, original = models.unlearned.found, models.original
+    broken = {"a constant model": Answers(constant(answers)), "a random model": Answers(random(answers))}
     if original is not None:
         broken = {"the original": original, **broken}
-    return [retrain_control(case, nulls, faults), *failing_controls(broken, case, nulls, faults)]
+    return [retrain_control(models, nulls, faults), *failing_controls(broken, models, nulls, faults)]
 
 
-def retrain_control(case: Case, nulls: Nulls, faults: Faults) -> Control:
+def retrain_control(models: AuditedModels, nulls: Nulls, faults: Faults) -> Control:
     """The control that genuine retrains pass."""
     found = []
-    for index in range(len(case.retrained)):
-        alone = case.without(index)
+    for index in range(len(models.retrained)):
+        alone = models.without(index)
         without = [(attack, drop(null, index)) for attack, null in nulls]
         found.append(faults_of(alone.unlearned, alone, without, faults))
     passing = sum(not each for each in found)
@@ -84,19 +85,21 @@ def retrain_control(case: Case, nulls: Nulls, faults: Faults) -> Control:
     )
 
 
-def failing_controls(broken: dict[str, Shown], case: Case, nulls: Nulls, faults: Faults) -> Iterator[Control]:
+def failing_controls(
+    broken: dict[str, ModelAnswers], models: AuditedModels, nulls: Nulls, faults: Faults
+) -> Iterator[Control]:
     """The controls that these models fail."""
-    for name, shown in broken.items():
-        found = faults_of(shown, case, nulls, faults)
+    for name, model in broken.items():
+        found = faults_of(model, models, nulls, faults)
         yield Control(name, "fails", bool(found), found)
 
 
-def faults_of(shown: Shown, case: Case, nulls: Nulls, faults: Faults) -> tuple[str, ...]:
-    """The names of the metrics and attacks that tell a model from the references of a case."""
+def faults_of(model: ModelAnswers, models: AuditedModels, nulls: Nulls, faults: Faults) -> tuple[str, ...]:
+    """The names of the metrics and attacks that tell a model from the references."""
     by_attack = [
-        f"{attack.name} ({name})" for attack, null in nulls for name in findings(attack, shown, case, null)
+        f"{attack.name} ({name})" for attack, null in nulls for name in findings(attack, model, models, null)
     ]
-    return (*faults(shown.answers, [each.answers for each in case.retrained]), *by_attack)
+    return (*faults(model.found, [each.found for each in models.retrained]), *by_attack)
 
 
 def drop(null: Null, index: int) -> Null:

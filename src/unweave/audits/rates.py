@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from unweave.audits.score import Share
+from unweave.audits.score import Share, Z
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def delong(
     per_member, per_other = placements(members, others), 1 - placements(others, members)
     area = float(per_member.mean())
     variance = per_member.var(ddof=1) / len(members) + per_other.var(ddof=1) / len(others)
-    reach = 1.959963984540054 * math.sqrt(variance)
+    reach = Z * math.sqrt(variance)
     return area, max(0.0, area - reach), min(1.0, area + reach)
 
 

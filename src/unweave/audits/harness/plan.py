@@ -1,14 +1,12 @@
-"""Which attacks an audit runs: by name, by tier, and within a budget of time."""
+"""Which attacks an audit runs: by name, by tier, and within a budget of gradient evaluations."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from unweave.audits.attack import TIERS, Attack
 from unweave.audits.attacks import ATTACKS
-from unweave.audits.attacks.attack import TIERS, Attack
 from unweave.choices import suggest_word
 
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 GROUPS = ("default", "all")
 
 
@@ -19,23 +17,23 @@ class Request:
     Args:
         names: "default", "all", or names with commas between.
         tier: The largest tier; None for any.
-        budget: The most seconds that examining models may take; None for any. Retraining is not counted: a
-            verdict needs the retrained models without any attack.
+        budget: The most gradient evaluations that examining a model may take; None for any. Retraining is not
+            counted: a verdict needs the retrained models without any attack.
 
     Raises:
-        ValueError: If a name or the tier is unknown, or the budget is not positive.
+        ValueError: If a name or the tier is unknown, or the budget is negative.
     """
 
     names: str = "default"
     tier: int | None = None
-    budget: float | None = None
+    budget: int | None = None
 
     def __post_init__(self) -> None:
         chosen_attacks(self.names)
         if self.tier is not None and self.tier not in TIERS:
             raise ValueError(f"a tier must be one of {', '.join(map(str, TIERS))}, found {self.tier}")
-        if self.budget is not None and not self.budget > 0:
-            raise ValueError(f"a budget must be more than 0 seconds, found {self.budget:g}")
+        if self.budget is not None and self.budget < 0:
+            raise ValueError(f"a budget must be 0 gradient evaluations or more, found {self.budget}")
 
 
 @dataclass(frozen=True)
@@ -84,62 +82,37 @@ def chosen_attacks(names: str) -> list[Attack]:
     return [attack_named(name) for name in dict.fromkeys(parts)]
 
 
-def plan_attacks(
-    request: Request, *, retrained: int, models: int, seconds_per_gradient: float | None
-) -> Plan:
+def plan_attacks(request: Request, *, retrained: int, has_models: bool) -> Plan:
     """Chooses the attacks that can run, the cheapest first as long as they fit the budget.
 
     Args:
         request: What was asked for.
         retrained: The number of references.
-        models: The number of models that an attack would examine.
-        seconds_per_gradient: The time of one gradient evaluation on a model of this audit; None if only
-            answers are known, so that no model can be examined.
+        has_models: Whether the models themselves can be examined; otherwise only answers are known.
     """
     asked = chosen_attacks(request.names)
     not_run = {name: "not asked for" for name in ATTACKS if name not in {each.name for each in asked}}
     left, attacks = request.budget, []
     for attack in sorted(asked, key=lambda each: each.gradients):
-        reason = why_not(attack, request, retrained, seconds_per_gradient)
-        needed = models * attack.gradients * (seconds_per_gradient or 0.0)
-        if not reason and left is not None and needed > left:
-            reason = f"it would take about {duration(needed)}, and {duration(left)} of the budget are left"
+        reason = why_not(attack, request, retrained, has_models=has_models)
+        if not reason and left is not None and attack.gradients > left:
+            reason = f"it takes {attack.cost}, and {left} of the budget are left"
         if reason:
             not_run[attack.name] = reason
             continue
-        left = None if left is None else left - needed
+        left = None if left is None else left - attack.gradients
         attacks.append(attack)
     return Plan(request, attacks, not_run)
 
 
-def why_not(attack: Attack, request: Request, retrained: int, seconds_per_gradient: float | None) -> str:
+def why_not(attack: Attack, request: Request, retrained: int, *, has_models: bool) -> str:
     """Why an attack can't run in an audit; empty if it can."""
     if request.tier is not None and attack.tier > request.tier:
         return f"its tier is T{attack.tier}, and T{request.tier} was asked for"
     if attack.figures is None:
-        return f"it needs more than an audit of one model has: {attack.evidence}; run {attack.command}"
-    if attack.examine is not None and seconds_per_gradient is None:
+        return f"it needs more than an audit of one model has: {attack.evidence}; call {attack.function}"
+    if attack.examine is not None and not has_models:
         return "it needs the models themselves, and only their answers are known"
     if attack.tier >= 1 and retrained < 1:
         return f"it needs at least {attack.fewest} retrained models, found none"
     return ""
-
-
-def parse_budget(text: str) -> float:
-    """Seconds from a text such as 90s, 10m or 1.5h; a number alone is seconds.
-
-    Raises:
-        ValueError: If it is no positive duration.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)([smh]?)", text.strip())
-    seconds = float(found[1]) * UNITS[found[2] or "s"] if found else 0.0
-    if not seconds > 0:
-        raise ValueError(f"a budget must be a time such as 90s, 10m or 1h, found {text!r}")
-    return seconds
-
-
-def duration(seconds: float) -> str:
-    """A time in words."""
-    if seconds >= 90:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.2g} s"

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from unweave.audits.attacks.rates import delong, tpr_at_fpr
+from unweave.audits.rates import delong, tpr_at_fpr
 from unweave.audits.score import Share, clopper_pearson
 
 

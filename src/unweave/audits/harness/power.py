@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from unweave.audits.attacks.result import AttackResult
+from unweave.audits.attack_result import AttackResult
 
 MEMBERSHIP = ("forget-vs-unseen", "auc of margin")
 """The attack and the figure whose shift also has a size in standard deviations."""

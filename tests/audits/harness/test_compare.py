@@ -8,11 +8,12 @@ import pytest
 
 from audits.attacks.toy import CALIBRATION, ORIGINAL, PLAIN, REFERENCES, answers, case, mean_of_forget
 from for_each import for_each
+from unweave.audits.answers import Answers
+from unweave.audits.attack import Attack
 from unweave.audits.attacks import ATTACKS
-from unweave.audits.attacks.attack import Attack, Shown
-from unweave.audits.attacks.attack_report import results_of
-from unweave.audits.attacks.beside import findings, null_of
 from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.harness.compare import findings, null_of
+from unweave.audits.harness.report import results_of
 
 ON_ANSWERS = [name for name, attack in ATTACKS.items() if attack.figures and not attack.examine]
 
@@ -24,12 +25,12 @@ def attacked(attack: Attack, model: Evidence, **models: list[Evidence]):
 
 def test_the_margin_is_that_of_the_metrics_of_a_verdict() -> None:
     found = attacked(PLAIN, answers(50))["mean"]
-    values = [mean_of_forget(Shown(each), [])["mean"].value for each in CALIBRATION]
+    values = [mean_of_forget(Answers(each), [])["mean"].value for each in CALIBRATION]
     spread = np.quantile([abs(one - other) for one, other in combinations(values, 2)], 0.95)
     assert found.margin == pytest.approx(max(1.5 * spread, 1 / 120))
     low, high = found.null_band or (0, 0)
     assert (high - low) / 2 == pytest.approx(spread) and (low + high) / 2 == pytest.approx(np.mean(values))
-    references = [mean_of_forget(Shown(each), [])["mean"].value for each in REFERENCES]
+    references = [mean_of_forget(Answers(each), [])["mean"].value for each in REFERENCES]
     assert found.retrained == pytest.approx(np.mean(references))
 
 
@@ -63,7 +64,7 @@ def test_attacks_find_the_original_and_no_genuine_retrain(name: str) -> None:
     assert found and found <= {attack.above, attack.below}
     of = case(answers(50))
     null = null_of(attack, of)
-    false = [findings(attack, Shown(answers(seed)), of, null) for seed in range(200, 220)]
+    false = [findings(attack, Answers(answers(seed)), of, null) for seed in range(200, 220)]
     assert sum(map(bool, false)) <= 1, false
 
 
@@ -84,7 +85,7 @@ def test_what_can_not_be_attacked_is_refused() -> None:
     broken.logits["retain"][0, 0] = np.nan
     with pytest.raises(ValueError, match="plain needs finite logits, found NaN or infinity"):
         attacked(PLAIN, answers(50), references=[*REFERENCES[:9], broken])
-    with pytest.raises(ValueError, match="can't run the attack u-lira: use benchmarks/shadows.py"):
+    with pytest.raises(ValueError, match="can't run the attack u-lira: call unweave.audits.*ulira"):
         attacked(ATTACKS["u-lira"], answers(50))
 
 

@@ -1,21 +1,22 @@
 """Prepares the attacks of an audit: from what was asked for and the models that there are."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from unweave.audits.attacks.attack import Attack, Examiner, Shown
-from unweave.audits.attacks.beside import Case
-from unweave.audits.attacks.choose import Plan, Request, plan_attacks
-from unweave.audits.attacks.timing import seconds_per_gradient
+from unweave.audits.answers import Answers
+from unweave.audits.attack import Attack, Examiner, ModelAnswers
 from unweave.audits.classifier.exam import ClassifierExam
 from unweave.audits.exam import Exam
-from unweave.audits.references import Answers, Retrain
+from unweave.audits.harness.compare import AuditedModels
+from unweave.audits.harness.plan import Plan, Request, plan_attacks
+from unweave.audits.references import Retrain
 from unweave.result import Result
 
 
-def attack_request(attacks: str | None, tier: int | None, budget: float | None) -> Request | None:
+def attack_request(attacks: str | None, tier: int | None, budget: int | None) -> Request | None:
     """The attacks that were asked for; None for none.
 
     Raises:
@@ -30,23 +31,17 @@ def attack_request(attacks: str | None, tier: int | None, budget: float | None) 
 
 def plan_of_answers(request: Request, references: int) -> Plan:
     """The attacks on a model of which only the answers are known."""
-    return plan_attacks(request, retrained=references, models=0, seconds_per_gradient=None)
+    return plan_attacks(request, retrained=references, has_models=False)
 
 
-def plan_of_models(
-    request: Request, result: Result, exam: Exam[Any], *, retrained: int, calibrating: int
-) -> Plan:
-    """The attacks on a result, which can be examined together with the models that are to be retrained.
+def plan_of_models(request: Request, exam: Exam[Any], references: int) -> Plan:
+    """The attacks on a result, which can be examined together with its references.
 
     Raises:
         ValueError: If the result is no classifier.
     """
     refuse_generator(exam)
-    assert isinstance(exam, ClassifierExam)
-    model = result.model
-    seconds = seconds_per_gradient(model, result.split.part("forget"), exam.model_device(model))
-    models = 2 + retrained + calibrating
-    return plan_attacks(request, retrained=retrained, models=models, seconds_per_gradient=seconds)
+    return plan_attacks(request, retrained=references, has_models=True)
 
 
 def refuse_generator(exam: Exam[Any]) -> None:
@@ -58,16 +53,13 @@ def refuse_generator(exam: Exam[Any]) -> None:
         )
 
 
-def plan_of_audit(
-    request: Request, result: Result, reference: Retrain | Sequence[Any] | None, exam: Exam[Any]
-) -> Plan:
+def plan_of_audit(request: Request, reference: Retrain | Sequence[Any] | None, exam: Exam[Any]) -> Plan:
     """The attacks on a result beside its references; where only answers of these are known, on answers."""
     if isinstance(reference, Retrain):
-        retrained, calibrating = len(reference.seeds), len(reference.calibration_seeds)
-        return plan_of_models(request, result, exam, retrained=retrained, calibrating=calibrating)
+        return plan_of_models(request, exam, len(reference.seeds))
     if reference:
         return plan_of_answers(request, len(reference))
-    return plan_of_models(request, result, exam, retrained=0, calibrating=0)
+    return plan_of_models(request, exam, 0)
 
 
 def examiner_of(plan: Plan | None, result: Result, exam: Exam[Any]) -> Examiner | None:
@@ -84,16 +76,16 @@ def examine_with(attacks: Sequence[Attack], exam: Exam[Any], original: nn.Module
     return Examiner(attacks, cuts, original, exam.device, exam.forgotten_classes)
 
 
-def attack_case(
+def gather_models(
     found: Answers[Any],
     before: Answers[Any] | None,
     references: Sequence[Answers[Any]],
     calibrating: Sequence[Answers[Any]],
-) -> Case:
+) -> AuditedModels:
     """What attacks see: the answers of all models to the same examples in the same order."""
 
-    def shown(each: Answers[Any]) -> Shown:
-        return Shown(each.found.like(found.found), each.exhibits)
+    def ordered(each: Answers[Any]) -> ModelAnswers:
+        return replace(each, found=each.found.like(found.found))
 
-    original = None if before is None else shown(before)
-    return Case(shown(found), [*map(shown, references)], [*map(shown, calibrating)], original)
+    original = None if before is None else ordered(before)
+    return AuditedModels(found, [*map(ordered, references)], [*map(ordered, calibrating)], original)
