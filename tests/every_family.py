@@ -226,9 +226,20 @@ def trained_as(dtype: torch.dtype, family: str, whole_class: bool) -> nn.Module:
     return model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
 
 
-@cache
+TRAINED: dict[tuple[str, bool], nn.Module] = {}
+"""Trained models by family and whether a whole class is forgotten, to be handed to spawned processes."""
+
+
 def trained(family: str, whole_class: bool) -> nn.Module:
-    """Trains the model of a family in float32."""
+    """The trained model of a family in float32."""
+    key = (family, whole_class)
+    if key not in TRAINED:
+        TRAINED[key] = train(family, whole_class)
+    return TRAINED[key]
+
+
+def train(family: str, whole_class: bool) -> nn.Module:
+    """Trains the model of a family."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         model = MODELS[family]()
