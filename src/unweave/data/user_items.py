@@ -8,7 +8,7 @@ import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, cast
 
 import numpy as np
 import torch
@@ -156,8 +156,8 @@ def check_names(names: Sequence[str | None]) -> tuple[str, ...] | None:
 
 def _label(position: int, value: object) -> int:
     try:
-        label = operator.index(value) if isinstance(value, SupportsIndex) else -1
-    except TypeError:  # every tensor claims to be an index
+        label = operator.index(cast(SupportsIndex, value))
+    except TypeError:  # asked first, `isinstance` would take longer than reading the item
         label = -1
     if label < 0:
         found = repr(value) if _count(value) == 1 else f"{_count(value)} numbers"

@@ -14,11 +14,8 @@ from markupsafe import Markup
 from unweave.families import family_of_stage
 from unweave.record.files import write_atomically
 from unweave.record.record import explain_unverified
-from unweave.report import attack_tables, figures, frontier, protocol_tables, qualification_tables
-from unweave.report.diagram import critical_difference
-from unweave.report.frontier_figure import figure as frontier_figure
+from unweave.report import attack_tables, frontier, protocol_tables, qualification_tables
 from unweave.report.numbers import heading
-from unweave.report.pareto import pareto
 from unweave.report.protocol import has_figures
 from unweave.report.ranking import ours_of, rank_stages
 from unweave.report.ranks import Ranking
@@ -196,6 +193,9 @@ def write(record: Mapping[str, Any], path: str | Path) -> Path:
 
 
 def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
+    from unweave.report import figures  # matplotlib takes time to import
+    from unweave.report.pareto import pareto
+
     made = rows(stage)
     tested = {
         *brief_metrics(stage),
@@ -228,7 +228,9 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
 
 
 def _frontier(name: str, found: Mapping[str, Any]) -> Frontier:
-    drawn = frontier_figure(found)
+    from unweave.report.frontier_figure import figure
+
+    drawn = figure(found)
     markup = None if drawn is None else Markup(drawn)
     title, conclusion = frontier.title(name), frontier.conclusion(found)
     return Frontier(title, conclusion, frontier.sentences(found), markup, frontier.grids(found))
@@ -242,6 +244,8 @@ def _qualification(record: Mapping[str, Any]) -> Qualification | None:
 
 
 def _ranks(stages: list[Mapping[str, Any]]) -> Ranks | None:
+    from unweave.report.diagram import critical_difference
+
     ranking = rank_stages(stages)
     return None if ranking is None else Ranks(ranking, Markup(critical_difference(ranking)))
 
