@@ -10,6 +10,7 @@ from unweave.bench.recipe import Recipe
 from unweave.bench.setup import Against
 from unweave.bench.stage import Stage
 from unweave.cli.inputs import out
+from unweave.cli.inputs.executor import HERE, Executor
 from unweave.families import FAMILIES
 from unweave.report.protocol import Protocol
 
@@ -28,7 +29,7 @@ class Plan:
         against: The forget set of trials; that of the recipe if None.
         tuned: The folder of earlier searches.
         budgets: The budgets of the methods, one stage each; those of the recipe if None.
-        jobs: The number of worker processes; chosen for the device if None.
+        executor: Where the cells run.
         protocol: The benchmark whose columns are printed; our own if None.
     """
 
@@ -38,7 +39,7 @@ class Plan:
     against: Against | None = None
     tuned: Path | None = None
     budgets: tuple[float, ...] | None = None
-    jobs: int | None = None
+    executor: Executor = HERE
     protocol: Protocol | None = None
 
     def __post_init__(self) -> None:
@@ -55,8 +56,6 @@ class Plan:
                 "--budgets limits a search: give it with --tune or --tuned, or name recipes that "
                 "have settings of a budget, such as digits-trace@0.1"
             )
-        if self.jobs is not None and self.jobs < 1:
-            raise ValueError(f"--jobs must be at least 1, found {self.jobs}")
         if self.tune and importlib.util.find_spec("optuna") is None:
             raise ValueError("--tune needs optuna, which is not installed: pip install 'unweave[tune]'")
         if self.tune and importlib.util.find_spec("fcntl") is None:
