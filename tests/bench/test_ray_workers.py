@@ -24,7 +24,7 @@ from unweave.space import Range
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
-TIMED = ("seconds", "peak_mib")
+TIMED = ("seconds", "cost", "peak_mib")
 NODE = {
     "num_cpus": 1,
     "object_store_memory": 80 * 2**20,

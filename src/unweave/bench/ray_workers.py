@@ -71,9 +71,7 @@ def refuse_dead(address: str) -> None:
     try:
         socket.create_connection((found["v6"] or found["host"], int(found["port"])), PATIENCE).close()
     except (OSError, OverflowError) as error:
-        raise ValueError(
-            f"--ray {address}: no cluster answers at {place} ({error}): is it running?"
-        ) from error
+        raise ValueError(f"--ray {address}: no cluster answers at {place}: {error}") from error
 
 
 def refuse_too_large(nodes: Sequence[dict[str, Any]], cores: int, gpus: float) -> None:
@@ -95,10 +93,9 @@ def run_on_cluster(ray: Any, task: Any, jobs: Sequence[Job], cores: int) -> Iter
             yield job, ray.get(ended)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None  # its own text is a whole traceback
-        except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
-            raise Failed(
-                f"{job.label}: {RETRIES + 1} workers were lost, perhaps for lack of memory"
-            ) from error
+        except ray.exceptions.RayError as error:
+            reason = str(error).partition("\n")[0]
+            raise Failed(f"{job.label} lost its worker {RETRIES + 1} times: {reason}") from error
 
 
 def run_on_node(folder: str, path: list[str], cores: int, job: bytes) -> object:

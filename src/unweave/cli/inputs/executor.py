@@ -1,7 +1,9 @@
 """The executor of a benchmark's cells, by `--jobs` or `--ray`, checked before any computation."""
 
 import os
-from contextlib import AbstractContextManager
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +53,8 @@ class Executor:
         if self.gpus is not None and place.type != "cuda":
             raise ValueError(f"--gpus needs --device cuda, found {device}")
 
-    def crew(self, device: str, jobs: int) -> AbstractContextManager[Crew]:
+    @contextmanager
+    def crew(self, device: str, jobs: int) -> Iterator[Crew]:
         """The workers, `jobs` processes of this machine unless the flags say otherwise.
 
         Raises:
@@ -59,8 +62,12 @@ class Executor:
         """
         gpus = (self.gpus or 1.0) if torch.device(device).type == "cuda" else 0.0
         if self.ray is None:
-            return workers(self.jobs or jobs)
-        return ray_workers(self.ray, cores=self.cores or 1, gpus=gpus)
+            with workers(self.jobs or jobs) as crew:
+                yield crew
+            return
+        # Ray prints that a worker was lost, and the standard output is for results
+        with redirect_stdout(sys.stderr), ray_workers(self.ray, cores=self.cores or 1, gpus=gpus) as crew:
+            yield crew
 
 
 HERE = Executor()
