@@ -59,9 +59,10 @@ def find_names(names: Sequence[str], wanted: Sequence[str]) -> Int64[Tensor, " w
     """The position of each wanted name, -1 where there is none; `names` are unique."""
     array = names.array if isinstance(names, Names) else pa.chunked_array([pa.array(names, pa.string())])
     asked = pa.array(wanted, pa.string())
-    distinct = asked.unique()
-    hits = pc.index_in(array, value_set=distinct).fill_null(-1).to_numpy()  # for each name, which is wanted
+    distinct = pc.SetLookupOptions(asked.unique())
+    hits = pc.call_function("index_in", [array], distinct).fill_null(-1).to_numpy()  # which one a name is
     (places,) = (hits >= 0).nonzero()
-    found = np.full(len(distinct), -1)
+    found = np.full(len(asked), -1)
     found[hits[places]] = places
-    return torch.from_numpy(found[pc.index_in(asked, value_set=distinct).to_numpy(zero_copy_only=False)])
+    order = pc.call_function("index_in", [asked], distinct).to_numpy(zero_copy_only=False)
+    return torch.from_numpy(found[order])

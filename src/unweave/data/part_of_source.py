@@ -33,7 +33,7 @@ class PartOfSource:
     def names(self) -> Sequence[str] | None:
         """The names of the examples."""
         names = self.source.names
-        return None if names is None else tuple(names[position] for position in self.positions.tolist())
+        return None if names is None else tuple(names[int(position)] for position in self.positions.tolist())
 
     def __len__(self) -> int:
         return len(self.positions)
