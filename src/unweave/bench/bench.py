@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain
 from os import cpu_count
@@ -30,6 +31,7 @@ def bench(
     methods: Sequence[str] | None = None,
     seeds: int | None = None,
     jobs: int | None = None,
+    crew: Crew | None = None,
     tune: int = 0,
     tuned: str | Path | None = None,
     studies: Mapping[str, Study] | None = None,
@@ -50,6 +52,7 @@ def bench(
         jobs: The number of worker processes of one thread each; one per core if None. A script then needs the
             usual `if __name__ == "__main__":` around the call. With 1 everything runs in this process, with
             all its threads.
+        crew: Workers in place of these, such as `ray_workers` gives.
         tune: The number of tuning trials per method; 0 uses the recipes' settings.
         tuned: The folder `tuning` of an earlier run; uses its searches instead of new ones.
         studies: Searches from elsewhere, by method, for all stages; they take precedence.
@@ -71,6 +74,7 @@ def bench(
         folder,
         methods=methods,
         jobs=jobs,
+        crew=crew,
         tune=tune,
         tuned=tuned,
         studies=studies,
@@ -85,6 +89,7 @@ def compare(
     *,
     methods: Sequence[str] | None = None,
     jobs: int | None = None,
+    crew: Crew | None = None,
     tune: int = 0,
     tuned: str | Path | None = None,
     studies: Mapping[str, Study] | None = None,
@@ -104,7 +109,7 @@ def compare(
         names = {stage.name: with_settings(stage.recipe, names[stage.name]) for stage in stages}
     stages_made: dict[str, Any] = {}
     content = {"schema": record.SCHEMA, "environment": record.environment(), "stages": stages_made}
-    with workers(jobs or cpu_count() or 1) as crew:
+    with workers(jobs or cpu_count() or 1) if crew is None else nullcontext(crew) as crew:
         list(run_jobs(crew, forget_set_jobs(stages), listener))
         logs: dict[str, dict[str, Study]] = {}
         # a search begins with what a smaller budget found, in whatever order the budgets were given

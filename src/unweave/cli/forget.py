@@ -305,7 +305,7 @@ def load_original(
 def forgotten_ids(split: Split) -> list[str] | list[int]:
     """The ids of the forget set, or its positions."""
     places = split.forget.tolist()
-    return places if split.train.names is None else [split.train.names[place] for place in places]
+    return places if split.train.names is None else [split.train.names[int(place)] for place in places]
 
 
 def absolute_place(place: str) -> str:

@@ -13,6 +13,7 @@ from unweave.bench.recipe import Recipe
 from unweave.bench.setup import Against
 from unweave.bench.stage import Stage
 from unweave.cli.inputs import out
+from unweave.cli.inputs.executor import HERE, Executor
 from unweave.families import FAMILIES
 from unweave.report.protocol import Protocol
 
@@ -31,7 +32,7 @@ class Plan:
         against: The forget set of trials; that of the recipe if None.
         tuned: The folder of earlier searches.
         budgets: The budgets of the methods, one stage each; those of the recipe if None.
-        jobs: The number of worker processes; chosen for the device if None.
+        executor: Where the cells run.
         protocol: The benchmark whose columns are printed; our own if None.
         attacks: Attacks on the answers of all models; none if None.
     """
@@ -42,7 +43,7 @@ class Plan:
     against: Against | None = None
     tuned: Path | None = None
     budgets: tuple[float, ...] | None = None
-    jobs: int | None = None
+    executor: Executor = HERE
     protocol: Protocol | None = None
     attacks: str | None = None
 
@@ -61,8 +62,6 @@ class Plan:
                 "have settings of a budget, such as digits-trace@0.1"
             )
         answer_attacks(self.attacks or "default")  # raises for an unknown one
-        if self.jobs is not None and self.jobs < 1:
-            raise ValueError(f"--jobs must be at least 1, found {self.jobs}")
         if self.tune and importlib.util.find_spec("optuna") is None:
             raise ValueError("--tune needs optuna, which is not installed: pip install 'unweave[tune]'")
         if self.tune and importlib.util.find_spec("fcntl") is None:
