@@ -207,8 +207,9 @@ def invert(lab: Lab, name: str, forget: Sequence[int]) -> Row:
     after = lab.delete("one ascent step" if name in CONTROLS else name, forget)
     update, victims = update_between(lab.original, after), forget
     if name == NORM:
-        drawn = lab.split(forget).retain[: 16 * len(forget)]
-        gradient = loss_gradient(lab.original.eval(), lab.inputs[drawn], lab.labels[drawn])
+        retain, draws = lab.split(forget).retain, torch.Generator().manual_seed(forget[0])
+        drawn = retain[torch.randperm(len(retain), generator=draws)[:16]]
+        gradient = loss_gradient(lab.original.eval(), (lab.inputs[drawn],), lab.labels[drawn])
         update = scale(gradient, float(norm(update)) / float(norm(gradient)))
     if name == OTHER:
         same = (lab.labels == lab.labels[forget[0]]).nonzero()[:, 0].tolist()

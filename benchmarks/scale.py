@@ -1,12 +1,14 @@
 """Cost against size: LUR's modes over a training loop written by hand, on ever larger transformers.
 
-    python benchmarks/scale.py                            # an hour of one core of an idle machine
     python benchmarks/scale.py --sizes 1e5 --rounds 3     # a first look, a minute
-    python benchmarks/scale.py --record records/scale.json
+    python benchmarks/scale.py --rounds 7 --record records/scale.json   # five minutes of one core
+    python benchmarks/scale.py --device cuda --processes 1
 
-Times are taken as `interleaved.py` says. Memory is the peak of a process during three steps of plain SGD with
-momentum, less what it held before it built the model: weights, gradients, optimizer state, activations. With
-several processes, connected by gloo on the loopback interface, the model is sharded block by block.
+Times are taken as `interleaved.py` says. The first row is the digits net of `steps.py`, where the loop itself
+weighs most. Memory is the peak of a process during three steps of plain SGD with momentum, less what it held
+before it built the model: weights, gradients, optimizer state, activations; on a GPU, what its allocator
+holds. With several processes, connected by gloo on the CPU and by NCCL on GPUs, one each, the model is
+sharded block by block.
 """
 
 import argparse
@@ -19,10 +21,11 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, ClassVar
 
+import steps
 import torch
 import torch.distributed as dist
-from interleaved import Tick, resident, seconds
-from steps import ALPHA, WEIGHT, by_hand, phase_of
+from interleaved import Setting, Tick, resident, seconds
+from steps import ALPHA, SETTINGS, WEIGHT, by_hand, phase_of
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
@@ -40,6 +43,8 @@ CLASSES, TOKENS, LAYERS = 10, 16, 4
 MODES = ("joint", "lagged", "nested")
 SHARED = "nested"
 """The mode whose memory is measured."""
+
+BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 
 
 class Transformer(nn.Module):
@@ -113,23 +118,32 @@ def noise(n: int, width: int) -> Resident:
     return Resident(torch.randn(n, TOKENS, width, generator=generator), torch.arange(n) % CLASSES)
 
 
-def peaks(size: Size, count: int) -> list[float | None]:
+class SmallNet(steps.Setting):
+    """A net of `steps.py` with the competitors of this file."""
+
+    competitors: ClassVar[Sequence[str]] = ("by hand", *MODES)
+
+
+def peaks(size: Size, count: int, device: str) -> list[float | None]:
     """The peak of each of several processes that share the model, in MiB; None if unknown."""
     with tempfile.TemporaryDirectory() as folder:
-        spawn(measure_peak, (size, count, folder), nprocs=count)
+        spawn(measure_peak, (size, count, device, folder), nprocs=count)
         return [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(count)]
 
 
-def measure_peak(rank: int, size: Size, count: int, folder: str) -> None:
+def measure_peak(rank: int, size: Size, count: int, device: str, folder: str) -> None:
     """Writes the peak of this process; a fresh one."""
     torch.set_num_threads(1)
+    if device == "cuda":
+        torch.cuda.set_device(rank)
     if count > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
-    before = resident("VmRSS")
-    model = size.model()
-    problem = size.problem("cpu", shard_model(model) if count > 1 else model)
+        meeting = f"file://{folder}/meeting"
+        dist.init_process_group(BACKENDS[device], init_method=meeting, rank=rank, world_size=count)
+    before = resident("VmRSS") if device == "cpu" else 0.0
+    model = size.model().to(device)
+    problem = size.problem(device, shard_model(model) if count > 1 else model)
     gc.collect()
-    with peak_memory("cpu") as peak:
+    with peak_memory(device) as peak:
         size.run(SHARED, problem, size.how(3), lambda *_: None)
     found = None if peak.mib is None or before is None else peak.mib - before
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
@@ -139,17 +153,23 @@ def measure_peak(rank: int, size: Size, count: int, folder: str) -> None:
 
 def measure(sizes: Sequence[Size], rounds: int, device: str, counts: Sequence[int]) -> dict[str, Any]:
     """Everything that is reported, by the number of weights."""
+    settings: list[tuple[Setting, list[int]]] = [(SmallNet(**vars(SETTINGS["digits"])), [])]
+    settings += [(size, list(counts)) for size in sizes]
     rows = {}
-    for size in sizes:
-        times = seconds(size, rounds, device)
+    for setting, processes in settings:
+        times = seconds(setting, rounds, device)
         ratios = {
             name: [a / b for a, b in zip(each, times["by hand"], strict=True)] for name, each in times.items()
         }
-        rows[str(sum(p.numel() for p in size.model().parameters()))] = {
+        weights = sum(p.numel() for p in setting.problem("cpu").params.values())
+        rows[str(weights)] = {
+            "model": "digits net" if isinstance(setting, SmallNet) else "transformer",
             "ratios": {name: median(each) for name, each in ratios.items()},
             "quartiles": {name: quantiles(each, n=4)[::2] for name, each in ratios.items()},
             "seconds": {name: median(each) for name, each in times.items()},
-            "memory": {str(count): peaks(size, count) for count in counts},
+            "memory": {
+                str(count): peaks(setting, count, device) for count in processes if isinstance(setting, Size)
+            },
         }
     facts = {"rounds": rounds, "device": device, "alpha": ALPHA, "mode_of_memory": SHARED}
     return {"sizes": rows, **facts, "environment": environment()}
@@ -159,7 +179,8 @@ def table(results: Mapping[str, Any]) -> str:
     """The ratios with their quartiles, and the memory, as text."""
     lines = []
     for weights, row in results["sizes"].items():
-        lines.append(f"{int(weights):,} weights, {results['rounds']} rounds, relative to the loop by hand")
+        model = f"{row['model']}, {int(weights):,} weights"
+        lines.append(f"{model}, {results['rounds']} rounds, relative to the loop by hand")
         for name, ratio in row["ratios"].items():
             low, high = row["quartiles"][name]
             lines.append(f"  {name:<8} {ratio:.3f} ({low:.3f} to {high:.3f})  {row['seconds'][name]:.4f} s")
@@ -177,12 +198,14 @@ def main() -> None:
     parser.add_argument("--sizes", default="1e5,1e6,1e7", help="numbers of weights with commas between")
     parser.add_argument("--processes", default="1,2", help="numbers of processes with commas between")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", choices=tuple(BACKENDS), default="cpu")
     parser.add_argument("--record", type=Path, help="the file to keep all results in, as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     sizes = [Size(float(each)) for each in arguments.sizes.split(",")]
     counts = [int(each) for each in arguments.processes.split(",")]
+    if arguments.device == "cuda" and max(counts) > torch.cuda.device_count():
+        parser.error(f"each process needs a GPU, found {torch.cuda.device_count()} for --processes {counts}")
     results = measure(sizes, arguments.rounds, arguments.device, counts)
     if arguments.record:
         arguments.record.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -1,8 +1,12 @@
 """What every test runs under: one thread, and a global generator that starts at the same place."""
 
+import jaxtyping
 import pytest
 import torch
 
+from typed import check_types
+
+jaxtyping.jaxtyped = check_types  # before the package is imported, whose functions it will wrap
 torch.set_num_threads(1)
 
 

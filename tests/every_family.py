@@ -214,13 +214,36 @@ def split(family: str, dtype: torch.dtype = torch.float32, whole_class: bool = F
     return Split(train, forget.tolist(), source(family, 40, 2, dtype))
 
 
-@cache
 def original(family: str, dtype: torch.dtype = torch.float32, whole_class: bool = False) -> nn.Module:
-    """The model before unlearning, trained on forget and retain data."""
+    """The model before unlearning, trained on forget and retain data; one for all tests, not to be edited."""
+    return trained_as(dtype, family, whole_class)
+
+
+@cache
+def trained_as(dtype: torch.dtype, family: str, whole_class: bool) -> nn.Module:
+    """The trained model in another type of numbers."""
+    model = trained(family, whole_class)
+    return model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
+
+
+TRAINED: dict[tuple[str, bool], nn.Module] = {}
+"""Trained models by family and whether a whole class is forgotten, to be handed to spawned processes."""
+
+
+def trained(family: str, whole_class: bool) -> nn.Module:
+    """The trained model of a family in float32."""
+    key = (family, whole_class)
+    if key not in TRAINED:
+        TRAINED[key] = train(family, whole_class)
+    return TRAINED[key]
+
+
+def train(family: str, whole_class: bool) -> nn.Module:
+    """Trains the model of a family."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        model = MODELS[family]().to(dtype)
-    scorer, data = task(family), split(family, dtype, whole_class).train
+        model = MODELS[family]()
+    scorer, data = task(family), split(family, torch.float32, whole_class).train
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 0.02)
     generator = torch.Generator().manual_seed(4)
     for _ in range(STEPS[family]):

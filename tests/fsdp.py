@@ -149,12 +149,15 @@ METHODS: Mapping[str, Method] = {
         LUR(how=HOW), Recover(until=Restored(near=0.5), how=Descent(lr=0.05, steps=4, batch=13, stop_every=2))
     ),
 }
+ON_UNET = ("nested", "lagged", "salun", "pipeline")
+ON_BLOCKS = (*ON_UNET, "joint", "scissorhands")
+"""What these models add is their layers: what moves all weights or some, redraws, or stops early shows it."""
 ONE_EXAMPLE = LUR(how=replace(HOW, forget_batch=1, micro_batch=None))
 
 CASES: dict[str, tuple[str, torch.dtype, Method]] = {
     **{f"mlp, {name}": ("mlp", torch.float64, method) for name, method in METHODS.items()},
-    **{f"transformer, {name}": ("transformer", torch.float64, method) for name, method in METHODS.items()},
-    **{f"unet, {name}": ("unet", torch.float64, METHODS[name]) for name in METHODS if name != "scrub"},
+    **{f"transformer, {name}": ("transformer", torch.float64, METHODS[name]) for name in ON_BLOCKS},
+    **{f"unet, {name}": ("unet", torch.float64, METHODS[name]) for name in ON_UNET},
     "transformer, from scratch": ("transformer", torch.float64, FromScratch(how=HOW)),
     "transformer, shrink-perturb": (
         "transformer",

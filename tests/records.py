@@ -48,6 +48,14 @@ def synthetic() -> dict[str, Any]:
     }
 
 
+def few() -> dict[str, Any]:
+    """The stage `trace` alone with two methods and a failed one: the same shapes, faster to validate."""
+    made = synthetic()
+    stage = made["stages"]["trace"]
+    methods = {name: stage["methods"][name] for name in ("lur", "original", "diverged")}
+    return made | {"stages": {"trace": stage | {"methods": methods}}}
+
+
 def at_budgets(*budgets: float) -> dict[str, Any]:
     """The stage `trace` at several budgets, gaps and costs in proportion, with the frontier of the three."""
     made, stages = synthetic(), {}

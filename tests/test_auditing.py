@@ -17,11 +17,12 @@ from torch.utils.data import TensorDataset
 
 import unweave
 from audits.answers import drawn
+from unweave.audits.answers import Answers
 from unweave.audits.classifier import parquet
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED, ClassifierExam
 from unweave.audits.classifier.metrics import METRICS, measure
-from unweave.audits.references import Answers, Retrain
+from unweave.audits.references import Retrain
 from unweave.audits.verdict import Verdict
 from unweave.descent.descend import Descent
 from unweave.errors import Failed
@@ -212,18 +213,31 @@ def test_references_of_the_same_code_are_read_by_a_new_process(result, tmp_path,
         assert asked == mine.ASKED
 
 
+def test_progress_goes_to_the_log_alone(result, caplog, capsys) -> None:
+    with caplog.at_level("INFO", logger="unweave"):
+        unweave.audit(result, Retrain(Trainer(), seeds=range(2), calibration_seeds=(7, 8)))
+    assert [each.getMessage() for each in caplog.records if each.name == "unweave.auditing"] == [
+        f"retrained model {number} of 4 (seed {seed})" for number, seed in enumerate((0, 1, 7, 8), start=1)
+    ]
+    assert capsys.readouterr() == ("", "")
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize("change", [{"hidden": 9}, {"end": "# by another rate\n"}])
 def test_references_of_another_train_are_refused(result, tmp_path, monkeypatch, change) -> None:
     mine = own_train(tmp_path / "mine", monkeypatch)
     unweave.audit(result, Retrain(mine.train, range(1), [7, 8], folder=tmp_path / "kept"))
     other = own_train(tmp_path / "mine", monkeypatch, **change)
-    before = {path: path.read_bytes() for path in (tmp_path / "kept").iterdir()}
+    before = contents(tmp_path / "kept")
     with pytest.raises(
         ValueError, match=r"answers of a model that another train\(\) made: .* another folder"
     ):
         unweave.audit(result, Retrain(other.train, range(1), [7, 8], folder=tmp_path / "kept"))
     assert not other.ASKED
-    assert {path: path.read_bytes() for path in (tmp_path / "kept").iterdir()} == before
+    assert contents(tmp_path / "kept") == before
 
 
 def test_another_train_of_the_same_file_is_refused(result, tmp_path, monkeypatch) -> None:
@@ -299,6 +313,24 @@ def test_a_model_without_answers_is_named_before_anything_is_retrained(result, f
     train = Trainer()
     with pytest.raises(ValueError, match=f"^the {name} model can't be audited: NaN: the logits contain NaN"):
         unweave.audit(replace(result, **{field: Silent()}), Retrain(train))
+    assert not train.asked
+
+
+class Both(nn.Module):
+    """Holds the original and answers as a retrained model."""
+
+    def __init__(self, known: nn.Module, shown: nn.Module) -> None:
+        super().__init__()
+        self.known, self.shown = known, shown
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.shown(x)
+
+
+def test_a_model_with_more_weights_than_the_original_is_refused_before_anything_is_retrained(result) -> None:
+    train = Trainer()
+    with pytest.raises(ValueError, match=r"tensor '0.weight' must be \[8, 6\], found absent: .* can hold"):
+        unweave.audit(replace(result, model=Both(result.original, build())), Retrain(train))
     assert not train.asked
 
 

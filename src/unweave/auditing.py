@@ -7,34 +7,39 @@ audit.save("forgotten/")
 ```
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unweave.audits.attacks.attack_report import judge_with_attacks, run_attacks
-from unweave.audits.attacks.choose import Plan
-from unweave.audits.attacks.metric_faults import MetricFaults
+from unweave.audits.answers import Answers, collect_answers
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED
-from unweave.audits.classifier.prepare_attacks import (
-    attack_case,
+from unweave.audits.exam import Answering, Exam, Found, Judging, Measuring, Reporting
+from unweave.audits.harness.metric_faults import MetricFaults
+from unweave.audits.harness.plan import Plan
+from unweave.audits.harness.prepare import (
     attack_request,
     examiner_of,
+    gather_models,
     plan_of_answers,
     plan_of_audit,
 )
-from unweave.audits.exam import Answering, Exam, Found, Judging, Measuring, Reporting
+from unweave.audits.harness.report import judge_with_attacks, run_attacks
 from unweave.audits.margins import Margins
 from unweave.audits.one_model import Subject, add_original, as_given, audit_record
-from unweave.audits.references import Answers, Retrain, collect_answers, load_or_retrain, retraining_cost
+from unweave.audits.references import Retrain, load_or_retrain, retraining_cost
 from unweave.audits.score import Score
 from unweave.audits.verdict import Judgement, Verdict
 from unweave.errors import Failed
-from unweave.record import record
+from unweave.record import checkpoint, record
 from unweave.result import Result
 from unweave.tasks import family_of
 from unweave.weights.processes import Processes
+from unweave.weights.sharded_model import is_model_sharded
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Audit", "Evidence", "Retrain", "Verdict", "audit"]
 
@@ -99,13 +104,15 @@ def audit(
     exam: Exam[Any] | None = None,
     attacks: str | None = None,
     tier: int | None = None,
-    budget: float | None = None,
+    budget: int | None = None,
 ) -> Audit:
     """Compares one unlearned model with models retrained without the forget set.
 
     The claim is about this one model: its figures against the mean of the retrained references, whose
     uncertainty comes from their seeds. A claim about a method needs one original per seed: see
     `unweave.bench.bench`.
+
+    Retraining takes time: the logger `unweave.auditing` reports each retrained model at level INFO.
 
     Args:
         result: The result of `unlearn`, or the answers of any model.
@@ -119,13 +126,13 @@ def audit(
             between; None for none. An attack that finds something takes a PASS away, and controls say
             whether the audit is valid.
         tier: The largest tier of the attacks; None for any.
-        budget: The most seconds that attacks may take to examine the models, the cheapest first; None for
-            any.
+        budget: The most gradient evaluations that attacks may take to examine each model, the cheapest first;
+            None for any.
 
     Raises:
         ValueError: If models are to be retrained but the data is unknown, if the evidence is about other
-            examples, if a generator comes without an exam, or if the answers of a model are unusable, such as
-            NaN.
+            examples, if a generator comes without an exam, if the answers of a model are unusable, such as
+            NaN, or if the unlearned model has other weights than the original.
         Failed: If the answers of a retrained model are unusable.
     """
     request = attack_request(attacks, tier, budget)
@@ -139,7 +146,8 @@ def audit(
         return judge_answers(ANSWERED, result, answers, before, *given, plan=plan)
     chosen_exam = exam or default_exam(result)
     answer_pair = collect_answer_pair(result, chosen_exam)
-    plan = None if request is None else plan_of_audit(request, result, reference, chosen_exam)
+    refuse_other_weights(result)
+    plan = None if request is None else plan_of_audit(request, reference, chosen_exam)
     return audit_answers(result, answer_pair, reference, calibration, exam=chosen_exam, plan=plan)
 
 
@@ -158,6 +166,21 @@ def collect_answer_pair(result: Result, exam: Answering[Found]) -> tuple[Answers
         raise ValueError(f"the {name} model can't be audited: {error}") from error
 
 
+def refuse_other_weights(result: Result) -> None:
+    """Raises if the unlearned model has tensors of other names or shapes than the original.
+
+    A command line audit loads weights into the project's own model, so it needs no such check. Nor do the
+    pieces of a sharded model, which is edited where it is.
+    """
+    if is_model_sharded(result.model):
+        return
+    expected, found = (checkpoint.shapes(each.state_dict()) for each in (result.original, result.model))
+    strange = checkpoint.difference(expected, found)
+    if strange:
+        why = "weights that no answer of the audit needs can hold the forget set"
+        raise ValueError(f"the unlearned model must have the weights of the original, {strange}: {why}")
+
+
 def audit_answers(
     result: Result,
     answers: tuple[Answers[Any], Answers[Any]],
@@ -172,17 +195,19 @@ def audit_answers(
     examiner = examiner_of(plan, result, exam)
     if examiner is not None:
         found, before = (
-            replace(each, exhibits=examiner(model))
+            replace(each, measurements=examiner(model))
             for each, model in ((found, result.model), (before, result.original))
         )
     if not isinstance(reference, Retrain):
         given = as_answers(found, reference or (), calibration)
         return judge_answers(exam, result, found, before, *given, plan=plan)
-    reference_answers, calibrating = (
-        [load_or_retrain(reference, result.split, seed, exam, found, examiner=examiner) for seed in seeds]
-        for seeds in (reference.seeds, reference.calibration_seeds)
-    )
-    return judge_answers(exam, result, found, before, reference_answers, calibrating, plan=plan)
+    seeds, retrained = [*reference.seeds, *reference.calibration_seeds], []
+    for number, seed in enumerate(seeds, start=1):
+        retrained.append(load_or_retrain(reference, result.split, seed, exam, found, examiner=examiner))
+        log.info("retrained model %d of %d (seed %d)", number, len(seeds), seed)
+    references = len(reference.seeds)
+    compared, calibrating = retrained[:references], retrained[references:]
+    return judge_answers(exam, result, found, before, compared, calibrating, plan=plan)
 
 
 def default_exam(result: Result) -> Exam[Any]:
@@ -238,9 +263,9 @@ def judge_answers(
         judgement = replace(judgement, reason=f"{judgement.reason}; {caveat}")
     report = None
     if plan is not None:
-        case = attack_case(found, before, reference_answers, calibrating)
+        models = gather_models(found, before, reference_answers, calibrating)
         faults = MetricFaults(exam, {} if margins is None else margins.margin)
-        report = run_attacks(plan, case, faults)
+        report = run_attacks(plan, models, faults)
         judgement = judge_with_attacks(judgement, report)
     judgement = as_one_model(exam, judgement)
     name = as_given(subject).name

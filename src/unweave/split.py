@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from unweave.data import Source
+from unweave.data.names import find_names
 from unweave.data.user_dataset import UserDataset
 from unweave.record.files import write_atomically
 
@@ -79,8 +79,8 @@ class Split:
     @cached_property
     def forgotten_classes(self) -> tuple[int, ...]:
         """Classes without an example in the retain set, that is, forgotten whole."""
-        classes = set(self.train.labels[self.forget].tolist()) - set(self.train.labels[self.retain].tolist())
-        return tuple(sorted(classes))
+        forgotten, kept = (self.train.labels[ids].unique().tolist() for ids in (self.forget, self.retain))
+        return tuple(sorted(set(forgotten) - set(kept)))
 
     def part(self, name: Part) -> tuple[Source, Int[Tensor, " n"]]:
         """The source of a part, and the positions of the part in it."""
@@ -139,20 +139,21 @@ def as_source(data: Dataset | Source) -> Source:
 
 def positions(source: Source, ids: Sequence[int] | Sequence[str] | Tensor) -> Int[Tensor, " n"]:
     """Checks the examples and returns their positions, sorted."""
-    places = source_positions(source, ids.tolist() if isinstance(ids, Tensor) else ids)
+    places = source_positions(source, ids)
     refuse_repeated(source, places)
-    if not places or len(places) == len(source):
+    if not 0 < len(places) < len(source):
         raise ValueError(
             f"forget must name some but not all of the {len(source)} training examples, found {len(places)}"
         )
-    return torch.tensor(sorted(places), dtype=torch.long)
+    return places.sort().values
 
 
-def refuse_repeated(source: Source, places: Sequence[int]) -> None:
+def refuse_repeated(source: Source, places: Int[Tensor, " n"]) -> None:
     """Raises if a position occurs twice; the message gives ids if the examples have them."""
-    again = [place for place, times in Counter(places).items() if times > 1]
-    if not again:
+    distinct, times = places.unique(return_counts=True)
+    if len(distinct) == len(places):
         return
+    again = distinct[times > 1].tolist()
     ids = source.names
     names = [f"position {place}" if ids is None else repr(ids[place]) for place in again]
     repeats = (
@@ -161,24 +162,16 @@ def refuse_repeated(source: Source, places: Sequence[int]) -> None:
     raise ValueError(f"each example can be forgotten once, found {repeats}")
 
 
-def source_positions(source: Source, examples: Sequence[int | str | np.integer]) -> list[int]:
+def source_positions(
+    source: Source, examples: Sequence[int | str | np.integer] | Int[Tensor, " n"]
+) -> Int[Tensor, " n"]:
     """The position of each example, given by position or id.
 
     Raises:
         ValueError: If some do not exist; the message gives their number and the first of them.
     """
-    ids = [example for example in examples if isinstance(example, str)]
-    # read names only if they are needed: that may read the whole data set
-    names = source.names if ids else ()
-    if names is None:
-        raise ValueError(f"expected positions, found the id {ids[0]!r}: the training data has no ids")
-    places = {name: place for place, name in enumerate(names)}
-    unknown = [name for name in ids if name not in places]
-    if unknown:
-        found = f"{count_of(unknown, examples)} not: {first_few(map(repr, unknown))}"
-        raise ValueError(f"ids must be those of training examples, found {found}")
-    result = [places[example] if isinstance(example, str) else int(example) for example in examples]
-    outside = [place for place in result if not 0 <= place < len(source)]
+    result = examples.long().cpu() if isinstance(examples, Tensor) else named_positions(source, examples)
+    outside = result[(result < 0) | (result >= len(source))].tolist()
     if outside:
         several = f"{count_of(outside, examples)} not: " if len(outside) > 1 else ""
         raise ValueError(
@@ -187,7 +180,23 @@ def source_positions(source: Source, examples: Sequence[int | str | np.integer])
     return result
 
 
-def count_of(some: Sequence[object], of: Sequence[object]) -> str:
+def named_positions(source: Source, examples: Sequence[int | str | np.integer]) -> Int[Tensor, " n"]:
+    """The position of each example, given by position or id; positions are not checked."""
+    ids = [example for example in examples if isinstance(example, str)]
+    # read names only if they are needed: that may read the whole data set
+    names = source.names if ids else ()
+    if names is None:
+        raise ValueError(f"expected positions, found the id {ids[0]!r}: the training data has no ids")
+    found = find_names(names, ids).tolist()
+    unknown = [name for name, place in zip(ids, found, strict=True) if place < 0]
+    if unknown:
+        several = f"{count_of(unknown, examples)} not: {first_few(map(repr, unknown))}"
+        raise ValueError(f"ids must be those of training examples, found {several}")
+    places = iter(found)
+    return torch.tensor([next(places) if isinstance(each, str) else int(each) for each in examples])
+
+
+def count_of(some: Sequence[object], of: Sequence[object] | Tensor) -> str:
     """The beginning of a sentence: "2 of 7 that are"."""
     return f"{len(some)} of {len(of)} that {'is' if len(some) == 1 else 'are'}"
 

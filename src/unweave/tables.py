@@ -59,7 +59,7 @@ def build(kind: type[T], table: Table, path: str, *, given: Table = MappingProxy
     Raises:
         ValueError: If a field is unknown or missing, or a value is wrong; the message says where.
     """
-    hints = get_type_hints(kind)
+    hints = field_types(kind)
     fields = [each for each in dataclasses.fields(cast(Any, kind)) if each.name not in given]
     refuse_unknown(table, [field.name for field in fields], path, field_paths(kind))
     for field in fields:
@@ -147,7 +147,8 @@ def require_mapping(table: object, path: str) -> Table:
     return table
 
 
-def field_paths(kind: type) -> list[str]:
+@cache
+def field_paths(kind: type) -> tuple[str, ...]:
     """The dotted paths of all fields of a dataclass and its nested dataclasses, outer fields first."""
     inner = [
         f"{key}.{path}"
@@ -156,13 +157,22 @@ def field_paths(kind: type) -> list[str]:
         for path in field_paths(table)
     ]
     names = [field.name for field in dataclasses.fields(kind)]
-    return sorted(dict.fromkeys([*names, *inner]), key=lambda path: path.count("."))
+    return tuple(sorted(dict.fromkeys([*names, *inner]), key=lambda path: path.count(".")))
 
 
-def nested_kinds(kind: type) -> dict[str, list[type]]:
+@cache
+def nested_kinds(kind: type) -> Mapping[str, list[type]]:
     """The dataclasses that each field may hold, by the name of the field."""
-    hints = get_type_hints(kind)
-    return {field.name: dataclasses_in(hints[field.name]) for field in dataclasses.fields(kind)}
+    hints = field_types(kind)
+    return MappingProxyType(
+        {field.name: dataclasses_in(hints[field.name]) for field in dataclasses.fields(kind)}
+    )
+
+
+@cache
+def field_types(kind: type) -> Mapping[str, Any]:
+    """The type of each field of a dataclass, by its name."""
+    return MappingProxyType(get_type_hints(kind))
 
 
 def dataclasses_in(hint: Any) -> list[type]:  # noqa: ANN401  any type can be a hint

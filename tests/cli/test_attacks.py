@@ -15,8 +15,8 @@ import unweave
 from audits.attacks.toy import CALIBRATION, ORIGINAL, REFERENCES, answers
 from cli.written import stage_of
 from for_each import for_each
+from unweave.audits.attack import TIERS
 from unweave.audits.attacks import ATTACKS
-from unweave.audits.attacks.attack import TIERS
 from unweave.audits.classifier import parquet
 from unweave.record import record
 
@@ -73,7 +73,7 @@ def test_answers_alone_are_attacked_and_what_needs_a_model_is_named(run, here, f
     }  # fmt: skip
     assert "only their answers are known" in found["not_run"]["relearning"]
     said = " ".join(told.out.split())
-    assert "The controls hold: " in said and "Not run: zrf, compression, representation" in said
+    assert "The controls hold: " in said and "Not run: representation, compression, zrf" in said
     again = json.loads(run("audit", "--evidence", files / "good.parquet", *flags, "--json").out)
     assert again["out"] == "unweave-audit" and again["attacks"]["controls"] == found["controls"]
 
@@ -101,21 +101,35 @@ def test_the_models_of_a_run_are_examined_and_attacks_are_added_to_an_earlier_au
     assert {attack for attack, _ in rows} == {"representation", "zrf", "functional-distance", "rmia"}
     assert rows["zrf", "zrf"]["retrained"] is not None and rows["zrf", "zrf"]["original"] is not None
     assert rows["functional-distance", "disagreement"]["retrained"] is None  # no other one to compare it with
-    (kept,) = (here / "audit" / "references").glob("*.json")
-    assert json.loads(kept.read_text())["exhibits"].keys() == {"representation", "zrf"}
-    other = json.loads(run(*plain, "--attacks", "rmia").out)
-    assert other["out"] == str(here / "audit-2")
+    (kept,) = (here / "audit" / "references").rglob("attacks-*.json")
+    assert json.loads(kept.read_text()).keys() == {"representation", "zrf"}
+
+
+def test_other_attacks_get_a_report_of_their_own_and_share_the_retrained_models(run, here, made, listed):
+    plain = ("audit", made, "--out", here / "audit", "--quiet", "--json", "--references")
+    first = json.loads(run(*plain, 1, "--attacks", "rmia").out)
+    before = listed(here / "audit")
+    other = json.loads(run(*plain, 1, "--attacks", "representation,functional-distance").out)
+    assert other["out"] == str(here / "audit-2") and other["scores"] == first["scores"]
+    assert not (here / "audit-2" / "references").exists()
+    after = listed(here / "audit")
+    assert before.items() <= after.items()
+    (kept,) = after.keys() - before.keys()
+    assert Path(kept).name.startswith("attacks-")
+    assert json.loads(run(*plain, 0).out)["out"] == str(here / "audit-3")
+    again = json.loads(run(*plain, 1, "--attacks", "rmia").out)
+    assert again["out"] == str(here / "audit") and again["scores"] == first["scores"]
 
 
 def test_a_tier_sets_the_number_of_references_and_the_budget_what_fits(run, here, made):
-    flags = ("--attacks", "all", "--tier", 0, "--budget", "0.001s", "--out", here / "audit", "--json")
+    flags = ("--attacks", "all", "--tier", 0, "--budget", 5, "--out", here / "audit", "--json")
     found = json.loads(run("audit", made, *flags, "--quiet").out)
-    assert found["attacks"]["tier"] == 0 and found["attacks"]["budget"] == 0.001
+    assert found["attacks"]["tier"] == 0 and found["attacks"]["budget"] == 5
     assert not (here / "audit" / "references").exists()
     assert {row["attack"] for row in found["attacks"]["results"]} == {"forget-vs-unseen", "streisand"}
     reasons = found["attacks"]["not_run"]
     assert reasons["rmia"] == "its tier is T1, and T0 was asked for"
-    assert re.match(r"it would take about .* of the budget are left", reasons["relearning"])
+    assert reasons["relearning"].endswith("gradient evaluations per model, and 5 of the budget are left")
     (stage,) = record.load(here / "audit")["stages"].values()
     assert stage["attacks"] == found["attacks"]
 
@@ -126,10 +140,9 @@ def test_a_tier_sets_the_number_of_references_and_the_budget_what_fits(run, here
         (("--attacks", "rima"), "unknown attack 'rima' .did you mean 'rmia'"),
         (("--attacks", ","), "attacks must be default, all, or names such as rmia"),
         (("--attacks", "all", "--tier", 5), "a tier must be one of 0, 1, 2, 3, found 5"),
-        (("--attacks", "all", "--budget", "soon"), "a budget must be a time such as 90s, 10m or 1h"),
-        (("--attacks", "all", "--budget", "0m"), "a budget must be a time such as 90s, 10m or 1h"),
+        (("--attacks", "all", "--budget", -1), "a budget must be 0 gradient evaluations or more, found -1"),
         (("--tier", 1), "a tier and a budget are of attacks, found none"),
-        (("--budget", "1m"), "a tier and a budget are of attacks, found none"),
+        (("--budget", 1), "a tier and a budget are of attacks, found none"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_retrained(refused, made, flags, sentence):
@@ -139,14 +152,14 @@ def test_bad_input_is_refused_before_anything_is_retrained(refused, made, flags,
 NEW = '''
 """The share of forget examples that the model names rightly."""
 
-from unweave.audits.attacks.attack import Attack
-from unweave.audits.attacks.means import share_interval
+from unweave.audits.attack import Attack
+from unweave.audits.intervals import share_interval
 from unweave.audits.classifier.logits import correct
 
 
-def attack_figures(shown, retrained):
+def attack_figures(model, retrained):
     """The share."""
-    right = correct(shown.answers.logits["forget"], shown.answers.labels["forget"])
+    right = correct(model.found.logits["forget"], model.found.labels["forget"])
     return {"share": share_interval(right.tolist())}
 
 
@@ -156,7 +169,6 @@ ATTACK = Attack(
     evidence="logits",
     tier=0,
     fewest=1,
-    cost="nothing",
     says="A share.",
     cannot="Anything else.",
     figures=attack_figures,

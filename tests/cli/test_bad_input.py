@@ -176,6 +176,29 @@ class TestRanges:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else spec(name))
         refused(f"--tune needs {sentence}", "bench", projects.recipe(tmp_path), "--tune", 2)
 
+    @for_each(
+        ("flags", "sentence"),
+        [
+            (("--jobs", 2, "--ray", "auto"), "give one$"),
+            (("--cores", 2), "give them with --ray"),
+            (("--ray", "auto", "--cores", 0), "--cores must be at least 1, found 0"),
+            (("--ray", "auto", "--gpus", 1.5), r"--gpus must be in \(0, 1\], .* found 1.5"),
+            (("--ray", "auto", "--gpus", 0.5), "--gpus needs --device cuda, found cpu"),
+            (("--ray", "auto", "--device", "cpu:0"), "Ray chooses .* give --device cpu, found cpu:0"),
+            (("--ray", "somewhere"), "--ray must be auto or HOST:PORT, found 'somewhere'"),
+            (("--ray", "127.0.0.1:1"), "no cluster answers at 127.0.0.1:1: .*refused"),
+            (("--ray", "127.0.0.1:99999"), "no cluster answers at 127.0.0.1:99999"),
+        ],
+    )
+    def test_a_cluster(self, refused, tmp_path, monkeypatch, flags, sentence):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # Ray need not be installed
+        refused(sentence, "bench", projects.recipe(tmp_path), *flags)
+
+    def test_a_cluster_without_ray(self, refused, tmp_path, monkeypatch):
+        spec = importlib.util.find_spec
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else spec(name))
+        refused("--ray needs Ray, .* 'unweave.ray.'", "bench", projects.recipe(tmp_path), "--ray", "auto")
+
     def test_a_model_that_does_not_take_the_data(self, refused, tmp_path):
         recipe = Path(projects.recipe(tmp_path))
         recipe.write_text(recipe.read_text().replace('"mlp"', '"conv"').replace("settings", "# settings"))

@@ -407,3 +407,21 @@ class TestProtocol:
         sentence = "--protocol deep-unlearn is for recipes of classifiers, found 'digit-images-class'"
         refused(sentence, "bench", "digit-images-class", "--protocol", "deep-unlearn")
         refused("deep-unlern.*deep-unlearn", "bench", "digits-clean", "--protocol", "deep-unlern")
+
+
+class TestAttacks:
+    def test_those_that_need_more_than_answers_are_refused(self, refused):
+        refused("found representation, which needs more", "bench", "digits", "--attacks", "representation")
+        refused("unknown attack 'rmi'", "bench", "digits", "--attacks", "rmi")
+
+    def test_they_are_shown_and_a_finished_run_takes_them_on(self, run, here, tmp_path):
+        flags = (projects.recipe(tmp_path), "--methods", "finetune", "--out", here / "run", *FLAGS)
+        assert run("bench", *flags).code == 0
+        cells = {path: path.stat().st_mtime_ns for path in (here / "run/cells").rglob("*.parquet")}
+        told = run("bench", *flags, "--attacks", "functional-distance")
+        assert told.code == 0 and "functional-distance" in told.out
+        assert {row["attack"] for row in stage_of(here / "run")["attacked_methods"]} == {
+            "functional-distance"
+        }
+        after = {path: path.stat().st_mtime_ns for path in (here / "run/cells").rglob("*.parquet")}
+        assert after == cells

@@ -40,9 +40,12 @@ def test_json_holds_the_same_as_the_text(run, here, tmp_path):
     said = run("check", place, "--ids", "r0/3,r0/5,r0/8", *FEW).out
     assert found["data"]["forget"] == 3 and found["data"]["retain"] == 87
     right = found["accuracy"]
-    assert f"Accuracy on the forget set, %: {right['forget']:.2f}\n" in said
-    assert f"Accuracy on test, %: {right['test']:.2f}\nMembership AUC: {right['auc']:.3f}\n" in said
+    assert f"UA: error on the forget set, %: {right['ua']:.2f}\n" in said
+    assert (
+        f"TA: accuracy on the test set, %: {right['ta']:.2f}\nAUC of membership: {right['auc']:.3f}\n" in said
+    )
     assert list(found["costs"]) == list(costs(said))
+    assert "Peak MiB: the most memory in use at once" in said
     assert found["costs"]["retrain"]["cost"] == 1
     one, whole = (found["costs"][name]["seconds"] for name in ("finetune", "retrain"))
     assert found["costs"]["finetune"]["cost"] == pytest.approx(one / whole)

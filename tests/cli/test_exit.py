@@ -73,7 +73,7 @@ def test_what_is_found_when_something_is_finished_is_a_run_that_failed(run, here
     told = run("audit", "forgotten", "--references", 2, "--quiet")
     assert told.code == 3 and told.out == "" and re.search(sentence, told.error), told.error
     kept = sorted((here / "forgotten" / "audit" / "references").iterdir())
-    assert len(kept) == 2 * (1 if change == LATER else 2)
+    assert len(kept) == 3 * (1 if change == LATER else 2)
     assert not (here / "forgotten" / "audit" / "record.json").exists()
 
 

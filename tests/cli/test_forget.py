@@ -41,8 +41,8 @@ class TestFiles:
         assert "damaged" not in run("forget", place, *IDS, *SHORT, "--quiet").out
         ruin = ("--method", "ascent", "--set", "how.lr=0.5", "--set", "how.steps=40")
         told = run("forget", place, *IDS, *ruin, "--quiet")
-        fell = re.search(r"This model is damaged: the accuracy on the rest fell by ([\d.]+) points", told.out)
-        before, after = re.search(r"Accuracy on the retain set, % +([\d.]+) +([\d.]+)", told.out).groups()
+        fell = re.search(r"This model is damaged: RA fell by ([\d.]+) points", told.out)
+        before, after = re.search(r"RA: accuracy on the retain set, % +([\d.]+) +([\d.]+)", told.out).groups()
         assert told.code == 0 and abs(float(fell[1]) - (float(before) - float(after))) < 0.06
 
     def test_weights_on_disk_stay_as_they_are(self, run, here, tmp_path):

@@ -30,7 +30,7 @@ def test_a_folder_of_diffusers_is_written_as_a_copy_that_can_be_used_again(run, 
     told = run("forget", source, "--data", data, "--class", 3, *SHORT, "--json")
     assert told.code == 0, told.error
     found = json.loads(told.out)
-    assert found["before"].keys() == found["after"].keys() == {"forget", "retain", "kid"}
+    assert found["before"].keys() == found["after"].keys() == {"ua", "ra", "kid"}
     assert listed(Path(source)) == before
     assert names(here / "forgotten") == sorted([*MODEL, "models", "pretrained"])
     copy = here / "forgotten" / "pretrained"
@@ -42,7 +42,7 @@ def test_a_folder_of_diffusers_is_written_as_a_copy_that_can_be_used_again(run, 
     assert again.code == 2 and "class 3 was forgotten before, and its examples" in again.error
     again = run("forget", copy, "--data", data, "--class", "2, 3", *SHORT)
     assert again.code == 0 and names(here) == ["forgotten", "forgotten-2"], again.error
-    assert "Images taken for the forgotten class (100 - UA), %" in again.out
+    assert "UA: images not taken for the forgotten class, %" in again.out
     assert "A glance at 20 images of each class: none of 40 may still be 9 %" in again.out
     assert "Model: forgotten-2/pretrained\n" in again.out
     said = json.loads((here / "forgotten-2" / "pretrained" / folder.MANIFEST).read_text())

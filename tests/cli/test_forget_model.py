@@ -39,13 +39,13 @@ class TestModel:
         right = model(data.x, torch.ones(90, 1)).argmax(1) == data.labels
         gone = torch.zeros(90, dtype=torch.bool)
         gone[[3, 5, 8]] = True
-        assert told["after"]["forget"] == pytest.approx(100 * float(right[gone].float().mean()))
-        assert told["after"]["retain"] == pytest.approx(100 * float(right[~gone].float().mean()))
+        assert told["after"]["ua"] == pytest.approx(100 - 100 * float(right[gone].float().mean()))
+        assert told["after"]["ra"] == pytest.approx(100 * float(right[~gone].float().mean()))
         held_out = set(range(120)) - set(json.loads(Path("forgotten/split.json").read_text())["calibration"])
         part = sorted(held_out)
         right = model(test.x[part], torch.ones(len(part), 1)).argmax(1) == test.labels[part]
-        assert told["after"]["test"] == pytest.approx(100 * float(right.float().mean()))
-        assert told["before"]["forget"] > told["after"]["forget"]
+        assert told["after"]["ta"] == pytest.approx(100 * float(right.float().mean()))
+        assert told["before"]["ua"] < told["after"]["ua"]
 
     def test_json_agrees_with_the_record(self, run, here, place):
         told = json.loads(run("forget", place, *IDS, *SHORT, "--json").out)

@@ -47,7 +47,7 @@ def test_names_are_not_asked_for_again_for_each_of_many_ids() -> None:
 )
 def test_an_unknown_example_is_named(example: Any, message: str) -> None:
     source = Counting(examples(9))
-    assert source_positions(source, ["user-8", 8]) == [8, 8]
+    assert source_positions(source, ["user-8", 8]).tolist() == [8, 8]
     with pytest.raises(ValueError, match=message):
         positions(source, [example])
     with pytest.raises(ValueError, match="expected positions, found the id 'user-1'"):

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,12 +44,23 @@ def tiny(**changes: object) -> Recipe:
     return parse({**table, **changes})
 
 
-def test_a_benchmark_of_denoisers_goes_on_where_it_stopped(tmp_path) -> None:
-    made = bench([tiny()], tmp_path, methods=METHODS, jobs=1)
-    cells = tmp_path / "cells" / "tiny" / "0"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a benchmark of both methods is written."""
+    return tmp_path_factory.mktemp("bench")
+
+
+@pytest.fixture(scope="module")
+def made(folder: Path) -> dict[str, Any]:
+    """Its record."""
+    return bench([tiny()], folder, methods=METHODS, jobs=1)
+
+
+def test_a_benchmark_of_denoisers_goes_on_where_it_stopped(folder: Path, made: dict[str, Any]) -> None:
+    cells = folder / "cells" / "tiny" / "0"
     before = {path: path.stat().st_mtime_ns for path in cells.iterdir()}
     assert {path.name for path in before} >= {"lur.npz", "lur.json", "lur.values.json", "retrained.npz"}
-    stage = record.load(tmp_path)["stages"]["tiny"]
+    stage = record.load(folder)["stages"]["tiny"]
     assert set(stage["methods"]) == {"lur", "finetune", "original"} and stage["histograms"] == {}
     row = stage["methods"]["lur"]
     assert row["gap"]["parts"].keys() == {"ua", "ra", "class_tv"}
@@ -61,7 +73,7 @@ def test_a_benchmark_of_denoisers_goes_on_where_it_stopped(tmp_path) -> None:
     recogniser = stage["data"]["recogniser"]
     error = recogniser["wrong about them, %"]
     assert 0 < error["low"] < error["value"] < error["high"] < 10 and recogniser["held-out images"] == 360
-    again = bench([tiny()], tmp_path, methods=METHODS, jobs=1)
+    again = bench([tiny()], folder, methods=METHODS, jobs=1)
     assert {path: path.stat().st_mtime_ns for path in cells.iterdir()} == before
     assert record.to_json_values(again["stages"]) == record.to_json_values(made["stages"])
 
@@ -89,8 +101,7 @@ def test_too_few_real_images_are_refused_before_anything_is_trained(tmp_path) ->
     assert not (tmp_path / "cells").exists()
 
 
-def test_a_report_of_denoisers_shows_what_they_draw(tmp_path) -> None:
-    made = bench([tiny()], tmp_path, methods=METHODS, jobs=1)
+def test_a_report_of_denoisers_shows_what_they_draw(made: dict[str, Any]) -> None:
     page = html.render(made)
     assert page.count('<img class="sheet" src="data:image/png;base64,') == 4
     assert "img-src data:" in page and "KID on F" in page and "rank on F" not in page
@@ -135,8 +146,7 @@ def test_without_calibration_the_reported_retrained_models_say_what_two_differ_b
     assert only["floor"] is None and "class_tv" not in only["reference"]["scores"]
 
 
-def test_a_report_shows_the_original_first_then_what_retraining_gives(tmp_path) -> None:
-    made = bench([tiny()], tmp_path, methods=METHODS, jobs=1)
+def test_a_report_shows_the_original_first_then_what_retraining_gives(made: dict[str, Any]) -> None:
     shown = re.findall('<figcaption>(.*?)</figcaption><img class="sheet"', html.render(made))
     gaps = {name: made["stages"]["tiny"]["methods"][name]["gap"]["mean"] for name in METHODS}
     assert shown == ["original", "Retrain", *sorted(METHODS, key=gaps.__getitem__)]

@@ -77,7 +77,7 @@ class Errors(Exam[np.ndarray]):
     }
     distance: ClassVar[str] = "error"
     suffix: ClassVar[str] = "npy"
-    glances: ClassVar[Sequence[Glance]] = (Glance("retain", "Error", 3, lambda values: values["error"]),)
+    glances: ClassVar[Sequence[Glance]] = (Glance("error", "Error", 3),)
 
     @torch.no_grad()
     def answers(self, model: nn.Module) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from for_each import for_each
-from records import put, synthetic, without
+from records import few, put, synthetic, without
 from unweave.record import record
 
 LUR = ("stages", "trace", "methods", "lur")
@@ -48,10 +48,10 @@ FAMILY = ("stages", "trace", "family")
 
 def of_family(family: str, parts: tuple[str, ...]):
     """A record that names a family, in which one method's gap has those parts."""
-    rows = synthetic()["stages"]["trace"]["methods"]
+    rows = few()["stages"]["trace"]["methods"]
     emptied = {name: row | {"gap": None} for name, row in rows.items() if name != "lur"}
     emptied["lur"] = rows["lur"] | {"gap": rows["lur"]["gap"] | {"parts": dict.fromkeys(parts, 1.0)}}
-    return put(put(synthetic(), "stages", "trace", "methods", value=emptied), *FAMILY, value=family)
+    return put(put(few(), "stages", "trace", "methods", value=emptied), *FAMILY, value=family)
 
 
 @for_each("family", PARTS)
@@ -85,7 +85,7 @@ def test_the_parts_of_another_family_are_refused(family, parts, said):
 )
 def test_a_missing_key_is_refused_by_name(path):
     with pytest.raises(ValueError, match=re.escape(path[-1])):
-        record.validate(without(synthetic(), *path))
+        record.validate(without(few(), *path))
 
 
 @for_each(
@@ -102,7 +102,7 @@ def test_a_missing_key_is_refused_by_name(path):
 )
 def test_an_unknown_key_is_refused_by_name(path):
     with pytest.raises(ValueError, match="surprise"):
-        record.validate(put(synthetic(), *path, "surprise", value=1))
+        record.validate(put(few(), *path, "surprise", value=1))
 
 
 @for_each(
@@ -125,7 +125,7 @@ def test_an_unknown_key_is_refused_by_name(path):
 )
 def test_a_wrong_value_is_refused_with_its_place(path, value):
     with pytest.raises(ValueError, match=re.escape(path[-1])):
-        record.validate(put(synthetic(), *path, value=value))
+        record.validate(put(few(), *path, value=value))
 
 
 @pytest.mark.parametrize("change", [{"counts": [1]}, {"edges": [0.5 * i for i in range(29)]}])

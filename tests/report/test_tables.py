@@ -161,12 +161,17 @@ def test_tests_and_ranks_are_columns_where_they_fit(record):
     assert "$<$0.001 & 8.0" in tables.latex(record)
 
 
+def test_the_legend_names_what_a_verdict_tests(record):
+    assert "Verdict: on UA, RA, TA, AUC, TV on F; other figures are only shown." in tables.legend(record)
+
+
 @pytest.mark.parametrize("width", [40, 80, 100])
 def test_the_legend_explains_the_columns_that_fit_and_no_others(record, width):
     record["stages"] = {"trace": record["stages"]["trace"]}
     text = tables.text(record, width=width)
     header = next(line for line in text.splitlines() if line.startswith("Method")).split()
-    assert ("p: paired" in text, "Rank: mean" in text) == ("lur" in header, "Rank" in header)
+    legend = " ".join(text.split())
+    assert ("p: paired" in legend, "Rank: mean" in legend) == ("lur" in header, "Rank" in header)
 
 
 def test_parquet_holds_tests_and_ranks(record, tmp_path):

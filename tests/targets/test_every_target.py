@@ -1,10 +1,12 @@
 """What every target owes to every family of models, and to every method that takes one."""
 
 from dataclasses import fields, replace
+from functools import cache
 from itertools import product
 
 import pytest
 import torch
+from torch import Tensor
 
 import every_family
 from every_family import MODEL_KINDS, loss_on, problem
@@ -15,6 +17,7 @@ from test_methods import (
     outcome,
     rebuilt,
     shortened,
+    skips_bits,
     snapshot,
 )
 from unweave.descent.descend import Descent
@@ -80,6 +83,8 @@ def test_contract(name: str, subtests: pytest.Subtests):
     families = [family for case, family in WORKING if case == name]
     assert families
     for family, check in product(families, (check_weights_move, check_seed_decides_bits)):
+        if check is check_seed_decides_bits and skips_bits(name, family, "mislabel"):
+            continue
         with subtests.test(check.__name__, family=family):
             check(name, family)
 
@@ -100,7 +105,8 @@ def hard(name: str, **changes) -> LUR:
 
 
 @for_each(
-    ("name", "family"), [case for case in WORKING if case[0] in RAISING and case != ("surrogate", "dit")]
+    ("name", "family"),
+    [case for case in WORKING if case[0] in RAISING and case[1] != "unet" and case != ("surrogate", "dit")],
 )
 def test_the_forget_loss_rises(name: str, family: str):
     # a few examples of every class leave a generator no other condition to turn to
@@ -120,7 +126,7 @@ def value(objective: Objective, of: Problem) -> float:
         return sum(float(loss) for loss in objective.losses(step))
 
 
-@for_each(("name", "family"), [case for case in WORKING if case[0] not in RAISING])
+@for_each(("name", "family"), [case for case in WORKING if case[0] not in RAISING and case[1] != "unet"])
 def test_the_forget_outputs_come_nearer_to_it(name: str, family: str):
     method, of = hard(name, steps=10), problem(family)
     target = method.forget(problem(family), method.how)  # the seed alone decides the proxy
@@ -207,16 +213,22 @@ def test_methods_that_take_a_target_are_more_than_one():
     assert {"lur", "neggrad+", "ascent", "random-label", "salun", "scissorhands", "munba"} <= {*TAKING}
 
 
+@cache
+def followed(name: str, target: str) -> tuple[Tensor, frozenset[str]]:
+    """The first weights after the method with that target, and the names of its curves."""
+    of = problem("layernorm")
+    taking(name, TARGETS[target])(of)
+    return of.model.state_dict()["0.weight"], frozenset(of.curves)
+
+
 @for_each("target", [name for name in TARGETS if name != "surrogate"])
 @pytest.mark.parametrize("name", TAKING)
 def test_a_method_follows_the_target_that_it_is_given(name: str, target: str):
-    of, usual = problem("layernorm"), problem("layernorm")
-    taking(name, TARGETS[target])(of)
+    weights, curves = followed(name, target)
     curve = {"ascent": "nll", "estimate": "match"}.get(target, target)
-    assert any(key.startswith(f"{curve}(forget)") for key in of.curves)
-    other = "uniform" if target == "mislabel" else "mislabel"
-    taking(name, TARGETS[other])(usual)
-    assert not torch.equal(of.model.state_dict()["0.weight"], usual.model.state_dict()["0.weight"])
+    assert any(key.startswith(f"{curve}(forget)") for key in curves)
+    usual, _ = followed(name, "uniform" if target == "mislabel" else "mislabel")
+    assert not torch.equal(weights, usual)
 
 
 @for_each("name", TAKING)

@@ -1,10 +1,12 @@
 """Which modules of a model are its blocks."""
 
 import pytest
+import torch
 from torch import nn
 
 from fsdp import Transformer, mlp
-from unweave.weights.shard import find_blocks
+from unweave.weights.shard import find_blocks, shard_model
+from unweave.weights.sharded_model import load_whole
 
 
 class Stages(nn.Module):
@@ -51,3 +53,21 @@ def test_a_model_without_blocks_is_refused():
         find_blocks(alone)
     with pytest.raises(ValueError, match="names that match 'layer', found none: .* the modules are 0"):
         find_blocks(alone, "layer")
+
+
+def test_without_a_process_group_there_is_nothing_to_shard_over():
+    with pytest.raises(ValueError, match="found no process group: start the program"):
+        shard_model(mlp())
+
+
+def test_the_state_of_another_model_is_refused_by_its_first_tensor():
+    model, state = mlp(), mlp().state_dict()
+    before = {name: each.clone() for name, each in model.state_dict().items()}
+    first = next(iter(state))
+    for change in ({"strange": state[first]}, {first: state[first][:1]}):
+        with pytest.raises(ValueError, match=r"another architecture: tensor .* must be .*build the same"):
+            load_whole(model, {**state, **change})
+    state.pop(first)
+    with pytest.raises(ValueError, match=f"tensor '{first}' must be .* found absent"):
+        load_whole(model, state)
+    assert all(torch.equal(before[name], each) for name, each in model.state_dict().items())

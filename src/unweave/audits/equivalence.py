@@ -74,8 +74,13 @@ def equivalence(
     if not metric.needs_reference:
         differences = differences - np.array([each[metric.id] for each in references])
     low, high = t_interval(differences.tolist(), level=0.9)
+    return from_interval(metric, float(differences.mean()), low, high, margin)
+
+
+def from_interval(metric: Metric, difference: float, low: float, high: float, margin: float) -> Equivalence:
+    """The test of one metric from a difference and its 90 % interval."""
     outer, inner = margin + ROUNDING, margin - ROUNDING
     finding = metric.above if low > outer else metric.below if high < -outer else None
     inside = (metric.above is None or high < inner) and (metric.below is None or low > -inner)
     outcome = "different" if finding else "equal" if inside else "open"
-    return Equivalence(float(differences.mean()), low, high, margin, outcome, finding)
+    return Equivalence(difference, low, high, margin, outcome, finding)

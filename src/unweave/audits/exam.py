@@ -208,19 +208,17 @@ class Reporting(Protocol[Given]):
 
 @dataclass(frozen=True)
 class Glance:
-    """A figure that is shown before and after unlearning, without a verdict.
+    """A metric that is shown before and after unlearning, without a verdict.
 
     Args:
-        id: Its key in JSON.
+        id: The id of the metric, its key in JSON; the loss of `ra` is the damage to the retain set.
         title: Its name for people, with the unit.
         digits: The number of decimals.
-        of: Computes it from the metrics of one model.
     """
 
     id: str
     title: str
     digits: int
-    of: Callable[[Values], float]
 
 
 @runtime_checkable
@@ -251,4 +249,4 @@ class Exam(
 def glance(exam: Glancing[Any], model: nn.Module) -> dict[str, float]:
     """The values of the glances of an exam, by id."""
     values = exam.measure(exam.answers(model))
-    return {each.id: each.of(values) for each in exam.glances}
+    return {each.id: values[each.id] for each in exam.glances}

@@ -62,11 +62,11 @@ def margins(
     margin, band, expected = {}, {}, {}
     for name in alone[0]:
         values = [each[name] for each in alone]
-        spread = _quantile([abs(a - b) for a, b in combinations(values, 2)], 0.95)
         expected[name] = float(np.mean(values))
         least, most = metrics[name].bounds
-        band[name] = (max(least, expected[name] - spread), min(most, expected[name] + spread))
-        margin[name] = _margin(metrics[name], WIDENING * spread, sizes)
+        reach = spread(values)
+        band[name] = (max(least, expected[name] - reach), min(most, expected[name] + reach))
+        margin[name] = _margin(metrics[name], WIDENING * reach, sizes)
     for name in pairs[0]:
         values = [each[name] for each in pairs]
         expected[name] = float(np.mean(values))
@@ -90,6 +90,11 @@ def _margin(metric: Metric, spread: float, sizes: Mapping[str, int]) -> float:
     """The margin from the differences of retrained models, limited to the metric's floor and ceiling."""
     one_example = metric.bounds[1] / sizes[metric.counts] if metric.counts else 0.0
     return min(metric.ceiling, max(metric.floor, one_example, spread))
+
+
+def spread(values: Sequence[float]) -> float:
+    """The 95 % quantile of the difference of two values."""
+    return _quantile([abs(one - other) for one, other in combinations(values, 2)], 0.95)
 
 
 def _quantile(values: Sequence[float], q: float) -> float:

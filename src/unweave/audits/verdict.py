@@ -116,7 +116,7 @@ def judge(
         return Judgement(Verdict.INCONCLUSIVE, f"INCONCLUSIVE: no verdict: {lacking}", scores, {})
     tests = equivalences(values, references, margins.margin, metrics=metrics)
     before = equivalences(original, references, margins.margin, metrics=metrics) if original else None
-    verdict, reason = _decide(tests, before, scores, metrics)
+    verdict, reason = decide(tests, before, scores, metrics, over=(len(values), "seeds"))
     return Judgement(verdict, f"{verdict}: {reason}", scores, tests)
 
 
@@ -130,12 +130,24 @@ def _list_missing(n: int, n_references: int, margins: Margins | None, seeds_need
         yield f"{calibrated} calibration retrains, {RETRAINS} needed"
 
 
-def _decide(
+def decide(
     tests: Mapping[str, Equivalence],
     before: Mapping[str, Equivalence] | None,
     scores: Mapping[str, Score],
     metrics: Mapping[str, Metric],
+    *,
+    over: tuple[int, str],
 ) -> tuple[Verdict, str]:
+    """The verdict of the tests, and its reason without the verdict.
+
+    Args:
+        tests: The test of each metric.
+        before: Those of the untouched original; None if it is unknown.
+        scores: Every measured metric.
+        metrics: The metrics by name.
+        over: The number of replicates that the intervals come from, and their name.
+    """
+    n, replicates = over
     faults = "; ".join(_faults(tests, scores, metrics))
     if before is not None and not any(test.finding for test in before.values()):
         return Verdict.INCONCLUSIVE, f"{NO_INFLUENCE}; all the same, {faults}" if faults else NO_INFLUENCE
@@ -151,10 +163,9 @@ def _decide(
         return Verdict.INCONCLUSIVE, weak
     unclear = [_open_clause(metrics[name], test) for name, test in tests.items() if test.outcome == "open"]
     if unclear:
-        return Verdict.INCONCLUSIVE, f"more seeds are needed: {'; '.join(unclear)}"
-    n = next(iter(scores.values())).n
+        return Verdict.INCONCLUSIVE, f"more {replicates} are needed: {'; '.join(unclear)}"
     names = _join_words([metrics[name].title for name in tests])
-    equal = f"{names} equal retrained models' within the margins, over {n} seeds"
+    equal = f"{names} equal retrained models' within the margins, over {n} {replicates}"
     return Verdict.PASS, f"{equal}; {_power(before, metrics)}"
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from unweave.audits.attack_result import AttackResult, halvings, spread_band
 from unweave.audits.attacks import forgetting_quality, klom, rmia, ulira
-from unweave.audits.attacks.result import AttackResult, halvings, spread_band
 from unweave.audits.attacks.rmia import Confidences
 from unweave.audits.attacks.ulira import Shadows
+from unweave.audits.score import Z
 from unweave.bench.shadows import Listener, Margins, Population, ShadowStudy
 from unweave.errors import Failed
 
@@ -92,8 +93,8 @@ def rmia_of(
         mean = float(np.mean(values))
         results[name] = AttackResult(
             mean,
-            mean - 1.96 * error,
-            mean + 1.96 * error,
+            mean - Z * error,
+            mean + Z * error,
             float(np.mean(null)),
             spread_band([float(np.mean(np.take(null, half))) for half, _ in halvings(len(null), rng)]),
             rmia.CANNOT,

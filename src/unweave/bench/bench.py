@@ -2,12 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain
 from os import cpu_count
 from pathlib import Path
 from typing import Any, Literal
 
+from unweave.audits.attack import Attack
+from unweave.bench.attacked_cells import refuse_unattackable
 from unweave.bench.cell import run_reference, run_seed
 from unweave.bench.frontier import frontier
 from unweave.bench.ranges import nest_paths
@@ -28,9 +31,11 @@ def bench(
     methods: Sequence[str] | None = None,
     seeds: int | None = None,
     jobs: int | None = None,
+    crew: Crew | None = None,
     tune: int = 0,
     tuned: str | Path | None = None,
     studies: Mapping[str, Study] | None = None,
+    attacks: Sequence[Attack] = (),
     device: str = "cpu",
     listener: Listener = lambda progress: None,
 ) -> dict[str, Any]:
@@ -47,9 +52,11 @@ def bench(
         jobs: The number of worker processes of one thread each; one per core if None. A script then needs the
             usual `if __name__ == "__main__":` around the call. With 1 everything runs in this process, with
             all its threads.
+        crew: Workers in place of these, such as `ray_workers` gives.
         tune: The number of tuning trials per method; 0 uses the recipes' settings.
         tuned: The folder `tuning` of an earlier run; uses its searches instead of new ones.
         studies: Searches from elsewhere, by method, for all stages; they take precedence.
+        attacks: Attacks on the answers of all models, for the record.
         device: The device of the models.
         listener: Called after every job.
 
@@ -63,7 +70,16 @@ def bench(
     """
     stages = [Stage(limit_seeds(recipe, seeds), Path(folder), device) for recipe in recipes]
     return compare(
-        stages, folder, methods=methods, jobs=jobs, tune=tune, tuned=tuned, studies=studies, listener=listener
+        stages,
+        folder,
+        methods=methods,
+        jobs=jobs,
+        crew=crew,
+        tune=tune,
+        tuned=tuned,
+        studies=studies,
+        attacks=attacks,
+        listener=listener,
     )
 
 
@@ -73,12 +89,16 @@ def compare(
     *,
     methods: Sequence[str] | None = None,
     jobs: int | None = None,
+    crew: Crew | None = None,
     tune: int = 0,
     tuned: str | Path | None = None,
     studies: Mapping[str, Study] | None = None,
+    attacks: Sequence[Attack] = (),
     listener: Listener = lambda progress: None,
 ) -> dict[str, Any]:
     """Runs stages; see `bench`."""
+    for stage in stages if attacks else ():
+        refuse_unattackable(stage.recipe)
     searching = bool(tune) or tuned is not None
     if not searching:
         refuse_budgets(stages)
@@ -89,7 +109,7 @@ def compare(
         names = {stage.name: with_settings(stage.recipe, names[stage.name]) for stage in stages}
     stages_made: dict[str, Any] = {}
     content = {"schema": record.SCHEMA, "environment": record.environment(), "stages": stages_made}
-    with workers(jobs or cpu_count() or 1) as crew:
+    with workers(jobs or cpu_count() or 1) if crew is None else nullcontext(crew) as crew:
         list(run_jobs(crew, forget_set_jobs(stages), listener))
         logs: dict[str, dict[str, Study]] = {}
         # a search begins with what a smaller budget found, in whatever order the budgets were given
@@ -103,7 +123,7 @@ def compare(
         ]
         for stage in run_stages(stages, names, crew, listener):
             search = {name: study.trials for name, study in logs[stage.name].items()}
-            stages_made[stage.name] = stage_record(stage, names[stage.name], search)
+            stages_made[stage.name] = stage_record(stage, names[stage.name], search, attacks)
             content |= frontiers(stages, stages_made)
             record.write(content, folder)
     return content

@@ -8,9 +8,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from unweave.audits.attack import Attack
 from unweave.audits.margins import Margins, margins
 from unweave.audits.metrics import Values
 from unweave.audits.summary import gap, mean, reference_row
+from unweave.bench.attacked_cells import attack_rows
 from unweave.bench.cache import Content, append_suffix, read_or_make
 from unweave.bench.cell import MEASURING_FORMAT, REFERENCE, cell_path, read_answers
 from unweave.bench.curves import histograms, mean_trace
@@ -25,7 +27,10 @@ PICKED = ("mislabelled", *TRAINED)
 
 
 def stage_record(
-    stage: Stage, methods: Sequence[str], search: Mapping[str, Sequence[Content]]
+    stage: Stage,
+    methods: Sequence[str],
+    search: Mapping[str, Sequence[Content]],
+    attacks: Sequence[Attack] = (),
 ) -> dict[str, Any]:
     """A stage's part of a record, from its cells.
 
@@ -33,6 +38,7 @@ def stage_record(
         stage: The stage, with all cells of its seeds and calibration seeds.
         methods: The methods that were run, including the original.
         search: The log of tuning, by method; may be empty.
+        attacks: Attacks on the answers of all models.
     """
     recipe, exam, first = stage.recipe, stage.exam(), headline_method(methods, stage.recipe.headline)
     references = [read_values(stage, seed, REFERENCE) for seed in recipe.seeds]
@@ -72,6 +78,7 @@ def stage_record(
         "descriptions": {
             name: each[0]["description"] for name, each in cells.items() if each[0]["description"]
         },
+        **({"attacked_methods": attack_rows(stage, ran, attacks)} if attacks else {}),
         **search_row(stage, search),
     }
 

@@ -88,16 +88,26 @@ def losses_of(model: nn.Module, train: Source, positions: Int64[Tensor, " n"]) -
 
 
 def silhouette(
-    features: Float64[Tensor, "n feature"], labels: Int64[Tensor, " n"], neighbours: int = NEIGHBOURS
-) -> Float64[Tensor, " n"]:
+    features: Float64[Tensor, "n feature"],
+    labels: Int64[Tensor, " n"],
+    neighbours: int = NEIGHBOURS,
+    *,
+    of: Int64[Tensor, " of"] | None = None,
+) -> Float64[Tensor, " of"]:
     r""":math:`(b - a) / \max(a, b)`, from -1, deep among other classes, to 1, deep in its own.
 
     With a and b the mean Euclidean distances to the nearest examples, at most `neighbours`, of the same and
     of other classes. RUM measures how entangled a whole set is by its variance and that of the rest against
     the distance of their means; this one ranks single examples.
+
+    Args:
+        features: The features of all examples.
+        labels: Their labels.
+        neighbours: The largest number of nearest examples.
+        of: The positions of the examples to rank; all if None.
     """
     values = []
-    for rows in torch.arange(len(labels)).split(ROWS):
+    for rows in (torch.arange(len(labels)) if of is None else of).split(ROWS):
         distance = torch.cdist(features[rows], features)
         same = labels[rows, None] == labels
         same_class, other = distance.masked_fill(~same, torch.inf), distance.masked_fill(same, torch.inf)
@@ -150,6 +160,15 @@ def hardest(
 def lowest(scores: Float64[Tensor, " n"], size: int) -> Int64[Tensor, " size"]:
     """Sorted positions of the lowest scores; ties go to the first."""
     return scores.argsort(stable=True)[:size].sort().values
+
+
+def deal(
+    scores: Float64[Tensor, " n"], size: int, count: int, generator: torch.Generator
+) -> list[Int64[Tensor, " size"]]:
+    """`count` forget sets of `size` examples each, dealt at random from those with the lowest scores."""
+    pool = lowest(scores, size * count)
+    dealt = pool[torch.randperm(len(pool), generator=generator)].split(size)
+    return [each.sort().values for each in dealt]
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -13,7 +13,7 @@ import torch
 from cyclopts import App, CycloptsError, Parameter
 
 from unweave import __version__
-from unweave.cli import attacks, audit, bench, check, demo, forget, methods, report
+from unweave.cli import attacks, audit, bench, check, demo, forget, methods, qualify, report
 from unweave.cli.processes import process_group
 from unweave.cli.terminal.show import escape_controls
 from unweave.errors import Failed
@@ -34,6 +34,7 @@ for order, verb in enumerate(
 ):
     app.command(verb, sort_key=order)
 app.command(bench.app)
+app.command(qualify.qualify, sort_key=4.6)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

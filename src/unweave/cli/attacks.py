@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from unweave.audits.attack import TIERS, Attack
 from unweave.audits.attacks import ATTACKS
-from unweave.audits.attacks.attack import TIERS, Attack
-from unweave.audits.attacks.choose import attack_named
+from unweave.audits.harness.plan import attack_named
 from unweave.cli.inputs import out
 from unweave.cli.options import DEFAULTS, CommonFlags
 from unweave.cli.terminal import show
@@ -48,7 +48,7 @@ def describe_attack(attack: Attack) -> dict[str, Any]:
         "says": attack.says,
         "cannot": attack.cannot,
         "default": attack.default,
-        "runs_in": attack.command or "unweave audit --attacks",
+        "runs_in": attack.function or "unweave audit --attacks",
     }
 
 

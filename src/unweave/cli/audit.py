@@ -8,20 +8,23 @@ from typing import Any
 
 from unweave.auditing import Audit, audit_answers, collect_answer_pair
 from unweave.auditing import audit as compare
-from unweave.audits.attacks.choose import Request, parse_budget
-from unweave.audits.classifier.prepare_attacks import attack_request, plan_of_models, refuse_generator
+from unweave.audits.harness.plan import Request
+from unweave.audits.harness.prepare import attack_request, plan_of_models, refuse_generator
 from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS, Verdict
 from unweave.cli.audit_concept import NO_PROMPTS, ConceptFiles, audit_concept, refuse_no_prompts
 from unweave.cli.inputs import answer_files, out, run_folder
+from unweave.cli.inputs.qualified import audit_qualified, facts_of, read_qualified
 from unweave.cli.options import DEFAULTS, CommonFlags
 from unweave.cli.terminal import progress, show
 from unweave.record import checkpoint, record
 from unweave.record.files import sha256
 from unweave.record.one_model import add_request
-from unweave.report import attack_tables, html
+from unweave.report import attack_tables, html, qualification_tables
 from unweave.report.numbers import number
 
+REFERENCES = "references"
+"""The folder of retrained models."""
 CALIBRATION = 100
 """The first seed of the calibration models, if the first of the references is 0."""
 
@@ -35,9 +38,10 @@ def audit(
     original: Path | None = None,
     concept: ConceptFiles = NO_PROMPTS,
     references: int | None = None,
+    qualified: Path | None = None,
     attacks: str | None = None,
     tier: int | None = None,
-    budget: str | None = None,
+    budget: int | None = None,
     jobs: int = 1,
     flags: CommonFlags = DEFAULTS,
 ) -> int:
@@ -58,19 +62,32 @@ def audit(
         concept: The files of an audit of a concept.
         references: The number of references to retrain, by default ten, or those of --tier. A verdict needs
             ten; twelve more models are then retrained to fix the margins.
+        qualified: The folder of unweave qualify for this model and method: nothing is retrained, and the
+            verdict is predicted from its requests, which is weaker.
         attacks: Attack a classifier as well: default, all, or names of unweave attacks with commas between.
         tier: The largest tier of the attacks: 0 the two models, 1 one retrained model, 2 a verdict's.
-        budget: The most time that attacks may take to examine the models, such as 90s or 10m; the cheapest
-            run first, and the report names the others. Retraining is not counted.
+        budget: The most gradient evaluations that attacks may take to examine each model; the cheapest run
+            first, and the report names the others. Retraining is not counted.
         jobs: The number of worker processes for retraining, with one thread each; 1 uses this process with
             all its threads.
         flags: The flags of every verb.
     """
-    request = attack_request(attacks, tier, None if budget is None else parse_budget(budget))
+    request = attack_request(attacks, tier, budget)
     if (run is None) == (evidence is None):
         found = "neither" if run is None else "both"
         raise ValueError(f"audit needs either the folder of a run or --evidence, found {found}")
     retrains = references is not None or jobs != 1
+    if qualified is not None and (
+        evidence is not None
+        or concept.prompts is not None
+        or retrains
+        or request is not None
+        or reference is not None
+    ):
+        raise ValueError(
+            "--qualified judges a run without retraining: it does not go with --evidence, --prompts, "
+            "--reference, --references, --jobs or --attacks"
+        )
     if evidence is not None:
         if concept != NO_PROMPTS or retrains:
             raise ValueError("--prompts, --data, --set, --references and --jobs don't go with --evidence")
@@ -88,6 +105,8 @@ def audit(
     refuse_no_prompts(run, concept)
     if reference is not None or original is not None:
         raise ValueError("--reference and --original go with --evidence: a run has its own")
+    if qualified is not None:
+        return audit_without_retraining(run, qualified, flags)
     return audit_run(run, count_references(references, request), jobs, request, flags)
 
 
@@ -124,13 +143,34 @@ def audit_run(run: Path, references: int, jobs: int, request: Request | None, fl
         result = run_folder.load_result(run, project, split, flags.device)
         # an error that makes the audit useless comes before any retraining
         answer_pair = collect_answer_pair(result, exam)
-        counts = {"retrained": len(seeds), "calibrating": len(calibration)}
-        plan = None if request is None else plan_of_models(request, result, exam, **counts)
+        plan = None if request is None else plan_of_models(request, exam, len(seeds))
         examined = () if plan is None else tuple(attack.name for attack in plan.examining)
-        stored = place / "references"
+        stored = (out.find_earlier(folder, facts, same_models, REFERENCES) or place) / REFERENCES
         run_folder.retrain_all(run, [*seeds, *calibration], stored, jobs, flags.device, listener, examined)
         reference = run_folder.make_reference(project, split, seeds, calibration, stored) if seeds else None
         outcome = audit_answers(result, answer_pair, reference, exam=exam, plan=plan)
+        outcome = replace(outcome, record=add_request(outcome.record, run_folder.request_facts(run)))
+        outcome.save(place)
+    return print_audit(outcome, place, flags)
+
+
+def audit_without_retraining(run: Path, folder: Path, flags: CommonFlags) -> int:
+    """Audits a folder of forget from the folder of a qualification."""
+    project, split = run_folder.open_run(str(run.resolve()), flags.device)
+    result = run_folder.load_result(run, project, split, flags.device)
+    original = checkpoint.contents(result.original.state_dict())
+    about = facts_of(project, original, repr(result.method))
+    qualification = read_qualified(folder, about)
+    weights = checkpoint.contents(result.model.state_dict())
+    facts = {"verb": "audit", "weights": weights, "facts": project.facts, "qualified": qualification.digest}
+    place = flags.out or run / "audit-qualified"
+    out.refuse_within(place, project.source, run_folder.read_request(run).get("data"))
+    place = out.choose_folder(place, facts)
+    exam = run_folder.make_exam(run, project, split)
+    start = f"Auditing {run} by {folder}, with no retrained models"
+    with out.open_folder(place, facts), progress.show_progress(start, quiet=flags.quiet):
+        answer_pair = collect_answer_pair(result, exam)
+        outcome = audit_qualified(result, answer_pair, exam, qualification)
         outcome = replace(outcome, record=add_request(outcome.record, run_folder.request_facts(run)))
         outcome.save(place)
     return print_audit(outcome, place, flags)
@@ -148,9 +188,14 @@ def seeds_of(references: int, first: int) -> tuple[list[int], list[int]]:
 
 def extends(facts: out.Facts, earlier: out.Facts) -> bool:
     """Whether a new request extends an old one: one model, no fewer references, the same attacks or none."""
-    same = all(facts[key] == earlier.get(key) for key in facts if key not in ("references", "attacks"))
     attacks = earlier.get("attacks") in (None, facts.get("attacks"))
-    return same and attacks and set(earlier["references"]) <= set(facts["references"])
+    fewer = set(earlier.get("references", ())) - set(facts["references"])
+    return same_models(facts, earlier) and attacks and not fewer
+
+
+def same_models(facts: out.Facts, earlier: out.Facts) -> bool:
+    """Whether two requests are about one model, whose retrained models they share."""
+    return all(facts[key] == earlier.get(key) for key in facts if key not in ("references", "attacks"))
 
 
 def audit_evidence(
@@ -199,12 +244,14 @@ def print_audit(outcome: Audit, place: Path, flags: CommonFlags, *sentences: str
         figures["original"] = None if before is None else before["scores"]
         places = {"out": str(place), "report": str(place / html.FILE)}
         whole = {key: stage["reference"].get(key) for key in ("seconds", "gradient_evaluations")}
-        figures |= {"attacks": stage["attacks"]} if "attacks" in stage else {}
+        figures |= {key: stage[key] for key in ("attacks", "qualified") if key in stage}
         show.print_json({**figures, "margins": stage["margins"], **cost, "retraining": whole, **places})
     else:
         show.print_verdict(stage, row, before)
         if "attacks" in stage:
             print_attacks(stage["attacks"])
+        if "qualified" in stage:
+            show.print_sentences("", *qualification_tables.audit_sentences(stage["qualified"]))
         show.print_sentences(*cost_sentence(row, stage["reference"]))
         show.print_sentences(*sentences)
         show.print_lines("", f"Report: {place / html.FILE}")

@@ -161,10 +161,10 @@ def read_work(
         ValueError: If an extra is not installed, or one of them can't be used.
     """
     try:
-        from unweave.cli.inputs import concept_audit_work
+        from unweave.cli import run_concept_audit
     except ImportError as error:
         raise ValueError(f"{error}: text-to-image needs the extra unweave[diffusion]") from error
-    return concept_audit_work.read(folders, prompts, data, family, device)
+    return run_concept_audit.read(folders, prompts, data, family, device)
 
 
 def not_run(family: TextToImageFamily, folders: Folders) -> list[str]:

@@ -13,8 +13,9 @@ from unweave.bench.bench import compare, select_methods
 from unweave.bench.recipe import Recipe
 from unweave.bench.recipe import load as load_recipe
 from unweave.bench.setup import Against
-from unweave.bench.workers import Listener, refuse_too_many
+from unweave.bench.workers import Listener
 from unweave.cli.inputs import out
+from unweave.cli.inputs.executor import HERE, Executor, count_jobs
 from unweave.cli.inputs.plan import Plan, extends, refuse_unreadable
 from unweave.cli.inputs.request import NOTHING, Request, positions
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_fractions, parse_names
@@ -45,8 +46,9 @@ def bench(
     against: Against | None = None,
     tuned: Path | None = None,
     budgets: str | None = None,
-    jobs: int | None = None,
     protocol: Protocol | None = None,
+    attacks: str | None = None,
+    executor: Executor = HERE,
     flags: CommonFlags = DEFAULTS,
 ) -> int:
     """Compare methods over seeds with equal tuning: cells, record.json and report.html.
@@ -69,12 +71,13 @@ def bench(
         tuned: The folder `tuning` of an earlier run; uses its searches instead of new ones.
         budgets: Budgets of the methods relative to a retraining, separated by commas, such as 0.1,0.3. Each
             is searched and run separately; the smallest at which a method passes is its cost of a PASS.
-        jobs: The number of worker processes, at most one per core or GPU; by default one per core, or one on
-            a device.
         protocol: Print the columns of another benchmark: deep-unlearn, for classifiers over ten seeds.
+        attacks: Attack the answers of each method and seed, and those of the retrained models: default, all,
+            or names of unweave attacks with commas between that need answers alone.
+        executor: Where the cells run.
         flags: The flags of every verb.
     """
-    plan = Plan(methods, seeds, tune, against, tuned, parse_fractions(budgets), jobs, protocol)
+    plan = Plan(methods, seeds, tune, against, tuned, parse_fractions(budgets), executor, protocol, attacks)
     if is_given(recipes):
         place = Place(single_place(recipes), recipe, data)
         print_summary(run_model(place, request, plan, flags), flags, protocol)
@@ -99,7 +102,7 @@ def run_recipes(recipes: Sequence[Recipe], name: str, plan: Plan, flags: CommonF
         flags: The flags of every verb.
     """
     device, methods = flags.device or "cpu", parse_names(plan.methods)
-    refuse_too_many(plan.jobs, device)
+    plan.executor.refuse_unfit(device)
     recipes = [plan.apply_to(recipe, flags.seed) for recipe in recipes]
     plan.refuse_other_families(recipes)
     refuse_unreadable(recipes, device)
@@ -116,16 +119,19 @@ def run_recipes(recipes: Sequence[Recipe], name: str, plan: Plan, flags: CommonF
         "device": device,
     }
     place = out.choose_folder(flags.out or Path(name), facts, goes_on=extends)
-    jobs = 1 if plan.jobs is None and device != "cpu" else plan.jobs
     names = ", ".join(dict.fromkeys(recipe.name for recipe in recipes))  # several budgets share a name
-    with claim_folder(names, place, facts, quiet=flags.quiet) as listener:
+    with (
+        plan.executor.crew(device, count_jobs(device)) as crew,
+        claim_folder(names, place, facts, quiet=flags.quiet) as listener,
+    ):
         run_bench(
             recipes,
             place,
             methods=methods,
-            jobs=jobs,
+            crew=crew,
             tune=plan.tune or 0,
             tuned=plan.tuned,
+            attacks=plan.chosen_attacks,
             device=device,
             listener=listener,
         )
@@ -151,7 +157,7 @@ def single_place(places: Sequence[str]) -> str:
 def run_model(place: Place, request: Request, plan: Plan, flags: CommonFlags) -> Path:
     """Runs methods on a given original and writes them into a folder; returns the folder."""
     device, names = flags.device or "cpu", parse_names(plan.methods)
-    refuse_too_many(plan.jobs, device)
+    plan.executor.refuse_unfit(device)
     stage = load_stage(place, request, plan, flags)
     recipe = stage.recipe
     methods = tuple(name for name in select_methods(recipe, names) if name != "retrain")
@@ -170,16 +176,20 @@ def run_model(place: Place, request: Request, plan: Plan, flags: CommonFlags) ->
     folder = out.choose_folder(preferred_folder, facts, goes_on=extends)
     stage = replace(stage, folder=folder)
     what = f"{', '.join(methods)} on {place.model}"
-    with claim_folder(what, folder, facts, quiet=flags.quiet) as listener:
+    with (
+        plan.executor.crew(device, 1) as crew,
+        claim_folder(what, folder, facts, quiet=flags.quiet) as listener,
+    ):
         for seed in (None, *recipe.tuning.seeds) if plan.tune else (None,):
             stage.exam(seed)  # raises before any training if there are too few images
         compare(
             [stage.with_retraining_cost(plan.tuned) if plan.searches else stage],
             folder,
             methods=methods,
-            jobs=plan.jobs or 1,
+            crew=crew,
             tune=plan.tune or 0,
             tuned=plan.tuned,
+            attacks=plan.chosen_attacks,
             listener=listener,
         )
     return folder

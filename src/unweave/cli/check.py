@@ -22,6 +22,7 @@ from unweave.methods import DEFAULT, method_named
 from unweave.record.files import write_atomically
 from unweave.record.record import to_json_values
 from unweave.report.numbers import number
+from unweave.report.rows import PEAK_MEMORY
 from unweave.split import Split
 
 FILE = "check.json"
@@ -37,6 +38,7 @@ COLUMNS: Mapping[str, tuple[str, int]] = {
 ASSUMED = (
     "Measured by a few steps of each; the other methods are assumed to cost the same.",
     "A recovery that ends once the model is restored is assumed to take its maximum.",
+    PEAK_MEMORY,
 )
 """The note on how costs are estimated."""
 

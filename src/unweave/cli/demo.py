@@ -9,6 +9,7 @@ from unweave.bench.recipe import Recipe
 from unweave.bench.recipe import load as load_recipe
 from unweave.bench.study import REFERENCES
 from unweave.cli import bench
+from unweave.cli.inputs.executor import Executor
 from unweave.cli.inputs.plan import Plan
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_names
 from unweave.cli.terminal import show
@@ -111,7 +112,7 @@ def demo(
     if count is not None and count < SEEDS:
         # without a verdict there is no use for calibration models
         recipes = [replace(recipe, calibration_seeds=()) for recipe in recipes]
-    plan = Plan(methods=method_names, seeds=count, jobs=jobs)
+    plan = Plan(methods=method_names, seeds=count, executor=Executor(jobs))
     folder = bench.run_recipes(recipes, "unweave-demo", plan, flags)
     if count is not None and count < SEEDS and not flags.json:
         show.print_lines(f"no verdict: {count} {'seed' if count == 1 else 'seeds'}, {SEEDS} needed", "")

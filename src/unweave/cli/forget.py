@@ -305,7 +305,7 @@ def load_original(
 def forgotten_ids(split: Split) -> list[str] | list[int]:
     """The ids of the forget set, or its positions."""
     places = split.forget.tolist()
-    return places if split.train.names is None else [split.train.names[place] for place in places]
+    return places if split.train.names is None else [split.train.names[int(place)] for place in places]
 
 
 def absolute_place(place: str) -> str:
@@ -368,12 +368,12 @@ def print_next(folder: Path) -> None:
 
 
 def damage_warning(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
-    """A sentence if retained accuracy has dropped too much; the glances are in points."""
-    fallen = before["retain"] - after["retain"]
+    """A sentence if RA has fallen too much, in points; none for a family without RA."""
+    fallen = before["ra"] - after["ra"] if "ra" in before else 0.0
     if fallen <= DAMAGED:
         return []
     return [
-        f"This model is damaged: the accuracy on the rest fell by {fallen:.1f} points. "
+        f"This model is damaged: RA fell by {fallen:.1f} points. "
         "Change the settings with --set, or take another method."
     ]
 

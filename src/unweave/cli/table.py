@@ -97,6 +97,8 @@ def merge_records(by_place: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         for part in ("stages", "frontier")
     )
     merged = {**next(iter(by_place.values())), "stages": stages}
+    if len(by_place) > 1:
+        merged.pop("qualification", None)  # it is about the requests of one record
     return {**merged, "frontier": frontiers} if frontiers else merged
 
 

@@ -5,7 +5,7 @@ positions, augmented only if it also gets a generator. `Resident` holds a whole 
 reads a `torch.utils.data.Dataset` through a `DataLoader`, `datasets.load` loads a set by name.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -44,7 +44,7 @@ class Source(Protocol):
         ...
 
     @property
-    def names(self) -> tuple[str, ...] | None:
+    def names(self) -> Sequence[str] | None:
         """The string id of every example, in order; None if the examples have none."""
         ...
 

@@ -1,7 +1,7 @@
 """Data sets by name: `load("digits")` returns the training source and the held-out source."""
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from hashlib import sha256
@@ -87,7 +87,7 @@ class Relabelled:
     labels: Int64[Tensor, " n"]
 
     @property
-    def names(self) -> tuple[str, ...] | None:
+    def names(self) -> Sequence[str] | None:
         """The names of the source."""
         return self.source.names
 

@@ -186,4 +186,5 @@ def in_memory(source: Source) -> Resident:
             shapes = ", ".join(f"{each.dtype} {list(each.shape[1:])}" for each in fields)
             raise ValueError(f"a generator is trained on images as bytes (uint8), found {shapes}")
         batches.append(fields[0])
-    return Resident(torch.cat(batches), source.labels, names=source.names)
+    names = None if source.names is None else tuple(source.names)
+    return Resident(torch.cat(batches), source.labels, names=names)

@@ -1,6 +1,6 @@
 """A part of a source as a source of its own, for a model that trained on that part alone."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import tee
@@ -30,10 +30,10 @@ class PartOfSource:
         return self.source.labels[self.positions]
 
     @property
-    def names(self) -> tuple[str, ...] | None:
+    def names(self) -> Sequence[str] | None:
         """The names of the examples."""
         names = self.source.names
-        return None if names is None else tuple(names[position] for position in self.positions.tolist())
+        return None if names is None else tuple(names[int(position)] for position in self.positions.tolist())
 
     def __len__(self) -> int:
         return len(self.positions)

@@ -1,5 +1,7 @@
 """Some examples of a source as a data set, for a user's `train`."""
 
+from array import array
+
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
@@ -9,7 +11,9 @@ from unweave.data.user_dataset import UserDataset
 
 def dataset_of(source: Source, ids: Tensor) -> Dataset:
     """Some examples of a source as a data set: a user's own items, or tuples `(input..., label)`."""
-    return Subset(source.dataset, ids.tolist()) if isinstance(source, UserDataset) else Examples(source, ids)
+    if not isinstance(source, UserDataset):
+        return Examples(source, ids)
+    return Subset(source.dataset, array("q", ids.numpy().tobytes()))  # eight bytes each, read as int
 
 
 class Examples(Dataset):

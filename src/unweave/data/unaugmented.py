@@ -1,6 +1,6 @@
 """A source without augmentation, for methods whose papers do not augment."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -27,7 +27,7 @@ class Unaugmented:
         return self.source.labels
 
     @property
-    def names(self) -> tuple[str, ...] | None:
+    def names(self) -> Sequence[str] | None:
         """The names of the source."""
         return self.source.names
 

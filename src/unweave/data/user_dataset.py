@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unweave.data import Raw
-from unweave.data.user_items import Item, Items, check_names, stack_field
+from unweave.data.names import Names
+from unweave.data.user_items import Item, Items, refuse_repeated_names, stack_field
 
 SCAN = 256
 
@@ -57,7 +59,7 @@ class UserDataset:
         return self._scan.labels
 
     @property
-    def names(self) -> tuple[str, ...] | None:
+    def names(self) -> Names | None:
         """The string id of every example, in order; None if the items have none."""
         return self._scan.names
 
@@ -98,15 +100,28 @@ class UserDataset:
 
     @cached_property
     def _scan(self) -> "_Scan":
-        sha = hashlib.sha256()
-        labels: list[int] = []
-        names: list[str | None] = []
-        for items in self._batches(torch.arange(len(self)).split(SCAN)):
-            for item in items:
+        sha, labels = hashlib.sha256(), torch.empty(len(self), dtype=torch.int64)
+        named = self._items[0].name is not None
+
+        def names() -> Iterator[str]:
+            for item in self._in_order():
                 sha.update(item.digest())
-                labels.append(item.label)
-                names.append(item.name)
-        return _Scan(torch.tensor(labels), check_names(names), sha.hexdigest())
+                labels[item.position] = item.label
+                if (item.name is not None) != named:
+                    without = item.position if named else 0
+                    raise ValueError(f"every item must have an id or none, found none in item {without}")
+                if item.name is not None:
+                    yield item.name
+
+        found = Names(names())
+        refuse_repeated_names(found)
+        return _Scan(labels, found if named else None, sha.hexdigest())
+
+    def _in_order(self) -> Iterator[Item]:
+        """Every item, in batches that hold no index of the whole data set."""
+        n = len(self)
+        starts = range(0, n, SCAN)
+        return chain.from_iterable(self._batches(torch.arange(i, min(i + SCAN, n)) for i in starts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +129,7 @@ class _Scan:
     """The facts from one pass over the whole data set."""
 
     labels: Tensor
-    names: tuple[str, ...] | None
+    names: Names | None
     digest: str
 
 

@@ -5,15 +5,16 @@ An invalid item raises a `ValueError` that names it.
 
 import hashlib
 import operator
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
+
+from unweave.data.names import Names
 
 LABELS = ("label", "labels")
 ID = "id"
@@ -141,23 +142,16 @@ def stack_field(key: str, items: Sequence[Item]) -> Tensor:
     return torch.stack([item.fields[key] for item in items])
 
 
-def check_names(names: Sequence[str | None]) -> tuple[str, ...] | None:
-    """The ids of all items, in order; None if no item has one. Raises if only some have, or two are equal."""
-    ids = tuple(name for name in names if name is not None)
-    if not ids:
-        return None
-    if len(ids) < len(names):
-        raise ValueError(f"every item must have an id or none, found none in item {list(names).index(None)}")
-    name, times = Counter(ids).most_common(1)[0]
-    if times > 1:
-        raise ValueError(f"ids must be unique, found {name!r} in {times} items")
-    return ids
+def refuse_repeated_names(names: Names) -> None:
+    """Raises if two ids are equal."""
+    if (found := names.most_common()) and found[1] > 1:
+        raise ValueError(f"ids must be unique, found {found[0]!r} in {found[1]} items")
 
 
 def _label(position: int, value: object) -> int:
     try:
-        label = operator.index(value) if isinstance(value, SupportsIndex) else -1
-    except TypeError:  # every tensor claims to be an index
+        label = operator.index(cast(SupportsIndex, value))
+    except TypeError:  # asked first, `isinstance` would take longer than reading the item
         label = -1
     if label < 0:
         found = repr(value) if _count(value) == 1 else f"{_count(value)} numbers"

@@ -69,7 +69,7 @@ class Objective:
         """The parts of the data that it needs."""
         return frozenset(self.by_part)
 
-    @property
+    @cached_property
     def follows_weights(self) -> bool:
         """Whether a target changes with the weights, which rules out a lookahead of it or through it."""
         return any(piece.follows_weights for piece in self.on_data)
@@ -123,7 +123,7 @@ class Objective:
 
     def present(self, step: Step) -> bool:
         """Whether the step has data for any of its losses."""
-        return not self.parts or any(part in step.batches for part in self.parts)
+        return not self.by_part or not self.by_part.keys().isdisjoint(step.batches)
 
     def gradient(self, step: Step) -> Params:
         """Its gradient, averaged by example over micro-batches and processes."""
@@ -136,22 +136,21 @@ class Objective:
                 step.count(sum(len(batch) for batch in step.batches[part] if not batch.blank))
                 notes = [step.note(piece.name) for _, piece in here]
                 for batch in step.batches[part]:
-                    values = [piece.value(step, batch) for _, piece in here]
                     size = math.inf if batch.blank else step.sizes[part]
-                    shares = [mean_over(value, size) for value in values]
-                    yield weighted_sum([w for w, _ in here], shares, notes)
+                    shares = [(w, mean_over(piece.value(step, batch), size)) for w, piece in here]
+                    yield weighted_sum(shares, notes)
         if self.penalties:
             count = step.runtime.processes.count  # every process holds all weights, and gradients are summed
             notes = [step.note(piece.name) for _, piece in self.penalties]
-            shares = [piece.value(step) / count for _, piece in self.penalties]
-            yield weighted_sum([w for w, _ in self.penalties], shares, notes)
+            shares = [(w, piece.value(step) / count) for w, piece in self.penalties]
+            yield weighted_sum(shares, notes)
 
 
-def weighted_sum(weights: Sequence[float], values: Sequence[Tensor], notes: Sequence[list[Tensor]]) -> Tensor:
-    """The weighted sum; notes each unweighted value. A weight of one keeps the bits of the loss."""
-    for note, value in zip(notes, values, strict=True):
+def weighted_sum(shares: Sequence[tuple[float, Tensor]], notes: Sequence[list[Tensor]]) -> Tensor:
+    """The sum of weights times values; notes each unweighted value. A weight of one keeps a loss's bits."""
+    for note, (_, value) in zip(notes, shares, strict=True):
         note.append(value.detach())
-    first, *others = (value if w == 1 else w * value for w, value in zip(weights, values, strict=True))
+    first, *others = [value if w == 1 else w * value for w, value in shares]
     return sum(others, start=first)
 
 

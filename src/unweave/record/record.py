@@ -129,14 +129,12 @@ def explain_unverified(record: Record) -> str:
 
 def validate(record: Any, *, known: Sequence[str] = (SCHEMA, EARLIER)) -> None:
     """Raises a ValueError that names the place where `record` violates the schema."""
-    from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
     found = record.get("schema") if isinstance(record, Mapping) else type(record).__name__
     if found not in known:
         raise ValueError(f"expected a record of schema {SCHEMA!r}, found {found!r}")
-    schema = json.loads(Path(__file__).with_name("record.schema.json").read_text(encoding="utf-8"))
-    error = best_match(Draft202012Validator(schema).iter_errors(to_json_values(record)))
+    error = best_match(schema_validator().iter_errors(to_json_values(record)))
     if error is not None:
         place = ".".join(str(part) for part in error.absolute_path) or "the record"
         raise ValueError(f"{place} does not follow schema {SCHEMA!r}: {_shorten(error.message)}")
@@ -144,6 +142,15 @@ def validate(record: Any, *, known: Sequence[str] = (SCHEMA, EARLIER)) -> None:
         _check_headline(name, stage)
         _check_histograms(name, stage.get("histograms", {}))
         _check_per_seed(name, stage)
+
+
+@cache
+def schema_validator() -> Any:
+    """jsonschema's validator of record.schema.json, which keeps the references that it has resolved."""
+    from jsonschema import Draft202012Validator
+
+    schema = json.loads(Path(__file__).with_name("record.schema.json").read_text(encoding="utf-8"))
+    return Draft202012Validator(schema)
 
 
 def _check_headline(name: str, stage: Record) -> None:

@@ -1,6 +1,7 @@
 """The attacks of an audit as a table and sentences, for every form of a report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from unweave.report.numbers import DASH, interval, number
@@ -53,6 +54,30 @@ def line(row: Mapping[str, Any]) -> list[str]:
         *others,
         row["finding"] or without,
     ]
+
+
+def method_grid(attacked: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """The header and a line per figure of attacks on every method of a stage, as means over seeds.
+
+    In brackets is the number of seeds on which the attack tells the method from retrained models.
+    """
+    methods = list(attacked[0]["methods"]) if attacked else []
+    lines = []
+    for row in attacked:
+        low, high = row["null_band"]
+        means = [number(fmean(row["methods"][name]), DIGITS) for name in methods]
+        found = [sum(each is not None for each in row["findings"][name]) for name in methods]
+        cells = [f"{mean} ({n})" if n else mean for mean, n in zip(means, found, strict=True)]
+        band = f"{number(low, DIGITS)} to {number(high, DIGITS)}"
+        known = [number(fmean(row["retrained"]), DIGITS), band, number(row["margin"], DIGITS)]
+        lines.append([row["attack"], row["figure"], *known, *cells])
+    return ["Attack", "Figure", "Retrained", "Null band", "Margin", *methods], lines
+
+
+METHODS_SENTENCE = (
+    "Attacks on the answers of each model: means over seeds; in brackets the number of seeds on which the "
+    "attack tells a method from retrained models. No verdict uses them."
+)
 
 
 def sentences(found: Mapping[str, Any]) -> list[str]:

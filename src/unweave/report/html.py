@@ -14,11 +14,8 @@ from markupsafe import Markup
 from unweave.families import family_of_stage
 from unweave.record.files import write_atomically
 from unweave.record.record import explain_unverified
-from unweave.report import attack_tables, figures, frontier, protocol_tables
-from unweave.report.diagram import critical_difference
-from unweave.report.frontier_figure import figure as frontier_figure
+from unweave.report import attack_tables, frontier, protocol_tables, qualification_tables
 from unweave.report.numbers import heading
-from unweave.report.pareto import pareto
 from unweave.report.protocol import has_figures
 from unweave.report.ranking import ours_of, rank_stages
 from unweave.report.ranks import Ranking
@@ -75,6 +72,19 @@ class Attacks:
 
 
 @dataclass(frozen=True)
+class Qualification:
+    """A qualification for the template.
+
+    Args:
+        tables: The header and the lines of each table.
+        said: What they mean, and which strata are missing.
+    """
+
+    tables: list[qualification_tables.Grid]
+    said: list[str]
+
+
+@dataclass(frozen=True)
 class Stage:
     """One stage of a record for the template.
 
@@ -97,6 +107,7 @@ class Stage:
         protocol: header and rows of Deep Unlearn's columns, None where they were not measured.
         attacks: the attacks of an audit, None without.
         sheets: pictures of what a generator draws, the original's and Retrain's first.
+        qualified: What a verdict without retrained models rests on, in sentences; empty with them.
     """
 
     name: str
@@ -117,6 +128,7 @@ class Stage:
     protocol: tuple[list[str], list[list[str]]] | None
     attacks: Attacks | None
     sheets: dict[str, str]
+    qualified: list[str]
 
     def verdicts(self) -> dict[str, list[str]]:
         """Names of the methods other than the headline's, by status."""
@@ -162,6 +174,7 @@ def render(record: Mapping[str, Any]) -> str:
     return page.render(
         stages=stages,
         frontiers=[_frontier(*each) for each in record.get("frontier", {}).items()],
+        qualification=_qualification(record),
         protocol=protocol_tables.legend(record) if all(stage.protocol for stage in stages) else None,
         ranks=_ranks(list(record["stages"].values())) if len(stages) > 1 else None,
         environment=flatten(record["environment"]),
@@ -180,6 +193,9 @@ def write(record: Mapping[str, Any], path: str | Path) -> Path:
 
 
 def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
+    from unweave.report import figures  # matplotlib takes time to import
+    from unweave.report.pareto import pareto
+
     made = rows(stage)
     tested = {
         *brief_metrics(stage),
@@ -207,22 +223,37 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
         protocol=protocol_tables.grid(stage) if has_figures(stage) else None,
         attacks=_attacks(stage),
         sheets=_sheets(made, stage.get("sheets", {})),
+        qualified=qualification_tables.audit_sentences(stage["qualified"]) if "qualified" in stage else [],
     )
 
 
 def _frontier(name: str, found: Mapping[str, Any]) -> Frontier:
-    drawn = frontier_figure(found)
+    from unweave.report.frontier_figure import figure
+
+    drawn = figure(found)
     markup = None if drawn is None else Markup(drawn)
     title, conclusion = frontier.title(name), frontier.conclusion(found)
     return Frontier(title, conclusion, frontier.sentences(found), markup, frontier.grids(found))
 
 
+def _qualification(record: Mapping[str, Any]) -> Qualification | None:
+    if "qualification" not in record:
+        return None
+    said = qualification_tables.sentences(record["qualification"])
+    return Qualification(qualification_tables.grids(record), said)
+
+
 def _ranks(stages: list[Mapping[str, Any]]) -> Ranks | None:
+    from unweave.report.diagram import critical_difference
+
     ranking = rank_stages(stages)
     return None if ranking is None else Ranks(ranking, Markup(critical_difference(ranking)))
 
 
 def _attacks(stage: Mapping[str, Any]) -> Attacks | None:
+    if stage.get("attacked_methods"):
+        table = attack_tables.method_grid(stage["attacked_methods"])
+        return Attacks(*table, [attack_tables.METHODS_SENTENCE], {})
     if "attacks" not in stage:
         return None
     found = stage["attacks"]

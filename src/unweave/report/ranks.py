@@ -10,6 +10,7 @@ their data, so the result over the seeds of a single stage is about that stage a
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -99,9 +100,14 @@ def rank_values(figures: Mapping[str, float]) -> dict[str, float]:
 
 def critical_difference(methods: int, blocks: int, *, alpha: float = ALPHA) -> float:
     """Nemenyi's critical difference of mean ranks; q is Tukey's at infinite degrees of freedom, by root 2."""
-    from scipy.stats import studentized_range
-
     if methods < 2:
         return math.nan
-    q = studentized_range.ppf(1 - alpha, methods, math.inf) / math.sqrt(2)
-    return float(q * math.sqrt(methods * (methods + 1) / (6 * blocks)))
+    return studentized_quantile(methods, alpha) * math.sqrt(methods * (methods + 1) / (12 * blocks))
+
+
+@cache
+def studentized_quantile(methods: int, alpha: float) -> float:
+    """Tukey's q at infinite degrees of freedom, which takes a tenth of a second to integrate."""
+    from scipy.stats import studentized_range
+
+    return float(studentized_range.ppf(1 - alpha, methods, math.inf))

@@ -18,6 +18,12 @@ Kind = Literal["reference", "original", "method"]
 Status = Literal["reference", "PASS", "FAIL", "INCONCLUSIVE", "FAILED"]
 
 
+PEAK_MEMORY = (
+    "Peak MiB: the most memory in use at once, in 2^20 bytes: of the GPU, or of the whole process on a CPU."
+)
+"""The legend of a column."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One metric of one row.

@@ -14,6 +14,7 @@ from unweave.families import family_of_stage
 from unweave.record.record import explain_unverified
 from unweave.report import attack_tables, frontier, table_formats
 from unweave.report.numbers import DASH, digits, heading, interval, number, probability
+from unweave.report.qualification_tables import audit_sentences
 from unweave.report.ranking import ours_of
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, rows
 
@@ -59,7 +60,19 @@ def legend(record: Mapping[str, Any], *, width: int | None = None) -> str:
     gap = f"Gap: mean |difference| from Retrain over {parts}, points. " if parts else ""
     aims = " ".join(dict.fromkeys(aim(stage) for stage in record["stages"].values()))
     cost = f"Cost: relative to one retrain. {BRACKETS}"
-    return f"{gap}{_comparison_legend(record, width)}{cost} {aims}{single_seed_note(record)}"
+    verdict = _verdict_legend(record)
+    return f"{gap}{verdict}{_comparison_legend(record, width)}{cost} {aims}{single_seed_note(record)}"
+
+
+def _verdict_legend(record: Mapping[str, Any]) -> str:
+    """The metrics of the tables that a verdict tests."""
+    tested = {
+        heading(metric): None
+        for stage in record["stages"].values()
+        for metric in brief_metrics(stage)
+        if (known := family_of_stage(stage).metrics.get(metric)) is not None and known.primary
+    }
+    return f"Verdict: on {', '.join(tested)}; other figures are only shown. " if tested else ""
 
 
 def _comparison_legend(record: Mapping[str, Any], width: int | None) -> str:
@@ -170,7 +183,8 @@ def sentences(stage: Mapping[str, Any]) -> list[str]:
     partial = ["Partial run: no verdict."] if stage.get("partial", False) else []
     gap = number(stage.get("floor"))
     floor = [] if gap == DASH else [f"Two retrained models differ by a mean gap of {gap}."]
-    return [*partial, *verdicts[:1], *floor, *search_sentences(stage), *verdicts[1:]]
+    qualified = audit_sentences(stage["qualified"]) if "qualified" in stage else []
+    return [*partial, *verdicts[:1], *qualified, *floor, *search_sentences(stage), *verdicts[1:]]
 
 
 def search_sentences(stage: Mapping[str, Any]) -> list[str]:
@@ -201,7 +215,20 @@ def _line(row: Row, comparison: Sequence[str], metrics: Sequence[str]) -> list[s
 def _stage_text(name: str, stage: Mapping[str, Any], width: int) -> str:
     table = table_formats.plain_lines(terminal(stage, width=width))
     notes = table_formats.wrap(sentences(stage), width)
-    return "\n".join([name, *notes, "", *table, "", *_attacks_text(stage, width)])
+    attacked = [*_attacks_text(stage, width), *attacked_methods_text(stage, width)]
+    return "\n".join([name, *notes, "", *table, "", *attacked])
+
+
+def attacked_methods_text(stage: Mapping[str, Any], width: int) -> list[str]:
+    """The attacks on every method as lines; none without."""
+    if not stage.get("attacked_methods"):
+        return []
+    header, lines = attack_tables.method_grid(stage["attacked_methods"])
+    table = table_formats.columns(header, lines, words=2, width=width)
+    for line in lines:
+        table.add_row(*table_formats.texts(line))
+    notes = table_formats.wrap([attack_tables.METHODS_SENTENCE], width)
+    return [*notes, "", *table_formats.plain_lines(table), ""]
 
 
 def _attacks_text(stage: Mapping[str, Any], width: int) -> list[str]:
@@ -217,11 +244,15 @@ def _attacks_text(stage: Mapping[str, Any], width: int) -> list[str]:
 
 
 def _attacks_markdown(name: str, stage: Mapping[str, Any]) -> list[str]:
-    """The attacks of an audit as a heading, sentences and a table; nothing without."""
-    if "attacks" not in stage:
-        return []
-    notes, table = attack_tables.sentences(stage["attacks"]), attack_tables.grid(stage["attacks"])
-    return [table_formats.markdown(f"{name}: attacks", notes, *table, words=attack_tables.WORDS)]
+    """The attacks of an audit or a benchmark as a heading, sentences and a table; nothing without."""
+    title, parts = f"{name}: attacks", []
+    if "attacks" in stage:
+        notes, table = attack_tables.sentences(stage["attacks"]), attack_tables.grid(stage["attacks"])
+        parts.append(table_formats.markdown(title, notes, *table, words=attack_tables.WORDS))
+    if stage.get("attacked_methods"):
+        table = attack_tables.method_grid(stage["attacked_methods"])
+        parts.append(table_formats.markdown(title, [attack_tables.METHODS_SENTENCE], *table, words=2))
+    return parts
 
 
 def _tabular(name: str, stage: Mapping[str, Any]) -> str:

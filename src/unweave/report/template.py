@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from unweave.families import metric_named
 from unweave.report.numbers import DASH, digits, finite, heading, number, probability
-from unweave.report.rows import Row, is_outside
+from unweave.report.rows import PEAK_MEMORY, Row, is_outside
 from unweave.report.tables import ONE_SEED, aim, ordered_by_one, search_sentences
 
 MINUS = "\N{MINUS SIGN}"
@@ -31,7 +31,13 @@ def load_templates() -> Environment:
         "p": probability,
     }
     made.filters |= {"says": metric_meaning, "deleted": deletion_facts}
-    made.globals |= {"digits": digits, "outside": is_outside, "DASH": DASH, "ONE_SEED": ONE_SEED}
+    made.globals |= {
+        "digits": digits,
+        "outside": is_outside,
+        "DASH": DASH,
+        "ONE_SEED": ONE_SEED,
+        "PEAK_MEMORY": PEAK_MEMORY,
+    }
     return made
 
 

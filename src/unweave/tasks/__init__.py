@@ -55,7 +55,7 @@ class Batch:
     blank: bool = False
 
     def __len__(self) -> int:
-        return len(self.target)
+        return self.target.shape[0]
 
     @cached_property
     def other(self) -> Tensor:

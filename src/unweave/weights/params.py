@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unweave.weights.sharded import add_up, as_sharded, is_sharded, pieces
+from unweave.weights.sharded import WHOLE, add_up, as_sharded, is_sharded, pieces
 
 Params = Mapping[str, Tensor]
 """One tensor per trainable weight, in the order of `model.named_parameters()`."""
@@ -19,7 +19,7 @@ Params = Mapping[str, Tensor]
 def rebuild(like: Params, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
     """A vector of these tensors, or of these pieces of sharded ones, named as `like`."""
     named = dict(zip(like, tensors, strict=True))
-    if not any(map(is_sharded, like.values())):
+    if WHOLE.issuperset(map(type, like.values())):
         return named
     return {name: as_sharded(each, like[name]) for name, each in named.items()}
 

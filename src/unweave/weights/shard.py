@@ -23,11 +23,16 @@ def shard_model(model: nn.Module, blocks: str | None = None) -> nn.Module:
             layers. What is outside of them forms a block of its own.
 
     Raises:
-        ValueError: If the model is sharded already, or no module is a block.
+        ValueError: If there is no process group, the model is sharded already, or no module is a block.
     """
     from torch.distributed.device_mesh import init_device_mesh  # takes a second
     from torch.distributed.fsdp import fully_shard
 
+    if not (dist.is_available() and dist.is_initialized()):
+        raise ValueError(
+            "shard_model cuts a model over processes, found no process group: start the program with "
+            "torchrun, and call torch.distributed.init_process_group() first"
+        )
     refuse_wrapped(model)
     if is_model_sharded(model):
         raise ValueError("expected a whole model to shard, found a sharded one: use it as it is")

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-WHOLE = (Tensor, nn.Parameter)
+WHOLE = frozenset((Tensor, nn.Parameter))
 """The types of tensors of which this process holds all."""
 
 
@@ -29,7 +29,8 @@ def local(tensor: Tensor) -> Tensor:
 
 def pieces(tensors: Iterable[Tensor]) -> list[Tensor]:
     """This process's rows of each tensor."""
-    return [each if type(each) in WHOLE else local(each) for each in tensors]
+    found = list(tensors)
+    return found if WHOLE.issuperset(map(type, found)) else list(map(local, found))
 
 
 def as_sharded(rows: Tensor, like: Tensor) -> Tensor:

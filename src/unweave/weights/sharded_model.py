@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from unweave.record.checkpoint import difference, shapes
 from unweave.tasks import evaluating
 from unweave.weights.sharded import cut, is_sharded, local
 
@@ -158,11 +159,15 @@ def whole_state(model: nn.Module) -> Mapping[str, Tensor]:
 
 
 def load_whole(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Loads a whole state, which every process holds, into a model that may be sharded."""
-    if not is_model_sharded(model):
-        model.load_state_dict(state)
-        return
+    """Loads a whole state, which every process holds, into a model that may be sharded.
+
+    Raises:
+        ValueError: If it is the state of another architecture.
+    """
     own = model.state_dict()
+    strange = difference(shapes(own), shapes(state))
+    if strange:
+        raise ValueError(f"the weights to load are of another architecture: {strange}: build the same model")
     model.load_state_dict({name: cut(each, own[name]) for name, each in state.items()})
 
 

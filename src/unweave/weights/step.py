@@ -1,7 +1,7 @@
 """Gradients at one position of the weights and on one set of batches."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar, cast, runtime_checkable
 
@@ -184,16 +184,16 @@ class Step:
         runtime, device = self.runtime, batch.target.device.type
         first = id(batch) not in self._passed
         place = self._passed.setdefault(id(batch), len(self._passed))
-        with ExitStack() as stack:
-            if runtime.norms and not first:
-                stack.enter_context(runtime.keep_statistics())
-            if runtime.noise is not None:
-                stack.enter_context(runtime.same_noise(place))
-            # autocast is opened here, not around the step: its cache of cast weights would survive a shift
-            if runtime.precision == "bf16" or torch.is_autocast_enabled(device):
-                stack.enter_context(
-                    torch.autocast(device, torch.bfloat16, enabled=runtime.precision == "bf16")
-                )
+        half = runtime.precision == "bf16"
+        # autocast is opened here, not around the step: its cache of cast weights would survive a shift
+        cast = half or torch.is_autocast_enabled(device)
+        if (first or not runtime.norms) and runtime.noise is None and not cast:
+            return call(runtime.forward, batch.inputs)  # no context: they cost as much as a small layer
+        with (
+            nullcontext() if first else runtime.keep_statistics(),
+            runtime.same_noise(place),
+            torch.autocast(device, torch.bfloat16, enabled=half) if cast else nullcontext(),
+        ):
             return call(runtime.forward, batch.inputs)
 
     def note(self, name: str) -> list[Tensor]:
@@ -220,7 +220,10 @@ class Step:
         for loss in losses:
             loss.backward()
             self._outputs.clear()
-        return self.finish_gradient({name: p.grad for name, p in self.params.items()})
+        gradient: dict[str, Tensor | None] = {}
+        for name, p in self.params.items():
+            gradient[name], p.grad = p.grad, None
+        return self.finish_gradient(gradient)
 
     def recompute_losses(self, losses: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yields the losses, each from forward passes of its own."""
@@ -243,8 +246,6 @@ class Step:
         complete = {
             name: torch.zeros_like(self.params[name]) if g is None else g for name, g in gradient.items()
         }
-        for p in self.params.values():
-            p.grad = None
         summed = self.runtime.processes.total(complete)
         return summed if self.runtime.where is None else multiply(summed, self.runtime.where)
 
@@ -292,4 +293,4 @@ class Step:
 
 def mean_over(values: Float[Tensor, " batch"], size: float) -> Float[Tensor, ""]:
     """This micro-batch's share of the mean over `size` examples; zero if that is infinite."""
-    return values.mean() if len(values) == size else values.sum() / size
+    return values.mean() if values.shape[0] == size else values.sum() / size

@@ -8,7 +8,6 @@ from unweave.audits.attacks.forgetting_quality import (
     CAP,
     DELTA,
     epsilons,
-    final_score,
     forgetting_quality,
     largest_epsilon,
     points,
@@ -62,6 +61,7 @@ def test_relative_to_its_null_it_is_one_and_falls_with_a_shift() -> None:
     shifted = forgetting_quality(margins(64, 150, 1, shift=1.0), retrained)
     assert shifted.value < 0.6 and shifted.high < null.low
     assert shifted.besides["F"] < null.besides["F"]
+    assert shifted.besides["largest epsilon"] == largest_epsilon(64)
     assert forgetting_quality(margins(64, 20, 1, shift=9.0), margins(64, 20, 2)).value == 0
 
 
@@ -80,10 +80,6 @@ def test_constant_outputs_are_told_apart() -> None:
 @pytest.mark.parametrize(("models", "expected"), [(32, 2.1), (64, 2.8), (128, 3.5), (256, 4.2), (512, 4.9)])
 def test_the_largest_epsilon_that_can_be_shown(models: int, expected: float) -> None:
     assert largest_epsilon(models) == pytest.approx(expected, abs=0.05)
-
-
-def test_the_final_score_by_hand() -> None:
-    assert final_score(0.1, (0.9, 0.8), (1.0, 0.8)) == pytest.approx(0.09)
 
 
 def test_unfit_evidence_is_refused() -> None:

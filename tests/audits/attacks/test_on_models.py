@@ -14,8 +14,9 @@ from torch import nn
 from audits.answers import answering, drawn, networks, one_digit, train, uses
 from audits.attacks.toy import answers
 from for_each import for_each
-from unweave.audits.attacks import ATTACKS, alignment, compression, representation, streisand, zrf
-from unweave.audits.attacks.attack import Attack, Figures, Shown, Subject
+from unweave.audits.answers import Answers
+from unweave.audits.attack import Attack, Figures, Subject
+from unweave.audits.attacks import ATTACKS, compression, representation, streisand, update_alignment, zrf
 from unweave.audits.attacks.functional_distance import attack_figures as distances
 from unweave.audits.attacks.zrf import fresh_copy
 from unweave.audits.classifier.distance import js
@@ -48,8 +49,8 @@ def figures(name: str, model: nn.Module, original: nn.Module, cuts=None) -> Figu
     """The figures of one model without references."""
     attack: Attack = ATTACKS[name]
     assert attack.examine is not None and attack.figures is not None
-    exhibit = attack.examine(subject(model, original, cuts))
-    return attack.figures(Shown(BLANK, {name: exhibit}), [])
+    kept = attack.examine(subject(model, original, cuts))
+    return attack.figures(Answers(BLANK, measurements={name: kept}), [])
 
 
 @for_each("name", EXAMINING)
@@ -75,10 +76,41 @@ def test_a_hidden_class_is_relearnt_sooner_than_one_that_was_never_learnt(traine
         figures("relearning", trained[each], trained["original"])
         for each in ("hidden", "retrained", "second", "original")
     )
-    for name in ("from 1 %", "from 5 %", "from 10 %"):
+    for name in [each for each in hidden if each.startswith("from ") and " of " in each]:
         apart = abs(retrained[name].value - second[name].value)
         assert hidden[name].value > retrained[name].value + 5 * apart
         assert known[name].value == pytest.approx(1, abs=0.02)
+
+
+def test_relearning_says_on_what_it_trains_and_what_it_leaves_out(trained) -> None:
+    counts: list[tuple[int, bool]] = []
+    model = copy.deepcopy(trained["hidden"])
+    model.register_forward_hook(lambda _, __, output: counts.append((len(output), torch.is_grad_enabled())))
+    rows = DATA.parts["retain"]
+    for size, names in (
+        (2, ["from 1 of 2", "from retain data"]),
+        (120, ["from 2 of 120", "from 6 of 120", "from 12 of 120", "from retain data"]),
+        (300, [f"from {n} of 300, 200 asked" for n in (3, 15, 30)] + ["from retain data, 200 asked"]),
+        (1400, [f"from {n} of 1400, 200 asked" for n in (13, 64, 128)] + ["from retain data, 200 asked"]),
+    ):
+        cuts = {**DATA.cuts, "forget": (DATA, rows.repeat(3)[:size])}
+        assert [*figures("relearning", model, trained["original"], cuts)] == names
+    assert max(examples for examples, trains in counts if trains) <= 128
+    assert max(examples for examples, _ in counts) <= 200
+
+
+@for_each("name", EXAMINING)
+def test_an_examination_takes_what_a_budget_counts(name: str, trained) -> None:
+    spent = []
+    model, original = (copy.deepcopy(trained[each]) for each in ("hidden", "original"))
+
+    def count(module, inputs, output) -> None:
+        spent.append(-(-len(output) // 128) * (1 if torch.is_grad_enabled() else 1 / 3))
+
+    for each in (model, original):
+        each.register_forward_hook(count)
+    figures(name, model, original)
+    assert ATTACKS[name].gradients / 20 < sum(spent) <= 1.1 * ATTACKS[name].gradients
 
 
 def test_the_head_plays_no_part_in_the_representation(trained) -> None:
@@ -116,14 +148,14 @@ def test_membership_is_found_where_members_are_elsewhere(trained) -> None:
     whole = replace(moved, forgotten_classes=())
     model = nn.Sequential(nn.Identity(), nn.Linear(64, 10))
     cuts = {part: (whole, order) for part, order in whole.parts.items()}
-    exhibit = representation.examine(Subject(model, cuts, "cpu", model))
-    found = representation.attack_figures(Shown(BLANK, {"representation": exhibit}), [])
+    kept = representation.examine(Subject(model, cuts, "cpu", model))
+    found = representation.attack_figures(Answers(BLANK, measurements={"representation": kept}), [])
     assert found["membership"].value > 0.95
     strangers = torch.arange(700, 1100)[torch.randperm(400, generator=torch.Generator().manual_seed(0))]
     cuts = {"retain": DATA.cuts["retain"], "forget": (DATA, strangers[:200])}
     cuts["calibration"] = (DATA, strangers[200:])
-    exhibit = representation.examine(Subject(model, cuts, "cpu", model))
-    found = representation.attack_figures(Shown(BLANK, {"representation": exhibit}), [])
+    kept = representation.examine(Subject(model, cuts, "cpu", model))
+    found = representation.attack_figures(Answers(BLANK, measurements={"representation": kept}), [])
     assert found["membership"].value == pytest.approx(0.5, abs=0.12)
 
 
@@ -160,16 +192,6 @@ class TestZRF:
 
 
 class TestCompression:
-    def test_rounding_keeps_at_most_the_values_of_its_bits_within_half_a_step(self):
-        weight = torch.randn(40, 50, generator=torch.Generator().manual_seed(0))
-        for bits in (8, 4):
-            rounded = compression.quantize(weight, bits)
-            step = float(weight.abs().max()) / (2 ** (bits - 1) - 1)
-            assert len(rounded.unique()) <= 2**bits - 1
-            assert float((rounded - weight).abs().max()) <= step / 2 * 1.0001
-            assert torch.allclose(compression.quantize(rounded, bits), rounded)
-        assert torch.equal(compression.quantize(torch.zeros(2, 2), 4), torch.zeros(2, 2))
-
     def test_pruning_removes_the_smaller_half(self):
         weight = torch.tensor([[1.0, -4.0], [3.0, -2.0]])
         assert compression.prune(weight).tolist() == [[0.0, -4.0], [3.0, 0.0]]
@@ -181,7 +203,7 @@ class TestCompression:
         with torch.no_grad():
             for p in rounded.parameters():
                 if p.ndim >= 2:
-                    p.copy_(compression.quantize(p, 4))
+                    p.copy_(compression.with_one_scale(p, 4))
             nudged = copy.deepcopy(rounded)
             step = float(rounded[2].weight.abs().max()) / 7
             nudged[2].weight[3] -= (
@@ -223,13 +245,25 @@ class TestAlignment:
             slopes = torch.autograd.grad(loss, [*original.parameters()])
             for p, slope in zip(model.parameters(), slopes, strict=True):
                 p.add_(slope)
-        exhibit = alignment.examine(subject(model, original, {**DATA.cuts, "forget": (DATA, record[None])}))
-        assert exhibit["forget"] == pytest.approx([1.0], abs=1e-4)
-        assert max(exhibit["unseen"]) < 1
+        kept = update_alignment.examine(
+            subject(model, original, {**DATA.cuts, "forget": (DATA, record[None])})
+        )
+        assert kept["forget"] == pytest.approx([1.0], abs=1e-4)
+        assert max(kept["unseen"]) < 1
 
     def test_no_update_has_no_figure(self, trained):
         original = trained["original"]
         assert figures("update-alignment", copy.deepcopy(original), original) == {}
+
+    def test_the_update_is_over_the_weights_that_the_original_trains(self, trained):
+        original, model = copy.deepcopy(trained["original"]), self.ascended(trained["original"])
+        expected = figures("update-alignment", model, original)
+        assert figures("update-alignment", copy.deepcopy(model).requires_grad_(False), original) == expected
+        original[0].requires_grad_(False)
+        still = copy.deepcopy(original)
+        with torch.no_grad():
+            still[0].weight.add_(1.0)
+        assert figures("update-alignment", still, original) == {}
 
     def test_another_architecture_is_refused(self, trained):
         other = nn.Sequential(nn.Linear(64, 5), nn.ReLU(), nn.Linear(5, 10))
@@ -246,18 +280,18 @@ def test_too_few_examples_have_no_figure(name: str, trained) -> None:
 class TestOnAnswers:
     def test_distances_are_means_over_the_references(self):
         ours, theirs = answers(1), [answers(2), answers(3)]
-        found = distances(Shown(ours), [*map(Shown, theirs)])
+        found = distances(Answers(ours), [*map(Answers, theirs)])
         assert found["js in bits"].value == pytest.approx(np.mean([js(ours, each) for each in theirs]))
         apart = [ours.logits["forget"].argmax(1) != each.logits["forget"].argmax(1) for each in theirs]
         assert found["disagreement"].value == pytest.approx(np.mean(apart))
-        assert distances(Shown(ours), []) == {}
+        assert distances(Answers(ours), []) == {}
 
     def test_opposite_answers_are_as_far_as_can_be_and_the_defect_of_released_code_is_not_bounded(self):
         base = drawn(0)
         sure = np.full((100, 4), -50.0, dtype=np.float32)
         one, other = sure.copy(), sure.copy()
         one[:, 0] = other[:, 1] = 50.0
-        found = distances(Shown(answering(base, forget=one)), [Shown(answering(base, forget=other))])
+        found = distances(Answers(answering(base, forget=one)), [Answers(answering(base, forget=other))])
         assert [each.value for each in found.values()] == pytest.approx([1.0, 1.0, 1.0])
         p, q = np.array([1 - 3e-6, 1e-6, 1e-6, 1e-6]), np.array([1e-6, 1 - 3e-6, 1e-6, 1e-6])
         middle = (p + q) / 2
@@ -265,14 +299,14 @@ class TestOnAnswers:
         assert released > math.log(2)  # KL(m || p) is unbounded, and it is an average over classes
 
     def test_the_tail_of_a_retrained_model_is_one_in_a_hundred(self):
-        many = [Shown(answers(seed)) for seed in range(60, 80)]
+        many = [Answers(answers(seed)) for seed in range(60, 80)]
         tails = [
             streisand.attack_figures(each, many[:i] + many[i + 1 :])["tail"].value
             for i, each in enumerate(many)
         ]
         assert np.mean(tails) == pytest.approx(0.01, abs=0.004)
         flipped = answers(60, lift=-20.0)
-        assert streisand.attack_figures(Shown(flipped), many)["tail"].value > 0.9
+        assert streisand.attack_figures(Answers(flipped), many)["tail"].value > 0.9
 
     def test_the_distance_of_entropies_is_scipys(self):
         found = answers(5)

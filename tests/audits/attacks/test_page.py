@@ -12,7 +12,7 @@ def test_the_table_of_attacks_is_the_registry() -> None:
     for name, (_, *cells) in said.items():
         attack = ATTACKS[name]
         default = "yes" if attack.default else "no"
-        assert cells == [f"T{attack.tier}", default, attack.cost, attack.command or "an audit"]
+        assert cells == [f"T{attack.tier}", default, attack.cost, attack.function or "an audit"]
 
 
 def test_the_limits_are_those_of_the_registry() -> None:

@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from audits.answers import drawn
-from unweave.audits.attacks.attack import Attack, Figures, Shown
-from unweave.audits.attacks.beside import Case
+from unweave.audits.answers import Answers
+from unweave.audits.attack import Attack, Figures, ModelAnswers
 from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.harness.compare import AuditedModels
 from unweave.audits.score import Interval
 
 SIZES = {"forget": 120, "retain": 160, "calibration": 120, "test": 120}
@@ -30,14 +31,18 @@ CALIBRATION = [answers(seed) for seed in range(100, 112)]
 ORIGINAL = answers(51, lift=3.0)
 
 
-def case(model: Evidence, references: Sequence[Evidence] = REFERENCES, calibration=CALIBRATION) -> Case:
+def case(
+    model: Evidence, references: Sequence[Evidence] = REFERENCES, calibration=CALIBRATION
+) -> AuditedModels:
     """An audit of a model."""
-    return Case(Shown(model), [*map(Shown, references)], [*map(Shown, calibration)], Shown(ORIGINAL))
+    return AuditedModels(
+        Answers(model), [*map(Answers, references)], [*map(Answers, calibration)], Answers(ORIGINAL)
+    )
 
 
-def mean_of_forget(shown: Shown, retrained: Sequence[Shown]) -> Figures:
+def mean_of_forget(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """A figure whose value is easily known: a hundredth of the mean of the first logit on F."""
-    value = float(shown.answers.logits["forget"][:, 0].mean()) / 100
+    value = float(model.found.logits["forget"][:, 0].mean()) / 100
     return {"mean": Interval(value, float("nan"), float("nan"))}
 
 
@@ -47,7 +52,6 @@ PLAIN = Attack(
     evidence="logits of the model",
     tier=0,
     fewest=1,
-    cost="nothing",
     says="A mean.",
     cannot="Anything else.",
     figures=mean_of_forget,

@@ -53,5 +53,7 @@ def test_a_verdict_and_stages_fit(fits):
     row["scores"] |= {name: row["scores"]["ua"] | {"value": 100.0} for name in long}
     found = fits(lambda: show.print_verdict(stage, row, stage["methods"]["original"]))
     header = next(place for place, line in enumerate(found) if line.startswith("Figure"))
-    assert len(found[header + 1 :]) == len(row["scores"])  # no figure takes two lines
+    end = found.index("", header)
+    assert end - header - 1 == len(row["scores"])  # no figure takes two lines
+    assert " ".join(found[end:]).strip().startswith("A figure with a margin is tested")
     fits(lambda: show.print_stages(made))

@@ -4,8 +4,8 @@ This room stands in `audits`: an attack is a pure function of answers that `desc
 `audits.classifier.collect` gathered, or of the numbers that it kept of a model when it examined it.
 """
 
+from unweave.audits.attack import Attack
 from unweave.audits.attacks import (
-    alignment,
     compression,
     forget_vs_unseen,
     forgetting_quality,
@@ -17,9 +17,9 @@ from unweave.audits.attacks import (
     rmia,
     streisand,
     ulira,
+    update_alignment,
     zrf,
 )
-from unweave.audits.attacks.attack import Attack
 
 _ALL = (
     forget_vs_unseen.ATTACK,
@@ -30,7 +30,7 @@ _ALL = (
     zrf.ATTACK,
     compression.ATTACK,
     relearning.ATTACK,
-    alignment.ATTACK,
+    update_alignment.ATTACK,
     inversion.ATTACK,
     ulira.ATTACK,
     forgetting_quality.ATTACK,

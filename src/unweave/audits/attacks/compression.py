@@ -13,21 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unweave.audits.attacks.attack import Attack, Exhibit, Figures, Shown, Subject
-from unweave.audits.attacks.means import share_interval
-from unweave.audits.attacks.rates import delong
+from unweave.audits.attack import Attack, Figures, Measurements, ModelAnswers, Subject
 from unweave.audits.classifier.collect import logits_of
 from unweave.audits.classifier.logits import correct, level, margin
+from unweave.audits.intervals import share_interval
+from unweave.audits.quantize import quantize
+from unweave.audits.rates import delong
 from unweave.audits.score import Interval
 
 NAME = "compression"
 
 
-def quantize(weight: Tensor, bits: int) -> Tensor:
-    """The weight rounded to the whole multiples of a step, as many as the bits have on both sides of zero."""
-    most = 2 ** (bits - 1) - 1
-    step = weight.abs().max().clamp(min=1e-30) / most
-    return (weight / step).round() * step
+def with_one_scale(weight: Tensor, bits: int) -> Tensor:
+    """The weight rounded with one step for all of it."""
+    return quantize(weight.reshape(1, -1), bits).view_as(weight)
 
 
 def prune(weight: Tensor) -> Tensor:
@@ -37,13 +36,13 @@ def prune(weight: Tensor) -> Tensor:
 
 
 EDITS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "8 bit": lambda weight: quantize(weight, 8),
-    "4 bit": lambda weight: quantize(weight, 4),
+    "8 bit": lambda weight: with_one_scale(weight, 8),
+    "4 bit": lambda weight: with_one_scale(weight, 4),
     "pruned by half": prune,
 }
 
 
-def examine(subject: Subject) -> Exhibit:
+def examine(subject: Subject) -> Measurements:
     """For each edit: whether each forget example is right, and the margins of F and of unseen examples."""
     found: dict[str, list[float]] = {}
     for name, edit in EDITS.items():
@@ -60,12 +59,12 @@ def examine(subject: Subject) -> Exhibit:
     return found
 
 
-def attack_figures(shown: Shown, retrained: Sequence[Shown]) -> Figures:
+def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The accuracy on F and the AUC of the margin, after each edit."""
-    exhibit, found = shown.exhibits[NAME], {}
+    kept, found = model.measurements[NAME], {}
     for name in EDITS:
-        found[f"accuracy, {name}"] = share_interval(exhibit[f"{name}, right"])
-        members, others = (level(np.array(exhibit[f"{name}, {part}"])) for part in ("forget", "unseen"))
+        found[f"accuracy, {name}"] = share_interval(kept[f"{name}, right"])
+        members, others = (level(np.array(kept[f"{name}, {part}"])) for part in ("forget", "unseen"))
         if min(len(members), len(others)) >= 2:
             found[f"auc, {name}"] = Interval(*delong(members, others))
     return found
@@ -77,11 +76,9 @@ ATTACK = Attack(
     evidence="the model and retrained ones",
     tier=0,
     fewest=2,
-    cost="six passes over the forget set and unseen examples",
     says="How well the model with rounded or pruned weights classifies F, and tells it from unseen examples.",
     cannot="Other ways to compress, such as scales per channel, rounding with calibration, or distillation.",
     figures=attack_figures,
     examine=examine,
-    gradients=15,
-    default=False,
+    gradients=16,
 )

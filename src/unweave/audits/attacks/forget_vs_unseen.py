@@ -18,11 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from unweave.audits.attacks.attack import Attack, Figures, Shown
-from unweave.audits.attacks.rates import delong, tpr_at_fpr
-from unweave.audits.attacks.result import AttackResult, spread_band
+from unweave.audits.attack import Attack, Figures, ModelAnswers
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.logits import correct, level, log_sum_exp, loss, margin
+from unweave.audits.rates import delong, tpr_at_fpr
 from unweave.audits.score import Interval
 
 Logits = Float[np.ndarray, "batch class"]
@@ -37,45 +36,15 @@ CANNOT = (
 )
 
 
-def forget_vs_unseen(
-    unlearned: Evidence, retrained: Sequence[Evidence], *, statistic: str = "margin", fpr: float = 0.1
-) -> dict[str, AttackResult]:
-    """The attack by one statistic, by figure: "auc", "advantage" (2 x balanced accuracy - 1) and "tpr".
-
-    Args:
-        unlearned: The answers of the model to attack.
-        retrained: The answers of at least two retrained models to the same examples.
-        statistic: A key of `STATISTICS`.
-        fpr: The false-positive rate of "tpr".
-
-    Raises:
-        ValueError: If the statistic is unknown, there are fewer than two retrained models, or logits are not
-            finite.
-    """
-    if statistic not in STATISTICS:
-        raise ValueError(f"unknown statistic {statistic!r}; known: {', '.join(STATISTICS)}")
-    if len(retrained) < FEWEST:
-        raise ValueError(f"the attack needs at least {FEWEST} retrained models, found {len(retrained)}")
-    everyone = [unlearned, *(each.like(unlearned) for each in retrained)]
-    if not all(each.finite for each in everyone):
-        raise ValueError("the attack needs finite logits, found NaN or infinity: leave out what failed")
-    ours, *theirs = (figures(each, statistic, fpr) for each in everyone)
-    found = {}
-    for name, (value, low, high) in ours.items():
-        values = [each[name][0] for each in theirs]
-        found[name] = AttackResult(value, low, high, float(np.mean(values)), spread_band(values), CANNOT)
-    return found
-
-
-def attack_figures(shown: Shown, retrained: Sequence[Shown]) -> Figures:
+def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The AUC of every statistic, and of the margin the advantage and the rates that the examples allow.
 
     None if the forget set or the unseen examples are a single one: an AUC has no interval then.
     """
-    if any(len(each) < 2 for each in scores(shown.answers, "margin")):
+    if any(len(each) < 2 for each in scores(model.found, "margin")):
         return {}
-    found = {f"auc of {name}": figure(shown.answers, name) for name in STATISTICS}
-    members, others = scores(shown.answers, "margin")
+    found = {f"auc of {name}": figure(model.found, name) for name in STATISTICS}
+    members, others = scores(model.found, "margin")
     found["advantage"] = Interval(*advantage(members, others))
     for fpr in (0.1, 0.01):
         if fpr * len(others) >= 1:
@@ -95,17 +64,6 @@ def scores(evidence: Evidence, statistic: str) -> tuple[Scores, Scores]:
     members = of(evidence.logits["forget"], evidence.labels["forget"])
     others = of(evidence.logits["calibration"][unseen], evidence.labels["calibration"][unseen])
     return level(members), level(others)
-
-
-def figures(evidence: Evidence, statistic: str, fpr: float) -> dict[str, tuple[float, float, float]]:
-    """The figures of one model with intervals over its examples."""
-    members, others = scores(evidence, statistic)
-    rates = tpr_at_fpr(members, others, fpr).tpr
-    return {
-        "auc": delong(members, others),
-        "advantage": advantage(members, others),
-        "tpr": (rates.value, rates.low, rates.high),
-    }
 
 
 def advantage(members: Scores, others: Scores) -> tuple[float, float, float]:
@@ -162,7 +120,6 @@ ATTACK = Attack(
     evidence="logits of the model",
     tier=0,
     fewest=FEWEST,
-    cost="no further pass of the model",
     says="How well one threshold on one statistic tells forget examples from unseen ones.",
     cannot=CANNOT,
     figures=attack_figures,

@@ -23,8 +23,8 @@ import math
 import numpy as np
 from jaxtyping import Float64
 
-from unweave.audits.attacks.attack import Attack
-from unweave.audits.attacks.result import AttackResult, halvings, refuse_few, refuse_unlike, spread_band
+from unweave.audits.attack import Attack
+from unweave.audits.attack_result import AttackResult, halvings, refuse_few, refuse_unlike, spread_band
 from unweave.audits.score import bootstrap, clopper_pearson
 
 FEWEST = 32
@@ -47,7 +47,8 @@ PerExample = Float64[np.ndarray, "_"]
 def forgetting_quality(unlearned: Margins, retrained: Margins) -> AttackResult:
     """F / F_null; 1 for a method that equals retraining, 0 for one that every example gives away.
 
-    `besides` has "F" as published, with all N models, and "F_null" of halves.
+    `besides` has "F" as published, with all N models, "F_null" of halves, and the "largest epsilon" that N
+    models can show.
 
     Args:
         unlearned: The margins of the forget examples by unlearned models, each from an original of its own.
@@ -74,21 +75,14 @@ def forgetting_quality(unlearned: Margins, retrained: Margins) -> AttackResult:
         ratio.low,
         ratio.high,
         1.0,
-        spread_band(null.mean(axis=1) / null.mean()),
+        spread_band((null.mean(axis=1) / null.mean()).tolist()),
         CANNOT,
-        besides={"F": float(points(unlearned, retrained).mean()), "F_null": float(null.mean())},
+        besides={
+            "F": float(points(unlearned, retrained).mean()),
+            "F_null": float(null.mean()),
+            "largest epsilon": largest_epsilon(len(unlearned)),
+        },
     )
-
-
-def final_score(quality: float, accuracy: tuple[float, float], reference: tuple[float, float]) -> float:
-    """The challenge's score: F times the retain and the test accuracy, relative to retrained models'.
-
-    Args:
-        quality: F.
-        accuracy: The accuracy on the retain set and on the test set.
-        reference: The same of retrained models.
-    """
-    return quality * (accuracy[0] / reference[0]) * (accuracy[1] / reference[1])
 
 
 def points(unlearned: Margins, retrained: Margins) -> PerExample:
@@ -171,11 +165,11 @@ ATTACK = Attack(
     evidence="margins of many unlearned models and of as many retrained ones",
     tier=3,
     fewest=FEWEST,
-    cost="N originals, N unlearnings and N retrainings; N = 64 screens",
+    function_cost="N originals, N unlearnings and N retrainings; N = 64 screens",
     says="How few rules tell unlearned from retrained models, example by example; 1 is as retraining.",
     cannot=CANNOT,
     above=None,
     below="under- or over-forgetting",
     default=False,
-    command="benchmarks/shadows.py",
+    function="unweave.audits.attacks.forgetting_quality.forgetting_quality",
 )

@@ -13,18 +13,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unweave.audits.attacks.attack import Attack, Figures, Shown
-from unweave.audits.attacks.means import mean_interval
+from unweave.audits.attack import Attack, Figures, ModelAnswers
 from unweave.audits.classifier.distance import jensen_shannon
 from unweave.audits.classifier.logits import probabilities
+from unweave.audits.intervals import mean_interval
 
 
-def attack_figures(shown: Shown, retrained: Sequence[Shown]) -> Figures:
+def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The three distances; none without references."""
     if not retrained:
         return {}
-    ours = probabilities(shown.answers.logits["forget"])
-    theirs = [probabilities(each.answers.logits["forget"]) for each in retrained]
+    ours = probabilities(model.found.logits["forget"])
+    theirs = [probabilities(each.found.logits["forget"]) for each in retrained]
     per_example = {
         "js in bits": [jensen_shannon(ours, each) for each in theirs],
         "activation distance": [np.linalg.norm(ours - each, axis=1) / np.sqrt(2) for each in theirs],
@@ -39,7 +39,6 @@ ATTACK = Attack(
     evidence="logits of the model and of retrained ones on the forget set",
     tier=1,
     fewest=2,
-    cost="no further pass of the model",
     says="How far the answers on the forget set are from those of retrained models.",
     cannot="Which examples differ, and residue that no answer shows; it depends on calibration.",
     figures=attack_figures,

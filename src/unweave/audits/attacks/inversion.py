@@ -24,11 +24,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unweave.audits.attacks.attack import Attack
+from unweave.audits.attack import Attack
+from unweave.audits.classifier.collect import Cut
 from unweave.audits.score import Share
 from unweave.choices import refuse_outside
 from unweave.record.checkpoint import difference, shapes
-from unweave.tasks import evaluating
+from unweave.tasks import Inputs, call, evaluating
+from unweave.tasks.classifier import to_device
 from unweave.weights.params import Params, norm
 
 SURE = 0.9995
@@ -83,18 +85,32 @@ class Recovered:
     losses: tuple[float, ...]
 
 
+def weight_changes(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:
+    """The change of every weight that the first model trains, whether or not the second one does.
+
+    Raises:
+        ValueError: If the models have other weights.
+    """
+    old, new = (dict(each.named_parameters()) for each in (before, after))
+    strange = difference(shapes(old), shapes(new))
+    if strange:
+        raise ValueError(f"an update is between two models of one architecture, found another: {strange}")
+    return {name: (new[name] - p).detach() for name, p in old.items() if p.requires_grad}
+
+
+def any_change(update: Params) -> bool:
+    """Whether any weight changed."""
+    return any(bool(change.any()) for change in update.values())
+
+
 def update_between(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:
-    """The change of every trainable weight.
+    """The change of every weight that the first model trains; see `weight_changes`.
 
     Raises:
         ValueError: If the models have other weights, or none changed.
     """
-    old, new = ({name: p for name, p in m.named_parameters() if p.requires_grad} for m in (before, after))
-    strange = difference(shapes(old), shapes(new))
-    if strange:
-        raise ValueError(f"an update is between two models of one architecture, found another: {strange}")
-    update = {name: (new[name] - old[name]).detach() for name in old}
-    if not any(bool(change.any()) for change in update.values()):
+    update = weight_changes(before, after)
+    if not any_change(update):
         raise ValueError(
             "no weight changed, so there is no update to invert: the deletion left the model as it was"
         )
@@ -168,20 +184,21 @@ def matching_loss(
     search: Search,
 ) -> Float[Tensor, ""]:
     """What the search minimises, and by which restarts are compared."""
-    gradient = loss_gradient(model, inputs, labels.to(inputs.device), keep_graph=True)
+    gradient = loss_gradient(model, (inputs,), labels.to(inputs.device), keep_graph=True)
     smooth = total_variation(inputs.view(len(inputs), *image))
     return 1 - cosine(gradient, update) + search.smoothness * smooth
 
 
 def loss_gradient(
-    model: nn.Module, inputs: Tensor, labels: Int[Tensor, " batch"], *, keep_graph: bool = False
+    model: nn.Module, inputs: Inputs, labels: Int[Tensor, " batch"], *, keep_graph: bool = False
 ) -> dict[str, Tensor]:
-    """The gradient of the summed cross-entropy of some examples by the trainable weights."""
+    """The gradient of the summed cross-entropy of some examples by the trainable weights; 0 if unused."""
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    loss = functional.cross_entropy(model(inputs), labels, reduction="sum")
-    return dict(
-        zip(weights, torch.autograd.grad(loss, [*weights.values()], create_graph=keep_graph), strict=True)
+    loss = functional.cross_entropy(call(model, inputs), labels, reduction="sum")
+    gradients = torch.autograd.grad(
+        loss, [*weights.values()], create_graph=keep_graph, allow_unused=True, materialize_grads=True
     )
+    return dict(zip(weights, gradients, strict=True))
 
 
 def cosine(gradient: Params, update: Params) -> Float[Tensor, ""]:
@@ -197,13 +214,21 @@ def total_variation(images: Float[Tensor, "batch channel height width"]) -> Floa
     return images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()
 
 
-def align(
-    model: nn.Module, update: Params, inputs: Tensor, labels: Int[Tensor, " batch"]
-) -> Float[Tensor, " batch"]:
-    """The cosine of the update with the gradient of each example: near 1 for the one that was ascended."""
+def align(model: nn.Module, update: Params, cut: Cut, device: torch.device | str) -> list[float]:
+    """The cosine of the update with the gradient of each example: near 1 for the one that was ascended.
+
+    Args:
+        model: The model before the deletion. It stays unchanged.
+        update: The change of its weights; see `update_between`.
+        cut: The source and the positions of the examples.
+        device: The device of the model.
+    """
+    source, order = cut
     with evaluating(model):
-        each = [loss_gradient(model, inputs[i : i + 1], labels[i : i + 1]) for i in range(len(labels))]
-    return torch.stack([cosine(gradient, update) for gradient in each])
+        return [
+            float(cosine(loss_gradient(model, to_device(raw, device), raw.label.to(device)), update))
+            for raw in source.stream(order.split(1))
+        ]
 
 
 def label_from_bias(bias_update: Float[Tensor, " class"]) -> int:
@@ -292,11 +317,11 @@ ATTACK = Attack(
     evidence="the weights before and after a deletion, and candidate records",
     tier=0,
     fewest=1,
-    cost="hundreds of gradient evaluations per record and restart",
+    function_cost="hundreds of gradient evaluations per record and restart",
     says="How often the deleted record is nearest to what its deletion lets an attacker reconstruct.",
     cannot=CANNOT,
     above="a leak of the deletion",
     below=None,
     default=False,
-    command="benchmarks/inversion.py",
+    function="unweave.audits.attacks.inversion.recover",
 )

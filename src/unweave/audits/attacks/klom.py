@@ -9,11 +9,9 @@ Its floor is the value for two samples of one distribution. It depends on N: 0.3
 
 `klom` has ten bins between quantiles of all 2 N margins, and half a count more in every bin. Then only the
 order of the margins matters, the floor is the same for every continuous distribution, and it is near 0.1 at N
-= 100. `klom_published` has 20 equal bins over the joint range, margins clipped at +-100, and at least 1e-5 in
-the bins of r, as published. Unlike the code of EasyDUB (arXiv 2602.16400), its last bin contains its right
-edge: there the largest value falls outside, and a constant output of 5 looks like a constant output of 3.
-
-`klom_gauss` is for fewer models: the divergence of two Gaussians with one pooled deviation, minus its bias.
+= 100. Beside it stands the published form: 20 equal bins over the joint range, margins clipped at +-100, and
+at least 1e-5 in the bins of r. Unlike in the code of EasyDUB (arXiv 2602.16400), its last bin contains its
+right edge: there the largest value falls outside, and a constant output of 5 looks like one of 3.
 """
 
 from collections.abc import Callable
@@ -22,8 +20,8 @@ from functools import cache
 import numpy as np
 from jaxtyping import Float64
 
-from unweave.audits.attacks.attack import Attack
-from unweave.audits.attacks.result import AttackResult, halvings, refuse_few, refuse_unlike, spread_band
+from unweave.audits.attack import Attack
+from unweave.audits.attack_result import AttackResult, halvings, refuse_few, refuse_unlike, spread_band
 from unweave.audits.score import bootstrap
 
 FEWEST = 50
@@ -43,9 +41,11 @@ Divergence = Callable[[Margins, Margins], PerExample]
 
 
 def klom(unlearned: Margins, retrained: Margins) -> AttackResult:
-    """The mean KLoM over examples, with bins between quantiles; `besides` has "floor", "median" and "p95".
+    """The mean KLoM over examples, with bins between quantiles.
 
-    The value of retrained models is the floor plus what two halves of them have above their own floor.
+    `besides` has "floor", "median" and "p95", and the mean with the "published" bins with its "published
+    floor". The value of retrained models is the floor plus what two halves of them have above their own
+    floor.
 
     Args:
         unlearned: The margins of some examples by unlearned models, each from an original of its own.
@@ -54,41 +54,15 @@ def klom(unlearned: Margins, retrained: Margins) -> AttackResult:
     Raises:
         ValueError: If there are fewer than 50 models of a kind, other numbers of models or examples, or NaN.
     """
-    return measure(unlearned, retrained, by_quantiles)
-
-
-def klom_published(unlearned: Margins, retrained: Margins) -> AttackResult:
-    """The mean KLoM over examples, with the published 20 equal bins; see `klom`."""
-    return measure(unlearned, retrained, by_equal_bins)
-
-
-def klom_gauss(unlearned: Margins, retrained: Margins) -> PerExample:
-    """(mu_u - mu_r)^2 / (2 sigma^2) - 1 / N of each example, with the pooled deviation; not a KLoM.
-
-    Raises:
-        ValueError: If there are fewer than two models of a kind, or other examples, or NaN.
-    """
-    refuse_few("klom_gauss", 2, len(unlearned), len(retrained))
-    refuse_unlike("klom_gauss", unlearned, retrained)
-    distance = (unlearned.mean(axis=0) - retrained.mean(axis=0)) ** 2
-    pooled = (unlearned.var(axis=0, ddof=1) + retrained.var(axis=0, ddof=1)) / 2
-    bias = (1 / len(unlearned) + 1 / len(retrained)) / 2
-    known = pooled > 0
-    ratio = np.divide(distance, 2 * pooled, out=np.where(distance > 0, np.inf, 0.0), where=known)
-    return np.where(known, ratio - bias, ratio)
-
-
-def measure(unlearned: Margins, retrained: Margins, divergence: Divergence) -> AttackResult:
-    """The mean of a divergence beside its floor."""
     refuse_few("KLoM", FEWEST, len(unlearned), len(retrained))
     refuse_unlike("KLoM", unlearned, retrained)
     if len(unlearned) != len(retrained):
         found = f"{len(unlearned)} and {len(retrained)}"
         raise ValueError(f"KLoM needs as many models of both kinds, found {found}")
-    rng, each = np.random.default_rng(0), divergence(unlearned, retrained)
-    level = floor(len(retrained), divergence)
+    rng, each = np.random.default_rng(0), by_quantiles(unlearned, retrained)
+    level = floor(len(retrained), by_quantiles)
     halves = [
-        level + float(divergence(retrained[one], retrained[other]).mean()) - floor(len(one), divergence)
+        level + float(by_quantiles(retrained[one], retrained[other]).mean()) - floor(len(one), by_quantiles)
         for one, other in halvings(len(retrained), rng)
     ]
     mean = bootstrap(len(each), lambda rows: float(each[rows].mean()), rng=rng)
@@ -103,6 +77,8 @@ def measure(unlearned: Margins, retrained: Margins, divergence: Divergence) -> A
             "floor": level,
             "median": float(np.median(each)),
             "p95": float(np.quantile(each, 0.95)),
+            "published": float(by_equal_bins(unlearned, retrained).mean()),
+            "published floor": floor(len(retrained), by_equal_bins),
         },
     )
 
@@ -156,11 +132,11 @@ ATTACK = Attack(
     evidence="margins of many unlearned models and of as many retrained ones",
     tier=3,
     fewest=FEWEST,
-    cost="N originals, N unlearnings and N retrainings; N = 100 is good",
+    function_cost="N originals, N unlearnings and N retrainings; N = 100 is good",
     says="How far the margins of an example are distributed otherwise than among retrained models.",
     cannot=CANNOT,
     above="under- or over-forgetting",
     below=None,
     default=False,
-    command="benchmarks/shadows.py",
+    function="unweave.audits.attacks.klom.klom",
 )

@@ -17,11 +17,11 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from unweave.audits.attacks.attack import Attack, Exhibit, Figures, Shown, Subject
-from unweave.audits.attacks.means import share_interval
-from unweave.audits.attacks.rates import delong
+from unweave.audits.attack import Attack, Figures, Measurements, ModelAnswers, Subject
 from unweave.audits.classifier.collect import Cut
 from unweave.audits.classifier.probes import MOST, features_of, ridge, sample
+from unweave.audits.intervals import share_interval
+from unweave.audits.rates import delong
 from unweave.audits.score import Interval
 
 NAME = "representation"
@@ -33,7 +33,7 @@ Features = Float64[Tensor, "_ _"]  # [example, feature]; several sets of example
 Labels = Int64[Tensor, "_"]
 
 
-def examine(subject: Subject) -> Exhibit:
+def examine(subject: Subject) -> Measurements:
     """For each forget example of the second half whether each classifier is right, and membership scores.
 
     Empty with fewer than four forget examples or unseen ones.
@@ -104,13 +104,13 @@ def hits(found: Labels, answers: Labels) -> list[float]:
     return (found == answers).double().tolist()
 
 
-def attack_figures(shown: Shown, retrained: Sequence[Shown]) -> Figures:
+def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The share of F that each classifier gets right, and the AUC of the membership."""
-    exhibit = shown.exhibits[NAME]
-    if not exhibit:
+    kept = model.measurements[NAME]
+    if not kept:
         return {}
-    shares = {name: share_interval(exhibit[name]) for name in ("linear probe", "nearest centre", "few shots")}
-    members, others = (torch.tensor(exhibit[part]).double().numpy() for part in ("forget", "unseen"))
+    shares = {name: share_interval(kept[name]) for name in ("linear probe", "nearest centre", "few shots")}
+    members, others = (torch.tensor(kept[part]).double().numpy() for part in ("forget", "unseen"))
     return {**shares, "membership": Interval(*delong(members, others))}
 
 
@@ -120,10 +120,9 @@ ATTACK = Attack(
     evidence="features of the model and of retrained ones",
     tier=0,
     fewest=2,
-    cost="one pass over at most 2000 examples of each part",
     says="How well the features alone tell the classes of forget examples, and F from unseen examples.",
     cannot="What other layers hold, and what a classifier with more power would find.",
     figures=attack_figures,
     examine=examine,
-    gradients=25,
+    gradients=16,
 )

@@ -20,11 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from unweave.audits.attacks.attack import Attack, Figures, Shown
-from unweave.audits.attacks.rates import delong, tpr_at_fpr
-from unweave.audits.attacks.result import AttackResult, spread_band
+from unweave.audits.attack import Attack, Figures, ModelAnswers
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.logits import confidence
+from unweave.audits.rates import delong, tpr_at_fpr
 from unweave.audits.score import Interval
 
 FEWEST = 2
@@ -66,43 +65,6 @@ class Confidences:
         return cls(forget, held_out[::2], held_out[1::2])
 
 
-def rmia(
-    unlearned: Confidences,
-    retrained: Sequence[Confidences],
-    *,
-    a: float = A,
-    gamma: float = GAMMA,
-    fpr: float = 0.1,
-) -> dict[str, AttackResult]:
-    """The attack on one model, by figure: "auc" of F against unseen examples, and "tpr".
-
-    The unlearned model is attacked once per retrained model, without it among the references, as each
-    retrained model is. Values are means over these attacks; intervals are those of the first, over examples.
-
-    Args:
-        unlearned: The model to attack.
-        retrained: Models retrained without the forget set.
-        a: How much less a reference that would have seen a record differs from 1, in [0, 1]; see `choose_a`.
-        gamma: The smallest likelihood ratio that counts.
-        fpr: The false-positive rate of "tpr".
-
-    Raises:
-        ValueError: If there are fewer than two retrained models, other numbers of examples, or confidences
-            outside [0, 1].
-    """
-    refuse_unfit(unlearned, retrained)
-    rest = [[other for other in retrained if other is not one] for one in retrained]
-    ours = [figures(unlearned, references, a, gamma, fpr) for references in rest]
-    theirs = [figures(one, refs, a, gamma, fpr) for one, refs in zip(retrained, rest, strict=True)]
-    found = {}
-    for name in ("auc", "tpr"):
-        values = [each[name][0] for each in theirs]
-        _, low, high = ours[0][name]
-        mean = float(np.mean([each[name][0] for each in ours]))
-        found[name] = AttackResult(mean, low, high, float(np.mean(values)), spread_band(values), CANNOT)
-    return found
-
-
 def figures(
     target: Confidences, references: Sequence[Confidences], a: float, gamma: float, fpr: float
 ) -> dict[str, tuple[float, float, float]]:
@@ -126,45 +88,14 @@ def ratios(target: Confidences, references: Sequence[Confidences], part: str, a:
     return target.parts[part] / (((1 + a) * out + (1 - a)) / 2)
 
 
-def choose_a(known: Confidences, references: Sequence[Confidences], *, gamma: float = GAMMA) -> float:
-    """The `a`, in steps of 0.1, that attacks a model of known members best.
-
-    Args:
-        known: A model that trained on its `forget` examples; not the one to audit.
-        references: Models that did not.
-        gamma: The smallest likelihood ratio that counts.
-    """
-
-    def area(a: float) -> float:
-        members, others = (scores(known, references, part, a=a, gamma=gamma) for part in ("forget", "unseen"))
-        return delong(members, others)[0]
-
-    return max((round(0.1 * step, 1) for step in range(11)), key=area)
-
-
-def refuse_unfit(unlearned: Confidences, retrained: Sequence[Confidences]) -> None:
-    """Raises if the models can't be compared."""
-    if len(retrained) < FEWEST:
-        raise ValueError(
-            f"RMIA needs at least {FEWEST} retrained models, one to attack and one as its reference, found "
-            f"{len(retrained)}"
-        )
-    for part in ("forget", "unseen", "population"):
-        rows = [each.parts[part] for each in (unlearned, *retrained)]
-        if len({len(row) for row in rows}) > 1:
-            raise ValueError(f"all models must answer the same {part} examples, found {[*map(len, rows)]}")
-        if not all(((row >= 0) & (row <= 1)).all() for row in rows):
-            raise ValueError(f"confidences must be in [0, 1], found others or NaN in {part!r}")
-
-
-def attack_figures(shown: Shown, retrained: Sequence[Shown]) -> Figures:
+def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The AUC, and the true-positive rate that the examples allow.
 
     None without references, or if the forget set or the unseen examples are a single one.
     """
     if not retrained:
         return {}
-    target, references = Confidences.of(shown.answers), [Confidences.of(each.answers) for each in retrained]
+    target, references = Confidences.of(model.found), [Confidences.of(each.found) for each in retrained]
     members, others = (scores(target, references, part, a=A, gamma=GAMMA) for part in ("forget", "unseen"))
     if min(len(members), len(others)) < 2:
         return {}
@@ -181,7 +112,6 @@ ATTACK = Attack(
     evidence="confidences of the model and of retrained ones",
     tier=1,
     fewest=FEWEST,
-    cost="no further pass of the model",
     says="How much more the model believes in a forget example than references do, relative to others.",
     cannot=CANNOT,
     figures=attack_figures,

@@ -9,22 +9,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unweave.audits.attacks.attack import Attack, Figures, Shown
+from unweave.audits.attack import Attack, Figures, ModelAnswers
 from unweave.audits.attacks.forget_vs_unseen import entropy
-from unweave.audits.attacks.means import share_interval
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.logits import loss
+from unweave.audits.intervals import share_interval
 from unweave.audits.score import Interval
 
 QUANTILE = 0.99
 
 
-def attack_figures(shown: Shown, retrained: Sequence[Shown]) -> Figures:
+def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The distance of the entropies, and with references the tail."""
-    found = {"ks of entropy": Interval(entropy_distance(shown.answers), float("nan"), float("nan"))}
+    found = {"ks of entropy": Interval(entropy_distance(model.found), float("nan"), float("nan"))}
     if retrained:
-        expected = np.concatenate([forget_losses(each.answers) for each in retrained])
-        above = forget_losses(shown.answers) > np.quantile(expected, QUANTILE)
+        expected = np.concatenate([forget_losses(each.found) for each in retrained])
+        above = forget_losses(model.found) > np.quantile(expected, QUANTILE)
         found["tail"] = share_interval(above.astype(float).tolist())
     return found
 
@@ -50,7 +50,6 @@ ATTACK = Attack(
     evidence="logits of the model and, for the tail, of retrained ones",
     tier=0,
     fewest=2,
-    cost="no further pass of the model",
     says="How many forget examples have a loss that retrained models hardly give, and how far F stands out.",
     cannot="Much on a small forget set: one in a hundred of a few hundred examples is a handful.",
     figures=attack_figures,

@@ -22,10 +22,10 @@ from math import ceil
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from unweave.audits.attacks.attack import Attack
-from unweave.audits.attacks.rates import delong, tpr_at_fpr
-from unweave.audits.attacks.result import AttackResult, band, refuse_few, refuse_unlike, two_way_bootstrap
+from unweave.audits.attack import Attack
+from unweave.audits.attack_result import AttackResult, band, refuse_few, refuse_unlike, two_way_bootstrap
 from unweave.audits.classifier.logits import RESOLUTION
+from unweave.audits.rates import delong, tpr_at_fpr
 
 FEWEST = 8
 """The fewest pairs: with fewer the fits of a target are noise."""
@@ -194,9 +194,9 @@ ATTACK = Attack(
     evidence="margins of antithetic pairs of shadow models, unlearned and retrained",
     tier=3,
     fewest=2 * FEWEST,
-    cost="T trainings and T unlearnings; T = 64 is good",
+    function_cost="T trainings and T unlearnings; T = 64 is good",
     says="How often an attack on each record alone tells unlearned from never seen.",
     cannot=CANNOT,
     default=False,
-    command="benchmarks/shadows.py",
+    function="unweave.audits.attacks.ulira.ulira",
 )

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from unweave.audits.attacks.attack import Attack, Exhibit, Figures, Shown, Subject
-from unweave.audits.attacks.means import mean_interval
+from unweave.audits.attack import Attack, Figures, Measurements, ModelAnswers, Subject
 from unweave.audits.classifier.collect import logits_of
 from unweave.audits.classifier.distance import jensen_shannon
 from unweave.audits.classifier.logits import probabilities
+from unweave.audits.intervals import mean_interval
 from unweave.problem import redrawn_copy
 from unweave.tasks import evaluating
 
@@ -23,7 +23,7 @@ TEACHERS = 10
 NAME = "zrf"
 
 
-def examine(subject: Subject) -> Exhibit:
+def examine(subject: Subject) -> Measurements:
     """1 - JS of each forget example, as a mean over untrained models of the original's architecture."""
     forget, device = subject.cuts["forget"], subject.device
     with evaluating(subject.model):
@@ -49,9 +49,9 @@ def fresh_copy(model: nn.Module, seed: int) -> nn.Module:
             raise ValueError(f"zrf needs untrained models, and {what}: leave out zrf") from error
 
 
-def attack_figures(shown: Shown, retrained: Sequence[Shown]) -> Figures:
+def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The score."""
-    return {"zrf": mean_interval(shown.exhibits[NAME]["alike"])}
+    return {"zrf": mean_interval(model.measurements[NAME]["alike"])}
 
 
 ATTACK = Attack(
@@ -60,12 +60,11 @@ ATTACK = Attack(
     evidence="the model, and the original's architecture for untrained ones",
     tier=0,
     fewest=2,
-    cost="ten passes of untrained models over the forget set",
     says="How close the answers on the forget set are to those of untrained models.",
     cannot="Whether F is forgotten: without retrained models the score has no right value.",
     figures=attack_figures,
     examine=examine,
-    gradients=10,
+    gradients=30,
     above="over-forgetting",
     below="under-forgetting",
     default=False,

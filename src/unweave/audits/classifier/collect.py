@@ -1,6 +1,6 @@
 """Collects the evidence of an audit in one pass of a model over its split."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -58,9 +58,20 @@ def logits_of(
 ) -> Float32[np.ndarray, "n class"]:
     """The logits of some examples, in the present mode of the model; see `collect`."""
     source, order = cut
+    return logits_of_batches(model, source, order.split(batch_size), device, n_classes)
+
+
+def logits_of_batches(
+    model: nn.Module,
+    source: Source,
+    batches: Iterable[Int64[Tensor, "_"]],
+    device: torch.device | str,
+    n_classes: int | None = None,
+) -> Float32[np.ndarray, "n class"]:
+    """The logits of batches of examples, one after the other; see `collect`."""
     rows = []
     with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
-        for raw in source.stream(order.split(batch_size)):
+        for raw in source.stream(batches):
             output = call(model, to_device(raw, device))
             if output.ndim != 2 or len(output) != len(raw.ids) or n_classes not in (None, output.shape[1]):
                 expected, found = f"[{len(raw.ids)}, {n_classes or 'class'}]", list(output.shape)

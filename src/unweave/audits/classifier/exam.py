@@ -24,12 +24,14 @@ from unweave.audits.classifier.logits import loss
 from unweave.audits.classifier.margins import calibrate
 from unweave.audits.classifier.metrics import GAP, METRICS, measure, measure_pair
 from unweave.audits.classifier.probes import probe, probe_size
+from unweave.audits.classifier.repeat import refuse_varying_answers
 from unweave.audits.exam import Exam, Glance
 from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values, mean_gap
 from unweave.audits.verdict import Judgement, judge
 from unweave.errors import Failed
 from unweave.split import PARTS, Part, Split
+from unweave.tasks import evaluating
 
 TRIAL_POINTS = {"excess": 100.0, "auc": 100.0, "probe": 1.0, "relearn": 1.0}
 """The value of one unit of each distance in points, in addition to the four parts of the mean gap."""
@@ -56,10 +58,10 @@ class ClassifierExam(Exam[Evidence]):
     suffix: ClassVar[str] = "parquet"
     edges: ClassVar[Sequence[float]] = tuple(EDGES.tolist())
     glances: ClassVar[Sequence[Glance]] = (
-        Glance("forget", "Accuracy on the forget set, %", 2, lambda values: 100 - values["ua"]),
-        Glance("retain", "Accuracy on the retain set, %", 2, lambda values: values["ra"]),
-        Glance("test", "Accuracy on test, %", 2, lambda values: values["ta"]),
-        Glance("auc", "Membership AUC", 3, lambda values: values["auc"]),
+        Glance("ua", "UA: error on the forget set, %", 2),
+        Glance("ra", "RA: accuracy on the retain set, %", 2),
+        Glance("ta", "TA: accuracy on the test set, %", 2),
+        Glance("auc", "AUC of membership", 3),
     )
 
     @property
@@ -76,13 +78,13 @@ class ClassifierExam(Exam[Evidence]):
         return {part: self.split.part(part) for part in parts}
 
     def answers(self, model: nn.Module) -> Evidence:
-        """Collects the logits of every example of the allowed parts."""
-        cuts = self.cuts(PARTS if self.on == "test" else PARTS[:3])
-        evidence = collect(
-            model, cuts, device=self.model_device(model), forgotten_classes=self.forgotten_classes
-        )
+        """Collects the logits of every example of the allowed parts, some of them twice."""
+        cuts, device = self.cuts(PARTS if self.on == "test" else PARTS[:3]), self.model_device(model)
+        evidence = collect(model, cuts, device=device, forgotten_classes=self.forgotten_classes)
         if not evidence.finite:
             raise Failed("NaN: the logits contain NaN or infinity")
+        with evaluating(model):
+            refuse_varying_answers(model, cuts, evidence, device=device)
         return evidence
 
     def save(self, found: Evidence, path: Path) -> None:

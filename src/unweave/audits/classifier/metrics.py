@@ -6,6 +6,7 @@ after forgetting a random tenth, a perfect retrain has a UA near the test error,
 
 from unweave.audits.classifier import accuracy, distance, membership
 from unweave.audits.classifier.evidence import Evidence, HeldOut
+from unweave.audits.classifier.held_out import HELD_OUT_TV
 from unweave.audits.metrics import Metric
 
 __all__ = ["METRICS"]
@@ -183,6 +184,19 @@ _ALL: tuple[Metric[Evidence], ...] = (
         below="under-forgetting",
         above="over-forgetting",
         floor=1.0,
+    ),
+    Metric(
+        id=HELD_OUT_TV,
+        title="TV from held-out",
+        unit="",
+        direction="match",
+        says="Mean distance of the probabilities on F from those of models trained without a fold that holds "
+        "the example: about as far as a retrained model's?",
+        cannot="Which examples differ; a model can be as far away in another direction.",
+        below=None,
+        above="wrong examples",
+        floor=0.01,
+        maximum=1.0,
     ),
 )
 METRICS: dict[str, Metric[Evidence]] = {metric.id: metric for metric in _ALL}

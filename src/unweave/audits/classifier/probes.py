@@ -9,6 +9,7 @@ nothing, because retraining keeps their classes.
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 import torch
 from jaxtyping import Float64, Int64
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from unweave.audits.classifier.collect import Cut
-from unweave.data import Source
+from unweave.data import Raw, Source
 from unweave.tasks import call, evaluating
 from unweave.tasks.classifier import to_device
 from unweave.weights.sharded_model import refuse_copy
@@ -132,22 +133,38 @@ def _steps(
     limit: int,
 ) -> int:
     training, unseen_batch = source.stream(order)
+    for step, student in enumerate(islice(train_copy(model, training, device, rate), limit)):
+        if right(student, unseen_batch, device).mean() >= 0.5:
+            return step
+    return limit
+
+
+def train_copy(
+    model: nn.Module, training: Raw, device: torch.device | str, rate: float
+) -> Iterator[nn.Module]:
+    """Yields a copy of a model before training, and again after every step, without an end.
+
+    The steps are plain gradient descent on all trainable weights with one batch, in eval mode.
+    """
     refuse_copy(model, "relearning")
     student = copy.deepcopy(model).eval()
     weights = [weight for weight in student.parameters() if weight.requires_grad]
-    inputs, questions = to_device(training, device), to_device(unseen_batch, device)
-    target, answers = training.label.to(device), unseen_batch.label.to(device)
-    for step in range(limit):
-        with torch.no_grad():
-            if (call(student, questions).argmax(1) == answers).double().mean() >= 0.5:
-                return step
+    inputs, target = to_device(training, device), training.label.to(device)
+    while True:
+        yield student
         loss = cross_entropy(call(student, inputs), target)
         gradient = torch.autograd.grad(loss, weights, allow_unused=True)
         with torch.no_grad():
             for weight, slope in zip(weights, gradient, strict=True):
                 if slope is not None:
                     weight.sub_(slope, alpha=rate)
-    return limit
+
+
+@torch.no_grad()
+def right(model: nn.Module, batch: Raw, device: torch.device | str) -> Float64[Tensor, " batch"]:
+    """1 for each example whose class the model names, else 0, on the CPU."""
+    named = call(model, to_device(batch, device)).argmax(1)
+    return (named == batch.label.to(device)).double().cpu()
 
 
 def features_of(model: nn.Module, cut: Cut, device: torch.device | str) -> Float64[Tensor, "n feature"]:

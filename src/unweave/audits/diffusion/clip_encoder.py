@@ -1,6 +1,6 @@
 """CLIP's text encoder with other input embeddings, for attacks. Needs the extra `unweave[diffusion]`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from unweave.tasks.diffusion.prompts import Cached, Prompted, encode_prompts
 from unweave.tasks.diffusion.text_to_image import Tokens
 
 
@@ -46,6 +47,12 @@ class ClipEncoder:
     def words(self, prompt: int) -> Int[Tensor, " word"]:
         """The tokens of a prompt, without the first, the last and the padding."""
         return self.tokens.ids[prompt, 1 : int(self.tokens.lengths[prompt]) - 1].to(self.table.device)
+
+    def edit(self, denoiser: nn.Module, by: Callable[[nn.Module], nn.Module]) -> Prompted:
+        """The denoiser under the prompts as an edited copy of the text encoder embeds them."""
+        edited = by(self.model)
+        assert isinstance(denoiser, Prompted) and isinstance(edited, CLIPTextModel)
+        return Prompted(denoiser.unet, Cached(self.tokens, encode_prompts(edited, self.tokens)))
 
     def __call__(self, rows: Float[Tensor, "word width"]) -> Float[Tensor, "token feature"]:
         """The embedding of the prompt whose words have these input embeddings."""

@@ -50,8 +50,8 @@ _OWN: tuple[Metric[Target], ...] = (
     share_metric(
         "eight_bits",
         "8-bit weights",
-        says="Share of the images that show the concept once the weights are rounded to eight bits.",
-        cannot="Coarser weights.",
+        says="Share of the images that show the concept with denoiser and text encoder rounded to 8 bits.",
+        cannot="Coarser weights, and an edit of the autoencoder, which stays as it is.",
     ),
 )
 CONCEPT_ATTACKS: dict[str, Metric[Target]] = {

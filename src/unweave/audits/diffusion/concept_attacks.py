@@ -121,9 +121,10 @@ def try_prefix(concept: ConceptTarget, budget: Budget) -> Numbers:
 
 
 def try_eight_bits(concept: ConceptTarget, budget: Budget) -> Numbers:
-    """Rounds the weights to eight bits, which can undo a small edit."""
+    """Rounds the weights of the denoiser and of the text encoder to eight bits; it can undo a small edit."""
     target = concept.target
-    rounded = replace(target.drawing, model=round_weights(merge_low_rank(target.drawing.model)))
+    denoiser = round_weights(merge_low_rank(target.drawing.model))
+    rounded = replace(target.drawing, model=concept.encoder.edit(denoiser, round_weights))
     drawn = rounded(target.condition, budget.settings.judge, target.guidance)
     return {"eight_bits": 100 * count_hits(drawn, target.hit).value}
 

@@ -62,14 +62,9 @@ class ConceptExam(ImagesExam):
     first_seed: int = 0
     metrics: ClassVar[Mapping[str, Metric[Any]]] = EVERY
     glances: ClassVar[Sequence[Glance]] = (
-        Glance(
-            "forget",
-            "Images of the concept's prompts that show it (100 - UA), %",
-            1,
-            lambda values: 100 - values["ua"],
-        ),
-        Glance("retain", "Images of prompts to keep that show what they name, %", 1, lambda v: v["ra"]),
-        Glance("kid", "KID to held-out images of prompts to keep", 3, lambda values: values["kid"]),
+        Glance("ua", "UA: images of the concept's prompts without it, %", 1),
+        Glance("ra", "RA: images of prompts to keep that show what they name, %", 1),
+        Glance("kid", "KID to held-out images of prompts to keep", 3),
     )
 
     def __post_init__(self) -> None:

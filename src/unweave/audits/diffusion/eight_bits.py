@@ -3,10 +3,9 @@
 import copy
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-LEVELS = 127
+from unweave.audits.quantize import quantize
 
 
 @torch.no_grad()
@@ -18,13 +17,5 @@ def round_weights(model: nn.Module) -> nn.Module:
     rounded = copy.deepcopy(model)
     for p in rounded.parameters():
         if p.ndim > 1:
-            p.copy_(round_rows(p))
+            p.copy_(quantize(p.flatten(1), 8).view_as(p))
     return rounded
-
-
-def round_rows(weight: Float[Tensor, "output *inputs"]) -> Float[Tensor, "output *inputs"]:
-    """The weight with each output's entries rounded to multiples of its largest, divided by 127."""
-    rows = weight.flatten(1)
-    step = rows.abs().max(1, keepdim=True).values / LEVELS
-    step = torch.where(step == 0, torch.ones_like(step), step)
-    return ((rows / step).round() * step).view_as(weight)

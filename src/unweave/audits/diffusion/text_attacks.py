@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from unweave.audits.diffusion.conditioning import minimise
@@ -47,6 +47,10 @@ class TextEncoder(Protocol):
 
     def words(self, prompt: int) -> Int[Tensor, " word"]:
         """The tokens of a prompt, without the special ones."""
+        ...
+
+    def edit(self, denoiser: nn.Module, by: Callable[[nn.Module], nn.Module]) -> nn.Module:
+        """The denoiser under the prompts as an edited copy of the text encoder embeds them."""
         ...
 
     @property

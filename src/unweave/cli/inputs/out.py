@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import count
+from itertools import count, takewhile
 from operator import eq
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,31 @@ def choose_folder(
     for above in (out, *out.parents):
         if above.exists() and not above.is_dir():
             raise ValueError(f"--out must be a folder, found a file at {above}: choose another name")
-    siblings = (out if number == 1 else out.with_name(f"{out.name}-{number}") for number in count(1))
     return next(
-        folder for folder in siblings if is_free(folder) or can_resume(folder / claim, facts, goes_on)
+        folder for folder in siblings(out) if is_free(folder) or can_resume(folder / claim, facts, goes_on)
     )
+
+
+def siblings(out: Path) -> Iterator[Path]:
+    """The folder, and its numbered siblings without an end."""
+    return (out if number == 1 else out.with_name(f"{out.name}-{number}") for number in count(1))
+
+
+def find_earlier(
+    out: Path, facts: Facts, shares: Callable[[Facts, Facts], bool], holding: str
+) -> Path | None:
+    """The first folder of `out` and its siblings whose request shares its work with this one.
+
+    Args:
+        out: The folder given by the user.
+        facts: The facts that this run depends on, as JSON values.
+        shares: Decides whether the new request can use the work of the old one.
+        holding: The name of the folder of that work, which must be there.
+    """
+    for folder in takewhile(lambda each: not is_free(each), siblings(out)):
+        if can_resume(folder / CLAIM, facts, shares) and (folder / holding).is_dir():
+            return folder
+    return None
 
 
 def refuse_within(folder: Path, source: Path | None, data: str | None = None) -> None:

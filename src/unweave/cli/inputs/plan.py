@@ -3,13 +3,17 @@
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
+from unweave.audits.attack import Attack
+from unweave.bench.attacked_cells import answer_attacks
 from unweave.bench.bench import limit_seeds, refuse_repeated_stages
 from unweave.bench.recipe import Recipe
 from unweave.bench.setup import Against
 from unweave.bench.stage import Stage
 from unweave.cli.inputs import out
+from unweave.cli.inputs.executor import HERE, Executor
 from unweave.families import FAMILIES
 from unweave.report.protocol import Protocol
 
@@ -28,8 +32,9 @@ class Plan:
         against: The forget set of trials; that of the recipe if None.
         tuned: The folder of earlier searches.
         budgets: The budgets of the methods, one stage each; those of the recipe if None.
-        jobs: The number of worker processes; chosen for the device if None.
+        executor: Where the cells run.
         protocol: The benchmark whose columns are printed; our own if None.
+        attacks: Attacks on the answers of all models; none if None.
     """
 
     methods: str | None = None
@@ -38,8 +43,9 @@ class Plan:
     against: Against | None = None
     tuned: Path | None = None
     budgets: tuple[float, ...] | None = None
-    jobs: int | None = None
+    executor: Executor = HERE
     protocol: Protocol | None = None
+    attacks: str | None = None
 
     def __post_init__(self) -> None:
         if self.tune is not None and self.tune < 1:
@@ -55,8 +61,7 @@ class Plan:
                 "--budgets limits a search: give it with --tune or --tuned, or name recipes that "
                 "have settings of a budget, such as digits-trace@0.1"
             )
-        if self.jobs is not None and self.jobs < 1:
-            raise ValueError(f"--jobs must be at least 1, found {self.jobs}")
+        answer_attacks(self.attacks or "default")  # raises for an unknown one
         if self.tune and importlib.util.find_spec("optuna") is None:
             raise ValueError("--tune needs optuna, which is not installed: pip install 'unweave[tune]'")
         if self.tune and importlib.util.find_spec("fcntl") is None:
@@ -66,6 +71,11 @@ class Plan:
             )
         if self.tuned is not None:
             refuse_no_searches(self.tuned)
+
+    @cached_property
+    def chosen_attacks(self) -> tuple[Attack, ...]:
+        """The attacks."""
+        return () if self.attacks is None else answer_attacks(self.attacks)
 
     @property
     def searches(self) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from unweave.cli.project import Project
 from unweave.data import Source
 from unweave.data.image_folder_facts import UserImages, is_label
+from unweave.data.names import find_names
 from unweave.split import Split, count_of, first_few, source_positions
 
 
@@ -68,7 +69,7 @@ def positions(request: Request, project: Project, seed: int) -> Tensor:
     """
     train = project.train
     if request.ids is not None:
-        return torch.tensor(source_positions(train, parse_ids(request.ids, train)), dtype=torch.long)
+        return source_positions(train, parse_ids(request.ids, train))
     if request.label is not None:
         return class_positions(train, request.label)
     if request.random is not None:
@@ -82,8 +83,8 @@ def positions(request: Request, project: Project, seed: int) -> Tensor:
 def parse_ids(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
     """The ids of a list or of a file; a known id takes precedence over a file of that name."""
     words = [word.strip() for word in ids.split(",") if word.strip()]
-    train_ids = set(train.names or ())
-    if train.names is not None and words and all(word in train_ids for word in words):
+    known = find_names(train.names or (), words) >= 0
+    if train.names is not None and words and known.all():
         return words
     if train.names is None and words and all(word.lstrip("-").isdigit() for word in words):
         return [int(word) for word in words]
@@ -95,7 +96,7 @@ def parse_ids(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
             "--ids must be positions with commas between, or a file with one a line, "
             f"found {strange!r}: no such file"
         )
-    strange = [word for word in words or [ids] if word not in train_ids]
+    strange = [word for word, is_known in zip(words, known, strict=True) if not is_known] or [ids]
     raise ValueError(
         "--ids must be ids of the training data, or a file with one a line, found "
         f"{count_of(strange, words or [ids])} neither: {first_few(map(repr, strange))}"
@@ -145,7 +146,7 @@ def label_of(text: str, train: Source, names: Sequence[str]) -> int:
         ValueError: If the training data has no such class.
     """
     label = names.index(text) if text in names else int(text) if is_label(text) else -1
-    labels = sorted(set(train.labels.tolist()))
+    labels = train.labels.unique().tolist()
     if label not in labels:
         called = (
             f" ({', '.join(f'{number} is {name}' for number, name in enumerate(names))})" if names else ""

@@ -10,10 +10,10 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from unweave.auditing import load_or_retrain
-from unweave.audits.attacks.attack import Examiner
-from unweave.audits.attacks.choose import attack_named
-from unweave.audits.classifier.prepare_attacks import examine_with
+from unweave.audits.attack import Examiner
 from unweave.audits.exam import Exam
+from unweave.audits.harness.plan import attack_named
+from unweave.audits.harness.prepare import examine_with
 from unweave.audits.references import Retrain
 from unweave.bench.workers import Job, Listener, run_jobs, workers
 from unweave.cli import forget

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 
+from unweave.data.names import Names
 from unweave.data.user_dataset import UserDataset
-from unweave.data.user_items import check_names
+from unweave.data.user_items import refuse_repeated_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,20 +24,27 @@ class NamedDataset(UserDataset):
         super().__post_init__()
         if len(self.given) != len(self):
             raise ValueError(f"'ids' must name the {len(self)} training examples, found {len(self.given)}")
-        check_names(self.names)
+        refuse_repeated_names(self.names)
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def names(self) -> Names:
         """The names, in order."""
         return self._names
 
     def digest(self) -> str:
         """SHA-256 of the examples and their names."""
-        return sha256("\0".join((super().digest(), *self.names)).encode()).hexdigest()
+        sha = sha256(super().digest().encode())
+        for name in self.names:
+            sha.update(f"\0{name}".encode())
+        return sha.hexdigest()
 
     @cached_property
-    def _names(self) -> tuple[str, ...]:
-        strange = next((name for name in self.given if not isinstance(name, str)), None)
-        if strange is not None:
-            raise ValueError(f"'ids' must be strings, found {strange!r}: use str()")
-        return tuple(str(name) for name in self.given)
+    def _names(self) -> Names:
+        return Names(map(require_string, self.given))
+
+
+def require_string(name: object) -> str:
+    """Returns an id; raises if it is no string."""
+    if not isinstance(name, str):
+        raise ValueError(f"'ids' must be strings, found {name!r}: use str()")
+    return name

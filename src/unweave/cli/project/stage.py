@@ -42,10 +42,12 @@ class UserModelStage(Stage):
     Args:
         place: The place of the original.
         forget: The positions of the forget set.
+        keeps_models: Whether retrained models are stored; their answers are in any case.
     """
 
     place: Place
     forget: tuple[int, ...]
+    keeps_models: bool = True
 
     def split(self, tuning_seed: int | None = None) -> Split:
         """The split of the request, or of the proxy request of a tuning seed."""
@@ -71,7 +73,8 @@ class UserModelStage(Stage):
         cost = Cost()
         with count_training(cost):
             retrained = project.retrain(split, seed)
-        checkpoint.save(folder, retrained.state_dict(), {**facts, "cost": dataclasses.asdict(cost)})
+        if self.keeps_models:
+            checkpoint.save(folder, retrained.state_dict(), {**facts, "cost": dataclasses.asdict(cost)})
         model.load_state_dict(retrained.state_dict())
         return TrainedModel(model.eval(), cost)
 

@@ -21,6 +21,7 @@ from torch.utils.data import ConcatDataset, Dataset
 from unweave.cli.project.named_dataset import NamedDataset
 from unweave.cli.project.project import Project, Retraining
 from unweave.data import Source
+from unweave.data.other_libraries import OfAnotherLibrary, ReadInBatches
 from unweave.data.subset import dataset_of
 from unweave.errors import Failed
 from unweave.families import families_by_table, read_family
@@ -127,6 +128,8 @@ def check_keys(returned: object, path: Path) -> Mapping[str, Any]:
 
 def source(data: object, key: str) -> Source:
     """A user's data as a source."""
+    if isinstance(data, ReadInBatches) and not isinstance(data, Dataset | Source):
+        data = OfAnotherLibrary(data)
     if not isinstance(data, Dataset | Source):
         raise ValueError(f"{key!r} must be a torch Dataset, found {type(data).__name__}: wrap it in one")
     return as_source(data)

@@ -18,6 +18,11 @@ from unweave.report.numbers import digits, heading, number
 
 T = TypeVar("T")
 
+TESTED = (
+    "A figure with a margin is tested: it must be shown to lie within the margin. The others are only shown."
+)
+"""The legend of a verdict's table."""
+
 WIDTH = 100
 """The number of columns without a terminal."""
 
@@ -99,11 +104,12 @@ def print_verdict(
         "Unit",
         *(["Before"] if original_scores else []),
         "Model",
-        "Retrained",
+        "Expected" if "qualified" in stage else "Retrained",
         "Difference",
         "Margin",
     ]
     print_table([*header, "Aim"], rows, words=(0, 1, len(header)))
+    print_sentences("", TESTED)
 
 
 def figure_line(
@@ -149,5 +155,6 @@ def print_stages(record: Mapping[str, Any]) -> None:
         print_sentences(*tables.sentences(stage), "")
         grid = tables.terminal(stage, width=console().width)
         console(table_formats.breadth(grid)).print(grid)
+        print_lines(*tables.attacked_methods_text(stage, console().width))
         print_lines("")
     console().print(Text(tables.legend(record, width=console().width), style="dim"))

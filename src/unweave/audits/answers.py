@@ -1,0 +1,42 @@
+"""The answers of one model to an audit's questions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic
+
+from torch import nn
+
+from unweave.audits.exam import Answering, Found, Measuring
+from unweave.audits.metrics import Values
+from unweave.weights.cost import Cost
+
+Measurements = Mapping[str, Sequence[float]]
+"""The numbers that an attack measured of one model, by name."""
+
+
+@dataclass(frozen=True)
+class Answers(Generic[Found]):
+    """The answers of one model, and the probes that need the model itself.
+
+    Args:
+        found: The logits or the images.
+        probes: The results of attacks on the model, by metric; empty if only its answers are known.
+        cost: The cost of its training; None if unknown.
+        measurements: What attacks kept of the model, by the attack's name.
+    """
+
+    found: Found
+    probes: Values = field(default_factory=dict)
+    cost: Cost | None = None
+    measurements: Mapping[str, Measurements] = field(default_factory=dict)
+
+    def measure(self, exam: Measuring[Found], reference: "Answers[Found] | None" = None) -> dict[str, float]:
+        """Every metric; with a reference also those that compare."""
+        return {**exam.measure(self.found, None if reference is None else reference.found), **self.probes}
+
+
+def collect_answers(
+    model: nn.Module, exam: Answering[Found], original: nn.Module | None = None
+) -> Answers[Found]:
+    """Collects the answers and probes of a model; some probes also need its original."""
+    return Answers(exam.answers(model), exam.probes(model, original))

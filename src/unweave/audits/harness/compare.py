@@ -1,0 +1,143 @@
+"""Compares the figures of an attack with those of retrained models: null band, margin and finding.
+
+The margin of a figure is that of the metrics of a verdict (`unweave.audits.margins`): 1.5 x the 95 % quantile
+of the difference between two calibration retrains, at least the attack's floor and one forget example. A
+figure is found to differ if the 90 % t interval of its difference from the references lies outside the
+margin. An attack that finds nothing proves nothing, so there is no test of equality here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unweave.audits.attack import Attack, Figures, ModelAnswers
+from unweave.audits.attack_result import AttackResult, spread_band
+from unweave.audits.margins import RETRAINS, WIDENING, spread
+from unweave.audits.score import t_interval
+from unweave.audits.verdict import SEEDS
+
+WIDEST = 0.95
+"""The widest margin; all figures of attacks lie in a range of 1."""
+
+
+@dataclass(frozen=True)
+class AuditedModels:
+    """The models of an audit, as attacks see them.
+
+    Args:
+        unlearned: The model to attack.
+        retrained: The references, retrained without the forget set.
+        calibration: Further retrained models, which only fix the margins.
+        original: The model before unlearning; None if it is unknown.
+    """
+
+    unlearned: ModelAnswers
+    retrained: Sequence[ModelAnswers] = ()
+    calibration: Sequence[ModelAnswers] = ()
+    original: ModelAnswers | None = None
+
+    @property
+    def tier(self) -> int:
+        """The tier of what can be claimed from these models."""
+        if len(self.retrained) >= SEEDS and len(self.calibration) >= RETRAINS:
+            return 2
+        return 1 if self.retrained else 0
+
+    @property
+    def records(self) -> int:
+        """The number of forget examples."""
+        return len(self.unlearned.found.labels["forget"])
+
+    def without(self, position: int) -> "AuditedModels":
+        """One reference as the model to attack, with all other references."""
+        rest = [each for index, each in enumerate(self.retrained) if index != position]
+        return AuditedModels(self.retrained[position], rest, self.calibration)
+
+
+@dataclass(frozen=True)
+class Null:
+    """The figures of retrained models by one attack, against which any model is held.
+
+    Args:
+        references: The figures of each reference, compared with all others.
+        margins: The margin of each figure; empty without enough calibration retrains.
+        bands: The null band of each figure; empty with fewer than two retrained models.
+    """
+
+    references: Sequence[Figures]
+    margins: Mapping[str, float]
+    bands: Mapping[str, tuple[float, float]]
+
+
+def findings(attack: Attack, model: ModelAnswers, models: AuditedModels, null: Null) -> list[str]:
+    """The figures of another model by which the attack tells it from the references."""
+    found = judge_figures(attack, figures_of(attack, model, models.retrained), null)
+    return [name for name, result in found.items() if result.finding is not None]
+
+
+def figures_of(attack: Attack, model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
+    """The figures of one model; none if the attack did not examine it."""
+    if attack.figures is None:
+        raise ValueError(f"an audit of one model can't run the attack {attack.name}: call {attack.function}")
+    if not all(each.found.finite for each in (model, *retrained)):
+        raise ValueError(f"{attack.name} needs finite logits, found NaN or infinity: leave out what failed")
+    if attack.examine is not None and attack.name not in model.measurements:
+        return {}
+    return attack.figures(model, retrained)
+
+
+def null_of(attack: Attack, models: AuditedModels) -> Null:
+    """The figures of the retrained models."""
+    references = [
+        figures_of(attack, each, models.without(index).retrained)
+        for index, each in enumerate(models.retrained)
+    ]
+    calibration = [figures_of(attack, each, models.retrained) for each in models.calibration]
+    spread_by = calibration if len(calibration) >= 2 else references
+    values = {
+        name: [each[name].value for each in spread_by] for name in common_names([*references, *calibration])
+    }
+    floor = max(attack.floor, 1 / models.records)
+    return Null(
+        references,
+        margins={
+            name: min(WIDEST, max(floor, WIDENING * spread(each)))
+            for name, each in values.items()
+            if models.tier >= 2
+        },
+        bands={name: spread_band(each) for name, each in values.items() if len(each) >= 2},
+    )
+
+
+def common_names(found: Sequence[Figures]) -> list[str]:
+    """The names of the figures that all models have."""
+    return [name for name in (found[0] if found else ()) if all(name in each for each in found)]
+
+
+def judge_figures(
+    attack: Attack, found: Figures, null: Null, originals: Mapping[str, float] | None = None
+) -> dict[str, AttackResult]:
+    """Holds the figures of a model against those of retrained models."""
+    results = {}
+    for name, each in found.items():
+        values = [other[name].value for other in null.references if name in other]
+        margin = null.margins.get(name)
+        low, high = t_interval([each.value - other for other in values], level=0.9)
+        shows_from = None if margin is None else margin + (high - low) / 2
+        finding = None
+        if margin is not None:
+            finding = attack.above if low > margin else attack.below if high < -margin else None
+        results[name] = AttackResult(
+            each.value,
+            each.low,
+            each.high,
+            float(np.mean(values)) if values else None,
+            null.bands.get(name),
+            attack.cannot,
+            (originals or {}).get(name),
+            margin=margin,
+            shows_from=shows_from,
+            finding=finding,
+        )
+    return results

@@ -1,0 +1,122 @@
+"""Controls: models whose verdict is known beforehand. An audit that gets one of them wrong is invalid.
+
+Genuine retrains must pass: each reference in turn, beside all others. The original must fail something, and
+so must a model with one answer to everything and one with random answers. What they may fail is any metric
+that a verdict tests and any attack that ran.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from unweave.audits.answers import Answers
+from unweave.audits.attack import Attack, ModelAnswers
+from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.harness.compare import AuditedModels, Null, findings
+
+Faults = Callable[[Evidence, Sequence[Evidence]], list[str]]
+"""The metrics by which a verdict tells a model from references."""
+Nulls = Sequence[tuple[Attack, Null]]
+
+PASSING = 0.8
+"""The share of genuine retrains that must pass: if each passed with 95 %, 99 % of audits would have it."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """A model whose verdict is known.
+
+    Args:
+        name: Which one.
+        expected: The verdict that is right.
+        held: Whether the audit got it right.
+        faults: The metrics and attacks that tell it from retrained models; of several models those of any.
+    """
+
+    name: str
+    expected: Literal["passes", "fails"]
+    held: bool
+    faults: tuple[str, ...]
+
+    @property
+    def says(self) -> str:
+        """What happened, as a clause."""
+        if not self.faults:
+            return f"nothing tells {self.name} from retrained models"
+        verb = "are" if self.name[0].isdigit() else "is"
+        return f"{self.name} {verb} told from other retrained models by {', '.join(self.faults[:3])}"
+
+
+def run_controls(models: AuditedModels, nulls: Nulls, faults: Faults) -> list[Control]:
+    """The controls of an audit; none without the models that a verdict needs.
+
+    Args:
+        models: The models of the audit.
+        nulls: The attacks that ran, each with the figures of retrained models.
+        faults: The metrics that tell a model from references.
+    """
+    if models.tier < 2:
+        return []
+    answers, original = models.unlearned.found, models.original
+    broken = {"a constant model": Answers(constant(answers)), "a random model": Answers(random(answers))}
+    if original is not None:
+        broken = {"the original": original, **broken}
+    return [retrain_control(models, nulls, faults), *failing_controls(broken, models, nulls, faults)]
+
+
+def retrain_control(models: AuditedModels, nulls: Nulls, faults: Faults) -> Control:
+    """The control that genuine retrains pass."""
+    found = []
+    for index in range(len(models.retrained)):
+        alone = models.without(index)
+        without = [(attack, drop(null, index)) for attack, null in nulls]
+        found.append(faults_of(alone.unlearned, alone, without, faults))
+    passing = sum(not each for each in found)
+    named = Counter(fault for each in found for fault in each)
+    failed = len(found) - passing
+    return Control(
+        f"{failed} of {len(found)} genuine retrains" if failed else "a genuine retrain",
+        "passes",
+        passing >= PASSING * len(found),
+        tuple(name for name, _ in named.most_common()),
+    )
+
+
+def failing_controls(
+    broken: dict[str, ModelAnswers], models: AuditedModels, nulls: Nulls, faults: Faults
+) -> Iterator[Control]:
+    """The controls that these models fail."""
+    for name, model in broken.items():
+        found = faults_of(model, models, nulls, faults)
+        yield Control(name, "fails", bool(found), found)
+
+
+def faults_of(model: ModelAnswers, models: AuditedModels, nulls: Nulls, faults: Faults) -> tuple[str, ...]:
+    """The names of the metrics and attacks that tell a model from the references."""
+    by_attack = [
+        f"{attack.name} ({name})" for attack, null in nulls for name in findings(attack, model, models, null)
+    ]
+    return (*faults(model.found, [each.found for each in models.retrained]), *by_attack)
+
+
+def drop(null: Null, index: int) -> Null:
+    """The figures of all references but one."""
+    return replace(null, references=[each for i, each in enumerate(null.references) if i != index])
+
+
+def constant(answers: Evidence) -> Evidence:
+    """The answers of a model that gives every class the same probability."""
+    return replace(answers, logits={part: np.zeros_like(each) for part, each in answers.logits.items()})
+
+
+def random(answers: Evidence) -> Evidence:
+    """Answers that have nothing to do with the examples, as far apart as those of the model."""
+    rng, scale = np.random.default_rng(0), float(answers.logits["forget"].std()) or 1.0
+    drawn = {
+        part: rng.normal(scale=scale, size=each.shape).astype(each.dtype)
+        for part, each in sorted(answers.logits.items())
+    }
+    return replace(answers, logits=drawn)

@@ -1,0 +1,118 @@
+"""Which attacks an audit runs: by name, by tier, and within a budget of gradient evaluations."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from unweave.audits.attack import TIERS, Attack
+from unweave.audits.attacks import ATTACKS
+from unweave.choices import suggest_word
+
+GROUPS = ("default", "all")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for.
+
+    Args:
+        names: "default", "all", or names with commas between.
+        tier: The largest tier; None for any.
+        budget: The most gradient evaluations that examining a model may take; None for any. Retraining is not
+            counted: a verdict needs the retrained models without any attack.
+
+    Raises:
+        ValueError: If a name or the tier is unknown, or the budget is negative.
+    """
+
+    names: str = "default"
+    tier: int | None = None
+    budget: int | None = None
+
+    def __post_init__(self) -> None:
+        chosen_attacks(self.names)
+        if self.tier is not None and self.tier not in TIERS:
+            raise ValueError(f"a tier must be one of {', '.join(map(str, TIERS))}, found {self.tier}")
+        if self.budget is not None and self.budget < 0:
+            raise ValueError(f"a budget must be 0 gradient evaluations or more, found {self.budget}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The attacks that run and those that do not.
+
+    Args:
+        request: What was asked for.
+        attacks: The attacks to run, the cheapest first.
+        not_run: Why each other attack of the registry does not run, by name.
+    """
+
+    request: Request
+    attacks: Sequence[Attack]
+    not_run: Mapping[str, str]
+
+    @property
+    def examining(self) -> list[Attack]:
+        """The attacks that need the models themselves."""
+        return [attack for attack in self.attacks if attack.examine is not None]
+
+
+def attack_named(name: str) -> Attack:
+    """The attack of a name.
+
+    Raises:
+        ValueError: If there is none; the message lists all.
+    """
+    if name not in ATTACKS:
+        known = ", ".join(ATTACKS)
+        raise ValueError(f"unknown attack {name!r}{suggest_word(name, ATTACKS)}; known: {known}")
+    return ATTACKS[name]
+
+
+def chosen_attacks(names: str) -> list[Attack]:
+    """The attacks of "default" or "all", or those of names with commas between.
+
+    Raises:
+        ValueError: If a name is unknown or none is given.
+    """
+    if names in GROUPS:
+        return [attack for attack in ATTACKS.values() if names == "all" or attack.default]
+    parts = [name.strip() for name in names.split(",") if name.strip()]
+    if not parts:
+        raise ValueError(f"attacks must be default, all, or names such as rmia, found {names!r}")
+    return [attack_named(name) for name in dict.fromkeys(parts)]
+
+
+def plan_attacks(request: Request, *, retrained: int, has_models: bool) -> Plan:
+    """Chooses the attacks that can run, the cheapest first as long as they fit the budget.
+
+    Args:
+        request: What was asked for.
+        retrained: The number of references.
+        has_models: Whether the models themselves can be examined; otherwise only answers are known.
+    """
+    asked = chosen_attacks(request.names)
+    not_run = {name: "not asked for" for name in ATTACKS if name not in {each.name for each in asked}}
+    left, attacks = request.budget, []
+    for attack in sorted(asked, key=lambda each: each.gradients):
+        reason = why_not(attack, request, retrained, has_models=has_models)
+        if not reason and left is not None and attack.gradients > left:
+            reason = f"it takes {attack.cost}, and {left} of the budget are left"
+        if reason:
+            not_run[attack.name] = reason
+            continue
+        left = None if left is None else left - attack.gradients
+        attacks.append(attack)
+    return Plan(request, attacks, not_run)
+
+
+def why_not(attack: Attack, request: Request, retrained: int, *, has_models: bool) -> str:
+    """Why an attack can't run in an audit; empty if it can."""
+    if request.tier is not None and attack.tier > request.tier:
+        return f"its tier is T{attack.tier}, and T{request.tier} was asked for"
+    if attack.figures is None:
+        return f"it needs more than an audit of one model has: {attack.evidence}; call {attack.function}"
+    if attack.examine is not None and not has_models:
+        return "it needs the models themselves, and only their answers are known"
+    if attack.tier >= 1 and retrained < 1:
+        return f"it needs at least {attack.fewest} retrained models, found none"
+    return ""

@@ -1,0 +1,53 @@
+"""The smallest shift that an audit's attacks would show, in a sentence."""
+
+import math
+from collections.abc import Mapping
+
+from unweave.audits.attack_result import AttackResult
+
+MEMBERSHIP = ("forget-vs-unseen", "auc of margin")
+"""The attack and the figure whose shift also has a size in standard deviations."""
+SHOWN = 2.802
+"""Standard errors of a shift that a two-sided test at .05 shows in 80 % of cases: 1.960 + 0.842."""
+
+Results = Mapping[str, Mapping[str, AttackResult]]
+
+
+def power_sentence(results: Results, records: int, unseen: int) -> str:
+    """What the attacks could show: with margins by these, else by the examples alone.
+
+    Args:
+        results: By attack and figure.
+        records: The number of forget examples.
+        unseen: The number of held-out examples that they are compared with.
+    """
+    known = {
+        (attack, figure): result.shows_from
+        for attack, figures in results.items()
+        for figure, result in figures.items()
+        if result.shows_from is not None
+    }
+    if not known:
+        error = chance_error(records, unseen)
+        return (
+            f"With {records} records against {unseen} unseen ones, an AUC of 1/2 has a standard error of "
+            f"{error:.3f}: the smallest shift that shows is {SHOWN * error:.3f}, "
+            f"{deviations(SHOWN * error):.2f} standard deviations of the margin. It may have other causes."
+        )
+    place = MEMBERSHIP if MEMBERSHIP in known else min(known, key=lambda each: known[each])
+    attack, figure = place
+    shift = known[place]
+    size = f", {deviations(shift):.2f} standard deviations of the margin" if place == MEMBERSHIP else ""
+    return f"With {records} records the smallest shift that shows is {shift:.3f} ({attack}, {figure}){size}."
+
+
+def chance_error(members: int, others: int) -> float:
+    """The standard error of an AUC where there is nothing to find (Mann and Whitney, 1947)."""
+    return math.sqrt((members + others + 1) / (12 * members * others))
+
+
+def deviations(shift: float) -> float:
+    """The distance of two Gaussians, in standard deviations, whose AUC is above 1/2 by a shift."""
+    from scipy.special import ndtri
+
+    return math.sqrt(2) * float(ndtri(min(0.5 + shift, 1 - 1e-12)))

@@ -1,0 +1,91 @@
+"""Prepares the attacks of an audit: from what was asked for and the models that there are."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from unweave.audits.answers import Answers
+from unweave.audits.attack import Attack, Examiner, ModelAnswers
+from unweave.audits.classifier.exam import ClassifierExam
+from unweave.audits.exam import Exam
+from unweave.audits.harness.compare import AuditedModels
+from unweave.audits.harness.plan import Plan, Request, plan_attacks
+from unweave.audits.references import Retrain
+from unweave.result import Result
+
+
+def attack_request(attacks: str | None, tier: int | None, budget: int | None) -> Request | None:
+    """The attacks that were asked for; None for none.
+
+    Raises:
+        ValueError: If there is a tier or a budget without attacks, or a name is unknown.
+    """
+    if attacks is not None:
+        return Request(attacks, tier, budget)
+    if tier is not None or budget is not None:
+        raise ValueError("a tier and a budget are of attacks, found none: choose attacks as well")
+    return None
+
+
+def plan_of_answers(request: Request, references: int) -> Plan:
+    """The attacks on a model of which only the answers are known."""
+    return plan_attacks(request, retrained=references, has_models=False)
+
+
+def plan_of_models(request: Request, exam: Exam[Any], references: int) -> Plan:
+    """The attacks on a result, which can be examined together with its references.
+
+    Raises:
+        ValueError: If the result is no classifier.
+    """
+    refuse_generator(exam)
+    return plan_attacks(request, retrained=references, has_models=True)
+
+
+def refuse_generator(exam: Exam[Any]) -> None:
+    """Raises if an exam is not of classifiers."""
+    if not isinstance(exam, ClassifierExam):
+        raise ValueError(
+            "these attacks are for classifiers, and the attacks on a generator belong to its exam: set "
+            "attacks in its table generation"
+        )
+
+
+def plan_of_audit(request: Request, reference: Retrain | Sequence[Any] | None, exam: Exam[Any]) -> Plan:
+    """The attacks on a result beside its references; where only answers of these are known, on answers."""
+    if isinstance(reference, Retrain):
+        return plan_of_models(request, exam, len(reference.seeds))
+    if reference:
+        return plan_of_answers(request, len(reference))
+    return plan_of_models(request, exam, 0)
+
+
+def examiner_of(plan: Plan | None, result: Result, exam: Exam[Any]) -> Examiner | None:
+    """What takes from each model what the attacks of a plan need; None if they need nothing more."""
+    if plan is None or not plan.examining:
+        return None
+    return examine_with(plan.examining, exam, result.original)
+
+
+def examine_with(attacks: Sequence[Attack], exam: Exam[Any], original: nn.Module) -> Examiner:
+    """What takes from models of an exam of classifiers what some attacks need."""
+    assert isinstance(exam, ClassifierExam)
+    cuts = exam.cuts(("forget", "retain", "calibration"))
+    return Examiner(attacks, cuts, original, exam.device, exam.forgotten_classes)
+
+
+def gather_models(
+    found: Answers[Any],
+    before: Answers[Any] | None,
+    references: Sequence[Answers[Any]],
+    calibrating: Sequence[Answers[Any]],
+) -> AuditedModels:
+    """What attacks see: the answers of all models to the same examples in the same order."""
+
+    def ordered(each: Answers[Any]) -> ModelAnswers:
+        return replace(each, found=each.found.like(found.found))
+
+    original = None if before is None else ordered(before)
+    return AuditedModels(found, [*map(ordered, references)], [*map(ordered, calibrating)], original)

@@ -1,0 +1,208 @@
+"""All attacks of one audit: what ran and what it found, what did not run, and whether the audit is valid."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from unweave.audits.attack import Attack
+from unweave.audits.attack_result import AttackResult
+from unweave.audits.harness.compare import AuditedModels, Null, figures_of, judge_figures, null_of
+from unweave.audits.harness.controls import Control, Faults, run_controls
+from unweave.audits.harness.plan import Plan
+from unweave.audits.harness.power import power_sentence
+from unweave.audits.verdict import Judgement, Verdict
+
+CLAIMS: Mapping[int, str] = {
+    0: "T0, the two models alone: what an attack shows may be true of a retrained model as well; no finding "
+    "and no PASS can be claimed.",
+    1: "T1, fewer retrained models than a verdict needs: figures stand beside theirs without a margin; no "
+    "finding and no PASS can be claimed.",
+    2: "T2, {references} retrained models and {calibration} calibration retrains: a figure outside its "
+    "margin tells this model from retrained ones. Attacks that find nothing speak for themselves alone, on "
+    "average over records; what an attack on each record finds takes shadow models (T3).",
+}
+
+
+@dataclass(frozen=True)
+class AttackReport:
+    """The attacks of an audit.
+
+    Args:
+        plan: The attacks that ran, and why the others did not.
+        models: The models.
+        results: By attack and figure.
+        seconds: What each attack took on the answers of all models.
+        controls: Models whose verdict is known; empty without the models that a verdict needs.
+    """
+
+    plan: Plan
+    models: AuditedModels
+    results: Mapping[str, Mapping[str, AttackResult]]
+    seconds: Mapping[str, float]
+    controls: Sequence[Control] = ()
+
+    @property
+    def valid(self) -> bool | None:
+        """Whether every control was judged rightly; None if none ran."""
+        return all(each.held for each in self.controls) if self.controls else None
+
+    @property
+    def claim(self) -> str:
+        """What can be claimed from what was run."""
+        models = self.models
+        return CLAIMS[models.tier].format(
+            references=len(models.retrained), calibration=len(models.calibration)
+        )
+
+    @property
+    def power(self) -> str:
+        """The smallest shift that shows."""
+        unseen = int(self.models.unlearned.found.unseen.sum())
+        return power_sentence(self.results, self.models.records, unseen)
+
+    @property
+    def found(self) -> list[str]:
+        """A clause per attack that found a fault, from its clearest figure; the clearest first."""
+        clearest = {
+            name: max(found, key=lambda each: margins_out(each[1]))
+            for name, figures in self.results.items()
+            if (found := [item for item in figures.items() if item[1].finding is not None])
+        }
+        ordered = sorted(clearest.items(), key=lambda item: -margins_out(item[1][1]))
+        return [describe_finding(name, *figure) for name, figure in ordered]
+
+    def as_record(self) -> dict[str, Any]:
+        """The attacks as a stage of a record holds them."""
+        request = self.plan.request
+        return {
+            "asked": request.names,
+            "tier": self.models.tier,
+            "largest_tier": request.tier,
+            "budget": request.budget,
+            "claim": self.claim,
+            "power": self.power,
+            "valid": self.valid,
+            "controls": [
+                {"name": each.name, "expected": each.expected, "held": each.held, "faults": list(each.faults)}
+                for each in self.controls
+            ],
+            "results": [
+                result_row(attack, name, result, self.seconds[attack.name])
+                for attack in self.plan.attacks
+                for name, result in self.results.get(attack.name, {}).items()
+            ],
+            "not_run": dict(self.plan.not_run),
+        }
+
+
+def run_attacks(plan: Plan, models: AuditedModels, faults: Faults) -> AttackReport:
+    """Runs the attacks of a plan and the controls.
+
+    Args:
+        plan: The attacks.
+        models: The models; the answers of all are to the same examples in the same order.
+        faults: The metrics by which a verdict tells a model from references.
+
+    Raises:
+        ValueError: If there are fewer than two classes, or the answers of a retrained model or of the
+            original are not finite.
+    """
+    answers = models.unlearned.found
+    classes = answers.n_classes
+    if not answers.finite:
+        why = "the answers of the model contain NaN or infinity"
+        return AttackReport(leave_out(plan, plan.attacks, why), models, {}, {})
+    if classes < 2:
+        raise ValueError(f"attacks need at least two classes, found {classes}")
+    results, seconds, nulls = {}, {}, []
+    for attack in plan.attacks:
+        start = time.perf_counter()
+        null = null_of(attack, models)
+        found = results_of(attack, models, null)
+        if found:
+            results[attack.name], seconds[attack.name] = found, time.perf_counter() - start
+            nulls.append((attack, null))
+    empty = [attack for attack in plan.attacks if attack.name not in results]
+    ran = leave_out(plan, empty, "it has no figure here: too few examples, or a model without an update")
+    return AttackReport(ran, models, results, seconds, run_controls(models, nulls, faults))
+
+
+def leave_out(plan: Plan, attacks: Sequence[Attack], why: str) -> Plan:
+    """The plan without some attacks, which are not run for one reason."""
+    names = {attack.name for attack in attacks}
+    left = [attack for attack in plan.attacks if attack.name not in names]
+    return replace(plan, attacks=left, not_run={**plan.not_run, **dict.fromkeys(names, why)})
+
+
+def results_of(attack: Attack, models: AuditedModels, null: Null) -> dict[str, AttackResult]:
+    """The results of one attack, by figure."""
+    before = {} if models.original is None else figures_of(attack, models.original, models.retrained)
+    found = figures_of(attack, models.unlearned, models.retrained)
+    return judge_figures(attack, found, null, {name: each.value for name, each in before.items()})
+
+
+def judge_with_attacks(judgement: Judgement, report: AttackReport) -> Judgement:
+    """The verdict of an audit that attacks.
+
+    An attack can take a PASS away, and controls any verdict but that on a model that answers NaN. Without an
+    attack that ran, nothing passes.
+    """
+    wrong = [each.says for each in report.controls if not each.held]
+    if wrong and judgement.verdict is not Verdict.INCONCLUSIVE:
+        reason = f"the audit is invalid: {'; '.join(wrong)}"
+        return as_verdict(judgement, Verdict.INCONCLUSIVE, reason)
+    if judgement.verdict is not Verdict.PASS:
+        return judgement
+    if report.found:
+        return as_verdict(judgement, Verdict.FAIL, "; ".join(report.found))
+    if not report.plan.attacks:
+        reasons = "; ".join(f"{name}: {why}" for name, why in asked_in_vain(report.plan).items())
+        return as_verdict(judgement, Verdict.INCONCLUSIVE, f"no attack was run: {reasons}")
+    names = ", ".join(attack.name for attack in report.plan.attacks)
+    return replace(judgement, reason=f"{judgement.reason}; attacks that find nothing: {names}")
+
+
+def asked_in_vain(plan: Plan) -> dict[str, str]:
+    """The attacks that were asked for and did not run."""
+    return {name: why for name, why in plan.not_run.items() if why != "not asked for"}
+
+
+def as_verdict(judgement: Judgement, verdict: Verdict, reason: str) -> Judgement:
+    """The judgement with another verdict."""
+    return replace(judgement, verdict=verdict, reason=f"{verdict}: {reason}")
+
+
+def margins_out(result: AttackResult) -> float:
+    """The difference from retrained models in margins."""
+    if result.retrained is None or not result.margin:
+        return 0.0
+    return abs(result.value - result.retrained) / result.margin
+
+
+def describe_finding(attack: str, figure: str, result: AttackResult) -> str:
+    """A clause on what an attack found."""
+    expected = f"{result.retrained:.3f} of the retrained models (margin {result.margin:.3f})"
+    return f"{result.finding}: the attack {attack} finds {figure} {result.value:.3f} against {expected}"
+
+
+def result_row(attack: Attack, figure: str, result: AttackResult, seconds: float) -> dict[str, Any]:
+    """One line of the table of attacks."""
+    band = result.null_band
+    return {
+        "attack": attack.name,
+        "figure": figure,
+        "tier": attack.tier,
+        "value": result.value,
+        "low": result.low,
+        "high": result.high,
+        "original": result.original,
+        "retrained": result.retrained,
+        "null_band": None if band is None else list(band),
+        "margin": result.margin,
+        "shows_from": result.shows_from,
+        "finding": result.finding,
+        "seconds": seconds,
+        "cost": attack.cost,
+        "cannot": attack.cannot,
+    }

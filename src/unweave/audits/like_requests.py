@@ -1,0 +1,239 @@
+r"""Judges a model without a retrained reference of its request, by what like requests have shown.
+
+For each of K like requests, models were retrained. Their mean in a metric differs by an offset :math:`o_k`
+from what is expected of the request without retraining, such as the answers of models that were trained
+without these examples. For a request that is drawn as those were, the mean of its retrained models lies with
+confidence 1 - a in the prediction interval
+
+.. math:: e + \bar o \pm t_{K-1,\,1-a/2}\, s_o \sqrt{1 + 1/K},
+
+with e the expected value, and s_o the standard deviation of the offsets between requests. The difference of
+an audited model has the same uncertainty, and is tested against the median margin of the like requests as in
+any audit. With few requests, or unlike ones, the interval is wide and the outcome open.
+
+It is weaker than an audit with references: total variation on F is not tested, because it needs a reference
+that answers the same examples, and nothing holds for a request that differs from the like ones in a way that
+`About` does not describe.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import inf, log2, sqrt
+from statistics import mean, median, stdev
+
+from unweave.audits.equivalence import Equivalence, from_interval
+from unweave.audits.margins import Margins
+from unweave.audits.metrics import Metric, Values
+from unweave.audits.score import score
+from unweave.audits.verdict import Judgement, Verdict, decide
+
+FEWEST = 3
+"""The fewest like requests for a verdict: with two, Student's factor is 6.3."""
+
+TOLERANCE = {"size": 1.0, "class_mix": 0.1, "difficulty": 0.1, "entanglement": 0.1}
+"""How far beyond the like requests another one may lie: a factor of two in size, a tenth of each share."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What a request is like.
+
+    Args:
+        size: The number of examples.
+        whole: Whether it consists of whole classes; None if it also holds others.
+        class_mix: Total variation between its classes and those of the training data, in [0, 1].
+        difficulty: One minus the mean probability of the true class by models trained without the examples.
+        entanglement: From 0, deep in their own classes, to 1, among others: (1 - silhouette) / 2 in the
+            features of the original, as a mean.
+    """
+
+    size: int
+    whole: bool | None
+    class_mix: float
+    difficulty: float
+    entanglement: float
+
+    def features(self) -> dict[str, float]:
+        """What requests are compared by, in the units of `TOLERANCE`."""
+        values = {**asdict(self), "size": log2(self.size)}
+        return {name: values[name] / unit for name, unit in TOLERANCE.items()}
+
+
+@dataclass(frozen=True)
+class LikeRequest:
+    """A request whose models were retrained.
+
+    Args:
+        stratum: The stratum that it was drawn from.
+        about: What it is like.
+        offsets: The mean of the retrained models minus the expected value, by metric.
+        margins: The margin of each of these metrics.
+        spread: Half the width of the null band of each.
+        verdict: That of the method on this request.
+    """
+
+    stratum: str
+    about: About
+    offsets: Values
+    margins: Values
+    spread: Values
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Match:
+    """The stratum that is nearest to a request.
+
+    Args:
+        stratum: Its name.
+        like: Its requests.
+        uncovered: Why they are no guide to the request, in clauses; empty if they are.
+    """
+
+    stratum: str
+    like: Sequence[LikeRequest]
+    uncovered: Sequence[str]
+
+
+def nearest(about: About, requests: Sequence[LikeRequest]) -> Match:
+    """The nearest stratum among those that cover a request, or else among all."""
+    strata = {each.stratum: [one for one in requests if one.stratum == each.stratum] for each in requests}
+    if not strata:
+        raise ValueError("expected at least one request with retrained models, found none: qualify again")
+    matches = [Match(name, like, list_uncovered(about, like)) for name, like in strata.items()]
+    return min(matches, key=lambda match: (len(match.uncovered) > 0, distance(about, match.like)))
+
+
+def list_uncovered(about: About, like: Sequence[LikeRequest]) -> list[str]:
+    """Why some requests are no guide to another, in clauses."""
+    clauses = []
+    if len(like) < FEWEST:
+        clauses.append(f"{len(like)} like requests, {FEWEST} needed")
+    if any(each.about.whole is None or each.about.whole != about.whole for each in like):
+        clauses.append(f"it holds {in_words(about.whole)}")
+    for name, value in about.features().items():
+        others = [each.about.features()[name] for each in like]
+        if not min(others) - 1 <= value <= max(others) + 1:
+            clauses.append(f"its {name.replace('_', ' ')} is {shown(about, name)}, theirs {span(like, name)}")
+    return clauses
+
+
+def in_words(whole: bool | None) -> str:
+    """What a request holds."""
+    return {True: "whole classes", False: "no whole class", None: "a whole class and other examples"}[whole]
+
+
+def shown(about: About, feature: str) -> str:
+    """A feature in its own unit."""
+    value = asdict(about)[feature]
+    return f"{value}" if feature == "size" else f"{value:.2f}"
+
+
+def span(like: Sequence[LikeRequest], feature: str) -> str:
+    """The range of a feature in its own unit."""
+    ordered = sorted((each.about for each in like), key=lambda about: asdict(about)[feature])
+    low, high = shown(ordered[0], feature), shown(ordered[-1], feature)
+    return low if low == high else f"{low} to {high}"
+
+
+def distance(about: About, like: Sequence[LikeRequest]) -> float:
+    """The distance of a request from the mean of others, in tolerances; infinite if the kinds differ."""
+    if any(each.about.whole != about.whole for each in like):
+        return inf
+    value, others = about.features(), [each.about.features() for each in like]
+    return sum(abs(value[name] - mean(each[name] for each in others)) for name in value)
+
+
+def judge_by_like(
+    values: Values,
+    original: Values,
+    expected: Values,
+    match: Match,
+    *,
+    smallest: Values,
+    metrics: Mapping[str, Metric],
+    gate: bool = True,
+) -> tuple[Judgement, Margins]:
+    """Judges one model; returns the margins as well.
+
+    Args:
+        values: Its metrics.
+        original: Those of the model before unlearning.
+        expected: What is expected of retrained models before the offset, by metric.
+        match: The nearest stratum.
+        smallest: The smallest margin of a metric: one example of this request.
+        metrics: The metrics by name.
+        gate: Whether a PASS also needs that the method passed most of the like requests and failed none.
+    """
+    forecast = forecast_margins(expected, match.like, smallest, metrics)
+    scores = {
+        name: score(
+            [value],
+            forecast.expected.get(name),
+            direction=metrics[name].direction,
+            null_band=forecast.null_band.get(name),
+            bounds=metrics[name].bounds,
+        )
+        for name, value in values.items()
+    }
+    origin = f"no reference of this request was retrained; nearest stratum: {match.stratum}"
+    if match.uncovered:
+        why = f"no stratum covers the request: {'; '.join(match.uncovered)}; {origin}"
+        return Judgement(Verdict.INCONCLUSIVE, f"INCONCLUSIVE: {why}", scores, {}), forecast
+    tests, before = (
+        test_values(each, expected, match.like, forecast, metrics) for each in (values, original)
+    )
+    count = len(match.like)
+    verdict, reason = decide(tests, before, scores, metrics, over=(count, "like requests"))
+    ways = [each.verdict for each in match.like]
+    passed, failed = ways.count("PASS"), ways.count("FAIL")
+    if verdict is Verdict.PASS and gate and (failed or passed <= count / 2):
+        verdict = Verdict.INCONCLUSIVE
+        reason = f"the method passed {passed} and failed {failed} of the {count} like requests; else {reason}"
+    return Judgement(verdict, f"{verdict}: {reason}; {origin}, {count} requests", scores, tests), forecast
+
+
+def test_values(
+    values: Values,
+    expected: Values,
+    like: Sequence[LikeRequest],
+    forecast: Margins,
+    metrics: Mapping[str, Metric],
+) -> dict[str, Equivalence]:
+    """The test of each metric with a margin, from its prediction interval."""
+    tests = {}
+    for name, margin in forecast.margin.items():
+        middle, reach = predict([each.offsets[name] for each in like], level=0.9)
+        off = values[name] - expected[name] - middle
+        tests[name] = from_interval(metrics[name], off, off - reach, off + reach, margin)
+    return tests
+
+
+def forecast_margins(
+    expected: Values, like: Sequence[LikeRequest], smallest: Values, metrics: Mapping[str, Metric]
+) -> Margins:
+    """The margins of a request, and what is expected of its retrained models, from like requests.
+
+    The null band is where a retrained model may lie: the 95 % prediction interval of their mean, widened by
+    the spread around it.
+    """
+    names = [name for name in metrics if name in expected and all(name in each.offsets for each in like)]
+    margin, band, middle = {}, {}, {}
+    for name in names:
+        offset, reach = predict([each.offsets[name] for each in like], level=0.95)
+        middle[name], wide = expected[name] + offset, reach + median(each.spread[name] for each in like)
+        least, most = metrics[name].bounds
+        band[name] = (max(least, middle[name] - wide), min(most, middle[name] + wide))
+        margin[name] = max(median(each.margins[name] for each in like), smallest.get(name, 0.0))
+    return Margins(margin, band, middle, float("nan"), 0)
+
+
+def predict(offsets: Sequence[float], *, level: float) -> tuple[float, float]:
+    """The mean, and half of the prediction interval of one more; infinite with fewer than two."""
+    from scipy.special import stdtrit
+
+    n = len(offsets)
+    if n < 2:
+        return mean(offsets), inf
+    factor = float(stdtrit(n - 1, (1 + level) / 2))
+    return mean(offsets), factor * stdev(offsets) * sqrt(1 + 1 / n)

@@ -1,0 +1,82 @@
+"""True-positive rates at small false-positive rates, with exact intervals.
+
+An attack that is right about a few records and silent about the others is a breach that an average hides
+(Carlini et al., 2022, arXiv 2112.03570).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from unweave.audits.score import Share, Z
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What an attack with one threshold achieves.
+
+    Args:
+        threshold: An example is called a member if its score is larger.
+        tpr: The share of members called members.
+        fpr: The share of non-members called members, at most the wanted one.
+    """
+
+    threshold: float
+    tpr: Share
+    fpr: Share
+
+
+def tpr_at_fpr(
+    members: Float64[np.ndarray, " member"], others: Float64[np.ndarray, " other"], fpr: float
+) -> Rates:
+    """The rates at the lowest threshold that calls at most a share `fpr` of the non-members members.
+
+    Args:
+        members: The scores of members; larger means more like a member.
+        others: The scores of non-members, which fix the threshold.
+        fpr: The false-positive rate, in (0, 1).
+
+    Raises:
+        ValueError: If the non-members are too few for a single one of them to be a false positive.
+    """
+    if not 0 < fpr < 1:
+        raise ValueError(f"a false-positive rate must be in (0, 1), found {fpr}")
+    allowed = math.floor(fpr * len(others) + 1e-9)
+    if allowed < 1:
+        raise ValueError(
+            f"a false-positive rate of {fpr:g} needs at least {math.ceil(1 / fpr)} non-members, found "
+            f"{len(others)}: ask for {1 / max(1, len(others)):.2g} or more"
+        )
+    threshold = float(np.sort(others)[::-1][allowed])
+    caught, false = int((members > threshold).sum()), int((others > threshold).sum())
+    return Rates(threshold, Share(caught, len(members), exact=True), Share(false, len(others), exact=True))
+
+
+def delong(
+    members: Float64[np.ndarray, " member"], others: Float64[np.ndarray, " other"]
+) -> tuple[float, float, float]:
+    """The AUC of members against others and its 95 % interval (DeLong et al., 1988), ends in [0, 1].
+
+    Raises:
+        ValueError: With fewer than two examples of either kind.
+    """
+    if min(len(members), len(others)) < 2:
+        raise ValueError(
+            f"an AUC with an interval needs two examples of each kind, found {len(members)}, {len(others)}"
+        )
+    per_member, per_other = placements(members, others), 1 - placements(others, members)
+    area = float(per_member.mean())
+    variance = per_member.var(ddof=1) / len(members) + per_other.var(ddof=1) / len(others)
+    reach = Z * math.sqrt(variance)
+    return area, max(0.0, area - reach), min(1.0, area + reach)
+
+
+def placements(
+    ours: Float64[np.ndarray, " ours"], theirs: Float64[np.ndarray, " theirs"]
+) -> Float64[np.ndarray, " ours"]:
+    """The share of theirs below each of ours; equal values count as one half."""
+    ordered = np.sort(theirs)
+    below, not_above = (np.searchsorted(ordered, ours, side=side) for side in ("left", "right"))
+    return (below + not_above) / (2 * len(theirs))

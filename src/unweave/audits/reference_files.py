@@ -1,0 +1,93 @@
+"""The files of one retrained model: its answers, its weights, and what each attack kept of it.
+
+No file is replaced: a later audit with other attacks examines the stored model, and adds what they keep.
+"""
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from unweave.audits.answers import Answers, Measurements
+from unweave.audits.attack import EXAMINING_FORMAT, Examiner
+from unweave.audits.exam import Found, Storing
+from unweave.record import checkpoint
+from unweave.record.files import read_object, write_atomically
+from unweave.weights.cost import Cost
+from unweave.weights.sharded_model import whole_state
+
+
+@dataclass(frozen=True)
+class ReferenceFiles:
+    """Where one retrained model is stored.
+
+    Args:
+        facts: The JSON file with its probes and its cost, written last. The answers are beside it, and the
+            weights in a folder of its name.
+        code: The digest of the `train` that makes it.
+    """
+
+    facts: Path
+    code: str
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the weights, and of what attacks kept."""
+        return self.facts.with_suffix("")
+
+    def write(self, answers: Answers[Found], model: nn.Module, exam: Storing[Found]) -> None:
+        """Stores a model and its answers, instead of one whose facts were deleted."""
+        assert answers.cost is not None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for stale in self.folder.glob("attacks-*.json"):
+            stale.unlink()
+        exam.save(answers.found, self.facts.with_suffix(f".{exam.suffix}"))
+        state = whole_state(model)
+        if state:  # of a sharded model the first process alone has it
+            checkpoint.save(self.folder, state, {"code": self.code})
+        content = {"code": self.code, "probes": dict(answers.probes), "cost": asdict(answers.cost)}
+        write_atomically(self.facts, json.dumps(content))
+
+    def read(self, exam: Storing[Found]) -> Answers[Found]:
+        """The answers.
+
+        Raises:
+            ValueError: If another `train` made the model.
+        """
+        content = read_object(self.facts, ": delete it")
+        if content.get("code") != self.code:
+            raise ValueError(
+                f"{self.facts} has the answers of a model that another train() made: give this one another "
+                "folder, or delete that one"
+            )
+        found = exam.load(self.facts.with_suffix(f".{exam.suffix}"))
+        return Answers(found, content["probes"], Cost(**content["cost"]))
+
+    def examine(self, examiner: Examiner) -> Mapping[str, Measurements]:
+        """What attacks keep of the model, beside one original; only what is not stored is examined.
+
+        Raises:
+            ValueError: If an attack needs the model, and its weights are not stored or do not fit.
+        """
+        place = self.folder / f"attacks-{examiner.original_digest[:16]}-{EXAMINING_FORMAT}.json"
+        kept = read_object(place, ": delete it") if place.exists() else {}
+        absent = [attack for attack in examiner.attacks if attack.name not in kept]
+        if absent:
+            model = self.load_model(examiner.original, absent[0].name)
+            kept |= replace(examiner, attacks=absent)(model)
+            write_atomically(place, json.dumps(kept))
+        return {name: kept[name] for name in examiner.names}
+
+    def load_model(self, original: nn.Module, attack: str) -> nn.Module:
+        """The stored model, as a copy of the original with other weights."""
+        if not (self.folder / checkpoint.WEIGHTS).exists():
+            raise ValueError(
+                f"the attack {attack} needs the retrained models, found no weights beside {self.facts}: "
+                "delete that file to retrain its model, or leave the attack out"
+            )
+        model = copy.deepcopy(original)
+        checkpoint.load(self.folder, model)
+        return model

@@ -1,0 +1,131 @@
+"""How often a verdict without retrained references agrees with that from them, on requests that have both.
+
+Each model of a proxy request is judged twice: against ten of the models retrained without the request, as an
+audit does, and by the other proxy requests alone. Beside the models of the method it judges two whose verdict
+is known: the untouched original, and one more retrained model.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.classifier.held_out import HELD_OUT_TV, HeldOut
+from unweave.audits.like_requests import LikeRequest, judge_by_like, nearest
+from unweave.audits.margins import Margins
+from unweave.audits.metrics import Metric, Values
+from unweave.bench.cache import append_suffix
+from unweave.bench.cell import REFERENCE, cell_path, read_answers
+from unweave.bench.stage import Stage
+from unweave.bench.stage_record import read_values
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A proxy request with retrained models.
+
+    Args:
+        stage: Its stage, with all cells.
+        like: What it teaches about other requests.
+        expected: What is expected of its retrained models without them.
+        held_out: The answers of models that were trained without folds.
+        margins: Its own margins, from retrained models.
+    """
+
+    stage: Stage
+    like: LikeRequest
+    expected: Values
+    held_out: HeldOut
+    margins: Margins
+
+
+def count_agreement(proxies: Sequence[Proxy], method: str, control: int) -> list[dict[str, Any]]:
+    """How often each verdict without references meets each verdict with them: a row per stratum and model.
+
+    Args:
+        proxies: The requests.
+        method: The name of the method.
+        control: The seed of the retrained model that is judged.
+    """
+    pairs: dict[tuple[str, str], Counter[str]] = {}
+    for proxy in proxies:
+        others = [each.like for each in proxies if each is not proxy]
+        for model, name, seed in list_subjects(proxy.stage, method, control):
+            without = judge_without(proxy, name, seed, others, gate=model == method)
+            found = pairs.setdefault((proxy.like.stratum, model), Counter())
+            found[f"{without}/{judge_with(proxy, name, seed)}"] += 1
+    strata = Counter(each.like.stratum for each in proxies)
+    return [
+        {
+            "stratum": stratum,
+            "model": model,
+            "requests": strata[stratum],
+            "pairs": dict(sorted(found.items())),
+        }
+        for (stratum, model), found in pairs.items()
+    ]
+
+
+def list_subjects(stage: Stage, method: str, control: int) -> list[tuple[str, str, int]]:
+    """The models of a request that are judged twice: their kind, and the name and the seed of their cell."""
+    seeds = stage.recipe.seeds
+    own = [(method, method, seed) for seed in seeds if ran(stage, method, seed)]
+    return [*own, ("original", "original", seeds[0]), ("retrained", REFERENCE, control)]
+
+
+def ran(stage: Stage, name: str, seed: int) -> bool:
+    """Whether a method ended with a model."""
+    return append_suffix(cell_path(stage, seed, name), "values.json").exists()
+
+
+def judge_with(proxy: Proxy, name: str, seed: int) -> str:
+    """The verdict on one model from the retrained models of its request."""
+    stage, exam = proxy.stage, proxy.stage.exam()
+    seeds = stage.recipe.seeds
+    wanted = [read_values(stage, each, REFERENCE) for each in seeds]
+    references = [read_answers(exam, cell_path(stage, each, REFERENCE)) for each in seeds]
+    own, before = (
+        compared(stage, *subject, references) for subject in ((name, seed), ("original", seeds[0]))
+    )
+    return str(exam.judge(own, wanted, proxy.margins, before, list).verdict)
+
+
+def compared(stage: Stage, name: str, seed: int, references: Sequence[Evidence]) -> list[dict[str, float]]:
+    """The metrics of one model, compared with each reference in turn."""
+    exam, found = stage.exam(), read_answers(stage.exam(), cell_path(stage, seed, name))
+    values = read_values(stage, seed, name)
+    return [{**values, **exam.measure_pair(found, each)} for each in references]
+
+
+def judge_without(proxy: Proxy, name: str, seed: int, others: Sequence[LikeRequest], *, gate: bool) -> str:
+    """The verdict on one model from other requests alone."""
+    stage, exam = proxy.stage, proxy.stage.exam()
+    own, before = (
+        alone(proxy, exam.metrics, *subject)
+        for subject in ((name, seed), ("original", stage.recipe.seeds[0]))
+    )
+    match = nearest(proxy.like.about, others)
+    judgement, _ = judge_by_like(
+        own, before, proxy.expected, match, smallest=smallest_margins(exam.sizes, exam.metrics),
+        metrics=exam.metrics, gate=gate,
+    )  # fmt: skip
+    return str(judgement.verdict)
+
+
+def alone(proxy: Proxy, metrics: Mapping[str, Metric[Any]], name: str, seed: int) -> dict[str, float]:
+    """The metrics of one model that need no reference."""
+    stage = proxy.stage
+    values = read_values(stage, seed, name)
+    found = {key: value for key, value in values.items() if not metrics[key].needs_reference}
+    if HELD_OUT_TV in proxy.expected:
+        answers = read_answers(stage.exam(), cell_path(stage, seed, name))
+        found[HELD_OUT_TV] = proxy.held_out.distance(answers)
+    return found
+
+
+def smallest_margins(sizes: Mapping[str, int], metrics: Mapping[str, Metric[Any]]) -> dict[str, float]:
+    """One example of a request, in the unit of each metric that counts examples."""
+    return {
+        name: metric.bounds[1] / sizes[metric.counts] for name, metric in metrics.items() if metric.counts
+    }

@@ -1,0 +1,85 @@
+"""Attacks on the models of a stage, from the answers in its cells: beside those on retrained models."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unweave.audits.attack import Attack, ModelAnswers
+from unweave.audits.harness.compare import AuditedModels, figures_of, judge_figures, null_of
+from unweave.audits.harness.plan import GROUPS, chosen_attacks
+from unweave.bench.cell import REFERENCE, cell_path, read_answers
+from unweave.bench.recipe import Recipe
+from unweave.bench.stage import Stage
+from unweave.tasks.classifier import Classifier
+
+FEWEST = 2
+"""The fewest seeds: a retrained model is attacked beside the others."""
+
+
+def answer_attacks(names: str) -> tuple[Attack, ...]:
+    """The attacks of "default" or "all", or of names with commas between, that need answers alone.
+
+    Raises:
+        ValueError: If a name is unknown, or is of an attack that needs more.
+    """
+    chosen = chosen_attacks(names)
+    usable = tuple(each for each in chosen if each.figures is not None and each.examine is None)
+    more = [each.name for each in chosen if each not in usable]
+    if more and names not in GROUPS:
+        known = ", ".join(each.name for each in answer_attacks("all"))
+        raise ValueError(
+            f"--attacks of a bench use the answers that it stores ({known}), found {more[0]}, which needs "
+            "more: see unweave attacks"
+        )
+    return usable
+
+
+def refuse_unattackable(recipe: Recipe) -> None:
+    """Raises if a stage can't be attacked: its models are no classifiers, or there are too few of them."""
+    if recipe.family.name != Classifier.family:
+        raise ValueError(f"--attacks are for classifiers, found {recipe.name!r}, of a {recipe.family.noun}")
+    if len(recipe.seeds) < FEWEST:
+        raise ValueError(f"--attacks need at least {FEWEST} seeds, found {len(recipe.seeds)}")
+
+
+def attack_rows(stage: Stage, methods: Sequence[str], attacks: Sequence[Attack]) -> list[dict[str, Any]]:
+    """A row per figure of an attack: its value per seed for each method and for the retrained models.
+
+    Args:
+        stage: The stage, with all of its cells.
+        methods: The methods that ran on every seed.
+        attacks: The attacks.
+    """
+    seeds, calibration = stage.recipe.seeds, stage.recipe.calibration_seeds
+    references, fixing = ([show(stage, REFERENCE, seed) for seed in some] for some in (seeds, calibration))
+    case = AuditedModels(references[0], references, fixing)
+    shown = {name: [show(stage, name, seed) for seed in seeds] for name in methods}
+    return [row for attack in attacks for row in rows_of(attack, case, shown)]
+
+
+def show(stage: Stage, name: str, seed: int) -> ModelAnswers:
+    """The answers of a cell."""
+    return ModelAnswers(read_answers(stage.exam(), cell_path(stage, seed, name)))
+
+
+def rows_of(
+    attack: Attack, case: AuditedModels, shown: Mapping[str, Sequence[ModelAnswers]]
+) -> list[dict[str, Any]]:
+    """The rows of one attack; a model is attacked beside the references of all seeds, as in an audit."""
+    null = null_of(attack, case)
+    results = {
+        name: [judge_figures(attack, figures_of(attack, each, case.retrained), null) for each in models]
+        for name, models in shown.items()
+    }
+    return [
+        {
+            "attack": attack.name,
+            "figure": figure,
+            "retrained": [each[figure].value for each in null.references],
+            "null_band": list(null.bands[figure]),
+            "margin": null.margins.get(figure),
+            "methods": {name: [each[figure].value for each in found] for name, found in results.items()},
+            "findings": {name: [each[figure].finding for each in found] for name, found in results.items()},
+        }
+        for figure in null.bands
+        if all(figure in each for found in results.values() for each in found)
+    ]

@@ -1,0 +1,342 @@
+"""Qualifies a method for one model: proxy requests in strata, their retrained models, and what they teach.
+
+1. Models are trained on all but one fold of the data; their answers show how hard each example is.
+2. Each stratum deals proxy requests: random, memorised, generalised or entangled examples, one class, or a
+   single record.
+3. Each is a stage of a benchmark: retrained models, the method on several seeds, and a verdict.
+4. Each request is then judged as if its models had not been retrained, from the other requests alone
+   (`unweave.audits.like_requests`); how often both verdicts agree is the worth of the next such verdict.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64, Shaped
+from torch import Tensor, nn
+
+from unweave.audits.classifier.held_out import HELD_OUT_TV, HeldOut
+from unweave.audits.classifier.logits import loss
+from unweave.audits.classifier.probes import features_of
+from unweave.audits.like_requests import FEWEST, About, LikeRequest
+from unweave.audits.margins import margins
+from unweave.audits.metrics import Values
+from unweave.audits.summary import mean
+from unweave.bench.agreement import Proxy, count_agreement
+from unweave.bench.bench import compare
+from unweave.bench.cache import append_suffix
+from unweave.bench.cell import REFERENCE, cell_path, read_answers, run_reference
+from unweave.bench.proxy_requests import whole_classes
+from unweave.bench.stage import Stage
+from unweave.bench.stage_record import calibration_margins, read_values
+from unweave.bench.strata import deal, device_of, silhouette
+from unweave.bench.workers import Job, Listener, run_jobs, workers
+from unweave.record import record
+from unweave.record.files import sha256
+from unweave.split import Split
+
+STRATA = ("random", "memorized", "generalized", "entangled", "class", "single")
+LARGEST_POOL = 1 / 3
+"""The largest share of the training data that a stratum of extreme examples is dealt from."""
+FEWEST_OF_CLASS = 20
+"""The fewest training examples of a class that is a proxy request: its probes learn ten of them."""
+FOLD_SEED, CONTROL_SEED = 300, 200
+"""The first seed of the models of folds, and that of the retrained model that is judged; seeds of recipes
+are others."""
+
+MakeStage = Callable[[str, Tensor], Stage]
+"""Makes the stage of a request, by its name and its positions."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The proxy requests of a qualification.
+
+    Args:
+        strata: The strata.
+        requests: The number of proxy requests of each.
+        fraction: Their size, as a fraction of the training data; not that of a class or a single record.
+        folds: The number of parts of the training data that models are trained without.
+        repeats: The number of models for each example that were trained without it.
+        seed: Chooses the folds and the requests.
+    """
+
+    strata: tuple[str, ...] = STRATA
+    requests: int = 5
+    fraction: float = 0.05
+    folds: int = 5
+    repeats: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.strata if name not in STRATA]
+        if unknown or not self.strata:
+            found = f"{unknown[0]!r}" if unknown else "none"
+            raise ValueError(f"--strata must be of {', '.join(STRATA)}, found {found}")
+        if self.requests <= FEWEST:
+            needed = f"{FEWEST} others judge each"
+            raise ValueError(f"--requests must be at least {FEWEST + 1}: {needed}, found {self.requests}")
+        if not 0 < self.fraction < 1:
+            raise ValueError(f"--fraction must be in (0, 1), found {self.fraction}")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The proxy requests.
+
+    Args:
+        positions: Those of each request, by its name.
+        strata: The stratum of each request.
+        skipped: Why a stratum has no requests, by its name.
+    """
+
+    positions: Mapping[str, Int64[Tensor, "_"]]
+    strata: Mapping[str, str]
+    skipped: Mapping[str, str]
+
+
+def qualify(
+    make_stage: MakeStage,
+    original: nn.Module,
+    method: str,
+    plan: Plan,
+    folder: Path,
+    *,
+    facts: Mapping[str, Any],
+    jobs: int = 1,
+    listener: Listener = lambda progress: None,
+) -> dict[str, Any]:
+    """Qualifies a method, and writes `record.json`; finished models are read, so it can be interrupted.
+
+    Args:
+        make_stage: Makes the stage of a request, with the method among its methods.
+        original: The model.
+        method: The name of the method.
+        plan: The proxy requests.
+        folder: The folder of cells and the record.
+        facts: What identifies model, data and method, for a later audit.
+        jobs: The number of worker processes.
+        listener: Called after every job.
+
+    Raises:
+        ValueError: If no stratum has enough records.
+    """
+    folds = run_folds(make_stage, plan, jobs, listener)
+    split = folds[0][0].split()
+    hardness, entangled = mean_loss(folds), silhouettes(original, split)
+    drawn = draw(split, hardness, entangled, plan)
+    if not drawn.positions:
+        raise ValueError(f"no stratum has enough records: {'; '.join(drawn.skipped.values())}")
+    stages = {name: make_stage(name, places) for name, places in drawn.positions.items()}
+    content = compare(list(stages.values()), folder, methods=(method,), jobs=jobs, listener=listener)
+    controls = [
+        Job(f"{name}, a control", run_reference, (each, CONTROL_SEED)) for name, each in stages.items()
+    ]
+    run_all(controls, jobs, listener)
+    held_out = HeldOut([read_answers(*answers_of(stage, seed)) for stage, seed in folds])
+    proxies = [
+        observe(stage, method, held_out, entangled, drawn.strata[name], content["stages"][name])
+        for name, stage in stages.items()
+    ]
+    qualification = {
+        **facts,
+        "method": method,
+        "plan": {**asdict(plan), "strata": list(plan.strata)},
+        "requests": {each.stage.name: asdict(each.like) for each in proxies},
+        "skipped": dict(drawn.skipped),
+        "folds": {fold_name(stage, seed): sha256(fold_file(stage, seed)) for stage, seed in folds},
+        "agreement": count_agreement(proxies, method, CONTROL_SEED),
+    }
+    content = {**content, "qualification": qualification}
+    record.write(content, folder)
+    return content
+
+
+def run_folds(make_stage: MakeStage, plan: Plan, jobs: int, listener: Listener) -> list[tuple[Stage, int]]:
+    """Trains a model without each fold; returns the stage and the seed of each."""
+    n = len(make_stage("fold", torch.tensor([0])).split().train)
+    if n < 2 * plan.folds:
+        raise ValueError(f"expected at least {2 * plan.folds} training examples, found {n}")
+    folds = []
+    for repeat in range(plan.repeats):
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(plan.seed + repeat))
+        for i, part in enumerate(order.tensor_split(plan.folds)):
+            folds.append((make_stage(f"fold-{repeat}-{i}", part.sort().values), FOLD_SEED + repeat))
+    run_all([Job(fold_name(*each), run_reference, each) for each in folds], jobs, listener)
+    return folds
+
+
+def run_all(work: Sequence[Job], jobs: int, listener: Listener) -> None:
+    """Runs jobs whose results are files."""
+    with workers(min(jobs, len(work))) as crew:
+        for _ in run_jobs(crew, work, listener):
+            pass
+
+
+def fold_name(stage: Stage, seed: int) -> str:
+    """The name of a fold in a record, which is also the place of its answers."""
+    return f"{stage.name}/{seed}"
+
+
+def fold_file(stage: Stage, seed: int) -> Path:
+    """The file with the answers of a model that was trained without a fold."""
+    return append_suffix(cell_path(stage, seed, REFERENCE), stage.exam().suffix)
+
+
+def answers_of(stage: Stage, seed: int) -> tuple[Any, Path]:
+    """The exam and the place of the answers of a retrained model."""
+    return stage.exam(), cell_path(stage, seed, REFERENCE)
+
+
+def mean_loss(folds: Sequence[tuple[Stage, int]]) -> Float64[Tensor, " n"]:
+    """The mean cross-entropy of each training example by the models that were trained without it, in nats."""
+    total = torch.zeros(len(folds[0][0].split().train), dtype=torch.float64)
+    for stage, seed in folds:
+        found = read_answers(*answers_of(stage, seed))
+        total[stage.split().forget] += torch.from_numpy(loss(found.logits["forget"], found.labels["forget"]))
+    return total / len(folds)
+
+
+def silhouettes(
+    original: nn.Module, split: Split, of: Int64[Tensor, " of"] | None = None
+) -> Float64[Tensor, " of"]:
+    """How deep examples lie in their own class, in the features of the original, from -1 to 1."""
+    features = features_of(original, split.part("mixed"), device_of(original))
+    return silhouette(features, split.train.labels, of=of)
+
+
+def draw(
+    split: Split, hardness: Float64[Tensor, " n"], entangled: Float64[Tensor, " n"], plan: Plan
+) -> Drawn:
+    """Deals the proxy requests of each stratum.
+
+    Args:
+        split: The data.
+        hardness: The held-out loss of each training example.
+        entangled: The silhouette of each.
+        plan: The strata, and the number and size of their requests.
+    """
+    generator = torch.Generator().manual_seed(plan.seed)
+    n, size = len(split.train), round(plan.fraction * len(split.train))
+    anywhere, alone = (torch.rand(n, generator=generator, dtype=torch.float64) for _ in range(2))
+    scores = {"random": anywhere, "memorized": -hardness, "generalized": hardness, "entangled": entangled}
+    positions: dict[str, Tensor] = {}
+    strata, skipped = {}, {}
+    for name in plan.strata:
+        dealt: list[Tensor]
+        if name == "class":
+            dealt, why = deal_classes(split, plan.requests, generator)
+        else:
+            each, score = (1, alone) if name == "single" else (size, scores[name])
+            why = too_few(name, each, n, plan.requests)
+            dealt = [] if why else deal(score, each, plan.requests, generator)
+        if why:
+            skipped[name] = why
+        for i, places in enumerate(dealt, 1):
+            positions[f"{name}-{i}"], strata[f"{name}-{i}"] = places, name
+    return Drawn(positions, strata, skipped)
+
+
+def too_few(stratum: str, size: int, n: int, count: int) -> str:
+    """Why a stratum can't be dealt; empty if it can."""
+    part = 1 if stratum in ("random", "single") else LARGEST_POOL
+    if size < 2 and stratum != "single":
+        return f"{stratum}: a request of {size} of {n} records is no stratum: give a larger --fraction"
+    if size * count > part * n:
+        most = f"at most {int(part * n)} of {n} records"
+        return f"{stratum}: {count} requests of {size} records need {most}: lower --fraction or --requests"
+    return ""
+
+
+def deal_classes(
+    split: Split, count: int, generator: torch.Generator
+) -> tuple[list[Int64[Tensor, "_"]], str]:
+    """The examples of some classes, as a request each; and why there are none."""
+    labels, unseen = split.train.labels, set(split.held_out.labels[split.calibration].tolist())
+    sizes = labels.bincount().tolist()
+    usable = [label for label, n in enumerate(sizes) if n >= FEWEST_OF_CLASS and label in unseen]
+    if len(usable) <= FEWEST:
+        needs = f"{FEWEST_OF_CLASS} training examples and one for calibration"
+        return [], f"class: {len(usable)} classes have {needs}, {FEWEST + 1} needed"
+    order = torch.randperm(len(usable), generator=generator)[:count].tolist()
+    return [(labels == usable[i]).nonzero()[:, 0] for i in order], ""
+
+
+def observe(
+    stage: Stage,
+    method: str,
+    held_out: HeldOut,
+    entangled: Float64[Tensor, " n"],
+    stratum: str,
+    judged: Mapping[str, Any],
+) -> Proxy:
+    """What the retrained models of a request teach about others.
+
+    Args:
+        stage: The stage of the request, with all of its cells.
+        method: The name of the method.
+        held_out: The answers of models that were trained without folds.
+        entangled: The silhouette of each training example.
+        stratum: The stratum of the request.
+        judged: The stage's part of the record.
+    """
+    recipe, exam, split = stage.recipe, stage.exam(), stage.split()
+    ids = read_answers(exam, cell_path(stage, recipe.seeds[0], REFERENCE)).ids["forget"]
+    about = describe(split, ids, held_out, entangled[split.forget])
+    expected = held_out.expect(read_values(stage, recipe.seeds[0], "original"), ids, whole=about.whole)
+
+    def retrained(seeds: Sequence[int]) -> list[dict[str, float]]:
+        return [figures(stage, seed, REFERENCE, held_out, expected) for seed in seeds]
+
+    calibrating, compared = retrained(recipe.calibration_seeds), retrained(recipe.seeds)
+    own = margins(calibrating, [{}], sizes=exam.sizes, metrics=exam.metrics)
+    like = LikeRequest(
+        stratum,
+        about,
+        offsets={
+            name: mean([each[name] for each in (*compared, *calibrating)]) - expected[name]
+            for name in expected
+        },
+        margins=dict(own.margin),
+        spread={name: (high - low) / 2 for name, (low, high) in own.null_band.items()},
+        verdict=judged["methods"][method]["verdict"],
+    )
+    fixed = calibration_margins(stage, recipe.calibration_seeds, "calibration")
+    assert fixed is not None
+    return Proxy(stage, like, expected, held_out, fixed)
+
+
+def figures(stage: Stage, seed: int, name: str, held_out: HeldOut, expected: Values) -> dict[str, float]:
+    """The metrics of one model of a stage that are tested without a reference."""
+    values = dict(read_values(stage, seed, name))
+    if HELD_OUT_TV in expected:
+        values[HELD_OUT_TV] = held_out.distance(read_answers(stage.exam(), cell_path(stage, seed, name)))
+    return {metric: values[metric] for metric in expected}
+
+
+def describe(
+    split: Split,
+    ids: Shaped[np.ndarray, " forget"],
+    held_out: HeldOut,
+    entangled: Float64[Tensor, " forget"],
+) -> About:
+    """What a request is like.
+
+    Args:
+        split: Its split.
+        ids: The ids of its forget set, as evidence has them.
+        held_out: The answers of models that were trained without folds.
+        entangled: The silhouette of each of its examples.
+    """
+    labels, n = split.train.labels, split.n_classes
+    part, whole = (each.bincount(minlength=n).double() for each in (labels[split.forget], labels))
+    return About(
+        size=len(split.forget),
+        whole=bool(whole_classes(split)) if whole_classes(split) or not split.forgotten_classes else None,
+        class_mix=float((part / part.sum() - whole / whole.sum()).abs().sum() / 2),
+        difficulty=held_out.figures(ids)["difficulty"],
+        entanglement=float((1 - entangled.mean()) / 2),
+    )

@@ -1,0 +1,154 @@
+"""Audits a run without retraining, from a folder of `unweave qualify`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unweave.auditing import Audit
+from unweave.audits.classifier import parquet
+from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.classifier.held_out import HELD_OUT_TV, HeldOut
+from unweave.audits.exam import Exam
+from unweave.audits.like_requests import About, LikeRequest, judge_by_like, nearest
+from unweave.audits.one_model import add_original, audit_record
+from unweave.audits.references import Answers
+from unweave.bench.agreement import smallest_margins
+from unweave.bench.cell import REFERENCE
+from unweave.bench.qualification import describe, silhouettes
+from unweave.cli.project import Project
+from unweave.descent.train import digest
+from unweave.record import record
+from unweave.record.digest import digest_of
+from unweave.record.files import sha256
+from unweave.result import Result
+
+WHAT = {
+    "family": "the family",
+    "model": "the original's weights",
+    "data": "the data",
+    "training": "the code or the recipe that trains",
+    "settings": "the method and its settings",
+}
+"""What a run and its qualification must share."""
+
+
+@dataclass(frozen=True)
+class Qualified:
+    """A qualification of the model and the method of a run.
+
+    Args:
+        digest: The digest of its record.
+        requests: The proxy requests.
+        held_out: The answers of models that were trained without folds.
+        agreement: How often verdicts without references agreed with those from them.
+    """
+
+    digest: str
+    requests: list[LikeRequest]
+    held_out: HeldOut
+    agreement: Sequence[Mapping[str, Any]]
+
+
+def facts_of(project: Project, weights: str, settings: str) -> dict[str, str]:
+    """What a run and its qualification must share.
+
+    Args:
+        project: The model with its data.
+        weights: The digest of the original's weights.
+        settings: The method, with all of its settings.
+    """
+    data = project.split(torch.tensor([0])).digest("mixed", "calibration", "test")
+    training = {key: fact for key, fact in project.facts.items() if key != "project"}  # without its place
+    facts = {"family": project.family.name, "model": weights, "data": data, "training": digest(training)}
+    return {**facts, "settings": settings}
+
+
+def read_qualified(folder: Path, facts: Mapping[str, str]) -> Qualified:
+    """Reads the folder of a qualification.
+
+    Raises:
+        ValueError: If it is no such folder, is not finished or was changed, or is about something else.
+    """
+    found = record.load(folder) if (folder / record.FILE).is_file() else {}
+    if "qualification" not in found:
+        raise ValueError(
+            f"--qualified must be a finished folder of unweave qualify, found none at {folder}: if it was "
+            "interrupted, give the same qualify command again, which resumes"
+        )
+    known = found["qualification"]
+    for name, what in WHAT.items():
+        if known[name] != facts[name]:
+            raise ValueError(
+                f"--qualified must be about this run: {what} of {folder} is {brief(known[name])}, of the run "
+                f"{brief(facts[name])}: qualify this model with this method"
+            )
+    requests = [
+        LikeRequest(**{**each, "about": About(**each["about"])}) for each in known["requests"].values()
+    ]
+    folds = [read_fold(folder, name, expected) for name, expected in known["folds"].items()]
+    return Qualified(digest_of(found), requests, HeldOut(folds), known["agreement"])
+
+
+def read_fold(folder: Path, name: str, expected: str) -> Evidence:
+    """The answers of a model that was trained without a fold, as they were recorded."""
+    path = folder / "cells" / name / f"{REFERENCE}.parquet"
+    if not path.is_file() or sha256(path) != expected:
+        problem = "was changed" if path.is_file() else "is missing"
+        raise ValueError(f"{path} {problem}: delete the folder {folder / 'cells' / name}, and qualify again")
+    return parquet.load(path)
+
+
+def brief(text: str) -> str:
+    """The beginning of a long text, such as a digest."""
+    return text if len(text) <= 60 else f"{text[:12]}..."
+
+
+def audit_qualified(
+    result: Result,
+    answers: tuple[Answers[Any], Answers[Any]],
+    exam: Exam[Any],
+    qualified: Qualified,
+) -> Audit:
+    """Judges a run by the like requests of a qualification.
+
+    Args:
+        result: The run.
+        answers: The answers of its model and of the original.
+        exam: The questions to both.
+        qualified: The qualification.
+    """
+    found, before = answers
+    split, held_out = result.split, qualified.held_out
+    ids = found.found.ids["forget"]
+    about = describe(split, ids, held_out, silhouettes(result.original, split, split.forget))
+    match = nearest(about, qualified.requests)
+    values, original = ({**each.measure(exam)} for each in answers)
+    expected = held_out.expect(original, ids, whole=about.whole)
+    if HELD_OUT_TV in expected:
+        values[HELD_OUT_TV], original[HELD_OUT_TV] = (
+            held_out.distance(each.found) for each in (found, before)
+        )
+    smallest = smallest_margins(exam.sizes, exam.metrics)
+    judgement, forecast = judge_by_like(
+        values, original, expected, match, smallest=smallest, metrics=exam.metrics
+    )
+    made = audit_record(result, judgement, [values], [], forecast, metrics=exam.metrics)
+    untouched, _ = judge_by_like(
+        original, original, expected, match, smallest=smallest, metrics=exam.metrics, gate=False
+    )
+    made = add_original(made, untouched, [original], [], exam.metrics)
+    facts = {
+        "digest": qualified.digest,
+        "stratum": match.stratum,
+        "requests": len(match.like),
+        "uncovered": list(match.uncovered),
+        "about": asdict(about),
+        "like": [asdict(each.about) for each in match.like],
+        "agreement": qualified.agreement,
+    }
+    (stage,) = made["stages"].values()
+    stages = {name: {**stage, "qualified": facts} for name in made["stages"]}
+    return Audit(judgement, found.found, {**made, "stages": stages}, exam)

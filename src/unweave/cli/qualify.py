@@ -1,0 +1,130 @@
+"""`unweave qualify`: tests a method on proxy requests of a model; later audits then need no retraining."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from unweave.bench.qualification import STRATA, MakeStage, Plan
+from unweave.bench.qualification import qualify as run_qualification
+from unweave.bench.setup import Tuning
+from unweave.bench.stage import Stage
+from unweave.bench.workers import refuse_too_many
+from unweave.cli.inputs import out
+from unweave.cli.inputs.choose_method import Retraining, configure_method, read_search
+from unweave.cli.inputs.qualified import facts_of
+from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
+from unweave.cli.project.place import Place, is_given, load_project, weights_digest
+from unweave.cli.project.stage import stage_of
+from unweave.cli.terminal import progress, show
+from unweave.methods import DEFAULT, Method, method_named
+from unweave.record import record
+from unweave.report import html, qualification_tables
+from unweave.tables import merge_tables
+from unweave.tasks.classifier import Classifier
+
+
+def qualify(
+    model: str,
+    /,
+    *,
+    method: str = DEFAULT,
+    set: tuple[str, ...] = (),
+    tuned: Path | None = None,
+    recipe: str | None = None,
+    strata: str = ",".join(STRATA),
+    requests: int = 5,
+    fraction: float = 0.05,
+    jobs: int = 1,
+    flags: CommonFlags = DEFAULTS,
+) -> int:
+    """Test a method on proxy requests of a classifier, once; audit --qualified then retrains nothing.
+
+    Proxy requests are drawn from the training data in strata. For each, 23 models are retrained and the
+    method runs on ten seeds. The record says how often a verdict without retrained models agrees with one
+    from them. Give the same command again to resume an interrupted run.
+
+    Args:
+        model: project.py, or the folder of a model.
+        method: A method, or a pipeline such as lur:recover; see unweave methods.
+        set: A setting of the method, such as how.lr=0.1; can be given several times.
+        tuned: The folder `tuning` of a bench of this model; its settings are the defaults.
+        recipe: The recipe of a model's folder that has no recipe in it.
+        strata: Of random, memorized, generalized, entangled, class and single, with commas between.
+        requests: The number of proxy requests of each stratum, at least four.
+        fraction: Their size, as a fraction of the training data.
+        jobs: The number of worker processes, with one thread each; 1 uses this process.
+        flags: The flags of every verb.
+    """
+    tables, seed, device = parse_settings(set), flags.seed or 0, flags.device or "cpu"
+    names = tuple(dict.fromkeys(each.strip() for each in strata.split(",") if each.strip()))
+    plan = Plan(names, requests, fraction, seed=seed)
+    method_named(method)
+    refuse_too_many(jobs, device)
+    if not is_given([model]):
+        raise ValueError(f"qualify takes one given model, project.py or a folder, found {model!r}")
+    place = Place(model, recipe, None)
+    project = load_project(place, device)
+    if project.family.name != Classifier.family:
+        raise ValueError(f"qualify is for classifiers, found a {project.family.noun}")
+    found = {} if tuned is None else read_search(tuned, model, method)
+    chosen = configure_method(project, method, tables=merge_tables(found, tables), seed=seed)
+    facts = facts_of(project, weights_digest(place, device), repr(chosen))
+    run_facts = {
+        "verb": "qualify",
+        **facts,
+        "project": project.facts,
+        "method": method,
+        "plan": {**asdict(plan), "strata": list(names)},
+        "device": device,
+    }
+    folder = flags.out or Path("unweave-qualification")
+    out.refuse_within(folder, project.source)
+    folder = out.choose_folder(folder, run_facts)
+    make_stage = stage_maker(place, folder, device, method, chosen)
+    make_stage("fold", torch.tensor([0]))  # raises if there is no way to retrain
+    assert project.model is not None
+    start = f"Qualifying {method} on {model} in {folder}"
+    with out.open_folder(folder, run_facts), progress.show_progress(start, quiet=flags.quiet) as listener:
+        run_qualification(
+            make_stage, project.model, method, plan, folder, facts=facts, jobs=jobs, listener=listener
+        )
+        html.write(record.load(folder), folder / html.FILE)
+    print_qualification(folder, flags)
+    return 0
+
+
+def stage_maker(place: Place, folder: Path, device: str, name: str, method: Method | Retraining) -> MakeStage:
+    """A function that makes the stage of a proxy request, with the method and the untouched original."""
+
+    def make(request: str, positions: torch.Tensor) -> Stage:
+        stage = stage_of(place, tuple(positions.tolist()), folder, device)
+        methods = {"original": stage.recipe.methods["original"], name: method}
+        recipe = replace(
+            stage.recipe,
+            name=request,
+            methods=methods,
+            headline=name,
+            probe=0,
+            seeds=tuple(range(10)),
+            calibration_seeds=tuple(range(100, 112)),
+            tuning=Tuning(begin="recipe"),
+        )
+        return replace(stage, recipe=recipe, keeps_models=False)
+
+    return make
+
+
+def print_qualification(folder: Path, flags: CommonFlags) -> None:
+    """Prints the verdicts by stratum, and how verdicts without retrained models agree with them."""
+    whole = record.load(folder)
+    found = whole["qualification"]
+    if flags.json:
+        places = {"out": str(folder), "report": str(folder / html.FILE)}
+        show.print_json({**places, "qualification": found})
+        return
+    for header, lines in qualification_tables.grids(whole):
+        show.print_table(header, lines)
+        show.print_lines("")
+    show.print_sentences(*qualification_tables.sentences(found))
+    show.print_lines("", f"Report: {folder / html.FILE}")

@@ -1,0 +1,228 @@
+"""The work of auditing a concept: reads pipelines and images, trains the recogniser, draws and judges.
+
+Needs the extra `unweave[diffusion]`; `unweave audit` imports it only for a text-to-image model.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from unweave.auditing import Audit, judge_answers
+from unweave.audits.answers import Answers, collect_answers
+from unweave.audits.diffusion.concept_exam import ConceptExam
+from unweave.audits.diffusion.concept_prompts import ConceptPrompts
+from unweave.audits.diffusion.factor_recogniser import fit_recogniser
+from unweave.audits.diffusion.images_exam import Drawn
+from unweave.audits.diffusion.latent_drawing import PromptedPipeline
+from unweave.audits.diffusion.prompt_file import read_prompts
+from unweave.audits.diffusion.real_concepts import RealImages, shows
+from unweave.audits.margins import RETRAINS
+from unweave.audits.one_model import GivenModel
+from unweave.audits.verdict import SEEDS
+from unweave.bench.workers import Listener, Progress
+from unweave.cli.audit_concept import Folders, not_run
+from unweave.cli.inputs.concept_work import LORA
+from unweave.data.captions import hold_out, read_captioned
+from unweave.errors import Failed
+from unweave.families.text_to_image import TextToImageFamily
+from unweave.record import record
+from unweave.record.checkpoint import contents
+from unweave.record.files import read_object, write_atomically
+from unweave.record.one_model import UNKNOWN, request_row
+from unweave.record.record import package_digest
+from unweave.tasks.diffusion.concept_request import refuse_other_size
+from unweave.tasks.diffusion.low_rank_file import add_from_file
+from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load
+from unweave.tasks.diffusion.text_to_image import Tokens
+
+REFERENCES = "references"
+"""The folder of the answers of retrained models, from which an interrupted audit goes on."""
+
+MODELS = "models"
+"""The folder of the recogniser."""
+
+
+@dataclass(frozen=True)
+class ConceptAudit:
+    """An audit of a concept that is ready to run.
+
+    Args:
+        folders: The folders of the models.
+        digests: The digest of the weights of each folder, the original's first.
+        prompts: The prompts.
+        real: Real images.
+        family: The settings.
+        device: The device of the models; the CPU if None.
+    """
+
+    folders: Folders
+    digests: Mapping[Path, str]
+    prompts: ConceptPrompts
+    real: RealImages
+    family: TextToImageFamily
+    device: str | None
+
+    def facts(self) -> dict[str, Any]:
+        """The facts that the audit depends on."""
+        return {
+            "verb": "audit",
+            "weights": {str(folder.resolve()): digest for folder, digest in self.digests.items()},
+            "prompts": repr(self.prompts),
+            "data": self.real.digest,
+            "family": repr(self.family),
+            "device": self.device,
+            "code": package_digest(),
+        }
+
+    def run(self, place: Path, listener: Listener) -> Audit:
+        """Draws images of every model, attacks them and judges."""
+        exam = self.exam(place / MODELS)
+        total = len(self.digests) + 1
+        listener(Progress("the recogniser", 1, total))
+        original = self.model(self.folders.original)
+        before = collect(original, self.folders.original, exam)
+        found = collect(self.edited_model(), self.folders.edited, exam, original)
+        listener(Progress("the original and the model", 3, total))
+        answers: list[Answers[Drawn]] = []
+        for folder in self.folders.retrained:
+            answers.append(self.stored_answers(folder, exam, place / REFERENCES))
+            listener(Progress(folder.name, 3 + len(answers), total))
+        enough = len(answers) >= SEEDS + RETRAINS
+        compared = answers[:-RETRAINS] if enough else answers
+        return judge_answers(
+            exam, self.subject(exam), found, before, compared, answers[-RETRAINS:] if enough else []
+        )
+
+    def exam(self, cache: Path) -> ConceptExam:
+        """The exam, with a recogniser trained on the real images."""
+        cache.mkdir(parents=True, exist_ok=True)
+        recogniser = fit_recogniser(
+            self.real.train, self.real.held_out, self.real.names, device=self.device or "cpu", cache=cache
+        )
+        return self.family.concept_exam(self.prompts, recogniser, self.real)
+
+    def model(self, folder: Path) -> PromptedPipeline:
+        """A pipeline under the prompts."""
+        return PromptedPipeline(load(folder), self.prompts.numbered).to(self.device or "cpu")
+
+    def edited_model(self) -> PromptedPipeline:
+        """The model under audit: of a run with a LoRA file, the original with it, as its users have it."""
+        lora = None if self.folders.run is None else self.folders.run / LORA
+        if lora is None or not lora.is_dir():
+            return self.model(self.folders.edited)
+        model = self.model(self.folders.original)
+        add_from_file(model.denoiser, lora)
+        return model
+
+    def stored_answers(self, folder: Path, exam: ConceptExam, place: Path) -> Answers[Drawn]:
+        """The answers of a retrained model, read from a folder if they are there."""
+        name = f"{self.digests[folder][:16]}-{exam.digest}"
+        facts, images = place / f"{name}.json", place / f"{name}.{exam.suffix}"
+        if not facts.exists():
+            answers = collect(self.model(folder), folder, exam)
+            place.mkdir(parents=True, exist_ok=True)
+            exam.save(answers.found, images)
+            write_atomically(facts, json.dumps({"probes": dict(answers.probes)}))
+        return Answers(exam.load(images), read_object(facts, ": delete it")["probes"])
+
+    def subject(self, exam: ConceptExam) -> GivenModel:
+        """The model under audit, as the record describes it."""
+        train = self.real.train
+        gone = train.part(shows(train, self.prompts.concept).nonzero()[:, 0]).names
+        about = request_row(gone, [0] * len(gone), of=len(train), model=self.folders.original.name)
+        about |= {"classes": {self.prompts.named: len(gone)}}
+        data = {"digest": self.real.digest, "forget": len(gone), "retain": len(train) - len(gone)}
+        data |= {"not run": not_run(self.family, self.folders)}
+        name, row, asked, seed = method_of(self.folders.run)
+        return GivenModel(name, row, {**about, **asked}, {**data, **exam.facts}, TextToImageFamily.name, seed)
+
+
+def collect(
+    model: PromptedPipeline, folder: Path, exam: ConceptExam, original: PromptedPipeline | None = None
+) -> Answers[Drawn]:
+    """The images of a model, and the attacks on it.
+
+    Raises:
+        ValueError: If they are unusable; the message names the folder.
+    """
+    try:
+        return collect_answers(model, exam, original)
+    except Failed as error:
+        raise ValueError(f"the model in {folder} can't be audited: {error}") from error
+
+
+def method_of(
+    run: Path | None,
+) -> tuple[str, Mapping[str, Any], Mapping[str, Any], int | None]:
+    """The name, the row, the request and the seed of the method that made a model, if its run is known."""
+    if run is None:
+        return "model", {"repr": "a model known by its folder", **UNKNOWN}, {}, None
+    (stage,) = record.load(run)["stages"].values()
+    ((name, row),) = stage["methods"].items()
+    kept = {key: row[key] for key in ("repr", "seconds", "gradient_evaluations", "cost", "trace")}
+    asked = {key: stage["request"][key] for key in ("model", "asked", "date")}
+    return name, kept, asked, next(iter(stage["seeds"]), None)
+
+
+def read(
+    folders: Folders, prompts: Path, data: str, family: TextToImageFamily, device: str | None
+) -> ConceptAudit:
+    """Reads the models, the images and the prompts.
+
+    Raises:
+        ValueError: If one of them can't be used.
+    """
+    real, asked = read_real(data, prompts)
+    digests: dict[Path, str] = {}
+    for folder in (folders.original, folders.edited, *folders.retrained):
+        pipeline = load(folder)
+        refuse_other_size(pipeline, [real.train, real.held_out])
+        tokens = pipeline.tokens(asked.numbered)  # a prompt that is too long is an error
+        if family.attacks:
+            refuse_no_room(tokens, asked)
+        digests[folder] = weights_digest(pipeline)
+    refuse_same(folders, digests)
+    real.refuse_too_few(asked, attacked=family.attacks > 0)
+    return ConceptAudit(folders, digests, asked, real, family, device)
+
+
+def read_real(data: str, prompts: Path) -> tuple[RealImages, ConceptPrompts]:
+    """Reads real images, and the prompts in terms of their factors; a fifth of the images is held out.
+
+    Raises:
+        ValueError: If one of them can't be used.
+    """
+    train, held_out = read_captioned(data)
+    whole = RealImages(train, train if held_out is None else held_out)
+    asked = read_prompts(prompts, whole.names)
+    if held_out is not None:
+        return whole, asked
+    parts = hold_out(shows(train, asked.concept))
+    return RealImages(*(train.part(each) for each in parts)), asked
+
+
+def weights_digest(pipeline: StableDiffusion) -> str:
+    """The digest of all weights of a pipeline."""
+    models = pipeline.unet, pipeline.autoencoder, pipeline.text_encoder
+    return hashlib.sha256("".join(contents(each.state_dict()) for each in models).encode()).hexdigest()
+
+
+def refuse_no_room(tokens: Tokens, prompts: ConceptPrompts) -> None:
+    """Raises if attacks can't put a token before the prompt of the concept."""
+    if int(tokens.lengths[0]) >= tokens.ids.shape[1]:
+        raise ValueError(
+            f"attacks put tokens before {prompts.trained[0].text!r}, which has as many as the model takes: "
+            "put a shorter prompt first in trained, or set attacks=0"
+        )
+
+
+def refuse_same(folders: Folders, digests: Mapping[Path, str]) -> None:
+    """Raises if two folders that must differ hold the same weights."""
+    named = [folders.original, folders.edited, *folders.retrained]
+    for first, second in combinations(named, 2):
+        if digests[first] == digests[second]:
+            raise ValueError(f"{second} must hold another model than {first}, found the same: leave one")

@@ -1,0 +1,88 @@
+"""Proxy requests: each stratum deals what its name says, or says why it can't."""
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from unweave.bench.qualification import FEWEST_OF_CLASS, STRATA, Plan, draw
+from unweave.split import Split
+
+N, CLASSES = 400, 5
+LABELS = torch.arange(N) % CLASSES
+HARDNESS = torch.rand(N, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+SILHOUETTE = torch.rand(N, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+PLAN = Plan(requests=4)
+
+
+def split(labels: torch.Tensor = LABELS, held_out: torch.Tensor = LABELS[:50]) -> Split:
+    train, test = (TensorDataset(torch.zeros(len(each), 1), each) for each in (labels, held_out))
+    return Split(train, [0], test, calibration=range(25))
+
+
+def drawn(plan: Plan = PLAN, **changes: torch.Tensor):
+    return draw(split(**changes), HARDNESS, SILHOUETTE, plan)
+
+
+def of(found, stratum: str) -> list[torch.Tensor]:
+    return [found.positions[name] for name, each in found.strata.items() if each == stratum]
+
+
+def test_every_stratum_deals_disjoint_requests_of_its_size():
+    found = drawn()
+    assert list(dict.fromkeys(found.strata.values())) == list(STRATA) and not found.skipped
+    sizes = {"class": N // CLASSES, "single": 1}
+    for stratum in STRATA:
+        requests = of(found, stratum)
+        together = torch.cat(requests)
+        assert len(requests) == 4 and len(together.unique()) == len(together)
+        assert {len(each) for each in requests} == {sizes.get(stratum, 20)}
+
+
+def test_strata_hold_the_extremes():
+    found = drawn()
+    for stratum, scores in (
+        ("memorized", -HARDNESS),
+        ("generalized", HARDNESS),
+        ("entangled", SILHOUETTE),
+    ):
+        chosen = torch.cat(of(found, stratum))
+        rest = torch.ones(N, dtype=torch.bool).index_fill_(0, chosen, False)
+        assert scores[chosen].max() < scores[rest].min()
+    for places in of(found, "class"):
+        assert len(LABELS[places].unique()) == 1
+
+
+def test_the_seed_chooses_them():
+    first, again, other = (drawn(Plan(requests=4, seed=seed)) for seed in (0, 0, 1))
+    assert all(torch.equal(first.positions[name], again.positions[name]) for name in first.positions)
+    assert not torch.equal(first.positions["random-1"], other.positions["random-1"])
+
+
+def test_a_stratum_with_too_few_records_is_named_and_the_others_go_on():
+    found = drawn(Plan(requests=4, fraction=0.1))
+    assert found.skipped.keys() == {"memorized", "generalized", "entangled"}
+    assert "4 requests of 40 records need at most 133 of 400" in found.skipped["memorized"]
+    assert set(found.strata.values()) == {"random", "class", "single"}
+    tiny = drawn(Plan(requests=4, fraction=0.002))
+    assert "random" in tiny.skipped and "--fraction" in tiny.skipped["random"]
+
+
+def test_a_class_without_enough_examples_is_no_request():
+    rare = torch.where(torch.arange(N) < FEWEST_OF_CLASS - 1, 4, torch.arange(N) % 4)
+    assert all(not bool((rare[each] == 4).any()) for each in of(drawn(labels=rare), "class"))
+    found = drawn(labels=rare, held_out=torch.arange(50) % 3)
+    assert "3 classes have" in found.skipped["class"] and "class" not in found.strata.values()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"strata": ("random", "hard")}, "found 'hard'"),
+        ({"strata": ()}, "found none"),
+        ({"requests": 3}, "at least 4"),
+        ({"fraction": 1.0}, "found 1.0"),
+    ],
+)
+def test_a_wrong_plan_is_refused(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Plan(**wrong)

@@ -1,0 +1,160 @@
+"""`unweave qualify`, and `unweave audit --qualified`, which retrains nothing."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import projects
+from cli.written import stage_of
+from unweave.cli import main
+from unweave.record import record
+
+QUICK = """
+def train(dataset, seed):
+    torch.manual_seed(seed)
+    model = Net()
+    items = [dataset[i] for i in range(len(dataset))]
+    x, label = torch.stack([each["x"] for each in items]), torch.tensor([each["label"] for each in items])
+    optimizer = torch.optim.Adam(model.parameters(), 0.05)
+    for _ in range(40):
+        loss = nn.functional.cross_entropy(model(x, torch.ones(1)), label)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model
+
+
+def load():
+    return given(model=train(Records(90, 0), 0))
+"""
+"""A training in one batch a step."""
+
+METHOD = ("--method", "finetune", "--set", "how.epochs=1")
+FEW = ("--strata", "random,memorized", "--requests", "4", "--fraction", "0.1", "--quiet")
+
+
+@pytest.fixture(scope="session")
+def qualified(tmp_path_factory) -> tuple[str, Path]:
+    """A project and its qualification."""
+    folder = tmp_path_factory.mktemp("qualified")
+    place = projects.project(folder / "mine", QUICK)
+    assert main(["qualify", place, *METHOD, *FEW, "--out", str(folder / "done")]) == 0
+    return place, folder / "done"
+
+
+@pytest.fixture
+def forgot(run, here, qualified):
+    """Forgets something of that project, into a folder of this name."""
+
+    def call(name: str, *request: object, method: tuple[str, ...] = METHOD) -> Path:
+        told = run("forget", qualified[0], *request, *method, "--out", here / name, "--quiet")
+        assert told.code == 0, told.error
+        return here / name
+
+    return call
+
+
+class TestQualification:
+    def test_every_proxy_request_has_a_verdict_from_its_retrained_models(self, qualified):
+        made = record.load(qualified[1])
+        assert list(made["stages"]) == [f"random-{i}" for i in range(1, 5)]
+        for name, stage in made["stages"].items():
+            assert len(stage["seeds"]) == 10 and len(stage["calibration_seeds"]) == 12
+            found = made["qualification"]["requests"][name]
+            assert found["verdict"] == stage["methods"]["finetune"]["verdict"]
+            assert found["about"]["size"] == 9 == stage["data"]["forget"]
+            assert (
+                found["offsets"].keys() == found["margins"].keys() == {"ua", "ra", "ta", "auc", "held_out_tv"}
+            )
+
+    def test_it_counts_how_verdicts_without_retraining_agree(self, qualified):
+        rows = record.load(qualified[1])["qualification"]["agreement"]
+        models = {row["model"]: sum(row["pairs"].values()) for row in rows}
+        assert models == {"finetune": 40, "original": 4, "retrained": 4}
+        assert all(row["requests"] == 4 and row["stratum"] == "random" for row in rows)
+
+    def test_a_stratum_with_too_few_records_is_named(self, qualified):
+        why = record.load(qualified[1])["qualification"]["skipped"]
+        assert why.keys() == {"memorized"}
+        assert "memorized: 4 requests of 9 records need at most 30 of 90" in (
+            (qualified[1] / "report.html").read_text()
+        )
+
+    def test_the_same_command_goes_on_and_trains_nothing_again(self, run, here, qualified):
+        place, folder = qualified
+        cells = {path: path.stat().st_mtime_ns for path in (folder / "cells").rglob("*.parquet")}
+        lost = next(folder.glob("cells/random-2/100/retrained.json"))
+        lost.unlink()
+        told = run("qualify", place, *METHOD, *FEW, "--out", folder)
+        assert "Cost, retrains" in told.out
+        assert told.code == 0 and "models of 4 requests" in " ".join(told.out.split())
+        after = {path: path.stat().st_mtime_ns for path in (folder / "cells").rglob("*.parquet")}
+        assert {path for path in cells if after[path] != cells[path]} == {lost.with_suffix(".parquet")}
+
+
+class TestAudit:
+    def test_nothing_is_retrained_and_everything_says_so(self, run, forgot, qualified):
+        folder = forgot("run", "--random", 0.1)
+        told = run("audit", folder, "--qualified", qualified[1], "--quiet")
+        said = " ".join(told.out.split())
+        assert told.code in (0, 1), told.error
+        assert "no reference of this request was retrained" in said and "stratum random" in said
+        out = folder / "audit-qualified"
+        assert not (out / "references").exists()
+        stage = stage_of(out)
+        assert stage["reference"]["scores"] == {} and stage["qualified"]["stratum"] == "random"
+        assert "No reference of this request was retrained" in (out / "report.html").read_text()
+        again = run("report", out)
+        assert again.code == 0, again.error
+
+    def test_json_says_what_the_verdict_rests_on(self, run, forgot, qualified):
+        told = run("audit", forgot("run", "--random", 0.1), "--qualified", qualified[1], "--json", "--quiet")
+        found = json.loads(told.out)["qualified"]
+        assert found["requests"] == 4 and found["about"]["size"] == 9 and len(found["like"]) == 4
+
+    @pytest.mark.parametrize(
+        ("request_flags", "why"),
+        [(("--class", 1), "it holds whole classes"), (("--random", 0.4), "its size is 36, theirs 9")],
+    )
+    def test_a_request_that_no_stratum_covers_is_inconclusive(
+        self, run, forgot, qualified, request_flags, why
+    ):
+        told = run("audit", forgot("run", *request_flags), "--qualified", qualified[1], "--quiet")
+        said = " ".join(told.out.split())
+        assert (
+            told.code == 1 and said.startswith("INCONCLUSIVE: no stratum covers the request") and why in said
+        )
+
+
+class TestRefused:
+    def test_another_method(self, refused, forgot, qualified):
+        other = forgot("run", "--random", 0.1, method=("--method", "finetune", "--set", "how.epochs=2"))
+        refused("the method and its settings", "audit", other, "--qualified", qualified[1], "--quiet")
+
+    def test_another_model(self, refused, run, here, qualified, tmp_path):
+        change = QUICK.replace("(90, 0), 0))", "(90, 0), 1))")
+        place = projects.project(tmp_path / "other", change)
+        assert run("forget", place, "--random", 0.1, *METHOD, "--out", here / "run", "--quiet").code == 0
+        refused("the original's weights", "audit", here / "run", "--qualified", qualified[1], "--quiet")
+
+    def test_an_interrupted_one(self, refused, forgot, qualified, tmp_path):
+        copied = Path(shutil.copytree(qualified[1], tmp_path / "copied"))
+        (copied / "record.json").unlink()
+        refused("was interrupted", "audit", forgot("run", "--random", 0.1), "--qualified", copied, "--quiet")
+
+    def test_one_that_lost_a_model(self, refused, forgot, qualified, tmp_path):
+        copied = Path(shutil.copytree(qualified[1], tmp_path / "copied"))
+        next(copied.glob("cells/fold-0-0/*/retrained.parquet")).write_bytes(b"")
+        refused("was changed", "audit", forgot("run", "--random", 0.1), "--qualified", copied, "--quiet")
+
+    @pytest.mark.parametrize("flags", [("--references", 2), ("--attacks", "default"), ("--jobs", 2)])
+    def test_flags_that_retrain(self, refused, tmp_path, flags):
+        refused("does not go with", "audit", tmp_path, "--qualified", tmp_path, *flags, "--quiet")
+
+    def test_what_is_no_given_classifier(self, refused, tmp_path):
+        refused("one given model", "qualify", "digits", "--quiet")
+        place = projects.project(tmp_path / "mine", "train = None")
+        refused("no way to retrain", "qualify", place, "--quiet")
+        refused("found 'hard'", "qualify", place, "--strata", "hard", "--quiet")

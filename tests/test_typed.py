@@ -1,0 +1,52 @@
+"""The tests check types and shapes of the package at run time."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from beartype import beartype
+from jaxtyping import Float
+from torch import Tensor
+
+import typed
+from unweave.choices import suggest_word
+from unweave.report.ranks import Ranking
+from unweave.weights.step import Step
+
+Row = Float[Tensor, " class"]
+
+
+def check(function):
+    return typed.check_types(typechecker=beartype)(function)
+
+
+def test_a_shape_is_found_wherever_it_stands():
+    assert not any(map(typed.has_shapes, (int, list[int], Tensor | None, Step)))
+    assert all(map(typed.has_shapes, (Row, list[Row], dict[str, tuple[Row, ...]] | None, "Step")))
+
+
+def test_types_are_checked_and_shapes_too():
+    def twice(number: int) -> int:
+        return number * 2
+
+    def sum_rows(one: Row, other: Row) -> Row:
+        return one + other.sum()
+
+    @dataclass(frozen=True)
+    class Point:
+        at: int
+
+    assert check(twice)(2) == 4 and check(Point)(1) == Point(1)
+    for call in (lambda: check(twice)("2"), lambda: check(Point)("1")):
+        with pytest.raises(Exception, match="'[12]'"):
+            call()
+    check(sum_rows)(torch.zeros(3), torch.zeros(3))
+    with pytest.raises(Exception, match="Type-check error"):
+        check(sum_rows)(torch.zeros(3), torch.zeros(4))
+
+
+def test_the_package_is_checked():
+    with pytest.raises(Exception, match="violates type hint"):
+        suggest_word(1, ["one"])
+    with pytest.raises(Exception, match="violates type hint"):
+        Ranking({"a": 1.0}, "14")
