@@ -19,6 +19,7 @@ from unweave.methods.influence import Influence
 from unweave.methods.kde import KDE
 from unweave.methods.last_layers import CFk, EUk
 from unweave.methods.lur import LUR
+from unweave.methods.meta_unlearning import MetaUnlearning
 from unweave.methods.msg import MaskedSmallGradients
 from unweave.methods.pipeline import JOINT, Pipeline
 from unweave.methods.prmq import PRMQ
@@ -67,6 +68,7 @@ METHODS: Mapping[str, Method] = {
     "lur-match": LUR(forget=Level()),
     "joint": LUR(mode="joint"),
     "joint-match": LUR(mode="joint", forget=Level()),
+    "meta-unlearning": MetaUnlearning(),
     "short-retrain": FromScratch(),
     "shrink": Shrink(),
     "finetune": FineTune(),
