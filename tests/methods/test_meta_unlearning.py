@@ -1,6 +1,7 @@
 """Meta-unlearning: its gradient against autograd through the written-out relearning, and the joint loss."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ META = MetaUnlearning(mode="exact", alpha=0.2, ahead=SHARE, weight=WEIGHT, forge
 
 def by_hand(of: Problem, alpha: float, relearn: int, *, attacker: str = "forget") -> Tensor:
     """The gradient of J, through the steps of relearning, by autograd alone."""
-    weights = dict(of.model.named_parameters())
+    weights: dict[str, Tensor] = {**dict(of.model.named_parameters())}
     retain, forget = batch(of, of.split.retain), batch(of, of.split.forget)
 
     def loss(at, params: dict[str, Tensor]) -> Tensor:
@@ -61,7 +62,7 @@ def test_first_order_leaves_out_the_hessian():
         float((follow(of, replace(META, mode="first-order", alpha=a)) - by_hand(of, a, 1)).norm())
         for a in alphas
     ]
-    assert all(1.9 < a / b < 2.1 for a, b in zip(errors, errors[1:], strict=False)), errors
+    assert all(1.9 < a / b < 2.1 for a, b in pairwise(errors)), errors
 
 
 def test_quadratics_have_a_closed_form():

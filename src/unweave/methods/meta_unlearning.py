@@ -49,7 +49,7 @@ class MetaUnlearning:
         "after relearning",
         "the forget loss of any target is minimised after relearning, where the released code maximises the "
         "training loss there, on the forget set and on related and unrelated retain data, so that relearning "
-        "damages those too; plain gradient steps on the batch of the forget loss, not one of AdamW on another",
+        "damages those too; plain gradient steps on that same batch, not one of AdamW on another",
     )
 
     mode: Literal["first-order", "exact"] = "first-order"
