@@ -24,6 +24,7 @@ from unweave.methods.msg import MaskedSmallGradients
 from unweave.methods.pipeline import JOINT, Pipeline
 from unweave.methods.prmq import PRMQ
 from unweave.methods.recover import Recover
+from unweave.methods.reset_tokens import ResetTokens
 from unweave.methods.rni import RNI
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
@@ -115,8 +116,9 @@ STAGES: Mapping[str, Method] = {
     "redraw": Redraw(),
     "fresh": Fresh(),
     "recover": Recover(),
+    "reset-tokens": ResetTokens(),
 }
-"""Starts and recoveries: methods that are useful in a pipeline only."""
+"""Starts, recoveries and last stages: methods that are useful in a pipeline only."""
 
 
 DEFAULT = "lur:recover"
