@@ -16,6 +16,7 @@ from unweave.methods.about import About
 from unweave.methods.configure import configure
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.recover import Recover
+from unweave.methods.reset_tokens import ResetTokens
 from unweave.problem import Problem
 from unweave.space import Choice, Log, Range, Uniform, Whole
 from unweave.tasks.diffusion.scopes import Scope, restrict
@@ -33,7 +34,7 @@ BATCHES = {"batch": 64, "forget_batch": 32, "max_norm": 1.0, "schedule": "cosine
 
 @dataclass(frozen=True)
 class Train:
-    """Leaves the weights of a scope trainable and freezes the others.
+    """Leaves the weights of a scope of the denoiser trainable and freezes the others.
 
     Args:
         scope: The scope.
@@ -45,6 +46,8 @@ class Train:
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
         restrict(problem.model, self.scope)
+        for name, p in problem.model.named_parameters():
+            p.requires_grad_(p.requires_grad and name.startswith("unet."))
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,11 @@ class Row:
     changes: Mapping[str, Mapping[str, Any]]
     ranges: Mapping[str, Range | None]
     scope: Scope | None = None
+
+    @property
+    def edits_words(self) -> bool:
+        """Whether it edits the text encoder, too."""
+        return "reset-tokens" in self.stages.split(":")
 
 
 def steps(name: str, price: int, extra: int = 0) -> dict[str, Range]:
@@ -93,6 +101,8 @@ ROWS: Mapping[str, Row] = {
     "joint": forgetting("joint", 2),
     "joint:recover": recovering(forgetting("joint", 2, 0.6)),
     "meta-unlearning": Row("meta-unlearning", {}, {**forgetting("meta-unlearning", 6).ranges, **META}),
+    "joint:reset-tokens": replace(forgetting("joint", 2), stages="joint:reset-tokens"),
+    "reset-tokens": Row("reset-tokens", {}, {}, "cross-attention"),
     "salun": forgetting("salun", 2, 0.8),
     "sa": Row("sa", {"sa": SMALL}, steps("sa", 2, 16)),
     "esd-x": Row("esd", {}, steps("esd", 1), "cross-attention"),
@@ -130,7 +140,12 @@ def space_of(row: Row, family: TextToImageFamily) -> dict[str, Range]:
     space: dict[str, Range] = {} if row.scope else {"train.scope": SCOPES}
     for name in row.stages.split(":"):
         stage, before = family.method_named(name), "" if row.scope == "all" else f"{name}."
-        own = family.space("" if isinstance(stage, Recover) else name, stage, BUDGET)
+        own = {} if isinstance(stage, ResetTokens) else family.space(kind_of(name, stage), stage, BUDGET)
         space |= {f"{before}{path}": RATES if path == "how.lr" else each for path, each in own.items()}
     space |= {path: each for path, each in row.ranges.items() if each is not None}
     return {path: each for path, each in space.items() if row.ranges.get(path, each) is not None}
+
+
+def kind_of(name: str, stage: Method) -> str:
+    """The name by which a family knows the ranges of a stage; a recovery has none of its own."""
+    return "" if isinstance(stage, Recover) else name

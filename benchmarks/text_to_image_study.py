@@ -127,10 +127,12 @@ def search_rows(study: Study, factor: str, names: Sequence[str], trials: int) ->
     case = study.case(SEARCH_SEED, factor, value, searching=True)
     exam, model = case.questions, study.retrained(SEARCH_SEED, value, case)
     retrained = exam.answers(model)
-    # there is one retrained model, so the spread of two is not known
-    cases = [Case(case, SEARCH_SEED, case.original(), retrained, exam.measure(retrained), floor=0.0)]
+    values = exam.measure(retrained)
     logs: dict[str, list[Trial]] = {}
     for name in names:
+        original = case.original(text_encoder=ROWS[name].edits_words)
+        # there is one retrained model, so the spread of two is not known
+        cases = [Case(case, SEARCH_SEED, original, retrained, values, floor=0.0)]
         method, space = method_of(ROWS[name], SEARCHING), space_of(ROWS[name], SEARCHING)
         # without a setting to search, one trial says what the method is worth
         own, start = trials if space else 1, time.process_time()
@@ -183,7 +185,8 @@ def run_concept(
 
         def make(name: str = name, method: Method | None = method) -> dict[str, Any]:
             if method is not None:
-                return run(case, original, seed, method, measured)
+                edited = case.original(text_encoder=ROWS[name].edits_words)
+                return run(case, edited, seed, method, measured)
             model = original if name == "original" else study.retrained(seed, value, case)
             return {"failed": None, **measured(model, answers(name))}
 

@@ -22,6 +22,7 @@ from unweave.data.captioned_drawings import HELD_OUT_TEMPLATES, Drawings
 from unweave.data.captions import FILE, TEXT, Captioned
 from unweave.descent.descend import Descent
 from unweave.tasks.diffusion.concept_request import ConceptRequest
+from unweave.tasks.diffusion.prompts import Encoded, Prompted
 from unweave.tasks.diffusion.sample import Sampler
 from unweave.tasks.diffusion.stable_diffusion import load, save
 
@@ -111,6 +112,10 @@ def test_a_case_poses_the_request_on_a_copy():
     case = ConceptCase(pipeline(), ConceptRequest(given.task.prompts, given.task, given.split), exam())
     original = case.original()
     of = case.problem(original, 3, {})
+    assert {name.partition(".")[0] for name in of.params} == {"unet"}
+    whole = case.problem(case.original(text_encoder=True), 3, {})
+    assert list(whole.params) == list(of.params) and isinstance(whole.model, Prompted)
+    assert isinstance(whole.model.words, Encoded)
     with torch.no_grad():
         next(iter(of.params.values())).add_(1.0)
     assert of.split is given.split and of.generator.initial_seed() == 3

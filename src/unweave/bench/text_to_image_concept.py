@@ -43,7 +43,7 @@ class PromptCounts:
     trained: int = 4
     paraphrased: int = 4
     combined: int = 2
-    neighbours: int = 2
+    neighbours: int = 1
     others: int = 1
 
 
@@ -138,9 +138,16 @@ class ConceptCase:
     request: ConceptRequest
     questions: EditExam
 
-    def original(self) -> Prompted:
-        """The model to edit, with all weights of the denoiser trainable."""
-        return self.pipeline.model(self.request.prompts)
+    def original(self, *, text_encoder: bool = False) -> Prompted:
+        """The model to edit, with all weights of the denoiser trainable; the text encoder is frozen.
+
+        Args:
+            text_encoder: Whether it is part of the model, for methods that edit it; passes then take longer.
+        """
+        model = self.pipeline.model(self.request.prompts, "text encoder" if text_encoder else "all")
+        for name, p in model.named_parameters():
+            p.requires_grad_(name.startswith("unet."))
+        return model
 
     def problem(
         self, original: nn.Module, seed: int, memory: Memory, tuning_seed: int | None = None
