@@ -58,7 +58,7 @@ FIRST_SEED = 10**12
 
 SEARCHING = TextToImageFamily(Sampler("dpm", steps=8, guidance=3.0), images=20)
 FEW = PromptCounts(trained=2, paraphrased=1, combined=1, neighbours=1, others=0)
-REPORTING = TextToImageFamily(Sampler("dpm", steps=15, guidance=3.0), images=25)
+REPORTING = TextToImageFamily(Sampler("dpm", steps=10, guidance=3.0), images=25)
 MANY = PromptCounts()
 REFERENCES = ("original", "retrained")
 

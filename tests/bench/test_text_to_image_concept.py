@@ -74,10 +74,10 @@ def same(one, other) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[each], other[each]) for each in one)
 
 
-def plain(of: EditExam, model) -> Any:
-    """What an exam without the edits sees."""
-    known = {name: getattr(of, name) for name in ("prompts", "recogniser", "real", "sampler", "count")}
-    return ConceptExam(**known).answers(model)
+def plain(of: EditExam) -> ConceptExam:
+    """The same exam of whole pipelines."""
+    names = ("prompts", "recogniser", "real", "sampler", "count", "budget")
+    return ConceptExam(**{name: getattr(of, name) for name in names})
 
 
 @pytest.mark.parametrize("scope", ["cross-attention", "text encoder"])
@@ -85,7 +85,7 @@ def test_an_edit_is_drawn_as_the_pipeline_that_it_is_saved_as(scope, tmp_path: P
     source = load(write_pipeline(tmp_path / "sd"))
     of, edited = exam(pipeline=source), source.model(prompts(), scope)
     before = of.answers(edited)
-    assert same(before, plain(of, PromptedPipeline(source, PROMPTS.numbered)))
+    assert same(before, plain(of).answers(PromptedPipeline(source, PROMPTS.numbered)))
     with torch.no_grad():
         for p in edited.parameters():
             if p.requires_grad:
@@ -93,7 +93,7 @@ def test_an_edit_is_drawn_as_the_pipeline_that_it_is_saved_as(scope, tmp_path: P
     save(source, edited, tmp_path / "edited", {})
     again = PromptedPipeline(load(tmp_path / "edited"), PROMPTS.numbered)
     found = of.answers(edited)
-    assert same(found, plain(of, again)) and same(found, of.answers(again))
+    assert same(found, plain(of).answers(again)) and same(found, of.answers(again))
     assert not same(found, before)
 
 
@@ -105,6 +105,21 @@ def test_the_course_of_relearning_is_what_the_attack_goes_by():
     assert all(0 <= share <= 100 for share in course.values())
     with pytest.raises(ValueError, match="needs the budget of an attacker"):
         exam().relearned(model)
+
+
+def test_attacks_see_the_whole_pipeline():
+    attacker = Budget(
+        images=1,
+        guidances=(1.0,),
+        seeds=10,
+        draws=2,
+        vector_steps=1,
+        relearning=Descent(lr=1e-3, steps=1, batch=2),
+        looks=(),
+    )
+    of, model = exam(budget=attacker), request().model
+    whole = PromptedPipeline(pipeline(), PROMPTS.numbered)
+    assert of.probes(model) == plain(of).probes(whole) and len(of.probes(whole)) > 10
 
 
 def test_a_case_poses_the_request_on_a_copy():
