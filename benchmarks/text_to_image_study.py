@@ -16,8 +16,7 @@ import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +72,7 @@ class Study:
         out: The folder of searches and runs.
         attacks: The number of images of each setting of the attacks.
         attacked: The seeds on which all attacks run; on others only relearning does.
+        requests: The requests that were made, by factor and value.
     """
 
     models: TextToImageModels
@@ -80,12 +80,15 @@ class Study:
     out: Path
     attacks: int = 25
     attacked: Sequence[int] = (0,)
+    requests: dict[tuple[str, str], ConceptRequest] = field(default_factory=dict)
 
-    @cache  # noqa: B019  one study lives as long as the process
-    def request(self, factor: str, value: str) -> ConceptRequest:
-        """The request to forget a concept: the same for all seeds, which share one autoencoder."""
-        pipeline, (train, held_out) = self.pipeline(SEARCH_SEED, "original"), self.models.data
-        return make_request(pipeline, train, held_out, Erasure((value,), column=factor))
+    def request(self, pipeline: StableDiffusion, factor: str, value: str) -> ConceptRequest:
+        """The request to forget a concept: made once, because all models share one autoencoder."""
+        if (factor, value) not in self.requests:
+            train, held_out = self.models.data
+            erasure = Erasure((value,), column=factor)
+            self.requests[factor, value] = make_request(pipeline, train, held_out, erasure)
+        return self.requests[factor, value]
 
     def pipeline(self, seed: int, name: str) -> StableDiffusion:
         """A model of a seed."""
@@ -112,7 +115,7 @@ class Study:
             first_seed=FIRST_SEED if searching else 0,
             pipeline=pipeline,
         )
-        return ConceptCase(pipeline, self.request(factor, value), questions)
+        return ConceptCase(pipeline, self.request(pipeline, factor, value), questions)
 
     def retrained(self, seed: int, value: str, case: ConceptCase) -> nn.Module:
         """The model of a seed that was retrained without a concept, under the prompts of the exam."""
