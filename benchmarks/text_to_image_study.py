@@ -194,7 +194,7 @@ def run_concept(
             return {"failed": None, **measured(model, answers(name))}
 
         key = digest({**known, "method": repr(method)})
-        runs[name] = read_or_make(folder / file_name(name), key, make)
+        runs[name] = dict(read_or_make(folder / file_name(name), key, make))
         print(f"{value}  seed {seed}  {name}", flush=True)
     wanted = runs["retrained"]["values"]
     for each in runs.values():

@@ -101,8 +101,8 @@ def test_the_course_of_relearning_is_what_the_attack_goes_by():
     attacker = Budget(images=4, relearning=Descent(lr=1e-3, steps=3, batch=4), looks=(1,))
     of, model = exam(budget=attacker), request().model
     course = of.relearned(model)
-    assert list(course) == [f"relearned_10_at_{step}" for step in (0, 1, 3)]
-    assert all(0 <= share <= 100 for share in course.values())
+    assert list(course) == ["relearn_10", *(f"relearned_10_at_{step}" for step in (0, 1, 3))]
+    assert all(0 <= share <= 100 for share in course.values()) and course["relearn_10"] in (0, 1, 3)
     with pytest.raises(ValueError, match="needs the budget of an attacker"):
         exam().relearned(model)
 
@@ -119,7 +119,9 @@ def test_attacks_see_the_whole_pipeline():
     )
     of, model = exam(budget=attacker), request().model
     whole = PromptedPipeline(pipeline(), PROMPTS.numbered)
-    assert of.probes(model) == plain(of).probes(whole) and len(of.probes(whole)) > 10
+    found = of.probes(model)
+    assert found == plain(of).probes(whole) and len(found) > 10
+    assert found["relearn_10"] == of.relearned(model)["relearn_10"]
 
 
 def test_a_case_poses_the_request_on_a_copy():

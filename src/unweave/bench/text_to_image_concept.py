@@ -99,19 +99,20 @@ class EditExam(ConceptExam):
         return super().probes(self.whole(model), None if original is None else self.whole(original))
 
     def relearned(self, model: nn.Module) -> dict[str, float]:
-        """The share of images, in percent, that show the concept after some steps of relearning it.
+        """The steps of relearning until half of the images show the concept, and the share after each check.
+
+        Shares are in percent. A concept that is not relearned within the budget counts as the budget.
 
         Raises:
             ValueError: If the exam has no budget of attackers.
         """
         if self.budget is None:
             raise ValueError("relearning needs the budget of an attacker, found none: give the exam one")
-        curves = relearning_curves(self.target(self.whole(model)), self.budget)
-        return {
-            f"relearned_{size}_at_{step}": 100 * share.value
-            for size, curve in curves.items()
-            for step, share in curve.checks
-        }
+        found: dict[str, float] = {}
+        for size, curve in relearning_curves(self.target(self.whole(model)), self.budget).items():
+            found[f"relearn_{size}"] = min(curve.steps(), self.budget.longest)
+            found |= {f"relearned_{size}_at_{step}": 100 * share.value for step, share in curve.checks}
+        return found
 
     def whole(self, model: nn.Module) -> nn.Module:
         """The pipeline with the edited parts of a model, under the prompts."""
