@@ -19,10 +19,12 @@ from unweave.methods.influence import Influence
 from unweave.methods.kde import KDE
 from unweave.methods.last_layers import CFk, EUk
 from unweave.methods.lur import LUR
+from unweave.methods.meta_unlearning import MetaUnlearning
 from unweave.methods.msg import MaskedSmallGradients
 from unweave.methods.pipeline import JOINT, Pipeline
 from unweave.methods.prmq import PRMQ
 from unweave.methods.recover import Recover
+from unweave.methods.reset_tokens import ResetTokens
 from unweave.methods.rni import RNI
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
@@ -67,6 +69,7 @@ METHODS: Mapping[str, Method] = {
     "lur-match": LUR(forget=Level()),
     "joint": LUR(mode="joint"),
     "joint-match": LUR(mode="joint", forget=Level()),
+    "meta-unlearning": MetaUnlearning(),
     "short-retrain": FromScratch(),
     "shrink": Shrink(),
     "finetune": FineTune(),
@@ -113,8 +116,9 @@ STAGES: Mapping[str, Method] = {
     "redraw": Redraw(),
     "fresh": Fresh(),
     "recover": Recover(),
+    "reset-tokens": ResetTokens(),
 }
-"""Starts and recoveries: methods that are useful in a pipeline only."""
+"""Starts, recoveries and last stages: methods that are useful in a pipeline only."""
 
 
 DEFAULT = "lur:recover"
