@@ -29,6 +29,7 @@ from unweave.methods.esd import ESD
 from unweave.methods.fcs import FCS
 from unweave.methods.last_layers import EUk
 from unweave.methods.lur import LUR
+from unweave.methods.meta_unlearning import MetaUnlearning
 from unweave.methods.msg import MaskedSmallGradients
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.recover import Restored
@@ -59,6 +60,7 @@ VARIANTS: dict[str, Method] = {
     "lur-nash": LUR(rule="nash"),
     "project": LUR(rule="project", feed="longest"),
     "masked": LUR(where=Salient(0.3)),
+    "meta-exact": MetaUnlearning(mode="exact", relearn=2, ahead=1.0),
     "shrink-perturb:lur:recover": method_named("shrink-perturb:lur:recover"),
     "redraw:salun:recover": method_named("redraw:salun:recover"),
     "salun-sequential": SalUn(feed="sequential"),
@@ -101,6 +103,7 @@ FORGETTING = (
     "lur-match",
     "joint",
     "joint-match",
+    "meta-unlearning",
     "ascent",
     "random-label",
     "neggrad+",

@@ -60,6 +60,18 @@ def test_a_concept_is_forgotten_from_folder_to_folder(run, given: Path, here: Pa
     assert told.code == 2 and "'a three' was forgotten before" in told.error
 
 
+def test_the_words_of_a_forgotten_concept_are_reset_in_a_second_run(run, given: Path, here: Path):
+    flags = ("--concept", "a three", "--data", given / "images", "--quiet")
+    first = run("forget", given / "sd", *flags, "--method", "uce", "--out", here / "first")
+    assert first.code == 0, first.error
+    words = ("--method", "reset-tokens", "--scope", "text encoder")
+    second = run("forget", here / "first" / "pretrained", *flags, *words, "--out", here / "second")
+    assert second.code == 0, second.error
+    before, after = (contents(here / name / "pretrained") for name in ("first", "second"))
+    changed = [name for name in before if after[name] != before[name]]
+    assert changed == ["text_encoder/model.safetensors", "unlearning_manifest.json"]
+
+
 def test_additions_of_low_rank_are_written_too(run, given: Path, here: Path):
     flags = ("--concept", "three", "--concept", "four", "--scope", "lora", "--rank", "2")
     told = run("forget", given / "sd", *flags, "--data", given / "images", *SHORT, "--out", here / "out")

@@ -14,10 +14,11 @@ from unweave.audits.diffusion.concept_metrics import CONCEPT
 from unweave.data.in_memory import Resident
 from unweave.families import FAMILIES, family_of_stage, metric_named
 from unweave.families.text_to_image import TextToImageFamily
-from unweave.methods.configure import configure
+from unweave.methods.configure import configure, refuse_unknown_settings
 from unweave.methods.simple import FineTune
 from unweave.methods.uce import UCE
 from unweave.result import Result
+from unweave.space import Tunable
 from unweave.split import Split
 from unweave.tasks.diffusion.schedule import Schedule
 from unweave.tasks.diffusion.text_to_image import TextToImage, make_task, number_prompts
@@ -31,6 +32,15 @@ def test_it_is_registered_under_the_word_of_its_task():
     assert isinstance(family, TextToImageFamily)
     assert isinstance(family.method_named("uce"), UCE) and "uce" in family.methods
     assert "how.lr" in family.space("finetune", FineTune(), 100)
+
+
+@pytest.mark.parametrize("name", TextToImageFamily().methods)
+def test_the_space_of_a_method_names_fields_that_it_has(name: str):
+    family = TextToImageFamily()
+    method = family.method_named(name)
+    space = family.space(name, method, 400)
+    refuse_unknown_settings(method, space, name)
+    assert bool(space) == isinstance(method, Tunable)
 
 
 def test_its_metrics_are_told_from_those_of_other_families():

@@ -25,6 +25,7 @@ from unweave.methods.conflict import MUNBa
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.lur import LUR
+from unweave.methods.meta_unlearning import MetaUnlearning
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.recover import Recover
 from unweave.methods.sa import SelectiveAmnesia
@@ -47,6 +48,7 @@ CASES: dict[str, Method] = {
     "lur-lagged": replace(REDIRECT, mode="lagged", alpha=1e-4),
     "lur-exact": replace(REDIRECT, mode="exact"),
     "joint": replace(REDIRECT, mode="joint"),
+    "meta-unlearning": MetaUnlearning(alpha=1e-3, relearn=2, weight=0.3, forget=Mislabel(), how=HOW),
     "lur-clamped": replace(REDIRECT, forget=Clamped()),
     "lur-noise": replace(REDIRECT, forget=Surrogate()),
     "salun": SalUn(feed="paired", how=HOW),

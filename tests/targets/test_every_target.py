@@ -42,10 +42,11 @@ CASES: dict[str, Target] = {
     "shards": Estimate("shards"),
     "influence": Estimate("influence"),
 }
-RAISING = ("bounded", "clamped", "ascent", "mislabel", "surrogate", "unseen", "level")
+RAISING = ("bounded", "clamped", "ascent", "mislabel", "surrogate", "ideal", "unseen", "level")
 """Those that say where to go, and not where to end."""
 
 REFUSED = {("surrogate", f): "the task .* draws none" for f in ("batchnorm", "layernorm", "language")}
+REFUSED |= {("ideal", f): "denoisers, found the task" for f in ("batchnorm", "layernorm", "language")}
 for family in ("language", *every_family.DENOISERS):
     found = type(every_family.task(family)).__name__
     REFUSED |= {("uniform", family): "needs logits of shape"}

@@ -10,18 +10,20 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from torch import nn
 
+from unweave.audits.exam import Exam
 from unweave.bench.ranges import Settings, default_settings, distribution, nest_paths, round_digits
-from unweave.bench.stage import Stage
+from unweave.bench.stage import Memory, Stage
 from unweave.descent.timing import run_and_time
 from unweave.descent.train import digest
 from unweave.errors import Failed
 from unweave.methods import Method
 from unweave.methods.configure import configure
+from unweave.problem import Problem
 from unweave.space import Range, Rest
 
 if TYPE_CHECKING:
@@ -37,12 +39,27 @@ MANY, POPULATION, OBJECTIVES = 100, 50, 4
 Trial = Mapping[str, Any]
 
 
+@runtime_checkable
+class Posing(Protocol):
+    """Poses a request to methods, and examines the models that they make; a `Stage` does."""
+
+    def problem(
+        self, original: nn.Module, seed: int, memory: Memory, tuning_seed: int | None = None
+    ) -> Problem:
+        """The request on a copy of the original."""
+        ...
+
+    def exam(self, tuning_seed: int | None = None) -> Exam[Any]:
+        """The exam of its models."""
+        ...
+
+
 @dataclass(frozen=True)
 class Case:
     """One tuning seed with its models.
 
     Args:
-        stage: Its stage; a search may use cases of several stages.
+        stage: Its stage, or whatever else poses the request; a search may use cases of several stages.
         seed: The seed of the training and of the proxy request.
         original: The model to unlearn.
         retrained: The answers of the retrained model.
@@ -50,7 +67,7 @@ class Case:
         floor: The distance on the forget set between two retrained models.
     """
 
-    stage: Stage
+    stage: Posing
     seed: int
     original: nn.Module
     retrained: Any

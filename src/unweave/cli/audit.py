@@ -41,7 +41,7 @@ def audit(
     qualified: Path | None = None,
     attacks: str | None = None,
     tier: int | None = None,
-    budget: int | None = None,
+    budget: str | None = None,
     jobs: int = 1,
     flags: CommonFlags = DEFAULTS,
 ) -> int:
@@ -66,13 +66,14 @@ def audit(
             verdict is predicted from its requests, which is weaker.
         attacks: Attack a classifier as well: default, all, or names of unweave attacks with commas between.
         tier: The largest tier of the attacks: 0 the two models, 1 one retrained model, 2 a verdict's.
-        budget: The most gradient evaluations that attacks may take to examine each model; the cheapest run
-            first, and the report names the others. Retraining is not counted.
+        budget: The time of the attacks, such as 10m, or the gradient evaluations for each model, such as 200;
+            the cheapest run first, and the report names the others. Retraining is not counted.
         jobs: The number of worker processes for retraining, with one thread each; 1 uses this process with
             all its threads.
         flags: The flags of every verb.
     """
-    request = attack_request(attacks, tier, budget)
+    limit = None if budget is None else parse_budget(budget)
+    request = attack_request(attacks, tier, limit)
     if (run is None) == (evidence is None):
         found = "neither" if run is None else "both"
         raise ValueError(f"audit needs either the folder of a run or --evidence, found {found}")

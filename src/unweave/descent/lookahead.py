@@ -81,6 +81,15 @@ class Lookahead:
             return add(gradient, hessian(gradient), scale=-self.lr)
 
 
+def through_steps(
+    outer: Term, through: Term, lr: float, steps: int, *, hessian: Literal["exact"] | None = None
+) -> Term:
+    """The gradient of `outer` several gradient steps of `through` ahead; the arguments of `Lookahead`."""
+    for _ in range(steps):
+        outer = Lookahead(outer, through, lr, hessian)
+    return outer
+
+
 class Previous:
     """The gradient of a term at the previous step; at the first step the gradient of another term.
 

@@ -16,6 +16,7 @@ from unweave.methods.ct import ConvolutionTranspose
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.lur import LUR
+from unweave.methods.meta_unlearning import MetaUnlearning
 from unweave.methods.msg import MaskedSmallGradients
 from unweave.methods.pipeline import Stage
 from unweave.methods.recover import Recover
@@ -31,7 +32,7 @@ from unweave.methods.simple import (
     RandomLabel,
     Shrink,
 )
-from unweave.space import Log, Range, Tunable, Uniform
+from unweave.space import Choice, Log, Range, Tunable, Uniform
 from unweave.targets import Match, Mislabel
 from unweave.targets.estimators.proxy import Proxy
 from unweave.tasks.diffusion.sample import Sampler
@@ -55,6 +56,7 @@ PRESETS: Mapping[str, Method] = {
     "lur-match": MATCH,
     "joint": replace(REDIRECT, mode="joint"),
     "joint-match": replace(MATCH, mode="joint"),
+    "meta-unlearning": MetaUnlearning(alpha=0.3, weight=0.33, forget=Mislabel(), how=EDIT),
     "short-retrain": FromScratch(TRAIN),
     "shrink": Shrink(how=EDIT),
     "finetune": FineTune(EDIT),
@@ -106,6 +108,7 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
     "lur-match": LOOKAHEAD,
     "joint": {"weight": Log(0.03, 3.0)},
     "joint-match": {"weight": Log(0.03, 3.0)},
+    "meta-unlearning": {"alpha": Log(0.03, 3.0), "ahead": Choice((0.5, 1.0)), "weight": Log(0.03, 3.0)},
     "short-retrain": {"how.lr": Log(3e-4, 1e-2)},
     "shrink": {"factor": Uniform(0.02, 0.9)},
     "random-label": {"retain_weight": Log(0.3, 30.0)},

@@ -23,6 +23,7 @@ from unweave.families.family import Device, Family
 from unweave.families.text_to_image_settings import PRESETS, text_to_image_method
 from unweave.methods import Method
 from unweave.methods.pipeline import Pipeline, Stage, stage_spaces
+from unweave.methods.uce import UCE
 from unweave.space import Range
 from unweave.split import Split
 from unweave.tasks.diffusion.sample import Sampler
@@ -80,6 +81,8 @@ class TextToImageFamily(Family):
         """The lengths of the method's own search space, and otherwise ranges for denoisers."""
         if isinstance(method, Pipeline):
             return stage_spaces(method, budget, self.space)
+        if isinstance(method, UCE):  # it descends nowhere, so no range for denoisers applies
+            return method.space(budget)
         return search_space(name, method, budget)
 
     def concept_exam(

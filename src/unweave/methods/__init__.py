@@ -20,10 +20,12 @@ from unweave.methods.influence import Influence
 from unweave.methods.kde import KDE
 from unweave.methods.last_layers import CFk, EUk
 from unweave.methods.lur import LUR
+from unweave.methods.meta_unlearning import MetaUnlearning
 from unweave.methods.msg import MaskedSmallGradients
 from unweave.methods.pipeline import JOINT, Pipeline
 from unweave.methods.prmq import PRMQ
 from unweave.methods.recover import Recover
+from unweave.methods.reset_tokens import ResetTokens
 from unweave.methods.rni import RNI
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
@@ -68,6 +70,7 @@ METHODS: Mapping[str, Method] = {
     "lur-match": LUR(forget=Level()),
     "joint": LUR(mode="joint"),
     "joint-match": LUR(mode="joint", forget=Level()),
+    "meta-unlearning": MetaUnlearning(),
     "short-retrain": FromScratch(),
     "shrink": Shrink(),
     "finetune": FineTune(),
@@ -118,6 +121,9 @@ STAGES: Mapping[str, Method] = {
     "prune": Prune(),
 }
 """Starts, recoveries and defences: methods that are useful in a pipeline only."""
+    "reset-tokens": ResetTokens(),
+}
+"""Starts, recoveries and last stages: methods that are useful in a pipeline only."""
 
 
 DEFAULT = "lur:recover"

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from unweave.space import Choice, Range
 from unweave.targets.estimate import Estimate
+from unweave.targets.ideal import Ideal
 from unweave.targets.level import Level
 from unweave.targets.match import Match
 from unweave.targets.quantile import Quantile
@@ -20,7 +21,18 @@ from unweave.targets.usual import Ascent, Bounded, Clamped, Mislabel, Surrogate,
 __all__ = ["TARGETS", "Target"]
 
 Target = (
-    Bounded | Clamped | Ascent | Mislabel | Uniform | Surrogate | Unseen | Level | Match | Quantile | Estimate
+    Bounded
+    | Clamped
+    | Ascent
+    | Mislabel
+    | Uniform
+    | Surrogate
+    | Ideal
+    | Unseen
+    | Level
+    | Match
+    | Quantile
+    | Estimate
 )
 """Frozen settings. Called with a problem and its descent, a target returns the forget objective."""
 
@@ -31,6 +43,7 @@ TARGETS: Mapping[str, Target] = {
     "mislabel": Mislabel(),
     "uniform": Uniform(),
     "surrogate": Surrogate(),
+    "ideal": Ideal(),
     "unseen": Unseen(),
     "level": Level(),
     "match": Match(),
@@ -44,6 +57,7 @@ LIMITED_TO: Mapping[type, tuple[str, ...]] = {
     Quantile: ("classifier",),
     Estimate: ("classifier",),
     Surrogate: ("diffusion", "text-to-image"),
+    Ideal: ("diffusion", "text-to-image"),
 }
 """The families of each target that is not for all."""
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from unweave.audits.diffusion.conditioning import POSITIONS, interpolation, optimised_condition
 from unweave.audits.diffusion.drawing import CHECKS, RELEARNING, Drawing, Relearner, denoising_loss
 from unweave.audits.diffusion.images import check_images
-from unweave.audits.diffusion.revival import SIZES, drop_adapter, measure_relearning
+from unweave.audits.diffusion.revival import SIZES, Relearning, drop_adapter, measure_relearning
 from unweave.audits.diffusion.sweeps import (
     GUIDANCES,
     Attack,
@@ -218,7 +218,14 @@ def try_optimised_vector(target: Target, budget: Budget) -> Numbers:
 
 def try_relearning(target: Target, budget: Budget) -> Numbers:
     """Fine-tunes a copy on a few images."""
-    curves = measure_relearning(
+    curves = relearning_curves(target, budget)
+    steps = {f"relearn_{size}": curve.steps() for size, curve in curves.items()}
+    return {name: value if math.isfinite(value) else None for name, value in steps.items()}
+
+
+def relearning_curves(target: Target, budget: Budget) -> dict[int, Relearning]:
+    """The course of relearning, by the number of images."""
+    return measure_relearning(
         Relearner(target.drawing, target.condition, budget.relearning, budget.looks, budget.seed),
         target.images,
         target.condition,
@@ -228,8 +235,6 @@ def try_relearning(target: Target, budget: Budget) -> Numbers:
         sizes=target.sizes,
         generator=torch.Generator().manual_seed(budget.seed),
     )
-    steps = {f"relearn_{size}": curve.steps() for size, curve in curves.items()}
-    return {name: value if math.isfinite(value) else None for name, value in steps.items()}
 
 
 def without_adapter(target: Target, original: Drawing, budget: Budget) -> Numbers:

@@ -152,12 +152,16 @@ class ConceptExam(ImagesExam):
         """
         if self.budget is None:
             return {}
+        target = ConceptTarget(self.target(model, original), self.prompts, drawer(model).encoder)
+        numbers = attack_concept(target, self.budget)
+        return {name: self.budget.longest if each is None else each for name, each in numbers.items()}
+
+    def target(self, model: nn.Module, original: nn.Module | None = None) -> Target:
+        """A model under the first prompt of the concept, and the attacker's knowledge."""
         drawing = drawer(model).drawing(self.sampler)
         before = None if original is None else drawer(original).drawing(self.sampler)
         pictures = self.real.training_images(self.prompts.concept)
-        target = Target(drawing, 0, self.hit, pictures, before, (PICTURES,))
-        numbers = attack_concept(ConceptTarget(target, self.prompts, drawer(model).encoder), self.budget)
-        return {name: self.budget.longest if each is None else each for name, each in numbers.items()}
+        return Target(drawing, 0, self.hit, pictures, before, (PICTURES,))
 
     def measure(self, found: Drawn, reference: Drawn | None = None) -> dict[str, float]:
         """Every metric of the images."""

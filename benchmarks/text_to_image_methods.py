@@ -1,0 +1,151 @@
+"""The methods of the study of text-to-image models, and what a search of each chooses from.
+
+Each is a pipeline whose first stage names the weights to train, so that the scope is a setting like others.
+All get the gradients of a tenth of a retraining, batches of 64 retain and 32 forget examples, one range of
+learning rates and the forget losses of `FORGET`; what a method is defined by is fixed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from unweave.descent.descend import Descent
+from unweave.families.text_to_image import TextToImageFamily
+from unweave.methods import Method
+from unweave.methods.about import About
+from unweave.methods.configure import configure
+from unweave.methods.pipeline import Pipeline
+from unweave.methods.recover import Recover
+from unweave.methods.reset_tokens import ResetTokens
+from unweave.problem import Problem
+from unweave.space import Choice, Log, Range, Uniform, Whole
+from unweave.tasks.diffusion.scopes import Scope, restrict
+
+BUDGET = 90
+"""The gradient evaluations of a run: a tenth of the 900 of a retraining."""
+
+RATES = Log(1e-4, 4e-3)
+"""The learning rates of all methods; a model is trained at 2e-3."""
+
+FORGET = Choice(("ideal", "mislabel", "bounded", "surrogate"))
+SCOPES = Choice(("cross-attention", "attention", "all"))
+BATCHES = {"batch": 64, "forget_batch": 32, "max_norm": 1.0, "schedule": "cosine"}
+
+
+@dataclass(frozen=True)
+class Train:
+    """Leaves the weights of a scope of the denoiser trainable and freezes the others.
+
+    Args:
+        scope: The scope.
+    """
+
+    about: ClassVar[About] = About("ours", "none", "no steps", "a start, for pipelines")
+    scope: Scope = "cross-attention"
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place."""
+        restrict(problem.model, self.scope)
+        for name, p in problem.model.named_parameters():
+            p.requires_grad_(p.requires_grad and name.startswith("unet."))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method of the study.
+
+    Args:
+        stages: The names of its stages, joined by ":".
+        changes: Settings by the paths of its stages, such as {"esd": {"eta": 1.0}}.
+        ranges: Ranges by dotted path that replace or add to those of the family; None takes one away.
+        scope: The scope if it is fixed; searched if None. With "all" the row is one method and no pipeline.
+    """
+
+    stages: str
+    changes: Mapping[str, Mapping[str, Any]]
+    ranges: Mapping[str, Range | None]
+    scope: Scope | None = None
+
+    @property
+    def edits_words(self) -> bool:
+        """Whether it edits the text encoder, too."""
+        return "reset-tokens" in self.stages.split(":")
+
+
+def steps(name: str, price: int, extra: int = 0) -> dict[str, Range]:
+    """The numbers of steps at a price in gradients, with an extra cost beside the steps."""
+    most = (BUDGET - extra) // price
+    return {f"{name}.how.steps": Whole(max(1, most // 3), most)}
+
+
+def forgetting(name: str, price: int, share: float = 1.0, **changes: Any) -> Row:  # noqa: ANN401  settings
+    """A method with a forget loss, which may spend a share of the budget."""
+    own = steps(name, price, round((1 - share) * BUDGET))
+    return Row(name, {name: changes} if changes else {}, {f"{name}.forget": FORGET, **own})
+
+
+def recovering(row: Row) -> Row:
+    """The same method, followed by a recovery that spends the rest of the budget."""
+    spends = {"recover.until": None, "recover.budget": Choice((BUDGET,))}
+    return replace(row, stages=f"{row.stages}:recover", ranges={**row.ranges, **spends})
+
+
+META = {"meta-unlearning.relearn": Whole(1, 3)}
+SMALL = {"per_class": 1, "fisher_images": 8, "fisher_times": 2}
+"""Selective Amnesia's replay of one image a prompt, and its Fisher information on few."""
+
+ROWS: Mapping[str, Row] = {
+    "lur": forgetting("lur", 3),
+    "lur:recover": recovering(forgetting("lur", 3, 0.6)),
+    "lur-lagged": forgetting("lur-lagged", 2),
+    "joint": forgetting("joint", 2),
+    "joint:recover": recovering(forgetting("joint", 2, 0.6)),
+    "meta-unlearning": Row("meta-unlearning", {}, {**forgetting("meta-unlearning", 6).ranges, **META}),
+    "joint:reset-tokens": replace(forgetting("joint", 2), stages="joint:reset-tokens"),
+    "reset-tokens": Row("reset-tokens", {}, {}, "cross-attention"),
+    "salun": forgetting("salun", 2, 0.8),
+    "sa": Row("sa", {"sa": SMALL}, steps("sa", 2, 16)),
+    "esd-x": Row("esd", {}, steps("esd", 1), "cross-attention"),
+    "esd-u": Row("esd", {}, steps("esd", 1), "all but cross-attention"),
+    "scissorhands": Row("scissorhands", {}, steps("scissorhands", 2, 12)),
+    "erasediff": Row("erasediff", {}, {**steps("erasediff", 2), "erasediff.forget": FORGET}),
+    "sfron": Row("sfron", {}, {**steps("sfron", 2), "sfron.strength": Uniform(0.3, 3.0)}),
+    "munba": forgetting("munba", 2),
+    "uce": Row("uce", {}, {}, "cross-attention"),
+    "finetune": Row("finetune", {}, steps("finetune", 1)),
+    "ascent": Row("ascent", {}, {"ascent.how.steps": Whole(3, 30)}),
+    "short-retrain": Row("short-retrain", {"short-retrain": {"how": {"steps": BUDGET}}}, {}, "all"),
+}
+
+
+def method_of(row: Row, family: TextToImageFamily) -> Method:
+    """The method of a row, with the settings at which a search begins."""
+    names = row.stages.split(":")
+    stages: list[Method] = [with_batches(family.method_named(name)) for name in names]
+    if row.scope == "all":
+        return configure(stages[0], row.changes.get(names[0], {}))
+    whole = Pipeline(Train(row.scope or "cross-attention"), *stages, names=("train", *names))
+    return configure(whole, row.changes)
+
+
+def with_batches(method: Method) -> Method:
+    """The method with the batches of the study."""
+    return (
+        configure(method, {"how": BATCHES}) if isinstance(getattr(method, "how", None), Descent) else method
+    )
+
+
+def space_of(row: Row, family: TextToImageFamily) -> dict[str, Range]:
+    """The search space of a row."""
+    space: dict[str, Range] = {} if row.scope else {"train.scope": SCOPES}
+    for name in row.stages.split(":"):
+        stage, before = family.method_named(name), "" if row.scope == "all" else f"{name}."
+        own = {} if isinstance(stage, ResetTokens) else family.space(kind_of(name, stage), stage, BUDGET)
+        space |= {f"{before}{path}": RATES if path == "how.lr" else each for path, each in own.items()}
+    space |= {path: each for path, each in row.ranges.items() if each is not None}
+    return {path: each for path, each in space.items() if row.ranges.get(path, each) is not None}
+
+
+def kind_of(name: str, stage: Method) -> str:
+    """The name by which a family knows the ranges of a stage; a recovery has none of its own."""
+    return "" if isinstance(stage, Recover) else name

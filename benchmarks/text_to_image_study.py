@@ -1,0 +1,289 @@
+"""Which method makes a text-to-image model forget a concept as retraining would, and is it gone or hidden?
+
+    python benchmarks/text_to_image_study.py --models models --out study --search 15
+    python benchmarks/text_to_image_study.py --models models --out study --search 15 --seeds 0 --object three
+
+The models are those of `text_to_image_models.py`. A search of each method has as many trials on the object
+"five" and as many on the colour "green" of seed 3, which are not reported: its value is the audit's distance
+to the model retrained without the concept. Then every method runs with one setting on all objects, and with
+one on all colours, beside the original and the retrained model. A search draws fewer images in fewer steps.
+
+What is done is not done again: a search goes on with its journal, and each run is a file below --out. A
+model that is not there is left out, and the record says so. All in one process of one thread.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from text_to_image_methods import BUDGET, ROWS, method_of, space_of
+from text_to_image_tables import print_tables, summary
+from torch import nn
+
+from unweave.audits.diffusion.images_exam import Drawn
+from unweave.audits.diffusion.latent_drawing import PromptedPipeline
+from unweave.audits.diffusion.metrics import GENERATION
+from unweave.audits.diffusion.real_concepts import RealImages
+from unweave.audits.metrics import mean_gap
+from unweave.bench.cache import file_name, read_or_make
+from unweave.bench.cell import MEASURING_FORMAT, METHODS_FORMAT
+from unweave.bench.ranges import nest_paths
+from unweave.bench.search import Case, Trial, search
+from unweave.bench.text_to_image_concept import ConceptCase, EditExam, PromptCounts, concept_prompts
+from unweave.bench.text_to_image_models import TextToImageModels
+from unweave.bench.text_to_image_recipe import arrange, text_to_image_recipe
+from unweave.descent.train import digest
+from unweave.errors import Failed
+from unweave.families.text_to_image import TextToImageFamily
+from unweave.methods import Method
+from unweave.methods.configure import configure
+from unweave.record.checkpoint import contents
+from unweave.record.files import write_atomically
+from unweave.record.record import environment
+from unweave.tables import as_table
+from unweave.tasks.diffusion.concept_request import ConceptRequest, Erasure, make_request
+from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load
+
+SEARCHED = {"object": "five", "colour": "green"}
+SEARCH_SEED = 3
+FIRST_SEED = 10**12
+"""The first seed of the images of a search; those of reported images start at zero."""
+
+SEARCHING = TextToImageFamily(Sampler("dpm", steps=8, guidance=3.0), images=20)
+FEW = PromptCounts(trained=2, paraphrased=1, combined=1, neighbours=1, others=0)
+REPORTING = TextToImageFamily(Sampler("dpm", steps=10, guidance=3.0), images=25)
+MANY = PromptCounts()
+REFERENCES = ("original", "retrained")
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """The models of a study, and its folders.
+
+    Args:
+        models: The recipe's data, autoencoder and recogniser.
+        place: The folder of the pipelines, such as models/digits.
+        out: The folder of searches and runs.
+        attacks: The number of images of each setting of the attacks.
+        attacked: The seeds on which all attacks run; on others only relearning does.
+        requests: The requests that were made, by factor and value.
+    """
+
+    models: TextToImageModels
+    place: Path
+    out: Path
+    attacks: int = 25
+    attacked: Sequence[int] = (0,)
+    requests: dict[tuple[str, str], ConceptRequest] = field(default_factory=dict)
+
+    def request(self, pipeline: StableDiffusion, factor: str, value: str) -> ConceptRequest:
+        """The request to forget a concept: made once, because all models share one autoencoder."""
+        if (factor, value) not in self.requests:
+            train, held_out = self.models.data
+            erasure = Erasure((value,), column=factor)
+            self.requests[factor, value] = make_request(pipeline, train, held_out, erasure)
+        return self.requests[factor, value]
+
+    def pipeline(self, seed: int, name: str) -> StableDiffusion:
+        """A model of a seed."""
+        found = load(self.place / f"seed-{seed}" / name)
+        arrange(found.unet, torch.channels_last)
+        return found
+
+    def has(self, seed: int, value: str) -> bool:
+        """Whether the original and the retrained model of a seed are there."""
+        return all((self.place / f"seed-{seed}" / name).exists() for name in ("original", f"without-{value}"))
+
+    def case(self, seed: int, factor: str, value: str, *, searching: bool) -> ConceptCase:
+        """The request to the original of a seed, with its exam."""
+        family, counts = (SEARCHING, FEW) if searching else (REPORTING, MANY)
+        recipe, pipeline = self.models.recipe, self.pipeline(seed, "original")
+        attacker = replace(family.attacker, images=self.attacks)
+        questions = EditExam(
+            prompts=concept_prompts(recipe.drawings, factor, value, counts),
+            recogniser=self.models.recogniser,
+            real=RealImages(*self.models.data),
+            sampler=family.sampler,
+            count=family.images,
+            budget=None if searching else attacker,
+            first_seed=FIRST_SEED if searching else 0,
+            pipeline=pipeline,
+        )
+        return ConceptCase(pipeline, self.request(pipeline, factor, value), questions)
+
+    def retrained(self, seed: int, value: str, case: ConceptCase) -> nn.Module:
+        """The model of a seed that was retrained without a concept, under the prompts of the exam."""
+        return PromptedPipeline(self.pipeline(seed, f"without-{value}"), case.questions.prompts.numbered)
+
+
+def search_rows(study: Study, factor: str, names: Sequence[str], trials: int) -> dict[str, list[Trial]]:
+    """Searches the settings of every method on one concept; goes on with what is there."""
+    value = SEARCHED[factor]
+    if not trials or not study.has(SEARCH_SEED, value):
+        return {}
+    case = study.case(SEARCH_SEED, factor, value, searching=True)
+    exam, model = case.questions, study.retrained(SEARCH_SEED, value, case)
+    retrained = exam.answers(model)
+    values = exam.measure(retrained)
+    logs: dict[str, list[Trial]] = {}
+    for name in names:
+        original = case.original(text_encoder=ROWS[name].edits_words)
+        # there is one retrained model, so the spread of two is not known
+        cases = [Case(case, SEARCH_SEED, original, retrained, values, floor=0.0)]
+        method, space = method_of(ROWS[name], SEARCHING), space_of(ROWS[name], SEARCHING)
+        # without a setting to search, one trial says what the method is worth
+        own, start = trials if space else 1, time.process_time()
+        facts = {**case.facts(), "method": repr(method), "space": repr(space)}
+        journal = study.out / "search" / factor / f"{file_name(name)}.journal"
+        logs[name] = search(method, space, own, cases, journal=journal, name=digest(facts))
+        spent = (time.process_time() - start) / own
+        print(f"{factor}  {name}  {own} trials of {spent:.0f} CPU-seconds, {best(logs[name])}", flush=True)
+    return logs
+
+
+def best(trials: Sequence[Trial]) -> Trial | None:
+    """The best trial within the budget; of all if none was within; None if all failed."""
+    finished = [each for each in trials if each["value"] is not None]
+    within = [each for each in finished if each["gradient_evaluations"] <= BUDGET]
+    return min(within or finished, key=lambda each: each["value"], default=None)
+
+
+def run_concept(
+    study: Study, seed: int, factor: str, value: str, methods: Mapping[str, Method]
+) -> dict[str, dict[str, Any]]:
+    """Runs references and methods on one concept of one seed; each is one small file."""
+    case = study.case(seed, factor, value, searching=False)
+    exam, original = case.questions, case.original()
+    folder, attack = study.out / "runs" / factor / value / f"seed-{seed}", seed in study.attacked
+    known = {**case.facts(), "attacked": attack, "weights": contents(original.state_dict())}
+    known |= {"format": [METHODS_FORMAT, MEASURING_FORMAT]}
+    kept: dict[str, Drawn] = {}
+
+    def answers(name: str) -> Drawn:
+        if name not in kept:
+            model = original if name == "original" else study.retrained(seed, value, case)
+            place = folder / f"{name}-{exam.digest}.npz"
+            if not place.exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                exam.save(exam.answers(model), place)
+            kept[name] = exam.load(place)
+        return kept[name]
+
+    def measured(model: nn.Module, found: Drawn) -> dict[str, Any]:
+        values = {**exam.measure(found, answers("retrained")), **exam.drift(found, answers("original"))}
+        start = time.process_time()
+        probes = probe(exam, model, whole=attack)
+        spent = {"attack_cpu_seconds": time.process_time() - start}
+        return {"values": {**values, **probes}, **spent}
+
+    runs: dict[str, dict[str, Any]] = {}
+    for name in (*REFERENCES, *methods):
+        method = methods.get(name)
+
+        def make(name: str = name, method: Method | None = method) -> dict[str, Any]:
+            if method is not None:
+                edited = case.original(text_encoder=ROWS[name].edits_words)
+                return run(case, edited, seed, method, measured)
+            model = original if name == "original" else study.retrained(seed, value, case)
+            return {"failed": None, **measured(model, answers(name))}
+
+        key = digest({**known, "method": repr(method)})
+        runs[name] = dict(read_or_make(folder / file_name(name), key, make))
+        print(f"{value}  seed {seed}  {name}", flush=True)
+    wanted = runs["retrained"]["values"]
+    for each in runs.values():
+        each["gap"] = None if each["failed"] else mean_gap(each["values"], wanted, GENERATION)
+    return runs
+
+
+def run(case: ConceptCase, original: nn.Module, seed: int, method: Method, measured: Any) -> dict[str, Any]:  # noqa: ANN401  a closure
+    """Runs a method; returns its cost and its figures, or the reason of its failure."""
+    problem, start = case.problem(original, seed, {}), time.process_time()
+    try:
+        method(problem)
+        spent = {"gradients": problem.cost.gradients, "cpu_seconds": time.process_time() - start}
+        found = case.questions.answers(problem.model)
+        return {"failed": None, **spent, **measured(problem.model, found)}
+    except (ValueError, Failed) as error:
+        return {"failed": str(error), "gradients": problem.cost.gradients, "values": {}}
+
+
+def probe(exam: EditExam, model: nn.Module, *, whole: bool) -> dict[str, float]:
+    """The course of relearning and, on some seeds, all attacks."""
+    return exam.relearned(model) | (exam.probes(model) if whole else {})
+
+
+def main() -> None:
+    """Runs what the arguments ask for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--models", type=Path, required=True, help="--out of text_to_image_models.py; read only"
+    )
+    parser.add_argument("--out", type=Path, default=Path("unweave-text-to-image-study"))
+    parser.add_argument("--recipe", default="digits", help="a name, or the path of a TOML file")
+    parser.add_argument("--methods", nargs="+", default=list(ROWS), choices=ROWS)
+    parser.add_argument("--search", type=int, default=0, metavar="N", help="trials of each method and factor")
+    parser.add_argument("--factors", nargs="+", default=list(SEARCHED), choices=SEARCHED, help="to search on")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[], help="to report; none searches alone")
+    parser.add_argument("--object", nargs="*", default=[], help="objects to report, such as three")
+    parser.add_argument("--colour", nargs="*", default=[], help="colours to report, such as red")
+    parser.add_argument("--attacks", type=int, default=25, help="images of each setting of an attack")
+    parser.add_argument("--attacked", type=int, nargs="*", default=[0], help="seeds on which all attacks run")
+    parser.add_argument("--record", type=Path, help="a JSON file for all that was found")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # more are slower on models of this size
+    recipe = text_to_image_recipe(arguments.recipe)
+    models = TextToImageModels(recipe, arguments.models / "kept")
+    place = arguments.models / Path(arguments.recipe).stem
+    study = Study(models, place, arguments.out, arguments.attacks, tuple(arguments.attacked))
+    searches = {
+        factor: search_rows(study, factor, arguments.methods, arguments.search)
+        for factor in arguments.factors
+    }
+    runs: dict[str, Any] = {}
+    for factor, values in (("object", arguments.object), ("colour", arguments.colour)):
+        methods = found_methods(arguments.methods, searches.get(factor, {}))
+        for seed in arguments.seeds:
+            for value in values:
+                if study.has(seed, value):
+                    runs.setdefault(factor, {}).setdefault(value, {})[str(seed)] = run_concept(
+                        study, seed, factor, value, methods
+                    )
+    found = record_of(study, searches, runs)
+    print_tables(found["summary"])
+    if arguments.record:
+        write_atomically(arguments.record, json.dumps(found) + "\n")
+
+
+def found_methods(names: Sequence[str], logs: Mapping[str, Sequence[Trial]]) -> dict[str, Method]:
+    """The methods with the best settings that a search found; those of the start where there was none."""
+    methods: dict[str, Method] = {}
+    for name in names:
+        method, trial = method_of(ROWS[name], REPORTING), best(logs.get(name, ()))
+        methods[name] = method if trial is None else configure(method, nest_paths(trial["settings"]))
+    return methods
+
+
+def record_of(study: Study, searches: Mapping[str, Any], runs: Mapping[str, Any]) -> dict[str, Any]:
+    """All that was found, with the settings that it depends on."""
+    return {
+        "environment": environment(),
+        "recipe": as_table(study.models.recipe),
+        "budget": BUDGET,
+        "searching": {"family": as_table(SEARCHING), "prompts": as_table(FEW), "seed": SEARCH_SEED},
+        "reporting": {"family": as_table(REPORTING), "prompts": as_table(MANY), "attacked": study.attacked},
+        "recogniser": study.models.recogniser.digest,
+        "search": searches,
+        "runs": runs,
+        "summary": summary(runs),
+    }
+
+
+if __name__ == "__main__":
+    main()

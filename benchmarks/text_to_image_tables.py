@@ -1,0 +1,90 @@
+"""Tables of the study of text-to-image models: means over concepts and seeds, beside the retrained models."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+FIGURES: Mapping[str, str] = {
+    "gap": "gap",
+    "ua_trained": "UA trained",
+    "ua_paraphrased": "UA para",
+    "ua_combined": "UA comb",
+    "ra_neighbours": "RA neigh",
+    "ra_others": "RA others",
+    "agreement": "agree",
+    "kid": "KID",
+    "kid_retain": "KID R",
+    "drift_feature": "drift",
+    "relearned_10_at_5": "at 5",
+    "relearned_10_at_20": "at 20",
+    "relearned_10_at_40": "at 40",
+    "relearn_10": "half at",
+    "gradients": "grads",
+    "cpu_seconds": "CPU s",
+}
+"""The columns of the first table, with their titles."""
+
+ATTACKS: Mapping[str, str] = {
+    "asked": "asked",
+    "prompt": "prompt",
+    "guidance": "guidance",
+    "unasked": "no prompt",
+    "best_of_10": "best of 10",
+    "concept_vector": "concept vec",
+    "picture": "picture",
+    "vector": "vector",
+    "token": "token",
+    "prefix": "prefix",
+    "eight_bits": "8 bits",
+}
+"""The columns of the second: shares of images that show the concept, in percent."""
+
+
+def summary(runs: Mapping[str, Any]) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """By factor and method, each figure's mean, its standard deviation and the number of runs.
+
+    Args:
+        runs: Runs by factor, value, seed and method.
+    """
+    return {
+        factor: {name: statistics(each) for name, each in by_method(values).items()}
+        for factor, values in runs.items()
+    }
+
+
+def by_method(values: Mapping[str, Any]) -> dict[str, list[Mapping[str, float]]]:
+    """The figures of the runs of each method that did not fail."""
+    found: dict[str, list[Mapping[str, float]]] = {}
+    for seeds in values.values():
+        for methods in seeds.values():
+            for name, run in methods.items():
+                if run["failed"] is None:
+                    known = {key: run[key] for key in ("gap", "gradients", "cpu_seconds") if key in run}
+                    found.setdefault(name, []).append({**run["values"], **known})
+    return found
+
+
+def statistics(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean, standard deviation and number of each figure."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    numbers = {name: [row[name] for row in rows if name in row] for name in names}
+    return {
+        name: {"mean": float(np.mean(each)), "std": float(np.std(each)), "n": len(each)}
+        for name, each in numbers.items()
+    }
+
+
+def print_tables(found: Mapping[str, Any]) -> None:
+    """Prints both tables of each factor, a row per method."""
+    for factor, methods in found.items():
+        for figures in (FIGURES, ATTACKS):
+            print(f"\n{factor:16}  " + "  ".join(f"{title:>11}" for title in figures.values()))
+            for name, row in methods.items():
+                cells = [cell(row[key]["mean"]) if key in row else "–" for key in figures]
+                print(f"{name:16}  " + "  ".join(f"{each:>11}" for each in cells))
+
+
+def cell(value: float) -> str:
+    """A number with three or more digits."""
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

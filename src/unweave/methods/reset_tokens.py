@@ -1,0 +1,83 @@
+"""Redraws the embeddings of the words of a concept, which a model retrained without it has never trained."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from unweave.methods.about import About, refuse_family
+from unweave.problem import Problem
+from unweave.tasks import require_task
+from unweave.tasks.diffusion.text_to_image import TextToImage, words_of
+
+__all__ = ["ResetTokens"]
+
+TABLE = "token_embedding.weight"
+"""The end of the name of the input embeddings in a text encoder."""
+
+
+@dataclass(frozen=True)
+class ResetTokens:
+    """Redraws the input embeddings of tokens that only forgotten prompts hold.
+
+    A model retrained without the concept has never trained them: they are as they were drawn. The new ones
+    are normal, with mean and deviation of the table. It comes last: a method that runs after it forgets under
+    the new words, and the old ones still lead to the concept.
+    """
+
+    about: ClassVar[About] = About(
+        "ours",
+        "the prompts of forget and retain; no images",
+        "no steps",
+        "a last stage, for pipelines",
+        families=("text-to-image",),
+    )
+
+    def __call__(self, problem: Problem) -> None:
+        """Edits the problem's model in place.
+
+        Raises:
+            ValueError: If the model has no text encoder of its own, or no token is only in forgotten prompts.
+        """
+        refuse_family(self, problem.task)
+        table = embeddings_of(problem.model)
+        tokens = own_tokens(problem)
+        with torch.no_grad():
+            drawn = torch.randn(len(tokens), table.shape[1], generator=problem.generator, dtype=table.dtype)
+            table[tokens.to(table.device)] = table.mean() + table.std() * drawn.to(table.device)
+
+
+def embeddings_of(model: nn.Module) -> nn.Parameter:
+    """The input embeddings of a model's text encoder.
+
+    Raises:
+        ValueError: If the model has none, because its prompts were encoded once.
+    """
+    found = [p for name, p in model.named_parameters() if name.endswith(TABLE)]
+    if not found:
+        raise ValueError(
+            "reset-tokens edits the text encoder, and this model holds its prompts encoded: load it with the "
+            'scope "text encoder"'
+        )
+    return found[0]
+
+
+def own_tokens(problem: Problem) -> Int[Tensor, " n"]:
+    """The tokens that are in forgotten prompts and in no other, the empty one included.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    prompts = require_task(problem.task, TextToImage, "prompts").prompts
+    ids = words_of(problem.model).tokens.ids
+    gone = {*prompts.forgotten, *prompts.concepts}
+    kept = [number for number in range(len(ids)) if number not in gone]
+    tokens = sorted({*ids[sorted(gone)].flatten().tolist()} - {*ids[kept].flatten().tolist()})
+    if not tokens:
+        raise ValueError(
+            "every word of the forgotten prompts is in other prompts too, so none can be redrawn: use a "
+            "method that trains the denoiser"
+        )
+    return torch.tensor(tokens)

@@ -1,0 +1,101 @@
+"""The study of text-to-image models: its methods, its tables, and a whole run on models of a few steps."""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+pytest.importorskip("diffusers")
+
+from bench.test_text_to_image_script import TINY
+from pages import ROOT
+from unweave.audits.diffusion.attacks import Budget
+from unweave.bench import text_to_image_models
+from unweave.bench.ranges import default_settings, nest_paths
+from unweave.descent.descend import Descent
+from unweave.families.text_to_image import TextToImageFamily
+from unweave.methods.configure import configure, refuse_unknown_settings
+from unweave.tasks.diffusion.sample import Sampler
+
+
+@pytest.fixture
+def study(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import text_to_image_study
+
+    return text_to_image_study
+
+
+def test_every_row_starts_inside_a_space_of_fields_that_it_has(study: ModuleType):
+    family = TextToImageFamily()
+    for name, row in study.ROWS.items():
+        method, space = study.method_of(row, family), study.space_of(row, family)
+        refuse_unknown_settings(method, space, name)
+        configured = configure(method, nest_paths(default_settings(method, space)), name)
+        assert type(configured) is type(method)
+        assert bool(row.scope) != ("train.scope" in space), "a scope is fixed or searched"
+
+
+def test_the_best_trial_is_within_the_budget(study: ModuleType):
+    def trial(value: float | None, gradients: int) -> dict[str, float | None]:
+        return {"value": value, "gradient_evaluations": gradients}
+
+    within, over, failed = trial(3.0, study.BUDGET), trial(1.0, study.BUDGET + 1), trial(None, 1)
+    assert study.best([over, failed, within]) is within
+    assert study.best([over, failed]) is over
+    assert study.best([failed]) is None
+
+
+def test_the_summary_has_means_over_concepts_and_seeds(study: ModuleType):
+    def run(value: float, failed: str | None = None) -> dict[str, object]:
+        return {"failed": failed, "gap": value, "gradients": 90, "values": {"ua_trained": 10 * value}}
+
+    runs = {"object": {"three": {"0": {"lur": run(1)}, "1": {"lur": run(2)}}, "one": {"0": {"lur": run(6)}}}}
+    runs["object"]["one"]["1"] = {"lur": run(9, failed="NaN")}
+    found = study.summary(runs)["object"]["lur"]
+    assert found["gap"] == {"mean": 3.0, "std": pytest.approx(np.std([1, 2, 6])), "n": 3}
+    assert found["ua_trained"]["mean"] == 30.0
+    study.print_tables(study.summary(runs))
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_where_it_was_stopped(
+    study: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    import text_to_image_models as script
+
+    recipe, models, out = tmp_path / "tiny.toml", tmp_path / "models", tmp_path / "study"
+    recipe.write_text(TINY.replace("limit = 120", "limit = 360"))
+    monkeypatch.setattr(text_to_image_models, "RECOGNISED_COPIES", 1)
+    short = Budget(relearning=Descent(lr=1e-3, steps=2, batch=4, optimizer="adam"), looks=(1,))
+    few = TextToImageFamily(Sampler("dpm", steps=2, guidance=3.0), images=20, attacker=short)
+    for name, each in {"SEARCHING": few, "REPORTING": few, "MANY": study.FEW}.items():
+        monkeypatch.setattr(study, name, each)
+
+    def call(module: ModuleType, *arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["script", "--recipe", str(recipe), *map(str, arguments)])
+        module.main()
+
+    call(script, "--out", models, "--seeds", 3, "--object", "five")
+    record, given = tmp_path / "record.json", ["--models", models, "--out", out, "--attacked"]
+    given += ["--methods", "uce", "finetune", "--seeds", 3, "--object", "five", "--factors", "object"]
+    call(study, *given, "--search", 2, "--record", record)
+    found = json.loads(record.read_text())
+    assert {name: len(log) for name, log in found["search"]["object"].items()} == {"uce": 2, "finetune": 2}
+    runs = found["runs"]["object"]["five"]["3"]
+    assert list(runs) == ["original", "retrained", "uce", "finetune"]
+    assert all(each["failed"] is None for each in runs.values())
+    assert runs["retrained"]["gap"] == 0 and runs["uce"]["gradients"] == 0
+    assert runs["original"]["values"]["drift_pixel"] == 0
+    assert "relearned_10_at_2" in runs["uce"]["values"]
+    files = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
+    assert len(files) == 4
+    call(study, *given, "--search", 2, "--record", record)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.json")} == files
+    assert json.loads(record.read_text())["runs"] == found["runs"]

@@ -1,0 +1,49 @@
+"""Resetting the words of a concept: which rows of the table move, and how they are drawn."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from text_to_image import pipeline, request
+from unweave.methods import method_named
+from unweave.methods.reset_tokens import TABLE, ResetTokens, embeddings_of, own_tokens
+
+
+def test_the_words_that_only_forgotten_prompts_hold_are_drawn_anew():
+    of = request("text encoder")
+    before = {name: value.clone() for name, value in of.model.state_dict().items()}
+    ResetTokens()(of)
+    (name,) = [each for each in before if each.endswith(TABLE)]
+    changed = {key for key, value in of.model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {name} and of.cost.gradients == 0
+    old, new = before[name], embeddings_of(of.model).detach()
+    rows = (old != new).any(1).nonzero()[:, 0]
+    tokenizer, texts = pipeline().tokenizer, of.task.prompts.texts
+    forgotten = {token for text in texts if "three" in text for token in tokenizer(text)["input_ids"]}
+    others = {token for text in ["", *texts] if "three" not in text for token in tokenizer(text)["input_ids"]}
+    assert rows.tolist() == sorted(forgotten - others) == own_tokens(of).tolist()
+    assert 0.5 < float(new[rows].std() / old.std()) < 2
+
+
+def test_the_seed_decides():
+    tables = []
+    for seed in (0, 0, 1):
+        of = request("text encoder", seed=seed)
+        ResetTokens()(of)
+        tables.append(embeddings_of(of.model).detach().clone())
+    assert torch.equal(tables[0], tables[1]) and not torch.equal(tables[0], tables[2])
+
+
+def test_it_is_a_stage_and_refuses_what_it_cannot_edit():
+    assert isinstance(method_named("reset-tokens", "text-to-image"), ResetTokens)
+    with pytest.raises(ValueError, match='load it with the scope "text encoder"'):
+        ResetTokens()(request("all"))
+    of = request("text encoder")
+    shared = replace(of.task.prompts, forgotten=of.task.prompts.forgotten[:1], concepts=())
+    of.task = replace(of.task, prompts=shared)
+    with pytest.raises(ValueError, match="every word of the forgotten prompts is in other prompts too"):
+        ResetTokens()(of)
