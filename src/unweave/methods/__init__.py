@@ -117,11 +117,9 @@ STAGES: Mapping[str, Method] = {
     "redraw": Redraw(),
     "fresh": Fresh(),
     "recover": Recover(),
+    "reset-tokens": ResetTokens(),
     "obfuscate": Obfuscate(),
     "prune": Prune(),
-}
-"""Starts, recoveries and defences: methods that are useful in a pipeline only."""
-    "reset-tokens": ResetTokens(),
 }
 """Starts, recoveries and last stages: methods that are useful in a pipeline only."""
 
