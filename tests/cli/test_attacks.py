@@ -18,6 +18,7 @@ from for_each import for_each
 from unweave.audits.attack import TIERS
 from unweave.audits.attacks import ATTACKS
 from unweave.audits.classifier import parquet
+from unweave.audits.harness import budget
 from unweave.record import record
 
 
@@ -134,13 +135,30 @@ def test_a_tier_sets_the_number_of_references_and_the_budget_what_fits(run, here
     assert stage["attacks"] == found["attacks"]
 
 
+def test_a_budget_of_time_becomes_gradients_once_and_is_kept(run, here, made, monkeypatch):
+    monkeypatch.setattr(budget, "seconds_per_gradient", lambda *_: 1.0)
+    flags = ("--attacks", "all", "--tier", 0, "--budget", "1m", "--out", here / "audit", "--json", "--quiet")
+    first = json.loads(run("audit", made, *flags).out)
+    assert first["attacks"]["budget"] == 30  # a minute for two models, a second for each gradient
+    assert "relearning" in first["attacks"]["not_run"] and "representation" not in first["attacks"]["not_run"]
+    monkeypatch.setattr(budget, "seconds_per_gradient", lambda *_: 100.0)
+    again = json.loads(run("audit", made, *flags).out)
+    assert again["out"] == first["out"] and again["attacks"]["budget"] == 30
+    other = json.loads(run("audit", made, *flags[:5], "2m", *flags[6:]).out)
+    assert other["out"] == str(here / "audit-2") and other["attacks"]["budget"] == 0
+
+
 @for_each(
     ("flags", "sentence"),
     [
         (("--attacks", "rima"), "unknown attack 'rima' .did you mean 'rmia'"),
         (("--attacks", ","), "attacks must be default, all, or names such as rmia"),
         (("--attacks", "all", "--tier", 5), "a tier must be one of 0, 1, 2, 3, found 5"),
-        (("--attacks", "all", "--budget", -1), "a budget must be 0 gradient evaluations or more, found -1"),
+        (("--attacks", "all", "--budget", -1), "a budget must be a time such as 90s, 10m or 1h, or gradient"),
+        (
+            ("--attacks", "all", "--budget", "0m"),
+            "a budget must be a time such as 90s, 10m or 1h, or gradient",
+        ),
         (("--tier", 1), "a tier and a budget are of attacks, found none"),
         (("--budget", 1), "a tier and a budget are of attacks, found none"),
     ],

@@ -1,6 +1,7 @@
 """`unweave audit`: compares a model with models retrained without the data: PASS, FAIL or INCONCLUSIVE."""
 
 import copy
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -8,8 +9,14 @@ from typing import Any
 
 from unweave.auditing import Audit, audit_answers, collect_answer_pair
 from unweave.auditing import audit as compare
+from unweave.audits.harness.budget import Duration, parse_budget
 from unweave.audits.harness.plan import Request
-from unweave.audits.harness.prepare import attack_request, plan_of_models, refuse_generator
+from unweave.audits.harness.prepare import (
+    attack_request,
+    measure_budget,
+    plan_of_models,
+    refuse_generator,
+)
 from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS, Verdict
 from unweave.cli.audit_concept import NO_PROMPTS, ConceptFiles, audit_concept, refuse_no_prompts
@@ -41,7 +48,7 @@ def audit(
     qualified: Path | None = None,
     attacks: str | None = None,
     tier: int | None = None,
-    budget: int | None = None,
+    budget: str | None = None,
     jobs: int = 1,
     flags: CommonFlags = DEFAULTS,
 ) -> int:
@@ -66,13 +73,14 @@ def audit(
             verdict is predicted from its requests, which is weaker.
         attacks: Attack a classifier as well: default, all, or names of unweave attacks with commas between.
         tier: The largest tier of the attacks: 0 the two models, 1 one retrained model, 2 a verdict's.
-        budget: The most gradient evaluations that attacks may take to examine each model; the cheapest run
-            first, and the report names the others. Retraining is not counted.
+        budget: The time of the attacks, such as 10m, or the gradient evaluations for each model, such as 200;
+            the cheapest run first, and the report names the others. Retraining is not counted.
         jobs: The number of worker processes for retraining, with one thread each; 1 uses this process with
             all its threads.
         flags: The flags of every verb.
     """
-    request = attack_request(attacks, tier, budget)
+    limit = None if budget is None else parse_budget(budget)
+    request = attack_request(attacks, tier, limit)
     if (run is None) == (evidence is None):
         found = "neither" if run is None else "both"
         raise ValueError(f"audit needs either the folder of a run or --evidence, found {found}")
@@ -138,12 +146,16 @@ def audit_run(run: Path, references: int, jobs: int, request: Request | None, fl
     exam = run_folder.make_exam(run, project, split)
     if request is not None:
         refuse_generator(exam)
+        request = repeat_budget(request, place)
     start = f"Auditing {run}{'' if seeds else ', with no retrained models'}"
     with out.open_folder(place, facts), progress.show_progress(start, quiet=flags.quiet) as listener:
         result = run_folder.load_result(run, project, split, flags.device)
         # an error that makes the audit useless comes before any retraining
         answer_pair = collect_answer_pair(result, exam)
-        plan = None if request is None else plan_of_models(request, exam, len(seeds))
+        plan = None
+        if request is not None:
+            request = measure_budget(request, result, exam, 2 + len(seeds) + len(calibration))
+            plan = plan_of_models(request, exam, len(seeds))
         examined = () if plan is None else tuple(attack.name for attack in plan.examining)
         stored = (out.find_earlier(folder, facts, same_models, REFERENCES) or place) / REFERENCES
         run_folder.retrain_all(run, [*seeds, *calibration], stored, jobs, flags.device, listener, examined)
@@ -152,6 +164,20 @@ def audit_run(run: Path, references: int, jobs: int, request: Request | None, fl
         outcome = replace(outcome, record=add_request(outcome.record, run_folder.request_facts(run)))
         outcome.save(place)
     return print_audit(outcome, place, flags)
+
+
+def repeat_budget(request: Request, place: Path) -> Request:
+    """The request with the gradient evaluations that a finished audit of the same request measured.
+
+    So a repeated audit runs the same attacks, however fast the machine is by then.
+    """
+    if not isinstance(request.budget, Duration) or not (place / record.FILE).is_file():
+        return request
+    earlier = json.loads((place / out.CLAIM).read_text(encoding="utf-8")).get("attacks")
+    (stage,) = record.load(place)["stages"].values()
+    if earlier != asdict(request) or "attacks" not in stage:
+        return request
+    return replace(request, budget=stage["attacks"]["budget"])
 
 
 def audit_without_retraining(run: Path, folder: Path, flags: CommonFlags) -> int:
@@ -221,7 +247,7 @@ def audit_evidence(
         references[len(references) - n_calibration :],
     )
     asked = {} if request is None else asdict(request)
-    names = {"attacks": asked.get("names"), "tier": asked.get("tier"), "budget": asked.get("budget")}
+    names = {key: asked.get(name) for key, name in (("attacks", "names"), ("tier", "tier"))}
     outcome = compare(subject, comparison_models, calibration=calibration, original=before, **names)
     sources = [evidence, *files, *([] if original is None else [original])]
     facts = {"verb": "audit", "evidence": [sha256(path) for path in sources]}

@@ -10,6 +10,7 @@ from unweave.methods.bad_teacher import BadTeacher
 from unweave.methods.cfw import CFW
 from unweave.methods.conflict import MGDA, CAGrad, MUNBa, PCGrad, UPGrad
 from unweave.methods.ct import ConvolutionTranspose
+from unweave.methods.defences import Obfuscate, Prune
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.fcs import FCS
@@ -117,6 +118,8 @@ STAGES: Mapping[str, Method] = {
     "fresh": Fresh(),
     "recover": Recover(),
     "reset-tokens": ResetTokens(),
+    "obfuscate": Obfuscate(),
+    "prune": Prune(),
 }
 """Starts, recoveries and last stages: methods that are useful in a pipeline only."""
 

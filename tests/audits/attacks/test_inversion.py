@@ -9,13 +9,16 @@ from torch import nn
 from torch.nn import functional
 
 from unweave.audits.attacks.inversion import (
+    SURE,
     Search,
     align,
     cosine,
     is_nearest,
     label_from_bias,
+    label_from_probes,
     loss_gradient,
     matching_loss,
+    probe_class,
     recover,
     reidentification,
     total_variation,
@@ -76,7 +79,7 @@ def test_a_record_is_identified_from_one_ascent_step_also_by_a_mask(where: float
         found = recover(
             model,
             update_between(model, ascended(i, where=where)),
-            label,
+            torch.tensor([label]),
             (64,),
             image=IMAGE,
             search=SEARCH,
@@ -90,21 +93,22 @@ def test_a_record_is_identified_from_one_ascent_step_also_by_a_mask(where: float
 def test_the_update_of_another_record_does_not_identify_this_one() -> None:
     _, model = digits()
     label = record(3)[1]
+    labels = torch.tensor([label])
     other = next(i for i in range(4, 400) if record(i)[1] == label)
-    found = recover(model, update_between(model, ascended(other)), label, (64,), image=IMAGE, search=SEARCH)
+    found = recover(model, update_between(model, ascended(other)), labels, (64,), image=IMAGE, search=SEARCH)
     rest = torch.cat([decoys(3, 98), record(other)[0]])
     assert not is_nearest(found.inputs, record(3)[0][0], rest)
 
 
 def test_restarts_are_compared_by_what_was_minimised() -> None:
     _, model = digits()
-    update, label, search = (
+    update, labels, search = (
         update_between(model, ascended(3)),
-        record(3)[1],
+        torch.tensor([record(3)[1]]),
         replace(SEARCH, iterations=5, restarts=3),
     )
-    found = recover(model, update, label, (64,), image=IMAGE, search=search)
-    again = matching_loss(model, update, label, found.inputs[None].requires_grad_(), IMAGE, search)
+    found = recover(model, update, labels, (64,), image=IMAGE, search=search)
+    again = matching_loss(model, update, labels, found.inputs.requires_grad_(), IMAGE, search)
     assert found.loss == min(found.losses) == pytest.approx(float(again.detach()), abs=1e-6)
     assert len(set(found.losses)) == 3
 
@@ -153,6 +157,56 @@ def test_the_bias_of_softmax_regression_tells_the_label() -> None:
     for label in range(4):
         gradient = loss_gradient(model, (torch.randn(1, 5),), torch.tensor([label]))
         assert label_from_bias(0.1 * gradient["bias"]) == label
+
+
+def test_records_deleted_together_are_reconstructed_together() -> None:
+    _, model = digits()
+    records = [record(i) for i in (3, 17, 30)]
+    labels = torch.tensor([label for _, label in records])
+    assert len(set(labels.tolist())) == 3
+    after = copy.deepcopy(model)
+    gradient = loss_gradient(model, (torch.cat([inputs for inputs, _ in records]),), labels)
+    with torch.no_grad():
+        for name, p in after.named_parameters():
+            p.add_(0.01 * gradient[name])
+    search = replace(SEARCH, iterations=300)
+    found = recover(model, update_between(model, after), labels, (64,), image=IMAGE, search=search)
+    hits = [
+        is_nearest(found.inputs[place : place + 1], records[place][0][0], decoys(i))
+        for place, i in enumerate((3, 17, 30))
+    ]
+    assert found.inputs.shape == (3, 64) and sum(hits) >= 2
+
+
+def test_a_record_is_nearest_only_if_no_decoy_is_nearer_to_any_reconstruction() -> None:
+    recovered, record_, decoys_ = (
+        torch.tensor([[0.0], [9.0]]),
+        torch.tensor([1.0]),
+        torch.tensor([[3.0], [12.0]]),
+    )
+    assert is_nearest(recovered, record_, decoys_)
+    assert not is_nearest(recovered, record_, torch.tensor([[3.0], [9.5]]))
+    assert not is_nearest(recovered, record_, torch.tensor([[-1.0]]))  # a tie is no hit
+
+
+def test_queries_alone_find_inputs_of_a_class() -> None:
+    _, model = digits()
+    model.eval()
+
+    @torch.no_grad()
+    def answer(inputs: torch.Tensor) -> torch.Tensor:
+        return model(inputs).softmax(1)
+
+    for label in (0, 7):
+        found = probe_class(answer, label, (64,), least=-1, most=2, probes=4)
+        assert found.shape == (4, 64) and -1 <= float(found.min()) <= float(found.max()) <= 2
+        assert bool((answer(found)[:, label] >= SURE).all())
+
+
+def test_probes_tell_the_class_that_became_least_sure() -> None:
+    before = torch.full((3, 10), 0.9995)
+    after = before - torch.tensor([[0.01], [0.2], [0.0]])
+    assert label_from_probes(before, after) == 1
 
 
 def test_total_variation_by_hand() -> None:

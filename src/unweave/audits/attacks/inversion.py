@@ -16,7 +16,7 @@ Two proxies need no optimisation: the cosine of Delta with the gradient of each 
 which the last bias fell most under ascent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,9 @@ from unweave.record.checkpoint import difference, shapes
 from unweave.tasks import Inputs, call, evaluating
 from unweave.tasks.classifier import to_device
 from unweave.weights.params import Params, norm
+
+SURE = 0.9995
+"""The probability of its class at which a probe is good enough (as in the paper)."""
 
 CANNOT = (
     "That a record is safe: another attack, or one that knows the method, may recover it; and it needs the "
@@ -72,8 +75,8 @@ class Recovered:
     """A reconstruction.
 
     Args:
-        inputs: The inputs of the record, in the range of the search.
-        loss: The matching loss that it reached.
+        inputs: The inputs of the records [record ...], in the range of the search.
+        loss: The matching loss that they reached.
         losses: The matching loss of every restart.
     """
 
@@ -117,20 +120,20 @@ def update_between(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:
 def recover(
     model: nn.Module,
     update: Params,
-    label: int,
+    labels: Int[Tensor, " record"],
     shape: Sequence[int],
     *,
     image: Sequence[int] | None = None,
     search: Search = Search(),
     seed: int = 0,
 ) -> Recovered:
-    """Reconstructs the inputs of the record whose deletion caused an update.
+    """Reconstructs the inputs of the records whose deletion caused an update, all together.
 
     Args:
         model: The model before the deletion. It stays unchanged.
         update: The change of its weights; see `update_between`.
-        label: The label of the record, known or inferred.
-        shape: The shape of its inputs, without a batch.
+        labels: The label of each record, known or inferred.
+        shape: The shape of the inputs of one record.
         image: The shape [channel, height, width] in which they are smooth; that of the inputs if None.
         search: How to look.
         seed: Draws the beginnings.
@@ -140,16 +143,21 @@ def recover(
     found: list[tuple[float, Tensor]] = []
     with evaluating(model):
         for _ in range(search.restarts):
-            start = torch.randn(1, *shape, generator=generator).to(first)
-            inputs = descend_to_match(model, update, label, start, image or shape, search)
-            loss = matching_loss(model, update, label, inputs.requires_grad_(), image or shape, search)
-            found.append((float(loss.detach()), inputs.detach()[0]))
+            start = torch.randn(len(labels), *shape, generator=generator).to(first)
+            inputs = descend_to_match(model, update, labels, start, image or shape, search)
+            loss = matching_loss(model, update, labels, inputs.requires_grad_(), image or shape, search)
+            found.append((float(loss.detach()), inputs.detach()))
     loss, inputs = min(found, key=lambda each: each[0])
     return Recovered(inputs, loss, tuple(each[0] for each in found))
 
 
 def descend_to_match(
-    model: nn.Module, update: Params, label: int, start: Tensor, image: Sequence[int], search: Search
+    model: nn.Module,
+    update: Params,
+    labels: Int[Tensor, " record"],
+    start: Tensor,
+    image: Sequence[int],
+    search: Search,
 ) -> Tensor:
     """One restart: the inputs after its last step, within their range."""
     inputs = start.clamp(search.least, search.most).requires_grad_()
@@ -157,7 +165,7 @@ def descend_to_match(
     milestones = [search.iterations * part // 8 for part in (3, 5, 7)]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.5)
     for _ in range(search.iterations):
-        loss = matching_loss(model, update, label, inputs, image, search)
+        loss = matching_loss(model, update, labels, inputs, image, search)
         (gradient,) = torch.autograd.grad(loss, [inputs])
         inputs.grad = gradient.sign()
         optimizer.step()
@@ -168,11 +176,15 @@ def descend_to_match(
 
 
 def matching_loss(
-    model: nn.Module, update: Params, label: int, inputs: Tensor, image: Sequence[int], search: Search
+    model: nn.Module,
+    update: Params,
+    labels: Int[Tensor, " record"],
+    inputs: Tensor,
+    image: Sequence[int],
+    search: Search,
 ) -> Float[Tensor, ""]:
     """What the search minimises, and by which restarts are compared."""
-    target = torch.full((len(inputs),), label, device=inputs.device)
-    gradient = loss_gradient(model, (inputs,), target, keep_graph=True)
+    gradient = loss_gradient(model, (inputs,), labels.to(inputs.device), keep_graph=True)
     smooth = total_variation(inputs.view(len(inputs), *image))
     return 1 - cosine(gradient, update) + search.smoothness * smooth
 
@@ -224,10 +236,70 @@ def label_from_bias(bias_update: Float[Tensor, " class"]) -> int:
     return int(bias_update.argmin())
 
 
-def is_nearest(recovered: Tensor, record: Tensor, decoys: Float[Tensor, "decoy ..."]) -> bool:
-    """Whether the record is strictly nearer to its reconstruction than every decoy, by squared distance."""
-    distances = (decoys - recovered).flatten(1).square().sum(1)
-    return bool((record - recovered).square().sum() < distances.min())
+def probe_class(
+    answer: Callable[[Tensor], Float[Tensor, "input class"]],
+    label: int,
+    shape: Sequence[int],
+    *,
+    least: float,
+    most: float,
+    probes: int = 10,
+    queries: int = 4000,
+    seed: int = 0,
+) -> Tensor:
+    """Inputs that a model gives to a class, found by queries alone: an evolution of noise.
+
+    Each probe begins as noise, and keeps a random change if the probability of the class rises by it. (The
+    paper instead descends by finite differences of single coordinates.)
+
+    Args:
+        answer: The probabilities of a model for a batch of inputs.
+        label: The class.
+        shape: The shape of one input.
+        least: The smallest value of an input.
+        most: The largest.
+        probes: The number of probes.
+        queries: The most queries per probe; a probe ends at a probability of 0.9995.
+        seed: Draws the noise and the changes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found = torch.rand(probes, *shape, generator=generator) * (most - least) + least
+    best = answer(found)[:, label]
+    for index in range(queries):
+        if bool((best >= SURE).all()):
+            break
+        size = (most - least) * 0.5 ** (1 + index % 4)
+        some = torch.rand(found.shape, generator=generator) < 0.1
+        tried = (found + size * some * torch.randn(found.shape, generator=generator)).clamp(least, most)
+        reached = answer(tried)[:, label]
+        better = (reached > best) & (best < SURE)
+        found[better], best[better] = tried[better], reached[better]
+    return found
+
+
+def label_from_probes(before: Float[Tensor, "class probe"], after: Float[Tensor, "class probe"]) -> int:
+    """The class that a deletion made least sure, from queries alone.
+
+    Args:
+        before: For each class, the probability of that class for inputs that the first model gives to it.
+        after: The same by the second model.
+    """
+    return int((after - before).mean(dim=1).argmin())
+
+
+def is_nearest(
+    recovered: Float[Tensor, "reconstruction ..."], record: Tensor, decoys: Float[Tensor, "decoy ..."]
+) -> bool:
+    """Whether the record is strictly nearer to a reconstruction than every decoy is to any of them.
+
+    Args:
+        recovered: The reconstructions of its class.
+        record: The inputs of the deleted record.
+        decoys: Other records of its class that were not deleted.
+    """
+    candidates = torch.cat([record[None], decoys]).flatten(1)
+    nearest = torch.cdist(candidates, recovered.flatten(1).to(candidates)).min(1).values
+    return bool(nearest[0] < nearest[1:].min())
 
 
 def reidentification(hits: Mapping[int, bool]) -> Share:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from unweave.audits.attack import TIERS, Attack
 from unweave.audits.attacks import ATTACKS
+from unweave.audits.harness.budget import Duration
 from unweave.choices import suggest_word
 
 GROUPS = ("default", "all")
@@ -17,8 +18,9 @@ class Request:
     Args:
         names: "default", "all", or names with commas between.
         tier: The largest tier; None for any.
-        budget: The most gradient evaluations that examining a model may take; None for any. Retraining is not
-            counted: a verdict needs the retrained models without any attack.
+        budget: The most gradient evaluations that examining a model may take, or the time of examining all
+            of them; None for any. Retraining is not counted: a verdict needs the retrained models without
+            any attack.
 
     Raises:
         ValueError: If a name or the tier is unknown, or the budget is negative.
@@ -26,13 +28,13 @@ class Request:
 
     names: str = "default"
     tier: int | None = None
-    budget: int | None = None
+    budget: int | Duration | None = None
 
     def __post_init__(self) -> None:
         chosen_attacks(self.names)
         if self.tier is not None and self.tier not in TIERS:
             raise ValueError(f"a tier must be one of {', '.join(map(str, TIERS))}, found {self.tier}")
-        if self.budget is not None and self.budget < 0:
+        if isinstance(self.budget, int) and self.budget < 0:
             raise ValueError(f"a budget must be 0 gradient evaluations or more, found {self.budget}")
 
 
@@ -90,6 +92,8 @@ def plan_attacks(request: Request, *, retrained: int, has_models: bool) -> Plan:
         retrained: The number of references.
         has_models: Whether the models themselves can be examined; otherwise only answers are known.
     """
+    if isinstance(request.budget, Duration):
+        raise ValueError("a budget of time must be measured first: see gradients_within")
     asked = chosen_attacks(request.names)
     not_run = {name: "not asked for" for name in ATTACKS if name not in {each.name for each in asked}}
     left, attacks = request.budget, []

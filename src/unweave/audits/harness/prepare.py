@@ -10,13 +10,14 @@ from unweave.audits.answers import Answers
 from unweave.audits.attack import Attack, Examiner, ModelAnswers
 from unweave.audits.classifier.exam import ClassifierExam
 from unweave.audits.exam import Exam
+from unweave.audits.harness.budget import Duration, gradients_within
 from unweave.audits.harness.compare import AuditedModels
 from unweave.audits.harness.plan import Plan, Request, plan_attacks
 from unweave.audits.references import Retrain
 from unweave.result import Result
 
 
-def attack_request(attacks: str | None, tier: int | None, budget: int | None) -> Request | None:
+def attack_request(attacks: str | None, tier: int | None, budget: int | Duration | None) -> Request | None:
     """The attacks that were asked for; None for none.
 
     Raises:
@@ -30,8 +31,27 @@ def attack_request(attacks: str | None, tier: int | None, budget: int | None) ->
 
 
 def plan_of_answers(request: Request, references: int) -> Plan:
-    """The attacks on a model of which only the answers are known."""
+    """The attacks on a model of which only the answers are known; these take no time."""
+    if isinstance(request.budget, Duration):
+        request = replace(request, budget=None)
     return plan_attacks(request, retrained=references, has_models=False)
+
+
+def measure_budget(request: Request, result: Result, exam: Exam[Any], models: int) -> Request:
+    """The request with its budget in gradient evaluations: a time is divided by the speed of the model.
+
+    Args:
+        request: What was asked for.
+        result: The result to audit.
+        exam: The questions of the audit.
+        models: The number of models that an attack examines.
+    """
+    refuse_generator(exam)
+    if not isinstance(request.budget, Duration):
+        return request
+    assert isinstance(exam, ClassifierExam)
+    forget, device = exam.cuts(("forget",))["forget"], exam.model_device(result.model)
+    return replace(request, budget=gradients_within(request.budget, models, result.model, forget, device))
 
 
 def plan_of_models(request: Request, exam: Exam[Any], references: int) -> Plan:
