@@ -74,6 +74,12 @@ def test_a_class_without_enough_examples_is_no_request():
     assert "3 classes have" in found.skipped["class"] and "class" not in found.strata.values()
 
 
+def test_no_single_record_is_a_whole_class():
+    labels = torch.where(torch.arange(N) < 200, torch.arange(N) + 2, LABELS % 2)
+    chosen = torch.cat(of(draw(split(labels), HARDNESS, SILHOUETTE, Plan(("single",), requests=9)), "single"))
+    assert int(chosen.min()) >= 200
+
+
 def test_a_class_that_a_part_holds_whole_needs_an_unseen_example():
     train, test = (TensorDataset(torch.zeros(6, 1), torch.tensor(each)) for each in ([0, 0, 1, 1, 2, 2],) * 2)
     without, with_it = (Split(train, [0, 4, 5], test, calibration=each) for each in ([0, 2], [0, 4]))

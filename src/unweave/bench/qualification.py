@@ -236,6 +236,8 @@ def draw(
     generator = torch.Generator().manual_seed(plan.seed)
     n, size = len(split.train), round(plan.fraction * len(split.train))
     anywhere, alone = (torch.rand(n, generator=generator, dtype=torch.float64) for _ in range(2))
+    labels = split.train.labels
+    alone[labels.bincount()[labels] == 1] = torch.inf  # a whole class is no single record
     scores = {"random": anywhere, "memorized": -hardness, "generalized": hardness, "entangled": entangled}
     positions: dict[str, Tensor] = {}
     strata, skipped = {}, {}
