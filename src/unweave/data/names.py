@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from jaxtyping import Int64
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CHUNK = 2**13
 
@@ -22,6 +23,8 @@ class Names(Sequence[str]):
     """
 
     def __init__(self, names: Iterable[str]) -> None:
+        import pyarrow as pa  # takes time, and only ids need it
+
         waiting = iter(names)
         chunks = iter(lambda: list(islice(waiting, CHUNK)), [])
         self.array = pa.chunked_array([as_array(each) for each in chunks], pa.string())
@@ -55,12 +58,14 @@ class Names(Sequence[str]):
         return counts.field("values")[place].as_py(), counts.field("counts")[place].as_py()
 
 
-def as_array(names: Sequence[str]) -> pa.Array:
+def as_array(names: Sequence[str]) -> "pa.Array":
     """Strings as an array.
 
     Raises:
         ValueError: If one is no text, as the name of a file may be.
     """
+    import pyarrow as pa
+
     try:
         return pa.array(names, pa.string())
     except UnicodeEncodeError as error:
@@ -71,6 +76,9 @@ def as_array(names: Sequence[str]) -> pa.Array:
 
 def find_names(names: Sequence[str], wanted: Sequence[str]) -> Int64[Tensor, " wanted"]:
     """The position of each wanted name, -1 where there is none; `names` are unique."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     array = names.array if isinstance(names, Names) else pa.chunked_array([as_array(names)])
     asked = as_array(wanted)
     distinct = pc.SetLookupOptions(asked.unique())
