@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from unweave.bench.qualification import FEWEST_OF_CLASS, STRATA, Plan, draw
+from unweave.bench.qualification import FEWEST_OF_CLASS, STRATA, Plan, draw, refuse_unseen_class
 from unweave.split import Split
 
 N, CLASSES = 400, 5
@@ -72,6 +72,20 @@ def test_a_class_without_enough_examples_is_no_request():
     assert all(not bool((rare[each] == 4).any()) for each in of(drawn(labels=rare), "class"))
     found = drawn(labels=rare, held_out=torch.arange(50) % 3)
     assert "3 classes have" in found.skipped["class"] and "class" not in found.strata.values()
+
+
+def test_no_single_record_is_a_whole_class():
+    labels = torch.where(torch.arange(N) < 200, torch.arange(N) + 2, LABELS % 2)
+    chosen = torch.cat(of(draw(split(labels), HARDNESS, SILHOUETTE, Plan(("single",), requests=9)), "single"))
+    assert int(chosen.min()) >= 200
+
+
+def test_a_class_that_a_part_holds_whole_needs_an_unseen_example():
+    train, test = (TensorDataset(torch.zeros(6, 1), torch.tensor(each)) for each in ([0, 0, 1, 1, 2, 2],) * 2)
+    without, with_it = (Split(train, [0, 4, 5], test, calibration=each) for each in ([0, 2], [0, 4]))
+    refuse_unseen_class(with_it, "fold-0-1")
+    with pytest.raises(ValueError, match="fold-0-1 holds all training examples of class 2.* part has none"):
+        refuse_unseen_class(without, "fold-0-1")
 
 
 @pytest.mark.parametrize(

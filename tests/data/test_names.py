@@ -125,3 +125,9 @@ def test_a_scan_takes_less_than_an_object_per_example() -> None:
     data = UserDataset(Records(20_000))
     assert peak(lambda: data.labels) * N < OBJECT * len(data) + 3 * 2**19, "and some items, and some names"
     assert data.names is not None and data.names[-1] == "user-19999"
+
+
+def test_an_id_that_is_no_unicode_text_is_named():
+    for use in (lambda: Names(["a", "b\udcff"]), lambda: find_names(("a",), ["b\udcff"])):
+        with pytest.raises(ValueError, match=r"ids must be text that UTF-8 can encode, found 'b\\udcff'"):
+            use()

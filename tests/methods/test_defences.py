@@ -50,6 +50,14 @@ def test_the_smallest_weights_of_matrices_are_pruned_across_the_model() -> None:
     )
 
 
+def test_a_model_whose_matrices_are_frozen_has_nothing_to_prune() -> None:
+    model = small()
+    for p in model.parameters():
+        p.requires_grad = p.ndim == 1
+    with pytest.raises(ValueError, match="prune needs a trainable matrix or kernel, found none"):
+        Prune()(problem_of(model))
+
+
 @pytest.mark.parametrize("make", [lambda: Obfuscate(noise=0), lambda: Prune(fraction=1.5)])
 def test_settings_outside_their_range_are_refused(make) -> None:
     with pytest.raises(ValueError, match="must be in"):

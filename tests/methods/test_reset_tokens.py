@@ -4,6 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -11,6 +14,7 @@ pytest.importorskip("transformers")
 from text_to_image import pipeline, request
 from unweave.methods import method_named
 from unweave.methods.reset_tokens import TABLE, ResetTokens, embeddings_of, own_tokens
+from unweave.weights.sharded_model import gather
 
 
 def test_the_words_that_only_forgotten_prompts_hold_are_drawn_anew():
@@ -36,6 +40,22 @@ def test_the_seed_decides():
         ResetTokens()(of)
         tables.append(embeddings_of(of.model).detach().clone())
     assert torch.equal(tables[0], tables[1]) and not torch.equal(tables[0], tables[2])
+
+
+@pytest.fixture
+def one_process():
+    """A group of this process alone."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+def test_a_sharded_table_gets_the_same_words(one_process):
+    whole, cut = request("text encoder"), request("text encoder")
+    fully_shard(cut.model, mesh=one_process)
+    for of in (whole, cut):
+        ResetTokens()(of)
+    assert torch.equal(gather(embeddings_of(cut.model)), embeddings_of(whole.model))
 
 
 def test_it_is_a_stage_and_refuses_what_it_cannot_edit():

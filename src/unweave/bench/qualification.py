@@ -131,6 +131,8 @@ def qualify(
     if not drawn.positions:
         raise ValueError(f"no stratum has enough records: {'; '.join(drawn.skipped.values())}")
     stages = {name: make_stage(name, places) for name, places in drawn.positions.items()}
+    for name, stage in stages.items():
+        refuse_unseen_class(stage.split(), name)
     content = compare(list(stages.values()), folder, methods=(method,), jobs=jobs, listener=listener)
     controls = [
         Job(f"{name}, a control", run_reference, (each, CONTROL_SEED)) for name, each in stages.items()
@@ -165,8 +167,20 @@ def run_folds(make_stage: MakeStage, plan: Plan, jobs: int, listener: Listener) 
         order = torch.randperm(n, generator=torch.Generator().manual_seed(plan.seed + repeat))
         for i, part in enumerate(order.tensor_split(plan.folds)):
             folds.append((make_stage(f"fold-{repeat}-{i}", part.sort().values), FOLD_SEED + repeat))
+    for stage, _ in folds:
+        refuse_unseen_class(stage.split(), stage.name)
     run_all([Job(fold_name(*each), run_reference, each) for each in folds], jobs, listener)
     return folds
+
+
+def refuse_unseen_class(split: Split, name: str) -> None:
+    """Raises if a part of the data holds a class whole that has no unseen example to compare it with."""
+    whole = split.forgotten_classes
+    if whole and not set(whole) & set(split.held_out.labels[split.calibration].tolist()):
+        raise ValueError(
+            f"{name} holds all training examples of class {whole[0]}, and the calibration part has none "
+            "to compare them with: add one, or leave the class out of the data"
+        )
 
 
 def run_all(work: Sequence[Job], jobs: int, listener: Listener) -> None:
@@ -222,6 +236,8 @@ def draw(
     generator = torch.Generator().manual_seed(plan.seed)
     n, size = len(split.train), round(plan.fraction * len(split.train))
     anywhere, alone = (torch.rand(n, generator=generator, dtype=torch.float64) for _ in range(2))
+    labels = split.train.labels
+    alone[labels.bincount()[labels] == 1] = torch.inf  # a whole class is no single record
     scores = {"random": anywhere, "memorized": -hardness, "generalized": hardness, "entangled": entangled}
     positions: dict[str, Tensor] = {}
     strata, skipped = {}, {}

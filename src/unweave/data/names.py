@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CHUNK = 2**13
 
@@ -24,7 +27,7 @@ class Names(Sequence[str]):
 
         waiting = iter(names)
         chunks = iter(lambda: list(islice(waiting, CHUNK)), [])
-        self.array = pa.chunked_array([pa.array(each, pa.string()) for each in chunks], pa.string())
+        self.array = pa.chunked_array([as_array(each) for each in chunks], pa.string())
 
     def __len__(self) -> int:
         return len(self.array)
@@ -55,13 +58,29 @@ class Names(Sequence[str]):
         return counts.field("values")[place].as_py(), counts.field("counts")[place].as_py()
 
 
+def as_array(names: Sequence[str]) -> "pa.Array":
+    """Strings as an array.
+
+    Raises:
+        ValueError: If one is no text, as the name of a file may be.
+    """
+    import pyarrow as pa
+
+    try:
+        return pa.array(names, pa.string())
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"ids must be text that UTF-8 can encode, found {error.object!r}: rename it"
+        ) from error
+
+
 def find_names(names: Sequence[str], wanted: Sequence[str]) -> Int64[Tensor, " wanted"]:
     """The position of each wanted name, -1 where there is none; `names` are unique."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    array = names.array if isinstance(names, Names) else pa.chunked_array([pa.array(names, pa.string())])
-    asked = pa.array(wanted, pa.string())
+    array = names.array if isinstance(names, Names) else pa.chunked_array([as_array(names)])
+    asked = as_array(wanted)
     distinct = pc.SetLookupOptions(asked.unique())
     hits = pc.call_function("index_in", [array], distinct).fill_null(-1).to_numpy()  # which one a name is
     (places,) = (hits >= 0).nonzero()

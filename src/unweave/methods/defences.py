@@ -69,8 +69,16 @@ class Prune:
         return {"fraction": Uniform(0.1, 0.9)}
 
     def __call__(self, problem: Problem) -> None:
-        """Edits the problem's model in place."""
+        """Edits the problem's model in place.
+
+        Raises:
+            ValueError: If no matrix or kernel is trainable.
+        """
         matrices = {name: p for name, p in problem.params.items() if p.ndim >= 2}
+        if not matrices:
+            raise ValueError(
+                "prune needs a trainable matrix or kernel, found none: set requires_grad, or leave prune out"
+            )
         keep = top({name: p.detach().abs() for name, p in matrices.items()}, 1 - self.fraction)
         with torch.no_grad():
             for name, p in matrices.items():

@@ -11,6 +11,8 @@ from unweave.methods.about import About, refuse_family
 from unweave.problem import Problem
 from unweave.tasks import require_task
 from unweave.tasks.diffusion.text_to_image import TextToImage, words_of
+from unweave.weights.sharded import cut
+from unweave.weights.sharded_model import gather
 
 __all__ = ["ResetTokens"]
 
@@ -45,8 +47,10 @@ class ResetTokens:
         table = embeddings_of(problem.model)
         tokens = own_tokens(problem)
         with torch.no_grad():
+            whole = gather(table).clone()
             drawn = torch.randn(len(tokens), table.shape[1], generator=problem.generator, dtype=table.dtype)
-            table[tokens.to(table.device)] = table.mean() + table.std() * drawn.to(table.device)
+            whole[tokens.to(whole.device)] = whole.mean() + whole.std() * drawn.to(whole.device)
+            table.copy_(cut(whole, table))
 
 
 def embeddings_of(model: nn.Module) -> nn.Parameter:

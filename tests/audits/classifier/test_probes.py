@@ -93,3 +93,7 @@ def test_too_few_forget_examples_are_refused(trained):
     data, retrained, _, _ = trained
     with pytest.raises(ValueError, match="needs more than 10 forget examples, found 10"):
         relearning(retrained, (data, data.parts["forget"][:10]), device="cpu")
+    for n in (1, 10):
+        parts = {"forget": (data, data.parts["forget"][:n]), "retain": (data, data.parts["retain"])}
+        with pytest.raises(ValueError, match=f"needs more than 10 forget examples, found {n}"):
+            probe(retrained, parts, device="cpu")

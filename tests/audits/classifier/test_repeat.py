@@ -58,8 +58,23 @@ class Halved(nn.Module):
         return 20 * self.net(inputs.bfloat16())
 
 
+class Squeezed(nn.Sequential):
+    """Drops every dimension of size one, that of a batch of one example as well."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(inputs).squeeze()
+
+
 def test_rounding_is_no_other_answer() -> None:
     assert exam().answers(Halved()).finite
+
+
+def test_a_model_that_needs_several_examples_at_once_is_named() -> None:
+    norm = nn.BatchNorm1d(8, track_running_stats=False)
+    squeezing = Squeezed(nn.Linear(6, 4))
+    for model in (nn.Sequential(nn.Linear(6, 8), norm, nn.Linear(8, 4)), squeezing):
+        with pytest.raises(Failed, match="must answer one example alone, as a user asks"):
+            exam().answers(model)
 
 
 @pytest.mark.parametrize("n", [2, 36, 128])

@@ -40,10 +40,9 @@ def probe(
         device: The device of the model.
         seed: Chooses the examples. Use one seed for all models of a comparison.
     """
-    return {
-        "probe": linear_probe(model, parts["forget"], parts["retain"], device=device, seed=seed),
-        "relearn": relearning(model, parts["forget"], device=device, seed=seed),
-    }
+    steps = relearning(model, parts["forget"], device=device, seed=seed)  # first: it refuses few examples
+    found = linear_probe(model, parts["forget"], parts["retain"], device=device, seed=seed)
+    return {"probe": found, "relearn": steps}
 
 
 def linear_probe(

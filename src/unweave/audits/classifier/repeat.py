@@ -36,7 +36,7 @@ def refuse_varying_answers(
         device: The device of the model.
 
     Raises:
-        Failed: If an answer differs by more than `TOLERANCE`.
+        Failed: If an answer differs by more than `TOLERANCE`, or the model can't answer one example alone.
     """
     generator = torch.Generator().manual_seed(0)
     rows = {part: torch.randperm(len(cuts[part][1]), generator=generator)[:MOST] for part in PARTS}
@@ -44,7 +44,10 @@ def refuse_varying_answers(
     before = np.concatenate([found.logits[part][rows[part].numpy()] for part in PARTS])
     mixed = torch.randperm(len(order), generator=generator)
     batches = order[mixed].split(split_sizes(len(order)))
-    again = logits_of_batches(model, cuts["forget"][0], batches, device, before.shape[1])
+    try:
+        again = logits_of_batches(model, cuts["forget"][0], batches, device, before.shape[1])
+    except ValueError as error:
+        raise Failed(f"the model must answer one example alone, as a user asks: {error}") from error
     apart = np.abs(probabilities(again) - probabilities(before[mixed.numpy()])).sum(axis=1) / 2
     different = int((~(apart <= TOLERANCE)).sum())  # NaN is different as well
     if different:
