@@ -133,6 +133,11 @@ class TestRefused:
         other = forgot("run", "--random", 0.1, method=("--method", "finetune", "--set", "how.epochs=2"))
         refused("the method and its settings", "audit", other, "--qualified", qualified[1], "--quiet")
 
+    def test_methods_of_another_format(self, refused, forgot, qualified, monkeypatch):
+        other = forgot("run", "--random", 0.1)
+        monkeypatch.setattr("unweave.cli.inputs.qualified.METHODS_FORMAT", -1)
+        refused("unweave's methods, since changed", "audit", other, "--qualified", qualified[1], "--quiet")
+
     def test_another_model(self, refused, run, here, qualified, tmp_path):
         change = QUICK.replace("(90, 0), 0))", "(90, 0), 1))")
         place = projects.project(tmp_path / "other", change)

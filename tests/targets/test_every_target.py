@@ -46,7 +46,7 @@ RAISING = ("bounded", "clamped", "ascent", "mislabel", "surrogate", "ideal", "un
 """Those that say where to go, and not where to end."""
 
 REFUSED = {("surrogate", f): "the task .* draws none" for f in ("batchnorm", "layernorm", "language")}
-REFUSED |= {("ideal", f): "denoisers, found the task" for f in ("batchnorm", "layernorm", "language")}
+REFUSED |= {("ideal", f): "needs the task Diffusion" for f in ("batchnorm", "layernorm", "language")}
 for family in ("language", *every_family.DENOISERS):
     found = type(every_family.task(family)).__name__
     REFUSED |= {("uniform", family): "needs logits of shape"}

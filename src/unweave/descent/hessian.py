@@ -34,7 +34,8 @@ def twice_differentiable() -> Iterator[None]:
             raise
         raise ValueError(
             "second derivatives are needed by mode 'exact' and by the curvature that mode 'lagged' and "
-            f"alpha='curvature' measure, and this model lacks them ({error}): use mode 'nested'"
+            f"alpha='curvature' measure, and this model lacks them ({error}): use mode 'nested' or "
+            "'first-order'"
         ) from error
 
 
@@ -84,12 +85,12 @@ def refuse_no_second(step: Step, objective: Objective) -> None:
     if any(map(is_sharded, step.params.values())):
         raise ValueError(
             "second derivatives (mode 'exact', measured curvature) need whole weights, found sharded ones: "
-            "use mode 'nested'"
+            "use mode 'nested' or 'first-order'"
         )
     if step.runtime.compile:
         raise ValueError(
             "second derivatives (mode 'exact') need passes that are not compiled: "
-            "set compile = false, or use mode 'nested'"
+            "set compile = false, or use mode 'nested' or 'first-order'"
         )
     if step.index == 0:
         refuse_noise(step, objective)
@@ -109,5 +110,5 @@ def refuse_noise(step: Step, objective: Objective) -> None:
     ):
         raise ValueError(
             "second derivatives (mode 'exact', measured curvature) need a model that answers the same twice; "
-            "found dropout or other noise: switch it off, or use mode 'nested'"
+            "found dropout or other noise: switch it off, or use mode 'nested' or 'first-order'"
         )

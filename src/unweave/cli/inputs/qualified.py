@@ -16,10 +16,10 @@ from unweave.audits.like_requests import About, LikeRequest, judge_by_like, near
 from unweave.audits.one_model import add_original, audit_record
 from unweave.audits.references import Answers
 from unweave.bench.agreement import smallest_margins
-from unweave.bench.cell import REFERENCE
+from unweave.bench.cell import MEASURING_FORMAT, METHODS_FORMAT, REFERENCE
 from unweave.bench.qualification import describe, silhouettes
 from unweave.cli.project import Project
-from unweave.descent.train import digest
+from unweave.descent.train import TRAINING_FORMAT, digest
 from unweave.record import record
 from unweave.record.digest import digest_of
 from unweave.record.files import sha256
@@ -29,7 +29,7 @@ WHAT = {
     "family": "the family",
     "model": "the original's weights",
     "data": "the data",
-    "training": "the code or the recipe that trains",
+    "training": "the code or the recipe that trains (or unweave's methods, since changed)",
     "settings": "the method and its settings",
 }
 """What a run and its qualification must share."""
@@ -62,6 +62,7 @@ def facts_of(project: Project, weights: str, settings: str) -> dict[str, str]:
     """
     data = project.split(torch.tensor([0])).digest("mixed", "calibration", "test")
     training = {key: fact for key, fact in project.facts.items() if key != "project"}  # without its place
+    training["formats"] = [TRAINING_FORMAT, METHODS_FORMAT, MEASURING_FORMAT]
     facts = {"family": project.family.name, "model": weights, "data": data, "training": digest(training)}
     return {**facts, "settings": settings}
 
