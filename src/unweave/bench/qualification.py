@@ -18,17 +18,16 @@ import torch
 from jaxtyping import Float64, Int64, Shaped
 from torch import Tensor, nn
 
-from unweave.audits.classifier.held_out import HELD_OUT_TV, HeldOut
+from unweave.audits.classifier.held_out import HeldOut
 from unweave.audits.classifier.logits import loss
 from unweave.audits.classifier.probes import features_of
 from unweave.audits.like_requests import FEWEST, About, LikeRequest
 from unweave.audits.margins import margins
-from unweave.audits.metrics import Values
 from unweave.audits.summary import mean
-from unweave.bench.agreement import Proxy, count_agreement
+from unweave.bench.agreement import Proxy, count_agreement, measure_alone, read_evidence
 from unweave.bench.bench import compare
 from unweave.bench.cache import append_suffix
-from unweave.bench.cell import REFERENCE, cell_path, read_answers, run_reference
+from unweave.bench.cell import REFERENCE, cell_path, run_reference
 from unweave.bench.proxy_requests import whole_classes
 from unweave.bench.stage import Stage
 from unweave.bench.stage_record import calibration_margins, read_values
@@ -136,7 +135,7 @@ def qualify(
         Job(f"{name}, a control", run_reference, (each, CONTROL_SEED)) for name, each in stages.items()
     ]
     run_all(controls, jobs, listener)
-    held_out = HeldOut([read_answers(*answers_of(stage, seed)) for stage, seed in folds])
+    held_out = HeldOut([read_evidence(stage, seed, REFERENCE) for stage, seed in folds])
     proxies = [
         observe(stage, method, held_out, entangled, drawn.strata[name], content["stages"][name])
         for name, stage in stages.items()
@@ -186,17 +185,13 @@ def fold_file(stage: Stage, seed: int) -> Path:
     return append_suffix(cell_path(stage, seed, REFERENCE), stage.exam().suffix)
 
 
-def answers_of(stage: Stage, seed: int) -> tuple[Any, Path]:
-    """The exam and the place of the answers of a retrained model."""
-    return stage.exam(), cell_path(stage, seed, REFERENCE)
-
-
 def mean_loss(folds: Sequence[tuple[Stage, int]]) -> Float64[Tensor, " n"]:
     """The mean cross-entropy of each training example by the models that were trained without it, in nats."""
     total = torch.zeros(len(folds[0][0].split().train), dtype=torch.float64)
     for stage, seed in folds:
-        found = read_answers(*answers_of(stage, seed))
-        total[stage.split().forget] += torch.from_numpy(loss(found.logits["forget"], found.labels["forget"]))
+        answers = read_evidence(stage, seed, REFERENCE)
+        losses = loss(answers.logits["forget"], answers.labels["forget"])
+        total[stage.split().forget] += torch.from_numpy(losses)
     return total / len(folds)
 
 
@@ -284,12 +279,12 @@ def observe(
         judged: The stage's part of the record.
     """
     recipe, exam, split = stage.recipe, stage.exam(), stage.split()
-    ids = read_answers(exam, cell_path(stage, recipe.seeds[0], REFERENCE)).ids["forget"]
+    ids = read_evidence(stage, recipe.seeds[0], REFERENCE).ids["forget"]
     about = describe(split, ids, held_out, entangled[split.forget])
     expected = held_out.expect(read_values(stage, recipe.seeds[0], "original"), ids, whole=about.whole)
 
     def retrained(seeds: Sequence[int]) -> list[dict[str, float]]:
-        return [figures(stage, seed, REFERENCE, held_out, expected) for seed in seeds]
+        return [measure_alone(stage, seed, REFERENCE, held_out, expected) for seed in seeds]
 
     calibrating, compared = retrained(recipe.calibration_seeds), retrained(recipe.seeds)
     own = margins(calibrating, [{}], sizes=exam.sizes, metrics=exam.metrics)
@@ -309,14 +304,6 @@ def observe(
     return Proxy(stage, like, expected, held_out, fixed)
 
 
-def figures(stage: Stage, seed: int, name: str, held_out: HeldOut, expected: Values) -> dict[str, float]:
-    """The metrics of one model of a stage that are tested without a reference."""
-    values = dict(read_values(stage, seed, name))
-    if HELD_OUT_TV in expected:
-        values[HELD_OUT_TV] = held_out.distance(read_answers(stage.exam(), cell_path(stage, seed, name)))
-    return {metric: values[metric] for metric in expected}
-
-
 def describe(
     split: Split,
     ids: Shaped[np.ndarray, " forget"],
@@ -333,9 +320,10 @@ def describe(
     """
     labels, n = split.train.labels, split.n_classes
     part, whole = (each.bincount(minlength=n).double() for each in (labels[split.forget], labels))
+    only_classes = bool(whole_classes(split))
     return About(
         size=len(split.forget),
-        whole=bool(whole_classes(split)) if whole_classes(split) or not split.forgotten_classes else None,
+        whole=None if split.forgotten_classes and not only_classes else only_classes,
         class_mix=float((part / part.sum() - whole / whole.sum()).abs().sum() / 2),
         difficulty=held_out.figures(ids)["difficulty"],
         entanglement=float((1 - entangled.mean()) / 2),
