@@ -53,8 +53,8 @@ class About:
     difficulty: float
     entanglement: float
 
-    def features(self) -> dict[str, float]:
-        """What requests are compared by, in the units of `TOLERANCE`."""
+    def properties(self) -> dict[str, float]:
+        """The properties by which requests are compared, in the units of `TOLERANCE`."""
         values = {**asdict(self), "size": log2(self.size)}
         return {name: values[name] / unit for name, unit in TOLERANCE.items()}
 
@@ -110,29 +110,29 @@ def list_uncovered(about: About, like: Sequence[LikeRequest]) -> list[str]:
     if len(like) < FEWEST:
         clauses.append(f"{len(like)} like requests, {FEWEST} needed")
     if any(each.about.whole is None or each.about.whole != about.whole for each in like):
-        clauses.append(f"it holds {in_words(about.whole)}")
-    for name, value in about.features().items():
-        others = [each.about.features()[name] for each in like]
+        clauses.append(f"it holds {describe_classes(about.whole)}")
+    for name, value in about.properties().items():
+        others = [each.about.properties()[name] for each in like]
         if not min(others) - 1 <= value <= max(others) + 1:
-            clauses.append(f"its {name.replace('_', ' ')} is {shown(about, name)}, theirs {span(like, name)}")
+            own = format_property(asdict(about)[name])
+            theirs = format_range([asdict(each.about)[name] for each in like])
+            clauses.append(f"its {name.replace('_', ' ')} is {own}, theirs {theirs}")
     return clauses
 
 
-def in_words(whole: bool | None) -> str:
-    """What a request holds."""
+def describe_classes(whole: bool | None) -> str:
+    """Whether a request holds whole classes, in words."""
     return {True: "whole classes", False: "no whole class", None: "a whole class and other examples"}[whole]
 
 
-def shown(about: About, feature: str) -> str:
-    """A feature in its own unit."""
-    value = asdict(about)[feature]
-    return f"{value}" if feature == "size" else f"{value:.2f}"
+def format_property(value: float) -> str:
+    """A size, or a share with two digits."""
+    return f"{value}" if isinstance(value, int) else f"{value:.2f}"
 
 
-def span(like: Sequence[LikeRequest], feature: str) -> str:
-    """The range of a feature in its own unit."""
-    ordered = sorted((each.about for each in like), key=lambda about: asdict(about)[feature])
-    low, high = shown(ordered[0], feature), shown(ordered[-1], feature)
+def format_range(values: Sequence[float]) -> str:
+    """The range of some sizes or shares."""
+    low, high = format_property(min(values)), format_property(max(values))
     return low if low == high else f"{low} to {high}"
 
 
@@ -140,7 +140,7 @@ def distance(about: About, like: Sequence[LikeRequest]) -> float:
     """The distance of a request from the mean of others, in tolerances; infinite if the kinds differ."""
     if any(each.about.whole != about.whole for each in like):
         return inf
-    value, others = about.features(), [each.about.features() for each in like]
+    value, others = about.properties(), [each.about.properties() for each in like]
     return sum(abs(value[name] - mean(each[name] for each in others)) for name in value)
 
 
