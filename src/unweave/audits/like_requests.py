@@ -24,8 +24,7 @@ from statistics import mean, median, stdev
 from unweave.audits.equivalence import Equivalence, from_interval
 from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values
-from unweave.audits.score import score
-from unweave.audits.verdict import Judgement, Verdict, decide
+from unweave.audits.verdict import Judgement, Verdict, decide, score_metrics
 
 FEWEST = 3
 """The fewest like requests for a verdict: with two, Student's factor is 6.3."""
@@ -166,41 +165,32 @@ def judge_by_like(
         gate: Whether a PASS also needs that the method passed most of the like requests and failed none.
     """
     forecast = forecast_margins(expected, match.like, smallest, metrics)
-    scores = {
-        name: score(
-            [value],
-            forecast.expected.get(name),
-            direction=metrics[name].direction,
-            null_band=forecast.null_band.get(name),
-            bounds=metrics[name].bounds,
-        )
-        for name, value in values.items()
-    }
+    scores = score_metrics([values], [], forecast, metrics)
     origin = f"no reference of this request was retrained; nearest stratum: {match.stratum}"
     if match.uncovered:
         why = f"no stratum covers the request: {'; '.join(match.uncovered)}; {origin}"
         return Judgement(Verdict.INCONCLUSIVE, f"INCONCLUSIVE: {why}", scores, {}), forecast
     tests, before = (
-        test_values(each, expected, match.like, forecast, metrics) for each in (values, original)
+        test_by_offsets(each, expected, match.like, forecast, metrics) for each in (values, original)
     )
     count = len(match.like)
     verdict, reason = decide(tests, before, scores, metrics, over=(count, "like requests"))
-    ways = [each.verdict for each in match.like]
-    passed, failed = ways.count("PASS"), ways.count("FAIL")
+    verdicts = [each.verdict for each in match.like]
+    passed, failed = verdicts.count("PASS"), verdicts.count("FAIL")
     if verdict is Verdict.PASS and gate and (failed or passed <= count / 2):
         verdict = Verdict.INCONCLUSIVE
         reason = f"the method passed {passed} and failed {failed} of the {count} like requests; else {reason}"
     return Judgement(verdict, f"{verdict}: {reason}; {origin}, {count} requests", scores, tests), forecast
 
 
-def test_values(
+def test_by_offsets(
     values: Values,
     expected: Values,
     like: Sequence[LikeRequest],
     forecast: Margins,
     metrics: Mapping[str, Metric],
 ) -> dict[str, Equivalence]:
-    """The test of each metric with a margin, from its prediction interval."""
+    """Tests each metric that has a margin by the prediction interval of its offset."""
     tests = {}
     for name, margin in forecast.margin.items():
         middle, reach = predict([each.offsets[name] for each in like], level=0.9)
