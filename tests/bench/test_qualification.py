@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from unweave.bench.qualification import FEWEST_OF_CLASS, STRATA, Plan, draw
+from unweave.bench.qualification import FEWEST_OF_CLASS, STRATA, Plan, draw_requests
 from unweave.split import Split
 
 N, CLASSES = 400, 5
@@ -20,7 +20,7 @@ def split(labels: torch.Tensor = LABELS, held_out: torch.Tensor = LABELS[:50]) -
 
 
 def drawn(plan: Plan = PLAN, **changes: torch.Tensor):
-    return draw(split(**changes), HARDNESS, SILHOUETTE, plan)
+    return draw_requests(split(**changes), HARDNESS, SILHOUETTE, plan)
 
 
 def of(found, stratum: str) -> list[torch.Tensor]:

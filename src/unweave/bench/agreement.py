@@ -1,8 +1,8 @@
-"""How often a verdict without retrained references agrees with that from them, on requests that have both.
+"""Counts how often the verdict from other requests agrees with the verdict from retrained models.
 
-Each model of a proxy request is judged twice: against ten of the models retrained without the request, as an
-audit does, and by the other proxy requests alone. Beside the models of the method it judges two whose verdict
-is known: the untouched original, and one more retrained model.
+Each model of a proxy request is judged twice: against ten models retrained without the request, as in an
+audit, and by the other proxy requests alone. The models are those of the method and two whose verdict is
+known: the untouched original, and one more retrained model.
 """
 
 from collections import Counter
@@ -27,8 +27,8 @@ class Proxy:
 
     Args:
         stage: Its stage, with all cells.
-        like: What it teaches about other requests.
-        expected: What is expected of its retrained models without them.
+        like: Its summary, by which other requests are judged.
+        expected: The metrics that its retrained models should have, predicted without them.
         held_out: The answers of models that were trained without folds.
         margins: Its own margins, from retrained models.
     """
@@ -41,12 +41,12 @@ class Proxy:
 
 
 def count_agreement(proxies: Sequence[Proxy], method: str, control: int) -> list[dict[str, Any]]:
-    """How often each verdict without references meets each verdict with them: a row per stratum and model.
+    """Counts the pairs of verdicts, by other requests and by retrained models: a row per stratum and model.
 
     Args:
         proxies: The requests.
         method: The name of the method.
-        control: The seed of the retrained model that is judged.
+        control: The seed of the retrained model that is judged as a control.
     """
     pairs: dict[tuple[str, str], Counter[str]] = {}
     for proxy in proxies:
@@ -68,7 +68,7 @@ def count_agreement(proxies: Sequence[Proxy], method: str, control: int) -> list
 
 
 def list_subjects(stage: Stage, method: str, control: int) -> list[tuple[str, str, int]]:
-    """The models of a request that are judged twice: their kind, and the name and the seed of their cell."""
+    """The models of a request that are judged: the kind of each, and the name and seed of its cell."""
     seeds = stage.recipe.seeds
     own = [(method, method, seed) for seed in seeds if has_model(stage, method, seed)]
     return [*own, ("original", "original", seeds[0]), ("retrained", REFERENCE, control)]
