@@ -5,7 +5,7 @@ from typing import Any
 
 from unweave.audits.attack import Attack, ModelAnswers
 from unweave.audits.harness.compare import AuditedModels, figures_of, judge_figures, null_of
-from unweave.audits.harness.plan import GROUPS, chosen_attacks
+from unweave.audits.harness.plan import GROUPS, choose_attacks
 from unweave.bench.cell import REFERENCE, cell_path, read_answers
 from unweave.bench.recipe import Recipe
 from unweave.bench.stage import Stage
@@ -21,7 +21,7 @@ def answer_attacks(names: str) -> tuple[Attack, ...]:
     Raises:
         ValueError: If a name is unknown, or is of an attack that needs more.
     """
-    chosen = chosen_attacks(names)
+    chosen = choose_attacks(names)
     usable = tuple(each for each in chosen if each.figures is not None and each.examine is None)
     more = [each.name for each in chosen if each not in usable]
     if more and names not in GROUPS:
