@@ -7,10 +7,10 @@
 
 The attacker knows the weights before and after. Records are drawn at random and deleted, one alone or N
 together, by one ascent step and by methods with their default settings, alone and with a defence. Of N
-records together the attacker knows the labels; of one record alone it infers the label from the last bias. A
-record is re-identified if its reconstruction is nearer to it than to 99 others of its class. Pruned weights
-are zero, so the attacker leaves them out. There are two controls, which should be at chance: an update of
-equal norm from retain examples, and the deletion of another record.
+records together the attacker knows the labels; of one record alone it infers the label from the last bias,
+and in a further row knows it. A record is re-identified if its reconstruction is nearer to it than to 99
+others of its class. Pruned weights are zero, so the attacker leaves them out. There are two controls, which
+should be at chance: an update of equal norm from retain examples, and the deletion of another record.
 
 Exact deletion has two forms: `retrain`, of the same seed, and the paper's, where a net trained on public data
 is fine-tuned for an epoch on N private records, with and without the record.
@@ -24,7 +24,8 @@ import copy
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,7 +63,7 @@ from unweave.weights.params import Params, norm, scale
 
 Row = dict[str, Any]
 STAGE = "digits-clean"
-STEP = GradientAscent(how=replace(GradientAscent().how, steps=1))
+STEP = GradientAscent(how=replace(GradientAscent().how, steps=1, batch=512))
 DEFENCES: Mapping[str, Method] = {
     "noise of 0.3 %": Obfuscate(0.003),
     "noise of 3 %": Obfuscate(0.03),
@@ -81,6 +82,7 @@ CONTROLS = (NORM, OTHER)
 PRIVATE = (16, 64, 128, 256, 512)
 """The numbers of private records of the paper's exact deletion; the last two take more than one step."""
 SHARES = (0.1, 0.5, 1.0)
+KNOWN = "1, label known"
 DECOYS = 99
 TOGETHER = 40
 """Records that are deleted in groups of 2 to 40; a larger group is one."""
@@ -179,11 +181,19 @@ class Lab:
         return self.inputs[same[~torch.isin(same, torch.tensor([record, *forget]))][:DECOYS]]
 
 
-def attack(lab: Lab, model: nn.Module, update: Params, forget: Sequence[int], victims: Sequence[int]) -> Row:
+def attack(
+    lab: Lab,
+    model: nn.Module,
+    update: Params,
+    forget: Sequence[int],
+    victims: Sequence[int],
+    *,
+    label_known: bool,
+) -> Row:
     """Reconstructs what was deleted, and looks for the victims in it."""
     labels, bias = lab.labels[list(forget)], list(update.values())[-1]
     inferred = label_from_bias(bias)
-    known = torch.tensor([inferred]) if len(forget) == 1 else labels
+    known = labels if label_known else torch.tensor([inferred])
     found = recover(model, update, known, lab.inputs.shape[1:], image=lab.image, search=lab.search).inputs
     hits, errors, chance = [], [], []
     for record in victims:
@@ -202,7 +212,7 @@ def attack(lab: Lab, model: nn.Module, update: Params, forget: Sequence[int], vi
     }
 
 
-def invert(lab: Lab, name: str, forget: Sequence[int]) -> Row:
+def invert(lab: Lab, name: str, forget: Sequence[int], *, label_known: bool) -> Row:
     """Deletes records, and attacks the update."""
     after = lab.delete("one ascent step" if name in CONTROLS else name, forget)
     update, victims = update_between(lab.original, after), forget
@@ -217,7 +227,8 @@ def invert(lab: Lab, name: str, forget: Sequence[int]) -> Row:
     if "pruned" in name:
         weights = dict(after.named_parameters())
         update = {each: change * (weights[each] != 0) for each, change in update.items()}
-    return {"accuracy": lab.accuracy(after), **attack(lab, lab.original, update, forget, victims)}
+    found = attack(lab, lab.original, update, forget, victims, label_known=label_known)
+    return {"accuracy": lab.accuracy(after), **found}
 
 
 def invert_exact(lab: Lab, n: int, record: int) -> Row:
@@ -230,7 +241,8 @@ def invert_exact(lab: Lab, n: int, record: int) -> Row:
     after = [fine_tune(before, lab.inputs[rows], lab.labels[rows]) for rows in (private, private[1:])]
     whole, without = (update_between(before, each) for each in after)
     update = {name: -(n * whole[name] - (n - 1) * without[name]) for name in whole}
-    return {"accuracy": lab.accuracy(after[1]), **attack(lab, before, update, [record], [record])}
+    found = attack(lab, before, update, [record], [record], label_known=False)
+    return {"accuracy": lab.accuracy(after[1]), **found}
 
 
 def fine_tune(model: nn.Module, inputs: Tensor, labels: Tensor) -> nn.Module:
@@ -282,17 +294,21 @@ def deletions(lab: Lab, counts: Sequence[int], records: int) -> Iterator[tuple[s
         groups = [order[i * n : (i + 1) * n] for i in range(records if n == 1 else max(1, TOGETHER // n))]
         for name in (*DELETIONS, RETRAIN, *CONTROLS) if n == 1 else (*DELETIONS, NORM):
             for index, forget in enumerate(groups):
-                yield f"{n} together/{name}/{index}", lambda n=name, f=forget: invert(lab, n, f)
+                key, known = f"{n} together/{name}/{index}", n > 1
+                yield key, partial(invert, lab, name, forget, label_known=known)
+        if n == 1:
+            for name, (index, forget) in product((*DELETIONS, RETRAIN, NORM), enumerate(groups)):
+                yield f"{KNOWN}/{name}/{index}", partial(invert, lab, name, forget, label_known=True)
     if lab.recipe.name != STAGE:
         return
     for size in PRIVATE:
         for index, record in enumerate(order[:records]):
-            yield f"exact/{size} private records/{index}", lambda s=size, r=record: invert_exact(lab, s, r)
+            yield f"exact/{size} private records/{index}", partial(invert_exact, lab, size, record)
     for name in (*METHODS, RETRAIN):
         for share in SHARES:
             for label in range(lab.n_classes):
                 key = f"classes/{name}, {share:g} of a class/{label}"
-                yield key, lambda n=name, k=label, s=share: infer_class(lab, n, k, s)
+                yield key, partial(infer_class, lab, name, label, share)
 
 
 def summarize(found: Mapping[str, Row]) -> dict[str, dict[str, Row]]:
