@@ -1,4 +1,4 @@
-"""The string ids of a data set in Arrow's memory: as Python strings, ten million take a gigabyte."""
+"""The string ids of a data set in one block of memory: as Python strings, ten million need a gigabyte."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -22,8 +22,8 @@ class Names(Sequence[str]):
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        rest = iter(names)
-        chunks = iter(lambda: list(islice(rest, CHUNK)), [])
+        waiting = iter(names)
+        chunks = iter(lambda: list(islice(waiting, CHUNK)), [])
         self.array = pa.chunked_array([pa.array(each, pa.string()) for each in chunks], pa.string())
 
     def __len__(self) -> int:
@@ -34,8 +34,8 @@ class Names(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> tuple[str, ...]: ...
     def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
-        value = self.array[index]
-        return tuple(value.to_pylist()) if isinstance(index, slice) else value.as_py()
+        found = self.array[index]
+        return tuple(found.to_pylist()) if isinstance(index, slice) else found.as_py()
 
     def __iter__(self) -> Iterator[str]:
         return chain.from_iterable(chunk.to_pylist() for chunk in self.array.chunks)
@@ -47,7 +47,7 @@ class Names(Sequence[str]):
     __hash__ = None  # pyright: ignore[reportAssignmentType]  # equal to tuples, whose hashes differ
 
     def most_common(self) -> tuple[str, int] | None:
-        """The most frequent name and its count; None if there are no names."""
+        """A name that occurs most often, and how often; None if there are no names."""
         if not len(self):
             return None
         counts = self.array.value_counts()
@@ -58,11 +58,11 @@ class Names(Sequence[str]):
 def find_names(names: Sequence[str], wanted: Sequence[str]) -> Int64[Tensor, " wanted"]:
     """The position of each wanted name, -1 where there is none; `names` are unique."""
     array = names.array if isinstance(names, Names) else pa.chunked_array([pa.array(names, pa.string())])
-    queries = pa.array(wanted, pa.string())
-    distinct = pc.SetLookupOptions(queries.unique())
-    matches = pc.call_function("index_in", [array], distinct).fill_null(-1).to_numpy()
-    (places,) = (matches >= 0).nonzero()
-    place_of_distinct = np.full(len(queries), -1)
-    place_of_distinct[matches[places]] = places
-    order = pc.call_function("index_in", [queries], distinct).to_numpy(zero_copy_only=False)
-    return torch.from_numpy(place_of_distinct[order])
+    asked = pa.array(wanted, pa.string())
+    distinct = pc.SetLookupOptions(asked.unique())
+    hits = pc.call_function("index_in", [array], distinct).fill_null(-1).to_numpy()  # which one a name is
+    (places,) = (hits >= 0).nonzero()
+    found = np.full(len(asked), -1)
+    found[hits[places]] = places
+    order = pc.call_function("index_in", [asked], distinct).to_numpy(zero_copy_only=False)
+    return torch.from_numpy(found[order])
