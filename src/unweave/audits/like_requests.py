@@ -1,19 +1,18 @@
-r"""Judges a model without a retrained reference of its request, by what like requests have shown.
+r"""Judges a model without a retrained reference of its request, from like requests.
 
 For each of K like requests, models were retrained. Their mean in a metric differs by an offset :math:`o_k`
-from what is expected of the request without retraining, such as the answers of models that were trained
-without these examples. For a request that is drawn as those were, the mean of its retrained models lies with
-confidence 1 - a in the prediction interval
+from a first estimate that needs no retraining, such as the metric of models whose fold held these examples.
+For a request that is drawn in the same way, the mean of its retrained models lies with confidence 1 - a in
+the prediction interval
 
 .. math:: e + \bar o \pm t_{K-1,\,1-a/2}\, s_o \sqrt{1 + 1/K},
 
-with e the expected value, and s_o the standard deviation of the offsets between requests. The difference of
-an audited model has the same uncertainty, and is tested against the median margin of the like requests as in
-any audit. With few requests, or unlike ones, the interval is wide and the outcome open.
+with e the first estimate, and s_o the standard deviation of the offsets between requests. The difference of
+an audited model has the same uncertainty, and is tested against the median margin of the like requests. With
+few requests, or offsets that differ widely, the interval is wide and the outcome open.
 
-It is weaker than an audit with references: total variation on F is not tested, because it needs a reference
-that answers the same examples, and nothing holds for a request that differs from the like ones in a way that
-`About` does not describe.
+This is weaker than an audit with references. Total variation on F is not tested, because it needs references
+of the same request. A request that differs from the like ones in a property outside `About` can be misjudged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,12 +29,12 @@ FEWEST = 3
 """The fewest like requests for a verdict: with two, Student's factor is 6.3."""
 
 TOLERANCE = {"size": 1.0, "class_mix": 0.1, "difficulty": 0.1, "entanglement": 0.1}
-"""How far beyond the like requests another one may lie: a factor of two in size, a tenth of each share."""
+"""The largest distance from the range of the like requests: a factor of two in size, 0.1 in each share."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What a request is like.
+    """The properties of a request, by which it is compared with others.
 
     Args:
         size: The number of examples.
@@ -64,11 +63,11 @@ class LikeRequest:
 
     Args:
         stratum: The stratum that it was drawn from.
-        about: What it is like.
-        offsets: The mean of the retrained models minus the expected value, by metric.
+        about: Its properties.
+        offsets: The mean of the retrained models minus the first estimate, by metric.
         margins: The margin of each of these metrics.
         spread: Half the width of the null band of each.
-        verdict: That of the method on this request.
+        verdict: The verdict on the method for this request.
     """
 
     stratum: str
@@ -86,7 +85,7 @@ class Match:
     Args:
         stratum: Its name.
         like: Its requests.
-        uncovered: Why they are no guide to the request, in clauses; empty if they are.
+        uncovered: Why they do not cover the request, in clauses; empty if they do.
     """
 
     stratum: str
@@ -104,7 +103,7 @@ def nearest(about: About, requests: Sequence[LikeRequest]) -> Match:
 
 
 def list_uncovered(about: About, like: Sequence[LikeRequest]) -> list[str]:
-    """Why some requests are no guide to another, in clauses."""
+    """Why some requests do not cover another, in clauses; empty if they do."""
     clauses = []
     if len(like) < FEWEST:
         clauses.append(f"{len(like)} like requests, {FEWEST} needed")
@@ -158,7 +157,7 @@ def judge_by_like(
     Args:
         values: Its metrics.
         original: Those of the model before unlearning.
-        expected: What is expected of retrained models before the offset, by metric.
+        expected: The first estimate of retrained models, by metric.
         match: The nearest stratum.
         smallest: The smallest margin of a metric: one example of this request.
         metrics: The metrics by name.
@@ -202,7 +201,7 @@ def test_by_offsets(
 def forecast_margins(
     expected: Values, like: Sequence[LikeRequest], smallest: Values, metrics: Mapping[str, Metric]
 ) -> Margins:
-    """The margins of a request, and what is expected of its retrained models, from like requests.
+    """The margins of a request and the forecast of its retrained models, from like requests.
 
     The null band is where a retrained model may lie: the 95 % prediction interval of their mean, widened by
     the spread around it.

@@ -310,7 +310,7 @@ def describe(
     held_out: HeldOut,
     entangled: Float64[Tensor, " forget"],
 ) -> About:
-    """The properties by which a request is compared with others.
+    """The properties of a request, by which it is compared with others.
 
     Args:
         split: Its split.
