@@ -16,16 +16,16 @@ from typing import Any
 from unweave.audits.answers import Answers, collect_answers
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED
-from unweave.audits.exam import Answering, Exam, Found, Judging, Measuring, Reporting
-from unweave.audits.harness.metric_faults import MetricFaults
-from unweave.audits.harness.plan import Plan
-from unweave.audits.harness.prepare import (
+from unweave.audits.classifier.prepare_attacks import (
     attack_request,
     examiner_of,
     gather_models,
     plan_of_answers,
     plan_of_audit,
 )
+from unweave.audits.exam import Answering, Exam, Found, Judging, Measuring, Reporting
+from unweave.audits.harness.metric_faults import MetricFaults
+from unweave.audits.harness.plan import Plan
 from unweave.audits.harness.report import judge_with_attacks, run_attacks
 from unweave.audits.margins import Margins
 from unweave.audits.one_model import Subject, add_original, as_given, audit_record

@@ -9,14 +9,14 @@ from typing import Any
 
 from unweave.auditing import Audit, audit_answers, collect_answer_pair
 from unweave.auditing import audit as compare
-from unweave.audits.harness.budget import Duration, parse_budget
-from unweave.audits.harness.plan import Request
-from unweave.audits.harness.prepare import (
+from unweave.audits.classifier.prepare_attacks import (
     attack_request,
     measure_budget,
     plan_of_models,
     refuse_generator,
 )
+from unweave.audits.harness.budget import Duration, parse_budget
+from unweave.audits.harness.plan import Request
 from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS, Verdict
 from unweave.cli.audit_concept import NO_PROMPTS, ConceptFiles, audit_concept, refuse_no_prompts

@@ -5,8 +5,6 @@ from itertools import chain, islice
 from typing import overload
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -22,6 +20,8 @@ class Names(Sequence[str]):
     """
 
     def __init__(self, names: Iterable[str]) -> None:
+        import pyarrow as pa  # takes time, and only ids need it
+
         waiting = iter(names)
         chunks = iter(lambda: list(islice(waiting, CHUNK)), [])
         self.array = pa.chunked_array([pa.array(each, pa.string()) for each in chunks], pa.string())
@@ -57,6 +57,9 @@ class Names(Sequence[str]):
 
 def find_names(names: Sequence[str], wanted: Sequence[str]) -> Int64[Tensor, " wanted"]:
     """The position of each wanted name, -1 where there is none; `names` are unique."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     array = names.array if isinstance(names, Names) else pa.chunked_array([pa.array(names, pa.string())])
     asked = pa.array(wanted, pa.string())
     distinct = pc.SetLookupOptions(asked.unique())

@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import unweave
+from unweave.audits.classifier.prepare_attacks import refuse_generator
 from unweave.audits.diffusion.exam import DiffusionExam
-from unweave.audits.harness.prepare import refuse_generator
 from unweave.audits.references import Retrain
 from unweave.descent.descend import Descent
 from unweave.methods.simple import FineTune
