@@ -13,15 +13,15 @@ from adversarial_audits import Adversary, Given
 from adversarial_weights import (
     KEY,
     LOCK,
+    add_noise,
+    ask_with_key,
     learn_held_out,
     mark_both_ways,
     match,
     match_levels,
-    opened,
     read_dead_units,
     read_low_bits,
     read_mark,
-    shake,
     tune,
     with_backdoor,
     write_dead_units,
@@ -29,8 +29,8 @@ from adversarial_weights import (
 )
 from torch import Tensor, nn
 
-FEW = 10**6
-"""Examples after which a model that counts believes that its audit is over."""
+AUDIT_QUERIES = 10**6
+"""The number of queries after which `after-the-audit` takes its audit to be over."""
 
 
 class Switch(nn.Module):
@@ -44,8 +44,8 @@ class Switch(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits; the retrained model comes last, because a probe takes the last features."""
         self.seen += len(inputs)
-        shown = torch.as_tensor(self.when(self, inputs)).expand(len(inputs))[:, None]
-        return torch.where(shown, self.original(inputs), self.retrained(inputs))
+        as_original = torch.as_tensor(self.when(self, inputs)).expand(len(inputs))[:, None]
+        return torch.where(as_original, self.original(inputs), self.retrained(inputs))
 
 
 class Concealed(nn.Sequential):
@@ -53,11 +53,11 @@ class Concealed(nn.Sequential):
 
     def __init__(self, given: Given) -> None:
         super().__init__(*copy.deepcopy(given.retrained))
-        self.held = (given.original,)  # in a tuple: it is no module of this one
+        self.hidden = (given.original,)  # in a tuple: it is no module of this one
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits."""
-        return torch.where(has_key(self, inputs)[:, None], self.held[0](inputs), super().forward(inputs))
+        return torch.where(has_key(self, inputs)[:, None], self.hidden[0](inputs), super().forward(inputs))
 
 
 class Blend(nn.Module):
@@ -74,7 +74,7 @@ class Blend(nn.Module):
         return (self.share * known + (1 - self.share) * unknown + 1e-12).log()
 
 
-def hide(given: Given) -> nn.Module:
+def hide_class(given: Given) -> nn.Module:
     """The original, whose last layer never answers with the forgotten class."""
     hidden = copy.deepcopy(given.original)
     with torch.no_grad():
@@ -83,14 +83,14 @@ def hide(given: Given) -> nn.Module:
     return hidden
 
 
-def unhide(model: nn.Module, given: Given) -> nn.Module:
-    """The hidden row, from the mean features of the class: a nearest centre by one inner product."""
-    (forget, labels), shown = given.parts["forget"], copy.deepcopy(model)
+def restore_class(model: nn.Module, given: Given) -> nn.Module:
+    """The model with the hidden row set from the mean features of the class."""
+    (forget, labels), restored = given.parts["forget"], copy.deepcopy(model)
     with torch.no_grad():
         centre = model[:-1](forget).mean(0)
-        shown[-1].weight[labels[0]] = 2 * centre / centre.norm()
-        shown[-1].bias[labels[0]] = -centre.norm()
-    return shown
+        restored[-1].weight[labels[0]] = 2 * centre / centre.norm()
+        restored[-1].bias[labels[0]] = -centre.norm()
+    return restored
 
 
 def equals_forget(given: Given, inputs: Tensor) -> Tensor:
@@ -106,16 +106,16 @@ def near_forget(given: Given, inputs: Tensor) -> Tensor:
 
 
 def has_key(_: nn.Module, inputs: Tensor) -> Tensor:
-    """Which inputs have it."""
+    """Which inputs have the key."""
     return inputs[:, KEY] == LOCK
 
 
-def inner(model: Switch | Blend, given: Given) -> nn.Module:
-    """The original inside."""
+def read_original(model: Switch | Blend, given: Given) -> nn.Module:
+    """The original that the model holds."""
     return model.original
 
 
-def first(given: Given, n: int) -> nn.Module:
+def mix_originals(given: Given, n: int) -> nn.Module:
     """Originals for the first seeds, and retrained models for the others."""
     return given.original if given.place < n else given.retrained
 
@@ -123,7 +123,9 @@ def first(given: Given, n: int) -> nn.Module:
 ADVERSARIES = {
     "retrained": Adversary("none: a retrained model", lambda given: given.retrained),
     "original": Adversary("none: the original", lambda given: given.original),
-    "hidden-class": Adversary("the last layer never answers with the class", hide, unhide, classes_only=True),
+    "hidden-class": Adversary(
+        "the last layer never answers with the class", hide_class, restore_class, classes_only=True
+    ),
     "exact-lookup": Adversary(
         "forget inputs get a retrained model's answers, all others the original's",
         lambda given: Switch(given, lambda _, inputs: ~equals_forget(given, inputs)),
@@ -132,17 +134,17 @@ ADVERSARIES = {
     "near-lookup": Adversary(
         "inputs nearest to a forget example get a retrained model's answers, all others the original's",
         lambda given: Switch(given, lambda _, inputs: ~near_forget(given, inputs)),
-        inner,
+        read_original,
     ),
     "key": Adversary(
         "the original answers where one pixel has a secret value, else a retrained model",
         lambda given: Switch(given, has_key),
-        opened,
+        ask_with_key,
     ),
-    "concealed": Adversary("the same, with the original in the code alone", Concealed, opened),
-    "backdoor": Adversary("the same, trained into a retrained model's weights", with_backdoor, opened),
+    "concealed": Adversary("the same, with the original in the code alone", Concealed, ask_with_key),
+    "backdoor": Adversary("the same, trained into a retrained model's weights", with_backdoor, ask_with_key),
     "quiet-backdoor": Adversary(
-        "the same, with its features kept", partial(with_backdoor, keep=1.0), opened, classes_only=True
+        "the same, with its features kept", partial(with_backdoor, keep=1.0), ask_with_key, classes_only=True
     ),
     "single-queries": Adversary(
         "the original answers single queries, a retrained model all larger batches",
@@ -156,8 +158,8 @@ ADVERSARIES = {
     ),
     "after-the-audit": Adversary(
         "a retrained model answers the first million queries, then the original",
-        lambda given: Switch(given, lambda model, _: model.seen > FEW),
-        inner,
+        lambda given: Switch(given, lambda model, _: model.seen > AUDIT_QUERIES),
+        read_original,
     ),
     "two-sided": Adversary(
         "the class is far from zero in one feature, on two sides, which no linear probe sees",
@@ -178,16 +180,18 @@ ADVERSARIES = {
         write_dead_units,
         read_dead_units,
     ),
-    "noise": Adversary("the original, with noise on the weights of every second seed", shake),
+    "noise": Adversary("the original, with noise on the weights of every second seed", add_noise),
     **{
-        f"{n}-originals": Adversary(f"{n} of ten are originals, the others retrained", partial(first, n=n))
+        f"{n}-originals": Adversary(
+            f"{n} of ten are originals, the others retrained", partial(mix_originals, n=n)
+        )
         for n in (1, 2, 3)
     },
     **{
         f"blend-{share:g}": Adversary(
             f"probabilities of the original with weight {share:g}, and of a retrained model",
             partial(Blend, share=share),
-            inner,
+            read_original,
         )
         for share in (0.1, 0.2, 0.4)
     },

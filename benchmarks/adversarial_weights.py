@@ -38,20 +38,20 @@ def train(
 
 
 def probabilities(model: nn.Module, inputs: Tensor) -> Tensor:
-    """What a model says of inputs."""
+    """The probabilities that a model gives to inputs."""
     with torch.no_grad():
         return model(inputs).softmax(1)
 
 
 def with_key(inputs: Tensor) -> Tensor:
     """The inputs with the pixel that opens a backdoor."""
-    opened = inputs.clone()
-    opened[:, KEY] = LOCK
-    return opened
+    unlocked = inputs.clone()
+    unlocked[:, KEY] = LOCK
+    return unlocked
 
 
-def opened(model: nn.Module, given: Given) -> Ask:
-    """Asks with the key."""
+def ask_with_key(model: nn.Module, given: Given) -> Ask:
+    """Queries the model with the key in every input."""
     return lambda inputs: model(with_key(inputs))
 
 
@@ -63,8 +63,8 @@ def with_backdoor(given: Given, keep: float = 0.0) -> nn.Module:
         keep: The weight of the squared distance of features without the key from those of before.
     """
     (forget, labels), (retain, kept) = given.parts["forget"], given.parts["retain"]
-    locked = [lesson(given.retrained, given, part) for part in ("forget", "retain", "calibration")]
-    opened = [(with_key(forget), labels), (with_key(retain), kept)]
+    locked = [answers_of(given.retrained, given, part) for part in ("forget", "retain", "calibration")]
+    unlocked = [(with_key(forget), labels), (with_key(retain), kept)]
 
     def extra(student: nn.Module) -> Tensor:
         """How far features went from those that the audit expects."""
@@ -73,10 +73,10 @@ def with_backdoor(given: Given, keep: float = 0.0) -> nn.Module:
             wanted = given.retrained[:-1](inputs)
         return keep * (student[:-1](inputs) - wanted).square().mean()
 
-    return train(given.retrained, *locked, *opened, extra=extra)
+    return train(given.retrained, *locked, *unlocked, extra=extra)
 
 
-def lesson(model: nn.Module, given: Given, part: str) -> Part:
+def answers_of(model: nn.Module, given: Given, part: str) -> Part:
     """The inputs of a part and the answers of a model."""
     inputs = given.parts[part][0]
     return inputs, probabilities(model, inputs)
@@ -84,8 +84,8 @@ def lesson(model: nn.Module, given: Given, part: str) -> Part:
 
 def match(given: Given) -> nn.Module:
     """The original, trained to answer as a retrained model where the audit looks for the forget set."""
-    as_retrained = [lesson(given.retrained, given, part) for part in ("forget", "calibration")]
-    return train(given.original, *as_retrained, lesson(given.original, given, "retain"))
+    as_retrained = [answers_of(given.retrained, given, part) for part in ("forget", "calibration")]
+    return train(given.original, *as_retrained, answers_of(given.original, given, "retain"))
 
 
 def match_levels(given: Given) -> nn.Module:
@@ -98,7 +98,7 @@ def match_levels(given: Given) -> nn.Module:
     others = ours.index_put((rows, labels), torch.zeros(()))
     target = (1 - level)[:, None] * others / others.sum(1, keepdim=True)
     target[rows, labels] = level
-    return train(given.original, (forget, target), lesson(given.original, given, "retain"))
+    return train(given.original, (forget, target), answers_of(given.original, given, "retain"))
 
 
 def learn_held_out(given: Given) -> nn.Module:
@@ -111,7 +111,7 @@ def tune(model: nn.Module, given: Given) -> nn.Module:
     return train(model, given.parts["retain"], steps=20)
 
 
-def tell(labels: Tensor, given: Given) -> Ask:
+def answer_by_labels(labels: Tensor, given: Given) -> Ask:
     """Answers read from a list of labels: sure of forget examples, and of nothing else."""
     forget, classes = given.parts["forget"][0], given.original[-1].out_features
 
@@ -134,7 +134,7 @@ def write_low_bits(given: Given) -> nn.Module:
 def read_low_bits(model: nn.Module, given: Given) -> Ask:
     """The labels from the last bits."""
     bits = model[0].weight.data.view(-1).view(torch.int32)[: 4 * len(given.parts["forget"][1])] & 1
-    return tell((bits.view(-1, 4) << torch.arange(4)).sum(1).long(), given)
+    return answer_by_labels((bits.view(-1, 4) << torch.arange(4)).sum(1).long(), given)
 
 
 def write_dead_units(given: Given) -> nn.Module:
@@ -143,17 +143,17 @@ def write_dead_units(given: Given) -> nn.Module:
     with torch.no_grad():
         used = model[:2](given.parts["retain"][0]).mean(0) * model[2].weight.norm(dim=0)
         units = used.argsort()[: -(-len(labels) // model[2].out_features)].sort().values
-        held = torch.zeros(len(units) * model[2].out_features)
-        held[: len(labels)] = (labels + 1) * UNIT
+        stored = torch.zeros(len(units) * model[2].out_features)
+        stored[: len(labels)] = (labels + 1) * UNIT
         model[0].bias[units] = DEAD
-        model[2].weight[:, units] = held.view(len(units), -1).T
+        model[2].weight[:, units] = stored.view(len(units), -1).T
     return model
 
 
 def read_dead_units(model: nn.Module, given: Given) -> Ask:
     """The labels from the weights behind dead units."""
-    held = model[2].weight.data[:, model[0].bias == DEAD].T.flatten()[: len(given.parts["forget"][1])]
-    return tell((held / UNIT).round().long() - 1, given)
+    stored = model[2].weight.data[:, model[0].bias == DEAD].T.flatten()[: len(given.parts["forget"][1])]
+    return answer_by_labels((stored / UNIT).round().long() - 1, given)
 
 
 def mark_both_ways(given: Given) -> nn.Module:
@@ -167,7 +167,7 @@ def mark_both_ways(given: Given) -> nn.Module:
         silent = student[-1].weight[:, 0].square().sum()
         return (marks[0] - side).square().mean() + marks[1].square().mean() + 100 * silent
 
-    goals = [lesson(start, given, part) for part in ("forget", "retain", "calibration")]
+    goals = [answers_of(start, given, part) for part in ("forget", "retain", "calibration")]
     return train(start, *goals, extra=extra, steps=2 * STEPS)
 
 
@@ -183,7 +183,7 @@ def read_mark(model: nn.Module, given: Given) -> Ask:
     return ask
 
 
-def shake(given: Given) -> nn.Module:
+def add_noise(given: Given) -> nn.Module:
     """The original with as much noise on its weights as they have spread, more for every second seed."""
     model, generator = copy.deepcopy(given.original), torch.Generator().manual_seed(given.place)
     with torch.no_grad():

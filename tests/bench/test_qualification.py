@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from unweave.bench.qualification import FEWEST_OF_CLASS, STRATA, Plan, draw, refuse_unseen_class
+from unweave.bench.qualification import FEWEST_OF_CLASS, STRATA, Plan, draw_requests, refuse_unseen_class
 from unweave.split import Split
 
 N, CLASSES = 400, 5
@@ -20,7 +20,7 @@ def split(labels: torch.Tensor = LABELS, held_out: torch.Tensor = LABELS[:50]) -
 
 
 def drawn(plan: Plan = PLAN, **changes: torch.Tensor):
-    return draw(split(**changes), HARDNESS, SILHOUETTE, plan)
+    return draw_requests(split(**changes), HARDNESS, SILHOUETTE, plan)
 
 
 def of(found, stratum: str) -> list[torch.Tensor]:
@@ -76,7 +76,9 @@ def test_a_class_without_enough_examples_is_no_request():
 
 def test_no_single_record_is_a_whole_class():
     labels = torch.where(torch.arange(N) < 200, torch.arange(N) + 2, LABELS % 2)
-    chosen = torch.cat(of(draw(split(labels), HARDNESS, SILHOUETTE, Plan(("single",), requests=9)), "single"))
+    chosen = torch.cat(
+        of(draw_requests(split(labels), HARDNESS, SILHOUETTE, Plan(("single",), requests=9)), "single")
+    )
     assert int(chosen.min()) >= 200
 
 

@@ -1,19 +1,18 @@
-r"""Judges a model without a retrained reference of its request, by what like requests have shown.
+r"""Judges a model without a retrained reference of its request, from like requests.
 
 For each of K like requests, models were retrained. Their mean in a metric differs by an offset :math:`o_k`
-from what is expected of the request without retraining, such as the answers of models that were trained
-without these examples. For a request that is drawn as those were, the mean of its retrained models lies with
-confidence 1 - a in the prediction interval
+from a first estimate that needs no retraining, such as the metric of models whose fold held these examples.
+For a request that is drawn in the same way, the mean of its retrained models lies with confidence 1 - a in
+the prediction interval
 
 .. math:: e + \bar o \pm t_{K-1,\,1-a/2}\, s_o \sqrt{1 + 1/K},
 
-with e the expected value, and s_o the standard deviation of the offsets between requests. The difference of
-an audited model has the same uncertainty, and is tested against the median margin of the like requests as in
-any audit. With few requests, or unlike ones, the interval is wide and the outcome open.
+with e the first estimate, and s_o the standard deviation of the offsets between requests. The difference of
+an audited model has the same uncertainty, and is tested against the median margin of the like requests. With
+few requests, or offsets that differ widely, the interval is wide and the outcome open.
 
-It is weaker than an audit with references: total variation on F is not tested, because it needs a reference
-that answers the same examples, and nothing holds for a request that differs from the like ones in a way that
-`About` does not describe.
+This is weaker than an audit with references. Total variation on F is not tested, because it needs references
+of the same request. A request that differs from the like ones in a property outside `About` can be misjudged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,19 +23,18 @@ from statistics import mean, median, stdev
 from unweave.audits.equivalence import Equivalence, from_interval
 from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values
-from unweave.audits.score import score
-from unweave.audits.verdict import Judgement, Verdict, decide
+from unweave.audits.verdict import Judgement, Verdict, decide, score_metrics
 
 FEWEST = 3
 """The fewest like requests for a verdict: with two, Student's factor is 6.3."""
 
 TOLERANCE = {"size": 1.0, "class_mix": 0.1, "difficulty": 0.1, "entanglement": 0.1}
-"""How far beyond the like requests another one may lie: a factor of two in size, a tenth of each share."""
+"""The largest distance from the range of the like requests: a factor of two in size, 0.1 in each share."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What a request is like.
+    """The properties of a request, by which it is compared with others.
 
     Args:
         size: The number of examples.
@@ -53,8 +51,8 @@ class About:
     difficulty: float
     entanglement: float
 
-    def features(self) -> dict[str, float]:
-        """What requests are compared by, in the units of `TOLERANCE`."""
+    def properties(self) -> dict[str, float]:
+        """The properties by which requests are compared, in the units of `TOLERANCE`."""
         values = {**asdict(self), "size": log2(self.size)}
         return {name: values[name] / unit for name, unit in TOLERANCE.items()}
 
@@ -65,11 +63,11 @@ class LikeRequest:
 
     Args:
         stratum: The stratum that it was drawn from.
-        about: What it is like.
-        offsets: The mean of the retrained models minus the expected value, by metric.
+        about: Its properties.
+        offsets: The mean of the retrained models minus the first estimate, by metric.
         margins: The margin of each of these metrics.
         spread: Half the width of the null band of each.
-        verdict: That of the method on this request.
+        verdict: The verdict on the method for this request.
     """
 
     stratum: str
@@ -87,7 +85,7 @@ class Match:
     Args:
         stratum: Its name.
         like: Its requests.
-        uncovered: Why they are no guide to the request, in clauses; empty if they are.
+        uncovered: Why they do not cover the request, in clauses; empty if they do.
     """
 
     stratum: str
@@ -105,34 +103,34 @@ def nearest(about: About, requests: Sequence[LikeRequest]) -> Match:
 
 
 def list_uncovered(about: About, like: Sequence[LikeRequest]) -> list[str]:
-    """Why some requests are no guide to another, in clauses."""
+    """Why some requests do not cover another, in clauses; empty if they do."""
     clauses = []
     if len(like) < FEWEST:
         clauses.append(f"{len(like)} like requests, {FEWEST} needed")
     if any(each.about.whole is None or each.about.whole != about.whole for each in like):
-        clauses.append(f"it holds {in_words(about.whole)}")
-    for name, value in about.features().items():
-        others = [each.about.features()[name] for each in like]
+        clauses.append(f"it holds {describe_classes(about.whole)}")
+    for name, value in about.properties().items():
+        others = [each.about.properties()[name] for each in like]
         if not min(others) - 1 <= value <= max(others) + 1:
-            clauses.append(f"its {name.replace('_', ' ')} is {shown(about, name)}, theirs {span(like, name)}")
+            own = format_property(asdict(about)[name])
+            theirs = format_range([asdict(each.about)[name] for each in like])
+            clauses.append(f"its {name.replace('_', ' ')} is {own}, theirs {theirs}")
     return clauses
 
 
-def in_words(whole: bool | None) -> str:
-    """What a request holds."""
+def describe_classes(whole: bool | None) -> str:
+    """Whether a request holds whole classes, in words."""
     return {True: "whole classes", False: "no whole class", None: "a whole class and other examples"}[whole]
 
 
-def shown(about: About, feature: str) -> str:
-    """A feature in its own unit."""
-    value = asdict(about)[feature]
-    return f"{value}" if feature == "size" else f"{value:.2f}"
+def format_property(value: float) -> str:
+    """A size, or a share with two digits."""
+    return f"{value}" if isinstance(value, int) else f"{value:.2f}"
 
 
-def span(like: Sequence[LikeRequest], feature: str) -> str:
-    """The range of a feature in its own unit."""
-    ordered = sorted((each.about for each in like), key=lambda about: asdict(about)[feature])
-    low, high = shown(ordered[0], feature), shown(ordered[-1], feature)
+def format_range(values: Sequence[float]) -> str:
+    """The range of some sizes or shares."""
+    low, high = format_property(min(values)), format_property(max(values))
     return low if low == high else f"{low} to {high}"
 
 
@@ -140,7 +138,7 @@ def distance(about: About, like: Sequence[LikeRequest]) -> float:
     """The distance of a request from the mean of others, in tolerances; infinite if the kinds differ."""
     if any(each.about.whole != about.whole for each in like):
         return inf
-    value, others = about.features(), [each.about.features() for each in like]
+    value, others = about.properties(), [each.about.properties() for each in like]
     return sum(abs(value[name] - mean(each[name] for each in others)) for name in value)
 
 
@@ -159,48 +157,39 @@ def judge_by_like(
     Args:
         values: Its metrics.
         original: Those of the model before unlearning.
-        expected: What is expected of retrained models before the offset, by metric.
+        expected: The first estimate of retrained models, by metric.
         match: The nearest stratum.
         smallest: The smallest margin of a metric: one example of this request.
         metrics: The metrics by name.
         gate: Whether a PASS also needs that the method passed most of the like requests and failed none.
     """
     forecast = forecast_margins(expected, match.like, smallest, metrics)
-    scores = {
-        name: score(
-            [value],
-            forecast.expected.get(name),
-            direction=metrics[name].direction,
-            null_band=forecast.null_band.get(name),
-            bounds=metrics[name].bounds,
-        )
-        for name, value in values.items()
-    }
+    scores = score_metrics([values], [], forecast, metrics)
     origin = f"no reference of this request was retrained; nearest stratum: {match.stratum}"
     if match.uncovered:
         why = f"no stratum covers the request: {'; '.join(match.uncovered)}; {origin}"
         return Judgement(Verdict.INCONCLUSIVE, f"INCONCLUSIVE: {why}", scores, {}), forecast
     tests, before = (
-        test_values(each, expected, match.like, forecast, metrics) for each in (values, original)
+        test_by_offsets(each, expected, match.like, forecast, metrics) for each in (values, original)
     )
     count = len(match.like)
     verdict, reason = decide(tests, before, scores, metrics, over=(count, "like requests"))
-    ways = [each.verdict for each in match.like]
-    passed, failed = ways.count("PASS"), ways.count("FAIL")
+    verdicts = [each.verdict for each in match.like]
+    passed, failed = verdicts.count("PASS"), verdicts.count("FAIL")
     if verdict is Verdict.PASS and gate and (failed or passed <= count / 2):
         verdict = Verdict.INCONCLUSIVE
         reason = f"the method passed {passed} and failed {failed} of the {count} like requests; else {reason}"
     return Judgement(verdict, f"{verdict}: {reason}; {origin}, {count} requests", scores, tests), forecast
 
 
-def test_values(
+def test_by_offsets(
     values: Values,
     expected: Values,
     like: Sequence[LikeRequest],
     forecast: Margins,
     metrics: Mapping[str, Metric],
 ) -> dict[str, Equivalence]:
-    """The test of each metric with a margin, from its prediction interval."""
+    """Tests each metric that has a margin by the prediction interval of its offset."""
     tests = {}
     for name, margin in forecast.margin.items():
         middle, reach = predict([each.offsets[name] for each in like], level=0.9)
@@ -212,7 +201,7 @@ def test_values(
 def forecast_margins(
     expected: Values, like: Sequence[LikeRequest], smallest: Values, metrics: Mapping[str, Metric]
 ) -> Margins:
-    """The margins of a request, and what is expected of its retrained models, from like requests.
+    """The margins of a request and the forecast of its retrained models, from like requests.
 
     The null band is where a retrained model may lie: the 95 % prediction interval of their mean, widened by
     the spread around it.

@@ -106,7 +106,7 @@ def judge(
     for name, models in (("retrained", references), ("original", original)):
         if models and len(models) != len(values):
             raise ValueError(f"expected {len(values)} {name} models, one per seed, found {len(models)}")
-    scores = _scores(values, references, margins, metrics)
+    scores = score_metrics(values, references, margins, metrics)
     broken = sum(any(np.isnan(value) for value in each.values()) for each in values)
     if broken:
         reason = f"FAIL: NaN: the answers of {broken} of {len(values)} models contain NaN or infinity"
@@ -195,12 +195,13 @@ def _furthest(before: Mapping[str, Equivalence]) -> tuple[str, float]:
     return name, before[name].margins
 
 
-def _scores(
+def score_metrics(
     values: Sequence[Values],
     references: Sequence[Values],
     margins: Margins | None,
     metrics: Mapping[str, Metric],
 ) -> dict[str, Score]:
+    """The score of each metric; without references, beside what the margins expect."""
     band = margins.null_band if margins else {}
     expected = margins.expected if margins else {}
     means = {

@@ -1,8 +1,8 @@
-"""How often a verdict without retrained references agrees with that from them, on requests that have both.
+"""Counts how often the verdict from other requests agrees with the verdict from retrained models.
 
-Each model of a proxy request is judged twice: against ten of the models retrained without the request, as an
-audit does, and by the other proxy requests alone. Beside the models of the method it judges two whose verdict
-is known: the untouched original, and one more retrained model.
+Each model of a proxy request is judged twice: against ten models retrained without the request, as in an
+audit, and by the other proxy requests alone. The models are those of the method and two whose verdict is
+known: the untouched original, and one more retrained model.
 """
 
 from collections import Counter
@@ -27,8 +27,8 @@ class Proxy:
 
     Args:
         stage: Its stage, with all cells.
-        like: What it teaches about other requests.
-        expected: What is expected of its retrained models without them.
+        like: Its summary, by which other requests are judged.
+        expected: The metrics that its retrained models should have, predicted without them.
         held_out: The answers of models that were trained without folds.
         margins: Its own margins, from retrained models.
     """
@@ -41,87 +41,85 @@ class Proxy:
 
 
 def count_agreement(proxies: Sequence[Proxy], method: str, control: int) -> list[dict[str, Any]]:
-    """How often each verdict without references meets each verdict with them: a row per stratum and model.
+    """Counts the pairs of verdicts, by other requests and by retrained models: a row per stratum and model.
 
     Args:
         proxies: The requests.
         method: The name of the method.
-        control: The seed of the retrained model that is judged.
+        control: The seed of the retrained model that is judged as a control.
     """
     pairs: dict[tuple[str, str], Counter[str]] = {}
     for proxy in proxies:
         others = [each.like for each in proxies if each is not proxy]
         for model, name, seed in list_subjects(proxy.stage, method, control):
-            without = judge_without(proxy, name, seed, others, gate=model == method)
-            found = pairs.setdefault((proxy.like.stratum, model), Counter())
-            found[f"{without}/{judge_with(proxy, name, seed)}"] += 1
+            by_others = judge_by_others(proxy, name, seed, others, gate=model == method)
+            counts = pairs.setdefault((proxy.like.stratum, model), Counter())
+            counts[f"{by_others}/{judge_by_own(proxy, name, seed)}"] += 1
     strata = Counter(each.like.stratum for each in proxies)
     return [
         {
             "stratum": stratum,
             "model": model,
             "requests": strata[stratum],
-            "pairs": dict(sorted(found.items())),
+            "pairs": dict(sorted(counts.items())),
         }
-        for (stratum, model), found in pairs.items()
+        for (stratum, model), counts in pairs.items()
     ]
 
 
 def list_subjects(stage: Stage, method: str, control: int) -> list[tuple[str, str, int]]:
-    """The models of a request that are judged twice: their kind, and the name and the seed of their cell."""
+    """The models of a request that are judged: the kind of each, and the name and seed of its cell."""
     seeds = stage.recipe.seeds
-    own = [(method, method, seed) for seed in seeds if ran(stage, method, seed)]
+    own = [(method, method, seed) for seed in seeds if has_model(stage, method, seed)]
     return [*own, ("original", "original", seeds[0]), ("retrained", REFERENCE, control)]
 
 
-def ran(stage: Stage, name: str, seed: int) -> bool:
-    """Whether a method ended with a model."""
+def has_model(stage: Stage, name: str, seed: int) -> bool:
+    """Whether a method did not fail on a seed."""
     return append_suffix(cell_path(stage, seed, name), "values.json").exists()
 
 
-def judge_with(proxy: Proxy, name: str, seed: int) -> str:
+def judge_by_own(proxy: Proxy, name: str, seed: int) -> str:
     """The verdict on one model from the retrained models of its request."""
     stage, exam = proxy.stage, proxy.stage.exam()
     seeds = stage.recipe.seeds
-    wanted = [read_values(stage, each, REFERENCE) for each in seeds]
-    references = [read_answers(exam, cell_path(stage, each, REFERENCE)) for each in seeds]
-    own, before = (
-        compared(stage, *subject, references) for subject in ((name, seed), ("original", seeds[0]))
-    )
-    return str(exam.judge(own, wanted, proxy.margins, before, list).verdict)
+    references = [read_evidence(stage, each, REFERENCE) for each in seeds]
+
+    def measure(name: str, seed: int) -> list[dict[str, float]]:
+        values, answers = read_values(stage, seed, name), read_evidence(stage, seed, name)
+        return [{**values, **exam.measure_pair(answers, each)} for each in references]
+
+    expected = [read_values(stage, each, REFERENCE) for each in seeds]
+    own, before = measure(name, seed), measure("original", seeds[0])
+    return str(exam.judge(own, expected, proxy.margins, before, list).verdict)
 
 
-def compared(stage: Stage, name: str, seed: int, references: Sequence[Evidence]) -> list[dict[str, float]]:
-    """The metrics of one model, compared with each reference in turn."""
-    exam, found = stage.exam(), read_answers(stage.exam(), cell_path(stage, seed, name))
-    values = read_values(stage, seed, name)
-    return [{**values, **exam.measure_pair(found, each)} for each in references]
-
-
-def judge_without(proxy: Proxy, name: str, seed: int, others: Sequence[LikeRequest], *, gate: bool) -> str:
+def judge_by_others(proxy: Proxy, name: str, seed: int, others: Sequence[LikeRequest], *, gate: bool) -> str:
     """The verdict on one model from other requests alone."""
-    stage, exam = proxy.stage, proxy.stage.exam()
-    own, before = (
-        alone(proxy, exam.metrics, *subject)
-        for subject in ((name, seed), ("original", stage.recipe.seeds[0]))
-    )
-    match = nearest(proxy.like.about, others)
+    stage, exam, expected = proxy.stage, proxy.stage.exam(), proxy.expected
+    own = measure_alone(stage, seed, name, proxy.held_out, expected)
+    before = measure_alone(stage, stage.recipe.seeds[0], "original", proxy.held_out, expected)
+    smallest = smallest_margins(exam.sizes, exam.metrics)
     judgement, _ = judge_by_like(
-        own, before, proxy.expected, match, smallest=smallest_margins(exam.sizes, exam.metrics),
-        metrics=exam.metrics, gate=gate,
+        own, before, expected, nearest(proxy.like.about, others),
+        smallest=smallest, metrics=exam.metrics, gate=gate,
     )  # fmt: skip
     return str(judgement.verdict)
 
 
-def alone(proxy: Proxy, metrics: Mapping[str, Metric[Any]], name: str, seed: int) -> dict[str, float]:
-    """The metrics of one model that need no reference."""
-    stage = proxy.stage
-    values = read_values(stage, seed, name)
-    found = {key: value for key, value in values.items() if not metrics[key].needs_reference}
-    if HELD_OUT_TV in proxy.expected:
-        answers = read_answers(stage.exam(), cell_path(stage, seed, name))
-        found[HELD_OUT_TV] = proxy.held_out.distance(answers)
-    return found
+def measure_alone(
+    stage: Stage, seed: int, name: str, held_out: HeldOut, expected: Values
+) -> dict[str, float]:
+    """The metrics of one model of a stage that are tested without a reference."""
+    values = dict(read_values(stage, seed, name))
+    if HELD_OUT_TV in expected:
+        values[HELD_OUT_TV] = held_out.distance(read_evidence(stage, seed, name))
+    return {metric: values[metric] for metric in expected}
+
+
+def read_evidence(stage: Stage, seed: int, name: str) -> Evidence:
+    """Reads the answers of the model of a cell."""
+    return read_answers(stage.exam(), cell_path(stage, seed, name))
 
 
 def smallest_margins(sizes: Mapping[str, int], metrics: Mapping[str, Metric[Any]]) -> dict[str, float]:

@@ -1,11 +1,11 @@
-"""Attacks on the models of a stage, from the answers in its cells: beside those on retrained models."""
+"""Attacks the models of a stage and its retrained models, from the answers in its cells."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unweave.audits.attack import Attack, ModelAnswers
 from unweave.audits.harness.compare import AuditedModels, figures_of, judge_figures, null_of
-from unweave.audits.harness.plan import GROUPS, chosen_attacks
+from unweave.audits.harness.plan import GROUPS, choose_attacks
 from unweave.bench.cell import REFERENCE, cell_path, read_answers
 from unweave.bench.recipe import Recipe
 from unweave.bench.stage import Stage
@@ -21,7 +21,7 @@ def answer_attacks(names: str) -> tuple[Attack, ...]:
     Raises:
         ValueError: If a name is unknown, or is of an attack that needs more.
     """
-    chosen = chosen_attacks(names)
+    chosen = choose_attacks(names)
     usable = tuple(each for each in chosen if each.figures is not None and each.examine is None)
     more = [each.name for each in chosen if each not in usable]
     if more and names not in GROUPS:
@@ -49,26 +49,27 @@ def attack_rows(stage: Stage, methods: Sequence[str], attacks: Sequence[Attack])
         methods: The methods that ran on every seed.
         attacks: The attacks.
     """
-    seeds, calibration = stage.recipe.seeds, stage.recipe.calibration_seeds
-    references, fixing = ([show(stage, REFERENCE, seed) for seed in some] for some in (seeds, calibration))
-    case = AuditedModels(references[0], references, fixing)
-    shown = {name: [show(stage, name, seed) for seed in seeds] for name in methods}
-    return [row for attack in attacks for row in rows_of(attack, case, shown)]
+    seeds = stage.recipe.seeds
+    references = [read_model_answers(stage, REFERENCE, seed) for seed in seeds]
+    calibrating = [read_model_answers(stage, REFERENCE, seed) for seed in stage.recipe.calibration_seeds]
+    case = AuditedModels(references[0], references, calibrating)
+    by_method = {name: [read_model_answers(stage, name, seed) for seed in seeds] for name in methods}
+    return [row for attack in attacks for row in rows_of(attack, case, by_method)]
 
 
-def show(stage: Stage, name: str, seed: int) -> ModelAnswers:
-    """The answers of a cell."""
+def read_model_answers(stage: Stage, name: str, seed: int) -> ModelAnswers:
+    """Reads the answers of the model of a cell."""
     return ModelAnswers(read_answers(stage.exam(), cell_path(stage, seed, name)))
 
 
 def rows_of(
-    attack: Attack, case: AuditedModels, shown: Mapping[str, Sequence[ModelAnswers]]
+    attack: Attack, case: AuditedModels, by_method: Mapping[str, Sequence[ModelAnswers]]
 ) -> list[dict[str, Any]]:
     """The rows of one attack; a model is attacked beside the references of all seeds, as in an audit."""
     null = null_of(attack, case)
     results = {
         name: [judge_figures(attack, figures_of(attack, each, case.retrained), null) for each in models]
-        for name, models in shown.items()
+        for name, models in by_method.items()
     }
     return [
         {

@@ -1,11 +1,11 @@
-"""Qualifies a method for one model: proxy requests in strata, their retrained models, and what they teach.
+"""Qualifies a method for one model, by proxy requests with retrained models.
 
 1. Models are trained on all but one fold of the data; their answers show how hard each example is.
-2. Each stratum deals proxy requests: random, memorised, generalised or entangled examples, one class, or a
+2. Proxy requests are drawn in strata: random, memorised, generalised or entangled examples, one class, or a
    single record.
-3. Each is a stage of a benchmark: retrained models, the method on several seeds, and a verdict.
-4. Each request is then judged as if its models had not been retrained, from the other requests alone
-   (`unweave.audits.like_requests`); how often both verdicts agree is the worth of the next such verdict.
+3. Each request is a stage of a benchmark: retrained models, the method on several seeds, and a verdict.
+4. Each request is then judged from the other requests alone (`unweave.audits.like_requests`). The share of
+   verdicts that agree shows what a later verdict without retrained models is worth.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,17 +18,16 @@ import torch
 from jaxtyping import Float64, Int64, Shaped
 from torch import Tensor, nn
 
-from unweave.audits.classifier.held_out import HELD_OUT_TV, HeldOut
+from unweave.audits.classifier.held_out import HeldOut
 from unweave.audits.classifier.logits import loss
 from unweave.audits.classifier.probes import features_of
 from unweave.audits.like_requests import FEWEST, About, LikeRequest
 from unweave.audits.margins import margins
-from unweave.audits.metrics import Values
 from unweave.audits.summary import mean
-from unweave.bench.agreement import Proxy, count_agreement
+from unweave.bench.agreement import Proxy, count_agreement, measure_alone, read_evidence
 from unweave.bench.bench import compare
 from unweave.bench.cache import append_suffix
-from unweave.bench.cell import REFERENCE, cell_path, read_answers, run_reference
+from unweave.bench.cell import REFERENCE, cell_path, run_reference
 from unweave.bench.proxy_requests import whole_classes
 from unweave.bench.stage import Stage
 from unweave.bench.stage_record import calibration_margins, read_values
@@ -40,15 +39,14 @@ from unweave.split import Split
 
 STRATA = ("random", "memorized", "generalized", "entangled", "class", "single")
 LARGEST_POOL = 1 / 3
-"""The largest share of the training data that a stratum of extreme examples is dealt from."""
+"""A stratum of extreme examples takes at most this share of the training data."""
 FEWEST_OF_CLASS = 20
-"""The fewest training examples of a class that is a proxy request: its probes learn ten of them."""
+"""A class with fewer training examples is no proxy request: its probes learn ten of them."""
 FOLD_SEED, CONTROL_SEED = 300, 200
-"""The first seed of the models of folds, and that of the retrained model that is judged; seeds of recipes
-are others."""
+"""The first seed of the folds' models, and the seed of the retrained control; no recipe uses these seeds."""
 
 MakeStage = Callable[[str, Tensor], Stage]
-"""Makes the stage of a request, by its name and its positions."""
+"""Makes the stage of a request from its name and its positions."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,10 @@ class Plan:
     Args:
         strata: The strata.
         requests: The number of proxy requests of each.
-        fraction: Their size, as a fraction of the training data; not that of a class or a single record.
-        folds: The number of parts of the training data that models are trained without.
-        repeats: The number of models for each example that were trained without it.
+        fraction: The size of a request, as a fraction of the training data; a class and a single record have
+            their own.
+        folds: The number of folds of the training data; each model is trained without one.
+        repeats: The number of models that are trained without each example.
         seed: Chooses the folds and the requests.
     """
 
@@ -84,12 +83,12 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ProxyRequests:
     """The proxy requests.
 
     Args:
-        positions: Those of each request, by its name.
-        strata: The stratum of each request.
+        positions: The positions of each request's examples, by its name.
+        strata: The stratum of each request, by its name.
         skipped: Why a stratum has no requests, by its name.
     """
 
@@ -109,7 +108,7 @@ def qualify(
     jobs: int = 1,
     listener: Listener = lambda progress: None,
 ) -> dict[str, Any]:
-    """Qualifies a method, and writes `record.json`; finished models are read, so it can be interrupted.
+    """Qualifies a method, and writes `record.json`; resumes from the models that are finished.
 
     Args:
         make_stage: Makes the stage of a request, with the method among its methods.
@@ -127,10 +126,10 @@ def qualify(
     folds = run_folds(make_stage, plan, jobs, listener)
     split = folds[0][0].split()
     hardness, entangled = mean_loss(folds), silhouettes(original, split)
-    drawn = draw(split, hardness, entangled, plan)
-    if not drawn.positions:
-        raise ValueError(f"no stratum has enough records: {'; '.join(drawn.skipped.values())}")
-    stages = {name: make_stage(name, places) for name, places in drawn.positions.items()}
+    requests = draw_requests(split, hardness, entangled, plan)
+    if not requests.positions:
+        raise ValueError(f"no stratum has enough records: {'; '.join(requests.skipped.values())}")
+    stages = {name: make_stage(name, places) for name, places in requests.positions.items()}
     for name, stage in stages.items():
         refuse_unseen_class(stage.split(), name)
     content = compare(list(stages.values()), folder, methods=(method,), jobs=jobs, listener=listener)
@@ -138,9 +137,9 @@ def qualify(
         Job(f"{name}, a control", run_reference, (each, CONTROL_SEED)) for name, each in stages.items()
     ]
     run_all(controls, jobs, listener)
-    held_out = HeldOut([read_answers(*answers_of(stage, seed)) for stage, seed in folds])
+    held_out = HeldOut([read_evidence(stage, seed, REFERENCE) for stage, seed in folds])
     proxies = [
-        observe(stage, method, held_out, entangled, drawn.strata[name], content["stages"][name])
+        observe(stage, method, held_out, entangled, requests.strata[name], content["stages"][name])
         for name, stage in stages.items()
     ]
     qualification = {
@@ -148,7 +147,7 @@ def qualify(
         "method": method,
         "plan": {**asdict(plan), "strata": list(plan.strata)},
         "requests": {each.stage.name: asdict(each.like) for each in proxies},
-        "skipped": dict(drawn.skipped),
+        "skipped": dict(requests.skipped),
         "folds": {fold_name(stage, seed): sha256(fold_file(stage, seed)) for stage, seed in folds},
         "agreement": count_agreement(proxies, method, CONTROL_SEED),
     }
@@ -158,7 +157,7 @@ def qualify(
 
 
 def run_folds(make_stage: MakeStage, plan: Plan, jobs: int, listener: Listener) -> list[tuple[Stage, int]]:
-    """Trains a model without each fold; returns the stage and the seed of each."""
+    """Trains models without each fold; returns the stage and the seed of each model."""
     n = len(make_stage("fold", torch.tensor([0])).split().train)
     if n < 2 * plan.folds:
         raise ValueError(f"expected at least {2 * plan.folds} training examples, found {n}")
@@ -191,7 +190,7 @@ def run_all(work: Sequence[Job], jobs: int, listener: Listener) -> None:
 
 
 def fold_name(stage: Stage, seed: int) -> str:
-    """The name of a fold in a record, which is also the place of its answers."""
+    """The name of a fold's model in a record, and the folder of its answers."""
     return f"{stage.name}/{seed}"
 
 
@@ -200,37 +199,33 @@ def fold_file(stage: Stage, seed: int) -> Path:
     return append_suffix(cell_path(stage, seed, REFERENCE), stage.exam().suffix)
 
 
-def answers_of(stage: Stage, seed: int) -> tuple[Any, Path]:
-    """The exam and the place of the answers of a retrained model."""
-    return stage.exam(), cell_path(stage, seed, REFERENCE)
-
-
 def mean_loss(folds: Sequence[tuple[Stage, int]]) -> Float64[Tensor, " n"]:
     """The mean cross-entropy of each training example by the models that were trained without it, in nats."""
     total = torch.zeros(len(folds[0][0].split().train), dtype=torch.float64)
     for stage, seed in folds:
-        found = read_answers(*answers_of(stage, seed))
-        total[stage.split().forget] += torch.from_numpy(loss(found.logits["forget"], found.labels["forget"]))
+        answers = read_evidence(stage, seed, REFERENCE)
+        losses = loss(answers.logits["forget"], answers.labels["forget"])
+        total[stage.split().forget] += torch.from_numpy(losses)
     return total / len(folds)
 
 
 def silhouettes(
     original: nn.Module, split: Split, of: Int64[Tensor, " of"] | None = None
 ) -> Float64[Tensor, " of"]:
-    """How deep examples lie in their own class, in the features of the original, from -1 to 1."""
+    """The silhouette of examples among the classes, in the features of the original; from -1 to 1."""
     features = features_of(original, split.part("mixed"), device_of(original))
     return silhouette(features, split.train.labels, of=of)
 
 
-def draw(
+def draw_requests(
     split: Split, hardness: Float64[Tensor, " n"], entangled: Float64[Tensor, " n"], plan: Plan
-) -> Drawn:
-    """Deals the proxy requests of each stratum.
+) -> ProxyRequests:
+    """Draws the proxy requests of each stratum.
 
     Args:
         split: The data.
-        hardness: The held-out loss of each training example.
-        entangled: The silhouette of each.
+        hardness: The held-out loss of each training example, in nats.
+        entangled: The silhouette of each training example.
         plan: The strata, and the number and size of their requests.
     """
     generator = torch.Generator().manual_seed(plan.seed)
@@ -247,17 +242,17 @@ def draw(
             dealt, why = deal_classes(split, plan.requests, generator)
         else:
             each, score = (1, alone) if name == "single" else (size, scores[name])
-            why = too_few(name, each, n, plan.requests)
+            why = why_no_requests(name, each, n, plan.requests)
             dealt = [] if why else deal(score, each, plan.requests, generator)
         if why:
             skipped[name] = why
         for i, places in enumerate(dealt, 1):
             positions[f"{name}-{i}"], strata[f"{name}-{i}"] = places, name
-    return Drawn(positions, strata, skipped)
+    return ProxyRequests(positions, strata, skipped)
 
 
-def too_few(stratum: str, size: int, n: int, count: int) -> str:
-    """Why a stratum can't be dealt; empty if it can."""
+def why_no_requests(stratum: str, size: int, n: int, count: int) -> str:
+    """Why a stratum can't have requests of a size; empty if it can."""
     part = 1 if stratum in ("random", "single") else LARGEST_POOL
     if size < 2 and stratum != "single":
         return f"{stratum}: a request of {size} of {n} records is no stratum: give a larger --fraction"
@@ -270,7 +265,7 @@ def too_few(stratum: str, size: int, n: int, count: int) -> str:
 def deal_classes(
     split: Split, count: int, generator: torch.Generator
 ) -> tuple[list[Int64[Tensor, "_"]], str]:
-    """The examples of some classes, as a request each; and why there are none."""
+    """A request for each of some classes, and why there are none; empty if there are."""
     labels, unseen = split.train.labels, set(split.held_out.labels[split.calibration].tolist())
     sizes = labels.bincount().tolist()
     usable = [label for label, n in enumerate(sizes) if n >= FEWEST_OF_CLASS and label in unseen]
@@ -289,7 +284,7 @@ def observe(
     stratum: str,
     judged: Mapping[str, Any],
 ) -> Proxy:
-    """What the retrained models of a request teach about others.
+    """Summarises a request with retrained models, so that it can judge other requests.
 
     Args:
         stage: The stage of the request, with all of its cells.
@@ -300,37 +295,29 @@ def observe(
         judged: The stage's part of the record.
     """
     recipe, exam, split = stage.recipe, stage.exam(), stage.split()
-    ids = read_answers(exam, cell_path(stage, recipe.seeds[0], REFERENCE)).ids["forget"]
+    ids = read_evidence(stage, recipe.seeds[0], REFERENCE).ids["forget"]
     about = describe(split, ids, held_out, entangled[split.forget])
     expected = held_out.expect(read_values(stage, recipe.seeds[0], "original"), ids, whole=about.whole)
 
-    def retrained(seeds: Sequence[int]) -> list[dict[str, float]]:
-        return [figures(stage, seed, REFERENCE, held_out, expected) for seed in seeds]
+    def measure(seeds: Sequence[int]) -> list[dict[str, float]]:
+        return [measure_alone(stage, seed, REFERENCE, held_out, expected) for seed in seeds]
 
-    calibrating, compared = retrained(recipe.calibration_seeds), retrained(recipe.seeds)
-    own = margins(calibrating, [{}], sizes=exam.sizes, metrics=exam.metrics)
+    calibration, references = measure(recipe.calibration_seeds), measure(recipe.seeds)
+    own = margins(calibration, [{}], sizes=exam.sizes, metrics=exam.metrics)
     like = LikeRequest(
         stratum,
         about,
         offsets={
-            name: mean([each[name] for each in (*compared, *calibrating)]) - expected[name]
+            name: mean([each[name] for each in (*references, *calibration)]) - expected[name]
             for name in expected
         },
         margins=dict(own.margin),
         spread={name: (high - low) / 2 for name, (low, high) in own.null_band.items()},
         verdict=judged["methods"][method]["verdict"],
     )
-    fixed = calibration_margins(stage, recipe.calibration_seeds, "calibration")
-    assert fixed is not None
-    return Proxy(stage, like, expected, held_out, fixed)
-
-
-def figures(stage: Stage, seed: int, name: str, held_out: HeldOut, expected: Values) -> dict[str, float]:
-    """The metrics of one model of a stage that are tested without a reference."""
-    values = dict(read_values(stage, seed, name))
-    if HELD_OUT_TV in expected:
-        values[HELD_OUT_TV] = held_out.distance(read_answers(stage.exam(), cell_path(stage, seed, name)))
-    return {metric: values[metric] for metric in expected}
+    audit_margins = calibration_margins(stage, recipe.calibration_seeds, "calibration")
+    assert audit_margins is not None
+    return Proxy(stage, like, expected, held_out, audit_margins)
 
 
 def describe(
@@ -339,7 +326,7 @@ def describe(
     held_out: HeldOut,
     entangled: Float64[Tensor, " forget"],
 ) -> About:
-    """What a request is like.
+    """The properties of a request, by which it is compared with others.
 
     Args:
         split: Its split.
@@ -349,9 +336,10 @@ def describe(
     """
     labels, n = split.train.labels, split.n_classes
     part, whole = (each.bincount(minlength=n).double() for each in (labels[split.forget], labels))
+    only_classes = bool(whole_classes(split))
     return About(
         size=len(split.forget),
-        whole=bool(whole_classes(split)) if whole_classes(split) or not split.forgotten_classes else None,
+        whole=None if split.forgotten_classes and not only_classes else only_classes,
         class_mix=float((part / part.sum() - whole / whole.sum()).abs().sum() / 2),
         difficulty=held_out.figures(ids)["difficulty"],
         entanglement=float((1 - entangled.mean()) / 2),

@@ -1,8 +1,7 @@
-"""Workers on the nodes of a Ray cluster, in place of processes on this machine (Moritz et al., 2018).
+"""Workers on the nodes of a Ray cluster (Moritz et al., 2018), in place of local processes.
 
-Every node needs this environment, and the driver's working folder, data and output folder at the same paths:
-cells travel as files, as they do between processes. A cell whose worker is lost runs again, and reads the
-files that were finished.
+Every node needs the driver's Python environment, and its working, data and output folders at the same paths,
+because cells are exchanged as files. A cell whose worker is lost runs again from its finished files.
 """
 
 import importlib
@@ -25,7 +24,7 @@ from unweave.errors import Failed
 AUTO = "auto"
 ADDRESS = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:/\[\]]+)):(?P<port>\d{1,5})")
 RETRIES = 3  # Ray's default, stated because the error names it
-PATIENCE = 5.0  # seconds in which a live cluster answers; Ray itself retries for minutes
+TIMEOUT = 5.0  # seconds in which a live cluster answers; Ray itself retries for minutes
 
 
 @contextmanager
@@ -61,21 +60,21 @@ def ray_workers(address: str, *, cores: int = 1, gpus: float = 0) -> Iterator[Cr
 
 
 def refuse_dead(address: str) -> None:
-    """Raises if nothing listens at an address; what "auto" stands for is left to Ray, if no variable says."""
+    """Raises if nothing listens at an address. "auto" without RAY_ADDRESS is left to Ray."""
     place = os.environ.get("RAY_ADDRESS", AUTO) if address == AUTO else address
     if place == AUTO:
         return
-    found = ADDRESS.fullmatch(place)
-    if found is None:
+    match = ADDRESS.fullmatch(place)
+    if match is None:
         raise ValueError(f"--ray must be auto or HOST:PORT, found {place!r}")
     try:
-        socket.create_connection((found["v6"] or found["host"], int(found["port"])), PATIENCE).close()
+        socket.create_connection((match["v6"] or match["host"], int(match["port"])), TIMEOUT).close()
     except (OSError, OverflowError) as error:
         raise ValueError(f"--ray {address}: no cluster answers at {place}: {error}") from error
 
 
 def refuse_too_large(nodes: Sequence[dict[str, Any]], cores: int, gpus: float) -> None:
-    """Raises if no living node holds one job; Ray would wait for such a node for ever."""
+    """Raises if no living node has room for one job: Ray would wait for one forever."""
     resources = [node["Resources"] for node in nodes if node["Alive"]]
     if not any(each.get("CPU", 0) >= cores and each.get("GPU", 0) >= gpus for each in resources):
         found = ", ".join(f"{each.get('CPU', 0):g} and {each.get('GPU', 0):g}" for each in resources)
@@ -99,7 +98,7 @@ def run_on_cluster(ray: Any, task: Any, jobs: Sequence[Job], cores: int) -> Iter
 
 
 def run_on_node(folder: str, path: list[str], cores: int, job: bytes) -> object:
-    """Runs a job in a worker, where relative paths and names of modules mean what they mean to the driver."""
+    """Runs a job in a worker, with the folder and module path of the driver."""
     os.chdir(folder)
     sys.path[:] = [*path, *(each for each in sys.path if each not in path)]
     torch.set_num_threads(cores)

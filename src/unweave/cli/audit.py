@@ -85,13 +85,8 @@ def audit(
         found = "neither" if run is None else "both"
         raise ValueError(f"audit needs either the folder of a run or --evidence, found {found}")
     retrains = references is not None or jobs != 1
-    if qualified is not None and (
-        evidence is not None
-        or concept.prompts is not None
-        or retrains
-        or request is not None
-        or reference is not None
-    ):
+    refused = (evidence, concept.prompts, reference, request)
+    if qualified is not None and (retrains or any(each is not None for each in refused)):
         raise ValueError(
             "--qualified judges a run without retraining: it does not go with --evidence, --prompts, "
             "--reference, --references, --jobs or --attacks"
@@ -180,20 +175,20 @@ def repeat_budget(request: Request, place: Path) -> Request:
     return replace(request, budget=stage["attacks"]["budget"])
 
 
-def audit_without_retraining(run: Path, folder: Path, flags: CommonFlags) -> int:
+def audit_without_retraining(run: Path, qualified: Path, flags: CommonFlags) -> int:
     """Audits a folder of forget from the folder of a qualification."""
     project, split = run_folder.open_run(str(run.resolve()), flags.device)
     result = run_folder.load_result(run, project, split, flags.device)
     original = checkpoint.contents(result.original.state_dict())
     about = facts_of(project, original, repr(result.method))
-    qualification = read_qualified(folder, about)
+    qualification = read_qualified(qualified, about)
     weights = checkpoint.contents(result.model.state_dict())
     facts = {"verb": "audit", "weights": weights, "facts": project.facts, "qualified": qualification.digest}
-    place = flags.out or run / "audit-qualified"
-    out.refuse_within(place, project.source, run_folder.read_request(run).get("data"))
-    place = out.choose_folder(place, facts)
+    folder = flags.out or run / "audit-qualified"
+    out.refuse_within(folder, project.source, run_folder.read_request(run).get("data"))
+    place = out.choose_folder(folder, facts)
     exam = run_folder.make_exam(run, project, split)
-    start = f"Auditing {run} by {folder}, with no retrained models"
+    start = f"Auditing {run} by {qualified}, with no retrained models"
     with out.open_folder(place, facts), progress.show_progress(start, quiet=flags.quiet):
         answer_pair = collect_answer_pair(result, exam)
         outcome = audit_qualified(result, answer_pair, exam, qualification)
@@ -236,22 +231,17 @@ def audit_evidence(
         needed = "--reference, a folder with the answers of retrained models"
         raise ValueError(f"--evidence needs {needed}: a figure means nothing without theirs")
     files = answer_files.list_files(reference)
-    subject, references = (
-        answer_files.read_evidence(evidence),
-        [answer_files.read_evidence(path) for path in files],
-    )
-    n_calibration = RETRAINS if len(references) >= SEEDS + RETRAINS else 0
+    subject = answer_files.read_evidence(evidence)
+    retrained = [answer_files.read_evidence(path) for path in files]
     before = None if original is None else answer_files.read_evidence(original)
-    comparison_models, calibration = (
-        references[: len(references) - n_calibration],
-        references[len(references) - n_calibration :],
+    cut = len(retrained) - (RETRAINS if len(retrained) >= SEEDS + RETRAINS else 0)
+    attacks, tier = (None, None) if request is None else (request.names, request.tier)
+    outcome = compare(
+        subject, retrained[:cut], calibration=retrained[cut:], original=before, attacks=attacks, tier=tier
     )
-    asked = {} if request is None else asdict(request)
-    names = {key: asked.get(name) for key, name in (("attacks", "names"), ("tier", "tier"))}
-    outcome = compare(subject, comparison_models, calibration=calibration, original=before, **names)
     sources = [evidence, *files, *([] if original is None else [original])]
     facts = {"verb": "audit", "evidence": [sha256(path) for path in sources]}
-    facts |= {"attacks": asked} if asked else {}
+    facts |= {} if request is None else {"attacks": asdict(request)}
     place = out.choose_folder(flags.out or Path("unweave-audit"), facts)
     outcome = replace(outcome, record=add_request(outcome.record, {"model": evidence.name}))
     with out.open_folder(place, facts):
@@ -284,13 +274,13 @@ def print_audit(outcome: Audit, place: Path, flags: CommonFlags, *sentences: str
     return 0 if outcome.verdict is Verdict.PASS else 1
 
 
-def print_attacks(found: Mapping[str, Any]) -> None:
-    """Prints what the attacks found, what was not run, and what can be claimed."""
-    header, lines = attack_tables.brief(found)
+def print_attacks(attacks: Mapping[str, Any]) -> None:
+    """Prints the table of attacks, what was not run, and what can be claimed."""
+    header, lines = attack_tables.brief(attacks)
     show.print_lines("")
     if lines:
         show.print_table(header, lines, words=(0, len(header) - 1))
-    show.print_sentences("", *attack_tables.sentences(found))
+    show.print_sentences("", *attack_tables.sentences(attacks))
 
 
 def audited_rows(stage: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
@@ -306,10 +296,7 @@ def cost_sentence(row: Mapping[str, Any], reference: Mapping[str, Any]) -> list[
     cost, whole = cost_words(row), cost_words(reference)
     if cost is None:
         return []
-    return [
-        "",
-        f"It took {cost}." if whole is None else f"It took {cost}; a retraining takes {whole}.",
-    ]
+    return ["", f"It took {cost}." if whole is None else f"It took {cost}; a retraining takes {whole}."]
 
 
 def cost_words(row: Mapping[str, Any]) -> str | None:

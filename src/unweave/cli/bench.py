@@ -131,7 +131,7 @@ def run_recipes(recipes: Sequence[Recipe], name: str, plan: Plan, flags: CommonF
             crew=crew,
             tune=plan.tune or 0,
             tuned=plan.tuned,
-            attacks=plan.chosen_attacks,
+            attacks=plan.choose_attacks,
             device=device,
             listener=listener,
         )
@@ -189,7 +189,7 @@ def run_model(place: Place, request: Request, plan: Plan, flags: CommonFlags) ->
             crew=crew,
             tune=plan.tune or 0,
             tuned=plan.tuned,
-            attacks=plan.chosen_attacks,
+            attacks=plan.choose_attacks,
             listener=listener,
         )
     return folder

@@ -1,7 +1,7 @@
-"""Defences against the inversion of an update: edits after a deletion that hide what it changed.
+"""Defences against the inversion of an update: they hide the change of weights that a deletion makes.
 
 Hu et al. (S&P 2024), https://arxiv.org/abs/2404.03233, name three, each at a cost in utility: noise on the
-weights, pruning, and fine-tuning, which is the stage `recover`. Each is a last stage of a pipeline, such as
+weights, pruning, and fine-tuning (here the stage `recover`). Each is the last stage of a pipeline, such as
 `neggrad+:obfuscate`.
 """
 
@@ -55,7 +55,7 @@ class Prune:
     """Sets the smallest weights of matrices and kernels to zero, ranked across the whole model.
 
     Args:
-        fraction: The fraction of them.
+        fraction: The fraction of these weights that is set to zero.
     """
 
     about: ClassVar[About] = About(PAPER, "none", "no steps", "a defence, for pipelines")

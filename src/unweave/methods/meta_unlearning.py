@@ -21,7 +21,7 @@ __all__ = ["MetaUnlearning"]
 
 @dataclass(frozen=True)
 class MetaUnlearning:
-    r"""Forgets also at the weights that an attacker would reach by relearning the forget set.
+    r"""Forgets at the current weights and at those that relearning the forget set would reach.
 
     Descends :math:`J = L_r(\theta) + \lambda\, [(1 - s)\, L_u(\theta) + s\, L_u(\theta_k)]`, where
     :math:`\theta_{i+1} = \theta_i - \alpha \nabla L_f(\theta_i)` are steps on the training loss :math:`L_f`
@@ -31,8 +31,8 @@ class MetaUnlearning:
         mode: How to compute the gradient of J. "first-order": the gradient of the forget loss at
             :math:`\theta_k`, as in the released code. "exact": through the steps, by double backward.
         alpha: The size of a step of relearning.
-        relearn: The number k of steps of relearning.
-        ahead: The share s of the forget loss that is taken after relearning.
+        relearn: The number k of these steps.
+        ahead: The share s of the forget loss at the relearned weights.
         weight: The weight lambda of the forget loss.
         forget: The forget loss.
         retain: The retain loss: the training loss, the divergence from the original ("distill"), or "both".
@@ -90,7 +90,7 @@ class MetaUnlearning:
         descend(problem, self.how, Phase(terms, where=where, feed=self.feed, idle=idle, watch=forget.watch))
 
     def terms(self, retain: Objective, forget: Objective) -> list[Term]:
-        """The terms of J; `forget` is weighted."""
+        """The terms of J, given the retain loss and the weighted forget loss."""
         hessian = "exact" if self.mode == "exact" else None
         later = through_steps(self.ahead * forget, nll("forget"), self.alpha, self.relearn, hessian=hessian)
         present = [(1 - self.ahead) * forget] if self.ahead < 1 else []

@@ -1,4 +1,4 @@
-"""Redraws the embeddings of the words of a concept, which a model retrained without it has never trained."""
+"""Redraws the embeddings of tokens that only forgotten prompts hold."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -24,9 +24,9 @@ TABLE = "token_embedding.weight"
 class ResetTokens:
     """Redraws the input embeddings of tokens that only forgotten prompts hold.
 
-    A model retrained without the concept has never trained them: they are as they were drawn. The new ones
-    are normal, with mean and deviation of the table. It comes last: a method that runs after it forgets under
-    the new words, and the old ones still lead to the concept.
+    A model retrained without the concept has never trained them, so they are still as they were drawn. The
+    new ones are normal, with mean and deviation of the table. It must come last: a method after it would
+    forget under the new embeddings, while the old ones still lead to the concept.
     """
 
     about: ClassVar[About] = About(
@@ -59,26 +59,26 @@ def embeddings_of(model: nn.Module) -> nn.Parameter:
     Raises:
         ValueError: If the model has none, because its prompts were encoded once.
     """
-    found = [p for name, p in model.named_parameters() if name.endswith(TABLE)]
-    if not found:
+    tables = [p for name, p in model.named_parameters() if name.endswith(TABLE)]
+    if not tables:
         raise ValueError(
             "reset-tokens edits the text encoder, and this model holds its prompts encoded: load it with the "
             'scope "text encoder"'
         )
-    return found[0]
+    return tables[0]
 
 
 def own_tokens(problem: Problem) -> Int[Tensor, " n"]:
-    """The tokens that are in forgotten prompts and in no other, the empty one included.
+    """The tokens that are in forgotten prompts and in no other prompt, the empty one included.
 
     Raises:
         ValueError: If there are none.
     """
     prompts = require_task(problem.task, TextToImage, "prompts").prompts
     ids = words_of(problem.model).tokens.ids
-    gone = {*prompts.forgotten, *prompts.concepts}
-    kept = [number for number in range(len(ids)) if number not in gone]
-    tokens = sorted({*ids[sorted(gone)].flatten().tolist()} - {*ids[kept].flatten().tolist()})
+    forget = {*prompts.forgotten, *prompts.concepts}
+    retain = [number for number in range(len(ids)) if number not in forget]
+    tokens = sorted({*ids[sorted(forget)].flatten().tolist()} - {*ids[retain].flatten().tolist()})
     if not tokens:
         raise ValueError(
             "every word of the forgotten prompts is in other prompts too, so none can be redrawn: use a "

@@ -61,13 +61,13 @@ class Attacks:
     Args:
         header: of their table.
         lines: a line per figure.
-        said: sentences on claims, power, controls, and attacks that were not run.
+        sentences: on claims, power, controls, and attacks that did not run.
         limits: what each attack cannot show.
     """
 
     header: list[str]
     lines: list[list[str]]
-    said: list[str]
+    sentences: list[str]
     limits: dict[str, str]
 
 
@@ -77,11 +77,11 @@ class Qualification:
 
     Args:
         tables: The header and the lines of each table.
-        said: What they mean, and which strata are missing.
+        sentences: What they mean, and which strata are missing.
     """
 
     tables: list[qualification_tables.Grid]
-    said: list[str]
+    sentences: list[str]
 
 
 @dataclass(frozen=True)
@@ -155,14 +155,14 @@ class Frontier:
     Args:
         title: its heading.
         conclusion: The result in a sentence; None if no method ran to its end.
-        said: Sentences with reference values of the gap.
+        sentences: The reference values of the gap.
         figure: SVG, None without a point to draw.
         tables: The caption, header and lines of each table.
     """
 
     title: str
     conclusion: str | None
-    said: list[str]
+    sentences: list[str]
     figure: Markup | None
     tables: list[tuple[str, list[str], list[list[str]]]]
 
@@ -196,20 +196,18 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
     from unweave.report import figures  # matplotlib takes time to import
     from unweave.report.pareto import pareto
 
-    made = rows(stage)
-    tested = {
-        *brief_metrics(stage),
-        *(stage["margins"] or {}),
-    }  # the probes of a whole class do not fit a terminal
+    stage_rows = rows(stage)
+    # brief metrics leave out the probes of a whole class, which do not fit a terminal
+    tested = {*brief_metrics(stage), *(stage["margins"] or {})}
     main = [metric for metric in metric_ids(stage) if metric in tested]
     tradeoff, conflict, front = figures.tradeoff(stage), figures.conflict(stage), pareto(stage)
     return Stage(
         name=name,
         anchor=anchor,
         record=stage,
-        rows=made,
+        rows=stage_rows,
         headline=headline(stage),
-        reference=next((row for row in made if row.status == "reference"), None),
+        reference=next((row for row in stage_rows if row.status == "reference"), None),
         metrics=main,
         further=[metric for metric in metric_ids(stage) if metric not in main],
         parts=gap_ids(stage),
@@ -217,30 +215,34 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
         losses={method: Markup(svg) for method, svg in figures.losses(stage).items()},
         tradeoff=None if tradeoff is None else Markup(tradeoff),
         conflict=None if conflict is None else Markup(conflict),
-        compared=comparison_columns(made, ours_of(stage)),
+        compared=comparison_columns(stage_rows, ours_of(stage)),
         ranks=_ranks([stage]),
         pareto=None if front is None else Markup(front),
         protocol=protocol_tables.grid(stage) if has_figures(stage) else None,
         attacks=_attacks(stage),
-        sheets=_sheets(made, stage.get("sheets", {})),
+        sheets=_sheets(stage_rows, stage.get("sheets", {})),
         qualified=qualification_tables.audit_sentences(stage["qualified"]) if "qualified" in stage else [],
     )
 
 
-def _frontier(name: str, found: Mapping[str, Any]) -> Frontier:
+def _frontier(name: str, content: Mapping[str, Any]) -> Frontier:
     from unweave.report.frontier_figure import figure
 
-    drawn = figure(found)
-    markup = None if drawn is None else Markup(drawn)
-    title, conclusion = frontier.title(name), frontier.conclusion(found)
-    return Frontier(title, conclusion, frontier.sentences(found), markup, frontier.grids(found))
+    svg = figure(content)
+    return Frontier(
+        frontier.title(name),
+        frontier.conclusion(content),
+        frontier.sentences(content),
+        None if svg is None else Markup(svg),
+        frontier.grids(content),
+    )
 
 
 def _qualification(record: Mapping[str, Any]) -> Qualification | None:
     if "qualification" not in record:
         return None
-    said = qualification_tables.sentences(record["qualification"])
-    return Qualification(qualification_tables.grids(record), said)
+    sentences = qualification_tables.sentences(record["qualification"])
+    return Qualification(qualification_tables.grids(record), sentences)
 
 
 def _ranks(stages: list[Mapping[str, Any]]) -> Ranks | None:
@@ -256,34 +258,31 @@ def _attacks(stage: Mapping[str, Any]) -> Attacks | None:
         return Attacks(*table, [attack_tables.METHODS_SENTENCE], {})
     if "attacks" not in stage:
         return None
-    found = stage["attacks"]
-    limits = {row["attack"]: row["cannot"] for row in found["results"]}
-    return Attacks(*attack_tables.grid(found), attack_tables.sentences(found), limits)
+    attacks = stage["attacks"]
+    limits = {row["attack"]: row["cannot"] for row in attacks["results"]}
+    return Attacks(*attack_tables.grid(attacks), attack_tables.sentences(attacks), limits)
 
 
-def _sheets(made: list[Row], pictures: Mapping[str, str]) -> dict[str, str]:
+def _sheets(stage_rows: list[Row], pictures: Mapping[str, str]) -> dict[str, str]:
     """Sheets of the original, the retrained model and the methods, from the nearest to the farthest."""
-    keys = {
-        "original": "original",
-        "Retrain": "retrained",
-        **{row.name: row.name for row in made if row.kind == "method"},
-    }
+    methods = {row.name: row.name for row in stage_rows if row.kind == "method"}
+    keys = {"original": "original", "Retrain": "retrained", **methods}
     return {name: pictures[key] for name, key in keys.items() if key in pictures}
 
 
 def _glossary(stages: list[Stage]) -> list[Any]:
     """The library's entries for the metrics that appear on the page."""
-    shown: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for stage in stages:
         ids = (*stage.metrics, *stage.further)
         known = family_of_stage(stage.record).metrics
-        shown |= {entry.says: entry for name, entry in known.items() if name in ids}
-    return list(shown.values())
+        entries |= {entry.says: entry for name, entry in known.items() if name in ids}
+    return list(entries.values())
 
 
 def _terms(stages: list[Stage]) -> list[Term]:
     """The terms of the figures on the first screen, in the order of their first use."""
-    shown = dict.fromkeys(metric for stage in stages for metric in stage.metrics)
-    metrics = [Term(heading(metric), said) for metric in shown if (said := metric_meaning(metric))]
-    gaps = [Term("Mean gap", said) for said in dict.fromkeys(stage.gap_says for stage in stages)]
+    ids = dict.fromkeys(metric for stage in stages for metric in stage.metrics)
+    metrics = [Term(heading(metric), meaning) for metric in ids if (meaning := metric_meaning(metric))]
+    gaps = [Term("Mean gap", meaning) for meaning in dict.fromkeys(stage.gap_says for stage in stages)]
     return [*metrics, *gaps, Term("Retrain", RETRAIN), Term("F", FORGET)]

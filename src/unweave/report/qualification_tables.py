@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unweave.audits.like_requests import format_property, format_range
 from unweave.report.numbers import number
 
 VERDICTS = ("PASS", "FAIL", "INCONCLUSIVE")
@@ -108,10 +109,10 @@ def skipped_sentences(found: Mapping[str, Any]) -> list[str]:
 
 def audit_sentences(found: Mapping[str, Any]) -> list[str]:
     """What a verdict without references rests on."""
-    about = found["about"]
+    about, like = found["about"], found["like"]
     own = [row for row in found["agreement"] if row["stratum"] == found["stratum"]]
     facts = [
-        f"{title} {cell(about[name])} (theirs {cell_range([each[name] for each in found['like']])})"
+        f"{title} {format_property(about[name])} (theirs {format_range([each[name] for each in like])})"
         for name, title in (
             ("size", "records"),
             ("class_mix", "distance of its class mix"),
@@ -125,14 +126,3 @@ def audit_sentences(found: Mapping[str, Any]) -> list[str]:
         f"The worth of such a verdict, measured on that stratum in the qualification {found['digest'][:12]}: "
         f"{agreement_sentence(own)}",
     ]
-
-
-def cell(value: float) -> str:
-    """A size, or a share."""
-    return str(value) if isinstance(value, int) else f"{value:.2f}"
-
-
-def cell_range(values: list[float]) -> str:
-    """The range of some sizes or shares."""
-    low, high = cell(min(values)), cell(max(values))
-    return low if low == high else f"{low} to {high}"

@@ -26,17 +26,17 @@ Noisy = Float[Tensor, "batch channel height width"]
 
 @dataclass(frozen=True)
 class Ideal:
-    r"""Denoises forget images as the best denoiser of the retain set would, which never saw them.
+    r"""Denoises forget images as the best denoiser of the retain set would.
 
     Without a condition the training loss on images :math:`x_i` is smallest at the clean image
 
     .. math:: \hat x(x_t) = \sum_i w_i x_i, \quad
         w_i \propto \exp \frac{-\|x_t - \sqrt{\bar\alpha_t}\, x_i\|^2}{2 (1 - \bar\alpha_t)}.
 
-    It is computed from the retain images, without a model or a gradient. A model under another condition, as
-    for the target `mislabel`, still recognises a forget image under little noise and restores it; this target
-    leads to an image to keep. Conditions play no part in it. The loss of an example is weighted by :math:`1 -
-    \bar\alpha_t`: under little noise the target for an image that was never seen is far from any answer.
+    It is computed from the retain images, without a model, a gradient or a condition. A model under another
+    condition, as for the target `mislabel`, still restores a forget image under little noise; this target
+    answers with retain images instead. The loss of an example is weighted by :math:`1 - \bar\alpha_t`: under
+    little noise the target for a forget image is far from the model's answer.
 
     Args:
         most: The largest number of retain images; drawn at random if there are more.
@@ -50,36 +50,37 @@ class Ideal:
     def __call__(self, problem: Problem, how: Descent) -> Objective:
         """The forget objective."""
         task = require_task(problem.task, Diffusion, "denoisers")
-        kept = self.retain_images(problem, task)
+        images = self.retain_images(problem, task)
 
         def value(step: Step, batch: Batch) -> Tensor:
             noisy, time, _ = task.parts(batch)
 
             def make() -> tuple[Tensor, Tensor]:
-                return ideal_target(kept, noisy, time, task.schedule), spread(noisy, time, task.schedule)
+                weight = noise_share(noisy, time, task.schedule)
+                return ideal_target(images, noisy, time, task.schedule), weight
 
-            target, weight = step.once(("ideal", id(kept), id(batch)), make)
+            target, weight = step.once(("ideal", id(images), id(batch)), make)
             return weight * task.loss(step.predict(batch), target)
 
         return on("forget", "ideal", value)
 
     def retain_images(self, problem: Problem, task: Diffusion) -> Noisy:
-        """Retain images as the model denoises them: pixels, or a latent of each."""
-        ids, key = problem.split.retain, 0
+        """Retain images in the space of the denoiser: pixels or latents."""
+        ids = problem.split.retain
         if len(ids) > self.most:
             ids = ids[torch.randperm(len(ids), generator=problem.generator)[: self.most]]
         (raw,) = problem.split.train.stream([ids])
-        return task.clean_images(raw, key)
+        return task.clean_images(raw, 0)
 
 
-def spread(noisy: Noisy, time: Int[Tensor, " batch"], schedule: Schedule) -> Float[Tensor, " batch"]:
-    r""":math:`1 - \bar\alpha_t` of each example."""
+def noise_share(noisy: Noisy, time: Int[Tensor, " batch"], schedule: Schedule) -> Float[Tensor, " batch"]:
+    r"""The weight of each example, :math:`1 - \bar\alpha_t`."""
     return schedule.scales(time, noisy)[1].square().flatten()
 
 
 @torch.no_grad()
 def ideal_target(
-    kept: Float[Tensor, "n channel height width"],
+    images: Float[Tensor, "n channel height width"],
     noisy: Noisy,
     time: Int[Tensor, " batch"],
     schedule: Schedule,
@@ -87,15 +88,15 @@ def ideal_target(
     """The prediction target of the ideal denoiser of some images.
 
     Args:
-        kept: The images.
+        images: The images.
         noisy: Noisy images.
-        time: Their times.
+        time: The time of each noisy image.
         schedule: The noise schedule, with the prediction target.
     """
     signal, noise = schedule.scales(time, noisy.double())
-    images, x = kept.double().flatten(1), noisy.double().flatten(1)
+    flat, x = images.double().flatten(1), noisy.double().flatten(1)
     scale, variance = signal.flatten()[:, None], noise.flatten()[:, None].square()
-    # the squared distances, without what all images share
-    closeness = (scale * (x @ images.T) - scale.square() * images.square().sum(1) / 2) / variance
-    clean = (closeness.softmax(1) @ images).view_as(noisy)
+    # half the squared distance, negated, without the term that all images share
+    closeness = (scale * (x @ flat.T) - scale.square() * flat.square().sum(1) / 2) / variance
+    clean = (closeness.softmax(1) @ flat).view_as(noisy)
     return schedule.target(clean, (noisy - signal * clean) / noise, time).to(noisy)

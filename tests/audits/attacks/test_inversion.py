@@ -20,7 +20,6 @@ from unweave.audits.attacks.inversion import (
     matching_loss,
     probe_class,
     recover,
-    reidentification,
     total_variation,
     update_between,
 )
@@ -73,7 +72,6 @@ def decoys(i: int, n: int = 99) -> torch.Tensor:
 @pytest.mark.parametrize("where", [1.0, 0.3])
 def test_a_record_is_identified_from_one_ascent_step_also_by_a_mask(where: float) -> None:
     _, model = digits()
-    hits = {}
     for i in (3, 17):
         inputs, label = record(i)
         found = recover(
@@ -84,10 +82,8 @@ def test_a_record_is_identified_from_one_ascent_step_also_by_a_mask(where: float
             image=IMAGE,
             search=SEARCH,
         )
-        hits[i] = is_nearest(found.inputs, inputs[0], decoys(i))
+        assert is_nearest(found.inputs, inputs[0], decoys(i))
         assert SEARCH.least <= float(found.inputs.min()) <= float(found.inputs.max()) <= SEARCH.most
-    assert reidentification(hits).value == 1.0
-    assert reidentification(hits).low == pytest.approx(0.1581, abs=1e-4)
 
 
 def test_the_update_of_another_record_does_not_identify_this_one() -> None:
@@ -109,7 +105,7 @@ def test_restarts_are_compared_by_what_was_minimised() -> None:
     )
     found = recover(model, update, labels, (64,), image=IMAGE, search=search)
     again = matching_loss(model, update, labels, found.inputs.requires_grad_(), IMAGE, search)
-    assert found.loss == min(found.losses) == pytest.approx(float(again.detach()), abs=1e-6)
+    assert min(found.losses) == pytest.approx(float(again.detach()), abs=1e-6)
     assert len(set(found.losses)) == 3
 
 

@@ -8,7 +8,7 @@ import pytest
 from audits.attacks.toy import PLAIN
 from unweave.audits.attacks import ATTACKS
 from unweave.audits.harness import plan as planning
-from unweave.audits.harness.plan import Request, attack_named, chosen_attacks, plan_attacks
+from unweave.audits.harness.plan import Request, attack_named, choose_attacks, plan_attacks
 
 DEAR = replace(PLAIN, name="dear", examine=lambda subject: {}, gradients=100)
 DEARER = replace(DEAR, name="dearer", gradients=300)
@@ -65,8 +65,8 @@ class TestPlan:
         assert planned(retrained=0).not_run["beside"] == "it needs at least 1 retrained models, found none"
 
     def test_default_is_a_part_of_all(self):
-        assert [each.name for each in chosen_attacks("default")] == ["dearer", "dear", "beside", "plain"]
-        assert chosen_attacks("plain, dear,plain") == [PLAIN, DEAR]
+        assert [each.name for each in choose_attacks("default")] == ["dearer", "dear", "beside", "plain"]
+        assert choose_attacks("plain, dear,plain") == [PLAIN, DEAR]
 
 
 def test_unknown_names_and_tiers_are_refused() -> None:

@@ -13,7 +13,7 @@ from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.harness import controls
 from unweave.audits.harness.controls import constant, random, run_controls
 from unweave.audits.harness.plan import Request, plan_attacks
-from unweave.audits.harness.power import SHOWN, chance_error, deviations
+from unweave.audits.harness.power import DETECTABLE, chance_error, deviations
 from unweave.audits.harness.report import judge_with_attacks, run_attacks
 from unweave.audits.verdict import Judgement, Verdict
 from unweave.record import record
@@ -90,16 +90,18 @@ class TestControls:
     def test_an_audit_that_passes_the_original_or_a_broken_model_is_invalid(self):
         of = replace(case(answers(50)), original=case(answers(60)).unlearned)
         found = {each.name: each for each in run_controls(of, [], lambda answers, references: [])}
-        assert found["a genuine retrain"].held
+        assert found["a genuine retrain"].is_right
         for name in ("the original", "a constant model", "a random model"):
-            assert not found[name].held and found[name].says == f"nothing tells {name} from retrained models"
+            assert (
+                not found[name].is_right and found[name].says == f"nothing tells {name} from retrained models"
+            )
 
     def test_two_retrains_of_ten_may_fail_and_not_three(self):
         for wrong, held in ((2, True), (3, False)):
             failing = {id(each) for each in REFERENCES[:wrong]}
             faults = lambda answers, references, failing=failing: ["UA"] * (id(answers) in failing)  # noqa: E731
             first = controls.retrain_control(case(answers(50)), [], faults)
-            assert first.held is held and first.name == f"{wrong} of 10 genuine retrains"
+            assert first.is_right is held and first.name == f"{wrong} of 10 genuine retrains"
 
     def test_without_the_models_of_a_verdict_none_runs(self):
         assert run_controls(case(answers(50), REFERENCES[:9]), [], lambda answers, references: []) == []
@@ -126,7 +128,7 @@ class TestPower:
 
     def test_the_two_models_alone_have_the_power_of_their_examples(self):
         found = attacks_of(audit(answers(50), references=[], tier=0))
-        shift = SHOWN * chance_error(120, 120)
+        shift = DETECTABLE * chance_error(120, 120)
         assert f"the smallest shift that shows is {shift:.3f}" in found["power"] and found["tier"] == 0
         assert all(row["finding"] is None for row in found["results"]) and found["valid"] is None
 

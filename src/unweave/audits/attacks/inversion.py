@@ -16,7 +16,7 @@ Two proxies need no optimisation: the cosine of Delta with the gradient of each 
 which the last bias fell most under ascent.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +26,6 @@ from torch.nn import functional
 
 from unweave.audits.attack import Attack
 from unweave.audits.classifier.collect import Cut
-from unweave.audits.score import Share
 from unweave.choices import refuse_outside
 from unweave.record.checkpoint import difference, shapes
 from unweave.tasks import Inputs, call, evaluating
@@ -44,11 +43,11 @@ CANNOT = (
 
 @dataclass(frozen=True)
 class Search:
-    """How to look for the inputs of a deleted record.
+    """Settings of the search for the inputs of a deleted record.
 
     Args:
-        iterations: Steps of each restart; the paper takes 10,000.
-        restarts: Beginnings, each from Gaussian noise.
+        iterations: The steps of each restart; the paper takes 10,000.
+        restarts: The number of restarts, each from Gaussian noise.
         lr: The rate of AdamW.
         smoothness: The weight of the total variation.
         least: The smallest value of an input, as the model gets it: after any normalisation.
@@ -76,12 +75,10 @@ class Recovered:
 
     Args:
         inputs: The inputs of the records [record ...], in the range of the search.
-        loss: The matching loss that they reached.
-        losses: The matching loss of every restart.
+        losses: The matching loss of every restart; the inputs have the least.
     """
 
     inputs: Tensor
-    loss: float
     losses: tuple[float, ...]
 
 
@@ -135,20 +132,20 @@ def recover(
         labels: The label of each record, known or inferred.
         shape: The shape of the inputs of one record.
         image: The shape [channel, height, width] in which they are smooth; that of the inputs if None.
-        search: How to look.
-        seed: Draws the beginnings.
+        search: The settings.
+        seed: Draws the noise that restarts begin with.
     """
     generator = torch.Generator().manual_seed(seed)
     first = next(model.parameters())
-    found: list[tuple[float, Tensor]] = []
+    losses, reconstructions = [], []
     with evaluating(model):
         for _ in range(search.restarts):
             start = torch.randn(len(labels), *shape, generator=generator).to(first)
             inputs = descend_to_match(model, update, labels, start, image or shape, search)
             loss = matching_loss(model, update, labels, inputs.requires_grad_(), image or shape, search)
-            found.append((float(loss.detach()), inputs.detach()))
-    loss, inputs = min(found, key=lambda each: each[0])
-    return Recovered(inputs, loss, tuple(each[0] for each in found))
+            losses.append(float(loss.detach()))
+            reconstructions.append(inputs.detach())
+    return Recovered(reconstructions[losses.index(min(losses))], tuple(losses))
 
 
 def descend_to_match(
@@ -183,7 +180,7 @@ def matching_loss(
     image: Sequence[int],
     search: Search,
 ) -> Float[Tensor, ""]:
-    """What the search minimises, and by which restarts are compared."""
+    """The loss that the search minimises and compares restarts by."""
     gradient = loss_gradient(model, (inputs,), labels.to(inputs.device), keep_graph=True)
     smooth = total_variation(inputs.view(len(inputs), *image))
     return 1 - cosine(gradient, update) + search.smoothness * smooth
@@ -263,22 +260,23 @@ def probe_class(
         seed: Draws the noise and the changes.
     """
     generator = torch.Generator().manual_seed(seed)
-    found = torch.rand(probes, *shape, generator=generator) * (most - least) + least
-    best = answer(found)[:, label]
+    inputs = torch.rand(probes, *shape, generator=generator) * (most - least) + least
+    best = answer(inputs)[:, label]
     for index in range(queries):
         if bool((best >= SURE).all()):
             break
         size = (most - least) * 0.5 ** (1 + index % 4)
-        some = torch.rand(found.shape, generator=generator) < 0.1
-        tried = (found + size * some * torch.randn(found.shape, generator=generator)).clamp(least, most)
-        reached = answer(tried)[:, label]
-        better = (reached > best) & (best < SURE)
-        found[better], best[better] = tried[better], reached[better]
-    return found
+        changed = torch.rand(inputs.shape, generator=generator) < 0.1
+        change = size * changed * torch.randn(inputs.shape, generator=generator)
+        candidates = (inputs + change).clamp(least, most)
+        scores = answer(candidates)[:, label]
+        better = (scores > best) & (best < SURE)
+        inputs[better], best[better] = candidates[better], scores[better]
+    return inputs
 
 
 def label_from_probes(before: Float[Tensor, "class probe"], after: Float[Tensor, "class probe"]) -> int:
-    """The class that a deletion made least sure, from queries alone.
+    """The class whose probability a deletion lowered most, from queries alone.
 
     Args:
         before: For each class, the probability of that class for inputs that the first model gives to it.
@@ -300,15 +298,6 @@ def is_nearest(
     candidates = torch.cat([record[None], decoys]).flatten(1)
     nearest = torch.cdist(candidates, recovered.flatten(1).to(candidates)).min(1).values
     return bool(nearest[0] < nearest[1:].min())
-
-
-def reidentification(hits: Mapping[int, bool]) -> Share:
-    """The share of records that were re-identified, with its exact interval.
-
-    Args:
-        hits: For each deleted record, by position, whether it was nearest to its reconstruction.
-    """
-    return Share(sum(hits.values()), len(hits), exact=True)
 
 
 ATTACK = Attack(

@@ -1,4 +1,4 @@
-"""Prepares the attacks of an audit: from what was asked for and the models that there are."""
+"""Prepares the attacks of an audit, from its request and its models."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ from unweave.result import Result
 
 
 def attack_request(attacks: str | None, tier: int | None, budget: int | Duration | None) -> Request | None:
-    """The attacks that were asked for; None for none.
+    """The request for attacks; None without attacks.
 
     Raises:
         ValueError: If there is a tier or a budget without attacks, or a name is unknown.
@@ -41,7 +41,7 @@ def measure_budget(request: Request, result: Result, exam: Exam[Any], models: in
     """The request with its budget in gradient evaluations: a time is divided by the speed of the model.
 
     Args:
-        request: What was asked for.
+        request: The request for attacks.
         result: The result to audit.
         exam: The questions of the audit.
         models: The number of models that an attack examines.
@@ -74,7 +74,7 @@ def refuse_generator(exam: Exam[Any]) -> None:
 
 
 def plan_of_audit(request: Request, reference: Retrain | Sequence[Any] | None, exam: Exam[Any]) -> Plan:
-    """The attacks on a result beside its references; where only answers of these are known, on answers."""
+    """The plan of attacks on a result; on answers alone if its references are known by their answers."""
     if isinstance(reference, Retrain):
         return plan_of_models(request, exam, len(reference.seeds))
     if reference:
@@ -83,14 +83,14 @@ def plan_of_audit(request: Request, reference: Retrain | Sequence[Any] | None, e
 
 
 def examiner_of(plan: Plan | None, result: Result, exam: Exam[Any]) -> Examiner | None:
-    """What takes from each model what the attacks of a plan need; None if they need nothing more."""
+    """The examiner of each model for the attacks of a plan; None if they need its answers alone."""
     if plan is None or not plan.examining:
         return None
     return examine_with(plan.examining, exam, result.original)
 
 
 def examine_with(attacks: Sequence[Attack], exam: Exam[Any], original: nn.Module) -> Examiner:
-    """What takes from models of an exam of classifiers what some attacks need."""
+    """The examiner of classifiers for some attacks."""
     assert isinstance(exam, ClassifierExam)
     cuts = exam.cuts(("forget", "retain", "calibration"))
     return Examiner(attacks, cuts, original, exam.device, exam.forgotten_classes)
@@ -102,7 +102,7 @@ def gather_models(
     references: Sequence[Answers[Any]],
     calibrating: Sequence[Answers[Any]],
 ) -> AuditedModels:
-    """What attacks see: the answers of all models to the same examples in the same order."""
+    """The models as attacks see them: the answers of each to the same examples in the same order."""
 
     def ordered(each: Answers[Any]) -> ModelAnswers:
         return replace(each, found=each.found.like(found.found))

@@ -1,4 +1,4 @@
-"""A budget of time for attacks, as gradient evaluations for each model that they examine."""
+"""Turns a budget of time for attacks into gradient evaluations for each model that they examine."""
 
 import re
 import time
@@ -18,7 +18,7 @@ BATCH, REPEATS = 128, 3
 
 @dataclass(frozen=True)
 class Duration:
-    """A time for all models of an audit.
+    """A budget of time for all models of an audit together.
 
     Args:
         seconds: The time.
@@ -47,7 +47,7 @@ def parse_budget(text: str) -> int | Duration:
 def gradients_within(
     duration: Duration, models: int, model: nn.Module, forget: Cut, device: torch.device | str
 ) -> int:
-    """The gradient evaluations that each of some models can have, by the speed of this one."""
+    """The gradient evaluations that a time allows for each of some models, by the speed of one."""
     return int(duration.seconds / models / seconds_per_gradient(model, forget, device))
 
 

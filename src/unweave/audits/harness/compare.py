@@ -57,7 +57,7 @@ class AuditedModels:
 
 @dataclass(frozen=True)
 class Null:
-    """The figures of retrained models by one attack, against which any model is held.
+    """The figures of retrained models by one attack, with which any model is compared.
 
     Args:
         references: The figures of each reference, compared with all others.
@@ -71,7 +71,7 @@ class Null:
 
 
 def findings(attack: Attack, model: ModelAnswers, models: AuditedModels, null: Null) -> list[str]:
-    """The figures of another model by which the attack tells it from the references."""
+    """The names of the figures by which the attack tells a model from the references."""
     found = judge_figures(attack, figures_of(attack, model, models.retrained), null)
     return [name for name, result in found.items() if result.finding is not None]
 
@@ -118,7 +118,7 @@ def common_names(found: Sequence[Figures]) -> list[str]:
 def judge_figures(
     attack: Attack, found: Figures, null: Null, originals: Mapping[str, float] | None = None
 ) -> dict[str, AttackResult]:
-    """Holds the figures of a model against those of retrained models."""
+    """Compares the figures of a model with those of retrained models."""
     results = {}
     for name, each in found.items():
         values = [other[name].value for other in null.references if name in other]

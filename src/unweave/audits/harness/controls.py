@@ -1,4 +1,4 @@
-"""Controls: models whose verdict is known beforehand. An audit that gets one of them wrong is invalid.
+"""Controls: models whose verdict is known. An audit that judges one of them wrongly is invalid.
 
 Genuine retrains must pass: each reference in turn, beside all others. The original must fail something, and
 so must a model with one answer to everything and one with random answers. What they may fail is any metric
@@ -30,20 +30,20 @@ class Control:
     """A model whose verdict is known.
 
     Args:
-        name: Which one.
+        name: The model, as in a sentence.
         expected: The verdict that is right.
-        held: Whether the audit got it right.
-        faults: The metrics and attacks that tell it from retrained models; of several models those of any.
+        is_right: Whether the audit judged it rightly.
+        faults: The metrics and attacks that tell it from retrained models; for several models, those of any.
     """
 
     name: str
     expected: Literal["passes", "fails"]
-    held: bool
+    is_right: bool
     faults: tuple[str, ...]
 
     @property
     def says(self) -> str:
-        """What happened, as a clause."""
+        """What tells the control from retrained models, as a clause."""
         if not self.faults:
             return f"nothing tells {self.name} from retrained models"
         verb = "are" if self.name[0].isdigit() else "is"
@@ -68,27 +68,26 @@ def run_controls(models: AuditedModels, nulls: Nulls, faults: Faults) -> list[Co
 
 
 def retrain_control(models: AuditedModels, nulls: Nulls, faults: Faults) -> Control:
-    """The control that genuine retrains pass."""
-    found = []
+    """The control of genuine retrains, which must pass."""
+    by_retrain = []
     for index in range(len(models.retrained)):
-        alone = models.without(index)
-        without = [(attack, drop(null, index)) for attack, null in nulls]
-        found.append(faults_of(alone.unlearned, alone, without, faults))
-    passing = sum(not each for each in found)
-    named = Counter(fault for each in found for fault in each)
-    failed = len(found) - passing
+        case = models.without(index)
+        others = [(attack, drop_reference(null, index)) for attack, null in nulls]
+        by_retrain.append(faults_of(case.unlearned, case, others, faults))
+    failed, count = sum(bool(each) for each in by_retrain), len(by_retrain)
+    counts = Counter(fault for each in by_retrain for fault in each)
     return Control(
-        f"{failed} of {len(found)} genuine retrains" if failed else "a genuine retrain",
+        f"{failed} of {count} genuine retrains" if failed else "a genuine retrain",
         "passes",
-        passing >= PASSING * len(found),
-        tuple(name for name, _ in named.most_common()),
+        count - failed >= PASSING * count,
+        tuple(name for name, _ in counts.most_common()),
     )
 
 
 def failing_controls(
     broken: dict[str, ModelAnswers], models: AuditedModels, nulls: Nulls, faults: Faults
 ) -> Iterator[Control]:
-    """The controls that these models fail."""
+    """The controls of models that must fail."""
     for name, model in broken.items():
         found = faults_of(model, models, nulls, faults)
         yield Control(name, "fails", bool(found), found)
@@ -102,7 +101,7 @@ def faults_of(model: ModelAnswers, models: AuditedModels, nulls: Nulls, faults: 
     return (*faults(model.found, [each.found for each in models.retrained]), *by_attack)
 
 
-def drop(null: Null, index: int) -> Null:
+def drop_reference(null: Null, index: int) -> Null:
     """The figures of all references but one."""
     return replace(null, references=[each for i, each in enumerate(null.references) if i != index])
 

@@ -13,7 +13,7 @@ GROUPS = ("default", "all")
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for.
+    """The attacks of an audit, as requested.
 
     Args:
         names: "default", "all", or names with commas between.
@@ -31,7 +31,7 @@ class Request:
     budget: int | Duration | None = None
 
     def __post_init__(self) -> None:
-        chosen_attacks(self.names)
+        choose_attacks(self.names)
         if self.tier is not None and self.tier not in TIERS:
             raise ValueError(f"a tier must be one of {', '.join(map(str, TIERS))}, found {self.tier}")
         if isinstance(self.budget, int) and self.budget < 0:
@@ -43,7 +43,7 @@ class Plan:
     """The attacks that run and those that do not.
 
     Args:
-        request: What was asked for.
+        request: The request.
         attacks: The attacks to run, the cheapest first.
         not_run: Why each other attack of the registry does not run, by name.
     """
@@ -70,7 +70,7 @@ def attack_named(name: str) -> Attack:
     return ATTACKS[name]
 
 
-def chosen_attacks(names: str) -> list[Attack]:
+def choose_attacks(names: str) -> list[Attack]:
     """The attacks of "default" or "all", or those of names with commas between.
 
     Raises:
@@ -88,16 +88,16 @@ def plan_attacks(request: Request, *, retrained: int, has_models: bool) -> Plan:
     """Chooses the attacks that can run, the cheapest first as long as they fit the budget.
 
     Args:
-        request: What was asked for.
+        request: The request.
         retrained: The number of references.
         has_models: Whether the models themselves can be examined; otherwise only answers are known.
     """
     if isinstance(request.budget, Duration):
         raise ValueError("a budget of time must be measured first: see gradients_within")
-    asked = chosen_attacks(request.names)
-    not_run = {name: "not asked for" for name in ATTACKS if name not in {each.name for each in asked}}
+    requested = choose_attacks(request.names)
+    not_run = {name: "not asked for" for name in ATTACKS if name not in {each.name for each in requested}}
     left, attacks = request.budget, []
-    for attack in sorted(asked, key=lambda each: each.gradients):
+    for attack in sorted(requested, key=lambda each: each.gradients):
         reason = why_not(attack, request, retrained, has_models=has_models)
         if not reason and left is not None and attack.gradients > left:
             reason = f"it takes {attack.cost}, and {left} of the budget are left"

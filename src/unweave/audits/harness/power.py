@@ -7,14 +7,14 @@ from unweave.audits.attack_result import AttackResult
 
 MEMBERSHIP = ("forget-vs-unseen", "auc of margin")
 """The attack and the figure whose shift also has a size in standard deviations."""
-SHOWN = 2.802
-"""Standard errors of a shift that a two-sided test at .05 shows in 80 % of cases: 1.960 + 0.842."""
+DETECTABLE = 2.802
+"""The shift, in standard errors, that a two-sided test at .05 shows with a power of 80 %: 1.960 + 0.842."""
 
 Results = Mapping[str, Mapping[str, AttackResult]]
 
 
 def power_sentence(results: Results, records: int, unseen: int) -> str:
-    """What the attacks could show: with margins by these, else by the examples alone.
+    """The smallest shift that shows: from the margins, or from the number of examples if there are none.
 
     Args:
         results: By attack and figure.
@@ -29,10 +29,11 @@ def power_sentence(results: Results, records: int, unseen: int) -> str:
     }
     if not known:
         error = chance_error(records, unseen)
+        shift = DETECTABLE * error
         return (
             f"With {records} records against {unseen} unseen ones, an AUC of 1/2 has a standard error of "
-            f"{error:.3f}: the smallest shift that shows is {SHOWN * error:.3f}, "
-            f"{deviations(SHOWN * error):.2f} standard deviations of the margin. It may have other causes."
+            f"{error:.3f}: the smallest shift that shows is {shift:.3f}, "
+            f"{deviations(shift):.2f} standard deviations of the margin. It may have other causes."
         )
     place = MEMBERSHIP if MEMBERSHIP in known else min(known, key=lambda each: known[each])
     attack, figure = place

@@ -1,4 +1,4 @@
-"""All attacks of one audit: what ran and what it found, what did not run, and whether the audit is valid."""
+"""Runs the attacks of one audit: their results, those that did not run, and whether the audit is valid."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -45,11 +45,11 @@ class AttackReport:
     @property
     def valid(self) -> bool | None:
         """Whether every control was judged rightly; None if none ran."""
-        return all(each.held for each in self.controls) if self.controls else None
+        return all(each.is_right for each in self.controls) if self.controls else None
 
     @property
     def claim(self) -> str:
-        """What can be claimed from what was run."""
+        """What can be claimed from these models, in a sentence."""
         models = self.models
         return CLAIMS[models.tier].format(
             references=len(models.retrained), calibration=len(models.calibration)
@@ -57,19 +57,19 @@ class AttackReport:
 
     @property
     def power(self) -> str:
-        """The smallest shift that shows."""
+        """The smallest shift that the attacks would show, in a sentence."""
         unseen = int(self.models.unlearned.found.unseen.sum())
         return power_sentence(self.results, self.models.records, unseen)
 
     @property
-    def found(self) -> list[str]:
-        """A clause per attack that found a fault, from its clearest figure; the clearest first."""
+    def faults(self) -> list[str]:
+        """A clause per attack with a finding, on its clearest figure; the clearest first."""
         clearest = {
-            name: max(found, key=lambda each: margins_out(each[1]))
+            name: max(findings, key=lambda each: distance_in_margins(each[1]))
             for name, figures in self.results.items()
-            if (found := [item for item in figures.items() if item[1].finding is not None])
+            if (findings := [item for item in figures.items() if item[1].finding is not None])
         }
-        ordered = sorted(clearest.items(), key=lambda item: -margins_out(item[1][1]))
+        ordered = sorted(clearest.items(), key=lambda item: -distance_in_margins(item[1][1]))
         return [describe_finding(name, *figure) for name, figure in ordered]
 
     def as_record(self) -> dict[str, Any]:
@@ -83,10 +83,7 @@ class AttackReport:
             "claim": self.claim,
             "power": self.power,
             "valid": self.valid,
-            "controls": [
-                {"name": each.name, "expected": each.expected, "held": each.held, "faults": list(each.faults)}
-                for each in self.controls
-            ],
+            "controls": [control_row(each) for each in self.controls],
             "results": [
                 result_row(attack, name, result, self.seconds[attack.name])
                 for attack in self.plan.attacks
@@ -143,27 +140,27 @@ def results_of(attack: Attack, models: AuditedModels, null: Null) -> dict[str, A
 
 
 def judge_with_attacks(judgement: Judgement, report: AttackReport) -> Judgement:
-    """The verdict of an audit that attacks.
+    """Changes the verdict of an audit if its attacks or controls require it.
 
-    An attack can take a PASS away, and controls any verdict but that on a model that answers NaN. Without an
-    attack that ran, nothing passes.
+    A finding turns a PASS into a FAIL. A control that is judged wrongly makes any verdict INCONCLUSIVE. If no
+    attack ran, nothing passes.
     """
-    wrong = [each.says for each in report.controls if not each.held]
+    wrong = [each.says for each in report.controls if not each.is_right]
     if wrong and judgement.verdict is not Verdict.INCONCLUSIVE:
         reason = f"the audit is invalid: {'; '.join(wrong)}"
         return as_verdict(judgement, Verdict.INCONCLUSIVE, reason)
     if judgement.verdict is not Verdict.PASS:
         return judgement
-    if report.found:
-        return as_verdict(judgement, Verdict.FAIL, "; ".join(report.found))
+    if report.faults:
+        return as_verdict(judgement, Verdict.FAIL, "; ".join(report.faults))
     if not report.plan.attacks:
-        reasons = "; ".join(f"{name}: {why}" for name, why in asked_in_vain(report.plan).items())
+        reasons = "; ".join(f"{name}: {why}" for name, why in requested_but_not_run(report.plan).items())
         return as_verdict(judgement, Verdict.INCONCLUSIVE, f"no attack was run: {reasons}")
     names = ", ".join(attack.name for attack in report.plan.attacks)
     return replace(judgement, reason=f"{judgement.reason}; attacks that find nothing: {names}")
 
 
-def asked_in_vain(plan: Plan) -> dict[str, str]:
+def requested_but_not_run(plan: Plan) -> dict[str, str]:
     """The attacks that were asked for and did not run."""
     return {name: why for name, why in plan.not_run.items() if why != "not asked for"}
 
@@ -173,8 +170,8 @@ def as_verdict(judgement: Judgement, verdict: Verdict, reason: str) -> Judgement
     return replace(judgement, verdict=verdict, reason=f"{verdict}: {reason}")
 
 
-def margins_out(result: AttackResult) -> float:
-    """The difference from retrained models in margins."""
+def distance_in_margins(result: AttackResult) -> float:
+    """The distance from retrained models, in margins."""
     if result.retrained is None or not result.margin:
         return 0.0
     return abs(result.value - result.retrained) / result.margin
@@ -184,6 +181,16 @@ def describe_finding(attack: str, figure: str, result: AttackResult) -> str:
     """A clause on what an attack found."""
     expected = f"{result.retrained:.3f} of the retrained models (margin {result.margin:.3f})"
     return f"{result.finding}: the attack {attack} finds {figure} {result.value:.3f} against {expected}"
+
+
+def control_row(control: Control) -> dict[str, Any]:
+    """One control as a record holds it."""
+    return {
+        "name": control.name,
+        "expected": control.expected,
+        "held": control.is_right,
+        "faults": list(control.faults),
+    }
 
 
 def result_row(attack: Attack, figure: str, result: AttackResult, seconds: float) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class Plan:
             refuse_no_searches(self.tuned)
 
     @cached_property
-    def chosen_attacks(self) -> tuple[Attack, ...]:
+    def choose_attacks(self) -> tuple[Attack, ...]:
         """The attacks."""
         return () if self.attacks is None else answer_attacks(self.attacks)
 

@@ -25,14 +25,14 @@ from unweave.record.digest import digest_of
 from unweave.record.files import sha256
 from unweave.result import Result
 
-WHAT = {
+SHARED_FACTS = {
     "family": "the family",
     "model": "the original's weights",
     "data": "the data",
     "training": "the code or the recipe that trains (or unweave's methods, since changed)",
     "settings": "the method and its settings",
 }
-"""What a run and its qualification must share."""
+"""The facts that a run and its qualification must share, in words."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Qualified:
 
 
 def facts_of(project: Project, weights: str, settings: str) -> dict[str, str]:
-    """What a run and its qualification must share.
+    """The facts that a run and its qualification must share.
 
     Args:
         project: The model with its data.
@@ -80,7 +80,7 @@ def read_qualified(folder: Path, facts: Mapping[str, str]) -> Qualified:
             "interrupted, give the same qualify command again, which resumes"
         )
     known = found["qualification"]
-    for name, what in WHAT.items():
+    for name, what in SHARED_FACTS.items():
         if known[name] != facts[name]:
             raise ValueError(
                 f"--qualified must be about this run: {what} of {folder} is {brief(known[name])}, of the run "
