@@ -28,8 +28,8 @@ class MetaUnlearning:
     of the forget batch, from :math:`\theta_0 = \theta`. With alpha = 0 that is the joint loss.
 
     Args:
-        mode: How to compute the gradient of J. "first-order": the gradient of the forget loss at
-            :math:`\theta_k`, as in the released code. "exact": through the steps, by double backward.
+        mode: How to compute the gradient of J. "first-order": the gradient of the forget loss
+            at the relearned weights, as in the released code. "exact": through the steps, by double backward.
         alpha: The size of a step of relearning.
         relearn: The number k of these steps.
         ahead: The share s of the forget loss at the relearned weights.
