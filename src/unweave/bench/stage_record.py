@@ -48,9 +48,7 @@ def stage_record(
     spread = margins or calibration_margins(stage, recipe.seeds, "reported")
     rows = {name: method_row(stage, name, references, margins) for name in methods}
     ran = [name for name in methods if rows[name]["failed"] is None]
-    cells = {
-        name: [read_measurement(stage, seed, name) for seed in recipe.seeds] for name in (*ran, REFERENCE)
-    }
+    cells = read_measurements(stage, [*ran, REFERENCE])
     return {
         "family": recipe.family.name,
         "recipe": stage.table(),
@@ -81,6 +79,11 @@ def stage_record(
         **({"attacked_methods": attack_rows(stage, ran, attacks)} if attacks else {}),
         **search_row(stage, search),
     }
+
+
+def read_measurements(stage: Stage, names: Sequence[str]) -> dict[str, list[Any]]:
+    """What was measured of some methods, per seed."""
+    return {name: [read_measurement(stage, seed, name) for seed in stage.recipe.seeds] for name in names}
 
 
 def headline_method(methods: Sequence[str], headline: str) -> str:

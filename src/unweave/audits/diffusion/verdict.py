@@ -141,7 +141,7 @@ def explain_chance(shares: Sequence[Share], n_classes: int) -> str:
     Chance is one image in the number of classes; the lower end of the interval must be above that.
 
     Args:
-        shares: The images that show what was forgotten, per seed of the original.
+        shares: The images that show the forgotten class, per seed of the original.
         n_classes: The number of classes.
     """
     whole = Share(sum(each.successes for each in shares), sum(each.n for each in shares))
