@@ -14,6 +14,7 @@ sharded block by block.
 import argparse
 import gc
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -124,14 +125,16 @@ class SmallNet(steps.Setting):
     competitors: ClassVar[Sequence[str]] = ("by hand", *MODES)
 
 
-def peaks(size: Size, count: int, device: str) -> list[float | None]:
+def peaks(size: Size, count: int, device: str, mode: str = SHARED) -> list[float | None]:
     """The peak of each of several processes that share the model, in MiB; None if unknown."""
+    # by default the C library keeps what was freed in its heap, and the pieces of a sharded model scatter it
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "65536")
     with tempfile.TemporaryDirectory() as folder:
-        spawn(measure_peak, (size, count, device, folder), nprocs=count)
+        spawn(measure_peak, (size, count, device, folder, mode), nprocs=count)
         return [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(count)]
 
 
-def measure_peak(rank: int, size: Size, count: int, device: str, folder: str) -> None:
+def measure_peak(rank: int, size: Size, count: int, device: str, folder: str, mode: str) -> None:
     """Writes the peak of this process; a fresh one."""
     torch.set_num_threads(1)
     if device == "cuda":
@@ -144,7 +147,7 @@ def measure_peak(rank: int, size: Size, count: int, device: str, folder: str) ->
     problem = size.problem(device, shard_model(model) if count > 1 else model)
     gc.collect()
     with peak_memory(device) as peak:
-        size.run(SHARED, problem, size.how(3), lambda *_: None)
+        size.run(mode, problem, size.how(3), lambda *_: None)
     found = None if peak.mib is None or before is None else peak.mib - before
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
     if count > 1:
