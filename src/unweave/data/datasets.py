@@ -138,7 +138,8 @@ def _digits(folder: str | None) -> tuple[Resident, Resident]:
     pixels = levels / 16
     mean, std = pixels[train].mean(), pixels[train].std()
     inputs = torch.from_numpy((pixels - mean) / std).to(torch.float32)
-    return Resident(inputs[train], labels[train]), Resident(inputs[held_out], labels[held_out])
+    image = (1, 8, 8)
+    return tuple(Resident(inputs[part], labels[part], image=image) for part in (train, held_out))
 
 
 def _digit_images(folder: str | None) -> tuple[Resident, Resident]:

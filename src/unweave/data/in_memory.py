@@ -27,6 +27,8 @@ class Resident:
         crop: Pixels of black on every side before a random crop back to the size. 0: no crop.
         flip: Mirror left and right with probability one half.
         names: One string id per example.
+        image: The shape [channel, height, width] of an image whose pixels an example holds in a row; None if
+            they are no images or have their own shape.
     """
 
     inputs: Tensor
@@ -36,6 +38,7 @@ class Resident:
     crop: int = 0
     flip: bool = False
     names: tuple[str, ...] | None = None
+    image: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         _check_lengths(self.inputs, self.labels, self.names)
