@@ -6,6 +6,8 @@ This room stands in `audits`: an attack is a pure function of answers that `desc
 
 from unweave.audits.attack import Attack
 from unweave.audits.attacks import (
+    backdoor,
+    canaries,
     compression,
     forget_vs_unseen,
     forgetting_quality,
@@ -35,5 +37,7 @@ _ALL = (
     ulira.ATTACK,
     forgetting_quality.ATTACK,
     klom.ATTACK,
+    backdoor.ATTACK,
+    canaries.ATTACK,
 )
 ATTACKS: dict[str, Attack] = {attack.name: attack for attack in _ALL}
