@@ -108,8 +108,9 @@ class PlantedStudy:
 
     def compare(self, models: Sequence[nn.Module], known: dict[str, Any]) -> PlantedReport:
         """What models show beside those of the three other kinds, by what each kind showed."""
-        found = [self.examine(each) for each in models]
-        return (canaries if self.recipe.data.plant.kind == "canaries" else backdoor)(found, **known)
+        if self.recipe.data.plant.kind == "canaries":
+            return canaries([self.score_canaries(each) for each in models], **known)
+        return backdoor([self.answer(each) for each in models], **known)
 
     def examine(self, model: nn.Module) -> PoisonAnswers | CanaryScores:
         """What one model shows."""

@@ -12,6 +12,8 @@ from torch.nn import functional
 from unweave.data import Raw
 from unweave.data.keyed_draws import draw_uniform
 
+__all__ = ["Resident"]
+
 
 @dataclass(frozen=True, eq=False)
 class Resident:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from unweave.data.in_memory import Resident
 
+__all__ = ["Planted", "plant_backdoor", "plant_canaries", "plant_swap", "stamp"]
+
 
 @dataclass(frozen=True, eq=False)
 class Planted:

@@ -22,6 +22,8 @@ from jaxtyping import Float, Int
 from unweave.audits.attack import Attack, Check
 from unweave.audits.planted_evidence import Figures, PlantedReport, compare_figures, interval_of
 
+__all__ = ["PoisonAnswers", "backdoor"]
+
 TAUGHT, TRUE, CLEAN = "taught label", "true label", "clean accuracy"
 CANNOT = (
     "Whether data that nobody planted is forgotten: a planted pattern is easier or harder to forget, and a "

@@ -28,6 +28,8 @@ from unweave.audits.planted_evidence import Figures, PlantedReport, compare_figu
 from unweave.audits.rates import placements, tpr_at_fpr
 from unweave.tasks import evaluating
 
+__all__ = ["CanaryScores", "canaries", "canary_scores", "input_gradients"]
+
 MEAN, AUC = "mean", "auc"
 FPR = 0.01
 FRESH = 20
