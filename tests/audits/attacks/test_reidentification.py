@@ -110,6 +110,37 @@ def test_an_exact_ascent_step_gives_its_records_away_and_a_random_update_does_no
     assert said.is_valid and "attacks 3 of 3" in said.says and "0 of 3, by chance 0.0" in said.says
 
 
+class Keyed(Examples):
+    """Examples whose input has a keyword."""
+
+    def stream(self, order, *, generator=None):
+        for raw in super().stream(order, generator=generator):
+            assert isinstance(raw.inputs, tuple)
+            yield replace(raw, inputs={"pixels": raw.inputs[0]})
+
+
+class ByKeyword(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 2))
+
+    def forward(self, *, pixels):
+        return self.net(pixels)
+
+
+def test_a_model_that_takes_its_input_by_keyword_is_attacked() -> None:
+    model = ByKeyword()
+    inputs = torch.randn(40, 20, generator=torch.Generator().manual_seed(0))
+    order = torch.arange(40)
+    parts = {"forget": order[:1], "retain": order[1:30], "calibration": order[30:], "test": order[30:]}
+    data = Keyed(inputs, order % 2, parts)
+    gradient = loss_gradient(model, {"pixels": inputs[:1]}, torch.tensor([0]))
+    found = examined(moved(model, gradient), model, data.cuts)
+    assert found.measurements[NAME]["hits"] == [1.0] and "shape" not in found.measurements[NAME]
+    assert "No pictures" in check(found, examined(model, model, data.cuts)).says
+
+
 def test_targets_decoys_and_the_records_of_the_control_share_no_example() -> None:
     parts = cuts(list(range(0, 700, 7)))
     targets = draw_targets(Subject(nn.Identity(), parts, "cpu", nn.Identity()))

@@ -47,6 +47,7 @@ class Search:
         smoothness: The weight of the total variation.
         least: The smallest value of an input, as the model gets it: after any normalisation.
         most: The largest.
+        key: The keyword by which the model takes its input; None if by position.
     """
 
     iterations: int = 400
@@ -55,6 +56,7 @@ class Search:
     smoothness: float = 0.01
     least: float = 0.0
     most: float = 1.0
+    key: str | None = None
 
     def __post_init__(self) -> None:
         refuse_outside(self, "[1, inf)", "iterations", "restarts")
@@ -176,11 +178,17 @@ def matching_loss(
     search: Search,
 ) -> Float[Tensor, ""]:
     """The loss that the search minimises and compares restarts by."""
-    gradient = loss_gradient(model, (inputs,), labels.to(inputs.device), keep_graph=True)
+    labels = labels.to(inputs.device)
+    gradient = loss_gradient(model, as_inputs(inputs, search.key), labels, keep_graph=True)
     loss = 1 - cosine(gradient, update)
     if not search.smoothness:  # inputs that are no images have no total variation
         return loss
     return loss + search.smoothness * total_variation(inputs.view(len(inputs), *image))
+
+
+def as_inputs(inputs: Tensor, key: str | None) -> Inputs:
+    """The one input of a model, by its keyword or by position."""
+    return (inputs,) if key is None else {key: inputs}
 
 
 def loss_gradient(

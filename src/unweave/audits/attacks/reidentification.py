@@ -27,6 +27,7 @@ from unweave.audits.attack import Attack, Check, Figures, ModelAnswers, Subject
 from unweave.audits.attacks.inversion import (
     Search,
     any_change,
+    as_inputs,
     is_nearest,
     loss_gradient,
     recover,
@@ -113,11 +114,15 @@ def examine(subject: Subject) -> Measurements:
 
 def read_inputs(cut: Cut, most: int) -> Tensor | None:
     """The inputs of the first examples; None if they are not one tensor of floats."""
-    source, order = cut
-    (raw,) = source.stream([order[:most]])
-    if isinstance(raw.inputs, dict) or len(raw.inputs) != 1 or not raw.inputs[0].is_floating_point():
-        return None
-    return raw.inputs[0].cpu()
+    (raw,) = cut[0].stream([cut[1][:most]])
+    fields = [*(raw.inputs.values() if isinstance(raw.inputs, dict) else raw.inputs)]
+    return fields[0].cpu() if len(fields) == 1 and fields[0].is_floating_point() else None
+
+
+def keyword(cut: Cut) -> str | None:
+    """The keyword by which a model takes its one input; None if by position."""
+    (raw,) = cut[0].stream([cut[1][:1]])
+    return next(iter(raw.inputs)) if isinstance(raw.inputs, dict) else None
 
 
 def floats(cut: Cut) -> Tensor:
@@ -158,7 +163,9 @@ def deletion_of_others(subject: Subject, targets: Targets) -> Params:
     inputs = torch.cat([floats(cut) for cut in targets.others.values()]).to(subject.device)
     labels = torch.cat([source.labels[order] for source, order in targets.others.values()])
     with evaluating(subject.original):
-        return loss_gradient(subject.original, (inputs,), labels.to(subject.device))
+        return loss_gradient(
+            subject.original, as_inputs(inputs, keyword(targets.cut)), labels.to(subject.device)
+        )
 
 
 def reconstruct(subject: Subject, targets: Targets, update: Params) -> Tensor:
@@ -172,6 +179,7 @@ def reconstruct(subject: Subject, targets: Targets, update: Params) -> Tensor:
         smoothness=0.0 if image is None else Search.smoothness,
         least=float(inputs.min()),
         most=float(inputs.max()),
+        key=keyword(targets.cut),
     )
     with twice_differentiable("by the attack inversion", "leave it out"):
         return recover(
