@@ -59,7 +59,7 @@ def test_the_recorded_power_is_that_of_the_recipes_that_ship() -> None:
     assert {"digits-clean", "digits-trace", "digits-class"} <= set(rows)
     for name, row in rows.items():
         table = json.loads(json.dumps(load(name).table()))
-        recorded = {**row["recipe"], "data": {"folder": table["data"]["folder"], **row["recipe"]["data"]}}
+        recorded = {**row["recipe"], "data": {**table["data"], **row["recipe"]["data"]}}
         assert recorded == {key: table[key] for key in recorded}
         share = {kind: each["share"] for kind, each in row["verdicts"].items()}
         assert share["original"]["FAIL"] == 1

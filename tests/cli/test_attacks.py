@@ -106,6 +106,13 @@ def test_the_models_of_a_run_are_examined_and_attacks_are_added_to_an_earlier_au
     assert json.loads(kept.read_text()).keys() == {"representation", "zrf"}
 
 
+def test_an_update_whose_records_have_two_inputs_is_not_inverted_and_the_reason_is_said(run, here, made):
+    flags = ("--attacks", "inversion", "--references", 0, "--out", here / "audit", "--quiet", "--json")
+    found = json.loads(run("audit", made, *flags).out)["attacks"]
+    why = "it reconstructs inputs that are one tensor of floats, and these are not"
+    assert found["results"] == [] and found["not_run"]["inversion"] == why
+
+
 def test_other_attacks_get_a_report_of_their_own_and_share_the_retrained_models(run, here, made, listed):
     plain = ("audit", made, "--out", here / "audit", "--quiet", "--json", "--references")
     first = json.loads(run(*plain, 1, "--attacks", "rmia").out)

@@ -17,6 +17,7 @@ from torch import nn
 from unweave.audits.answers import Answers, Measurements
 from unweave.audits.classifier.collect import Cut
 from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.pictures import Pictures
 from unweave.audits.score import Interval
 from unweave.record import checkpoint
 
@@ -69,6 +70,19 @@ Figures = Mapping[str, Interval]
 
 
 @dataclass(frozen=True)
+class Check:
+    """What an attack says about its own figures of a model.
+
+    Args:
+        is_valid: Whether the figures can be read.
+        says: Why not, as a clause; or what was attacked and what its control shows, in sentences.
+    """
+
+    is_valid: bool
+    says: str
+
+
+@dataclass(frozen=True)
 class Attack:
     """An attack: what it needs, what it computes and what it can't show.
 
@@ -91,6 +105,8 @@ class Attack:
         default: Whether it is among the attacks of `default`.
         function: What runs it outside an audit; empty if an audit does.
         function_cost: What that takes, in one clause.
+        check: Whether its figures of a model can be read, beside the original; None if they always can.
+        draw: Draws pictures from what it kept of the audited model; None if it has none.
     """
 
     name: str
@@ -109,6 +125,8 @@ class Attack:
     default: bool = True
     function: str = ""
     function_cost: str = ""
+    check: Callable[[ModelAnswers, ModelAnswers | None], Check] | None = None
+    draw: Callable[[ModelAnswers], Sequence[Pictures]] | None = None
 
     @property
     def cost(self) -> str:

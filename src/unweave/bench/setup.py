@@ -13,6 +13,40 @@ Against = Literal["proxy", "retrain"]
 
 
 @dataclass(frozen=True)
+class Plant:
+    """Examples planted into the training data, of which the known part is the forget set.
+
+    Args:
+        kind: "backdoor": a bright square in a corner, with the label `target`. "swap": `classes` exchange
+            their labels, without a square. "canaries": Gaussian noise on inputs. "none".
+        fraction: The planted fraction of the training examples; of a swap, of those of the two classes.
+        known: The fraction of the planted examples that is known.
+        target: The label that a backdoor teaches.
+        size: The side of the square in pixels.
+        classes: The two labels of a swap.
+        sigma: The standard deviation of the noise, in units of the inputs.
+    """
+
+    kind: Literal["none", "backdoor", "swap", "canaries"] = "none"
+    fraction: float = 0.1
+    known: float = 1.0
+    target: int = 0
+    size: int = 3
+    classes: tuple[int, ...] = (0, 1)
+    sigma: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction < 1:
+            raise ValueError(f"fraction must be in (0, 1), found {self.fraction}")
+        if not 0 < self.known <= 1:
+            raise ValueError(f"known must be a fraction in (0, 1], found {self.known}")
+        if len(set(self.classes)) != 2 or len(self.classes) != 2:
+            raise ValueError(f"classes must be the two labels of a swap, found {list(self.classes)}")
+        if not self.sigma > 0:
+            raise ValueError(f"sigma must be positive, found {self.sigma}")
+
+
+@dataclass(frozen=True)
 class Data:
     """The data and its forget set.
 
@@ -27,13 +61,14 @@ class Data:
             fraction of one kind: "mislabelled" by `noise`, at random among those; "memorized" and
             "generalized", with the highest and the lowest loss by a model trained without them; "entangled",
             with features nearest to those of other classes; "worst-case", which a model trained without all
-            of them knows best (see `strata.py`).
-        fraction: The size of the forget set as a fraction of the training examples, except for "class" and
-            "ids".
+            of them knows best (see `strata.py`). "planted": the known part of what `plant` plants.
+        fraction: The size of the forget set as a fraction of the training examples, except for "class",
+            "ids" and "planted".
         label: The label for "class".
         ids: The positions for "ids".
         augment: Crop and mirror training images at random, if the data set is usually augmented.
         folds: The number of models, each trained without one fold, that measure memorisation.
+        plant: Examples planted into the training data.
     """
 
     name: Literal["digits", "digit-images", "fashion-mnist", "cifar10", "images"]
@@ -42,13 +77,22 @@ class Data:
     seed: int = 0
     noise: float = 0.0
     forget: Literal[
-        "random", "class", "ids", "mislabelled", "memorized", "generalized", "entangled", "worst-case"
+        "random",
+        "class",
+        "ids",
+        "mislabelled",
+        "memorized",
+        "generalized",
+        "entangled",
+        "worst-case",
+        "planted",
     ] = "random"
     fraction: float = 0.1
     label: int = 0
     ids: tuple[int, ...] = ()
     augment: bool = True
     folds: int = 5
+    plant: Plant = Plant()
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction < 1:
@@ -64,6 +108,13 @@ class Data:
             raise ValueError(
                 f"forget = 'mislabelled' forgets examples whose label noise has moved, {self.noise} of all, "
                 f"found fraction = {self.fraction}: set more noise, or a smaller fraction"
+            )
+        if (self.forget == "planted") != (self.plant.kind != "none"):
+            found = f"forget = {self.forget!r} with plant.kind = {self.plant.kind!r}"
+            raise ValueError(f"planted examples go with forget = 'planted', found {found}")
+        if self.noise and self.plant.kind != "none":
+            raise ValueError(
+                f"planted examples go with noise = 0, found {self.noise}: leave one of the two out"
             )
         if self.folds < 2:
             raise ValueError(f"folds must be at least 2, found {self.folds}")

@@ -9,6 +9,8 @@ from unweave.bench.setup import Data
 from unweave.data import Source
 from unweave.data.datasets import flip_labels
 from unweave.data.datasets import load as load_data
+from unweave.data.in_memory import Resident
+from unweave.data.planted import Planted, plant_backdoor, plant_canaries, plant_swap
 from unweave.families import DEFAULT_FAMILY
 from unweave.families.family import Family
 from unweave.split import Split
@@ -35,8 +37,10 @@ def make_split(
     Raises:
         ValueError: If there is no such example, or trained models must choose and there are none.
     """
-    sources = load_data(data.name, folder=data.folder, limit=data.limit, seed=data.seed, augment=data.augment)
-    clean, held_out = (family.source(each).to(device) for each in sources)
+    clean, held_out = load_sources(data, family, device)
+    if data.plant.kind != "none":
+        planted = plant(data, clean)
+        return Split(planted.source, planted.known, held_out, seed=data.seed)
     train = clean
     if data.noise:
         train = flip_labels(clean, data.noise, 1 + int(clean.labels.max()), data.seed + 1)
@@ -50,6 +54,33 @@ def make_split(
     else:
         forget = choose(train, held_out)
     return Split(train, forget, held_out, seed=data.seed)
+
+
+def load_sources(data: Data, family: Family, device: str) -> tuple[Source, Source]:
+    """The training data before any change, and the held-out data."""
+    sources = load_data(data.name, folder=data.folder, limit=data.limit, seed=data.seed, augment=data.augment)
+    train, held_out = (family.source(each).to(device) for each in sources)
+    return train, held_out
+
+
+def plant(data: Data, clean: Source) -> Planted:
+    """The training data with the planted examples of a recipe.
+
+    Raises:
+        ValueError: If they can't be planted into this data.
+    """
+    assert isinstance(clean, Resident), "data sets that have a name are in memory"
+    how, seed = data.plant, data.seed + 3
+    match how.kind:
+        case "backdoor":
+            return plant_backdoor(
+                clean, how.fraction, target=how.target, size=how.size, known=how.known, seed=seed
+            )
+        case "swap":
+            one, other = how.classes
+            return plant_swap(clean, how.fraction, classes=(one, other), known=how.known, seed=seed)
+        case _:
+            return plant_canaries(clean, how.fraction, sigma=how.sigma, known=how.known, seed=seed)
 
 
 def _forget_positions(data: Data, clean: Source, train: Source, seed: int) -> torch.Tensor:

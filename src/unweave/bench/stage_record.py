@@ -22,7 +22,7 @@ from unweave.bench.strata import TRAINED
 from unweave.bench.study import REFERENCES, count_own, evaluations, scale_of
 from unweave.descent.train import digest
 
-PICKED = ("mislabelled", *TRAINED)
+PICKED = ("mislabelled", "planted", *TRAINED)
 """The forget sets whose examples a record lists."""
 
 

@@ -138,7 +138,8 @@ def _digits(folder: str | None) -> tuple[Resident, Resident]:
     pixels = levels / 16
     mean, std = pixels[train].mean(), pixels[train].std()
     inputs = torch.from_numpy((pixels - mean) / std).to(torch.float32)
-    return Resident(inputs[train], labels[train]), Resident(inputs[held_out], labels[held_out])
+    first, second = (Resident(inputs[part], labels[part], image=(1, 8, 8)) for part in (train, held_out))
+    return first, second
 
 
 def _digit_images(folder: str | None) -> tuple[Resident, Resident]:

@@ -12,6 +12,8 @@ from torch.nn import functional
 from unweave.data import Raw
 from unweave.data.keyed_draws import draw_uniform
 
+__all__ = ["Resident"]
+
 
 @dataclass(frozen=True, eq=False)
 class Resident:
@@ -27,6 +29,8 @@ class Resident:
         crop: Pixels of black on every side before a random crop back to the size. 0: no crop.
         flip: Mirror left and right with probability one half.
         names: One string id per example.
+        image: The shape [channel, height, width] of an image whose pixels an example holds in a row; None if
+            they are no images or have their own shape.
     """
 
     inputs: Tensor
@@ -36,6 +40,7 @@ class Resident:
     crop: int = 0
     flip: bool = False
     names: tuple[str, ...] | None = None
+    image: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         _check_lengths(self.inputs, self.labels, self.names)

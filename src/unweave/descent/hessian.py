@@ -11,10 +11,17 @@ from unweave.weights.params import Params
 from unweave.weights.sharded import is_sharded
 from unweave.weights.step import Step
 
+OF_DESCENT = "by mode 'exact' and by the curvature that mode 'lagged' and alpha='curvature' measure"
+LESS = "use mode 'nested' or 'first-order'"
+
 
 @contextmanager
-def twice_differentiable() -> Iterator[None]:
+def twice_differentiable(need: str = OF_DESCENT, advice: str = LESS) -> Iterator[None]:
     """Uses attention with a second derivative for the body; raises clearly if another operation has none.
+
+    Args:
+        need: What needs second derivatives, as "by ...".
+        advice: What to do without them.
 
     Raises:
         ValueError: If an operation of the model has no second derivative.
@@ -33,9 +40,7 @@ def twice_differentiable() -> Iterator[None]:
         if not any(text in str(error) for text in messages):
             raise
         raise ValueError(
-            "second derivatives are needed by mode 'exact' and by the curvature that mode 'lagged' and "
-            f"alpha='curvature' measure, and this model lacks them ({error}): use mode 'nested' or "
-            "'first-order'"
+            f"second derivatives are needed {need}, and this model lacks them ({error}): {advice}"
         ) from error
 
 

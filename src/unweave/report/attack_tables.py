@@ -81,8 +81,9 @@ METHODS_SENTENCE = (
 
 
 def sentences(found: Mapping[str, Any]) -> list[str]:
-    """What can be claimed, the controls, and the attacks that were not run."""
-    return [found["claim"], found["power"], *control_sentences(found), *not_run_sentences(found)]
+    """What can be claimed, the controls, what attacks say about themselves, and those that were not run."""
+    notes = found.get("notes", {}).values()
+    return [found["claim"], found["power"], *control_sentences(found), *notes, *not_run_sentences(found)]
 
 
 def control_sentences(found: Mapping[str, Any]) -> list[str]:

@@ -63,12 +63,14 @@ class Attacks:
         lines: a line per figure.
         sentences: on claims, power, controls, and attacks that did not run.
         limits: what each attack cannot show.
+        pictures: what an attack shows of some records.
     """
 
     header: list[str]
     lines: list[list[str]]
     sentences: list[str]
     limits: dict[str, str]
+    pictures: list[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -255,12 +257,13 @@ def _ranks(stages: list[Mapping[str, Any]]) -> Ranks | None:
 def _attacks(stage: Mapping[str, Any]) -> Attacks | None:
     if stage.get("attacked_methods"):
         table = attack_tables.method_grid(stage["attacked_methods"])
-        return Attacks(*table, [attack_tables.METHODS_SENTENCE], {})
+        return Attacks(*table, [attack_tables.METHODS_SENTENCE], {}, [])
     if "attacks" not in stage:
         return None
     attacks = stage["attacks"]
     limits = {row["attack"]: row["cannot"] for row in attacks["results"]}
-    return Attacks(*attack_tables.grid(attacks), attack_tables.sentences(attacks), limits)
+    pictures = attacks.get("pictures", [])
+    return Attacks(*attack_tables.grid(attacks), attack_tables.sentences(attacks), limits, pictures)
 
 
 def _sheets(stage_rows: list[Row], pictures: Mapping[str, str]) -> dict[str, str]:

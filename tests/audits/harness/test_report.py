@@ -7,17 +7,19 @@ import numpy as np
 import pytest
 
 import unweave
-from audits.attacks.toy import CALIBRATION, ORIGINAL, REFERENCES, answers, case
+from audits.attacks.toy import CALIBRATION, ORIGINAL, PLAIN, REFERENCES, answers, case
+from unweave.audits.attack import Check
 from unweave.audits.attacks import ATTACKS
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.harness import controls
 from unweave.audits.harness.controls import constant, random, run_controls
-from unweave.audits.harness.plan import Request, plan_attacks
+from unweave.audits.harness.plan import Plan, Request, plan_attacks
 from unweave.audits.harness.power import DETECTABLE, chance_error, deviations
 from unweave.audits.harness.report import judge_with_attacks, run_attacks
+from unweave.audits.pictures import Pictures, png_of_levels
 from unweave.audits.verdict import Judgement, Verdict
 from unweave.record import record
-from unweave.report import html, tables
+from unweave.report import attack_tables, html, tables
 
 PASSED = Judgement(Verdict.PASS, "PASS: all is equal", {}, {})
 
@@ -51,6 +53,32 @@ def test_a_genuine_retrain_passes_and_what_ran_and_did_not_is_said(passed) -> No
     assert found["valid"] is True and found["tier"] == 2 and found["claim"].startswith("T2, 10 retrained")
     assert [each["expected"] for each in found["controls"]] == ["passes", "fails", "fails", "fails"]
     assert found["power"].startswith("With 120 records the smallest shift that shows is 0.0")
+
+
+def checked(check: Check, **more):
+    """The report of an attack that says this about its own figures."""
+    attack = replace(PLAIN, check=lambda model, original: check, **more)
+    models = case(answers(50))
+    models = replace(models, unlearned=replace(models.unlearned, measurements={"plain": {}}))
+    return run_attacks(Plan(Request(), [attack], {}), models, lambda answers, references: [])
+
+
+def test_an_attack_whose_control_fails_is_not_run_and_takes_a_pass_away() -> None:
+    found = checked(Check(False, "it is invalid: its control finds 9 of 10"))
+    assert found.results == {} and found.notes == {} and found.pictures == {}
+    assert found.plan.not_run == {"plain": "it is invalid: its control finds 9 of 10"}
+    judged = judge_with_attacks(PASSED, replace(found, controls=()))
+    assert judged.verdict is Verdict.INCONCLUSIVE
+    assert judged.reason.endswith("no attack was run: plain: it is invalid: its control finds 9 of 10")
+
+
+def test_an_attack_whose_control_holds_keeps_its_note_and_its_pictures() -> None:
+    shown = Pictures("7: re-identified", {"record": png_of_levels([0, 9], (1, 1, 2))})
+    found = checked(Check(True, "its control finds none"), draw=lambda model: [shown]).as_record()
+    assert [row["figure"] for row in found["results"]] == ["mean"]
+    assert found["notes"] == {"plain": "its control finds none"}
+    assert found["pictures"] == [{"attack": "plain", "title": shown.title, "images": dict(shown.images)}]
+    assert "its control finds none" in attack_tables.sentences(found)
 
 
 def test_without_attacks_nothing_changes(passed) -> None:
@@ -137,7 +165,7 @@ class TestBadInput:
     def test_nothing_that_runs_is_no_pass(self):
         found = audit(answers(50), attacks="inversion")
         assert found.verdict is Verdict.INCONCLUSIVE
-        assert found.reason.startswith("INCONCLUSIVE: no attack was run: inversion: it needs more than")
+        assert found.reason.startswith("INCONCLUSIVE: no attack was run: inversion: it needs the models")
 
     def test_a_model_that_answers_nan_fails_as_before(self):
         broken = answers(50)

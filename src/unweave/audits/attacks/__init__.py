@@ -6,12 +6,14 @@ This room stands in `audits`: an attack is a pure function of answers that `desc
 
 from unweave.audits.attack import Attack
 from unweave.audits.attacks import (
+    backdoor,
+    canaries,
     compression,
     forget_vs_unseen,
     forgetting_quality,
     functional_distance,
-    inversion,
     klom,
+    reidentification,
     relearning,
     representation,
     rmia,
@@ -31,9 +33,11 @@ _ALL = (
     compression.ATTACK,
     relearning.ATTACK,
     update_alignment.ATTACK,
-    inversion.ATTACK,
+    reidentification.ATTACK,
     ulira.ATTACK,
     forgetting_quality.ATTACK,
     klom.ATTACK,
+    backdoor.ATTACK,
+    canaries.ATTACK,
 )
 ATTACKS: dict[str, Attack] = {attack.name: attack for attack in _ALL}

@@ -10,6 +10,7 @@ iterations, inputs kept in their range, and several restarts of which the least 
 
 Ours: only weights that moved are matched, so a masked update is attacked as well as a whole one; and the
 figure is re-identification, whether the record is nearest to its reconstruction among decoys of its class.
+An audit runs it with `reidentification.py`.
 Released code scores restarts without the normalisation that it optimised with; here one function does both.
 
 Two proxies need no optimisation: the cosine of Delta with the gradient of each candidate, and the label of
@@ -24,7 +25,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unweave.audits.attack import Attack
 from unweave.audits.classifier.collect import Cut
 from unweave.choices import refuse_outside
 from unweave.record.checkpoint import difference, shapes
@@ -34,11 +34,6 @@ from unweave.weights.params import Params, norm
 
 SURE = 0.9995
 """The probability of its class at which a probe is good enough (as in the paper)."""
-
-CANNOT = (
-    "That a record is safe: another attack, or one that knows the method, may recover it; and it needs the "
-    "weights before and after, which nobody should be given together."
-)
 
 
 @dataclass(frozen=True)
@@ -52,6 +47,7 @@ class Search:
         smoothness: The weight of the total variation.
         least: The smallest value of an input, as the model gets it: after any normalisation.
         most: The largest.
+        key: The keyword by which the model takes its input; None if by position.
     """
 
     iterations: int = 400
@@ -60,6 +56,7 @@ class Search:
     smoothness: float = 0.01
     least: float = 0.0
     most: float = 1.0
+    key: str | None = None
 
     def __post_init__(self) -> None:
         refuse_outside(self, "[1, inf)", "iterations", "restarts")
@@ -181,9 +178,17 @@ def matching_loss(
     search: Search,
 ) -> Float[Tensor, ""]:
     """The loss that the search minimises and compares restarts by."""
-    gradient = loss_gradient(model, (inputs,), labels.to(inputs.device), keep_graph=True)
-    smooth = total_variation(inputs.view(len(inputs), *image))
-    return 1 - cosine(gradient, update) + search.smoothness * smooth
+    labels = labels.to(inputs.device)
+    gradient = loss_gradient(model, as_inputs(inputs, search.key), labels, keep_graph=True)
+    loss = 1 - cosine(gradient, update)
+    if not search.smoothness:  # inputs that are no images have no total variation
+        return loss
+    return loss + search.smoothness * total_variation(inputs.view(len(inputs), *image))
+
+
+def as_inputs(inputs: Tensor, key: str | None) -> Inputs:
+    """The one input of a model, by its keyword or by position."""
+    return (inputs,) if key is None else {key: inputs}
 
 
 def loss_gradient(
@@ -298,19 +303,3 @@ def is_nearest(
     candidates = torch.cat([record[None], decoys]).flatten(1)
     nearest = torch.cdist(candidates, recovered.flatten(1).to(candidates)).min(1).values
     return bool(nearest[0] < nearest[1:].min())
-
-
-ATTACK = Attack(
-    name="inversion",
-    paper="Hu et al., S&P 2024, arXiv 2404.03233",
-    evidence="the weights before and after a deletion, and candidate records",
-    tier=0,
-    fewest=1,
-    function_cost="hundreds of gradient evaluations per record and restart",
-    says="How often the deleted record is nearest to what its deletion lets an attacker reconstruct.",
-    cannot=CANNOT,
-    above="a leak of the deletion",
-    below=None,
-    default=False,
-    function="unweave.audits.attacks.inversion.recover",
-)

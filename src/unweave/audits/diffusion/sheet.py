@@ -1,12 +1,12 @@
 """A contact sheet: the first images of every class, as a picture for a page."""
 
-import base64
-import io
 from collections.abc import Collection, Mapping
 
 import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
+
+from unweave.audits.pictures import png_uri
 
 ACROSS = 6
 """The number of images of a class."""
@@ -22,12 +22,8 @@ def sheet(images: Mapping[int, Tensor], forgotten: Collection[int]) -> str:
         images: uint8 images [n, channel, height, width] by class, grey or RGB.
         forgotten: The forgotten classes.
     """
-    from matplotlib.image import imsave
-
     rows = [row(images[label][:ACROSS], framed=label in forgotten) for label in sorted(images)]
-    file = io.BytesIO()
-    imsave(file, np.concatenate(rows), format="png")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return png_uri(np.concatenate(rows))
 
 
 def row(images: Tensor, *, framed: bool) -> UInt8[np.ndarray, "height width 4"]:

@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from unweave.audits.attack import Attack
+from unweave.audits.attack import Attack, Check
 from unweave.audits.attack_result import AttackResult
 from unweave.audits.harness.compare import AuditedModels, Null, figures_of, judge_figures, null_of
 from unweave.audits.harness.controls import Control, Faults, run_controls
 from unweave.audits.harness.plan import Plan
 from unweave.audits.harness.power import power_sentence
+from unweave.audits.pictures import Pictures
 from unweave.audits.verdict import Judgement, Verdict
 
 CLAIMS: Mapping[int, str] = {
@@ -34,6 +35,8 @@ class AttackReport:
         results: By attack and figure.
         seconds: What each attack took on the answers of all models.
         controls: Models whose verdict is known; empty without the models that a verdict needs.
+        notes: What an attack says about its own figures, by attack.
+        pictures: What an attack shows, by attack.
     """
 
     plan: Plan
@@ -41,6 +44,8 @@ class AttackReport:
     results: Mapping[str, Mapping[str, AttackResult]]
     seconds: Mapping[str, float]
     controls: Sequence[Control] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
+    pictures: Mapping[str, Sequence[Pictures]] = field(default_factory=dict)
 
     @property
     def valid(self) -> bool | None:
@@ -90,6 +95,12 @@ class AttackReport:
                 for name, result in self.results.get(attack.name, {}).items()
             ],
             "not_run": dict(self.plan.not_run),
+            "notes": dict(self.notes),
+            "pictures": [
+                {"attack": name, "title": each.title, "images": dict(each.images)}
+                for name, pictures in self.pictures.items()
+                for each in pictures
+            ],
         }
 
 
@@ -112,6 +123,10 @@ def run_attacks(plan: Plan, models: AuditedModels, faults: Faults) -> AttackRepo
         return AttackReport(leave_out(plan, plan.attacks, why), models, {}, {})
     if classes < 2:
         raise ValueError(f"attacks need at least two classes, found {classes}")
+    checks = check_attacks(plan.attacks, models)
+    for attack in plan.attacks:
+        if attack.name in checks and not checks[attack.name].is_valid:
+            plan = leave_out(plan, [attack], checks[attack.name].says)
     results, seconds, nulls = {}, {}, []
     for attack in plan.attacks:
         start = time.perf_counter()
@@ -122,7 +137,18 @@ def run_attacks(plan: Plan, models: AuditedModels, faults: Faults) -> AttackRepo
             nulls.append((attack, null))
     empty = [attack for attack in plan.attacks if attack.name not in results]
     ran = leave_out(plan, empty, "it has no figure here: too few examples, or a model without an update")
-    return AttackReport(ran, models, results, seconds, run_controls(models, nulls, faults))
+    notes = {name: each.says for name, each in checks.items() if name in results}
+    pictures = {each.name: each.draw(models.unlearned) for each in ran.attacks if each.draw is not None}
+    return AttackReport(ran, models, results, seconds, run_controls(models, nulls, faults), notes, pictures)
+
+
+def check_attacks(attacks: Sequence[Attack], models: AuditedModels) -> dict[str, Check]:
+    """What each attack that examined the model says about its own figures."""
+    return {
+        attack.name: attack.check(models.unlearned, models.original)
+        for attack in attacks
+        if attack.check is not None and attack.name in models.unlearned.measurements
+    }
 
 
 def leave_out(plan: Plan, attacks: Sequence[Attack], why: str) -> Plan:

@@ -1,0 +1,69 @@
+"""What planted evidence shows: figures of models beside originals and retrained ones, and a control."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from unweave.audits.attack import Check
+from unweave.audits.attack_result import AttackResult, spread_band, two_way_bootstrap
+from unweave.audits.intervals import share_interval
+from unweave.audits.score import Interval, Z
+
+PerExample = Float64[np.ndarray, "_ _"]  # [model, example]; kinds of models may differ in number
+Figures = Mapping[str, PerExample]
+"""The values of each figure, which is their mean."""
+
+UNPLANTED = "unplanted"
+"""The name, in `AttackResult.besides`, of the figure of models retrained without any planted example."""
+
+
+@dataclass(frozen=True)
+class PlantedReport:
+    """The figures of planted evidence.
+
+    Args:
+        results: By figure. `retrained` is that of models retrained without the known planted examples, and
+            `besides` has that of models retrained without any.
+        check: Whether the control holds: originals show what was planted, and models retrained without any of
+            it do not.
+    """
+
+    results: Mapping[str, AttackResult]
+    check: Check
+
+
+def compare_figures(
+    unlearned: Figures, original: Figures, retrained: Figures, unplanted: Figures, cannot: str
+) -> dict[str, AttackResult]:
+    """Each figure of the unlearned models beside those of the other kinds."""
+    results = {}
+    for name, values in unlearned.items():
+        interval = interval_of(values)
+        retrains = retrained[name].mean(axis=1)
+        results[name] = AttackResult(
+            interval.value,
+            interval.low,
+            interval.high,
+            float(retrains.mean()),
+            spread_band(retrains.tolist()) if len(retrains) > 1 else None,
+            cannot,
+            float(original[name].mean()),
+            besides={UNPLANTED: float(unplanted[name].mean())},
+        )
+    return results
+
+
+def interval_of(values: PerExample) -> Interval:
+    """The mean with its 95 % interval, over models and examples, or over the examples of one model."""
+    if len(values) > 1:
+        low, high = two_way_bootstrap(
+            values.shape, lambda p, q: float(values[np.ix_(p, q)].mean()), np.random.default_rng(0)
+        )
+        return Interval(float(values.mean()), low, high)
+    (row,) = values
+    if np.isin(row, (0, 1)).all():
+        return share_interval(row.tolist())
+    mean, error = float(row.mean()), float(row.std(ddof=1)) / len(row) ** 0.5
+    return Interval(mean, mean - Z * error, mean + Z * error)

@@ -1,0 +1,139 @@
+"""Backdoors and canaries: figures by hand, controls, and a linear model that fits its noise."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from for_each import for_each
+from unweave.audits.attacks.backdoor import PoisonAnswers, backdoor
+from unweave.audits.attacks.canaries import CanaryScores, canaries, canary_scores, input_gradients
+
+
+def poisoned(taught: int, right: int, n: int = 40) -> PoisonAnswers:
+    """Answers to n affected examples of class 1 whose taught label is 0; the rest get class 2."""
+    answers = np.array([0] * taught + [1] * right + [2] * (n - taught - right))
+    one_hot = np.eye(3)
+    return PoisonAnswers(
+        one_hot[answers], np.zeros(n, int), np.ones(n, int), one_hot[[0, 1, 2, 2]], np.arange(4) % 3
+    )
+
+
+KNOWN = {"original": [poisoned(40, 0)], "retrained": [poisoned(30, 5)], "unplanted": [poisoned(1, 39)]}
+
+
+def test_figures_are_shares_with_those_of_the_other_kinds() -> None:
+    report = backdoor([poisoned(10, 20)], **KNOWN)
+    taught, true = report.results["taught label"], report.results["true label"]
+    assert (taught.value, taught.original, taught.retrained, taught.besides["unplanted"]) == (
+        0.25,
+        1,
+        0.75,
+        0.025,
+    )
+    assert (true.value, report.results["clean accuracy"].value) == (0.5, 0.75)
+    # Clopper and Pearson, 10 of 40
+    assert (taught.low, taught.high) == pytest.approx((0.1269, 0.4120), abs=1e-4)
+    assert report.check.is_valid and "to 100.0% of affected" in report.check.says
+    assert report.check.says.endswith("without any poison to 2.5%")
+
+
+def test_several_models_have_an_interval_over_models_and_a_band() -> None:
+    known = {**KNOWN, "retrained": [poisoned(30, 5), poisoned(20, 5)]}
+    taught = backdoor([poisoned(0, 40), poisoned(40, 0)], **known).results["taught label"]
+    assert taught.value == 0.5 and taught.low == 0 and taught.high == 1
+    assert taught.null_band is not None and taught.null_band[0] < 0.625 < taught.null_band[1]
+
+
+def test_an_original_without_the_backdoor_or_a_retrain_with_it_is_invalid() -> None:
+    for wrong in ({"original": [poisoned(2, 38)]}, {"unplanted": [poisoned(40, 0)]}):
+        report = backdoor([poisoned(10, 20)], **{**KNOWN, **wrong})
+        assert not report.check.is_valid and report.check.says.startswith("it is invalid: originals give")
+
+
+@for_each(
+    ("changes", "message"),
+    [
+        ({"taught": np.zeros(39, int)}, "as many affected examples, found 40, 39, 40"),
+        ({"clean_truth": np.zeros(3, int)}, "as many clean examples, found 4, 3"),
+        ({"taught": np.ones(40, int)}, "must teach a wrong label, found the true one for 40 examples"),
+        ({"affected": np.full((40, 3), np.nan)}, "finite logits, found NaN or infinity"),
+    ],
+)
+def test_unusable_answers_are_refused(changes, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(poisoned(1, 1), **changes)
+
+
+def test_kinds_without_models_and_other_examples_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one model of each kind, found none"):
+        backdoor([], **KNOWN)
+    with pytest.raises(ValueError, match=r"the same examples, found \[40, 41\] affected ones"):
+        backdoor([poisoned(1, 1), poisoned(1, 1, n=41)], **KNOWN)
+
+
+class TestCanaries:
+    def test_the_score_by_hand(self) -> None:
+        # I = <(1, 2), (3, 4)> / (2 x 5) = 1.1
+        found = canary_scores(
+            torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[1.0, 2.0], [1.0, 1.0]]), 2.0
+        )
+        assert found.planted.tolist() == pytest.approx([-1.1, 0.0])
+
+    def test_scores_of_a_model_that_is_independent_of_the_noise_are_standard_normal(self) -> None:
+        draws = torch.Generator().manual_seed(0)
+        gradients, noise = (torch.randn(2000, 30, generator=draws) for _ in range(2))
+        found = canary_scores(gradients, 0.5 * noise, 0.5, fresh=2)
+        for scores in (found.planted, found.fresh):
+            assert abs(scores.mean()) < 3 / len(scores) ** 0.5
+            assert scores.std() == pytest.approx(1, abs=0.05)
+
+    def test_a_model_that_fitted_the_noise_is_told_from_one_that_never_saw_it(self) -> None:
+        draws = torch.Generator().manual_seed(0)
+        clean, noise = torch.randn(60, 200, generator=draws), torch.randn(60, 200, generator=draws)
+        labels = torch.arange(60) % 2
+        scores = {}
+        for name, inputs in (("original", clean + noise), ("never", clean)):
+            model = nn.Linear(200, 2)
+            nn.init.zeros_(model.weight)
+            optimizer = torch.optim.SGD(model.parameters(), 0.05)
+            for _ in range(60):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(inputs), labels).backward()
+                optimizer.step()
+            scores[name] = [canary_scores(input_gradients(model, clean, labels), noise, 1.0)]
+        known, never = scores["original"], scores["never"]
+        report = canaries(known, original=known, retrained=never, unplanted=never)
+        assert report.check.is_valid
+        mean, auc, rate = (report.results[name] for name in ("mean", "auc", "tpr at 1% fpr"))
+        assert mean.low > 0 > mean.retrained - 3 / 60**0.5 and auc.low > 0.5 and rate.value > 0.01
+        swapped = canaries(never, original=never, retrained=never, unplanted=known)
+        assert not swapped.check.is_valid and swapped.check.says.startswith("it is invalid: the mean score")
+
+    def test_gradients_are_those_of_each_example_alone(self) -> None:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)).train()
+        inputs, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
+        p = model[0](inputs).softmax(1).detach()
+        expected = (p - nn.functional.one_hot(labels, 3)) @ model[0].weight.detach()
+        torch.testing.assert_close(input_gradients(model, inputs, labels, batch=2), expected)
+        assert model.training and model[0].weight.grad is None
+
+    @for_each(
+        ("gradients", "noise", "sigma", "message"),
+        [
+            (torch.ones(2, 3), torch.ones(2, 4), 1.0, r"found shapes \[2, 3\] and \[2, 4\]"),
+            (torch.ones(2, 3), torch.ones(2, 3), 0.0, "sigma must be positive, found 0.0"),
+            (torch.full((2, 3), torch.inf), torch.ones(2, 3), 1.0, "finite gradients"),
+        ],
+    )
+    def test_unusable_gradients_are_refused(self, gradients, noise, sigma, message) -> None:
+        with pytest.raises(ValueError, match=message):
+            canary_scores(gradients, noise, sigma)
+
+    def test_too_little_fresh_noise_is_refused(self) -> None:
+        few = [CanaryScores(np.zeros(5), np.arange(20.0))]
+        with pytest.raises(ValueError, match="a false-positive rate of 0.01 needs at least 100"):
+            canaries(few, original=few, retrained=few, unplanted=few)
