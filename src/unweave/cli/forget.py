@@ -14,6 +14,7 @@ from unweave.cli.checks.dry_run import print_plan
 from unweave.cli.forget_concept import NO_CONCEPT, Concepts, forget_concept, refuse_no_concept
 from unweave.cli.inputs import out
 from unweave.cli.inputs.choose_method import Retraining, configure_method, read_search, tuned_method
+from unweave.cli.inputs.concept_source import NO_GENERATION, Generation
 from unweave.cli.inputs.request import NOTHING, Request, about_own_images, positions
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
 from unweave.cli.processes.shared_run import open_on_first, refuse_other_facts, refuse_unfit_flags
@@ -46,6 +47,7 @@ def forget(
     *,
     request: Request = NOTHING,
     concepts: Concepts = NO_CONCEPT,
+    generation: Generation = NO_GENERATION,
     method: str = DEFAULT,
     set: tuple[str, ...] = (),
     tuned: Path | None = None,
@@ -68,6 +70,7 @@ def forget(
         model: project.py, a recipe, or a model's folder.
         request: The forget set.
         concepts: The concepts that a text-to-image model forgets.
+        generation: The images that it draws itself.
         method: A method, or a pipeline such as lur:recover; see unweave methods.
         set: A setting of the method, such as how.lr=0.1, or of a pipeline's stage, such as
             recover.how.lr=0.1; can be given several times.
@@ -88,9 +91,16 @@ def forget(
     if concepts.concept:
         refuse_other_requests(request, tuned, recipe)
         return forget_concept(
-            model, concepts, method=method, tables=tables, data=data, dry_run=dry_run, flags=flags
+            model,
+            concepts,
+            method=method,
+            tables=tables,
+            data=data,
+            generation=generation,
+            dry_run=dry_run,
+            flags=flags,
         )
-    refuse_no_concept(model, concepts)
+    refuse_no_concept(model, concepts, generation)
     tuned_tables = {} if tuned is None else read_search(tuned, model, method)
     project = load(model, recipe=recipe, data=data, device=flags.device)
     method_named(method, project.family.name)

@@ -3,7 +3,6 @@
 Needs the extra `unweave[diffusion]`; `unweave audit` imports it only for a text-to-image model.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,13 +29,12 @@ from unweave.data.captions import hold_out, read_captioned
 from unweave.errors import Failed
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.record import record
-from unweave.record.checkpoint import contents
 from unweave.record.files import read_object, write_atomically
 from unweave.record.one_model import UNKNOWN, request_row
 from unweave.record.record import package_digest
 from unweave.tasks.diffusion.concept_request import refuse_other_size
 from unweave.tasks.diffusion.low_rank_file import add_from_file
-from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load
+from unweave.tasks.diffusion.stable_diffusion import load
 from unweave.tasks.diffusion.text_to_image import Tokens
 
 REFERENCES = "references"
@@ -184,7 +182,7 @@ def read(
         tokens = pipeline.tokens(asked.numbered)  # a prompt that is too long is an error
         if family.attacks:
             refuse_no_room(tokens, asked)
-        digests[folder] = weights_digest(pipeline)
+        digests[folder] = pipeline.digest()
     refuse_same(folders, digests)
     real.refuse_too_few(asked, attacked=family.attacks > 0)
     return ConceptAudit(folders, digests, asked, real, family, device)
@@ -203,12 +201,6 @@ def read_real(data: str, prompts: Path) -> tuple[RealImages, ConceptPrompts]:
         return whole, asked
     parts = hold_out(shows(train, asked.concept))
     return RealImages(*(train.part(each) for each in parts)), asked
-
-
-def weights_digest(pipeline: StableDiffusion) -> str:
-    """The digest of all weights of a pipeline."""
-    models = pipeline.unet, pipeline.autoencoder, pipeline.text_encoder
-    return hashlib.sha256("".join(contents(each.state_dict()) for each in models).encode()).hexdigest()
 
 
 def refuse_no_room(tokens: Tokens, prompts: ConceptPrompts) -> None:
