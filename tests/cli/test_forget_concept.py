@@ -11,7 +11,8 @@ pytest.importorskip("transformers")
 import torch  # noqa: E402  # after diffusers is known to be there
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from stable_diffusion import write_images, write_pipeline  # noqa: E402  # after diffusers is known to be there
+from single_file import write_single_file  # noqa: E402
+from stable_diffusion import write_images, write_pipeline  # noqa: E402
 
 SHORT = ("--set", "how.steps=2", "--set", "how.batch=4", "--method", "lur", "--quiet")
 
@@ -218,3 +219,41 @@ def test_a_model_that_draws_no_numbers_fails(run, given: Path, here: Path):
     told = run("forget", given / "sd", *THREE, *DRAW, *FAST, "--out", here / "out")
     assert told.code == 3 and "a decoded image is not finite" in told.error
     assert list(here.iterdir()) == []
+
+
+def test_a_model_in_one_file_is_forgotten_from_as_its_folder_is(run, given: Path, here: Path):
+    file = write_single_file(given / "sd", given / "mine.safetensors")
+    for part in ("unet", "vae", "text_encoder"):
+        next((given / "sd" / part).glob("*.safetensors")).rename(given / f"{part}.safetensors")
+    asked = ("forget", file, "--config", given / "sd", *THREE, "--data", given / "images", *FAST)
+    before = contents(given)
+    dry = run(*asked, "--dry-run")
+    assert dry.code == 0 and "Nothing was written" in dry.out and list(here.iterdir()) == []
+    told = run(*asked, "--out", here / "out")
+    assert told.code == 0, told.error
+    assert contents(given) == before
+    assert sorted(each.name for each in here.iterdir()) == ["out"]
+    original = here / "out" / "converted" / "mine"
+    folder = run("forget", original, *THREE, "--data", given / "images", *FAST, "--out", here / "folder")
+    assert folder.code == 0
+    made, same = (contents(here / name / "pretrained" / "unet") for name in ("out", "folder"))
+    assert made == same
+    record = json.loads((here / "out" / "record.json").read_text())
+    assert record["stages"]["audit"]["request"]["model"] == "mine"
+    again = run(*asked, "--out", here / "out")
+    assert again.code == 0 and "Done already" in again.out and not (here / "out-2").exists()
+    audit = ("audit", here / "out", "--prompts", here / "none.toml", "--data", given / "images")
+    assert "expected a file of prompts, found none" in run(*audit).error
+
+
+def test_a_file_that_can_not_be_read_is_refused(refused, given: Path):
+    file = write_single_file(given / "sd", given / "mine.safetensors")
+    flags = (*THREE, "--data", given / "images", *FAST)
+    refused("holds weights alone: name a local folder .* with --config", "forget", file, *flags)
+    refused("--config goes with a model in one", "forget", given / "sd", "--config", given / "sd", *flags)
+    refused("expected a folder, found none", "forget", file, "--config", "runwayml/sd", *flags)
+    named = ("forget", given / "mine.ckpt", "--config", given / "sd", *flags)
+    refused("expected a file of weights, found none", *named)
+    file.rename(given / "mine.ckpt")
+    refused("may be a pickle", *named)
+    refused("--concept", "forget", given / "mine.safetensors", "--config", given / "sd")

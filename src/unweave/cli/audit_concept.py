@@ -11,6 +11,7 @@ from unweave.bench.workers import Listener
 from unweave.cli.forget_concept import CLAIM, INDEX, is_pipeline
 from unweave.cli.inputs import out
 from unweave.cli.inputs.answer_files import natural_key
+from unweave.cli.inputs.single_file import kept_folder
 from unweave.cli.options import CommonFlags, parse_settings
 from unweave.cli.terminal import progress
 from unweave.families.text_to_image import TextToImageFamily
@@ -115,7 +116,7 @@ def find_folders(run: Path, original: Path | None, reference: Path | None) -> Fo
     claim = run / CLAIM
     edited = run / PRETRAINED if claim.is_file() else run
     if original is None and claim.is_file():
-        original = Path(str(read_object(claim).get("model")))
+        original = kept_folder(str(read_object(claim).get("model")), run)
     if original is None:
         raise ValueError(
             "an audit of a concept needs the model before unlearning: name its folder with --original"

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from unweave.bench.recipe import refuse_unfit_targets
 from unweave.bench.workers import Listener, Progress
-from unweave.cli.inputs import out
+from unweave.cli.inputs import out, single_file
 from unweave.cli.inputs.concept_source import NO_GENERATION, Generation, refuse_two_sources
 from unweave.cli.options import CommonFlags
 from unweave.cli.terminal import progress, show
@@ -42,6 +42,7 @@ class Concepts:
         target: The prompt that replaces a concept; by default the empty one.
         scope: The weights to train.
         rank: The rank of the additions of scope "lora".
+        config: For a model in one .safetensors file: a local folder with the configuration of its pipeline.
     """
 
     concept: tuple[str, ...] = ()
@@ -50,6 +51,7 @@ class Concepts:
     target: Annotated[str | None, Parameter(name="--as")] = None
     scope: Scope = "cross-attention"
     rank: int = 8
+    config: Path | None = None
 
 
 NO_CONCEPT = Concepts()
@@ -101,7 +103,7 @@ def refuse_no_concept(model: str, concepts: Concepts, generation: Generation) ->
         raise ValueError(f"{model} holds a text-to-image model: name what to forget with --concept")
     if concepts != NO_CONCEPT or generation != NO_GENERATION:
         raise ValueError(
-            "--column, --keep, --as, --scope, --rank and --generate go with --concept, found none"
+            "--column, --keep, --as, --scope, --rank, --config and --generate go with --concept, found none"
         )
 
 
@@ -128,12 +130,16 @@ def forget_concept(
     refuse_unfit_targets(chosen, "text-to-image", method)
     place = flags.out or Path("forgotten")
     out.refuse_within(place, Path(model), data)
-    with progress.show_progress(f"Reading {model}", quiet=flags.quiet) as listener:
+    with (
+        progress.show_progress(f"Reading {model}", quiet=flags.quiet) as listener,
+        single_file.as_folder(model, concepts.config, place) as source,
+    ):
         seed = flags.seed or 0
-        plan = read_plan(model, concepts, generation if data is None else data, seed)
-        asked = plan.facts() | {"method": repr(chosen), "seed": seed, "device": flags.device}
+        plan = read_plan(str(source), concepts, generation if data is None else data, seed)
+        asked = plan.facts() | {"model": str(Path(model).resolve()), "method": repr(chosen)}
+        asked |= {"seed": seed, "device": flags.device}
         folder = out.choose_folder(place, asked, claim=CLAIM)
-        if (folder / record.FILE).exists() and (folder / PRETRAINED).is_dir():
+        if is_done(folder, model):
             note = f"Done already: {folder} holds this run. Model: {folder / PRETRAINED}"
             return print_end(note, plan, folder=folder, flags=flags)
         refuse_foreign(folder)
@@ -145,9 +151,16 @@ def forget_concept(
             result = work.run(chosen, seed=seed, device=flags.device)
             listener(Progress(method, 1, 1))
             work.save(result, folder, name=method)
+            single_file.keep_folder(source, model, folder)
     spent = f"Forgot with {method} in {result.cost.seconds:.1f} s. Not audited."
     note = f"{plan.note(folder)}{spent} Model: {folder / PRETRAINED}"
     return print_end(note, plan, folder=folder, flags=flags)
+
+
+def is_done(folder: Path, model: str) -> bool:
+    """Whether a folder holds all files of a run."""
+    whole = (folder / record.FILE).exists() and (folder / PRETRAINED).is_dir()
+    return whole and single_file.kept_folder(model, folder).exists()
 
 
 def read_plan(model: str, concepts: Concepts, images: str | Generation, seed: int) -> Plan:

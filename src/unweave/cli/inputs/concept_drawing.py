@@ -52,7 +52,6 @@ class DrawingPlan:
         """The facts that a run depends on."""
         return {
             "verb": "forget",
-            "model": str(self.pipeline.folder.resolve()),
             "original": self.pipeline.digest(),
             "images": repr(self.wanted),
             "request": repr(self.concepts),

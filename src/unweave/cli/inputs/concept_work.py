@@ -55,7 +55,6 @@ class ConceptWork:
         """The facts that a run depends on."""
         return {
             "verb": "forget",
-            "model": str(self.pipeline.folder.resolve()),
             "original": checkpoint.contents(self.model.state_dict()),
             "split": self.request.split.digest(),
             "request": repr(self.concepts),
