@@ -82,7 +82,7 @@ class ConceptAudit:
         total = len(self.digests) + 1
         listener(Progress("the recogniser", 1, total))
         original = self.model(self.folders.original)
-        before = collect(original, self.folders.original, exam)
+        before = collect(original, self.folders.original, exam, original)
         found = collect(self.edited_model(), self.folders.edited, exam, original)
         listener(Progress("the original and the model", 3, total))
         answers: list[Answers[Drawn]] = []
@@ -121,7 +121,8 @@ class ConceptAudit:
         name = f"{self.digests[folder][:16]}-{exam.digest}"
         facts, images = place / f"{name}.json", place / f"{name}.{exam.suffix}"
         if not facts.exists():
-            answers = collect(self.model(folder), folder, exam)
+            model = self.model(folder)
+            answers = collect(model, folder, exam, model)
             place.mkdir(parents=True, exist_ok=True)
             exam.save(answers.found, images)
             write_atomically(facts, json.dumps({"probes": dict(answers.probes)}))
@@ -140,7 +141,7 @@ class ConceptAudit:
 
 
 def collect(
-    model: PromptedPipeline, folder: Path, exam: ConceptExam, original: PromptedPipeline | None = None
+    model: PromptedPipeline, folder: Path, exam: ConceptExam, original: PromptedPipeline
 ) -> Answers[Drawn]:
     """The images of a model, and the attacks on it.
 

@@ -146,13 +146,16 @@ class ConceptExam(ImagesExam):
         return shows_concept(self.recogniser.recognise(images), self.prompts)
 
     def probes(self, model: nn.Module, original: nn.Module | None = None) -> dict[str, float]:
-        """Attacks that try to recover the concept; the original is for that on an addition of low rank.
+        """Attacks that try to recover the concept.
 
-        A concept that is not relearned within the budget counts as the budget.
+        The original is for those on an addition of low rank and with its text encoder; a model that is no
+        edit of another, such as a retrained one, is its own original. A concept that is not relearned within
+        the budget counts as the budget.
         """
         if self.budget is None:
             return {}
-        target = ConceptTarget(self.target(model, original), self.prompts, drawer(model).encoder)
+        before = None if original is None else drawer(original).encoder
+        target = ConceptTarget(self.target(model, original), self.prompts, drawer(model).encoder, before)
         numbers = attack_concept(target, self.budget)
         return {name: self.budget.longest if each is None else each for name, each in numbers.items()}
 
