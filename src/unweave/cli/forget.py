@@ -14,6 +14,7 @@ from unweave.cli.checks.dry_run import print_plan
 from unweave.cli.forget_concept import NO_CONCEPT, Concepts, forget_concept, refuse_no_concept
 from unweave.cli.inputs import out
 from unweave.cli.inputs.choose_method import Retraining, configure_method, read_search, tuned_method
+from unweave.cli.inputs.concept_recipe import read_concept_recipe
 from unweave.cli.inputs.concept_source import NO_GENERATION, Generation
 from unweave.cli.inputs.request import NOTHING, Request, about_own_images, positions
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
@@ -76,7 +77,8 @@ def forget(
             recover.how.lr=0.1; can be given several times.
         tuned: The folder `tuning` of a bench of this model; its settings are the defaults. For a bench at
             several budgets, the file of one of them, such as tuning/digits-trace@0.1.toml.
-        recipe: The recipe of a model's folder that has no recipe in it.
+        recipe: The recipe of a model's folder that has no recipe in it; for a text-to-image model a recipe of
+            a request, such as sd-nudity.
         data: The images for a diffusers folder: a folder with one sub-folder per class, or an .npz file;
             for a text-to-image model a folder with captions, in metadata.jsonl or metadata.csv.
         shard: Under torchrun, cut the model over the processes (FSDP2); otherwise each holds all of it.
@@ -87,6 +89,10 @@ def forget(
     """
     tables, processes = parse_settings(set), Processes.current()
     method_named(method)
+    asked = read_concept_recipe(recipe)
+    if asked is not None:
+        concepts, generation = asked.concepts(concepts), asked.generation(generation, data)
+        tables, recipe = asked.settings(method, tables), None
     refuse_unfit_flags(shard=shard, blocks=blocks, concept=bool(concepts.concept))
     if concepts.concept:
         refuse_other_requests(request, tuned, recipe)

@@ -90,7 +90,7 @@ def plan_drawing(model: str, concepts: Concepts, generation: Generation, seed: i
         raise ValueError("--column goes with --data: images of --generate have captions alone")
     erasure_of(concepts)
     listed = () if generation.prompts is None else read_prompt_list(generation.prompts)
-    forgotten, kept = prompts_of(concepts.concept, listed, concepts.keep)
+    forgotten, kept = prompts_of(concepts.concept, (*generation.listed, *listed), concepts.keep)
     if not kept:
         raise ValueError(
             "--generate needs prompts to keep, without the words of a concept: name them with --keep or "

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -26,15 +27,15 @@ class Generation:
             with the words of a concept replace its three prompts; all others are kept.
         sampler: With --generate: a setting of the sampler, such as steps=25 or scheduler=dpm; can be given
             several times. By default DDIM takes 50 steps with guidance 7.5.
+        listed: Prompts of a recipe, as those of the file.
     """
 
     generate: int | None = None
     prompts: Path | None = None
     sampler: tuple[str, ...] = ()
+    listed: Annotated[tuple[str, ...], Parameter(parse=False)] = ()
 
     def __post_init__(self) -> None:
-        if self.generate is None and (self.prompts is not None or self.sampler):
-            raise ValueError("--prompts and --sampler go with --generate, found none")
         if self.generate is not None and self.generate < 2:
             raise ValueError(
                 f"--generate must be at least 2, as a fifth of the images is held out, found {self.generate}"
@@ -51,6 +52,8 @@ NO_GENERATION = Generation()
 
 def refuse_two_sources(data: str | None, generation: Generation) -> None:
     """Raises unless images are either in a folder or to be drawn."""
+    if generation.generate is None and (generation.prompts is not None or generation.sampler):
+        raise ValueError("--prompts and --sampler go with --generate, found none")
     if data is None and generation.generate is None:
         raise ValueError(
             "a pipeline does not hold the images that it was trained on: name a folder of images with "
