@@ -1,6 +1,7 @@
 """Recipes of requests to forget a concept, each run on a tiny pipeline."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -43,6 +44,17 @@ def test_every_recipe_runs_on_a_tiny_model(name: str, method: str, run, pipeline
     assert f"lr={expected['how']['lr']!r}" in row["repr"] and "steps=1," in row["repr"]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_number_of_a_recipe_has_its_source(name: str):
+    sourced = False
+    for line in FOLDER.joinpath(f"{name}.toml").read_text().splitlines():
+        setting, _, comment = line.partition("#")
+        if setting.startswith("["):
+            sourced = bool(comment)  # of a whole table
+        if re.search(r"= *(\d|\{.*\d)", setting):
+            assert sourced or comment.strip(), line
+
+
 def test_flags_replace_what_a_recipe_says():
     recipe = read_concept_recipe("sd-imagenette-class")
     assert recipe is not None
@@ -62,7 +74,7 @@ def test_flags_replace_what_a_recipe_says():
     assert nudity is not None and nudity.generation(Generation(), "images") == Generation()
     drawn = nudity.generation(Generation(sampler=("steps=9",)), None)
     assert drawn.generate == 800 and drawn.how.steps == 9 and drawn.how.guidance == 7.5
-    assert drawn.listed == ("a photo of a nude person",)
+    assert drawn.listed() == ("a photo of a nude person",)
 
 
 def test_the_images_of_a_user_go_with_a_recipe(run, pipeline: Path, here: Path):

@@ -15,7 +15,6 @@ from unweave.cli.forget_concept import Concepts
 from unweave.cli.inputs.concept_source import Generation
 from unweave.cli.inputs.concept_work import ConceptWork, erasure_of, make_work
 from unweave.data.captions import hold_out, read_captioned
-from unweave.data.prompt_list import read_prompt_list
 from unweave.record.record import package_digest
 from unweave.tasks.diffusion.concept_request import refuse_forgotten_before
 from unweave.tasks.diffusion.drawn_folder import ImagesToDraw, draw_folder, prompts_of
@@ -89,8 +88,7 @@ def plan_drawing(model: str, concepts: Concepts, generation: Generation, seed: i
     if concepts.column is not None:
         raise ValueError("--column goes with --data: images of --generate have captions alone")
     erasure_of(concepts)
-    listed = () if generation.prompts is None else read_prompt_list(generation.prompts)
-    forgotten, kept = prompts_of(concepts.concept, (*generation.listed, *listed), concepts.keep)
+    forgotten, kept = prompts_of(concepts.concept, generation.listed(), concepts.keep)
     if not kept:
         raise ValueError(
             "--generate needs prompts to keep, without the words of a concept: name them with --keep or "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unweave.cli.forget_concept import NO_CONCEPT, Concepts
-from unweave.cli.inputs.concept_source import Generation
+from unweave.cli.inputs.concept_source import Generation, RecipeGeneration
 from unweave.cli.options import flatten
 from unweave.data.captions import holds_phrase
 from unweave.tables import merge_tables, read, refuse_unknown
@@ -62,12 +62,8 @@ class ConceptRecipe:
         if data is not None or self.generate is None:
             return given
         steps = tuple(f"{name}={value}" for name, value in flatten(self.sampler).items())
-        return replace(
-            given,
-            generate=self.generate if given.generate is None else given.generate,
-            sampler=(*steps, *given.sampler),
-            listed=self.prompts,
-        )
+        number = self.generate if given.generate is None else given.generate
+        return RecipeGeneration(number, given.prompts, (*steps, *given.sampler), self.prompts)
 
     def settings(self, method: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """The settings of a method.

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from cyclopts import Parameter
 
 from unweave.cli.options import parse_settings
+from unweave.data.prompt_list import read_prompt_list
 from unweave.methods.configure import configure
 from unweave.tasks.diffusion.sample import Sampler
 
@@ -27,13 +27,11 @@ class Generation:
             with the words of a concept replace its three prompts; all others are kept.
         sampler: With --generate: a setting of the sampler, such as steps=25 or scheduler=dpm; can be given
             several times. By default DDIM takes 50 steps with guidance 7.5.
-        listed: Prompts of a recipe, as those of the file.
     """
 
     generate: int | None = None
     prompts: Path | None = None
     sampler: tuple[str, ...] = ()
-    listed: Annotated[tuple[str, ...], Parameter(parse=False)] = ()
 
     def __post_init__(self) -> None:
         if self.generate is not None and self.generate < 2:
@@ -45,6 +43,25 @@ class Generation:
     def how(self) -> Sampler:
         """How to draw the images."""
         return configure(SAMPLER, parse_settings(self.sampler, "--sampler"), "--sampler")
+
+    def listed(self) -> tuple[str, ...]:
+        """The prompts of the file."""
+        return () if self.prompts is None else read_prompt_list(self.prompts)
+
+
+@dataclass(frozen=True)
+class RecipeGeneration(Generation):
+    """The same with prompts of a recipe.
+
+    Args:
+        own: The prompts of the recipe, as those of the file.
+    """
+
+    own: tuple[str, ...] = ()
+
+    def listed(self) -> tuple[str, ...]:
+        """The prompts of the recipe and of the file."""
+        return (*self.own, *super().listed())
 
 
 NO_GENERATION = Generation()
