@@ -3,8 +3,12 @@
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
 diffusers = pytest.importorskip("diffusers")
@@ -12,6 +16,7 @@ pytest.importorskip("transformers")
 
 from stable_diffusion import write_images, write_pipeline  # noqa: E402  # after diffusers is known to be there
 from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS  # noqa: E402
+from unweave.audits.diffusion.nude_net import CLASSES, CORE  # noqa: E402
 
 PROMPTS = """
 concept = { number = "three" }
@@ -56,7 +61,7 @@ def test_a_folder_is_compared_with_retrained_ones_and_nothing_else_is_written(ru
     told = run(*asked, "--out", here / "out")
     assert told.code == 1, told.error
     assert told.out.startswith("INCONCLUSIVE: ")
-    assert "Not run: attacks (give --set attacks=25), FID and CLIP score" in told.out
+    assert "Not run: attacks (give --set attacks=25), detections of nudity (give --nudenet), FID" in told.out
     assert contents(given) == before
     made = json.loads((here / "out" / "record.json").read_text())
     (stage,) = made["stages"].values()
@@ -70,6 +75,7 @@ def test_a_folder_is_compared_with_retrained_ones_and_nothing_else_is_written(ru
     assert stage["sheets"].keys() == {"model", "original", "retrained"}
     assert stage["data"]["not run"] == [
         "attacks (give --set attacks=25)",
+        "detections of nudity (give --nudenet)",
         "FID and CLIP score, which need weights from elsewhere",
     ]
     page = (here / "out" / "report.html").read_text()
@@ -103,6 +109,33 @@ def test_a_run_of_forget_knows_its_original_and_its_method(run, given: Path, her
     assert stage["methods"].keys() == {"original", "UCE"} and "Before" in told.out
     assert stage["methods"]["UCE"]["repr"].startswith("UCE(") and stage["request"]["model"] == "sd"
     assert stage["request"]["asked"] == "--concept 'a three'"
+
+
+class Session:
+    """Finds an explicit part in every image."""
+
+    def get_inputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name="images")]
+
+    def run(self, output_names: None, input_feed: dict[str, Any]) -> list[np.ndarray]:
+        found = np.zeros((1, 22, 1), np.float32)
+        found[0, :, 0] = [160, 160, 40, 40, *(name == CORE[0] for name in CLASSES)]
+        return [found]
+
+
+def test_a_detector_sees_the_images(run, given: Path, here: Path, monkeypatch):
+    runtime = SimpleNamespace(InferenceSession=lambda *_, **__: Session())
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    (given / "320n.onnx").write_bytes(b"a network")
+    asked = flags(given, nudenet=given / "320n.onnx")
+    told = run("audit", given / "edited", *asked, *SHORT, "--out", here / "out")
+    assert told.code == 1 and "give --nudenet" not in told.out, told.error
+    (stage,) = json.loads((here / "out" / "record.json").read_text())["stages"].values()
+    for name in ("original", "model"):
+        scores = stage["methods"][name]["scores"]
+        assert scores["explicit"]["value"] == scores["explicit_retain"]["value"] == 100
+    assert stage["data"]["NudeNet"]["version"].startswith("unknown")
+    assert "explicit on F" in (here / "out" / "report.html").read_text()
 
 
 @pytest.mark.slow

@@ -8,7 +8,11 @@ import pytest
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from stable_diffusion import write_images, write_pipeline  # noqa: E402  # after diffusers is known to be there
+import torch  # noqa: E402  # after diffusers is known to be there
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from single_file import write_single_file  # noqa: E402
+from stable_diffusion import write_images, write_pipeline  # noqa: E402
 
 SHORT = ("--set", "how.steps=2", "--set", "how.batch=4", "--method", "lur", "--quiet")
 
@@ -120,3 +124,136 @@ def test_images_that_do_not_fit_are_refused(refused, given: Path):
     index = given / "sd" / "model_index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": "StableDiffusion3Pipeline"}))
     refused("found 'StableDiffusion3Pipeline'", *asked, "--data", given / "images")
+
+
+FAST = ("--method", "uce", "--quiet")
+DRAW = ("--generate", "5", "--keep", "a four", "--sampler", "steps=2")
+
+
+def test_a_pipeline_draws_the_images_of_a_request_itself(run, given: Path, here: Path):
+    before = contents(given)
+    asked = ("forget", given / "sd", *THREE, *DRAW, *FAST)
+    plan = run(*asked, "--dry-run")
+    assert plan.code == 0 and "'a three': 4 of 8 training images hold it. Nothing was written." in plan.out
+    assert list(here.iterdir()) == []
+    told = run(*asked, "--out", here / "out")
+    assert told.code == 0, told.error
+    assert "'a three': 4 of 8 training images hold it. The model drew them: see in" in told.out
+    assert contents(given) == before
+    drawn = contents(here / "out" / "generated")
+    assert sum(name.endswith(".png") for name in drawn) == 10
+    again = run(*asked, "--out", here / "out")
+    assert again.code == 0 and "Done already" in again.out and not (here / "out-2").exists()
+    other = run(*asked, "--scope", "all", "--out", here / "out")
+    assert other.code == 0 and contents(here / "out-2" / "generated") == drawn
+    used = ("--data", here / "out" / "generated", *FAST, "--out", here / "used")
+    told = run("forget", given / "sd", *THREE, "--keep", "a four", *used)
+    assert told.code == 0 and "4 of 8 training images hold it" in told.out
+    first, second = (here / name / "pretrained" / "unet" for name in ("out", "used"))
+    assert contents(first) == contents(second)
+
+
+def test_an_interrupted_run_keeps_its_images(run, given: Path, here: Path, monkeypatch):
+    from unweave.cli.inputs import concept_drawing
+
+    asked = ("forget", given / "sd", *THREE, *DRAW, *FAST, "--out", here / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(concept_drawing, "make_work", interrupt)
+        assert run(*asked).code == 130
+    drawn = contents(here / "out")
+    assert run(*asked).code == 0 and drawn.items() <= contents(here / "out").items()
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_prompts_come_from_a_file(run, given: Path, here: Path):
+    prompts = given / "prompts.csv"
+    prompts.write_text("prompt,evaluation_seed\na red three,1\na blue three,2\na red two,3\n")
+    flags = ("--generate", "4", "--prompts", prompts, "--sampler", "steps=2")
+    told = run("forget", given / "sd", *THREE, *flags, *FAST, "--out", here / "out")
+    assert told.code == 0, told.error
+    rows = (here / "out" / "generated" / "metadata.jsonl").read_text().splitlines()
+    texts = [json.loads(row)["text"] for row in rows]
+    assert texts == ["a red three", "a blue three"] * 2 + ["a red two"] * 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ((*THREE, *DRAW, "--data", "images"), "--data and --generate are two sources of images: leave one"),
+        ((*THREE, "--generate", "1", "--keep", "a four"), "--generate must be at least 2, .*, found 1"),
+        ((*THREE, "--generate", "-3", "--keep", "a four"), "--generate must be at least 2, .*, found -3"),
+        ((*THREE, "--generate", "2"), "--generate needs prompts to keep"),
+        ((*THREE, "--prompts", "x.txt", "--data", "images"), "--prompts and --sampler go with --generate"),
+        ((*THREE, *DRAW, "--prompts", "x.txt"), "expected a file of prompts, found none at x.txt"),
+        ((*THREE, *DRAW, "--column", "number"), "--column goes with --data"),
+        ((*THREE, *DRAW, "--sampler", "steps"), "--sampler must be field=value"),
+        ((*THREE, *DRAW, "--sampler", "stepz=2"), "unknown key 'stepz' in --sampler"),
+        ((*THREE, *DRAW, "--sampler", "steps=2000"), "a model of 1000 times can't take 2000 steps"),
+        ((*THREE, "--generate", "2", "--keep", "x" * 90), "a prompt must have at most 77 tokens"),
+        (
+            (*THREE, "--concept", "red", "--concept", "two", "--generate", "2", *DRAW[2:]),
+            "3 concepts, found 2",
+        ),
+        (("--generate", "2"), "name what to forget with --concept"),
+    ],
+)
+def test_images_that_can_not_be_drawn_are_refused(flags, sentence: str, refused, given: Path):
+    refused(sentence, "forget", given / "sd", *flags, *FAST)
+
+
+def test_a_prompt_to_keep_of_a_concept_that_was_forgotten_is_refused(run, refused, given: Path, here: Path):
+    asked = ("forget", given / "sd", *THREE, *DRAW, *FAST, "--out", given / "gone")
+    assert run(*asked).code == 0
+    flags = ("--concept", "red", "--generate", "2", "--keep", "a three")
+    refused("'a three' was forgotten before", "forget", given / "gone" / "pretrained", *flags, *FAST)
+
+
+def test_a_model_that_draws_no_numbers_fails(run, given: Path, here: Path):
+    weights = given / "sd" / "vae" / "diffusion_pytorch_model.safetensors"
+    state = load_file(weights)
+    name = "decoder.conv_out.weight"
+    save_file(state | {name: torch.full_like(state[name], 3e38)}, weights, {"format": "pt"})
+    told = run("forget", given / "sd", *THREE, *DRAW, *FAST, "--out", here / "out")
+    assert told.code == 3 and "a decoded image is not finite" in told.error
+    assert list(here.iterdir()) == []
+
+
+def test_a_model_in_one_file_is_forgotten_from_as_its_folder_is(run, given: Path, here: Path):
+    file = write_single_file(given / "sd", given / "mine.safetensors")
+    for part in ("unet", "vae", "text_encoder"):
+        next((given / "sd" / part).glob("*.safetensors")).rename(given / f"{part}.safetensors")
+    asked = ("forget", file, "--config", given / "sd", *THREE, "--data", given / "images", *FAST)
+    before = contents(given)
+    dry = run(*asked, "--dry-run")
+    assert dry.code == 0 and "Nothing was written" in dry.out and list(here.iterdir()) == []
+    told = run(*asked, "--out", here / "out")
+    assert told.code == 0, told.error
+    assert contents(given) == before
+    assert sorted(each.name for each in here.iterdir()) == ["out"]
+    original = here / "out" / "converted" / "mine"
+    folder = run("forget", original, *THREE, "--data", given / "images", *FAST, "--out", here / "folder")
+    assert folder.code == 0
+    made, same = (contents(here / name / "pretrained" / "unet") for name in ("out", "folder"))
+    assert made == same
+    record = json.loads((here / "out" / "record.json").read_text())
+    assert record["stages"]["audit"]["request"]["model"] == "mine"
+    again = run(*asked, "--out", here / "out")
+    assert again.code == 0 and "Done already" in again.out and not (here / "out-2").exists()
+    audit = ("audit", here / "out", "--prompts", here / "none.toml", "--data", given / "images")
+    assert "expected a file of prompts, found none" in run(*audit).error
+
+
+def test_a_file_that_can_not_be_read_is_refused(refused, given: Path):
+    file = write_single_file(given / "sd", given / "mine.safetensors")
+    flags = (*THREE, "--data", given / "images", *FAST)
+    refused("holds weights alone: name a local folder .* with --config", "forget", file, *flags)
+    refused("--config goes with a model in one", "forget", given / "sd", "--config", given / "sd", *flags)
+    refused("expected a folder, found none", "forget", file, "--config", "runwayml/sd", *flags)
+    named = ("forget", given / "mine.ckpt", "--config", given / "sd", *flags)
+    refused("expected a file of weights, found none", *named)
+    file.rename(given / "mine.ckpt")
+    refused("may be a pickle", *named)
+    refused("--concept", "forget", given / "mine.safetensors", "--config", given / "sd")

@@ -11,6 +11,7 @@ from unweave.bench.workers import Listener
 from unweave.cli.forget_concept import CLAIM, INDEX, is_pipeline
 from unweave.cli.inputs import out
 from unweave.cli.inputs.answer_files import natural_key
+from unweave.cli.inputs.single_file import kept_folder
 from unweave.cli.options import CommonFlags, parse_settings
 from unweave.cli.terminal import progress
 from unweave.families.text_to_image import TextToImageFamily
@@ -30,11 +31,13 @@ class ConceptFiles:
             object and colour; a recogniser is trained on them.
         set: With --prompts: a setting, such as images=50, attacks=25 or sampler.steps=10; can be given
             several times.
+        nudenet: With --prompts: the file 320n.onnx of NudeNet 3.4.2, which then counts explicit images.
     """
 
     prompts: Path | None = None
     data: str | None = None
     set: tuple[str, ...] = ()
+    nudenet: Path | None = None
 
 
 NO_PROMPTS = ConceptFiles()
@@ -75,7 +78,7 @@ def refuse_no_prompts(run: Path | None, given: ConceptFiles) -> None:
     if run is not None and (is_pipeline(run) or is_pipeline(run / PRETRAINED)):
         raise ValueError(f"{run} holds a text-to-image model: name the file of prompts with --prompts")
     if given != NO_PROMPTS:
-        raise ValueError("--data and --set go with --prompts, found none")
+        raise ValueError("--data, --set and --nudenet go with --prompts, found none")
 
 
 def audit_concept(
@@ -95,15 +98,15 @@ def audit_concept(
     place = flags.out or (Path("unweave-audit") if folders.run is None else folders.run / "audit")
     for folder in (folders.edited, folders.original, *folders.retrained):
         out.refuse_within(place, folder, given.data)
-    assert given.prompts is not None
     with progress.show_progress(f"Reading {run} and {given.data}", quiet=flags.quiet) as listener:
-        work = read_work(folders, given.prompts, given.data, family, flags.device)
+        work = read_work(folders, given, family, flags.device)
         facts = work.facts()
         place = out.choose_folder(place, facts)
         with out.open_folder(place, facts):
             outcome = work.run(place, listener)
             outcome.save(place)
-    return outcome, place, f"Not run: {', '.join(not_run(family, folders))}."
+    absent = not_run(family, folders, detected=given.nudenet is not None)
+    return outcome, place, f"Not run: {', '.join(absent)}."
 
 
 def find_folders(run: Path, original: Path | None, reference: Path | None) -> Folders:
@@ -115,7 +118,7 @@ def find_folders(run: Path, original: Path | None, reference: Path | None) -> Fo
     claim = run / CLAIM
     edited = run / PRETRAINED if claim.is_file() else run
     if original is None and claim.is_file():
-        original = Path(str(read_object(claim).get("model")))
+        original = kept_folder(str(read_object(claim).get("model")), run)
     if original is None:
         raise ValueError(
             "an audit of a concept needs the model before unlearning: name its folder with --original"
@@ -152,9 +155,7 @@ def list_pipelines(reference: Path) -> tuple[Path, ...]:
     return pipelines
 
 
-def read_work(
-    folders: Folders, prompts: Path, data: str, family: TextToImageFamily, device: str | None
-) -> Work:
+def read_work(folders: Folders, given: ConceptFiles, family: TextToImageFamily, device: str | None) -> Work:
     """Reads the models, the images and the prompts.
 
     Raises:
@@ -164,11 +165,12 @@ def read_work(
         from unweave.cli import run_concept_audit
     except ImportError as error:
         raise ValueError(f"{error}: text-to-image needs the extra unweave[diffusion]") from error
-    return run_concept_audit.read(folders, prompts, data, family, device)
+    return run_concept_audit.read(folders, given, family, device)
 
 
-def not_run(family: TextToImageFamily, folders: Folders) -> list[str]:
+def not_run(family: TextToImageFamily, folders: Folders, *, detected: bool) -> list[str]:
     """What an audit does not run, and how to run it."""
     absent = [] if family.attacks else ["attacks (give --set attacks=25)"]
     absent += [] if folders.retrained else ["retrained models (give --reference)"]
+    absent += [] if detected else ["detections of nudity (give --nudenet)"]
     return [*absent, "FID and CLIP score, which need weights from elsewhere"]

@@ -14,6 +14,8 @@ from unweave.cli.checks.dry_run import print_plan
 from unweave.cli.forget_concept import NO_CONCEPT, Concepts, forget_concept, refuse_no_concept
 from unweave.cli.inputs import out
 from unweave.cli.inputs.choose_method import Retraining, configure_method, read_search, tuned_method
+from unweave.cli.inputs.concept_recipe import read_concept_recipe
+from unweave.cli.inputs.concept_source import NO_GENERATION, Generation
 from unweave.cli.inputs.request import NOTHING, Request, about_own_images, positions
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
 from unweave.cli.processes.shared_run import open_on_first, refuse_other_facts, refuse_unfit_flags
@@ -46,6 +48,7 @@ def forget(
     *,
     request: Request = NOTHING,
     concepts: Concepts = NO_CONCEPT,
+    generation: Generation = NO_GENERATION,
     method: str = DEFAULT,
     set: tuple[str, ...] = (),
     tuned: Path | None = None,
@@ -68,12 +71,14 @@ def forget(
         model: project.py, a recipe, or a model's folder.
         request: The forget set.
         concepts: The concepts that a text-to-image model forgets.
+        generation: The images that it draws itself.
         method: A method, or a pipeline such as lur:recover; see unweave methods.
         set: A setting of the method, such as how.lr=0.1, or of a pipeline's stage, such as
             recover.how.lr=0.1; can be given several times.
         tuned: The folder `tuning` of a bench of this model; its settings are the defaults. For a bench at
             several budgets, the file of one of them, such as tuning/digits-trace@0.1.toml.
-        recipe: The recipe of a model's folder that has no recipe in it.
+        recipe: The recipe of a model's folder that has no recipe in it; for a text-to-image model a recipe of
+            a request, such as sd-nudity.
         data: The images for a diffusers folder: a folder with one sub-folder per class, or an .npz file;
             for a text-to-image model a folder with captions, in metadata.jsonl or metadata.csv.
         shard: Under torchrun, cut the model over the processes (FSDP2); otherwise each holds all of it.
@@ -84,13 +89,24 @@ def forget(
     """
     tables, processes = parse_settings(set), Processes.current()
     method_named(method)
+    asked = read_concept_recipe(recipe)
+    if asked is not None:
+        concepts, generation = asked.concepts(concepts), asked.generation(generation, data)
+        tables, recipe = asked.settings(method, tables), None
     refuse_unfit_flags(shard=shard, blocks=blocks, concept=bool(concepts.concept))
     if concepts.concept:
         refuse_other_requests(request, tuned, recipe)
         return forget_concept(
-            model, concepts, method=method, tables=tables, data=data, dry_run=dry_run, flags=flags
+            model,
+            concepts,
+            method=method,
+            tables=tables,
+            data=data,
+            generation=generation,
+            dry_run=dry_run,
+            flags=flags,
         )
-    refuse_no_concept(model, concepts)
+    refuse_no_concept(model, concepts, generation)
     tuned_tables = {} if tuned is None else read_search(tuned, model, method)
     project = load(model, recipe=recipe, data=data, device=flags.device)
     method_named(method, project.family.name)

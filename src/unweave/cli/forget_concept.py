@@ -3,7 +3,7 @@
 The record says INCONCLUSIVE until `unweave audit` compares the model with retrained ones.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol, runtime_checkable
@@ -11,8 +11,9 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 from cyclopts import Parameter
 
 from unweave.bench.recipe import refuse_unfit_targets
-from unweave.bench.workers import Progress
-from unweave.cli.inputs import out
+from unweave.bench.workers import Listener, Progress
+from unweave.cli.inputs import out, single_file
+from unweave.cli.inputs.concept_source import NO_GENERATION, Generation, refuse_two_sources
 from unweave.cli.options import CommonFlags
 from unweave.cli.terminal import progress, show
 from unweave.families.text_to_image_settings import text_to_image_method
@@ -41,6 +42,7 @@ class Concepts:
         target: The prompt that replaces a concept; by default the empty one.
         scope: The weights to train.
         rank: The rank of the additions of scope "lora".
+        config: For a model in one .safetensors file: a local folder with the configuration of its pipeline.
     """
 
     concept: tuple[str, ...] = ()
@@ -49,6 +51,7 @@ class Concepts:
     target: Annotated[str | None, Parameter(name="--as")] = None
     scope: Scope = "cross-attention"
     rank: int = 8
+    config: Path | None = None
 
 
 NO_CONCEPT = Concepts()
@@ -57,6 +60,19 @@ NO_CONCEPT = Concepts()
 @runtime_checkable
 class Work(Protocol):
     """A pipeline, the request to it, and the model that a method edits."""
+
+    def run(self, method: Method, *, seed: int, device: str | None) -> Result:
+        """Runs a method on a copy of the model."""
+        ...
+
+    def save(self, result: Result, folder: Path, *, name: str) -> None:
+        """Writes the record, the pipeline, and the low-rank additions if there are any."""
+        ...
+
+
+@runtime_checkable
+class Plan(Protocol):
+    """A pipeline, and a request whose images are read or can be drawn."""
 
     @property
     def concepts(self) -> Concepts:
@@ -72,21 +88,23 @@ class Work(Protocol):
         """The facts that a run depends on."""
         ...
 
-    def run(self, method: Method, *, seed: int, device: str | None) -> Result:
-        """Runs a method on a copy of the model."""
+    def note(self, folder: Path) -> str:
+        """A sentence on images that the model draws itself into a folder; empty if it draws none."""
         ...
 
-    def save(self, result: Result, folder: Path, *, name: str) -> None:
-        """Writes the record, the pipeline, and the low-rank additions if there are any."""
+    def prepare(self, folder: Path, earlier: Iterable[Path], device: str | None, listener: Listener) -> Work:
+        """Draws the images that are missing; `earlier` are the folders of other runs."""
         ...
 
 
-def refuse_no_concept(model: str, concepts: Concepts) -> None:
+def refuse_no_concept(model: str, concepts: Concepts, generation: Generation) -> None:
     """Raises if a text-to-image pipeline is given without a concept, or settings of one without it."""
     if is_pipeline(Path(model)):
         raise ValueError(f"{model} holds a text-to-image model: name what to forget with --concept")
-    if concepts != NO_CONCEPT:
-        raise ValueError("--column, --keep, --as, --scope and --rank go with --concept, found none")
+    if concepts != NO_CONCEPT or generation != NO_GENERATION:
+        raise ValueError(
+            "--column, --keep, --as, --scope, --rank, --config and --generate go with --concept, found none"
+        )
 
 
 def is_pipeline(folder: Path) -> bool:
@@ -102,55 +120,67 @@ def forget_concept(
     method: str,
     tables: Mapping[str, Any],
     data: str | None,
+    generation: Generation,
     dry_run: bool,
     flags: CommonFlags,
 ) -> int:
     """Writes a copy of a pipeline that has forgotten the concepts."""
-    if data is None:
-        raise ValueError(
-            "a pipeline does not hold the images that it was trained on: name a folder of images with "
-            "captions (metadata.jsonl or metadata.csv) with --data"
-        )
+    refuse_two_sources(data, generation)
     chosen = configure(text_to_image_method(method), tables, f"method {method}")
     refuse_unfit_targets(chosen, "text-to-image", method)
     place = flags.out or Path("forgotten")
     out.refuse_within(place, Path(model), data)
-    with progress.show_progress(f"Reading {model} and {data}", quiet=flags.quiet) as listener:
-        work = read_work(model, concepts, data)
+    with (
+        progress.show_progress(f"Reading {model}", quiet=flags.quiet) as listener,
+        single_file.as_folder(model, concepts.config, place) as source,
+    ):
         seed = flags.seed or 0
-        asked = work.facts() | {"method": repr(chosen), "seed": seed, "device": flags.device}
+        plan = read_plan(str(source), concepts, generation if data is None else data, seed)
+        asked = plan.facts() | {"model": str(Path(model).resolve()), "method": repr(chosen)}
+        asked |= {"seed": seed, "device": flags.device}
         folder = out.choose_folder(place, asked, claim=CLAIM)
-        if (folder / record.FILE).exists() and (folder / PRETRAINED).is_dir():
+        if is_done(folder, model):
             note = f"Done already: {folder} holds this run. Model: {folder / PRETRAINED}"
-            return print_end(note, work, folder=folder, flags=flags)
+            return print_end(note, plan, folder=folder, flags=flags)
         refuse_foreign(folder)
         if dry_run:
-            return print_end("Nothing was written.", work, folder=folder, flags=flags)
+            return print_end("Nothing was written.", plan, folder=folder, flags=flags)
         with out.open_folder(folder, asked, claim=CLAIM):
+            work = plan.prepare(folder, out.earlier_folders(place), flags.device, listener)
             listener(Progress(method, 0, 1))
             result = work.run(chosen, seed=seed, device=flags.device)
             listener(Progress(method, 1, 1))
             work.save(result, folder, name=method)
+            single_file.keep_folder(source, model, folder)
     spent = f"Forgot with {method} in {result.cost.seconds:.1f} s. Not audited."
-    return print_end(f"{spent} Model: {folder / PRETRAINED}", work, folder=folder, flags=flags)
+    note = f"{plan.note(folder)}{spent} Model: {folder / PRETRAINED}"
+    return print_end(note, plan, folder=folder, flags=flags)
 
 
-def read_work(model: str, concepts: Concepts, data: str) -> Work:
-    """Reads a pipeline and its images.
+def is_done(folder: Path, model: str) -> bool:
+    """Whether a folder holds all files of a run."""
+    whole = (folder / record.FILE).exists() and (folder / PRETRAINED).is_dir()
+    return whole and single_file.kept_folder(model, folder).exists()
+
+
+def read_plan(model: str, concepts: Concepts, images: str | Generation, seed: int) -> Plan:
+    """Reads a pipeline and its images, or plans what it draws itself.
 
     Raises:
         ValueError: If an extra is not installed, or the pipeline, the images or the request can't be used.
     """
     try:
-        from unweave.cli.inputs import concept_work
+        from unweave.cli.inputs import concept_drawing, concept_work
     except ImportError as error:
         raise ValueError(f"{error}: text-to-image needs the extra unweave[diffusion]") from error
-    return concept_work.read(model, concepts, data)
+    if isinstance(images, Generation):
+        return concept_drawing.plan_drawing(model, concepts, images, seed)
+    return concept_work.read(model, concepts, images)
 
 
-def print_end(note: str, work: Work, *, folder: Path, flags: CommonFlags) -> int:
+def print_end(note: str, plan: Plan, *, folder: Path, flags: CommonFlags) -> int:
     """Prints what was done; returns the exit code."""
-    (n, of), named = work.counts, list(work.concepts.concept)
+    (n, of), named = plan.counts, list(plan.concepts.concept)
     if flags.json:
         show.print_json({"out": str(folder), "forgotten": n, "of": of, "concepts": named, "note": note})
     else:

@@ -77,23 +77,23 @@ def parse_fractions(text: str | None) -> tuple[float, ...] | None:
         ) from error
 
 
-def parse_settings(assignments: Iterable[str]) -> dict[str, Any]:
+def parse_settings(assignments: Iterable[str], flag: str = "--set") -> dict[str, Any]:
     """Parses `--set how.lr=0.1` and the like into tables; a value is JSON, or else text."""
     settings: dict[str, Any] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not all(path.split(".")):
-            raise ValueError(f"--set must be field=value, such as how.lr=0.1, found {assignment!r}")
-        set_path(settings, path.split("."), parse_value(text), assignment)
+            raise ValueError(f"{flag} must be field=value, such as how.lr=0.1, found {assignment!r}")
+        set_path(settings, path.split("."), parse_value(text), f"{flag} {assignment}", flag)
     return settings
 
 
-def set_path(table: dict[str, Any], path: list[str], value: object, assignment: str) -> None:
+def set_path(table: dict[str, Any], path: list[str], value: object, given: str, flag: str) -> None:
     """Sets the value at a path of nested tables."""
     for key in path[:-1]:
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
-            raise ValueError(f"--set {assignment} sets a field of {key!r}, which another --set gives a value")
+            raise ValueError(f"{given} sets a field of {key!r}, which another {flag} gives a value")
     table[path[-1]] = value
 
 

@@ -3,10 +3,9 @@
 Needs the extra `unweave[diffusion]`; `unweave audit` imports it only for a text-to-image model.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -18,25 +17,25 @@ from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.factor_recogniser import fit_recogniser
 from unweave.audits.diffusion.images_exam import Drawn
 from unweave.audits.diffusion.latent_drawing import PromptedPipeline
+from unweave.audits.diffusion.nude_net import NudeNet, read_detector
 from unweave.audits.diffusion.prompt_file import read_prompts
 from unweave.audits.diffusion.real_concepts import RealImages, shows
 from unweave.audits.margins import RETRAINS
 from unweave.audits.one_model import GivenModel
 from unweave.audits.verdict import SEEDS
 from unweave.bench.workers import Listener, Progress
-from unweave.cli.audit_concept import Folders, not_run
+from unweave.cli.audit_concept import ConceptFiles, Folders, not_run
 from unweave.cli.inputs.concept_work import LORA
 from unweave.data.captions import hold_out, read_captioned
 from unweave.errors import Failed
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.record import record
-from unweave.record.checkpoint import contents
 from unweave.record.files import read_object, write_atomically
 from unweave.record.one_model import UNKNOWN, request_row
 from unweave.record.record import package_digest
 from unweave.tasks.diffusion.concept_request import refuse_other_size
 from unweave.tasks.diffusion.low_rank_file import add_from_file
-from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load
+from unweave.tasks.diffusion.stable_diffusion import load
 from unweave.tasks.diffusion.text_to_image import Tokens
 
 REFERENCES = "references"
@@ -57,6 +56,7 @@ class ConceptAudit:
         real: Real images.
         family: The settings.
         device: The device of the models; the CPU if None.
+        nude_net: Detects nudity; None if that is not measured.
     """
 
     folders: Folders
@@ -65,6 +65,7 @@ class ConceptAudit:
     real: RealImages
     family: TextToImageFamily
     device: str | None
+    nude_net: NudeNet | None = None
 
     def facts(self) -> dict[str, Any]:
         """The facts that the audit depends on."""
@@ -75,6 +76,7 @@ class ConceptAudit:
             "data": self.real.digest,
             "family": repr(self.family),
             "device": self.device,
+            "nudenet": None if self.nude_net is None else self.nude_net.digest,
             "code": package_digest(),
         }
 
@@ -84,7 +86,7 @@ class ConceptAudit:
         total = len(self.digests) + 1
         listener(Progress("the recogniser", 1, total))
         original = self.model(self.folders.original)
-        before = collect(original, self.folders.original, exam)
+        before = collect(original, self.folders.original, exam, original)
         found = collect(self.edited_model(), self.folders.edited, exam, original)
         listener(Progress("the original and the model", 3, total))
         answers: list[Answers[Drawn]] = []
@@ -103,7 +105,8 @@ class ConceptAudit:
         recogniser = fit_recogniser(
             self.real.train, self.real.held_out, self.real.names, device=self.device or "cpu", cache=cache
         )
-        return self.family.concept_exam(self.prompts, recogniser, self.real)
+        exam = self.family.concept_exam(self.prompts, recogniser, self.real)
+        return replace(exam, nude_net=self.nude_net)
 
     def model(self, folder: Path) -> PromptedPipeline:
         """A pipeline under the prompts."""
@@ -123,7 +126,8 @@ class ConceptAudit:
         name = f"{self.digests[folder][:16]}-{exam.digest}"
         facts, images = place / f"{name}.json", place / f"{name}.{exam.suffix}"
         if not facts.exists():
-            answers = collect(self.model(folder), folder, exam)
+            model = self.model(folder)
+            answers = collect(model, folder, exam, model)
             place.mkdir(parents=True, exist_ok=True)
             exam.save(answers.found, images)
             write_atomically(facts, json.dumps({"probes": dict(answers.probes)}))
@@ -136,13 +140,13 @@ class ConceptAudit:
         about = request_row(gone, [0] * len(gone), of=len(train), model=self.folders.original.name)
         about |= {"classes": {self.prompts.named: len(gone)}}
         data = {"digest": self.real.digest, "forget": len(gone), "retain": len(train) - len(gone)}
-        data |= {"not run": not_run(self.family, self.folders)}
+        data |= {"not run": not_run(self.family, self.folders, detected=self.nude_net is not None)}
         name, row, asked, seed = method_of(self.folders.run)
         return GivenModel(name, row, {**about, **asked}, {**data, **exam.facts}, TextToImageFamily.name, seed)
 
 
 def collect(
-    model: PromptedPipeline, folder: Path, exam: ConceptExam, original: PromptedPipeline | None = None
+    model: PromptedPipeline, folder: Path, exam: ConceptExam, original: PromptedPipeline
 ) -> Answers[Drawn]:
     """The images of a model, and the attacks on it.
 
@@ -169,14 +173,16 @@ def method_of(
 
 
 def read(
-    folders: Folders, prompts: Path, data: str, family: TextToImageFamily, device: str | None
+    folders: Folders, given: ConceptFiles, family: TextToImageFamily, device: str | None
 ) -> ConceptAudit:
-    """Reads the models, the images and the prompts.
+    """Reads the models, the images, the prompts and the detector.
 
     Raises:
         ValueError: If one of them can't be used.
     """
-    real, asked = read_real(data, prompts)
+    assert given.data is not None and given.prompts is not None
+    real, asked = read_real(given.data, given.prompts)
+    nude_net = None if given.nudenet is None else read_detector(given.nudenet)
     digests: dict[Path, str] = {}
     for folder in (folders.original, folders.edited, *folders.retrained):
         pipeline = load(folder)
@@ -184,10 +190,10 @@ def read(
         tokens = pipeline.tokens(asked.numbered)  # a prompt that is too long is an error
         if family.attacks:
             refuse_no_room(tokens, asked)
-        digests[folder] = weights_digest(pipeline)
+        digests[folder] = pipeline.digest()
     refuse_same(folders, digests)
     real.refuse_too_few(asked, attacked=family.attacks > 0)
-    return ConceptAudit(folders, digests, asked, real, family, device)
+    return ConceptAudit(folders, digests, asked, real, family, device, nude_net)
 
 
 def read_real(data: str, prompts: Path) -> tuple[RealImages, ConceptPrompts]:
@@ -203,12 +209,6 @@ def read_real(data: str, prompts: Path) -> tuple[RealImages, ConceptPrompts]:
         return whole, asked
     parts = hold_out(shows(train, asked.concept))
     return RealImages(*(train.part(each) for each in parts)), asked
-
-
-def weights_digest(pipeline: StableDiffusion) -> str:
-    """The digest of all weights of a pipeline."""
-    models = pipeline.unet, pipeline.autoencoder, pipeline.text_encoder
-    return hashlib.sha256("".join(contents(each.state_dict()) for each in models).encode()).hexdigest()
 
 
 def refuse_no_room(tokens: Tokens, prompts: ConceptPrompts) -> None:

@@ -14,7 +14,13 @@ pytest.importorskip("peft")
 
 import text_to_image  # noqa: E402  # needs diffusers
 from audits.diffusion.concepts import PROMPTS, squares  # noqa: E402
-from unweave.audits.diffusion.attacks import Budget, Target  # noqa: E402
+from unweave.audits.diffusion.attacks import (  # noqa: E402
+    Budget,
+    Target,
+    relearning_curves,
+    try_condition,
+    try_relearning,
+)
 from unweave.audits.diffusion.clip_encoder import ClipEncoder  # noqa: E402
 from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS  # noqa: E402
 from unweave.audits.diffusion.concept_attacks import (  # noqa: E402
@@ -27,6 +33,7 @@ from unweave.audits.diffusion.concept_attacks import (  # noqa: E402
 )
 from unweave.audits.diffusion.eight_bits import round_weights  # noqa: E402
 from unweave.audits.diffusion.latent_drawing import PromptedPipeline  # noqa: E402
+from unweave.audits.diffusion.old_words import NAMES, try_old_words, with_text_encoder  # noqa: E402
 from unweave.audits.diffusion.text_attacks import TextEncoder, choose_prefix, invert_token  # noqa: E402
 from unweave.descent.descend import Descent  # noqa: E402
 from unweave.tasks.diffusion.sample import Sampler  # noqa: E402
@@ -57,7 +64,8 @@ def bright(images: Tensor) -> np.ndarray:
 def concept(model: PromptedPipeline, hit=bright, original=None) -> ConceptTarget:
     drawing = model.drawing(Sampler("ddim", 2, guidance=2.0))
     before = None if original is None else original.drawing(drawing.how)
-    return ConceptTarget(Target(drawing, 0, hit, PICTURES, before, (10,)), PROMPTS, model.encoder)
+    words = None if original is None else original.encoder
+    return ConceptTarget(Target(drawing, 0, hit, PICTURES, before, (10,)), PROMPTS, model.encoder, words)
 
 
 def vector_of(model: nn.Module) -> Tensor:
@@ -66,8 +74,10 @@ def vector_of(model: nn.Module) -> Tensor:
 
 def test_every_attack_has_a_number_and_the_model_stays(model: PromptedPipeline):
     before = vector_of(model)
-    numbers = attack_concept(concept(model), BUDGET)
+    numbers = attack_concept(concept(model, original=model), BUDGET)
     assert list(numbers) and set(numbers) == set(CONCEPT_ATTACKS) - {"dropped", "dropped_same"}
+    assert numbers["old_words"] == numbers["asked"]
+    assert numbers["relearn_10_old_words"] == numbers["relearn_10"]
     assert all(each is None or 0 <= each <= 100 for each in numbers.values())
     assert torch.equal(vector_of(model), before)
 
@@ -80,8 +90,9 @@ def test_an_addition_that_is_dropped_leaves_the_original(model: PromptedPipeline
             if "lora_B" in name:
                 p.add_(0.5)
     numbers = attack_concept(concept(edited, original=model), BUDGET)
-    assert numbers["dropped_same"] == 100
-    assert numbers["dropped"] == attack_concept(concept(model), BUDGET)["asked"]
+    assert numbers["dropped_same"] == 100 and numbers["old_words"] == numbers["asked"]
+    plain = attack_concept(concept(model), BUDGET)
+    assert numbers["dropped"] == plain["asked"] and not plain.keys() & {*NAMES.values()}
 
 
 def only(images: Tensor):
@@ -98,6 +109,35 @@ def test_eight_bits_round_the_denoiser_and_the_text_encoder(model: PromptedPipel
         images = drawing(0, BUDGET.settings.judge, 2.0)
         found = try_eight_bits(concept(model, only(images)), BUDGET)["eight_bits"]
         assert found == (100 if len(parts) == 2 else 0), parts
+
+
+def reset_words(model: PromptedPipeline) -> PromptedPipeline:
+    """The pipeline with other embeddings of tokens."""
+    plain = text_to_image.pipeline()
+    encoder = copy.deepcopy(plain.text_encoder)
+    table = encoder.get_input_embeddings().weight
+    with torch.no_grad():
+        table.copy_(torch.randn(table.shape, generator=torch.Generator().manual_seed(5)))
+    return PromptedPipeline(replace(plain, text_encoder=encoder), PROMPTS.numbered)
+
+
+def test_the_original_words_show_what_an_edit_of_words_alone_hides(model: PromptedPipeline):
+    edited, seeds = reset_words(model), BUDGET.settings.judge
+    shown = only(concept(model).target.drawing(0, seeds, 2.0))
+    target = concept(edited, shown).target
+    known = try_condition(target, BUDGET) | try_relearning(target, BUDGET)
+    assert known == {"asked": 0, "relearn_10": None}
+    found = try_old_words(target, model.encoder, BUDGET, known)
+    assert found == {"old_words": 100, "relearn_10_old_words": 0}
+
+
+def test_relearning_with_the_original_words_is_that_of_the_original(model: PromptedPipeline):
+    """With the words of the original put back, an edit of words alone relearns as the original does."""
+    edited = reset_words(model)
+    target = concept(edited, original=model).target
+    old = with_text_encoder(target, model.encoder)
+    curve, same = (relearning_curves(each, BUDGET) for each in (old, concept(model).target))
+    assert curve == same
 
 
 def test_attacks_find_what_their_controls_reach(model: PromptedPipeline):

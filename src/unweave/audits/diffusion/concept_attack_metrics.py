@@ -54,8 +54,33 @@ _OWN: tuple[Metric[Target], ...] = (
         cannot="Coarser weights, and an edit of the autoencoder, which stays as it is.",
     ),
 )
+_OLD_WORDS: tuple[Metric[Target], ...] = (
+    replace(
+        share_metric(
+            "old_words",
+            "original's words",
+            says="Share of the images that show the concept with the original's text encoder put back.",
+            cannot="Anything more than asked, if the text encoder was not edited: the two are then equal.",
+        ),
+        direction="lower",
+        below=None,
+    ),
+    replace(
+        of_concept(ATTACKS["relearn_10"]),
+        id="relearn_10_old_words",
+        title="relearning from 10, original's words",
+        direction="higher",
+        says="Steps of fine-tuning on 10 images of the concept, with the original's text encoder put back, "
+        "until half of the images show it.",
+        cannot="Anything more than relearning from 10, if the text encoder was not edited; the step between "
+        "two checks; what comes after the last check, which counts as the last.",
+        above=None,
+    ),
+)
+"""Where a retrained model has no text encoder but its own, so only a larger success is a fault."""
+
 CONCEPT_ATTACKS: dict[str, Metric[Target]] = {
     **{name: of_concept(ATTACKS[name]) for name in SHARED},
-    **{metric.id: metric for metric in _OWN},
+    **{metric.id: metric for metric in (*_OWN, *_OLD_WORDS)},
 }
 """The attacks, by id."""

@@ -26,6 +26,7 @@ from unweave.audits.diffusion.attacks import (
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.drawing import denoising_loss
 from unweave.audits.diffusion.eight_bits import round_weights
+from unweave.audits.diffusion.old_words import try_old_words
 from unweave.audits.diffusion.sweeps import best_setting, count_hits
 from unweave.audits.diffusion.text_attacks import Loss, TextEncoder, choose_prefix, invert_token
 from unweave.tasks.diffusion.sample import Start
@@ -46,24 +47,29 @@ class ConceptTarget:
         target: The model under the first of the trained prompts, and real images of the concept.
         prompts: The prompts, by whose numbers it draws.
         encoder: The text encoder.
+        before: The original's text encoder; None if it is unknown.
     """
 
     target: Target
     prompts: ConceptPrompts
     encoder: TextEncoder
+    before: TextEncoder | None = None
 
 
 def attack_concept(concept: ConceptTarget, budget: Budget) -> Numbers:
     """Runs all attacks; returns the numbers of `CONCEPT_ATTACKS` by id.
 
-    An attack on an addition of low rank is left out if the model has none or the original is unknown. None
-    means that the concept did not come back within the budget.
+    An attack on an addition of low rank is left out if the model has none or the original is unknown, and
+    that with the original's text encoder if this is unknown. None means that the concept did not come back
+    within the budget.
     """
     target, numbers = concept.target, {}
     for of_class in ON_CONDITIONS:
         numbers |= of_class(target, budget)
     for of_prompt in ON_PROMPTS:
         numbers |= of_prompt(concept, budget)
+    if concept.before is not None:
+        numbers |= try_old_words(target, concept.before, budget, numbers)
     if additions(target.drawing.model) and target.original is not None:
         numbers |= without_adapter(target, target.original, budget)
     return numbers

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor, nn
 
@@ -30,6 +31,7 @@ from unweave.audits.diffusion.draws import drawer
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, Recognised
 from unweave.audits.diffusion.images_exam import APART, Drawn, ImagesExam
 from unweave.audits.diffusion.metrics import measure_generation, measure_generation_pair
+from unweave.audits.diffusion.nude_net import NUDITY, NudeNet
 from unweave.audits.diffusion.real_concepts import PICTURES, RealImages
 from unweave.audits.diffusion.verdict import calibrate_generation
 from unweave.audits.exam import Glance
@@ -51,6 +53,7 @@ class ConceptExam(ImagesExam):
         count: The number of images of each prompt.
         budget: The budget of attackers; no attacks if None.
         first_seed: The first seed of the images of the first prompt.
+        nude_net: Detects nudity in the images; None if that is not measured.
     """
 
     prompts: ConceptPrompts
@@ -60,6 +63,7 @@ class ConceptExam(ImagesExam):
     count: int
     budget: Budget | None = None
     first_seed: int = 0
+    nude_net: NudeNet | None = None
     metrics: ClassVar[Mapping[str, Metric[Any]]] = EVERY
     glances: ClassVar[Sequence[Glance]] = (
         Glance("ua", "UA: images of the concept's prompts without it, %", 1),
@@ -119,11 +123,13 @@ class ConceptExam(ImagesExam):
             kind: [self.prompts.all[number].text for number in numbers]
             for kind, numbers in self.prompts.kinds.items()
         }
+        seen = {} if self.nude_net is None else {"NudeNet": self.nude_net.facts}
         return {
             "concept": dict(self.prompts.concept),
             "prompts": kinds,
             "images of each prompt": self.count,
             "recogniser": known,
+            **seen,
         }
 
     @property
@@ -146,13 +152,16 @@ class ConceptExam(ImagesExam):
         return shows_concept(self.recogniser.recognise(images), self.prompts)
 
     def probes(self, model: nn.Module, original: nn.Module | None = None) -> dict[str, float]:
-        """Attacks that try to recover the concept; the original is for that on an addition of low rank.
+        """Attacks that try to recover the concept.
 
-        A concept that is not relearned within the budget counts as the budget.
+        The original is for those on an addition of low rank and with its text encoder; a model that is no
+        edit of another, such as a retrained one, is its own original. A concept that is not relearned within
+        the budget counts as the budget.
         """
         if self.budget is None:
             return {}
-        target = ConceptTarget(self.target(model, original), self.prompts, drawer(model).encoder)
+        before = None if original is None else drawer(original).encoder
+        target = ConceptTarget(self.target(model, original), self.prompts, drawer(model).encoder, before)
         numbers = attack_concept(target, self.budget)
         return {name: self.budget.longest if each is None else each for name, each in numbers.items()}
 
@@ -166,7 +175,15 @@ class ConceptExam(ImagesExam):
     def measure(self, found: Drawn, reference: Drawn | None = None) -> dict[str, float]:
         """Every metric of the images."""
         other = None if reference is None else self.samples(reference)
-        return measure_generation(self.samples(found), other, self.measured)
+        return measure_generation(self.samples(found), other, self.measured) | self.nudity(found)
+
+    def nudity(self, found: Drawn) -> dict[str, float]:
+        """The shares of explicit images, if they are measured."""
+        if self.nude_net is None:
+            return {}
+        parts = (self.forgotten_conditions, self.retained_conditions)
+        shares = (self.nude_net.explicit(torch.cat([found[each] for each in part])) for part in parts)
+        return dict(zip(NUDITY, shares, strict=True))
 
     def measure_pair(self, found: Drawn, reference: Drawn) -> dict[str, float]:
         """The metrics that compare."""

@@ -10,6 +10,7 @@ from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS
 from unweave.audits.diffusion.concept_metrics import CONCEPT
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.concept_samples import ConceptSamples
+from unweave.audits.diffusion.nude_net import NUDITY
 from unweave.audits.diffusion.verdict import explain_chance, judge_generation
 from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values
@@ -17,8 +18,8 @@ from unweave.audits.verdict import Judgement
 
 UNATTACKED = "no attacks ran, so the concept may only be hidden: set attacks"
 
-EVERY: Mapping[str, Metric[Any]] = {**CONCEPT, **CONCEPT_ATTACKS}
-"""The figures of the images and of the attacks."""
+EVERY: Mapping[str, Metric[Any]] = {**CONCEPT, **CONCEPT_ATTACKS, **NUDITY}
+"""The figures of the images, of the attacks and of the detector of nudity."""
 
 
 def judge_concept(

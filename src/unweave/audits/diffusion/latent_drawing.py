@@ -15,8 +15,7 @@ from unweave.audits.diffusion.drawing import Drawing
 from unweave.audits.diffusion.images import check_images
 from unweave.data import Source
 from unweave.data.latents import Latents
-from unweave.errors import Failed
-from unweave.tasks.diffusion.autoencoder import decode, encode, refuse_other_images
+from unweave.tasks.diffusion.autoencoder import decode_finite, encode, refuse_other_images
 from unweave.tasks.diffusion.sample import Sampler
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion
 from unweave.tasks.diffusion.text_to_image import Prompts, make_task
@@ -38,10 +37,7 @@ class LatentDrawing(Drawing):
         Raises:
             Failed: If an image is not finite.
         """
-        images = decode(self.autoencoder, drawn, rounded=False)
-        if not bool(images.isfinite().all()):
-            raise Failed("a decoded image is not finite: the autoencoder may need another number type")
-        return super().as_images(images)
+        return super().as_images(decode_finite(self.autoencoder, drawn))
 
     def check(self, images: Tensor) -> Tensor:
         """Returns real images, checked."""

@@ -3,12 +3,14 @@
 Needs the extra `unweave[diffusion]`; `unweave forget` imports it only for a text-to-image model.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unweave.bench.workers import Listener
 from unweave.cli.forget_concept import Concepts
-from unweave.data.captions import read_captioned
+from unweave.data.captions import Captioned, read_captioned
 from unweave.methods import Method
 from unweave.record import checkpoint, record
 from unweave.record.one_model import add_request
@@ -53,12 +55,21 @@ class ConceptWork:
         """The facts that a run depends on."""
         return {
             "verb": "forget",
-            "model": str(self.pipeline.folder.resolve()),
             "original": checkpoint.contents(self.model.state_dict()),
             "split": self.request.split.digest(),
             "request": repr(self.concepts),
             "code": package_digest(),
         }
+
+    def note(self, folder: Path) -> str:
+        """Nothing: its images are there."""
+        return ""
+
+    def prepare(
+        self, folder: Path, earlier: Iterable[Path], device: str | None, listener: Listener
+    ) -> "ConceptWork":
+        """Returns itself."""
+        return self
 
     def run(self, method: Method, *, seed: int, device: str | None) -> Result:
         """Runs a method on a copy of the model."""
@@ -97,10 +108,29 @@ def read(model: str, concepts: Concepts, data: str) -> ConceptWork:
     Raises:
         ValueError: If the pipeline, the images or the request can't be used.
     """
-    erasure = Erasure(concepts.concept, concepts.column, concepts.keep, concepts.target)
+    erasure_of(concepts)
     refuse_other_pipeline(Path(model))
     train, test = read_captioned(data)
-    pipeline = load(model)
-    request = make_request(pipeline, train, test, erasure)
+    return make_work(load(model), concepts, train, test)
+
+
+def make_work(
+    pipeline: StableDiffusion, concepts: Concepts, train: Captioned, test: Captioned | None
+) -> ConceptWork:
+    """The work on a pipeline and its images.
+
+    Raises:
+        ValueError: If the images or the request can't be used.
+    """
+    request = make_request(pipeline, train, test, erasure_of(concepts))
     edited = pipeline.model(request.prompts, concepts.scope, rank=concepts.rank)
     return ConceptWork(concepts, pipeline, request, edited)
+
+
+def erasure_of(concepts: Concepts) -> Erasure:
+    """What to erase, and what stays.
+
+    Raises:
+        ValueError: If a kept prompt or the target holds a concept.
+    """
+    return Erasure(concepts.concept, concepts.column, concepts.keep, concepts.target)

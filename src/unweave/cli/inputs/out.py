@@ -17,7 +17,7 @@ from unweave.errors import Failed
 from unweave.record.files import write_atomically
 
 CLAIM = "run.json"
-LASTING = ("cells", "references", "strata", "tuning")
+LASTING = ("cells", "generated", "references", "strata", "tuning")
 """Folders of finished work, which an error never removes."""
 
 Facts = Mapping[str, Any]
@@ -56,6 +56,11 @@ def siblings(out: Path) -> Iterator[Path]:
     return (out if number == 1 else out.with_name(f"{out.name}-{number}") for number in count(1))
 
 
+def earlier_folders(out: Path) -> Iterator[Path]:
+    """The folder and its numbered siblings that are in use."""
+    return takewhile(lambda each: not is_free(each), siblings(out))
+
+
 def find_earlier(
     out: Path, facts: Facts, shares: Callable[[Facts, Facts], bool], holding: str
 ) -> Path | None:
@@ -67,7 +72,7 @@ def find_earlier(
         shares: Decides whether the new request can use the work of the old one.
         holding: The name of the folder of that work, which must be there.
     """
-    for folder in takewhile(lambda each: not is_free(each), siblings(out)):
+    for folder in earlier_folders(out):
         if can_resume(folder / CLAIM, facts, shares) and (folder / holding).is_dir():
             return folder
     return None

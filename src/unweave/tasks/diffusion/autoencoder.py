@@ -68,6 +68,20 @@ def decode(
     return to_bytes(images) if rounded else images
 
 
+def decode_finite(
+    autoencoder: AutoencoderKL, latents: Float[Tensor, "n latent h w"]
+) -> Float[Tensor, "n channel height width"]:
+    """The images of latents as numbers around [-1, 1], on the CPU.
+
+    Raises:
+        Failed: If one is not finite.
+    """
+    images = decode(autoencoder, latents, rounded=False)
+    if not bool(images.isfinite().all()):
+        raise Failed("a decoded image is not finite: the autoencoder may need another number type")
+    return images
+
+
 def encode_images(autoencoder: AutoencoderKL, images: Resident) -> Latents:
     """The latents of a set of images, with their labels and names."""
     mean, deviation = encode(autoencoder, images.inputs)

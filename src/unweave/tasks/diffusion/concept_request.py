@@ -1,6 +1,6 @@
 """A request to erase concepts from a text-to-image model: prompts, latents in four parts, and the task."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -92,7 +92,7 @@ def make_request(
     parts = [*hold_out(holds)] if test is None else [torch.arange(len(data))]
     train, held_out = data.part(parts[0]), data.part(parts[1]) if test is None else test
     holds = holds[parts[0]]
-    refuse_forgotten_before(pipeline, train.part((~holds).nonzero()[:, 0]))
+    refuse_forgotten_before(pipeline, train.part((~holds).nonzero()[:, 0]).captions)
     # a caption without a colour belongs to images of every colour, and only some are in the forget set
     kept = {text for text, held in zip(train.captions, holds.tolist(), strict=True) if not held}
     gone = {*train.captions} - kept
@@ -129,10 +129,10 @@ def refuse_other_size(pipeline: StableDiffusion, parts: Sequence[Captioned]) -> 
             )
 
 
-def refuse_forgotten_before(pipeline: StableDiffusion, kept: Captioned) -> None:
+def refuse_forgotten_before(pipeline: StableDiffusion, kept: Iterable[str]) -> None:
     """Raises if captions to keep hold a concept of an earlier edit, which would be learned again."""
     for concept in pipeline.forgotten:
-        held = [text for text in kept.captions if holds_phrase(text, concept)]
+        held = [text for text in kept if holds_phrase(text, concept)]
         if held:
             raise ValueError(
                 f"{concept!r} was forgotten before, and captions such as {held[0]!r} would teach it again: "

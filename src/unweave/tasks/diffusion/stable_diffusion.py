@@ -4,6 +4,7 @@ Nothing is downloaded, and the source is never changed. Needs the extra `unweave
 """
 
 import copy
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from unweave.record.checkpoint import contents as weights_digest
 from unweave.tasks.diffusion.autoencoder import factor_of, read_autoencoder
 from unweave.tasks.diffusion.components import Settings, read_part
 from unweave.tasks.diffusion.file_names import INDEX, WEIGHTS
@@ -85,6 +87,13 @@ class StableDiffusion:
     def forgotten(self) -> tuple[str, ...]:
         """The concepts forgotten by earlier edits."""
         return tuple(sorted({name for step in self.past for name in step.forgotten_concepts}))
+
+    def digest(self) -> str:
+        """SHA-256 of the weights of all its models."""
+        models = self.unet, self.autoencoder, self.text_encoder
+        return hashlib.sha256(
+            "".join(weights_digest(each.state_dict()) for each in models).encode()
+        ).hexdigest()
 
     def tokens(self, prompts: Prompts) -> Tokens:
         """The tokens of prompts, the empty one last.

@@ -1,0 +1,114 @@
+"""A request to erase concepts whose images the model draws itself.
+
+Needs the extra `unweave[diffusion]`; `unweave forget` imports it only for a text-to-image model.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unweave.bench.workers import Listener, Progress
+from unweave.cli.forget_concept import Concepts
+from unweave.cli.inputs.concept_source import Generation
+from unweave.cli.inputs.concept_work import ConceptWork, erasure_of, make_work
+from unweave.data.captions import hold_out, read_captioned
+from unweave.record.record import package_digest
+from unweave.tasks.diffusion.concept_request import refuse_forgotten_before
+from unweave.tasks.diffusion.drawn_folder import ImagesToDraw, draw_folder, prompts_of
+from unweave.tasks.diffusion.sample import Sampler, refuse_impossible
+from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load, refuse_other_pipeline
+from unweave.tasks.diffusion.text_to_image import Prompts, make_task
+
+GENERATED = "generated"
+"""The folder of the images that the model draws."""
+
+
+@dataclass(frozen=True)
+class DrawingPlan:
+    """A pipeline, and a request whose images it is to draw.
+
+    Args:
+        concepts: The request as given.
+        pipeline: The pipeline.
+        wanted: The images.
+    """
+
+    concepts: Concepts
+    pipeline: StableDiffusion
+    wanted: ImagesToDraw
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """The number of images to forget, and of all training images."""
+        holds = torch.arange(2 * self.wanted.each) < self.wanted.each
+        train, _ = hold_out(holds)
+        return int(holds[train].sum()), len(train)
+
+    def facts(self) -> dict[str, Any]:
+        """The facts that a run depends on."""
+        return {
+            "verb": "forget",
+            "original": self.pipeline.digest(),
+            "images": repr(self.wanted),
+            "request": repr(self.concepts),
+            "code": package_digest(),
+        }
+
+    def note(self, folder: Path) -> str:
+        """Where its images are, and that nobody has looked at them."""
+        return f"The model drew them: see in {folder / GENERATED} whether they show it. "
+
+    def prepare(
+        self, folder: Path, earlier: Iterable[Path], device: str | None, listener: Listener
+    ) -> ConceptWork:
+        """Draws the images that are missing, and reads all."""
+        place = folder / GENERATED
+        others = [each / GENERATED for each in earlier if each != folder]
+        draw_folder(
+            self.pipeline,
+            self.wanted,
+            place,
+            earlier=others,
+            device=device or "cpu",
+            progress=lambda done, total: listener(Progress("images drawn", done, total)),
+        )
+        return make_work(self.pipeline, self.concepts, *read_captioned(place))
+
+
+def plan_drawing(model: str, concepts: Concepts, generation: Generation, seed: int) -> DrawingPlan:
+    """Reads a pipeline, and plans the images that it draws.
+
+    Raises:
+        ValueError: If the pipeline or the request can't be used, there is nothing to keep, or a prompt is too
+            long or holds a concept that was forgotten before.
+    """
+    if concepts.column is not None:
+        raise ValueError("--column goes with --data: images of --generate have captions alone")
+    erasure_of(concepts)
+    forgotten, kept = prompts_of(concepts.concept, generation.listed(), concepts.keep)
+    if not kept:
+        raise ValueError(
+            "--generate needs prompts to keep, without the words of a concept: name them with --keep or "
+            "--prompts"
+        )
+    assert generation.generate is not None
+    if generation.generate < len(concepts.concept):
+        raise ValueError(
+            f"--generate must be at least one image of each of {len(concepts.concept)} concepts, found "
+            f"{generation.generate}"
+        )
+    refuse_other_pipeline(Path(model))
+    pipeline = load(model)
+    refuse_forgotten_before(pipeline, kept)
+    refuse_undrawable(pipeline, Prompts((*forgotten, *kept)), generation.how)
+    wanted = ImagesToDraw(forgotten, kept, generation.generate, seed, generation.how)
+    return DrawingPlan(concepts, pipeline, wanted)
+
+
+def refuse_undrawable(pipeline: StableDiffusion, prompts: Prompts, how: Sampler) -> None:
+    """Raises if a prompt is too long, or the sampler does not fit the model."""
+    pipeline.tokens(prompts)
+    refuse_impossible(make_task(prompts, pipeline.schedule), torch.arange(len(prompts.texts)), how)

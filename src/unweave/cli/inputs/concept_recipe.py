@@ -1,0 +1,112 @@
+"""Recipes of requests to forget a concept: what to forget and to keep, and the settings of methods.
+
+They are files in TOML with the flags of `forget` as keys, and a table for each method. Flags given beside a
+recipe replace its values; settings of methods given with --set are added to its tables.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from unweave.cli.forget_concept import NO_CONCEPT, Concepts
+from unweave.cli.inputs.concept_source import Generation, RecipeGeneration
+from unweave.cli.options import flatten
+from unweave.data.captions import holds_phrase
+from unweave.tables import merge_tables, read, refuse_unknown
+from unweave.tasks.diffusion.scopes import Scope
+
+FOLDER = files("unweave").joinpath("recipes", "concepts")
+
+TARGET = "as"
+"""The key of the prompt that replaces a concept; a word that Python keeps for itself."""
+
+
+@dataclass(frozen=True)
+class ConceptRecipe:
+    """A request to forget a concept; fields are the flags of `forget`.
+
+    Args:
+        concept: The concepts.
+        target: The prompt that replaces them.
+        keep: Prompts to keep; those with the words of a concept are left out.
+        scope: The weights to train.
+        generate: The number of images that the model draws of each kind, if no --data is given.
+        prompts: Prompts for these images, as those of the file of --prompts.
+        sampler: Settings of their sampler.
+        methods: The settings of methods, by name.
+    """
+
+    concept: tuple[str, ...]
+    target: str | None = None
+    keep: tuple[str, ...] = ()
+    scope: Scope = NO_CONCEPT.scope
+    generate: int | None = None
+    prompts: tuple[str, ...] = ()
+    sampler: Mapping[str, Any] = field(default_factory=dict)
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def concepts(self, given: Concepts) -> Concepts:
+        """The concepts of the flags, and of the recipe where flags say nothing."""
+        named = given.concept or self.concept
+        other = bool(given.concept) and given.concept != self.concept
+        kept = tuple(text for text in self.keep if not any(holds_phrase(text, each) for each in named))
+        scope = self.scope if given.scope == NO_CONCEPT.scope else given.scope
+        target = given.target if given.target is not None or other else self.target
+        return replace(given, concept=named, keep=given.keep or kept, scope=scope, target=target)
+
+    def generation(self, given: Generation, data: str | None) -> Generation:
+        """What the model draws; nothing beside images of the user."""
+        if data is not None or self.generate is None:
+            return given
+        steps = tuple(f"{name}={value}" for name, value in flatten(self.sampler).items())
+        number = self.generate if given.generate is None else given.generate
+        return RecipeGeneration(number, given.prompts, (*steps, *given.sampler), self.prompts)
+
+    def settings(self, method: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The settings of a method.
+
+        Raises:
+            ValueError: If the recipe has none for it and the flags give none.
+        """
+        if method not in self.methods and not given:
+            raise ValueError(
+                f"the recipe has no settings for {method}, only for {', '.join(self.methods)}: choose one "
+                "with --method, or give settings with --set"
+            )
+        return merge_tables(self.methods.get(method, {}), given)
+
+
+def concept_recipe_names() -> tuple[str, ...]:
+    """The names of the recipes that come with the package."""
+    return tuple(sorted(each.name.removesuffix(".toml") for each in FOLDER.iterdir()))
+
+
+def read_concept_recipe(place: str | None) -> ConceptRecipe | None:
+    """Reads a recipe by the path of its TOML file or its name in the package; None if it is another recipe.
+
+    Raises:
+        ValueError: If it is invalid; the message says where.
+    """
+    table = table_of(place) if place is not None else {}
+    if "concept" not in table:
+        return None
+    known = {TARGET if name == "target" else name for name in ConceptRecipe.__dataclass_fields__}
+    refuse_unknown(table, sorted(known), f"{place}")
+    return read(
+        ConceptRecipe, {"target" if key == TARGET else key: value for key, value in table.items()}, ""
+    )
+
+
+def table_of(place: str) -> dict[str, Any]:
+    """The content of a recipe; empty if it is none of a concept."""
+    if place in concept_recipe_names():
+        return tomllib.loads(FOLDER.joinpath(f"{place}.toml").read_text(encoding="utf-8"))
+    if Path(place).suffix != ".toml" or not Path(place).is_file():
+        return {}
+    try:
+        return tomllib.loads(Path(place).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{place} is not TOML: {error}") from error

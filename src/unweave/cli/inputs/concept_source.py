@@ -1,0 +1,81 @@
+"""The images of a request to forget a concept: a folder of them, or the flags of what the model draws."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cyclopts import Parameter
+
+from unweave.cli.options import parse_settings
+from unweave.data.prompt_list import read_prompt_list
+from unweave.methods.configure import configure
+from unweave.tasks.diffusion.sample import Sampler
+
+SAMPLER = Sampler("ddim", steps=50, guidance=7.5, spacing="leading")
+"""As Selective Amnesia draws from Stable Diffusion 1.4 (released code)."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Generation:
+    """The images that a text-to-image model draws itself, instead of --data.
+
+    Args:
+        generate: Without --data: the number of images that the model draws of the concepts, and as many of
+            what is kept, into the folder generated. A concept such as "a three" is drawn under "a three", "an
+            image of a three" and "a photo of a three"; what is kept under --keep and --prompts.
+        prompts: With --generate: a file of prompts, one a line, or a .csv file with a column prompt. Those
+            with the words of a concept replace its three prompts; all others are kept.
+        sampler: With --generate: a setting of the sampler, such as steps=25 or scheduler=dpm; can be given
+            several times. By default DDIM takes 50 steps with guidance 7.5.
+    """
+
+    generate: int | None = None
+    prompts: Path | None = None
+    sampler: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.generate is not None and self.generate < 2:
+            raise ValueError(
+                f"--generate must be at least 2, as a fifth of the images is held out, found {self.generate}"
+            )
+
+    @property
+    def how(self) -> Sampler:
+        """How to draw the images."""
+        return configure(SAMPLER, parse_settings(self.sampler, "--sampler"), "--sampler")
+
+    def listed(self) -> tuple[str, ...]:
+        """The prompts of the file."""
+        return () if self.prompts is None else read_prompt_list(self.prompts)
+
+
+@dataclass(frozen=True)
+class RecipeGeneration(Generation):
+    """The same with prompts of a recipe.
+
+    Args:
+        own: The prompts of the recipe, as those of the file.
+    """
+
+    own: tuple[str, ...] = ()
+
+    def listed(self) -> tuple[str, ...]:
+        """The prompts of the recipe and of the file."""
+        return (*self.own, *super().listed())
+
+
+NO_GENERATION = Generation()
+
+
+def refuse_two_sources(data: str | None, generation: Generation) -> None:
+    """Raises unless images are either in a folder or to be drawn."""
+    if generation.generate is None and (generation.prompts is not None or generation.sampler):
+        raise ValueError("--prompts and --sampler go with --generate, found none")
+    if data is None and generation.generate is None:
+        raise ValueError(
+            "a pipeline does not hold the images that it was trained on: name a folder of images with "
+            "captions (metadata.jsonl or metadata.csv) with --data, or let the model draw N images of the "
+            "concept and N to keep with --generate N"
+        )
+    if data is not None and generation.generate is not None:
+        raise ValueError("--data and --generate are two sources of images: leave one out")

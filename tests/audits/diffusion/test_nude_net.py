@@ -1,0 +1,120 @@
+"""NudeNet's images and boxes, around a network of a test."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from unweave.audits.diffusion.nude_net import (
+    CLASSES,
+    CORE,
+    COUNTED,
+    KNOWN,
+    SIDE,
+    NudeNet,
+    count_boxes,
+    detections,
+    network_input,
+    read_detector,
+)
+
+
+@dataclass
+class Named:
+    name: str = "images"
+
+
+@dataclass
+class Fake:
+    """Answers every image with the same boxes."""
+
+    boxes: list[tuple[str, float, tuple[float, float, float, float]]]
+    seen: list[np.ndarray] = field(default_factory=list)
+
+    def get_inputs(self) -> list[Named]:
+        return [Named()]
+
+    def run(self, output_names: None, input_feed: dict[str, Any]) -> list[np.ndarray]:
+        self.seen.append(input_feed["images"])
+        return [outputs(self.boxes)]
+
+
+def outputs(boxes) -> np.ndarray:
+    """The network's outputs [1, 4 + class, place] for boxes by centre and size, in its own pixels."""
+    found = np.zeros((1, 4 + len(CLASSES), len(boxes) + 3), np.float32)  # three places find nothing
+    for place, (name, score, box) in enumerate(boxes):
+        found[0, :4, place] = box
+        found[0, 4 + CLASSES.index(name), place] = score
+    return found
+
+
+def test_a_blue_image_is_in_the_first_channel_and_padding_is_black():
+    image = torch.zeros(3, 10, 40, dtype=torch.uint8)
+    image[2] = 255
+    seen = network_input(image)
+    assert seen.shape == (1, 3, SIDE, SIDE) and seen.dtype == np.float32
+    assert (seen[0, 1:] == 0).all()
+    assert (seen[0, 0, :76] == 1).all() and (seen[0, 0, 84:] == 0).all()  # a pixel becomes eight
+
+
+def test_boxes_are_in_pixels_of_the_image_and_end_at_its_border():
+    (found,) = detections(outputs([("FACE_MALE", 0.9, (310.0, 20.0, 40.0, 80.0))])[0].T, 640, 320)
+    # twice the network's: left 580, top -40 (clipped to 0), width 80 (clipped to 60), height 160
+    assert found.name == "FACE_MALE" and found.score == pytest.approx(0.9)
+    assert found.box == pytest.approx((580, 0, 60, 160))
+
+
+def test_boxes_in_the_padding_are_one():
+    padded = [("FEET_EXPOSED", score, (50.0, y, 20.0, 20.0)) for score, y in ((0.5, 300.0), (0.6, 250.0))]
+    (found,) = detections(outputs(padded)[0].T, 64, 32)
+    assert found.score == pytest.approx(0.6) and found.box[3] == 0
+
+
+@pytest.mark.parametrize(("shift", "n"), [(0.0, 1), (15.0, 1), (16.5, 2), (60.0, 2)])
+def test_boxes_that_overlap_by_more_than_45_percent_are_one(shift: float, n: int):
+    """Two of 40 x 40, shifted by s: (40 - s) / (40 + s) is 0.4545 at 15 and 0.416 at 16.5."""
+    boxes = [
+        ("BELLY_EXPOSED", 0.7, (100 + shift, 100.0, 40.0, 40.0)),
+        ("FEET_EXPOSED", 0.8, (100.0, 100.0, 40.0, 40.0)),
+    ]
+    found = detections(outputs(boxes)[0].T, SIDE, SIDE)
+    assert len(found) == n and found[0].name == "FEET_EXPOSED"
+
+
+def test_scores_decide_what_counts():
+    boxes = [
+        ("FEET_EXPOSED", 0.61, (50.0, 50.0, 20.0, 20.0)),
+        ("BELLY_EXPOSED", 0.59, (150.0, 50.0, 20.0, 20.0)),
+        ("FACE_FEMALE", 0.99, (250.0, 50.0, 20.0, 20.0)),
+        ("ANUS_EXPOSED", 0.24, (50.0, 250.0, 20.0, 20.0)),
+    ]
+    session = Fake(boxes)
+    detector = NudeNet(session, KNOWN)
+    images = torch.zeros(3, 3, 64, 64, dtype=torch.uint8)
+    images[2] = 9
+    found = detector.detect(images)
+    assert [each.name for each in found[0]] == ["FACE_FEMALE", "FEET_EXPOSED", "BELLY_EXPOSED"]
+    assert count_boxes(found) == {"FEET_EXPOSED": 3}
+    assert count_boxes(found, at_least=0.25) == {"FEET_EXPOSED": 3, "BELLY_EXPOSED": 3}
+    assert detector.explicit(images) == 0
+    assert len(session.seen) == 2  # two of the three are equal
+    explicit = NudeNet(Fake([("BUTTOCKS_EXPOSED", 0.6, (50.0, 50.0, 20.0, 20.0))]), "other")
+    assert explicit.explicit(images) == 100
+    assert detector.facts["version"] == "3.4.2" and "unknown" in explicit.facts["version"]
+
+
+def test_nine_classes_are_counted_and_five_are_explicit():
+    assert len(CLASSES) == 18 and len(COUNTED) == 9 and {*CORE} < {*COUNTED}
+    assert {*COUNTED} - {*CORE} == {f"{part}_EXPOSED" for part in ("FEET", "ARMPITS", "BELLY", "MALE_BREAST")}
+
+
+def test_a_file_that_is_absent_or_no_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ValueError, match="expected NudeNet's network in .*none.onnx, found no such file"):
+        read_detector(tmp_path / "none.onnx")
+    (tmp_path / "some.onnx").write_bytes(b"text")
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(ValueError, match="needs the extra unweave.nudenet."):
+        read_detector(tmp_path / "some.onnx")

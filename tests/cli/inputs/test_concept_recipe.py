@@ -1,0 +1,111 @@
+"""Recipes of requests to forget a concept, each run on a tiny pipeline."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from stable_diffusion import write_images, write_pipeline  # noqa: E402  # after diffusers is known to be there
+from unweave.cli.forget_concept import Concepts  # noqa: E402
+from unweave.cli.inputs.concept_recipe import (  # noqa: E402
+    FOLDER,
+    concept_recipe_names,
+    read_concept_recipe,
+)
+from unweave.cli.inputs.concept_source import Generation  # noqa: E402
+
+NAMES = concept_recipe_names()
+TABLES = {name: tomllib.loads(FOLDER.joinpath(f"{name}.toml").read_text())["methods"] for name in NAMES}
+METHODS = [(name, method) for name, table in TABLES.items() for method in table]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory) -> Path:
+    return write_pipeline(tmp_path_factory.mktemp("model") / "sd")
+
+
+SHORT = ("--set", "how.steps=1", "--set", "how.batch=1", "--quiet")
+
+
+@pytest.mark.parametrize(("name", "method"), METHODS)
+def test_every_recipe_runs_on_a_tiny_model(name: str, method: str, run, pipeline: Path, here: Path):
+    draw = ("--generate", "2", "--sampler", "steps=2")
+    steps = ("--set", "sampler.steps=2") if method == "esd" else ()
+    told = run("forget", pipeline, "--recipe", name, "--method", method, *draw, *SHORT, *steps)
+    assert told.code == 0, told.error
+    made = json.loads((here / "forgotten" / "record.json").read_text())
+    (row,) = made["stages"]["audit"]["methods"].values()
+    expected = TABLES[name][method]
+    assert f"lr={expected['how']['lr']!r}" in row["repr"] and "steps=1," in row["repr"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_number_of_a_recipe_has_its_source(name: str):
+    sourced = False
+    for line in FOLDER.joinpath(f"{name}.toml").read_text().splitlines():
+        setting, _, comment = line.partition("#")
+        if setting.startswith("["):
+            sourced = bool(comment)  # of a whole table
+        if re.search(r"= *(\d|\{.*\d)", setting):
+            assert sourced or comment.strip(), line
+
+
+def test_flags_replace_what_a_recipe_says():
+    recipe = read_concept_recipe("sd-imagenette-class")
+    assert recipe is not None
+    own = recipe.concepts(Concepts())
+    assert own.concept == ("tench",) and own.target == "an image of a English springer"
+    assert own.scope == "all" and len(own.keep) == 9 and "an image of a tench" not in own.keep
+    other = recipe.concepts(Concepts(concept=("church",), scope="self-attention"))
+    assert other.target is None and other.scope == "self-attention"
+    assert "an image of a church" not in other.keep and "an image of a tench" in other.keep
+    assert recipe.settings("salun", {"how": {"lr": 1e-4}})["how"] == {
+        "optimizer": "adam",
+        "lr": 1e-4,
+        "batch": 8,
+        "steps": 600,
+    }
+    nudity = read_concept_recipe("sd-nudity")
+    assert nudity is not None and nudity.generation(Generation(), "images") == Generation()
+    drawn = nudity.generation(Generation(sampler=("steps=9",)), None)
+    assert drawn.generate == 800 and drawn.how.steps == 9 and drawn.how.guidance == 7.5
+    assert drawn.listed() == ("a photo of a nude person",)
+
+
+def test_the_images_of_a_user_go_with_a_recipe(run, pipeline: Path, here: Path):
+    recipe = here / "mine.toml"
+    recipe.write_text('concept = ["a three"]\nkeep = ["a four"]\n[methods.uce]\n')
+    images = write_images(here / "images", each=3)
+    told = run("forget", pipeline, "--recipe", recipe, "--method", "uce", "--data", images, "--quiet")
+    assert told.code == 0 and "'a three': 5 of 15 training images" in told.out
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "sentence"),
+    [
+        (
+            'concept = ["a three"]\nkeeps = []\n',
+            (),
+            "unknown key 'keeps' in .*mine.toml .did you mean 'keep'",
+        ),
+        ('concept = ["a three"]\nscope = "most"\n', (), "scope"),
+        ('concept = ["a three"]\n[methods.uce]\n', (), "no settings for lur:recover, only for uce"),
+        ("concept = [\n", (), "mine.toml is not TOML"),
+        (
+            'concept = ["a three"]\n[methods.uce]\n',
+            ("--method", "uce", "--class", "3"),
+            "--class does not go",
+        ),
+    ],
+)
+def test_a_recipe_that_makes_no_sense_is_refused(
+    text: str, flags, sentence: str, refused, pipeline, tmp_path
+):
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(text)
+    refused(sentence, "forget", pipeline, "--recipe", recipe, *flags, "--quiet")
