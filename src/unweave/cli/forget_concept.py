@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from unweave.bench.recipe import refuse_unfit_targets
 from unweave.bench.workers import Progress
 from unweave.cli.inputs import out
+from unweave.cli.inputs.request import Request
 from unweave.cli.options import CommonFlags
 from unweave.cli.terminal import progress, show
 from unweave.families.text_to_image_settings import text_to_image_method
@@ -26,6 +27,10 @@ from unweave.tasks.diffusion.scopes import Scope
 CLAIM = "forget.json"
 INDEX = "model_index.json"
 PIPELINE = "StableDiffusionPipeline"
+NO_DATA = (
+    "a pipeline does not hold the images that it was trained on: name a folder of images with captions "
+    "(metadata.jsonl or metadata.csv) with --data"
+)
 
 
 @Parameter(name="*")
@@ -89,6 +94,13 @@ def refuse_no_concept(model: str, concepts: Concepts) -> None:
         raise ValueError("--column, --keep, --as, --scope and --rank go with --concept, found none")
 
 
+def refuse_other_requests(request: Request, tuned: Path | None, recipe: str | None) -> None:
+    """Raises if a concept is named beside another forget set, or with settings for other models."""
+    flags = [*request.flags(), *[name for name, value in (("tuned", tuned), ("recipe", recipe)) if value]]
+    if flags:
+        raise ValueError(f"--{flags[0]} does not go with --concept: leave one out")
+
+
 def is_pipeline(folder: Path) -> bool:
     """Whether a folder holds a text-to-image pipeline."""
     index = folder / INDEX
@@ -107,10 +119,7 @@ def forget_concept(
 ) -> int:
     """Writes a copy of a pipeline that has forgotten the concepts."""
     if data is None:
-        raise ValueError(
-            "a pipeline does not hold the images that it was trained on: name a folder of images with "
-            "captions (metadata.jsonl or metadata.csv) with --data"
-        )
+        raise ValueError(NO_DATA)
     chosen = configure(text_to_image_method(method), tables, f"method {method}")
     refuse_unfit_targets(chosen, "text-to-image", method)
     place = flags.out or Path("forgotten")
