@@ -1,4 +1,4 @@
-"""`unweave demo text-to-image`: a tiny model forgets an object, and the report shows what each model draws."""
+"""`unweave demo text-to-image`: a tiny model forgets an object, and the page shows it."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -297,13 +297,10 @@ def first_metrics(stage: Stage) -> list[str]:
 def _terms(stages: list[Stage]) -> list[Term]:
     """The terms of the figures on the first screen, in the order of their first use."""
     shown = [(stage, metric) for stage in stages for metric in first_metrics(stage)]
-    meanings = {
-        metric: family_of_stage(stage.record).metrics.get(metric) for stage, metric in reversed(shown)
-    }
-    metrics = [
-        Term(heading(metric), known.says)
-        for metric in dict.fromkeys(metric for _, metric in shown)
-        if (known := meanings[metric]) is not None
-    ]
+    metrics: dict[str, Term] = {}
+    for stage, metric in shown:
+        known = family_of_stage(stage.record).metrics.get(metric)
+        if known is not None:
+            metrics.setdefault(metric, Term(heading(metric), known.says))
     gaps = [Term("Mean gap", meaning) for meaning in dict.fromkeys(stage.gap_says for stage in stages)]
     return [*metrics.values(), *gaps, Term("Retrain", RETRAIN), Term("F", FORGET)]

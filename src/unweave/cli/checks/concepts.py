@@ -153,10 +153,11 @@ def print_findings(model: str, findings: Mapping[str, Any]) -> None:
     refusals = {name: each["refused"] for name, each in findings["costs"].items() if each["refused"]}
     exceptions = f", but not with {', '.join(refusals)}" if refusals else ""
     show.print_sentences(f"{model} can be used{exceptions}.", "", model_line(findings["model"]))
+    of = counts["forget"] + counts["retain"]
     show.print_sentences(
-        f"{named}: {counts['forget']} of {counts['forget'] + counts['retain']} training images hold it, "
-        f"under {counts['captions to forget']} captions; {counts['captions to keep']} captions are to be kept, of "
-        f"which {counts['neighbours']} differ from one to forget in one word.",
+        f"{named}: {counts['forget']} of {of} training images hold it, under {counts['captions to forget']} "
+        f"captions. Of the {counts['captions to keep']} captions to keep, {counts['neighbours']} differ from "
+        "one of them in one word.",
         f"Held out: {counts['held out']} images, {counts['held out of the concept']} of the concept.",
         "",
     )
