@@ -13,7 +13,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -60,6 +60,7 @@ class Estimate:
         return self.seconds / other.seconds
 
 
+@runtime_checkable
 class Runnable(Protocol):
     """What a method runs on besides a model and its split."""
 
