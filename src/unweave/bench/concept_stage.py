@@ -39,12 +39,14 @@ class ConceptStage(Stage):
 
     Args:
         source: The recipe of the models.
+        family: How images are drawn and attacked; also that of the stage's recipe.
         factor: The factor of the concept, such as "object".
         value: Its value, such as "three".
         counts: The number of prompts of each kind.
     """
 
     source: TextToImageRecipe
+    family: TextToImageFamily
     factor: str
     value: str
     counts: PromptCounts
@@ -72,9 +74,7 @@ class ConceptStage(Stage):
 
     def make_case(self, seed: int) -> ConceptCase:
         """The request to the original of a seed, with its exam."""
-        models, family = self.models, self.recipe.family
-        assert isinstance(family, TextToImageFamily)
-        pipeline = self.pipeline(seed)
+        models, family, pipeline = self.models, self.family, self.pipeline(seed)
         questions = EditExam(
             prompts=concept_prompts(self.source.drawings, self.factor, self.value, self.counts),
             recogniser=models.recogniser,
@@ -134,7 +134,7 @@ class ConceptStage(Stage):
         known = self.recipe.table()
         parts = {key: known[key] for key in ("name", "seeds", "calibration_seeds", "methods")}
         about = {"concept": {self.factor: self.value}, "prompts": as_table(self.counts)}
-        family = {"images": as_table(self.recipe.family)}
+        family = {"images": as_table(self.family)}
         data = {"name": self.source.drawings.subject}
         return {**parts, **about, **family, "models": as_table(self.source), "data": data}
 

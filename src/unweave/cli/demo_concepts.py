@@ -86,6 +86,7 @@ class Demonstration:
                 self.recipe(f"{factor}-{value}", seed),
                 folder,
                 source=self.source,
+                family=self.family,
                 factor=factor,
                 value=value,
                 counts=self.counts,
