@@ -7,7 +7,8 @@ the same fresh weights and see the same training, on all images or on the retain
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from jaxtyping import UInt8
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging
 
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, fit_recogniser
 from unweave.bench.text_to_image_recipe import TextToImageRecipe, arrange
@@ -232,5 +234,18 @@ def write_pipeline(
     }
     pipeline = StableDiffusionPipeline(**parts, requires_safety_checker=False)
     beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    pipeline.save_pretrained(beside)
+    with no_progress_bar():
+        pipeline.save_pretrained(beside)
     os.replace(beside, folder)
+
+
+@contextmanager
+def no_progress_bar() -> Iterator[None]:
+    """Shows no progress bar of transformers while the body runs."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -13,6 +13,7 @@ from unweave.bench.study import REFERENCES
 from unweave.bench.workers import Listener, Progress
 from unweave.cli.checks import timing
 from unweave.cli.checks.notes import missing_retraining, notes
+from unweave.cli.forget_concept import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
 from unweave.cli.inputs import out
 from unweave.cli.inputs.request import NOTHING, Request, about_own_images, positions
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_names
@@ -48,6 +49,7 @@ def check(
     /,
     *,
     request: Request = NOTHING,
+    concepts: Concepts = NO_CONCEPT,
     recipe: str | None = None,
     data: str | None = None,
     methods: str | None = None,
@@ -57,16 +59,23 @@ def check(
 
     The model is a classifier with one logit per class and one label per example, or a denoiser. Costs are
     estimated by running each method for a few steps. Without a request, check assumes a random tenth of the
-    data, or the first class for a generator.
+    data, or the first class for a generator. For a text-to-image model it counts the captions that hold the
+    concept, and estimates the cost of lur if no methods are given.
 
     Args:
         model: project.py, a recipe, or a model's folder.
         request: The forget set.
+        concepts: The concepts that a text-to-image model forgets.
         recipe: The recipe of a model's folder that has no recipe in it.
-        data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
+        data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file;
+            for a text-to-image model a folder with captions.
         methods: Names with commas between, such as lur:recover,salun; all if none are given.
         flags: The flags of every verb.
     """
+    if concepts.concept:
+        refuse_other_requests(request, None, recipe)
+        return check_request(model, concepts, data=data, methods=methods, flags=flags)
+    refuse_no_concept(model, concepts)
     requested = parse_names(methods)
     project = load(model, recipe=recipe, data=data, device=flags.device)
     names = methods_to_price(project, requested)
@@ -89,6 +98,21 @@ def check(
         model, findings, exam, missing_retraining(project)
     )
     return 0
+
+
+def check_request(
+    model: str, concepts: Concepts, *, data: str | None, methods: str | None, flags: CommonFlags
+) -> int:
+    """Checks a request to a text-to-image model.
+
+    Raises:
+        ValueError: If the extra is not installed.
+    """
+    try:
+        from unweave.cli.checks import concepts as checks
+    except ImportError as error:
+        raise ValueError(f"{error}: text-to-image needs the extra unweave[diffusion]") from error
+    return checks.check_concept(model, concepts, data=data, methods=methods, flags=flags)
 
 
 def methods_to_price(project: Project, requested: Sequence[str] | None) -> list[str]:
@@ -131,7 +155,16 @@ def forget_positions(request: Request, project: Project, seed: int) -> torch.Ten
 
 
 def model_facts(model: nn.Module, project: Project) -> dict[str, Any]:
-    """The facts about a model."""
+    """The facts about the model of a project."""
+    return {
+        **weight_facts(model),
+        "trained": project.model is not None,
+        "ids": project.train.names is not None,
+    }
+
+
+def weight_facts(model: nn.Module) -> dict[str, Any]:
+    """The facts about the weights of a model."""
     weights = list(model.parameters())
     return {
         "type": type(model).__name__,
@@ -139,8 +172,6 @@ def model_facts(model: nn.Module, project: Project) -> dict[str, Any]:
         "trainable": sum(p.numel() for p in weights if p.requires_grad),
         "dtype": ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in weights})),
         "device": str(weights[0].device),
-        "trained": project.model is not None,
-        "ids": project.train.names is not None,
     }
 
 

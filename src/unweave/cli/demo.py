@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from unweave.audits.verdict import SEEDS
@@ -79,9 +80,11 @@ def diffusion(quick: bool) -> Demonstration:
 
 DEMONSTRATIONS: Mapping[str, Callable[[bool], Demonstration]] = {"digits": digits, "diffusion": diffusion}
 
+What = Literal["digits", "diffusion", "text-to-image"]
+
 
 def demo(
-    what: Literal["digits", "diffusion"] = "digits",
+    what: What = "digits",
     /,
     *,
     quick: bool = False,
@@ -94,18 +97,41 @@ def demo(
 
     With digits there are two problems: the model forgets a tenth of a training set with wrong labels, which
     it has memorised, at several budgets; and all images of one digit. With diffusion there is one: a
-    generator forgets one digit, and the report shows the images of each model. The demo writes the cells,
+    generator forgets one digit, and the report shows the images of each model. With text-to-image a model
+    that draws digits from prompts forgets an object, and another time a colour. The demo writes the cells,
     record.json and report.html.
 
     Args:
-        what: Classifiers of digits, or a generator of digits; scikit-learn's digits need no download.
-        quick: Only two seeds, or two methods and a shorter training of the generator; gives no verdict.
+        what: Classifiers of digits, a generator of digits, or a model that draws digits from prompts;
+            scikit-learn's digits need no download.
+        quick: Only two seeds, or a shorter training of the generator and fewer methods or concepts; gives no
+            verdict.
         methods: Method names separated by commas, such as lur:recover,salun; a selection by default.
-        seeds: The number of seeds; a verdict needs ten. One by default for the generator.
+        seeds: The number of seeds; a verdict needs ten. One by default for generators, and always for
+            text-to-image.
         jobs: The number of worker processes; by default one per core.
         flags: The flags of every verb.
     """
-    demonstration = DEMONSTRATIONS[what](quick)
+    if what == "text-to-image":
+        if seeds not in (None, 1):
+            raise ValueError(f"demo text-to-image has one seed, found --seeds {seeds}: leave it out")
+        folder, count = run_concepts(quick, methods, jobs, flags), 1
+    else:
+        folder, count = run_recipes(DEMONSTRATIONS[what](quick), methods, seeds, jobs, flags)
+    if count is not None and count < SEEDS and not flags.json:
+        show.print_lines(f"no verdict: {count} {'seed' if count == 1 else 'seeds'}, {SEEDS} needed", "")
+    bench.print_summary(folder, flags)
+    return 0
+
+
+def run_recipes(
+    demonstration: Demonstration,
+    methods: str | None,
+    seeds: int | None,
+    jobs: int | None,
+    flags: CommonFlags,
+) -> tuple[Path, int | None]:
+    """Runs the recipes of a demo; returns the folder and the number of seeds, None for all."""
     count = seeds if seeds is not None else demonstration.seeds
     method_names = demonstration.methods if methods is None else methods
     recipes = demonstration.recipes_for(method_names)
@@ -113,8 +139,17 @@ def demo(
         # without a verdict there is no use for calibration models
         recipes = [replace(recipe, calibration_seeds=()) for recipe in recipes]
     plan = Plan(methods=method_names, seeds=count, executor=Executor(jobs))
-    folder = bench.run_recipes(recipes, "unweave-demo", plan, flags)
-    if count is not None and count < SEEDS and not flags.json:
-        show.print_lines(f"no verdict: {count} {'seed' if count == 1 else 'seeds'}, {SEEDS} needed", "")
-    bench.print_summary(folder, flags)
-    return 0
+    return bench.run_recipes(recipes, "unweave-demo", plan, flags), count
+
+
+def run_concepts(quick: bool, methods: str | None, jobs: int | None, flags: CommonFlags) -> Path:
+    """Runs the demo of text-to-image models; returns the folder.
+
+    Raises:
+        ValueError: If the extra is not installed.
+    """
+    try:
+        from unweave.cli import demo_concepts
+    except ImportError as error:
+        raise ValueError(f"{error}: text-to-image needs the extra unweave[diffusion]") from error
+    return demo_concepts.run(demo_concepts.digits(quick), methods, jobs, flags)

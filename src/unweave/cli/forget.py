@@ -11,7 +11,13 @@ from torch import nn
 from unweave.audits.exam import Glancing, glance
 from unweave.bench.workers import Listener, Progress
 from unweave.cli.checks.dry_run import print_plan
-from unweave.cli.forget_concept import NO_CONCEPT, Concepts, forget_concept, refuse_no_concept
+from unweave.cli.forget_concept import (
+    NO_CONCEPT,
+    Concepts,
+    forget_concept,
+    refuse_no_concept,
+    refuse_other_requests,
+)
 from unweave.cli.inputs import out
 from unweave.cli.inputs.choose_method import Retraining, configure_method, read_search, tuned_method
 from unweave.cli.inputs.concept_recipe import read_concept_recipe
@@ -237,13 +243,6 @@ def save_result(
         record.write(add_request(saved, facts), folder)
 
     Processes.current().from_first(describe)
-
-
-def refuse_other_requests(request: Request, tuned: Path | None, recipe: str | None) -> None:
-    """Raises if a concept is named beside another forget set, or with settings for other models."""
-    flags = [*request.flags(), *[name for name, value in (("tuned", tuned), ("recipe", recipe)) if value]]
-    if flags:
-        raise ValueError(f"--{flags[0]} does not go with --concept: leave one out")
 
 
 def request_facts(

@@ -14,6 +14,7 @@ from unweave.bench.recipe import refuse_unfit_targets
 from unweave.bench.workers import Listener, Progress
 from unweave.cli.inputs import out, single_file
 from unweave.cli.inputs.concept_source import NO_GENERATION, Generation, refuse_two_sources
+from unweave.cli.inputs.request import Request
 from unweave.cli.options import CommonFlags
 from unweave.cli.terminal import progress, show
 from unweave.families.text_to_image_settings import text_to_image_method
@@ -97,7 +98,7 @@ class Plan(Protocol):
         ...
 
 
-def refuse_no_concept(model: str, concepts: Concepts, generation: Generation) -> None:
+def refuse_no_concept(model: str, concepts: Concepts, generation: Generation = NO_GENERATION) -> None:
     """Raises if a text-to-image pipeline is given without a concept, or settings of one without it."""
     if is_pipeline(Path(model)):
         raise ValueError(f"{model} holds a text-to-image model: name what to forget with --concept")
@@ -105,6 +106,13 @@ def refuse_no_concept(model: str, concepts: Concepts, generation: Generation) ->
         raise ValueError(
             "--column, --keep, --as, --scope, --rank, --config and --generate go with --concept, found none"
         )
+
+
+def refuse_other_requests(request: Request, tuned: Path | None, recipe: str | None) -> None:
+    """Raises if a concept is named beside another forget set, or with settings for other models."""
+    flags = [*request.flags(), *[name for name, value in (("tuned", tuned), ("recipe", recipe)) if value]]
+    if flags:
+        raise ValueError(f"--{flags[0]} does not go with --concept: leave one out")
 
 
 def is_pipeline(folder: Path) -> bool:

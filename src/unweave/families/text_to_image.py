@@ -69,6 +69,11 @@ class TextToImageFamily(Family):
             raise ValueError(f"images must be at least {FEWEST}, which a KID needs, found {self.images}")
 
     @property
+    def budget(self) -> Budget | None:
+        """The budget of attackers; None if no attack runs."""
+        return replace(self.attacker, images=self.attacks) if self.attacks else None
+
+    @property
     def methods(self) -> Mapping[str, Method]:
         """All methods that support text-to-image models, with settings for them."""
         return PRESETS
@@ -93,8 +98,7 @@ class TextToImageFamily(Family):
         Raises:
             ValueError: If there are too few real images.
         """
-        budget = replace(self.attacker, images=self.attacks) if self.attacks else None
-        return ConceptExam(prompts, recogniser, real, self.sampler, self.images, budget)
+        return ConceptExam(prompts, recogniser, real, self.sampler, self.images, self.budget)
 
     def build(self, name: str, n_classes: int, settings: Mapping[str, int]) -> nn.Module:
         """Raises: no recipe builds such a model."""

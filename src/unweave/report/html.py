@@ -15,13 +15,14 @@ from unweave.families import family_of_stage
 from unweave.record.files import write_atomically
 from unweave.record.record import explain_unverified
 from unweave.report import attack_tables, frontier, protocol_tables, qualification_tables
+from unweave.report.concept_tables import Concept, concept_of, recovering
 from unweave.report.numbers import heading
 from unweave.report.protocol import has_figures
 from unweave.report.ranking import ours_of, rank_stages
 from unweave.report.ranks import Ranking
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, rows
 from unweave.report.tables import brief_metrics, comparison_columns
-from unweave.report.template import flatten, load_templates, metric_meaning
+from unweave.report.template import flatten, load_templates
 
 FILE = "report.html"
 RETRAIN = "Models retrained without the forget set: compare each figure with theirs."
@@ -110,6 +111,8 @@ class Stage:
         attacks: the attacks of an audit, None without.
         sheets: pictures of what a generator draws, the original's and Retrain's first.
         qualified: What a verdict without retrained models rests on, in sentences; empty with them.
+        concept: The erased concept of a text-to-image model, None for other models.
+        recovering: Ids of the attacks that recover what a generator forgot.
     """
 
     name: str
@@ -131,6 +134,8 @@ class Stage:
     attacks: Attacks | None
     sheets: dict[str, str]
     qualified: list[str]
+    concept: Concept | None
+    recovering: list[str]
 
     def verdicts(self) -> dict[str, list[str]]:
         """Names of the methods other than the headline's, by status."""
@@ -172,13 +177,15 @@ class Frontier:
 def render(record: Mapping[str, Any]) -> str:
     """The page of a valid record, as one string of HTML."""
     stages = [_stage(name, f"stage-{i}", stage) for i, (name, stage) in enumerate(record["stages"].items())]
+    # with one seed each the order of methods shows nothing
+    several = [stage for stage in record["stages"].values() if len(stage["seeds"]) > 1]
     page = load_templates().get_template("page.html.jinja")
     return page.render(
         stages=stages,
         frontiers=[_frontier(*each) for each in record.get("frontier", {}).items()],
         qualification=_qualification(record),
         protocol=protocol_tables.legend(record) if all(stage.protocol for stage in stages) else None,
-        ranks=_ranks(list(record["stages"].values())) if len(stages) > 1 else None,
+        ranks=_ranks(several) if len(several) > 1 else None,
         environment=flatten(record["environment"]),
         date=record["environment"].get("date"),
         schema=record["schema"],
@@ -198,10 +205,10 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
     from unweave.report import figures  # matplotlib takes time to import
     from unweave.report.pareto import pareto
 
-    stage_rows = rows(stage)
+    stage_rows, ids = rows(stage), metric_ids(stage)
     # brief metrics leave out the probes of a whole class, which do not fit a terminal
     tested = {*brief_metrics(stage), *(stage["margins"] or {})}
-    main = [metric for metric in metric_ids(stage) if metric in tested]
+    main, attacks = [metric for metric in ids if metric in tested], recovering(ids)
     tradeoff, conflict, front = figures.tradeoff(stage), figures.conflict(stage), pareto(stage)
     return Stage(
         name=name,
@@ -211,7 +218,7 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
         headline=headline(stage),
         reference=next((row for row in stage_rows if row.status == "reference"), None),
         metrics=main,
-        further=[metric for metric in metric_ids(stage) if metric not in main],
+        further=[metric for metric in ids if metric not in main],
         parts=gap_ids(stage),
         # matplotlib escapes the names that it draws.
         losses={method: Markup(svg) for method, svg in figures.losses(stage).items()},
@@ -224,6 +231,8 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
         attacks=_attacks(stage),
         sheets=_sheets(stage_rows, stage.get("sheets", {})),
         qualified=qualification_tables.audit_sentences(stage["qualified"]) if "qualified" in stage else [],
+        concept=concept_of(stage, stage_rows, ids),
+        recovering=attacks,
     )
 
 
@@ -283,9 +292,18 @@ def _glossary(stages: list[Stage]) -> list[Any]:
     return list(entries.values())
 
 
+def first_metrics(stage: Stage) -> list[str]:
+    """The ids of the figures of a stage on the first screen."""
+    return stage.metrics if stage.concept is None else stage.concept.metrics
+
+
 def _terms(stages: list[Stage]) -> list[Term]:
     """The terms of the figures on the first screen, in the order of their first use."""
-    ids = dict.fromkeys(metric for stage in stages for metric in stage.metrics)
-    metrics = [Term(heading(metric), meaning) for metric in ids if (meaning := metric_meaning(metric))]
+    shown = [(stage, metric) for stage in stages for metric in first_metrics(stage)]
+    metrics: dict[str, Term] = {}
+    for stage, metric in shown:
+        known = family_of_stage(stage.record).metrics.get(metric)
+        if known is not None:
+            metrics.setdefault(metric, Term(heading(metric), known.says))
     gaps = [Term("Mean gap", meaning) for meaning in dict.fromkeys(stage.gap_says for stage in stages)]
-    return [*metrics, *gaps, Term("Retrain", RETRAIN), Term("F", FORGET)]
+    return [*metrics.values(), *gaps, Term("Retrain", RETRAIN), Term("F", FORGET)]

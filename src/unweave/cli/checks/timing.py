@@ -11,9 +11,9 @@ counts in full; one with a budget gets the rest of it after the other lengths.
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -28,6 +28,7 @@ from unweave.methods.configure import configure, stages_of
 from unweave.methods.recover import Recover
 from unweave.problem import Problem, add_time
 from unweave.split import Split
+from unweave.tasks import Task
 from unweave.weights.cost import Cost
 
 SHORT, LONGER, PATIENCE = 2, 8, 1.0
@@ -59,6 +60,20 @@ class Estimate:
         return self.seconds / other.seconds
 
 
+@runtime_checkable
+class Runnable(Protocol):
+    """What a method runs on besides a model and its split."""
+
+    @property
+    def build(self) -> Callable[[], nn.Module] | None:
+        """Makes a model with fresh weights; None if the model's modules redraw themselves."""
+        ...
+
+    def task(self, split: Split) -> Task:
+        """The task of the model during unlearning."""
+        ...
+
+
 @dataclass(frozen=True)
 class Length:
     """The length of a descent.
@@ -84,7 +99,7 @@ class Length:
         return (full - SHORT) / (steps - SHORT)
 
 
-def estimate(method: Method, model: nn.Module, split: Split, project: Project) -> Estimate:
+def estimate(method: Method, model: nn.Module, split: Split, project: Runnable) -> Estimate:
     """Estimates the cost of a method on a model, or says why it can't run; the model stays unchanged."""
     lengths, method = lengths_of(method, split), without_early_end(method)
     short = {path: each.unit * SHORT for path, each in lengths.items()}
@@ -143,7 +158,7 @@ def without_early_end(method: Method) -> Method:
 
 
 def time_method(
-    method: Method, lengths: Mapping[str, float], model: nn.Module, split: Split, project: Project
+    method: Method, lengths: Mapping[str, float], model: nn.Module, split: Split, project: Runnable
 ) -> Cost:
     """The cost of a method at these lengths, on a copy of the model."""
     whole = {path: value if path.endswith("epochs") else round(value) for path, value in lengths.items()}

@@ -1,0 +1,174 @@
+"""`unweave check FOLDER --concept ...`: counts the data of a request to a text-to-image model, and its cost.
+
+Needs the extra `unweave[diffusion]`; `unweave check` imports it only for such a model.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from unweave.audits.diffusion.kid import FEWEST
+from unweave.audits.diffusion.real_concepts import PICTURES
+from unweave.bench.workers import Listener, Progress
+from unweave.cli.check import ASSUMED, COLUMNS, FILE, cost_row, model_line, weight_facts
+from unweave.cli.checks import timing
+from unweave.cli.forget_concept import Concepts
+from unweave.cli.inputs import concept_work, out
+from unweave.cli.inputs.concept_work import ConceptWork
+from unweave.cli.options import CommonFlags, parse_names
+from unweave.cli.terminal import progress, show
+from unweave.families.text_to_image_settings import text_to_image_method
+from unweave.methods import DEFAULT
+from unweave.record.files import write_atomically
+from unweave.record.record import to_json_values
+from unweave.split import Split
+from unweave.tasks import Task
+
+NO_DATA = (
+    "a pipeline does not hold the images that it was trained on: name a folder of images with captions "
+    "(metadata.jsonl or metadata.csv) with --data"
+)
+
+
+@dataclass(frozen=True)
+class Requested:
+    """A request whose methods are timed.
+
+    Args:
+        work: The request.
+    """
+
+    work: ConceptWork
+
+    def task(self, split: Split) -> Task:
+        """The task of the request."""
+        return self.work.request.task
+
+    def build(self) -> nn.Module:
+        """A model with fresh weights."""
+        return self.work.pipeline.fresh(self.work.model)
+
+
+def check_concept(
+    model: str, concepts: Concepts, *, data: str | None, methods: str | None, flags: CommonFlags
+) -> int:
+    """Counts the data of a request, and estimates the cost of methods from a few steps of each.
+
+    Raises:
+        ValueError: If the pipeline, the images or the request can't be used.
+    """
+    if data is None:
+        raise ValueError(NO_DATA)
+    names = parse_names(methods) or (DEFAULT,)
+    for name in names:
+        text_to_image_method(name)
+    if flags.out is not None:
+        out.refuse_within(flags.out, Path(model), data)
+    with progress.show_progress(f"Checking {model}", quiet=flags.quiet) as listener:
+        work = concept_work.read(model, concepts, data)
+        findings = inspect_request(work, names, listener)
+    if flags.out is not None:
+        facts = {"verb": "check", **work.facts(), "methods": list(names)}
+        with out.open_folder(out.choose_folder(flags.out, facts), facts) as folder:
+            write_atomically(folder / FILE, json.dumps(to_json_values(findings), indent=1))
+    show.print_json(findings) if flags.json else print_findings(model, findings)
+    return 0
+
+
+def inspect_request(work: ConceptWork, names: Sequence[str], listener: Listener) -> dict[str, Any]:
+    """All findings about a request."""
+    counts = count_data(work)
+    return {
+        "model": {**weight_facts(work.model), "trained": True},
+        "concepts": list(work.concepts.concept),
+        "scope": work.concepts.scope,
+        "data": counts,
+        "notes": list(notes(counts)),
+        "costs": estimate_costs(work, names, listener),
+    }
+
+
+def count_data(work: ConceptWork) -> dict[str, int]:
+    """The numbers of images in each part, and of different captions."""
+    split, prompts = work.request.split, work.request.prompts
+    gone, kept = ({*split.part(part)[1].tolist()} for part in ("forget", "retain"))
+    labels = split.train.labels
+    captions = [{prompts.texts[label] for label in labels[sorted(ids)].tolist()} for ids in (gone, kept)]
+    held_out = split.held_out.labels
+    concept = [label in prompts.forgotten for label in held_out.tolist()]
+    return {
+        "forget": len(gone),
+        "retain": len(kept),
+        "held out": len(held_out),
+        "held out of the concept": sum(concept),
+        "captions to forget": len(captions[0]),
+        "captions to keep": len(captions[1]),
+        "captions of both": len(captions[0] & captions[1]),
+        "neighbours": len(neighbours(captions[0], captions[1] - captions[0])),
+    }
+
+
+def neighbours(forgotten: set[str], kept: set[str]) -> set[str]:
+    """The captions to keep that differ in one word from a caption to forget."""
+    patterns = {pattern for text in forgotten for pattern in without_a_word(text)}
+    return {text for text in kept if not patterns.isdisjoint(without_a_word(text))}
+
+
+def without_a_word(text: str) -> Iterator[tuple[str, ...]]:
+    """Yields the words of a text with each of them left blank in turn."""
+    words = tuple(text.split())
+    return ((*words[:place], "", *words[place + 1 :]) for place in range(len(words)))
+
+
+def notes(counts: Mapping[str, int]) -> Iterator[str]:
+    """Yields what makes a request or its audit hard."""
+    if counts["forget"] < PICTURES:
+        yield f"attacks of an audit learn from {PICTURES} images of the concept, found {counts['forget']}"
+    if counts["held out"] - counts["held out of the concept"] < FEWEST:
+        yield f"a KID of an audit needs {FEWEST} held-out images to keep of each kind that its prompts name"
+    if counts["captions of both"]:
+        yield (
+            f"{counts['captions of both']} captions stand beside images to forget and images to keep: they "
+            "do not name the concept, so they stay prompts to keep"
+        )
+    if not counts["neighbours"]:
+        yield "no caption to keep differs in one word from one to forget: damage nearby may go unseen"
+
+
+def estimate_costs(work: ConceptWork, names: Sequence[str], listener: Listener) -> dict[str, dict[str, Any]]:
+    """Estimates the cost of each method, or says why it can't run."""
+    asked, split = Requested(work), work.request.split
+    timing.estimate(text_to_image_method("finetune"), work.model, split, asked)  # torch's own start
+    costs: dict[str, dict[str, Any]] = {}
+    for done, name in enumerate(names, 1):
+        found = timing.estimate(text_to_image_method(name), work.model, split, asked)
+        costs[name] = dataclasses.asdict(found)
+        listener(Progress(name, done, len(names)))
+    return costs
+
+
+def print_findings(model: str, findings: Mapping[str, Any]) -> None:
+    """Prints the findings."""
+    counts, named = findings["data"], ", ".join(map(repr, findings["concepts"]))
+    refusals = {name: each["refused"] for name, each in findings["costs"].items() if each["refused"]}
+    exceptions = f", but not with {', '.join(refusals)}" if refusals else ""
+    show.print_sentences(f"{model} can be used{exceptions}.", "", model_line(findings["model"]))
+    of = counts["forget"] + counts["retain"]
+    show.print_sentences(
+        f"{named}: {counts['forget']} of {of} training images hold it, under {counts['captions to forget']} "
+        f"captions. Of the {counts['captions to keep']} captions to keep, {counts['neighbours']} differ from "
+        "one of them in one word.",
+        f"Held out: {counts['held out']} images, {counts['held out of the concept']} of the concept.",
+        "",
+    )
+    show.print_sentences(*([f"- {note}" for note in findings["notes"]] or ["No problem was found."]), "")
+    columns = {title: each for title, each in COLUMNS.items() if each[0] != "cost"}
+    rows = [cost_row(name, each, list(columns.values())) for name, each in findings["costs"].items()]
+    show.print_table(("Method", *columns, "Runs"), rows)
+    show.print_sentences("", *ASSUMED)
+    show.print_sentences(*(f"{name}: {reason}" for name, reason in refusals.items()))

@@ -1,0 +1,74 @@
+"""`unweave check FOLDER --concept`: the captions of a request, its neighbours, and what a step costs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from stable_diffusion import write_images, write_pipeline
+from unweave.cli.checks.concepts import neighbours, notes
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("model")
+    write_images(place / "images", each=3)
+    return write_pipeline(place / "sd").parent
+
+
+@pytest.fixture
+def given(source: Path, here: Path) -> Path:
+    return Path(shutil.copytree(source, here.parent / "given"))
+
+
+def test_neighbours_differ_in_one_word():
+    kept = {"a red two", "a blue two", "two", "a red three now", "a bold three"}
+    assert neighbours({"a red three"}, kept) == {"a red two", "a bold three"}
+    assert neighbours({"a red three", "one"}, kept) == {"a red two", "a bold three", "two"}
+
+
+def test_a_note_names_what_an_audit_would_lack():
+    counts = {
+        "forget": 9,
+        "held out": 40,
+        "held out of the concept": 2,
+        "captions of both": 0,
+        "neighbours": 1,
+    }
+    (note,) = notes(counts)
+    assert "learn from 10 images of the concept, found 9" in note
+    assert list(notes({**counts, "forget": 10})) == []
+    assert len(list(notes({**counts, "held out": 21, "captions of both": 3, "neighbours": 0}))) == 4
+
+
+def test_a_request_is_counted_and_timed_and_a_method_that_cannot_run_is_named(run, given: Path, here: Path):
+    asked = ("check", given / "sd", "--concept", "a three", "--data", given / "images")
+    told = run(*asked, "--methods", "finetune,reset-tokens", "--json", "--out", here / "out", "--quiet")
+    assert told.code == 0, told.error
+    found = json.loads(told.out)
+    # eighteen images, six of them "a three"; a fifth of both kinds is held out
+    assert found["data"] == {
+        "forget": 5,
+        "retain": 10,
+        "held out": 3,
+        "held out of the concept": 1,
+        "captions to forget": 2,
+        "captions to keep": 4,
+        "captions of both": 0,
+        "neighbours": 4,
+    }
+    finetune, reset = (found["costs"][name] for name in ("finetune", "reset-tokens"))
+    assert finetune["gradients"] == pytest.approx(100) and finetune["seconds"] > 0
+    assert reset["seconds"] is None and 'scope "text encoder"' in reset["refused"]
+    assert 0 < found["model"]["trainable"] < found["model"]["weights"]
+    assert json.loads((here / "out" / "check.json").read_text())["data"] == found["data"]
+
+
+def test_a_pipeline_needs_a_concept_and_images(refused, given: Path):
+    refused("name what to forget with --concept", "check", given / "sd")
+    refused("name a folder of images with captions", "check", given / "sd", "--concept", "a three")
+    refused("--random does not go with --concept", "check", "x", "--concept", "a three", "--random", "0.1")
