@@ -1,6 +1,7 @@
 """`unweave forget`: writes a new model that has forgotten some of its data; never changes the original."""
 
 import shlex
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from unweave.weights.sharded_model import gather_on_first
 CLAIM = "forget.json"
 MODELS = "models"
 SPLIT = "split.json"
+STATES = "states"
 DAMAGED = 5.0
 """The loss of accuracy on retained data, in points, that triggers a warning."""
 
@@ -53,6 +55,7 @@ def forget(
     data: str | None = None,
     shard: bool = False,
     blocks: str | None = None,
+    save_every: int | None = None,
     dry_run: bool = False,
     flags: CommonFlags = DEFAULTS,
 ) -> int:
@@ -79,12 +82,14 @@ def forget(
         shard: Under torchrun, cut the model over the processes (FSDP2); otherwise each holds all of it.
         blocks: With --shard, a pattern for the names of the modules that are gathered one at a time; by
             default the model's own repeated layers.
+        save_every: The number of steps between two saved states; the same command then resumes an interrupted
+            run. By default none is saved.
         dry_run: Only print what forget would do, and its cost.
         flags: The flags of every verb.
     """
     tables, processes = parse_settings(set), Processes.current()
     method_named(method)
-    refuse_unfit_flags(shard=shard, blocks=blocks, concept=bool(concepts.concept))
+    refuse_unfit_flags(shard=shard, blocks=blocks, save_every=save_every, concept=bool(concepts.concept))
     if concepts.concept:
         refuse_other_requests(request, tuned, recipe)
         return forget_concept(
@@ -113,9 +118,10 @@ def forget(
     refuse_other_facts(run_facts)
     folder, done = processes.from_first(lambda: find_folder(place, run_facts, project))
     if done:
+        processes.from_first(lambda: remove_states(folder))
         print_done(split, method, folder=folder, flags=flags)
         return 0
-    run = Run(project, split, chosen_method, method, model, request, folder, flags)
+    run = Run(project, split, chosen_method, method, model, request, folder, save_every, flags)
     if dry_run:
         return processes.from_first(run.print_dry_run)  # alone: a clock decides how long it measures
     run.write_result(run_facts, lambda original: shard_model(original, blocks) if shard else original)
@@ -134,6 +140,7 @@ class Run:
         model: The model on the command line.
         request: The request on the command line.
         folder: The folder of the result.
+        save_every: The number of steps between two saved states; None saves none.
         flags: The flags of every verb.
     """
 
@@ -144,6 +151,7 @@ class Run:
     model: str
     request: Request
     folder: Path
+    save_every: int | None
     flags: CommonFlags
 
     def print_dry_run(self) -> int:
@@ -184,6 +192,8 @@ class Run:
                 seed=seed,
                 device=flags.device,
                 build=self.project.build,
+                state_folder=None if self.save_every is None else self.folder / STATES,
+                save_every=self.save_every or 1,
             )
             whole = gather_on_first(result.model)
             after = processes.from_first(lambda: glance(exam, whole))
@@ -191,6 +201,7 @@ class Run:
             save_result(
                 result, self.project, self.folder, name=self.name, model=self.model, request=self.request
             )
+            processes.from_first(lambda: remove_states(self.folder))
         print_result(
             result, self.name, exam=exam, before=before, after=after, folder=self.folder, flags=flags
         )
@@ -207,6 +218,11 @@ def find_folder(place: Path, run_facts: out.Facts, project: Project) -> tuple[Pa
     if not done:
         refuse_foreign(folder)
     return folder, done
+
+
+def remove_states(folder: Path) -> None:
+    """Removes the saved states of a run that is finished."""
+    shutil.rmtree(folder / STATES, ignore_errors=True)
 
 
 def save_result(
