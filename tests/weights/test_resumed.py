@@ -36,18 +36,24 @@ def near(found: resumed.Found, wanted: resumed.Found, name: str) -> bool:
     return bool(apart <= tolerance * size)
 
 
+def same(found: resumed.Found, wanted: resumed.Found) -> bool:
+    """Whether weights are equal in every bit."""
+    assert isinstance(found, dict) and isinstance(wanted, dict), (found, wanted)
+    return all(torch.equal(found[key], value) for key, value in wanted.items())
+
+
 CASES = [(name, way) for name in resumed.CASES for way in resumed.WAYS]
 
 
 @for_each(("name", "way"), CASES)
 def test_as_many_processes_end_in_the_same_bits(name, way, found):
-    whole = found[0][f"{name}, {way}, whole"]
-    for each in found:
-        assert each[f"{name}, {way}, interrupted"] == "interrupted"
-    for end in ("resumed", "again"):
-        weights = found[0][f"{name}, {way}, {end}"]
-        assert isinstance(weights, dict), weights
-        assert all(torch.equal(weights[key], value) for key, value in whole.items())
+    assert all(each[f"{name}, {way}, interrupted"] == "interrupted" for each in found)
+    assert same(found[0][f"{name}, {way}, resumed"], found[0][f"{name}, {way}, whole"])
+
+
+@for_each("way", resumed.WAYS)
+def test_a_finished_run_gives_its_model_back(way, found):
+    assert same(found[0][f"{way}, again"], found[0][f"lagged, {way}, whole"])
 
 
 @for_each(("name", "way"), CASES)
@@ -56,6 +62,7 @@ def test_one_process_resumes_what_two_began(name, way, found, place):
     assert near(alone, found[0][f"{name}, {way}, whole"], name)
 
 
+@pytest.mark.slow
 @for_each(("name", "way"), CASES)
 def test_four_processes_resume_what_two_began(name, way, found, more):
     assert near(more[0][f"{name}, {way}"], found[0][f"{name}, {way}, whole"], name)
@@ -70,9 +77,7 @@ def test_shards_resume_whole_weights_and_whole_weights_shards(way, found):
 def test_a_process_that_can_not_write_ends_all_and_leaves_the_last_state(way, found, place):
     for each in found:
         assert each[f"{way}, full"] == "OSError: [Errno 28] No space left on device"
-    weights, whole = (found[0][f"{key}"] for key in (f"{way}, after full", f"masked, {way}, whole"))
-    assert isinstance(weights, dict), weights
-    assert all(torch.equal(weights[key], value) for key, value in whole.items())
+    assert same(found[0][f"{way}, after full"], found[0][f"masked, {way}, whole"])
     assert [each.name for each in (place / f"full, {way}").iterdir() if each.is_dir()] == ["000-end"]
 
 
