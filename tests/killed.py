@@ -42,14 +42,22 @@ WAYS = {"replicated": [], "sharded": ["--shard", "--blocks", "first"]}
 def command(folder: Path, out: str, way: str, steps: int, every: int) -> list[str]:
     """A run of `forget` that saves its states."""
     sizes = ("--set", f"how.steps={steps}", "--set", "how.batch=21", "--set", "how.forget_batch=7")
-    words = ("forget", projects.project(folder / "mortal", MORTAL), "--random", 0.3, *sizes, "--method", "lur")
+    words = (
+        "forget",
+        projects.project(folder / "mortal", MORTAL),
+        "--random",
+        0.3,
+        *sizes,
+        "--method",
+        "lur",
+    )
     return [*map(str, (*words, "--save-every", every, "--out", folder / out)), *WAYS[way]]
 
 
 def run_and_kill(
     words: Sequence[str], folder: Path, rank: int, number: int, seconds: float, count: int = 2
 ) -> list[launched.Said | None]:
-    """Gives a command to several processes, of which one is killed; returns what each said, None if killed."""
+    """Gives a command to several processes, of which one is killed; returns what each said."""
     os.environ[KILL] = f"{rank} {number} {seconds}"
     try:
         (said,) = launched.run_shared([words], folder, count)
@@ -59,7 +67,7 @@ def run_and_kill(
 
 
 def draw(points: random.Random, passes: int) -> tuple[int, int, float]:
-    """A random process of two, one of its forward passes, and a delay that can end within a write."""
+    """A random process of two, one of its passes, and a delay that can end within a write."""
     return points.randrange(2), points.randint(1, passes), points.uniform(0, 0.3)
 
 

@@ -40,7 +40,7 @@ def work(rank: int, count: int, port: int, commands: Sequence[Sequence[str]], fo
 
 
 def run_shared(commands: Sequence[Sequence[str]], folder: Path, count: int = 2) -> list[list[Said | None]]:
-    """Runs commands in several processes; returns what each process said, by command; None if it was killed."""
+    """Runs commands in several processes; returns what each process said, or None if it was killed."""
     context = get_context("spawn")
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     running = [

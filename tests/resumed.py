@@ -165,12 +165,16 @@ def in_two(folder: Path) -> dict[str, Found]:
 
 def in_more(folder: Path) -> dict[str, Found]:
     """What more processes find that go on from the states of two."""
-    return {f"{name}, {way}": run(name, way, folder / f"{name}, {way}, more") for way in WAYS for name in CASES}
+    return {
+        f"{name}, {way}": run(name, way, folder / f"{name}, {way}, more") for way in WAYS for name in CASES
+    }
 
 
 def work(rank: int, count: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting {count}", rank=rank, world_size=count)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting {count}", rank=rank, world_size=count
+    )
     found = in_two(Path(folder)) if count == 2 else in_more(Path(folder))
     torch.save(found, f"{folder}/{count}-{rank}.pt")
     dist.destroy_process_group()

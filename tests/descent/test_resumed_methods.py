@@ -11,8 +11,7 @@ from torch import nn
 
 import every_family
 from for_each import for_each
-from unweave.descent.descend import Descent, Phase, descend
-from unweave.descent.objective import nll
+from unweave.descent.descend import Descent
 from unweave.descent.probe import Probe
 from unweave.methods import Method
 from unweave.methods.erasediff import EraseDiff
@@ -29,7 +28,7 @@ from unweave.methods.simple import FineTune
 from unweave.methods.unsir import UNSIR
 from unweave.problem import Problem
 from unweave.targets import Match, Mislabel
-from unweave.weights.state_folder import CLAIM, States, read_tensors, stored_tensors, write_pieces
+from unweave.weights.state_folder import States
 
 HOW = Descent(lr=0.02, steps=9, batch=16, forget_batch=5, max_norm=1.0)
 ADAM = replace(HOW, optimizer="adam", lr=0.01, ema=0.9, schedule="cosine", warmup=0.2, dropout="same")

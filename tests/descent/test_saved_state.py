@@ -10,11 +10,9 @@ from torch import nn
 
 import every_family
 from bench.tiny import tiny
-from smooth import problem
 from unweave.bench.stage import Stage
 from unweave.data.in_memory import Resident
-from unweave.descent.descend import Descent, Phase, descend
-from unweave.descent.objective import nll
+from unweave.descent.descend import Descent
 from unweave.descent.train import STATE, TrainedModel, train_model
 from unweave.split import Split
 from unweave.tasks import Task

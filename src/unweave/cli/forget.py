@@ -20,6 +20,7 @@ from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
 from unweave.cli.processes.shared_run import open_on_first, refuse_other_facts, refuse_unfit_flags
 from unweave.cli.project import Project, load
 from unweave.cli.terminal import progress, show
+from unweave.errors import Failed
 from unweave.methods import DEFAULT, Method, method_named
 from unweave.record import checkpoint, record
 from unweave.record.files import sha256
@@ -184,17 +185,7 @@ class Run:
             exam = self.project.family.short_exam(self.split, cache=models)
             before = processes.from_first(lambda: glance(exam, original))
             listener(Progress(f"the original; now {self.name}", 1, 2))
-            result = unlearn(
-                place(original),
-                self.split,
-                self.method,
-                task=self.project.task(self.split),
-                seed=seed,
-                device=flags.device,
-                build=self.project.build,
-                state_folder=None if self.save_every is None else self.folder / STATES,
-                save_every=self.save_every or 1,
-            )
+            result = self.unlearn(place(original), seed)
             whole = gather_on_first(result.model)
             after = processes.from_first(lambda: glance(exam, whole))
             listener(Progress(self.name, 2, 2))
@@ -205,6 +196,25 @@ class Run:
         print_result(
             result, self.name, exam=exam, before=before, after=after, folder=self.folder, flags=flags
         )
+
+    def unlearn(self, original: nn.Module, seed: int) -> Result:
+        """Unlearns; a run that can't succeed leaves no states."""
+        try:
+            return unlearn(
+                original,
+                self.split,
+                self.method,
+                task=self.project.task(self.split),
+                seed=seed,
+                device=self.flags.device,
+                build=self.project.build,
+                state_folder=None if self.save_every is None else self.folder / STATES,
+                save_every=self.save_every or 1,
+            )
+        except Failed:
+            if Processes.current().rank == 0:
+                remove_states(self.folder)
+            raise
 
 
 def find_folder(place: Path, run_facts: out.Facts, project: Project) -> tuple[Path, bool]:

@@ -38,11 +38,11 @@ def step_batches(
 def draw_batches(problem: Problem, part: Part, plans: Iterator[Plan], how: Descent) -> Iterator[list[Batch]]:
     """An iterator over this process's micro-batches of one part, step by step.
 
-    Its seeds are drawn at once, so they do not depend on what a step draws before the part first occurs. A batch is read and drawn whole and then cut, so the draws depend on neither micro-batches nor processes.
+    Its seeds are drawn at once, so they don't depend on what steps draw before the part first occurs.
     """
     key = torch.Generator().manual_seed(problem.seed())
     augment = torch.Generator().manual_seed(problem.seed())
-    return read_batches(problem, part, plans, how, key, augment)
+    return read_batches(problem, part, plans, how, key=key, augment=augment)
 
 
 def read_batches(
@@ -50,10 +50,14 @@ def read_batches(
     part: Part,
     plans: Iterator[Plan],
     how: Descent,
+    *,
     key: torch.Generator,
     augment: torch.Generator,
 ) -> Iterator[list[Batch]]:
-    """Reads and draws the batches of one part; `key` draws what belongs to an example."""
+    """Yields this process's micro-batches of one part, step by step.
+
+    A batch is read and drawn whole and then cut, so the draws depend on neither micro-batches nor processes.
+    """
     source, _ = problem.split.part(part)
     wholes, reads = tee(plan[part] for plan in plans if part in plan)
     raws = source.stream(map(problem.processes.rows_to_read, reads), generator=augment)

@@ -13,11 +13,10 @@ from pathlib import Path
 from types import MethodType
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
-from unweave.descent.losses import collect_losses
 from unweave.descent.lookahead import Every, Lookahead, Previous, ReusedGradient
+from unweave.descent.losses import collect_losses
 from unweave.descent.objective import Objective
 from unweave.descent.optimizer_state import TrainState
 from unweave.descent.settings import Descent, Phase
@@ -25,7 +24,13 @@ from unweave.problem import Problem
 from unweave.weights.state_folder import States, read_facts, read_tensors
 from unweave.weights.step import Runtime, Term
 
-MODEL, GENERATOR, PHASE_GENERATOR, BEFORE, REUSED = "model", "generator", "phase generator", "before", "reused"
+MODEL, GENERATOR, PHASE_GENERATOR, BEFORE, REUSED = (
+    "model",
+    "generator",
+    "phase generator",
+    "before",
+    "reused",
+)
 """What a tensor of a state is; its name is this, ":", and the name of a weight or buffer."""
 
 
@@ -33,11 +38,11 @@ MODEL, GENERATOR, PHASE_GENERATOR, BEFORE, REUSED = "model", "generator", "phase
 class Remembers(Protocol):
     """A `watch` or an `until` that remembers something from step to step, and can say what."""
 
-    def memory(self) -> Any:
-        """What it remembers, as JSON values."""
+    def memory(self) -> object:
+        """What it remembers, as a JSON value."""
         ...
 
-    def recall(self, memory: Any) -> None:
+    def recall(self, memory: object) -> None:
         """Restores what `memory` returned."""
         ...
 
@@ -67,7 +72,7 @@ class SavedDescent:
 
     def restore_end(self) -> int | None:
         """Restores the end of the descent if it is finished; returns the number of its steps, else None."""
-        if self.place is None or "taken" not in self.facts or "step" in self.facts:
+        if "taken" not in self.facts:
             return None
         self._restore(self._tensors())
         return self.facts["taken"]
@@ -217,8 +222,8 @@ def refuse_other_begin(facts: Mapping[str, Any], begin: str, place: Path) -> Non
     """Raises if a state belongs to a descent that began in another way."""
     if facts.get("begin") != begin:
         raise ValueError(
-            f"{place} is the state of another descent, with other settings or another seed: delete the folder "
-            f"{place.parent} to start again"
+            f"{place} is the state of another descent, with other settings or another seed: delete the "
+            f"folder {place.parent} to start again"
         )
 
 

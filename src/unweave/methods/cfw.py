@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unweave.choices import refuse_outside
 from unweave.descent.descend import Descent, Phase, descend
-from unweave.descent.edit import perturb, PerturbFirst
+from unweave.descent.edit import PerturbFirst, perturb
 from unweave.descent.importance import Mask, weights_of_modules
 from unweave.descent.objective import Objective, on
 from unweave.methods.about import About, refuse_family

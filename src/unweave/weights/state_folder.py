@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,7 +86,6 @@ class States:
 
     def newest(self, number: int, processes: Processes) -> Path | None:
         """The newest state of a descent, if there is one; deletes older ones and drafts that a crash left."""
-
         return processes.from_first(lambda: keep_newest(self.folder, number))
 
     def write(
@@ -199,8 +198,8 @@ def read_pieces(folder: Path, like: Likeness) -> dict[str, Tensor]:
 
 
 def empty_like(weight: Tensor | None, size: torch.Size, dtype: torch.dtype) -> Tensor:
-    """Memory for a tensor, sharded as a weight if it has the weight's shape."""
-    if weight is None or weight.shape != size or not is_sharded(weight):
+    """Memory for a tensor, sharded and placed as a weight if it has the weight's shape."""
+    if weight is None or weight.shape != size:
         return torch.empty(size, dtype=dtype)
     return as_sharded(torch.empty_like(local(weight), dtype=dtype), weight)
 
@@ -225,16 +224,9 @@ def stored_tensors(path: Path) -> Iterator[tuple[str, torch.Size, torch.dtype]]:
 
 
 class PlainMetadata(pickle.Unpickler):
-    """Reads the metadata of a distributed checkpoint, a pickle, and nothing that could run other code.
+    """Reads the metadata of a distributed checkpoint, which is a pickle, and runs no other code."""
 
-    Args:
-        file: The file.
-    """
-
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__(file)
-
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         """A class that metadata consists of.
 
         Raises:

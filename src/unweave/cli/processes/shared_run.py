@@ -41,6 +41,8 @@ def refuse_unfit_flags(*, shard: bool, blocks: str | None, save_every: int | Non
     if save_every is not None and save_every < 1:
         raise ValueError(f"--save-every needs one step or more, found {save_every}")
     if concept and save_every is not None:
-        raise ValueError("--save-every does not go with --concept, whose training saves no states: leave it out")
+        raise ValueError(
+            "--save-every does not go with --concept, whose training saves no states: leave it out"
+        )
     if concept and count > 1:
         raise ValueError(f"--concept runs in one process, found {count}: start it without torchrun")
