@@ -36,7 +36,7 @@ from unweave.methods.msg import MaskedSmallGradients
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.recover import Recover, Restored
 from unweave.methods.rni import RNI
-from unweave.methods.sa import SA
+from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.scrub import SCRUB
@@ -155,6 +155,7 @@ def shard(whole: nn.Module) -> nn.Module:
 
 
 HOW = Descent(lr=0.05, steps=3, batch=11, forget_batch=5, max_norm=1.0, micro_batch=4)
+LONGER = replace(HOW, lr=0.1, steps=12)
 SHORT = replace(HOW, optimizer="adam", lr=0.01, ema=0.5)
 METHODS: Mapping[str, Method] = {
     "nested": LUR(how=HOW),
@@ -173,12 +174,12 @@ METHODS: Mapping[str, Method] = {
 }
 ON_MLP: Mapping[str, Method] = {
     "rni": RNI(noise=0.1, rounds=2, how=replace(HOW, steps=8)),
-    "kde": KDE(taught=HOW, how=HOW),
+    "kde": KDE(temperature=1.0, taught=LONGER, how=LONGER),
     "bad-teacher": BadTeacher(how=replace(SHORT, batch=13)),
     "eu-k": EUk(k=2, how=HOW),
 }
 UNET_ALONE: Mapping[str, Method] = {
-    "sa": SA(replay="real", fisher_images=5, how=SHORT),
+    "sa": SelectiveAmnesia(replay="real", fisher_images=5, how=SHORT),
     "esd": ESD(sampler=replace(ESD().sampler, steps=5), how=replace(SHORT, batch=5)),
     "esd, one image": ESD(
         images="original", sampler=replace(ESD().sampler, steps=3), how=replace(SHORT, batch=1)
@@ -331,7 +332,7 @@ def refusals() -> dict[str, str]:
         "msg": error(tried(MaskedSmallGradients(how=HOW))),
         "statistics": error(tried_on("batchnorm", ConvolutionTranspose(how=HOW))),
         "search": error(tried_on("unet", EraseDiff(how=SHORT))),
-        "replay": error(tried_on("unet", SA(how=SHORT))),
+        "replay": error(tried_on("unet", SelectiveAmnesia(how=SHORT))),
         "compiled": error(tried(FineTune(how=replace(HOW, compile=True)))),
         "columns": error(lambda: unlearn(by_columns, split, FineTune(how=HOW), task=task)),
         "wrapped": error(lambda: unlearn(wrapped, split, FineTune(how=HOW), task=task)),

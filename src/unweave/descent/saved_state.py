@@ -21,6 +21,7 @@ from unweave.descent.objective import Objective
 from unweave.descent.optimizer_state import TrainState
 from unweave.descent.settings import Descent, Phase
 from unweave.problem import Problem
+from unweave.weights.params import Params
 from unweave.weights.state_folder import States, read_facts, read_tensors
 from unweave.weights.step import Runtime, Term
 
@@ -288,11 +289,9 @@ def name_gradients(
     }
 
 
-def load_gradients(
-    what: str, tensors: Mapping[str, Tensor], terms: Sequence[Term]
-) -> dict[int, dict[str, Tensor]]:
+def load_gradients(what: str, tensors: Mapping[str, Tensor], terms: Sequence[Term]) -> dict[int, Params]:
     """Reverses `name_gradients`."""
-    found = {
+    found: dict[int, Params] = {
         id(term): with_prefix(f"{what} {number}", tensors) for number, term in enumerate(terms_of(terms))
     }
     return {key: gradient for key, gradient in found.items() if gradient}
