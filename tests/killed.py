@@ -12,7 +12,7 @@ import launched
 import projects
 
 KILL = "UNWEAVE_TEST_KILL"
-"""The rank of the process to kill, its forward pass, and the seconds from there."""
+"""The rank of the process to kill, its forward pass in training, and the seconds from there."""
 
 MORTAL = f"""
 import os
@@ -24,10 +24,11 @@ class Mortal(Net):
     passes = 0
 
     def forward(self, x, scale):
-        Mortal.passes += 1
+        Mortal.passes += self.training
         rank, number, seconds = os.environ.get({KILL!r}, "- 0 0").split()
         if rank == os.environ.get("RANK") and int(number) == Mortal.passes:
-            threading.Timer(float(seconds), os.kill, (os.getpid(), signal.SIGKILL)).start()
+            die = threading.Timer(float(seconds), os.kill, (os.getpid(), signal.SIGKILL))
+            die.start() if float(seconds) else die.function(*die.args)
         return super().forward(x, scale)
 
 
@@ -74,3 +75,9 @@ def draw(points: random.Random, passes: int) -> tuple[int, int, float]:
 def weights(folder: Path) -> dict[str, Tensor]:
     """The weights that a run wrote."""
     return load_file(folder / "model.safetensors")
+
+
+def state_of(folder: Path) -> str:
+    """The name of the state that an interrupted run left: the number of the descent and that of the step."""
+    (state,) = (folder / "states").glob("0*")
+    return state.name
