@@ -23,17 +23,26 @@ from unweave.descent.importance import top
 from unweave.descent.units import Curvature
 from unweave.errors import Failed
 from unweave.methods import Method
+from unweave.methods.bad_teacher import BadTeacher
 from unweave.methods.conflict import MUNBa
+from unweave.methods.ct import ConvolutionTranspose
+from unweave.methods.erasediff import EraseDiff
+from unweave.methods.esd import ESD
 from unweave.methods.fisher_forgetting import FisherForgetting
+from unweave.methods.kde import KDE
+from unweave.methods.last_layers import EUk
 from unweave.methods.lur import LUR
 from unweave.methods.msg import MaskedSmallGradients
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.recover import Recover, Restored
+from unweave.methods.rni import RNI
+from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.scrub import SCRUB
 from unweave.methods.simple import FineTune, FromScratch, L1Sparse, NegGradPlus
 from unweave.methods.starts import ShrinkPerturb
+from unweave.methods.unsir import UNSIR
 from unweave.split import Split
 from unweave.targets import Match, Mislabel
 from unweave.tasks import Task, call
@@ -85,19 +94,29 @@ def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 5), nn.Tanh(), nn.Linear(5, CLASSES))
 
 
-BUILD: Mapping[str, Callable[[], nn.Module]] = {"mlp": mlp, "transformer": Transformer}
+BUILD: Mapping[str, Callable[[], nn.Module]] = {
+    "mlp": mlp,
+    "class": mlp,
+    "transformer": Transformer,
+    "batchnorm": every_family.ConvNet,
+    "unet": lambda: every_family.unet(),  # without diffusers there is none
+}
 
 
 @cache
 def setting(kind: str, dtype: torch.dtype) -> tuple[Task, Split]:
-    if kind == "unet":
-        return every_family.task("unet"), every_family.split("unet", dtype)
+    if kind in ("unet", "batchnorm"):
+        return every_family.task(kind), every_family.split(kind, dtype)
+    if kind == "class":
+        train = source(45, 1, dtype)
+        whole = (train.labels == 3).nonzero()[:, 0].tolist()
+        return Classifier(CLASSES), Split(train, whole, source(24, 2, dtype))
     return Classifier(CLASSES), Split(source(45, 1, dtype), range(0, 45, 4), source(24, 2, dtype))
 
 
 def build(kind: str, dtype: torch.dtype) -> nn.Module:
     """A whole model with fresh weights."""
-    return (every_family.unet if kind == "unet" else BUILD[kind])().to(dtype)
+    return BUILD[kind]().to(dtype)
 
 
 def model(kind: str, dtype: torch.dtype) -> nn.Module:
@@ -123,16 +142,20 @@ def learnt(kind: str, dtype: torch.dtype, steps: int = 30) -> nn.Module:
     return made.eval()
 
 
+BLOCKS = ("0", "2", "conv2", "downsample", "down_blocks.0", "mid_block", "up_blocks.0")
+
+
 def shard(whole: nn.Module) -> nn.Module:
     """The model cut over the processes, block by block, as users do."""
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     for name, module in whole.named_modules():
-        if isinstance(module, Block) or name in ("0", "2", "down_blocks.0", "mid_block", "up_blocks.0"):
+        if isinstance(module, Block) or name in BLOCKS:
             fully_shard(module, mesh=mesh)
     return fully_shard(whole, mesh=mesh)
 
 
 HOW = Descent(lr=0.05, steps=3, batch=11, forget_batch=5, max_norm=1.0, micro_batch=4)
+LONGER = replace(HOW, lr=0.1, steps=12)
 SHORT = replace(HOW, optimizer="adam", lr=0.01, ema=0.5)
 METHODS: Mapping[str, Method] = {
     "nested": LUR(how=HOW),
@@ -149,15 +172,36 @@ METHODS: Mapping[str, Method] = {
         LUR(how=HOW), Recover(until=Restored(near=0.5), how=Descent(lr=0.05, steps=4, batch=13, stop_every=2))
     ),
 }
-ON_UNET = ("nested", "lagged", "salun", "pipeline")
-ON_BLOCKS = (*ON_UNET, "joint", "scissorhands")
+ON_MLP: Mapping[str, Method] = {
+    "rni": RNI(noise=0.1, rounds=2, how=replace(HOW, steps=8)),
+    "kde": KDE(temperature=1.0, taught=LONGER, how=LONGER),
+    "bad-teacher": BadTeacher(how=replace(SHORT, batch=13)),
+    "eu-k": EUk(k=2, how=HOW),
+}
+UNET_ALONE: Mapping[str, Method] = {
+    "sa": SelectiveAmnesia(replay="real", fisher_images=5, how=SHORT),
+    "esd": ESD(sampler=replace(ESD().sampler, steps=5), how=replace(SHORT, batch=5)),
+    "esd, one image": ESD(
+        images="original", sampler=replace(ESD().sampler, steps=3), how=replace(SHORT, batch=1)
+    ),
+    "esd, images of the data": ESD(images="data", how=replace(SHORT, forget_batch=3)),
+    "erasediff": EraseDiff(passes=0, how=SHORT),
+}
+"""Methods for diffusion alone; two processes share some batches unevenly, or one of them has no row."""
+
+ON_UNET = ("nested", "lagged", "salun", "pipeline", "joint")
+ON_BLOCKS = (*ON_UNET, "scissorhands")
 """What these models add is their layers: what moves all weights or some, redraws, or stops early shows it."""
 ONE_EXAMPLE = LUR(how=replace(HOW, forget_batch=1, micro_batch=None))
 
 CASES: dict[str, tuple[str, torch.dtype, Method]] = {
     **{f"mlp, {name}": ("mlp", torch.float64, method) for name, method in METHODS.items()},
     **{f"transformer, {name}": ("transformer", torch.float64, METHODS[name]) for name in ON_BLOCKS},
+    **{f"mlp, {name}": ("mlp", torch.float64, method) for name, method in ON_MLP.items()},
+    "class, unsir": ("class", torch.float64, UNSIR(images=5, noise_steps=4, repeats=3, impair=HOW, how=HOW)),
+    "batchnorm, ct": ("batchnorm", torch.float64, ConvolutionTranspose(how=replace(HOW, norm="frozen"))),
     **{f"unet, {name}": ("unet", torch.float64, METHODS[name]) for name in ON_UNET},
+    **{f"unet, {name}": ("unet", torch.float64, method) for name, method in UNET_ALONE.items()},
     "transformer, from scratch": ("transformer", torch.float64, FromScratch(how=HOW)),
     "transformer, shrink-perturb": (
         "transformer",
@@ -272,6 +316,10 @@ def refusals() -> dict[str, str]:
     def tried(method: Method) -> Callable[[], object]:
         return lambda: unlearn(shard(model("mlp", torch.float64)), split, method, task=task)
 
+    def tried_on(kind: str, method: Method) -> Callable[[], object]:
+        scorer, data = setting(kind, torch.float64)
+        return lambda: unlearn(shard(model(kind, torch.float64)), data, method, task=scorer)
+
     by_columns = nn.Sequential(nn.Linear(6, CLASSES))
     fully_shard(by_columns, shard_placement_fn=lambda p: Shard(p.ndim - 1))
     wrapped = nn.parallel.DistributedDataParallel(model("mlp", torch.float64))
@@ -282,6 +330,9 @@ def refusals() -> dict[str, str]:
         "proxy": error(tried(LUR(forget=Match(), how=HOW))),
         "fresh": error(tried(FromScratch(how=HOW))),
         "msg": error(tried(MaskedSmallGradients(how=HOW))),
+        "statistics": error(tried_on("batchnorm", ConvolutionTranspose(how=HOW))),
+        "search": error(tried_on("unet", EraseDiff(how=SHORT))),
+        "replay": error(tried_on("unet", SelectiveAmnesia(how=SHORT))),
         "compiled": error(tried(FineTune(how=replace(HOW, compile=True)))),
         "columns": error(lambda: unlearn(by_columns, split, FineTune(how=HOW), task=task)),
         "wrapped": error(lambda: unlearn(wrapped, split, FineTune(how=HOW), task=task)),

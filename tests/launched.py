@@ -39,8 +39,8 @@ def work(rank: int, count: int, port: int, commands: Sequence[Sequence[str]], fo
         torch.save([code, out.getvalue(), error.getvalue()], Path(folder) / f"{number}-{rank}.pt")
 
 
-def run_shared(commands: Sequence[Sequence[str]], folder: Path, count: int = 2) -> list[list[Said]]:
-    """Runs commands in several processes; returns what each process said, by command."""
+def run_shared(commands: Sequence[Sequence[str]], folder: Path, count: int = 2) -> list[list[Said | None]]:
+    """Runs commands in several processes; returns what each process said, or None if it was killed."""
     context = get_context("spawn")
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     running = [
@@ -56,6 +56,10 @@ def run_shared(commands: Sequence[Sequence[str]], folder: Path, count: int = 2) 
         each.kill()
     assert not hung, f"{len(hung)} of {count} processes did not end"
     return [
-        [Said(*torch.load(folder / f"{number}-{rank}.pt", weights_only=True)) for rank in range(count)]
-        for number in range(len(commands))
+        [read(folder / f"{number}-{rank}.pt") for rank in range(count)] for number in range(len(commands))
     ]
+
+
+def read(path: Path) -> Said | None:
+    """What a process said; None if it was killed before it could write that down."""
+    return Said(*torch.load(path, weights_only=True)) if path.exists() else None

@@ -24,6 +24,7 @@ from unweave.weights.sharded_model import (
     refuse_copy,
     refuse_wrapped,
 )
+from unweave.weights.state_folder import States
 
 __all__ = ["Problem", "frozen_copy"]
 
@@ -63,6 +64,7 @@ class Problem:
         caller_model: The caller's model, which is never changed. If None, the first read of `original` makes
             a copy, so it must come before the first edit.
         watch: Called before every step of every descent with the problem and the number of the step.
+        states: Where descents save their states, so that an interrupted run can resume; nowhere if None.
     """
 
     task: Task
@@ -77,6 +79,7 @@ class Problem:
     traces: dict[str, list[tuple[int, float, float]]] = field(default_factory=dict)
     caller_model: nn.Module | None = None
     watch: Watch | None = None
+    states: States | None = None
 
     def __post_init__(self) -> None:
         refuse_wrapped(self.model)
@@ -147,7 +150,9 @@ class Problem:
         generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "little"))
         refuse_copy(self.model, "this method or target")
         model = copy.deepcopy(self.model if self.caller_model is None else self.caller_model).to(self.device)
-        return Problem(self.task, model, self.split, generator, self.build, self.processes)
+        return Problem(
+            self.task, model, self.split, generator, self.build, self.processes, states=self.states
+        )
 
     def with_split(self, split: Split) -> "Problem":
         """The same model and generator on another split; cost, curves and traces are shared."""

@@ -1,7 +1,9 @@
 """Makes a copy of a model forget, with checks before and after."""
 
 import copy
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +12,16 @@ from unweave.descent.timing import run_and_time
 from unweave.errors import Failed
 from unweave.methods.about import refuse_family, refuse_no_method
 from unweave.problem import Problem
-from unweave.record.checkpoint import difference, shapes
+from unweave.record.checkpoint import contents, difference, shapes
+from unweave.record.record import package_digest
 from unweave.result import Method, Result
 from unweave.split import Split
 from unweave.tasks import Checking, Task
 from unweave.tasks.classifier import Classifier
+from unweave.weights.processes import Processes
 from unweave.weights.sharded import names_where, not_finite
-from unweave.weights.sharded_model import ShardedOriginal, is_model_sharded, refuse_wrapped
+from unweave.weights.sharded_model import ShardedOriginal, is_model_sharded, refuse_wrapped, whole_state
+from unweave.weights.state_folder import States
 
 __all__ = ["unlearn"]
 
@@ -30,6 +35,8 @@ def unlearn(
     seed: int = 0,
     device: torch.device | str | None = None,
     build: Callable[[], nn.Module] | None = None,
+    state_folder: Path | str | None = None,
+    save_every: int = 50,
 ) -> Result:
     """Makes a copy of a model forget; the model itself stays unchanged.
 
@@ -46,10 +53,15 @@ def unlearn(
         device: The device to work on; that of the model if None.
         build: Makes a model of the same architecture with fresh weights, for methods that train from scratch.
             By default a copy whose modules redraw their weights.
+        state_folder: Saves the states of the method's descents there. The same call with the same folder
+            resumes an interrupted run, also on another number of processes. The states stay: delete the
+            folder once the result is saved. None saves none.
+        save_every: The number of steps between two saved states.
 
     Raises:
-        ValueError: If the model has no trainable weights or holds NaN, or if the method does not suit the
-            model or its family, or replaces the model by another object.
+        ValueError: If the model has no trainable weights or holds NaN, if the method does not suit the model
+            or its family, or replaces the model by another object, or if the folder holds the states of
+            another run.
         Failed: If the run ends without a usable model: NaN, a single answer to everything, or no change.
     """
     refuse_no_method(method, "the method")
@@ -64,7 +76,10 @@ def unlearn(
     held_out, calibration = split.held_out.to(place), split.calibration.tolist()
     on_device = Split(split.train.to(place), split.forget, held_out, calibration=calibration)
     generator = torch.Generator().manual_seed(seed)
-    problem = Problem(task, working, on_device, generator, build, caller_model=original)
+    states = None if state_folder is None else States(Path(state_folder), save_every)
+    if states is not None:
+        claim_states(states, run_facts(original, split, method, task, seed))
+    problem = Problem(task, working, on_device, generator, build, caller_model=original, states=states)
     if isinstance(task, Checking):
         for name, source in (("train", on_device.train), ("test", on_device.held_out)):
             task.refuse_unfit(problem.model, source, name)
@@ -76,6 +91,34 @@ def unlearn(
         task.refuse_collapsed(problem.model, *on_device.part("retain"))
     unlearned = problem.model.eval()
     return Result(unlearned, method, split, task, seed, original, cost, problem.curves, problem.traces)
+
+
+def run_facts(
+    original: nn.Module, split: Split, method: Method, task: Task, seed: int
+) -> dict[str, object] | None:
+    """What the states of a run depend on, on the first process; all processes must call this together."""
+    weights = whole_state(original)
+    if Processes.current().rank > 0:
+        return None
+    plain = (re.sub(r" at 0x[0-9a-f]+", "", repr(each)) for each in (method, task))  # an address changes
+    facts = dict(zip(("method", "task"), plain, strict=True))
+    return {
+        **facts,
+        "seed": seed,
+        "split": split.digest(),
+        "original": contents(weights),
+        "code": package_digest(),
+    }
+
+
+def claim_states(states: States, facts: Mapping[str, object] | None) -> None:
+    """Marks the folder of the states as that of this run; raises on every process if it is another's."""
+
+    def claim() -> None:
+        assert facts is not None  # this is the first process
+        states.claim(facts)
+
+    Processes.current().from_first(claim)
 
 
 def refuse_unusable(model: nn.Module) -> None:

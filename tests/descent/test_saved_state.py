@@ -10,15 +10,13 @@ from torch import nn
 
 import every_family
 from bench.tiny import tiny
-from smooth import problem
 from unweave.bench.stage import Stage
 from unweave.data.in_memory import Resident
-from unweave.descent.descend import Descent, Phase, descend
-from unweave.descent.objective import nll
-from unweave.descent.saved_state import StateFile
+from unweave.descent.descend import Descent
 from unweave.descent.train import STATE, TrainedModel, train_model
 from unweave.split import Split
 from unweave.tasks import Task
+from unweave.weights.state_folder import States
 
 STEPS, EVERY = 23, 5
 SETTINGS = {
@@ -121,20 +119,8 @@ def test_nothing_is_written_unless_it_is_asked_for(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(STATE))
 
 
-def test_a_file_that_is_no_state_is_refused(tmp_path: Path) -> None:
-    (tmp_path / STATE).write_text("no state")
-    with pytest.raises(ValueError, match="is no state of a training: delete it"):
-        StateFile(tmp_path / STATE, EVERY)
-
-
-def test_a_descent_of_several_phases_is_refused(tmp_path: Path) -> None:
-    phases = [Phase([nll("retain")])] * 2
-    with pytest.raises(ValueError, match="in one phase, found 2"):
-        descend(problem(), Descent(steps=4), *phases, state_file=StateFile(tmp_path / STATE, EVERY))
-
-
 def test_a_recipe_says_how_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[int] = []
-    monkeypatch.setattr(StateFile, "write", lambda self, step, problem, moving: written.append(step))
+    written: list[int | None] = []
+    monkeypatch.setattr(States, "write", lambda self, number, step, *rest: written.append(step))
     Stage(replace(tiny(), save_every=15), tmp_path).load_or_train("retain", 0)
-    assert written == [15, 30]
+    assert written == [15, 30, None]

@@ -1,6 +1,7 @@
 """`unweave forget`: writes a new model that has forgotten some of its data; never changes the original."""
 
 import shlex
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
 from unweave.cli.processes.shared_run import open_on_first, refuse_other_facts, refuse_unfit_flags
 from unweave.cli.project import Project, load
 from unweave.cli.terminal import progress, show
+from unweave.errors import Failed
 from unweave.methods import DEFAULT, Method, method_named
 from unweave.record import checkpoint, record
 from unweave.record.files import sha256
@@ -44,6 +46,7 @@ from unweave.weights.sharded_model import gather_on_first
 CLAIM = "forget.json"
 MODELS = "models"
 SPLIT = "split.json"
+STATES = "states"
 DAMAGED = 5.0
 """The loss of accuracy on retained data, in points, that triggers a warning."""
 
@@ -62,6 +65,7 @@ def forget(
     data: str | None = None,
     shard: bool = False,
     blocks: str | None = None,
+    save_every: int | None = None,
     dry_run: bool = False,
     flags: CommonFlags = DEFAULTS,
 ) -> int:
@@ -90,6 +94,8 @@ def forget(
         shard: Under torchrun, cut the model over the processes (FSDP2); otherwise each holds all of it.
         blocks: With --shard, a pattern for the names of the modules that are gathered one at a time; by
             default the model's own repeated layers.
+        save_every: The number of steps between two saved states; the same command then resumes an interrupted
+            run. By default none is saved.
         dry_run: Only print what forget would do, and its cost.
         flags: The flags of every verb.
     """
@@ -99,7 +105,7 @@ def forget(
     if asked is not None:
         concepts, generation = asked.concepts(concepts), asked.generation(generation, data)
         tables, recipe = asked.settings(method, tables), None
-    refuse_unfit_flags(shard=shard, blocks=blocks, concept=bool(concepts.concept))
+    refuse_unfit_flags(shard=shard, blocks=blocks, save_every=save_every, concept=bool(concepts.concept))
     if concepts.concept:
         refuse_other_requests(request, tuned, recipe)
         return forget_concept(
@@ -135,9 +141,10 @@ def forget(
     refuse_other_facts(run_facts)
     folder, done = processes.from_first(lambda: find_folder(place, run_facts, project))
     if done:
+        processes.from_first(lambda: remove_states(folder))
         print_done(split, method, folder=folder, flags=flags)
         return 0
-    run = Run(project, split, chosen_method, method, model, request, folder, flags)
+    run = Run(project, split, chosen_method, method, model, request, folder, save_every, flags)
     if dry_run:
         return processes.from_first(run.print_dry_run)  # alone: a clock decides how long it measures
     run.write_result(run_facts, lambda original: shard_model(original, blocks) if shard else original)
@@ -156,6 +163,7 @@ class Run:
         model: The model on the command line.
         request: The request on the command line.
         folder: The folder of the result.
+        save_every: The number of steps between two saved states; None saves none.
         flags: The flags of every verb.
     """
 
@@ -166,6 +174,7 @@ class Run:
     model: str
     request: Request
     folder: Path
+    save_every: int | None
     flags: CommonFlags
 
     def print_dry_run(self) -> int:
@@ -198,24 +207,36 @@ class Run:
             exam = self.project.family.short_exam(self.split, cache=models)
             before = processes.from_first(lambda: glance(exam, original))
             listener(Progress(f"the original; now {self.name}", 1, 2))
-            result = unlearn(
-                place(original),
-                self.split,
-                self.method,
-                task=self.project.task(self.split),
-                seed=seed,
-                device=flags.device,
-                build=self.project.build,
-            )
+            result = self.unlearn(place(original), seed)
             whole = gather_on_first(result.model)
             after = processes.from_first(lambda: glance(exam, whole))
             listener(Progress(self.name, 2, 2))
             save_result(
                 result, self.project, self.folder, name=self.name, model=self.model, request=self.request
             )
+            processes.from_first(lambda: remove_states(self.folder))
         print_result(
             result, self.name, exam=exam, before=before, after=after, folder=self.folder, flags=flags
         )
+
+    def unlearn(self, original: nn.Module, seed: int) -> Result:
+        """Unlearns; a run that can't succeed leaves no states."""
+        try:
+            return unlearn(
+                original,
+                self.split,
+                self.method,
+                task=self.project.task(self.split),
+                seed=seed,
+                device=self.flags.device,
+                build=self.project.build,
+                state_folder=None if self.save_every is None else self.folder / STATES,
+                save_every=self.save_every or 1,
+            )
+        except Failed:
+            if Processes.current().rank == 0:
+                remove_states(self.folder)
+            raise
 
 
 def find_folder(place: Path, run_facts: out.Facts, project: Project) -> tuple[Path, bool]:
@@ -229,6 +250,11 @@ def find_folder(place: Path, run_facts: out.Facts, project: Project) -> tuple[Pa
     if not done:
         refuse_foreign(folder)
     return folder, done
+
+
+def remove_states(folder: Path) -> None:
+    """Removes the saved states of a run that is finished."""
+    shutil.rmtree(folder / STATES, ignore_errors=True)
 
 
 def save_result(

@@ -36,13 +36,29 @@ def step_batches(
 
 
 def draw_batches(problem: Problem, part: Part, plans: Iterator[Plan], how: Descent) -> Iterator[list[Batch]]:
+    """An iterator over this process's micro-batches of one part, step by step.
+
+    Its seeds are drawn at once, so they don't depend on what steps draw before the part first occurs.
+    """
+    key = torch.Generator().manual_seed(problem.seed())
+    augment = torch.Generator().manual_seed(problem.seed())
+    return read_batches(problem, part, plans, how, key=key, augment=augment)
+
+
+def read_batches(
+    problem: Problem,
+    part: Part,
+    plans: Iterator[Plan],
+    how: Descent,
+    *,
+    key: torch.Generator,
+    augment: torch.Generator,
+) -> Iterator[list[Batch]]:
     """Yields this process's micro-batches of one part, step by step.
 
     A batch is read and drawn whole and then cut, so the draws depend on neither micro-batches nor processes.
     """
     source, _ = problem.split.part(part)
-    key = torch.Generator().manual_seed(problem.seed())
-    augment = torch.Generator().manual_seed(problem.seed())
     wholes, reads = tee(plan[part] for plan in plans if part in plan)
     raws = source.stream(map(problem.processes.rows_to_read, reads), generator=augment)
     for whole, raw in zip(wholes, raws, strict=False):

@@ -15,7 +15,7 @@ from unweave.descent.importance import Mask
 from unweave.descent.losses import collect_losses, refuse_nonfinite
 from unweave.descent.optimizer_state import Pinned, TrainState, start_average
 from unweave.descent.rules import RULES
-from unweave.descent.saved_state import StateFile
+from unweave.descent.saved_state import SavedDescent, open_saved
 from unweave.descent.settings import Descent, Phase
 from unweave.problem import Problem
 from unweave.tasks import evaluating
@@ -36,7 +36,6 @@ def descend(
     how: Descent,
     *phases: Phase,
     optimizer: OptimizerFactory | None = None,
-    state_file: StateFile | None = None,
     still: Collection[nn.Module] = (),
 ) -> int:
     """Minimises the terms of each phase over `problem.model`, in place, with one optimizer.
@@ -46,32 +45,40 @@ def descend(
         how: The optimizer and the number of steps.
         phases: What to minimise, one phase after the other.
         optimizer: Makes your own optimizer, instead of the one that `how` names.
-        state_file: Saves the state of the descent, so that it can be resumed. Only for one phase without a
-            mask, whose terms remember nothing from step to step, such as training.
         still: BatchNorm modules that use their statistics unchanged, whatever `how.norm` says.
 
     Returns:
         The number of steps taken.
 
     Raises:
-        ValueError: If a term can't be minimised on this model, or `state_file` is given with several phases.
+        ValueError: If a term can't be minimised on this model, or a saved state is that of another descent.
         Failed: If a loss or a weight is no longer finite; the message names it.
     """
-    if state_file and len(phases) > 1:
-        raise ValueError(f"a descent is saved in one phase, found {len(phases)}: leave out `state_file`")
-    with training_mode(problem.model, how, still):
+    with training_mode(problem.model, how, still), open_saved(problem, how, phases, optimizer) as saved:
         refuse_batch_statistics(problem, how)
         refuse_compiled_shards(problem, how)
+        finished = saved.restore_end()
+        if finished is not None:
+            return finished
         weights = problem.params
         average = {} if how.ema is None else start_average(weights)
         train_state = TrainState(weights, (optimizer or how.optimizer_over)(list(weights.values())), average)
-        count, lengths = 0, phase_lengths(problem, phases, how)
-        for phase, begin, steps in zip(phases, accumulate(lengths, initial=0), lengths, strict=False):
+        taken: list[int] = []
+        lengths = phase_lengths(problem, phases, how)
+        for number, (phase, begin, steps) in enumerate(
+            zip(phases, accumulate(lengths, initial=0), lengths, strict=False)
+        ):
+            before = saved.steps_of(number)
             span = (begin, begin + steps, sum(lengths))
-            count += run_phase(problem, phase, how, train_state, span=span, state_file=state_file)
+            taken.append(
+                run_phase(problem, phase, how, train_state, span=span, saved=saved, taken=taken)
+                if before is None
+                else before
+            )
         train_state.keep_average()
         refuse_nonfinite(weights)
-    return count
+        saved.save_end(sum(taken))
+    return sum(taken)
 
 
 def run_phase(
@@ -81,24 +88,29 @@ def run_phase(
     train_state: TrainState,
     *,
     span: tuple[int, int, int],
-    state_file: StateFile | None,
+    saved: SavedDescent,
+    taken: Sequence[int],
 ) -> int:
-    """Runs one phase; returns the number of steps taken. `span` is its first step, its end and the total."""
+    """Runs one phase; returns the number of steps taken.
+
+    `span` is its first step, its end and the total; `taken` are the steps of the earlier phases.
+    """
     (begin, end, of), weights, update = span, train_state.weights, train_state.update
     runtime = make_runtime(problem, how, phase.where, compile=how.compile)
     runtime.shifts = []
+    saved.start_phase(train_state, runtime, phase.terms)
     pinned = Pinned(weights, phase.where)
-    before: dict[int, Params] = {}
     index = -1
     for index, (batches, sizes) in enumerate(islice(step_batches(problem, phase, how), end - begin)):
-        if state_file and state_file.holds(index, problem, train_state):
+        if saved.was_taken(index):
             continue
+        saved.save(index, taken, train_state, runtime, phase.terms)
         for watch in (problem.watch, phase.watch):
             if watch:
                 watch(problem, index)
         set_rate(update, how, (begin + index) / of)
         runtime.noise = problem.seed() if how.dropout == "same" else None
-        step = Step(weights, runtime, batches, sizes, index=index, of=end - begin, before=before)
+        step = Step(weights, runtime, batches, sizes, index=index, of=end - begin, before=runtime.before)
         direction = combined_direction(step, phase, problem.generator)
         for name, p in weights.items():
             p.grad = direction.get(name)
@@ -107,7 +119,7 @@ def run_phase(
         update.step()
         pinned.restore(update)
         train_state.follow_average(how.ema, begin + index)
-        before = {key: step.memory[key][1] for key in runtime.carried if key in step.memory}
+        runtime.before = {key: step.memory[key][1] for key in runtime.carried if key in step.memory}
         if index % LOSS_CHECK == LOSS_CHECK - 1:
             collect_losses(problem, runtime)
         if (index + 1) % how.stop_every == 0 and phase.is_over(problem, how, train_state):

@@ -1,7 +1,8 @@
 """One-shot edits of the weights, in place."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -70,14 +71,26 @@ def quantize(problem: Problem, to: torch.dtype) -> None:
         p.copy_(rounded[name])
 
 
-def perturb_first(std: Importance) -> Callable[[Problem, int], None]:
-    """A `watch` of a phase that calls `perturb` before its first step."""
+@dataclass(frozen=True)
+class PerturbFirst:
+    """A `watch` of a phase that calls `perturb` before its first step.
 
-    def watch(problem: Problem, index: int) -> None:
+    Args:
+        std: The standard deviation of the noise, per weight.
+    """
+
+    std: Importance
+
+    def __call__(self, problem: Problem, index: int) -> None:
+        """Adds the noise before step 0."""
         if index == 0:
-            perturb(problem, std)
+            perturb(problem, self.std)
 
-    return watch
+    def memory(self) -> None:
+        """Nothing."""
+
+    def recall(self, memory: None) -> None:
+        """Nothing."""
 
 
 @torch.no_grad()

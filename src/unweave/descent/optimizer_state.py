@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,9 @@ from torch import Tensor, nn
 from unweave.descent.importance import Mask
 from unweave.weights.sharded import local, pieces
 from unweave.weights.step import HALF
+
+UPDATE, AVERAGE = "update", "average"
+"""What a tensor of a saved state is."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,26 @@ class TrainState:
         copy_into(self.average, self.weights)
         self.update.zero_grad(set_to_none=True)
 
-    def state(self) -> dict[str, Any]:
-        """The state without the weights."""
-        return {"update": self.update.state_dict(), "average": dict(self.average)}
+    def tensors(self) -> dict[str, Tensor]:
+        """The state of the optimizer and the average, without the weights: see `load`."""
+        updates = {
+            f"{UPDATE} {key}:{name}": value
+            for name, p in self.weights.items()
+            for key, value in self.update.state.get(p, {}).items()
+            if isinstance(value, Tensor)
+        }
+        return {**updates, **{f"{AVERAGE}:{name}": mean for name, mean in self.average.items()}}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state` returned."""
-        self.update.load_state_dict(state["update"])
-        for name, mean in self.average.items():
-            mean.copy_(state["average"][name])
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restores what `tensors` returned; the numbers of the optimizer, such as its rate, stay."""
+        numbers = {name: number for number, name in enumerate(self.weights)}
+        found: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            what, _, name = key.partition(":")
+            if what.startswith(f"{UPDATE} "):
+                found.setdefault(numbers[name], {})[what.removeprefix(f"{UPDATE} ")] = value
+        self.update.load_state_dict({**self.update.state_dict(), "state": found})
+        copy_into({name: tensors[f"{AVERAGE}:{name}"] for name in self.average}, self.average)
 
 
 def start_average(weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
@@ -67,7 +80,7 @@ def start_average(weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def copy_into(values: Mapping[str, Tensor], weights: Mapping[str, nn.Parameter]) -> None:
+def copy_into(values: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
     """Copies values into the weights of the same names."""
     for name, value in values.items():
         weights[name].copy_(value)

@@ -57,6 +57,12 @@ class Probe:
             self.measure(problem, index)
             problem.cost.seconds -= time.perf_counter() - start
 
+    def memory(self) -> None:
+        """Nothing: the halves are drawn again in the same way."""
+
+    def recall(self, memory: None) -> None:
+        """Nothing."""
+
     def measure(self, problem: Problem, index: int) -> None:
         """Appends one row to each trace."""
         if not self.halves:

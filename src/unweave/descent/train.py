@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,6 @@ from torch import nn
 
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.objective import nll
-from unweave.descent.saved_state import StateFile
 from unweave.descent.timing import synchronize, warm_up
 from unweave.problem import Problem, add_time
 from unweave.record import checkpoint
@@ -21,6 +21,7 @@ from unweave.split import Part, Split
 from unweave.tasks import Task
 from unweave.tasks.classifier import Classifier
 from unweave.weights.cost import Cost
+from unweave.weights.state_folder import States
 
 TRAINING_FORMAT = 1
 """Format number of trained models: it stands for all code that affects their weights.
@@ -28,8 +29,8 @@ TRAINING_FORMAT = 1
 Raise it in the commit that changes those weights; stored models are then trained again.
 """
 
-STATE = "state.pt"
-"""The file from which an interrupted training resumes."""
+STATE = "state"
+"""The folder from which an interrupted training resumes."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,16 @@ def train_model(
     if stored is not None:
         return stored
     problem = training_problem(model, build, split, seed, task)
-    state_file = None if place is None or save_every is None else StateFile(place / STATE, save_every)
+    if place is not None and save_every is not None:
+        problem.states = States(place / STATE, save_every)
     warm_up()
     with add_time(problem.cost):
-        descend(problem, how, Phase([nll(part)]), state_file=state_file)
+        descend(problem, how, Phase([nll(part)]))
         synchronize(device)
     trained = TrainedModel(model.eval(), problem.cost)
     if place is not None:
         keep_trained(place, trained, facts)
-        (place / STATE).unlink(missing_ok=True)
+        shutil.rmtree(place / STATE, ignore_errors=True)
     return trained
 
 

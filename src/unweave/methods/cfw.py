@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unweave.choices import refuse_outside
 from unweave.descent.descend import Descent, Phase, descend
-from unweave.descent.edit import perturb, perturb_first
+from unweave.descent.edit import PerturbFirst, perturb
 from unweave.descent.importance import Mask, weights_of_modules
 from unweave.descent.objective import Objective, on
 from unweave.methods.about import About, refuse_family
@@ -73,7 +73,7 @@ class CFW:
         refuse_family(self, problem.task)
         stem, fit = first_kernel(problem), balanced_loss(problem, power=1.0)
         perturb(problem, scale(stem, self.noise))
-        again = perturb_first(scale(stem, self.last_noise))
+        again = PerturbFirst(scale(stem, self.last_noise))
         descend(
             problem,
             self.how,

@@ -114,6 +114,14 @@ class Least:
             self.value = sum(losses) / len(losses)
             problem.traces.setdefault("least forget loss", []).append((index, self.value, math.nan))
 
+    def memory(self) -> float:
+        """The result of the last search."""
+        return self.value
+
+    def recall(self, memory: float) -> None:
+        """Restores it."""
+        self.value = memory
+
     def excess_loss(self) -> Objective:
         """The forget loss above its least value; its gradient is that of the forget loss."""
         ((_, loss),) = self.forget.by_part["forget"]

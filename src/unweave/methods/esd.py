@@ -128,7 +128,8 @@ class ESD:
             drawer = step.runtime.model if self.images == "student" else original
             noise = keyed_noise(batch.ids, batch.key, x, 0)
             stop = self.sampler.steps - 1 - time * self.sampler.steps // task.schedule.steps
-            x = sample_partway(drawer, task, noise, erased_label, stop, self.sampler)
+            sharded = step.runtime.processes.sharded
+            x = sample_partway(drawer, task, noise, erased_label, stop, self.sampler, all_steps=sharded)
             step.runtime.cost.examples += int(stop.sum()) * (1 if self.sampler.guidance == 1 else 2)
 
         def answer(condition: Tensor) -> Tensor:
@@ -154,14 +155,21 @@ def sample_partway(
     conditions: Int[Tensor, " batch"],
     stop: Int[Tensor, " batch"],
     how: Sampler,
+    *,
+    all_steps: bool = False,
 ) -> Tensor:
-    """Partly denoised images, each after its own number of steps."""
+    """Partly denoised images, each after its own number of steps.
+
+    With `all_steps` the model runs at every step, if need be on an image that is not going on: the processes
+    of a sharded model must run it equally often.
+    """
     x, (times, advance) = noise, ddim(how, task.schedule)
     with evaluating(model):
         for step, time in enumerate(times):
             going = (stop > step).nonzero()[:, 0]
-            if not len(going):
+            if not len(going) and not all_steps:
                 break
-            prediction = guided_prediction(model, task, x[going], time, conditions[going], how.guidance)
-            x = x.index_copy(0, going, advance(prediction, time, x[going], None))
+            rows = going if len(going) else going.new_zeros(1)
+            prediction = guided_prediction(model, task, x[rows], time, conditions[rows], how.guidance)
+            x = x.index_copy(0, going, advance(prediction[: len(going)], time, x[going], None))
     return x

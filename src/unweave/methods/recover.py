@@ -139,6 +139,14 @@ class Check:
         rows.append((len(rows), self.losses[-1] / max(self.enough, SMALLEST), math.nan))
         return self.reached or self.stalled
 
+    def memory(self) -> list[float]:
+        """The losses so far."""
+        return self.losses
+
+    def recall(self, memory: list[float]) -> None:
+        """Restores them."""
+        self.losses = list(memory)
+
     @property
     def reached(self) -> bool:
         """Whether the loss was low enough at the last check."""

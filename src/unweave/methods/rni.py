@@ -13,7 +13,7 @@ from torch import nn
 
 from unweave.choices import refuse_outside
 from unweave.descent.descend import Descent, Phase, descend
-from unweave.descent.edit import perturb_first, renew
+from unweave.descent.edit import PerturbFirst, renew
 from unweave.descent.importance import invert, weights_of_modules
 from unweave.descent.objective import nll
 from unweave.methods.about import About, refuse_family
@@ -92,7 +92,7 @@ class RNI:
         first, others = [layers[i] for i in order[:count]], [layers[i] for i in order[count:]]
         on = weights_of_modules(first[: max(1, round(self.noisy * count))] if noisy else [], params)
         where = invert(weights_of_modules(others, params))
-        watch = perturb_first(scale(multiply(on, where), self.noise))
+        watch = PerturbFirst(scale(multiply(on, where), self.noise))
         return Phase([nll("retain")], where=where, watch=watch)
 
 

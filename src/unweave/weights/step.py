@@ -63,6 +63,7 @@ class Runtime:
             None.
         carried: The ids of the terms whose gradients the next step needs.
         reused: Gradients that several steps reuse, by the id of their term.
+        before: The gradients of the previous step that the next one needs, by the id of their term.
         spare: Memory for the saved weights during a lookahead, reused by the next.
         compile: Compile the forward passes.
     """
@@ -79,6 +80,7 @@ class Runtime:
     shifts: list[tuple[int, Tensor]] | None = None
     carried: set[int] = field(default_factory=set)
     reused: dict[int, Params] = field(default_factory=dict)
+    before: dict[int, Params] = field(default_factory=dict)
     spare: list[list[Tensor]] = field(default_factory=list)
     compile: bool = False
 

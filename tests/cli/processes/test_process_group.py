@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import killed
 import launched
 import projects
 
@@ -39,7 +40,7 @@ import traceback
 
 class Late(Records):
     def __getitem__(self, i):
-        if os.environ.get("RANK") == "1" and any("draw_batches" in str(f) for f in traceback.extract_stack()):
+        if os.environ.get("RANK") == "1" and any("read_batches" in str(f) for f in traceback.extract_stack()):
             raise OSError("the disk is gone")
         return super().__getitem__(i)
 
@@ -48,10 +49,30 @@ def load():
     torch.manual_seed(0)
     return given(train=Late(90, 0))
 """
+FULL = """
+import os
+
+from torch.distributed.checkpoint import FileSystemWriter
 
 
-def forget(place: object, out: Path, *more: object) -> list[str]:
-    return [str(each) for each in ("forget", place, "--random", 0.3, *SHORT, "--out", out, *more)]
+def refuse(*arguments):
+    raise OSError(28, "No space left on device")
+
+
+def load():
+    torch.manual_seed(0)
+    if os.environ.get("RANK") == "1":
+        FileSystemWriter.write_data = refuse
+    return given(model=Net(torch.float64))
+"""
+
+
+SHARDED = ("--shard", "--blocks", "first")
+SAVED = ("--method", "lur", "--save-every", 2)
+
+
+def forget(place: object, out: Path, *more: object, settings: tuple[object, ...] = SHORT) -> list[str]:
+    return [str(each) for each in ("forget", place, "--random", 0.3, *settings, "--out", out, *more)]
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +83,9 @@ def commands(tmp_path_factory) -> dict[str, list[str]]:
         "single": forget(single, place / "out" / "single", "--method", "lur"),
         "again": forget(single, place / "out" / "single", "--method", "lur"),
         "double": forget(double, place / "out" / "double", "--method", "salun"),
-        "sharded": forget(
-            double, place / "out" / "sharded", "--method", "lur", "--shard", "--blocks", "first"
+        "sharded": forget(double, place / "out" / "sharded", "--method", "lur", *SHARDED),
+        "not for shards": forget(
+            double, place / "out" / "fisher", "--method", "fisher-forgetting", *SHARDED, settings=()
         ),
         "no block": forget(single, place / "out" / "block", "--method", "lur", "--shard"),
         "bad input": forget(single, place / "out" / "bad", "--method", "lurr"),
@@ -77,6 +99,7 @@ def commands(tmp_path_factory) -> dict[str, list[str]]:
             projects.project(place / "other", OTHER_WEIGHTS), place / "out" / "other", "--method", "lur"
         ),
         "bench": ["bench", "digits-clean", "--out", str(place / "out" / "bench")],
+        "full disk": forget(projects.project(place / "full", FULL), place / "out" / "full", *SHARDED, *SAVED),
     }
 
 
@@ -118,6 +141,7 @@ def test_the_same_request_is_done_already_on_all(said):
             "no block",
             "a sharded model needs blocks, two or more in one nn.ModuleList or nn.Sequential, found",
         ),
+        ("not for shards", "gradients of single examples need whole weights, found sharded ones"),
         ("one fails", "KeyError: 'no such file'"),
         ("fails late", "the disk is gone"),
         ("other weights", "all processes must load the same model and data, found another 'original' on"),
@@ -132,22 +156,44 @@ def test_an_error_is_printed_once_ends_all_and_leaves_nothing(commands, said, na
     assert not Path(words[words.index("--out") + 1]).exists()
 
 
+def test_a_state_that_can_not_be_written_ends_all_and_is_said_once(commands, said):
+    errors = [line for each in said["full disk"] for line in each.error.splitlines() if "unweave: " in line]
+    assert len(errors) == 1 and "writing failed: [Errno 28] No space left on device" in errors[0]
+    assert [each.code for each in said["full disk"]] == [3, 3]
+    words = commands["full disk"]
+    assert not (Path(words[words.index("--out") + 1]) / "model.safetensors").exists()
+
+
 def test_shards_need_processes(refused, tmp_path):
     place = projects.project(tmp_path / "mine")
     refused(
         "--shard cuts the model over several processes, found one: start it with torchrun",
         *forget(place, tmp_path / "out", "--shard"),
     )
+    refused(
+        "--save-every needs one step or more, found 0", *forget(place, tmp_path / "out", "--save-every", 0)
+    )
     refused("--blocks goes with --shard, found it alone", *forget(place, tmp_path / "out", "--blocks", "x"))
 
 
-def test_torchrun_starts_it(tmp_path):
+def test_torchrun_starts_it_and_resumes_it_after_a_process_was_killed(tmp_path):
     """The launcher itself, once: its store and its variables are not those of the tests above."""
-    words = forget(projects.project(tmp_path / "mine"), tmp_path / "out", "--method", "lur", "--quiet")
+    words = [*killed.command(tmp_path, "out", "replicated", 8, 2), "--quiet"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launch, "-m", "unweave", *words], capture_output=True, text=True, timeout=300, env=dict(os.environ)
-    )
+
+    def torchrun(**variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*launch, "-m", "unweave", *words],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**os.environ, **variables},
+        )
+
+    died = torchrun(**{killed.KILL: "1 14 0"})
+    assert died.returncode == 1 and "Signal 9 (SIGKILL)" in died.stderr, died.stderr
+    assert killed.state_of(tmp_path / "out") < "000-end"
+    done = torchrun()
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Forgot 27 of 90") == 1
-    assert torch.isfinite(load_file(tmp_path / "out" / "model.safetensors")["first.weight"]).all()
+    assert torch.isfinite(killed.weights(tmp_path / "out")["first.weight"]).all()

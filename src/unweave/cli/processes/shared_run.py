@@ -28,7 +28,7 @@ def refuse_other_facts(run_facts: out.Facts) -> None:
         )
 
 
-def refuse_unfit_flags(*, shard: bool, blocks: str | None, concept: bool) -> None:
+def refuse_unfit_flags(*, shard: bool, blocks: str | None, save_every: int | None, concept: bool) -> None:
     """Raises if flags do not fit each other or the number of processes."""
     count = Processes.current().count
     if blocks is not None and not shard:
@@ -37,6 +37,12 @@ def refuse_unfit_flags(*, shard: bool, blocks: str | None, concept: bool) -> Non
         raise ValueError(
             "--shard cuts the model over several processes, found one: start it with torchrun, such as "
             "torchrun --nproc-per-node 2 -m unweave forget ..."
+        )
+    if save_every is not None and save_every < 1:
+        raise ValueError(f"--save-every needs one step or more, found {save_every}")
+    if concept and save_every is not None:
+        raise ValueError(
+            "--save-every does not go with --concept, whose training saves no states: leave it out"
         )
     if concept and count > 1:
         raise ValueError(f"--concept runs in one process, found {count}: start it without torchrun")

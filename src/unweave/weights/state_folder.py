@@ -1,0 +1,256 @@
+"""The saved states of a run: named tensors and facts, written as a whole or not at all.
+
+Whole tensors are written by the first process. Sharded ones are written by all processes together, by
+`torch.distributed.checkpoint`, and any number of processes can read them.
+"""
+
+import json
+import pickle
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unweave.record.files import read_object, sync, write_atomically
+from unweave.weights.processes import Processes
+from unweave.weights.sharded import as_sharded, cut, is_sharded, local
+
+FACTS = "facts.json"
+WHOLE = "tensors.pt"
+PIECES = ".metadata"
+"""What `torch.distributed.checkpoint` writes last."""
+
+CLAIM = "run.json"
+"""The file that names the run whose states a folder holds."""
+
+END = "end"
+
+Likeness = Callable[[str], Tensor | None]
+"""Maps the name of a tensor to the weight that it is sharded like, if there is one."""
+
+
+@dataclass
+class States:
+    """The folder of the states of a run. It holds the newest state of every descent, by number.
+
+    Args:
+        folder: The folder.
+        every: The number of steps between two states of a descent.
+
+    Raises:
+        ValueError: If `every` is less than one.
+    """
+
+    folder: Path
+    every: int
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"expected one step or more between two saved states, found {self.every}")
+        self.descents, self.busy = 0, False
+        self._start, self._counted = time.perf_counter(), 0.0
+
+    def claim(self, facts: Mapping[str, object]) -> None:
+        """Marks the folder as that of a run; called on the first process.
+
+        Raises:
+            ValueError: If it holds the states of another run.
+        """
+        path = self.folder / CLAIM
+        if path.exists():
+            found = read_object(path)
+            strange = [name for name in facts if found.get(name) != facts[name]]
+            if strange:
+                raise ValueError(
+                    f"{self.folder} holds the states of another run, which differs in {strange[0]!r}: choose "
+                    "another folder, or delete this one"
+                )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(facts))
+
+    def seconds(self) -> float:
+        """The wall time of the run, with that of its interrupted parts up to the state they left."""
+        return self._counted + time.perf_counter() - self._start
+
+    def count_earlier(self, seconds: float) -> float:
+        """Counts the time before an interruption; returns what was not counted yet."""
+        new, self._counted = seconds - self._counted, seconds
+        return new
+
+    def newest(self, number: int, processes: Processes) -> Path | None:
+        """The newest state of a descent, if there is one; deletes older ones and drafts that a crash left."""
+        return processes.from_first(lambda: keep_newest(self.folder, number))
+
+    def write(
+        self,
+        number: int,
+        step: int | None,
+        tensors: Mapping[str, Tensor],
+        facts: Mapping[str, Any],
+        processes: Processes,
+    ) -> None:
+        """Writes a state in place of the older one of its descent. All processes must call this together.
+
+        Args:
+            number: The number of the descent.
+            step: The number of steps taken; None at the end of the descent.
+            tensors: The tensors by name.
+            facts: JSON values.
+            processes: The processes that share the run.
+
+        Raises:
+            OSError: On every process, if one of them can't write.
+        """
+        folder = self.folder / f"{number:03d}-{END if step is None else f'{step:09d}'}"
+        draft = folder.with_name(f".{folder.name}")
+        processes.from_first(lambda: start_draft(draft))
+        if any(map(is_sharded, tensors.values())):
+            write_pieces(draft, tensors)
+        processes.from_first(lambda: finish_draft(draft, folder, tensors, facts))
+        processes.from_first(lambda: keep_newest(self.folder, number))
+
+
+def keep_newest(folder: Path, number: int) -> Path | None:
+    """The newest state of a descent, if there is one; deletes older ones and drafts that a crash left."""
+    *older, newest = [None, *sorted(folder.glob(f"{number:03d}-*"))]
+    for each in (*folder.glob(f".{number:03d}-*"), *filter(None, older)):
+        shutil.rmtree(each)
+    return newest
+
+
+def start_draft(draft: Path) -> None:
+    """Makes an empty folder for a draft."""
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+
+
+def finish_draft(draft: Path, folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Writes what the first process writes, and gives the draft its name."""
+    write_atomically(draft / FACTS, json.dumps(facts))
+    if not (draft / PIECES).exists():
+        torch.save(dict(tensors), draft / WHOLE)
+        sync(draft / WHOLE)
+    draft.rename(folder)
+
+
+def read_facts(folder: Path) -> Mapping[str, Any]:
+    """The facts of a state.
+
+    Raises:
+        ValueError: If the folder holds no state.
+    """
+    if not (folder / FACTS).exists():
+        raise ValueError(f"{folder} is no saved state: delete it to start again")
+    return read_object(folder / FACTS, ": delete the folder to start again")
+
+
+def read_tensors(folder: Path, like: Likeness, processes: Processes) -> dict[str, Tensor]:
+    """The tensors of a state, sharded as the present weights are; all processes must call this together.
+
+    Raises:
+        ValueError: On every process, if they can't be read.
+    """
+    if processes.from_first(lambda: (folder / PIECES).exists()):
+        return read_pieces(folder, like)
+    whole = processes.from_first(lambda: read_whole(folder / WHOLE))
+    return {name: cut_like(each, like(name)) for name, each in whole.items()}
+
+
+def cut_like(whole: Tensor, weight: Tensor | None) -> Tensor:
+    """A whole tensor, sharded as a weight if it has the weight's shape."""
+    return cut(whole, weight) if weight is not None and weight.shape == whole.shape else whole
+
+
+def read_whole(path: Path) -> dict[str, Tensor]:
+    """Reads whole tensors from a file, onto the CPU."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path.parent} is no saved state: delete it to start again") from error
+
+
+def write_pieces(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes sharded tensors, each process its own rows, and whole ones once."""
+    from torch.distributed import checkpoint  # takes a second
+
+    with raise_first_failure():
+        checkpoint.save(dict(tensors), checkpoint_id=folder)
+
+
+def read_pieces(folder: Path, like: Likeness) -> dict[str, Tensor]:
+    """Reads what `write_pieces` wrote, over any number of processes or in one."""
+    from torch.distributed import checkpoint
+
+    tensors = {
+        name: empty_like(like(name), size, dtype) for name, size, dtype in stored_tensors(folder / PIECES)
+    }
+    with raise_first_failure(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns that there is one process
+        checkpoint.load(tensors, checkpoint_id=folder)
+    return tensors
+
+
+def empty_like(weight: Tensor | None, size: torch.Size, dtype: torch.dtype) -> Tensor:
+    """Memory for a tensor, sharded and placed as a weight if it has the weight's shape."""
+    if weight is None or weight.shape != size:
+        return torch.empty(size, dtype=dtype)
+    return as_sharded(torch.empty_like(local(weight), dtype=dtype), weight)
+
+
+def stored_tensors(path: Path) -> Iterator[tuple[str, torch.Size, torch.dtype]]:
+    """The name, shape and type of every tensor in a distributed checkpoint.
+
+    Raises:
+        ValueError: If the file holds anything else.
+    """
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+    try:
+        with path.open("rb") as file:
+            stored = PlainMetadata(file).load().state_dict_metadata
+    except (AttributeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path.parent} is no saved state: delete it to start again") from error
+    for name, each in stored.items():
+        if not isinstance(each, TensorStorageMetadata):
+            raise ValueError(f"{path.parent} holds {name!r}, which is no tensor: delete it to start again")
+        yield name, each.size, each.properties.dtype
+
+
+class PlainMetadata(pickle.Unpickler):
+    """Reads the metadata of a distributed checkpoint, which is a pickle, and runs no other code."""
+
+    def find_class(self, module: str, name: str) -> object:
+        """A class that metadata consists of.
+
+        Raises:
+            UnpicklingError: For any other.
+        """
+        plain = (
+            module == "torch.distributed.checkpoint.metadata"
+            or (module, name) == ("torch.distributed.checkpoint.filesystem", "_StorageInfo")
+            or (module, name) in (("torch", "Size"), ("torch.serialization", "_get_layout"))
+            or (module.partition(".")[0] == "pathlib" and name.endswith("Path"))
+            or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype))
+        )
+        if not plain or "." in name:
+            raise pickle.UnpicklingError(f"{module}.{name} is no part of a checkpoint's metadata")
+        return super().find_class(module, name)
+
+
+@contextmanager
+def raise_first_failure() -> Iterator[None]:
+    """Raises the error of the first process that failed, on every process, as if it were its own."""
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    try:
+        yield
+    except CheckpointException as error:
+        first, _ = error.failures[min(error.failures)]
+        raise first from None

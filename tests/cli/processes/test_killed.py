@@ -1,0 +1,81 @@
+"""A shared run of `forget` of which a process is killed resumes with the same command."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+import killed
+import launched
+from for_each import for_each
+
+STEPS, EVERY = 8, 2
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("killed")
+
+
+@pytest.fixture(scope="module")
+def died(place: Path) -> dict[str, list[launched.Said | None]]:
+    """Kills one process of each way, in the middle of the run."""
+    found = {}
+    for rank, way in enumerate(killed.WAYS):
+        (place / way).mkdir()
+        words = killed.command(place, f"{way} out", way, STEPS, EVERY)
+        found[way] = killed.run_and_kill(words, place / way, rank, 14, 0)
+    return found
+
+
+@pytest.fixture(scope="module")
+def ended(place: Path, died: object) -> dict[str, list[launched.Said | None]]:
+    """Gives each command again, and each undisturbed."""
+    commands = {
+        f"{way} {end}": killed.command(place, f"{way} {end}", way, STEPS, EVERY)
+        for way in killed.WAYS
+        for end in ("out", "whole")
+    }
+    (place / "ended").mkdir()
+    return dict(zip(commands, launched.run_shared(list(commands.values()), place / "ended"), strict=True))
+
+
+@for_each("way", killed.WAYS)
+def test_the_others_end_and_one_says_why(way, died, place):
+    dead, alive = sorted(died[way], key=bool)
+    assert dead is None and alive.code == 3
+    assert alive.error.splitlines()[-1].startswith("unweave: another process has ended")
+    assert not (place / f"{way} out" / "model.safetensors").exists()
+    assert killed.state_of(place / f"{way} out") < "000-end"
+
+
+@for_each("way", killed.WAYS)
+def test_the_same_command_resumes_in_the_same_folder_and_ends_in_the_same_bits(way, ended, place):
+    assert [each.code for each in (*ended[f"{way} out"], *ended[f"{way} whole"])] == [0] * 4, ended
+    resumed, whole = (killed.weights(place / f"{way} {end}") for end in ("out", "whole"))
+    assert all(torch.equal(resumed[key], value) for key, value in whole.items())
+    assert not (place / f"{way} out" / "states").exists()
+
+
+def test_a_run_with_other_settings_starts_in_a_folder_of_its_own(run, place, died):
+    words = killed.command(place, "sharded out", "replicated", STEPS + 1, EVERY)
+    assert run(*words).code == 0
+    assert (place / "sharded out-2" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", killed.WAYS)
+def test_it_survives_ten_kills_at_random_points(way, tmp_path):
+    points, words = random.Random(0), killed.command(tmp_path, "out", way, 40, 1)
+    for number in range(10):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        said = killed.run_and_kill(words, folder, *killed.draw(points, 15))
+        assert None in said, said
+    (tmp_path / "end").mkdir()
+    whole = killed.command(tmp_path, "whole", way, 40, 1)
+    said = launched.run_shared([words, whole], tmp_path / "end")
+    assert [each.code for both in said for each in both] == [0] * 4, said
+    resumed, undisturbed = (killed.weights(tmp_path / end) for end in ("out", "whole"))
+    assert all(torch.equal(resumed[key], value) for key, value in undisturbed.items())

@@ -1,0 +1,93 @@
+"""Runs in several processes resume from their saved states, on another number of processes too."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import resumed
+from for_each import for_each
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("resumed")
+
+
+@pytest.fixture(scope="module")
+def found(place: Path) -> list[dict[str, resumed.Found]]:
+    return resumed.together(2, place)
+
+
+@pytest.fixture(scope="module")
+def more(found: object, place: Path) -> list[dict[str, resumed.Found]]:
+    return resumed.together(4, place)
+
+
+def near(found: resumed.Found, wanted: resumed.Found, name: str) -> bool:
+    """Whether weights agree to rounding."""
+    assert isinstance(found, dict) and isinstance(wanted, dict), (found, wanted)
+    assert found.keys() == wanted.keys()
+    tolerance = 1e-12 if resumed.CASES[name][1] == torch.float64 else 1e-6
+    size, apart = (
+        torch.stack([each.double().norm() for each in values]).norm()
+        for values in (wanted.values(), [found[key].double() - wanted[key].double() for key in wanted])
+    )
+    return bool(apart <= tolerance * size)
+
+
+def same(found: resumed.Found, wanted: resumed.Found) -> bool:
+    """Whether weights are equal in every bit."""
+    assert isinstance(found, dict) and isinstance(wanted, dict), (found, wanted)
+    return all(torch.equal(found[key], value) for key, value in wanted.items())
+
+
+CASES = [(name, way) for name in resumed.CASES for way in resumed.WAYS]
+
+
+@for_each(("name", "way"), CASES)
+def test_as_many_processes_end_in_the_same_bits(name, way, found):
+    assert all(each[f"{name}, {way}, interrupted"] == "interrupted" for each in found)
+    assert same(found[0][f"{name}, {way}, resumed"], found[0][f"{name}, {way}, whole"])
+
+
+@for_each("way", resumed.WAYS)
+def test_a_finished_run_gives_its_model_back(way, found):
+    assert same(found[0][f"{way}, again"], found[0][f"lagged, {way}, whole"])
+
+
+@for_each(("name", "way"), CASES)
+def test_one_process_resumes_what_two_began(name, way, found, place):
+    alone = resumed.run(name, "replicated", place / f"{name}, {way}, alone")
+    assert near(alone, found[0][f"{name}, {way}, whole"], name)
+
+
+@pytest.mark.slow
+@for_each(("name", "way"), CASES)
+def test_four_processes_resume_what_two_began(name, way, found, more):
+    assert near(more[0][f"{name}, {way}"], found[0][f"{name}, {way}, whole"], name)
+
+
+@for_each("way", resumed.WAYS)
+def test_shards_resume_whole_weights_and_whole_weights_shards(way, found):
+    assert near(found[0][f"{way}, other way"], found[0][f"lagged, {way}, whole"], "lagged")
+
+
+@for_each("way", resumed.WAYS)
+def test_a_process_that_can_not_write_ends_all_and_leaves_the_last_state(way, found, place):
+    for each in found:
+        assert each[f"{way}, full"] == "OSError: [Errno 28] No space left on device"
+    assert same(found[0][f"{way}, after full"], found[0][f"masked, {way}, whole"])
+    assert [each.name for each in (place / f"full, {way}").iterdir() if each.is_dir()] == ["000-end"]
+
+
+@for_each("way", resumed.WAYS)
+def test_the_states_of_another_run_are_refused_on_all(way, found):
+    for each in found:
+        assert "holds the states of another run, which differs in 'method'" in each[f"{way}, another run"]
+
+
+@for_each("way", resumed.WAYS)
+def test_what_is_no_state_is_refused_on_all_and_not_run(way, found):
+    for each in found:
+        assert "is no saved state: delete it to start again" in each[f"{way}, spoilt"]
