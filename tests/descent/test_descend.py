@@ -1,6 +1,7 @@
 """The one training loop: every setting against a loop written out, or by what it must leave alone."""
 
 import copy
+import gc
 import logging
 import math
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from for_each import for_each
-from smooth import MODES, WEIGHT, batch, bits, flat, net, problem, source, step
+from smooth import CLASSES, FEATURES, MODES, WEIGHT, batch, bits, flat, net, problem, source, step
 from unweave.data import Raw
 from unweave.data.in_memory import Resident
 from unweave.descent.batches import step_batches
@@ -24,6 +25,7 @@ from unweave.descent.lookahead import Lookahead, nested
 from unweave.descent.objective import bounded, clamped, l1, mislabel, nll, on
 from unweave.descent.optimizer_state import TrainState
 from unweave.errors import Failed
+from unweave.methods.lur import TERMS
 from unweave.problem import Problem
 from unweave.split import Split
 from unweave.tasks import Batch
@@ -158,6 +160,36 @@ def test_groups_keep_the_ratio_of_their_rates():
     made = Kept(lambda ws: torch.optim.SGD([{"params": ws[:2], "lr": 0.1}, {"params": ws[2:], "lr": 0.01}]))
     descend(problem(), Descent(steps=4, schedule="linear"), Phase([nll("retain")]), optimizer=made)
     assert made.rates == [[pytest.approx(0.1 * f), pytest.approx(0.01 * f)] for f in (1, 0.75, 0.5, 0.25)]
+
+
+class Counter(torch.optim.SGD):
+    """Plain gradient steps that count the tensors of the shape of the first weight, and where they lie."""
+
+    def step(self, closure=None):
+        shape, self.alive = self.param_groups[0]["params"][0].shape, set()
+        for each in gc.get_objects():
+            if type(each) in (Tensor, nn.Parameter) and each.shape == shape:
+                self.alive.add(each.data_ptr())
+        return super().step(closure)
+
+
+# the weight, the gradients that are summed, and their sum; a lookahead keeps the weights, too
+LIVE = {"joint": 4, "nested": 5, "lagged": 5}
+
+
+@for_each("mode", LIVE)
+def test_an_update_holds_no_gradient_that_nobody_needs(mode: str):
+    model = nn.Sequential(nn.Linear(FEATURES, 37), nn.Tanh(), nn.Linear(37, CLASSES)).double()
+    of, made = problem(model), []
+
+    def optimizer(weights: list[nn.Parameter]) -> Counter:
+        made.append(Counter(weights, 0.01))
+        return made[0]
+
+    phase = Phase(TERMS[mode](nll("retain"), WEIGHT * bounded(), 0.1))
+    descend(of, Descent(steps=3), phase, optimizer=optimizer)
+    assert len(made[0].alive) == LIVE[mode]
+    assert all(p.grad is None for p in of.params.values())
 
 
 # --- length and rate

@@ -111,12 +111,7 @@ def run_phase(
         set_rate(update, how, (begin + index) / of)
         runtime.noise = problem.seed() if how.dropout == "same" else None
         step = Step(weights, runtime, batches, sizes, index=index, of=end - begin, before=runtime.before)
-        direction = combined_direction(step, phase, problem.generator)
-        for name, p in weights.items():
-            p.grad = direction.get(name)
-        if how.max_norm is not None and direction:
-            clip(direction, how.max_norm)
-        update.step()
+        move_weights(step, combined_direction(step, phase, problem.generator), how, update)
         pinned.restore(update)
         train_state.follow_average(how.ema, begin + index)
         runtime.before = {key: step.memory[key][1] for key in runtime.carried if key in step.memory}
@@ -142,6 +137,16 @@ def make_runtime(problem: Problem, how: Descent, where: Mask | None, *, compile:
     )
 
 
+def move_weights(step: Step, direction: Params, how: Descent, update: torch.optim.Optimizer) -> None:
+    """Takes one step of the optimizer, and frees the gradient that it followed."""
+    for name, p in step.params.items():
+        p.grad = direction.get(name)
+    if how.max_norm is not None and direction:
+        clip(direction, how.max_norm)
+    update.step()
+    update.zero_grad()
+
+
 def combined_direction(step: Step, phase: Phase, generator: torch.Generator) -> Params:
     """Combines the gradients of the terms that have data at this step; empty if none has."""
     present = [term for term in phase.terms if term.present(step)]
@@ -150,6 +155,7 @@ def combined_direction(step: Step, phase: Phase, generator: torch.Generator) -> 
     # The last term first: in `nested` its gradient is the step of the first term; in `exact` it builds the
     # graph of the first term on its way and keeps that gradient.
     gradients = [step.gradient(term) for term in reversed(present)][::-1]
+    step.free_gradients(present)
     if step.index == 0 and not phase.idle:
         refuse_zero(gradients)
     if phase.rule == "total":

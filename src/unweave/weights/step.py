@@ -161,6 +161,13 @@ class Step:
             self.memory[id(term)] = (term, term.gradient(self))
         return self.memory[id(term)][1]
 
+    def free_gradients(self, terms: Iterable[Term]) -> None:
+        """Frees the gradients of the previous step, and of all terms but these and those the next step needs."""
+        kept = {*map(id, terms), *self.runtime.carried}
+        self.memory = {key: each for key, each in self.memory.items() if key in kept}
+        self.before = {}
+        self.runtime.before = {}
+
     def deposit(self, term: Term, gradient: Params) -> None:
         """Caches a gradient that was computed on the way to another."""
         self.memory[id(term)] = (term, gradient)
