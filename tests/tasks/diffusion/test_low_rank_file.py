@@ -10,8 +10,9 @@ pytest.importorskip("peft")
 import text_to_image  # needs diffusers
 from unweave.tasks.diffusion.low_rank_file import FILE, add_from_file
 from unweave.tasks.diffusion.prompts import Prompted
-from unweave.tasks.diffusion.scopes import additions, drop_low_rank
+from unweave.tasks.diffusion.scopes import drop_low_rank
 from unweave.tasks.diffusion.stable_diffusion import save_low_rank
+from unweave.weights.low_rank import additions
 
 
 def fresh(scope: str = "all", rank: int = 2) -> Prompted:

@@ -13,7 +13,8 @@ pytest.importorskip("peft")
 from presets import soon
 from unweave.families.diffusion_settings import PRESETS
 from unweave.tasks.diffusion.adapters import ADAPTERS, build_adapter
-from unweave.tasks.diffusion.scopes import additions, drop_low_rank, merge_low_rank, restrict
+from unweave.tasks.diffusion.scopes import drop_low_rank, merge_low_rank, restrict
+from unweave.weights.low_rank import additions
 
 
 def trainable(model: nn.Module) -> set[str]:

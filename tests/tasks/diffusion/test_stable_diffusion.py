@@ -19,9 +19,10 @@ from unweave.tasks.diffusion import folder  # noqa: E402
 from unweave.tasks.diffusion.autoencoder import decode  # noqa: E402
 from unweave.tasks.diffusion.prompts import Prompted  # noqa: E402
 from unweave.tasks.diffusion.sample import Sampler, sample  # noqa: E402
-from unweave.tasks.diffusion.scopes import PATTERNS, additions, merge_low_rank  # noqa: E402
+from unweave.tasks.diffusion.scopes import PATTERNS, merge_low_rank  # noqa: E402
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load, save, save_low_rank  # noqa: E402
 from unweave.tasks.diffusion.text_to_image import make_task, number_prompts  # noqa: E402
+from unweave.weights.low_rank import additions  # noqa: E402
 
 PROMPTS = number_prompts(["a red three", "a blue two"], concepts=["a three"], forgotten=["a red three"])
 HOW = Sampler("ddim", 4, guidance=3.0, spacing="leading")

@@ -27,7 +27,8 @@ from unweave.audits.diffusion.sweeps import (
 from unweave.audits.metrics import Metric
 from unweave.descent.descend import Descent
 from unweave.tasks.diffusion.condition_vectors import takes_vectors
-from unweave.tasks.diffusion.scopes import additions, drop_low_rank
+from unweave.tasks.diffusion.scopes import drop_low_rank
+from unweave.weights.low_rank import additions
 
 Numbers = dict[str, float | None]
 

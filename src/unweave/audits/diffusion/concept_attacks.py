@@ -29,7 +29,8 @@ from unweave.audits.diffusion.eight_bits import round_weights
 from unweave.audits.diffusion.sweeps import best_setting, count_hits
 from unweave.audits.diffusion.text_attacks import Loss, TextEncoder, choose_prefix, invert_token
 from unweave.tasks.diffusion.sample import Start
-from unweave.tasks.diffusion.scopes import additions, merge_low_rank
+from unweave.tasks.diffusion.scopes import merge_low_rank
+from unweave.weights.low_rank import additions
 
 STRENGTH = 0.75
 """The share of the steps that image-to-image takes: at one nothing is left of the picture."""

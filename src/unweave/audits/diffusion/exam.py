@@ -35,7 +35,7 @@ from unweave.audits.verdict import Judgement
 from unweave.split import Split
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.sample import Sampler, sample
-from unweave.tasks.diffusion.scopes import additions
+from unweave.weights.low_rank import additions
 
 TRIAL = ("ua", "ra", "class_tv", "kid_retain")
 """The metrics that a search uses."""
