@@ -16,6 +16,7 @@ from unweave.data.unaugmented import Unaugmented
 from unweave.split import Split
 from unweave.tasks import Task
 from unweave.weights.cost import Cost
+from unweave.weights.low_rank import Additions
 from unweave.weights.processes import Processes
 from unweave.weights.sharded_model import (
     ShardedOriginal,
@@ -63,6 +64,7 @@ class Problem:
         caller_model: The caller's model, which is never changed. If None, the first read of `original` makes
             a copy, so it must come before the first edit.
         watch: Called before every step of every descent with the problem and the number of the step.
+        additions: The trained low-rank additions, if a method has merged some.
     """
 
     task: Task
@@ -77,6 +79,7 @@ class Problem:
     traces: dict[str, list[tuple[int, float, float]]] = field(default_factory=dict)
     caller_model: nn.Module | None = None
     watch: Watch | None = None
+    additions: Additions | None = None
 
     def __post_init__(self) -> None:
         refuse_wrapped(self.model)

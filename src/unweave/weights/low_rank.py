@@ -40,7 +40,7 @@ FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 
 
 @dataclass(frozen=True)
-class Adapter:
+class Additions:
     """Low-rank additions apart from their model.
 
     Args:
@@ -82,7 +82,7 @@ class WithoutAdditions(nn.Module):
 def require_peft() -> None:
     """Raises if peft is not installed."""
     try:
-        import peft  # noqa: F401  # takes seconds, and only additions need it
+        import peft  # noqa: F401  # takes seconds, and only LoRA needs it
     except ImportError as error:
         raise ImportError("low-rank additions (LoRA) need the extra: pip install 'unweave[lora]'") from error
 
@@ -183,7 +183,7 @@ def lora_config(layers: Sequence[str], rank: int) -> "LoraConfig":
     return LoraConfig(r=rank, lora_alpha=rank, target_modules="|".join(map(re.escape, layers)))
 
 
-def additions(model: nn.Module) -> "list[tuple[str, LoraLayer]]":
+def find_additions(model: nn.Module) -> "list[tuple[str, LoraLayer]]":
     """The layers with an addition, by name; none if peft was never used."""
     if "peft" not in sys.modules:
         return []
@@ -196,21 +196,21 @@ def addition_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """The matrices A and B of a model, by the names that peft gives them in files."""
     return {
         f"{name}.{half}.weight": model.get_parameter(f"{name}.{half}.{NAME}.weight")
-        for name, _ in additions(model)
+        for name, _ in find_additions(model)
         for half in HALVES
     }
 
 
-def adapter_of(model: nn.Module, rank: int) -> Adapter:
+def detach_additions(model: nn.Module, rank: int) -> Additions:
     """The additions of a model, apart from it."""
     weights = {PREFIX + name: p.detach().cpu().clone() for name, p in addition_weights(model).items()}
-    return Adapter(rank, tuple(name for name, _ in additions(model)), weights)
+    return Additions(rank, tuple(name for name, _ in find_additions(model)), weights)
 
 
 @contextmanager
 def switched_off(model: nn.Module) -> Iterator[None]:
     """Runs a model without its additions for the body."""
-    found = additions(model)
+    found = find_additions(model)
     for _, addition in found:
         addition.enable_adapters(False)
     try:
@@ -225,15 +225,16 @@ def merge(model: nn.Module) -> None:
     """Adds every addition to the weight of its layer and removes it, in place; sharded weights too."""
     if is_model_sharded(model):
         reshard(model)
-    for _, addition in additions(model):
+    for _, addition in find_additions(model):
         weight = addition.get_base_layer().get_parameter("weight")
-        local(weight).add_(local(cut(addition.get_delta_weight(NAME), weight)))
+        product = addition.get_delta_weight(NAME)  # pyright: ignore[reportAttributeAccessIssue]  # of each kind
+        local(weight).add_(local(cut(product, weight)))
     remove(model)
 
 
 def remove(model: nn.Module) -> None:
     """Removes the additions of a model, in place; its weights stay frozen."""
-    for name, addition in additions(model):
+    for name, addition in find_additions(model):
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, addition.get_base_layer())
     vars(model).pop("peft_config", None)

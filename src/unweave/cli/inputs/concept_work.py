@@ -13,7 +13,7 @@ from unweave.methods import Method
 from unweave.record import checkpoint, record
 from unweave.record.one_model import add_request
 from unweave.record.record import package_digest
-from unweave.result import Result
+from unweave.result import ADDITIONS, Result
 from unweave.tasks.diffusion.concept_request import ConceptRequest, Erasure, make_request
 from unweave.tasks.diffusion.prompts import Prompted
 from unweave.tasks.diffusion.stable_diffusion import (
@@ -24,8 +24,6 @@ from unweave.tasks.diffusion.stable_diffusion import (
     save_low_rank,
 )
 from unweave.unlearning import unlearn
-
-LORA = "lora"
 
 
 @dataclass(frozen=True)
@@ -83,8 +81,8 @@ class ConceptWork:
             "forgotten_concepts": list(self.concepts.concept),
         }
         result.save(folder, write=lambda _, place: save(self.pipeline, model, place, facts))
-        if self.concepts.scope == LORA:
-            save_low_rank(model, folder / LORA)
+        if self.concepts.scope == "lora":
+            save_low_rank(model, folder / ADDITIONS)
         made = record.load(folder)
         asked = " ".join(f"--concept {each!r}" for each in self.concepts.concept)
         about = {"model": self.pipeline.folder.name, "asked": asked, "date": made["environment"]["date"]}
