@@ -15,8 +15,8 @@ from torch import nn
 from unweave.data.unaugmented import Unaugmented
 from unweave.split import Split
 from unweave.tasks import Task
+from unweave.tasks.low_rank import Additions
 from unweave.weights.cost import Cost
-from unweave.weights.low_rank import Additions
 from unweave.weights.processes import Processes
 from unweave.weights.sharded_model import (
     ShardedOriginal,

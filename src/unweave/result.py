@@ -19,8 +19,8 @@ from unweave.record.one_model import SHOWN, one_model, request_row
 from unweave.record.traces import trace_rows
 from unweave.split import PARTS, Split
 from unweave.tasks import OfFamily, Task
+from unweave.tasks.low_rank import Additions
 from unweave.weights.cost import Cost
-from unweave.weights.low_rank import Additions
 from unweave.weights.processes import Processes
 from unweave.weights.sharded_model import class_name, is_model_sharded, whole_copy, whole_state
 

@@ -29,7 +29,8 @@ from unweave.problem import Problem
 from unweave.result import Result
 from unweave.targets import Match
 from unweave.tasks.classifier import Classifier
-from unweave.weights.low_rank import add_low_rank, addition_weights, find_additions, find_layers
+from unweave.tasks.low_rank import add_low_rank, addition_weights, find_additions
+from unweave.tasks.low_rank_layers import find_layers
 
 pytest.importorskip("peft")
 

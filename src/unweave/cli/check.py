@@ -15,6 +15,7 @@ from unweave.cli.checks import timing
 from unweave.cli.checks.notes import missing_retraining, notes
 from unweave.cli.inputs import out
 from unweave.cli.inputs.request import NOTHING, Request, about_own_images, positions
+from unweave.cli.inputs.scope import ALL, RANK, Trained
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_names
 from unweave.cli.project import Project, load
 from unweave.cli.terminal import progress, show
@@ -51,6 +52,7 @@ def check(
     recipe: str | None = None,
     data: str | None = None,
     methods: str | None = None,
+    trained: Trained = ALL,
     flags: CommonFlags = DEFAULTS,
 ) -> int:
     """Check a model and its data for problems, and estimate the cost of each method and of a retrain.
@@ -65,6 +67,7 @@ def check(
         recipe: The recipe of a model's folder that has no recipe in it.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
         methods: Names with commas between, such as lur:recover,salun; all if none are given.
+        trained: The weights that the methods train.
         flags: The flags of every verb.
     """
     requested = parse_names(methods)
@@ -73,10 +76,13 @@ def check(
     if flags.out is not None:
         out.refuse_within(flags.out, project.source, data)
     original, project = project.to_device(flags.device)
+    trained_layers = trained.find_layers(original)
     split = project.split(forget_positions(request, project, flags.seed or 0))
     exam = project.family.short_exam(split)
     with progress.show_progress("Checking the model", quiet=flags.quiet) as listener:
-        findings = inspect_model(original, project, split, exam, names, listener)
+        findings = inspect_model(original, project, split, exam, names, trained, listener)
+    if trained.is_lora:
+        findings["trained"] = additions_facts(original, trained_layers, trained)
     if flags.out is not None:
         facts = {
             "verb": "check",
@@ -105,10 +111,11 @@ def inspect_model(
     split: Split,
     exam: Glancing[Any],
     names: list[str],
+    trained: Trained,
     listener: Listener,
 ) -> dict[str, Any]:
     """Collects all findings about a model and its data."""
-    prices = estimate_costs(names, original, split, project, listener)
+    prices = estimate_costs(names, original, split, project, trained, listener)
     return {
         "model": model_facts(original, project),
         "data": data_sizes(split),
@@ -151,22 +158,35 @@ def data_sizes(split: Split) -> dict[str, Any]:
     return {**counts, "classes": split.n_classes, "forgotten_classes": list(split.forgotten_classes)}
 
 
+def additions_facts(model: nn.Module, layers: Sequence[str], trained: Trained) -> dict[str, int]:
+    """The rank of the additions, the number of layers that get one, and the weights that are trained."""
+    rank, matrices = trained.rank or RANK, [model.get_parameter(f"{name}.weight") for name in layers]
+    weights = sum(rank * (p.shape[0] + p[0].numel()) for p in matrices)
+    return {"rank": rank, "layers": len(layers), "weights": weights}
+
+
 def estimate_costs(
-    names: list[str], model: nn.Module, split: Split, project: Project, listener: Listener
+    names: list[str],
+    model: nn.Module,
+    split: Split,
+    project: Project,
+    trained: Trained,
+    listener: Listener,
 ) -> dict[str, dict[str, Any]]:
     """Estimates the cost of a retrain and of each method."""
-    warm_up(project, model, split)
-    whole = timing.estimate_retraining(project, model, split)
-    total = len(names) + (whole is not None)
-    costs: dict[str, dict[str, Any]] = {}
-    if whole is not None:
-        costs["retrain"] = {**dataclasses.asdict(whole), "cost": 1.0}
-        listener(Progress("a retrain", 1, total))
-    for done, name in enumerate(names, 1 + len(costs)):
-        each = timing.estimate(project.method(name), model, split, project)
-        costs[name] = {**dataclasses.asdict(each), "cost": each.relative_to(whole)}
+    warm_up(project, model, split, trained)
+    total = len(names) + 1
+    found: dict[str, timing.Estimate] = {}
+    for done, name in enumerate(names, 1):
+        found[name] = timing.estimate_named(name, model, split, project, trained)
         listener(Progress(name, done, total))
-    return costs
+    whole = timing.estimate_retraining(project, model, split)  # last: it may hold the most memory
+    listener(Progress("a retrain", total, total))
+    retrain = {} if whole is None else {"retrain": {**dataclasses.asdict(whole), "cost": 1.0}}
+    methods = {
+        name: {**dataclasses.asdict(each), "cost": each.relative_to(whole)} for name, each in found.items()
+    }
+    return {**retrain, **methods}
 
 
 def slower_methods(costs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -193,9 +213,9 @@ def retraining_advice(costs: Mapping[str, float]) -> list[str]:
     return [f"Retraining costs less than {names}: use --method retrain, which is exact.", ""]
 
 
-def warm_up(project: Project, model: nn.Module, split: Split) -> None:
+def warm_up(project: Project, model: nn.Module, split: Split, trained: Trained = ALL) -> None:
     """Runs one pass first, because the first one includes torch's own start."""
-    timing.estimate(project.methods["finetune"], model, split, project)
+    timing.estimate_named("finetune", model, split, project, trained)
 
 
 def print_report(model: str, findings: Mapping[str, Any], exam: Glancing[Any], obstacle: str) -> None:
@@ -214,7 +234,7 @@ def print_report(model: str, findings: Mapping[str, Any], exam: Glancing[Any], o
     show.print_sentences(
         model_line(findings["model"]), data_line(findings["data"], ids=findings["model"]["ids"])
     )
-    show.print_sentences(*findings["request"])
+    show.print_sentences(*findings["request"], *additions_line(findings))
     show.print_lines(*([] if findings["accuracy"] is None else answer_lines(findings["accuracy"], exam)), "")
     show.print_sentences(*([f"- {note}" for note in findings["notes"]] or ["No problem was found."]), "")
     print_costs(findings["costs"])
@@ -228,6 +248,15 @@ def model_line(model: Mapping[str, Any]) -> str:
     weights = f"{model['weights']:,} weights ({model['trainable']:,} trainable)"
     training_note = "" if model["trained"] else ", not trained yet"
     return f"Model: {model['type']}, {weights}, {model['dtype']}, on {model['device']}{training_note}."
+
+
+def additions_line(findings: Mapping[str, Any]) -> list[str]:
+    """One line about low-rank additions, if they are trained."""
+    if "trained" not in findings:
+        return []
+    facts = findings["trained"]
+    what = f"additions of rank {facts['rank']} to {facts['layers']} layers"
+    return [f"LoRA trains {facts['weights']:,} weights: {what}."]
 
 
 def data_line(data: Mapping[str, Any], *, ids: bool) -> str:

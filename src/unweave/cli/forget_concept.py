@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from unweave.bench.recipe import refuse_unfit_targets
 from unweave.bench.workers import Progress
 from unweave.cli.inputs import out
+from unweave.cli.inputs.scope import Trained, refuse_layers_of_pipeline
 from unweave.cli.options import CommonFlags
 from unweave.cli.terminal import progress, show
 from unweave.families.text_to_image_settings import text_to_image_method
@@ -21,7 +22,6 @@ from unweave.methods.configure import configure
 from unweave.record import record
 from unweave.record.files import read_object
 from unweave.result import PRETRAINED, Result, refuse_foreign
-from unweave.tasks.diffusion.scopes import Scope
 
 CLAIM = "forget.json"
 INDEX = "model_index.json"
@@ -39,16 +39,12 @@ class Concepts:
         column: The column of the metadata that has the concepts as values, instead of the captions.
         keep: A prompt to keep that no caption needs to hold; can be given several times.
         target: The prompt that replaces a concept; by default the empty one.
-        scope: The weights to train.
-        rank: The rank of the additions of scope "lora".
     """
 
     concept: tuple[str, ...] = ()
     column: str | None = None
     keep: tuple[str, ...] = ()
     target: Annotated[str | None, Parameter(name="--as")] = None
-    scope: Scope = "cross-attention"
-    rank: int = 8
 
 
 NO_CONCEPT = Concepts()
@@ -86,7 +82,7 @@ def refuse_no_concept(model: str, concepts: Concepts) -> None:
     if is_pipeline(Path(model)):
         raise ValueError(f"{model} holds a text-to-image model: name what to forget with --concept")
     if concepts != NO_CONCEPT:
-        raise ValueError("--column, --keep, --as, --scope and --rank go with --concept, found none")
+        raise ValueError("--column, --keep and --as go with --concept, found none")
 
 
 def is_pipeline(folder: Path) -> bool:
@@ -98,6 +94,7 @@ def is_pipeline(folder: Path) -> bool:
 def forget_concept(
     model: str,
     concepts: Concepts,
+    trained: Trained,
     *,
     method: str,
     tables: Mapping[str, Any],
@@ -111,12 +108,13 @@ def forget_concept(
             "a pipeline does not hold the images that it was trained on: name a folder of images with "
             "captions (metadata.jsonl or metadata.csv) with --data"
         )
+    refuse_layers_of_pipeline(trained)
     chosen = configure(text_to_image_method(method), tables, f"method {method}")
     refuse_unfit_targets(chosen, "text-to-image", method)
     place = flags.out or Path("forgotten")
     out.refuse_within(place, Path(model), data)
     with progress.show_progress(f"Reading {model} and {data}", quiet=flags.quiet) as listener:
-        work = read_work(model, concepts, data)
+        work = read_work(model, concepts, trained, data)
         seed = flags.seed or 0
         asked = work.facts() | {"method": repr(chosen), "seed": seed, "device": flags.device}
         folder = out.choose_folder(place, asked, claim=CLAIM)
@@ -135,7 +133,7 @@ def forget_concept(
     return print_end(f"{spent} Model: {folder / PRETRAINED}", work, folder=folder, flags=flags)
 
 
-def read_work(model: str, concepts: Concepts, data: str) -> Work:
+def read_work(model: str, concepts: Concepts, trained: Trained, data: str) -> Work:
     """Reads a pipeline and its images.
 
     Raises:
@@ -145,7 +143,7 @@ def read_work(model: str, concepts: Concepts, data: str) -> Work:
         from unweave.cli.inputs import concept_work
     except ImportError as error:
         raise ValueError(f"{error}: text-to-image needs the extra unweave[diffusion]") from error
-    return concept_work.read(model, concepts, data)
+    return concept_work.read(model, concepts, trained, data)
 
 
 def print_end(note: str, work: Work, *, folder: Path, flags: CommonFlags) -> int:

@@ -19,7 +19,7 @@ from unweave.descent.saved_state import StateFile
 from unweave.descent.settings import Descent, Phase
 from unweave.problem import Problem
 from unweave.tasks import evaluating
-from unweave.weights.low_rank import find_additions
+from unweave.tasks.low_rank import find_additions
 from unweave.weights.params import Params, clip, combine, gramian, rebuild
 from unweave.weights.sharded import names_where, pieces
 from unweave.weights.step import Runtime, Step

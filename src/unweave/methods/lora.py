@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from types import FunctionType
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -22,16 +23,18 @@ from unweave.errors import Failed
 from unweave.methods.about import REFERENCE, About, refuse_family, refuse_no_method
 from unweave.methods.pipeline import JOINT, Pipeline, Stage, describe
 from unweave.problem import Problem
-from unweave.weights.low_rank import (
+from unweave.tasks.low_rank import (
     WithoutAdditions,
     add_low_rank,
     detach_additions,
     find_additions,
-    find_layers,
     merge,
     remove,
     require_peft,
 )
+from unweave.tasks.low_rank_layers import find_layers
+from unweave.weights.sharded import add_rows
+from unweave.weights.sharded_model import reshard
 
 __all__ = ["LoRA"]
 
@@ -49,6 +52,7 @@ class LoRA:
         ValueError: If the method does more to weights than to descend, or is a reference.
     """
 
+    about: ClassVar[About]
     method: Stage
     rank: int = 8
     layers: str | None = None
@@ -58,11 +62,7 @@ class LoRA:
         refuse_no_pattern(self, "layers")
         refuse_no_method(self.method, "the method of LoRA")
         refuse_edits(self.method)
-
-    @property
-    def about(self) -> About:
-        """The facts about the method."""
-        return describe((self.method,))
+        object.__setattr__(self, "about", describe((self.method,)))  # depends on the method
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place.
@@ -83,7 +83,9 @@ class LoRA:
             self.method(adapt(problem, trainable))
             refuse_other_buffers(model, buffers)
             problem.additions = detach_additions(model, self.rank)
-            merge(model)
+            if problem.processes.sharded:
+                reshard(model)
+            merge(model, add_rows)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from unweave.tasks.diffusion.low_rank_file import FILE, add_from_file
 from unweave.tasks.diffusion.prompts import Prompted
 from unweave.tasks.diffusion.scopes import drop_low_rank
 from unweave.tasks.diffusion.stable_diffusion import save_low_rank
-from unweave.weights.low_rank import find_additions
+from unweave.tasks.low_rank import find_additions
 
 
 def fresh(scope: str = "all", rank: int = 2) -> Prompted:

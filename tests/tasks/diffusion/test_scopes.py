@@ -14,7 +14,7 @@ from presets import soon
 from unweave.families.diffusion_settings import PRESETS
 from unweave.tasks.diffusion.adapters import ADAPTERS, build_adapter
 from unweave.tasks.diffusion.scopes import drop_low_rank, merge_low_rank, restrict
-from unweave.weights.low_rank import find_additions
+from unweave.tasks.low_rank import find_additions
 
 
 def trainable(model: nn.Module) -> set[str]:

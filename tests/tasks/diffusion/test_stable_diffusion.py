@@ -22,7 +22,7 @@ from unweave.tasks.diffusion.sample import Sampler, sample  # noqa: E402
 from unweave.tasks.diffusion.scopes import PATTERNS, merge_low_rank  # noqa: E402
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load, save, save_low_rank  # noqa: E402
 from unweave.tasks.diffusion.text_to_image import make_task, number_prompts  # noqa: E402
-from unweave.weights.low_rank import find_additions  # noqa: E402
+from unweave.tasks.low_rank import find_additions  # noqa: E402
 
 PROMPTS = number_prompts(["a red three", "a blue two"], concepts=["a three"], forgotten=["a red three"])
 HOW = Sampler("ddim", 4, guidance=3.0, spacing="leading")

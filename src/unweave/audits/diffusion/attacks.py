@@ -28,7 +28,7 @@ from unweave.audits.metrics import Metric
 from unweave.descent.descend import Descent
 from unweave.tasks.diffusion.condition_vectors import takes_vectors
 from unweave.tasks.diffusion.scopes import drop_low_rank
-from unweave.weights.low_rank import find_additions
+from unweave.tasks.low_rank import find_additions
 
 Numbers = dict[str, float | None]
 

@@ -30,7 +30,7 @@ from unweave.audits.diffusion.sweeps import best_setting, count_hits
 from unweave.audits.diffusion.text_attacks import Loss, TextEncoder, choose_prefix, invert_token
 from unweave.tasks.diffusion.sample import Start
 from unweave.tasks.diffusion.scopes import merge_low_rank
-from unweave.weights.low_rank import find_additions
+from unweave.tasks.low_rank import find_additions
 
 STRENGTH = 0.75
 """The share of the steps that image-to-image takes: at one nothing is left of the picture."""

@@ -35,7 +35,7 @@ from unweave.audits.verdict import Judgement
 from unweave.split import Split
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.sample import Sampler, sample
-from unweave.weights.low_rank import find_additions
+from unweave.tasks.low_rank import find_additions
 
 TRIAL = ("ua", "ra", "class_tv", "kid_retain")
 """The metrics that a search uses."""

@@ -20,6 +20,7 @@ from torch import nn
 
 from unweave.bench.peak_memory import peak_memory
 from unweave.bench.ranges import nest_paths
+from unweave.cli.inputs.scope import ALL, Trained
 from unweave.cli.project import Project
 from unweave.cli.terminal.describe_settings import descents
 from unweave.descent.timing import run_and_time
@@ -107,6 +108,17 @@ def estimate(method: Method, model: nn.Module, split: Split, project: Project) -
     return Estimate(max(0.0, seconds), max(0.0, gradients), peak.mib)
 
 
+def estimate_named(
+    name: str, model: nn.Module, split: Split, project: Project, trained: Trained = ALL
+) -> Estimate:
+    """Estimates the cost of the method of that name, which trains those weights."""
+    try:
+        method = trained.around(project.method(name))
+    except ValueError as error:
+        return Estimate(None, None, None, str(error))
+    return estimate(method, model, split, project)
+
+
 def first_line(error: Exception) -> str:
     """The first line of an error; torch adds a page of advice."""
     return next(iter(str(error).splitlines()), type(error).__name__)
@@ -148,7 +160,8 @@ def time_method(
     """The cost of a method at these lengths, on a copy of the model."""
     whole = {path: value if path.endswith("epochs") else round(value) for path, value in lengths.items()}
     generator = torch.Generator().manual_seed(0)
-    problem = Problem(project.task(split), copy.deepcopy(model), split, generator, project.build)
+    task, edited = project.task(split), copy.deepcopy(model)
+    problem = Problem(task, edited, split, generator, project.build, caller_model=model)
     return run_and_time(problem, configure(method, nest_paths(whole)))
 
 

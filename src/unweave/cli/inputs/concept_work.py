@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unweave.cli.forget_concept import Concepts
+from unweave.cli.inputs.scope import RANK, TEXT_TO_IMAGE, Trained
 from unweave.data.captions import read_captioned
 from unweave.methods import Method
 from unweave.record import checkpoint, record
@@ -32,12 +33,14 @@ class ConceptWork:
 
     Args:
         concepts: The request as given.
+        trained: The weights to train.
         pipeline: The pipeline.
         request: The request to it.
         model: The model, with the weights of the scope trainable.
     """
 
     concepts: Concepts
+    trained: Trained
     pipeline: StableDiffusion
     request: ConceptRequest
     model: Prompted
@@ -55,6 +58,7 @@ class ConceptWork:
             "original": checkpoint.contents(self.model.state_dict()),
             "split": self.request.split.digest(),
             "request": repr(self.concepts),
+            "trained": repr(self.trained),
             "code": package_digest(),
         }
 
@@ -81,7 +85,7 @@ class ConceptWork:
             "forgotten_concepts": list(self.concepts.concept),
         }
         result.save(folder, write=lambda _, place: save(self.pipeline, model, place, facts))
-        if self.concepts.scope == "lora":
+        if self.trained.is_lora:
             save_low_rank(model, folder / ADDITIONS)
         made = record.load(folder)
         asked = " ".join(f"--concept {each!r}" for each in self.concepts.concept)
@@ -89,7 +93,7 @@ class ConceptWork:
         record.write(add_request(made, about), folder)
 
 
-def read(model: str, concepts: Concepts, data: str) -> ConceptWork:
+def read(model: str, concepts: Concepts, trained: Trained, data: str) -> ConceptWork:
     """Reads a pipeline and its images.
 
     Raises:
@@ -100,5 +104,5 @@ def read(model: str, concepts: Concepts, data: str) -> ConceptWork:
     train, test = read_captioned(data)
     pipeline = load(model)
     request = make_request(pipeline, train, test, erasure)
-    edited = pipeline.model(request.prompts, concepts.scope, rank=concepts.rank)
-    return ConceptWork(concepts, pipeline, request, edited)
+    edited = pipeline.model(request.prompts, trained.scope or TEXT_TO_IMAGE, rank=trained.rank or RANK)
+    return ConceptWork(concepts, trained, pipeline, request, edited)

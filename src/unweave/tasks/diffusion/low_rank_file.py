@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from unweave.tasks.diffusion.prompts import Prompted
 from unweave.tasks.diffusion.scopes import add_to_attention
-from unweave.weights.low_rank import addition_weights
+from unweave.tasks.low_rank import addition_weights
 
 FILE = "pytorch_lora_weights.safetensors"
 PREFIX = "unet."

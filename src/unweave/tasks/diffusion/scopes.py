@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from unweave.weights.low_rank import add_low_rank, merge, remove, require_peft
+from unweave.tasks.low_rank import add_low_rank, merge, remove, require_peft
 
 Scope = Literal[
     "all",

@@ -25,7 +25,7 @@ from unweave.tasks.diffusion.schedule import Schedule
 from unweave.tasks.diffusion.scopes import Scope, merge_low_rank, restrict
 from unweave.tasks.diffusion.text_to_image import EMPTY, Prompts, Tokens
 from unweave.tasks.diffusion.weights import refuse_other, rename_as, weights_of
-from unweave.weights.low_rank import addition_weights
+from unweave.tasks.low_rank import addition_weights
 
 PIPELINE = "StableDiffusionPipeline"
 PARTS: Mapping[str, tuple[str, ...]] = {

@@ -7,7 +7,7 @@ scale one. It starts at B = 0, where the model is unchanged and the first step c
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,6 @@ from torch import Tensor, nn
 
 from unweave.record.files import follow_umask
 from unweave.tasks import evaluating
-from unweave.weights.sharded import cut, local
-from unweave.weights.sharded_model import is_model_sharded, reshard
-from unweave.weights.shift import HALF
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -34,9 +31,6 @@ HALVES = ("lora_A", "lora_B")
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 """What peft puts before the names of layers in that file."""
-
-FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
-"""torch may run these as one kernel on the weights of their layers, past any addition."""
 
 
 @dataclass(frozen=True)
@@ -87,70 +81,6 @@ def require_peft() -> None:
         raise ImportError("low-rank additions (LoRA) need the extra: pip install 'unweave[lora]'") from error
 
 
-def find_layers(model: nn.Module, pattern: str | None = None) -> list[str]:
-    """The names of the layers that can have an addition.
-
-    They are linear layers and convolutions without groups whose weight is trainable and not tied to another.
-    Layers that torch may run fused with others (`nn.MultiheadAttention`, `nn.TransformerEncoderLayer`) can't.
-
-    Args:
-        model: The model.
-        pattern: A pattern for their names; all if None.
-
-    Raises:
-        ValueError: If there are none.
-    """
-    within = {f"{name}." for name, m in model.named_modules() if name and isinstance(m, FUSED)}
-    possible = {
-        name: module
-        for name, module in model.named_modules()
-        if name and can_have_addition(module) and not name.startswith(tuple(within))
-    }
-    tied = tied_weights(model)
-    names = [
-        name
-        for name, module in possible.items()
-        if re.search(pattern or "", name) and id(module.weight) not in tied
-    ]
-    if not names:
-        wanted = "" if pattern is None else f" whose name matches {pattern!r}"
-        raise ValueError(
-            f"LoRA needs a trainable linear or convolutional layer{wanted}, found none in "
-            f"{type(model).__name__}: {describe_layers(model, possible)}"
-        )
-    return names
-
-
-def can_have_addition(module: nn.Module) -> bool:
-    """Whether a module is a layer with a trainable weight to which peft can add."""
-    from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer; peft needs transformers
-
-    weight = module._parameters.get("weight")
-    if weight is None or not weight.requires_grad:
-        return False
-    return isinstance(module, nn.Linear | Conv1D) or (isinstance(module, nn.Conv2d) and module.groups == 1)
-
-
-def tied_weights(model: nn.Module) -> set[int]:
-    """The ids of the weights that several modules share: an addition to one would leave the others."""
-    seen, tied = set[int](), set[int]()
-    for module in model.modules():
-        for p in module.parameters(recurse=False):
-            (tied if id(p) in seen else seen).add(id(p))
-    return tied
-
-
-def describe_layers(model: nn.Module, possible: Mapping[str, nn.Module]) -> str:
-    """The layers that could have an addition, or else the kinds of all modules with weights, for errors."""
-    if possible:
-        names = list(possible)
-        return f"there are {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
-    kinds = {type(m).__name__ for m in model.modules() if list(m.parameters(recurse=False))}
-    fused = {each.__name__ for each in FUSED if any(isinstance(m, each) for m in model.modules())}
-    note = f", those of {' and '.join(sorted(fused))} being fused" if fused else ""
-    return f"its modules with weights are {', '.join(sorted(kinds))}{note}"
-
-
 def add_low_rank(model: nn.Module, layers: Sequence[str], rank: int, seed: int) -> None:
     """Freezes a model and adds trainable matrices to some of its layers, in place.
 
@@ -172,7 +102,7 @@ def add_low_rank(model: nn.Module, layers: Sequence[str], rank: int, seed: int) 
         if id(module) not in known:
             module.training = model.training
     for p in addition_weights(model).values():
-        if p.dtype in HALF:  # a step would be rounded away
+        if p.dtype.itemsize < torch.float32.itemsize:  # a step would be rounded away
             p.data = p.data.float()
 
 
@@ -221,14 +151,16 @@ def switched_off(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def merge(model: nn.Module) -> None:
-    """Adds every addition to the weight of its layer and removes it, in place; sharded weights too."""
-    if is_model_sharded(model):
-        reshard(model)
+def merge(model: nn.Module, add: Callable[[Tensor, Tensor], object] = Tensor.add_) -> None:
+    """Adds every addition to the weight of its layer and removes it, in place.
+
+    Args:
+        model: The model.
+        add: Adds a whole tensor to a weight in place.
+    """
     for _, addition in find_additions(model):
-        weight = addition.get_base_layer().get_parameter("weight")
         product = addition.get_delta_weight(NAME)  # pyright: ignore[reportAttributeAccessIssue]  # of each kind
-        local(weight).add_(local(cut(product, weight)))
+        add(addition.get_base_layer().get_parameter("weight"), product)
     remove(model)
 
 
