@@ -160,18 +160,30 @@ def test_check_prices_methods_with_additions(run, here, place):
 DOUBLE = "def load():\n    torch.manual_seed(0)\n    return given(model=Net(torch.float64))\n"
 
 
-@pytest.mark.slow
-def test_sharded_processes_write_what_one_writes(run, tmp_path):
+def test_sharded_processes_write_what_one_writes_and_check_prices_them(run, tmp_path):
     place = projects.project(tmp_path / "mine", DOUBLE)
-    flags = ["forget", place, "--random", "0.3", "--method", "lur", "--set", "how.steps=3", *map(str, LORA)]
+    request, cut = ["--random", "0.3", *map(str, LORA)], ["--shard", "--blocks", "first"]
+    forget = ["forget", place, *request, "--method", "lur", "--set", "how.steps=3"]
+    check = ["check", place, *request, "--methods", "lur,finetune", "--json"]
     alone, shared = tmp_path / "alone", tmp_path / "shared"
-    ((first, second),) = launched.run_shared(
-        [[*flags, "--out", str(shared), "--shard", "--blocks", "first"]], tmp_path
+    written, priced = launched.run_shared(
+        [[*forget, "--out", str(shared), *cut], [*check, *cut, "--out", str(tmp_path / "check")]], tmp_path
     )
-    assert (first.code, second.code) == (0, 0), first.error
-    assert run(*flags, "--out", alone).code == 0
+    assert [each.code for each in (*written, *priced)] == [0, 0, 0, 0], written + priced
+    assert run(*forget, "--out", alone).code == 0
     for file in ("model.safetensors", "lora/adapter_model.safetensors"):
         one, both = load_file(alone / file), load_file(shared / file)
         assert one.keys() == both.keys()
         for name, value in one.items():
             torch.testing.assert_close(both[name], value, rtol=0, atol=1e-10)
+    found, whole = json.loads(priced[0].out), json.loads(run(*check).out)
+    assert json.loads((tmp_path / "check" / "check.json").read_text()).keys() == found.keys()
+    assert found["trained"] == whole["trained"] and list(found["costs"]) == ["lur", "finetune"]
+    for name, each in found["costs"].items():
+        assert each["gradients"] == pytest.approx(whole["costs"][name]["gradients"])
+        assert each["refused"] is None and each["seconds"] > 0 and each["peak_mib"] > 0
+
+
+def test_check_with_shard_needs_several_processes(refused, place):
+    refused("--shard cuts the model over several processes, found one", "check", place, "--shard")
+    refused("--blocks goes with --shard", "check", place, "--blocks", "first")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,11 +13,20 @@ from unweave.audits.exam import Glancing, glance
 from unweave.bench.study import REFERENCES
 from unweave.bench.workers import Listener, Progress
 from unweave.cli.checks import timing
+from unweave.cli.checks.facts import (
+    additions_facts,
+    additions_line,
+    data_line,
+    data_sizes,
+    model_facts,
+    model_line,
+)
 from unweave.cli.checks.notes import missing_retraining, notes
 from unweave.cli.inputs import out
 from unweave.cli.inputs.request import NOTHING, Request, about_own_images, positions
-from unweave.cli.inputs.scope import ALL, RANK, Trained
+from unweave.cli.inputs.scope import ALL, Trained
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_names
+from unweave.cli.processes.shared_run import refuse_unfit_flags
 from unweave.cli.project import Project, load
 from unweave.cli.terminal import progress, show
 from unweave.methods import DEFAULT, method_named
@@ -25,6 +35,9 @@ from unweave.record.record import to_json_values
 from unweave.report.numbers import number
 from unweave.report.rows import PEAK_MEMORY
 from unweave.split import Split
+from unweave.weights.processes import Processes
+from unweave.weights.shard import shard_model
+from unweave.weights.sharded_model import is_model_sharded
 
 FILE = "check.json"
 MAX_NAMES = 5
@@ -53,6 +66,8 @@ def check(
     data: str | None = None,
     methods: str | None = None,
     trained: Trained = ALL,
+    shard: bool = False,
+    blocks: str | None = None,
     flags: CommonFlags = DEFAULTS,
 ) -> int:
     """Check a model and its data for problems, and estimate the cost of each method and of a retrain.
@@ -68,9 +83,13 @@ def check(
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file.
         methods: Names with commas between, such as lur:recover,salun; all if none are given.
         trained: The weights that the methods train.
+        shard: Under torchrun, cut the model over the processes (FSDP2), as forget does; the retrain is then
+            not estimated.
+        blocks: With --shard, a pattern for the names of the modules that are gathered one at a time.
         flags: The flags of every verb.
     """
-    requested = parse_names(methods)
+    requested, processes = parse_names(methods), Processes.current()
+    refuse_unfit_flags(shard=shard, blocks=blocks, concept=False)
     project = load(model, recipe=recipe, data=data, device=flags.device)
     names = methods_to_price(project, requested)
     if flags.out is not None:
@@ -80,21 +99,26 @@ def check(
     split = project.split(forget_positions(request, project, flags.seed or 0))
     exam = project.family.short_exam(split)
     with progress.show_progress("Checking the model", quiet=flags.quiet) as listener:
-        findings = inspect_model(original, project, split, exam, names, trained, listener)
-    if trained.is_lora:
-        findings["trained"] = additions_facts(original, trained_layers, trained)
-    if flags.out is not None:
-        facts = {
-            "verb": "check",
-            "model": model,
-            "found": {key: findings[key] for key in ("model", "data", "notes")},
-        }
-        with out.open_folder(out.choose_folder(flags.out, facts), facts) as folder:
-            write_atomically(folder / FILE, json.dumps(to_json_values(findings), indent=1))
-    show.print_json(findings) if flags.json else print_report(
-        model, findings, exam, missing_retraining(project)
-    )
+        findings = inspect_model(original, project, split, exam)
+        if trained.is_lora:
+            findings["trained"] = additions_facts(original, trained_layers, trained)
+        placed = shard_model(original, blocks) if shard else original
+        prices = estimate_costs(names, placed, split, project, trained, listener)
+    findings |= {"costs": prices, "costlier_than_a_retrain": list(slower_methods(prices))}
+    processes.from_first(lambda: write_findings(model, findings, flags.out))
+    obstacle = "--shard does not measure it" if shard else missing_retraining(project)
+    show.print_json(findings) if flags.json else print_report(model, findings, exam, obstacle)
     return 0
+
+
+def write_findings(model: str, findings: Mapping[str, Any], place: Path | None) -> None:
+    """Writes the findings into a folder, if one is given."""
+    if place is None:
+        return
+    found = {key: findings[key] for key in ("model", "data", "notes")}
+    facts = {"verb": "check", "model": model, "found": found}
+    with out.open_folder(out.choose_folder(place, facts), facts) as folder:
+        write_atomically(folder / FILE, json.dumps(to_json_values(findings), indent=1))
 
 
 def methods_to_price(project: Project, requested: Sequence[str] | None) -> list[str]:
@@ -105,25 +129,15 @@ def methods_to_price(project: Project, requested: Sequence[str] | None) -> list[
     return [name for name in names if name not in REFERENCES]
 
 
-def inspect_model(
-    original: nn.Module,
-    project: Project,
-    split: Split,
-    exam: Glancing[Any],
-    names: list[str],
-    trained: Trained,
-    listener: Listener,
-) -> dict[str, Any]:
-    """Collects all findings about a model and its data."""
-    prices = estimate_costs(names, original, split, project, trained, listener)
+def inspect_model(original: nn.Module, project: Project, split: Split, exam: Glancing[Any]) -> dict[str, Any]:
+    """Collects all findings about a model and its data, but the costs."""
+    given = project.model is not None
     return {
         "model": model_facts(original, project),
         "data": data_sizes(split),
         "request": about_own_images(split),
         "notes": list(notes(original, project)),
-        "accuracy": None if project.model is None else glance(exam, original),
-        "costs": prices,
-        "costlier_than_a_retrain": list(slower_methods(prices)),
+        "accuracy": Processes.current().from_first(lambda: glance(exam, original)) if given else None,
     }
 
 
@@ -135,34 +149,6 @@ def forget_positions(request: Request, project: Project, seed: int) -> torch.Ten
         if undecided
         else positions(request, project, seed)
     )
-
-
-def model_facts(model: nn.Module, project: Project) -> dict[str, Any]:
-    """The facts about a model."""
-    weights = list(model.parameters())
-    return {
-        "type": type(model).__name__,
-        "weights": sum(p.numel() for p in weights),
-        "trainable": sum(p.numel() for p in weights if p.requires_grad),
-        "dtype": ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in weights})),
-        "device": str(weights[0].device),
-        "trained": project.model is not None,
-        "ids": project.train.names is not None,
-    }
-
-
-def data_sizes(split: Split) -> dict[str, Any]:
-    """The sizes of the parts of the data."""
-    counts = {"forget": len(split.forget), "retain": len(split.retain)}
-    counts |= {"calibration": len(split.calibration), "test": len(split.test)}
-    return {**counts, "classes": split.n_classes, "forgotten_classes": list(split.forgotten_classes)}
-
-
-def additions_facts(model: nn.Module, layers: Sequence[str], trained: Trained) -> dict[str, int]:
-    """The rank of the additions, the number of layers that get one, and the weights that are trained."""
-    rank, matrices = trained.rank or RANK, [model.get_parameter(f"{name}.weight") for name in layers]
-    weights = sum(rank * (p.shape[0] + p[0].numel()) for p in matrices)
-    return {"rank": rank, "layers": len(layers), "weights": weights}
 
 
 def estimate_costs(
@@ -180,7 +166,8 @@ def estimate_costs(
     for done, name in enumerate(names, 1):
         found[name] = timing.estimate_named(name, model, split, project, trained)
         listener(Progress(name, done, total))
-    whole = timing.estimate_retraining(project, model, split)  # last: it may hold the most memory
+    # last: it may hold the most memory
+    whole = None if is_model_sharded(model) else timing.estimate_retraining(project, model, split)
     listener(Progress("a retrain", total, total))
     retrain = {} if whole is None else {"retrain": {**dataclasses.asdict(whole), "cost": 1.0}}
     methods = {
@@ -241,30 +228,6 @@ def print_report(model: str, findings: Mapping[str, Any], exam: Glancing[Any], o
     unknown = [] if "retrain" in findings["costs"] else [f"What a retrain costs is unknown: {obstacle}."]
     show.print_sentences("", *ASSUMED, *unknown)
     show.print_sentences(*(f"{name}: {reason}" for name, reason in refusals.items()))
-
-
-def model_line(model: Mapping[str, Any]) -> str:
-    """One line about the model."""
-    weights = f"{model['weights']:,} weights ({model['trainable']:,} trainable)"
-    training_note = "" if model["trained"] else ", not trained yet"
-    return f"Model: {model['type']}, {weights}, {model['dtype']}, on {model['device']}{training_note}."
-
-
-def additions_line(findings: Mapping[str, Any]) -> list[str]:
-    """One line about low-rank additions, if they are trained."""
-    if "trained" not in findings:
-        return []
-    facts = findings["trained"]
-    what = f"additions of rank {facts['rank']} to {facts['layers']} layers"
-    return [f"LoRA trains {facts['weights']:,} weights: {what}."]
-
-
-def data_line(data: Mapping[str, Any], *, ids: bool) -> str:
-    """One line about the data."""
-    parts = f"{data['forget']} to forget, {data['retain']} to retain"
-    held_out = f"{data['calibration']} for calibration, {data['test']} for test"
-    naming = "by ids of their own" if ids else "by position"
-    return f"Data: {parts}, {held_out}; {data['classes']} classes; examples are known {naming}."
 
 
 def answer_lines(figures: Mapping[str, float], exam: Glancing[Any]) -> list[str]:

@@ -3,8 +3,9 @@
 import dataclasses
 from pathlib import Path
 
-from unweave.cli.check import data_sizes, retraining_advice, slower_methods, warm_up
+from unweave.cli.check import retraining_advice, slower_methods, warm_up
 from unweave.cli.checks import timing
+from unweave.cli.checks.facts import data_sizes
 from unweave.cli.inputs.choose_method import Retraining
 from unweave.cli.inputs.request import about_own_images
 from unweave.cli.inputs.scope import Trained

@@ -30,6 +30,8 @@ from unweave.methods.recover import Recover
 from unweave.problem import Problem, add_time
 from unweave.split import Split
 from unweave.weights.cost import Cost
+from unweave.weights.processes import Processes
+from unweave.weights.sharded_model import ShardedOriginal, is_model_sharded
 
 SHORT, LONGER, PATIENCE = 2, 8, 1.0
 """Steps of the short and of the longer runs; after a slow short run only one step is added."""
@@ -44,7 +46,7 @@ class Estimate:
     Args:
         seconds: Wall time; None if it can't be run.
         gradients: Gradient evaluations.
-        peak_mib: The peak memory in MiB; None if unknown.
+        peak_mib: The peak memory in MiB, of several processes the largest; None if unknown.
         refused: The reason if the method can't be run; otherwise None.
     """
 
@@ -87,13 +89,14 @@ class Length:
 
 def estimate(method: Method, model: nn.Module, split: Split, project: Project) -> Estimate:
     """Estimates the cost of a method on a model, or says why it can't run; the model stays unchanged."""
-    lengths, method = lengths_of(method, split), without_early_end(method)
+    lengths, method, processes = lengths_of(method, split), without_early_end(method), Processes.current()
     short = {path: each.unit * SHORT for path, each in lengths.items()}
     try:
         with peak_memory(next(model.parameters()).device) as peak:
             base = time_method(method, short, model, split, project)
             seconds, gradients = base.seconds, float(base.gradients)
-            steps = LONGER if base.seconds < PATIENCE else SHORT + 1
+            quick = processes.from_first(lambda: base.seconds < PATIENCE)
+            steps = LONGER if quick else SHORT + 1
             for path, each in lengths.items():
                 longer = time_method(method, {**short, path: each.unit * steps}, model, split, project)
                 share = each.share(steps, gradients)
@@ -105,7 +108,7 @@ def estimate(method: Method, model: nn.Module, split: Split, project: Project) -
         RuntimeError,
     ) as error:  # torch may not train a compiled model
         return Estimate(None, None, None, first_line(error))
-    return Estimate(max(0.0, seconds), max(0.0, gradients), peak.mib)
+    return Estimate(max(0.0, seconds), max(0.0, gradients), processes.largest(peak.mib))
 
 
 def estimate_named(
@@ -157,12 +160,19 @@ def without_early_end(method: Method) -> Method:
 def time_method(
     method: Method, lengths: Mapping[str, float], model: nn.Module, split: Split, project: Project
 ) -> Cost:
-    """The cost of a method at these lengths, on a copy of the model."""
+    """The cost of a method at these lengths, on a copy of the model; a sharded one is restored afterwards."""
     whole = {path: value if path.endswith("epochs") else round(value) for path, value in lengths.items()}
     generator = torch.Generator().manual_seed(0)
-    task, edited = project.task(split), copy.deepcopy(model)
-    problem = Problem(task, edited, split, generator, project.build, caller_model=model)
-    return run_and_time(problem, configure(method, nest_paths(whole)))
+    sharded, chosen = is_model_sharded(model), configure(method, nest_paths(whole))
+    original = ShardedOriginal(model) if sharded else model
+    edited = model if sharded else copy.deepcopy(model)
+    task = project.task(split)
+    problem = Problem(task, edited, split, generator, project.build, caller_model=original)
+    try:
+        return run_and_time(problem, chosen)
+    finally:
+        if isinstance(original, ShardedOriginal):
+            original.restore()
 
 
 def estimate_retraining(project: Project, model: nn.Module, split: Split) -> Estimate | None:
