@@ -26,11 +26,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
+from torch.utils.data import TensorDataset
 from transformers import GPT2Config, GPT2ForSequenceClassification, ViTConfig, ViTForImageClassification
 
 from unweave.bench.peak_memory import peak_memory
 from unweave.cli.checks.timing import estimate
 from unweave.cli.project import Project
+from unweave.data import Source
 from unweave.data.in_memory import Resident
 from unweave.descent.descend import Descent
 from unweave.descent.timing import run_and_time
@@ -39,7 +41,7 @@ from unweave.methods.lora import LoRA
 from unweave.methods.lur import LUR
 from unweave.problem import Problem
 from unweave.record.record import environment
-from unweave.split import Split
+from unweave.split import Split, as_source
 from unweave.tasks.low_rank import require_peft
 from unweave.weights.shard import shard_model
 
@@ -68,7 +70,8 @@ class Texts(nn.Module):
 def gpt2(*, small: bool) -> nn.Module:
     """GPT-2, or one with two thin layers."""
     size = {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": 100} if small else {}
-    return Texts(GPT2Config(num_labels=CLASSES, pad_token_id=PADDING, **size))
+    ends = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": PADDING}
+    return Texts(GPT2Config(num_labels=CLASSES, **ends, **size))
 
 
 def vit(*, small: bool) -> nn.Module:
@@ -78,21 +81,21 @@ def vit(*, small: bool) -> nn.Module:
     return ViTForImageClassification(ViTConfig(num_labels=CLASSES, **size))
 
 
-def texts(n: int, *, small: bool) -> Resident:
+def texts(n: int, *, small: bool) -> Source:
     """Random texts of 128 tokens, or 16."""
     draw = torch.Generator().manual_seed(n)
     tokens = torch.randint(1, 100, (n, 16 if small else 128), generator=draw)
-    return Resident(tokens, torch.arange(n) % CLASSES)
+    return as_source(TensorDataset(tokens, torch.arange(n) % CLASSES))
 
 
-def images(n: int, *, small: bool) -> Resident:
+def images(n: int, *, small: bool) -> Source:
     """Random images."""
     side = 32 if small else 224
     draw = torch.Generator().manual_seed(n)
     return Resident(torch.randn(n, 3, side, side, generator=draw), torch.arange(n) % CLASSES)
 
 
-MODELS: Mapping[str, tuple[Callable[..., nn.Module], Callable[..., Resident]]] = {
+MODELS: Mapping[str, tuple[Callable[..., nn.Module], Callable[..., Source]]] = {
     "gpt-2": (gpt2, texts),
     "vit-b": (vit, images),
 }
