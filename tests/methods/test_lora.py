@@ -27,7 +27,7 @@ from unweave.methods.recover import Recover
 from unweave.methods.simple import FineTune
 from unweave.problem import Problem
 from unweave.result import Result
-from unweave.targets import Match
+from unweave.targets import Match, Mislabel
 from unweave.tasks.classifier import Classifier
 from unweave.tasks.low_rank import add_low_rank, addition_weights, find_additions
 from unweave.tasks.low_rank_layers import find_layers
@@ -87,6 +87,13 @@ def test_only_the_weights_of_the_layers_move(method: Method, layers: str | None,
         f"{chosen[0]}.weight"
     )
     assert torch.linalg.matrix_rank(moved.double(), rtol=1e-5) == min(3, *moved.shape)
+
+
+@for_each("family", every_family.MODEL_KINDS)
+def test_models_of_every_family_take_additions(family: str):
+    result = made(LUR(forget=Mislabel(), how=replace(HOW, norm="frozen")), family)
+    moved = differing(result.original, result.model)
+    assert moved and moved <= {f"{name}.weight" for name in result.additions.layers}
 
 
 def test_every_mode_and_retain_loss_of_lur_takes_additions():
