@@ -161,14 +161,16 @@ def estimate_costs(
 ) -> dict[str, dict[str, Any]]:
     """Estimates the cost of a retrain and of each method."""
     warm_up(project, model, split, trained)
-    total = len(names) + 1
+    retrains = project.retrain is not None and not is_model_sharded(model)
+    total = len(names) + retrains
     found: dict[str, timing.Estimate] = {}
     for done, name in enumerate(names, 1):
         found[name] = timing.estimate_named(name, model, split, project, trained)
         listener(Progress(name, done, total))
-    # last: it may hold the most memory
-    whole = None if is_model_sharded(model) else timing.estimate_retraining(project, model, split)
-    listener(Progress("a retrain", total, total))
+    whole = None
+    if retrains:  # last: it may hold the most memory
+        whole = timing.estimate_retraining(project, model, split)
+        listener(Progress("a retrain", total, total))
     retrain = {} if whole is None else {"retrain": {**dataclasses.asdict(whole), "cost": 1.0}}
     methods = {
         name: {**dataclasses.asdict(each), "cost": each.relative_to(whole)} for name, each in found.items()
