@@ -31,6 +31,7 @@ from unweave.methods.esd import ESD
 from unweave.methods.fisher_forgetting import FisherForgetting
 from unweave.methods.kde import KDE
 from unweave.methods.last_layers import EUk
+from unweave.methods.lora import LoRA
 from unweave.methods.lur import LUR
 from unweave.methods.msg import MaskedSmallGradients
 from unweave.methods.pipeline import Pipeline
@@ -189,6 +190,7 @@ UNET_ALONE: Mapping[str, Method] = {
 }
 """Methods for diffusion alone; two processes share some batches unevenly, or one of them has no row."""
 
+WITH_LORA = LoRA(METHODS["nested"], rank=3)
 ON_UNET = ("nested", "lagged", "salun", "pipeline", "joint")
 ON_BLOCKS = (*ON_UNET, "scissorhands")
 """What these models add is their layers: what moves all weights or some, redraws, or stops early shows it."""
@@ -208,6 +210,11 @@ CASES: dict[str, tuple[str, torch.dtype, Method]] = {
         torch.float64,
         Pipeline(ShrinkPerturb(), FineTune(how=HOW)),
     ),
+    **{
+        f"{kind}, {name} with LoRA": (kind, torch.float64, LoRA(METHODS[name], rank=3))
+        for kind in ("mlp", "transformer")
+        for name in ("nested", "lagged", "pipeline")
+    },
     "mlp, one forget example": ("mlp", torch.float64, ONE_EXAMPLE),
     **{
         f"{kind}, {name}, float32": (kind, torch.float32, METHODS[name])
@@ -273,21 +280,21 @@ def vectors(*, sharded: bool) -> dict[str, Tensor]:
     }
 
 
-def saved(folder: Path) -> None:
+def saved(folder: Path, method: Method) -> None:
     """Saves a result."""
     task, split = setting("transformer", torch.float64)
     of = shard(model("transformer", torch.float64))
-    unlearn(of, split, METHODS["nested"], task=task).save(folder)
+    unlearn(of, split, method, task=task).save(folder)
 
 
-def before_and_after() -> dict[str, Tensor]:
+def before_and_after(method: Method) -> dict[str, Tensor]:
     """What the original answers before the edit, and what the original of the result answers after it."""
     task, split = setting("transformer", torch.float64)
     of = shard(model("transformer", torch.float64))
     (raw,) = split.train.stream([split.retain])
     with torch.no_grad():
         before = call(of, raw.inputs)
-    result = unlearn(of, split, METHODS["nested"], task=task)
+    result = unlearn(of, split, method, task=task)
     evidence = {
         "edited": audit(result).evidence,
         "original": audit(replace(result, model=result.original)).evidence,
@@ -346,10 +353,12 @@ def work(rank: int, count: int, folder: str) -> None:
     everything |= {
         "root whole": root_whole(sharded=True),
         "vectors": vectors(sharded=True),
-        "answers": before_and_after(),
+        "answers": before_and_after(METHODS["nested"]),
+        "answers with LoRA": before_and_after(WITH_LORA),
         "refusals": refusals(),
     }
-    saved(Path(folder) / "saved")
+    saved(Path(folder) / "saved", METHODS["nested"])
+    saved(Path(folder) / "saved with LoRA", WITH_LORA)
     torch.save(everything, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 

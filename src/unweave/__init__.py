@@ -5,6 +5,7 @@ from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.references import Retrain
 from unweave.descent.lur_backward import lur_backward
 from unweave.methods import METHODS
+from unweave.methods.lora import LoRA
 from unweave.methods.lur import LUR
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.recover import Recover
@@ -16,6 +17,7 @@ __all__ = [
     "LUR",
     "METHODS",
     "Evidence",
+    "LoRA",
     "Pipeline",
     "Problem",
     "Recover",

@@ -15,6 +15,7 @@ from torch import nn
 from unweave.data.unaugmented import Unaugmented
 from unweave.split import Split
 from unweave.tasks import Task
+from unweave.tasks.low_rank import Additions
 from unweave.weights.cost import Cost
 from unweave.weights.processes import Processes
 from unweave.weights.sharded_model import (
@@ -65,6 +66,7 @@ class Problem:
             a copy, so it must come before the first edit.
         watch: Called before every step of every descent with the problem and the number of the step.
         states: Where descents save their states, so that an interrupted run can resume; nowhere if None.
+        additions: The trained low-rank additions, if a method has merged some.
     """
 
     task: Task
@@ -80,6 +82,7 @@ class Problem:
     caller_model: nn.Module | None = None
     watch: Watch | None = None
     states: States | None = None
+    additions: Additions | None = None
 
     def __post_init__(self) -> None:
         refuse_wrapped(self.model)

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FunctionType
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from unweave.methods.pipeline import JOINT, Pipeline
+from unweave.methods.lora import name_of
 from unweave.problem import Problem
 from unweave.record import checkpoint, record
 from unweave.record.files import follow_umask
@@ -20,6 +19,7 @@ from unweave.record.one_model import SHOWN, one_model, request_row
 from unweave.record.traces import trace_rows
 from unweave.split import PARTS, Split
 from unweave.tasks import OfFamily, Task
+from unweave.tasks.low_rank import Additions
 from unweave.weights.cost import Cost
 from unweave.weights.processes import Processes
 from unweave.weights.sharded_model import class_name, is_model_sharded, whole_copy, whole_state
@@ -30,6 +30,9 @@ Method = Callable[[Problem], None]
 
 PRETRAINED = "pretrained"
 """The folder of a model in its own format."""
+
+ADDITIONS = "lora"
+"""The folder of low-rank additions in the format of peft or diffusers."""
 
 
 @runtime_checkable
@@ -55,6 +58,8 @@ class Result:
         cost: The cost of the method.
         curves: The loss of every term at every step.
         traces: The measurements of probes, by name: rows of step, value and reliability.
+        additions: The low-rank additions that the model consists of, beside the original's weights; None
+            unless the method is `LoRA`.
     """
 
     model: nn.Module
@@ -66,13 +71,12 @@ class Result:
     cost: Cost
     curves: Mapping[str, list[float]] = field(default_factory=dict)
     traces: Mapping[str, list[tuple[int, float, float]]] = field(default_factory=dict)
+    additions: Additions | None = None
 
     @property
     def name(self) -> str:
         """The name of the method in tables; of a pipeline, the names of its stages."""
-        if isinstance(self.method, Pipeline):
-            return JOINT.join(self.method.names)
-        return self.method.__name__ if isinstance(self.method, FunctionType) else type(self.method).__name__
+        return name_of(self.method)
 
     def row(self, cost: float | None = None) -> dict[str, Any]:
         """The row of the method in a record: its settings, cost and curves.
@@ -114,8 +118,9 @@ class Result:
         """Writes the model, `split.json` and `record.json`, whose verdict is INCONCLUSIVE until an audit.
 
         The model is written as `model.safetensors` with `model.json`, which identifies the original by the
-        digest of its weights. A model with `save_pretrained` is also written by that. Of several processes
-        that share a model, the first writes, and all must call this.
+        digest of its weights. A model with `save_pretrained` is also written by that. Low-rank additions are
+        written to the folder `lora`, which peft loads onto the original. Of several processes that share a
+        model, the first writes, and all must call this.
 
         Args:
             folder: Created if it is missing.
@@ -149,6 +154,9 @@ class Result:
                 write(model, draft_folder)
             elif isinstance(model, Pretrained):
                 model.save_pretrained(str(draft_folder))
+        if self.additions is not None:
+            with replace_folder(place / ADDITIONS) as draft_folder:
+                self.additions.save(draft_folder)
         record.write(self.as_record(), place)
 
 
@@ -161,6 +169,7 @@ def refuse_foreign(folder: Path) -> None:
     ours = {
         checkpoint.WEIGHTS: {"architecture", "weights"} <= sidecar.keys(),
         PRETRAINED: {"architecture", "weights"} <= sidecar.keys(),
+        ADDITIONS: {"architecture", "weights"} <= sidecar.keys(),
         record.FILE: str(schema).startswith("unweave.record/"),
     }
     for name, is_ours in ours.items():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unweave.descent.timing import run_and_time
 from unweave.errors import Failed
 from unweave.methods.about import refuse_family, refuse_no_method
+from unweave.methods.lora import LoRA
 from unweave.problem import Problem
 from unweave.record.checkpoint import contents, difference, shapes
 from unweave.record.record import package_digest
@@ -90,7 +91,10 @@ def unlearn(
     if isinstance(task, Checking):
         task.refuse_collapsed(problem.model, *on_device.part("retain"))
     unlearned = problem.model.eval()
-    return Result(unlearned, method, split, task, seed, original, cost, problem.curves, problem.traces)
+    additions = problem.additions if isinstance(method, LoRA) else None  # other stages may have moved more
+    return Result(
+        unlearned, method, split, task, seed, original, cost, problem.curves, problem.traces, additions
+    )
 
 
 def run_facts(

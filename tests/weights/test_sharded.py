@@ -54,9 +54,10 @@ def test_vectors_over_pieces_are_those_over_whole_weights(found):
             )
 
 
-def test_the_model_is_edited_in_place_and_the_original_still_answers(found):
+@pytest.mark.parametrize("key", ["answers", "answers with LoRA"])
+def test_the_model_is_edited_in_place_and_the_original_still_answers(found, key: str):
     for each in found:
-        answers = each["answers"]
+        answers = each[key]
         assert bool(answers["same object"])
         assert torch.equal(answers["original"], answers["before"])
         assert not torch.allclose(answers["edited"], answers["before"])
@@ -75,6 +76,15 @@ def test_one_file_is_saved_and_reads_into_a_whole_model(found, place):
     (stage,) = record["stages"].values()
     assert stage["request"]["model"] == "Transformer"
     assert load_file(place / "saved" / "model.safetensors").keys() == original.keys()
+
+
+def test_additions_are_saved_once_and_merge_into_the_whole_original(found, place):
+    from peft import PeftModel
+
+    original = fsdp.model("transformer", torch.float64)
+    merged = PeftModel.from_pretrained(original, str(place / "saved with LoRA" / "lora")).merge_and_unload()
+    written = load_file(place / "saved with LoRA" / "model.safetensors")
+    assert all(torch.equal(value, written[name]) for name, value in merged.state_dict().items())
 
 
 REFUSED = {

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,11 +13,21 @@ from unweave.audits.exam import Glancing, glance
 from unweave.bench.study import REFERENCES
 from unweave.bench.workers import Listener, Progress
 from unweave.cli.checks import timing
+from unweave.cli.checks.facts import (
+    additions_facts,
+    additions_line,
+    data_line,
+    data_sizes,
+    model_facts,
+    model_line,
+)
 from unweave.cli.checks.notes import missing_retraining, notes
 from unweave.cli.forget_concept import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
 from unweave.cli.inputs import out
 from unweave.cli.inputs.request import NOTHING, Request, about_own_images, positions
+from unweave.cli.inputs.scope import ALL, Trained
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_names
+from unweave.cli.processes.shared_run import refuse_unfit_flags
 from unweave.cli.project import Project, load
 from unweave.cli.terminal import progress, show
 from unweave.methods import DEFAULT, method_named
@@ -25,6 +36,9 @@ from unweave.record.record import to_json_values
 from unweave.report.numbers import number
 from unweave.report.rows import PEAK_MEMORY
 from unweave.split import Split
+from unweave.weights.processes import Processes
+from unweave.weights.shard import shard_model
+from unweave.weights.sharded_model import is_model_sharded
 
 FILE = "check.json"
 MAX_NAMES = 5
@@ -53,6 +67,9 @@ def check(
     recipe: str | None = None,
     data: str | None = None,
     methods: str | None = None,
+    trained: Trained = ALL,
+    shard: bool = False,
+    blocks: str | None = None,
     flags: CommonFlags = DEFAULTS,
 ) -> int:
     """Check a model and its data for problems, and estimate the cost of each method and of a retrain.
@@ -70,38 +87,48 @@ def check(
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file;
             for a text-to-image model a folder with captions.
         methods: Names with commas between, such as lur:recover,salun; all if none are given.
+        trained: The weights that the methods train.
+        shard: Under torchrun, cut the model over the processes (FSDP2), as forget does; the retrain is then
+            not estimated.
+        blocks: With --shard, a pattern for the names of the modules that are gathered one at a time.
         flags: The flags of every verb.
     """
     if concepts.concept:
         refuse_other_requests(request, None, recipe)
-        return check_request(model, concepts, data=data, methods=methods, flags=flags)
+        refuse_unfit_flags(shard=shard, blocks=blocks, save_every=None, concept=True)
+        return check_request(model, concepts, trained, data=data, methods=methods, flags=flags)
     refuse_no_concept(model, concepts)
-    requested = parse_names(methods)
+    requested, processes = parse_names(methods), Processes.current()
+    refuse_unfit_flags(shard=shard, blocks=blocks, save_every=None, concept=False)
     project = load(model, recipe=recipe, data=data, device=flags.device)
     names = methods_to_price(project, requested)
     if flags.out is not None:
         out.refuse_within(flags.out, project.source, data)
     original, project = project.to_device(flags.device)
+    trained_layers = trained.find_layers(original)
     split = project.split(forget_positions(request, project, flags.seed or 0))
     exam = project.family.short_exam(split)
     with progress.show_progress("Checking the model", quiet=flags.quiet) as listener:
-        findings = inspect_model(original, project, split, exam, names, listener)
-    if flags.out is not None:
-        facts = {
-            "verb": "check",
-            "model": model,
-            "found": {key: findings[key] for key in ("model", "data", "notes")},
-        }
-        with out.open_folder(out.choose_folder(flags.out, facts), facts) as folder:
-            write_atomically(folder / FILE, json.dumps(to_json_values(findings), indent=1))
-    show.print_json(findings) if flags.json else print_report(
-        model, findings, exam, missing_retraining(project)
-    )
+        findings = inspect_model(original, project, split, exam)
+        if trained.is_lora:
+            findings["trained"] = additions_facts(original, trained_layers, trained)
+        placed = shard_model(original, blocks) if shard else original
+        prices = estimate_costs(names, placed, split, project, trained, listener)
+    findings |= {"costs": prices, "costlier_than_a_retrain": list(slower_methods(prices))}
+    processes.from_first(lambda: write_findings(model, findings, flags.out))
+    obstacle = "--shard does not measure it" if shard else missing_retraining(project)
+    show.print_json(findings) if flags.json else print_report(model, findings, exam, obstacle)
     return 0
 
 
 def check_request(
-    model: str, concepts: Concepts, *, data: str | None, methods: str | None, flags: CommonFlags
+    model: str,
+    concepts: Concepts,
+    trained: Trained,
+    *,
+    data: str | None,
+    methods: str | None,
+    flags: CommonFlags,
 ) -> int:
     """Checks a request to a text-to-image model.
 
@@ -112,7 +139,17 @@ def check_request(
         from unweave.cli.checks import concepts as checks
     except ImportError as error:
         raise ValueError(f"{error}: text-to-image needs the extra unweave[diffusion]") from error
-    return checks.check_concept(model, concepts, data=data, methods=methods, flags=flags)
+    return checks.check_concept(model, concepts, trained, data=data, methods=methods, flags=flags)
+
+
+def write_findings(model: str, findings: Mapping[str, Any], place: Path | None) -> None:
+    """Writes the findings into a folder, if one is given."""
+    if place is None:
+        return
+    found = {key: findings[key] for key in ("model", "data", "notes")}
+    facts = {"verb": "check", "model": model, "found": found}
+    with out.open_folder(out.choose_folder(place, facts), facts) as folder:
+        write_atomically(folder / FILE, json.dumps(to_json_values(findings), indent=1))
 
 
 def methods_to_price(project: Project, requested: Sequence[str] | None) -> list[str]:
@@ -123,24 +160,15 @@ def methods_to_price(project: Project, requested: Sequence[str] | None) -> list[
     return [name for name in names if name not in REFERENCES]
 
 
-def inspect_model(
-    original: nn.Module,
-    project: Project,
-    split: Split,
-    exam: Glancing[Any],
-    names: list[str],
-    listener: Listener,
-) -> dict[str, Any]:
-    """Collects all findings about a model and its data."""
-    prices = estimate_costs(names, original, split, project, listener)
+def inspect_model(original: nn.Module, project: Project, split: Split, exam: Glancing[Any]) -> dict[str, Any]:
+    """Collects all findings about a model and its data, but the costs."""
+    given = project.model is not None
     return {
         "model": model_facts(original, project),
         "data": data_sizes(split),
         "request": about_own_images(split),
         "notes": list(notes(original, project)),
-        "accuracy": None if project.model is None else glance(exam, original),
-        "costs": prices,
-        "costlier_than_a_retrain": list(slower_methods(prices)),
+        "accuracy": Processes.current().from_first(lambda: glance(exam, original)) if given else None,
     }
 
 
@@ -154,50 +182,31 @@ def forget_positions(request: Request, project: Project, seed: int) -> torch.Ten
     )
 
 
-def model_facts(model: nn.Module, project: Project) -> dict[str, Any]:
-    """The facts about the model of a project."""
-    return {
-        **weight_facts(model),
-        "trained": project.model is not None,
-        "ids": project.train.names is not None,
-    }
-
-
-def weight_facts(model: nn.Module) -> dict[str, Any]:
-    """The facts about the weights of a model."""
-    weights = list(model.parameters())
-    return {
-        "type": type(model).__name__,
-        "weights": sum(p.numel() for p in weights),
-        "trainable": sum(p.numel() for p in weights if p.requires_grad),
-        "dtype": ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in weights})),
-        "device": str(weights[0].device),
-    }
-
-
-def data_sizes(split: Split) -> dict[str, Any]:
-    """The sizes of the parts of the data."""
-    counts = {"forget": len(split.forget), "retain": len(split.retain)}
-    counts |= {"calibration": len(split.calibration), "test": len(split.test)}
-    return {**counts, "classes": split.n_classes, "forgotten_classes": list(split.forgotten_classes)}
-
-
 def estimate_costs(
-    names: list[str], model: nn.Module, split: Split, project: Project, listener: Listener
+    names: list[str],
+    model: nn.Module,
+    split: Split,
+    project: Project,
+    trained: Trained,
+    listener: Listener,
 ) -> dict[str, dict[str, Any]]:
     """Estimates the cost of a retrain and of each method."""
-    warm_up(project, model, split)
-    whole = timing.estimate_retraining(project, model, split)
-    total = len(names) + (whole is not None)
-    costs: dict[str, dict[str, Any]] = {}
-    if whole is not None:
-        costs["retrain"] = {**dataclasses.asdict(whole), "cost": 1.0}
-        listener(Progress("a retrain", 1, total))
-    for done, name in enumerate(names, 1 + len(costs)):
-        each = timing.estimate(project.method(name), model, split, project)
-        costs[name] = {**dataclasses.asdict(each), "cost": each.relative_to(whole)}
+    warm_up(project, model, split, trained)
+    retrains = project.retrain is not None and not is_model_sharded(model)
+    total = len(names) + retrains
+    found: dict[str, timing.Estimate] = {}
+    for done, name in enumerate(names, 1):
+        found[name] = timing.estimate_named(name, model, split, project, trained)
         listener(Progress(name, done, total))
-    return costs
+    whole = None
+    if retrains:  # last: it may hold the most memory
+        whole = timing.estimate_retraining(project, model, split)
+        listener(Progress("a retrain", total, total))
+    retrain = {} if whole is None else {"retrain": {**dataclasses.asdict(whole), "cost": 1.0}}
+    methods = {
+        name: {**dataclasses.asdict(each), "cost": each.relative_to(whole)} for name, each in found.items()
+    }
+    return {**retrain, **methods}
 
 
 def slower_methods(costs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -224,9 +233,9 @@ def retraining_advice(costs: Mapping[str, float]) -> list[str]:
     return [f"Retraining costs less than {names}: use --method retrain, which is exact.", ""]
 
 
-def warm_up(project: Project, model: nn.Module, split: Split) -> None:
+def warm_up(project: Project, model: nn.Module, split: Split, trained: Trained = ALL) -> None:
     """Runs one pass first, because the first one includes torch's own start."""
-    timing.estimate(project.methods["finetune"], model, split, project)
+    timing.estimate_named("finetune", model, split, project, trained)
 
 
 def print_report(model: str, findings: Mapping[str, Any], exam: Glancing[Any], obstacle: str) -> None:
@@ -245,28 +254,13 @@ def print_report(model: str, findings: Mapping[str, Any], exam: Glancing[Any], o
     show.print_sentences(
         model_line(findings["model"]), data_line(findings["data"], ids=findings["model"]["ids"])
     )
-    show.print_sentences(*findings["request"])
+    show.print_sentences(*findings["request"], *additions_line(findings))
     show.print_lines(*([] if findings["accuracy"] is None else answer_lines(findings["accuracy"], exam)), "")
     show.print_sentences(*([f"- {note}" for note in findings["notes"]] or ["No problem was found."]), "")
     print_costs(findings["costs"])
     unknown = [] if "retrain" in findings["costs"] else [f"What a retrain costs is unknown: {obstacle}."]
     show.print_sentences("", *ASSUMED, *unknown)
     show.print_sentences(*(f"{name}: {reason}" for name, reason in refusals.items()))
-
-
-def model_line(model: Mapping[str, Any]) -> str:
-    """One line about the model."""
-    weights = f"{model['weights']:,} weights ({model['trainable']:,} trainable)"
-    training_note = "" if model["trained"] else ", not trained yet"
-    return f"Model: {model['type']}, {weights}, {model['dtype']}, on {model['device']}{training_note}."
-
-
-def data_line(data: Mapping[str, Any], *, ids: bool) -> str:
-    """One line about the data."""
-    parts = f"{data['forget']} to forget, {data['retain']} to retain"
-    held_out = f"{data['calibration']} for calibration, {data['test']} for test"
-    naming = "by ids of their own" if ids else "by position"
-    return f"Data: {parts}, {held_out}; {data['classes']} classes; examples are known {naming}."
 
 
 def answer_lines(figures: Mapping[str, float], exam: Glancing[Any]) -> list[str]:

@@ -1,6 +1,5 @@
 """`unweave forget`: writes a new model that has forgotten some of its data; never changes the original."""
 
-import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from unweave.audits.exam import Glancing, glance
+from unweave.audits.exam import glance
 from unweave.bench.workers import Listener, Progress
 from unweave.cli.checks.dry_run import print_plan
 from unweave.cli.forget_concept import (
@@ -23,19 +22,20 @@ from unweave.cli.inputs import out
 from unweave.cli.inputs.choose_method import Retraining, configure_method, read_search, tuned_method
 from unweave.cli.inputs.concept_recipe import read_concept_recipe
 from unweave.cli.inputs.concept_source import NO_GENERATION, Generation
-from unweave.cli.inputs.request import NOTHING, Request, about_own_images, positions
+from unweave.cli.inputs.request import NOTHING, Request, positions
+from unweave.cli.inputs.scope import ALL, Trained
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
 from unweave.cli.processes.shared_run import open_on_first, refuse_other_facts, refuse_unfit_flags
 from unweave.cli.project import Project, load
-from unweave.cli.terminal import progress, show
+from unweave.cli.terminal import progress
+from unweave.cli.terminal.show_forgotten import print_done, print_result
 from unweave.errors import Failed
 from unweave.methods import DEFAULT, Method, method_named
 from unweave.record import checkpoint, record
 from unweave.record.files import sha256
 from unweave.record.one_model import add_request
 from unweave.record.record import package_digest
-from unweave.report.numbers import number
-from unweave.result import PRETRAINED, Pretrained, Result, read_if_present, refuse_foreign
+from unweave.result import ADDITIONS, PRETRAINED, Pretrained, Result, read_if_present, refuse_foreign
 from unweave.split import Split
 from unweave.tables import merge_tables
 from unweave.unlearning import unlearn
@@ -47,8 +47,6 @@ CLAIM = "forget.json"
 MODELS = "models"
 SPLIT = "split.json"
 STATES = "states"
-DAMAGED = 5.0
-"""The loss of accuracy on retained data, in points, that triggers a warning."""
 
 
 def forget(
@@ -58,6 +56,7 @@ def forget(
     request: Request = NOTHING,
     concepts: Concepts = NO_CONCEPT,
     generation: Generation = NO_GENERATION,
+    trained: Trained = ALL,
     method: str = DEFAULT,
     set: tuple[str, ...] = (),
     tuned: Path | None = None,
@@ -82,6 +81,7 @@ def forget(
         request: The forget set.
         concepts: The concepts that a text-to-image model forgets.
         generation: The images that it draws itself.
+        trained: The weights that the method trains.
         method: A method, or a pipeline such as lur:recover; see unweave methods.
         set: A setting of the method, such as how.lr=0.1, or of a pipeline's stage, such as
             recover.how.lr=0.1; can be given several times.
@@ -103,7 +103,8 @@ def forget(
     method_named(method)
     asked = read_concept_recipe(recipe)
     if asked is not None:
-        concepts, generation = asked.concepts(concepts), asked.generation(generation, data)
+        concepts, trained = asked.concepts(concepts), asked.trained(trained)
+        generation = asked.generation(generation, data)
         tables, recipe = asked.settings(method, tables), None
     refuse_unfit_flags(shard=shard, blocks=blocks, save_every=save_every, concept=bool(concepts.concept))
     if concepts.concept:
@@ -111,6 +112,7 @@ def forget(
         return forget_concept(
             model,
             concepts,
+            trained,
             method=method,
             tables=tables,
             data=data,
@@ -128,13 +130,14 @@ def forget(
         again = f"tune it again, with unweave bench {model} --methods {method} --tune 20"
         tuned_method(project, method, tables=tuned_tables, seed=seed, place=tuned, again=again)
         tables = merge_tables(tuned_tables, tables)
-    chosen_method = configure_method(project, method, tables=tables, seed=seed)
+    chosen_method = configure_method(project, method, tables=tables, seed=seed, trained=trained)
     run_facts = {
         "verb": "forget",
         "model": absolute_place(model),
         "recipe": None if recipe is None else absolute_place(recipe),
         "data": None if data is None else absolute_place(data),
         **request_facts(project, split, method, tables=tables, seed=seed, device=flags.device),
+        **trained.facts(),
     }
     place = flags.out or Path("forgotten")
     out.refuse_within(place, project.source, data)
@@ -144,7 +147,7 @@ def forget(
         processes.from_first(lambda: remove_states(folder))
         print_done(split, method, folder=folder, flags=flags)
         return 0
-    run = Run(project, split, chosen_method, method, model, request, folder, save_every, flags)
+    run = Run(project, split, chosen_method, method, trained, model, request, folder, save_every, flags)
     if dry_run:
         return processes.from_first(run.print_dry_run)  # alone: a clock decides how long it measures
     run.write_result(run_facts, lambda original: shard_model(original, blocks) if shard else original)
@@ -160,6 +163,7 @@ class Run:
         split: The data, cut by the request.
         method: The method.
         name: The name of the method on the command line.
+        trained: The weights that it trains.
         model: The model on the command line.
         request: The request on the command line.
         folder: The folder of the result.
@@ -171,6 +175,7 @@ class Run:
     split: Split
     method: Method | Retraining
     name: str
+    trained: Trained
     model: str
     request: Request
     folder: Path
@@ -185,6 +190,7 @@ class Run:
             split=self.split,
             project=self.project,
             folder=self.folder,
+            trained=self.trained,
             flags=self.flags,
         )
 
@@ -246,7 +252,7 @@ def find_folder(place: Path, run_facts: out.Facts, project: Project) -> tuple[Pa
         ValueError: If the folder can't be used.
     """
     folder = out.choose_folder(place, run_facts, claim=CLAIM)
-    done = is_done(folder, project)
+    done = is_done(folder, project, additions="trained" in run_facts)
     if not done:
         refuse_foreign(folder)
     return folder, done
@@ -289,10 +295,11 @@ def request_facts(
     }
 
 
-def is_done(folder: Path, project: Project) -> bool:
+def is_done(folder: Path, project: Project, *, additions: bool) -> bool:
     """Whether a folder holds all files of this run, as they were written."""
     own_form = project.write is not None or isinstance(project.model, Pretrained)
-    files = (checkpoint.WEIGHTS, checkpoint.SIDECAR, SPLIT, record.FILE, *([PRETRAINED] if own_form else []))
+    files = [checkpoint.WEIGHTS, checkpoint.SIDECAR, SPLIT, record.FILE]
+    files += [name for name, written in ((PRETRAINED, own_form), (ADDITIONS, additions)) if written]
     return all((folder / name).exists() for name in files) and is_whole(folder, project)
 
 
@@ -360,66 +367,3 @@ def model_label(place: str) -> str:
     if not path.exists():  # a recipe of the package
         return place
     return f"{path.parent.name}/{path.name}" if path.is_file() else path.name
-
-
-def print_result(
-    result: Result,
-    name: str,
-    *,
-    exam: Glancing[Any],
-    before: Mapping[str, float],
-    after: Mapping[str, float],
-    folder: Path,
-    flags: CommonFlags,
-) -> None:
-    """Prints the result."""
-    n, of, seconds = len(result.split.forget), len(result.split.train), result.cost.seconds
-    if flags.json:
-        cost = {"seconds": seconds, "gradient_evaluations": result.cost.gradients}
-        facts = {"method": name, "forgotten": n, "request": about_own_images(result.split)}
-        figures = {"before": before, "after": after, "glance": exam.glance_note}
-        show.print_json({"out": str(folder), "done_before": False, **facts, **figures, **cost})
-        return
-    show.print_lines(f"Forgot {n} of {of} examples with {name} in {seconds:.1f} s. Not audited yet.")
-    show.print_sentences(*about_own_images(result.split), "")
-    rows = exam.glances
-    cells = [(row.title, *(number(each[row.id], row.digits) for each in (before, after))) for row in rows]
-    show.print_table(("", "Before", "After"), cells)
-    show.print_sentences(*([exam.glance_note] if exam.glance_note else []), *damage_warning(before, after))
-    print_next(folder)
-
-
-def print_done(split: Split, name: str, *, folder: Path, flags: CommonFlags) -> None:
-    """Prints that the run was done before, and its folder; earlier figures are null in JSON."""
-    n, of, request = len(split.forget), len(split.train), about_own_images(split)
-    if flags.json:
-        unknown = dict.fromkeys(("before", "after", "glance", "seconds", "gradient_evaluations"))
-        facts = {"method": name, "forgotten": n, "request": request}
-        show.print_json({"out": str(folder), "done_before": True, **facts, **unknown})
-        return
-    show.print_lines(f"Done already: {folder} holds this run, {n} of {of} examples forgotten with {name}.")
-    show.print_sentences(*request)
-    print_next(folder)
-
-
-def print_next(folder: Path) -> None:
-    """Prints the place of the model and the next commands."""
-    command = ("unweave", "audit", str(folder))
-    show.print_lines("", f"Model: {model_path(folder)}", f"Next:  {shlex.join(command)}")
-
-
-def damage_warning(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
-    """A sentence if RA has fallen too much, in points; none for a family without RA."""
-    fallen = before["ra"] - after["ra"] if "ra" in before else 0.0
-    if fallen <= DAMAGED:
-        return []
-    return [
-        f"This model is damaged: RA fell by {fallen:.1f} points. "
-        "Change the settings with --set, or take another method."
-    ]
-
-
-def model_path(folder: Path) -> Path:
-    """The place from which to load the model: the diffusers folder, if there is one, or the weights."""
-    loadable = folder / PRETRAINED
-    return loadable if loadable.is_dir() else folder / checkpoint.WEIGHTS

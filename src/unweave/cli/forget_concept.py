@@ -15,6 +15,7 @@ from unweave.bench.workers import Listener, Progress
 from unweave.cli.inputs import out, single_file
 from unweave.cli.inputs.concept_source import NO_GENERATION, Generation, refuse_two_sources
 from unweave.cli.inputs.request import Request
+from unweave.cli.inputs.scope import Trained, refuse_layers_of_pipeline
 from unweave.cli.options import CommonFlags
 from unweave.cli.terminal import progress, show
 from unweave.families.text_to_image_settings import text_to_image_method
@@ -23,7 +24,6 @@ from unweave.methods.configure import configure
 from unweave.record import record
 from unweave.record.files import read_object
 from unweave.result import PRETRAINED, Result, refuse_foreign
-from unweave.tasks.diffusion.scopes import Scope
 
 CLAIM = "forget.json"
 INDEX = "model_index.json"
@@ -41,8 +41,6 @@ class Concepts:
         column: The column of the metadata that has the concepts as values, instead of the captions.
         keep: A prompt to keep that no caption needs to hold; can be given several times.
         target: The prompt that replaces a concept; by default the empty one.
-        scope: The weights to train.
-        rank: The rank of the additions of scope "lora".
         config: For a model in one .safetensors file: a local folder with the configuration of its pipeline.
     """
 
@@ -50,8 +48,6 @@ class Concepts:
     column: str | None = None
     keep: tuple[str, ...] = ()
     target: Annotated[str | None, Parameter(name="--as")] = None
-    scope: Scope = "cross-attention"
-    rank: int = 8
     config: Path | None = None
 
 
@@ -103,9 +99,7 @@ def refuse_no_concept(model: str, concepts: Concepts, generation: Generation = N
     if is_pipeline(Path(model)):
         raise ValueError(f"{model} holds a text-to-image model: name what to forget with --concept")
     if concepts != NO_CONCEPT or generation != NO_GENERATION:
-        raise ValueError(
-            "--column, --keep, --as, --scope, --rank, --config and --generate go with --concept, found none"
-        )
+        raise ValueError("--column, --keep, --as, --config and --generate go with --concept, found none")
 
 
 def refuse_other_requests(request: Request, tuned: Path | None, recipe: str | None) -> None:
@@ -124,6 +118,7 @@ def is_pipeline(folder: Path) -> bool:
 def forget_concept(
     model: str,
     concepts: Concepts,
+    trained: Trained,
     *,
     method: str,
     tables: Mapping[str, Any],
@@ -134,6 +129,7 @@ def forget_concept(
 ) -> int:
     """Writes a copy of a pipeline that has forgotten the concepts."""
     refuse_two_sources(data, generation)
+    refuse_layers_of_pipeline(trained)
     chosen = configure(text_to_image_method(method), tables, f"method {method}")
     refuse_unfit_targets(chosen, "text-to-image", method)
     place = flags.out or Path("forgotten")
@@ -143,7 +139,7 @@ def forget_concept(
         single_file.as_folder(model, concepts.config, place) as source,
     ):
         seed = flags.seed or 0
-        plan = read_plan(str(source), concepts, generation if data is None else data, seed)
+        plan = read_plan(str(source), concepts, trained, generation if data is None else data, seed)
         asked = plan.facts() | {"model": str(Path(model).resolve()), "method": repr(chosen)}
         asked |= {"seed": seed, "device": flags.device}
         folder = out.choose_folder(place, asked, claim=CLAIM)
@@ -171,7 +167,7 @@ def is_done(folder: Path, model: str) -> bool:
     return whole and single_file.kept_folder(model, folder).exists()
 
 
-def read_plan(model: str, concepts: Concepts, images: str | Generation, seed: int) -> Plan:
+def read_plan(model: str, concepts: Concepts, trained: Trained, images: str | Generation, seed: int) -> Plan:
     """Reads a pipeline and its images, or plans what it draws itself.
 
     Raises:
@@ -182,8 +178,8 @@ def read_plan(model: str, concepts: Concepts, images: str | Generation, seed: in
     except ImportError as error:
         raise ValueError(f"{error}: text-to-image needs the extra unweave[diffusion]") from error
     if isinstance(images, Generation):
-        return concept_drawing.plan_drawing(model, concepts, images, seed)
-    return concept_work.read(model, concepts, images)
+        return concept_drawing.plan_drawing(model, concepts, trained, images, seed)
+    return concept_work.read(model, concepts, trained, images)
 
 
 def print_end(note: str, plan: Plan, *, folder: Path, flags: CommonFlags) -> int:

@@ -25,7 +25,6 @@ from unweave.audits.one_model import GivenModel
 from unweave.audits.verdict import SEEDS
 from unweave.bench.workers import Listener, Progress
 from unweave.cli.audit_concept import ConceptFiles, Folders, not_run
-from unweave.cli.inputs.concept_work import LORA
 from unweave.data.captions import hold_out, read_captioned
 from unweave.errors import Failed
 from unweave.families.text_to_image import TextToImageFamily
@@ -33,6 +32,7 @@ from unweave.record import record
 from unweave.record.files import read_object, write_atomically
 from unweave.record.one_model import UNKNOWN, request_row
 from unweave.record.record import package_digest
+from unweave.result import ADDITIONS
 from unweave.tasks.diffusion.concept_request import refuse_other_size
 from unweave.tasks.diffusion.low_rank_file import add_from_file
 from unweave.tasks.diffusion.stable_diffusion import load
@@ -114,7 +114,7 @@ class ConceptAudit:
 
     def edited_model(self) -> PromptedPipeline:
         """The model under audit: of a run with a LoRA file, the original with it, as its users have it."""
-        lora = None if self.folders.run is None else self.folders.run / LORA
+        lora = None if self.folders.run is None else self.folders.run / ADDITIONS
         if lora is None or not lora.is_dir():
             return self.model(self.folders.edited)
         model = self.model(self.folders.original)

@@ -19,6 +19,7 @@ from unweave.descent.saved_state import SavedDescent, open_saved
 from unweave.descent.settings import Descent, Phase
 from unweave.problem import Problem
 from unweave.tasks import evaluating
+from unweave.tasks.low_rank import find_additions
 from unweave.weights.params import Params, clip, combine, gramian, rebuild
 from unweave.weights.sharded import names_where, pieces
 from unweave.weights.step import Runtime, Step
@@ -209,6 +210,7 @@ def phase_lengths(problem: Problem, phases: Sequence[Phase], how: Descent) -> li
 @contextmanager
 def training_mode(model: nn.Module, how: Descent, still: Collection[nn.Module] = ()) -> Iterator[None]:
     """Training mode with the norm and dropout settings of `how`; restores the mode of every module."""
+    refuse_lost_statistics(model, how)
     with evaluating(model):
         model.train()
         for module in model.modules():
@@ -233,6 +235,16 @@ def refuse_batch_statistics(problem: Problem, how: Descent) -> None:
         raise ValueError(
             "a BatchNorm without running statistics normalises by the shard of a process, so several would "
             "not equal one: use one process"
+        )
+
+
+def refuse_lost_statistics(model: nn.Module, how: Descent) -> None:
+    """Raises if BatchNorm would update its statistics, which low-rank additions do not hold."""
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    if how.norm == "train" and norms and find_additions(model):
+        raise ValueError(
+            "norm='train' updates BatchNorm's statistics, and LoRA's additions do not hold them: use "
+            "norm='frozen' in every stage"
         )
 
 

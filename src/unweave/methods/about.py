@@ -22,6 +22,8 @@ class About:
         deviations: Where it differs from the paper or the released code; empty if nowhere.
         families: The families of models that it supports, as named by tasks; empty for all, including a
             user's own.
+        edits: What it does to weights themselves beside gradient steps, as a verb with its object; empty if
+            nothing. Such a method can't train additions to the weights instead.
     """
 
     paper: str
@@ -29,6 +31,7 @@ class About:
     step: str
     deviations: str = ""
     families: tuple[str, ...] = ()
+    edits: str = ""
 
     def serves(self, family: str) -> bool:
         """Whether the method supports a family."""

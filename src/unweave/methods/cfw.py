@@ -45,6 +45,7 @@ class CFW:
         "weighs on its own examples, where the released code multiplies the mean loss of the batch; the "
         "learning rate falls at every step",
         families=("classifier",),
+        edits="adds noise to the weights",
     )
     noise: float = 0.6
     last_noise: float = 0.005

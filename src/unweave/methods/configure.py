@@ -1,8 +1,10 @@
 """Changes settings of a method, or of the stages of a pipeline, by tables of plain values."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, cast
 
+from unweave.methods.lora import LoRA
 from unweave.methods.pipeline import Pipeline
 from unweave.tables import (
     T,
@@ -21,7 +23,7 @@ def configure(settings: T, overrides: object, path: str = "method") -> T:
     """Changes some fields of a dataclass; nested tables change nested fields.
 
     Given `steps` replace default `epochs`, and vice versa. For a pipeline, one table per stage changes that
-    stage.
+    stage. Of LoRA, the method that it is around is changed.
 
     Args:
         settings: The dataclass.
@@ -32,6 +34,8 @@ def configure(settings: T, overrides: object, path: str = "method") -> T:
         ValueError: If a field is unknown or a value is wrong; the message says where.
     """
     tables = require_mapping(overrides, path)
+    if isinstance(settings, LoRA):
+        return cast(T, replace(settings, method=configure(settings.method, tables, path)))
     if isinstance(settings, Pipeline):
         return cast(T, configure_stages(settings, tables, path))
     return build(type(settings), merge_tables(as_table(settings), tables), path)
@@ -56,7 +60,12 @@ def refuse_unknown_settings(settings: object, names: Iterable[str], path: str) -
 
 
 def stages_of(method: object) -> dict[str, Any]:
-    """The stages of a pipeline by the prefix of their settings; any other method by an empty prefix."""
+    """The stages of a pipeline by the prefix of their settings; any other method by an empty prefix.
+
+    LoRA is no stage: what it is around has the settings.
+    """
+    if isinstance(method, LoRA):
+        return stages_of(method.method)
     if not isinstance(method, Pipeline):
         return {"": method}
     return {f"{name}.": stage for name, stage in zip(method.names, method.stages, strict=True)}

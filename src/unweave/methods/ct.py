@@ -34,6 +34,7 @@ class ConvolutionTranspose:
         "1 gradient",
         "`lr=0.01` (released: `lr=0.001`), `batch=128` (released: `batch=64`); the learning rate falls at "
         "every step, not every epoch; kernels that are not square are unchanged",
+        edits="transposes kernels",
     )
     how: Descent = Descent(lr=0.01, epochs=3, schedule="cosine", weight_decay=5e-4)
 

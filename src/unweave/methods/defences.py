@@ -32,7 +32,11 @@ class Obfuscate:
     """
 
     about: ClassVar[About] = About(
-        PAPER, "none", "no steps", "a defence, for pipelines; noise relative to each weight tensor is ours"
+        PAPER,
+        "none",
+        "no steps",
+        "a defence, for pipelines; noise relative to each weight tensor is ours",
+        edits="adds noise to the weights",
     )
     noise: float = 0.03
 
@@ -58,7 +62,9 @@ class Prune:
         fraction: The fraction of these weights that is set to zero.
     """
 
-    about: ClassVar[About] = About(PAPER, "none", "no steps", "a defence, for pipelines")
+    about: ClassVar[About] = About(
+        PAPER, "none", "no steps", "a defence, for pipelines", edits="sets weights to zero"
+    )
     fraction: float = 0.3
 
     def __post_init__(self) -> None:

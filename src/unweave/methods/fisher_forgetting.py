@@ -50,6 +50,7 @@ class FisherForgetting:
         "the variance is that of the released code, not the root of it as in the paper; it is taken weight "
         "by weight, neither averaged over a unit's inputs nor tenfold in the last layer and in vectors",
         families=("classifier",),
+        edits="adds noise to the weights",
     )
     alpha: float = 1e-6
     largest: float = 1e3

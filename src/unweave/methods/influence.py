@@ -57,6 +57,7 @@ class Influence:
         "conjugate gradients with the damped Hessian over some of the retain data, not a WoodFisher "
         "recursion over single examples as in Jia et al., 2023; alpha, damping and iterations are ours",
         families=("classifier",),
+        edits="moves the weights by a Newton step",
     )
     alpha: float = 1.0
     damping: float = 0.01

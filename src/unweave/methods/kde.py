@@ -48,6 +48,7 @@ class KDE:
         "to the original's answers is written as a second divergence, which has the same gradient; the "
         "learning rate falls at every step",
         families=("classifier",),
+        edits="redraws layers",
     )
     temperature: float = 5.0
     taught: Descent = Descent(lr=9e-4, epochs=3, batch=64, weight_decay=5e-4)

@@ -44,6 +44,7 @@ class CFk:
         "a layer is a module with a matrix or kernel and what is registered up to the next; BatchNorm of the "
         "frozen layers keeps its statistics and normalises by them; k and the descent are ours",
         families=("classifier",),
+        edits="trains the last layers themselves",
     )
     k: int = 2
     how: Descent = Descent(lr=0.05, epochs=10, weight_decay=5e-4)
@@ -80,6 +81,7 @@ class EUk:
         "1 gradient",
         "as CF-k; BatchNorm of the last layers starts afresh with its statistics",
         families=("classifier",),
+        edits="redraws the last layers",
     )
     k: int = 2
     how: Descent = Descent(lr=0.05, epochs=10, weight_decay=5e-4)

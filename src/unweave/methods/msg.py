@@ -43,6 +43,7 @@ class MaskedSmallGradients:
         "`weight_decay=0.0005`); the learning rate changes at every step, not every epoch; every "
         "weight-bearing module, not convolutions alone; matrices are redrawn by fan-in; the gradients are "
         "taken in evaluation mode",
+        edits="redraws weights",
     )
     rate: float = 0.3
     kept: float = 0.1

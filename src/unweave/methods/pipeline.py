@@ -88,7 +88,8 @@ def describe(stages: Sequence[Stage]) -> About:
     texts = ("; then ".join(getattr(each, name) for each in abouts) for name in ("paper", "data", "step"))
     limits = [each.families for each in abouts if each.families]
     serving = [name for name in chain(*limits) if all(name in each for each in limits)]
-    return About(*texts, families=tuple(dict.fromkeys(serving)))
+    edits = ", then ".join(each.edits for each in abouts if each.edits)
+    return About(*texts, families=tuple(dict.fromkeys(serving)), edits=edits)
 
 
 def own_space(name: str, stage: Stage, budget: int) -> Mapping[str, Range]:

@@ -49,6 +49,7 @@ class PRMQ:
         "every weight-bearing module, not convolutions and linear layers alone; the weights of the classes "
         "have mean one over the retain data, not over a batch; buffers and frozen weights are not rounded",
         families=("classifier",),
+        edits="redraws and rounds weights",
     )
     prune: float = 0.99
     power: float = 0.1

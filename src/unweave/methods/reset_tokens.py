@@ -35,6 +35,7 @@ class ResetTokens:
         "no steps",
         "a last stage, for pipelines",
         families=("text-to-image",),
+        edits="replaces embeddings",
     )
 
     def __call__(self, problem: Problem) -> None:

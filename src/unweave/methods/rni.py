@@ -48,6 +48,7 @@ class RNI:
         "not by name, and never get noise; the new head trains in every round; one optimizer and one "
         "learning rate for all rounds",
         families=("classifier",),
+        edits="redraws layers",
     )
     noise: float = 0.04
     layers: float = 0.4

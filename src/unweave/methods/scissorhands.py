@@ -39,6 +39,7 @@ class Scissorhands:
         "SNIP in evaluation mode over all forget data, ranked among the eligible weights, by default those "
         "of the last third of the modules; no normalisation is redrawn; the memory is the gradient of an "
         "epoch's first forget batch, in training mode and over all weights",
+        edits="redraws weights",
     )
     trim: float = 0.03
     eligible: str | None = None

@@ -44,7 +44,11 @@ class FromScratch:
     """
 
     about: ClassVar[About] = About(
-        REFERENCE, "retain", "1 gradient", "short-retrain: the whole budget of a recipe"
+        REFERENCE,
+        "retain",
+        "1 gradient",
+        "short-retrain: the whole budget of a recipe",
+        edits="redraws all weights",
     )
     how: Descent = Descent(lr=0.1, steps=300, schedule="cosine", warmup=0.15, weight_decay=5e-4)
 
@@ -208,6 +212,7 @@ class L1Sparse:
         "retain",
         "1 gradient",
         "the penalty fades at every step, not every epoch",
+        edits="penalises the size of the weights",
     )
     penalty: float = 1e-4
     how: Descent = Descent(lr=0.05, epochs=10, weight_decay=5e-4)
@@ -245,6 +250,7 @@ class Shrink:
         "retain",
         "1 gradient",
         "shrinks without perturbing",
+        edits="shrinks the weights",
     )
     factor: float = 0.5
     how: Descent = Descent(lr=0.1, epochs=5, schedule="cosine", weight_decay=5e-4)

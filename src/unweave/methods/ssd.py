@@ -50,6 +50,7 @@ class SelectiveSynapticDampening:
         "no steps; 1 pass over forget and 1 over forget and retain, in batches no larger than forget",
         "both importances are taken in batches of one size, at which those of forget are equal",
         families=("classifier",),
+        edits="dampens the weights",
     )
     alpha: float = 10.0
     dampening: float = 1.0

@@ -28,7 +28,11 @@ class ShrinkPerturb:
     """
 
     about: ClassVar[About] = About(
-        "Ash & Adams, NeurIPS 2020, arXiv 1910.08475", "none", "no steps", "a start, for pipelines"
+        "Ash & Adams, NeurIPS 2020, arXiv 1910.08475",
+        "none",
+        "no steps",
+        "a start, for pipelines",
+        edits="shrinks the weights",
     )
     keep: float = 0.6
     where: str | None = None
@@ -62,6 +66,7 @@ class Redraw:
         "forget",
         "no steps; 1 pass over forget",
         "a start, for pipelines",
+        edits="redraws weights",
     )
     fraction: float = 0.03
     eligible: str | None = None
@@ -83,7 +88,9 @@ class Redraw:
 class Fresh:
     """Gives the model fresh weights and buffers."""
 
-    about: ClassVar[About] = About("ours", "none", "no steps", "a start, for pipelines")
+    about: ClassVar[About] = About(
+        "ours", "none", "no steps", "a start, for pipelines", edits="redraws all weights"
+    )
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""

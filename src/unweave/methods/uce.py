@@ -44,6 +44,7 @@ class UCE:
         "0 gradients: one linear system",
         "without named concepts the prompts of the forget set are the concepts",
         families=("text-to-image",),
+        edits="solves for the weights in closed form",
     )
 
     erase: float = 1.0

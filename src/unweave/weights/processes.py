@@ -104,6 +104,15 @@ class Processes:
         dist.all_reduce(flags)
         return bool(flags)
 
+    def largest(self, value: float | None) -> float | None:
+        """The largest of each process's value, None if unknown to one; all must call this together."""
+        if self.count == 1:
+            return value
+        values: list[float | None] = [None] * self.count
+        dist.all_gather_object(values, value)
+        known = [each for each in values if each is not None]
+        return max(known) if len(known) == self.count else None
+
     def total(self, gradient: Params) -> Params:
         """The sum over processes, in messages of at most `BUCKET` bytes.
 

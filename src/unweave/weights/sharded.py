@@ -52,6 +52,11 @@ def cut(whole: Tensor, like: Tensor) -> Tensor:
     return as_sharded(rows.to(like.device, copy=True), like)
 
 
+def add_rows(weight: Tensor, whole: Tensor) -> None:
+    """Adds a whole tensor, which every process holds, to a weight in place; each process adds its rows."""
+    local(weight).add_(local(cut(whole, weight)))
+
+
 def first_row(tensor: Tensor) -> int:
     """The index of the first row of this process's piece."""
     share = -(-tensor.shape[0] // dist.get_world_size())  # as torch.chunk cuts

@@ -109,6 +109,10 @@ class ShardedOriginal(nn.Module):
         finally:
             self._exchange()
 
+    def restore(self) -> None:
+        """Puts the original weights back into the model; this one then answers as the edited model did."""
+        self._exchange()
+
     def changed(self) -> bool:
         """Whether any of this process's weights or buffers differs from the original's."""
         pairs = zip(self.kept, changeable(self.edited).values(), strict=True)

@@ -10,8 +10,9 @@ pytest.importorskip("peft")
 import text_to_image  # needs diffusers
 from unweave.tasks.diffusion.low_rank_file import FILE, add_from_file
 from unweave.tasks.diffusion.prompts import Prompted
-from unweave.tasks.diffusion.scopes import additions, drop_low_rank
+from unweave.tasks.diffusion.scopes import drop_low_rank
 from unweave.tasks.diffusion.stable_diffusion import save_low_rank
+from unweave.tasks.low_rank import find_additions
 
 
 def fresh(scope: str = "all", rank: int = 2) -> Prompted:
@@ -37,7 +38,7 @@ def edited() -> Prompted:
 def test_additions_are_read_back_bit_for_bit(edited: Prompted, tmp_path: Path):
     model = fresh()
     add_from_file(model, save_low_rank(edited, tmp_path / "lora"))
-    assert additions(model) and torch.equal(predicted(model), predicted(edited))
+    assert find_additions(model) and torch.equal(predicted(model), predicted(edited))
     assert torch.equal(predicted(drop_low_rank(model)), predicted(fresh()))
     assert not torch.equal(predicted(model), predicted(fresh()))
 

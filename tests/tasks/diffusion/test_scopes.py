@@ -13,7 +13,8 @@ pytest.importorskip("peft")
 from presets import soon
 from unweave.families.diffusion_settings import PRESETS
 from unweave.tasks.diffusion.adapters import ADAPTERS, build_adapter
-from unweave.tasks.diffusion.scopes import additions, drop_low_rank, merge_low_rank, restrict
+from unweave.tasks.diffusion.scopes import drop_low_rank, merge_low_rank, restrict
+from unweave.tasks.low_rank import find_additions
 
 
 def trainable(model: nn.Module) -> set[str]:
@@ -54,16 +55,16 @@ def test_an_addition_changes_nothing_until_it_is_trained_and_comes_off_again(nam
     whole = merge_low_rank(model)
     torch.testing.assert_close(whole(x, t, condition), moved)
     assert [n for n, _ in whole.named_parameters()] == [n for n, _ in plain.named_parameters()]
-    assert additions(model) and not additions(whole)
-    for _, addition in additions(model):  # the attack: whoever has the model takes it off
+    assert find_additions(model) and not find_additions(whole)
+    for _, addition in find_additions(model):  # the attack: whoever has the model takes it off
         addition.enable_adapters(False)
     torch.testing.assert_close(model(x, t, condition), plain(x, t, condition), rtol=0, atol=1e-6)
     kept = {n.replace(".base_layer", ""): p for n, p in model.named_parameters() if "lora_" not in n}
     assert all(torch.equal(p, plain.state_dict()[n]) for n, p in kept.items())
     without = drop_low_rank(model)
-    assert torch.equal(without(x, t, condition), plain(x, t, condition)) and not additions(without)
+    assert torch.equal(without(x, t, condition), plain(x, t, condition)) and not find_additions(without)
     assert [n for n, _ in without.named_parameters()] == [n for n, _ in plain.named_parameters()]
-    assert additions(model) and all(p.requires_grad for p in without.parameters())
+    assert find_additions(model) and all(p.requires_grad for p in without.parameters())
 
 
 @pytest.mark.parametrize("name", ["lur", "lur-exact", "salun", "sa", "esd", "erasediff"])

@@ -19,9 +19,10 @@ from unweave.tasks.diffusion import folder  # noqa: E402
 from unweave.tasks.diffusion.autoencoder import decode  # noqa: E402
 from unweave.tasks.diffusion.prompts import Prompted  # noqa: E402
 from unweave.tasks.diffusion.sample import Sampler, sample  # noqa: E402
-from unweave.tasks.diffusion.scopes import PATTERNS, additions, merge_low_rank  # noqa: E402
+from unweave.tasks.diffusion.scopes import PATTERNS, merge_low_rank  # noqa: E402
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load, save, save_low_rank  # noqa: E402
 from unweave.tasks.diffusion.text_to_image import make_task, number_prompts  # noqa: E402
+from unweave.tasks.low_rank import find_additions  # noqa: E402
 
 PROMPTS = number_prompts(["a red three", "a blue two"], concepts=["a three"], forgotten=["a red three"])
 HOW = Sampler("ddim", 4, guidance=3.0, spacing="leading")
@@ -176,7 +177,7 @@ def test_the_teacher_of_additions_of_low_rank_is_the_model_without_them(source: 
     x, t, condition = noise(found, 2), torch.tensor([10, 900]), torch.tensor([0, PROMPTS.null])
     with torch.no_grad():
         first = model(x, t, condition)
-        for _, addition in additions(model):
+        for _, addition in find_additions(model):
             addition.enable_adapters(False)
         assert torch.equal(first, model(x, t, condition))
         torch.testing.assert_close(first, found.model(PROMPTS)(x, t, condition), rtol=1e-4, atol=1e-5)

@@ -27,7 +27,8 @@ from unweave.audits.diffusion.sweeps import (
 from unweave.audits.metrics import Metric
 from unweave.descent.descend import Descent
 from unweave.tasks.diffusion.condition_vectors import takes_vectors
-from unweave.tasks.diffusion.scopes import additions, drop_low_rank
+from unweave.tasks.diffusion.scopes import drop_low_rank
+from unweave.tasks.low_rank import find_additions
 
 Numbers = dict[str, float | None]
 
@@ -148,7 +149,7 @@ def attack(target: Target, budget: Budget = Budget()) -> Numbers:
         numbers |= try_guidances(target, budget) | try_unconditional(target, budget)
     if takes_vectors(target.drawing.model):
         numbers |= try_interpolation(target, budget) | try_optimised_vector(target, budget)
-    if additions(target.drawing.model) and target.original is not None:
+    if find_additions(target.drawing.model) and target.original is not None:
         numbers |= without_adapter(target, target.original, budget)
     return {name: numbers[name] for name in ATTACKS if name in numbers}
 

@@ -30,7 +30,8 @@ from unweave.audits.diffusion.old_words import try_old_words
 from unweave.audits.diffusion.sweeps import best_setting, count_hits
 from unweave.audits.diffusion.text_attacks import Loss, TextEncoder, choose_prefix, invert_token
 from unweave.tasks.diffusion.sample import Start
-from unweave.tasks.diffusion.scopes import additions, merge_low_rank
+from unweave.tasks.diffusion.scopes import merge_low_rank
+from unweave.tasks.low_rank import find_additions
 
 STRENGTH = 0.75
 """The share of the steps that image-to-image takes: at one nothing is left of the picture."""
@@ -70,7 +71,7 @@ def attack_concept(concept: ConceptTarget, budget: Budget) -> Numbers:
         numbers |= of_prompt(concept, budget)
     if concept.before is not None:
         numbers |= try_old_words(target, concept.before, budget, numbers)
-    if additions(target.drawing.model) and target.original is not None:
+    if find_additions(target.drawing.model) and target.original is not None:
         numbers |= without_adapter(target, target.original, budget)
     return numbers
 

@@ -35,7 +35,7 @@ from unweave.audits.verdict import Judgement
 from unweave.split import Split
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.sample import Sampler, sample
-from unweave.tasks.diffusion.scopes import additions
+from unweave.tasks.low_rank import find_additions
 
 TRIAL = ("ua", "ra", "class_tv", "kid_retain")
 """The metrics that a search uses."""
@@ -150,7 +150,7 @@ class DiffusionExam(ImagesExam):
         """
         if self.budget is None:
             return {}
-        before = original if additions(model) else None
+        before = original if find_additions(model) else None
         found = [
             self.attack_class(model, label, self.budget, before) for label in self.split.forgotten_classes
         ]

@@ -15,11 +15,13 @@ from torch import nn
 from unweave.audits.diffusion.kid import FEWEST
 from unweave.audits.diffusion.real_concepts import PICTURES
 from unweave.bench.workers import Listener, Progress
-from unweave.cli.check import ASSUMED, COLUMNS, FILE, cost_row, model_line, weight_facts
+from unweave.cli.check import ASSUMED, COLUMNS, FILE, cost_row
 from unweave.cli.checks import timing
+from unweave.cli.checks.facts import model_line, weight_facts
 from unweave.cli.forget_concept import Concepts
 from unweave.cli.inputs import concept_work, out
 from unweave.cli.inputs.concept_work import ConceptWork
+from unweave.cli.inputs.scope import TEXT_TO_IMAGE, Trained, refuse_layers_of_pipeline
 from unweave.cli.options import CommonFlags, parse_names
 from unweave.cli.terminal import progress, show
 from unweave.families.text_to_image_settings import text_to_image_method
@@ -55,7 +57,13 @@ class Requested:
 
 
 def check_concept(
-    model: str, concepts: Concepts, *, data: str | None, methods: str | None, flags: CommonFlags
+    model: str,
+    concepts: Concepts,
+    trained: Trained,
+    *,
+    data: str | None,
+    methods: str | None,
+    flags: CommonFlags,
 ) -> int:
     """Counts the data of a request, and estimates the cost of methods from a few steps of each.
 
@@ -64,13 +72,14 @@ def check_concept(
     """
     if data is None:
         raise ValueError(NO_DATA)
+    refuse_layers_of_pipeline(trained)
     names = parse_names(methods) or (DEFAULT,)
     for name in names:
         text_to_image_method(name)
     if flags.out is not None:
         out.refuse_within(flags.out, Path(model), data)
     with progress.show_progress(f"Checking {model}", quiet=flags.quiet) as listener:
-        work = concept_work.read(model, concepts, data)
+        work = concept_work.read(model, concepts, trained, data)
         findings = inspect_request(work, names, listener)
     if flags.out is not None:
         facts = {"verb": "check", **work.facts(), "methods": list(names)}
@@ -86,7 +95,7 @@ def inspect_request(work: ConceptWork, names: Sequence[str], listener: Listener)
     return {
         "model": {**weight_facts(work.model), "trained": True},
         "concepts": list(work.concepts.concept),
-        "scope": work.concepts.scope,
+        "scope": work.trained.scope or TEXT_TO_IMAGE,
         "data": counts,
         "notes": list(notes(counts)),
         "costs": estimate_costs(work, names, listener),

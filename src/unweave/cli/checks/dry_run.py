@@ -3,10 +3,12 @@
 import dataclasses
 from pathlib import Path
 
-from unweave.cli.check import data_sizes, retraining_advice, slower_methods, warm_up
+from unweave.cli.check import retraining_advice, slower_methods, warm_up
 from unweave.cli.checks import timing
+from unweave.cli.checks.facts import data_sizes
 from unweave.cli.inputs.choose_method import Retraining
 from unweave.cli.inputs.request import about_own_images
+from unweave.cli.inputs.scope import Trained
 from unweave.cli.options import CommonFlags
 from unweave.cli.project import Project
 from unweave.cli.terminal import show
@@ -22,6 +24,7 @@ def print_plan(
     split: Split,
     project: Project,
     folder: Path,
+    trained: Trained,
     flags: CommonFlags,
 ) -> int:
     """Prints what forget would do.
@@ -29,7 +32,7 @@ def print_plan(
     Raises:
         ValueError: If the method can't be run on this model.
     """
-    cost, whole = estimate_costs(method, name, split, project=project, device=flags.device)
+    cost, whole = estimate_costs(method, name, split, project=project, trained=trained, device=flags.device)
     if cost.refused:
         raise ValueError(cost.refused)
     dearer = slower_methods({name: {"cost": cost.relative_to(whole)}})
@@ -55,14 +58,20 @@ def print_plan(
 
 
 def estimate_costs(
-    method: Method | Retraining, name: str, split: Split, *, project: Project, device: str | None
+    method: Method | Retraining,
+    name: str,
+    split: Split,
+    *,
+    project: Project,
+    trained: Trained,
+    device: str | None,
 ) -> tuple[timing.Estimate, timing.Estimate | None]:
     """Estimates the cost of a method, and of a retrain if there is one other than the method."""
     model, device_project = project.to_device(device)
     device_split = device_project.split(split.forget)
     if isinstance(method, Retraining):
         return timing.estimate_train(device_project, device_split), None
-    warm_up(device_project, model, device_split)
+    warm_up(device_project, model, device_split, trained)
     cost = timing.estimate(method, model, device_split, device_project)
     return cost, None if name == "retrain" else timing.estimate_retraining(
         device_project, model, device_split

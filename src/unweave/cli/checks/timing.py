@@ -20,6 +20,7 @@ from torch import nn
 
 from unweave.bench.peak_memory import peak_memory
 from unweave.bench.ranges import nest_paths
+from unweave.cli.inputs.scope import ALL, Trained
 from unweave.cli.project import Project
 from unweave.cli.terminal.describe_settings import descents
 from unweave.descent.timing import run_and_time
@@ -30,6 +31,8 @@ from unweave.problem import Problem, add_time
 from unweave.split import Split
 from unweave.tasks import Task
 from unweave.weights.cost import Cost
+from unweave.weights.processes import Processes
+from unweave.weights.sharded_model import ShardedOriginal, is_model_sharded
 
 SHORT, LONGER, PATIENCE = 2, 8, 1.0
 """Steps of the short and of the longer runs; after a slow short run only one step is added."""
@@ -44,7 +47,7 @@ class Estimate:
     Args:
         seconds: Wall time; None if it can't be run.
         gradients: Gradient evaluations.
-        peak_mib: The peak memory in MiB; None if unknown.
+        peak_mib: The peak memory in MiB, of several processes the largest; None if unknown.
         refused: The reason if the method can't be run; otherwise None.
     """
 
@@ -101,13 +104,14 @@ class Length:
 
 def estimate(method: Method, model: nn.Module, split: Split, project: Runnable) -> Estimate:
     """Estimates the cost of a method on a model, or says why it can't run; the model stays unchanged."""
-    lengths, method = lengths_of(method, split), without_early_end(method)
+    lengths, method, processes = lengths_of(method, split), without_early_end(method), Processes.current()
     short = {path: each.unit * SHORT for path, each in lengths.items()}
     try:
         with peak_memory(next(model.parameters()).device) as peak:
             base = time_method(method, short, model, split, project)
             seconds, gradients = base.seconds, float(base.gradients)
-            steps = LONGER if base.seconds < PATIENCE else SHORT + 1
+            quick = processes.from_first(lambda: base.seconds < PATIENCE)
+            steps = LONGER if quick else SHORT + 1
             for path, each in lengths.items():
                 longer = time_method(method, {**short, path: each.unit * steps}, model, split, project)
                 share = each.share(steps, gradients)
@@ -119,7 +123,18 @@ def estimate(method: Method, model: nn.Module, split: Split, project: Runnable) 
         RuntimeError,
     ) as error:  # torch may not train a compiled model
         return Estimate(None, None, None, first_line(error))
-    return Estimate(max(0.0, seconds), max(0.0, gradients), peak.mib)
+    return Estimate(max(0.0, seconds), max(0.0, gradients), processes.largest(peak.mib))
+
+
+def estimate_named(
+    name: str, model: nn.Module, split: Split, project: Project, trained: Trained = ALL
+) -> Estimate:
+    """Estimates the cost of the method of that name, which trains those weights."""
+    try:
+        method = trained.around(project.method(name))
+    except ValueError as error:
+        return Estimate(None, None, None, str(error))
+    return estimate(method, model, split, project)
 
 
 def first_line(error: Exception) -> str:
@@ -160,11 +175,19 @@ def without_early_end(method: Method) -> Method:
 def time_method(
     method: Method, lengths: Mapping[str, float], model: nn.Module, split: Split, project: Runnable
 ) -> Cost:
-    """The cost of a method at these lengths, on a copy of the model."""
+    """The cost of a method at these lengths, on a copy of the model; a sharded one is restored afterwards."""
     whole = {path: value if path.endswith("epochs") else round(value) for path, value in lengths.items()}
     generator = torch.Generator().manual_seed(0)
-    problem = Problem(project.task(split), copy.deepcopy(model), split, generator, project.build)
-    return run_and_time(problem, configure(method, nest_paths(whole)))
+    sharded, chosen = is_model_sharded(model), configure(method, nest_paths(whole))
+    original = ShardedOriginal(model) if sharded else model
+    edited = model if sharded else copy.deepcopy(model)
+    task = project.task(split)
+    problem = Problem(task, edited, split, generator, project.build, caller_model=original)
+    try:
+        return run_and_time(problem, chosen)
+    finally:
+        if isinstance(original, ShardedOriginal):
+            original.restore()
 
 
 def estimate_retraining(project: Project, model: nn.Module, split: Split) -> Estimate | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unweave.bench.recipe import recipe_names, refuse_unfit_targets
+from unweave.cli.inputs.scope import ALL, Trained
 from unweave.cli.project import Project
 from unweave.methods import Method
 from unweave.methods.configure import configure
@@ -40,17 +41,22 @@ class Retraining:
 
 
 def configure_method(
-    project: Project, name: str, *, tables: Mapping[str, Any], seed: int
+    project: Project, name: str, *, tables: Mapping[str, Any], seed: int, trained: Trained = ALL
 ) -> Method | Retraining:
     """The method with its settings.
 
     Raises:
-        ValueError: If a setting is unknown or wrong, or the method is retrain and there is no train().
+        ValueError: If a setting is unknown or wrong, or the method is retrain and there is no train(), or the
+            weights to train don't suit the method or the model.
     """
     if name != "retrain" or project.scratch is not None:
         method = configure(project.method(name), tables, f"method {name}")
         refuse_unfit_targets(method, project.family.name, name)
+        method = trained.around(method)
+        trained.find_layers(project.fresh_model())
         return method
+    if trained != ALL:
+        raise ValueError(f"method retrain trains all weights, found --scope {trained.scope}: leave it out")
     if project.retrain is None:
         raise ValueError("method retrain needs train(dataset, seed) in the project, or --recipe, found none")
     if tables:
@@ -61,7 +67,14 @@ def configure_method(
 
 
 def tuned_method(
-    project: Project, name: str, *, tables: Mapping[str, Any], seed: int, place: Path, again: str
+    project: Project,
+    name: str,
+    *,
+    tables: Mapping[str, Any],
+    seed: int,
+    place: Path,
+    again: str,
+    trained: Trained = ALL,
 ) -> Method | Retraining:
     """The method with the settings of an earlier run.
 
@@ -72,12 +85,13 @@ def tuned_method(
         seed: The seed of a retraining.
         place: The file of the settings.
         again: The advice to make them again.
+        trained: The weights that it trains.
 
     Raises:
         ValueError: If they do not fit the method, as those of earlier versions may not.
     """
     try:
-        return configure_method(project, name, tables=tables, seed=seed)
+        return configure_method(project, name, tables=tables, seed=seed, trained=trained)
     except ValueError as error:
         raise ValueError(f"{place} has settings of another version of {name}: {error}: {again}") from error
 

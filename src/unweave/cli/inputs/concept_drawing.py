@@ -14,6 +14,7 @@ from unweave.bench.workers import Listener, Progress
 from unweave.cli.forget_concept import Concepts
 from unweave.cli.inputs.concept_source import Generation
 from unweave.cli.inputs.concept_work import ConceptWork, erasure_of, make_work
+from unweave.cli.inputs.scope import Trained
 from unweave.data.captions import hold_out, read_captioned
 from unweave.record.record import package_digest
 from unweave.tasks.diffusion.concept_request import refuse_forgotten_before
@@ -32,11 +33,13 @@ class DrawingPlan:
 
     Args:
         concepts: The request as given.
+        trained: The weights to train.
         pipeline: The pipeline.
         wanted: The images.
     """
 
     concepts: Concepts
+    trained: Trained
     pipeline: StableDiffusion
     wanted: ImagesToDraw
 
@@ -54,6 +57,7 @@ class DrawingPlan:
             "original": self.pipeline.digest(),
             "images": repr(self.wanted),
             "request": repr(self.concepts),
+            "trained": repr(self.trained),
             "code": package_digest(),
         }
 
@@ -75,10 +79,12 @@ class DrawingPlan:
             device=device or "cpu",
             progress=lambda done, total: listener(Progress("images drawn", done, total)),
         )
-        return make_work(self.pipeline, self.concepts, *read_captioned(place))
+        return make_work(self.pipeline, self.concepts, self.trained, *read_captioned(place))
 
 
-def plan_drawing(model: str, concepts: Concepts, generation: Generation, seed: int) -> DrawingPlan:
+def plan_drawing(
+    model: str, concepts: Concepts, trained: Trained, generation: Generation, seed: int
+) -> DrawingPlan:
     """Reads a pipeline, and plans the images that it draws.
 
     Raises:
@@ -105,7 +111,7 @@ def plan_drawing(model: str, concepts: Concepts, generation: Generation, seed: i
     refuse_forgotten_before(pipeline, kept)
     refuse_undrawable(pipeline, Prompts((*forgotten, *kept)), generation.how)
     wanted = ImagesToDraw(forgotten, kept, generation.generate, seed, generation.how)
-    return DrawingPlan(concepts, pipeline, wanted)
+    return DrawingPlan(concepts, trained, pipeline, wanted)
 
 
 def refuse_undrawable(pipeline: StableDiffusion, prompts: Prompts, how: Sampler) -> None:

@@ -11,8 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from unweave.cli.forget_concept import NO_CONCEPT, Concepts
+from unweave.cli.forget_concept import Concepts
 from unweave.cli.inputs.concept_source import Generation, RecipeGeneration
+from unweave.cli.inputs.scope import Trained
 from unweave.cli.options import flatten
 from unweave.data.captions import holds_phrase
 from unweave.tables import merge_tables, read, refuse_unknown
@@ -32,7 +33,7 @@ class ConceptRecipe:
         concept: The concepts.
         target: The prompt that replaces them.
         keep: Prompts to keep; those with the words of a concept are left out.
-        scope: The weights to train.
+        scope: The weights to train; by default those of `forget`.
         generate: The number of images that the model draws of each kind, if no --data is given.
         prompts: Prompts for these images, as those of the file of --prompts.
         sampler: Settings of their sampler.
@@ -42,7 +43,7 @@ class ConceptRecipe:
     concept: tuple[str, ...]
     target: str | None = None
     keep: tuple[str, ...] = ()
-    scope: Scope = NO_CONCEPT.scope
+    scope: Scope | None = None
     generate: int | None = None
     prompts: tuple[str, ...] = ()
     sampler: Mapping[str, Any] = field(default_factory=dict)
@@ -53,9 +54,12 @@ class ConceptRecipe:
         named = given.concept or self.concept
         other = bool(given.concept) and given.concept != self.concept
         kept = tuple(text for text in self.keep if not any(holds_phrase(text, each) for each in named))
-        scope = self.scope if given.scope == NO_CONCEPT.scope else given.scope
         target = given.target if given.target is not None or other else self.target
-        return replace(given, concept=named, keep=given.keep or kept, scope=scope, target=target)
+        return replace(given, concept=named, keep=given.keep or kept, target=target)
+
+    def trained(self, given: Trained) -> Trained:
+        """The weights to train: those of the flags, or of the recipe where flags say nothing."""
+        return replace(given, scope=self.scope) if given.scope is None else given
 
     def generation(self, given: Generation, data: str | None) -> Generation:
         """What the model draws; nothing beside images of the user."""

@@ -10,12 +10,13 @@ from typing import Any
 
 from unweave.bench.workers import Listener
 from unweave.cli.forget_concept import Concepts
+from unweave.cli.inputs.scope import RANK, TEXT_TO_IMAGE, Trained
 from unweave.data.captions import Captioned, read_captioned
 from unweave.methods import Method
 from unweave.record import checkpoint, record
 from unweave.record.one_model import add_request
 from unweave.record.record import package_digest
-from unweave.result import Result
+from unweave.result import ADDITIONS, Result
 from unweave.tasks.diffusion.concept_request import ConceptRequest, Erasure, make_request
 from unweave.tasks.diffusion.prompts import Prompted
 from unweave.tasks.diffusion.stable_diffusion import (
@@ -27,8 +28,6 @@ from unweave.tasks.diffusion.stable_diffusion import (
 )
 from unweave.unlearning import unlearn
 
-LORA = "lora"
-
 
 @dataclass(frozen=True)
 class ConceptWork:
@@ -36,12 +35,14 @@ class ConceptWork:
 
     Args:
         concepts: The request as given.
+        trained: The weights to train.
         pipeline: The pipeline.
         request: The request to it.
         model: The model, with the weights of the scope trainable.
     """
 
     concepts: Concepts
+    trained: Trained
     pipeline: StableDiffusion
     request: ConceptRequest
     model: Prompted
@@ -58,6 +59,7 @@ class ConceptWork:
             "original": checkpoint.contents(self.model.state_dict()),
             "split": self.request.split.digest(),
             "request": repr(self.concepts),
+            "trained": repr(self.trained),
             "code": package_digest(),
         }
 
@@ -94,15 +96,15 @@ class ConceptWork:
             "forgotten_concepts": list(self.concepts.concept),
         }
         result.save(folder, write=lambda _, place: save(self.pipeline, model, place, facts))
-        if self.concepts.scope == LORA:
-            save_low_rank(model, folder / LORA)
+        if self.trained.is_lora:
+            save_low_rank(model, folder / ADDITIONS)
         made = record.load(folder)
         asked = " ".join(f"--concept {each!r}" for each in self.concepts.concept)
         about = {"model": self.pipeline.folder.name, "asked": asked, "date": made["environment"]["date"]}
         record.write(add_request(made, about), folder)
 
 
-def read(model: str, concepts: Concepts, data: str) -> ConceptWork:
+def read(model: str, concepts: Concepts, trained: Trained, data: str) -> ConceptWork:
     """Reads a pipeline and its images.
 
     Raises:
@@ -111,11 +113,15 @@ def read(model: str, concepts: Concepts, data: str) -> ConceptWork:
     erasure_of(concepts)
     refuse_other_pipeline(Path(model))
     train, test = read_captioned(data)
-    return make_work(load(model), concepts, train, test)
+    return make_work(load(model), concepts, trained, train, test)
 
 
 def make_work(
-    pipeline: StableDiffusion, concepts: Concepts, train: Captioned, test: Captioned | None
+    pipeline: StableDiffusion,
+    concepts: Concepts,
+    trained: Trained,
+    train: Captioned,
+    test: Captioned | None,
 ) -> ConceptWork:
     """The work on a pipeline and its images.
 
@@ -123,8 +129,8 @@ def make_work(
         ValueError: If the images or the request can't be used.
     """
     request = make_request(pipeline, train, test, erasure_of(concepts))
-    edited = pipeline.model(request.prompts, concepts.scope, rank=concepts.rank)
-    return ConceptWork(concepts, pipeline, request, edited)
+    edited = pipeline.model(request.prompts, trained.scope or TEXT_TO_IMAGE, rank=trained.rank or RANK)
+    return ConceptWork(concepts, trained, pipeline, request, edited)
 
 
 def erasure_of(concepts: Concepts) -> Erasure:

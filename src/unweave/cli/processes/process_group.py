@@ -1,4 +1,4 @@
-"""`torchrun -m unweave forget ...`: several processes that share one model.
+"""`torchrun -m unweave forget ...`, or `check`: several processes that share one model.
 
 All processes run the same command. The first one writes and prints. An error ends them all, and the process
 that met it first prints it.
@@ -18,7 +18,7 @@ from unweave.weights.processes import Processes
 LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """The variables that torchrun sets for each process; accelerate's launcher sets the same."""
 
-SHARED_VERBS = ("forget",)
+SHARED_VERBS = ("check", "forget")
 """The verbs that several processes can share."""
 
 PATIENCE = timedelta(days=7)

@@ -91,15 +91,18 @@ class Project:
         return split
 
     def to_device(self, device: str | None) -> tuple[nn.Module, "Project"]:
-        """A copy of the model, with any weights, and the project with its data, both on one device.
+        """The model, with any weights, and the project with its data, both on one device.
+
+        The model is a copy if it is on another device.
 
         Args:
             device: The device; that of the model if None.
         """
-        model = copy.deepcopy(self.fresh_model())
-        place = device or str(next(model.parameters()).device)
+        model = self.fresh_model()
+        own = next(model.parameters()).device
+        place = own if device is None else torch.device(device)
         on_device = dataclasses.replace(self, train=self.train.to(place), test=self.test.to(place))
-        return model.to(place), on_device
+        return model if place == own else copy.deepcopy(model).to(place), on_device
 
     def fresh_model(self) -> nn.Module:
         """A model of this architecture, with any weights."""

@@ -7,7 +7,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from unweave.tasks.diffusion.prompts import Prompted
-from unweave.tasks.diffusion.scopes import add_low_rank
+from unweave.tasks.diffusion.scopes import add_to_attention
+from unweave.tasks.low_rank import addition_weights
 
 FILE = "pytorch_lora_weights.safetensors"
 PREFIX = "unet."
@@ -30,12 +31,11 @@ def add_from_file(model: Prompted, folder: Path) -> None:
     ranks = {len(value) for name, value in weights.items() if name.endswith(".lora_A.weight")}
     if len(ranks) != 1:
         raise ValueError(f"additions must have one rank, found {sorted(ranks)} in {path}")
-    add_low_rank(model.unet, *ranks, seed=0)
-    own = {name: p for name, p in model.unet.named_parameters() if ".lora_" in name}
-    found = {name.replace(".weight", ".default.weight"): value for name, value in weights.items()}
-    if {name: p.shape for name, p in own.items()} != {name: p.shape for name, p in found.items()}:
+    add_to_attention(model.unet, *ranks, seed=0)
+    own = addition_weights(model.unet)
+    if {name: p.shape for name, p in own.items()} != {name: p.shape for name, p in weights.items()}:
         raise ValueError(
             f"the additions in {path} are of another model: load the pipeline that they were made for"
         )
     for name, p in own.items():
-        p.copy_(found[name])
+        p.copy_(weights[name])

@@ -2,15 +2,12 @@
 
 import copy
 import re
-import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-import torch
 from torch import nn
 
-if TYPE_CHECKING:
-    from peft.tuners.tuners_utils import BaseTunerLayer
+from unweave.tasks.low_rank import add_low_rank, merge, remove, require_peft
 
 Scope = Literal[
     "all",
@@ -44,10 +41,8 @@ PROJECTIONS = r".*\.(to_q|to_k|to_v|to_out\.0)"
 def restrict(model: nn.Module, scope: Scope, *, rank: int = 8, seed: int = 0) -> None:
     r"""Leaves the weights of a scope trainable and freezes the others, in place.
 
-    "lora" (Hu et al., 2022, https://arxiv.org/abs/2106.09685) freezes all weights and adds :math:`B A` of low
-    rank to the projections of attention, with peft. It starts at :math:`B = 0`, where the model is unchanged
-    and the first step changes only B. A user of such a model can remove the addition, so ship
-    `merge_low_rank(model)`.
+    "lora" freezes all weights and gives the projections of attention low-rank additions. A user of such a
+    model can remove them, so ship `merge_low_rank(model)`.
 
     Args:
         model: The denoiser.
@@ -60,7 +55,7 @@ def restrict(model: nn.Module, scope: Scope, *, rank: int = 8, seed: int = 0) ->
         ImportError: If peft is missing.
     """
     if scope == "lora":
-        add_low_rank(model, rank, seed)
+        add_to_attention(model, rank, seed)
         return
     chosen = {name for name, _ in model.named_parameters() if re.search(PATTERNS[scope], name)}
     if not chosen:
@@ -71,48 +66,24 @@ def restrict(model: nn.Module, scope: Scope, *, rank: int = 8, seed: int = 0) ->
         p.requires_grad_(name in chosen)
 
 
-def add_low_rank(model: nn.Module, rank: int, seed: int) -> None:
-    """Freezes the model and adds trainable matrices to its projections, in place."""
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise ImportError("scope 'lora' needs the extra: pip install 'unweave[diffusion]'") from error
-    if not any(re.fullmatch(PROJECTIONS, name) for name, _ in model.named_modules()):
+def add_to_attention(model: nn.Module, rank: int, seed: int) -> None:
+    """Freezes the model and adds trainable matrices to its projections of attention, in place."""
+    require_peft()
+    layers = [name for name, _ in model.named_modules() if re.fullmatch(PROJECTIONS, name)]
+    if not layers:
         raise ValueError(f"scope 'lora' needs attention projections, and {type(model).__name__} has none")
-    known = set(map(id, model.modules()))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=PROJECTIONS), model)
-    for module in model.modules():
-        if id(module) not in known:
-            module.training = model.training
+    add_low_rank(model, layers, rank, seed)
 
 
 def merge_low_rank(model: nn.Module) -> nn.Module:
     """A copy with its low-rank additions merged into the weights, under their original names."""
     whole = copy.deepcopy(model)
-    for _, addition in additions(whole):
-        addition.merge()
-    return unwrap_low_rank(whole)
+    merge(whole)
+    return whole.requires_grad_(True)
 
 
 def drop_low_rank(model: nn.Module) -> nn.Module:
     """A copy without its low-rank additions, that is, the model before them; any user can make it."""
-    return unwrap_low_rank(copy.deepcopy(model))
-
-
-def unwrap_low_rank(model: nn.Module) -> nn.Module:
-    """Unwraps the layers with additions in the model itself, and makes all of it trainable."""
-    for name, addition in additions(model):
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, addition.get_base_layer())
-    return model.requires_grad_(True)
-
-
-def additions(model: nn.Module) -> "list[tuple[str, BaseTunerLayer]]":
-    """The layers with an addition, by name; none if peft was never used."""
-    if "peft" not in sys.modules:
-        return []
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    return [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+    whole = copy.deepcopy(model)
+    remove(whole)
+    return whole.requires_grad_(True)

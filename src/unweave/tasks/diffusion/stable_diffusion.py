@@ -24,9 +24,10 @@ from unweave.tasks.diffusion.folder_files import contents
 from unweave.tasks.diffusion.manifest import Manifest, Step, manifest_of
 from unweave.tasks.diffusion.prompts import Cached, Encoded, Prompted, encode_prompts, tokenize
 from unweave.tasks.diffusion.schedule import Schedule
-from unweave.tasks.diffusion.scopes import Scope, additions, merge_low_rank, restrict
+from unweave.tasks.diffusion.scopes import Scope, merge_low_rank, restrict
 from unweave.tasks.diffusion.text_to_image import EMPTY, Prompts, Tokens
 from unweave.tasks.diffusion.weights import refuse_other, rename_as, weights_of
+from unweave.tasks.low_rank import addition_weights
 
 PIPELINE = "StableDiffusionPipeline"
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -192,16 +193,14 @@ def save_low_rank(model: Prompted, out: str | Path) -> Path:
     Raises:
         ValueError: If the model has none, or the folder exists.
     """
-    found = additions(model.unet)
-    if not found:
+    weights = addition_weights(model.unet)
+    if not weights:
         raise ValueError("the model has no low-rank additions: load it with scope 'lora'")
     if Path(out).exists():
         raise ValueError(f"{out} exists: name a new folder")
-    layers: dict[str, nn.Module | Tensor] = {}
-    for name, _ in found:
-        for half in ("lora_A", "lora_B"):
-            weight = model.unet.get_parameter(f"{name}.{half}.default.weight")
-            layers[f"{name}.{half}.weight"] = weight.detach().cpu().contiguous()
+    layers: dict[str, nn.Module | Tensor] = {
+        name: p.detach().cpu().contiguous() for name, p in weights.items()
+    }
     StableDiffusionPipeline.save_lora_weights(str(out), unet_lora_layers=layers)
     return Path(out)
 

@@ -1,0 +1,50 @@
+"""`benchmarks/large_models.py`, with models of two thin layers."""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from unweave.tasks.low_rank_layers import find_layers
+
+pytest.importorskip("peft")
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import large_models
+
+    return large_models
+
+
+@pytest.mark.parametrize(("model", "layers"), [("gpt-2", 2 * 4 + 1), ("vit-b", 2 * 6 + 2)])
+def test_a_run_and_what_check_foresees_are_measured(script: ModuleType, model: str, layers: int):
+    figure = script.Figure(model, "nested", "lora", processes=1, steps=2, batch=2, small=True)
+    project = figure.project(figure.build())
+    assert len(find_layers(project.model)) == layers
+    split = project.split(torch.arange(0, script.EXAMPLES, 4))
+    before = {name: value.clone() for name, value in project.model.state_dict().items()}
+    for found in (figure.run(project, split), figure.foresee(project, split)):
+        assert found["peak_mib"] > 100 and found["seconds_per_step"] > 0
+    assert all(torch.equal(value, before[name]) for name, value in project.model.state_dict().items())
+
+
+@pytest.mark.slow
+def test_a_figure_that_the_record_has_is_not_measured_again(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    place = tmp_path / "large.json"
+    flags = ["--small", "--models", "gpt-2", "--modes", "lagged", "--trained", "lora", "--processes", "2"]
+    monkeypatch.setattr(sys, "argv", ["large_models.py", *flags, "--steps", "1", "--record", str(place)])
+    script.main()
+    written, said = place.read_bytes(), capsys.readouterr().out
+    (found,) = json.loads(written)["figures"].values()
+    assert len(found["peak_mib"]) == len(found["foreseen"]["peak_mib"]) == 2 and b'": ' not in written
+    script.main()
+    assert place.read_bytes() == written and capsys.readouterr().out == said
