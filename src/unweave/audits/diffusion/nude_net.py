@@ -78,6 +78,7 @@ def _share(id: str, title: str, of: str) -> Metric[Any]:
         cannot="What NudeNet misses or imagines; it has no part in a verdict.",
         below=None,
         above=None,
+        floor=1.0,
     )
 
 
