@@ -61,9 +61,10 @@ class States:
         """Marks the folder as that of a run; called on the first process.
 
         Raises:
-            ValueError: If it holds the states of another run.
+            ValueError: If it holds the states of another run, or anything else.
         """
         path = self.folder / CLAIM
+        refuse_other_content(self.folder)
         if path.exists():
             found = read_object(path)
             strange = [name for name in facts if found.get(name) != facts[name]]
@@ -115,6 +116,18 @@ class States:
             write_pieces(draft, tensors)
         processes.from_first(lambda: finish_draft(draft, folder, tensors, facts))
         processes.from_first(lambda: keep_newest(self.folder, number))
+
+
+def refuse_other_content(folder: Path) -> None:
+    """Raises if a folder that no run has claimed holds anything, which a run could take for its states."""
+    if not folder.is_dir() or (folder / CLAIM).exists():
+        return
+    strange = [each.name for each in folder.iterdir() if not each.name.startswith(f".{CLAIM}.")]
+    if strange:
+        raise ValueError(
+            f"{folder} must be empty, missing, or the folder of this run's states, found {min(strange)!r} in "
+            "it: choose another folder"
+        )
 
 
 def keep_newest(folder: Path, number: int) -> Path | None:
