@@ -244,6 +244,12 @@ def check(model: ModelAnswers, original: ModelAnswers | None) -> Check:
     hits, size, chance = int(sum(control["hits"])), len(control["hits"]), sum(control["chance"])
     share = chance / size
     said = f"from the deletion of other records it re-identifies {hits} of {size}, by chance {chance:.1f}"
+    if binom.sf(size - 1, size, share) >= SURELY:
+        return Check(
+            False,
+            f"its control can't fail: by chance alone {chance:.1f} of its {size} records are re-identified, and "
+            f"all of them with a probability of {share**size:.2g}, which must be below {SURELY}",
+        )
     if binom.sf(hits - 1, size, share) < SURELY:
         return Check(False, f"it is invalid: {said}")
     pictures = "" if "shape" in kept else " No pictures: the inputs are no images of 1 or 3 channels."
