@@ -9,6 +9,7 @@ import pickle
 import shutil
 import time
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -182,11 +183,21 @@ def cut_like(whole: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def read_whole(path: Path) -> dict[str, Tensor]:
-    """Reads whole tensors from a file, onto the CPU."""
+    """Reads whole tensors from a file, onto the CPU.
+
+    Raises:
+        ValueError: If it is missing or damaged, or holds anything else.
+    """
+    spoilt = f"{path.parent} is no saved state: delete it to start again"
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path.parent} is no saved state: delete it to start again") from error
+        with zipfile.ZipFile(path) as file:  # torch does not compare the checksums
+            damaged = file.testzip()
+        found = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise ValueError(spoilt) from error
+    if not isinstance(found, dict) or not all(isinstance(each, Tensor) for each in found.values()):
+        raise ValueError(spoilt)
+    return found
 
 
 def write_pieces(folder: Path, tensors: Mapping[str, Tensor]) -> None:
