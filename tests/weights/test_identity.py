@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from unweave.weights.identity import digest_function, digest_model
+from unweave.weights.identity import digest_function, digest_model, plain_repr
 
 
 def net(activation: nn.Module, dropout: float = 0.0, frozen: str = "") -> nn.Module:
@@ -49,3 +49,15 @@ def test_a_function_that_closes_over_itself_has_a_digest() -> None:
         return again(problem)
 
     assert digest_function(again) == digest_function(again)
+
+
+class Silent:
+    """An object whose `repr` is its address."""
+
+    def __init__(self, size: float) -> None:
+        self.size = size
+
+
+def test_objects_without_a_repr_differ_by_their_attributes() -> None:
+    assert plain_repr(Silent(0.1)) == plain_repr(Silent(0.1)) != plain_repr(Silent(0.2))
+    assert plain_repr(object()) == plain_repr(object()) and plain_repr(0.1) == "0.1"

@@ -11,7 +11,7 @@ from unweave import unlearn
 from unweave.descent.descend import Descent
 from unweave.methods import Method
 from unweave.methods.simple import FineTune
-from unweave.weights.state_folder import CLAIM, States, read_whole
+from unweave.weights.state_folder import CLAIM, States, read_whole, write_whole
 
 
 def test_a_folder_with_other_content_is_refused_and_keeps_it(tmp_path: Path) -> None:
@@ -53,6 +53,15 @@ def test_a_damaged_file_of_tensors_is_refused(tmp_path: Path) -> None:
         spoil()
         with pytest.raises(ValueError, match="is no saved state: delete it to start again"):
             read_whole(path)
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_an_error_of_the_disk() -> None:
+    with pytest.raises(OSError, match="No space left on device"):
+        write_whole(FULL, {"a": torch.ones(100_000)})
 
 
 def tuned(lr: float) -> Method:

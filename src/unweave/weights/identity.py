@@ -11,8 +11,12 @@ from unweave.weights.sharded_model import plain_class
 
 
 def plain_repr(value: object) -> str:
-    """The `repr` of a value without addresses, which change from run to run."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    """The `repr` of a value without addresses, which change from run to run.
+
+    An object whose class has none is described by its attributes too.
+    """
+    own = type(value).__repr__ is not object.__repr__ or not hasattr(value, "__dict__")
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value) if own else repr((value, vars(value))))
 
 
 def digest_model(model: nn.Module) -> str:

@@ -149,9 +149,24 @@ def finish_draft(draft: Path, folder: Path, tensors: Mapping[str, Tensor], facts
     """Writes what the first process writes, and gives the draft its name."""
     write_atomically(draft / FACTS, json.dumps(facts))
     if not (draft / PIECES).exists():
-        torch.save(dict(tensors), draft / WHOLE)
+        write_whole(draft / WHOLE, tensors)
         sync(draft / WHOLE)
     draft.rename(folder)
+
+
+def write_whole(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes whole tensors into a file.
+
+    Raises:
+        OSError: If it can't be written.
+    """
+    with path.open("wb") as file:
+        try:
+            torch.save(dict(tensors), file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch hides it behind an error of its own
+                raise error.__context__ from None
+            raise
 
 
 def read_facts(folder: Path) -> Mapping[str, Any]:
