@@ -243,6 +243,10 @@ def test_an_audit_shows_pictures_and_keeps_them_for_another_page(model, tmp_path
     whole = page.read_text()
     assert all(image in whole for each in attacks["pictures"] for image in each["images"].values())
     assert "inversion attacks 3 of 3 forget examples together" in whole
+    assert (
+        "hold pictures of 3 attacked records: keep these files as you keep the data."
+        in attacks["notes"][NAME]
+    )
     page.unlink()
     assert main(["report", str(tmp_path), "--quiet"]) == 0
     assert attacks["pictures"][0]["images"]["reconstruction"] in page.read_text()
