@@ -254,8 +254,8 @@ def check(model: ModelAnswers, original: ModelAnswers | None) -> Check:
         return Check(False, f"it is invalid: {said}")
     shown = min(SHOWN, len(kept["hits"]))
     pictures = (
-        f"The record and its page hold pictures of {shown} attacked records: keep these files as you keep the "
-        "data."
+        f"The record and its page hold pictures of {shown} attacked records: keep these files as you keep "
+        "the data."
         if "shape" in kept
         else "No pictures: the inputs are no images of 1 or 3 channels."
     )
