@@ -1,9 +1,9 @@
 """Makes a copy of a model forget, with checks before and after."""
 
 import copy
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from unweave.result import Method, Result
 from unweave.split import Split
 from unweave.tasks import Checking, Task
 from unweave.tasks.classifier import Classifier
+from unweave.weights.identity import digest_function, digest_model, plain_repr
 from unweave.weights.processes import Processes
 from unweave.weights.sharded import names_where, not_finite
 from unweave.weights.sharded_model import ShardedOriginal, is_model_sharded, refuse_wrapped, whole_state
@@ -79,7 +80,8 @@ def unlearn(
     generator = torch.Generator().manual_seed(seed)
     states = None if state_folder is None else States(Path(state_folder), save_every)
     if states is not None:
-        claim_states(states, run_facts(original, split, method, task, seed))
+        facts = run_facts(original, split, method, task, seed)
+        claim_states(states, None if facts is None else {**facts, "model": digest_model(model)})
     problem = Problem(task, working, on_device, generator, build, caller_model=original, states=states)
     if isinstance(task, Checking):
         for name, source in (("train", on_device.train), ("test", on_device.held_out)):
@@ -104,10 +106,10 @@ def run_facts(
     weights = whole_state(original)
     if Processes.current().rank > 0:
         return None
-    plain = (re.sub(r" at 0x[0-9a-f]+", "", repr(each)) for each in (method, task))  # an address changes
-    facts = dict(zip(("method", "task"), plain, strict=True))
+    code = digest_function(method) if isinstance(method, FunctionType) else ""
     return {
-        **facts,
+        "method": f"{plain_repr(method)} {code}".strip(),
+        "task": plain_repr(task),
         "seed": seed,
         "split": split.digest(),
         "original": contents(weights),

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 import projects
 from unweave import cli
@@ -109,3 +110,13 @@ def test_every_code_is_in_the_help(run):
     codes = re.search(r"Exit codes: (.*)", " ".join(told.out.replace("│", " ").split()))[1]
     found = {int(code) for code in re.findall(r"(?:^|; )(\d+) ", codes)}
     assert found == {cli.DONE, cli.NOT_PASSED, cli.BAD_INPUT, cli.FAILED, cli.INTERRUPTED}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left")])
+def test_a_full_disk_is_a_failure_whoever_writes(monkeypatch, error):
+    def full(*_: object, **__: object) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "app", full)
+    code, said = cli.run(["forget"])
+    assert code == 3 and said is not None and said.startswith("writing failed: ") and "No space left" in said

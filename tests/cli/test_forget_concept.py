@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from single_file import write_single_file  # noqa: E402
 from stable_diffusion import write_images, write_pipeline  # noqa: E402
 
 SHORT = ("--set", "how.steps=2", "--set", "how.batch=4", "--method", "lur", "--quiet")
+THREE = ("--concept", "a three")
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +86,30 @@ def test_additions_of_low_rank_are_written_too(run, given: Path, here: Path):
     assert (here / "out" / "pretrained" / "model_index.json").exists()
 
 
+def test_a_run_whose_files_are_cut_or_missing_is_not_done(run, given: Path, here: Path):
+    flags = (*THREE, "--data", given / "images", "--scope", "lora", *SHORT, "--out", here / "out")
+    assert run("forget", given / "sd", *flags).code == 0
+    whole = contents(here / "out")
+    unet = next((here / "out" / "pretrained" / "unet").glob("*.safetensors"))
+    name = str(unet.relative_to(here / "out"))
+    for spoil in (
+        lambda: shutil.rmtree(here / "out" / "lora"),
+        lambda: os.truncate(unet, 100),
+        (here / "out" / "record.json").unlink,
+    ):
+        spoil()
+        told = run("forget", given / "sd", *flags)
+        assert told.code == 0 and "Done already" not in told.out, told.error
+        again = contents(here / "out")
+        assert again.keys() == whole.keys() and again[name] == whole[name]
+    assert "Done already" in run("forget", given / "sd", *flags).out and not (here / "out-2").exists()
+
+
 def test_a_dry_run_writes_nothing(run, given: Path, here: Path):
     flags = ("--concept", "three", "--column", "number", "--data", given / "images")
     told = run("forget", given / "sd", *flags, *SHORT, "--dry-run")
     assert told.code == 0 and "5 of 15 training images hold it. Nothing was written." in told.out
     assert list(here.iterdir()) == []
-
-
-THREE = ("--concept", "a three")
 
 
 @pytest.mark.parametrize(

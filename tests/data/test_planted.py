@@ -90,6 +90,14 @@ def test_images_as_bytes_get_their_brightest_square_and_no_noise() -> None:
             ),
             r"a backdoor needs images .* found inputs of shape \[5\]",
         ),
+        (
+            lambda: plant_backdoor(TRAIN, 0.1, target=10, size=2, known=1.0, seed=0),
+            "no example has label 10: choose one of 0, 1, 2, 3, 4, 5, 6, 7, ...",
+        ),
+        (
+            lambda: plant_swap(TRAIN, 0.1, classes=(3, -1), known=1.0, seed=0),
+            "no example has label -1",
+        ),
         (lambda: Plant("swap", classes=(3, 3)), r"classes must be the two labels of a swap, found \[3, 3\]"),
         (lambda: Plant("canaries", sigma=0.0), "sigma must be positive, found 0.0"),
         (lambda: Plant(known=0.0), r"known must be a fraction in \(0, 1\], found 0.0"),

@@ -218,6 +218,14 @@ class Tied(nn.Module):
         self.second.weight = self.first.weight
 
 
+class Shared(nn.Module):
+    """One layer under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = self.second = nn.Linear(4, 4)
+
+
 def encoder() -> nn.Module:
     layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
     return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
@@ -229,6 +237,7 @@ def encoder() -> nn.Module:
         (nn.Sequential(nn.Linear(6, 4)), "1", "layer whose name matches '1', found none .* there are 0$"),
         (nn.Sequential(nn.Embedding(3, 4), nn.LayerNorm(4)), None, "with weights are Embedding, LayerNorm$"),
         (Tied(), None, "there are first, second$"),
+        (Shared(), None, "there are first$"),
         (encoder(), None, "those of MultiheadAttention and TransformerEncoderLayer being fused$"),
         (nn.Sequential(nn.Conv2d(4, 4, 3, groups=2)), None, "its modules with weights are Conv2d$"),
     ],

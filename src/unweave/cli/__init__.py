@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import torch
 from cyclopts import App, CycloptsError, Parameter
+from safetensors import SafetensorError
 
 from unweave import __version__
 from unweave.cli import attacks, audit, bench, check, demo, forget, methods, qualify, report
@@ -66,7 +67,7 @@ def run(arguments: Sequence[str]) -> process_group.Outcome:
         return INTERRUPTED, None
     except Failed as error:
         return FAILED, str(error)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the second from a model's own format, on a full disk
         return (
             FAILED,
             f"writing failed: {error}; what is finished stays, and the same command goes on from there",

@@ -22,8 +22,9 @@ from unweave.families.text_to_image_settings import text_to_image_method
 from unweave.methods import Method
 from unweave.methods.configure import configure
 from unweave.record import record
-from unweave.record.files import read_object
-from unweave.result import PRETRAINED, Result, refuse_foreign
+from unweave.record.files import read_object, sha256
+from unweave.result import ADDITIONS, PRETRAINED, Result, read_if_present, refuse_foreign
+from unweave.tasks.diffusion.file_names import MANIFEST
 
 CLAIM = "forget.json"
 INDEX = "model_index.json"
@@ -143,7 +144,7 @@ def forget_concept(
         asked = plan.facts() | {"model": str(Path(model).resolve()), "method": repr(chosen)}
         asked |= {"seed": seed, "device": flags.device}
         folder = out.choose_folder(place, asked, claim=CLAIM)
-        if is_done(folder, model):
+        if is_done(folder, model, additions=trained.is_lora):
             note = f"Done already: {folder} holds this run. Model: {folder / PRETRAINED}"
             return print_end(note, plan, folder=folder, flags=flags)
         refuse_foreign(folder)
@@ -161,10 +162,23 @@ def forget_concept(
     return print_end(note, plan, folder=folder, flags=flags)
 
 
-def is_done(folder: Path, model: str) -> bool:
-    """Whether a folder holds all files of a run."""
-    whole = (folder / record.FILE).exists() and (folder / PRETRAINED).is_dir()
-    return whole and single_file.kept_folder(model, folder).exists()
+def is_done(folder: Path, model: str, *, additions: bool) -> bool:
+    """Whether a folder holds all files of a run, as they were written."""
+    names = [record.FILE, *([ADDITIONS] if additions else [])]
+    there = all((folder / name).exists() for name in names)
+    return there and single_file.kept_folder(model, folder).exists() and is_whole(folder)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the record is finished, and the weights are those that were written beside it."""
+    try:
+        (stage,) = record.load(folder)["stages"].values()
+    except ValueError:
+        return False
+    made = read_if_present(folder / PRETRAINED / MANIFEST)
+    files = (folder / PRETRAINED / str(made.get("component"))).glob("*.safetensors")
+    same = any(sha256(each) == made.get("weights_after") for each in files)
+    return same and stage.get("request", {}).get("date") is not None  # what is added last
 
 
 def read_plan(model: str, concepts: Concepts, trained: Trained, images: str | Generation, seed: int) -> Plan:

@@ -84,7 +84,12 @@ def brightest(source: Resident) -> float:
 def plant_backdoor(
     source: Resident, fraction: float, *, target: int, size: int, known: float, seed: int
 ) -> Planted:
-    """Plants a square and the target label on a fraction of all examples, which had other labels."""
+    """Plants a square and the target label on a fraction of all examples, which had other labels.
+
+    Raises:
+        ValueError: If no example has the target label, too few have another, or the inputs are no images.
+    """
+    refuse_unknown_label(source, target)
     places = draw(
         source.labels != target, round(fraction * len(source)), f"another label than {target}", seed
     )
@@ -95,7 +100,13 @@ def plant_backdoor(
 def plant_swap(
     source: Resident, fraction: float, *, classes: tuple[int, int], known: float, seed: int
 ) -> Planted:
-    """Exchanges the labels of a fraction of the examples of two classes."""
+    """Exchanges the labels of a fraction of the examples of two classes.
+
+    Raises:
+        ValueError: If one of them has no example, or there are too few to plant.
+    """
+    for label in classes:
+        refuse_unknown_label(source, label)
     one, other = classes
     is_either = (source.labels == one) | (source.labels == other)
     places = draw(is_either, round(fraction * int(is_either.sum())), f"label {one} or {other}", seed)
@@ -133,6 +144,14 @@ def draw(allowed: Tensor, count: int, which: str, seed: int) -> Int64[Tensor, " 
         )
     order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(seed))
     return candidates[order[:count]]
+
+
+def refuse_unknown_label(source: Resident, label: int) -> None:
+    """Raises if no example has a label: models have no answer for it."""
+    known = source.labels.unique().tolist()
+    if label not in known:
+        shown = f"{', '.join(map(str, known[:8]))}{', ...' if len(known) > 8 else ''}"
+        raise ValueError(f"no example has label {label}: choose one of {shown}")
 
 
 def relabel(source: Resident, places: Int64[Tensor, " n"], labels: Int64[Tensor, " n"]) -> Resident:

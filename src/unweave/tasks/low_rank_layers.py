@@ -12,7 +12,8 @@ FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 def find_layers(model: nn.Module, pattern: str | None = None) -> list[str]:
     """The names of the layers that can have an addition.
 
-    They are linear layers and convolutions without groups whose weight is trainable and not tied to another.
+    They are linear layers and convolutions without groups whose weight is trainable and not tied to another,
+    and which have one name in the model.
     Layers that torch may run fused with others (`nn.MultiheadAttention`, `nn.TransformerEncoderLayer`) can't.
 
     Args:
@@ -54,9 +55,9 @@ def can_have_addition(module: nn.Module) -> bool:
 
 
 def tied_weights(model: nn.Module) -> set[int]:
-    """The ids of the weights that several modules share: an addition to one would leave the others."""
+    """The ids of the weights with several names: an addition to one of them would leave the others."""
     seen, tied = set[int](), set[int]()
-    for module in model.modules():
+    for _, module in model.named_modules(remove_duplicate=False):
         for p in module.parameters(recurse=False):
             (tied if id(p) in seen else seen).add(id(p))
     return tied

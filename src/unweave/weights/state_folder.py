@@ -9,6 +9,7 @@ import pickle
 import shutil
 import time
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,9 +62,10 @@ class States:
         """Marks the folder as that of a run; called on the first process.
 
         Raises:
-            ValueError: If it holds the states of another run.
+            ValueError: If it holds the states of another run, or anything else.
         """
         path = self.folder / CLAIM
+        refuse_other_content(self.folder)
         if path.exists():
             found = read_object(path)
             strange = [name for name in facts if found.get(name) != facts[name]]
@@ -117,6 +119,18 @@ class States:
         processes.from_first(lambda: keep_newest(self.folder, number))
 
 
+def refuse_other_content(folder: Path) -> None:
+    """Raises if a folder that no run has claimed holds anything, which a run could take for its states."""
+    if not folder.is_dir() or (folder / CLAIM).exists():
+        return
+    strange = [each.name for each in folder.iterdir() if not each.name.startswith(f".{CLAIM}.")]
+    if strange:
+        raise ValueError(
+            f"{folder} must be empty, missing, or the folder of this run's states, found {min(strange)!r} in "
+            "it: choose another folder"
+        )
+
+
 def keep_newest(folder: Path, number: int) -> Path | None:
     """The newest state of a descent, if there is one; deletes older ones and drafts that a crash left."""
     *older, newest = [None, *sorted(folder.glob(f"{number:03d}-*"))]
@@ -135,9 +149,24 @@ def finish_draft(draft: Path, folder: Path, tensors: Mapping[str, Tensor], facts
     """Writes what the first process writes, and gives the draft its name."""
     write_atomically(draft / FACTS, json.dumps(facts))
     if not (draft / PIECES).exists():
-        torch.save(dict(tensors), draft / WHOLE)
+        write_whole(draft / WHOLE, tensors)
         sync(draft / WHOLE)
     draft.rename(folder)
+
+
+def write_whole(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes whole tensors into a file.
+
+    Raises:
+        OSError: If it can't be written.
+    """
+    with path.open("wb") as file:
+        try:
+            torch.save(dict(tensors), file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch hides it behind an error of its own
+                raise error.__context__ from None
+            raise
 
 
 def read_facts(folder: Path) -> Mapping[str, Any]:
@@ -169,11 +198,21 @@ def cut_like(whole: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def read_whole(path: Path) -> dict[str, Tensor]:
-    """Reads whole tensors from a file, onto the CPU."""
+    """Reads whole tensors from a file, onto the CPU.
+
+    Raises:
+        ValueError: If it is missing or damaged, or holds anything else.
+    """
+    spoilt = f"{path.parent} is no saved state: delete it to start again"
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path.parent} is no saved state: delete it to start again") from error
+        with zipfile.ZipFile(path) as file:  # torch does not compare the checksums
+            damaged = file.testzip()
+        found = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise ValueError(spoilt) from error
+    if not isinstance(found, dict) or not all(isinstance(each, Tensor) for each in found.values()):
+        raise ValueError(spoilt)
+    return found
 
 
 def write_pieces(folder: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -138,7 +138,7 @@ def test_a_model_that_takes_its_input_by_keyword_is_attacked() -> None:
     gradient = loss_gradient(model, {"pixels": inputs[:1]}, torch.tensor([0]))
     found = examined(moved(model, gradient), model, data.cuts)
     assert found.measurements[NAME]["hits"] == [1.0] and "shape" not in found.measurements[NAME]
-    assert "No pictures" in check(found, examined(model, model, data.cuts)).says
+    assert "No pictures" in check(measured([1.0] * 10), measured([0.0] * 10)).says
 
 
 def test_targets_decoys_and_the_records_of_the_control_share_no_example() -> None:
@@ -182,6 +182,14 @@ def test_a_control_above_chance_makes_the_attack_invalid() -> None:
     )
     assert check(found, measured([1.0, 1.0] + [0.0] * 8, chance=0.1)).is_valid
     assert not check(found, None).is_valid
+
+
+def test_a_control_that_can_not_fail_shows_nothing() -> None:
+    # P(all of 6 at 1/2) = 1/64 = 0.016, of 7 1/128 = 0.008; P(the only one at 1 %) = 0.01
+    for hits, chance, enough in ((6, 0.5, False), (7, 0.5, True), (1, 0.01, False), (2, 0.01, True)):
+        said = check(measured([1.0] * hits), measured([0.0] * hits, chance))
+        assert said.is_valid == enough, (hits, chance)
+        assert enough or said.says.startswith("its control can't fail: ")
 
 
 def test_what_cannot_be_inverted_has_a_reason_and_no_figure(model) -> None:
@@ -235,6 +243,10 @@ def test_an_audit_shows_pictures_and_keeps_them_for_another_page(model, tmp_path
     whole = page.read_text()
     assert all(image in whole for each in attacks["pictures"] for image in each["images"].values())
     assert "inversion attacks 3 of 3 forget examples together" in whole
+    assert (
+        "hold pictures of 3 attacked records: keep these files as you keep the data."
+        in attacks["notes"][NAME]
+    )
     page.unlink()
     assert main(["report", str(tmp_path), "--quiet"]) == 0
     assert attacks["pictures"][0]["images"]["reconstruction"] in page.read_text()

@@ -16,7 +16,7 @@ from unweave.methods import Method
 from unweave.record import checkpoint, record
 from unweave.record.one_model import add_request
 from unweave.record.record import package_digest
-from unweave.result import ADDITIONS, Result
+from unweave.result import ADDITIONS, Result, replace_folder
 from unweave.tasks.diffusion.concept_request import ConceptRequest, Erasure, make_request
 from unweave.tasks.diffusion.prompts import Prompted
 from unweave.tasks.diffusion.stable_diffusion import (
@@ -97,7 +97,8 @@ class ConceptWork:
         }
         result.save(folder, write=lambda _, place: save(self.pipeline, model, place, facts))
         if self.trained.is_lora:
-            save_low_rank(model, folder / ADDITIONS)
+            with replace_folder(folder / ADDITIONS) as draft_folder:
+                save_low_rank(model, draft_folder)
         made = record.load(folder)
         asked = " ".join(f"--concept {each!r}" for each in self.concepts.concept)
         about = {"model": self.pipeline.folder.name, "asked": asked, "date": made["environment"]["date"]}
