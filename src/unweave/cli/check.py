@@ -24,6 +24,7 @@ from unweave.cli.checks.facts import (
 from unweave.cli.checks.notes import missing_retraining, notes
 from unweave.cli.forget_concept import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
 from unweave.cli.inputs import out
+from unweave.cli.inputs.extra import require_diffusion
 from unweave.cli.inputs.request import NOTHING, Request, about_own_images, positions
 from unweave.cli.inputs.scope import ALL, Trained
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_names
@@ -135,10 +136,8 @@ def check_request(
     Raises:
         ValueError: If the extra is not installed.
     """
-    try:
+    with require_diffusion():
         from unweave.cli.checks import concepts as checks
-    except ImportError as error:
-        raise ValueError(f"{error}: text-to-image needs the extra unweave[diffusion]") from error
     return checks.check_concept(model, concepts, trained, data=data, methods=methods, flags=flags)
 
 

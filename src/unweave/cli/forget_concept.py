@@ -14,6 +14,8 @@ from unweave.bench.recipe import refuse_unfit_targets
 from unweave.bench.workers import Listener, Progress
 from unweave.cli.inputs import out, single_file
 from unweave.cli.inputs.concept_source import NO_GENERATION, Generation, refuse_two_sources
+from unweave.cli.inputs.extra import require_diffusion
+from unweave.cli.inputs.forget_folder import CLAIM
 from unweave.cli.inputs.request import Request
 from unweave.cli.inputs.scope import Trained, refuse_layers_of_pipeline
 from unweave.cli.options import CommonFlags
@@ -24,9 +26,8 @@ from unweave.methods.configure import configure
 from unweave.record import record
 from unweave.record.files import read_object
 from unweave.result import PRETRAINED, Result, refuse_foreign
+from unweave.tasks.diffusion.file_names import INDEX
 
-CLAIM = "forget.json"
-INDEX = "model_index.json"
 PIPELINE = "StableDiffusionPipeline"
 
 
@@ -173,10 +174,8 @@ def read_plan(model: str, concepts: Concepts, trained: Trained, images: str | Ge
     Raises:
         ValueError: If an extra is not installed, or the pipeline, the images or the request can't be used.
     """
-    try:
+    with require_diffusion():
         from unweave.cli.inputs import concept_drawing, concept_work
-    except ImportError as error:
-        raise ValueError(f"{error}: text-to-image needs the extra unweave[diffusion]") from error
     if isinstance(images, Generation):
         return concept_drawing.plan_drawing(model, concepts, trained, images, seed)
     return concept_work.read(model, concepts, trained, images)
