@@ -137,6 +137,11 @@ def estimate_named(
     return estimate(method, model, split, project)
 
 
+def warm_up(project: Project, model: nn.Module, split: Split, trained: Trained) -> None:
+    """Runs a method first, because the first run includes torch's own start."""
+    estimate_named("finetune", model, split, project, trained)
+
+
 def first_line(error: Exception) -> str:
     """The first line of an error; torch adds a page of advice."""
     return next(iter(str(error).splitlines()), type(error).__name__)

@@ -17,6 +17,8 @@ from unweave.record import checkpoint, record
 from unweave.record.one_model import add_request
 from unweave.record.record import package_digest
 from unweave.result import ADDITIONS, Result
+from unweave.split import Split
+from unweave.tasks import Task
 from unweave.tasks.diffusion.concept_request import ConceptRequest, Erasure, make_request
 from unweave.tasks.diffusion.prompts import Prompted
 from unweave.tasks.diffusion.stable_diffusion import (
@@ -73,16 +75,18 @@ class ConceptWork:
         """Returns itself."""
         return self
 
+    def task(self, split: Split) -> Task:
+        """The task of the request."""
+        return self.request.task
+
+    def build(self) -> Prompted:
+        """A model with fresh weights."""
+        return self.pipeline.fresh(self.model)
+
     def run(self, method: Method, *, seed: int, device: str | None) -> Result:
         """Runs a method on a copy of the model."""
-
-        def build() -> Prompted:
-            return self.pipeline.fresh(self.model)
-
-        request = self.request
-        return unlearn(
-            self.model, request.split, method, task=request.task, seed=seed, device=device, build=build
-        )
+        split, task = self.request.split, self.request.task
+        return unlearn(self.model, split, method, task=task, seed=seed, device=device, build=self.build)
 
     def save(self, result: Result, folder: Path, *, name: str) -> None:
         """Writes the record, the pipeline, and the low-rank additions if there are any."""
