@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from unweave.bench.planted import PlantedStudy, run_study, summarize
+from unweave.bench.planted_study import PlantedStudy, run_study, summarize
 from unweave.bench.recipe import load
 
 
