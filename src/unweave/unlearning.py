@@ -149,7 +149,7 @@ def refuse_nonfinite(model: nn.Module) -> None:
 def refuse_unchanged(before: nn.Module, problem: Problem) -> None:
     """Raises if no weight or buffer has changed."""
     if isinstance(before, ShardedOriginal):
-        changed = problem.processes.anywhere(before.changed(), problem.device)
+        changed = problem.processes.anywhere(before.has_changed(), problem.device)
     else:
         pairs = zip(state(before).values(), state(problem.model).values(), strict=True)
         changed = any(not torch.equal(old.cpu(), new.cpu()) for old, new in pairs)

@@ -162,7 +162,7 @@ class Step:
         return self.memory[id(term)][1]
 
     def free_gradients(self, terms: Iterable[Term]) -> None:
-        """Frees the gradients of the last step, and all but those of these terms or that the next one needs."""
+        """Frees all gradients except those of these terms and those that the next step needs."""
         kept = {*map(id, terms), *self.runtime.carried}
         self.memory = {key: each for key, each in self.memory.items() if key in kept}
         self.before = {}
