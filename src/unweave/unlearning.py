@@ -81,15 +81,9 @@ def unlearn(
     if states is not None:
         claim_states(states, run_facts(original, split, method, task, seed))
     problem = Problem(task, working, on_device, generator, build, caller_model=original, states=states)
-    if isinstance(task, Checking):
-        for name, source in (("train", on_device.train), ("test", on_device.held_out)):
-            task.refuse_unfit(problem.model, source, name)
+    refuse_unfit_data(problem)
     cost = run_and_time(problem, method)
-    refuse_other_shapes(forms, problem.model)
-    refuse_nonfinite(problem.model)
-    refuse_unchanged(original, problem)
-    if isinstance(task, Checking):
-        task.refuse_collapsed(problem.model, *on_device.part("retain"))
+    refuse_useless(problem, original, forms)
     unlearned = problem.model.eval()
     additions = problem.additions if isinstance(method, LoRA) else None  # other stages may have moved more
     return Result(
@@ -131,6 +125,22 @@ def refuse_unusable(model: nn.Module) -> None:
         raise ValueError("the model has no trainable weights: set requires_grad on those to train")
     for name in names_where(numbers(model), not_finite):
         raise ValueError(f"weights must be finite, found NaN or infinity in {name!r}: train the model again")
+
+
+def refuse_unfit_data(problem: Problem) -> None:
+    """Raises if the task finds that the data does not suit the model."""
+    if isinstance(problem.task, Checking):
+        for name, source in (("train", problem.split.train), ("test", problem.split.held_out)):
+            problem.task.refuse_unfit(problem.model, source, name)
+
+
+def refuse_useless(problem: Problem, original: nn.Module, forms: Mapping[str, str]) -> None:
+    """Raises if a run has ended without a usable model; `forms` are the shapes of the original's weights."""
+    refuse_other_shapes(forms, problem.model)
+    refuse_nonfinite(problem.model)
+    refuse_unchanged(original, problem)
+    if isinstance(problem.task, Checking):
+        problem.task.refuse_collapsed(problem.model, *problem.split.part("retain"))
 
 
 def refuse_other_shapes(before: Mapping[str, str], after: nn.Module) -> None:
