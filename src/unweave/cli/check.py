@@ -28,8 +28,8 @@ from unweave.cli.checks.findings import (
     write_findings,
 )
 from unweave.cli.checks.notes import missing_retraining, notes
-from unweave.cli.forget_concept import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
 from unweave.cli.inputs import out
+from unweave.cli.inputs.concepts import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
 from unweave.cli.inputs.extra import require_diffusion
 from unweave.cli.inputs.request import NOTHING, Request, about_own_images, positions
 from unweave.cli.inputs.scope import ALL, Trained

@@ -4,17 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unweave.cli.forget_concept import (
-    NO_CONCEPT,
-    Concepts,
-    forget_concept,
-    refuse_no_concept,
-    refuse_other_requests,
-)
+from unweave.cli.forget_concept import forget_concept
 from unweave.cli.inputs import out
 from unweave.cli.inputs.choose_method import configure_method, read_search, tuned_method
 from unweave.cli.inputs.concept_recipe import read_concept_recipe
 from unweave.cli.inputs.concept_source import NO_GENERATION, Generation
+from unweave.cli.inputs.concepts import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
 from unweave.cli.inputs.forget_folder import find_folder, remove_states
 from unweave.cli.inputs.request import NOTHING, Request, positions
 from unweave.cli.inputs.scope import ALL, Trained
@@ -22,7 +17,7 @@ from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
 from unweave.cli.processes.shared_run import refuse_other_facts, refuse_unfit_flags
 from unweave.cli.project import Project, load
 from unweave.cli.run_forget import Run
-from unweave.cli.terminal.show_forgotten import print_done
+from unweave.cli.terminal.show_result import print_done
 from unweave.methods import DEFAULT, method_named
 from unweave.record import checkpoint
 from unweave.record.record import package_digest
@@ -84,11 +79,11 @@ def forget(
     """
     tables, processes = parse_settings(set), Processes.current()
     method_named(method)
-    asked = read_concept_recipe(recipe)
-    if asked is not None:
-        concepts, trained = asked.concepts(concepts), asked.trained(trained)
-        generation = asked.generation(generation, data)
-        tables, recipe = asked.settings(method, tables), None
+    concept_recipe = read_concept_recipe(recipe)
+    if concept_recipe is not None:
+        concepts, trained = concept_recipe.concepts(concepts), concept_recipe.trained(trained)
+        generation = concept_recipe.generation(generation, data)
+        tables, recipe = concept_recipe.settings(method, tables), None
     refuse_unfit_flags(shard=shard, blocks=blocks, save_every=save_every, concept=bool(concepts.concept))
     if concepts.concept:
         refuse_other_requests(request, tuned, recipe)

@@ -11,18 +11,23 @@ from unweave.bench.workers import Listener, Progress
 from unweave.cli.checks.dry_run import print_plan
 from unweave.cli.inputs import out
 from unweave.cli.inputs.choose_method import Retraining
-from unweave.cli.inputs.forget_folder import CLAIM, MODELS, STATES, remove_states
+from unweave.cli.inputs.forget_folder import (
+    CLAIM,
+    MODELS,
+    STATES,
+    manifest_facts,
+    remove_states,
+    write_request,
+)
 from unweave.cli.inputs.request import Request
 from unweave.cli.inputs.scope import Trained
 from unweave.cli.options import CommonFlags
 from unweave.cli.processes.shared_run import open_on_first
 from unweave.cli.project import Project
 from unweave.cli.terminal import progress
-from unweave.cli.terminal.show_forgotten import print_result
+from unweave.cli.terminal.show_result import print_result
 from unweave.errors import Failed
 from unweave.methods import Method
-from unweave.record import record
-from unweave.record.one_model import add_request
 from unweave.result import Result
 from unweave.split import Split
 from unweave.unlearning import unlearn
@@ -126,13 +131,7 @@ def save_result(
 ) -> None:
     """Writes the result, and the request into its record; on the first process."""
     result.save(folder, write=folder_writer(project, result, name=name))
-
-    def describe() -> None:
-        saved = record.load(folder)
-        facts = {"model": model_label(model), "asked": request.words(), "date": saved["environment"]["date"]}
-        record.write(add_request(saved, facts), folder)
-
-    Processes.current().from_first(describe)
+    Processes.current().from_first(lambda: write_request(folder, model_label(model), request.words()))
 
 
 def folder_writer(
@@ -142,13 +141,7 @@ def folder_writer(
     write = project.write
     if write is None:
         return None
-    facts = {
-        "method": name,
-        "settings": repr(result.method),
-        "seed": result.seed,
-        "split": result.split.digest(),
-        "forgotten_classes": list(result.split.forgotten_classes),
-    }
+    facts = {**manifest_facts(result, name), "forgotten_classes": list(result.split.forgotten_classes)}
     return lambda model, folder: write(model, folder, facts)
 
 

@@ -14,9 +14,9 @@ from unweave.bench.workers import Listener, Progress
 from unweave.cli.checks import timing
 from unweave.cli.checks.facts import model_line, weight_facts
 from unweave.cli.checks.findings import print_costs, print_notes, usable_line, write_findings
-from unweave.cli.forget_concept import Concepts
 from unweave.cli.inputs import concept_work, out
 from unweave.cli.inputs.concept_work import ConceptWork
+from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.scope import TEXT_TO_IMAGE, Trained, refuse_layers_of_pipeline
 from unweave.cli.options import CommonFlags, parse_names
 from unweave.cli.terminal import progress, show

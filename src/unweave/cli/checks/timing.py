@@ -131,7 +131,7 @@ def estimate_named(
 ) -> Estimate:
     """Estimates the cost of the method of that name, which trains those weights."""
     try:
-        method = trained.around(project.method(name))
+        method = trained.wrap(project.method(name))
     except ValueError as error:
         return Estimate(None, None, None, str(error))
     return estimate(method, model, split, project)

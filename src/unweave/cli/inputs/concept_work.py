@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from unweave.bench.workers import Listener
-from unweave.cli.forget_concept import Concepts
+from unweave.cli.inputs.concepts import Concepts
+from unweave.cli.inputs.forget_folder import manifest_facts, write_request
 from unweave.cli.inputs.scope import RANK, TEXT_TO_IMAGE, Trained
 from unweave.data.captions import Captioned, read_captioned
 from unweave.methods import Method
-from unweave.record import checkpoint, record
-from unweave.record.one_model import add_request
+from unweave.record import checkpoint
 from unweave.record.record import package_digest
 from unweave.result import ADDITIONS, Result
 from unweave.split import Split
@@ -92,20 +92,12 @@ class ConceptWork:
         """Writes the record, the pipeline, and the low-rank additions if there are any."""
         model = result.model
         assert isinstance(model, Prompted)
-        facts = {
-            "method": name,
-            "settings": repr(result.method),
-            "seed": result.seed,
-            "split": result.split.digest(),
-            "forgotten_concepts": list(self.concepts.concept),
-        }
+        facts = {**manifest_facts(result, name), "forgotten_concepts": list(self.concepts.concept)}
         result.save(folder, write=lambda _, place: save(self.pipeline, model, place, facts))
         if self.trained.is_lora:
             save_low_rank(model, folder / ADDITIONS)
-        made = record.load(folder)
-        asked = " ".join(f"--concept {each!r}" for each in self.concepts.concept)
-        about = {"model": self.pipeline.folder.name, "asked": asked, "date": made["environment"]["date"]}
-        record.write(add_request(made, about), folder)
+        words = " ".join(f"--concept {each!r}" for each in self.concepts.concept)
+        write_request(folder, self.pipeline.folder.name, words)
 
 
 def read(model: str, concepts: Concepts, trained: Trained, data: str) -> ConceptWork:

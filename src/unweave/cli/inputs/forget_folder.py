@@ -2,12 +2,14 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from unweave.cli.inputs import out
 from unweave.cli.project import Project
 from unweave.record import checkpoint, record
 from unweave.record.files import sha256
-from unweave.result import ADDITIONS, PRETRAINED, Pretrained, read_if_present, refuse_foreign
+from unweave.record.one_model import add_request
+from unweave.result import ADDITIONS, PRETRAINED, Pretrained, Result, read_if_present, refuse_foreign
 from unweave.split import Split
 
 CLAIM = "forget.json"
@@ -32,6 +34,23 @@ def find_folder(place: Path, run_facts: out.Facts, project: Project) -> tuple[Pa
 def remove_states(folder: Path) -> None:
     """Removes the saved states of a run that is finished."""
     shutil.rmtree(folder / STATES, ignore_errors=True)
+
+
+def manifest_facts(result: Result, name: str) -> dict[str, Any]:
+    """The facts about a model that its diffusers folder holds; `name` is that of the method."""
+    return {
+        "method": name,
+        "settings": repr(result.method),
+        "seed": result.seed,
+        "split": result.split.digest(),
+    }
+
+
+def write_request(folder: Path, model: str, words: str) -> None:
+    """Adds the request, in words, to the record of a run."""
+    saved = record.load(folder)
+    facts = {"model": model, "asked": words, "date": saved["environment"]["date"]}
+    record.write(add_request(saved, facts), folder)
 
 
 def is_done(folder: Path, project: Project, *, additions: bool) -> bool:
