@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from unweave.bench.bench import limit_seeds
-from unweave.bench.planted import PlantedStudy, run_study, summarize
+from unweave.bench.planted_study import PlantedStudy, run_study, summarize
 from unweave.bench.recipe import load
 from unweave.record.files import write_atomically
 from unweave.record.json_values import to_json_values

@@ -119,7 +119,7 @@ class Study:
 
     def retrained(self, seed: int, value: str, case: ConceptCase) -> nn.Module:
         """The model of a seed that was retrained without a concept, under the prompts of the exam."""
-        return PromptedPipeline(self.pipeline(seed, f"without-{value}"), case.questions.prompts.numbered)
+        return PromptedPipeline(self.pipeline(seed, f"without-{value}"), case.questions.prompts.conditions)
 
 
 def search_rows(study: Study, factor: str, names: Sequence[str], trials: int) -> dict[str, list[Trial]]:
@@ -216,7 +216,7 @@ def run(case: ConceptCase, original: nn.Module, seed: int, method: Method, measu
 
 def probe(exam: EditExam, model: nn.Module, *, whole: bool) -> dict[str, float]:
     """The course of relearning and, on some seeds, all attacks."""
-    return exam.relearned(model) | (exam.probes(model) if whole else {})
+    return exam.relearn(model) | (exam.probes(model) if whole else {})
 
 
 def main() -> None:

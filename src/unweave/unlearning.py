@@ -83,15 +83,9 @@ def unlearn(
         facts = run_facts(original, split, method, task, seed)
         claim_states(states, None if facts is None else {**facts, "model": digest_model(model)})
     problem = Problem(task, working, on_device, generator, build, caller_model=original, states=states)
-    if isinstance(task, Checking):
-        for name, source in (("train", on_device.train), ("test", on_device.held_out)):
-            task.refuse_unfit(problem.model, source, name)
+    refuse_unfit_data(problem)
     cost = run_and_time(problem, method)
-    refuse_other_shapes(forms, problem.model)
-    refuse_nonfinite(problem.model)
-    refuse_unchanged(original, problem)
-    if isinstance(task, Checking):
-        task.refuse_collapsed(problem.model, *on_device.part("retain"))
+    refuse_useless(problem, original, forms)
     unlearned = problem.model.eval()
     additions = problem.additions if isinstance(method, LoRA) else None  # other stages may have moved more
     return Result(
@@ -135,6 +129,22 @@ def refuse_unusable(model: nn.Module) -> None:
         raise ValueError(f"weights must be finite, found NaN or infinity in {name!r}: train the model again")
 
 
+def refuse_unfit_data(problem: Problem) -> None:
+    """Raises if the task finds that the data does not suit the model."""
+    if isinstance(problem.task, Checking):
+        for name, source in (("train", problem.split.train), ("test", problem.split.held_out)):
+            problem.task.refuse_unfit(problem.model, source, name)
+
+
+def refuse_useless(problem: Problem, original: nn.Module, forms: Mapping[str, str]) -> None:
+    """Raises if a run has ended without a usable model; `forms` are the shapes of the original's weights."""
+    refuse_other_shapes(forms, problem.model)
+    refuse_nonfinite(problem.model)
+    refuse_unchanged(original, problem)
+    if isinstance(problem.task, Checking):
+        problem.task.refuse_collapsed(problem.model, *problem.split.part("retain"))
+
+
 def refuse_other_shapes(before: Mapping[str, str], after: nn.Module) -> None:
     """Raises if a method has changed the names or shapes of the weights."""
     changes = difference(before, shapes(after.state_dict()))
@@ -151,7 +161,7 @@ def refuse_nonfinite(model: nn.Module) -> None:
 def refuse_unchanged(before: nn.Module, problem: Problem) -> None:
     """Raises if no weight or buffer has changed."""
     if isinstance(before, ShardedOriginal):
-        changed = problem.processes.anywhere(before.changed(), problem.device)
+        changed = problem.processes.anywhere(before.has_changed(), problem.device)
     else:
         pairs = zip(state(before).values(), state(problem.model).values(), strict=True)
         changed = any(not torch.equal(old.cpu(), new.cpu()) for old, new in pairs)

@@ -105,7 +105,7 @@ def test_a_method_that_fails_keeps_its_row(made, monkeypatch) -> None:
     def fail(self, name: str, index: int):
         raise Failed(f"{name} on model {index}: NaN")
 
-    monkeypatch.setattr(ShadowStudy, "unlearned", fail)
+    monkeypatch.setattr(ShadowStudy, "unlearn", fail)
     found = run_study(study, ["salun"], lambda *each: None)
     assert found["rows"]["salun"] == {"failed": "salun on model 0: NaN"}
     assert summarize(found)[-1].split(maxsplit=1) == ["salun", "FAILED: salun on model 0: NaN"]

@@ -85,13 +85,13 @@ def test_an_edit_is_drawn_as_the_pipeline_that_it_is_saved_as(scope, tmp_path: P
     source = load(write_pipeline(tmp_path / "sd"))
     of, edited = exam(pipeline=source), source.model(prompts(), scope)
     before = of.answers(edited)
-    assert same(before, plain(of).answers(PromptedPipeline(source, PROMPTS.numbered)))
+    assert same(before, plain(of).answers(PromptedPipeline(source, PROMPTS.conditions)))
     with torch.no_grad():
         for p in edited.parameters():
             if p.requires_grad:
                 p.mul_(1.5)
     save(source, edited, tmp_path / "edited", {})
-    again = PromptedPipeline(load(tmp_path / "edited"), PROMPTS.numbered)
+    again = PromptedPipeline(load(tmp_path / "edited"), PROMPTS.conditions)
     found = of.answers(edited)
     assert same(found, plain(of).answers(again)) and same(found, of.answers(again))
     assert not same(found, before)
@@ -100,11 +100,11 @@ def test_an_edit_is_drawn_as_the_pipeline_that_it_is_saved_as(scope, tmp_path: P
 def test_the_course_of_relearning_is_what_the_attack_goes_by():
     attacker = Budget(images=4, relearning=Descent(lr=1e-3, steps=3, batch=4), looks=(1,))
     of, model = exam(budget=attacker), request().model
-    course = of.relearned(model)
+    course = of.relearn(model)
     assert list(course) == ["relearn_10", *(f"relearned_10_at_{step}" for step in (0, 1, 3))]
     assert all(0 <= share <= 100 for share in course.values()) and course["relearn_10"] in (0, 1, 3)
     with pytest.raises(ValueError, match="needs the budget of an attacker"):
-        exam().relearned(model)
+        exam().relearn(model)
 
 
 def test_attacks_see_the_whole_pipeline():
@@ -118,10 +118,10 @@ def test_attacks_see_the_whole_pipeline():
         looks=(),
     )
     of, model = exam(budget=attacker), request().model
-    whole = PromptedPipeline(pipeline(), PROMPTS.numbered)
+    whole = PromptedPipeline(pipeline(), PROMPTS.conditions)
     found = of.probes(model)
     assert found == plain(of).probes(whole) and len(found) > 10
-    assert found["relearn_10"] == of.relearned(model)["relearn_10"]
+    assert found["relearn_10"] == of.relearn(model)["relearn_10"]
 
 
 def test_a_case_poses_the_request_on_a_copy():

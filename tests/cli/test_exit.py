@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 
 import projects
 from unweave import cli
-from unweave.cli import forget
+from unweave.cli import run_forget
 
 SHORT = ("--random", 0.3, "--method", "finetune", "--set", "how.epochs=1", "--quiet")
 EXIT = "import sys\nsys.exit(0)"
@@ -100,7 +100,7 @@ def test_a_folder_that_was_empty_is_left_empty(run, here, tmp_path, monkeypatch)
     def refuse(*_: object, **__: object) -> None:
         raise ValueError("it can't be right")
 
-    monkeypatch.setattr(forget, "unlearn", refuse)
+    monkeypatch.setattr(run_forget, "unlearn", refuse)
     told = run("forget", place, *SHORT, "--out", "mine")
     assert told.code == 2 and "it can't be right" in told.error and list((here / "mine").iterdir()) == []
 

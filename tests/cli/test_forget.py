@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import projects
 from cli.written import MODEL, names
 from projects import TRAINED, loads
-from unweave.cli import forget
+from unweave.cli import forget, run_forget
 from unweave.descent.descend import Descent
 from unweave.methods import METHODS
 
@@ -139,7 +139,7 @@ class TestFiles:
 
         recipe = projects.recipe(tmp_path)
         with monkeypatch.context() as patch:
-            patch.setattr(forget, "unlearn", stopped)
+            patch.setattr(run_forget, "unlearn", stopped)
             told = run("forget", recipe, *SHORT, "--quiet")
         assert told.code == 130 and "the same command goes on" in told.error
         done = {path: each for path, each in listed(here).items() if "/models/" in path}

@@ -167,7 +167,7 @@ def test_a_standstill_lasts_for_a_pass_over_the_retain_data(monkeypatch: pytest.
     [([3.0], False), ([3.0, 2.99, 2.98], True), ([3.0, 2.9, 2.95], False), ([3, 2, 1.99, 1.9, 1.95], False)],
 )
 def test_a_standstill_is_no_fall_by_a_fiftieth_in_the_last_checks(seen: list[float], stalled: bool):
-    assert Check(0.1, 7, patience=2, losses=seen).stalled == stalled
+    assert Check(0.1, 7, patience=2, losses=seen).has_stalled == stalled
 
 
 def test_the_trace_says_at_every_check_how_near_the_model_is():
@@ -187,7 +187,7 @@ def test_restored_is_a_loss_on_retain_data_near_that_of_the_original(near: float
         own = float(F.cross_entropy(of.model(*retain.inputs), retain.target))
         assert mean_retain_loss(of, of.original, 7) == pytest.approx(own)
         check = Check(near * (1 + 1e-9) * own, 7, patience=5)
-        assert not check.reached and check(of) == check.reached == (near >= 1)
+        assert not check.has_reached and check(of) == check.has_reached == (near >= 1)
         for p in of.model.parameters():
             p.zero_()  # four classes, and nothing known
     assert not Check(math.log(4) - 1e-6, 7, 5)(of) and Check(math.log(4) + 1e-6, 7, 5)(of)

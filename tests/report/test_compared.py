@@ -7,7 +7,7 @@ import pytest
 from records import put, synthetic
 from unweave.report import html
 from unweave.report.diagram import critical_difference, levels
-from unweave.report.pareto import beats, front, pareto, round_between, undominated
+from unweave.report.pareto import beats, find_undominated, front, pareto, round_between
 from unweave.report.ranking import rank_stages
 from unweave.report.ranks import Ranking
 
@@ -77,7 +77,7 @@ def test_one_method_is_no_comparison(stage):
 
 def test_the_front_by_hand():
     points = {"a": (1.0, 5.0), "b": (2.0, 6.0), "c": (3.0, 1.0), "d": (3.0, 1.0), "e": (4.0, 0.5)}
-    assert undominated(points) == ["a", "c", "d", "e"]
+    assert find_undominated(points) == ["a", "c", "d", "e"]
     assert front([(3.0, 1.0), (1.0, 5.0), (4.0, 0.5)]) == [
         (1.0, 5.0), (3.0, 5.0), (3.0, 1.0), (4.0, 1.0), (4.0, 0.5)
     ]  # fmt: skip

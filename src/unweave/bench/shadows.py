@@ -122,7 +122,7 @@ class ShadowStudy:
         return self.train(half_members(self.split, self.halves))
 
     @cached_property
-    def retrained(self) -> list[TrainedModel]:
+    def retrained_models(self) -> list[TrainedModel]:
         """Models trained on the retain set alone, which share no target with any original."""
         return self.train([Member(self.split, "retain", FLOOR_SEED + i) for i in range(self.models)])
 
@@ -134,7 +134,7 @@ class ShadowStudy:
         part = PartOfSource(split.train, positions)
         return Split(part, forget, split.held_out, calibration=split.calibration.tolist())
 
-    def unlearned(self, name: str, index: int) -> TrainedModel:
+    def unlearn(self, name: str, index: int) -> TrainedModel:
         """Model i after a method, run or read.
 
         Raises:
@@ -172,12 +172,12 @@ class ShadowStudy:
     def population(self, name: str, listener: Listener) -> Population:
         """The answers of the models of one kind: "original", "retrain" or a method."""
         if name in ("original", "retrain"):
-            models = self.originals if name == "original" else self.retrained
+            models = self.originals if name == "original" else self.retrained_models
             listener(name, len(models), self.models)
             return self.answers(models)
         made = []
         for index in range(self.models):
-            made.append(self.unlearned(name, index))
+            made.append(self.unlearn(name, index))
             listener(name, index + 1, self.models)
         return self.answers(made)
 

@@ -98,7 +98,7 @@ class EditExam(ConceptExam):
         """Attacks that try to recover the concept."""
         return super().probes(self.whole(model), None if original is None else self.whole(original))
 
-    def relearned(self, model: nn.Module) -> dict[str, float]:
+    def relearn(self, model: nn.Module) -> dict[str, float]:
         """The steps of relearning until half of the images show the concept, and the share after each check.
 
         Shares are in percent. A concept that is not relearned within the budget counts as the budget.
@@ -122,7 +122,7 @@ class EditExam(ConceptExam):
             model.words.text_encoder if isinstance(model.words, Encoded) else self.pipeline.text_encoder
         )
         edited = replace(self.pipeline, unet=model.unet, text_encoder=text_encoder)
-        return PromptedPipeline(edited, self.prompts.numbered)
+        return PromptedPipeline(edited, self.prompts.conditions)
 
 
 @dataclass(frozen=True, eq=False)

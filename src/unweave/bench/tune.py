@@ -148,11 +148,11 @@ def _table(name: str, search: Study, seeds: Sequence[int]) -> str:
     source = f"# tuned: best of {count_own(search.trials)} trials on seeds {on}, value {search.value:.2f}"
     if search.scale != 1:
         source += f", with {search.scale:.3g} times the steps"
-    lines = [f"{_dotted(path)} = {_literal(path, value)}" for path, value in search.settings.items()]
+    lines = [f"{_dotted_key(path)} = {_literal(path, value)}" for path, value in search.settings.items()]
     return "\n".join([f"[methods.{_key(name)}]  {source}", *lines, ""])
 
 
-def _dotted(path: str) -> str:
+def _dotted_key(path: str) -> str:
     """A path in TOML syntax."""
     return ".".join(map(_key, path.split(".")))
 

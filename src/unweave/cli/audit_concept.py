@@ -8,9 +8,11 @@ from cyclopts import Parameter
 
 from unweave.auditing import Audit
 from unweave.bench.workers import Listener
-from unweave.cli.forget_concept import CLAIM, INDEX, is_pipeline
 from unweave.cli.inputs import out
 from unweave.cli.inputs.answer_files import natural_key
+from unweave.cli.inputs.concepts import is_pipeline
+from unweave.cli.inputs.extra import require_diffusion
+from unweave.cli.inputs.forget_folder import CLAIM
 from unweave.cli.inputs.single_file import kept_folder
 from unweave.cli.options import CommonFlags, parse_settings
 from unweave.cli.terminal import progress
@@ -18,6 +20,7 @@ from unweave.families.text_to_image import TextToImageFamily
 from unweave.methods.configure import configure
 from unweave.record.files import read_object
 from unweave.result import PRETRAINED
+from unweave.tasks.diffusion.file_names import INDEX
 
 
 @Parameter(name="*")
@@ -161,10 +164,8 @@ def read_work(folders: Folders, given: ConceptFiles, family: TextToImageFamily, 
     Raises:
         ValueError: If an extra is not installed, or one of them can't be used.
     """
-    try:
+    with require_diffusion():
         from unweave.cli import run_concept_audit
-    except ImportError as error:
-        raise ValueError(f"{error}: text-to-image needs the extra unweave[diffusion]") from error
     return run_concept_audit.read(folders, given, family, device)
 
 

@@ -1,9 +1,7 @@
 """`unweave check`: finds problems of a model and its data, and estimates costs."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,9 +19,18 @@ from unweave.cli.checks.facts import (
     model_facts,
     model_line,
 )
+from unweave.cli.checks.findings import (
+    print_costs,
+    print_notes,
+    retraining_advice,
+    slower_methods,
+    usable_line,
+    write_findings,
+)
 from unweave.cli.checks.notes import missing_retraining, notes
-from unweave.cli.forget_concept import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
 from unweave.cli.inputs import out
+from unweave.cli.inputs.concepts import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
+from unweave.cli.inputs.extra import require_diffusion
 from unweave.cli.inputs.request import NOTHING, Request, about_own_images, positions
 from unweave.cli.inputs.scope import ALL, Trained
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_names
@@ -31,31 +38,14 @@ from unweave.cli.processes.shared_run import refuse_unfit_flags
 from unweave.cli.project import Project, load
 from unweave.cli.terminal import progress, show
 from unweave.methods import DEFAULT, method_named
-from unweave.record.files import write_atomically
-from unweave.record.record import to_json_values
 from unweave.report.numbers import number
-from unweave.report.rows import PEAK_MEMORY
 from unweave.split import Split
 from unweave.weights.processes import Processes
 from unweave.weights.shard import shard_model
 from unweave.weights.sharded_model import is_model_sharded
 
-FILE = "check.json"
-MAX_NAMES = 5
-"""The largest number of methods that a sentence names."""
-COLUMNS: Mapping[str, tuple[str, int]] = {
-    "Seconds": ("seconds", 1),
-    "Relative to a retrain": ("cost", 2),
-    "Gradients": ("gradients", 0),
-    "Peak MiB": ("peak_mib", 0),
-}
-"""The columns of a table of costs: the key of each, and its decimals."""
-ASSUMED = (
-    "Measured by a few steps of each; the other methods are assumed to cost the same.",
-    "A recovery that ends once the model is restored is assumed to take its maximum.",
-    PEAK_MEMORY,
-)
-"""The note on how costs are estimated."""
+FOUND = ("model", "data", "notes")
+"""The findings that tell one check from another in the same folder."""
 
 
 def check(
@@ -115,7 +105,8 @@ def check(
         placed = shard_model(original, blocks) if shard else original
         prices = estimate_costs(names, placed, split, project, trained, listener)
     findings |= {"costs": prices, "costlier_than_a_retrain": list(slower_methods(prices))}
-    processes.from_first(lambda: write_findings(model, findings, flags.out))
+    facts = {"verb": "check", "model": model, "found": {key: findings[key] for key in FOUND}}
+    processes.from_first(lambda: write_findings(findings, facts, flags.out))
     obstacle = "--shard does not measure it" if shard else missing_retraining(project)
     show.print_json(findings) if flags.json else print_report(model, findings, exam, obstacle)
     return 0
@@ -135,21 +126,9 @@ def check_request(
     Raises:
         ValueError: If the extra is not installed.
     """
-    try:
+    with require_diffusion():
         from unweave.cli.checks import concepts as checks
-    except ImportError as error:
-        raise ValueError(f"{error}: text-to-image needs the extra unweave[diffusion]") from error
     return checks.check_concept(model, concepts, trained, data=data, methods=methods, flags=flags)
-
-
-def write_findings(model: str, findings: Mapping[str, Any], place: Path | None) -> None:
-    """Writes the findings into a folder, if one is given."""
-    if place is None:
-        return
-    found = {key: findings[key] for key in ("model", "data", "notes")}
-    facts = {"verb": "check", "model": model, "found": found}
-    with out.open_folder(out.choose_folder(place, facts), facts) as folder:
-        write_atomically(folder / FILE, json.dumps(to_json_values(findings), indent=1))
 
 
 def methods_to_price(project: Project, requested: Sequence[str] | None) -> list[str]:
@@ -191,7 +170,7 @@ def estimate_costs(
     listener: Listener,
 ) -> dict[str, dict[str, Any]]:
     """Estimates the cost of a retrain and of each method."""
-    warm_up(project, model, split, trained)
+    timing.warm_up(project, model, split, trained)
     retrains = project.retrain is not None and not is_model_sharded(model)
     total = len(names) + retrains
     found: dict[str, timing.Estimate] = {}
@@ -209,35 +188,6 @@ def estimate_costs(
     return {**retrain, **methods}
 
 
-def slower_methods(costs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The methods that take longer than a retrain, with the ratio of times."""
-    measured_costs = {name: each["cost"] for name, each in costs.items() if each["cost"] is not None}
-    return {name: cost for name, cost in measured_costs.items() if cost > 1}
-
-
-def retraining_advice(costs: Mapping[str, float]) -> list[str]:
-    """Advice if methods take longer than a retrain.
-
-    Args:
-        costs: From `slower_methods`.
-    """
-    if not costs:
-        return []
-    unit = " times a retrain"
-    phrases = [
-        f"{name} ({number(cost, 2)}{'' if i else unit})" for i, (name, cost) in enumerate(costs.items())
-    ]
-    if len(phrases) > MAX_NAMES:
-        phrases = [*phrases[:MAX_NAMES], f"{len(phrases) - MAX_NAMES} more methods"]
-    names = " and ".join(filter(None, (", ".join(phrases[:-1]), phrases[-1])))
-    return [f"Retraining costs less than {names}: use --method retrain, which is exact.", ""]
-
-
-def warm_up(project: Project, model: nn.Module, split: Split, trained: Trained = ALL) -> None:
-    """Runs one pass first, because the first one includes torch's own start."""
-    timing.estimate_named("finetune", model, split, project, trained)
-
-
 def print_report(model: str, findings: Mapping[str, Any], exam: Glancing[Any], obstacle: str) -> None:
     """Prints the findings.
 
@@ -247,36 +197,20 @@ def print_report(model: str, findings: Mapping[str, Any], exam: Glancing[Any], o
         exam: The exam, which has the titles of the figures.
         obstacle: What a retrain lacks; None if nothing.
     """
-    refusals = {name: each["refused"] for name, each in findings["costs"].items() if each["refused"]}
-    show.print_sentences(*retraining_advice(slower_methods(findings["costs"])))
-    exceptions = f", but not with {', '.join(refusals)}" if refusals else ""
-    show.print_sentences(f"{model} can be used{exceptions}.", "")
+    costs = findings["costs"]
+    show.print_sentences(*retraining_advice(slower_methods(costs)))
+    show.print_sentences(usable_line(model, costs), "")
     show.print_sentences(
         model_line(findings["model"]), data_line(findings["data"], ids=findings["model"]["ids"])
     )
     show.print_sentences(*findings["request"], *additions_line(findings))
     show.print_lines(*([] if findings["accuracy"] is None else answer_lines(findings["accuracy"], exam)), "")
-    show.print_sentences(*([f"- {note}" for note in findings["notes"]] or ["No problem was found."]), "")
-    print_costs(findings["costs"])
-    unknown = [] if "retrain" in findings["costs"] else [f"What a retrain costs is unknown: {obstacle}."]
-    show.print_sentences("", *ASSUMED, *unknown)
-    show.print_sentences(*(f"{name}: {reason}" for name, reason in refusals.items()))
+    print_notes(findings["notes"])
+    unknown = [] if "retrain" in costs else [f"What a retrain costs is unknown: {obstacle}."]
+    print_costs(costs, *unknown)
 
 
 def answer_lines(figures: Mapping[str, float], exam: Glancing[Any]) -> list[str]:
     """One line for each figure of the model's answers."""
     lines = [f"{each.title}: {number(figures[each.id], each.digits)}" for each in exam.glances]
     return [*lines, exam.glance_note] if exam.glance_note else lines
-
-
-def print_costs(costs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Prints the table of costs, relative to a retrain if one is possible."""
-    columns = {title: each for title, each in COLUMNS.items() if each[0] != "cost" or "retrain" in costs}
-    rows = [cost_row(name, each, list(columns.values())) for name, each in costs.items()]
-    show.print_table(("Method", *columns, "Runs"), rows)
-
-
-def cost_row(name: str, each: Mapping[str, Any], columns: list[tuple[str, int]]) -> list[str]:
-    """One line of the table of costs."""
-    numbers = [number(each[key], decimals) for key, decimals in columns]
-    return [name, *numbers, "no" if each["refused"] else "yes"]

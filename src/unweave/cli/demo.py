@@ -11,6 +11,7 @@ from unweave.bench.recipe import load as load_recipe
 from unweave.bench.study import REFERENCES
 from unweave.cli import bench
 from unweave.cli.inputs.executor import Executor
+from unweave.cli.inputs.extra import require_diffusion
 from unweave.cli.inputs.plan import Plan
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_names
 from unweave.cli.terminal import show
@@ -148,8 +149,6 @@ def run_concepts(quick: bool, methods: str | None, jobs: int | None, flags: Comm
     Raises:
         ValueError: If the extra is not installed.
     """
-    try:
+    with require_diffusion():
         from unweave.cli import demo_concepts
-    except ImportError as error:
-        raise ValueError(f"{error}: text-to-image needs the extra unweave[diffusion]") from error
     return demo_concepts.run(demo_concepts.digits(quick), methods, jobs, flags)

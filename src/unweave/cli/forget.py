@@ -1,52 +1,30 @@
 """`unweave forget`: writes a new model that has forgotten some of its data; never changes the original."""
 
-import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from unweave.audits.exam import glance
-from unweave.bench.workers import Listener, Progress
-from unweave.cli.checks.dry_run import print_plan
-from unweave.cli.forget_concept import (
-    NO_CONCEPT,
-    Concepts,
-    forget_concept,
-    refuse_no_concept,
-    refuse_other_requests,
-)
+from unweave.cli.forget_concept import forget_concept
 from unweave.cli.inputs import out
-from unweave.cli.inputs.choose_method import Retraining, configure_method, read_search, tuned_method
+from unweave.cli.inputs.choose_method import configure_method, read_search, tuned_method
 from unweave.cli.inputs.concept_recipe import read_concept_recipe
 from unweave.cli.inputs.concept_source import NO_GENERATION, Generation
+from unweave.cli.inputs.concepts import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
+from unweave.cli.inputs.forget_folder import find_folder, remove_states
 from unweave.cli.inputs.request import NOTHING, Request, positions
 from unweave.cli.inputs.scope import ALL, Trained
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
-from unweave.cli.processes.shared_run import open_on_first, refuse_other_facts, refuse_unfit_flags
+from unweave.cli.processes.shared_run import refuse_other_facts, refuse_unfit_flags
 from unweave.cli.project import Project, load
-from unweave.cli.terminal import progress
-from unweave.cli.terminal.show_forgotten import print_done, print_result
-from unweave.errors import Failed
-from unweave.methods import DEFAULT, Method, method_named
-from unweave.record import checkpoint, record
-from unweave.record.files import sha256
-from unweave.record.one_model import add_request
+from unweave.cli.run_forget import Run
+from unweave.cli.terminal.show_result import print_done
+from unweave.methods import DEFAULT, method_named
+from unweave.record import checkpoint
 from unweave.record.record import package_digest
-from unweave.result import ADDITIONS, PRETRAINED, Pretrained, Result, read_if_present, refuse_foreign
 from unweave.split import Split
 from unweave.tables import merge_tables
-from unweave.unlearning import unlearn
 from unweave.weights.processes import Processes
 from unweave.weights.shard import shard_model
-from unweave.weights.sharded_model import gather_on_first
-
-CLAIM = "forget.json"
-MODELS = "models"
-SPLIT = "split.json"
-STATES = "states"
 
 
 def forget(
@@ -101,11 +79,11 @@ def forget(
     """
     tables, processes = parse_settings(set), Processes.current()
     method_named(method)
-    asked = read_concept_recipe(recipe)
-    if asked is not None:
-        concepts, trained = asked.concepts(concepts), asked.trained(trained)
-        generation = asked.generation(generation, data)
-        tables, recipe = asked.settings(method, tables), None
+    concept_recipe = read_concept_recipe(recipe)
+    if concept_recipe is not None:
+        concepts, trained = concept_recipe.concepts(concepts), concept_recipe.trained(trained)
+        generation = concept_recipe.generation(generation, data)
+        tables, recipe = concept_recipe.settings(method, tables), None
     refuse_unfit_flags(shard=shard, blocks=blocks, save_every=save_every, concept=bool(concepts.concept))
     if concepts.concept:
         refuse_other_requests(request, tuned, recipe)
@@ -132,10 +110,7 @@ def forget(
         tables = merge_tables(tuned_tables, tables)
     chosen_method = configure_method(project, method, tables=tables, seed=seed, trained=trained)
     run_facts = {
-        "verb": "forget",
-        "model": absolute_place(model),
-        "recipe": None if recipe is None else absolute_place(recipe),
-        "data": None if data is None else absolute_place(data),
+        **place_facts(model, recipe, data),
         **request_facts(project, split, method, tables=tables, seed=seed, device=flags.device),
         **trained.facts(),
     }
@@ -154,127 +129,11 @@ def forget(
     return 0
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run of a method on a request.
-
-    Args:
-        project: The model with its data.
-        split: The data, cut by the request.
-        method: The method.
-        name: The name of the method on the command line.
-        trained: The weights that it trains.
-        model: The model on the command line.
-        request: The request on the command line.
-        folder: The folder of the result.
-        save_every: The number of steps between two saved states; None saves none.
-        flags: The flags of every verb.
-    """
-
-    project: Project
-    split: Split
-    method: Method | Retraining
-    name: str
-    trained: Trained
-    model: str
-    request: Request
-    folder: Path
-    save_every: int | None
-    flags: CommonFlags
-
-    def print_dry_run(self) -> int:
-        """Prints what the run would do, and its cost."""
-        return print_plan(
-            self.method,
-            self.name,
-            split=self.split,
-            project=self.project,
-            folder=self.folder,
-            trained=self.trained,
-            flags=self.flags,
-        )
-
-    def write_result(self, facts: out.Facts, place: Callable[[nn.Module], nn.Module]) -> None:
-        """Unlearns, writes the result into the folder, and prints it.
-
-        Args:
-            facts: What identifies the run.
-            place: Puts the original where it is unlearned, such as over several processes.
-        """
-        processes, models, flags = Processes.current(), self.folder / MODELS, self.flags
-        seed = flags.seed or 0
-        with (
-            open_on_first(self.folder, facts, CLAIM),
-            progress.show_progress(f"Loaded {self.model}", quiet=flags.quiet) as listener,
-        ):
-            original = load_original(
-                self.project, seed, device=flags.device, models=models, listener=listener
-            )
-            exam = self.project.family.short_exam(self.split, cache=models)
-            before = processes.from_first(lambda: glance(exam, original))
-            listener(Progress(f"the original; now {self.name}", 1, 2))
-            result = self.unlearn(place(original), seed)
-            whole = gather_on_first(result.model)
-            after = processes.from_first(lambda: glance(exam, whole))
-            listener(Progress(self.name, 2, 2))
-            save_result(
-                result, self.project, self.folder, name=self.name, model=self.model, request=self.request
-            )
-            processes.from_first(lambda: remove_states(self.folder))
-        print_result(
-            result, self.name, exam=exam, before=before, after=after, folder=self.folder, flags=flags
-        )
-
-    def unlearn(self, original: nn.Module, seed: int) -> Result:
-        """Unlearns; a run that can't succeed leaves no states."""
-        try:
-            return unlearn(
-                original,
-                self.split,
-                self.method,
-                task=self.project.task(self.split),
-                seed=seed,
-                device=self.flags.device,
-                build=self.project.build,
-                state_folder=None if self.save_every is None else self.folder / STATES,
-                save_every=self.save_every or 1,
-            )
-        except Failed:
-            if Processes.current().rank == 0:
-                remove_states(self.folder)
-            raise
-
-
-def find_folder(place: Path, run_facts: out.Facts, project: Project) -> tuple[Path, bool]:
-    """The folder of a run, and whether it holds the finished run.
-
-    Raises:
-        ValueError: If the folder can't be used.
-    """
-    folder = out.choose_folder(place, run_facts, claim=CLAIM)
-    done = is_done(folder, project, additions="trained" in run_facts)
-    if not done:
-        refuse_foreign(folder)
-    return folder, done
-
-
-def remove_states(folder: Path) -> None:
-    """Removes the saved states of a run that is finished."""
-    shutil.rmtree(folder / STATES, ignore_errors=True)
-
-
-def save_result(
-    result: Result, project: Project, folder: Path, *, name: str, model: str, request: Request
-) -> None:
-    """Writes the result, and the request into its record; on the first process."""
-    result.save(folder, write=folder_writer(project, result, name=name))
-
-    def describe() -> None:
-        saved = record.load(folder)
-        facts = {"model": model_label(model), "asked": request.words(), "date": saved["environment"]["date"]}
-        record.write(add_request(saved, facts), folder)
-
-    Processes.current().from_first(describe)
+def place_facts(model: str, recipe: str | None, data: str | None) -> out.Facts:
+    """The places that a run reads."""
+    places = {"model": model, "recipe": recipe, "data": data}
+    known = {key: None if place is None else absolute_place(place) for key, place in places.items()}
+    return {"verb": "forget", **known}
 
 
 def request_facts(
@@ -295,61 +154,6 @@ def request_facts(
     }
 
 
-def is_done(folder: Path, project: Project, *, additions: bool) -> bool:
-    """Whether a folder holds all files of this run, as they were written."""
-    own_form = project.write is not None or isinstance(project.model, Pretrained)
-    files = [checkpoint.WEIGHTS, checkpoint.SIDECAR, SPLIT, record.FILE]
-    files += [name for name, written in ((PRETRAINED, own_form), (ADDITIONS, additions)) if written]
-    return all((folder / name).exists() for name in files) and is_whole(folder, project)
-
-
-def is_whole(folder: Path, project: Project) -> bool:
-    """Whether the files of a run fit together: after a crash or a full disk some may be cut or missing."""
-    sidecar = read_if_present(folder / checkpoint.SIDECAR)
-    try:
-        (stage,) = record.load(folder)["stages"].values()
-        split = Split.load(folder / SPLIT, project.train, project.test)
-    except ValueError:
-        return False
-    dated = stage.get("request", {}).get("date") is not None  # what is added last
-    same = sidecar.get("split") == split.digest()
-    return dated and same and sidecar.get("weights") == sha256(folder / checkpoint.WEIGHTS)
-
-
-def folder_writer(
-    project: Project, result: Result, *, name: str
-) -> Callable[[nn.Module, Path], object] | None:
-    """A function that writes a model in the format of the original; None if it has no special format."""
-    write = project.write
-    if write is None:
-        return None
-    facts = {
-        "method": name,
-        "settings": repr(result.method),
-        "seed": result.seed,
-        "split": result.split.digest(),
-        "forgotten_classes": list(result.split.forgotten_classes),
-    }
-    return lambda model, folder: write(model, folder, facts)
-
-
-def load_original(
-    project: Project, seed: int, *, device: str | None, models: Path, listener: Listener
-) -> nn.Module:
-    """The original: the given model, or one that the first process trains by its recipe."""
-    if project.model is not None:
-        return project.model
-    train, processes = project.original, Processes.current()
-    assert train is not None
-    listener(Progress("the data; now training the original", 0, 2))
-    if processes.count == 1:
-        return train(seed, models)
-    state = processes.from_first(lambda: dict(train(seed, models).cpu().state_dict()))
-    original = project.fresh_model()
-    original.load_state_dict(state)
-    return original.to(device or "cpu").eval()
-
-
 def forgotten_ids(split: Split) -> list[str] | list[int]:
     """The ids of the forget set, or its positions."""
     places = split.forget.tolist()
@@ -359,11 +163,3 @@ def forgotten_ids(split: Split) -> list[str] | list[int]:
 def absolute_place(place: str) -> str:
     """The absolute path of a place; the name of a recipe of the package stays unchanged."""
     return str(Path(place).resolve()) if Path(place).exists() else place
-
-
-def model_label(place: str) -> str:
-    """The label of a model in a record: its folder and file, without the rest of the path."""
-    path = Path(place).resolve()
-    if not path.exists():  # a recipe of the package
-        return place
-    return f"{path.parent.name}/{path.name}" if path.is_file() else path.name

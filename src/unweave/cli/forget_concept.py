@@ -3,117 +3,32 @@
 The record says INCONCLUSIVE until `unweave audit` compares the model with retrained ones.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 from unweave.bench.recipe import refuse_unfit_targets
-from unweave.bench.workers import Listener, Progress
+from unweave.bench.workers import Progress
 from unweave.cli.inputs import out, single_file
-from unweave.cli.inputs.concept_source import NO_GENERATION, Generation, refuse_two_sources
-from unweave.cli.inputs.request import Request
+from unweave.cli.inputs.concept_source import Generation, refuse_two_sources
+from unweave.cli.inputs.concepts import Concepts
+from unweave.cli.inputs.extra import require_diffusion
+from unweave.cli.inputs.forget_folder import CLAIM
 from unweave.cli.inputs.scope import Trained, refuse_layers_of_pipeline
 from unweave.cli.options import CommonFlags
 from unweave.cli.terminal import progress, show
 from unweave.families.text_to_image_settings import text_to_image_method
-from unweave.methods import Method
 from unweave.methods.configure import configure
 from unweave.record import record
-from unweave.record.files import read_object, sha256
-from unweave.result import ADDITIONS, PRETRAINED, Result, read_if_present, refuse_foreign
+from unweave.record.files import sha256
+from unweave.result import ADDITIONS, PRETRAINED, read_if_present, refuse_foreign
 from unweave.tasks.diffusion.file_names import MANIFEST
 
-CLAIM = "forget.json"
-INDEX = "model_index.json"
-PIPELINE = "StableDiffusionPipeline"
+if TYPE_CHECKING:
+    from unweave.cli.inputs.concept_drawing import DrawingPlan
+    from unweave.cli.inputs.concept_work import ConceptWork
 
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Concepts:
-    """The concepts that a text-to-image model forgets.
-
-    Args:
-        concept: A concept, such as "a three": the captions that hold its words are the forget set. Can be
-            given several times.
-        column: The column of the metadata that has the concepts as values, instead of the captions.
-        keep: A prompt to keep that no caption needs to hold; can be given several times.
-        target: The prompt that replaces a concept; by default the empty one.
-        config: For a model in one .safetensors file: a local folder with the configuration of its pipeline.
-    """
-
-    concept: tuple[str, ...] = ()
-    column: str | None = None
-    keep: tuple[str, ...] = ()
-    target: Annotated[str | None, Parameter(name="--as")] = None
-    config: Path | None = None
-
-
-NO_CONCEPT = Concepts()
-
-
-@runtime_checkable
-class Work(Protocol):
-    """A pipeline, the request to it, and the model that a method edits."""
-
-    def run(self, method: Method, *, seed: int, device: str | None) -> Result:
-        """Runs a method on a copy of the model."""
-        ...
-
-    def save(self, result: Result, folder: Path, *, name: str) -> None:
-        """Writes the record, the pipeline, and the low-rank additions if there are any."""
-        ...
-
-
-@runtime_checkable
-class Plan(Protocol):
-    """A pipeline, and a request whose images are read or can be drawn."""
-
-    @property
-    def concepts(self) -> Concepts:
-        """The request as given."""
-        ...
-
-    @property
-    def counts(self) -> tuple[int, int]:
-        """The number of images to forget, and of all training images."""
-        ...
-
-    def facts(self) -> dict[str, Any]:
-        """The facts that a run depends on."""
-        ...
-
-    def note(self, folder: Path) -> str:
-        """A sentence on images that the model draws itself into a folder; empty if it draws none."""
-        ...
-
-    def prepare(self, folder: Path, earlier: Iterable[Path], device: str | None, listener: Listener) -> Work:
-        """Draws the images that are missing; `earlier` are the folders of other runs."""
-        ...
-
-
-def refuse_no_concept(model: str, concepts: Concepts, generation: Generation = NO_GENERATION) -> None:
-    """Raises if a text-to-image pipeline is given without a concept, or settings of one without it."""
-    if is_pipeline(Path(model)):
-        raise ValueError(f"{model} holds a text-to-image model: name what to forget with --concept")
-    if concepts != NO_CONCEPT or generation != NO_GENERATION:
-        raise ValueError("--column, --keep, --as, --config and --generate go with --concept, found none")
-
-
-def refuse_other_requests(request: Request, tuned: Path | None, recipe: str | None) -> None:
-    """Raises if a concept is named beside another forget set, or with settings for other models."""
-    flags = [*request.flags(), *[name for name, value in (("tuned", tuned), ("recipe", recipe)) if value]]
-    if flags:
-        raise ValueError(f"--{flags[0]} does not go with --concept: leave one out")
-
-
-def is_pipeline(folder: Path) -> bool:
-    """Whether a folder holds a text-to-image pipeline."""
-    index = folder / INDEX
-    return index.is_file() and read_object(index).get("_class_name") == PIPELINE
+    Plan = ConceptWork | DrawingPlan
 
 
 def forget_concept(
@@ -141,16 +56,16 @@ def forget_concept(
     ):
         seed = flags.seed or 0
         plan = read_plan(str(source), concepts, trained, generation if data is None else data, seed)
-        asked = plan.facts() | {"model": str(Path(model).resolve()), "method": repr(chosen)}
-        asked |= {"seed": seed, "device": flags.device}
-        folder = out.choose_folder(place, asked, claim=CLAIM)
+        facts = plan.facts() | {"model": str(Path(model).resolve()), "method": repr(chosen)}
+        facts |= {"seed": seed, "device": flags.device}
+        folder = out.choose_folder(place, facts, claim=CLAIM)
         if is_done(folder, model, additions=trained.is_lora):
             note = f"Done already: {folder} holds this run. Model: {folder / PRETRAINED}"
             return print_end(note, plan, folder=folder, flags=flags)
         refuse_foreign(folder)
         if dry_run:
             return print_end("Nothing was written.", plan, folder=folder, flags=flags)
-        with out.open_folder(folder, asked, claim=CLAIM):
+        with out.open_folder(folder, facts, claim=CLAIM):
             work = plan.prepare(folder, out.earlier_folders(place), flags.device, listener)
             listener(Progress(method, 0, 1))
             result = work.run(chosen, seed=seed, device=flags.device)
@@ -181,22 +96,22 @@ def is_whole(folder: Path) -> bool:
     return same and stage.get("request", {}).get("date") is not None  # what is added last
 
 
-def read_plan(model: str, concepts: Concepts, trained: Trained, images: str | Generation, seed: int) -> Plan:
+def read_plan(
+    model: str, concepts: Concepts, trained: Trained, images: str | Generation, seed: int
+) -> "Plan":
     """Reads a pipeline and its images, or plans what it draws itself.
 
     Raises:
         ValueError: If an extra is not installed, or the pipeline, the images or the request can't be used.
     """
-    try:
+    with require_diffusion():
         from unweave.cli.inputs import concept_drawing, concept_work
-    except ImportError as error:
-        raise ValueError(f"{error}: text-to-image needs the extra unweave[diffusion]") from error
     if isinstance(images, Generation):
         return concept_drawing.plan_drawing(model, concepts, trained, images, seed)
     return concept_work.read(model, concepts, trained, images)
 
 
-def print_end(note: str, plan: Plan, *, folder: Path, flags: CommonFlags) -> int:
+def print_end(note: str, plan: "Plan", *, folder: Path, flags: CommonFlags) -> int:
     """Prints what was done; returns the exit code."""
     (n, of), named = plan.counts, list(plan.concepts.concept)
     if flags.json:

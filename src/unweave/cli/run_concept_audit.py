@@ -110,7 +110,7 @@ class ConceptAudit:
 
     def model(self, folder: Path) -> PromptedPipeline:
         """A pipeline under the prompts."""
-        return PromptedPipeline(load(folder), self.prompts.numbered).to(self.device or "cpu")
+        return PromptedPipeline(load(folder), self.prompts.conditions).to(self.device or "cpu")
 
     def edited_model(self) -> PromptedPipeline:
         """The model under audit: of a run with a LoRA file, the original with it, as its users have it."""
@@ -138,7 +138,7 @@ class ConceptAudit:
         train = self.real.train
         gone = train.part(shows(train, self.prompts.concept).nonzero()[:, 0]).names
         about = request_row(gone, [0] * len(gone), of=len(train), model=self.folders.original.name)
-        about |= {"classes": {self.prompts.named: len(gone)}}
+        about |= {"classes": {self.prompts.concept_words: len(gone)}}
         data = {"digest": self.real.digest, "forget": len(gone), "retain": len(train) - len(gone)}
         data |= {"not run": not_run(self.family, self.folders, detected=self.nude_net is not None)}
         name, row, asked, seed = method_of(self.folders.run)
@@ -187,7 +187,7 @@ def read(
     for folder in (folders.original, folders.edited, *folders.retrained):
         pipeline = load(folder)
         refuse_other_size(pipeline, [real.train, real.held_out])
-        tokens = pipeline.tokens(asked.numbered)  # a prompt that is too long is an error
+        tokens = pipeline.tokens(asked.conditions)  # a prompt that is too long is an error
         if family.attacks:
             refuse_no_room(tokens, asked)
         digests[folder] = pipeline.digest()

@@ -163,15 +163,15 @@ class Concept:
         """
         found = torch.zeros(len(data), dtype=torch.bool)
         for phrase in self.words:
-            found |= named(phrase, [holds_phrase(text, phrase) for text in data.captions], data)
+            found |= require_held(phrase, [holds_phrase(text, phrase) for text in data.captions], data)
         for prompt in self.prompts:
-            found |= named(prompt, [text == prompt for text in data.captions], data)
+            found |= require_held(prompt, [text == prompt for text in data.captions], data)
         for value in self.values:
-            found |= named(value, [row.get(self.column or "") == value for row in data.rows], data)
+            found |= require_held(value, [row.get(self.column or "") == value for row in data.rows], data)
         return found
 
 
-def named(what: str, found: Iterable[bool], data: Captioned) -> Bool[Tensor, " n"]:
+def require_held(what: str, found: Iterable[bool], data: Captioned) -> Bool[Tensor, " n"]:
     """Raises if no image has what was named."""
     rows = torch.tensor(list(found))
     if not bool(rows.any()):

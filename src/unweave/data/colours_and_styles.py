@@ -34,13 +34,13 @@ def bold(shape: Grey) -> Grey:
     return sharpen((shape + wide) / 2, 0.5)
 
 
-def outlined(shape: Grey) -> Grey:
+def draw_outline(shape: Grey) -> Grey:
     """The edge of the shape."""
     full = plain(shape)
     return full + functional.max_pool2d(-full, 3, stride=1, padding=1)
 
 
-def framed(shape: Grey) -> Grey:
+def draw_frame(shape: Grey) -> Grey:
     """The shape in a frame of one pixel."""
     return functional.pad(plain(shape)[:, :, 1:-1, 1:-1], (1, 1, 1, 1), value=1.0)
 
@@ -48,8 +48,8 @@ def framed(shape: Grey) -> Grey:
 STYLES: Mapping[str, Callable[[Grey], Grey]] = {
     "plain": plain,
     "bold": bold,
-    "outlined": outlined,
-    "framed": framed,
+    "outlined": draw_outline,
+    "framed": draw_frame,
 }
 """From grey levels of shapes to the share of colour in each pixel; both are in [0, 1]."""
 

@@ -46,9 +46,9 @@ def normal(uniform: Float64[Tensor, "batch draws"]) -> Float64[Tensor, "batch dr
 
 def splitmix64(state: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
     """The output of SplitMix64 at a state: 64 bits, read as a signed integer. Products wrap."""
-    bits = state + _signed(0x9E3779B97F4A7C15)
-    bits.bitwise_xor_(_shift(bits, 30)).mul_(_signed(0xBF58476D1CE4E5B9))
-    bits.bitwise_xor_(_shift(bits, 27)).mul_(_signed(0x94D049BB133111EB))
+    bits = state + _as_int64(0x9E3779B97F4A7C15)
+    bits.bitwise_xor_(_shift(bits, 30)).mul_(_as_int64(0xBF58476D1CE4E5B9))
+    bits.bitwise_xor_(_shift(bits, 27)).mul_(_as_int64(0x94D049BB133111EB))
     return bits.bitwise_xor_(_shift(bits, 31))
 
 
@@ -57,5 +57,5 @@ def _shift(bits: Tensor, by: int) -> Tensor:
     return (bits >> by).bitwise_and_((1 << (64 - by)) - 1)
 
 
-def _signed(constant: int) -> int:
+def _as_int64(constant: int) -> int:
     return constant - (1 << 64)

@@ -78,11 +78,11 @@ class Noisy:
         # join noise and examples, in the requested order
         order = torch.cat([is_noise.nonzero(), (~is_noise).nonzero()])[:, 0].argsort().to(raw.ids.device)
 
-        def joined(noise: Tensor, examples: Tensor) -> Tensor:
+        def join_fields(noise: Tensor, examples: Tensor) -> Tensor:
             return torch.cat([noise[rows.to(noise.device)].to(examples), examples[:count]])[order]
 
-        label = joined(self.noise_labels, raw.label)
+        label = join_fields(self.noise_labels, raw.label)
         fields = raw.inputs.values() if isinstance(raw.inputs, dict) else raw.inputs
-        both = [joined(x, y) for x, y in zip(self.noise, fields, strict=True)]
+        both = [join_fields(x, y) for x, y in zip(self.noise, fields, strict=True)]
         inputs = dict(zip(raw.inputs, both, strict=True)) if isinstance(raw.inputs, dict) else tuple(both)
         return Raw(ids.to(raw.ids.device), inputs, label)

@@ -5,19 +5,17 @@ that was interrupted goes on from its last state, and what the method does in be
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from types import MethodType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from torch import Tensor
 
-from unweave.descent.lookahead import Every, Lookahead, Previous, ReusedGradient
 from unweave.descent.losses import collect_losses
-from unweave.descent.objective import Objective
+from unweave.descent.memories import can_resume, memories, terms_of
 from unweave.descent.optimizer_state import TrainState
 from unweave.descent.settings import Descent, Phase
 from unweave.problem import Problem
@@ -33,19 +31,6 @@ MODEL, GENERATOR, PHASE_GENERATOR, BEFORE, REUSED = (
     "reused",
 )
 """What a tensor of a state is; its name is this, ":", and the name of a weight or buffer."""
-
-
-@runtime_checkable
-class Remembers(Protocol):
-    """A `watch` or an `until` that remembers something from step to step, and can say what."""
-
-    def memory(self) -> object:
-        """What it remembers, as a JSON value."""
-        ...
-
-    def recall(self, memory: object) -> None:
-        """Restores what `memory` returned."""
-        ...
 
 
 @dataclass
@@ -198,7 +183,7 @@ def open_saved(
         return
     number, states.descents, states.busy = states.descents, states.descents + 1, True
     try:
-        if optimizer is not None or not all(map(is_open, remembering(problem, phases))):
+        if optimizer is not None or not can_resume(problem, phases):
             yield SavedDescent(None, number, problem, phases, None, {})
             return
         begin = fingerprint(problem, how, phases)
@@ -226,56 +211,6 @@ def refuse_other_begin(facts: Mapping[str, Any], begin: str, place: Path) -> Non
             f"{place} is the state of another descent, with other settings or another seed: delete the "
             f"folder {place.parent} to start again"
         )
-
-
-def remembering(problem: Problem, phases: Sequence[Phase]) -> Iterator[object]:
-    """Everything in a descent that may remember something from step to step."""
-    yield from watches(problem.watch)
-    for phase in phases:
-        yield from terms_of(phase.terms)
-        yield from watches(phase.watch)
-        if phase.until is not None:
-            yield phase.until
-
-
-def watches(watch: Callable[..., object] | None) -> Iterator[object]:
-    """A `watch`, or those of the losses of the objective whose `watch` it is."""
-    if isinstance(watch, MethodType) and isinstance(watch.__self__, Objective):
-        yield from (piece.watch for piece in watch.__self__.on_data if piece.watch is not None)
-    elif watch is not None:
-        yield watch
-
-
-def is_open(each: object) -> bool:
-    """Whether it is known what something remembers."""
-    return isinstance(each, Objective | Lookahead | Previous | Every | ReusedGradient | Remembers)
-
-
-def memories(problem: Problem, phases: Sequence[Phase]) -> list[Remembers]:
-    """What remembers something, in order, once each."""
-    found = {id(each): each for each in remembering(problem, phases) if isinstance(each, Remembers)}
-    return list(found.values())
-
-
-def terms_of(terms: Sequence[Term]) -> list[Term]:
-    """These terms and those that they consist of, once each, in an order that does not change."""
-    found: dict[int, Term] = {}
-    waiting = list(reversed(terms))
-    while waiting:
-        term = waiting.pop()
-        if id(term) in found:
-            continue
-        found[id(term)] = term
-        match term:
-            case Lookahead():
-                waiting += [term.through, term.outer]
-            case Previous():
-                waiting += [term.term, term.first]
-            case Every() | ReusedGradient():
-                waiting.append(term.term)
-            case _:
-                pass
-    return list(found.values())
 
 
 def name_gradients(

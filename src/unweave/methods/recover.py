@@ -111,7 +111,7 @@ def descend_until(problem: Problem, how: Descent, retain: Phase, aim: Restored) 
     check, steps = Check(enough, how.batch, patience), how.steps or 0
     while True:
         steps -= descend(problem, replace(how, steps=steps), replace(retain, until=check))
-        if steps <= 0 or check.reached or not check.stalled:
+        if steps <= 0 or check.has_reached or not check.has_stalled:
             return
         check, how = Check(enough, how.batch, patience), replace(how, lr=how.lr / 2)
 
@@ -137,7 +137,7 @@ class Check:
         self.losses.append(mean_retain_loss(problem, problem.model, self.batch))
         rows = problem.traces.setdefault("restored", [])
         rows.append((len(rows), self.losses[-1] / max(self.enough, SMALLEST), math.nan))
-        return self.reached or self.stalled
+        return self.has_reached or self.has_stalled
 
     def memory(self) -> list[float]:
         """The losses so far."""
@@ -148,12 +148,12 @@ class Check:
         self.losses = list(memory)
 
     @property
-    def reached(self) -> bool:
+    def has_reached(self) -> bool:
         """Whether the loss was low enough at the last check."""
         return bool(self.losses) and self.losses[-1] <= self.enough
 
     @property
-    def stalled(self) -> bool:
+    def has_stalled(self) -> bool:
         """Whether the loss has stopped falling."""
         before, since = self.losses[: -self.patience], self.losses[-self.patience :]
         return bool(before) and min(since) > (1 - LESS) * min(before)

@@ -111,11 +111,11 @@ def descend_and_rewind(problem: Problem, how: Descent, phases: Sequence[Phase]) 
         of.traces.setdefault("forget error", []).append((len(states), error, math.nan))
         states.append((error, {name: value.clone() for name, value in of.model.state_dict().items()}))
 
-    def watched(phase: Phase) -> Phase:
+    def watch_errors(phase: Phase) -> Phase:
         epoch = steps_per_epoch(phase.feed, *plan_inputs(problem, phase, how))
         return replace(phase, watch=lambda of, index: None if index % epoch else keep(of))
 
-    descend(problem, how, *map(watched, phases))
+    descend(problem, how, *map(watch_errors, phases))
     keep(problem)
     aim = error_rate(problem, "calibration", same_classes)
     _, nearest = min(states, key=lambda each: abs(each[0] - aim))

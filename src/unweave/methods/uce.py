@@ -88,7 +88,7 @@ class UCE:
         if self.keep == "all":
             kept |= set(labels[split.retain].tolist()) - set(task.forgotten)
         target = task.prompts.null if task.prompts.target is None else task.prompts.target
-        pairs = [aligned(words, concept, target, self.tokens) for concept in concepts]
+        pairs = [align_tokens(words, concept, target, self.tokens) for concept in concepts]
         old, new = (torch.cat(each) for each in zip(*pairs, strict=True))
         rows = [tokens_of(words, number)[self.span(words, number)] for number in sorted(kept)]
         return old, new, torch.cat([old[:0], *rows])
@@ -107,7 +107,7 @@ def closed_form(
     return torch.linalg.solve(own + old.T @ old, own + new.T @ old, left=False)
 
 
-def aligned(words: Words, concept: int, target: int, tokens: str) -> tuple[Tensor, Tensor]:
+def align_tokens(words: Words, concept: int, target: int, tokens: str) -> tuple[Tensor, Tensor]:
     """The embeddings of two prompts, from their last tokens on, in float64; equally many of each."""
     starts = last_token(words, concept), last_token(words, target)
     old, new = tokens_of(words, concept)[starts[0] :], tokens_of(words, target)[starts[1] :]

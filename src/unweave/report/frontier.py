@@ -81,7 +81,7 @@ def conclusion(frontier: Frontier) -> str | None:
     Among equals it takes the nearest. If no method passes from a budget on, it takes the first PASS; if none
     passes at all, the nearest at the largest budget. None without a method that ran to its end.
     """
-    reached = _reached(frontier)
+    reached = _points_with_gap(frontier)
     ours = [each for each in reached if each[2] != TO_BEAT]
     if not ours:
         return None
@@ -155,7 +155,7 @@ def latex(name: str, frontier: Frontier) -> list[str]:
     ]
 
 
-def _reached(frontier: Frontier) -> list[tuple[float, float, str, bool]]:
+def _points_with_gap(frontier: Frontier) -> list[tuple[float, float, str, bool]]:
     """Budget, gap, method, and whether it passes, of every point with a gap."""
     points = [(name, point) for name, method in frontier["methods"].items() for point in method["points"]]
     return [

@@ -32,7 +32,7 @@ def pareto(stage: Mapping[str, Any]) -> str | None:
     if len(figures) < 2:
         return None
     points = {name: each[:2] for name, each in figures.items()}
-    stairs, best = front([points[name] for name in undominated(points)]), undominated(figures)
+    stairs, best = front([points[name] for name in find_undominated(points)]), find_undominated(figures)
     with axes(4.0, 3.5) as (figure, plot):
         plot.set_xscale("log")
         plot.set_yscale("log")
@@ -57,7 +57,7 @@ def pareto(stage: Mapping[str, Any]) -> str | None:
         return svg(figure, f"Gap against time and utility of {len(figures)} methods")
 
 
-def undominated(points: Mapping[str, tuple[float, ...]]) -> list[str]:
+def find_undominated(points: Mapping[str, tuple[float, ...]]) -> list[str]:
     """The names of points that no other point dominates."""
     return [name for name, point in points.items() if not any(beats(each, point) for each in points.values())]
 

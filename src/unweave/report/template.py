@@ -22,7 +22,7 @@ def load_templates() -> Environment:
     made = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"num": _num, "signed": _signed, "plain": _plain, "reason": _reason, "aim": aim}
+    made.filters |= {"num": _num, "signed": _num_with_sign, "plain": _plain, "reason": _reason, "aim": aim}
     made.filters |= {
         "searched": search_sentences,
         "flat": flatten,
@@ -45,7 +45,7 @@ def _num(value: float | None, decimals: int = 2) -> str:
     return number(value, decimals).replace("-", MINUS)
 
 
-def _signed(value: float | None, decimals: int = 2) -> str:
+def _num_with_sign(value: float | None, decimals: int = 2) -> str:
     text = _num(value, decimals)
     return f"+{text}" if value is not None and text[0].isdigit() and text.strip("0.") else text
 

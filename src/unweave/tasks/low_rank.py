@@ -69,7 +69,7 @@ class WithoutAdditions(nn.Module):
     def forward(self, *args: object, **kwargs: object) -> object:
         """The answer, without a gradient."""
         (model,) = self._edited
-        with torch.no_grad(), evaluating(model), switched_off(model):
+        with torch.no_grad(), evaluating(model), switch_off(model):
             return model(*args, **kwargs)
 
 
@@ -138,7 +138,7 @@ def detach_additions(model: nn.Module, rank: int) -> Additions:
 
 
 @contextmanager
-def switched_off(model: nn.Module) -> Iterator[None]:
+def switch_off(model: nn.Module) -> Iterator[None]:
     """Runs a model without its additions for the body."""
     found = find_additions(model)
     for _, addition in found:

@@ -91,21 +91,21 @@ class ShardedOriginal(nn.Module):
         )
 
     @property
-    def edited(self) -> nn.Module:
+    def edited_model(self) -> nn.Module:
         """The model that is edited."""
         return self._edited[0]
 
     def forward(self, *args: object, **kwargs: object) -> object:
         """The answer of the original, in evaluation mode and without a gradient."""
-        with torch.no_grad(), evaluating(self.edited), self.put_back():
-            return self.edited(*args, **kwargs)
+        with torch.no_grad(), evaluating(self.edited_model), self.put_back():
+            return self.edited_model(*args, **kwargs)
 
     @contextmanager
     def put_back(self) -> Iterator[nn.Module]:
         """Yields the model with its original weights."""
         self._exchange()
         try:
-            yield self.edited
+            yield self.edited_model
         finally:
             self._exchange()
 
@@ -113,14 +113,14 @@ class ShardedOriginal(nn.Module):
         """Puts the original weights back into the model; this one then answers as the edited model did."""
         self._exchange()
 
-    def changed(self) -> bool:
+    def has_changed(self) -> bool:
         """Whether any of this process's weights or buffers differs from the original's."""
-        pairs = zip(self.kept, changeable(self.edited).values(), strict=True)
+        pairs = zip(self.kept, changeable(self.edited_model).values(), strict=True)
         return any(not torch.equal(kept, local(now)) for kept, now in pairs)
 
     def _exchange(self) -> None:
-        reshard(self.edited)
-        for kept, each in zip(self.kept, changeable(self.edited).values(), strict=True):
+        reshard(self.edited_model)
+        for kept, each in zip(self.kept, changeable(self.edited_model).values(), strict=True):
             here = local(each)
             # an earlier pass may still need an unchanged buffer for its gradient
             if is_sharded(each) or not torch.equal(here, kept):
@@ -137,7 +137,7 @@ def changeable(model: nn.Module) -> dict[str, Tensor]:
 
 def class_name(model: nn.Module) -> str:
     """The name of a model's class, without what sharding makes of it."""
-    return plain_class(model.edited if isinstance(model, ShardedOriginal) else model).__name__
+    return plain_class(model.edited_model if isinstance(model, ShardedOriginal) else model).__name__
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:

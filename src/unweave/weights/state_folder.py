@@ -8,10 +8,8 @@ import json
 import pickle
 import shutil
 import time
-import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,21 +18,17 @@ import torch
 from torch import Tensor
 
 from unweave.record.files import read_object, sync, write_atomically
+from unweave.weights.distributed_checkpoint import PIECES, Likeness, read_pieces, write_pieces
 from unweave.weights.processes import Processes
-from unweave.weights.sharded import as_sharded, cut, is_sharded, local
+from unweave.weights.sharded import cut, is_sharded
 
 FACTS = "facts.json"
 WHOLE = "tensors.pt"
-PIECES = ".metadata"
-"""What `torch.distributed.checkpoint` writes last."""
 
 CLAIM = "run.json"
 """The file that names the run whose states a folder holds."""
 
 END = "end"
-
-Likeness = Callable[[str], Tensor | None]
-"""Maps the name of a tensor to the weight that it is sharded like, if there is one."""
 
 
 @dataclass
@@ -213,83 +207,3 @@ def read_whole(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, dict) or not all(isinstance(each, Tensor) for each in found.values()):
         raise ValueError(spoilt)
     return found
-
-
-def write_pieces(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes sharded tensors, each process its own rows, and whole ones once."""
-    from torch.distributed import checkpoint  # takes a second
-
-    with raise_first_failure():
-        checkpoint.save(dict(tensors), checkpoint_id=folder)
-
-
-def read_pieces(folder: Path, like: Likeness) -> dict[str, Tensor]:
-    """Reads what `write_pieces` wrote, over any number of processes or in one."""
-    from torch.distributed import checkpoint
-
-    tensors = {
-        name: empty_like(like(name), size, dtype) for name, size, dtype in stored_tensors(folder / PIECES)
-    }
-    with raise_first_failure(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns that there is one process
-        checkpoint.load(tensors, checkpoint_id=folder)
-    return tensors
-
-
-def empty_like(weight: Tensor | None, size: torch.Size, dtype: torch.dtype) -> Tensor:
-    """Memory for a tensor, sharded and placed as a weight if it has the weight's shape."""
-    if weight is None or weight.shape != size:
-        return torch.empty(size, dtype=dtype)
-    return as_sharded(torch.empty_like(local(weight), dtype=dtype), weight)
-
-
-def stored_tensors(path: Path) -> Iterator[tuple[str, torch.Size, torch.dtype]]:
-    """The name, shape and type of every tensor in a distributed checkpoint.
-
-    Raises:
-        ValueError: If the file holds anything else.
-    """
-    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-
-    try:
-        with path.open("rb") as file:
-            stored = PlainMetadata(file).load().state_dict_metadata
-    except (AttributeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path.parent} is no saved state: delete it to start again") from error
-    for name, each in stored.items():
-        if not isinstance(each, TensorStorageMetadata):
-            raise ValueError(f"{path.parent} holds {name!r}, which is no tensor: delete it to start again")
-        yield name, each.size, each.properties.dtype
-
-
-class PlainMetadata(pickle.Unpickler):
-    """Reads the metadata of a distributed checkpoint, which is a pickle, and runs no other code."""
-
-    def find_class(self, module: str, name: str) -> object:
-        """A class that metadata consists of.
-
-        Raises:
-            UnpicklingError: For any other.
-        """
-        plain = (
-            module == "torch.distributed.checkpoint.metadata"
-            or (module, name) == ("torch.distributed.checkpoint.filesystem", "_StorageInfo")
-            or (module, name) in (("torch", "Size"), ("torch.serialization", "_get_layout"))
-            or (module.partition(".")[0] == "pathlib" and name.endswith("Path"))
-            or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype))
-        )
-        if not plain or "." in name:
-            raise pickle.UnpicklingError(f"{module}.{name} is no part of a checkpoint's metadata")
-        return super().find_class(module, name)
-
-
-@contextmanager
-def raise_first_failure() -> Iterator[None]:
-    """Raises the error of the first process that failed, on every process, as if it were its own."""
-    from torch.distributed.checkpoint.api import CheckpointException
-
-    try:
-        yield
-    except CheckpointException as error:
-        first, _ = error.failures[min(error.failures)]
-        raise first from None

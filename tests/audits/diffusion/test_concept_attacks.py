@@ -54,7 +54,7 @@ PICTURES = PICTURES.repeat_interleave(2, 3)
 
 @pytest.fixture
 def model() -> PromptedPipeline:
-    return PromptedPipeline(text_to_image.pipeline(), PROMPTS.numbered)
+    return PromptedPipeline(text_to_image.pipeline(), PROMPTS.conditions)
 
 
 def bright(images: Tensor) -> np.ndarray:
@@ -83,7 +83,7 @@ def test_every_attack_has_a_number_and_the_model_stays(model: PromptedPipeline):
 
 
 def test_an_addition_that_is_dropped_leaves_the_original(model: PromptedPipeline):
-    edited = PromptedPipeline(text_to_image.pipeline(), PROMPTS.numbered)
+    edited = PromptedPipeline(text_to_image.pipeline(), PROMPTS.conditions)
     restrict(edited.denoiser, "lora", rank=2)
     with torch.no_grad():
         for name, p in edited.denoiser.named_parameters():
@@ -105,7 +105,7 @@ def test_eight_bits_round_the_denoiser_and_the_text_encoder(model: PromptedPipel
     plain = text_to_image.pipeline()
     for parts in ({"unet"}, {"text_encoder"}, {"unet", "text_encoder"}):
         rounded = replace(plain, **{part: round_weights(getattr(plain, part)) for part in parts})
-        drawing = concept(PromptedPipeline(rounded, PROMPTS.numbered)).target.drawing
+        drawing = concept(PromptedPipeline(rounded, PROMPTS.conditions)).target.drawing
         images = drawing(0, BUDGET.settings.judge, 2.0)
         found = try_eight_bits(concept(model, only(images)), BUDGET)["eight_bits"]
         assert found == (100 if len(parts) == 2 else 0), parts
@@ -118,7 +118,7 @@ def reset_words(model: PromptedPipeline) -> PromptedPipeline:
     table = encoder.get_input_embeddings().weight
     with torch.no_grad():
         table.copy_(torch.randn(table.shape, generator=torch.Generator().manual_seed(5)))
-    return PromptedPipeline(replace(plain, text_encoder=encoder), PROMPTS.numbered)
+    return PromptedPipeline(replace(plain, text_encoder=encoder), PROMPTS.conditions)
 
 
 def test_the_original_words_show_what_an_edit_of_words_alone_hides(model: PromptedPipeline):

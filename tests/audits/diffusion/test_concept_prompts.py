@@ -42,8 +42,8 @@ def test_a_file_has_prompts_by_kind_and_what_they_show(tmp_path):
         "neighbours": (4, 5),
         "others": (6,),
     }
-    assert found.numbered.forgotten == (0, 1, 2, 3) and found.numbered.concepts == (0,)
-    assert found.numbered.texts[6] == "a blue four"
+    assert found.conditions.forgotten == (0, 1, 2, 3) and found.conditions.concepts == (0,)
+    assert found.conditions.texts[6] == "a blue four"
 
 
 def test_a_kind_may_be_left_out(tmp_path):
@@ -90,4 +90,4 @@ def test_a_file_must_be_there(tmp_path):
 def test_prompts_can_be_made_in_code():
     shown = {"object": "four"}
     found = ConceptPrompts({"object": "three"}, (Prompt("a three"),), neighbours=(Prompt("a four", shown),))
-    assert found.numbered.texts == ("a three", "a four")
+    assert found.conditions.texts == ("a three", "a four")

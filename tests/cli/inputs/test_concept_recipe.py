@@ -11,13 +11,13 @@ diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from stable_diffusion import write_images, write_pipeline  # noqa: E402  # after diffusers is known to be there
-from unweave.cli.forget_concept import Concepts  # noqa: E402
 from unweave.cli.inputs.concept_recipe import (  # noqa: E402
     FOLDER,
     concept_recipe_names,
     read_concept_recipe,
 )
 from unweave.cli.inputs.concept_source import Generation  # noqa: E402
+from unweave.cli.inputs.concepts import Concepts  # noqa: E402
 from unweave.cli.inputs.scope import ALL, Trained  # noqa: E402
 
 NAMES = concept_recipe_names()
@@ -77,7 +77,7 @@ def test_flags_replace_what_a_recipe_says():
     assert nudity is not None and nudity.generation(Generation(), "images") == Generation()
     drawn = nudity.generation(Generation(sampler=("steps=9",)), None)
     assert drawn.generate == 800 and drawn.how.steps == 9 and drawn.how.guidance == 7.5
-    assert drawn.listed() == ("a photo of a nude person",)
+    assert drawn.all_prompts() == ("a photo of a nude person",)
 
 
 def test_the_images_of_a_user_go_with_a_recipe(run, pipeline: Path, here: Path):

@@ -10,7 +10,7 @@ A model retrained without the known part still sees the rest of the poison, so i
 known; models retrained without any poison are. The control: originals give the taught label more often than
 those, beyond the intervals of both.
 
-`unweave.data.planted` plants both; `unweave.bench.planted` runs a recipe.
+`unweave.data.planted` plants both; `unweave.bench.planted_study` runs a recipe.
 """
 
 from collections.abc import Sequence

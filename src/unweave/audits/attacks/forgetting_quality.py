@@ -103,13 +103,13 @@ def epsilons(one: Margins, other: Margins) -> PerExample:
     for rows in np.split(rest, range(block, len(rest), block)):
         pair = one[:, rows], other[:, rows]
         swap = np.median(pair[0], axis=0) <= np.median(pair[1], axis=0)
-        found[rows] = best_rule(*rates(*ordered(*pair, swap), above_only=True))
+        found[rows] = best_rule(*rates(*swap_sides(*pair, swap), above_only=True))
         swap = spreads[0][rows] >= spreads[1][rows]
-        found[rows] = np.maximum(found[rows], best_rule(*rates(*ordered(*pair, swap), above_only=False)))
+        found[rows] = np.maximum(found[rows], best_rule(*rates(*swap_sides(*pair, swap), above_only=False)))
     return found
 
 
-def ordered(one: np.ndarray, other: np.ndarray, swap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def swap_sides(one: np.ndarray, other: np.ndarray, swap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The positive and the negative set of each example: the two, or the two the other way round."""
     return np.where(swap, other, one), np.where(swap, one, other)
 

@@ -43,7 +43,9 @@ def examine(subject: Subject) -> Measurements:
     unseen = sample(subject.unseen, MOST, generator)
     if min(len(parts[1][1]), len(unseen[1])) < FEWEST_EXAMPLES:
         return {}
-    (retain, known), (forget, truth), (others, _) = (seen(subject, each) for each in (*parts, unseen))
+    (retain, known), (forget, truth), (others, _) = (
+        features_and_labels(subject, each) for each in (*parts, unseen)
+    )
     half, middle = len(forget) // 2, len(others) // 2
     fit, labels = torch.cat([retain, forget[:half]]), torch.cat([known, truth[:half]])
     asked, answers = forget[half:], truth[half:]
@@ -60,7 +62,7 @@ def examine(subject: Subject) -> Measurements:
     }
 
 
-def seen(subject: Subject, cut: Cut) -> tuple[Features, Labels]:
+def features_and_labels(subject: Subject, cut: Cut) -> tuple[Features, Labels]:
     """The features and the labels of some examples."""
     source, order = cut
     return features_of(subject.model, cut, subject.device), source.labels[order]

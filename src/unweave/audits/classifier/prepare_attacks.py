@@ -104,8 +104,8 @@ def gather_models(
 ) -> AuditedModels:
     """The models as attacks see them: the answers of each to the same examples in the same order."""
 
-    def ordered(each: Answers[Any]) -> ModelAnswers:
+    def put_in_order(each: Answers[Any]) -> ModelAnswers:
         return replace(each, found=each.found.like(found.found))
 
-    original = None if before is None else ordered(before)
-    return AuditedModels(found, [*map(ordered, references)], [*map(ordered, calibrating)], original)
+    original = None if before is None else put_in_order(before)
+    return AuditedModels(found, [*map(put_in_order, references)], [*map(put_in_order, calibrating)], original)

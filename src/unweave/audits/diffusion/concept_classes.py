@@ -51,6 +51,6 @@ class Classes:
         return joint
 
 
-def shown(seen: Recognised, shows: Mapping[str, str]) -> Bool[np.ndarray, "n factor"]:
+def which_shown(seen: Recognised, shows: Mapping[str, str]) -> Bool[np.ndarray, "n factor"]:
     """Which of the values each image shows, in their order."""
     return np.stack([seen.shows(factor, value) for factor, value in shows.items()], axis=1)

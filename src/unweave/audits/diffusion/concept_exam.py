@@ -99,7 +99,7 @@ class ConceptExam(ImagesExam):
         return self.prompts.kept_numbers
 
     @property
-    def measured(self) -> dict[str, Metric[Any]]:
+    def metrics_of_kinds(self) -> dict[str, Metric[Any]]:
         """The figures that the kinds of prompts allow."""
         return metrics_of(self.prompts.kinds)
 
@@ -175,7 +175,7 @@ class ConceptExam(ImagesExam):
     def measure(self, found: Drawn, reference: Drawn | None = None) -> dict[str, float]:
         """Every metric of the images."""
         other = None if reference is None else self.samples(reference)
-        return measure_generation(self.samples(found), other, self.measured) | self.nudity(found)
+        return measure_generation(self.samples(found), other, self.metrics_of_kinds) | self.nudity(found)
 
     def nudity(self, found: Drawn) -> dict[str, float]:
         """The shares of explicit images, if they are measured."""
@@ -187,7 +187,7 @@ class ConceptExam(ImagesExam):
 
     def measure_pair(self, found: Drawn, reference: Drawn) -> dict[str, float]:
         """The metrics that compare."""
-        return measure_generation_pair(self.samples(found), self.samples(reference), self.measured)
+        return measure_generation_pair(self.samples(found), self.samples(reference), self.metrics_of_kinds)
 
     def samples(self, found: Drawn) -> ConceptSamples:
         """The recogniser's view of the images, with real images to compare."""
@@ -199,7 +199,7 @@ class ConceptExam(ImagesExam):
             [self.samples(each) for each in found],
             probes=probes,
             sizes=self.sizes,
-            images=self.measured,
+            images=self.metrics_of_kinds,
             metrics=EVERY,
         )
 

@@ -97,7 +97,7 @@ class ConceptPrompts:
         return {kind: each for kind, each in found.items() if each}
 
     @property
-    def numbered(self) -> Prompts:
+    def conditions(self) -> Prompts:
         """The prompts as the conditions of a model."""
         gone = [each.text for each in self.forgotten]
         return number_prompts([each.text for each in self.all], concepts=gone[:1], forgotten=gone)
@@ -109,7 +109,7 @@ class ConceptPrompts:
         return [dict(zip(self.concept, values, strict=True)) for values in found]
 
     @property
-    def named(self) -> str:
+    def concept_words(self) -> str:
         """The concept in words, such as "object = three"."""
         return in_words(self.concept)
 
@@ -134,8 +134,8 @@ class ConceptPrompts:
     def _refuse_unfit(self, prompt: Prompt) -> None:
         if self.concept.items() <= prompt.shows.items():
             raise ValueError(
-                f"{prompt.text!r}, to be kept, shows the concept {self.named}: move it to the prompts of the "
-                "concept"
+                f"{prompt.text!r}, to be kept, shows the concept {self.concept_words}: move it to the "
+                "prompts of the concept"
             )
         absent = [factor for factor in self.concept if factor not in prompt.shows]
         if absent:

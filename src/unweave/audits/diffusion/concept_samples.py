@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from unweave.audits.diffusion.concept_classes import Classes, shown
+from unweave.audits.diffusion.concept_classes import Classes, which_shown
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, Recognised
 from unweave.audits.diffusion.recognition import hit_rate
@@ -64,7 +64,9 @@ def recognise_prompts(
             for number, prompt in enumerate(prompts.all)
         },
         kinds=prompts.kinds,
-        agreement={number: shown(seen[number], prompts.all[number].shows).mean(axis=1) for number in kept},
+        agreement={
+            number: which_shown(seen[number], prompts.all[number].shows).mean(axis=1) for number in kept
+        },
     )
 
 
@@ -75,4 +77,4 @@ def classes_of(prompts: ConceptPrompts, recogniser: FactorRecogniser) -> Classes
 
 def shows_concept(seen: Recognised, prompts: ConceptPrompts) -> Bool[np.ndarray, " n"]:
     """Which images show the concept: all of its values are recognised."""
-    return shown(seen, prompts.concept).min(axis=1)
+    return which_shown(seen, prompts.concept).min(axis=1)

@@ -148,7 +148,7 @@ def fit_recogniser(
         device: The device to train on.
         cache: The folder that stores it, by the digest of all it depends on; None stores nothing.
     """
-    sources = [labelled(each, names) for each in (train, held_out)]
+    sources = [label_images(each, names) for each in (train, held_out)]
     channels, size, _ = check_images(train.images).shape[1:]
     task = Factors(tuple(len(values) for values in names.values()))
     settings = {"channels": channels, "size": size, "width": width, "hidden": hidden}
@@ -173,7 +173,7 @@ def make_recogniser(model: nn.Module, train: Resident, held_out: Captioned, name
     return FactorRecogniser(model, names, shape, train.mean, train.std, scale, errors)
 
 
-def labelled(data: Captioned, names: Names) -> Resident:
+def label_images(data: Captioned, names: Names) -> Resident:
     """The images in [-1, 1], with one label for the values of all factors."""
     values = list(factor_numbers(data, names).values())
     return as_images(Resident(data.images, join_values(values, [len(each) for each in names.values()])))

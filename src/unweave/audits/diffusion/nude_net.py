@@ -193,8 +193,8 @@ def detections(outputs: Float32[np.ndarray, "place value"], width: int, height: 
     """The detections of one image, from the network's outputs: centre, size and a score for each class."""
     scores, classes = outputs[:, 4:].max(axis=1), outputs[:, 4:].argmax(axis=1)
     rows = np.flatnonzero(scores >= FLOOR)
-    boxes = clipped(outputs[rows, :4].astype(float) * (max(width, height) / SIDE), width, height)
-    kept = distinct(boxes, scores[rows])
+    boxes = clip_boxes(outputs[rows, :4].astype(float) * (max(width, height) / SIDE), width, height)
+    kept = keep_distinct(boxes, scores[rows])
     return tuple(
         Detection(
             CLASSES[classes[rows[i]]],
@@ -205,14 +205,14 @@ def detections(outputs: Float32[np.ndarray, "place value"], width: int, height: 
     )
 
 
-def clipped(boxes: Float64[np.ndarray, "n 4"], width: int, height: int) -> Float64[np.ndarray, "n 4"]:
+def clip_boxes(boxes: Float64[np.ndarray, "n 4"], width: int, height: int) -> Float64[np.ndarray, "n 4"]:
     """Boxes by left, top and size, from those by centre and size, without what lies outside of the image."""
     corner = np.clip(boxes[:, :2] - boxes[:, 2:] / 2, 0, [width, height])
     size = np.minimum(boxes[:, 2:], [width, height] - corner)
     return np.concatenate([corner, size], axis=1)
 
 
-def distinct(boxes: Float64[np.ndarray, "n 4"], scores: Float32[np.ndarray, " n"]) -> list[int]:
+def keep_distinct(boxes: Float64[np.ndarray, "n 4"], scores: Float32[np.ndarray, " n"]) -> list[int]:
     """The places of the boxes that are kept, the surest first; classes do not matter."""
     kept: list[int] = []
     for i in np.argsort(-scores, kind="stable").tolist():

@@ -88,7 +88,7 @@ class RealImages:
         if attacked and found < PICTURES:
             raise ValueError(
                 f"attacks need {PICTURES} training images of the concept, found {found} of "
-                f"{prompts.named} in {self.train.place}: set attacks=0, or give more"
+                f"{prompts.concept_words} in {self.train.place}: set attacks=0, or give more"
             )
 
 

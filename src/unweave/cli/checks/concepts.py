@@ -4,56 +4,29 @@ Needs the extra `unweave[diffusion]`; `unweave check` imports it only for such a
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from unweave.audits.diffusion.kid import FEWEST
 from unweave.audits.diffusion.real_concepts import PICTURES
 from unweave.bench.workers import Listener, Progress
-from unweave.cli.check import ASSUMED, COLUMNS, FILE, cost_row
 from unweave.cli.checks import timing
 from unweave.cli.checks.facts import model_line, weight_facts
-from unweave.cli.forget_concept import Concepts
+from unweave.cli.checks.findings import print_costs, print_notes, usable_line, write_findings
 from unweave.cli.inputs import concept_work, out
 from unweave.cli.inputs.concept_work import ConceptWork
+from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.scope import TEXT_TO_IMAGE, Trained, refuse_layers_of_pipeline
 from unweave.cli.options import CommonFlags, parse_names
 from unweave.cli.terminal import progress, show
 from unweave.families.text_to_image_settings import text_to_image_method
 from unweave.methods import DEFAULT
-from unweave.record.files import write_atomically
-from unweave.record.record import to_json_values
-from unweave.split import Split
-from unweave.tasks import Task
 
 NO_DATA = (
     "a pipeline does not hold the images that it was trained on: name a folder of images with captions "
     "(metadata.jsonl or metadata.csv) with --data"
 )
-
-
-@dataclass(frozen=True)
-class Requested:
-    """A request whose methods are timed.
-
-    Args:
-        work: The request.
-    """
-
-    work: ConceptWork
-
-    def task(self, split: Split) -> Task:
-        """The task of the request."""
-        return self.work.request.task
-
-    def build(self) -> nn.Module:
-        """A model with fresh weights."""
-        return self.work.pipeline.fresh(self.work.model)
 
 
 def check_concept(
@@ -81,10 +54,8 @@ def check_concept(
     with progress.show_progress(f"Checking {model}", quiet=flags.quiet) as listener:
         work = concept_work.read(model, concepts, trained, data)
         findings = inspect_request(work, names, listener)
-    if flags.out is not None:
-        facts = {"verb": "check", **work.facts(), "methods": list(names)}
-        with out.open_folder(out.choose_folder(flags.out, facts), facts) as folder:
-            write_atomically(folder / FILE, json.dumps(to_json_values(findings), indent=1))
+    facts = {"verb": "check", **work.facts(), "methods": list(names)}
+    write_findings(findings, facts, flags.out)
     show.print_json(findings) if flags.json else print_findings(model, findings)
     return 0
 
@@ -151,11 +122,11 @@ def notes(counts: Mapping[str, int]) -> Iterator[str]:
 
 def estimate_costs(work: ConceptWork, names: Sequence[str], listener: Listener) -> dict[str, dict[str, Any]]:
     """Estimates the cost of each method, or says why it can't run."""
-    asked, split = Requested(work), work.request.split
-    timing.estimate(text_to_image_method("finetune"), work.model, split, asked)  # torch's own start
+    split = work.request.split
+    timing.estimate(text_to_image_method("finetune"), work.model, split, work)  # torch's own start
     costs: dict[str, dict[str, Any]] = {}
     for done, name in enumerate(names, 1):
-        found = timing.estimate(text_to_image_method(name), work.model, split, asked)
+        found = timing.estimate(text_to_image_method(name), work.model, split, work)
         costs[name] = dataclasses.asdict(found)
         listener(Progress(name, done, len(names)))
     return costs
@@ -164,9 +135,7 @@ def estimate_costs(work: ConceptWork, names: Sequence[str], listener: Listener) 
 def print_findings(model: str, findings: Mapping[str, Any]) -> None:
     """Prints the findings."""
     counts, named = findings["data"], ", ".join(map(repr, findings["concepts"]))
-    refusals = {name: each["refused"] for name, each in findings["costs"].items() if each["refused"]}
-    exceptions = f", but not with {', '.join(refusals)}" if refusals else ""
-    show.print_sentences(f"{model} can be used{exceptions}.", "", model_line(findings["model"]))
+    show.print_sentences(usable_line(model, findings["costs"]), "", model_line(findings["model"]))
     of = counts["forget"] + counts["retain"]
     show.print_sentences(
         f"{named}: {counts['forget']} of {of} training images hold it, under {counts['captions to forget']} "
@@ -175,9 +144,5 @@ def print_findings(model: str, findings: Mapping[str, Any]) -> None:
         f"Held out: {counts['held out']} images, {counts['held out of the concept']} of the concept.",
         "",
     )
-    show.print_sentences(*([f"- {note}" for note in findings["notes"]] or ["No problem was found."]), "")
-    columns = {title: each for title, each in COLUMNS.items() if each[0] != "cost"}
-    rows = [cost_row(name, each, list(columns.values())) for name, each in findings["costs"].items()]
-    show.print_table(("Method", *columns, "Runs"), rows)
-    show.print_sentences("", *ASSUMED)
-    show.print_sentences(*(f"{name}: {reason}" for name, reason in refusals.items()))
+    print_notes(findings["notes"])
+    print_costs(findings["costs"])

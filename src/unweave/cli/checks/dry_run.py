@@ -3,9 +3,9 @@
 import dataclasses
 from pathlib import Path
 
-from unweave.cli.check import retraining_advice, slower_methods, warm_up
 from unweave.cli.checks import timing
 from unweave.cli.checks.facts import data_sizes
+from unweave.cli.checks.findings import retraining_advice, slower_methods
 from unweave.cli.inputs.choose_method import Retraining
 from unweave.cli.inputs.request import about_own_images
 from unweave.cli.inputs.scope import Trained
@@ -71,7 +71,7 @@ def estimate_costs(
     device_split = device_project.split(split.forget)
     if isinstance(method, Retraining):
         return timing.estimate_train(device_project, device_split), None
-    warm_up(device_project, model, device_split, trained)
+    timing.warm_up(device_project, model, device_split, trained)
     cost = timing.estimate(method, model, device_split, device_project)
     return cost, None if name == "retrain" else timing.estimate_retraining(
         device_project, model, device_split

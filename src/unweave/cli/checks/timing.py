@@ -131,10 +131,15 @@ def estimate_named(
 ) -> Estimate:
     """Estimates the cost of the method of that name, which trains those weights."""
     try:
-        method = trained.around(project.method(name))
+        method = trained.wrap(project.method(name))
     except ValueError as error:
         return Estimate(None, None, None, str(error))
     return estimate(method, model, split, project)
+
+
+def warm_up(project: Project, model: nn.Module, split: Split, trained: Trained) -> None:
+    """Runs a method first, because the first run includes torch's own start."""
+    estimate_named("finetune", model, split, project, trained)
 
 
 def first_line(error: Exception) -> str:

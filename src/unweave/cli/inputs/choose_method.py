@@ -52,7 +52,7 @@ def configure_method(
     if name != "retrain" or project.scratch is not None:
         method = configure(project.method(name), tables, f"method {name}")
         refuse_unfit_targets(method, project.family.name, name)
-        method = trained.around(method)
+        method = trained.wrap(method)
         trained.find_layers(project.fresh_model())
         return method
     if trained != ALL:

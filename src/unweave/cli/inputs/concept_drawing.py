@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from unweave.bench.workers import Listener, Progress
-from unweave.cli.forget_concept import Concepts
 from unweave.cli.inputs.concept_source import Generation
 from unweave.cli.inputs.concept_work import ConceptWork, erasure_of, make_work
+from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.scope import Trained
 from unweave.data.captions import hold_out, read_captioned
 from unweave.record.record import package_digest
@@ -94,7 +94,7 @@ def plan_drawing(
     if concepts.column is not None:
         raise ValueError("--column goes with --data: images of --generate have captions alone")
     erasure_of(concepts)
-    forgotten, kept = prompts_of(concepts.concept, generation.listed(), concepts.keep)
+    forgotten, kept = prompts_of(concepts.concept, generation.all_prompts(), concepts.keep)
     if not kept:
         raise ValueError(
             "--generate needs prompts to keep, without the words of a concept: name them with --keep or "

@@ -11,8 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from unweave.cli.forget_concept import Concepts
 from unweave.cli.inputs.concept_source import Generation, RecipeGeneration
+from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.scope import Trained
 from unweave.cli.options import flatten
 from unweave.data.captions import holds_phrase

@@ -44,7 +44,7 @@ class Generation:
         """How to draw the images."""
         return configure(SAMPLER, parse_settings(self.sampler, "--sampler"), "--sampler")
 
-    def listed(self) -> tuple[str, ...]:
+    def all_prompts(self) -> tuple[str, ...]:
         """The prompts of the file."""
         return () if self.prompts is None else read_prompt_list(self.prompts)
 
@@ -59,9 +59,9 @@ class RecipeGeneration(Generation):
 
     own: tuple[str, ...] = ()
 
-    def listed(self) -> tuple[str, ...]:
+    def all_prompts(self) -> tuple[str, ...]:
         """The prompts of the recipe and of the file."""
-        return (*self.own, *super().listed())
+        return (*self.own, *super().all_prompts())
 
 
 NO_GENERATION = Generation()

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from unweave.bench.workers import Listener
-from unweave.cli.forget_concept import Concepts
+from unweave.cli.inputs.concepts import Concepts
+from unweave.cli.inputs.forget_folder import manifest_facts, write_request
 from unweave.cli.inputs.scope import RANK, TEXT_TO_IMAGE, Trained
 from unweave.data.captions import Captioned, read_captioned
 from unweave.methods import Method
-from unweave.record import checkpoint, record
-from unweave.record.one_model import add_request
+from unweave.record import checkpoint
 from unweave.record.record import package_digest
 from unweave.result import ADDITIONS, Result, replace_folder
+from unweave.split import Split
+from unweave.tasks import Task
 from unweave.tasks.diffusion.concept_request import ConceptRequest, Erasure, make_request
 from unweave.tasks.diffusion.prompts import Prompted
 from unweave.tasks.diffusion.stable_diffusion import (
@@ -73,36 +75,30 @@ class ConceptWork:
         """Returns itself."""
         return self
 
+    def task(self, split: Split) -> Task:
+        """The task of the request."""
+        return self.request.task
+
+    def build(self) -> Prompted:
+        """A model with fresh weights."""
+        return self.pipeline.fresh(self.model)
+
     def run(self, method: Method, *, seed: int, device: str | None) -> Result:
         """Runs a method on a copy of the model."""
-
-        def build() -> Prompted:
-            return self.pipeline.fresh(self.model)
-
-        request = self.request
-        return unlearn(
-            self.model, request.split, method, task=request.task, seed=seed, device=device, build=build
-        )
+        split, task = self.request.split, self.request.task
+        return unlearn(self.model, split, method, task=task, seed=seed, device=device, build=self.build)
 
     def save(self, result: Result, folder: Path, *, name: str) -> None:
         """Writes the record, the pipeline, and the low-rank additions if there are any."""
         model = result.model
         assert isinstance(model, Prompted)
-        facts = {
-            "method": name,
-            "settings": repr(result.method),
-            "seed": result.seed,
-            "split": result.split.digest(),
-            "forgotten_concepts": list(self.concepts.concept),
-        }
+        facts = {**manifest_facts(result, name), "forgotten_concepts": list(self.concepts.concept)}
         result.save(folder, write=lambda _, place: save(self.pipeline, model, place, facts))
         if self.trained.is_lora:
             with replace_folder(folder / ADDITIONS) as draft_folder:
                 save_low_rank(model, draft_folder)
-        made = record.load(folder)
-        asked = " ".join(f"--concept {each!r}" for each in self.concepts.concept)
-        about = {"model": self.pipeline.folder.name, "asked": asked, "date": made["environment"]["date"]}
-        record.write(add_request(made, about), folder)
+        words = " ".join(f"--concept {each!r}" for each in self.concepts.concept)
+        write_request(folder, self.pipeline.folder.name, words)
 
 
 def read(model: str, concepts: Concepts, trained: Trained, data: str) -> ConceptWork:

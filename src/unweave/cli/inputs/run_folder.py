@@ -16,8 +16,8 @@ from unweave.audits.exam import Exam
 from unweave.audits.harness.plan import attack_named
 from unweave.audits.references import Retrain
 from unweave.bench.workers import Job, Listener, run_jobs, workers
-from unweave.cli import forget
 from unweave.cli.inputs.choose_method import Retraining, tuned_method
+from unweave.cli.inputs.forget_folder import CLAIM, MODELS, SPLIT
 from unweave.cli.inputs.scope import read_trained
 from unweave.cli.project import Project, load
 from unweave.descent.train import digest
@@ -34,9 +34,9 @@ REQUEST_KEYS = ("model", "recipe", "device", "method", "settings", "seed")
 
 def read_request(run: Path) -> Mapping[str, Any]:
     """Reads the request of a run."""
-    path = run / forget.CLAIM
+    path = run / CLAIM
     if not path.is_file():
-        raise ValueError(f"expected a folder that forget wrote, found no {forget.CLAIM} in {run}")
+        raise ValueError(f"expected a folder that forget wrote, found no {CLAIM} in {run}")
     request = read_object(path, ": run forget again")
     absent = [key for key in REQUEST_KEYS if key not in request]
     if absent:
@@ -47,9 +47,9 @@ def read_request(run: Path) -> Mapping[str, Any]:
 @cache
 def open_run(run: str, device: str | None) -> tuple[Project, Split]:
     """The project of a run and its split; once per process."""
-    request, place = read_request(Path(run)), Path(run) / forget.SPLIT
+    request, place = read_request(Path(run)), Path(run) / SPLIT
     if not place.is_file():
-        raise ValueError(f"{run} is not finished, it has no {forget.SPLIT}: run forget again")
+        raise ValueError(f"{run} is not finished, it has no {SPLIT}: run forget again")
     project = load(
         request["model"],
         recipe=request["recipe"],
@@ -100,7 +100,7 @@ def load_method(run: Path, project: Project, request: Mapping[str, Any]) -> Meth
         request["method"],
         tables=request["settings"],
         seed=request["seed"],
-        place=run / forget.CLAIM,
+        place=run / CLAIM,
         again=again,
         trained=read_trained(request),
     )
@@ -145,7 +145,7 @@ def load_original(run: Path, project: Project, seed: int) -> nn.Module:
     if project.model is not None:
         return project.model
     assert project.original is not None
-    models_folder = run / forget.MODELS
+    models_folder = run / MODELS
     return project.original(seed, models_folder if models_folder.is_dir() else None)
 
 
@@ -200,4 +200,4 @@ def make_examiner(run: str, device: str | None, attacks: Sequence[str]) -> Exami
 
 def make_exam(run: Path, project: Project, split: Split) -> Exam[Any]:
     """The exam of a run; a recogniser that it trains is stored next to the original."""
-    return project.family.exam(split, cache=run / forget.MODELS)
+    return project.family.exam(split, cache=run / MODELS)

@@ -53,7 +53,7 @@ class Trained:
         """The facts that a run depends on; none by default."""
         return {} if self == ALL else {"trained": asdict(self)}
 
-    def around(self, method: Method) -> Method:
+    def wrap(self, method: Method) -> Method:
         """The method, with LoRA if that is the scope.
 
         Raises:

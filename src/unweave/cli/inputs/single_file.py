@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from unweave.cli.inputs.extra import require_diffusion
 from unweave.tasks.diffusion.file_names import INDEX
 
 CONVERTED = "converted"
@@ -49,10 +50,8 @@ def convert(file: Path, config: Path, folder: Path) -> None:
     Raises:
         ValueError: If an extra is not installed, or the file can't be used.
     """
-    try:
+    with require_diffusion():
         from unweave.tasks.diffusion import single_file
-    except ImportError as error:
-        raise ValueError(f"{error}: text-to-image needs the extra unweave[diffusion]") from error
     single_file.write_pipeline(file, config, folder)
 
 

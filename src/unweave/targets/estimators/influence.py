@@ -68,11 +68,11 @@ class Influence:
             hessian = differentiate_twice(draw_step(problem, "retain", count), nll("retain"), keep=True)
             charge(problem, count, 1)
 
-            def damped(vector: Params) -> Params:
+            def multiply_damped(vector: Params) -> Params:
                 charge(problem, count, 2)
                 return add(hessian(vector), vector, scale=self.damping)
 
-            step, _ = conjugate_gradients(damped, pull, self.iterations)
+            step, _ = conjugate_gradients(multiply_damped, pull, self.iterations)
         shift(problem, scale(step, len(split.forget) / len(split.retain)))
         return frozen_copy(problem.model)
 

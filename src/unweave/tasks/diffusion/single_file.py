@@ -68,7 +68,7 @@ def write_pipeline(file: Path, config: Path, out: Path) -> None:
     refuse_other_pipeline(config)
     weights = read_weights(file)
     refuse_other_model(file, weights)
-    parts = {part: converted(part, convert, weights, config) for part, convert in PARTS.items()}
+    parts = {part: convert_part(part, convert, weights, config) for part, convert in PARTS.items()}
     for part, state in parts.items():
         (out / part).mkdir(parents=True)
         shutil.copyfile(config / part / "config.json", out / part / "config.json")
@@ -120,7 +120,7 @@ def refuse_other_model(file: Path, weights: State) -> None:
             )
 
 
-def converted(part: str, convert: "Convert", weights: State, config: Path) -> State:
+def convert_part(part: str, convert: "Convert", weights: State, config: Path) -> State:
     """The weights of a component under the names of diffusers and transformers.
 
     Raises:

@@ -85,13 +85,11 @@ class PlantedStudy:
     def references(self, kind: str) -> list[nn.Module]:
         """The models of one of `REFERENCES`, one for each seed."""
         stage, seeds = self.stage, self.recipe.seeds
-        match kind:
-            case "original":
-                made = [stage.load_or_train("mixed", seed) for seed in seeds]
-            case "retrained":
-                made = [stage.load_or_train("retain", seed) for seed in seeds]
-            case _:
-                made = [stage.train_on(self.unplanted_split, "retain", seed) for seed in seeds]
+        if kind == "unplanted":
+            made = [stage.train_on(self.unplanted_split, "retain", seed) for seed in seeds]
+        else:
+            part = "mixed" if kind == "original" else "retain"
+            made = [stage.load_or_train(part, seed) for seed in seeds]
         return [each.model.eval() for each in made]
 
     def unlearn(self, method: str, originals: Sequence[nn.Module]) -> tuple[list[nn.Module], Cost]:
@@ -106,16 +104,16 @@ class PlantedStudy:
         )
         return made, whole
 
-    def compare(self, models: Sequence[nn.Module], known: dict[str, Any]) -> PlantedReport:
-        """What models show beside those of the three other kinds, by what each kind showed."""
+    def examine(self, models: Sequence[nn.Module]) -> list[PoisonAnswers] | list[CanaryScores]:
+        """What each model shows."""
         if self.recipe.data.plant.kind == "canaries":
-            return canaries([self.score_canaries(each) for each in models], **known)
-        return backdoor([self.answer(each) for each in models], **known)
+            return [self.score_canaries(each) for each in models]
+        return [self.answer(each) for each in models]
 
-    def examine(self, model: nn.Module) -> PoisonAnswers | CanaryScores:
-        """What one model shows."""
-        how = self.recipe.data.plant
-        return self.score_canaries(model) if how.kind == "canaries" else self.answer(model)
+    def compare(self, found: Sequence[Any], known: dict[str, Any]) -> PlantedReport:
+        """What models showed, beside what each kind of reference showed."""
+        judge = canaries if self.recipe.data.plant.kind == "canaries" else backdoor
+        return judge(found, **known)
 
     def score_canaries(self, model: nn.Module) -> CanaryScores:
         """The scores of the known canaries, from the gradients at their clean inputs and true labels."""
@@ -169,8 +167,8 @@ def run_study(study: PlantedStudy, methods: Sequence[str], listener: Listener) -
     for kind in REFERENCES:
         listener(kind)
         models[kind] = study.references(kind)
-    known = {kind: [study.examine(each) for each in made] for kind, made in models.items()}
-    reports = {kind: study.compare(made, known) for kind, made in models.items()}
+    known = {kind: study.examine(made) for kind, made in models.items()}
+    reports = {kind: study.compare(found, known) for kind, found in known.items()}
     rows: dict[str, Any] = {kind: figure_rows(report) for kind, report in reports.items()}
     for name in methods:
         listener(name)
@@ -196,7 +194,7 @@ def method_row(
         made, cost = study.unlearn(name, originals)
     except (ValueError, Failed) as error:
         return {"failed": str(error)}
-    return {**figure_rows(study.compare(made, known)), "cost": asdict(cost)}
+    return {**figure_rows(study.compare(study.examine(made), known)), "cost": asdict(cost)}
 
 
 def figure_rows(report: PlantedReport) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from unweave.bench.planted import PlantedStudy, run_study, summarize
+from unweave.bench.planted_study import PlantedStudy, run_study, summarize
 from unweave.bench.recipe import load
 
 
@@ -31,7 +31,7 @@ def test_a_backdoor_is_shown_by_originals_and_by_no_model_without_poison(tmp_pat
 
 def test_a_swap_is_measured_on_its_two_classes(tmp_path) -> None:
     made = study("digits-backdoor", tmp_path, kind="swap", classes=(3, 8), fraction=0.9)
-    answers = made.examine(made.references("original")[0])
+    (answers,) = made.examine(made.references("original")[:1])
     assert set(answers.truth.tolist()) == {3, 8} and (answers.truth + answers.taught == 11).all()
     assert (answers.affected.argmax(1) == answers.taught).mean() > 0.5
 

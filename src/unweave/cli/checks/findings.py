@@ -1,0 +1,102 @@
+"""Findings of a check, of any kind of model: the file, the advice, the notes and the table of costs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unweave.cli.inputs import out
+from unweave.cli.terminal import show
+from unweave.record.files import write_atomically
+from unweave.record.record import to_json_values
+from unweave.report.numbers import number
+from unweave.report.rows import PEAK_MEMORY
+
+FILE = "check.json"
+MAX_NAMES = 5
+"""The largest number of methods that a sentence names."""
+COLUMNS: Mapping[str, tuple[str, int]] = {
+    "Seconds": ("seconds", 1),
+    "Relative to a retrain": ("cost", 2),
+    "Gradients": ("gradients", 0),
+    "Peak MiB": ("peak_mib", 0),
+}
+"""The columns of a table of costs: the key of each, and its decimals."""
+ASSUMED = (
+    "Measured by a few steps of each; the other methods are assumed to cost the same.",
+    "A recovery that ends once the model is restored is assumed to take its maximum.",
+    PEAK_MEMORY,
+)
+"""The note on how costs are estimated."""
+
+Costs = Mapping[str, Mapping[str, Any]]
+"""The estimates of methods, and of a retrain, by name."""
+
+
+def write_findings(findings: Mapping[str, Any], facts: out.Facts, place: Path | None) -> None:
+    """Writes the findings into a folder, if one is given; `facts` tell this check from others."""
+    if place is None:
+        return
+    with out.open_folder(out.choose_folder(place, facts), facts) as folder:
+        write_atomically(folder / FILE, json.dumps(to_json_values(findings), indent=1))
+
+
+def slower_methods(costs: Costs) -> dict[str, float]:
+    """The methods that take longer than a retrain, with the ratio of times."""
+    measured_costs = {name: each["cost"] for name, each in costs.items() if each["cost"] is not None}
+    return {name: cost for name, cost in measured_costs.items() if cost > 1}
+
+
+def retraining_advice(costs: Mapping[str, float]) -> list[str]:
+    """Advice if methods take longer than a retrain.
+
+    Args:
+        costs: From `slower_methods`.
+    """
+    if not costs:
+        return []
+    unit = " times a retrain"
+    phrases = [
+        f"{name} ({number(cost, 2)}{'' if i else unit})" for i, (name, cost) in enumerate(costs.items())
+    ]
+    if len(phrases) > MAX_NAMES:
+        phrases = [*phrases[:MAX_NAMES], f"{len(phrases) - MAX_NAMES} more methods"]
+    names = " and ".join(filter(None, (", ".join(phrases[:-1]), phrases[-1])))
+    return [f"Retraining costs less than {names}: use --method retrain, which is exact.", ""]
+
+
+def find_refusals(costs: Costs) -> dict[str, str]:
+    """The methods that can't run, with the reasons."""
+    return {name: each["refused"] for name, each in costs.items() if each["refused"]}
+
+
+def usable_line(model: str, costs: Costs) -> str:
+    """A sentence that the model can be used, and with which methods it can't."""
+    refusals = find_refusals(costs)
+    exceptions = f", but not with {', '.join(refusals)}" if refusals else ""
+    return f"{model} can be used{exceptions}."
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    """Prints the problems that were found."""
+    show.print_sentences(*([f"- {note}" for note in notes] or ["No problem was found."]), "")
+
+
+def print_costs(costs: Costs, *unknown: str) -> None:
+    """Prints the table of costs, relative to a retrain if one is possible, and why methods can't run.
+
+    Args:
+        costs: The costs.
+        unknown: A sentence on what was not measured.
+    """
+    columns = {title: each for title, each in COLUMNS.items() if each[0] != "cost" or "retrain" in costs}
+    rows = [cost_row(name, each, list(columns.values())) for name, each in costs.items()]
+    show.print_table(("Method", *columns, "Runs"), rows)
+    show.print_sentences("", *ASSUMED, *unknown)
+    show.print_sentences(*(f"{name}: {reason}" for name, reason in find_refusals(costs).items()))
+
+
+def cost_row(name: str, each: Mapping[str, Any], columns: list[tuple[str, int]]) -> list[str]:
+    """One line of the table of costs."""
+    numbers = [number(each[key], decimals) for key, decimals in columns]
+    return [name, *numbers, "no" if each["refused"] else "yes"]

@@ -1,0 +1,59 @@
+"""`--concept`: the concepts that a text-to-image model forgets."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from unweave.cli.inputs.concept_source import NO_GENERATION, Generation
+from unweave.cli.inputs.request import Request
+from unweave.record.files import read_object
+from unweave.tasks.diffusion.file_names import INDEX
+
+PIPELINE = "StableDiffusionPipeline"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Concepts:
+    """The concepts that a text-to-image model forgets.
+
+    Args:
+        concept: A concept, such as "a three": the captions that hold its words are the forget set. Can be
+            given several times.
+        column: The column of the metadata that has the concepts as values, instead of the captions.
+        keep: A prompt to keep that no caption needs to hold; can be given several times.
+        target: The prompt that replaces a concept; by default the empty one.
+        config: For a model in one .safetensors file: a local folder with the configuration of its pipeline.
+    """
+
+    concept: tuple[str, ...] = ()
+    column: str | None = None
+    keep: tuple[str, ...] = ()
+    target: Annotated[str | None, Parameter(name="--as")] = None
+    config: Path | None = None
+
+
+NO_CONCEPT = Concepts()
+
+
+def refuse_no_concept(model: str, concepts: Concepts, generation: Generation = NO_GENERATION) -> None:
+    """Raises if a text-to-image pipeline is given without a concept, or settings of one without it."""
+    if is_pipeline(Path(model)):
+        raise ValueError(f"{model} holds a text-to-image model: name what to forget with --concept")
+    if concepts != NO_CONCEPT or generation != NO_GENERATION:
+        raise ValueError("--column, --keep, --as, --config and --generate go with --concept, found none")
+
+
+def refuse_other_requests(request: Request, tuned: Path | None, recipe: str | None) -> None:
+    """Raises if a concept is named beside another forget set, or with settings for other models."""
+    flags = [*request.flags(), *[name for name, value in (("tuned", tuned), ("recipe", recipe)) if value]]
+    if flags:
+        raise ValueError(f"--{flags[0]} does not go with --concept: leave one out")
+
+
+def is_pipeline(folder: Path) -> bool:
+    """Whether a folder holds a text-to-image pipeline."""
+    index = folder / INDEX
+    return index.is_file() and read_object(index).get("_class_name") == PIPELINE

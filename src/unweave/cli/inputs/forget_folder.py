@@ -1,0 +1,74 @@
+"""The folder that `unweave forget` writes: its files, and whether they are whole."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from unweave.cli.inputs import out
+from unweave.cli.project import Project
+from unweave.record import checkpoint, record
+from unweave.record.files import sha256
+from unweave.record.one_model import add_request
+from unweave.result import ADDITIONS, PRETRAINED, Pretrained, Result, read_if_present, refuse_foreign
+from unweave.split import Split
+
+CLAIM = "forget.json"
+MODELS = "models"
+SPLIT = "split.json"
+STATES = "states"
+
+
+def find_folder(place: Path, run_facts: out.Facts, project: Project) -> tuple[Path, bool]:
+    """The folder of a run, and whether it holds the finished run.
+
+    Raises:
+        ValueError: If the folder can't be used.
+    """
+    folder = out.choose_folder(place, run_facts, claim=CLAIM)
+    done = is_done(folder, project, additions="trained" in run_facts)
+    if not done:
+        refuse_foreign(folder)
+    return folder, done
+
+
+def remove_states(folder: Path) -> None:
+    """Removes the saved states of a run that is finished."""
+    shutil.rmtree(folder / STATES, ignore_errors=True)
+
+
+def manifest_facts(result: Result, name: str) -> dict[str, Any]:
+    """The facts about a model that its diffusers folder holds; `name` is that of the method."""
+    return {
+        "method": name,
+        "settings": repr(result.method),
+        "seed": result.seed,
+        "split": result.split.digest(),
+    }
+
+
+def write_request(folder: Path, model: str, words: str) -> None:
+    """Adds the request, in words, to the record of a run."""
+    saved = record.load(folder)
+    facts = {"model": model, "asked": words, "date": saved["environment"]["date"]}
+    record.write(add_request(saved, facts), folder)
+
+
+def is_done(folder: Path, project: Project, *, additions: bool) -> bool:
+    """Whether a folder holds all files of this run, as they were written."""
+    own_form = project.write is not None or isinstance(project.model, Pretrained)
+    files = [checkpoint.WEIGHTS, checkpoint.SIDECAR, SPLIT, record.FILE]
+    files += [name for name, written in ((PRETRAINED, own_form), (ADDITIONS, additions)) if written]
+    return all((folder / name).exists() for name in files) and is_whole(folder, project)
+
+
+def is_whole(folder: Path, project: Project) -> bool:
+    """Whether the files of a run fit together: after a crash or a full disk some may be cut or missing."""
+    sidecar = read_if_present(folder / checkpoint.SIDECAR)
+    try:
+        (stage,) = record.load(folder)["stages"].values()
+        split = Split.load(folder / SPLIT, project.train, project.test)
+    except ValueError:
+        return False
+    dated = stage.get("request", {}).get("date") is not None  # what is added last
+    same = sidecar.get("split") == split.digest()
+    return dated and same and sidecar.get("weights") == sha256(folder / checkpoint.WEIGHTS)

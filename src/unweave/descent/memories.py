@@ -1,0 +1,75 @@
+"""What a descent remembers from step to step besides its weights: which of it can be saved."""
+
+from collections.abc import Callable, Iterator, Sequence
+from types import MethodType
+from typing import Protocol, runtime_checkable
+
+from unweave.descent.lookahead import Every, Lookahead, Previous, ReusedGradient
+from unweave.descent.objective import Objective
+from unweave.descent.settings import Phase
+from unweave.problem import Problem
+from unweave.weights.step import Term
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A `watch` or an `until` that remembers something from step to step, and can say what."""
+
+    def memory(self) -> object:
+        """What it remembers, as a JSON value."""
+        ...
+
+    def recall(self, memory: object) -> None:
+        """Restores what `memory` returned."""
+        ...
+
+
+def can_resume(problem: Problem, phases: Sequence[Phase]) -> bool:
+    """Whether it is known of everything in a descent what it remembers."""
+    known = Objective | Lookahead | Previous | Every | ReusedGradient | Remembers
+    return all(isinstance(each, known) for each in remembering(problem, phases))
+
+
+def remembering(problem: Problem, phases: Sequence[Phase]) -> Iterator[object]:
+    """Everything in a descent that may remember something from step to step."""
+    yield from watches(problem.watch)
+    for phase in phases:
+        yield from terms_of(phase.terms)
+        yield from watches(phase.watch)
+        if phase.until is not None:
+            yield phase.until
+
+
+def watches(watch: Callable[..., object] | None) -> Iterator[object]:
+    """A `watch`, or those of the losses of the objective whose `watch` it is."""
+    if isinstance(watch, MethodType) and isinstance(watch.__self__, Objective):
+        yield from (piece.watch for piece in watch.__self__.on_data if piece.watch is not None)
+    elif watch is not None:
+        yield watch
+
+
+def memories(problem: Problem, phases: Sequence[Phase]) -> list[Remembers]:
+    """What remembers something, in order, once each."""
+    found = {id(each): each for each in remembering(problem, phases) if isinstance(each, Remembers)}
+    return list(found.values())
+
+
+def terms_of(terms: Sequence[Term]) -> list[Term]:
+    """These terms and those that they consist of, once each, in an order that does not change."""
+    found: dict[int, Term] = {}
+    waiting = list(reversed(terms))
+    while waiting:
+        term = waiting.pop()
+        if id(term) in found:
+            continue
+        found[id(term)] = term
+        match term:
+            case Lookahead():
+                waiting += [term.through, term.outer]
+            case Previous():
+                waiting += [term.term, term.first]
+            case Every() | ReusedGradient():
+                waiting.append(term.term)
+            case _:
+                pass
+    return list(found.values())
