@@ -1,6 +1,6 @@
 """What grows with a model: the memory and the messages of a step, and the laws that carry them further.
 
-    python benchmarks/growth.py --record records/growth.json    # ten minutes of two cores
+    python benchmarks/growth.py --record records/growth.json    # a quarter of an hour of two cores
     python benchmarks/growth.py --from records/growth.json      # the tables of docs/growth.md
 
 Memory is the slope between two sizes of the transformer of `scale.py`: bytes per weight in copies of the
@@ -35,6 +35,8 @@ GRADIENTS = {HAND: 1, "joint": 2, "lagged": 2, "nested": 3}
 
 SMALL, LARGE = 1e7, 4e7
 """The numbers of weights between which the slope of the memory is taken."""
+
+LARGEST = 1e8
 
 MESSAGES = {
     "_allgather_base_": "all-gather",
@@ -134,8 +136,10 @@ def slope_of_memory(mode: str, processes: int) -> float:
 
 
 def measure(processes: Sequence[int]) -> dict[str, Any]:
-    """Everything that is reported."""
+    """Everything that is reported; the peaks are of `nested` on the largest model, in MiB."""
     return {
+        "largest": LARGEST,
+        "peaks": {str(count): peaks(Size(LARGEST), count, "cpu") for count in (*processes, 4)},
         "copies": {
             mode: {
                 str(count): slope_of_memory(mode, count)
@@ -182,6 +186,12 @@ class Run:
         return copies * 4 * self.weights * (1 - 1 / self.devices) / DEVICE.link
 
 
+def power(number: float) -> str:
+    """A number as a digit and a power of ten."""
+    digit, exponent = f"{number:.0e}".split("e")
+    return f"{'' if digit == '1' else digit + ' '}10^{int(exponent)}"
+
+
 def table_of_steps(copies: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     """The memory and the time of a step, of ever larger models on ever more devices."""
     yield "| Weights | Devices | Mode | Memory, GB | Computing, s | Messages, s |"
@@ -198,8 +208,8 @@ def table_of_steps(copies: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
             memory = run.memory(copies[mode]["1"])
             room = "" if memory < DEVICE.memory else " (too much)"
             yield (
-                f"| {weights:.0e} | {devices} | {name} | {memory / 1e9:.1f}{room} | {run.computing():.2f} | "
-                f"{run.sending():.2f} |"
+                f"| {power(weights)} | {devices} | {name} | {memory / 1e9:.1f}{room} | "
+                f"{run.computing():.2f} | {run.sending():.2f} |"
             )
 
 
@@ -214,8 +224,8 @@ def table_of_retraining() -> Iterator[str]:
             for run in (Run(mode, weights, devices) for mode in ("lagged", "nested"))
         )
         yield (
-            f"| {weights:.0e} | {tokens:.0e} | {devices} | {retraining / 86400:.1f} | {lagged / 3600:.1f} | "
-            f"{nested / 3600:.1f} | {nested / retraining:.2%} |"
+            f"| {power(weights)} | {power(tokens)} | {devices} | {retraining / 86400:.1f} | "
+            f"{lagged / 3600:.1f} | {nested / 3600:.1f} | {100 * nested / retraining:.2f} % |"
         )
 
 

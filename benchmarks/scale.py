@@ -40,7 +40,7 @@ from unweave.split import Split
 from unweave.tasks.classifier import Classifier
 from unweave.weights.shard import shard_model
 
-CLASSES, TOKENS, LAYERS = 10, 16, 4
+CLASSES, TOKENS = 10, 16
 MODES = ("joint", "lagged", "nested")
 SHARED = "nested"
 """The mode whose memory is measured."""
@@ -49,18 +49,19 @@ BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 
 
 class Transformer(nn.Module):
-    """Four layers and a linear head over the mean of the tokens.
+    """Layers and a linear head over the mean of the tokens.
 
     Args:
         width: The size of a token; a layer has about 12 width^2 weights.
+        layers: The number of layers.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, layers: int) -> None:
         super().__init__()
         layer = nn.TransformerEncoderLayer(
             width, 4, 4 * width, dropout=0.0, batch_first=True, norm_first=True
         )
-        self.layers = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
+        self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
         self.head = nn.Linear(width, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,6 +89,16 @@ class Size:
         """Steps that are timed: fewer of large models."""
         return 40 if self.weights < 3e5 else 10 if self.weights < 3e6 else 3
 
+    @property
+    def layers(self) -> int:
+        """The number of layers: twelve, as GPT-2 of that size has, or four of a small model."""
+        return 12 if self.weights > 5e7 else 4
+
+    @property
+    def width(self) -> int:
+        """The size of a token, a multiple of the number of heads."""
+        return 4 * max(1, round((self.weights / 12 / self.layers) ** 0.5 / 4))
+
     def how(self, steps: int) -> Descent:
         """Plain SGD with momentum and no clip, so that the loop by hand is short."""
         return Descent(lr=1e-3, steps=steps, batch=self.batch, forget_batch=self.batch)
@@ -95,13 +106,12 @@ class Size:
     def model(self) -> nn.Module:
         """The model, always with the same weights."""
         torch.manual_seed(0)
-        return Transformer(4 * max(1, round((self.weights / 12 / LAYERS) ** 0.5 / 4)))
+        return Transformer(self.width, self.layers)
 
     def problem(self, device: str, model: nn.Module | None = None) -> Problem:
         """Fresh weights and data on the device; a quarter of the data is to be forgotten."""
         model = self.model().to(device) if model is None else model
-        width = 4 * max(1, round((self.weights / 12 / LAYERS) ** 0.5 / 4))
-        train, held_out = noise(128, width), noise(16, width)
+        train, held_out = noise(128, self.width), noise(16, self.width)
         split = Split(train.to(device), range(0, len(train), 4), held_out.to(device))
         return Problem(Classifier(CLASSES), model, split, torch.Generator().manual_seed(0))
 
