@@ -105,8 +105,7 @@ def forget(
     seed = flags.seed or 0
     split = project.split(positions(request, project, seed))
     if tuned is not None:
-        again = f"tune it again, with unweave bench {model} --methods {method} --tune 20"
-        tuned_method(project, method, tables=tuned_tables, seed=seed, place=tuned, again=again)
+        refuse_unfit_search(project, model, method, tuned_tables, tuned, seed)
         tables = merge_tables(tuned_tables, tables)
     chosen_method = configure_method(project, method, tables=tables, seed=seed, trained=trained)
     run_facts = {
@@ -127,6 +126,14 @@ def forget(
         return processes.from_first(run.print_dry_run)  # alone: a clock decides how long it measures
     run.write_result(run_facts, lambda original: shard_model(original, blocks) if shard else original)
     return 0
+
+
+def refuse_unfit_search(
+    project: Project, model: str, method: str, tables: Mapping[str, Any], tuned: Path, seed: int
+) -> None:
+    """Raises if the settings that a search found do not fit the method of this project."""
+    again = f"tune it again, with unweave bench {model} --methods {method} --tune 20"
+    tuned_method(project, method, tables=tables, seed=seed, place=tuned, again=again)
 
 
 def place_facts(model: str, recipe: str | None, data: str | None) -> out.Facts:
