@@ -12,6 +12,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 import unweave
 from audits.answers import Examples, drawn
@@ -213,19 +214,28 @@ def test_what_cannot_be_inverted_has_a_reason_and_no_figure(model) -> None:
         examined(build("mlp", 10, {"hidden": 33}), model, parts)
 
 
-class Prototypes(nn.Module):
-    """Logits are distances from a prototype of each class, which torch differentiates once."""
+class Double(torch.autograd.Function):
+    """An operation that torch differentiates once, whatever its version."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.centres = nn.Parameter(torch.randn(10, 64, generator=torch.Generator().manual_seed(0)))
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return 2 * grad
+
+
+class OnceDifferentiable(nn.Linear):
+    """A linear classifier whose logits have no second derivative."""
 
     def forward(self, x):
-        return -torch.cdist(x, self.centres, p=1.0)
+        return Double.apply(super().forward(x))
 
 
 def test_a_model_without_second_derivatives_is_refused_by_name() -> None:
-    model = Prototypes()
+    model = OnceDifferentiable(64, 10)
     with pytest.raises(ValueError, match=r"needed by the attack inversion, .* leave it out"):
         examined(randomly_moved(model), model, cuts([3]))
 
