@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
@@ -627,3 +628,33 @@ def test_reentrant_checkpointing_is_refused_where_a_second_derivative_is_needed(
         ValueError, match="this model lacks them .* use mode 'nested'|take no part in the loss"
     ):
         follow(problem(Recomputed(net(), reentrant=True)), "exact", 0.1)
+
+
+class Double(torch.autograd.Function):
+    """An operation that torch differentiates once."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return 2 * grad
+
+
+class Doubled(nn.Module):
+    """A network with such an operation in its middle."""
+
+    def __init__(self, body: nn.Sequential) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body[2](Double.apply(self.body[:2](x)))
+
+
+def test_an_operation_that_is_differentiable_once_is_refused_where_a_second_derivative_is_needed():
+    with pytest.raises(ValueError, match=r"this model lacks them .*once_differentiable.* use mode 'nested'"):
+        follow(problem(Doubled(net())), "exact", 0.1)
+    follow(problem(Doubled(net())), "nested", 0.1)

@@ -1,9 +1,10 @@
 """Second derivatives: products with the Hessian of an objective, by double backward."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unweave.descent.objective import Objective
@@ -68,6 +69,7 @@ def differentiate_twice(
         if losses
         else [None] * len(weights)
     )
+    refuse_error_nodes(graph)
     local = dict(zip(step.params, graph, strict=True))
     step.deposit(
         objective,
@@ -83,6 +85,29 @@ def differentiate_twice(
         return step.finish_gradient(dict(zip(step.params, product, strict=True)), check=False)
 
     return times
+
+
+def refuse_error_nodes(gradients: Iterable[Tensor | None]) -> None:
+    """Raises if an operation of the model is marked to be differentiated once.
+
+    `torch.autograd.grad` visits only nodes that lead to its inputs. It skips the error node of such an
+    operation, and returns a wrong second derivative.
+
+    Args:
+        gradients: First derivatives with their graph; None where a weight takes no part.
+
+    Raises:
+        RuntimeError: As torch raises where it does visit the node.
+    """
+    nodes, seen = [g.grad_fn for g in gradients if g is not None], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "torch::autograd::Error":
+            raise RuntimeError("trying to differentiate twice a function marked with @once_differentiable")
+        seen.add(node)
+        nodes += [before for before, _ in node.next_functions]
 
 
 def refuse_no_second(step: Step, objective: Objective) -> None:

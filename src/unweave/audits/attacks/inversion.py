@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from unweave.audits.classifier.collect import Cut
 from unweave.choices import refuse_outside
+from unweave.descent.hessian import refuse_error_nodes
 from unweave.record.checkpoint import difference, shapes
 from unweave.tasks import Inputs, call, evaluating
 from unweave.tasks.classifier import to_device
@@ -200,6 +201,8 @@ def loss_gradient(
     gradients = torch.autograd.grad(
         loss, [*weights.values()], create_graph=keep_graph, allow_unused=True, materialize_grads=True
     )
+    if keep_graph:
+        refuse_error_nodes(gradients)
     return dict(zip(weights, gradients, strict=True))
 
 
