@@ -153,7 +153,7 @@ def with_settings(recipe: Recipe, methods: Sequence[str]) -> tuple[str, ...]:
     """
     if not recipe.tuning.budgets:
         return tuple(methods)
-    configured = recipe.configured()
+    configured = recipe.configured_methods()
     if not configured.intersection(methods):
         place = f"{recipe.name!r} has settings of {', '.join(sorted(configured)) or 'no method'}"
         requested = ", ".join(name for name in methods if name not in REFERENCES) or "none of them"

@@ -151,7 +151,7 @@ def audit_run(run: Path, references: int, jobs: int, request: Request | None, fl
         if request is not None:
             request = measure_budget(request, result, exam, 2 + len(seeds) + len(calibration))
             plan = plan_of_models(request, exam, len(seeds))
-        examined = () if plan is None else tuple(attack.name for attack in plan.examining)
+        examined = () if plan is None else tuple(attack.name for attack in plan.model_attacks)
         stored = (out.find_earlier(folder, facts, same_models, REFERENCES) or place) / REFERENCES
         run_folder.retrain_all(run, [*seeds, *calibration], stored, jobs, flags.device, listener, examined)
         reference = run_folder.make_reference(project, split, seeds, calibration, stored) if seeds else None
@@ -276,7 +276,7 @@ def print_audit(outcome: Audit, place: Path, flags: CommonFlags, *sentences: str
 
 def print_attacks(attacks: Mapping[str, Any]) -> None:
     """Prints the table of attacks, what was not run, and what can be claimed."""
-    header, lines = attack_tables.brief(attacks)
+    header, lines = attack_tables.brief_grid(attacks)
     show.print_lines("")
     if lines:
         show.print_table(header, lines, words=(0, len(header) - 1))

@@ -32,7 +32,7 @@ from unweave.cli.inputs import out
 from unweave.cli.inputs.concepts import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
 from unweave.cli.inputs.extra import require_diffusion
 from unweave.cli.inputs.request import NOTHING, Request, about_own_images, positions
-from unweave.cli.inputs.scope import ALL, Trained
+from unweave.cli.inputs.scope import ALL, TrainedWeights
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_names
 from unweave.cli.processes.shared_run import refuse_unfit_flags
 from unweave.cli.project import Project, load
@@ -57,7 +57,7 @@ def check(
     recipe: str | None = None,
     data: str | None = None,
     methods: str | None = None,
-    trained: Trained = ALL,
+    trained: TrainedWeights = ALL,
     shard: bool = False,
     blocks: str | None = None,
     flags: CommonFlags = DEFAULTS,
@@ -115,7 +115,7 @@ def check(
 def check_request(
     model: str,
     concepts: Concepts,
-    trained: Trained,
+    trained: TrainedWeights,
     *,
     data: str | None,
     methods: str | None,
@@ -166,7 +166,7 @@ def estimate_costs(
     model: nn.Module,
     split: Split,
     project: Project,
-    trained: Trained,
+    trained: TrainedWeights,
     listener: Listener,
 ) -> dict[str, dict[str, Any]]:
     """Estimates the cost of a retrain and of each method."""

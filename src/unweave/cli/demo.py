@@ -51,7 +51,9 @@ class Demonstration:
     def recipes_for(self, methods: str | None) -> list[Recipe]:
         """The recipes that run any of the methods: at a budget a recipe needs settings of one."""
         names = set(parse_names(methods) or ())
-        settings = [recipe.configured() if recipe.tuning.budgets else names for recipe in self.recipes]
+        settings = [
+            recipe.configured_methods() if recipe.tuning.budgets else names for recipe in self.recipes
+        ]
         running = [
             recipe for recipe, tuned in zip(self.recipes, settings, strict=True) if not names or names & tuned
         ]

@@ -12,7 +12,7 @@ from unweave.cli.inputs.concept_source import NO_GENERATION, Generation
 from unweave.cli.inputs.concepts import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
 from unweave.cli.inputs.forget_folder import find_folder, remove_states
 from unweave.cli.inputs.request import NOTHING, Request, positions
-from unweave.cli.inputs.scope import ALL, Trained
+from unweave.cli.inputs.scope import ALL, TrainedWeights
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
 from unweave.cli.processes.shared_run import refuse_other_facts, refuse_unfit_flags
 from unweave.cli.project import Project, load
@@ -34,7 +34,7 @@ def forget(
     request: Request = NOTHING,
     concepts: Concepts = NO_CONCEPT,
     generation: Generation = NO_GENERATION,
-    trained: Trained = ALL,
+    trained: TrainedWeights = ALL,
     method: str = DEFAULT,
     set: tuple[str, ...] = (),
     tuned: Path | None = None,

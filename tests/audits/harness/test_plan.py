@@ -33,7 +33,7 @@ class TestPlan:
         plan = planned()
         assert [each.name for each in plan.attacks] == ["beside", "plain", "dear", "dearer"]
         assert set(plan.not_run) == {"shadows"} and "call elsewhere.run" in plan.not_run["shadows"]
-        assert [each.name for each in plan.examining] == ["dear", "dearer"]
+        assert [each.name for each in plan.model_attacks] == ["dear", "dearer"]
 
     def test_every_attack_is_planned_or_has_a_reason(self):
         for names in ("all", "default", "dear", "plain,shadows"):

@@ -84,9 +84,9 @@ def plan_of_audit(request: Request, reference: Retrain | Sequence[Any] | None, e
 
 def examiner_of(plan: Plan | None, result: Result, exam: Exam[Any]) -> Examiner | None:
     """The examiner of each model for the attacks of a plan; None if they need its answers alone."""
-    if plan is None or not plan.examining:
+    if plan is None or not plan.model_attacks:
         return None
-    return examine_with(plan.examining, exam, result.original)
+    return examine_with(plan.model_attacks, exam, result.original)
 
 
 def examine_with(attacks: Sequence[Attack], exam: Exam[Any], original: nn.Module) -> Examiner:

@@ -53,7 +53,7 @@ class Plan:
     not_run: Mapping[str, str]
 
     @property
-    def examining(self) -> list[Attack]:
+    def model_attacks(self) -> list[Attack]:
         """The attacks that need the models themselves."""
         return [attack for attack in self.attacks if attack.examine is not None]
 

@@ -20,7 +20,7 @@ TEXT_TO_IMAGE: Scope = "cross-attention"
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Trained:
+class TrainedWeights:
     """The weights that a method trains.
 
     Args:
@@ -79,15 +79,15 @@ class Trained:
         return find_layers(model, self.layers)
 
 
-ALL = Trained()
+ALL = TrainedWeights()
 
 
-def read_trained(facts: Mapping[str, Any]) -> Trained:
+def read_trained_weights(facts: Mapping[str, Any]) -> TrainedWeights:
     """The weights that an earlier run trained, from its facts."""
-    return Trained(**facts["trained"]) if "trained" in facts else ALL
+    return TrainedWeights(**facts["trained"]) if "trained" in facts else ALL
 
 
-def refuse_layers_of_pipeline(trained: Trained) -> None:
+def refuse_layers_of_pipeline(trained: TrainedWeights) -> None:
     """Raises if layers of a text-to-image model are named."""
     if trained.layers is not None:
         raise ValueError(
