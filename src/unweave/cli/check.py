@@ -86,7 +86,9 @@ def check(
     if concepts.concept:
         refuse_other_requests(request, None, recipe)
         refuse_unfit_flags(shard=shard, blocks=blocks, save_every=None, concept=True)
-        return check_request(model, concepts, trained, data=data, methods=methods, flags=flags)
+        with require_diffusion():
+            from unweave.cli.checks.concepts import check_concept
+        return check_concept(model, concepts, trained, data=data, methods=methods, flags=flags)
     refuse_no_concept(model, concepts)
     requested, processes = parse_names(methods), Processes.current()
     refuse_unfit_flags(shard=shard, blocks=blocks, save_every=None, concept=False)
@@ -110,25 +112,6 @@ def check(
     obstacle = "--shard does not measure it" if shard else missing_retraining(project)
     show.print_json(findings) if flags.json else print_report(model, findings, exam, obstacle)
     return 0
-
-
-def check_request(
-    model: str,
-    concepts: Concepts,
-    trained: TrainedWeights,
-    *,
-    data: str | None,
-    methods: str | None,
-    flags: CommonFlags,
-) -> int:
-    """Checks a request to a text-to-image model.
-
-    Raises:
-        ValueError: If the extra is not installed.
-    """
-    with require_diffusion():
-        from unweave.cli.checks import concepts as checks
-    return checks.check_concept(model, concepts, trained, data=data, methods=methods, flags=flags)
 
 
 def methods_to_price(project: Project, requested: Sequence[str] | None) -> list[str]:
