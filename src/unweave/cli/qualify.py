@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from unweave.bench.qualification import STRATA, MakeStage, Plan
+from unweave.bench.draw_requests import STRATA, Plan
+from unweave.bench.qualification import MakeStage
 from unweave.bench.qualification import qualify as run_qualification
 from unweave.bench.setup import Tuning
 from unweave.bench.stage import Stage

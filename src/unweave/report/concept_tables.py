@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unweave.audits.diffusion.attacks import ATTACKS
+from unweave.audits.diffusion.attack_metrics import ATTACKS
 from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS
 from unweave.audits.diffusion.concept_metrics import KINDS
 from unweave.report.rows import Row

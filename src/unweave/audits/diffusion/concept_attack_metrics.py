@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from unweave.audits.diffusion.attacks import ATTACKS, Target, share_metric
+from unweave.audits.diffusion.attack_metrics import ATTACKS, share_metric
+from unweave.audits.diffusion.attacks import Target
 from unweave.audits.metrics import Metric
 
 SHARED = ("asked", "guidance", "unasked", "best_of_10", "vector", "relearn_10", "dropped", "dropped_same")

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from unweave.audits.diffusion import power, recognition
-from unweave.audits.diffusion.attacks import ATTACKS
+from unweave.audits.diffusion.attack_metrics import ATTACKS
 from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
 from unweave.audits.diffusion.recognition import hit_rate
 from unweave.audits.diffusion.samples import Samples
