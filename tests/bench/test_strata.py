@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from bench.tiny import tiny
 from every_family import Toy
 from unweave.audits.classifier.probes import features_of
-from unweave.bench import bench as benches
 from unweave.bench import stage as stages
-from unweave.bench import strata
-from unweave.bench.bench import bench, forget_set_jobs
+from unweave.bench import stage_jobs, strata
+from unweave.bench.bench import bench
 from unweave.bench.cell import cell_key
 from unweave.bench.recipe import Recipe
 from unweave.bench.setup import Data
 from unweave.bench.split_data import make_split
 from unweave.bench.stage import CHOOSERS, Stage
+from unweave.bench.stage_jobs import forget_set_jobs
 from unweave.bench.strata import (
     TRAINED,
     choose,
@@ -319,7 +319,7 @@ def test_stages_that_share_models_choose_one_after_the_other(tmp_path: Path) -> 
         "memorized, worst-case, forget set",
         "other, forget set",
     ]
-    benches.choose_forget_sets(jobs[1].arguments[0])
+    stage_jobs.choose_forget_sets(jobs[1].arguments[0])
     assert (tmp_path / "strata" / "other.json").exists()
 
 
