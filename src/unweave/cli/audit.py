@@ -53,13 +53,14 @@ def audit(
 
     For a folder of forget, the references are retrained by the project's train() or by the recipe. For any
     other classifier, its answers are enough: a parquet file with the columns part, id, label and logits. For
-    a text-to-image model, --prompts names its prompts, and --reference the folders of retrained models.
+    a text-to-image model, --prompts names the file of its prompts, and --reference a folder with one pipeline
+    per retrained model.
 
     Args:
-        run: The folder that forget wrote; with --prompts also a pipeline's.
+        run: The folder that forget wrote; with --prompts, also the folder of a pipeline.
         evidence: Instead of a run: a parquet file with the model's answers.
-        reference: With --evidence: a folder with one parquet file per retrained model; with --prompts: one
-            with a pipeline's folder per retrained model. A verdict needs 22: the last 12 by name fix the
+        reference: With --evidence: a folder with one parquet file per retrained model; with --prompts: a
+            folder with one pipeline per retrained model. A verdict needs 22: the last 12 by name fix the
             margins, the others are the references.
         original: With --evidence: a parquet file with the original's answers; shows whether there was
             anything to forget. With --prompts: the original's folder, if forget did not write the run.
@@ -68,8 +69,9 @@ def audit(
             ten; twelve more models are then retrained to fix the margins.
         qualified: The folder of unweave qualify for this model and method: nothing is retrained, and the
             verdict is predicted from its requests, which is weaker.
-        attacks: Attack a classifier as well: default, all, or names of unweave attacks with commas between.
-        tier: The largest tier of the attacks: 0 the two models, 1 one retrained model, 2 a verdict's.
+        attacks: Attack a classifier as well: default, all, or names of attacks separated by commas.
+        tier: The largest tier of the attacks, by the models that they need: 0 the two models, 1 one retrained
+            model, 2 those of a verdict.
         budget: The time of the attacks, such as 10m, or the gradient evaluations for each model, such as 200;
             the cheapest run first, and the report names the others. Retraining is not counted.
         jobs: The number of worker processes for retraining, with one thread each; 1 uses this process with

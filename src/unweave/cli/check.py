@@ -76,7 +76,7 @@ def check(
         recipe: The recipe of a model's folder that has no recipe in it.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file;
             for a text-to-image model a folder with captions.
-        methods: Names with commas between, such as lur:recover,salun; all if none are given.
+        methods: Method names separated by commas, such as lur:recover,salun; all by default.
         trained: The weights that the methods train.
         shard: Under torchrun, cut the model over the processes (FSDP2), as forget does; the retrain is then
             not estimated.

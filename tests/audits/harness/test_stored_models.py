@@ -89,7 +89,9 @@ def test_a_model_that_is_retrained_after_a_deletion_is_examined_again(result, tm
     audit(result, Trainer(HIDDEN), tmp_path)
     for path in tmp_path.glob("*.json"):
         path.unlink()
-    assert values(audit(result, Otherwise(), tmp_path)) == values(audit(result, Otherwise(), None))
+    assert values(audit(result, Otherwise(HIDDEN), tmp_path)) == values(
+        audit(result, Otherwise(HIDDEN), None)
+    )
 
 
 def test_a_model_without_an_update_has_no_alignment_and_it_is_said(result, tmp_path) -> None:
