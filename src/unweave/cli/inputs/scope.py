@@ -28,8 +28,8 @@ class TrainedWeights:
             trains low-rank additions to the weights of layers, by peft, and also writes them to the folder
             lora. The others are for text-to-image models.
         rank: With --scope lora, the rank of the additions; by default 8.
-        layers: With --scope lora, a pattern for the names of the layers that get an addition; by default all linear
-            and convolutional layers, or of a text-to-image model the projections of attention.
+        layers: With --scope lora, a pattern for the names of the layers that get an addition; by default
+            all linear and convolutional layers, or of a text-to-image model the projections of attention.
     """
 
     scope: Scope | None = None
