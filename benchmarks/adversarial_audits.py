@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unweave.auditing import collect_answer_pair, judge_answers, refuse_other_weights
 from unweave.audits.attack import Examiner
-from unweave.audits.harness.plan import Plan, Request, plan_attacks
+from unweave.audits.attack_runs.plan import Plan, Request, plan_attacks
 from unweave.audits.margins import RETRAINS
 from unweave.audits.references import Answers, collect_answers
 from unweave.audits.verdict import SEEDS, Judgement

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from unweave.audits.answers import Answers, collect_answers, measure_against
+from unweave.audits.attack_runs.metric_faults import MetricFaults
+from unweave.audits.attack_runs.plan import Plan
+from unweave.audits.attack_runs.report import judge_with_attacks, run_attacks
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED
 from unweave.audits.classifier.prepare_attacks import (
@@ -24,9 +27,6 @@ from unweave.audits.classifier.prepare_attacks import (
     plan_of_audit,
 )
 from unweave.audits.exam import Answering, Exam, Found, Judging, Reporting
-from unweave.audits.harness.metric_faults import MetricFaults
-from unweave.audits.harness.plan import Plan
-from unweave.audits.harness.report import judge_with_attacks, run_attacks
 from unweave.audits.margins import Margins
 from unweave.audits.one_model import Subject, add_original, as_given, as_one_model, audit_record
 from unweave.audits.references import (

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from unweave.auditing import audit as compare
 from unweave.auditing import audit_answers, collect_answer_pair
+from unweave.audits.attack_runs.budget import Duration, parse_budget
+from unweave.audits.attack_runs.plan import Request
 from unweave.audits.classifier.prepare_attacks import (
     attack_request,
     measure_budget,
     plan_of_models,
     refuse_generator,
 )
-from unweave.audits.harness.budget import Duration, parse_budget
-from unweave.audits.harness.plan import Request
 from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS
 from unweave.cli.audit_concept import NO_PROMPTS, ConceptFiles, audit_concept, refuse_no_prompts

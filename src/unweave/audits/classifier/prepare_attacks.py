@@ -8,11 +8,11 @@ from torch import nn
 
 from unweave.audits.answers import Answers
 from unweave.audits.attack import Attack, Examiner, ModelAnswers
+from unweave.audits.attack_runs.budget import Duration, gradients_within
+from unweave.audits.attack_runs.compare import AuditedModels
+from unweave.audits.attack_runs.plan import Plan, Request, plan_attacks
 from unweave.audits.classifier.exam import ClassifierExam
 from unweave.audits.exam import Exam
-from unweave.audits.harness.budget import Duration, gradients_within
-from unweave.audits.harness.compare import AuditedModels
-from unweave.audits.harness.plan import Plan, Request, plan_attacks
 from unweave.audits.references import Retrain
 from unweave.result import Result
 

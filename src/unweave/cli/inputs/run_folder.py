@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 
 from unweave.auditing import load_or_retrain
 from unweave.audits.attack import Examiner
+from unweave.audits.attack_runs.plan import attack_named
 from unweave.audits.classifier.prepare_attacks import examine_with
 from unweave.audits.exam import Exam
-from unweave.audits.harness.plan import attack_named
 from unweave.audits.references import Retrain
 from unweave.bench.workers import Job, Listener, run_jobs, workers
 from unweave.cli.inputs.choose_method import Retraining, tuned_method

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unweave.audits.attack import TIERS, Attack
+from unweave.audits.attack_runs.budget import Duration
 from unweave.audits.attacks import ATTACKS
-from unweave.audits.harness.budget import Duration
 from unweave.choices import suggest_word
 
 GROUPS = ("default", "all")

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from audits.attacks.toy import PLAIN
+from unweave.audits.attack_runs import plan as planning
+from unweave.audits.attack_runs.plan import Request, attack_named, choose_attacks, plan_attacks
 from unweave.audits.attacks import ATTACKS
-from unweave.audits.harness import plan as planning
-from unweave.audits.harness.plan import Request, attack_named, choose_attacks, plan_attacks
 
 DEAR = replace(PLAIN, name="dear", examine=lambda subject: {}, gradients=100)
 DEARER = replace(DEAR, name="dearer", gradients=300)

@@ -14,8 +14,8 @@ import numpy as np
 
 from unweave.audits.answers import Answers
 from unweave.audits.attack import Attack, ModelAnswers
+from unweave.audits.attack_runs.compare import AuditedModels, Null, findings
 from unweave.audits.classifier.evidence import Evidence
-from unweave.audits.harness.compare import AuditedModels, Null, findings
 
 Faults = Callable[[Evidence, Sequence[Evidence]], list[str]]
 """The metrics by which a verdict tells a model from references."""
