@@ -42,7 +42,7 @@ def test_a_file_has_prompts_by_kind_and_what_they_show(tmp_path):
         "neighbours": (4, 5),
         "others": (6,),
     }
-    assert found.conditions.forget_prompts == (0, 1, 2, 3) and found.conditions.concepts == (0,)
+    assert found.conditions.forgotten == (0, 1, 2, 3) and found.conditions.concepts == (0,)
     assert found.conditions.texts[6] == "a blue four"
 
 
