@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unweave.auditing import collect_answer_pair, judge_answers, refuse_other_weights
 from unweave.audits.attack import Examiner
-from unweave.audits.harness.plan import Plan, Request, plan_attacks
+from unweave.audits.attack_runs.plan import Plan, Request, plan_attacks
 from unweave.audits.margins import RETRAINS
 from unweave.audits.references import Answers, collect_answers
 from unweave.audits.verdict import SEEDS, Judgement
@@ -103,7 +103,7 @@ class Audits:
     @cached_property
     def examiner(self) -> Examiner:
         """What takes from models what attacks need, beside the first original."""
-        exam, attacks = self.stage.exam(), plan("all").examining
+        exam, attacks = self.stage.exam(), plan("all").model_attacks
         cuts = exam.cuts(("forget", "retain", "calibration"))
         return Examiner(attacks, cuts, self.originals[0], exam.device, exam.forgotten_classes)
 
@@ -161,7 +161,9 @@ class Audits:
         for attacks in ATTACKS:
             chosen = plan(attacks)
             try:
-                ours = replace(found, measurements=replace(self.examiner, attacks=chosen.examining)(model))
+                ours = replace(
+                    found, measurements=replace(self.examiner, attacks=chosen.model_attacks)(model)
+                )
             except ValueError as error:
                 outcomes[attacks] = f"refused: {error}", []
                 continue

@@ -36,7 +36,7 @@ Times = dict[str, list[tuple[float, int]]]
 def measure(stage: Stage, rounds: int) -> Times:
     """Runs every method and a retraining from the same original, in interleaved rounds."""
     recipe, seed = stage.recipe, stage.recipe.seeds[0]
-    methods = {name: recipe.method(name) for name in sorted(recipe.configured() - set(REFERENCES))}
+    methods = {name: recipe.method(name) for name in sorted(recipe.configured_methods() - set(REFERENCES))}
     methods[BASE] = recipe.method(BASE)
     original = stage.load_or_train("mixed", seed).model
     names, times = list(methods), {name: [] for name in methods}

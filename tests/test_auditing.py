@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import TensorDataset
 
 import unweave
 from audits.answers import drawn
+from trainer import Trainer, build, make_data
 from unweave.audits.answers import Answers
 from unweave.audits.classifier import parquet
 from unweave.audits.classifier.evidence import Evidence
@@ -127,36 +127,10 @@ def test_the_verdict_is_printed_first_and_everything_is_saved(tmp_path) -> None:
     assert np.array_equal(again.logits["forget"], found.evidence.logits["forget"])
 
 
-def build() -> nn.Module:
-    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-
-
-class Trainer:
-    """A user's `train`, which notes what it was asked for."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[int, int]] = []
-
-    def __call__(self, dataset, seed: int) -> nn.Module:
-        self.asked.append((len(dataset), seed))
-        torch.manual_seed(seed)
-        model = build()
-        inputs, labels = (torch.stack([torch.as_tensor(item[i]) for item in dataset]) for i in (0, 1))
-        update = torch.optim.SGD(model.parameters(), lr=0.5)
-        for _ in range(15):
-            update.zero_grad()
-            nn.functional.cross_entropy(model(inputs), labels).backward()
-            update.step()
-        return model
-
-
 @pytest.fixture
 def result():
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(90, 6, generator=generator)
-    labels = inputs[:, :3].argmax(1)
-    whole = TensorDataset(inputs[:60], labels[:60])
-    split = unweave.Split(whole, (labels[:60] == 2).nonzero()[:, 0], TensorDataset(inputs[60:], labels[60:]))
+    whole, test = make_data()
+    split = unweave.Split(whole, (whole.tensors[1] == 2).nonzero()[:, 0], test)
     return unweave.unlearn(Trainer()(whole, 0), split, FineTune(how=Descent(lr=0.1, steps=3)))
 
 

@@ -13,7 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unweave.audits.answers import Answers, collect_answers
+from unweave.audits.answers import Answers, collect_answers, measure_against
+from unweave.audits.attack_runs.metric_faults import MetricFaults
+from unweave.audits.attack_runs.plan import Plan
+from unweave.audits.attack_runs.report import judge_with_attacks, run_attacks
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED
 from unweave.audits.classifier.prepare_attacks import (
@@ -23,13 +26,16 @@ from unweave.audits.classifier.prepare_attacks import (
     plan_of_answers,
     plan_of_audit,
 )
-from unweave.audits.exam import Answering, Exam, Found, Judging, Measuring, Reporting
-from unweave.audits.harness.metric_faults import MetricFaults
-from unweave.audits.harness.plan import Plan
-from unweave.audits.harness.report import judge_with_attacks, run_attacks
+from unweave.audits.exam import Answering, Exam, Found, Judging, Reporting
 from unweave.audits.margins import Margins
-from unweave.audits.one_model import Subject, add_original, as_given, audit_record
-from unweave.audits.references import Retrain, load_or_retrain, retraining_cost
+from unweave.audits.one_model import Subject, add_original, as_given, as_one_model, audit_record
+from unweave.audits.references import (
+    Retrain,
+    load_or_retrain,
+    refuse_copies,
+    refuse_original,
+    retraining_cost,
+)
 from unweave.audits.score import Score
 from unweave.audits.verdict import Judgement, Verdict
 from unweave.errors import Failed
@@ -295,47 +301,6 @@ def draw_sheets(
         name: exam.sheet(each[0].found) for name, each in answers.items() if each and each[0] is not None
     }
     return {name: sheet for name, sheet in sheets.items() if sheet is not None}
-
-
-def refuse_copies(exam: Answering[Found], references: Sequence[Found]) -> None:
-    """Raises if two retrained models give the same answers: copies do not show the spread of retraining."""
-    first_index: dict[str, int] = {}
-    for index, each in enumerate(references):
-        first = first_index.setdefault(exam.fingerprint(each), index)
-        if first != index:
-            raise ValueError(
-                f"retrained models must differ, found the same answers in numbers {first} and {index}: "
-                "does train(dataset, seed) use its seed?"
-            )
-
-
-def refuse_original(exam: Answering[Found], retrained: Sequence[Found], original: Found) -> None:
-    """Raises if a retrained model gives the original's answers: it was trained on the forget set."""
-    for index, each in enumerate(retrained):
-        if exam.fingerprint(each) == exam.fingerprint(original):
-            raise ValueError(
-                f"reference {index} answers as the original does, so it was trained on the forget set: does "
-                "train(dataset, seed) train a fresh model on the dataset that it gets?"
-            )
-
-
-def measure_against(
-    exam: Measuring[Found], found: Answers[Found], references: Sequence[Answers[Found]]
-) -> list[dict[str, float]]:
-    """The metrics of one model, compared with each reference in turn; without references its own metrics."""
-    return [found.measure(exam, each) for each in references] or [found.measure(exam)]
-
-
-def as_one_model(exam: Measuring[Any], judgement: Judgement) -> Judgement:
-    """The judgement with scores of one model, without intervals that need several."""
-    scores = {name: drop_interval(exam, name, each) for name, each in judgement.scores.items()}
-    return replace(judgement, scores=scores)
-
-
-def drop_interval(exam: Measuring[Any], name: str, score: Score) -> Score:
-    """Removes the interval of a score that compares with no reference: one model has no spread."""
-    nan = float("nan")
-    return score if exam.metrics[name].needs_reference else replace(score, n=1, low=nan, high=nan)
 
 
 def calibrate_margins(exam: Judging[Found], calibrating: Sequence[Answers[Found]]) -> Margins | None:

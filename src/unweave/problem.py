@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar, cast, runtime_checkable
 import torch
 from torch import nn
 
-from unweave.data.unaugmented import Unaugmented
+from unweave.data.unaugmented import UnaugmentedSource
 from unweave.split import Split
 from unweave.tasks import Task
 from unweave.tasks.low_rank import Additions
@@ -165,7 +165,9 @@ class Problem:
         """The same request, without augmentation of the training data."""
         split = self.split
         calibration = split.calibration.tolist()
-        unaugmented = Split(Unaugmented(split.train), split.forget, split.held_out, calibration=calibration)
+        unaugmented = Split(
+            UnaugmentedSource(split.train), split.forget, split.held_out, calibration=calibration
+        )
         return self.with_split(unaugmented)
 
     def remember(self, name: str, make: Callable[["Problem"], T]) -> T:

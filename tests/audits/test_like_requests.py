@@ -12,7 +12,7 @@ from unweave.audits.like_requests import (
     Match,
     judge_by_like,
     list_uncovered,
-    nearest,
+    nearest_stratum,
     predict,
 )
 from unweave.audits.verdict import Verdict
@@ -37,7 +37,7 @@ LIKE = [like(each) for each in (-0.05, -0.02, 0.0, 0.02, 0.05)]
 
 def judged(values, requests=LIKE, about=ABOUT, **options):
     judgement, _ = judge_by_like(
-        values, ORIGINAL, EXPECTED, nearest(about, requests), smallest={}, metrics=METRICS, **options
+        values, ORIGINAL, EXPECTED, nearest_stratum(about, requests), smallest={}, metrics=METRICS, **options
     )
     return judgement
 
@@ -118,7 +118,7 @@ class TestCoverage:
 
     def test_the_nearest_stratum_that_covers_is_chosen(self):
         hard = [like(stratum="memorized", difficulty=0.28)] * 3
-        assert nearest(replace(ABOUT, difficulty=0.27), [*LIKE, *hard]).stratum == "memorized"
-        assert nearest(replace(ABOUT, difficulty=0.21), [*LIKE, *hard]).stratum == "random"
+        assert nearest_stratum(replace(ABOUT, difficulty=0.27), [*LIKE, *hard]).stratum == "memorized"
+        assert nearest_stratum(replace(ABOUT, difficulty=0.21), [*LIKE, *hard]).stratum == "random"
         few = [like(stratum="memorized", difficulty=0.28)] * 2
-        assert nearest(replace(ABOUT, difficulty=0.27), [*LIKE, *few]).stratum == "random"
+        assert nearest_stratum(replace(ABOUT, difficulty=0.27), [*LIKE, *few]).stratum == "random"

@@ -16,13 +16,14 @@ from unweave.audits.classifier.exam import EDGES
 from unweave.audits.classifier.metrics import METRICS, measure
 from unweave.audits.metrics import mean_gap
 from unweave.bench import cache, cell, stage_record
-from unweave.bench.bench import bench, calibration_jobs, limit_seeds, seed_jobs, select_methods, training_jobs
+from unweave.bench.bench import bench, limit_seeds, select_methods
 from unweave.bench.cache import file_name
 from unweave.bench.curves import mean_curve, mean_trace
 from unweave.bench.paired_seeds import comparisons
 from unweave.bench.peak_memory import STATUS, peak_memory
 from unweave.bench.split_data import make_split
 from unweave.bench.stage import Stage
+from unweave.bench.stage_jobs import calibration_jobs, seed_jobs, training_jobs
 from unweave.bench.stage_record import headline_method
 from unweave.bench.workers import Job, Progress, run_jobs, run_serially, workers
 from unweave.descent.train import train_model

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from unweave.bench.qualification import FEWEST_OF_CLASS, STRATA, Plan, draw_requests, refuse_unseen_class
+from unweave.bench.draw_requests import FEWEST_OF_CLASS, STRATA, Plan, draw_requests
+from unweave.bench.qualification import refuse_unseen_class
 from unweave.split import Split
 
 N, CLASSES = 400, 5

@@ -129,7 +129,9 @@ def test_settings_of_a_budget_make_the_recipe_beside_them_one_at_that_budget(min
 def test_a_setting_of_the_recipe_stays_where_the_search_left_it(mine) -> None:
     how = load(mine / "mine@0.1.toml").methods["finetune"].how
     assert (how.lr, how.steps, how.epochs, how.batch) == (0.3, 7, None, 32)
-    assert load(mine / "mine@0.1.toml").configured() == {"finetune", "lur:recover"}, "of 0.6 is SalUn's"
+    assert load(mine / "mine@0.1.toml").configured_methods() == {"finetune", "lur:recover"}, (
+        "of 0.6 is SalUn's"
+    )
 
 
 @for_each(
@@ -162,7 +164,12 @@ def test_the_settings_that_ship_are_of_methods_at_budgets_of_their_recipe() -> N
     for name, budget in [*budgets, ("digits-trace", 0.45)]:
         recipe = load(f"{name}@{budget}")
         assert recipe.name == name and recipe.tuning.largest_budget == budget
-        assert {"lur:recover", "joint:recover", "salun:recover", "short-retrain"} <= recipe.configured()
+        assert {
+            "lur:recover",
+            "joint:recover",
+            "salun:recover",
+            "short-retrain",
+        } <= recipe.configured_methods()
     with pytest.raises(ValueError, match="unknown recipe 'digits-trace@0.15'"):
         load("digits-trace@0.15")
 

@@ -12,16 +12,23 @@ from torch import Tensor, nn
 from bench.tiny import tiny
 from every_family import Toy
 from unweave.audits.classifier.probes import features_of
-from unweave.bench import bench as benches
 from unweave.bench import stage as stages
-from unweave.bench import strata
-from unweave.bench.bench import bench, forget_set_jobs
+from unweave.bench import stage_jobs, strata
+from unweave.bench.bench import bench
 from unweave.bench.cell import cell_key
 from unweave.bench.recipe import Recipe
 from unweave.bench.setup import Data
 from unweave.bench.split_data import make_split
 from unweave.bench.stage import CHOOSERS, Stage
-from unweave.bench.strata import TRAINED, choose, hardest, lowest, nearest, silhouette
+from unweave.bench.stage_jobs import forget_set_jobs
+from unweave.bench.strata import (
+    TRAINED,
+    choose,
+    choose_hardest,
+    lowest_positions,
+    mean_nearest_distance,
+    silhouette,
+)
 from unweave.data.datasets import load
 from unweave.descent.train import train_model
 from unweave.split import Split
@@ -162,7 +169,9 @@ def test_twins_of_another_class_and_the_only_one_of_a_class_are_entangled() -> N
     features = torch.tensor([[0.0], [0.0], [5.0], [5.0], [9.0]], dtype=torch.float64)
     found = silhouette(features, torch.tensor([0, 1, 0, 1, 2]), 1)
     assert found.tolist() == [-1.0] * 5
-    assert nearest(torch.full((1, 3), torch.inf, dtype=torch.float64), 2).tolist() == [torch.inf]
+    assert mean_nearest_distance(torch.full((1, 3), torch.inf, dtype=torch.float64), 2).tolist() == [
+        torch.inf
+    ]
 
 
 class Told(nn.Module):
@@ -189,7 +198,7 @@ def test_the_worst_case_is_looked_for_in_turns() -> None:
         asked.append(tuple(split.forget.tolist()))
         return Told(torch.tensor(without[asked[-1]]))
 
-    assert hardest(train, train, alone.double(), 2, learn).tolist() == [0, 2]
+    assert choose_hardest(train, train, alone.double(), 2, learn).tolist() == [0, 2]
     assert asked == [(0, 1), (0, 2)]  # and then it stays as it is
 
 
@@ -201,11 +210,15 @@ def test_the_best_round_of_a_worst_case_is_kept() -> None:
         return Told(torch.tensor([0.4, 0.7, 0.7]) if known else torch.tensor([0.9, 0.9, 0.9]))
 
     scores = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
-    assert hardest(train, train, scores, 1, learn).tolist() == [0]
+    assert choose_hardest(train, train, scores, 1, learn).tolist() == [0]
 
 
 def test_of_equal_scores_the_first_are_chosen() -> None:
-    assert lowest(torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0], dtype=torch.float64), 3).tolist() == [0, 1, 4]
+    assert lowest_positions(torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0], dtype=torch.float64), 3).tolist() == [
+        0,
+        1,
+        4,
+    ]
 
 
 @pytest.mark.parametrize("change", [{"fraction": 0.001}, {"folds": 301}])
@@ -306,7 +319,7 @@ def test_stages_that_share_models_choose_one_after_the_other(tmp_path: Path) -> 
         "memorized, worst-case, forget set",
         "other, forget set",
     ]
-    benches.choose_forget_sets(jobs[1].arguments[0])
+    stage_jobs.choose_forget_sets(jobs[1].arguments[0])
     assert (tmp_path / "strata" / "other.json").exists()
 
 

@@ -19,7 +19,7 @@ from unweave.audits.diffusion.latent_drawing import PromptedPipeline
 from unweave.audits.diffusion.real_concepts import RealImages
 from unweave.bench.text_to_image_concept import ConceptCase, EditExam, PromptCounts, concept_prompts
 from unweave.data.captioned_drawings import HELD_OUT_TEMPLATES, Drawings
-from unweave.data.captions import FILE, TEXT, Captioned
+from unweave.data.captions import FILE, TEXT, CaptionedImages
 from unweave.descent.descend import Descent
 from unweave.tasks.diffusion.concept_request import ConceptRequest
 from unweave.tasks.diffusion.prompts import Encoded, Prompted
@@ -41,12 +41,12 @@ def test_prompts_are_of_the_kinds_that_they_are_said_to_be(factor: str, value: s
     assert {each.text for each in (*found.trained, *found.neighbours)} <= trained
     assert {each.text for each in (*found.paraphrased, *found.others)} <= reworded
     assert {each.text for each in found.combined} <= pairs and not pairs & trained
-    assert all(each.shows[factor] == value for each in found.forgotten)
-    assert {each.shows[factor] for each in found.kept} == set(drawings.names[factor]) - {value}
-    assert len({each.text for each in found.all}) == len(found.all)
+    assert all(each.shows[factor] == value for each in found.forget_prompts)
+    assert {each.shows[factor] for each in found.retain_prompts} == set(drawings.names[factor]) - {value}
+    assert len({each.text for each in found.all_prompts}) == len(found.all_prompts)
 
 
-def images(n: int, seed: int) -> Captioned:
+def images(n: int, seed: int) -> CaptionedImages:
     labels = torch.arange(n) % 3
     colours = torch.arange(n) % 2
     names = ("two", "three", "four"), ("red", "blue")
@@ -55,7 +55,7 @@ def images(n: int, seed: int) -> Captioned:
         for i, (label, colour) in enumerate(zip(labels.tolist(), colours.tolist(), strict=True))
     )
     large = squares(labels, colours, seed).repeat_interleave(2, 2).repeat_interleave(2, 3)
-    return Captioned(large, rows, Path("images"))
+    return CaptionedImages(large, rows, Path("images"))
 
 
 def exam(**changes: Any) -> EditExam:

@@ -106,3 +106,19 @@ def folder(trained, tmp_path) -> Path:
 def forgotten(trained, tmp_path) -> Path:
     """A copy of what forget wrote."""
     return Path(shutil.copytree(trained[1], tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """A folder with a text-to-image pipeline and its images; tests copy it (`given`)."""
+    from stable_diffusion import write_images, write_pipeline  # here: it needs diffusers
+
+    place = tmp_path_factory.mktemp("model")
+    write_images(place / "images", each=3)
+    return write_pipeline(place / "sd").parent
+
+
+@pytest.fixture
+def given(source: Path, here: Path) -> Path:
+    """A folder with a pipeline and its images, beside the working folder."""
+    return Path(shutil.copytree(source, here.parent / "given"))

@@ -16,9 +16,9 @@ from audits.attacks.toy import CALIBRATION, ORIGINAL, REFERENCES, answers
 from cli.written import stage_of
 from for_each import for_each
 from unweave.audits.attack import TIERS
+from unweave.audits.attack_runs import budget
 from unweave.audits.attacks import ATTACKS
 from unweave.audits.classifier import parquet
-from unweave.audits.harness import budget
 from unweave.record import record
 
 

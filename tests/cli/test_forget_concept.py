@@ -13,23 +13,10 @@ import torch  # noqa: E402  # after diffusers is known to be there
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from single_file import write_single_file  # noqa: E402
-from stable_diffusion import write_images, write_pipeline  # noqa: E402
+from stable_diffusion import write_images  # noqa: E402
 
 SHORT = ("--set", "how.steps=2", "--set", "how.batch=4", "--method", "lur", "--quiet")
 THREE = ("--concept", "a three")
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("model")
-    write_images(place / "images", each=3)
-    return write_pipeline(place / "sd").parent
-
-
-@pytest.fixture
-def given(source: Path, here: Path) -> Path:
-    """A folder with a pipeline and its images, beside the working folder."""
-    return Path(shutil.copytree(source, here.parent / "given"))
 
 
 def contents(place: Path) -> dict[str, str]:

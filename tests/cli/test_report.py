@@ -142,7 +142,9 @@ class TestDemo:
 
     def test_the_frontier_is_of_few_methods(self):
         few = {"lur:recover", "lur-lagged:recover", "joint:recover", "salun:recover", "short-retrain"}
-        at_01, at_02, at_03, on_class = (recipe.configured() for recipe in demo.digits(quick=False).recipes)
+        at_01, at_02, at_03, on_class = (
+            recipe.configured_methods() for recipe in demo.digits(quick=False).recipes
+        )
         assert on_class == few and at_01 == at_02 == at_03 == few | {"scissorhands"}
 
     def test_the_two_problems_are_a_tenth_with_wrong_labels_and_one_digit(self, place):

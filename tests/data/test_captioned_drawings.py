@@ -16,14 +16,14 @@ from unweave.data.captioned_drawings import (
     factor_numbers,
     write_captioned,
 )
-from unweave.data.captions import Captioned, Concept, read_captioned
+from unweave.data.captions import CaptionedImages, Concept, read_captioned
 from unweave.data.colours_and_styles import COLOURS, STYLES, paint, resize
 from unweave.data.datasets import load
 
 FEW = Drawings(copies=3, limit=300)
 
 
-def pairs(data: Captioned) -> set[tuple[str, str]]:
+def pairs(data: CaptionedImages) -> set[tuple[str, str]]:
     return {(row["object"], row["colour"]) for row in data.rows}
 
 

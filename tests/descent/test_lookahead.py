@@ -29,7 +29,15 @@ from smooth import (
 )
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.hessian import differentiate_twice
-from unweave.descent.lookahead import Every, Lookahead, Previous, ReusedGradient, exact, lagged, nested
+from unweave.descent.lookahead import (
+    EveryNthStep,
+    Lookahead,
+    PreviousGradient,
+    ReusedGradient,
+    exact,
+    lagged,
+    nested,
+)
 from unweave.descent.objective import Objective, bounded, nll
 from unweave.descent.probe import Probe
 from unweave.descent.units import refuse_divergence
@@ -464,7 +472,7 @@ def test_exact_builds_the_retain_graph_once():
 def test_previous_gives_what_the_step_before_ended_with():
     of = problem()
     retain, forget = losses(of)
-    previous = Previous(first=retain)
+    previous = PreviousGradient(first=retain)
     previous.follow(forget)
     seen = []
     how = Descent(lr=0.05, steps=3, batch=12, forget_batch=6, momentum=0.0)
@@ -489,14 +497,14 @@ def test_previous_gives_what_the_step_before_ended_with():
 
 def test_every_nth_step_is_clipped_on_its_own():
     of = problem()
-    term = Every(nll("retain"), 3, clip=1e-3)
+    term = EveryNthStep(nll("retain"), 3, clip=1e-3)
     assert [term.present(step(of, index=i)) for i in range(7)] == [True, False, False] * 2 + [True]
     free, clipped = step(of).gradient(nll("retain")), step(of).gradient(term)
     assert float(norm(clipped)) == pytest.approx(1e-3, rel=1e-12)
     assert torch.allclose(flat(clipped) / flat(clipped).norm(), flat(free) / flat(free).norm(), atol=1e-14)
-    loose = step(of).gradient(Every(nll("retain"), 1, clip=1e3))
+    loose = step(of).gradient(EveryNthStep(nll("retain"), 1, clip=1e3))
     assert torch.equal(flat(loose), flat(free))
-    assert not Every(nll("calibration"), 1).present(step(of))
+    assert not EveryNthStep(nll("calibration"), 1).present(step(of))
 
 
 def test_a_descent_rests_where_no_term_is_present():
@@ -505,7 +513,9 @@ def test_a_descent_rests_where_no_term_is_present():
     descend(
         of,
         Descent(lr=0.1, steps=4, momentum=0.9),
-        Phase([Every(nll("retain"), 2)], watch=lambda of, _: positions.append(flat(of.params).clone())),
+        Phase(
+            [EveryNthStep(nll("retain"), 2)], watch=lambda of, _: positions.append(flat(of.params).clone())
+        ),
     )
     positions.append(flat(of.params).clone())
     moved = [not torch.equal(a, b) for a, b in pairwise(positions)]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from plain import batches, ce, grad, moved_apart, recorded, weights, whole
 from unweave.descent.objective import nll
-from unweave.methods.gdr_gma import GDRGMA, Rectified, mean_opposing, remove_opposition
+from unweave.methods.gdr_gma import GDRGMA, RectifiedGradient, mean_opposing, remove_opposition
 from unweave.problem import Problem
 from unweave.weights.step import Runtime, Step
 
@@ -56,7 +56,7 @@ def test_the_retain_loss_weighs_the_two(epsilon: float | None, share: float):
     of, _ = recorded()
     retain, forget = step_on(of).batches["retain"][0], step_on(of).batches["forget"][0]
     loss = ce(of.model, retain)
-    both = Rectified(
+    both = RectifiedGradient(
         nll("retain"), -nll("forget"), 100.0, float(loss.detach()) if epsilon is None else epsilon, 1
     )
     g_r, g_f = grad(of.model, loss), grad(of.model, -ce(of.model, forget))
@@ -86,7 +86,7 @@ def test_averaging_past_gradients_leaves_them_as_they_are():
 
 def test_as_many_past_gradients_are_kept_as_a_pass_has_batches():
     of, _ = recorded()
-    both = Rectified(nll("retain"), -nll("forget"), 100.0, 0.02, 3)
+    both = RectifiedGradient(nll("retain"), -nll("forget"), 100.0, 0.02, 3)
     for _ in range(5):
         both.gradient(step_on(of))
     assert len(both.past) == 3

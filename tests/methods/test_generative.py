@@ -15,7 +15,7 @@ from smooth import Vector, flat, quadratic, step, vector_problem
 from unweave.data.in_memory import Resident
 from unweave.data.keyed_draws import normal, uniform
 from unweave.descent.objective import Objective, clamped, distill, mislabel, nll, surrogate
-from unweave.methods.erasediff import Conflicting, EraseDiff
+from unweave.methods.erasediff import ConflictGradient, EraseDiff
 from unweave.methods.esd import ESD, sample_partway
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.problem import Problem, frozen_copy
@@ -360,5 +360,5 @@ def test_the_weight_follows_the_conflict_by_hand(eta: float, expected: list[floa
     # at the origin the gradients are (1, 0) and (0.6, 0.8): their cosine is 0.6
     of, eye = vector_problem(torch.zeros(2, dtype=torch.float64)), torch.eye(2, dtype=torch.float64)
     terms = [quadratic(eye, torch.tensor(c, dtype=torch.float64)) for c in ([-1.0, 0.0], [-0.6, -0.8])]
-    found: Mapping[str, Tensor] = step(of, {}).gradient(Conflicting(*terms, eta))
+    found: Mapping[str, Tensor] = step(of, {}).gradient(ConflictGradient(*terms, eta))
     assert isinstance(of.model, Vector) and flat(found).tolist() == pytest.approx(expected, abs=1e-12)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from every_family import Toy, problem
 from plain import Sgd, grad, moved_apart, recorded, whole
 from unweave.methods import scrub
-from unweave.methods.scrub import SCRUB, of_forget_classes
+from unweave.methods.scrub import SCRUB, mark_forget_classes
 from unweave.problem import Problem
 from unweave.split import Split
 
@@ -86,8 +86,8 @@ def test_without_rewinding_the_last_epoch_is_the_result():
 def test_strangers_are_of_the_forgotten_classes():
     of = problem("layernorm", whole_class=True)
     labels = of.split.held_out.labels[of.split.calibration]
-    assert of_forget_classes(of).tolist() == (labels == 3).tolist() and 0 < int(
-        of_forget_classes(of).sum()
+    assert mark_forget_classes(of).tolist() == (labels == 3).tolist() and 0 < int(
+        mark_forget_classes(of).sum()
     ) < len(labels)
 
 

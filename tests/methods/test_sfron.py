@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from every_family import problem
 from plain import STILL, Sgd, ce, clip, grad, moved_apart, recorded, weights, whole
-from unweave.methods.sfron import Leave, SFRon, Unlearnt
+from unweave.methods.sfron import PeriodicAscent, SFRon, WeightedAscent
 from unweave.problem import Problem
 from unweave.tasks import Batch
 from unweave.weights.step import Runtime, Step
@@ -72,7 +72,7 @@ def test_the_weighting_is_the_slope_of_a_power_of_the_loss(power: float):
     losses = F.cross_entropy(of.model(batch.inputs[0]), batch.target, reduction="none")
     whole = losses.log() if power == 1 else losses ** (1 - power) / (1 - power)
     expected = grad(of.model, -3.0 * whole.sum() / (losses.detach() ** -power).sum())
-    found = Unlearnt(3.0, power).gradient(step)
+    found = WeightedAscent(3.0, power).gradient(step)
     for a, b in zip(found.values(), expected, strict=True):
         assert torch.allclose(a, b, rtol=0, atol=TIGHT)
 
@@ -83,7 +83,7 @@ def test_what_is_known_by_heart_is_no_division_by_zero():
     with torch.no_grad():
         of.model[-1].weight.zero_()
         of.model[-1].bias.copy_(1e4 * F.one_hot(batch.target[0], 4))  # some losses are zero, the others 1e4
-    assert all(bool(g.isfinite().all()) for g in Unlearnt(1.0, 0.5).gradient(step).values())
+    assert all(bool(g.isfinite().all()) for g in WeightedAscent(1.0, 0.5).gradient(step).values())
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
@@ -92,7 +92,7 @@ def test_masked_weights_stay_in_a_step_away(optimizer: str):
     method = whole(SFRon(), batch=13, weight_decay=0.5, optimizer=optimizer)
     mask = method.mask(of)
     away = replace(method.how, weight_decay=0.0)
-    leave = Leave(method, mask, away.optimizer_over(list(of.params.values())), away, of=10)
+    leave = PeriodicAscent(method, mask, away.optimizer_over(list(of.params.values())), away, of=10)
     before = [p.detach().clone() for p in weights(of.model)]
     leave(of, 0)
     leave(of, 5)

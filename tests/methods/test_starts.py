@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from every_family import MODEL_KINDS, problem
-from unweave.descent.redraw import eligible_weights, most_sensitive
+from unweave.descent.redraw import eligible_weights, mask_most_sensitive
 from unweave.methods import Method
 from unweave.methods.starts import Fresh, Redraw, ShrinkPerturb
 from unweave.problem import Problem
@@ -47,7 +47,7 @@ def test_shrink_perturb_edits_the_named_weights_alone():
 @pytest.mark.parametrize("fraction", [0.0, 0.2, 1.0])
 def test_redraw_changes_the_most_sensitive_weights_and_no_others(fraction: float, eligible: str | None):
     of, twin = double(), double()
-    before, chosen = snapshot(of), most_sensitive(twin, fraction, eligible_weights(twin, eligible))
+    before, chosen = snapshot(of), mask_most_sensitive(twin, fraction, eligible_weights(twin, eligible))
     Redraw(fraction, eligible)(of)
     for name, p in of.params.items():
         assert torch.equal(p != before[name], chosen[name].bool()), name

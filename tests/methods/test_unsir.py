@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from every_family import CLASSES, Toy, loss_on, problem
 from plain import Recorder, grad, moved_apart, weights
-from unweave.data.with_noise import Noisy
+from unweave.data.with_noise import SourceWithNoise
 from unweave.descent.descend import Descent
 from unweave.methods.unsir import UNSIR, draw_noise
 from unweave.problem import Problem
@@ -210,7 +210,7 @@ class Named(Toy):
 def test_noise_and_examples_come_in_the_order_asked_for(kind: type[Toy]):
     source = kind((torch.arange(4.0)[:, None], -torch.arange(4.0)), torch.arange(4) % CLASSES)
     noise = [torch.tensor([[10.0], [20.0]]), torch.tensor([-10.0, -20.0])]
-    data = Noisy(noise, torch.tensor([3, 2]), 2, source, torch.tensor([1, 3]))
+    data = SourceWithNoise(noise, torch.tensor([3, 2]), 2, source, torch.tensor([1, 3]))
     assert len(data) == 6 and data.labels.tolist() == [3, 2, 3, 2, 1, 3] and data.names is None
     order = [torch.tensor([5, 0, 4, 3]), torch.tensor([2, 1]), torch.tensor([4])]
     first, *rest = data.stream(order)

@@ -23,7 +23,7 @@ from unweave.methods import Method
 from unweave.methods.cfw import CFW, balanced_loss, first_kernel
 from unweave.methods.fcs import FCS, Contrast
 from unweave.methods.kde import KDE
-from unweave.methods.prmq import PRMQ, entropy, entropy_gap, smallest
+from unweave.methods.prmq import PRMQ, entropy, entropy_gap, mask_smallest
 from unweave.methods.rni import RNI
 from unweave.problem import Problem, frozen_copy
 from unweave.split import Part, Split
@@ -229,7 +229,7 @@ def test_a_certain_answer_has_a_slope_of_zero_and_not_of_nan():
 def test_exactly_the_smallest_weights_are_redrawn_and_no_normalisation(fraction: float):
     of = fresh()
     nn.init.constant_(of.model.bn1.weight, 1e-6)  # by size it would be the first to go
-    found = smallest(of, fraction)
+    found = mask_smallest(of, fraction)
     heavy = {"conv1.weight", "conv2.weight", "downsample.0.weight", "fc.weight", "fc.bias"}
     assert {name for name, mask in found.items() if mask.any()} <= heavy
     total = sum(of.params[name].numel() for name in heavy)

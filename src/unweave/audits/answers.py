@@ -40,3 +40,10 @@ def collect_answers(
 ) -> Answers[Found]:
     """Collects the answers and probes of a model; some probes also need its original."""
     return Answers(exam.answers(model), exam.probes(model, original))
+
+
+def measure_against(
+    exam: Measuring[Found], found: Answers[Found], references: Sequence[Answers[Found]]
+) -> list[dict[str, float]]:
+    """The metrics of one model, compared with each reference in turn; without references its own metrics."""
+    return [found.measure(exam, each) for each in references] or [found.measure(exam)]

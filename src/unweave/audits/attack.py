@@ -1,9 +1,9 @@
 """The interface of an attack. A new one is a file with its `ATTACK`, and a line in `ATTACKS`.
 
 An attack computes figures of one model, from its answers and those of retrained models. All the rest is the
-same for every attack (`unweave.audits.harness.compare`): the figures of retrained models by the same steps,
-the null band, the margin and the finding. An attack that needs the model itself first examines it, and its
-figures are computed from the numbers that it kept.
+same for every attack (`unweave.audits.attack_runs.compare`): the figures of retrained models by the same
+steps, the null band, the margin and the finding. An attack that needs the model itself first examines it, and
+its figures are computed from the numbers that it kept.
 """
 
 from collections.abc import Callable, Mapping, Sequence

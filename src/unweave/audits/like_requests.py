@@ -93,7 +93,7 @@ class Match:
     uncovered: Sequence[str]
 
 
-def nearest(about: About, requests: Sequence[LikeRequest]) -> Match:
+def nearest_stratum(about: About, requests: Sequence[LikeRequest]) -> Match:
     """The nearest stratum among those that cover a request, or else among all."""
     strata = {each.stratum: [one for one in requests if one.stratum == each.stratum] for each in requests}
     if not strata:

@@ -1,12 +1,14 @@
 """The record of an audit of one model, from its verdict and figures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.exam import Measuring
 from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values
+from unweave.audits.score import Score
 from unweave.audits.summary import gap, reference_row
 from unweave.audits.verdict import Judgement
 from unweave.record.one_model import UNKNOWN, one_model, request_row
@@ -137,3 +139,15 @@ def evidence_request(evidence: Evidence) -> dict[str, Any]:
     ids, labels = evidence.ids["forget"].tolist(), evidence.labels["forget"].tolist()
     of = len(ids) + len(evidence.ids["retain"])
     return request_row(ids, labels, of=of, model="a model known by its answers alone")
+
+
+def as_one_model(exam: Measuring[Any], judgement: Judgement) -> Judgement:
+    """The judgement with scores of one model, without intervals that need several."""
+    scores = {name: drop_interval(exam, name, each) for name, each in judgement.scores.items()}
+    return replace(judgement, scores=scores)
+
+
+def drop_interval(exam: Measuring[Any], name: str, score: Score) -> Score:
+    """Removes the interval of a score that compares with no reference: one model has no spread."""
+    nan = float("nan")
+    return score if exam.metrics[name].needs_reference else replace(score, n=1, low=nan, high=nan)

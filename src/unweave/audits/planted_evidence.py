@@ -67,3 +67,8 @@ def interval_of(values: PerExample) -> Interval:
         return share_interval(row.tolist())
     mean, error = float(row.mean()), float(row.std(ddof=1)) / len(row) ** 0.5
     return Interval(mean, mean - Z * error, mean + Z * error)
+
+
+def check_control(holds: bool, said: str, fault: str = "") -> Check:
+    """The outcome of a control: what was measured, and that it is invalid, with the fault, if it fails."""
+    return Check(holds, said if holds else f"it is invalid: {said}{fault}")

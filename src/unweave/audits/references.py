@@ -133,3 +133,25 @@ def retraining_cost(answers: Sequence[Answers[Found]]) -> Cost | None:
         return None
     gradients = round(median(each.gradients for each in costs))
     return Cost(gradients=gradients, seconds=median(each.seconds for each in costs))
+
+
+def refuse_copies(exam: Answering[Found], references: Sequence[Found]) -> None:
+    """Raises if two retrained models give the same answers: copies do not show the spread of retraining."""
+    first_index: dict[str, int] = {}
+    for index, each in enumerate(references):
+        first = first_index.setdefault(exam.fingerprint(each), index)
+        if first != index:
+            raise ValueError(
+                f"retrained models must differ, found the same answers in numbers {first} and {index}: "
+                "does train(dataset, seed) use its seed?"
+            )
+
+
+def refuse_original(exam: Answering[Found], retrained: Sequence[Found], original: Found) -> None:
+    """Raises if a retrained model gives the original's answers: it was trained on the forget set."""
+    for index, each in enumerate(retrained):
+        if exam.fingerprint(each) == exam.fingerprint(original):
+            raise ValueError(
+                f"reference {index} answers as the original does, so it was trained on the forget set: does "
+                "train(dataset, seed) train a fresh model on the dataset that it gets?"
+            )

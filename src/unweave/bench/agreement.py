@@ -12,7 +12,7 @@ from typing import Any
 
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.held_out import HELD_OUT_TV, HeldOut
-from unweave.audits.like_requests import LikeRequest, judge_by_like, nearest
+from unweave.audits.like_requests import LikeRequest, judge_by_like, nearest_stratum
 from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values
 from unweave.bench.cache import append_suffix
@@ -101,7 +101,7 @@ def judge_by_others(proxy: Proxy, name: str, seed: int, others: Sequence[LikeReq
     before = measure_alone(stage, stage.recipe.seeds[0], "original", proxy.held_out, expected)
     smallest = smallest_margins(exam.sizes, exam.metrics)
     judgement, _ = judge_by_like(
-        own, before, expected, nearest(proxy.like.about, others),
+        own, before, expected, nearest_stratum(proxy.like.about, others),
         smallest=smallest, metrics=exam.metrics, gate=gate,
     )  # fmt: skip
     return str(judgement.verdict)

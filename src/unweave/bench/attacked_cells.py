@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unweave.audits.attack import Attack, ModelAnswers
-from unweave.audits.harness.compare import AuditedModels, figures_of, judge_figures, null_of
-from unweave.audits.harness.plan import GROUPS, choose_attacks
+from unweave.audits.attack_runs.compare import AuditedModels, figures_of, judge_figures, null_of
+from unweave.audits.attack_runs.plan import GROUPS, choose_attacks
 from unweave.bench.cell import REFERENCE, cell_path, read_answers
 from unweave.bench.recipe import Recipe
 from unweave.bench.stage import Stage

@@ -47,11 +47,14 @@ def histograms(
     sources = {name: (name, "forget") for name in measurements if name not in (reference, "retrain")}
     sources |= {"retrain": (reference, "forget"), "calibration": (reference, "calibration")}
     return {
-        title: {"edges": list(edges), "counts": total([seed["losses"][part] for seed in measurements[name]])}
+        title: {
+            "edges": list(edges),
+            "counts": sum_counts([seed["losses"][part] for seed in measurements[name]]),
+        }
         for title, (name, part) in sources.items()
     }
 
 
-def total(counts: Sequence[Sequence[int]]) -> list[int]:
+def sum_counts(counts: Sequence[Sequence[int]]) -> list[int]:
     """The sum of histograms."""
     return [sum(column) for column in zip(*counts, strict=True)]

@@ -7,7 +7,7 @@ from unweave.audits.metrics import Metric, Values, mean_gap
 from unweave.audits.score import compare
 
 
-def per_seed(
+def figures_per_seed(
     measurements: Sequence[Mapping[str, Any]],
     references: Sequence[Values],
     seconds: Sequence[float],

@@ -22,7 +22,7 @@ from unweave.bench.recipe import Recipe
 from unweave.bench.split_data import load_sources, plant
 from unweave.bench.stage import Stage
 from unweave.data.in_memory import Resident
-from unweave.data.planted import Planted, brightest, stamp_source
+from unweave.data.planted import Planted, largest_value, stamp_source
 from unweave.descent.timing import run_and_time
 from unweave.errors import Failed
 from unweave.split import Split
@@ -65,22 +65,24 @@ class PlantedStudy:
         return Stage(self.recipe, self.folder, self.device)
 
     @cached_property
-    def clean(self) -> Resident:
+    def clean_data(self) -> Resident:
         """The training data before anything is planted."""
         train, _ = load_sources(self.recipe.data, self.recipe.family, self.device)
         assert isinstance(train, Resident), "data sets that have a name are in memory"
         return train
 
     @cached_property
-    def planted(self) -> Planted:
+    def planted_data(self) -> Planted:
         """The training data with the planted examples."""
-        return plant(self.recipe.data, self.clean)
+        return plant(self.recipe.data, self.clean_data)
 
     @cached_property
     def unplanted_split(self) -> Split:
         """The split whose forget set is everything that is planted, known or not."""
         split = self.stage.split()
-        return Split(split.train, self.planted.places, split.held_out, calibration=split.calibration.tolist())
+        return Split(
+            split.train, self.planted_data.places, split.held_out, calibration=split.calibration.tolist()
+        )
 
     def references(self, kind: str) -> list[nn.Module]:
         """The models of one of `REFERENCES`, one for each seed."""
@@ -117,9 +119,9 @@ class PlantedStudy:
 
     def score_canaries(self, model: nn.Module) -> CanaryScores:
         """The scores of the known canaries, from the gradients at their clean inputs and true labels."""
-        planted, known = self.planted, self.planted.known
+        planted, known = self.planted_data, self.planted_data.known
         assert planted.noise is not None
-        (raw,) = self.clean.stream([known])
+        (raw,) = self.clean_data.stream([known])
         assert isinstance(raw.inputs, tuple)
         gradients = input_gradients(model, raw.inputs[0], raw.label)
         return canary_scores(gradients, planted.noise[: len(known)], self.recipe.data.plant.sigma)
@@ -127,28 +129,34 @@ class PlantedStudy:
     def answer(self, model: nn.Module) -> PoisonAnswers:
         """The answers to held-out examples of the test set, affected and clean."""
         with evaluating(model):
-            affected, clean = (logits_of(model, cut, self.device) for cut in (self.affected, self.test))
-        truth = self.affected[0].labels[self.affected[1]]
+            affected, clean = (
+                logits_of(model, cut, self.device) for cut in (self.affected_cut, self.test_cut)
+            )
+        truth = self.affected_cut[0].labels[self.affected_cut[1]]
         return PoisonAnswers(
-            affected, self.taught(truth), truth.numpy(), clean, self.test[0].labels[self.test[1]].numpy()
+            affected,
+            self.taught_labels(truth),
+            truth.numpy(),
+            clean,
+            self.test_cut[0].labels[self.test_cut[1]].numpy(),
         )
 
     @property
-    def test(self) -> Cut:
+    def test_cut(self) -> Cut:
         """The held-out examples of the test set."""
         return self.stage.split().part("test")
 
     @cached_property
-    def affected(self) -> Cut:
+    def affected_cut(self) -> Cut:
         """The examples of the test set that the poison is about: with the trigger, or of the two classes."""
-        how, (source, order) = self.recipe.data.plant, self.test
+        how, (source, order) = self.recipe.data.plant, self.test_cut
         labels = source.labels[order]
         if how.kind == "swap":
             return source, order[torch.isin(labels, torch.tensor(how.classes))]
         assert isinstance(source, Resident), "data sets that have a name are in memory"
-        return stamp_source(source, how.size, brightest(self.clean)), order[labels != how.target]
+        return stamp_source(source, how.size, largest_value(self.clean_data)), order[labels != how.target]
 
-    def taught(self, truth: torch.Tensor) -> np.ndarray:
+    def taught_labels(self, truth: torch.Tensor) -> np.ndarray:
         """The label that the poison teaches for examples of these true labels."""
         how = self.recipe.data.plant
         wrong = sum(how.classes) - truth if how.kind == "swap" else torch.full_like(truth, how.target)
@@ -177,8 +185,8 @@ def run_study(study: PlantedStudy, methods: Sequence[str], listener: Listener) -
     return {
         "recipe": study.recipe.table(),
         "seeds": list(study.recipe.seeds),
-        "planted": len(study.planted.places),
-        "known": study.planted.n_known,
+        "planted": len(study.planted_data.places),
+        "known": study.planted_data.n_known,
         "data": study.stage.split().digest(),
         "valid": check.is_valid,
         "control": check.says,

@@ -39,7 +39,7 @@ AS_TRAINED, TRAINING = ("how", "impair"), ("forget", "proxy")
 
 
 @runtime_checkable
-class Targeted(Protocol):
+class HasForgetTarget(Protocol):
     """A method whose forget loss is a setting."""
 
     forget: object
@@ -73,7 +73,7 @@ class Recipe(Setup):
         default = _methods(self, {}).get(name) or _match_training(self.family.method_named(name), self.train)
         return default if type(default) is type(configured) else configured
 
-    def configured(self) -> set[str]:
+    def configured_methods(self) -> set[str]:
         """The names of the methods that have a table here, or settings of a caller's own."""
         bare, train = _methods(self, {}), self.train
         methods = self.methods.keys() - bare
@@ -238,7 +238,7 @@ def _apply_table(method: T, table: object, train: Descent, path: str) -> T:
 def refuse_unfit_targets(method: object, family: str, path: str) -> None:
     """Raises if a method or a stage has a target for another family."""
     for before, stage in stages_of(method).items():
-        if isinstance(stage, Targeted):
+        if isinstance(stage, HasForgetTarget):
             refuse_other_family(stage.forget, family, f"{path}.{before}forget")
 
 

@@ -40,7 +40,7 @@ Trial = Mapping[str, Any]
 
 
 @runtime_checkable
-class Posing(Protocol):
+class PosesRequests(Protocol):
     """Poses a request to methods, and examines the models that they make; a `Stage` does."""
 
     def problem(
@@ -67,7 +67,7 @@ class Case:
         floor: The distance on the forget set between two retrained models.
     """
 
-    stage: Posing
+    stage: PosesRequests
     seed: int
     original: nn.Module
     retrained: Any

@@ -16,7 +16,7 @@ from unweave.bench.attacked_cells import attack_rows
 from unweave.bench.cache import Content, append_suffix, read_or_make
 from unweave.bench.cell import MEASURING_FORMAT, REFERENCE, cell_path, read_answers
 from unweave.bench.curves import histograms, mean_trace
-from unweave.bench.paired_seeds import comparisons, per_seed
+from unweave.bench.paired_seeds import comparisons, figures_per_seed
 from unweave.bench.stage import Stage
 from unweave.bench.strata import TRAINED
 from unweave.bench.study import REFERENCES, count_own, evaluations, scale_of
@@ -160,7 +160,7 @@ def method_row(
         return {**row, "scores": {}, "gap": None, **judgement}
     measurements = [read_measurement(stage, seed, name) for seed in seeds]
     times = [each["seconds"] for each in cells]
-    apart = per_seed(measurements, references, times, whole, stage.exam().metrics)
+    apart = figures_per_seed(measurements, references, times, whole, stage.exam().metrics)
     return {**row, **judge_method(stage, name, references, margins), "per_seed": apart, "failed": None}
 
 

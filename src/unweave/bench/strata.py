@@ -55,13 +55,13 @@ def choose(data: Data, train: Source, held_out: Source, *, seed: int, learn: Lea
         case "entangled":
             model = learn(Split(train, folds[0], held_out), "mixed")
             features = features_of(model, (train, torch.arange(len(train))), device_of(model))
-            return lowest(silhouette(features, train.labels), size)
+            return lowest_positions(silhouette(features, train.labels), size)
         case "memorized":
-            return lowest(-held_out_loss(train, held_out, folds, learn), size)
+            return lowest_positions(-held_out_loss(train, held_out, folds, learn), size)
         case "generalized":
-            return lowest(held_out_loss(train, held_out, folds, learn), size)
+            return lowest_positions(held_out_loss(train, held_out, folds, learn), size)
         case "worst-case":
-            return hardest(train, held_out, held_out_loss(train, held_out, folds, learn), size, learn)
+            return choose_hardest(train, held_out, held_out_loss(train, held_out, folds, learn), size, learn)
         case other:
             raise ValueError(f"expected one of {', '.join(TRAINED)}, found {other!r}")
 
@@ -112,13 +112,13 @@ def silhouette(
         same = labels[rows, None] == labels
         same_class, other = distance.masked_fill(~same, torch.inf), distance.masked_fill(same, torch.inf)
         same_class[torch.arange(len(rows)), rows] = torch.inf  # no row is its own neighbour
-        a, b = nearest(same_class, neighbours), nearest(other, neighbours)
+        a, b = mean_nearest_distance(same_class, neighbours), mean_nearest_distance(other, neighbours)
         # rows at equal distances are entangled
         values.append(torch.where(a < b, 1 - a / b, b / a.clamp_min(1e-300) - 1))
     return torch.cat(values)
 
 
-def nearest(distance: Float64[Tensor, "row n"], neighbours: int) -> Float64[Tensor, " row"]:
+def mean_nearest_distance(distance: Float64[Tensor, "row n"], neighbours: int) -> Float64[Tensor, " row"]:
     """The mean of the smallest finite distances of each row, at most `neighbours`; infinite without any."""
     small = distance.topk(min(neighbours, distance.shape[1]), largest=False).values
     there = small.isfinite()
@@ -126,7 +126,7 @@ def nearest(distance: Float64[Tensor, "row n"], neighbours: int) -> Float64[Tens
     return mean.masked_fill(~there.any(1), torch.inf)
 
 
-def hardest(
+def choose_hardest(
     train: Source, held_out: Source, losses: Float64[Tensor, " n"], size: int, learn: Learn
 ) -> Int64[Tensor, " size"]:
     """Examples that a model trained without all of them still knows, so that forgetting them shows least.
@@ -144,20 +144,20 @@ def hardest(
         size: The number of examples to choose.
         learn: Trains the models.
     """
-    positions = best = lowest(losses, size)
+    positions = best = lowest_positions(losses, size)
     least = torch.inf
     for _ in range(ROUNDS):
         together = losses_of(learn(Split(train, positions, held_out), "retain"), train, positions)
         if float(together.mean()) < least:
             best, least = positions, float(together.mean())
         losses = losses.index_put((positions,), together)
-        before, positions = positions, lowest(losses, size)
+        before, positions = positions, lowest_positions(losses, size)
         if torch.equal(before, positions):
             break
     return best
 
 
-def lowest(scores: Float64[Tensor, " n"], size: int) -> Int64[Tensor, " size"]:
+def lowest_positions(scores: Float64[Tensor, " n"], size: int) -> Int64[Tensor, " size"]:
     """Sorted positions of the lowest scores; ties go to the first."""
     return scores.argsort(stable=True)[:size].sort().values
 
@@ -166,7 +166,7 @@ def deal(
     scores: Float64[Tensor, " n"], size: int, count: int, generator: torch.Generator
 ) -> list[Int64[Tensor, " size"]]:
     """`count` forget sets of `size` examples each, dealt at random from those with the lowest scores."""
-    pool = lowest(scores, size * count)
+    pool = lowest_positions(scores, size * count)
     dealt = pool[torch.randperm(len(pool), generator=generator)].split(size)
     return [each.sort().values for each in dealt]
 

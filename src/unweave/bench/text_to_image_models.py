@@ -24,7 +24,7 @@ from transformers.utils import logging
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, fit_recogniser
 from unweave.bench.text_to_image_recipe import TextToImageRecipe, arrange
 from unweave.data.captioned_drawings import HELD_OUT_TEMPLATES, TEMPLATES
-from unweave.data.captions import Captioned, Concept, words_in
+from unweave.data.captions import CaptionedImages, Concept, words_in
 from unweave.data.datasets import as_images
 from unweave.data.in_memory import Resident
 from unweave.data.latents import Latents
@@ -58,7 +58,7 @@ class TextToImageModels:
     device: str = "cpu"
 
     @cached_property
-    def data(self) -> tuple[Captioned, Captioned]:
+    def data(self) -> tuple[CaptionedImages, CaptionedImages]:
         """The training images and the held-out images."""
         return self.recipe.drawings.draw()
 
@@ -169,7 +169,7 @@ class TextToImageModels:
         words = Encoded(tokens, recipe.text_encoder.build(self.tokenizer))
         return Prompted(recipe.denoiser.build(self._latent, recipe.text_encoder), words)
 
-    def _encode(self, data: Captioned) -> Latents:
+    def _encode(self, data: CaptionedImages) -> Latents:
         labels = torch.tensor([self.prompts.number(text) for text in data.captions])
         return Latents(*encode(self.autoencoder, data.images), labels, data.names)
 
@@ -196,7 +196,7 @@ class TextToImageModels:
         )
 
 
-def as_source(data: Captioned) -> Resident:
+def as_source(data: CaptionedImages) -> Resident:
     """The images without captions, in [-1, 1]."""
     return as_images(Resident(data.images, torch.zeros(len(data), dtype=torch.int64)))
 

@@ -23,7 +23,7 @@ DONE, NOT_PASSED, BAD_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
 app = App(
     name="unweave",
-    help="Make a trained model forget some of its data, and compare it with models retrained without them.",
+    help="Make a trained model forget some of its data, and compare it with models retrained without it.",
     help_epilogue="Exit codes: 0 done; 1 audit: FAIL or INCONCLUSIVE; 2 bad input, and nothing was written; "
     "3 the run failed; 130 interrupted.",
     version=__version__,

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from unweave.audits.attack import TIERS, Attack
+from unweave.audits.attack_runs.plan import attack_named
 from unweave.audits.attacks import ATTACKS
-from unweave.audits.harness.plan import attack_named
 from unweave.cli.inputs import out
 from unweave.cli.options import DEFAULTS, CommonFlags
 from unweave.cli.terminal import show

@@ -2,33 +2,30 @@
 
 import copy
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-from unweave.auditing import Audit, audit_answers, collect_answer_pair
 from unweave.auditing import audit as compare
+from unweave.auditing import audit_answers, collect_answer_pair
+from unweave.audits.attack_runs.budget import Duration, parse_budget
+from unweave.audits.attack_runs.plan import Request
 from unweave.audits.classifier.prepare_attacks import (
     attack_request,
     measure_budget,
     plan_of_models,
     refuse_generator,
 )
-from unweave.audits.harness.budget import Duration, parse_budget
-from unweave.audits.harness.plan import Request
 from unweave.audits.margins import RETRAINS
-from unweave.audits.verdict import SEEDS, Verdict
+from unweave.audits.verdict import SEEDS
 from unweave.cli.audit_concept import NO_PROMPTS, ConceptFiles, audit_concept, refuse_no_prompts
 from unweave.cli.inputs import answer_files, out, run_folder
 from unweave.cli.inputs.qualified import audit_qualified, facts_of, read_qualified
 from unweave.cli.options import DEFAULTS, CommonFlags
-from unweave.cli.terminal import progress, show
+from unweave.cli.terminal import progress
+from unweave.cli.terminal.show_audit import print_audit
 from unweave.record import checkpoint, record
 from unweave.record.files import sha256
 from unweave.record.one_model import add_request
-from unweave.report import attack_tables, html, qualification_tables
-from unweave.report.numbers import number
 
 REFERENCES = "references"
 """The folder of retrained models."""
@@ -56,13 +53,14 @@ def audit(
 
     For a folder of forget, the references are retrained by the project's train() or by the recipe. For any
     other classifier, its answers are enough: a parquet file with the columns part, id, label and logits. For
-    a text-to-image model, --prompts names its prompts, and --reference the folders of retrained models.
+    a text-to-image model, --prompts names the file of its prompts, and --reference a folder with one pipeline
+    per retrained model.
 
     Args:
-        run: The folder that forget wrote; with --prompts also a pipeline's.
+        run: The folder that forget wrote; with --prompts, also the folder of a pipeline.
         evidence: Instead of a run: a parquet file with the model's answers.
-        reference: With --evidence: a folder with one parquet file per retrained model; with --prompts: one
-            with a pipeline's folder per retrained model. A verdict needs 22: the last 12 by name fix the
+        reference: With --evidence: a folder with one parquet file per retrained model; with --prompts: a
+            folder with one pipeline per retrained model. A verdict needs 22: the last 12 by name fix the
             margins, the others are the references.
         original: With --evidence: a parquet file with the original's answers; shows whether there was
             anything to forget. With --prompts: the original's folder, if forget did not write the run.
@@ -71,8 +69,9 @@ def audit(
             ten; twelve more models are then retrained to fix the margins.
         qualified: The folder of unweave qualify for this model and method: nothing is retrained, and the
             verdict is predicted from its requests, which is weaker.
-        attacks: Attack a classifier as well: default, all, or names of unweave attacks with commas between.
-        tier: The largest tier of the attacks: 0 the two models, 1 one retrained model, 2 a verdict's.
+        attacks: Attack a classifier as well: default, all, or names of attacks separated by commas.
+        tier: The largest tier of the attacks, by the models that they need: 0 the two models, 1 one retrained
+            model, 2 those of a verdict.
         budget: The time of the attacks, such as 10m, or the gradient evaluations for each model, such as 200;
             the cheapest run first, and the report names the others. Retraining is not counted.
         jobs: The number of worker processes for retraining, with one thread each; 1 uses this process with
@@ -151,7 +150,7 @@ def audit_run(run: Path, references: int, jobs: int, request: Request | None, fl
         if request is not None:
             request = measure_budget(request, result, exam, 2 + len(seeds) + len(calibration))
             plan = plan_of_models(request, exam, len(seeds))
-        examined = () if plan is None else tuple(attack.name for attack in plan.examining)
+        examined = () if plan is None else tuple(attack.name for attack in plan.model_attacks)
         stored = (out.find_earlier(folder, facts, same_models, REFERENCES) or place) / REFERENCES
         run_folder.retrain_all(run, [*seeds, *calibration], stored, jobs, flags.device, listener, examined)
         reference = run_folder.make_reference(project, split, seeds, calibration, stored) if seeds else None
@@ -247,62 +246,3 @@ def audit_evidence(
     with out.open_folder(place, facts):
         outcome.save(place)
     return print_audit(outcome, place, flags)
-
-
-def print_audit(outcome: Audit, place: Path, flags: CommonFlags, *sentences: str) -> int:
-    """Prints the verdict, the figures, further sentences and where they are; returns the exit code."""
-    whole_record = record.load(place)
-    (stage,) = whole_record["stages"].values()
-    row, before = audited_rows(stage)
-    cost = {key: row[key] for key in ("seconds", "gradient_evaluations", "cost")}
-    if flags.json:
-        figures = {key: row[key] for key in ("verdict", "reason", "scores", "gap")}
-        figures["original"] = None if before is None else before["scores"]
-        places = {"out": str(place), "report": str(place / html.FILE)}
-        whole = {key: stage["reference"].get(key) for key in ("seconds", "gradient_evaluations")}
-        figures |= {key: stage[key] for key in ("attacks", "qualified") if key in stage}
-        show.print_json({**figures, "margins": stage["margins"], **cost, "retraining": whole, **places})
-    else:
-        show.print_verdict(stage, row, before)
-        if "attacks" in stage:
-            print_attacks(stage["attacks"])
-        if "qualified" in stage:
-            show.print_sentences("", *qualification_tables.audit_sentences(stage["qualified"]))
-        show.print_sentences(*cost_sentence(row, stage["reference"]))
-        show.print_sentences(*sentences)
-        show.print_lines("", f"Report: {place / html.FILE}")
-    return 0 if outcome.verdict is Verdict.PASS else 1
-
-
-def print_attacks(attacks: Mapping[str, Any]) -> None:
-    """Prints the table of attacks, what was not run, and what can be claimed."""
-    header, lines = attack_tables.brief(attacks)
-    show.print_lines("")
-    if lines:
-        show.print_table(header, lines, words=(0, len(header) - 1))
-    show.print_sentences("", *attack_tables.sentences(attacks))
-
-
-def audited_rows(stage: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
-    """The row of the audited model, and that of the original if it is known."""
-    rows = dict(stage["methods"])
-    before = rows.pop("original") if len(rows) > 1 else None
-    (row,) = rows.values()
-    return row, before
-
-
-def cost_sentence(row: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
-    """A sentence on the cost of a method relative to a retraining; none if the cost is unknown."""
-    cost, whole = cost_words(row), cost_words(reference)
-    if cost is None:
-        return []
-    return ["", f"It took {cost}." if whole is None else f"It took {cost}; a retraining takes {whole}."]
-
-
-def cost_words(row: Mapping[str, Any]) -> str | None:
-    """A cost in words; None if the time is unknown."""
-    if row.get("seconds") is None:
-        return None
-    gradients = row["gradient_evaluations"]
-    count = "" if gradients is None else f" and {gradients:.0f} gradient evaluations"
-    return f"{number(row['seconds'], 1)} s{count}"

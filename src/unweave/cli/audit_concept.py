@@ -64,7 +64,7 @@ class Folders:
 
 
 @runtime_checkable
-class Work(Protocol):
+class AuditWork(Protocol):
     """An audit that is ready to run."""
 
     def facts(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def audit_concept(
         with out.open_folder(place, facts):
             outcome = work.run(place, listener)
             outcome.save(place)
-    absent = not_run(family, folders, detected=given.nudenet is not None)
+    absent = explain_not_run(family, folders, detected=given.nudenet is not None)
     return outcome, place, f"Not run: {', '.join(absent)}."
 
 
@@ -158,7 +158,9 @@ def list_pipelines(reference: Path) -> tuple[Path, ...]:
     return pipelines
 
 
-def read_work(folders: Folders, given: ConceptFiles, family: TextToImageFamily, device: str | None) -> Work:
+def read_work(
+    folders: Folders, given: ConceptFiles, family: TextToImageFamily, device: str | None
+) -> AuditWork:
     """Reads the models, the images and the prompts.
 
     Raises:
@@ -169,7 +171,7 @@ def read_work(folders: Folders, given: ConceptFiles, family: TextToImageFamily, 
     return run_concept_audit.read(folders, given, family, device)
 
 
-def not_run(family: TextToImageFamily, folders: Folders, *, detected: bool) -> list[str]:
+def explain_not_run(family: TextToImageFamily, folders: Folders, *, detected: bool) -> list[str]:
     """What an audit does not run, and how to run it."""
     absent = [] if family.attacks else ["attacks (give --set attacks=25)"]
     absent += [] if folders.retrained else ["retrained models (give --reference)"]

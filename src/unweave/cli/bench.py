@@ -73,7 +73,7 @@ def bench(
             is searched and run separately; the smallest at which a method passes is its cost of a PASS.
         protocol: Print the columns of another benchmark: deep-unlearn, for classifiers over ten seeds.
         attacks: Attack the answers of each method and seed, and those of the retrained models: default, all,
-            or names of unweave attacks with commas between that need answers alone.
+            or names of attacks that need answers alone, separated by commas.
         executor: Where the cells run.
         flags: The flags of every verb.
     """

@@ -32,7 +32,7 @@ from unweave.cli.inputs import out
 from unweave.cli.inputs.concepts import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
 from unweave.cli.inputs.extra import require_diffusion
 from unweave.cli.inputs.request import NOTHING, Request, about_own_images, positions
-from unweave.cli.inputs.scope import ALL, Trained
+from unweave.cli.inputs.scope import ALL, TrainedWeights
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_names
 from unweave.cli.processes.shared_run import refuse_unfit_flags
 from unweave.cli.project import Project, load
@@ -57,7 +57,7 @@ def check(
     recipe: str | None = None,
     data: str | None = None,
     methods: str | None = None,
-    trained: Trained = ALL,
+    trained: TrainedWeights = ALL,
     shard: bool = False,
     blocks: str | None = None,
     flags: CommonFlags = DEFAULTS,
@@ -76,7 +76,7 @@ def check(
         recipe: The recipe of a model's folder that has no recipe in it.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file;
             for a text-to-image model a folder with captions.
-        methods: Names with commas between, such as lur:recover,salun; all if none are given.
+        methods: Method names separated by commas, such as lur:recover,salun; all by default.
         trained: The weights that the methods train.
         shard: Under torchrun, cut the model over the processes (FSDP2), as forget does; the retrain is then
             not estimated.
@@ -86,7 +86,9 @@ def check(
     if concepts.concept:
         refuse_other_requests(request, None, recipe)
         refuse_unfit_flags(shard=shard, blocks=blocks, save_every=None, concept=True)
-        return check_request(model, concepts, trained, data=data, methods=methods, flags=flags)
+        with require_diffusion():
+            from unweave.cli.checks.concepts import check_concept
+        return check_concept(model, concepts, trained, data=data, methods=methods, flags=flags)
     refuse_no_concept(model, concepts)
     requested, processes = parse_names(methods), Processes.current()
     refuse_unfit_flags(shard=shard, blocks=blocks, save_every=None, concept=False)
@@ -110,25 +112,6 @@ def check(
     obstacle = "--shard does not measure it" if shard else missing_retraining(project)
     show.print_json(findings) if flags.json else print_report(model, findings, exam, obstacle)
     return 0
-
-
-def check_request(
-    model: str,
-    concepts: Concepts,
-    trained: Trained,
-    *,
-    data: str | None,
-    methods: str | None,
-    flags: CommonFlags,
-) -> int:
-    """Checks a request to a text-to-image model.
-
-    Raises:
-        ValueError: If the extra is not installed.
-    """
-    with require_diffusion():
-        from unweave.cli.checks import concepts as checks
-    return checks.check_concept(model, concepts, trained, data=data, methods=methods, flags=flags)
 
 
 def methods_to_price(project: Project, requested: Sequence[str] | None) -> list[str]:
@@ -166,7 +149,7 @@ def estimate_costs(
     model: nn.Module,
     split: Split,
     project: Project,
-    trained: Trained,
+    trained: TrainedWeights,
     listener: Listener,
 ) -> dict[str, dict[str, Any]]:
     """Estimates the cost of a retrain and of each method."""

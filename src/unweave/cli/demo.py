@@ -51,7 +51,9 @@ class Demonstration:
     def recipes_for(self, methods: str | None) -> list[Recipe]:
         """The recipes that run any of the methods: at a budget a recipe needs settings of one."""
         names = set(parse_names(methods) or ())
-        settings = [recipe.configured() if recipe.tuning.budgets else names for recipe in self.recipes]
+        settings = [
+            recipe.configured_methods() if recipe.tuning.budgets else names for recipe in self.recipes
+        ]
         running = [
             recipe for recipe, tuned in zip(self.recipes, settings, strict=True) if not names or names & tuned
         ]
@@ -96,11 +98,11 @@ def demo(
 ) -> int:
     """Train, forget and compare with retraining on real data, in minutes.
 
-    With digits there are two problems: the model forgets a tenth of a training set with wrong labels, which
-    it has memorised, at several budgets; and all images of one digit. With diffusion there is one: a
-    generator forgets one digit, and the report shows the images of each model. With text-to-image a model
-    that draws digits from prompts forgets an object, and another time a colour. The demo writes the cells,
-    record.json and report.html.
+    With digits, a classifier forgets a tenth of its training set, whose wrong labels it has memorised, at
+    several budgets; another one forgets all images of one digit. With diffusion, a generator forgets one
+    digit, and the report shows the images of each model. With text-to-image, a model that draws digits from
+    prompts forgets an object, and a copy of it forgets a colour. The demo writes the cells, record.json and
+    report.html.
 
     Args:
         what: Classifiers of digits, a generator of digits, or a model that draws digits from prompts;

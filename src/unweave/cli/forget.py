@@ -1,8 +1,10 @@
 """`unweave forget`: writes a new model that has forgotten some of its data; never changes the original."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from unweave.cli.forget_concept import forget_concept
 from unweave.cli.inputs import out
@@ -12,7 +14,7 @@ from unweave.cli.inputs.concept_source import NO_GENERATION, Generation
 from unweave.cli.inputs.concepts import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
 from unweave.cli.inputs.forget_folder import find_folder, remove_states
 from unweave.cli.inputs.request import NOTHING, Request, positions
-from unweave.cli.inputs.scope import ALL, Trained
+from unweave.cli.inputs.scope import ALL, TrainedWeights
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
 from unweave.cli.processes.shared_run import refuse_other_facts, refuse_unfit_flags
 from unweave.cli.project import Project, load
@@ -34,7 +36,7 @@ def forget(
     request: Request = NOTHING,
     concepts: Concepts = NO_CONCEPT,
     generation: Generation = NO_GENERATION,
-    trained: Trained = ALL,
+    trained: TrainedWeights = ALL,
     method: str = DEFAULT,
     set: tuple[str, ...] = (),
     tuned: Path | None = None,
@@ -77,7 +79,7 @@ def forget(
         dry_run: Only print what forget would do, and its cost.
         flags: The flags of every verb.
     """
-    tables, processes = parse_settings(set), Processes.current()
+    tables = parse_settings(set)
     method_named(method)
     concept_recipe = read_concept_recipe(recipe)
     if concept_recipe is not None:
@@ -99,10 +101,42 @@ def forget(
             flags=flags,
         )
     refuse_no_concept(model, concepts, generation)
+    return forget_records(
+        model,
+        request,
+        trained,
+        method=method,
+        tables=tables,
+        tuned=tuned,
+        recipe=recipe,
+        data=data,
+        place_model=lambda original: shard_model(original, blocks) if shard else original,
+        save_every=save_every,
+        dry_run=dry_run,
+        flags=flags,
+    )
+
+
+def forget_records(
+    model: str,
+    request: Request,
+    trained: TrainedWeights,
+    *,
+    method: str,
+    tables: Mapping[str, Any],
+    tuned: Path | None,
+    recipe: str | None,
+    data: str | None,
+    place_model: Callable[[nn.Module], nn.Module],
+    save_every: int | None,
+    dry_run: bool,
+    flags: CommonFlags,
+) -> int:
+    """Writes a model that has forgotten records or a class; does nothing if the folder holds it already."""
+    processes, seed = Processes.current(), flags.seed or 0
     tuned_tables = {} if tuned is None else read_search(tuned, model, method)
     project = load(model, recipe=recipe, data=data, device=flags.device)
     method_named(method, project.family.name)
-    seed = flags.seed or 0
     split = project.split(positions(request, project, seed))
     if tuned is not None:
         refuse_unfit_search(project, model, method, tuned_tables, tuned, seed)
@@ -124,7 +158,7 @@ def forget(
     run = Run(project, split, chosen_method, method, trained, model, request, folder, save_every, flags)
     if dry_run:
         return processes.from_first(run.print_dry_run)  # alone: a clock decides how long it measures
-    run.write_result(run_facts, lambda original: shard_model(original, blocks) if shard else original)
+    run.write_result(run_facts, place_model)
     return 0
 
 

@@ -14,7 +14,7 @@ from unweave.cli.inputs.concept_source import Generation, refuse_two_sources
 from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.extra import require_diffusion
 from unweave.cli.inputs.forget_folder import CLAIM
-from unweave.cli.inputs.scope import Trained, refuse_layers_of_pipeline
+from unweave.cli.inputs.scope import TrainedWeights, refuse_layers_of_pipeline
 from unweave.cli.options import CommonFlags
 from unweave.cli.terminal import progress, show
 from unweave.families.text_to_image_settings import text_to_image_method
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def forget_concept(
     model: str,
     concepts: Concepts,
-    trained: Trained,
+    trained: TrainedWeights,
     *,
     method: str,
     tables: Mapping[str, Any],
@@ -97,7 +97,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def read_plan(
-    model: str, concepts: Concepts, trained: Trained, images: str | Generation, seed: int
+    model: str, concepts: Concepts, trained: TrainedWeights, images: str | Generation, seed: int
 ) -> "Plan":
     """Reads a pipeline and its images, or plans what it draws itself.
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from unweave.bench.qualification import STRATA, MakeStage, Plan
+from unweave.bench.draw_requests import STRATA, Plan
+from unweave.bench.qualification import MakeStage
 from unweave.bench.qualification import qualify as run_qualification
 from unweave.bench.setup import Tuning
 from unweave.bench.stage import Stage
@@ -50,7 +51,7 @@ def qualify(
         set: A setting of the method, such as how.lr=0.1; can be given several times.
         tuned: The folder `tuning` of a bench of this model; its settings are the defaults.
         recipe: The recipe of a model's folder that has no recipe in it.
-        strata: Of random, memorized, generalized, entangled, class and single, with commas between.
+        strata: Some of random, memorized, generalized, entangled, class and single, separated by commas.
         requests: The number of proxy requests of each stratum, at least four.
         fraction: Their size, as a fraction of the training data.
         jobs: The number of worker processes, with one thread each; 1 uses this process.

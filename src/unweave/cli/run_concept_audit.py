@@ -24,7 +24,7 @@ from unweave.audits.margins import RETRAINS
 from unweave.audits.one_model import GivenModel
 from unweave.audits.verdict import SEEDS
 from unweave.bench.workers import Listener, Progress
-from unweave.cli.audit_concept import ConceptFiles, Folders, not_run
+from unweave.cli.audit_concept import ConceptFiles, Folders, explain_not_run
 from unweave.data.captions import hold_out, read_captioned
 from unweave.errors import Failed
 from unweave.families.text_to_image import TextToImageFamily
@@ -140,7 +140,7 @@ class ConceptAudit:
         about = request_row(gone, [0] * len(gone), of=len(train), model=self.folders.original.name)
         about |= {"classes": {self.prompts.concept_words: len(gone)}}
         data = {"digest": self.real.digest, "forget": len(gone), "retain": len(train) - len(gone)}
-        data |= {"not run": not_run(self.family, self.folders, detected=self.nude_net is not None)}
+        data |= {"not run": explain_not_run(self.family, self.folders, detected=self.nude_net is not None)}
         name, row, asked, seed = method_of(self.folders.run)
         return GivenModel(name, row, {**about, **asked}, {**data, **exam.facts}, TextToImageFamily.name, seed)
 

@@ -20,7 +20,7 @@ from unweave.cli.inputs.forget_folder import (
     write_request,
 )
 from unweave.cli.inputs.request import Request
-from unweave.cli.inputs.scope import Trained
+from unweave.cli.inputs.scope import TrainedWeights
 from unweave.cli.options import CommonFlags
 from unweave.cli.processes.shared_run import open_on_first
 from unweave.cli.project import Project
@@ -56,7 +56,7 @@ class Run:
     split: Split
     method: Method | Retraining
     name: str
-    trained: Trained
+    trained: TrainedWeights
     model: str
     request: Request
     folder: Path

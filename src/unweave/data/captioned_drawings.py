@@ -15,7 +15,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from unweave.choices import suggest_word
-from unweave.data.captions import FILE, METADATA, TEXT, Captioned
+from unweave.data.captions import FILE, METADATA, TEXT, CaptionedImages
 from unweave.data.colours_and_styles import COLOURS, STYLES, Grey, paint, resize
 from unweave.data.datasets import load
 from unweave.data.images import PARTS, in_memory
@@ -107,11 +107,11 @@ class Drawings:
         colours = tuple(COLOURS)
         return tuple((name, colours[place % len(colours)]) for place, name in enumerate(self.names["object"]))
 
-    def draw(self) -> tuple[Captioned, Captioned]:
+    def draw(self) -> tuple[CaptionedImages, CaptionedImages]:
         """Draws the training images and the held-out images; neither shows a pair that is held out."""
         return self._draw(every_pair=False)
 
-    def draw_every_pair(self) -> tuple[Captioned, Captioned]:
+    def draw_every_pair(self) -> tuple[CaptionedImages, CaptionedImages]:
         """Draws the same shapes in all pairs of object and colour: for a recogniser, which must know them."""
         return self._draw(every_pair=True)
 
@@ -136,7 +136,7 @@ class Drawings:
                 rows[text] = {TEXT: text, **named}
         return list(rows.values())
 
-    def _draw(self, *, every_pair: bool) -> tuple[Captioned, Captioned]:
+    def _draw(self, *, every_pair: bool) -> tuple[CaptionedImages, CaptionedImages]:
         generator = torch.Generator().manual_seed(self.seed)
         subject, parts = SUBJECTS[self.subject], []
         for source, copies in zip(load(subject.data, folder=self.folder), (self.copies, 1), strict=True):
@@ -167,7 +167,7 @@ class Drawings:
         labels: Int64[Tensor, " n"],
         looks: Int64[Tensor, "n copies"],
         generator: torch.Generator,
-    ) -> Captioned:
+    ) -> CaptionedImages:
         copies = looks.shape[1]
         colours, styles = looks.flatten() // len(STYLES), looks.flatten() % len(STYLES)
         images = paint(shapes.repeat_interleave(copies, 0), colours, styles)
@@ -177,7 +177,7 @@ class Drawings:
         for place, (values, template) in enumerate(zip(numbers, templates, strict=True)):
             row = {name: self.names[name][value] for name, value in zip(FACTORS, values, strict=True)}
             rows.append({FILE: f"{place:05}.png", TEXT: caption(TEMPLATES[template], row), **row})
-        return Captioned(images, tuple(rows), Path(self.subject))
+        return CaptionedImages(images, tuple(rows), Path(self.subject))
 
 
 def caption(template: str, row: Mapping[str, str]) -> str:
@@ -187,7 +187,9 @@ def caption(template: str, row: Mapping[str, str]) -> str:
     return " ".join("an" if word == "a" and after[:1] in set("aeiou") else word for word, after in pairs)
 
 
-def factor_numbers(data: Captioned, names: Mapping[str, Sequence[str]]) -> dict[str, Int64[Tensor, " n"]]:
+def factor_numbers(
+    data: CaptionedImages, names: Mapping[str, Sequence[str]]
+) -> dict[str, Int64[Tensor, " n"]]:
     """The value of each factor of each image, as its place among the names.
 
     Args:
@@ -209,7 +211,7 @@ def factor_numbers(data: Captioned, names: Mapping[str, Sequence[str]]) -> dict[
     return found
 
 
-def write_captioned(folder: str | Path, train: Captioned, held_out: Captioned) -> Path:
+def write_captioned(folder: str | Path, train: CaptionedImages, held_out: CaptionedImages) -> Path:
     """Writes images with captions as `captions.read_captioned` reads them: two folders, train and test.
 
     Raises:

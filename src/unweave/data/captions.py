@@ -24,7 +24,7 @@ FILE, TEXT = "file_name", "text"
 
 
 @dataclass(frozen=True, eq=False)
-class Captioned:
+class CaptionedImages:
     """Images in memory, with a row of text for each.
 
     Args:
@@ -50,12 +50,12 @@ class Captioned:
         """The file of each image."""
         return tuple(row[FILE] for row in self.rows)
 
-    def part(self, places: Int64[Tensor, " k"]) -> "Captioned":
+    def part(self, places: Int64[Tensor, " k"]) -> "CaptionedImages":
         """Some of the images."""
-        return Captioned(self.images[places], tuple(self.rows[i] for i in places.tolist()), self.place)
+        return CaptionedImages(self.images[places], tuple(self.rows[i] for i in places.tolist()), self.place)
 
 
-def read_captioned(place: str | Path) -> tuple[Captioned, Captioned | None]:
+def read_captioned(place: str | Path) -> tuple[CaptionedImages, CaptionedImages | None]:
     """Reads the training images, and the test images if the folder has them.
 
     Raises:
@@ -70,7 +70,7 @@ def read_captioned(place: str | Path) -> tuple[Captioned, Captioned | None]:
     return read_part(folder), None
 
 
-def read_part(folder: Path) -> Captioned:
+def read_part(folder: Path) -> CaptionedImages:
     """Reads one folder."""
     rows = read_rows(folder)
     refuse_unpaired(folder, [row[FILE] for row in rows])
@@ -78,7 +78,7 @@ def read_part(folder: Path) -> Captioned:
     arrays = [as_rgb(read_pixels(path)) for path in files]
     refuse_mixed(arrays, files)
     images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
-    return Captioned(images, tuple(rows), folder)
+    return CaptionedImages(images, tuple(rows), folder)
 
 
 def read_rows(folder: Path) -> list[dict[str, str]]:
@@ -155,7 +155,7 @@ class Concept:
     column: str | None = None
     values: tuple[str, ...] = ()
 
-    def holds(self, data: Captioned) -> Bool[Tensor, " n"]:
+    def holds(self, data: CaptionedImages) -> Bool[Tensor, " n"]:
         """Which images hold the concept.
 
         Raises:
@@ -171,7 +171,7 @@ class Concept:
         return found
 
 
-def require_held(what: str, found: Iterable[bool], data: Captioned) -> Bool[Tensor, " n"]:
+def require_held(what: str, found: Iterable[bool], data: CaptionedImages) -> Bool[Tensor, " n"]:
     """Raises if no image has what was named."""
     rows = torch.tensor(list(found))
     if not bool(rows.any()):

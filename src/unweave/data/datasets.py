@@ -71,11 +71,11 @@ def flip_labels(source: Source, fraction: float, n_classes: int, seed: int) -> S
     flipped = torch.randperm(len(source), generator=generator)[: round(fraction * len(source))]
     labels = source.labels.clone()
     labels[flipped] += torch.randint(1, n_classes, flipped.shape, generator=generator)
-    return Relabelled(source, labels % n_classes)
+    return RelabelledSource(source, labels % n_classes)
 
 
 @dataclass(frozen=True, eq=False)
-class Relabelled:
+class RelabelledSource:
     """A source with other labels.
 
     Args:
@@ -105,7 +105,7 @@ class Relabelled:
         """SHA-256 of the source's digest and the labels."""
         return self._digest
 
-    def to(self, device: torch.device | str) -> "Relabelled":
+    def to(self, device: torch.device | str) -> "RelabelledSource":
         """The same, on `device`."""
         return replace(self, source=self.source.to(device))
 
@@ -223,8 +223,8 @@ def stratum(source: Source, limit: int, seed: int) -> Tensor:
 
 def select_examples(source: Source, positions: Tensor) -> Source:
     """The examples of a source at some positions, as a source."""
-    if isinstance(source, Relabelled):
-        return Relabelled(select_examples(source.source, positions), source.labels[positions])
+    if isinstance(source, RelabelledSource):
+        return RelabelledSource(select_examples(source.source, positions), source.labels[positions])
     assert isinstance(source, Resident), "data sets that have a name are in memory"
     names = None if source.names is None else tuple(source.names[i] for i in positions.tolist())
     inputs = source.inputs[positions.to(source.inputs.device)]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from unweave.data import Source
-from unweave.data.datasets import Relabelled
+from unweave.data.datasets import RelabelledSource
 from unweave.data.in_memory import Resident
 from unweave.data.part_of_source import PartOfSource
 
@@ -15,7 +15,7 @@ def image_shape(source: Source, shape: Sequence[int]) -> tuple[int, int, int] | 
         source: The source of the example; it may know the shape of pixels in a row.
         shape: The shape of the example's input.
     """
-    while isinstance(source, Relabelled | PartOfSource):
+    while isinstance(source, RelabelledSource | PartOfSource):
         source = source.source
     if isinstance(source, Resident) and source.image is not None:
         return source.image

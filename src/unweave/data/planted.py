@@ -76,7 +76,7 @@ def stamp_source(
     return replace(source, inputs=inputs)
 
 
-def brightest(source: Resident) -> float:
+def largest_value(source: Resident) -> float:
     """The largest value of an input, or of a byte."""
     return 255.0 if source.inputs.dtype == torch.uint8 else float(source.inputs.max())
 
@@ -90,11 +90,13 @@ def plant_backdoor(
         ValueError: If no example has the target label, too few have another, or the inputs are no images.
     """
     refuse_unknown_label(source, target)
-    places = draw(
+    places = draw_positions(
         source.labels != target, round(fraction * len(source)), f"another label than {target}", seed
     )
-    marked = stamp_source(source, size, brightest(source), places)
-    return Planted(relabel(marked, places, torch.full((len(places),), target)), places, share(places, known))
+    marked = stamp_source(source, size, largest_value(source), places)
+    return Planted(
+        relabel(marked, places, torch.full((len(places),), target)), places, count_known(places, known)
+    )
 
 
 def plant_swap(
@@ -109,8 +111,12 @@ def plant_swap(
         refuse_unknown_label(source, label)
     one, other = classes
     is_either = (source.labels == one) | (source.labels == other)
-    places = draw(is_either, round(fraction * int(is_either.sum())), f"label {one} or {other}", seed)
-    return Planted(relabel(source, places, one + other - source.labels[places]), places, share(places, known))
+    places = draw_positions(
+        is_either, round(fraction * int(is_either.sum())), f"label {one} or {other}", seed
+    )
+    return Planted(
+        relabel(source, places, one + other - source.labels[places]), places, count_known(places, known)
+    )
 
 
 def plant_canaries(source: Resident, fraction: float, *, sigma: float, known: float, seed: int) -> Planted:
@@ -122,15 +128,15 @@ def plant_canaries(source: Resident, fraction: float, *, sigma: float, known: fl
     if not source.inputs.is_floating_point():
         raise ValueError("canaries need inputs of floats, found images as bytes: normalise them first")
     everything = torch.ones(len(source), dtype=torch.bool)
-    places = draw(everything, round(fraction * len(source)), "any label", seed)
+    places = draw_positions(everything, round(fraction * len(source)), "any label", seed)
     generator = torch.Generator().manual_seed(seed + 1)
     noise = sigma * torch.randn(len(places), *source.inputs.shape[1:], generator=generator)
     inputs = source.inputs.clone()
     inputs[places] += noise.to(inputs)
-    return Planted(replace(source, inputs=inputs), places, share(places, known), noise)
+    return Planted(replace(source, inputs=inputs), places, count_known(places, known), noise)
 
 
-def draw(allowed: Tensor, count: int, which: str, seed: int) -> Int64[Tensor, " planted"]:
+def draw_positions(allowed: Tensor, count: int, which: str, seed: int) -> Int64[Tensor, " planted"]:
     """Draws the positions of examples to plant, in random order.
 
     Raises:
@@ -161,6 +167,6 @@ def relabel(source: Resident, places: Int64[Tensor, " n"], labels: Int64[Tensor,
     return replace(source, labels=changed)
 
 
-def share(places: Int64[Tensor, " planted"], known: float) -> int:
+def count_known(places: Int64[Tensor, " planted"], known: float) -> int:
     """The number of known examples, at least one."""
     return max(1, round(known * len(places)))

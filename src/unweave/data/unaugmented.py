@@ -12,7 +12,7 @@ from unweave.data import Raw, Source
 
 
 @dataclass(frozen=True, eq=False)
-class Unaugmented:
+class UnaugmentedSource:
     """A source that never augments.
 
     Args:
@@ -42,6 +42,6 @@ class Unaugmented:
         """SHA-256 of the source's digest and the missing augmentation."""
         return sha256(f"unaugmented:{self.source.digest()}".encode()).hexdigest()
 
-    def to(self, device: torch.device | str) -> "Unaugmented":
+    def to(self, device: torch.device | str) -> "UnaugmentedSource":
         """The same, on `device`."""
         return replace(self, source=self.source.to(device))

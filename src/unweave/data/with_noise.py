@@ -16,7 +16,7 @@ Noise = Sequence[Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Noisy:
+class SourceWithNoise:
     """Images of noise, each repeated, followed by some examples of a source.
 
     Args:
@@ -59,7 +59,7 @@ class Noisy:
             whole.update(values.cpu().contiguous().numpy().tobytes())
         return whole.hexdigest()
 
-    def to(self, device: torch.device | str) -> "Noisy":
+    def to(self, device: torch.device | str) -> "SourceWithNoise":
         """The same, on `device`."""
         return replace(self, noise=[x.to(device) for x in self.noise], source=self.source.to(device))
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unweave.descent.hessian import differentiate_twice, twice_differentiable
+from unweave.descent.hessian import allow_second_derivatives, differentiate_twice
 from unweave.descent.objective import Objective
 from unweave.problem import Problem
 from unweave.weights.params import add, norm, scale
@@ -54,7 +54,7 @@ def top_eigenvalue(
         for name, p in step.params.items()
     }
     size = norm(v)
-    with twice_differentiable(), step.runtime.keep_statistics():
+    with allow_second_derivatives(), step.runtime.keep_statistics():
         hessian = differentiate_twice(step, objective, keep=True)
         for _ in range(iterations):
             v = hessian(scale(v, 1 / float(size)))

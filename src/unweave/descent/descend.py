@@ -13,7 +13,7 @@ from unweave.descent.batches import plan_inputs, step_batches
 from unweave.descent.feed import steps_per_epoch
 from unweave.descent.importance import Mask
 from unweave.descent.losses import collect_losses, refuse_nonfinite
-from unweave.descent.optimizer_state import Pinned, TrainState, start_average
+from unweave.descent.optimizer_state import PinnedWeights, TrainState, start_average
 from unweave.descent.rules import RULES
 from unweave.descent.saved_state import SavedDescent, open_saved
 from unweave.descent.settings import Descent, Phase
@@ -100,7 +100,7 @@ def run_phase(
     runtime = make_runtime(problem, how, phase.where, compile=how.compile)
     runtime.shifts = []
     saved.start_phase(train_state, runtime, phase.terms)
-    pinned = Pinned(weights, phase.where)
+    pinned = PinnedWeights(weights, phase.where)
     index = -1
     for index, (batches, sizes) in enumerate(islice(step_batches(problem, phase, how), end - begin)):
         if saved.was_taken(index):

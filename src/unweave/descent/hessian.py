@@ -17,7 +17,7 @@ LESS = "use mode 'nested' or 'first-order'"
 
 
 @contextmanager
-def twice_differentiable(need: str = OF_DESCENT, advice: str = LESS) -> Iterator[None]:
+def allow_second_derivatives(need: str = OF_DESCENT, advice: str = LESS) -> Iterator[None]:
     """Uses attention with a second derivative for the body; raises clearly if another operation has none.
 
     Args:

@@ -10,7 +10,7 @@ also aligns the two gradients. This term is the whole of LUR; it combines with a
 from dataclasses import dataclass
 from typing import Literal
 
-from unweave.descent.hessian import differentiate_twice, twice_differentiable
+from unweave.descent.hessian import allow_second_derivatives, differentiate_twice
 from unweave.descent.objective import Objective
 from unweave.split import Part
 from unweave.weights.params import Params, add, norm
@@ -74,7 +74,7 @@ class Lookahead:
             raise ValueError(
                 "mode 'exact' needs a model without dropout: use dropout='off', or mode 'nested'"
             )
-        with twice_differentiable():
+        with allow_second_derivatives():
             hessian = differentiate_twice(step, self.through)
             with step.at_copy(step.gradient(self.through), -self.lr) as shifted:
                 gradient = shifted.gradient(self.outer)
@@ -90,12 +90,12 @@ def through_steps(
     return outer
 
 
-class Previous:
+class PreviousGradient:
     """The gradient of a term at the previous step; at the first step the gradient of another term.
 
     Create it before the term that it refers to, so that the two can refer to each other:
 
-        previous = Previous(first=retain)
+        previous = PreviousGradient(first=retain)
         previous.follow(Lookahead(retain, through=Lookahead(forget, through=previous, lr=a), lr=a))
 
     Args:
@@ -125,7 +125,7 @@ class Previous:
 
 
 @dataclass(frozen=True, eq=False)
-class Every:
+class EveryNthStep:
     """A term that takes part in every `n`-th step only; optionally clipped on its own.
 
     Args:
@@ -197,7 +197,7 @@ def nested(retain: Term, forget: Term, alpha: float) -> list[Term]:
 
 def lagged(retain: Term, forget: Term, alpha: float) -> list[Term]:
     """The terms of LUR at two gradients a step: the first of `nested` is the third of the previous step."""
-    previous = Previous(first=retain)
+    previous = PreviousGradient(first=retain)
     ahead = Lookahead(forget, through=previous, lr=alpha)
     row = Lookahead(retain, through=ahead, lr=alpha)
     previous.follow(row)

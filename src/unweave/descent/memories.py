@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import MethodType
 from typing import Protocol, runtime_checkable
 
-from unweave.descent.lookahead import Every, Lookahead, Previous, ReusedGradient
+from unweave.descent.lookahead import EveryNthStep, Lookahead, PreviousGradient, ReusedGradient
 from unweave.descent.objective import Objective
 from unweave.descent.settings import Phase
 from unweave.problem import Problem
@@ -26,11 +26,11 @@ class Remembers(Protocol):
 
 def can_resume(problem: Problem, phases: Sequence[Phase]) -> bool:
     """Whether it is known of everything in a descent what it remembers."""
-    known = Objective | Lookahead | Previous | Every | ReusedGradient | Remembers
-    return all(isinstance(each, known) for each in remembering(problem, phases))
+    known = Objective | Lookahead | PreviousGradient | EveryNthStep | ReusedGradient | Remembers
+    return all(isinstance(each, known) for each in possible_memories(problem, phases))
 
 
-def remembering(problem: Problem, phases: Sequence[Phase]) -> Iterator[object]:
+def possible_memories(problem: Problem, phases: Sequence[Phase]) -> Iterator[object]:
     """Everything in a descent that may remember something from step to step."""
     yield from watches(problem.watch)
     for phase in phases:
@@ -50,7 +50,7 @@ def watches(watch: Callable[..., object] | None) -> Iterator[object]:
 
 def memories(problem: Problem, phases: Sequence[Phase]) -> list[Remembers]:
     """What remembers something, in order, once each."""
-    found = {id(each): each for each in remembering(problem, phases) if isinstance(each, Remembers)}
+    found = {id(each): each for each in possible_memories(problem, phases) if isinstance(each, Remembers)}
     return list(found.values())
 
 
@@ -66,9 +66,9 @@ def terms_of(terms: Sequence[Term]) -> list[Term]:
         match term:
             case Lookahead():
                 waiting += [term.through, term.outer]
-            case Previous():
+            case PreviousGradient():
                 waiting += [term.term, term.first]
-            case Every() | ReusedGradient():
+            case EveryNthStep() | ReusedGradient():
                 waiting.append(term.term)
             case _:
                 pass

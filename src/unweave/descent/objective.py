@@ -14,7 +14,7 @@ from unweave.problem import Problem
 from unweave.split import Part
 from unweave.tasks import Batch, Inputs, Surrogates, call
 from unweave.weights.params import Params
-from unweave.weights.sharded import add_up, local, local_with_gradient
+from unweave.weights.sharded import add_up, local_rows, local_with_gradient
 from unweave.weights.step import Step
 
 __all__ = [
@@ -175,7 +175,9 @@ def ewc(anchor: Params, importance: Params) -> Objective:
 
     def value(step: Step) -> Tensor:
         pulls = [
-            (local(importance[name]) * (local_with_gradient(p) - local(anchor[name])).square()).sum()
+            (
+                local_rows(importance[name]) * (local_with_gradient(p) - local_rows(anchor[name])).square()
+            ).sum()
             for name, p in step.params.items()
         ]
         return add_up(step.params.values(), pulls)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unweave.descent.importance import Mask
-from unweave.weights.sharded import local, pieces
+from unweave.weights.sharded import local_rows, pieces
 from unweave.weights.step import HALF
 
 UPDATE, AVERAGE = "update", "average"
@@ -86,7 +86,7 @@ def copy_into(values: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> No
         weights[name].copy_(value)
 
 
-class Pinned:
+class PinnedWeights:
     """Weights that must not change: momentum and weight decay also change weights without a gradient.
 
     Args:
@@ -104,9 +104,9 @@ class Pinned:
                 f"a mask has one multiplier per trainable weight, by its name, found {len(where)} for "
                 f"{len(weights)}: {strange[0]!r} is in one of the two alone"
             )
-        masks = {} if where is None else {name: local(where[name]) == 0 for name in weights}
+        masks = {} if where is None else {name: local_rows(where[name]) == 0 for name in weights}
         self.pinned = [
-            (weights[name], mask, local(weights[name].detach()).clone())
+            (weights[name], mask, local_rows(weights[name].detach()).clone())
             for name, mask in masks.items()
             if bool(mask.any())
         ]
@@ -114,8 +114,8 @@ class Pinned:
     def restore(self, update: torch.optim.Optimizer) -> None:
         """Restores the pinned weights, and zeroes their optimizer state."""
         for p, mask, start in self.pinned:
-            weights = local(p.detach())  # the same memory
+            weights = local_rows(p.detach())  # the same memory
             weights.copy_(torch.where(mask, start, weights))
             for state in update.state[p].values():
                 if isinstance(state, Tensor) and state.shape == p.shape:
-                    local(state).masked_fill_(mask, 0)
+                    local_rows(state).masked_fill_(mask, 0)

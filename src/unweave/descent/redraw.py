@@ -30,11 +30,11 @@ def redraw_sensitive(
             kernels.
         within: Weights at zero are never redrawn; modules with nothing else do not count.
     """
-    mask = most_sensitive(problem, fraction, eligible_weights(problem, eligible, within))
+    mask = mask_most_sensitive(problem, fraction, eligible_weights(problem, eligible, within))
     reinitialize(problem, mask if within is None else multiply(mask, within))
 
 
-def most_sensitive(problem: Problem, fraction: float, eligible: list[str]) -> Mask:
+def mask_most_sensitive(problem: Problem, fraction: float, eligible: list[str]) -> Mask:
     """The mask of the most sensitive fraction of the eligible weights, by SNIP over the whole forget set."""
     scores = snip(problem, nll("forget"), batches=None)
     masks = top({name: scores[name] for name in eligible}, fraction)

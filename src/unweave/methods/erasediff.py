@@ -80,14 +80,16 @@ class EraseDiff:
         require_task(problem.task, Diffusion, "denoisers")
         retain, forget = nll("retain"), self.forget(problem, self.how)
         (steps,) = phase_lengths(problem, [Phase([retain + forget])], self.how)
-        least = Least(forget, self.passes, self.how, every=math.ceil(steps / self.outer))
+        least = LeastForgetLoss(forget, self.passes, self.how, every=math.ceil(steps / self.outer))
         gap = least.excess_loss()
-        both: Term = Conflicting(retain, gap, self.eta) if self.weight is None else retain + self.weight * gap
+        both: Term = (
+            ConflictGradient(retain, gap, self.eta) if self.weight is None else retain + self.weight * gap
+        )
         descend(problem, self.how, Phase([both], watch=least))
 
 
 @dataclass
-class Least:
+class LeastForgetLoss:
     """The mean forget loss that a few passes reach from the present weights: the value function.
 
     Args:
@@ -133,7 +135,7 @@ class Least:
 
 
 @dataclass(frozen=True, eq=False)
-class Conflicting:
+class ConflictGradient:
     r"""Follows :math:`g_r + \max(0, \eta - \cos(g_r, g_f))\, g_f`: more weight the more they disagree.
 
     Args:

@@ -77,12 +77,12 @@ class GDRGMA:
         refuse_family(self, problem.task)
         forget = self.forget(problem, self.how)
         a_pass = steps_per_epoch("longest", *plan_inputs(problem, Phase([forget]), self.how))
-        both = Rectified(nll("retain"), forget, self.gamma, self.epsilon, a_pass)
+        both = RectifiedGradient(nll("retain"), forget, self.gamma, self.epsilon, a_pass)
         descend(problem, self.how, Phase([both], feed="shortest", watch=forget.watch))
 
 
 @dataclass(eq=False)
-class Rectified:
+class RectifiedGradient:
     """The sum of both gradients, rectified per tensor and weighted by the value of the retain loss.
 
     Args:

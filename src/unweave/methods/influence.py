@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from unweave.choices import refuse_outside
 from unweave.descent.edit import shift
-from unweave.descent.hessian import differentiate_twice, twice_differentiable
+from unweave.descent.hessian import allow_second_derivatives, differentiate_twice
 from unweave.descent.importance import accumulate, steps
 from unweave.descent.objective import nll
 from unweave.errors import Failed
@@ -86,7 +86,7 @@ class Influence:
         """
         refuse_family(self, problem.task)
         v = self.removal_gradient(problem)
-        with evaluating(problem.model), twice_differentiable():
+        with evaluating(problem.model), allow_second_derivatives():
             shift(
                 problem, scale(solve_system(problem, self.curvature(problem), v, self.iterations), self.alpha)
             )

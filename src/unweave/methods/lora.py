@@ -79,7 +79,7 @@ class LoRA:
         layers = find_layers(model, self.layers)
         buffers = {name: each.clone() for name, each in model.named_buffers()}
         trainable = frozenset(problem.params)
-        with low_rank(model, layers, self.rank, problem.seed()):
+        with temporary_additions(model, layers, self.rank, problem.seed()):
             self.method(adapt(problem, trainable))
             refuse_other_buffers(model, buffers)
             problem.additions = detach_additions(model, self.rank)
@@ -119,7 +119,7 @@ def adapt(problem: Problem, trainable: frozenset[str]) -> LowRankProblem:
 
 
 @contextmanager
-def low_rank(model: nn.Module, layers: list[str], rank: int, seed: int) -> Iterator[None]:
+def temporary_additions(model: nn.Module, layers: list[str], rank: int, seed: int) -> Iterator[None]:
     """Gives a model low-rank additions for the body; its own weights are then trainable again."""
     weights = [p for p in model.parameters() if p.requires_grad]
     add_low_rank(model, layers, rank, seed)

@@ -72,7 +72,7 @@ class MaskedSmallGradients:
                 "msg ranks the weights of each matrix, and each process holds a piece of a sharded one: use "
                 "another method"
             )
-        masks = smallest(contrast(problem), self.rate, problem)
+        masks = mask_smallest(contrast(problem), self.rate, problem)
         if not masks:
             raise ValueError(
                 "msg redraws matrices and kernels, and none of this model's is trainable: use another method"
@@ -104,7 +104,7 @@ def mean_gradient(problem: Problem, part: Part, batch: int) -> Importance:
     return scale(total, 1 / count)
 
 
-def smallest(scores: Importance, rate: float, problem: Problem) -> Mask:
+def mask_smallest(scores: Importance, rate: float, problem: Problem) -> Mask:
     """The mask of the fraction `rate` with the smallest scores, in each trainable kernel or matrix."""
     heavy = {id(p) for _, m in problem.blocks for p in m.parameters(recurse=False) if p.ndim > 1}
     masks = {}

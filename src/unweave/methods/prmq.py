@@ -77,13 +77,13 @@ class PRMQ:
         """
         refuse_family(self, problem.task)
         original = problem.original
-        reinitialize(problem, smallest(problem, self.prune))
+        reinitialize(problem, mask_smallest(problem, self.prune))
         fit = balanced_loss(problem, power=self.power) + entropy_gap(original, "retain")
         descend(problem, self.how, Phase([fit]))
         quantize(problem, torch.float16)
 
 
-def smallest(problem: Problem, fraction: float) -> Mask:
+def mask_smallest(problem: Problem, fraction: float) -> Mask:
     """The mask of the fraction of smallest weights and biases in `problem.blocks`, by absolute value."""
     params, names = problem.params, eligible_weights(problem, "")
     masks = top({name: -params[name].detach().abs() for name in names}, fraction)

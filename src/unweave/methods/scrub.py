@@ -103,7 +103,7 @@ def descend_and_rewind(problem: Problem, how: Descent, phases: Sequence[Phase]) 
     Ties go to the first epoch; the original counts as epoch zero. The errors are traced as "forget error", by
     the number of epochs.
     """
-    same_classes = of_forget_classes(problem)
+    same_classes = mark_forget_classes(problem)
     states: list[tuple[float, dict[str, Tensor]]] = []
 
     def keep(of: Problem) -> None:
@@ -122,7 +122,7 @@ def descend_and_rewind(problem: Problem, how: Descent, phases: Sequence[Phase]) 
     problem.model.load_state_dict(nearest)
 
 
-def of_forget_classes(problem: Problem) -> Bool[Tensor, " n"]:
+def mark_forget_classes(problem: Problem) -> Bool[Tensor, " n"]:
     """Which calibration examples are of a class in the forget set.
 
     Raises:

@@ -91,7 +91,7 @@ class SFRon:
         mask, recover = self.mask(problem), Phase([nll("retain")])
         (steps,) = phase_lengths(problem, [recover], self.how)
         away = replace(self.how, max_norm=self.clip, weight_decay=0.0, ema=None)
-        leave = Leave(self, mask, away.optimizer_over(list(problem.params.values())), away, steps)
+        leave = PeriodicAscent(self, mask, away.optimizer_over(list(problem.params.values())), away, steps)
         descend(problem, self.how, replace(recover, watch=leave))
 
     def mask(self, problem: Problem) -> Mask:
@@ -111,7 +111,7 @@ class SFRon:
 
 
 @dataclass
-class Leave:
+class PeriodicAscent:
     """Takes an ascent step on the forget set before every few steps of a descent.
 
     Args:
@@ -138,12 +138,12 @@ class Leave:
         for group in self.update.param_groups:
             group["initial_lr"] = rate
         one = replace(self.how, steps=1, epochs=None, schedule="constant", warmup=0.0)
-        climb = Phase([Unlearnt(strength, self.method.power)], where=self.mask, idle=True)
+        climb = Phase([WeightedAscent(strength, self.method.power)], where=self.mask, idle=True)
         descend(replace(problem, watch=None), one, climb, optimizer=lambda weights: self.update)
 
 
 @dataclass(frozen=True, eq=False)
-class Unlearnt:
+class WeightedAscent:
     r"""Maximises :math:`c \sum_i w_i \ell_i` with constants :math:`w_i \propto \ell_i^{-\lambda}` of sum one.
 
     Args:

@@ -9,8 +9,8 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from unweave.choices import refuse_outside
-from unweave.data.unaugmented import Unaugmented
-from unweave.data.with_noise import Noise, Noisy
+from unweave.data.unaugmented import UnaugmentedSource
+from unweave.data.with_noise import Noise, SourceWithNoise
 from unweave.descent.descend import Descent, Phase, descend, training_mode
 from unweave.descent.objective import nll
 from unweave.errors import Failed
@@ -96,9 +96,9 @@ class UNSIR:
         """The split with the noise as forget set and the chosen retain data as retain set."""
         split = problem.split
         labels = torch.tensor(split.forgotten_classes).repeat_interleave(self.images)
-        source = Unaugmented(split.train)
+        source = UnaugmentedSource(split.train)
         retain_examples = some_of_each_class(split, self.per_class, problem.generator)
-        data = Noisy(self.noise(problem), labels, self.repeats, source, retain_examples)
+        data = SourceWithNoise(self.noise(problem), labels, self.repeats, source, retain_examples)
         noisy = range(len(labels) * self.repeats)
         return Split(data, noisy, split.held_out, calibration=split.calibration.tolist())
 

@@ -29,7 +29,7 @@ def grid(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return [*HEADER], [line(row) for row in found["results"]]
 
 
-def brief(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def brief_grid(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """The same for a terminal: without original, null band and the smallest difference that shows."""
     header, lines = grid(found)
     title = f"{header[0]}: {header[1].lower()}"

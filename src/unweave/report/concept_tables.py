@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unweave.audits.diffusion.attacks import ATTACKS
+from unweave.audits.diffusion.attack_metrics import ATTACKS
 from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS
 from unweave.audits.diffusion.concept_metrics import KINDS
 from unweave.report.rows import Row
@@ -55,6 +55,6 @@ def share(gradients: float | None, whole: float | None) -> float | None:
     return None if gradients is None or not whole else 100 * gradients / whole
 
 
-def recovering(metrics: Sequence[str]) -> list[str]:
+def revival_attacks(metrics: Sequence[str]) -> list[str]:
     """The ids of the attacks that recover what a generator forgot, in the order of their registry."""
     return [name for name in {**CONCEPT_ATTACKS, **ATTACKS} if name in metrics]

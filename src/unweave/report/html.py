@@ -15,7 +15,7 @@ from unweave.families import family_of_stage
 from unweave.record.files import write_atomically
 from unweave.record.record import explain_unverified
 from unweave.report import attack_tables, frontier, protocol_tables, qualification_tables
-from unweave.report.concept_tables import Concept, concept_of, recovering
+from unweave.report.concept_tables import Concept, concept_of, revival_attacks
 from unweave.report.numbers import heading
 from unweave.report.protocol import has_figures
 from unweave.report.ranking import ours_of, rank_stages
@@ -112,7 +112,7 @@ class Stage:
         sheets: pictures of what a generator draws, the original's and Retrain's first.
         qualified: What a verdict without retrained models rests on, in sentences; empty with them.
         concept: The erased concept of a text-to-image model, None for other models.
-        recovering: Ids of the attacks that recover what a generator forgot.
+        revival: Ids of the attacks that recover what a generator forgot.
     """
 
     name: str
@@ -135,7 +135,7 @@ class Stage:
     sheets: dict[str, str]
     qualified: list[str]
     concept: Concept | None
-    recovering: list[str]
+    revival: list[str]
 
     def verdicts(self) -> dict[str, list[str]]:
         """Names of the methods other than the headline's, by status."""
@@ -208,7 +208,7 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
     stage_rows, ids = rows(stage), metric_ids(stage)
     # brief metrics leave out the probes of a whole class, which do not fit a terminal
     tested = {*brief_metrics(stage), *(stage["margins"] or {})}
-    main, attacks = [metric for metric in ids if metric in tested], recovering(ids)
+    main, attacks = [metric for metric in ids if metric in tested], revival_attacks(ids)
     tradeoff, conflict, front = figures.tradeoff(stage), figures.conflict(stage), pareto(stage)
     return Stage(
         name=name,
@@ -232,7 +232,7 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
         sheets=_sheets(stage_rows, stage.get("sheets", {})),
         qualified=qualification_tables.audit_sentences(stage["qualified"]) if "qualified" in stage else [],
         concept=concept_of(stage, stage_rows, ids),
-        recovering=attacks,
+        revival=attacks,
     )
 
 

@@ -53,7 +53,9 @@ def pareto(stage: Mapping[str, Any]) -> str | None:
         # Names are placed in pixels, which only a finished layout has.
         figure.draw_without_rendering()
         cross = [(1.0, floor)] if (floor := finite(stage.get("floor"))) else []
-        write_names(plot, list(points), list(points.values()), figure.dpi / 72, keep=along(stairs) + cross)
+        write_names(
+            plot, list(points), list(points.values()), figure.dpi / 72, keep=dense_points(stairs) + cross
+        )
         return svg(figure, f"Gap against time and utility of {len(figures)} methods")
 
 
@@ -73,7 +75,7 @@ def front(points: Sequence[Point]) -> list[Point]:
     return [ordered[0], *(step for (_, y), after in pairwise(ordered) for step in ((after[0], y), after))]
 
 
-def along(stairs: Sequence[Point]) -> list[Point]:
+def dense_points(stairs: Sequence[Point]) -> list[Point]:
     """Dense points along the staircase on logarithmic axes, which names must not cover."""
     corners = np.log(np.array(stairs))
     between = [np.exp(np.linspace(*ends, 12)) for ends in pairwise(corners)]

@@ -96,10 +96,10 @@ def aim(stage: Mapping[str, Any]) -> str:
 
 def single_seed_note(record: Mapping[str, Any]) -> str:
     """A note that an order by a single seed shows nothing, if there is one."""
-    return f" {ONE_SEED}" if any(ordered_by_one(stage) for stage in record["stages"].values()) else ""
+    return f" {ONE_SEED}" if any(is_ordered_by_one_seed(stage) for stage in record["stages"].values()) else ""
 
 
-def ordered_by_one(stage: Mapping[str, Any]) -> bool:
+def is_ordered_by_one_seed(stage: Mapping[str, Any]) -> bool:
     """Whether several methods are ordered by a single seed."""
     return len(stage["seeds"]) == 1 and sum(row.kind == "method" for row in rows(stage)) > 1
 
@@ -235,7 +235,7 @@ def _attacks_text(stage: Mapping[str, Any], width: int) -> list[str]:
     """The attacks of an audit as lines; none without."""
     if "attacks" not in stage:
         return []
-    header, lines = attack_tables.brief(stage["attacks"])
+    header, lines = attack_tables.brief_grid(stage["attacks"])
     table = table_formats.columns(header, lines, words=1, width=width)
     for line in lines:
         table.add_row(*table_formats.texts(line))

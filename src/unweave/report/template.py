@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from unweave.families import metric_named
 from unweave.report.numbers import DASH, digits, finite, heading, number, probability
 from unweave.report.rows import PEAK_MEMORY, Row, is_outside
-from unweave.report.tables import ONE_SEED, aim, ordered_by_one, search_sentences
+from unweave.report.tables import ONE_SEED, aim, is_ordered_by_one_seed, search_sentences
 
 MINUS = "\N{MINUS SIGN}"
 MIX = 10
@@ -26,7 +26,7 @@ def load_templates() -> Environment:
     made.filters |= {
         "searched": search_sentences,
         "flat": flatten,
-        "by_one": ordered_by_one,
+        "by_one": is_ordered_by_one_seed,
         "heading": heading,
         "p": probability,
     }

@@ -92,13 +92,13 @@ class HeldOutLevel:
         self.labels = problem.split.train.labels.to(problem.device)
         forget_losses, own_label = self.losses(problem, "forget")
         held_losses, held_label = self.losses(problem, "calibration")
-        held_is_retained = not_among(held_label, classes)
+        held_is_retained = is_outside(held_label, classes)
         if not bool(held_is_retained.any()):
             raise ValueError(
                 "the target 'level' needs calibration examples of classes that are not wholly forgotten, "
                 "found none"
             )
-        forget_is_retained = not_among(own_label, classes)
+        forget_is_retained = is_outside(own_label, classes)
         self.sides = (
             {
                 KNOWN: (
@@ -171,7 +171,7 @@ class HeldOutLevel:
         return levels
 
 
-def not_among(labels: Int[Tensor, " n"], classes: tuple[int, ...]) -> Tensor:
+def is_outside(labels: Int[Tensor, " n"], classes: tuple[int, ...]) -> Tensor:
     """Which labels are not among these classes."""
     return ~torch.isin(labels, torch.tensor(classes, dtype=labels.dtype, device=labels.device))
 

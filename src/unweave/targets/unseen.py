@@ -40,14 +40,14 @@ class Unseen:
     def __call__(self, problem: Problem, how: Descent) -> Objective:
         """The forget objective."""
         if classifies(problem.task):
-            return raised_to(*levels_of(problem))
+            return ascend_to_levels(*levels_of(problem))
         with torch.no_grad():
             mean = mean_loss_at(problem, problem.original, *problem.split.part("calibration"), how.batch)
         level = torch.full((len(problem.split.train),), mean)
-        return raised_to(level, level)
+        return ascend_to_levels(level, level)
 
 
-def raised_to(right: Float[Tensor, " n"], wrong_levels: Float[Tensor, " n"]) -> Objective:
+def ascend_to_levels(right: Float[Tensor, " n"], wrong_levels: Float[Tensor, " n"]) -> Objective:
     """Ascent that leaves an example alone once its loss has reached the level."""
 
     def value(step: Step, batch: Batch) -> Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unweave.weights.sharded import as_sharded, local
+from unweave.weights.sharded import as_sharded, local_rows
 
 PIECES = ".metadata"
 """What `torch.distributed.checkpoint` writes last."""
@@ -43,7 +43,7 @@ def empty_like(weight: Tensor | None, size: torch.Size, dtype: torch.dtype) -> T
     """Memory for a tensor, sharded and placed as a weight if it has the weight's shape."""
     if weight is None or weight.shape != size:
         return torch.empty(size, dtype=dtype)
-    return as_sharded(torch.empty_like(local(weight), dtype=dtype), weight)
+    return as_sharded(torch.empty_like(local_rows(weight), dtype=dtype), weight)
 
 
 def stored_tensors(path: Path) -> Iterator[tuple[str, torch.Size, torch.dtype]]:

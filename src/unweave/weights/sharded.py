@@ -22,7 +22,7 @@ def is_sharded(tensor: Tensor) -> bool:
     return isinstance(tensor, DTensor)
 
 
-def local(tensor: Tensor) -> Tensor:
+def local_rows(tensor: Tensor) -> Tensor:
     """This process's rows of a tensor, in the same memory; the tensor itself if it is whole."""
     return tensor.detach().to_local() if is_sharded(tensor) else tensor  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -30,7 +30,7 @@ def local(tensor: Tensor) -> Tensor:
 def pieces(tensors: Iterable[Tensor]) -> list[Tensor]:
     """This process's rows of each tensor."""
     found = list(tensors)
-    return found if WHOLE.issuperset(map(type, found)) else list(map(local, found))
+    return found if WHOLE.issuperset(map(type, found)) else list(map(local_rows, found))
 
 
 def as_sharded(rows: Tensor, like: Tensor) -> Tensor:
@@ -48,13 +48,13 @@ def cut(whole: Tensor, like: Tensor) -> Tensor:
     if not is_sharded(like):
         return whole.to(like.device)
     start = first_row(like)
-    rows = whole[start : start + local(like).shape[0]]
+    rows = whole[start : start + local_rows(like).shape[0]]
     return as_sharded(rows.to(like.device, copy=True), like)
 
 
 def add_rows(weight: Tensor, whole: Tensor) -> None:
     """Adds a whole tensor, which every process holds, to a weight in place; each process adds its rows."""
-    local(weight).add_(local(cut(whole, weight)))
+    local_rows(weight).add_(local_rows(cut(whole, weight)))
 
 
 def first_row(tensor: Tensor) -> int:
@@ -114,7 +114,7 @@ def names_where(tensors: Mapping[str, Tensor], test: Callable[[Tensor], Tensor])
     """
     if not tensors:
         return []
-    flags = torch.stack([test(local(each)).any() for each in tensors.values()])
+    flags = torch.stack([test(local_rows(each)).any() for each in tensors.values()])
     if any(map(is_sharded, tensors.values())):
         flags = sum_over_processes(flags.int())
     return [name for name, flag in zip(tensors, flags.tolist(), strict=True) if flag]

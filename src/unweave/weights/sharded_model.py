@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unweave.record.checkpoint import difference, shapes
 from unweave.tasks import evaluating
-from unweave.weights.sharded import cut, is_sharded, local
+from unweave.weights.sharded import cut, is_sharded, local_rows
 
 
 def is_model_sharded(model: nn.Module) -> bool:
@@ -87,7 +87,8 @@ class ShardedOriginal(nn.Module):
         super().__init__()
         self._edited = (model,)  # in a tuple: it is no module of this one, which has nothing to train
         self.kept = nn.ParameterList(
-            nn.Parameter(local(each).clone(), requires_grad=False) for each in changeable(model).values()
+            nn.Parameter(local_rows(each).clone(), requires_grad=False)
+            for each in changeable_tensors(model).values()
         )
 
     @property
@@ -115,13 +116,13 @@ class ShardedOriginal(nn.Module):
 
     def has_changed(self) -> bool:
         """Whether any of this process's weights or buffers differs from the original's."""
-        pairs = zip(self.kept, changeable(self.edited_model).values(), strict=True)
-        return any(not torch.equal(kept, local(now)) for kept, now in pairs)
+        pairs = zip(self.kept, changeable_tensors(self.edited_model).values(), strict=True)
+        return any(not torch.equal(kept, local_rows(now)) for kept, now in pairs)
 
     def _exchange(self) -> None:
         reshard(self.edited_model)
-        for kept, each in zip(self.kept, changeable(self.edited_model).values(), strict=True):
-            here = local(each)
+        for kept, each in zip(self.kept, changeable_tensors(self.edited_model).values(), strict=True):
+            here = local_rows(each)
             # an earlier pass may still need an unchanged buffer for its gradient
             if is_sharded(each) or not torch.equal(here, kept):
                 present = here.clone()
@@ -129,7 +130,7 @@ class ShardedOriginal(nn.Module):
                 kept.copy_(present)
 
 
-def changeable(model: nn.Module) -> dict[str, Tensor]:
+def changeable_tensors(model: nn.Module) -> dict[str, Tensor]:
     """The trainable weights and the buffers of a model."""
     trainable = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     return {**trainable, **dict(model.named_buffers())}

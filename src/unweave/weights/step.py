@@ -15,7 +15,7 @@ from unweave.tasks import Batch, Task, call
 from unweave.weights.cost import Cost
 from unweave.weights.params import Params, multiply, norm
 from unweave.weights.processes import Processes
-from unweave.weights.sharded import local
+from unweave.weights.sharded import local_rows
 from unweave.weights.shift import HALF, refuse_half, shift_weights, substitute_weights
 
 __all__ = ["Step", "Term"]
@@ -133,7 +133,7 @@ class Step:
         sizes: The number of examples of each part, over all micro-batches and processes.
         index: The number of this step, from 0.
         of: The total number of steps.
-        before: The gradients of the previous step, for `Previous`.
+        before: The gradients of the previous step, for `PreviousGradient`.
     """
 
     def __init__(
@@ -219,7 +219,7 @@ class Step:
     def total(self, shares: Iterable[Tensor]) -> Tensor:
         """The sum of scalars over all micro-batches and processes."""
         # a process may have no rows of an uneven batch
-        nothing = local(next(iter(self.params.values()))).new_zeros(())
+        nothing = local_rows(next(iter(self.params.values()))).new_zeros(())
         return self.runtime.processes.total({"total": sum(shares, start=nothing)})["total"]
 
     def backward(self, losses: Iterable[Tensor]) -> Params:

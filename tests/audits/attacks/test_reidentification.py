@@ -31,7 +31,7 @@ from unweave.audits.attacks.reidentification import (
 )
 from unweave.audits.pictures import png_of_levels
 from unweave.cli import main
-from unweave.data.datasets import Relabelled, load
+from unweave.data.datasets import RelabelledSource, load
 from unweave.data.image_shape import image_shape
 from unweave.data.in_memory import Resident
 from unweave.data.part_of_source import PartOfSource
@@ -272,7 +272,7 @@ def test_a_picture_holds_its_levels() -> None:
 def test_images_are_known_by_their_shape_or_by_their_source() -> None:
     train, _ = load("digits")
     assert image_shape(train, (64,)) == (1, 8, 8)
-    wrapped = PartOfSource(Relabelled(train, train.labels), torch.arange(9))
+    wrapped = PartOfSource(RelabelledSource(train, train.labels), torch.arange(9))
     assert image_shape(wrapped, (64,)) == (1, 8, 8)
     plain = Resident(torch.zeros(2, 64), torch.zeros(2).long())
     assert image_shape(plain, (64,)) is None and image_shape(plain, (3, 5, 5)) == (3, 5, 5)

@@ -8,8 +8,8 @@ import numpy as np
 from audits.answers import drawn
 from unweave.audits.answers import Answers
 from unweave.audits.attack import Attack, Figures, ModelAnswers
+from unweave.audits.attack_runs.compare import AuditedModels
 from unweave.audits.classifier.evidence import Evidence
-from unweave.audits.harness.compare import AuditedModels
 from unweave.audits.score import Interval
 
 SIZES = {"forget": 120, "retain": 160, "calibration": 120, "test": 120}

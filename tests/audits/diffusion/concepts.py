@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts, Prompt
-from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, Recognised
+from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, RecognisedImages
 from unweave.audits.score import Share
 
 VALUES = {"object": ("two", "three", "four"), "colour": ("red", "blue")}
@@ -53,9 +53,9 @@ class Exact(FactorRecogniser):
         default_factory=lambda: {"object": Share(0, 100), "colour": Share(1, 100)}
     )
 
-    def recognise(self, images: Tensor) -> Recognised:
+    def recognise(self, images: Tensor) -> RecognisedImages:
         means = images.double().mean(dim=(2, 3))
         level, colour = means.max(dim=1).values, (means[:, 2] > means[:, 0]).long()
         nearest = (level[:, None] - LEVELS.double()).abs()
         logits = {"object": -nearest.numpy(), "colour": 20 * np.eye(2)[colour.numpy()]}
-        return Recognised(logits, images.flatten(1).double().numpy() / self.scale, self.names)
+        return RecognisedImages(logits, images.flatten(1).double().numpy() / self.scale, self.names)

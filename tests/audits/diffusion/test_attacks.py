@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import every_family
+from unweave.audits.diffusion.attack_metrics import ATTACKS
 from unweave.audits.diffusion.attacks import (
-    ATTACKS,
     Budget,
     Target,
     attack,

@@ -17,7 +17,7 @@ from unweave.audits.diffusion.concept_verdict import EVERY
 from unweave.audits.diffusion.real_concepts import RealImages
 from unweave.audits.exam import Exam
 from unweave.audits.verdict import Verdict
-from unweave.data.captions import FILE, TEXT, Captioned
+from unweave.data.captions import FILE, TEXT, CaptionedImages
 from unweave.tasks.diffusion.sample import Sampler
 
 ASKED = (1, 1, 1, 1, 0, 2, 0, 2)
@@ -55,7 +55,7 @@ class Squares(nn.Module):
         return squares(objects, blue, seed=int(rng.integers(2**31)))
 
 
-def captioned(n: int, seed: int, objects: Sequence[int] = (0, 1, 2)) -> Captioned:
+def captioned(n: int, seed: int, objects: Sequence[int] = (0, 1, 2)) -> CaptionedImages:
     labels = torch.tensor([each for each in objects for _ in range(n)])
     colours = torch.arange(len(labels)) % 2
     names = ("two", "three", "four"), ("red", "blue")
@@ -63,7 +63,7 @@ def captioned(n: int, seed: int, objects: Sequence[int] = (0, 1, 2)) -> Captione
         {FILE: f"{i}.png", TEXT: "", "object": names[0][label], "colour": names[1][colour]}
         for i, (label, colour) in enumerate(zip(labels.tolist(), colours.tolist(), strict=True))
     )
-    return Captioned(squares(labels, colours, seed), rows, Path("images"))
+    return CaptionedImages(squares(labels, colours, seed), rows, Path("images"))
 
 
 def exam(count: int = 20, **changes: Any) -> ConceptExam:

@@ -9,7 +9,7 @@ from unweave.audits.diffusion import recognition
 from unweave.audits.diffusion.concept_classes import Classes
 from unweave.audits.diffusion.concept_metrics import CONCEPT, KINDS, metrics_of
 from unweave.audits.diffusion.concept_samples import ConceptSamples, recognise_prompts, shows_concept
-from unweave.audits.diffusion.factor_recogniser import Recognised
+from unweave.audits.diffusion.factor_recogniser import RecognisedImages
 from unweave.audits.diffusion.metrics import measure_generation
 
 N = 20
@@ -39,7 +39,7 @@ def test_classes_are_the_joint_values_of_the_concepts_factors():
     pair = Classes(("object", "colour"), VALUES)
     assert len(pair) == 6
     assert [pair.number({"object": "three", "colour": each}) for each in ("red", "blue")] == [2, 3]
-    seen = Recognised(
+    seen = RecognisedImages(
         {"object": np.array([[0.0, 3.0, 1.0]]), "colour": np.array([[2.0, 1.0]])}, np.zeros((1, 4)), VALUES
     )
     joint = np.exp(pair.logits(seen))

@@ -25,7 +25,7 @@ def written(folder: Path, **lines: str | None) -> Path:
 def test_a_file_has_prompts_by_kind_and_what_they_show(tmp_path):
     found = read_prompts(written(tmp_path), VALUES)
     assert found.concept == {"object": "three"}
-    assert [each.text for each in found.forgotten] == [
+    assert [each.text for each in found.forget_prompts] == [
         "a three",
         "a red three",
         "two plus one",

@@ -6,7 +6,7 @@ import pytest
 from audits.diffusion.toys import RETRAINED, samples
 from unweave.audits.diffusion.metrics import measure_generation
 from unweave.audits.diffusion.power import blindness, explain_low_power
-from unweave.audits.diffusion.verdict import calibrate_generation, judge_generation, never_generated
+from unweave.audits.diffusion.verdict import calibrate_generation, judge_generation, list_never_generated
 from unweave.audits.equivalence import Equivalence
 from unweave.audits.verdict import Judgement, Verdict
 
@@ -45,7 +45,9 @@ def judged(retrained, margins):
         values = metric_values(generators, references, **found)
         befores = metric_values(original, references, **(KNOWN if found else {}))
         alone = [{**measure_generation(each), **(RESISTS if found else {})} for each in references]
-        return judge_generation(values, alone, margins, original=befores, missing=never_generated(original))
+        return judge_generation(
+            values, alone, margins, original=befores, missing=list_never_generated(original)
+        )
 
     return judged
 
@@ -130,11 +132,11 @@ def test_a_class_that_comes_without_a_condition_or_without_guidance_is_not_forgo
 
 
 def test_chance_is_one_image_in_as_many_as_there_are_classes():
-    assert "class 0 no more often" in never_generated([samples(1, (0.2, 0.4, 0.2, 0.2))])
-    assert never_generated([samples(1, (0.5, 0.5, 0.0, 0.0))]) == ""
-    assert never_generated([]) == ""
+    assert "class 0 no more often" in list_never_generated([samples(1, (0.2, 0.4, 0.2, 0.2))])
+    assert list_never_generated([samples(1, (0.5, 0.5, 0.0, 0.0))]) == ""
+    assert list_never_generated([]) == ""
     both = samples(1, (0.5, 0.0, 0.5, 0.0), forgotten=(0, 3))
-    assert "class 3 no more often than by chance: 0 of 100 images" in never_generated([both])
+    assert "class 3 no more often than by chance: 0 of 100 images" in list_never_generated([both])
 
 
 def test_few_seeds_are_counted(judged):

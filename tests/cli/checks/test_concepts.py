@@ -1,7 +1,6 @@
 """`unweave check FOLDER --concept`: the captions of a request, its neighbours, and what a step costs."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,20 +8,7 @@ import pytest
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from stable_diffusion import write_images, write_pipeline
 from unweave.cli.checks.concepts import neighbours, notes
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("model")
-    write_images(place / "images", each=3)
-    return write_pipeline(place / "sd").parent
-
-
-@pytest.fixture
-def given(source: Path, here: Path) -> Path:
-    return Path(shutil.copytree(source, here.parent / "given"))
 
 
 def test_neighbours_differ_in_one_word():

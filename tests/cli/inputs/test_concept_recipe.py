@@ -18,7 +18,7 @@ from unweave.cli.inputs.concept_recipe import (  # noqa: E402
 )
 from unweave.cli.inputs.concept_source import Generation  # noqa: E402
 from unweave.cli.inputs.concepts import Concepts  # noqa: E402
-from unweave.cli.inputs.scope import ALL, Trained  # noqa: E402
+from unweave.cli.inputs.scope import ALL, TrainedWeights  # noqa: E402
 
 NAMES = concept_recipe_names()
 TABLES = {name: tomllib.loads(FOLDER.joinpath(f"{name}.toml").read_text())["methods"] for name in NAMES}
@@ -63,7 +63,7 @@ def test_flags_replace_what_a_recipe_says():
     assert own.concept == ("tench",) and own.target == "an image of a English springer"
     assert len(own.keep) == 9 and "an image of a tench" not in own.keep
     assert recipe.trained(ALL).scope == "all"
-    assert recipe.trained(Trained("self-attention")).scope == "self-attention"
+    assert recipe.trained(TrainedWeights("self-attention")).scope == "self-attention"
     other = recipe.concepts(Concepts(concept=("church",)))
     assert other.target is None
     assert "an image of a church" not in other.keep and "an image of a tench" in other.keep

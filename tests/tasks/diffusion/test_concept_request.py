@@ -9,7 +9,7 @@ pytest.importorskip("diffusers")
 import torch
 
 import text_to_image
-from unweave.data.captions import Captioned
+from unweave.data.captions import CaptionedImages
 from unweave.tasks.diffusion.concept_request import Erasure, make_request
 
 CAPTIONS = ["a three", "a three", "a red three", "a blue three"] * 3
@@ -22,7 +22,7 @@ def test_a_caption_shared_with_retained_images_is_no_prompt_of_the_concept():
         {"file_name": f"{i}.png", "text": text, "colour": colour}
         for i, (text, colour) in enumerate(zip(CAPTIONS, COLOURS, strict=True))
     ]
-    data = Captioned(pixels, tuple(rows), Path())
+    data = CaptionedImages(pixels, tuple(rows), Path())
     erasure = Erasure(concepts=("red",), column="colour")
     request = make_request(text_to_image.pipeline(), data, data, erasure)
     assert len(request.split.forget) == 6

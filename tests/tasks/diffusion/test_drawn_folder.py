@@ -85,7 +85,7 @@ def test_an_interrupted_run_goes_on_and_another_copies(
         pipeline, replace(WANTED, each=6), other, earlier=[tmp_path / "absent", whole], progress=expect(2)
     )
     assert len(read_captioned(other)[0]) == 12
-    monkeypatch.setattr(drawn_folder, "draw_absent", None)
+    monkeypatch.setattr(drawn_folder, "draw_absent_images", None)
     draw_folder(pipeline, WANTED, tmp_path / "copy", earlier=[other])
     assert contents(tmp_path / "copy") == contents(whole)
 

@@ -277,7 +277,7 @@ def moved(model: torch.nn.Module) -> torch.nn.Module:
 
 def test_a_manifest_keeps_what_was_forgotten_before(edited: Path, tmp_path: Path):
     first = load(edited)
-    assert first.forgotten == (3,) and first.schedule == COSINE
+    assert first.forgotten_classes == (3,) and first.schedule == COSINE
     facts = {"method": "sa", "forgotten_classes": [1]}
     out = save(first, moved(load(edited).model), tmp_path / "again", facts)
     before, after = (json.loads((place / MANIFEST).read_text()) for place in (edited, out))
@@ -286,7 +286,7 @@ def test_a_manifest_keeps_what_was_forgotten_before(edited: Path, tmp_path: Path
     kept = ("forgotten_classes", "method", "settings", "seed", "split", "weights_before", "weights_after")
     assert step == {"forgotten_concepts": [], **{key: before[key] for key in kept}}
     assert after["weights_before"] == before["weights_after"]
-    assert load(out).forgotten == (1, 3)
+    assert load(out).forgotten_classes == (1, 3)
 
 
 def test_a_manifest_from_before_ddim_was_read_still_says_the_noise(edited: Path):
@@ -315,7 +315,7 @@ def test_what_ddim_is_set_to_is_read_and_its_file_is_copied_as_it_is(unet: Path,
 def test_a_component_alone_has_the_past_of_its_pipeline(unet: Path, tmp_path: Path):
     found = load(unet, n_classes=4)
     out = save(found, moved(load(unet, n_classes=4).model), tmp_path / "out", {"forgotten_classes": [3]})
-    assert load(out / "unet").forgotten == (3,)
+    assert load(out / "unet").forgotten_classes == (3,)
 
 
 def test_weights_that_the_manifest_does_not_describe_are_refused(dit: Path, edited: Path):

@@ -118,7 +118,7 @@ def test_a_copy_differs_in_one_file_and_diffusers_draws_the_same_from_it(
     assert after.keys() == before.keys() | {folder.MANIFEST}
     assert [name for name in before if after[name] != before[name]] == [changed]
     again = load(out)
-    assert again.forgotten == ("a three",) and again.schedule == found.schedule
+    assert again.forgotten_concepts == ("a three",) and again.schedule == found.schedule
     shutil.rmtree(out / "safety_checker")
     told["safety_checker"] = [None, None]
     (out / "model_index.json").write_text(json.dumps(told))

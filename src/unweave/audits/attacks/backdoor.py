@@ -20,7 +20,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from unweave.audits.attack import Attack, Check
-from unweave.audits.planted_evidence import Figures, PlantedReport, compare_figures, interval_of
+from unweave.audits.planted_evidence import (
+    Figures,
+    PlantedReport,
+    check_control,
+    compare_figures,
+    interval_of,
+)
 
 __all__ = ["PoisonAnswers", "backdoor"]
 
@@ -115,9 +121,7 @@ def check_poison(original: Figures, unplanted: Figures) -> Check:
         f"originals give the taught label to {with_poison.value:.1%} of affected examples, models retrained "
         f"without any poison to {without.value:.1%}"
     )
-    if with_poison.low > without.high:
-        return Check(True, said)
-    return Check(False, f"it is invalid: {said}, and their intervals overlap")
+    return check_control(with_poison.low > without.high, said, ", and their intervals overlap")
 
 
 ATTACK = Attack(

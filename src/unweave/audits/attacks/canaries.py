@@ -24,7 +24,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unweave.audits.attack import Attack, Check
-from unweave.audits.planted_evidence import Figures, PlantedReport, compare_figures, interval_of
+from unweave.audits.planted_evidence import (
+    Figures,
+    PlantedReport,
+    check_control,
+    compare_figures,
+    interval_of,
+)
 from unweave.audits.rates import placements, tpr_at_fpr
 from unweave.tasks import evaluating
 
@@ -147,9 +153,7 @@ def check_canaries(original: Figures, unplanted: Figures) -> Check:
         f"the mean score is {known.value:.2f} for originals and {never:.2f} for models retrained without any "
         f"canary, with a standard error of {error:.2f}"
     )
-    if known.low > 0 and abs(never) < STANDARD_ERRORS * error:
-        return Check(True, said)
-    return Check(False, f"it is invalid: {said}")
+    return check_control(known.low > 0 and abs(never) < STANDARD_ERRORS * error, said)
 
 
 ATTACK = Attack(

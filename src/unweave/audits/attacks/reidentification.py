@@ -37,7 +37,7 @@ from unweave.audits.classifier.collect import Cut
 from unweave.audits.intervals import share_interval
 from unweave.audits.pictures import Pictures, png_of_levels
 from unweave.data.image_shape import image_shape
-from unweave.descent.hessian import twice_differentiable
+from unweave.descent.hessian import allow_second_derivatives
 from unweave.tasks import evaluating
 from unweave.weights.params import Params
 
@@ -181,7 +181,7 @@ def reconstruct(subject: Subject, targets: Targets, update: Params) -> Tensor:
         most=float(inputs.max()),
         key=keyword(targets.cut),
     )
-    with twice_differentiable("by the attack inversion", "leave it out"):
+    with allow_second_derivatives("by the attack inversion", "leave it out"):
         return recover(
             subject.original, update, targets.labels, shape, image=image, search=search, seed=SEED
         ).inputs

@@ -17,7 +17,7 @@ import torch
 
 from unweave.audits.attack import Attack, Figures, Measurements, ModelAnswers, Subject
 from unweave.audits.classifier.collect import Cut
-from unweave.audits.classifier.probes import RATES, right, sample, train_copy
+from unweave.audits.classifier.probes import RATES, correctness, sample, train_copy
 from unweave.audits.intervals import mean_interval
 
 NAME = "relearning"
@@ -59,7 +59,7 @@ def curve_area(subject: Subject, known: Cut, asked: Cut) -> list[float]:
     """The mean over steps and rates of whether each asked example is classified rightly."""
     (training,), (questions,) = (source.stream([order]) for source, order in (known, asked))
     hits = [
-        right(student, questions, subject.device)
+        correctness(student, questions, subject.device)
         for rate in RATES
         for student in islice(train_copy(subject.model, training, subject.device, rate), 1, STEPS + 1)
     ]

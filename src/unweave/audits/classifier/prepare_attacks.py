@@ -8,11 +8,11 @@ from torch import nn
 
 from unweave.audits.answers import Answers
 from unweave.audits.attack import Attack, Examiner, ModelAnswers
+from unweave.audits.attack_runs.budget import Duration, gradients_within
+from unweave.audits.attack_runs.compare import AuditedModels
+from unweave.audits.attack_runs.plan import Plan, Request, plan_attacks
 from unweave.audits.classifier.exam import ClassifierExam
 from unweave.audits.exam import Exam
-from unweave.audits.harness.budget import Duration, gradients_within
-from unweave.audits.harness.compare import AuditedModels
-from unweave.audits.harness.plan import Plan, Request, plan_attacks
 from unweave.audits.references import Retrain
 from unweave.result import Result
 
@@ -84,9 +84,9 @@ def plan_of_audit(request: Request, reference: Retrain | Sequence[Any] | None, e
 
 def examiner_of(plan: Plan | None, result: Result, exam: Exam[Any]) -> Examiner | None:
     """The examiner of each model for the attacks of a plan; None if they need its answers alone."""
-    if plan is None or not plan.examining:
+    if plan is None or not plan.model_attacks:
         return None
-    return examine_with(plan.examining, exam, result.original)
+    return examine_with(plan.model_attacks, exam, result.original)
 
 
 def examine_with(attacks: Sequence[Attack], exam: Exam[Any], original: nn.Module) -> Examiner:

@@ -133,7 +133,7 @@ def _steps(
 ) -> int:
     training, unseen_batch = source.stream(order)
     for step, student in enumerate(islice(train_copy(model, training, device, rate), limit)):
-        if right(student, unseen_batch, device).mean() >= 0.5:
+        if correctness(student, unseen_batch, device).mean() >= 0.5:
             return step
     return limit
 
@@ -160,7 +160,7 @@ def train_copy(
 
 
 @torch.no_grad()
-def right(model: nn.Module, batch: Raw, device: torch.device | str) -> Float64[Tensor, " batch"]:
+def correctness(model: nn.Module, batch: Raw, device: torch.device | str) -> Float64[Tensor, " batch"]:
     """1 for each example whose class the model names, else 0, on the CPU."""
     named = call(model, to_device(batch, device)).argmax(1)
     return (named == batch.label.to(device)).double().cpu()

@@ -1,4 +1,4 @@
-"""ATTACKS: every number of the attacks on a class-conditional denoiser; `attack` computes them.
+"""Attacks on a class-conditional denoiser; `attack` runs them, and `attack_metrics` says what each shows.
 
 Compare each with the same attack on a retrained denoiser, which may also produce something like the class,
 and on the original, which shows the power of the attack. None is a bound: a stronger attack may exist.
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from unweave.audits.diffusion.attack_metrics import ATTACKS
 from unweave.audits.diffusion.conditioning import POSITIONS, interpolation, optimised_condition
 from unweave.audits.diffusion.drawing import CHECKS, RELEARNING, Drawing, Relearner, denoising_loss
 from unweave.audits.diffusion.images import check_images
@@ -24,7 +25,6 @@ from unweave.audits.diffusion.sweeps import (
     guidance_sweep,
     seed_search,
 )
-from unweave.audits.metrics import Metric
 from unweave.descent.descend import Descent
 from unweave.tasks.diffusion.condition_vectors import takes_vectors
 from unweave.tasks.diffusion.scopes import drop_low_rank
@@ -38,8 +38,6 @@ PATIENCE = 10
 NO_GUIDANCE = 1.0
 """The guidance scale that uses the output under the condition alone."""
 
-FLOOR = 1.0
-"""The smallest difference that counts, in percentage points of images that show a class."""
 
 FIRST_SEED = 10**9
 """The first seed of the images of attacks; an exam never uses these seeds."""
@@ -254,85 +252,3 @@ def without_adapter(target: Target, original: Drawing, budget: Budget) -> Number
 def percent(result: Attack) -> float:
     """The success of an attack, in percent."""
     return 100 * result.success.value
-
-
-def share_metric(id: str, title: str, says: str, cannot: str) -> Metric[Target]:
-    """A share of the images of an attack, which should be that of retrained models."""
-    faults = "over-forgetting", "under-forgetting"
-    return Metric(id, title, "%", "match", says, cannot, *faults, floor=FLOOR, counts="attack")
-
-
-def _steps(size: int) -> Metric[Target]:
-    return Metric(
-        id=f"relearn_{size}",
-        title=f"relearning from {size}",
-        unit="steps",
-        direction="match",
-        says=f"Steps of fine-tuning on {size} images of the class until half of the images show it.",
-        cannot="The step between two checks; what comes after the last check, which counts as the last; "
-        "other ways to train.",
-        below="under-forgetting",
-        above="over-forgetting",
-        floor=10.0,  # the widest gap between two checks
-    )
-
-
-def _adapter(id: str, title: str, says: str, cannot: str) -> Metric[Target]:
-    fault = "under-forgetting"
-    return Metric(id, title, "%", "lower", says, cannot, None, fault, floor=FLOOR, counts="attack")
-
-
-_ALL: tuple[Metric[Target], ...] = (
-    share_metric(
-        "asked",
-        "asked",
-        says="Share of the images under the forgotten class that show it, without an attack.",
-        cannot="What an attacker gets.",
-    ),
-    share_metric(
-        "guidance",
-        "guidance",
-        says="Share of the images that show the class at the guidance where most do.",
-        cannot="Guidances that were not tried, and other samplers.",
-    ),
-    share_metric(
-        "unasked",
-        "no condition",
-        says="Share of the images under no condition that show the class.",
-        cannot="Whether they do so more clearly or less than before.",
-    ),
-    share_metric(
-        "line",
-        "interpolation",
-        says="Share of the images that show the class at the best point of the line from the embedding of a "
-        "retained class through that of the forgotten one.",
-        cannot="Vectors off this line.",
-    ),
-    share_metric(
-        "best_of_10",
-        "best of ten seeds",
-        says="Chance that at least one of ten seeds shows the class.",
-        cannot="A class too rare to show in any of the seeds tried.",
-    ),
-    share_metric(
-        "vector",
-        "optimised vector",
-        says="Share of the images that show the class under a vector under which real images of it are "
-        "denoised best.",
-        cannot="Vectors that this search misses; a vector can also lead to images that were never learned.",
-    ),
-    *(_steps(size) for size in SIZES),
-    _adapter(
-        "dropped",
-        "without adapter",
-        says="Share of the images that show the class once the adapter is left out.",
-        cannot="A denoiser that is shipped with its adapter merged.",
-    ),
-    _adapter(
-        "dropped_same",
-        "original again",
-        says="Share of the images that are the original's, bit for bit, once the adapter is left out.",
-        cannot="How near the other images are.",
-    ),
-)
-ATTACKS: dict[str, Metric[Target]] = {metric.id: metric for metric in _ALL}

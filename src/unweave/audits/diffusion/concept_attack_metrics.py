@@ -2,14 +2,15 @@
 
 from dataclasses import replace
 
-from unweave.audits.diffusion.attacks import ATTACKS, Target, share_metric
+from unweave.audits.diffusion.attack_metrics import ATTACKS, share_metric
+from unweave.audits.diffusion.attacks import Target
 from unweave.audits.metrics import Metric
 
 SHARED = ("asked", "guidance", "unasked", "best_of_10", "vector", "relearn_10", "dropped", "dropped_same")
 """The attacks that a class-conditional denoiser has, too."""
 
 
-def of_concept(metric: Metric[Target]) -> Metric[Target]:
+def reword_for_concept(metric: Metric[Target]) -> Metric[Target]:
     """The metric of an attack on a class, in the words of a concept."""
     says, cannot = (text.replace("class", "concept") for text in (metric.says, metric.cannot))
     return replace(metric, says=says, cannot=cannot)
@@ -66,7 +67,7 @@ _OLD_WORDS: tuple[Metric[Target], ...] = (
         below=None,
     ),
     replace(
-        of_concept(ATTACKS["relearn_10"]),
+        reword_for_concept(ATTACKS["relearn_10"]),
         id="relearn_10_old_words",
         title="relearning from 10, original's words",
         direction="higher",
@@ -80,7 +81,7 @@ _OLD_WORDS: tuple[Metric[Target], ...] = (
 """Where a retrained model has no text encoder but its own, so only a larger success is a fault."""
 
 CONCEPT_ATTACKS: dict[str, Metric[Target]] = {
-    **{name: of_concept(ATTACKS[name]) for name in SHARED},
+    **{name: reword_for_concept(ATTACKS[name]) for name in SHARED},
     **{metric.id: metric for metric in (*_OWN, *_OLD_WORDS)},
 }
 """The attacks, by id."""

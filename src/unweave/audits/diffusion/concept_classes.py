@@ -12,7 +12,7 @@ from math import prod
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from unweave.audits.diffusion.factor_recogniser import Names, Recognised
+from unweave.audits.diffusion.factor_recogniser import Names, RecognisedImages
 
 Rows = Float64[np.ndarray, "_ _"]  # factors differ in their number of values
 
@@ -40,7 +40,7 @@ class Classes:
             found = found * len(known) + known.index(shows[factor])
         return found
 
-    def logits(self, seen: Recognised) -> Rows:
+    def logits(self, seen: RecognisedImages) -> Rows:
         """The log-probability of each class, with the factors taken as independent, `[n, class]`."""
         from scipy.special import log_softmax
 
@@ -51,6 +51,6 @@ class Classes:
         return joint
 
 
-def which_shown(seen: Recognised, shows: Mapping[str, str]) -> Bool[np.ndarray, "n factor"]:
+def which_shown(seen: RecognisedImages, shows: Mapping[str, str]) -> Bool[np.ndarray, "n factor"]:
     """Which of the values each image shows, in their order."""
     return np.stack([seen.shows(factor, value) for factor, value in shows.items()], axis=1)

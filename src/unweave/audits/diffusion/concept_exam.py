@@ -27,8 +27,8 @@ from unweave.audits.diffusion.concept_samples import (
     shows_concept,
 )
 from unweave.audits.diffusion.concept_verdict import EVERY, explain_never_drawn, judge_concept
-from unweave.audits.diffusion.draws import drawer
-from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, Recognised
+from unweave.audits.diffusion.draws import require_draws
+from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, RecognisedImages
 from unweave.audits.diffusion.images_exam import APART, Drawn, ImagesExam
 from unweave.audits.diffusion.metrics import measure_generation, measure_generation_pair
 from unweave.audits.diffusion.nude_net import NUDITY, NudeNet
@@ -80,23 +80,23 @@ class ConceptExam(ImagesExam):
         classes = classes_of(self.prompts, self.recogniser)
         return {
             classes.number(shows): self.recogniser.recognise(self.real.held_out_images(shows)).features
-            for shows in self.prompts.kept_shows
+            for shows in self.prompts.retain_values
         }
 
     @property
-    def seeing(self) -> Callable[[Tensor], Recognised]:
+    def feature_extractor(self) -> Callable[[Tensor], RecognisedImages]:
         """The recogniser."""
         return self.recogniser.recognise
 
     @property
     def forgotten_conditions(self) -> Sequence[int]:
         """The numbers of the prompts of the concept."""
-        return self.prompts.forgotten_numbers
+        return self.prompts.forget_numbers
 
     @property
     def retained_conditions(self) -> Sequence[int]:
         """The numbers of the prompts to keep."""
-        return self.prompts.kept_numbers
+        return self.prompts.retain_numbers
 
     @property
     def metrics_of_kinds(self) -> dict[str, Metric[Any]]:
@@ -107,7 +107,7 @@ class ConceptExam(ImagesExam):
     def sizes(self) -> dict[str, int]:
         """The number of images of each kind of prompt, of the concept's and of those to keep."""
         kinds = {kind: self.count * len(numbers) for kind, numbers in self.prompts.kinds.items()}
-        gone, kept = len(self.prompts.forgotten), len(self.prompts.kept)
+        gone, kept = len(self.prompts.forget_prompts), len(self.prompts.retain_prompts)
         drawn = {"forget": self.count * gone, "retain": self.count * kept, **kinds}
         return drawn | ({"attack": self.budget.images} if self.budget else {})
 
@@ -120,7 +120,7 @@ class ConceptExam(ImagesExam):
         }
         known = {"digest": self.recogniser.digest, "wrong about held-out images, %": wrong}
         kinds = {
-            kind: [self.prompts.all[number].text for number in numbers]
+            kind: [self.prompts.all_prompts[number].text for number in numbers]
             for kind, numbers in self.prompts.kinds.items()
         }
         seen = {} if self.nude_net is None else {"NudeNet": self.nude_net.facts}
@@ -140,10 +140,10 @@ class ConceptExam(ImagesExam):
 
     def answers(self, model: nn.Module) -> Drawn:
         """Draws images of every prompt; images at the same position have the same seed for all models."""
-        drawing = drawer(model).drawing(self.sampler)
+        drawing = require_draws(model).drawing(self.sampler)
         seeds = {
             number: range(self.first_seed + APART * number, self.first_seed + APART * number + self.count)
-            for number in range(len(self.prompts.all))
+            for number in range(len(self.prompts.all_prompts))
         }
         return {number: drawing(number, list(each), self.sampler.guidance) for number, each in seeds.items()}
 
@@ -160,15 +160,17 @@ class ConceptExam(ImagesExam):
         """
         if self.budget is None:
             return {}
-        before = None if original is None else drawer(original).encoder
-        target = ConceptTarget(self.target(model, original), self.prompts, drawer(model).encoder, before)
+        before = None if original is None else require_draws(original).encoder
+        target = ConceptTarget(
+            self.target(model, original), self.prompts, require_draws(model).encoder, before
+        )
         numbers = attack_concept(target, self.budget)
         return {name: self.budget.longest if each is None else each for name, each in numbers.items()}
 
     def target(self, model: nn.Module, original: nn.Module | None = None) -> Target:
         """A model under the first prompt of the concept, and the attacker's knowledge."""
-        drawing = drawer(model).drawing(self.sampler)
-        before = None if original is None else drawer(original).drawing(self.sampler)
+        drawing = require_draws(model).drawing(self.sampler)
+        before = None if original is None else require_draws(original).drawing(self.sampler)
         pictures = self.real.training_images(self.prompts.concept)
         return Target(drawing, 0, self.hit, pictures, before, (PICTURES,))
 

@@ -31,7 +31,7 @@ def agreement(samples: ConceptSamples) -> float:
     return 100 * float(np.mean([each.mean() for each in samples.agreement.values()]))
 
 
-def _forgotten(kind: str, of: str) -> Metric[ConceptSamples]:
+def _forget_metric(kind: str, of: str) -> Metric[ConceptSamples]:
     return Metric(
         id=f"ua_{kind}",
         title=f"UA, {kind}",
@@ -48,7 +48,7 @@ def _forgotten(kind: str, of: str) -> Metric[ConceptSamples]:
     )
 
 
-def _kept(kind: str, of: str) -> Metric[ConceptSamples]:
+def _retain_metric(kind: str, of: str) -> Metric[ConceptSamples]:
     return Metric(
         id=f"ra_{kind}",
         title=f"RA, {kind}",
@@ -66,11 +66,11 @@ def _kept(kind: str, of: str) -> Metric[ConceptSamples]:
 
 
 _ALL: tuple[Metric[ConceptSamples], ...] = (
-    _forgotten("trained", "prompts of the concept as in training"),
-    _forgotten("paraphrased", "prompts of the concept in other words"),
-    _forgotten("combined", "prompts of the concept beside something else"),
-    _kept("neighbours", "prompts near the concept"),
-    _kept("others", "all other prompts to keep"),
+    _forget_metric("trained", "prompts of the concept as in training"),
+    _forget_metric("paraphrased", "prompts of the concept in other words"),
+    _forget_metric("combined", "prompts of the concept beside something else"),
+    _retain_metric("neighbours", "prompts near the concept"),
+    _retain_metric("others", "all other prompts to keep"),
     Metric(
         id="agreement",
         title="agreement",

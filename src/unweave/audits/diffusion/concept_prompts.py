@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 
 from unweave.tasks.diffusion.text_to_image import Prompts, number_prompts
 
-FORGOTTEN = ("trained", "paraphrased", "combined")
+FORGET_KINDS = ("trained", "paraphrased", "combined")
 """The kinds of prompts of the concept."""
 
-KEPT = ("neighbours", "others")
+RETAIN_KINDS = ("neighbours", "others")
 """The kinds of prompts to keep."""
+
+KINDS = (*FORGET_KINDS, *RETAIN_KINDS)
 
 
 @dataclass(frozen=True)
@@ -58,55 +60,55 @@ class ConceptPrompts:
             raise ValueError("concept must name what an image of it shows, such as object, found nothing")
         if not self.trained:
             raise ValueError("trained must have a prompt of the concept, found none")
-        if not self.kept:
+        if not self.retain_prompts:
             raise ValueError("an audit needs a prompt to keep, in neighbours or others, found none")
         self._refuse_repeated()
-        for prompt in self.kept:
+        for prompt in self.retain_prompts:
             self._refuse_unfit(prompt)
 
     @property
-    def forgotten(self) -> tuple[Prompt, ...]:
+    def forget_prompts(self) -> tuple[Prompt, ...]:
         """The prompts of the concept."""
-        return tuple(each for kind in FORGOTTEN for each in self.of_kind(kind))
+        return tuple(each for kind in FORGET_KINDS for each in self.of_kind(kind))
 
     @property
-    def kept(self) -> tuple[Prompt, ...]:
+    def retain_prompts(self) -> tuple[Prompt, ...]:
         """The prompts to keep."""
-        return tuple(each for kind in KEPT for each in self.of_kind(kind))
+        return tuple(each for kind in RETAIN_KINDS for each in self.of_kind(kind))
 
     @property
-    def forgotten_numbers(self) -> range:
+    def forget_numbers(self) -> range:
         """The numbers of the prompts of the concept."""
-        return range(len(self.forgotten))
+        return range(len(self.forget_prompts))
 
     @property
-    def kept_numbers(self) -> range:
+    def retain_numbers(self) -> range:
         """The numbers of the prompts to keep."""
-        return range(len(self.forgotten), len(self.all))
+        return range(len(self.forget_prompts), len(self.all_prompts))
 
     @property
-    def all(self) -> tuple[Prompt, ...]:
+    def all_prompts(self) -> tuple[Prompt, ...]:
         """All prompts, in the order of their numbers."""
-        return self.forgotten + self.kept
+        return self.forget_prompts + self.retain_prompts
 
     @property
     def kinds(self) -> dict[str, tuple[int, ...]]:
         """The numbers of the prompts of each kind; a kind without prompts is left out."""
-        numbers = iter(range(len(self.all)))
-        found = {kind: tuple(next(numbers) for _ in self.of_kind(kind)) for kind in (*FORGOTTEN, *KEPT)}
+        numbers = iter(range(len(self.all_prompts)))
+        found = {kind: tuple(next(numbers) for _ in self.of_kind(kind)) for kind in KINDS}
         return {kind: each for kind, each in found.items() if each}
 
     @property
     def conditions(self) -> Prompts:
         """The prompts as the conditions of a model."""
-        gone = [each.text for each in self.forgotten]
-        return number_prompts([each.text for each in self.all], concepts=gone[:1], forgotten=gone)
+        gone = [each.text for each in self.forget_prompts]
+        return number_prompts([each.text for each in self.all_prompts], concepts=gone[:1], forgotten=gone)
 
     @property
-    def kept_shows(self) -> list[dict[str, str]]:
+    def retain_values(self) -> list[dict[str, str]]:
         """The values of the concept's factors that prompts to keep name, each once."""
-        found = dict.fromkeys(tuple(each.shows[factor] for factor in self.concept) for each in self.kept)
-        return [dict(zip(self.concept, values, strict=True)) for values in found]
+        shown = [tuple(each.shows[factor] for factor in self.concept) for each in self.retain_prompts]
+        return [dict(zip(self.concept, values, strict=True)) for values in dict.fromkeys(shown)]
 
     @property
     def concept_words(self) -> str:
@@ -120,10 +122,10 @@ class ConceptPrompts:
 
     def _refuse_repeated(self) -> None:
         first: dict[str, str] = {}
-        for kind in (*FORGOTTEN, *KEPT):
+        for kind in KINDS:
             for prompt in self.of_kind(kind):
                 before = first.get(prompt.text)
-                if before in FORGOTTEN and kind in KEPT:
+                if before in FORGET_KINDS and kind in RETAIN_KINDS:
                     raise ValueError(
                         f"{prompt.text!r} is both to be forgotten ({before}) and kept ({kind}): leave one"
                     )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unweave.audits.diffusion.concept_classes import Classes, which_shown
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
-from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, Recognised
+from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, RecognisedImages
 from unweave.audits.diffusion.recognition import hit_rate
 from unweave.audits.diffusion.samples import Samples
 from unweave.audits.score import Share
@@ -52,20 +52,21 @@ def recognise_prompts(
     """
     classes = classes_of(prompts, recogniser)
     seen = {number: recogniser.recognise(each) for number, each in images.items()}
-    kept = prompts.kept_numbers
+    kept = prompts.retain_numbers
     return ConceptSamples(
         logits={number: classes.logits(each) for number, each in seen.items()},
         features={number: each.features for number, each in seen.items()},
         real=real,
-        forgotten=tuple(prompts.forgotten_numbers),
+        forgotten=tuple(prompts.forget_numbers),
         space=recogniser.space,
         classes={
             number: classes.number(prompts.concept if number not in kept else prompt.shows)
-            for number, prompt in enumerate(prompts.all)
+            for number, prompt in enumerate(prompts.all_prompts)
         },
         kinds=prompts.kinds,
         agreement={
-            number: which_shown(seen[number], prompts.all[number].shows).mean(axis=1) for number in kept
+            number: which_shown(seen[number], prompts.all_prompts[number].shows).mean(axis=1)
+            for number in kept
         },
     )
 
@@ -75,6 +76,6 @@ def classes_of(prompts: ConceptPrompts, recogniser: FactorRecogniser) -> Classes
     return Classes(tuple(prompts.concept), recogniser.names)
 
 
-def shows_concept(seen: Recognised, prompts: ConceptPrompts) -> Bool[np.ndarray, " n"]:
+def shows_concept(seen: RecognisedImages, prompts: ConceptPrompts) -> Bool[np.ndarray, " n"]:
     """Which images show the concept: all of its values are recognised."""
     return which_shown(seen, prompts.concept).min(axis=1)

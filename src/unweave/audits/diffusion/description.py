@@ -20,7 +20,7 @@ from unweave.audits.score import Interval, Share, bootstrap
 
 
 @dataclass(frozen=True)
-class Forgotten:
+class ForgottenFigures:
     """The figures of one forgotten condition.
 
     Args:
@@ -46,7 +46,7 @@ class Description:
         kid: The KID of the retained conditions from real images.
     """
 
-    forgotten: Mapping[int, Forgotten]
+    forgotten: Mapping[int, ForgottenFigures]
     retained: Mapping[int, Share]
     kid: Interval
 
@@ -81,8 +81,8 @@ def _ends(estimate: Interval | Share, unit: float = 1) -> list[float]:
     return [unit * estimate.value, unit * estimate.low, unit * estimate.high]
 
 
-def _describe_forgotten(samples: Samples, condition: int, rng: np.random.Generator) -> Forgotten:
-    return Forgotten(
+def _describe_forgotten(samples: Samples, condition: int, rng: np.random.Generator) -> ForgottenFigures:
+    return ForgottenFigures(
         hit=recognition.hit_rate(samples, condition),
         spread=recognition.spread(samples, condition),
         probability=_mean(recognition.own_probability(samples, condition), rng),

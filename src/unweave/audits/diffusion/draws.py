@@ -20,7 +20,7 @@ class Draws(Protocol):
         ...
 
 
-def drawer(model: nn.Module) -> Draws:
+def require_draws(model: nn.Module) -> Draws:
     """Returns the model if it draws images of its prompts.
 
     Raises:

@@ -27,7 +27,7 @@ class HasFeatures(Protocol):
         ...
 
 
-Seeing = Callable[[Tensor], HasFeatures]
+FeatureExtractor = Callable[[Tensor], HasFeatures]
 """A recogniser of any kind."""
 
 
@@ -44,7 +44,7 @@ class Drift:
     feature: float
 
 
-def drift(images: Tensor, original: Tensor, recogniser: Seeing) -> Drift:
+def drift(images: Tensor, original: Tensor, recogniser: FeatureExtractor) -> Drift:
     """Computes the drift of images.
 
     Args:

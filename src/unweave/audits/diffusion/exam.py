@@ -24,9 +24,14 @@ from unweave.audits.diffusion.fid import fid, refuse_no_fid
 from unweave.audits.diffusion.images_exam import APART, Drawn, ImagesExam
 from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
 from unweave.audits.diffusion.real_images import images_of, refuse_unfit, shape_of
-from unweave.audits.diffusion.recogniser import Recogniser, Seen, hits
+from unweave.audits.diffusion.recogniser import Recogniser, SeenImages, hits
 from unweave.audits.diffusion.samples import Samples, recognise
-from unweave.audits.diffusion.verdict import EVERY, calibrate_generation, judge_generation, never_generated
+from unweave.audits.diffusion.verdict import (
+    EVERY,
+    calibrate_generation,
+    judge_generation,
+    list_never_generated,
+)
 from unweave.audits.exam import Glance
 from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values
@@ -81,14 +86,14 @@ class DiffusionExam(ImagesExam):
             refuse_no_fid(self.inception, min(real, self.count * len(self.retained_conditions)))
 
     @cached_property
-    def real(self) -> dict[int, Seen]:
+    def real(self) -> dict[int, SeenImages]:
         """The recogniser's view of real images, by class: held-out ones, or training images in a search."""
         source = self.split.train if self.searching else self.split.held_out
         images = {label: images_of(source, label) for label in range(self.split.n_classes)}
         return {label: self.recogniser(each) for label, each in images.items() if len(each)}
 
     @property
-    def seeing(self) -> Recogniser:
+    def feature_extractor(self) -> Recogniser:
         """The recogniser."""
         return self.recogniser
 
@@ -212,5 +217,5 @@ class DiffusionExam(ImagesExam):
         answers: Callable[[], Sequence[Drawn]],
     ) -> Judgement:
         """Judges the models; inconclusive if the original never generates a forgotten class."""
-        missing = never_generated([self.samples(each) for each in answers()])
+        missing = list_never_generated([self.samples(each) for each in answers()])
         return judge_generation(values, references, margins, original=original, missing=missing)

@@ -18,7 +18,7 @@ from unweave.audits.diffusion.images import Shape, check_images
 from unweave.audits.diffusion.recogniser import answers, digest_of, feature_scale
 from unweave.audits.score import Share
 from unweave.data.captioned_drawings import factor_numbers
-from unweave.data.captions import Captioned
+from unweave.data.captions import CaptionedImages
 from unweave.data.datasets import as_images
 from unweave.data.in_memory import Resident
 from unweave.descent.descend import Descent
@@ -38,7 +38,7 @@ Names = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Recognised:
+class RecognisedImages:
     """The recogniser's view of some images.
 
     Args:
@@ -105,10 +105,10 @@ class FactorRecogniser:
     scale: float
     errors: Mapping[str, Share]
 
-    def recognise(self, images: Tensor) -> Recognised:
+    def recognise(self, images: Tensor) -> RecognisedImages:
         """Its view of uint8 images [n, channel, height, width]; the model stays unchanged."""
         logits, features = answers(self.model, check_images(images, self.shape), self.mean, self.std)
-        return Recognised(split_logits(logits, self.names), features / self.scale, self.names)
+        return RecognisedImages(split_logits(logits, self.names), features / self.scale, self.names)
 
     @cached_property
     def digest(self) -> str:
@@ -123,8 +123,8 @@ class FactorRecogniser:
 
 
 def fit_recogniser(
-    train: Captioned,
-    held_out: Captioned,
+    train: CaptionedImages,
+    held_out: CaptionedImages,
     names: Names,
     *,
     how: Descent = TRAINING,
@@ -159,7 +159,9 @@ def fit_recogniser(
     return make_recogniser(trained.model, sources[0], held_out, names)
 
 
-def make_recogniser(model: nn.Module, train: Resident, held_out: Captioned, names: Names) -> FactorRecogniser:
+def make_recogniser(
+    model: nn.Module, train: Resident, held_out: CaptionedImages, names: Names
+) -> FactorRecogniser:
     """Makes a recogniser of a trained model, and counts its errors on held-out images."""
     images = check_images(train.inputs)
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
@@ -173,7 +175,7 @@ def make_recogniser(model: nn.Module, train: Resident, held_out: Captioned, name
     return FactorRecogniser(model, names, shape, train.mean, train.std, scale, errors)
 
 
-def label_images(data: Captioned, names: Names) -> Resident:
+def label_images(data: CaptionedImages, names: Names) -> Resident:
     """The images in [-1, 1], with one label for the values of all factors."""
     values = list(factor_numbers(data, names).values())
     return as_images(Resident(data.images, join_values(values, [len(each) for each in names.values()])))

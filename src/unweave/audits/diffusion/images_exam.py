@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unweave.audits.diffusion import npz
 from unweave.audits.diffusion.description import describe
-from unweave.audits.diffusion.drift import Seeing, drift
+from unweave.audits.diffusion.drift import FeatureExtractor, drift
 from unweave.audits.diffusion.metrics import GENERATION
 from unweave.audits.diffusion.samples import Samples
 from unweave.audits.diffusion.sheet import sheet
@@ -34,7 +34,7 @@ class ImagesExam(Exam[Drawn]):
 
     @property
     @abstractmethod
-    def seeing(self) -> Seeing:
+    def feature_extractor(self) -> FeatureExtractor:
         """Computes features of images; the same for all generators of a comparison."""
         ...
 
@@ -73,7 +73,7 @@ class ImagesExam(Exam[Drawn]):
             torch.cat([each[condition] for condition in self.retained_conditions])
             for each in (found, original)
         )
-        apart = drift(ours, theirs, self.seeing)
+        apart = drift(ours, theirs, self.feature_extractor)
         return {"drift_pixel": apart.pixel, "drift_feature": apart.feature}
 
     def describe(self, found: Drawn) -> dict[str, Any]:

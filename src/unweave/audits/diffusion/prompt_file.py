@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unweave.audits.diffusion.concept_prompts import FORGOTTEN, KEPT, ConceptPrompts, Prompt
+from unweave.audits.diffusion.concept_prompts import FORGET_KINDS, KINDS, RETAIN_KINDS, ConceptPrompts, Prompt
 from unweave.choices import suggest_word
 from unweave.data.captions import holds_phrase
 from unweave.tables import refuse_unknown
@@ -53,17 +53,15 @@ def read_prompts(path: str | Path, values: Values) -> ConceptPrompts:
 
 def make_prompts(table: Mapping[str, Any], values: Values) -> ConceptPrompts:
     """Makes the prompts from the content of a file; see `read_prompts`."""
-    refuse_unknown(table, [CONCEPT, *FORGOTTEN, *KEPT], "the prompts")
-    for key in (CONCEPT, FORGOTTEN[0]):
+    refuse_unknown(table, [CONCEPT, *KINDS], "the prompts")
+    for key in (CONCEPT, FORGET_KINDS[0]):
         if key not in table:
             raise ValueError(f"{key} is missing")
     concept = table[CONCEPT]
     if not isinstance(concept, Mapping):
         raise ValueError(f"concept must be a table of factors, such as object, found {concept!r}")
     refuse_unknown_values(concept, values)
-    kinds = {
-        kind: tuple(prompts_of(kind, table[kind], values)) for kind in (*FORGOTTEN, *KEPT) if kind in table
-    }
+    kinds = {kind: tuple(prompts_of(kind, table[kind], values)) for kind in KINDS if kind in table}
     return ConceptPrompts(dict(concept), **kinds)
 
 
@@ -77,7 +75,7 @@ def prompts_of(kind: str, rows: object, values: Values) -> Iterator[Prompt]:
             raise ValueError(f"{kind} must be texts, or tables with text, found {row!r}")
         shows = {factor: value for factor, value in given.items() if factor != TEXT}
         refuse_unknown_values(shows, values)
-        if kind in KEPT:
+        if kind in RETAIN_KINDS:
             # paraphrases may name other values: "two plus one"
             shows = values_in(given[TEXT], {f: each for f, each in values.items() if f not in shows}) | shows
         yield Prompt(given[TEXT], shows)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts, in_words
 from unweave.audits.diffusion.kid import FEWEST
-from unweave.data.captions import FILE, TEXT, Captioned
+from unweave.data.captions import FILE, TEXT, CaptionedImages
 
 PICTURES = 10
 """The number of real images of the concept from which attackers learn it again."""
@@ -26,8 +26,8 @@ class RealImages:
         held_out: Held-out images, with which drawn images are compared.
     """
 
-    train: Captioned
-    held_out: Captioned
+    train: CaptionedImages
+    held_out: CaptionedImages
 
     @property
     def names(self) -> dict[str, tuple[str, ...]]:
@@ -77,7 +77,7 @@ class RealImages:
             prompts: The prompts.
             attacked: Whether attacks run.
         """
-        for values in prompts.kept_shows:
+        for values in prompts.retain_values:
             found = len(self.held_out_images(values))
             if found < FEWEST:
                 raise ValueError(
@@ -92,11 +92,11 @@ class RealImages:
             )
 
 
-def images_of(data: Captioned, values: Mapping[str, str]) -> UInt8[Tensor, "n channel height width"]:
+def images_of(data: CaptionedImages, values: Mapping[str, str]) -> UInt8[Tensor, "n channel height width"]:
     """The images whose columns have these values."""
     return data.images[shows(data, values)]
 
 
-def shows(data: Captioned, values: Mapping[str, str]) -> Bool[Tensor, " n"]:
+def shows(data: CaptionedImages, values: Mapping[str, str]) -> Bool[Tensor, " n"]:
     """Which images have these values in their columns."""
     return torch.tensor([values.items() <= row.items() for row in data.rows])

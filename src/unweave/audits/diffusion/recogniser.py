@@ -33,7 +33,7 @@ TRAINING = Descent(lr=0.1, weight_decay=5e-4, epochs=30, schedule="cosine", warm
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenImages:
     """The recogniser's view of some images.
 
     Args:
@@ -71,10 +71,10 @@ class Recogniser:
     scale: float
     confusion: Int64[np.ndarray, "class class"]
 
-    def __call__(self, images: Tensor) -> Seen:
+    def __call__(self, images: Tensor) -> SeenImages:
         """Its view of uint8 images [n, channel, height, width]; the model stays unchanged."""
         logits, features = answers(self.model, check_images(images, self.shape), self.mean, self.std)
-        return Seen(logits, features / self.scale)
+        return SeenImages(logits, features / self.scale)
 
     @property
     def error(self) -> Share:
@@ -167,7 +167,7 @@ def digest_of(model: nn.Module, *facts: object) -> str:
     return whole.hexdigest()
 
 
-def hits(seen: Seen, condition: int, *, at_least: float = 0.0) -> Bool[np.ndarray, " n"]:
+def hits(seen: SeenImages, condition: int, *, at_least: float = 0.0) -> Bool[np.ndarray, " n"]:
     """Which images are recognised as a class, with a probability of at least `at_least`."""
     return (seen.classes == condition) & (probabilities(seen.logits)[:, condition] >= at_least)
 

@@ -39,7 +39,7 @@ class Relearning:
 
 
 @dataclass(frozen=True)
-class Dropped:
+class DroppedAdapter:
     """A generator without its adapter.
 
     Args:
@@ -89,7 +89,7 @@ def drop_adapter(
     seeds: Sequence[int],
     *,
     guidance: float,
-) -> Dropped:
+) -> DroppedAdapter:
     """Draws without the adapter: a user who gets it as a separate file can leave it out.
 
     Args:
@@ -102,7 +102,7 @@ def drop_adapter(
     """
     images, before = (check_images(draw(condition, seeds, guidance)) for draw in (dropped, original))
     same = (images == before).flatten(1).all(dim=1).double().mean()
-    return Dropped(count_hits(images, hit), float(same))
+    return DroppedAdapter(count_hits(images, hit), float(same))
 
 
 def _summarise_checks(

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from unweave.audits.diffusion.recogniser import Recogniser, Seen
+from unweave.audits.diffusion.recogniser import Recogniser, SeenImages
 
 Rows = Float64[np.ndarray, "_ _"]  # conditions may differ in number of images
 
@@ -91,7 +91,7 @@ class Samples:
 def recognise(
     recogniser: Recogniser,
     images: Mapping[int, Tensor],
-    real: Mapping[int, Seen],
+    real: Mapping[int, SeenImages],
     *,
     forgotten: tuple[int, ...],
 ) -> Samples:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from unweave.audits.diffusion import power, recognition
-from unweave.audits.diffusion.attacks import ATTACKS
+from unweave.audits.diffusion.attack_metrics import ATTACKS
 from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
 from unweave.audits.diffusion.recognition import hit_rate
 from unweave.audits.diffusion.samples import Samples
@@ -50,7 +50,7 @@ def judge_generation(
         references: `measure_generation` of the retrained generator alone, per seed in the same order.
         margins: The margins from `calibrate_generation`; None without.
         original: `measure_generation` of the generator before unlearning against the retrained one, per seed.
-        missing: The result of `never_generated`.
+        missing: The result of `list_never_generated`.
         unattacked: What the reason says if no attack ran.
         seeds_needed: The fewest paired seeds for PASS or FAIL.
         metrics: The figures of the images and of the attacks.
@@ -123,7 +123,7 @@ def calibrate_generation(
     return margins(alone, pairs, sizes=counted, metrics=metrics)
 
 
-def never_generated(original: Sequence[Samples]) -> str:
+def list_never_generated(original: Sequence[Samples]) -> str:
     """Names forgotten classes that the original generates no more often than by chance; may be empty.
 
     Args:

@@ -17,7 +17,7 @@ from unweave.cli.checks.findings import print_costs, print_notes, usable_line, w
 from unweave.cli.inputs import concept_work, out
 from unweave.cli.inputs.concept_work import ConceptWork
 from unweave.cli.inputs.concepts import Concepts
-from unweave.cli.inputs.scope import TEXT_TO_IMAGE, Trained, refuse_layers_of_pipeline
+from unweave.cli.inputs.scope import TEXT_TO_IMAGE, TrainedWeights, refuse_layers_of_pipeline
 from unweave.cli.options import CommonFlags, parse_names
 from unweave.cli.terminal import progress, show
 from unweave.families.text_to_image_settings import text_to_image_method
@@ -32,7 +32,7 @@ NO_DATA = (
 def check_concept(
     model: str,
     concepts: Concepts,
-    trained: Trained,
+    trained: TrainedWeights,
     *,
     data: str | None,
     methods: str | None,
@@ -95,11 +95,11 @@ def count_data(work: ConceptWork) -> dict[str, int]:
 
 def neighbours(forgotten: set[str], kept: set[str]) -> set[str]:
     """The captions to keep that differ in one word from a caption to forget."""
-    patterns = {pattern for text in forgotten for pattern in without_a_word(text)}
-    return {text for text in kept if not patterns.isdisjoint(without_a_word(text))}
+    patterns = {pattern for text in forgotten for pattern in blank_each_word(text)}
+    return {text for text in kept if not patterns.isdisjoint(blank_each_word(text))}
 
 
-def without_a_word(text: str) -> Iterator[tuple[str, ...]]:
+def blank_each_word(text: str) -> Iterator[tuple[str, ...]]:
     """Yields the words of a text with each of them left blank in turn."""
     words = tuple(text.split())
     return ((*words[:place], "", *words[place + 1 :]) for place in range(len(words)))

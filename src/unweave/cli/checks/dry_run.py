@@ -8,7 +8,7 @@ from unweave.cli.checks.facts import data_sizes
 from unweave.cli.checks.findings import retraining_advice, slower_methods
 from unweave.cli.inputs.choose_method import Retraining
 from unweave.cli.inputs.request import about_own_images
-from unweave.cli.inputs.scope import Trained
+from unweave.cli.inputs.scope import TrainedWeights
 from unweave.cli.options import CommonFlags
 from unweave.cli.project import Project
 from unweave.cli.terminal import show
@@ -24,7 +24,7 @@ def print_plan(
     split: Split,
     project: Project,
     folder: Path,
-    trained: Trained,
+    trained: TrainedWeights,
     flags: CommonFlags,
 ) -> int:
     """Prints what forget would do.
@@ -63,7 +63,7 @@ def estimate_costs(
     split: Split,
     *,
     project: Project,
-    trained: Trained,
+    trained: TrainedWeights,
     device: str | None,
 ) -> tuple[timing.Estimate, timing.Estimate | None]:
     """Estimates the cost of a method, and of a retrain if there is one other than the method."""

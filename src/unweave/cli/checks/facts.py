@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from unweave.cli.inputs.scope import RANK, Trained
+from unweave.cli.inputs.scope import RANK, TrainedWeights
 from unweave.cli.project import Project
 from unweave.split import Split
 
@@ -35,7 +35,7 @@ def data_sizes(split: Split) -> dict[str, Any]:
     return {**counts, "classes": split.n_classes, "forgotten_classes": list(split.forgotten_classes)}
 
 
-def additions_facts(model: nn.Module, layers: Sequence[str], trained: Trained) -> dict[str, int]:
+def additions_facts(model: nn.Module, layers: Sequence[str], trained: TrainedWeights) -> dict[str, int]:
     """The rank of the additions, the number of layers that get one, and the weights that are trained."""
     rank, matrices = trained.rank or RANK, [model.get_parameter(f"{name}.weight") for name in layers]
     weights = sum(rank * (p.shape[0] + p[0].numel()) for p in matrices)

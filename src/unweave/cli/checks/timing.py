@@ -20,7 +20,7 @@ from torch import nn
 
 from unweave.bench.peak_memory import peak_memory
 from unweave.bench.ranges import nest_paths
-from unweave.cli.inputs.scope import ALL, Trained
+from unweave.cli.inputs.scope import ALL, TrainedWeights
 from unweave.cli.project import Project
 from unweave.cli.terminal.describe_settings import descents
 from unweave.descent.timing import run_and_time
@@ -127,7 +127,7 @@ def estimate(method: Method, model: nn.Module, split: Split, project: Runnable) 
 
 
 def estimate_named(
-    name: str, model: nn.Module, split: Split, project: Project, trained: Trained = ALL
+    name: str, model: nn.Module, split: Split, project: Project, trained: TrainedWeights = ALL
 ) -> Estimate:
     """Estimates the cost of the method of that name, which trains those weights."""
     try:
@@ -137,7 +137,7 @@ def estimate_named(
     return estimate(method, model, split, project)
 
 
-def warm_up(project: Project, model: nn.Module, split: Split, trained: Trained) -> None:
+def warm_up(project: Project, model: nn.Module, split: Split, trained: TrainedWeights) -> None:
     """Runs a method first, because the first run includes torch's own start."""
     estimate_named("finetune", model, split, project, trained)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unweave.bench.recipe import recipe_names, refuse_unfit_targets
-from unweave.cli.inputs.scope import ALL, Trained
+from unweave.cli.inputs.scope import ALL, TrainedWeights
 from unweave.cli.project import Project
 from unweave.methods import Method
 from unweave.methods.configure import configure
@@ -41,7 +41,7 @@ class Retraining:
 
 
 def configure_method(
-    project: Project, name: str, *, tables: Mapping[str, Any], seed: int, trained: Trained = ALL
+    project: Project, name: str, *, tables: Mapping[str, Any], seed: int, trained: TrainedWeights = ALL
 ) -> Method | Retraining:
     """The method with its settings.
 
@@ -74,7 +74,7 @@ def tuned_method(
     seed: int,
     place: Path,
     again: str,
-    trained: Trained = ALL,
+    trained: TrainedWeights = ALL,
 ) -> Method | Retraining:
     """The method with the settings of an earlier run.
 

@@ -14,7 +14,7 @@ from unweave.bench.workers import Listener, Progress
 from unweave.cli.inputs.concept_source import Generation
 from unweave.cli.inputs.concept_work import ConceptWork, erasure_of, make_work
 from unweave.cli.inputs.concepts import Concepts
-from unweave.cli.inputs.scope import Trained
+from unweave.cli.inputs.scope import TrainedWeights
 from unweave.data.captions import hold_out, read_captioned
 from unweave.record.record import package_digest
 from unweave.tasks.diffusion.concept_request import refuse_forgotten_before
@@ -39,7 +39,7 @@ class DrawingPlan:
     """
 
     concepts: Concepts
-    trained: Trained
+    trained: TrainedWeights
     pipeline: StableDiffusion
     wanted: ImagesToDraw
 
@@ -83,7 +83,7 @@ class DrawingPlan:
 
 
 def plan_drawing(
-    model: str, concepts: Concepts, trained: Trained, generation: Generation, seed: int
+    model: str, concepts: Concepts, trained: TrainedWeights, generation: Generation, seed: int
 ) -> DrawingPlan:
     """Reads a pipeline, and plans the images that it draws.
 

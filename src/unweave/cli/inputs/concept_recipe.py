@@ -13,7 +13,7 @@ from typing import Any
 
 from unweave.cli.inputs.concept_source import Generation, RecipeGeneration
 from unweave.cli.inputs.concepts import Concepts
-from unweave.cli.inputs.scope import Trained
+from unweave.cli.inputs.scope import TrainedWeights
 from unweave.cli.options import flatten
 from unweave.data.captions import holds_phrase
 from unweave.tables import merge_tables, read, refuse_unknown
@@ -57,7 +57,7 @@ class ConceptRecipe:
         target = given.target if given.target is not None or other else self.target
         return replace(given, concept=named, keep=given.keep or kept, target=target)
 
-    def trained(self, given: Trained) -> Trained:
+    def trained(self, given: TrainedWeights) -> TrainedWeights:
         """The weights to train: those of the flags, or of the recipe where flags say nothing."""
         return replace(given, scope=self.scope) if given.scope is None else given
 

@@ -11,8 +11,8 @@ from typing import Any
 from unweave.bench.workers import Listener
 from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.forget_folder import manifest_facts, write_request
-from unweave.cli.inputs.scope import RANK, TEXT_TO_IMAGE, Trained
-from unweave.data.captions import Captioned, read_captioned
+from unweave.cli.inputs.scope import RANK, TEXT_TO_IMAGE, TrainedWeights
+from unweave.data.captions import CaptionedImages, read_captioned
 from unweave.methods import Method
 from unweave.record import checkpoint
 from unweave.record.record import package_digest
@@ -44,7 +44,7 @@ class ConceptWork:
     """
 
     concepts: Concepts
-    trained: Trained
+    trained: TrainedWeights
     pipeline: StableDiffusion
     request: ConceptRequest
     model: Prompted
@@ -101,7 +101,7 @@ class ConceptWork:
         write_request(folder, self.pipeline.folder.name, words)
 
 
-def read(model: str, concepts: Concepts, trained: Trained, data: str) -> ConceptWork:
+def read(model: str, concepts: Concepts, trained: TrainedWeights, data: str) -> ConceptWork:
     """Reads a pipeline and its images.
 
     Raises:
@@ -116,9 +116,9 @@ def read(model: str, concepts: Concepts, trained: Trained, data: str) -> Concept
 def make_work(
     pipeline: StableDiffusion,
     concepts: Concepts,
-    trained: Trained,
-    train: Captioned,
-    test: Captioned | None,
+    trained: TrainedWeights,
+    train: CaptionedImages,
+    test: CaptionedImages | None,
 ) -> ConceptWork:
     """The work on a pipeline and its images.
 

@@ -22,8 +22,8 @@ class Concepts:
     Args:
         concept: A concept, such as "a three": the captions that hold its words are the forget set. Can be
             given several times.
-        column: The column of the metadata that has the concepts as values, instead of the captions.
-        keep: A prompt to keep that no caption needs to hold; can be given several times.
+        column: The column of the metadata whose values are the concepts; by default captions are searched.
+        keep: A prompt to keep, even if no caption holds it; can be given several times.
         target: The prompt that replaces a concept; by default the empty one.
         config: For a model in one .safetensors file: a local folder with the configuration of its pipeline.
     """

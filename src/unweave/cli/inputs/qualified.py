@@ -12,7 +12,7 @@ from unweave.audits.classifier import parquet
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.held_out import HELD_OUT_TV, HeldOut
 from unweave.audits.exam import Exam
-from unweave.audits.like_requests import About, LikeRequest, judge_by_like, nearest
+from unweave.audits.like_requests import About, LikeRequest, judge_by_like, nearest_stratum
 from unweave.audits.one_model import add_original, audit_record
 from unweave.audits.references import Answers
 from unweave.bench.agreement import smallest_margins
@@ -36,7 +36,7 @@ SHARED_FACTS = {
 
 
 @dataclass(frozen=True)
-class Qualified:
+class Qualification:
     """A qualification of the model and the method of a run.
 
     Args:
@@ -67,7 +67,7 @@ def facts_of(project: Project, weights: str, settings: str) -> dict[str, str]:
     return {**facts, "settings": settings}
 
 
-def read_qualified(folder: Path, facts: Mapping[str, str]) -> Qualified:
+def read_qualified(folder: Path, facts: Mapping[str, str]) -> Qualification:
     """Reads the folder of a qualification.
 
     Raises:
@@ -83,14 +83,14 @@ def read_qualified(folder: Path, facts: Mapping[str, str]) -> Qualified:
     for name, what in SHARED_FACTS.items():
         if known[name] != facts[name]:
             raise ValueError(
-                f"--qualified must be about this run: {what} of {folder} is {brief(known[name])}, of the run "
-                f"{brief(facts[name])}: qualify this model with this method"
+                f"--qualified must be about this run: {what} of {folder} is {shorten(known[name])}, of the "
+                f"run {shorten(facts[name])}: qualify this model with this method"
             )
     requests = [
         LikeRequest(**{**each, "about": About(**each["about"])}) for each in known["requests"].values()
     ]
     folds = [read_fold(folder, name, expected) for name, expected in known["folds"].items()]
-    return Qualified(digest_of(found), requests, HeldOut(folds), known["agreement"])
+    return Qualification(digest_of(found), requests, HeldOut(folds), known["agreement"])
 
 
 def read_fold(folder: Path, name: str, expected: str) -> Evidence:
@@ -102,7 +102,7 @@ def read_fold(folder: Path, name: str, expected: str) -> Evidence:
     return parquet.load(path)
 
 
-def brief(text: str) -> str:
+def shorten(text: str) -> str:
     """The beginning of a long text, such as a digest."""
     return text if len(text) <= 60 else f"{text[:12]}..."
 
@@ -111,7 +111,7 @@ def audit_qualified(
     result: Result,
     answers: tuple[Answers[Any], Answers[Any]],
     exam: Exam[Any],
-    qualified: Qualified,
+    qualified: Qualification,
 ) -> Audit:
     """Judges a run by the like requests of a qualification.
 
@@ -125,7 +125,7 @@ def audit_qualified(
     split, held_out = result.split, qualified.held_out
     ids = found.found.ids["forget"]
     about = describe(split, ids, held_out, silhouettes(result.original, split, split.forget))
-    match = nearest(about, qualified.requests)
+    match = nearest_stratum(about, qualified.requests)
     values, original = ({**each.measure(exam)} for each in answers)
     expected = held_out.expect(original, ids, whole=about.whole)
     if HELD_OUT_TV in expected:

@@ -11,14 +11,14 @@ from torch.utils.data import Dataset
 
 from unweave.auditing import load_or_retrain
 from unweave.audits.attack import Examiner
+from unweave.audits.attack_runs.plan import attack_named
 from unweave.audits.classifier.prepare_attacks import examine_with
 from unweave.audits.exam import Exam
-from unweave.audits.harness.plan import attack_named
 from unweave.audits.references import Retrain
 from unweave.bench.workers import Job, Listener, run_jobs, workers
 from unweave.cli.inputs.choose_method import Retraining, tuned_method
 from unweave.cli.inputs.forget_folder import CLAIM, MODELS, SPLIT
-from unweave.cli.inputs.scope import read_trained
+from unweave.cli.inputs.scope import read_trained_weights
 from unweave.cli.project import Project, load
 from unweave.descent.train import digest
 from unweave.methods import Method
@@ -102,7 +102,7 @@ def load_method(run: Path, project: Project, request: Mapping[str, Any]) -> Meth
         seed=request["seed"],
         place=run / CLAIM,
         again=again,
-        trained=read_trained(request),
+        trained=read_trained_weights(request),
     )
 
 

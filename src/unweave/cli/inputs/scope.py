@@ -20,7 +20,7 @@ TEXT_TO_IMAGE: Scope = "cross-attention"
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Trained:
+class TrainedWeights:
     """The weights that a method trains.
 
     Args:
@@ -28,8 +28,8 @@ class Trained:
             trains low-rank additions to the weights of layers, by peft, and also writes them to the folder
             lora. The others are for text-to-image models.
         rank: With --scope lora, the rank of the additions; by default 8.
-        layers: With --scope lora, a pattern for the names of the layers that get one; by default all linear
-            and convolutional layers, or of a text-to-image model the projections of attention.
+        layers: With --scope lora, a pattern for the names of the layers that get an addition; by default
+            all linear and convolutional layers, or of a text-to-image model the projections of attention.
     """
 
     scope: Scope | None = None
@@ -79,15 +79,15 @@ class Trained:
         return find_layers(model, self.layers)
 
 
-ALL = Trained()
+ALL = TrainedWeights()
 
 
-def read_trained(facts: Mapping[str, Any]) -> Trained:
+def read_trained_weights(facts: Mapping[str, Any]) -> TrainedWeights:
     """The weights that an earlier run trained, from its facts."""
-    return Trained(**facts["trained"]) if "trained" in facts else ALL
+    return TrainedWeights(**facts["trained"]) if "trained" in facts else ALL
 
 
-def refuse_layers_of_pipeline(trained: Trained) -> None:
+def refuse_layers_of_pipeline(trained: TrainedWeights) -> None:
     """Raises if layers of a text-to-image model are named."""
     if trained.layers is not None:
         raise ValueError(

@@ -24,7 +24,7 @@ WEIGHTS = "diffusion_pytorch_model*"
 
 
 @dataclass(frozen=True)
-class Local:
+class LocalDenoiser:
     """A denoiser with its images.
 
     Args:
@@ -43,7 +43,7 @@ class Local:
     split: Split
     weights: str
     write: Write
-    forgotten: tuple[int, ...]
+    forgotten_classes: tuple[int, ...]
 
 
 def is_local(folder: Path) -> bool:
@@ -51,7 +51,7 @@ def is_local(folder: Path) -> bool:
     return any((folder / name).exists() for name in CONFIGS) or any(folder.glob(WEIGHTS))
 
 
-def read_folder(place: Path, data: str | None, recipe: Recipe | None, device: str) -> Local:
+def read_folder(place: Path, data: str | None, recipe: Recipe | None, device: str) -> LocalDenoiser:
     """Reads a diffusers folder and its images.
 
     Args:
@@ -74,14 +74,14 @@ def read_folder(place: Path, data: str | None, recipe: Recipe | None, device: st
     refuse_other_size(split, loaded.shape)
     # the default is guided; guidance in a recipe raises an error
     supported = generation if loaded.null is not None or recipe is not None else without_guidance(generation)
-    return Local(
+    return LocalDenoiser(
         loaded.model.to(device),
         loaded.fresh,
         replace(supported, schedule=loaded.schedule, null=loaded.null),
         split,
         sha256(place / loaded.component / folder.WEIGHTS),
         lambda model, out, facts: folder.save(loaded, model, out, facts),
-        loaded.forgotten,
+        loaded.forgotten_classes,
     )
 
 
@@ -107,7 +107,7 @@ def from_local(folder: Path, recipe: str | None, data: str | None, device: str) 
         build=local.fresh,
         source=folder,
         write=local.write,
-        forgotten=local.forgotten,
+        forgotten_classes=local.forgotten_classes,
     )
 
 

@@ -58,7 +58,7 @@ class Project:
     build: Callable[[], nn.Module] | None = None
     source: Path | None = None
     write: Write | None = None
-    forgotten: Sequence[int] = ()
+    forgotten_classes: Sequence[int] = ()
 
     @property
     def scratch(self) -> Method | None:
@@ -82,7 +82,7 @@ class Project:
         """
         split = Split(self.train, forget, self.test, calibration=self.calibration)
         labels = split.train.labels
-        for label in self.forgotten:
+        for label in self.forgotten_classes:
             if bool((labels[split.retain] == label).any()):
                 raise ValueError(
                     f"class {label} was forgotten before, and its examples in the data would be learned "

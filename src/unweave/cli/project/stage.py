@@ -86,10 +86,10 @@ class UserModelStage(Stage):
                 "the original has seen all of the data, so trials must use all of it, found [tuning] limit = "
                 f"{tuning.limit}: remove it from the recipe"
             )
-        if project.forgotten and tuning.against == "proxy":
+        if project.forgotten_classes and tuning.against == "proxy":
             raise ValueError(
-                f"models retrained without a proxy would learn class {project.forgotten[0]}, which the "
-                "original forgot before: tune --against retrain"
+                f"models retrained without a proxy would learn class {project.forgotten_classes[0]}, which "
+                "the original forgot before: tune --against retrain"
             )
         for seed in tuning.seeds:
             self.split(seed)
@@ -112,7 +112,7 @@ class UserModelStage(Stage):
         if earlier is None:
             seed = self.recipe.tuning.seeds[0]
             steps = self.load_or_train("retain", seed, seed).cost.gradients
-            refuse_uncounted(steps)
+            refuse_uncounted_steps(steps)
             count.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(count, json.dumps({"gradient_evaluations": steps}))
         elif not count.exists():
@@ -149,7 +149,7 @@ class UserModelStage(Stage):
         return {**parts, "given": facts, "data": {"name": "given"}}
 
 
-def refuse_uncounted(steps: int) -> None:
+def refuse_uncounted_steps(steps: int) -> None:
     """Raises if the steps of a retraining could not be counted."""
     if not steps:
         raise ValueError(

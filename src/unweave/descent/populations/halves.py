@@ -39,10 +39,10 @@ def half_members(split: Split, halves: Bool[Tensor, "model target"], *, seed: in
         raise ValueError(
             f"halves must be of the {len(split.forget)} examples of the forget set, found {halves.shape[1]}"
         )
-    return [Member(without(split, ~half), "retain", seed + i) for i, half in enumerate(halves)]
+    return [Member(forget_only(split, ~half), "retain", seed + i) for i, half in enumerate(halves)]
 
 
-def without(split: Split, gone: Bool[Tensor, " target"]) -> Split:
+def forget_only(split: Split, gone: Bool[Tensor, " target"]) -> Split:
     """The split whose forget set is only a part of the targets: its retain set holds the others."""
     calibration = split.calibration.tolist()
     return Split(split.train, split.forget[gone], split.held_out, calibration=calibration)

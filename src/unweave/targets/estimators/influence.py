@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from unweave.descent.edit import shift
-from unweave.descent.hessian import differentiate_twice, twice_differentiable
+from unweave.descent.hessian import allow_second_derivatives, differentiate_twice
 from unweave.descent.objective import nll
 from unweave.problem import Problem, frozen_copy
 from unweave.split import Part
@@ -61,7 +61,7 @@ class Influence:
     def remove_forget_set(self, problem: Problem) -> nn.Module:
         """Shifts the problem's own model towards the minimum of the retain loss; returns a frozen copy."""
         split = problem.split
-        with evaluating(problem.model), twice_differentiable():
+        with evaluating(problem.model), allow_second_derivatives():
             pull = draw_step(problem, "forget", len(split.forget)).gradient(nll("forget"))
             charge(problem, len(split.forget), 1)
             count = min(self.examples, len(split.retain))

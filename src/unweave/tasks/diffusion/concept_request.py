@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from unweave.data.captions import Captioned, Concept, hold_out, holds_phrase
+from unweave.data.captions import CaptionedImages, Concept, hold_out, holds_phrase
 from unweave.data.latents import Latents
 from unweave.split import Split
 from unweave.tasks.diffusion.autoencoder import encode
@@ -46,7 +46,7 @@ class Erasure:
                         "another prompt"
                     )
 
-    def holds(self, data: Captioned) -> Bool[Tensor, " n"]:
+    def holds(self, data: CaptionedImages) -> Bool[Tensor, " n"]:
         """Which images hold a concept.
 
         Raises:
@@ -73,7 +73,7 @@ class ConceptRequest:
 
 
 def make_request(
-    pipeline: StableDiffusion, data: Captioned, test: Captioned | None, erasure: Erasure
+    pipeline: StableDiffusion, data: CaptionedImages, test: CaptionedImages | None, erasure: Erasure
 ) -> ConceptRequest:
     """Encodes images and numbers prompts.
 
@@ -110,7 +110,7 @@ def make_request(
     return ConceptRequest(prompts, make_task(prompts, pipeline.schedule), split)
 
 
-def latents_of(pipeline: StableDiffusion, data: Captioned, prompts: Prompts) -> Latents:
+def latents_of(pipeline: StableDiffusion, data: CaptionedImages, prompts: Prompts) -> Latents:
     """The latents of images under the numbers of their captions."""
     numbers = {text: number for number, text in enumerate(prompts.texts)}
     labels = torch.tensor([numbers.get(text, prompts.null) for text in data.captions])
@@ -118,7 +118,7 @@ def latents_of(pipeline: StableDiffusion, data: Captioned, prompts: Prompts) -> 
     return Latents(mean, deviation, labels, data.names)
 
 
-def refuse_other_size(pipeline: StableDiffusion, parts: Sequence[Captioned]) -> None:
+def refuse_other_size(pipeline: StableDiffusion, parts: Sequence[CaptionedImages]) -> None:
     """Raises if images do not have the size of the model."""
     for part in parts:
         found, expected = list(part.images.shape[1:]), list(pipeline.image_shape)
@@ -131,7 +131,7 @@ def refuse_other_size(pipeline: StableDiffusion, parts: Sequence[Captioned]) -> 
 
 def refuse_forgotten_before(pipeline: StableDiffusion, kept: Iterable[str]) -> None:
     """Raises if captions to keep hold a concept of an earlier edit, which would be learned again."""
-    for concept in pipeline.forgotten:
+    for concept in pipeline.forgotten_concepts:
         held = [text for text in kept if holds_phrase(text, concept)]
         if held:
             raise ValueError(

@@ -119,11 +119,11 @@ def draw_folder(
     """
     model = {"weights": pipeline.digest(), "schedule": asdict(pipeline.schedule)}
     names = wanted.names(model)
-    copy_known(names, folder, earlier)
+    copy_known_images(names, folder, earlier)
     rows = dict(zip(names, wanted.rows, strict=True))
     absent = [(name, *row) for name, row in rows.items() if not (folder / name).exists()]
     if absent:
-        draw_absent(pipeline, wanted, absent, folder, device, progress or (lambda done, total: None))
+        draw_absent_images(pipeline, wanted, absent, folder, device, progress or (lambda done, total: None))
     seeds = {name: seed for name, (_, seed) in rows.items()}
     facts = {**model, "sampler": asdict(wanted.sampler), "seeds": seeds}
     write_atomically(folder / FACTS, json.dumps(facts, indent=1) + "\n")
@@ -131,7 +131,7 @@ def draw_folder(
     write_atomically(folder / METADATA[0], "\n".join(lines) + "\n")
 
 
-def copy_known(names: Iterable[str], folder: Path, earlier: Iterable[Path]) -> None:
+def copy_known_images(names: Iterable[str], folder: Path, earlier: Iterable[Path]) -> None:
     """Copies images that other folders hold."""
     others = list(earlier)
     for name in names:
@@ -143,7 +143,7 @@ def copy_known(names: Iterable[str], folder: Path, earlier: Iterable[Path]) -> N
                 os.replace(beside, folder / name)
 
 
-def draw_absent(
+def draw_absent_images(
     pipeline: StableDiffusion,
     wanted: ImagesToDraw,
     absent: Sequence[tuple[str, str, int]],

@@ -66,7 +66,7 @@ class Denoiser:
     autoencoder: AutoencoderKL | None = None
 
     @property
-    def forgotten(self) -> tuple[int, ...]:
+    def forgotten_classes(self) -> tuple[int, ...]:
         """The classes forgotten by earlier edits."""
         return tuple(sorted({label for step in self.past for label in step.forgotten_classes}))
 

@@ -85,7 +85,7 @@ class StableDiffusion:
         return int(self.autoencoder.config["in_channels"]), factor * height, factor * width
 
     @property
-    def forgotten(self) -> tuple[str, ...]:
+    def forgotten_concepts(self) -> tuple[str, ...]:
         """The concepts forgotten by earlier edits."""
         return tuple(sorted({name for step in self.past for name in step.forgotten_concepts}))
 

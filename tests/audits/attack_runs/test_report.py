@@ -9,13 +9,13 @@ import pytest
 import unweave
 from audits.attacks.toy import CALIBRATION, ORIGINAL, PLAIN, REFERENCES, answers, case
 from unweave.audits.attack import Check
+from unweave.audits.attack_runs import controls
+from unweave.audits.attack_runs.controls import constant_answers, random_answers, run_controls
+from unweave.audits.attack_runs.plan import Plan, Request, plan_attacks
+from unweave.audits.attack_runs.power import DETECTABLE, chance_error, deviations
+from unweave.audits.attack_runs.report import judge_with_attacks, run_attacks
 from unweave.audits.attacks import ATTACKS
 from unweave.audits.classifier.evidence import Evidence
-from unweave.audits.harness import controls
-from unweave.audits.harness.controls import constant, random, run_controls
-from unweave.audits.harness.plan import Plan, Request, plan_attacks
-from unweave.audits.harness.power import DETECTABLE, chance_error, deviations
-from unweave.audits.harness.report import judge_with_attacks, run_attacks
 from unweave.audits.pictures import Pictures, png_of_levels
 from unweave.audits.verdict import Judgement, Verdict
 from unweave.record import record
@@ -135,7 +135,7 @@ class TestControls:
         assert run_controls(case(answers(50), REFERENCES[:9]), [], lambda answers, references: []) == []
 
     def test_the_broken_models_know_nothing(self):
-        for broken in (constant(ORIGINAL), random(ORIGINAL)):
+        for broken in (constant_answers(ORIGINAL), random_answers(ORIGINAL)):
             labels, logits = broken.labels["forget"], broken.logits["forget"]
             own = logits[np.arange(len(labels)), labels].mean()
             assert abs(own - logits.mean()) < 3 * logits.std() / len(labels) ** 0.5 + 1e-9

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from unweave.audits.harness import budget
-from unweave.audits.harness.budget import Duration, gradients_within, parse_budget, seconds_per_gradient
-from unweave.audits.harness.plan import Request, plan_attacks
+from unweave.audits.attack_runs import budget
+from unweave.audits.attack_runs.budget import Duration, gradients_within, parse_budget, seconds_per_gradient
+from unweave.audits.attack_runs.plan import Request, plan_attacks
 from unweave.split import as_source
 
 

@@ -10,10 +10,10 @@ from audits.attacks.toy import CALIBRATION, ORIGINAL, PLAIN, REFERENCES, answers
 from for_each import for_each
 from unweave.audits.answers import Answers
 from unweave.audits.attack import Attack
+from unweave.audits.attack_runs.compare import findings, null_of
+from unweave.audits.attack_runs.report import results_of
 from unweave.audits.attacks import ATTACKS
 from unweave.audits.classifier.evidence import Evidence
-from unweave.audits.harness.compare import findings, null_of
-from unweave.audits.harness.report import results_of
 
 ON_ANSWERS = [name for name, attack in ATTACKS.items() if attack.figures and not attack.examine]
 

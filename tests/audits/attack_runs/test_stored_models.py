@@ -4,46 +4,25 @@ import json
 from dataclasses import replace
 
 import pytest
-import torch
 from torch import nn
-from torch.utils.data import TensorDataset
 
 import unweave
+from trainer import Trainer, make_data
 from unweave.audits.classifier.prepare_attacks import refuse_generator
 from unweave.audits.diffusion.exam import DiffusionExam
 from unweave.audits.references import Retrain
 from unweave.descent.descend import Descent
 from unweave.methods.simple import FineTune
 
+HIDDEN = 12
 ASKED = "representation,update-alignment,rmia"
-
-
-class Trainer:
-    """Trains a small network, and notes with which seeds it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[int] = []
-
-    def __call__(self, dataset, seed: int) -> nn.Module:
-        self.asked.append(seed)
-        torch.manual_seed(seed)
-        model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3))
-        inputs, labels = (torch.stack([torch.as_tensor(item[i]) for item in dataset]) for i in (0, 1))
-        update = torch.optim.SGD(model.parameters(), lr=0.5)
-        for _ in range(15):
-            update.zero_grad()
-            nn.functional.cross_entropy(model(inputs), labels).backward()
-            update.step()
-        return model
 
 
 @pytest.fixture
 def result():
-    inputs = torch.randn(90, 6, generator=torch.Generator().manual_seed(0))
-    labels = inputs[:, :3].argmax(1)
-    whole = TensorDataset(inputs[:60], labels[:60])
-    split = unweave.Split(whole, list(range(0, 60, 5)), TensorDataset(inputs[60:], labels[60:]))
-    return unweave.unlearn(Trainer()(whole, 0), split, FineTune(how=Descent(lr=0.1, steps=3)))
+    whole, test = make_data()
+    split = unweave.Split(whole, list(range(0, 60, 5)), test)
+    return unweave.unlearn(Trainer(HIDDEN)(whole, 0), split, FineTune(how=Descent(lr=0.1, steps=3)))
 
 
 def audit(result, train, folder, attacks=ASKED):
@@ -57,11 +36,11 @@ def values(found) -> dict[tuple[str, str], float]:
 
 
 def test_further_attacks_examine_the_stored_models_and_leave_earlier_numbers(result, tmp_path) -> None:
-    train = Trainer()
+    train = Trainer(HIDDEN)
     plain = unweave.audit(result, Retrain(train, range(1, 3), [7, 8], folder=tmp_path, code="15 steps"))
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     found = audit(result, train, tmp_path)
-    assert train.asked == [1, 2, 7, 8]
+    assert train.seeds == [1, 2, 7, 8]
     rows = {(row["attack"], row["figure"]): row for row in found["results"]}
     assert {attack for attack, _ in rows} == {*ASKED.split(",")} and found["tier"] == 1
     alignment = rows["update-alignment", "auc"]
@@ -69,9 +48,9 @@ def test_further_attacks_examine_the_stored_models_and_leave_earlier_numbers(res
     assert rows["representation", "few shots"]["original"] is not None
     kept = {path: json.loads(path.read_text()) for path in tmp_path.rglob("attacks-*.json")}
     more = audit(result, train, tmp_path, attacks=f"{ASKED},zrf")
-    other = replace(result, original=Trainer()(result.split.train.dataset, 5))
+    other = replace(result, original=Trainer(HIDDEN)(result.split.train.dataset, 5))
     beside = audit(other, train, tmp_path)
-    assert train.asked == [1, 2, 7, 8]
+    assert train.seeds == [1, 2, 7, 8]
     assert values(found).items() <= values(more).items() and values(beside) != values(found)
     assert all(path.read_bytes() == content for path, content in files.items())
     assert len(kept) == 4 and len([*tmp_path.rglob("attacks-*.json")]) == 8
@@ -85,16 +64,18 @@ def test_further_attacks_examine_the_stored_models_and_leave_earlier_numbers(res
 
 def test_a_stored_model_gives_the_figures_of_the_one_in_memory(result, tmp_path) -> None:
     asked = f"{ASKED},relearning,compression"
-    assert values(audit(result, Trainer(), tmp_path, asked)) == values(audit(result, Trainer(), None, asked))
+    assert values(audit(result, Trainer(HIDDEN), tmp_path, asked)) == values(
+        audit(result, Trainer(HIDDEN), None, asked)
+    )
 
 
 def test_answers_without_their_model_are_refused_only_where_an_attack_needs_it(result, tmp_path) -> None:
-    audit(result, Trainer(), tmp_path, "rmia")
+    audit(result, Trainer(HIDDEN), tmp_path, "rmia")
     for path in tmp_path.rglob("model.safetensors"):
         path.unlink()
-    audit(result, Trainer(), tmp_path, "rmia")
+    audit(result, Trainer(HIDDEN), tmp_path, "rmia")
     with pytest.raises(ValueError, match="representation needs the retrained models.*delete"):
-        audit(result, Trainer(), tmp_path)
+        audit(result, Trainer(HIDDEN), tmp_path)
 
 
 class Otherwise(Trainer):
@@ -105,15 +86,17 @@ class Otherwise(Trainer):
 
 
 def test_a_model_that_is_retrained_after_a_deletion_is_examined_again(result, tmp_path) -> None:
-    audit(result, Trainer(), tmp_path)
+    audit(result, Trainer(HIDDEN), tmp_path)
     for path in tmp_path.glob("*.json"):
         path.unlink()
-    assert values(audit(result, Otherwise(), tmp_path)) == values(audit(result, Otherwise(), None))
+    assert values(audit(result, Otherwise(HIDDEN), tmp_path)) == values(
+        audit(result, Otherwise(HIDDEN), None)
+    )
 
 
 def test_a_model_without_an_update_has_no_alignment_and_it_is_said(result, tmp_path) -> None:
     still = replace(result, model=result.original)
-    found = audit(still, Trainer(), tmp_path)
+    found = audit(still, Trainer(HIDDEN), tmp_path)
     assert "a model without an update" in found["not_run"]["update-alignment"]
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unweave.audits.attack import TIERS, Attack
+from unweave.audits.attack_runs.budget import Duration
 from unweave.audits.attacks import ATTACKS
-from unweave.audits.harness.budget import Duration
 from unweave.choices import suggest_word
 
 GROUPS = ("default", "all")
@@ -53,7 +53,7 @@ class Plan:
     not_run: Mapping[str, str]
 
     @property
-    def examining(self) -> list[Attack]:
+    def model_attacks(self) -> list[Attack]:
         """The attacks that need the models themselves."""
         return [attack for attack in self.attacks if attack.examine is not None]
 

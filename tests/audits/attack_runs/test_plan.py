@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from audits.attacks.toy import PLAIN
+from unweave.audits.attack_runs import plan as planning
+from unweave.audits.attack_runs.plan import Request, attack_named, choose_attacks, plan_attacks
 from unweave.audits.attacks import ATTACKS
-from unweave.audits.harness import plan as planning
-from unweave.audits.harness.plan import Request, attack_named, choose_attacks, plan_attacks
 
 DEAR = replace(PLAIN, name="dear", examine=lambda subject: {}, gradients=100)
 DEARER = replace(DEAR, name="dearer", gradients=300)
@@ -33,7 +33,7 @@ class TestPlan:
         plan = planned()
         assert [each.name for each in plan.attacks] == ["beside", "plain", "dear", "dearer"]
         assert set(plan.not_run) == {"shadows"} and "call elsewhere.run" in plan.not_run["shadows"]
-        assert [each.name for each in plan.examining] == ["dear", "dearer"]
+        assert [each.name for each in plan.model_attacks] == ["dear", "dearer"]
 
     def test_every_attack_is_planned_or_has_a_reason(self):
         for names in ("all", "default", "dear", "plain,shadows"):

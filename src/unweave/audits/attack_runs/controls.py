@@ -14,8 +14,8 @@ import numpy as np
 
 from unweave.audits.answers import Answers
 from unweave.audits.attack import Attack, ModelAnswers
+from unweave.audits.attack_runs.compare import AuditedModels, Null, findings
 from unweave.audits.classifier.evidence import Evidence
-from unweave.audits.harness.compare import AuditedModels, Null, findings
 
 Faults = Callable[[Evidence, Sequence[Evidence]], list[str]]
 """The metrics by which a verdict tells a model from references."""
@@ -61,7 +61,10 @@ def run_controls(models: AuditedModels, nulls: Nulls, faults: Faults) -> list[Co
     if models.tier < 2:
         return []
     answers, original = models.unlearned.found, models.original
-    broken = {"a constant model": Answers(constant(answers)), "a random model": Answers(random(answers))}
+    broken = {
+        "a constant model": Answers(constant_answers(answers)),
+        "a random model": Answers(random_answers(answers)),
+    }
     if original is not None:
         broken = {"the original": original, **broken}
     return [retrain_control(models, nulls, faults), *failing_controls(broken, models, nulls, faults)]
@@ -106,12 +109,12 @@ def drop_reference(null: Null, index: int) -> Null:
     return replace(null, references=[each for i, each in enumerate(null.references) if i != index])
 
 
-def constant(answers: Evidence) -> Evidence:
+def constant_answers(answers: Evidence) -> Evidence:
     """The answers of a model that gives every class the same probability."""
     return replace(answers, logits={part: np.zeros_like(each) for part, each in answers.logits.items()})
 
 
-def random(answers: Evidence) -> Evidence:
+def random_answers(answers: Evidence) -> Evidence:
     """Answers that have nothing to do with the examples, as far apart as those of the model."""
     rng, scale = np.random.default_rng(0), float(answers.logits["forget"].std()) or 1.0
     drawn = {

@@ -7,10 +7,10 @@ from typing import Any
 
 from unweave.audits.attack import Attack, Check
 from unweave.audits.attack_result import AttackResult
-from unweave.audits.harness.compare import AuditedModels, Null, figures_of, judge_figures, null_of
-from unweave.audits.harness.controls import Control, Faults, run_controls
-from unweave.audits.harness.plan import Plan
-from unweave.audits.harness.power import power_sentence
+from unweave.audits.attack_runs.compare import AuditedModels, Null, figures_of, judge_figures, null_of
+from unweave.audits.attack_runs.controls import Control, Faults, run_controls
+from unweave.audits.attack_runs.plan import Plan
+from unweave.audits.attack_runs.power import power_sentence
 from unweave.audits.pictures import Pictures
 from unweave.audits.verdict import Judgement, Verdict
 

@@ -1,0 +1,129 @@
+"""The proxy requests of a qualification, drawn in strata."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from unweave.audits.like_requests import FEWEST
+from unweave.bench.strata import deal
+from unweave.split import Split
+
+STRATA = ("random", "memorized", "generalized", "entangled", "class", "single")
+
+
+LARGEST_POOL = 1 / 3
+"""A stratum of extreme examples takes at most this share of the training data."""
+
+
+FEWEST_OF_CLASS = 20
+"""A class with fewer training examples is no proxy request: its probes learn ten of them."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The proxy requests of a qualification.
+
+    Args:
+        strata: The strata.
+        requests: The number of proxy requests of each.
+        fraction: The size of a request, as a fraction of the training data; a class and a single record have
+            their own.
+        folds: The number of folds of the training data; each model is trained without one.
+        repeats: The number of models that are trained without each example.
+        seed: Chooses the folds and the requests.
+    """
+
+    strata: tuple[str, ...] = STRATA
+    requests: int = 5
+    fraction: float = 0.05
+    folds: int = 5
+    repeats: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.strata if name not in STRATA]
+        if unknown or not self.strata:
+            found = f"{unknown[0]!r}" if unknown else "none"
+            raise ValueError(f"--strata must be of {', '.join(STRATA)}, found {found}")
+        if self.requests <= FEWEST:
+            needed = f"{FEWEST} others judge each"
+            raise ValueError(f"--requests must be at least {FEWEST + 1}: {needed}, found {self.requests}")
+        if not 0 < self.fraction < 1:
+            raise ValueError(f"--fraction must be in (0, 1), found {self.fraction}")
+
+
+@dataclass(frozen=True)
+class ProxyRequests:
+    """The proxy requests.
+
+    Args:
+        positions: The positions of each request's examples, by its name.
+        strata: The stratum of each request, by its name.
+        skipped: Why a stratum has no requests, by its name.
+    """
+
+    positions: Mapping[str, Int64[Tensor, "_"]]
+    strata: Mapping[str, str]
+    skipped: Mapping[str, str]
+
+
+def draw_requests(
+    split: Split, hardness: Float64[Tensor, " n"], entangled: Float64[Tensor, " n"], plan: Plan
+) -> ProxyRequests:
+    """Draws the proxy requests of each stratum.
+
+    Args:
+        split: The data.
+        hardness: The held-out loss of each training example, in nats.
+        entangled: The silhouette of each training example.
+        plan: The strata, and the number and size of their requests.
+    """
+    generator = torch.Generator().manual_seed(plan.seed)
+    n, size = len(split.train), round(plan.fraction * len(split.train))
+    anywhere, alone = (torch.rand(n, generator=generator, dtype=torch.float64) for _ in range(2))
+    labels = split.train.labels
+    alone[labels.bincount()[labels] == 1] = torch.inf  # a whole class is no single record
+    scores = {"random": anywhere, "memorized": -hardness, "generalized": hardness, "entangled": entangled}
+    positions: dict[str, Tensor] = {}
+    strata, skipped = {}, {}
+    for name in plan.strata:
+        dealt: list[Tensor]
+        if name == "class":
+            dealt, why = deal_classes(split, plan.requests, generator)
+        else:
+            each, score = (1, alone) if name == "single" else (size, scores[name])
+            why = why_no_requests(name, each, n, plan.requests)
+            dealt = [] if why else deal(score, each, plan.requests, generator)
+        if why:
+            skipped[name] = why
+        for i, places in enumerate(dealt, 1):
+            positions[f"{name}-{i}"], strata[f"{name}-{i}"] = places, name
+    return ProxyRequests(positions, strata, skipped)
+
+
+def why_no_requests(stratum: str, size: int, n: int, count: int) -> str:
+    """Why a stratum can't have requests of a size; empty if it can."""
+    part = 1 if stratum in ("random", "single") else LARGEST_POOL
+    if size < 2 and stratum != "single":
+        return f"{stratum}: a request of {size} of {n} records is no stratum: give a larger --fraction"
+    if size * count > part * n:
+        most = f"at most {int(part * n)} of {n} records"
+        return f"{stratum}: {count} requests of {size} records need {most}: lower --fraction or --requests"
+    return ""
+
+
+def deal_classes(
+    split: Split, count: int, generator: torch.Generator
+) -> tuple[list[Int64[Tensor, "_"]], str]:
+    """A request for each of some classes, and why there are none; empty if there are."""
+    labels, unseen = split.train.labels, set(split.held_out.labels[split.calibration].tolist())
+    sizes = labels.bincount().tolist()
+    usable = [label for label, n in enumerate(sizes) if n >= FEWEST_OF_CLASS and label in unseen]
+    if len(usable) <= FEWEST:
+        needs = f"{FEWEST_OF_CLASS} training examples and one for calibration"
+        return [], f"class: {len(usable)} classes have {needs}, {FEWEST + 1} needed"
+    order = torch.randperm(len(usable), generator=generator)[:count].tolist()
+    return [(labels == usable[i]).nonzero()[:, 0] for i in order], ""

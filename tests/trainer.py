@@ -1,0 +1,40 @@
+"""A user's `train()` and data for tests: a small network of six inputs and three classes."""
+
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+
+def build(hidden: int = 8) -> nn.Module:
+    return nn.Sequential(nn.Linear(6, hidden), nn.ReLU(), nn.Linear(hidden, 3))
+
+
+def make_data() -> tuple[TensorDataset, TensorDataset]:
+    """Sixty examples to train on, and thirty held-out ones; the label is the largest of three inputs."""
+    inputs = torch.randn(90, 6, generator=torch.Generator().manual_seed(0))
+    labels = inputs[:, :3].argmax(1)
+    return TensorDataset(inputs[:60], labels[:60]), TensorDataset(inputs[60:], labels[60:])
+
+
+class Trainer:
+    """A user's `train`, which notes what it was asked for."""
+
+    def __init__(self, hidden: int = 8) -> None:
+        self.hidden = hidden
+        self.asked: list[tuple[int, int]] = []
+
+    def __call__(self, dataset, seed: int) -> nn.Module:
+        self.asked.append((len(dataset), seed))
+        torch.manual_seed(seed)
+        model = build(self.hidden)
+        inputs, labels = (torch.stack([torch.as_tensor(item[i]) for item in dataset]) for i in (0, 1))
+        update = torch.optim.SGD(model.parameters(), lr=0.5)
+        for _ in range(15):
+            update.zero_grad()
+            nn.functional.cross_entropy(model(inputs), labels).backward()
+            update.step()
+        return model
+
+    @property
+    def seeds(self) -> list[int]:
+        return [seed for _, seed in self.asked]
