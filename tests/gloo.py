@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
 
+from preloaded import run_group
 from smooth import MODES, WEIGHT, flat, net, problem
 from unweave.data.in_memory import Resident
 from unweave.descent.batches import step_batches
@@ -217,5 +217,5 @@ def work(rank: int, count: int, folder: str) -> None:
 
 def together(count: int, folder: Path) -> list[dict[str, Found]]:
     """What each of several processes found."""
-    spawn(work, (count, str(folder)), nprocs=count)
+    run_group(work, count, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(count)]

@@ -2,14 +2,15 @@
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+
+from preloaded import preloaded
 
 TIMEOUT = 300.0
 """The seconds after which a command counts as hung, on a loaded machine."""
@@ -24,11 +25,20 @@ class Said:
     error: str
 
 
-def work(rank: int, count: int, port: int, commands: Sequence[Sequence[str]], folder: str) -> None:
+def work(
+    rank: int,
+    count: int,
+    port: int,
+    commands: Sequence[Sequence[str]],
+    folder: str,
+    environment: Mapping[str, str],
+) -> None:
     """Runs the commands one after the other, each in a process group of its own."""
     from unweave.cli import main
 
     torch.set_num_threads(1)
+    os.environ.clear()  # a forked process has the environment of its server
+    os.environ |= environment
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for number, command in enumerate(commands):
@@ -41,10 +51,10 @@ def work(rank: int, count: int, port: int, commands: Sequence[Sequence[str]], fo
 
 def run_shared(commands: Sequence[Sequence[str]], folder: Path, count: int = 2) -> list[list[Said | None]]:
     """Runs commands in several processes; returns what each process said, or None if it was killed."""
-    context = get_context("spawn")
+    context = preloaded()
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     running = [
-        context.Process(target=work, args=(rank, count, store.port, commands, str(folder)))
+        context.Process(target=work, args=(rank, count, store.port, commands, str(folder), dict(os.environ)))
         for rank in range(count)
     ]
     for each in running:

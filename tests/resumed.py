@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint import FileSystemWriter
-from torch.multiprocessing.spawn import spawn
 
 import fsdp
+from preloaded import run_group
 from unweave import unlearn
 from unweave.descent.descend import Descent
 from unweave.errors import Failed
@@ -182,5 +182,5 @@ def work(rank: int, count: int, folder: str) -> None:
 
 def together(count: int, folder: Path) -> list[dict[str, Found]]:
     """What each of several processes finds."""
-    spawn(work, (count, str(folder)), nprocs=count)
+    run_group(work, count, str(folder))
     return [torch.load(folder / f"{count}-{rank}.pt", weights_only=True) for rank in range(count)]

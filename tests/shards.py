@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
 
 import every_family
 from every_family import request
+from preloaded import run_group
 from unweave.methods import Method
 
 Runs = dict[str, tuple[str, Method]]
@@ -47,5 +47,5 @@ def run_shared(runs: Runs, count: int, folder: Path) -> list[Results]:
     """The results of each of several processes that share every model."""
     for family, method in runs.values():
         request(method, family)
-    spawn(work, (count, runs, str(folder), every_family.TRAINED), nprocs=count)
+    run_group(work, count, runs, str(folder), every_family.TRAINED)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(count)]

@@ -65,15 +65,35 @@ TRAINING = re.compile(r"(?<=for _ in range\()\d+(?=\):)")
 """The number of epochs or steps of a loop that trains."""
 
 
-def shorten_training(code: str) -> str:
-    """The code of a page with a tenth of its epochs: no test asserts figures of what it trains."""
-    return TRAINING.sub(lambda found: str(max(1, int(found[0]) // 10)), code)
+REFERENCES = re.compile(r"(?<=seeds=range\()10(?=\))")
+"""The number of models that an audit in Python retrains, beside twelve that fix the margins."""
 
 
-def run(page: str, folder: Path) -> dict[str, object]:
-    """Runs the blocks of a page in their order; those of Python in one namespace, which is returned."""
+def shorten_training(code: str, *, audited: bool) -> str:
+    """The code of a page with a tenth of its epochs, and two references if no test reads its audit."""
+    shorter = TRAINING.sub(lambda found: str(max(1, int(found[0]) // 10)), code)
+    return shorter if audited else REFERENCES.sub("2", shorter)
+
+
+def shorten_command(arguments: list[str], *, audited: bool) -> list[str]:
+    """A command that prices one method, not all; with two references if no test reads its audit."""
+    if arguments[0] == "check" and "--methods" not in arguments:
+        return [*arguments, "--methods", "lur:recover"]
+    if arguments[0] == "audit" and not audited and not {"--references", "--evidence"} & {*arguments}:
+        return [*arguments, "--references", "2"]
+    return arguments
+
+
+def run(page: str, folder: Path, *, audited: bool = False) -> dict[str, object]:
+    """Runs the blocks of a page in their order; those of Python in one namespace, which is returned.
+
+    Args:
+        page: The page.
+        folder: The folder to run it in.
+        audited: Whether a test reads its audits, which then retrain as many models as the page says.
+    """
     space: dict[str, object] = {}
-    for block in (replace(each, code=shorten_training(each.code)) for each in blocks(page)):
+    for block in (replace(each, code=shorten_training(each.code, audited=audited)) for each in blocks(page)):
         if block.file is not None:
             (folder / block.file).write_text(block.code, encoding="utf-8")
         match block.language:
@@ -88,20 +108,20 @@ def run(page: str, folder: Path) -> dict[str, object]:
                     recipe.load(folder / block.file)
             case "sh":
                 for program, *arguments in block.commands:
-                    follow(program, arguments, block.place)
+                    follow(program, arguments, block.place, audited=audited)
             case other:
                 raise AssertionError(f"{block.place}: no test runs {other or 'a block without a language'}")
     return space
 
 
-def follow(program: str, arguments: list[str], place: str) -> None:
+def follow(program: str, arguments: list[str], place: str, *, audited: bool) -> None:
     """Checks a command, and runs it if it is one of ours and quick."""
     if program != "unweave":
         assert program in OTHER_PROGRAMS, f"{place}: unknown program {program!r}"
         return
     cli.app.parse_args(arguments, exit_on_error=False, print_error=False)
     if not slow(arguments):
-        code = cli.main(arguments)
+        code = cli.main(shorten_command(arguments, audited=audited))
         expected = (cli.DONE, cli.NOT_PASSED) if arguments[0] == "audit" else (cli.DONE,)
         assert code in expected, f"{place}: {shlex.join(arguments)} ended with {code}"
 
@@ -124,7 +144,7 @@ MODEL_FILES = {"model.safetensors", "model.json", "split.json", "record.json"}
 
 
 def test_every_block_of_the_readme_runs(workplace: Path):
-    space = run(README, workplace)
+    space = run(README, workplace, audited=True)
     assert isinstance(space["audit"], Audit)
     by_python, by_command = workplace / "forgotten", workplace / "without-records"
     assert files(by_python) == MODEL_FILES | {"report.html", "evidence.parquet"}
@@ -134,7 +154,7 @@ def test_every_block_of_the_readme_runs(workplace: Path):
 
 
 def test_every_block_about_a_model_of_your_own_runs(workplace: Path):
-    run(OWN_MODEL, workplace)
+    run(OWN_MODEL, workplace, audited=True)
     assert files(workplace / "without-scans") >= MODEL_FILES | {"forget.json"}
     assert_judged(workplace / "without-scans" / "audit")
 

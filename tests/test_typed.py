@@ -11,6 +11,7 @@ from torch import Tensor
 import typed
 from unweave.choices import suggest_word
 from unweave.report.ranks import Ranking
+from unweave.split import Part
 from unweave.weights.step import Step
 
 Row = Float[Tensor, " class"]
@@ -21,7 +22,7 @@ def check(function):
 
 
 def test_a_shape_is_found_wherever_it_stands():
-    assert not any(map(typed.has_shapes, (int, list[int], Tensor | None, Step)))
+    assert not any(map(typed.has_shapes, (int, list[int], Tensor | None, Step, dict[Part, int])))
     assert all(map(typed.has_shapes, (Row, list[Row], dict[str, tuple[Row, ...]] | None, "Step")))
 
 

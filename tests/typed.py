@@ -7,7 +7,7 @@ some tests. Where no shape stands in a signature, the type checker alone finds t
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import jaxtyping
 from jaxtyping import AbstractArray
@@ -17,6 +17,8 @@ CHECK_SHAPES = jaxtyping.jaxtyped
 
 def has_shapes(hint: object) -> bool:
     """Whether a shape stands anywhere in a type; a type in quotes is not known yet, and may have one."""
+    if get_origin(hint) is Literal:  # its strings are values
+        return False
     if isinstance(hint, str) or (inspect.isclass(hint) and issubclass(hint, AbstractArray)):
         return True
     return any(map(has_shapes, hint if isinstance(hint, list) else get_args(hint)))

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from unweave.audits.diffusion.attacks import Budget
+from unweave.audits.diffusion.drawing import RELEARNING
 from unweave.bench.bench import bench
 from unweave.bench.cell import REFERENCE, cell_path
 from unweave.bench.recipe import Recipe, load, parse
@@ -85,7 +87,16 @@ def test_a_search_tries_what_suits_denoisers(tmp_path) -> None:
     assert all(3e-5 <= each["how.lr"] <= 1e-3 for each in tried)
 
 
-def test_attacks_are_measured_and_judged_with_the_rest(tmp_path) -> None:
+SHORT_ATTACKS = replace(
+    Budget(), seeds=10, guidances=(1.0,), positions=(1.0,), vector_steps=1, draws=8, looks=(1,),
+    relearning=replace(RELEARNING, steps=1),
+)  # fmt: skip
+
+
+def test_attacks_are_measured_and_judged_with_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(denoisers, "Budget", lambda images: replace(SHORT_ATTACKS, images=images))
     generation = {**tiny().table()["generation"], "attacks": 2}
     stage = bench([tiny(generation=generation)], tmp_path, methods=("finetune",), jobs=1)["stages"]["tiny"]
     for scores in (stage["methods"]["finetune"]["scores"], stage["reference"]["scores"]):

@@ -29,6 +29,8 @@ GONE, EACH = 3, 48
 FORGETTING = ("lur", "lur-exact", "lur-match", "joint", "salun", "munba", "pcgrad", "erasediff")
 DAMAGING = ("sa", "esd", "scissorhands")
 """Without a retain loss, or with one that a toy of one level can't satisfy in as many steps."""
+RELATED = ("lur-exact", "lur-match", "joint", "pcgrad")
+"""Those that differ from another in mode, target or rule: fast tests take their first steps only."""
 
 
 def test_they_are_of_the_methods_that_are_for_denoisers():
@@ -74,7 +76,13 @@ def shares_before() -> list[float]:
     return recognised_shares(every_family.problem("unet", whole_class=True))
 
 
-@pytest.mark.parametrize("name", [*FORGETTING, *DAMAGING])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in RELATED else name
+        for name in (*FORGETTING, *DAMAGING)
+    ],
+)
 def test_a_class_is_drawn_no_more_and_the_others_are(name: str):
     of, before = every_family.problem("unet", whole_class=True), shares_before()
     method = soon(PRESETS[name], steps=80, lr=6e-3)

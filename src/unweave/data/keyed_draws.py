@@ -44,8 +44,8 @@ def normal(uniform: Float64[Tensor, "batch draws"]) -> Float64[Tensor, "batch dr
     return torch.special.ndtri(uniform.clamp(min=2.0**-54))  # minus infinity at zero
 
 
-def splitmix64(state: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
-    """The output of SplitMix64 at a state: 64 bits, read as a signed integer. Products wrap."""
+def splitmix64(state: Tensor) -> Tensor:
+    """The output of SplitMix64 at each int64 state: 64 bits, read as a signed integer. Products wrap."""
     bits = state + _as_int64(0x9E3779B97F4A7C15)
     bits.bitwise_xor_(_shift(bits, 30)).mul_(_as_int64(0xBF58476D1CE4E5B9))
     bits.bitwise_xor_(_shift(bits, 27)).mul_(_as_int64(0x94D049BB133111EB))

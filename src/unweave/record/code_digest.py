@@ -1,6 +1,7 @@
 """Digests of a user's code: its own file, and the modules it imports from its folder."""
 
 import hashlib
+import os
 import sys
 import sysconfig
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 
 PROGRAM = ("unweave", "__main__")
+INSTALLED = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 
 
 def code_digest(path: Path) -> str:
@@ -62,8 +64,9 @@ def function_digest(train: Callable[..., object]) -> str:
 
 def imported_files(folder: Path) -> list[Path]:
     """The files of loaded modules in a folder, sorted, without packages installed there, as in .venv."""
-    # no resolve(), because a module may be a link to a file elsewhere
-    files = {Path(name).absolute() for name in module_files()}
+    # no resolve(), because a module may be a link to a file elsewhere; thousands of installed files are left
+    # out as strings, since paths take time to make
+    files = {Path(name).absolute() for name in module_files() if not any(map(name.__contains__, INSTALLED))}
     return sorted(
         path for path in files if path.is_relative_to(folder) and path.is_file() and is_own_code(path)
     )
@@ -79,5 +82,5 @@ def module_files() -> list[str]:
 
 def is_own_code(path: Path) -> bool:
     """Whether a file is a user's own, not part of Python or an installed package."""
-    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    installed = any(map(str(path).__contains__, INSTALLED))
     return not installed and not path.is_relative_to(sysconfig.get_path("stdlib"))

@@ -1,6 +1,7 @@
 """The template of the page: its environment, and the filters that turn values of a record into text."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ MIX = 10
 """The number of classes of a request on the first screen."""
 
 
+@cache
 def load_templates() -> Environment:
-    """The templates of this folder, with the filters and names that they use."""
+    """The templates of this folder, each compiled once, with the filters and names that they use."""
     loader = FileSystemLoader(Path(__file__).parent)
     made = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -29,7 +29,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 from audits.diffusion.denoisers import GONE, IMAGES, PATTERNS, SHAPE, TASK, drawing, hit  # noqa: E402  # needs diffusers
 
 LEARNING = Descent(lr=0.01, steps=40, batch=32, optimizer="adam")
-BUDGET = Budget(images=20, seeds=40, relearning=LEARNING)
+BUDGET = Budget(
+    images=20, seeds=20, guidances=(0.0, 2.0, 5.0), positions=(1.0, 0.5, 1.5), draws=32, vector_steps=30,
+    looks=(5, 10, 20, 40), relearning=LEARNING,
+)  # fmt: skip
 SHORT = replace(
     BUDGET, images=3, seeds=10, guidances=(1.0,), positions=(1.0,), vector_steps=1, looks=(),
     relearning=replace(LEARNING, steps=1),
@@ -65,7 +68,7 @@ def test_a_class_that_was_never_learned_is_found_by_none_and_learned_late():
 
 def test_a_class_that_only_lost_its_number_is_found_by_those_who_look_for_its_vector():
     target = Target(hidden(), GONE, hit, IMAGES)
-    alone = attack(target, replace(BUDGET, relearning=replace(LEARNING, steps=1), looks=()))
+    alone = attack(target, replace(BUDGET, vector_steps=1, relearning=replace(LEARNING, steps=1), looks=()))
     assert alone["asked"] == alone["best_of_10"] == alone["line"] == 0
     assert 5 < alone["guidance"] < 50  # without a condition it is one class of four, as before
     knowing = attack(replace(target, original=drawing("mixed")), BUDGET)

@@ -1,6 +1,5 @@
 """`torchrun -m unweave forget`: the same model as one process makes, said and written once."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -179,21 +178,11 @@ def test_shards_need_processes(refused, tmp_path):
 def test_torchrun_starts_it_and_resumes_it_after_a_process_was_killed(tmp_path):
     """The launcher itself, once: its store and its variables are not those of the tests above."""
     words = [*killed.command(tmp_path, "out", "replicated", 8, 2), "--quiet"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-    def torchrun(**variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*launch, "-m", "unweave", *words],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env={**os.environ, **variables},
-        )
-
-    died = torchrun(**{killed.KILL: "1 14 0"})
-    assert died.returncode == 1 and "Signal 9 (SIGKILL)" in died.stderr, died.stderr
+    assert None in killed.run_and_kill(words, tmp_path, 1, 14, 0)
     assert killed.state_of(tmp_path / "out") < "000-end"
-    done = torchrun()
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*launch, "-m", "unweave", *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Forgot 27 of 90") == 1
+    assert not (tmp_path / "out" / "states").exists()
     assert torch.isfinite(killed.weights(tmp_path / "out")["first.weight"]).all()
