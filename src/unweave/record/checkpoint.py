@@ -1,8 +1,8 @@
 """Model weights on disk: `model.safetensors`, and `model.json` with facts about them.
 
 There is no pickle, so a checkpoint of any origin is safe to read. What modules keep beside tensors
-(`get_extra_state`) is among the facts, and must be JSON values or a tensor. Both files are replaced atomically, and a
-model changes only after all checks of the files.
+(`get_extra_state`) is among the facts, and must be JSON values or a tensor. Both files are replaced
+atomically, and a model changes only after all checks of the files.
 """
 
 import hashlib
@@ -104,8 +104,8 @@ def json_state(state: Mapping[str, object]) -> dict[str, object]:
     for name, value in extra.items():
         if not survives_json(value):
             raise ValueError(
-                f"{name!r} must be a tensor or JSON values, found {value!r:.60}: let get_extra_state() return "
-                "such values, as lists, and texts for keys"
+                f"{name!r} must be a tensor or JSON values, found {value!r:.60}: let get_extra_state() "
+                "return such values, lists for tuples, and texts for keys"
             )
     return extra
 
