@@ -301,15 +301,12 @@ def drawn_models(seed: int, records: int, unseen: int) -> AuditedModels:
 @for_each("sizes", [(22, 22), (146, 22), (100, 100)])
 def test_a_genuine_retrain_passes_at_any_size_and_the_original_is_found(sizes: tuple[int, int]) -> None:
     attacks = plan_attacks(Request(), retrained=10, has_models=False).attacks
-    passed = []
+    false, found = [], []
     for seed in range(400):
         of = drawn_models(seed, *sizes)
         nulls = [(attack, null_of(attack, of)) for attack in attacks]
         assert of.original is not None
-        subject, original = (
-            [name for attack, null in nulls for name in findings(attack, model, of, null)]
-            for model in (of.unlearned, of.original)
-        )
-        passed.append(not subject)
-        assert original
-    assert np.mean(passed) >= 0.95, np.mean(passed)
+        for model, kept in ((of.unlearned, false), (of.original, found)):
+            kept.append(any(findings(attack, model, of, null) for attack, null in nulls))
+    assert np.mean(false) <= 0.05
+    assert np.mean(found) >= (1.0 if min(sizes) >= 100 else 0.95)
