@@ -122,3 +122,12 @@ class TestCoverage:
         assert nearest_stratum(replace(ABOUT, difficulty=0.21), [*LIKE, *hard]).stratum == "random"
         few = [like(stratum="memorized", difficulty=0.28)] * 2
         assert nearest_stratum(replace(ABOUT, difficulty=0.27), [*LIKE, *few]).stratum == "random"
+
+
+def test_a_request_with_a_rare_class_whole_does_not_spoil_its_stratum():
+    mixed = like(0.0, whole=None)
+    match = nearest_stratum(ABOUT, [mixed, *LIKE])
+    assert match.uncovered == [] and list(match.like) == LIKE
+    alone = nearest_stratum(replace(ABOUT, whole=None), [mixed, *LIKE])
+    assert "1 like requests, 3 needed" in alone.uncovered
+    assert any("it holds a whole class and other examples" in clause for clause in alone.uncovered)

@@ -83,6 +83,17 @@ def test_no_single_record_is_a_whole_class():
     assert int(chosen.min()) >= 200
 
 
+def test_no_request_of_records_holds_a_rare_class_whole():
+    rare = torch.where(torch.arange(N) < 60, 5 + torch.arange(N) // 2, torch.arange(N) % 5)
+    strata = ("random", "memorized", "generalized", "entangled", "single")
+    # the rare classes come first in every order
+    found = draw_requests(split(rare), (rare >= 5).double(), -(rare >= 5).double(), Plan(strata, requests=4))
+    assert set(found.strata.values()) == set(strata)
+    for places in found.positions.values():
+        taken = rare[places].bincount(minlength=35)
+        assert not ((taken > 0) & (taken == rare.bincount(minlength=35))).any()
+
+
 def test_a_class_that_a_part_holds_whole_needs_an_unseen_example():
     train, test = (TensorDataset(torch.zeros(6, 1), torch.tensor(each)) for each in ([0, 0, 1, 1, 2, 2],) * 2)
     without, with_it = (Split(train, [0, 4, 5], test, calibration=each) for each in ([0, 2], [0, 4]))

@@ -182,8 +182,21 @@ class TestFolder:
         before = listed(forgotten / "audit" / "references")
         found = json.loads(run("audit", forgotten, "--references", 3, "--quiet", "--json").out)
         after = listed(forgotten / "audit" / "references")
-        assert before.items() <= after.items() and (len(before), len(after)) == (5, 15)
+        assert before.items() <= after.items() and (len(before), len(after)) == (6, 18)
         assert found["out"] == str(forgotten / "audit") and found["scores"]["tv"]["n"] == 3
+
+    def test_models_are_stored_unless_the_user_declines(self, run, here, forgotten):
+        stored = forgotten / "audit" / "references"
+        said = run(
+            "audit", forgotten, "--references", 2, "--answers-only", "--attacks", "compression", "--quiet"
+        )
+        assert len([*stored.glob("*.parquet")]) == 2, said.error
+        assert not [*stored.rglob("model.*")]
+        assert "MiB" not in said.out
+        again = run("audit", forgotten, "--references", 3, "--attacks", "compression", "--quiet").out
+        (path,) = stored.rglob("model.safetensors")
+        size = f"{path.stat().st_size / 2**20:,.1f}"
+        assert f"1 retrained model takes {size} MiB in" in again and "--answers-only" in again
 
     def test_fewer_references_get_a_folder_of_their_own(self, run, here, listed, forgotten):
         run("audit", forgotten, "--references", 2, "--quiet")
@@ -204,7 +217,7 @@ class TestFolder:
         assert told.code == 130 and names(forgotten / "audit") == ["references", "run.json"]
         before = listed(forgotten / "audit" / "references")
         assert run("audit", forgotten, "--references", 2, "--quiet").code == 1
-        assert before.items() <= listed(forgotten / "audit" / "references").items() and len(before) == 5
+        assert before.items() <= listed(forgotten / "audit" / "references").items() and len(before) == 6
 
     def test_out_may_be_elsewhere(self, run, here, listed, forgotten):
         before = listed(forgotten)

@@ -7,7 +7,7 @@ its figures are computed from the numbers that it kept.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -82,6 +82,26 @@ class Check:
     says: str
 
 
+EVENTS = 10
+"""The fewest events by which a rate is judged: with fewer, a single record can move it beyond any margin."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The fewest examples by which a figure is judged.
+
+    Args:
+        unseen: Of held-out examples that the forget set is compared with.
+    """
+
+    unseen: int
+
+    def explain_lack(self, found: Evidence) -> str:
+        """What answers lack, as a clause; empty if they are enough."""
+        count = int(found.unseen.sum())
+        return "" if count >= self.unseen else f"needs at least {self.unseen} unseen examples, found {count}"
+
+
 @dataclass(frozen=True)
 class Attack:
     """An attack: what it needs, what it computes and what it can't show.
@@ -102,6 +122,8 @@ class Attack:
         above: The fault of a model whose figures are above those of retrained models; None if that is none.
         below: The fault of a model whose figures are below.
         floor: The smallest difference that counts.
+        fewest_forget: The fewest forget examples by which a figure must differ, by figure; else one.
+        judged_from: The fewest examples by which a figure is judged, by figure; with fewer it is only shown.
         default: Whether it is among the attacks of `default`.
         function: What runs it outside an audit; empty if an audit does.
         function_cost: What that takes, in one clause.
@@ -122,6 +144,8 @@ class Attack:
     above: str | None = "under-forgetting"
     below: str | None = "over-forgetting"
     floor: float = 0.02
+    fewest_forget: Mapping[str, int] = field(default_factory=dict)
+    judged_from: Mapping[str, Examples] = field(default_factory=dict)
     default: bool = True
     function: str = ""
     function_cost: str = ""

@@ -28,6 +28,7 @@ class AttackResult:
         margin: The largest difference that counts as none; None without calibration retrains.
         shows_from: The smallest difference that would be found; None without a margin.
         finding: The fault that the attack found; None if it found none or has no margin.
+        unjudged: Why there is no margin although there are enough models, as a clause; else empty.
     """
 
     value: float
@@ -41,6 +42,7 @@ class AttackResult:
     margin: float | None = None
     shows_from: float | None = None
     finding: str | None = None
+    unjudged: str = ""
 
 
 def band(values: Sequence[float] | Float[np.ndarray, " n"]) -> tuple[float, float]:

@@ -95,10 +95,12 @@ class Match:
 
 def nearest_stratum(about: About, requests: Sequence[LikeRequest]) -> Match:
     """The nearest stratum among those that cover a request, or else among all."""
-    strata = {each.stratum: [one for one in requests if one.stratum == each.stratum] for each in requests}
-    if not strata:
+    if not requests:
         raise ValueError("expected at least one request with retrained models, found none: qualify again")
-    matches = [Match(name, like, list_uncovered(about, like)) for name, like in strata.items()]
+    strata: dict[tuple[str, bool | None], list[LikeRequest]] = {}
+    for each in requests:  # a request of another kind, such as one with a rare class whole, is like no other
+        strata.setdefault((each.stratum, each.about.whole), []).append(each)
+    matches = [Match(name, like, list_uncovered(about, like)) for (name, _), like in strata.items()]
     return min(matches, key=lambda match: (len(match.uncovered) > 0, distance(about, match.like)))
 
 

@@ -1,15 +1,19 @@
 """The files of one retrained model: its answers, its weights, and what each attack kept of it.
 
-No file is replaced: a later audit with other attacks examines the stored model, and adds what they keep.
+No file is replaced: a later audit with other attacks examines the stored model, and adds what they keep. Two
+audits that share a folder take turns at each model, by a lock that ends with its process.
 """
 
 import copy
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from torch import nn
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
 
 from unweave.audits.answers import Answers, Measurements
 from unweave.audits.attack import EXAMINING_FORMAT, Examiner
@@ -17,7 +21,13 @@ from unweave.audits.exam import Found, Storing
 from unweave.record import checkpoint
 from unweave.record.files import read_object, write_atomically
 from unweave.weights.cost import Cost
+from unweave.weights.processes import Processes
 from unweave.weights.sharded_model import whole_state
+
+log = logging.getLogger(__name__)
+
+LOCK = ".lock"
+"""The suffix of a lock's file, which is empty and stays."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +48,41 @@ class ReferenceFiles:
         """The folder of the weights, and of what attacks kept."""
         return self.facts.with_suffix("")
 
-    def write(self, answers: Answers[Found], model: nn.Module, exam: Storing[Found]) -> None:
-        """Stores a model and its answers, instead of one whose facts were deleted."""
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Holds the model's lock for the body, once it is free; of several processes, the first holds it."""
+        self.facts.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.facts.with_suffix(LOCK))
+        with ExitStack() as held:
+
+            def wait() -> None:
+                try:
+                    held.enter_context(lock.acquire(timeout=0))
+                except Timeout:
+                    log.warning("waiting for another audit, which is making %s", self.facts)
+                    held.enter_context(lock.acquire())
+
+            Processes.current().from_first(wait)
+            yield
+
+    def is_stored(self) -> bool:
+        """Whether the model and its answers are stored."""
+        return Processes.current().from_first(self.facts.exists)
+
+    def write(
+        self, answers: Answers[Found], model: nn.Module, exam: Storing[Found], *, keep_model: bool = True
+    ) -> None:
+        """Stores a model and its answers, or these alone, instead of one whose facts were deleted."""
+        state = whole_state(model) if keep_model else {}
+        Processes.current().from_first(lambda: self._write(answers, state, exam))
+
+    def _write(self, answers: Answers[Found], state: Mapping[str, Tensor], exam: Storing[Found]) -> None:
         assert answers.cost is not None
         self.folder.mkdir(parents=True, exist_ok=True)
-        for stale in self.folder.glob("attacks-*.json"):
+        for stale in (*self.folder.glob("attacks-*.json"), *self.folder.glob("model.*")):
             stale.unlink()
         exam.save(answers.found, self.facts.with_suffix(f".{exam.suffix}"))
-        state = whole_state(model)
-        if state:  # of a sharded model the first process alone has it
+        if state:
             checkpoint.save(self.folder, state, {"code": self.code})
         content = {"code": self.code, "probes": dict(answers.probes), "cost": asdict(answers.cost)}
         write_atomically(self.facts, json.dumps(content))
@@ -66,19 +102,25 @@ class ReferenceFiles:
         found = exam.load(self.facts.with_suffix(f".{exam.suffix}"))
         return Answers(found, content["probes"], Cost(**content["cost"]))
 
-    def examine(self, examiner: Examiner) -> Mapping[str, Measurements]:
+    def examine(self, examiner: Examiner, model: nn.Module | None = None) -> Mapping[str, Measurements]:
         """What attacks keep of the model, beside one original; only what is not stored is examined.
+
+        Args:
+            examiner: The attacks.
+            model: The model, if it was just trained; None reads the stored one.
 
         Raises:
             ValueError: If an attack needs the model, and its weights are not stored or do not fit.
         """
         place = self.folder / f"attacks-{examiner.original_digest[:16]}-{EXAMINING_FORMAT}.json"
-        kept = read_object(place, ": delete it") if place.exists() else {}
+        first = Processes.current().from_first
+        kept = first(lambda: read_object(place, ": delete it") if place.exists() else {})
         absent = [attack for attack in examiner.attacks if attack.name not in kept]
         if absent:
-            model = self.load_model(examiner.original, absent[0].name)
+            if model is None:
+                model = self.load_model(examiner.original, absent[0].name)
             kept |= replace(examiner, attacks=absent)(model)
-            write_atomically(place, json.dumps(kept))
+            first(lambda: write_atomically(place, json.dumps(kept)))
         return {name: kept[name] for name in examiner.names}
 
     def load_model(self, original: nn.Module, attack: str) -> nn.Module:

@@ -35,10 +35,12 @@ class Retrain:
         calibration_seeds: The seeds of further models that only fix the margins; a verdict needs twelve.
         folder: Stores the models and their answers, so that an interrupted audit can resume and further
             attacks retrain nothing; None stores nothing. Answers of models made by another `train` are
-            refused.
+            refused. Audits that run at the same time can share it: each model is retrained once.
         code: Identifies this `train`. By default its place in its file, with the digest of that file and of
             the modules it imported from the same folder; it does not cover values from elsewhere, such as the
             command line.
+        keep_models: Whether the folder also stores the models. Without them, further attacks that examine
+            models are refused.
 
     Raises:
         ValueError: If a seed is in both lists, or if answers are stored and `train` has no source file.
@@ -49,6 +51,7 @@ class Retrain:
     calibration_seeds: Sequence[int] = range(100, 112)
     folder: str | Path | None = None
     code: str | None = None
+    keep_models: bool = True
 
     def __post_init__(self) -> None:
         shared = sorted(set(self.seeds) & set(self.calibration_seeds))
@@ -92,10 +95,17 @@ def load_or_retrain(
         return answers if examiner is None else replace(answers, measurements=examiner(model))
     name = "-".join(filter(None, (split.digest()[:16], exam.digest, str(seed))))
     files = ReferenceFiles(Path(reference.folder) / f"{name}.json", reference.digest)
-    if not files.facts.exists():
-        files.write(*retrain(reference, split, seed, exam, audited), exam)
-    answers = files.read(exam)
-    return answers if examiner is None else replace(answers, measurements=files.examine(examiner))
+    with files.hold():
+        model = None
+        if not files.is_stored():
+            answers, model = retrain(reference, split, seed, exam, audited)
+            files.write(answers, model, exam, keep_model=reference.keep_models)
+        answers = files.read(exam)
+        if examiner is None:
+            return answers
+        return replace(
+            answers, measurements=files.examine(examiner, None if reference.keep_models else model)
+        )
 
 
 def retrain(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from unweave.audits.like_requests import FEWEST
@@ -84,9 +84,10 @@ def draw_requests(
     generator = torch.Generator().manual_seed(plan.seed)
     n, size = len(split.train), round(plan.fraction * len(split.train))
     anywhere, alone = (torch.rand(n, generator=generator, dtype=torch.float64) for _ in range(2))
-    labels = split.train.labels
-    alone[labels.bincount()[labels] == 1] = torch.inf  # a whole class is no single record
+    kept = keep_classes(split.train.labels, anywhere, size)
     scores = {"random": anywhere, "memorized": -hardness, "generalized": hardness, "entangled": entangled}
+    scores["single"] = alone
+    scores = {name: score.masked_fill(kept, torch.inf) for name, score in scores.items()}
     positions: dict[str, Tensor] = {}
     strata, skipped = {}, {}
     for name in plan.strata:
@@ -94,14 +95,32 @@ def draw_requests(
         if name == "class":
             dealt, why = deal_classes(split, plan.requests, generator)
         else:
-            each, score = (1, alone) if name == "single" else (size, scores[name])
-            why = why_no_requests(name, each, n, plan.requests)
-            dealt = [] if why else deal(score, each, plan.requests, generator)
+            each = 1 if name == "single" else size
+            why = why_no_requests(name, each, n - int(kept.sum()), plan.requests)
+            dealt = [] if why else deal(scores[name], each, plan.requests, generator)
         if why:
             skipped[name] = why
         for i, places in enumerate(dealt, 1):
             positions[f"{name}-{i}"], strata[f"{name}-{i}"] = places, name
     return ProxyRequests(positions, strata, skipped)
+
+
+def keep_classes(labels: Int64[Tensor, " n"], order: Float64[Tensor, " n"], size: int) -> Bool[Tensor, " n"]:
+    """One example of every class that a request could hold whole, which no request of records takes.
+
+    A request with a whole class and other records is like no other, and says nothing about its stratum.
+
+    Args:
+        labels: The class of each training example.
+        order: A number of each, whose smallest in a class is kept.
+        size: The number of records of a request.
+    """
+    kept = torch.zeros(len(labels), dtype=torch.bool)
+    for label in (labels.bincount() <= max(1, size)).nonzero()[:, 0].tolist():
+        members = (labels == label).nonzero()[:, 0]
+        if len(members):
+            kept[members[order[members].argmin()]] = True
+    return kept
 
 
 def why_no_requests(stratum: str, size: int, n: int, count: int) -> str:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from unweave.audits.classifier.held_out import HeldOut
 from unweave.audits.classifier.logits import loss
+from unweave.audits.classifier.parquet import load_unseen
 from unweave.audits.classifier.probes import features_of
 from unweave.audits.like_requests import About, LikeRequest
 from unweave.audits.margins import margins
@@ -85,7 +86,7 @@ def qualify(
         Job(f"{name}, a control", run_reference, (each, CONTROL_SEED)) for name, each in stages.items()
     ]
     run_all(controls, jobs, listener)
-    held_out = HeldOut([read_evidence(stage, seed, REFERENCE) for stage, seed in folds])
+    held_out = read_held_out(folds)
     proxies = [
         observe(stage, method, held_out, entangled, requests.strata[name], content["stages"][name])
         for name, stage in stages.items()
@@ -145,6 +146,12 @@ def fold_name(stage: Stage, seed: int) -> str:
 def fold_file(stage: Stage, seed: int) -> Path:
     """The file with the answers of a model that was trained without a fold."""
     return append_suffix(cell_path(stage, seed, REFERENCE), stage.exam().suffix)
+
+
+def read_held_out(folds: Sequence[tuple[Stage, int]]) -> HeldOut:
+    """The answers of the folds' models about what they were trained without, and not about the rest."""
+    found = (load_unseen(fold_file(*each)) for each in folds)
+    return HeldOut([each for each in found if each is not None])
 
 
 def mean_loss(folds: Sequence[tuple[Stage, int]]) -> Float64[Tensor, " n"]:

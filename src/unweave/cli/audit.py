@@ -47,6 +47,7 @@ def audit(
     tier: int | None = None,
     budget: str | None = None,
     jobs: int = 1,
+    answers_only: bool = False,
     flags: CommonFlags = DEFAULTS,
 ) -> int:
     """Compare a model with models retrained without the data: PASS, FAIL or INCONCLUSIVE.
@@ -76,6 +77,8 @@ def audit(
             the cheapest run first, and the report names the others. Retraining is not counted.
         jobs: The number of worker processes for retraining, with one thread each; 1 uses this process with
             all its threads.
+        answers_only: Store the answers of retrained models, and what the attacks need of them, but not the
+            models, which a later audit with other attacks would need.
         flags: The flags of every verb.
     """
     limit = None if budget is None else parse_budget(budget)
@@ -83,16 +86,18 @@ def audit(
     if (run is None) == (evidence is None):
         found = "neither" if run is None else "both"
         raise ValueError(f"audit needs either the folder of a run or --evidence, found {found}")
-    retrains = references is not None or jobs != 1
+    retrains = references is not None or jobs != 1 or answers_only
     refused = (evidence, concept.prompts, reference, request)
     if qualified is not None and (retrains or any(each is not None for each in refused)):
         raise ValueError(
             "--qualified judges a run without retraining: it does not go with --evidence, --prompts, "
-            "--reference, --references, --jobs or --attacks"
+            "--reference, --references, --jobs, --answers-only or --attacks"
         )
     if evidence is not None:
         if concept != NO_PROMPTS or retrains:
-            raise ValueError("--prompts, --data, --set, --references and --jobs don't go with --evidence")
+            raise ValueError(
+                "--prompts, --data, --set, --references, --jobs and --answers-only don't go with --evidence"
+            )
         return audit_evidence(evidence, reference, original, request, flags)
     assert run is not None
     if concept.prompts is not None:
@@ -100,7 +105,8 @@ def audit(
             raise ValueError("--attacks is for classifiers: with --prompts, give --set attacks=25")
         if retrains:
             raise ValueError(
-                "--references and --jobs retrain, which a text-to-image model is not here: give --reference"
+                "--references, --jobs and --answers-only are for retraining, which a text-to-image model is "
+                "not here: give --reference"
             )
         outcome, place, absent = audit_concept(run, original, reference, concept, flags)
         return print_audit(outcome, place, flags, absent)
@@ -109,7 +115,8 @@ def audit(
         raise ValueError("--reference and --original go with --evidence: a run has its own")
     if qualified is not None:
         return audit_without_retraining(run, qualified, flags)
-    return audit_run(run, count_references(references, request), jobs, request, flags)
+    count = count_references(references, request)
+    return audit_run(run, count, jobs, request, flags, keep_models=not answers_only)
 
 
 def count_references(references: int | None, request: Request | None) -> int:
@@ -120,7 +127,15 @@ def count_references(references: int | None, request: Request | None) -> int:
     return tier if tier in (0, 1) else SEEDS
 
 
-def audit_run(run: Path, references: int, jobs: int, request: Request | None, flags: CommonFlags) -> int:
+def audit_run(
+    run: Path,
+    references: int,
+    jobs: int,
+    request: Request | None,
+    flags: CommonFlags,
+    *,
+    keep_models: bool,
+) -> int:
     """Audits a folder of forget."""
     if not 0 <= references <= CALIBRATION:
         raise ValueError(f"--references must be in 0..{CALIBRATION}, found {references}")
@@ -152,12 +167,28 @@ def audit_run(run: Path, references: int, jobs: int, request: Request | None, fl
             plan = plan_of_models(request, exam, len(seeds))
         examined = () if plan is None else tuple(attack.name for attack in plan.model_attacks)
         stored = (out.find_earlier(folder, facts, same_models, REFERENCES) or place) / REFERENCES
-        run_folder.retrain_all(run, [*seeds, *calibration], stored, jobs, flags.device, listener, examined)
+        run_folder.retrain_all(
+            run, [*seeds, *calibration], stored, jobs, flags.device, listener, examined,
+            keep_models=keep_models,
+        )  # fmt: skip
         reference = run_folder.make_reference(project, split, seeds, calibration, stored) if seeds else None
         outcome = audit_answers(result, answer_pair, reference, exam=exam, plan=plan)
         outcome = replace(outcome, record=add_request(outcome.record, run_folder.request_facts(run)))
         outcome.save(place)
-    return print_audit(outcome, place, flags)
+    return print_audit(outcome, place, flags, *disk_sentences(stored))
+
+
+def disk_sentences(stored: Path) -> list[str]:
+    """A sentence on the disk that retrained models take; none without models.
+
+    Args:
+        stored: The folder of the retrained models.
+    """
+    sizes = [path.stat().st_size for path in stored.glob(f"*/{checkpoint.WEIGHTS}")]
+    if not sizes:
+        return []
+    models = "1 retrained model takes" if len(sizes) == 1 else f"{len(sizes)} retrained models take"
+    return [f"{models} {sum(sizes) / 2**20:,.1f} MiB in {stored}; --answers-only stores none."]
 
 
 def repeat_budget(request: Request, place: Path) -> Request:

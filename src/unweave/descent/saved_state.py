@@ -19,6 +19,7 @@ from unweave.descent.memories import can_resume, memories, terms_of
 from unweave.descent.optimizer_state import TrainState
 from unweave.descent.settings import Descent, Phase
 from unweave.problem import Problem
+from unweave.record.checkpoint import extra_state, tensors_of
 from unweave.weights.params import Params
 from unweave.weights.state_folder import States, read_facts, read_tensors
 from unweave.weights.step import Runtime, Term
@@ -129,7 +130,7 @@ class SavedDescent:
     def _write(self, step: int | None, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         problem = self.problem
         assert self.states is not None
-        model = {f"{MODEL}:{name}": each for name, each in problem.model.state_dict().items()}
+        model = {f"{MODEL}:{name}": each for name, each in tensors_of(problem.model.state_dict()).items()}
         facts = {
             **facts,
             "begin": self.facts["begin"],
@@ -144,7 +145,7 @@ class SavedDescent:
 
     def _tensors(self) -> dict[str, Tensor]:
         assert self.place is not None
-        weights = self.problem.model.state_dict()
+        weights = tensors_of(self.problem.model.state_dict())
         like = partial(weight_of, weights)
         return read_tensors(self.place, like, self.problem.processes)
 
@@ -152,7 +153,9 @@ class SavedDescent:
         """Restores the model and what belongs to the problem."""
         problem, facts = self.problem, self.facts
         assert self.states is not None
-        problem.model.load_state_dict(with_prefix(MODEL, tensors))
+        # what is no tensor is the caller's, and no method changes it
+        kept = extra_state(problem.model.state_dict())
+        problem.model.load_state_dict({**kept, **with_prefix(MODEL, tensors)})
         problem.generator.set_state(tensors[f"{GENERATOR}:"])
         problem.cost.gradients, problem.cost.examples = facts["cost"]["gradients"], facts["cost"]["examples"]
         problem.cost.seconds += self.states.count_earlier(facts["seconds"])

@@ -1,5 +1,6 @@
 """SCRUB (Kurmanji et al., NeurIPS 2023), https://arxiv.org/abs/2302.09880."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -104,12 +105,12 @@ def descend_and_rewind(problem: Problem, how: Descent, phases: Sequence[Phase]) 
     the number of epochs.
     """
     same_classes = mark_forget_classes(problem)
-    states: list[tuple[float, dict[str, Tensor]]] = []
+    states: list[tuple[float, dict[str, object]]] = []
 
     def keep(of: Problem) -> None:
         error = error_rate(of, "forget")
         of.traces.setdefault("forget error", []).append((len(states), error, math.nan))
-        states.append((error, {name: value.clone() for name, value in of.model.state_dict().items()}))
+        states.append((error, copy.deepcopy(of.model.state_dict())))
 
     def watch_errors(phase: Phase) -> Phase:
         epoch = steps_per_epoch(phase.feed, *plan_inputs(problem, phase, how))

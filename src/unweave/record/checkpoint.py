@@ -1,7 +1,8 @@
 """Model weights on disk: `model.safetensors`, and `model.json` with facts about them.
 
-There is no pickle, so a checkpoint of any origin is safe to read. Both files are replaced atomically, and a
-model changes only after all checks of the files.
+There is no pickle, so a checkpoint of any origin is safe to read. What modules keep beside tensors
+(`get_extra_state`) is among the facts, and must be JSON values or a tensor. Both files are replaced
+atomically, and a model changes only after all checks of the files.
 """
 
 import hashlib
@@ -21,7 +22,11 @@ WEIGHTS = "model.safetensors"
 SIDECAR = "model.json"
 
 
-def save(folder: str | Path, model_state: Mapping[str, Tensor], sidecar: Mapping[str, object]) -> None:
+EXTRA = "extra_state"
+"""The fact with the values of a model's state that are no tensors, by name; absent without any."""
+
+
+def save(folder: str | Path, model_state: Mapping[str, object], sidecar: Mapping[str, object]) -> None:
     """Writes a model's weights and facts about them.
 
     Args:
@@ -29,15 +34,21 @@ def save(folder: str | Path, model_state: Mapping[str, Tensor], sidecar: Mapping
         model_state: `model.state_dict()`; tied weights are written once per name.
         sidecar: JSON values, "split" (digest of the split trained on), "recipe" among them.
             "architecture" (digest of names, shapes and types) and "weights" (SHA-256 of the file) are added.
+
+    Raises:
+        ValueError: If there is a file in place of the folder, or a value is neither a tensor nor JSON.
     """
+    extra = json_state(model_state)
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"expected a folder to save the model in, found a file at {folder}: choose another")
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu().contiguous().clone() for name, value in model_state.items()}
+    tensors = tensors_of(model_state)
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     with draft(folder / WEIGHTS) as weights, draft(folder / SIDECAR) as note:
         _write_weights(state, weights)
-        facts = {**sidecar, "architecture": architecture(state), "weights": sha256(weights)}
+        facts = {**sidecar, "architecture": architecture(model_state), "weights": sha256(weights)}
+        facts |= {EXTRA: extra} if extra else {}
         note.write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         sync(weights)
         sync(note)
@@ -59,7 +70,9 @@ def load(place: str | Path, model: nn.Module, split_digest: str | None = None) -
     state = _read_weights(weights)
     if facts.get("weights") != sha256(weights):
         raise ValueError(f"{weights} is not the file that its {weights.stem}.json describes: save both again")
-    _check_architecture(state, model, weights)
+    extra = facts.get(EXTRA, {})
+    assert isinstance(extra, dict)
+    _check_architecture({**state, **extra}, model, weights)
     _check_finite(state, weights)
     if split_digest is not None and facts.get("split") != split_digest:
         raise ValueError(
@@ -67,19 +80,59 @@ def load(place: str | Path, model: nn.Module, split_digest: str | None = None) -
             f"found {str(facts.get('split'))[:12]}: the original model must have seen exactly the forget and "
             "the retain part; train it on this split"
         )
-    model.load_state_dict(state)
+    model.load_state_dict({**state, **extra})
     return facts
 
 
-def architecture(state: Mapping[str, Tensor]) -> str:
+def tensors_of(state: Mapping[str, object]) -> dict[str, Tensor]:
+    """The tensors of a model's state."""
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def extra_state(state: Mapping[str, object]) -> dict[str, object]:
+    """What a model's state holds beside tensors."""
+    return {name: value for name, value in state.items() if not isinstance(value, Tensor)}
+
+
+def json_state(state: Mapping[str, object]) -> dict[str, object]:
+    """What a model's state holds beside tensors, which must be JSON values.
+
+    Raises:
+        ValueError: If JSON would not give a value back as it is; the message has its name.
+    """
+    extra = extra_state(state)
+    for name, value in extra.items():
+        if not survives_json(value):
+            raise ValueError(
+                f"{name!r} must be a tensor or JSON values, found {value!r:.60}: let get_extra_state() "
+                "return such values, lists for tuples, and texts for keys"
+            )
+    return extra
+
+
+def survives_json(value: object) -> bool:
+    """Whether JSON gives a value back as it is."""
+    try:
+        return json.loads(json.dumps(value)) == value
+    except (TypeError, ValueError):
+        return False
+
+
+def architecture(state: Mapping[str, object]) -> str:
     """SHA-256 of the names, shapes and types of a model's tensors, in order of their names."""
-    rows = [(name, list(state[name].shape), str(state[name].dtype)) for name in sorted(state)]
+    rows = [
+        (name, list(value.shape), str(value.dtype)) if isinstance(value, Tensor) else (name, EXTRA)
+        for name, value in sorted(state.items())
+    ]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
-def shapes(state: Mapping[str, Tensor]) -> dict[str, str]:
+def shapes(state: Mapping[str, object]) -> dict[str, str]:
     """The shape of each tensor, as text for errors."""
-    return {name: str(list(tensor.shape)) for name, tensor in state.items()}
+    return {
+        name: str(list(value.shape)) if isinstance(value, Tensor) else "extra state"
+        for name, value in state.items()
+    }
 
 
 def difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
@@ -91,12 +144,19 @@ def difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
     return ""
 
 
-def contents(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of a model's tensors, names, types, shapes and bytes, in order of their names."""
+def contents(state: Mapping[str, object]) -> str:
+    """SHA-256 of a model's tensors, names, types, shapes and bytes, in order of their names, and extra state.
+
+    Raises:
+        ValueError: If a value is neither a tensor nor JSON.
+    """
+    extra = json_state(state)
     digest = hashlib.sha256(architecture(state).encode())
-    for name in sorted(state):
+    for _, tensor in sorted(tensors_of(state).items()):
         # bytes, because NumPy lacks some types of torch; a scalar has no dimension to view as bytes
-        digest.update(state[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    if extra:
+        digest.update(json.dumps(extra, sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -123,15 +183,16 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is truncated or not safetensors ({error}): save the model again") from error
 
 
-def _check_architecture(state: Mapping[str, Tensor], model: nn.Module, path: Path) -> None:
+def _check_architecture(state: Mapping[str, object], model: nn.Module, path: Path) -> None:
     """Raises if a tensor differs; names the first one, in the model's order."""
     found = difference(_forms(model.state_dict()), _forms(state))
     if found:
         raise ValueError(f"{path} is of another architecture: {found}; build the model that was saved")
 
 
-def _forms(state: Mapping[str, Tensor]) -> dict[str, str]:
-    return {name: f"{p.dtype} {list(p.shape)}".removeprefix("torch.") for name, p in state.items()}
+def _forms(state: Mapping[str, object]) -> dict[str, str]:
+    types = {name: f"{p.dtype} ".removeprefix("torch.") for name, p in tensors_of(state).items()}
+    return {name: f"{types.get(name, '')}{shape}" for name, shape in shapes(state).items()}
 
 
 def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:

@@ -81,9 +81,11 @@ METHODS_SENTENCE = (
 
 
 def sentences(found: Mapping[str, Any]) -> list[str]:
-    """What can be claimed, the controls, what attacks say about themselves, and those that were not run."""
+    """What can be claimed, the controls, what attacks say about themselves, and what is open."""
     notes = found.get("notes", {}).values()
-    return [found["claim"], found["power"], *control_sentences(found), *notes, *not_run_sentences(found)]
+    unjudged = [f"Inconclusive: {name}: it {why}." for name, why in found.get("unjudged", {}).items()]
+    about = [found["claim"], found["power"], *control_sentences(found), *notes]
+    return [*about, *unjudged, *not_run_sentences(found)]
 
 
 def control_sentences(found: Mapping[str, Any]) -> list[str]:

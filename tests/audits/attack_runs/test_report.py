@@ -1,19 +1,24 @@
 """An audit that attacks: an attack takes a PASS away, controls make it invalid, and all is in the record."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import unweave
+from audits.answers import drawn
 from audits.attacks.toy import CALIBRATION, ORIGINAL, PLAIN, REFERENCES, answers, case
-from unweave.audits.attack import Check
+from for_each import for_each
+from unweave.audits.answers import Answers
+from unweave.audits.attack import EVENTS, Check, Examples
 from unweave.audits.attack_runs import controls
+from unweave.audits.attack_runs.compare import AuditedModels, findings, null_of
 from unweave.audits.attack_runs.controls import constant_answers, random_answers, run_controls
 from unweave.audits.attack_runs.plan import Plan, Request, plan_attacks
 from unweave.audits.attack_runs.power import DETECTABLE, chance_error, deviations
-from unweave.audits.attack_runs.report import judge_with_attacks, run_attacks
+from unweave.audits.attack_runs.report import judge_with_attacks, results_of, run_attacks
 from unweave.audits.attacks import ATTACKS
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.pictures import Pictures, png_of_levels
@@ -222,3 +227,86 @@ class TestRecord:
             assert form.count("auc of modified entropy") == 1
             assert "The controls hold: " in form and "Not run: " in form and "smallest shift" in form
         assert ATTACKS["rmia"].cannot in page
+
+
+def with_unseen(evidence: Evidence, n: int) -> Evidence:
+    """The same answers with fewer held-out examples to compare the forget set with."""
+
+    def cut(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {part: values[:n] if part == "calibration" else values for part, values in rows.items()}
+
+    logits, labels, ids = (cut(each) for each in (evidence.logits, evidence.labels, evidence.ids))
+    return replace(evidence, logits=logits, labels=labels, ids=ids)
+
+
+def few_unseen(model: Evidence, attacks: str, n: int = 22):
+    """An audit with few unseen examples."""
+    subject, original = (with_unseen(each, n) for each in (model, ORIGINAL))
+    others = [with_unseen(each, n) for each in (*REFERENCES, *CALIBRATION)]
+    return unweave.audit(subject, others[:10], calibration=others[10:], original=original, attacks=attacks)
+
+
+def test_a_rate_of_few_events_is_shown_but_not_judged_and_what_it_needs_is_named() -> None:
+    found = few_unseen(answers(50), "default")
+    assert found.verdict is Verdict.PASS, found.reason
+    needs = "rmia (tpr at 10 % fpr) needs at least 200 unseen examples, found 22"
+    assert "too few examples to judge: forget-vs-unseen (tpr at 10 % fpr) needs at least 100" in found.reason
+    assert needs in found.reason
+    of = attacks_of(found)
+    row = next(row for row in of["results"] if (row["attack"], row["figure"]) == ("rmia", "tpr at 10 % fpr"))
+    assert row["margin"] is None and row["finding"] is None and row["value"] >= 0
+    assert of["unjudged"]["rmia (tpr at 10 % fpr)"] == "needs at least 200 unseen examples, found 22"
+    assert "Inconclusive: rmia (tpr at 10 % fpr): it needs" in " ".join(attack_tables.sentences(of))
+
+
+def test_if_no_figure_can_be_judged_nothing_passes() -> None:
+    only = replace(PLAIN, judged_from={"mean": Examples(unseen=500)})
+    found = run_attacks(Plan(Request(), [only], {}), case(answers(50)), lambda answers, references: [])
+    judged = judge_with_attacks(PASSED, replace(found, controls=()))
+    assert judged.verdict is Verdict.INCONCLUSIVE
+    assert judged.reason.endswith(
+        "no attack could judge: plain (mean) needs at least 500 unseen examples, found 120"
+    )
+
+
+def test_a_tail_of_a_few_forget_examples_is_no_finding() -> None:
+    attack, tail = ATTACKS["streisand"], {}
+    for count in (8, 60):
+        model = answers(50)
+        model.logits["forget"][:count] -= (
+            40 * np.eye(model.n_classes, dtype=np.float32)[model.labels["forget"][:count]]
+        )
+        of = case(model)
+        tail[count] = results_of(attack, of, null_of(attack, of))["tail"]
+    assert tail[8].value == pytest.approx(8 / 120, abs=0.03) and tail[8].finding is None
+    assert tail[8].margin >= EVENTS / 120 and tail[60].finding == "F stands out"
+
+
+def drawn_models(seed: int, records: int, unseen: int) -> AuditedModels:
+    """A genuine retrain with references, calibration models and original, of these numbers of examples."""
+    rng = np.random.default_rng([seed, 5])
+    base = drawn(seed, {"forget": records, "retain": 10, "calibration": unseen, "test": 10})
+
+    def noisy(lift: float = 0.0) -> Answers[Evidence]:
+        noise = {part: rng.normal(size=each.shape) for part, each in base.logits.items()}
+        noise["forget"][np.arange(records), base.labels["forget"]] += lift
+        logits = {part: (each + noise[part]).astype(np.float32) for part, each in base.logits.items()}
+        return Answers(replace(base, logits=logits))
+
+    models = [noisy() for _ in range(23)]
+    return AuditedModels(models[22], models[:10], models[10:22], noisy(3.0))
+
+
+@pytest.mark.slow
+@for_each("sizes", [(22, 22), (146, 22), (100, 100)])
+def test_a_genuine_retrain_passes_at_any_size_and_the_original_is_found(sizes: tuple[int, int]) -> None:
+    attacks = plan_attacks(Request(), retrained=10, has_models=False).attacks
+    false, found = [], []
+    for seed in range(400):
+        of = drawn_models(seed, *sizes)
+        nulls = [(attack, null_of(attack, of)) for attack in attacks]
+        assert of.original is not None
+        for model, kept in ((of.unlearned, false), (of.original, found)):
+            kept.append(any(findings(attack, model, of, null) for attack, null in nulls))
+    assert np.mean(false) <= 0.05
+    assert np.mean(found) >= (1.0 if min(sizes) >= 100 else 0.95)

@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from audits.answers import drawn
+from audits.answers import SIZES, drawn
+from unweave.audits.classifier import parquet
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.held_out import HELD_OUT_TV, HeldOut
 from unweave.audits.classifier.metrics import measure, measure_pair
@@ -54,6 +56,43 @@ def test_models_disagree_as_far_as_they_are_apart():
     assert HeldOut([*FOLDS.folds, other]).disagreement(ids) == pytest.approx(measure_pair(other, WHOLE)["tv"])
     with pytest.raises(ValueError, match="found one"):
         FOLDS.disagreement(ids)  # no example has two models
+
+
+def test_files_of_folds_are_read_in_part_and_say_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "GROUP", 16 * 30)  # 30 rows of a file at once
+    other = drawn(2)
+    folds = [*FOLDS.folds, fold(other, slice(0, 60)), fold(other, slice(60, None))]
+    paths = [tmp_path / f"{i}.parquet" for i in range(len(folds))]
+    for each, path in zip(folds, paths, strict=True):
+        parquet.save(each, path)
+    for ids in (np.arange(20, 40), np.arange(40, 80)):
+        read = [each for path in paths if (each := parquet.load_unseen(path, ids)) is not None]
+        part, whole = HeldOut(read), HeldOut(folds)
+        found = fold(drawn(3), slice(ids[0], ids[-1] + 1))
+        assert part.figures(ids) == pytest.approx(whole.figures(ids))
+        assert part.distance(found) == pytest.approx(whole.distance(found))
+        assert part.disagreement(ids) == pytest.approx(whole.disagreement(ids))
+        assert sum(len(each.ids["forget"]) for each in read) == 2 * len(ids)
+        assert all(len(each.ids["retain"]) < len(WHOLE.ids["retain"]) / 10 for each in read)
+    assert parquet.load_unseen(paths[0], np.arange(80, 90)) is None
+    assert parquet.load_unseen(paths[0]).ids["forget"].tolist() == [*range(60)]
+
+
+def test_reading_a_part_takes_little_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "GROUP", 2**18)
+    path = tmp_path / "fold.parquet"
+    parquet.save(drawn(0, {**SIZES, "retain": 200_000}, classes=16), path)
+
+    def peak(read) -> int:
+        usual, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+        pa.set_memory_pool(pool)
+        try:
+            read(path)
+        finally:
+            pa.set_memory_pool(usual)
+        return pool.max_memory()
+
+    assert peak(parquet.load_unseen) < peak(parquet.load) / 8
 
 
 def test_nothing_of_folds_is_expected_of_whole_classes():

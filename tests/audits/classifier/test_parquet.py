@@ -59,7 +59,7 @@ def test_a_failing_write_leaves_the_old_file(path, monkeypatch):
     save(drawn(0), path)
     before = path.read_bytes()
 
-    def full(table, where):
+    def full(table, where, **options):
         where.write_bytes(b"half")
         raise OSError("no space left on device")
 

@@ -4,10 +4,13 @@ The margin of a figure is that of the metrics of a verdict (`unweave.audits.marg
 of the difference between two calibration retrains, at least the attack's floor and one forget example. A
 figure is found to differ if the 90 % t interval of its difference from the references lies outside the
 margin. An attack that finds nothing proves nothing, so there is no test of equality here.
+
+A rate of rare events is judged from `EVENTS` of them on: with fewer, single records move it beyond any
+margin, and genuine retrained models would be found. With too few examples it is shown and not judged.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -63,11 +66,13 @@ class Null:
         references: The figures of each reference, compared with all others.
         margins: The margin of each figure; empty without enough calibration retrains.
         bands: The null band of each figure; empty with fewer than two retrained models.
+        unjudged: Why a figure has no margin although there are enough models, by figure.
     """
 
     references: Sequence[Figures]
     margins: Mapping[str, float]
     bands: Mapping[str, tuple[float, float]]
+    unjudged: Mapping[str, str] = field(default_factory=dict)
 
 
 def findings(attack: Attack, model: ModelAnswers, models: AuditedModels, null: Null) -> list[str]:
@@ -98,16 +103,23 @@ def null_of(attack: Attack, models: AuditedModels) -> Null:
     values = {
         name: [each[name].value for each in spread_by] for name in common_names([*references, *calibration])
     }
-    floor = max(attack.floor, 1 / models.records)
+    lacks = {name: each.explain_lack(models.unlearned.found) for name, each in attack.judged_from.items()}
+    unjudged = {name: lack for name, lack in lacks.items() if lack and models.tier >= 2}
     return Null(
         references,
         margins={
-            name: min(WIDEST, max(floor, WIDENING * spread(each)))
+            name: min(WIDEST, max(smallest_margin(attack, name, models.records), WIDENING * spread(each)))
             for name, each in values.items()
-            if models.tier >= 2
+            if models.tier >= 2 and name not in unjudged
         },
         bands={name: spread_band(each) for name, each in values.items() if len(each) >= 2},
+        unjudged=unjudged,
     )
+
+
+def smallest_margin(attack: Attack, figure: str, records: int) -> float:
+    """The attack's floor, or the forget examples by which a figure must differ if they are a larger share."""
+    return max(attack.floor, attack.fewest_forget.get(figure, 1) / records)
 
 
 def common_names(found: Sequence[Figures]) -> list[str]:
@@ -139,5 +151,6 @@ def judge_figures(
             margin=margin,
             shows_from=shows_from,
             finding=finding,
+            unjudged=null.unjudged.get(name, ""),
         )
     return results

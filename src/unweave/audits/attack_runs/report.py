@@ -67,6 +67,25 @@ class AttackReport:
         return power_sentence(self.results, self.models.records, unseen)
 
     @property
+    def unjudged(self) -> dict[str, str]:
+        """Why a figure was shown and not judged, by attack and figure; such a figure is inconclusive."""
+        return {
+            f"{attack} ({figure})": result.unjudged
+            for attack, figures in self.results.items()
+            for figure, result in figures.items()
+            if result.unjudged
+        }
+
+    @property
+    def judging(self) -> list[str]:
+        """The attacks with a figure that was judged."""
+        return [
+            attack.name
+            for attack in self.plan.attacks
+            if not all(each.unjudged for each in self.results.get(attack.name, {}).values())
+        ]
+
+    @property
     def faults(self) -> list[str]:
         """A clause per attack with a finding, on its clearest figure; the clearest first."""
         clearest = {
@@ -95,6 +114,7 @@ class AttackReport:
                 for name, result in self.results.get(attack.name, {}).items()
             ],
             "not_run": dict(self.plan.not_run),
+            "unjudged": self.unjudged,
             "notes": dict(self.notes),
             "pictures": [
                 {"attack": name, "title": each.title, "images": dict(each.images)}
@@ -179,11 +199,14 @@ def judge_with_attacks(judgement: Judgement, report: AttackReport) -> Judgement:
         return judgement
     if report.faults:
         return as_verdict(judgement, Verdict.FAIL, "; ".join(report.faults))
-    if not report.plan.attacks:
-        reasons = "; ".join(f"{name}: {why}" for name, why in requested_but_not_run(report.plan).items())
-        return as_verdict(judgement, Verdict.INCONCLUSIVE, f"no attack was run: {reasons}")
-    names = ", ".join(attack.name for attack in report.plan.attacks)
-    return replace(judgement, reason=f"{judgement.reason}; attacks that find nothing: {names}")
+    unjudged = [f"{name} {why}" for name, why in report.unjudged.items()]
+    if not report.judging:
+        absent = [f"{name}: {why}" for name, why in requested_but_not_run(report.plan).items()]
+        what = "no attack could judge" if unjudged else "no attack was run"
+        return as_verdict(judgement, Verdict.INCONCLUSIVE, f"{what}: {'; '.join([*unjudged, *absent])}")
+    clauses = [f"attacks that find nothing: {', '.join(report.judging)}"]
+    clauses += [f"too few examples to judge: {'; '.join(unjudged)}"] if unjudged else []
+    return replace(judgement, reason="; ".join([judgement.reason, *clauses]))
 
 
 def requested_but_not_run(plan: Plan) -> dict[str, str]:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from unweave.audits.attack import Attack, Figures, ModelAnswers
+from unweave.audits.attack import EVENTS, Attack, Examples, Figures, ModelAnswers
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.logits import correct, level, log_sum_exp, loss, margin
 from unweave.audits.rates import delong, tpr_at_fpr
@@ -30,6 +30,8 @@ PerExample = Float64[np.ndarray, " batch"]
 Scores = Float64[np.ndarray, "_"]
 
 FEWEST = 2
+RATES = {f"tpr at {100 * fpr:g} % fpr": fpr for fpr in (0.1, 0.01)}
+"""The false-positive rate of each figure that fixes one."""
 CANNOT = (
     "What an attack with a threshold for each example finds: one for all overlooks records that are unusual "
     "for themselves; and nothing where F and the unseen examples differ by more than membership."
@@ -46,10 +48,10 @@ def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Fi
     found = {f"auc of {name}": figure(model.found, name) for name in STATISTICS}
     members, others = scores(model.found, "margin")
     found["advantage"] = Interval(*advantage(members, others))
-    for fpr in (0.1, 0.01):
+    for name, fpr in RATES.items():
         if fpr * len(others) >= 1:
             rate = tpr_at_fpr(members, others, fpr).tpr
-            found[f"tpr at {100 * fpr:g} % fpr"] = Interval(rate.value, rate.low, rate.high)
+            found[name] = Interval(rate.value, rate.low, rate.high)
     return found
 
 
@@ -123,4 +125,5 @@ ATTACK = Attack(
     says="How well one threshold on one statistic tells forget examples from unseen ones.",
     cannot=CANNOT,
     figures=attack_figures,
+    judged_from={name: Examples(unseen=round(EVENTS / fpr)) for name, fpr in RATES.items()},
 )

@@ -20,13 +20,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from unweave.audits.attack import Attack, Figures, ModelAnswers
+from unweave.audits.attack import EVENTS, Attack, Examples, Figures, ModelAnswers
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.logits import confidence
 from unweave.audits.rates import delong, tpr_at_fpr
 from unweave.audits.score import Interval
 
 FEWEST = 2
+RATE, FPR = "tpr at 10 % fpr", 0.1
 GAMMA = 1.0
 A = 0.3
 CANNOT = (
@@ -101,8 +102,8 @@ def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Fi
         return {}
     found = {"auc": Interval(*delong(members, others))}
     if len(others) >= 10:
-        rate = tpr_at_fpr(members, others, 0.1).tpr
-        found["tpr at 10 % fpr"] = Interval(rate.value, rate.low, rate.high)
+        rate = tpr_at_fpr(members, others, FPR).tpr
+        found[RATE] = Interval(rate.value, rate.low, rate.high)
     return found
 
 
@@ -115,4 +116,5 @@ ATTACK = Attack(
     says="How much more the model believes in a forget example than references do, relative to others.",
     cannot=CANNOT,
     figures=attack_figures,
+    judged_from={RATE: Examples(unseen=2 * round(EVENTS / FPR))},  # every second unseen example is a z
 )

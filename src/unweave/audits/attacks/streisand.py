@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unweave.audits.attack import Attack, Figures, ModelAnswers
+from unweave.audits.attack import EVENTS, Attack, Figures, ModelAnswers
 from unweave.audits.attacks.forget_vs_unseen import entropy
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.logits import loss
@@ -55,4 +55,5 @@ ATTACK = Attack(
     figures=attack_figures,
     above="F stands out",
     below=None,
+    fewest_forget={"tail": EVENTS},
 )

@@ -5,12 +5,12 @@ list of float32, one number per class. Files of this form from other programs ca
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 
 from unweave.audits.classifier.evidence import Evidence
 from unweave.record.files import draft
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 COLUMNS = ("part", "id", "label", "logits")
 EXPECTED = {"part": "names", "id": "names or positions"}
 CLASSES_KEY = b"unweave.forgotten_classes"
+
+GROUP, MOST_ROWS = 2**26, 2**20
+"""The most bytes of logits, and the most rows, of a group of rows, which is read at once."""
+
+Rows = Shaped[np.ndarray, " row"]
+Choose = Callable[[Rows, Rows], Bool[np.ndarray, " row"]]
+"""Chooses rows by their parts and ids."""
 
 
 def save(evidence: Evidence, path: str | Path) -> None:
@@ -41,7 +48,7 @@ def save(evidence: Evidence, path: str | Path) -> None:
     classes = ",".join(str(label) for label in evidence.forgotten_classes)
     table = pa.table(columns).replace_schema_metadata({CLASSES_KEY: classes.encode()})
     with draft(Path(path)) as draft_path:
-        pq.write_table(table, draft_path)
+        pq.write_table(table, draft_path, row_group_size=min(MOST_ROWS, max(1, GROUP // logits[0].nbytes)))
         os.replace(draft_path, path)
 
 
@@ -57,7 +64,35 @@ def load(path: str | Path, *, forgotten_classes: tuple[int, ...] | None = None) 
             a column has another type, rows have different lengths, logits are NaN, labels are out of range or
             not whole, or an id occurs twice.
     """
-    table = _table(path)
+    return _of_table(_table(path), path, forgotten_classes)
+
+
+def load_unseen(path: str | Path, forget: Shaped[np.ndarray, " id"] | None = None) -> Evidence | None:
+    """Reads what evidence says of some forget examples beside unseen ones, in little memory.
+
+    Of the other parts it has single examples, because evidence has every part.
+
+    Args:
+        path: The file.
+        forget: The ids of the forget examples to read; all if None.
+
+    Returns:
+        The evidence; None if it is about none of these examples.
+    """
+
+    def choose(parts: Rows, ids: Rows) -> Bool[np.ndarray, " row"]:
+        wanted = parts == "forget"
+        if forget is not None:
+            wanted &= np.isin(ids, forget)
+        _, first = np.unique(parts, return_index=True)
+        single = np.isin(np.arange(len(parts)), first) & np.isin(parts, ("retain", "test"))
+        return wanted | (parts == "calibration") | single
+
+    table = _table(path, choose)
+    return _of_table(table, path, None) if "forget" in table["part"].to_pylist() else None
+
+
+def _of_table(table: "pa.Table", path: str | Path, forgotten_classes: tuple[int, ...] | None) -> Evidence:
     if forgotten_classes is None:
         classes = (table.schema.metadata or {}).get(CLASSES_KEY, b"").decode()
         forgotten_classes = tuple(int(label) for label in classes.split(",") if label)
@@ -65,15 +100,15 @@ def load(path: str | Path, *, forgotten_classes: tuple[int, ...] | None = None) 
     return _evidence({**columns, "label": _labels(table, path)}, str(path), forgotten_classes)
 
 
-def _table(path: str | Path) -> "pa.Table":
-    """Reads a file and checks that every column exists, is full and has a usable type."""
+def _table(path: str | Path, choose: Choose | None = None) -> "pa.Table":
+    """Reads rows of a file and checks that every column exists, is full and has a usable type."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not Path(path).is_file():
         raise ValueError(f"expected evidence at {path}, found no such file")
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path) if choose is None else _chosen_rows(path, choose)
         table.validate(full=True)  # the text of a damaged file may not decode
     except (pa.ArrowException, OSError) as error:  # a page that can't be decompressed raises an OSError
         raise ValueError(f"expected a parquet file at {path}, found: {error}") from error
@@ -82,6 +117,21 @@ def _table(path: str | Path) -> "pa.Table":
     for name in COLUMNS:
         _refuse_unusable(table[name], f"{name} of {path}", name)
     return table
+
+
+def _chosen_rows(path: str | Path, choose: Choose) -> "pa.Table":
+    """The chosen rows of a file, of which one group of rows is in memory at once."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        tables = [file.schema_arrow.empty_table()]
+        for group in range(file.num_row_groups):
+            keys = file.read_row_group(group, columns=["part", "id"])
+            rows = np.flatnonzero(choose(keys["part"].to_numpy(), keys["id"].to_numpy()))
+            if len(rows):
+                tables.append(file.read_row_group(group).take(rows))
+    return pa.concat_tables(tables)
 
 
 def _refuse_unusable(column: "pa.ChunkedArray", what: str, name: str) -> None:

@@ -140,7 +140,7 @@ def open_folder(folder: Path, facts: Facts, *, claim: str = CLAIM) -> Iterator[P
         write_atomically(folder / claim, json.dumps(facts, indent=1))
         yield folder
     except ValueError as error:
-        if unused and not any((folder / name).exists() for name in LASTING):
+        if unused and not any(list_files(folder / name) for name in LASTING):
             clear(folder)
         if list_files(folder) - before - {folder / claim}:
             raise Failed(str(error)) from error
@@ -151,8 +151,8 @@ def open_folder(folder: Path, facts: Facts, *, claim: str = CLAIM) -> Iterator[P
 
 
 def list_files(folder: Path) -> set[Path]:
-    """All files below a folder; none if it does not exist."""
-    return {path for path in folder.rglob("*") if path.is_file()}
+    """All files below a folder, without empty ones such as locks; none if it does not exist."""
+    return {path for path in folder.rglob("*") if path.is_file() and path.stat().st_size}
 
 
 def clear(folder: Path) -> None:

@@ -9,8 +9,7 @@ import torch
 
 from unweave.auditing import Audit
 from unweave.audits.classifier import parquet
-from unweave.audits.classifier.evidence import Evidence
-from unweave.audits.classifier.held_out import HELD_OUT_TV, HeldOut
+from unweave.audits.classifier.held_out import HELD_OUT_TV, HeldOut, Ids
 from unweave.audits.exam import Exam
 from unweave.audits.like_requests import About, LikeRequest, judge_by_like, nearest_stratum
 from unweave.audits.one_model import add_original, audit_record
@@ -42,14 +41,19 @@ class Qualification:
     Args:
         digest: The digest of its record.
         requests: The proxy requests.
-        held_out: The answers of models that were trained without folds.
+        folds: The file of answers of each model that was trained without a fold.
         agreement: How often verdicts without references agreed with those from them.
     """
 
     digest: str
     requests: list[LikeRequest]
-    held_out: HeldOut
+    folds: Sequence[Path]
     agreement: Sequence[Mapping[str, Any]]
+
+    def held_out(self, ids: Ids) -> HeldOut:
+        """The answers about some examples of the models that were trained without them; reads no others."""
+        found = (parquet.load_unseen(path, ids) for path in self.folds)
+        return HeldOut([each for each in found if each is not None])
 
 
 def facts_of(project: Project, weights: str, settings: str) -> dict[str, str]:
@@ -89,17 +93,17 @@ def read_qualified(folder: Path, facts: Mapping[str, str]) -> Qualification:
     requests = [
         LikeRequest(**{**each, "about": About(**each["about"])}) for each in known["requests"].values()
     ]
-    folds = [read_fold(folder, name, expected) for name, expected in known["folds"].items()]
-    return Qualification(digest_of(found), requests, HeldOut(folds), known["agreement"])
+    folds = [find_fold(folder, name, expected) for name, expected in known["folds"].items()]
+    return Qualification(digest_of(found), requests, folds, known["agreement"])
 
 
-def read_fold(folder: Path, name: str, expected: str) -> Evidence:
-    """The answers of a model that was trained without a fold, as they were recorded."""
+def find_fold(folder: Path, name: str, expected: str) -> Path:
+    """The file of answers of a model that was trained without a fold, as they were recorded."""
     path = folder / "cells" / name / f"{REFERENCE}.parquet"
     if not path.is_file() or sha256(path) != expected:
         problem = "was changed" if path.is_file() else "is missing"
         raise ValueError(f"{path} {problem}: delete the folder {folder / 'cells' / name}, and qualify again")
-    return parquet.load(path)
+    return path
 
 
 def shorten(text: str) -> str:
@@ -122,8 +126,8 @@ def audit_qualified(
         qualified: The qualification.
     """
     found, before = answers
-    split, held_out = result.split, qualified.held_out
-    ids = found.found.ids["forget"]
+    split, ids = result.split, found.found.ids["forget"]
+    held_out = qualified.held_out(ids)
     about = describe(split, ids, held_out, silhouettes(result.original, split, split.forget))
     match = nearest_stratum(about, qualified.requests)
     values, original = ({**each.measure(exam)} for each in answers)

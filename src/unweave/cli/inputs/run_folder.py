@@ -150,7 +150,13 @@ def load_original(run: Path, project: Project, seed: int) -> nn.Module:
 
 
 def make_reference(
-    project: Project, split: Split, seeds: Sequence[int], calibration: Sequence[int], folder: Path
+    project: Project,
+    split: Split,
+    seeds: Sequence[int],
+    calibration: Sequence[int],
+    folder: Path,
+    *,
+    keep_models: bool = True,
 ) -> Retrain:
     """How to retrain the references of a run."""
 
@@ -158,7 +164,7 @@ def make_reference(
         assert project.retrain is not None
         return project.retrain(split, seed)
 
-    return Retrain(train, seeds, calibration, folder, code=digest(project.facts))
+    return Retrain(train, seeds, calibration, folder, digest(project.facts), keep_models)
 
 
 def retrain_all(
@@ -169,9 +175,11 @@ def retrain_all(
     device: str | None,
     listener: Listener,
     attacks: Sequence[str] = (),
+    *,
+    keep_models: bool = True,
 ) -> None:
     """Retrains every missing model, and stores its answers and what these attacks need of it."""
-    more = (tuple(attacks),) if attacks else ()
+    more = () if keep_models and not attacks else (tuple(attacks), keep_models)
     arguments = [(str(run.resolve()), seed, str(folder), device, *more) for seed in seeds]
     work = [Job(f"retrained with seed {each[1]}", retrain_one, each) for each in arguments]
     with workers(min(jobs, max(1, len(seeds)))) as crew:
@@ -179,12 +187,19 @@ def retrain_all(
             pass
 
 
-def retrain_one(run: str, seed: int, folder: str, device: str | None, attacks: Sequence[str] = ()) -> None:
+def retrain_one(
+    run: str,
+    seed: int,
+    folder: str,
+    device: str | None,
+    attacks: Sequence[str] = (),
+    keep_models: bool = True,
+) -> None:
     """Retrains one model, in this process or a worker."""
     project, split = open_run(run, device)
     exam = make_exam(Path(run), project, split)
     examiner = make_examiner(run, device, attacks) if attacks else None
-    reference = make_reference(project, split, [seed], [], Path(folder))
+    reference = make_reference(project, split, [seed], [], Path(folder), keep_models=keep_models)
     load_or_retrain(reference, split, seed, exam, examiner=examiner)
 
 
