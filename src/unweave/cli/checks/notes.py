@@ -91,7 +91,7 @@ def compare_passes(model: nn.Module, project: Project) -> tuple[bool, float]:
 
 def about_data(project: Project) -> Iterator[str]:
     """Notes on labels in only one of training and test data, and on repeated examples."""
-    train_set, test_set = (set(source.labels.tolist()) for source in (project.train, project.test))
+    train_set, test_set = (set(source.labels.unique().tolist()) for source in (project.train, project.test))
     if test_set - train_set:
         yield f"labels of the test data that no training example has: {first_labels(test_set - train_set)}"
     if train_set - test_set:
