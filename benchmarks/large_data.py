@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -93,7 +94,7 @@ def measure(words: Sequence[str]) -> dict[str, Any]:
         raise RuntimeError(f"{' '.join(words)} ended with code {process.returncode}")
     found = json.loads(lines[-1])
     ends = found["steps"]
-    step = median(b - a for a, b in zip(ends, ends[1:], strict=False)) if len(ends) > 1 else None
+    step = median(b - a for a, b in pairwise(ends)) if len(ends) > 1 else None
     first = ends[0] if ends else found["end"]
     return {"start_up": first, "step": step, "whole": found["end"], "peak_mib": peak}
 

@@ -89,11 +89,14 @@ def test_the_digest_is_of_the_values():
         shown(rows(label=[0.5] * N), "x", "n"),
         shown(rows(n=[None, *range(1, N)]), "x", "n"),
         shown(rows(id=list(range(N))), "x", "n"),
-        torch.utils.data.TensorDataset(torch.zeros(2)),
     ],
 )
 def test_other_data_is_read_item_by_item(data):
     assert read_by_columns(OfAnotherLibrary(data)) is None
+
+
+def test_torch_data_is_read_item_by_item():
+    assert read_by_columns(torch.utils.data.TensorDataset(torch.zeros(2))) is None
 
 
 @pytest.mark.parametrize(

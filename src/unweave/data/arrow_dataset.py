@@ -59,7 +59,9 @@ class ArrowRows(Protocol):
         """All columns."""
         ...
 
-    def with_format(self, type: str | None = None, columns: list[str] | None = None) -> object:
+    def with_format(
+        self, type: str | None = None, columns: list[str] | None = None, **settings: object
+    ) -> object:
         """The same rows as values of another library."""
         ...
 
@@ -76,13 +78,17 @@ class ArrowDataset(UserDataset):
 
     def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
         """Yield the examples at the positions of each index tensor; see `Source.stream`."""
-        rows: Any = rows_of(self.dataset)
-        *keys, label = (name for name in self.columns if name != ID)
         for index in order:
-            batch = rows[index.tolist()]
-            fields = {key: batch[key].to(self.device) for key in keys}
+            fields = {key: value.to(self.device) for key, value in self._tensors[index.tolist()].items()}
             inputs = fields if len(fields) > 1 else tuple(fields.values())
-            yield Raw(index.to(self.device), inputs, torch.as_tensor(batch[label]).to(self.device))
+            yield Raw(index.to(self.device), inputs, self.labels[index].to(self.device))
+
+    @cached_property
+    def _tensors(self) -> Any:
+        """The fields alone, as the data set formats them."""
+        rows: Any = rows_of(self.dataset)
+        fields = [name for name in self.columns if name not in (*LABELS, ID)]
+        return rows.with_format("torch", columns=fields, **rows.format["format_kwargs"])
 
     @cached_property
     def _scan(self) -> Scan:
