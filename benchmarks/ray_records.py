@@ -17,7 +17,8 @@ from pathlib import Path
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "node_ip_address": "127.0.0.2"}
 """A node on the loopback interface; Ray replaces 127.0.0.1 by the address of the machine."""
 
-TIMED = ("seconds", "cost", "peak_mib", "date", "created")
+TIMED = ("seconds", "cost", "peak_mib", "digest")
+"""What time decides, and the digest of the whole record."""
 
 
 def bench(recipe: str, methods: str, seeds: int, out: Path, *flags: str) -> dict[str, object]:
